@@ -1,0 +1,1 @@
+"""Chordwise: batch analysis of documents with language models."""

@@ -1,0 +1,117 @@
+"""What every analysis type has to say about itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterable, Sequence
+from typing import ClassVar, TypeVar
+
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
+
+Item = TypeVar("Item")
+
+
+class Analysis(ABC):
+    """An analysis type: its schema, its checks, how its answers merge, what its facts are.
+
+    An *answer* is what a model returns and the schema describes; grounding adds `start_char`,
+    `end_char` and `grounded` beside every `quote`. Merging takes and gives grounded answers.
+    """
+
+    type: ClassVar[AnalysisType]
+    principal_fields: ClassVar[tuple[str, ...]]
+    """Of an object with a quote: the members whose first non-empty one is the fact's text."""
+
+    @abstractmethod
+    def schema(self, options: AnalysisOptions) -> JsonObject:
+        """Return the JSON Schema of an answer under these options."""
+
+    @abstractmethod
+    def confidence(self, answer: JsonObject) -> float:
+        """Return the answer's own confidence on the scale 0 to 1."""
+
+    @abstractmethod
+    def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:
+        """Join the grounded answers of consecutive chunks (one or more) without a model."""
+
+    def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:  # noqa: ARG002
+        """Return what is wrong with an answer beyond its schema, in words for the model."""
+        return []
+
+    def complete(self, answer: JsonObject, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
+        """Add to a grounded answer what follows from it; the stored output is the outcome."""
+        return answer
+
+
+def mean(values: Iterable[float]) -> float:
+    """Return the arithmetic mean; 0 for no values."""
+    found = list(values)
+    return sum(found) / len(found) if found else 0.0
+
+
+def scale_to_ten(value: float) -> int:
+    """Round to the scale 1 to 10."""
+    return min(10, max(1, round(value)))
+
+
+def claimed(answer: JsonObject, name: str = "confidence") -> float:
+    """Return a number that the answer claims; 0 where it claims none."""
+    return json_values.number(answer.get(name)) or 0.0
+
+
+def unique(items: Iterable[Item]) -> list[Item]:
+    """Drop repetitions (strings compare without regard to case), keeping the first of each."""
+    seen: set[Hashable] = set()
+    kept: list[Item] = []
+    for item in items:
+        identity = _identity(item)
+        if identity not in seen:
+            seen.add(identity)
+            kept.append(item)
+    return kept
+
+
+def _identity(item: object) -> Hashable:
+    if isinstance(item, str):
+        return item.strip().casefold()
+    if isinstance(item, dict):
+        return str(item.get("quote") or sorted(item.items(), key=str)).strip().casefold()
+    return str(item)
+
+
+def take_turns(lists: Sequence[Sequence[Item]], limit: int) -> list[Item]:
+    """Pick up to `limit` items: the first of every list, spread evenly, then the seconds, ….
+
+    So a finding of the last chunk has the chance that one of the first chunk has.
+    """
+    chosen: list[tuple[int, int]] = []
+    for rank in range(max((len(items) for items in lists), default=0)):
+        places = [place for place, items in enumerate(lists) if rank < len(items)]
+        room = limit - len(chosen)
+        if room <= 0:
+            break
+        chosen += [(place, rank) for place in _spread(places, room)]
+    return [lists[place][rank] for place, rank in sorted(chosen)]
+
+
+def _spread(places: list[int], room: int) -> list[int]:
+    if len(places) <= room:
+        return places
+    if room == 1:
+        return [places[0]]
+    step = (len(places) - 1) / (room - 1)
+    return [places[round(index * step)] for index in range(room)]
+
+
+def gather_objects(answers: Sequence[JsonObject], name: str) -> list[list[JsonObject]]:
+    """Return the list of objects under `name`, answer by answer."""
+    return [json_values.objects(answer.get(name)) for answer in answers]
+
+
+def gather_strings(answers: Sequence[JsonObject], name: str, limit: int) -> list[JsonValue]:
+    """Return the distinct strings under `name`, taking turns between the answers."""
+    lists = [json_values.strings(answer.get(name)) for answer in answers]
+    total = sum(len(items) for items in lists)
+    return list(unique(take_turns(lists, total))[:limit])

@@ -1,0 +1,87 @@
+"""Classification: which label fits a text, what decided, and what speaks against it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from chordwise.domain import json_values, schemas
+from chordwise.domain.analyses.analysis import (
+    Analysis,
+    claimed,
+    gather_objects,
+    gather_strings,
+    take_turns,
+    unique,
+)
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
+
+MAX_FEATURES = 8
+MAX_FACTORS = 6
+
+
+class Classification(Analysis):
+    """Primary and secondary label, confidence 0–1, deciding features, uncertainty factors."""
+
+    type = AnalysisType.CLASSIFICATION
+    principal_fields = ("feature",)
+
+    def schema(self, options: AnalysisOptions) -> JsonObject:
+        """Close the set of labels where the user gave one."""
+        feature = schemas.closed({"feature": schemas.string(), "quote": schemas.quote()})
+        label = schemas.one_of(options.labels) if options.labels else schemas.string()
+        return schemas.closed(
+            {
+                "primary_label": label,
+                "secondary_label": _or_null(label),
+                "confidence": schemas.number(0, 1),
+                "features": schemas.array(feature, at_most=MAX_FEATURES),
+                "uncertainty_factors": schemas.array(schemas.string(), at_most=MAX_FACTORS),
+            }
+        )
+
+    def confidence(self, answer: JsonObject) -> float:
+        """Return the claim itself, which is on the scale 0–1."""
+        return claimed(answer)
+
+    def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:  # noqa: ARG002
+        """Two labels have to differ."""
+        if answer.get("primary_label") == answer.get("secondary_label"):
+            return ["/secondary_label: must differ from primary_label, or be null"]
+        return []
+
+    def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
+        """Let the chunks vote with their confidence; disagreement becomes an uncertainty."""
+        votes = _votes(answers)
+        ranked = sorted(votes, key=lambda label: -votes[label])
+        share = votes[ranked[0]] / (sum(votes.values()) or 1.0)
+        winners = [a for a in answers if a.get("primary_label") == ranked[0]] or list(answers)
+        features = unique(take_turns(gather_objects(winners, "features"), MAX_FEATURES))
+        factors = gather_strings(answers, "uncertainty_factors", MAX_FACTORS - 1)
+        if len(ranked) > 1:
+            factors.append(f"{1 - share:.0%} of the votes of the chunks are for other labels")
+        return {
+            "primary_label": ranked[0],
+            "secondary_label": ranked[1] if len(ranked) > 1 else None,
+            "confidence": round(share * max(claimed(answer) for answer in winners), 3),
+            "features": list(features),
+            "uncertainty_factors": factors,
+        }
+
+
+def _or_null(label: JsonObject) -> JsonObject:
+    nullable = schemas.optional(label)
+    choices = nullable.get("enum")
+    return {**nullable, "enum": [*choices, None]} if isinstance(choices, list) else nullable
+
+
+def _votes(answers: Sequence[JsonObject]) -> dict[str, float]:
+    """Weigh labels: a primary one with the confidence, a secondary one with half the rest."""
+    votes: dict[str, float] = defaultdict(float)
+    for answer in answers:
+        confidence = claimed(answer)
+        votes[json_values.text(answer.get("primary_label"))] += confidence
+        if secondary := json_values.text(answer.get("secondary_label")):
+            votes[secondary] += (1 - confidence) / 2
+    return dict(votes)

@@ -1,0 +1,125 @@
+"""Extraction: the values that a user asked for, each with its quote, or “not mentioned”.
+
+With a user's own JSON Schema the values stand under `data`, shaped and validated by it, and
+`evidence` holds a quote for each of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from chordwise.domain import json_values, schemas
+from chordwise.domain.analyses.analysis import Analysis, claimed, mean
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
+
+FOUND, NOT_MENTIONED = "found", "not mentioned"
+DEFAULT_ITEMS = ("people", "organizations", "dates", "amounts of money", "places")
+_SEPARATORS = re.compile(r"[\n;]+|,(?![^()]*\))")
+_BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s*")
+
+
+def items(options: AnalysisOptions) -> tuple[str, ...]:
+    """Return what to look for: the instructions, split at commas, semicolons and lines."""
+    parts = (_BULLET.sub("", part).strip() for part in _SEPARATORS.split(options.instructions))
+    named = tuple(dict.fromkeys(part for part in parts if part))
+    return named or DEFAULT_ITEMS
+
+
+class Extraction(Analysis):
+    """For each item a value, an exact quote, confidence 1–10, or “not mentioned”."""
+
+    type = AnalysisType.EXTRACTION
+    principal_fields = ("value", "path")
+
+    def schema(self, options: AnalysisOptions) -> JsonObject:
+        """Ask for the named items, or for the user's own structure with evidence beside it."""
+        if options.schema is not None:
+            return schemas.closed({"data": options.schema, "evidence": _evidence_schema()})
+        field = schemas.closed(
+            {
+                "item": schemas.one_of(items(options)),
+                "status": schemas.one_of((FOUND, NOT_MENTIONED)),
+                "value": schemas.optional(schemas.string()),
+                "quote": schemas.optional(schemas.quote()),
+                "confidence": schemas.integer(1, 10),
+            }
+        )
+        return schemas.closed({"fields": schemas.array(field, at_least=1)})
+
+    def confidence(self, answer: JsonObject) -> float:
+        """Return the mean over what was found; nothing found is as sure as its denials."""
+        fields = _fields(answer)
+        found = [field for field in fields if field.get("status") != NOT_MENTIONED]
+        return mean(claimed(field) for field in found or fields) / 10
+
+    def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:
+        """Every item needs an answer, and a found one its value and quote."""
+        if task.options.schema is not None:
+            return []
+        fields = json_values.objects(answer.get("fields"))
+        named = {field.get("item") for field in fields}
+        missing = [item for item in items(task.options) if item not in named]
+        return [f"/fields: no entry for the item {item!r}" for item in missing] + [
+            f"/fields/{position}: status is “found”, but value or quote is missing"
+            for position, field in enumerate(fields)
+            if field.get("status") == FOUND and not (field.get("value") and field.get("quote"))
+        ]
+
+    def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:
+        """Keep every distinct value of an item; “not mentioned” only where no chunk has one."""
+        if options.schema is not None:
+            return {
+                "data": _merge_data([answer.get("data") for answer in answers]),
+                "evidence": [entry for answer in answers for entry in _entries(answer)],
+            }
+        fields = [field for answer in answers for field in _fields(answer)]
+        return {"fields": [field for item in items(options) for field in _best_of(item, fields)]}
+
+
+def _evidence_schema() -> JsonObject:
+    return schemas.array(
+        schemas.closed(
+            {
+                "path": schemas.string("JSON Pointer into data, such as /total."),
+                "quote": schemas.quote(),
+                "confidence": schemas.integer(1, 10),
+            }
+        )
+    )
+
+
+def _fields(answer: JsonObject) -> list[JsonObject]:
+    return json_values.objects(answer.get("fields") or answer.get("evidence"))
+
+
+def _entries(answer: JsonObject) -> list[JsonValue]:
+    return list(json_values.objects(answer.get("evidence")))
+
+
+def _best_of(item: str, fields: Sequence[JsonObject]) -> list[JsonValue]:
+    """Return the distinct values found for an item, the surest mention of each."""
+    own = [field for field in fields if field.get("item") == item]
+    best: dict[str, JsonObject] = {}
+    for field in own:
+        if field.get("status") == FOUND:
+            value = json_values.text(field.get("value")).strip().casefold()
+            if value not in best or claimed(field) > claimed(best[value]):
+                best[value] = field
+    return list(best.values()) or list(own[:1])
+
+
+def _merge_data(values: Sequence[JsonValue]) -> JsonValue:
+    """Merge by shape: objects by member, lists joined, else the first that says something."""
+    said = [value for value in values if value not in (None, "", [], {})]
+    if not said:
+        return values[0] if values else None
+    if all(isinstance(value, dict) for value in said):
+        members = [json_values.as_object(value) for value in said]
+        names = dict.fromkeys(name for member in members for name in member)
+        return {name: _merge_data([m[name] for m in members if name in m]) for name in names}
+    if all(isinstance(value, list) for value in said):
+        joined = [item for value in said if isinstance(value, list) for item in value]
+        return [item for place, item in enumerate(joined) if item not in joined[:place]]
+    return said[0]

@@ -1,0 +1,81 @@
+"""Reasoning: how a text argues, step by step, and how well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chordwise.domain import json_values, schemas
+from chordwise.domain.analyses.analysis import (
+    Analysis,
+    claimed,
+    gather_objects,
+    gather_strings,
+    mean,
+    scale_to_ten,
+    take_turns,
+    unique,
+)
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+
+MAX_STEPS = 12
+MAX_REMARKS = 6
+ROLES = ("premise", "evidence", "inference", "counterargument", "conclusion")
+
+
+class Reasoning(Analysis):
+    """Logical flow, argument strength 1–10, weaknesses, gaps, quality of the evidence."""
+
+    type = AnalysisType.REASONING
+    principal_fields = ("step",)
+
+    def schema(self, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
+        """Ask for every step with its role and the quote where the text takes it."""
+        step = schemas.closed(
+            {"step": schemas.string(), "role": schemas.one_of(ROLES), "quote": schemas.quote()}
+        )
+        remarks = schemas.array(schemas.string(), at_most=MAX_REMARKS)
+        return schemas.closed(
+            {
+                "logical_flow": schemas.array(step, at_least=1, at_most=MAX_STEPS),
+                "argument_strength": schemas.integer(1, 10),
+                "weaknesses": remarks,
+                "gaps": remarks,
+                "evidence_quality": schemas.closed(
+                    {"score": schemas.integer(1, 10), "assessment": schemas.string()}
+                ),
+                "overall_assessment": schemas.string(),
+                "confidence": schemas.integer(1, 10),
+            }
+        )
+
+    def confidence(self, answer: JsonObject) -> float:
+        """Bring 1–10 to 0–1."""
+        return claimed(answer) / 10
+
+    def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
+        """Keep the order of the argument; scores are means, assessments those of the surest."""
+        surest = max(answers, key=claimed)
+        steps = unique(take_turns(gather_objects(answers, "logical_flow"), MAX_STEPS))
+        return {
+            "logical_flow": list(steps),
+            "argument_strength": _mean_score(answers, "argument_strength"),
+            "weaknesses": gather_strings(answers, "weaknesses", MAX_REMARKS),
+            "gaps": gather_strings(answers, "gaps", MAX_REMARKS),
+            "evidence_quality": _merged_evidence_quality(answers, surest),
+            "overall_assessment": json_values.text(surest.get("overall_assessment")),
+            "confidence": _mean_score(answers, "confidence"),
+        }
+
+
+def _mean_score(answers: Sequence[JsonObject], name: str) -> int:
+    return scale_to_ten(mean(claimed(answer, name) for answer in answers))
+
+
+def _merged_evidence_quality(answers: Sequence[JsonObject], surest: JsonObject) -> JsonObject:
+    parts = [json_values.as_object(answer.get("evidence_quality") or {}) for answer in answers]
+    own = json_values.as_object(surest.get("evidence_quality") or {})
+    return {
+        "score": _mean_score(parts, "score"),
+        "assessment": json_values.text(own.get("assessment")),
+    }

@@ -1,0 +1,85 @@
+"""Sentiment: how a text feels about its matter, and the sentences that carry it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chordwise.domain import json_values, schemas
+from chordwise.domain.analyses.analysis import (
+    Analysis,
+    claimed,
+    gather_objects,
+    gather_strings,
+    mean,
+    take_turns,
+    unique,
+)
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
+
+LABELS = ("positive", "negative", "neutral", "mixed")
+MAX_SENTENCES = 6
+MAX_EMOTIONS = 6
+NEUTRAL_BELOW = 0.1
+MIXED_ABOVE = 0.25
+
+
+class Sentiment(Analysis):
+    """Label, score −1…1, confidence 0–1, emotions, the sentences that decided."""
+
+    type = AnalysisType.SENTIMENT
+    principal_fields = ("quote",)
+
+    def schema(self, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
+        """Ask for the sentences with a score of their own."""
+        sentence = schemas.closed({"quote": schemas.quote(), "score": schemas.number(-1, 1)})
+        return schemas.closed(
+            {
+                "label": schemas.one_of(LABELS),
+                "score": schemas.number(-1, 1),
+                "confidence": schemas.number(0, 1),
+                "emotions": schemas.array(schemas.string(), at_most=MAX_EMOTIONS),
+                "sentences": schemas.array(sentence, at_most=MAX_SENTENCES),
+            }
+        )
+
+    def confidence(self, answer: JsonObject) -> float:
+        """Return the claim itself, which is on the scale 0–1."""
+        return claimed(answer)
+
+    def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:  # noqa: ARG002
+        """Label and score have to point the same way."""
+        wrong = {"positive": -1, "negative": 1}.get(json_values.text(answer.get("label")), 0)
+        if wrong and claimed(answer, "score") * wrong > NEUTRAL_BELOW:
+            return ["/score: contradicts the label"]
+        return []
+
+    def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
+        """Average the chunks by confidence; strong chunks of both signs make it mixed."""
+        weights = [claimed(answer) or 0.01 for answer in answers]
+        scores = [claimed(answer, "score") for answer in answers]
+        score = sum(w * s for w, s in zip(weights, scores, strict=True)) / sum(weights)
+        sentences = unique(take_turns(_strongest_first(answers), MAX_SENTENCES))
+        return {
+            "label": label_for(score, scores),
+            "score": round(score, 3),
+            "confidence": round(mean(claimed(answer) for answer in answers), 3),
+            "emotions": gather_strings(answers, "emotions", MAX_EMOTIONS),
+            "sentences": list(sentences),
+        }
+
+
+def label_for(score: float, parts: Sequence[float]) -> str:
+    """Name a score; `parts` are the scores that it was averaged from."""
+    if max(parts) > MIXED_ABOVE and min(parts) < -MIXED_ABOVE:
+        return "mixed"
+    if abs(score) < NEUTRAL_BELOW:
+        return "neutral"
+    return "positive" if score > 0 else "negative"
+
+
+def _strongest_first(answers: Sequence[JsonObject]) -> list[list[JsonObject]]:
+    return [
+        sorted(sentences, key=lambda sentence: -abs(claimed(sentence, "score")))
+        for sentences in gather_objects(answers, "sentences")
+    ]

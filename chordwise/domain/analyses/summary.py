@@ -1,0 +1,71 @@
+"""Summary: what a text is about, its key findings with their quotes, and what it concludes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chordwise.domain import grounding, json_values, schemas
+from chordwise.domain.analyses.analysis import (
+    Analysis,
+    claimed,
+    gather_objects,
+    gather_strings,
+    mean,
+    scale_to_ten,
+    take_turns,
+    unique,
+)
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+
+MAX_FINDINGS = 5
+MAX_CONCLUSIONS = 5
+
+
+class Summary(Analysis):
+    """Main topic, up to five key findings, evidence, conclusions, confidence 1–10."""
+
+    type = AnalysisType.SUMMARY
+    principal_fields = ("finding",)
+
+    def schema(self, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
+        """Ask for each finding together with the quote that bears it out."""
+        finding = schemas.closed({"finding": schemas.string(), "quote": schemas.quote()})
+        return schemas.closed(
+            {
+                "main_topic": schemas.string("One sentence: what the text is about."),
+                "key_findings": schemas.array(finding, at_least=1, at_most=MAX_FINDINGS),
+                "conclusions": schemas.array(schemas.string(), at_most=MAX_CONCLUSIONS),
+                "confidence": schemas.integer(1, 10),
+            }
+        )
+
+    def confidence(self, answer: JsonObject) -> float:
+        """Bring 1–10 to 0–1."""
+        return claimed(answer) / 10
+
+    def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
+        """Keep findings from all over the document; the surest chunk names the topic."""
+        surest = max(answers, key=claimed)
+        findings = unique(take_turns(gather_objects(answers, "key_findings"), MAX_FINDINGS))
+        return {
+            "main_topic": json_values.text(surest.get("main_topic")),
+            "key_findings": list(findings),
+            "conclusions": gather_strings(answers, "conclusions", MAX_CONCLUSIONS),
+            "confidence": scale_to_ten(mean(claimed(answer) for answer in answers)),
+        }
+
+    def complete(self, answer: JsonObject, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
+        """List the quotes once more as the summary's evidence, each with what it supports."""
+        evidence: list[json_values.JsonValue] = [
+            {
+                "quote": item["quote"],
+                "supports": f"/key_findings/{position}",
+                "start_char": item.get("start_char"),
+                "end_char": item.get("end_char"),
+                "grounded": item.get("grounded"),
+            }
+            for position, item in enumerate(json_values.objects(answer.get("key_findings")))
+            if grounding.quotes(item)
+        ]
+        return {**answer, "evidence": evidence}

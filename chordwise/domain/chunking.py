@@ -1,0 +1,94 @@
+"""Cutting a document's text into chunks at sentence boundaries, within a budget of tokens."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import sentencex
+
+from chordwise.domain import tokens
+
+_WORD_END = re.compile(r"\S+\s*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A part of a text: characters `start_char` to `end_char`, the end exclusive."""
+
+    position: int
+    start_char: int
+    end_char: int
+
+
+def sentence_ends(text: str, language: str = "en") -> list[int]:
+    """Return where sentences end, ascending, the last one at the end of the text.
+
+    White space after a sentence belongs to it, so the ends cut the text without gaps.
+    """
+    found = {
+        int(boundary["end_index"]) for boundary in sentencex.get_sentence_boundaries(language, text)
+    }
+    return sorted(end for end in found | {len(text)} if 0 < end <= len(text))
+
+
+def split(text: str, max_tokens: int, language: str = "en") -> list[Chunk]:
+    """Cut a text into chunks of at most `max_tokens` (estimated) each.
+
+    Joined in order, the chunks give the text back. A text that fits stays whole; the others are
+    cut into parts of similar size, so that no short remainder is asked about on its own.
+
+    Raises:
+        ValueError: `max_tokens` is not positive.
+    """
+    if max_tokens < 1:
+        raise ValueError("max_tokens must be positive")
+    weight = tokens.weigh(text)
+    if weight <= max_tokens:
+        return [Chunk(position=0, start_char=0, end_char=len(text))] if text else []
+    target = weight / math.ceil(weight / max_tokens)
+    ends = _pack(text, _pieces(text, max_tokens, language), target, max_tokens)
+    return [
+        Chunk(position=position, start_char=start, end_char=end)
+        for position, (start, end) in enumerate(itertools.pairwise([0, *ends]))
+    ]
+
+
+def _pieces(text: str, max_tokens: int, language: str) -> Iterator[tuple[int, float]]:
+    """Yield the ends of uncuttable pieces with their weights, in order."""
+    start = 0
+    for end in sentence_ends(text, language):
+        weight = tokens.weigh(text[start:end])
+        if weight <= max_tokens:
+            yield end, weight
+        else:
+            yield from _cut_at_words(text, start, end, max_tokens)
+        start = end
+
+
+def _cut_at_words(text: str, start: int, end: int, max_tokens: int) -> Iterator[tuple[int, float]]:
+    """Cut one overlong sentence at white space, and inside a word where there is none."""
+    width = max(1, max_tokens // 4)
+    for word in _WORD_END.finditer(text, start, end):
+        for piece in range(word.start(), word.end(), width):
+            piece_end = min(piece + width, word.end())
+            yield piece_end, tokens.weigh(text[piece:piece_end])
+
+
+def _pack(
+    text: str, pieces: Iterator[tuple[int, float]], target: float, max_tokens: int
+) -> list[int]:
+    """Join pieces into chunks near `target` that never exceed the budget; return their ends."""
+    ends: list[int] = []
+    filled = 0.0
+    last_end = 0
+    for end, weight in pieces:
+        if filled and (filled + weight > max_tokens or filled + weight / 2 > target):
+            ends.append(last_end)
+            filled = 0.0
+        filled += weight
+        last_end = end
+    return [*ends, len(text)]

@@ -1,0 +1,108 @@
+"""Ranking sentences by how central they are, and picking some that differ from each other.
+
+The rank is that of LexRank with continuous weights (Erkan and Radev 2004, arXiv 1109.2128). The
+graph of all pairs is never built: its matrix is the product of the sentence-term matrix with
+its transpose, so a step of the power iteration costs what the text's words cost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+from chordwise.domain.extractive.sentences import Sentence
+
+Vector = dict[str, float]
+
+_DAMPING = 0.85
+_STEPS = 8
+_FEW_TERMS = 12
+_REDUNDANCY = 0.5
+_NEARNESS = 0.15
+
+
+def inverse_frequencies(term_lists: Sequence[Sequence[str]]) -> Vector:
+    """Return how telling a term is: the rarer among the lists, the more."""
+    counts = Counter(term for terms in term_lists for term in dict.fromkeys(terms))
+    return {term: math.log(1 + len(term_lists) / count) for term, count in counts.items()}
+
+
+def vector(terms: Iterable[str], weights: Vector) -> Vector:
+    """Return terms as a vector of length 1; empty where no term has a weight."""
+    raw = {
+        term: count * weights[term] for term, count in Counter(terms).items() if term in weights
+    }
+    length = math.sqrt(sum(value * value for value in raw.values()))
+    return {term: value / length for term, value in raw.items()} if length else {}
+
+
+def similarity(one: Vector, other: Vector) -> float:
+    """Return the cosine of two vectors of length 1."""
+    if len(one) > len(other):
+        one, other = other, one
+    return sum(value * other[term] for term, value in one.items() if term in other)
+
+
+def centrality(vectors: Sequence[Vector], preferences: Sequence[float]) -> list[float]:
+    """Return for every vector how close it is to the others, the most central one having 1.
+
+    `preferences` are weights that the walk on the graph starts with, such as a topic's.
+    """
+    total = sum(preferences)
+    start = [preference / total for preference in preferences] if total else list(preferences)
+    masses = _masses(vectors, [1.0] * len(vectors))
+    degrees = [_affinity(one, masses) or 1.0 for one in vectors]
+    scores = start
+    for _ in range(_STEPS):
+        parts = [score / degree for score, degree in zip(scores, degrees, strict=True)]
+        masses = _masses(vectors, parts)
+        scores = [
+            (1 - _DAMPING) * first + _DAMPING * _affinity(one, masses)
+            for first, one in zip(start, vectors, strict=True)
+        ]
+    highest = max(scores, default=0.0) or 1.0
+    return [score / highest for score in scores]
+
+
+def _masses(vectors: Sequence[Vector], parts: Sequence[float]) -> Vector:
+    masses: Vector = defaultdict(float)
+    for one, part in zip(vectors, parts, strict=True):
+        for term, value in one.items():
+            masses[term] += value * part
+    return masses
+
+
+def _affinity(one: Vector, masses: Vector) -> float:
+    return sum(value * masses[term] for term, value in one.items())
+
+
+def sentence_scores(
+    sentences: Sequence[Sentence], vectors: Sequence[Vector], topic: Vector
+) -> list[float]:
+    """Rate sentences by centrality, nearness to a topic (may be empty), and having a length."""
+    preferences = [1.0 + 20 * similarity(one, topic) for one in vectors]
+    return [
+        score * min(1.0, len(sentence.terms) / _FEW_TERMS)
+        for score, sentence in zip(centrality(vectors, preferences), sentences, strict=True)
+    ]
+
+
+def pick(scores: Sequence[float], vectors: Sequence[Vector], count: int) -> list[int]:
+    """Return the places of up to `count` high scores that differ and lie apart, in order.
+
+    Maximal marginal relevance (Carbonell and Goldstein 1998), with nearness in the text as a
+    second kind of redundancy.
+    """
+    penalties = [0.0] * len(scores)
+    reach = max(1.0, len(scores) / max(1, count))
+    chosen: list[int] = []
+    while len(chosen) < min(count, len(scores)):
+        open_places = [place for place in range(len(scores)) if place not in chosen]
+        best = max(open_places, key=lambda place: scores[place] - penalties[place])
+        chosen.append(best)
+        for place in open_places:
+            near = max(0.0, 1 - abs(place - best) / reach)
+            alike = similarity(vectors[place], vectors[best])
+            penalties[place] = max(penalties[place], _REDUNDANCY * alike + _NEARNESS * near)
+    return sorted(chosen)

@@ -1,0 +1,91 @@
+"""The sentences of a text as quotable pieces with their places."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from chordwise.domain import chunking
+from chordwise.domain.extractive import words
+
+MAX_QUOTE_CHARACTERS = 400
+_SHORTEST_CUT = 150
+_LINE_END = re.compile(r"[^\S\n]*\n\s*")
+_SENTENCE_END = re.compile(r"[.!?…。！？।؟:;]['\")\]”’]*$")
+_CLAUSE_END = re.compile(r"[;:,、，；]\s*")
+_WIDEST_WRAPPED_LINE = 100
+_SHORT_LINE = 0.6
+_FEWEST_WRAPPED_LINES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sentence:
+    """A piece of a text, trimmed and at most `MAX_QUOTE_CHARACTERS` long, hence quotable.
+
+    `start_char` is its place in the text, `terms` what it can be compared by.
+    """
+
+    text: str
+    start_char: int
+    terms: tuple[str, ...]
+
+
+def sentences(text: str) -> list[Sentence]:
+    """Return the sentences in order; what has no sentence end is cut at lines, clauses, words."""
+    ends = chunking.sentence_ends(text)
+    width = _wrap_width(text)
+    found = []
+    for start, end in itertools.pairwise([0, *ends]):
+        for line_start, line_end in _lines(text, start, end, width):
+            found += [_sentence(text, *cut) for cut in _cut(text, line_start, line_end)]
+    return [sentence for sentence in found if sentence.text]
+
+
+def _sentence(text: str, start: int, end: int) -> Sentence:
+    piece = text[start:end]
+    trimmed = piece.strip()
+    lead = len(piece) - len(piece.lstrip())
+    return Sentence(text=trimmed, start_char=start + lead, terms=tuple(words.terms(trimmed)))
+
+
+def _wrap_width(text: str) -> int:
+    """Return how wide the lines of a hard-wrapped text are; 0 where lines are paragraphs."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    if len(lines) < _FEWEST_WRAPPED_LINES:
+        return 0
+    width = sorted(len(line) for line in lines)[len(lines) * 9 // 10]
+    open_ended = sum(not _SENTENCE_END.search(line.rstrip()) for line in lines)
+    is_wrapped = width <= _WIDEST_WRAPPED_LINE and open_ended * 2 > len(lines)
+    return width if is_wrapped else 0
+
+
+def _lines(text: str, start: int, end: int, width: int) -> Iterator[tuple[int, int]]:
+    """Cut at line ends, but not where a line is full only because the text is wrapped."""
+    line_start = start
+    for match in _LINE_END.finditer(text, start, end):
+        length = match.start() - (text.rfind("\n", 0, match.start()) + 1)
+        is_paragraph = match.group().count("\n") > 1
+        if is_paragraph or length < width * _SHORT_LINE or not width:
+            yield line_start, match.end()
+            line_start = match.end()
+    yield line_start, end
+
+
+def _cut(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Cut a piece that is too long to quote, at a clause where one ends, else at a word."""
+    while end - start > MAX_QUOTE_CHARACTERS:
+        cut = _cut_place(text, start, start + MAX_QUOTE_CHARACTERS)
+        yield start, cut
+        start = cut
+    yield start, end
+
+
+def _cut_place(text: str, start: int, end: int) -> int:
+    earliest = start + _SHORTEST_CUT
+    clauses = [match.end() for match in _CLAUSE_END.finditer(text, earliest, end)]
+    if clauses:
+        return clauses[-1]
+    space = max(text.rfind(" ", earliest, end), text.rfind("\n", earliest, end))
+    return space + 1 if space > 0 else end

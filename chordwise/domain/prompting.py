@@ -1,0 +1,76 @@
+"""Prompt templates: texts with variables and an immutable version, and how they are filled in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from string import Template
+
+from chordwise.domain import grounding
+from chordwise.domain.analyses import extraction
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisTask, AnalysisType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptTemplate:
+    """A released text; `name` is the analysis type and the stage, joined by a dot."""
+
+    name: str
+    number: int
+    system: str
+    user: str
+
+    @property
+    def version(self) -> str:
+        """Return what `prompt_version` says in rows: `name@number`."""
+        return f"{self.name}@{self.number}"
+
+    @property
+    def sha256(self) -> str:
+        """Return the hash by which a changed template is told from a released one."""
+        return hashlib.sha256(f"{self.system}\0{self.user}".encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What is sent: the instructions of the system and the question with the text."""
+
+    system: str
+    user: str
+
+
+def render(template: PromptTemplate, task: AnalysisTask, schema: JsonObject) -> Prompt:
+    """Fill a template in. Variables inside the document's text stay what they are.
+
+    The text stands between marks that are derived from it, so that no document can contain its own
+    end mark (spotlighting by delimiters, arXiv 2403.14720).
+
+    Raises:
+        KeyError: The template names a variable that does not exist.
+    """
+    variables = _variables(task, schema)
+    return Prompt(
+        system=Template(template.system).substitute(variables),
+        user=Template(template.user).substitute(variables),
+    )
+
+
+def _variables(task: AnalysisTask, schema: JsonObject) -> dict[str, str]:
+    answers = [grounding.without_spans(answer) for answer in task.answers]
+    material = json.dumps(answers, ensure_ascii=False, indent=1) if answers else task.text
+    return {
+        "text": material,
+        "mark": f"TEXT-{hashlib.sha256(material.encode()).hexdigest()[:12]}",
+        "instructions": _instructions(task),
+        "labels": ", ".join(task.options.labels) or "labels of your own choice",
+        "items": "\n".join(f"- {item}" for item in extraction.items(task.options)),
+        "schema": json.dumps(schema, ensure_ascii=False),
+    }
+
+
+def _instructions(task: AnalysisTask) -> str:
+    named_elsewhere = task.analysis_type is AnalysisType.EXTRACTION and not task.options.schema
+    text = "" if named_elsewhere else task.options.instructions.strip()
+    return f"The person who asked adds: {text}" if text else ""

@@ -1,0 +1,61 @@
+"""Building blocks for the JSON Schemas of answers: closed objects, every property required."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chordwise.domain.json_values import JsonObject, JsonValue
+
+
+def closed(properties: JsonObject) -> JsonObject:
+    """Return an object schema that allows and requires exactly these properties."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def string(description: str = "") -> JsonObject:
+    """Return the schema of a string."""
+    return _described({"type": "string"}, description)
+
+
+def optional(schema: JsonObject) -> JsonObject:
+    """Return the schema that also allows null; for schemas with a single `type`."""
+    kind = schema["type"]
+    return {**schema, "type": [kind, "null"]}
+
+
+def array(items: JsonObject, *, at_least: int = 0, at_most: int | None = None) -> JsonObject:
+    """Return the schema of a list with bounds on its length."""
+    schema: JsonObject = {"type": "array", "items": items, "minItems": at_least}
+    if at_most is not None:
+        schema["maxItems"] = at_most
+    return schema
+
+
+def integer(minimum: int, maximum: int, description: str = "") -> JsonObject:
+    """Return the schema of a whole number within bounds, both included."""
+    return _described({"type": "integer", "minimum": minimum, "maximum": maximum}, description)
+
+
+def number(minimum: float, maximum: float, description: str = "") -> JsonObject:
+    """Return the schema of a number within bounds, both included."""
+    return _described({"type": "number", "minimum": minimum, "maximum": maximum}, description)
+
+
+def one_of(values: Sequence[str]) -> JsonObject:
+    """Return the schema of a string that is one of `values`."""
+    choices: list[JsonValue] = list(values)
+    return {"type": "string", "enum": choices}
+
+
+def quote() -> JsonObject:
+    """Return the schema of a verbatim quotation."""
+    return string("Copied word for word from the text.")
+
+
+def _described(schema: JsonObject, description: str) -> JsonObject:
+    return {**schema, "description": description} if description else schema

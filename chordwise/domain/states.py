@@ -1,0 +1,78 @@
+"""The states that runs, intakes, jobs and chunks can be in, and which of them are the end."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class IntakeOutcome(StrEnum):
+    """What became of a thing that a run saw; the values of `intakes.outcome`."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    UNSUPPORTED = "unsupported"
+    UNREADABLE = "unreadable"
+    ENCRYPTED = "encrypted"
+    EMPTY = "empty"
+    TOO_LARGE = "too_large"
+    REFUSED = "refused"
+
+
+class RunStatus(StrEnum):
+    """The values of `runs.status`."""
+
+    OPEN = "open"
+    PAUSED = "paused"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+
+
+class JobStatus(StrEnum):
+    """The values of `jobs.status`."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    SYNTHESIZING = "synthesizing"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    QUARANTINED = "quarantined"
+    CANCELLED = "cancelled"
+
+
+class ChunkStatus(StrEnum):
+    """The values of `chunks.status`."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    WAITING = "waiting"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    QUARANTINED = "quarantined"
+    CANCELLED = "cancelled"
+
+
+OPEN_CHUNKS = (ChunkStatus.PENDING, ChunkStatus.RUNNING, ChunkStatus.WAITING)
+"""A chunk in one of these still has work to come."""
+
+WORKING_JOBS = (
+    JobStatus.QUEUED,
+    JobStatus.RUNNING,
+    JobStatus.WAITING,
+    JobStatus.SYNTHESIZING,
+)
+"""A job in one of these moves on by itself."""
+
+UNFINISHED_JOBS = (*WORKING_JOBS, JobStatus.PAUSED)
+"""A job in one of these keeps its run open."""
+
+RETRYABLE_JOBS = (
+    JobStatus.PAUSED,
+    JobStatus.PARTIAL,
+    JobStatus.FAILED,
+    JobStatus.QUARANTINED,
+    JobStatus.CANCELLED,
+)
+"""What `chordwise retry` takes up again."""

@@ -1,0 +1,54 @@
+"""What a model is asked to do with a text, said in values instead of in a prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from chordwise.domain.json_values import JsonObject
+
+
+class AnalysisType(StrEnum):
+    """The kinds of analysis; the values stand in `jobs.analysis_type`."""
+
+    SUMMARY = "summary"
+    EXTRACTION = "extraction"
+    REASONING = "reasoning"
+    CLASSIFICATION = "classification"
+    SENTIMENT = "sentiment"
+
+
+class Stage(StrEnum):
+    """Where in a job's life a model is asked; the values stand in `model_calls.stage`."""
+
+    ANALYZE = "analyze"
+    SYNTHESIZE = "synthesize"
+    REPAIR = "repair"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisOptions:
+    """What the user asked for beyond the type; part of a result's identity.
+
+    `schema` is a user's own JSON Schema for an extraction.
+    """
+
+    instructions: str = ""
+    labels: tuple[str, ...] = ()
+    schema: JsonObject | None = None
+    confidence_threshold: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisTask:
+    """One question to a model.
+
+    `text` is the chunk for the stages analyze and repair, and empty for synthesize, where `answers`
+    holds the chunks' validated answers in the order of the document.
+    """
+
+    analysis_type: AnalysisType
+    stage: Stage
+    options: AnalysisOptions = field(default_factory=AnalysisOptions)
+    text: str = ""
+    answers: tuple[JsonObject, ...] = ()

@@ -1,0 +1,178 @@
+"""The services of one stack: which run, in which order, and with what environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from chordwise.embedded import services
+from chordwise.embedded.home import Home
+from chordwise.embedded.llama import EmbeddedLlama
+from chordwise.embedded.plan import Plan
+from chordwise.embedded.postgres import EmbeddedPostgres
+from chordwise.embedded.processes import ProcessIdentity
+from chordwise.embedded.services import BackgroundProcess, Service, Watched
+from chordwise.embedded.state import Level
+from chordwise.embedded.valkey import EmbeddedValkey
+from chordwise.errors import ChordwiseError
+from chordwise.settings import SUPERVISOR_PIPE_VARIABLE
+
+POSTGRES = "postgres"
+VALKEY = "valkey"
+SCHEDULER = "scheduler"
+WORKER = "worker"
+LLAMA_PREFIX = "llama"
+
+_MIGRATE_SECONDS = 300.0
+
+
+class Children:
+    """What the supervisor runs; later ones need the earlier ones, so they stop in reverse order.
+
+    `tell` hears what is being done, in words for the user.
+    """
+
+    def __init__(self, home: Home, tell: Callable[[str], None]) -> None:
+        self._home = home
+        self._tell = tell
+        self._watched: dict[str, Watched] = {}
+        self._reader, self._writer = os.pipe()
+        self.database_url: str | None = None
+        self.broker_url: str | None = None
+        self.level: Level | None = None
+        self.plan: Plan | None = None
+
+    def apply(self, plan: Plan) -> None:
+        """Start what a plan asks for and is not there; what runs beyond it goes on.
+
+        Raises:
+            ConfigurationError: A setting stands in the way.
+            ServiceUnavailableError: A service does not start.
+        """
+        if plan.is_database_embedded and POSTGRES not in self._watched:
+            self._start_postgres(plan)
+        if plan.level is Level.ALL:
+            self._apply_all(plan)
+        else:
+            self.level = self.level or Level.DATABASE
+
+    def tend(self) -> dict[str, ChordwiseError]:
+        """Restart what died; return what there is to report."""
+        problems = {name: watched.tend() for name, watched in self._watched.items()}
+        return {name: problem for name, problem in problems.items() if problem is not None}
+
+    def stop_all(self) -> None:
+        """Stop everything, the last started first."""
+        self._stop(tuple(self._watched))
+
+    def close(self) -> None:
+        """Give the pipe back by which children know that we are there."""
+        os.close(self._writer)
+        os.close(self._reader)
+
+    def identities(self) -> dict[str, ProcessIdentity]:
+        """Return the processes that run, by name."""
+        found = {name: watched.service.identity() for name, watched in self._watched.items()}
+        return {name: identity for name, identity in found.items() if identity is not None}
+
+    def effective_database_url(self) -> str | None:
+        """Return the database that the worker uses, embedded or not."""
+        return (self.plan.database_url if self.plan else None) or self.database_url
+
+    def _apply_all(self, plan: Plan) -> None:
+        if plan.is_broker_embedded and VALKEY not in self._watched:
+            self._start_valkey()
+        if self.plan is None or self.plan.fingerprint != plan.fingerprint:
+            self._replace_processes(plan)
+        self.level = Level.ALL
+
+    def _start_postgres(self, plan: Plan) -> None:
+        server = postgres(self._home)
+        self._start(POSTGRES, server, "Starting PostgreSQL")
+        try:
+            self._migrate(plan, server.url())
+        except ChordwiseError:
+            self._stop([POSTGRES])
+            raise
+        self.database_url = server.url()
+
+    def _migrate(self, plan: Plan, database_url: str) -> None:
+        self._tell("Bringing the tables up to date")
+        environment = plan.environment | {"CHORDWISE_DATABASE_URL": database_url}
+        services.run_to_end(
+            plan.commands.migrate,
+            environment=environment,
+            log=self._home.log("migrate"),
+            seconds=_MIGRATE_SECONDS,
+        )
+
+    def _start_valkey(self) -> None:
+        server = valkey(self._home)
+        self._start(VALKEY, server, "Starting Valkey")
+        self.broker_url = server.url()
+
+    def _replace_processes(self, plan: Plan) -> None:
+        """Stop the processes that run under other settings, and start them under the plan's."""
+        self.plan = None
+        self._stop([name for name in self._watched if name not in (POSTGRES, VALKEY)])
+        for number, model in enumerate(plan.local_models):
+            name = LLAMA_PREFIX if number == 0 else f"{LLAMA_PREFIX}-{number}"
+            server = EmbeddedLlama(
+                model,
+                self._home.run,
+                log=self._home.log(name),
+                environment=self._environment(plan),
+                inherited=(self._reader,),
+            )
+            self._start(name, server, f"Loading the model {model.file.name}")
+        self._start(SCHEDULER, self._process(plan, SCHEDULER), "Starting the scheduler")
+        self._start(WORKER, self._process(plan, WORKER), "Starting the worker")
+        self.plan = plan
+
+    def _process(self, plan: Plan, name: str) -> BackgroundProcess:
+        commands = {SCHEDULER: plan.commands.scheduler, WORKER: plan.commands.worker}
+        return BackgroundProcess(
+            commands[name],
+            log=self._home.log(name),
+            environment=self._environment(plan),
+            inherited=(self._reader,),
+            grace_seconds=plan.grace_seconds,
+            directory=plan.directory,
+        )
+
+    def _environment(self, plan: Plan) -> dict[str, str]:
+        addresses = {
+            "CHORDWISE_DATABASE_URL": plan.database_url or self.database_url,
+            "CHORDWISE_BROKER_URL": plan.broker_url or self.broker_url,
+            SUPERVISOR_PIPE_VARIABLE: str(self._reader),
+        }
+        return plan.environment | {name: value for name, value in addresses.items() if value}
+
+    def _start(self, name: str, service: Service, activity: str) -> None:
+        self._tell(activity)
+        watched = Watched(service)
+        watched.start()
+        self._watched[name] = watched
+
+    def _stop(self, names: Sequence[str]) -> None:
+        for name in reversed(names):
+            self._tell(f"Stopping {name}")
+            self._watched.pop(name).service.stop()
+
+
+def postgres(home: Home) -> EmbeddedPostgres:
+    """Return the PostgreSQL server of a home, running or not.
+
+    Raises:
+        ConfigurationError: Its programs are not installed.
+    """
+    return EmbeddedPostgres(home.postgres, home.sockets(), log=home.log(POSTGRES))
+
+
+def valkey(home: Home) -> EmbeddedValkey:
+    """Return the Valkey server of a home, running or not.
+
+    Raises:
+        ConfigurationError: Its program is not installed.
+    """
+    return EmbeddedValkey(home.valkey, home.sockets(), log=home.log(VALKEY))

@@ -1,0 +1,102 @@
+"""How commands ask a running supervisor for something: a file with the wish, a file in reply."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from chordwise.embedded import private_files
+from chordwise.embedded.home import Home
+from chordwise.embedded.plan import Plan
+from chordwise.errors import ChordwiseError, ConfigurationError, ServiceUnavailableError
+
+
+class Reply(BaseModel):
+    """What became of a request; `what` is empty where it was granted."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+
+    code: str = ""
+    what: str = ""
+    hint: str = ""
+
+    def raise_for_refusal(self) -> None:
+        """Raise what stopped the supervisor.
+
+        Raises:
+            ConfigurationError: A setting stands in the way.
+            ServiceUnavailableError: A service does not start.
+        """
+        if self.code == ConfigurationError.code:
+            raise ConfigurationError(self.what, self.hint)
+        if self.what:
+            raise ServiceUnavailableError(self.what, self.hint)
+
+
+def ask(home: Home, plan: Plan) -> str:
+    """Lay a request down and return its name."""
+    name = f"{secrets.token_hex(8)}.json"
+    # Written aside first: the supervisor must never see half a request.
+    private_files.write(home.requests / name, plan.model_dump_json())
+    return name
+
+
+def withdraw(home: Home, name: str) -> None:
+    """Take a request back that nobody is going to answer."""
+    (home.requests / name).unlink(missing_ok=True)
+
+
+def is_waiting(home: Home, name: str) -> bool:
+    """Return whether no supervisor has taken the request yet."""
+    return (home.requests / name).exists()
+
+
+def take_reply(home: Home, name: str) -> Reply | None:
+    """Return the reply once it is there, and remove it."""
+    path = home.replies / name
+    try:
+        reply = Reply.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        return None
+    path.unlink(missing_ok=True)
+    return reply
+
+
+def waiting(home: Home) -> list[Path]:
+    """Return the requests that lie there, the oldest first."""
+    return sorted(
+        (path for path in home.requests.glob("*.json") if not path.name.startswith(".")),
+        key=_age,
+    )
+
+
+def _age(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def take(path: Path) -> Plan | None:
+    """Return the plan in a request and remove it: it holds the caller's environment."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        path.unlink()
+        return Plan.model_validate_json(text)
+    except (OSError, ValidationError):
+        return None
+
+
+def reply(home: Home, name: str, error: ChordwiseError | None = None) -> None:
+    """Answer a request."""
+    answer = Reply() if error is None else Reply(code=error.code, what=error.what, hint=error.hint)
+    private_files.write(home.replies / name, answer.model_dump_json())
+
+
+def clear(home: Home) -> None:
+    """Remove replies that nobody came for."""
+    for path in home.replies.iterdir():
+        path.unlink(missing_ok=True)

@@ -1,0 +1,43 @@
+"""When a background stack may leave: nobody needed it for a while, and no work is open."""
+
+from __future__ import annotations
+
+import time
+
+import psycopg
+
+from chordwise.embedded.home import Home
+
+_OPEN_WORK = """
+SELECT EXISTS (
+    SELECT 1 FROM jobs WHERE status IN ('queued', 'running', 'waiting', 'synthesizing')
+) OR EXISTS (
+    SELECT 1 FROM outbox WHERE sent_at IS NULL
+)
+"""
+
+
+def touch(home: Home) -> None:
+    """Note that a command needs the stack now."""
+    home.last_used_file.touch(mode=0o600)
+
+
+def unused_seconds(home: Home) -> float:
+    """Return for how long no command has needed the stack; 0 where none is on record."""
+    try:
+        return max(0.0, time.time() - home.last_used_file.stat().st_mtime)
+    except OSError:
+        return 0.0
+
+
+def has_open_work(database_url: str) -> bool:
+    """Return whether jobs or messages are unfinished; a database out of reach may hold some."""
+    address = database_url.replace("postgresql+psycopg://", "postgresql://", 1)
+    try:
+        with psycopg.connect(address, connect_timeout=5) as connection:
+            row = connection.execute(_OPEN_WORK).fetchone()
+    except psycopg.errors.UndefinedTable:
+        return False
+    except psycopg.Error:
+        return True
+    return row is None or bool(row[0])

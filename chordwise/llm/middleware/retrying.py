@@ -1,0 +1,92 @@
+"""The one retry layer: exponential backoff with full jitter, and the server's own word first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
+from random import Random
+
+import tenacity
+
+from chordwise.errors import TransientError
+from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
+from chordwise.settings import RetrySettings
+
+# With less than this left, another request could not bring an answer.
+SHORTEST_REQUEST_SECONDS = 1.0
+
+
+class Retrying:
+    """Asks again after a transient error, within the attempts and the seconds of the policy.
+
+    A wait above `max_wait_seconds` is not held here: the error goes up with its
+    `retry_after_seconds`, so that the work can be put off without a worker waiting for it.
+    """
+
+    def __init__(
+        self,
+        model: ChatModel,
+        policy: RetrySettings,
+        sleep: Callable[[float], None],
+        random: Random,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._model = model
+        self._policy = policy
+        self._sleep = sleep
+        self._random = random
+        self._clock = clock
+
+    @property
+    def profile(self) -> ModelProfile:
+        """Return the profile of the model inside."""
+        return self._model.profile
+
+    def complete(self, request: CompletionRequest) -> Completion:
+        """Return the first answer; the requests are numbered on from `request.attempt`.
+
+        Raises:
+            ModelError: The last error, or the first that is not transient.
+        """
+        ends_at = self._clock() + self._policy.total_seconds
+        numbers = count(request.attempt)
+
+        def ask() -> Completion:
+            left = _shorter(request, ends_at - self._clock())
+            return self._model.complete(
+                replace(request, attempt=next(numbers), timeout_seconds=left)
+            )
+
+        return self._attempts(ends_at)(ask)
+
+    def _attempts(self, ends_at: float) -> tenacity.Retrying:
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(TransientError),
+            wait=self._wait_seconds,
+            stop=lambda state: self._exhausted(state, ends_at),
+            sleep=self._sleep,
+            reraise=True,
+        )
+
+    def _wait_seconds(self, state: tenacity.RetryCallState) -> float:
+        doubled = self._policy.base_seconds * 2 ** (state.attempt_number - 1)
+        jitter = self._random.uniform(0, min(doubled, self._policy.max_wait_seconds))
+        return max(jitter, _asked_for(state))
+
+    def _exhausted(self, state: tenacity.RetryCallState, ends_at: float) -> bool:
+        wait = state.upcoming_sleep
+        too_late = self._clock() + wait + SHORTEST_REQUEST_SECONDS > ends_at
+        too_often = state.attempt_number >= self._policy.attempts
+        return too_often or too_late or wait > self._policy.max_wait_seconds
+
+
+def _asked_for(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    seconds = error.retry_after_seconds if isinstance(error, TransientError) else None
+    return seconds or 0.0
+
+
+def _shorter(request: CompletionRequest, seconds: float) -> float:
+    return seconds if request.timeout_seconds is None else min(seconds, request.timeout_seconds)

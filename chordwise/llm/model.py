@@ -1,0 +1,104 @@
+"""The port to every model: what goes in, what comes out, and what may go wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisTask
+
+
+EXTRACTIVE = "extractive"
+"""The provider's name of the built-in model, which is not a language model."""
+
+
+class FinishReason(StrEnum):
+    """Why a completion ended; the values stand in `model_calls.finish_reason`."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    REFUSAL = "refusal"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens of one completion; `None` where the server did not say.
+
+    `input_tokens` includes the cached ones, whatever the provider's own habit is.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_input_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionRequest:
+    """One question, as a prompt for language models and as a task for those that are none.
+
+    `schema` constrains the answer (JSON Schema, closed objects, every property required);
+    `max_output_tokens` bounds it. `attempt` counts the requests for one question from 1.
+    `timeout_seconds` is what is left for this request, where less than the model's own timeout.
+    """
+
+    task: AnalysisTask
+    system: str
+    user: str
+    schema: JsonObject
+    schema_name: str
+    prompt_version: str
+    max_output_tokens: int
+    attempt: int = 1
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What a model returned: `text` is JSON where the server keeps to the schema.
+
+    `call_id` names the ledger's row of the request, where a ledger is kept.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    provider: str
+    model: str
+    response_id: str = ""
+    refusal: str = ""
+    call_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelProfile:
+    """What the pipeline must know of a model to use it well.
+
+    `context_tokens` bounds prompt and answer together. `understands_language` is false for the
+    built-in extractive model, which every row and screen has to admit.
+    """
+
+    provider: str
+    model: str
+    context_tokens: int
+    max_output_tokens: int
+    understands_language: bool = True
+
+
+class ChatModel(Protocol):
+    """A model that answers one request at a time; safe to share between threads."""
+
+    @property
+    def profile(self) -> ModelProfile:
+        """Return what is known of the model without asking it."""
+        ...
+
+    def complete(self, request: CompletionRequest) -> Completion:
+        """Return the model's answer, whatever it finished with (look at `finish_reason`).
+
+        Raises:
+            ModelError: The request brought no answer; the subclass says why.
+        """
+        ...

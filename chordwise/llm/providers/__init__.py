@@ -1,0 +1,55 @@
+"""The providers behind the port `ChatModel`, and the place that chooses among those over HTTP."""
+
+from __future__ import annotations
+
+from pydantic import SecretStr
+
+from chordwise.errors import ConfigurationError
+from chordwise.llm.model import ChatModel
+from chordwise.llm.providers.anthropic import AnthropicModel
+from chordwise.llm.providers.openai import OpenAIModel
+from chordwise.llm.transport import JsonTransport
+from chordwise.settings import ModelSettings
+
+
+def connect(
+    settings: ModelSettings, api_key: SecretStr, transport: JsonTransport | None = None
+) -> ChatModel:
+    """Return the model that the settings describe, without asking anything over the network.
+
+    A local model needs the `base_url` of the server that runs it.
+
+    Raises:
+        ConfigurationError: The model's name, the key for a public address, or a local model's
+            address is missing, or a value cannot be right.
+    """
+    if not settings.model and settings.provider != "local":
+        raise ConfigurationError(f"A model of {settings.provider} has no name.", "Set model.")
+    match settings.provider:
+        case "openai":
+            _require_key(settings, api_key, "OPENAI_API_KEY")
+            return OpenAIModel(settings, api_key, transport)
+        case "anthropic":
+            _require_key(settings, api_key, "ANTHROPIC_API_KEY")
+            return AnthropicModel(settings, api_key, transport)
+        case "local":
+            _require_address(settings)
+            return OpenAIModel(settings, api_key, transport)
+        case "extractive":
+            raise ConfigurationError("The extractive model has no address to connect to.")
+
+
+def _require_key(settings: ModelSettings, api_key: SecretStr, variable: str) -> None:
+    # Servers at an address of the user's own often ask for no key.
+    if not settings.base_url and not api_key.get_secret_value().strip():
+        raise ConfigurationError(
+            f"There is no API key for {settings.provider}/{settings.model}.",
+            f"Set {variable}, or api_key of the model. Without a key: --model extractive.",
+        )
+
+
+def _require_address(settings: ModelSettings) -> None:
+    if not settings.base_url:
+        raise ConfigurationError(
+            "A local model has no address.", "Set base_url to the server that runs it."
+        )

@@ -1,0 +1,182 @@
+"""Messages, the API of Anthropic, in its version of October 2026."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from pydantic import SecretStr
+
+from chordwise.domain.json_values import JsonObject, objects, text
+from chordwise.errors import (
+    ConfigurationError,
+    ContextTooLongError,
+    ModelAccessError,
+    ModelOverloadedError,
+    ModelTransportError,
+    QuotaExceededError,
+    RateLimitedError,
+)
+from chordwise.llm.model import (
+    Completion,
+    CompletionRequest,
+    FinishReason,
+    ModelProfile,
+    Usage,
+)
+from chordwise.llm.providers.endpoint import checked_key, endpoint
+from chordwise.llm.providers.exchange import Exchange
+from chordwise.llm.providers.faults import Kind
+from chordwise.llm.providers.reading import child, count, storable
+from chordwise.llm.schema_dialects import as_instruction, for_anthropic
+from chordwise.llm.transport import JsonTransport
+from chordwise.settings import ModelSettings
+
+PUBLIC_BASE_URL = "https://api.anthropic.com"
+API_VERSION = "2026-10-21"
+# Above this an answer may take more than ten minutes, and has to be streamed (128,000 an hour).
+MAX_UNSTREAMED_TOKENS = 21_333
+
+CODES: Mapping[str, Kind] = MappingProxyType(
+    {
+        "enforced_spend_limit_reached": QuotaExceededError,
+        "contract_spend_limit_reached": QuotaExceededError,
+        "linked_organization_spend_limit_reached": QuotaExceededError,
+        "linked_organization_billing_unavailable": QuotaExceededError,
+        "billing_error": QuotaExceededError,
+        "ramp_limit_exceeded": RateLimitedError,
+        "organization_on_hold": ModelAccessError,
+        "authentication_error": ModelAccessError,
+        "permission_error": ModelAccessError,
+        "not_found_error": ModelAccessError,
+        "request_too_large": ContextTooLongError,
+        "request_body_too_large_after_decoding": ContextTooLongError,
+        "rate_limit_error": RateLimitedError,
+        "overloaded_error": ModelOverloadedError,
+        "api_error": ModelOverloadedError,
+        "timeout_error": ModelOverloadedError,
+    }
+)
+
+# These come as plain `invalid_request_error` with 400.
+PHRASES: Mapping[str, Kind] = MappingProxyType(
+    {
+        "prompt is too long": ContextTooLongError,
+        "exceed context limit": ContextTooLongError,
+        "specified api usage limits": QuotaExceededError,
+        "credit balance is too low": QuotaExceededError,
+    }
+)
+
+_FINISH_REASONS: Mapping[str, FinishReason] = MappingProxyType(
+    {
+        "end_turn": FinishReason.STOP,
+        "stop_sequence": FinishReason.STOP,
+        "max_tokens": FinishReason.LENGTH,
+        "model_context_window_exceeded": FinishReason.LENGTH,
+        "refusal": FinishReason.REFUSAL,
+    }
+)
+
+
+class AnthropicModel:
+    """A Claude model behind the Messages API."""
+
+    def __init__(
+        self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport | None = None
+    ) -> None:
+        if settings.temperature is not None:
+            raise ConfigurationError(
+                f"temperature is set for {settings.model}, but Anthropic no longer accepts it.",
+                "Remove temperature from the model's settings.",
+            )
+        base_url = (settings.base_url or PUBLIC_BASE_URL).rstrip("/").removesuffix("/v1")
+        self._settings = settings
+        self._exchange = Exchange(
+            url=endpoint(base_url, "/v1/messages"),
+            key=SecretStr(checked_key(api_key)),
+            label=f"{settings.provider}/{settings.model}",
+            timeout_seconds=settings.timeout_seconds,
+            codes=CODES,
+            phrases=PHRASES,
+            transport=transport or JsonTransport(),
+        )
+
+    @property
+    def profile(self) -> ModelProfile:
+        """Return what the settings say of the model."""
+        return ModelProfile(
+            provider=self._settings.provider,
+            model=self._settings.model,
+            context_tokens=self._settings.context_tokens,
+            max_output_tokens=min(self._settings.max_output_tokens, MAX_UNSTREAMED_TOKENS),
+        )
+
+    def complete(self, request: CompletionRequest) -> Completion:
+        """Ask once.
+
+        Raises:
+            ModelError: The request brought no answer; the subclass says why.
+        """
+        return self._completion(self._exchange.post(request, self._headers(), self.body(request)))
+
+    def body(self, request: CompletionRequest) -> JsonObject:
+        """Return the JSON that `complete` sends."""
+        enforced = self._settings.structured_output == "json_schema"
+        schema = for_anthropic(request.schema) if enforced else None
+        instruction = "" if schema is not None else as_instruction(request.schema)
+        system = "\n\n".join(part for part in (request.system, instruction) if part)
+        body: JsonObject = {
+            "model": self._settings.model,
+            "max_tokens": min(request.max_output_tokens, self.profile.max_output_tokens),
+            "messages": [{"role": "user", "content": request.user}],
+        }
+        if system:
+            body["system"] = system
+        if schema is not None:
+            body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
+        return body
+
+    def _headers(self) -> dict[str, str]:
+        return {
+            "content-type": "application/json",
+            "anthropic-version": API_VERSION,
+            "x-api-key": self._exchange.key.get_secret_value(),
+        }
+
+    def _completion(self, body: JsonObject) -> Completion:
+        if not isinstance(body.get("content"), list):
+            raise ModelTransportError(
+                f"{self._exchange.label} answered with JSON that holds no message.",
+                "Check that base_url leads to a Messages API.",
+            )
+        reason = text(body.get("stop_reason"))
+        blocks = [block for block in objects(body["content"]) if block.get("type") == "text"]
+        return Completion(
+            text=storable("".join(text(block.get("text")) for block in blocks)),
+            finish_reason=_FINISH_REASONS.get(reason, FinishReason.OTHER),
+            usage=_usage(child(body, "usage")),
+            provider=self._settings.provider,
+            model=storable(text(body.get("model"))) or self._settings.model,
+            response_id=storable(text(body.get("id"))),
+            refusal=storable(_refusal(body)) if reason == "refusal" else "",
+        )
+
+
+def _refusal(body: JsonObject) -> str:
+    """Return the category and the explanation, as far as they are given."""
+    details = child(body, "stop_details")
+    parts = [text(details.get("category")), text(details.get("explanation"))]
+    return ": ".join(part for part in parts if part) or "The model declined to answer."
+
+
+def _usage(usage: JsonObject) -> Usage:
+    """Return the usage with the cached tokens counted in: Anthropic counts them beside."""
+    fresh = count(usage, "input_tokens")
+    written = count(usage, "cache_creation_input_tokens") or 0
+    cached = count(usage, "cache_read_input_tokens")
+    return Usage(
+        input_tokens=None if fresh is None else fresh + written + (cached or 0),
+        output_tokens=count(usage, "output_tokens"),
+        cached_input_tokens=cached,
+    )

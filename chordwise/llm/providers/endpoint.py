@@ -1,0 +1,54 @@
+"""Where a provider is and how we identify ourselves there, checked before anything is sent."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import SecretStr
+
+from chordwise.errors import ConfigurationError
+
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def endpoint(base_url: str, path: str) -> str:
+    """Return the address of an operation below `base_url`, which may hold the path already.
+
+    A query (Azure's `api-version`) stays.
+
+    Raises:
+        ConfigurationError: `base_url` is no address of a web server.
+    """
+    try:
+        parts = urlsplit(base_url.strip())
+        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ConfigurationError(
+            "base_url of a model is not an http or https address.",
+            "It looks like https://api.openai.com/v1 or http://127.0.0.1:8080/v1.",
+        )
+    base = parts.path.rstrip("/").removesuffix(path)
+    return urlunsplit((parts.scheme, parts.netloc, base + path, parts.query, ""))
+
+
+def is_loopback(base_url: str) -> bool:
+    """Return whether `base_url` leads to this very machine."""
+    return urlsplit(base_url.strip()).hostname in LOOPBACK_HOSTS
+
+
+def checked_key(api_key: SecretStr) -> str:
+    """Return the key as a header may carry it.
+
+    Raises:
+        ConfigurationError: It holds characters that no key has; a header library would put the
+            whole of it into its error.
+    """
+    key = api_key.get_secret_value().strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ConfigurationError(
+            "The API key holds characters that no key has.",
+            "Copy it again, without quotes, spaces or line breaks.",
+        )
+    return key

@@ -1,0 +1,47 @@
+"""One request and its answer, as far as they are the same with every provider."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+from chordwise.domain.json_values import JsonObject
+from chordwise.llm.model import CompletionRequest
+from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, Kind, read_fault
+from chordwise.llm.transport import JsonTransport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """An operation of a provider: where it is, and what its error answers mean.
+
+    `codes` and `phrases` are the provider's own, for `Fault.kind`; `label` names the model in
+    sentences.
+    """
+
+    url: str
+    key: SecretStr
+    label: str
+    timeout_seconds: float
+    codes: Mapping[str, Kind]
+    phrases: Mapping[str, Kind]
+    transport: JsonTransport
+
+    def post(
+        self, request: CompletionRequest, headers: Mapping[str, str], body: JsonObject
+    ) -> JsonObject:
+        """Return the answer's object; an empty one where the answer is no object.
+
+        Raises:
+            ModelError: The answer is an error, or there is none.
+        """
+        timeout_seconds = min(self.timeout_seconds, request.timeout_seconds or float("inf"))
+        response = self.transport.post_json(self.url, headers, body, timeout_seconds)
+        answer = response.body if isinstance(response.body, dict) else {}
+        if response.status >= LOWEST_ERROR_STATUS or answer.get("error"):
+            fault = read_fault(response)
+            hidden = (self.key.get_secret_value(), request.user, request.system)
+            raise fault.error(fault.kind(self.codes, self.phrases), self.label, hidden)
+        return answer

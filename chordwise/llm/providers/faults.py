@@ -1,0 +1,175 @@
+"""What a provider's error answer means: its body speaks first, then its headers, then the status.
+
+429 alone is two different things (too fast, or out of money), and 400 is five.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from chordwise.domain.json_values import JsonObject, JsonValue, text
+from chordwise.errors import (
+    ContextTooLongError,
+    InvalidAnswerError,
+    ModelAccessError,
+    ModelError,
+    ModelOverloadedError,
+    ModelRequestError,
+    QuotaExceededError,
+    RateLimitedError,
+    RefusedError,
+    TransientError,
+)
+from chordwise.llm.excerpts import excerpt
+from chordwise.llm.retry_after import retry_after_seconds
+from chordwise.llm.transport import JsonResponse
+
+Kind: TypeAlias = type[ModelError]
+
+LOWEST_ERROR_STATUS = 400
+LOWEST_SERVER_ERROR_STATUS = 500
+TOO_MANY_REQUESTS = 429
+
+# 408 and 409 are lock and server timeouts; 425 too early; 498 is Groq's full flex tier, 499 means
+# that a proxy gave up waiting; 501 and 505 will not change by asking again.
+_STATUSES: Mapping[int, Kind] = {
+    401: ModelAccessError,
+    402: QuotaExceededError,
+    403: ModelAccessError,
+    404: ModelAccessError,
+    405: ModelAccessError,
+    407: ModelAccessError,
+    408: ModelOverloadedError,
+    409: ModelOverloadedError,
+    413: ContextTooLongError,
+    425: ModelOverloadedError,
+    TOO_MANY_REQUESTS: RateLimitedError,
+    498: ModelOverloadedError,
+    499: ModelOverloadedError,
+    501: ModelRequestError,
+    505: ModelRequestError,
+}
+
+_WORDS: Mapping[Kind, tuple[str, str]] = {
+    QuotaExceededError: (
+        "has no money or quota left for this key",
+        "Top up the account or raise its limit at the provider, then retry the run.",
+    ),
+    ModelAccessError: (
+        "refuses the key, the account, the model's name or the address",
+        "Check api_key, model and base_url (which usually ends in /v1).",
+    ),
+    RateLimitedError: ("takes no more requests for now", ""),
+    ModelOverloadedError: ("is overloaded or out of order for now", ""),
+    ContextTooLongError: (
+        "says that the prompt is too long for it",
+        "Lower pipeline.chunk_tokens, or choose a model with a larger context.",
+    ),
+    RefusedError: ("declines to answer", ""),
+    InvalidAnswerError: ("could not bring the answer into its form", ""),
+    ModelRequestError: ("rejects the request", "Check the model's options and the schema."),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """An error answer in the provider's own words; `codes` go from the narrowest to the broadest.
+
+    `should_retry` is the header `x-should-retry`, `None` where it is not sent.
+    """
+
+    status: int
+    codes: tuple[str, ...]
+    message: str
+    should_retry: bool | None = None
+    retry_after_seconds: float | None = None
+
+    def kind(self, codes: Mapping[str, Kind], phrases: Mapping[str, Kind]) -> Kind:
+        """Return the class of error: by code, by phrase, by header, by status."""
+        for code in self.codes:
+            if code in codes:
+                return codes[code]
+        message = self.message.lower()
+        for phrase, kind in phrases.items():
+            if phrase in message:
+                return kind
+        return self._kind_by_header() or self._kind_by_status()
+
+    def error(self, kind: Kind, label: str, hidden: Iterable[str]) -> ModelError:
+        """Return the error, with a short quote of the provider that repeats nothing `hidden`."""
+        deed, hint = _WORDS[kind]
+        named = f", {excerpt(self.codes[0])}" if self.codes else ""
+        quote = excerpt(self.message, hidden)
+        said = f": “{quote}”" if quote else ""
+        error = kind(f"{label} {deed} (HTTP {self.status}{named}){said}.", hint)
+        if isinstance(error, TransientError):
+            error.retry_after_seconds = self.retry_after_seconds
+        return error
+
+    def _kind_by_header(self) -> Kind | None:
+        if self.should_retry is None or self.status < LOWEST_ERROR_STATUS:
+            return None
+        if self.should_retry:
+            return RateLimitedError if self.status == TOO_MANY_REQUESTS else ModelOverloadedError
+        if self.status == TOO_MANY_REQUESTS:
+            return QuotaExceededError
+        return ModelRequestError if self.status >= LOWEST_SERVER_ERROR_STATUS else None
+
+    def _kind_by_status(self) -> Kind:
+        if self.status in _STATUSES:
+            return _STATUSES[self.status]
+        # A “successful” answer that holds an error is a gateway's way to pass an outage on.
+        overloaded = not LOWEST_ERROR_STATUS <= self.status < LOWEST_SERVER_ERROR_STATUS
+        return ModelOverloadedError if overloaded else ModelRequestError
+
+
+def read_fault(response: JsonResponse) -> Fault:
+    """Read an error answer of whatever shape: object, string, list, FastAPI's detail, no JSON."""
+    error = _error_object(response.body)
+    return Fault(
+        status=_status(response.status, error),
+        codes=_codes(error),
+        message=_message(error) or response.excerpt,
+        should_retry={"true": True, "false": False}.get(response.headers.get("x-should-retry", "")),
+        retry_after_seconds=retry_after_seconds(response.headers),
+    )
+
+
+def _error_object(body: JsonValue) -> JsonObject:
+    if isinstance(body, list):
+        body = body[0] if body else None
+    if not isinstance(body, dict):
+        return {"message": body}
+    error = body.get("error")
+    if isinstance(error, dict):
+        return error
+    return {"message": error} if isinstance(error, str) else body
+
+
+def _message(error: JsonObject) -> str:
+    return text(error.get("message")) or text(error.get("detail"))
+
+
+def _codes(error: JsonObject) -> tuple[str, ...]:
+    found = [
+        _nested(error, "details", "error_code"),
+        _nested(error, "innererror", "code"),
+        text(error.get("code")),
+        text(error.get("type")),
+    ]
+    return tuple(dict.fromkeys(code.lower() for code in found if code))
+
+
+def _nested(error: JsonObject, outer: str, inner: str) -> str:
+    child = error.get(outer)
+    return text(child.get(inner)) if isinstance(child, dict) else ""
+
+
+def _status(status: int, error: JsonObject) -> int:
+    """Return the status, or the one that a gateway hid in the body of a 200."""
+    code = error.get("code")
+    if status < LOWEST_ERROR_STATUS and isinstance(code, int) and code in range(400, 600):
+        return code
+    return status

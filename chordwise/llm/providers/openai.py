@@ -1,0 +1,243 @@
+"""Chat Completions, as spoken by OpenAI, Azure, vLLM, llama.cpp, Ollama, LM Studio and gateways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePath
+from types import MappingProxyType
+
+from pydantic import SecretStr
+
+from chordwise.domain.json_values import JsonObject, JsonValue, objects, text
+from chordwise.errors import (
+    ContextTooLongError,
+    InvalidAnswerError,
+    ModelAccessError,
+    ModelOverloadedError,
+    ModelTransportError,
+    QuotaExceededError,
+    RateLimitedError,
+    RefusedError,
+)
+from chordwise.llm.model import (
+    Completion,
+    CompletionRequest,
+    FinishReason,
+    ModelProfile,
+    Usage,
+)
+from chordwise.llm.providers.endpoint import checked_key, endpoint
+from chordwise.llm.providers.exchange import Exchange
+from chordwise.llm.providers.faults import Kind
+from chordwise.llm.providers.reading import child, count, storable
+from chordwise.llm.schema_dialects import as_instruction, for_llama_cpp, for_openai_strict
+from chordwise.llm.transport import JsonTransport
+from chordwise.settings import ModelSettings
+
+PUBLIC_BASE_URL = "https://api.openai.com/v1"
+MAX_SCHEMA_NAME_CHARACTERS = 64
+
+CODES: Mapping[str, Kind] = MappingProxyType(
+    {
+        "insufficient_quota": QuotaExceededError,
+        "credit_balance_exhausted": QuotaExceededError,
+        "organization_spend_limit_exceeded": QuotaExceededError,
+        "project_spend_limit_exceeded": QuotaExceededError,
+        "organization_usage_limit_exceeded": QuotaExceededError,
+        "billing_not_active": QuotaExceededError,
+        "billing_hard_limit_reached": QuotaExceededError,
+        "context_length_exceeded": ContextTooLongError,
+        "exceed_context_size_error": ContextTooLongError,
+        "string_above_max_length": ContextTooLongError,
+        "content_filter": RefusedError,
+        "content_policy_violation": RefusedError,
+        "responsibleaipolicyviolation": RefusedError,
+        "invalid_prompt": RefusedError,
+        "invalid_api_key": ModelAccessError,
+        "account_deactivated": ModelAccessError,
+        "model_not_found": ModelAccessError,
+        "deploymentnotfound": ModelAccessError,
+        "notfounderror": ModelAccessError,
+        "slow_down": RateLimitedError,
+        "rate_limit_error": RateLimitedError,
+        "server_is_overloaded": ModelOverloadedError,
+        "overloaded_error": ModelOverloadedError,
+        "unavailable_error": ModelOverloadedError,
+        "capacity_exceeded": ModelOverloadedError,
+        "serviceunavailableerror": ModelOverloadedError,
+    }
+)
+
+# For the servers that give no code, or the same one for everything.
+PHRASES: Mapping[str, Kind] = MappingProxyType(
+    {
+        "maximum context length": ContextTooLongError,
+        "context window": ContextTooLongError,
+        "context size": ContextTooLongError,
+        "context the overflows": ContextTooLongError,
+        "prompt is too long": ContextTooLongError,
+        # A 429 whose request alone is above the tokens per minute: waiting cannot help.
+        "request too large for": ContextTooLongError,
+        # llama.cpp gives a 500 where the model missed the chat format.
+        "does not match the expected peg": InvalidAnswerError,
+    }
+)
+
+_FINISH_REASONS: Mapping[str, FinishReason] = MappingProxyType(
+    {
+        "stop": FinishReason.STOP,
+        "eos": FinishReason.STOP,
+        "eos_token": FinishReason.STOP,
+        "end_turn": FinishReason.STOP,
+        "stop_sequence": FinishReason.STOP,
+        "length": FinishReason.LENGTH,
+        "max_tokens": FinishReason.LENGTH,
+        "model_length": FinishReason.LENGTH,
+        "content_filter": FinishReason.REFUSAL,
+    }
+)
+
+
+class OpenAIModel:
+    """A model behind a Chat Completions endpoint.
+
+    The key may be empty for servers that ask for none; `structured_output` of the settings says
+    what the server can enforce, and what it cannot goes into the prompt as an instruction.
+    """
+
+    def __init__(
+        self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport | None = None
+    ) -> None:
+        self._settings = settings
+        self._exchange = Exchange(
+            url=endpoint(settings.base_url or PUBLIC_BASE_URL, "/chat/completions"),
+            key=SecretStr(checked_key(api_key)),
+            label=f"{settings.provider}/{settings.model}",
+            timeout_seconds=settings.timeout_seconds,
+            codes=CODES,
+            phrases=PHRASES,
+            transport=transport or JsonTransport(),
+        )
+
+    @property
+    def profile(self) -> ModelProfile:
+        """Return what the settings say of the model."""
+        return ModelProfile(
+            provider=self._settings.provider,
+            model=self._settings.model,
+            context_tokens=self._settings.context_tokens,
+            max_output_tokens=self._settings.max_output_tokens,
+        )
+
+    def complete(self, request: CompletionRequest) -> Completion:
+        """Ask once.
+
+        Raises:
+            ModelError: The request brought no answer; the subclass says why.
+        """
+        return self._completion(self._exchange.post(request, self._headers(), self.body(request)))
+
+    def body(self, request: CompletionRequest) -> JsonObject:
+        """Return the JSON that `complete` sends."""
+        limit = min(request.max_output_tokens, self._settings.max_output_tokens)
+        response_format = self._response_format(request)
+        enforced = response_format.get("type") == "json_schema"
+        instruction = "" if enforced else as_instruction(request.schema)
+        body: JsonObject = {
+            "model": self._settings.model,
+            "messages": _messages(request, instruction),
+            self._settings.max_tokens_field: limit,
+        }
+        if response_format:
+            body["response_format"] = response_format
+        if self._settings.temperature is not None:
+            body["temperature"] = self._settings.temperature
+        return body
+
+    def _headers(self) -> dict[str, str]:
+        key = self._exchange.key.get_secret_value()
+        authorization = {"authorization": f"Bearer {key}"} if key else {}
+        return {"content-type": "application/json"} | authorization
+
+    def _response_format(self, request: CompletionRequest) -> JsonObject:
+        """Return the strongest form that the server can be expected to take for this schema."""
+        is_object = request.schema.get("type") == "object"
+        if self._settings.structured_output == "none" or not is_object:
+            return {}
+        if self._settings.structured_output == "json_object":
+            return {"type": "json_object"}
+        schema, strict = self._dialect(request.schema)
+        name = _schema_name(request.schema_name)
+        return {
+            "type": "json_schema",
+            "json_schema": {"name": name, "strict": strict, "schema": schema},
+        }
+
+    def _dialect(self, schema: JsonObject) -> tuple[JsonObject, bool]:
+        if self._settings.provider == "local":
+            return for_llama_cpp(schema), True
+        strict = for_openai_strict(schema)
+        return (schema, False) if strict is None else (strict, True)
+
+    def _completion(self, body: JsonObject) -> Completion:
+        choices = objects(body.get("choices"))
+        message = choices[0].get("message") if choices else None
+        if not isinstance(message, dict):
+            raise ModelTransportError(
+                f"{self._exchange.label} answered with JSON that holds no completion.",
+                "Check that base_url leads to a Chat Completions API.",
+            )
+        reason = text(choices[0].get("finish_reason"))
+        if reason == "error":
+            raise ModelOverloadedError(f"{self._exchange.label} broke off while it was answering.")
+        refusal = storable(_refusal(message))
+        finish_reason = _FINISH_REASONS.get(reason, FinishReason.OTHER)
+        return Completion(
+            text=storable(_content(message)),
+            finish_reason=FinishReason.REFUSAL if refusal else finish_reason,
+            usage=_usage(child(body, "usage")),
+            provider=self._settings.provider,
+            model=_served(body) or self._settings.model,
+            response_id=storable(text(body.get("id"))),
+            refusal=refusal,
+        )
+
+
+def _messages(request: CompletionRequest, instruction: str) -> list[JsonValue]:
+    # “system” is understood everywhere; only OpenAI's own models know “developer”, as its synonym.
+    system = "\n\n".join(part for part in (request.system, instruction) if part)
+    first: list[JsonValue] = [{"role": "system", "content": system}] if system else []
+    return [*first, {"role": "user", "content": request.user}]
+
+
+def _schema_name(name: str) -> str:
+    """Return a name of the form that the API asks for."""
+    allowed = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in name)
+    return allowed[:MAX_SCHEMA_NAME_CHARACTERS] or "answer"
+
+
+def _served(body: JsonObject) -> str:
+    """Return the model that answered; llama.cpp says its file's path, of which the name is enough."""
+    name = storable(text(body.get("model")))
+    return PurePath(name).name if name.endswith(".gguf") else name
+
+
+def _content(message: JsonObject) -> str:
+    """Return the text, which some servers send in parts."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    return "".join(text(part.get("text")) for part in objects(content))
+
+
+def _refusal(message: JsonObject) -> str:
+    parts = objects(message.get("content"))
+    return text(message.get("refusal")) or "".join(text(part.get("refusal")) for part in parts)
+
+
+def _usage(usage: JsonObject) -> Usage:
+    return Usage(
+        input_tokens=count(usage, "prompt_tokens"),
+        output_tokens=count(usage, "completion_tokens"),
+        cached_input_tokens=count(child(usage, "prompt_tokens_details"), "cached_tokens"),
+    )

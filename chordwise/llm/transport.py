@@ -1,0 +1,236 @@
+"""JSON over HTTP with one deadline for the whole call; hides httpx from everything else.
+
+httpx bounds phases (connect, each read), not calls, and its shared pool is quadratic in its
+connections. So each thread has a client of its own, and below it a network whose every socket
+operation waits no longer than what is left of the running call. Proxies and `.netrc` files of the
+environment are not used: documents go to the address that the settings name, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import threading
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from http import HTTPStatus
+from typing import TYPE_CHECKING, cast
+
+import httpcore
+import httpx
+
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.errors import ModelAccessError, ModelTransportError
+from chordwise.llm.deadline_network import Deadline, DeadlineNetwork
+from chordwise.llm.excerpts import excerpt, page_title
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+MAX_BODY_BYTES = 8 * 1024 * 1024
+# A thread talks to its model and perhaps to a fallback or two.
+CONNECTIONS_PER_THREAD = 4
+KEEP_ALIVE_SECONDS = 30.0
+HIDDEN_ENDPOINT_HINT = "Check base_url: does it lead to the API, or to a login page?"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JsonResponse:
+    """A complete answer of any status except a redirect.
+
+    `headers` have lower-case names. `body` is `None` where an error's body is not JSON; `excerpt`
+    then says in one short line what it was.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: JsonValue
+    excerpt: str = ""
+
+
+class JsonTransport:
+    """Posts JSON; safe to share between threads, each of which keeps connections of its own."""
+
+    def __init__(self, *, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+        self._max_body_bytes = max_body_bytes
+        self._local = threading.local()
+        self._channels: weakref.WeakSet[_Channel] = weakref.WeakSet()
+
+    def post_json(
+        self, url: str, headers: Mapping[str, str], body: JsonObject, timeout_seconds: float
+    ) -> JsonResponse:
+        """Send `body` and return the whole answer within `timeout_seconds`, or fail.
+
+        Raises:
+            ModelTransportError: No answer, half of one, too large a one, or one that is no JSON.
+            ModelAccessError: A redirect, a web page instead of an answer, a wrong certificate.
+        """
+        channel = self._channel()
+        content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode(errors="replace")
+        channel.deadline.start(timeout_seconds)
+        with (
+            _translated(httpx.URL(url).host, timeout_seconds),
+            channel.client.stream("POST", url, headers=dict(headers), content=content) as response,
+        ):
+            raw = self._read(response)
+        return _parsed(response, raw)
+
+    def close(self) -> None:
+        """Close the connections of all threads; a later call opens new ones."""
+        for channel in list(self._channels):
+            channel.client.close()
+        self._local = threading.local()
+
+    def _channel(self) -> _Channel:
+        channel = cast("_Channel | None", getattr(self._local, "channel", None))
+        # A forked child must not speak on its parent's sockets.
+        if channel is None or channel.process_id != os.getpid():
+            channel = _Channel()
+            self._local.channel = channel
+            self._channels.add(channel)
+        return channel
+
+    def _read(self, response: httpx.Response) -> bytes:
+        content = bytearray()
+        for piece in response.iter_bytes():
+            content += piece
+            if len(content) > self._max_body_bytes:
+                raise ModelTransportError(
+                    f"{response.url.host} sent more than {self._max_body_bytes:,} bytes."
+                )
+        return bytes(content)
+
+
+class _Channel:
+    """One thread's client and the deadline of its running call; closes with the thread."""
+
+    def __init__(self) -> None:
+        self.process_id = os.getpid()
+        self.deadline = Deadline()
+        self.client = httpx.Client(
+            transport=_PoolTransport(self.deadline),
+            headers={"accept": "application/json", "accept-encoding": "identity"},
+            follow_redirects=False,
+            trust_env=False,
+        )
+        weakref.finalize(self, self.client.close)
+
+
+class _PoolTransport(httpx.BaseTransport):
+    """Carries httpx's requests over a connection pool that keeps to the deadline."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=_certificates(),
+            max_connections=CONNECTIONS_PER_THREAD,
+            keepalive_expiry=KEEP_ALIVE_SECONDS,
+            network_backend=DeadlineNetwork(deadline),
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        answer = self._pool.handle_request(
+            httpcore.Request(
+                request.method,
+                str(request.url),
+                headers=request.headers.raw,
+                content=cast("httpx.SyncByteStream", request.stream),
+            )
+        )
+        stream = cast("_Closable", answer.stream)
+        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(stream))
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+class _Closable(Iterable[bytes]):
+    """What the pool's body streams are: iterable, and closed to give the connection back."""
+
+    def close(self) -> None: ...
+
+
+class _Body(httpx.SyncByteStream):
+    def __init__(self, stream: _Closable) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._stream
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Make the trust store once: it takes 20 ms and is safe to share between threads."""
+    return httpx.create_ssl_context()
+
+
+@contextmanager
+def _translated(host: str, timeout_seconds: float) -> Iterator[None]:
+    """Turn every error of the HTTP libraries into one of ours; their texts stay in the chain."""
+    try:
+        yield
+    except httpcore.ConnectTimeout as error:
+        raise ModelTransportError(
+            f"{host} could not be reached in time.", "Check base_url and the network."
+        ) from error
+    except httpcore.TimeoutException as error:
+        raise ModelTransportError(
+            f"{host} did not complete its answer within {timeout_seconds:g} s.",
+            "Raise timeout_seconds of the model if this happens often.",
+        ) from error
+    except httpcore.ConnectError as error:
+        _raise_connect_error(host, error)
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpx.HTTPError) as error:
+        raise ModelTransportError(
+            f"The connection to {host} broke off ({type(error).__name__})."
+        ) from error
+
+
+def _raise_connect_error(host: str, error: httpcore.ConnectError) -> NoReturn:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            raise ModelAccessError(
+                f"The certificate of {host} is not trusted: {excerpt(cause.verify_message)}.",
+                "Add its authority with SSL_CERT_FILE, or check base_url.",
+            ) from error
+        cause = cause.__cause__
+    raise ModelTransportError(
+        f"{host} cannot be reached: {excerpt(str(error))}.", "Check base_url and the network."
+    ) from error
+
+
+def _parsed(response: httpx.Response, raw: bytes) -> JsonResponse:
+    status, host = response.status_code, response.url.host
+    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+        target = excerpt(response.headers.get("location", "nowhere"))
+        raise ModelAccessError(
+            f"{host} redirects the request (HTTP {status}) to {target}.", HIDDEN_ENDPOINT_HINT
+        )
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    try:
+        body = cast("JsonValue", json.loads(raw))
+    except (ValueError, RecursionError) as error:
+        if status >= HTTPStatus.BAD_REQUEST:
+            return JsonResponse(status=status, headers=headers, body=None, excerpt=_summary(raw))
+        _raise_not_json(host, raw, error)
+    return JsonResponse(status=status, headers=headers, body=body)
+
+
+def _summary(raw: bytes) -> str:
+    return page_title(raw) or excerpt(raw[:4096].decode(errors="replace"))
+
+
+def _raise_not_json(host: str, raw: bytes, error: Exception) -> NoReturn:
+    if raw.lstrip()[:1] == b"<":
+        raise ModelAccessError(
+            f"{host} answers with a web page (“{page_title(raw)}”) instead of JSON.",
+            HIDDEN_ENDPOINT_HINT,
+        ) from error
+    raise ModelTransportError(f"{host} sent {len(raw):,} bytes that are not JSON.") from error

@@ -1,0 +1,1 @@
+"""The use cases: taking documents in, analyzing chunks, synthesizing, recovering, and asking."""

@@ -1,0 +1,189 @@
+"""Analyzing one chunk: claim it, ask the model, store the answer, and never twice."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import structlog
+from sqlalchemy.orm import Session
+
+from chordwise.domain.grounding import Source
+from chordwise.domain.states import OPEN_CHUNKS
+from chordwise.domain.tasks import AnalysisTask
+from chordwise.errors import (
+    ChordwiseError,
+    ConfigurationError,
+    InternalError,
+    LeaseLostError,
+    PausingError,
+    ServiceUnavailableError,
+    TransientError,
+)
+from chordwise.pipeline import backoff, pausing
+from chordwise.pipeline.answering import Answer, ask
+from chordwise.pipeline.context import Context
+from chordwise.pipeline.leases import Lease
+from chordwise.pipeline.messages import SYNTHESIZE
+from chordwise.pipeline.questions import question_of
+from chordwise.storage import chunks, documents, jobs, outbox
+from chordwise.storage.chunks import Chunk, ChunkAnswer
+
+log = structlog.get_logger(__name__)
+
+
+class ChunkOutcome(StrEnum):
+    """What a header task tells Celery: ended (it counts for the chord), or not (it must not)."""
+
+    ENDED = "ended"
+    NOT_ENDED = "not_ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A chunk that is ours until the lease runs out, with what is needed to analyze it."""
+
+    lease: Lease
+    chunk_id: uuid.UUID
+    start_char: int
+    postponements: int
+    model: str
+    task: AnalysisTask
+
+
+def analyze_chunk(context: Context, job_id: uuid.UUID, chunk_id: uuid.UUID) -> ChunkOutcome:
+    """Bring a chunk to an end state, unless it is there already or somebody else is at it.
+
+    Raises:
+        ServiceUnavailableError: The database cannot be reached; recovery takes the chunk up again.
+    """
+    lease = Lease(job_id=job_id, chunk_id=chunk_id)
+    claimed = backoff.store(context, lambda session: _claim(context, session, lease, chunk_id))
+    if claimed is None:
+        return backoff.store(context, lambda session: _outcome_of_others(session, chunk_id))
+    with context.leases.holding(lease):
+        try:
+            return _analyze(context, claimed)
+        except LeaseLostError:
+            log.warning("chunk.lease_lost", job_id=str(job_id), chunk_id=str(chunk_id))
+            return ChunkOutcome.NOT_ENDED
+        except ServiceUnavailableError:
+            raise
+        except Exception as error:  # a defect of ours ends the chunk, and visibly
+            log.exception("chunk.defect", chunk_id=str(chunk_id))
+            what = f"A defect of Chordwise stopped this chunk ({type(error).__name__})."
+            return _fail(context, claimed, InternalError(what, "The worker's log has the details."))
+
+
+def end_if_last(session: Session, job_id: uuid.UUID) -> None:
+    """After a chunk has ended: note the progress, and promise the synthesis if it was the last."""
+    jobs.note_progress(session, job_id)
+    if not chunks.open_ids(session, job_id):
+        outbox.put(session, SYNTHESIZE, job_id, reason="last chunk ended")
+
+
+def _claim(context: Context, session: Session, lease: Lease, chunk_id: uuid.UUID) -> Claimed | None:
+    jobs.lock(session, lease.job_id)
+    if chunks.quarantine(session, chunk_id, context.settings.pipeline.max_attempts):
+        end_if_last(session, lease.job_id)
+        return None
+    chunk = chunks.claim(session, chunk_id, lease.token, context.lease)
+    if chunk is None or chunk.job_id != lease.job_id:
+        return None
+    job = jobs.mark_running(session, chunk.job_id)
+    text = documents.part_of(session, job.document_id, chunk.start_char, chunk.end_char)
+    return Claimed(
+        lease=lease,
+        chunk_id=chunk_id,
+        start_char=chunk.start_char,
+        postponements=chunk.postponements,
+        model=job.model,
+        task=question_of(job, text),
+    )
+
+
+def _outcome_of_others(session: Session, chunk_id: uuid.UUID) -> ChunkOutcome:
+    chunk = session.get(Chunk, chunk_id)
+    ended = chunk is not None and chunk.status not in OPEN_CHUNKS
+    return ChunkOutcome.ENDED if ended else ChunkOutcome.NOT_ENDED
+
+
+def _analyze(context: Context, claimed: Claimed) -> ChunkOutcome:
+    try:
+        model = context.models.open(claimed.model, claimed.lease.job_id, claimed.chunk_id)
+        source = Source(claimed.task.text, offset=claimed.start_char)
+        answer = ask(model, claimed.task, source, context.models.judge)
+    except ServiceUnavailableError:
+        raise  # the ledger's database, not the model: recovery takes the chunk up again
+    except (PausingError, ConfigurationError) as error:
+        return _pause(context, claimed, error)
+    except TransientError as error:
+        return _postpone(context, claimed, error)
+    except ChordwiseError as error:
+        return _fail(context, claimed, error)
+    return _succeed(context, claimed, answer)
+
+
+def _succeed(context: Context, claimed: Claimed, answer: Answer) -> ChunkOutcome:
+    found = ChunkAnswer(
+        answer=answer.output,
+        confidence=answer.confidence,
+        quality=answer.quality,
+        provider=answer.provider,
+        model=answer.model,
+        prompt_version=answer.prompt_version,
+    )
+    token = claimed.lease.token
+    _end(context, claimed, lambda s: chunks.succeed(s, claimed.chunk_id, token, found))
+    return ChunkOutcome.ENDED
+
+
+def _fail(context: Context, claimed: Claimed, error: ChordwiseError) -> ChunkOutcome:
+    token = claimed.lease.token
+    _end(context, claimed, lambda s: chunks.fail(s, claimed.chunk_id, token, error))
+    log.warning("chunk.failed", chunk_id=str(claimed.chunk_id), code=error.code, what=error.what)
+    return ChunkOutcome.ENDED
+
+
+def _postpone(context: Context, claimed: Claimed, error: TransientError) -> ChunkOutcome:
+    settings = context.settings.pipeline
+    if claimed.postponements >= settings.max_postponements:
+        return _fail(context, claimed, error)
+    delay = backoff.postponement(settings, claimed.postponements, error, context.random)
+
+    def write(session: Session) -> None:
+        jobs.lock(session, claimed.lease.job_id)
+        _require(chunks.postpone(session, claimed.chunk_id, claimed.lease.token, delay, error))
+        jobs.mark_waiting(session, claimed.lease.job_id)
+
+    backoff.store(context, write)
+    log.info("chunk.postponed", chunk_id=str(claimed.chunk_id), code=error.code, delay=str(delay))
+    return ChunkOutcome.NOT_ENDED
+
+
+def _pause(context: Context, claimed: Claimed, error: ChordwiseError) -> ChunkOutcome:
+    backoff.store(
+        context,
+        lambda s: _require(chunks.release(s, claimed.chunk_id, claimed.lease.token)),
+    )
+    pausing.pause(context, claimed.lease.job_id, error)
+    return ChunkOutcome.NOT_ENDED
+
+
+def _end(context: Context, claimed: Claimed, write: Callable[[Session], bool]) -> None:
+    """Store a chunk's end; the job's row is locked first, so that the last chunk is known."""
+    claimed.lease.require()
+
+    def write_and_look(session: Session) -> None:
+        jobs.lock(session, claimed.lease.job_id)
+        _require(write(session))
+        end_if_last(session, claimed.lease.job_id)
+
+    backoff.store(context, write_and_look)
+
+
+def _require(written: bool) -> None:  # noqa: FBT001 - the answer of the write before
+    if not written:
+        raise LeaseLostError("Somebody else has taken the chunk over.")

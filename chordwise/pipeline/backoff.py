@@ -1,0 +1,53 @@
+"""How long to put work off, and how patiently to store what has been paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from random import Random
+from typing import TypeVar
+
+import tenacity
+from sqlalchemy.orm import Session
+
+from chordwise.errors import ServiceUnavailableError, TransientError
+from chordwise.pipeline.context import Context
+from chordwise.settings import PipelineSettings
+from chordwise.storage.engine import reaching_database
+
+Stored = TypeVar("Stored")
+
+
+def postponement(
+    settings: PipelineSettings, before: int, error: TransientError, random: Random
+) -> timedelta:
+    """Return the wait after `before` earlier ones: exponential, jittered, Retry-After honoured.
+
+    The jitter is between half and the whole of the wait: put-off work is not due at once.
+    """
+    ceiling = min(
+        settings.postponement_max_seconds, settings.postponement_base_seconds * 2.0**before
+    )
+    wait = random.uniform(ceiling / 2, ceiling)
+    return timedelta(seconds=max(wait, error.retry_after_seconds or 0.0))
+
+
+def store(context: Context, write: Callable[[Session], Stored]) -> Stored:
+    """Run `write` in a transaction, again and again while the database is away.
+
+    An answer that has been paid for is worth waiting as long as its lease; after that somebody else
+    may have taken the work over.
+
+    Raises:
+        ServiceUnavailableError: The database stayed away for the length of a lease.
+    """
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(ServiceUnavailableError),
+        wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
+        stop=tenacity.stop_after_delay(context.lease),
+        reraise=True,
+    )
+    for attempt in retrying:
+        with attempt, reaching_database(), context.sessions.begin() as session:
+            stored = write(session)
+    return stored

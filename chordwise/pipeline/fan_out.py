@@ -1,0 +1,64 @@
+"""Fanning a document's chunks out as one chord; repeating it is harmless."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+from sqlalchemy.orm import Session
+
+from chordwise.domain import chunking
+from chordwise.domain.states import JobStatus
+from chordwise.errors import ConfigurationError
+from chordwise.pipeline import pausing
+from chordwise.pipeline.context import Context
+from chordwise.pipeline.messages import SYNTHESIZE
+from chordwise.pipeline.questions import question_of, text_budget
+from chordwise.storage import chunks, clock, documents, jobs, outbox
+from chordwise.storage.engine import reaching_database
+from chordwise.storage.jobs import Job
+
+
+def fan_out(context: Context, job_id: uuid.UUID) -> int:
+    """Write the job's chunks, then send those that are open; return how many were sent.
+
+    A job that has ended, is paused, or is being synthesized is left alone; one whose model is not
+    configured in this process is paused.
+
+    Raises:
+        ServiceUnavailableError: Database or broker cannot be reached; recovery repeats it.
+    """
+    try:
+        with reaching_database(), context.sessions.begin() as session:
+            open_ids = _prepare(context, session, job_id)
+    except ConfigurationError as error:
+        pausing.pause(context, job_id, error)
+        return 0
+    if open_ids:
+        context.messenger.start_chord(job_id, open_ids)
+    return len(open_ids)
+
+
+def _prepare(context: Context, session: Session, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
+    job = jobs.lock(session, job_id)
+    if job is None or job.status not in (JobStatus.QUEUED, JobStatus.RUNNING):
+        return []
+    if job.chunk_count is None:
+        _write_chunks(context, session, job)
+    now = clock.read(session)
+    job.status = JobStatus.RUNNING
+    job.started_at = job.started_at or now
+    job.last_progress_at = now
+    open_ids = chunks.mark_sent(session, job_id)
+    if not open_ids:
+        outbox.put(session, SYNTHESIZE, job_id, reason="all chunks ended")
+    return open_ids
+
+
+def _write_chunks(context: Context, session: Session, job: Job) -> None:
+    text = documents.text_of(session, job.document_id)
+    model = context.models.open(job.model)
+    budget = text_budget(model, question_of(job), context.settings.pipeline.chunk_tokens)
+    parts = chunking.split(text, budget)
+    chunks.write(session, job.id, parts)
+    job.chunk_count = len(parts)

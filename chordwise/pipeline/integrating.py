@@ -1,0 +1,102 @@
+"""Joining the answers of a document's chunks into one, in levels where they are too long."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from chordwise.domain import grounding, tokens
+from chordwise.domain.analyses.analysis import mean
+from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.grounding import Source
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisTask, Stage
+from chordwise.errors import ModelError, PausingError, TransientError
+from chordwise.llm.model import ChatModel
+from chordwise.pipeline.answering import Answer, Judge, ask, request_for
+
+_CONTEXT_SHARE = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Integration:
+    """The answer for the whole document; `error` when it was merged without the model."""
+
+    answer: Answer
+    error: ModelError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Integrator:
+    """Integrates the answers of one job.
+
+    `task` carries the analysis type and its options; `text` is the document's.
+    """
+
+    model: ChatModel
+    task: AnalysisTask
+    text: str
+    judge: Judge
+
+    def integrate(self, answers: Sequence[Answer]) -> Integration:
+        """Return one answer for one or more, which are in the order of the document.
+
+        What the model cannot join for good is merged by rule, and `error` says why.
+
+        Raises:
+            ModelError: Transient or pausing: the job has to wait.
+        """
+        level = list(answers)
+        try:
+            while len(level) > 1:
+                level = [self._join(group) for group in self._groups(level)]
+        except ModelError as error:
+            if isinstance(error, TransientError | PausingError):
+                raise
+            return Integration(answer=self._merge(answers), error=error)
+        return Integration(answer=level[0])
+
+    def _groups(self, answers: list[Answer]) -> list[list[Answer]]:
+        """Pack neighbours into as few questions as fit the context, two at least in each."""
+        room = self._room()
+        groups: list[list[Answer]] = [[]]
+        filled = 0.0
+        for answer in answers:
+            weight = tokens.weigh(_as_material(answer.output))
+            if len(groups[-1]) > 1 and filled + weight > room:
+                groups.append([])
+                filled = 0.0
+            groups[-1].append(answer)
+            filled += weight
+        return groups
+
+    def _room(self) -> float:
+        """Return the tokens left for answers beside the prompt and the model's own answer."""
+        profile = self.model.profile
+        empty = request_for(self.model, replace(self.task, stage=Stage.SYNTHESIZE))
+        used = tokens.weigh(empty.system + empty.user) + empty.max_output_tokens
+        return (profile.context_tokens - used) * _CONTEXT_SHARE
+
+    def _join(self, group: list[Answer]) -> Answer:
+        if len(group) == 1:
+            return group[0]
+        outputs = tuple(answer.output for answer in group)
+        task = replace(self.task, stage=Stage.SYNTHESIZE, answers=outputs)
+        source = Source(self.text, known=grounding.known_spans(outputs))
+        return ask(self.model, task, source, self.judge)
+
+    def _merge(self, answers: Sequence[Answer]) -> Answer:
+        analysis = analysis_for(self.task.analysis_type)
+        output = analysis.merge([answer.output for answer in answers], self.task.options)
+        return replace(
+            answers[0],
+            output=output,
+            confidence=analysis.confidence(output),
+            quality=mean(answer.quality for answer in answers),
+            repaired=any(answer.repaired for answer in answers),
+        )
+
+
+def _as_material(output: JsonObject) -> str:
+    return json.dumps(grounding.without_spans(output), ensure_ascii=False, indent=1)

@@ -1,0 +1,149 @@
+"""The one module that sends messages: Celery's application and what goes over it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from celery import Celery, chord
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
+from chordwise.errors import ConfigurationError, ServiceUnavailableError
+from chordwise.settings import Settings
+
+FAN_OUT = "chordwise.fan_out"
+ANALYZE_CHUNK = "chordwise.analyze_chunk"
+SYNTHESIZE = "chordwise.synthesize"
+TASKS = (FAN_OUT, ANALYZE_CHUNK, SYNTHESIZE)
+
+CONTROL_QUEUE = "chordwise.control"
+CHUNK_QUEUE = "chordwise.chunks"
+_KEY_PREFIX = "chordwise:"
+_MARKER_KEY = "chordwise:marker"
+_DAY = 86_400
+
+
+def open_app(settings: Settings) -> Celery:
+    """Return Celery's application as every process of ours configures it.
+
+    Raises:
+        ConfigurationError: There is no broker.
+    """
+    if settings.broker_url is None:
+        raise ConfigurationError("No broker is configured.", "Set CHORDWISE_BROKER_URL.")
+    url = settings.broker_url.get_secret_value()
+    app = Celery("chordwise", broker=url, backend=url, set_as_current=False)
+    app.conf.update(_reliability(settings), **_hygiene())
+    return app
+
+
+def _reliability(settings: Settings) -> dict[str, object]:
+    """Return what decides about losses and repetitions (docs/decisions/0003-celery-settings.md)."""
+    return {
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": False,
+        "worker_prefetch_multiplier": 1,
+        "worker_deduplicate_successful_tasks": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": {
+            "visibility_timeout": settings.worker.visibility_timeout_seconds,
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,
+            "socket_timeout": 30,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "max_connections": 100,
+            "global_keyprefix": _KEY_PREFIX,
+        },
+        "result_backend_transport_options": {"global_keyprefix": _KEY_PREFIX},
+        "result_backend_always_retry": True,
+        "result_backend_max_retries": 60,
+        "result_expires": _DAY,
+        "result_chord_expires": 3 * _DAY,
+    }
+
+
+def _hygiene() -> dict[str, object]:
+    """Return what keeps the broker small, private and quiet."""
+    return {
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        "enable_utc": True,
+        "timezone": "UTC",
+        "task_default_queue": CONTROL_QUEUE,
+        "task_routes": {ANALYZE_CHUNK: {"queue": CHUNK_QUEUE}},
+        "task_track_started": False,
+        "worker_send_task_events": False,
+        "worker_enable_remote_control": False,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+    }
+
+
+class Messenger:
+    """Sends ids to the workers; every message may arrive twice, and is harmless then."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def send(self, task: str, ids: Sequence[str]) -> None:
+        """Send one message.
+
+        Raises:
+            ServiceUnavailableError: The broker did not take it.
+        """
+        with reaching_broker():
+            self._app.send_task(task, args=list(ids), ignore_result=True, retry=False)
+
+    def start_chord(self, job_id: uuid.UUID, chunk_ids: Sequence[uuid.UUID]) -> None:
+        """Send a job's chunks as one flat chord whose body is the synthesis.
+
+        Raises:
+            ServiceUnavailableError: The broker did not take all of it; recovery sends the rest.
+        """
+        header = [
+            self._app.signature(ANALYZE_CHUNK, args=(str(job_id), str(chunk_id)), immutable=True)
+            for chunk_id in chunk_ids
+        ]
+        body = self._app.signature(SYNTHESIZE, args=(str(job_id),), immutable=True)
+        with reaching_broker():
+            chord(header, app=self._app).apply_async(body=body)
+
+    def marker(self) -> str | None:
+        """Return the marker in the broker; `None` when it lost its memory or never had one.
+
+        Raises:
+            ServiceUnavailableError: The broker cannot be reached.
+        """
+        with reaching_broker(), self._app.connection_for_read() as connection:
+            value = connection.default_channel.client.get(_MARKER_KEY)
+        return value.decode() if isinstance(value, bytes) else value
+
+    def set_marker(self, marker: str) -> None:
+        """Leave a marker in the broker.
+
+        Raises:
+            ServiceUnavailableError: The broker cannot be reached.
+        """
+        with reaching_broker(), self._app.connection_for_write() as connection:
+            connection.default_channel.client.set(_MARKER_KEY, marker)
+
+
+@contextmanager
+def reaching_broker() -> Iterator[None]:
+    """Translate whatever keeps a message from the broker.
+
+    Raises:
+        ServiceUnavailableError: The broker is out of reach, full, or refuses us.
+    """
+    try:
+        yield
+    except (KombuError, RedisError, OSError) as error:
+        raise ServiceUnavailableError(
+            f"The broker cannot be reached: {type(error).__name__}.", "Run `chordwise doctor`."
+        ) from error

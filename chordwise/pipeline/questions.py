@@ -1,0 +1,62 @@
+"""From rows to questions: what a job asks of a model, and how much text fits into one question."""
+
+from __future__ import annotations
+
+from chordwise.domain import json_values, tokens
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.errors import ConfigurationError
+from chordwise.llm.model import ChatModel
+from chordwise.pipeline.answering import request_for
+from chordwise.storage.jobs import Job
+
+_LEAST_TEXT_TOKENS = 64
+
+
+def question_of(job: Job, text: str = "") -> AnalysisTask:
+    """Return what the job asks of a chunk's text."""
+    return AnalysisTask(
+        analysis_type=AnalysisType(job.analysis_type),
+        stage=Stage.ANALYZE,
+        text=text,
+        options=options_from(job.options),
+    )
+
+
+def options_from(stored: JsonObject) -> AnalysisOptions:
+    """Read what `options_to_json` wrote."""
+    schema = stored.get("schema")
+    return AnalysisOptions(
+        instructions=json_values.text(stored.get("instructions")),
+        labels=tuple(json_values.strings(stored.get("labels"))),
+        schema=schema if isinstance(schema, dict) else None,
+        confidence_threshold=json_values.number(stored.get("confidence_threshold")) or 0.0,
+    )
+
+
+def options_to_json(options: AnalysisOptions) -> JsonObject:
+    """Write options as they stand in `jobs.options`."""
+    return {
+        "instructions": options.instructions,
+        "labels": list(options.labels),
+        "schema": options.schema,
+        "confidence_threshold": options.confidence_threshold,
+    }
+
+
+def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int) -> int:
+    """Return how many tokens of text one question to this model may carry.
+
+    Raises:
+        ConfigurationError: The prompt alone fills the model's context.
+    """
+    request = request_for(model, task)
+    used = tokens.estimate(request.system + request.user) + request.max_output_tokens
+    room = model.profile.context_tokens - used
+    if room < _LEAST_TEXT_TOKENS:
+        raise ConfigurationError(
+            f"The prompt and the answer fill the context of {model.profile.model} "
+            f"({model.profile.context_tokens:,} tokens) without any text.",
+            "Raise context_tokens or lower max_output_tokens of the model.",
+        )
+    return min(chunk_tokens, room)

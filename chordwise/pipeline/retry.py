@@ -1,0 +1,105 @@
+"""Taking up again what has not succeeded, and calling off what has not ended."""
+
+from __future__ import annotations
+
+import uuid
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from chordwise.domain.states import (
+    OPEN_CHUNKS,
+    RETRYABLE_JOBS,
+    UNFINISHED_JOBS,
+    ChunkStatus,
+    JobStatus,
+    RunStatus,
+)
+from chordwise.pipeline.context import Context
+from chordwise.pipeline.messages import FAN_OUT
+from chordwise.storage import clock, outbox
+from chordwise.storage.chunks import Chunk
+from chordwise.storage.engine import reaching_database
+from chordwise.storage.jobs import Job
+from chordwise.storage.runs import Run
+
+
+def retry(context: Context, run_id: uuid.UUID) -> int:
+    """Queue every job of the run that has not succeeded; return how many those are.
+
+    What chunks have reached stays: only those that have not succeeded are asked again.
+
+    Raises:
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    with reaching_database(), context.sessions.begin() as session:
+        job_ids = session.scalars(
+            select(Job.id)
+            .where(Job.run_id == run_id, Job.status.in_(RETRYABLE_JOBS))
+            .with_for_update()
+        ).all()
+        if job_ids:
+            session.execute(update(Run).where(Run.id == run_id).values(_OPEN_RUN))
+        for job_id in job_ids:
+            _reopen(session, job_id)
+        return len(job_ids)
+
+
+def cancel(context: Context, run_id: uuid.UUID) -> int:
+    """Call off every job of the run that has not ended; return how many those are.
+
+    Calls in flight are not stopped, but their answers are not stored.
+
+    Raises:
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    with reaching_database(), context.sessions.begin() as session:
+        job_ids = session.scalars(
+            update(Job)
+            .where(Job.run_id == run_id, Job.status.in_(UNFINISHED_JOBS))
+            .values(
+                status=JobStatus.CANCELLED,
+                error_code="cancelled",
+                error_message="The run was cancelled.",
+                hint="`chordwise retry RUN` takes it up again.",
+                finished_at=clock.database_now(),
+                lease_token=None,
+                lease_until=None,
+            )
+            .returning(Job.id)
+        ).all()
+        session.execute(
+            update(Chunk)
+            .where(Chunk.job_id.in_(job_ids), Chunk.status.in_(OPEN_CHUNKS))
+            .values(status=ChunkStatus.CANCELLED, lease_token=None, lease_until=None)
+        )
+        session.execute(
+            update(Run)
+            .where(Run.id == run_id, Run.status.in_((RunStatus.OPEN, RunStatus.PAUSED)))
+            .values(status=RunStatus.CANCELLED, finished_at=clock.database_now())
+        )
+        return len(job_ids)
+
+
+_OPEN_RUN = {"status": RunStatus.OPEN, "finished_at": None}
+_FRESH = {"attempts": 0, "postponements": 0, "error_code": None, "error_message": None}
+
+
+def _reopen(session: Session, job_id: uuid.UUID) -> None:
+    cleared = {**_FRESH, "hint": None, "due_at": None, "lease_token": None, "lease_until": None}
+    session.execute(
+        update(Chunk)
+        .where(Chunk.job_id == job_id, Chunk.status != ChunkStatus.SUCCEEDED)
+        .values(status=ChunkStatus.PENDING, finished_at=None, **cleared)
+    )
+    session.execute(
+        update(Job)
+        .where(Job.id == job_id)
+        .values(
+            status=JobStatus.QUEUED,
+            finished_at=None,
+            last_progress_at=clock.database_now(),
+            **cleared,
+        )
+    )
+    outbox.put(session, FAN_OUT, job_id, reason="retry")

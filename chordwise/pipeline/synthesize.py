@@ -1,0 +1,196 @@
+"""Synthesizing a job: once all chunks have ended, exactly one result, whoever comes first."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+
+import structlog
+from sqlalchemy.orm import Session
+
+from chordwise.domain import quality
+from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.json_values import JsonValue
+from chordwise.domain.states import ChunkStatus, JobStatus
+from chordwise.errors import (
+    ConfigurationError,
+    LeaseLostError,
+    PausingError,
+    TransientError,
+)
+from chordwise.llm.model import EXTRACTIVE
+from chordwise.pipeline import backoff, pausing
+from chordwise.pipeline.answering import Answer
+from chordwise.pipeline.context import Context
+from chordwise.pipeline.integrating import Integration, Integrator
+from chordwise.pipeline.leases import Lease
+from chordwise.pipeline.questions import question_of
+from chordwise.storage import chunks, documents, jobs, results, runs
+from chordwise.storage.chunks import Chunk
+from chordwise.storage.jobs import Job, JobFailure
+from chordwise.storage.results import Result
+
+log = structlog.get_logger(__name__)
+
+
+def synthesize(context: Context, job_id: uuid.UUID) -> None:
+    """Write the job's result and end state, unless chunks are open or it is done already.
+
+    Raises:
+        ServiceUnavailableError: The database cannot be reached; recovery repeats it.
+    """
+    lease = Lease(job_id=job_id)
+    job = backoff.store(
+        context, lambda s: jobs.claim_synthesis(s, job_id, lease.token, context.lease)
+    )
+    if job is None:
+        return
+    with context.leases.holding(lease):
+        try:
+            _synthesize(context, lease, job)
+        except LeaseLostError:
+            log.warning("synthesis.lease_lost", job_id=str(job_id))
+
+
+def _synthesize(context: Context, lease: Lease, job: Job) -> None:
+    parts = backoff.store(context, lambda session: chunks.of_job(session, job.id))
+    succeeded = [part for part in parts if part.status == ChunkStatus.SUCCEEDED]
+    if job.attempts > context.settings.pipeline.max_attempts:
+        _end(context, lease, JobStatus.QUARANTINED, _LOST)
+    elif not succeeded:
+        _end(context, lease, *_verdict(parts))
+    else:
+        _integrate(context, lease, job, parts)
+
+
+def _integrate(context: Context, lease: Lease, job: Job, parts: Sequence[Chunk]) -> None:
+    try:
+        text = backoff.store(context, lambda s: documents.text_of(s, job.document_id))
+        integrator = Integrator(
+            model=context.models.open(job.model, job.id),
+            task=question_of(job),
+            text=text,
+            judge=context.models.judge,
+        )
+        answers = [_answer(part) for part in parts if part.status == ChunkStatus.SUCCEEDED]
+        integration = integrator.integrate(answers)
+    except (PausingError, ConfigurationError) as error:
+        backoff.store(context, lambda s: jobs.release(s, job.id, lease.token))
+        pausing.pause(context, job.id, error)
+    except TransientError as error:
+        _postpone(context, lease, job, error)
+    else:
+        result = _result(job, text, parts, integration.answer)
+        _end(context, lease, *_end_of(parts, integration), result)
+
+
+_LOST = JobFailure(
+    code="worker_lost",
+    message="The worker was lost again and again while it was at the synthesis.",
+    hint="Look at the worker's log; `chordwise retry RUN` tries again.",
+)
+
+
+def _answer(part: Chunk) -> Answer:
+    return Answer(
+        output=part.answer or {},
+        confidence=part.confidence or 0.0,
+        quality=part.quality or 0.0,
+        repaired=False,
+        provider=part.provider or "",
+        model=part.model or "",
+        prompt_version=part.prompt_version or "",
+    )
+
+
+def _verdict(parts: Sequence[Chunk]) -> tuple[JobStatus, JobFailure]:
+    """Name the end of a job of whose chunks some or all failed: the commonest reason counts."""
+    failed = [part for part in parts if part.status != ChunkStatus.SUCCEEDED]
+    code, count = Counter(part.error_code for part in failed).most_common(1)[0]
+    example = next(part for part in failed if part.error_code == code)
+    failure = JobFailure(
+        code=code or "internal",
+        message=f"{len(failed)} of {len(parts)} chunks failed, {count} of them so: "
+        f"{example.error_message}",
+        hint=example.hint or "",
+    )
+    if len(failed) < len(parts):
+        return JobStatus.PARTIAL, failure
+    quarantined = all(part.status == ChunkStatus.QUARANTINED for part in failed)
+    return (JobStatus.QUARANTINED if quarantined else JobStatus.FAILED), failure
+
+
+def _end_of(
+    parts: Sequence[Chunk], integration: Integration
+) -> tuple[JobStatus, JobFailure | None]:
+    if any(part.status != ChunkStatus.SUCCEEDED for part in parts):
+        return _verdict(parts)
+    if integration.error is not None:
+        error = integration.error
+        message = f"The parts were merged by rule, since the synthesis failed: {error.what}"
+        return JobStatus.PARTIAL, JobFailure(code=error.code, message=message, hint=error.hint)
+    return JobStatus.SUCCEEDED, None
+
+
+def _result(job: Job, text: str, parts: Sequence[Chunk], answer: Answer) -> Result:
+    task = question_of(job)
+    covered = [(p.start_char, p.end_char) for p in parts if p.status == ChunkStatus.SUCCEEDED]
+    return Result(
+        job_id=job.id,
+        document_id=job.document_id,
+        analysis_type=job.analysis_type,
+        output=analysis_for(task.analysis_type).complete(answer.output, task.options),
+        confidence=answer.confidence,
+        quality=answer.quality,
+        coverage=quality.coverage(len(text), covered),
+        needs_review=answer.confidence < task.options.confidence_threshold,
+        failed_chunks=[_named(p) for p in parts if p.status != ChunkStatus.SUCCEEDED],
+        provider=answer.provider,
+        model=answer.model,
+        language_model=answer.provider != EXTRACTIVE,
+        prompt_version=answer.prompt_version,
+    )
+
+
+def _named(part: Chunk) -> JsonValue:
+    return {
+        "position": part.position,
+        "start_char": part.start_char,
+        "end_char": part.end_char,
+        "error_code": part.error_code,
+    }
+
+
+def _end(
+    context: Context,
+    lease: Lease,
+    status: JobStatus,
+    failure: JobFailure | None,
+    result: Result | None = None,
+) -> None:
+    """Store result, end state and the run's standing in one transaction, if the lease holds."""
+    lease.require()
+
+    def write(session: Session) -> None:
+        job = jobs.lock(session, lease.job_id)
+        if job is None or job.lease_token != lease.token:
+            raise LeaseLostError("Somebody else has taken the synthesis over.")
+        if result is not None:
+            results.save(session, result)
+        jobs.end(session, job, status, failure)
+        session.flush()
+        runs.settle(session, job.run_id)
+
+    backoff.store(context, write)
+    log.info("job.ended", job_id=str(lease.job_id), status=status)
+
+
+def _postpone(context: Context, lease: Lease, job: Job, error: TransientError) -> None:
+    settings = context.settings.pipeline
+    if job.postponements >= settings.max_postponements:
+        failure = JobFailure(code=error.code, message=error.what, hint=error.hint)
+        _end(context, lease, JobStatus.FAILED, failure)
+        return
+    delay = backoff.postponement(settings, job.postponements, error, context.random)
+    backoff.store(context, lambda s: jobs.postpone(s, job.id, lease.token, delay, error))

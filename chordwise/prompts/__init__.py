@@ -1,0 +1,1 @@
+"""The released prompt templates, as files whose content never changes."""

@@ -1,0 +1,1 @@
+"""Text out of files, within limits that no file can break."""

@@ -1,0 +1,178 @@
+"""Finds the files that the arguments of a command mean: files, folders, patterns, stdin."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from chordwise.errors import ReadError, UsageError
+from chordwise.readers import failures, wildcards
+from chordwise.readers.loading import explained
+from chordwise.readers.printable_names import printable
+
+STDIN = "-"
+_IGNORED_STARTS = (".", "~$")
+_IGNORED_ENDS = (".part", ".partial", ".crdownload", ".tmp", ".swp", ".chordwise.toml")
+_IGNORED_NAMES = ("Thumbs.db", "desktop.ini", "__MACOSX", "lost+found", "chordwise.toml")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundFile:
+    """A file to read: `path` is `None` for stdin, `source` is its name in printable characters.
+
+    `failure` is set where the file must not or cannot be read; it is found nevertheless, so that
+    it is accounted for. `follow_symlinks` goes to the reader: only a link that a person named.
+    """
+
+    source: str
+    path: Path | None = None
+    follow_symlinks: bool = True
+    failure: ReadError | None = None
+
+
+def discover(arguments: Sequence[str]) -> Iterator[FoundFile]:
+    """Return the files in the order of the arguments, folders sorted, each file once.
+
+    Raises:
+        UsageError: An argument matches nothing; raised before the first file is returned.
+    """
+    found = [_first_of(_found(argument), argument) for argument in arguments]
+    return _once(itertools.chain.from_iterable(found))
+
+
+def is_ignored(name: str) -> bool:
+    """Tell whether a name inside a folder is hidden, temporary, or a program's own."""
+    return (
+        name.startswith(_IGNORED_STARTS) or name.endswith(_IGNORED_ENDS) or name in _IGNORED_NAMES
+    )
+
+
+def _first_of(found: Iterator[FoundFile], argument: str) -> Iterator[FoundFile]:
+    first = next(found, None)
+    if first is None:
+        raise UsageError(
+            f"{printable(argument)} matches no file.",
+            "Name files, folders, patterns in quotes, or - for standard input.",
+        )
+    return itertools.chain([first], found)
+
+
+def _once(found: Iterator[FoundFile]) -> Iterator[FoundFile]:
+    seen: set[str] = set()
+    for file in found:
+        identity = STDIN if file.path is None else os.path.realpath(file.path)
+        if identity not in seen:
+            seen.add(identity)
+            yield file
+
+
+def _found(argument: str) -> Iterator[FoundFile]:
+    if argument == STDIN:
+        return iter([FoundFile(source="stdin")])
+    if "\0" in argument or not argument:
+        return iter(())
+    path = Path(argument)
+    if path.is_dir():
+        return _Walk(argument).files()
+    if os.path.lexists(path):
+        return iter([FoundFile(source=printable(argument), path=path)])
+    return _matching(argument) if wildcards.has_wildcard(argument) else iter(())
+
+
+def _matching(argument: str) -> Iterator[FoundFile]:
+    folder, pattern = wildcards.split(argument)
+    if not Path(folder).is_dir():
+        return iter(())
+    return _Walk(
+        folder,
+        enters=lambda path: wildcards.may_hold(path, pattern),
+        takes=lambda path: wildcards.matches(path, pattern),
+    ).files()
+
+
+def _always(_path: tuple[str, ...]) -> bool:
+    return True
+
+
+class _Walk:
+    """One folder from top to bottom, sorted by the bytes of the names, never out of the folder."""
+
+    def __init__(
+        self,
+        folder: str,
+        enters: Callable[[tuple[str, ...]], bool] = _always,
+        takes: Callable[[tuple[str, ...]], bool] = _always,
+    ) -> None:
+        self._folder = folder
+        self._enters = enters
+        self._takes = takes
+        self._boundary = os.path.realpath(folder)
+
+    def files(self) -> Iterator[FoundFile]:
+        # A stack instead of recursion: folders may be nested deeper than Python likes.
+        waiting: list[tuple[os.DirEntry[str], tuple[str, ...]]] = []
+        yield from self._list(self._folder, (), waiting)
+        while waiting:
+            entry, path = waiting.pop()
+            if entry.is_dir(follow_symlinks=False):
+                if self._enters(path):
+                    yield from self._list(entry.path, path, waiting)
+            elif self._takes(path):
+                yield from self._file(entry)
+
+    def _list(
+        self,
+        folder: str,
+        path: tuple[str, ...],
+        waiting: list[tuple[os.DirEntry[str], tuple[str, ...]]],
+    ) -> Iterator[FoundFile]:
+        """Put what a folder holds on the stack; yield the folder itself if it cannot be listed."""
+        try:
+            with os.scandir(folder) as entries:
+                listed = [entry for entry in entries if not is_ignored(entry.name)]
+        except OSError as error:
+            yield _failed(folder, explained(error))
+            return
+        listed.sort(key=lambda entry: os.fsencode(entry.name), reverse=True)
+        waiting.extend((entry, (*path, entry.name)) for entry in listed)
+
+    def _file(self, entry: os.DirEntry[str]) -> Iterator[FoundFile]:
+        if entry.is_symlink():
+            yield from self._link(entry.path)
+        else:
+            # The reader looks at the kind again, and refuses what is no regular file.
+            yield FoundFile(
+                source=printable(entry.path), path=Path(entry.path), follow_symlinks=False
+            )
+
+    def _link(self, link: str) -> Iterator[FoundFile]:
+        """Follow a link to a file in the folder; a folder in it is found by its own name."""
+        try:
+            target = os.path.realpath(link, strict=True)
+        except OSError as error:
+            yield _failed(link, explained(error))
+            return
+        if os.path.commonpath((self._boundary, target)) != self._boundary:
+            yield _failed(link, _leads_outside())
+        elif not Path(target).is_dir():
+            yield FoundFile(source=printable(link), path=Path(target), follow_symlinks=False)
+
+
+def _failed(path: str, error: ReadError) -> FoundFile:
+    source = printable(path)
+    # Not resolved: the same target may be refused under several names.
+    return FoundFile(
+        source=source,
+        path=Path(path),
+        follow_symlinks=False,
+        failure=failures.named(source, error),
+    )
+
+
+def _leads_outside() -> ReadError:
+    return failures.refused(
+        "is a symbolic link out of its folder.", "Name its target as an argument.", "symlink"
+    )

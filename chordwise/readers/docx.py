@@ -1,0 +1,211 @@
+"""Reads Word documents: paragraphs and tables in order, notes, headers and footers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from chordwise.readers import encodings, failures, html
+from chordwise.readers.extracted import Extracted
+from chordwise.readers.office_package import OfficePackage, Relationship
+
+MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+_BEFORE = ("header",)
+_AFTER = ("footnotes", "endnotes", "footer")
+# Deleted and moved text, the twin of what newer programs show, and properties with their own tabs.
+_SKIPPED = frozenset(
+    (
+        *("del", "delText", "moveFrom", "instrText", "Fallback"),
+        *("pPr", "sectPr", "sdtPr", "sdtEndPr", "tblPr", "trPr", "tcPr"),
+    )
+)
+_OFF = ("0", "false", "off")
+_SIGNS = {
+    "tab": "\t",
+    "ptab": "\t",
+    "br": "\n",
+    "cr": "\n",
+    "noBreakHyphen": "\N{NON-BREAKING HYPHEN}",
+}
+_EMBEDDED_MARKUP = (".html", ".htm", ".xhtml")
+_EMBEDDED_TEXT = (".txt",)
+
+
+def read(data: bytes, max_characters: int) -> Extracted:
+    """Return the text that is shown: a blank line between paragraphs, a tab between cells.
+
+    Raises:
+        ReadError: The file is damaged, encrypted, hostile, or longer than the limit.
+    """
+    return _Document(OfficePackage(data), max_characters).extracted()
+
+
+class _Document:
+    def __init__(self, package: OfficePackage, max_characters: int) -> None:
+        self._package = package
+        self._left = self._limit = max_characters
+
+    def extracted(self) -> Extracted:
+        root = self._package.relationships("")
+        main = next((part.target for part in root.values() if part.kind == "officeDocument"), "")
+        if main not in self._package:
+            raise failures.malformed("is a damaged DOCX file: its main part is missing.")
+        related = self._package.relationships(main)
+        texts = [
+            *self._texts_of(related, _BEFORE),
+            self._text_of(main, related),
+            *self._texts_of(related, _AFTER),
+        ]
+        text = "\n\n".join(text for text in dict.fromkeys(texts) if text)
+        return Extracted(text=text, media_type=MEDIA_TYPE, title=self._title(root))
+
+    def _texts_of(
+        self, related: Mapping[str, Relationship], kinds: tuple[str, ...]
+    ) -> Iterator[str]:
+        for kind in kinds:
+            for part in sorted(part.target for part in related.values() if part.kind == kind):
+                if part in self._package:
+                    yield self._text_of(part, self._package.relationships(part))
+
+    def _text_of(self, part: str, related: Mapping[str, Relationship]) -> str:
+        story = _Story(lambda identity: self._embedded(related.get(identity)), self._spend)
+        self._package.parse(part, story)
+        return story.text()
+
+    def _embedded(self, chunk: Relationship | None) -> str:
+        """Return the text of a file that a program put into the document as it was (altChunk)."""
+        if chunk is None:
+            return ""
+        if not chunk.target.lower().endswith((*_EMBEDDED_MARKUP, *_EMBEDDED_TEXT)):
+            raise failures.unsupported(
+                f"contains another file ({chunk.target}), which would be left out",
+                "Open it in Word and save it again, which merges the two.",
+            )
+        content = encodings.decode(b"".join(self._package.pieces(chunk.target))).text
+        if chunk.target.lower().endswith(_EMBEDDED_TEXT):
+            self._spend(len(content))
+            return content
+        text = html.visible_text(content, self._limit).text.text()
+        self._spend(len(text))
+        return text
+
+    def _spend(self, characters: int) -> None:
+        self._left -= characters
+        if self._left < 0:
+            raise failures.too_many_characters(self._limit)
+
+    def _title(self, root: Mapping[str, Relationship]) -> str:
+        title = _Title()
+        for part in root.values():
+            if part.kind == "core-properties" and part.target in self._package:
+                self._package.parse(part.target, title)
+        return title.text
+
+
+class _Story:
+    """Takes the elements of one part (ECMA-376, part 1, §17) and keeps what is shown.
+
+    Frames are the containers that are open: the story itself, tables, rows, cells.
+    """
+
+    def __init__(self, embedded: Callable[[str], str], spend: Callable[[int], None]) -> None:
+        self._embedded = embedded
+        self._spend = spend
+        self._frames: list[list[str]] = [[]]
+        self._paragraphs: list[list[str]] = [[]]
+        self._hidden = [False]
+        self._skipped = 0
+        self._in_text = 0
+
+    def text(self) -> str:
+        """Return everything, also what stood outside of any paragraph."""
+        return "\n\n".join(block for block in (*self._frames[0], *self._paragraphs[0]) if block)
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        """Open an element."""
+        name = tag.rpartition("}")[2]
+        if self._skipped or name in _SKIPPED:
+            self._skipped += 1
+            return
+        if name in _SIGNS:
+            self._append(_SIGNS[name])
+        elif name in ("tbl", "tr", "tc"):
+            self._frames.append([])
+        elif name == "p":
+            self._paragraphs.append([])
+        else:
+            self._start_in_paragraph(name, attributes)
+
+    def _start_in_paragraph(self, name: str, attributes: Mapping[str, str]) -> None:
+        if name == "r":
+            self._hidden.append(self._hidden[-1])
+        elif name == "t":
+            self._in_text += 1
+        elif name == "vanish":
+            self._hidden[-1] = _value(attributes, "val") not in _OFF
+        elif name == "altChunk":
+            self._frames[-1].append(self._embedded(_value(attributes, "id")))
+
+    def end(self, tag: str) -> None:
+        """Close an element."""
+        name = tag.rpartition("}")[2]
+        if self._skipped:
+            self._skipped -= 1
+        elif name == "t":
+            self._in_text -= 1
+        elif name == "r":
+            self._hidden.pop()
+        elif name == "p":
+            self._end_paragraph()
+        elif name in ("tbl", "tr", "tc"):
+            self._end_frame(name)
+
+    def data(self, text: str) -> None:
+        """Take a piece of text."""
+        if self._in_text and not self._skipped:
+            self._append(text)
+
+    def _append(self, text: str) -> None:
+        if self._hidden[-1]:
+            return
+        self._spend(len(text))
+        self._paragraphs[-1].append(text)
+
+    def _end_paragraph(self) -> None:
+        text = "".join(self._paragraphs.pop())
+        if text.strip():
+            self._frames[-1].append(text)
+
+    def _end_frame(self, name: str) -> None:
+        parts = self._frames.pop()
+        if name == "tr":
+            text = "\t".join(parts).rstrip("\t")
+        else:
+            text = "\n".join(part for part in parts if part.strip())
+        if text or name == "tc":
+            self._frames[-1].append(text)
+
+
+class _Title:
+    """Takes the core properties and keeps the title."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._open = False
+
+    def start(self, tag: str, _attributes: Mapping[str, str]) -> None:
+        """Open an element."""
+        self._open = tag.endswith("}title")
+
+    def end(self, _tag: str) -> None:
+        """Close an element."""
+        self._open = False
+
+    def data(self, text: str) -> None:
+        """Take a piece of text."""
+        if self._open:
+            self.text += text
+
+
+def _value(attributes: Mapping[str, str], name: str) -> str:
+    """Return an attribute by its local name: the strict form has other namespaces."""
+    return next((value for key, value in attributes.items() if key.rpartition("}")[2] == name), "")

@@ -1,0 +1,139 @@
+"""Finds out how bytes encode text: by mark, as UTF-8, by zero bytes, declaration, statistics."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from chordwise.readers import failures
+from chordwise.readers.legacy_encodings import guess
+
+# The longer mark first: UTF-32 little-endian begins like UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+# Encodings that hide other scripts in plain ASCII, by the sequences that open them.
+_SHIFTED = ((rb"\x1b\$[@AB]", "iso2022_jp_2"), (rb"\x1b\$\)C", "iso2022_kr"), (rb"~\{", "hz"))
+# Without backspace and escape, which old manuals and logs of terminals contain.
+_CONTROLS = bytes({*range(8), *range(0x0E, 0x1B), *range(0x1C, 0x20), 0x7F})
+_ALLOWED_CONTROLS = "\t\n\v\f\r\b\x1b\ufeff"
+_MUCH_NUL = 0.1
+_CONTROLS_IN_UTF8 = 0.3
+_CONTROLS_IN_LEGACY = 0.05
+_STRANGE_CHARACTERS = 0.02
+_SAMPLE_CHARACTERS = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """A text and Python's name of the encoding that it came in."""
+
+    text: str
+    encoding: str
+
+
+def decode(data: bytes, declared: str = "") -> Decoded:
+    """Return the text; `declared` is what the document says of itself, and may be wrong.
+
+    Raises:
+        ReadError: The bytes are no text.
+    """
+    found = _marked(data)
+    if found is None and data.count(0) > len(data) * _MUCH_NUL:
+        found = _wide(data)
+    found = found or _utf8(data) or _wide(data)
+    if found is not None:
+        return found
+    if _share_of_controls(data) > _CONTROLS_IN_LEGACY:
+        raise failures.binary()
+    return _declared(data, declared) or _guessed(data)
+
+
+def _marked(data: bytes) -> Decoded | None:
+    for mark, encoding in _MARKS:
+        if data.startswith(mark):
+            text = data[len(mark) :].decode(encoding, "replace")
+            return Decoded(text=text, encoding=encoding) if _plausible(text) else None
+    return None
+
+
+def _utf8(data: bytes) -> Decoded | None:
+    if data.isascii() and (shifted := _shifted(data)) is not None:
+        return shifted
+    if _share_of_controls(data) > _CONTROLS_IN_UTF8:
+        return None
+    return _strict(data, "utf-8")
+
+
+def _shifted(data: bytes) -> Decoded | None:
+    for pattern, encoding in _SHIFTED:
+        if re.search(pattern, data) is None:
+            continue
+        # A file cut off in the middle of a character still is what its escapes say.
+        text = data.decode(encoding, "replace")
+        if text.count("\ufffd") <= len(text) * _STRANGE_CHARACTERS and not text.isascii():
+            return Decoded(text=text, encoding=encoding)
+    return None
+
+
+def _wide(data: bytes) -> Decoded | None:
+    """Find UTF-16 and UTF-32 without a mark by the zero bytes of ASCII, in the same places."""
+    even, odd = data[0::2].count(0), data[1::2].count(0)
+    if not even + odd:
+        return None
+    order = "le" if odd > even else "be"
+    for encoding in (f"utf-32-{order}", f"utf-16-{order}"):
+        decoded = _strict(data, encoding)
+        if decoded is not None and _plausible(decoded.text):
+            return decoded
+    return None
+
+
+def _declared(data: bytes, declared: str) -> Decoded | None:
+    if not declared:
+        return None
+    # Browsers read Latin-1 as its superset cp1252 (https://encoding.spec.whatwg.org/#names).
+    latin = declared.lower() in ("iso-8859-1", "latin1", "latin-1", "us-ascii", "ascii")
+    return _strict(data, "cp1252" if latin else declared)
+
+
+def _guessed(data: bytes) -> Decoded:
+    encodings = guess(data)
+    if not encodings:
+        raise failures.binary()
+    for encoding in encodings:
+        if (decoded := _strict(data, encoding)) is not None:
+            return decoded
+    return Decoded(text=data.decode(encodings[0], "replace"), encoding=encodings[0])
+
+
+def _strict(data: bytes, encoding: str) -> Decoded | None:
+    try:
+        return Decoded(text=str(data, encoding), encoding=codecs.lookup(encoding).name)
+    except (UnicodeError, LookupError, ValueError):
+        # Not this encoding, or a declaration that names none (a codec of bytes, a zero in it).
+        return None
+
+
+def _share_of_controls(data: bytes) -> float:
+    controls = len(data) - len(data.translate(None, _CONTROLS))
+    # One or two stray ones make no text binary, however short it is.
+    return max(0, controls - 2) / max(1, len(data))
+
+
+def _plausible(text: str) -> bool:
+    """Tell whether nearly all characters are ones that people write."""
+    sample = text[:_SAMPLE_CHARACTERS]
+    strange = sum(
+        1
+        for character in sample
+        if unicodedata.category(character) in ("Cc", "Cn", "Co", "Cs")
+        and character not in _ALLOWED_CONTROLS
+    )
+    return strange <= len(sample) * _STRANGE_CHARACTERS

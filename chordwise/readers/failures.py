@@ -1,0 +1,95 @@
+"""Why a file did not become text, in sentences that lack their subject.
+
+Whoever knows the file's name puts it in front (`named`): “is empty.” → “notes.txt is empty.”
+"""
+
+from __future__ import annotations
+
+from chordwise.domain.states import IntakeOutcome
+from chordwise.errors import ReadError
+
+SUPPORTED = (
+    "Chordwise reads PDF, DOCX, HTML, e-mail (EML), Markdown and text (TXT, CSV, JSON, XML, …)."
+)
+
+
+def unsupported(kind: str, remedy: str = "Convert the file to one of them first.") -> ReadError:
+    """The format is known, or known not to be text, and there is no reader for it."""
+    return ReadError(f"is {kind}.", f"{SUPPORTED} {remedy}", IntakeOutcome.UNSUPPORTED)
+
+
+def binary() -> ReadError:
+    """The content is neither text nor a known format, whatever the name says."""
+    return ReadError(
+        "has binary content, not text.",
+        f"{SUPPORTED} Check that the file's name says what it is.",
+        IntakeOutcome.UNSUPPORTED,
+        "binary",
+    )
+
+
+def malformed(what: str) -> ReadError:
+    """The format is supported, but this file breaks its rules; `what` is a whole predicate."""
+    return ReadError(
+        what,
+        "Open the file in its own program, save it again, and submit the new copy.",
+        IntakeOutcome.UNREADABLE,
+        "malformed",
+    )
+
+
+def unreadable(what: str, hint: str, reason: str) -> ReadError:
+    """The file did not become text for the reason given."""
+    return ReadError(what, hint, IntakeOutcome.UNREADABLE, reason)
+
+
+def needs_ocr() -> ReadError:
+    """A PDF shows pictures of pages and holds no text."""
+    return unreadable(
+        "holds no text, only images: it is a scan.",
+        "Run it through OCR (for instance ocrmypdf) and submit the outcome.",
+        "needs_ocr",
+    )
+
+
+def encrypted() -> ReadError:
+    """A password is needed to open the file."""
+    return ReadError(
+        "is encrypted.", "Remove the password and submit it again.", IntakeOutcome.ENCRYPTED
+    )
+
+
+def empty() -> ReadError:
+    """There is nothing to read."""
+    return ReadError("holds no text.", "Leave it out.", IntakeOutcome.EMPTY)
+
+
+def too_large(what: str, hint: str, reason: str = "") -> ReadError:
+    """A limit would be broken by reading on."""
+    return ReadError(what, hint, IntakeOutcome.TOO_LARGE, reason)
+
+
+def larger_than(megabytes: int) -> ReadError:
+    """The file is larger than the settings allow."""
+    return too_large(
+        f"is larger than {megabytes} MB.", "Split it, or raise readers.max_file_megabytes."
+    )
+
+
+def too_many_characters(limit: int) -> ReadError:
+    """The text is longer than the settings allow."""
+    return too_large(
+        f"holds more than {limit:,} characters of text.",
+        "Split it, or raise readers.max_characters.",
+        "too_many_characters",
+    )
+
+
+def refused(what: str, hint: str, reason: str) -> ReadError:
+    """Reading it would be unsafe."""
+    return ReadError(what, hint, IntakeOutcome.REFUSED, reason)
+
+
+def named(source: str, error: ReadError) -> ReadError:
+    """Return the error as a whole sentence about `source`."""
+    return ReadError(f"{source} {error.what}", error.hint, error.outcome, error.reason)

@@ -1,0 +1,145 @@
+"""Reads the text of HTML that a browser would show, without building a tree of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from lxml import etree
+
+from chordwise.readers import encodings
+from chordwise.readers.extracted import Extracted
+from chordwise.readers.flowing_text import LINE, PARAGRAPH, FlowingText
+
+# fmt: off
+_PARAGRAPHS = frozenset((
+    "address", "article", "aside", "blockquote", "dl", "fieldset", "figure", "footer", "form", "h1",
+    "h2", "h3", "h4", "h5", "h6", "header", "hr", "main", "nav", "ol", "p", "pre", "section",
+    "table", "ul",
+))
+_LINES = frozenset((
+    "caption", "center", "dd", "details", "dialog", "div", "dt", "figcaption", "legend", "li",
+    "optgroup", "option", "select", "summary", "tbody", "tfoot", "thead", "title",
+))
+_UNSHOWN = frozenset((
+    "applet", "audio", "canvas", "datalist", "head", "iframe", "math-annotation", "noembed",
+    "noframes", "noscript", "object", "script", "style", "template", "video",
+))
+# fmt: on
+_HIDDEN_STYLE = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)\b", re.IGNORECASE)
+_DECLARED = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
+_DECLARATION_BYTES = 2_048
+_SLICE = 65_536
+
+
+def read(data: bytes, max_characters: int) -> Extracted:
+    """Return the visible text: a blank line between paragraphs, a tab between cells.
+
+    Raises:
+        ReadError: The bytes are no text, or there is more of it than the limit.
+    """
+    declared = _DECLARED.search(data[:_DECLARATION_BYTES])
+    name = declared.group(1).decode("ascii", "replace") if declared else ""
+    decoded = encodings.decode(data, name)
+    page = visible_text(decoded.text, max_characters)
+    return Extracted(
+        text=page.text.text(),
+        media_type="text/html",
+        title=page.title,
+        encoding=decoded.encoding,
+    )
+
+
+class Page:
+    """Takes the parser's events and keeps what is shown."""
+
+    def __init__(self, max_characters: int) -> None:
+        self.text = FlowingText(max_characters)
+        self.title = ""
+        self._unshown = 0
+        self._preformatted = 0
+        self._in_title = False
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        """Open an element."""
+        self._in_title = tag == "title" and not self.title
+        if self._unshown or tag in _UNSHOWN or _is_hidden(attributes):
+            self._unshown += 1
+            return
+        self._preformatted += tag == "pre"
+        self._separate_before(tag)
+
+    def end(self, tag: str) -> None:
+        """Close an element."""
+        self._in_title = False
+        if self._unshown:
+            self._unshown -= 1
+            return
+        self._preformatted -= tag == "pre"
+        self._separate_after(tag)
+
+    def data(self, text: str) -> None:
+        """Take a piece of text; the parser may cut it anywhere."""
+        if self._in_title:
+            self.title += text
+        if self._unshown:
+            return
+        if self._preformatted:
+            self.text.write_exactly(text)
+        else:
+            self.text.write(text)
+
+    def comment(self, text: str) -> None:
+        """Leave comments out."""
+
+    def close(self) -> Page:
+        """Finish."""
+        return self
+
+    def _separate_before(self, tag: str) -> None:
+        if tag == "br":
+            self.text.break_line()
+        elif tag == "tr":
+            self.text.begin_row()
+        else:
+            self._separate_block(tag)
+
+    def _separate_after(self, tag: str) -> None:
+        if tag == "tr":
+            self.text.end_row()
+        elif tag in ("td", "th"):
+            self.text.end_cell()
+        else:
+            self._separate_block(tag)
+
+    def _separate_block(self, tag: str) -> None:
+        if tag in _PARAGRAPHS:
+            self.text.separate(PARAGRAPH)
+        elif tag in _LINES:
+            self.text.separate(LINE)
+
+
+def visible_text(markup: str, max_characters: int) -> Page:
+    """Return what a browser would show of the markup.
+
+    Raises:
+        ReadError: There is more text than the limit.
+    """
+    page = Page(max_characters)
+    # A target instead of a tree: no limit on depth or length that would cut the text off.
+    parser = etree.HTMLParser(
+        target=page,  # type: ignore[arg-type]  # the stubs expect bytes, too
+        encoding="utf-8",
+        no_network=True,
+        huge_tree=True,
+    )
+    # HTML has no zero character; the parser would stop there.
+    content = markup.replace("\0", "").encode("utf-8", "replace")
+    for start in range(0, len(content), _SLICE):
+        parser.feed(content[start : start + _SLICE])
+    parser.close()
+    return page
+
+
+def _is_hidden(attributes: Mapping[str, str]) -> bool:
+    return "hidden" in attributes or bool(_HIDDEN_STYLE.search(attributes.get("style", "")))

@@ -1,0 +1,62 @@
+"""What the operating system forbids a process that parses files of strangers."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import resource
+import signal
+from pathlib import Path
+
+_MEGABYTE = 1024 * 1024
+_OPEN_FILES = 64
+_STATUS = Path("/proc/self/statm")
+# The parent's own clock should win: its sentence about the time is the better one.
+_GRACE_SECONDS = 2.0
+
+
+def limit_process(memory_megabytes: int) -> None:
+    """Bound what the process may add to its memory from now on; no dumps, no files written.
+
+    Not every system enforces every limit (macOS has no bound on the address space).
+    """
+    address_space = _address_space_bytes() + memory_megabytes * _MEGABYTE
+    for limit, value in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NOFILE, _OPEN_FILES),
+        (resource.RLIMIT_AS, address_space),
+    ):
+        _lower(limit, value)
+
+
+def limit_file(timeout_seconds: float) -> None:
+    """Let the kernel end the process if this file takes longer, even if the parent is gone."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, timeout_seconds + _GRACE_SECONDS)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = math.ceil(used.ru_utime + used.ru_stime + timeout_seconds + _GRACE_SECONDS)
+    # Only the soft limit: the next file gets its own time again.
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, hard))
+
+
+def release_file() -> None:
+    """Stop the clock between files, where waiting is no fault."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _lower(limit: int, value: int) -> None:
+    _, hard = resource.getrlimit(limit)
+    bounded = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(limit, (bounded, bounded))
+
+
+def _address_space_bytes() -> int:
+    try:
+        pages = int(_STATUS.read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError, IndexError):
+        return 512 * _MEGABYTE
+    return pages * resource.getpagesize()

@@ -1,0 +1,28 @@
+"""Reads Markdown, which is kept as it is: its marks tell a model about the structure."""
+
+from __future__ import annotations
+
+import re
+
+from chordwise.readers import encodings
+from chordwise.readers.extracted import Extracted
+
+_HEADING = re.compile(r"^#\s+(.+?)\s*#*\s*$", re.MULTILINE)
+_FENCED = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+_HEAD_CHARACTERS = 20_000
+
+
+def read(data: bytes, name: str) -> Extracted:  # noqa: ARG001 - the signature of all readers
+    """Return the text; the first heading of level one is the title.
+
+    Raises:
+        ReadError: The bytes are no text.
+    """
+    decoded = encodings.decode(data)
+    heading = _HEADING.search(_FENCED.sub("", decoded.text[:_HEAD_CHARACTERS]))
+    return Extracted(
+        text=decoded.text,
+        media_type="text/markdown",
+        title=heading.group(1) if heading else "",
+        encoding=decoded.encoding,
+    )

@@ -1,0 +1,184 @@
+"""Opens the ZIP of an office document and feeds its XML parts to a parser, both under suspicion."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import posixpath
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from lxml import etree
+
+from chordwise.errors import ReadError
+from chordwise.readers import failures
+
+_MEMBERS = 10_000
+_PART_BYTES = 256 * 1024 * 1024
+# Honest XML shrinks to a tenth, repetitive tables to a hundredth; deflate ends near a thousandth.
+_RATIO = 150
+_RATIO_FROM_BYTES = 16 * 1024 * 1024
+_ENCRYPTED_FLAG = 1
+_SLICE = 65_536
+_PROLOGUE_BYTES = 4_096
+_DOCTYPE = "<!DOCTYPE"
+_DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, OSError)
+
+
+class PartTarget(Protocol):
+    """Takes the elements of a part; attributes carry their namespace in braces."""
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        """Open an element."""
+
+    def end(self, tag: str) -> None:
+        """Close an element."""
+
+    def data(self, text: str) -> None:
+        """Take a piece of text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relationship:
+    """A part that another one points to."""
+
+    kind: str
+    target: str
+
+
+class OfficePackage:
+    """The parts of an office document (ECMA-376, part 2)."""
+
+    def __init__(self, data: bytes) -> None:
+        """Check the members before any of them is unpacked.
+
+        Raises:
+            ReadError: Damaged, encrypted, a ZIP bomb, or with a document type declaration.
+        """
+        try:
+            self._archive = zipfile.ZipFile(io.BytesIO(data))
+        except (*_DAMAGES, ValueError) as error:
+            raise failures.malformed("is a damaged DOCX file.") from error
+        members = self._archive.infolist()
+        if len(members) > _MEMBERS:
+            raise _bomb(f"is an archive of more than {_MEMBERS:,} parts.")
+        for member in members:
+            self._check(member)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._archive.NameToInfo
+
+    def relationships(self, part: str) -> dict[str, Relationship]:
+        """Return the parts that `part` points to by their ids; the empty name is the package.
+
+        Raises:
+            ReadError: The part is damaged.
+        """
+        folder, name = posixpath.split(part)
+        listing = posixpath.join(folder, "_rels", f"{name}.rels")
+        found = _Relationships(folder)
+        if listing in self:
+            self.parse(listing, found)
+        return found.by_id
+
+    def parse(self, part: str, target: PartTarget) -> None:
+        """Feed a part to the target, piece by piece.
+
+        Raises:
+            ReadError: The part is missing or damaged, or has a document type declaration.
+        """
+        parser = etree.XMLParser(
+            target=_Guarded(target),  # type: ignore[arg-type]  # the stubs expect bytes, too
+            resolve_entities=False,
+            load_dtd=False,
+            no_network=True,
+            huge_tree=False,
+        )
+        try:
+            for piece in self.pieces(part):
+                parser.feed(piece)
+            parser.close()
+        except etree.XMLSyntaxError as error:
+            raise failures.malformed(f"is damaged: its part {part} is no valid XML.") from error
+
+    def pieces(self, part: str) -> Iterator[bytes]:
+        """Yield a part's bytes; `zipfile` never gives more of them than the member declares.
+
+        Raises:
+            ReadError: The part is missing or damaged.
+        """
+        try:
+            with self._archive.open(part) as stream:
+                while piece := stream.read(_SLICE):
+                    yield piece
+        except KeyError as error:
+            raise failures.malformed(f"is damaged: its part {part} is missing.") from error
+        except _DAMAGES as error:
+            raise failures.malformed(f"is damaged: its part {part} cannot be unpacked.") from error
+
+    def _check(self, member: zipfile.ZipInfo) -> None:
+        if member.flag_bits & _ENCRYPTED_FLAG:
+            raise failures.encrypted()
+        if not member.filename.endswith((".xml", ".rels")):
+            return
+        ratio = member.file_size / max(1, member.compress_size)
+        if member.file_size > _PART_BYTES or (
+            member.file_size > _RATIO_FROM_BYTES and ratio > _RATIO
+        ):
+            raise _bomb(f"unpacks to {member.file_size:,} bytes in one part: a ZIP bomb.")
+        # Text after an entity of a DTD would be lost in silence, so not even unread parts have one.
+        prologue = next(self.pieces(member.filename), b"")[:_PROLOGUE_BYTES]
+        if _DOCTYPE in prologue.replace(b"\0", b"").decode("latin-1").upper():
+            raise _document_type()
+
+
+class _Guarded:
+    """Passes a parser's events on and stops at a document type declaration."""
+
+    def __init__(self, target: PartTarget) -> None:
+        self.start = target.start
+        self.end = target.end
+        self.data = target.data
+
+    def doctype(self, _name: str, _public: str | None, _system: str | None) -> None:
+        raise _document_type()
+
+    def comment(self, text: str) -> None:
+        """Leave comments out."""
+
+    def close(self) -> None:
+        """Finish."""
+
+
+class _Relationships:
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self.by_id: dict[str, Relationship] = {}
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        if not tag.endswith("}Relationship") or attributes.get("TargetMode") == "External":
+            return
+        target = posixpath.join("/", self._folder, attributes.get("Target", ""))
+        self.by_id[attributes.get("Id", "")] = Relationship(
+            kind=attributes.get("Type", "").rpartition("/")[2],
+            target=posixpath.normpath(target).lstrip("/"),
+        )
+
+    def end(self, tag: str) -> None:
+        """Nothing is nested."""
+
+    def data(self, text: str) -> None:
+        """Nothing is written."""
+
+
+def _bomb(what: str) -> ReadError:
+    return failures.too_large(what, "Save it again in its own program.", "zip_bomb")
+
+
+def _document_type() -> ReadError:
+    return failures.malformed(
+        "contains a document type declaration, which no office program writes."
+    )

@@ -1,0 +1,152 @@
+"""Runs the parsers in a process of their own, which may hang or crash and is then replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from chordwise.domain.json_values import JsonObject
+from chordwise.errors import InternalError, ReadError
+from chordwise.readers import failures, frames
+from chordwise.settings import ReaderSettings
+
+_CHILD = "chordwise.readers.child"
+_SOURCE = Path(__file__).parents[2]
+_BYTES_PER_CHARACTER = 4
+# Against leaks in C libraries; a start costs a quarter of a second.
+_FILES_PER_PROCESS = 500
+_GOODBYE_SECONDS = 1.0
+_START_SECONDS = 60.0
+_TIME_SIGNALS = (-signal.SIGALRM, -signal.SIGXCPU)
+
+
+class ParserProcess:
+    """One child that parses file after file; started when needed, replaced after every failure."""
+
+    def __init__(self, settings: ReaderSettings) -> None:
+        self._settings = settings
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._files = 0
+
+    def ask(self, data: bytes, name: str) -> tuple[JsonObject, bytes]:
+        """Return the child's answer: a header that describes text or a failure, and the text.
+
+        Raises:
+            ReadError: The child did not answer in time, or ended over this file.
+            InternalError: No child can be started.
+        """
+        request: JsonObject = {
+            "name": name,
+            "max_characters": self._settings.max_characters,
+            "timeout_seconds": self._settings.timeout_seconds,
+        }
+        channel = self._running()
+        deadline = time.monotonic() + self._settings.timeout_seconds
+        try:
+            frames.send(channel, request, data, deadline)
+            answer = frames.receive(channel, self._longest_answer, deadline)
+        except TimeoutError as error:
+            self._kill()
+            self.stop()
+            raise self._timed_out() from error
+        except OSError as error:
+            raise self._ended(self.stop()) from error
+        if answer[0].get("reason") == "memory":
+            # What filled the memory may still be held by a library.
+            self.stop()
+        return answer
+
+    def stop(self) -> int | None:
+        """End the child, if there is one, and return how it ended."""
+        process, channel = self._process, self._channel
+        self._process = self._channel = None
+        if channel is not None:
+            channel.close()
+        if process is None:
+            return None
+        try:
+            # Dying or idle, it ends as the channel closes, and its status says why.
+            return process.wait(_GOODBYE_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return process.wait()
+
+    @property
+    def process_id(self) -> int | None:
+        """The child's process id, while it lives."""
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def _longest_answer(self) -> int:
+        return self._settings.max_characters * _BYTES_PER_CHARACTER
+
+    def _running(self) -> socket.socket:
+        if self._process is not None and (
+            self._process.poll() is not None or self._files >= _FILES_PER_PROCESS
+        ):
+            self.stop()
+        self._files += 1
+        return self._channel or self._start()
+
+    def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
+                [sys.executable, "-P", "-m", _CHILD, str(self._settings.memory_megabytes)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env=_environment(),
+                start_new_session=True,
+            )
+        self._channel, self._files = ours, 1
+        self._await_readiness(ours)
+        return ours
+
+    def _await_readiness(self, channel: socket.socket) -> None:
+        """Tell a broken installation from a broken file before any file is blamed."""
+        try:
+            frames.receive(channel, 0, time.monotonic() + _START_SECONDS)
+        except OSError as error:
+            self._kill()
+            status = self.stop()
+            raise InternalError(
+                f"The process that reads files does not start (status {status}).",
+                f"See what {sys.executable} -m {_CHILD} 64 says.",
+            ) from error
+
+    def _kill(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _timed_out(self) -> ReadError:
+        return failures.unreadable(
+            f"took longer than {self._settings.timeout_seconds:g} s to read.",
+            "Split it, or raise readers.timeout_seconds.",
+            "timeout",
+        )
+
+    def _ended(self, status: int | None) -> ReadError:
+        if status in _TIME_SIGNALS:
+            return self._timed_out()
+        return failures.unreadable(
+            "made its parser crash.",
+            "The file is damaged or needs more than readers.memory_megabytes; "
+            "open it in its own program, save it again, and submit the new copy.",
+            "parser_crashed",
+        )
+
+
+def _environment() -> dict[str, str]:
+    """Return the little that Python needs; keys of providers are none of the child's business."""
+    paths = [str(_SOURCE), *(path for path in sys.path if Path(path).is_absolute())]
+    return {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONUTF8": "1"}

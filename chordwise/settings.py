@@ -1,0 +1,272 @@
+"""The settings: the only reader of the environment and of `chordwise.toml`.
+
+Order of precedence: command-line flags, then `CHORDWISE_…` variables, then the file, then defaults.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, TypeAlias
+
+import platformdirs
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from chordwise.errors import ConfigurationError
+
+FILE_NAME = "chordwise.toml"
+CONFIG_VARIABLE = "CHORDWISE_CONFIG"
+SUPERVISOR_PIPE_VARIABLE = "CHORDWISE_SUPERVISOR_PIPE"
+
+Provider: TypeAlias = Literal["extractive", "openai", "anthropic", "local"]
+StructuredOutput: TypeAlias = Literal["json_schema", "json_object", "none"]
+
+
+class Section(BaseModel):
+    """A table of `chordwise.toml`: closed, frozen, and silent about its input in errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class ModelSettings(Section):
+    """A model under a name of the user's choice: `[models.NAME]`."""
+
+    provider: Provider
+    model: str = Field(default="", description="The provider's name of it, or a GGUF file (local).")
+    base_url: str = Field(default="", description="Empty: the provider's public address.")
+    api_key: SecretStr = Field(
+        default=SecretStr(""), description="Empty: OPENAI_API_KEY or ANTHROPIC_API_KEY."
+    )
+    context_tokens: PositiveInt = 32_768
+    max_output_tokens: PositiveInt = 2_048
+    timeout_seconds: PositiveFloat = Field(default=120, description="Of one request, in total.")
+    structured_output: StructuredOutput = "json_schema"
+    max_tokens_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+    temperature: float | None = Field(default=None, description="Sent only when set.")
+    input_usd_per_million_tokens: Decimal | None = None
+    output_usd_per_million_tokens: Decimal | None = None
+
+
+class PipelineSettings(Section):
+    """How work is cut, leased and taken up again."""
+
+    chunk_tokens: PositiveInt = Field(default=3_000, description="Of text in one chunk, at most.")
+    lease_seconds: PositiveFloat = 60
+    heartbeat_seconds: PositiveFloat = 15
+    recovery_interval_seconds: PositiveFloat = 5
+    dispatch_interval_seconds: PositiveFloat = 0.2
+    max_attempts: PositiveInt = Field(default=3, description="Claims before quarantine.")
+    max_postponements: PositiveInt = Field(default=8, description="Waits for a provider.")
+    postponement_base_seconds: PositiveFloat = 30
+    postponement_max_seconds: PositiveFloat = 900
+    stalled_seconds: PositiveFloat = Field(
+        default=60, description="Sent work that nobody claimed is sent again after this long."
+    )
+
+
+class RetrySettings(Section):
+    """The one retry layer around a model call."""
+
+    attempts: PositiveInt = 4
+    base_seconds: PositiveFloat = 1
+    max_wait_seconds: PositiveFloat = 30
+    total_seconds: PositiveFloat = Field(default=240, description="Waits and calls of a question.")
+
+
+class ReaderSettings(Section):
+    """The limits within which files become text."""
+
+    timeout_seconds: PositiveFloat = 60
+    memory_megabytes: PositiveInt = 1_024
+    max_file_megabytes: PositiveInt = 256
+    max_characters: PositiveInt = 50_000_000
+
+
+class WorkerSettings(Section):
+    """One worker process."""
+
+    concurrency: PositiveInt = 16
+    shutdown_grace_seconds: PositiveFloat = 20
+    visibility_timeout_seconds: PositiveInt = 1_800
+
+
+class EmbeddedSettings(Section):
+    """The database and broker that Chordwise starts by itself."""
+
+    idle_minutes: PositiveFloat = 10
+
+
+class LoggingSettings(Section):
+    """What the processes write to standard error."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["auto", "console", "json"] = "auto"
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured; `chordwise.example.toml` documents each entry."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CHORDWISE_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        populate_by_name=True,
+    )
+    toml_file: ClassVar[Path | None] = None
+
+    home: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("chordwise")))
+    database_url: SecretStr | None = Field(default=None, description="Unset: embedded.")
+    broker_url: SecretStr | None = Field(default=None, description="Unset: embedded.")
+    model: str = Field(default="extractive", description="A name in [models], or provider/model.")
+    fallback: tuple[str, ...] = Field(default=(), description="Further models, in order.")
+    models: Mapping[str, ModelSettings] = Field(default_factory=dict)
+    pipeline: PipelineSettings = PipelineSettings()
+    retries: RetrySettings = RetrySettings()
+    readers: ReaderSettings = ReaderSettings()
+    worker: WorkerSettings = WorkerSettings()
+    embedded: EmbeddedSettings = EmbeddedSettings()
+    logging: LoggingSettings = LoggingSettings()
+    openai_api_key: Annotated[
+        SecretStr,
+        Field(validation_alias=AliasChoices("openai_api_key", "OPENAI_API_KEY")),
+    ] = SecretStr("")
+    anthropic_api_key: Annotated[
+        SecretStr,
+        Field(validation_alias=AliasChoices("anthropic_api_key", "ANTHROPIC_API_KEY")),
+    ] = SecretStr("")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Rank the sources: flags, environment, secret files, `chordwise.toml`."""
+        file = TomlConfigSettingsSource(settings_cls, toml_file=cls.toml_file)
+        return init_settings, env_settings, file_secret_settings, file
+
+    @model_validator(mode="after")
+    def check_times(self) -> Settings:
+        """Refuse times that contradict each other (design: heartbeat < lease, deadline < …)."""
+        if self.pipeline.heartbeat_seconds >= self.pipeline.lease_seconds:
+            raise ValueError("pipeline.heartbeat_seconds must be shorter than lease_seconds")
+        if self.retries.total_seconds >= self.worker.visibility_timeout_seconds:
+            raise ValueError(
+                "retries.total_seconds must be below worker.visibility_timeout_seconds"
+            )
+        return self
+
+    @property
+    def embedded_database(self) -> bool:
+        """Whether the database is the one that Chordwise starts by itself."""
+        return self.database_url is None
+
+    @property
+    def embedded_broker(self) -> bool:
+        """Whether the broker is the one that Chordwise starts by itself."""
+        return self.broker_url is None
+
+    def model_named(self, name: str) -> ModelSettings:
+        """Return the model for a name in `[models]`, or for `provider/model`.
+
+        Raises:
+            ConfigurationError: No such name, or an unknown provider.
+        """
+        if name in self.models:
+            return self.models[name]
+        provider, _, model = name.partition("/")
+        if provider == "extractive" and not model:
+            return ModelSettings(provider="extractive", model="textrank-1")
+        if provider in ("openai", "anthropic", "local") and model:
+            return ModelSettings.model_validate({"provider": provider, "model": model})
+        known = ", ".join(sorted({*self.models, "extractive"}))
+        raise ConfigurationError(
+            f"There is no model named “{name}”.",
+            f"Known: {known}. Others: openai/NAME, anthropic/NAME, local/FILE.gguf.",
+        )
+
+    def api_key_for(self, model: ModelSettings) -> SecretStr:
+        """Return the model's own key, or the one that its provider's variable holds."""
+        if model.api_key.get_secret_value():
+            return model.api_key
+        keys = {"openai": self.openai_api_key, "anthropic": self.anthropic_api_key}
+        return keys.get(model.provider, SecretStr(""))
+
+
+def find_file(start: Path) -> Path | None:
+    """Return the nearest `chordwise.toml` from `start` upward."""
+    for folder in (start, *start.parents):
+        if (folder / FILE_NAME).is_file():
+            return folder / FILE_NAME
+    return None
+
+
+def load(config: Path | None = None, **flags: object) -> Settings:
+    """Read the settings; `flags` that are `None` do not count.
+
+    Raises:
+        ConfigurationError: A file is missing or broken, or a value is wrong.
+    """
+    path = config or _path_in_environment() or find_file(Path.cwd())
+    if path is not None and not path.is_file():
+        raise ConfigurationError(f"There is no settings file {path}.", "Check --config.")
+    given = {name: value for name, value in flags.items() if value is not None}
+    source = type("Settings", (Settings,), {"toml_file": path, "__doc__": Settings.__doc__})
+    try:
+        return source(**given)  # type: ignore[no-any-return]  # a class made at run time
+    except ValidationError as error:
+        raise ConfigurationError(_sentence(error, path), "See chordwise.example.toml.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path} is not valid TOML: {error}.") from error
+
+
+def _path_in_environment() -> Path | None:
+    value = os.environ.get(CONFIG_VARIABLE)  # noqa: TID251 - the one reader of the environment
+    return Path(value) if value else None
+
+
+def supervisor_pipe() -> int | None:
+    """Return the descriptor whose end of file says that our supervisor is gone, if there is one."""
+    value = os.environ.get(SUPERVISOR_PIPE_VARIABLE, "")  # noqa: TID251 - the one reader of it
+    return int(value) if value.isdecimal() else None
+
+
+def child_environment(settings: Settings, config: Path | None = None) -> dict[str, str]:
+    """Return the environment with which a process of ours sees the same settings."""
+    environment = dict(os.environ)  # noqa: TID251 - the one reader of the environment
+    environment["CHORDWISE_HOME"] = str(settings.home)
+    if config is not None:
+        environment[CONFIG_VARIABLE] = str(config.resolve())
+    return environment
+
+
+def _sentence(error: ValidationError, path: Path | None) -> str:
+    problems = "; ".join(
+        f"{'.'.join(str(step) for step in problem['loc']) or 'settings'}: {problem['msg']}"
+        for problem in error.errors(include_input=False, include_url=False)
+    )
+    return f"The settings{f' in {path} or the environment' if path else ''} are wrong: {problems}."

@@ -1,0 +1,1 @@
+"""PostgreSQL: the queue of record, the results and the ledger; one module per noun."""

@@ -1,0 +1,48 @@
+"""Intakes: each thing a run saw, and what became of it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+from sqlalchemy import BigInteger, ForeignKey, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from chordwise.domain.states import IntakeOutcome
+from chordwise.storage.record import CreatedAt, Identity, Record
+
+
+class Intake(Record):
+    """One file, row or stream; `sha256` is the hash of its bytes, `reason` a stable code."""
+
+    __tablename__ = "intakes"
+
+    id: Mapped[Identity]
+    run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id"), index=True)
+    source: Mapped[str]
+    sha256: Mapped[str | None]
+    byte_count: Mapped[int | None] = mapped_column(BigInteger)
+    outcome: Mapped[str]
+    reason: Mapped[str | None]
+    message: Mapped[str | None]
+    hint: Mapped[str | None]
+    document_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("documents.id"), index=True)
+    created_at: Mapped[CreatedAt]
+
+
+def not_accepted(session: Session, run_id: uuid.UUID) -> Sequence[Intake]:
+    """Return what a run saw and did not take in, duplicates left out, in the order seen."""
+    taken = (IntakeOutcome.ACCEPTED, IntakeOutcome.DUPLICATE)
+    return session.scalars(
+        select(Intake)
+        .where(Intake.run_id == run_id, Intake.outcome.not_in(taken))
+        .order_by(Intake.id)
+    ).all()
+
+
+def has_document(session: Session, run_id: uuid.UUID, document_id: uuid.UUID) -> bool:
+    """Tell whether the run took this content in before."""
+    found = session.scalar(
+        select(Intake.id).where(Intake.run_id == run_id, Intake.document_id == document_id).limit(1)
+    )
+    return found is not None

@@ -1,0 +1,212 @@
+"""Jobs: one analysis of one document each, from queued to an end state."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ForeignKey, Index, or_, select, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.states import OPEN_CHUNKS, UNFINISHED_JOBS, ChunkStatus, JobStatus
+from chordwise.errors import ChordwiseError
+from chordwise.storage import clock
+from chordwise.storage.chunks import Chunk
+from chordwise.storage.record import CreatedAt, Identity, Record
+
+
+class Job(Record):
+    """One analysis of one document; the lease belongs to its synthesis.
+
+    `options` are those of the analysis; `options_hash` is the identity of the result together with
+    the document. `model` is the policy asked for; rows of the ledger say which model answered.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_identity", "document_id", "options_hash"),
+        Index(
+            "ix_jobs_unfinished",
+            "status",
+            "last_progress_at",
+            postgresql_where=f"status IN ({', '.join(repr(s.value) for s in UNFINISHED_JOBS)})",
+        ),
+    )
+
+    id: Mapped[Identity]
+    run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id"), index=True)
+    intake_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("intakes.id"), index=True)
+    document_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("documents.id"))
+    analysis_type: Mapped[str]
+    options: Mapped[JsonObject]
+    options_hash: Mapped[str]
+    model: Mapped[str]
+    status: Mapped[str] = mapped_column(default=JobStatus.QUEUED)
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+    hint: Mapped[str | None]
+    reused_from: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("jobs.id"))
+    chunk_count: Mapped[int | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    postponements: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[datetime | None]
+    lease_token: Mapped[uuid.UUID | None]
+    lease_until: Mapped[datetime | None]
+    created_at: Mapped[CreatedAt]
+    started_at: Mapped[datetime | None]
+    last_progress_at: Mapped[CreatedAt]
+    finished_at: Mapped[datetime | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFailure:
+    """Why a job did not end well: a stable code, a sentence, and what to do."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+
+def get(session: Session, job_id: uuid.UUID) -> Job | None:
+    """Return a job as it is now."""
+    return session.get(Job, job_id, populate_existing=True)
+
+
+def lock(session: Session, job_id: uuid.UUID) -> Job | None:
+    """Return a job whose row nobody else can change before the transaction ends."""
+    return session.scalars(
+        select(Job)
+        .where(Job.id == job_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+
+
+def claim_synthesis(
+    session: Session, job_id: uuid.UUID, token: uuid.UUID, lease: timedelta
+) -> Job | None:
+    """Take the synthesis of a job whose chunks are all in end states.
+
+    Nothing is returned while chunks are open, after the end, and while another lease lives.
+    """
+    open_chunk = select(Chunk.id).where(Chunk.job_id == job_id, Chunk.status.in_(OPEN_CHUNKS))
+    statement = (
+        update(Job)
+        .where(
+            Job.id == job_id,
+            Job.chunk_count.is_not(None),
+            ~open_chunk.exists(),
+            or_(
+                Job.status == JobStatus.RUNNING,
+                (Job.status == JobStatus.WAITING)
+                & or_(Job.due_at.is_(None), Job.due_at <= clock.database_now()),
+                (Job.status == JobStatus.SYNTHESIZING) & (Job.lease_until < clock.database_now()),
+            ),
+        )
+        .values(
+            status=JobStatus.SYNTHESIZING,
+            attempts=Job.attempts + 1,
+            lease_token=token,
+            lease_until=clock.after(lease),
+            last_progress_at=clock.database_now(),
+        )
+        .returning(Job)
+        .execution_options(populate_existing=True)
+    )
+    return session.scalars(statement).one_or_none()
+
+
+def extend_lease(session: Session, job_id: uuid.UUID, token: uuid.UUID, lease: timedelta) -> bool:
+    """Prolong the lease of a synthesis; false when it is lost."""
+    statement = (
+        update(Job)
+        .where(Job.id == job_id, Job.lease_token == token, Job.status == JobStatus.SYNTHESIZING)
+        .values(lease_until=clock.after(lease))
+        .returning(Job.id)
+    )
+    return session.scalar(statement) is not None
+
+
+def release(session: Session, job_id: uuid.UUID, token: uuid.UUID) -> bool:
+    """Give a synthesis back unharmed: the attempt does not count."""
+    statement = (
+        update(Job)
+        .where(Job.id == job_id, Job.lease_token == token, Job.status == JobStatus.SYNTHESIZING)
+        .values(
+            status=JobStatus.RUNNING,
+            attempts=Job.attempts - 1,
+            lease_token=None,
+            lease_until=None,
+        )
+        .returning(Job.id)
+    )
+    return session.scalar(statement) is not None
+
+
+def postpone(
+    session: Session, job_id: uuid.UUID, token: uuid.UUID, delay: timedelta, error: ChordwiseError
+) -> bool:
+    """Put a synthesis off to a due-time; the attempt does not count, the postponement does."""
+    statement = (
+        update(Job)
+        .where(Job.id == job_id, Job.lease_token == token, Job.status == JobStatus.SYNTHESIZING)
+        .values(
+            status=JobStatus.WAITING,
+            attempts=Job.attempts - 1,
+            postponements=Job.postponements + 1,
+            due_at=clock.after(delay),
+            error_code=error.code,
+            error_message=error.what,
+            hint=error.hint or None,
+            lease_token=None,
+            lease_until=None,
+        )
+        .returning(Job.id)
+    )
+    return session.scalar(statement) is not None
+
+
+def note_progress(session: Session, job_id: uuid.UUID) -> None:
+    """Record that the job has come on."""
+    session.execute(
+        update(Job).where(Job.id == job_id).values(last_progress_at=clock.database_now())
+    )
+
+
+def mark_running(session: Session, job_id: uuid.UUID) -> Job:
+    """Return a locked job that somebody is at (again); waiting is over."""
+    job = session.scalars(select(Job).where(Job.id == job_id)).one()
+    if job.status == JobStatus.WAITING:
+        job.status, job.due_at = JobStatus.RUNNING, None
+        job.error_code = job.error_message = job.hint = None
+    return job
+
+
+def mark_waiting(session: Session, job_id: uuid.UUID) -> None:
+    """Show that a locked job waits, if every chunk that is open waits for a due-time."""
+    busy = select(Chunk.id).where(
+        Chunk.job_id == job_id, Chunk.status.in_((ChunkStatus.PENDING, ChunkStatus.RUNNING))
+    )
+    session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.status == JobStatus.RUNNING, ~busy.exists())
+        .values(status=JobStatus.WAITING)
+    )
+
+
+def end(session: Session, job: Job, status: JobStatus, failure: JobFailure | None = None) -> None:
+    """Put a locked job into an end state."""
+    job.status = status
+    job.error_code = failure.code if failure else None
+    job.error_message = failure.message if failure else None
+    job.hint = (failure.hint or None) if failure else None
+    job.lease_token = job.lease_until = job.due_at = None
+    job.finished_at = job.last_progress_at = clock.read(session)
+
+
+def of_run(session: Session, run_id: uuid.UUID) -> Sequence[Job]:
+    """Return the jobs of a run in the order of their intake."""
+    return session.scalars(select(Job).where(Job.run_id == run_id).order_by(Job.id)).all()

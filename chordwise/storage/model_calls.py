@@ -1,0 +1,54 @@
+"""The ledger: one row for every request to a model, written before the request goes out."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from decimal import Decimal
+
+from sqlalchemy import BigInteger, ForeignKey, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from chordwise.storage.record import CreatedAt, Identity, Record
+
+
+class ModelCall(Record):
+    """One request. `finished_at` is null while it runs, and for ever if its worker was killed.
+
+    `latency_ms` counts from sending to the whole answer; `cost_usd` is null where the price is
+    unknown; `response_length` is in characters; `valid` and `quality` are filled in once the answer
+    has been checked. `language_model` is false for the built-in extractive model.
+    """
+
+    __tablename__ = "model_calls"
+
+    id: Mapped[Identity]
+    job_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    chunk_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("chunks.id"), index=True)
+    stage: Mapped[str]
+    provider: Mapped[str]
+    model: Mapped[str]
+    language_model: Mapped[bool]
+    prompt_version: Mapped[str]
+    attempt: Mapped[int]
+    started_at: Mapped[CreatedAt]
+    finished_at: Mapped[datetime | None]
+    latency_ms: Mapped[int | None] = mapped_column(BigInteger)
+    input_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    output_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    cached_input_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    cost_usd: Mapped[Decimal | None]
+    response_length: Mapped[int | None] = mapped_column(BigInteger)
+    response_id: Mapped[str | None]
+    finish_reason: Mapped[str | None]
+    refused: Mapped[bool | None]
+    valid: Mapped[bool | None]
+    quality: Mapped[float | None]
+    cache_hit: Mapped[bool] = mapped_column(default=False)
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+
+
+def change(session: Session, call_id: uuid.UUID, **values: object) -> None:
+    """Fill in what became known of a call."""
+    session.execute(update(ModelCall).where(ModelCall.id == call_id).values(**values))

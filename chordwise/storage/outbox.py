@@ -1,0 +1,71 @@
+"""The outbox: messages that a committed transaction promised, until the broker has them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import BigInteger, Identity, Index, delete, func, select, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from chordwise.domain.json_values import JsonValue
+from chordwise.storage.record import CreatedAt, Record
+
+
+class OutboxMessage(Record):
+    """One message to come: the task's name and its arguments, ids and nothing else."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (Index("ix_outbox_unsent", "id", postgresql_where="sent_at IS NULL"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    task: Mapped[str]
+    arguments: Mapped[JsonValue]
+    reason: Mapped[str]
+    created_at: Mapped[CreatedAt]
+    sent_at: Mapped[datetime | None]
+
+
+def put(session: Session, task: str, *ids: uuid.UUID, reason: str) -> None:
+    """Promise a message; it goes out after the transaction has been committed."""
+    session.add(OutboxMessage(task=task, arguments=[str(id_) for id_ in ids], reason=reason))
+
+
+def take(session: Session, limit: int) -> Sequence[OutboxMessage]:
+    """Lock the oldest unsent messages that no other dispatcher holds."""
+    return session.scalars(
+        select(OutboxMessage)
+        .where(OutboxMessage.sent_at.is_(None))
+        .order_by(OutboxMessage.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+
+
+def mark_sent(session: Session, messages: Sequence[OutboxMessage]) -> None:
+    """Record that the broker has accepted the messages."""
+    session.execute(
+        update(OutboxMessage)
+        .where(OutboxMessage.id.in_([message.id for message in messages]))
+        .values(sent_at=func.now())
+    )
+
+
+def forget_sent(session: Session, older_than: timedelta) -> None:
+    """Delete what was sent long ago; it serves diagnosis only."""
+    session.execute(delete(OutboxMessage).where(OutboxMessage.sent_at < func.now() - older_than))
+
+
+def promised(session: Session, task: str, id_: uuid.UUID) -> bool:
+    """Tell whether an unsent message of this task for this id waits already."""
+    found = session.scalar(
+        select(OutboxMessage.id)
+        .where(
+            OutboxMessage.sent_at.is_(None),
+            OutboxMessage.task == task,
+            OutboxMessage.arguments[0].astext == str(id_),
+        )
+        .limit(1)
+    )
+    return found is not None

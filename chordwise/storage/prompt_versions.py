@@ -1,0 +1,50 @@
+"""Prompt versions: the texts behind `prompt_version` in rows, kept beside the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from chordwise.domain.prompting import PromptTemplate
+from chordwise.errors import ConfigurationError
+from chordwise.storage.record import CreatedAt, Record
+
+
+class PromptVersion(Record):
+    """A released template as it was when this installation first saw it."""
+
+    __tablename__ = "prompt_versions"
+
+    version: Mapped[str] = mapped_column(primary_key=True)
+    sha256: Mapped[str]
+    system: Mapped[str]
+    user: Mapped[str]
+    created_at: Mapped[CreatedAt]
+
+
+def register(session: Session, templates: Iterable[PromptTemplate]) -> None:
+    """Store templates not seen before.
+
+    Raises:
+        ConfigurationError: A template differs from what was stored under its version.
+    """
+    known = dict(session.execute(select(PromptVersion.version, PromptVersion.sha256)).tuples())
+    for template in templates:
+        if known.get(template.version, template.sha256) != template.sha256:
+            raise ConfigurationError(
+                f"The prompt template {template.version} differs from the one in the database.",
+                "A released version never changes: give the new text the next number.",
+            )
+        session.execute(
+            insert(PromptVersion)
+            .values(
+                version=template.version,
+                sha256=template.sha256,
+                system=template.system,
+                user=template.user,
+            )
+            .on_conflict_do_nothing()
+        )

@@ -1,0 +1,123 @@
+"""Results: the validated answer of a job, at most one current row each, and its history."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, delete, func, insert, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.facts import Fact as FactValue
+from chordwise.domain.facts import facts
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.states import JobStatus
+from chordwise.domain.tasks import AnalysisType
+from chordwise.storage.facts import Fact
+from chordwise.storage.jobs import Job
+from chordwise.storage.record import CreatedAt, Identity, Record, new_id
+
+
+class Result(Record):
+    """The current answer of a job.
+
+    `confidence`, `quality` and `coverage` are 0 to 1. `failed_chunks` names what no answer covers:
+    position, start_char, end_char, error_code. `language_model` is false where the built-in
+    extractive model answered.
+    """
+
+    __tablename__ = "results"
+
+    id: Mapped[Identity]
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    document_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("documents.id"), index=True)
+    analysis_type: Mapped[str]
+    output: Mapped[JsonObject]
+    confidence: Mapped[float]
+    quality: Mapped[float]
+    coverage: Mapped[float]
+    needs_review: Mapped[bool]
+    failed_chunks: Mapped[JsonValue]
+    provider: Mapped[str]
+    model: Mapped[str]
+    language_model: Mapped[bool]
+    prompt_version: Mapped[str]
+    created_at: Mapped[CreatedAt]
+
+
+class PastResult(Record):
+    """A result that a re-run replaced."""
+
+    __tablename__ = "result_history"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"), index=True)
+    document_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("documents.id"))
+    analysis_type: Mapped[str]
+    output: Mapped[JsonObject]
+    confidence: Mapped[float]
+    quality: Mapped[float]
+    coverage: Mapped[float]
+    needs_review: Mapped[bool]
+    failed_chunks: Mapped[JsonValue]
+    provider: Mapped[str]
+    model: Mapped[str]
+    language_model: Mapped[bool]
+    prompt_version: Mapped[str]
+    created_at: Mapped[datetime]
+    replaced_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+def save(session: Session, result: Result) -> None:
+    """Make this the job's current result, with its facts; the one before goes to the history."""
+    current = session.scalars(select(Result).where(Result.job_id == result.job_id)).one_or_none()
+    if current is not None:
+        session.add(PastResult(**_columns(current)))
+        session.delete(current)
+        session.flush()
+    session.add(result)
+    session.execute(delete(Fact).where(Fact.job_id == result.job_id))
+    analysis = analysis_for(AnalysisType(result.analysis_type))
+    rows = [_fact_row(result.job_id, fact) for fact in facts(result.output, analysis)]
+    if rows:
+        session.execute(insert(Fact), rows)
+
+
+def copy_for(session: Session, job_id: uuid.UUID, from_job_id: uuid.UUID) -> None:
+    """Store another job's current result for this job as well."""
+    original = session.scalars(select(Result).where(Result.job_id == from_job_id)).one()
+    save(session, Result(**{**_columns(original), "id": new_id(), "job_id": job_id}))
+
+
+def reusable(
+    session: Session, document_id: uuid.UUID, options_hash: str
+) -> tuple[uuid.UUID, uuid.UUID] | None:
+    """Return job and result of the newest complete answer to the same question, if there is one."""
+    row = session.execute(
+        select(Job.id, Result.id)
+        .join(Result, Result.job_id == Job.id)
+        .where(
+            Job.document_id == document_id,
+            Job.options_hash == options_hash,
+            Job.status == JobStatus.SUCCEEDED,
+        )
+        .order_by(Result.id.desc())
+        .limit(1)
+    ).one_or_none()
+    return (row[0], row[1]) if row else None
+
+
+def of_jobs(session: Session, job_ids: Sequence[uuid.UUID]) -> Sequence[Result]:
+    """Return the current results of these jobs."""
+    return session.scalars(select(Result).where(Result.job_id.in_(job_ids))).all()
+
+
+def _columns(result: Result) -> dict[str, object]:
+    return {column.key: getattr(result, column.key) for column in Result.__table__.columns}
+
+
+def _fact_row(job_id: uuid.UUID, fact: FactValue) -> dict[str, object]:
+    values = {name: getattr(fact, name) for name in FactValue.__dataclass_fields__}
+    return {"id": new_id(), "job_id": job_id, **values}

@@ -1,0 +1,100 @@
+"""Runs: the jobs that were submitted together, with their options and closing account."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.states import UNFINISHED_JOBS, JobStatus, RunStatus
+from chordwise.errors import UsageError
+from chordwise.storage.jobs import Job
+from chordwise.storage.record import CreatedAt, Identity, Record
+
+
+class Run(Record):
+    """One submission; `intake_finished_at` is null while things are still being taken in.
+
+    `found_count` is what the submitter counted while it looked for things to take in, and
+    `type_count` how many analyses each document gets: against them the account has to balance.
+    """
+
+    __tablename__ = "runs"
+
+    id: Mapped[Identity]
+    name: Mapped[str] = mapped_column(unique=True)
+    status: Mapped[str] = mapped_column(default=RunStatus.OPEN)
+    options: Mapped[JsonObject]
+    type_count: Mapped[int]
+    found_count: Mapped[int | None]
+    created_at: Mapped[CreatedAt]
+    intake_finished_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+def find(session: Session, name_or_id: str) -> Run:
+    """Return the run of this name or id; `latest` is the newest.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if name_or_id == "latest":
+        run = session.scalars(select(Run).order_by(Run.id.desc()).limit(1)).one_or_none()
+    else:
+        wanted = _id(name_or_id)
+        condition = Run.id == wanted if wanted else Run.name == name_or_id
+        run = session.scalars(select(Run).where(condition)).one_or_none()
+    if run is None:
+        raise UsageError(
+            f"There is no run “{name_or_id}”.", "`chordwise runs` lists the runs there are."
+        )
+    return run
+
+
+def newest(session: Session, limit: int) -> Sequence[Run]:
+    """Return the newest runs first."""
+    return session.scalars(select(Run).order_by(Run.id.desc()).limit(limit)).all()
+
+
+def finish_intake(session: Session, run_id: uuid.UUID, found_count: int | None) -> None:
+    """Record that nothing more is taken in, and finish the run if nothing is left to do.
+
+    `found_count` is `None` when the submitter went away before it had counted everything.
+    """
+    session.execute(
+        update(Run)
+        .where(Run.id == run_id)
+        .values(intake_finished_at=func.now(), found_count=found_count)
+    )
+    settle(session, run_id)
+
+
+def settle(session: Session, run_id: uuid.UUID) -> None:
+    """Bring the run's status in line with its jobs; call it where a job changed its end state.
+
+    The row's lock puts two jobs that end at once into an order, so that the later one sees both.
+    """
+    run = session.scalars(select(Run).where(Run.id == run_id).with_for_update()).one()
+    if run.intake_finished_at is None or run.status == RunStatus.CANCELLED:
+        return
+    unfinished = set(
+        session.scalars(
+            select(Job.status).where(Job.run_id == run_id, Job.status.in_(UNFINISHED_JOBS))
+        )
+    )
+    if unfinished:
+        paused = unfinished == {JobStatus.PAUSED}
+        run.status, run.finished_at = (RunStatus.PAUSED if paused else RunStatus.OPEN), None
+    else:
+        run.status, run.finished_at = RunStatus.FINISHED, session.scalar(select(func.now()))
+
+
+def _id(text: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None

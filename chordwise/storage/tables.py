@@ -1,0 +1,33 @@
+"""All tables at once, for the migrations and the checks of them."""
+
+from __future__ import annotations
+
+from chordwise.storage import (
+    broker_marker,
+    chunks,
+    documents,
+    facts,
+    intakes,
+    jobs,
+    model_calls,
+    outbox,
+    prompt_versions,
+    results,
+    runs,
+)
+from chordwise.storage.record import Record
+
+modules = (
+    broker_marker,
+    chunks,
+    documents,
+    facts,
+    intakes,
+    jobs,
+    model_calls,
+    outbox,
+    prompt_versions,
+    results,
+    runs,
+)
+metadata = Record.metadata

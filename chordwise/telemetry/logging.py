@@ -1,0 +1,74 @@
+"""One form for every log line: structured, on standard error, without any secret."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+
+import structlog
+
+from chordwise.settings import LoggingSettings
+
+_URL_PASSWORD = re.compile(r"(\w+://[^:/@\s]*):[^@/\s]+@")
+_KEY = re.compile(r"\b(sk|key|pk)-[A-Za-z0-9_-]{8,}")
+_QUIET = ("httpx", "httpcore", "urllib3", "celery.worker.strategy", "celery.app.trace", "alembic")
+
+Event = MutableMapping[str, object]
+
+
+def configure(settings: LoggingSettings, process: str) -> None:
+    """Route structlog and the standard library's loggers into one stream of lines."""
+    structlog.configure(
+        processors=[*_shared(process), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_shared(process),
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                redact,
+                _renderer(settings),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(settings.level)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def redact(logger: object, method: str, event: Event) -> Event:  # noqa: ARG001 - structlog's shape
+    """Take passwords in URLs and keys out of every text of an event."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = _KEY.sub(r"\1-…", _URL_PASSWORD.sub(r"\1:…@", value))
+    return event
+
+
+def _shared(process: str) -> list[structlog.typing.Processor]:
+    def name_process(logger: object, method: str, event: Event) -> Event:  # noqa: ARG001
+        event.setdefault("process", process)
+        return event
+
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        name_process,
+    ]
+
+
+def _renderer(settings: LoggingSettings) -> structlog.typing.Processor:
+    on_terminal = settings.format == "auto" and sys.stderr.isatty()
+    if settings.format == "json":
+        return structlog.processors.JSONRenderer(ensure_ascii=False)
+    return structlog.dev.ConsoleRenderer(colors=on_terminal)

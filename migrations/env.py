@@ -1,0 +1,32 @@
+"""Alembic's entry: migrate over the connection given, or over the one in the settings."""
+
+from alembic import context
+
+from chordwise.settings import load
+from chordwise.storage.engine import open_engine
+from chordwise.storage.tables import metadata
+
+
+def run() -> None:
+    """Run the migrations in one transaction each."""
+    connection = context.config.attributes.get("connection")
+    if connection is not None:
+        _migrate(connection)
+        return
+    url = load().database_url
+    if url is None:
+        raise SystemExit("Set CHORDWISE_DATABASE_URL.")
+    with open_engine(url).connect() as opened:
+        _migrate(opened)
+        opened.commit()
+
+
+def _migrate(connection) -> None:  # noqa: ANN001 - Alembic's own type is not public
+    context.configure(
+        connection=connection, target_metadata=metadata, transaction_per_migration=True
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+run()

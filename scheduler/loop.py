@@ -1,0 +1,88 @@
+"""The scheduler's loop: dispatch often, recover now and then, and outlive every outage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Event
+
+import structlog
+
+from chordwise.errors import ServiceUnavailableError
+from chordwise.pipeline import dispatch
+from chordwise.pipeline.context import Context
+from chordwise.pipeline.recover import recover
+from scheduler.leadership import Leadership
+
+log = structlog.get_logger(__name__)
+
+_FORGET_SECONDS = 3_600.0
+_OUTAGE_SECONDS = 1.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Chore:
+    """Something to do every so many seconds."""
+
+    name: str
+    every_seconds: float
+    do: Callable[[], object]
+    due_at: float = field(default=0.0)
+
+
+class Loop:
+    """Runs the chores, one at a time, until told to stop."""
+
+    def __init__(self, context: Context, leadership: Leadership) -> None:
+        settings = context.settings.pipeline
+        self._context = context
+        self._leadership = leadership
+        self._chores = [
+            Chore(
+                name="dispatch",
+                every_seconds=settings.dispatch_interval_seconds,
+                do=self._dispatch,
+            ),
+            Chore(
+                name="recover",
+                every_seconds=settings.recovery_interval_seconds,
+                do=self._recover,
+            ),
+            Chore(name="forget", every_seconds=_FORGET_SECONDS, do=self._forget),
+        ]
+
+    def run(self, stop: Event) -> None:
+        """Do what is due until `stop` is set."""
+        while not stop.is_set():
+            for chore in self._chores:
+                self._do(chore)
+            next_due = min(chore.due_at for chore in self._chores)
+            stop.wait(max(0.01, next_due - time.monotonic()))
+        self._leadership.give_up()
+
+    def _do(self, chore: Chore) -> None:
+        if time.monotonic() < chore.due_at:
+            return
+        pause = chore.every_seconds
+        try:
+            chore.do()
+        except ServiceUnavailableError as error:
+            log.warning("scheduler.put_off", chore=chore.name, reason=error.what)
+            pause = max(pause, _OUTAGE_SECONDS)
+        except Exception:  # one defect must not stop the other chores
+            log.exception("scheduler.defect", chore=chore.name)
+            pause = max(pause, _OUTAGE_SECONDS)
+        chore.due_at = time.monotonic() + pause
+
+    def _dispatch(self) -> None:
+        while dispatch.dispatch(self._context) == dispatch.BATCH:
+            continue
+
+    def _recover(self) -> None:
+        if self._leadership.hold():
+            recover(self._context)
+
+    def _forget(self) -> None:
+        if self._leadership.hold():
+            dispatch.forget(self._context)

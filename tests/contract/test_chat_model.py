@@ -1,0 +1,163 @@
+"""One suite for the port `ChatModel`, run on every implementation, the fake included."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import jsonschema_rs
+import pytest
+from llmock.pytest_plugin import LLMock
+from pydantic import SecretStr
+
+from chordwise.domain.json_values import JsonObject
+from chordwise.errors import ContextTooLongError
+from chordwise.llm.model import ChatModel, FinishReason
+from chordwise.llm.providers import connect
+from chordwise.llm.transport import JsonTransport
+from chordwise.settings import ModelSettings
+from tests.fakes.requests import SENTIMENT_SCHEMA, a_request
+from tests.fakes.scripted_model import ScriptedModel
+from tests.peers.llama_server import CONTEXT_TOKENS_PER_SLOT, llama_server
+from tests.peers.tiny_gguf import build
+
+SCRIPTED_ANSWER = '{"sentiment": "positive", "reason": "joy"}'
+IMPLEMENTATIONS = ("scripted", "llama.cpp", "llmock-openai", "llmock-anthropic")
+# llmock does not read Anthropic's `output_config`.
+ENFORCING = ("scripted", "llama.cpp", "llmock-openai")
+
+
+@pytest.fixture(scope="module")
+def llama_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the address of a real llama.cpp with a random model."""
+    with llama_server(build(tmp_path_factory.mktemp("gguf") / "tiny.gguf")) as url:
+        yield url
+
+
+@pytest.fixture
+def connected(
+    request: pytest.FixtureRequest, llmock: LLMock
+) -> Iterator[Callable[[str], ChatModel]]:
+    """Return a function that makes the implementation of a name, freshly connected."""
+    transport = JsonTransport()
+
+    def model(name: str) -> ChatModel:
+        match name:
+            case "scripted":
+                return ScriptedModel([SCRIPTED_ANSWER], repeat_last=True)
+            case "llama.cpp":
+                return _connect("local", request.getfixturevalue("llama_url"), transport)
+            case "llmock-openai":
+                return _connect("openai", llmock.base_url("openai"), transport)
+            case _:
+                return _connect("anthropic", llmock.base_url("anthropic"), transport)
+
+    yield model
+    transport.close()
+
+
+def _connect(provider: str, base_url: str, transport: JsonTransport) -> ChatModel:
+    settings = {"provider": provider, "model": "tiny", "base_url": base_url}
+    return connect(ModelSettings.model_validate(settings), SecretStr("key"), transport)
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_an_answer_says_who_gave_it_and_what_it_took(
+    connected: Callable[[str], ChatModel], name: str
+) -> None:
+    """Provider, model, tokens and an id stand in every completion."""
+    model = connected(name)
+
+    completion = model.complete(a_request())
+
+    assert completion.provider == model.profile.provider
+    assert completion.model
+    assert completion.response_id
+    assert completion.usage.input_tokens is not None
+    assert completion.usage.input_tokens > 0
+    assert completion.usage.output_tokens is not None
+    assert completion.usage.output_tokens > 0
+
+
+@pytest.mark.parametrize("name", ENFORCING)
+def test_an_answer_keeps_to_the_schema(connected: Callable[[str], ChatModel], name: str) -> None:
+    """Where the server enforces schemas, ours arrives there and works."""
+    completion = connected(name).complete(a_request())
+
+    assert completion.finish_reason is FinishReason.STOP
+    assert jsonschema_rs.is_valid(SENTIMENT_SCHEMA, json.loads(completion.text))
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_a_model_is_safe_to_share_between_threads(
+    connected: Callable[[str], ChatModel], name: str
+) -> None:
+    """Eight threads ask at once, and each gets an answer of its own."""
+    model = connected(name)
+    texts = [f"Text number {number}." for number in range(24)]
+
+    with ThreadPoolExecutor(8) as threads:
+        completions = list(threads.map(lambda text: model.complete(a_request(user=text)), texts))
+
+    assert len({completion.response_id for completion in completions}) == len(texts)
+
+
+def test_llama_cpp_reports_truncation(connected: Callable[[str], ChatModel]) -> None:
+    """An answer that hits the bound is a completion that says so."""
+    completion = connected("llama.cpp").complete(a_request(max_output_tokens=3))
+
+    assert completion.finish_reason is FinishReason.LENGTH
+    assert completion.usage.output_tokens == 3
+
+
+def test_llama_cpp_reports_a_prompt_that_is_too_long(
+    connected: Callable[[str], ChatModel],
+) -> None:
+    """The real error of a real server is told from other bad requests."""
+    prompt = "word " * CONTEXT_TOKENS_PER_SLOT
+
+    with pytest.raises(ContextTooLongError):
+        connected("llama.cpp").complete(a_request(user=prompt))
+
+
+@pytest.mark.parametrize("name", ["llmock-openai", "llmock-anthropic"])
+def test_hosted_models_report_a_prompt_that_is_too_long(
+    connected: Callable[[str], ChatModel], llmock: LLMock, name: str
+) -> None:
+    """The provider's own words for it are understood."""
+    llmock.context_overflow()
+
+    with pytest.raises(ContextTooLongError):
+        connected(name).complete(a_request())
+
+
+FORMS: list[JsonObject] = [
+    {"type": "string", "minLength": 4_000},
+    {"type": "string", "pattern": "^[a-c]{2}$"},
+    {"type": "string", "format": "date"},
+    {"type": "integer", "minimum": 2, "maximum": 5},
+    {"type": ["boolean", "null"]},
+    {"oneOf": [{"type": "boolean"}, {"type": "null"}]},
+    {"type": "array", "items": {"enum": ["a", "b"]}, "minItems": 2, "maxItems": 3},
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("provider", ["local", "openai"])
+def test_llama_cpp_takes_both_dialects(llama_url: str, form: JsonObject, provider: str) -> None:
+    """A real grammar converter accepts what we translate, also through the strict dialect."""
+    schema: JsonObject = {
+        "type": "object",
+        "properties": {"a": form},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    transport = JsonTransport()
+
+    completion = _connect(provider, llama_url, transport).complete(a_request(schema=schema))
+
+    transport.close()
+    assert completion.finish_reason in {FinishReason.STOP, FinishReason.LENGTH}
+    if completion.finish_reason is FinishReason.STOP:
+        assert set(json.loads(completion.text)) == {"a"}

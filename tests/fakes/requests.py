@@ -1,0 +1,39 @@
+"""Builds completion requests whose defaults are valid, so that a test names only what matters."""
+
+from __future__ import annotations
+
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
+from chordwise.llm.model import CompletionRequest
+
+SENTIMENT_SCHEMA: JsonObject = {
+    "type": "object",
+    "properties": {
+        "sentiment": {"type": "string", "enum": ["positive", "negative"]},
+        "reason": {"type": "string"},
+    },
+    "required": ["sentiment", "reason"],
+    "additionalProperties": False,
+}
+
+
+def a_request(
+    *,
+    user: str = "The film was a joy from the first minute.",
+    system: str = "Judge the sentiment of the text.",
+    schema: JsonObject | None = None,
+    max_output_tokens: int = 512,
+    timeout_seconds: float | None = None,
+) -> CompletionRequest:
+    """Return a question about the sentiment of `user`."""
+    task = AnalysisTask(analysis_type=AnalysisType.SENTIMENT, stage=Stage.ANALYZE, text=user)
+    return CompletionRequest(
+        task=task,
+        system=system,
+        user=user,
+        schema=SENTIMENT_SCHEMA if schema is None else schema,
+        schema_name="sentiment",
+        prompt_version="sentiment@1",
+        max_output_tokens=max_output_tokens,
+        timeout_seconds=timeout_seconds,
+    )

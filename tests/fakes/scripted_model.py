@@ -1,0 +1,80 @@
+"""A model that answers from a script: the fake of the port `ChatModel`."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
+from chordwise.errors import ChordwiseError
+from chordwise.llm.model import Completion, CompletionRequest, FinishReason, ModelProfile, Usage
+
+Answer: TypeAlias = str | Completion | ChordwiseError
+Line: TypeAlias = Answer | Callable[[CompletionRequest], Answer]
+
+
+class ScriptExhaustedError(AssertionError):
+    """The model was asked more often than the test expected."""
+
+
+class ScriptedModel:
+    """Answers with the lines of `script` in turn and remembers what it was asked.
+
+    A line is an answer's text, a whole completion, an error to raise, or a function of the request
+    that returns one of these. With `repeat_last` the last line answers all further requests.
+    """
+
+    def __init__(
+        self,
+        script: Iterable[Line],
+        *,
+        profile: ModelProfile | None = None,
+        repeat_last: bool = False,
+    ) -> None:
+        self.requests: list[CompletionRequest] = []
+        self._script = list(script)
+        self._repeat_last = repeat_last
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._profile = profile or ModelProfile(
+            provider="scripted", model="script-1", context_tokens=32_768, max_output_tokens=2_048
+        )
+
+    @property
+    def profile(self) -> ModelProfile:
+        """Return the profile given at the start."""
+        return self._profile
+
+    def complete(self, request: CompletionRequest) -> Completion:
+        """Play the next line.
+
+        Raises:
+            ChordwiseError: The line is an error.
+            ScriptExhaustedError: There is no further line.
+        """
+        line = self._next_line(request)
+        answer = line(request) if callable(line) else line
+        if isinstance(answer, ChordwiseError):
+            raise answer
+        return answer if isinstance(answer, Completion) else self.completion(answer)
+
+    def completion(self, text: str) -> Completion:
+        """Return a clean completion with `text`, as this model would give it."""
+        return Completion(
+            text=text,
+            finish_reason=FinishReason.STOP,
+            usage=Usage(input_tokens=100, output_tokens=max(1, len(text) // 4)),
+            provider=self._profile.provider,
+            model=self._profile.model,
+            response_id=f"scripted-{next(self._numbers)}",
+        )
+
+    def _next_line(self, request: CompletionRequest) -> Line:
+        with self._lock:
+            self.requests.append(request)
+            if not self._script:
+                raise ScriptExhaustedError(f"request {len(self.requests)} has no line")
+            if self._repeat_last and len(self._script) == 1:
+                return self._script[0]
+            return self._script.pop(0)

@@ -1,0 +1,220 @@
+"""The embedded PostgreSQL: a real server, started and stopped by the tests."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from signal import Signals
+
+import psycopg
+import pytest
+import sqlalchemy
+
+from chordwise.embedded import postgres, processes
+from chordwise.embedded.postgres import EmbeddedPostgres
+from chordwise.errors import ConfigurationError, ServiceUnavailableError
+
+NOBODY = 65_534
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Return a home with a folder for sockets, below a folder that only its owner may enter."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    home = closed / "home"
+    (home / "run").mkdir(parents=True, mode=0o700)
+    return home
+
+
+@pytest.fixture
+def server(home: Path) -> Iterator[EmbeddedPostgres]:
+    """Return a server that is stopped after the test."""
+    server = EmbeddedPostgres(home / "postgres", home / "run")
+    yield server
+    server.stop()
+
+
+def answer(server: EmbeddedPostgres, query: str) -> object:
+    """Return the one value that a query finds."""
+    engine = sqlalchemy.create_engine(server.url())
+    try:
+        with engine.connect() as connection:
+            value: object = connection.execute(sqlalchemy.text(query)).scalar_one()
+            return value
+    finally:
+        engine.dispose()
+
+
+def test_data_survives_a_restart(server: EmbeddedPostgres) -> None:
+    """What was committed before a stop is there after the next start."""
+    server.start()
+    with psycopg.connect(server.connection_string()) as connection:
+        connection.execute("CREATE TABLE notes AS SELECT 'kept' AS note")
+
+    stopped = server.stop()
+    server.start()
+
+    assert stopped
+    assert answer(server, "SELECT note FROM notes") == "kept"
+
+
+def test_text_is_utf8_and_folds_alike_everywhere(server: EmbeddedPostgres) -> None:
+    """Umlauts have a lower case, whatever the system's own locales are."""
+    server.start()
+
+    assert answer(server, "SELECT lower('ÄÖÜ')") == "äöü"
+    assert answer(server, "SHOW server_encoding") == "UTF8"
+
+
+def test_it_leaves_the_folders_of_others_alone(home: Path, server: EmbeddedPostgres) -> None:
+    """Every folder above the data keeps its mode and its owner."""
+    above = (home, home.parent, home.parent.parent)
+    before = [(folder.stat().st_mode, folder.stat().st_uid) for folder in above]
+
+    server.start()
+
+    assert [(folder.stat().st_mode, folder.stat().st_uid) for folder in above] == before
+    assert stat.S_IMODE((home / "postgres").stat().st_mode) == 0o700
+    assert stat.S_IMODE((home / "postgres.password").stat().st_mode) == 0o600
+
+
+def test_a_wrong_password_is_refused(server: EmbeddedPostgres) -> None:
+    """Nobody gets in by merely reaching the socket."""
+    server.start()
+    forged = server.connection_string().replace("://chordwise:", "://chordwise:not-")
+
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(forged)
+
+
+def test_it_listens_on_no_network(server: EmbeddedPostgres) -> None:
+    """There is a socket file and no port."""
+    server.start()
+
+    assert answer(server, "SHOW listen_addresses") == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+def test_root_gives_up_all_but_one_capability(server: EmbeddedPostgres) -> None:
+    """Started by root, the server is an unprivileged user who may only pass closed folders."""
+    server.start()
+    identity = server.identity()
+
+    assert identity is not None
+    status = Path(f"/proc/{identity.pid}/status").read_text(encoding="utf-8")
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert int(fields["Uid"].split()[0]) != 0
+    assert {fields[name] for name in ("CapPrm", "CapEff", "CapBnd")} == {f"{1 << 1:016x}"}
+
+
+@pytest.mark.parametrize("crash", ["with a client", "with a stranger's pid"])
+def test_it_starts_after_a_kill(server: EmbeddedPostgres, crash: str) -> None:
+    """A killed server starts again, and has lost nothing that was committed."""
+    server.start()
+    identity = server.identity()
+    assert identity is not None
+    with psycopg.connect(server.connection_string(), autocommit=True) as connection:
+        connection.execute("CREATE TABLE notes AS SELECT 'kept' AS note")
+        processes.stop(identity)
+        pid_file = Path(connection_data(server)) / "postmaster.pid"
+    if crash == "with a stranger's pid":
+        _, _, rest = pid_file.read_text(encoding="utf-8").partition("\n")
+        pid_file.write_text(f"{os.getppid()}\n{rest}", encoding="utf-8")
+
+    server.start()
+
+    assert answer(server, "SELECT note FROM notes") == "kept"
+
+
+def connection_data(server: EmbeddedPostgres) -> str:
+    """Return the server's data folder."""
+    return str(server._data)
+
+
+def test_an_interrupted_initialization_is_begun_anew(home: Path, server: EmbeddedPostgres) -> None:
+    """Half a data folder from a crash is no obstacle."""
+    half = home / "postgres.new"
+    half.mkdir()
+    (half / "PG_VERSION").write_text("18", encoding="utf-8")
+
+    server.start()
+
+    assert answer(server, "SELECT 1") == 1
+    assert not half.exists()
+
+
+def test_data_of_another_version_is_refused(home: Path, server: EmbeddedPostgres) -> None:
+    """Data that this server cannot read is named, and stays as it is."""
+    (home / "postgres").mkdir()
+    (home / "postgres" / "PG_VERSION").write_text("17\n", encoding="utf-8")
+
+    with pytest.raises(ConfigurationError, match="PostgreSQL 17"):
+        server.start()
+
+    assert (home / "postgres" / "PG_VERSION").exists()
+
+
+def test_a_missing_password_is_named(home: Path, server: EmbeddedPostgres) -> None:
+    """Without the password file nobody gets in, so the server says so instead of timing out."""
+    server.start()
+    server.stop()
+    (home / "postgres.password").unlink()
+
+    with pytest.raises(ConfigurationError, match=r"postgres\.password is missing"):
+        server.start()
+
+
+def test_a_second_start_is_refused(server: EmbeddedPostgres) -> None:
+    """Two servers never share their data."""
+    server.start()
+
+    with pytest.raises(ServiceUnavailableError, match="runs already"):
+        server.start()
+
+
+def test_a_failed_start_says_why(home: Path, server: EmbeddedPostgres) -> None:
+    """The reason stands in the error, not only in the log."""
+    server.start()
+    server.stop()
+    with (home / "postgres" / "postgresql.conf").open("a", encoding="utf-8") as file:
+        file.write("no_such_setting = on\n")
+
+    with pytest.raises(ServiceUnavailableError, match="no_such_setting|configuration file"):
+        server.start()
+
+    assert server.identity() is None
+
+
+def test_nothing_is_left_after_a_stop(server: EmbeddedPostgres) -> None:
+    """No process of the server outlives it."""
+    server.start()
+    identity = server.identity()
+    assert identity is not None
+    children = processes.children_of(identity.pid)
+
+    server.stop()
+
+    assert children
+    assert processes.wait_until(
+        lambda: not any(processes.is_alive(child) for child in (identity, *children)), 10
+    )
+    assert not server.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_an_unprivileged_user_runs_it_plainly(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Without root there is no launcher in between: the programs run as they are."""
+    programs = postgres.programs()
+    reachable = subprocess.run(
+        [str(programs / "postgres"), "--version"], user=NOBODY, group=NOBODY, check=False
+    )
+
+    assert reachable.returncode == 0
+    assert Signals.SIGINT
+    assert tmp_path_factory

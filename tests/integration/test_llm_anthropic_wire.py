@@ -1,0 +1,214 @@
+"""What `AnthropicModel` sends, and what it makes of every answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
+from pydantic import SecretStr, TypeAdapter
+
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.errors import (
+    ModelOverloadedError,
+    ModelTransportError,
+    QuotaExceededError,
+    RateLimitedError,
+)
+from chordwise.llm.model import FinishReason, Usage
+from chordwise.llm.providers.anthropic import MAX_UNSTREAMED_TOKENS, AnthropicModel
+from chordwise.settings import ModelSettings
+from tests.fakes.requests import a_request
+from tests.peers.faulty_server import FaultyServer, answer, faulty_server
+
+OFFICIAL = TypeAdapter(MessageCreateParamsNonStreaming)
+
+
+@pytest.fixture
+def server() -> Iterator[FaultyServer]:
+    """Return a server whose answers each test writes."""
+    with faulty_server() as server:
+        server.play(answer(message_body()))
+        yield server
+
+
+def message_body(
+    content: JsonValue = None, stop_reason: JsonValue = "end_turn", **more: JsonValue
+) -> JsonObject:
+    """Return a complete answer in Anthropic's form."""
+    blocks: JsonValue = [{"type": "text", "text": "{}"}] if content is None else content
+    return {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-served",
+        "content": blocks,
+        "stop_reason": stop_reason,
+        "usage": {"input_tokens": 10, "output_tokens": 7},
+    } | more
+
+
+def model_at(server: FaultyServer, **settings: object) -> AnthropicModel:
+    """Return a model at the test's server."""
+    given = {"provider": "anthropic", "model": "claude-haiku-5-5", "base_url": server.base_url}
+    return AnthropicModel(ModelSettings.model_validate(given | settings), SecretStr("sk-ant"))
+
+
+def test_the_request_is_what_the_api_asks_for(server: FaultyServer) -> None:
+    """Version, key, system prompt and format; no sampling parameter, no prefilled answer."""
+    model_at(server).complete(a_request())
+
+    received = server.received[0]
+    OFFICIAL.validate_python(received.body)
+    assert received.line == "POST /v1/messages HTTP/1.1"
+    assert received.headers["anthropic-version"] == "2026-10-21"
+    assert received.headers["x-api-key"] == "sk-ant"
+    assert received.body == {
+        "model": "claude-haiku-5-5",
+        "max_tokens": 512,
+        "system": "Judge the sentiment of the text.",
+        "messages": [{"role": "user", "content": "The film was a joy from the first minute."}],
+        "output_config": {
+            "format": {
+                "type": "json_schema",
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "sentiment": {"enum": ["positive", "negative"]},
+                        "reason": {"type": "string"},
+                    },
+                    "required": ["sentiment", "reason"],
+                    "additionalProperties": False,
+                },
+            }
+        },
+    }
+
+
+def test_a_schema_that_cannot_be_enforced_is_said_in_the_prompt(server: FaultyServer) -> None:
+    """A free-form map would be closed to an empty object; it is asked for in words instead."""
+    schema: JsonObject = {"type": "object", "additionalProperties": {"type": "string"}}
+
+    model_at(server).complete(a_request(schema=schema))
+
+    body = server.received[0].body
+    OFFICIAL.validate_python(body)
+    assert "output_config" not in body
+    assert '"additionalProperties":{"type":"string"}' in str(body["system"])
+
+
+def test_an_answer_stays_below_the_limit_of_streaming(server: FaultyServer) -> None:
+    """More tokens than ten minutes can bring are not asked for in one piece."""
+    model = model_at(server, max_output_tokens=64_000)
+
+    model.complete(a_request(max_output_tokens=64_000))
+
+    assert model.profile.max_output_tokens == MAX_UNSTREAMED_TOKENS
+    assert server.received[0].body["max_tokens"] == MAX_UNSTREAMED_TOKENS
+
+
+def test_cached_tokens_are_counted_in(server: FaultyServer) -> None:
+    """Anthropic counts cached tokens beside the input; ours is the sum."""
+    usage: JsonObject = {
+        "input_tokens": 10,
+        "cache_creation_input_tokens": 200,
+        "cache_read_input_tokens": 3_000,
+        "output_tokens": 7,
+    }
+    server.play(answer(message_body(usage=usage)))
+
+    completion = model_at(server).complete(a_request())
+
+    assert completion.usage == Usage(input_tokens=3_210, output_tokens=7, cached_input_tokens=3_000)
+    assert (completion.provider, completion.model) == ("anthropic", "claude-served")
+    assert completion.response_id == "msg_1"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "text", "finish_reason"),
+    [
+        (None, "end_turn", "{}", FinishReason.STOP),
+        (None, "stop_sequence", "{}", FinishReason.STOP),
+        (None, "max_tokens", "{}", FinishReason.LENGTH),
+        (None, "model_context_window_exceeded", "{}", FinishReason.LENGTH),
+        (None, "pause_turn", "{}", FinishReason.OTHER),
+        (None, None, "{}", FinishReason.OTHER),
+        ([], "end_turn", "", FinishReason.STOP),
+        (
+            [{"type": "thinking", "thinking": "hm", "text": "no"}, {"type": "text", "text": "a"}],
+            "end_turn",
+            "a",
+            FinishReason.STOP,
+        ),
+        ([3, {"type": "text", "text": 4}], "end_turn", "", FinishReason.STOP),
+    ],
+)
+def test_every_ending_is_told_apart(
+    server: FaultyServer,
+    content: JsonValue,
+    reason: JsonValue,
+    text: str,
+    finish_reason: FinishReason,
+) -> None:
+    """Only the text is the answer, and only a clean end is a stop."""
+    server.play(answer(message_body(content, reason)))
+
+    completion = model_at(server).complete(a_request())
+
+    assert (completion.text, completion.finish_reason) == (text, finish_reason)
+
+
+@pytest.mark.parametrize(
+    ("details", "sentence"),
+    [
+        ({"type": "refusal", "category": "bio", "explanation": "No."}, "bio: No."),
+        ({"type": "refusal", "category": None, "explanation": None}, "The model declined"),
+        (None, "The model declined"),
+    ],
+)
+def test_a_refusal_keeps_its_reason(
+    server: FaultyServer, details: JsonValue, sentence: str
+) -> None:
+    """A refusal is a successful answer with details, which may be missing."""
+    server.play(answer(message_body([], "refusal", stop_details=details)))
+
+    completion = model_at(server).complete(a_request())
+
+    assert completion.finish_reason is FinishReason.REFUSAL
+    assert completion.refusal.startswith(sentence)
+
+
+@pytest.mark.parametrize("body", [{}, [], "x", None, {"content": "text"}])
+def test_json_without_a_message_is_no_answer(server: FaultyServer, body: JsonValue) -> None:
+    """JSON of another service is a failed call with a hint."""
+    server.play(answer(body))
+
+    with pytest.raises(ModelTransportError):
+        model_at(server).complete(a_request())
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "error_code", "expected"),
+    [
+        (429, "rate_limit_error", None, RateLimitedError),
+        (429, "rate_limit_error", "ramp_limit_exceeded", RateLimitedError),
+        (429, "rate_limit_error", "enforced_spend_limit_reached", QuotaExceededError),
+        (529, "overloaded_error", None, ModelOverloadedError),
+    ],
+)
+def test_limits_are_told_apart(
+    server: FaultyServer,
+    status: int,
+    kind: str,
+    error_code: str | None,
+    expected: type[Exception],
+) -> None:
+    """A spend limit pauses the work, a rate limit only slows it down."""
+    details: JsonValue = {"error_code": error_code} if error_code else None
+    body: JsonObject = {"type": "error", "error": {"type": kind, "details": details}}
+    server.play(answer(body, status, {"retry-after": "3"}))
+
+    with pytest.raises(expected) as caught:
+        model_at(server).complete(a_request())
+
+    assert getattr(caught.value, "retry_after_seconds", 3.0) == 3.0

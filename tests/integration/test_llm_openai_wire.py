@@ -1,0 +1,256 @@
+"""What `OpenAIModel` sends, and what it makes of every answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
+from pydantic import SecretStr, TypeAdapter
+
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.errors import (
+    ModelOverloadedError,
+    ModelTransportError,
+    QuotaExceededError,
+    RateLimitedError,
+)
+from chordwise.llm.model import FinishReason, Usage
+from chordwise.llm.providers.openai import OpenAIModel
+from chordwise.settings import ModelSettings
+from tests.fakes.requests import SENTIMENT_SCHEMA, a_request
+from tests.peers.faulty_server import FaultyServer, answer, faulty_server
+
+OFFICIAL = TypeAdapter(CompletionCreateParamsNonStreaming)
+FREE_FORM: JsonObject = {"type": "object", "additionalProperties": {"type": "string"}}
+
+
+@pytest.fixture
+def server() -> Iterator[FaultyServer]:
+    """Return a server whose answers each test writes."""
+    with faulty_server() as server:
+        server.play(answer(completion_body()))
+        yield server
+
+
+def completion_body(
+    message: JsonObject | None = None, finish_reason: JsonValue = "stop", usage: JsonValue = None
+) -> JsonObject:
+    """Return a complete answer in OpenAI's form."""
+    choice: JsonObject = {
+        "index": 0,
+        "finish_reason": finish_reason,
+        "message": message or {"role": "assistant", "content": "{}", "refusal": None},
+    }
+    return {"id": "c1", "model": "gpt-served", "choices": [choice], "usage": usage}
+
+
+def model_at(server: FaultyServer, **settings: object) -> OpenAIModel:
+    """Return a model at the test's server."""
+    given = {"provider": "openai", "model": "gpt-6.1-terra", "base_url": server.base_url}
+    return OpenAIModel(ModelSettings.model_validate(given | settings), SecretStr("sk-test"))
+
+
+def sent_by(
+    server: FaultyServer, schema: JsonObject | None = None, **settings: object
+) -> JsonObject:
+    """Return the body that a model with these settings really sent, officially valid."""
+    model_at(server, **settings).complete(a_request(schema=schema))
+    body = server.received[-1].body
+    OFFICIAL.validate_python(body)
+    return body
+
+
+def test_the_request_is_what_the_api_asks_for(server: FaultyServer) -> None:
+    """Address, key, messages, strict schema and bound; and nothing that new models reject."""
+    body = sent_by(server)
+
+    received = server.received[0]
+    assert received.line == "POST /v1/chat/completions HTTP/1.1"
+    assert received.headers["authorization"] == "Bearer sk-test"
+    assert body == {
+        "model": "gpt-6.1-terra",
+        "messages": [
+            {"role": "system", "content": "Judge the sentiment of the text."},
+            {"role": "user", "content": "The film was a joy from the first minute."},
+        ],
+        "max_completion_tokens": 512,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "sentiment", "strict": True, "schema": SENTIMENT_SCHEMA},
+        },
+    }
+
+
+def test_options_of_older_servers_are_sent_when_set(server: FaultyServer) -> None:
+    """Ollama reads `max_tokens` only, and a temperature is sent where the user wants one."""
+    body = sent_by(server, max_tokens_field="max_tokens", temperature=0.2, max_output_tokens=99)
+
+    assert body["max_tokens"] == 99
+    assert "max_completion_tokens" not in body
+    assert body["temperature"] == 0.2
+
+
+@pytest.mark.parametrize("mode", ["json_object", "none"])
+def test_what_the_server_cannot_enforce_is_said_in_the_prompt(
+    server: FaultyServer, mode: str
+) -> None:
+    """Without a schema on the wire, the prompt holds it, and the word JSON."""
+    body = sent_by(server, structured_output=mode)
+
+    messages = cast("list[dict[str, str]]", body["messages"])
+    assert '"enum":["positive","negative"]' in messages[0]["content"]
+    assert body.get("response_format") == ({"type": mode} if mode == "json_object" else None)
+
+
+def test_a_free_form_schema_is_sent_as_it_is_and_not_strict(server: FaultyServer) -> None:
+    """A closed map could only be empty; rather a weaker promise than a wrong one."""
+    body = sent_by(server, FREE_FORM)
+
+    response_format = cast("dict[str, JsonObject]", body["response_format"])
+    assert response_format["json_schema"] == {
+        "name": "sentiment",
+        "strict": False,
+        "schema": FREE_FORM,
+    }
+
+
+def test_a_schema_that_is_no_object_is_only_said(server: FaultyServer) -> None:
+    """The API takes objects at the root; a list is asked for in words."""
+    body = sent_by(server, {"type": "array", "items": {"type": "string"}})
+
+    assert "response_format" not in body
+
+
+def test_a_local_server_gets_the_bounds_of_the_schema(server: FaultyServer) -> None:
+    """llama.cpp enforces lengths, which keeps small models from running on."""
+    schema: JsonObject = {
+        "type": "object",
+        "properties": {"a": {"type": "string", "maxLength": 9}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+
+    body = sent_by(server, schema, provider="local")
+
+    response_format = cast("dict[str, JsonObject]", body["response_format"])
+    assert response_format["json_schema"]["schema"] == schema
+
+
+def test_an_answer_is_read_whole(server: FaultyServer) -> None:
+    """Text, reason, tokens, and who answered."""
+    usage: JsonObject = {
+        "prompt_tokens": 11,
+        "completion_tokens": 7,
+        "prompt_tokens_details": {"cached_tokens": 4},
+    }
+    server.play(answer(completion_body(usage=usage)))
+
+    completion = model_at(server).complete(a_request())
+
+    assert completion.text == "{}"
+    assert completion.finish_reason is FinishReason.STOP
+    assert completion.usage == Usage(input_tokens=11, output_tokens=7, cached_input_tokens=4)
+    assert (completion.provider, completion.model) == ("openai", "gpt-served")
+    assert completion.response_id == "c1"
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "text", "finish_reason", "refusal"),
+    [
+        ({"content": "x"}, "length", "x", FinishReason.LENGTH, ""),
+        ({"content": None}, "length", "", FinishReason.LENGTH, ""),
+        ({"content": None, "refusal": "I can't"}, "stop", "", FinishReason.REFUSAL, "I can't"),
+        ({"content": ""}, "content_filter", "", FinishReason.REFUSAL, ""),
+        ({"content": "x"}, None, "x", FinishReason.OTHER, ""),
+        ({"content": "x"}, "tool_calls", "x", FinishReason.OTHER, ""),
+        ({"content": "x"}, "eos_token", "x", FinishReason.STOP, ""),
+        ({"content": [{"type": "text", "text": "a"}, 3]}, "stop", "a", FinishReason.STOP, ""),
+        ({"content": 7}, "stop", "", FinishReason.STOP, ""),
+        ({"content": "a\ud800"}, "stop", "a?", FinishReason.STOP, ""),
+    ],
+)
+def test_every_ending_is_told_apart(  # noqa: PLR0913 - the columns of the table
+    server: FaultyServer,
+    message: JsonObject,
+    reason: JsonValue,
+    text: str,
+    finish_reason: FinishReason,
+    refusal: str,
+) -> None:
+    """Truncation and refusal are no parse errors, and odd types break nothing."""
+    server.play(answer(completion_body(message, reason)))
+
+    completion = model_at(server).complete(a_request())
+
+    assert completion.text == text
+    assert completion.finish_reason is finish_reason
+    assert completion.refusal == refusal
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [None, 3, {}, {"prompt_tokens": "11", "completion_tokens": -1}, {"prompt_tokens": True}],
+)
+def test_a_strange_usage_is_unknown(server: FaultyServer, usage: JsonValue) -> None:
+    """Tokens that nobody can believe are `None`, not zero and not an exception."""
+    server.play(answer(completion_body(usage=usage)))
+
+    assert model_at(server).complete(a_request()).usage == Usage()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, [], "x", 3, None, {"choices": []}, {"choices": {}}, {"choices": [3]}, {"choices": [{}]}],
+)
+def test_json_without_a_completion_is_no_answer(server: FaultyServer, body: JsonValue) -> None:
+    """JSON of another service is a failed call with a hint, not a KeyError."""
+    server.play(answer(body))
+
+    with pytest.raises(ModelTransportError) as caught:
+        model_at(server).complete(a_request())
+
+    assert "base_url" in caught.value.hint
+
+
+def test_an_answer_that_broke_off_is_an_outage(server: FaultyServer) -> None:
+    """Gateways report a failure in the middle as the reason `error`."""
+    server.play(answer(completion_body(finish_reason="error")))
+
+    with pytest.raises(ModelOverloadedError):
+        model_at(server).complete(a_request())
+
+
+def test_two_kinds_of_429_are_told_apart_and_the_wait_is_kept(server: FaultyServer) -> None:
+    """A rate limit waits for the server's seconds, an empty account for a person."""
+    quota: JsonObject = {"error": {"type": "insufficient_quota", "message": "Check your plan."}}
+    server.play(answer({"error": "busy"}, 429, {"Retry-After-Ms": "2500"}), answer(quota, 429))
+
+    with pytest.raises(RateLimitedError) as limited:
+        model_at(server).complete(a_request())
+    with pytest.raises(QuotaExceededError, match="Check your plan"):
+        model_at(server).complete(a_request())
+
+    assert limited.value.retry_after_seconds == 2.5
+
+
+def test_neither_key_nor_document_is_in_an_error(server: FaultyServer) -> None:
+    """A server that echoes the request does not get it into our logs."""
+    for echo in ("key sk-test is wrong", "bad input: The film was a joy from the first minute."):
+        server.play(answer({"error": {"message": echo}}, 400))
+
+        with pytest.raises(Exception, match="rejects") as caught:
+            model_at(server).complete(a_request())
+
+        assert "sk-test" not in str(caught.value)
+        assert "joy" not in str(caught.value)
+
+
+def test_what_is_left_of_the_budget_shortens_the_timeout(server: FaultyServer) -> None:
+    """A request near the end of its budget does not take the model's whole timeout."""
+    server.play(lambda connection: connection.stopped.wait() and None)
+    request = a_request(timeout_seconds=0.2)
+
+    with pytest.raises(ModelTransportError, match=r"0\.2 s"):
+        model_at(server).complete(request)

@@ -1,0 +1,211 @@
+"""The transport against a peer that misbehaves in every way a network knows."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from chordwise.errors import ModelAccessError, ModelTransportError
+from chordwise.llm.transport import JsonTransport
+from tests.peers import faulty_server as peer
+
+DEADLINE_SECONDS = 0.4
+PATIENT_SECONDS = 30.0
+# A drip of the peer lasts this long; a call that is bounded ends in a fraction of it.
+DRIP_SECONDS = peer.DRIP_SECONDS * peer.DRIPPED_BYTES
+
+
+@pytest.fixture
+def server() -> Iterator[peer.FaultyServer]:
+    """Return a misbehaving server of this test's own."""
+    with peer.faulty_server() as server:
+        yield server
+
+
+@pytest.fixture
+def transport() -> Iterator[JsonTransport]:
+    """Return a transport whose connections are closed after the test."""
+    transport = JsonTransport(max_body_bytes=1_000_000)
+    yield transport
+    transport.close()
+
+
+@pytest.mark.parametrize(
+    "behavior", [peer.silence, peer.header_drip, peer.body_drip, peer.interim_drip]
+)
+def test_the_deadline_bounds_the_whole_call(
+    server: peer.FaultyServer, transport: JsonTransport, behavior: peer.Behavior
+) -> None:
+    """A peer that keeps the connection alive with drops gains no time by it."""
+    server.play(behavior)
+    started = time.monotonic()
+
+    with pytest.raises(ModelTransportError, match=r"within 0\.4 s"):
+        transport.post_json(server.base_url, {}, {}, DEADLINE_SECONDS)
+
+    elapsed = time.monotonic() - started
+    assert DEADLINE_SECONDS <= elapsed < DRIP_SECONDS / 10
+
+
+def test_the_deadline_bounds_the_tls_handshake(
+    server: peer.FaultyServer, transport: JsonTransport
+) -> None:
+    """A peer that never answers the TLS greeting cannot hold the call."""
+    address = server.base_url.replace("http://", "https://")
+    started = time.monotonic()
+
+    with pytest.raises(ModelTransportError, match="in time"):
+        transport.post_json(address, {}, {}, DEADLINE_SECONDS)
+
+    assert time.monotonic() - started < DRIP_SECONDS / 10
+
+
+def test_the_deadline_bounds_sending(transport: JsonTransport) -> None:
+    """A peer that takes the connection but reads nothing cannot hold a large request."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        started = time.monotonic()
+
+        with pytest.raises(ModelTransportError, match=r"within 0\.4 s"):
+            transport.post_json(address, {}, {"text": "a" * 40_000_000}, DEADLINE_SECONDS)
+
+    assert time.monotonic() - started < DRIP_SECONDS / 10
+
+
+def test_a_late_call_does_not_shorten_the_next(
+    server: peer.FaultyServer, transport: JsonTransport
+) -> None:
+    """Each call has a deadline of its own, and a broken connection is not used again."""
+    server.play(peer.body_drip, peer.answer({"fine": True}))
+    with pytest.raises(ModelTransportError):
+        transport.post_json(server.base_url, {}, {}, DEADLINE_SECONDS)
+
+    response = transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS)
+
+    assert response.body == {"fine": True}
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    ("behavior", "sentence"),
+    [
+        (peer.reset_mid_body, r"broke off"),
+        (peer.hang_up, r"broke off"),
+        (peer.endless_body, r"more than 1,000,000 bytes"),
+        (peer.answer(b'{"choices": [{"mess'), r"19 bytes that are not JSON"),
+        (peer.answer(b""), r"0 bytes that are not JSON"),
+        (peer.answer(b"[" * 100_000), r"not JSON"),
+        (peer.answer(b"\xff\xfe\x00"), r"not JSON"),
+    ],
+)
+def test_half_an_answer_is_a_transient_error(
+    server: peer.FaultyServer,
+    transport: JsonTransport,
+    behavior: peer.Behavior,
+    sentence: str,
+) -> None:
+    """What is no complete JSON answer may be one the next time."""
+    server.play(behavior)
+
+    with pytest.raises(ModelTransportError, match=sentence):
+        transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS)
+
+
+def test_a_login_page_is_named_by_its_title(
+    server: peer.FaultyServer, transport: JsonTransport
+) -> None:
+    """A web page with status 200 means a wrong address, which a person has to mend."""
+    page = b"<!doctype html><html><head><title>Sign in &amp; go\x1b[31m</title></head></html>"
+    server.play(peer.answer(page, content_type="text/html"))
+
+    with pytest.raises(ModelAccessError) as caught:
+        transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS)
+
+    assert "“Sign in & go\\x1b[31m”" in caught.value.what
+    assert "login page" in caught.value.hint
+
+
+def test_an_error_page_keeps_its_status(
+    server: peer.FaultyServer, transport: JsonTransport
+) -> None:
+    """A gateway's HTML error is returned with its title, for the status says what it means."""
+    page = b"<html><head><title>502 Bad Gateway</title></head></html>"
+    server.play(peer.answer(page, status=502, content_type="text/html"))
+
+    response = transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS)
+
+    assert (response.status, response.body, response.excerpt) == (502, None, "502 Bad Gateway")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_are_refused(
+    server: peer.FaultyServer, transport: JsonTransport, status: int
+) -> None:
+    """Neither the document nor the key follows a redirect."""
+    elsewhere = {"location": f"{server.base_url}/elsewhere"}
+    server.play(peer.answer({}, status=status, headers=elsewhere), peer.answer({"taken": True}))
+
+    with pytest.raises(ModelAccessError, match="elsewhere"):
+        transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS)
+
+    assert len(server.received) == 1
+
+
+def test_a_closed_port_names_the_host(transport: JsonTransport) -> None:
+    """Nobody listening is an error with a hint, not a bare errno."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    with pytest.raises(ModelTransportError, match=r"127\.0\.0\.1 cannot be reached") as caught:
+        transport.post_json(f"http://127.0.0.1:{port}", {}, {}, PATIENT_SECONDS)
+
+    assert "base_url" in caught.value.hint
+
+
+def test_a_thread_uses_its_connection_again(
+    server: peer.FaultyServer, transport: JsonTransport
+) -> None:
+    """Calls in a row of one thread share a connection; another thread opens its own."""
+    server.play(peer.answer({}))
+
+    def call() -> None:
+        for _ in range(3):
+            transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS)
+
+    call()
+    connections_of_one_thread = server.connections
+    other = threading.Thread(target=call)
+    other.start()
+    other.join()
+
+    assert connections_of_one_thread == 1
+    assert server.connections == 2
+    assert len(server.received) == 6
+
+
+def test_proxies_of_the_environment_are_not_used(
+    server: peer.FaultyServer, transport: JsonTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Documents go to the address in the settings, and the key is not replaced by a .netrc's."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    server.play(peer.answer({}))
+
+    transport.post_json(server.base_url, {"authorization": "Bearer k"}, {}, PATIENT_SECONDS)
+
+    assert server.received[0].headers["authorization"] == "Bearer k"
+
+
+def test_text_that_is_no_utf_8_is_sent_all_the_same(
+    server: peer.FaultyServer, transport: JsonTransport
+) -> None:
+    """Half a surrogate pair becomes a question mark instead of an exception."""
+    server.play(peer.answer({}))
+
+    transport.post_json(server.base_url, {}, {"text": "a\ud800b"}, PATIENT_SECONDS)
+
+    assert server.received[0].body == {"text": "a?b"}

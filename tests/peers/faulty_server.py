@@ -1,0 +1,209 @@
+"""An HTTP peer of raw sockets that misbehaves on demand and remembers what it was sent."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TypeAlias, cast
+
+from chordwise.domain.json_values import JsonObject, JsonValue
+
+DRIP_SECONDS = 0.05
+# Longer than any test may take: who waits for the end of a drip has lost.
+DRIPPED_BYTES = 2_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A request as it arrived, header names in lower case."""
+
+    line: str
+    headers: Mapping[str, str]
+    content: bytes
+
+    @property
+    def body(self) -> JsonObject:
+        """Return the JSON that was sent."""
+        return cast("JsonObject", json.loads(self.content))
+
+
+@dataclass(slots=True)
+class Connection:
+    """One accepted connection, as a behavior sees it; `stopped` is set when the test is over."""
+
+    socket: socket.socket
+    stopped: threading.Event
+    dripped: int = 0
+
+    def send(self, data: bytes) -> None:
+        """Send all of `data`."""
+        self.socket.sendall(data)
+
+    def drip(self, data: bytes) -> None:
+        """Send byte by byte, slowly, until the other side has had enough."""
+        for position in range(len(data)):
+            if self.stopped.wait(DRIP_SECONDS):
+                return
+            self.send(data[position : position + 1])
+            self.dripped += 1
+
+    def reset(self) -> None:
+        """Break the connection off with a RST instead of an orderly end."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+
+Behavior: TypeAlias = Callable[[Connection], None]
+
+
+@dataclass(slots=True)
+class FaultyServer:
+    """Plays `behaviors` in turn, one per request; the last one answers all further requests."""
+
+    base_url: str
+    behaviors: list[Behavior] = field(default_factory=list)
+    received: list[Received] = field(default_factory=list)
+    connections: int = 0
+
+    def play(self, *behaviors: Behavior) -> None:
+        """Set what the next requests meet."""
+        self.behaviors[:] = behaviors
+
+    def next_behavior(self) -> Behavior:
+        """Take the next behavior."""
+        return self.behaviors.pop(0) if len(self.behaviors) > 1 else self.behaviors[0]
+
+
+@contextmanager
+def faulty_server() -> Iterator[FaultyServer]:
+    """Serve on the loopback interface, a thread for each connection."""
+    stopped = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = FaultyServer(f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
+        acceptor = threading.Thread(target=_accept, args=(listener, server, stopped))
+        acceptor.start()
+        try:
+            yield server
+        finally:
+            stopped.set()
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            acceptor.join()
+
+
+def _accept(listener: socket.socket, server: FaultyServer, stopped: threading.Event) -> None:
+    threads: list[threading.Thread] = []
+    while True:
+        try:
+            accepted, _ = listener.accept()
+        except OSError:
+            break
+        server.connections += 1
+        connection = Connection(accepted, stopped)
+        threads.append(threading.Thread(target=_converse, args=(connection, server)))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+
+
+def _converse(connection: Connection, server: FaultyServer) -> None:
+    connection.socket.settimeout(DRIP_SECONDS)
+    with connection.socket, suppress(OSError):
+        while (received := _receive(connection)) is not None:
+            server.received.append(received)
+            server.next_behavior()(connection)
+
+
+def _receive(connection: Connection) -> Received | None:
+    head, separator, content = _read_until(connection, b"\r\n\r\n").partition(b"\r\n\r\n")
+    if not separator:
+        return None
+    line, *fields = head.decode().split("\r\n")
+    pairs = (entry.split(": ", 1) for entry in fields)
+    headers = {name.lower(): value for name, value in pairs}
+    while len(content) < int(headers.get("content-length", "0")):
+        piece = _read(connection)
+        if not piece:
+            return None
+        content += piece
+    return Received(line=line, headers=headers, content=content)
+
+
+def _read_until(connection: Connection, end: bytes) -> bytes:
+    data = b""
+    while end not in data:
+        piece = _read(connection)
+        if not piece:
+            return b""
+        data += piece
+    return data
+
+
+def _read(connection: Connection) -> bytes:
+    while not connection.stopped.is_set():
+        try:
+            return connection.socket.recv(65_536)
+        except TimeoutError:
+            continue
+    return b""
+
+
+def answer(
+    body: JsonValue | bytes,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    content_type: str = "application/json",
+) -> Behavior:
+    """Answer properly, with whatever body."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    extra = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+    head = (
+        f"HTTP/1.1 {status} Status\r\ncontent-type: {content_type}\r\n"
+        f"content-length: {len(raw)}\r\n{extra}\r\n"
+    )
+    return lambda connection: connection.send(head.encode() + raw)
+
+
+def silence(connection: Connection) -> None:
+    """Take the request and say nothing."""
+    connection.stopped.wait()
+
+
+def header_drip(connection: Connection) -> None:
+    """Send the header byte by byte."""
+    connection.drip(b"HTTP/1.1 200 OK\r\nx-padding: " + b"a" * DRIPPED_BYTES)
+
+
+def body_drip(connection: Connection) -> None:
+    """Send the header at once and the body byte by byte."""
+    connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2000\r\n\r\n")
+    connection.drip(b" " * DRIPPED_BYTES)
+
+
+def interim_drip(connection: Connection) -> None:
+    """Send one interim answer after the other and never the final one."""
+    while not connection.stopped.wait(DRIP_SECONDS):
+        connection.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+
+
+def reset_mid_body(connection: Connection) -> None:
+    """Promise a hundred bytes, send ten and break off."""
+    connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n" + b" " * 10)
+    connection.reset()
+
+
+def endless_body(connection: Connection) -> None:
+    """Send 200 MB."""
+    connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 209715200\r\n\r\n")
+    for _ in range(200):
+        connection.send(b" " * 1_048_576)
+
+
+def hang_up(connection: Connection) -> None:
+    """Close without a word."""
+    connection.socket.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,111 @@
+"""The next model, where one cannot answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from chordwise.errors import (
+    ConfigurationError,
+    ModelAccessError,
+    ModelError,
+    ModelOverloadedError,
+    ModelRequestError,
+    ModelTransportError,
+    QuotaExceededError,
+    RateLimitedError,
+    RefusedError,
+)
+from chordwise.llm.middleware.fallback import DEFAULT_CAUSES, Fallback
+from chordwise.llm.model import ModelProfile
+from tests.fakes.requests import a_request
+from tests.fakes.scripted_model import Line, ScriptedModel
+
+
+def named(name: str, line: Line, context_tokens: int = 8_000) -> ScriptedModel:
+    """Return a model of one line that is called `name`."""
+    profile = ModelProfile(
+        provider="scripted", model=name, context_tokens=context_tokens, max_output_tokens=500
+    )
+    return ScriptedModel([line], profile=profile)
+
+
+def ignored(_from: ModelProfile, _to: ModelProfile, _why: ModelError) -> None:
+    """Hear of a change and do nothing."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModelTransportError("x"),
+        ModelOverloadedError("x"),
+        RateLimitedError("x"),
+        QuotaExceededError("x"),
+        ModelAccessError("x"),
+    ],
+)
+def test_the_second_model_answers_for_the_first(error: ModelError) -> None:
+    """The change is told, and the completion says which model answered."""
+    changes: list[tuple[str, str, ModelError]] = []
+    subject = Fallback(
+        [named("one", error), named("two", "{}")],
+        lambda before, after, why: changes.append((before.model, after.model, why)),
+    )
+
+    completion = subject.complete(a_request())
+
+    assert completion.model == "two"
+    assert changes == [("one", "two", error)]
+
+
+@pytest.mark.parametrize("error", [ModelRequestError("x"), RefusedError("x")])
+def test_a_fault_of_the_question_is_not_passed_on(error: ModelError) -> None:
+    """What the question itself causes would fail elsewhere too, or is not ours to shop around."""
+    second = named("two", "{}")
+
+    with pytest.raises(type(error)):
+        Fallback([named("one", error), second], ignored).complete(a_request())
+
+    assert second.requests == []
+
+
+def test_causes_can_be_chosen() -> None:
+    """A user may want another model's answer where the first declines."""
+    models = [named("one", RefusedError("x")), named("two", "{}")]
+
+    completion = Fallback(models, ignored, (*DEFAULT_CAUSES, RefusedError)).complete(a_request())
+
+    assert completion.model == "two"
+
+
+def test_when_all_fail_a_hope_is_kept() -> None:
+    """A transient error wins, so that the work is put off instead of paused."""
+    limit = RateLimitedError("later")
+    limit.retry_after_seconds = 60.0
+    models = [named("one", QuotaExceededError("empty")), named("two", limit)]
+
+    with pytest.raises(RateLimitedError) as caught:
+        Fallback(models, ignored).complete(a_request())
+
+    assert caught.value.retry_after_seconds == 60.0
+
+
+def test_without_hope_the_first_error_is_raised() -> None:
+    """The model that the user named first is the one to mend."""
+    models = [named("one", QuotaExceededError("empty")), named("two", ModelAccessError("no"))]
+
+    with pytest.raises(QuotaExceededError):
+        Fallback(models, ignored).complete(a_request())
+
+
+def test_a_prompt_must_fit_every_model() -> None:
+    """The profile is the first model's, within the smallest bounds."""
+    subject = Fallback([named("one", "{}", 9_000), named("two", "{}", 4_000)], ignored)
+
+    assert subject.profile.model == "one"
+    assert subject.profile.context_tokens == 4_000
+
+
+def test_no_model_is_a_matter_of_the_settings() -> None:
+    """An empty chain is refused where it is made."""
+    with pytest.raises(ConfigurationError):
+        Fallback([], ignored)

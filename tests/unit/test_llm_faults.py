@@ -1,0 +1,178 @@
+"""What the error answers of providers mean, with bodies as they are really sent."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from chordwise.domain.json_values import JsonValue
+from chordwise.errors import (
+    ContextTooLongError,
+    InvalidAnswerError,
+    ModelAccessError,
+    ModelError,
+    ModelOverloadedError,
+    ModelRequestError,
+    QuotaExceededError,
+    RateLimitedError,
+    RefusedError,
+)
+from chordwise.llm.providers import anthropic, openai
+from chordwise.llm.providers.faults import read_fault
+from chordwise.llm.transport import JsonResponse
+
+
+def openai_body(message: str, kind: str | None = None, code: JsonValue = None) -> JsonValue:
+    """Return an error in OpenAI's form."""
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+def anthropic_body(kind: str, message: str = "", error_code: str = "") -> JsonValue:
+    """Return an error in Anthropic's form."""
+    details: JsonValue = {"error_code": error_code} if error_code else None
+    error: JsonValue = {"type": kind, "message": message, "details": details}
+    return {"type": "error", "error": error, "request_id": "req_1"}
+
+
+def kind_of(
+    module: str, status: int, body: JsonValue, headers: dict[str, str] | None = None
+) -> type[ModelError]:
+    """Return the class that the provider's tables give an answer."""
+    tables = {"openai": openai, "anthropic": anthropic}[module]
+    fault = read_fault(JsonResponse(status=status, headers=headers or {}, body=body))
+    return fault.kind(tables.CODES, tables.PHRASES)
+
+
+OPENAI_CASES: list[tuple[int, JsonValue, type[ModelError]]] = [
+    (429, openai_body("Slow down", "requests", "rate_limit_exceeded"), RateLimitedError),
+    (429, openai_body("No money", "insufficient_quota", "insufficient_quota"), QuotaExceededError),
+    (429, openai_body("x", "insufficient_quota", "credit_balance_exhausted"), QuotaExceededError),
+    (429, openai_body("x", "y", "project_spend_limit_exceeded"), QuotaExceededError),
+    (429, openai_body("Request too large for gpt-6: Limit 1, Requested 2"), ContextTooLongError),
+    (400, openai_body("too long", None, "context_length_exceeded"), ContextTooLongError),
+    (400, openai_body("x", "exceed_context_size_error", 400), ContextTooLongError),
+    (
+        400,
+        openai_body("This model's maximum context length is 8", "BadRequestError", 400),
+        ContextTooLongError,
+    ),
+    (400, openai_body("filtered", None, "content_filter"), RefusedError),
+    (400, openai_body("Invalid schema", "invalid_request_error"), ModelRequestError),
+    (400, {"error": "'response_format.type' must be 'json_schema'"}, ModelRequestError),
+    (422, {"detail": [{"msg": "field required"}]}, ModelRequestError),
+    (401, openai_body("Incorrect API key", "invalid_request_error", "x"), ModelAccessError),
+    (404, openai_body("no such model", "NotFoundError", 404), ModelAccessError),
+    (404, {"error": "model not found, try pulling it first"}, ModelAccessError),
+    (402, openai_body("pay"), QuotaExceededError),
+    (413, None, ContextTooLongError),
+    (408, None, ModelOverloadedError),
+    (409, None, ModelOverloadedError),
+    (498, openai_body("x", None, "capacity_exceeded"), ModelOverloadedError),
+    (500, [{"error": {"message": "x", "code": 500}}], ModelOverloadedError),
+    (502, None, ModelOverloadedError),
+    (503, openai_body("Loading model", "unavailable_error", 503), ModelOverloadedError),
+    (500, openai_body("does not match the expected peg-native format"), InvalidAnswerError),
+    (200, {"error": {"message": "upstream", "code": 502}}, ModelOverloadedError),
+    (200, {"error": {"message": "upstream", "code": 429}}, RateLimitedError),
+    (418, "teapot", ModelRequestError),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "kind"), OPENAI_CASES)
+def test_errors_of_openai_and_its_kin(status: int, body: JsonValue, kind: type[ModelError]) -> None:
+    """The body decides before the status, in each of the shapes that servers use."""
+    assert kind_of("openai", status, body) is kind
+
+
+ANTHROPIC_CASES: list[tuple[int, JsonValue, type[ModelError]]] = [
+    (429, anthropic_body("rate_limit_error"), RateLimitedError),
+    (429, anthropic_body("rate_limit_error", "", "ramp_limit_exceeded"), RateLimitedError),
+    (
+        429,
+        anthropic_body("rate_limit_error", "", "enforced_spend_limit_reached"),
+        QuotaExceededError,
+    ),
+    (
+        429,
+        anthropic_body("rate_limit_error", "", "contract_spend_limit_reached"),
+        QuotaExceededError,
+    ),
+    (
+        400,
+        anthropic_body("invalid_request_error", "You have reached your specified API usage limits"),
+        QuotaExceededError,
+    ),
+    (
+        400,
+        anthropic_body("invalid_request_error", "Your credit balance is too low"),
+        QuotaExceededError,
+    ),
+    (
+        400,
+        anthropic_body("invalid_request_error", "prompt is too long: 9 tokens > 8 maximum"),
+        ContextTooLongError,
+    ),
+    (
+        400,
+        anthropic_body("invalid_request_error", "temperature: Extra inputs are not permitted"),
+        ModelRequestError,
+    ),
+    (401, anthropic_body("authentication_error"), ModelAccessError),
+    (402, anthropic_body("billing_error"), QuotaExceededError),
+    (403, anthropic_body("permission_error"), ModelAccessError),
+    (404, anthropic_body("not_found_error", "model: claude-x"), ModelAccessError),
+    (413, anthropic_body("request_too_large"), ContextTooLongError),
+    (500, anthropic_body("api_error"), ModelOverloadedError),
+    (504, anthropic_body("timeout_error"), ModelOverloadedError),
+    (529, anthropic_body("overloaded_error"), ModelOverloadedError),
+    (529, None, ModelOverloadedError),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "kind"), ANTHROPIC_CASES)
+def test_errors_of_anthropic(status: int, body: JsonValue, kind: type[ModelError]) -> None:
+    """The error code decides before the type, the type before the status."""
+    assert kind_of("anthropic", status, body) is kind
+
+
+@pytest.mark.parametrize(
+    ("status", "should_retry", "kind"),
+    [
+        (400, "true", ModelOverloadedError),
+        (429, "false", QuotaExceededError),
+        (500, "false", ModelRequestError),
+        (401, "false", ModelAccessError),
+        (500, "perhaps", ModelOverloadedError),
+    ],
+)
+def test_the_servers_word_on_retrying_beats_the_status(
+    status: int, should_retry: str, kind: type[ModelError]
+) -> None:
+    """`x-should-retry` says whether the same request may succeed later."""
+    assert kind_of("openai", status, None, {"x-should-retry": should_retry}) is kind
+
+
+def test_the_sentence_names_the_fault_and_hides_the_document() -> None:
+    """The error says who, what and which code, and repeats neither key nor document."""
+    body = openai_body("Rejected: the quick brown fox jumps over the lazy dog", None, "odd\n")
+    fault = read_fault(JsonResponse(status=400, headers={}, body=body))
+
+    error = fault.error(
+        ModelRequestError, "openai/gpt", ["the quick brown fox jumps over the lazy dog"]
+    )
+
+    assert error.what == (
+        "openai/gpt rejects the request (HTTP 400, odd): “(not shown: it repeats the request)”."
+    )
+
+
+def test_the_wait_survives_pickling() -> None:
+    """Celery sends errors between processes; the server's wait must not be lost on the way."""
+    response = JsonResponse(status=429, headers={"retry-after": "9"}, body=None, excerpt="busy")
+    error = read_fault(response).error(RateLimitedError, "openai/gpt", [])
+
+    copied = pickle.loads(pickle.dumps(error))  # noqa: S301 - bytes of our own
+
+    assert copied.retry_after_seconds == 9.0
+    assert copied.what == "openai/gpt takes no more requests for now (HTTP 429): “busy”."

@@ -1,0 +1,147 @@
+"""One ledger row for every request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from itertools import count
+from uuid import UUID, uuid4
+
+import pytest
+
+from chordwise.errors import RefusedError, ServiceUnavailableError
+from chordwise.llm.middleware.metered import CallOutcome, CallStart, Metered, NullLedger
+from chordwise.llm.model import Completion, CompletionRequest, FinishReason, Usage
+from chordwise.llm.pricing import OwnPrice
+from tests.fakes.requests import a_request
+from tests.fakes.scripted_model import ScriptedModel
+
+PRICE = OwnPrice(input_usd_per_million_tokens=Decimal(2), output_usd_per_million_tokens=Decimal(10))
+
+
+class ListLedger:
+    """Keeps the rows in memory; a row without an outcome is a call that nobody finished."""
+
+    def __init__(self) -> None:
+        self.rows: dict[UUID, tuple[CallStart, CallOutcome | None]] = {}
+
+    def begin(self, start: CallStart) -> UUID:
+        """Write a row."""
+        call_id = uuid4()
+        self.rows[call_id] = (start, None)
+        return call_id
+
+    def finish(self, call_id: UUID, outcome: CallOutcome) -> None:
+        """Complete the row."""
+        self.rows[call_id] = (self.rows[call_id][0], outcome)
+
+    @property
+    def only_row(self) -> tuple[CallStart, CallOutcome | None]:
+        """Return the one row."""
+        (row,) = self.rows.values()
+        return row
+
+
+class UnreachableLedger(NullLedger):
+    """A ledger whose database is down."""
+
+    def begin(self, start: CallStart) -> UUID:
+        """Fail."""
+        raise ServiceUnavailableError(f"no database for {start.model}")
+
+
+def ticking() -> Callable[[], float]:
+    """Return a clock that goes on by a quarter of a second each time it is read."""
+    times = count(0.0, 0.25)
+    return lambda: next(times)
+
+
+def completion(finish_reason: FinishReason = FinishReason.STOP) -> Completion:
+    """Return an answer with a known usage."""
+    return Completion(
+        text='{"ü": 1}',
+        finish_reason=finish_reason,
+        usage=Usage(input_tokens=1_000, output_tokens=100, cached_input_tokens=10),
+        provider="scripted",
+        model="script-1",
+        response_id="r1",
+    )
+
+
+def test_a_call_is_written_with_its_cost() -> None:
+    """The row holds what was asked, and tokens, money, time and length of the answer."""
+    ledger = ListLedger()
+
+    Metered(ScriptedModel([completion()]), ledger, PRICE, ticking()).complete(a_request())
+
+    start, outcome = ledger.only_row
+    assert (start.provider, start.model, start.attempt) == ("scripted", "script-1", 1)
+    assert (start.stage, start.analysis_type) == ("analyze", "sentiment")
+    assert outcome == CallOutcome(
+        latency_ms=250,
+        input_tokens=1_000,
+        output_tokens=100,
+        cached_input_tokens=10,
+        cost_usd=Decimal("0.003"),
+        response_length=8,
+        finish_reason=FinishReason.STOP,
+        response_id="r1",
+    )
+
+
+def test_the_row_stands_before_the_request() -> None:
+    """A process that is killed while it waits leaves a visible row."""
+    ledger = ListLedger()
+    seen: list[CallOutcome | None] = []
+
+    def look(_: CompletionRequest) -> str:
+        seen.append(ledger.only_row[1])
+        return "{}"
+
+    Metered(ScriptedModel([look]), ledger, PRICE).complete(a_request())
+
+    assert seen == [None]
+    assert ledger.only_row[1] is not None
+
+
+def test_a_failure_is_written_with_its_class() -> None:
+    """An error has its code, no cost, and goes on to the caller."""
+    ledger = ListLedger()
+    model = Metered(ScriptedModel([RefusedError("declined")]), ledger, PRICE, ticking())
+
+    with pytest.raises(RefusedError):
+        model.complete(a_request())
+
+    assert ledger.only_row[1] == CallOutcome(
+        latency_ms=250, refused=True, error_code="refused", error_message="declined"
+    )
+
+
+def test_a_refusal_that_is_an_answer_is_marked() -> None:
+    """A model's own refusal is a completion, and counts as refused with its cost."""
+    ledger = ListLedger()
+    model = Metered(ScriptedModel([completion(FinishReason.REFUSAL)]), ledger, PRICE)
+
+    model.complete(a_request())
+
+    outcome = ledger.only_row[1]
+    assert outcome is not None
+    assert outcome.refused
+    assert outcome.cost_usd == Decimal("0.003")
+
+
+def test_no_row_no_request() -> None:
+    """Nothing is sent, and nothing paid, that cannot be written down."""
+    model = ScriptedModel(["{}"])
+
+    with pytest.raises(ServiceUnavailableError):
+        Metered(model, UnreachableLedger(), PRICE).complete(a_request())
+
+    assert model.requests == []
+
+
+def test_the_null_ledger_lets_a_model_work() -> None:
+    """As a library, Chordwise asks models without a database."""
+    answer = Metered(ScriptedModel(["{}"]), NullLedger(), PRICE).complete(a_request())
+
+    assert answer.text == "{}"

@@ -1,0 +1,140 @@
+"""The one retry layer."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from chordwise.errors import (
+    ModelOverloadedError,
+    ModelTransportError,
+    QuotaExceededError,
+    RateLimitedError,
+    TruncatedError,
+)
+from chordwise.llm.middleware.retrying import Retrying
+from chordwise.settings import RetrySettings
+from tests.fakes.requests import a_request
+from tests.fakes.scripted_model import Line, ScriptedModel
+
+
+class SleptClock:
+    """A clock that only sleeping moves, and that remembers each sleep."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.sleeps: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        """Let `seconds` pass at once."""
+        self.sleeps.append(seconds)
+        self.now += seconds
+
+    def __call__(self) -> float:
+        """Return the seconds of now."""
+        return self.now
+
+
+def limited(seconds: float | None = None) -> RateLimitedError:
+    """Return a rate limit with the server's own wait."""
+    error = RateLimitedError("busy")
+    error.retry_after_seconds = seconds
+    return error
+
+
+def retrying(
+    script: list[Line], policy: RetrySettings | None = None, seed: int = 1
+) -> tuple[Retrying, ScriptedModel, SleptClock]:
+    """Return a retrying model around a script, with its model and its clock."""
+    model, clock = ScriptedModel(script), SleptClock()
+    chosen = policy or RetrySettings(attempts=4, base_seconds=1, max_wait_seconds=30)
+    random = Random(seed)  # noqa: S311 - jitter keeps no secret
+    return Retrying(model, chosen, clock.sleep, random, clock), model, clock
+
+
+def test_a_transient_error_is_asked_again_and_counted() -> None:
+    """Every request carries its number."""
+    subject, model, clock = retrying([ModelTransportError("a"), ModelOverloadedError("b"), "{}"])
+
+    completion = subject.complete(a_request())
+
+    assert completion.text == "{}"
+    assert [request.attempt for request in model.requests] == [1, 2, 3]
+    assert len(clock.sleeps) == 2
+
+
+@pytest.mark.parametrize("error", [QuotaExceededError("no money"), TruncatedError("cut")])
+def test_other_errors_are_raised_at_once(error: QuotaExceededError | TruncatedError) -> None:
+    """What the same request cannot mend is not asked again."""
+    subject, model, clock = retrying([error])
+
+    with pytest.raises(type(error)):
+        subject.complete(a_request())
+
+    assert len(model.requests) == 1
+    assert clock.sleeps == []
+
+
+def test_attempts_are_bounded() -> None:
+    """After the last attempt its error is raised as it is."""
+    errors = [ModelTransportError(str(number)) for number in range(4)]
+    subject, model, _ = retrying([*errors, "{}"])
+
+    with pytest.raises(ModelTransportError, match="3"):
+        subject.complete(a_request())
+
+    assert len(model.requests) == 4
+
+
+def test_waits_are_full_jitter_below_a_doubling_bound() -> None:
+    """Each wait lies anywhere between zero and the doubled bound, capped by the policy."""
+    policy = RetrySettings(attempts=8, base_seconds=1, max_wait_seconds=5, total_seconds=1_000)
+    waits: list[list[float]] = [[] for _ in range(7)]
+
+    for seed in range(200):
+        errors: list[Line] = [ModelTransportError("x")] * 7
+        subject, _, clock = retrying([*errors, "{}"], policy, seed)
+        subject.complete(a_request())
+        for position, seconds in enumerate(clock.sleeps):
+            waits[position].append(seconds)
+
+    for position, seconds_seen in enumerate(waits):
+        bound = min(2**position, 5)
+        assert max(seconds_seen) <= bound
+        assert max(seconds_seen) > 0.9 * bound
+        assert min(seconds_seen) < 0.1 * bound
+
+
+def test_the_servers_wait_is_a_lower_bound() -> None:
+    """`Retry-After` is honored where it is longer than our own wait."""
+    subject, _, clock = retrying([limited(7.5), "{}"])
+
+    subject.complete(a_request())
+
+    assert clock.sleeps == [7.5]
+
+
+def test_a_long_wait_is_not_held() -> None:
+    """A wait above the policy's goes up with its seconds, so that the chunk can be put off."""
+    subject, model, clock = retrying([limited(31.0), "{}"])
+
+    with pytest.raises(RateLimitedError) as caught:
+        subject.complete(a_request())
+
+    assert caught.value.retry_after_seconds == 31.0
+    assert clock.sleeps == []
+    assert len(model.requests) == 1
+
+
+def test_the_budget_covers_waits_and_calls() -> None:
+    """No request is begun that the total time has no room for, and each knows what is left."""
+    policy = RetrySettings(attempts=9, base_seconds=1, max_wait_seconds=30, total_seconds=50)
+    errors: list[Line] = [limited(20.0)] * 9
+    subject, model, clock = retrying(errors, policy)
+
+    with pytest.raises(RateLimitedError):
+        subject.complete(a_request())
+
+    assert clock.sleeps == [20.0, 20.0]
+    assert [request.timeout_seconds for request in model.requests] == [50.0, 30.0, 10.0]

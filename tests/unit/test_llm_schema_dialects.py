@@ -1,0 +1,196 @@
+"""Schemas in the dialects of the providers."""
+
+from __future__ import annotations
+
+import copy
+
+import jsonschema_rs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chordwise.domain.json_values import JsonObject, JsonValue, walk
+from chordwise.llm.schema_dialects import (
+    as_instruction,
+    for_anthropic,
+    for_llama_cpp,
+    for_openai_strict,
+)
+from tests.fakes.requests import SENTIMENT_SCHEMA
+
+
+def closed(**properties: JsonValue) -> JsonObject:
+    """Return a closed object schema with all of `properties` required."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def test_a_strict_schema_stays_as_it_is() -> None:
+    """What is strict already needs no translation for OpenAI."""
+    assert for_openai_strict(SENTIMENT_SCHEMA) == SENTIMENT_SCHEMA
+
+
+def test_objects_are_closed_and_nullable_properties_required() -> None:
+    """Both flags that strict mode asks for are added where that invents no data."""
+    schema: JsonObject = {
+        "type": "object",
+        "properties": {"a": {"type": "string"}, "b": {"type": ["string", "null"]}},
+        "required": ["a"],
+    }
+
+    strict = for_openai_strict(schema)
+
+    assert strict is not None
+    assert strict["required"] == ["a", "b"]
+    assert strict["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "items": {"type": "string"}},
+        {"anyOf": [closed(a={"type": "string"})]},
+        {"type": "object"},
+        {"type": "object", "additionalProperties": {"type": "string"}},
+        closed(a={"type": "object", "additionalProperties": True, "properties": {"b": {}}}),
+        {"type": "object", "properties": {"a": {"type": "string"}}},
+        closed(a={"not": {"type": "string"}}),
+        closed(a={"if": {}, "then": {}, "type": "string"}),
+        closed(a={"allOf": [{"type": "string"}, {"minLength": 2}]}),
+        closed(a={}),
+        closed(a=True),
+        closed(a={"type": "array"}),
+        closed(a={"$ref": "https://example.org/schema.json"}),
+        closed(a={"type": "string", "patternProperties": {"x": {}}}),
+        closed(a={"enum": [{"b": 1}]}),
+        closed(a={"enum": [str(number) for number in range(1_001)]}),
+    ],
+)
+def test_what_has_no_strict_form_has_none(schema: JsonObject) -> None:
+    """Open maps, optional properties and logic fall back to a schema that is not strict."""
+    assert for_openai_strict(schema) is None
+
+
+def test_deep_nesting_has_no_strict_form() -> None:
+    """OpenAI takes ten levels; a schema nested without end must not break us either."""
+    schema: JsonObject = closed(a={"type": "string"})
+    for _ in range(2_000):
+        schema = closed(a=schema)
+
+    assert for_openai_strict(schema) is None
+    assert for_anthropic(schema) is None
+
+
+def test_one_of_becomes_any_of() -> None:
+    """Providers know only `anyOf`; that just one matches is checked here afterwards."""
+    schema = closed(a={"oneOf": [{"type": "string"}, {"type": "null"}]})
+
+    for translated in (for_openai_strict(schema), for_anthropic(schema)):
+        assert translated == closed(a={"anyOf": [{"type": "string"}, {"type": "null"}]})
+
+
+def test_unknown_constraints_move_into_the_description() -> None:
+    """The model may heed in words what the grammar cannot enforce."""
+    schema = closed(a={"type": "string", "description": "A code", "maxLength": 5, "default": "x"})
+
+    strict = for_openai_strict(schema)
+
+    described: JsonValue = {"type": "string", "description": "A code (maxLength: 5)"}
+    assert strict == closed(a=described)
+
+
+def test_anthropic_takes_fewer_keywords() -> None:
+    """Bounds and most formats are words for Claude, `minItems` stays only as 0 or 1."""
+    schema = closed(
+        n={"type": "integer", "minimum": 1},
+        u={"type": "string", "format": "uri"},
+        r={"type": "string", "format": "regex"},
+        one={"type": "array", "items": {"type": "string"}, "minItems": 1},
+        two={"type": "array", "items": {"type": "string"}, "minItems": 2},
+    )
+
+    assert for_anthropic(schema) == closed(
+        n={"type": "integer", "description": "(minimum: 1)"},
+        u={"type": "string", "format": "uri"},
+        r={"type": "string", "description": '(format: "regex")'},
+        one={"type": "array", "items": {"type": "string"}, "minItems": 1},
+        two={"type": "array", "items": {"type": "string"}, "description": "(minItems: 2)"},
+    )
+
+
+def test_anthropic_gets_unions_instead_of_type_lists_and_bare_literals() -> None:
+    """A nullable type is an `anyOf`, and an enumeration stands without its type."""
+    schema = closed(a={"type": ["string", "null"]}, b={"type": "string", "enum": ["x"]})
+
+    assert for_anthropic(schema) == closed(
+        a={"anyOf": [{"type": "string"}, {"type": "null"}]}, b={"enum": ["x"]}
+    )
+
+
+def test_recursion_is_for_openai_only() -> None:
+    """A definition that contains itself is legal in OpenAI's strict mode and not in Anthropic's."""
+    child: JsonValue = {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}
+    schema = closed(root={"$ref": "#/$defs/node"}) | {"$defs": {"node": closed(child=child)}}
+
+    assert for_openai_strict(schema) == schema
+    assert for_anthropic(schema) is None
+
+
+def test_llama_cpp_gets_no_long_repetitions() -> None:
+    """Bounds above its cap would make llama.cpp refuse the schema; short ones are enforced."""
+    schema = closed(a={"type": "string", "minLength": 4_000, "maxLength": 10}, maxLength=closed())
+
+    assert for_llama_cpp(schema) == closed(
+        a={"type": "string", "maxLength": 10}, maxLength=closed()
+    )
+
+
+def test_the_instruction_holds_the_word_json_and_the_schema() -> None:
+    """`json_object` mode is refused for a prompt without the word."""
+    assert "JSON" in as_instruction({"type": "object"})
+    assert as_instruction({"title": "ü"}).endswith('{"title":"ü"}')
+
+
+NAMES = st.sampled_from(["a", "b", "type", "enum", "$ref"])
+LEAVES: st.SearchStrategy[JsonObject] = st.one_of(
+    st.builds(lambda low: {"type": "integer", "minimum": low}, st.integers(-9, 9)),
+    st.builds(lambda size: {"type": "string", "maxLength": size}, st.integers(0, 9)),
+    st.just({"type": ["string", "null"]}),
+    st.just({"enum": ["x", None, 1]}),
+    st.just({"const": True}),
+)
+
+
+def _nested(inner: st.SearchStrategy[JsonObject]) -> st.SearchStrategy[JsonObject]:
+    return st.one_of(
+        st.dictionaries(NAMES, inner, min_size=1, max_size=3).map(lambda found: closed(**found)),
+        inner.map(lambda item: {"type": "array", "items": item, "maxItems": 3}),
+        st.lists(inner, min_size=1, max_size=2).map(lambda options: {"oneOf": [*options]}),
+    )
+
+
+SCHEMAS = st.dictionaries(NAMES, st.recursive(LEAVES, _nested, max_leaves=8), min_size=1).map(
+    lambda found: closed(**found)
+)
+
+
+@given(SCHEMAS)
+def test_translations_are_valid_schemas_with_closed_objects(schema: JsonObject) -> None:
+    """Whatever is translated is a JSON Schema without `oneOf`, and the original is left alone."""
+    original = copy.deepcopy(schema)
+
+    translations = [for_openai_strict(schema), for_anthropic(schema)]
+
+    assert schema == original
+    for translated in translations:
+        assert translated is not None
+        assert jsonschema_rs.meta.is_valid(translated)
+        for _, value in walk(translated):
+            if isinstance(value, dict) and value.get("type") == "object":
+                assert value["additionalProperties"] is False
+                assert isinstance(value["properties"], dict)
+                assert value["required"] == list(value["properties"])

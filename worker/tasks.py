@@ -1,0 +1,74 @@
+"""The tasks: each a few statements around a use case, and none ever raises into a chord."""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import structlog
+from celery import Celery
+from celery.exceptions import Ignore
+
+from chordwise.errors import ServiceUnavailableError
+from chordwise.pipeline import messages
+from chordwise.pipeline.analyze_chunk import ChunkOutcome, analyze_chunk
+from chordwise.pipeline.context import Context
+from chordwise.pipeline.fan_out import fan_out
+from chordwise.pipeline.synthesize import synthesize
+
+Arguments = ParamSpec("Arguments")
+Returned = TypeVar("Returned")
+
+log = structlog.get_logger(__name__)
+
+
+def register(app: Celery, context: Context) -> None:
+    """Give the application its tasks; their names are a contract."""
+
+    def fan_out_task(job_id: str) -> None:
+        fan_out(context, _id(job_id))
+
+    def analyze_chunk_task(job_id: str, chunk_id: str) -> None:
+        outcome = analyze_chunk(context, _id(job_id), _id(chunk_id))
+        if outcome is not ChunkOutcome.ENDED:
+            raise Ignore
+
+    def synthesize_task(job_id: str) -> None:
+        synthesize(context, _id(job_id))
+
+    app.task(name=messages.FAN_OUT, ignore_result=True)(never_raising(fan_out_task))
+    app.task(name=messages.ANALYZE_CHUNK)(never_raising(analyze_chunk_task))
+    app.task(name=messages.SYNTHESIZE, ignore_result=True)(never_raising(synthesize_task))
+
+
+def never_raising(task: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
+    """Turn what goes wrong into a log line and `Ignore`: recovery knows from PostgreSQL.
+
+    A header that raised would keep the chord's body from ever being called, and one that returned
+    early would call it too soon.
+    """
+
+    @functools.wraps(task)
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
+        try:
+            return task(*args, **kwargs)
+        except Ignore:
+            raise
+        except ServiceUnavailableError as error:
+            log.warning("task.put_off", task=task.__name__, reason=error.what)
+        except Exception:
+            log.exception("task.defect", task=task.__name__)
+        raise Ignore
+
+    return run
+
+
+def _id(text: object) -> uuid.UUID:
+    """Read an id; anybody with access to the broker may have written the message."""
+    try:
+        return uuid.UUID(str(text))
+    except ValueError:
+        log.warning("task.rejected", reason="the argument is no id")
+        raise Ignore from None
