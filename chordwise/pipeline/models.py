@@ -6,7 +6,6 @@ import time
 import uuid
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from random import Random
 from typing import TypeAlias
 
@@ -28,7 +27,7 @@ from chordwise.settings import ModelSettings, Settings
 
 log = structlog.get_logger(__name__)
 
-LocalServer: TypeAlias = Callable[[Path], tuple[str, SecretStr] | None]
+LocalServer: TypeAlias = Callable[[str], tuple[str, SecretStr] | None]
 """Returns address and key of the server that runs a GGUF file on this machine."""
 
 
@@ -99,7 +98,7 @@ class Models:
         return ExtractiveModel()
 
     def _served_here(self, settings: ModelSettings) -> tuple[ModelSettings, SecretStr]:
-        running = self._local_server(Path(settings.model)) if self._local_server else None
+        running = self._local_server(settings.model) if self._local_server else None
         if running is None:
             raise ConfigurationError(
                 f"No local server runs {settings.model}.",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 from random import Random
 
 from pydantic import SecretStr
 
 from chordwise.embedded import llama
+from chordwise.embedded.home import home_at
 from chordwise.errors import ConfigurationError
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.leases import LeaseKeeper
@@ -32,8 +32,9 @@ def open_context(settings: Settings, name: str, connections: int = 5) -> Context
     engine = open_engine(settings.database_url, pool_size=pool_size, name=f"chordwise {name}")
     sessions = session_maker(engine)
 
-    def local_server(model: Path) -> tuple[str, SecretStr] | None:
-        return llama.running(settings.home, model)
+    def local_server(model: str) -> tuple[str, SecretStr] | None:
+        found = llama.running(home_at(settings.home), model)
+        return (found[0], SecretStr(found[1])) if found else None
 
     return Context(
         settings=settings,

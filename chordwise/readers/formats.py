@@ -97,7 +97,7 @@ def detect(data: bytes, name: str) -> Format:
 def _is_pdf(data: bytes, extension: str) -> bool:
     position = data[:1024].find(b"%PDF-")
     if position < 0:
-        return extension == ".pdf" and bool(data)
+        return False
     # A text may speak of PDF; a file with junk before its header also has the trailer.
     return not data[:position].strip() or extension == ".pdf" or b"startxref" in data
 
@@ -126,6 +126,8 @@ def _ole_failure(data: bytes) -> ReadError:
 
 
 def _text_format(data: bytes, extension: str) -> Format:
+    if extension == ".pdf" and b"endobj" in data:
+        return Format.PDF
     # Without the zero bytes and marks of UTF-16, which hide the ASCII of a tag.
     head = data[:4096].replace(b"\0", b"").lstrip(b"\xff\xfe\xef\xbb\xbf").lower()
     if extension in _HTML_NAMES or _HTML_START.match(head[:2048]):

@@ -137,7 +137,8 @@ def visible_text(markup: str, max_characters: int) -> Page:
     content = markup.replace("\0", "").encode("utf-8", "replace")
     for start in range(0, len(content), _SLICE):
         parser.feed(content[start : start + _SLICE])
-    parser.close()
+    if content:
+        parser.close()
     return page
 
 

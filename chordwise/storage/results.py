@@ -91,12 +91,10 @@ def copy_for(session: Session, job_id: uuid.UUID, from_job_id: uuid.UUID) -> Non
     save(session, Result(**{**_columns(original), "id": new_id(), "job_id": job_id}))
 
 
-def reusable(
-    session: Session, document_id: uuid.UUID, options_hash: str
-) -> tuple[uuid.UUID, uuid.UUID] | None:
-    """Return job and result of the newest complete answer to the same question, if there is one."""
-    row = session.execute(
-        select(Job.id, Result.id)
+def reusable(session: Session, document_id: uuid.UUID, options_hash: str) -> uuid.UUID | None:
+    """Return the job with the newest complete answer to the same question, if there is one."""
+    return session.scalar(
+        select(Job.id)
         .join(Result, Result.job_id == Job.id)
         .where(
             Job.document_id == document_id,
@@ -105,8 +103,7 @@ def reusable(
         )
         .order_by(Result.id.desc())
         .limit(1)
-    ).one_or_none()
-    return (row[0], row[1]) if row else None
+    )
 
 
 def of_jobs(session: Session, job_ids: Sequence[uuid.UUID]) -> Sequence[Result]:

@@ -17,7 +17,7 @@ from chordwise.llm.model import ChatModel, FinishReason
 from chordwise.llm.providers import connect
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
-from tests.fakes.requests import SENTIMENT_SCHEMA, a_request
+from tests.fakes.completion_requests import SENTIMENT_SCHEMA, a_request
 from tests.fakes.scripted_model import ScriptedModel
 from tests.peers.llama_server import CONTEXT_TOKENS_PER_SLOT, llama_server
 from tests.peers.tiny_gguf import build

@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from signal import Signals
 
+import psutil
 import psycopg
 import pytest
 import sqlalchemy
 
-from chordwise.embedded import postgres, processes
+import chordwise
+from chordwise.embedded import processes, unprivileged
 from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 
@@ -114,7 +115,7 @@ def test_root_gives_up_all_but_one_capability(server: EmbeddedPostgres) -> None:
 
 
 @pytest.mark.parametrize("crash", ["with a client", "with a stranger's pid"])
-def test_it_starts_after_a_kill(server: EmbeddedPostgres, crash: str) -> None:
+def test_it_starts_after_a_kill(home: Path, server: EmbeddedPostgres, crash: str) -> None:
     """A killed server starts again, and has lost nothing that was committed."""
     server.start()
     identity = server.identity()
@@ -122,7 +123,7 @@ def test_it_starts_after_a_kill(server: EmbeddedPostgres, crash: str) -> None:
     with psycopg.connect(server.connection_string(), autocommit=True) as connection:
         connection.execute("CREATE TABLE notes AS SELECT 'kept' AS note")
         processes.stop(identity)
-        pid_file = Path(connection_data(server)) / "postmaster.pid"
+    pid_file = home / "postgres" / "postmaster.pid"
     if crash == "with a stranger's pid":
         _, _, rest = pid_file.read_text(encoding="utf-8").partition("\n")
         pid_file.write_text(f"{os.getppid()}\n{rest}", encoding="utf-8")
@@ -130,11 +131,6 @@ def test_it_starts_after_a_kill(server: EmbeddedPostgres, crash: str) -> None:
     server.start()
 
     assert answer(server, "SELECT note FROM notes") == "kept"
-
-
-def connection_data(server: EmbeddedPostgres) -> str:
-    """Return the server's data folder."""
-    return str(server._data)
 
 
 def test_an_interrupted_initialization_is_begun_anew(home: Path, server: EmbeddedPostgres) -> None:
@@ -185,7 +181,7 @@ def test_a_failed_start_says_why(home: Path, server: EmbeddedPostgres) -> None:
     with (home / "postgres" / "postgresql.conf").open("a", encoding="utf-8") as file:
         file.write("no_such_setting = on\n")
 
-    with pytest.raises(ServiceUnavailableError, match="no_such_setting|configuration file"):
+    with pytest.raises(ServiceUnavailableError, match=r"no_such_setting|configuration file"):
         server.start()
 
     assert server.identity() is None
@@ -196,7 +192,8 @@ def test_nothing_is_left_after_a_stop(server: EmbeddedPostgres) -> None:
     server.start()
     identity = server.identity()
     assert identity is not None
-    children = processes.children_of(identity.pid)
+    found = [processes.identify(child.pid) for child in psutil.Process(identity.pid).children()]
+    children = [child for child in found if child is not None]
 
     server.stop()
 
@@ -208,13 +205,34 @@ def test_nothing_is_left_after_a_stop(server: EmbeddedPostgres) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_an_unprivileged_user_runs_it_plainly(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Without root there is no launcher in between: the programs run as they are."""
-    programs = postgres.programs()
-    reachable = subprocess.run(
-        [str(programs / "postgres"), "--version"], user=NOBODY, group=NOBODY, check=False
+def test_an_unprivileged_user_runs_it_plainly(tmp_path: Path) -> None:
+    """Whoever is not root owns the data and the server process."""
+    home = tmp_path / "home of nobody"
+    home.mkdir(mode=0o700)
+    os.chown(home, NOBODY, NOBODY)
+    launcher = [sys.executable, "-I", "-S", unprivileged.__file__, str(NOBODY), str(NOBODY)]
+
+    outcome = subprocess.run(
+        [*launcher, sys.executable, "-c", AS_NOBODY, str(home)],
+        env={"PYTHONPATH": str(Path(chordwise.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
-    assert reachable.returncode == 0
-    assert Signals.SIGINT
-    assert tmp_path_factory
+    assert outcome.stdout.split() == [str(NOBODY), "True"], outcome.stderr
+    assert (home / "postgres").stat().st_uid == NOBODY
+
+
+AS_NOBODY = """
+import sys
+from pathlib import Path
+import psutil
+from chordwise.embedded.postgres import EmbeddedPostgres
+home = Path(sys.argv[1])
+(home / "run").mkdir(mode=0o700)
+server = EmbeddedPostgres(home / "postgres", home / "run")
+server.start()
+print(psutil.Process(server.identity().pid).uids().real, server.stop())
+"""

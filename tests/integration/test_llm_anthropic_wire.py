@@ -18,7 +18,7 @@ from chordwise.errors import (
 from chordwise.llm.model import FinishReason, Usage
 from chordwise.llm.providers.anthropic import MAX_UNSTREAMED_TOKENS, AnthropicModel
 from chordwise.settings import ModelSettings
-from tests.fakes.requests import a_request
+from tests.fakes.completion_requests import a_request
 from tests.peers.faulty_server import FaultyServer, answer, faulty_server
 
 OFFICIAL = TypeAdapter(MessageCreateParamsNonStreaming)

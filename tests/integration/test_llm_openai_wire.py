@@ -19,7 +19,7 @@ from chordwise.errors import (
 from chordwise.llm.model import FinishReason, Usage
 from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.settings import ModelSettings
-from tests.fakes.requests import SENTIMENT_SCHEMA, a_request
+from tests.fakes.completion_requests import SENTIMENT_SCHEMA, a_request
 from tests.peers.faulty_server import FaultyServer, answer, faulty_server
 
 OFFICIAL = TypeAdapter(CompletionCreateParamsNonStreaming)
@@ -171,7 +171,7 @@ def test_an_answer_is_read_whole(server: FaultyServer) -> None:
         ({"content": "a\ud800"}, "stop", "a?", FinishReason.STOP, ""),
     ],
 )
-def test_every_ending_is_told_apart(  # noqa: PLR0913 - the columns of the table
+def test_every_ending_is_told_apart(
     server: FaultyServer,
     message: JsonObject,
     reason: JsonValue,

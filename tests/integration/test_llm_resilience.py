@@ -15,7 +15,7 @@ from chordwise.llm.middleware.retrying import Retrying
 from chordwise.llm.providers import connect
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings, RetrySettings
-from tests.fakes.requests import a_request
+from tests.fakes.completion_requests import a_request
 
 PROVIDERS = ("openai", "anthropic")
 

@@ -17,7 +17,7 @@ from chordwise.errors import (
 )
 from chordwise.llm.middleware.fallback import DEFAULT_CAUSES, Fallback
 from chordwise.llm.model import ModelProfile
-from tests.fakes.requests import a_request
+from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import Line, ScriptedModel
 
 

@@ -13,7 +13,7 @@ from chordwise.errors import RefusedError, ServiceUnavailableError
 from chordwise.llm.middleware.metered import CallOutcome, CallStart, Metered, NullLedger
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason, Usage
 from chordwise.llm.pricing import OwnPrice
-from tests.fakes.requests import a_request
+from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import ScriptedModel
 
 PRICE = OwnPrice(input_usd_per_million_tokens=Decimal(2), output_usd_per_million_tokens=Decimal(10))

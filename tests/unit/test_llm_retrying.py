@@ -15,7 +15,7 @@ from chordwise.errors import (
 )
 from chordwise.llm.middleware.retrying import Retrying
 from chordwise.settings import RetrySettings
-from tests.fakes.requests import a_request
+from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import Line, ScriptedModel
 
 

@@ -16,7 +16,7 @@ from chordwise.llm.schema_dialects import (
     for_llama_cpp,
     for_openai_strict,
 )
-from tests.fakes.requests import SENTIMENT_SCHEMA
+from tests.fakes.completion_requests import SENTIMENT_SCHEMA
 
 
 def closed(**properties: JsonValue) -> JsonObject:

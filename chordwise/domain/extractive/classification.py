@@ -61,11 +61,10 @@ def analyze(task: AnalysisTask) -> JsonObject:
     if _FEELINGS.issuperset(label.casefold() for label in labels):
         return _by_feeling(labels, task)
     ranking = _rank(labels, found)
-    best, second, *_ = [*ranking.scores, None]
-    has_second = second is not None and ranking.scores[second] > 0
+    best, *others = ranking.scores
     return {
         "primary_label": best,
-        "secondary_label": second if has_second else None,
+        "secondary_label": next((one for one in others if ranking.scores[one] > 0), None),
         "confidence": ranking.confidence,
         "features": _features(ranking.reasons, found),
         "uncertainty_factors": _factors(ranking),
@@ -94,11 +93,15 @@ def _rank(labels: Sequence[str], found: Sequence[Sentence]) -> _Ranking:
     label_terms = {label: _terms(label) for label in labels}
     rarity = Counter(term for terms in label_terms.values() for term in dict.fromkeys(terms))
     contributions = {
-        label: _contributions(terms, counts, {t: math.log(1 + len(labels) / rarity[t]) for t in terms})
+        label: _contributions(
+            terms, counts, {t: math.log(1 + len(labels) / rarity[t]) for t in terms}
+        )
         for label, terms in label_terms.items()
     }
     totals = {label: sum(parts.values()) for label, parts in contributions.items()}
-    ranked = sorted(labels, key=lambda label: (-totals[label], label.casefold() not in _NONE_OF_THEM))
+    ranked = sorted(
+        labels, key=lambda label: (-totals[label], label.casefold() not in _NONE_OF_THEM)
+    )
     parts = contributions[ranked[0]]
     reasons = sorted((term for term in parts if parts[term] > 0), key=lambda term: -parts[term])
     return _Ranking(scores={label: totals[label] for label in ranked}, reasons=tuple(reasons))
@@ -138,9 +141,7 @@ def _features(reasons: Sequence[str], found: Sequence[Sentence]) -> list[JsonVal
     for term in reasons[:_MAX_FEATURES]:
         standing = [one for one in found if term in one.terms]
         count = sum(one.terms.count(term) for one in standing)
-        features.append(
-            {"feature": f"“{term}…” occurs {count} times", "quote": standing[0].text}
-        )
+        features.append({"feature": f"“{term}…” occurs {count} times", "quote": standing[0].text})
     return features
 
 

@@ -5,31 +5,32 @@ from __future__ import annotations
 _GIVEN = """
 aaron abigail abraham adam adrian agnes ahmed alan albert alex alexander alexandra alfred ali alice
 alison allan amanda amelia amy ana andrea andrew andy angela anita ann anna anne annette anthony
-antonio arnold arthur barbara barry beatrice ben benjamin bernard beth betty bill bob brandon brenda
-brian bruce bruno calvin carl carla carlos carol caroline catherine cathy charles charlie charlotte
-cheryl chester chris christian christina christine christopher claire clara claude claudia colin
-craig cynthia dan daniel daniela darren dave david deborah debra dennis derek diana diane diego
-dmitri donald donna dorothy doug douglas dwight ed eddie edgar edith edmund eduardo edward edwin
-eileen elaine eleanor elena elisabeth elizabeth ella ellen emily emma eric erica ernest ethan eugene
-eva evelyn fatima felix fernando fiona florence frances francesco francis frank franklin fred
-frederick gary gavin geoffrey george gerald gerard gloria gordon grace graham greg gregory grover
-guy hannah hans harold harriet harry heather heinrich helen henri henry herbert herman howard hugh
-hugo ian igor ingrid irene isaac isabel ivan jack jacob jacqueline jacques james jan jane janet
-janice jason jay jean jeff jeffrey jennifer jeremy jerry jesse jessica jill jim jimmy joan joe johan
-johann john johnny jon jonathan jordan jorge jose joseph joshua joyce juan judith judy julia julian
-julie justin karen karl kate katherine kathleen kathryn keith kelly ken kenneth kevin kim klaus
-kurt kyle larry laura lauren laurence lawrence lee leo leon leonard leonardo leslie lewis liam linda
-lisa louis louise lucas lucy luis luke lyndon lynn madeleine marc marco margaret maria marie marion
-mario mark martha martin marvin mary matt matthew maurice max megan melissa michael michel michelle
-miguel mike millard miriam mohamed mohammed monica nancy naomi natalie nathan neil nicholas nick
-nicola nicole nikola nina noah norman olga oliver olivia omar oscar otto pablo pamela pat patricia
-patrick paul paula paulo pedro peter phil philip philippe phillip pierre rachel ralph ray raymond
-rebecca rene richard rick rita rob robert roberto robin rodney roger roland ron ronald rosa rose ross
-roy russell ruth rutherford ryan sally sam samantha samuel sandra sarah scott sean sergei sharon
-sheila shirley silvia simon sofia sophia sophie stanley stefan stephanie stephen steve steven stuart
-susan sven sylvia teresa terry theodore theresa thomas tim timothy tina todd tom tony tracy ulrich
-ulysses vanessa vera victor victoria vincent virginia vladimir walter warren wayne wendy werner
-wilhelm will william winston wolfgang woodrow xavier yusuf yves zachary zoe
+antonio arnold arthur barbara barry beatrice ben benjamin bernard beth betty bill bob brandon
+brenda brian bruce bruno calvin carl carla carlos carol caroline catherine cathy charles charlie
+charlotte cheryl chester chris christian christina christine christopher claire clara claude
+claudia colin craig cynthia dan daniel daniela darren dave david deborah debra dennis derek diana
+diane diego dmitri donald donna dorothy doug douglas dwight ed eddie edgar edith edmund eduardo
+edward edwin eileen elaine eleanor elena elisabeth elizabeth ella ellen emily emma eric erica
+ernest ethan eugene eva evelyn fatima felix fernando fiona florence frances francesco francis frank
+franklin fred frederick gary gavin geoffrey george gerald gerard gloria gordon grace graham greg
+gregory grover guy hannah hans harold harriet harry heather heinrich helen henri henry herbert
+herman howard hugh hugo ian igor ingrid irene isaac isabel ivan jack jacob jacqueline jacques james
+jan jane janet janice jason jay jean jeff jeffrey jennifer jeremy jerry jesse jessica jill jim
+jimmy joan joe johan johann john johnny jon jonathan jordan jorge jose joseph joshua joyce juan
+judith judy julia julian julie justin karen karl kate katherine kathleen kathryn keith kelly ken
+kenneth kevin kim klaus kurt kyle larry laura lauren laurence lawrence lee leo leon leonard
+leonardo leslie lewis liam linda lisa louis louise lucas lucy luis luke lyndon lynn madeleine marc
+marco margaret maria marie marion mario mark martha martin marvin mary matt matthew maurice max
+megan melissa michael michel michelle miguel mike millard miriam mohamed mohammed monica nancy
+naomi natalie nathan neil nicholas nick nicola nicole nikola nina noah norman olga oliver olivia
+omar oscar otto pablo pamela pat patricia patrick paul paula paulo pedro peter phil philip philippe
+phillip pierre rachel ralph ray raymond rebecca rene richard rick rita rob robert roberto robin
+rodney roger roland ron ronald rosa rose ross roy russell ruth rutherford ryan sally sam samantha
+samuel sandra sarah scott sean sergei sharon sheila shirley silvia simon sofia sophia sophie
+stanley stefan stephanie stephen steve steven stuart susan sven sylvia teresa terry theodore
+theresa thomas tim timothy tina todd tom tony tracy ulrich ulysses vanessa vera victor victoria
+vincent virginia vladimir walter warren wayne wendy werner wilhelm will william winston wolfgang
+woodrow xavier yusuf yves zachary zoe
 """
 
 _COUNTRIES = """
@@ -76,14 +77,15 @@ valley village
 
 _ORGANIZATION_FORMS = """
 academy administration ag agency airlines alliance associates association authority bank bundesbank
-bureau capital chamber club co college commission committee communications companies company congress
-consortium consulting cooperative corp corporation council court department electronics energy
-enterprises entertainment federation financial forces foundation fund gmbh group holdings hospital
-hotels inc incorporated industries institute institution insurance international laboratories labs
-league library limited llc llp ltd media ministry motors museum nations networks office orchestra
-organisation organization parliament partners pharmaceuticals plc police press productions
-publishing records resources school senate services society solutions studios systems team
-technologies technology theatre therapeutics trust union university ventures b.v s.a n.v l.p l.l.c lp
+bureau capital chamber club co college commission committee communications companies company
+congress consortium consulting cooperative corp corporation council court department electronics
+energy enterprises entertainment federation financial forces foundation fund gmbh group holdings
+hospital hotels inc incorporated industries institute institution insurance international
+laboratories labs league library limited llc llp ltd media ministry motors museum nations networks
+office orchestra organisation organization parliament partners pharmaceuticals plc police press
+productions publishing records resources school senate services society solutions studios systems
+team technologies technology theatre therapeutics trust union university ventures b.v s.a n.v l.p
+l.l.c lp
 """
 
 _TIMES = """
@@ -99,10 +101,11 @@ exhibit if information is no parties party schedule section shall speaker term t
 """
 
 _WELL_KNOWN = """
-congress, senate, parliament, house of representatives, supreme court, nato, united nations, un, eu,
-democratic party, republican party, labour party, conservative party, european union, european commission, world bank, white house, nasa, google, microsoft, amazon, apple,
-facebook, ibm, intel, twitter, wikipedia, harvard, stanford, mit, bbc, cnn, reuters, sec, irs, fbi,
-treasury, pentagon, commission, bundestag, new york stock exchange
+congress, senate, parliament, house of representatives, supreme court, nato, united nations, un,
+eu, democratic party, republican party, labour party, conservative party, european union, european
+commission, world bank, white house, nasa, google, microsoft, amazon, apple, facebook, ibm, intel,
+twitter, wikipedia, harvard, stanford, mit, bbc, cnn, reuters, sec, irs, fbi, treasury, pentagon,
+commission, bundestag, new york stock exchange
 """
 
 _ACRONYMS = "ceo cfo cto faq pdf html http usd eur gbp exv doc usa iii vii the and xii viii"

@@ -11,11 +11,11 @@ from chordwise.domain.extractive.value_patterns import Kind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hint:
-    """What is known of an item: the kinds of its value, its terms, whether it means a list or
-    the title of the document.
+    """What is known of an item.
 
-    `kind_terms` are those of its terms that only name the kind; `cue` is how sentences with such
-    a value are worded.
+    `kinds` are those of its value; `is_list` asks for several, `is_title` for the document's
+    title. `kind_terms` are those of its terms that only name the kind; `cue` is how sentences
+    with such a value are worded.
     """
 
     kinds: tuple[Kind, ...]
@@ -50,14 +50,12 @@ for _kind, _listed in _KIND_WORDS.items():
         _KINDS_BY_TERM.setdefault(words.stem(_word), []).append(_kind)
 
 # Words that name a kind and nothing else; the others also stand beside the value.
-_PURE = frozenset(
-    words.stem(word)
-    for word in (
-        "date when day amount money person people who organization organisation company party "
-        "place location where number count quantity many email phone telephone url website "
-        "link percent percentage address city country name duration sum year"
-    ).split()
-)
+_PURE_WORDS = """
+date when day amount money person people who organization organisation company party  place
+location where number count quantity many email phone telephone url website  link percent
+percentage address city country name duration sum year
+"""
+_PURE = frozenset(words.stem(word) for word in _PURE_WORDS.split())
 _ID_ITEM = re.compile(r"\b(?:number|no\.?|id|code|reference|identifier)\s*$", re.IGNORECASE)
 _LIST_WORD = re.compile(r"\b(?:all|every|list|any|each|names of)\b", re.IGNORECASE)
 # What stands before a hyphen: “Non-Compete” is announced by “compete”.
@@ -71,28 +69,40 @@ _TITLE = re.compile(
 _QUESTION_WORDS = frozenset({"when", "who", "where", "many"})
 
 _CUES: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = tuple(
-    (re.compile(item, re.IGNORECASE), re.compile(cue, re.IGNORECASE))
-    for item, cue in (
-        (r"effective|agreement date|contract date|start date|commence|dated",
-         r"\b(?:effective\s+(?:as\s+of|date)|(?:made|entered\s+into|dated)\s+(?:\w+\s+){0,6}?"
-         r"(?:as\s+of|on|this)|as\s+of\s+(?=\w+\s+\d)|dated\b|commenc\w+\s+on)"),
-        (r"expir|end date|terminat\w+ date|until",
-         r"\b(?:shall|will)\s+(?:expire|terminate|continue|remain)|\bexpir(?:es?|ation)\b"
-         r"|\bterm\s+of\s+this\b|\buntil\b"),
-        (r"\bpart(?:y|ies)\b|between whom",
-         r"\b(?:by\s+and\s+)?between\b|\bby\s+and\s+among\b|\(.{0,20}(?:the\s+)?[\"“”].{1,40}"
-         r"[\"“”]\)"),
-        (r"governing law|applicable law|jurisdiction|which law",
-         r"\bgoverned\s+(?:by|in)\b|\blaws?\s+of\s+(?:the\s+)?[A-Z]|\bconstrued\b"),
-        (r"\bterm\b|duration", r"\b(?:initial\s+)?term\s+of\b|\bfor\s+a\s+(?:period|term)\b"),
-        (r"renew", r"\brenew|\bsuccessive\b|\bextend"),
-        (r"notice", r"\bnotice\b.{0,80}\bdays?\b|\bdays?\b.{0,80}\bnotice\b"),
-        (r"\btotal\b", r"\b(?:grand\s+)?total\b|\bamount\s+due\b|\bbalance\s+due\b"),
-        (r"deadline|due date", r"\bdue\b|\bdeadline\b|\bno\s+later\s+than\b|\bon\s+or\s+before\b"),
-        (r"birth|born", r"\bborn\b|\bdate of birth\b"),
-        (r"salary|wage", r"\bsalary\b|\bper\s+(?:annum|year|hour)\b"),
-    )
-)  # fmt: skip
+    (re.compile(item, re.IGNORECASE), re.compile("|".join(cues), re.IGNORECASE))
+    for item, cues in {
+        r"effective|agreement date|contract date|start date|commence|dated": (
+            r"\beffective\s+(?:as\s+of|date)",
+            r"\b(?:made|entered\s+into|dated)\s+(?:\w+\s+){0,6}?(?:as\s+of|on|this)",
+            r"\bas\s+of\s+(?=\w+\s+\d)",
+            r"\bdated\b",
+            r"\bcommenc\w+\s+on",
+        ),
+        r"expir|end date|terminat\w+ date|until": (
+            r"\b(?:shall|will)\s+(?:expire|terminate|continue|remain)",
+            r"\bexpir(?:es?|ation)\b",
+            r"\bterm\s+of\s+this\b",
+            r"\buntil\b",
+        ),
+        r"\bpart(?:y|ies)\b|between whom": (
+            r"\b(?:by\s+and\s+)?between\b",
+            r"\bby\s+and\s+among\b",
+            r"\(.{0,20}(?:the\s+)?[\"“”].{1,40}[\"“”]\)",
+        ),
+        r"governing law|applicable law|jurisdiction|which law": (
+            r"\bgoverned\s+(?:by|in)\b",
+            r"\blaws?\s+of\s+(?:the\s+)?[A-Z]",
+            r"\bconstrued\b",
+        ),
+        r"\bterm\b|duration": (r"\b(?:initial\s+)?term\s+of\b", r"\bfor\s+a\s+(?:period|term)\b"),
+        r"renew": (r"\brenew", r"\bsuccessive\b", r"\bextend"),
+        r"notice": (r"\bnotice\b.{0,80}\bdays?\b", r"\bdays?\b.{0,80}\bnotice\b"),
+        r"\btotal\b": (r"\b(?:grand\s+)?total\b", r"\b(?:amount|balance)\s+due\b"),
+        r"deadline|due date": (r"\b(?:due|deadline|no\s+later\s+than|on\s+or\s+before)\b",),
+        r"birth|born": (r"\b(?:born|date of birth)\b",),
+        r"salary|wage": (r"\bsalary\b", r"\bper\s+(?:annum|year|hour)\b"),
+    }.items()
+)
 
 
 def hint(item: str, description: str = "") -> Hint:

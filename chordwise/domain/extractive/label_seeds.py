@@ -7,8 +7,8 @@ from chordwise.domain.extractive import words
 _SEEDS: dict[str, str] = {
     "agency": "agent appoint principal commission behalf solicit",
     "auto": "car tire oil engine gas gasoline mileage mpg vehicle brake jump battery traffic light",
-    "bank": "account balance deposit checking savings transfer routing withdraw bill bills interest "
-    "minimum freeze blocked pin transaction",
+    "bank": "account balance deposit checking savings transfer routing withdraw bill bills "
+    "interest minimum freeze blocked pin transaction",
     "banking": "account balance deposit checking savings transfer routing withdraw bill bills "
     "interest minimum freeze blocked pin transaction",
     "business": "company market profit revenue shares sales customers deal firm economy trade ceo",
@@ -25,17 +25,18 @@ _SEEDS: dict[str, str] = {
     "email": "subject cc regards sent forwarded inbox attached",
     "employment": "employee employer salary benefits vacation duties position",
     "entertainment": "film movie music show actor star album song band television award concert",
-    "finance": "stock stocks bond investors bank interest loan fund earnings dividend shares market",
+    "finance": "stock stocks bond investors bank interest loan fund earnings dividend shares "
+    "market",
     "financial": "stock bond investors bank interest loan fund earnings dividend shares market",
     "franchise": "franchisee franchisor restaurant royalty system location",
     "health": "patient doctor hospital disease medical treatment drug vaccine symptoms clinical",
-    "home": "alarm lights thermostat play song playlist calendar reminder todo list shopping order "
-    "smart update schedule meeting event",
+    "home": "house rent lights furniture kitchen garden door heating thermostat mortgage",
     "hosting": "server servers website bandwidth uptime internet host",
     "inaugural": "oath citizens constitution inauguration fellow chief magistrate duties office",
     "invoice": "invoice due payment bill total amount subtotal tax quantity unit vat remit net",
     "joint": "venture jv venturers partners",
-    "kitchen": "cook recipe ingredients calories food meal cooking nutrition substitute bake expire",
+    "kitchen": "cook recipe ingredients calories food meal cooking nutrition substitute bake "
+    "expire",
     "legal": "court judge plaintiff defendant law statute appeal ruling attorney lawsuit",
     "letter": "dear sincerely regards yours letter faithfully",
     "license": "licensor licensee licensed grant sublicense royalty intellectual",
@@ -43,11 +44,10 @@ _SEEDS: dict[str, str] = {
     "manufacturing": "manufacture manufacturer product products specifications purchase supply",
     "marketing": "advertising promote promotion campaign brand customers",
     "meeting": "agenda minutes chair attendees discuss action okay meeting",
-    "meta": "language accent user name repeat volume whisper speed settings sync device change "
-    "cancel phone",
     "news": "reported according officials announced spokesman police president statement",
     "outsourcing": "outsource vendor services service levels personnel",
-    "politics": "government election president vote minister party parliament senate campaign policy",
+    "politics": "government election president vote minister party parliament senate campaign "
+    "policy",
     "promotion": "promote advertising promotional event campaign",
     "question": "how what why where when who which",
     "receipt": "receipt cash change total paid store card thank purchase",
@@ -56,24 +56,18 @@ _SEEDS: dict[str, str] = {
     "review": "film movie plot product rating stars recommend bought director",
     "science": "research study scientists experiment theory data cells physics species",
     "service": "services provider customer perform fees",
-    "small": "joke hello name meaning life hobbies boss goodbye old fun fact",
     "spam": "free winner prize click offer claim cash guaranteed urgent subscribe",
     "speech": "fellow citizens applause tonight nation congress thank",
     "sponsorship": "sponsor event logo sponsorship rights",
     "sport": "team game match season player coach league win goal championship cup score",
     "sports": "team game match season player coach league win goal championship cup score",
-    "state": "congress budget program deficit tonight legislation union federal",
-    "talk": "joke hello meaning life hobbies boss goodbye old fun fact thank you who are",
     "technology": "software computer internet app device users data digital online phone",
     "transportation": "pipeline shipper carrier vessel gas freight transport",
     "travel": "flight hotel trip luggage visa vaccine passport airport airline vacation plane book "
     "carry timezone exchange translate tourist",
     "urgent": "immediately asap emergency urgent deadline today now critical",
-    "utility": "weather time alarm timer calculator convert definition spelling dice coin flip "
-    "date text call phone share location measure calculate",
     "weather": "rain snow temperature forecast sunny storm wind degrees",
-    "work": "meeting pto vacation payday taxes insurance 401k income salary direct deposit w2 days "
-    "holiday request approved boss",
+    "work": "meeting vacation payday salary income office boss colleague holiday request",
 }
 
 # The labels' words are compared as stems, and so are the keys here.

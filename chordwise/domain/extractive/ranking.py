@@ -30,9 +30,7 @@ def inverse_frequencies(term_lists: Sequence[Sequence[str]]) -> Vector:
 
 def vector(terms: Iterable[str], weights: Vector) -> Vector:
     """Return terms as a vector of length 1; empty where no term has a weight."""
-    raw = {
-        term: count * weights[term] for term, count in Counter(terms).items() if term in weights
-    }
+    raw = {term: count * weights[term] for term, count in Counter(terms).items() if term in weights}
     length = math.sqrt(sum(value * value for value in raw.values()))
     return {term: value / length for term, value in raw.items()} if length else {}
 

@@ -82,9 +82,7 @@ def _most_telling(found: Sequence[Sentence], marked: Sequence[_Step]) -> list[_S
     vectors = [ranking.vector(one.terms, weights) for one in found]
     scores = [
         score + _MARK_BONUS * bool(step.mark)
-        for score, step in zip(
-            ranking.sentence_scores(found, vectors, {}), marked, strict=True
-        )
+        for score, step in zip(ranking.sentence_scores(found, vectors, {}), marked, strict=True)
     ]
     return [marked[place] for place in ranking.pick(scores, vectors, min(_CHUNK_STEPS, MAX_STEPS))]
 

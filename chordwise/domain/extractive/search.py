@@ -23,7 +23,9 @@ _CUE_BONUS = 0.5
 _VALUE_BONUS = 0.3
 _CANDIDATES = 6
 _HEADING_TERMS = 6
-_DEFINED = re.compile(r"\(\W*(?:hereinafter\s+|herein\s+)?(?:the\s+)?[\"“”']+([^\"“”']{1,40})[\"“”']")
+_DEFINED = re.compile(
+    r"\(\W*(?:hereinafter\s+|herein\s+)?(?:the\s+)?[\"“”']+([^\"“”']{1,40})[\"“”']"
+)
 _DEFINITION_BONUS = 0.5
 _EARLINESS = 0.5
 _LABEL_SHARE = 0.5
@@ -68,8 +70,10 @@ class SearchableText:
             return self._all_of(hint)
         limit = MAX_ENTRIES if hint.is_list else 1
         found = [match for hit in self._hits(hint) for match in self._matches(hint, hit)]
-        unlike = {match.value.casefold(): match for match in reversed(found)}
-        ranked = sorted(reversed(unlike.values()), key=lambda match: -match.confidence)
+        unlike: dict[str, Match] = {}
+        for match in found:
+            unlike.setdefault(match.value.casefold(), match)
+        ranked = sorted(unlike.values(), key=lambda match: -match.confidence)
         return ranked[:limit]
 
     def _all_of(self, hint: Hint) -> list[Match]:

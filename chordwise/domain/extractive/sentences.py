@@ -13,8 +13,9 @@ from chordwise.domain.extractive import words
 MAX_QUOTE_CHARACTERS = 400
 _SHORTEST_CUT = 150
 _LINE_END = re.compile(r"[^\S\n]*\n\s*")
-_SENTENCE_END = re.compile(r"[.!?…。！？।؟:;]['\")\]”’]*$")
-_CLAUSE_END = re.compile(r"[;:,、，；]\s*")
+# With the full stops, question marks and commas of Chinese, Japanese, Hindi and Arabic.
+_SENTENCE_END = re.compile(r"[.!?…:;\u3002\uff01\uff1f\u0964\u061f]['\")\]”’]*$")
+_CLAUSE_END = re.compile(r"[;:,\u3001\uff0c\uff1b\u060c]\s*")
 _WIDEST_WRAPPED_LINE = 100
 _SHORT_LINE = 0.6
 _FEWEST_WRAPPED_LINES = 4

@@ -51,10 +51,10 @@ def synthesize(task: AnalysisTask) -> JsonObject:
     kept = [findings[one.start_char] for one in chosen] or json_values.objects(
         merged.get("key_findings")
     )
-    shown = {"key_findings": list(kept), "conclusions": merged["conclusions"]}
     return {
         "main_topic": _joined_topic(task.answers, quotes),
-        **{name: grounding.without_spans(value) for name, value in shown.items()},
+        "key_findings": [grounding.without_spans(item) for item in kept],
+        "conclusions": merged["conclusions"],
         "confidence": min(MAX_CONFIDENCE, round(json_values.number(merged["confidence"]) or 1)),
     }
 
@@ -128,6 +128,8 @@ def _concludes(text: str, cue: re.Pattern[str]) -> bool:
 def _confidence(found: Sequence[Sentence]) -> int:
     """Claim more for texts with something to rank, and for English, whose stopwords are known."""
     read = [word for one in found for word in words.words(one.text)]
-    return 1 + (len(found) >= _FEWEST_FINDINGS) + 2 * words.is_english(read) * (
-        len(found) > MAX_FINDINGS
+    return (
+        1
+        + (len(found) >= _FEWEST_FINDINGS)
+        + 2 * words.is_english(read) * (len(found) > MAX_FINDINGS)
     )

@@ -83,9 +83,7 @@ class _Walk:
         return most is None or len(found) < most
 
     def _note(self, path: str, match: Match) -> None:
-        self.evidence.append(
-            {"path": path, "quote": match.quote, "confidence": match.confidence}
-        )
+        self.evidence.append({"path": path, "quote": match.quote, "confidence": match.confidence})
 
     def _resolved(self, schema: JsonValue) -> JsonObject:
         """Follow references inside the document and take the first real alternative."""
@@ -97,7 +95,7 @@ class _Walk:
             if reference:
                 found = {**schema_values.referred(self.root, reference), **_without(found, "$ref")}
             elif real and "type" not in found:
-                kept = {**found, "chordwise_alternatives": list(alternatives)}
+                kept: JsonObject = {**found, "chordwise_alternatives": list(alternatives)}
                 found = {**real[0], **_without(_without(kept, "anyOf"), "oneOf")}
             else:
                 break

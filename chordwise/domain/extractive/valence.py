@@ -1,7 +1,7 @@
 """English words that praise or blame, with a strength from -3 to 3, and what bends them.
 
-The list was written for this project from general knowledge of English; it is no copy of a published
-lexicon.
+The list was written for this project from general knowledge of English; it is no copy of a
+published lexicon.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ _BY_STRENGTH: dict[int, str] = {
     """,
     2: """
     absorbing acclaimed accomplished admirable admire affectionate appealing astounding beautiful
-    beautifully beloved blessed bliss brave brilliantly captivating celebrate charm charming cheerful
-    clever compassion compassionate compelling courage courageous delicious delight delighted
-    delightful devoted dignity dynamic eager ecstatic effective effectively elegant eloquent
-    enchanting endearing engaging engrossing enjoy enjoyable enjoyed entertaining enthralling
-    enthusiastic excellent excels excited exciting exhilarating fascinating favorite flourish
-    fresh fun generous genius genuinely gem gifted graceful gracious grateful gratifying gripping
-    great greatest handsome happily happiness happy heartfelt heartwarming hilarious honest honor
-    honored hopeful humorous imaginative impress impressed impressive impressively ingenious
-    innovative inspired inspiring intelligent intense intriguing inventive invigorating joy joyful
-    joyous liberty lively lovable loved lovely loving loves lyrical magic magical memorable moving
-    noble original passion passionate peace pleased pleasing pleasure poetic poignant powerful
-    praise prosper prosperity prosperous proud rewarding rich riveting romantic satisfied
-    satisfying sharp sincere smart sparkling strong succeed succeeds success successful
+    beautifully beloved blessed bliss brave brilliantly captivating celebrate charm charming
+    cheerful clever compassion compassionate compelling courage courageous delicious delight
+    delighted delightful devoted dignity dynamic eager ecstatic effective effectively elegant
+    eloquent enchanting endearing engaging engrossing enjoy enjoyable enjoyed entertaining
+    enthralling enthusiastic excellent excels excited exciting exhilarating fascinating favorite
+    flourish fresh fun generous genius genuinely gem gifted graceful gracious grateful gratifying
+    gripping great greatest handsome happily happiness happy heartfelt heartwarming hilarious
+    honest honor honored hopeful humorous imaginative impress impressed impressive impressively
+    ingenious innovative inspired inspiring intelligent intense intriguing inventive invigorating
+    joy joyful joyous liberty lively lovable loved lovely loving loves lyrical magic magical
+    memorable moving noble original passion passionate peace pleased pleasing pleasure poetic
+    poignant powerful praise prosper prosperity prosperous proud rewarding rich riveting romantic
+    satisfied satisfying sharp sincere smart sparkling strong succeed succeeds success successful
     suspenseful sweet sympathetic talented tender thank thankful thoughtful thrilled thrilling
     timeless touching treasure treat uplifting vibrant vivid warm warmth welcome win winner winning
     wisdom wise witty worthwhile worthy
@@ -69,22 +69,22 @@ _BY_STRENGTH: dict[int, str] = {
     -2: """
     abuse abysmal aggressive agony anger angry annoying anxiety anxious appalling arrogant ashamed
     attack bad badly banal bankrupt betray bitter bogus bomb bored boring boredom brutal bungled
-    careless catastrophe chaos clumsy clunky collapse condemn contrived contempt corrupt crap crappy
-    crash crime crude cynical dead deadly deceive defeat defective denied depressed depressing
-    despair despise desperate destroy destroyed destruction disagree disappoint disappointed
-    disappointing disappointment disappoints disease dishonest dismal distasteful distracting
-    dreary dull dud embarrassing embarrassment empty enemy evil exploit fail failed failing failure
-    fake fatal fear fiasco fight flat flimsy foolish fraud frustrated frustrating frustration
-    gratuitous grief grim gross hate hated hates hatred haunt heavy-handed hurt idiot idiotic
-    implausible inane incoherent incompetent inept inferior injustice insipid insult insulting
-    interminable irritating joke junk kill killed lame laughable lazy lifeless ludicrous mediocre
-    meaningless mess mindless miscast misery misguided monotonous nasty needless negative
+    careless catastrophe chaos clumsy clunky collapse condemn contrived contempt corrupt crap
+    crappy crash crime crude cynical dead deadly deceive defeat defective denied depressed
+    depressing despair despise desperate destroy destroyed destruction disagree disappoint
+    disappointed disappointing disappointment disappoints disease dishonest dismal distasteful
+    distracting dreary dull dud embarrassing embarrassment empty enemy evil exploit fail failed
+    failing failure fake fatal fear fiasco fight flat flimsy foolish fraud frustrated frustrating
+    frustration gratuitous grief grim gross hate hated hates hatred haunt heavy-handed hurt idiot
+    idiotic implausible inane incoherent incompetent inept inferior injustice insipid insult
+    insulting interminable irritating joke junk kill killed lame laughable lazy lifeless ludicrous
+    mediocre meaningless mess mindless miscast misery misguided monotonous nasty needless negative
     nonsense nonsensical offensive oppression overblown overlong overrated pain painful painfully
     pathetic plodding pointless poor poorly problematic regret reject rejected ridiculous ruin
-    ruined ruins scandal sick stale stolen stupid stupidity suffering sucks tasteless tasteless tiresome
+    ruined ruins scandal sick stale stolen stupid stupidity suffering sucks tasteless tiresome
     tragic tragedy ugly unbearable unbelievable unconvincing undermines unfair unfunny unhappy
-    uninspired uninteresting uninvolving unpleasant unsatisfying useless vapid violence violent
-    war waste wasted wasting weary wooden worry worried worse yawn
+    uninspired uninteresting uninvolving unpleasant unsatisfying useless vapid violence violent war
+    waste wasted wasting weary wooden worry worried worse yawn
     """,
     -3: """
     abomination abominable atrocious atrocity awful awfully catastrophic deplorable despicable
@@ -99,31 +99,27 @@ VALENCE: dict[str, int] = {
     word: strength for strength, listed in _BY_STRENGTH.items() for word in listed.split()
 }
 
-NEGATIONS = frozenset(
-    (
-        "not no never none nobody nothing neither nor without hardly scarcely barely cannot can't "
-        "don't doesn't didn't isn't aren't wasn't weren't won't wouldn't shouldn't couldn't hasn't "
-        "haven't hadn't ain't lacks lacking n't"
-    ).split()
-)
+_NEGATIONS = """
+not no never none nobody nothing neither nor without hardly scarcely barely cannot can't don't
+doesn't didn't isn't aren't wasn't weren't won't wouldn't shouldn't couldn't hasn't haven't hadn't
+ain't lacks lacking n't
+"""
+NEGATIONS = frozenset(_NEGATIONS.split())
 
-STRENGTHENING = frozenset(
-    (
-        "absolutely amazingly completely deeply decidedly downright enormously entirely especially "
-        "exceptionally extremely fully highly hugely immensely incredibly intensely most "
-        "particularly really remarkably seriously simply so thoroughly too totally truly utterly "
-        "very"
-    ).split()
-)
+_STRENGTHENING = """
+absolutely amazingly completely deeply decidedly downright enormously entirely especially
+exceptionally extremely fully highly hugely immensely incredibly intensely most particularly
+really remarkably seriously simply so thoroughly too totally truly utterly very
+"""
+STRENGTHENING = frozenset(_STRENGTHENING.split())
 
-WEAKENING = frozenset(
-    (
-        "almost bit fairly kinda kind little mildly moderately nearly occasionally partly pretty "
-        "rather relatively slightly somewhat sort sometimes"
-    ).split()
-)
+_WEAKENING = """
+almost bit fairly kinda kind little mildly moderately nearly occasionally partly pretty rather
+relatively slightly somewhat sort sometimes
+"""
+WEAKENING = frozenset(_WEAKENING.split())
 
-TURNS = frozenset("but however yet nevertheless nonetheless".split())
+TURNS = frozenset({"but", "however", "yet", "nevertheless", "nonetheless"})
 
 EMOTIONS: dict[str, frozenset[str]] = {
     emotion: frozenset(listed.split())

@@ -14,7 +14,9 @@ _UNSPACED = (
     "\uf900-\ufaff\U00020000-\U0003134f"
 )
 # Vowel signs and accents, which belong to the word although they are no letters.
-_MARKS = "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u06d6-\u06dc\u0900-\u0963\u0966-\u0dff"
+_MARKS = (
+    "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u06d6-\u06dc\u0900-\u0963\u0966-\u0dff"
+)
 WORD = re.compile(
     f"[{_UNSPACED}]+|[^\\W_{_UNSPACED}](?:[^\\W_{_UNSPACED}]|[{_MARKS}]|['’](?=\\w))*"
 )

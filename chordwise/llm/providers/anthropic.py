@@ -50,6 +50,9 @@ CODES: Mapping[str, Kind] = MappingProxyType(
         "permission_error": ModelAccessError,
         "not_found_error": ModelAccessError,
         "request_too_large": ContextTooLongError,
+        # Gateways and local servers speak of it as OpenAI does.
+        "context_length_exceeded": ContextTooLongError,
+        "exceed_context_size_error": ContextTooLongError,
         "request_body_too_large_after_decoding": ContextTooLongError,
         "rate_limit_error": RateLimitedError,
         "overloaded_error": ModelOverloadedError,

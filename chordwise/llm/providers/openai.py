@@ -217,7 +217,7 @@ def _schema_name(name: str) -> str:
 
 
 def _served(body: JsonObject) -> str:
-    """Return the model that answered; llama.cpp says its file's path, of which the name is enough."""
+    """Return the model that answered; of the path that llama.cpp says, the file's name."""
     name = storable(text(body.get("model")))
     return PurePath(name).name if name.endswith(".gguf") else name
 

@@ -1,0 +1,245 @@
+"""Taking documents in: rows first, messages after; nothing found goes unaccounted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.states import IntakeOutcome, JobStatus
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.errors import UsageError
+from chordwise.pipeline.context import Context
+from chordwise.pipeline.messages import FAN_OUT
+from chordwise.pipeline.questions import options_to_json
+from chordwise.prompts import library
+from chordwise.readers.reading import ReadDocument, UnreadDocument
+from chordwise.storage import documents, intakes, jobs, outbox, prompt_versions, results, runs
+from chordwise.storage.documents import Document
+from chordwise.storage.engine import reaching_database
+from chordwise.storage.intakes import Intake
+from chordwise.storage.jobs import Job
+from chordwise.storage.record import new_id
+from chordwise.storage.runs import Run
+
+PIPELINE_VERSION = 1
+"""Raised whenever the same question would get another answer for reasons of our own code."""
+
+
+MAX_NAME_LENGTH = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What a run asks of every document.
+
+    `name` is empty for one that is made up; `fresh` asks again even where an answer is stored.
+    """
+
+    types: tuple[AnalysisType, ...] = (AnalysisType.SUMMARY,)
+    analysis: AnalysisOptions = field(default_factory=AnalysisOptions)
+    model: str
+    name: str = ""
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenIn:
+    """What became of one thing: its outcome, and how many of its jobs reuse a stored result."""
+
+    outcome: IntakeOutcome
+    jobs: int = 0
+    reused: int = 0
+
+
+class Submission:
+    """An open run that takes things in, one transaction each, until it is closed."""
+
+    def __init__(self, context: Context, run_id: uuid.UUID, name: str, options: RunOptions) -> None:
+        self.run_id = run_id
+        self.name = name
+        self._context = context
+        self._options = options
+        self._hashes = {each: identity(context, each, options) for each in options.types}
+        self._found = 0
+
+    def take_in(self, found: ReadDocument | UnreadDocument) -> TakenIn:
+        """Store a document with its jobs and their messages, or why there is none.
+
+        Raises:
+            ServiceUnavailableError: The database cannot be reached; nothing of this was stored.
+        """
+        with reaching_database(), self._context.sessions.begin() as session:
+            if isinstance(found, UnreadDocument):
+                taken = self._refuse(session, found)
+            else:
+                taken = self._accept(session, found)
+        self._found += 1
+        return taken
+
+    def close(self) -> None:
+        """Declare that nothing more comes; only then can the run be finished."""
+        with reaching_database(), self._context.sessions.begin() as session:
+            runs.finish_intake(session, self.run_id, self._found)
+
+    def _refuse(self, session: Session, found: UnreadDocument) -> TakenIn:
+        error = found.error
+        session.add(
+            Intake(
+                run_id=self.run_id,
+                source=found.source,
+                sha256=found.sha256,
+                byte_count=found.byte_count,
+                outcome=error.outcome,
+                reason=error.reason,
+                message=error.what,
+                hint=error.hint or None,
+            )
+        )
+        return TakenIn(outcome=IntakeOutcome(error.outcome))
+
+    def _accept(self, session: Session, found: ReadDocument) -> TakenIn:
+        document_id = documents.store(session, _document(found))
+        again = intakes.has_document(session, self.run_id, document_id)
+        outcome = IntakeOutcome.DUPLICATE if again else IntakeOutcome.ACCEPTED
+        intake = Intake(
+            id=new_id(),
+            run_id=self.run_id,
+            source=found.source,
+            sha256=found.sha256,
+            byte_count=found.byte_count,
+            outcome=outcome,
+            reason="same_content_in_run" if again else None,
+            document_id=document_id,
+        )
+        session.add(intake)
+        session.flush()
+        if again:
+            return TakenIn(outcome=outcome)
+        reused = sum(
+            self._add_job(session, intake.id, document_id, each) for each in self._options.types
+        )
+        return TakenIn(outcome=outcome, jobs=len(self._options.types), reused=reused)
+
+    def _add_job(
+        self,
+        session: Session,
+        intake_id: uuid.UUID,
+        document_id: uuid.UUID,
+        analysis_type: AnalysisType,
+    ) -> bool:
+        """Queue a job, or end it at once with a stored result; tell whether it was reused."""
+        job = Job(
+            id=new_id(),
+            run_id=self.run_id,
+            intake_id=intake_id,
+            document_id=document_id,
+            analysis_type=analysis_type.value,
+            options=options_to_json(self._options.analysis),
+            options_hash=self._hashes[analysis_type],
+            model=self._options.model,
+            status=JobStatus.QUEUED,
+        )
+        session.add(job)
+        session.flush()
+        stored = None
+        if not self._options.fresh:
+            stored = results.reusable(session, document_id, job.options_hash)
+        if stored is None:
+            outbox.put(session, FAN_OUT, job.id, reason="submitted")
+            return False
+        job.reused_from = stored
+        results.copy_for(session, job.id, stored)
+        jobs.end(session, job, JobStatus.SUCCEEDED)
+        return True
+
+
+def open_run(context: Context, options: RunOptions, now: datetime) -> Submission:
+    """Begin a run; `now` names it where the user does not.
+
+    Raises:
+        UsageError: The name is taken or could be an id.
+        ConfigurationError: The model is unknown.
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    context.models.identity(options.model)
+    run_id = new_id()
+    name = options.name or f"{now:%Y%m%d-%H%M%S}-{run_id.hex[-4:]}"
+    _check_name(name)
+    run = Run(
+        id=run_id, name=name, options=_options_to_json(options), type_count=len(options.types)
+    )
+    try:
+        with reaching_database(), context.sessions.begin() as session:
+            prompt_versions.register(session, library.released().values())
+            session.add(run)
+    except IntegrityError as error:
+        raise UsageError(
+            f"There is a run named “{name}” already.", "Choose another --run-name."
+        ) from error
+    return Submission(context, run_id, name, options)
+
+
+def identity(context: Context, analysis_type: AnalysisType, options: RunOptions) -> str:
+    """Return the hash of everything but the document that decides about a result."""
+    task = AnalysisTask(analysis_type=analysis_type, stage=Stage.ANALYZE, options=options.analysis)
+    synthesis = replace(task, stage=Stage.SYNTHESIZE)
+    parts: Mapping[str, object] = {
+        "type": analysis_type,
+        "options": options_to_json(options.analysis),
+        "prompts": [library.template_for(each).version for each in (task, synthesis)],
+        "models": context.models.identity(options.model),
+        "chunk_tokens": context.settings.pipeline.chunk_tokens,
+        "pipeline": PIPELINE_VERSION,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _document(found: ReadDocument) -> Document:
+    content = found.content
+    return Document(
+        source=found.source,
+        media_type=content.media_type,
+        title=content.title or None,
+        text=content.text,
+        normalization={
+            "nul_removed": content.nul_removed,
+            "surrogates_replaced": content.surrogates_replaced,
+            "line_ends_changed": content.line_ends_changed,
+            "encoding": content.encoding,
+            "pages": content.pages,
+            "pages_unread": content.pages_unread,
+        },
+    )
+
+
+def _options_to_json(options: RunOptions) -> JsonObject:
+    return {
+        "types": [each.value for each in options.types],
+        "model": options.model,
+        "fresh": options.fresh,
+        **options_to_json(options.analysis),
+    }
+
+
+def _check_name(name: str) -> None:
+    """Refuse names that `RUN` on the command line could not tell from something else."""
+    try:
+        uuid.UUID(name)
+    except ValueError:
+        pass
+    else:
+        raise UsageError("A run's name must not look like an id.", "Choose another --run-name.")
+    fits = len(name) <= MAX_NAME_LENGTH and name.isprintable() and name.strip()
+    if name == "latest" or not fits:
+        raise UsageError(
+            "The run's name cannot be used.",
+            f"Up to {MAX_NAME_LENGTH} printable characters, and not “latest”.",
+        )

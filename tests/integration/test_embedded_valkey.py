@@ -1,0 +1,162 @@
+"""The embedded Valkey: a real server, and a real Celery that works over its socket."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from signal import Signals
+
+import pytest
+import redis
+
+from chordwise.embedded import processes
+from chordwise.embedded.valkey import EmbeddedValkey
+from chordwise.errors import ServiceUnavailableError
+
+CELERY_APPLICATION = """
+import os, sys
+from celery import Celery, chord
+application = Celery("sums", broker=os.environ["URL"], backend=os.environ["URL"])
+
+@application.task(name="double")
+def double(number):
+    return 2 * number
+
+@application.task(name="total")
+def total(numbers):
+    return sum(numbers)
+
+if __name__ == "__main__" and sys.argv[1] == "work":
+    application.worker_main(["worker", "--pool=threads", "--concurrency=2", "--loglevel=ERROR"])
+if __name__ == "__main__" and sys.argv[1] == "ask":
+    header = [double.si(number) for number in (1, 2, 3)]
+    print(chord(header)(total.s()).get(timeout=30))
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Return a home whose path needs quoting in addresses."""
+    home = tmp_path / "a home%é"
+    (home / "run").mkdir(parents=True, mode=0o700)
+    return home
+
+
+@pytest.fixture
+def server(home: Path) -> Iterator[EmbeddedValkey]:
+    """Return a server that is stopped after the test."""
+    server = EmbeddedValkey(home / "valkey", home / "run")
+    yield server
+    server.stop()
+
+
+@contextmanager
+def client(server: EmbeddedValkey) -> Iterator[redis.Redis]:
+    """Return a client of the server."""
+    connection = redis.Redis.from_url(server.redis_url(), decode_responses=True)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def test_messages_survive_a_restart(server: EmbeddedValkey) -> None:
+    """What was written before a stop is there after the next start."""
+    server.start()
+    with client(server) as connection:
+        connection.set("note", "kept")
+
+    server.stop()
+    server.start()
+
+    with client(server) as connection:
+        assert connection.get("note") == "kept"
+
+
+def test_it_starts_after_a_kill(server: EmbeddedValkey) -> None:
+    """The stale socket and pid file of a killed server are no obstacle."""
+    server.start()
+    processes.stop(server.identity())
+    assert not server.is_alive()
+
+    server.start()
+
+    with client(server) as connection:
+        assert connection.ping()
+
+
+def test_it_never_forgets_for_want_of_memory(server: EmbeddedValkey) -> None:
+    """A broker must refuse rather than evict messages."""
+    server.start()
+
+    with client(server) as connection:
+        assert connection.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+        assert connection.config_get("appendonly") == {"appendonly": "yes"}
+        assert connection.config_get("port") == {"port": "0"}
+
+
+def test_a_client_without_the_password_is_refused(home: Path, server: EmbeddedValkey) -> None:
+    """Nobody gets in by merely reaching the socket, and the password is not on the command line."""
+    server.start()
+    password = (home / "valkey.password").read_text(encoding="utf-8")
+    identity = server.identity()
+    assert identity is not None
+
+    stranger = redis.Redis(unix_socket_path=str(home / "run" / "valkey.sock"))
+    with pytest.raises(redis.AuthenticationError):
+        stranger.ping()
+    stranger.close()
+
+    assert not any(password in argument for argument in processes.command_of(identity.pid))
+    files = (home / "valkey.password", home / "valkey" / "valkey.conf")
+    assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600, 0o600]
+
+
+def test_a_second_start_is_refused(server: EmbeddedValkey) -> None:
+    """Two servers never share their data."""
+    server.start()
+
+    with pytest.raises(ServiceUnavailableError, match="runs already"):
+        server.start()
+
+
+def test_a_failed_start_says_why(home: Path, server: EmbeddedValkey) -> None:
+    """The reason stands in the error, not only in the log."""
+    server.start()
+    server.stop()
+    manifest = home / "valkey" / "appendonlydir" / "appendonly.aof.manifest"
+    manifest.write_text("nonsense\n", encoding="utf-8")
+
+    with pytest.raises(ServiceUnavailableError, match="manifest"):
+        server.start()
+
+    assert not server.is_alive()
+
+
+def test_a_chord_of_celery_runs_over_the_socket(tmp_path: Path, server: EmbeddedValkey) -> None:
+    """The same address serves Celery as broker and as result backend, password included."""
+    server.start()
+    script = tmp_path / "sums.py"
+    script.write_text(CELERY_APPLICATION, encoding="utf-8")
+    environment = {"URL": server.url()}
+    worker = processes.launch(
+        [sys.executable, str(script), "work"], log=tmp_path / "log", environment=environment
+    )
+
+    try:
+        outcome = subprocess.run(
+            [sys.executable, str(script), "ask"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        processes.stop(worker, (Signals.SIGTERM, 20))
+
+    assert outcome.stdout.strip() == "12", outcome.stderr

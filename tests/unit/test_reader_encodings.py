@@ -1,0 +1,101 @@
+"""Bytes become the text that was meant, or are refused as no text at all."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chordwise.errors import ReadError
+from chordwise.readers.encodings import decode
+
+TEXTS = [
+    ("café", "cp1252"),
+    ("señor", "latin-1"),
+    ("Müller wohnt in der Straße", "cp1252"),
+    ("“Quoted”—it’s 5 €", "cp1252"),
+    ("Il a été élu président; ça a coûté très cher.", "cp1252"),
+    ("Zażółć gęślą jaźń", "cp1250"),
+    ("Привет, как дела? Всё хорошо, спасибо.", "cp1251"),
+    ("Привет, как дела? Всё хорошо, спасибо.", "koi8-r"),
+    ("日本語の文章です。", "cp932"),
+    ("日本語です", "iso2022_jp"),
+    ("中文文本测试。", "gb18030"),
+    ("中文", "hz"),
+    ("한국어 텍스트입니다.", "euc-kr"),
+    ("abc", "utf-16-le"),
+    ("abc", "utf-16-be"),
+    ("abc", "utf-32-le"),
+    ("Привет мир", "utf-16-be"),
+    ("日本語の文章です。\n改行", "utf-16-le"),
+    ("with a mark", "utf-16"),
+    ("with a mark", "utf-8-sig"),
+    ("one NUL \0 in it", "utf-8"),
+    ("a\0b", "utf-8"),
+    ("~{ is no HZ", "ascii"),
+    ("", "ascii"),
+]
+
+
+@pytest.mark.parametrize(("text", "encoding"), TEXTS)
+def test_the_encoding_is_found(text: str, encoding: str) -> None:
+    """Short texts in old and new encodings are read as they were meant."""
+    assert decode(text.encode(encoding)).text == text
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc", "Co", "Cn"])))
+def test_utf8_is_never_taken_for_something_else(text: str) -> None:
+    """Any text in UTF-8 comes back as it was, whatever its bytes look like."""
+    decoded = decode(text.encode())
+
+    assert decoded.text == text.removeprefix("\ufeff")
+
+
+def test_a_declaration_decides_where_the_bytes_do_not() -> None:
+    """Bytes that mean something in several encodings are read in the one that is declared."""
+    data = "šéf".encode("iso8859-2")
+
+    assert decode(data, "ISO-8859-2").text == "šéf"
+
+
+def test_valid_utf8_beats_a_wrong_declaration() -> None:
+    """A document that says Latin-1 and is UTF-8 is read as UTF-8."""
+    assert decode("naïve".encode(), "iso-8859-1").encoding == "utf-8"
+
+
+@pytest.mark.parametrize("declared", ["no-such-encoding", "base64", "rot13", "\0", "undefined"])
+def test_a_nonsensical_declaration_is_ignored(declared: str) -> None:
+    """What is no text encoding does not get in the way."""
+    assert decode("café".encode("cp1252"), declared).text == "café"
+
+
+@pytest.mark.parametrize("size", [64, 1_000, 100_000])
+def test_binary_content_is_refused(size: int) -> None:
+    """Random bytes are no text, even where some encoding could explain them."""
+    data = random.Random(size).randbytes(size)  # noqa: S311 - reproducible, not secret
+
+    with pytest.raises(ReadError) as refusal:
+        decode(data)
+
+    assert (refusal.value.outcome, refusal.value.reason) == ("unsupported", "binary")
+
+
+def test_zeros_are_refused() -> None:
+    """A file of zero bytes is no text."""
+    with pytest.raises(ReadError):
+        decode(bytes(10_000))
+
+
+def test_ebcdic_is_refused_instead_of_garbled() -> None:
+    """Text of mainframes is recognised by its lack of blanks, not taken for another alphabet."""
+    with pytest.raises(ReadError):
+        decode(("THE QUICK BROWN FOX 0123456789 " * 40).encode("cp037"))
+
+
+def test_a_late_accent_in_a_long_text_counts() -> None:
+    """The encoding is judged where it shows, not at the start."""
+    text = "Only ASCII here.\n" * 20_000 + "À la fin, un élève préfère l’été.\n"
+
+    assert decode(text.encode("cp1252")).text == text

@@ -1,0 +1,86 @@
+"""File names are shown on one line, unambiguously, and patterns match as in a shell."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chordwise.readers import markdown, wildcards
+from chordwise.readers.printable_names import printable
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("docs/report 1.pdf", "docs/report 1.pdf"),
+        ("Prüfung–№ 7.txt", "Prüfung–№ 7.txt"),
+        ("a\nb", "a\\nb"),
+        ("a\\nb", "a\\\\nb"),
+        ("a\x1b[31mb", "a\\u001b[31mb"),
+        ("a\udcffb", "a\\xffb"),
+        ("exe\u202efdp.txt", "exe\\u202efdp.txt"),
+        ("a\0b", "a\\u0000b"),
+        ("👩\u200d🔬.txt", "👩\u200d🔬.txt"),
+    ],
+)
+def test_what_is_invisible_is_escaped(name: str, shown: str) -> None:
+    """Control characters, raw bytes and direction overrides cannot fool a reader of lists."""
+    assert printable(name) == shown
+
+
+@given(st.text(alphabet=st.characters()))
+def test_any_name_can_be_stored(name: str) -> None:
+    """The shown name is valid UTF-8 without controls."""
+    shown = printable(name)
+
+    assert shown.encode().decode() == shown
+    assert not any(ord(character) < 0x20 for character in shown)
+
+
+@given(st.text(alphabet="ab\\xnu0\n\udcff\x1b"), st.text(alphabet="ab\\xnu0\n\udcff\x1b"))
+def test_different_names_look_different(one: str, other: str) -> None:
+    """Escaping never makes two names the same."""
+    assert (printable(one) == printable(other)) == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "expected"),
+    [
+        ("*.txt", "a.txt", True),
+        ("*.txt", "sub/a.txt", False),
+        ("*", "sub/a.txt", True),
+        ("**/*.txt", "a.txt", True),
+        ("**/*.txt", "x/y/a.txt", True),
+        ("**/*.txt", "x/y/a.md", False),
+        ("**", "x/y/a.md", True),
+        ("x/**/y/*.md", "x/1/2/y/a.md", True),
+        ("x/**/y/*.md", "x/1/2/z/a.md", False),
+        ("[ab].txt", "b.txt", True),
+        ("?.txt", "bb.txt", False),
+    ],
+)
+def test_patterns_match_as_in_a_shell(pattern: str, path: str, *, expected: bool) -> None:
+    """`**` is any depth, `*` one name; a folder that matches brings what it holds."""
+    folder, segments = wildcards.split(pattern)
+
+    relative = path if folder == "." else path.removeprefix(f"{folder}/")
+
+    assert wildcards.matches(relative.split("/"), segments) is expected
+
+
+@given(st.lists(st.sampled_from(["a", "b"]), max_size=5), st.sampled_from(["**", "a/*", "*/b"]))
+def test_a_match_is_never_cut_off_by_not_looking(path: list[str], pattern: str) -> None:
+    """Every folder above a matching path may hold something."""
+    segments = pattern.split("/")
+
+    if wildcards.matches(path, segments):
+        assert all(wildcards.may_hold(path[:depth], segments) for depth in range(len(path)))
+
+
+def test_the_title_of_markdown_is_its_first_heading() -> None:
+    """A comment in a code block is no heading."""
+    extracted = markdown.read(b"```sh\n# a comment\n```\n\n# The title #\n\nText\n", "a.md")
+
+    assert extracted.title == "The title"
+    assert extracted.text.startswith("```sh")
