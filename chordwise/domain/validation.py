@@ -19,6 +19,7 @@ MAX_PROBLEMS = 5
 MAX_SCHEMA_CHARACTERS = 100_000
 _FENCE = re.compile(r"^\s*```[a-zA-Z]*\s*\n(.*)\n\s*```\s*$", re.DOTALL)
 _THINKING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _PHONE = re.compile(r"^\+?[0-9(][0-9 ()./-]{4,}[0-9]$")
 
 
@@ -47,7 +48,7 @@ def parse(text: str) -> ParsedAnswer:
         raise InvalidAnswerError("The answer is not a JSON object.")
     if not _is_finite(answer):
         raise InvalidAnswerError("The answer holds a number that is not finite.")
-    return ParsedAnswer(answer=answer, repaired=repaired)
+    return ParsedAnswer(answer=json_values.as_object(_storable(answer)), repaired=repaired)
 
 
 def _load(text: str) -> tuple[JsonValue, bool]:
@@ -59,6 +60,17 @@ def _load(text: str) -> tuple[JsonValue, bool]:
         return json_repair.loads(text, skip_json_loads=True, strict=True), True  # type: ignore[return-value]  # its JSON types are ours under another name
     except (ValueError, RecursionError) as error:
         raise InvalidAnswerError("The answer is not JSON.") from error
+
+
+def _storable(value: JsonValue) -> JsonValue:
+    """Replace what PostgreSQL cannot hold: NUL and lone surrogates."""
+    if isinstance(value, str):
+        return _UNSTORABLE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    if isinstance(value, dict):
+        return {_UNSTORABLE.sub("\ufffd", key): _storable(item) for key, item in value.items()}
+    return value
 
 
 def _is_finite(value: JsonValue) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +13,9 @@ from chordwise.embedded import private_files
 from chordwise.embedded.home import Home
 from chordwise.embedded.plan import Plan
 from chordwise.errors import ChordwiseError, ConfigurationError, ServiceUnavailableError
+
+# How long a command waits for its reply.
+PATIENCE_SECONDS = 240
 
 
 class Reply(BaseModel):
@@ -69,11 +73,11 @@ def waiting(home: Home) -> list[Path]:
     """Return the requests that lie there, the oldest first."""
     return sorted(
         (path for path in home.requests.glob("*.json") if not path.name.startswith(".")),
-        key=_age,
+        key=_changed_at,
     )
 
 
-def _age(path: Path) -> int:
+def _changed_at(path: Path) -> int:
     try:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
@@ -97,6 +101,9 @@ def reply(home: Home, name: str, error: ChordwiseError | None = None) -> None:
 
 
 def clear(home: Home) -> None:
-    """Remove replies that nobody came for."""
+    """Remove replies that nobody came for, and requests whose command was killed long ago."""
     for path in home.replies.iterdir():
         path.unlink(missing_ok=True)
+    for path in home.requests.iterdir():
+        if _changed_at(path) < time.time_ns() - PATIENCE_SECONDS * 1_000_000_000:
+            path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -106,6 +107,13 @@ class Home:
         private_files.make_folder(folder)
         private_files.check_ownership(folder)
         return folder
+
+    def discard_sockets(self) -> None:
+        """Remove the folder for sockets where it lies outside the home and nothing uses it."""
+        folder = self.sockets()
+        if folder != self.run:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def fits_socket(folder: Path) -> bool:

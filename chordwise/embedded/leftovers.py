@@ -27,6 +27,7 @@ def stop(home: Home) -> bool:
     ]
     stopped.extend(_stop_server(home, name) for name in sorted(servers, reverse=True))
     home.state_file.unlink(missing_ok=True)
+    home.discard_sockets()
     return any(stopped)
 
 

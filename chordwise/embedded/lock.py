@@ -13,6 +13,8 @@ from chordwise.embedded.home import Home
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.errors import ServiceUnavailableError
 
+_DYING_SECONDS = 5.0
+
 
 def holder(home: Home) -> ProcessIdentity | None:
     """Return the living process that holds the lock."""
@@ -45,11 +47,21 @@ def held(home: Home) -> Iterator[None]:
 
 
 def _lock(descriptor: int, home: Home) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    # A killed process of several threads is dead to everybody a moment before its files close.
+    processes.wait_until(
+        lambda: _has_locked(descriptor) or holder(home) is not None, _DYING_SECONDS
+    )
+    if not _has_locked(descriptor):
         found = holder(home)
         where = f" in process {found.pid}" if found else ""
         raise ServiceUnavailableError(
             f"The stack of {home.path} is up already{where}.", "Stop it with: chordwise down"
-        ) from error
+        )
+
+
+def _has_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -108,7 +108,7 @@ def fingerprint(settings: Settings) -> str:
 
 def _environment(settings: Settings, config: Path | None) -> dict[str, str]:
     home = {"CHORDWISE_HOME": str(home_at(settings.home).path)}
-    return child_environment(settings, config) | home | _python_path()
+    return child_environment(settings, config) | home | python_path()
 
 
 def _plain(value: object) -> object:
@@ -119,7 +119,7 @@ def _revealed(secret: SecretStr | None) -> str | None:
     return None if secret is None else secret.get_secret_value()
 
 
-def _python_path() -> dict[str, str]:
+def python_path() -> dict[str, str]:
     """Return what a child needs to find this very package when it is not installed."""
     root = str(Path(__file__).resolve().parents[2])
     if root in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:

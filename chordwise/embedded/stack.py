@@ -32,7 +32,6 @@ __all__ = [
     "touch_last_used",
 ]
 
-_DEADLINE_SECONDS = 240.0
 _MAX_SUPERVISORS = 3
 _POLL_SECONDS = 0.03
 # A worker's grace, and what the servers need after it.
@@ -158,7 +157,7 @@ class _Wish:
         return found
 
     def _wait(self, name: str) -> StackState | None:
-        deadline = time.monotonic() + _DEADLINE_SECONDS
+        deadline = time.monotonic() + exchange.PATIENCE_SECONDS
         while time.monotonic() < deadline:
             processes.wait_until(lambda: self._has_news(name), _POLL_SECONDS, _POLL_SECONDS)
             found = state.current(self._home)

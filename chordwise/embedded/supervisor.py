@@ -177,6 +177,7 @@ class Supervisor:
         self._tell("Stopping")
         self._children.stop_all()
         self._home.state_file.unlink(missing_ok=True)
+        self._home.discard_sockets()
 
     def _tell(self, activity: str) -> None:
         self._activity = activity

@@ -200,7 +200,8 @@ def _raise_connect_error(host: str, error: httpcore.ConnectError) -> NoReturn:
                 f"The certificate of {host} is not trusted: {excerpt(cause.verify_message)}.",
                 "Add its authority with SSL_CERT_FILE, or check base_url.",
             ) from error
-        cause = cause.__cause__
+        # httpcore raises it again “from None”, so that only the context leads on.
+        cause = cause.__cause__ or cause.__context__
     raise ModelTransportError(
         f"{host} cannot be reached: {excerpt(str(error))}.", "Check base_url and the network."
     ) from error

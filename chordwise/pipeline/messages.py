@@ -21,7 +21,9 @@ TASKS = (FAN_OUT, ANALYZE_CHUNK, SYNTHESIZE)
 CONTROL_QUEUE = "chordwise.control"
 CHUNK_QUEUE = "chordwise.chunks"
 _KEY_PREFIX = "chordwise:"
-_MARKER_KEY = "chordwise:marker"
+# A hash: of the commands that Celery's client prefixes, SET is one and GET is not.
+_STATE_KEY = "state"
+_MARKER = "marker"
 _DAY = 86_400
 
 
@@ -112,7 +114,7 @@ class Messenger:
         ]
         body = self._app.signature(SYNTHESIZE, args=(str(job_id),), immutable=True)
         with reaching_broker():
-            chord(header, app=self._app).apply_async(body=body)
+            chord(header, body, app=self._app).apply_async()
 
     def marker(self) -> str | None:
         """Return the marker in the broker; `None` when it lost its memory or never had one.
@@ -120,8 +122,8 @@ class Messenger:
         Raises:
             ServiceUnavailableError: The broker cannot be reached.
         """
-        with reaching_broker(), self._app.connection_for_read() as connection:
-            value = connection.default_channel.client.get(_MARKER_KEY)
+        with reaching_broker(), self._app.pool.acquire(block=True) as connection:
+            value = connection.default_channel.client.hget(_STATE_KEY, _MARKER)
         return value.decode() if isinstance(value, bytes) else value
 
     def set_marker(self, marker: str) -> None:
@@ -130,8 +132,8 @@ class Messenger:
         Raises:
             ServiceUnavailableError: The broker cannot be reached.
         """
-        with reaching_broker(), self._app.connection_for_write() as connection:
-            connection.default_channel.client.set(_MARKER_KEY, marker)
+        with reaching_broker(), self._app.pool.acquire(block=True) as connection:
+            connection.default_channel.client.hset(_STATE_KEY, _MARKER, marker)
 
 
 @contextmanager

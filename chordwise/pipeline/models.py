@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from random import Random
 from typing import TypeAlias
@@ -32,20 +32,23 @@ LocalServer: TypeAlias = Callable[[str], tuple[str, SecretStr] | None]
 
 
 class Models:
-    """The models of the settings, by name; the connections are kept, the wrapping is per use."""
+    """The models of the settings, by name; the connections are kept, the wrapping is per use.
+
+    `connected` are models that are there already; those of the settings are connected on demand.
+    """
 
     def __init__(
         self,
         settings: Settings,
         sessions: sessionmaker[Session] | None = None,
         local_server: LocalServer | None = None,
-        random: Random | None = None,
+        connected: Mapping[str, ChatModel] | None = None,
     ) -> None:
         self._settings = settings
         self._sessions = sessions
         self._local_server = local_server
-        self._random = random or Random()  # noqa: S311 - jitter needs no secrecy
-        self._connections: dict[str, ChatModel] = {}
+        self._random = Random()  # noqa: S311 - jitter needs no secrecy
+        self._connections = dict(connected or {})
 
     def open(
         self, name: str, job_id: uuid.UUID | None = None, chunk_id: uuid.UUID | None = None

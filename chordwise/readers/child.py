@@ -29,6 +29,9 @@ def main() -> None:
                 _serve(channel)
         except ConnectionError:
             return
+        except MemoryError:
+            # Taking the file or sending its text was too much: nothing can be said but this.
+            sys.exit(limits.OUT_OF_MEMORY_STATUS)
 
 
 def _serve(channel: socket.socket) -> None:
@@ -46,7 +49,7 @@ def _answer(request: JsonObject, data: bytes) -> tuple[JsonObject, bytes]:
     except ReadError as error:
         return _failure(error), b""
     except MemoryError:
-        return _failure(_out_of_memory()), b""
+        return _failure(failures.out_of_memory()), b""
     except Exception as error:  # noqa: BLE001 - the outermost shell: parsers raise anything
         return _failure(_surprise(error)), b""
 
@@ -69,14 +72,6 @@ def _failure(error: ReadError) -> JsonObject:
         "outcome": error.outcome,
         "reason": error.reason,
     }
-
-
-def _out_of_memory() -> ReadError:
-    return failures.too_large(
-        "needs more memory than a file may take.",
-        "Split it, or raise readers.memory_megabytes.",
-        "memory",
-    )
 
 
 def _surprise(error: Exception) -> ReadError:

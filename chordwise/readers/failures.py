@@ -85,6 +85,15 @@ def too_many_characters(limit: int) -> ReadError:
     )
 
 
+def out_of_memory() -> ReadError:
+    """The system gave no more memory within the limit."""
+    return too_large(
+        "needs more memory than a file may take.",
+        "Split it, or raise readers.memory_megabytes.",
+        "memory",
+    )
+
+
 def refused(what: str, hint: str, reason: str) -> ReadError:
     """Reading it would be unsafe."""
     return ReadError(what, hint, IntakeOutcome.REFUSED, reason)

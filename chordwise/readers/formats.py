@@ -68,7 +68,7 @@ _MARKDOWN_NAMES = (".md", ".markdown", ".mdown", ".mkd")
 _EMAIL_NAMES = (".eml",)
 # Each step keeps what it took: a page of comments would cost exponential time otherwise.
 _HTML_START = re.compile(
-    rb"(?>\s+|<\?xml[^>]*>|<!--(?:(?!-->).)*-->)*+<(?:!doctype\s+html|html|head|body)\b", re.DOTALL
+    rb"(?>\s+|<\?xml[^>]*>|<!--(?:(?!-->).)*-->)*+<(?:!doctype\s+html|html)\b", re.DOTALL
 )
 _EMAIL_START = re.compile(
     rb"(?:Return-Path|Received|Delivered-To|MIME-Version):[ \t]", re.IGNORECASE

@@ -10,6 +10,8 @@ from pathlib import Path
 
 _MEGABYTE = 1024 * 1024
 _OPEN_FILES = 64
+# How the process ends when not even an answer fits into its memory.
+OUT_OF_MEMORY_STATUS = 77
 _STATUS = Path("/proc/self/statm")
 # The parent's own clock should win: its sentence about the time is the better one.
 _GRACE_SECONDS = 2.0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import InternalError, ReadError
-from chordwise.readers import failures, frames
+from chordwise.readers import failures, frames, limits
 from chordwise.settings import ReaderSettings
 
 _CHILD = "chordwise.readers.child"
@@ -138,6 +138,8 @@ class ParserProcess:
     def _ended(self, status: int | None) -> ReadError:
         if status in _TIME_SIGNALS:
             return self._timed_out()
+        if status == limits.OUT_OF_MEMORY_STATUS:
+            return failures.out_of_memory()
         return failures.unreadable(
             "made its parser crash.",
             "The file is damaged or needs more than readers.memory_megabytes; "

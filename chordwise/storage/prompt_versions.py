@@ -31,7 +31,8 @@ def register(session: Session, templates: Iterable[PromptTemplate]) -> None:
     Raises:
         ConfigurationError: A template differs from what was stored under its version.
     """
-    known = dict(session.execute(select(PromptVersion.version, PromptVersion.sha256)).tuples())
+    rows = session.execute(select(PromptVersion.version, PromptVersion.sha256))
+    known = {version: sha256 for version, sha256 in rows}  # noqa: C416 - rows are no pairs to mypy
     for template in templates:
         if known.get(template.version, template.sha256) != template.sha256:
             raise ConfigurationError(

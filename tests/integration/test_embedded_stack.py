@@ -29,10 +29,10 @@ from pathlib import Path
 from chordwise.embedded import lifeline
 note = Path(os.environ["CHORDWISE_HOME"], sys.argv[1] + ".note")
 gone = threading.Event()
-lifeline.watch(lambda: (note.write_text("orphaned"), gone.set()))
 signal.signal(signal.SIGTERM, lambda *_: gone.set())
 wanted = ("CHORDWISE_DATABASE_URL", "CHORDWISE_BROKER_URL", "CHORDWISE_MODEL")
 note.write_text("\\n".join(os.environ.get(name, "") for name in wanted))
+lifeline.watch(lambda: (note.write_text("orphaned"), gone.set()))
 gone.wait()
 """
 MIGRATION = """
@@ -364,6 +364,7 @@ def test_a_long_home_gets_its_sockets_elsewhere(tmp_path: Path) -> None:
     home = tmp_path / ("deep" * 30)
 
     services = stack.ensure(settings_for(home), Level.ALL, commands=COMMANDS)
+    sockets = home_at(home).sockets()
 
     try:
         assert services.broker_url is not None
@@ -372,3 +373,5 @@ def test_a_long_home_gets_its_sockets_elsewhere(tmp_path: Path) -> None:
             assert client.ping()
     finally:
         stack.stop(home)
+    assert not sockets.is_relative_to(home)
+    assert not sockets.exists()

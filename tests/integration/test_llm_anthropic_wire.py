@@ -37,7 +37,7 @@ def message_body(
 ) -> JsonObject:
     """Return a complete answer in Anthropic's form."""
     blocks: JsonValue = [{"type": "text", "text": "{}"}] if content is None else content
-    return {
+    body: JsonObject = {
         "id": "msg_1",
         "type": "message",
         "role": "assistant",
@@ -45,7 +45,8 @@ def message_body(
         "content": blocks,
         "stop_reason": stop_reason,
         "usage": {"input_tokens": 10, "output_tokens": 7},
-    } | more
+    }
+    return body | more
 
 
 def model_at(server: FaultyServer, **settings: object) -> AnthropicModel:

@@ -20,7 +20,7 @@ from chordwise.llm.model import FinishReason, Usage
 from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import SENTIMENT_SCHEMA, a_request
-from tests.peers.faulty_server import FaultyServer, answer, faulty_server
+from tests.peers.faulty_server import FaultyServer, answer, faulty_server, silence
 
 OFFICIAL = TypeAdapter(CompletionCreateParamsNonStreaming)
 FREE_FORM: JsonObject = {"type": "object", "additionalProperties": {"type": "string"}}
@@ -249,7 +249,7 @@ def test_neither_key_nor_document_is_in_an_error(server: FaultyServer) -> None:
 
 def test_what_is_left_of_the_budget_shortens_the_timeout(server: FaultyServer) -> None:
     """A request near the end of its budget does not take the model's whole timeout."""
-    server.play(lambda connection: connection.stopped.wait() and None)
+    server.play(silence)
     request = a_request(timeout_seconds=0.2)
 
     with pytest.raises(ModelTransportError, match=r"0\.2 s"):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -164,6 +169,43 @@ def test_a_closed_port_names_the_host(transport: JsonTransport) -> None:
         transport.post_json(f"http://127.0.0.1:{port}", {}, {}, PATIENT_SECONDS)
 
     assert "base_url" in caught.value.hint
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
+def test_an_untrusted_certificate_waits_for_a_person(
+    transport: JsonTransport, tmp_path: Path
+) -> None:
+    """Asking again cannot make a certificate trusted, so the work pauses with a hint."""
+    context = self_signed(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        greeter = threading.Thread(target=greet_once, args=(listener, context))
+        greeter.start()
+        address = f"https://localhost:{listener.getsockname()[1]}"
+
+        with pytest.raises(ModelAccessError, match="not trusted: self-signed") as caught:
+            transport.post_json(address, {}, {}, PATIENT_SECONDS)
+
+        greeter.join()
+    assert "SSL_CERT_FILE" in caught.value.hint
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    """Return a server's TLS context with a certificate that nobody vouches for."""
+    key, certificate = str(folder / "key.pem"), str(folder / "certificate.pem")
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost"
+    subprocess.run(
+        [*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+def greet_once(listener: socket.socket, context: ssl.SSLContext) -> None:
+    """Take one connection and begin its handshake, which the other side will break off."""
+    accepted, _ = listener.accept()
+    with accepted, suppress(OSError):
+        context.wrap_socket(accepted, server_side=True).close()
 
 
 def test_a_thread_uses_its_connection_again(

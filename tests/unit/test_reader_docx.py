@@ -60,8 +60,10 @@ def test_a_document_written_by_another_library_is_read_in_order() -> None:
         ("<w:p><w:hyperlink><w:r><w:t>link</w:t></w:r></w:hyperlink></w:p>", "link"),
         ("<w:sdt><w:sdtContent>" + paragraph("form") + "</w:sdtContent></w:sdt>", "form"),
         (
-            f"<w:p><w:r><mc:AlternateContent><mc:Choice>{paragraph('box')}</mc:Choice>"
-            f"<mc:Fallback>{paragraph('box')}</mc:Fallback></mc:AlternateContent></w:r></w:p>",
+            (
+                f"<w:p><w:r><mc:AlternateContent><mc:Choice>{paragraph('box')}</mc:Choice>"
+                f"<mc:Fallback>{paragraph('box')}</mc:Fallback></mc:AlternateContent></w:r></w:p>"
+            ),
             "box",
         ),
     ],

@@ -1,6 +1,8 @@
 """Classification by comparing a text's words with the labels' words and words that go with them.
 
-Measured with `tests/integration/test_extractive_corpora.py`: see the numbers there.
+Measured as in `tests/integration/test_extractive_corpora.py`, the share of right labels: 98 speeches
+of 2 kinds 0.94, 58 contracts of 23 types 0.60, 294 short requests in 10 domains 0.41. The surer
+half of the answers is right more often (0.98, 0.72, 0.82), which is what its confidence is worth.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from chordwise.domain.tasks import AnalysisTask
 
 MAX_CONFIDENCE = 0.6
 _LEAST_CONFIDENCE = 0.05
-_UNLABELLED_CONFIDENCE = 0.35
+_UNLABELLED_CONFIDENCE = 0.2
 _MIN_VOTING_CONFIDENCE = 1 / 3
 _OWN_WORD = 3.0
 _SEED_WORD = 1.0
@@ -141,7 +143,8 @@ def _features(reasons: Sequence[str], found: Sequence[Sentence]) -> list[JsonVal
     for term in reasons[:_MAX_FEATURES]:
         standing = [one for one in found if term in one.terms]
         count = sum(one.terms.count(term) for one in standing)
-        features.append({"feature": f"“{term}…” occurs {count} times", "quote": standing[0].text})
+        feature = f"words that begin with “{term}” ({count})"
+        features.append({"feature": feature, "quote": standing[0].text})
     return features
 
 

@@ -158,8 +158,8 @@ PREMISE = _any_of(
     """
 )
 
-FIGURE = re.compile(r"\d[\d.,]*\s?%|[$€£]\s?\d|\b\d{2,}\b")
-SOURCE = re.compile(r"\baccording to\b|\[\d+\]|\(\w[^()]{2,40},\s?(?:1[5-9]|20)\d\d\)|https?://")
+FIGURE = re.compile(r"\d[\d.,]*\s?%|[$€£]\s?\d[\d.,]*|\b\d{1,3}(?:,\d{3})+\b|\b\d+\.\d+\b")
+SOURCE = re.compile(r"\b[Aa]ccording to\b|\[\d+\]|\(\w[^()]{2,40},\s?(?:1[5-9]|20)\d\d\)|https?://")
 HEDGE = _any_of(
     """
     perhaps

@@ -78,7 +78,7 @@ _CUES: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = tuple(
             r"\bdated\b",
             r"\bcommenc\w+\s+on",
         ),
-        r"expir|end date|terminat\w+ date|until": (
+        r"expir|\bends?\b|terminat\w+ date|until": (
             r"\b(?:shall|will)\s+(?:expire|terminate|continue|remain)",
             r"\bexpir(?:es?|ation)\b",
             r"\bterm\s+of\s+this\b",
@@ -128,7 +128,8 @@ def hint(item: str, description: str = "") -> Hint:
 
 def _spaced(name: str) -> str:
     """Part the words of a property's name: `dueDate`, `due_date` and `due-date` alike."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|[_-]+", " ", name)
+    joined = re.sub(r"\be-mail", "email", name, flags=re.IGNORECASE)
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|[_-]+", " ", joined)
 
 
 def _is_plural(item: str) -> bool:

@@ -29,7 +29,7 @@ class Name(NamedTuple):
 
 
 _WORD = (
-    r"(?:(?:[A-Z]\.)+|(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr)\."
+    r"(?:(?:[A-Z]\.)+|(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Inc|Corp|Ltd|Co)\."
     r"|[A-ZÀ-ÖØ-Þ](?:[\w&-]|['’](?!s\b))*)"
 )
 _LINK = r"(?:of the|of|de|la|van|von|der|&)"
@@ -58,11 +58,22 @@ _MOST_PERSON_WORDS = 3
 def names(text: str) -> Iterator[Name]:
     """Yield what is written like a name, in order."""
     for match in _NAME.finditer(text):
-        start, name = _without_ordinary_lead(match.start(), match.group())
-        name = _without_ordinary_end(name)
-        if name:
-            before = text[max(0, start - _LOOK_BACK) : start]
-            yield Name(name, start, bearer(name, before, is_alone=_opens(text, start)))
+        for part_start, part in _parts(match.start(), match.group()):
+            start, name = _without_ordinary_lead(part_start, part)
+            name = _without_ordinary_end(name)
+            if name:
+                before = text[max(0, start - _LOOK_BACK) : start]
+                yield Name(name, start, bearer(name, before, is_alone=_opens(text, start)))
+
+
+def _parts(start: int, name: str) -> Iterator[tuple[int, str]]:
+    """Part a person from a place or an organization: “Ann Lee of Acme”, not “Bank of America”."""
+    person, joint, other = name.partition(" of ")
+    if joint and is_person(person.lower().split()):
+        yield start, person
+        yield start + len(person) + len(joint), other
+    else:
+        yield start, name
 
 
 def _without_ordinary_lead(start: int, name: str) -> tuple[int, str]:

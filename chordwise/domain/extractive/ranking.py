@@ -18,8 +18,8 @@ Vector = dict[str, float]
 _DAMPING = 0.85
 _STEPS = 8
 _FEW_TERMS = 12
-_REDUNDANCY = 0.5
-_NEARNESS = 0.15
+_REDUNDANCY = 0.8
+_NEARNESS = 0.3
 
 
 def inverse_frequencies(term_lists: Sequence[Sequence[str]]) -> Vector:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from chordwise.domain import grounding, json_values
-from chordwise.domain.analyses.reasoning import MAX_STEPS, Reasoning
+from chordwise.domain.analyses.reasoning import Reasoning
 from chordwise.domain.extractive import cues, ranking
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, Sentence, sentences
 from chordwise.domain.extractive.summary import distinct
@@ -18,7 +18,8 @@ from chordwise.domain.tasks import AnalysisTask
 MAX_CONFIDENCE = 3
 _MAX_SCORE = 6
 _CHUNK_STEPS = 8
-_MARK_BONUS = 0.6
+_FEWEST_STEPS = 3
+_MARK_BONUS = 2.0
 _LAST_PART = 0.7
 _DENSE = 0.4
 _DISCLAIMER = (
@@ -84,7 +85,9 @@ def _most_telling(found: Sequence[Sentence], marked: Sequence[_Step]) -> list[_S
         score + _MARK_BONUS * bool(step.mark)
         for score, step in zip(ranking.sentence_scores(found, vectors, {}), marked, strict=True)
     ]
-    return [marked[place] for place in ranking.pick(scores, vectors, min(_CHUNK_STEPS, MAX_STEPS))]
+    count = sum(bool(step.mark) for step in marked)
+    places = ranking.pick(scores, vectors, min(max(count, _FEWEST_STEPS), _CHUNK_STEPS))
+    return [marked[place] for place in places]
 
 
 def _shown(step: _Step) -> JsonValue:

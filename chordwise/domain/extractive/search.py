@@ -62,13 +62,16 @@ class SearchableText:
             for term in dict.fromkeys(sentence.terms):
                 self._places[term].append(place)
 
-    def find(self, hint: Hint) -> list[Match]:
-        """Return what answers an item, the best first; nothing where nothing is near enough."""
+    def find(self, hint: Hint, limit: int | None = None) -> list[Match]:
+        """Return what answers an item, the best first; nothing where nothing is near enough.
+
+        Without a limit, an item that means a list gets several answers and any other gets one.
+        """
+        limit = limit or (MAX_ENTRIES if hint.is_list else 1)
         if hint.is_title and (found_title := title(self._sentences)):
             return [Match(value=found_title[0], quote=found_title[1].text, confidence=3)]
         if hint.kinds and not hint.cue and hint.kind_terms.issuperset(hint.terms):
-            return self._all_of(hint)
-        limit = MAX_ENTRIES if hint.is_list else 1
+            return self._all_of(hint, limit)
         found = [match for hit in self._hits(hint) for match in self._matches(hint, hit)]
         unlike: dict[str, Match] = {}
         for match in found:
@@ -76,7 +79,7 @@ class SearchableText:
         ranked = sorted(unlike.values(), key=lambda match: -match.confidence)
         return ranked[:limit]
 
-    def _all_of(self, hint: Hint) -> list[Match]:
+    def _all_of(self, hint: Hint, limit: int) -> list[Match]:
         """Return the values of a kind, the most frequent first, then by their place."""
         counts: Counter[str] = Counter()
         first: dict[str, tuple[str, Sentence]] = {}
@@ -90,7 +93,7 @@ class SearchableText:
         confidence = 4 if hint.kinds[0] in _PATTERN_KINDS else 2
         return [
             Match(value=first[key][0], quote=first[key][1].text, confidence=confidence)
-            for key in chosen[: MAX_ENTRIES if hint.is_list else 1]
+            for key in chosen[:limit]
         ]
 
     def _hits(self, hint: Hint) -> list[_Hit]:

@@ -35,6 +35,8 @@ million months mr mrs ms nbsp new number old particular part people place point 
 present problem provide provided question right say section second set several show shown shows six
 small sort start stuff sure talk tell ten th thank third thought thousand three time times today
 total tried try trying two understand way ways week weeks whatever word words work year years
+january february march april june july august september october november december monday tuesday
+wednesday thursday friday saturday sunday dear sincerely regards
 """
 
 # Content words too common to name a topic; they still count when sentences are compared.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 from chordwise.domain import json_values, validation
 from chordwise.domain.extractive import schema_values
 from chordwise.domain.extractive.item_hints import Hint, hint
-from chordwise.domain.extractive.search import Match, SearchableText
+from chordwise.domain.extractive.search import MAX_ENTRIES, Match, SearchableText
 from chordwise.domain.json_values import JsonObject, JsonValue
 
 _MAX_DEPTH = 6
+_PROBE = "chordwise_probe"
 
 
 def fill(schema: JsonObject, searchable: SearchableText) -> JsonObject:
@@ -20,6 +22,7 @@ def fill(schema: JsonObject, searchable: SearchableText) -> JsonObject:
     worse than an answer that validation reports.
     """
     walk = _Walk(root=schema, searchable=searchable)
+    walk.carry_references()
     data = walk.members(schema, "", 0)
     return {"data": data, "evidence": list(walk.evidence)}
 
@@ -29,6 +32,15 @@ class _Walk:
     root: JsonObject
     searchable: SearchableText
     evidence: list[JsonObject] = field(default_factory=list)
+    definitions: JsonObject = field(default_factory=dict)
+    properties: JsonObject = field(default_factory=dict)
+
+    def carry_references(self) -> None:
+        """Keep what references inside the schema may point to, for checks of its parts."""
+        shared = ("$defs", "definitions")
+        self.definitions = {name: self.root[name] for name in shared if name in self.root}
+        if '"#/properties' in json.dumps(self.root):
+            self.properties = json_values.as_object(self.root.get("properties") or {})
 
     def members(self, schema: JsonObject, path: str, depth: int) -> JsonObject:
         """Fill in the properties of an object."""
@@ -54,7 +66,7 @@ class _Walk:
             return self.members(schema, path, depth + 1) if depth < _MAX_DEPTH else {}
         described = json_values.text(schema.get("description"))
         wanted = schema_values.narrowed(hint(name, described), schema)
-        matches = self.searchable.find(wanted)
+        matches = self.searchable.find(wanted, MAX_ENTRIES)
         if kind == "array":
             return self._array(schema, wanted, path)
         for match in matches:
@@ -107,9 +119,11 @@ class _Walk:
         if value is None and isinstance(alternatives, list):
             return any(one.get("type") == "null" for one in json_values.objects(alternatives))
         bare = _without(schema, "chordwise_alternatives")
-        whole: JsonObject = {"type": "object", "properties": {"value": bare}}
-        whole |= {name: self.root[name] for name in ("$defs", "definitions") if name in self.root}
-        return not validation.problems({"value": value}, whole)
+        whole = {**self.definitions, "properties": {**self.properties, _PROBE: bare}}
+        try:
+            return not validation.problems({_PROBE: value}, whole)
+        except ValueError:  # it refers to a part of the schema that is not carried along
+            return False
 
 
 def _without(schema: JsonObject, name: str) -> JsonObject:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Protocol, TypeAlias
 from uuid import UUID, uuid4
@@ -102,7 +102,7 @@ class Metered:
         return self._model.profile
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Ask once, between two entries.
+        """Ask once, between two entries; the completion names its row by `call_id`.
 
         Raises:
             ModelError: What the model inside raised.
@@ -116,7 +116,7 @@ class Metered:
             self._ledger.finish(call_id, _failure(error, self._milliseconds_since(started)))
             raise
         self._ledger.finish(call_id, self._success(completion, self._milliseconds_since(started)))
-        return completion
+        return replace(completion, call_id=str(call_id))
 
     def _start(self, request: CompletionRequest) -> CallStart:
         return CallStart(

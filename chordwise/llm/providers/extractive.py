@@ -22,7 +22,7 @@ _PROFILE = ModelProfile(
     provider=PROVIDER,
     model=MODEL,
     context_tokens=_LARGE,
-    max_output_tokens=_LARGE,
+    max_output_tokens=_LARGE // 10,  # below the context: the difference is what a text may take
     understands_language=False,
 )
 

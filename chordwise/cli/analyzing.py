@@ -1,0 +1,105 @@
+"""`chordwise analyze` and `chordwise submit`: documents in, answers out."""
+
+from __future__ import annotations
+
+import typer
+
+from chordwise.cli.application import EPILOG
+from chordwise.cli.asking import Request
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import (
+    AsJson,
+    ConfidenceThreshold,
+    Fresh,
+    Instructions,
+    Labels,
+    Model,
+    NoWait,
+    Paths,
+    RunName,
+    SchemaFile,
+    Types,
+)
+from chordwise.cli.rendering.screen import Screen
+from chordwise.cli.submitting import Submitting
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(epilog=EPILOG)(analyze)
+    app.command(epilog=EPILOG)(submit)
+
+
+def analyze(  # noqa: PLR0913 - a parameter is an option of the command
+    context: typer.Context,
+    paths: Paths,
+    *,
+    types: Types = None,
+    instructions: Instructions = "",
+    schema: SchemaFile = None,
+    labels: Labels = "",
+    model: Model = None,
+    run_name: RunName = "",
+    no_wait: NoWait = False,
+    fresh: Fresh = False,
+    confidence_threshold: ConfidenceThreshold = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Take documents in, analyze them, and show the answers.
+
+    chordwise analyze reports/ letter.pdf
+
+    chordwise analyze "mail/*.eml" -t classification --labels invoice,complaint,other
+
+    chordwise analyze contract.docx -t extraction --instructions "parties, term, penalty"
+
+    cat notes.txt | chordwise analyze - -t summary -t sentiment --json
+
+    Ctrl-C detaches: the work goes on, and `chordwise wait RUN` comes back to it.
+    """
+    request = Request(
+        paths=paths,
+        types=types or (),
+        instructions=instructions,
+        schema=schema,
+        labels=labels,
+        model=model,
+        run_name=run_name,
+        fresh=fresh,
+        confidence_threshold=confidence_threshold,
+    )
+    submitting = Submitting(Invocation.of(context), request, Screen())
+    code = submitting.submit(as_json=as_json) if no_wait else submitting.analyze(as_json=as_json)
+    raise typer.Exit(code)
+
+
+def submit(  # noqa: PLR0913 - a parameter is an option of the command
+    context: typer.Context,
+    paths: Paths,
+    *,
+    types: Types = None,
+    instructions: Instructions = "",
+    schema: SchemaFile = None,
+    labels: Labels = "",
+    model: Model = None,
+    run_name: RunName = "",
+    fresh: Fresh = False,
+    confidence_threshold: ConfidenceThreshold = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Take documents in and print the run's id; the work goes on in the background.
+
+    RUN=$(chordwise submit reports/) && chordwise wait $RUN
+    """
+    request = Request(
+        paths=paths,
+        types=types or (),
+        instructions=instructions,
+        schema=schema,
+        labels=labels,
+        model=model,
+        run_name=run_name,
+        fresh=fresh,
+        confidence_threshold=confidence_threshold,
+    )
+    raise typer.Exit(Submitting(Invocation.of(context), request, Screen()).submit(as_json=as_json))

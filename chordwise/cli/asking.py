@@ -1,0 +1,76 @@
+"""From the options of `analyze` and `submit` to what a run asks of every document."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from chordwise.domain import validation
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The options as they were given."""
+
+    paths: Sequence[str]
+    types: Sequence[AnalysisType]
+    instructions: str = ""
+    schema: Path | None = None
+    labels: str = ""
+    model: str | None = None
+    run_name: str = ""
+    fresh: bool = False
+    confidence_threshold: float = 0.0
+
+
+def types_of(request: Request) -> tuple[AnalysisType, ...]:
+    """Return the types to run: a schema or labels alone say which."""
+    if request.types:
+        return tuple(dict.fromkeys(request.types))
+    implied = []
+    if request.schema is not None:
+        implied.append(AnalysisType.EXTRACTION)
+    if request.labels:
+        implied.append(AnalysisType.CLASSIFICATION)
+    return tuple(implied) or (AnalysisType.SUMMARY,)
+
+
+def options_of(request: Request) -> AnalysisOptions:
+    """Return what the analyses are told.
+
+    Raises:
+        UsageError: Options contradict each other, or the schema cannot be used.
+    """
+    types = types_of(request)
+    if request.schema is not None and AnalysisType.EXTRACTION not in types:
+        raise UsageError("--schema is for extractions.", "Add --type extraction.")
+    if request.labels and AnalysisType.CLASSIFICATION not in types:
+        raise UsageError("--labels is for classifications.", "Add --type classification.")
+    return AnalysisOptions(
+        instructions=request.instructions.strip(),
+        labels=_labels(request.labels),
+        schema=_schema(request.schema) if request.schema else None,
+        confidence_threshold=request.confidence_threshold,
+    )
+
+
+def _labels(given: str) -> tuple[str, ...]:
+    labels = tuple(dict.fromkeys(part for each in given.split(",") if (part := each.strip())))
+    if given and len(labels) < 2:  # noqa: PLR2004 - the choice between one is none
+        raise UsageError("A classification needs two labels or more.", "--labels invoice,letter")
+    return labels
+
+
+def _schema(path: Path) -> JsonObject:
+    try:
+        return validation.check_schema(json.loads(path.read_text(encoding="utf-8-sig")))
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError(f"The schema {path} cannot be read: {reason}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"The schema {path} is not JSON: {error}.") from error

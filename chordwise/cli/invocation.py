@@ -1,0 +1,56 @@
+"""What every command is told: where the settings and the data are, and how much to say."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from chordwise.errors import InternalError
+
+if TYPE_CHECKING:
+    from chordwise.settings import Settings
+
+
+@dataclass(slots=True, kw_only=True)
+class Invocation:
+    """The options that stand before every command; filled in once they are parsed."""
+
+    config: Path | None = None
+    home: Path | None = None
+    is_verbose: bool = False
+    is_debug: bool = False
+
+    @classmethod
+    def of(cls, context: typer.Context) -> Invocation:
+        """Return the invocation that a command belongs to.
+
+        Raises:
+            InternalError: The application was called without one.
+        """
+        found: object = context.obj
+        if not isinstance(found, cls):
+            raise InternalError("The command was called without an invocation.")
+        return found
+
+    def settings(self, **flags: object) -> Settings:
+        """Read the settings, with the flags of the command on top.
+
+        Raises:
+            ConfigurationError: A file is missing or broken, or a value is wrong.
+        """
+        from chordwise.settings import load  # noqa: PLC0415 - pydantic costs what `version` has not
+
+        loaded = load(self.config, home=self.home, **flags)
+        self._configure_logging(loaded)
+        return loaded
+
+    def _configure_logging(self, settings: Settings) -> None:
+        from chordwise.telemetry.logging import configure  # noqa: PLC0415 - as above
+
+        configure(settings.logging, "command")
+        level = logging.INFO if self.is_verbose else logging.WARNING
+        logging.getLogger().setLevel(logging.DEBUG if self.is_debug else level)

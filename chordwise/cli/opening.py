@@ -1,0 +1,103 @@
+"""From the settings to something to work with: the stack, the database, the context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from chordwise.cli.invocation import Invocation
+from chordwise.embedded import stack
+from chordwise.embedded.stack import Level
+from chordwise.errors import ConfigurationError
+from chordwise.settings import Settings
+from chordwise.storage import migrating, runs
+from chordwise.storage.engine import open_engine, reaching_database, session_maker
+
+if TYPE_CHECKING:
+    from chordwise.pipeline.context import Context
+
+
+def reach(
+    invocation: Invocation, settings: Settings, level: Level, tell: Callable[[str], None]
+) -> Settings:
+    """Start what is missing of the stack; return the settings with the addresses in them.
+
+    Raises:
+        ConfigurationError: A setting stands in the way.
+        ServiceUnavailableError: A service does not start.
+    """
+    services = stack.ensure(settings, level, config=invocation.config, on_progress=tell)
+    addresses = {"database_url": services.database_url, "broker_url": services.broker_url}
+    return settings.model_copy(update=addresses)
+
+
+@contextmanager
+def database(settings: Settings) -> Iterator[sessionmaker[Session]]:
+    """Open the database, which has to be at this version's schema.
+
+    Raises:
+        ConfigurationError: There is none, or it has to be migrated.
+        ServiceUnavailableError: It cannot be reached.
+    """
+    if settings.database_url is None:
+        raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
+    engine = open_engine(settings.database_url, pool_size=2, name="chordwise command")
+    try:
+        with reaching_database():
+            migrating.require_current(engine)
+        yield session_maker(engine)
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def working_context(settings: Settings) -> Iterator[Context]:
+    """Open a context to submit and retry with; the schema has to be this version's.
+
+    Raises:
+        ConfigurationError: A setting is missing, or the database has to be migrated.
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    # Celery comes with it: only commands that work on runs pay for loading that.
+    from chordwise.pipeline.opening import open_context  # noqa: PLC0415 - see above
+
+    with database(settings):
+        context = open_context(settings, "command")
+    try:
+        yield context
+    finally:
+        context.sessions.kw["bind"].dispose()
+
+
+def with_model(invocation: Invocation, settings: Settings, model: str) -> Settings:
+    """Return the settings under which the stack can serve this model.
+
+    A local model needs a server of its own in the stack; any other is a matter of the run alone,
+    and must not restart the worker.
+
+    Raises:
+        ConfigurationError: There is no such model.
+    """
+    named = settings.model_named(model)
+    if model == settings.model or named.provider != "local":
+        return settings
+    return invocation.settings(model=model)
+
+
+def for_run(
+    invocation: Invocation, settings: Settings, name: str, tell: Callable[[str], None]
+) -> Settings:
+    """Start the whole stack so that it can work on an existing run.
+
+    Raises:
+        UsageError: There is no such run.
+        ConfigurationError: A setting stands in the way.
+        ServiceUnavailableError: A service does not start, or the database cannot be reached.
+    """
+    reached = reach(invocation, settings, Level.DATABASE, tell)
+    with database(reached) as sessions, reaching_database(), sessions() as session:
+        model = str(runs.find(session, name).options.get("model") or settings.model)
+    return reach(invocation, with_model(invocation, settings, model), Level.ALL, tell)

@@ -1,0 +1,49 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+from chordwise.domain.tasks import AnalysisType
+
+Paths: TypeAlias = Annotated[
+    list[str],
+    typer.Argument(metavar="PATH…", help="Files, folders, patterns in quotes, or - for stdin."),
+]
+Types: TypeAlias = Annotated[
+    list[AnalysisType] | None,
+    typer.Option("--type", "-t", help="What to find out; may be repeated. Default: summary."),
+]
+Instructions: TypeAlias = Annotated[
+    str, typer.Option(metavar="TEXT", help="What to pay attention to; for extraction: the items.")
+]
+SchemaFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--schema", metavar="FILE.json", help="A JSON Schema for an extraction."),
+]
+Labels: TypeAlias = Annotated[
+    str, typer.Option(metavar="A,B,C", help="The labels to choose from in a classification.")
+]
+Model: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="NAME", help="A name in [models], or provider/model.")
+]
+RunName: TypeAlias = Annotated[
+    str, typer.Option(metavar="NAME", help="What to call the run; made up where not given.")
+]
+Fresh: TypeAlias = Annotated[
+    bool, typer.Option("--fresh", help="Ask again even where an answer is stored.")
+]
+ConfidenceThreshold: TypeAlias = Annotated[
+    float,
+    typer.Option(min=0, max=1, metavar="0…1", help="Mark answers below this for review."),
+]
+NoWait: TypeAlias = Annotated[
+    bool, typer.Option("--no-wait", help="Return at once; the work goes on.")
+]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="As one JSON document.")]
+RunArgument: TypeAlias = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's name or id, or latest.")
+]

@@ -1,0 +1,1 @@
+"""How values look on a terminal, as JSON and as CSV."""

@@ -1,0 +1,118 @@
+"""The account of a run for people: what came in, what became of it, what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from chordwise.cli.rendering.plain_text import one_line
+from chordwise.cli.rendering.words import counted, moment
+from chordwise.domain.states import JobStatus
+from chordwise.pipeline.accounts import Account, Failure
+
+_MESSAGE_WIDTH = 300
+
+
+def laid_out(account: Account) -> Iterator[RenderableType]:
+    """Return both lines of an account, each with whether it balances."""
+    yield Text(
+        f"Intakes  {_found(account)} = {_sum(account.outcomes)}{_balance(account.intakes_balance)}"
+    )
+    reused = f" · {account.reused:,} reused" if account.reused else ""
+    planned = f"{account.jobs_planned:,} planned = {_sum(account.states)}"
+    yield Text(f"Jobs     {planned}{_balance(account.jobs_balance)}{reused}")
+
+
+def failures(found: Sequence[Failure], more: int = 0) -> Iterator[RenderableType]:
+    """Return what did not go well, each with its reason and what to do."""
+    for failure in found:
+        yield from _failure(failure)
+    if more > 0:
+        yield Text(f"… and {more:,} more; the view “failures” has them all.", style="dim")
+
+
+def table(accounts: Sequence[Account]) -> Table:
+    """Return one row for each run."""
+    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("Run", "Status", "Started", "Jobs", "Not well", "Id"):
+        right = name in ("Jobs", "Not well")
+        shown.add_column(name, justify="right" if right else "left", no_wrap=name != "Run")
+    for account in accounts:
+        shown.add_row(
+            Text(one_line(account.run)),
+            account.status,
+            moment(account.created_at),
+            f"{account.states[JobStatus.SUCCEEDED]}/{account.jobs_planned}",
+            _not_well(account),
+            str(account.run_id),
+        )
+    return shown
+
+
+def _not_well(account: Account) -> Text:
+    count = account.not_accepted + sum(account.states.values())
+    count -= account.states[JobStatus.SUCCEEDED] + account.unfinished
+    count += account.states[JobStatus.PAUSED]
+    return Text(str(count), style="yellow" if count else "")
+
+
+def _found(account: Account) -> str:
+    if account.intakes_found is None:
+        return "still being counted"
+    return f"{account.intakes_found:,} found"
+
+
+def _sum(counts: Mapping[str, int]) -> str:
+    parts = [f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count]
+    return " + ".join(parts) or "0"
+
+
+def _balance(balances: bool | None) -> str:  # noqa: FBT001 - the fact itself, not a switch
+    return {True: " ✓", False: " ✗ does not balance", None: ""}[balances]
+
+
+def _failure(failure: Failure) -> Iterator[RenderableType]:
+    line = Text("✗ ", style="red")
+    line.append(one_line(failure.source), style="default")
+    place = failure.analysis_type or ""
+    if failure.start_char is not None:
+        place += f", characters {failure.start_char}–{failure.end_char}"
+    line.append(f"  {place}{' ' if place else ''}{failure.state}", style="yellow")
+    if failure.error_code and failure.error_code != failure.state:
+        line.append(f" ({one_line(failure.error_code)})", style="dim")
+    yield line
+    if failure.error_message:
+        yield Text(f"    {one_line(failure.error_message, _MESSAGE_WIDTH)}", style="default")
+    if failure.hint:
+        yield Text(f"    → {one_line(failure.hint, _MESSAGE_WIDTH)}", style="dim")
+
+
+def heading(account: Account) -> Text:
+    """Return a run's name, id and status in one line."""
+    line = Text(one_line(account.run), style="bold")
+    line.append(f"  {account.status} · {account.run_id}", style="not bold dim")
+    return line
+
+
+def in_words(account: Account) -> str:
+    """Return how a run ended, in one sentence."""
+    succeeded = account.states[JobStatus.SUCCEEDED]
+    total = sum(account.states.values())
+    problems = [
+        f"{counted(account.states[each], 'analysis')} {each}"
+        for each in (
+            JobStatus.PARTIAL,
+            JobStatus.FAILED,
+            JobStatus.QUARANTINED,
+            JobStatus.CANCELLED,
+            JobStatus.PAUSED,
+        )
+        if account.states[each]
+    ]
+    if account.not_accepted:
+        problems.append(f"{counted(account.not_accepted, 'document')} not accepted")
+    sentence = f"{succeeded:,} of {counted(total, 'analysis')} succeeded"
+    return f"{sentence}{'; ' if problems else ''}{', '.join(problems)}."

@@ -1,0 +1,135 @@
+"""Progress while it happens: a bar on a terminal, a line now and then everywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from chordwise.cli.rendering.plain_text import one_line
+from chordwise.cli.rendering.screen import Screen
+from chordwise.cli.rendering.words import EXTRACTIVE, approximate, counted, money, span
+from chordwise.pipeline.progress import Pace, Progress
+
+_LINE_SECONDS = 5.0
+_BAR_WIDTH = 32
+
+
+class Display(Protocol):
+    """Where a waiting command shows what goes on."""
+
+    def taking_in(self, count: int, source: str) -> None:
+        """Show that so many things have been taken in, the last of them from `source`."""
+        ...
+
+    def progress(self, progress: Progress, pace: Pace) -> None:
+        """Show how far a run has come."""
+        ...
+
+
+@contextmanager
+def display(screen: Screen) -> Iterator[Display]:
+    """Return the display that fits standard error, and leave it tidy."""
+    if not screen.is_interactive:
+        yield Lines(screen.tell)
+        return
+    with Live(console=screen.talk, transient=True, refresh_per_second=8) as live:
+        yield Bars(live.update)
+
+
+class Lines:
+    """Plain lines: the first, the last, and one every few seconds in between."""
+
+    def __init__(
+        self, tell: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._tell = tell
+        self._clock = clock
+        self._due_at = 0.0
+        self._last = ""
+
+    def taking_in(self, count: int, source: str) -> None:
+        """Say how many things have been taken in."""
+        self._say(f"Taking in: {counted(count, 'document')}, the last {source}", is_last=False)
+
+    def progress(self, progress: Progress, pace: Pace) -> None:
+        """Say how far a run has come."""
+        line = f"{_done(progress)} · {spent(progress)}{_speed(progress, pace)}"
+        self._say(line, is_last=progress.is_over)
+
+    def _say(self, line: str, *, is_last: bool) -> None:
+        if line == self._last or (not is_last and self._clock() < self._due_at):
+            return
+        self._due_at = self._clock() + _LINE_SECONDS
+        self._last = line
+        self._tell(line)
+
+
+class Bars:
+    """A bar for the documents and one for the chunks, with the costs below."""
+
+    def __init__(self, update: Callable[[RenderableType], None]) -> None:
+        self._update = update
+        self._spinner = Spinner("dots")
+
+    def taking_in(self, count: int, source: str) -> None:
+        """Show how many things have been taken in."""
+        text = f"Taking in: {counted(count, 'document')} · {one_line(source, 60)}"
+        self._spinner.update(text=Text(text))
+        self._update(self._spinner)
+
+    def progress(self, progress: Progress, pace: Pace) -> None:
+        """Show how far a run has come."""
+        table = Table.grid(padding=(0, 1))
+        jobs = progress.jobs
+        table.add_row("Documents", *_bar(jobs.documents_done, jobs.documents))
+        table.add_row("Chunks", *_bar(progress.chunks_done, progress.chunks))
+        talk = Text(f"{spent(progress)}{_speed(progress, pace)}", style="dim")
+        lines = [Text(EXTRACTIVE, style="yellow")] if progress.calls.extractive else []
+        self._update(Group(table, talk, *lines))
+
+
+def spent(progress: Progress) -> str:
+    """Return what a run has cost so far."""
+    calls = progress.calls
+    parts = [
+        counted(calls.total, "call"),
+        f"{approximate(calls.tokens)} tokens",
+        money(calls.cost_usd, calls.unpriced, calls.total),
+    ]
+    return " · ".join(parts)
+
+
+def _bar(done: int, total: int) -> tuple[RenderableType, Text]:
+    bar = ProgressBar(total=total or 1, completed=done, width=_BAR_WIDTH)
+    return bar, Text(f"{done:,}/{total:,}")
+
+
+def _done(progress: Progress) -> str:
+    jobs = progress.jobs
+    return (
+        f"{jobs.documents_done:,}/{jobs.documents:,} documents · "
+        f"{progress.chunks_done:,}/{progress.chunks:,} chunks"
+    )
+
+
+def _speed(progress: Progress, pace: Pace) -> str:
+    parts = []
+    if speed := pace.documents_per_minute():
+        parts.append(f"{speed:.3g} documents/min")
+    remaining = pace.remaining()
+    if remaining is not None and not progress.is_over:
+        parts.append(f"about {span(remaining)} left")
+    if progress.jobs.failed:
+        parts.append(f"{progress.jobs.failed:,} not well")
+    if progress.jobs.waiting and not progress.is_over:
+        parts.append(f"{progress.jobs.waiting:,} waiting for the provider")
+    return "".join(f" · {part}" for part in parts)

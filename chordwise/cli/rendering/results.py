@@ -1,0 +1,92 @@
+"""Stored results for people: one after the other, or many in a table; and as JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import RenderableType
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from chordwise.cli.rendering import answers
+from chordwise.cli.rendering.plain_text import one_line
+from chordwise.cli.rendering.words import EXTRACTIVE, share
+from chordwise.domain.json_values import objects
+from chordwise.domain.states import JobStatus
+from chordwise.pipeline.findings import StoredResult
+
+MOST_IN_FULL = 10
+_SOURCE_WIDTH = 48
+_HEADLINE_WIDTH = 300
+
+
+def laid_out(results: Sequence[StoredResult]) -> Iterator[RenderableType]:
+    """Return a few results in full and many as a table, and who answered where it matters."""
+    if len(results) > MOST_IN_FULL:
+        yield _table(results)
+    else:
+        for result in results:
+            yield from _in_full(result)
+    if any(not result.language_model for result in results):
+        yield Text(EXTRACTIVE, style="yellow")
+
+
+def _in_full(result: StoredResult) -> Iterator[RenderableType]:
+    yield Rule(_heading(result), align="left", characters="─", style="dim")
+    yield Text(f"  {_measures(result)}", style="dim")
+    for chunk in objects(result.failed_chunks):
+        start, end, code = (chunk.get(name) for name in ("start_char", "end_char", "error_code"))
+        yield Text(f"  Not covered: characters {start}–{end} ({code})", style="yellow")
+    yield answers.laid_out(result.analysis_type, result.output)
+    yield Text()
+
+
+def _heading(result: StoredResult) -> Text:
+    heading = Text(one_line(result.source, _HEADLINE_WIDTH), style="bold")
+    heading.append(f" · {result.analysis_type}", style="not bold")
+    if result.status != JobStatus.SUCCEEDED:
+        heading.append(f" · {result.status}", style="yellow")
+    if result.needs_review:
+        heading.append(" · needs review", style="yellow")
+    return heading
+
+
+def _measures(result: StoredResult) -> str:
+    who = f"{result.provider}/{result.model}" + ("" if result.language_model else " (built in)")
+    parts = [
+        f"confidence {result.confidence:.2f}",
+        f"quality {result.quality:.2f}",
+        f"coverage {share(result.coverage)}",
+        who,
+        *(["reused"] if result.reused else []),
+    ]
+    return one_line(" · ".join(parts))
+
+
+def _table(results: Sequence[StoredResult]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("Document", max_width=_SOURCE_WIDTH, overflow="fold")
+    types = {result.analysis_type for result in results}
+    if len(types) > 1:
+        table.add_column("Type", no_wrap=True)
+    table.add_column("Conf.", justify="right", no_wrap=True)
+    table.add_column("Answer", ratio=1)
+    for result in results:
+        kind = [result.analysis_type] if len(types) > 1 else []
+        table.add_row(_document(result), *kind, f"{result.confidence:.2f}", _answer(result))
+    return table
+
+
+def _document(result: StoredResult) -> Text:
+    name = one_line(result.source)
+    # The end of a path tells documents apart.
+    return Text(name if len(name) <= _SOURCE_WIDTH else f"…{name[1 - _SOURCE_WIDTH :]}")
+
+
+def _answer(result: StoredResult) -> Text:
+    answer = answers.headline(result.analysis_type, result.output)
+    shown = Text(one_line(answer, 140))
+    if result.status != JobStatus.SUCCEEDED:
+        shown.append(f" ({result.status})", style="yellow")
+    return shown

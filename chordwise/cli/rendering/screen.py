@@ -1,0 +1,89 @@
+"""Standard output for data and standard error for talk, each with what its terminal can do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+import typer
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from chordwise.cli.rendering.plain_text import one_line
+
+_WIDTH_WITHOUT_TERMINAL = 100
+_WIDEST = 140
+
+
+class Screen:
+    """What a command writes to; nothing that it prints is taken for markup."""
+
+    def __init__(self) -> None:
+        self._out = _console(sys.stdout)
+        self.talk = _console(sys.stderr)
+
+    @property
+    def is_interactive(self) -> bool:
+        """Whether somebody sees standard error now, and can be shown something that moves."""
+        return self.talk.is_terminal and not self.talk.is_dumb_terminal
+
+    def show(self, *renderables: RenderableType) -> None:
+        """Print to standard output, laid out for people."""
+        with until_reader_left():
+            for renderable in renderables:
+                self._out.print(renderable)
+
+    def write(self, text: str) -> None:
+        """Write to standard output as it is."""
+        with until_reader_left():
+            sys.stdout.write(text)
+
+    def tell(self, text: str) -> None:
+        """Say a sentence about the proceedings on standard error."""
+        self.talk.print(Text(one_line(text)), soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Say something on standard error that is of less weight."""
+        self.talk.print(Text(one_line(text), style="dim"), soft_wrap=True)
+
+    def suggest(self, command: str) -> None:
+        """Show a command to type next, in one piece however long it is."""
+        self.talk.print(Text(f"  {command}", style="cyan"), soft_wrap=True)
+
+
+@contextmanager
+def until_reader_left() -> Iterator[None]:
+    """End the command quietly when whoever reads standard output has had enough.
+
+    Raises:
+        typer.Exit: The pipe is closed.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter flushes once more when it leaves, and must find an open end then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to `until_reader_left`."""
+        raise BrokenPipeError
+
+
+def _console(stream: TextIO) -> Console:
+    width = None if stream.isatty() else _width_without_terminal()
+    console = _Console(file=stream, markup=False, emoji=False, highlight=False, width=width)
+    console.width = min(console.width, _WIDEST)
+    return console
+
+
+def _width_without_terminal() -> int:
+    """Return the width that COLUMNS asks for, or one that suits a log."""
+    return shutil.get_terminal_size((_WIDTH_WITHOUT_TERMINAL, 24)).columns

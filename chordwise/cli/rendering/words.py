@@ -1,0 +1,60 @@
+"""Numbers, sums of money and spans of time in the words of a person."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+EXTRACTIVE = (
+    "Answered by the built-in extractive model: it quotes and counts, it is not a language model."
+)
+_THOUSAND = 1_000
+_MILLION = 1_000_000
+_MINUTE = 60
+_HOUR = 3_600
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 document, 2 documents, 3 analyses."""
+    if number == 1:
+        return f"1 {noun}"
+    plural = {"analysis": "analyses", "has": "have"}.get(noun, f"{noun}s")
+    return f"{number:,} {plural}"
+
+
+def approximate(number: int) -> str:
+    """Return a large number in three digits: 980, 12.3k, 4.56M."""
+    if number < _THOUSAND:
+        return str(number)
+    if number < _MILLION:
+        return f"{number / _THOUSAND:.3g}k" if number < 999_500 else "1M"
+    return f"{number / _MILLION:.3g}M"
+
+
+def money(cost_usd: Decimal, unpriced: int, calls: int) -> str:
+    """Return what calls cost, and say how much of that is not known."""
+    if calls and unpriced >= calls:
+        return "cost unknown"
+    known = f"${cost_usd:.4f}" if 0 < cost_usd < 1 else f"${cost_usd:,.2f}"
+    return f"{known} and {counted(unpriced, 'call')} of unknown price" if unpriced else known
+
+
+def span(length: timedelta) -> str:
+    """Return a length of time, rounded as one would say it."""
+    seconds = length.total_seconds()
+    if seconds < _MINUTE:
+        return f"{max(1, round(seconds))} s"
+    if seconds < _HOUR:
+        return f"{round(seconds / _MINUTE)} min"
+    return f"{seconds / _HOUR:.1f} h"
+
+
+def moment(when: datetime) -> str:
+    """Return a moment on this machine's clock."""
+    return f"{when.astimezone():%Y-%m-%d %H:%M}"
+
+
+def share(value: float) -> str:
+    """Return a number from 0 to 1 as a percentage that is never rounded up to all."""
+    percent = value * 100
+    return f"{percent:.0f} %" if percent in (0, 100) else f"{min(percent, 99.9):.1f} %"

@@ -1,0 +1,106 @@
+"""What a command shows of a run that is over, and the exit code that says the same."""
+
+from __future__ import annotations
+
+import uuid
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from chordwise.cli import suggestions
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.rendering import accounts as rendered_accounts
+from chordwise.cli.rendering import live
+from chordwise.cli.rendering import results as rendered_results
+from chordwise.cli.rendering.documents import document
+from chordwise.cli.rendering.screen import Screen
+from chordwise.domain.states import JobStatus
+from chordwise.errors import ExitCode
+from chordwise.pipeline import accounts, findings, progress
+from chordwise.pipeline.accounts import Account
+from chordwise.pipeline.findings import Wanted
+from chordwise.settings import Settings
+
+MOST_FAILURES = 20
+MOST_RESULTS = 100
+
+
+class Report:
+    """The report on one run, for people or as JSON."""
+
+    def __init__(
+        self,
+        invocation: Invocation,
+        settings: Settings,
+        sessions: sessionmaker[Session],
+        screen: Screen,
+    ) -> None:
+        self._invocation = invocation
+        self._settings = settings
+        self._sessions = sessions
+        self._screen = screen
+
+    def give(self, run_id: uuid.UUID, *, as_json: bool) -> ExitCode:
+        """Show results, account and failures; return the exit code that the account means.
+
+        Raises:
+            ServiceUnavailableError: The database cannot be reached.
+        """
+        with self._sessions() as session:
+            account = accounts.of_run(session, run_id)
+            if as_json:
+                self._as_json(session, account)
+            else:
+                self._for_people(session, account)
+        return ExitCode.SUCCESS if account.is_complete else ExitCode.INCOMPLETE
+
+    def _as_json(self, session: Session, account: Account) -> None:
+        self._screen.write(
+            document(
+                run=account,
+                usage=progress.read(session, account.run_id).calls,
+                results=findings.read(session, Wanted(run_id=account.run_id)),
+                failures=accounts.failures(session, account.run, 1_000_000),
+            )
+        )
+
+    def _for_people(self, session: Session, account: Account) -> None:
+        wanted = Wanted(run_id=account.run_id)
+        total = findings.count(session, wanted)
+        read = findings.read(session, wanted, MOST_RESULTS)
+        self._screen.show(*rendered_results.laid_out(read))
+        if total > len(read):
+            self._screen.note(f"The first {len(read)} of {total:,} results are shown.")
+        failed = accounts.failures(session, account.run, MOST_FAILURES + 1)
+        shown = failed[:MOST_FAILURES]
+        self._screen.show(*rendered_accounts.failures(shown, len(failed) - len(shown)))
+        self._screen.show(*rendered_accounts.laid_out(account))
+        self._screen.tell(
+            f"{rendered_accounts.in_words(account)} "
+            f"{live.spent(progress.read(session, account.run_id))}."
+        )
+        self._say_how_to_go_on(account)
+        self._say_where_to_look(account, has_results=bool(read))
+
+    def _say_how_to_go_on(self, account: Account) -> None:
+        paused = account.states[JobStatus.PAUSED]
+        ended_badly = account.states[JobStatus.SUCCEEDED] < sum(account.states.values())
+        if paused:
+            self._screen.tell("Paused: nothing goes on by itself. Mend what is said above, then:")
+        elif ended_badly:
+            self._screen.tell("Take up again what has not succeeded with:")
+        if ended_badly:
+            self._suggest("retry", account.run)
+
+    def _say_where_to_look(self, account: Account, *, has_results: bool) -> None:
+        self._screen.tell("Look further with:")
+        self._suggest("runs", account.run)
+        if has_results:
+            self._suggest("results", "--run", account.run)
+            # A literal of the user's own choice: quotes in it are doubled as SQL wants them.
+            name = account.run.replace("'", "''")
+            self._suggest(
+                "sql", f"SELECT source, text, quote FROM fact_quotes WHERE run = '{name}'"
+            )
+
+    def _suggest(self, *words: str) -> None:
+        self._screen.suggest(suggestions.command(self._invocation, self._settings, *words))

@@ -1,0 +1,91 @@
+"""`chordwise wait`, `retry` and `cancel`: what can be done with a run that exists."""
+
+from __future__ import annotations
+
+import typer
+
+from chordwise.cli import opening
+from chordwise.cli.application import EPILOG
+from chordwise.cli.following import Following
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import AsJson, NoWait, RunArgument
+from chordwise.cli.rendering.documents import document
+from chordwise.cli.rendering.screen import Screen
+from chordwise.cli.rendering.words import counted
+from chordwise.embedded.stack import Level
+from chordwise.errors import ExitCode
+from chordwise.pipeline import retry as retrying
+from chordwise.settings import Settings
+from chordwise.storage import runs
+from chordwise.storage.engine import reaching_database
+from chordwise.storage.runs import Run
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(epilog=EPILOG)(wait)
+    app.command(epilog=EPILOG)(retry)
+    app.command(epilog=EPILOG)(cancel)
+
+
+def wait(context: typer.Context, run: RunArgument = "latest", *, as_json: AsJson = False) -> None:
+    """Wait until a run is over, and show its results.
+
+    chordwise wait 20261124-0915-3f2a
+
+    chordwise wait latest --json
+    """
+    invocation, screen = Invocation.of(context), Screen()
+    settings = opening.for_run(invocation, invocation.settings(), run, screen.note)
+    found = _find(settings, run)
+    following = Following(invocation, settings, screen)
+    raise typer.Exit(following.follow(found.id, found.name, as_json=as_json))
+
+
+def retry(
+    context: typer.Context,
+    run: RunArgument,
+    *,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take up again whatever of a run has not succeeded; what it has reached stays.
+
+    chordwise retry latest
+
+    chordwise retry nightly-17 --no-wait
+    """
+    invocation, screen = Invocation.of(context), Screen()
+    settings = opening.for_run(invocation, invocation.settings(), run, screen.note)
+    found = _find(settings, run)
+    with opening.working_context(settings) as working:
+        count = retrying.retry(working, found.id)
+    screen.tell(f"{counted(count, 'analysis')} taken up again.")
+    following = Following(invocation, settings, screen)
+    if no_wait:
+        if as_json:
+            screen.write(document(run_id=found.id, run=found.name, retried=count))
+        raise typer.Exit(following.say_how_to_come_back(found.name, was_interrupted=False))
+    raise typer.Exit(following.follow(found.id, found.name, as_json=as_json))
+
+
+def cancel(context: typer.Context, run: RunArgument, *, as_json: AsJson = False) -> None:
+    """Call off whatever of a run has not ended; answers that are there stay.
+
+    chordwise cancel latest
+    """
+    invocation, screen = Invocation.of(context), Screen()
+    settings = opening.reach(invocation, invocation.settings(), Level.ALL, screen.note)
+    found = _find(settings, run)
+    with opening.working_context(settings) as working:
+        count = retrying.cancel(working, found.id)
+    if as_json:
+        screen.write(document(run_id=found.id, run=found.name, cancelled=count))
+    else:
+        screen.tell(f"{counted(count, 'analysis')} of {found.name} cancelled.")
+    raise typer.Exit(ExitCode.SUCCESS)
+
+
+def _find(settings: Settings, name: str) -> Run:
+    with opening.database(settings) as sessions, reaching_database(), sessions() as session:
+        return runs.find(session, name)

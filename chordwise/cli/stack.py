@@ -1,0 +1,105 @@
+"""`chordwise up`, `down` and `migrate`: the services on this machine, and the tables."""
+
+from __future__ import annotations
+
+import typer
+from pydantic import SecretStr
+from sqlalchemy.exc import ProgrammingError
+
+from chordwise.cli import opening
+from chordwise.cli.application import EPILOG
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import AsJson, Model
+from chordwise.cli.rendering.documents import document
+from chordwise.cli.rendering.log_lines import LogLines
+from chordwise.cli.rendering.screen import Screen
+from chordwise.embedded import stack
+from chordwise.embedded.stack import Level, Services
+from chordwise.errors import ConfigurationError
+from chordwise.settings import Settings
+from chordwise.storage import migrating
+from chordwise.storage.engine import open_engine, reaching_database
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(epilog=EPILOG)(up)
+    app.command(epilog=EPILOG)(down)
+    app.command(epilog=EPILOG)(migrate)
+
+
+def up(context: typer.Context, *, model: Model = None) -> None:
+    """Run database, broker, worker and scheduler here until Ctrl-C, with one log.
+
+    chordwise up
+
+    chordwise up --model local/model.gguf
+    """
+    invocation, screen = Invocation.of(context), Screen()
+    settings = invocation.settings(model=model)
+
+    def ready(services: Services) -> None:
+        screen.tell(f"Ready. The data is in {settings.home}; Ctrl-C stops everything.")
+        if services.broker_url is None:
+            screen.note("There is no broker.")
+
+    logs = LogLines(settings.home.expanduser() / "logs", screen.note)
+    with logs.followed():
+        stack.hold(settings, config=invocation.config, on_progress=screen.note, on_ready=ready)
+    screen.tell("Stopped.")
+
+
+def down(context: typer.Context, *, as_json: AsJson = False) -> None:
+    """Stop the stack that runs in the background, or in another terminal.
+
+    chordwise down
+    """
+    invocation, screen = Invocation.of(context), Screen()
+    settings = invocation.settings()
+    was_up = stack.stop(settings.home)
+    if as_json:
+        screen.write(document(stopped=was_up))
+    else:
+        screen.tell("Stopped." if was_up else f"Nothing runs in {settings.home}.")
+
+
+def migrate(context: typer.Context, *, as_json: AsJson = False) -> None:
+    """Bring the tables to what this version needs; waits for another migration.
+
+    chordwise migrate
+
+    CHORDWISE_DATABASE_URL=postgresql://… chordwise migrate
+    """
+    invocation, screen = Invocation.of(context), Screen()
+    settings = invocation.settings()
+    # With an address given nothing is started: the stack itself calls this command that way.
+    url = settings.database_url or _embedded(invocation, settings, screen)
+    before, after = _migrate(url)
+    if as_json:
+        screen.write(document(before=before, after=after))
+    elif before == after:
+        screen.tell(f"The tables are up to date ({after}).")
+    else:
+        screen.tell(f"The tables went from {before or 'none'} to {after}.")
+
+
+def _embedded(invocation: Invocation, settings: Settings, screen: Screen) -> SecretStr:
+    reached = opening.reach(invocation, settings, Level.DATABASE, screen.note)
+    if reached.database_url is None:
+        raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
+    return reached.database_url
+
+
+def _migrate(url: SecretStr) -> tuple[str | None, str]:
+    engine = open_engine(url, pool_size=1, name="chordwise migrate")
+    try:
+        with reaching_database():
+            return migrating.migrate(engine)
+    except ProgrammingError as error:
+        reason = str(error.orig).strip().partition("\n")[0]
+        raise ConfigurationError(
+            f"The tables cannot be brought up to date: {reason}.",
+            "The role in the database's URL has to own the tables and the schema public.",
+        ) from error
+    finally:
+        engine.dispose()

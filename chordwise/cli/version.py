@@ -1,0 +1,53 @@
+"""`chordwise version`: what runs here."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog="Example: chordwise version --json")(version)
+
+
+def version(
+    *, as_json: Annotated[bool, typer.Option("--json", help="As one JSON document.")] = False
+) -> None:
+    """Show the versions of Chordwise, of Python, and of the database schema."""
+    found = {
+        "chordwise": own_version(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "schema_revision": schema_revision(),
+    }
+    if as_json:
+        sys.stdout.write(f"{json.dumps({'schema_version': 1, **found})}\n")
+        return
+    sys.stdout.write(
+        f"chordwise {found['chordwise']} "
+        f"(Python {found['python']}, {found['platform']}, schema {found['schema_revision']})\n"
+    )
+
+
+def own_version() -> str:
+    """Return the version that is installed; a checkout on the path alone does not know its own."""
+    try:
+        return metadata.version("chordwise")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def schema_revision() -> str:
+    """Return the newest revision by the names of the migrations: loading Alembic takes longer."""
+    packaged = _PACKAGE / "_packaged" / "migrations"
+    folder = packaged if packaged.is_dir() else _PACKAGE.parent / "migrations"
+    return max(file.stem for file in (folder / "versions").glob("[0-9]*.py"))

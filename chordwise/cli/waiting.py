@@ -1,0 +1,105 @@
+"""Waiting for a run: watch it, keep the stack awake, and say when nothing moves."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from chordwise.cli.rendering.live import Display
+from chordwise.embedded import stack
+from chordwise.errors import ServiceUnavailableError
+from chordwise.pipeline import progress
+from chordwise.pipeline.progress import Pace, Progress
+from chordwise.settings import Settings
+
+_SHORTEST_SECONDS = 0.25
+# A large run is looked at less often, so that looking takes little of the database's time.
+_LOOKING_SHARE = 20
+_KEEP_ALIVE_SECONDS = 30.0
+_STILL_SECONDS = 60.0
+_OUTAGE_SECONDS = 60.0
+
+
+class Watch:
+    """One wait for one run.
+
+    `warn` hears sentences about what seems to be wrong; `pause` waits so many seconds.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        sessions: sessionmaker[Session],
+        warn: Callable[[str], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], object] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._sessions = sessions
+        self._warn = warn
+        self._clock = clock
+        self._pause = pause or threading.Event().wait
+        self._pace = Pace()
+        self._touched_at = float("-inf")
+        self._moved_at = clock()
+        self._reached_at = clock()
+        self._last: Progress | None = None
+
+    def until_over(self, run_id: uuid.UUID, display: Display) -> Progress:
+        """Show how a run comes on until it needs nobody any more, or a person.
+
+        Raises:
+            ServiceUnavailableError: The database stays away.
+        """
+        while True:
+            began = self._clock()
+            found = self._look(run_id)
+            if found is not None:
+                self._note(found)
+                display.progress(found, self._pace)
+                if found.is_over:
+                    return found
+            self._keep_alive()
+            self._pause(max(_SHORTEST_SECONDS, (self._clock() - began) * _LOOKING_SHARE))
+
+    def _look(self, run_id: uuid.UUID) -> Progress | None:
+        """Return the progress, or nothing while the database is away for a moment."""
+        try:
+            with self._sessions() as session:
+                found = progress.read(session, run_id)
+        except ServiceUnavailableError:
+            if self._clock() - self._reached_at > _OUTAGE_SECONDS:
+                raise
+            return None
+        self._reached_at = self._clock()
+        return found
+
+    def _note(self, found: Progress) -> None:
+        now = self._clock()
+        self._pace.note(now, found)
+        if found != self._last:
+            self._last, self._moved_at = found, now
+        elif now - self._moved_at > _STILL_SECONDS:
+            self._moved_at = now
+            self._warn(self._diagnosis(found))
+
+    def _diagnosis(self, found: Progress) -> str:
+        """Say why nothing may have moved for a while."""
+        still = f"Nothing has moved for {_STILL_SECONDS:.0f} seconds"
+        if found.jobs.waiting and not found.jobs.unsplit:
+            return f"{still}: the provider lets {found.jobs.waiting} wait. Ctrl-C loses nothing."
+        state = stack.find(self._settings.home)
+        if state is not None and "worker" not in state.children:
+            log = self._settings.home / "logs" / "worker.log"
+            return f"{still}, and no worker runs. Look into {log}, or run `chordwise doctor`."
+        return f"{still}. A long model call? `chordwise doctor` looks at the worker."
+
+    def _keep_alive(self) -> None:
+        if self._clock() - self._touched_at > _KEEP_ALIVE_SECONDS:
+            self._touched_at = self._clock()
+            stack.touch_last_used(self._settings.home)

@@ -1,0 +1,169 @@
+"""The closing account of a run: what it saw, what it planned, and what did not go well."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import RowMapping, text
+from sqlalchemy.orm import Session
+
+from chordwise.domain.states import UNFINISHED_JOBS, IntakeOutcome, JobStatus
+from chordwise.storage.engine import reaching_database
+
+_GOOD_OUTCOMES = (IntakeOutcome.ACCEPTED, IntakeOutcome.DUPLICATE)
+
+_ACCOUNTS = """
+SELECT a.*, r.created_at, r.finished_at
+FROM run_accounts AS a INNER JOIN runs AS r ON r.id = a.run_id
+"""
+_FAILURES = """
+SELECT what, source, analysis_type, state, error_code, error_message, hint, start_char, end_char
+FROM failures WHERE run = :run
+ORDER BY what = 'intake' DESC, source, analysis_type, start_char NULLS FIRST
+LIMIT :limit
+"""
+_JOBS = """
+SELECT
+    j.id AS job_id, i.source, j.analysis_type, j.model, j.status, j.chunk_count AS chunks,
+    (SELECT count(*) FROM chunks AS c WHERE c.job_id = j.id AND c.status = 'succeeded')
+        AS chunks_done,
+    r.confidence, r.coverage, j.reused_from IS NOT NULL AS reused, j.finished_at
+FROM jobs AS j
+INNER JOIN intakes AS i ON i.id = j.intake_id
+LEFT JOIN results AS r ON r.job_id = j.id
+WHERE j.run_id = :run_id
+ORDER BY j.id
+LIMIT :limit
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Two lines that balance: intakes found by outcome, and jobs planned by status.
+
+    `intakes_found` and `intakes_balance` are `None` while a run is still taking things in, and
+    where its submitter went away before it had counted.
+    """
+
+    run_id: uuid.UUID
+    run: str
+    status: str
+    created_at: datetime
+    finished_at: datetime | None
+    intakes_found: int | None
+    outcomes: Mapping[str, int]
+    intakes_balance: bool | None
+    jobs_planned: int
+    states: Mapping[str, int]
+    jobs_balance: bool
+    reused: int
+
+    @property
+    def not_accepted(self) -> int:
+        """Things that were seen and could not be taken in; duplicates are not among them."""
+        return sum(self.outcomes[each] for each in IntakeOutcome if each not in _GOOD_OUTCOMES)
+
+    @property
+    def unfinished(self) -> int:
+        """Jobs that have not ended."""
+        return sum(self.states[each] for each in UNFINISHED_JOBS)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything was taken in and every job succeeded."""
+        return not self.not_accepted and self.states[JobStatus.SUCCEEDED] == sum(
+            self.states.values()
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """An intake, a job or a chunk (`what`) that did not end well."""
+
+    what: str
+    source: str
+    analysis_type: str | None
+    state: str
+    error_code: str | None
+    error_message: str | None
+    hint: str | None
+    start_char: int | None
+    end_char: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobLine:
+    """A job in a list; `chunks` is `None` until the document is split, and where it was reused."""
+
+    job_id: uuid.UUID
+    source: str
+    analysis_type: str
+    model: str
+    status: str
+    chunks: int | None
+    chunks_done: int
+    confidence: float | None
+    coverage: float | None
+    reused: bool
+    finished_at: datetime | None
+
+
+def of_run(session: Session, run_id: uuid.UUID) -> Account:
+    """Return the account of a run.
+
+    Raises:
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    with reaching_database():
+        rows = session.execute(text(f"{_ACCOUNTS} WHERE a.run_id = :run_id"), {"run_id": run_id})
+        return _account(rows.mappings().one())
+
+
+def newest(session: Session, limit: int) -> Sequence[Account]:
+    """Return the accounts of the newest runs.
+
+    Raises:
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    # Chosen first: the view sums over all intakes and jobs of the runs that it is asked for.
+    chosen = "WHERE a.run_id IN (SELECT id FROM runs ORDER BY id DESC LIMIT :limit)"
+    with reaching_database():
+        rows = session.execute(
+            text(f"{_ACCOUNTS} {chosen} ORDER BY a.run_id DESC"), {"limit": limit}
+        )
+        return [_account(row) for row in rows.mappings()]
+
+
+def failures(session: Session, run: str, limit: int) -> Sequence[Failure]:
+    """Return what did not end well in the run of this name, intakes first.
+
+    Raises:
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    with reaching_database():
+        rows = session.execute(text(_FAILURES), {"run": run, "limit": limit})
+        return [Failure(**row) for row in rows.mappings()]
+
+
+def jobs_of_run(session: Session, run_id: uuid.UUID, limit: int) -> Sequence[JobLine]:
+    """Return the jobs of a run in the order of their intake.
+
+    Raises:
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    with reaching_database():
+        rows = session.execute(text(_JOBS), {"run_id": run_id, "limit": limit})
+        return [JobLine(**row) for row in rows.mappings()]
+
+
+def _account(row: RowMapping) -> Account:
+    kept = ("run_id", "run", "status", "created_at", "finished_at", "intakes_found")
+    balances = ("intakes_balance", "jobs_planned", "jobs_balance", "reused")
+    return Account(
+        outcomes={each.value: row[each.value] for each in IntakeOutcome},
+        states={each.value: row[each.value] for each in JobStatus},
+        **{name: row[name] for name in (*kept, *balances)},
+    )

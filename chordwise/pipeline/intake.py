@@ -1,0 +1,54 @@
+"""Taking in what was found: read each file, store it or why not, and always close the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import BinaryIO
+
+from chordwise.pipeline.submit import Submission, TakenIn
+from chordwise.readers.discovery import FoundFile
+from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
+from chordwise.settings import ReaderSettings
+
+_MEGABYTE = 1024 * 1024
+
+
+class FileSource:
+    """Reads what discovery found; standard input as well, up to one byte above the limit."""
+
+    def __init__(self, reader: Reader, settings: ReaderSettings, stdin: BinaryIO) -> None:
+        self._reader = reader
+        self._limit = settings.max_file_megabytes * _MEGABYTE
+        self._stdin = stdin
+
+    def read(self, file: FoundFile) -> ReadDocument | UnreadDocument:
+        """Return the text of a file, or why there is none."""
+        if file.failure is not None:
+            return UnreadDocument(source=file.source, error=file.failure)
+        if file.path is None:
+            return self._reader.read_bytes(self._stdin.read(self._limit + 1), file.source)
+        return self._reader.read(file.path, follow_symlinks=file.follow_symlinks)
+
+
+def take_in(
+    submission: Submission,
+    found: Iterable[FoundFile],
+    source: FileSource,
+    *,
+    on_taken: Callable[[FoundFile, TakenIn], None],
+    is_stopped: Callable[[], bool],
+) -> None:
+    """Take in one file after the other until `is_stopped`.
+
+    The run is closed whatever happens, so that what was taken in goes on.
+
+    Raises:
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    try:
+        for file in found:
+            if is_stopped():
+                break
+            on_taken(file, submission.take_in(source.read(file)))
+    finally:
+        submission.close()

@@ -1,0 +1,98 @@
+"""Real servers for the tests: one PostgreSQL and one Valkey a session, a fresh database a test."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+from psycopg import sql
+from pydantic import SecretStr
+
+from chordwise.embedded.postgres import EmbeddedPostgres
+from chordwise.embedded.valkey import EmbeddedValkey
+from chordwise.settings import Settings, load
+from chordwise.storage import migrating
+from chordwise.storage.engine import open_engine
+
+CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
+_TEMPLATE = "template_chordwise"
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Servers:
+    """The servers of this session."""
+
+    postgres: EmbeddedPostgres
+    valkey: EmbeddedValkey
+
+    def connect(self) -> psycopg.Connection[tuple[object, ...]]:
+        """Return a connection of the owner that commits every statement."""
+        return psycopg.connect(self.postgres.connection_string("postgres"), autocommit=True)
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """Start PostgreSQL and Valkey in a short folder: paths of sockets are limited."""
+    with tempfile.TemporaryDirectory(prefix="cw-") as name:
+        folder = Path(name)
+        (folder / "run").mkdir(mode=0o700)
+        postgres = EmbeddedPostgres(folder / "postgres", folder / "run")
+        valkey = EmbeddedValkey(folder / "valkey", folder / "run")
+        postgres.start()
+        valkey.start()
+        yield Servers(postgres=postgres, valkey=valkey)
+        valkey.stop()
+        postgres.stop()
+
+
+@pytest.fixture(scope="session")
+def template(servers: Servers) -> str:
+    """Migrate one database, of which every test gets a copy."""
+    with servers.connect() as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_TEMPLATE)))
+    engine = open_engine(SecretStr(servers.postgres.url(_TEMPLATE)))
+    migrating.migrate(engine)
+    engine.dispose()
+    return _TEMPLATE
+
+
+@pytest.fixture
+def database_url(servers: Servers, template: str) -> Iterator[SecretStr]:
+    """Return the address of a migrated, empty database of this test's own."""
+    name = f"test_{next(_numbers)}"
+    copy = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+    drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
+    with servers.connect() as connection:
+        connection.execute(copy.format(sql.Identifier(name), sql.Identifier(template)))
+    yield SecretStr(servers.postgres.url(name))
+    with servers.connect() as connection:
+        connection.execute(drop.format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def broker_url(servers: Servers) -> Iterator[SecretStr]:
+    """Return the address of the broker, emptied for this test."""
+    with redis.Redis.from_url(servers.valkey.redis_url()) as client:
+        client.flushall()
+        yield SecretStr(servers.valkey.broker_url())
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: SecretStr, broker_url: SecretStr) -> Settings:
+    """Return settings that point to this test's database and broker."""
+    return load(home=tmp_path / "home", database_url=database_url, broker_url=broker_url)
+
+
+@pytest.fixture(scope="session")
+def corpora() -> Path:
+    """Return the shared corpora; tests that need them skip where they are absent."""
+    if not CORPORA.is_dir():
+        pytest.skip("the shared corpora are absent")
+    return CORPORA

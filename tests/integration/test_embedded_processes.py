@@ -1,0 +1,145 @@
+"""Child processes: started apart, stopped by identity and never by number alone."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+from signal import Signals
+
+import pytest
+
+from chordwise.embedded import lock, private_files, processes
+from chordwise.embedded.home import MAX_SOCKET_PATH_BYTES, home_at
+from chordwise.embedded.processes import ProcessIdentity
+from chordwise.errors import ConfigurationError, ServiceUnavailableError
+
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True)\n"
+SLEEP = "import signal; signal.pause()"
+
+
+def test_a_stubborn_child_is_killed_after_its_grace(tmp_path: Path) -> None:
+    """Who ignores SIGTERM gets SIGKILL."""
+    log = tmp_path / "log"
+    child = processes.launch([sys.executable, "-c", STUBBORN + SLEEP], log=log)
+    assert processes.wait_until(lambda: log.read_text(encoding="utf-8") != "", 10)
+
+    stopped = processes.stop(child, (Signals.SIGTERM, 0.3))
+
+    assert stopped
+    assert not processes.is_alive(child)
+
+
+def test_a_stranger_of_the_same_number_is_left_alone(tmp_path: Path) -> None:
+    """A process that was born at another time is somebody else."""
+    child = processes.launch([sys.executable, "-c", SLEEP], log=tmp_path / "log")
+    assert child is not None
+    former = ProcessIdentity(pid=child.pid, created_at=child.created_at - 60)
+
+    stopped = processes.stop(former)
+
+    assert not stopped
+    assert processes.is_alive(child)
+    processes.stop(child)
+
+
+def test_a_child_is_in_a_session_of_its_own(tmp_path: Path) -> None:
+    """Ctrl-C in the terminal does not reach it."""
+    child = processes.launch([sys.executable, "-c", SLEEP], log=tmp_path / "log")
+    assert child is not None
+
+    session = os.getsid(child.pid)
+
+    processes.stop(child)
+    assert session == child.pid
+
+
+def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    """The error says which program cannot be started."""
+    with pytest.raises(ServiceUnavailableError, match="no-such-program"):
+        processes.launch([str(tmp_path / "no-such-program")], log=tmp_path / "log")
+
+
+def test_a_pid_file_counts_only_with_the_right_command(tmp_path: Path) -> None:
+    """A number in a stale file that another program has by now is nobody."""
+    child = processes.launch([sys.executable, "-c", SLEEP, "mark"], log=tmp_path / "log")
+    assert child is not None
+    pid_file = tmp_path / "pid"
+    pid_file.write_text(f"{child.pid}\n", encoding="utf-8")
+
+    assert processes.wait_until(lambda: processes.find_by_pid_file(pid_file, "mark") == child, 10)
+    assert processes.find_by_pid_file(pid_file, "another mark") is None
+    processes.stop(child)
+    assert processes.find_by_pid_file(pid_file, "mark") is None
+
+
+def test_a_long_log_is_set_aside(tmp_path: Path) -> None:
+    """A log does not grow over the years."""
+    log = tmp_path / "log"
+    log.write_bytes(b"x" * (processes.MAX_LOG_BYTES + 1))
+
+    child = processes.launch([sys.executable, "-c", "print('new')"], log=log)
+
+    assert processes.wait_until(lambda: not processes.is_alive(child), 10)
+    assert log.read_text(encoding="utf-8") == "new\n"
+    assert (tmp_path / "log.1").stat().st_size > processes.MAX_LOG_BYTES
+
+
+def test_a_home_is_for_our_eyes_only_and_others_folders_stay(tmp_path: Path) -> None:
+    """Folders that we create are closed; one that was there keeps its mode."""
+    tmp_path.chmod(0o755)
+    home = home_at(tmp_path / "home")
+
+    home.prepare()
+
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in (home.path, home.run)} == {0o700}
+
+
+def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    """The error says which folder cannot be created."""
+    (tmp_path / "home").write_text("", encoding="utf-8")
+
+    with pytest.raises(ConfigurationError, match="home cannot be created"):
+        home_at(tmp_path / "home").prepare()
+
+
+def test_sockets_of_a_deep_home_lie_in_a_folder_of_our_own(tmp_path: Path) -> None:
+    """Their path is short enough, and a folder that is open to others is refused."""
+    home = home_at(tmp_path / ("deep" * 30))
+
+    folder = home.sockets()
+
+    assert len(bytes(folder)) < MAX_SOCKET_PATH_BYTES
+    assert folder == home.sockets()
+    folder.chmod(0o777)
+    with pytest.raises(ConfigurationError, match="open to others"):
+        home.sockets()
+    folder.rmdir()
+
+
+def test_a_password_is_made_once(tmp_path: Path) -> None:
+    """The first call makes a password up, later ones return it."""
+    first = private_files.password(tmp_path / "password")
+
+    assert first == private_files.password(tmp_path / "password")
+    assert len(first) >= 32
+    assert stat.S_IMODE((tmp_path / "password").stat().st_mode) == 0o600
+
+
+def test_the_lock_says_who_holds_it(tmp_path: Path) -> None:
+    """While it is held the holder is known and a second one refused; afterwards nobody is."""
+    home = home_at(tmp_path / "home")
+    home.prepare()
+
+    with lock.held(home):
+        holder = lock.holder(home)
+        with (
+            pytest.raises(ServiceUnavailableError, match=f"process {os.getpid()}"),
+            lock.held(home),
+        ):
+            pytest.fail("two held the lock")
+
+    assert holder == processes.identify(os.getpid())
+    assert lock.holder(home) is None

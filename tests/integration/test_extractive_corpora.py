@@ -1,0 +1,275 @@
+"""How well the built-in model does on real documents: floors below what was measured.
+
+The measured numbers stand in the docstrings of the modules; a floor is a few points lower, so that
+a test fails when a change costs quality and not when a sentence moves.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import pytest
+
+from chordwise.domain import grounding, json_values, validation
+from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.extractive import words
+from chordwise.domain.extractive.answers import answer
+from chordwise.domain.extractive.sentences import sentences
+from chordwise.domain.extractive.sentiment import polarity
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+
+CORPORA = Path(__file__).parents[2] / ".." / "shared" / "corpora"
+CHUNK_CHARACTERS = 12_000
+
+pytestmark = [
+    pytest.mark.corpus,
+    pytest.mark.skipif(not CORPORA.is_dir(), reason="the shared corpora are absent"),
+]
+
+
+class Row(TypedDict, total=False):
+    """The members of labels.jsonl that these tests read."""
+
+    path: str
+    text: str
+    label: str
+    kind: str
+    contract_type: str
+    source: str
+    summary: str
+    tldrs: list[str]
+    lang: str
+    qas: list[dict[str, str]]
+    clauses: dict[str, dict[str, list[dict[str, str]]]]
+    encoding: str
+
+
+def rows(corpus: str) -> list[Row]:
+    """Read the truths of a corpus."""
+    lines = (CORPORA / corpus / "labels.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def text_of(corpus: str, row: Row) -> str:
+    """Read the document of a truth."""
+    return (CORPORA / corpus / row["path"]).read_text(encoding="utf-8", errors="replace")
+
+
+def analyze(
+    analysis_type: AnalysisType, text: str, options: AnalysisOptions | None = None
+) -> JsonObject:
+    """Answer for one chunk."""
+    return answer(
+        AnalysisTask(
+            analysis_type=analysis_type,
+            stage=Stage.ANALYZE,
+            options=options or AnalysisOptions(),
+            text=text,
+        )
+    )
+
+
+def quoted(found: JsonObject) -> str:
+    """Join the quotes of an answer."""
+    return " ".join(json_values.text(item["quote"]) for item in grounding.quotes(found))
+
+
+def recall(selected: str, references: Sequence[str]) -> float:
+    """Return the share of a reference's terms in a selection, for the reference that fits best."""
+    found = Counter(words.terms(selected))
+    shares = []
+    for reference in references:
+        wanted = Counter(words.terms(reference))
+        shares.append((found & wanted).total() / max(1, wanted.total()))
+    return max(shares)
+
+
+def accuracy(pairs: Sequence[tuple[str, str]]) -> float:
+    """Return the share of equal pairs."""
+    return sum(one == other for one, other in pairs) / len(pairs)
+
+
+def summaries(corpus: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the documents of a corpus with the summaries that people wrote."""
+    for row in rows(corpus):
+        if "tldrs" in row:
+            yield row["text"], row["tldrs"]
+        else:
+            yield text_of(corpus, row), [row["summary"]]
+
+
+@pytest.mark.parametrize(
+    ("corpus", "least", "gain"), [("scitldr_abstracts", 0.62, 0.03), ("qmsum_meetings", 0.17, 0.1)]
+)
+def test_summaries_beat_the_first_sentences(corpus: str, least: float, gain: float) -> None:
+    """The central sentences hold more of a human summary than as many first sentences do."""
+    ours, lead = [], []
+    for text, references in summaries(corpus):
+        found = analyze(AnalysisType.SUMMARY, text)
+        count = len(json_values.objects(found["key_findings"]))
+        first = " ".join(one.text for one in sentences(text)[:count])
+        ours.append(recall(quoted(found), references))
+        lead.append(recall(first, references))
+
+    mean, baseline = sum(ours) / len(ours), sum(lead) / len(lead)
+    assert mean >= least
+    assert mean >= baseline + gain
+
+
+def polarities(texts: Sequence[tuple[str, str]]) -> float:
+    """Return the accuracy of the score's sign for two classes; a zero counts as half right."""
+    right = 0.0
+    for text, label in texts:
+        score = polarity(text)
+        right += 0.5 if score == 0 else float((score > 0) == (label == "positive"))
+    return right / len(texts)
+
+
+def test_sentiment_of_reviews() -> None:
+    """Film reviews: far above chance, and the surer half is right more often."""
+    texts = [(text_of("movie_reviews", row), row["label"]) for row in rows("movie_reviews")]
+    answers = [(analyze(AnalysisType.SENTIMENT, text), label) for text, label in texts]
+
+    ranked = sorted(answers, key=lambda pair: json_values.number(pair[0]["confidence"]) or 0)
+    pairs = [(json_values.text(found["label"]), label) for found, label in ranked]
+    half = len(pairs) // 2
+    assert polarities(texts) >= 0.75
+    assert accuracy(pairs[half:]) >= accuracy(pairs[:half]) + 0.1
+
+
+@pytest.mark.parametrize(
+    ("source", "least"), [("sentence_polarity", 0.67), ("product_reviews", 0.72)]
+)
+def test_sentiment_of_sentences(source: str, least: float) -> None:
+    """Single sentences: above chance in both sources."""
+    texts = [
+        (row["text"], row["label"])
+        for row in rows("sentence_sentiment")
+        if row["source"].startswith(source) and row["label"] in ("positive", "negative")
+    ]
+
+    assert polarities(texts) >= least
+
+
+@pytest.mark.parametrize(("corpus", "least"), [("speeches", 0.88), ("cuad_contracts", 0.5)])
+def test_classification_by_the_labels_words(corpus: str, least: float) -> None:
+    """Kinds of speeches (2) and of contracts (23): the labels' words decide well above chance."""
+    labelled = [
+        (text_of(corpus, row)[:CHUNK_CHARACTERS], row.get("kind") or row["contract_type"])
+        for row in rows(corpus)
+    ]
+    options = AnalysisOptions(labels=tuple(sorted({label for _, label in labelled})))
+
+    answers = [analyze(AnalysisType.CLASSIFICATION, text, options) for text, _ in labelled]
+
+    chosen = [json_values.text(found["primary_label"]) for found in answers]
+    pairs = list(zip(chosen, (label for _, label in labelled), strict=True))
+    assert accuracy(pairs) >= least
+
+
+def test_classification_knows_what_it_does_not_know() -> None:
+    """Requests that fit no label get less confidence than those that fit one."""
+    labelled = [(row["text"], row["label"]) for row in rows("clinc_oos")]
+    labels = sorted({label for _, label in labelled} - {"out_of_scope"})
+    options = AnalysisOptions(labels=tuple(labels))
+
+    claims: dict[bool, list[float]] = {True: [], False: []}
+    for text, label in labelled:
+        found = analyze(AnalysisType.CLASSIFICATION, text, options)
+        claims[label in labels].append(json_values.number(found["confidence"]) or 0.0)
+
+    inside, outside = (sum(listed) / len(listed) for listed in (claims[True], claims[False]))
+    assert inside >= outside * 1.5
+
+
+def normalized(text: str) -> str:
+    """Compare without regard to white space, case and signs."""
+    return " ".join(words.words(text))
+
+
+@pytest.mark.parametrize(
+    ("item", "least"),
+    [
+        ("Document Name", 0.8),
+        ("Parties", 0.65),
+        ("Agreement Date", 0.55),
+        ("Effective Date", 0.7),
+        ("Governing Law", 0.78),
+    ],
+)
+def test_extraction_from_contracts(item: str, least: float) -> None:
+    """Of the clauses that lawyers marked, the quote holds one, or the value stands in it."""
+    hits = []
+    for row in rows("cuad_contracts"):
+        spans = [normalized(span["text"]) for span in row["clauses"].get(item, {}).get("spans", [])]
+        if not spans:
+            continue
+        text = text_of("cuad_contracts", row)[:100_000]
+        found = analyze(AnalysisType.EXTRACTION, text, AnalysisOptions(instructions=item))
+        fields = [field for field in json_values.objects(found["fields"]) if field["value"]]
+        hits.append(
+            any(
+                span in normalized(json_values.text(field["quote"]))
+                or normalized(json_values.text(field["value"])) in span
+                for span in spans
+                for field in fields
+            )
+        )
+
+    assert len(hits) > 20
+    assert sum(hits) / len(hits) >= least
+
+
+def test_extraction_answers_questions_with_the_right_sentence() -> None:
+    """English questions about articles: half of them find the sentence with the answer."""
+    hits = []
+    for row in rows("xquad"):
+        if row["lang"] != "en":
+            continue
+        text = text_of("xquad", row)
+        for question in row["qas"]:
+            asked = question["question"].replace(",", " ").replace(";", " ")
+            found = analyze(AnalysisType.EXTRACTION, text, AnalysisOptions(instructions=asked))
+            hits.append(question["answer"] in quoted(found))
+
+    assert sum(hits) / len(hits) >= 0.45
+
+
+@pytest.mark.parametrize("corpus", ["xquad", "udhr"])
+def test_every_language_gets_valid_grounded_answers(corpus: str) -> None:
+    """In no script does an answer break its schema or a quote leave the text."""
+    for row in rows(corpus):
+        text = text_of(corpus, row)[:CHUNK_CHARACTERS]
+        for analysis_type in AnalysisType:
+            found = analyze(analysis_type, text)
+
+            analysis = analysis_for(analysis_type)
+            assert validation.problems(found, analysis.schema(AnalysisOptions())) == []
+            grounded = grounding.ground(found, grounding.Source(text))
+            assert grounding.grounded_share(grounded) == 1.0
+
+
+@pytest.mark.slow
+def test_a_long_document_is_answered_fast() -> None:
+    """A chunk takes milliseconds and 300 chunks are joined in a fraction of a second."""
+    text = text_of("large_text", rows("large_text")[0])
+    chunks = [text[start : start + CHUNK_CHARACTERS] for start in range(0, 3_000_000, 10_000)]
+    for analysis_type in AnalysisType:
+        started = time.process_time()
+        stored = tuple(
+            grounding.ground(analyze(analysis_type, chunk), grounding.Source(chunk))
+            for chunk in chunks
+        )
+        middle = time.process_time()
+        answer(AnalysisTask(analysis_type=analysis_type, stage=Stage.SYNTHESIZE, answers=stored))
+        ended = time.process_time()
+
+        assert len(stored) == 300
+        assert (middle - started) / len(chunks) < 0.12
+        assert ended - middle < 0.6

@@ -1,0 +1,180 @@
+"""Real files that nobody on this project wrote are read as what they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chordwise.domain.json_values import JsonObject, as_object, text
+from chordwise.domain.text_normalization import normalize
+from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
+from chordwise.settings import ReaderSettings
+
+CORPORA = Path(__file__).parents[2].parent / "shared" / "corpora"
+UNSUPPORTED = (
+    *("xlsx", "xls", "xlsb", "xlsm", "pptx", "odt", "ods", "odp", "epub", "msg", "doc", "rtf"),
+    *("zip", "wpd", "hwp", "png", "jpg", "bin", "p7s"),
+)
+KINDS = {
+    "text": ("text",),
+    "empty": ("empty", "unreadable"),
+    "error": ("unreadable", "encrypted", "unsupported"),
+    "text-or-error": ("text", "empty", "unreadable", "encrypted", "unsupported"),
+}
+# Where we know better than the list: the picture has a caption in text; the “ODT” is plain text.
+EXCEPTIONS = {
+    "tika/testOCR.docx": ("text",),
+    "tika/testODTnotaZipFile.odt": ("text",),
+}
+# Encodings of Vietnamese from before Unicode, for which Python has no codec.
+FOREIGN_TO_PYTHON = ("TCVN", "VPS", "VIQR")
+LANGUAGE_PROBES = {
+    "Bulgarian_Balgarski-Cyrillic": "декларация",
+    "Chinese_Mandarin-GB2312": "世界人权宣言",
+    "Chinese_Mandarin-HZ": "世界人权宣言",
+    "Czech-Latin2": "VŠEOBECNÁ DEKLARACE",
+    "French_Francais-Latin1": "Déclaration universelle",
+    "German_Deutsch-Latin1": "Erklärung",
+    "Greek_Ellinika-Greek": "ΔΙΑΚΗΡΥΞΗ",
+    "Hebrew_Ivrit-Hebrew": "ההכרזה",
+    "Hungarian_Magyar-Unicode": "Bevezető",
+    "Icelandic_Yslenska-Latin1": "Það ber að viðurkenna",
+    "Japanese_Nihongo-EUC": "世界人権宣言",
+    "Japanese_Nihongo-JIS": "世界人権宣言",
+    "Japanese_Nihongo-SJIS": "世界人権宣言",
+    "Lithuanian_Lietuviskai-Baltic": "ŽMOGAUS TEISIŲ",
+    "Polish-Latin2": "POWSZECHNA DEKLARACJA PRAW CZŁOWIEKA",
+    "Portuguese_Portugues-Latin1": "Declaração",
+    "Russian_Russky-Cyrillic": "Всеобщая декларация",
+    "Spanish-Latin1": "Declaración",
+    "Turkish_Turkce-Turkish": "İnsan hakları",
+    "Ukrainian-Cyrillic": "ДЕКЛАРАЦІЯ",
+}
+
+pytestmark = [
+    pytest.mark.corpus,
+    pytest.mark.skipif(not CORPORA.is_dir(), reason="the shared corpora are not here"),
+]
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Reader]:
+    """One reader for all files."""
+    with Reader(ReaderSettings()) as opened:
+        yield opened
+
+
+def lines(path: str) -> list[JsonObject]:
+    """Return the objects of a JSON-lines file of the corpora."""
+    content = (CORPORA / path).read_text(encoding="utf-8")
+    return [as_object(json.loads(line)) for line in content.splitlines()]
+
+
+def kind(outcome: ReadDocument | UnreadDocument) -> str:
+    """Return `text`, or the outcome of what could not be read."""
+    return "text" if isinstance(outcome, ReadDocument) else outcome.error.outcome
+
+
+def expected_kinds(entry: JsonObject) -> tuple[str, ...]:
+    """Return what may become of a file of `real_files`."""
+    path, form = text(entry["path"]), text(entry["format"])
+    if path in EXCEPTIONS:
+        return EXCEPTIONS[path]
+    if form in UNSUPPORTED and entry["expect"] != "error":
+        return ("unsupported",)
+    return KINDS[text(entry["expect"])]
+
+
+def test_real_files_give_what_their_curator_expects(reader: Reader) -> None:
+    """Text, nothing, or the right kind of error for all files of 41 formats."""
+    surprises = {}
+
+    for entry in lines("real_files/manifest.jsonl"):
+        outcome = reader.read(CORPORA / "real_files" / text(entry["path"]))
+        if kind(outcome) not in expected_kinds(entry):
+            surprises[text(entry["path"])] = (text(entry["condition"]), kind(outcome))
+
+    assert surprises == {}
+
+
+def test_encrypted_files_are_told_apart_from_broken_ones(reader: Reader) -> None:
+    """A password in the list's remarks means that the outcome is `encrypted`."""
+    locked = [
+        text(entry["path"])
+        for entry in lines("real_files/manifest.jsonl")
+        if "encrypted; password" in text(entry["condition"])
+        or "encrypted OOXML" in text(entry["condition"])
+    ]
+
+    outcomes = {path: kind(reader.read(CORPORA / "real_files" / path)) for path in locked}
+
+    assert outcomes == dict.fromkeys(locked, "encrypted")
+    assert len(locked) >= 5
+
+
+def test_scans_ask_for_ocr(reader: Reader) -> None:
+    """A PDF of pictures is not called empty."""
+    scans = [
+        text(entry["path"])
+        for entry in lines("real_files/manifest.jsonl")
+        if entry["format"] == "pdf"
+        and ("image only" in text(entry["condition"]) or "scanned" in text(entry["condition"]))
+    ]
+
+    for path in scans:
+        outcome = reader.read(CORPORA / "real_files" / path)
+        assert isinstance(outcome, UnreadDocument)
+        assert outcome.error.reason == "needs_ocr"
+    assert scans
+
+
+def test_court_documents_are_read(reader: Reader) -> None:
+    """All filings give text, and the file of zero bytes is empty."""
+    outcomes = {
+        text(entry["id"]): kind(reader.read(CORPORA / "court_docs" / text(entry["path"])))
+        for entry in lines("court_docs/labels.jsonl")
+    }
+
+    expected = dict.fromkeys(outcomes, "text") | {"empty.pdf": "empty"}
+    assert outcomes == expected
+
+
+def test_old_encodings_are_recognised(reader: Reader) -> None:
+    """The Declaration of Human Rights is legible in every encoding that Python knows."""
+    for name, probe in LANGUAGE_PROBES.items():
+        outcome = reader.read(CORPORA / "udhr" / "docs" / name)
+        assert isinstance(outcome, ReadDocument), name
+        assert probe.lower() in outcome.content.text.lower(), name
+
+
+def test_every_translation_is_text_or_refused(reader: Reader) -> None:
+    """Nothing but encodings that Python does not know fails to become text."""
+    failed = [
+        text(entry["encoding"])
+        for entry in lines("udhr/labels.jsonl")
+        if kind(reader.read(CORPORA / "udhr" / text(entry["path"]))) != "text"
+    ]
+
+    assert set(failed) <= set(FOREIGN_TO_PYTHON)
+
+
+def test_naughty_strings_are_kept_as_they_are(reader: Reader) -> None:
+    """Each string of the list comes back normalised and otherwise unchanged, or is no text."""
+    strings = json.loads((CORPORA / "naughty_strings" / "blns.json").read_text(encoding="utf-8"))
+    refused = []
+
+    for string in strings:
+        outcome = reader.read_bytes(string.encode("utf-8", "surrogatepass"), "naughty.txt")
+        if isinstance(outcome, UnreadDocument):
+            refused.append(string)
+        else:
+            assert outcome.content.text == normalize(string).text
+            assert "\0" not in outcome.content.text
+            outcome.content.text.encode()
+
+    # Nothing, all the kinds of blanks, and a string of control characters only.
+    assert not any(character.isprintable() and character != " " for character in "".join(refused))
+    assert len(refused) <= 5

@@ -1,0 +1,205 @@
+"""Arguments become files: each once, sorted, never out of the folder, nothing lost in silence."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from chordwise.errors import UsageError
+from chordwise.readers.discovery import FoundFile, discover
+from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
+from chordwise.settings import ReaderSettings
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with files at two depths, hidden and temporary ones among them; it is current."""
+    for name in (
+        *("b.txt", "a.txt", "sub/c.txt", "sub/deep/d.md", "sub/e.md", "B.txt"),
+        *(".hidden", ".git/config", "~$a.docx", "x.part", "y.tmp", ".DS_Store", "Thumbs.db"),
+        *("a.txt.chordwise.toml", "__MACOSX/a.txt"),
+    ):
+        path = tmp_path / "docs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "docs"
+
+
+def sources(*arguments: str) -> list[str]:
+    """Return the sources of what the arguments find."""
+    return [found.source for found in discover(arguments)]
+
+
+def failures(found: Sequence[FoundFile]) -> dict[str, str]:
+    """Return the reasons of the files that must not be read, by name."""
+    return {file.path.name: file.failure.reason for file in found if file.failure and file.path}
+
+
+@pytest.mark.usefixtures("folder")
+class TestNames:
+    """What is found under which argument."""
+
+    def test_a_folder_gives_its_files_sorted(self) -> None:
+        """Hidden, temporary and system files are left out, at every depth."""
+        assert sources("docs") == [
+            "docs/B.txt",
+            "docs/a.txt",
+            "docs/b.txt",
+            "docs/sub/c.txt",
+            "docs/sub/deep/d.md",
+            "docs/sub/e.md",
+        ]
+
+    @pytest.mark.parametrize(
+        ("pattern", "expected"),
+        [
+            ("docs/*.txt", ["docs/B.txt", "docs/a.txt", "docs/b.txt"]),
+            ("docs/**/*.md", ["docs/sub/deep/d.md", "docs/sub/e.md"]),
+            ("**/c.*", ["./docs/sub/c.txt"]),
+            ("d?cs/sub", ["./docs/sub/c.txt", "./docs/sub/deep/d.md", "./docs/sub/e.md"]),
+        ],
+    )
+    def test_a_pattern_gives_what_a_shell_would(self, pattern: str, expected: list[str]) -> None:
+        """`**` means any depth; a folder that matches gives its files."""
+        assert sources(pattern) == expected
+
+    def test_the_same_file_is_found_once(self) -> None:
+        """Whatever names it: another spelling, its folder, a pattern."""
+        assert sources("docs/b.txt", "./docs/sub/../b.txt", "docs/*.txt") == [
+            "docs/b.txt",
+            "docs/B.txt",
+            "docs/a.txt",
+        ]
+
+    def test_a_file_that_is_named_is_found_even_if_hidden(self) -> None:
+        """Ignoring is for what nobody named."""
+        assert sources("docs/.hidden") == ["docs/.hidden"]
+
+    def test_a_file_whose_name_looks_like_a_pattern_is_that_file(self) -> None:
+        """Brackets in a name are no pattern if the file exists."""
+        Path("report[1].txt").write_text("x")
+
+        assert sources("report[1].txt") == ["report[1].txt"]
+
+    def test_a_dash_is_standard_input(self) -> None:
+        """It comes in its place, once, and has no path."""
+        found = list(discover(["-", "docs/a.txt", "-"]))
+
+        assert [file.source for file in found] == ["stdin", "docs/a.txt"]
+        assert found[0].path is None
+
+    @pytest.mark.parametrize(
+        "argument", ["nothing.txt", "docs/*.pdf", "no/**/such", "a\0b", "", "new"]
+    )
+    def test_what_matches_nothing_is_named_before_anything_is_found(self, argument: str) -> None:
+        """A mistyped argument stops the command before the others have begun."""
+        Path("new").mkdir()
+
+        with pytest.raises(UsageError) as refusal:
+            discover(["docs", argument])
+
+        assert argument.replace("\0", "\\u0000") in str(refusal.value)
+
+
+def test_links_never_lead_out_of_the_folder(folder: Path, tmp_path: Path) -> None:
+    """A link out is reported, a link inside counts once, a loop ends, a broken one is reported."""
+    (tmp_path / "outside.txt").write_text("secret")
+    (folder / "out").symlink_to(tmp_path / "outside.txt")
+    (folder / "up").symlink_to(tmp_path)
+    (folder / "loop").symlink_to(folder)
+    (folder / "self").symlink_to("self")
+    (folder / "broken").symlink_to("nowhere")
+    (folder / "same").symlink_to("b.txt")
+
+    found = list(discover(["docs"]))
+
+    assert failures(found) == {
+        "out": "symlink",
+        "up": "symlink",
+        "self": "symlink",
+        "broken": "not_found",
+    }
+    names = [file.source for file in found if file.failure is None]
+    assert names == sorted(names)
+    assert len(names) == 6
+    assert not any(file.follow_symlinks for file in found)
+
+
+def test_a_link_that_is_named_is_followed(folder: Path) -> None:
+    """Who names a link means its target, be it a file or a folder."""
+    Path("link.txt").symlink_to(folder / "a.txt")
+    Path("linked").symlink_to(folder / "sub")
+
+    found = list(discover(["link.txt", "linked"]))
+
+    assert [file.source for file in found] == [
+        "link.txt",
+        "linked/c.txt",
+        "linked/deep/d.md",
+        "linked/e.md",
+    ]
+    assert found[0].follow_symlinks
+
+
+def test_what_is_no_file_is_found_and_refused(folder: Path) -> None:
+    """A pipe in a folder is accounted for, and reading it does not hang."""
+    os.mkfifo(folder / "pipe")
+
+    with Reader(ReaderSettings()) as reader:
+        outcomes = [
+            reader.read(found.path, follow_symlinks=found.follow_symlinks)
+            for found in discover(["docs/pipe", "docs/a.txt"])
+            if found.path is not None
+        ]
+
+    assert isinstance(outcomes[0], UnreadDocument)
+    assert outcomes[0].error.outcome == "refused"
+    assert isinstance(outcomes[1], ReadDocument)
+
+
+@pytest.mark.usefixtures("folder")
+def test_any_name_is_shown_and_read() -> None:
+    """Newlines, raw bytes, overrides and formulas in names are escaped, and the file is read."""
+    names = [b"new\nline.txt", b"raw\xff.txt", "rtl\u202eexe.txt".encode(), b"-rf", b"=cmd()"]
+    Path("odd").mkdir()
+    for name in names:
+        Path("odd", os.fsdecode(name)).write_text("text")
+
+    with Reader(ReaderSettings()) as reader:
+        found = list(discover(["odd"]))
+        read = [reader.read(file.path) for file in found if file.path]
+
+    assert [file.source for file in found] == [
+        "odd/-rf",
+        "odd/=cmd()",
+        "odd/new\\nline.txt",
+        "odd/raw\\xff.txt",
+        "odd/rtl\\u202eexe.txt",
+    ]
+    assert all(isinstance(outcome, ReadDocument) for outcome in read)
+    assert [outcome.source for outcome in read] == [file.source for file in found]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_deep_tree_is_walked_to_the_bottom() -> None:
+    """Folders nested deeper than Python recurses are no problem."""
+    depth = 1_200
+    start = Path.cwd()
+    Path("deep").mkdir()
+    os.chdir("deep")
+    for _ in range(depth):
+        Path("d").mkdir()
+        os.chdir("d")
+    Path("end.txt").write_text("x")
+    os.chdir(start)
+
+    found = sources("deep")
+    # pytest's own cleaning up recurses.
+    subprocess.run(["rm", "-r", "deep"], check=True)  # noqa: S607 - any rm will do
+
+    assert [len(Path(source).parts) for source in found] == [depth + 2]

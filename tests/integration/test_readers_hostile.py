@@ -1,0 +1,148 @@
+"""Files made to hurt are named as what they are, in little time and memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
+from chordwise.settings import ReaderSettings
+from tests.fakes.office_files import archive, document, docx, paragraph, pdf, shown
+
+MEGABYTE = 1024 * 1024
+BOMB = docx(document(paragraph("A" * 200_000_000)))
+ENTITIES = "".join(
+    f'<!ENTITY l{n} "&l{n - 1};&l{n - 1};&l{n - 1};&l{n - 1};">' for n in range(1, 20)
+)
+LAUGHS = f'<!DOCTYPE d [<!ENTITY l0 "ha">{ENTITIES}]>'
+EXTERNAL = '<!DOCTYPE d [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
+LONG_PDF = pdf([shown(f"page {number}") for number in range(300)])
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Reader]:
+    """One reader for all, so that each file also shows that the one before did no harm."""
+    with Reader(ReaderSettings(timeout_seconds=10, memory_megabytes=256)) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "outcome", "reason"),
+    [
+        pytest.param(BOMB, "a.docx", "too_large", "zip_bomb", id="zip bomb"),
+        pytest.param(
+            docx(document("<w:p/>" * 5_000_000)), "a.docx", "too_large", "zip_bomb", id="empty tags"
+        ),
+        pytest.param(
+            docx(document(paragraph("A&x;B"), EXTERNAL)),
+            "a.docx",
+            "unreadable",
+            "malformed",
+            id="external entity",
+        ),
+        pytest.param(
+            docx(document(paragraph("&l19;"), LAUGHS)),
+            "a.docx",
+            "unreadable",
+            "malformed",
+            id="billion laughs",
+        ),
+        pytest.param(
+            docx(document(""), {"_rels/.rels": EXTERNAL}),
+            "a.docx",
+            "unreadable",
+            "malformed",
+            id="relations with entity",
+        ),
+        pytest.param(
+            archive({"inner.zip": archive({"a": "x" * 1000})}),
+            "a.docx",
+            "unsupported",
+            "unsupported",
+            id="nested zip",
+        ),
+        pytest.param(
+            archive({"[Content_Types].xml": "", "_rels/.rels": ""}),
+            "a.docx",
+            "unreadable",
+            "malformed",
+            id="no main part",
+        ),
+        pytest.param(
+            b"PK\x03\x04" + bytes(100), "a.docx", "unreadable", "malformed", id="zip stump"
+        ),
+        pytest.param(LONG_PDF[:2_000], "a.pdf", "*", "*", id="truncated pdf"),
+        pytest.param(
+            LONG_PDF.replace(b"/Kids[4 0 R", b"/Kids[2 0 R"), "a.pdf", "*", "*", id="circular pages"
+        ),
+        pytest.param(
+            LONG_PDF.replace(b"/Count 300", b"/Count 2000000000"),
+            "a.pdf",
+            "*",
+            "*",
+            id="page count",
+        ),
+        pytest.param(b"%PDF-1.4\n" + b"[" * 5_000_000, "a.pdf", "*", "*", id="deep pdf"),
+        pytest.param(bytes(5_000_000), "a.txt", "unsupported", "binary", id="zeros"),
+        pytest.param(
+            b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a", "unsupported", "unsupported", id="ole"
+        ),
+        pytest.param(
+            b"<html>" + b"<div hidden>" * 200_000 + b"x", "a.html", "empty", "empty", id="deep html"
+        ),
+        pytest.param(
+            b"Content-Type: multipart/mixed; boundary=b\n\n" + b"--b\n" * 200_000,
+            "a.eml",
+            "*",
+            "*",
+            id="mail of many parts",
+        ),
+        pytest.param(
+            b"MIME-Version: 1.0\n"
+            + b"".join(
+                b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n)
+                for n in range(5_000)
+            ),
+            "a.eml",
+            "*",
+            "*",
+            id="deep mail",
+        ),
+        pytest.param(
+            docx(document("<w:tbl><w:tr><w:tc>" * 100_000)), "a.docx", "*", "*", id="deep docx"
+        ),
+    ],
+)
+def test_hostile_files_do_no_harm(
+    reader: Reader, data: bytes, name: str, outcome: str, reason: str
+) -> None:
+    """Each ends within its limits, leaks nothing, and leaves the reader at work.
+
+    Where damage can be repaired, text is as good as an error (`*`).
+    """
+    started = time.monotonic()
+
+    result = reader.read_bytes(data, name)
+
+    assert time.monotonic() - started < 15
+    if outcome == "*":
+        assert isinstance(result, UnreadDocument | ReadDocument)
+    else:
+        assert isinstance(result, UnreadDocument)
+        assert (result.error.outcome, result.error.reason) == (outcome, reason)
+    assert "root:" not in str(result)
+    assert psutil.Process().memory_info().rss < 1_500 * MEGABYTE
+    following = reader.read_bytes(b"the next file", "next.txt")
+    assert isinstance(following, ReadDocument)
+    assert following.content.text == "the next file"
+
+
+def test_a_long_line_without_sentences_is_read(reader: Reader) -> None:
+    """Forty megabytes in one line are text like any other."""
+    result = reader.read_bytes(b"word " * 8_000_000, "line.txt")
+
+    assert isinstance(result, ReadDocument)
+    assert len(result.content.text) == 40_000_000

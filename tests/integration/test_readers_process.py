@@ -1,0 +1,308 @@
+"""Whatever a file does to its parser, the reader lives and the next file is read."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import psutil
+import pytest
+
+from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
+from chordwise.settings import ReaderSettings
+from tests.fakes.office_files import document, docx, paragraph, pdf, shown
+
+PATIENCE_SECONDS = 20
+# A million elements: over a second of parsing in very little memory.
+SLOW = b"<html>" + b"<p>x &amp; y</p>" * 4_000_000
+
+
+@pytest.fixture
+def reader() -> Iterator[Reader]:
+    """A reader with the default limits."""
+    with Reader(ReaderSettings()) as opened:
+        yield opened
+
+
+def text_of(outcome: ReadDocument | UnreadDocument) -> str:
+    """Return the text of what was read."""
+    assert isinstance(outcome, ReadDocument), outcome
+    return outcome.content.text
+
+
+def failure_of(outcome: ReadDocument | UnreadDocument) -> tuple[str, str]:
+    """Return outcome and reason of what could not be read."""
+    assert isinstance(outcome, UnreadDocument), outcome
+    return outcome.error.outcome, outcome.error.reason
+
+
+def await_condition(condition: Callable[[], bool]) -> None:
+    """Wait until the condition holds, and fail if it never does."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        threading.Event().wait(0.02)
+
+
+def child_of(reader: Reader) -> psutil.Process:
+    """Return the process that parses for the reader."""
+    process_id = reader._parsers.process_id
+    assert process_id is not None
+    return psutil.Process(process_id)
+
+
+def test_a_document_carries_the_hash_of_its_bytes(reader: Reader, tmp_path: Path) -> None:
+    """Text, hash, size and counts belong to the same bytes."""
+    data = b"\xef\xbb\xbfline\r\nnext\0\r\n"
+    path = tmp_path / "a.txt"
+    path.write_bytes(data)
+
+    document_read = reader.read(path)
+
+    assert isinstance(document_read, ReadDocument)
+    assert document_read.source == str(path)
+    assert document_read.sha256 == sha256(data).hexdigest()
+    assert document_read.byte_count == len(data)
+    content = document_read.content
+    assert (content.text, content.media_type, content.encoding) == (
+        "line\nnext\n",
+        "text/plain",
+        "utf-8",
+    )
+    assert (content.nul_removed, content.line_ends_changed) == (1, 2)
+
+
+def test_one_child_reads_many_files(reader: Reader) -> None:
+    """Files of all formats go through the same process."""
+    assert text_of(reader.read_bytes(b"one", "a.txt")) == "one"
+    first = child_of(reader).pid
+
+    assert text_of(reader.read_bytes(pdf([shown("two")]), "b.pdf")) == "two"
+    assert text_of(reader.read_bytes(docx(document(paragraph("three"))), "c.docx")) == "three"
+    assert text_of(reader.read_bytes(b"<html><p>four", "d.html")) == "four"
+    assert failure_of(reader.read_bytes(b"\x89PNG\r\n\x1a\n", "e.txt"))[0] == "unsupported"
+    assert child_of(reader).pid == first
+
+
+def test_no_process_starts_before_the_first_file(tmp_path: Path) -> None:
+    """Opening a reader costs nothing, and a file that is refused costs no process."""
+    with Reader(ReaderSettings()) as reader:
+        assert failure_of(reader.read(tmp_path))[0] == "refused"
+        assert failure_of(reader.read_bytes(b"", "empty"))[0] == "empty"
+
+        assert reader._parsers.process_id is None
+
+
+def test_a_parse_that_takes_too_long_is_stopped() -> None:
+    """The file gets an error, the child is replaced, and the next file is read."""
+    with Reader(ReaderSettings(timeout_seconds=0.5)) as reader:
+        assert text_of(reader.read_bytes(b"before", "a.txt")) == "before"
+        slow_child = child_of(reader)
+        started = time.monotonic()
+
+        outcome = reader.read_bytes(SLOW, "slow.html")
+
+        assert failure_of(outcome) == ("unreadable", "timeout")
+        assert time.monotonic() - started < 5
+        assert not slow_child.is_running()
+        assert text_of(reader.read_bytes(b"after", "a.txt")) == "after"
+
+
+def test_a_child_that_stands_still_is_replaced() -> None:
+    """A process that neither works nor ends is killed when the time is over."""
+    with Reader(ReaderSettings(timeout_seconds=0.5)) as reader:
+        text_of(reader.read_bytes(b"before", "a.txt"))
+        child_of(reader).suspend()
+
+        outcome = reader.read_bytes(b"x" * 5_000_000, "a.txt")
+
+        assert failure_of(outcome) == ("unreadable", "timeout")
+        assert text_of(reader.read_bytes(b"after", "a.txt")) == "after"
+
+
+@pytest.mark.parametrize("name", ["long.txt", "long.html"])
+@pytest.mark.parametrize("memory_megabytes", [64, 200])
+def test_memory_is_bounded(name: str, memory_megabytes: int) -> None:
+    """A file that needs more memory than allowed is too large, and the next one is read."""
+    data = b"<html>" + "ж".encode() * 30_000_000
+    with Reader(ReaderSettings(memory_megabytes=memory_megabytes)) as reader:
+        outcome = reader.read_bytes(data, name)
+
+        assert failure_of(outcome) == ("too_large", "memory")
+        assert text_of(reader.read_bytes(b"after", "a.txt")) == "after"
+
+
+def test_a_child_that_is_killed_over_a_file_costs_this_file_only(reader: Reader) -> None:
+    """The kernel's out-of-memory killer takes the child, not the reader."""
+    text_of(reader.read_bytes(b"before", "a.txt"))
+    child = child_of(reader)
+    idle = child.cpu_times().user
+
+    def kill_when_busy() -> None:
+        await_condition(lambda: child.cpu_times().user > idle + 0.2)
+        child.kill()
+
+    killer = threading.Thread(target=kill_when_busy)
+    killer.start()
+    outcome = reader.read_bytes(SLOW, "slow.html")
+    killer.join()
+
+    assert failure_of(outcome) == ("unreadable", "parser_crashed")
+    assert text_of(reader.read_bytes(b"after", "a.txt")) == "after"
+
+
+def test_a_child_that_died_between_files_costs_no_file(reader: Reader) -> None:
+    """A dead child is noticed before the next file is given to it."""
+    text_of(reader.read_bytes(b"before", "a.txt"))
+    child = child_of(reader)
+    child.kill()
+    await_condition(lambda: child.status() == psutil.STATUS_ZOMBIE)
+
+    assert text_of(reader.read_bytes(b"after", "a.txt")) == "after"
+
+
+def test_closing_leaves_no_process(reader: Reader) -> None:
+    """The child ends with the reader, and is waited for."""
+    text_of(reader.read_bytes(b"text", "a.txt"))
+    child = child_of(reader)
+
+    reader.close()
+
+    assert not child.is_running()
+    assert text_of(reader.read_bytes(b"again", "a.txt")) == "again"
+
+
+ORPHAN = """
+import sys
+from chordwise.readers.reading import Reader
+from chordwise.settings import ReaderSettings
+reader = Reader(ReaderSettings())
+reader.read_bytes(b"text", "a.txt")
+print(reader._parsers.process_id, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_child_ends_when_its_parent_is_killed() -> None:
+    """Nobody has to clean up after kill -9."""
+    with subprocess.Popen(
+        [sys.executable, "-c", ORPHAN], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+
+        parent.kill()
+
+        await_condition(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+def test_the_child_knows_no_secrets(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parser that is taken over finds no keys in its environment."""
+    monkeypatch.setenv("OPENAI_API_KEY", "planted-secret")
+    text_of(reader.read_bytes(b"text", "a.txt"))
+
+    environment = Path(f"/proc/{child_of(reader).pid}/environ").read_bytes()
+
+    assert b"planted-secret" not in environment
+    assert b"PYTHONPATH" in environment
+
+
+@pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="needs /proc")
+def test_the_child_may_neither_write_files_nor_dump_core(reader: Reader) -> None:
+    """The kernel's limits are in force."""
+    text_of(reader.read_bytes(b"text", "a.txt"))
+
+    lines = Path(f"/proc/{child_of(reader).pid}/limits").read_text().splitlines()
+    limits = {line[:26].strip(): line[26:].split()[0] for line in lines}
+
+    assert limits["Max file size"] == "0"
+    assert limits["Max core file size"] == "0"
+    assert limits["Max address space"] != "unlimited"
+
+
+def test_a_fifo_a_device_and_a_folder_are_refused(reader: Reader, tmp_path: Path) -> None:
+    """Only regular files are opened; a pipe without a writer does not hang the reader."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    for path in (pipe, Path("/dev/zero"), tmp_path):
+        assert failure_of(reader.read(path)) == ("refused", "not_a_file")
+
+
+def test_a_link_is_followed_only_where_that_is_wanted(reader: Reader, tmp_path: Path) -> None:
+    """The caller decides; a loop is refused either way."""
+    target, link, loop = tmp_path / "target", tmp_path / "link", tmp_path / "loop"
+    target.write_text("text")
+    link.symlink_to(target)
+    loop.symlink_to(loop)
+
+    assert text_of(reader.read(link)) == "text"
+    assert failure_of(reader.read(link, follow_symlinks=False))[0] == "refused"
+    assert failure_of(reader.read(loop)) == ("refused", "symlink")
+
+
+def test_missing_and_forbidden_files_say_so(reader: Reader, tmp_path: Path) -> None:
+    """A file that is gone, or that has an impossible name, is an outcome and not a traceback."""
+    assert failure_of(reader.read(tmp_path / "gone")) == ("unreadable", "not_found")
+    assert failure_of(reader.read(tmp_path / "a\0b")) == ("refused", "name")
+    if os.geteuid() != 0:
+        locked = tmp_path / "locked"
+        locked.touch(mode=0)
+        assert failure_of(reader.read(locked)) == ("unreadable", "permission_denied")
+
+
+def test_limits_of_size_are_checked_before_reading(tmp_path: Path) -> None:
+    """A sparse file of ten gigabytes costs neither time nor memory."""
+    huge = tmp_path / "huge.txt"
+    with huge.open("wb") as file:
+        file.truncate(10 * 1024**3)
+    with Reader(ReaderSettings(max_file_megabytes=1, max_characters=10)) as reader:
+        started = time.monotonic()
+        outcome = reader.read(huge)
+
+        assert failure_of(outcome)[0] == "too_large"
+        assert time.monotonic() - started < 1
+        assert isinstance(outcome, UnreadDocument)
+        assert outcome.sha256 is None
+        assert failure_of(reader.read_bytes(b"x" * 11, "a.txt"))[1] == "too_many_characters"
+        assert text_of(reader.read_bytes(b"x" * 10, "a.txt")) == "x" * 10
+
+
+def test_a_failure_names_the_file_and_keeps_its_hash(reader: Reader) -> None:
+    """What could not be read is accounted for with name, reason, remedy, hash and size."""
+    data = b"\x89PNG\r\n\x1a\n"
+
+    outcome = reader.read_bytes(data, "scan\n1.png")
+
+    assert isinstance(outcome, UnreadDocument)
+    assert outcome.source == "scan\\n1.png"
+    assert str(outcome.error) == "scan\\n1.png is an image (PNG)."
+    assert "OCR" in outcome.error.hint
+    assert (outcome.sha256, outcome.byte_count) == (sha256(data).hexdigest(), len(data))
+
+
+def test_the_kernel_stops_a_child_whose_parent_does_not() -> None:
+    """A child has an alarm clock of its own, in case that nobody is left to kill it."""
+    with Reader(ReaderSettings(timeout_seconds=60)) as reader:
+        text_of(reader.read_bytes(b"before", "a.txt"))
+        child = child_of(reader)
+        idle = child.cpu_times().user
+
+        def ring() -> None:
+            await_condition(lambda: child.cpu_times().user > idle + 0.2)
+            child.send_signal(signal.SIGALRM)
+
+        clock = threading.Thread(target=ring)
+        clock.start()
+        outcome = reader.read_bytes(SLOW, "slow.html")
+        clock.join()
+
+        assert failure_of(outcome) == ("unreadable", "timeout")

@@ -1,0 +1,192 @@
+"""How a dead service is brought back, and when a running stack is enough for a plan."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from chordwise.embedded.home import fits_socket
+from chordwise.embedded.plan import Plan, fingerprint
+from chordwise.embedded.processes import ProcessIdentity
+from chordwise.embedded.services import Watched
+from chordwise.embedded.state import Level, Phase, StackState
+from chordwise.errors import ServiceUnavailableError
+from chordwise.settings import EmbeddedSettings, ModelSettings, Settings
+
+SOMEBODY = ProcessIdentity(pid=1, created_at=0)
+
+
+class FragileService:
+    """A service that lives until the test says otherwise, and counts its starts."""
+
+    def __init__(self) -> None:
+        self.starts = 0
+        self.is_alive = False
+        self.is_broken = False
+
+    def start(self) -> None:
+        """Start, unless it is broken."""
+        self.starts += 1
+        if self.is_broken:
+            raise ServiceUnavailableError("It does not start.")
+        self.is_alive = True
+
+    def stop(self) -> bool:
+        """Stop it."""
+        was_alive, self.is_alive = self.is_alive, False
+        return was_alive
+
+    def identity(self) -> ProcessIdentity | None:
+        """Return a process while it is alive."""
+        return SOMEBODY if self.is_alive else None
+
+
+class Clock:
+    """A clock that stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+@pytest.fixture
+def service() -> FragileService:
+    """Return a service that has not been started."""
+    return FragileService()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Return a clock that stands still."""
+    return Clock()
+
+
+def test_a_living_service_is_left_alone(service: FragileService, clock: Clock) -> None:
+    """Nothing is reported and nothing started while it lives."""
+    watched = Watched(service, clock=clock)
+    watched.start()
+
+    assert watched.tend() is None
+    assert service.starts == 1
+
+
+def test_a_dead_service_starts_after_half_a_second(service: FragileService, clock: Clock) -> None:
+    """The first pause is short."""
+    watched = Watched(service, clock=clock)
+    watched.start()
+    service.is_alive = False
+
+    died = watched.tend()
+    clock.now += 0.4
+    early = watched.tend()
+    starts_before_the_pause_ended = service.starts
+    clock.now += 0.2
+    watched.tend()
+
+    assert str(died) == "it ended; it starts again in 0.5 s"
+    assert early is None
+    assert starts_before_the_pause_ended == 1
+    assert service.starts == 2
+
+
+def test_pauses_double_up_to_ten_seconds(service: FragileService, clock: Clock) -> None:
+    """A service that keeps failing is tried less and less often."""
+    service.is_broken = True
+    watched = Watched(service, clock=clock)
+    watched.tend()
+    tried_at = []
+
+    for _ in range(600):
+        clock.now += 0.1
+        starts = service.starts
+        watched.tend()
+        if service.starts > starts:
+            tried_at.append(clock.now)
+
+    pauses = [round(later - earlier) for earlier, later in pairwise(tried_at)]
+    assert pauses == [1, 2, 4, 8, 10, 10, 10, 10]
+
+
+def test_a_long_life_is_forgiven(service: FragileService, clock: Clock) -> None:
+    """A service that died long after its start begins with the short pause again."""
+    watched = Watched(service, clock=clock)
+    watched.start()
+    for _ in range(3):
+        service.is_alive = False
+        watched.tend()
+        clock.now += 10
+        watched.tend()
+
+    clock.now += 60
+    service.is_alive = False
+
+    assert str(watched.tend()) == "it ended; it starts again in 0.5 s"
+
+
+def test_a_fingerprint_tells_keys_apart() -> None:
+    """Another key means another worker; the time after which a stack leaves does not."""
+    plain = Settings(models={"a": ModelSettings(provider="openai", api_key=SecretStr("one"))})
+    other = Settings(models={"a": ModelSettings(provider="openai", api_key=SecretStr("two"))})
+    patient = plain.model_copy(update={"embedded": EmbeddedSettings(idle_minutes=99)})
+
+    assert fingerprint(plain) == fingerprint(patient)
+    assert fingerprint(plain) != fingerprint(other)
+    assert "one" not in fingerprint(plain)
+
+
+def plan(level: Level, *, database_url: str | None = None) -> Plan:
+    """Return a plan with nothing unusual in it."""
+    return Plan(
+        level=level,
+        fingerprint="these settings",
+        environment={},
+        directory=Path("/"),
+        database_url=database_url,
+        broker_url=None,
+        idle_seconds=600,
+        grace_seconds=30,
+    )
+
+
+def stack(**changes: object) -> StackState:
+    """Return a stack that is ready at the level `all`, with the given changes."""
+    values: dict[str, object] = {
+        "supervisor": SOMEBODY,
+        "phase": Phase.READY,
+        "level": Level.ALL,
+        "fingerprint": "these settings",
+        "database_url": "postgresql+psycopg://",
+    }
+    return StackState.model_validate(values | changes)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "is_enough"),
+    [
+        (plan(Level.ALL), stack(), True),
+        (plan(Level.DATABASE), stack(), True),
+        (plan(Level.DATABASE), stack(fingerprint="others"), True),
+        (plan(Level.DATABASE), stack(database_url=None), False),
+        (plan(Level.ALL), stack(fingerprint="others"), False),
+        (plan(Level.ALL), stack(level=Level.DATABASE), False),
+        (plan(Level.ALL), stack(phase=Phase.LEAVING), False),
+        (plan(Level.ALL, database_url="postgresql://own"), stack(database_url=None), True),
+    ],
+)
+def test_what_runs_is_enough_or_not(*, wanted: Plan, found: StackState, is_enough: bool) -> None:
+    """A command leaves a stack alone that does what the command needs."""
+    assert wanted.is_met_by(found) is is_enough
+
+
+@pytest.mark.parametrize(
+    ("folder", "fits"), [("/run/short", True), ("/" + "a" * 90, False), ("/with,comma", False)]
+)
+def test_where_a_socket_can_lie(*, folder: str, fits: bool) -> None:
+    """A path must be short enough for the kernel and plain enough for PostgreSQL's clients."""
+    assert fits_socket(Path(folder)) is fits

@@ -1,0 +1,261 @@
+"""How the built-in model finds values: kinds, labels, definitions, and a user's own schema."""
+
+from __future__ import annotations
+
+import pytest
+
+from chordwise.domain import json_values, validation
+from chordwise.domain.analyses.extraction import Extraction
+from chordwise.domain.extractive.answers import answer
+from chordwise.domain.extractive.iso_dates import iso_date
+from chordwise.domain.extractive.value_patterns import Kind, values
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+
+CONTRACT = """EXHIBIT 10.2
+
+DISTRIBUTION AGREEMENT
+
+This Distribution Agreement is made as of May 4, 2019 (the "Effective Date") by and between
+Northwind Traders, Inc. ("Supplier") and Contoso Ltd. ("Distributor").
+
+1. The Distributor shall pay a fee of $12,500 within thirty (30) days after each shipment.
+2. This Agreement shall continue until December 31, 2024, unless terminated earlier.
+3. Either party may terminate upon ninety (90) days prior written notice to the other party.
+4. This Agreement shall be governed by the laws of the State of Delaware.
+
+Invoice Number: NW-2019-0042
+Contact: sales@northwind.example
+"""
+
+
+def extract(text: str, instructions: str) -> dict[str, list[str]]:
+    """Return the values found for each item."""
+    task = AnalysisTask(
+        analysis_type=AnalysisType.EXTRACTION,
+        stage=Stage.ANALYZE,
+        options=AnalysisOptions(instructions=instructions),
+        text=text,
+    )
+    found: dict[str, list[str]] = {}
+    for field in json_values.objects(answer(task)["fields"]):
+        entries = found.setdefault(json_values.text(field["item"]), [])
+        entries += [json_values.text(field["value"])] if field["value"] else []
+    return found
+
+
+def fill(text: str, schema: JsonObject) -> JsonObject:
+    """Return the whole answer for a user's schema."""
+    task = AnalysisTask(
+        analysis_type=AnalysisType.EXTRACTION,
+        stage=Stage.ANALYZE,
+        options=AnalysisOptions(schema=schema),
+        text=text,
+    )
+    return answer(task)
+
+
+def closed(**properties: JsonValue) -> JsonObject:
+    """Build an object schema that requires every property."""
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+@pytest.mark.parametrize(
+    ("item", "value"),
+    [
+        ("document name", "DISTRIBUTION AGREEMENT"),
+        ("effective date", "May 4, 2019"),
+        ("expiration date", "December 31, 2024"),
+        ("governing law", "laws of the State of Delaware"),
+        ("notice period", "ninety (90) days"),
+        ("distributor fee", "$12,500"),
+        ("invoice number", "NW-2019-0042"),
+        ("e-mail address", "sales@northwind.example"),
+        ("When does the agreement end?", "December 31, 2024"),
+    ],
+)
+def test_an_item_finds_its_value(item: str, value: str) -> None:
+    """The words of the item lead to the sentence, its kind to the value in it."""
+    assert extract(CONTRACT, item) == {item: [value]}
+
+
+def test_parties_are_a_list() -> None:
+    """Several values of one item are several entries."""
+    found = extract(CONTRACT, "parties")["parties"]
+
+    assert {"Northwind Traders, Inc.", "Contoso Ltd."} <= set(found)
+
+
+@pytest.mark.parametrize("item", ["insurance coverage", "weather forecast", "phone", "percentage"])
+def test_what_the_text_does_not_say_is_not_mentioned(item: str) -> None:
+    """An item without a near enough sentence is denied."""
+    assert extract(CONTRACT, item) == {item: []}
+
+
+def test_a_value_may_stand_below_its_heading() -> None:
+    """A heading and the next line belong together."""
+    assert extract("Total due\n$99.50\nThank you.", "total due") == {"total due": ["$99.50"]}
+
+
+def test_the_default_items_are_lists_of_names_dates_and_amounts() -> None:
+    """Without instructions, everything that is recognized by its form is listed."""
+    text = "On 3 May 2021 Mary Jones of Contoso Ltd. paid €500 in Vienna. Mary Jones left."
+
+    assert extract(text, "") == {
+        "people": ["Mary Jones"],
+        "organizations": ["Contoso Ltd."],
+        "dates": ["3 May 2021"],
+        "amounts of money": ["€500"],
+        "places": ["Vienna"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "found"),
+    [
+        (Kind.DATE, "2021-03-04, 3/4/2021, March 2021", ["2021-03-04", "3/4/2021", "March 2021"]),
+        (Kind.DATE, "the 25th day of May, 1999", ["25th day of May, 1999"]),
+        (Kind.DATE, "It may be that in 1943 they sold 1943 cars", ["1943"]),
+        (Kind.MONEY, "$1.5 million, EUR 20 or 30 euros", ["$1.5 million", "EUR 20", "30 euros"]),
+        (Kind.PERCENT, "12.5% or 3 percent of 100", ["12.5%", "3 percent"]),
+        (Kind.PHONE, "+43 1 234 5678, 555-010-9999", ["+43 1 234 5678", "555-010-9999"]),
+        (Kind.PHONE, "on 2021-03-04 for $555-010", []),
+        (Kind.URL, "see https://example.com/a?b=1.", ["https://example.com/a?b=1"]),
+        (Kind.EMAIL, "a.b@example.co.uk, not a@b", ["a.b@example.co.uk"]),
+        (Kind.DURATION, "thirty (30) days, 2 weeks", ["thirty (30) days", "2 weeks"]),
+        (Kind.PERSON, "Dr. Ada Byron met Tim Smith.", ["Dr. Ada Byron", "Tim Smith"]),
+        (Kind.PERSON, "Services. If Consultant agrees, The Company pays.", []),
+        (Kind.PLACE, "They live in Graz, near France.", ["Graz", "France"]),
+    ],
+)  # fmt: skip
+def test_values_are_told_by_their_form(kind: Kind, text: str, found: list[str]) -> None:
+    """Patterns find what is written like a value of the kind, where it stands."""
+    listed = list(values(kind, text))
+
+    assert [value.text for value in listed] == found
+    assert all(text.startswith(value.text, value.start_char) for value in listed)
+
+
+@pytest.mark.parametrize(
+    ("text", "date"),
+    [
+        ("March 3, 2021", "2021-03-03"),
+        ("3rd day of March, 2021", "2021-03-03"),
+        ("3/4/2021", "2021-03-04"),
+        ("3.4.2021", "2021-04-03"),
+        ("25/12/2021", "2021-12-25"),
+        ("2021-03-04", "2021-03-04"),
+        ("February 30, 2021", None),
+        ("March 2021", None),
+        ("99/99/2021", None),
+    ],
+)
+def test_dates_become_iso_dates_or_nothing(text: str, date: str | None) -> None:
+    """An incomplete or impossible date is not guessed."""
+    assert iso_date(text) == date
+
+
+def test_a_users_schema_is_filled_with_typed_values_and_evidence() -> None:
+    """Numbers are numbers, dates are ISO dates, and each has its quote."""
+    schema = closed(
+        fee={"type": "number"},
+        effectiveDate={"type": "string", "format": "date"},
+        contact={"type": "string", "format": "email"},
+        terms={"type": "object", "properties": {"notice_period": {"type": "string"}}},
+    )
+
+    found = fill(CONTRACT, schema)
+
+    assert found["data"] == {
+        "fee": 12500,
+        "effectiveDate": "2019-05-04",
+        "contact": "sales@northwind.example",
+        "terms": {"notice_period": "ninety (90) days"},
+    }
+    evidence = json_values.objects(found["evidence"])
+    assert [entry["path"] for entry in evidence] == [
+        "/fee",
+        "/effectiveDate",
+        "/contact",
+        "/terms/notice_period",
+    ]
+    assert all(json_values.text(entry["quote"]) in CONTRACT for entry in evidence)
+    assert validation.problems(found, Extraction().schema(AnalysisOptions(schema=schema))) == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"type": ["number", "null"]}, None),
+        ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, None),
+        ({"type": "string"}, ""),
+        ({"type": "array", "items": {"type": "string"}}, []),
+        ({"type": "array", "items": {"type": "object"}}, []),
+        ({"type": "object", "properties": {"x": {"type": "string"}}}, {}),
+        ({"const": "v1"}, "v1"),
+        ({"$ref": "#/$defs/nothing"}, None),
+    ],
+)
+def test_what_is_not_found_takes_the_emptiest_valid_value(
+    schema: JsonObject, value: JsonValue
+) -> None:
+    """Nothing is invented where the schema lets one say nothing."""
+    whole = closed(horoscope=schema)
+    whole["$defs"] = {"nothing": {"type": ["string", "null"], "minLength": 1}}
+
+    found = fill("Nothing of the sort.", whole)
+
+    assert found == {"data": {"horoscope": value}, "evidence": []}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "number"},
+        {"type": "boolean"},
+        {"enum": ["a", "b"]},
+        {"type": "string", "minLength": 1},
+    ],
+)
+def test_a_required_value_that_is_not_found_is_left_out(schema: JsonObject) -> None:
+    """An answer that validation reports is more honest than an invented value."""
+    whole = closed(horoscope=schema)
+
+    found = fill("Nothing of the sort.", whole)
+
+    assert found["data"] == {}
+    assert validation.problems(found, Extraction().schema(AnalysisOptions(schema=whole))) != []
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "value"),
+    [
+        ({"type": "boolean"}, "The warranty was not extended.", False),
+        ({"type": "boolean"}, "The warranty was extended.", True),
+        ({"enum": ["full", "limited"]}, "The warranty is limited to parts.", "limited"),
+        ({"type": "integer"}, "The warranty costs 1,200 coins.", 1200),
+        ({"type": "string", "maxLength": 3}, "Warranty: yes", "yes"),
+    ],
+)
+def test_values_are_read_by_their_type(schema: JsonObject, text: str, value: JsonValue) -> None:
+    """The schema decides how the words of the sentence are read."""
+    assert fill(text, closed(warranty=schema))["data"] == {"warranty": value}
+
+
+def test_a_schema_that_refers_to_itself_comes_to_an_end() -> None:
+    """Recursive definitions are followed to a small depth."""
+    schema = closed(node={"$ref": "#/$defs/node"})
+    schema["$defs"] = {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}}
+
+    found = fill("A node and the next node.", schema)
+
+    assert validation.problems(json_values.as_object(found["data"]), schema) == []
+
+
+def test_a_schema_may_refer_to_its_own_properties() -> None:
+    """A reference to a sibling is followed, and its values are checked."""
+    schema = closed(fee={"type": "number", "minimum": 10}, late_fee={"$ref": "#/properties/fee"})
+
+    found = fill("The late fee is $7. The fee is $12.", schema)
+
+    assert found["data"] == {"fee": 12}

@@ -1,0 +1,162 @@
+"""Words, sentences, key phrases and ranking of the built-in model."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chordwise.domain.extractive import key_phrases, ranking, words
+from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, sentences
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("terminated", "termination"),
+        ("parties", "party"),
+        ("running", "runs"),
+        ("assignment", "assigned"),
+        ("governed", "governing"),
+        ("managed", "manage"),
+        ("classes", "class"),
+        ("company's", "companies"),
+    ],
+)
+def test_forms_of_a_word_meet(one: str, other: str) -> None:
+    """Inflected forms share a stem."""
+    assert words.stem(one) == words.stem(other)
+
+
+@pytest.mark.parametrize(("one", "other"), [("bus", "but"), ("thing", "the"), ("use", "us")])
+def test_different_words_stay_apart(one: str, other: str) -> None:
+    """A stem keeps enough of a short word."""
+    assert words.stem(one) != words.stem(other)
+
+
+def test_terms_leave_function_words_out() -> None:
+    """Only what says something is compared."""
+    assert words.terms("The committees of this House have agreed") == ["committe", "hous", "agr"]
+
+
+def test_ideographs_are_compared_in_pairs() -> None:
+    """A script without spaces still has terms."""
+    assert words.terms("华沙大学 AI") == ["华沙", "沙大", "大学", "ai"]
+
+
+def test_vowel_signs_belong_to_their_word() -> None:
+    """A Hindi word is one word."""
+    assert words.words("वारसॉ की सैक्सन") == ["वारसॉ", "की", "सैक्सन"]
+
+
+@given(st.text(max_size=2_000))
+def test_sentences_stand_in_the_text_in_order(text: str) -> None:
+    """Each sentence is trimmed, quotable, and where it says it is."""
+    found = sentences(text)
+
+    starts = [one.start_char for one in found]
+    assert starts == sorted(set(starts))
+    for one in found:
+        assert text[one.start_char : one.start_char + len(one.text)] == one.text
+        assert one.text == one.text.strip()
+        assert 0 < len(one.text) <= MAX_QUOTE_CHARACTERS
+
+
+@given(st.text(max_size=2_000))
+def test_sentences_cover_everything_but_white_space(text: str) -> None:
+    """Nothing of a text is lost before it is ranked."""
+    covered = "".join("".join(one.text.split()) for one in sentences(text))
+
+    assert covered == "".join(text.split())
+
+
+def test_a_long_text_loses_nothing_at_its_windows() -> None:
+    """Texts longer than a window are cut at a sentence end where there is one."""
+    text = "The quick brown fox jumps over the lazy dog. " * 1_000
+
+    found = sentences(text)
+
+    assert {one.text for one in found} == {"The quick brown fox jumps over the lazy dog."}
+    assert len(found) == 1_000
+
+
+def test_lines_of_a_wrapped_text_are_joined() -> None:
+    """A line that is full does not end its sentence."""
+    text = (
+        "When a text is wrapped by hand at some width then a sentence\n"
+        "runs over several lines of the file and a line end within it\n"
+        "says nothing about where the sentence comes to its very end.\n"
+        "A heading\n"
+        "Another sentence begins here and it again goes on over lines\n"
+        "until it ends.\n"
+    )
+
+    found = [one.text for one in sentences(text)]
+
+    assert len(found) == 3
+    assert found[0].startswith("When")
+    assert found[0].endswith("very end.")
+
+
+def test_lines_of_a_list_are_sentences() -> None:
+    """Where lines are not wrapped, each stands for itself."""
+    assert [one.text for one in sentences("Name: Ann\nAge: 7\nCity: Rome")] == [
+        "Name: Ann",
+        "Age: 7",
+        "City: Rome",
+    ]
+
+
+def test_a_sentence_that_is_too_long_is_cut_at_a_clause() -> None:
+    """The cut falls behind a comma or semicolon where there is one."""
+    text = "word " * 70 + "end; " + "more " * 40
+
+    assert [one.text[-4:] for one in sentences(text)] == ["end;", "more"]
+
+
+def test_the_most_central_sentence_wins() -> None:
+    """The sentence that shares its words with the others has the highest rank."""
+    found = sentences(
+        "Cats chase mice at night. Dogs chase cats around houses. "
+        "Cats and dogs chase mice around houses at night. Quantum theory puzzles physicists."
+    )
+    weights = ranking.inverse_frequencies([one.terms for one in found])
+    vectors = [ranking.vector(one.terms, weights) for one in found]
+
+    scores = ranking.sentence_scores(found, vectors, {})
+
+    assert max(scores) == scores[2]
+    assert scores[3] < scores[2]
+
+
+def test_a_topic_moves_the_ranking() -> None:
+    """What the user asked about comes first among equals."""
+    found = sentences("Apples grow on tall trees here. Fishes swim in deep rivers there.")
+    weights = ranking.inverse_frequencies([one.terms for one in found])
+    vectors = [ranking.vector(one.terms, weights) for one in found]
+    topic = ranking.vector(words.terms("fishes"), weights)
+
+    one, other = ranking.sentence_scores(found, vectors, topic)
+
+    assert other > one
+
+
+def test_picked_sentences_differ() -> None:
+    """The second best is not a copy of the best."""
+    vectors = [{"a": 1.0}, {"a": 1.0}, {"b": 1.0}]
+
+    assert ranking.pick([1.0, 0.95, 0.6], vectors, 2) == [0, 2]
+
+
+def test_repeated_phrases_stand_out() -> None:
+    """A phrase that is repeated wins over its words, and none is named twice."""
+    pieces = ["Solar panels are cheap.", "Solar panels last.", "We bought solar panels and paint."]
+
+    assert key_phrases.key_phrases(pieces, 2) == ["solar panels", "cheap"]
+
+
+def test_function_words_of_other_languages_do_not_stand_out() -> None:
+    """Without an English text the commonest words are taken for function words."""
+    pieces = ["Der Hund bellt nicht", "Ein Hund schläft nicht", "Katzen jagen nachts"]
+
+    assert key_phrases.key_phrases(pieces, 1) == ["hund"]
