@@ -110,8 +110,12 @@ class WorkerSettings(Section):
 
 
 class EmbeddedSettings(Section):
-    """The database and broker that Chordwise starts by itself."""
+    """What Chordwise starts by itself in the background."""
 
+    start: bool = Field(
+        default=True,
+        description="False where database, broker, workers and scheduler are run by others.",
+    )
     idle_minutes: PositiveFloat = 10
 
 

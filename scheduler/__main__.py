@@ -1,4 +1,4 @@
-"""`python -m scheduler` dispatches and recovers until told to stop."""
+"""`python -m scheduler` dispatches and recovers; `… health` asks whether one is alive here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from chordwise.pipeline.opening import open_context
 from chordwise.settings import Settings
 from chordwise.storage import migrating
 from chordwise.storage.engine import open_engine, reaching_database
-from chordwise.telemetry import logging
+from chordwise.telemetry import liveness, logging
 from scheduler.leadership import Leadership
 from scheduler.loop import Loop
 
@@ -26,6 +26,9 @@ def main() -> int:
     """Run until told to stop; return an exit code of docs/command-line.md."""
     try:
         settings = settings_module.load()
+        if sys.argv[1:] == ["health"]:
+            alive = liveness.is_shown(settings.home, "scheduler")
+            return ExitCode.SUCCESS if alive else ExitCode.UNAVAILABLE
         logging.configure(settings.logging, "scheduler")
         return schedule(settings)
     except ChordwiseError as error:

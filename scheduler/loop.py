@@ -13,6 +13,7 @@ from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline import dispatch
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.recover import recover
+from chordwise.telemetry import liveness
 from scheduler.leadership import Leadership
 
 log = structlog.get_logger(__name__)
@@ -49,6 +50,7 @@ class Loop:
                 every_seconds=settings.recovery_interval_seconds,
                 do=self._recover,
             ),
+            Chore(name="show", every_seconds=liveness.INTERVAL_SECONDS, do=self._show),
             Chore(name="forget", every_seconds=_FORGET_SECONDS, do=self._forget),
         ]
 
@@ -74,6 +76,9 @@ class Loop:
             log.exception("scheduler.defect", chore=chore.name)
             pause = max(pause, _OUTAGE_SECONDS)
         chore.due_at = time.monotonic() + pause
+
+    def _show(self) -> None:
+        liveness.show(self._context.settings.home, "scheduler")
 
     def _dispatch(self) -> None:
         while dispatch.dispatch(self._context) == dispatch.BATCH:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 
 import structlog
+from celery.exceptions import SecurityWarning
 
 from chordwise import settings as settings_module
 from chordwise.embedded import lifeline
@@ -16,8 +18,9 @@ from chordwise.pipeline.opening import open_context
 from chordwise.settings import Settings
 from chordwise.storage import migrating
 from chordwise.storage.engine import open_engine, reaching_database
-from chordwise.telemetry import logging
-from worker import liveness, tasks
+from chordwise.telemetry import liveness, logging
+from worker import tasks
+from worker.liveness import Liveness
 from worker.shutdown import Shutdown
 
 log = structlog.get_logger(__name__)
@@ -28,7 +31,7 @@ def main() -> int:
     try:
         settings = settings_module.load()
         if sys.argv[1:] == ["health"]:
-            alive = liveness.is_alive(settings.home)
+            alive = liveness.is_shown(settings.home, "worker")
             return ExitCode.SUCCESS if alive else ExitCode.UNAVAILABLE
         logging.configure(settings.logging, "worker")
         check(settings)
@@ -52,12 +55,14 @@ def check(settings: Settings) -> None:
 
 def work(settings: Settings) -> int:
     """Consume messages on the threads pool until a signal comes."""
+    # Celery warns root because of pickle; we accept nothing but JSON.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     concurrency = settings.worker.concurrency
     context = open_context(settings, "worker", connections=concurrency + 2)
     app = messages.open_app(settings)
     tasks.register(app, context)
-    liveness.Liveness.home = settings.home
-    app.steps["worker"].add(liveness.Liveness)
+    Liveness.home = settings.home
+    app.steps["worker"].add(Liveness)
     Shutdown(context, settings.worker.shutdown_grace_seconds).install()
     lifeline.watch(stop_at_once)
     worker = app.Worker(
@@ -67,6 +72,7 @@ def work(settings: Settings) -> int:
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,
+        quiet=True,
         loglevel=settings.logging.level,
     )
     log.info("worker.started", concurrency=concurrency)

@@ -1,28 +1,12 @@
-"""A file whose age tells whether the worker's event loop still turns."""
+"""The worker's sign of life, given by its event loop."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from celery import bootsteps
 
-INTERVAL_SECONDS = 5.0
-STALE_SECONDS = 30.0
-
-
-def alive_file(home: Path) -> Path:
-    """Return the file that the worker touches."""
-    return home / "run" / "worker.alive"
-
-
-def is_alive(home: Path) -> bool:
-    """Tell whether a worker has touched its file lately."""
-    try:
-        touched = alive_file(home).stat().st_mtime
-    except OSError:
-        return False
-    return time.time() - touched < STALE_SECONDS
+from chordwise.telemetry import liveness
 
 
 class Liveness(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no types
@@ -33,7 +17,8 @@ class Liveness(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships n
 
     def start(self, parent: bootsteps.StartStopStep) -> None:
         """Begin to touch the file."""
-        file = alive_file(self.home)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-        parent.timer.call_repeatedly(INTERVAL_SECONDS, file.touch)
+        self._show()
+        parent.timer.call_repeatedly(liveness.INTERVAL_SECONDS, self._show)
+
+    def _show(self) -> None:
+        liveness.show(self.home, "worker")

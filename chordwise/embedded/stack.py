@@ -17,7 +17,7 @@ from chordwise.embedded.plan import Commands, Plan, plan_for
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.embedded.state import Level, StackState
 from chordwise.embedded.supervisor import Supervisor
-from chordwise.errors import ServiceUnavailableError
+from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.settings import Settings
 
 __all__ = [
@@ -68,6 +68,8 @@ def ensure(
         ConfigurationError: A setting stands in the way.
         ServiceUnavailableError: A service does not start.
     """
+    if not settings.embedded.start:
+        return _services_of_others(settings)
     home = home_at(settings.home)
     if level is Level.DATABASE and not settings.embedded_database:
         return _services(settings, None)
@@ -207,6 +209,15 @@ def _services(settings: Settings, found: StackState | None) -> Services:
     if database is None:
         raise ServiceUnavailableError("The embedded database is not there.", "Try again.")
     return Services(database_url=database, broker_url=broker, result_url=broker)
+
+
+def _services_of_others(settings: Settings) -> Services:
+    if settings.database_url is None or settings.broker_url is None:
+        raise ConfigurationError(
+            "embedded.start is false, and database_url or broker_url is not set.",
+            "Set CHORDWISE_DATABASE_URL and CHORDWISE_BROKER_URL, or embedded.start = true.",
+        )
+    return _services(settings, None)
 
 
 def _secret(value: str | None) -> SecretStr | None:

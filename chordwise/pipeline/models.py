@@ -13,6 +13,7 @@ import structlog
 from pydantic import SecretStr
 from sqlalchemy.orm import Session, sessionmaker
 
+from chordwise.embedded import llama
 from chordwise.errors import ConfigurationError, ModelError
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.middleware.metered import CallLedger, Metered, NullLedger
@@ -108,7 +109,8 @@ class Models:
                 "Start the stack with it as the model: chordwise --model local/FILE.gguf up.",
             )
         address, key = running
-        return settings.model_copy(update={"base_url": address}), key
+        served = {"base_url": f"{address}/v1", "context_tokens": llama.context_tokens(settings)}
+        return settings.model_copy(update=served), key
 
     def _ledger(self, job_id: uuid.UUID | None, chunk_id: uuid.UUID | None) -> CallLedger:
         if self._sessions is None or job_id is None:

@@ -15,6 +15,7 @@ from chordwise.pipeline.leases import LeaseKeeper
 from chordwise.pipeline.messages import Messenger, open_app
 from chordwise.pipeline.models import Models
 from chordwise.settings import Settings
+from chordwise.storage import tables
 from chordwise.storage.engine import open_engine, session_maker
 
 _MOST_CONNECTIONS = 20
@@ -28,6 +29,7 @@ def open_context(settings: Settings, name: str, connections: int = 5) -> Context
     """
     if settings.database_url is None:
         raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
+    tables.configure()
     pool_size = min(connections, _MOST_CONNECTIONS)
     engine = open_engine(settings.database_url, pool_size=pool_size, name=f"chordwise {name}")
     sessions = session_maker(engine)

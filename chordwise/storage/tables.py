@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sqlalchemy.orm import configure_mappers
+
 from chordwise.storage import (
     broker_marker,
     chunks,
@@ -31,3 +33,8 @@ modules = (
     runs,
 )
 metadata = Record.metadata
+
+
+def configure() -> None:
+    """Resolve the tables' references to each other: a process knows all of them, or fails now."""
+    configure_mappers()

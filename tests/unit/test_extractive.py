@@ -60,7 +60,9 @@ EDGES = (
 )
 TEXTS = st.one_of(
     st.text(max_size=300),
-    st.lists(st.sampled_from(LETTER.split(" ") + list(EDGES)), max_size=60).map(" ".join),
+    st.lists(st.sampled_from(LETTER.split(" ") + list(EDGES)), min_size=25, max_size=60).map(
+        " ".join
+    ),
 )
 
 
@@ -101,7 +103,7 @@ def request(task: AnalysisTask) -> CompletionRequest:
 
 
 @given(TEXTS)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=100)
 def test_any_text_gets_a_valid_answer_with_verbatim_quotes(text: str) -> None:
     """Whatever the text, the answer keeps to the schema and quotes only what stands there."""
     for task in tasks(text):

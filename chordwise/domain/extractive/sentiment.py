@@ -1,7 +1,7 @@
 """Sentiment by a lexicon: words that praise and blame, bent by negation and emphasis.
 
-Measured as in `tests/integration/test_extractive_corpora.py`, the share of texts whose score has the
-sign of the truth (two classes, chance is 0.50, a score of zero counts as half right): 403 film
+Measured as in `tests/integration/test_extractive_corpora.py`, the share of texts whose score has
+the sign of the truth (two classes, chance is 0.50, a score of zero counts as half right): 403 film
 reviews 0.79, 496 sentences from film reviews 0.70, 298 from product reviews 0.76. The lexicon was
 written before it was measured and not fitted to these texts.
 """

@@ -1,0 +1,32 @@
+# One image for every process: `python -m worker`, `python -m scheduler`, `chordwise …`.
+
+FROM python:3.13-slim AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /source
+# The libraries first: this layer stays as long as the lock files do.
+COPY requirements.lock requirements-build.lock ./
+RUN python -m venv --without-pip /opt/chordwise \
+    && python -m pip --python /opt/chordwise install --require-hashes -r requirements.lock \
+    && python -m pip install --require-hashes -r requirements-build.lock
+COPY pyproject.toml README.md LICENSE alembic.ini chordwise.example.toml ./
+COPY chordwise chordwise
+COPY worker worker
+COPY scheduler scheduler
+COPY migrations migrations
+COPY samples samples
+RUN python -m hatchling build --target wheel \
+    && python -m pip --python /opt/chordwise install --no-deps dist/*.whl
+
+FROM python:3.13-slim
+RUN groupadd --gid 10001 chordwise \
+    && useradd --uid 10001 --gid chordwise --no-create-home --shell /usr/sbin/nologin chordwise \
+    && install --directory --owner=chordwise --group=chordwise --mode=0700 /var/lib/chordwise
+COPY --from=build /opt/chordwise /opt/chordwise
+ENV PATH=/opt/chordwise/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    CHORDWISE_HOME=/var/lib/chordwise \
+    CHORDWISE_LOGGING__FORMAT=json
+USER 10001:10001
+WORKDIR /var/lib/chordwise
+CMD ["chordwise", "--help"]

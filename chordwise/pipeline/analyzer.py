@@ -1,0 +1,141 @@
+"""Analyzing a text in this very process: the library's front door, with no server at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chordwise import settings as settings_module
+from chordwise.domain import chunking, facts
+from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.facts import Fact
+from chordwise.domain.grounding import Source
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.text_normalization import normalize
+from chordwise.domain.validation import check_schema
+from chordwise.errors import UsageError
+from chordwise.llm.model import EXTRACTIVE, ChatModel, Completion
+from chordwise.pipeline.answering import Answer, Verdict, ask
+from chordwise.pipeline.integrating import Integration, Integrator
+from chordwise.pipeline.models import Models
+from chordwise.pipeline.questions import text_budget
+
+DEFAULT_CHUNK_TOKENS = 3_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisRequest:
+    """A text and what to find out about it.
+
+    `labels` close a classification, `schema` shapes an extraction. An answer whose confidence is
+    below `confidence_threshold` (0 to 1) is marked as needing review.
+    """
+
+    text: str
+    analysis_type: AnalysisType = AnalysisType.SUMMARY
+    specific_instructions: str = ""
+    labels: tuple[str, ...] = ()
+    schema: JsonObject | None = None
+    confidence_threshold: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """The answer to a request.
+
+    `output` has the shape that the analysis type documents; `facts` lists it flat. Offsets count
+    characters of `text`, which is the request's text after normalization. `merged_without_model`
+    says why the parts of a long text had to be joined by rule; it is empty otherwise.
+    """
+
+    text: str
+    output: JsonObject
+    facts: tuple[Fact, ...]
+    confidence: float
+    quality: float
+    needs_review: bool
+    chunk_count: int
+    provider: str
+    model: str
+    language_model: bool
+    prompt_version: str
+    merged_without_model: str = ""
+
+
+class DocumentAnalyzer:
+    """Analyzes one text at a time with one model; safe to share between threads.
+
+    `model` is a `ChatModel`, or the name of one in the settings, or `provider/model`.
+    """
+
+    def __init__(
+        self, model: ChatModel | str = EXTRACTIVE, *, chunk_tokens: int = DEFAULT_CHUNK_TOKENS
+    ) -> None:
+        self._model = (
+            Models(settings_module.load()).open(model) if isinstance(model, str) else model
+        )
+        self._chunk_tokens = chunk_tokens
+
+    def analyze_document(self, request: AnalysisRequest) -> Analysis:
+        """Return the analysis of a text, long ones cut into chunks and synthesized.
+
+        Raises:
+            UsageError: The text is empty, or the schema is not one.
+            ConfigurationError: The prompt alone fills the model's context.
+            ModelError: The model gave no usable answer; the subclass says why.
+        """
+        text = normalize(request.text).text
+        if not text.strip():
+            raise UsageError("The text is empty.")
+        task = _task(request)
+        parts = chunking.split(text, text_budget(self._model, task, self._chunk_tokens))
+        answers = [self._answer(task, text, part) for part in parts]
+        integrator = Integrator(model=self._model, task=task, text=text, judge=_keep_no_ledger)
+        return _analysis(request, text, integrator.integrate(answers), len(parts))
+
+    def _answer(self, task: AnalysisTask, text: str, part: chunking.Chunk) -> Answer:
+        content = text[part.start_char : part.end_char]
+        question = AnalysisTask(
+            analysis_type=task.analysis_type,
+            stage=Stage.ANALYZE,
+            options=task.options,
+            text=content,
+        )
+        source = Source(content, offset=part.start_char)
+        return ask(self._model, question, source, _keep_no_ledger)
+
+
+def _task(request: AnalysisRequest) -> AnalysisTask:
+    options = AnalysisOptions(
+        instructions=request.specific_instructions,
+        labels=request.labels,
+        schema=None if request.schema is None else check_schema(request.schema),
+        confidence_threshold=request.confidence_threshold,
+    )
+    return AnalysisTask(analysis_type=request.analysis_type, stage=Stage.ANALYZE, options=options)
+
+
+def _analysis(
+    request: AnalysisRequest, text: str, integration: Integration, chunk_count: int
+) -> Analysis:
+    answer = integration.answer
+    analysis = analysis_for(request.analysis_type)
+    output = analysis.complete(answer.output, _task(request).options)
+    return Analysis(
+        text=text,
+        output=output,
+        facts=tuple(facts.facts(output, analysis)),
+        confidence=answer.confidence,
+        quality=answer.quality,
+        needs_review=answer.confidence < request.confidence_threshold,
+        chunk_count=chunk_count,
+        provider=answer.provider,
+        model=answer.model,
+        language_model=answer.provider != EXTRACTIVE,
+        prompt_version=answer.prompt_version,
+        merged_without_model=integration.error.what if integration.error else "",
+    )
+
+
+def _keep_no_ledger(completion: Completion, verdict: Verdict) -> None:
+    """Hear of a completion and write nothing down."""

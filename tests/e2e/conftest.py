@@ -1,0 +1,89 @@
+"""Real worker and scheduler processes over this test's database and broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Engine, text
+
+from chordwise.storage.engine import open_engine
+from tests.fakes.processes import Processes, wait_until
+from tests.peers.answering_server import AnsweringServer, serving
+
+CONFIGURATION = """
+model = "peer"
+
+[models.peer]
+provider = "openai"
+model = "peer"
+base_url = "{base_url}"
+
+[pipeline]
+chunk_tokens = 400
+lease_seconds = 4
+heartbeat_seconds = 1
+recovery_interval_seconds = 1
+stalled_seconds = 4
+
+[embedded]
+start = false
+
+[worker]
+concurrency = 4
+shutdown_grace_seconds = 1
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Where a test plays: processes, the provider that they ask, and the database to look into."""
+
+    processes: Processes
+    provider: AnsweringServer
+    engine: Engine
+    folder: Path
+
+    def value(self, query: str) -> object:
+        """Return the one value that a query finds."""
+        with self.engine.connect() as connection:
+            found: object = connection.execute(text(query)).scalar_one()
+            return found
+
+    def count(self, query: str) -> int:
+        """Return the one number that a query finds."""
+        found = self.value(query)
+        assert isinstance(found, int)
+        return found
+
+    def wait_for(self, query: str, seconds: float = 60) -> None:
+        """Wait until a query finds true."""
+        wait_until(lambda: self.value(query) is True, seconds, query)
+
+    def submit(self, *arguments: str) -> str:
+        """Submit by the command line; return the run's id."""
+        done = self.processes.run("submit", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+
+@pytest.fixture
+def stage(tmp_path: Path, database_url: SecretStr, broker_url: SecretStr) -> Iterator[Stage]:
+    """Set the stage with a provider that takes half a second; the test starts the processes."""
+    with serving(delay_seconds=0.5) as provider:
+        config = tmp_path / "chordwise.toml"
+        config.write_text(CONFIGURATION.format(base_url=provider.base_url), "utf-8")
+        environment = {
+            "CHORDWISE_HOME": str(tmp_path / "home"),
+            "CHORDWISE_CONFIG": str(config),
+            "CHORDWISE_DATABASE_URL": database_url.get_secret_value(),
+            "CHORDWISE_BROKER_URL": broker_url.get_secret_value(),
+        }
+        processes = Processes(folder=tmp_path, environment=environment)
+        engine = open_engine(database_url)
+        yield Stage(processes=processes, provider=provider, engine=engine, folder=tmp_path)
+        processes.end_all()
+        engine.dispose()

@@ -1,0 +1,89 @@
+"""Documents survive a killed worker and a broker that loses everything."""
+
+from __future__ import annotations
+
+import signal
+
+import redis
+
+from tests.conftest import Servers
+from tests.e2e.conftest import Stage
+from tests.fakes.processes import kill
+
+SENTENCES = "".join(
+    f"In year {year} the council of the town voted {year % 7} times about the harbour. "
+    for year in range(1500, 1800)
+)
+FINISHED = "SELECT status = 'finished' FROM runs"
+STARTED = "SELECT count(*) > 3 FROM chunks WHERE status = 'succeeded'"
+
+
+def submit(stage: Stage) -> None:
+    """Submit one document that makes many chunks."""
+    document = stage.folder / "council.txt"
+    document.write_text(SENTENCES, "utf-8")
+    stage.submit(str(document))
+
+
+def judge(stage: Stage, most_extra_calls: int) -> None:
+    """Check what has to hold after every accident."""
+    chunks = stage.count("SELECT count(*) FROM chunks")
+    syntheses = stage.count("SELECT count(*) FROM model_calls WHERE stage = 'synthesize'")
+    assert chunks > 8
+    assert stage.value("SELECT bool_and(status = 'succeeded') FROM jobs")
+    assert stage.count("SELECT count(*) FROM results") == 1
+    assert stage.value("SELECT coverage = 1 FROM results")
+    assert stage.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
+    assert stage.value("SELECT bool_and(grounded) FROM facts WHERE quote IS NOT NULL")
+    calls = stage.count("SELECT count(*) FROM model_calls")
+    cut_off = stage.count("SELECT count(*) FROM model_calls WHERE finished_at IS NULL")
+    assert calls - cut_off <= len(stage.provider.journal) <= calls
+    assert len(stage.provider.journal) <= chunks + syntheses + most_extra_calls
+    assert "Traceback" not in stage.processes.logs()
+
+
+def test_a_killed_worker_costs_at_most_one_call_per_slot(stage: Stage) -> None:
+    """SIGKILL in the middle of a document: another worker finishes it, and nothing is lost."""
+    stage.processes.start("scheduler")
+    worker = stage.processes.start("worker")
+    submit(stage)
+    stage.wait_for(STARTED)
+
+    kill(worker)
+    stage.processes.start("worker")
+
+    stage.wait_for(FINISHED)
+    judge(stage, most_extra_calls=4)
+
+
+def test_a_broker_that_loses_everything_costs_no_document(stage: Stage, servers: Servers) -> None:
+    """FLUSHALL in the middle of a document: recovery sends what was lost."""
+    stage.processes.start("scheduler")
+    stage.processes.start("worker")
+    submit(stage)
+    stage.wait_for(STARTED)
+
+    with redis.Redis.from_url(servers.valkey.redis_url()) as client:
+        client.flushall()
+
+    stage.wait_for(FINISHED)
+    judge(stage, most_extra_calls=4)
+
+
+def test_a_worker_that_is_told_to_leave_hands_its_work_back(stage: Stage) -> None:
+    """SIGTERM with calls in flight longer than the grace: they are pending again at once."""
+    stage.processes.start("scheduler")
+    stage.provider.delay_seconds = 3.0
+    worker = stage.processes.start("worker")
+    submit(stage)
+    stage.wait_for("SELECT count(*) = 4 FROM chunks WHERE status = 'running'")
+
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=10) == 0
+
+    assert stage.value("SELECT count(*) = 0 FROM chunks WHERE status = 'running'")
+    assert stage.value("SELECT max(attempts) = 0 FROM chunks")
+    stage.provider.delay_seconds = 0.1
+    stage.processes.start("worker")
+    stage.wait_for(FINISHED)
+    judge(stage, most_extra_calls=4)

@@ -1,0 +1,90 @@
+"""Starts our real processes in groups of their own, and ends them as roughly as a test wants."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+_POLL_SECONDS = 0.05
+
+
+@dataclass(slots=True, kw_only=True)
+class Processes:
+    """The processes of one test; `environment` is added to a bare one."""
+
+    folder: Path
+    environment: Mapping[str, str]
+    _started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start `python -m module` with its output in a log file of the test's folder."""
+        log = (self.folder / f"{module}-{len(self._started)}.log").open("wb")
+        with log:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", module, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+                env=self._environment(),
+                start_new_session=True,
+            )
+        self._started.append(process)
+        return process
+
+    def run(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run the command `chordwise` to its end."""
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "chordwise", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            env=self._environment(),
+            timeout=timeout,
+            check=False,
+        )
+
+    def logs(self) -> str:
+        """Return everything that the processes have written."""
+        return "\n".join(file.read_text("utf-8") for file in sorted(self.folder.glob("*.log")))
+
+    def end_all(self) -> None:
+        """Stop whatever still runs, politely at first."""
+        running = [process for process in self._started if process.poll() is None]
+        for process in running:
+            os.killpg(process.pid, signal.SIGTERM)
+        for process in running:
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                kill(process)
+
+    def _environment(self) -> dict[str, str]:
+        bare = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}  # noqa: TID251 - the processes need a PATH
+        return {**bare, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **self.environment}
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and its children, as the kernel does when memory runs out."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait for a condition.
+
+    Raises:
+        AssertionError: It did not come true in time.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"in vain for {seconds} s: {what}"
+        time.sleep(_POLL_SECONDS)  # noqa: TID251 - polling with a deadline, not luck

@@ -1,0 +1,29 @@
+"""What the house tests look at: the files of this checkout."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("chordwise", "worker", "scheduler")
+
+
+@cache
+def tracked_files() -> tuple[Path, ...]:
+    """Return every file that git tracks or would add, and that is still there."""
+    listing = subprocess.run(
+        # Whoever owns the checkout, as root in a container for instance: it is only listed.
+        ["git", "-c", "safe.directory=*", "ls-files", "-z", "-co", "--exclude-standard"],  # noqa: S607 - git of the PATH
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    names = listing.stdout.decode().split("\0")
+    return tuple(path for name in sorted(set(names)) if name and (path := ROOT / name).is_file())
+
+
+def modules(*folders: str) -> tuple[Path, ...]:
+    """Return the Python files below the folders."""
+    return tuple(sorted(file for folder in folders for file in (ROOT / folder).rglob("*.py")))

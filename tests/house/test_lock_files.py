@@ -1,0 +1,111 @@
+"""The lock files fit pyproject.toml, carry hashes, agree with each other and name no index.
+
+That they are what `make lock` would write is asked by `make lock-check`, which needs the network.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from tests.house.checkout import ROOT
+
+LOCKS = sorted(ROOT.glob("requirements*.lock"))
+HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}\b")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """One entry of a lock file."""
+
+    name: str
+    version: Version
+    hashes: int
+
+
+def pins(lock: Path) -> Iterator[Pin]:
+    """Yield the entries of a lock file, in its order."""
+    joined = lock.read_text("utf-8").replace("\\\n", " ")
+    for line in joined.splitlines():
+        if line and not line.lstrip().startswith("#"):
+            requirement = Requirement(line.partition("--hash")[0].strip())
+            (specifier,) = requirement.specifier
+            assert specifier.operator == "=="
+            yield Pin(
+                name=canonicalize_name(requirement.name),
+                version=Version(specifier.version),
+                hashes=len(HASH.findall(line)),
+            )
+
+
+def wanted(lock: str) -> list[str]:
+    """Return what pyproject.toml asks for in a lock file."""
+    runtime, groups = PROJECT["project"]["dependencies"], PROJECT["dependency-groups"]
+    extras = PROJECT["project"]["optional-dependencies"]
+    return {
+        "requirements.lock": [*runtime],
+        "requirements-build.lock": [*groups["build"]],
+        "requirements-dev.lock": [*runtime, *groups["dev"]],
+        "requirements-local.lock": [*runtime, *extras["local"]],
+        "requirements-smollm2.lock": [*groups["smollm2"]],
+    }[lock]
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_everything_that_is_asked_for_is_pinned(lock: Path) -> None:
+    """Each requirement has a pin, and the pin is a version that the requirement allows."""
+    pinned: dict[str, set[Version]] = {}
+    for pin in pins(lock):
+        pinned.setdefault(pin.name, set()).add(pin.version)
+
+    for text in wanted(lock.name):
+        requirement = Requirement(text)
+        versions = pinned.get(canonicalize_name(requirement.name), set())
+        assert versions, f"{lock.name} lacks {text}: run make lock"
+        assert all(requirement.specifier.contains(version) for version in versions), text
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_every_pin_has_hashes(lock: Path) -> None:
+    """What is installed is what was locked, byte for byte."""
+    found = list(pins(lock))
+
+    assert found
+    assert [pin.name for pin in found if pin.hashes == 0] == []
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_no_lock_file_names_an_index_or_a_path(lock: Path) -> None:
+    """Where packages come from is the business of whoever installs them."""
+    text = lock.read_text("utf-8")
+
+    assert re.findall(r"(?m)^\s*(?:-i|--(?:extra-)?index-url|--find-links)\b|\w+://", text) == []
+
+
+def test_the_lock_files_agree() -> None:
+    """One environment can hold them all: what runs is what was tested."""
+    versions: dict[str, set[tuple[Version, ...]]] = {}
+    for lock in LOCKS:
+        in_this: dict[str, list[Version]] = {}
+        for pin in pins(lock):
+            in_this.setdefault(pin.name, []).append(pin.version)
+        for name, found in in_this.items():
+            versions.setdefault(name, set()).add(tuple(sorted(found)))
+
+    assert {name: found for name, found in versions.items() if len(found) > 1} == {}
+
+
+def test_the_build_is_locked_as_it_is_declared() -> None:
+    """The group that becomes requirements-build.lock repeats what [build-system] asks for."""
+    declared = PROJECT["build-system"]["requires"]
+
+    assert sorted(PROJECT["dependency-groups"]["build"]) == sorted(declared)

@@ -1,0 +1,46 @@
+"""Functions and files stay small enough to be read at once."""
+
+from __future__ import annotations
+
+import ast
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.house.checkout import PACKAGES, ROOT, modules
+
+MOST_LINES_OF_A_FUNCTION = 40
+MOST_LINES_OF_A_FILE = 300
+MOST_LINES_OF_THE_MEDIAN_FUNCTION = 8
+
+
+def functions(file: Path) -> Iterator[tuple[str, int]]:
+    """Yield the place and the length of each function in a file."""
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
+            place = f"{file.relative_to(ROOT)}:{node.lineno} {node.name}"
+            yield place, node.end_lineno - node.lineno + 1
+
+
+def test_functions_are_short() -> None:
+    """No function, those of the tests included, is longer than a screen."""
+    lengths = [found for file in modules(*PACKAGES, "tests") for found in functions(file)]
+
+    assert [(place, n) for place, n in lengths if n > MOST_LINES_OF_A_FUNCTION] == []
+
+
+def test_most_functions_are_very_short() -> None:
+    """The median function fits in eight lines."""
+    lengths = [lines for file in modules(*PACKAGES) for _, lines in functions(file)]
+
+    assert statistics.median(lengths) <= MOST_LINES_OF_THE_MEDIAN_FUNCTION
+
+
+def test_files_are_short() -> None:
+    """A module of ours has one noun to talk about."""
+    lengths = {
+        str(file.relative_to(ROOT)): len(file.read_text("utf-8").splitlines())
+        for file in modules(*PACKAGES)
+    }
+
+    assert {name: n for name, n in lengths.items() if n > MOST_LINES_OF_A_FILE} == {}

@@ -1,0 +1,55 @@
+"""Nothing in the checkout names the machine it was made on, or where packages come from."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.house.checkout import ROOT, tracked_files
+
+# The brackets keep this file from naming what it looks for.
+FOREIGN = re.compile(
+    r"(?:^|[^\w.])/(?:w[o]rk|f[a]rm|U[s]ers|h[o]me/\w+)/"
+    r"|/r[o]ot/"
+    r"|h[o]sted\.org"
+    r"|/s[i]mple[/\"]"
+    r"|r[e]gistry\.np"
+    r"|://[^\s/]*(?:pypi|npmjs)\.(?:o[r]g|c[o]m)"
+)
+
+
+def text_of(file: Path) -> str:
+    """Return a file's text; the few binary ones are read as text all the same."""
+    return file.read_bytes().decode("utf-8", "replace")
+
+
+def test_no_file_names_a_machine_or_a_registry() -> None:
+    """A checkout says the same on every machine."""
+    found = [
+        f"{file.relative_to(ROOT)}:{number}: {line.strip()[:120]}"
+        for file in tracked_files()
+        for number, line in enumerate(text_of(file).splitlines(), start=1)
+        if FOREIGN.search(line)
+    ]
+
+    assert found == []
+
+
+def test_the_pattern_finds_what_it_is_for() -> None:
+    """Each kind of line that must not be there would be found."""
+    lines = [
+        "see " + "/" + "work/main/notes",
+        "cd " + "/" + "root/project",
+        "--index-url https://" + "pypi" + ".org/" + "simple/",
+        "https://files.python" + "host" + "ed.org/packages/x.whl",
+        "file:///" + "home/somebody/x",
+    ]
+
+    assert [line for line in lines if not FOREIGN.search(line)] == []
+
+
+def test_no_file_holds_the_path_of_this_checkout() -> None:
+    """A path that was pasted from a terminal shows itself."""
+    here = str(ROOT) + "/"
+
+    assert [file.name for file in tracked_files() if here in text_of(file)] == []

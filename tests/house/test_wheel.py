@@ -1,0 +1,92 @@
+"""The wheel works outside a checkout: it carries what `chordwise` reads at run time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.house.checkout import PACKAGES, ROOT, modules, tracked_files
+
+PACKAGED = "chordwise/_packaged"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.Path:
+    """Build the wheel with what is installed here, and open it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "-d", str(folder)],
+        cwd=ROOT,
+        check=True,
+    )
+    (file,) = folder.glob("*.whl")
+    return zipfile.Path(file)
+
+
+def names(wheel: zipfile.Path) -> set[str]:
+    """Return the paths of all files in the wheel."""
+    return set(wheel.root.namelist())
+
+
+def below(folder: str) -> set[str]:
+    """Return the tracked files below a folder, by their paths in the checkout."""
+    paths = (file.relative_to(ROOT) for file in tracked_files())
+    return {str(path) for path in paths if path.parts[0] == folder}
+
+
+@pytest.mark.parametrize("folder", ["migrations", "samples"])
+def test_data_is_packaged(wheel: zipfile.Path, folder: str) -> None:
+    """Every migration, view and sample is in the wheel."""
+    expected = {f"{PACKAGED}/{name}" for name in below(folder)}
+
+    assert expected
+    assert expected <= names(wheel)
+
+
+def test_files_are_packaged(wheel: zipfile.Path) -> None:
+    """The example settings, the released prompts, the licence and the types' marker are there."""
+    prompts = {name for name in below("chordwise") if "/released/" in name}
+
+    assert prompts
+    assert prompts <= names(wheel)
+    assert f"{PACKAGED}/chordwise.example.toml" in names(wheel)
+    assert f"{PACKAGED}/alembic.ini" in names(wheel)
+    assert "chordwise/py.typed" in names(wheel)
+    assert any(name.endswith("licenses/LICENSE") for name in names(wheel))
+
+
+def test_every_module_is_packaged_and_no_test(wheel: zipfile.Path) -> None:
+    """The three packages are complete, and nothing else comes along."""
+    ours = {str(file.relative_to(ROOT)) for file in modules(*PACKAGES)}
+    packed = {name for name in names(wheel) if name.endswith(".py")}
+
+    assert {name for name in packed if not name.startswith(PACKAGED)} == ours
+
+
+def test_the_command_is_installed(wheel: zipfile.Path) -> None:
+    """`chordwise` is on the PATH after an installation."""
+    (entry_points,) = (name for name in names(wheel) if name.endswith("entry_points.txt"))
+
+    assert "chordwise = chordwise.cli:main" in (wheel / entry_points).read_text("utf-8")
+
+
+def test_migrations_are_found_outside_a_checkout(wheel: zipfile.Path, tmp_path: Path) -> None:
+    """Unpacked elsewhere, as an installer does, the newest revision is known."""
+    wheel.root.extractall(tmp_path / "site")
+    code = "from chordwise.storage import migrating as m; print(m.__file__, m.newest_revision())"
+
+    said = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path / "site")},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+
+    newest = max(file.stem for file in (ROOT / "migrations" / "versions").glob("*.py"))
+    assert said.split() == [str(tmp_path / "site/chordwise/storage/migrating.py"), newest]

@@ -1,0 +1,123 @@
+"""A provider on loopback that answers every question properly, slowly, and keeps a journal."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject, JsonValue
+
+_MATERIAL = re.compile(r"^(TEXT-[0-9a-f]{12})\n(.*)\n\1$", re.DOTALL | re.MULTILINE)
+_QUOTE = re.compile(r'"quote": "((?:[^"\\]|\\.)*)"')
+
+
+class AnsweringServer(ThreadingHTTPServer):
+    """Summarizes by quoting: a chunk's first words, or the quotes of the parts it is given."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, delay_seconds: float) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.delay_seconds = delay_seconds
+        self._journal: list[str] = []
+        self._lock = threading.Lock()
+
+    @property
+    def base_url(self) -> str:
+        """Return the address for `base_url`."""
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    @property
+    def journal(self) -> list[str]:
+        """Return the user messages of all requests, in the order of arrival."""
+        with self._lock:
+            return list(self._journal)
+
+    def note(self, message: str) -> None:
+        """Write a request down."""
+        with self._lock:
+            self._journal.append(message)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: AnsweringServer
+
+    def do_POST(self) -> None:
+        """Answer one chat completion."""
+        length = int(self.headers["Content-Length"])
+        payload = self.rfile.read(length)
+        if len(payload) < length:
+            self.close_connection = True  # the client was killed while it asked
+            return
+        body = json_values.as_object(json.loads(payload))
+        user = _user_message(body)
+        self.server.note(user)
+        time.sleep(self.server.delay_seconds)  # noqa: TID251 - the slowness is the point
+        self._reply(json.dumps(_completion(_summary(user))).encode())
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is http.server's
+        """Keep quiet."""
+
+    def _reply(self, payload: bytes) -> None:
+        try:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(payload)))
+            self.end_headers()
+            self.wfile.write(payload)
+        except OSError:
+            self.close_connection = True  # the client was killed while it waited
+
+
+@contextmanager
+def serving(delay_seconds: float = 0.0) -> Iterator[AnsweringServer]:
+    """Serve on a free port inside the block."""
+    server = AnsweringServer(delay_seconds)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _user_message(body: JsonObject) -> str:
+    messages = json_values.objects(body["messages"])
+    return json_values.text(messages[-1]["content"])
+
+
+def _summary(user: str) -> str:
+    match = _MATERIAL.search(user)
+    material = match.group(2) if match else user
+    quotes = [json.loads(f'"{quote}"') for quote in _QUOTE.findall(material)]
+    quotes = quotes or [material.strip()[:60].strip()]
+    findings = [{"finding": f"It says: {quote}", "quote": quote} for quote in quotes[:5]]
+    return json.dumps(
+        {
+            "main_topic": "What the text says.",
+            "key_findings": findings,
+            "conclusions": [],
+            "confidence": 8,
+        }
+    )
+
+
+def _completion(content: str) -> dict[str, JsonValue]:
+    message: JsonObject = {"role": "assistant", "content": content}
+    return {
+        "id": "answer",
+        "object": "chat.completion",
+        "model": "peer",
+        "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+        "usage": {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150},
+    }
