@@ -12,6 +12,7 @@ import sentencex
 
 from chordwise.domain import tokens
 
+_WINDOW_CHARACTERS = 10_000
 _WORD_END = re.compile(r"\S+\s*")
 
 
@@ -27,12 +28,37 @@ class Chunk:
 def sentence_ends(text: str, language: str = "en") -> list[int]:
     """Return where sentences end, ascending, the last one at the end of the text.
 
-    White space after a sentence belongs to it, so the ends cut the text without gaps.
+    White space after a sentence belongs to it, so the ends cut the text without gaps. The text is
+    read window by window: in a paragraph with unclosed quotation marks the time to find the ends
+    would grow with the square of its length.
     """
+    ends: list[int] = []
+    start = 0
+    while start < len(text):
+        stop = _window_end(text, start)
+        ends += [start + end for end in _ends_in(text[start:stop], language)]
+        start = stop
+    return ends
+
+
+def _ends_in(window: str, language: str) -> list[int]:
     found = {
-        int(boundary["end_index"]) for boundary in sentencex.get_sentence_boundaries(language, text)
+        int(boundary["end_index"])
+        for boundary in sentencex.get_sentence_boundaries(language, window)
     }
-    return sorted(end for end in found | {len(text)} if 0 < end <= len(text))
+    return sorted(end for end in found | {len(window)} if 0 < end <= len(window))
+
+
+def _window_end(text: str, start: int) -> int:
+    """Return where a window ends: after a paragraph, a line, a full stop or a word, if any."""
+    end = start + _WINDOW_CHARACTERS
+    if end >= len(text):
+        return len(text)
+    for mark in ("\n\n", "\n", ". ", " "):
+        place = text.rfind(mark, start + _WINDOW_CHARACTERS // 2, end)
+        if place > 0:
+            return place + len(mark)
+    return end
 
 
 def split(text: str, max_tokens: int, language: str = "en") -> list[Chunk]:

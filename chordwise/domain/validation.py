@@ -17,6 +17,7 @@ from chordwise.errors import InvalidAnswerError, UsageError
 
 MAX_PROBLEMS = 5
 MAX_SCHEMA_CHARACTERS = 100_000
+_OWN_REFERENCES = ("#/$defs/", "#/definitions/")
 _FENCE = re.compile(r"^\s*```[a-zA-Z]*\s*\n(.*)\n\s*```\s*$", re.DOTALL)
 _THINKING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -102,9 +103,9 @@ def check_schema(schema: JsonValue) -> JsonObject:
     if len(json.dumps(schema)) > MAX_SCHEMA_CHARACTERS:
         raise UsageError(f"The schema is longer than {MAX_SCHEMA_CHARACTERS:,} characters.")
     for path, value in json_values.walk(schema):
-        if path.endswith("/$ref") and not json_values.text(value).startswith("#"):
+        if path.endswith("/$ref") and not json_values.text(value).startswith(_OWN_REFERENCES):
             raise UsageError(
-                f"The schema refers to another document at {path}.",
+                f"The schema refers to something outside its definitions at {path}.",
                 "Put the definition into $defs and refer to it with #/$defs/….",
             )
     try:

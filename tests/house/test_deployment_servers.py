@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import re
 import subprocess
-import sysconfig
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,24 +11,125 @@ import psycopg
 import pytest
 import redis
 import yaml
+from psycopg import sql
 from pydantic import SecretStr
-from sqlalchemy import make_url
+from sqlalchemy import URL
 
-from chordwise.embedded import valkey
+from chordwise.embedded import postgres, valkey
 from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.storage import migrating
 from chordwise.storage.engine import open_engine
 from tests.fakes.processes import wait_until
 from tests.house.checkout import ROOT
 
-PASSWORD = "a'quote and 0123"  # noqa: S105 - nobody's
-SERVICES = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"]
+PASSWORD = 'it\'s a "long" one'  # noqa: S105 - nobody's
+ADMINISTRATOR = "postgres"
 
 
 @pytest.fixture
-def postgres(short_folder: Path) -> Iterator[EmbeddedPostgres]:
-    """Start a server of this test's own: roles belong to the whole of it."""
-    server = EmbeddedPostgres(short_folder / "postgres", short_folder)
+def folder() -> Iterator[Path]:
+    """Return a folder with a path short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="cw-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def database(folder: Path) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """Return the administrator's connection to a server as the image hands it to the script."""
+    (folder / "run").mkdir(mode=0o700)
+    server = EmbeddedPostgres(folder / "postgres", folder / "run")
     server.start()
-    yield server
+    clear_the_names(server)
+    address = server.connection_string("postgres").replace(
+        f"//{postgres.USER}:", f"//{ADMINISTRATOR}:"
+    )
+    with psycopg.connect(address, autocommit=True) as connection:
+        yield connection
     server.stop()
+
+
+def clear_the_names(server: EmbeddedPostgres) -> None:
+    """Give the embedded server's owner and database up: the script is about to make these names."""
+    address = server.connection_string("postgres")
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute("CREATE ROLE helper SUPERUSER LOGIN PASSWORD 'helper'")
+        connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(postgres.DATABASE)))
+    with psycopg.connect(address, user="helper", password="helper", autocommit=True) as connection:  # noqa: S106 - nobody's
+        connection.execute(
+            sql.SQL("ALTER ROLE {} RENAME TO {}").format(
+                sql.Identifier(postgres.USER), sql.Identifier(ADMINISTRATOR)
+            )
+        )
+
+
+def create_role(administrator: psycopg.Connection[tuple[object, ...]]) -> None:
+    """Run the script that Compose mounts into PostgreSQL's container."""
+    subprocess.run(
+        ["sh", str(ROOT / "deploy" / "create-role.sh")],  # noqa: S607 - the shell of the PATH
+        env={
+            "PATH": f"{postgres.programs()}:/usr/bin:/bin",
+            "PGHOST": administrator.info.host,
+            "PGPASSWORD": administrator.info.password,
+            "CHORDWISE_DATABASE_PASSWORD": PASSWORD,
+        },
+        check=True,
+    )
+
+
+def test_chordwise_works_as_a_role_without_privileges(
+    database: psycopg.Connection[tuple[object, ...]],
+) -> None:
+    """The role that the script makes can migrate its database and read as `chordwise_reader`."""
+    create_role(database)
+    url = URL.create(
+        "postgresql",
+        username="chordwise",
+        password=PASSWORD,
+        database="chordwise",
+        query={"host": database.info.host},
+    )
+
+    engine = open_engine(SecretStr(url.render_as_string(hide_password=False)))
+    _, revision = migrating.migrate(engine)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SET ROLE chordwise_reader")
+        documents = connection.exec_driver_sql("SELECT count(*) FROM documents").scalar_one()
+    engine.dispose()
+
+    rights = database.execute(
+        "SELECT rolsuper, rolcreaterole, rolcreatedb FROM pg_roles WHERE rolname = 'chordwise'"
+    ).fetchone()
+    assert revision == migrating.newest_revision()
+    assert documents == 0
+    assert rights == (False, False, False)
+
+
+def test_the_broker_keeps_what_it_is_told(folder: Path) -> None:
+    """The options of the container make a server that needs the password, logs and never evicts."""
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
+    _, *options = compose["services"]["valkey"]["command"]
+    socket = folder / "valkey.sock"
+    given = [PASSWORD if option.startswith("${VALKEY_PASSWORD") else option for option in options]
+    command = [str(valkey.program()), *given, "--port", "0", "--unixsocket", str(socket)]
+
+    with subprocess.Popen([*command, "--dir", str(folder)], stdout=subprocess.DEVNULL) as server:
+        try:
+            wait_until(socket.exists, 30, "the broker's socket")
+            with redis.Redis(unix_socket_path=str(socket), password=PASSWORD) as client:
+                wait_until(client.ping, 30, "the broker's answer")
+                names = ("appendonly", "appendfsync", "save", "maxmemory-policy")
+                told = {name: client.config_get(name)[name] for name in names}
+            with (
+                redis.Redis(unix_socket_path=str(socket)) as stranger,
+                pytest.raises(redis.AuthenticationError),
+            ):
+                stranger.ping()
+        finally:
+            server.terminate()
+
+    assert told == {
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        "maxmemory-policy": "noeviction",
+    }

@@ -77,11 +77,14 @@ def _or_null(label: JsonObject) -> JsonObject:
 
 
 def _votes(answers: Sequence[JsonObject]) -> dict[str, float]:
-    """Weigh labels: a primary one with the confidence, a secondary one with half the rest."""
+    """Weigh labels: a primary one with the confidence, a secondary one with half the rest.
+
+    A second label never counts more than the first.
+    """
     votes: dict[str, float] = defaultdict(float)
     for answer in answers:
         confidence = claimed(answer)
         votes[json_values.text(answer.get("primary_label"))] += confidence
         if secondary := json_values.text(answer.get("secondary_label")):
-            votes[secondary] += (1 - confidence) / 2
+            votes[secondary] += min(confidence, (1 - confidence) / 2)
     return dict(votes)

@@ -16,6 +16,7 @@ from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
 
 FOUND, NOT_MENTIONED = "found", "not mentioned"
 DEFAULT_ITEMS = ("people", "organizations", "dates", "amounts of money", "places")
+_DEFINITIONS = ("$defs", "definitions")
 _SEPARATORS = re.compile(r"[\n;]+|,(?![^()]*\))")
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s*")
 
@@ -36,7 +37,7 @@ class Extraction(Analysis):
     def schema(self, options: AnalysisOptions) -> JsonObject:
         """Ask for the named items, or for the user's own structure with evidence beside it."""
         if options.schema is not None:
-            return schemas.closed({"data": options.schema, "evidence": _evidence_schema()})
+            return _around(options.schema)
         field = schemas.closed(
             {
                 "item": schemas.one_of(items(options)),
@@ -76,6 +77,13 @@ class Extraction(Analysis):
             }
         fields = [field for answer in answers for field in _fields(answer)]
         return {"fields": [field for item in items(options) for field in _best_of(item, fields)]}
+
+
+def _around(schema: JsonObject) -> JsonObject:
+    """Put the user's schema under `data`; its definitions stay at the root, where `#/…` points."""
+    definitions = {name: schema[name] for name in _DEFINITIONS if name in schema}
+    own = {name: value for name, value in schema.items() if name not in definitions}
+    return {**schemas.closed({"data": own, "evidence": _evidence_schema()}), **definitions}
 
 
 def _evidence_schema() -> JsonObject:

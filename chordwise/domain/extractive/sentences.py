@@ -11,7 +11,6 @@ from chordwise.domain import chunking
 from chordwise.domain.extractive import words
 
 MAX_QUOTE_CHARACTERS = 400
-_WINDOW = 10_000
 _SHORTEST_CUT = 150
 _LINE_END = re.compile(r"[^\S\n]*\n\s*")
 # With the full stops, question marks and commas of Chinese, Japanese, Hindi and Arabic.
@@ -36,7 +35,7 @@ class Sentence:
 
 def sentences(text: str) -> list[Sentence]:
     """Return the sentences in order; what has no sentence end is cut at lines, clauses, words."""
-    ends = _ends(text)
+    ends = chunking.sentence_ends(text)
     width = _wrap_width(text)
     found = []
     for start, end in itertools.pairwise([0, *ends]):
@@ -45,31 +44,6 @@ def sentences(text: str) -> list[Sentence]:
         for line_start, line_end in _lines(text, start, end, width):
             found += [_sentence(text, *cut) for cut in _cut(text, line_start, line_end)]
     return [sentence for sentence in found if sentence.text]
-
-
-def _ends(text: str) -> list[int]:
-    """Return where sentences end, window by window.
-
-    Finding them takes time that grows with the square of a paragraph with unclosed quotation marks.
-    """
-    ends: list[int] = []
-    start = 0
-    while start < len(text):
-        end = _window_end(text, start)
-        ends += [start + one for one in chunking.sentence_ends(text[start:end])]
-        start = end
-    return ends
-
-
-def _window_end(text: str, start: int) -> int:
-    end = start + _WINDOW
-    if end >= len(text):
-        return len(text)
-    for mark in ("\n\n", "\n", ". ", " "):
-        place = text.rfind(mark, start + _WINDOW // 2, end)
-        if place > 0:
-            return place + len(mark)
-    return end
 
 
 def _sentence(text: str, start: int, end: int) -> Sentence:

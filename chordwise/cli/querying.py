@@ -1,0 +1,131 @@
+"""`chordwise sql`: questions of the user's own to the database, and nothing but questions."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from chordwise.cli import opening
+from chordwise.cli.application import EPILOG
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import AsJson
+from chordwise.cli.rendering.documents import SCHEMA_VERSION, encoded
+from chordwise.cli.rendering.plain_text import one_line
+from chordwise.cli.rendering.screen import Screen
+from chordwise.embedded.stack import Level
+from chordwise.errors import ConfigurationError, UsageError
+from chordwise.pipeline import querying
+from chordwise.pipeline.querying import Answer, Row
+
+MOST_ROWS = 100
+_CELL_WIDTH = 300
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog=EPILOG)(sql)
+
+
+def sql(
+    context: typer.Context,
+    statement: Annotated[str, typer.Argument(metavar='"SELECT …"', help="One statement.")],
+    *,
+    as_csv: Annotated[bool, typer.Option("--csv", help="As CSV with a header line.")] = False,
+    as_json: AsJson = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help=f"Rows at most; {MOST_ROWS} in a table, else all.")
+    ] = None,
+) -> None:
+    """Ask the database in SQL; nothing can be changed that way.
+
+    chordwise sql "SELECT run, source, confidence FROM document_results"
+
+    chordwise sql --csv "SELECT * FROM fact_quotes WHERE grounded" > facts.csv
+    """
+    if as_csv and as_json:
+        raise UsageError("--csv and --json exclude each other.")
+    invocation, screen = Invocation.of(context), Screen()
+    settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
+    if settings.database_url is None:
+        raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
+    with querying.answer(settings.database_url, statement) as answer:
+        if as_csv:
+            _write_csv(screen, answer, limit)
+        elif as_json:
+            _write_json(screen, answer, limit)
+        else:
+            _show_table(screen, answer, limit or MOST_ROWS)
+
+
+def _write_csv(screen: Screen, answer: Answer, limit: int | None) -> None:
+    for line in csv_lines(answer.columns, itertools.islice(answer.rows, limit)):
+        screen.write(line)
+
+
+def csv_lines(columns: Sequence[str], rows: Iterator[Row]) -> Iterator[str]:
+    """Return CSV as PostgreSQL's own values: NULL is empty, an empty text is quoted."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    for row in itertools.chain([tuple(columns)], rows):
+        writer.writerow([_csv_cell(value) for value in row])
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
+
+
+def _csv_cell(value: object) -> object:
+    if value is None:
+        return ""
+    if isinstance(value, dict | list):
+        return encoded(value)
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else value
+
+
+def _write_json(screen: Screen, answer: Answer, limit: int | None) -> None:
+    names = distinct(answer.columns)
+    screen.write(f'{{"schema_version": {SCHEMA_VERSION}, "columns": {encoded(names)}, "rows": [')
+    for number, row in enumerate(itertools.islice(answer.rows, limit)):
+        members = dict(zip(names, row, strict=True))
+        screen.write(f"{',' if number else ''}\n  {encoded(members)}")
+    screen.write("\n]}\n")
+
+
+def distinct(columns: Sequence[str]) -> list[str]:
+    """Return the names of columns, repeated ones numbered, so that an object can hold all."""
+    names: list[str] = []
+    for column in columns:
+        candidates = itertools.chain([column], (f"{column}_{n}" for n in itertools.count(2)))
+        names.append(next(name for name in candidates if name not in names))
+    return names
+
+
+def _show_table(screen: Screen, answer: Answer, limit: int) -> None:
+    rows = list(itertools.islice(answer.rows, limit + 1))
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in answer.columns:
+        table.add_column(Text(one_line(column)), overflow="fold")
+    for row in rows[:limit]:
+        table.add_row(*[_cell(value) for value in row])
+    screen.show(table)
+    if len(rows) > limit:
+        screen.tell(
+            f"Only the first {limit} rows are shown; --limit N, --csv and --json show more."
+        )
+    elif not rows:
+        screen.tell("No rows.")
+
+
+def _cell(value: object) -> Text:
+    if value is None:
+        return Text("∅", style="dim")
+    shown = value if isinstance(value, str) else encoded(value).strip('"')
+    return Text(
+        one_line(shown, _CELL_WIDTH), justify="left" if isinstance(value, str) else "default"
+    )

@@ -1,0 +1,216 @@
+"""SQL of the user's own, as a role that can read the results and do nothing else.
+
+The statement runs in a session that logged in as `chordwise_reader`: unlike `SET ROLE`, that
+leaves no way back to the owner's rights, whatever the statement says.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import LiteralString, TypeAlias, cast
+
+import psycopg
+from psycopg import errors, sql
+from pydantic import SecretStr
+from sqlalchemy import URL, make_url
+
+from chordwise.errors import ConfigurationError, ServiceUnavailableError, UsageError
+
+READER = "chordwise_reader"
+STATEMENT_SECONDS = 30
+_LOCK = 4_271_002  # any number will do, as long as it is always this one
+_LOGIN_ATTEMPTS = 3
+_CONNECT_SECONDS = 10
+_READING = ("select", "with", "values", "table", "explain", "show")
+# Blanks, comments and parentheses that may stand before the first word.
+_BEFORE_FIRST_WORD = re.compile(r"(?:\s|\(|--[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
+_SESSION = (
+    "-c default_transaction_read_only=on -c search_path=public -c timezone=UTC "
+    f"-c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout=5s "
+    "-c idle_in_transaction_session_timeout=60s"
+)
+_READABLE = """
+SELECT c.relname FROM pg_class AS c
+WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v')
+    AND has_table_privilege(c.oid, 'SELECT')
+ORDER BY c.relkind DESC, c.relname
+"""
+
+Row: TypeAlias = tuple[object, ...]
+Connection: TypeAlias = "psycopg.Connection[Row]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The columns of a statement, and its rows as they arrive."""
+
+    columns: Sequence[str]
+    rows: Iterator[Row]
+
+
+@contextmanager
+def answer(database_url: SecretStr, statement: str) -> Iterator[Answer]:
+    """Run one reading statement; the rows can be read until the block ends.
+
+    Raises:
+        UsageError: The statement is not one that reads, or PostgreSQL refuses it.
+        ConfigurationError: The role of readers is missing, or its password may not be set.
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    _check(statement)
+    with _reader(make_url(database_url.get_secret_value())) as connection:
+        readable = _readable(connection)
+        with _explaining(readable), connection.cursor() as cursor:
+            # One row at a time: a large result must not have to fit into memory. The extended
+            # protocol that this speaks takes a single statement only.
+            rows = cursor.stream(cast("LiteralString", statement))
+            first = next(rows, None)
+            columns = [column.name for column in cursor.description or ()]
+            yield Answer(columns=columns, rows=_chained(first, rows, readable))
+
+
+def _chained(first: Row | None, rows: Iterator[Row], readable: str) -> Iterator[Row]:
+    if first is None:
+        return
+    yield first
+    with _explaining(readable):
+        yield from rows
+
+
+def _check(statement: str) -> None:
+    begin = _BEFORE_FIRST_WORD.match(statement)
+    word = re.match(r"\w*", statement[begin.end() if begin else 0 :])
+    if word is None or word.group().lower() not in _READING:
+        raise UsageError(
+            "Only statements that read are taken: SELECT, WITH, VALUES, TABLE, EXPLAIN, SHOW.",
+            "Results are changed by analyzing again, never by SQL.",
+        )
+
+
+@contextmanager
+def _reader(url: URL) -> Iterator[Connection]:
+    with _reaching(), _login(url) as connection:
+        yield connection
+
+
+def _login(url: URL) -> Connection:
+    """Give the role a password for this very moment and log in with it.
+
+    Another database of the cluster may set one of its own in between: then it is tried again.
+    """
+    for _ in range(_LOGIN_ATTEMPTS - 1):
+        try:
+            return _login_once(url)
+        except (errors.InvalidPassword, errors.InternalError_):
+            continue
+    return _login_once(url)
+
+
+def _login_once(url: URL) -> Connection:
+    password = secrets.token_urlsafe(32)
+    with _connect(url) as owner:
+        owner.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+        _set_password(owner, password)
+        reader = _connect(url.set(username=READER, password=password), _SESSION)
+    reader.read_only = True
+    return reader
+
+
+def _connect(url: URL, options: str = "-c statement_timeout=30s") -> Connection:
+    address = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    return psycopg.connect(
+        address,
+        connect_timeout=_CONNECT_SECONDS,
+        application_name="chordwise sql",
+        options=options,
+        autocommit=options != _SESSION,
+    )
+
+
+def _set_password(owner: Connection, password: str) -> None:
+    role = owner.execute("SELECT rolsuper FROM pg_roles WHERE rolname = %s", (READER,)).fetchone()
+    if role is None:
+        raise ConfigurationError(
+            f"The role {READER} is missing.",
+            f"An administrator creates it: CREATE ROLE {READER} NOLOGIN; then grant it SELECT.",
+        )
+    if role[0]:
+        raise ConfigurationError(
+            f"The role {READER} is a superuser.", f"ALTER ROLE {READER} NOSUPERUSER;"
+        )
+    # Hashed on this side, so that no log of statements holds the password.
+    verifier = owner.pgconn.encrypt_password(
+        password.encode(), READER.encode(), b"scram-sha-256"
+    ).decode()
+    until = owner.execute("SELECT (now() + interval '10 minutes')::text").fetchone()
+    owner.execute(
+        sql.SQL("ALTER ROLE {} LOGIN PASSWORD {} VALID UNTIL {}").format(
+            sql.Identifier(READER), sql.Literal(verifier), sql.Literal(until[0] if until else "")
+        )
+    )
+
+
+def _readable(connection: Connection) -> str:
+    names = [str(row[0]) for row in connection.execute(_READABLE)]
+    connection.rollback()
+    return f"Tables and views: {', '.join(names)}."
+
+
+@contextmanager
+def _reaching() -> Iterator[None]:
+    """Translate what keeps the reader from logging in.
+
+    Raises:
+        ConfigurationError: The password may not be set, or the server takes no passwords.
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    try:
+        yield
+    except errors.InsufficientPrivilege as error:
+        raise ConfigurationError(
+            f"The database's role may not set a password for {READER}: {_sentence(error)}",
+            f"An administrator allows it: GRANT {READER} TO … WITH ADMIN OPTION; "
+            "the role needs CREATEROLE, too.",
+        ) from error
+    except (errors.InvalidPassword, errors.InvalidAuthorizationSpecification) as error:
+        raise ConfigurationError(
+            f"The server does not let {READER} log in: {_sentence(error)}",
+            "Its pg_hba.conf has to allow this role scram-sha-256.",
+        ) from error
+    except psycopg.OperationalError as error:
+        raise ServiceUnavailableError(
+            f"PostgreSQL cannot be reached: {_sentence(error)}", "Run `chordwise doctor`."
+        ) from error
+
+
+@contextmanager
+def _explaining(readable: str) -> Iterator[None]:
+    """Translate what PostgreSQL has against a statement.
+
+    Raises:
+        UsageError: PostgreSQL refuses it, or it takes too long.
+    """
+    try:
+        yield
+    except errors.QueryCanceled as error:
+        raise UsageError(
+            f"The statement took longer than {STATEMENT_SECONDS} seconds.",
+            "Narrow it down with WHERE or LIMIT.",
+        ) from error
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error as error:
+        raise UsageError(
+            f"PostgreSQL refuses the statement: {_sentence(error)}", readable
+        ) from error
+
+
+def _sentence(error: psycopg.Error) -> str:
+    """Return PostgreSQL's own message with its hint, on one line; it never holds the password."""
+    words = [error.diag.message_primary or str(error), error.diag.message_hint or ""]
+    sentence = " ".join(" ".join(words).split())
+    return sentence if sentence.endswith((".", "?")) else f"{sentence}."
