@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-MODEL ?= extractive
+MODEL ?=
 DEMO_HOME ?= .chordwise
 
 python := $(VENV)/bin/python
@@ -33,17 +33,30 @@ help: ## show this list
 # --- what users run ------------------------------------------------------------------------------
 
 demo: $(runtime) $(package) ## analyze the documents in samples/ (MODEL=local: with a small model)
-	@VENV='$(VENV)' DEMO_HOME='$(DEMO_HOME)' MODEL='$(MODEL)' sh samples/demo.sh
+	@echo "Analyzing the documents in samples/; a second time, the stored answers are used again."
+	@echo "What is started here stops after ten idle minutes, or at once with: make demo-stop"
+	@CHORDWISE_HOME='$(DEMO_HOME)' $(chordwise) analyze samples/* $(demo_options)
 
 demo-stop: $(runtime) $(package) ## stop what the demo left running
 	@CHORDWISE_HOME='$(DEMO_HOME)' $(chordwise) down
 
-# A language model on this machine: the demo asks for these only when MODEL names one.
-ifeq ($(MODEL),local)
-demo: $(local) $(smollm2)
-else ifneq ($(filter %.gguf,$(MODEL)),)
-demo: $(local)
+demo_options = --type summary --type classification --type sentiment \
+	--labels 'contract,minutes,review,incident report,letter,study,essay' $(model_option)
+
+# A language model on this machine: installed only when MODEL names one, and asked for less.
+ifneq ($(filter local %.gguf,$(MODEL)),)
+demo: $(local) $(if $(filter local,$(MODEL)),$(smollm2) small-model)
+model_option = --model 'local/$(if $(filter local,$(MODEL)),smollm2,$(MODEL))'
+demo_options = --type summary $(model_option)
+else
+model_option = $(if $(MODEL),--model '$(MODEL)')
 endif
+
+.PHONY: small-model
+small-model:
+	@echo "SmolLM2 has 135 million parameters, about a thousandth of what the large models have."
+	@echo "It shows that everything works with a real language model on this machine, and it knows"
+	@echo "very little: expect thin or wrong answers. Quotes that are not in the text are refused."
 
 # --- what developers and CI run ------------------------------------------------------------------
 
@@ -131,11 +144,12 @@ $(runtime): | $(made)
 	@$(locked_pip) requirements.lock
 	@touch $@
 
+# Holds all that the runtime's lock file does, so that is done with it.
 $(dev): | $(made)
 	@echo "Installing the libraries and tools of development, once …"
 	@$(locked_pip) requirements-build.lock
 	@$(locked_pip) requirements-dev.lock
-	@touch $@
+	@touch $(runtime) $@
 
 $(local): | $(runtime)
 	@echo "Installing llama.cpp, once …"

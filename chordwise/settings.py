@@ -28,6 +28,7 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -244,8 +245,14 @@ def load(config: Path | None = None, **flags: object) -> Settings:
         return source(**given)  # type: ignore[no-any-return]  # a class made at run time
     except ValidationError as error:
         raise ConfigurationError(_sentence(error, path), "See chordwise.example.toml.") from error
+    except SettingsError as error:  # names the field; the variable's text is in its cause only
+        what = f"A variable in the environment is wrong: {error}."
+        raise ConfigurationError(what, "Lists and tables are written as JSON there.") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path} is not valid TOML: {error}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        what = f"{path} cannot be read as UTF-8 text: {type(error).__name__}."
+        raise ConfigurationError(what, "Check its permissions and encoding.") from error
 
 
 def _path_in_environment() -> Path | None:

@@ -66,11 +66,13 @@ def _explain_defect(error: Exception, invocation: Invocation) -> None:
 
 def _write_down(error: Exception, invocation: Invocation) -> Path | None:
     """Append the details to a log in the home, where there is one; return its path."""
+    from chordwise.telemetry.logging import without_secrets  # noqa: PLC0415 - rarely needed
+
     with suppress(ChordwiseError, OSError):
         log = invocation.settings().home.expanduser() / "logs" / f"{LOG_NAME}.log"
         if log.parent.is_dir():
             with log.open("a", encoding="utf-8", errors="backslashreplace") as output:
-                traceback.print_exception(error, file=output)
+                output.write(without_secrets("".join(traceback.format_exception(error))))
             return log
     return None
 

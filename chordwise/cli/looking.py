@@ -10,12 +10,13 @@ from sqlalchemy.orm import Session
 from chordwise.cli import opening
 from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, Types
+from chordwise.cli.options import AsJson, OnlyTypes
 from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import results as rendered_results
 from chordwise.cli.rendering import runs as rendered_runs
 from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.screen import Screen
+from chordwise.cli.reporting import EVERY, MOST_FAILURES
 from chordwise.embedded.stack import Level
 from chordwise.pipeline import accounts, findings, progress
 from chordwise.pipeline.findings import Wanted
@@ -23,8 +24,7 @@ from chordwise.storage import runs as stored_runs
 from chordwise.storage.engine import reaching_database
 
 MOST_RESULTS = 50
-MOST_FAILURES = 50
-_EVERY = 1_000_000
+MOST_JOBS = 50
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +63,7 @@ def results(
     run: Annotated[
         str | None, typer.Option(metavar="RUN", help="Only of this run: name, id, or latest.")
     ] = None,
-    types: Types = None,
+    types: OnlyTypes = None,
     wanted_document: Annotated[
         str, typer.Option("--document", metavar="PART", help="Only where this is in the name.")
     ] = "",
@@ -109,14 +109,12 @@ def _list(session: Session, screen: Screen, limit: int, *, as_json: bool) -> Non
 def _show(session: Session, screen: Screen, name: str, *, as_json: bool) -> None:
     run_id = stored_runs.find(session, name).id
     account = accounts.of_run(session, run_id)
-    most = _EVERY if as_json else MOST_FAILURES
-    failed = accounts.failures(session, account.run, most + 1)
+    failed = accounts.failures(session, account.run, EVERY if as_json else MOST_FAILURES)
     counts = progress.read(session, run_id)
-    listed = accounts.jobs_of_run(session, run_id, most)
+    listed = accounts.jobs_of_run(session, run_id, EVERY if as_json else MOST_JOBS)
     if as_json:
         screen.write(document(run=account, usage=counts.calls, jobs=listed, failures=failed))
         return
     screen.show(rendered_accounts.heading(account), *rendered_accounts.laid_out(account))
     screen.show(rendered_runs.usage(counts), rendered_runs.jobs(listed, counts.jobs.total))
-    shown = failed[:MOST_FAILURES]
-    screen.show(*rendered_accounts.failures(shown, len(failed) - len(shown)))
+    screen.show(*rendered_accounts.failures(failed))

@@ -17,6 +17,10 @@ Types: TypeAlias = Annotated[
     list[AnalysisType] | None,
     typer.Option("--type", "-t", help="What to find out; may be repeated. Default: summary."),
 ]
+OnlyTypes: TypeAlias = Annotated[
+    list[AnalysisType] | None,
+    typer.Option("--type", "-t", help="Only of this type; may be repeated."),
+]
 Instructions: TypeAlias = Annotated[
     str, typer.Option(metavar="TEXT", help="What to pay attention to; for extraction: the items.")
 ]

@@ -70,7 +70,7 @@ def _write_csv(screen: Screen, answer: Answer, limit: int | None) -> None:
 
 
 def csv_lines(columns: Sequence[str], rows: Iterator[Row]) -> Iterator[str]:
-    """Return CSV as PostgreSQL's own values: NULL is empty, an empty text is quoted."""
+    """Return CSV with a header; NULL is an empty cell, and formulas stay what they are."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     for row in itertools.chain([tuple(columns)], rows):

@@ -20,8 +20,9 @@ from chordwise.pipeline.accounts import Account
 from chordwise.pipeline.findings import Wanted
 from chordwise.settings import Settings
 
-MOST_FAILURES = 20
+MOST_FAILURES = 10_000
 MOST_RESULTS = 100
+EVERY = 1_000_000_000
 
 
 class Report:
@@ -59,7 +60,7 @@ class Report:
                 run=account,
                 usage=progress.read(session, account.run_id).calls,
                 results=findings.read(session, Wanted(run_id=account.run_id)),
-                failures=accounts.failures(session, account.run, 1_000_000),
+                failures=accounts.failures(session, account.run, EVERY),
             )
         )
 
@@ -70,9 +71,8 @@ class Report:
         self._screen.show(*rendered_results.laid_out(read))
         if total > len(read):
             self._screen.note(f"The first {len(read)} of {total:,} results are shown.")
-        failed = accounts.failures(session, account.run, MOST_FAILURES + 1)
-        shown = failed[:MOST_FAILURES]
-        self._screen.show(*rendered_accounts.failures(shown, len(failed) - len(shown)))
+        failed = accounts.failures(session, account.run, MOST_FAILURES)
+        self._screen.show(*rendered_accounts.failures(failed))
         self._screen.show(*rendered_accounts.laid_out(account))
         self._screen.tell(
             f"{rendered_accounts.in_words(account)} "
@@ -96,11 +96,9 @@ class Report:
         self._suggest("runs", account.run)
         if has_results:
             self._suggest("results", "--run", account.run)
-            # A literal of the user's own choice: quotes in it are doubled as SQL wants them.
             name = account.run.replace("'", "''")
-            self._suggest(
-                "sql", f"SELECT source, text, quote FROM fact_quotes WHERE run = '{name}'"
-            )
+            quotes = "SELECT source, text, quote FROM fact_quotes WHERE grounded"
+            self._suggest("sql", f"{quotes} AND run = '{name}'")
 
     def _suggest(self, *words: str) -> None:
         self._screen.suggest(suggestions.command(self._invocation, self._settings, *words))

@@ -13,7 +13,7 @@ import sentencex
 from chordwise.domain import tokens
 
 _WINDOW_CHARACTERS = 10_000
-_WORD_END = re.compile(r"\S+\s*")
+_WORD = re.compile(r"\s*\S+\s*|\s+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +75,7 @@ def split(text: str, max_tokens: int, language: str = "en") -> list[Chunk]:
     weight = tokens.weigh(text)
     if weight <= max_tokens:
         return [Chunk(position=0, start_char=0, end_char=len(text))] if text else []
-    target = weight / math.ceil(weight / max_tokens)
-    ends = _pack(text, _pieces(text, max_tokens, language), target, max_tokens)
+    ends = _pack(text, _pieces(text, max_tokens, language), weight, max_tokens)
     return [
         Chunk(position=position, start_char=start, end_char=end)
         for position, (start, end) in enumerate(itertools.pairwise([0, *ends]))
@@ -98,23 +97,34 @@ def _pieces(text: str, max_tokens: int, language: str) -> Iterator[tuple[int, fl
 def _cut_at_words(text: str, start: int, end: int, max_tokens: int) -> Iterator[tuple[int, float]]:
     """Cut one overlong sentence at white space, and inside a word where there is none."""
     width = max(1, max_tokens // 4)
-    for word in _WORD_END.finditer(text, start, end):
+    for word in _WORD.finditer(text, start, end):
         for piece in range(word.start(), word.end(), width):
             piece_end = min(piece + width, word.end())
             yield piece_end, tokens.weigh(text[piece:piece_end])
 
 
 def _pack(
-    text: str, pieces: Iterator[tuple[int, float]], target: float, max_tokens: int
+    text: str, pieces: Iterator[tuple[int, float]], left: float, max_tokens: int
 ) -> list[int]:
-    """Join pieces into chunks near `target` that never exceed the budget; return their ends."""
+    """Join pieces into chunks that never exceed the budget; return their ends.
+
+    Each chunk aims at an equal share of the weight that is `left`: a fixed aim that is missed by a
+    little again and again would leave a short remainder.
+    """
+    target = _share(left, max_tokens)
     ends: list[int] = []
     filled = 0.0
     last_end = 0
     for end, weight in pieces:
         if filled and (filled + weight > max_tokens or filled + weight / 2 > target):
             ends.append(last_end)
+            left -= filled
+            target = _share(left, max_tokens)
             filled = 0.0
         filled += weight
         last_end = end
     return [*ends, len(text)]
+
+
+def _share(left: float, max_tokens: int) -> float:
+    return left / max(1, math.ceil(left / max_tokens))

@@ -12,6 +12,8 @@ from chordwise.domain.tasks import AnalysisType
 
 _TEN_POINTS = {AnalysisType.SUMMARY, AnalysisType.EXTRACTION, AnalysisType.REASONING}
 _DERIVED = "evidence"
+_USER_DATA = "/data"
+_LARGEST_WHOLE = 1e15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +36,9 @@ class Fact:
 def facts(output: JsonObject, analysis: Analysis) -> list[Fact]:
     """List the facts of a stored output in its order.
 
-    An object with a quote is one fact; of everything else each scalar is one. The evidence that a
-    summary repeats from its findings is not listed twice.
+    An object with a quote is one fact; of everything else each scalar is one, and so it is with all
+    of a user's own data, whatever its members are called. The evidence that a summary repeats from
+    its findings is not listed twice.
     """
     shown = dict(output)
     if analysis.type is AnalysisType.SUMMARY:
@@ -44,7 +47,7 @@ def facts(output: JsonObject, analysis: Analysis) -> list[Fact]:
 
 
 def _facts(value: JsonValue, path: str, analysis: Analysis) -> Iterator[Fact]:
-    if isinstance(value, dict) and "quote" in value:
+    if isinstance(value, dict) and "quote" in value and not path.startswith(_USER_DATA):
         yield _finding(value, path, analysis)
     elif isinstance(value, dict):
         for name, member in value.items():
@@ -61,7 +64,13 @@ def _scalar(value: str | float, path: str) -> Fact:
         return Fact(path=path, text=str(value).lower(), number=float(value))
     if isinstance(value, str):
         return Fact(path=path, text=value)
-    return Fact(path=path, text=f"{value:g}", number=float(value))
+    return Fact(path=path, text=_digits(value), number=float(value))
+
+
+def _digits(value: float) -> str:
+    """Write a number with all of its digits: 1234567, not 1.23457e+06."""
+    whole = abs(value) < _LARGEST_WHOLE and value == int(value)
+    return str(int(value) if whole else value)
 
 
 def _finding(value: JsonObject, path: str, analysis: Analysis) -> Fact:

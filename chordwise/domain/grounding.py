@@ -1,20 +1,32 @@
 """Finding a model's quotes in the source: a quote counts only where the text really stands.
 
 Matching tolerates what models change without meaning to (white space, typographic quotes and
-dashes, case); what is stored is always the source's own wording, with its character span.
+dashes, case, ligatures, composed and decomposed accents); what is stored is always the source's own
+wording, with its character span.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
+from chordwise.domain import boundaries
+from chordwise.domain.boundaries import Place
 from chordwise.domain.json_values import JsonObject, JsonValue
 
-_TYPOGRAPHY = str.maketrans("‘’‚‛“”„‟«»‐‑‒–—―\u00a0\u202f\u2007", '\'\'\'\'""""""------   ')
+# The last three are the letters whose lower case is longer, or depends on where they stand.
+_TYPOGRAPHY = str.maketrans(
+    "‘’‚‛“”„‟«»‐‑‒–—―\u00a0\u202f\u2007\u0130\u03a3\u03c2",
+    '\'\'\'\'""""""------   i\u03c3\u03c3',
+)
 _FRAME = " \t\n\"'.…,;:()[]<>"
 _USER_DATA = "data"
+# A superscript or a fraction is not the digit that it decomposes to; a ligature is its letters.
+_SAME_LETTERS = ("<compat>", "<wide>", "<narrow>", "<noBreak>")
+_EVIDENCE_FIELDS = frozenset({"start_char", "end_char", "grounded"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +37,7 @@ class Span:
     end_char: int
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True)
 class Source:
     """A text in which quotes are looked up; `offset` is where it starts in its document.
 
@@ -35,41 +47,92 @@ class Source:
     text: str
     offset: int = 0
     known: Mapping[str, Span] = field(default_factory=dict)
-    _folded: str | None = None
 
     def locate(self, quote: str) -> Span | None:
-        """Return where the quote stands in the document, or `None` when it does not."""
+        """Return where the quote stands in the document, or `None` when it does not.
+
+        Whole words come before parts of words, and a part of a number is not found at all.
+        """
         if quote in self.known:
             return self.known[quote]
-        start = self.text.find(quote) if quote.strip() else -1
-        if start >= 0:
-            return self._span(start, start + len(quote))
-        return self._locate_tolerantly(quote)
+        if not quote.strip():
+            return None
+        place = self._verbatim(quote) or self._folded_place(quote) or self._decomposed_place(quote)
+        if place is None:
+            return None
+        return Span(start_char=place[0] + self.offset, end_char=place[1] + self.offset)
 
     def wording(self, span: Span) -> str:
         """Return the source's own text of a span."""
         return self.text[span.start_char - self.offset : span.end_char - self.offset]
 
-    def _locate_tolerantly(self, quote: str) -> Span | None:
-        words = _fold(quote).strip(_FRAME).split()
-        if not words:
-            return None
-        if self._folded is None:
-            self._folded = _fold(self.text)
-        match = re.search(r"\s+".join(re.escape(word) for word in words), self._folded)
-        return self._span(match.start(), match.end()) if match else None
+    def _verbatim(self, quote: str) -> Place | None:
+        return boundaries.best(self.text, _occurrences(quote, self.text))
 
-    def _span(self, start: int, end: int) -> Span:
-        return Span(start_char=start + self.offset, end_char=end + self.offset)
+    def _folded_place(self, quote: str) -> Place | None:
+        return boundaries.best(self.text, _matches(_fold(quote), self._folded))
+
+    def _decomposed_place(self, quote: str) -> Place | None:
+        text, origins = self._decomposed
+        found = _matches(_decompose(_fold(quote))[0], text)
+        whole = (
+            (origins[start], origins[end])
+            for start, end in found
+            if origins[end] != origins[end - 1]
+            and (not start or origins[start] != origins[start - 1])
+        )
+        return boundaries.best(self.text, whole)
+
+    @cached_property
+    def _folded(self) -> str:
+        return _fold(self.text)
+
+    @cached_property
+    def _decomposed(self) -> tuple[str, list[int]]:
+        return _decompose(self._folded)
+
+
+def _occurrences(quote: str, text: str) -> Iterator[Place]:
+    start = text.find(quote)
+    while start >= 0:
+        yield start, start + len(quote)
+        start = text.find(quote, start + 1)
+
+
+def _matches(folded_quote: str, folded_text: str) -> Iterator[Place]:
+    """Yield where the words of a quote follow each other, whatever white space is between them."""
+    words = folded_quote.strip(_FRAME).split()
+    if words:
+        pattern = r"\s+".join(re.escape(word) for word in words)
+        yield from (match.span() for match in re.finditer(pattern, folded_text))
 
 
 def _fold(text: str) -> str:
     """Lower-case and straighten typography without moving any character."""
-    straight = text.translate(_TYPOGRAPHY)
-    lowered = straight.lower()
-    if len(lowered) == len(straight):
-        return lowered
-    return "".join(char.lower() if len(char.lower()) == 1 else char for char in straight)
+    return text.translate(_TYPOGRAPHY).lower()
+
+
+def _decompose(folded: str) -> tuple[str, list[int]]:
+    """Take ligatures and accented letters apart; say for each character where it came from.
+
+    Invisible formatting characters, such as soft hyphens, are left out. The last origin is the end.
+    """
+    pieces: list[str] = []
+    origins: list[int] = []
+    for place, char in enumerate(folded):
+        piece = char if char.isascii() else _parts(char)
+        pieces.append(piece)
+        origins += [place] * len(piece)
+    return "".join(pieces), [*origins, len(folded)]
+
+
+def _parts(char: str) -> str:
+    if unicodedata.category(char) == "Cf":
+        return ""
+    kind = unicodedata.decomposition(char).partition(" ")[0]
+    if kind.startswith("<") and kind not in _SAME_LETTERS:
+        return char
+    return unicodedata.normalize("NFKD", char).translate(_TYPOGRAPHY).lower()
 
 
 def ground(answer: JsonObject, source: Source) -> JsonObject:
@@ -145,5 +208,9 @@ def without_spans(value: JsonValue) -> JsonValue:
         return [without_spans(item) for item in value]
     if not isinstance(value, dict):
         return value
-    dropped = {"start_char", "end_char", "grounded"} if "quote" in value else set()
-    return {key: without_spans(item) for key, item in value.items() if key not in dropped}
+    dropped = _EVIDENCE_FIELDS if "quote" in value else frozenset()
+    return {
+        key: item if key == _USER_DATA else without_spans(item)
+        for key, item in value.items()
+        if key not in dropped
+    }

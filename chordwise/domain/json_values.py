@@ -45,6 +45,13 @@ def pointer(path: str, step: str | int) -> str:
     return f"{path}/{escaped}"
 
 
+def steps(path: str) -> list[str]:
+    """Return the steps of a JSON Pointer; none for the root, and for what is not a pointer."""
+    if not path.startswith("/"):
+        return []
+    return [step.replace("~1", "/").replace("~0", "~") for step in path[1:].split("/")]
+
+
 def walk(value: JsonValue, path: str = "") -> Iterator[tuple[str, JsonValue]]:
     """Yield every value with its JSON Pointer, parents before children."""
     yield path, value

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import math
 import re
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,11 +18,21 @@ from chordwise.errors import InvalidAnswerError, UsageError
 
 MAX_PROBLEMS = 5
 MAX_SCHEMA_CHARACTERS = 100_000
+MAX_LEVELS = 64
+"""How deep an answer or a schema may be nested; PostgreSQL and the parsers have limits, too."""
+
 _OWN_REFERENCES = ("#/$defs/", "#/definitions/")
-_FENCE = re.compile(r"^\s*```[a-zA-Z]*\s*\n(.*)\n\s*```\s*$", re.DOTALL)
+_FENCE = "```"
 _THINKING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_PHONE = re.compile(r"^\+?[0-9(][0-9 ()./-]{4,}[0-9]$")
+_PHONE = re.compile(r"\+?[0-9(][0-9 ()./-]{4,}[0-9]")
+_MODELS_OWN_WORDS = {
+    "additionalProperties": "has members that the schema does not name",
+    "propertyNames": "has a member with a name that is not allowed",
+    "unevaluatedProperties": "has members that the schema does not name",
+}
+"""Complaints that would repeat names which a model, and so perhaps a document, made up."""
+_LONGEST_STEP = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,20 +47,27 @@ def parse(text: str) -> ParsedAnswer:
     """Read the JSON object of a completion that ended cleanly.
 
     A Markdown fence or a leading block of thoughts is taken off; what then still is not JSON goes
-    through a lenient parser once, and is marked.
+    through a lenient parser once, and is marked. What does not end with a brace was cut off: a
+    value in it would be half of one.
 
     Raises:
         InvalidAnswerError: There is no JSON object with finite numbers in it.
     """
-    bare = _THINKING.sub("", text)
-    if fenced := _FENCE.match(bare):
-        bare = fenced.group(1)
-    answer, repaired = _load(bare)
+    answer, repaired = _load(_without_fence(_THINKING.sub("", text).strip()))
     if not isinstance(answer, dict) or not answer:
         raise InvalidAnswerError("The answer is not a JSON object.")
+    if not _is_shallow(answer, MAX_LEVELS):
+        raise InvalidAnswerError(f"The answer is nested deeper than {MAX_LEVELS} levels.")
     if not _is_finite(answer):
         raise InvalidAnswerError("The answer holds a number that is not finite.")
     return ParsedAnswer(answer=json_values.as_object(_storable(answer)), repaired=repaired)
+
+
+def _without_fence(text: str) -> str:
+    """Take a Markdown fence off; by hand, since models end in long runs of line feeds."""
+    first_line, line_end, rest = text.partition("\n")
+    fenced = first_line.startswith(_FENCE) and line_end and rest.endswith(_FENCE)
+    return rest.removesuffix(_FENCE).strip() if fenced else text
 
 
 def _load(text: str) -> tuple[JsonValue, bool]:
@@ -57,6 +75,8 @@ def _load(text: str) -> tuple[JsonValue, bool]:
         return json.loads(text), False
     except (ValueError, RecursionError):
         pass
+    if not text.endswith("}"):
+        raise InvalidAnswerError("The answer is not JSON, or it breaks off.")
     try:
         return json_repair.loads(text, skip_json_loads=True, strict=True), True  # type: ignore[return-value]  # its JSON types are ours under another name
     except (ValueError, RecursionError) as error:
@@ -74,20 +94,34 @@ def _storable(value: JsonValue) -> JsonValue:
     return value
 
 
+def _is_shallow(value: JsonValue, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    children = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_shallow(child, levels - 1) for child in children)
+
+
 def _is_finite(value: JsonValue) -> bool:
-    numbers = (item for _, item in json_values.walk(value) if isinstance(item, float))
-    return all(math.isfinite(item) for item in numbers)
+    """Tell whether every number fits a float, whole ones too: columns and readers hold floats."""
+    numbers = (item for _, item in json_values.walk(value) if isinstance(item, int | float))
+    return all(abs(item) <= sys.float_info.max for item in numbers)
 
 
 def problems(answer: JsonObject, schema: JsonObject) -> list[str]:
-    """Return the first few violations of the schema, each with its JSON Pointer."""
-    found = []
-    for error in _validator(json.dumps(schema, sort_keys=True)).iter_errors(answer):
-        place = "".join(f"/{step}" for step in error.instance_path) or "/"
-        found.append(f"{place}: {error.message[:200]}")
-        if len(found) == MAX_PROBLEMS:
-            break
-    return found
+    """Return the first few violations of the schema, each with its JSON Pointer.
+
+    They speak of the schema only and never repeat the answer: the words go into the next prompt,
+    outside the marks that part a document's text from the instructions.
+    """
+    errors = _validator(json.dumps(schema, sort_keys=True)).iter_errors(answer)
+    return [_problem(error) for error in itertools.islice(errors, MAX_PROBLEMS)]
+
+
+def _problem(error: jsonschema_rs.ValidationError) -> str:
+    place = ""
+    for step in error.instance_path:
+        place = json_values.pointer(place, str(step)[:_LONGEST_STEP])
+    return f"{place or '/'}: {_MODELS_OWN_WORDS.get(error.kind.name, error.message[:200])}"
 
 
 def check_schema(schema: JsonValue) -> JsonObject:
@@ -100,28 +134,35 @@ def check_schema(schema: JsonValue) -> JsonObject:
         raise UsageError(
             "The schema does not describe an object.", 'Its root needs "type": "object".'
         )
+    if not _is_shallow(schema, MAX_LEVELS):
+        raise UsageError(f"The schema is nested deeper than {MAX_LEVELS} levels.")
+    if _storable(schema) != schema:
+        raise UsageError("The schema holds a NUL or half a character.", "Look for \\u0000.")
     if len(json.dumps(schema)) > MAX_SCHEMA_CHARACTERS:
         raise UsageError(f"The schema is longer than {MAX_SCHEMA_CHARACTERS:,} characters.")
     for path, value in json_values.walk(schema):
-        if path.endswith("/$ref") and not json_values.text(value).startswith(_OWN_REFERENCES):
+        # A property may be named $ref; its schema is no reference.
+        is_reference = path.endswith("/$ref") and isinstance(value, str)
+        if is_reference and not json_values.text(value).startswith(_OWN_REFERENCES):
             raise UsageError(
                 f"The schema refers to something outside its definitions at {path}.",
                 "Put the definition into $defs and refer to it with #/$defs/….",
             )
     try:
-        _validator(json.dumps(schema, sort_keys=True))
+        _validator(json.dumps(schema, sort_keys=True), mask=None)
     except (ValueError, jsonschema_rs.ValidationError) as error:
-        raise UsageError(f"The schema is not valid: {str(error)[:300]}") from error
+        reason = str(error).partition("\n")[0][:300]
+        raise UsageError(f"The schema is not valid: {reason}") from error
     return schema
 
 
 @lru_cache(maxsize=64)
-def _validator(schema: str) -> jsonschema_rs.Validator:
-    """Compile a schema without any access to files or the network."""
+def _validator(schema: str, mask: str | None = "the value") -> jsonschema_rs.Validator:
+    """Compile a schema without any access to files or the network; `mask` stands for values."""
     return jsonschema_rs.validator_for(
-        schema, formats={"phone": _is_phone}, validate_formats=True, offline=True
+        schema, formats={"phone": _is_phone}, validate_formats=True, mask=mask, offline=True
     )
 
 
 def _is_phone(value: str) -> bool:
-    return bool(_PHONE.match(value))
+    return bool(_PHONE.fullmatch(value))

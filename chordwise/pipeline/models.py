@@ -106,7 +106,7 @@ class Models:
         if running is None:
             raise ConfigurationError(
                 f"No local server runs {settings.model}.",
-                "Start the stack with it as the model: chordwise --model local/FILE.gguf up.",
+                "Start the stack with it as the model: chordwise up --model local/FILE.gguf",
             )
         address, key = running
         served = {"base_url": f"{address}/v1", "context_tokens": llama.context_tokens(settings)}

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import LiteralString, TypeAlias, cast
+from typing import TypeAlias
 
 import psycopg
 from psycopg import errors, sql
@@ -22,7 +22,7 @@ from chordwise.errors import ConfigurationError, ServiceUnavailableError, UsageE
 
 READER = "chordwise_reader"
 STATEMENT_SECONDS = 30
-_LOCK = 4_271_002  # any number will do, as long as it is always this one
+_LOCK = 4_271_003  # any number will do, as long as it is always this one
 _LOGIN_ATTEMPTS = 3
 _CONNECT_SECONDS = 10
 _READING = ("select", "with", "values", "table", "explain", "show")
@@ -39,6 +39,7 @@ WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v')
     AND has_table_privilege(c.oid, 'SELECT')
 ORDER BY c.relkind DESC, c.relname
 """
+_WHERE_NAMES_HELP = (errors.UndefinedTable, errors.InsufficientPrivilege, errors.SyntaxError)
 
 Row: TypeAlias = tuple[object, ...]
 Connection: TypeAlias = "psycopg.Connection[Row]"
@@ -64,13 +65,28 @@ def answer(database_url: SecretStr, statement: str) -> Iterator[Answer]:
     _check(statement)
     with _reader(make_url(database_url.get_secret_value())) as connection:
         readable = _readable(connection)
-        with _explaining(readable), connection.cursor() as cursor:
-            # One row at a time: a large result must not have to fit into memory. The extended
-            # protocol that this speaks takes a single statement only.
-            rows = cursor.stream(cast("LiteralString", statement))
+        cursor = connection.cursor()
+        # One row at a time: a large result must not have to fit into memory. The extended protocol
+        # that this speaks takes a single statement only. Closing it cancels what is not read.
+        with _explaining(readable), closing(_stream(cursor, statement)) as rows:
             first = next(rows, None)
             columns = [column.name for column in cursor.description or ()]
             yield Answer(columns=columns, rows=_chained(first, rows, readable))
+
+
+def check(database_url: SecretStr) -> None:
+    """Log in as the reader, and out again.
+
+    Raises:
+        ConfigurationError: The role is missing, or cannot log in.
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    with _reader(make_url(database_url.get_secret_value())):
+        return
+
+
+def _stream(cursor: psycopg.Cursor[Row], statement: str) -> Generator[Row, None, None]:
+    yield from cursor.stream(statement)
 
 
 def _chained(first: Row | None, rows: Iterator[Row], readable: str) -> Iterator[Row]:

@@ -98,7 +98,7 @@ def _due_chunks(context: Context, session: Session) -> int:  # noqa: ARG001 - on
             or_(Chunk.sent_at.is_(None), Chunk.sent_at < Chunk.due_at),
         )
         .limit(_BATCH)
-        .with_for_update(skip_locked=True)
+        .with_for_update(key_share=True, skip_locked=True)
     ).all()
     return _send_again(session, [(row[0], row[1]) for row in rows], "due")
 
@@ -131,7 +131,7 @@ def _lost_chunk_messages(context: Context, session: Session) -> int:
             ),
         )
         .limit(_BATCH)
-        .with_for_update(skip_locked=True, of=waiting)
+        .with_for_update(key_share=True, skip_locked=True, of=waiting)
     ).all()
     return _send_again(session, [(row[0], row[1]) for row in rows], "message lost")
 
@@ -180,7 +180,7 @@ def _missing_syntheses(context: Context, session: Session) -> int:
 
 def _send_jobs(session: Session, task: str, condition: ColumnElement[bool]) -> int:
     ids = session.scalars(
-        select(Job.id).where(condition).limit(_BATCH).with_for_update(skip_locked=True)
+        select(Job.id).where(condition).limit(_BATCH).with_for_update(key_share=True, skip_locked=True)
     ).all()
     for job_id in ids:
         outbox.put(session, task, job_id, reason="recovery")

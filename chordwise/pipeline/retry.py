@@ -36,7 +36,7 @@ def retry(context: Context, run_id: uuid.UUID) -> int:
         job_ids = session.scalars(
             select(Job.id)
             .where(Job.run_id == run_id, Job.status.in_(RETRYABLE_JOBS))
-            .with_for_update()
+            .with_for_update(key_share=True)
         ).all()
         if job_ids:
             session.execute(update(Run).where(Run.id == run_id).values(_OPEN_RUN))

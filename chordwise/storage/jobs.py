@@ -80,7 +80,7 @@ def lock(session: Session, job_id: uuid.UUID) -> Job | None:
     return session.scalars(
         select(Job)
         .where(Job.id == job_id)
-        .with_for_update()
+        .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     ).one_or_none()
 

@@ -39,7 +39,7 @@ def take(session: Session, limit: int) -> Sequence[OutboxMessage]:
         .where(OutboxMessage.sent_at.is_(None))
         .order_by(OutboxMessage.id)
         .limit(limit)
-        .with_for_update(skip_locked=True)
+        .with_for_update(key_share=True, skip_locked=True)
     ).all()
 
 

@@ -77,8 +77,10 @@ def settle(session: Session, run_id: uuid.UUID) -> None:
     """Bring the run's status in line with its jobs; call it where a job changed its end state.
 
     The row's lock puts two jobs that end at once into an order, so that the later one sees both.
+    It is not FOR UPDATE: a job that was written twice in a transaction has its foreign key checked,
+    and shares a lock here with others, each of which would then wait for the other.
     """
-    run = session.scalars(select(Run).where(Run.id == run_id).with_for_update()).one()
+    run = session.scalars(select(Run).where(Run.id == run_id).with_for_update(key_share=True)).one()
     if run.intake_finished_at is None or run.status == RunStatus.CANCELLED:
         return
     unfinished = set(

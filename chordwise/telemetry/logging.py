@@ -11,8 +11,11 @@ import structlog
 
 from chordwise.settings import LoggingSettings
 
-_URL_PASSWORD = re.compile(r"(\w+://[^:/@\s]*):[^@/\s]+@")
+_URL_PASSWORD = re.compile(r"""(\w+://[^:/@\s]*):[^/\s"'<>]+@""")
 _KEY = re.compile(r"\b(sk|key|pk)-[A-Za-z0-9_-]{8,}")
+_BEARER = re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"(password|secret|api_?key|authorization)$", re.IGNORECASE)
+_HIDDEN = "…"
 _QUIET = ("httpx", "httpcore", "urllib3", "celery.worker.strategy", "celery.app.trace", "alembic")
 
 Event = MutableMapping[str, object]
@@ -33,7 +36,7 @@ def configure(settings: LoggingSettings, process: str) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 redact,
-                _renderer(settings),
+                _redacting(_renderer(settings)),
             ],
         )
     )
@@ -45,11 +48,26 @@ def configure(settings: LoggingSettings, process: str) -> None:
 
 
 def redact(logger: object, method: str, event: Event) -> Event:  # noqa: ARG001 - structlog's shape
-    """Take passwords in URLs and keys out of every text of an event."""
-    for name, value in event.items():
-        if isinstance(value, str):
-            event[name] = _KEY.sub(r"\1-…", _URL_PASSWORD.sub(r"\1:…@", value))
+    """Hide what stands under the name of a secret."""
+    for name in event:
+        if _SECRET_NAME.search(name):
+            event[name] = _HIDDEN
     return event
+
+
+def without_secrets(text: str) -> str:
+    """Take passwords in URLs, keys and tokens out of a text."""
+    hidden = _KEY.sub(rf"\1-{_HIDDEN}", _URL_PASSWORD.sub(rf"\1:{_HIDDEN}@", text))
+    return _BEARER.sub(rf"\1 {_HIDDEN}", hidden)
+
+
+def _redacting(render: structlog.typing.Processor) -> structlog.typing.Processor:
+    """Clean the finished line: a secret may sit in a list, in an error, or in a traceback."""
+
+    def clean(logger: object, method: str, event: Event) -> str:
+        return without_secrets(str(render(logger, method, event)))
+
+    return clean
 
 
 def _shared(process: str) -> list[structlog.typing.Processor]:

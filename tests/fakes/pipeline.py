@@ -189,7 +189,8 @@ def quoting_the_text(request: CompletionRequest) -> str:
     if task.answers:
         found = [item for answer in task.answers for item in grounding.quotes(answer)]
         return a_summary(*[json_values.text(item["quote"]) for item in found[:5]])
-    return a_summary(task.text.strip()[:40])
+    beginning = task.text.strip()[:40]
+    return a_summary(beginning.rpartition(" ")[0] or beginning)
 
 
 def with_settings(settings: Settings, section: str, **values: object) -> Settings:

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
 
-_MATERIAL = re.compile(r"^(TEXT-[0-9a-f]{12})\n(.*)\n\1$", re.DOTALL | re.MULTILINE)
+_MATERIAL = re.compile(r"^(TEXT-[0-9a-f]+)\n(.*)\n\1$", re.DOTALL | re.MULTILINE)
 _QUOTE = re.compile(r'"quote": "((?:[^"\\]|\\.)*)"')
 
 

@@ -14,6 +14,8 @@ from chordwise.domain.states import JobStatus
 from chordwise.pipeline.accounts import Account, Failure
 
 _MESSAGE_WIDTH = 300
+_MOST_REASONS = 30
+_MOST_OF_A_REASON = 3
 
 
 def laid_out(account: Account) -> Iterator[RenderableType]:
@@ -26,12 +28,17 @@ def laid_out(account: Account) -> Iterator[RenderableType]:
     yield Text(f"Jobs     {planned}{_balance(account.jobs_balance)}{reused}")
 
 
-def failures(found: Sequence[Failure], more: int = 0) -> Iterator[RenderableType]:
-    """Return what did not go well, each with its reason and what to do."""
+def failures(found: Sequence[Failure]) -> Iterator[RenderableType]:
+    """Return what did not go well, with the reason and what to do; one reason stands once."""
+    groups: dict[tuple[object, ...], list[Failure]] = {}
     for failure in found:
-        yield from _failure(failure)
-    if more > 0:
-        yield Text(f"… and {more:,} more; the view “failures” has them all.", style="dim")
+        groups.setdefault(_reason(failure), []).append(failure)
+    shown = list(groups.values())[:_MOST_REASONS]
+    for group in shown:
+        yield from _group(group)
+    hidden = len(found) - sum(len(group) for group in shown)
+    if hidden > 0:
+        yield Text(f"… and {hidden:,} more; the view “failures” has them all.", style="dim")
 
 
 def table(accounts: Sequence[Account]) -> Table:
@@ -39,7 +46,9 @@ def table(accounts: Sequence[Account]) -> Table:
     shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("Run", "Status", "Started", "Jobs", "Not well", "Id"):
         right = name in ("Jobs", "Not well")
-        shown.add_column(name, justify="right" if right else "left", no_wrap=name != "Run")
+        shown.add_column(
+            name, justify="right" if right else "left", no_wrap=name != "Run", overflow="fold"
+        )
     for account in accounts:
         shown.add_row(
             Text(one_line(account.run)),
@@ -74,7 +83,30 @@ def _balance(balances: bool | None) -> str:  # noqa: FBT001 - the fact itself, n
     return {True: " ✓", False: " ✗ does not balance", None: ""}[balances]
 
 
-def _failure(failure: Failure) -> Iterator[RenderableType]:
+def _reason(failure: Failure) -> tuple[object, ...]:
+    """Return what failures have in common; the messages about intakes name their file."""
+    return (
+        failure.what,
+        failure.analysis_type,
+        failure.state,
+        failure.error_code,
+        failure.error_message,
+        failure.hint,
+    )
+
+
+def _group(group: Sequence[Failure]) -> Iterator[RenderableType]:
+    for failure in group[:_MOST_OF_A_REASON]:
+        yield _line(failure)
+    if len(group) > _MOST_OF_A_REASON:
+        yield Text(f"  … and {len(group) - _MOST_OF_A_REASON:,} others alike", style="dim")
+    if message := group[0].error_message:
+        yield Text(f"    {one_line(message, _MESSAGE_WIDTH)}")
+    if hint := group[0].hint:
+        yield Text(f"    → {one_line(hint, _MESSAGE_WIDTH)}", style="dim")
+
+
+def _line(failure: Failure) -> Text:
     line = Text("✗ ", style="red")
     line.append(one_line(failure.source), style="default")
     place = failure.analysis_type or ""
@@ -83,11 +115,7 @@ def _failure(failure: Failure) -> Iterator[RenderableType]:
     line.append(f"  {place}{' ' if place else ''}{failure.state}", style="yellow")
     if failure.error_code and failure.error_code != failure.state:
         line.append(f" ({one_line(failure.error_code)})", style="dim")
-    yield line
-    if failure.error_message:
-        yield Text(f"    {one_line(failure.error_message, _MESSAGE_WIDTH)}", style="default")
-    if failure.hint:
-        yield Text(f"    → {one_line(failure.hint, _MESSAGE_WIDTH)}", style="dim")
+    return line
 
 
 def heading(account: Account) -> Text:

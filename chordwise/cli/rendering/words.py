@@ -26,8 +26,8 @@ def approximate(number: int) -> str:
     """Return a large number in three digits: 980, 12.3k, 4.56M."""
     if number < _THOUSAND:
         return str(number)
-    if number < _MILLION:
-        return f"{number / _THOUSAND:.3g}k" if number < 999_500 else "1M"
+    if round(number, -3) < _MILLION:
+        return f"{number / _THOUSAND:.3g}k"
     return f"{number / _MILLION:.3g}M"
 
 

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 
 from chordwise.domain import json_values, schemas
 from chordwise.domain.analyses.analysis import Analysis, claimed, mean
+from chordwise.domain.analyses.user_data import merge_data, merge_evidence
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
 
 FOUND, NOT_MENTIONED = "found", "not mentioned"
 DEFAULT_ITEMS = ("people", "organizations", "dates", "amounts of money", "places")
-_DEFINITIONS = ("$defs", "definitions")
+_OF_THE_ROOT = ("$schema", "$defs", "definitions")
 _SEPARATORS = re.compile(r"[\n;]+|,(?![^()]*\))")
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s*")
 
@@ -71,19 +72,20 @@ class Extraction(Analysis):
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:
         """Keep every distinct value of an item; “not mentioned” only where no chunk has one."""
         if options.schema is not None:
-            return {
-                "data": _merge_data([answer.get("data") for answer in answers]),
-                "evidence": [entry for answer in answers for entry in _entries(answer)],
-            }
+            data = merge_data([answer.get("data") for answer in answers])
+            return {"data": data, "evidence": merge_evidence(answers, data)}
         fields = [field for answer in answers for field in _fields(answer)]
         return {"fields": [field for item in items(options) for field in _best_of(item, fields)]}
 
 
 def _around(schema: JsonObject) -> JsonObject:
-    """Put the user's schema under `data`; its definitions stay at the root, where `#/…` points."""
-    definitions = {name: schema[name] for name in _DEFINITIONS if name in schema}
-    own = {name: value for name, value in schema.items() if name not in definitions}
-    return {**schemas.closed({"data": own, "evidence": _evidence_schema()}), **definitions}
+    """Put the user's schema under `data`; its definitions stay at the root, where `#/…` points.
+
+    The dialect holds for the whole; an `$id` below the root would turn the references to itself.
+    """
+    at_root = {name: schema[name] for name in _OF_THE_ROOT if name in schema}
+    own = {name: value for name, value in schema.items() if name not in (*at_root, "$id")}
+    return {**schemas.closed({"data": own, "evidence": _evidence_schema()}), **at_root}
 
 
 def _evidence_schema() -> JsonObject:
@@ -102,10 +104,6 @@ def _fields(answer: JsonObject) -> list[JsonObject]:
     return json_values.objects(answer.get("fields") or answer.get("evidence"))
 
 
-def _entries(answer: JsonObject) -> list[JsonValue]:
-    return list(json_values.objects(answer.get("evidence")))
-
-
 def _best_of(item: str, fields: Sequence[JsonObject]) -> list[JsonValue]:
     """Return the distinct values found for an item, the surest mention of each."""
     own = [field for field in fields if field.get("item") == item]
@@ -116,18 +114,3 @@ def _best_of(item: str, fields: Sequence[JsonObject]) -> list[JsonValue]:
             if value not in best or claimed(field) > claimed(best[value]):
                 best[value] = field
     return list(best.values()) or list(own[:1])
-
-
-def _merge_data(values: Sequence[JsonValue]) -> JsonValue:
-    """Merge by shape: objects by member, lists joined, else the first that says something."""
-    said = [value for value in values if value not in (None, "", [], {})]
-    if not said:
-        return values[0] if values else None
-    if all(isinstance(value, dict) for value in said):
-        members = [json_values.as_object(value) for value in said]
-        names = dict.fromkeys(name for member in members for name in member)
-        return {name: _merge_data([m[name] for m in members if name in m]) for name in names}
-    if all(isinstance(value, list) for value in said):
-        joined = [item for value in said if isinstance(value, list) for item in value]
-        return [item for place, item in enumerate(joined) if item not in joined[:place]]
-    return said[0]

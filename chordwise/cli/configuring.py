@@ -1,0 +1,158 @@
+"""`chordwise config`: what holds, and where each value comes from; secrets stay hidden."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import urlsplit
+
+import typer
+from pydantic import SecretStr
+from pydantic_settings import EnvSettingsSource
+
+from chordwise.cli.application import EPILOG
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import AsJson
+from chordwise.cli.rendering.documents import document, plain
+from chordwise.cli.rendering.plain_text import one_line
+from chordwise.cli.rendering.screen import Screen
+from chordwise.domain.json_values import JsonValue
+from chordwise.settings import Settings
+
+_COMMENT_COLUMN = 50
+
+
+class Origin(StrEnum):
+    """Where a value comes from, the strongest first."""
+
+    FLAG = "flag"
+    ENVIRONMENT = "environment"
+    FILE = "file"
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One setting: `section` is empty for those at the top, `value` has no secret in it."""
+
+    section: str
+    name: str
+    value: JsonValue
+    origin: Origin
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog=EPILOG)(config)
+
+
+def config(context: typer.Context, *, as_json: AsJson = False) -> None:
+    """Show every setting with its value and where that comes from; secrets are hidden.
+
+    chordwise config
+
+    chordwise --config other.toml config --json
+    """
+    invocation, screen = Invocation.of(context), Screen()
+    settings = invocation.settings()
+    file = type(settings).toml_file
+    flags = {"home": str(invocation.home)} if invocation.home is not None else {}
+    found = list(entries(settings, flags, environment(), _written(settings)))
+    if as_json:
+        screen.write(document(file=str(file) if file else None, settings=found))
+        return
+    screen.write(f"# {f'with {file}' if file else 'without a chordwise.toml'}\n")
+    for line in toml_lines(found):
+        screen.write(f"{line}\n")
+
+
+def environment() -> Mapping[str, object]:
+    """Return what the variables say, in the shape of the settings."""
+    return EnvSettingsSource(Settings)()
+
+
+def entries(
+    settings: Settings,
+    flags: Mapping[str, object],
+    variables: Mapping[str, object],
+    written: Mapping[str, object],
+) -> Iterator[Entry]:
+    """Yield every setting, those at the top before the sections."""
+    sources = {Origin.FLAG: flags, Origin.ENVIRONMENT: variables, Origin.FILE: written}
+    found = [
+        Entry(
+            section=".".join(path[:-1]),
+            name=path[-1],
+            value=_shown(value),
+            origin=next((each for each, source in sources.items() if _has(source, path)), _DEFAULT),
+        )
+        for path, value in _leaves(settings.model_dump())
+    ]
+    return iter(sorted(found, key=lambda entry: bool(entry.section)))
+
+
+_DEFAULT = Origin.DEFAULT
+
+
+def toml_lines(found: list[Entry]) -> Iterator[str]:
+    """Return the entries as they would stand in `chordwise.toml`, with their origins."""
+    section = ""
+    for entry in found:
+        if entry.section != section:
+            section = entry.section
+            yield ""
+            yield f"[{section}]"
+        line = f"{entry.name} = {_toml(entry.value)}"
+        if entry.value is None:
+            line = f"# {entry.name} is not set"
+        yield f"{one_line(line):<{_COMMENT_COLUMN}} # {entry.origin}"
+
+
+def _leaves(
+    value: Mapping[str, object], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], object]]:
+    for name, member in value.items():
+        if isinstance(member, Mapping) and (member or path):
+            yield from _leaves(member, (*path, name))
+        elif not isinstance(member, Mapping):
+            yield (*path, name), member
+
+
+def _has(source: Mapping[str, object], path: tuple[str, ...]) -> bool:
+    found: object = source
+    for step in path:
+        if not isinstance(found, Mapping) or step not in found:
+            return False
+        found = found[step]
+    return True
+
+
+def _shown(value: object) -> JsonValue:
+    if not isinstance(value, SecretStr):
+        return plain(value)
+    secret = value.get_secret_value()
+    return _without_password(secret) if "://" in secret else "********" if secret else ""
+
+
+def _without_password(address: str) -> str:
+    """Return an address with everything hidden that may be secret: password and parameters."""
+    try:
+        parts = urlsplit(address)
+        host = f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
+    except ValueError:
+        return "********"
+    user = f"{parts.username or ''}:********@" if parts.password else ""
+    return f"{parts.scheme}://{user}{host}{parts.path}{'?…' if parts.query else ''}"
+
+
+def _written(settings: Settings) -> Mapping[str, object]:
+    file = type(settings).toml_file
+    return tomllib.loads(file.read_text(encoding="utf-8")) if file is not None else {}
+
+
+def _toml(value: JsonValue) -> str:
+    # JSON's strings, numbers, booleans and lists are TOML's, too.
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,103 @@
+"""`chordwise doctor`: what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+import typer
+from pydantic import SecretStr
+from rich.text import Text
+
+from chordwise.cli import opening
+from chordwise.cli.application import EPILOG
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import AsJson
+from chordwise.cli.rendering.documents import document
+from chordwise.cli.rendering.plain_text import one_line
+from chordwise.cli.rendering.screen import Screen
+from chordwise.embedded import stack
+from chordwise.embedded.stack import Level
+from chordwise.errors import ChordwiseError, ExitCode
+from chordwise.pipeline import diagnosis
+from chordwise.pipeline.checks import Check, Verdict, failed
+from chordwise.settings import Settings
+
+_STYLES = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog=EPILOG)(doctor)
+
+
+def doctor(
+    context: typer.Context,
+    *,
+    ask: Annotated[
+        bool, typer.Option("--ask", help="Ask the model something tiny; that may cost money.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look at settings, database, broker, processes, models and disk; start what is embedded.
+
+    chordwise doctor
+
+    chordwise doctor --ask --json
+    """
+    invocation, screen = Invocation.of(context), Screen()
+    checks: list[Check] = []
+    for check in _checks(invocation, screen, asks_model=ask):
+        checks.append(check)
+        if not as_json:
+            screen.show(*_lines(check))
+    if as_json:
+        screen.write(document(checks=checks, exit_code=int(exit_code(checks))))
+    raise typer.Exit(exit_code(checks))
+
+
+def exit_code(checks: Sequence[Check]) -> ExitCode:
+    """Return the worst: a wrong configuration explains more than a service out of reach."""
+    return max((check.exit_code for check in checks), default=ExitCode.SUCCESS)
+
+
+def _checks(invocation: Invocation, screen: Screen, *, asks_model: bool) -> Iterator[Check]:
+    try:
+        settings = invocation.settings()
+    except ChordwiseError as error:
+        yield failed("settings", error)
+        return
+    file = type(settings).toml_file
+    yield Check(name="settings", finding=f"from {file}" if file else "defaults and environment")
+    try:
+        settings = _reach(invocation, settings, screen)
+    except ChordwiseError as error:
+        yield failed("stack", error)
+    yield from diagnosis.diagnose(settings, asks_model=asks_model)
+
+
+def _reach(invocation: Invocation, settings: Settings, screen: Screen) -> Settings:
+    """Use the stack that runs, or start one where something of it is embedded."""
+    if not settings.embedded_database and not settings.embedded_broker:
+        return settings
+    found = stack.find(settings.home)
+    if found is None or found.level is not Level.ALL:
+        return opening.reach(invocation, settings, Level.ALL, screen.note)
+    # Not asked for again: a stack under other settings would get a new worker.
+    addresses = {
+        "database_url": settings.database_url or _secret(found.database_url),
+        "broker_url": settings.broker_url or _secret(found.broker_url),
+    }
+    return settings.model_copy(update=addresses)
+
+
+def _secret(address: str | None) -> SecretStr | None:
+    return None if address is None else SecretStr(address)
+
+
+def _lines(check: Check) -> Iterator[Text]:
+    line = Text(f"{check.verdict.upper():<5}", style=_STYLES[check.verdict])
+    line.append(f"{check.name:<12} ", style="bold").append(one_line(check.finding), style="none")
+    yield line
+    if check.hint:
+        yield Text(f"     → {one_line(check.hint)}", style="dim")

@@ -1,0 +1,52 @@
+"""The outcome of looking at one thing that has to be right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from chordwise.errors import ChordwiseError, ExitCode
+
+
+class Verdict(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at; `exit_code` says what a failure means to a script."""
+
+    name: str
+    verdict: Verdict = Verdict.OK
+    finding: str
+    hint: str = ""
+    exit_code: ExitCode = ExitCode.SUCCESS
+
+
+def failed(name: str, error: ChordwiseError) -> Check:
+    """Return the check that an error of ours amounts to."""
+    return Check(
+        name=name,
+        verdict=Verdict.FAIL,
+        finding=error.what,
+        hint=error.hint,
+        exit_code=_exit_code(error),
+    )
+
+
+def _exit_code(error: ChordwiseError) -> ExitCode:
+    codes = (ExitCode.CONFIGURATION, ExitCode.UNAVAILABLE)
+    return error.exit_code if error.exit_code in codes else ExitCode.UNAVAILABLE
+
+
+def guarded(name: str, check: Callable[[], Check]) -> Check:
+    """Return the check, or the failure that it ended with."""
+    try:
+        return check()
+    except ChordwiseError as error:
+        return failed(name, error)

@@ -1,0 +1,216 @@
+"""Looking at everything that has to be right before work can be done: what is wrong, what to do."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import redis
+from sqlalchemy import Engine, text
+
+from chordwise.embedded import stack
+from chordwise.embedded.home import home_at
+from chordwise.errors import ChordwiseError, ConfigurationError, ExitCode, ServiceUnavailableError
+from chordwise.pipeline import model_diagnosis, querying
+from chordwise.pipeline.checks import Check, Verdict, guarded
+from chordwise.settings import Settings
+from chordwise.storage import migrating
+from chordwise.storage.engine import open_engine, reaching_database
+
+_GIGABYTE = 1024**3
+_LITTLE_DISK = 1 * _GIGABYTE
+_NO_DISK = 100 * 1024**2
+_LEAST_SERVER_VERSION = 140_000
+_CLOCK_TOLERANCE_SECONDS = 5.0
+_HEARTBEAT_STALE_SECONDS = 30.0
+_BROKER_SECONDS = 5.0
+
+
+def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]:
+    """Yield what was found, one check after the other; nothing is raised.
+
+    The settings hold the addresses of database and broker where those run. `asks_model` sends one
+    tiny request to the model, which may cost money.
+    """
+    yield guarded("limits", lambda: _limits(settings))
+    yield guarded("disk", lambda: _disk(settings.home))
+    yield from _database_checks(settings)
+    yield guarded("broker", lambda: _broker(settings))
+    yield _processes(settings)
+    for name in dict.fromkeys((settings.model, *settings.fallback)):
+        yield guarded(f"model {name}", partial(model_diagnosis.model, settings, name))
+    if asks_model:
+        yield guarded("question", lambda: model_diagnosis.question(settings))
+
+
+def _limits(settings: Settings) -> Check:
+    """Compare the longest that a chunk may take with what the broker waits for."""
+    models = [settings.model_named(name) for name in (settings.model, *settings.fallback)]
+    longest = settings.retries.total_seconds + max(each.timeout_seconds for each in models)
+    visible = settings.worker.visibility_timeout_seconds
+    if longest >= visible:
+        return Check(
+            name="limits",
+            verdict=Verdict.WARN,
+            finding=f"a chunk may take {longest:g} s, the broker waits only {visible} s",
+            hint="Lower retries.total_seconds or the model's timeout_seconds.",
+        )
+    lease, heartbeat = settings.pipeline.lease_seconds, settings.pipeline.heartbeat_seconds
+    return Check(
+        name="limits",
+        finding=f"heartbeat {heartbeat:g} < lease {lease:g} s; chunk {longest:g} < {visible} s",
+    )
+
+
+def _disk(home: Path) -> Check:
+    folder = home.expanduser()
+    existing = next(each for each in (folder, *folder.parents) if each.is_dir())
+    free = shutil.disk_usage(existing).free
+    finding = f"{free / _GIGABYTE:.1f} GB free for {folder}"
+    if free >= _LITTLE_DISK:
+        return Check(name="disk", finding=finding)
+    return Check(
+        name="disk",
+        verdict=Verdict.WARN if free >= _NO_DISK else Verdict.FAIL,
+        finding=finding,
+        hint="Make room, or set CHORDWISE_HOME to a larger disk.",
+        exit_code=ExitCode.SUCCESS if free >= _NO_DISK else ExitCode.CONFIGURATION,
+    )
+
+
+def _database_checks(settings: Settings) -> Iterator[Check]:
+    if settings.database_url is None:
+        return
+    engine = open_engine(settings.database_url, pool_size=1, name="chordwise doctor")
+    try:
+        reached = guarded("database", lambda: _database(engine))
+        yield reached
+        if reached.verdict is not Verdict.FAIL:
+            yield guarded("schema", lambda: _schema(engine))
+            yield guarded("clock", lambda: _clock(engine))
+            yield _reader(settings)
+    finally:
+        engine.dispose()
+
+
+def _database(engine: Engine) -> Check:
+    with _reaching(), engine.connect() as connection:
+        version = int(connection.scalar(text("SHOW server_version_num")) or 0)
+        name = connection.scalar(text("SHOW server_version"))
+    if version < _LEAST_SERVER_VERSION:
+        raise ConfigurationError(f"PostgreSQL {name} is too old.", "Chordwise needs 14 or newer.")
+    return Check(name="database", finding=f"PostgreSQL {name} answers")
+
+
+@contextmanager
+def _reaching() -> Iterator[None]:
+    try:
+        with reaching_database():
+            yield
+    except ServiceUnavailableError as error:
+        raise ServiceUnavailableError(
+            error.what, "Is the server up, and is CHORDWISE_DATABASE_URL right?"
+        ) from error
+
+
+def _schema(engine: Engine) -> Check:
+    with reaching_database():
+        migrating.require_current(engine)
+    return Check(name="schema", finding=f"up to date ({migrating.newest_revision()})")
+
+
+def _clock(engine: Engine) -> Check:
+    with reaching_database(), engine.connect() as connection:
+        theirs = connection.scalar(text("SELECT clock_timestamp()"))
+    ours = datetime.now(UTC)  # noqa: TID251 - the clock of this machine is what is looked at
+    apart = abs((ours - theirs).total_seconds()) if theirs else 0.0
+    if apart <= _CLOCK_TOLERANCE_SECONDS:
+        return Check(name="clock", finding=f"{apart:.1f} s apart from the database's")
+    return Check(
+        name="clock",
+        verdict=Verdict.WARN,
+        finding=f"{apart:.0f} s apart from the database's",
+        hint="Leases go by the database's clock; set both by NTP.",
+    )
+
+
+def _reader(settings: Settings) -> Check:
+    """Without the role everything works but `chordwise sql`: a warning is enough."""
+    if settings.database_url is None:
+        raise ConfigurationError("No database is configured.")
+    try:
+        querying.check(settings.database_url)
+    except ChordwiseError as error:
+        return Check(name="reader", verdict=Verdict.WARN, finding=error.what, hint=error.hint)
+    return Check(name="reader", finding=f"{querying.READER} can log in (chordwise sql)")
+
+
+def _broker(settings: Settings) -> Check:
+    if settings.broker_url is None:
+        raise ConfigurationError("No broker is configured.", "Set CHORDWISE_BROKER_URL.")
+    # Celery and redis-py spell the address of a socket differently.
+    address = settings.broker_url.get_secret_value().replace("redis+socket://", "unix://", 1)
+    try:
+        with redis.Redis.from_url(address, socket_connect_timeout=_BROKER_SECONDS) as client:
+            found: object = client.info()
+    except (redis.RedisError, OSError, ValueError) as error:
+        raise ServiceUnavailableError(
+            f"The broker cannot be reached: {type(error).__name__}.", "Check CHORDWISE_BROKER_URL."
+        ) from error
+    return _judged_broker(found if isinstance(found, dict) else {})
+
+
+def _judged_broker(found: dict[str, object]) -> Check:
+    policy = found.get("maxmemory_policy", "noeviction")
+    version = found.get("valkey_version") or found.get("redis_version")
+    if policy != "noeviction":
+        return Check(
+            name="broker",
+            verdict=Verdict.WARN,
+            finding=f"{version} drops messages when memory is short ({policy})",
+            hint="Set maxmemory-policy noeviction; what is lost is only sent again later.",
+        )
+    persistent = bool(found.get("aof_enabled"))
+    memory = "keeps" if persistent else "loses"
+    return Check(name="broker", finding=f"{version} answers; {memory} messages over a restart")
+
+
+def _processes(settings: Settings) -> Check:
+    """Look for worker and scheduler on this machine; elsewhere they cannot be seen."""
+    state = stack.find(settings.home)
+    running = set(state.children) if state is not None else set()
+    missing = [name for name in ("worker", "scheduler") if name not in running]
+    if not missing:
+        return _worker_heartbeat(settings.home)
+    if _heartbeat_age(settings.home) < _HEARTBEAT_STALE_SECONDS:
+        return Check(name="processes", finding="a worker is alive here, outside of the stack")
+    return Check(
+        name="processes",
+        verdict=Verdict.WARN,
+        finding=f"no {' and no '.join(missing)} on this machine",
+        hint="chordwise up, or python -m worker and python -m scheduler.",
+    )
+
+
+def _worker_heartbeat(home: Path) -> Check:
+    age = _heartbeat_age(home)
+    if age < _HEARTBEAT_STALE_SECONDS:
+        return Check(name="processes", finding="worker and scheduler run")
+    return Check(
+        name="processes",
+        verdict=Verdict.WARN,
+        finding="worker and scheduler run, but the worker has not shown signs of life yet",
+        hint=f"If that stays: see {home_at(home).log('worker')}.",
+    )
+
+
+def _heartbeat_age(home: Path) -> float:
+    try:
+        return time.time() - (home_at(home).run / "worker.alive").stat().st_mtime
+    except OSError:
+        return float("inf")

@@ -1,0 +1,67 @@
+"""Looking at the models that would be asked: are name, key and server there, do they answer."""
+
+from __future__ import annotations
+
+import time
+
+from pydantic import SecretStr
+
+from chordwise.domain.grounding import Source
+from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
+from chordwise.embedded import llama
+from chordwise.embedded.home import home_at
+from chordwise.errors import ServiceUnavailableError
+from chordwise.llm.providers import connect
+from chordwise.pipeline import answering
+from chordwise.pipeline.checks import Check
+from chordwise.pipeline.models import Models
+from chordwise.settings import ModelSettings, Settings
+
+_TINY_TEXT = "The meeting is on Monday. Anna brings the report."
+
+
+def model(settings: Settings, name: str) -> Check:
+    """Look at a model without asking it.
+
+    Raises:
+        ConfigurationError: It is unknown, or a key or a file is missing.
+        ServiceUnavailableError: Its local server does not run.
+    """
+    named = settings.model_named(name)
+    if named.provider == "extractive":
+        finding = "built in, no key needed; it quotes and counts, it is not a language model"
+        return Check(name=f"model {name}", finding=finding)
+    if named.provider == "local" and not named.base_url:
+        return _local_model(settings, name, named)
+    connect(named, settings.api_key_for(named))
+    return Check(name=f"model {name}", finding="name and key are there (--ask tries it)")
+
+
+def _local_model(settings: Settings, name: str, named: ModelSettings) -> Check:
+    if llama.running(home_at(settings.home), named.model) is None:
+        raise ServiceUnavailableError(
+            f"No server runs {named.model}.", f"chordwise up --model {name} starts one."
+        )
+    return Check(name=f"model {name}", finding="its server runs on this machine")
+
+
+def question(settings: Settings) -> Check:
+    """Ask the model something tiny, without retries; that may cost money.
+
+    Raises:
+        ConfigurationError: The model cannot be used as configured.
+        ModelError: It did not bring a usable answer.
+    """
+    once = settings.retries.model_copy(update={"attempts": 1})
+
+    def local_server(name: str) -> tuple[str, SecretStr] | None:
+        found = llama.running(home_at(settings.home), name)
+        return (found[0], SecretStr(found[1])) if found else None
+
+    models = Models(settings.model_copy(update={"retries": once}), None, local_server)
+    task = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE, text=_TINY_TEXT)
+    started = time.monotonic()
+    source = Source(text=_TINY_TEXT)
+    answer = answering.ask(models.open(settings.model), task, source, lambda *_: None)
+    seconds = time.monotonic() - started
+    return Check(name="question", finding=f"{answer.provider}/{answer.model} took {seconds:.1f} s")

@@ -1,0 +1,85 @@
+"""The examples in docs/analyses.md are answers that hold, with quotes that stand in the samples."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from chordwise.domain import grounding, validation
+from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from tests.house.checkout import ROOT
+
+TEXT = (ROOT / "docs" / "analyses.md").read_text("utf-8")
+SAMPLES = [
+    file.read_text("utf-8")
+    for file in sorted((ROOT / "samples").iterdir())
+    if file.suffix in (".txt", ".md")
+]
+OPTIONS = {
+    AnalysisType.EXTRACTION: AnalysisOptions(instructions="annual fee, arbitration"),
+    AnalysisType.CLASSIFICATION: AnalysisOptions(labels=("contract", "letter", "report")),
+}
+OWN_SCHEMA = AnalysisOptions(
+    schema={"type": "object", "properties": {"annual_fee": {"type": "number"}}}
+)
+
+
+def described(analysis_type: AnalysisType) -> str:
+    """Return the section of a type."""
+    (found,) = re.findall(rf"(?ms)^## {analysis_type}\n(.*?)(?=^## |\Z)", TEXT)
+    return str(found)
+
+
+def examples(analysis_type: AnalysisType) -> list[tuple[AnalysisOptions, JsonObject]]:
+    """Return the examples of a type with the options that they answer."""
+    blocks = re.findall(r"(?ms)^```json\n(.*?)^```", described(analysis_type))
+    options = [OPTIONS.get(analysis_type, AnalysisOptions()), OWN_SCHEMA]
+    return [(each, json.loads(block)) for each, block in zip(options, blocks, strict=False)]
+
+
+@pytest.mark.parametrize("analysis_type", AnalysisType)
+def test_every_member_of_an_answer_is_explained(analysis_type: AnalysisType) -> None:
+    """What the schema asks for stands in the type's table."""
+    text = described(analysis_type)
+
+    for options, _ in examples(analysis_type):
+        members = analysis_for(analysis_type).schema(options)["properties"]
+        assert isinstance(members, dict)
+        assert [name for name in members if not re.search(rf"`{name}[`\[]", text)] == []
+
+
+@pytest.mark.parametrize("analysis_type", AnalysisType)
+def test_examples_are_valid(analysis_type: AnalysisType) -> None:
+    """An example keeps to schema and checks, and completing it gives it again."""
+    analysis = analysis_for(analysis_type)
+
+    found = examples(analysis_type)
+
+    assert len(found) == (2 if analysis_type is AnalysisType.EXTRACTION else 1)
+    for options, output in found:
+        schema = analysis.schema(options)
+        own = schema["properties"]
+        assert isinstance(own, dict)
+        answer = {name: value for name, value in output.items() if name in own}
+        bare = grounding.without_spans(answer)
+        assert isinstance(bare, dict)
+        task = AnalysisTask(analysis_type=analysis_type, stage=Stage.ANALYZE, options=options)
+        assert validation.problems(bare, schema) + analysis.problems(bare, task) == []
+        assert analysis.complete(answer, options) == output
+
+
+@pytest.mark.parametrize("analysis_type", AnalysisType)
+def test_quotes_of_examples_stand_in_a_sample(analysis_type: AnalysisType) -> None:
+    """Each grounded quote is found at its offsets in one of the files."""
+    found = [item for _, output in examples(analysis_type) for item in grounding.quotes(output)]
+
+    assert found
+    for item in found:
+        start, end = item["start_char"], item["end_char"]
+        assert isinstance(start, int)
+        assert isinstance(end, int)
+        assert item["quote"] in [text[start:end] for text in SAMPLES]

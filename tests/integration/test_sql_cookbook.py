@@ -1,0 +1,241 @@
+"""Every statement in the documents answers what the text says, asked as a reader may ask it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.errors import ModelRequestError, ReadError, RefusedError
+from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline import querying
+from chordwise.pipeline.submit import open_run
+from chordwise.readers.reading import UnreadDocument
+from chordwise.settings import Settings
+from tests.fakes.pipeline import (
+    NOW,
+    Pipeline,
+    a_document,
+    a_pipeline,
+    a_run,
+    a_summary,
+    close_all,
+    quoting_the_text,
+    with_settings,
+)
+from tests.fakes.scripted_model import Answer
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCK = re.compile(
+    r"```sql\n(?P<statement>.*?)```(?:\n\nColumns: (?P<columns>[^\n]+)\.\n)?", re.DOTALL
+)
+QUESTION = re.compile(r"(?m)^## (\d+)\. (.+\?)$")
+
+SURE = "The bridge was opened in May 1902, and carts crossed it on the same day."
+UNSURE = "Somebody may have seen the bridge before, but nobody remembers when."
+DECLINED = "A text that the model does not want to read."
+LONG = "".join(
+    f"{year}: the council voted on the harbour and adjourned. " for year in range(1700, 1900)
+)
+BROKEN = "1799: the council"
+OTHERS = {
+    AnalysisType.CLASSIFICATION: {
+        "primary_label": "report",
+        "secondary_label": None,
+        "confidence": 0.9,
+        "features": [{"feature": "a date", "quote": "May 1902"}],
+        "uncertainty_factors": [],
+    },
+    AnalysisType.EXTRACTION: {
+        "fields": [
+            {
+                "item": "opening",
+                "status": "found",
+                "value": "May 1902",
+                "quote": "opened in May 1902",
+                "confidence": 9,
+            }
+        ]
+    },
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """What a statement brought."""
+
+    columns: list[str]
+    rows: list[dict[str, object]]
+
+    def row_of(self, column: str, value: object) -> dict[str, object]:
+        """Return the only row with this value."""
+        (found,) = [row for row in self.rows if row[column] == value]
+        return found
+
+
+class Reader:
+    """Asks the statements of the cookbook, by the number of their question."""
+
+    def __init__(self, address: SecretStr) -> None:
+        self._address = address
+
+    def ask(self, statement: str) -> Table:
+        """Run a statement as `chordwise sql` does."""
+        with querying.answer(self._address, statement) as answer:
+            columns = list(answer.columns)
+            rows = [dict(zip(columns, row, strict=True)) for row in answer.rows]
+        return Table(columns=columns, rows=rows)
+
+    def question(self, number: int) -> Table:
+        """Run the statement that answers a question."""
+        return self.ask(cookbook()[number - 1]["statement"])
+
+
+def blocks(name: str) -> list[dict[str, str]]:
+    """Return the SQL blocks of a document, each with the columns that the text promises."""
+    text = (ROOT / name).read_text("utf-8")
+    return [match.groupdict("") for match in BLOCK.finditer(text)]
+
+
+def cookbook() -> list[dict[str, str]]:
+    """Return the blocks of the cookbook, in the order of its questions."""
+    return blocks("docs/sql-cookbook.md")
+
+
+def answering(request: CompletionRequest) -> Answer:
+    """Answer surely, unsurely, not at all, or with quotes that nobody wrote."""
+    text = request.task.text
+    if DECLINED in text:
+        return RefusedError("The model declined to answer.")
+    if BROKEN in text:
+        return ModelRequestError("The provider rejects this part.")
+    if UNSURE in text:
+        return a_summary("A sentence that stands nowhere.", confidence=3)
+    if request.task.analysis_type in OTHERS:
+        return json.dumps(OTHERS[request.task.analysis_type])
+    return quoting_the_text(request)
+
+
+def fill(pipeline: Pipeline) -> None:
+    """Run the pipeline over documents of every fate, and add what only time brings."""
+    options = a_run(analysis=AnalysisOptions(confidence_threshold=0.5))
+    submission = open_run(pipeline.context, options, NOW)
+    for source, text in (
+        ("sure", SURE),
+        ("unsure", UNSURE),
+        ("declined", DECLINED),
+        ("long", LONG),
+    ):
+        submission.take_in(a_document(text, f"{source}.txt"))
+    scan = ReadError("scan.pdf holds no text.", "Run it through OCR.", "unreadable", "needs_ocr")
+    submission.take_in(UnreadDocument(source="scan.pdf", error=scan))
+    submission.close()
+    pipeline.work(submission)
+    pipeline.execute(
+        "UPDATE model_calls SET latency_ms = 9000 WHERE id = (SELECT min(id::text) FROM model_calls"
+        " WHERE stage = 'synthesize')::uuid"
+    )
+    pipeline.execute(
+        'INSERT INTO prompt_versions (version, sha256, system, "user")'
+        " VALUES ('summary.analyze@2', 'newer', 'system', 'user')"
+    )
+
+
+@pytest.fixture
+def pipeline(settings: Settings) -> Iterator[Pipeline]:
+    """Return a pipeline whose long document makes several chunks."""
+    yield a_pipeline(
+        with_settings(settings, "pipeline", chunk_tokens=800), answering, repeat_last=True
+    )
+    close_all()
+
+
+@pytest.fixture
+def reader(pipeline: Pipeline, database_url: SecretStr) -> Reader:
+    """Return a reader of a database that a run has filled."""
+    fill(pipeline)
+    return Reader(database_url)
+
+
+def test_there_are_ten_questions_with_one_statement_each() -> None:
+    """Each statement stands below its question and says which columns it brings."""
+    text = (ROOT / "docs/sql-cookbook.md").read_text("utf-8")
+
+    numbers = [int(number) for number, _ in QUESTION.findall(text)]
+    sections = QUESTION.split(text)[3::3]
+
+    assert numbers == list(range(1, 11))
+    assert [section.count("```sql") for section in sections] == [1] * 10
+    assert all(block["columns"] for block in cookbook())
+
+
+def test_every_statement_brings_rows_with_the_columns_that_the_text_names(reader: Reader) -> None:
+    """All ten questions have an answer here, in the order of columns that is promised."""
+    promised = [re.findall(r"`(\w+)`", block["columns"]) for block in cookbook()]
+
+    tables = [reader.question(number) for number in range(1, 11)]
+
+    assert [table.columns for table in tables] == promised
+    assert [number for number, table in enumerate(tables, start=1) if not table.rows] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "analysis_type"),
+    [
+        ("README.md", AnalysisType.EXTRACTION),
+        ("docs/analyses.md", AnalysisType.CLASSIFICATION),
+    ],
+)
+def test_the_statements_of_other_documents_bring_rows(
+    pipeline: Pipeline, database_url: SecretStr, name: str, analysis_type: AnalysisType
+) -> None:
+    """Each SQL block outside of the cookbook finds what it is about."""
+    options = a_run(analysis_type, analysis=AnalysisOptions(instructions="opening"))
+    submission = pipeline.submit(SURE, options=options)
+    pipeline.work(submission)
+
+    (block,) = blocks(name)
+    (row,) = Reader(database_url).ask(block["statement"]).rows
+
+    assert "May 1902" in row.values() or row["label"] == "report"
+
+
+def test_results_and_facts(reader: Reader) -> None:
+    """Questions 1 and 2: counts by type and day, and quotes that stand in their documents."""
+    by_day, found = reader.question(1), reader.question(2)
+
+    (day,) = by_day.rows
+    assert (day["results"], day["partial"], day["needing_review"]) == (3, 1, 1)
+    assert {row["source"] for row in found.rows} == {"sure.txt", "long.txt"}
+    assert found.row_of("source", "sure.txt")["quote"] == SURE[:40].strip()
+
+
+def test_calls_and_their_failures(reader: Reader) -> None:
+    """Questions 3 to 6: cost, refusals, slow calls, and the classes of what failed."""
+    cost, quality, slow, failed = (reader.question(number) for number in (3, 4, 5, 6))
+
+    assert cost.rows[0]["calls"] == quality.rows[0]["calls"]
+    assert quality.rows[0]["refusals"] == 1
+    assert quality.rows[0]["errors"] == 2
+    assert slow.row_of("latency_ms", 9000)["source"] == "long.txt"
+    assert {row["error_code"] for row in failed.rows} == {"needs_ocr", "refused", "model_request"}
+    assert failed.row_of("what", "intake")["hint"] == "Run it through OCR."
+
+
+def test_what_is_missing_stale_or_doubtful(reader: Reader) -> None:
+    """Questions 7 to 10: coverage, newer prompts, the account, and what to look at."""
+    covered, stale, account, doubtful = (reader.question(number) for number in (7, 8, 9, 10))
+
+    uncovered = covered.row_of("source", "long.txt")["uncovered"]
+    assert isinstance(uncovered, list)
+    assert [part["error_code"] for part in uncovered] == ["model_request"]
+    assert {row["source"] for row in stale.rows} == {"sure.txt", "unsure.txt"}
+    assert stale.rows[0]["newest_prompt_version"] == "summary.analyze@2"
+    assert account.rows[0]["intakes_balance"] is account.rows[0]["jobs_balance"] is True
+    assert {row["source"] for row in doubtful.rows} == {"unsure.txt", "long.txt"}

@@ -1,0 +1,251 @@
+"""The library's front door: `from chordwise import DocumentAnalyzer`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+import chordwise
+from chordwise import AnalysisRequest, AnalysisType, DocumentAnalyzer
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject
+from chordwise.errors import (
+    ConfigurationError,
+    InvalidAnswerError,
+    RefusedError,
+    TruncatedError,
+    UsageError,
+)
+from chordwise.llm.model import CompletionRequest, FinishReason, ModelProfile
+from tests.fakes.pipeline import a_summary, quoting_the_text
+from tests.fakes.scripted_model import ScriptedModel
+
+TEXT = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned."
+LONG = "".join(f"{number}. {TEXT} " for number in range(60))
+ORDER: JsonObject = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "$id": "https://example.com/order",
+    "type": "object",
+    "$defs": {"Email": {"type": "string", "format": "email"}},
+    "properties": {
+        "email": {"$ref": "#/$defs/Email"},
+        "site": {"type": "string", "format": "uri"},
+        "date": {"type": "string", "format": "date"},
+        "phone": {"type": "string", "format": "phone"},
+        "lines": {"type": "array", "items": {"type": "string"}},
+    },
+    "required": ["email", "site", "date", "phone", "lines"],
+    "additionalProperties": False,
+}
+DATA: JsonObject = {
+    "email": "ada@example.com",
+    "site": "https://example.com/1",
+    "date": "2026-05-01",
+    "phone": "+49 8382 12345",
+    "lines": ["one harbour"],
+}
+
+
+def test_the_public_names_are_there() -> None:
+    """What the README imports, and nothing under another name."""
+    assert all(getattr(chordwise, name).__name__ == name for name in chordwise.__all__)
+    with pytest.raises(AttributeError, match="Missing"):
+        _ = chordwise.Missing
+
+
+def test_a_short_text_is_one_question() -> None:
+    """The analysis says everything that a row of the results says."""
+    model = ScriptedModel([a_summary("rebuilt in 1856", "nobody wrote this")])
+
+    analysis = DocumentAnalyzer(model).analyze_document(AnalysisRequest(text=TEXT))
+
+    assert (analysis.chunk_count, len(model.requests)) == (1, 1)
+    assert (analysis.confidence, analysis.quality) == (0.7, 0.5)
+    assert (analysis.provider, analysis.model) == ("scripted", "script-1")
+    assert analysis.language_model
+    assert analysis.prompt_version == "summary.analyze@1"
+    assert analysis.merged_without_model == ""
+    assert len(json_values.objects(analysis.output["evidence"])) == 2
+
+
+def test_offsets_count_in_the_normalized_text() -> None:
+    """Line ends and NUL change; every grounded fact holds in `analysis.text`."""
+    model = ScriptedModel([a_summary("It cost more than the town had planned.")])
+    text = TEXT.replace(". It", ".\r\n\r\n\0It")
+
+    analysis = DocumentAnalyzer(model).analyze_document(AnalysisRequest(text=text))
+
+    assert analysis.text == TEXT.replace(". It", ".\n\nIt")
+    (fact,) = [fact for fact in analysis.facts if fact.quote]
+    assert fact.grounded
+    assert analysis.text[fact.start_char : fact.end_char] == fact.quote
+
+
+def test_a_long_text_is_analyzed_in_chunks_and_synthesized() -> None:
+    """The chunks give the text back, and quotes from all over it keep their place."""
+    model = ScriptedModel([quoting_the_text], repeat_last=True)
+
+    analysis = DocumentAnalyzer(model, chunk_tokens=300).analyze_document(
+        AnalysisRequest(text=LONG)
+    )
+
+    chunks = [request.task.text for request in model.requests if not request.task.answers]
+    assert "".join(chunks) == LONG
+    assert len(chunks) == analysis.chunk_count > 3
+    assert model.requests[-1].task.answers
+    found = [fact for fact in analysis.facts if fact.quote]
+    assert all(analysis.text[fact.start_char : fact.end_char] == fact.quote for fact in found)
+    assert max(fact.start_char or 0 for fact in found) > len(LONG) / 2
+
+
+def test_a_synthesis_that_fails_is_told() -> None:
+    """The parts are merged by rule and the reason stands in the analysis."""
+
+    def no_synthesis(request: CompletionRequest) -> str:
+        return "no JSON" if request.task.answers else quoting_the_text(request)
+
+    model = ScriptedModel([no_synthesis], repeat_last=True)
+
+    analysis = DocumentAnalyzer(model, chunk_tokens=300).analyze_document(
+        AnalysisRequest(text=LONG)
+    )
+
+    assert "not JSON" in analysis.merged_without_model
+    assert analysis.quality == 1.0
+
+
+def test_a_refusal_and_a_truncation_have_their_own_errors() -> None:
+    """Both name the model and say what to do."""
+    whole = ScriptedModel([]).completion(a_summary("x"))
+    refused = replace(whole, finish_reason=FinishReason.REFUSAL)
+    truncated = replace(whole, finish_reason=FinishReason.LENGTH)
+    analyzer = DocumentAnalyzer(ScriptedModel([refused, truncated]))
+
+    with pytest.raises(RefusedError, match="script-1"):
+        analyzer.analyze_document(AnalysisRequest(text=TEXT))
+    with pytest.raises(TruncatedError, match="script-1"):
+        analyzer.analyze_document(AnalysisRequest(text=TEXT))
+
+
+def test_two_invalid_answers_end_the_analysis() -> None:
+    """There is no third request."""
+    model = ScriptedModel(["{}", '{"main_topic": 1}'])
+
+    with pytest.raises(InvalidAnswerError, match="main_topic"):
+        DocumentAnalyzer(model).analyze_document(AnalysisRequest(text=TEXT))
+
+    assert len(model.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("confidence", "threshold", "review"), [(7, 0.8, True), (8, 0.8, False), (1, 0.0, False)]
+)
+def test_an_unsure_answer_needs_review(confidence: int, threshold: float, *, review: bool) -> None:
+    """Below the threshold, not at it."""
+    model = ScriptedModel([a_summary("rebuilt in 1856", confidence=confidence)])
+
+    analysis = DocumentAnalyzer(model).analyze_document(
+        AnalysisRequest(text=TEXT, confidence_threshold=threshold)
+    )
+
+    assert analysis.needs_review is review
+
+
+def an_order(**changed: json_values.JsonValue) -> str:
+    """Return an extraction's answer under the schema of an order."""
+    evidence: JsonObject = {"path": "/lines/0", "quote": "harbour of Lindau", "confidence": 8}
+    return json.dumps({"data": {**DATA, **changed}, "evidence": [evidence]})
+
+
+def an_order_request(text: str = TEXT) -> AnalysisRequest:
+    """Return the request of an order out of a text."""
+    return AnalysisRequest(text=text, analysis_type=AnalysisType.EXTRACTION, schema=ORDER)
+
+
+def test_a_users_schema_shapes_the_extraction() -> None:
+    """Definitions, an `$id` and formats included; the evidence is grounded."""
+    model = ScriptedModel([an_order()])
+
+    analysis = DocumentAnalyzer(model).analyze_document(an_order_request())
+
+    assert analysis.output["data"] == DATA
+    assert analysis.confidence == 0.8
+    facts = {fact.path: fact for fact in analysis.facts}
+    assert facts["/data/email"].text == "ada@example.com"
+    assert facts["/evidence/0"].text == "/lines/0"
+    assert facts["/evidence/0"].grounded
+    assert model.requests[0].prompt_version == "extraction.schema.analyze@1"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("email", "ada at example"),
+        ("site", "no site"),
+        ("date", "2026-02-30"),
+        ("phone", "call me"),
+        ("unknown", 1),
+    ],
+)
+def test_a_value_of_the_wrong_format_is_sent_back(name: str, value: json_values.JsonValue) -> None:
+    """The repair names the place, and the second answer counts."""
+    model = ScriptedModel([an_order(**{name: value}), an_order()])
+
+    analysis = DocumentAnalyzer(model).analyze_document(an_order_request())
+
+    place = "/data" if name == "unknown" else f"/data/{name}"
+    assert f"{place}: " in model.requests[1].user
+    assert analysis.output["data"] == DATA
+
+
+def test_chunks_under_a_users_schema_are_merged_with_their_evidence() -> None:
+    """Each chunk's line is found again where the merged list has it."""
+
+    def answer(request: CompletionRequest) -> str:
+        line = f"line {len(model.requests)}"
+        return "no JSON" if request.task.answers else an_order(lines=[line])
+
+    model = ScriptedModel([answer], repeat_last=True)
+
+    analysis = DocumentAnalyzer(model, chunk_tokens=400).analyze_document(an_order_request(LONG))
+
+    lines = json_values.as_object(analysis.output["data"])["lines"]
+    paths = [entry["path"] for entry in json_values.objects(analysis.output["evidence"])]
+    assert len(json_values.strings(lines)) == analysis.chunk_count > 2
+    assert paths == [f"/lines/{place}" for place in range(analysis.chunk_count)]
+
+
+def test_what_no_model_has_to_be_asked_about() -> None:
+    """A blank text and a broken schema are refused before."""
+    analyzer = DocumentAnalyzer(ScriptedModel([]))
+
+    with pytest.raises(UsageError, match="empty"):
+        analyzer.analyze_document(AnalysisRequest(text=" \0\r\n"))
+    with pytest.raises(UsageError, match="schema"):
+        analyzer.analyze_document(AnalysisRequest(text=TEXT, schema={"type": "array"}))
+
+
+def test_a_context_too_small_for_the_prompt_is_a_wrong_setting() -> None:
+    """No request goes out."""
+    profile = ModelProfile(
+        provider="scripted", model="tiny", context_tokens=500, max_output_tokens=400
+    )
+
+    with pytest.raises(ConfigurationError, match="tiny"):
+        DocumentAnalyzer(ScriptedModel([], profile=profile)).analyze_document(
+            AnalysisRequest(text=TEXT)
+        )
+
+
+@pytest.mark.parametrize("analysis_type", list(AnalysisType))
+def test_the_built_in_model_needs_no_setting(analysis_type: AnalysisType) -> None:
+    """Every analysis works offline, and admits that no language model answered."""
+    analysis = DocumentAnalyzer().analyze_document(
+        AnalysisRequest(text=LONG, analysis_type=analysis_type, labels=("harbours", "law"))
+    )
+
+    assert analysis.provider == "extractive"
+    assert not analysis.language_model
+    assert analysis.quality == 1.0

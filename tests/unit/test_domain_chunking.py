@@ -1,0 +1,126 @@
+"""Cutting texts into chunks, and estimating their tokens."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chordwise.domain import chunking, tokens
+from chordwise.domain.chunking import split
+
+# What intake lets through: any character but NUL and surrogates.
+CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0")
+PROSE = st.sampled_from(
+    ["Dr. Ü said so. ", "第一句。", "\n\n", "“Unclosed ", "no end ", "👍🏽 ", "1.5 "]
+)
+TEXTS = st.one_of(
+    st.text(CHARACTERS, max_size=400),
+    st.lists(PROSE, max_size=60).map("".join),
+    st.builds(
+        lambda text, times: text * times, st.text(CHARACTERS, max_size=5), st.integers(1, 90)
+    ),
+)
+ROUNDING = 1e-6
+
+
+def pieces(text: str, max_tokens: int) -> list[str]:
+    """Return the texts of the chunks."""
+    return [text[chunk.start_char : chunk.end_char] for chunk in split(text, max_tokens)]
+
+
+@given(TEXTS, st.integers(1, 80))
+def test_joined_chunks_give_the_text_back(text: str, max_tokens: int) -> None:
+    """No character is lost or repeated, and no chunk is empty."""
+    found = pieces(text, max_tokens)
+
+    assert "".join(found) == text
+    assert all(found)
+
+
+@given(TEXTS, st.integers(1, 80))
+def test_no_chunk_exceeds_the_budget(text: str, max_tokens: int) -> None:
+    """Only a single character that is heavier than the budget may."""
+    for piece in pieces(text, max_tokens):
+        assert tokens.weigh(piece) <= max_tokens + ROUNDING or len(piece) == 1
+
+
+@given(TEXTS, st.integers(1, 80))
+def test_chunks_are_numbered_and_touch_each_other(text: str, max_tokens: int) -> None:
+    """Positions count from 0, and each chunk begins where the one before ends."""
+    found = split(text, max_tokens)
+
+    assert [chunk.position for chunk in found] == list(range(len(found)))
+    assert all(one.end_char == next_.start_char for one, next_ in itertools.pairwise(found))
+
+
+@pytest.mark.parametrize("blank", [" ", "\n", "\t", "\u3000"])
+def test_even_white_space_alone_is_cut(blank: str) -> None:
+    """A run of blanks that is longer than the budget makes several chunks."""
+    text = blank * 4_000
+
+    found = pieces(text, 50)
+
+    assert len(found) > 1
+    assert "".join(found) == text
+    assert max(tokens.weigh(piece) for piece in found) <= 50
+
+
+def test_a_text_that_fits_stays_whole() -> None:
+    """One chunk from the first to the last character, and none for nothing."""
+    text = "One sentence. Another one."
+
+    assert pieces(text, tokens.estimate(text)) == [text]
+    assert split("", 10) == []
+
+
+def test_chunks_end_at_sentences_and_are_of_similar_size() -> None:
+    """A text a little above the budget is halved, not cut into a whole and a remainder."""
+    text = "The council met in the old hall again. " * 11
+
+    found = pieces(text, tokens.estimate(text) - 5)
+
+    assert len(found) == 2
+    assert all(piece.endswith(". ") for piece in found)
+    assert min(map(len, found)) > 0.4 * len(text)
+
+
+def test_a_budget_has_to_be_positive() -> None:
+    """Zero tokens hold nothing, ever."""
+    with pytest.raises(ValueError, match="positive"):
+        split("text", 0)
+
+
+@given(st.text(CHARACTERS, max_size=60))
+def test_sentence_ends_ascend_to_the_end_of_the_text(text: str) -> None:
+    """The ends cut the text without gaps, whatever the script."""
+    ends = chunking.sentence_ends(text)
+
+    assert ends == sorted(set(ends))
+    assert all(0 < end <= len(text) for end in ends)
+    assert (ends[-1] if ends else 0) == len(text)
+
+
+def test_sentence_ends_of_a_long_text_fall_together_with_its_windows() -> None:
+    """Where the text is read in windows, a window's end does not cut a sentence."""
+    sentence = "The council of the town voted about the harbour. "
+    text = sentence * 700
+
+    ends = chunking.sentence_ends(text)
+
+    assert all(text[end - 1] == " " and text[end - 2] == "." for end in ends[:-1])
+    assert len(ends) > 600
+
+
+@given(st.text(CHARACTERS), st.text(CHARACTERS))
+def test_the_weight_of_a_text_is_that_of_its_parts(one: str, other: str) -> None:
+    """Weights add up, so that chunks may be measured piece by piece."""
+    assert tokens.weigh(one + other) == pytest.approx(tokens.weigh(one) + tokens.weigh(other))
+
+
+@given(st.text())
+def test_only_the_empty_text_takes_no_tokens(text: str) -> None:
+    """The estimate is a whole number, at least 1 for any character, lone surrogates included."""
+    assert (tokens.estimate(text) > 0) is bool(text)

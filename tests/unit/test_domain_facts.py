@@ -1,0 +1,152 @@
+"""The facts in an output."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from chordwise.domain import json_values
+from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.facts import Fact, facts
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.tasks import AnalysisType
+from tests.fakes.generated_answers import grounded_answers, options_for
+
+NUMBERS = st.integers(-(10**300), 10**300) | st.floats(allow_nan=False, allow_infinity=False)
+DATA = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["quote", "a/b", "~", "", "x"]), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+def resolve(path: str, value: JsonValue) -> JsonValue:
+    """Follow a JSON Pointer as RFC 6901 says."""
+    for step in json_values.steps(path):
+        value = value[int(step)] if isinstance(value, list) else json_values.as_object(value)[step]
+    return value
+
+
+def facts_of(output: JsonObject, analysis_type: AnalysisType) -> list[Fact]:
+    """Return the facts of an output."""
+    return facts(output, analysis_for(analysis_type))
+
+
+@pytest.mark.parametrize("analysis_type", list(AnalysisType))
+@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_paths_lead_to_what_the_facts_say(analysis_type: AnalysisType, data: st.DataObject) -> None:
+    """Each path is a JSON Pointer into the stored output, and no path comes twice."""
+    (part,) = data.draw(grounded_answers(analysis_type, at_most=1))
+    output = analysis_for(analysis_type).complete(part, options_for(analysis_type))
+
+    found = facts_of(output, analysis_type)
+
+    assert len({fact.path for fact in found}) == len(found)
+    for fact in found:
+        value = resolve(fact.path, output)
+        if isinstance(value, dict):
+            assert fact.quote == (value["quote"] or None)
+            assert fact.grounded is value["grounded"]
+            assert fact.start_char == value["start_char"]
+        else:
+            assert fact.quote is None
+        assert fact.confidence is None or 0 <= fact.confidence <= 1
+
+
+@given(DATA)
+def test_a_users_data_gives_one_fact_for_each_value(data: JsonValue) -> None:
+    """Whatever its members are called, `quote` included; null says nothing."""
+    output: JsonObject = {"data": data, "evidence": []}
+    scalars = {
+        path: value
+        for path, value in json_values.walk(output)
+        if value is not None and not isinstance(value, dict | list)
+    }
+
+    found = {fact.path: fact for fact in facts_of(output, AnalysisType.EXTRACTION)}
+
+    assert found.keys() == scalars.keys()
+    for path, value in scalars.items():
+        assert found[path].grounded is None
+        if isinstance(value, str):
+            assert found[path].text == value
+        else:
+            assert found[path].number == float(value or 0)
+
+
+@given(NUMBERS)
+def test_the_text_of_a_number_has_all_its_digits(number: float) -> None:
+    """Read back, it is the same number; a total of 1234567 is not 1.23457e+06."""
+    (fact,) = facts_of({"data": {"n": number}}, AnalysisType.EXTRACTION)
+
+    assert json.loads(fact.text or "") == number
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (1_234_567, "1234567"),
+        (1_250_000.5, "1250000.5"),
+        (3.0, "3"),
+        (-0.1, "-0.1"),
+        (10**18 + 1, "1000000000000000001"),
+    ],
+)
+def test_numbers_are_written_as_people_write_them(number: float, text: str) -> None:
+    """Without an exponent where there is no need for one."""
+    (fact,) = facts_of({"data": {"n": number}}, AnalysisType.EXTRACTION)
+
+    assert fact.text == text
+
+
+def test_a_finding_is_one_fact() -> None:
+    """Its text is the principal field, its score the number, its confidence 0 to 1."""
+    field: JsonObject = {
+        "item": "price",
+        "status": "found",
+        "value": "5 USD",
+        "quote": "costs 5 USD",
+        "confidence": 7,
+        "start_char": 10,
+        "end_char": 21,
+        "grounded": True,
+    }
+    scored: JsonObject = {"quote": "I loved it.", "score": 0.75, "grounded": False}
+
+    (fact,) = facts_of({"fields": [field]}, AnalysisType.EXTRACTION)
+    (sentence,) = facts_of({"sentences": [scored]}, AnalysisType.SENTIMENT)
+
+    assert fact == Fact(
+        path="/fields/0",
+        text="5 USD",
+        confidence=0.7,
+        quote="costs 5 USD",
+        start_char=10,
+        end_char=21,
+        grounded=True,
+    )
+    assert (sentence.text, sentence.number) == ("I loved it.", 0.75)
+    assert (sentence.grounded, sentence.start_char) == (False, None)
+
+
+def test_the_evidence_of_a_summary_is_not_listed_twice() -> None:
+    """It repeats the findings; the evidence of a user's schema is the only mention there is."""
+    evidence: list[JsonValue] = [{"path": "/total", "quote": "q", "grounded": False}]
+
+    assert facts_of({"evidence": evidence}, AnalysisType.SUMMARY) == []
+    (fact,) = facts_of({"evidence": evidence}, AnalysisType.EXTRACTION)
+    assert (fact.path, fact.text) == ("/evidence/0", "/total")
+
+
+def test_truth_values_have_text_and_number() -> None:
+    """So that SQL can filter by either."""
+    (fact,) = facts_of({"data": {"paid": True}}, AnalysisType.EXTRACTION)
+
+    assert (fact.text, fact.number) == ("true", 1.0)

@@ -1,0 +1,202 @@
+"""Finding quotes in their source."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from chordwise.domain import grounding, json_values
+from chordwise.domain.grounding import Source, Span
+from chordwise.domain.json_values import JsonObject
+
+CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0")
+ALPHABET = st.sampled_from(
+    [*"aAbé .,\n\"'()[]*+?\\|^$-", "\u0130", "Σ", "ς", "ß", "“", "—", "字", "ﬁ"]
+)
+TEXTS = st.text(ALPHABET | CHARACTERS, min_size=1, max_size=80)
+
+
+@st.composite
+def texts_with_a_part(draw: st.DrawFn) -> tuple[str, str]:
+    """Draw a text and a part of it that is no white space alone."""
+    text = draw(TEXTS)
+    start = draw(st.integers(0, len(text) - 1))
+    part = text[start : draw(st.integers(start + 1, len(text)))]
+    assume(part.strip())
+    return text, part
+
+
+def evidence(quote: str, source: Source) -> JsonObject:
+    """Return a finding with this quote after grounding."""
+    answer = grounding.ground({"finding": {"finding": "f", "quote": quote}}, source)
+    return json_values.as_object(answer["finding"])
+
+
+def canonical(text: str) -> str:
+    """Return what two texts share that differ in typography, white space or case only."""
+    folded = unicodedata.normalize("NFKD", grounding._decompose(grounding._fold(text))[0])
+    return "".join(folded.split())
+
+
+@given(texts_with_a_part(), st.integers(0, 10_000))
+def test_a_part_of_a_text_is_found_word_for_word(pair: tuple[str, str], offset: int) -> None:
+    """What stands in the text is found, unless it would cut a number or an accent."""
+    text, part = pair
+    assume(not re.search(r"\d|[\u0300-\u036f]", text))
+
+    span = Source(text, offset=offset).locate(part)
+
+    assert span is not None
+    assert text[span.start_char - offset : span.end_char - offset] == part
+
+
+@given(TEXTS, TEXTS)
+def test_what_is_found_is_the_quote_up_to_typography(text: str, quote: str) -> None:
+    """Whatever is located says the same; the frame around a quote does not count."""
+    span = Source(text).locate(quote)
+
+    if span is not None:
+        found = text[span.start_char : span.end_char]
+        assert canonical(found) == canonical(quote) or canonical(found) in canonical(quote)
+        assert canonical(found).strip(grounding._FRAME) == canonical(quote).strip(grounding._FRAME)
+
+
+@given(TEXTS, TEXTS)
+def test_grounding_never_invents(text: str, quote: str) -> None:
+    """A quote that is not in the text, whatever is tolerated, is not grounded."""
+    assume(canonical(quote).strip(grounding._FRAME) not in canonical(text))
+
+    grounded = evidence(quote, Source(text))
+
+    assert grounded["grounded"] is False
+    assert grounded["start_char"] is None
+    assert grounded["quote"] == quote
+
+
+@given(texts_with_a_part(), st.integers(0, 5_000))
+def test_substr_of_a_grounded_span_is_the_stored_quote(pair: tuple[str, str], offset: int) -> None:
+    """`substr(text, start_char + 1, end_char - start_char) = quote`, as SQL counts from 1."""
+    text, part = pair
+    document = "x" * offset + text
+
+    grounded = evidence(part.upper(), Source(text, offset=offset))
+
+    if grounded["grounded"]:
+        start, end = grounded["start_char"], grounded["end_char"]
+        assert isinstance(start, int)
+        assert isinstance(end, int)
+        first = start + 1
+        assert document[first - 1 : first - 1 + end - start] == grounded["quote"]
+
+
+@pytest.mark.parametrize(
+    ("quote", "text", "wording"),
+    [
+        ("cost (all) $5.00 [net]*", "It cost (all) $5.00 [net]*.", "cost (all) $5.00 [net]*"),
+        ("a.c", "abc a.c", "a.c"),
+        ("it's “done” now", 'It\'s "done" now', 'It\'s "done" now'),
+        ("five - six", "five — six", "five — six"),
+        ("two words", "two\n   words", "two\n   words"),
+        ("two words", "two\u00a0words", "two\u00a0words"),
+        ('"Quoted sentence."', "A quoted sentence. More.", "quoted sentence"),
+        ("… the end", "This is the end", "the end"),
+        ("会議は五月に", "昨日、会議は五月に開かれた。", "会議は五月に"),
+        ("caf\u00e9", "Le cafe\u0301 ouvre", "cafe\u0301"),
+        ("cafe\u0301", "Le caf\u00e9 ouvre", "caf\u00e9"),
+        ("office finance", "The o\ufb03ce \ufb01nance", "o\ufb03ce \ufb01nance"),
+        ("information", "The infor\u00admation", "infor\u00admation"),
+        ("wait...", "So wait… no", "wait"),
+        ("istanbul", "In İSTANBUL", "İSTANBUL"),
+        ("türkiye", "İ İ İ TÜRKİYE", "TÜRKİYE"),
+        ("ΨΦΣ ΦΨ", "ψφς φψ", "ψφς φψ"),
+        ("ψφς", "İ ΨΦΣΨ ΨΦΣ", "ΨΦΣ"),
+        ("\uff21\uff22 12", "ab 12", "ab 12"),
+    ],
+)
+def test_what_models_change_without_meaning_to(quote: str, text: str, wording: str) -> None:
+    """The quote is found, and what is stored is the source's own wording."""
+    grounded = evidence(quote, Source(text, offset=7))
+
+    assert grounded == {
+        "finding": "f",
+        "quote": wording,
+        "start_char": 7 + text.rindex(wording),
+        "end_char": 7 + text.rindex(wording) + len(wording),
+        "grounded": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("quote", "text"),
+    [
+        ("", "text"),
+        (" \n", "a \n b"),
+        ("...", "no dots"),
+        ("first ... last", "first and last"),
+        ("10 2", "10²"),
+        ("102", "10²"),
+        ("f", "o\ufb03ce"),
+        ("anything", ""),
+    ],
+)
+def test_what_is_not_in_the_text(quote: str, text: str) -> None:
+    """Blank quotes, elisions, and digits made of superscripts are no quotes."""
+    assert Source(text).locate(quote) is None
+
+
+def test_a_known_quote_keeps_its_span() -> None:
+    """A synthesis repeats a chunk's quote: its span is the chunk's, not the first look-alike."""
+    source = Source("so it is. And so it is.", known={"so it is": Span(start_char=14, end_char=22)})
+
+    span = source.locate("so it is")
+
+    assert span == Span(start_char=14, end_char=22)
+    assert source.wording(span) == "so it is"
+
+
+def test_known_spans_are_those_of_grounded_quotes() -> None:
+    """The first mention counts, and what was not found is not known."""
+    answers: tuple[JsonObject, ...] = (
+        {"a": [{"quote": "x", "start_char": 1, "end_char": 2}, {"quote": "y", "start_char": None}]},
+        {"a": [{"quote": "x", "start_char": 8, "end_char": 9}]},
+    )
+
+    assert grounding.known_spans(answers) == {"x": Span(start_char=1, end_char=2)}
+
+
+def test_a_users_data_is_left_as_it_is() -> None:
+    """A member `quote` of a user's own schema is a value like any other."""
+    data: JsonObject = {"quote": "To be", "author": "W. S.", "start_char": 3, "grounded": "yes"}
+    answer: JsonObject = {"data": data, "evidence": [{"path": "/quote", "quote": "To be"}]}
+
+    grounded = grounding.ground(answer, Source("To be or not"))
+
+    assert grounded["data"] == data
+    assert json_values.objects(grounded["evidence"])[0]["grounded"] is True
+    assert grounding.without_spans(grounded) == answer
+    assert [found["path"] for found in grounding.quotes(grounded)] == ["/quote"]
+
+
+def test_the_share_of_grounded_quotes() -> None:
+    """Half found is a half; an answer without quotes has nothing wrong; null is no quote."""
+    answer: JsonObject = {
+        "fields": [
+            {"quote": "here", "confidence": 1},
+            {"quote": "nowhere", "confidence": 1},
+            {"quote": None, "confidence": 1},
+        ]
+    }
+
+    assert grounding.grounded_share(grounding.ground(answer, Source("it is here"))) == 0.5
+    assert grounding.grounded_share({"label": "x"}) == 1.0
+
+
+def test_a_quote_that_is_no_string_is_not_grounded() -> None:
+    """A model may send anything; what is no text stands nowhere."""
+    grounded = grounding.ground({"found": [{"quote": 5}]}, Source("5"))
+
+    assert json_values.objects(grounded["found"])[0]["grounded"] is False

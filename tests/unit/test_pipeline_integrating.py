@@ -1,0 +1,235 @@
+"""Joining the answers of chunks, and how much text fits into a question."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session, sessionmaker
+
+from chordwise.domain import grounding, json_values, tokens
+from chordwise.domain.grounding import Source
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.errors import (
+    ChordwiseError,
+    ConfigurationError,
+    ContextTooLongError,
+    LeaseLostError,
+    ModelAccessError,
+    RateLimitedError,
+)
+from chordwise.llm.model import ModelProfile
+from chordwise.pipeline import backoff
+from chordwise.pipeline.answering import Answer, Verdict, ask, request_for
+from chordwise.pipeline.context import Context
+from chordwise.pipeline.integrating import Integrator
+from chordwise.pipeline.leases import LeaseKeeper
+from chordwise.pipeline.models import Models
+from chordwise.pipeline.questions import options_from, options_to_json, text_budget
+from chordwise.settings import PipelineSettings, Settings
+from tests.fakes.pipeline import a_summary, quoting_the_text
+from tests.fakes.scripted_model import Line, ScriptedModel
+
+SENTENCES = [f"Sentence number {number} of the document is here. " for number in range(40)]
+TEXT = "".join(SENTENCES)
+TASK = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE)
+
+
+def ignore(_completion: object, _verdict: Verdict) -> None:
+    """Keep no ledger."""
+
+
+def a_profile(context_tokens: int, max_output_tokens: int = 300) -> ModelProfile:
+    """Return the profile of a model with a small context."""
+    return ModelProfile(
+        provider="scripted",
+        model="script-1",
+        context_tokens=context_tokens,
+        max_output_tokens=max_output_tokens,
+    )
+
+
+def an_answer(place: int, quote: str = "") -> Answer:
+    """Return the answer of a chunk that is one sentence of the text."""
+    start = sum(map(len, SENTENCES[:place]))
+    text = SENTENCES[place]
+    model = ScriptedModel([a_summary(quote or text.strip())])
+    return ask(model, replace(TASK, text=text), Source(text, offset=start), ignore)
+
+
+def integrator(model: ScriptedModel) -> Integrator:
+    """Return an integrator of the text's summary."""
+    return Integrator(model=model, task=TASK, text=TEXT, judge=ignore)
+
+
+def spans(answer: Answer) -> list[tuple[object, object, object]]:
+    """Return quote, start and end of every finding."""
+    return [
+        (found["quote"], found["start_char"], found["end_char"])
+        for found in grounding.quotes(answer.output)
+    ]
+
+
+def test_a_single_answer_needs_no_synthesis() -> None:
+    """A document of one chunk costs one question."""
+    model, only = ScriptedModel([]), an_answer(3)
+
+    integration = integrator(model).integrate([only])
+
+    assert integration.answer is only
+    assert integration.error is None
+    assert model.requests == []
+
+
+def test_a_synthesis_keeps_the_spans_of_the_chunks() -> None:
+    """Not the first look-alike in the document, but the place where the chunk found it."""
+    model = ScriptedModel([a_summary("of the document", "number 7")])
+    chunks = [an_answer(5, "of the document"), an_answer(7, "number 7")]
+
+    integration = integrator(model).integrate(chunks)
+
+    assert spans(integration.answer) == [span for chunk in chunks for span in spans(chunk)]
+    assert integration.answer.prompt_version == "summary.synthesize@1"
+    (request,) = model.requests
+    assert request.task.answers == tuple(chunk.output for chunk in chunks)
+    assert "start_char" not in request.user
+
+
+def test_answers_that_exceed_the_context_are_joined_in_levels() -> None:
+    """Every question of more than two answers fits, and all answers are used."""
+    model = ScriptedModel([quoting_the_text], profile=a_profile(1_400), repeat_last=True)
+    chunks = [an_answer(place) for place in range(13)]
+
+    integration = integrator(model).integrate(chunks)
+
+    first_level = [answer for request in model.requests for answer in request.task.answers]
+    assert all(chunk.output in first_level for chunk in chunks)
+    assert len(model.requests) > 2
+    for request in model.requests:
+        needed = tokens.estimate(request.system + request.user) + request.max_output_tokens
+        assert needed <= 1_400 or len(request.task.answers) == 2
+    assert integration.error is None
+    assert integration.answer.quality == 1.0
+
+
+@pytest.mark.parametrize("script", [["no JSON", "still none"], [ContextTooLongError("too long")]])
+def test_what_the_model_cannot_join_is_merged_by_rule(script: list[Line]) -> None:
+    """Nothing that the chunks found is lost, and the reason is told."""
+    chunks = [an_answer(5), replace(an_answer(7), quality=0.5, repaired=True)]
+
+    integration = integrator(ScriptedModel(script)).integrate(chunks)
+
+    assert integration.error is not None
+    assert spans(integration.answer) == [span for chunk in chunks for span in spans(chunk)]
+    assert (integration.answer.quality, integration.answer.repaired) == (0.75, True)
+
+
+@pytest.mark.parametrize("error", [RateLimitedError("busy"), ModelAccessError("no key")])
+def test_what_may_pass_is_not_merged_by_rule(error: ChordwiseError) -> None:
+    """The job waits instead of ending with a worse answer."""
+    with pytest.raises(type(error)):
+        integrator(ScriptedModel([error])).integrate([an_answer(1), an_answer(2)])
+
+
+def test_the_budget_leaves_room_for_prompt_and_answer() -> None:
+    """A text as long as the budget fits into the context together with both."""
+    model = ScriptedModel([], profile=a_profile(2_000))
+
+    budget = text_budget(model, TASK, chunk_tokens=100_000)
+
+    longest = "word " * int(budget / 5 * 4)
+    request = request_for(model, replace(TASK, text=longest))
+    assert tokens.estimate(longest) <= budget
+    assert tokens.estimate(request.system + request.user) + request.max_output_tokens <= 2_000
+    assert text_budget(model, TASK, chunk_tokens=80) == 80
+
+
+def test_a_context_that_the_prompt_fills_is_a_wrong_setting() -> None:
+    """No chunk could be small enough."""
+    with pytest.raises(ConfigurationError, match="script-1") as caught:
+        text_budget(ScriptedModel([], profile=a_profile(700)), TASK, chunk_tokens=100)
+
+    assert "max_output_tokens" in caught.value.hint
+
+
+@given(
+    st.builds(
+        AnalysisOptions,
+        instructions=st.text(),
+        labels=st.lists(st.text()).map(tuple),
+        schema=st.none() | st.just(json_values.as_object({"type": "object"})),
+        confidence_threshold=st.floats(0, 1),
+    )
+)
+def test_options_survive_their_row(options: AnalysisOptions) -> None:
+    """What was stored as JSON is read as it was."""
+    assert options_from(json.loads(json.dumps(options_to_json(options)))) == options
+
+
+def test_options_of_an_unknown_shape_are_the_defaults() -> None:
+    """A row of an older version has fewer members."""
+    assert options_from({}) == AnalysisOptions()
+
+
+@given(st.integers(0, 40), st.integers(0, 1_000), st.none() | st.floats(0, 5_000))
+def test_waits_grow_to_a_ceiling_and_honour_the_server(
+    before: int, seed: int, asked_for: float | None
+) -> None:
+    """Between half and the whole of the doubled wait, and never below the server's own word."""
+    settings = PipelineSettings(postponement_base_seconds=30, postponement_max_seconds=900)
+    error = RateLimitedError("busy")
+    error.retry_after_seconds = asked_for
+
+    wait = backoff.postponement(settings, before, error, Random(seed))  # noqa: S311 - jitter
+
+    ceiling = min(900, 30 * 2**before)
+    least = max(ceiling / 2, asked_for or 0)
+    assert least - 1e-3 <= wait.total_seconds() <= max(ceiling, asked_for or 0) + 1e-3
+
+
+def a_context() -> Context:
+    """Return a context over no servers: its sessions never reach for one."""
+    settings = Settings.model_construct(pipeline=PipelineSettings(), models={}, fallback=())
+    sessions: sessionmaker[Session] = sessionmaker()
+    return Context(
+        settings=settings,
+        sessions=sessions,
+        models=Models(settings),
+        messenger=None,  # type: ignore[arg-type]  # nothing is sent here
+        leases=LeaseKeeper(sessions, timedelta(seconds=60), timedelta(seconds=15)),
+        random=Random(0),  # noqa: S311 - jitter
+    )
+
+
+def failing(times: int, error: Exception) -> Callable[[Session], str]:
+    """Return a write that fails so often before it succeeds."""
+    left = [times]
+
+    def write(_session: Session) -> str:
+        if left[0]:
+            left[0] -= 1
+            raise error
+        return "stored"
+
+    return write
+
+
+def test_what_was_paid_for_is_stored_when_the_database_comes_back() -> None:
+    """A lost connection is waited out."""
+    lost = OperationalError("UPDATE", {}, Exception("server closed the connection"))
+
+    assert backoff.store(a_context(), failing(2, lost)) == "stored"
+
+
+@pytest.mark.parametrize("error", [LeaseLostError("gone"), ValueError("a defect")])
+def test_other_errors_are_not_waited_out(error: Exception) -> None:
+    """They would come again."""
+    with pytest.raises(type(error)):
+        backoff.store(a_context(), failing(1, error))
