@@ -179,10 +179,16 @@ class Settings(BaseSettings):
         """Refuse times that contradict each other (design: heartbeat < lease, deadline < …)."""
         if self.pipeline.heartbeat_seconds >= self.pipeline.lease_seconds:
             raise ValueError("pipeline.heartbeat_seconds must be shorter than lease_seconds")
-        if self.retries.total_seconds >= self.worker.visibility_timeout_seconds:
+        # A question, and once more after an invalid answer.
+        if 2 * self.retries.total_seconds >= self.worker.visibility_timeout_seconds:
             raise ValueError(
-                "retries.total_seconds must be below worker.visibility_timeout_seconds"
+                "retries.total_seconds must be below half of worker.visibility_timeout_seconds"
             )
+        for name, model in self.models.items():
+            if model.timeout_seconds > self.retries.total_seconds:
+                raise ValueError(
+                    f"models.{name}.timeout_seconds must not exceed retries.total_seconds"
+                )
         return self
 
     @property

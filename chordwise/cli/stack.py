@@ -43,7 +43,9 @@ def up(context: typer.Context, *, model: Model = None) -> None:
         if services.broker_url is None:
             screen.note("There is no broker.")
 
-    logs = LogLines(settings.home.expanduser() / "logs", screen.note)
+    # The servers talk about themselves: that is for those who ask.
+    wanted = ("*",) if invocation.is_verbose else ("worker", "scheduler", "llama*")
+    logs = LogLines(settings.home.expanduser() / "logs", screen.note, *wanted)
     with logs.followed():
         stack.hold(settings, config=invocation.config, on_progress=screen.note, on_ready=ready)
     screen.tell("Stopped.")

@@ -9,7 +9,6 @@ from typing import Protocol
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisTask
 
-
 EXTRACTIVE = "extractive"
 """The provider's name of the built-in model, which is not a language model."""
 

@@ -180,7 +180,10 @@ def _missing_syntheses(context: Context, session: Session) -> int:
 
 def _send_jobs(session: Session, task: str, condition: ColumnElement[bool]) -> int:
     ids = session.scalars(
-        select(Job.id).where(condition).limit(_BATCH).with_for_update(key_share=True, skip_locked=True)
+        select(Job.id)
+        .where(condition)
+        .limit(_BATCH)
+        .with_for_update(key_share=True, skip_locked=True)
     ).all()
     for job_id in ids:
         outbox.put(session, task, job_id, reason="recovery")

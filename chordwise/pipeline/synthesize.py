@@ -148,7 +148,7 @@ def _result(job: Job, text: str, parts: Sequence[Chunk], answer: Answer) -> Resu
         failed_chunks=[_named(p) for p in parts if p.status != ChunkStatus.SUCCEEDED],
         provider=answer.provider,
         model=answer.model,
-        language_model=answer.provider != EXTRACTIVE,
+        language_model=EXTRACTIVE not in {answer.provider, *(part.provider for part in parts)},
         prompt_version=answer.prompt_version,
     )
 

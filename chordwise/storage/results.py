@@ -25,7 +25,7 @@ class Result(Record):
 
     `confidence`, `quality` and `coverage` are 0 to 1. `failed_chunks` names what no answer covers:
     position, start_char, end_char, error_code. `language_model` is false where the built-in
-    extractive model answered.
+    extractive model answered, be it for one chunk.
     """
 
     __tablename__ = "results"

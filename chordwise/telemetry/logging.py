@@ -13,7 +13,9 @@ from chordwise.settings import LoggingSettings
 
 _URL_PASSWORD = re.compile(r"""(\w+://[^:/@\s]*):[^/\s"'<>]+@""")
 _KEY = re.compile(r"\b(sk|key|pk)-[A-Za-z0-9_-]{8,}")
-_BEARER = re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
+_BEARER = re.compile(
+    r"\b(bearer|authorization\W{1,4}basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE
+)
 _SECRET_NAME = re.compile(r"(password|secret|api_?key|authorization)$", re.IGNORECASE)
 _HIDDEN = "…"
 _QUIET = ("httpx", "httpcore", "urllib3", "celery.worker.strategy", "celery.app.trace", "alembic")

@@ -23,7 +23,9 @@ from tests.fakes.pipeline import a_summary, quoting_the_text
 from tests.fakes.scripted_model import ScriptedModel
 
 TEXT = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned."
-LONG = "".join(f"{number}. {TEXT} " for number in range(60))
+LONG = "".join(
+    f"In {1500 + n} the harbour was rebuilt again. It cost too much. " for n in range(90)
+)
 ORDER: JsonObject = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "$id": "https://example.com/order",

@@ -134,7 +134,8 @@ def _sentence(item: JsonObject) -> Text:
 def _reasoning(output: JsonObject) -> Rows:
     yield from _listed("Argument", map(_step, objects(output.get("logical_flow"))))
     yield "Strength", Text(f"{_amount(output.get('argument_strength'))} of 10")
-    evidence = json_values.as_object(output.get("evidence_quality") or {})
+    stored = output.get("evidence_quality")
+    evidence = stored if isinstance(stored, dict) else {}
     score = _amount(evidence.get("score"))
     yield "Evidence", Text(f"{score} of 10: ").append_text(_prose(evidence.get("assessment")))
     yield from _listed("Weaknesses", map(_prose, strings(output.get("weaknesses"))))

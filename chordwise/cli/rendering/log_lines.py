@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,11 +14,15 @@ _LONGEST_READ = 200_000
 
 
 class LogLines:
-    """Follows `*.log` in a folder; `say` gets the lines, from a thread of its own."""
+    """Follows `NAME.log` in a folder; `say` gets the lines, from a thread of its own.
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+    `patterns` are those of the names that count.
+    """
+
+    def __init__(self, folder: Path, say: Callable[[str], None], *patterns: str) -> None:
         self._folder = folder
         self._say = say
+        self._patterns = patterns or ("*",)
         self._read: dict[Path, int] = {file: file.stat().st_size for file in self._files()}
         self._rest: dict[Path, str] = {}
 
@@ -48,7 +53,8 @@ class LogLines:
                 continue
 
     def _files(self) -> list[Path]:
-        return sorted(self._folder.glob("*.log")) if self._folder.is_dir() else []
+        found = (self._folder.glob(f"{pattern}.log") for pattern in self._patterns)
+        return sorted(itertools.chain.from_iterable(found))
 
     def _look_into(self, file: Path) -> None:
         size = file.stat().st_size

@@ -1,0 +1,173 @@
+"""The command line as a whole: its parts, its errors and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from chordwise.cli import application, failing
+from chordwise.cli.application import MODULES, hoist, named_in, run
+from chordwise.cli.invocation import Invocation
+from chordwise.errors import ConfigurationError, ExitCode
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def fail_with(error: BaseException) -> None:
+    """Raise an error, as a command may."""
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("given", "hoisted"),
+    [
+        (["analyze", "a", "--home", "h"], ["--home", "h", "analyze", "a"]),
+        (["analyze", "--config=c.toml", "a"], ["--config=c.toml", "analyze", "a"]),
+        (["--debug", "runs", "--json"], ["--debug", "runs", "--json"]),
+        (["analyze", "--", "--debug"], ["analyze", "--", "--debug"]),
+        (["analyze", "a", "--home"], ["--home", "analyze", "a"]),
+    ],
+)
+def test_options_of_every_command_may_stand_anywhere(given: list[str], hoisted: list[str]) -> None:
+    """They move to the front; what follows a double dash is left alone."""
+    assert hoist(given) == hoisted
+
+
+def test_only_the_module_of_the_named_command_is_loaded() -> None:
+    """A command loads one module, help and completion load them all."""
+    assert set(named_in(["--home", "h", "version"])) == {"version"}
+    assert set(named_in(["--help"])) == set(MODULES.values())
+
+
+@pytest.mark.parametrize("command", sorted(MODULES))
+def test_every_command_has_help_with_an_example(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The help of a command shows how it is called."""
+    code = run([command, "--help"])
+
+    shown = capsys.readouterr().out
+    assert code == ExitCode.SUCCESS
+    assert f"chordwise {command}" in shown.partition("\n")[2].replace("\n  ", " ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nonsense"], ["analyze"], ["analyze", "x", "--type", "poem"], ["runs", "--limit", "0"]],
+)
+def test_a_wrong_call_is_a_usage_error(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unknown commands and values exit with 2, and say so on standard error."""
+    code = run(arguments)
+
+    captured = capsys.readouterr()
+    assert code == ExitCode.USAGE
+    assert captured.out == ""
+    assert captured.err
+
+
+def test_a_pattern_that_matches_nothing_is_a_usage_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is started for it: the error comes before the stack."""
+    code = run(["analyze", str(tmp_path / "*.pdf"), "--home", str(tmp_path / "home")])
+
+    assert code == ExitCode.USAGE
+    assert "matches no file" in capsys.readouterr().err
+    assert not (tmp_path / "home").exists()
+
+
+def test_an_error_of_ours_is_a_sentence_a_hint_and_a_code(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No traceback; control characters in it do not reach the terminal."""
+    with failing.explained(Invocation()) as outcome:
+        fail_with(ConfigurationError("The file \x1b[31m is wrong.", "Mend it."))
+
+    assert outcome.exit_code == ExitCode.CONFIGURATION
+    assert capsys.readouterr().err == "Error: The file is wrong.\nHint: Mend it.\n"
+
+
+def test_a_defect_is_written_down_without_secrets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The user reads a sentence, the log has the traceback, and no password stands in either."""
+    (tmp_path / "logs").mkdir()
+
+    with failing.explained(Invocation(home=tmp_path)) as outcome:
+        fail_with(ZeroDivisionError("postgresql://user:hunter2@host/db"))
+
+    shown = capsys.readouterr().err
+    written = (tmp_path / "logs" / "command.log").read_text("utf-8")
+    assert outcome.exit_code == ExitCode.INTERNAL
+    assert "Traceback" not in shown
+    assert "Traceback" in written
+    assert "ZeroDivisionError" in written
+    assert "hunter2" not in shown + written
+
+
+def test_ctrl_c_ends_with_its_code() -> None:
+    """130, as shells expect."""
+    with failing.explained(Invocation()) as outcome:
+        fail_with(KeyboardInterrupt())
+
+    assert outcome.exit_code == ExitCode.DETACHED
+
+
+def test_version_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """One document that says what runs here, and which schema it needs."""
+    code = run(["version", "--json"])
+
+    found = json.loads(capsys.readouterr().out)
+    assert code == ExitCode.SUCCESS
+    assert found["schema_version"] == 1
+    assert found["schema_revision"] == max(
+        file.stem for file in (ROOT / "migrations" / "versions").glob("0*.py")
+    )
+
+
+def test_version_loads_nothing_heavy() -> None:
+    """The database and the message libraries stay outside: a command has to start at once."""
+    heavy = ("sqlalchemy", "celery", "pydantic_settings", "alembic", "psycopg")
+    script = (
+        "import sys; from chordwise.cli.application import run; run(['version']);"
+        f"sys.exit(','.join(name for name in {heavy!r} if name in sys.modules))"
+    )
+    started = time.monotonic()
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert time.monotonic() - started < 20
+
+
+def test_a_reader_that_has_left_is_no_error(tmp_path: Path) -> None:
+    """`chordwise … | head` ends quietly."""
+    program = f"{sys.executable} -m chordwise config --home {tmp_path}"
+
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{program} | head -n 1; {program} | true"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stderr == ""
+
+
+def test_the_application_knows_every_command() -> None:
+    """What the table of modules promises is registered."""
+    app = application.application(dict.fromkeys(MODULES.values()))
+
+    names = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert names == set(MODULES)

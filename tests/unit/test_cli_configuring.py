@@ -1,0 +1,142 @@
+"""`chordwise config` shows what holds, where it comes from, and no secret."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from chordwise.cli.application import run
+from chordwise.cli.configuring import Entry, Origin, entries, toml_lines
+from chordwise.cli.querying import csv_lines, distinct
+from chordwise.cli.rendering.documents import document, plain
+from chordwise.settings import load
+
+FILE = """
+model = "mine"
+
+[models.mine]
+provider = "openai"
+model = "gpt"
+api_key = "sk-inthefile"
+
+[pipeline]
+chunk_tokens = 700
+"""
+
+
+@pytest.fixture(autouse=True)
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every test the same variables, and a file in the current folder."""
+    (tmp_path / "chordwise.toml").write_text(FILE, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CHORDWISE_CONFIG", raising=False)
+    monkeypatch.delenv("CHORDWISE_HOME", raising=False)
+    monkeypatch.setenv("CHORDWISE_WORKER__CONCURRENCY", "3")
+    monkeypatch.setenv("CHORDWISE_DATABASE_URL", "postgresql://u:hunter2@host:5/db?password=hush")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-inthevariable")
+
+
+def test_every_value_has_its_origin(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Flag, environment, file, default: whoever set it."""
+    run(["config", "--json", "--home", str(tmp_path)])
+
+    shown = json.loads(capsys.readouterr().out)
+    found = {(each["section"], each["name"]): each for each in shown["settings"]}
+    origins = {
+        ("", "home"): "flag",
+        ("", "database_url"): "environment",
+        ("", "openai_api_key"): "environment",
+        ("worker", "concurrency"): "environment",
+        ("", "model"): "file",
+        ("models.mine", "model"): "file",
+        ("pipeline", "chunk_tokens"): "file",
+        ("pipeline", "lease_seconds"): "default",
+        ("", "broker_url"): "default",
+    }
+    assert {place: found[place]["origin"] for place in origins} == origins
+    assert found["pipeline", "chunk_tokens"]["value"] == 700
+    assert found["worker", "concurrency"]["value"] == 3
+    assert shown["file"] == str(tmp_path / "chordwise.toml")
+
+
+def test_no_secret_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither keys nor passwords, also not those in an address' parameters."""
+    run(["config"])
+    run(["config", "--json"])
+
+    shown = capsys.readouterr().out
+    for secret in ("hunter2", "hush", "sk-in"):
+        assert secret not in shown
+    assert "postgresql://u:********@host:5/db?…" in shown
+
+
+def test_what_is_shown_is_toml(capsys: pytest.CaptureFixture[str]) -> None:
+    """It can be taken as the beginning of a file of one's own."""
+    run(["config"])
+
+    parsed = tomllib.loads(capsys.readouterr().out)
+    assert parsed["pipeline"]["chunk_tokens"] == 700
+    assert parsed["models"]["mine"]["model"] == "gpt"
+
+
+def test_a_value_without_a_source_is_a_default() -> None:
+    """Nothing given: everything is as it was made."""
+    found = list(entries(load(), {}, {}, {}))
+
+    assert {each.origin for each in found} == {Origin.DEFAULT}
+
+
+def test_a_value_that_is_not_set_is_a_comment() -> None:
+    """TOML has no null."""
+    entry = Entry(section="", name="broker_url", value=None, origin=Origin.DEFAULT)
+
+    (line,) = toml_lines([entry])
+
+    assert line.startswith("# broker_url is not set")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (Decimal("1.50"), 1.5),
+        (Decimal(3), 3),
+        (Decimal("0.1234567890123456789"), "0.1234567890123456789"),
+        (Decimal("NaN"), "NaN"),
+        (float("inf"), "inf"),
+        (datetime(2026, 1, 2, 3, tzinfo=UTC), "2026-01-02T03:00:00+00:00"),
+        (timedelta(minutes=1), 60.0),
+        ((1, [None, {"a": True}]), [1, [None, {"a": True}]]),
+        (b"\x00", "b'\\x00'"),
+    ],
+)
+def test_any_value_of_the_database_becomes_json(value: object, expected: object) -> None:
+    """Numbers stay numbers unless that would change them; the rest becomes text."""
+    assert plain(value) == expected
+
+
+def test_a_document_says_which_version_its_schema_has() -> None:
+    """Scripts can tell when something changes."""
+    assert json.loads(document(total=1)) == {"schema_version": 1, "total": 1}
+
+
+def test_csv_keeps_what_is_there() -> None:
+    """A header, empty cells for null, formulas untouched, quotes where they are needed."""
+    rows = iter([(None, "=1+1", 'say "a, b"'), (True, {"a": 1}, Decimal("1.50"))])
+
+    lines = list(csv_lines(["x", "y", "z"], rows))
+
+    assert lines == [
+        "x,y,z\n",
+        ',=1+1,"say ""a, b"""\n',
+        'true,"{""a"": 1}",1.50\n',
+    ]
+
+
+def test_columns_of_the_same_name_are_numbered() -> None:
+    """An object in JSON can hold each name once."""
+    assert distinct(["a", "b", "a", "a_2", "a"]) == ["a", "b", "a_2", "a_2_2", "a_3"]

@@ -1,0 +1,154 @@
+"""How fast a run is, what is said of it, and what a log of it looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from chordwise.cli.interruption import Interruption
+from chordwise.cli.rendering.live import Bars, Lines
+from chordwise.cli.rendering.log_lines import LogLines
+from chordwise.domain.states import RunStatus
+from chordwise.pipeline.progress import CallCounts, JobCounts, Pace, Progress
+
+
+def a_progress(done: int, chunks: int = 100, status: RunStatus = RunStatus.OPEN) -> Progress:
+    """Return a run of ten documents with so many chunks done."""
+    return Progress(
+        status=status,
+        is_taking_in=False,
+        jobs=JobCounts(documents=10, documents_done=done // 10, total=10, done=done // 10),
+        chunks=chunks,
+        chunks_done=done,
+        calls=CallCounts(total=done, tokens=done * 1_000, cost_usd=Decimal(done) / 100),
+    )
+
+
+def test_the_rest_takes_as_long_as_the_open_chunks_at_this_speed() -> None:
+    """Ten chunks in five seconds: the other ninety take forty-five."""
+    pace = Pace()
+    pace.note(100.0, a_progress(0))
+
+    pace.note(105.0, a_progress(10))
+
+    assert pace.remaining() == timedelta(seconds=45)
+    assert pace.documents_per_minute() == 12.0
+
+
+def test_a_document_that_is_not_split_yet_counts_as_the_others() -> None:
+    """Five of ten documents have eighty chunks: the other five will have as many."""
+    progress = replace(a_progress(40, chunks=80), jobs=JobCounts(documents=10, total=10, unsplit=5))
+
+    assert progress.chunks_open == 40 + 80
+
+
+def test_only_the_last_minute_counts() -> None:
+    """A slow beginning does not spoil the estimate."""
+    pace = Pace()
+    pace.note(0.0, a_progress(0))
+    pace.note(1_000.0, a_progress(10))
+
+    pace.note(1_010.0, a_progress(20))
+
+    assert pace.remaining() == timedelta(seconds=80)
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        [],
+        [(0.0, a_progress(5))],
+        [(0.0, a_progress(5)), (1.0, a_progress(9))],
+        [(0.0, a_progress(5)), (30.0, a_progress(5))],
+        [(0.0, a_progress(5)), (30.0, replace(a_progress(9), is_taking_in=True))],
+    ],
+)
+def test_nothing_is_promised_without_a_ground(seen: list[tuple[float, Progress]]) -> None:
+    """Too early, standing still, or more documents to come."""
+    pace = Pace()
+    for seconds, progress in seen:
+        pace.note(seconds, progress)
+
+    assert pace.remaining() is None
+
+
+def test_a_log_gets_the_first_the_last_and_a_line_now_and_then() -> None:
+    """Five seconds apart, however often the run is looked at."""
+    said: list[str] = []
+    times: Iterator[float] = iter([10.0, 10.0, 11.0, 12.0, 15.5, 15.5, 16.0])
+    lines = Lines(said.append, lambda: next(times))
+
+    for done in (10, 20, 30, 40):
+        lines.progress(a_progress(done), Pace())
+    lines.progress(a_progress(100, status=RunStatus.FINISHED), Pace())
+
+    assert [line.split(" · ")[1] for line in said] == [
+        "10/100 chunks",
+        "40/100 chunks",
+        "100/100 chunks",
+    ]
+    assert said[-1] == "10/10 documents · 100/100 chunks · 100 calls · 100k tokens · $1.00"
+
+
+def test_bars_show_what_lines_say() -> None:
+    """Both displays take the same calls."""
+    shown: list[object] = []
+    bars = Bars(shown.append)
+
+    bars.taking_in(1, "[red]a.txt")
+    bars.progress(a_progress(50), Pace())
+
+    assert len(shown) == 2
+
+
+def test_the_second_ctrl_c_insists() -> None:
+    """The first asks to stop, the next one does not wait."""
+    interruption = Interruption()
+    assert not interruption()
+
+    interruption.press()
+
+    assert interruption()
+    with pytest.raises(KeyboardInterrupt):
+        interruption.press()
+
+
+def test_logs_are_followed_from_now_on(tmp_path: Path) -> None:
+    """What stood there before is not repeated; half a line waits for its end; a new file counts."""
+    worker = tmp_path / "worker.log"
+    worker.write_text("yesterday\n", "utf-8")
+    said: list[str] = []
+    logs = LogLines(tmp_path, said.append, "worker", "scheduler")
+
+    with worker.open("a", encoding="utf-8") as log:
+        log.write("today\nhalf")
+    (tmp_path / "scheduler.log").write_text("started\n", "utf-8")
+    (tmp_path / "postgres.log").write_text("chatter\n", "utf-8")
+    logs.look()
+    with worker.open("a", encoding="utf-8") as log:
+        log.write(" done\n")
+    logs.look()
+
+    assert [line.split() for line in said] == [
+        ["scheduler", "started"],
+        ["worker", "today"],
+        ["worker", "half", "done"],
+    ]
+
+
+def test_a_log_that_was_rotated_is_read_from_its_beginning(tmp_path: Path) -> None:
+    """A file that has shrunk is another one."""
+    log = tmp_path / "worker.log"
+    log.write_text("a long line that was there before\n", "utf-8")
+    said: list[str] = []
+    logs = LogLines(tmp_path, said.append)
+
+    log.write_text("new\n", "utf-8")
+    logs.look()
+
+    assert [line.split() for line in said] == [["worker", "new"]]

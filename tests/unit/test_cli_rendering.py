@@ -1,0 +1,290 @@
+"""How answers, accounts and failures look to people."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from rich.console import Console, RenderableType
+
+from chordwise.cli.rendering import accounts as rendered_accounts
+from chordwise.cli.rendering import answers, words
+from chordwise.cli.rendering import results as rendered_results
+from chordwise.cli.rendering.words import EXTRACTIVE
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.states import IntakeOutcome, JobStatus
+from chordwise.domain.tasks import AnalysisType
+from chordwise.pipeline.accounts import Account, Failure
+from chordwise.pipeline.findings import StoredResult
+
+SPAN: JsonObject = {"quote": "It rained.", "start_char": 4, "end_char": 14, "grounded": True}
+OUTPUTS: dict[AnalysisType, JsonObject] = {
+    AnalysisType.SUMMARY: {
+        "main_topic": "The weather",
+        "key_findings": [{"finding": "Rain fell", **SPAN}],
+        "conclusions": ["Take an umbrella"],
+    },
+    AnalysisType.EXTRACTION: {
+        "fields": [
+            {"item": "day", "status": "found", "value": "Monday", "confidence": 8, **SPAN},
+            {"item": "place", "status": "not mentioned", "value": None, "confidence": 5},
+        ]
+    },
+    AnalysisType.CLASSIFICATION: {
+        "primary_label": "weather",
+        "secondary_label": "travel",
+        "confidence": 0.8,
+        "features": [{"feature": "rain", **SPAN}],
+        "uncertainty_factors": ["short text"],
+    },
+    AnalysisType.SENTIMENT: {
+        "label": "negative",
+        "score": -0.4,
+        "emotions": ["gloom"],
+        "sentences": [{"score": -0.5, **SPAN}],
+    },
+    AnalysisType.REASONING: {
+        "logical_flow": [{"step": "Clouds came", "role": "premise", **SPAN}],
+        "argument_strength": 6,
+        "weaknesses": ["one witness"],
+        "gaps": ["no time given"],
+        "evidence_quality": {"score": 3, "assessment": "thin"},
+        "overall_assessment": "plausible",
+    },
+}
+MENTIONED = {
+    AnalysisType.SUMMARY: ["The weather", "Rain fell", "Take an umbrella"],
+    AnalysisType.EXTRACTION: ["day", "Monday", "8/10", "place", "not mentioned"],
+    AnalysisType.CLASSIFICATION: ["weather", "travel", "0.8", "rain", "short text"],
+    AnalysisType.SENTIMENT: ["negative", "-0.4", "gloom", "-0.5"],
+    AnalysisType.REASONING: [
+        "premise: Clouds came",
+        "6 of 10",
+        "one witness",
+        "no time given",
+        "3 of 10: thin",
+        "plausible",
+    ],
+}
+
+
+def shown(*renderables: RenderableType, width: int = 120) -> str:
+    """Return what a terminal without colours would show."""
+    console = Console(file=io.StringIO(), width=width, markup=False, emoji=False, highlight=False)
+    for renderable in renderables:
+        console.print(renderable)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def a_result(
+    analysis_type: AnalysisType = AnalysisType.SUMMARY,
+    output: JsonObject | None = None,
+    *,
+    source: str = "rain.txt",
+) -> StoredResult:
+    """Return a stored result of a language model."""
+    return StoredResult(
+        run="r",
+        source=source,
+        title=None,
+        document_id=uuid.UUID(int=1),
+        job_id=uuid.UUID(int=2),
+        analysis_type=analysis_type,
+        status=JobStatus.SUCCEEDED,
+        output=OUTPUTS[analysis_type] if output is None else output,
+        confidence=0.7,
+        quality=0.9,
+        coverage=1.0,
+        needs_review=False,
+        failed_chunks=[],
+        provider="openai",
+        model="m",
+        language_model=True,
+        prompt_version="summary@1",
+        reused=False,
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
+def an_account(**states: int) -> Account:
+    """Return the account of a run with jobs in these states."""
+    return Account(
+        run_id=uuid.UUID(int=3),
+        run="r",
+        status="finished",
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        finished_at=None,
+        intakes_found=3,
+        outcomes={each.value: 1 if each is IntakeOutcome.ACCEPTED else 0 for each in IntakeOutcome},
+        intakes_balance=False,
+        jobs_planned=sum(states.values()),
+        states={each.value: states.get(each.value, 0) for each in JobStatus},
+        jobs_balance=True,
+        reused=0,
+    )
+
+
+def a_failure(source: str, **values: str | None) -> Failure:
+    """Return a failed job."""
+    failure = Failure(
+        what="job",
+        source=source,
+        analysis_type="summary",
+        state="failed",
+        error_code="refused",
+        error_message="The model declined.",
+        hint="Ask otherwise.",
+        start_char=None,
+        end_char=None,
+    )
+    return replace(failure, **values)  # type: ignore[arg-type]  # mypy cannot see the names
+
+
+@pytest.mark.parametrize("analysis_type", list(AnalysisType))
+def test_every_part_of_an_answer_is_shown_with_its_place(analysis_type: AnalysisType) -> None:
+    """What the analysis found, and the quote with its offsets."""
+    text = shown(answers.laid_out(analysis_type, OUTPUTS[analysis_type]))
+
+    for part in [*MENTIONED[analysis_type], "“It rained.” [4–14]"]:
+        assert part in text
+
+
+@pytest.mark.parametrize("analysis_type", [*AnalysisType, "poem"])
+@pytest.mark.parametrize("output", [{}, {"fields": 3, "key_findings": "x", "evidence_quality": 5}])
+def test_an_answer_of_another_shape_does_no_harm(analysis_type: str, output: JsonObject) -> None:
+    """What a view shows may stem from an older version."""
+    shown(answers.laid_out(analysis_type, output))
+    answers.headline(analysis_type, output)
+
+
+def test_a_users_own_structure_is_shown_as_json() -> None:
+    """An extraction by schema: the data as it is, and the evidence for it."""
+    output: JsonObject = {
+        "data": {"total": 5},
+        "evidence": [{"path": "/total", "confidence": 7, **SPAN}],
+    }
+
+    text = shown(answers.laid_out(AnalysisType.EXTRACTION, output))
+
+    assert '"total": 5' in text
+    assert "/total" in text
+    assert "[4–14]" in text
+
+
+def test_a_quote_that_the_document_does_not_have_is_marked() -> None:
+    """Nobody may take it for a quotation."""
+    text = shown(answers.quote({"quote": "Invented.", "grounded": False}))
+
+    assert "not found in the document" in text
+
+
+def test_markup_and_escapes_of_documents_are_text() -> None:
+    """Rich's markup stays literal, escape sequences are gone."""
+    output: JsonObject = {"main_topic": "[red]x[/red] \x1b]0;owned\x07[link=http://a]y[/link]"}
+
+    text = shown(*rendered_results.laid_out([a_result(output=output, source="[b]\x1b[2Jname")]))
+
+    assert "[red]x[/red] [link=http://a]y[/link]" in text
+    assert "[b]name" in text
+    assert "\x1b" not in text
+    assert "owned" not in text
+
+
+def test_many_results_become_a_table() -> None:
+    """One line each, with the end of a long path."""
+    many = [a_result(source=f"/{'folder/' * 12}{number}.txt") for number in range(11)]
+
+    lines = shown(*rendered_results.laid_out(many)).splitlines()
+
+    assert len(lines) == 12
+    assert lines[3].startswith("…")
+    assert "/2.txt" in lines[3]
+    assert "The weather" in lines[3]
+
+
+def test_the_built_in_model_is_named_wherever_it_answered() -> None:
+    """In the short form and in the long one."""
+    built_in = replace(a_result(), language_model=False)
+
+    assert EXTRACTIVE in shown(*rendered_results.laid_out([built_in]))
+    assert EXTRACTIVE in shown(*rendered_results.laid_out([built_in] * 11))
+    assert EXTRACTIVE not in shown(*rendered_results.laid_out([a_result()]))
+
+
+def test_what_no_answer_covers_is_named() -> None:
+    """A partial result says so, with the characters."""
+    chunk: JsonObject = {"start_char": 10, "end_char": 20, "error_code": "refused"}
+    partial = replace(a_result(), status=JobStatus.PARTIAL, failed_chunks=[chunk])
+
+    text = shown(*rendered_results.laid_out([partial]))
+
+    assert "partial" in text
+    assert "characters 10–20 (refused)" in text
+
+
+def test_an_account_that_does_not_balance_says_so() -> None:
+    """Three things found, one accounted for."""
+    text = shown(*rendered_accounts.laid_out(an_account(succeeded=2, failed=1)))
+
+    assert "3 found = 1 accepted ✗ does not balance" in text
+    assert "3 planned = 2 succeeded + 1 failed ✓" in text
+
+
+def test_how_a_run_ended_is_one_sentence() -> None:
+    """With every state that is not well."""
+    sentence = rendered_accounts.in_words(an_account(succeeded=2, failed=1, paused=1))
+
+    assert sentence == "2 of 4 analyses succeeded; 1 analysis failed, 1 analysis paused."
+
+
+def test_only_success_of_everything_is_complete() -> None:
+    """The exit code goes by this."""
+    assert an_account(succeeded=2).is_complete
+    assert not an_account(succeeded=2, partial=1).is_complete
+    refused = {**an_account().outcomes, "unreadable": 1}
+    assert not replace(an_account(succeeded=2), outcomes=refused).is_complete
+    duplicate = {**an_account().outcomes, "duplicate": 1}
+    assert replace(an_account(succeeded=2), outcomes=duplicate).is_complete
+
+
+def test_failures_alike_stand_under_one_reason() -> None:
+    """Fifty documents with the same trouble do not fill the screen."""
+    alike: Iterable[Failure] = [a_failure(f"{number}.txt") for number in range(50)]
+    other = a_failure("other.txt", error_message="Something else.", hint=None)
+
+    text = shown(*rendered_accounts.failures([*alike, other]))
+
+    assert text.count("The model declined.") == 1
+    assert "… and 47 others alike" in text
+    assert "other.txt" in text
+    assert "Something else." in text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(7, "7"), (999, "999"), (1_234, "1.23k"), (999_700, "1M"), (4.56e6, "4.56M")],
+)
+def test_large_numbers_have_three_digits(number: int, text: str) -> None:
+    """As one would say them."""
+    assert words.approximate(int(number)) == text
+
+
+def test_a_sum_of_money_says_what_it_does_not_know() -> None:
+    """An unknown price is never shown as nothing."""
+    assert words.money(Decimal(0), 0, 0) == "$0.00"
+    assert words.money(Decimal("0.0123"), 0, 4) == "$0.0123"
+    assert words.money(Decimal("12.5"), 2, 4) == "$12.50 and 2 calls of unknown price"
+    assert words.money(Decimal(0), 4, 4) == "cost unknown"
+
+
+def test_a_share_is_never_rounded_up_to_all() -> None:
+    """100 % means that nothing is missing."""
+    assert words.share(1) == "100 %"
+    assert words.share(0.99999) == "99.9 %"
+    assert words.share(0.5) == "50.0 %"

@@ -1,0 +1,277 @@
+"""The settings: where they come from, what is refused, and what is never shown."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+import pytest
+
+from chordwise import settings as module
+from chordwise.errors import ConfigurationError, ExitCode
+from chordwise.settings import ModelSettings, Settings, load
+
+PLANTED = "s3cr3tP4ssword"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder, without any variable of ours."""
+    for name in ("CHORDWISE_CONFIG", "CHORDWISE_MODEL", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(folder: Path, content: str) -> Path:
+    """Write the settings file of a folder."""
+    file = folder / module.FILE_NAME
+    file.write_text(content, "utf-8")
+    return file
+
+
+def refused(config: Path | None = None, **flags: object) -> str:
+    """Load settings that are wrong; return everything that a person could get to read of it."""
+    with pytest.raises(ConfigurationError) as caught:
+        load(config, **flags)
+    assert caught.value.exit_code is ExitCode.CONFIGURATION
+    chain = "".join(traceback.format_exception(caught.value))
+    return f"{caught.value.what}\n{caught.value.hint}\n{chain}"
+
+
+def test_without_anything_there_are_defaults() -> None:
+    """The built-in model, embedded servers, no keys."""
+    found = load()
+
+    assert found.model == "extractive"
+    assert found.embedded_database
+    assert found.embedded_broker
+    assert found.pipeline.heartbeat_seconds < found.pipeline.lease_seconds
+
+
+def test_flags_go_before_variables_before_the_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a flag that was not given does not count."""
+    write(folder, 'model = "file"\n')
+    assert load().model == "file"
+
+    monkeypatch.setenv("CHORDWISE_MODEL", "variable")
+    assert load().model == "variable"
+    assert load(model=None).model == "variable"
+
+    assert load(model="flag").model == "flag"
+
+
+def test_sections_are_merged_entry_by_entry(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable changes one entry of a section and leaves the file's others."""
+    write(folder, "[pipeline]\nlease_seconds = 90\nchunk_tokens = 100\n")
+    monkeypatch.setenv("CHORDWISE_PIPELINE__CHUNK_TOKENS", "200")
+
+    found = load().pipeline
+
+    assert (found.lease_seconds, found.chunk_tokens, found.max_attempts) == (90, 200, 3)
+
+
+def test_the_nearest_file_upward_counts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless a file is named, in the environment or by a flag."""
+    write(folder, 'model = "outer"\n')
+    inner = folder / "project" / "notes"
+    inner.mkdir(parents=True)
+    monkeypatch.chdir(inner)
+    assert load().model == "outer"
+
+    write(inner.parent, 'model = "inner"\n')
+    assert load().model == "inner"
+
+    monkeypatch.setenv("CHORDWISE_CONFIG", str(folder / module.FILE_NAME))
+    assert load().model == "outer"
+    assert load(inner.parent / module.FILE_NAME).model == "inner"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f'[pipeline]\nchunk_tokens = "{PLANTED}"',
+        f'database_url = ["{PLANTED}"]',
+        f'[models.house]\nprovider = "{PLANTED}"\napi_key = "{PLANTED}"',
+        f'[models.house]\nprovider = "openai"\napi_key = {{ value = "{PLANTED}" }}',
+        f'[logging]\nlevel = "{PLANTED}"',
+        f'unknown = "{PLANTED}"',
+        f'[pipeline]\nunknown = "{PLANTED}"',
+        f'fallback = "{PLANTED}"',
+        f'[models]\nhouse = "{PLANTED}"',
+    ],
+)
+def test_a_wrong_value_is_named_and_never_shown(folder: Path, content: str) -> None:
+    """The message says which entry of which file, without what stood there."""
+    said = refused(write(folder, content))
+
+    entry = content.removeprefix("[").split("]")[0].split(" ")[0]
+    assert entry in said
+    assert module.FILE_NAME in said
+    assert PLANTED not in said
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CHORDWISE_PIPELINE__CHUNK_TOKENS",
+        "CHORDWISE_PIPELINE",
+        "CHORDWISE_MODELS",
+        "CHORDWISE_FALLBACK",
+        "CHORDWISE_MODELS__HOUSE__PROVIDER",
+    ],
+)
+def test_a_wrong_variable_is_no_traceback(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list that is not JSON is a wrong setting like any other."""
+    monkeypatch.setenv(name, PLANTED)
+
+    said = refused()
+
+    assert name.split("_")[1].lower() in said
+    assert PLANTED not in said
+
+
+@pytest.mark.parametrize(
+    "content", [b"model = ", b"model = 'a'\nmodel = 'b'", b"model = '\xff'", b"\xff\xfe"]
+)
+def test_a_broken_file_is_no_traceback(folder: Path, content: bytes) -> None:
+    """Neither bad TOML nor another encoding."""
+    file = folder / module.FILE_NAME
+    file.write_bytes(content)
+
+    assert str(file) in refused(file)
+
+
+def test_a_missing_file_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A named file must be there; a folder is no file."""
+    assert "nowhere.toml" in refused(folder / "nowhere.toml")
+
+    monkeypatch.setenv("CHORDWISE_CONFIG", str(folder))
+    assert str(folder) in refused()
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "word"),
+    [
+        ("pipeline", {"heartbeat_seconds": 60, "lease_seconds": 60}, "heartbeat"),
+        ("retries", {"total_seconds": 1_800}, "visibility_timeout"),
+        ("pipeline", {"chunk_tokens": 0}, "chunk_tokens"),
+        ("worker", {"concurrency": -1}, "concurrency"),
+    ],
+)
+def test_contradictions_are_refused(section: str, values: dict[str, float], word: str) -> None:
+    """A lease shorter than its heartbeat would lose every chunk."""
+    assert word in refused(None, **{section: values})
+
+
+def test_a_model_is_known_by_its_name_or_by_its_provider(folder: Path) -> None:
+    """What the user named goes first."""
+    found = load(
+        write(
+            folder, '[models.house]\nprovider = "openai"\nmodel = "qwen"\nbase_url = "http://h/v1"'
+        )
+    )
+
+    assert found.model_named("house").base_url == "http://h/v1"
+    assert found.model_named("openai/gpt").model == "gpt"
+    assert found.model_named("local/path/to/file.gguf").model == "path/to/file.gguf"
+    assert found.model_named("extractive").provider == "extractive"
+
+
+@pytest.mark.parametrize("name", ["", "houze", "openai/", "mistral/large", "extractive/x", "/x"])
+def test_an_unknown_model_is_refused_with_those_there_are(folder: Path, name: str) -> None:
+    """The hint lists the names."""
+    found = load(write(folder, '[models.house]\nprovider = "openai"\n'))
+
+    with pytest.raises(ConfigurationError) as caught:
+        found.model_named(name)
+
+    assert "house" in caught.value.hint
+
+
+def test_keys_come_from_the_model_or_from_the_providers_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The model's own key goes first; the built-in model and local ones need none."""
+    monkeypatch.setenv("OPENAI_API_KEY", "from the variable")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "another")
+    found = load()
+    own = ModelSettings.model_validate({"provider": "openai", "api_key": "own"})
+
+    assert found.api_key_for(own).get_secret_value() == "own"
+    keys = [
+        found.api_key_for(ModelSettings(provider=provider)).get_secret_value()
+        for provider in ("openai", "anthropic", "local", "extractive")
+    ]
+    assert keys == ["from the variable", "another", "", ""]
+
+
+def test_a_key_in_the_file_yields_to_the_variable(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under both spellings of its name."""
+    write(folder, 'openai_api_key = "file"\n')
+    assert load().openai_api_key.get_secret_value() == "file"
+
+    monkeypatch.setenv("OPENAI_API_KEY", "variable")
+
+    assert load().openai_api_key.get_secret_value() == "variable"
+
+
+def test_secrets_are_in_no_representation(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither repr, nor str, nor a dump of the settings shows one."""
+    monkeypatch.setenv("CHORDWISE_DATABASE_URL", f"postgresql://u:{PLANTED}@h/d")
+    monkeypatch.setenv("CHORDWISE_BROKER_URL", f"redis://:{PLANTED}@h")
+    monkeypatch.setenv("OPENAI_API_KEY", PLANTED)
+    found = load(write(folder, f'[models.house]\nprovider = "openai"\napi_key = "{PLANTED}"'))
+
+    shown = f"{found!r} {found} {found.model_dump()} {found.model_dump_json()}"
+
+    assert "house" in shown
+    assert PLANTED not in shown
+
+
+def test_a_child_process_sees_the_same_settings(folder: Path) -> None:
+    """Home and file are handed on by the environment, the file by its whole path."""
+    file = write(folder, 'model = "file"\n')
+
+    environment = module.child_environment(load(file, home=folder / "home"), Path(file.name))
+
+    assert environment["CHORDWISE_HOME"] == str(folder / "home")
+    assert environment["CHORDWISE_CONFIG"] == str(file.resolve())
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("7", 7), ("", None), ("-1", None), ("seven", None)]
+)
+def test_the_supervisors_pipe_is_a_descriptor_or_nothing(
+    value: str, expected: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stray value does not stop a process from starting."""
+    monkeypatch.setenv(module.SUPERVISOR_PIPE_VARIABLE, value)
+
+    assert module.supervisor_pipe() == expected
+
+
+def test_settings_are_frozen() -> None:
+    """Nobody changes them behind the others' backs."""
+    with pytest.raises(ValueError, match="frozen"):
+        setattr(load(), "model", "other")  # noqa: B010 - mypy forbids the plain assignment
+
+
+def test_every_field_of_a_section_can_come_from_a_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The path with double underscores, in any case."""
+    monkeypatch.setenv("CHORDWISE_MODELS__HOUSE__PROVIDER", "openai")
+    monkeypatch.setenv("CHORDWISE_MODELS__HOUSE__API_KEY", PLANTED)
+    monkeypatch.setenv("chordwise_worker__concurrency", "3")
+    monkeypatch.setenv("CHORDWISE_FALLBACK", '["house", "extractive"]')
+
+    found: Settings = load()
+
+    assert found.api_key_for(found.model_named("house")).get_secret_value() == PLANTED
+    assert found.worker.concurrency == 3
+    assert found.fallback == ("house", "extractive")

@@ -1,0 +1,142 @@
+"""Log lines: one form, and no secret in them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chordwise.settings import LoggingSettings
+from chordwise.telemetry.logging import configure, without_secrets
+
+PLANTED = "s3cr3tP4ssword"
+DATABASE = f"postgresql://chordwise:{PLANTED}@database.example:5432/chordwise"
+BROKER = f"redis://:{PLANTED}@broker.example:6379/0"
+KEY = f"sk-proj-{PLANTED}"
+HEADER = f"Bearer {PLANTED}{PLANTED}"
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """Put the loggers back as they were."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+@pytest.fixture(params=["json", "console", "auto"])
+def configured(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
+    """Configure the logs of a worker in one of the formats, written to where the test looks."""
+    assert capsys.readouterr().err == ""
+    configure(LoggingSettings(format=request.param, level="DEBUG"), "worker")
+
+
+def fail(secret: str) -> None:
+    """Fail with a secret in the error."""
+    raise ValueError(f"cannot connect to {secret}")
+
+
+@pytest.mark.usefixtures("configured")
+@pytest.mark.parametrize("secret", [DATABASE, BROKER, KEY, HEADER])
+def test_no_secret_gets_through(secret: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wherever it sits: in the event, a value, a list, an error, a traceback, a foreign record."""
+    log = structlog.get_logger("test")
+    error = ValueError(secret)
+
+    log.info(" ".join(["connecting to", secret]))
+    log.info("connecting", url=secret, nested={"urls": [secret]}, error=error)
+    log.info("connecting to %s", secret)
+    with structlog.contextvars.bound_contextvars(address=secret):
+        log.warning("bound")
+    try:
+        fail(secret)
+    except ValueError:
+        log.exception("failed")
+        logging.getLogger("foreign").exception("failed %r", {"url": secret})
+
+    written = capsys.readouterr().err
+    assert "connecting" in written
+    assert "Traceback" in written
+    assert PLANTED not in written
+
+
+@pytest.mark.usefixtures("configured")
+@pytest.mark.parametrize("name", ["password", "api_key", "client_secret", "Authorization"])
+def test_what_is_named_a_secret_is_hidden(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever it looks like; numbers of tokens are no secrets."""
+    structlog.get_logger("test").info("event", **{name: "plainword"}, input_tokens=12345)
+
+    written = capsys.readouterr().err
+    assert "plainword" not in written
+    assert "12345" in written
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (BROKER, "redis://:…@broker.example:6379/0"),
+        ("postgresql://u:p@ss@host/db", "postgresql://u:…@host/db"),
+        ("see https://example.com:8080/a and mail a@b.example", None),
+        ("https://example.com/a:b@c", None),
+        ("the desk-top-computer-system", None),
+        (f"key-{'x' * 20}", "key-…"),
+        ("Authorization: Basic dXNlcjpwYXNz", "Authorization: Basic …"),
+        ("a basic question", None),
+    ],
+)
+def test_only_secrets_are_hidden(text: str, expected: str | None) -> None:
+    """Addresses stay readable: they are what a person looks for in a log."""
+    assert without_secrets(text) == (text if expected is None else expected)
+
+
+@given(st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=30))
+def test_any_password_of_a_url_is_hidden(password: str) -> None:
+    """Whatever its letters are."""
+    hidden = without_secrets(f"connecting to redis://user:{password}@host:6379/0 now")
+
+    assert hidden == "connecting to redis://user:…@host:6379/0 now"
+
+
+def test_a_json_line_names_process_time_and_level(capsys: pytest.CaptureFixture[str]) -> None:
+    """One object a line, ours and the libraries' alike."""
+    configure(LoggingSettings(format="json"), "scheduler")
+
+    structlog.get_logger("test").info("started", count=3, text="zwei\nZeilen")
+    logging.getLogger("some.library").warning("look: %s", "here")
+
+    ours, theirs = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (ours["event"], ours["count"], ours["text"]) == ("started", 3, "zwei\nZeilen")
+    assert {ours["process"], theirs["process"]} == {"scheduler"}
+    assert (theirs["event"], theirs["level"]) == ("look: here", "warning")
+    assert ours["timestamp"].endswith("Z")
+
+
+def test_levels_and_chatter_are_kept_out(capsys: pytest.CaptureFixture[str]) -> None:
+    """Below the level nothing is written, and libraries that tell every request speak up later."""
+    configure(LoggingSettings(format="console", level="INFO"), "worker")
+
+    structlog.get_logger("test").debug("quiet")
+    logging.getLogger("httpx").info("POST https://provider.example/")
+
+    assert capsys.readouterr().err == ""
+    assert not sys.stderr.isatty()
+
+
+def test_a_text_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Control characters of a document's text are written as what they are."""
+    configure(LoggingSettings(format="console"), "worker")
+
+    structlog.get_logger("test").info("chunk.failed", what="\x1b[2Jcleared\n2026 [info] forged")
+
+    written = capsys.readouterr().err
+    assert "\x1b[2J" not in written
+    assert written.count("\n") == 1
