@@ -69,8 +69,7 @@ def analyze(  # noqa: PLR0913 - a parameter is an option of the command
         confidence_threshold=confidence_threshold,
     )
     submitting = Submitting(Invocation.of(context), request, Screen())
-    code = submitting.submit(as_json=as_json) if no_wait else submitting.analyze(as_json=as_json)
-    raise typer.Exit(code)
+    raise typer.Exit((submitting.submit if no_wait else submitting.analyze)(as_json=as_json))
 
 
 def submit(  # noqa: PLR0913 - a parameter is an option of the command

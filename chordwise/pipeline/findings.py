@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Select, Text, cast, func, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -121,9 +122,8 @@ def _ids(wanted: Wanted) -> Select[uuid.UUID]:
     if wanted.run_id is not None:
         statement = statement.where(Job.run_id == wanted.run_id)
     else:
-        statement = statement.distinct(Job.document_id, Job.options_hash).order_by(
-            Job.document_id, Job.options_hash, Result.id.desc()
-        )
+        question = (Job.document_id, Job.options_hash)
+        statement = statement.ext(distinct_on(*question)).order_by(*question, Result.id.desc())
     if wanted.types:
         statement = statement.where(Result.analysis_type.in_([each.value for each in wanted.types]))
     if wanted.document:

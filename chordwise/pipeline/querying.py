@@ -70,6 +70,9 @@ def answer(database_url: SecretStr, statement: str) -> Iterator[Answer]:
         # that this speaks takes a single statement only. Closing it cancels what is not read.
         with _explaining(readable), closing(_stream(cursor, statement)) as rows:
             first = next(rows, None)
+            if first is None:
+                # Only an execution of the other kind knows the columns where there are no rows.
+                cursor.execute(statement, prepare=True)
             columns = [column.name for column in cursor.description or ()]
             yield Answer(columns=columns, rows=_chained(first, rows, readable))
 
@@ -100,7 +103,8 @@ def _chained(first: Row | None, rows: Iterator[Row], readable: str) -> Iterator[
 def _check(statement: str) -> None:
     begin = _BEFORE_FIRST_WORD.match(statement)
     word = re.match(r"\w*", statement[begin.end() if begin else 0 :])
-    if word is None or word.group().lower() not in _READING:
+    # What follows a NUL would not reach the server.
+    if word is None or word.group().lower() not in _READING or "\0" in statement:
         raise UsageError(
             "Only statements that read are taken: SELECT, WITH, VALUES, TABLE, EXPLAIN, SHOW.",
             "Results are changed by analyzing again, never by SQL.",

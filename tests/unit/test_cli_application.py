@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from chordwise.cli import application, failing
-from chordwise.cli.application import MODULES, hoist, named_in, run
+from chordwise.cli.application import MODULES, hoist, named_in
 from chordwise.cli.invocation import Invocation
 from chordwise.errors import ConfigurationError, ExitCode
+from tests.fakes.commands import run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -137,9 +137,8 @@ def test_version_loads_nothing_heavy() -> None:
     heavy = ("sqlalchemy", "celery", "pydantic_settings", "alembic", "psycopg")
     script = (
         "import sys; from chordwise.cli.application import run; run(['version']);"
-        f"sys.exit(','.join(name for name in {heavy!r} if name in sys.modules))"
+        f"sys.exit(','.join(name for name in {heavy!r} if name in sys.modules) or 0)"
     )
-    started = time.monotonic()
 
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
@@ -147,7 +146,6 @@ def test_version_loads_nothing_heavy() -> None:
 
     assert done.stderr == ""
     assert done.returncode == 0
-    assert time.monotonic() - started < 20
 
 
 def test_a_reader_that_has_left_is_no_error(tmp_path: Path) -> None:

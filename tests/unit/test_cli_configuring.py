@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.cli.application import run
 from chordwise.cli.configuring import Entry, Origin, entries, toml_lines
 from chordwise.cli.querying import csv_lines, distinct
 from chordwise.cli.rendering.documents import document, plain
 from chordwise.settings import load
+from tests.fakes.commands import run
 
 FILE = """
 model = "mine"

@@ -22,7 +22,9 @@ def a_progress(done: int, chunks: int = 100, status: RunStatus = RunStatus.OPEN)
     return Progress(
         status=status,
         is_taking_in=False,
-        jobs=JobCounts(documents=10, documents_done=done // 10, total=10, done=done // 10),
+        jobs=JobCounts(
+            documents=10, documents_done=done // 10, total=10, done=done // 10, succeeded=done // 10
+        ),
         chunks=chunks,
         chunks_done=done,
         calls=CallCounts(total=done, tokens=done * 1_000, cost_usd=Decimal(done) / 100),

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from typing import Literal, TypeAlias
 
 import pytest
 import structlog
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from chordwise.settings import LoggingSettings
 from chordwise.telemetry.logging import configure, without_secrets
 
+Format: TypeAlias = Literal["json", "console", "auto"]
 PLANTED = "s3cr3tP4ssword"
 DATABASE = f"postgresql://chordwise:{PLANTED}@database.example:5432/chordwise"
 BROKER = f"redis://:{PLANTED}@broker.example:6379/0"
@@ -33,11 +35,14 @@ def _as_before() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-@pytest.fixture(params=["json", "console", "auto"])
-def configured(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
-    """Configure the logs of a worker in one of the formats, written to where the test looks."""
-    assert capsys.readouterr().err == ""
-    configure(LoggingSettings(format=request.param, level="DEBUG"), "worker")
+EVERY_FORMAT = pytest.mark.parametrize("written_as", ["json", "console", "auto"])
+
+
+def a_log(written_as: Format) -> structlog.stdlib.BoundLogger:
+    """Configure the logs of a worker and return a logger."""
+    configure(LoggingSettings(format=written_as, level="DEBUG"), "worker")
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger("test")
+    return logger
 
 
 def fail(secret: str) -> None:
@@ -45,14 +50,17 @@ def fail(secret: str) -> None:
     raise ValueError(f"cannot connect to {secret}")
 
 
-@pytest.mark.usefixtures("configured")
+@EVERY_FORMAT
 @pytest.mark.parametrize("secret", [DATABASE, BROKER, KEY, HEADER])
-def test_no_secret_gets_through(secret: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_secret_gets_through(
+    secret: str, written_as: Format, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Wherever it sits: in the event, a value, a list, an error, a traceback, a foreign record."""
-    log = structlog.get_logger("test")
+    log = a_log(written_as)
     error = ValueError(secret)
 
-    log.info(" ".join(["connecting to", secret]))
+    sentence = f"connecting to {secret}"
+    log.info(sentence)
     log.info("connecting", url=secret, nested={"urls": [secret]}, error=error)
     log.info("connecting to %s", secret)
     with structlog.contextvars.bound_contextvars(address=secret):
@@ -69,11 +77,13 @@ def test_no_secret_gets_through(secret: str, capsys: pytest.CaptureFixture[str])
     assert PLANTED not in written
 
 
-@pytest.mark.usefixtures("configured")
+@EVERY_FORMAT
 @pytest.mark.parametrize("name", ["password", "api_key", "client_secret", "Authorization"])
-def test_what_is_named_a_secret_is_hidden(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_named_a_secret_is_hidden(
+    name: str, written_as: Format, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Whatever it looks like; numbers of tokens are no secrets."""
-    structlog.get_logger("test").info("event", **{name: "plainword"}, input_tokens=12345)
+    a_log(written_as).info("event", **{name: "plainword"}, input_tokens=12345)
 
     written = capsys.readouterr().err
     assert "plainword" not in written

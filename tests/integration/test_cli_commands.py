@@ -1,0 +1,345 @@
+"""The commands that look at stored runs, over a real database; no process of ours is started."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from chordwise.cli.rendering.live import Lines
+from chordwise.cli.waiting import Watch
+from chordwise.domain.states import IntakeOutcome, JobStatus, RunStatus
+from chordwise.domain.tasks import AnalysisType
+from chordwise.errors import ExitCode, ModelRequestError, ReadError, ServiceUnavailableError
+from chordwise.pipeline import progress
+from chordwise.pipeline.submit import Submission, open_run
+from chordwise.readers.reading import UnreadDocument
+from chordwise.settings import Settings
+from tests.fakes.commands import run
+from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run, a_summary, close_all
+
+TEXT = "The bridge was opened in May. Carts crossed it on the same day."
+ANSWER = a_summary("The bridge was opened in May.", topic="A [bold]bridge[/bold]")
+HOSTILE = "evil\x1b[2J.txt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What a command wrote, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """A database with one run of three things: one answer, one failure, one unreadable file."""
+
+    pipeline: Pipeline
+    submission: Submission
+    capsys: pytest.CaptureFixture[str]
+
+    def call(self, *arguments: str) -> Shown:
+        """Run a command."""
+        self.capsys.readouterr()
+        code = run(arguments)
+        captured = self.capsys.readouterr()
+        return Shown(code=code, out=captured.out, err=captured.err)
+
+
+@pytest.fixture
+def addresses(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Point the commands to this test's servers."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CHORDWISE_HOME", str(settings.home))
+    for name in ("database_url", "broker_url"):
+        secret = getattr(settings, name)
+        monkeypatch.setenv(f"CHORDWISE_{name.upper()}", secret.get_secret_value())
+
+
+@pytest.fixture
+def desk(settings: Settings, addresses: None, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
+    """Fill the database."""
+    assert addresses is None
+    failing = ModelRequestError("The model does not like it.", "Ask otherwise.")
+    pipeline = a_pipeline(settings, ANSWER, failing)
+    submission = open_run(pipeline.context, a_run(), NOW)
+    submission.take_in(a_document(TEXT, "bridge.txt"))
+    submission.take_in(a_document(f"{TEXT} Or not.", "odd.txt"))
+    unreadable = ReadError("evil.txt is locked.", "Unlock it.", IntakeOutcome.ENCRYPTED, "password")
+    submission.take_in(UnreadDocument(source=HOSTILE, error=unreadable))
+    submission.close()
+    pipeline.work(submission)
+    yield Desk(pipeline=pipeline, submission=submission, capsys=capsys)
+    close_all()
+
+
+def test_runs_lists_them(desk: Desk) -> None:
+    """Name, status, and how many jobs are well."""
+    shown = desk.call("runs")
+
+    assert shown.code == ExitCode.SUCCESS
+    assert desk.submission.name in shown.out
+    assert "finished" in shown.out
+    assert "1/2" in shown.out
+
+
+def test_a_run_shows_both_lines_of_its_account(desk: Desk) -> None:
+    """They balance, and what went wrong stands below, with what to do."""
+    shown = desk.call("runs", "latest")
+
+    assert "3 found = 2 accepted + 1 encrypted ✓" in shown.out
+    assert "2 planned = 1 succeeded + 1 failed ✓" in shown.out
+    assert "Unlock it." in shown.out
+    assert "Ask otherwise." in shown.out
+    assert "\x1b" not in shown.out
+    assert shown.code == ExitCode.SUCCESS
+
+
+@pytest.mark.parametrize("by", ["name", "id", "latest"])
+def test_a_run_as_json(desk: Desk, by: str) -> None:
+    """By name, by id, or as the latest: the same document."""
+    named = {"name": desk.submission.name, "id": str(desk.submission.run_id), "latest": "latest"}
+
+    found = json.loads(desk.call("runs", named[by], "--json").out)
+
+    assert found["schema_version"] == 1
+    assert found["run"]["run_id"] == str(desk.submission.run_id)
+    assert found["run"]["outcomes"]["encrypted"] == 1
+    assert found["run"]["intakes_balance"] is True
+    assert [job["status"] for job in found["jobs"]] == ["succeeded", "failed"]
+    assert {failure["what"] for failure in found["failures"]} == {"intake", "job", "chunk"}
+    assert found["usage"]["total"] == 2
+
+
+@pytest.mark.parametrize("command", [("runs", "nope"), ("results", "--run", "nope")])
+def test_an_unknown_run_is_a_usage_error(desk: Desk, command: tuple[str, ...]) -> None:
+    """With a hint where to find those that are there."""
+    shown = desk.call(*command)
+
+    assert shown.code == ExitCode.USAGE
+    assert "There is no run “nope”." in shown.err
+
+
+def test_results_are_shown_for_reading(desk: Desk) -> None:
+    """The answer with its quote and place; markup of the model is text."""
+    shown = desk.call("results", "--run", desk.submission.name)
+
+    assert "bridge.txt · summary" in shown.out
+    assert "A [bold]bridge[/bold]" in shown.out
+    assert "“The bridge was opened in May.” [0–29]" in shown.out
+
+
+def test_results_can_be_narrowed_down(desk: Desk) -> None:
+    """By run, type, and a part of the name; nothing found is said, and is no error."""
+    by_name = json.loads(desk.call("results", "--document", "BRIDGE", "--json").out)
+    by_wildcard = json.loads(desk.call("results", "--document", "%", "--json").out)
+    by_type = desk.call("results", "--type", "sentiment")
+
+    assert by_name["total"] == 1
+    assert by_name["results"][0]["source"] == "bridge.txt"
+    assert by_wildcard == {"schema_version": 1, "total": 0, "results": []}
+    assert by_type.code == ExitCode.SUCCESS
+    assert by_type.out == ""
+    assert "no such results" in by_type.err
+
+
+def test_without_a_run_the_newest_answer_to_a_question_counts(desk: Desk) -> None:
+    """A later run over the same document reuses the answer: it is listed once."""
+    later = open_run(desk.pipeline.context, a_run(), NOW)
+    later.take_in(a_document(TEXT, "bridge.txt"))
+    later.close()
+
+    every = json.loads(desk.call("results", "--json").out)
+    of_the_first = json.loads(desk.call("results", "--json", "--run", desk.submission.name).out)
+
+    assert [result["run"] for result in every["results"]] == [later.name]
+    assert every["results"][0]["reused"] is True
+    assert [result["run"] for result in of_the_first["results"]] == [desk.submission.name]
+
+
+def test_sql_as_csv_json_and_table(desk: Desk) -> None:
+    """The same rows in three forms."""
+    statement = "SELECT source, outcome, NULL AS nothing FROM intakes ORDER BY outcome, source"
+
+    as_csv = desk.call("sql", "--csv", statement)
+    as_json = json.loads(desk.call("sql", "--json", statement).out)
+    as_table = desk.call("sql", statement)
+
+    rows = list(csv.reader(io.StringIO(as_csv.out)))
+    assert rows[0] == ["source", "outcome", "nothing"]
+    assert ["bridge.txt", "accepted", ""] in rows
+    assert as_json["columns"] == ["source", "outcome", "nothing"]
+    assert as_json["rows"][0] == {"source": "bridge.txt", "outcome": "accepted", "nothing": None}
+    assert "∅" in as_table.out
+
+
+def test_a_table_is_cut_and_says_so(desk: Desk) -> None:
+    """A hundred rows fill a screen; a file gets them all."""
+    statement = "SELECT generate_series(1, 500) AS n"
+
+    table = desk.call("sql", statement)
+    rows = desk.call("sql", "--csv", statement)
+
+    assert len(table.out.splitlines()) == 101
+    assert "first 100 rows" in table.err
+    assert len(rows.out.splitlines()) == 501
+
+
+def test_a_refused_statement_is_a_usage_error(desk: Desk) -> None:
+    """PostgreSQL's own message, and nothing on standard output."""
+    shown = desk.call("sql", "SELECT * FROM outbox")
+
+    assert shown.code == ExitCode.USAGE
+    assert shown.out == ""
+    assert "permission denied" in shown.err
+
+
+def test_migrate_finds_nothing_to_do(desk: Desk) -> None:
+    """With an address given it starts no stack, and the second time it changes nothing."""
+    found = json.loads(desk.call("migrate", "--json").out)
+
+    assert found["before"] == found["after"]
+
+
+def test_a_database_without_tables_asks_for_the_migration(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, database_url: SecretStr
+) -> None:
+    """Exit code 78, and the command that mends it; after that it works."""
+    other = database_url.get_secret_value()
+    desk.pipeline.execute("DROP VIEW stale_results")
+    desk.pipeline.execute("DELETE FROM alembic_version")
+    monkeypatch.setenv("CHORDWISE_DATABASE_URL", other)
+
+    shown = desk.call("runs")
+
+    assert shown.code == ExitCode.CONFIGURATION
+    assert "chordwise migrate" in shown.err
+
+
+def test_doctor_looks_at_everything(desk: Desk) -> None:
+    """Database, schema, reader and broker are well; that no worker is here is a warning."""
+    found = json.loads(desk.call("doctor", "--ask", "--json").out)
+
+    verdicts = {check["name"]: check["verdict"] for check in found["checks"]}
+    well = ("settings", "limits", "database", "schema", "clock", "reader", "broker", "question")
+    assert {name: verdicts[name] for name in well} == dict.fromkeys(well, "ok")
+    assert verdicts["processes"] == "warn"
+    assert found["exit_code"] == 0
+
+
+def test_doctor_says_what_is_wrong(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing key is a matter of configuration, a dead broker one of services."""
+    monkeypatch.setenv("CHORDWISE_BROKER_URL", "redis://127.0.0.1:1/0")
+    without_broker = desk.call("doctor")
+    monkeypatch.setenv("CHORDWISE_MODEL", "openai/some-model")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    without_key = desk.call("doctor")
+
+    assert without_broker.code == ExitCode.UNAVAILABLE
+    assert "FAIL" in without_broker.out
+    assert without_key.code == ExitCode.CONFIGURATION
+    assert "OPENAI_API_KEY" in without_key.out
+
+
+def test_the_progress_of_a_run_adds_up(desk: Desk) -> None:
+    """Documents, chunks, calls and tokens, as the display shows them."""
+    with desk.pipeline.context.sessions() as session:
+        found = progress.read(session, desk.submission.run_id)
+
+    assert found.status is RunStatus.FINISHED
+    assert found.is_over
+    assert (found.jobs.documents, found.jobs.documents_done) == (2, 2)
+    assert (found.jobs.succeeded, found.jobs.failed) == (1, 1)
+    assert (found.chunks, found.chunks_done) == (2, 2)
+    assert found.calls.total == 2
+    assert found.calls.extractive == 0
+
+
+def test_a_wait_ends_with_the_run(desk: Desk) -> None:
+    """While it works the display is told, and at the end the wait is over."""
+    waiting = open_run(desk.pipeline.context, a_run(AnalysisType.SUMMARY, fresh=True), NOW)
+    waiting.take_in(a_document(TEXT, "bridge.txt"))
+    waiting.close()
+    said: list[str] = []
+
+    def cancel_meanwhile(_seconds: float) -> None:
+        desk.pipeline.execute("UPDATE jobs SET status = 'cancelled' WHERE status = 'queued'")
+        desk.pipeline.execute("UPDATE runs SET status = 'finished'")
+
+    watch = Watch(
+        desk.pipeline.context.settings,
+        desk.pipeline.context.sessions,
+        said.append,
+        pause=cancel_meanwhile,
+    )
+    last = watch.until_over(waiting.run_id, Lines(said.append))
+
+    assert last.status is RunStatus.FINISHED
+    assert [line.split(" · ")[0] for line in said] == ["0/1 documents", "1/1 documents"]
+
+
+def test_a_wait_says_when_nothing_moves(desk: Desk) -> None:
+    """After a minute, and again after the next."""
+    waiting = open_run(desk.pipeline.context, a_run(fresh=True), NOW)
+    waiting.take_in(a_document(TEXT, "bridge.txt"))
+    waiting.close()
+    warned: list[str] = []
+    now = [0.0]
+
+    def pass_time(_seconds: float) -> None:
+        now[0] += 25
+        if len(warned) == 2:
+            desk.pipeline.execute("UPDATE runs SET status = 'paused'")
+
+    watch = Watch(
+        desk.pipeline.context.settings,
+        desk.pipeline.context.sessions,
+        warned.append,
+        clock=lambda: now[0],
+        pause=pass_time,
+    )
+    watch.until_over(waiting.run_id, Lines(lambda _line: None))
+
+    assert len(warned) == 2
+    assert all("Nothing has moved for 60 seconds" in line for line in warned)
+
+
+def test_a_wait_outlives_a_short_outage_of_the_database(desk: Desk) -> None:
+    """A minute is borne, more is reported."""
+    now = [0.0]
+    sessions = desk.pipeline.context.sessions
+    broken = a_pipeline(
+        desk.pipeline.context.settings.model_copy(
+            update={"database_url": SecretStr("postgresql://u:p@127.0.0.1:1/none")}
+        )
+    ).context.sessions
+
+    def pass_time(_seconds: float) -> None:
+        now[0] += 25
+
+    watch = Watch(
+        desk.pipeline.context.settings, broken, print, clock=lambda: now[0], pause=pass_time
+    )
+
+    with pytest.raises(ServiceUnavailableError):
+        watch.until_over(uuid.uuid4(), Lines(lambda _line: None))
+
+    assert now[0] >= 60
+    with sessions() as session:
+        assert progress.read(session, desk.submission.run_id).jobs.total == 2
+
+
+def test_cancelled_jobs_are_no_success(desk: Desk) -> None:
+    """The statuses of the account go into the exit code; here they are all there."""
+    found = json.loads(desk.call("runs", "latest", "--json").out)
+
+    assert set(found["run"]["states"]) == {each.value for each in JobStatus}
