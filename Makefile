@@ -35,7 +35,7 @@ help: ## show this list
 demo: $(runtime) $(package) ## analyze the documents in samples/ (MODEL=local: with a small model)
 	@echo "Analyzing the documents in samples/; a second time, the stored answers are used again."
 	@echo "What is started here stops after ten idle minutes, or at once with: make demo-stop"
-	@$(expectation)
+	$(if $(filter local,$(MODEL)),$(expectation))
 	@CHORDWISE_HOME='$(DEMO_HOME)' $(chordwise) analyze samples/* $(demo_options)
 
 demo-stop: $(runtime) $(package) ## stop what the demo left running
@@ -44,15 +44,17 @@ demo-stop: $(runtime) $(package) ## stop what the demo left running
 demo_options = --type summary --type classification --type sentiment \
 	--labels 'contract,minutes,review,incident report,letter,study,essay' $(model_option)
 
+define expectation
+	@echo "SmolLM2 has 135 million parameters, about a thousandth of what the large models have."
+	@echo "It shows that everything works with a real language model on this machine, and it knows"
+	@echo "very little: expect thin or wrong answers. Quotes that are not in the text are refused."
+endef
+
 # A language model on this machine: installed only when MODEL names one, and asked for less.
 ifneq ($(filter local %.gguf,$(MODEL)),)
 demo: $(local) $(if $(filter local,$(MODEL)),$(smollm2))
 model_option = --model 'local/$(if $(filter local,$(MODEL)),smollm2,$(MODEL))'
 demo_options = --type summary $(model_option)
-expectation = $(if $(filter local,$(MODEL)),printf '%s\n' \
-	"SmolLM2 has 135 million parameters, about a thousandth of what the large models have." \
-	"It shows that everything works with a real language model on this machine, and it knows" \
-	"very little: expect thin or wrong answers. Quotes that are not in the text are refused.")
 else
 model_option = $(if $(MODEL),--model '$(MODEL)')
 endif

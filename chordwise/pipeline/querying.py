@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import psycopg
 from psycopg import errors, sql
+from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
 from sqlalchemy import URL, make_url
 
@@ -141,9 +142,21 @@ def _login_once(url: URL) -> Connection:
 
 
 def _connect(url: URL, options: str = "-c statement_timeout=30s") -> Connection:
-    address = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    # Not as a URL: SQLAlchemy and PostgreSQL's library differ in what they escape.
+    parameters = {
+        name: value if isinstance(value, str) else ",".join(value)
+        for name, value in url.query.items()
+    }
+    address = {
+        "host": url.host,
+        "port": url.port,
+        "user": url.username,
+        "password": url.password,
+        "dbname": url.database,
+    }
+    given = {name: value for name, value in address.items() if value is not None}
     return psycopg.connect(
-        address,
+        make_conninfo("", **{**parameters, **given}),
         connect_timeout=_CONNECT_SECONDS,
         application_name="chordwise sql",
         options=options,

@@ -1,0 +1,176 @@
+"""The command as a user starts it, with the stack that it brings along."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from chordwise.cli.rendering.words import EXTRACTIVE
+from chordwise.errors import ExitCode
+from tests.fakes.processes import Processes, wait_until
+
+NOBODY = """
+[models.nobody]
+provider = "openai"
+model = "nobody"
+base_url = "http://127.0.0.1:1/v1"
+"""
+LETTER = (
+    "The parcel arrived broken. Nobody answers the phone. Please send the money back by Monday."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """A folder with documents, and the command."""
+
+    folder: Path
+    processes: Processes
+
+    def call(self, *arguments: str, expects: ExitCode = ExitCode.SUCCESS) -> str:
+        """Run a command; return its standard output."""
+        done = self.processes.run(*arguments)
+        assert done.returncode == expects, f"{done.returncode}: {done.stderr}{done.stdout}"
+        assert "Traceback" not in done.stderr
+        return done.stdout
+
+    def talk(self, *arguments: str) -> str:
+        """Run a command; return its standard error."""
+        return self.processes.run(*arguments).stderr
+
+
+@pytest.fixture(scope="module")
+def desk() -> Iterator[Desk]:
+    """One home for all tests here: what was started once stays up."""
+    folder = Path(tempfile.mkdtemp(prefix="cw-"))
+    (folder / "letters").mkdir()
+    (folder / "letters" / "one.txt").write_text(LETTER, "utf-8")
+    (folder / "letters" / "empty.txt").touch()
+    (folder / "chordwise.toml").write_text(NOBODY, "utf-8")
+    processes = Processes(folder=folder, environment={"CHORDWISE_HOME": str(folder / "home")})
+    yield Desk(folder=folder, processes=processes)
+    processes.end_all()
+    processes.run("down")
+    shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_documents_become_answers(desk: Desk) -> None:
+    """One file is answered, an empty one is not accepted: exit code 3, and both are shown."""
+    shown = desk.call("analyze", "letters", "--run-name", "first", expects=ExitCode.INCOMPLETE)
+
+    assert "letters/one.txt · summary" in shown
+    assert "2 found = 1 accepted + 1 empty ✓" in shown
+    assert "1 planned = 1 succeeded ✓" in shown
+    assert EXTRACTIVE in shown
+
+
+@pytest.mark.slow
+def test_the_same_question_is_not_asked_twice(desk: Desk) -> None:
+    """A later run reuses the answer; `--fresh` asks again."""
+    one = str(desk.folder / "letters" / "one.txt")
+    desk.call("analyze", one)
+
+    again = json.loads(desk.call("analyze", one, "--json"))
+    fresh = json.loads(desk.call("analyze", one, "--json", "--fresh"))
+
+    assert again["run"]["reused"] == 1
+    assert again["usage"]["total"] == 0
+    assert fresh["run"]["reused"] == 0
+    assert fresh["usage"]["total"] == 1
+    assert again["results"][0]["output"] == fresh["results"][0]["output"]
+
+
+@pytest.mark.slow
+def test_standard_input_is_a_document(desk: Desk) -> None:
+    """With several types at once."""
+    command = "printf '%s' 'I am happy. It works.' | \"$0\" -P -m chordwise analyze - --json"
+
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{command} -t sentiment -t summary", sys.executable],
+        cwd=desk.folder,
+        env=desk.processes._environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    found = json.loads(done.stdout)
+    assert done.returncode == ExitCode.SUCCESS, done.stderr
+    assert {result["analysis_type"] for result in found["results"]} == {"sentiment", "summary"}
+    assert {result["source"] for result in found["results"]} == {"stdin"}
+
+
+@pytest.mark.slow
+def test_ctrl_c_detaches_and_the_work_goes_on(desk: Desk) -> None:
+    """A provider that cannot be reached keeps the run open; cancelling ends it, retrying opens it.
+
+    The id on standard output is all that `submit` says there.
+    """
+    run_id = desk.call("submit", "letters/one.txt", "--model", "nobody", "--fresh").strip()
+    waiting = desk.processes.start("chordwise", "wait", run_id)
+    wait_until(lambda: "0/1 documents" in desk.processes.logs(), 60, "progress is shown")
+
+    waiting.send_signal(signal.SIGINT)
+
+    assert waiting.wait(timeout=30) == ExitCode.DETACHED
+    assert "wait --home" in desk.processes.logs()
+    account = json.loads(desk.call("runs", run_id, "--json"))["run"]
+    assert account["status"] == "open"
+    assert "1 analysis" in desk.talk("cancel", run_id)
+    desk.call("wait", run_id, expects=ExitCode.INCOMPLETE)
+    retried = json.loads(desk.call("retry", run_id, "--no-wait", "--json"))
+    assert retried["retried"] == 1
+    desk.call("cancel", run_id)
+
+
+@pytest.mark.slow
+def test_a_schema_shapes_the_answer(desk: Desk) -> None:
+    """The user's own structure comes back, as JSON."""
+    schema = desk.folder / "schema.json"
+    schema.write_text('{"type": "object", "properties": {"day": {"type": "string"}}}', "utf-8")
+
+    shown = desk.call("analyze", "letters/one.txt", "--schema", str(schema), "--json")
+
+    (result,) = json.loads(shown)["results"]
+    assert result["analysis_type"] == "extraction"
+    assert set(result["output"]) == {"data", "evidence"}
+
+
+@pytest.mark.slow
+def test_the_stack_is_one_and_can_be_stopped(desk: Desk) -> None:
+    """While it runs in the background `up` is refused; after `down` nothing is left."""
+    desk.call("runs")
+
+    desk.call("up", expects=ExitCode.UNAVAILABLE)
+    desk.call("down")
+
+    assert "Nothing runs" in desk.talk("down")
+    assert json.loads(desk.call("doctor", "--json"))["exit_code"] == 0
+    desk.call("down")
+
+
+@pytest.mark.slow
+def test_up_holds_the_stack_until_it_is_told_to_stop(desk: Desk) -> None:
+    """One log of all processes; SIGTERM stops them in order, with success."""
+    up = desk.processes.start("chordwise", "up")
+    wait_until(lambda: "Ready." in desk.processes.logs(), 60, "the stack is up")
+    desk.call("analyze", "letters/one.txt", "--fresh")
+
+    up.send_signal(signal.SIGTERM)
+
+    assert up.wait(timeout=60) == ExitCode.SUCCESS
+    log = desk.processes.logs()
+    assert "worker.started" in log
+    assert "Stopped." in log
+    assert "Nothing runs" in desk.talk("down")
