@@ -44,4 +44,5 @@ class Shutdown:
             log.info("worker.handed_back", count=released)
         except ServiceUnavailableError as error:
             log.warning("worker.not_handed_back", reason=error.what)
-        os._exit(0)
+        finally:
+            os._exit(0)

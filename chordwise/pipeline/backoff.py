@@ -7,19 +7,18 @@ from datetime import timedelta
 from random import Random
 from typing import TypeVar
 
-import tenacity
 from sqlalchemy.orm import Session
 
-from chordwise.errors import ServiceUnavailableError, TransientError
+from chordwise.errors import ChordwiseError, TransientError
 from chordwise.pipeline.context import Context
 from chordwise.settings import PipelineSettings
-from chordwise.storage.engine import reaching_database
+from chordwise.storage.engine import persistently
 
 Stored = TypeVar("Stored")
 
 
 def postponement(
-    settings: PipelineSettings, before: int, error: TransientError, random: Random
+    settings: PipelineSettings, before: int, error: ChordwiseError, random: Random
 ) -> timedelta:
     """Return the wait after `before` earlier ones: exponential, jittered, Retry-After honoured.
 
@@ -29,7 +28,8 @@ def postponement(
         settings.postponement_max_seconds, settings.postponement_base_seconds * 2.0**before
     )
     wait = random.uniform(ceiling / 2, ceiling)
-    return timedelta(seconds=max(wait, error.retry_after_seconds or 0.0))
+    asked_for = error.retry_after_seconds if isinstance(error, TransientError) else None
+    return timedelta(seconds=max(wait, asked_for or 0.0))
 
 
 def store(context: Context, write: Callable[[Session], Stored]) -> Stored:
@@ -41,13 +41,4 @@ def store(context: Context, write: Callable[[Session], Stored]) -> Stored:
     Raises:
         ServiceUnavailableError: The database stayed away for the length of a lease.
     """
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(ServiceUnavailableError),
-        wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
-        stop=tenacity.stop_after_delay(context.lease),
-        reraise=True,
-    )
-    for attempt in retrying:
-        with attempt, reaching_database(), context.sessions.begin() as session:
-            stored = write(session)
-    return stored
+    return persistently(context.sessions, context.lease, write)

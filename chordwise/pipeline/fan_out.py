@@ -14,9 +14,9 @@ from chordwise.pipeline import pausing
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.messages import SYNTHESIZE
 from chordwise.pipeline.questions import question_of, text_budget
-from chordwise.storage import chunks, clock, documents, jobs, outbox
+from chordwise.storage import chunks, clock, documents, jobs, outbox, runs
 from chordwise.storage.engine import reaching_database
-from chordwise.storage.jobs import Job
+from chordwise.storage.jobs import Job, JobFailure
 
 
 def fan_out(context: Context, job_id: uuid.UUID) -> int:
@@ -30,6 +30,8 @@ def fan_out(context: Context, job_id: uuid.UUID) -> int:
     """
     try:
         with reaching_database(), context.sessions.begin() as session:
+            _count_attempt(context, session, job_id)
+        with reaching_database(), context.sessions.begin() as session:
             open_ids = _prepare(context, session, job_id)
     except ConfigurationError as error:
         pausing.pause(context, job_id, error)
@@ -37,6 +39,26 @@ def fan_out(context: Context, job_id: uuid.UUID) -> int:
     if open_ids:
         context.messenger.start_chord(job_id, open_ids)
     return len(open_ids)
+
+
+_LOST = JobFailure(
+    code="worker_lost",
+    message="The worker was lost again and again while it cut the document into chunks.",
+    hint="Look at the worker's log; `chordwise retry RUN` tries again.",
+)
+
+
+def _count_attempt(context: Context, session: Session, job_id: uuid.UUID) -> None:
+    """Count before the work, so that a kill counts; after the limit the job is set aside."""
+    job = jobs.lock(session, job_id)
+    if job is None or job.status != JobStatus.QUEUED:
+        return
+    if job.attempts >= context.settings.pipeline.max_attempts:
+        jobs.end(session, job, JobStatus.QUARANTINED, _LOST)
+        session.flush()
+        runs.settle(session, job.run_id)
+    else:
+        job.attempts += 1
 
 
 def _prepare(context: Context, session: Session, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
@@ -47,12 +69,13 @@ def _prepare(context: Context, session: Session, job_id: uuid.UUID) -> Sequence[
         _write_chunks(context, session, job)
     now = clock.read(session)
     job.status = JobStatus.RUNNING
+    job.attempts = 0
     job.started_at = job.started_at or now
     job.last_progress_at = now
-    open_ids = chunks.mark_sent(session, job_id)
-    if not open_ids:
+    unsent = chunks.mark_sent(session, job_id)
+    if not chunks.open_ids(session, job_id):
         outbox.put(session, SYNTHESIZE, job_id, reason="all chunks ended")
-    return open_ids
+    return unsent
 
 
 def _write_chunks(context: Context, session: Session, job: Job) -> None:

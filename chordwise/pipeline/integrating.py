@@ -54,8 +54,12 @@ class Integrator:
         except ModelError as error:
             if isinstance(error, TransientError | PausingError):
                 raise
-            return Integration(answer=self._merge(answers), error=error)
+            return self.merged(answers, error)
         return Integration(answer=level[0])
+
+    def merged(self, answers: Sequence[Answer], error: ModelError) -> Integration:
+        """Return the answers joined by rule, since the model could not for the reason given."""
+        return Integration(answer=self._merge(answers), error=error)
 
     def _groups(self, answers: list[Answer]) -> list[list[Answer]]:
         """Pack neighbours into as few questions as fit the context, two at least in each."""

@@ -106,7 +106,10 @@ class LeaseKeeper:
     def _run(self) -> None:
         pause = threading.Event()
         while not pause.wait(self._heartbeat.total_seconds()):
-            self.beat()
+            try:
+                self.beat()
+            except Exception:  # whatever happens to one beat, the next one has to come
+                log.exception("lease.defect")
 
 
 def _give_back(session: Session, lease: Lease) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 
 from sqlalchemy import func
 from sqlalchemy.orm import Session, sessionmaker
@@ -11,9 +12,12 @@ from chordwise.llm.middleware.metered import CallOutcome, CallStart
 from chordwise.llm.model import EXTRACTIVE, Completion
 from chordwise.pipeline.answering import Verdict
 from chordwise.storage import model_calls
-from chordwise.storage.engine import reaching_database
+from chordwise.storage.engine import persistently, reaching_database
 from chordwise.storage.model_calls import ModelCall
 from chordwise.storage.record import new_id
+
+# An answer has been paid for: a restart of the database must not lose it.
+_PATIENCE = timedelta(seconds=30)
 
 
 class Ledger:
@@ -48,8 +52,8 @@ class Ledger:
         known = {name: getattr(outcome, name) for name in CallOutcome.__dataclass_fields__}
         if outcome.finish_reason is not None:
             known["finish_reason"] = outcome.finish_reason.value
-        with reaching_database(), self._sessions.begin() as session:
-            model_calls.change(session, call_id, finished_at=func.clock_timestamp(), **known)
+        known["finished_at"] = func.clock_timestamp()
+        persistently(self._sessions, _PATIENCE, lambda s: model_calls.change(s, call_id, **known))
 
 
 def record_verdict(
@@ -58,7 +62,6 @@ def record_verdict(
     """Write beside a call what the check of its answer found."""
     if not completion.call_id:
         return
-    with reaching_database(), sessions.begin() as session:
-        model_calls.change(
-            session, uuid.UUID(completion.call_id), valid=verdict.valid, quality=verdict.quality
-        )
+    call_id = uuid.UUID(completion.call_id)
+    known = {"valid": verdict.valid, "quality": verdict.quality}
+    persistently(sessions, _PATIENCE, lambda s: model_calls.change(s, call_id, **known))

@@ -67,8 +67,14 @@ def recover(context: Context) -> dict[str, int]:
 
 
 def _in_transaction(context: Context, rule: Rule) -> int:
-    with reaching_database(), context.sessions.begin() as session:
-        return rule(context, session)
+    try:
+        with reaching_database(), context.sessions.begin() as session:
+            return rule(context, session)
+    except ServiceUnavailableError:
+        raise
+    except Exception:  # one rule's defect must not keep the others from their work
+        log.exception("recovery.defect", rule=rule.__name__)
+        return 0
 
 
 def _expired_leases(context: Context, session: Session) -> int:
@@ -95,6 +101,7 @@ def _due_chunks(context: Context, session: Session) -> int:  # noqa: ARG001 - on
         .where(
             Chunk.status == ChunkStatus.WAITING,
             Chunk.due_at <= clock.database_now(),
+            ~outbox.is_promised(ANALYZE_CHUNK, of=Chunk.id),
             or_(Chunk.sent_at.is_(None), Chunk.sent_at < Chunk.due_at),
         )
         .limit(_BATCH)
@@ -115,9 +122,6 @@ def _lost_chunk_messages(context: Context, session: Session) -> int:
         .where(Chunk.started_at > clock.database_now() - stalled * 2)
         .scalar_subquery()
     )
-    working = exists().where(
-        Chunk.status == ChunkStatus.RUNNING, Chunk.lease_until > clock.database_now()
-    )
     waiting = aliased(Chunk)
     rows = session.execute(
         select(waiting.id, waiting.job_id)
@@ -125,15 +129,23 @@ def _lost_chunk_messages(context: Context, session: Session) -> int:
         .where(
             Job.status.in_((JobStatus.RUNNING, JobStatus.WAITING)),
             _unclaimed(waiting),
+            ~outbox.is_promised(ANALYZE_CHUNK, of=waiting.id),
             or_(
                 waiting.sent_at < newest_taken - _OVERTAKEN,
-                (waiting.sent_at < clock.database_now() - stalled) & ~working,
+                (waiting.sent_at < clock.database_now() - stalled) & ~_somebody_works(),
             ),
         )
         .limit(_BATCH)
         .with_for_update(key_share=True, skip_locked=True, of=waiting)
     ).all()
     return _send_again(session, [(row[0], row[1]) for row in rows], "message lost")
+
+
+def _somebody_works() -> ColumnElement[bool]:
+    running = aliased(Chunk)
+    return exists().where(
+        running.status == ChunkStatus.RUNNING, running.lease_until > clock.database_now()
+    )
 
 
 def _unclaimed(chunk: type[Chunk]) -> ColumnElement[bool]:
@@ -155,7 +167,7 @@ def _lost_job_messages(context: Context, session: Session) -> int:
         (Job.status == JobStatus.QUEUED)
         & or_(
             (Job.last_progress_at < newest_begun - _OVERTAKEN),
-            Job.last_progress_at < clock.database_now() - stalled,
+            (Job.last_progress_at < clock.database_now() - stalled) & ~_somebody_works(),
         ),
     )
 
@@ -246,15 +258,16 @@ def _broker_forgot(context: Context) -> int:
     except ServiceUnavailableError as error:
         log.warning("recovery.broker_unreachable", reason=error.what)
         return 0
-    with reaching_database(), context.sessions.begin() as session:
+    with reaching_database(), context.sessions() as session:
         known = broker_marker.current(session)
-        if found is not None and found == known:
-            return 0
-        marker = str(new_id())
-        broker_marker.remember(session, marker)
-        sent = _everything_unclaimed(session) if known is not None else 0
+    if found is not None and found == known:
+        return 0
+    # The broker first: where it takes no marker, it takes no messages either.
+    marker = str(new_id())
     context.messenger.set_marker(marker)
-    return sent
+    with reaching_database(), context.sessions.begin() as session:
+        broker_marker.remember(session, marker)
+        return _everything_unclaimed(session) if known is not None else 0
 
 
 def _everything_unclaimed(session: Session) -> int:

@@ -90,7 +90,7 @@ def _reopen(session: Session, job_id: uuid.UUID) -> None:
     session.execute(
         update(Chunk)
         .where(Chunk.job_id == job_id, Chunk.status != ChunkStatus.SUCCEEDED)
-        .values(status=ChunkStatus.PENDING, finished_at=None, **cleared)
+        .values(status=ChunkStatus.PENDING, sent_at=None, finished_at=None, **cleared)
     )
     session.execute(
         update(Job)

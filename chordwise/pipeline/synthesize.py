@@ -16,7 +16,9 @@ from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.errors import (
     ConfigurationError,
     LeaseLostError,
+    ModelError,
     PausingError,
+    ServiceUnavailableError,
     TransientError,
 )
 from chordwise.llm.model import EXTRACTIVE
@@ -51,6 +53,13 @@ def synthesize(context: Context, job_id: uuid.UUID) -> None:
             _synthesize(context, lease, job)
         except LeaseLostError:
             log.warning("synthesis.lease_lost", job_id=str(job_id))
+        except ServiceUnavailableError:
+            raise
+        except Exception as error:  # a defect of ours ends the job, and visibly
+            log.exception("synthesis.defect", job_id=str(job_id))
+            what = f"A defect of Chordwise stopped the synthesis ({type(error).__name__})."
+            failure = JobFailure(code="internal", message=what, hint="See the worker's log.")
+            _end(context, lease, JobStatus.FAILED, failure)
 
 
 def _synthesize(context: Context, lease: Lease, job: Job) -> None:
@@ -65,24 +74,37 @@ def _synthesize(context: Context, lease: Lease, job: Job) -> None:
 
 
 def _integrate(context: Context, lease: Lease, job: Job, parts: Sequence[Chunk]) -> None:
+    answers = [_answer(part) for part in parts if part.status == ChunkStatus.SUCCEEDED]
+    text = backoff.store(context, lambda s: documents.text_of(s, job.document_id))
     try:
-        text = backoff.store(context, lambda s: documents.text_of(s, job.document_id))
         integrator = Integrator(
             model=context.models.open(job.model, job.id),
             task=question_of(job),
             text=text,
             judge=context.models.judge,
         )
-        answers = [_answer(part) for part in parts if part.status == ChunkStatus.SUCCEEDED]
-        integration = integrator.integrate(answers)
+        integration = _integration(context, integrator, answers, job)
     except (PausingError, ConfigurationError) as error:
         backoff.store(context, lambda s: jobs.release(s, job.id, lease.token))
         pausing.pause(context, job.id, error)
-    except TransientError as error:
+    except ModelError as error:
         _postpone(context, lease, job, error)
     else:
         result = _result(job, text, parts, integration.answer)
         _end(context, lease, *_end_of(parts, integration), result)
+
+
+def _integration(
+    context: Context, integrator: Integrator, answers: Sequence[Answer], job: Job
+) -> Integration:
+    """Ask the model; what it cannot give after the last postponement is merged by rule."""
+    try:
+        return integrator.integrate(answers)
+    except ModelError as error:
+        last = job.postponements >= context.settings.pipeline.max_postponements
+        if last and isinstance(error, TransientError):
+            return integrator.merged(answers, error)
+        raise
 
 
 _LOST = JobFailure(
@@ -186,11 +208,8 @@ def _end(
     log.info("job.ended", job_id=str(lease.job_id), status=status)
 
 
-def _postpone(context: Context, lease: Lease, job: Job, error: TransientError) -> None:
-    settings = context.settings.pipeline
-    if job.postponements >= settings.max_postponements:
-        failure = JobFailure(code=error.code, message=error.what, hint=error.hint)
-        _end(context, lease, JobStatus.FAILED, failure)
-        return
-    delay = backoff.postponement(settings, job.postponements, error, context.random)
+def _postpone(context: Context, lease: Lease, job: Job, error: ModelError) -> None:
+    delay = backoff.postponement(
+        context.settings.pipeline, job.postponements, error, context.random
+    )
     backoff.store(context, lambda s: jobs.postpone(s, job.id, lease.token, delay, error))

@@ -230,13 +230,17 @@ def open_ids(session: Session, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
 
 
 def mark_sent(session: Session, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
-    """Note that messages for a job's open chunks go out now; return them in order."""
-    session.execute(
-        update(Chunk)
-        .where(Chunk.job_id == job_id, Chunk.status.in_(OPEN_CHUNKS))
-        .values(sent_at=clock.database_now())
-    )
-    return open_ids(session, job_id)
+    """Note that messages for a job's open chunks go out now; return them in order.
+
+    What was sent before is left to recovery, which knows whether its message is lost.
+    """
+    unsent = session.scalars(
+        select(Chunk.id)
+        .where(Chunk.job_id == job_id, Chunk.status.in_(OPEN_CHUNKS), Chunk.sent_at.is_(None))
+        .order_by(Chunk.position)
+    ).all()
+    session.execute(update(Chunk).where(Chunk.id.in_(unsent)).values(sent_at=clock.database_now()))
+    return unsent
 
 
 def of_job(session: Session, job_id: uuid.UUID) -> Sequence[Chunk]:

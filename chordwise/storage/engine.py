@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
 
+import tenacity
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 
 _DRIVER = "postgresql+psycopg"
 _CONNECT_SECONDS = 10
+
+Stored = TypeVar("Stored")
 
 
 def open_engine(url: SecretStr, *, pool_size: int = 5, name: str = "chordwise") -> Engine:
@@ -62,19 +75,34 @@ def reaching_database() -> Iterator[None]:
     """
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
+    except (OperationalError, InterfaceError, InternalError, PoolTimeoutError) as error:
         raise ServiceUnavailableError(
             f"PostgreSQL cannot be reached: {_reason(error)}", "Run `chordwise doctor`."
         ) from error
 
 
-def is_connection_lost(error: Exception) -> bool:
-    """Tell whether the database, not the statement, was at fault."""
-    return isinstance(error, OperationalError | InterfaceError | ServiceUnavailableError) or (
-        isinstance(error, DBAPIError) and error.connection_invalidated
+def persistently(
+    sessions: sessionmaker[Session], patience: timedelta, write: Callable[[Session], Stored]
+) -> Stored:
+    """Run `write` in a transaction, again and again while the database is away.
+
+    Raises:
+        ServiceUnavailableError: The database stayed away for longer than `patience`.
+    """
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(ServiceUnavailableError),
+        wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
+        stop=tenacity.stop_after_delay(patience),
+        reraise=True,
     )
+    for attempt in retrying:
+        with attempt, reaching_database(), sessions.begin() as session:
+            stored = write(session)
+    return stored
 
 
-def _reason(error: DBAPIError) -> str:
+def _reason(error: SQLAlchemyError) -> str:
     """Return the server's own first line; psycopg never puts the password into it."""
-    return str(error.orig).strip().splitlines()[0][:300] if str(error.orig).strip() else "no reason"
+    original = error.orig if isinstance(error, DBAPIError) else error
+    lines = str(original).strip().splitlines()
+    return lines[0][:300] if lines else "no reason"

@@ -6,7 +6,19 @@ import uuid
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import BigInteger, Identity, Index, delete, func, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Identity,
+    Index,
+    SQLColumnExpression,
+    Text,
+    cast,
+    delete,
+    func,
+    select,
+    update,
+)
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonValue
@@ -57,15 +69,17 @@ def forget_sent(session: Session, older_than: timedelta) -> None:
     session.execute(delete(OutboxMessage).where(OutboxMessage.sent_at < func.now() - older_than))
 
 
-def promised(session: Session, task: str, id_: uuid.UUID) -> bool:
-    """Tell whether an unsent message of this task for this id waits already."""
-    found = session.scalar(
+def is_promised(task: str, *, of: SQLColumnExpression[uuid.UUID]) -> ColumnElement[bool]:
+    """Return the condition that a message of this task, for the id in a column, waits already.
+
+    The id is a task's last argument: the job's, or the chunk's after its job's.
+    """
+    return (
         select(OutboxMessage.id)
         .where(
             OutboxMessage.sent_at.is_(None),
             OutboxMessage.task == task,
-            OutboxMessage.arguments[0].astext == str(id_),
+            OutboxMessage.arguments[-1].astext == cast(of, Text),
         )
-        .limit(1)
+        .exists()
     )
-    return found is not None
