@@ -1,6 +1,4 @@
-"""The first schema: documents, runs, jobs, chunks, results, facts, the ledger, the views."""
-
-from pathlib import Path
+"""The work: what was taken in, the jobs and chunks, and the messages for them."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,43 +9,14 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-VIEWS = (
-    "run_accounts@1",
-    "document_results@1",
-    "results_by_day@1",
-    "fact_quotes@1",
-    "model_costs_by_day@1",
-    "model_quality_by_day@1",
-    "slow_calls@1",
-    "failures@1",
-    "document_coverage@1",
-    "stale_results@1",
-)
 TABLES = (
     "outbox",
     "broker_markers",
-    "facts",
-    "result_history",
-    "results",
-    "model_calls",
-    "prompt_versions",
     "chunks",
     "jobs",
     "intakes",
     "runs",
     "documents",
-)
-READABLE_TABLES = (
-    "documents",
-    "runs",
-    "intakes",
-    "jobs",
-    "chunks",
-    "results",
-    "result_history",
-    "facts",
-    "model_calls",
-    "prompt_versions",
 )
 
 
@@ -55,16 +24,10 @@ def upgrade() -> None:
     """Apply."""
     _intake()
     _work()
-    _answers()
-    _ledger()
-    _views()
-    _reader()
 
 
 def downgrade() -> None:
-    """Take back. The role stays: it may serve other databases of the cluster."""
-    for view in reversed(VIEWS):
-        op.execute(f"DROP VIEW {view.partition('@')[0]}")
+    """Take back."""
     for table in TABLES:
         op.drop_table(table)
 
@@ -247,177 +210,4 @@ def _work() -> None:
         "chunks",
         ["status", "lease_until"],
         postgresql_where="status IN ('pending', 'running', 'waiting')",
-    )
-
-
-def _answers() -> None:
-    op.create_table(
-        "facts",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("path", sa.Text(), nullable=False),
-        sa.Column("text", sa.Text(), nullable=True),
-        sa.Column("number", sa.Double(), nullable=True),
-        sa.Column("confidence", sa.Double(), nullable=True),
-        sa.Column("quote", sa.Text(), nullable=True),
-        sa.Column("start_char", sa.Integer(), nullable=True),
-        sa.Column("end_char", sa.Integer(), nullable=True),
-        sa.Column("grounded", sa.Boolean(), nullable=True),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_facts_job_id"),
-        sa.PrimaryKeyConstraint("id", name="pk_facts"),
-    )
-    op.create_index("ix_facts_job_id", "facts", ["job_id"])
-    op.create_table(
-        "result_history",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("document_id", sa.Uuid(), nullable=False),
-        sa.Column("analysis_type", sa.Text(), nullable=False),
-        sa.Column("output", JSONB(), nullable=False),
-        sa.Column("confidence", sa.Double(), nullable=False),
-        sa.Column("quality", sa.Double(), nullable=False),
-        sa.Column("coverage", sa.Double(), nullable=False),
-        sa.Column("needs_review", sa.Boolean(), nullable=False),
-        sa.Column("failed_chunks", JSONB(), nullable=False),
-        sa.Column("provider", sa.Text(), nullable=False),
-        sa.Column("model", sa.Text(), nullable=False),
-        sa.Column("language_model", sa.Boolean(), nullable=False),
-        sa.Column("prompt_version", sa.Text(), nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column(
-            "replaced_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.ForeignKeyConstraint(
-            ["document_id"], ["documents.id"], name="fk_result_history_document_id"
-        ),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_result_history_job_id"),
-        sa.PrimaryKeyConstraint("id", name="pk_result_history"),
-    )
-    op.create_index("ix_result_history_job_id", "result_history", ["job_id"])
-    op.create_table(
-        "results",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("document_id", sa.Uuid(), nullable=False),
-        sa.Column("analysis_type", sa.Text(), nullable=False),
-        sa.Column("output", JSONB(), nullable=False),
-        sa.Column("confidence", sa.Double(), nullable=False),
-        sa.Column("quality", sa.Double(), nullable=False),
-        sa.Column("coverage", sa.Double(), nullable=False),
-        sa.Column("needs_review", sa.Boolean(), nullable=False),
-        sa.Column("failed_chunks", JSONB(), nullable=False),
-        sa.Column("provider", sa.Text(), nullable=False),
-        sa.Column("model", sa.Text(), nullable=False),
-        sa.Column("language_model", sa.Boolean(), nullable=False),
-        sa.Column("prompt_version", sa.Text(), nullable=False),
-        sa.Column(
-            "created_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.ForeignKeyConstraint(["document_id"], ["documents.id"], name="fk_results_document_id"),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_results_job_id"),
-        sa.PrimaryKeyConstraint("id", name="pk_results"),
-        sa.UniqueConstraint("job_id", name="uq_results_job_id"),
-    )
-    op.create_index("ix_results_document_id", "results", ["document_id"])
-
-
-def _ledger() -> None:
-    op.create_table(
-        "prompt_versions",
-        sa.Column("version", sa.Text(), nullable=False),
-        sa.Column("sha256", sa.Text(), nullable=False),
-        sa.Column("system", sa.Text(), nullable=False),
-        sa.Column("user", sa.Text(), nullable=False),
-        sa.Column(
-            "created_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.PrimaryKeyConstraint("version", name="pk_prompt_versions"),
-    )
-    op.create_table(
-        "model_calls",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("job_id", sa.Uuid(), nullable=True),
-        sa.Column("chunk_id", sa.Uuid(), nullable=True),
-        sa.Column("stage", sa.Text(), nullable=False),
-        sa.Column("provider", sa.Text(), nullable=False),
-        sa.Column("model", sa.Text(), nullable=False),
-        sa.Column("language_model", sa.Boolean(), nullable=False),
-        sa.Column("prompt_version", sa.Text(), nullable=False),
-        sa.Column("attempt", sa.Integer(), nullable=False),
-        sa.Column(
-            "started_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("latency_ms", sa.BigInteger(), nullable=True),
-        sa.Column("input_tokens", sa.BigInteger(), nullable=True),
-        sa.Column("output_tokens", sa.BigInteger(), nullable=True),
-        sa.Column("cached_input_tokens", sa.BigInteger(), nullable=True),
-        sa.Column("cost_usd", sa.Numeric(precision=14, scale=8), nullable=True),
-        sa.Column("response_length", sa.BigInteger(), nullable=True),
-        sa.Column("response_id", sa.Text(), nullable=True),
-        sa.Column("finish_reason", sa.Text(), nullable=True),
-        sa.Column("refused", sa.Boolean(), nullable=True),
-        sa.Column("valid", sa.Boolean(), nullable=True),
-        sa.Column("quality", sa.Double(), nullable=True),
-        sa.Column("cache_hit", sa.Boolean(), nullable=False),
-        sa.Column("error_code", sa.Text(), nullable=True),
-        sa.Column("error_message", sa.Text(), nullable=True),
-        sa.ForeignKeyConstraint(["chunk_id"], ["chunks.id"], name="fk_model_calls_chunk_id"),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_model_calls_job_id"),
-        sa.PrimaryKeyConstraint("id", name="pk_model_calls"),
-    )
-    op.create_index("ix_model_calls_chunk_id", "model_calls", ["chunk_id"])
-    op.create_index("ix_model_calls_job_id", "model_calls", ["job_id"])
-
-
-def _views() -> None:
-    folder = Path(__file__).resolve().parent.parent / "views"
-    for view in VIEWS:
-        op.execute((folder / f"{view}.sql").read_text("utf-8"))
-
-
-def _reader() -> None:
-    """Make the role that may read what users ask for, and nothing else.
-
-    Where the migrating role may not create roles, an administrator creates it beforehand; without
-    it everything works but `chordwise sql`.
-    """
-    op.execute(
-        """
-        DO $$
-        BEGIN
-            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'chordwise_reader') THEN
-                CREATE ROLE chordwise_reader NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE;
-            END IF;
-        EXCEPTION
-            WHEN insufficient_privilege THEN
-                RAISE NOTICE 'chordwise_reader is missing, and this role may not create it';
-            WHEN duplicate_object OR unique_violation THEN
-                NULL;  -- another database of the cluster is being migrated right now
-        END $$
-        """
-    )
-    readable = ", ".join([*READABLE_TABLES, *(view.partition("@")[0] for view in VIEWS)])
-    op.execute(
-        f"""
-        DO $$
-        BEGIN
-            IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'chordwise_reader') THEN
-                GRANT USAGE ON SCHEMA public TO chordwise_reader;
-                GRANT SELECT ON {readable} TO chordwise_reader;
-            END IF;
-        END $$
-        """
     )
