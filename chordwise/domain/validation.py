@@ -43,8 +43,8 @@ class ParsedAnswer:
     repaired: bool
 
 
-def parse(text: str) -> ParsedAnswer:
-    """Read the JSON object of a completion that ended cleanly.
+def parse(text: str, *, lenient: bool = True) -> ParsedAnswer:
+    """Read the JSON object of a completion; only one that ended cleanly may be read leniently.
 
     A Markdown fence or a leading block of thoughts is taken off; what then still is not JSON goes
     through a lenient parser once, and is marked. What does not end with a brace was cut off: a
@@ -53,7 +53,7 @@ def parse(text: str) -> ParsedAnswer:
     Raises:
         InvalidAnswerError: There is no JSON object with finite numbers in it.
     """
-    answer, repaired = _load(_without_fence(_THINKING.sub("", text).strip()))
+    answer, repaired = _load(_without_fence(_THINKING.sub("", text).strip()), lenient=lenient)
     if not isinstance(answer, dict) or not answer:
         raise InvalidAnswerError("The answer is not a JSON object.")
     if not _is_shallow(answer, MAX_LEVELS):
@@ -70,12 +70,12 @@ def _without_fence(text: str) -> str:
     return rest.removesuffix(_FENCE).strip() if fenced else text
 
 
-def _load(text: str) -> tuple[JsonValue, bool]:
+def _load(text: str, *, lenient: bool) -> tuple[JsonValue, bool]:
     try:
         return json.loads(text), False
     except (ValueError, RecursionError):
         pass
-    if not text.endswith("}"):
+    if not lenient or not text.endswith("}"):
         raise InvalidAnswerError("The answer is not JSON, or it breaks off.")
     try:
         return json_repair.loads(text, skip_json_loads=True, strict=True), True  # type: ignore[return-value]  # its JSON types are ours under another name

@@ -10,6 +10,7 @@ from enum import StrEnum
 import structlog
 from sqlalchemy.orm import Session
 
+from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
 from chordwise.domain.states import OPEN_CHUNKS
 from chordwise.domain.tasks import AnalysisTask
@@ -23,13 +24,13 @@ from chordwise.errors import (
     TransientError,
 )
 from chordwise.pipeline import backoff, pausing
-from chordwise.pipeline.answering import Answer, ask
+from chordwise.pipeline.answering import ask
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.leases import Lease
 from chordwise.pipeline.messages import SYNTHESIZE
 from chordwise.pipeline.questions import question_of
 from chordwise.storage import chunks, documents, jobs, outbox
-from chordwise.storage.chunks import Chunk, ChunkAnswer
+from chordwise.storage.chunks import Chunk
 
 log = structlog.get_logger(__name__)
 
@@ -127,16 +128,8 @@ def _analyze(context: Context, claimed: Claimed) -> ChunkOutcome:
 
 
 def _succeed(context: Context, claimed: Claimed, answer: Answer) -> ChunkOutcome:
-    found = ChunkAnswer(
-        answer=answer.output,
-        confidence=answer.confidence,
-        quality=answer.quality,
-        provider=answer.provider,
-        model=answer.model,
-        prompt_version=answer.prompt_version,
-    )
     token = claimed.lease.token
-    _end(context, claimed, lambda s: chunks.succeed(s, claimed.chunk_id, token, found))
+    _end(context, claimed, lambda s: chunks.succeed(s, claimed.chunk_id, token, answer))
     return ChunkOutcome.ENDED
 
 

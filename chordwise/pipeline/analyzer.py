@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from chordwise import settings as settings_module
 from chordwise.domain import chunking, facts
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.answers import Answer
 from chordwise.domain.facts import Fact
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
@@ -15,7 +16,7 @@ from chordwise.domain.text_normalization import normalize
 from chordwise.domain.validation import check_schema
 from chordwise.errors import UsageError
 from chordwise.llm.model import EXTRACTIVE, ChatModel, Completion
-from chordwise.pipeline.answering import Answer, Verdict, ask
+from chordwise.pipeline.answering import Verdict, ask
 from chordwise.pipeline.integrating import Integration, Integrator
 from chordwise.pipeline.models import Models
 from chordwise.pipeline.questions import text_budget

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from chordwise.domain import grounding, quality, validation
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
-from chordwise.domain.json_values import JsonObject
 from chordwise.domain.prompting import render
 from chordwise.domain.tasks import AnalysisTask, Stage
 from chordwise.errors import InvalidAnswerError, RefusedError, TruncatedError
@@ -25,23 +25,6 @@ class Verdict:
 
 
 Judge = Callable[[Completion, Verdict], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A valid answer with its grounding, and who gave it.
-
-    `confidence` and `quality` are 0 to 1; `repaired` says that it took a second question or a
-    lenient parser.
-    """
-
-    output: JsonObject
-    confidence: float
-    quality: float
-    repaired: bool
-    provider: str
-    model: str
-    prompt_version: str
 
 
 def ask(model: ChatModel, task: AnalysisTask, source: Source, judge: Judge) -> Answer:
@@ -89,7 +72,8 @@ def _checked(
 
 def _check(completion: Completion, task: AnalysisTask, source: Source, *, repaired: bool) -> Answer:
     _require_whole(completion)
-    parsed = validation.parse(completion.text)
+    clean = completion.finish_reason is FinishReason.STOP
+    parsed = validation.parse(completion.text, lenient=clean)
     analysis = analysis_for(task.analysis_type)
     found = validation.problems(parsed.answer, analysis.schema(task.options))
     found = found or analysis.problems(parsed.answer, task)

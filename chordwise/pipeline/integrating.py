@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from chordwise.domain import grounding, tokens
 from chordwise.domain.analyses.analysis import mean
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisTask, Stage
 from chordwise.errors import ModelError, PausingError, TransientError
 from chordwise.llm.model import ChatModel
-from chordwise.pipeline.answering import Answer, Judge, ask, request_for
+from chordwise.pipeline.answering import Judge, ask, request_for
 
 _CONTEXT_SHARE = 0.9
 

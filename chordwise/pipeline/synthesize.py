@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain import quality
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.errors import (
@@ -23,7 +24,6 @@ from chordwise.errors import (
 )
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline import backoff, pausing
-from chordwise.pipeline.answering import Answer
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.integrating import Integration, Integrator
 from chordwise.pipeline.leases import Lease
@@ -74,7 +74,7 @@ def _synthesize(context: Context, lease: Lease, job: Job) -> None:
 
 
 def _integrate(context: Context, lease: Lease, job: Job, parts: Sequence[Chunk]) -> None:
-    answers = [_answer(part) for part in parts if part.status == ChunkStatus.SUCCEEDED]
+    answers = [chunks.answer_of(part) for part in parts if part.status == ChunkStatus.SUCCEEDED]
     text = backoff.store(context, lambda s: documents.text_of(s, job.document_id))
     try:
         integrator = Integrator(
@@ -112,18 +112,6 @@ _LOST = JobFailure(
     message="The worker was lost again and again while it was at the synthesis.",
     hint="Look at the worker's log; `chordwise retry RUN` tries again.",
 )
-
-
-def _answer(part: Chunk) -> Answer:
-    return Answer(
-        output=part.answer or {},
-        confidence=part.confidence or 0.0,
-        quality=part.quality or 0.0,
-        repaired=False,
-        provider=part.provider or "",
-        model=part.model or "",
-        prompt_version=part.prompt_version or "",
-    )
 
 
 def _verdict(parts: Sequence[Chunk]) -> tuple[JobStatus, JobFailure]:

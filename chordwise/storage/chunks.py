@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, ForeignKey, Index, UniqueConstraint, and_, or_, select, update
@@ -12,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain import chunking
+from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import OPEN_CHUNKS, ChunkStatus, JobStatus
 from chordwise.errors import ChordwiseError
@@ -59,18 +59,6 @@ class Chunk(Record):
     sent_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChunkAnswer:
-    """What a chunk is finished with when it succeeded."""
-
-    answer: JsonObject
-    confidence: float
-    quality: float
-    provider: str
-    model: str
-    prompt_version: str
 
 
 def write(session: Session, job_id: uuid.UUID, parts: Sequence[chunking.Chunk]) -> None:
@@ -135,21 +123,34 @@ def extend_lease(session: Session, chunk_id: uuid.UUID, token: uuid.UUID, lease:
     return session.scalar(statement) is not None
 
 
-def succeed(session: Session, chunk_id: uuid.UUID, token: uuid.UUID, found: ChunkAnswer) -> bool:
+def succeed(session: Session, chunk_id: uuid.UUID, token: uuid.UUID, answer: Answer) -> bool:
     """Store the answer; false, and nothing written, when the lease is lost."""
     return _finish(
         session,
         _held(chunk_id, token),
         status=ChunkStatus.SUCCEEDED,
-        answer=found.answer,
-        confidence=found.confidence,
-        quality=found.quality,
-        provider=found.provider,
-        model=found.model,
-        prompt_version=found.prompt_version,
+        answer=answer.output,
+        confidence=answer.confidence,
+        quality=answer.quality,
+        provider=answer.provider,
+        model=answer.model,
+        prompt_version=answer.prompt_version,
         error_code=None,
         error_message=None,
         hint=None,
+    )
+
+
+def answer_of(chunk: Chunk) -> Answer:
+    """Return the answer of a chunk that succeeded; of repairs its quality tells."""
+    return Answer(
+        output=chunk.answer or {},
+        confidence=chunk.confidence or 0.0,
+        quality=chunk.quality or 0.0,
+        repaired=False,
+        provider=chunk.provider or "",
+        model=chunk.model or "",
+        prompt_version=chunk.prompt_version or "",
     )
 
 

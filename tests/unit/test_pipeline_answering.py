@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.errors import (
@@ -17,7 +18,7 @@ from chordwise.errors import (
     TruncatedError,
 )
 from chordwise.llm.model import Completion, FinishReason
-from chordwise.pipeline.answering import Answer, Verdict, ask
+from chordwise.pipeline.answering import Verdict, ask
 from tests.fakes.pipeline import a_summary
 from tests.fakes.scripted_model import Line, ScriptedModel
 
@@ -169,3 +170,13 @@ def test_an_analysis_refuses_what_its_schema_cannot_say() -> None:
 
     assert answer.output["secondary_label"] is None
     assert "must differ" in model.requests[1].user
+
+
+def test_an_answer_that_did_not_end_cleanly_is_read_strictly() -> None:
+    """Only after a clean stop is malformed JSON mended; otherwise the question is asked again."""
+    unclear = ended_by(FinishReason.OTHER, GOOD.removesuffix("}") + ",}")
+
+    answer, model, _ = asked(unclear, GOOD)
+
+    assert len(model.requests) == 2
+    assert answer.repaired

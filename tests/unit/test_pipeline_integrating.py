@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.domain import grounding, json_values, tokens
+from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.errors import (
@@ -27,7 +28,7 @@ from chordwise.errors import (
 )
 from chordwise.llm.model import ModelProfile
 from chordwise.pipeline import backoff
-from chordwise.pipeline.answering import Answer, Verdict, ask, request_for
+from chordwise.pipeline.answering import Verdict, ask, request_for
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.integrating import Integrator
 from chordwise.pipeline.leases import LeaseKeeper

@@ -1,0 +1,24 @@
+"""What came of a question: the answer that holds, and who gave it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chordwise.domain.json_values import JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A valid answer with its grounding, and who gave it.
+
+    `confidence` and `quality` are 0 to 1; `repaired` says that it took a second question or a
+    lenient parser.
+    """
+
+    output: JsonObject
+    confidence: float
+    quality: float
+    repaired: bool
+    provider: str
+    model: str
+    prompt_version: str
