@@ -12,7 +12,7 @@ import structlog
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline import dispatch
 from chordwise.pipeline.context import Context
-from chordwise.pipeline.recover import recover
+from chordwise.pipeline.recover import recover, take_up_after_standstill
 from chordwise.telemetry import liveness
 from scheduler.leadership import Leadership
 
@@ -39,6 +39,7 @@ class Loop:
         settings = context.settings.pipeline
         self._context = context
         self._leadership = leadership
+        self._led = False
         self._chores = [
             Chore(
                 name="dispatch",
@@ -85,7 +86,11 @@ class Loop:
             continue
 
     def _recover(self) -> None:
-        if self._leadership.hold():
+        leads = self._leadership.hold()
+        if leads and not self._led:
+            take_up_after_standstill(self._context)
+        self._led = leads
+        if leads:
             recover(self._context)
 
     def _forget(self) -> None:

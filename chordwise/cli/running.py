@@ -75,10 +75,10 @@ def cancel(context: typer.Context, run: RunArgument, *, as_json: AsJson = False)
     chordwise cancel latest
     """
     invocation, screen = Invocation.of(context), Screen()
-    settings = opening.reach(invocation, invocation.settings(), Level.ALL, screen.note)
+    settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
     found = _find(settings, run)
-    with opening.working_context(settings) as working:
-        count = retrying.cancel(working, found.id)
+    with opening.database(settings) as sessions:
+        count = retrying.cancel(sessions, found.id)
     if as_json:
         screen.write(document(run_id=found.id, run=found.name, cancelled=count))
     else:

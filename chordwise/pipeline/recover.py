@@ -6,8 +6,7 @@ sending too early is, too: a message for finished work costs a look into the dat
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeAlias
 
@@ -23,6 +22,7 @@ from chordwise.domain.states import (
     RunStatus,
 )
 from chordwise.errors import ServiceUnavailableError
+from chordwise.pipeline import unclaimed
 from chordwise.pipeline.analyze_chunk import end_if_last
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.messages import ANALYZE_CHUNK, FAN_OUT, SYNTHESIZE
@@ -66,6 +66,24 @@ def recover(context: Context) -> dict[str, int]:
     return found
 
 
+def take_up_after_standstill(context: Context) -> int:
+    """Send everything unclaimed, if nobody holds any lease; return how much that was.
+
+    For a scheduler that begins to lead: after a stop of the whole stack the messages that the
+    workers had taken from the broker are lost, and nothing overtakes them.
+
+    Raises:
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    return _in_transaction(context, _standstill)
+
+
+def _standstill(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
+    if session.scalar(select(unclaimed.somebody_works())):
+        return 0
+    return unclaimed.send_everything(session)
+
+
 def _in_transaction(context: Context, rule: Rule) -> int:
     try:
         with reaching_database(), context.sessions.begin() as session:
@@ -90,7 +108,7 @@ def _expired_leases(context: Context, session: Session) -> int:
         if chunks.quarantine(session, chunk_id, context.settings.pipeline.max_attempts):
             end_if_last(session, job_id)
         elif chunks.reopen(session, chunk_id):
-            _send_again(session, [(chunk_id, job_id)], "lease expired")
+            unclaimed.send_again(session, [(chunk_id, job_id)], "lease expired")
     return len(rows)
 
 
@@ -107,7 +125,7 @@ def _due_chunks(context: Context, session: Session) -> int:  # noqa: ARG001 - on
         .limit(_BATCH)
         .with_for_update(key_share=True, skip_locked=True)
     ).all()
-    return _send_again(session, [(row[0], row[1]) for row in rows], "due")
+    return unclaimed.send_again(session, [(row[0], row[1]) for row in rows], "due")
 
 
 def _lost_chunk_messages(context: Context, session: Session) -> int:
@@ -128,29 +146,17 @@ def _lost_chunk_messages(context: Context, session: Session) -> int:
         .join(Job, Job.id == waiting.job_id)
         .where(
             Job.status.in_((JobStatus.RUNNING, JobStatus.WAITING)),
-            _unclaimed(waiting),
+            unclaimed.unclaimed(waiting),
             ~outbox.is_promised(ANALYZE_CHUNK, of=waiting.id),
             or_(
                 waiting.sent_at < newest_taken - _OVERTAKEN,
-                (waiting.sent_at < clock.database_now() - stalled) & ~_somebody_works(),
+                (waiting.sent_at < clock.database_now() - stalled) & ~unclaimed.somebody_works(),
             ),
         )
         .limit(_BATCH)
         .with_for_update(key_share=True, skip_locked=True, of=waiting)
     ).all()
-    return _send_again(session, [(row[0], row[1]) for row in rows], "message lost")
-
-
-def _somebody_works() -> ColumnElement[bool]:
-    running = aliased(Chunk)
-    return exists().where(
-        running.status == ChunkStatus.RUNNING, running.lease_until > clock.database_now()
-    )
-
-
-def _unclaimed(chunk: type[Chunk]) -> ColumnElement[bool]:
-    due = (chunk.status == ChunkStatus.WAITING) & (chunk.due_at <= clock.database_now())
-    return or_(chunk.status == ChunkStatus.PENDING, due)
+    return unclaimed.send_again(session, [(row[0], row[1]) for row in rows], "message lost")
 
 
 def _lost_job_messages(context: Context, session: Session) -> int:
@@ -167,7 +173,7 @@ def _lost_job_messages(context: Context, session: Session) -> int:
         (Job.status == JobStatus.QUEUED)
         & or_(
             (Job.last_progress_at < newest_begun - _OVERTAKEN),
-            (Job.last_progress_at < clock.database_now() - stalled) & ~_somebody_works(),
+            (Job.last_progress_at < clock.database_now() - stalled) & ~unclaimed.somebody_works(),
         ),
     )
 
@@ -203,17 +209,6 @@ def _send_jobs(session: Session, task: str, condition: ColumnElement[bool]) -> i
         update(Job).where(Job.id.in_(ids)).values(last_progress_at=clock.database_now())
     )
     return len(ids)
-
-
-def _send_again(session: Session, found: Sequence[tuple[uuid.UUID, uuid.UUID]], reason: str) -> int:
-    for chunk_id, job_id in found:
-        outbox.put(session, ANALYZE_CHUNK, job_id, chunk_id, reason=reason)
-    session.execute(
-        update(Chunk)
-        .where(Chunk.id.in_([chunk_id for chunk_id, _ in found]))
-        .values(sent_at=clock.database_now())
-    )
-    return len(found)
 
 
 def _abandoned_intakes(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
@@ -267,18 +262,4 @@ def _broker_forgot(context: Context) -> int:
     context.messenger.set_marker(marker)
     with reaching_database(), context.sessions.begin() as session:
         broker_marker.remember(session, marker)
-        return _everything_unclaimed(session) if known is not None else 0
-
-
-def _everything_unclaimed(session: Session) -> int:
-    rows = session.execute(
-        select(Chunk.id, Chunk.job_id)
-        .join(Job, Job.id == Chunk.job_id)
-        .where(Job.status.in_((JobStatus.RUNNING, JobStatus.WAITING)), _unclaimed(Chunk))
-        .order_by(Chunk.id)
-    ).all()
-    count = _send_again(session, [(row[0], row[1]) for row in rows], "broker forgot")
-    queued = session.scalars(select(Job.id).where(Job.status == JobStatus.QUEUED)).all()
-    for job_id in queued:
-        outbox.put(session, FAN_OUT, job_id, reason="broker forgot")
-    return count + len(queued)
+        return unclaimed.send_everything(session) if known is not None else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 
 from sqlalchemy import select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.domain.states import (
     OPEN_CHUNKS,
@@ -45,7 +45,7 @@ def retry(context: Context, run_id: uuid.UUID) -> int:
         return len(job_ids)
 
 
-def cancel(context: Context, run_id: uuid.UUID) -> int:
+def cancel(sessions: sessionmaker[Session], run_id: uuid.UUID) -> int:
     """Call off every job of the run that has not ended; return how many those are.
 
     Calls in flight are not stopped, but their answers are not stored.
@@ -53,7 +53,7 @@ def cancel(context: Context, run_id: uuid.UUID) -> int:
     Raises:
         ServiceUnavailableError: The database cannot be reached.
     """
-    with reaching_database(), context.sessions.begin() as session:
+    with reaching_database(), sessions.begin() as session:
         job_ids = session.scalars(
             update(Job)
             .where(Job.run_id == run_id, Job.status.in_(UNFINISHED_JOBS))

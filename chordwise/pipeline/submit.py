@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.states import IntakeOutcome, JobStatus
+from chordwise.domain.states import IntakeOutcome, JobStatus, RunStatus
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.errors import UsageError
 from chordwise.pipeline.context import Context
@@ -25,7 +26,7 @@ from chordwise.storage import documents, intakes, jobs, outbox, prompt_versions,
 from chordwise.storage.documents import Document
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.intakes import Intake
-from chordwise.storage.jobs import Job
+from chordwise.storage.jobs import Job, JobFailure
 from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
 
@@ -34,6 +35,11 @@ PIPELINE_VERSION = 1
 
 
 MAX_NAME_LENGTH = 200
+_CANCELLED = JobFailure(
+    code="cancelled",
+    message="The run was cancelled while it was taken in.",
+    hint="`chordwise retry RUN` takes it up again.",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +134,11 @@ class Submission:
         )
         return TakenIn(outcome=outcome, jobs=len(self._options.types), reused=reused)
 
+    def _is_cancelled(self, session: Session) -> bool:
+        """Tell whether somebody has called the run off; the lock keeps it so until the commit."""
+        status = select(Run.status).where(Run.id == self.run_id).with_for_update(read=True)
+        return session.scalar(status) == RunStatus.CANCELLED
+
     def _add_job(
         self,
         session: Session,
@@ -149,6 +160,9 @@ class Submission:
         )
         session.add(job)
         session.flush()
+        if self._is_cancelled(session):
+            jobs.end(session, job, JobStatus.CANCELLED, _CANCELLED)
+            return False
         stored = None
         if not self._options.fresh:
             stored = results.reusable(session, document_id, job.options_hash)

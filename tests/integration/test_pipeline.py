@@ -16,7 +16,7 @@ from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline import retry
 from chordwise.pipeline.analyze_chunk import ChunkOutcome, analyze_chunk
 from chordwise.pipeline.fan_out import fan_out
-from chordwise.pipeline.recover import recover
+from chordwise.pipeline.recover import recover, take_up_after_standstill
 from chordwise.pipeline.submit import open_run
 from chordwise.pipeline.synthesize import synthesize
 from chordwise.readers.reading import UnreadDocument
@@ -335,6 +335,49 @@ def test_recovery_notices_a_broker_without_memory(settings: Settings) -> None:
     assert "broker_forgot" not in recover(pipeline.context)
 
 
+def test_a_new_leader_takes_up_what_a_stop_left_behind(settings: Settings) -> None:
+    """Nobody works and nothing is promised: everything unclaimed is sent, and only once."""
+    pipeline = a_pipeline(settings)
+    submission = pipeline.submit(PARAGRAPH, f"Another text. {PARAGRAPH}")
+    fan_out(pipeline.context, pipeline.jobs(submission)[0].id)
+    pipeline.execute("DELETE FROM outbox")
+
+    sent = [take_up_after_standstill(pipeline.context) for _ in range(2)]
+
+    assert sent == [2, 0]
+    assert pipeline.value("SELECT count(*) FROM outbox") == 2
+
+
+def test_a_new_leader_leaves_work_in_progress_alone(settings: Settings) -> None:
+    """As long as one lease lives, somebody is there to take the messages up."""
+    pipeline = a_pipeline(settings)
+    submission = pipeline.submit(PARAGRAPH, f"Another text. {PARAGRAPH}")
+    job = pipeline.jobs(submission)[0]
+    fan_out(pipeline.context, job.id)
+    (chunk_id,) = pipeline.open_chunks(job.id)
+    with pipeline.context.sessions.begin() as session:
+        assert chunks.claim(session, chunk_id, uuid.uuid4(), timedelta(seconds=60))
+    pipeline.execute("DELETE FROM outbox")
+
+    assert take_up_after_standstill(pipeline.context) == 0
+
+
+def test_what_comes_into_a_cancelled_run_is_cancelled(settings: Settings) -> None:
+    """Taking in goes on to its end, but nothing of it is asked, and the account balances."""
+    pipeline = a_pipeline(settings)
+    submission = open_run(pipeline.context, a_run(), NOW)
+    submission.take_in(a_document(PARAGRAPH))
+    retry.cancel(pipeline.context.sessions, submission.run_id)
+    pipeline.execute("DELETE FROM outbox")
+
+    submission.take_in(a_document(f"Another text. {PARAGRAPH}"))
+    submission.close()
+
+    assert {job.status for job in pipeline.jobs(submission)} == {JobStatus.CANCELLED}
+    assert pipeline.value("SELECT count(*) FROM outbox") == 0
+    assert pipeline.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
+
+
 def test_only_one_synthesis_wins(settings: Settings) -> None:
     """The chord's callback and the outbox's message may both arrive."""
     pipeline = a_pipeline(settings, quoting_the_text)
@@ -422,7 +465,7 @@ def test_a_cancelled_run_stores_no_late_answer(settings: Settings) -> None:
     """An answer that arrives after the cancellation is dropped."""
 
     def cancel_meanwhile(request: CompletionRequest) -> str:
-        retry.cancel(pipeline.context, submission.run_id)
+        retry.cancel(pipeline.context.sessions, submission.run_id)
         return quoting_the_text(request)
 
     pipeline = a_pipeline(settings, cancel_meanwhile)

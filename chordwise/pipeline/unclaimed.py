@@ -1,0 +1,64 @@
+"""Work that waits for a worker: telling it, and sending it again."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, exists, or_, select, update
+from sqlalchemy.orm import Session, aliased
+
+from chordwise.domain.states import ChunkStatus, JobStatus
+from chordwise.pipeline.messages import ANALYZE_CHUNK, FAN_OUT
+from chordwise.storage import clock, outbox
+from chordwise.storage.chunks import Chunk
+from chordwise.storage.jobs import Job
+
+
+def somebody_works() -> ColumnElement[bool]:
+    """Return the condition that a worker holds a live lease on a chunk."""
+    running = aliased(Chunk)
+    return exists().where(
+        running.status == ChunkStatus.RUNNING, running.lease_until > clock.database_now()
+    )
+
+
+def unclaimed(chunk: type[Chunk]) -> ColumnElement[bool]:
+    """Return the condition that a chunk is there for whoever gets its message."""
+    due = (chunk.status == ChunkStatus.WAITING) & (chunk.due_at <= clock.database_now())
+    return or_(chunk.status == ChunkStatus.PENDING, due)
+
+
+def send_again(session: Session, found: Sequence[tuple[uuid.UUID, uuid.UUID]], reason: str) -> int:
+    """Promise messages for chunks, given with their jobs; return how many those are."""
+    for chunk_id, job_id in found:
+        outbox.put(session, ANALYZE_CHUNK, job_id, chunk_id, reason=reason)
+    session.execute(
+        update(Chunk)
+        .where(Chunk.id.in_([chunk_id for chunk_id, _ in found]))
+        .values(sent_at=clock.database_now())
+    )
+    return len(found)
+
+
+def send_everything(session: Session) -> int:
+    """Promise messages for all that waits and has none promised; return how much that is."""
+    rows = session.execute(
+        select(Chunk.id, Chunk.job_id)
+        .join(Job, Job.id == Chunk.job_id)
+        .where(
+            Job.status.in_((JobStatus.RUNNING, JobStatus.WAITING)),
+            unclaimed(Chunk),
+            ~outbox.is_promised(ANALYZE_CHUNK, of=Chunk.id),
+        )
+        .order_by(Chunk.id)
+    ).all()
+    count = send_again(session, [(row[0], row[1]) for row in rows], "everything")
+    queued = session.scalars(
+        select(Job.id).where(
+            Job.status == JobStatus.QUEUED, ~outbox.is_promised(FAN_OUT, of=Job.id)
+        )
+    ).all()
+    for job_id in queued:
+        outbox.put(session, FAN_OUT, job_id, reason="everything")
+    return count + len(queued)
