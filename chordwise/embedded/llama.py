@@ -166,18 +166,28 @@ def local_models(settings: Settings) -> tuple[LocalModel, ...]:
         ConfigurationError: A file is missing, or the library that serves it.
     """
     named = [settings.model_named(name) for name in (settings.model, *settings.fallback)]
-    # With an address of its own, a local model is served by somebody else.
-    wanted = [model for model in named if model.provider == "local" and not model.base_url]
+    wanted = [model for model in named if is_served_here(model)]
     if wanted:
         check_installed()
-    slots = min(_MAX_SLOTS, settings.worker.concurrency)
     models = {
         model_file(model.model): LocalModel(
-            file=model_file(model.model), context_tokens=context_tokens(model), slots=slots
+            file=model_file(model.model),
+            context_tokens=context_tokens(model),
+            slots=slots(settings),
         )
         for model in wanted
     }
     return tuple(models.values())
+
+
+def is_served_here(model: ModelSettings) -> bool:
+    """Tell whether the stack serves a model; with an address of its own, somebody else does."""
+    return model.provider == "local" and not model.base_url
+
+
+def slots(settings: Settings) -> int:
+    """Return how many requests a local model's server answers at once."""
+    return min(_MAX_SLOTS, settings.worker.concurrency)
 
 
 def context_tokens(model: ModelSettings) -> int:

@@ -20,6 +20,10 @@ class Price(Protocol):
         """Return the cost in US dollars; `None` where price or usage is unknown, never 0 for it."""
         ...
 
+    def failure_cost_usd(self) -> Decimal | None:
+        """Return the cost of a request without an answer; `None` where nobody can know it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class FreePrice:
@@ -29,9 +33,23 @@ class FreePrice:
         """Return zero."""
         return Decimal(0)
 
+    def failure_cost_usd(self) -> Decimal | None:
+        """Return zero."""
+        return Decimal(0)
+
+
+class PaidPrice:
+    """What all prices by the token have in common."""
+
+    __slots__ = ()
+
+    def failure_cost_usd(self) -> Decimal | None:
+        """Return `None`: the provider may have counted tokens before it failed."""
+        return None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OwnPrice:
+class OwnPrice(PaidPrice):
     """The prices of the settings; cached tokens count in full, for no discount is known."""
 
     input_usd_per_million_tokens: Decimal
@@ -49,7 +67,7 @@ class OwnPrice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ListPrice:
+class ListPrice(PaidPrice):
     """The provider's published price, with its discount for cached tokens and its tiers.
 
     `base_url` of the user's own decides the provider; empty means `provider` at its public address.

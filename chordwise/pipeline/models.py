@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from random import Random
+from threading import Semaphore
 from typing import TypeAlias
 
 import structlog
@@ -17,6 +18,7 @@ from chordwise.embedded import llama
 from chordwise.errors import ConfigurationError, ModelError
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.middleware.metered import CallLedger, Metered, NullLedger
+from chordwise.llm.middleware.queued import Queued
 from chordwise.llm.middleware.retrying import Retrying
 from chordwise.llm.model import ChatModel, Completion, ModelProfile
 from chordwise.llm.pricing import price_of
@@ -50,6 +52,7 @@ class Models:
         self._local_server = local_server
         self._random = Random()  # noqa: S311 - jitter needs no secrecy
         self._connections = dict(connected or {})
+        self._turns = Semaphore(llama.slots(settings))
 
     def open(
         self, name: str, job_id: uuid.UUID | None = None, chunk_id: uuid.UUID | None = None
@@ -77,12 +80,13 @@ class Models:
 
     def _wrap(self, name: str, ledger: CallLedger) -> ChatModel:
         settings = self._settings.model_named(name)
-        return Retrying(
+        model = Retrying(
             Metered(self._connection(name, settings), ledger, price_of(settings)),
             self._settings.retries,
             time.sleep,  # noqa: TID251 - here the waiting is wired in
             self._random,
         )
+        return Queued(model, self._turns) if llama.is_served_here(settings) else model
 
     def _connection(self, name: str, settings: ModelSettings) -> ChatModel:
         if name not in self._connections:
@@ -93,7 +97,7 @@ class Models:
         if settings.provider == "extractive":
             return self._extractive
         key = self._settings.api_key_for(settings)
-        if settings.provider == "local" and not settings.base_url:
+        if llama.is_served_here(settings):
             settings, key = self._served_here(settings)
         return connect(settings, key)
 

@@ -113,7 +113,7 @@ class Metered:
         try:
             completion = self._model.complete(request)
         except ChordwiseError as error:
-            self._ledger.finish(call_id, _failure(error, self._milliseconds_since(started)))
+            self._ledger.finish(call_id, self._failure(error, self._milliseconds_since(started)))
             raise
         self._ledger.finish(call_id, self._success(completion, self._milliseconds_since(started)))
         return replace(completion, call_id=str(call_id))
@@ -144,11 +144,11 @@ class Metered:
             response_id=completion.response_id or None,
         )
 
-
-def _failure(error: ChordwiseError, latency_ms: int) -> CallOutcome:
-    return CallOutcome(
-        latency_ms=latency_ms,
-        refused=isinstance(error, RefusedError),
-        error_code=error.code,
-        error_message=error.what,
-    )
+    def _failure(self, error: ChordwiseError, latency_ms: int) -> CallOutcome:
+        return CallOutcome(
+            latency_ms=latency_ms,
+            cost_usd=self._price.failure_cost_usd(),
+            refused=isinstance(error, RefusedError),
+            error_code=error.code,
+            error_message=error.what,
+        )
