@@ -35,6 +35,8 @@ from tests.fakes.scripted_model import Line, ScriptedModel
 
 SCRIPTED = "scripted"
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+PARAGRAPH = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned. "
+LONG = "".join(f"{number}. {PARAGRAPH}" for number in range(120))
 _names = itertools.count(1)
 _messengers: dict[str, Messenger] = {}
 _opened: list[Callable[[], None]] = []

@@ -1,0 +1,270 @@
+"""What becomes of work that is delivered twice, put off, paused, lost or handed back."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+from chordwise.domain.states import ChunkStatus, JobStatus
+from chordwise.errors import ModelAccessError, RateLimitedError
+from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline import retry
+from chordwise.pipeline.analyze_chunk import ChunkOutcome, analyze_chunk
+from chordwise.pipeline.fan_out import fan_out
+from chordwise.pipeline.recover import recover, take_up_after_standstill
+from chordwise.pipeline.synthesize import synthesize
+from chordwise.settings import Settings
+from chordwise.storage import chunks
+from tests.fakes.pipeline import (
+    LONG,
+    PARAGRAPH,
+    Pipeline,
+    a_pipeline,
+    quoting_the_text,
+)
+
+
+def expire_leases(pipeline: Pipeline) -> None:
+    """Let every lease run out."""
+    pipeline.execute("UPDATE chunks SET lease_until = now() - interval '1 second'")
+    pipeline.execute("UPDATE jobs SET lease_until = now() - interval '1 second'")
+
+
+def test_a_message_for_a_finished_chunk_costs_nothing(settings: Settings) -> None:
+    """Delivered again, an ended chunk says so without a call."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    job = pipeline.job(pipeline.submit(PARAGRAPH))
+    fan_out(pipeline.context, job.id)
+    (chunk_id,) = pipeline.open_chunks(job.id)
+    analyze_chunk(pipeline.context, job.id, chunk_id)
+
+    again = analyze_chunk(pipeline.context, job.id, chunk_id)
+
+    assert again is ChunkOutcome.ENDED
+    assert len(pipeline.model.requests) == 1
+
+
+def test_a_chunk_under_a_live_lease_is_left_alone(settings: Settings) -> None:
+    """A second worker does not count for the chord while the first is at it."""
+    pipeline = a_pipeline(settings)
+    job = pipeline.job(pipeline.submit(PARAGRAPH))
+    fan_out(pipeline.context, job.id)
+    (chunk_id,) = pipeline.open_chunks(job.id)
+    with pipeline.context.sessions.begin() as session:
+        assert chunks.claim(session, chunk_id, uuid.uuid4(), timedelta(seconds=60))
+
+    outcome = analyze_chunk(pipeline.context, job.id, chunk_id)
+
+    assert outcome is ChunkOutcome.NOT_ENDED
+    assert pipeline.model.requests == []
+
+
+def test_a_writer_who_lost_the_lease_is_fenced(settings: Settings) -> None:
+    """An answer that comes after somebody else has taken over is not stored."""
+
+    def lose_the_lease(request: CompletionRequest) -> str:
+        expire_leases(pipeline)
+        with pipeline.context.sessions.begin() as session:
+            assert chunks.claim(session, chunk_id, uuid.uuid4(), timedelta(seconds=60))
+        return quoting_the_text(request)
+
+    pipeline = a_pipeline(settings, lose_the_lease)
+    job = pipeline.job(pipeline.submit(PARAGRAPH))
+    fan_out(pipeline.context, job.id)
+    (chunk_id,) = pipeline.open_chunks(job.id)
+
+    outcome = analyze_chunk(pipeline.context, job.id, chunk_id)
+
+    assert outcome is ChunkOutcome.NOT_ENDED
+    assert pipeline.value("SELECT status FROM chunks") == ChunkStatus.RUNNING
+    assert pipeline.value("SELECT answer IS NULL FROM chunks")
+
+
+def test_a_transient_error_puts_the_chunk_off_without_counting(settings: Settings) -> None:
+    """The chunk waits with a due-time; when it is due, recovery sends it and it succeeds."""
+    pipeline = a_pipeline(settings, RateLimitedError("Too many requests."), quoting_the_text)
+    submission = pipeline.submit(PARAGRAPH)
+    pipeline.work(submission)
+    job = pipeline.job(submission)
+    assert job.status == JobStatus.WAITING
+    assert pipeline.value("SELECT attempts = 0 AND postponements = 1 FROM chunks")
+    pipeline.execute("UPDATE outbox SET sent_at = now()")
+    pipeline.execute("UPDATE chunks SET due_at = now() - interval '1 second', sent_at = NULL")
+
+    rescued = recover(pipeline.context)
+    pipeline.work_on(job.id)
+
+    assert rescued["due"] == 1
+    assert pipeline.job(submission).status == JobStatus.SUCCEEDED
+
+
+def test_a_refused_key_pauses_the_run_and_retry_goes_on(settings: Settings) -> None:
+    """One refused request pauses all jobs of the run; the retry finishes them."""
+    pipeline = a_pipeline(
+        settings, ModelAccessError("The key is refused."), quoting_the_text, quoting_the_text
+    )
+    submission = pipeline.submit(PARAGRAPH, f"Another text. {PARAGRAPH}")
+    pipeline.work(submission)
+    assert [job.status for job in pipeline.jobs(submission)] == [JobStatus.PAUSED] * 2
+    assert pipeline.value("SELECT status FROM runs") == "paused"
+    assert len(pipeline.model.requests) == 1
+
+    taken_up = retry.retry(pipeline.context, submission.run_id)
+    pipeline.work(submission)
+
+    assert taken_up == 2
+    assert [job.status for job in pipeline.jobs(submission)] == [JobStatus.SUCCEEDED] * 2
+    assert pipeline.value("SELECT status FROM runs") == "finished"
+
+
+def test_a_chunk_that_kills_its_workers_is_quarantined(settings: Settings) -> None:
+    """After three claims without an end the chunk is set aside, and the job ends with it."""
+    pipeline = a_pipeline(settings)
+    submission = pipeline.submit(PARAGRAPH)
+    job = pipeline.job(submission)
+    fan_out(pipeline.context, job.id)
+    (chunk_id,) = pipeline.open_chunks(job.id)
+    for _ in range(3):
+        with pipeline.context.sessions.begin() as session:
+            assert chunks.claim(session, chunk_id, uuid.uuid4(), timedelta(seconds=60))
+        expire_leases(pipeline)
+        recover(pipeline.context)
+
+    synthesize(pipeline.context, job.id)
+
+    assert pipeline.value("SELECT status FROM chunks") == ChunkStatus.QUARANTINED
+    assert pipeline.job(submission).status == JobStatus.QUARANTINED
+    assert pipeline.job(submission).error_code == "worker_lost"
+
+
+def test_recovery_fans_a_forgotten_job_out(settings: Settings) -> None:
+    """A queued job whose message is gone gets another one."""
+    pipeline = a_pipeline(settings)
+    pipeline.submit(PARAGRAPH)
+    pipeline.execute("DELETE FROM outbox")
+    pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '1 hour'")
+
+    rescued = recover(pipeline.context)
+
+    assert rescued["job_message_lost"] == 1
+    assert pipeline.value("SELECT task FROM outbox") == "chordwise.fan_out"
+
+
+def test_recovery_sends_a_lost_chunk_again(settings: Settings) -> None:
+    """A pending chunk that nobody claims, while nobody is working, is sent again."""
+    pipeline = a_pipeline(settings)
+    job = pipeline.job(pipeline.submit(PARAGRAPH))
+    fan_out(pipeline.context, job.id)
+    pipeline.execute("DELETE FROM outbox")
+    pipeline.execute("UPDATE chunks SET sent_at = now() - interval '1 hour'")
+
+    rescued = recover(pipeline.context)
+
+    assert rescued["chunk_message_lost"] == 1
+    assert pipeline.value("SELECT task FROM outbox") == "chordwise.analyze_chunk"
+
+
+def test_recovery_finishes_what_the_chord_dropped(settings: Settings) -> None:
+    """All chunks ended and no synthesis came: recovery sends it."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    job = pipeline.job(pipeline.submit(PARAGRAPH))
+    fan_out(pipeline.context, job.id)
+    for chunk_id in pipeline.open_chunks(job.id):
+        analyze_chunk(pipeline.context, job.id, chunk_id)
+    pipeline.execute("DELETE FROM outbox")
+    pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '1 hour'")
+
+    rescued = recover(pipeline.context)
+
+    assert rescued["synthesis_missing"] == 1
+    assert pipeline.value("SELECT task FROM outbox") == "chordwise.synthesize"
+
+
+def test_recovery_notices_a_broker_without_memory(settings: Settings) -> None:
+    """When the marker is gone, everything that nobody has claimed is sent again at once."""
+    pipeline = a_pipeline(settings)
+    submission = pipeline.submit(PARAGRAPH, f"Another text. {PARAGRAPH}")
+    recover(pipeline.context)
+    fan_out(pipeline.context, pipeline.jobs(submission)[0].id)
+    pipeline.execute("DELETE FROM outbox")
+    with pipeline.context.messenger._app.connection_for_write() as connection:
+        connection.default_channel.client.flushall()
+
+    rescued = recover(pipeline.context)
+
+    assert rescued["broker_forgot"] == 2
+    assert "broker_forgot" not in recover(pipeline.context)
+
+
+def test_a_new_leader_takes_up_what_a_stop_left_behind(settings: Settings) -> None:
+    """Nobody works and nothing is promised: everything unclaimed is sent, and only once."""
+    pipeline = a_pipeline(settings)
+    submission = pipeline.submit(PARAGRAPH, f"Another text. {PARAGRAPH}")
+    fan_out(pipeline.context, pipeline.jobs(submission)[0].id)
+    pipeline.execute("DELETE FROM outbox")
+
+    sent = [take_up_after_standstill(pipeline.context) for _ in range(2)]
+
+    assert sent == [2, 0]
+    assert pipeline.value("SELECT count(*) FROM outbox") == 2
+
+
+def test_a_new_leader_leaves_work_in_progress_alone(settings: Settings) -> None:
+    """As long as one lease lives, somebody is there to take the messages up."""
+    pipeline = a_pipeline(settings)
+    submission = pipeline.submit(PARAGRAPH, f"Another text. {PARAGRAPH}")
+    job = pipeline.jobs(submission)[0]
+    fan_out(pipeline.context, job.id)
+    (chunk_id,) = pipeline.open_chunks(job.id)
+    with pipeline.context.sessions.begin() as session:
+        assert chunks.claim(session, chunk_id, uuid.uuid4(), timedelta(seconds=60))
+    pipeline.execute("DELETE FROM outbox")
+
+    assert take_up_after_standstill(pipeline.context) == 0
+
+
+def test_only_one_synthesis_wins(settings: Settings) -> None:
+    """The chord's callback and the outbox's message may both arrive."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    submission = pipeline.submit(PARAGRAPH)
+    pipeline.work(submission)
+    job = pipeline.job(submission)
+
+    synthesize(pipeline.context, job.id)
+
+    assert pipeline.value("SELECT count(*) FROM results") == 1
+    assert pipeline.value("SELECT count(*) FROM result_history") == 0
+
+
+def test_a_synthesis_waits_for_every_chunk(small_chunks: Settings) -> None:
+    """A callback that fires too early finds chunks open and does nothing."""
+    pipeline = a_pipeline(small_chunks, quoting_the_text, repeat_last=True)
+    submission = pipeline.submit(LONG)
+    job = pipeline.job(submission)
+    fan_out(pipeline.context, job.id)
+    analyze_chunk(pipeline.context, job.id, pipeline.open_chunks(job.id)[0])
+
+    synthesize(pipeline.context, job.id)
+
+    assert pipeline.job(submission).status == JobStatus.RUNNING
+    assert pipeline.result(job.id) is None
+
+
+def test_a_shutdown_hands_its_chunks_back(settings: Settings) -> None:
+    """Released leases are pending again at once, with a message, and the attempt is not counted."""
+
+    def shut_down(request: CompletionRequest) -> str:
+        assert pipeline.context.leases.release_all() == 1
+        return quoting_the_text(request)
+
+    pipeline = a_pipeline(settings, shut_down)
+    job = pipeline.job(pipeline.submit(PARAGRAPH))
+    fan_out(pipeline.context, job.id)
+    (chunk_id,) = pipeline.open_chunks(job.id)
+    pipeline.execute("DELETE FROM outbox")
+
+    outcome = analyze_chunk(pipeline.context, job.id, chunk_id)
+
+    assert outcome is ChunkOutcome.NOT_ENDED
+    assert pipeline.value("SELECT status = 'pending' AND attempts = 0 FROM chunks")
+    assert pipeline.value("SELECT reason FROM outbox") == "shutdown"
