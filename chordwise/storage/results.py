@@ -20,7 +20,23 @@ from chordwise.storage.jobs import Job
 from chordwise.storage.record import CreatedAt, Identity, Record, new_id
 
 
-class Result(Record):
+class Findings:
+    """What a result says, whether it is the current one or a past one."""
+
+    analysis_type: Mapped[str]
+    output: Mapped[JsonObject]
+    confidence: Mapped[float]
+    quality: Mapped[float]
+    coverage: Mapped[float]
+    needs_review: Mapped[bool]
+    failed_chunks: Mapped[JsonValue]
+    provider: Mapped[str]
+    model: Mapped[str]
+    language_model: Mapped[bool]
+    prompt_version: Mapped[str]
+
+
+class Result(Findings, Record):
     """The current answer of a job.
 
     `confidence`, `quality` and `coverage` are 0 to 1. `failed_chunks` names what no answer covers:
@@ -33,21 +49,10 @@ class Result(Record):
     id: Mapped[Identity]
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"), unique=True)
     document_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("documents.id"), index=True)
-    analysis_type: Mapped[str]
-    output: Mapped[JsonObject]
-    confidence: Mapped[float]
-    quality: Mapped[float]
-    coverage: Mapped[float]
-    needs_review: Mapped[bool]
-    failed_chunks: Mapped[JsonValue]
-    provider: Mapped[str]
-    model: Mapped[str]
-    language_model: Mapped[bool]
-    prompt_version: Mapped[str]
     created_at: Mapped[CreatedAt]
 
 
-class PastResult(Record):
+class PastResult(Findings, Record):
     """A result that a re-run replaced."""
 
     __tablename__ = "result_history"
@@ -55,17 +60,6 @@ class PastResult(Record):
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"), index=True)
     document_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("documents.id"))
-    analysis_type: Mapped[str]
-    output: Mapped[JsonObject]
-    confidence: Mapped[float]
-    quality: Mapped[float]
-    coverage: Mapped[float]
-    needs_review: Mapped[bool]
-    failed_chunks: Mapped[JsonValue]
-    provider: Mapped[str]
-    model: Mapped[str]
-    language_model: Mapped[bool]
-    prompt_version: Mapped[str]
     created_at: Mapped[datetime]
     replaced_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
