@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 MODEL ?=
 DEMO_HOME ?= .chordwise
+MINUTES ?= 30
 
 python := $(VENV)/bin/python
 chordwise := $(VENV)/bin/chordwise
@@ -22,8 +23,8 @@ smollm2 := $(call installed,smollm2,-smollm2)
 package := $(VENV)/.package-$(version)-$(call checksum,pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test check lint format types contracts house lock lock-check wheel \
-	hooks clean
+.PHONY: help demo demo-stop test faults soak check lint format types contracts house lock \
+	lock-check wheel hooks clean
 
 help: ## show this list
 	@echo "Targets:"
@@ -65,6 +66,13 @@ endif
 
 test: $(dev) $(package) ## run every test; databases and servers are started by the tests
 	@$(python) -m pytest $(ARGS)
+
+faults: $(dev) $(package) ## run every fault experiment, and write the table of docs/reliability.md
+	@$(python) -m pytest tests/faults -m 'thorough or not thorough' $(ARGS); outcome=$$?; \
+		$(python) -m tests.faults.report; exit $$outcome
+
+soak: $(dev) $(package) ## kill at random for MINUTES=30 while documents keep coming
+	@$(python) -m pytest tests/faults/test_soak.py -m thorough --soak-minutes='$(MINUTES)' $(ARGS)
 
 check: lint types contracts house lock-check ## everything but the tests: what CI asks first
 

@@ -5,6 +5,7 @@
     ├── UsageError                    the command was asked for something it cannot do
     ├── ConfigurationError            a setting is missing, wrong or contradicts another
     ├── ServiceUnavailableError       database, broker or stack out of reach      (transient)
+    │   └── DatabaseRefusedError      the database is there and does not let us work as configured
     ├── ReadError                     a file could not become text
     ├── ModelError                    a model call did not bring a usable answer
     │   ├── ModelTransportError       no answer, or half of one                   (transient)
@@ -99,6 +100,16 @@ class ServiceUnavailableError(TransientError):
 
     code = "service_unavailable"
     exit_code = ExitCode.UNAVAILABLE
+
+
+class DatabaseRefusedError(ServiceUnavailableError):
+    """The database answers, and does not let us work as configured.
+
+    A person has to act. Work that goes on already waits meanwhile, as for a database that is away;
+    whatever begins ends with it.
+    """
+
+    exit_code = ExitCode.CONFIGURATION
 
 
 class LeaseLostError(ChordwiseError):

@@ -79,6 +79,7 @@ class PipelineSettings(Section):
     max_postponements: PositiveInt = Field(default=8, description="Waits for a provider.")
     postponement_base_seconds: PositiveFloat = 30
     postponement_max_seconds: PositiveFloat = 900
+    outage_seconds: PositiveFloat = Field(default=600, description="For a database that is away.")
     stalled_seconds: PositiveFloat = Field(
         default=60, description="Sent work that nobody claimed is sent again after this long."
     )
@@ -106,6 +107,7 @@ class WorkerSettings(Section):
     """One worker process."""
 
     concurrency: PositiveInt = 16
+    consumption_seconds: PositiveFloat = 45
     shutdown_grace_seconds: PositiveFloat = 20
     visibility_timeout_seconds: PositiveInt = 1_800
 
@@ -179,17 +181,25 @@ class Settings(BaseSettings):
         """Refuse times that contradict each other (design: heartbeat < lease, deadline < …)."""
         if self.pipeline.heartbeat_seconds >= self.pipeline.lease_seconds:
             raise ValueError("pipeline.heartbeat_seconds must be shorter than lease_seconds")
-        # A question, and once more after an invalid answer.
-        if 2 * self.retries.total_seconds >= self.worker.visibility_timeout_seconds:
+        # Each model is asked a question, and once more after an invalid answer.
+        models = 1 + len(set(self.fallback) - {"extractive"})
+        longest = 2 * models * self.retries.total_seconds
+        if longest >= self.worker.visibility_timeout_seconds:
             raise ValueError(
-                "retries.total_seconds must be below half of worker.visibility_timeout_seconds"
+                f"retries.total_seconds, twice for each of {models} models (one, and fallback), "
+                f"are {longest:g} and must be below worker.visibility_timeout_seconds"
             )
-        for name, model in self.models.items():
-            if model.timeout_seconds > self.retries.total_seconds:
-                raise ValueError(
-                    f"models.{name}.timeout_seconds must not exceed retries.total_seconds"
-                )
+        for name in {*self.models, self.model, *self.fallback}:
+            if self._timeout_seconds(name) > self.retries.total_seconds:
+                raise ValueError(f"models.{name}.timeout_seconds exceeds retries.total_seconds")
         return self
+
+    def _timeout_seconds(self, name: str) -> float:
+        try:
+            model = self.model_named(name)
+        except (ConfigurationError, ValidationError):
+            return 0.0  # whoever asks it is told
+        return 0.0 if model.provider == "extractive" else model.timeout_seconds
 
     @property
     def embedded_database(self) -> bool:

@@ -3,6 +3,7 @@
 from alembic import context
 
 from chordwise.settings import load
+from chordwise.storage import schema_versions
 from chordwise.storage.engine import open_engine
 from chordwise.storage.tables import metadata
 
@@ -23,10 +24,25 @@ def run() -> None:
 
 def _migrate(connection) -> None:  # noqa: ANN001 - Alembic's own type is not public
     context.configure(
-        connection=connection, target_metadata=metadata, transaction_per_migration=True
+        connection=connection,
+        target_metadata=metadata,
+        transaction_per_migration=True,
+        on_version_apply=_note,
     )
     with context.begin_transaction():
         context.run_migrations()
+
+
+def _note(*, ctx, step, **_) -> None:  # noqa: ANN001, ANN003 - Alembic's own types are not public
+    """Record, in the revision's own transaction, which code works with it (decision 0011)."""
+    script = step.up_revision
+    oldest = getattr(script.module, "works_from", None)
+    if oldest is None:
+        return  # the first revisions have no table to note it in
+    if step.is_upgrade:
+        schema_versions.note(ctx.connection, script.revision, oldest)
+    else:
+        schema_versions.forget(ctx.connection, script.revision)
 
 
 run()

@@ -1,7 +1,9 @@
 """${message}.
 
 Rules: old and new workers run side by side during a migration, so first add, later remove;
-a released migration or view file never changes; large tables get indexes CONCURRENTLY.
+what is added has a default or may be null; `works_from` is the oldest revision whose code still
+works afterwards; a released migration or view file never changes; large tables get indexes
+CONCURRENTLY (docs/decisions/0011-schema-compatibility.md).
 """
 
 from alembic import op
@@ -12,6 +14,7 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = None
 depends_on = None
+works_from = ${repr(down_revision)}  # that of the one before, unless something is removed
 
 
 def upgrade() -> None:

@@ -14,12 +14,16 @@ from chordwise.pipeline import dispatch
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.recover import recover, take_up_after_standstill
 from chordwise.telemetry import liveness
+from chordwise.telemetry.liveness import State
 from scheduler.leadership import Leadership
 
 log = structlog.get_logger(__name__)
 
 _FORGET_SECONDS = 3_600.0
 _OUTAGE_SECONDS = 1.0
+_DISPATCH_SECONDS = 2.0
+# Longer than the longest pause between two tries to store an answer.
+_AFTER_OUTAGE_SECONDS = 6.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,6 +44,8 @@ class Loop:
         self._context = context
         self._leadership = leadership
         self._led = False
+        self._is_held_up = False
+        self._recovers_from = 0.0
         self._chores = [
             Chore(
                 name="dispatch",
@@ -72,6 +78,7 @@ class Loop:
             chore.do()
         except ServiceUnavailableError as error:
             log.warning("scheduler.put_off", chore=chore.name, reason=error.what)
+            self._is_held_up = True
             pause = max(pause, _OUTAGE_SECONDS)
         except Exception:  # one defect must not stop the other chores
             log.exception("scheduler.defect", chore=chore.name)
@@ -79,19 +86,31 @@ class Loop:
         chore.due_at = time.monotonic() + pause
 
     def _show(self) -> None:
-        liveness.show(self._context.settings.home, "scheduler")
+        """Show what held since the last time: a chore that was put off is not forgotten."""
+        state = State.HELD_UP if self._is_held_up else State.WORKING
+        self._is_held_up = False
+        liveness.show(self._context.settings.home, "scheduler", state)
 
     def _dispatch(self) -> None:
-        while dispatch.dispatch(self._context) == dispatch.BATCH:
+        """Send batch after batch, but let the other chores have their turn."""
+        ends_at = time.monotonic() + _DISPATCH_SECONDS
+        while dispatch.dispatch(self._context) == dispatch.BATCH and time.monotonic() < ends_at:
             continue
 
     def _recover(self) -> None:
-        leads = self._leadership.hold()
-        if leads and not self._led:
+        try:
+            leads = self._leadership.hold()
+        except ServiceUnavailableError:
+            # Once the database is back, who holds an answer stores it before leases are looked at.
+            self._recovers_from = time.monotonic() + _AFTER_OUTAGE_SECONDS
+            raise
+        if not leads or time.monotonic() < self._recovers_from:
+            self._led = self._led and leads
+            return
+        if not self._led:
             take_up_after_standstill(self._context)
-        self._led = leads
-        if leads:
-            recover(self._context)
+        self._led = True
+        recover(self._context)
 
     def _forget(self) -> None:
         if self._leadership.hold():

@@ -6,24 +6,32 @@ import os
 import signal
 import sys
 import warnings
+from functools import partial
+from threading import Event
 
 import structlog
 from celery.exceptions import SecurityWarning
+from pydantic import SecretStr
 
 from chordwise import settings as settings_module
 from chordwise.embedded import lifeline
 from chordwise.errors import ChordwiseError, ExitCode
-from chordwise.pipeline import messages
+from chordwise.pipeline import broker, messages, starting
 from chordwise.pipeline.opening import open_context
 from chordwise.settings import Settings
-from chordwise.storage import migrating
-from chordwise.storage.engine import open_engine, reaching_database
 from chordwise.telemetry import liveness, logging
-from worker import tasks
-from worker.liveness import Liveness
+from worker import rejecting, results, tasks, transport
+from worker.consumption import Consumption
+from worker.pool import CountedThreads
+from worker.rejecting import Rejections
 from worker.shutdown import Shutdown
+from worker.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)
+
+# Measured under load: libraries, pools and the broker's connections; then what each slot holds.
+_FILES = 64
+_FILES_OF_A_SLOT = 4
 
 
 def main() -> int:
@@ -31,8 +39,7 @@ def main() -> int:
     try:
         settings = settings_module.load()
         if sys.argv[1:] == ["health"]:
-            alive = liveness.is_shown(settings.home, "worker")
-            return ExitCode.SUCCESS if alive else ExitCode.UNAVAILABLE
+            return health(settings)
         logging.configure(settings.logging, "worker")
         check(settings)
         return work(settings)
@@ -42,15 +49,20 @@ def main() -> int:
 
 
 def check(settings: Settings) -> None:
-    """Refuse to start on a wrong database.
+    """Refuse what is configured wrongly, and wait for a database that is away.
 
     Raises:
-        ConfigurationError: No database, no broker, or another schema than this version's.
-        ServiceUnavailableError: The database cannot be reached.
+        ConfigurationError: No database, no broker, too few files, or a database that does not suit
+            us as it is.
+        DatabaseRefusedError: The database does not let us in.
     """
-    if settings.database_url is not None:
-        with reaching_database():
-            migrating.require_current(open_engine(settings.database_url, pool_size=1))
+    # Until Celery listens to the signal; a wait for the database can be long.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.SUCCESS))
+    lifeline.watch(stop_at_once)
+    messages.open_app(settings)
+    files = _FILES + _FILES_OF_A_SLOT * settings.worker.concurrency
+    starting.require_files(files, f"worker.concurrency = {settings.worker.concurrency}")
+    starting.wait_until_ready(settings, "worker", Event())
 
 
 def work(settings: Settings) -> int:
@@ -60,13 +72,17 @@ def work(settings: Settings) -> int:
     concurrency = settings.worker.concurrency
     context = open_context(settings, "worker", connections=concurrency + 2)
     app = messages.open_app(settings)
-    tasks.register(app, context)
-    Liveness.home = settings.home
-    app.steps["worker"].add(Liveness)
-    Shutdown(context, settings.worker.shutdown_grace_seconds).install()
-    lifeline.watch(stop_at_once)
+    rejections = Rejections(context.sessions)
+    rejections.start()
+    rejecting.install(rejections)
+    tasks.register(app, context, rejections)
+    CountedThreads.consumption = Consumption(concurrency)
+    transport.observe(app, CountedThreads.consumption)
+    results.forgive(app, CountedThreads.consumption)
+    shutdown = Shutdown(context.leases, settings.worker.shutdown_grace_seconds)
+    shutdown.install(app)
     worker = app.Worker(
-        pool="threads",
+        pool=CountedThreads,
         concurrency=concurrency,
         queues=[messages.CONTROL_QUEUE, messages.CHUNK_QUEUE],
         without_gossip=True,
@@ -76,8 +92,28 @@ def work(settings: Settings) -> int:
         loglevel=settings.logging.level,
     )
     log.info("worker.started", concurrency=concurrency)
+    watch(settings, CountedThreads.consumption, shutdown)
     worker.start()
-    return int(worker.exitcode or ExitCode.SUCCESS)
+    shutdown.begin("Celery has ended by itself")  # nothing new where it was told to
+    return shutdown.exit_code
+
+
+def watch(settings: Settings, consumption: Consumption, shutdown: Shutdown) -> None:
+    """Look every few seconds whether this worker consumes, and show it."""
+    Watchdog(
+        consumption,
+        patience_seconds=settings.worker.consumption_seconds,
+        ask=partial(broker.require_working, settings.broker_url or SecretStr("")),
+        show=partial(liveness.show, settings.home, "worker"),
+        leave=shutdown.leave_broken,
+    ).start()
+
+
+def health(settings: Settings) -> ExitCode:
+    """Say in a sentence what the worker of this home does; fail where it does not consume."""
+    sign = liveness.last_sign(settings.home, "worker")
+    sys.stdout.write(f"{sign}\n")
+    return ExitCode.SUCCESS if sign.is_healthy else ExitCode.UNAVAILABLE
 
 
 def stop_at_once() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import uuid
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
+from uuid import UUID
 
 import structlog
 from celery import Celery
@@ -17,6 +17,10 @@ from chordwise.pipeline.analyze_chunk import ChunkOutcome, analyze_chunk
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.fan_out import fan_out
 from chordwise.pipeline.synthesize import synthesize
+from chordwise.storage import jobs
+from chordwise.storage.engine import reaching_database
+from worker.envelopes import Rejection
+from worker.rejecting import Rejections
 
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
@@ -24,23 +28,38 @@ Returned = TypeVar("Returned")
 log = structlog.get_logger(__name__)
 
 
-def register(app: Celery, context: Context) -> None:
-    """Give the application its tasks; their names are a contract."""
+def register(app: Celery, context: Context, rejections: Rejections) -> None:
+    """Give the application its tasks; their names are a contract.
+
+    The ids are known to be such (`worker.envelopes`), but not whether there is work behind them.
+    """
 
     def fan_out_task(job_id: str) -> None:
-        fan_out(context, _id(job_id))
+        if _is_known(context, rejections, UUID(job_id)):
+            fan_out(context, UUID(job_id))
 
     def analyze_chunk_task(job_id: str, chunk_id: str) -> None:
-        outcome = analyze_chunk(context, _id(job_id), _id(chunk_id))
+        outcome = analyze_chunk(context, UUID(job_id), UUID(chunk_id))
+        if outcome is ChunkOutcome.UNKNOWN:
+            rejections.add(Rejection.UNKNOWN_WORK, messages.CHUNK_QUEUE)
         if outcome is not ChunkOutcome.ENDED:
             raise Ignore
 
     def synthesize_task(job_id: str) -> None:
-        synthesize(context, _id(job_id))
+        if _is_known(context, rejections, UUID(job_id)):
+            synthesize(context, UUID(job_id))
 
     app.task(name=messages.FAN_OUT, ignore_result=True)(never_raising(fan_out_task))
     app.task(name=messages.ANALYZE_CHUNK)(never_raising(analyze_chunk_task))
     app.task(name=messages.SYNTHESIZE, ignore_result=True)(never_raising(synthesize_task))
+
+
+def _is_known(context: Context, rejections: Rejections, job_id: UUID) -> bool:
+    with reaching_database(), context.sessions() as session:
+        known = jobs.get(session, job_id) is not None
+    if not known:
+        rejections.add(Rejection.UNKNOWN_WORK, messages.CONTROL_QUEUE)
+    return known
 
 
 def never_raising(task: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
@@ -63,12 +82,3 @@ def never_raising(task: Callable[Arguments, Returned]) -> Callable[Arguments, Re
         raise Ignore
 
     return run
-
-
-def _id(text: object) -> uuid.UUID:
-    """Read an id; anybody with access to the broker may have written the message."""
-    try:
-        return uuid.UUID(str(text))
-    except ValueError:
-        log.warning("task.rejected", reason="the argument is no id")
-        raise Ignore from None

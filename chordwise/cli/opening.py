@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.cli.invocation import Invocation
@@ -13,7 +14,7 @@ from chordwise.embedded import stack
 from chordwise.embedded.stack import Level
 from chordwise.errors import ConfigurationError
 from chordwise.settings import Settings
-from chordwise.storage import migrating, runs
+from chordwise.storage import migrating, readiness, runs
 from chordwise.storage.engine import open_engine, reaching_database, session_maker
 
 if TYPE_CHECKING:
@@ -35,11 +36,13 @@ def reach(
 
 
 @contextmanager
-def database(settings: Settings) -> Iterator[sessionmaker[Session]]:
-    """Open the database, which has to be at this version's schema.
+def database(
+    settings: Settings, require: Callable[[Engine], None] = migrating.require_compatible
+) -> Iterator[sessionmaker[Session]]:
+    """Open the database, which has to be at a schema that suits this version.
 
     Raises:
-        ConfigurationError: There is none, or it has to be migrated.
+        ConfigurationError: There is none, it has to be migrated, or `require` refuses it.
         ServiceUnavailableError: It cannot be reached.
     """
     if settings.database_url is None:
@@ -47,7 +50,7 @@ def database(settings: Settings) -> Iterator[sessionmaker[Session]]:
     engine = open_engine(settings.database_url, pool_size=2, name="chordwise command")
     try:
         with reaching_database():
-            migrating.require_current(engine)
+            require(engine)
         yield session_maker(engine)
     finally:
         engine.dispose()
@@ -55,16 +58,16 @@ def database(settings: Settings) -> Iterator[sessionmaker[Session]]:
 
 @contextmanager
 def working_context(settings: Settings) -> Iterator[Context]:
-    """Open a context to submit and retry with; the schema has to be this version's.
+    """Open a context to submit and retry with; the database has to let us write.
 
     Raises:
-        ConfigurationError: A setting is missing, or the database has to be migrated.
+        ConfigurationError: A setting is missing, or the database does not suit us as it is.
         ServiceUnavailableError: The database cannot be reached.
     """
     # Celery comes with it: only commands that work on runs pay for loading that.
     from chordwise.pipeline.opening import open_context  # noqa: PLC0415 - see above
 
-    with database(settings):
+    with database(settings, readiness.require_ready):
         context = open_context(settings, "command")
     try:
         yield context

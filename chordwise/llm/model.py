@@ -41,6 +41,7 @@ class CompletionRequest:
     `schema` constrains the answer (JSON Schema, closed objects, every property required);
     `max_output_tokens` bounds it. `attempt` counts the requests for one question from 1.
     `timeout_seconds` is what is left for this request, where less than the model's own timeout.
+    `call_id` names the request in our ledger, and in the provider's logs where those take it.
     """
 
     task: AnalysisTask
@@ -52,6 +53,7 @@ class CompletionRequest:
     max_output_tokens: int
     attempt: int = 1
     timeout_seconds: float | None = None
+    call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

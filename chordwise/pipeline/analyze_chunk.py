@@ -29,17 +29,22 @@ from chordwise.pipeline.context import Context
 from chordwise.pipeline.leases import Lease
 from chordwise.pipeline.messages import SYNTHESIZE
 from chordwise.pipeline.questions import question_of
-from chordwise.storage import chunks, documents, jobs, outbox
+from chordwise.storage import chunk_leases, chunks, documents, jobs, outbox
 from chordwise.storage.chunks import Chunk
+from chordwise.storage.jobs import Job
 
 log = structlog.get_logger(__name__)
 
 
 class ChunkOutcome(StrEnum):
-    """What a header task tells Celery: ended (it counts for the chord), or not (it must not)."""
+    """What a header task tells Celery: ended (it counts for the chord), or not (it must not).
+
+    `UNKNOWN` says that the message names no chunk of ours: somebody else has written it.
+    """
 
     ENDED = "ended"
     NOT_ENDED = "not_ended"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,47 +62,67 @@ class Claimed:
 def analyze_chunk(context: Context, job_id: uuid.UUID, chunk_id: uuid.UUID) -> ChunkOutcome:
     """Bring a chunk to an end state, unless it is there already or somebody else is at it.
 
+    Finished work costs a look: no lock, no write, no call.
+
     Raises:
-        ServiceUnavailableError: The database cannot be reached; recovery takes the chunk up again.
+        ServiceUnavailableError: The database cannot be reached; the chunk is taken up again.
     """
+    found = backoff.store(context, lambda s: chunks.status_of(s, job_id, chunk_id))
+    if found is None:
+        return ChunkOutcome.UNKNOWN
+    if found not in OPEN_CHUNKS:
+        return ChunkOutcome.ENDED
     lease = Lease(job_id=job_id, chunk_id=chunk_id)
-    claimed = backoff.store(context, lambda session: _claim(context, session, lease, chunk_id))
-    if claimed is None:
-        return backoff.store(context, lambda session: _outcome_of_others(session, chunk_id))
+    chunk = backoff.store(context, lambda session: _claim(context, session, lease, chunk_id))
+    if chunk is None:
+        return backoff.store(context, lambda s: _outcome_of_others(s, job_id, chunk_id))
     with context.leases.holding(lease):
-        try:
-            return _analyze(context, claimed)
-        except LeaseLostError:
-            log.warning("chunk.lease_lost", job_id=str(job_id), chunk_id=str(chunk_id))
-            return ChunkOutcome.NOT_ENDED
-        except ServiceUnavailableError:
-            raise
-        except Exception as error:  # a defect of ours ends the chunk, and visibly
-            log.exception("chunk.defect", chunk_id=str(chunk_id))
-            what = f"A defect of Chordwise stopped this chunk ({type(error).__name__})."
-            return _fail(context, claimed, InternalError(what, "The worker's log has the details."))
+        return _work_on(context, lease, chunk)
+
+
+def _work_on(context: Context, lease: Lease, chunk: Chunk) -> ChunkOutcome:
+    claimed = backoff.store(context, lambda session: _read(session, lease, chunk))
+    try:
+        return _analyze(context, claimed)
+    except LeaseLostError:
+        log.warning("chunk.lease_lost", job_id=str(lease.job_id), chunk_id=str(chunk.id))
+        return ChunkOutcome.NOT_ENDED
+    except ServiceUnavailableError:
+        raise
+    except Exception as error:  # a defect of ours ends the chunk, and visibly
+        log.exception("chunk.defect", chunk_id=str(chunk.id))
+        what = f"A defect of Chordwise stopped this chunk ({type(error).__name__})."
+        return _fail(context, claimed, InternalError(what, "The worker's log has the details."))
 
 
 def end_if_last(session: Session, job_id: uuid.UUID) -> None:
-    """After a chunk has ended: note the progress, and promise the synthesis if it was the last."""
+    """After a chunk has ended or was put off: promise the synthesis if it was the last to end."""
     jobs.note_progress(session, job_id)
-    if not chunks.open_ids(session, job_id):
+    if chunks.open_ids(session, job_id):
+        jobs.mark_waiting(session, job_id)
+    else:
         outbox.put(session, SYNTHESIZE, job_id, reason="last chunk ended")
 
 
-def _claim(context: Context, session: Session, lease: Lease, chunk_id: uuid.UUID) -> Claimed | None:
+def _claim(context: Context, session: Session, lease: Lease, chunk_id: uuid.UUID) -> Chunk | None:
     jobs.lock(session, lease.job_id)
-    if chunks.quarantine(session, chunk_id, context.settings.pipeline.max_attempts):
+    most_attempts = context.settings.pipeline.max_attempts
+    if chunk_leases.quarantine(session, chunk_id, most_attempts):
         end_if_last(session, lease.job_id)
         return None
-    chunk = chunks.claim(session, chunk_id, lease.token, context.lease)
-    if chunk is None or chunk.job_id != lease.job_id:
-        return None
-    job = jobs.mark_running(session, chunk.job_id)
+    chunk = chunk_leases.claim(session, chunk_id, lease.token, context.lease, most_attempts)
+    if chunk is not None:
+        jobs.mark_running(session, lease.job_id)
+    return chunk
+
+
+def _read(session: Session, lease: Lease, chunk: Chunk) -> Claimed:
+    """Read what there is to analyze, after the claim: nobody waits for it behind our lock."""
+    job = session.get_one(Job, lease.job_id)
     text = documents.part_of(session, job.document_id, chunk.start_char, chunk.end_char)
     return Claimed(
         lease=lease,
-        chunk_id=chunk_id,
+        chunk_id=chunk.id,
         start_char=chunk.start_char,
         postponements=chunk.postponements,
         model=job.model,
@@ -105,9 +130,8 @@ def _claim(context: Context, session: Session, lease: Lease, chunk_id: uuid.UUID
     )
 
 
-def _outcome_of_others(session: Session, chunk_id: uuid.UUID) -> ChunkOutcome:
-    chunk = session.get(Chunk, chunk_id)
-    ended = chunk is not None and chunk.status not in OPEN_CHUNKS
+def _outcome_of_others(session: Session, job_id: uuid.UUID, chunk_id: uuid.UUID) -> ChunkOutcome:
+    ended = chunks.status_of(session, job_id, chunk_id) not in OPEN_CHUNKS
     return ChunkOutcome.ENDED if ended else ChunkOutcome.NOT_ENDED
 
 
@@ -129,13 +153,13 @@ def _analyze(context: Context, claimed: Claimed) -> ChunkOutcome:
 
 def _succeed(context: Context, claimed: Claimed, answer: Answer) -> ChunkOutcome:
     token = claimed.lease.token
-    _end(context, claimed, lambda s: chunks.succeed(s, claimed.chunk_id, token, answer))
+    _leave(context, claimed, lambda s: chunks.succeed(s, claimed.chunk_id, token, answer))
     return ChunkOutcome.ENDED
 
 
 def _fail(context: Context, claimed: Claimed, error: ChordwiseError) -> ChunkOutcome:
     token = claimed.lease.token
-    _end(context, claimed, lambda s: chunks.fail(s, claimed.chunk_id, token, error))
+    _leave(context, claimed, lambda s: chunks.fail(s, claimed.chunk_id, token, error))
     log.warning("chunk.failed", chunk_id=str(claimed.chunk_id), code=error.code, what=error.what)
     return ChunkOutcome.ENDED
 
@@ -146,37 +170,36 @@ def _postpone(context: Context, claimed: Claimed, error: TransientError) -> Chun
         return _fail(context, claimed, error)
     delay = backoff.postponement(settings, claimed.postponements, error, context.random)
 
-    def write(session: Session) -> None:
-        jobs.lock(session, claimed.lease.job_id)
-        _require(chunks.postpone(session, claimed.chunk_id, claimed.lease.token, delay, error))
-        jobs.mark_waiting(session, claimed.lease.job_id)
+    def write(session: Session) -> bool:
+        return chunk_leases.postpone(session, claimed.chunk_id, claimed.lease.token, delay, error)
 
-    backoff.store(context, write)
+    _leave(context, claimed, write)
     log.info("chunk.postponed", chunk_id=str(claimed.chunk_id), code=error.code, delay=str(delay))
     return ChunkOutcome.NOT_ENDED
 
 
 def _pause(context: Context, claimed: Claimed, error: ChordwiseError) -> ChunkOutcome:
-    backoff.store(
-        context,
-        lambda s: _require(chunks.release(s, claimed.chunk_id, claimed.lease.token)),
-    )
+    backoff.store(context, lambda s: chunk_leases.release(s, claimed.chunk_id, claimed.lease.token))
     pausing.pause(context, claimed.lease.job_id, error)
     return ChunkOutcome.NOT_ENDED
 
 
-def _end(context: Context, claimed: Claimed, write: Callable[[Session], bool]) -> None:
-    """Store a chunk's end; the job's row is locked first, so that the last chunk is known."""
+def _leave(context: Context, claimed: Claimed, write: Callable[[Session], bool]) -> None:
+    """Store what became of a chunk; the job's row is locked first, so that the last one is known.
+
+    An answer that has been paid for waits as long as the database is away: nobody else can take
+    the chunk over as long.
+
+    Raises:
+        LeaseLostError: Somebody else has taken the chunk over.
+    """
     claimed.lease.require()
 
     def write_and_look(session: Session) -> None:
         jobs.lock(session, claimed.lease.job_id)
-        _require(write(session))
-        end_if_last(session, claimed.lease.job_id)
+        if write(session):
+            end_if_last(session, claimed.lease.job_id)
+        elif not chunks.has_left(session, claimed.chunk_id, claimed.lease.token):
+            raise LeaseLostError("Somebody else has taken the chunk over.")
 
-    backoff.store(context, write_and_look)
-
-
-def _require(written: bool) -> None:  # noqa: FBT001 - the answer of the write before
-    if not written:
-        raise LeaseLostError("Somebody else has taken the chunk over.")
+    backoff.store_answer(context, write_and_look)

@@ -35,10 +35,20 @@ def postponement(
 def store(context: Context, write: Callable[[Session], Stored]) -> Stored:
     """Run `write` in a transaction, again and again while the database is away.
 
-    An answer that has been paid for is worth waiting as long as its lease; after that somebody else
-    may have taken the work over.
+    `write` has to bear being repeated after it was committed: of a commit whose answer is lost
+    nobody knows whether it was made.
 
     Raises:
         ServiceUnavailableError: The database stayed away for the length of a lease.
     """
     return persistently(context.sessions, context.lease, write)
+
+
+def store_answer(context: Context, write: Callable[[Session], Stored]) -> Stored:
+    """Do the same for what has been paid for, as long as `pipeline.outage_seconds`.
+
+    Raises:
+        ServiceUnavailableError: The database stayed away for longer.
+    """
+    patience = timedelta(seconds=context.settings.pipeline.outage_seconds)
+    return persistently(context.sessions, patience, write)

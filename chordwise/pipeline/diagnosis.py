@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-import redis
 from sqlalchemy import Engine, text
 
-from chordwise.embedded import stack
-from chordwise.embedded.home import home_at
-from chordwise.errors import ChordwiseError, ConfigurationError, ExitCode, ServiceUnavailableError
-from chordwise.pipeline import model_diagnosis, querying
+from chordwise.errors import (
+    ChordwiseError,
+    ConfigurationError,
+    DatabaseRefusedError,
+    ExitCode,
+    ServiceUnavailableError,
+)
+from chordwise.pipeline import model_diagnosis, process_diagnosis, querying
 from chordwise.pipeline.checks import Check, Verdict, guarded
 from chordwise.settings import Settings
 from chordwise.storage import migrating
@@ -27,8 +29,6 @@ _LITTLE_DISK = 1 * _GIGABYTE
 _NO_DISK = 100 * 1024**2
 _LEAST_SERVER_VERSION = 140_000
 _CLOCK_TOLERANCE_SECONDS = 5.0
-_HEARTBEAT_STALE_SECONDS = 30.0
-_BROKER_SECONDS = 5.0
 
 
 def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]:
@@ -40,8 +40,8 @@ def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]
     yield guarded("limits", lambda: _limits(settings))
     yield guarded("disk", lambda: _disk(settings.home))
     yield from _database_checks(settings)
-    yield guarded("broker", lambda: _broker(settings))
-    yield _processes(settings)
+    yield guarded("broker", lambda: process_diagnosis.look_at_broker(settings))
+    yield process_diagnosis.look_at_processes(settings)
     for name in dict.fromkeys((settings.model, *settings.fallback)):
         yield guarded(f"model {name}", partial(model_diagnosis.model, settings, name))
     if asks_model:
@@ -112,6 +112,8 @@ def _reaching() -> Iterator[None]:
     try:
         with reaching_database():
             yield
+    except DatabaseRefusedError:
+        raise
     except ServiceUnavailableError as error:
         raise ServiceUnavailableError(
             error.what, "Is the server up, and is CHORDWISE_DATABASE_URL right?"
@@ -120,7 +122,7 @@ def _reaching() -> Iterator[None]:
 
 def _schema(engine: Engine) -> Check:
     with reaching_database():
-        migrating.require_current(engine)
+        migrating.require_compatible(engine)
     return Check(name="schema", finding=f"up to date ({migrating.newest_revision()})")
 
 
@@ -148,69 +150,3 @@ def _reader(settings: Settings) -> Check:
     except ChordwiseError as error:
         return Check(name="reader", verdict=Verdict.WARN, finding=error.what, hint=error.hint)
     return Check(name="reader", finding=f"{querying.READER} can log in (chordwise sql)")
-
-
-def _broker(settings: Settings) -> Check:
-    if settings.broker_url is None:
-        raise ConfigurationError("No broker is configured.", "Set CHORDWISE_BROKER_URL.")
-    # Celery and redis-py spell the address of a socket differently.
-    address = settings.broker_url.get_secret_value().replace("redis+socket://", "unix://", 1)
-    try:
-        with redis.Redis.from_url(address, socket_connect_timeout=_BROKER_SECONDS) as client:
-            found: object = client.info()
-    except (redis.RedisError, OSError, ValueError) as error:
-        raise ServiceUnavailableError(
-            f"The broker cannot be reached: {type(error).__name__}.", "Check CHORDWISE_BROKER_URL."
-        ) from error
-    return _judged_broker(found if isinstance(found, dict) else {})
-
-
-def _judged_broker(found: dict[str, object]) -> Check:
-    policy = found.get("maxmemory_policy", "noeviction")
-    version = found.get("valkey_version") or found.get("redis_version")
-    if policy != "noeviction":
-        return Check(
-            name="broker",
-            verdict=Verdict.WARN,
-            finding=f"{version} drops messages when memory is short ({policy})",
-            hint="Set maxmemory-policy noeviction; what is lost is only sent again later.",
-        )
-    persistent = bool(found.get("aof_enabled"))
-    memory = "keeps" if persistent else "loses"
-    return Check(name="broker", finding=f"{version} answers; {memory} messages over a restart")
-
-
-def _processes(settings: Settings) -> Check:
-    """Look for worker and scheduler on this machine; elsewhere they cannot be seen."""
-    state = stack.find(settings.home)
-    running = set(state.children) if state is not None else set()
-    missing = [name for name in ("worker", "scheduler") if name not in running]
-    if not missing:
-        return _worker_heartbeat(settings.home)
-    if _heartbeat_age(settings.home) < _HEARTBEAT_STALE_SECONDS:
-        return Check(name="processes", finding="a worker is alive here, outside of the stack")
-    return Check(
-        name="processes",
-        verdict=Verdict.WARN,
-        finding=f"no {' and no '.join(missing)} on this machine",
-        hint="chordwise up, or python -m worker and python -m scheduler.",
-    )
-
-
-def _worker_heartbeat(home: Path) -> Check:
-    age = _heartbeat_age(home)
-    if age < _HEARTBEAT_STALE_SECONDS:
-        return Check(name="processes", finding="worker and scheduler run")
-    return Check(
-        name="processes",
-        verdict=Verdict.WARN,
-        finding="worker and scheduler run, but the worker has not shown signs of life yet",
-        hint=f"If that stays: see {home_at(home).log('worker')}.",
-    )
-
-
-def _heartbeat_age(home: Path) -> float:
-    try:
-        return time.time() - (home_at(home).run / "worker.alive").stat().st_mtime
-    except OSError:
-        return float("inf")

@@ -10,12 +10,11 @@ from sqlalchemy.orm import Session
 from chordwise.domain import chunking
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ConfigurationError
-from chordwise.pipeline import pausing
+from chordwise.pipeline import backoff, pausing
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.messages import SYNTHESIZE
 from chordwise.pipeline.questions import question_of, text_budget
 from chordwise.storage import chunks, clock, documents, jobs, outbox, runs
-from chordwise.storage.engine import reaching_database
 from chordwise.storage.jobs import Job, JobFailure
 
 
@@ -23,22 +22,24 @@ def fan_out(context: Context, job_id: uuid.UUID) -> int:
     """Write the job's chunks, then send those that are open; return how many were sent.
 
     A job that has ended, is paused, or is being synthesized is left alone; one whose model is not
-    configured in this process is paused.
+    configured in this process is paused. What was sent before is not sent again.
 
     Raises:
         ServiceUnavailableError: Database or broker cannot be reached; recovery repeats it.
     """
-    try:
-        with reaching_database(), context.sessions.begin() as session:
-            _count_attempt(context, session, job_id)
-        with reaching_database(), context.sessions.begin() as session:
-            open_ids = _prepare(context, session, job_id)
-    except ConfigurationError as error:
-        pausing.pause(context, job_id, error)
+    if not backoff.store(context, lambda s: _is_to_do(s, job_id)):
         return 0
-    if open_ids:
-        context.messenger.start_chord(job_id, open_ids)
-    return len(open_ids)
+    with context.leases.fanning_out(job_id):
+        try:
+            backoff.store(context, lambda session: _count_attempt(context, session, job_id))
+            unsent = backoff.store(context, lambda session: _prepare(context, session, job_id))
+        except ConfigurationError as error:
+            pausing.pause(context, job_id, error)
+            return 0
+        if unsent:
+            context.messenger.start_chord(job_id, unsent)
+            backoff.store(context, lambda session: _mark_sent(session, job_id, unsent))
+        return len(unsent)
 
 
 _LOST = JobFailure(
@@ -46,6 +47,12 @@ _LOST = JobFailure(
     message="The worker was lost again and again while it cut the document into chunks.",
     hint="Look at the worker's log; `chordwise retry RUN` tries again.",
 )
+
+
+def _is_to_do(session: Session, job_id: uuid.UUID) -> bool:
+    """Look without a lock: a message for finished work costs no write."""
+    job = jobs.get(session, job_id)
+    return job is not None and job.status in (JobStatus.QUEUED, JobStatus.RUNNING)
 
 
 def _count_attempt(context: Context, session: Session, job_id: uuid.UUID) -> None:
@@ -72,10 +79,15 @@ def _prepare(context: Context, session: Session, job_id: uuid.UUID) -> Sequence[
     job.attempts = 0
     job.started_at = job.started_at or now
     job.last_progress_at = now
-    unsent = chunks.mark_sent(session, job_id)
     if not chunks.open_ids(session, job_id):
         outbox.put(session, SYNTHESIZE, job_id, reason="all chunks ended")
-    return unsent
+    return chunks.unsent_ids(session, job_id)
+
+
+def _mark_sent(session: Session, job_id: uuid.UUID, chunk_ids: Sequence[uuid.UUID]) -> None:
+    """Note what the broker has taken, afterwards: what a kill leaves out is sent once more."""
+    jobs.lock(session, job_id)
+    chunks.mark_sent(session, chunk_ids)
 
 
 def _write_chunks(context: Context, session: Session, job: Job) -> None:

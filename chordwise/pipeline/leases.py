@@ -13,11 +13,15 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.errors import LeaseLostError, ServiceUnavailableError
-from chordwise.pipeline.messages import ANALYZE_CHUNK, SYNTHESIZE
-from chordwise.storage import chunks, jobs, outbox
-from chordwise.storage.engine import reaching_database
+from chordwise.pipeline.messages import ANALYZE_CHUNK, FAN_OUT, SYNTHESIZE
+from chordwise.storage import chunk_leases, incidents, jobs, outbox
+from chordwise.storage.engine import persistently, reaching_database
+from chordwise.storage.incidents import IncidentKind
 
 log = structlog.get_logger(__name__)
+
+_LEAVING_PATIENCE = timedelta(seconds=5)
+_OUTAGE_PAUSE_SECONDS = 1.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,7 +44,10 @@ class Lease:
 
 
 class LeaseKeeper:
-    """One thread that prolongs every lease of this process."""
+    """One thread that prolongs every lease of this process.
+
+    Work that stopped because the database was away is given back as soon as that answers again.
+    """
 
     def __init__(
         self, sessions: sessionmaker[Session], duration: timedelta, heartbeat: timedelta
@@ -49,50 +56,95 @@ class LeaseKeeper:
         self._duration = duration
         self._heartbeat = heartbeat
         self._held: dict[uuid.UUID, Lease] = {}
+        self._given_up: dict[uuid.UUID, Lease] = {}
+        self._fanning_out: set[uuid.UUID] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     @contextmanager
     def holding(self, lease: Lease) -> Iterator[Lease]:
-        """Keep a claimed lease alive inside the block."""
+        """Keep a claimed lease alive inside the block, and give it up where the database fails.
+
+        Raises:
+            ServiceUnavailableError: What the block raised.
+        """
         with self._lock:
             self._held[lease.token] = lease
             self._start()
         try:
             yield lease
+        except ServiceUnavailableError:
+            self._given_up[lease.token] = lease
+            raise
         finally:
             with self._lock:
                 self._held.pop(lease.token, None)
+
+    @contextmanager
+    def fanning_out(self, job_id: uuid.UUID) -> Iterator[None]:
+        """Have the job fanned out again by others, should this process leave inside the block."""
+        self._fanning_out.add(job_id)
+        try:
+            yield
+        finally:
+            self._fanning_out.discard(job_id)
 
     def release_all(self) -> int:
         """Give everything held back through PostgreSQL; return how much that was.
 
         The threads at work are not stopped, but what they find is not stored any more.
+
+        Raises:
+            ServiceUnavailableError: The database cannot be reached.
         """
-        released = 0
-        for lease in self._snapshot():
+        held, fanning_out = self._snapshot(), set(self._fanning_out)
+        for lease in held:
             lease.lost = True
+
+        def give_back(session: Session) -> int:
+            for job_id in fanning_out:
+                outbox.put(session, FAN_OUT, job_id, reason="shutdown")
+            released = sum(_give_back(session, lease) for lease in held) + len(fanning_out)
+            incidents.count(session, IncidentKind.HANDED_BACK, "shutdown", released)
+            return released
+
+        return persistently(self._sessions, _LEAVING_PATIENCE, give_back)
+
+    def beat(self) -> bool:
+        """Prolong every lease once; those that are lost are marked so.
+
+        Returns whether the database could be reached.
+        """
+        held = self._snapshot()
+        if not held and not self._given_up:
+            return True
+        try:
             with reaching_database(), self._sessions.begin() as session:
-                released += _give_back(session, lease)
-        return released
+                kept = self._extend(session, held)
+                lost = [lease for lease in held if lease.token not in kept]
+                lost = [lease for lease in lost if lease.token in self._held]
+                self._give_up(session)
+                incidents.count(session, IncidentKind.LEASE_LOST, "heartbeat", len(lost))
+        except ServiceUnavailableError as error:
+            log.warning("lease.not_extended", count=len(held), reason=error.what)
+            return False
+        for lease in lost:
+            lease.lost = True
+            log.warning("lease.lost", job_id=str(lease.job_id), chunk_id=str(lease.chunk_id))
+        return True
 
-    def beat(self) -> None:
-        """Prolong every lease once; those that are lost are marked so."""
-        for lease in self._snapshot():
-            try:
-                with reaching_database(), self._sessions.begin() as session:
-                    kept = self._extend(session, lease)
-            except ServiceUnavailableError as error:
-                log.warning("lease.not_extended", job_id=str(lease.job_id), reason=error.what)
-                continue
-            if not kept and lease.token in self._held:
-                lease.lost = True
-                log.warning("lease.lost", job_id=str(lease.job_id), chunk_id=str(lease.chunk_id))
+    def _extend(self, session: Session, held: list[Lease]) -> set[uuid.UUID]:
+        syntheses = [lease.token for lease in held if lease.chunk_id is None]
+        of_chunks = [lease.token for lease in held if lease.chunk_id is not None]
+        kept = chunk_leases.extend(session, of_chunks, self._duration) if of_chunks else set()
+        return kept | (jobs.extend(session, syntheses, self._duration) if syntheses else set())
 
-    def _extend(self, session: Session, lease: Lease) -> bool:
-        if lease.chunk_id is None:
-            return jobs.extend_lease(session, lease.job_id, lease.token, self._duration)
-        return chunks.extend_lease(session, lease.chunk_id, lease.token, self._duration)
+    def _give_up(self, session: Session) -> None:
+        for token, lease in list(self._given_up.items()):
+            if _give_up(session, lease):
+                log.info("lease.given_up", job_id=str(lease.job_id), chunk_id=str(lease.chunk_id))
+            # Where the commit fails, the lease runs out, and recovery finds it.
+            self._given_up.pop(token, None)
 
     def _snapshot(self) -> list[Lease]:
         with self._lock:
@@ -104,21 +156,40 @@ class LeaseKeeper:
             self._thread.start()
 
     def _run(self) -> None:
-        pause = threading.Event()
-        while not pause.wait(self._heartbeat.total_seconds()):
+        usual = self._heartbeat.total_seconds()
+        pause, seconds = threading.Event(), usual
+        while not pause.wait(seconds):
             try:
-                self.beat()
+                # Once the database is back, leases are prolonged before recovery looks at them.
+                seconds = usual if self.beat() else min(usual, _OUTAGE_PAUSE_SECONDS)
             except Exception:  # whatever happens to one beat, the next one has to come
                 log.exception("lease.defect")
 
 
 def _give_back(session: Session, lease: Lease) -> bool:
+    """Free work unharmed, with the message for the next one."""
     if lease.chunk_id is None:
         given = jobs.release(session, lease.job_id, lease.token)
-        if given:
-            outbox.put(session, SYNTHESIZE, lease.job_id, reason="shutdown")
-        return given
-    given = chunks.release(session, lease.chunk_id, lease.token)
+    else:
+        given = chunk_leases.release(session, lease.chunk_id, lease.token)
     if given:
-        outbox.put(session, ANALYZE_CHUNK, lease.job_id, lease.chunk_id, reason="shutdown")
+        _promise(session, lease, "shutdown")
     return given
+
+
+def _give_up(session: Session, lease: Lease) -> bool:
+    """Free work that the database's failure stopped, with the message for the next one."""
+    if lease.chunk_id is None:
+        given = jobs.give_up(session, lease.job_id, lease.token)
+    else:
+        given = chunk_leases.give_up(session, lease.chunk_id, lease.token)
+    if given:
+        _promise(session, lease, "database was away")
+    return given
+
+
+def _promise(session: Session, lease: Lease, reason: str) -> None:
+    if lease.chunk_id is None:
+        outbox.put(session, SYNTHESIZE, lease.job_id, reason=reason)
+    else:
+        outbox.put(session, ANALYZE_CHUNK, lease.job_id, lease.chunk_id, reason=reason)

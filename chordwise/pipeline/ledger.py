@@ -12,40 +12,47 @@ from chordwise.llm.middleware.metered import CallOutcome, CallStart
 from chordwise.llm.model import EXTRACTIVE, Completion
 from chordwise.pipeline.answering import Verdict
 from chordwise.storage import model_calls
-from chordwise.storage.engine import persistently, reaching_database
-from chordwise.storage.model_calls import ModelCall
+from chordwise.storage.engine import persistently
 from chordwise.storage.record import new_id
 
-# An answer has been paid for: a restart of the database must not lose it.
-_PATIENCE = timedelta(seconds=30)
+# Before anything is paid for, there is no reason to wait for long.
+_BEGIN_PATIENCE = timedelta(seconds=15)
 
 
 class Ledger:
-    """Writes the calls of one chunk, or of one synthesis (`chunk_id` is `None`)."""
+    """Writes the calls of one chunk, or of one synthesis (`chunk_id` is `None`).
+
+    What is known of an answer waits `patience` for a database that is away.
+    """
 
     def __init__(
-        self, sessions: sessionmaker[Session], job_id: uuid.UUID, chunk_id: uuid.UUID | None
+        self,
+        sessions: sessionmaker[Session],
+        patience: timedelta,
+        job_id: uuid.UUID,
+        chunk_id: uuid.UUID | None,
     ) -> None:
         self._sessions = sessions
+        self._patience = patience
         self._job_id = job_id
         self._chunk_id = chunk_id
 
     def begin(self, start: CallStart) -> uuid.UUID:
         """Write a call that is about to be made."""
-        call = ModelCall(
-            id=new_id(),
-            job_id=self._job_id,
-            chunk_id=self._chunk_id,
-            stage=start.stage.value,
-            provider=start.provider,
-            model=start.model,
-            language_model=start.provider != EXTRACTIVE,
-            prompt_version=start.prompt_version,
-            attempt=start.attempt,
-        )
-        with reaching_database(), self._sessions.begin() as session:
-            session.add(call)
-        return call.id
+        call_id = new_id()
+        values = {
+            "id": call_id,
+            "job_id": self._job_id,
+            "chunk_id": self._chunk_id,
+            "stage": start.stage.value,
+            "provider": start.provider,
+            "model": start.model,
+            "language_model": start.provider != EXTRACTIVE,
+            "prompt_version": start.prompt_version,
+            "attempt": start.attempt,
+        }
+        persistently(self._sessions, _BEGIN_PATIENCE, lambda s: model_calls.begin(s, values))
+        return call_id
 
     def finish(self, call_id: uuid.UUID, outcome: CallOutcome) -> None:
         """Complete the call's row."""
@@ -53,15 +60,20 @@ class Ledger:
         if outcome.finish_reason is not None:
             known["finish_reason"] = outcome.finish_reason.value
         known["finished_at"] = func.clock_timestamp()
-        persistently(self._sessions, _PATIENCE, lambda s: model_calls.change(s, call_id, **known))
+        persistently(
+            self._sessions, self._patience, lambda s: model_calls.change(s, call_id, **known)
+        )
 
 
 def record_verdict(
-    sessions: sessionmaker[Session], completion: Completion, verdict: Verdict
+    sessions: sessionmaker[Session],
+    patience: timedelta,
+    completion: Completion,
+    verdict: Verdict,
 ) -> None:
     """Write beside a call what the check of its answer found."""
     if not completion.call_id:
         return
     call_id = uuid.UUID(completion.call_id)
     known = {"valid": verdict.valid, "quality": verdict.quality}
-    persistently(sessions, _PATIENCE, lambda s: model_calls.change(s, call_id, **known))
+    persistently(sessions, patience, lambda s: model_calls.change(s, call_id, **known))

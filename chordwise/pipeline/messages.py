@@ -25,6 +25,8 @@ _KEY_PREFIX = "chordwise:"
 _STATE_KEY = "state"
 _MARKER = "marker"
 _DAY = 86_400
+# After which an open connection without an answer is given up: the network may have lost it.
+_SILENCE_SECONDS = 10
 
 
 def open_app(settings: Settings) -> Celery:
@@ -51,11 +53,14 @@ def _reliability(settings: Settings) -> dict[str, object]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
+        # A full broker refuses to bind a queue: try again, instead of ending over it.
+        "broker_channel_error_retry": True,
         "broker_transport_options": {
             "visibility_timeout": settings.worker.visibility_timeout_seconds,
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
-            "socket_timeout": 30,
+            "socket_timeout": _SILENCE_SECONDS,
+            "health_check_interval": _SILENCE_SECONDS,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
             "max_connections": 100,
@@ -64,6 +69,9 @@ def _reliability(settings: Settings) -> dict[str, object]:
         "result_backend_transport_options": {"global_keyprefix": _KEY_PREFIX},
         "result_backend_always_retry": True,
         "result_backend_max_retries": 60,
+        "result_backend_max_sleep_between_retries_ms": 5_000,
+        "redis_socket_timeout": _SILENCE_SECONDS,
+        "redis_socket_connect_timeout": 5,
         "result_expires": _DAY,
         "result_chord_expires": 3 * _DAY,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from functools import cached_property
 from random import Random
 from threading import Semaphore
@@ -70,7 +71,7 @@ class Models:
     def judge(self, completion: Completion, verdict: Verdict) -> None:
         """Write what the check of an answer found into the ledger."""
         if self._sessions is not None:
-            record_verdict(self._sessions, completion, verdict)
+            record_verdict(self._sessions, self._patience, completion, verdict)
 
     def identity(self, name: str) -> list[str]:
         """Return what of a model belongs to a result's identity: who may have answered."""
@@ -101,6 +102,10 @@ class Models:
             settings, key = self._served_here(settings)
         return connect(settings, key)
 
+    @property
+    def _patience(self) -> timedelta:
+        return timedelta(seconds=self._settings.pipeline.outage_seconds)
+
     @cached_property
     def _extractive(self) -> ChatModel:
         return ExtractiveModel()
@@ -119,7 +124,7 @@ class Models:
     def _ledger(self, job_id: uuid.UUID | None, chunk_id: uuid.UUID | None) -> CallLedger:
         if self._sessions is None or job_id is None:
             return NullLedger()
-        return Ledger(self._sessions, job_id, chunk_id)
+        return Ledger(self._sessions, self._patience, job_id, chunk_id)
 
 
 def _log_fallback(asked: ModelProfile, following: ModelProfile, error: ModelError) -> None:

@@ -14,9 +14,9 @@ from chordwise.pipeline.context import Context
 from chordwise.pipeline.leases import LeaseKeeper
 from chordwise.pipeline.messages import Messenger, open_app
 from chordwise.pipeline.models import Models
-from chordwise.settings import Settings
+from chordwise.settings import PipelineSettings, Settings
 from chordwise.storage import tables
-from chordwise.storage.engine import open_engine, session_maker
+from chordwise.storage.engine import STATEMENT_SECONDS, open_engine, session_maker
 
 _MOST_CONNECTIONS = 20
 
@@ -31,7 +31,14 @@ def open_context(settings: Settings, name: str, connections: int = 5) -> Context
         raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
     tables.configure()
     pool_size = min(connections, _MOST_CONNECTIONS)
-    engine = open_engine(settings.database_url, pool_size=pool_size, name=f"chordwise {name}")
+    pipeline = settings.pipeline
+    engine = open_engine(
+        settings.database_url,
+        pool_size=pool_size,
+        name=f"chordwise {name}",
+        # What takes longer comes too late: the lease is lost.
+        statement_seconds=min(STATEMENT_SECONDS, pipeline.lease_seconds),
+    )
     sessions = session_maker(engine)
 
     def local_server(model: str) -> tuple[str, SecretStr] | None:
@@ -43,10 +50,25 @@ def open_context(settings: Settings, name: str, connections: int = 5) -> Context
         sessions=sessions,
         models=Models(settings, sessions, local_server),
         messenger=Messenger(open_app(settings)),
-        leases=LeaseKeeper(
-            sessions,
-            timedelta(seconds=settings.pipeline.lease_seconds),
-            timedelta(seconds=settings.pipeline.heartbeat_seconds),
-        ),
+        leases=_lease_keeper(pipeline, settings.database_url, name),
         random=Random(),  # noqa: S311 - jitter needs no secrecy
+    )
+
+
+def _lease_keeper(pipeline: PipelineSettings, url: SecretStr, name: str) -> LeaseKeeper:
+    """Let heartbeats go over connections of their own, and give those up while leases still last.
+
+    Work that waits for the database must not keep its own lease from being prolonged.
+    """
+    between = (pipeline.lease_seconds - pipeline.heartbeat_seconds) / 3
+    engine = open_engine(
+        url,
+        pool_size=1,
+        name=f"chordwise {name} leases",
+        statement_seconds=min(pipeline.heartbeat_seconds, between),
+    )
+    return LeaseKeeper(
+        session_maker(engine),
+        timedelta(seconds=pipeline.lease_seconds),
+        timedelta(seconds=pipeline.heartbeat_seconds),
     )

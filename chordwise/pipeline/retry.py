@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.domain.states import (
@@ -85,11 +85,16 @@ _OPEN_RUN = {"status": RunStatus.OPEN, "finished_at": None}
 _FRESH = {"attempts": 0, "postponements": 0, "error_code": None, "error_message": None}
 
 
+def _is_in_flight() -> ColumnElement[bool]:
+    """Return the condition that somebody is at a chunk: its answer is worth waiting for."""
+    return (Chunk.status == ChunkStatus.RUNNING) & (Chunk.lease_until > clock.database_now())
+
+
 def _reopen(session: Session, job_id: uuid.UUID) -> None:
     cleared = {**_FRESH, "hint": None, "due_at": None, "lease_token": None, "lease_until": None}
     session.execute(
         update(Chunk)
-        .where(Chunk.job_id == job_id, Chunk.status != ChunkStatus.SUCCEEDED)
+        .where(Chunk.job_id == job_id, Chunk.status != ChunkStatus.SUCCEEDED, ~_is_in_flight())
         .values(status=ChunkStatus.PENDING, sent_at=None, finished_at=None, **cleared)
     )
     session.execute(

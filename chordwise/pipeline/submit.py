@@ -83,6 +83,7 @@ class Submission:
             ServiceUnavailableError: The database cannot be reached; nothing of this was stored.
         """
         with reaching_database(), self._context.sessions.begin() as session:
+            runs.resume_intake(session, self.run_id)
             if isinstance(found, UnreadDocument):
                 taken = self._refuse(session, found)
             else:

@@ -13,7 +13,7 @@ from chordwise.domain import quality
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonValue
-from chordwise.domain.states import ChunkStatus, JobStatus
+from chordwise.domain.states import WORKING_JOBS, ChunkStatus, JobStatus
 from chordwise.errors import (
     ConfigurationError,
     LeaseLostError,
@@ -28,7 +28,7 @@ from chordwise.pipeline.context import Context
 from chordwise.pipeline.integrating import Integration, Integrator
 from chordwise.pipeline.leases import Lease
 from chordwise.pipeline.questions import question_of
-from chordwise.storage import chunks, documents, jobs, results, runs
+from chordwise.storage import chunks, documents, jobs, last_attempts, results, runs
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job, JobFailure
 from chordwise.storage.results import Result
@@ -43,9 +43,7 @@ def synthesize(context: Context, job_id: uuid.UUID) -> None:
         ServiceUnavailableError: The database cannot be reached; recovery repeats it.
     """
     lease = Lease(job_id=job_id)
-    job = backoff.store(
-        context, lambda s: jobs.claim_synthesis(s, job_id, lease.token, context.lease)
-    )
+    job = backoff.store(context, lambda session: _claim(context, session, lease))
     if job is None:
         return
     with context.leases.holding(lease):
@@ -60,6 +58,19 @@ def synthesize(context: Context, job_id: uuid.UUID) -> None:
             what = f"A defect of Chordwise stopped the synthesis ({type(error).__name__})."
             failure = JobFailure(code="internal", message=what, hint="See the worker's log.")
             _end(context, lease, JobStatus.FAILED, failure)
+
+
+def _claim(context: Context, session: Session, lease: Lease) -> Job | None:
+    """Look first, without a lock: a message for finished work costs no write."""
+    found = jobs.get(session, lease.job_id)
+    if found is None or found.status not in WORKING_JOBS:
+        return None
+    jobs.lock(session, lease.job_id)
+    most_attempts = context.settings.pipeline.max_attempts
+    is_ours = found.lease_token == lease.token  # the answer to an earlier commit was lost
+    if not is_ours and not last_attempts.may_begin(session, found.attempts, most_attempts):
+        return None
+    return jobs.claim_synthesis(session, lease.job_id, lease.token, context.lease)
 
 
 def _synthesize(context: Context, lease: Lease, job: Job) -> None:
@@ -114,8 +125,17 @@ _LOST = JobFailure(
 )
 
 
+_NO_CHUNKS = JobFailure(
+    code="internal",
+    message="The document was cut into no chunks at all.",
+    hint="This is a defect; please report it with the document's media type.",
+)
+
+
 def _verdict(parts: Sequence[Chunk]) -> tuple[JobStatus, JobFailure]:
     """Name the end of a job of whose chunks some or all failed: the commonest reason counts."""
+    if not parts:
+        return JobStatus.FAILED, _NO_CHUNKS
     failed = [part for part in parts if part.status != ChunkStatus.SUCCEEDED]
     code, count = Counter(part.error_code for part in failed).most_common(1)[0]
     example = next(part for part in failed if part.error_code == code)
@@ -186,13 +206,15 @@ def _end(
         job = jobs.lock(session, lease.job_id)
         if job is None or job.lease_token != lease.token:
             raise LeaseLostError("Somebody else has taken the synthesis over.")
+        if job.status != JobStatus.SYNTHESIZING:
+            return  # an earlier commit was made, and only its answer was lost
         if result is not None:
             results.save(session, result)
         jobs.end(session, job, status, failure)
         session.flush()
         runs.settle(session, job.run_id)
 
-    backoff.store(context, write)
+    backoff.store_answer(context, write)
     log.info("job.ended", job_id=str(lease.job_id), status=status)
 
 

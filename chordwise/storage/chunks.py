@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from sqlalchemy import ColumnElement, ForeignKey, Index, UniqueConstraint, and_, or_, select, update
+from sqlalchemy import ColumnElement, ForeignKey, Index, UniqueConstraint, and_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain import chunking
 from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.states import OPEN_CHUNKS, ChunkStatus, JobStatus
+from chordwise.domain.states import OPEN_CHUNKS, ChunkStatus
 from chordwise.errors import ChordwiseError
 from chordwise.storage import clock
 from chordwise.storage.record import Identity, Record, new_id
@@ -79,55 +79,11 @@ def write(session: Session, job_id: uuid.UUID, parts: Sequence[chunking.Chunk]) 
     session.execute(insert(Chunk).on_conflict_do_nothing(), rows)
 
 
-def claimable() -> ColumnElement[bool]:
-    """Return the condition under which a chunk waits for somebody to take it."""
-    return or_(
-        Chunk.status == ChunkStatus.PENDING,
-        and_(Chunk.status == ChunkStatus.WAITING, Chunk.due_at <= clock.database_now()),
-        and_(Chunk.status == ChunkStatus.RUNNING, Chunk.lease_until < clock.database_now()),
-    )
-
-
-def claim(
-    session: Session, chunk_id: uuid.UUID, token: uuid.UUID, lease: timedelta
-) -> Chunk | None:
-    """Take an open chunk whose lease has run out, counting the attempt.
-
-    Nothing is returned when the chunk is finished, not due yet, or somebody is at it.
-    """
-    statement = (
-        update(Chunk)
-        .where(Chunk.id == chunk_id, claimable(), _of_working_job())
-        .values(
-            status=ChunkStatus.RUNNING,
-            attempts=Chunk.attempts + 1,
-            lease_token=token,
-            lease_until=clock.after(lease),
-            due_at=None,
-            started_at=clock.database_now(),
-        )
-        .returning(Chunk)
-        .execution_options(populate_existing=True)
-    )
-    return session.scalars(statement).one_or_none()
-
-
-def extend_lease(session: Session, chunk_id: uuid.UUID, token: uuid.UUID, lease: timedelta) -> bool:
-    """Prolong a lease; false when it is lost."""
-    statement = (
-        update(Chunk)
-        .where(_held(chunk_id, token))
-        .values(lease_until=clock.after(lease))
-        .returning(Chunk.id)
-    )
-    return session.scalar(statement) is not None
-
-
 def succeed(session: Session, chunk_id: uuid.UUID, token: uuid.UUID, answer: Answer) -> bool:
     """Store the answer; false, and nothing written, when the lease is lost."""
-    return _finish(
+    return leave(
         session,
-        _held(chunk_id, token),
+        held(chunk_id, token),
         status=ChunkStatus.SUCCEEDED,
         answer=answer.output,
         confidence=answer.confidence,
@@ -139,6 +95,13 @@ def succeed(session: Session, chunk_id: uuid.UUID, token: uuid.UUID, answer: Ans
         error_message=None,
         hint=None,
     )
+
+
+def has_left(session: Session, chunk_id: uuid.UUID, token: uuid.UUID) -> bool:
+    """Tell whether the holder of this token has brought the chunk to its end, or put it off."""
+    left = Chunk.status != ChunkStatus.RUNNING
+    found = select(Chunk.id).where(Chunk.id == chunk_id, Chunk.lease_token == token, left)
+    return session.scalar(found) is not None
 
 
 def answer_of(chunk: Chunk) -> Answer:
@@ -156,9 +119,9 @@ def answer_of(chunk: Chunk) -> Answer:
 
 def fail(session: Session, chunk_id: uuid.UUID, token: uuid.UUID, error: ChordwiseError) -> bool:
     """Store why the chunk failed for good; false when the lease is lost."""
-    return _finish(
+    return leave(
         session,
-        _held(chunk_id, token),
+        held(chunk_id, token),
         status=ChunkStatus.FAILED,
         error_code=error.code,
         error_message=error.what,
@@ -166,59 +129,9 @@ def fail(session: Session, chunk_id: uuid.UUID, token: uuid.UUID, error: Chordwi
     )
 
 
-def quarantine(session: Session, chunk_id: uuid.UUID, attempts: int) -> bool:
-    """Set a chunk aside that ended its worker too often; false when it is claimed or finished."""
-    return _finish(
-        session,
-        and_(Chunk.id == chunk_id, Chunk.attempts >= attempts, claimable()),
-        status=ChunkStatus.QUARANTINED,
-        error_code="worker_lost",
-        error_message=f"The worker was lost {attempts} times while it was at this chunk.",
-        hint="Look at the worker's log; `chordwise retry RUN` tries again.",
-    )
-
-
-def reopen(session: Session, chunk_id: uuid.UUID) -> bool:
-    """Free a chunk whose lease has run out; the attempt stays counted."""
-    expired = and_(
-        Chunk.id == chunk_id,
-        Chunk.status == ChunkStatus.RUNNING,
-        Chunk.lease_until < clock.database_now(),
-    )
-    return _finish(session, expired, status=ChunkStatus.PENDING, finished_at=None)
-
-
-def postpone(
-    session: Session,
-    chunk_id: uuid.UUID,
-    token: uuid.UUID,
-    delay: timedelta,
-    error: ChordwiseError,
-) -> bool:
-    """Put a chunk off to a due-time; the attempt does not count, the postponement does."""
-    return _finish(
-        session,
-        _held(chunk_id, token),
-        status=ChunkStatus.WAITING,
-        due_at=clock.after(delay),
-        attempts=Chunk.attempts - 1,
-        postponements=Chunk.postponements + 1,
-        error_code=error.code,
-        error_message=error.what,
-        hint=error.hint or None,
-        finished_at=None,
-    )
-
-
-def release(session: Session, chunk_id: uuid.UUID, token: uuid.UUID) -> bool:
-    """Give a chunk back unharmed: the attempt does not count."""
-    return _finish(
-        session,
-        _held(chunk_id, token),
-        status=ChunkStatus.PENDING,
-        attempts=Chunk.attempts - 1,
-        finished_at=None,
-    )
+def status_of(session: Session, job_id: uuid.UUID, chunk_id: uuid.UUID) -> str | None:
+    """Look at a job's chunk without locking anything; `None` when the job has no such chunk."""
+    return session.scalar(select(Chunk.status).where(Chunk.id == chunk_id, Chunk.job_id == job_id))
 
 
 def open_ids(session: Session, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
@@ -230,18 +143,23 @@ def open_ids(session: Session, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
     ).all()
 
 
-def mark_sent(session: Session, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
-    """Note that messages for a job's open chunks go out now; return them in order.
+def unsent_ids(session: Session, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
+    """Return the chunks that wait and have no message yet, in the order of the document.
 
     What was sent before is left to recovery, which knows whether its message is lost.
     """
-    unsent = session.scalars(
+    return session.scalars(
         select(Chunk.id)
-        .where(Chunk.job_id == job_id, Chunk.status.in_(OPEN_CHUNKS), Chunk.sent_at.is_(None))
+        .where(Chunk.job_id == job_id, Chunk.status == ChunkStatus.PENDING, Chunk.sent_at.is_(None))
         .order_by(Chunk.position)
     ).all()
-    session.execute(update(Chunk).where(Chunk.id.in_(unsent)).values(sent_at=clock.database_now()))
-    return unsent
+
+
+def mark_sent(session: Session, chunk_ids: Sequence[uuid.UUID]) -> None:
+    """Note that the broker has taken the messages for these chunks."""
+    session.execute(
+        update(Chunk).where(Chunk.id.in_(chunk_ids)).values(sent_at=clock.database_now())
+    )
 
 
 def of_job(session: Session, job_id: uuid.UUID) -> Sequence[Chunk]:
@@ -254,24 +172,19 @@ def of_job(session: Session, job_id: uuid.UUID) -> Sequence[Chunk]:
     ).all()
 
 
-def _of_working_job() -> ColumnElement[bool]:
-    """Return the condition that the chunk's job is neither paused nor at its end."""
-    jobs = Chunk.metadata.tables["jobs"]
-    working = (JobStatus.RUNNING, JobStatus.WAITING)
-    return select(jobs.c.id).where(jobs.c.id == Chunk.job_id, jobs.c.status.in_(working)).exists()
-
-
-def _held(chunk_id: uuid.UUID, token: uuid.UUID) -> ColumnElement[bool]:
+def held(chunk_id: uuid.UUID, token: uuid.UUID) -> ColumnElement[bool]:
+    """Return the condition that the chunk is still claimed with this token."""
     return and_(
         Chunk.id == chunk_id, Chunk.lease_token == token, Chunk.status == ChunkStatus.RUNNING
     )
 
 
-def _finish(session: Session, condition: ColumnElement[bool], **values: object) -> bool:
-    defaults: dict[str, object] = {
-        "lease_token": None,
-        "lease_until": None,
-        "finished_at": clock.database_now(),
-    }
+def leave(session: Session, condition: ColumnElement[bool], **values: object) -> bool:
+    """Give up the lease of the chunk that meets the condition; false when there is none.
+
+    The token stays where the chunk ends: a commit of which nobody knows whether it was made can be
+    repeated then, and is found to be made.
+    """
+    defaults: dict[str, object] = {"lease_until": None, "finished_at": clock.database_now()}
     statement = update(Chunk).where(condition).values({**defaults, **values}).returning(Chunk.id)
     return session.scalar(statement) is not None

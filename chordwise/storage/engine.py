@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -21,19 +22,48 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
-from chordwise.errors import ConfigurationError, ServiceUnavailableError
+from chordwise.errors import ConfigurationError, DatabaseRefusedError, ServiceUnavailableError
+from chordwise.storage import connections
 
 _DRIVER = "postgresql+psycopg"
-_CONNECT_SECONDS = 10
+STATEMENT_SECONDS = 60.0
+_POOL_SECONDS = 30.0
+# Before a session begins, PostgreSQL's library hands on the server's sentence without its code; a
+# server that speaks another language counts as one that is away, and the log has its sentence.
+_REFUSAL = re.compile(
+    r"authentication failed|no pg_hba\.conf entry|pg_hba\.conf rejects|no password supplied"
+    r"|(?:role|database|user) \".*\" does not exist|no such (?:user|database)"
+    r"|is not permitted to log in|permission denied for database|not currently accepting"
+)
+_INSUFFICIENT_PRIVILEGE = "42501"
+_READ_ONLY = "25006"
+_HINTS = {
+    _INSUFFICIENT_PRIVILEGE: "The role in database_url (CHORDWISE_DATABASE_URL) has to own the "
+    "tables and the schema public to migrate, and to read and write the tables to work.",
+    _READ_ONLY: "Let database_url (CHORDWISE_DATABASE_URL) lead to a server that can be written.",
+}
+_ACCESS_HINT = (
+    "Check user, password and database in database_url (CHORDWISE_DATABASE_URL), "
+    "and the server's pg_hba.conf."
+)
+
+_AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 
 Stored = TypeVar("Stored")
 
 
-def open_engine(url: SecretStr, *, pool_size: int = 5, name: str = "chordwise") -> Engine:
+def open_engine(
+    url: SecretStr,
+    *,
+    pool_size: int = 5,
+    name: str = "chordwise",
+    statement_seconds: float = STATEMENT_SECONDS,
+) -> Engine:
     """Return an engine for a `postgresql://` URL; nothing is connected yet.
 
-    Statements are bounded (`statement_timeout` 60 s, `lock_timeout` 30 s) so that a stuck server
-    never holds a thread for ever; connections are tested before use.
+    Statements take no longer than `statement_seconds`, and a wait for a lock half of it; a server
+    that is silent for longer is given up, so that it never holds a thread for ever. Connections are
+    tested before use, and the server closes those that nobody uses.
 
     Raises:
         ConfigurationError: The URL is not one of PostgreSQL.
@@ -46,19 +76,18 @@ def open_engine(url: SecretStr, *, pool_size: int = 5, name: str = "chordwise") 
         raise ConfigurationError(
             f"database_url starts with “{address.drivername}”.", "Chordwise needs PostgreSQL."
         )
-    return create_engine(
+    engine = create_engine(
         address.set(drivername=_DRIVER),
         pool_size=pool_size,
         max_overflow=5,
         pool_pre_ping=True,
-        pool_timeout=30,
+        pool_use_lifo=True,  # so that those of a busier time are left alone until they end
+        pool_timeout=min(_POOL_SECONDS, statement_seconds),
         hide_parameters=True,
-        connect_args={
-            "connect_timeout": _CONNECT_SECONDS,
-            "application_name": name,
-            "options": "-c statement_timeout=60s -c lock_timeout=30s -c timezone=UTC",
-        },
+        connect_args=connections.parameters(statement_seconds, name),
     )
+    connections.bound(engine, statement_seconds)
+    return engine
 
 
 def session_maker(engine: Engine) -> sessionmaker[Session]:
@@ -68,14 +97,20 @@ def session_maker(engine: Engine) -> sessionmaker[Session]:
 
 @contextmanager
 def reaching_database() -> Iterator[None]:
-    """Translate a lost or refused connection.
+    """Translate a lost or refused connection, and rights that are missing.
 
     Raises:
+        DatabaseRefusedError: PostgreSQL does not let us in, or not do what we have to.
         ServiceUnavailableError: PostgreSQL is out of reach, restarting, or full.
     """
     try:
         yield
-    except (OperationalError, InterfaceError, InternalError, PoolTimeoutError) as error:
+    except (DBAPIError, PoolTimeoutError) as error:
+        if _is_refusal(error):
+            hint = _HINTS.get(_code(error), _ACCESS_HINT)
+            raise DatabaseRefusedError(f"PostgreSQL refuses: {_reason(error)}", hint) from error
+        if not isinstance(error, _AWAY):
+            raise
         raise ServiceUnavailableError(
             f"PostgreSQL cannot be reached: {_reason(error)}", "Run `chordwise doctor`."
         ) from error
@@ -99,6 +134,19 @@ def persistently(
         with attempt, reaching_database(), sessions.begin() as session:
             stored = write(session)
     return stored
+
+
+def _is_refusal(error: SQLAlchemyError) -> bool:
+    code = _code(error)
+    if code:
+        return code in _HINTS
+    return isinstance(error, OperationalError) and bool(_REFUSAL.search(str(error.orig)))
+
+
+def _code(error: SQLAlchemyError) -> str:
+    """Return the server's code (SQLSTATE); empty where there was no session yet, or no server."""
+    code = getattr(error.orig, "sqlstate", None) if isinstance(error, DBAPIError) else None
+    return str(code or "")
 
 
 def _reason(error: SQLAlchemyError) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ForeignKey, Index, or_, select, update
+from sqlalchemy import ColumnElement, ForeignKey, Index, case, exists, or_, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
@@ -15,6 +15,7 @@ from chordwise.domain.states import OPEN_CHUNKS, UNFINISHED_JOBS, ChunkStatus, J
 from chordwise.errors import ChordwiseError
 from chordwise.storage import clock
 from chordwise.storage.chunks import Chunk
+from chordwise.storage.model_calls import ModelCall
 from chordwise.storage.record import CreatedAt, Identity, Record
 
 
@@ -88,10 +89,14 @@ def lock(session: Session, job_id: uuid.UUID) -> Job | None:
 def claim_synthesis(
     session: Session, job_id: uuid.UUID, token: uuid.UUID, lease: timedelta
 ) -> Job | None:
-    """Take the synthesis of a job whose chunks are all in end states.
+    """Take the synthesis of a job whose chunks are all in end states, counting the attempt.
 
-    Nothing is returned while chunks are open, after the end, and while another lease lives.
+    Nothing is returned while chunks are open, after the end, and while another lease lives. A claim
+    that was made already with this token is found again.
     """
+    job = get(session, job_id)
+    if job and job.lease_token == token and job.status == JobStatus.SYNTHESIZING:
+        return job
     open_chunk = select(Chunk.id).where(Chunk.job_id == job_id, Chunk.status.in_(OPEN_CHUNKS))
     statement = (
         update(Job)
@@ -119,31 +124,30 @@ def claim_synthesis(
     return session.scalars(statement).one_or_none()
 
 
-def extend_lease(session: Session, job_id: uuid.UUID, token: uuid.UUID, lease: timedelta) -> bool:
-    """Prolong the lease of a synthesis; false when it is lost."""
+def extend(session: Session, tokens: Collection[uuid.UUID], lease: timedelta) -> set[uuid.UUID]:
+    """Prolong leases of syntheses; return the tokens of those that still held."""
     statement = (
         update(Job)
-        .where(Job.id == job_id, Job.lease_token == token, Job.status == JobStatus.SYNTHESIZING)
+        .where(Job.lease_token.in_(tokens), Job.status == JobStatus.SYNTHESIZING)
         .values(lease_until=clock.after(lease))
-        .returning(Job.id)
+        .returning(Job.lease_token)
     )
-    return session.scalar(statement) is not None
+    return {token for token in session.scalars(statement) if token is not None}
 
 
 def release(session: Session, job_id: uuid.UUID, token: uuid.UUID) -> bool:
     """Give a synthesis back unharmed: the attempt does not count."""
-    statement = (
-        update(Job)
-        .where(Job.id == job_id, Job.lease_token == token, Job.status == JobStatus.SYNTHESIZING)
-        .values(
-            status=JobStatus.RUNNING,
-            attempts=Job.attempts - 1,
-            lease_token=None,
-            lease_until=None,
-        )
-        .returning(Job.id)
+    return _give_back(session, job_id, token, Job.attempts - 1)
+
+
+def give_up(session: Session, job_id: uuid.UUID, token: uuid.UUID) -> bool:
+    """Give a synthesis back that could not be finished; the attempt counts if a model was asked."""
+    asked = exists().where(
+        ModelCall.job_id == Job.id,
+        ModelCall.chunk_id.is_(None),
+        ModelCall.started_at >= Job.last_progress_at,
     )
-    return session.scalar(statement) is not None
+    return _give_back(session, job_id, token, case((asked, Job.attempts), else_=Job.attempts - 1))
 
 
 def postpone(
@@ -198,15 +202,27 @@ def mark_waiting(session: Session, job_id: uuid.UUID) -> None:
 
 
 def end(session: Session, job: Job, status: JobStatus, failure: JobFailure | None = None) -> None:
-    """Put a locked job into an end state."""
+    """Put a locked job into an end state; its token stays, to tell who has brought it there."""
     job.status = status
     job.error_code = failure.code if failure else None
     job.error_message = failure.message if failure else None
     job.hint = (failure.hint or None) if failure else None
-    job.lease_token = job.lease_until = job.due_at = None
+    job.lease_until = job.due_at = None
     job.finished_at = job.last_progress_at = clock.read(session)
 
 
 def of_run(session: Session, run_id: uuid.UUID) -> Sequence[Job]:
     """Return the jobs of a run in the order of their intake."""
     return session.scalars(select(Job).where(Job.run_id == run_id).order_by(Job.id)).all()
+
+
+def _give_back(
+    session: Session, job_id: uuid.UUID, token: uuid.UUID, attempts: ColumnElement[int]
+) -> bool:
+    statement = (
+        update(Job)
+        .where(Job.id == job_id, Job.lease_token == token, Job.status == JobStatus.SYNTHESIZING)
+        .values(status=JobStatus.RUNNING, attempts=attempts, lease_token=None, lease_until=None)
+        .returning(Job.id)
+    )
+    return session.scalar(statement) is not None

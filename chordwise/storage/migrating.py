@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import tenacity
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, text
+from psycopg.errors import LockNotAvailable
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
 
-from chordwise.errors import ConfigurationError
+from chordwise.errors import ConfigurationError, ServiceUnavailableError
+from chordwise.storage import schema_versions
+from chordwise.storage.connections import taking_its_time
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _LOCK = 4_271_001  # any number will do, as long as it is always this one
+_ALONE_SECONDS = 60
+_LOCK_MILLISECONDS = 1_000
+_ATTEMPTS = 20
 
 
 def migrations_folder() -> Path:
@@ -37,42 +47,115 @@ def newest_revision() -> str:
 def revision_of(engine: Engine) -> str | None:
     """Return the revision that the database is at; `None` when it is empty."""
     with engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+        return _current(connection)
 
 
 def migrate(engine: Engine) -> tuple[str | None, str]:
     """Bring the database to the newest revision; return the revisions before and after.
 
-    An advisory lock lets one migration run at a time; the others wait and find nothing to do.
+    An advisory lock lets one migration run at a time; the others wait and find nothing to do. A
+    database that a newer version has migrated stays as it is.
+
+    Raises:
+        ConfigurationError: A newer version has migrated it in a way that this one does not know.
+        ServiceUnavailableError: Somebody holds a table's lock for too long.
     """
-    config = configuration()
-    with engine.connect() as connection:
-        connection.execute(text("SET statement_timeout = 0"))
-        connection.execute(text("SET lock_timeout = '60s'"))
-        connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
-        connection.commit()
-        before = MigrationContext.configure(connection).get_current_revision()
-        connection.commit()
+    with engine.connect() as connection, _alone(connection):
+        before = _current(connection)
+        if before is not None and before not in _known():
+            _require_compatible(connection)
+            return before, before
         try:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            connection.commit()
-        finally:
-            connection.rollback()
-            connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
-            connection.commit()
+            _upgrade(connection)
+        except OperationalError as error:
+            raise _lock_held(error) from error
     return before, newest_revision()
 
 
-def require_current(engine: Engine) -> None:
-    """Refuse to work on another schema than this version's.
+def require_compatible(engine: Engine) -> None:
+    """Refuse to work on a schema that this version's code does not fit.
+
+    A newer schema is good as long as it says so: it notes from which revision on code still works.
 
     Raises:
-        ConfigurationError: The database is empty, older or newer.
+        ConfigurationError: The database is empty, older, or newer in a way that breaks us.
     """
-    found, wanted = revision_of(engine), newest_revision()
-    if found != wanted:
+    with engine.connect() as connection:
+        _require_compatible(connection)
+
+
+def _require_compatible(connection: Connection) -> None:
+    found, wanted = _current(connection), newest_revision()
+    if found == wanted:
+        return
+    if found is None or found in _known():
         raise ConfigurationError(
             f"The database is at schema {found or 'none'}, this version needs {wanted}.",
-            "Run `chordwise migrate`; if the database is newer, update Chordwise.",
+            "Run `chordwise migrate` with this version.",
         )
+    oldest = schema_versions.works_from(connection, found)
+    if oldest is None or oldest > wanted:
+        raise ConfigurationError(
+            f"The database is at schema {found}, which this version ({wanted}) does not know.",
+            f"Update Chordwise here to one with schema {oldest or found} or newer.",
+        )
+
+
+def _current(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _known() -> set[str]:
+    scripts = ScriptDirectory.from_config(configuration())
+    return {script.revision for script in scripts.walk_revisions()}
+
+
+@contextmanager
+def _alone(connection: Connection) -> Iterator[None]:
+    """Hold the lock of migrations, and bound every wait for a table's lock."""
+    with taking_its_time(connection):
+        connection.execute(text(f"SET lock_timeout = '{_ALONE_SECONDS}s'"))
+        connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
+        connection.execute(text(f"SET lock_timeout = '{_LOCK_MILLISECONDS}ms'"))
+        connection.commit()
+        try:
+            yield
+        finally:
+            connection.rollback()
+            connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
+            connection.execute(text("RESET lock_timeout"))
+            connection.commit()
+
+
+def _upgrade(connection: Connection) -> None:
+    """Apply what is missing, each revision in a transaction of its own.
+
+    Behind a statement that waits for a table's lock everybody else waits, too. So it waits for a
+    moment only, lets them pass, and tries again.
+    """
+    config = configuration()
+    config.attributes["connection"] = connection
+    attempts = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_is_lock_held),
+        wait=tenacity.wait_random(0.5, 1.5),
+        stop=tenacity.stop_after_attempt(_ATTEMPTS),
+        reraise=True,
+    )
+    for attempt in attempts:
+        with attempt:
+            connection.rollback()
+            command.upgrade(config, "head")
+            connection.commit()
+
+
+def _is_lock_held(error: BaseException) -> bool:
+    return isinstance(error, OperationalError) and isinstance(error.orig, LockNotAvailable)
+
+
+def _lock_held(error: OperationalError) -> Exception:
+    if not _is_lock_held(error):
+        return error
+    return ServiceUnavailableError(
+        f"The migration has waited in vain {_ATTEMPTS} times for a lock on a table.",
+        "pg_stat_activity shows the long transaction that holds it; run `chordwise migrate` again.",
+    )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 
 from sqlalchemy import BigInteger, ForeignKey, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.storage.record import CreatedAt, Identity, Record
@@ -47,6 +49,11 @@ class ModelCall(Record):
     cache_hit: Mapped[bool] = mapped_column(default=False)
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
+
+
+def begin(session: Session, values: Mapping[str, object]) -> None:
+    """Write a call that is about to be made; writing it twice is harmless."""
+    session.execute(insert(ModelCall).values(values).on_conflict_do_nothing())
 
 
 def change(session: Session, call_id: uuid.UUID, **values: object) -> None:

@@ -73,6 +73,17 @@ def finish_intake(session: Session, run_id: uuid.UUID, found_count: int | None) 
     settle(session, run_id)
 
 
+def resume_intake(session: Session, run_id: uuid.UUID) -> None:
+    """Open a run again whose submitter was thought to have gone away, and had not."""
+    session.execute(
+        update(Run)
+        .where(
+            Run.id == run_id, Run.intake_finished_at.is_not(None), Run.status != RunStatus.CANCELLED
+        )
+        .values(intake_finished_at=None, status=RunStatus.OPEN, finished_at=None)
+    )
+
+
 def settle(session: Session, run_id: uuid.UUID) -> None:
     """Bring the run's status in line with its jobs; call it where a job changed its end state.
 

@@ -9,6 +9,7 @@ from chordwise.storage import (
     chunks,
     documents,
     facts,
+    incidents,
     intakes,
     jobs,
     model_calls,
@@ -16,6 +17,7 @@ from chordwise.storage import (
     prompt_versions,
     results,
     runs,
+    schema_versions,
 )
 from chordwise.storage.record import Record
 
@@ -24,6 +26,7 @@ modules = (
     chunks,
     documents,
     facts,
+    incidents,
     intakes,
     jobs,
     model_calls,
@@ -31,6 +34,7 @@ modules = (
     prompt_versions,
     results,
     runs,
+    schema_versions,
 )
 metadata = Record.metadata
 

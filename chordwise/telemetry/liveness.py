@@ -1,30 +1,75 @@
-"""A file whose age tells whether a process still turns, for health checks that need no server."""
+"""A file that tells whether a process does its work, for health checks that need no server."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 INTERVAL_SECONDS = 5.0
 STALE_SECONDS = 30.0
 
 
+class State(StrEnum):
+    """What a process says about itself, as it stands in the file."""
+
+    CONSUMING = "consuming"
+    BUSY = "busy"
+    WORKING = "working"
+    WAITING = "waiting for the broker"
+    HELD_UP = "waiting for database or broker"
+
+
+_AT_WORK = frozenset({State.CONSUMING, State.BUSY, State.WORKING})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sign:
+    """The last sign of life of a process; `state` is None where there never was one."""
+
+    process: str
+    state: State | None = None
+    age_seconds: float = float("inf")
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the sign was given lately, whatever it says."""
+        return self.age_seconds < STALE_SECONDS
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the process did its work lately."""
+        return self.is_fresh and self.state in _AT_WORK
+
+    def __str__(self) -> str:
+        if self.state is None:
+            return f"The {self.process} has shown no sign of life here."
+        if self.is_fresh:
+            return f"The {self.process} is {self.state}."
+        return f"The {self.process} has fallen silent: {self.state} {self.age_seconds:.0f} s ago."
+
+
 def alive_file(home: Path, process: str) -> Path:
-    """Return the file that a process (`worker`, `scheduler`) touches every few seconds."""
+    """Return the file that a process (`worker`, `scheduler`) writes every few seconds."""
     return home / "run" / f"{process}.alive"
 
 
-def show(home: Path, process: str) -> None:
-    """Say that the process is alive."""
+def show(home: Path, process: str, state: State) -> None:
+    """Say what the process does; a reader never sees half of it."""
     file = alive_file(home, process)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.touch()
+    fresh = file.with_name(f"{file.name}.new")
+    fresh.write_text(f"{state}\n", "utf-8")
+    fresh.replace(file)
 
 
-def is_shown(home: Path, process: str) -> bool:
-    """Return whether such a process has shown that it is alive lately."""
+def last_sign(home: Path, process: str) -> Sign:
+    """Return the last sign that a process of this name has given in this home."""
+    file = alive_file(home, process)
     try:
-        touched = alive_file(home, process).stat().st_mtime
-    except OSError:
-        return False
-    return time.time() - touched < STALE_SECONDS
+        age_seconds = time.time() - file.stat().st_mtime
+        state = State(file.read_text("utf-8").strip())
+    except (OSError, ValueError):
+        return Sign(process=process)
+    return Sign(process=process, state=state, age_seconds=age_seconds)

@@ -27,10 +27,11 @@ from chordwise.pipeline.submit import RunOptions, Submission, open_run
 from chordwise.pipeline.synthesize import synthesize
 from chordwise.readers.reading import ReadDocument, ReadText
 from chordwise.settings import ModelSettings, Settings
-from chordwise.storage import chunks
+from chordwise.storage import chunk_leases, chunks
 from chordwise.storage.engine import open_engine, session_maker
 from chordwise.storage.jobs import Job
 from chordwise.storage.results import Result
+from tests.fakes.processes import wait_until
 from tests.fakes.scripted_model import Line, ScriptedModel
 
 SCRIPTED = "scripted"
@@ -84,6 +85,23 @@ class Pipeline:
         """Return the chunks with work to come."""
         with self.context.sessions() as session:
             return chunks.open_ids(session, job_id)
+
+    def claim(self, chunk_id: uuid.UUID) -> uuid.UUID:
+        """Claim a chunk as another worker would; return the token."""
+        token = uuid.uuid4()
+        most_attempts = self.context.settings.pipeline.max_attempts
+        with self.context.sessions.begin() as session:
+            assert chunk_leases.claim(
+                session, chunk_id, token, timedelta(seconds=60), most_attempts
+            )
+        return token
+
+    def expire_leases(self) -> None:
+        """Let every lease run out, the database being up for long enough."""
+        up = "SELECT pg_postmaster_start_time() < clock_timestamp() - interval '7 seconds'"
+        wait_until(lambda: self.value(up) is True, 15, up)
+        self.execute("UPDATE chunks SET lease_until = now() - interval '1 second'")
+        self.execute("UPDATE jobs SET lease_until = now() - interval '1 second'")
 
     def result(self, job_id: uuid.UUID) -> Result | None:
         """Return the job's current result."""

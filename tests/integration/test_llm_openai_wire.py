@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -60,6 +61,13 @@ def sent_by(
     body = server.received[-1].body
     OFFICIAL.validate_python(body)
     return body
+
+
+def test_the_request_bears_our_own_id(server: FaultyServer) -> None:
+    """Where a ledger is kept, the provider's logs can be compared with it."""
+    model_at(server).complete(replace(a_request(), call_id="0198-a-call"))
+
+    assert server.received[0].headers["x-client-request-id"] == "0198-a-call"
 
 
 def test_the_request_is_what_the_api_asks_for(server: FaultyServer) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-from datetime import timedelta
-
 from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.errors import ModelAccessError, RateLimitedError
 from chordwise.llm.model import CompletionRequest
@@ -14,20 +11,7 @@ from chordwise.pipeline.fan_out import fan_out
 from chordwise.pipeline.recover import recover, take_up_after_standstill
 from chordwise.pipeline.synthesize import synthesize
 from chordwise.settings import Settings
-from chordwise.storage import chunks
-from tests.fakes.pipeline import (
-    LONG,
-    PARAGRAPH,
-    Pipeline,
-    a_pipeline,
-    quoting_the_text,
-)
-
-
-def expire_leases(pipeline: Pipeline) -> None:
-    """Let every lease run out."""
-    pipeline.execute("UPDATE chunks SET lease_until = now() - interval '1 second'")
-    pipeline.execute("UPDATE jobs SET lease_until = now() - interval '1 second'")
+from tests.fakes.pipeline import LONG, PARAGRAPH, a_pipeline, quoting_the_text
 
 
 def test_a_message_for_a_finished_chunk_costs_nothing(settings: Settings) -> None:
@@ -50,8 +34,7 @@ def test_a_chunk_under_a_live_lease_is_left_alone(settings: Settings) -> None:
     job = pipeline.job(pipeline.submit(PARAGRAPH))
     fan_out(pipeline.context, job.id)
     (chunk_id,) = pipeline.open_chunks(job.id)
-    with pipeline.context.sessions.begin() as session:
-        assert chunks.claim(session, chunk_id, uuid.uuid4(), timedelta(seconds=60))
+    pipeline.claim(chunk_id)
 
     outcome = analyze_chunk(pipeline.context, job.id, chunk_id)
 
@@ -63,9 +46,8 @@ def test_a_writer_who_lost_the_lease_is_fenced(settings: Settings) -> None:
     """An answer that comes after somebody else has taken over is not stored."""
 
     def lose_the_lease(request: CompletionRequest) -> str:
-        expire_leases(pipeline)
-        with pipeline.context.sessions.begin() as session:
-            assert chunks.claim(session, chunk_id, uuid.uuid4(), timedelta(seconds=60))
+        pipeline.expire_leases()
+        pipeline.claim(chunk_id)
         return quoting_the_text(request)
 
     pipeline = a_pipeline(settings, lose_the_lease)
@@ -125,9 +107,8 @@ def test_a_chunk_that_kills_its_workers_is_quarantined(settings: Settings) -> No
     fan_out(pipeline.context, job.id)
     (chunk_id,) = pipeline.open_chunks(job.id)
     for _ in range(3):
-        with pipeline.context.sessions.begin() as session:
-            assert chunks.claim(session, chunk_id, uuid.uuid4(), timedelta(seconds=60))
-        expire_leases(pipeline)
+        pipeline.claim(chunk_id)
+        pipeline.expire_leases()
         recover(pipeline.context)
 
     synthesize(pipeline.context, job.id)
@@ -216,8 +197,7 @@ def test_a_new_leader_leaves_work_in_progress_alone(settings: Settings) -> None:
     job = pipeline.jobs(submission)[0]
     fan_out(pipeline.context, job.id)
     (chunk_id,) = pipeline.open_chunks(job.id)
-    with pipeline.context.sessions.begin() as session:
-        assert chunks.claim(session, chunk_id, uuid.uuid4(), timedelta(seconds=60))
+    pipeline.claim(chunk_id)
     pipeline.execute("DELETE FROM outbox")
 
     assert take_up_after_standstill(pipeline.context) == 0

@@ -6,7 +6,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -23,8 +23,8 @@ class AnsweringServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, delay_seconds: float) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, delay_seconds: float, handler: type[AnsweringHandler] | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), handler or AnsweringHandler)
         self.delay_seconds = delay_seconds
         self._journal: list[str] = []
         self._lock = threading.Lock()
@@ -46,12 +46,14 @@ class AnsweringServer(ThreadingHTTPServer):
             self._journal.append(message)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class AnsweringHandler(BaseHTTPRequestHandler):
+    """Talks to one client; `converse` is what others may do differently."""
+
     protocol_version = "HTTP/1.1"
     server: AnsweringServer
 
     def do_POST(self) -> None:
-        """Answer one chat completion."""
+        """Take one request down and answer it."""
         length = int(self.headers["Content-Length"])
         payload = self.rfile.read(length)
         if len(payload) < length:
@@ -60,21 +62,34 @@ class _Handler(BaseHTTPRequestHandler):
         body = json_values.as_object(json.loads(payload))
         user = _user_message(body)
         self.server.note(user)
+        self.converse(user)
+
+    def converse(self, user: str) -> None:
+        """Take the time that answering takes here, then answer."""
         time.sleep(self.server.delay_seconds)  # noqa: TID251 - the slowness is the point
-        self._reply(json.dumps(_completion(_summary(user))).encode())
+        self.answer(user)
+
+    def answer(self, user: str) -> bool:
+        """Answer one chat completion; false when the client was not there any more."""
+        return self.reply(200, json.dumps(_completion(_summary(user))).encode())
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is http.server's
         """Keep quiet."""
 
-    def _reply(self, payload: bytes) -> None:
+    def reply(self, status: int, payload: bytes, headers: Mapping[str, str] | None = None) -> bool:
+        """Send a whole answer; false when the client was killed while it waited."""
         try:
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(payload)))
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(payload)
         except OSError:
-            self.close_connection = True  # the client was killed while it waited
+            self.close_connection = True
+            return False
+        return True
 
 
 @contextmanager

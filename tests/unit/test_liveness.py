@@ -12,31 +12,62 @@ import scheduler.__main__
 import worker.__main__
 from chordwise.errors import ExitCode
 from chordwise.telemetry import liveness
+from chordwise.telemetry.liveness import State
 
 
-def test_a_process_that_showed_itself_is_alive(tmp_path: Path) -> None:
+def test_a_process_that_showed_itself_is_healthy(tmp_path: Path) -> None:
     """A sign of life counts for the process that gave it, and for no other."""
-    liveness.show(tmp_path / "home", "scheduler")
+    liveness.show(tmp_path / "home", "scheduler", State.WORKING)
 
-    assert liveness.is_shown(tmp_path / "home", "scheduler")
-    assert not liveness.is_shown(tmp_path / "home", "worker")
+    assert liveness.last_sign(tmp_path / "home", "scheduler").is_healthy
+    assert not liveness.last_sign(tmp_path / "home", "worker").is_healthy
 
 
-def test_a_process_that_fell_silent_is_not_alive(tmp_path: Path) -> None:
-    """A sign of life grows stale, as when a loop hangs."""
-    liveness.show(tmp_path, "worker")
+def test_a_process_that_fell_silent_is_not_healthy(tmp_path: Path) -> None:
+    """A sign of life grows stale, as when a loop hangs; it still says what held last."""
+    liveness.show(tmp_path, "worker", State.BUSY)
     then = time.time() - liveness.STALE_SECONDS - 1
 
     os.utime(liveness.alive_file(tmp_path, "worker"), (then, then))
 
-    assert not liveness.is_shown(tmp_path, "worker")
+    sign = liveness.last_sign(tmp_path, "worker")
+    assert not sign.is_fresh
+    assert not sign.is_healthy
+    assert str(sign) == "The worker has fallen silent: busy 31 s ago."
+
+
+@pytest.mark.parametrize("state", State)
+def test_only_who_works_is_healthy(tmp_path: Path, state: State) -> None:
+    """Somebody who waits is alive, says for what, and is not healthy."""
+    liveness.show(tmp_path, "worker", state)
+
+    sign = liveness.last_sign(tmp_path, "worker")
+
+    assert sign.is_fresh
+    assert sign.is_healthy is ("waiting" not in state)
+    assert str(sign) == f"The worker is {state}."
+
+
+def test_a_file_of_another_making_is_no_sign(tmp_path: Path) -> None:
+    """An older version only touched the file; what stands in it has to be a word of ours."""
+    file = liveness.alive_file(tmp_path, "worker")
+    file.parent.mkdir()
+    file.touch()
+
+    assert str(liveness.last_sign(tmp_path, "worker")) == (
+        "The worker has shown no sign of life here."
+    )
 
 
 @pytest.mark.parametrize(
     ("process", "main"), [("worker", worker.__main__.main), ("scheduler", scheduler.__main__.main)]
 )
-def test_health_is_an_exit_code(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, process: str, main: object
+def test_health_is_an_exit_code_and_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    process: str,
+    main: object,
 ) -> None:
     """`python -m worker health` and its twin answer before they connect to anything."""
     monkeypatch.setenv("CHORDWISE_HOME", str(tmp_path))
@@ -44,7 +75,11 @@ def test_health_is_an_exit_code(
     assert callable(main)
 
     before = main()
-    liveness.show(tmp_path, process)
+    liveness.show(tmp_path, process, State.WORKING)
     after = main()
 
     assert (before, after) == (ExitCode.UNAVAILABLE, ExitCode.SUCCESS)
+    assert capsys.readouterr().out.splitlines() == [
+        f"The {process} has shown no sign of life here.",
+        f"The {process} is working.",
+    ]

@@ -111,7 +111,7 @@ class Metered:
         call_id = self._ledger.begin(self._start(request))
         started = self._clock()
         try:
-            completion = self._model.complete(request)
+            completion = self._model.complete(replace(request, call_id=str(call_id)))
         except ChordwiseError as error:
             self._ledger.finish(call_id, self._failure(error, self._milliseconds_since(started)))
             raise

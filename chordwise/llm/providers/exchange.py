@@ -12,6 +12,9 @@ from chordwise.llm.model import CompletionRequest
 from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, Kind, read_fault
 from chordwise.llm.transport import JsonTransport
 
+CALL_HEADER = "x-client-request-id"
+"""By this name OpenAI's logs take a client's own id of a request; other servers pass it over."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
@@ -38,7 +41,8 @@ class Exchange:
             ModelError: The answer is an error, or there is none.
         """
         timeout_seconds = min(self.timeout_seconds, request.timeout_seconds or float("inf"))
-        response = self.transport.post_json(self.url, headers, body, timeout_seconds)
+        named = {**headers, CALL_HEADER: request.call_id} if request.call_id else headers
+        response = self.transport.post_json(self.url, named, body, timeout_seconds)
         answer = response.body if isinstance(response.body, dict) else {}
         if response.status >= LOWEST_ERROR_STATUS or answer.get("error"):
             fault = read_fault(response)

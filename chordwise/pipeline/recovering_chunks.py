@@ -1,0 +1,150 @@
+"""Rules of recovery for chunks: whose worker is gone, whose wait is over, whose message is lost."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+from sqlalchemy import func, or_, select, text
+from sqlalchemy.orm import Session, aliased
+
+from chordwise.domain.states import ChunkStatus, JobStatus
+from chordwise.pipeline import unclaimed
+from chordwise.pipeline.analyze_chunk import end_if_last
+from chordwise.pipeline.context import Context
+from chordwise.pipeline.messages import ANALYZE_CHUNK
+from chordwise.storage import chunk_leases, clock, jobs, last_attempts, outbox
+from chordwise.storage.chunks import Chunk
+from chordwise.storage.jobs import Job
+
+BATCH = 500
+OVERTAKEN = timedelta(seconds=10)
+# Who holds an answer tries at least every five seconds to store it.
+_AFTER_RESTART = timedelta(seconds=6)
+_WORKING = (JobStatus.RUNNING, JobStatus.WAITING)
+
+
+def expired_leases(context: Context, session: Session) -> int:
+    """Send chunks again whose worker is gone; set those aside that ended it too often.
+
+    While the database was away nobody could prolong a lease: after its restart, the holders come
+    first.
+    """
+    if not session.scalar(
+        select(text("pg_postmaster_start_time()") < clock.database_now() - _AFTER_RESTART)
+    ):
+        return 0
+    rows = session.execute(
+        select(Chunk.id, Chunk.job_id)
+        .where(Chunk.status == ChunkStatus.RUNNING, Chunk.lease_until < clock.database_now())
+        .order_by(Chunk.job_id, Chunk.id)
+        .limit(BATCH)
+    ).all()
+    for chunk_id, job_id in rows:
+        jobs.lock(session, job_id)  # the job before its chunk, as everywhere
+        if chunk_leases.quarantine(session, chunk_id, context.settings.pipeline.max_attempts):
+            end_if_last(session, job_id)
+        elif chunk_leases.reopen(session, chunk_id):
+            _send_unless_last(context, session, chunk_id, job_id)
+    return len(rows)
+
+
+def _send_unless_last(
+    context: Context, session: Session, chunk_id: uuid.UUID, job_id: uuid.UUID
+) -> None:
+    """Send a chunk again; what has its last attempt to come waits for its turn."""
+    chunk = session.get_one(Chunk, chunk_id, populate_existing=True)
+    if not last_attempts.is_last(chunk.attempts, context.settings.pipeline.max_attempts):
+        unclaimed.send_again(session, [(chunk_id, job_id)], "lease expired")
+
+
+def last_attempts_in_turn(context: Context, session: Session) -> int:
+    """Send the next chunk that has its last attempt to come, if no other such is under way."""
+    most_attempts = context.settings.pipeline.max_attempts
+    stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
+    waiting = (Chunk.status == ChunkStatus.PENDING) & (Chunk.attempts >= max(1, most_attempts - 1))
+    on_its_way = select(Chunk.id).where(waiting, Chunk.sent_at > clock.database_now() - stalled)
+    row = session.execute(
+        select(Chunk.id, Chunk.job_id)
+        .join(Job, Job.id == Chunk.job_id)
+        .where(
+            waiting,
+            Job.status.in_(_WORKING),
+            Chunk.sent_at.is_(None),
+            ~outbox.is_promised(ANALYZE_CHUNK, of=Chunk.id),
+            ~on_its_way.exists(),
+            ~last_attempts.somebody_is_at_one(most_attempts),
+        )
+        .order_by(Chunk.id)
+        .limit(1)
+        .with_for_update(key_share=True, skip_locked=True, of=Chunk)
+    ).first()
+    return unclaimed.send_again(session, [(row[0], row[1])], "last attempt") if row else 0
+
+
+def never_sent(context: Context, session: Session) -> int:
+    """Send chunks whose job was fanned out a while ago and which the broker was never given."""
+    most_attempts = context.settings.pipeline.max_attempts
+    rows = session.execute(
+        select(Chunk.id, Chunk.job_id)
+        .join(Job, Job.id == Chunk.job_id)
+        .where(
+            Chunk.status == ChunkStatus.PENDING,
+            Chunk.attempts < max(1, most_attempts - 1),
+            Chunk.sent_at.is_(None),
+            Job.status.in_(_WORKING),
+            Job.started_at < clock.database_now() - context.lease,
+            ~outbox.is_promised(ANALYZE_CHUNK, of=Chunk.id),
+        )
+        .order_by(Chunk.id)
+        .limit(BATCH)
+        .with_for_update(key_share=True, skip_locked=True, of=Chunk)
+    ).all()
+    return unclaimed.send_again(session, [(row[0], row[1]) for row in rows], "never sent")
+
+
+def due(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all rules
+    """Send chunks whose wait is over; `sent_at` after `due_at` says that this was done."""
+    rows = session.execute(
+        select(Chunk.id, Chunk.job_id)
+        .where(
+            Chunk.status == ChunkStatus.WAITING,
+            Chunk.due_at <= clock.database_now(),
+            ~outbox.is_promised(ANALYZE_CHUNK, of=Chunk.id),
+            or_(Chunk.sent_at.is_(None), Chunk.sent_at < Chunk.due_at),
+        )
+        .limit(BATCH)
+        .with_for_update(key_share=True, skip_locked=True)
+    ).all()
+    return unclaimed.send_again(session, [(row[0], row[1]) for row in rows], "due")
+
+
+def lost_messages(context: Context, session: Session) -> int:
+    """Send chunks again that younger messages have overtaken, or that nobody is working before.
+
+    The queue is first in, first out: what was sent well before a message that has been taken up
+    since, and still waits, is not in the queue any more.
+    """
+    stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
+    newest_taken = (
+        select(func.max(Chunk.sent_at))
+        .where(Chunk.started_at > clock.database_now() - stalled * 2)
+        .scalar_subquery()
+    )
+    waiting = aliased(Chunk)
+    rows = session.execute(
+        select(waiting.id, waiting.job_id)
+        .join(Job, Job.id == waiting.job_id)
+        .where(
+            Job.status.in_(_WORKING),
+            unclaimed.unclaimed(waiting),
+            ~outbox.is_promised(ANALYZE_CHUNK, of=waiting.id),
+            or_(
+                waiting.sent_at < newest_taken - OVERTAKEN,
+                (waiting.sent_at < clock.database_now() - stalled) & ~unclaimed.somebody_works(),
+            ),
+        )
+        .limit(BATCH)
+        .with_for_update(key_share=True, skip_locked=True, of=waiting)
+    ).all()
+    return unclaimed.send_again(session, [(row[0], row[1]) for row in rows], "message lost")

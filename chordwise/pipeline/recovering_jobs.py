@@ -1,0 +1,104 @@
+"""Rules of recovery for jobs and runs: not fanned out, not synthesized, not closed."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement, exists, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from chordwise.domain.states import OPEN_CHUNKS, UNFINISHED_JOBS, JobStatus, RunStatus
+from chordwise.pipeline import unclaimed
+from chordwise.pipeline.context import Context
+from chordwise.pipeline.messages import FAN_OUT, SYNTHESIZE
+from chordwise.pipeline.recovering_chunks import BATCH, OVERTAKEN
+from chordwise.storage import clock, outbox, runs
+from chordwise.storage.chunks import Chunk
+from chordwise.storage.intakes import Intake
+from chordwise.storage.jobs import Job
+from chordwise.storage.runs import Run
+
+_ABANDONED_INTAKE = timedelta(minutes=15)
+
+
+def lost_messages(context: Context, session: Session) -> int:
+    """Fan jobs out again that wait although younger ones have begun, or nobody is working."""
+    stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
+    newest_begun = (
+        select(func.max(Job.created_at))
+        .where(Job.started_at > clock.database_now() - stalled * 2)
+        .scalar_subquery()
+    )
+    return _send_jobs(
+        session,
+        FAN_OUT,
+        (Job.status == JobStatus.QUEUED)
+        & or_(
+            (Job.last_progress_at < newest_begun - OVERTAKEN),
+            (Job.last_progress_at < clock.database_now() - stalled) & ~unclaimed.somebody_works(),
+        ),
+    )
+
+
+def missing_syntheses(context: Context, session: Session) -> int:
+    """Send the synthesis of jobs whose chunks have all ended and which nobody is finishing."""
+    patience = timedelta(seconds=context.settings.pipeline.recovery_interval_seconds)
+    open_chunk = exists().where(Chunk.job_id == Job.id, Chunk.status.in_(OPEN_CHUNKS))
+    waiting = (Job.status == JobStatus.WAITING) & or_(
+        Job.due_at.is_(None), Job.due_at <= clock.database_now()
+    )
+    abandoned = (Job.status == JobStatus.SYNTHESIZING) & (Job.lease_until < clock.database_now())
+    idle = (Job.status == JobStatus.RUNNING) & Job.chunk_count.is_not(None)
+    return _send_jobs(
+        session,
+        SYNTHESIZE,
+        or_(waiting, abandoned, idle)
+        & ~open_chunk
+        & (Job.last_progress_at < clock.database_now() - patience),
+    )
+
+
+def abandoned_intakes(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
+    """Close the intake of runs whose submitter went away in the middle."""
+    recent = exists().where(
+        Intake.run_id == Run.id, Intake.created_at > clock.database_now() - _ABANDONED_INTAKE
+    )
+    ids = session.scalars(
+        select(Run.id).where(
+            Run.intake_finished_at.is_(None),
+            Run.status == RunStatus.OPEN,
+            Run.created_at < clock.database_now() - _ABANDONED_INTAKE,
+            ~recent,
+        )
+    ).all()
+    for run_id in ids:
+        runs.finish_intake(session, run_id, found_count=None)
+    return len(ids)
+
+
+def unsettled_runs(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
+    """Finish runs whose jobs have all ended; the last job does this itself, unless killed."""
+    unfinished = exists().where(Job.run_id == Run.id, Job.status.in_(UNFINISHED_JOBS))
+    ids = session.scalars(
+        select(Run.id).where(
+            Run.status == RunStatus.OPEN, Run.intake_finished_at.is_not(None), ~unfinished
+        )
+    ).all()
+    for run_id in ids:
+        runs.settle(session, run_id)
+    return len(ids)
+
+
+def _send_jobs(session: Session, task: str, condition: ColumnElement[bool]) -> int:
+    ids = session.scalars(
+        select(Job.id)
+        .where(condition)
+        .limit(BATCH)
+        .with_for_update(key_share=True, skip_locked=True)
+    ).all()
+    for job_id in ids:
+        outbox.put(session, task, job_id, reason="recovery")
+    session.execute(
+        update(Job).where(Job.id.in_(ids)).values(last_progress_at=clock.database_now())
+    )
+    return len(ids)

@@ -1,0 +1,42 @@
+"""A migration while work goes on: nobody who works notices it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from chordwise.storage import migrating
+from tests.e2e.conftest import Stage
+from tests.fakes.later_migrations import LATER, NEWEST, newer_version, take_back
+
+
+def test_up_down_and_up_while_a_worker_works(
+    tmp_path: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The running old worker notices nothing, and another old one may start on the new schema."""
+    newer_version(tmp_path, monkeypatch, NEWEST)
+    stage.processes.start("scheduler")
+    stage.processes.start("worker")
+    text = "".join(
+        f"In {year} the council voted {year % 7} times. " * 4 for year in range(1500, 1700)
+    )
+    (stage.folder / "council.txt").write_text(text, "utf-8")
+    stage.submit("council.txt")
+    stage.wait_for("SELECT count(*) > 1 FROM chunks WHERE status = 'succeeded'")
+
+    migrating.migrate(stage.engine)
+    take_back(stage.engine, NEWEST)
+    migrating.migrate(stage.engine)
+    in_the_middle = stage.value("SELECT bool_or(status <> 'succeeded') FROM chunks")
+    stage.processes.start("worker")
+
+    stage.wait_for("SELECT status = 'finished' FROM runs")
+    started = stage.processes.logs().count("worker.started")
+    assert in_the_middle
+    assert started == 2
+    assert migrating.revision_of(stage.engine) == LATER
+    assert stage.value("SELECT bool_and(status = 'succeeded') FROM jobs")
+    assert stage.value("SELECT max(attempts) = 1 FROM chunks")
+    assert "Traceback" not in stage.processes.logs()
+    assert "defect" not in stage.processes.logs()

@@ -1,0 +1,297 @@
+"""Worker and scheduler refuse to start wrongly, each time with a sentence, a hint and code 78."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from psycopg import sql
+from pydantic import SecretStr
+from sqlalchemy import URL, make_url
+
+from chordwise.embedded.postgres import EmbeddedPostgres
+from chordwise.storage import migrating
+from chordwise.storage.engine import open_engine
+from tests.conftest import Servers
+from tests.fakes.processes import ROOT, Processes, wait_until
+
+PROCESSES = pytest.mark.parametrize("process", ["worker", "scheduler"])
+PASSWORD = "s3cr3tP4ssword"  # noqa: S105 - planted, to be looked for
+HINT = "CHORDWISE_DATABASE_URL"
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """How a process ended, and what it said."""
+
+    exit_code: int
+    said: str
+
+
+def start(
+    folder: Path,
+    process: str,
+    url: URL,
+    more: Mapping[str, str] | None = None,
+    before: Callable[[], None] | None = None,
+) -> Refusal:
+    """Run a process that has to end by itself."""
+    environment = {
+        "PATH": os.defpath,
+        "PYTHONPATH": str(ROOT),
+        "CHORDWISE_HOME": str(folder / "home"),
+        "CHORDWISE_DATABASE_URL": url.render_as_string(hide_password=False),
+        "CHORDWISE_BROKER_URL": "redis://127.0.0.1:9/0",
+        **(more or {}),
+    }
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", process],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        preexec_fn=before,
+    )
+    return Refusal(exit_code=done.returncode, said=done.stderr)
+
+
+def judge(refusal: Refusal, *words: str) -> None:
+    """Check that it was refused for the reason that these words name, and told in two lines."""
+    assert refusal.exit_code == 78, refusal.said
+    assert [word for word in words if word not in refusal.said] == []
+    assert "Traceback" not in refusal.said
+    assert PASSWORD not in refusal.said
+    assert len(refusal.said.strip().splitlines()) == 2
+
+
+@contextmanager
+def role(servers: Servers, database: str, rights: str = "") -> Iterator[str]:
+    """Make a role that may log in, with a right on the tables of a database or none."""
+    name = f"app_{next(_numbers)}"
+    identifier = sql.Identifier(name)
+    create = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}")
+    with servers.connect() as connection:
+        connection.execute(create.format(identifier, sql.Literal(PASSWORD)))
+    engine = open_engine(SecretStr(servers.postgres.url(database)))
+    with engine.begin() as owner:
+        if rights:
+            owner.exec_driver_sql(f"GRANT {rights} ON ALL TABLES IN SCHEMA public TO {name}")
+    yield name
+    with engine.begin() as owner:
+        owner.exec_driver_sql(f"DROP OWNED BY {name}")
+    engine.dispose()
+    with servers.connect() as connection:
+        connection.execute(sql.SQL("DROP ROLE {}").format(identifier))
+
+
+@PROCESSES
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"password": PASSWORD}, "password authentication failed"),
+        ({"username": "nobody_we_know"}, "authentication failed"),
+        ({"database": "nothing_we_know"}, "does not exist"),
+    ],
+)
+def test_a_database_that_does_not_let_us_in(
+    tmp_path: Path, database_url: SecretStr, process: str, change: dict[str, str], words: str
+) -> None:
+    """A wrong password, role or database is a matter of the settings, not of waiting."""
+    url = make_url(database_url.get_secret_value()).set(**change)  # type: ignore[arg-type]  # one str
+
+    judge(start(tmp_path, process, url), words, HINT, "pg_hba.conf")
+
+
+@PROCESSES
+def test_a_role_without_rights(
+    tmp_path: Path, servers: Servers, database_url: SecretStr, process: str
+) -> None:
+    """A role that may only read is named, with what it lacks."""
+    url = make_url(database_url.get_secret_value())
+    assert url.database
+    with role(servers, url.database, "SELECT") as name:
+        refusal = start(tmp_path, process, url.set(username=name, password=PASSWORD))
+
+    judge(refusal, name, "may not DELETE, INSERT, UPDATE on broker_markers", "more", HINT)
+
+
+@PROCESSES
+def test_a_role_with_no_right_at_all(
+    tmp_path: Path, servers: Servers, database_url: SecretStr, process: str
+) -> None:
+    """Even the schema's version is out of its reach."""
+    url = make_url(database_url.get_secret_value())
+    assert url.database
+    with role(servers, url.database) as name:
+        refusal = start(tmp_path, process, url.set(username=name, password=PASSWORD))
+
+    judge(refusal, name, "may not SELECT on alembic_version", HINT)
+
+
+def test_a_role_that_only_reads(tmp_path: Path, servers: Servers, database_url: SecretStr) -> None:
+    """All rights do not help where every transaction is read-only."""
+    url = make_url(database_url.get_secret_value())
+    assert url.database
+    with role(servers, url.database, "ALL") as name:
+        with servers.connect() as connection:
+            connection.execute(f"ALTER ROLE {name} SET default_transaction_read_only = on".encode())
+        refusal = start(tmp_path, "worker", url.set(username=name, password=PASSWORD))
+
+    judge(refusal, "read-only", HINT)
+
+
+@PROCESSES
+def test_an_empty_database(tmp_path: Path, servers: Servers, process: str) -> None:
+    """Without tables nothing begins, and the hint names the command that makes them."""
+    name = f"empty_{next(_numbers)}"
+    with servers.connect() as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+
+    refusal = start(tmp_path, process, make_url(servers.postgres.url(name)))
+
+    judge(refusal, "schema none", "chordwise migrate")
+
+
+def test_a_replica_and_a_server_whose_hba_knows_us_not(tmp_path: Path) -> None:
+    """A real standby answers and only reads; a real pg_hba.conf may leave our role out."""
+    (tmp_path / "run").mkdir(mode=0o700)
+    server = EmbeddedPostgres(tmp_path / "postgres", tmp_path / "run")
+    server.start()
+    try:
+        engine = open_engine(SecretStr(server.url()))
+        migrating.migrate(engine)
+        engine.dispose()
+        (tmp_path / "postgres" / "pg_hba.conf").write_text("local all chordwise scram-sha-256\n")
+        server.stop()
+        (tmp_path / "postgres" / "standby.signal").touch()
+        server.start()
+
+        standby = start(tmp_path, "worker", make_url(server.url()))
+        unknown = start(tmp_path, "worker", make_url(server.url()).set(username="somebody"))
+    finally:
+        server.stop()
+
+    judge(standby, "replica", "primary", HINT)
+    judge(unknown, "no pg_hba.conf entry", HINT)
+
+
+def test_too_few_files_for_the_concurrency(tmp_path: Path, database_url: SecretStr) -> None:
+    """With 64 files a worker would break in the middle of its work: it does not begin."""
+    url = make_url(database_url.get_secret_value())
+
+    refusal = start(
+        tmp_path,
+        "worker",
+        url,
+        before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),
+    )
+
+    judge(refusal, "64 files", "worker.concurrency = 16", "ulimit -n")
+
+
+def test_a_limit_of_files_that_may_be_raised_is_raised(
+    tmp_path: Path, database_url: SecretStr
+) -> None:
+    """Where only the soft limit is low, it is another thing that stops the worker."""
+    url = make_url(database_url.get_secret_value()).set(password=PASSWORD)
+
+    refusal = start(
+        tmp_path,
+        "worker",
+        url,
+        before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 512)),
+    )
+
+    judge(refusal, "password authentication failed")
+
+
+@PROCESSES
+def test_contradictory_times(tmp_path: Path, database_url: SecretStr, process: str) -> None:
+    """A heartbeat longer than the lease would lose every lease."""
+    url = make_url(database_url.get_secret_value())
+
+    refusal = start(tmp_path, process, url, {"CHORDWISE_PIPELINE__HEARTBEAT_SECONDS": "61"})
+
+    judge(refusal, "pipeline.heartbeat_seconds", "chordwise.example.toml")
+
+
+@PROCESSES
+def test_a_database_that_is_merely_away_is_waited_for(
+    tmp_path: Path, servers: Servers, broker_url: SecretStr, template: str, process: str
+) -> None:
+    """The process lives and says so, until the server lets it in."""
+    name = f"late_{next(_numbers)}"
+    identifier = sql.Identifier(name)
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {} CONNECTION LIMIT 0")
+    with servers.connect() as connection:
+        connection.execute(create.format(identifier, sql.Identifier(template)))
+    with role(servers, name, "ALL") as user:
+        url = make_url(servers.postgres.url(name)).set(username=user, password=PASSWORD)
+        environment = {
+            "CHORDWISE_HOME": str(tmp_path / "home"),
+            "CHORDWISE_DATABASE_URL": url.render_as_string(hide_password=False),
+            "CHORDWISE_BROKER_URL": broker_url.get_secret_value(),
+        }
+        processes = Processes(folder=tmp_path, environment=environment)
+        started = processes.start(process)
+        wait_until(lambda: "database.waiting" in processes.logs(), 20, "it waits")
+
+        with servers.connect() as connection:
+            connection.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT -1").format(identifier))
+
+        wait_until(lambda: f"{process}.started" in processes.logs(), 30, "it works")
+        assert started.poll() is None
+        assert (tmp_path / "home" / "run" / f"{process}.alive").exists()
+        processes.end_all()
+    assert started.returncode == 0
+    assert "Traceback" not in processes.logs()
+
+
+def test_a_worker_that_waits_can_be_stopped(tmp_path: Path, broker_url: SecretStr) -> None:
+    """SIGTERM during the wait ends it at once and in order."""
+    environment = {
+        "CHORDWISE_HOME": str(tmp_path / "home"),
+        "CHORDWISE_DATABASE_URL": "postgresql://nobody@127.0.0.1:9/nothing",
+        "CHORDWISE_BROKER_URL": broker_url.get_secret_value(),
+    }
+    processes = Processes(folder=tmp_path, environment=environment)
+    worker = processes.start("worker")
+    wait_until(lambda: "database.waiting" in processes.logs(), 20, "it waits")
+
+    worker.terminate()
+
+    assert worker.wait(timeout=5) == 0
+
+
+def test_a_command_that_writes_refuses_too(
+    tmp_path: Path, servers: Servers, database_url: SecretStr
+) -> None:
+    """`submit` with a role that only reads is code 78; `runs` reads as before."""
+    (tmp_path / "a.txt").write_text("The harbour was rebuilt in 1856.", "utf-8")
+    url = make_url(database_url.get_secret_value())
+    assert url.database
+    with role(servers, url.database, "SELECT") as name:
+        address = url.set(username=name, password=PASSWORD)
+        environment = {
+            "CHORDWISE_HOME": str(tmp_path / "home"),
+            "CHORDWISE_DATABASE_URL": address.render_as_string(hide_password=False),
+            "CHORDWISE_BROKER_URL": "redis://127.0.0.1:9/0",
+            "CHORDWISE_EMBEDDED__START": "false",
+        }
+        processes = Processes(folder=tmp_path, environment=environment)
+        submitted = processes.run("submit", "a.txt")
+        listed = processes.run("runs")
+
+    assert (submitted.returncode, listed.returncode) == (78, 0), submitted.stderr + listed.stderr
+    assert f"“{name}” may not" in submitted.stderr

@@ -1,0 +1,180 @@
+"""Forged messages in the real broker: rejected, logged without content, counted; work goes on."""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import redis
+
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.pipeline.messages import ANALYZE_CHUNK, CHUNK_QUEUE, CONTROL_QUEUE, FAN_OUT
+from tests.conftest import Servers
+from tests.e2e.conftest import Stage
+from tests.fakes.processes import wait_until
+
+CANARY = "c4n4ryWord"
+COUNTS = "SELECT json_object_agg(reason, count) FROM incidents WHERE kind = 'rejected_message'"
+
+
+@pytest.fixture
+def broker(servers: Servers) -> Iterator[redis.Redis]:
+    """Return a client of the broker, as anybody who reaches it has one."""
+    with redis.Redis.from_url(servers.valkey.redis_url()) as client:
+        yield client
+
+
+def encoded(body: JsonValue) -> str:
+    """Return a body as it stands in an envelope."""
+    return base64.b64encode(json.dumps(body).encode()).decode()
+
+
+def envelope(task: str, arguments: JsonValue, **changes: JsonValue) -> JsonObject:
+    """Return a message as Celery writes it, with some members of its headers or itself changed."""
+    id_ = str(uuid.uuid4())
+    headers: JsonObject = {"task": task, "id": id_, "timelimit": [None, None], "retries": 0}
+    whole: JsonObject = {
+        "body": encoded([arguments, {}, {"callbacks": None, "chain": None, "chord": None}]),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": headers,
+        "properties": {
+            "delivery_info": {"exchange": "", "routing_key": CHUNK_QUEUE},
+            "body_encoding": "base64",
+            "delivery_tag": str(uuid.uuid4()),
+        },
+    }
+    for name, value in changes.items():
+        (whole if name in whole else headers)[name.replace("content_", "content-")] = value
+    return whole
+
+
+def an_id() -> str:
+    """Return an id that nothing has."""
+    return str(uuid.uuid4())
+
+
+def pickled() -> JsonObject:
+    """Return a message whose body would run code where pickle is accepted."""
+    body = base64.b64encode(pickle.dumps(((CANARY,), {}, {}))).decode()
+    whole = envelope(FAN_OUT, [])
+    return {**whole, "body": body, "content-type": "application/x-python-serialize"}
+
+
+FORGED: tuple[tuple[str, JsonValue], ...] = (
+    ("envelope", "no object"),
+    ("envelope", {"body": CANARY}),
+    ("envelope", {**envelope(FAN_OUT, [an_id()]), "properties": {}}),
+    ("envelope", {"__type__": "unheard of", "__value__": CANARY}),
+    ("too_large", envelope(FAN_OUT, [CANARY * 1_000_000])),
+    ("too_large", envelope(FAN_OUT, [an_id()], argsrepr=CANARY * 10_000)),
+    ("content_type", pickled()),
+    ("unknown_task", envelope(f"os.{CANARY}", [an_id()])),
+    ("unknown_task", envelope("celery.backend_cleanup", [])),
+    ("options", envelope(FAN_OUT, [an_id()], eta="2999-01-01T00:00:00")),
+    ("options", envelope(FAN_OUT, [an_id()], timelimit=CANARY)),
+    ("options", envelope(FAN_OUT, [an_id()], compression="gzip")),
+    ("options", envelope(FAN_OUT, [], body=encoded([[an_id()], {}, {"chord": {"task": CANARY}}]))),
+    ("body", envelope(FAN_OUT, [], body=base64.b64encode(CANARY.encode()).decode())),
+    ("body", envelope(FAN_OUT, [], body=encoded({"args": [an_id()]}))),
+    ("arguments", envelope(FAN_OUT, [CANARY])),
+    ("arguments", envelope(FAN_OUT, [f"{an_id()}'; DROP TABLE jobs; --{CANARY}"])),
+    ("arguments", envelope(FAN_OUT, [{"id": an_id()}])),
+    ("arguments", envelope(ANALYZE_CHUNK, [an_id()])),
+    ("arguments", envelope(ANALYZE_CHUNK, [1, 2])),
+    ("unknown_work", envelope(FAN_OUT, [an_id()])),
+    ("unknown_work", envelope("chordwise.synthesize", [an_id()])),
+    ("unknown_work", envelope(ANALYZE_CHUNK, [an_id(), an_id()])),
+)
+
+
+def forge(broker: redis.Redis, *messages: JsonValue, queue: str = CHUNK_QUEUE) -> None:
+    """Put messages into a queue behind everybody's back."""
+    for message in messages:
+        broker.lpush(f"chordwise:{queue}", json.dumps(message))
+
+
+@contextmanager
+def working(stage: Stage) -> Iterator[None]:
+    """Let a worker and a scheduler run, which have to live as long as the block."""
+    started = [stage.processes.start(name) for name in ("scheduler", "worker")]
+    yield
+    assert [process.poll() for process in started] == [None, None]
+
+
+def counted(stage: Stage) -> dict[str, int]:
+    """Return what the database has counted, by reason."""
+    found = stage.value(COUNTS)
+    return found if isinstance(found, dict) else {}
+
+
+def finish_a_good_document(stage: Stage, text: str) -> None:
+    """Submit a document after all of that, and wait for its result."""
+    (stage.folder / "good.txt").write_text(text, "utf-8")
+    stage.submit("good.txt")
+    stage.wait_for("SELECT bool_and(status = 'finished') FROM runs")
+    assert stage.value("SELECT bool_and(status = 'succeeded') FROM jobs")
+
+
+def test_forged_messages_are_rejected_and_counted(stage: Stage, broker: redis.Redis) -> None:
+    """Each is gone from the broker, none ends the worker, and a good document goes through."""
+    with working(stage):
+        broker.lpush(f"chordwise:{CHUNK_QUEUE}", b"\xff\xfe", CANARY.encode(), b"[" * 100_000)
+        forge(broker, *[message for _, message in FORGED])
+        forge(broker, envelope(FAN_OUT, [an_id()]), queue=CONTROL_QUEUE)
+        expected = Counter(reason for reason, _ in FORGED) + Counter(envelope=3, unknown_work=1)
+
+        wait_until(lambda: sum(counted(stage).values()) >= expected.total(), 30, "all are counted")
+        finish_a_good_document(stage, "The harbour of Lindau was rebuilt in 1856.")
+
+    assert counted(stage) == expected
+    assert stage.processes.logs().count("message.rejected") == expected.total()
+    assert CANARY not in stage.processes.logs()
+    assert "Traceback" not in stage.processes.logs()
+    assert broker.llen(f"chordwise:{CHUNK_QUEUE}") == 0
+    assert broker.hlen("chordwise:unacked") == 0
+
+
+def test_a_chunk_under_another_job_is_left_alone(stage: Stage, broker: redis.Redis) -> None:
+    """Ids that exist but do not belong together claim nothing and cost no call."""
+    with working(stage):
+        for text in ("The harbour was rebuilt in 1856.", "The bridge was closed in 1857."):
+            finish_a_good_document(stage, text)
+        calls = stage.count("SELECT count(*) FROM model_calls")
+        pairs = stage.value(
+            "SELECT json_agg(json_build_array(jobs.id, chunks.id))"
+            " FROM jobs JOIN chunks ON chunks.job_id <> jobs.id"
+        )
+        assert isinstance(pairs, list)
+
+        forge(broker, *[envelope(ANALYZE_CHUNK, pair) for pair in pairs])
+        wait_until(lambda: sum(counted(stage).values()) >= len(pairs), 30, "all are counted")
+
+    assert counted(stage) == {"unknown_work": len(pairs)}
+    assert stage.count("SELECT count(*) FROM model_calls") == calls
+    assert stage.value("SELECT max(attempts) <= 1 FROM chunks")
+
+
+def test_a_replayed_message_is_no_rejection(stage: Stage, broker: redis.Redis) -> None:
+    """Finished work costs a look: no call, no write, no incident."""
+    with working(stage):
+        finish_a_good_document(stage, "The harbour was rebuilt in 1856.")
+        written = stage.value("SELECT json_agg(chunks.xmin::text) FROM chunks")
+        calls = stage.count("SELECT count(*) FROM model_calls")
+        ids = stage.value("SELECT json_build_array(job_id, id) FROM chunks LIMIT 1")
+        assert isinstance(ids, list)
+
+        forge(broker, *[envelope(ANALYZE_CHUNK, ids) for _ in range(3)])
+        forge(broker, envelope(ANALYZE_CHUNK, [an_id(), an_id()]))  # by it we see that all are done
+        wait_until(lambda: sum(counted(stage).values()) >= 1, 30, "the last one is counted")
+        wait_until(lambda: broker.hlen("chordwise:unacked") == 0, 10, "all are acknowledged")
+
+    assert counted(stage) == {"unknown_work": 1}
+    assert stage.count("SELECT count(*) FROM model_calls") == calls
+    assert stage.value("SELECT json_agg(chunks.xmin::text) FROM chunks") == written

@@ -1,0 +1,53 @@
+"""Migrations of a version that does not exist yet: one more revision, made for a test."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from alembic import command
+from sqlalchemy import Engine
+
+from chordwise.storage import migrating
+
+REVISION = '''"""A later revision."""
+
+from alembic import op
+
+revision = "{revision}"
+down_revision = "{before}"
+branch_labels = None
+depends_on = None
+works_from = "{works_from}"
+
+
+def upgrade() -> None:
+    """Apply."""
+    op.execute("ALTER TABLE jobs ADD COLUMN priority integer NOT NULL DEFAULT 0")
+
+
+def downgrade() -> None:
+    """Take back."""
+    op.execute("ALTER TABLE jobs DROP COLUMN priority")
+'''
+NEWEST = migrating.newest_revision()
+LATER = f"{int(NEWEST) + 1:04}"
+
+
+def newer_version(folder: Path, patch: pytest.MonkeyPatch, works_from: str) -> None:
+    """Let migrations be those of a version that has one more."""
+    copy = folder / "migrations"
+    shutil.copytree(migrating.migrations_folder(), copy)
+    later = REVISION.format(revision=LATER, before=NEWEST, works_from=works_from)
+    (copy / "versions" / f"{LATER}.py").write_text(later, "utf-8")
+    patch.setattr(migrating, "migrations_folder", lambda: copy)
+
+
+def take_back(engine: Engine, revision: str) -> None:
+    """Migrate down."""
+    config = migrating.configuration()
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+        connection.commit()

@@ -1,0 +1,43 @@
+"""I4 of the oracle: the provider's journal and the ledger tell the same story, and a cheap one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from tests.faults.allowance import Allowance
+from tests.faults.cluster import CONCURRENCY, Cluster
+
+_LEDGER = "SELECT id::text, finished_at IS NOT NULL, error_code IS NULL FROM model_calls"
+
+
+def ledger_is_journal(cluster: Cluster, _: Allowance) -> Iterator[str]:
+    """Every request has its row; every answer that was stored had its request."""
+    rows = {str(row[0]): (bool(row[1]), bool(row[2])) for row in cluster.rows(_LEDGER)}
+    requests = Counter(request.call_id for request in cluster.provider.requests)
+    if unnamed := requests.pop(None, 0):
+        yield f"{unnamed} requests do not say which row of the ledger they are"
+    for call_id, count in requests.items():
+        if call_id not in rows:
+            yield f"the request {call_id} has no row in the ledger"
+        if count > 1:
+            yield f"the row {call_id} was asked {count} times"
+    for call_id, (finished, answered) in rows.items():
+        if finished and answered and call_id not in requests:
+            yield f"the ledger has an answer {call_id} that was never asked for"
+
+
+def unfinished_rows(cluster: Cluster, _: Allowance) -> Iterator[str]:
+    """Only a kill leaves a row without an end, at most one for each slot."""
+    unfinished = cluster.count("SELECT count(*) FROM model_calls WHERE finished_at IS NULL")
+    allowed = cluster.members.abandoned * CONCURRENCY
+    if unfinished > allowed:
+        yield f"{unfinished} rows of the ledger have no end, {allowed} may"
+
+
+def extra_calls(cluster: Cluster, allowance: Allowance) -> Iterator[str]:
+    """No question is asked more often than kills and planned retries explain."""
+    extra = cluster.provider.extra_calls
+    allowed = cluster.members.abandoned * CONCURRENCY + allowance.extra_calls
+    if extra > allowed:
+        yield f"{extra} questions were asked again, {allowed} may be"

@@ -1,0 +1,244 @@
+"""One experiment's world: database, broker and provider behind proxies, and processes of ours.
+
+An experiment takes the fixture `cluster` (servers of the session, a fresh database, an emptied
+broker) or `own_cluster` (servers that it may kill, stop and reconfigure; it costs some seconds),
+and `experiment`:
+
+    def test_a_worker_killed_after_its_claim(cluster: Cluster, experiment: Experiment) -> None:
+        \"\"\"P01: SIGKILL between claim and request costs a lease and no second answer.\"\"\"
+        experiment.begin("P01 chunk.claimed", "kill -9 at the third claim")  # before anything
+        cluster.start_scheduler()
+        worker = cluster.start_worker("chunk.claimed:kill:3")
+        cluster.submit(cluster.documents.write(chunks=24))
+
+        worker.wait_for_end()
+        experiment.fault_is_over()        # from here the seconds count
+        cluster.start_worker()
+
+        experiment.finish()               # waits for the end, judges by the oracle, leaves a row
+
+Faults: `cluster.to_database|to_broker|to_provider` are proxies (`cut()`, `swallow()`, …),
+`cluster.database|broker` the servers (`kill()`, `start()`, `flush()`, `configure(…)`),
+`cluster.provider` the model (`treat(HOLD)`, `on_arrival`), members can `kill()`, `freeze()`,
+`thaw()` and `terminate()`. `finish` allows one extra call for each slot of a killed worker; what
+else an experiment costs stands in its `Allowance`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+
+from tests.fakes.processes import Processes, wait_until
+from tests.faults.documents import Documents
+from tests.faults.members import Member, Members, bare_environment
+from tests.faults.provider import Provider, providing
+from tests.faults.proxy import Proxy, proxy_to
+from tests.faults.servers import BrokerServer, DatabaseServer, address_through
+
+CONCURRENCY = 4
+LEASE_SECONDS = 4.0
+INTERVAL_SECONDS = 1.0
+API_KEY = "sk-planted-5d1c0f3a9b7e4c22"
+
+CONFIGURATION = f"""
+model = "peer"
+
+[models.peer]
+provider = "openai"
+model = "peer"
+base_url = "http://127.0.0.1:{{port}}/v1"
+timeout_seconds = 20
+
+[pipeline]
+chunk_tokens = 400
+lease_seconds = {LEASE_SECONDS}
+heartbeat_seconds = 1
+recovery_interval_seconds = {INTERVAL_SECONDS}
+stalled_seconds = 4
+postponement_base_seconds = 1
+postponement_max_seconds = 4
+
+[retries]
+attempts = 3
+base_seconds = 0.2
+max_wait_seconds = 2
+total_seconds = 60
+
+[embedded]
+start = false
+
+[worker]
+concurrency = {CONCURRENCY}
+shutdown_grace_seconds = 1
+"""
+
+_FINISHED = (
+    "SELECT count(*) > 0 AND coalesce(bool_and(status IN ('finished', 'cancelled')), false)"
+    " FROM runs"
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class Cluster:
+    """See the module's docstring.
+
+    `spoken` is everything that commands have written, `redelivered` how many messages of killed
+    workers the oracle has delivered once more.
+    """
+
+    folder: Path
+    name: str
+    database: DatabaseServer
+    broker: BrokerServer
+    to_database: Proxy
+    to_broker: Proxy
+    to_provider: Proxy
+    provider: Provider
+    documents: Documents
+    members: Members
+    spoken: list[str] = field(default_factory=list)
+    redelivered: int = 0
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Return what must stand nowhere, each under the name of what it is."""
+        return {
+            "the API key": API_KEY,
+            "the database's password": self.database.password,
+            "the broker's password": self.broker.password,
+        }
+
+    @property
+    def temporary(self) -> Path:
+        """Return the folder for temporary files of all processes."""
+        return self.folder / "tmp"
+
+    def start_worker(self, failpoints: str = "", **environment: str) -> Member:
+        """Start a worker; wait for its end or for `has_started` where that matters."""
+        return self.members.start("worker", failpoints, **environment)
+
+    def start_scheduler(self, failpoints: str = "", **environment: str) -> Member:
+        """Start a scheduler."""
+        return self.members.start("scheduler", failpoints, **environment)
+
+    def run(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run the command `chordwise`, through the proxies as everybody."""
+        processes = Processes(folder=self.folder, environment=self.members.environment)
+        done = processes.run(*arguments, timeout=timeout)
+        self.spoken.append(done.stdout + done.stderr)
+        return done
+
+    def submit(self, *documents: Path, options: tuple[str, ...] = ()) -> str:
+        """Submit by the command line; return the run's id."""
+        done = self.run("submit", *options, *(str(document) for document in documents))
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def rows(self, query: str) -> list[tuple[object, ...]]:
+        """Return what a query finds, around the proxy."""
+        with self.database.connect(self.name) as connection:
+            return connection.execute(query.encode()).fetchall()
+
+    def value(self, query: str) -> object:
+        """Return the one value that a query finds."""
+        return self.rows(query)[0][0]
+
+    def count(self, query: str) -> int:
+        """Return the one number that a query finds."""
+        found = self.value(query)
+        assert isinstance(found, int)
+        return found
+
+    def wait_for(self, query: str, seconds: float = 60) -> None:
+        """Wait until a query finds true; a database that is away has not found it yet."""
+        wait_until(lambda: self._finds(query), seconds, f"{query}\n{self.story()}")
+
+    def wait_until_finished(self, seconds: float = 60) -> None:
+        """Wait until every run there is has come to its end."""
+        self.wait_for(_FINISHED, seconds)
+
+    def wait_for_share(self, share: float, seconds: float = 60) -> None:
+        """Wait until so much of all chunks (0 to 1) has succeeded, at least one of them."""
+        self.wait_for(
+            f"SELECT count(*) FILTER (WHERE status = 'succeeded') >= greatest(1, "  # noqa: S608 - a number of ours
+            f"{share} * count(*)) AND count(*) > 0 FROM chunks",
+            seconds,
+        )
+
+    def logs(self) -> str:
+        """Return everything that the members have written."""
+        return "\n".join(member.text() for member in self.members.all)
+
+    def story(self) -> str:
+        """Return where a story stands that does not come to its end."""
+        tails = [
+            f"--- {member.log.name} ({'alive' if member.is_alive else 'ended'})\n"
+            + "\n".join(member.text().splitlines()[-8:])
+            for member in self.members.all
+        ]
+        return "\n".join(tails)
+
+    def _finds(self, query: str) -> bool:
+        try:
+            return self.value(query) is True
+        except psycopg.OperationalError:
+            return False
+
+
+@contextmanager
+def open_cluster(
+    folder: Path, database: DatabaseServer, broker: BrokerServer, name: str
+) -> Iterator[Cluster]:
+    """Build the world around a fresh database called `name`; the broker is emptied."""
+    broker.flush()
+    with ExitStack() as stack:
+        provider = stack.enter_context(providing(delay_seconds=0.2))
+        to_provider = stack.enter_context(proxy_to(provider.target))
+        to_database = stack.enter_context(proxy_to(database.target))
+        to_broker = stack.enter_context(proxy_to(broker.target))
+        (folder / "tmp").mkdir(parents=True)
+        (folder / "documents").mkdir()
+        (folder / "chordwise.toml").write_text(CONFIGURATION.format(port=to_provider.port), "utf-8")
+        environment = {
+            **_environment(folder),
+            "CHORDWISE_DATABASE_URL": address_through(to_database.port, database, name),
+            "CHORDWISE_BROKER_URL": f"redis://:{broker.password}@127.0.0.1:{to_broker.port}/0",
+        }
+        members = Members(folder=folder, environment=environment)
+        watching = threading.Thread(target=members.watch, daemon=True)
+        watching.start()
+        try:
+            yield Cluster(
+                folder=folder,
+                name=name,
+                database=database,
+                broker=broker,
+                to_database=to_database,
+                to_broker=to_broker,
+                to_provider=to_provider,
+                provider=provider,
+                documents=Documents(folder=folder / "documents"),
+                members=members,
+            )
+        finally:
+            provider.forgive()
+            members.end()
+            watching.join()
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    return {
+        **bare_environment(),
+        "CHORDWISE_HOME": str(folder / "home"),
+        "CHORDWISE_CONFIG": str(folder / "chordwise.toml"),
+        "CHORDWISE_LOGGING__FORMAT": "json",
+        "OPENAI_API_KEY": API_KEY,
+        "TMPDIR": str(folder / "tmp"),
+    }

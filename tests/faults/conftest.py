@@ -1,0 +1,153 @@
+"""What experiments take: a cluster, their own cluster, and somebody who keeps the minutes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Servers
+from tests.faults import rows
+from tests.faults.cluster import Cluster, open_cluster
+from tests.faults.experiment import Experiment
+from tests.faults.rows import Row
+from tests.faults.servers import (
+    BrokerServer,
+    DatabaseServer,
+    fresh_database,
+    migrated_template,
+    own_servers,
+)
+from tests.faults.work import UndisturbedWork
+
+_HERE = Path(__file__).parent
+_ROWS: pytest.StashKey[list[Row]] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take the length of a soak and the seed of what is random."""
+    group = parser.getgroup("fault experiments")
+    group.addoption("--soak-minutes", type=float, default=0.0, help="how long to soak; 0: not")
+    group.addoption("--fault-seed", type=int, default=None, help="repeat what this seed did")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin the minutes."""
+    config.stash[_ROWS] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything here."""
+    for item in items:
+        if item.path.is_relative_to(_HERE):
+            item.add_marker(pytest.mark.faults)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print the row of each experiment, whatever became of it."""
+    measured = config.stash.get(_ROWS, [])
+    if measured:
+        terminalreporter.section("fault experiments")
+        for line in rows.plain_table(measured):
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def session_servers(servers: Servers) -> tuple[DatabaseServer, BrokerServer]:
+    """Return the servers that everybody uses."""
+    data = servers.postgres._data
+    sockets = data.parent / "run"
+    return (
+        DatabaseServer(postgres=servers.postgres, data=data, sockets=sockets, is_ours_alone=False),
+        BrokerServer(
+            valkey=servers.valkey,
+            data=data.parent / "valkey",
+            sockets=sockets,
+            is_ours_alone=False,
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def work(
+    session_servers: tuple[DatabaseServer, BrokerServer],
+    template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> UndisturbedWork:
+    """Return what measures work without a fault."""
+
+    @contextmanager
+    def open_another() -> Iterator[Cluster]:
+        folder = tmp_path_factory.mktemp("undisturbed")
+        with (
+            fresh_database(session_servers[0], template) as name,
+            open_cluster(folder / "world", *session_servers, name) as cluster,
+        ):
+            yield cluster
+
+    return UndisturbedWork(open_another=open_another)
+
+
+@pytest.fixture
+def cluster(
+    tmp_path: Path, session_servers: tuple[DatabaseServer, BrokerServer], template: str
+) -> Iterator[Cluster]:
+    """Build a world on the servers of the session."""
+    with (
+        fresh_database(session_servers[0], template) as name,
+        open_cluster(tmp_path / "world", *session_servers, name) as opened,
+    ):
+        yield opened
+
+
+@pytest.fixture
+def own_cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """Build a world on servers of its own, which may be killed and reconfigured."""
+    with (
+        tempfile.TemporaryDirectory(prefix="cw-") as short,
+        own_servers(Path(short)) as (database, broker),
+        fresh_database(database, migrated_template(database)) as name,
+        open_cluster(tmp_path / "world", database, broker, name) as opened,
+    ):
+        yield opened
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Callable[[Row], None]:
+    """Return where rows go: to the terminal at the end, and to the file."""
+    minutes = request.config.stash[_ROWS]
+
+    def keep(row: Row) -> None:
+        minutes.append(row)
+        rows.append(row)
+
+    return keep
+
+
+@pytest.fixture
+def experiment(
+    request: pytest.FixtureRequest, work: UndisturbedWork, report: Callable[[Row], None]
+) -> Experiment:
+    """Return the experiment over whichever cluster the test takes."""
+    name = "own_cluster" if "own_cluster" in request.fixturenames else "cluster"
+    chosen: Cluster = request.getfixturevalue(name)
+    return Experiment(cluster=chosen, report=report, work_seconds=work.seconds)
+
+
+@pytest.fixture
+def begin(
+    work: UndisturbedWork, report: Callable[[Row], None]
+) -> Callable[[], AbstractContextManager[Experiment]]:
+    """Return what opens an experiment over a fresh world, for tests with many of them."""
+
+    @contextmanager
+    def begun() -> Iterator[Experiment]:
+        with work.open_another() as cluster:
+            yield Experiment(cluster=cluster, report=report, work_seconds=work.seconds)
+
+    return begun

@@ -1,0 +1,56 @@
+"""Documents for experiments: as many chunks as wanted, each different, with a canary in them."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# Of the 400 tokens that a chunk may have in `cluster.CONFIGURATION`, in characters.
+_CHUNK_CHARACTERS = 1_550
+
+
+@dataclass(slots=True, kw_only=True)
+class Documents:
+    """The documents of one experiment, their bytes known by heart.
+
+    `canary` stands in the middle of each and must never be seen in a log or in the broker.
+    """
+
+    folder: Path
+    canary: str = field(default_factory=lambda: f"canary {secrets.token_hex(6)} sings")
+    digests: dict[Path, str] = field(default_factory=dict)
+
+    def write(self, chunks: int = 12, *, saying: str = "") -> Path:
+        """Write a document of about so many chunks; `saying` stands at its beginning."""
+        number = len(self.digests) + 1
+        path = self.folder / f"document-{number}.txt"
+        path.write_text(f"{saying} {self._text(number, chunks)}".strip(), "utf-8")
+        self.digests[path] = _digest(path)
+        return path
+
+    def changed(self) -> list[Path]:
+        """Return the documents that are gone or have other bytes now."""
+        return [
+            path
+            for path, digest in self.digests.items()
+            if not path.is_file() or _digest(path) != digest
+        ]
+
+    def _text(self, number: int, chunks: int) -> str:
+        sentences = [f"This is document {number}, in which a {self.canary} in the dark."]
+        characters, day = len(sentences[0]), 0
+        while characters < max(1, chunks - 0.5) * _CHUNK_CHARACTERS or day == 0:
+            day += 1
+            sentences.append(
+                f"On day {day} the council of town {number} voted {day % 7} times about pier {day}."
+            )
+            characters += len(sentences[-1]) + 1
+            if chunks == 1 and day > 2:
+                break
+        return " ".join(sentences)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,103 @@
+"""One experiment from its announcement to its row: waiting, timing, judging."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from tests.faults.allowance import NOTHING_SPECIAL, Allowance
+from tests.faults.cluster import INTERVAL_SECONDS, LEASE_SECONDS, Cluster
+from tests.faults.oracle import judge
+from tests.faults.rows import Row
+
+RECOVERY_SECONDS = LEASE_SECONDS + 2 * INTERVAL_SECONDS
+CHUNKS = 24
+# A machine that does other things meanwhile is not a broken promise.
+TOLERANCE = 2.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Experiment:
+    """`report` takes the row; `work_seconds` tells how long such documents take undisturbed."""
+
+    cluster: Cluster
+    report: Callable[[Row], None]
+    work_seconds: Callable[[int], float]
+    id: str = ""
+    injected: str = ""
+    seed: int | None = None
+    _fault_at: float = field(default_factory=time.monotonic)
+    _work_seconds: float = 0.0
+
+    def begin(
+        self, id_: str, injected: str, *, chunks: int = CHUNKS, seed: int | None = None
+    ) -> None:
+        """Announce what happens here, before any process is started.
+
+        `id_` is that of docs/reliability.md, with its variant; `chunks` is how many there will be,
+        whose work without a fault is measured now where it has not been yet.
+        """
+        assert not self.cluster.members.all, "the experiment begins before its processes"
+        self.id, self.injected, self.seed = id_, injected, seed
+        self._work_seconds = self.work_seconds(chunks)
+        self.fault_is_over()
+
+    @property
+    def undisturbed_seconds(self) -> float:
+        """Return how long the work takes without a fault."""
+        return self._work_seconds
+
+    def fault_is_over(self) -> None:
+        """Begin to count the seconds until everything is finished."""
+        self._fault_at = time.monotonic()
+
+    def finish(
+        self,
+        allowance: Allowance = NOTHING_SPECIAL,
+        *,
+        notes: str = "",
+        patience_seconds: float = 90,
+        bound_seconds: float | None = None,
+    ) -> None:
+        """Wait until every run is finished, judge, and leave a row.
+
+        The bound is lease + 2 intervals + the work, unless the experiment has another one.
+
+        Raises:
+            AssertionError: A run does not finish, an invariant is violated, or it took far longer
+                than promised.
+        """
+        violations = self._wait(patience_seconds)
+        seconds = time.monotonic() - self._fault_at
+        extra_calls = self.cluster.provider.extra_calls
+        bound = bound_seconds or RECOVERY_SECONDS + self._work_seconds
+        violations = violations or judge(self.cluster, allowance)
+        if not violations and seconds > bound * TOLERANCE:
+            violations = [f"it took {seconds:.1f} s, and {bound:.1f} s are promised"]
+        self.report(
+            Row(
+                id=self.id,
+                injected=self.injected,
+                verdict="; ".join(violations)[:300] or "holds",
+                seconds=round(seconds, 1),
+                bound_seconds=round(bound, 1),
+                extra_calls=extra_calls,
+                notes=notes or self._redelivered(),
+                seed=self.seed,
+                date=datetime.now(UTC).date().isoformat(),  # noqa: TID251 - the row says when
+            )
+        )
+        assert violations == [], "\n".join((*violations, self.cluster.story()))
+
+    def _wait(self, seconds: float) -> list[str]:
+        try:
+            self.cluster.wait_until_finished(seconds)
+        except AssertionError as error:
+            return [f"I1: not finished: {error}"]
+        return []
+
+    def _redelivered(self) -> str:
+        count = self.cluster.redelivered
+        return f"{count} messages delivered once more" if count else ""

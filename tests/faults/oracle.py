@@ -1,0 +1,51 @@
+"""The oracle: after every experiment it judges the whole history, and says what is wrong.
+
+I1 end states and accounts · I2 one result each · I3 whole documents · I4 ledger = journal ·
+I5 no secret anywhere · I6 documents untouched · I7 quiet, and open for more · I8 failures explained
+· I9 memory, files, processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+from tests.faults import accounts, calls, leaks, leftovers, quiescence
+from tests.faults.allowance import NOTHING_SPECIAL, Allowance
+from tests.faults.cluster import Cluster
+
+Invariant: TypeAlias = Callable[[Cluster, Allowance], Iterator[str]]
+"""Yields a sentence for each violation."""
+
+# In this order: quiet first, so that the others look at what stays, and new work at last.
+INVARIANTS: tuple[tuple[str, Invariant], ...] = (
+    ("I7", quiescence.nothing_waits),
+    ("I7", quiescence.redelivery_is_free),
+    ("I1", accounts.end_states),
+    ("I2", accounts.one_result_each),
+    ("I3", accounts.whole_documents),
+    ("I4", calls.ledger_is_journal),
+    ("I4", calls.unfinished_rows),
+    ("I4", calls.extra_calls),
+    ("I6", leftovers.untouched_documents),
+    ("I8", accounts.explained_failures),
+    ("I7", quiescence.canary_goes_through),
+    ("I5", leaks.planted_secrets),
+    ("I5", leaks.text_of_documents),
+    ("I8", leftovers.tracebacks),
+    ("I9", leftovers.memory),
+    ("I9", leftovers.temporary_files),
+    ("I9", leftovers.stray_processes),
+)
+
+
+def judge(cluster: Cluster, allowance: Allowance = NOTHING_SPECIAL) -> list[str]:
+    """Return every violation as a sentence that begins with its invariant; none is a pass.
+
+    The experiment must have left a worker and a scheduler alive.
+    """
+    return [
+        f"{name}: {sentence}"
+        for name, invariant in INVARIANTS
+        for sentence in invariant(cluster, allowance)
+    ]

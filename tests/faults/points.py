@@ -1,0 +1,210 @@
+"""The failpoints: names for moments in the life of a job, and what can be done to a process there.
+
+The product knows nothing of them: `tests.faults.armed` wraps the named functions before it runs
+one of our processes.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias, cast
+
+Condition: TypeAlias = Callable[[tuple[object, ...], Mapping[str, object], object], bool]
+"""Looks at the arguments, the named arguments, and (afterwards) at what was returned."""
+
+EVERY_PASSING = 0
+
+
+class Function(Protocol):
+    """Whatever is wrapped."""
+
+    def __call__(self, *args: object, **named: object) -> object:
+        """Do what it does."""
+        ...
+
+
+class UnknownPointError(Exception):
+    """A failpoint is not known, is not written correctly, or has no function any more."""
+
+
+class InjectedError(RuntimeError):
+    """What the action `raise` raises: a defect, from the product's point of view."""
+
+
+def _always(*_: object) -> bool:
+    return True
+
+
+def _is_chunk_lease(args: tuple[object, ...], *_: object) -> bool:
+    return any(getattr(value, "chunk_id", None) is not None for value in args)
+
+
+def _is_synthesis_lease(args: tuple[object, ...], *_: object) -> bool:
+    return any(getattr(value, "chunk_id", value) is None for value in args)
+
+
+def _has_ended(_args: tuple[object, ...], _named: Mapping[str, object], returned: object) -> bool:
+    return returned == "ended"
+
+
+def _is_chunk_message(args: tuple[object, ...], named: Mapping[str, object], _: object) -> bool:
+    return "chordwise.analyze_chunk" in (*args, named.get("name"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A moment: `before` or after a function of a module, where the condition holds."""
+
+    module: str
+    function: str
+    before: bool = False
+    condition: Condition = _always
+
+
+_CHORD = "celery.backends.redis"
+POINTS: Mapping[str, Point] = {
+    "chunk.before_claim": Point(module="worker.tasks", function="analyze_chunk", before=True),
+    "chunk.claimed": Point(
+        module="chordwise.pipeline.leases",
+        function="LeaseKeeper.holding",
+        before=True,
+        condition=_is_chunk_lease,
+    ),
+    "call.before_request": Point(
+        module="chordwise.llm.transport", function="JsonTransport.post_json", before=True
+    ),
+    "call.answered": Point(module="chordwise.llm.transport", function="JsonTransport.post_json"),
+    "chunk.before_commit": Point(module="chordwise.storage.chunks", function="succeed"),
+    "chunk.committed": Point(module="worker.tasks", function="analyze_chunk", condition=_has_ended),
+    "chord.before_count": Point(
+        module=_CHORD, function="RedisBackend.on_chord_part_return", before=True
+    ),
+    "chord.before_publish": Point(
+        module="celery.app.amqp", function="AMQP._retry_publish", before=True
+    ),
+    "chord.published": Point(module="celery.app.amqp", function="AMQP._retry_publish"),
+    "fan_out.before_chunks": Point(
+        module="chordwise.storage.chunks", function="write", before=True
+    ),
+    "fan_out.mid_publish": Point(
+        module="celery.app.base", function="Celery.send_task", condition=_is_chunk_message
+    ),
+    "fan_out.published": Point(
+        module="chordwise.pipeline.messages", function="Messenger.start_chord"
+    ),
+    "synthesis.claimed": Point(
+        module="chordwise.pipeline.leases",
+        function="LeaseKeeper.holding",
+        before=True,
+        condition=_is_synthesis_lease,
+    ),
+    "synthesis.result_saved": Point(module="chordwise.storage.results", function="save"),
+    "synthesis.committed": Point(module="chordwise.pipeline.synthesize", function="_end"),
+    "broker.popped": Point(module="kombu.transport.redis", function="QoS.append", before=True),
+    "dispatch.sent": Point(module="chordwise.storage.outbox", function="mark_sent", before=True),
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class Passings:
+    """Acts at one passing of a point (the first is 1), or at every one."""
+
+    name: str
+    act: Callable[[str], None]
+    at: int
+    count: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def pass_by(self) -> None:
+        """Count one passing, and act if it is the one."""
+        with self._lock:
+            self.count += 1
+            due = self.at in (EVERY_PASSING, self.count)
+        if due:
+            sys.stderr.write(f"failpoint {self.name} passed for the {self.count}. time\n")
+            sys.stderr.flush()
+            self.act(self.name)
+
+
+def arm(text: str) -> None:
+    """Wrap the functions of the points in `text`: `name:action[:argument][:passing]`, by `;`.
+
+    Actions: `kill` (SIGKILL itself), `freeze` (SIGSTOP itself), `hang:SECONDS`, `raise`. The
+    passing is a number from 1, which is the default, or `*` for every one.
+
+    Raises:
+        UnknownPointError: A name, an action, or the function of a point is unknown.
+    """
+    for entry in filter(None, (part.strip() for part in text.split(";"))):
+        name, _, rest = entry.partition(":")
+        if name not in POINTS:
+            raise UnknownPointError(f"There is no failpoint “{name}”. Known: {', '.join(POINTS)}.")
+        _wrap(POINTS[name], _passings(name, rest.split(":")))
+
+
+def _passings(name: str, words: list[str]) -> Passings:
+    action, *rest = words
+    act: Callable[[str], None]
+    match action:
+        case "kill":
+            act = functools.partial(_signal, signal.SIGKILL)
+        case "freeze":
+            act = functools.partial(_signal, signal.SIGSTOP)
+        case "raise":
+            act = _raise
+        case "hang" if rest:
+            act = functools.partial(_hang, float(rest.pop(0)))
+        case _:
+            raise UnknownPointError(
+                f"“{action}” is no action of a failpoint: kill, freeze, hang:S, raise."
+            )
+    passing = rest[0] if rest else "1"
+    return Passings(name=name, act=act, at=EVERY_PASSING if passing == "*" else int(passing))
+
+
+def _wrap(point: Point, passings: Passings) -> None:
+    *path, attribute = point.function.split(".")
+    try:
+        holder: object = importlib.import_module(point.module)
+        for step in path:
+            holder = getattr(holder, step)
+        wrapped = cast("Function", getattr(holder, attribute))
+    except (ImportError, AttributeError) as error:
+        raise UnknownPointError(
+            f"The failpoint {passings.name} has lost its function: "
+            f"{point.module} has no {point.function}."
+        ) from error
+    setattr(holder, attribute, _watched(wrapped, point, passings))
+
+
+def _watched(function: Function, point: Point, passings: Passings) -> Function:
+    @functools.wraps(function)
+    def watched(*args: object, **named: object) -> object:
+        if point.before and point.condition(args, named, None):
+            passings.pass_by()
+        returned = function(*args, **named)
+        if not point.before and point.condition(args, named, returned):
+            passings.pass_by()
+        return returned
+
+    return watched
+
+
+def _signal(number: signal.Signals, _name: str) -> None:
+    os.kill(os.getpid(), number)
+
+
+def _raise(name: str) -> None:
+    raise InjectedError(f"the failpoint {name}")
+
+
+def _hang(seconds: float, _name: str) -> None:
+    time.sleep(seconds)  # noqa: TID251 - the thread is meant to stand still

@@ -1,0 +1,48 @@
+"""`python -m tests.faults.report` writes the measured rows into `docs/reliability.md`.
+
+The table stands between two marker lines, everything else of the page stays as it is.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tests.fakes.processes import ROOT
+from tests.faults import rows
+
+PAGE = ROOT / "docs" / "reliability.md"
+BEGIN = "<!-- fault experiments: begin -->"
+END = "<!-- fault experiments: end -->"
+
+
+def main() -> int:
+    """Write the table; return 1 where there is no page, no marker or no row to write."""
+    if not rows.FILE.exists() or not PAGE.exists():
+        sys.stderr.write("Run `make faults` first, and have docs/reliability.md.\n")
+        return 1
+    try:
+        PAGE.write_text(written(PAGE.read_text("utf-8"), rows.read()), "utf-8")
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def written(page: str, measured: list[rows.Row]) -> str:
+    """Return the page with these rows between its markers.
+
+    Raises:
+        ValueError: A marker is missing.
+    """
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{Path(PAGE).name} has not the lines “{BEGIN}” and “{END}”.")
+    dates = sorted({row.date for row in measured if row.date})
+    when = f"Measured {dates[0]} to {dates[-1]}." if dates else ""
+    return f"{before}{BEGIN}\n\n{when}\n\n{rows.markdown_table(measured)}\n\n{END}{after}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""The rows that experiments leave: on the terminal, in a file under `build/`, in a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.fakes.processes import ROOT
+
+FILE = ROOT / "build" / "fault-experiments.jsonl"
+_HEAD = ("experiment", "injected", "verdict", "seconds", "bound", "extra calls", "notes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One experiment: what was injected, and what came of it.
+
+    `seconds` run from the fault to the end; `bound_seconds` is what design.md §8 promises, with the
+    work as measured without a fault on the same machine, and the start of a process in it.
+    """
+
+    id: str
+    injected: str
+    verdict: str
+    seconds: float
+    bound_seconds: float
+    extra_calls: int
+    notes: str = ""
+    seed: int | None = None
+    date: str = ""
+
+    def cells(self) -> tuple[str, ...]:
+        """Return what stands in the table's columns."""
+        return (
+            self.id,
+            self.injected,
+            self.verdict,
+            f"{self.seconds:.1f}",
+            f"{self.bound_seconds:.1f}",
+            str(self.extra_calls),
+            self.notes if self.seed is None else f"{self.notes} seed {self.seed}".strip(),
+        )
+
+
+def append(row: Row, file: Path = FILE) -> None:
+    """Add a row to the file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a", encoding="utf-8") as output:
+        output.write(json.dumps(asdict(row)) + "\n")
+
+
+def read(file: Path = FILE) -> list[Row]:
+    """Return the latest row of each experiment, in the order of their names."""
+    rows = [Row(**json.loads(line)) for line in file.read_text("utf-8").splitlines()]
+    return [row for _, row in sorted({row.id: row for row in rows}.items())]
+
+
+def plain_table(rows: Iterable[Row]) -> list[str]:
+    """Return lines for a terminal."""
+    cells = [_HEAD, *(row.cells() for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(_HEAD))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    ]
+
+
+def markdown_table(rows: Iterable[Row]) -> str:
+    """Return a table for a page."""
+    lines = [_HEAD, ("---",) * len(_HEAD), *(row.cells() for row in rows)]
+    return "\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines)
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")

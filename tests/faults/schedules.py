@@ -1,0 +1,30 @@
+"""Strategies for schedules of faults: what happens, when, and how long."""
+
+from __future__ import annotations
+
+from hypothesis import strategies
+from hypothesis.strategies import SearchStrategy
+
+from tests.faults.monkey import Fault, Kind
+
+MOST_FAULTS = 4
+# Long enough to be noticed, short enough for many schedules.
+_SECONDS = (0.5, 1.0, 3.0)
+_SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
+
+
+def faults(kinds: tuple[Kind, ...]) -> SearchStrategy[Fault]:
+    """Return single faults of these kinds."""
+    return strategies.builds(
+        Fault,
+        kind=strategies.sampled_from(kinds),
+        share=strategies.sampled_from(_SHARES),
+        seconds=strategies.sampled_from(_SECONDS),
+    )
+
+
+def schedules(kinds: tuple[Kind, ...]) -> SearchStrategy[list[Fault]]:
+    """Return one to four faults in the order in which they happen."""
+    return strategies.lists(faults(kinds), min_size=1, max_size=MOST_FAULTS).map(
+        lambda found: sorted(found, key=lambda fault: fault.share)
+    )

@@ -1,0 +1,118 @@
+"""Messages that arrive twice, early or late: what Celery's chords do not survive by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from pydantic import SecretStr
+
+from chordwise import settings as settings_module
+from chordwise.pipeline import messages
+from chordwise.pipeline.messages import Messenger
+from tests.fakes.processes import wait_until
+from tests.faults.cluster import CONCURRENCY, Cluster
+from tests.faults.experiment import RECOVERY_SECONDS, Experiment
+
+_QUEUE = f"chordwise:{messages.CHUNK_QUEUE}"
+_TIMES = 3
+_SYNTHESIZING = "SELECT bool_and(status = 'synthesizing') FROM jobs"
+_SYNTHESES = """
+SELECT count(*) FROM model_calls
+WHERE stage = 'synthesize' AND job_id = (SELECT id FROM jobs ORDER BY id LIMIT 1)"""
+_CALL_SECONDS = 1.0
+
+
+def next_message(cluster: Cluster) -> bytes:
+    """Return the message for a chunk that is taken next, and leave it in the queue."""
+    with cluster.broker.client() as client:
+        wait_until(lambda: client.llen(_QUEUE) > 0, 30, "messages for chunks wait")
+        found = client.lindex(_QUEUE, -1)
+    assert isinstance(found, bytes)
+    return found
+
+
+def deliver_again(cluster: Cluster, message: bytes) -> None:
+    """Put copies of a message where the next one is taken from, and wait until they are."""
+    with cluster.broker.client() as client:
+        client.rpush(_QUEUE, *[message] * _TIMES)
+        wait_until(lambda: message not in client.lrange(_QUEUE, 0, -1), 30, "they are received")
+
+
+@contextmanager
+def messenger(cluster: Cluster) -> Iterator[Messenger]:
+    """Open a messenger that goes around the proxy."""
+    url = SecretStr(cluster.broker.valkey.broker_url())
+    app = messages.open_app(settings_module.load(broker_url=url))
+    yield Messenger(app)
+    app.close()
+
+
+def call_back(cluster: Cluster) -> None:
+    """Send the callback of the only job, several times."""
+    with messenger(cluster) as sending:
+        for _ in range(_TIMES):
+            sending.send(messages.SYNTHESIZE, [str(cluster.value("SELECT id FROM jobs"))])
+
+
+def begin(cluster: Cluster, experiment: Experiment, id_: str, injected: str) -> None:
+    """Have a worker at a document of which each call takes a second."""
+    experiment.begin(id_, injected)
+    cluster.provider.delay_seconds = _CALL_SECONDS
+    cluster.start_scheduler()
+    cluster.start_worker()
+    cluster.submit(cluster.documents.write(chunks=24))
+
+
+def finish(cluster: Cluster, experiment: Experiment) -> None:
+    """Nothing was asked or counted twice, and the result came when everything was there."""
+    experiment.fault_is_over()
+    experiment.finish(bound_seconds=RECOVERY_SECONDS + 2 * 24 * _CALL_SECONDS / CONCURRENCY)
+    assert cluster.count("SELECT max(attempts) FROM chunks") == 1
+    assert cluster.count(_SYNTHESES) == 1
+
+
+@pytest.mark.thorough
+def test_copies_of_a_header_while_it_runs(cluster: Cluster, experiment: Experiment) -> None:
+    """Celery counts a header that returns: a copy beside the running one must not return."""
+    begin(cluster, experiment, "P11 running header", f"{_TIMES} copies while the header runs")
+    message = next_message(cluster)
+
+    deliver_again(cluster, message)
+
+    finish(cluster, experiment)
+
+
+@pytest.mark.thorough
+def test_copies_of_a_header_that_has_ended(cluster: Cluster, experiment: Experiment) -> None:
+    """A header that has ended counts once, however often it returns."""
+    begin(cluster, experiment, "P11 ended header", f"{_TIMES} copies of a header that has ended")
+    message = next_message(cluster)
+    cluster.wait_for_share(0.5)
+
+    deliver_again(cluster, message)
+
+    finish(cluster, experiment)
+
+
+@pytest.mark.thorough
+def test_a_callback_before_the_last_chunk(cluster: Cluster, experiment: Experiment) -> None:
+    """The synthesis refuses while chunks are open, and comes when they are not."""
+    begin(cluster, experiment, "P11 early callback", f"{_TIMES} callbacks at a quarter")
+    cluster.wait_for_share(0.25)
+
+    call_back(cluster)
+
+    finish(cluster, experiment)
+
+
+@pytest.mark.thorough
+def test_callbacks_beside_a_running_one(cluster: Cluster, experiment: Experiment) -> None:
+    """One of them synthesizes, and the model is asked once."""
+    begin(cluster, experiment, "P11 callback twice", f"{_TIMES} callbacks beside the running one")
+    cluster.wait_for(_SYNTHESIZING)
+
+    call_back(cluster)
+
+    finish(cluster, experiment)

@@ -1,0 +1,187 @@
+"""D04: the database's disk is full, for its data and for its log; room is made later."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.fakes.processes import wait_until
+from tests.faults.cluster import LEASE_SECONDS, Cluster
+from tests.faults.experiment import RECOVERY_SECONDS, Experiment
+from tests.faults.provider import Treatment
+
+MEGABYTES = 96
+OUTAGE_SECONDS = 4 * LEASE_SECONDS
+AFTER_OUTAGE_SECONDS = 6.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmallDisk:
+    """A file system of a few megabytes; `folder` is its root, and the server's own."""
+
+    folder: Path
+
+    def fill(self) -> None:
+        """Leave no room at all."""
+        with (self._filler).open("ab", buffering=0) as output:
+            try:
+                while True:
+                    output.write(bytes(4_096))
+            except OSError:
+                return
+
+    def make_room(self) -> None:
+        """Give back what was filled."""
+        self._filler.unlink()
+
+    @property
+    def _filler(self) -> Path:
+        return self.folder / "filler"
+
+
+@pytest.fixture
+def disk(own_cluster: Cluster) -> Iterator[SmallDisk]:
+    """Mount a small file system that belongs to the database's server; skip where we may not."""
+    top = Path(tempfile.mkdtemp(prefix="cw-disk-"))
+    top.chmod(0o755)
+    folder = top / "small"
+    folder.mkdir()
+    owner = own_cluster.database.data.stat()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}m,mode=0700", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        shutil.rmtree(top)
+        pytest.skip("only root may mount a small disk")
+    os.chown(folder, owner.st_uid, owner.st_gid)
+    yield SmallDisk(folder=folder)
+    own_cluster.members.end()
+    own_cluster.database.stop()
+    subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S607 - it is on the path
+    shutil.rmtree(top)
+
+
+@pytest.mark.thorough
+def test_a_disk_that_is_full_of_data(
+    own_cluster: Cluster, experiment: Experiment, disk: SmallDisk
+) -> None:
+    """While nothing can be written nothing is paid for, and the rest is done once there is room."""
+    experiment.begin("D04 data", f"no room for tables, {OUTAGE_SECONDS:.0f} s", chunks=48)
+    _move_tables(own_cluster, disk)
+    _start_work(own_cluster)
+
+    disk.fill()
+    asked = _asked_meanwhile(own_cluster)
+    full = own_cluster.logs().count("No space left on device")
+    disk.make_room()
+    experiment.fault_is_over()
+
+    experiment.finish(
+        notes=f"{asked} calls meanwhile, {full} times full",
+        bound_seconds=RECOVERY_SECONDS + AFTER_OUTAGE_SECONDS + experiment.undisturbed_seconds,
+    )
+    assert full > 0
+    assert all(member.is_alive for member in own_cluster.members.all)
+
+
+@pytest.mark.thorough
+def test_a_disk_that_is_full_of_log(
+    own_cluster: Cluster, experiment: Experiment, disk: SmallDisk
+) -> None:
+    """A server that panics for want of room, and is started again when there is some, is an outage.
+
+    It writes its log into segments of 16 MB, and ends when it cannot make another one.
+    """
+    experiment.begin("D04 log", f"no room for WAL, {OUTAGE_SECONDS:.0f} s", chunks=48)
+    _move_log(own_cluster, disk)
+    _start_work(own_cluster)
+
+    disk.fill()
+    _use_up_log(own_cluster)
+    asked = _asked_meanwhile(own_cluster)
+    died = not own_cluster.database.postgres.is_alive() or not _can_be_written(own_cluster)
+    disk.make_room()
+    if not own_cluster.database.postgres.is_alive():
+        own_cluster.database.start()
+    experiment.fault_is_over()
+
+    experiment.finish(
+        notes=f"{asked} calls meanwhile",
+        bound_seconds=RECOVERY_SECONDS + AFTER_OUTAGE_SECONDS + experiment.undisturbed_seconds,
+    )
+    assert died
+    assert all(member.is_alive for member in own_cluster.members.all)
+
+
+def _start_work(cluster: Cluster) -> None:
+    """Bring work that lasts; slow answers so that the disk fills up in the middle of it."""
+    cluster.provider.treat(Treatment(delay_seconds=1), times=1_000)
+    cluster.start_scheduler()
+    cluster.start_worker()
+    cluster.submit(cluster.documents.write(chunks=24))
+    cluster.submit(cluster.documents.write(chunks=24))
+    cluster.wait_for_share(0.1)
+
+
+def _asked_meanwhile(cluster: Cluster) -> int:
+    """Return how many calls are made during the outage; slots may finish what they have begun.
+
+    A page with some room left may still take a row, so that a slot may begin once more.
+    """
+    begun = len(cluster.provider.requests)
+    time.sleep(OUTAGE_SECONDS)  # noqa: TID251 - the outage lasts so long
+    cluster.provider.forgive()
+    return len(cluster.provider.requests) - begun
+
+
+def _move_tables(cluster: Cluster, disk: SmallDisk) -> None:
+    name = sql.Identifier(cluster.name)
+    location = sql.Literal(str(disk.folder))
+    with cluster.database.connect() as connection:
+        connection.execute(sql.SQL("CREATE TABLESPACE small LOCATION {}").format(location))
+        connection.execute(sql.SQL("ALTER DATABASE {} SET TABLESPACE small").format(name))
+
+
+def _move_log(cluster: Cluster, disk: SmallDisk) -> None:
+    cluster.database.stop()
+    log = cluster.database.data / "pg_wal"
+    owner = log.stat()
+    shutil.move(log, disk.folder / "pg_wal")
+    for path in (disk.folder / "pg_wal").rglob("*"):
+        os.chown(path, owner.st_uid, owner.st_gid)
+    os.chown(disk.folder / "pg_wal", owner.st_uid, owner.st_gid)
+    log.symlink_to(disk.folder / "pg_wal")
+    cluster.database.start()
+
+
+def _use_up_log(cluster: Cluster) -> None:
+    """Write until the server has no segment left, as other databases on it might."""
+
+    def is_used_up() -> bool:
+        try:
+            with cluster.database.connect() as connection:
+                connection.execute("SELECT pg_switch_wal()")
+                connection.execute("CREATE TABLE IF NOT EXISTS filler AS SELECT 1 AS number")
+                connection.execute("INSERT INTO filler SELECT generate_series(1, 50000)")
+        except psycopg.OperationalError:
+            return True
+        return False
+
+    wait_until(is_used_up, 60, "the log's disk is full")
+
+
+def _can_be_written(cluster: Cluster) -> bool:
+    try:
+        with cluster.database.connect() as connection:
+            connection.execute("CREATE TABLE room AS SELECT 1 AS number")
+    except psycopg.OperationalError:
+        return False
+    return True

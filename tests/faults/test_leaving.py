@@ -1,0 +1,75 @@
+"""P05: workers are asked to leave while they have much to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fakes.processes import wait_until
+from tests.faults.cluster import CONCURRENCY, Cluster
+from tests.faults.experiment import RECOVERY_SECONDS, Experiment
+from tests.faults.members import Member
+
+ROUNDS = 10
+MOST_DELAY_SECONDS = 30.0
+_ATTEMPTS = "SELECT coalesce(max(attempts), 0) FROM chunks"
+# From the moment at which a chunk could have been asked about to its answer.
+_DELAY = "extract(epoch FROM finished_at - created_at)::float"
+_DELAYS = (
+    f"SELECT percentile_cont(0.95) WITHIN GROUP (ORDER BY {_DELAY}), max({_DELAY}) FROM chunks"  # noqa: S608 - constants of ours
+)
+
+
+def started_worker(cluster: Cluster) -> Member:
+    """Start a worker and wait until it works."""
+    worker = cluster.start_worker()
+    wait_until(lambda: worker.has_started, 30, "the worker starts")
+    return worker
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("grace", [1, 5])
+def test_a_worker_asked_to_leave_in_the_middle(
+    cluster: Cluster, experiment: Experiment, grace: int
+) -> None:
+    """P05: what it cannot finish goes back at once; no attempt is lost, and the exit code is 0."""
+    experiment.begin(f"P05 grace {grace} s", "SIGTERM with calls longer than the grace")
+    cluster.provider.delay_seconds = grace + 2.0
+    cluster.start_scheduler()
+    worker = cluster.start_worker(CHORDWISE_WORKER__SHUTDOWN_GRACE_SECONDS=str(grace))
+    cluster.submit(cluster.documents.write(chunks=24))
+    cluster.wait_for(f"SELECT count(*) = {CONCURRENCY} FROM chunks WHERE status = 'running'")  # noqa: S608 - a number of ours
+
+    assert worker.terminate() == 0
+    experiment.fault_is_over()
+
+    assert cluster.count("SELECT count(*) FROM chunks WHERE status = 'running'") == 0
+    cluster.provider.delay_seconds = 0.2
+    cluster.start_worker()
+    experiment.finish()
+    assert cluster.count(_ATTEMPTS) == 1
+    assert cluster.count("SELECT count FROM incidents WHERE kind = 'handed_back'") == CONCURRENCY
+
+
+@pytest.mark.thorough
+def test_all_workers_are_restarted_in_turn_again_and_again(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """P05: ten rounds over both workers delay no chunk by half a minute, and lose no attempt."""
+    experiment.begin("P05 rolling", f"{ROUNDS} rolling restarts of two workers")
+    cluster.provider.delay_seconds = 1.5
+    cluster.start_scheduler()
+    workers = [started_worker(cluster) for _ in range(2)]
+
+    for _ in range(ROUNDS):
+        cluster.submit(cluster.documents.write(chunks=12))
+        for place, worker in enumerate(workers):
+            assert worker.terminate() == 0
+            workers[place] = started_worker(cluster)
+    experiment.fault_is_over()
+
+    experiment.finish(bound_seconds=RECOVERY_SECONDS + MOST_DELAY_SECONDS)
+    ((most_of_them, all_of_them),) = cluster.rows(_DELAYS)
+    assert isinstance(most_of_them, float)
+    assert isinstance(all_of_them, float)
+    assert all_of_them < MOST_DELAY_SECONDS
+    assert cluster.count(_ATTEMPTS) == 1

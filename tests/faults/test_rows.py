@@ -1,0 +1,49 @@
+"""Rows survive their file, the latest counts, and the table stands between its markers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.faults import report, rows
+from tests.faults.rows import Row
+
+ROW = Row(
+    id="P01",
+    injected="kill | pipe",
+    verdict="holds",
+    seconds=5.04,
+    bound_seconds=9.6,
+    extra_calls=1,
+    seed=7,
+    date="2026-11-24",
+)
+
+
+def test_the_latest_row_of_an_experiment_counts(tmp_path: Path) -> None:
+    """What is measured again replaces what was."""
+    file = tmp_path / "build" / "rows.jsonl"
+    for row in (replace(ROW, id="R01"), ROW, replace(ROW, seconds=6.0)):
+        rows.append(row, file)
+
+    assert rows.read(file) == [replace(ROW, seconds=6.0), replace(ROW, id="R01")]
+
+
+def test_the_table_replaces_what_stood_between_the_markers() -> None:
+    """The rest of the page stays, and a bar in a cell does not part it."""
+    page = f"before\n{report.BEGIN}\nyesterday\n{report.END}\nafter\n"
+
+    written = report.written(page, [ROW])
+
+    assert written.startswith(f"before\n{report.BEGIN}\n\nMeasured 2026-11-24")
+    assert written.endswith(f"{report.END}\nafter\n")
+    assert "| P01 | kill \\| pipe | holds | 5.0 | 9.6 | 1 | seed 7 |" in written
+    assert "yesterday" not in written
+
+
+def test_a_page_without_markers_is_left_alone() -> None:
+    """Nothing is guessed about where the table belongs."""
+    with pytest.raises(ValueError, match="has not the lines"):
+        report.written("a page", [ROW])

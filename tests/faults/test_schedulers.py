@@ -1,0 +1,130 @@
+"""P07 and P08: schedulers are killed and frozen, and there may be two of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fakes.processes import wait_until
+from tests.faults.allowance import Allowance
+from tests.faults.cluster import Cluster
+from tests.faults.experiment import RECOVERY_SECONDS, Experiment
+from tests.faults.members import Member
+
+TAKEOVER_SECONDS = 30.0
+_LEADER = """
+SELECT coalesce(max(l.pid), 0) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+WHERE l.locktype = 'advisory' AND l.granted AND a.application_name = 'chordwise leader'
+    AND a.datname = current_database()"""
+
+
+def leader(cluster: Cluster) -> int:
+    """Return the session that leads; 0 where none does."""
+    return cluster.count(_LEADER)
+
+
+def start_two_schedulers(cluster: Cluster) -> tuple[Member, Member]:
+    """Start two, of which the first leads."""
+    first = cluster.start_scheduler()
+    wait_until(lambda: leader(cluster) != 0, 30, "somebody leads")
+    second = cluster.start_scheduler()
+    wait_until(lambda: second.has_started, 30, "the second one starts")
+    return first, second
+
+
+def wait_for_another_leader(cluster: Cluster, before: int) -> None:
+    """Wait until a session leads that did not lead before."""
+    wait_until(lambda: leader(cluster) not in {0, before}, TAKEOVER_SECONDS, "another one leads")
+
+
+@pytest.mark.thorough
+def test_a_scheduler_killed_between_sending_and_noting_it(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """P07: what it has sent is sent once more, and nothing is asked twice."""
+    experiment.begin("P07 dispatch.sent", "kill -9 of a scheduler whose messages are out")
+    cluster.start_worker()
+    cluster.submit(*(cluster.documents.write(chunks=4) for _ in range(6)))
+    scheduler = cluster.start_scheduler("dispatch.sent:kill")
+
+    assert scheduler.wait_for_end() == -9
+    experiment.fault_is_over()
+    cluster.start_scheduler()
+
+    experiment.finish()
+
+
+@pytest.mark.thorough
+def test_a_worker_killed_in_the_middle_of_a_large_fan_out(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """P07: half of two hundred messages are out when it dies; all chunks are asked about once."""
+    experiment.begin("P07 mid-publish", "kill -9 with 100 of 200 messages out", chunks=200)
+    cluster.start_scheduler()
+    worker = cluster.start_worker("fan_out.mid_publish:kill:100")
+    cluster.submit(cluster.documents.write(chunks=200))
+
+    assert worker.wait_for_end() == -9
+    experiment.fault_is_over()
+    cluster.start_worker()
+
+    experiment.finish()
+    assert cluster.count("SELECT count(*) FROM chunks") >= 200
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_a_leader_that_is_gone(cluster: Cluster, experiment: Experiment, how: str) -> None:
+    """P08: the other scheduler leads within half a minute, and recovers what waits for it."""
+    experiment.begin(f"P08 {how}", f"the leader of two schedulers is {how}, and a worker killed")
+    first, _ = start_two_schedulers(cluster)
+    worker = cluster.start_worker()
+    cluster.submit(cluster.documents.write(chunks=24))
+    cluster.wait_for_share(0.25)
+    session = leader(cluster)
+
+    first.kill() if how == "killed" else first.freeze()
+    worker.kill()
+    experiment.fault_is_over()
+    cluster.start_worker()
+
+    wait_for_another_leader(cluster, session)
+    cluster.wait_until_finished()
+    first.thaw()
+    experiment.finish(
+        bound_seconds=TAKEOVER_SECONDS + RECOVERY_SECONDS + experiment.undisturbed_seconds
+    )
+
+
+@pytest.mark.thorough
+def test_a_scheduler_frozen_while_it_holds_messages(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """P08: the messages it has taken in hand are sent by the other one."""
+    experiment.begin("P08 dispatch.sent", "a scheduler frozen over messages that it has locked")
+    frozen = cluster.start_scheduler("dispatch.sent:freeze")
+    cluster.start_worker()
+    cluster.submit(*(cluster.documents.write(chunks=4) for _ in range(6)))
+    frozen.wait_until_frozen()
+    cluster.broker.flush()  # so that what it has sent does not help
+    experiment.fault_is_over()
+    cluster.start_scheduler()
+
+    cluster.wait_until_finished(90)
+    frozen.thaw()
+    experiment.finish(
+        bound_seconds=TAKEOVER_SECONDS + RECOVERY_SECONDS + experiment.undisturbed_seconds
+    )
+
+
+@pytest.mark.thorough
+def test_two_schedulers_at_once_double_nothing(cluster: Cluster, experiment: Experiment) -> None:
+    """P08: both send what is promised, one recovers, and no question is asked twice."""
+    experiment.begin("P08 both", "two schedulers, and a broker that forgets", chunks=48)
+    start_two_schedulers(cluster)
+    cluster.start_worker()
+    for _ in range(4):
+        cluster.submit(*(cluster.documents.write(chunks=4) for _ in range(3)))
+    cluster.broker.flush()
+    experiment.fault_is_over()
+
+    experiment.finish(Allowance(extra_calls=0))

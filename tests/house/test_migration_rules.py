@@ -1,0 +1,134 @@
+"""Migrations let old and new code work side by side; and the rules would notice one that does not.
+
+docs/decisions/0011-schema-compatibility.md says why.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.house.checkout import ROOT
+
+FIRST_WITH_RULES = "0004"
+REMOVING = ("drop_column", "drop_table", "drop_constraint", "alter_column", "rename_table")
+GOOD = """
+revision, down_revision, works_from = "0006", "0005", "0004"
+def upgrade():
+    op.add_column("jobs", sa.Column("priority", sa.Integer(), server_default="0", nullable=False))
+    op.add_column("jobs", sa.Column("note", sa.Text(), nullable=True))
+def downgrade():
+    op.drop_column("jobs", "priority")
+"""
+BAD = {
+    "no works_from": 'revision = "0006"\ndef upgrade(): pass',
+    "later than itself": 'revision, works_from = "0006", "0007"\ndef upgrade(): pass',
+    "earlier than before": 'revision, works_from = "0006", "0003"\ndef upgrade(): pass',
+    "neither null nor a default": GOOD.replace(' server_default="0",', ""),
+    "removes": GOOD.replace("def downgrade", "def also_upgrade"),
+    "depends on the code": f"from chordwise.storage import jobs\n{GOOD}",
+}
+
+
+def values(tree: ast.Module) -> dict[str, str]:
+    """Return the texts that a module gives to its names."""
+    found: dict[str, str] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            (target,), value = node.targets, node.value
+            names = target.elts if isinstance(target, ast.Tuple) else [target]
+            given = value.elts if isinstance(value, ast.Tuple) else [value]
+            pairs = zip(names, given, strict=False)
+            found |= {
+                name.id: text.value
+                for name, text in pairs
+                if isinstance(name, ast.Name)
+                and isinstance(text, ast.Constant)
+                and isinstance(text.value, str)
+            }
+    return found
+
+
+def calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
+    """Yield what a revision calls, by the last name, but for what takes it back."""
+    kept = [node for node in tree.body if getattr(node, "name", "") != "downgrade"]
+    for node in (inner for outer in kept for inner in ast.walk(outer)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            yield node.func.attr, node
+
+
+def added_columns(tree: ast.Module) -> Iterator[set[str]]:
+    """Yield how each column that is added to a table that exists bears rows without it."""
+    for name, call in calls(tree):
+        if name == "add_column":
+            column = call.args[1]
+            assert isinstance(column, ast.Call)
+            yield {
+                str(word.arg)
+                for word in column.keywords
+                if word.arg == "server_default"
+                or (word.arg == "nullable" and getattr(word.value, "value", False))
+            }
+
+
+def problems(source: str, works_from_before: str) -> list[str]:
+    """Return what is wrong with a revision, after one that noted `works_from_before`."""
+    tree = ast.parse(source)
+    given = values(tree)
+    oldest, revision = given.get("works_from"), given["revision"]
+    if oldest is None:
+        return ["no works_from"]
+    found = []
+    if oldest > revision:
+        found.append("later than itself")
+    if oldest < works_from_before:
+        found.append("earlier than before")
+    if any(not how for how in added_columns(tree)):
+        found.append("neither null nor a default")
+    if any(name in REMOVING for name, _ in calls(tree)) and oldest <= works_from_before:
+        found.append("removes")
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    if any(str(node.module).startswith("chordwise") for node in imports):
+        found.append("depends on the code")
+    return found
+
+
+def revisions() -> list[Path]:
+    """Return the revisions that the rules hold for, in order."""
+    files = sorted((ROOT / "migrations" / "versions").glob("*.py"))
+    return [file for file in files if file.stem >= FIRST_WITH_RULES]
+
+
+def test_every_revision_keeps_the_rules() -> None:
+    """Each says whom it suits, and what it adds or removes agrees with that."""
+    before, found = "0003", {}
+    for file in revisions():
+        source = file.read_text("utf-8")
+        found[file.name] = problems(source, before)
+        before = values(ast.parse(source))["works_from"]
+
+    assert found
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+
+
+def test_a_revision_that_adds_is_good() -> None:
+    """What may be null, and what has a default, is added beside running work."""
+    assert problems(GOOD, "0004") == []
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_revision_is_noticed(name: str) -> None:
+    """Each rule is broken once."""
+    assert problems(BAD[name], "0004") == [name]
+
+
+def test_revisions_sort_by_their_numbers() -> None:
+    """Older and newer are told by comparing them, so each is four digits and named alike."""
+    for file in (ROOT / "migrations" / "versions").glob("*.py"):
+        given = values(ast.parse(file.read_text("utf-8")))
+        assert given["revision"] == file.stem
+        assert len(file.stem) == len(FIRST_WITH_RULES)
+        assert file.stem.isdecimal()

@@ -1,0 +1,135 @@
+"""Connections that fall silent: noticed by both sides, and given up in time."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Engine, func, select, text
+
+from chordwise.errors import ServiceUnavailableError
+from chordwise.storage.connections import BoundedConnection, taking_its_time
+from chordwise.storage.engine import open_engine, reaching_database
+from tests.conftest import Servers
+from tests.faults.proxy import Proxy, Target, proxy_to
+from tests.faults.servers import DatabaseServer, address_through
+
+SECONDS = 1.0
+BOUND = SECONDS * 1.25 + 1
+
+
+@pytest.fixture
+def proxy(servers: Servers) -> Iterator[Proxy]:
+    """Stand between us and the server."""
+    sockets = servers.postgres._data.parent / "run"
+    with proxy_to(Target(path=sockets / ".s.PGSQL.5432")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def engine(servers: Servers, proxy: Proxy) -> Iterator[Engine]:
+    """Return an engine that goes by way of the proxy, with statements of a second at most."""
+    data = servers.postgres._data
+    server = DatabaseServer(
+        postgres=servers.postgres, data=data, sockets=data.parent / "run", is_ours_alone=False
+    )
+    address = address_through(proxy.port, server, "postgres")
+    opened = open_engine(SecretStr(address), pool_size=1, statement_seconds=SECONDS)
+    yield opened
+    opened.dispose()
+
+
+def ask(engine: Engine, statement: str = "SELECT 1") -> object:
+    """Return the one value of a statement."""
+    with reaching_database(), engine.begin() as connection:
+        return connection.scalar(text(statement))
+
+
+def ask_in_silence(engine: Engine, proxy: Proxy) -> None:
+    """Let the server fall silent between two statements."""
+    with reaching_database(), engine.begin() as connection:
+        connection.execute(text("SELECT 1"))
+        proxy.swallow()
+        connection.execute(text("SELECT 2"))
+
+
+def test_a_connection_that_falls_silent_is_given_up(engine: Engine, proxy: Proxy) -> None:
+    """A server that acknowledges and never answers holds a thread no longer than its bound."""
+    ask(engine)
+    begun = time.monotonic()
+
+    proxy.swallow()
+    with (
+        pytest.raises(ServiceUnavailableError, match="cannot be reached"),
+        reaching_database(),
+        engine.connect(),
+    ):
+        pass
+    seconds = time.monotonic() - begun
+    proxy.pass_on()
+
+    assert seconds < 2 * BOUND + 3
+    assert ask(engine) == 1
+
+
+def test_a_connection_that_falls_silent_in_a_transaction(engine: Engine, proxy: Proxy) -> None:
+    """The transaction ends with it, and the next one goes over a new connection."""
+    begun = time.monotonic()
+
+    with pytest.raises(ServiceUnavailableError, match="silent"):
+        ask_in_silence(engine, proxy)
+    seconds = time.monotonic() - begun
+    proxy.pass_on()
+
+    assert seconds < BOUND + 1
+    assert ask(engine) == 1
+
+
+def test_a_statement_that_takes_too_long_is_ended_by_the_server(engine: Engine) -> None:
+    """The server's own sentence arrives before we give it up, and the connection stays."""
+    before = ask(engine, "SELECT pg_backend_pid()")
+
+    with pytest.raises(ServiceUnavailableError, match="statement timeout"):
+        ask(engine, "SELECT pg_sleep(5)")
+
+    assert ask(engine, "SELECT pg_backend_pid()") == before
+
+
+def test_a_migration_takes_its_time(engine: Engine) -> None:
+    """Inside the block no statement is bounded, and afterwards every one is again."""
+    with engine.connect() as connection:
+        with taking_its_time(connection):
+            slept = connection.execute(select(func.pg_sleep(BOUND + 0.5))).all()
+        bounded = connection.scalar(text("SELECT current_setting('statement_timeout')"))
+        raw: object = connection.connection.dbapi_connection
+
+    assert len(slept) == 1
+    assert bounded == "1s"
+    assert isinstance(raw, BoundedConnection)
+    assert raw.answer_seconds == BOUND
+
+
+def test_the_server_ends_what_nobody_uses(engine: Engine) -> None:
+    """An idle session ends by itself, and so does a transaction in which nothing happens."""
+    options = ("idle_session_timeout", "idle_in_transaction_session_timeout", "lock_timeout")
+
+    found = [ask(engine, f"SELECT current_setting('{option}')") for option in options]
+
+    assert found == ["2s", "1s", "500ms"]
+
+
+def test_a_network_that_is_gone_is_noticed(engine: Engine) -> None:
+    """The kernel probes an idle connection, and gives up bytes that nobody acknowledges."""
+    with engine.connect() as connection:
+        raw: object = connection.connection.dbapi_connection
+        assert isinstance(raw, BoundedConnection)
+        with socket.socket(fileno=raw.fileno()) as opened:
+            alive = opened.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            idle = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+            unacknowledged = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+            opened.detach()
+
+    assert (alive, idle, unacknowledged) == (1, 1, 1_000)

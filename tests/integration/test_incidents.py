@@ -1,0 +1,100 @@
+"""Incidents add up, each under its kind and reason, and everybody who reads may see them."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker
+
+from chordwise.errors import ServiceUnavailableError
+from chordwise.pipeline import querying
+from chordwise.storage import incidents
+from chordwise.storage.engine import open_engine, session_maker
+from chordwise.storage.incidents import Incident, IncidentKind
+from tests.fakes.processes import wait_until
+from worker.envelopes import Rejection
+from worker.rejecting import Rejections
+
+
+def counts(sessions: sessionmaker[Session]) -> dict[tuple[str, str], int]:
+    """Return every count by kind and reason."""
+    with sessions() as session:
+        return {(row.kind, row.reason): row.count for row in session.scalars(select(Incident))}
+
+
+def test_counts_add_up_by_kind_and_reason(database_url: SecretStr) -> None:
+    """The same reason under two kinds is two rows; none is no row."""
+    engine = open_engine(database_url)
+    sessions = session_maker(engine)
+    for number in (1, 4):
+        with sessions.begin() as session:
+            incidents.count(session, IncidentKind.RESCUE, "due", number)
+            incidents.count(session, IncidentKind.HANDED_BACK, "due")
+            incidents.count(session, IncidentKind.LEASE_LOST, "late", 0)
+
+    found = counts(sessions)
+
+    with sessions() as session:
+        row = session.get_one(Incident, ("rescue", "due"))
+    engine.dispose()
+    assert found == {("rescue", "due"): 5, ("handed_back", "due"): 2}
+    assert row.first_at < row.last_at
+
+
+def test_counting_at_the_same_time_loses_nothing(database_url: SecretStr) -> None:
+    """Eight threads that count the same reason do not overwrite each other."""
+    engine = open_engine(database_url, pool_size=8)
+    sessions = session_maker(engine)
+
+    def work() -> None:
+        for _ in range(10):
+            with sessions.begin() as session:
+                incidents.count(session, IncidentKind.LEASE_LOST, "heartbeat")
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    found = counts(sessions)
+    engine.dispose()
+    assert found == {("lease_lost", "heartbeat"): 80}
+
+
+def test_readers_see_them(database_url: SecretStr) -> None:
+    """`chordwise sql` answers what went wrong lately."""
+    engine = open_engine(database_url)
+    with session_maker(engine).begin() as session:
+        incidents.count(session, IncidentKind.RESCUE, "lease_expired")
+    engine.dispose()
+
+    with querying.answer(database_url, "SELECT kind, reason, count FROM incidents") as answer:
+        rows = list(answer.rows)
+
+    assert rows == [("rescue", "lease_expired", 1)]
+
+
+def test_a_rejection_is_counted_once_the_database_is_back(database_url: SecretStr) -> None:
+    """While it is away nothing is raised into the worker, and nothing forgotten."""
+    away = open_engine(SecretStr("postgresql://nobody@127.0.0.1:9/nothing"))
+    back = open_engine(database_url)
+    sessions = session_maker(away)
+    rejections = Rejections(sessions)
+    rejections.add(Rejection.BODY)
+    rejections.add(Rejection.BODY)
+    with pytest.raises(ServiceUnavailableError):
+        rejections.count()
+
+    sessions.configure(bind=back)
+    rejections.start()
+
+    reached = session_maker(back)
+    wait_until(lambda: bool(counts(reached)), 10, "the thread counts")
+    found = counts(reached)
+    away.dispose()
+    back.dispose()
+    assert found == {("rejected_message", "body"): 2}

@@ -1,0 +1,263 @@
+"""What becomes of work whose worker, database or message fails at the worst moment."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from chordwise.domain.states import ChunkStatus, JobStatus
+from chordwise.errors import ModelAccessError, ServiceUnavailableError
+from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline import retry
+from chordwise.pipeline.analyze_chunk import ChunkOutcome, analyze_chunk
+from chordwise.pipeline.fan_out import fan_out
+from chordwise.pipeline.recover import recover
+from chordwise.pipeline.synthesize import synthesize
+from chordwise.settings import Settings
+from chordwise.storage import chunk_leases
+from tests.fakes.pipeline import (
+    LONG,
+    PARAGRAPH,
+    Pipeline,
+    a_document,
+    a_pipeline,
+    quoting_the_text,
+)
+
+
+def fanned_out(pipeline: Pipeline, *texts: str) -> list[tuple[uuid.UUID, uuid.UUID]]:
+    """Submit texts and fan them out; return jobs and chunks."""
+    jobs = pipeline.jobs(pipeline.submit(*texts))
+    for job in jobs:
+        fan_out(pipeline.context, job.id)
+    return [(job.id, chunk) for job in jobs for chunk in pipeline.open_chunks(job.id)]
+
+
+def lose_worker(pipeline: Pipeline, *chunk_ids: uuid.UUID) -> None:
+    """Claim chunks and let their worker die."""
+    for chunk_id in chunk_ids:
+        pipeline.claim(chunk_id)
+    pipeline.expire_leases()
+    dispatch(pipeline)
+    recover(pipeline.context)
+
+
+def dispatch(pipeline: Pipeline) -> None:
+    """Send what is promised, to nobody."""
+    pipeline.execute("UPDATE outbox SET sent_at = now() WHERE sent_at IS NULL")
+
+
+def ambiguous(pipeline: Pipeline, statement: str) -> Callable[[], None]:
+    """Have the next commit after a statement made, and reported as lost; return what ends it."""
+    seen: list[str] = []
+
+    def note(*arguments: object) -> None:
+        if str(arguments[2]).startswith(statement):
+            seen.append(statement)
+
+    def lose(_: Session) -> None:
+        if seen and not lost:
+            lost.append(True)
+            raise OperationalError("COMMIT", {}, Exception("the connection is lost"))
+
+    lost: list[bool] = []
+    engine = pipeline.context.sessions.kw["bind"]
+    event.listen(engine, "before_cursor_execute", note)
+    event.listen(pipeline.context.sessions, "after_commit", lose)
+
+    def end() -> None:
+        event.remove(engine, "before_cursor_execute", note)
+        event.remove(pipeline.context.sessions, "after_commit", lose)
+        assert lost
+
+    return end
+
+
+def test_a_finished_chunk_is_only_looked_at(settings: Settings) -> None:
+    """A replayed message takes no lock and writes nothing."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    ((job_id, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
+    analyze_chunk(pipeline.context, job_id, chunk_id)
+    before = pipeline.value("SELECT xmax::text || ctid::text FROM jobs")
+
+    outcome = analyze_chunk(pipeline.context, job_id, chunk_id)
+
+    assert outcome is ChunkOutcome.ENDED
+    assert pipeline.value("SELECT xmax::text || ctid::text FROM jobs") == before
+
+
+def test_a_chunk_of_another_job_is_unknown(settings: Settings) -> None:
+    """A message that mixes two jobs up claims nothing."""
+    pipeline = a_pipeline(settings)
+    first, second = fanned_out(pipeline, PARAGRAPH, f"Another text. {PARAGRAPH}")
+
+    outcome = analyze_chunk(pipeline.context, first[0], second[1])
+
+    assert outcome is ChunkOutcome.UNKNOWN
+    assert pipeline.value("SELECT max(attempts) FROM chunks") == 0
+
+
+def test_a_claim_whose_commit_was_made_unseen_is_ours(settings: Settings) -> None:
+    """The claim is repeated with the same token, found, and counted once."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    ((job_id, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
+    end = ambiguous(pipeline, "UPDATE chunks SET status")
+
+    outcome = analyze_chunk(pipeline.context, job_id, chunk_id)
+
+    end()
+    assert outcome is ChunkOutcome.ENDED
+    assert pipeline.value("SELECT attempts FROM chunks") == 1
+    assert len(pipeline.model.requests) == 1
+
+
+def test_an_answer_whose_commit_was_made_unseen_is_stored_once(settings: Settings) -> None:
+    """The write is repeated, found to be made, and nothing is asked again."""
+
+    def answer(request: CompletionRequest) -> str:
+        ends.append(ambiguous(pipeline, "UPDATE chunks SET status"))
+        return quoting_the_text(request)
+
+    ends: list[Callable[[], None]] = []
+    pipeline = a_pipeline(settings, answer)
+    ((job_id, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
+
+    outcome = analyze_chunk(pipeline.context, job_id, chunk_id)
+
+    ends[0]()
+    assert outcome is ChunkOutcome.ENDED
+    assert pipeline.value("SELECT status FROM chunks") == ChunkStatus.SUCCEEDED
+
+
+def test_a_result_whose_commit_was_made_unseen_has_no_history(settings: Settings) -> None:
+    """The repeated write of a synthesis finds the job ended and leaves it alone."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    ((job_id, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
+    analyze_chunk(pipeline.context, job_id, chunk_id)
+    end = ambiguous(pipeline, "INSERT INTO results")
+
+    synthesize(pipeline.context, job_id)
+
+    end()
+    assert pipeline.value("SELECT status FROM jobs") == JobStatus.SUCCEEDED
+    assert pipeline.value("SELECT count(*) FROM results") == 1
+    assert pipeline.value("SELECT count(*) FROM result_history") == 0
+
+
+def test_trouble_of_the_database_before_a_call_does_not_count(settings: Settings) -> None:
+    """Work that stopped because the database was away is given back, with its attempt."""
+    pipeline = a_pipeline(settings, ServiceUnavailableError("PostgreSQL is away."))
+    ((job_id, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
+    pipeline.execute("DELETE FROM outbox")
+    with pytest.raises(ServiceUnavailableError):
+        analyze_chunk(pipeline.context, job_id, chunk_id)
+    pipeline.execute("DELETE FROM model_calls")
+
+    pipeline.context.leases.beat()
+
+    assert pipeline.value("SELECT status || attempts FROM chunks") == "pending0"
+    assert pipeline.value("SELECT reason FROM outbox") == "database was away"
+
+
+def test_trouble_of_the_database_after_a_call_counts(settings: Settings) -> None:
+    """A model that was asked again and again in vain is not asked without end."""
+    pipeline = a_pipeline(settings, ServiceUnavailableError("PostgreSQL is away."))
+    ((job_id, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
+    with pytest.raises(ServiceUnavailableError):
+        analyze_chunk(pipeline.context, job_id, chunk_id)
+
+    pipeline.context.leases.beat()
+
+    assert pipeline.value("SELECT status || attempts FROM chunks") == "pending1"
+
+
+def test_what_was_never_sent_is_sent_after_a_lease(settings: Settings) -> None:
+    """A worker that was killed while it sent a document's chunks loses none of them."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    fanned_out(pipeline, PARAGRAPH)
+    pipeline.execute("DELETE FROM outbox")
+    pipeline.execute("UPDATE chunks SET sent_at = NULL")
+    assert "chunk_never_sent" not in recover(pipeline.context)
+    pipeline.execute("UPDATE jobs SET started_at = now() - interval '61 seconds'")
+
+    rescued = recover(pipeline.context)
+
+    assert rescued["chunk_never_sent"] == 1
+    assert pipeline.value("SELECT task FROM outbox") == "chordwise.analyze_chunk"
+
+
+def test_neighbours_of_a_poisonous_chunk_get_their_last_attempt_alone(settings: Settings) -> None:
+    """Of chunks that lost their worker twice together, one is sent at a time, and claimed alone."""
+    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
+    work = fanned_out(pipeline, *[f"{number}. {PARAGRAPH}" for number in range(3)])
+    job_of = {chunk_id: job_id for job_id, chunk_id in work}
+    for _ in range(2):
+        lose_worker(pipeline, *job_of)
+    poison = sent_chunk(pipeline)
+    innocent = next(chunk_id for chunk_id in job_of if chunk_id != poison)
+
+    pipeline.claim(poison)
+    refused = analyze_chunk(pipeline.context, job_of[innocent], innocent)
+    lose_worker(pipeline)
+    for _ in range(2):
+        chunk_id = sent_chunk(pipeline)
+        analyze_chunk(pipeline.context, job_of[chunk_id], chunk_id)
+        dispatch(pipeline)
+        recover(pipeline.context)
+
+    assert refused is ChunkOutcome.NOT_ENDED
+    states = "SELECT string_agg(status, ' ' ORDER BY status) FROM chunks"
+    assert pipeline.value(states) == "quarantined succeeded succeeded"
+
+
+def sent_chunk(pipeline: Pipeline) -> uuid.UUID:
+    """Return the only chunk that is on its way to a worker."""
+    found = pipeline.value("SELECT id FROM chunks WHERE status = 'pending' AND sent_at IS NOT NULL")
+    assert isinstance(found, uuid.UUID)
+    return found
+
+
+def test_a_retry_waits_for_answers_in_flight(small_chunks: Settings) -> None:
+    """A chunk that somebody is at when its paused run is taken up again is not asked twice."""
+    pipeline = a_pipeline(small_chunks, ModelAccessError("The key is refused."))
+    submission = pipeline.submit(LONG)
+    job = pipeline.job(submission)
+    fan_out(pipeline.context, job.id)
+    flying, refused, *_ = pipeline.open_chunks(job.id)
+    token = pipeline.claim(flying)
+    analyze_chunk(pipeline.context, job.id, refused)
+    assert pipeline.job(submission).status == JobStatus.PAUSED
+
+    retry.retry(pipeline.context, submission.run_id)
+
+    assert pipeline.value("SELECT lease_token FROM chunks WHERE status = 'running'") == token
+
+
+def test_a_submitter_thought_gone_may_go_on(settings: Settings) -> None:
+    """What is taken in after the run was closed for it opens the run again."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    submission = pipeline.submit(PARAGRAPH)
+    pipeline.work(submission)
+    assert pipeline.value("SELECT status FROM runs") == "finished"
+
+    submission.take_in(a_document(f"Another text. {PARAGRAPH}"))
+
+    assert pipeline.value("SELECT status FROM runs") == "open"
+
+
+def test_leases_are_kept_in_one_statement(settings: Settings) -> None:
+    """A heartbeat tells which of many leases still hold."""
+    pipeline = a_pipeline(settings)
+    work = fanned_out(pipeline, PARAGRAPH, f"Another text. {PARAGRAPH}")
+    tokens = [pipeline.claim(chunk_id) for _, chunk_id in work]
+
+    with pipeline.context.sessions.begin() as session:
+        kept = chunk_leases.extend(session, [*tokens, uuid.uuid4()], timedelta(seconds=60))
+
+    assert kept == set(tokens)

@@ -1,0 +1,107 @@
+"""What `doctor` says about a broker that fills up, and about processes that wait."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from pydantic import SecretStr
+
+from chordwise.embedded.valkey import EmbeddedValkey
+from chordwise.errors import ExitCode
+from chordwise.pipeline.checks import Check, Verdict, guarded
+from chordwise.pipeline.process_diagnosis import look_at_broker, look_at_processes
+from chordwise.settings import Settings, load
+from chordwise.telemetry import liveness
+from chordwise.telemetry.liveness import State
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[EmbeddedValkey]:
+    """Run a broker whose memory this module may limit."""
+    with tempfile.TemporaryDirectory(prefix="cw-") as short:
+        server = EmbeddedValkey(Path(short) / "valkey", Path(short))
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def broker(valkey: EmbeddedValkey) -> Iterator[redis.Redis]:
+    """Return a client of it; afterward there is no limit again."""
+    with redis.Redis.from_url(valkey.redis_url()) as client:
+        yield client
+        client.config_set("maxmemory", 0)
+
+
+@pytest.fixture
+def own_settings(tmp_path: Path, valkey: EmbeddedValkey) -> Settings:
+    """Return settings with this broker."""
+    return load(home=tmp_path, broker_url=SecretStr(valkey.broker_url()))
+
+
+def looked_at(settings: Settings) -> Check:
+    """Look at the broker as `doctor` does."""
+    return guarded("broker", lambda: look_at_broker(settings))
+
+
+def limit_to(broker: redis.Redis, share: float) -> None:
+    """Let what the broker uses now be a share of what it may use."""
+    used = int(broker.info("memory")["used_memory"])
+    broker.config_set("maxmemory", int(used / share))
+
+
+def test_a_broker_without_a_limit_is_fine(own_settings: Settings, broker: redis.Redis) -> None:
+    """What it uses is told; there is nothing to compare it with."""
+    broker.ping()
+
+    check = looked_at(own_settings)
+
+    assert check.verdict is Verdict.OK
+    assert "MB in use; keeps messages" in check.finding
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.4, Verdict.OK), (0.85, Verdict.WARN)])
+def test_a_broker_that_fills_up_is_warned_of(
+    own_settings: Settings, broker: redis.Redis, share: float, verdict: Verdict
+) -> None:
+    """Above seventy percent it is time to do something."""
+    limit_to(broker, share)
+
+    check = looked_at(own_settings)
+
+    assert check.verdict is verdict
+    assert "of its maxmemory" in check.finding
+
+
+def test_a_broker_that_takes_nothing_fails(own_settings: Settings, broker: redis.Redis) -> None:
+    """A full broker answers, and is out of service nevertheless."""
+    broker.config_set("maxmemory", 1)
+
+    check = looked_at(own_settings)
+
+    assert (check.verdict, check.exit_code) == (Verdict.FAIL, ExitCode.UNAVAILABLE)
+    assert check.finding == "The broker is full and takes no messages."
+    assert "maxmemory" in check.hint
+
+
+def test_a_worker_that_waits_is_warned_of(tmp_path: Path) -> None:
+    """Processes that run and do not work are told apart from those that do."""
+    settings = load(home=tmp_path)
+    missing = look_at_processes(settings)
+    liveness.show(tmp_path, "scheduler", State.WORKING)
+    liveness.show(tmp_path, "worker", State.WAITING)
+    waiting = look_at_processes(settings)
+    liveness.show(tmp_path, "worker", State.BUSY)
+
+    working = look_at_processes(settings)
+
+    assert missing.verdict is Verdict.WARN
+    assert missing.finding == "no worker and no scheduler on this machine"
+    assert waiting.verdict is Verdict.WARN
+    assert waiting.finding.startswith("The worker is waiting for the broker.")
+    assert waiting.hint.endswith("worker.log.")
+    assert working.verdict is Verdict.OK

@@ -1,0 +1,290 @@
+"""A worker consumes, or says why it does not, or is replaced: against a broker of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+from pydantic import SecretStr
+from sqlalchemy import Engine, text
+
+from chordwise.embedded.valkey import SOCKET_NAME, EmbeddedValkey
+from chordwise.errors import ExitCode
+from chordwise.storage.engine import open_engine
+from tests.fakes.processes import ROOT, Processes, wait_until
+from tests.faults.proxy import Proxy, Target, proxy_to
+from tests.peers.answering_server import AnsweringServer, serving
+
+CONFIGURATION = """
+model = "peer"
+
+[models.peer]
+provider = "openai"
+model = "peer"
+base_url = "{base_url}"
+
+[pipeline]
+chunk_tokens = 400
+lease_seconds = 4
+heartbeat_seconds = 1
+recovery_interval_seconds = 1
+
+[embedded]
+start = false
+
+[worker]
+concurrency = 4
+shutdown_grace_seconds = 1
+consumption_seconds = {consumption_seconds}
+"""
+DONE = "SELECT count(*) FROM chunks WHERE status = 'succeeded'"
+SENTENCE = "In year {year} the council of the town voted {votes} times about the harbor. "
+
+
+@dataclass(slots=True, kw_only=True)
+class Scene:
+    """A scheduler, a worker that somebody starts again, and a broker behind a proxy."""
+
+    processes: Processes
+    provider: AnsweringServer
+    engine: Engine
+    broker: redis.Redis
+    proxy: Proxy
+    folder: Path
+    exits: list[int] = field(default_factory=list)
+    worker: subprocess.Popen[bytes] | None = None
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        """Start a worker; `supervise` starts another when it ends."""
+        self.worker = self.processes.start("worker")
+        return self.worker
+
+    def supervise(self) -> None:
+        """Do what Docker and the embedded stack do about a worker that ended."""
+        assert self.worker is not None
+        code = self.worker.poll()
+        if code is not None:
+            self.exits.append(code)
+            self.start_worker()
+
+    def value(self, query: str) -> object:
+        """Return the one value that a query finds."""
+        with self.engine.connect() as connection:
+            found: object = connection.execute(text(query)).scalar_one()
+            return found
+
+    def count(self, query: str) -> int:
+        """Return the one number that a query finds."""
+        found = self.value(query)
+        assert isinstance(found, int)
+        return found
+
+    def wait_for(self, query: str, seconds: float = 90) -> None:
+        """Wait until a query finds true, while somebody looks after the worker."""
+
+        def is_true() -> bool:
+            self.supervise()
+            return self.value(query) is True
+
+        wait_until(is_true, seconds, query)
+
+    def submit(self, years: int) -> None:
+        """Submit a document; thirty years make about two chunks."""
+        document = self.folder / "council.txt"
+        lines = (SENTENCE.format(year=1500 + year, votes=year % 7) for year in range(years))
+        document.write_text("".join(lines), "utf-8")
+        done = self.processes.run("submit", str(document))
+        assert done.returncode == 0, done.stderr
+
+    def health(self) -> tuple[int, str]:
+        """Ask as a health check does; return exit code and sentence."""
+        environment = {**os.environ, **self.processes.environment, "PYTHONPATH": str(ROOT)}  # noqa: TID251 - the process needs a PATH
+        command = [sys.executable, "-P", "-m", "worker", "health"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=self.folder, check=False
+        )
+        return done.returncode, done.stdout.strip()
+
+    def wait_for_health(self, sentence: str, seconds: float = 60) -> int:
+        """Wait until the health check says something; return its exit code."""
+        wait_until(lambda: self.health()[1] == sentence, seconds, sentence)
+        return self.health()[0]
+
+    @contextmanager
+    def full_broker(self) -> Iterator[None]:
+        """Let the broker take nothing inside the block."""
+        self.broker.config_set("maxmemory", 1)
+        yield
+        self.broker.config_set("maxmemory", 0)
+
+    def judge(self) -> None:
+        """Check that nothing is lost, neither in the database nor in the broker."""
+        assert self.value("SELECT bool_and(status = 'succeeded') FROM jobs")
+        assert self.value("SELECT coverage = 1 FROM results")
+        assert self.value("SELECT max(attempts) <= 2 FROM chunks")
+        wait_until(lambda: self.broker.hlen("chordwise:unacked") == 0, 30, "unacked messages")
+
+
+@contextmanager
+def open_scene(
+    folder: Path, database_url: SecretStr, consumption_seconds: float
+) -> Iterator[Scene]:
+    """Set everything up; the test starts the worker."""
+    with (
+        tempfile.TemporaryDirectory(prefix="cw-") as short,
+        own_broker(Path(short)) as valkey,
+        proxy_to(Target(path=Path(short) / SOCKET_NAME)) as proxy,
+        redis.Redis.from_url(valkey.redis_url()) as broker,
+        serving(delay_seconds=0.5) as provider,
+    ):
+        config = folder / "chordwise.toml"
+        written = CONFIGURATION.format(
+            base_url=provider.base_url, consumption_seconds=consumption_seconds
+        )
+        config.write_text(written, "utf-8")
+        password = urlsplit(valkey.redis_url()).password
+        environment = {
+            "CHORDWISE_HOME": str(folder / "home"),
+            "CHORDWISE_CONFIG": str(config),
+            "CHORDWISE_DATABASE_URL": database_url.get_secret_value(),
+            "CHORDWISE_BROKER_URL": f"redis://:{password}@127.0.0.1:{proxy.port}/0",
+        }
+        processes = Processes(folder=folder, environment=environment)
+        processes.start("scheduler")
+        engine = open_engine(database_url)
+        yield Scene(
+            processes=processes,
+            provider=provider,
+            engine=engine,
+            broker=broker,
+            proxy=proxy,
+            folder=folder,
+        )
+        proxy.pass_on()
+        processes.end_all()
+        engine.dispose()
+
+
+@contextmanager
+def own_broker(folder: Path) -> Iterator[EmbeddedValkey]:
+    """Run a broker that may be filled up."""
+    valkey = EmbeddedValkey(folder / "valkey", folder)
+    valkey.start()
+    yield valkey
+    valkey.stop()
+
+
+@pytest.fixture
+def scene(tmp_path: Path, database_url: SecretStr) -> Iterator[Scene]:
+    """Set the scene for a worker that is patient with itself."""
+    with open_scene(tmp_path, database_url, consumption_seconds=45) as opened:
+        yield opened
+
+
+@pytest.fixture
+def impatient_scene(tmp_path: Path, database_url: SecretStr) -> Iterator[Scene]:
+    """Set the scene for a worker that leaves sooner than a connection is given up."""
+    with open_scene(tmp_path, database_url, consumption_seconds=3) as opened:
+        yield opened
+
+
+def test_a_full_broker_is_emptied(scene: Scene) -> None:
+    """A broker that takes nothing still gives: the worker goes on, and nothing is lost."""
+    worker = scene.start_worker()
+    scene.submit(years=900)
+    scene.wait_for("SELECT count(*) > 4 FROM chunks WHERE status = 'succeeded'")
+
+    with scene.full_broker():
+        done = scene.count(DONE)
+        wait_until(lambda: scene.count(DONE) > done + 10, 60, "work before a full broker")
+
+    scene.wait_for("SELECT status = 'finished' FROM runs")
+    scene.judge()
+    assert worker.poll() is None
+    assert "Traceback" not in scene.processes.logs()
+    assert "worker.broker_full" in scene.processes.logs()
+
+
+def test_a_worker_that_starts_before_a_full_broker_waits(scene: Scene) -> None:
+    """It says what it waits for, and begins when there is room, without a restart."""
+    with scene.full_broker():
+        worker = scene.start_worker()
+        scene.submit(years=60)
+        waiting = scene.wait_for_health("The worker is waiting for the broker.")
+
+    scene.wait_for("SELECT status = 'finished' FROM runs")
+    scene.judge()
+    assert waiting == ExitCode.UNAVAILABLE
+    assert worker.poll() is None
+    assert scene.wait_for_health("The worker is consuming.") == ExitCode.SUCCESS
+
+
+def test_a_silent_network_is_outlived(scene: Scene) -> None:
+    """Connections that are open and dead are given up, and work goes on after the silence."""
+    worker = scene.start_worker()
+    scene.submit(years=400)
+    scene.wait_for("SELECT count(*) > 4 FROM chunks WHERE status = 'succeeded'")
+
+    scene.proxy.swallow()
+    waiting = scene.wait_for_health("The worker is waiting for the broker.")
+    scene.proxy.pass_on()
+
+    scene.wait_for("SELECT status = 'finished' FROM runs")
+    scene.judge()
+    assert waiting == ExitCode.UNAVAILABLE
+    assert worker.poll() is None
+
+
+def test_a_worker_that_does_not_consume_is_replaced(impatient_scene: Scene) -> None:
+    """With a dead connection to a broker that is well it leaves, and hands its work back."""
+    scene = impatient_scene
+    worker = scene.start_worker()
+    scene.provider.delay_seconds = 60.0
+    scene.submit(years=30)
+    scene.wait_for("SELECT count(*) > 0 FROM chunks WHERE status = 'running'")
+    scene.wait_for_health("The worker is consuming.")
+
+    scene.proxy.swallow()
+    begun_at = time.monotonic()
+    wait_until(lambda: time.monotonic() - begun_at > 1.5, 10, "an answer lost on its way")
+    scene.proxy.pass_on()
+    code = worker.wait(timeout=30)
+
+    assert code == os.EX_SOFTWARE
+    assert "worker.not_consuming" in scene.processes.logs()
+    assert scene.count("SELECT count(*) FROM chunks WHERE status = 'running'") == 0
+    assert scene.value("SELECT max(attempts) = 0 FROM chunks")
+    scene.provider.delay_seconds = 0.1
+    scene.wait_for("SELECT status = 'finished' FROM runs")
+    scene.judge()
+    assert scene.exits == [os.EX_SOFTWARE]
+
+
+def test_a_worker_that_leaves_keeps_no_message(scene: Scene) -> None:
+    """What it has taken and not finished is in its queue again, not hidden for half an hour."""
+    worker = scene.start_worker()
+    scene.provider.delay_seconds = 60.0
+    scene.submit(years=400)
+    scene.wait_for("SELECT count(*) = 4 FROM chunks WHERE status = 'running'")
+    held = scene.broker.hlen("chordwise:unacked")
+
+    worker.send_signal(signal.SIGTERM)
+    code = worker.wait(timeout=30)
+
+    assert held >= 4
+    assert code == 0
+    assert scene.broker.hlen("chordwise:unacked") == 0
+    scene.provider.delay_seconds = 0.1
+    scene.wait_for("SELECT status = 'finished' FROM runs")
+    scene.judge()

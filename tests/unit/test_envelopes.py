@@ -1,0 +1,91 @@
+"""What a message of ours looks like: real ones pass, and whatever is bent is named."""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.envelopes import MOST_CHARACTERS, Rejection, reason_against
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+SYNTHESIS = {"task": "chordwise.synthesize", "args": [str(uuid.uuid4())], "kwargs": {}}
+
+
+def a_message(body: object = None, **headers: object) -> dict[str, object]:
+    """Return a message as Celery writes it for a chunk."""
+    ids = [str(uuid.uuid4()), str(uuid.uuid4())]
+    content = [ids, {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": SYNTHESIS}]
+    return {
+        "body": base64.b64encode(json.dumps(body or content).encode()).decode(),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {"task": "chordwise.analyze_chunk", "id": str(uuid.uuid4()), **headers},
+        "properties": {
+            "delivery_info": {"exchange": "", "routing_key": "chordwise.chunks"},
+            "body_encoding": "base64",
+            "delivery_tag": str(uuid.uuid4()),
+        },
+    }
+
+
+def test_a_header_of_a_chord_passes() -> None:
+    """It carries the synthesis of its job along."""
+    assert reason_against(a_message()) is None
+
+
+def test_a_chord_of_one_header_passes() -> None:
+    """Celery makes a chain of it."""
+    ids = [str(uuid.uuid4()), str(uuid.uuid4())]
+
+    assert reason_against(a_message([ids, {}, {"chain": [SYNTHESIS]}])) is None
+
+
+def test_what_would_call_other_tasks_does_not_pass() -> None:
+    """Neither after it, nor with it, nor when it fails."""
+    ids = [str(uuid.uuid4()), str(uuid.uuid4())]
+    other = {**SYNTHESIS, "task": "celery.chord_unlock"}
+    options = [{"chain": [other]}, {"chain": [SYNTHESIS, SYNTHESIS]}, {"chord": other}]
+    options += [{"callbacks": [SYNTHESIS]}, {"errbacks": [SYNTHESIS]}, {"chain": other}]
+
+    reasons = {reason_against(a_message([ids, {}, each])) for each in options}
+
+    assert reasons == {Rejection.OPTIONS}
+
+
+def test_the_limit_of_size_is_looked_at_before_decoding() -> None:
+    """What is too large is not even base64."""
+    large = {**a_message(), "body": "*" * (MOST_CHARACTERS + 1)}
+    just_fits = {**a_message(), "body": "*" * MOST_CHARACTERS}
+
+    assert reason_against(large) is Rejection.TOO_LARGE
+    assert reason_against(just_fits) is Rejection.BODY
+
+
+@given(JSON)
+def test_nothing_raises_whatever_the_message(message: object) -> None:
+    """Everything that JSON can say has a reason against it."""
+    assert reason_against(message) is not None
+
+
+@given(JSON)
+def test_nothing_raises_whatever_the_body(body: object) -> None:
+    """And whatever is inside of an envelope that is right."""
+    whole = {**a_message(), "body": base64.b64encode(json.dumps(body).encode()).decode()}
+
+    assert reason_against(whole) is not None
+
+
+@given(st.sampled_from(["body", "headers", "properties", "content-type", "content-encoding"]), JSON)
+def test_nothing_raises_whatever_a_member(name: str, value: object) -> None:
+    """A member that is not what Celery writes is a reason."""
+    whole = a_message()
+    if value != whole[name]:
+        assert reason_against({**whole, name: value}) is not None

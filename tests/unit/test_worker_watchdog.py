@@ -1,0 +1,128 @@
+"""The watchdog of the worker, looking at a consumption whose clock the test turns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from chordwise.errors import ServiceUnavailableError
+from chordwise.telemetry.liveness import State
+from worker.consumption import Consumption
+from worker.watchdog import Watchdog
+
+
+@dataclass(slots=True)
+class World:
+    """A worker with two slots, its broker, and what the watchdog did."""
+
+    now: float = 0.0
+    broker_is_well: bool = True
+    shown: list[State] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    questions: int = 0
+
+    def ask(self) -> None:
+        """Answer as the broker."""
+        self.questions += 1
+        if not self.broker_is_well:
+            raise ServiceUnavailableError("The broker is full.")
+
+
+def watched(world: World) -> tuple[Consumption, Watchdog]:
+    """Return the consumption, and a watchdog that looks every 5 s and bears 15 of them."""
+    consumption = Consumption(2, clock=lambda: world.now)
+    watchdog = Watchdog(
+        consumption,
+        patience_seconds=15,
+        ask=world.ask,
+        show=world.shown.append,
+        leave=world.reasons.append,
+    )
+    return consumption, watchdog
+
+
+def test_who_gets_answers_consumes() -> None:
+    """An answer of late is enough; the broker is not asked."""
+    world = World()
+    consumption, watchdog = watched(world)
+
+    world.now = 60
+    consumption.answered()
+    world.now = 65
+    state = watchdog.look()
+
+    assert state is State.CONSUMING
+    assert world.shown == [State.CONSUMING]
+    assert world.questions == 0
+
+
+def test_who_has_no_free_slot_is_busy_for_as_long_as_it_takes() -> None:
+    """Without a free slot nothing is asked for, and that is all right."""
+    world = World()
+    consumption, watchdog = watched(world)
+
+    with consumption.working(), consumption.working():
+        world.now = 3_600
+        states = [watchdog.look() for _ in range(10)]
+
+    assert states == [State.BUSY] * 10
+    assert watchdog.look() is State.CONSUMING  # a slot has just become free
+    assert world.reasons == []
+
+
+def test_a_slot_that_is_free_has_to_be_filled() -> None:
+    """One call that goes on does not excuse a worker that takes nothing for its other slot."""
+    world = World()
+    consumption, watchdog = watched(world)
+
+    with consumption.working():
+        world.now = 60
+        states = [watchdog.look() for _ in range(3)]
+
+    assert states == [None] * 3
+    assert len(world.reasons) == 1
+
+
+def test_a_broker_that_is_away_is_waited_for() -> None:
+    """However long it takes: running calls go on, and nothing restarts in a circle."""
+    world = World(broker_is_well=False)
+    _, watchdog = watched(world)
+
+    world.now = 60
+    states = [watchdog.look() for _ in range(20)]
+
+    assert states == [State.WAITING] * 20
+    assert world.reasons == []
+
+
+def test_a_broker_that_comes_back_gives_the_worker_its_full_patience() -> None:
+    """What was quiet while the broker was away does not count."""
+    world = World(broker_is_well=False)
+    consumption, watchdog = watched(world)
+    world.now = 60
+    for _ in range(20):
+        watchdog.look()
+
+    world.broker_is_well = True
+    first_looks = [watchdog.look() for _ in range(2)]
+    consumption.answered()
+    after_an_answer = watchdog.look()
+
+    assert first_looks == [None, None]
+    assert after_an_answer is State.CONSUMING
+    assert world.reasons == []
+
+
+def test_who_does_not_consume_from_a_broker_that_is_well_leaves() -> None:
+    """Not at the first look, and not when the process itself was stopped for an hour."""
+    world = World()
+    _, watchdog = watched(world)
+
+    world.now = 3_600
+    watchdog.look()
+    watchdog.look()
+    reasons_before = list(world.reasons)
+    watchdog.look()
+
+    assert reasons_before == []
+    assert world.reasons == ["the broker is well, but nothing is consumed"]
+    assert world.shown == []

@@ -1,0 +1,61 @@
+"""Whether this worker takes messages: when the broker last answered, how many slots are busy."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class Consumption:
+    """Written by the event loop and the threads of the pool, read by the watchdog.
+
+    A message and an empty answer count alike. A worker whose slots are all at work asks for
+    nothing, and is not to blame for it: that time is not quiet.
+    """
+
+    def __init__(self, slots: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._slots = slots
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._at_work = 0
+        self._last_at = clock()
+
+    def answered(self) -> None:
+        """Note that the broker has answered the question for messages."""
+        self._last_at = self._clock()
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Occupy one slot inside the block."""
+        self._occupy(1)
+        try:
+            yield
+        finally:
+            self._occupy(-1)
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Within a slot, tell the broker something: who waits for it is not at work."""
+        self._occupy(-1)
+        try:
+            yield
+        finally:
+            self._occupy(1)
+
+    def _occupy(self, slots: int) -> None:
+        with self._lock:
+            if self.is_busy:
+                self._last_at = self._clock()
+            self._at_work += slots
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether every slot is at work."""
+        return self._at_work >= self._slots
+
+    @property
+    def quiet_seconds(self) -> float:
+        """How long there was a free slot, and no answer."""
+        return 0.0 if self.is_busy else self._clock() - self._last_at

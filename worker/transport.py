@@ -1,0 +1,134 @@
+"""The worker's way to the broker: observed, and patient with a broker that is full.
+
+Kombu is typed in parts: what is called of it untyped says so.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import ClassVar
+from weakref import WeakSet
+
+import structlog
+from celery import Celery
+from kombu.connection import Connection
+from kombu.transport import redis
+from kombu.transport.virtual import Empty
+from redis.exceptions import OutOfMemoryError
+
+from worker import rejecting
+from worker.consumption import Consumption
+
+log = structlog.get_logger(__name__)
+
+_LONGEST_PAUSE_SECONDS = 5.0
+
+
+class PatientReceipts(redis.QoS):
+    """The broker's record of what was received and not yet acknowledged.
+
+    A full broker gives messages, which frees its memory, but takes no record of them. Kombu would
+    lose the message that it holds at that moment, and Celery would end. Here it is worked on
+    without a record: should this process die, PostgreSQL knows what is left.
+    """
+
+    in_use: ClassVar[WeakSet[PatientReceipts]] = WeakSet()
+
+    def __init__(self, *args: object, **options: object) -> None:
+        super().__init__(*args, **options)  # type: ignore[no-untyped-call]
+        self._was_full = False
+        self.in_use.add(self)
+
+    def append(self, message: object, delivery_tag: str) -> None:
+        """Record a message, in the broker if it can."""
+        try:
+            super().append(message, delivery_tag)  # type: ignore[no-untyped-call]
+            self._was_full = False
+        except OutOfMemoryError:
+            self._note_full()
+            super(redis.QoS, self).append(message, delivery_tag)  # type: ignore[no-untyped-call]
+
+    def restore_visible(self, *args: object, **options: object) -> None:
+        """Give back what others hold for too long; later, where the broker is full."""
+        try:
+            super().restore_visible(*args, **options)  # type: ignore[no-untyped-call]
+        except OutOfMemoryError:
+            self._note_full()
+
+    def _note_full(self) -> None:
+        if not self._was_full:
+            log.warning("worker.broker_full")
+        self._was_full = True
+
+    def give_back(self) -> int:
+        """Return everything received and not yet acknowledged to its queue; tell how much."""
+        held = [tag for tag in list(self._delivered) if tag not in self._dirty]
+        for tag in held:
+            self.restore_by_tag(tag)  # type: ignore[no-untyped-call]
+        return len(held)
+
+
+class ObservedChannel(rejecting.Channel):
+    """Tells the consumption, which is one of its transport options, of every answer."""
+
+    QoS = PatientReceipts
+    from_transport_options = (  # type: ignore[assignment]  # one more than kombu's
+        *redis.Channel.from_transport_options,
+        "consumption",
+    )
+    consumption: Consumption
+
+    def _brpop_read(self, **options: object) -> object:
+        try:
+            found = super()._brpop_read(**options)
+        except Empty:
+            self.consumption.answered()
+            raise
+        self.consumption.answered()
+        return found
+
+
+class ObservedTransport(rejecting.Transport):
+    """The transport that looks at what it receives, with channels that tell."""
+
+    Channel = ObservedChannel
+
+
+class ObservedConnection(Connection):
+    """A connection that uses our transport, whatever the scheme of its address."""
+
+    def get_transport_cls(self) -> type[ObservedTransport]:
+        """Return our transport."""
+        return ObservedTransport
+
+    def ensure_connection(self, *args: object, **options: object) -> ObservedConnection:
+        """Connect with pauses that stay short: after a long outage work goes on at once."""
+        pauses = {"interval_max": _LONGEST_PAUSE_SECONDS, **options}
+        super().ensure_connection(*args, **pauses)  # type: ignore[no-untyped-call]
+        return self
+
+
+def observe(app: Celery, consumption: Consumption) -> None:
+    """Let every connection of the application report to `consumption`."""
+    app.amqp.Connection = ObservedConnection
+    app.conf.broker_transport_options = {
+        **app.conf.broker_transport_options,
+        "consumption": consumption,
+    }
+
+
+def give_back(seconds: float) -> int | None:
+    """Return to the broker what this process has received and not finished; tell how much.
+
+    `None`: it was not done in time. What is left then is sent again by recovery.
+    """
+    given: list[int] = []
+    receipts = list(PatientReceipts.in_use)
+
+    def give() -> None:
+        given.append(sum(each.give_back() for each in receipts))
+
+    thread = threading.Thread(target=give, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return given[0] if given else None
