@@ -47,15 +47,16 @@ class Loop:
         self._is_held_up = False
         self._recovers_from = 0.0
         self._chores = [
-            Chore(
-                name="dispatch",
-                every_seconds=settings.dispatch_interval_seconds,
-                do=self._dispatch,
-            ),
+            # First of all: what is still promised when it looks was never lost.
             Chore(
                 name="recover",
                 every_seconds=settings.recovery_interval_seconds,
                 do=self._recover,
+            ),
+            Chore(
+                name="dispatch",
+                every_seconds=settings.dispatch_interval_seconds,
+                do=self._dispatch,
             ),
             Chore(name="show", every_seconds=liveness.INTERVAL_SECONDS, do=self._show),
             Chore(name="forget", every_seconds=_FORGET_SECONDS, do=self._forget),

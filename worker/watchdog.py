@@ -13,6 +13,8 @@ from worker.consumption import Consumption
 
 log = structlog.get_logger(__name__)
 
+_FIRST_LOOK_SECONDS = 1.0
+
 _LOOKS = 3
 
 
@@ -75,8 +77,9 @@ class Watchdog:
         return None
 
     def _run(self) -> None:
-        pause = threading.Event()
-        while not pause.wait(self._interval_seconds):
+        pause, seconds = threading.Event(), min(_FIRST_LOOK_SECONDS, self._interval_seconds)
+        while not pause.wait(seconds):
+            seconds = self._interval_seconds
             try:
                 self.look()
             except Exception:  # a home on a full disk, say, must not end the watch

@@ -15,7 +15,7 @@ from chordwise.embedded.stack import Level
 from chordwise.errors import ConfigurationError
 from chordwise.settings import Settings
 from chordwise.storage import migrating, readiness, runs
-from chordwise.storage.engine import open_engine, reaching_database, session_maker
+from chordwise.storage.engine import admitted, open_engine, reaching_database, session_maker
 
 if TYPE_CHECKING:
     from chordwise.pipeline.context import Context
@@ -49,8 +49,7 @@ def database(
         raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
     engine = open_engine(settings.database_url, pool_size=2, name="chordwise command")
     try:
-        with reaching_database():
-            require(engine)
+        admitted(lambda: require(engine))
         yield session_maker(engine)
     finally:
         engine.dispose()

@@ -85,7 +85,7 @@ def _work_on(context: Context, lease: Lease, chunk: Chunk) -> ChunkOutcome:
     try:
         return _analyze(context, claimed)
     except LeaseLostError:
-        log.warning("chunk.lease_lost", job_id=str(lease.job_id), chunk_id=str(chunk.id))
+        context.leases.note_lost(lease, "answer")
         return ChunkOutcome.NOT_ENDED
     except ServiceUnavailableError:
         raise

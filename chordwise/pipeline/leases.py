@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.errors import LeaseLostError, ServiceUnavailableError
 from chordwise.pipeline.messages import ANALYZE_CHUNK, FAN_OUT, SYNTHESIZE
-from chordwise.storage import chunk_leases, incidents, jobs, outbox
+from chordwise.storage import chunk_leases, chunks, incidents, jobs, outbox
 from chordwise.storage.engine import persistently, reaching_database
 from chordwise.storage.incidents import IncidentKind
 
@@ -58,6 +59,7 @@ class LeaseKeeper:
         self._held: dict[uuid.UUID, Lease] = {}
         self._given_up: dict[uuid.UUID, Lease] = {}
         self._fanning_out: set[uuid.UUID] = set()
+        self._losses: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -110,28 +112,57 @@ class LeaseKeeper:
 
         return persistently(self._sessions, _LEAVING_PATIENCE, give_back)
 
+    def note_lost(self, lease: Lease, noticed_by: str) -> None:
+        """Mark a lease as lost and remember it for the incidents: once, whoever notices first."""
+        with self._lock:
+            if lease.lost:
+                return
+            lease.lost = True
+            self._losses[noticed_by] += 1
+        log.warning(
+            "lease.lost",
+            job_id=str(lease.job_id),
+            chunk_id=str(lease.chunk_id),
+            noticed_by=noticed_by,
+        )
+
     def beat(self) -> bool:
-        """Prolong every lease once; those that are lost are marked so.
+        """Prolong every lease once, mark those that are lost, and count them.
 
         Returns whether the database could be reached.
         """
         held = self._snapshot()
-        if not held and not self._given_up:
+        if not held and not self._given_up and not self._losses:
             return True
         try:
             with reaching_database(), self._sessions.begin() as session:
-                kept = self._extend(session, held)
-                lost = [lease for lease in held if lease.token not in kept]
-                lost = [lease for lease in lost if lease.token in self._held]
+                for lease in self._lost(session, held):
+                    self.note_lost(lease, "heartbeat")
                 self._give_up(session)
-                incidents.count(session, IncidentKind.LEASE_LOST, "heartbeat", len(lost))
+                counted = self._count_losses(session)
         except ServiceUnavailableError as error:
             log.warning("lease.not_extended", count=len(held), reason=error.what)
             return False
-        for lease in lost:
-            lease.lost = True
-            log.warning("lease.lost", job_id=str(lease.job_id), chunk_id=str(lease.chunk_id))
+        with self._lock:
+            self._losses -= counted
         return True
+
+    def _lost(self, session: Session, held: list[Lease]) -> list[Lease]:
+        kept = self._extend(session, held)
+        return [
+            lease
+            for lease in held
+            if lease.token not in kept
+            and lease.token in self._held
+            and not _has_ended(session, lease)
+        ]
+
+    def _count_losses(self, session: Session) -> Counter[str]:
+        with self._lock:
+            losses = self._losses.copy()
+        for noticed_by, number in sorted(losses.items()):
+            incidents.count(session, IncidentKind.LEASE_LOST, noticed_by, number)
+        return losses
 
     def _extend(self, session: Session, held: list[Lease]) -> set[uuid.UUID]:
         syntheses = [lease.token for lease in held if lease.chunk_id is None]
@@ -164,6 +195,14 @@ class LeaseKeeper:
                 seconds = usual if self.beat() else min(usual, _OUTAGE_PAUSE_SECONDS)
             except Exception:  # whatever happens to one beat, the next one has to come
                 log.exception("lease.defect")
+
+
+def _has_ended(session: Session, lease: Lease) -> bool:
+    """Tell whether the work was just brought to its end under this lease."""
+    if lease.chunk_id is not None:
+        return chunks.has_left(session, lease.chunk_id, lease.token)
+    job = jobs.get(session, lease.job_id)
+    return job is not None and job.lease_token == lease.token
 
 
 def _give_back(session: Session, lease: Lease) -> bool:

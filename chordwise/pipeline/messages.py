@@ -124,6 +124,15 @@ class Messenger:
         with reaching_broker():
             chord(header, body, app=self._app).apply_async()
 
+    def is_waiting(self, queue: str) -> bool:
+        """Tell whether messages wait in a queue for a worker that takes them.
+
+        Raises:
+            ServiceUnavailableError: The broker cannot be reached.
+        """
+        with reaching_broker(), self._app.pool.acquire(block=True) as connection:
+            return bool(connection.default_channel.client.llen(queue))
+
     def marker(self) -> str | None:
         """Return the marker in the broker; `None` when it lost its memory or never had one.
 

@@ -12,7 +12,7 @@ from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.pipeline import unclaimed
 from chordwise.pipeline.analyze_chunk import end_if_last
 from chordwise.pipeline.context import Context
-from chordwise.pipeline.messages import ANALYZE_CHUNK
+from chordwise.pipeline.messages import ANALYZE_CHUNK, CHUNK_QUEUE
 from chordwise.storage import chunk_leases, clock, jobs, last_attempts, outbox
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
@@ -120,10 +120,11 @@ def due(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape 
 
 
 def lost_messages(context: Context, session: Session) -> int:
-    """Send chunks again that younger messages have overtaken, or that nobody is working before.
+    """Send chunks again that younger messages have overtaken, or that are in no queue any more.
 
     The queue is first in, first out: what was sent well before a message that has been taken up
-    since, and still waits, is not in the queue any more.
+    since, and still waits, is not in it any more. Where nobody works, an empty queue tells; as long
+    as messages wait there, further ones would only pile up.
     """
     stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
     newest_taken = (
@@ -141,7 +142,9 @@ def lost_messages(context: Context, session: Session) -> int:
             ~outbox.is_promised(ANALYZE_CHUNK, of=waiting.id),
             or_(
                 waiting.sent_at < newest_taken - OVERTAKEN,
-                (waiting.sent_at < clock.database_now() - stalled) & ~unclaimed.somebody_works(),
+                (waiting.sent_at < clock.database_now() - stalled)
+                & ~unclaimed.somebody_works()
+                & unclaimed.queue_is_empty(context, CHUNK_QUEUE),
             ),
         )
         .limit(BATCH)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain.states import OPEN_CHUNKS, UNFINISHED_JOBS, JobStatus, RunStatus
 from chordwise.pipeline import unclaimed
 from chordwise.pipeline.context import Context
-from chordwise.pipeline.messages import FAN_OUT, SYNTHESIZE
+from chordwise.pipeline.messages import CONTROL_QUEUE, FAN_OUT, SYNTHESIZE
 from chordwise.pipeline.recovering_chunks import BATCH, OVERTAKEN
 from chordwise.storage import clock, outbox, runs
 from chordwise.storage.chunks import Chunk
@@ -22,7 +22,7 @@ _ABANDONED_INTAKE = timedelta(minutes=15)
 
 
 def lost_messages(context: Context, session: Session) -> int:
-    """Fan jobs out again that wait although younger ones have begun, or nobody is working."""
+    """Fan jobs out again that wait although younger ones have begun, or are in no queue."""
     stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
     newest_begun = (
         select(func.max(Job.created_at))
@@ -35,14 +35,25 @@ def lost_messages(context: Context, session: Session) -> int:
         (Job.status == JobStatus.QUEUED)
         & or_(
             (Job.last_progress_at < newest_begun - OVERTAKEN),
-            (Job.last_progress_at < clock.database_now() - stalled) & ~unclaimed.somebody_works(),
+            (Job.last_progress_at < clock.database_now() - stalled)
+            & ~unclaimed.somebody_works()
+            & unclaimed.queue_is_empty(context, CONTROL_QUEUE),
         ),
     )
 
 
 def missing_syntheses(context: Context, session: Session) -> int:
-    """Send the synthesis of jobs whose chunks have all ended and which nobody is finishing."""
-    patience = timedelta(seconds=context.settings.pipeline.recovery_interval_seconds)
+    """Send the synthesis of jobs whose chunks have all ended and which nobody is finishing.
+
+    As long as other messages wait for a worker, so may this one: it gets more time then.
+    """
+    settings = context.settings.pipeline
+    now = clock.database_now()
+    long_idle = Job.last_progress_at < now - timedelta(seconds=settings.stalled_seconds)
+    idle_since = Job.last_progress_at < now - timedelta(seconds=settings.recovery_interval_seconds)
+    overdue = (idle_since & unclaimed.queue_is_empty(context, CONTROL_QUEUE)) | (
+        long_idle & unclaimed.somebody_works()
+    )
     open_chunk = exists().where(Chunk.job_id == Job.id, Chunk.status.in_(OPEN_CHUNKS))
     waiting = (Job.status == JobStatus.WAITING) & or_(
         Job.due_at.is_(None), Job.due_at <= clock.database_now()
@@ -52,9 +63,7 @@ def missing_syntheses(context: Context, session: Session) -> int:
     return _send_jobs(
         session,
         SYNTHESIZE,
-        or_(waiting, abandoned, idle)
-        & ~open_chunk
-        & (Job.last_progress_at < clock.database_now() - patience),
+        or_(waiting, abandoned, idle) & ~open_chunk & overdue,
     )
 
 

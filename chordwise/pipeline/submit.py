@@ -7,7 +7,7 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -24,7 +24,7 @@ from chordwise.prompts import library
 from chordwise.readers.reading import ReadDocument, UnreadDocument
 from chordwise.storage import documents, intakes, jobs, outbox, prompt_versions, results, runs
 from chordwise.storage.documents import Document
-from chordwise.storage.engine import reaching_database
+from chordwise.storage.engine import persistently
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job, JobFailure
 from chordwise.storage.record import new_id
@@ -35,6 +35,8 @@ PIPELINE_VERSION = 1
 
 
 MAX_NAME_LENGTH = 200
+PATIENCE = timedelta(seconds=20)
+"""How long a person waits for a database that restarts, before being told."""
 _CANCELLED = JobFailure(
     code="cancelled",
     message="The run was cancelled while it was taken in.",
@@ -80,26 +82,42 @@ class Submission:
         """Store a document with its jobs and their messages, or why there is none.
 
         Raises:
-            ServiceUnavailableError: The database cannot be reached; nothing of this was stored.
+            ServiceUnavailableError: The database stayed away; nothing of this was stored, unless
+                its last answer was lost.
         """
-        with reaching_database(), self._context.sessions.begin() as session:
-            runs.resume_intake(session, self.run_id)
-            if isinstance(found, UnreadDocument):
-                taken = self._refuse(session, found)
-            else:
-                taken = self._accept(session, found)
+        intake_id = new_id()
+        taken: list[TakenIn] = []
+
+        def write(session: Session) -> None:
+            if taken and intakes.exists(session, intake_id):
+                return  # an earlier commit was made, and only its answer was lost
+            taken[:] = [self._take_in(session, intake_id, found)]
+
+        persistently(self._context.sessions, PATIENCE, write)
         self._found += 1
-        return taken
+        return taken[0]
 
     def close(self) -> None:
         """Declare that nothing more comes; only then can the run be finished."""
-        with reaching_database(), self._context.sessions.begin() as session:
-            runs.finish_intake(session, self.run_id, self._found)
+        persistently(
+            self._context.sessions,
+            PATIENCE,
+            lambda session: runs.finish_intake(session, self.run_id, self._found),
+        )
 
-    def _refuse(self, session: Session, found: UnreadDocument) -> TakenIn:
+    def _take_in(
+        self, session: Session, intake_id: uuid.UUID, found: ReadDocument | UnreadDocument
+    ) -> TakenIn:
+        runs.resume_intake(session, self.run_id)
+        if isinstance(found, UnreadDocument):
+            return self._refuse(session, intake_id, found)
+        return self._accept(session, intake_id, found)
+
+    def _refuse(self, session: Session, intake_id: uuid.UUID, found: UnreadDocument) -> TakenIn:
         error = found.error
         session.add(
             Intake(
+                id=intake_id,
                 run_id=self.run_id,
                 source=found.source,
                 sha256=found.sha256,
@@ -112,12 +130,12 @@ class Submission:
         )
         return TakenIn(outcome=IntakeOutcome(error.outcome))
 
-    def _accept(self, session: Session, found: ReadDocument) -> TakenIn:
+    def _accept(self, session: Session, intake_id: uuid.UUID, found: ReadDocument) -> TakenIn:
         document_id = documents.store(session, _document(found))
         again = intakes.has_document(session, self.run_id, document_id)
         outcome = IntakeOutcome.DUPLICATE if again else IntakeOutcome.ACCEPTED
         intake = Intake(
-            id=new_id(),
+            id=intake_id,
             run_id=self.run_id,
             source=found.source,
             sha256=found.sha256,
@@ -188,18 +206,25 @@ def open_run(context: Context, options: RunOptions, now: datetime) -> Submission
     run_id = new_id()
     name = options.name or f"{now:%Y%m%d-%H%M%S}-{run_id.hex[-4:]}"
     _check_name(name)
-    run = Run(
-        id=run_id, name=name, options=_options_to_json(options), type_count=len(options.types)
-    )
+
+    def write(session: Session) -> None:
+        prompt_versions.register(session, library.released().values())
+        if session.get(Run, run_id) is None:
+            session.add(_run(run_id, name, options))
+
     try:
-        with reaching_database(), context.sessions.begin() as session:
-            prompt_versions.register(session, library.released().values())
-            session.add(run)
+        persistently(context.sessions, PATIENCE, write)
     except IntegrityError as error:
         raise UsageError(
             f"There is a run named “{name}” already.", "Choose another --run-name."
         ) from error
     return Submission(context, run_id, name, options)
+
+
+def _run(run_id: uuid.UUID, name: str, options: RunOptions) -> Run:
+    return Run(
+        id=run_id, name=name, options=_options_to_json(options), type_count=len(options.types)
+    )
 
 
 def identity(context: Context, analysis_type: AnalysisType, options: RunOptions) -> str:

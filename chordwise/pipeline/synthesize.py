@@ -50,7 +50,7 @@ def synthesize(context: Context, job_id: uuid.UUID) -> None:
         try:
             _synthesize(context, lease, job)
         except LeaseLostError:
-            log.warning("synthesis.lease_lost", job_id=str(job_id))
+            context.leases.note_lost(lease, "answer")
         except ServiceUnavailableError:
             raise
         except Exception as error:  # a defect of ours ends the job, and visibly

@@ -5,10 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, exists, or_, select, update
+from sqlalchemy import ColumnElement, exists, false, or_, select, true, update
 from sqlalchemy.orm import Session, aliased
 
 from chordwise.domain.states import ChunkStatus, JobStatus
+from chordwise.errors import ServiceUnavailableError
+from chordwise.pipeline.context import Context
 from chordwise.pipeline.messages import ANALYZE_CHUNK, FAN_OUT
 from chordwise.storage import clock, outbox
 from chordwise.storage.chunks import Chunk
@@ -21,6 +23,14 @@ def somebody_works() -> ColumnElement[bool]:
     return exists().where(
         running.status == ChunkStatus.RUNNING, running.lease_until > clock.database_now()
     )
+
+
+def queue_is_empty(context: Context, queue: str) -> ColumnElement[bool]:
+    """Return the condition that no message waits in a queue, as far as the broker can say."""
+    try:
+        return false() if context.messenger.is_waiting(queue) else true()
+    except ServiceUnavailableError:
+        return false()
 
 
 def unclaimed(chunk: type[Chunk]) -> ColumnElement[bool]:

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine, event, text
 Returned = TypeVar("Returned")
 
 _POLL_SECONDS = 0.1
+_IDLE_MILLISECONDS = 30_000
 # Statements are ended by the server; its own sentence about that should arrive before we give up.
 _ON_TOP = 1.25
 _ON_TOP_SECONDS = 1.0
@@ -91,7 +92,7 @@ def parameters(statement_seconds: float, name: str) -> dict[str, str | int]:
         "statement_timeout": milliseconds,
         "lock_timeout": milliseconds // 2,
         "idle_in_transaction_session_timeout": milliseconds,
-        "idle_session_timeout": 2 * milliseconds,
+        "idle_session_timeout": min(_IDLE_MILLISECONDS, 2 * milliseconds),
         "tcp_keepalives_idle": idle,
         "tcp_keepalives_interval": interval,
         "tcp_keepalives_count": 3,

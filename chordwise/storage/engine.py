@@ -28,12 +28,17 @@ from chordwise.storage import connections
 _DRIVER = "postgresql+psycopg"
 STATEMENT_SECONDS = 60.0
 _POOL_SECONDS = 30.0
+# Servers end our sessions that nobody uses after thirty seconds.
+_ADMISSION_SECONDS = 45.0
 # Before a session begins, PostgreSQL's library hands on the server's sentence without its code; a
 # server that speaks another language counts as one that is away, and the log has its sentence.
 _REFUSAL = re.compile(
     r"authentication failed|no pg_hba\.conf entry|pg_hba\.conf rejects|no password supplied"
     r"|(?:role|database|user) \".*\" does not exist|no such (?:user|database)"
     r"|is not permitted to log in|permission denied for database|not currently accepting"
+)
+_CROWDED = re.compile(
+    r"too many clients already|too many connections for|remaining connection slots are reserved"
 )
 _INSUFFICIENT_PRIVILEGE = "42501"
 _READ_ONLY = "25006"
@@ -134,6 +139,28 @@ def persistently(
         with attempt, reaching_database(), sessions.begin() as session:
             stored = write(session)
     return stored
+
+
+def admitted(ask: Callable[[], None]) -> None:
+    """Run what asks the database something at first, and wait a while for a place in a full one.
+
+    Raises:
+        DatabaseRefusedError: PostgreSQL does not let us in, or not do what we have to.
+        ServiceUnavailableError: It cannot be reached, or stays full.
+    """
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_is_crowded),
+        wait=tenacity.wait_random(0.2, 1),
+        stop=tenacity.stop_after_delay(_ADMISSION_SECONDS),
+        reraise=True,
+    )
+    for attempt in retrying:
+        with attempt, reaching_database():
+            ask()
+
+
+def _is_crowded(error: BaseException) -> bool:
+    return isinstance(error, ServiceUnavailableError) and bool(_CROWDED.search(error.what))
 
 
 def _is_refusal(error: SQLAlchemyError) -> bool:

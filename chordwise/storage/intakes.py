@@ -40,6 +40,11 @@ def not_accepted(session: Session, run_id: uuid.UUID) -> Sequence[Intake]:
     ).all()
 
 
+def exists(session: Session, intake_id: uuid.UUID) -> bool:
+    """Tell whether an intake was stored."""
+    return session.scalar(select(Intake.id).where(Intake.id == intake_id)) is not None
+
+
 def has_document(session: Session, run_id: uuid.UUID, document_id: uuid.UUID) -> bool:
     """Tell whether the run took this content in before."""
     found = session.scalar(

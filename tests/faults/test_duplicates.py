@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +18,7 @@ from tests.faults.cluster import CONCURRENCY, Cluster
 from tests.faults.experiment import RECOVERY_SECONDS, Experiment
 
 _QUEUE = f"chordwise:{messages.CHUNK_QUEUE}"
+_COUNT_RECEIVED = "chunk.before_claim:hang:0:*"
 _TIMES = 3
 _SYNTHESIZING = "SELECT bool_and(status = 'synthesizing') FROM jobs"
 _SYNTHESES = """
@@ -40,6 +43,22 @@ def deliver_again(cluster: Cluster, message: bytes) -> None:
         wait_until(lambda: message not in client.lrange(_QUEUE, 0, -1), 30, "they are received")
 
 
+def status_of(cluster: Cluster, message: bytes) -> object:
+    """Return the status of the chunk that a message is about."""
+    (_, chunk_id), *_ = json.loads(base64.b64decode(json.loads(message)["body"]))
+    return cluster.value(f"SELECT status FROM chunks WHERE id = '{chunk_id}'")  # noqa: S608 - an id of ours
+
+
+def received(cluster: Cluster) -> int:
+    """Return how many messages for chunks the worker has received."""
+    return cluster.logs().count("chunk.before_claim passed")
+
+
+def chunks_and_canary(cluster: Cluster) -> int:
+    """Return how many chunks there are, that of the oracle's document included."""
+    return cluster.count("SELECT count(*) FROM chunks")
+
+
 @contextmanager
 def messenger(cluster: Cluster) -> Iterator[Messenger]:
     """Open a messenger that goes around the proxy."""
@@ -61,7 +80,7 @@ def begin(cluster: Cluster, experiment: Experiment, id_: str, injected: str) -> 
     experiment.begin(id_, injected)
     cluster.provider.delay_seconds = _CALL_SECONDS
     cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_worker(_COUNT_RECEIVED)
     cluster.submit(cluster.documents.write(chunks=24))
 
 
@@ -81,7 +100,9 @@ def test_copies_of_a_header_while_it_runs(cluster: Cluster, experiment: Experime
 
     deliver_again(cluster, message)
 
+    assert status_of(cluster, message) == "running"
     finish(cluster, experiment)
+    assert received(cluster) == chunks_and_canary(cluster) + _TIMES
 
 
 @pytest.mark.thorough
@@ -90,10 +111,12 @@ def test_copies_of_a_header_that_has_ended(cluster: Cluster, experiment: Experim
     begin(cluster, experiment, "P11 ended header", f"{_TIMES} copies of a header that has ended")
     message = next_message(cluster)
     cluster.wait_for_share(0.5)
+    assert status_of(cluster, message) == "succeeded"
 
     deliver_again(cluster, message)
 
     finish(cluster, experiment)
+    assert received(cluster) == chunks_and_canary(cluster) + _TIMES
 
 
 @pytest.mark.thorough

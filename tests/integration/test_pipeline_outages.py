@@ -11,22 +11,25 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from chordwise.domain.states import ChunkStatus, JobStatus
+from chordwise.domain.states import ChunkStatus, IntakeOutcome, JobStatus
 from chordwise.errors import ModelAccessError, ServiceUnavailableError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline import retry
 from chordwise.pipeline.analyze_chunk import ChunkOutcome, analyze_chunk
 from chordwise.pipeline.fan_out import fan_out
 from chordwise.pipeline.recover import recover
+from chordwise.pipeline.submit import open_run
 from chordwise.pipeline.synthesize import synthesize
 from chordwise.settings import Settings
 from chordwise.storage import chunk_leases
 from tests.fakes.pipeline import (
     LONG,
+    NOW,
     PARAGRAPH,
     Pipeline,
     a_document,
     a_pipeline,
+    a_run,
     quoting_the_text,
 )
 
@@ -237,6 +240,20 @@ def test_a_retry_waits_for_answers_in_flight(small_chunks: Settings) -> None:
     retry.retry(pipeline.context, submission.run_id)
 
     assert pipeline.value("SELECT lease_token FROM chunks WHERE status = 'running'") == token
+
+
+def test_a_document_whose_commit_was_made_unseen_is_taken_in_once(settings: Settings) -> None:
+    """The intake is repeated and found; it does not become a duplicate of itself."""
+    pipeline = a_pipeline(settings)
+    submission = open_run(pipeline.context, a_run(), NOW)
+    end = ambiguous(pipeline, "INSERT INTO intakes")
+
+    taken = submission.take_in(a_document(PARAGRAPH))
+    submission.close()
+
+    end()
+    assert taken.outcome == IntakeOutcome.ACCEPTED
+    assert pipeline.value("SELECT intakes_balance AND jobs_planned = 1 FROM run_accounts")
 
 
 def test_a_submitter_thought_gone_may_go_on(settings: Settings) -> None:

@@ -8,6 +8,7 @@ from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline import retry
 from chordwise.pipeline.analyze_chunk import ChunkOutcome, analyze_chunk
 from chordwise.pipeline.fan_out import fan_out
+from chordwise.pipeline.messages import CHUNK_QUEUE
 from chordwise.pipeline.recover import recover, take_up_after_standstill
 from chordwise.pipeline.synthesize import synthesize
 from chordwise.settings import Settings
@@ -132,15 +133,19 @@ def test_recovery_fans_a_forgotten_job_out(settings: Settings) -> None:
 
 
 def test_recovery_sends_a_lost_chunk_again(settings: Settings) -> None:
-    """A pending chunk that nobody claims, while nobody is working, is sent again."""
+    """A chunk that is in no queue while nobody works is sent again; one that waits there is not."""
     pipeline = a_pipeline(settings)
     job = pipeline.job(pipeline.submit(PARAGRAPH))
     fan_out(pipeline.context, job.id)
     pipeline.execute("DELETE FROM outbox")
     pipeline.execute("UPDATE chunks SET sent_at = now() - interval '1 hour'")
 
+    while_it_waits = recover(pipeline.context)
+    with pipeline.context.messenger._app.connection_for_write() as connection:
+        connection.default_channel.queue_purge(CHUNK_QUEUE)
     rescued = recover(pipeline.context)
 
+    assert "chunk_message_lost" not in while_it_waits
     assert rescued["chunk_message_lost"] == 1
     assert pipeline.value("SELECT task FROM outbox") == "chordwise.analyze_chunk"
 

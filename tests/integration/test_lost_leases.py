@@ -1,0 +1,77 @@
+"""Leases that were lost are counted: once each, whoever notices, and no others."""
+
+from __future__ import annotations
+
+import uuid
+
+from chordwise.domain.states import ChunkStatus
+from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline.analyze_chunk import ChunkOutcome, analyze_chunk
+from chordwise.pipeline.fan_out import fan_out
+from chordwise.pipeline.leases import Lease
+from chordwise.settings import Settings
+from tests.fakes.pipeline import PARAGRAPH, Pipeline, a_pipeline, quoting_the_text
+
+LOSSES = "SELECT coalesce(string_agg(reason || count, ' '), '') FROM incidents"
+
+
+def a_chunk(pipeline: Pipeline) -> tuple[uuid.UUID, uuid.UUID]:
+    """Fan a document of one chunk out; return job and chunk."""
+    job = pipeline.job(pipeline.submit(PARAGRAPH))
+    fan_out(pipeline.context, job.id)
+    (chunk_id,) = pipeline.open_chunks(job.id)
+    return job.id, chunk_id
+
+
+def test_a_late_answer_is_counted_as_a_lost_lease(settings: Settings) -> None:
+    """The heartbeat comes after the answer: one loss, of which the answer has told."""
+
+    def slowly(request: CompletionRequest) -> str:
+        pipeline.expire_leases()
+        pipeline.claim(chunk_id)
+        return quoting_the_text(request)
+
+    pipeline = a_pipeline(settings, slowly)
+    job_id, chunk_id = a_chunk(pipeline)
+
+    outcome = analyze_chunk(pipeline.context, job_id, chunk_id)
+
+    pipeline.context.leases.beat()
+    pipeline.context.leases.beat()
+    assert outcome is ChunkOutcome.NOT_ENDED
+    assert pipeline.value("SELECT status || attempts FROM chunks") == f"{ChunkStatus.RUNNING}2"
+    assert pipeline.value(LOSSES) == "answer1"
+
+
+def test_a_heartbeat_counts_a_lost_lease_once(settings: Settings) -> None:
+    """The heartbeat comes first: what the answer finds out later is known already."""
+
+    def more_slowly(request: CompletionRequest) -> str:
+        pipeline.expire_leases()
+        pipeline.claim(chunk_id)
+        pipeline.context.leases.beat()
+        return quoting_the_text(request)
+
+    pipeline = a_pipeline(settings, more_slowly)
+    job_id, chunk_id = a_chunk(pipeline)
+
+    analyze_chunk(pipeline.context, job_id, chunk_id)
+
+    pipeline.context.leases.beat()
+    assert pipeline.value(LOSSES) == "heartbeat1"
+
+
+def test_work_that_has_just_ended_is_not_lost(settings: Settings) -> None:
+    """A heartbeat between the end and the release of the lease takes it for what it is."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    job_id, chunk_id = a_chunk(pipeline)
+    analyze_chunk(pipeline.context, job_id, chunk_id)
+    token = pipeline.value("SELECT lease_token FROM chunks")
+    assert isinstance(token, uuid.UUID)
+    lease = Lease(job_id=job_id, chunk_id=chunk_id, token=token)
+
+    with pipeline.context.leases.holding(lease):
+        pipeline.context.leases.beat()
+
+    assert not lease.lost
+    assert pipeline.value(LOSSES) == ""
