@@ -100,18 +100,22 @@ class Loop:
 
     def _recover(self) -> None:
         try:
-            leads = self._leadership.hold()
+            if self._takes_the_lead():
+                recover(self._context)
         except ServiceUnavailableError:
             # Once the database is back, who holds an answer stores it before leases are looked at.
             self._recovers_from = time.monotonic() + _AFTER_OUTAGE_SECONDS
             raise
+
+    def _takes_the_lead(self) -> bool:
+        leads = self._leadership.hold()
         if not leads or time.monotonic() < self._recovers_from:
             self._led = self._led and leads
-            return
+            return False
         if not self._led:
             take_up_after_standstill(self._context)
         self._led = True
-        recover(self._context)
+        return True
 
     def _forget(self) -> None:
         if self._leadership.hold():

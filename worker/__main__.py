@@ -40,7 +40,7 @@ def main() -> int:
         settings = settings_module.load()
         if sys.argv[1:] == ["health"]:
             return health(settings)
-        logging.configure(settings.logging, "worker")
+        logging.configure(settings.logging, "worker", expected=transport.TROUBLE)
         check(settings)
         return work(settings)
     except ChordwiseError as error:

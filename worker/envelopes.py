@@ -24,8 +24,16 @@ _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _IDS = {FAN_OUT: 1, ANALYZE_CHUNK: 2, SYNTHESIZE: 1}
 _CONTENT = ("application/json", "utf-8")
 # Due times stand in PostgreSQL; what else may be called afterward is the synthesis alone.
-_UNUSED_HEADERS = ("eta", "expires", "compression")
 _UNUSED_OPTIONS = ("callbacks", "errbacks")
+_OPTIONS = (*_UNUSED_OPTIONS, "chain", "chord")
+_UNUSED_HEADERS = ("eta", "expires", "compression", *_OPTIONS)
+# Celery makes attributes of its request of all headers, and has methods and a state under these.
+_RESERVED_HEADERS = (
+    *("as_execution_options", "clear", "get", "update"),
+    *("called_directly", "children", "headers", "is_eager"),
+)
+_FOLLOWER = ("task", "args", "kwargs", "options", "subtask_type", "immutable")
+_FOLLOWER_OPTIONS = ("task_id", "reply_to", "group_id", "root_id", "parent_id")
 _TEXTS = ("group", "root_id", "parent_id", "shadow", "lang", "origin", "argsrepr", "kwargsrepr")
 
 
@@ -114,6 +122,10 @@ def _are_ours(headers: dict[str, object]) -> bool:
         and headers.get("timelimit", [None, None]) == [None, None]
         and not headers.get("stamps")
         and not headers.get("stamped_headers")
+        and not any(name.startswith("_") or name in _RESERVED_HEADERS for name in headers)
+        and isinstance(headers.get("group_index"), int | None)
+        and isinstance(headers.get("ignore_result"), bool | None)
+        and headers.get("replaced_task_nesting", 0) == 0
     )
 
 
@@ -123,8 +135,30 @@ def _lead_to_synthesis(options: dict[str, object]) -> bool:
     if any(options.get(name) for name in _UNUSED_OPTIONS) or not isinstance(chain, list):
         return False
     following = [*chain, *([options["chord"]] if options.get("chord") else [])]
-    return len(following) <= 1 and all(
-        isinstance(each, dict) and each.get("task") == SYNTHESIZE for each in following
+    return (
+        set(options) <= set(_OPTIONS)
+        and len(following) <= 1
+        and all(_is_synthesis(each) for each in following)
+    )
+
+
+def _is_synthesis(follower: object) -> bool:
+    """Whether a message that Celery would send is a synthesis as ours are, and nothing beside it.
+
+    Behind the same name could stand a group of other tasks, or another queue.
+    """
+    if not isinstance(follower, dict) or not set(follower) <= set(_FOLLOWER):
+        return False
+    arguments, options = follower.get("args"), follower.get("options")
+    return (
+        (follower.get("task"), follower.get("kwargs")) == (SYNTHESIZE, {})
+        and (follower.get("subtask_type"), follower.get("immutable")) == (None, True)
+        and isinstance(arguments, list)
+        and len(arguments) == _IDS[SYNTHESIZE]
+        and _is_id(arguments[0])
+        and isinstance(options, dict)
+        and set(options) <= set(_FOLLOWER_OPTIONS)
+        and all(isinstance(value, str | None) for value in options.values())
     )
 
 

@@ -10,12 +10,13 @@ from celery.backends.redis import RedisBackend
 from redis.exceptions import OutOfMemoryError
 
 from worker.consumption import Consumption
+from worker.transport import TROUBLE
 
 log = structlog.get_logger(__name__)
 
 
 class PatientResults(RedisBackend):  # type: ignore[misc]  # Celery ships no types
-    """Redis or Valkey, which may be full: what it does not note stands in PostgreSQL.
+    """Redis or Valkey, which may be full or away: what it does not note stands in PostgreSQL.
 
     Celery would take a success that cannot be noted for a failure of its task, and tell the chord.
     """
@@ -43,6 +44,11 @@ class PatientResults(RedisBackend):  # type: ignore[misc]  # Celery ships no typ
                 super().on_chord_part_return(*args, **options)
         except OutOfMemoryError:
             self._note_full()
+        except TROUBLE as error:
+            log.warning("task.end_not_noted", reason=type(error).__name__)
+
+    def on_task_call(self, producer: object, task_id: str) -> None:
+        """Leave a result alone: nobody here waits for one, and subscribing needs the broker."""
 
     def _note_full(self) -> None:
         if not self.was_full:

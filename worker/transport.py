@@ -12,12 +12,16 @@ from weakref import WeakSet
 import structlog
 from celery import Celery
 from kombu.connection import Connection
+from kombu.exceptions import OperationalError
 from kombu.transport import redis
 from kombu.transport.virtual import Empty
-from redis.exceptions import OutOfMemoryError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from worker import rejecting
 from worker.consumption import Consumption
+
+TROUBLE = (OperationalError, RedisError, OSError)
+"""What is raised where the broker is away, full, or in no state to answer."""
 
 log = structlog.get_logger(__name__)
 

@@ -107,7 +107,11 @@ def _broker_forgot(context: Context) -> int:
         return 0
     # The broker first: where it takes no marker, it takes no messages either.
     marker = str(new_id())
-    context.messenger.set_marker(marker)
+    try:
+        context.messenger.set_marker(marker)
+    except ServiceUnavailableError as error:
+        log.warning("recovery.broker_takes_nothing", reason=error.what)
+        return 0
     with reaching_database(), context.sessions.begin() as session:
         broker_marker.remember(session, marker)
         sent = unclaimed.send_everything(session) if known is not None else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,6 +53,8 @@ _ACCESS_HINT = (
     "and the server's pg_hba.conf."
 )
 
+# A connection takes a file descriptor; the library for the socket reports that there is none.
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 
 Stored = TypeVar("Stored")
@@ -118,6 +121,13 @@ def reaching_database() -> Iterator[None]:
             raise
         raise ServiceUnavailableError(
             f"PostgreSQL cannot be reached: {_reason(error)}", "Run `chordwise doctor`."
+        ) from error
+    except OSError as error:
+        if error.errno not in _NO_DESCRIPTOR:
+            raise
+        raise ServiceUnavailableError(
+            f"PostgreSQL cannot be reached: {error.strerror}.",
+            "Let this process open more files (ulimit -n, LimitNOFILE).",
         ) from error
 
 

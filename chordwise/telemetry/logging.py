@@ -23,8 +23,13 @@ _QUIET = ("httpx", "httpcore", "urllib3", "celery.worker.strategy", "celery.app.
 Event = MutableMapping[str, object]
 
 
-def configure(settings: LoggingSettings, process: str) -> None:
-    """Route structlog and the standard library's loggers into one stream of lines."""
+def configure(
+    settings: LoggingSettings, process: str, expected: tuple[type[Exception], ...] = ()
+) -> None:
+    """Route structlog and the standard library's loggers into one stream of lines.
+
+    What libraries report of `expected` errors, such as a broker that is away, gets no traceback.
+    """
     structlog.configure(
         processors=[*_shared(process), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -34,7 +39,7 @@ def configure(settings: LoggingSettings, process: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_shared(process),
+            foreign_pre_chain=[_telling_briefly(expected), *_shared(process)],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 redact,
@@ -70,6 +75,19 @@ def _redacting(render: structlog.typing.Processor) -> structlog.typing.Processor
         return without_secrets(str(render(logger, method, event)))
 
     return clean
+
+
+def _telling_briefly(expected: tuple[type[Exception], ...]) -> structlog.typing.Processor:
+    """Put the error of these kinds in place of its traceback."""
+
+    def tell(logger: object, method: str, event: Event) -> Event:  # noqa: ARG001
+        raised = event.get("exc_info")
+        if isinstance(raised, tuple) and isinstance(error := raised[1], expected):
+            event["error"] = f"{type(error).__name__}: {error}"
+            del event["exc_info"]
+        return event
+
+    return tell
 
 
 def _shared(process: str) -> list[structlog.typing.Processor]:

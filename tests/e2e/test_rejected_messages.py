@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import pickle
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +10,13 @@ from contextlib import contextmanager
 import pytest
 import redis
 
-from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.json_values import JsonValue
 from chordwise.pipeline.messages import ANALYZE_CHUNK, CHUNK_QUEUE, CONTROL_QUEUE, FAN_OUT
 from tests.conftest import Servers
 from tests.e2e.conftest import Stage
+from tests.fakes.forged_messages import CANARY, FORGED, an_id, envelope
 from tests.fakes.processes import wait_until
 
-CANARY = "c4n4ryWord"
 COUNTS = "SELECT json_object_agg(reason, count) FROM incidents WHERE kind = 'rejected_message'"
 
 
@@ -28,70 +25,6 @@ def broker(servers: Servers) -> Iterator[redis.Redis]:
     """Return a client of the broker, as anybody who reaches it has one."""
     with redis.Redis.from_url(servers.valkey.redis_url()) as client:
         yield client
-
-
-def encoded(body: JsonValue) -> str:
-    """Return a body as it stands in an envelope."""
-    return base64.b64encode(json.dumps(body).encode()).decode()
-
-
-def envelope(task: str, arguments: JsonValue, **changes: JsonValue) -> JsonObject:
-    """Return a message as Celery writes it, with some members of its headers or itself changed."""
-    id_ = str(uuid.uuid4())
-    headers: JsonObject = {"task": task, "id": id_, "timelimit": [None, None], "retries": 0}
-    whole: JsonObject = {
-        "body": encoded([arguments, {}, {"callbacks": None, "chain": None, "chord": None}]),
-        "content-encoding": "utf-8",
-        "content-type": "application/json",
-        "headers": headers,
-        "properties": {
-            "delivery_info": {"exchange": "", "routing_key": CHUNK_QUEUE},
-            "body_encoding": "base64",
-            "delivery_tag": str(uuid.uuid4()),
-        },
-    }
-    for name, value in changes.items():
-        (whole if name in whole else headers)[name.replace("content_", "content-")] = value
-    return whole
-
-
-def an_id() -> str:
-    """Return an id that nothing has."""
-    return str(uuid.uuid4())
-
-
-def pickled() -> JsonObject:
-    """Return a message whose body would run code where pickle is accepted."""
-    body = base64.b64encode(pickle.dumps(((CANARY,), {}, {}))).decode()
-    whole = envelope(FAN_OUT, [])
-    return {**whole, "body": body, "content-type": "application/x-python-serialize"}
-
-
-FORGED: tuple[tuple[str, JsonValue], ...] = (
-    ("envelope", "no object"),
-    ("envelope", {"body": CANARY}),
-    ("envelope", {**envelope(FAN_OUT, [an_id()]), "properties": {}}),
-    ("envelope", {"__type__": "unheard of", "__value__": CANARY}),
-    ("too_large", envelope(FAN_OUT, [CANARY * 1_000_000])),
-    ("too_large", envelope(FAN_OUT, [an_id()], argsrepr=CANARY * 10_000)),
-    ("content_type", pickled()),
-    ("unknown_task", envelope(f"os.{CANARY}", [an_id()])),
-    ("unknown_task", envelope("celery.backend_cleanup", [])),
-    ("options", envelope(FAN_OUT, [an_id()], eta="2999-01-01T00:00:00")),
-    ("options", envelope(FAN_OUT, [an_id()], timelimit=CANARY)),
-    ("options", envelope(FAN_OUT, [an_id()], compression="gzip")),
-    ("options", envelope(FAN_OUT, [], body=encoded([[an_id()], {}, {"chord": {"task": CANARY}}]))),
-    ("body", envelope(FAN_OUT, [], body=base64.b64encode(CANARY.encode()).decode())),
-    ("body", envelope(FAN_OUT, [], body=encoded({"args": [an_id()]}))),
-    ("arguments", envelope(FAN_OUT, [CANARY])),
-    ("arguments", envelope(FAN_OUT, [f"{an_id()}'; DROP TABLE jobs; --{CANARY}"])),
-    ("arguments", envelope(FAN_OUT, [{"id": an_id()}])),
-    ("arguments", envelope(ANALYZE_CHUNK, [an_id()])),
-    ("arguments", envelope(ANALYZE_CHUNK, [1, 2])),
-    ("unknown_work", envelope(FAN_OUT, [an_id()])),
-    ("unknown_work", envelope("chordwise.synthesize", [an_id()])),
-    ("unknown_work", envelope(ANALYZE_CHUNK, [an_id(), an_id()])),
-)
 
 
 def forge(broker: redis.Redis, *messages: JsonValue, queue: str = CHUNK_QUEUE) -> None:

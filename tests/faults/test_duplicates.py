@@ -100,6 +100,8 @@ def test_copies_of_a_header_while_it_runs(cluster: Cluster, experiment: Experime
 
     deliver_again(cluster, message)
 
+    # All copies have left the queue, each for a slot of its own, and the first is not done.
+    wait_until(lambda: status_of(cluster, message) != "pending", 5, "the chunk is claimed")
     assert status_of(cluster, message) == "running"
     finish(cluster, experiment)
     assert received(cluster) == chunks_and_canary(cluster) + _TIMES

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from tests.faults.allowance import Allowance
-from tests.faults.cluster import Cluster
+from tests.faults.cluster import CONCURRENCY, Cluster
 from tests.faults.experiment import Experiment
 from tests.faults.members import Member
 
@@ -71,4 +71,4 @@ def test_a_worker_whose_files_run_out(cluster: Cluster, experiment: Experiment) 
     experiment.fault_is_over()
     cluster.start_worker()
 
-    experiment.finish(Allowance(extra_calls=4))
+    experiment.finish(Allowance(extra_calls=CONCURRENCY, tracebacks=("Too many open files",)))

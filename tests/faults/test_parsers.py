@@ -59,7 +59,8 @@ def test_a_parser_killed_over_a_document(cluster: Cluster, experiment: Experimen
         cluster.to_database.pass_on()
         experiment.fault_is_over()
 
-    assert submitting.result().returncode == _NOT_ACCEPTED
+    submitted = submitting.result()
+    assert submitted.returncode == 0, submitted.stderr
     outcomes = cluster.rows(
         "SELECT outcome, reason, count(*) FROM intakes GROUP BY 1, 2 ORDER BY 1"
     )
@@ -69,3 +70,4 @@ def test_a_parser_killed_over_a_document(cluster: Cluster, experiment: Experimen
         " WHERE outcome = 'unreadable'"
     )
     experiment.finish()
+    assert cluster.run("wait", submitted.stdout.strip()).returncode == _NOT_ACCEPTED

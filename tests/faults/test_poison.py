@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tests.fakes.processes import wait_until
 from tests.faults.allowance import Allowance
 from tests.faults.cluster import API_KEY, Cluster
 from tests.faults.experiment import RECOVERY_SECONDS, Experiment
@@ -71,6 +72,7 @@ def test_a_chunk_that_ends_every_worker(cluster: Cluster, experiment: Experiment
     cluster.start_scheduler()
     for _ in range(2):
         poisoning.start_worker()
+    wait_until(lambda: all(each.has_started for each in poisoning.workers.values()), 30, "a start")
     undisturbed = median_latency(cluster, submit_neighbours(cluster))
 
     cluster.provider.on_arrival = poisoning.act

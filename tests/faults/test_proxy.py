@@ -97,7 +97,7 @@ def test_refusing_lasts_until_it_is_over(proxy: Proxy) -> None:
     """New connections are closed at once, until traffic is passed on again."""
     proxy.refuse()
 
-    with connected(proxy) as client, suppress(ConnectionError):
+    with suppress(ConnectionError), connected(proxy) as client:
         assert client.recv(1) == b""
     proxy.pass_on()
     with connected(proxy) as client:

@@ -9,6 +9,7 @@ import uuid
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fakes.forged_messages import bent
 from worker.envelopes import MOST_CHARACTERS, Rejection, reason_against
 
 JSON = st.recursive(
@@ -16,7 +17,14 @@ JSON = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=8,
 )
-SYNTHESIS = {"task": "chordwise.synthesize", "args": [str(uuid.uuid4())], "kwargs": {}}
+SYNTHESIS = {
+    "task": "chordwise.synthesize",
+    "args": [str(uuid.uuid4())],
+    "kwargs": {},
+    "options": {"task_id": str(uuid.uuid4()), "reply_to": str(uuid.uuid4())},
+    "subtask_type": None,
+    "immutable": True,
+}
 
 
 def a_message(body: object = None, **headers: object) -> dict[str, object]:
@@ -58,6 +66,16 @@ def test_what_would_call_other_tasks_does_not_pass() -> None:
     reasons = {reason_against(a_message([ids, {}, each])) for each in options}
 
     assert reasons == {Rejection.OPTIONS}
+
+
+def test_right_ids_do_not_let_other_options_through() -> None:
+    """What Celery would stumble over, or call besides, is a reason although there is such work."""
+    messages = list(bent(str(uuid.uuid4()), str(uuid.uuid4())))
+
+    passed = [each for each in messages if reason_against(each) is not Rejection.OPTIONS]
+
+    assert len(messages) > 20
+    assert passed == []
 
 
 def test_the_limit_of_size_is_looked_at_before_decoding() -> None:

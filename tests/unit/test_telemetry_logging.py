@@ -150,3 +150,20 @@ def test_a_text_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) 
     written = capsys.readouterr().err
     assert "\x1b[2J" not in written
     assert written.count("\n") == 1
+
+
+def test_what_libraries_report_of_expected_errors_has_no_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The error stands in its place; other errors, and what we report ourselves, keep theirs."""
+    configure(LoggingSettings(format="json"), "worker", expected=(ConnectionError,))
+    for logger in (logging.getLogger("kombu"), structlog.get_logger("ours")):
+        for error in (ConnectionResetError("no answer"), ValueError("no answer")):
+            logger.error("failed", exc_info=error)
+
+    expected, *others = map(json.loads, capsys.readouterr().err.splitlines())
+
+    assert expected["error"] == "ConnectionResetError: no answer"
+    assert "exception" not in expected
+    assert len(others) == 3
+    assert all("no answer" in line["exception"] for line in others)

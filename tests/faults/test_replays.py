@@ -1,0 +1,131 @@
+"""R06 and R08: messages come again after their work, and what Celery notes of chords is gone."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+from pydantic import SecretStr
+
+from chordwise import settings as settings_module
+from chordwise.pipeline import messages
+from chordwise.pipeline.messages import Messenger
+from tests.fakes.processes import wait_until
+from tests.faults import quiescence
+from tests.faults.allowance import NOTHING_SPECIAL
+from tests.faults.cluster import INTERVAL_SECONDS, Cluster
+from tests.faults.experiment import Experiment
+
+_QUEUE = f"chordwise:{messages.CHUNK_QUEUE}"
+_CHORDS = "chordwise:celery-taskset-meta-*"
+_RESULTS = "chordwise:celery-task-meta-*"
+_TIMES = 3
+
+
+def begin(cluster: Cluster, experiment: Experiment, id_: str, injected: str) -> None:
+    """Have a scheduler and a worker at a document."""
+    experiment.begin(id_, injected)
+    cluster.start_scheduler()
+    cluster.start_worker()
+    cluster.submit(cluster.documents.write(chunks=24))
+
+
+def waiting_messages(cluster: Cluster) -> list[bytes]:
+    """Return the messages for chunks that no worker has taken yet, and leave them there."""
+    with cluster.broker.client() as client:
+        wait_until(lambda: client.llen(_QUEUE) > _TIMES, 30, "messages for chunks wait")
+        found = client.lrange(_QUEUE, 0, -1)
+    return [message for message in found if isinstance(message, bytes)]
+
+
+def deliver(cluster: Cluster, copies: list[bytes], *tasks: str) -> None:
+    """Put copies of messages into their queue, and messages for tasks of the only job."""
+    job_id = str(cluster.value("SELECT id FROM jobs ORDER BY id LIMIT 1"))
+    app = messages.open_app(
+        settings_module.load(broker_url=SecretStr(cluster.broker.valkey.broker_url()))
+    )
+    with cluster.broker.client() as client:
+        if copies:
+            client.lpush(_QUEUE, *copies)
+    for task in tasks:
+        for _ in range(_TIMES):
+            Messenger(app).send(task, [job_id])
+    app.close()
+
+
+def forget(client: redis.Redis, pattern: str) -> int:
+    """Delete the keys of a pattern; return how many there were."""
+    keys = list(client.scan_iter(match=pattern, count=1_000))
+    return int(client.delete(*keys)) if keys else 0
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("later", ["at once", "a day later"])
+def test_messages_for_finished_work(cluster: Cluster, experiment: Experiment, later: str) -> None:
+    """R06: a chunk's, a fan-out's and a synthesis' message again cost no call and no write."""
+    begin(cluster, experiment, f"R06 {later}", f"{_TIMES} copies of each message of a finished job")
+    copies = waiting_messages(cluster) * _TIMES
+    cluster.wait_until_finished()
+    assert list(quiescence.nothing_waits(cluster, NOTHING_SPECIAL)) == []
+    if later == "a day later":
+        with cluster.broker.client() as client:
+            assert forget(client, _RESULTS) > 0
+            forget(client, _CHORDS)
+    before, requests = quiescence._contents(cluster), len(cluster.provider.requests)
+
+    deliver(cluster, copies, messages.FAN_OUT, messages.SYNTHESIZE)
+    assert list(quiescence.nothing_waits(cluster, NOTHING_SPECIAL)) == []
+    wait_until(lambda: quiescence._unacknowledged(cluster) == 0, 20, "all are acknowledged")
+
+    assert quiescence._contents(cluster) == before
+    assert len(cluster.provider.requests) == requests
+    experiment.fault_is_over()
+    experiment.finish(notes=f"{len(copies) + 2 * _TIMES} messages")
+
+
+@pytest.mark.thorough
+def test_fan_outs_beside_a_running_document(cluster: Cluster, experiment: Experiment) -> None:
+    """R06: fanning out again while the chunks are worked on sends and asks nothing again."""
+    begin(cluster, experiment, "R06 fan-out", f"{_TIMES} more fan-outs of a running job")
+    copies = waiting_messages(cluster)
+
+    deliver(cluster, copies, messages.FAN_OUT, messages.SYNTHESIZE)
+    experiment.fault_is_over()
+
+    experiment.finish(bound_seconds=2 * INTERVAL_SECONDS + experiment.undisturbed_seconds)
+    assert cluster.count("SELECT max(attempts) FROM chunks") == 1
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("what", "pattern"), [("chords", _CHORDS), ("results", _RESULTS)])
+@pytest.mark.parametrize("percent", [25, 95])
+def test_what_celery_notes_is_gone(
+    cluster: Cluster, experiment: Experiment, percent: int, what: str, pattern: str
+) -> None:
+    """R08: without its count of the chord, or its results, the synthesis comes as early."""
+    id_ = f"R08 {what} {percent} %"
+    begin(cluster, experiment, id_, f"keys of {what} deleted with {percent} % of the chunks done")
+    cluster.wait_for_share(percent / 100)
+
+    with cluster.broker.client() as client:
+        assert forget(client, pattern) > 0
+    experiment.fault_is_over()
+
+    experiment.finish(bound_seconds=2 * INTERVAL_SECONDS + experiment.undisturbed_seconds)
+    assert cluster.count("SELECT max(attempts) FROM chunks") == 1
+
+
+@pytest.mark.thorough
+def test_what_celery_notes_never_stays(cluster: Cluster, experiment: Experiment) -> None:
+    """R08: a broker that keeps messages and nothing else is enough."""
+    begin(cluster, experiment, "R08 always", "keys of chords and results deleted all the time")
+
+    def forget_until_finished() -> bool:
+        for pattern in (_CHORDS, _RESULTS):
+            forget(client, pattern)
+        return cluster.value("SELECT bool_and(status = 'finished') FROM runs") is True
+
+    with cluster.broker.client() as client:
+        wait_until(forget_until_finished, 60, "the document is finished")
+
+    experiment.finish()
+    assert cluster.count("SELECT max(attempts) FROM chunks") == 1
