@@ -19,8 +19,8 @@ _SETTLING_SECONDS = 20.0
 _MOST_MESSAGES = 100_000
 # Older than any message that a worker with a wrong clock may have written down.
 _ANY_AGE_SECONDS = -10_000_000
-# Written by reading, so to speak: a count of what was noticed.
-_UNCOUNTED_TABLES = ("alembic_version", "incidents")
+# What recovery has noticed meanwhile: a count, and the marker of a broker that forgot it.
+_UNCOUNTED_TABLES = ("alembic_version", "broker_markers", "incidents")
 
 _BUSY = """
 SELECT (SELECT count(*) FROM outbox WHERE sent_at IS NULL)
