@@ -26,6 +26,7 @@ TROUBLE = (OperationalError, RedisError, OSError)
 log = structlog.get_logger(__name__)
 
 _LONGEST_PAUSE_SECONDS = 5.0
+_GIVING_TRIES = 2
 
 
 class PatientReceipts(redis.QoS):
@@ -37,6 +38,8 @@ class PatientReceipts(redis.QoS):
     """
 
     in_use: ClassVar[WeakSet[PatientReceipts]] = WeakSet()
+    unsettled: ClassVar[set[str]] = set()
+    """Finished messages that the broker does not know to be, whatever connection they came by."""
 
     def __init__(self, *args: object, **options: object) -> None:
         super().__init__(*args, **options)  # type: ignore[no-untyped-call]
@@ -52,12 +55,37 @@ class PatientReceipts(redis.QoS):
             self._note_full()
             super(redis.QoS, self).append(message, delivery_tag)  # type: ignore[no-untyped-call]
 
+    def ack(self, delivery_tag: str) -> None:
+        """Forget a message, and let the broker forget it, now or when it answers again.
+
+        Kombu would count it as held as long as this connection lives, and soon take no other.
+        """
+        self.unsettled.add(delivery_tag)
+        super(redis.QoS, self).ack(delivery_tag)  # type: ignore[no-untyped-call]  # kombu's
+        self._settle()
+
     def restore_visible(self, *args: object, **options: object) -> None:
-        """Give back what others hold for too long; later, where the broker is full."""
+        """Give back what others hold for too long; later, where the broker is full.
+
+        Celery's loop comes by every few seconds.
+        """
+        self._settle()
         try:
             super().restore_visible(*args, **options)  # type: ignore[no-untyped-call]
         except OutOfMemoryError:
             self._note_full()
+
+    def _settle(self) -> None:
+        tags = list(self.unsettled)
+        if not tags:
+            return
+        try:
+            with self.pipe_or_acquire() as pipe:  # type: ignore[no-untyped-call]  # kombu's
+                pipe.zrem(self.unacked_index_key, *tags).hdel(self.unacked_key, *tags).execute()
+        except TROUBLE as error:
+            log.warning("worker.not_acknowledged", count=len(tags), reason=type(error).__name__)
+        else:
+            self.unsettled.difference_update(tags)
 
     def _note_full(self) -> None:
         if not self._was_full:
@@ -81,6 +109,13 @@ class ObservedChannel(rejecting.Channel):
         "consumption",
     )
     consumption: Consumption
+
+    def _queue_bind(self, *binding: object) -> None:
+        """Note where a queue belongs, if there is room: ours are addressed by their names."""
+        try:
+            super()._queue_bind(*binding)  # type: ignore[no-untyped-call]  # kombu's
+        except OutOfMemoryError:
+            log.warning("worker.broker_full")
 
     def _brpop_read(self, **options: object) -> object:
         try:
@@ -124,15 +159,25 @@ def observe(app: Celery, consumption: Consumption) -> None:
 def give_back(seconds: float) -> int | None:
     """Return to the broker what this process has received and not finished; tell how much.
 
-    `None`: it was not done in time. What is left then is sent again by recovery.
+    `None`: it could not be done, or not in time. What is left then is sent again by recovery.
     """
-    given: list[int] = []
-    receipts = list(PatientReceipts.in_use)
+    given: list[int | None] = [None]
 
     def give() -> None:
-        given.append(sum(each.give_back() for each in receipts))
+        given[0] = _give_all_back()
 
     thread = threading.Thread(target=give, daemon=True)
     thread.start()
     thread.join(seconds)
-    return given[0] if given else None
+    return given[0]
+
+
+def _give_all_back() -> int | None:
+    """Do it, and once more should Celery, which is leaving, close the connection meanwhile."""
+    receipts = list(PatientReceipts.in_use)
+    for _ in range(_GIVING_TRIES):
+        try:
+            return sum(each.give_back() for each in receipts)
+        except TROUBLE as error:
+            log.info("worker.connection_lost", reason=type(error).__name__)
+    return None

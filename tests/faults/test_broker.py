@@ -55,7 +55,7 @@ def test_a_broker_that_forgets_everything(
 
 @pytest.mark.thorough
 def test_a_broker_that_forgets_again_and_again(cluster: Cluster, experiment: Experiment) -> None:
-    """R01: FLUSHALL every two intervals for several leases delays the work, and costs no call."""
+    """R01: FLUSHALL again and again while a document is worked on costs no call."""
     begin(cluster, experiment, "R01 repeated", "FLUSHALL at every eighth of the document")
 
     for eighth in range(1, 8):
@@ -115,12 +115,10 @@ def test_a_broker_that_is_down_for_several_leases(
     own_cluster.wait_for_share(0.25)
 
     own_cluster.broker.kill()
-    stays_down_until = own_cluster.value(
-        f"SELECT extract(epoch FROM now())::float + {3 * LEASE_SECONDS}"  # noqa: S608 - a number of ours
-    )
+    down_since = own_cluster.value("SELECT now()")
     submitted = own_cluster.run("submit", str(own_cluster.documents.write(chunks=12)))
     listed, examined = own_cluster.run("runs", "latest"), own_cluster.run("doctor")
-    own_cluster.wait_for(f"SELECT extract(epoch FROM now()) > {stays_down_until}")  # noqa: S608 - a number of ours
+    own_cluster.wait_for(f"SELECT now() - '{down_since}' > '{3 * LEASE_SECONDS} s'")
     own_cluster.broker.start(empty=memory == "empty")
     experiment.fault_is_over()
 

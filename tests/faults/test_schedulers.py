@@ -11,10 +11,13 @@ from tests.faults.experiment import RECOVERY_SECONDS, Experiment
 from tests.faults.members import Member
 
 TAKEOVER_SECONDS = 30.0
+MANY = 32
 _LEADER = """
 SELECT coalesce(max(l.pid), 0) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND a.application_name = 'chordwise leader'
     AND a.datname = current_database()"""
+
+_FAN_OUTS = "SELECT count(*) FROM outbox WHERE task = 'chordwise.fan_out'"
 
 
 def leader(cluster: Cluster) -> int:
@@ -128,3 +131,21 @@ def test_two_schedulers_at_once_double_nothing(cluster: Cluster, experiment: Exp
     experiment.fault_is_over()
 
     experiment.finish(Allowance(extra_calls=0))
+
+
+@pytest.mark.thorough
+def test_a_broker_slower_than_the_messages_for_it(cluster: Cluster, experiment: Experiment) -> None:
+    """P07: what is out is noted now and then, so that it is not sent again and again."""
+    experiment.begin("P07 slow broker", "a fifth of a second for each of many messages", chunks=72)
+    cluster.start_worker()
+    cluster.submit(*(cluster.documents.write(chunks=1) for _ in range(MANY)))
+    cluster.to_broker.delay(0.05)
+    cluster.start_scheduler()
+
+    cluster.wait_for("SELECT count(*) = 0 FROM outbox WHERE sent_at IS NULL", 60)
+    cluster.to_broker.pass_on()
+    experiment.fault_is_over()
+
+    experiment.finish()
+    # One for every document, and for that of the oracle.
+    assert cluster.count(_FAN_OUTS) == MANY + 1

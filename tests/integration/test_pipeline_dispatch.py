@@ -1,0 +1,70 @@
+"""The outbox is neither sent nor filled again and again while the broker is slow or away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from threading import Event
+from typing import cast
+
+from chordwise.pipeline.dispatch import dispatch
+from chordwise.pipeline.messages import Messenger
+from chordwise.pipeline.recover import recover
+from chordwise.settings import Settings
+from tests.fakes.pipeline import PARAGRAPH, a_pipeline, with_settings
+
+TEXTS = [f"{number}. {PARAGRAPH}" for number in range(4)]
+LONG_AGO = "UPDATE jobs SET last_progress_at = now() - interval '1 hour'"
+
+
+class SlowMessenger:
+    """Takes a third of a second for each message."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    def send(self, task: str, ids: Sequence[str]) -> None:
+        """Send one message slowly."""
+        Event().wait(0.3)
+        self.sent.append(f"{task} {ids}")
+
+
+def test_what_is_out_is_noted_before_the_transaction_is_silent_for_long(settings: Settings) -> None:
+    """A quarter of a lease is the limit: every message goes out once, in several batches."""
+    pipeline = a_pipeline(with_settings(settings, "pipeline", lease_seconds=1.0))
+    pipeline.submit(*TEXTS)
+    messenger = SlowMessenger()
+    context = replace(pipeline.context, messenger=cast("Messenger", messenger))
+
+    first = dispatch(context)
+
+    assert first == 1
+    assert pipeline.value("SELECT count(*) FROM outbox WHERE sent_at IS NOT NULL") == 1
+    while dispatch(context):
+        continue
+    assert len(messenger.sent) == len(set(messenger.sent)) == len(TEXTS)
+
+
+def test_what_is_promised_already_is_not_promised_again(settings: Settings) -> None:
+    """However long the broker takes nothing, each job has one message waiting for it."""
+    pipeline = a_pipeline(settings)
+    pipeline.submit(*TEXTS)
+
+    for _ in range(3):
+        pipeline.execute(LONG_AGO)
+        recover(pipeline.context)
+
+    assert pipeline.value("SELECT count(*) FROM outbox") == len(TEXTS)
+
+
+def test_a_message_that_went_out_and_got_lost_is_promised_again(settings: Settings) -> None:
+    """Once, until it has gone out again."""
+    pipeline = a_pipeline(settings)
+    pipeline.submit(*TEXTS)
+    pipeline.execute("UPDATE outbox SET sent_at = now()")
+
+    for _ in range(3):
+        pipeline.execute(LONG_AGO)
+        recover(pipeline.context)
+
+    assert pipeline.value("SELECT count(*) FROM outbox WHERE sent_at IS NULL") == len(TEXTS)
