@@ -80,7 +80,7 @@ class PatientReceipts(redis.QoS):
         if not tags:
             return
         try:
-            with self.pipe_or_acquire() as pipe:  # type: ignore[no-untyped-call]  # kombu's
+            with self.pipe_or_acquire() as pipe:
                 pipe.zrem(self.unacked_index_key, *tags).hdel(self.unacked_key, *tags).execute()
         except TROUBLE as error:
             log.warning("worker.not_acknowledged", count=len(tags), reason=type(error).__name__)

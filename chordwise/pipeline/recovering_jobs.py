@@ -99,9 +99,10 @@ def unsettled_runs(context: Context, session: Session) -> int:  # noqa: ARG001 -
 
 
 def _send_jobs(session: Session, task: str, condition: ColumnElement[bool]) -> int:
+    """Promise a message for each job that has none waiting, however long the broker is away."""
     ids = session.scalars(
         select(Job.id)
-        .where(condition)
+        .where(condition, ~outbox.is_promised(task, of=Job.id))
         .limit(BATCH)
         .with_for_update(key_share=True, skip_locked=True)
     ).all()

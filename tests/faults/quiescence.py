@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from threading import Event
 
 import redis
 from pydantic import SecretStr
@@ -43,7 +44,7 @@ def nothing_waits(cluster: Cluster, _: Allowance) -> Iterator[str]:
 def redelivery_is_free(cluster: Cluster, _: Allowance) -> Iterator[str]:
     """What killed workers had taken is delivered by hand: no call, no write, and it is gone."""
     cluster.redelivered = _unacknowledged(cluster)
-    before, requests = _contents(cluster), len(cluster.provider.requests)
+    before, requests = _steady_contents(cluster), len(cluster.provider.requests)
     _restore(cluster)
     if not _settles(cluster, lambda: _waiting(cluster) + _unacknowledged(cluster) == 0):
         yield f"{_queued(cluster)} delivered messages wait, {_unacknowledged(cluster)} are held"
@@ -103,6 +104,18 @@ def _contents(cluster: Cluster) -> dict[str, object]:
     }
 
 
+def _steady_contents(cluster: Cluster) -> dict[str, object]:
+    """Return the contents once nothing changes any more: who was frozen closes its ledger late."""
+    found = [_contents(cluster)]
+
+    def is_steady() -> bool:
+        found.append(_contents(cluster))
+        return found[-1] == found[-2]
+
+    _settles(cluster, is_steady, every_seconds=1.0)
+    return found[-1]
+
+
 def _restore(cluster: Cluster) -> None:
     """Do at once what kombu does once the visibility timeout is over."""
     broker_url = SecretStr(cluster.broker.valkey.broker_url())
@@ -114,9 +127,16 @@ def _restore(cluster: Cluster) -> None:
     app.close()
 
 
-def _settles(cluster: Cluster, condition: Callable[[], bool]) -> bool:
+def _settles(
+    cluster: Cluster, condition: Callable[[], bool], every_seconds: float | None = None
+) -> bool:
+    def looked() -> bool:
+        if every_seconds:
+            Event().wait(every_seconds)
+        return condition()
+
     try:
-        wait_until(condition, _SETTLING_SECONDS, f"quiet in {cluster.name}")
+        wait_until(looked, _SETTLING_SECONDS, f"quiet in {cluster.name}")
     except AssertionError:
         return False
     return True
