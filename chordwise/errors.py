@@ -9,8 +9,11 @@
     ├── ReadError                     a file could not become text
     ├── ModelError                    a model call did not bring a usable answer
     │   ├── ModelTransportError       no answer, or half of one                   (transient)
+    │   │   └── ModelUnreachableError no connection, so nothing was sent
     │   ├── ModelOverloadedError      the provider is busy                        (transient)
     │   ├── RateLimitedError          too many requests for now                   (transient)
+    │   ├── BudgetReservedError       money left, but calls in flight may need it (transient)
+    │   ├── BudgetExceededError       the cap of the run or the day is reached    (pauses)
     │   ├── QuotaExceededError        no money or quota left                      (pauses)
     │   ├── ModelAccessError          key, permission or model name refused       (pauses)
     │   ├── ModelRequestError         the provider rejects this request for good
@@ -68,9 +71,17 @@ class ChordwiseError(Exception):
 
 
 class TransientError(ChordwiseError):
-    """Mixin: the same request may succeed later. `retry_after_seconds` is the server's own word."""
+    """Mixin: the same request may succeed later. `retry_after_seconds` is the server's own word.
+
+    `is_throttling` says that the work only waits for its turn: putting it off counts no failure.
+    `has_waited` says that a turn was waited for in place already: the work is put off, not repeated
+    at once. `reported_limits` is what a provider said of its limits along with its refusal.
+    """
 
     retry_after_seconds: float | None = None
+    is_throttling: bool = False
+    has_waited: bool = False
+    reported_limits: object = None
 
 
 class PausingError(ChordwiseError):
@@ -154,6 +165,10 @@ class ModelTransportError(ModelError, TransientError):
     code = "model_transport"
 
 
+class ModelUnreachableError(ModelTransportError):
+    """There was no connection: nothing was sent, and nobody charges for it."""
+
+
 class ModelOverloadedError(ModelError, TransientError):
     """The provider is overloaded or broken for now."""
 
@@ -164,6 +179,21 @@ class RateLimitedError(ModelError, TransientError):
     """The provider takes no more requests for now."""
 
     code = "rate_limited"
+    is_throttling = True
+
+
+class BudgetReservedError(ModelError, TransientError):
+    """What the budget has left is reserved for calls in flight, which may need less of it."""
+
+    code = "budget_reserved"
+    is_throttling = True
+    has_waited = True
+
+
+class BudgetExceededError(ModelError, PausingError):
+    """The next request could cost more than the budget of its run or of the day has left."""
+
+    code = "budget_exceeded"
 
 
 class QuotaExceededError(ModelError, PausingError):

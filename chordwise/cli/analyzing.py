@@ -9,11 +9,13 @@ from chordwise.cli.asking import Request
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import (
     AsJson,
+    Budget,
     ConfidenceThreshold,
     Fresh,
     Instructions,
     Labels,
     Model,
+    NoCache,
     NoWait,
     Paths,
     RunName,
@@ -23,10 +25,23 @@ from chordwise.cli.options import (
 from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.submitting import Submitting
 
+_ANALYZE_HELP = """Take documents in, analyze them, and show the answers.
+
+chordwise analyze reports/ letter.pdf
+
+chordwise analyze "mail/*.eml" -t classification --labels invoice,complaint,other
+
+chordwise analyze contract.docx -t extraction --instructions "parties, term, penalty"
+
+cat notes.txt | chordwise analyze - -t summary -t sentiment --json
+
+Ctrl-C detaches: the work goes on, and `chordwise wait RUN` comes back to it.
+"""
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(epilog=EPILOG)(analyze)
+    app.command(help=_ANALYZE_HELP, epilog=EPILOG)(analyze)
     app.command(epilog=EPILOG)(submit)
 
 
@@ -42,21 +57,12 @@ def analyze(  # noqa: PLR0913 - a parameter is an option of the command
     run_name: RunName = "",
     no_wait: NoWait = False,
     fresh: Fresh = False,
+    no_cache: NoCache = False,
     confidence_threshold: ConfidenceThreshold = 0.0,
+    budget: Budget = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take documents in, analyze them, and show the answers.
-
-    chordwise analyze reports/ letter.pdf
-
-    chordwise analyze "mail/*.eml" -t classification --labels invoice,complaint,other
-
-    chordwise analyze contract.docx -t extraction --instructions "parties, term, penalty"
-
-    cat notes.txt | chordwise analyze - -t summary -t sentiment --json
-
-    Ctrl-C detaches: the work goes on, and `chordwise wait RUN` comes back to it.
-    """
+    """Take documents in, analyze them, and show the answers."""
     request = Request(
         paths=paths,
         types=types or (),
@@ -66,7 +72,9 @@ def analyze(  # noqa: PLR0913 - a parameter is an option of the command
         model=model,
         run_name=run_name,
         fresh=fresh,
+        no_cache=no_cache,
         confidence_threshold=confidence_threshold,
+        budget=budget,
     )
     submitting = Submitting(Invocation.of(context), request, Screen())
     raise typer.Exit((submitting.submit if no_wait else submitting.analyze)(as_json=as_json))
@@ -83,7 +91,9 @@ def submit(  # noqa: PLR0913 - a parameter is an option of the command
     model: Model = None,
     run_name: RunName = "",
     fresh: Fresh = False,
+    no_cache: NoCache = False,
     confidence_threshold: ConfidenceThreshold = 0.0,
+    budget: Budget = None,
     as_json: AsJson = False,
 ) -> None:
     """Take documents in and print the run's id; the work goes on in the background.
@@ -99,6 +109,8 @@ def submit(  # noqa: PLR0913 - a parameter is an option of the command
         model=model,
         run_name=run_name,
         fresh=fresh,
+        no_cache=no_cache,
         confidence_threshold=confidence_threshold,
+        budget=budget,
     )
     raise typer.Exit(Submitting(Invocation.of(context), request, Screen()).submit(as_json=as_json))

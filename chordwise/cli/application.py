@@ -16,6 +16,8 @@ from chordwise.cli.invocation import Invocation
 MODULES = {
     "analyze": "analyzing",
     "submit": "analyzing",
+    "quote": "quoting",
+    "plan": "planning",
     "wait": "running",
     "retry": "running",
     "cancel": "running",

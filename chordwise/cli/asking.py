@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from chordwise.domain import validation
@@ -25,7 +26,9 @@ class Request:
     model: str | None = None
     run_name: str = ""
     fresh: bool = False
+    no_cache: bool = False
     confidence_threshold: float = 0.0
+    budget: str | None = None
 
 
 def types_of(request: Request) -> tuple[AnalysisType, ...]:
@@ -57,6 +60,22 @@ def options_of(request: Request) -> AnalysisOptions:
         schema=_schema(request.schema) if request.schema else None,
         confidence_threshold=request.confidence_threshold,
     )
+
+
+def budget_of(given: str | None) -> Decimal | None:
+    """Return the amount that was given in US dollars; `None` where none was.
+
+    Raises:
+        UsageError: It is no amount that a run could keep to.
+    """
+    if given is None:
+        return None
+    from chordwise.pipeline.budgets import checked_cap  # noqa: PLC0415 - it costs what others need not pay
+
+    try:
+        return checked_cap(Decimal(given.strip().removeprefix("$")))
+    except InvalidOperation as error:
+        raise UsageError(f"A budget of {given} is no amount.", "--budget 2.50") from error
 
 
 def _labels(given: str) -> tuple[str, ...]:

@@ -12,13 +12,14 @@ from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, OnlyTypes
 from chordwise.cli.rendering import accounts as rendered_accounts
+from chordwise.cli.rendering import budgets as rendered_budgets
 from chordwise.cli.rendering import results as rendered_results
 from chordwise.cli.rendering import runs as rendered_runs
 from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.reporting import EVERY, MOST_FAILURES
 from chordwise.embedded.stack import Level
-from chordwise.pipeline import accounts, findings, progress
+from chordwise.pipeline import accounts, budgets, findings, progress
 from chordwise.pipeline.findings import Wanted
 from chordwise.storage import runs as stored_runs
 from chordwise.storage.engine import reaching_database
@@ -111,10 +112,13 @@ def _show(session: Session, screen: Screen, name: str, *, as_json: bool) -> None
     account = accounts.of_run(session, run_id)
     failed = accounts.failures(session, account.run, EVERY if as_json else MOST_FAILURES)
     counts = progress.read(session, run_id)
+    caps = budgets.lines_of_run(session, run_id)
     listed = accounts.jobs_of_run(session, run_id, EVERY if as_json else MOST_JOBS)
     if as_json:
-        screen.write(document(run=account, usage=counts.calls, jobs=listed, failures=failed))
+        usage = counts.calls
+        screen.write(document(run=account, usage=usage, budgets=caps, jobs=listed, failures=failed))
         return
     screen.show(rendered_accounts.heading(account), *rendered_accounts.laid_out(account))
-    screen.show(rendered_runs.usage(counts), rendered_runs.jobs(listed, counts.jobs.total))
+    screen.show(rendered_runs.usage(counts), *rendered_budgets.laid_out(caps))
+    screen.show(rendered_runs.jobs(listed, counts.jobs.total))
     screen.show(*rendered_accounts.failures(failed))

@@ -83,8 +83,8 @@ def with_model(invocation: Invocation, settings: Settings, model: str) -> Settin
     Raises:
         ConfigurationError: There is no such model.
     """
-    named = settings.model_named(model)
-    if model == settings.model or named.provider != "local":
+    named = [settings.model_named(each) for each in settings.names_asked(model)]
+    if model == settings.model or all(each.provider != "local" for each in named):
         return settings
     return invocation.settings(model=model)
 

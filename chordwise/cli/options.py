@@ -32,7 +32,8 @@ Labels: TypeAlias = Annotated[
     str, typer.Option(metavar="A,B,C", help="The labels to choose from in a classification.")
 ]
 Model: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="NAME", help="A name in [models], or provider/model.")
+    str | None,
+    typer.Option(metavar="NAME", help="A name in [models], provider/model, a tier, or auto."),
 ]
 RunName: TypeAlias = Annotated[
     str, typer.Option(metavar="NAME", help="What to call the run; made up where not given.")
@@ -40,9 +41,16 @@ RunName: TypeAlias = Annotated[
 Fresh: TypeAlias = Annotated[
     bool, typer.Option("--fresh", help="Ask again even where an answer is stored.")
 ]
+NoCache: TypeAlias = Annotated[
+    bool, typer.Option("--no-cache", help="Use no completion again; --fresh implies it.")
+]
 ConfidenceThreshold: TypeAlias = Annotated[
     float,
     typer.Option(min=0, max=1, metavar="0…1", help="Mark answers below this for review."),
+]
+Budget: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="USD", help="What the run's calls may cost; it pauses before more."),
 ]
 NoWait: TypeAlias = Annotated[
     bool, typer.Option("--no-wait", help="Return at once; the work goes on.")

@@ -9,13 +9,14 @@ from sqlalchemy.orm import Session, sessionmaker
 from chordwise.cli import suggestions
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.rendering import accounts as rendered_accounts
+from chordwise.cli.rendering import budgets as rendered_budgets
 from chordwise.cli.rendering import live
 from chordwise.cli.rendering import results as rendered_results
 from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.screen import Screen
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ExitCode
-from chordwise.pipeline import accounts, findings, progress
+from chordwise.pipeline import accounts, budgets, findings, progress
 from chordwise.pipeline.accounts import Account
 from chordwise.pipeline.findings import Wanted
 from chordwise.settings import Settings
@@ -59,6 +60,7 @@ class Report:
             document(
                 run=account,
                 usage=progress.read(session, account.run_id).calls,
+                budgets=budgets.lines_of_run(session, account.run_id),
                 results=findings.read(session, Wanted(run_id=account.run_id)),
                 failures=accounts.failures(session, account.run, EVERY),
             )
@@ -74,6 +76,8 @@ class Report:
         failed = accounts.failures(session, account.run, MOST_FAILURES)
         self._screen.show(*rendered_accounts.failures(failed))
         self._screen.show(*rendered_accounts.laid_out(account))
+        caps = budgets.lines_of_run(session, account.run_id)
+        self._screen.show(*rendered_budgets.laid_out(caps))
         self._screen.tell(
             f"{rendered_accounts.in_words(account)} "
             f"{live.spent(progress.read(session, account.run_id))}."

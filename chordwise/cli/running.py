@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from chordwise.cli import opening
+from chordwise.cli import asking, opening
 from chordwise.cli.application import EPILOG
 from chordwise.cli.following import Following
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, NoWait, RunArgument
+from chordwise.cli.options import AsJson, Budget, NoWait, RunArgument
 from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.rendering.words import counted
@@ -46,6 +46,7 @@ def retry(
     context: typer.Context,
     run: RunArgument,
     *,
+    budget: Budget = None,
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
@@ -54,12 +55,15 @@ def retry(
     chordwise retry latest
 
     chordwise retry nightly-17 --no-wait
+
+    chordwise retry latest --budget 5
     """
     invocation, screen = Invocation.of(context), Screen()
+    budget_usd = asking.budget_of(budget)
     settings = opening.for_run(invocation, invocation.settings(), run, screen.note)
     found = _find(settings, run)
     with opening.working_context(settings) as working:
-        count = retrying.retry(working, found.id)
+        count = retrying.retry(working, found.id, budget_usd)
     screen.tell(f"{counted(count, 'analysis')} taken up again.")
     following = Following(invocation, settings, screen)
     if no_wait:

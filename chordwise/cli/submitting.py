@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from chordwise.cli import asking, interruption, opening
+from chordwise.cli import asking, forecasting, interruption, opening
 from chordwise.cli.asking import Request
 from chordwise.cli.following import Following
 from chordwise.cli.invocation import Invocation
@@ -16,7 +16,7 @@ from chordwise.cli.rendering.live import Display
 from chordwise.cli.rendering.screen import Screen
 from chordwise.embedded.stack import Level
 from chordwise.errors import ExitCode
-from chordwise.pipeline import intake
+from chordwise.pipeline import budgets, intake
 from chordwise.pipeline.intake import FileSource
 from chordwise.pipeline.submit import RunOptions, Submission, TakenIn, open_run
 from chordwise.readers.discovery import FoundFile, discover
@@ -61,10 +61,12 @@ class Submitting:
     def _take_in(self) -> tuple[Settings, Submission, bool]:
         """Return the settings with the stack's addresses, the closed run, and whether by Ctrl-C."""
         analysis = asking.options_of(self._request)
+        budget_usd = asking.budget_of(self._request.budget)
         found = discover(self._request.paths)
         settings = self._invocation.settings()
         model = self._request.model or settings.model
         settings = opening.with_model(self._invocation, settings, model)
+        budgets.cap_for(settings, model, budget_usd)  # before anything is started
         reached = opening.reach(self._invocation, settings, Level.ALL, self._screen.note)
         options = RunOptions(
             types=asking.types_of(self._request),
@@ -72,8 +74,14 @@ class Submitting:
             model=model,
             name=self._request.run_name,
             fresh=self._request.fresh,
+            use_cache=not self._request.no_cache,
+            budget_usd=budget_usd,
         )
         with opening.working_context(reached) as context:
+            if budget_usd is not None:
+                forecasting.announce(
+                    context, self._request.paths, options, budget_usd, self._screen
+                )
             submission = open_run(context, options, datetime.now(UTC))  # noqa: TID251 - the clock
             self._screen.note(f"Run {submission.name} ({submission.run_id})")
             was_interrupted = self._read_all(reached, submission, found)

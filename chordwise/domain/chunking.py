@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import sentencex
@@ -65,7 +65,9 @@ def split(text: str, max_tokens: int, language: str = "en") -> list[Chunk]:
     """Cut a text into chunks of at most `max_tokens` (estimated) each.
 
     Joined in order, the chunks give the text back. A text that fits stays whole; the others are
-    cut into parts of similar size, so that no short remainder is asked about on its own.
+    cut into parts of similar size, so that no short remainder is asked about on its own. A chunk of
+    white space only is none: its characters belong to the one before, or after it, and do not count
+    against its tokens where they stand at its ends.
 
     Raises:
         ValueError: `max_tokens` is not positive.
@@ -75,11 +77,40 @@ def split(text: str, max_tokens: int, language: str = "en") -> list[Chunk]:
     weight = tokens.weigh(text)
     if weight <= max_tokens:
         return [Chunk(position=0, start_char=0, end_char=len(text))] if text else []
-    ends = _pack(text, _pieces(text, max_tokens, language), weight, max_tokens)
+    ends = _with_words(text, _pack(text, _pieces(text, max_tokens, language), weight, max_tokens))
     return [
         Chunk(position=position, start_char=start, end_char=end)
         for position, (start, end) in enumerate(itertools.pairwise([0, *ends]))
     ]
+
+
+def halfway(text: str, language: str = "en") -> int | None:
+    """Return where to cut a text in two: after the sentence, else the word nearest its middle.
+
+    Either part has a quarter of it at least; `None` where one would be white space only.
+    """
+    last = len(text.rstrip())
+    first = len(text) - len(text.lstrip())
+    middle, quarter = (first + last) // 2, (last - first) // 4
+    words = (match.end() for match in _WORD.finditer(text))
+    for places in (sentence_ends(text, language), words):
+        inside = [place for place in places if first + quarter < place < last - quarter]
+        if inside:
+            return min(inside, key=lambda place: abs(place - middle))
+    return middle if first < middle < last else None
+
+
+def _with_words(text: str, ends: Sequence[int]) -> list[int]:
+    """Leave out the ends that would part white space from the words before, or after it."""
+    kept: list[int] = []
+    start = 0
+    for end in ends:
+        if not text[start:end].isspace():
+            kept.append(end)
+        elif kept:
+            kept[-1] = end
+        start = end
+    return kept or [len(text)]
 
 
 def _pieces(text: str, max_tokens: int, language: str) -> Iterator[tuple[int, float]]:

@@ -19,7 +19,11 @@ _MARK_DIGITS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptTemplate:
-    """A released text; `name` is the analysis type and the stage, joined by a dot."""
+    """A released text; `name` is the analysis type and the stage, joined by a dot.
+
+    `system` holds all that the questions of a run have in common, so that providers can keep what
+    they made of it; `user` holds the text. Of a fallback's name the end says which: `…-plain`.
+    """
 
     name: str
     number: int

@@ -165,7 +165,8 @@ def local_models(settings: Settings) -> tuple[LocalModel, ...]:
     Raises:
         ConfigurationError: A file is missing, or the library that serves it.
     """
-    named = [settings.model_named(name) for name in (settings.model, *settings.fallback)]
+    names = (*settings.names_asked(settings.model), *settings.fallback)
+    named = [settings.model_named(name) for name in names]
     wanted = [model for model in named if is_served_here(model)]
     if wanted:
         check_installed()

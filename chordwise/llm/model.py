@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.routing import Route
 from chordwise.domain.tasks import AnalysisTask
+from chordwise.llm.reported_limits import ReportedLimits
 
 EXTRACTIVE = "extractive"
 """The provider's name of the built-in model, which is not a language model."""
@@ -26,12 +28,14 @@ class FinishReason(StrEnum):
 class Usage:
     """Tokens of one completion; `None` where the server did not say.
 
-    `input_tokens` includes the cached ones, whatever the provider's own habit is.
+    `input_tokens` includes those that were read from the provider's cache and those that were
+    written into it, whatever the provider's own habit is.
     """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_input_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +46,7 @@ class CompletionRequest:
     `max_output_tokens` bounds it. `attempt` counts the requests for one question from 1.
     `timeout_seconds` is what is left for this request, where less than the model's own timeout.
     `call_id` names the request in our ledger, and in the provider's logs where those take it.
+    `route` says why this model is asked, where routing chose it; the answer does not depend on it.
     """
 
     task: AnalysisTask
@@ -54,13 +59,17 @@ class CompletionRequest:
     attempt: int = 1
     timeout_seconds: float | None = None
     call_id: str = ""
+    route: Route | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     """What a model returned: `text` is JSON where the server keeps to the schema.
 
-    `call_id` names the ledger's row of the request, where a ledger is kept.
+    `service_tier` is the server's own word for how it served the request, which decides the price:
+    `flex` and `batch` cost half. `call_id` names the ledger's row of the request, where a ledger is
+    kept, and `cache_key` the cached completion where it came from a cache or went into it. `limits`
+    is what the provider said of its limits along with the answer.
     """
 
     text: str
@@ -70,22 +79,32 @@ class Completion:
     model: str
     response_id: str = ""
     refusal: str = ""
+    service_tier: str = ""
     call_id: str = ""
+    cache_key: str = ""
+    limits: ReportedLimits = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelProfile:
     """What the pipeline must know of a model to use it well.
 
-    `context_tokens` bounds prompt and answer together. `understands_language` is false for the
-    built-in extractive model, which every row and screen has to admit.
+    `context_tokens` bounds prompt and answer together; `most_output_tokens` is how far the limit of
+    an answer may be raised where it was too low, `None` for not at all. `understands_language` is
+    false for the built-in extractive model, which every row and screen has to admit.
     """
 
     provider: str
     model: str
     context_tokens: int
     max_output_tokens: int
+    most_output_tokens: int | None = None
     understands_language: bool = True
+
+    @property
+    def output_ceiling(self) -> int:
+        """Return the highest limit that a request to this model may name for its answer."""
+        return max(self.max_output_tokens, self.most_output_tokens or 0)
 
 
 class ChatModel(Protocol):

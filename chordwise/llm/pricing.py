@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Protocol
 
-from chordwise.llm.model import Completion, Usage
+from chordwise.errors import (
+    ChordwiseError,
+    ModelAccessError,
+    ModelRequestError,
+    ModelUnreachableError,
+    QuotaExceededError,
+    RateLimitedError,
+)
+from chordwise.llm.model import Completion, CompletionRequest, Usage
 from chordwise.llm.providers.endpoint import is_loopback
+from chordwise.llm.request_size import most_input_tokens
 from chordwise.settings import ModelSettings
 
 MILLION = Decimal(1_000_000)
+FLEX, BATCH = "flex", "batch"
+_DISCOUNT: Mapping[str, Decimal] = MappingProxyType({FLEX: Decimal("0.5"), BATCH: Decimal("0.5")})
+# What the price list calls the same.
+_CONTEXT: Mapping[str, dict[str, str]] = MappingProxyType(
+    {
+        FLEX: {"service_tier": "flex"},
+        BATCH: {"processing": "batch"},
+        "priority": {"service_tier": "priority"},
+    }
+)
+CACHE_WRITE_FACTOR = Decimal("1.25")
+"""What providers charge for tokens that they keep for later, times the price of the others."""
+MOST_USD = Decimal(1_000_000)
+"""No single request costs as much: whoever counts so many tokens has miscounted."""
+_ONE_TOKEN = Usage(input_tokens=1, output_tokens=1)
+# The provider turned the request away before any model saw it, or it never got there.
+_UNBILLED: tuple[type[ChordwiseError], ...] = (
+    RateLimitedError,
+    QuotaExceededError,
+    ModelAccessError,
+    ModelRequestError,
+    ModelUnreachableError,
+)
 
 
 class Price(Protocol):
@@ -20,8 +54,16 @@ class Price(Protocol):
         """Return the cost in US dollars; `None` where price or usage is unknown, never 0 for it."""
         ...
 
-    def failure_cost_usd(self) -> Decimal | None:
+    def failure_cost_usd(self, error: ChordwiseError) -> Decimal | None:
         """Return the cost of a request without an answer; `None` where nobody can know it."""
+        ...
+
+    def most_usd(self, request: CompletionRequest) -> Decimal | None:
+        """Return what a request can cost at most; `None` where the price is unknown."""
+        ...
+
+    def is_known(self) -> bool:
+        """Tell whether costs can be told before anything is asked."""
         ...
 
 
@@ -33,9 +75,17 @@ class FreePrice:
         """Return zero."""
         return Decimal(0)
 
-    def failure_cost_usd(self) -> Decimal | None:
+    def failure_cost_usd(self, error: ChordwiseError) -> Decimal | None:  # noqa: ARG002 - as above
         """Return zero."""
         return Decimal(0)
+
+    def most_usd(self, request: CompletionRequest) -> Decimal | None:  # noqa: ARG002 - as above
+        """Return zero."""
+        return Decimal(0)
+
+    def is_known(self) -> bool:
+        """Return true."""
+        return True
 
 
 class PaidPrice:
@@ -43,27 +93,49 @@ class PaidPrice:
 
     __slots__ = ()
 
-    def failure_cost_usd(self) -> Decimal | None:
-        """Return `None`: the provider may have counted tokens before it failed."""
-        return None
+    def failure_cost_usd(self, error: ChordwiseError) -> Decimal | None:
+        """Return zero for a request that was turned away, `None` for one that may have run."""
+        return Decimal(0) if isinstance(error, _UNBILLED) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnPrice(PaidPrice):
-    """The prices of the settings; cached tokens count in full, for no discount is known."""
+    """The prices of the settings; without one for cached tokens these count in full."""
 
     input_usd_per_million_tokens: Decimal
     output_usd_per_million_tokens: Decimal
+    cached_input_usd_per_million_tokens: Decimal | None = None
 
     def cost_usd(self, completion: Completion) -> Decimal | None:
         """Return the cost of all tokens."""
         usage = completion.usage
         if usage.input_tokens is None or usage.output_tokens is None:
             return None
-        return (
-            usage.input_tokens * self.input_usd_per_million_tokens
+        read, written = _cached(usage)
+        usual = self.input_usd_per_million_tokens
+        read_price = self.cached_input_usd_per_million_tokens
+        usd = (
+            (usage.input_tokens - read - written) * usual
+            + read * (usual if read_price is None else read_price)
+            + written * usual * CACHE_WRITE_FACTOR
             + usage.output_tokens * self.output_usd_per_million_tokens
         ) / MILLION
+        return _believable(usd * _DISCOUNT.get(completion.service_tier, Decimal(1)))
+
+    def most_usd(self, request: CompletionRequest) -> Decimal | None:
+        """Return the cost if all of the prompt is cached anew and all of the answer is written."""
+        dearest = max(
+            self.input_usd_per_million_tokens * CACHE_WRITE_FACTOR,
+            self.cached_input_usd_per_million_tokens or Decimal(0),
+        )
+        return (
+            most_input_tokens(request) * dearest
+            + request.max_output_tokens * self.output_usd_per_million_tokens
+        ) / MILLION
+
+    def is_known(self) -> bool:
+        """Return true."""
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,28 +152,53 @@ class ListPrice(PaidPrice):
     def cost_usd(self, completion: Completion) -> Decimal | None:
         """Return the cost by the model that answered, or by the one that was asked for."""
         names = dict.fromkeys((completion.model, self.model))
-        costs = (self._cost(name, completion.usage) for name in names if name)
+        tier = completion.service_tier
+        costs = (self._cost(name, completion.usage, tier) for name in names if name)
         return next((cost for cost in costs if cost is not None), None)
 
-    def _cost(self, model: str, usage: Usage) -> Decimal | None:
+    def most_usd(self, request: CompletionRequest) -> Decimal | None:
+        """Return the cost if all of the answer is written, and the prompt read or cached anew.
+
+        Whether the provider will grant a discount is not known before it answers.
+        """
+        tokens, output = most_input_tokens(request), request.max_output_tokens
+        usages = (
+            Usage(input_tokens=tokens, output_tokens=output, cache_write_tokens=written)
+            for written in (0, tokens)
+        )
+        costs = [self._cost(self.model, usage) for usage in usages]
+        return max((cost for cost in costs if cost is not None), default=None)
+
+    def is_known(self) -> bool:
+        """Tell whether the list has the model that is asked for."""
+        return self._cost(self.model, _ONE_TOKEN) is not None
+
+    def _cost(self, model: str, usage: Usage, service_tier: str = "") -> Decimal | None:
         if usage.input_tokens is None or usage.output_tokens is None:
             return None
         # Importing the tables takes 0.2 s, which commands that ask no model should not pay.
         import genai_prices  # noqa: PLC0415
 
+        context = _CONTEXT.get(service_tier)
+        read, written = _cached(usage)
         tokens = genai_prices.Usage(
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
-            cache_read_tokens=min(usage.cached_input_tokens or 0, usage.input_tokens),
+            cache_read_tokens=read,
+            cache_write_tokens=written,
         )
         try:
             if self.base_url:
-                price = genai_prices.calc_price(tokens, model, provider_api_url=self.base_url)
+                price = genai_prices.calc_price(
+                    tokens, model, provider_api_url=self.base_url, price_context=context
+                )
             else:
-                price = genai_prices.calc_price(tokens, model, provider_id=self.provider)
+                price = genai_prices.calc_price(
+                    tokens, model, provider_id=self.provider, price_context=context
+                )
         except (LookupError, ValueError):
             return None
-        return price.total_price
+        return _believable(price.total_price)
 
 
 def price_of(settings: ModelSettings) -> Price:
@@ -110,9 +207,22 @@ def price_of(settings: ModelSettings) -> Price:
     own_output = settings.output_usd_per_million_tokens
     if own_input is not None and own_output is not None:
         return OwnPrice(
-            input_usd_per_million_tokens=own_input, output_usd_per_million_tokens=own_output
+            input_usd_per_million_tokens=own_input,
+            output_usd_per_million_tokens=own_output,
+            cached_input_usd_per_million_tokens=settings.cached_input_usd_per_million_tokens,
         )
     at_home = settings.provider in {"local", "extractive"} or is_loopback(settings.base_url)
     if at_home:
         return FreePrice()
     return ListPrice(provider=settings.provider, model=settings.model, base_url=settings.base_url)
+
+
+def _cached(usage: Usage) -> tuple[int, int]:
+    """Return the tokens read from the cache and written into it, no more than there were."""
+    total = usage.input_tokens or 0
+    read = min(usage.cached_input_tokens or 0, total)
+    return read, min(usage.cache_write_tokens or 0, total - read)
+
+
+def _believable(usd: Decimal) -> Decimal | None:
+    return usd if usd < MOST_USD else None

@@ -24,7 +24,7 @@ import httpcore
 import httpx
 
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.errors import ModelAccessError, ModelTransportError
+from chordwise.errors import ModelAccessError, ModelTransportError, ModelUnreachableError
 from chordwise.llm.deadline_network import Deadline, DeadlineNetwork
 from chordwise.llm.excerpts import excerpt, page_title
 
@@ -176,7 +176,7 @@ def _translated(host: str, timeout_seconds: float) -> Iterator[None]:
     try:
         yield
     except httpcore.ConnectTimeout as error:
-        raise ModelTransportError(
+        raise ModelUnreachableError(
             f"{host} could not be reached in time.", "Check base_url and the network."
         ) from error
     except httpcore.TimeoutException as error:
@@ -202,7 +202,7 @@ def _raise_connect_error(host: str, error: httpcore.ConnectError) -> NoReturn:
             ) from error
         # httpcore raises it again “from None”, so that only the context leads on.
         cause = cause.__cause__ or cause.__context__
-    raise ModelTransportError(
+    raise ModelUnreachableError(
         f"{host} cannot be reached: {excerpt(str(error))}.", "Check base_url and the network."
     ) from error
 

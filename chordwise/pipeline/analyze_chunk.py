@@ -24,11 +24,12 @@ from chordwise.errors import (
     TransientError,
 )
 from chordwise.pipeline import backoff, pausing
-from chordwise.pipeline.answering import ask
+from chordwise.pipeline.answering import policy_of
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.leases import Lease
 from chordwise.pipeline.messages import SYNTHESIZE
 from chordwise.pipeline.questions import question_of
+from chordwise.pipeline.routing import ask
 from chordwise.storage import chunk_leases, chunks, documents, jobs, outbox
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
@@ -139,7 +140,8 @@ def _analyze(context: Context, claimed: Claimed) -> ChunkOutcome:
     try:
         model = context.models.open(claimed.model, claimed.lease.job_id, claimed.chunk_id)
         source = Source(claimed.task.text, offset=claimed.start_char)
-        answer = ask(model, claimed.task, source, context.models.judge)
+        policy = policy_of(context.settings)
+        answer = ask(model, claimed.task, source, context.models.judge, policy)
     except ServiceUnavailableError:
         raise  # the ledger's database, not the model: recovery takes the chunk up again
     except (PausingError, ConfigurationError) as error:
@@ -166,7 +168,7 @@ def _fail(context: Context, claimed: Claimed, error: ChordwiseError) -> ChunkOut
 
 def _postpone(context: Context, claimed: Claimed, error: TransientError) -> ChunkOutcome:
     settings = context.settings.pipeline
-    if claimed.postponements >= settings.max_postponements:
+    if claimed.postponements >= settings.max_postponements and not error.is_throttling:
         return _fail(context, claimed, error)
     delay = backoff.postponement(settings, claimed.postponements, error, context.random)
 

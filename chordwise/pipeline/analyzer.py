@@ -16,10 +16,11 @@ from chordwise.domain.text_normalization import normalize
 from chordwise.domain.validation import check_schema
 from chordwise.errors import UsageError
 from chordwise.llm.model import EXTRACTIVE, ChatModel, Completion
-from chordwise.pipeline.answering import Verdict, ask
+from chordwise.pipeline.answering import ONE_PROMPT, Verdict, policy_of
 from chordwise.pipeline.integrating import Integration, Integrator
 from chordwise.pipeline.models import Models
 from chordwise.pipeline.questions import text_budget
+from chordwise.pipeline.routing import ask
 
 DEFAULT_CHUNK_TOKENS = 3_000
 
@@ -72,9 +73,12 @@ class DocumentAnalyzer:
     def __init__(
         self, model: ChatModel | str = EXTRACTIVE, *, chunk_tokens: int = DEFAULT_CHUNK_TOKENS
     ) -> None:
-        self._model = (
-            Models(settings_module.load()).open(model) if isinstance(model, str) else model
-        )
+        self._policy = ONE_PROMPT
+        if isinstance(model, str):
+            settings = settings_module.load()
+            self._policy = policy_of(settings)
+            model = Models(settings).open(model)
+        self._model = model
         self._chunk_tokens = chunk_tokens
 
     def analyze_document(self, request: AnalysisRequest) -> Analysis:
@@ -91,7 +95,13 @@ class DocumentAnalyzer:
         task = _task(request)
         parts = chunking.split(text, text_budget(self._model, task, self._chunk_tokens))
         answers = [self._answer(task, text, part) for part in parts]
-        integrator = Integrator(model=self._model, task=task, text=text, judge=_keep_no_ledger)
+        integrator = Integrator(
+            model=self._model,
+            task=task,
+            text=text,
+            judge=_keep_no_ledger,
+            policy=self._policy,
+        )
         return _analysis(request, text, integrator.integrate(answers), len(parts))
 
     def _answer(self, task: AnalysisTask, text: str, part: chunking.Chunk) -> Answer:
@@ -103,7 +113,7 @@ class DocumentAnalyzer:
             text=content,
         )
         source = Source(content, offset=part.start_char)
-        return ask(self._model, question, source, _keep_no_ledger)
+        return ask(self._model, question, source, _keep_no_ledger, self._policy)
 
 
 def _task(request: AnalysisRequest) -> AnalysisTask:

@@ -1,119 +1,173 @@
-"""Asking a model one question until there is an answer that holds: parsed, valid, grounded."""
+"""Asking one question until there is an answer that holds: parsed, valid, grounded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from chordwise.domain import grounding, quality, validation
-from chordwise.domain.analyses.catalog import analysis_for
+import structlog
+
+from chordwise.domain import chunking
 from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
-from chordwise.domain.prompting import render
-from chordwise.domain.tasks import AnalysisTask, Stage
-from chordwise.errors import InvalidAnswerError, RefusedError, TruncatedError
+from chordwise.domain.prompting import PromptTemplate
+from chordwise.domain.tasks import AnalysisTask
+from chordwise.errors import (
+    BudgetExceededError,
+    ContextTooLongError,
+    InvalidAnswerError,
+    ModelError,
+    TransientError,
+)
+from chordwise.llm.middleware.fallback import further_models
 from chordwise.llm.model import ChatModel, Completion, CompletionRequest, FinishReason
+from chordwise.pipeline.checking import INVALID, Judge, Verdict, checked
+from chordwise.pipeline.merging import merged
+from chordwise.pipeline.requests import request_for, with_problems, with_raised_limit
 from chordwise.prompts import library
+from chordwise.settings import Settings
+
+__all__ = ["ONE_PROMPT", "AskingPolicy", "Judge", "Verdict", "ask", "policy_of", "request_for"]
+
+log = structlog.get_logger(__name__)
+
+_MOST_SPLITS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What the check of a completion found; it goes into the ledger beside the call."""
+class AskingPolicy:
+    """How much is tried before a question is given up.
 
-    valid: bool
-    quality: float | None
+    `prompts` names the templates after the usual one, for answers that stay invalid. After
+    `seconds` no further prompt or model is tried.
+    """
+
+    prompts: tuple[str, ...] = ()
+    seconds: float = math.inf
+    clock: Callable[[], float] = time.monotonic
 
 
-Judge = Callable[[Completion, Verdict], None]
+ONE_PROMPT = AskingPolicy()
 
 
-def ask(model: ChatModel, task: AnalysisTask, source: Source, judge: Judge) -> Answer:
-    """Ask, check, and ask once more with what was wrong; `judge` hears of every completion.
+def policy_of(settings: Settings) -> AskingPolicy:
+    """Return the policy of the settings: further ways are tried while the broker is patient."""
+    patience = settings.worker.visibility_timeout_seconds / 2
+    return AskingPolicy(prompts=settings.prompts.fallback, seconds=patience)
+
+
+def ask(
+    model: ChatModel,
+    task: AnalysisTask,
+    source: Source,
+    judge: Judge,
+    policy: AskingPolicy = ONE_PROMPT,
+) -> Answer:
+    """Ask, check, and ask again where that can help; `judge` hears of every completion.
+
+    Each failure has its own rule. An answer that was cut off is asked for once more with more room.
+    An invalid one is asked for once more with what was wrong, then with the policy's prompts, then
+    of the model's fallbacks. A text that is too long for the model is halved, up to three times,
+    and the answers about its parts are merged by rule. White space around a text is left out.
 
     Raises:
         ModelError: No usable answer came; the subclass says why.
     """
-    request = request_for(model, task)
-    completion = model.complete(request)
-    try:
-        return _checked(completion, task, source, judge, repaired=False)
-    except InvalidAnswerError as error:
-        again = model.complete(_with_problems(request, error))
-        return _checked(again, task, source, judge, repaired=True)
-
-
-def request_for(model: ChatModel, task: AnalysisTask) -> CompletionRequest:
-    """Render the question for a model."""
-    schema = analysis_for(task.analysis_type).schema(task.options)
-    template = library.template_for(task)
-    prompt = render(template, task, schema)
-    return CompletionRequest(
-        task=task,
-        system=prompt.system,
-        user=prompt.user,
-        schema=schema,
-        schema_name=task.analysis_type.value,
-        prompt_version=template.version,
-        max_output_tokens=model.profile.max_output_tokens,
+    question = _Question(
+        model=model, judge=judge, policy=policy, ends_at=policy.clock() + policy.seconds
     )
+    return question.about(*_trimmed(task, source), splits=_MOST_SPLITS)
 
 
-def _checked(
-    completion: Completion, task: AnalysisTask, source: Source, judge: Judge, *, repaired: bool
-) -> Answer:
-    try:
-        answer = _check(completion, task, source, repaired=repaired)
-    except (InvalidAnswerError, RefusedError, TruncatedError):
-        judge(completion, Verdict(valid=False, quality=None))
-        raise
-    judge(completion, Verdict(valid=True, quality=answer.quality))
-    return answer
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question:
+    """One call of `ask`."""
+
+    model: ChatModel
+    judge: Judge
+    policy: AskingPolicy
+    ends_at: float
+
+    def about(self, task: AnalysisTask, source: Source, splits: int) -> Answer:
+        """Return the answer about a text, or about its halves where it is too long."""
+        try:
+            return self._in_every_way(task, source)
+        except ContextTooLongError as error:
+            halves = _halves(task, source) if splits else ()
+            if not halves:
+                raise
+            log.info("question.split", model=self.model.profile.model, reason=error.what)
+        return merged([self.about(*half, splits=splits - 1) for half in halves], task)
+
+    def _in_every_way(self, task: AnalysisTask, source: Source) -> Answer:
+        errors: list[ModelError] = []
+        for model, template in self._ways(task):
+            if errors and self.policy.clock() > self.ends_at:
+                break
+            try:
+                return self._in_one_way(request_for(model, task, template), model, source)
+            except ModelError as error:
+                if not self._goes_on_after(error, model):
+                    raise
+                errors.append(error)
+                log.info("question.failed", prompt=template.version, code=error.code)
+        raise next((error for error in errors if isinstance(error, TransientError)), errors[0])
+
+    def _ways(self, task: AnalysisTask) -> Iterator[tuple[ChatModel, PromptTemplate]]:
+        for model in (self.model, *further_models(self.model)):
+            for template in library.templates_for(task, self.policy.prompts):
+                yield model, template
+
+    def _goes_on_after(self, error: ModelError, model: ChatModel) -> bool:
+        """Tell whether the next way is tried.
+
+        What is wrong with a further model must not hide that the first did answer, if badly.
+        """
+        if isinstance(error, InvalidAnswerError):
+            return True
+        ends = isinstance(error, BudgetExceededError | ContextTooLongError)
+        return model is not self.model and not ends
+
+    def _in_one_way(self, request: CompletionRequest, model: ChatModel, source: Source) -> Answer:
+        request, completion = self._completed(request, model)
+        try:
+            return checked(completion, request, source, self.judge, repaired=False)
+        except InvalidAnswerError as error:
+            request = with_problems(request, error)
+        request, completion = self._completed(request, model)
+        return checked(completion, request, source, self.judge, repaired=True)
+
+    def _completed(
+        self, request: CompletionRequest, model: ChatModel
+    ) -> tuple[CompletionRequest, Completion]:
+        """Return the completion and what was asked for it: more room, where it was cut off."""
+        completion = model.complete(request)
+        if completion.finish_reason is not FinishReason.LENGTH:
+            return request, completion
+        raised = with_raised_limit(request, model.profile)
+        if raised is None:
+            return request, completion
+        self.judge(completion, INVALID)
+        return raised, model.complete(raised)
 
 
-def _check(completion: Completion, task: AnalysisTask, source: Source, *, repaired: bool) -> Answer:
-    _require_whole(completion)
-    clean = completion.finish_reason is FinishReason.STOP
-    parsed = validation.parse(completion.text, lenient=clean)
-    analysis = analysis_for(task.analysis_type)
-    found = validation.problems(parsed.answer, analysis.schema(task.options))
-    found = found or analysis.problems(parsed.answer, task)
-    if found:
-        raise InvalidAnswerError("; ".join(found[: validation.MAX_PROBLEMS]))
-    output = grounding.ground(parsed.answer, source)
-    mended = repaired or parsed.repaired
-    return Answer(
-        output=output,
-        confidence=analysis.confidence(output),
-        quality=quality.quality(output, repaired=mended),
-        repaired=mended,
-        provider=completion.provider,
-        model=completion.model,
-        prompt_version=library.template_for(task).version,
-    )
+def _trimmed(task: AnalysisTask, source: Source) -> tuple[AnalysisTask, Source]:
+    text = task.text.strip()
+    return _part(task, source, task.text.index(text), text) if text else (task, source)
 
 
-def _require_whole(completion: Completion) -> None:
-    match completion.finish_reason:
-        case FinishReason.REFUSAL:
-            raise RefusedError(
-                f"{completion.model} declined to answer.",
-                "Look at the document; another model may answer: --model.",
-            )
-        case FinishReason.LENGTH:
-            raise TruncatedError(
-                f"The answer of {completion.model} stopped at the output limit.",
-                "Raise max_output_tokens of the model, or lower pipeline.chunk_tokens.",
-            )
-        case _:
-            return
+def _halves(task: AnalysisTask, source: Source) -> tuple[tuple[AnalysisTask, Source], ...]:
+    cut = chunking.halfway(task.text)
+    if cut is None:
+        return ()
+    parts = (_part(task, source, 0, task.text[:cut]), _part(task, source, cut, task.text[cut:]))
+    return tuple(_trimmed(*part) for part in parts)
 
 
-def _with_problems(request: CompletionRequest, error: InvalidAnswerError) -> CompletionRequest:
-    """Return the same question with the checker's words below it."""
-    repair = library.latest(library.REPAIR)
-    remark = repair.user.replace("$problems", error.what)
-    return replace(
-        request,
-        user=f"{request.user}\n\n{remark}",
-        task=replace(request.task, stage=Stage.REPAIR),
-    )
+def _part(task: AnalysisTask, source: Source, start: int, text: str) -> tuple[AnalysisTask, Source]:
+    """Return the question about a part of the text, with its place in the document."""
+    if text == task.text:
+        return task, source
+    return replace(task, text=text), Source(text, source.offset + start, source.known)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
+from typing import Protocol
 
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -12,6 +13,25 @@ from chordwise.pipeline.leases import LeaseKeeper
 from chordwise.pipeline.messages import Messenger
 from chordwise.pipeline.models import Models
 from chordwise.settings import Settings
+
+
+class ReadingContext(Protocol):
+    """What of a context suffices to look and to reckon."""
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings."""
+        ...
+
+    @property
+    def sessions(self) -> sessionmaker[Session]:
+        """Return the units of work."""
+        ...
+
+    @property
+    def models(self) -> Models:
+        """Return the models."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -42,15 +42,24 @@ def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]
     yield from _database_checks(settings)
     yield guarded("broker", lambda: process_diagnosis.look_at_broker(settings))
     yield process_diagnosis.look_at_processes(settings)
-    for name in dict.fromkeys((settings.model, *settings.fallback)):
+    for name in _names(settings):
         yield guarded(f"model {name}", partial(model_diagnosis.model, settings, name))
     if asks_model:
         yield guarded("question", lambda: model_diagnosis.question(settings))
 
 
+def _names(settings: Settings) -> Iterable[str]:
+    """Return the names of the models that may be asked, each once."""
+    try:
+        asked = settings.names_asked(settings.model)
+    except ConfigurationError:
+        asked = (settings.model,)  # the look at it says what is missing
+    return dict.fromkeys((*asked, *settings.fallback))
+
+
 def _limits(settings: Settings) -> Check:
     """Compare the longest that a chunk may take with what the broker waits for."""
-    models = [settings.model_named(name) for name in (settings.model, *settings.fallback)]
+    models = [settings.model_named(name) for name in _names(settings)]
     longest = settings.retries.total_seconds + max(each.timeout_seconds for each in models)
     visible = settings.worker.visibility_timeout_seconds
     if longest >= visible:

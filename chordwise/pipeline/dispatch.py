@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from chordwise.domain import json_values
 from chordwise.pipeline.context import Context
-from chordwise.storage import outbox
+from chordwise.storage import cached_completions, outbox
 from chordwise.storage.engine import reaching_database
 
 BATCH = 200
@@ -38,6 +38,8 @@ def dispatch(context: Context) -> int:
 
 
 def forget(context: Context) -> None:
-    """Delete messages that were sent long ago."""
+    """Delete messages that were sent long ago, and completions that nobody would use any more."""
+    oldest = timedelta(days=context.settings.cache.max_age_days)
     with reaching_database(), context.sessions.begin() as session:
         outbox.forget_sent(session, KEEP_SENT)
+        cached_completions.forget(session, oldest)

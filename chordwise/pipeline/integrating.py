@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from chordwise.domain import grounding, tokens
-from chordwise.domain.analyses.analysis import mean
-from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisTask, Stage
 from chordwise.errors import ModelError, PausingError, TransientError
 from chordwise.llm.model import ChatModel
-from chordwise.pipeline.answering import Judge, ask, request_for
+from chordwise.pipeline.answering import ONE_PROMPT, AskingPolicy, Judge, request_for
+from chordwise.pipeline.merging import merged
+from chordwise.pipeline.routing import ask
 
-_CONTEXT_SHARE = 0.9
+CONTEXT_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,7 @@ class Integrator:
     task: AnalysisTask
     text: str
     judge: Judge
+    policy: AskingPolicy = ONE_PROMPT
 
     def integrate(self, answers: Sequence[Answer]) -> Integration:
         """Return one answer for one or more, which are in the order of the document.
@@ -60,7 +61,7 @@ class Integrator:
 
     def merged(self, answers: Sequence[Answer], error: ModelError) -> Integration:
         """Return the answers joined by rule, since the model could not for the reason given."""
-        return Integration(answer=self._merge(answers), error=error)
+        return Integration(answer=merged(answers, self.task), error=error)
 
     def _groups(self, answers: list[Answer]) -> list[list[Answer]]:
         """Pack neighbours into as few questions as fit the context, two at least in each."""
@@ -81,7 +82,7 @@ class Integrator:
         profile = self.model.profile
         empty = request_for(self.model, replace(self.task, stage=Stage.SYNTHESIZE))
         used = tokens.weigh(empty.system + empty.user) + empty.max_output_tokens
-        return (profile.context_tokens - used) * _CONTEXT_SHARE
+        return (profile.context_tokens - used) * CONTEXT_SHARE
 
     def _join(self, group: list[Answer]) -> Answer:
         if len(group) == 1:
@@ -89,18 +90,7 @@ class Integrator:
         outputs = tuple(answer.output for answer in group)
         task = replace(self.task, stage=Stage.SYNTHESIZE, answers=outputs)
         source = Source(self.text, known=grounding.known_spans(outputs))
-        return ask(self.model, task, source, self.judge)
-
-    def _merge(self, answers: Sequence[Answer]) -> Answer:
-        analysis = analysis_for(self.task.analysis_type)
-        output = analysis.merge([answer.output for answer in answers], self.task.options)
-        return replace(
-            answers[0],
-            output=output,
-            confidence=analysis.confidence(output),
-            quality=mean(answer.quality for answer in answers),
-            repaired=any(answer.repaired for answer in answers),
-        )
+        return ask(self.model, task, source, self.judge, self.policy)
 
 
 def _as_material(output: JsonObject) -> str:

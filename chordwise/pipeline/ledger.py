@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import timedelta
+from decimal import Decimal
 
 from sqlalchemy import func
 from sqlalchemy.orm import Session, sessionmaker
@@ -40,7 +41,31 @@ class Ledger:
     def begin(self, start: CallStart) -> uuid.UUID:
         """Write a call that is about to be made."""
         call_id = new_id()
+        values = self._row(call_id, start)
+        persistently(self._sessions, _BEGIN_PATIENCE, lambda s: model_calls.begin(s, values))
+        return call_id
+
+    def note_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> uuid.UUID:
+        """Write that the cache had the completion: no request, no tokens, no money."""
+        call_id = new_id()
         values = {
+            **self._row(call_id, start),
+            "cache_hit": True,
+            "finished_at": func.clock_timestamp(),
+            "latency_ms": latency_ms,
+            "input_tokens": 0,
+            "output_tokens": 0,
+            "cost_usd": Decimal(0),
+            "response_length": len(completion.text),
+            "response_id": completion.response_id or None,
+            "finish_reason": completion.finish_reason.value,
+            "refused": False,
+        }
+        persistently(self._sessions, _BEGIN_PATIENCE, lambda s: model_calls.begin(s, values))
+        return call_id
+
+    def _row(self, call_id: uuid.UUID, start: CallStart) -> dict[str, object]:
+        return {
             "id": call_id,
             "job_id": self._job_id,
             "chunk_id": self._chunk_id,
@@ -50,9 +75,9 @@ class Ledger:
             "language_model": start.provider != EXTRACTIVE,
             "prompt_version": start.prompt_version,
             "attempt": start.attempt,
+            "tier": start.route.tier.value if start.route else None,
+            "escalated": start.route.escalated if start.route else None,
         }
-        persistently(self._sessions, _BEGIN_PATIENCE, lambda s: model_calls.begin(s, values))
-        return call_id
 
     def finish(self, call_id: uuid.UUID, outcome: CallOutcome) -> None:
         """Complete the call's row."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from random import Random
 from threading import Semaphore
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import structlog
 from pydantic import SecretStr
@@ -17,22 +18,49 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.embedded import llama
 from chordwise.errors import ConfigurationError, ModelError
+from chordwise.llm.limits.opening import open_client, open_limits, policy_of
+from chordwise.llm.limits.permits import Limits, Priority
+from chordwise.llm.limits.process import ProcessLimits
+from chordwise.llm.middleware.budgeted import Budget, Budgeted, Unlimited
+from chordwise.llm.middleware.cached import Cached, CompletionCache, HitLedger, facts_about
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.middleware.metered import CallLedger, Metered, NullLedger
 from chordwise.llm.middleware.queued import Queued
+from chordwise.llm.middleware.rate_limited import RateLimited
 from chordwise.llm.middleware.retrying import Retrying
 from chordwise.llm.model import ChatModel, Completion, ModelProfile
-from chordwise.llm.pricing import price_of
+from chordwise.llm.pricing import Price, price_of
 from chordwise.llm.providers import connect
 from chordwise.llm.providers.extractive import ExtractiveModel
+from chordwise.pipeline import caching, routing
 from chordwise.pipeline.answering import Verdict
+from chordwise.pipeline.budgets import JobBudget
 from chordwise.pipeline.ledger import Ledger, record_verdict
 from chordwise.settings import ModelSettings, Settings
+from chordwise.storage import runs
+from chordwise.storage.engine import persistently
 
 log = structlog.get_logger(__name__)
 
 LocalServer: TypeAlias = Callable[[str], tuple[str, SecretStr] | None]
 """Returns address and key of the server that runs a GGUF file on this machine."""
+
+_LOOK_PATIENCE = timedelta(seconds=15)
+_sleep = time.sleep  # noqa: TID251 - here the waiting is wired in
+
+
+class KeptLedger(CallLedger, HitLedger, Protocol):
+    """Where requests are written down, and that there was no need of one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """For whom a model is asked; the defaults are those of a library without a database."""
+
+    ledger: KeptLedger = field(default_factory=NullLedger)
+    budget: Budget = field(default_factory=Unlimited)
+    priority: Priority = Priority.INTERACTIVE
+    cache: CompletionCache | None = None
 
 
 class Models:
@@ -54,40 +82,79 @@ class Models:
         self._random = Random()  # noqa: S311 - jitter needs no secrecy
         self._connections = dict(connected or {})
         self._turns = Semaphore(llama.slots(settings))
+        self._limits_by_name: dict[str, Limits] = {}
 
     def open(
         self, name: str, job_id: uuid.UUID | None = None, chunk_id: uuid.UUID | None = None
     ) -> ChatModel:
-        """Return the model of this name, with its fallbacks, writing to the job's ledger.
+        """Return the model or the tiers of this name, with fallbacks, writing to the job's ledger.
 
         Raises:
             ConfigurationError: A model is unknown or cannot be used as configured.
         """
-        ledger = self._ledger(job_id, chunk_id)
-        names = dict.fromkeys((name, *self._settings.fallback))
-        wrapped = [self._wrap(each, ledger) for each in names]
-        return wrapped[0] if len(wrapped) == 1 else Fallback(wrapped, _log_fallback)
+        asking = self._asking(job_id, chunk_id)
+
+        def open_models(names: tuple[str, ...]) -> ChatModel:
+            wrapped = [self._wrap(each, asking) for each in dict.fromkeys(names)]
+            return wrapped[0] if len(wrapped) == 1 else Fallback(wrapped, _log_fallback)
+
+        return routing.opened(self._settings, name, open_models, _log_fallback)
 
     def judge(self, completion: Completion, verdict: Verdict) -> None:
-        """Write what the check of an answer found into the ledger."""
+        """Write what the check of an answer found into the ledger; the cache keeps valid ones."""
         if self._sessions is not None:
+            if not verdict.valid:
+                caching.discard(self._sessions, completion)
             record_verdict(self._sessions, self._patience, completion, verdict)
 
     def identity(self, name: str) -> list[str]:
-        """Return what of a model belongs to a result's identity: who may have answered."""
-        names = dict.fromkeys((name, *self._settings.fallback))
-        found = (self._settings.model_named(each) for each in names)
-        return [f"{each.provider}/{each.model}@{each.base_url}" for each in found]
+        """Return what of a model belongs to a result's identity: who may have answered, and when.
 
-    def _wrap(self, name: str, ledger: CallLedger) -> ChatModel:
+        Raises:
+            ConfigurationError: A model is unknown.
+        """
+        return routing.identity(self._settings, name)
+
+    def _wrap(self, name: str, asking: Asking) -> ChatModel:
+        """Put one model together; what runs on this machine is neither limited nor paid for."""
         settings = self._settings.model_named(name)
-        model = Retrying(
-            Metered(self._connection(name, settings), ledger, price_of(settings)),
-            self._settings.retries,
-            time.sleep,  # noqa: TID251 - here the waiting is wired in
-            self._random,
-        )
-        return Queued(model, self._turns) if llama.is_served_here(settings) else model
+        price = price_of(settings)
+        connection = self._connection(name, settings)
+        model: ChatModel = Metered(connection, asking.ledger, price, reference=self._reference)
+        if settings.provider == "extractive":
+            return model
+        model = Budgeted(model, asking.budget, price, _sleep, self._random)
+        if llama.is_served_here(settings):
+            return Queued(
+                Retrying(model, self._settings.retries, _sleep, self._random), self._turns
+            )
+        patience = self._settings.limits.longest_wait_seconds
+        model = RateLimited(model, self._limits(name), asking.priority, patience, _sleep)
+        model = self._retrying(model)
+        if asking.cache is None:
+            return model
+        longest = self._settings.retries.total_seconds
+        facts = facts_about(settings)
+        return Cached(model, asking.cache, asking.ledger, facts, longest, _sleep)
+
+    def _retrying(self, model: ChatModel) -> ChatModel:
+        return Retrying(model, self._settings.retries, _sleep, self._random)
+
+    def _limits(self, name: str) -> Limits:
+        """Return the limits of a model, which all who ask it share."""
+        if name not in self._limits_by_name:
+            settings = self._settings.model_named(name)
+            broker_url = self._settings.broker_url
+            if broker_url is None:
+                self._limits_by_name[name] = ProcessLimits(
+                    policy_of(self._settings.limits, settings)
+                )
+            else:
+                key = self._settings.api_key_for(settings)
+                client = open_client(broker_url)
+                limits = open_limits(self._settings.limits, settings, key, client)
+                self._limits_by_name[name] = limits
+        return self._limits_by_name[name]
 
     def _connection(self, name: str, settings: ModelSettings) -> ChatModel:
         if name not in self._connections:
@@ -107,6 +174,12 @@ class Models:
         return timedelta(seconds=self._settings.pipeline.outage_seconds)
 
     @cached_property
+    def _reference(self) -> Price | None:
+        """Return the price of the largest tier, with which the others are compared."""
+        names = list(self._settings.tiers.configured().values())
+        return price_of(self._settings.model_named(names[-1])) if names else None
+
+    @cached_property
     def _extractive(self) -> ChatModel:
         return ExtractiveModel()
 
@@ -121,10 +194,24 @@ class Models:
         served = {"base_url": f"{address}/v1", "context_tokens": llama.context_tokens(settings)}
         return settings.model_copy(update=served), key
 
-    def _ledger(self, job_id: uuid.UUID | None, chunk_id: uuid.UUID | None) -> CallLedger:
+    def _asking(self, job_id: uuid.UUID | None, chunk_id: uuid.UUID | None) -> Asking:
+        """Return for whom is asked: its ledger, its budget, its urgency, its cache.
+
+        Raises:
+            ServiceUnavailableError: The database is away.
+        """
         if self._sessions is None or job_id is None:
-            return NullLedger()
-        return Ledger(self._sessions, self._patience, job_id, chunk_id)
+            return Asking()
+        sessions, wanted = self._sessions, job_id
+        run = persistently(sessions, _LOOK_PATIENCE, lambda s: runs.of_job(s, wanted))
+        return Asking(
+            ledger=Ledger(sessions, self._patience, job_id, chunk_id),
+            budget=JobBudget(self._settings, sessions, job_id),
+            priority=Priority(run.priority),
+            cache=caching.stored_completions(self._settings, sessions, chunk_id or job_id)
+            if run.use_cache
+            else None,
+        )
 
 
 def _log_fallback(asked: ModelProfile, following: ModelProfile, error: ModelError) -> None:

@@ -7,7 +7,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.errors import ConfigurationError
 from chordwise.llm.model import ChatModel
-from chordwise.pipeline.answering import request_for
+from chordwise.pipeline.requests import REPAIR_TOKENS, request_for
 from chordwise.storage.jobs import Job
 
 _LEAST_TEXT_TOKENS = 64
@@ -45,13 +45,14 @@ def options_to_json(options: AnalysisOptions) -> JsonObject:
 
 
 def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int) -> int:
-    """Return how many tokens of text one question to this model may carry.
+    """Return how many tokens of text one question to this model may carry, repeated ones included.
 
     Raises:
         ConfigurationError: The prompt alone fills the model's context.
     """
     request = request_for(model, task)
-    used = tokens.estimate(request.system + request.user) + request.max_output_tokens
+    used = tokens.estimate(request.system + request.user) + REPAIR_TOKENS
+    used += request.max_output_tokens
     room = model.profile.context_tokens - used
     if room < _LEAST_TEXT_TOKENS:
         raise ConfigurationError(

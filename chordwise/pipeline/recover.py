@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline import recovering_chunks, recovering_jobs, unclaimed
+from chordwise.pipeline import recovering_budgets, recovering_chunks, recovering_jobs, unclaimed
 from chordwise.pipeline.context import Context
 from chordwise.storage import broker_marker, incidents
 from chordwise.storage.engine import reaching_database
@@ -36,6 +36,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("synthesis_missing", recovering_jobs.missing_syntheses),
     ("intake_abandoned", recovering_jobs.abandoned_intakes),
     ("run_unsettled", recovering_jobs.unsettled_runs),
+    ("reservation_abandoned", recovering_budgets.abandoned_reservations),
 )
 # Work that was put off on purpose is no accident.
 _PLANNED = ("due",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from decimal import Decimal
 
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session, sessionmaker
@@ -15,6 +16,7 @@ from chordwise.domain.states import (
     JobStatus,
     RunStatus,
 )
+from chordwise.pipeline import budgets
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.messages import FAN_OUT
 from chordwise.storage import clock, outbox
@@ -24,15 +26,20 @@ from chordwise.storage.jobs import Job
 from chordwise.storage.runs import Run
 
 
-def retry(context: Context, run_id: uuid.UUID) -> int:
+def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None) -> int:
     """Queue every job of the run that has not succeeded; return how many those are.
 
     What chunks have reached stays: only those that have not succeeded are asked again.
+    `budget_usd` is what the run may cost from now on, with what it did cost already.
 
     Raises:
+        UsageError: More is spent already, or the budget is none.
+        ConfigurationError: There is a new budget, and a price that nobody knows.
         ServiceUnavailableError: The database cannot be reached.
     """
     with reaching_database(), context.sessions.begin() as session:
+        if budget_usd is not None:
+            _change_budget(context, session, run_id, budget_usd)
         job_ids = session.scalars(
             select(Job.id)
             .where(Job.run_id == run_id, Job.status.in_(RETRYABLE_JOBS))
@@ -79,6 +86,14 @@ def cancel(sessions: sessionmaker[Session], run_id: uuid.UUID) -> int:
             .values(status=RunStatus.CANCELLED, finished_at=clock.database_now())
         )
         return len(job_ids)
+
+
+def _change_budget(
+    context: Context, session: Session, run_id: uuid.UUID, budget_usd: Decimal
+) -> None:
+    models = session.scalars(select(Job.model).where(Job.run_id == run_id).distinct()).all()
+    budgets.require_known_prices(context.settings, models)
+    budgets.change_cap(session, run_id, budgets.checked_cap(budget_usd))
 
 
 _OPEN_RUN = {"status": RunStatus.OPEN, "finished_at": None}

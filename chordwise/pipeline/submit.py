@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -17,9 +18,11 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import IntakeOutcome, JobStatus, RunStatus
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.errors import UsageError
-from chordwise.pipeline.context import Context
+from chordwise.pipeline import budgets
+from chordwise.pipeline.context import Context, ReadingContext
 from chordwise.pipeline.messages import FAN_OUT
 from chordwise.pipeline.questions import options_to_json
+from chordwise.pipeline.run_names import check_name
 from chordwise.prompts import library
 from chordwise.readers.reading import ReadDocument, UnreadDocument
 from chordwise.storage import documents, intakes, jobs, outbox, prompt_versions, results, runs
@@ -34,7 +37,6 @@ PIPELINE_VERSION = 1
 """Raised whenever the same question would get another answer for reasons of our own code."""
 
 
-MAX_NAME_LENGTH = 200
 PATIENCE = timedelta(seconds=20)
 """How long a person waits for a database that restarts, before being told."""
 _CANCELLED = JobFailure(
@@ -48,7 +50,9 @@ _CANCELLED = JobFailure(
 class RunOptions:
     """What a run asks of every document.
 
-    `name` is empty for one that is made up; `fresh` asks again even where an answer is stored.
+    `name` is empty for one that is made up; `fresh` asks again even where an answer is stored, and
+    without `use_cache` nothing that was answered before is used;
+    `budget_usd` is what its calls may cost, where not what the settings say.
     """
 
     types: tuple[AnalysisType, ...] = (AnalysisType.SUMMARY,)
@@ -56,6 +60,8 @@ class RunOptions:
     model: str
     name: str = ""
     fresh: bool = False
+    use_cache: bool = True
+    budget_usd: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,19 +204,23 @@ def open_run(context: Context, options: RunOptions, now: datetime) -> Submission
     """Begin a run; `now` names it where the user does not.
 
     Raises:
-        UsageError: The name is taken or could be an id.
-        ConfigurationError: The model is unknown.
+        UsageError: The name is taken or could be an id, or the budget is none.
+        ConfigurationError: The model is unknown, or its price where there is a budget.
         ServiceUnavailableError: The database cannot be reached.
     """
     context.models.identity(options.model)
+    cap_usd = budgets.cap_for(context.settings, options.model, options.budget_usd)
     run_id = new_id()
     name = options.name or f"{now:%Y%m%d-%H%M%S}-{run_id.hex[-4:]}"
-    _check_name(name)
+    check_name(name)
 
     def write(session: Session) -> None:
         prompt_versions.register(session, library.released().values())
         if session.get(Run, run_id) is None:
             session.add(_run(run_id, name, options))
+            session.flush()
+            if cap_usd is not None:
+                budgets.change_cap(session, run_id, cap_usd)
 
     try:
         persistently(context.sessions, PATIENCE, write)
@@ -223,18 +233,26 @@ def open_run(context: Context, options: RunOptions, now: datetime) -> Submission
 
 def _run(run_id: uuid.UUID, name: str, options: RunOptions) -> Run:
     return Run(
-        id=run_id, name=name, options=_options_to_json(options), type_count=len(options.types)
+        id=run_id,
+        name=name,
+        options=_options_to_json(options),
+        type_count=len(options.types),
+        use_cache=options.use_cache and not options.fresh,
     )
 
 
-def identity(context: Context, analysis_type: AnalysisType, options: RunOptions) -> str:
+def identity(context: ReadingContext, analysis_type: AnalysisType, options: RunOptions) -> str:
     """Return the hash of everything but the document that decides about a result."""
     task = AnalysisTask(analysis_type=analysis_type, stage=Stage.ANALYZE, options=options.analysis)
     synthesis = replace(task, stage=Stage.SYNTHESIZE)
     parts: Mapping[str, object] = {
         "type": analysis_type,
         "options": options_to_json(options.analysis),
-        "prompts": [library.template_for(each).version for each in (task, synthesis)],
+        "prompts": [
+            template.version
+            for each in (task, synthesis)
+            for template in library.templates_for(each, context.settings.prompts.fallback)
+        ],
         "models": context.models.identity(options.model),
         "chunk_tokens": context.settings.pipeline.chunk_tokens,
         "pipeline": PIPELINE_VERSION,
@@ -267,19 +285,3 @@ def _options_to_json(options: RunOptions) -> JsonObject:
         "fresh": options.fresh,
         **options_to_json(options.analysis),
     }
-
-
-def _check_name(name: str) -> None:
-    """Refuse names that `RUN` on the command line could not tell from something else."""
-    try:
-        uuid.UUID(name)
-    except ValueError:
-        pass
-    else:
-        raise UsageError("A run's name must not look like an id.", "Choose another --run-name.")
-    fits = len(name) <= MAX_NAME_LENGTH and name.isprintable() and name.strip()
-    if name == "latest" or not fits:
-        raise UsageError(
-            "The run's name cannot be used.",
-            f"Up to {MAX_NAME_LENGTH} printable characters, and not “latest”.",
-        )

@@ -24,6 +24,7 @@ from chordwise.errors import (
 )
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline import backoff, pausing
+from chordwise.pipeline.answering import policy_of
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.integrating import Integration, Integrator
 from chordwise.pipeline.leases import Lease
@@ -93,6 +94,7 @@ def _integrate(context: Context, lease: Lease, job: Job, parts: Sequence[Chunk])
             task=question_of(job),
             text=text,
             judge=context.models.judge,
+            policy=policy_of(context.settings),
         )
         integration = _integration(context, integrator, answers, job)
     except (PausingError, ConfigurationError) as error:
@@ -113,7 +115,7 @@ def _integration(
         return integrator.integrate(answers)
     except ModelError as error:
         last = job.postponements >= context.settings.pipeline.max_postponements
-        if last and isinstance(error, TransientError):
+        if last and isinstance(error, TransientError) and not error.is_throttling:
             return integrator.merged(answers, error)
         raise
 

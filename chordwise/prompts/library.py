@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib import resources
 
@@ -11,7 +12,7 @@ from chordwise.domain.prompting import PromptTemplate
 from chordwise.domain.tasks import AnalysisTask, Stage
 from chordwise.errors import ConfigurationError
 
-_FILE_NAME = re.compile(r"^(?P<name>[a-z.]+)@(?P<number>\d+)\.toml$")
+_FILE_NAME = re.compile(r"^(?P<name>[a-z.-]+)@(?P<number>\d+)\.toml$")
 REPAIR = "repair"
 
 
@@ -36,9 +37,24 @@ def latest(name: str) -> PromptTemplate:
 
 def template_for(task: AnalysisTask) -> PromptTemplate:
     """Return the template with which a task is asked today; a repair repeats its first question."""
+    return latest(_name_for(task))
+
+
+def templates_for(task: AnalysisTask, fallback: Iterable[str]) -> tuple[PromptTemplate, ...]:
+    """Return the templates to ask a task with, in order: the usual one, then those of `fallback`.
+
+    A fallback that has no template for this kind of question is left out.
+    """
+    usual = _name_for(task)
+    names = {template.name for template in released().values()}
+    others = (f"{usual}-{each}" for each in fallback)
+    return tuple(latest(name) for name in (usual, *others) if name == usual or name in names)
+
+
+def _name_for(task: AnalysisTask) -> str:
     own_schema = ".schema" if task.options.schema is not None else ""
     stage = Stage.ANALYZE if task.stage is Stage.REPAIR else task.stage
-    return latest(f"{task.analysis_type}{own_schema}.{stage}")
+    return f"{task.analysis_type}{own_schema}.{stage}"
 
 
 def _files() -> list[resources.abc.Traversable]:

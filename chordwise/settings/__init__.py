@@ -21,34 +21,49 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from chordwise.domain.routing import Tier
 from chordwise.errors import ConfigurationError
 from chordwise.settings.sections import (
+    AUTO,
+    BudgetSettings,
+    CacheSettings,
     EmbeddedSettings,
+    LimitSettings,
     LoggingSettings,
     ModelSettings,
     PipelineSettings,
+    PromptSettings,
     Provider,
     ReaderSettings,
     RetrySettings,
+    RoutingSettings,
     Section,
     StructuredOutput,
+    TierSettings,
     WorkerSettings,
 )
 
 __all__ = [
+    "AUTO",
     "CONFIG_VARIABLE",
     "FILE_NAME",
     "SUPERVISOR_PIPE_VARIABLE",
+    "BudgetSettings",
+    "CacheSettings",
     "EmbeddedSettings",
+    "LimitSettings",
     "LoggingSettings",
     "ModelSettings",
     "PipelineSettings",
+    "PromptSettings",
     "Provider",
     "ReaderSettings",
     "RetrySettings",
+    "RoutingSettings",
     "Section",
     "Settings",
     "StructuredOutput",
+    "TierSettings",
     "WorkerSettings",
     "child_environment",
     "find_file",
@@ -77,11 +92,19 @@ class Settings(BaseSettings):
     home: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("chordwise")))
     database_url: SecretStr | None = Field(default=None, description="Unset: embedded.")
     broker_url: SecretStr | None = Field(default=None, description="Unset: embedded.")
-    model: str = Field(default="extractive", description="A name in [models], or provider/model.")
+    model: str = Field(
+        default="extractive", description="A name in [models], provider/model, a tier, or auto."
+    )
     fallback: tuple[str, ...] = Field(default=(), description="Further models, in order.")
     models: Mapping[str, ModelSettings] = Field(default_factory=dict)
     pipeline: PipelineSettings = PipelineSettings()
     retries: RetrySettings = RetrySettings()
+    limits: LimitSettings = LimitSettings()
+    tiers: TierSettings = TierSettings()
+    routing: RoutingSettings = RoutingSettings()
+    budget: BudgetSettings = BudgetSettings()
+    cache: CacheSettings = CacheSettings()
+    prompts: PromptSettings = PromptSettings()
     readers: ReaderSettings = ReaderSettings()
     worker: WorkerSettings = WorkerSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
@@ -114,16 +137,29 @@ class Settings(BaseSettings):
         if self.pipeline.heartbeat_seconds >= self.pipeline.lease_seconds:
             raise ValueError("pipeline.heartbeat_seconds must be shorter than lease_seconds")
         # Each model is asked a question, and once more after an invalid answer.
-        models = 1 + len(set(self.fallback) - {"extractive"})
+        tiers = self.tiers.configured()
+        models = max(1, len(tiers)) + len(set(self.fallback) - {"extractive"})
         longest = 2 * models * self.retries.total_seconds
         if longest >= self.worker.visibility_timeout_seconds:
             raise ValueError(
-                f"retries.total_seconds, twice for each of {models} models (one, and fallback), "
-                f"are {longest:g} and must be below worker.visibility_timeout_seconds"
+                f"retries.total_seconds, twice for each of {models} models (one, or the tiers, and "
+                f"fallback), are {longest:g} and must be below worker.visibility_timeout_seconds"
             )
-        for name in {*self.models, self.model, *self.fallback}:
+        for name in {*self.models, self.model, *self.fallback, *tiers.values()}:
             if self._timeout_seconds(name) > self.retries.total_seconds:
                 raise ValueError(f"models.{name}.timeout_seconds exceeds retries.total_seconds")
+        return self
+
+    @model_validator(mode="after")
+    def check_names(self) -> Settings:
+        """Refuse names of models that stand for something else."""
+        if AUTO in self.models:
+            raise ValueError(f"models.{AUTO}: this name stands for the tiers; choose another")
+        for tier, name in self.tiers.configured().items():
+            if name == AUTO or (name in set(Tier) and name not in self.models):
+                raise ValueError(f"tiers.{tier} names no model: {name}")
+            if tier in self.models and name != tier:
+                raise ValueError(f"tiers.{tier} and models.{tier} are two models of one name")
         return self
 
     def _timeout_seconds(self, name: str) -> float:
@@ -143,12 +179,23 @@ class Settings(BaseSettings):
         """Whether the broker is the one that Chordwise starts by itself."""
         return self.broker_url is None
 
+    def names_asked(self, name: str) -> tuple[str, ...]:
+        """Return the names of the models that may answer for a name, fallbacks aside.
+
+        Raises:
+            ConfigurationError: `auto` without any tier.
+        """
+        return tuple(self.tiers.behind(name).values()) or (name,)
+
     def model_named(self, name: str) -> ModelSettings:
-        """Return the model for a name in `[models]`, or for `provider/model`.
+        """Return the model for a name in `[models]`, for a tier's name, or for `provider/model`.
 
         Raises:
             ConfigurationError: No such name, or an unknown provider.
         """
+        tiers = self.tiers.behind(name)
+        if len(tiers) == 1 and name != AUTO:
+            (name,) = tiers.values()
         if name in self.models:
             return self.models[name]
         provider, _, model = name.partition("/")

@@ -7,8 +7,17 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, SecretStr
 
+from chordwise.domain.routing import Tier
+from chordwise.errors import ConfigurationError
+
+AUTO = "auto"
+"""The name that stands for the tiers: routing chooses among them."""
+
 Provider: TypeAlias = Literal["extractive", "openai", "anthropic", "local"]
 StructuredOutput: TypeAlias = Literal["json_schema", "json_object", "none"]
+
+RAISED_BY = 4
+"""How many times `max_output_tokens` an answer may have where `most_output_tokens` is unset."""
 
 
 class Section(BaseModel):
@@ -32,8 +41,37 @@ class ModelSettings(Section):
     structured_output: StructuredOutput = "json_schema"
     max_tokens_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     temperature: float | None = Field(default=None, description="Sent only when set.")
-    input_usd_per_million_tokens: Decimal | None = None
-    output_usd_per_million_tokens: Decimal | None = None
+    service_tier: Literal["", "flex"] = Field(
+        default="", description="flex: half the price, may take minutes (OpenAI)."
+    )
+    keep_alive: str = Field(
+        default="",
+        pattern=r"^(-1|[1-9]\d{0,5}[smh])?$",
+        description="How long Ollama keeps the model loaded after a question: 30s, 10m, 2h, -1.",
+    )
+    most_output_tokens: PositiveInt | None = Field(
+        default=None, description="Once, where an answer was cut off; unset: 4 x max_output_tokens."
+    )
+    requests_per_minute: PositiveInt | None = Field(
+        default=None, description="Unset: learnt from the provider."
+    )
+    tokens_per_minute: PositiveInt | None = Field(
+        default=None, description="Unset: learnt from the provider."
+    )
+    max_in_flight: PositiveInt | None = Field(
+        default=None, description="Calls at the same time, of all workers; unset: found out."
+    )
+    input_usd_per_million_tokens: Decimal | None = Field(default=None, ge=0)
+    cached_input_usd_per_million_tokens: Decimal | None = Field(
+        default=None, ge=0, description="Unset: as the others."
+    )
+    output_usd_per_million_tokens: Decimal | None = Field(default=None, ge=0)
+
+    @property
+    def output_ceiling(self) -> int:
+        """The limit up to which that of an answer which was cut off is raised."""
+        most = self.most_output_tokens or RAISED_BY * self.max_output_tokens
+        return max(self.max_output_tokens, most)
 
 
 class PipelineSettings(Section):
@@ -61,6 +99,88 @@ class RetrySettings(Section):
     base_seconds: PositiveFloat = 1
     max_wait_seconds: PositiveFloat = 30
     total_seconds: PositiveFloat = Field(default=240, description="Waits and calls of a question.")
+
+
+class LimitSettings(Section):
+    """How hard all workers together may press a provider whose limits are not known."""
+
+    first_in_flight: PositiveInt = Field(default=16, description="Calls at once, to begin with.")
+    most_in_flight: PositiveInt = Field(default=1_024, description="Never more than this.")
+    longest_wait_seconds: PositiveFloat = Field(
+        default=60, description="For a permit; then the work is put off."
+    )
+    breaker_failures: PositiveInt = Field(
+        default=6, description="Failures in a row after which nobody asks for a while."
+    )
+    breaker_seconds: PositiveFloat = Field(default=15, description="The first such while.")
+
+
+class TierSettings(Section):
+    """The models behind `--model auto`, by names of `[models]` or provider/model."""
+
+    small: str = ""
+    medium: str = ""
+    large: str = ""
+
+    def configured(self) -> dict[Tier, str]:
+        """Return the model's name of each tier that has one, in ascending order."""
+        named = {Tier.SMALL: self.small, Tier.MEDIUM: self.medium, Tier.LARGE: self.large}
+        return {tier: name for tier, name in named.items() if name}
+
+    def behind(self, name: str) -> dict[Tier, str]:
+        """Return the models of the tiers that a name stands for, in ascending order.
+
+        That are all of them for `auto`, one for a tier's own name, and none for a model's.
+
+        Raises:
+            ConfigurationError: `auto` without any tier.
+        """
+        tiers = self.configured()
+        if name == AUTO and not tiers:
+            raise ConfigurationError(
+                "The model “auto” needs tiers to choose from.",
+                "Set tiers.small, tiers.medium or tiers.large (docs/routing.md).",
+            )
+        return tiers if name == AUTO else {each: tiers[each] for each in tiers if each == name}
+
+
+class RoutingSettings(Section):
+    """Which tier answers a question, and when the next one is asked (docs/routing.md)."""
+
+    medium_from: float = Field(default=0.3, ge=0, le=1, description="Complexity, 0 to 1.")
+    large_from: float = Field(default=0.45, ge=0, le=1, description="Complexity, 0 to 1.")
+    cascade: bool = Field(default=True, description="Ask a tier higher where an answer is weak.")
+    accept_quality: float = Field(default=0.8, ge=0, le=1)
+    accept_confidence: float = Field(default=0.6, ge=0, le=1)
+
+
+class BudgetSettings(Section):
+    """What may be spent; a run's own `--budget` goes before `usd_per_run`."""
+
+    usd_per_run: Decimal | None = Field(
+        default=None, gt=0, lt=1_000_000, description="Where --budget is not given."
+    )
+    usd_per_day: Decimal | None = Field(
+        default=None, gt=0, lt=1_000_000, description="All runs of a UTC day."
+    )
+    allow_unknown_prices: bool = Field(
+        default=False, description="Ask models whose price nobody knows, although there is a cap."
+    )
+
+
+class CacheSettings(Section):
+    """Completions that are used again for the very same request."""
+
+    enabled: bool = True
+    max_age_days: PositiveFloat = 30
+
+
+class PromptSettings(Section):
+    """Further prompts for questions whose answers stay invalid."""
+
+    fallback: tuple[Literal["plain"], ...] = Field(
+        default=("plain",), description="In this order, before further models are asked."
+    )
 
 
 class ReaderSettings(Section):

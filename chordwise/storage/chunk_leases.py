@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, and_, case, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import ChunkStatus, JobStatus
-from chordwise.errors import ChordwiseError
+from chordwise.errors import TransientError
 from chordwise.storage import clock, last_attempts
 from chordwise.storage.chunks import Chunk, held, leave
 from chordwise.storage.model_calls import ModelCall
@@ -78,16 +78,19 @@ def postpone(
     chunk_id: uuid.UUID,
     token: uuid.UUID,
     delay: timedelta,
-    error: ChordwiseError,
+    error: TransientError,
 ) -> bool:
-    """Put a chunk off to a due-time; the attempt does not count, the postponement does."""
+    """Put a chunk off to a due-time; the attempt does not count.
+
+    The postponement does, unless the chunk only waits for its turn.
+    """
     return leave(
         session,
         held(chunk_id, token),
         status=ChunkStatus.WAITING,
         due_at=clock.after(delay),
         attempts=Chunk.attempts - 1,
-        postponements=Chunk.postponements + 1,
+        postponements=Chunk.postponements + int(not error.is_throttling),
         error_code=error.code,
         error_message=error.what,
         hint=error.hint or None,

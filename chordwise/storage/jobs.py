@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import OPEN_CHUNKS, UNFINISHED_JOBS, ChunkStatus, JobStatus
-from chordwise.errors import ChordwiseError
+from chordwise.errors import ChordwiseError, TransientError
 from chordwise.storage import clock
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.model_calls import ModelCall
@@ -153,14 +153,18 @@ def give_up(session: Session, job_id: uuid.UUID, token: uuid.UUID) -> bool:
 def postpone(
     session: Session, job_id: uuid.UUID, token: uuid.UUID, delay: timedelta, error: ChordwiseError
 ) -> bool:
-    """Put a synthesis off to a due-time; the attempt does not count, the postponement does."""
+    """Put a synthesis off to a due-time; the attempt does not count.
+
+    The postponement does, unless the synthesis only waits for its turn.
+    """
+    is_throttling = isinstance(error, TransientError) and error.is_throttling
     statement = (
         update(Job)
         .where(Job.id == job_id, Job.lease_token == token, Job.status == JobStatus.SYNTHESIZING)
         .values(
             status=JobStatus.WAITING,
             attempts=Job.attempts - 1,
-            postponements=Job.postponements + 1,
+            postponements=Job.postponements + int(not is_throttling),
             due_at=clock.after(delay),
             error_code=error.code,
             error_message=error.what,

@@ -19,7 +19,10 @@ class ModelCall(Record):
 
     `latency_ms` counts from sending to the whole answer; `cost_usd` is null where the price is
     unknown; `response_length` is in characters; `valid` and `quality` are filled in once the answer
-    has been checked. `language_model` is false for the built-in extractive model.
+    has been checked. `language_model` is false for the built-in extractive model. `tier` is the one
+    that routing chose (`escalated` after a smaller one had been asked), `service_tier` the
+    provider's own word for how it served the request. `reference_cost_usd` is what the same tokens
+    would have cost at the largest tier: one answered request of each routed question has it.
     """
 
     __tablename__ = "model_calls"
@@ -32,6 +35,9 @@ class ModelCall(Record):
     model: Mapped[str]
     language_model: Mapped[bool]
     prompt_version: Mapped[str]
+    tier: Mapped[str | None]
+    escalated: Mapped[bool | None]
+    service_tier: Mapped[str | None]
     attempt: Mapped[int]
     started_at: Mapped[CreatedAt]
     finished_at: Mapped[datetime | None]
@@ -39,7 +45,9 @@ class ModelCall(Record):
     input_tokens: Mapped[int | None] = mapped_column(BigInteger)
     output_tokens: Mapped[int | None] = mapped_column(BigInteger)
     cached_input_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    cache_write_tokens: Mapped[int | None] = mapped_column(BigInteger)
     cost_usd: Mapped[Decimal | None]
+    reference_cost_usd: Mapped[Decimal | None]
     response_length: Mapped[int | None] = mapped_column(BigInteger)
     response_id: Mapped[str | None]
     finish_reason: Mapped[str | None]

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, true, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
@@ -30,6 +30,8 @@ class Run(Record):
     status: Mapped[str] = mapped_column(default=RunStatus.OPEN)
     options: Mapped[JsonObject]
     type_count: Mapped[int]
+    priority: Mapped[str] = mapped_column(server_default="interactive")
+    use_cache: Mapped[bool] = mapped_column(server_default=true())
     found_count: Mapped[int | None]
     created_at: Mapped[CreatedAt]
     intake_finished_at: Mapped[datetime | None]
@@ -53,6 +55,13 @@ def find(session: Session, name_or_id: str) -> Run:
             f"There is no run “{name_or_id}”.", "`chordwise runs` lists the runs there are."
         )
     return run
+
+
+def of_job(session: Session, job_id: uuid.UUID) -> Run:
+    """Return the run that a job belongs to."""
+    return session.scalars(
+        select(Run).join(Job, Job.run_id == Run.id).where(Job.id == job_id)
+    ).one()
 
 
 def newest(session: Session, limit: int) -> Sequence[Run]:

@@ -6,6 +6,8 @@ from sqlalchemy.orm import configure_mappers
 
 from chordwise.storage import (
     broker_marker,
+    budgets,
+    cached_completions,
     chunks,
     documents,
     facts,
@@ -23,6 +25,8 @@ from chordwise.storage.record import Record
 
 modules = (
     broker_marker,
+    budgets,
+    cached_completions,
     chunks,
     documents,
     facts,

@@ -120,7 +120,9 @@ def test_cached_tokens_are_counted_in(server: FaultyServer) -> None:
 
     completion = model_at(server).complete(a_request())
 
-    assert completion.usage == Usage(input_tokens=3_210, output_tokens=7, cached_input_tokens=3_000)
+    assert completion.usage == Usage(
+        input_tokens=3_210, output_tokens=7, cached_input_tokens=3_000, cache_write_tokens=200
+    )
     assert (completion.provider, completion.model) == ("anthropic", "claude-served")
     assert completion.response_id == "msg_1"
 

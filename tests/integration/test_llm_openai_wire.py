@@ -93,7 +93,13 @@ def test_the_request_is_what_the_api_asks_for(server: FaultyServer) -> None:
 
 def test_options_of_older_servers_are_sent_when_set(server: FaultyServer) -> None:
     """Ollama reads `max_tokens` only, and a temperature is sent where the user wants one."""
-    body = sent_by(server, max_tokens_field="max_tokens", temperature=0.2, max_output_tokens=99)
+    body = sent_by(
+        server,
+        max_tokens_field="max_tokens",
+        temperature=0.2,
+        max_output_tokens=99,
+        most_output_tokens=99,
+    )
 
     assert body["max_tokens"] == 99
     assert "max_completion_tokens" not in body

@@ -63,7 +63,7 @@ def test_answers_too_long_for_the_context_are_joined_in_levels(small_chunks: Set
     """With a small context the synthesis takes several questions, and still one result."""
     pipeline = a_pipeline(small_chunks, quoting_the_text, repeat_last=True)
     pipeline.model._profile = pipeline.model.profile.__class__(
-        provider="scripted", model="script-1", context_tokens=1_150, max_output_tokens=300
+        provider="scripted", model="script-1", context_tokens=1_400, max_output_tokens=300
     )
     submission = pipeline.submit(LONG)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chordwise.domain.states import ChunkStatus, JobStatus
-from chordwise.errors import ModelAccessError, RateLimitedError
+from chordwise.errors import ModelAccessError, ModelOverloadedError, RateLimitedError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline import retry
 from chordwise.pipeline.analyze_chunk import ChunkOutcome, analyze_chunk
@@ -65,7 +65,7 @@ def test_a_writer_who_lost_the_lease_is_fenced(settings: Settings) -> None:
 
 def test_a_transient_error_puts_the_chunk_off_without_counting(settings: Settings) -> None:
     """The chunk waits with a due-time; when it is due, recovery sends it and it succeeds."""
-    pipeline = a_pipeline(settings, RateLimitedError("Too many requests."), quoting_the_text)
+    pipeline = a_pipeline(settings, ModelOverloadedError("Busy."), quoting_the_text)
     submission = pipeline.submit(PARAGRAPH)
     pipeline.work(submission)
     job = pipeline.job(submission)
@@ -79,6 +79,16 @@ def test_a_transient_error_puts_the_chunk_off_without_counting(settings: Setting
 
     assert rescued["due"] == 1
     assert pipeline.job(submission).status == JobStatus.SUCCEEDED
+
+
+def test_throttling_counts_no_postponement(settings: Settings) -> None:
+    """Who only waits for a turn may wait as often as it takes."""
+    pipeline = a_pipeline(settings, RateLimitedError("Too many requests."))
+
+    pipeline.work(pipeline.submit(PARAGRAPH))
+
+    assert pipeline.value("SELECT status FROM chunks") == ChunkStatus.WAITING
+    assert pipeline.value("SELECT attempts = 0 AND postponements = 0 FROM chunks")
 
 
 def test_a_refused_key_pauses_the_run_and_retry_goes_on(settings: Settings) -> None:

@@ -42,8 +42,8 @@ def test_joined_chunks_give_the_text_back(text: str, max_tokens: int) -> None:
 
 @given(TEXTS, st.integers(1, 80))
 def test_no_chunk_exceeds_the_budget(text: str, max_tokens: int) -> None:
-    """Only a single character that is heavier than the budget may."""
-    for piece in pieces(text, max_tokens):
+    """Only a single character that is heavier than the budget may; white space around is free."""
+    for piece in (found.strip() for found in pieces(text, max_tokens)):
         assert tokens.weigh(piece) <= max_tokens + ROUNDING or len(piece) == 1
 
 
@@ -56,16 +56,23 @@ def test_chunks_are_numbered_and_touch_each_other(text: str, max_tokens: int) ->
     assert all(one.end_char == next_.start_char for one, next_ in itertools.pairwise(found))
 
 
+@given(TEXTS, st.integers(1, 80))
+def test_nothing_is_asked_about_white_space_alone(text: str, max_tokens: int) -> None:
+    """Every chunk of a text with a word in it has a part of a word itself."""
+    found = pieces(text, max_tokens)
+
+    assert all(piece.strip() for piece in found) or not text.strip()
+
+
 @pytest.mark.parametrize("blank", [" ", "\n", "\t", "\u3000"])
-def test_even_white_space_alone_is_cut(blank: str) -> None:
-    """A run of blanks that is longer than the budget makes several chunks."""
-    text = blank * 4_000
+def test_a_long_gap_belongs_to_what_stands_before_it(blank: str) -> None:
+    """A gap that is longer than the budget makes no chunks of its own, and no character is lost."""
+    text = f"{blank * 400}One. {blank * 4_000}Two."
 
     found = pieces(text, 50)
 
-    assert len(found) > 1
+    assert [piece.strip() for piece in found] == ["One.", "Two."]
     assert "".join(found) == text
-    assert max(tokens.weigh(piece) for piece in found) <= 50
 
 
 def test_a_text_that_fits_stays_whole() -> None:
@@ -124,3 +131,28 @@ def test_the_weight_of_a_text_is_that_of_its_parts(one: str, other: str) -> None
 def test_only_the_empty_text_takes_no_tokens(text: str) -> None:
     """The estimate is a whole number, at least 1 for any character, lone surrogates included."""
     assert (tokens.estimate(text) > 0) is bool(text)
+
+
+def test_a_text_is_halved_at_the_sentence_nearest_its_middle() -> None:
+    """Both parts are whole sentences, and white space goes with the first."""
+    text = "The council met. It was late.  Nobody had eaten. They went home."
+
+    cut = chunking.halfway(text)
+
+    assert cut is not None
+    assert (text[:cut], text[cut:]) == (
+        "The council met. It was late.  ",
+        "Nobody had eaten. They went home.",
+    )
+
+
+@given(TEXTS)
+def test_both_halves_of_a_text_say_something(text: str) -> None:
+    """Where there is no sentence or word to part, a word is cut; one character cannot be."""
+    cut = chunking.halfway(text)
+
+    if cut is None:
+        assert len(text.strip()) <= 1
+    else:
+        assert text[:cut].strip()
+        assert text[cut:].strip()

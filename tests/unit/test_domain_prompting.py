@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chordwise.domain import json_values, quality, schemas
+from chordwise.domain import json_values, quality, schemas, tokens
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.prompting import Prompt, PromptTemplate, render
@@ -43,8 +43,8 @@ def summarize(text: str, instructions: str = "") -> Prompt:
 
 
 def mark_of(prompt: Prompt) -> str:
-    """Return the mark that the system message names."""
-    found = re.search(r"with the mark (TEXT-[0-9a-f]+)[,.]", prompt.system)
+    """Return the mark that the message names."""
+    found = re.search(r"with the mark (TEXT-[0-9a-f]+)[,.]", prompt.user)
     assert found is not None
     return found.group(1)
 
@@ -55,8 +55,45 @@ def test_every_task_has_a_template_that_fills_in(task: AnalysisTask) -> None:
     prompt = ask(task)
 
     schema = analysis_for(task.analysis_type).schema(task.options)
-    assert json.dumps(schema, ensure_ascii=False) in prompt.user
+    assert json.dumps(schema, ensure_ascii=False) in prompt.system
     assert not re.search(r"\$[a-z]", prompt.system + prompt.user)
+
+
+@pytest.mark.parametrize("task", EVERY_TASK)
+@pytest.mark.parametrize("fallback", [(), ("plain",)])
+def test_what_a_run_has_in_common_comes_first(
+    task: AnalysisTask, fallback: tuple[str, ...]
+) -> None:
+    """The system's message is the same for every text, so that providers can keep it."""
+    other = replace(task, text="Another text.", answers=({"a": 1},) if task.answers else ())
+    schema = analysis_for(task.analysis_type).schema(task.options)
+
+    for template in library.templates_for(task, fallback):
+        one, another = render(template, task, schema), render(template, other, schema)
+
+        assert one.system == another.system
+        assert one.user != another.user
+
+
+def test_every_question_about_a_text_has_a_plainer_prompt() -> None:
+    """For answers that stay invalid; it takes no more room than the usual one."""
+    for analysis_type in AnalysisType:
+        task = AnalysisTask(analysis_type=analysis_type, stage=Stage.ANALYZE, text="t")
+        with_schema = replace(task, options=AnalysisOptions(schema={"type": "object"}))
+
+        for each in (task, with_schema) if analysis_type is AnalysisType.EXTRACTION else (task,):
+            usual, plain = library.templates_for(each, ["plain"])
+
+            assert plain.name == f"{usual.name}-plain"
+            assert tokens.weigh(plain.system) < tokens.weigh(usual.system)
+            assert plain.user == usual.user
+
+
+def test_a_prompt_that_a_question_does_not_have_is_left_out() -> None:
+    """A synthesis is merged by rule where its answer stays invalid."""
+    task = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.SYNTHESIZE)
+
+    assert library.templates_for(task, ["plain"]) == (library.template_for(task),)
 
 
 @given(STORED_TEXT)
@@ -65,9 +102,9 @@ def test_the_text_stands_between_marks_that_it_cannot_contain(text: str) -> None
     prompt = summarize(text)
 
     mark = mark_of(prompt)
-    head, between, tail = prompt.user.split(mark)
+    _, head, between, tail = prompt.user.split(mark)
     assert between == f"\n{text}\n"
-    assert head.endswith("\n")
+    assert head == ".\n\n"
     assert tail == ""
 
 
@@ -93,7 +130,7 @@ def test_variables_in_a_document_stay_what_they_are(text: str) -> None:
     prompt = summarize(text, instructions=f"Look for {text}")
 
     assert f"\n{text}\n" in prompt.user
-    assert f"The person who asked adds: Look for {text}\n" in prompt.user
+    assert f"The person who asked adds: Look for {text}\n" in prompt.system
 
 
 def test_a_synthesis_shows_the_answers_without_their_spans() -> None:
@@ -107,7 +144,7 @@ def test_a_synthesis_shows_the_answers_without_their_spans() -> None:
 
     prompt = ask(task)
 
-    material = prompt.user.split(mark_of(prompt))[1]
+    material = prompt.user.split(mark_of(prompt))[2]
     assert json.loads(material) == [{"found": [{"quote": "q"}]}] * 2
 
 
@@ -123,9 +160,9 @@ def test_the_items_of_an_extraction_are_listed_and_not_repeated() -> None:
         task, options=replace(task.options, schema={"type": "object", "properties": {}})
     )
 
-    assert "\n- price\n- date\n" in ask(task).user
-    assert "The person who asked adds" not in ask(task).user
-    assert "The person who asked adds: price, date" in ask(with_schema).user
+    assert "\n- price\n- date\n" in ask(task).system
+    assert "The person who asked adds" not in ask(task).system
+    assert "The person who asked adds: price, date" in ask(with_schema).system
 
 
 def test_labels_are_named_or_left_to_the_model() -> None:
@@ -136,8 +173,8 @@ def test_labels_are_named_or_left_to_the_model() -> None:
         options=AnalysisOptions(labels=("news", "law")),
     )
 
-    assert "news, law" in ask(task).user
-    assert "labels of your own choice" in ask(replace(task, options=AnalysisOptions())).user
+    assert "news, law" in ask(task).system
+    assert "labels of your own choice" in ask(replace(task, options=AnalysisOptions())).system
 
 
 def test_a_template_with_an_unknown_variable_fails() -> None:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from chordwise.errors import (
+    ChordwiseError,
+    ContextTooLongError,
+    ModelAccessError,
+    ModelOverloadedError,
+    ModelTransportError,
+    ModelUnreachableError,
+    QuotaExceededError,
+    RateLimitedError,
+    RefusedError,
+)
 from chordwise.llm.model import Completion, FinishReason, Usage
 from chordwise.llm.pricing import FreePrice, price_of
+from chordwise.llm.request_size import most_input_tokens
 from chordwise.settings import ModelSettings
+from tests.fakes.completion_requests import a_request
 
 
 def completion(model: str, usage: Usage) -> Completion:
@@ -96,3 +112,136 @@ def test_a_server_of_ones_own_has_no_public_price() -> None:
     )
 
     assert cost(settings, FRESH) is None
+
+
+OWN = ModelSettings(
+    provider="openai",
+    model="ours",
+    input_usd_per_million_tokens=Decimal(4),
+    cached_input_usd_per_million_tokens=Decimal(1),
+    output_usd_per_million_tokens=Decimal(20),
+)
+LISTED = ModelSettings(provider="openai", model="gpt-6.1-terra")
+
+
+def test_own_prices_know_cached_tokens() -> None:
+    """What the provider had kept costs its own price, what it keeps from now on a quarter more."""
+    usage = Usage(
+        input_tokens=1_000, output_tokens=0, cached_input_tokens=500, cache_write_tokens=300
+    )
+
+    assert cost(OWN, usage) == Decimal("0.0028")  # 200 at 4, 500 at 1, 300 at 5
+
+
+def test_tokens_written_into_the_cache_cost_more() -> None:
+    """The price list knows what keeping a prompt costs."""
+    written = Usage(input_tokens=1_000, output_tokens=100, cache_write_tokens=1_000)
+
+    dearer, usual = cost(LISTED, written), cost(LISTED, FRESH)
+
+    assert dearer is not None
+    assert usual is not None
+    assert dearer > usual
+
+
+def test_more_cached_tokens_than_there_were_are_not_believed() -> None:
+    """A server that miscounts does not make a call cheaper than free."""
+    usage = Usage(
+        input_tokens=100, output_tokens=0, cached_input_tokens=1_000, cache_write_tokens=1_000
+    )
+
+    assert cost(OWN, usage) == Decimal("0.0001")
+
+
+@pytest.mark.parametrize("settings", [OWN, LISTED])
+def test_an_absurd_usage_has_an_unknown_cost(settings: ModelSettings) -> None:
+    """A thousand billion tokens are a server's mistake, not a bill."""
+    assert cost(settings, Usage(input_tokens=10**12, output_tokens=10**12)) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RateLimitedError("too fast"), 0),
+        (QuotaExceededError("no money"), 0),
+        (ModelAccessError("no key"), 0),
+        (ContextTooLongError("too long"), 0),
+        (ModelUnreachableError("nobody there"), 0),
+        (ModelTransportError("half an answer"), None),
+        (ModelOverloadedError("broken"), None),
+        (RefusedError("the filter read the prompt"), None),
+    ],
+)
+def test_a_failure_is_free_only_where_nobody_can_have_worked(
+    error: ChordwiseError, expected: int | None
+) -> None:
+    """Unknown is not zero."""
+    assert price_of(OWN).failure_cost_usd(error) == expected
+    assert price_of(LISTED).failure_cost_usd(error) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "known"),
+    [
+        (OWN, True),
+        (LISTED, True),
+        (ModelSettings(provider="local", model="tiny.gguf"), True),
+        (ModelSettings(provider="openai", model="our-deployment"), False),
+        (
+            ModelSettings(provider="openai", model="gpt-6.1-terra", base_url="https://x.example"),
+            False,
+        ),
+    ],
+)
+def test_whether_a_price_is_known_is_known_before(settings: ModelSettings, *, known: bool) -> None:
+    """Without a price there is no bound."""
+    price = price_of(settings)
+
+    assert price.is_known() is known
+    assert (price.most_usd(a_request()) is not None) is known
+
+
+@given(
+    text=st.text(max_size=2_000) | st.integers(0, 400_000).map("a".__mul__),
+    shares=st.tuples(*[st.floats(0, 1)] * 4),
+    settings=st.sampled_from(
+        [
+            OWN,
+            LISTED,
+            ModelSettings(provider="anthropic", model="claude-sonnet-5-5"),
+            # Above 100,000 tokens of prompt it costs five times as much.
+            ModelSettings(provider="anthropic", model="claude-haiku-5-5"),
+        ]
+    ),
+    service_tier=st.sampled_from(["", "default", "standard", "flex", "batch"]),
+)
+def test_no_usage_within_the_request_costs_more_than_the_bound(
+    text: str,
+    shares: tuple[float, float, float, float],
+    settings: ModelSettings,
+    service_tier: str,
+) -> None:
+    """However many of its tokens were cached, written, or answered."""
+    request = a_request(user=text)
+    tokens = int(most_input_tokens(request) * shares[0])
+    usage = Usage(
+        input_tokens=tokens,
+        output_tokens=int(request.max_output_tokens * shares[1]),
+        cached_input_tokens=int(tokens * shares[2]),
+        cache_write_tokens=int(tokens * shares[3]),
+    )
+    answer = replace(completion(settings.model, usage), service_tier=service_tier)
+
+    charged, most = price_of(settings).cost_usd(answer), price_of(settings).most_usd(request)
+
+    assert charged is not None
+    assert most is not None
+    assert charged <= most
+
+
+@given(text=st.text(max_size=500))
+def test_a_prompt_has_no_more_tokens_than_bytes(text: str) -> None:
+    """Whatever the alphabet: the bound grows by each byte that is added."""
+    more = most_input_tokens(a_request(user=text + "ü")) - most_input_tokens(a_request(user=text))
+
+    assert more == 2

@@ -57,7 +57,7 @@ def test_a_good_answer_is_grounded_judged_and_attributed() -> None:
     assert answer.output["key_findings"] == [{"finding": "Finding about rebuilt in 1856", **quote}]
     assert (answer.confidence, answer.quality, answer.repaired) == (0.7, 1.0, False)
     assert (answer.provider, answer.model) == ("scripted", "script-1")
-    assert answer.prompt_version == model.requests[0].prompt_version == "summary.analyze@1"
+    assert answer.prompt_version == model.requests[0].prompt_version == "summary.analyze@2"
     assert judge.verdicts == [Verdict(valid=True, quality=1.0)]
 
 

@@ -97,7 +97,7 @@ def test_a_synthesis_keeps_the_spans_of_the_chunks() -> None:
     integration = integrator(model).integrate(chunks)
 
     assert spans(integration.answer) == [span for chunk in chunks for span in spans(chunk)]
-    assert integration.answer.prompt_version == "summary.synthesize@1"
+    assert integration.answer.prompt_version == "summary.synthesize@2"
     (request,) = model.requests
     assert request.task.answers == tuple(chunk.output for chunk in chunks)
     assert "start_char" not in request.user

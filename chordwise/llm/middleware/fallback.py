@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from chordwise.errors import (
     ConfigurationError,
@@ -27,6 +27,21 @@ DEFAULT_CAUSES: tuple[type[ModelError], ...] = (
     QuotaExceededError,
     ModelAccessError,
 )
+
+
+@runtime_checkable
+class HasFurtherModels(Protocol):
+    """A model with others behind it, for questions that it cannot answer well enough."""
+
+    @property
+    def further(self) -> tuple[ChatModel, ...]:
+        """Return them in order."""
+        ...
+
+
+def further_models(model: ChatModel) -> tuple[ChatModel, ...]:
+    """Return the models to ask, in order, where the answers of this one are of no use."""
+    return model.further if isinstance(model, HasFurtherModels) else ()
 
 
 class Fallback:
@@ -56,7 +71,13 @@ class Fallback:
             profiles[0],
             context_tokens=min(profile.context_tokens for profile in profiles),
             max_output_tokens=min(profile.max_output_tokens for profile in profiles),
+            most_output_tokens=min(profile.output_ceiling for profile in profiles),
         )
+
+    @property
+    def further(self) -> tuple[ChatModel, ...]:
+        """Return the models after the first."""
+        return self._models[1:]
 
     def complete(self, request: CompletionRequest) -> Completion:
         """Return the first answer.

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Protocol, TypeAlias
 from uuid import UUID, uuid4
 
+from chordwise.domain.routing import Route
 from chordwise.domain.tasks import AnalysisType, Stage
 from chordwise.errors import ChordwiseError, RefusedError
 from chordwise.llm.model import (
@@ -33,6 +34,7 @@ class CallStart:
     analysis_type: AnalysisType
     prompt_version: str
     attempt: int
+    route: Route | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +42,19 @@ class CallOutcome:
     """What became of a model call; `None` is unknown, never zero.
 
     `response_length` counts characters. `error_code` is the class of ours that failed it.
+    `reference_cost_usd` is what the same tokens cost at the largest tier; one request of each
+    routed question is compared so.
     """
 
     latency_ms: int
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_input_tokens: int | None = None
+    cache_write_tokens: int | None = None
     cost_usd: Decimal | None = None
+    reference_cost_usd: Decimal | None = None
     response_length: int | None = None
+    service_tier: str | None = None
     finish_reason: FinishReason | None = None
     refused: bool = False
     error_code: str | None = None
@@ -77,10 +84,33 @@ class NullLedger:
     def finish(self, call_id: CallId, outcome: CallOutcome) -> None:
         """Do nothing."""
 
+    def note_hit(
+        self,
+        start: CallStart,  # noqa: ARG002 - the signature is the port's
+        completion: Completion,  # noqa: ARG002 - as above
+        latency_ms: int,  # noqa: ARG002 - as above
+    ) -> CallId:
+        """Return an id that stands nowhere."""
+        return uuid4()
+
+
+def call_start(profile: ModelProfile, request: CompletionRequest) -> CallStart:
+    """Return what the ledger says of a request to a model before it is made."""
+    return CallStart(
+        provider=profile.provider,
+        model=profile.model,
+        stage=request.task.stage,
+        analysis_type=request.task.analysis_type,
+        prompt_version=request.prompt_version,
+        attempt=request.attempt,
+        route=request.route,
+    )
+
 
 class Metered:
     """Writes one ledger row for every request, answered or not, with its cost and latency.
 
+    `reference` is the price of the largest tier, with which routed questions are compared.
     `clock` returns seconds and never goes back.
     """
 
@@ -90,11 +120,13 @@ class Metered:
         ledger: CallLedger,
         price: Price,
         clock: Callable[[], float] = time.monotonic,
+        reference: Price | None = None,
     ) -> None:
         self._model = model
         self._ledger = ledger
         self._price = price
         self._clock = clock
+        self._reference = reference
 
     @property
     def profile(self) -> ModelProfile:
@@ -108,25 +140,18 @@ class Metered:
             ModelError: What the model inside raised.
             ServiceUnavailableError: The ledger is out of reach; before the request, none is sent.
         """
-        call_id = self._ledger.begin(self._start(request))
+        call_id = self._ledger.begin(call_start(self.profile, request))
         started = self._clock()
         try:
             completion = self._model.complete(replace(request, call_id=str(call_id)))
         except ChordwiseError as error:
             self._ledger.finish(call_id, self._failure(error, self._milliseconds_since(started)))
             raise
-        self._ledger.finish(call_id, self._success(completion, self._milliseconds_since(started)))
+        outcome = self._success(completion, self._milliseconds_since(started))
+        if request.route is not None and request.route.is_compared:
+            outcome = replace(outcome, reference_cost_usd=self._reference_cost_usd(completion))
+        self._ledger.finish(call_id, outcome)
         return replace(completion, call_id=str(call_id))
-
-    def _start(self, request: CompletionRequest) -> CallStart:
-        return CallStart(
-            provider=self.profile.provider,
-            model=self.profile.model,
-            stage=request.task.stage,
-            analysis_type=request.task.analysis_type,
-            prompt_version=request.prompt_version,
-            attempt=request.attempt,
-        )
 
     def _milliseconds_since(self, started: float) -> int:
         return round((self._clock() - started) * 1000)
@@ -137,17 +162,25 @@ class Metered:
             input_tokens=completion.usage.input_tokens,
             output_tokens=completion.usage.output_tokens,
             cached_input_tokens=completion.usage.cached_input_tokens,
+            cache_write_tokens=completion.usage.cache_write_tokens,
             cost_usd=self._price.cost_usd(completion),
             response_length=len(completion.text),
+            service_tier=completion.service_tier or None,
             finish_reason=completion.finish_reason,
             refused=completion.finish_reason is FinishReason.REFUSAL,
             response_id=completion.response_id or None,
         )
 
+    def _reference_cost_usd(self, completion: Completion) -> Decimal | None:
+        """Price the tokens as the reference's own: its name counts, not that of who answered."""
+        if self._reference is None:
+            return None
+        return self._reference.cost_usd(replace(completion, model=""))
+
     def _failure(self, error: ChordwiseError, latency_ms: int) -> CallOutcome:
         return CallOutcome(
             latency_ms=latency_ms,
-            cost_usd=self._price.failure_cost_usd(),
+            cost_usd=self._price.failure_cost_usd(error),
             refused=isinstance(error, RefusedError),
             error_code=error.code,
             error_message=error.what,

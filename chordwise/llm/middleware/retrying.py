@@ -63,7 +63,7 @@ class Retrying:
 
     def _attempts(self, ends_at: float) -> tenacity.Retrying:
         return tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(TransientError),
+            retry=tenacity.retry_if_exception(_is_worth_repeating),
             wait=self._wait_seconds,
             stop=lambda state: self._exhausted(state, ends_at),
             sleep=self._sleep,
@@ -80,6 +80,10 @@ class Retrying:
         too_late = self._clock() + wait + SHORTEST_REQUEST_SECONDS > ends_at
         too_often = state.attempt_number >= self._policy.attempts
         return too_often or too_late or wait > self._policy.max_wait_seconds
+
+
+def _is_worth_repeating(error: BaseException) -> bool:
+    return isinstance(error, TransientError) and not error.has_waited
 
 
 def _asked_for(state: tenacity.RetryCallState) -> float:

@@ -7,7 +7,9 @@ from pydantic import SecretStr
 from chordwise.errors import ConfigurationError
 from chordwise.llm.model import ChatModel
 from chordwise.llm.providers.anthropic import AnthropicModel
-from chordwise.llm.providers.openai import OpenAIModel
+from chordwise.llm.providers.endpoint import host_of
+from chordwise.llm.providers.ollama import kept_loaded, require_keep_alive
+from chordwise.llm.providers.openai import PUBLIC_BASE_URL, OpenAIModel
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
 
@@ -25,10 +27,14 @@ def connect(
     """
     if not settings.model and settings.provider != "local":
         raise ConfigurationError(f"A model of {settings.provider} has no name.", "Set model.")
+    _require_tier(settings)
+    require_keep_alive(settings)
+    transport = transport or JsonTransport()
     match settings.provider:
         case "openai":
             _require_key(settings, api_key, "OPENAI_API_KEY")
-            return OpenAIModel(settings, api_key, transport)
+            model = OpenAIModel(settings, api_key, transport)
+            return kept_loaded(model, settings, api_key, transport)
         case "anthropic":
             _require_key(settings, api_key, "ANTHROPIC_API_KEY")
             return AnthropicModel(settings, api_key, transport)
@@ -37,6 +43,20 @@ def connect(
             return OpenAIModel(settings, api_key, transport)
         case "extractive":
             raise ConfigurationError("The extractive model has no address to connect to.")
+
+
+def has_flex(settings: ModelSettings) -> bool:
+    """Tell whether a model can be served slowly at half the price: at OpenAI's public address."""
+    base_url = settings.base_url or PUBLIC_BASE_URL
+    return settings.provider == "openai" and host_of(base_url) == host_of(PUBLIC_BASE_URL)
+
+
+def _require_tier(settings: ModelSettings) -> None:
+    if settings.service_tier and not has_flex(settings):
+        raise ConfigurationError(
+            f"service_tier is set for {settings.model}, whose provider has no such tier.",
+            "Only OpenAI at its public address has one; remove service_tier.",
+        )
 
 
 def _require_key(settings: ModelSettings, api_key: SecretStr, variable: str) -> None:

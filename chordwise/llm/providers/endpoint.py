@@ -35,7 +35,15 @@ def endpoint(base_url: str, path: str) -> str:
 
 def is_loopback(base_url: str) -> bool:
     """Return whether `base_url` leads to this very machine."""
-    return urlsplit(base_url.strip()).hostname in LOOPBACK_HOSTS
+    return host_of(base_url) in LOOPBACK_HOSTS
+
+
+def host_of(base_url: str) -> str:
+    """Return the host's name of an address; empty where there is none."""
+    try:
+        return urlsplit(base_url.strip()).hostname or ""
+    except ValueError:
+        return ""
 
 
 def checked_key(api_key: SecretStr) -> str:

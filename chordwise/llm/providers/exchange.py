@@ -10,10 +10,19 @@ from pydantic import SecretStr
 from chordwise.domain.json_values import JsonObject
 from chordwise.llm.model import CompletionRequest
 from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, Kind, read_fault
+from chordwise.llm.reported_limits import ReportedLimits, reported_limits
 from chordwise.llm.transport import JsonTransport
 
 CALL_HEADER = "x-client-request-id"
 """By this name OpenAI's logs take a client's own id of a request; other servers pass it over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A provider's answer: its object, an empty one where it is none, and what its headers say."""
+
+    body: JsonObject
+    limits: ReportedLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +43,8 @@ class Exchange:
 
     def post(
         self, request: CompletionRequest, headers: Mapping[str, str], body: JsonObject
-    ) -> JsonObject:
-        """Return the answer's object; an empty one where the answer is no object.
+    ) -> Answered:
+        """Return the answer.
 
         Raises:
             ModelError: The answer is an error, or there is none.
@@ -48,4 +57,4 @@ class Exchange:
             fault = read_fault(response)
             hidden = (self.key.get_secret_value(), request.user, request.system)
             raise fault.error(fault.kind(self.codes, self.phrases), self.label, hidden)
-        return answer
+        return Answered(body=answer, limits=reported_limits(response.headers))

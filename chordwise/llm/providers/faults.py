@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from chordwise.domain.json_values import JsonObject, JsonValue, text
@@ -23,6 +23,7 @@ from chordwise.errors import (
     TransientError,
 )
 from chordwise.llm.excerpts import excerpt
+from chordwise.llm.reported_limits import ReportedLimits, reported_limits
 from chordwise.llm.retry_after import retry_after_seconds
 from chordwise.llm.transport import JsonResponse
 
@@ -85,6 +86,7 @@ class Fault:
     message: str
     should_retry: bool | None = None
     retry_after_seconds: float | None = None
+    limits: ReportedLimits = field(default_factory=dict)
 
     def kind(self, codes: Mapping[str, Kind], phrases: Mapping[str, Kind]) -> Kind:
         """Return the class of error: by code, by phrase, by header, by status."""
@@ -106,6 +108,7 @@ class Fault:
         error = kind(f"{label} {deed} (HTTP {self.status}{named}){said}.", hint)
         if isinstance(error, TransientError):
             error.retry_after_seconds = self.retry_after_seconds
+            error.reported_limits = self.limits
         return error
 
     def _kind_by_header(self) -> Kind | None:
@@ -134,6 +137,7 @@ def read_fault(response: JsonResponse) -> Fault:
         message=_message(error) or response.excerpt,
         should_retry={"true": True, "false": False}.get(response.headers.get("x-should-retry", "")),
         retry_after_seconds=retry_after_seconds(response.headers),
+        limits=reported_limits(response.headers),
     )
 
 

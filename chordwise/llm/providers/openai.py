@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import PurePath
 from types import MappingProxyType
 
@@ -26,7 +28,7 @@ from chordwise.llm.model import (
     ModelProfile,
     Usage,
 )
-from chordwise.llm.providers.endpoint import checked_key, endpoint
+from chordwise.llm.providers.endpoint import checked_key, endpoint, host_of
 from chordwise.llm.providers.exchange import Exchange
 from chordwise.llm.providers.faults import Kind
 from chordwise.llm.providers.reading import child, count, storable
@@ -127,6 +129,7 @@ class OpenAIModel:
             model=self._settings.model,
             context_tokens=self._settings.context_tokens,
             max_output_tokens=self._settings.max_output_tokens,
+            most_output_tokens=self._settings.output_ceiling,
         )
 
     def complete(self, request: CompletionRequest) -> Completion:
@@ -135,11 +138,12 @@ class OpenAIModel:
         Raises:
             ModelError: The request brought no answer; the subclass says why.
         """
-        return self._completion(self._exchange.post(request, self._headers(), self.body(request)))
+        answer = self._exchange.post(request, self._headers(), self.body(request))
+        return replace(self._completion(answer.body), limits=answer.limits)
 
     def body(self, request: CompletionRequest) -> JsonObject:
         """Return the JSON that `complete` sends."""
-        limit = min(request.max_output_tokens, self._settings.max_output_tokens)
+        limit = min(request.max_output_tokens, self._settings.output_ceiling)
         response_format = self._response_format(request)
         enforced = response_format.get("type") == "json_schema"
         instruction = "" if enforced else as_instruction(request.schema)
@@ -152,7 +156,16 @@ class OpenAIModel:
             body["response_format"] = response_format
         if self._settings.temperature is not None:
             body["temperature"] = self._settings.temperature
+        if self._is_public:
+            body["prompt_cache_key"] = _prompt_cache_key(request)
+        if self._settings.service_tier:
+            body["service_tier"] = self._settings.service_tier
         return body
+
+    @property
+    def _is_public(self) -> bool:
+        """Tell whether this is OpenAI itself: other servers refuse fields that they do not know."""
+        return host_of(self._settings.base_url or PUBLIC_BASE_URL) == host_of(PUBLIC_BASE_URL)
 
     def _headers(self) -> dict[str, str]:
         key = self._exchange.key.get_secret_value()
@@ -200,6 +213,7 @@ class OpenAIModel:
             model=_served(body) or self._settings.model,
             response_id=storable(text(body.get("id"))),
             refusal=refusal,
+            service_tier=storable(text(body.get("service_tier"))),
         )
 
 
@@ -208,6 +222,11 @@ def _messages(request: CompletionRequest, instruction: str) -> list[JsonValue]:
     system = "\n\n".join(part for part in (request.system, instruction) if part)
     first: list[JsonValue] = [{"role": "system", "content": system}] if system else []
     return [*first, {"role": "user", "content": request.user}]
+
+
+def _prompt_cache_key(request: CompletionRequest) -> str:
+    """Return what leads the questions of one kind to the machine that knows how they begin."""
+    return hashlib.sha256(request.system.encode()).hexdigest()[:32]
 
 
 def _schema_name(name: str) -> str:
@@ -236,8 +255,10 @@ def _refusal(message: JsonObject) -> str:
 
 
 def _usage(usage: JsonObject) -> Usage:
+    details = child(usage, "prompt_tokens_details")
     return Usage(
         input_tokens=count(usage, "prompt_tokens"),
         output_tokens=count(usage, "completion_tokens"),
-        cached_input_tokens=count(child(usage, "prompt_tokens_details"), "cached_tokens"),
+        cached_input_tokens=count(details, "cached_tokens"),
+        cache_write_tokens=count(details, "cache_write_tokens"),
     )

@@ -1,0 +1,120 @@
+"""`chordwise quote`: what an analysis would take and cost, before it begins."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from chordwise.cli import asking, opening
+from chordwise.cli.application import EPILOG
+from chordwise.cli.asking import Request
+from chordwise.cli.forecasting import read_all
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import (
+    AsJson,
+    ConfidenceThreshold,
+    Fresh,
+    Instructions,
+    Labels,
+    Model,
+    Paths,
+    SchemaFile,
+    Types,
+)
+from chordwise.cli.rendering import quotes
+from chordwise.cli.rendering.documents import document
+from chordwise.cli.rendering.screen import Screen
+from chordwise.embedded.stack import Level
+from chordwise.errors import ExitCode
+from chordwise.pipeline import quote as quoting
+from chordwise.pipeline import sampling
+from chordwise.pipeline.models import Models
+from chordwise.pipeline.quote import Quote, Quoter
+from chordwise.pipeline.submit import RunOptions
+from chordwise.readers.discovery import discover
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog=EPILOG)(quote)
+
+
+def quote(  # noqa: PLR0913 - a parameter is an option of the command
+    context: typer.Context,
+    paths: Paths,
+    *,
+    types: Types = None,
+    instructions: Instructions = "",
+    schema: SchemaFile = None,
+    labels: Labels = "",
+    model: Model = None,
+    fresh: Fresh = False,
+    confidence_threshold: ConfidenceThreshold = 0.0,
+    sample: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Ask N chunks of each type; costs money.")
+    ] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Say what an analysis would take and cost; nothing is stored, and nothing asked.
+
+    chordwise quote reports/ --model openai/gpt-6.1-terra
+
+    chordwise quote reports/ -t summary -t extraction --sample 10
+    """
+    request = Request(
+        paths=paths,
+        types=types or (),
+        instructions=instructions,
+        schema=schema,
+        labels=labels,
+        model=model,
+        fresh=fresh,
+        confidence_threshold=confidence_threshold,
+    )
+    screen = Screen()
+    made = _Quoting(Invocation.of(context), request, screen, sample).quote()
+    if as_json:
+        screen.write(document(**quotes.members(made)))
+    else:
+        screen.show(*quotes.laid_out(made))
+    raise typer.Exit(ExitCode.INCOMPLETE if made.unread else ExitCode.SUCCESS)
+
+
+class _Quoting:
+    """One call of the command."""
+
+    def __init__(
+        self, invocation: Invocation, request: Request, screen: Screen, sample: int
+    ) -> None:
+        self._invocation = invocation
+        self._request = request
+        self._screen = screen
+        self._sample = sample
+
+    def quote(self) -> Quote:
+        """Read everything and return the quote.
+
+        Raises:
+            ChordwiseError: The options, the settings, or a service.
+        """
+        analysis = asking.options_of(self._request)
+        found = discover(self._request.paths)
+        settings = self._invocation.settings()
+        options = RunOptions(
+            types=asking.types_of(self._request),
+            analysis=analysis,
+            model=self._request.model or settings.model,
+            fresh=self._request.fresh,
+        )
+        reached = opening.reach(self._invocation, settings, Level.DATABASE, self._screen.note)
+        with opening.database(reached) as sessions:
+            quoter = Quoter(settings=reached, sessions=sessions, models=Models(reached))
+            read = read_all(reached, found)
+            gathered = quoting.gather(quoter, read, options, self._sample)
+            made = quoting.priced(quoter, gathered)
+            if not self._sample or not made.lines:
+                return made
+            self._screen.tell(quotes.of_sample(gathered, sampling.expected_cost(made, gathered)))
+            sampling.ask(quoter, gathered)
+            return quoting.priced(quoter, gathered)

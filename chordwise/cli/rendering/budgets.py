@@ -1,0 +1,28 @@
+"""What the caps of a run have come to, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+
+from rich.text import Text
+
+from chordwise.cli.rendering.words import money
+from chordwise.pipeline.budgets import BudgetLine
+
+
+def laid_out(found: Sequence[BudgetLine]) -> Iterator[Text]:
+    """Return a line for each cap."""
+    for line in found:
+        kind, _, name = line.scope.partition(":")
+        whose = "this run" if kind == "run" else f"all runs on {name} UTC"
+        parts = [
+            f"{_shown(line.spent_usd)} of {_shown(line.cap_usd)} spent by {whose}",
+            *([f"{_shown(line.reserved_usd)} reserved for calls"] if line.reserved_usd else []),
+            f"{_shown(line.left_usd)} left",
+        ]
+        yield Text(f"Budget   {' · '.join(parts)}")
+
+
+def _shown(usd: Decimal) -> str:
+    return money(usd, unpriced=0, calls=0)

@@ -1,0 +1,124 @@
+"""Quotes for people, and as members of a JSON document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from decimal import Decimal
+
+from rich.console import JustifyMethod, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from chordwise.cli.rendering.plain_text import one_line
+from chordwise.cli.rendering.words import approximate, counted
+from chordwise.llm.pricing import BATCH
+from chordwise.pipeline.quote import Gathered, Quote
+from chordwise.pipeline.quoted_lines import ASSUMED, Cost, QuotedLine
+
+_COLUMNS = ("Type", "Model", "Lane", "In", "Out", "Cost", "Between")
+_LEFT = ("Type", "Model", "Lane")
+_MOST_UNREAD = 5
+
+
+def laid_out(quote: Quote) -> Iterator[RenderableType]:
+    """Return the table, the totals, and what the numbers rest on."""
+    if quote.lines:
+        yield _table(quote)
+    yield from (Text(_in_words(line), style="dim") for line in quote.lines)
+    yield Text(
+        f"{counted(quote.documents, 'document')} · {counted(quote.jobs, 'analysis')}, "
+        f"{quote.reused:,} of them stored already and free."
+    )
+    for lane, cost in quote.totals.items():
+        yield Text(f"Total, {lane}: {amount(cost)}")
+    if not quote.totals:
+        yield Text("Total: $0.00")
+    yield from (Text(remark, style="dim") for remark in remarks(quote))
+
+
+def remarks(quote: Quote) -> Iterator[str]:
+    """Return what a reader has to know in order not to take a quote for more than it is."""
+    for counter, is_exact in {line.counter: line.counts_exactly for line in quote.lines}.items():
+        yield f"Input counted by {counter}{'' if is_exact else ', which is an estimate'}."
+    if any(line.basis == ASSUMED for line in quote.lines):
+        yield "Output is assumed, hence the wide intervals: --sample 10 asks for real first."
+    if BATCH in quote.totals:
+        yield "The lane batch is an estimate only: Chordwise does not send batches yet."
+    if quote.duplicates:
+        yield f"{counted(quote.duplicates, 'duplicate')} not counted again."
+    for unread in quote.unread[:_MOST_UNREAD]:
+        yield f"Not counted: {one_line(unread.error.what)}"
+    if len(quote.unread) > _MOST_UNREAD:
+        yield f"… and {len(quote.unread) - _MOST_UNREAD:,} more that cannot be read."
+
+
+def of_sample(gathered: Gathered, cost_usd: Decimal | None) -> str:
+    """Return what is about to be asked, and what that costs at most."""
+    count = sum(len(kind.sample) for kind in gathered.tally.kinds.values())
+    costs = "an unknown sum" if cost_usd is None else f"{dollars(cost_usd)} or less"
+    return f"Asking {counted(count, 'question')} for real now, which costs {costs}."
+
+
+def amount(cost: Cost | None) -> str:
+    """Return what something costs, with the interval."""
+    if cost is None:
+        return "unknown"
+    if cost.low == cost.high:
+        return dollars(cost.typical)
+    return f"{dollars(cost.typical)} ({dollars(cost.low)} to {dollars(cost.high)})"
+
+
+def dollars(sum_usd: Decimal) -> str:
+    """Return a sum of money, small ones with two digits that mean something."""
+    if not sum_usd or sum_usd >= 1:
+        return f"${sum_usd:,.2f}"
+    return f"${sum_usd:.4f}" if sum_usd >= Decimal("0.0001") else "under $0.0001"
+
+
+def members(quote: Quote) -> dict[str, object]:
+    """Return the members of the JSON document."""
+    unread = [
+        {"source": each.source, "outcome": each.error.outcome, "message": each.error.what}
+        for each in quote.unread
+    ]
+    known = {field.name: getattr(quote, field.name) for field in fields(quote)}
+    return known | {"unread": unread}
+
+
+def _table(quote: Quote) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in _COLUMNS:
+        justify: JustifyMethod = "left" if name in _LEFT else "right"
+        table.add_column(name, justify=justify, no_wrap=name != "Model", overflow="fold")
+    for line in quote.lines:
+        for lane in line.costs:
+            table.add_row(*_row(line, lane))
+    return table
+
+
+def _row(line: QuotedLine, lane: str) -> tuple[str, ...]:
+    cost = line.costs[lane]
+    read, written = (
+        approximate(round(tokens.typical)) for tokens in (line.input_tokens, line.output_tokens)
+    )
+    kind = (line.analysis_type.value, one_line(line.model), lane)
+    if cost is None:
+        return (*kind, read, written, "unknown", "")
+    return (*kind, read, written, dollars(cost.typical), _between(cost))
+
+
+def _between(cost: Cost) -> str:
+    return "" if cost.low == cost.high else f"{dollars(cost.low)}–{dollars(cost.high)}"
+
+
+def _in_words(line: QuotedLine) -> str:
+    joining = round(line.syntheses.typical)
+    joins = f", {joining:,} that join answers" if joining else ""
+    tokens = line.output_tokens
+    low, high = (approximate(round(number)) for number in (tokens.low, tokens.high))
+    basis = f"by {line.basis} of {line.observations:,}" if line.observations else line.basis
+    return (
+        f"{line.analysis_type} by {one_line(line.model)}: "
+        f"{counted(line.questions, 'question')}{joins}; output {low} to {high} tokens, {basis}."
+    )

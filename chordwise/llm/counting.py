@@ -1,0 +1,150 @@
+"""Counting the tokens of a request before it is sent: exactly where a tokenizer is installed.
+
+The tokenizers are optional packages that work offline. `toktok` holds the vocabularies of OpenAI,
+gpt-oss and Qwen 3.5; `ctok` reconstructs Anthropic's counts and needs Python 3.12.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Protocol, cast
+
+from chordwise.domain import json_values, tokens
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.llm.providers import has_flex
+from chordwise.llm.providers.reading import child
+from chordwise.settings import ModelSettings
+
+# What OpenAI's chat format adds to each message, and to the answer that begins.
+_TOKENS_PER_MESSAGE = 3
+_TOKENS_OF_THE_REPLY = 3
+# Newer Claude models take 1.5 to 1.65 times the tokens of o200k in Latin scripts, more in others.
+_CLAUDE_FACTOR = 1.65
+_CLAUDE_VERSION = re.compile(r"(?<!\d)(\d{1,2})[.-](\d{1,2})(?!\d)|(?<!\d)(\d{1,2})(?!\d)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenCounter:
+    """Counts tokens as one model does.
+
+    `is_exact` is false for an estimate; `name` says who counts.
+    """
+
+    name: str
+    is_exact: bool
+    count: Callable[[str], int]
+
+
+class _Toktok(Protocol):
+    def batch_count(self, texts: Sequence[str], encoding: str) -> Sequence[int]:
+        """Return the number of tokens of each text."""
+        ...
+
+
+class _Ctok(Protocol):
+    def token_count(self, text: str, version: str) -> int:
+        """Return the number of tokens of a text as one message."""
+        ...
+
+
+def counter_for(settings: ModelSettings) -> TokenCounter:
+    """Return the best counter that is installed for a model."""
+    if settings.provider == "anthropic":
+        return _for_claude(settings.model)
+    encoding = _encoding_of(settings)
+    if encoding and is_installed("toktok"):
+        return TokenCounter(name=f"{encoding} (toktok)", is_exact=True, count=_toktok(encoding))
+    return TokenCounter(name="estimate", is_exact=False, count=tokens.estimate)
+
+
+def count_request(counter: TokenCounter, settings: ModelSettings, body: JsonObject) -> int:
+    """Return how many tokens a request's body is charged as.
+
+    A schema that the provider enforces is put into the prompt by OpenAI and Anthropic, and counts;
+    other servers enforce it by a grammar, which the model does not read.
+    """
+    texts = [*_texts(body.get("system")), *_contents(body.get("messages"))]
+    frame = 0
+    if settings.provider != "anthropic":
+        frame = _TOKENS_PER_MESSAGE * len(texts) + _TOKENS_OF_THE_REPLY
+    if _reads_schemas(settings):
+        texts += _schemas(body)
+    return frame + sum(counter.count(text) for text in texts)
+
+
+def _reads_schemas(settings: ModelSettings) -> bool:
+    return has_flex(settings) or settings.provider == "anthropic"
+
+
+def _schemas(body: JsonObject) -> list[str]:
+    openai = child(child(body, "response_format"), "json_schema")
+    anthropic = child(child(body, "output_config"), "format")
+    found = (child(each, "schema") for each in (openai, anthropic))
+    return [json.dumps(schema, separators=(",", ":")) for schema in found if schema]
+
+
+def _contents(messages: JsonValue) -> list[str]:
+    return [text for each in json_values.objects(messages) for text in _texts(each.get("content"))]
+
+
+def _texts(content: JsonValue) -> list[str]:
+    """Return a content's text, be it one string or blocks."""
+    if isinstance(content, str):
+        return [content]
+    return [json_values.text(block.get("text")) for block in json_values.objects(content)]
+
+
+def _encoding_of(settings: ModelSettings) -> str:
+    name = settings.model.lower()
+    if "gpt-oss" in name:
+        return "o200k_harmony"
+    if re.search(r"qwen-?3\.[5-9]", name):
+        return "qwen3.5"
+    # A server of the user's own may serve anything, unless the name says what.
+    is_openai = has_flex(settings) or re.match(r"(gpt-|o\d)", name) is not None
+    return "o200k_base" if is_openai and settings.provider == "openai" else ""
+
+
+def _toktok(encoding: str) -> Callable[[str], int]:
+    library = cast("_Toktok", importlib.import_module("toktok"))
+    return lambda text: library.batch_count([_encodable(text)], encoding)[0]
+
+
+def _for_claude(model: str) -> TokenCounter:
+    if is_installed("ctok"):
+        library, version = cast("_Ctok", importlib.import_module("ctok")), claude_version(model)
+
+        def count(text: str) -> int:
+            return library.token_count(_encodable(text), version)
+
+        return TokenCounter(name=f"Claude {version} (ctok)", is_exact=True, count=count)
+    counted = _toktok("o200k_base") if is_installed("toktok") else tokens.estimate
+    return TokenCounter(
+        name=f"estimate times {_CLAUDE_FACTOR}",
+        is_exact=False,
+        count=lambda text: round(_CLAUDE_FACTOR * counted(text)),
+    )
+
+
+def claude_version(model: str) -> str:
+    """Return the generation in a model's name, such as 5.5; a late one where there is none."""
+    found = _CLAUDE_VERSION.search(model)
+    if found is None:
+        return "4.8"
+    return f"{found[1]}.{found[2]}" if found[1] else f"{found[3]}.0"
+
+
+def _encodable(text: str) -> str:
+    return text.encode(errors="replace").decode()
+
+
+@cache
+def is_installed(library: str) -> bool:
+    """Tell whether a tokenizer is there; a process asks once."""
+    return importlib.util.find_spec(library) is not None

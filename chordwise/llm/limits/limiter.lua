@@ -1,0 +1,403 @@
+-- The limits of one endpoint, shared by everybody who asks it: one step, all or nothing.
+--
+-- KEYS: the state; permits in flight by their expiry; those who wait, by arrival, interactive and
+-- nightly; all who wait by the moment at which they count as gone.
+-- ARGV[1]: the question as JSON (`operation` is take or settle). Times are seconds, on the
+-- server's clock unless `now` is given.
+
+local ROUND_SECONDS = 5        -- a round is at least this long, and has at least so many answers
+local ROUND_ANSWERS = 32
+local GROWTH = 1.05            -- per clean round
+local CUT = 0.8                -- of what was pressed when the provider refused
+local MEASURED_SHARE = 0.97    -- of what the provider was seen to accept
+local KNOWN_SHARE = 0.98       -- of a limit that is known: nobody's minute is exactly ours
+local COOL_DOWN_SECONDS = 15
+local EPISODE_SECONDS = 1      -- refusals within this of a cut belong to it
+local EPISODE_ANSWERS = 8
+local MEASURING_SECONDS = 10   -- shorter measurements are taken only while the rate is sought
+local LONGEST_PAUSE_SECONDS = 300
+local LONGEST_BREAK_SECONDS = 60
+local NIGHTLY_SHARE = 0.05     -- of all permits, while interactive work waits
+local SHORTEST_WAIT_SECONDS = 0.02
+local LONGEST_HINT_SECONDS = 8
+local LONGEST_HINT_AT_FIRST = 3 -- while the window doubles, nobody sleeps for long
+local GONE_SECONDS = 5         -- who does not come back this long after his time has left
+local KEPT_SECONDS = 86400
+local KINDS = {'requests', 'tokens', 'input_tokens', 'output_tokens'}
+
+local STATE, FLIGHT, INTERACTIVE, NIGHTLY, ALIVE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local ask = cjson.decode(ARGV[1])
+local now = ask.now
+if not now then
+  local time = redis.call('TIME')
+  now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+end
+
+local state = setmetatable({}, {__index = function() return 0 end})
+local entries = redis.call('HGETALL', STATE)
+for position = 1, #entries, 2 do
+  state[entries[position]] = tonumber(entries[position + 1])
+end
+if state.window == 0 then
+  state.window = ask.first_in_flight
+  state.slow_start = 1
+  state.marked_at = now
+  state.round_at = now
+end
+
+local function exactly(number)
+  return string.format('%.17g', number)
+end
+
+local function save()
+  local fields = {}
+  for name, value in pairs(state) do
+    fields[#fields + 1] = name
+    fields[#fields + 1] = exactly(value)
+  end
+  redis.call('HSET', STATE, unpack(fields))
+  redis.call('EXPIRE', STATE, KEPT_SECONDS)
+end
+
+-- What is known of a kind per minute: the settings' word, else the provider's; 0 if nothing.
+local function per_minute(kind)
+  local configured = ask.configured[kind]
+  return configured > 0 and configured or state['limit:' .. kind]
+end
+
+local function is_known()
+  for _, kind in ipairs(KINDS) do
+    if per_minute(kind) > 0 then return true end
+  end
+  return false
+end
+
+local function window()
+  if ask.max_in_flight then
+    return state.slow_start == 1 and ask.max_in_flight or math.min(state.window, ask.max_in_flight)
+  end
+  -- Where limits are known there is nothing to find out, until the provider refuses all the same.
+  if state.slow_start == 1 and is_known() then return ask.most_in_flight end
+  return math.min(state.window, ask.most_in_flight)
+end
+
+-- A bucket holds what may be spent at once: a second's worth, so that there are no bursts. What
+-- the provider itself has left is followed beside it: a large request needs that much there.
+local function refill()
+  local elapsed = math.max(0, now - (state.refilled_at > 0 and state.refilled_at or now))
+  state.refilled_at = now
+  for _, kind in ipairs(KINDS) do
+    local limit = per_minute(kind)
+    if limit > 0 then
+      if state['known:' .. kind] ~= limit then
+        state['known:' .. kind] = limit
+        state['bucket:' .. kind] = limit / 60
+        state['left:' .. kind] = limit
+      end
+      local rate = KNOWN_SHARE * limit / 60
+      state['bucket:' .. kind] = math.min(math.max(1, rate), state['bucket:' .. kind] + elapsed * rate)
+      state['left:' .. kind] = math.min(limit, state['left:' .. kind] + elapsed * rate)
+    end
+  end
+  if state.rate > 0 then
+    state.paced = math.min(math.max(1.5, state.rate / 5), state.paced + elapsed * state.rate)
+  end
+end
+
+-- How many calls of this size a second are possible, by all that is known.
+local function throughput(cost)
+  local found = state.latency > 0 and window() / state.latency or 0
+  local function bound(rate)
+    if rate > 0 and (found == 0 or rate < found) then found = rate end
+  end
+  bound(state.rate)
+  for _, kind in ipairs(KINDS) do
+    bound(KNOWN_SHARE * per_minute(kind) / 60 / math.max(1, cost[kind]))
+  end
+  return found > 0 and found or 10
+end
+
+local function forget_the_gone()
+  redis.call('ZREMRANGEBYSCORE', FLIGHT, '-inf', exactly(now))
+  local gone = redis.call('ZRANGEBYSCORE', ALIVE, '-inf', exactly(now), 'LIMIT', 0, 50)
+  if #gone > 0 then
+    redis.call('ZREM', INTERACTIVE, unpack(gone))
+    redis.call('ZREM', NIGHTLY, unpack(gone))
+    redis.call('ZREM', ALIVE, unpack(gone))
+  end
+end
+
+local function lane()
+  return ask.priority == 'nightly' and NIGHTLY or INTERACTIVE
+end
+
+local function hint(seconds)
+  local is_doubling = state.slow_start == 1 and not is_known()
+  return math.min(is_doubling and LONGEST_HINT_AT_FIRST or LONGEST_HINT_SECONDS, seconds)
+end
+
+local function wait(seconds, reason)
+  seconds = math.max(seconds, SHORTEST_WAIT_SECONDS)
+  redis.call('ZADD', lane(), 'NX', exactly(now), ask.permit)
+  redis.call('ZADD', ALIVE, exactly(now + seconds + GONE_SECONDS), ask.permit)
+  for _, key in ipairs({INTERACTIVE, NIGHTLY, ALIVE, FLIGHT}) do
+    redis.call('EXPIRE', key, KEPT_SECONDS)
+  end
+  save()
+  return cjson.encode({granted = false, seconds = seconds, reason = reason})
+end
+
+-- Seconds until the bucket has what the call needs; 0 now, and for what is not limited.
+local function until_affordable(cost, spare)
+  local longest = 0
+  local function need(level, wanted, rate)
+    if level < wanted then longest = math.max(longest, (wanted - level) / rate) end
+  end
+  if state.rate > 0 then need(state.paced, 1 + spare, state.rate) end
+  local is_paced = longest > 0
+  for _, kind in ipairs(KINDS) do
+    local limit = per_minute(kind)
+    if limit > 0 then
+      local rate = KNOWN_SHARE * limit / 60
+      local extra = kind == 'requests' and spare or 0
+      need(state['bucket:' .. kind], math.min(cost[kind] + extra, math.max(1, rate)), rate)
+      need(state['left:' .. kind], math.min(cost[kind] + extra, KNOWN_SHARE * limit), rate)
+    end
+  end
+  return longest, is_paced
+end
+
+local function grant(cost, in_flight)
+  for _, kind in ipairs(KINDS) do
+    if per_minute(kind) > 0 then
+      state['bucket:' .. kind] = state['bucket:' .. kind] - cost[kind]
+      state['left:' .. kind] = state['left:' .. kind] - cost[kind]
+    end
+  end
+  if state.rate > 0 then state.paced = state.paced - 1 end
+  state.accepted = state.accepted + 1
+  if ask.priority == 'nightly' then
+    state.owed_to_nightly = math.max(0, state.owed_to_nightly - 1)
+  else
+    state.owed_to_nightly = math.min(1, state.owed_to_nightly + NIGHTLY_SHARE)
+  end
+  -- A permit lasts as long as calls take here; who was killed does not hold it much longer.
+  local lease = ask.lease_seconds
+  if state.latency > 0 then lease = math.min(lease, math.max(15, 8 * state.latency)) end
+  if state.openings > 0 then state.probed_until = now + lease end
+  redis.call('ZADD', FLIGHT, exactly(now + lease), ask.permit)
+  redis.call('EXPIRE', FLIGHT, KEPT_SECONDS)
+  redis.call('ZREM', lane(), ask.permit)
+  redis.call('ZREM', ALIVE, ask.permit)
+  save()
+  return cjson.encode({
+    granted = true, granted_at = exactly(now), in_flight = in_flight + 1,
+    window = window(), rate = throughput(cost),
+  })
+end
+
+local function take()
+  local cost = ask.cost
+  forget_the_gone()
+  refill()
+  local in_flight = redis.call('ZCARD', FLIGHT)
+  local rank = redis.call('ZRANK', lane(), ask.permit) or redis.call('ZCARD', lane())
+  local spread = rank / throughput(cost)
+  if state.open_until > now then
+    return wait(state.open_until - now, 'breaker')
+  end
+  if state.openings > 0 and state.probed_until > now then
+    return wait(math.min(1, state.probed_until - now), 'breaker')
+  end
+  if state.paused_until > now then
+    return wait(state.paused_until - now + hint(spread), 'paused')
+  end
+  -- Nightly work lets interactive work pass, but for the share that is its own.
+  local nightly = ask.priority == 'nightly'
+  local is_owed = state.owed_to_nightly >= 1
+  if nightly and not is_owed and redis.call('ZCARD', INTERACTIVE) > 0 then
+    return wait(hint(0.5 + spread / NIGHTLY_SHARE), 'priority')
+  end
+  local spare = (not nightly and is_owed and redis.call('ZCARD', NIGHTLY) > 0) and 1 or 0
+  local seconds, is_paced = until_affordable(cost, spare)
+  if seconds > 0 then
+    if is_paced then state.rate_pressed = 1 end
+    return wait(hint(seconds + spread), 'rate')
+  end
+  local free = window() - in_flight - spare
+  local turn = hint((rank + 1) / throughput(cost))
+  if free <= 0 then
+    state.window_pressed = 1
+    return wait(turn, 'in_flight')
+  end
+  -- Who came earlier goes first, roughly: he may be asleep at this moment.
+  if rank > free + 2 + redis.call('ZCARD', lane()) / 8 then
+    return wait(turn, 'queue')
+  end
+  return grant(cost, in_flight)
+end
+
+local function begin_round()
+  state.round_at = now
+  state.round_answers = 0
+  state.rate_pressed = 0
+  state.window_pressed = 0
+end
+
+local function grow(in_flight)
+  if state.slow_start == 1 then
+    -- One more for each answer doubles the window in every round; only while it is used up.
+    if in_flight + 1 >= CUT * state.window then
+      state.window = math.min(state.window + 1, ask.most_in_flight)
+    end
+    return
+  end
+  if now < state.cool_until then return end
+  if state.seeking == 1 then
+    state.seeking = 0
+    begin_round()
+  end
+  state.round_answers = state.round_answers + 1
+  local answers = math.max(state.window, ROUND_ANSWERS)
+  if state.round_answers < answers or now - state.round_at < ROUND_SECONDS then return end
+  state.clean_rounds = state.clean_rounds + 1
+  -- After many clean rounds the limit is far away: larger steps.
+  local growth = 1 + (GROWTH - 1) * math.min(4, 2 ^ math.floor(state.clean_rounds / 8))
+  if state.window_pressed == 1 then
+    state.window = math.min(state.window * growth, ask.most_in_flight)
+  end
+  if state.rate_pressed == 1 then state.rate = state.rate * growth end
+  begin_round()
+end
+
+local function pause(seconds)
+  if seconds and seconds > 0 then
+    seconds = math.min(seconds, LONGEST_PAUSE_SECONDS)
+    state.paused_until = math.max(state.paused_until, now + seconds)
+    state.cool_until = math.max(state.cool_until, now + seconds + COOL_DOWN_SECONDS)
+  end
+end
+
+local function cool()
+  state.cool_until = math.max(state.cool_until, now + COOL_DOWN_SECONDS)
+  state.clean_rounds = 0
+  begin_round()
+end
+
+local function cut_window(in_flight, is_sought)
+  local width = window()
+  if is_sought then
+    state.window = math.max(1, CUT * width)
+  else
+    -- What was in flight beside the refused call is what the provider bears.
+    state.window = math.max(1, CUT * width, MEASURED_SHARE * math.min(width, in_flight))
+  end
+end
+
+-- Between two refusals the provider accepted exactly as much as it allows.
+local function cut_rate(is_first)
+  local elapsed = math.max(now - state.marked_at, 0.1)
+  local measured = math.max(state.accepted, 1) / elapsed
+  local rate = 0.9 * state.rate
+  if is_first then
+    rate = CUT * measured
+  elseif state.seeking == 1 or elapsed >= MEASURING_SECONDS then
+    rate = MEASURED_SHARE * measured
+  end
+  if state.rate == 0 or rate < state.rate then state.rate = rate end
+end
+
+local function cut(in_flight)
+  local first = state.slow_start == 1
+  local is_sought = first or state.seeking == 1
+  -- A small window is full at every moment: that says nothing.
+  local is_full = in_flight + 1 >= 0.9 * window() and (is_sought or window() >= 10)
+  if is_full then cut_window(in_flight, is_sought) end
+  if is_sought or not is_full then cut_rate(first) end
+  if not is_full then
+    state.window = math.min(window(), math.max(4, 1.25 * in_flight + 2))
+  end
+  state.paced = -0.3 * state.rate  -- those on their way may still be refused
+  state.seeking = first and 1 or 0
+  state.slow_start = 0
+  state.marked_at = now
+  state.accepted = 0
+  cool()
+end
+
+local function limited(in_flight)
+  state.refusals = state.refusals + 1
+  state.accepted = math.max(0, state.accepted - 1)
+  pause(ask.retry_after_seconds)
+  if state.slow_start == 1 then return cut(in_flight) end
+  local elapsed = now - state.marked_at
+  local is_new = ask.granted_at >= state.marked_at and elapsed >= EPISODE_SECONDS
+  if is_new and (state.accepted >= EPISODE_ANSWERS or elapsed >= 4 * EPISODE_SECONDS) then
+    cut(in_flight)
+  end
+end
+
+-- 5xx and time-outs pause growth, and too many in a row open the breaker.
+local function failed()
+  pause(ask.retry_after_seconds)
+  cool()
+  state.failures = state.failures + 1
+  local is_probe = state.openings > 0
+  if not is_probe and state.failures < ask.breaker_failures then return end
+  if is_probe and ask.granted_at < state.open_until then return end  -- sent before it opened
+  local seconds = ask.breaker_seconds * 2 ^ state.openings
+  state.open_until = now + math.min(seconds, LONGEST_BREAK_SECONDS)
+  state.openings = math.min(state.openings + 1, 16)
+  state.probed_until = 0
+end
+
+local function close_breaker()
+  state.failures = 0
+  -- An answer to a call from before it opened says nothing of now.
+  if state.openings > 0 and ask.granted_at >= state.open_until then
+    state.openings = 0
+    state.open_until = 0
+  end
+end
+
+local function learn()
+  for kind, limit in pairs(ask.limits) do
+    if limit > 0 then state['limit:' .. kind] = limit end
+  end
+  refill()
+  for _, kind in ipairs(KINDS) do
+    if per_minute(kind) > 0 then
+      local refund = ask.refund[kind] or 0
+      state['bucket:' .. kind] = state['bucket:' .. kind] + refund
+      local left = math.min(per_minute(kind), state['left:' .. kind] + refund)
+      state['left:' .. kind] = math.min(left, ask.left[kind] or left)
+    end
+  end
+end
+
+local function settle()
+  local held = redis.call('ZREM', FLIGHT, ask.permit)
+  local in_flight = redis.call('ZCARD', FLIGHT)
+  learn()
+  if ask.outcome == 'unsent' then
+    if held == 1 then state.accepted = math.max(0, state.accepted - 1) end
+    if ask.granted_at >= state.open_until then state.probed_until = 0 end
+  elseif ask.outcome == 'limited' then
+    close_breaker()
+    limited(in_flight)
+  elseif ask.outcome == 'failed' then
+    failed()
+  else
+    close_breaker()
+    if ask.latency_seconds > 0 then
+      local before = state.latency > 0 and state.latency or ask.latency_seconds
+      state.latency = 0.9 * before + 0.1 * ask.latency_seconds
+    end
+    grow(in_flight)
+  end
+  save()
+  return cjson.encode({settled = true})
+end
+
+if ask.operation == 'take' then return take() end
+return settle()

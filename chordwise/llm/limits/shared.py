@@ -1,0 +1,132 @@
+"""The limits that all workers share: one script in Valkey, on Valkey's clock."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
+from typing import cast
+
+import redis
+from pydantic import SecretStr
+
+from chordwise.domain.json_values import JsonObject
+from chordwise.llm.limits.permits import (
+    CallReport,
+    LimitPolicy,
+    Permit,
+    PermitRequest,
+    Reason,
+    Wait,
+)
+from chordwise.llm.reported_limits import QuotaKind
+
+PREFIX = "chordwise:limits"
+
+
+def endpoint_id(provider: str, base_url: str, model: str, api_key: SecretStr) -> str:
+    """Return what names an endpoint in Valkey; nobody can read the key out of it."""
+    parts = (provider, base_url, model, api_key.get_secret_value())
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+class SharedLimits:
+    """Grants the permits of one endpoint to all who use the same Valkey.
+
+    `clock` stands in for Valkey's own in simulations.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        endpoint: str,
+        policy: LimitPolicy,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._script = client.register_script(_source())
+        self._keys = keys(endpoint)
+        self._policy = policy
+        self._known = _known(policy)
+        self._clock = clock
+
+    def take(self, request: PermitRequest) -> Permit | Wait:
+        """Return a permit, or how long to wait and why.
+
+        Raises:
+            redis.RedisError: Valkey is away, or full.
+        """
+        question: dict[str, object] = {
+            "operation": "take",
+            "permit": request.permit,
+            "priority": request.priority.value,
+            "cost": {kind.value: request.cost.get(kind, 0) for kind in QuotaKind},
+            "lease_seconds": self._policy.lease_seconds,
+        }
+        answer = self._ask(question)
+        if answer["granted"]:
+            return Permit(request=request, granted_at=float(str(answer["granted_at"])))
+        return Wait(seconds=float(str(answer["seconds"])), reason=Reason(str(answer["reason"])))
+
+    def settle(self, permit: Permit, report: CallReport) -> None:
+        """Give a permit back.
+
+        Raises:
+            redis.RedisError: Valkey is away, or full; the permit runs out by itself.
+        """
+        left = {kind: quota.remaining for kind, quota in report.limits.items()}
+        self._ask(
+            {
+                "operation": "settle",
+                "permit": permit.request.permit,
+                "granted_at": permit.granted_at,
+                "outcome": report.result.value,
+                "latency_seconds": report.latency_seconds,
+                "retry_after_seconds": report.retry_after_seconds or 0,
+                "refund": refund(permit, report),
+                "limits": {kind: quota.limit for kind, quota in report.limits.items()},
+                "left": {kind: count for kind, count in left.items() if count is not None},
+            }
+        )
+
+    def _ask(self, question: dict[str, object]) -> JsonObject:
+        if self._clock is not None:
+            question["now"] = self._clock()
+        document = json.dumps({**self._known, **question})
+        answer = self._script(keys=self._keys, args=[document])
+        return cast("JsonObject", json.loads(cast("bytes", answer)))
+
+
+def keys(endpoint: str) -> list[str]:
+    """Return the keys of an endpoint, all in one slot of a cluster."""
+    names = ("state", "flight", "interactive", "nightly", "alive")
+    return [f"{PREFIX}:{{{endpoint}}}:{name}" for name in names]
+
+
+def refund(permit: Permit, report: CallReport) -> dict[str, int]:
+    """Return how much more was reserved than the call took; less than nothing where it took more.
+
+    What the provider did not tell is taken for used up.
+    """
+    cost = permit.request.cost
+    return {kind.value: cost.get(kind, 0) - used for kind, used in report.used.items()}
+
+
+def _known(policy: LimitPolicy) -> JsonObject:
+    configured: JsonObject = {kind.value: 0 for kind in QuotaKind}
+    configured[QuotaKind.REQUESTS.value] = policy.requests_per_minute or 0
+    configured[QuotaKind.TOKENS.value] = policy.tokens_per_minute or 0
+    bound: JsonObject = {"max_in_flight": policy.max_in_flight} if policy.max_in_flight else {}
+    return bound | {
+        "configured": configured,
+        "first_in_flight": policy.first_in_flight,
+        "most_in_flight": policy.most_in_flight,
+        "breaker_failures": policy.breaker_failures,
+        "breaker_seconds": policy.breaker_seconds,
+    }
+
+
+@cache
+def _source() -> str:
+    return resources.files(__package__).joinpath("limiter.lua").read_text("utf-8")

@@ -1,0 +1,128 @@
+"""No request without its money: reserved before it is sent, settled with what it did cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from decimal import Decimal
+from random import Random
+from typing import Protocol, TypeAlias
+from uuid import UUID
+
+from chordwise.errors import BudgetReservedError, ChordwiseError, ServiceUnavailableError
+from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
+from chordwise.llm.pricing import Price
+
+ReservationId: TypeAlias = UUID
+
+LONGEST_WAIT_SECONDS = 10.0
+"""Whoever waits holds a permit of the provider: longer waits are put off."""
+_SHORTEST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 1.0
+
+
+class Budget(Protocol):
+    """What may be spent, shared by all who ask."""
+
+    def reserve(
+        self, most_usd: Decimal | None, timeout_seconds: float | None
+    ) -> ReservationId | None:
+        """Set aside what a request can cost at most; `None` where nothing limits it.
+
+        `most_usd` is `None` where the price is unknown. A request that nobody settles within its
+        timeout and some time more counts as spent.
+
+        Raises:
+            BudgetReservedError: The money is there, but others have reserved it.
+            BudgetExceededError: So much is not left.
+            ConfigurationError: There is a cap, and a price that nobody knows.
+            ServiceUnavailableError: The account is out of reach.
+        """
+        ...
+
+    def settle(self, reservation_id: ReservationId, cost_usd: Decimal | None) -> None:
+        """Give back what a request did not cost; an unknown cost is all that was reserved."""
+        ...
+
+
+class Unlimited:
+    """No budget at all, for use as a library."""
+
+    def reserve(
+        self,
+        most_usd: Decimal | None,  # noqa: ARG002 - the signature is the port's
+        timeout_seconds: float | None,  # noqa: ARG002 - as above
+    ) -> ReservationId | None:
+        """Set nothing aside."""
+        return None
+
+    def settle(self, reservation_id: ReservationId, cost_usd: Decimal | None) -> None:
+        """Do nothing."""
+
+
+class Budgeted:
+    """Asks only for what the budget has money for; a free model needs none.
+
+    `sleep` waits so many seconds, `clock` returns seconds and never goes back.
+    """
+
+    def __init__(
+        self,
+        model: ChatModel,
+        budget: Budget,
+        price: Price,
+        sleep: Callable[[float], None],
+        random: Random,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._model = model
+        self._budget = budget
+        self._price = price
+        self._sleep = sleep
+        self._random = random
+        self._clock = clock
+
+    @property
+    def profile(self) -> ModelProfile:
+        """Return the profile of the model inside."""
+        return self._model.profile
+
+    def complete(self, request: CompletionRequest) -> Completion:
+        """Reserve, ask once, and settle.
+
+        Where our own database fails meanwhile, or the process is killed, the reservation stays; it
+        counts as spent once it has run out.
+
+        Raises:
+            ModelError: What the model inside raised, or the budget.
+            ConfigurationError: There is a cap, and a price that nobody knows.
+            ServiceUnavailableError: The account is out of reach.
+        """
+        reservation_id = self._reserve(request)
+        if reservation_id is None:
+            return self._model.complete(request)
+        try:
+            completion = self._model.complete(request)
+        except ServiceUnavailableError:
+            raise
+        except ChordwiseError as error:
+            self._budget.settle(reservation_id, self._price.failure_cost_usd(error))
+            raise
+        self._budget.settle(reservation_id, self._price.cost_usd(completion))
+        return completion
+
+    def _reserve(self, request: CompletionRequest) -> ReservationId | None:
+        """Reserve, and wait a while for others to settle theirs."""
+        most_usd = self._price.most_usd(request)
+        if most_usd == 0:
+            return None
+        ends_at = self._clock() + LONGEST_WAIT_SECONDS
+        pause = _SHORTEST_PAUSE_SECONDS
+        while True:
+            try:
+                return self._budget.reserve(most_usd, request.timeout_seconds)
+            except BudgetReservedError:
+                if self._clock() + pause > ends_at:
+                    raise
+            self._sleep(self._random.uniform(pause / 2, pause))
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)

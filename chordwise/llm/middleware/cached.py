@@ -1,0 +1,187 @@
+"""The very same request is asked once: its completion is kept, and who asks meanwhile waits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Protocol
+
+from chordwise.domain.json_values import JsonObject
+from chordwise.llm.middleware.metered import CallId, CallStart, call_start
+from chordwise.llm.model import (
+    ChatModel,
+    Completion,
+    CompletionRequest,
+    FinishReason,
+    ModelProfile,
+)
+from chordwise.settings import ModelSettings
+
+KEY_FORMAT = 1
+_FIRST_WAIT_SECONDS = 0.05
+_LONGEST_WAIT_SECONDS = 1.0
+_GROWTH = 1.5
+
+
+class Standing(Enum):
+    """How things stand with a request whose completion is not there.
+
+    Ours to ask; asked by another at this moment; or nobody knows, since the cache is out of reach.
+    """
+
+    OURS = auto()
+    OTHERS = auto()
+    UNKNOWN = auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheEntry:
+    """A request by the hash of all that decides about its answer, and what it asks of whom."""
+
+    key: str
+    provider: str
+    model: str
+    prompt_version: str
+
+
+class CompletionCache(Protocol):
+    """Where completions are kept; it raises nothing where it is out of reach."""
+
+    def take(self, entry: CacheEntry) -> Completion | Standing:
+        """Return the completion, or claim the request for us where nobody else has it."""
+        ...
+
+    def store(self, entry: CacheEntry, completion: Completion) -> None:
+        """Keep the completion of a request that is ours."""
+        ...
+
+    def release(self, entry: CacheEntry) -> None:
+        """Give up a request that is ours and brought nothing to keep."""
+        ...
+
+
+class HitLedger(Protocol):
+    """Where it is written down that a question needed no request."""
+
+    def note_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> CallId:
+        """Write a row of its own, which cost nothing."""
+        ...
+
+
+class Cached:
+    """Asks a request only where its completion is not known; only clean ones are kept.
+
+    While somebody else asks the same, it waits for that, up to `longest_wait_seconds`; then it asks
+    by itself. `about` is what of the model decides about its answers (`facts_about`).
+    """
+
+    def __init__(
+        self,
+        model: ChatModel,
+        cache: CompletionCache,
+        ledger: HitLedger,
+        about: JsonObject,
+        longest_wait_seconds: float,
+        sleep: Callable[[float], None],
+    ) -> None:
+        self._model = model
+        self._cache = cache
+        self._ledger = ledger
+        self._about = about
+        self._longest_wait_seconds = longest_wait_seconds
+        self._sleep = sleep
+
+    @property
+    def profile(self) -> ModelProfile:
+        """Return the profile of the model inside."""
+        return self._model.profile
+
+    def complete(self, request: CompletionRequest) -> Completion:
+        """Return what was answered before, or ask.
+
+        Raises:
+            ModelError: What the model inside raised; nothing is kept of it.
+            ServiceUnavailableError: The ledger is out of reach.
+        """
+        started = time.monotonic()
+        entry = self._entry(request)
+        found = self._take(entry)
+        match found:
+            case Standing.OURS:
+                return self._ask_and_keep(request, entry)
+            case Standing.OTHERS | Standing.UNKNOWN:
+                return self._model.complete(request)
+            case _:
+                latency_ms = round((time.monotonic() - started) * 1000)
+                call_id = self._ledger.note_hit(
+                    call_start(self.profile, request), found, latency_ms
+                )
+                return replace(found, call_id=str(call_id), cache_key=entry.key)
+
+    def _take(self, entry: CacheEntry) -> Completion | Standing:
+        """Look, and look again while another asks, less and less often."""
+        waited, wait = 0.0, _FIRST_WAIT_SECONDS
+        while True:
+            found = self._cache.take(entry)
+            if found is not Standing.OTHERS or waited >= self._longest_wait_seconds:
+                return found
+            self._sleep(wait)
+            waited += wait
+            wait = min(wait * _GROWTH, _LONGEST_WAIT_SECONDS)
+
+    def _ask_and_keep(self, request: CompletionRequest, entry: CacheEntry) -> Completion:
+        kept = False
+        try:
+            completion = self._model.complete(request)
+            if is_worth_keeping(completion):
+                self._cache.store(entry, completion)
+                kept = True
+        finally:
+            if not kept:
+                self._cache.release(entry)
+        return replace(completion, cache_key=entry.key) if kept else completion
+
+    def _entry(self, request: CompletionRequest) -> CacheEntry:
+        return CacheEntry(
+            key=key_of(request, self._about),
+            provider=self.profile.provider,
+            model=self.profile.model,
+            prompt_version=request.prompt_version,
+        )
+
+
+def facts_about(settings: ModelSettings) -> JsonObject:
+    """Return what of a model's settings decides about its answers."""
+    return {
+        "provider": settings.provider,
+        "model": settings.model,
+        "base_url": settings.base_url,
+        "structured_output": settings.structured_output,
+        "temperature": settings.temperature,
+    }
+
+
+def key_of(request: CompletionRequest, about: JsonObject) -> str:
+    """Return the hash of the whole request to a model: attempts, deadlines and ids are no part."""
+    parts: JsonObject = {
+        "format": KEY_FORMAT,
+        "model": about,
+        "system": request.system,
+        "user": request.user,
+        "schema": request.schema,
+        "schema_name": request.schema_name,
+        "prompt_version": request.prompt_version,
+        "max_output_tokens": request.max_output_tokens,
+    }
+    text = json.dumps(parts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_worth_keeping(completion: Completion) -> bool:
+    """Tell whether a completion ended cleanly, says something, and can be stored as JSON."""
+    clean = completion.finish_reason is FinishReason.STOP and not completion.refusal
+    return clean and bool(completion.text.strip()) and "\0" not in completion.text

@@ -1,0 +1,172 @@
+"""No request without a permit: within the limits that all workers share, and in their order."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import NoReturn
+from uuid import uuid4
+
+from chordwise.domain import tokens
+from chordwise.errors import (
+    BudgetExceededError,
+    BudgetReservedError,
+    ChordwiseError,
+    ModelError,
+    ModelOverloadedError,
+    ModelTransportError,
+    RateLimitedError,
+    TransientError,
+)
+from chordwise.llm.limits.permits import (
+    CallReport,
+    CallResult,
+    Limits,
+    Permit,
+    PermitRequest,
+    Priority,
+    Reason,
+    Wait,
+)
+from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile, Usage
+from chordwise.llm.reported_limits import QuotaKind
+
+# Whatever a provider says: later than this somebody tries again.
+LONGEST_PAUSE_SECONDS = 300.0
+
+
+class RateLimited:
+    """Waits for a permit, then asks, and tells the limits how it went.
+
+    The waiting takes nothing from the request's own time. Where it would be longer than
+    `longest_wait_seconds`, the work is to be put off.
+    """
+
+    def __init__(
+        self,
+        model: ChatModel,
+        limits: Limits,
+        priority: Priority,
+        longest_wait_seconds: float,
+        sleep: Callable[[float], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._model = model
+        self._limits = limits
+        self._priority = priority
+        self._longest_wait_seconds = longest_wait_seconds
+        self._sleep = sleep
+        self._clock = clock
+
+    @property
+    def profile(self) -> ModelProfile:
+        """Return the profile of the model inside."""
+        return self._model.profile
+
+    def complete(self, request: CompletionRequest) -> Completion:
+        """Ask once, with a permit.
+
+        Raises:
+            RateLimitedError: There was no permit in time (`has_waited`), or the provider refused.
+            ModelOverloadedError: Nobody asks the provider for now, since it failed too often.
+            ModelError: What the model inside raised.
+        """
+        permit = self._permit(request)
+        started = self._clock()
+        report = CallReport(result=CallResult.UNSENT)
+        try:
+            completion = self._model.complete(request)
+            report = _success(completion, self._clock() - started)
+        except ChordwiseError as error:
+            report = _failure(error)
+            raise
+        finally:
+            self._limits.settle(permit, report)
+        return completion
+
+    def _permit(self, request: CompletionRequest) -> Permit:
+        wanted = PermitRequest(
+            permit=uuid4().hex, priority=self._priority, cost=cost_of(request, self.profile)
+        )
+        ends_at = self._clock() + self._longest_wait_seconds
+        while True:
+            answer = self._limits.take(wanted)
+            if isinstance(answer, Permit):
+                return answer
+            if self._clock() + answer.seconds > ends_at:
+                self._give_up(answer)
+            self._sleep(answer.seconds)
+
+    def _give_up(self, wait: Wait) -> NoReturn:
+        model = f"{self.profile.provider}/{self.profile.model}"
+        error: TransientError
+        if wait.reason is Reason.BREAKER:
+            error = ModelOverloadedError(f"{model} failed too often and is left alone for now.")
+        else:
+            error = RateLimitedError(f"{model} has no room for another request for now.")
+        error.retry_after_seconds = wait.seconds
+        error.has_waited = True
+        raise error
+
+
+def cost_of(request: CompletionRequest, profile: ModelProfile) -> Mapping[QuotaKind, int]:
+    """Return the most that a request can take of each quota, as providers reserve it."""
+    schema = json.dumps(request.schema, ensure_ascii=False)
+    read = tokens.estimate(request.system) + tokens.estimate(request.user)
+    read += tokens.estimate(schema)
+    written = min(request.max_output_tokens, profile.output_ceiling)
+    return {
+        QuotaKind.REQUESTS: 1,
+        QuotaKind.TOKENS: read + written,
+        QuotaKind.INPUT_TOKENS: read,
+        QuotaKind.OUTPUT_TOKENS: written,
+    }
+
+
+def _success(completion: Completion, seconds: float) -> CallReport:
+    return CallReport(
+        result=CallResult.ANSWERED,
+        latency_seconds=seconds,
+        used=_used(completion.usage),
+        limits=completion.limits,
+    )
+
+
+def _used(usage: Usage) -> Mapping[QuotaKind, int]:
+    read, written = usage.input_tokens, usage.output_tokens
+    used: dict[QuotaKind, int] = {}
+    if read is not None:
+        used[QuotaKind.INPUT_TOKENS] = read
+    if written is not None:
+        used[QuotaKind.OUTPUT_TOKENS] = written
+    if read is not None and written is not None:
+        used[QuotaKind.TOKENS] = read + written
+    return used
+
+
+def _failure(error: ChordwiseError) -> CallReport:
+    if not isinstance(error, TransientError):
+        return CallReport(result=_result(error))
+    if error.retry_after_seconds is not None:
+        error.retry_after_seconds = min(error.retry_after_seconds, LONGEST_PAUSE_SECONDS)
+    reported = error.reported_limits
+    return CallReport(
+        result=_result(error),
+        retry_after_seconds=error.retry_after_seconds,
+        limits=reported if isinstance(reported, Mapping) else {},
+    )
+
+
+def _result(error: ChordwiseError) -> CallResult:
+    match error:
+        case RateLimitedError():
+            return CallResult.LIMITED
+        case ModelTransportError() | ModelOverloadedError():
+            return CallResult.FAILED
+        case BudgetReservedError() | BudgetExceededError():
+            return CallResult.UNSENT
+        case ModelError():
+            return CallResult.ANSWERED
+        case _:  # the ledger was away: nothing was sent
+            return CallResult.UNSENT

@@ -1,0 +1,116 @@
+"""The model of the tier that suits a question; the tiers above it where that one cannot answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from chordwise.domain import routing
+from chordwise.domain.complexity import complexity
+from chordwise.domain.routing import Route, Tier
+from chordwise.domain.tasks import AnalysisTask
+from chordwise.errors import ConfigurationError
+from chordwise.llm.middleware.fallback import Fallback, OnFallback, further_models
+from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
+from chordwise.settings import RoutingSettings
+
+
+class Tiered:
+    """Chooses a model by the complexity of each question; the ledger learns of the tier.
+
+    `policy` has the thresholds, and says what whoever can check an answer accepts
+    (`chordwise.pipeline.routing`). `on_change` hears of each change of tier: from, to, and why.
+    """
+
+    def __init__(
+        self, models: Mapping[Tier, ChatModel], policy: RoutingSettings, on_change: OnFallback
+    ) -> None:
+        if not models:
+            raise ConfigurationError("There is no tier to choose from.", "Set tiers.small.")
+        self._models = dict(models)
+        self.policy = policy
+        self.on_change = on_change
+
+    @property
+    def profile(self) -> ModelProfile:
+        """Return the profile of the tier with the least room for a prompt: what fits it fits all.
+
+        An answer may be as long as every tier can give it.
+        """
+        profiles = [model.profile for model in self._models.values()]
+        smallest = min(profiles, key=_room)
+        output = min(profile.max_output_tokens for profile in profiles)
+        room = _room(smallest)
+        most = min(profile.output_ceiling for profile in profiles)
+        return replace(
+            smallest,
+            context_tokens=room + output,
+            max_output_tokens=output,
+            most_output_tokens=most,
+        )
+
+    def steps(self, task: AnalysisTask) -> tuple[TierModel, ...]:
+        """Return the models to ask one question, in order, from the tier that suits it upward."""
+        policy = self.policy
+        wanted = routing.tier_for(complexity(task).score, policy.medium_from, policy.large_from)
+        tiers = routing.steps(wanted, self._models)
+        question = _Question()
+        return tuple(
+            TierModel(self._models[tier], Route(tier=tier, escalated=place > 0), question)
+            for place, tier in enumerate(tiers)
+        )
+
+    def complete(self, request: CompletionRequest) -> Completion:
+        """Ask the tier that suits the question, then those above it as long as none answers.
+
+        Raises:
+            ModelError: As a fallback over these tiers does.
+        """
+        return Fallback(self.steps(request.task), self.on_change).complete(request)
+
+
+@dataclass(slots=True)
+class _Question:
+    """What the tiers know together of the question that they are asked."""
+
+    is_answered: bool = False
+
+
+class TierModel:
+    """One tier's model, asked one question: its requests say by which route they came."""
+
+    def __init__(self, model: ChatModel, route: Route, question: _Question) -> None:
+        self._model = model
+        self._route = route
+        self._question = question
+
+    @property
+    def tier(self) -> Tier:
+        """Return the tier."""
+        return self._route.tier
+
+    @property
+    def profile(self) -> ModelProfile:
+        """Return the profile of the model inside."""
+        return self._model.profile
+
+    @property
+    def further(self) -> tuple[ChatModel, ...]:
+        """Return the fallbacks of the model inside, asked on behalf of this tier."""
+        models = further_models(self._model)
+        return tuple(TierModel(model, self._route, self._question) for model in models)
+
+    def complete(self, request: CompletionRequest) -> Completion:
+        """Ask; the first completion of a question is what the largest tier is compared with.
+
+        Raises:
+            ModelError: What the model inside raised.
+        """
+        route = replace(self._route, is_compared=not self._question.is_answered)
+        completion = self._model.complete(replace(request, route=route))
+        self._question.is_answered = True
+        return completion
+
+
+def _room(profile: ModelProfile) -> int:
+    return profile.context_tokens - profile.max_output_tokens

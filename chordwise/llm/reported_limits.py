@@ -1,0 +1,124 @@
+"""What providers say of their limits in the headers of their answers."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import TypeAlias
+
+# A limit whose whole amount takes longer than this to come back is one per day, not per minute.
+LONGEST_MINUTE_SECONDS = 120.0
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_DURATION = re.compile(r"(\d+(?:\.\d*)?)(ms|us|µs|ns|h|m|s)")
+_LARGEST = 10**12
+
+
+class QuotaKind(StrEnum):
+    """What a provider counts per minute."""
+
+    REQUESTS = "requests"
+    TOKENS = "tokens"
+    INPUT_TOKENS = "input_tokens"
+    OUTPUT_TOKENS = "output_tokens"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """A limit per minute and what is left of it; `reset_seconds` until all of it is there again."""
+
+    limit: int
+    remaining: int | None = None
+    reset_seconds: float | None = None
+
+
+ReportedLimits: TypeAlias = Mapping[QuotaKind, Quota]
+
+
+def reported_limits(
+    headers: Mapping[str, str], wall_clock: Callable[[], float] = time.time
+) -> ReportedLimits:
+    """Return the limits that the (lower-case) headers of an answer name; daily ones are left out.
+
+    OpenAI and its likes send `x-ratelimit-limit-requests` with resets as Go durations, Anthropic
+    `anthropic-ratelimit-requests-limit` with resets as RFC 3339 timestamps.
+    """
+    found: dict[QuotaKind, Quota] = {}
+    for kind in QuotaKind:
+        quota = _anthropic(kind, headers, wall_clock) or _openai(kind, headers)
+        if quota is not None:
+            found[kind] = quota
+    return found
+
+
+def duration_seconds(text: str) -> float | None:
+    """Return the seconds of a Go duration (`6m0s`, `12ms`) or of a bare number."""
+    parts = _DURATION.findall(text)
+    if parts and "".join(number + unit for number, unit in parts) == text:
+        return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < _LARGEST else None
+
+
+def _openai(kind: QuotaKind, headers: Mapping[str, str]) -> Quota | None:
+    name = kind.value.replace("_", "-")
+    limit = _count(headers.get(f"x-ratelimit-limit-{name}", ""))
+    remaining = _count(headers.get(f"x-ratelimit-remaining-{name}", ""))
+    reset = duration_seconds(headers.get(f"x-ratelimit-reset-{name}", ""))
+    if not limit or _is_daily(limit, remaining, reset):
+        return None
+    return Quota(limit=limit, remaining=remaining, reset_seconds=reset)
+
+
+def _is_daily(limit: int, remaining: int | None, reset: float | None) -> bool:
+    # Groq, and OpenAI for free accounts, count requests per day under the same name.
+    if remaining is None or reset is None or remaining >= limit:
+        return False
+    return reset * limit / (limit - remaining) > LONGEST_MINUTE_SECONDS
+
+
+def _anthropic(
+    kind: QuotaKind, headers: Mapping[str, str], wall_clock: Callable[[], float]
+) -> Quota | None:
+    name = f"anthropic-ratelimit-{kind.value.replace('_', '-')}"
+    limit = _count(headers.get(f"{name}-limit", ""))
+    if not limit:
+        return None
+    reset = _timestamp(headers.get(f"{name}-reset", ""))
+    now = _date(headers.get("date", ""))
+    now = wall_clock() if now is None else now
+    return Quota(
+        limit=limit,
+        remaining=_count(headers.get(f"{name}-remaining", "")),
+        reset_seconds=None if reset is None else max(0.0, reset - now),
+    )
+
+
+def _count(text: str) -> int | None:
+    digits = text.strip()
+    if not (digits.isascii() and digits.isdecimal()) or len(digits) > len(str(_LARGEST)):
+        return None
+    return min(int(digits), _LARGEST)
+
+
+def _timestamp(text: str) -> float | None:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found.timestamp() if found.tzinfo else None
+
+
+def _date(text: str) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,142 @@
+"""Keeping completions in PostgreSQL, each step in a short transaction of its own."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import structlog
+from sqlalchemy.orm import Session, sessionmaker
+
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.errors import ServiceUnavailableError
+from chordwise.llm.middleware.cached import CacheEntry, Standing
+from chordwise.llm.model import Completion, FinishReason, Usage
+from chordwise.settings import Settings
+from chordwise.storage import cached_completions
+from chordwise.storage.cached_completions import Claim
+from chordwise.storage.engine import persistently, reaching_database
+
+log = structlog.get_logger(__name__)
+
+# What is paid for is worth a moment; without the cache the work goes on as well.
+_PATIENCE = timedelta(seconds=5)
+_COUNTS = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens")
+
+Stored = TypeVar("Stored")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCompletions:
+    """The cache as one chunk sees it, or one synthesis: `owner` is the chunk's id, or the job's.
+
+    Others wait for the owner's request as long as a claim lasts. A worker that takes the chunk over
+    has the same owner, and waits for nobody.
+    """
+
+    sessions: sessionmaker[Session]
+    owner: uuid.UUID
+    claim_lasts: timedelta
+    max_age: timedelta
+
+    def take(self, entry: CacheEntry) -> Completion | Standing:
+        """Return the completion, or claim the request for the owner."""
+        try:
+            with reaching_database(), self.sessions.begin() as session:
+                return self._take(session, entry)
+        except ServiceUnavailableError as error:
+            log.warning("cache.unreachable", reason=error.what)
+            return Standing.UNKNOWN
+
+    def store(self, entry: CacheEntry, completion: Completion) -> None:
+        """Keep the completion of a request that is the owner's."""
+        claim, content = self._claim(entry), to_json(completion)
+        _persistently(self.sessions, lambda s: cached_completions.store(s, claim, content))
+
+    def release(self, entry: CacheEntry) -> None:
+        """Give up a request of the owner that brought nothing to keep."""
+        claim = self._claim(entry)
+        _persistently(self.sessions, lambda s: cached_completions.release(s, claim))
+
+    def _take(self, session: Session, entry: CacheEntry) -> Completion | Standing:
+        found = cached_completions.find(session, entry.key, self.max_age)
+        if found is not None:
+            return from_json(found)
+        ours = cached_completions.claim(session, self._claim(entry), self.max_age)
+        return Standing.OURS if ours else Standing.OTHERS
+
+    def _claim(self, entry: CacheEntry) -> Claim:
+        return Claim(
+            key=entry.key,
+            token=self.owner,
+            lasts=self.claim_lasts,
+            provider=entry.provider,
+            model=entry.model,
+            prompt_version=entry.prompt_version,
+        )
+
+
+def stored_completions(
+    settings: Settings, sessions: sessionmaker[Session], owner: uuid.UUID
+) -> StoredCompletions | None:
+    """Return the cache of the settings, if there is one.
+
+    A claim lasts as long as a question with its waits may.
+    """
+    if not settings.cache.enabled:
+        return None
+    longest = settings.retries.total_seconds + settings.limits.longest_wait_seconds
+    return StoredCompletions(
+        sessions=sessions,
+        owner=owner,
+        claim_lasts=timedelta(seconds=longest),
+        max_age=timedelta(days=settings.cache.max_age_days),
+    )
+
+
+def discard(sessions: sessionmaker[Session], completion: Completion) -> None:
+    """Take a completion out of the cache that its check found invalid."""
+    if completion.cache_key:
+        _persistently(sessions, lambda s: cached_completions.discard(s, completion.cache_key))
+
+
+def to_json(completion: Completion) -> JsonObject:
+    """Write a clean completion as it stands in the table."""
+    usage: JsonObject = {name: getattr(completion.usage, name) for name in _COUNTS}
+    return {
+        "text": completion.text,
+        "provider": completion.provider,
+        "model": completion.model,
+        "response_id": completion.response_id,
+        "service_tier": completion.service_tier,
+        "usage": usage,
+    }
+
+
+def from_json(stored: JsonObject) -> Completion:
+    """Read what `to_json` wrote."""
+    usage = json_values.as_object(stored.get("usage") or {})
+    return Completion(
+        text=json_values.text(stored.get("text")),
+        finish_reason=FinishReason.STOP,
+        usage=Usage(**{name: _count(usage.get(name)) for name in _COUNTS}),
+        provider=json_values.text(stored.get("provider")),
+        model=json_values.text(stored.get("model")),
+        response_id=json_values.text(stored.get("response_id")),
+        service_tier=json_values.text(stored.get("service_tier")),
+    )
+
+
+def _count(value: JsonValue) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _persistently(sessions: sessionmaker[Session], write: Callable[[Session], Stored]) -> None:
+    try:
+        persistently(sessions, _PATIENCE, write)
+    except ServiceUnavailableError as error:
+        log.warning("cache.unreachable", reason=error.what)

@@ -1,0 +1,66 @@
+"""Requests for completions: a question as asked first, after a mistake, and with more room."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from chordwise.domain import tokens
+from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.prompting import PromptTemplate, render
+from chordwise.domain.tasks import AnalysisTask, Stage
+from chordwise.errors import InvalidAnswerError
+from chordwise.llm.model import ChatModel, CompletionRequest, ModelProfile
+from chordwise.prompts import library
+
+REPAIR_TOKENS = 256
+"""What the remark below a repeated question takes at most (estimated)."""
+
+_RAISED_BY = 2
+
+
+def request_for(
+    model: ChatModel, task: AnalysisTask, template: PromptTemplate | None = None
+) -> CompletionRequest:
+    """Render the question for a model, with the usual template where none is given."""
+    schema = analysis_for(task.analysis_type).schema(task.options)
+    template = template or library.template_for(task)
+    prompt = render(template, task, schema)
+    return CompletionRequest(
+        task=task,
+        system=prompt.system,
+        user=prompt.user,
+        schema=schema,
+        schema_name=task.analysis_type.value,
+        prompt_version=template.version,
+        max_output_tokens=model.profile.max_output_tokens,
+    )
+
+
+def with_problems(request: CompletionRequest, error: InvalidAnswerError) -> CompletionRequest:
+    """Return the same question with the checker's words below it, as far as there is room."""
+    problems = error.what
+    while tokens.estimate(remark := _remark(problems)) > REPAIR_TOKENS:
+        problems = problems[: len(problems) * 9 // 10]
+    task = replace(request.task, stage=Stage.REPAIR)
+    return replace(request, user=f"{request.user}{remark}", task=task)
+
+
+def with_raised_limit(
+    request: CompletionRequest, profile: ModelProfile
+) -> CompletionRequest | None:
+    """Return the same question with more room for its answer; `None` where there is none, or was.
+
+    The limit is raised once, within what the model may be asked for and the prompt leaves free.
+    """
+    if request.max_output_tokens > profile.max_output_tokens:
+        return None
+    room = profile.context_tokens - tokens.estimate(request.system + request.user)
+    limit = min(_RAISED_BY * request.max_output_tokens, profile.output_ceiling, room)
+    if limit <= request.max_output_tokens:
+        return None
+    return replace(request, max_output_tokens=limit)
+
+
+def _remark(problems: str) -> str:
+    words = library.latest(library.REPAIR).user.replace("$problems", problems)
+    return f"\n\n{words}"

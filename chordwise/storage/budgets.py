@@ -1,0 +1,291 @@
+"""Budgets: what a run or a day may cost, what is spent, and what calls in flight have reserved.
+
+Whoever changes accounts locks them in the order of their scopes (a day before a run), so that
+nobody waits for somebody who waits for him; a reservation's own row is locked before its accounts.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_CEILING, Decimal
+
+from sqlalchemy import (
+    ColumnElement,
+    Date,
+    ForeignKey,
+    Index,
+    ScalarSelect,
+    Text,
+    cast,
+    func,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
+
+from chordwise.storage import clock
+from chordwise.storage.jobs import Job
+from chordwise.storage.model_calls import ModelCall
+from chordwise.storage.record import Record
+
+_SMALLEST_USD = Decimal("0.00000001")
+
+
+class Budget(Record):
+    """The account of a run (`run:ID`) or of a UTC day (`day:YYYY-MM-DD`).
+
+    `cap_usd` is null where nothing limits it; spent and reserved are counted all the same.
+    """
+
+    __tablename__ = "budgets"
+
+    scope: Mapped[str] = mapped_column(primary_key=True)
+    run_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("runs.id"))
+    cap_usd: Mapped[Decimal | None]
+    spent_usd: Mapped[Decimal] = mapped_column(server_default="0")
+    reserved_usd: Mapped[Decimal] = mapped_column(server_default="0")
+
+
+class BudgetReservation(Record):
+    """What one request may cost at most, until it is settled with what it did cost."""
+
+    __tablename__ = "budget_reservations"
+    __table_args__ = (
+        Index("ix_budget_reservations_open", "expires_at", postgresql_where="settled_at IS NULL"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id"), index=True)
+    day: Mapped[date]
+    amount_usd: Mapped[Decimal]
+    reserved_at: Mapped[datetime] = mapped_column(server_default=clock.database_now())
+    expires_at: Mapped[datetime]
+    settled_at: Mapped[datetime | None]
+    settled_usd: Mapped[Decimal | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spending:
+    """Who is about to spend, on which UTC day of the database, and the caps that hold.
+
+    `is_open` says that there are accounts of both, and that of the day knows its cap.
+    """
+
+    run_id: uuid.UUID
+    day: date
+    usd_per_run: Decimal | None
+    usd_per_day: Decimal | None
+    is_open: bool
+
+    @property
+    def is_limited(self) -> bool:
+        """Tell whether there is any cap."""
+        return self.usd_per_run is not None or self.usd_per_day is not None
+
+
+def scope_of_run(run_id: uuid.UUID) -> str:
+    """Return the name of a run's account."""
+    return f"run:{run_id}"
+
+
+def scope_of_day(day: date) -> str:
+    """Return the name of a day's account."""
+    return f"day:{day:%Y-%m-%d}"
+
+
+def rounded_up(usd: Decimal) -> Decimal:
+    """Return an amount as the accounts keep it, never less than it is."""
+    return usd.quantize(_SMALLEST_USD, rounding=ROUND_CEILING)
+
+
+def spending_of(
+    session: Session, job_id: uuid.UUID, usd_per_day: Decimal | None
+) -> Spending | None:
+    """Return what limits the spending for a job now; `None` when there is no such job."""
+    of_run, of_day = aliased(Budget), aliased(Budget)
+    day_scope = func.concat("day:", cast(_today(), Text))
+    row = session.execute(
+        select(Job.run_id, _today(), of_run.scope, of_run.cap_usd, of_day.scope, of_day.cap_usd)
+        .outerjoin(of_run, of_run.scope == func.concat("run:", cast(Job.run_id, Text)))
+        .outerjoin(of_day, of_day.scope == day_scope)
+        .where(Job.id == job_id)
+    ).one_or_none()
+    if row is None:
+        return None
+    run_id, day, run_scope, run_cap, scope, cap = row
+    is_open = bool(run_scope and scope) and cap == usd_per_day
+    return Spending(
+        run_id=run_id, day=day, usd_per_run=run_cap, usd_per_day=usd_per_day, is_open=is_open
+    )
+
+
+def lock_accounts(session: Session, spending: Spending) -> Sequence[Budget]:
+    """Return the accounts of day and run, opened where needed; nobody else changes them now."""
+    if not spending.is_open:
+        _open_day(session, spending)
+        opening = _opening(scope_of_run(spending.run_id), None, _cost_of(spending.run_id))
+        session.execute(opening.values(run_id=spending.run_id).on_conflict_do_nothing())
+    return session.scalars(
+        select(Budget)
+        .where(Budget.scope.in_(_scopes(spending.run_id, spending.day)))
+        .order_by(Budget.scope)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    ).all()
+
+
+def is_reserved(session: Session, reservation_id: uuid.UUID) -> bool:
+    """Tell whether a reservation was made already."""
+    return session.get(BudgetReservation, reservation_id) is not None
+
+
+def reserve(
+    session: Session,
+    reservation_id: uuid.UUID,
+    spending: Spending,
+    amount_usd: Decimal,
+    lasts: timedelta,
+) -> None:
+    """Set an amount aside on both accounts, which are locked."""
+    session.execute(
+        insert(BudgetReservation).values(
+            id=reservation_id,
+            run_id=spending.run_id,
+            day=spending.day,
+            amount_usd=amount_usd,
+            expires_at=clock.after(lasts),
+        )
+    )
+    _book(session, _scopes(spending.run_id, spending.day), Decimal(0), amount_usd)
+
+
+def settle(session: Session, reservation_id: uuid.UUID, cost_usd: Decimal | None) -> Decimal | None:
+    """Book what a request did cost; unknown is all that was reserved.
+
+    A later word is the better one: whoever comes after the reservation was given up corrects it,
+    and the same word twice changes nothing. Returns what was reserved, `None` for an unknown id.
+    """
+    row = session.scalars(
+        select(BudgetReservation)
+        .where(BudgetReservation.id == reservation_id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    if row is None:
+        return None
+    cost = row.amount_usd if cost_usd is None else rounded_up(cost_usd)
+    spent = cost - (row.settled_usd or Decimal(0))
+    reserved = Decimal(0) if row.settled_at else -row.amount_usd
+    session.execute(
+        update(BudgetReservation)
+        .where(BudgetReservation.id == reservation_id)
+        .values(settled_at=clock.database_now(), settled_usd=cost)
+    )
+    for scope in _scopes(row.run_id, row.day):
+        _book(session, [scope], spent, reserved)
+    return row.amount_usd
+
+
+def settle_abandoned(session: Session, limit: int) -> int:
+    """Book what nobody has settled in time as spent; return how many requests those were."""
+    rows = session.scalars(
+        select(BudgetReservation)
+        .where(
+            BudgetReservation.settled_at.is_(None),
+            BudgetReservation.expires_at < clock.database_now(),
+        )
+        .order_by(BudgetReservation.id)
+        .limit(limit)
+        .with_for_update(key_share=True, skip_locked=True)
+        .execution_options(populate_existing=True)
+    ).all()
+    now = clock.read(session)
+    sums: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for row in rows:
+        row.settled_at, row.settled_usd = now, row.amount_usd
+        for scope in _scopes(row.run_id, row.day):
+            sums[scope] += row.amount_usd
+    session.flush()
+    for scope in sorted(sums):
+        _book(session, [scope], sums[scope], -sums[scope])
+    return len(rows)
+
+
+def cap_run(session: Session, run_id: uuid.UUID, cap_usd: Decimal) -> Budget:
+    """Give a run a cap, the first or another one; return its account, which is locked."""
+    opening = _opening(scope_of_run(run_id), cap_usd, _cost_of(run_id)).values(run_id=run_id)
+    session.execute(_or_change_cap(opening))
+    return session.scalars(
+        select(Budget)
+        .where(Budget.scope == scope_of_run(run_id))
+        .execution_options(populate_existing=True)
+    ).one()
+
+
+def of_run(session: Session, run_id: uuid.UUID) -> Sequence[Budget]:
+    """Return the accounts of a run and of today, as far as they have a cap; the run's first."""
+    today = session.scalars(select(_today())).one()
+    return session.scalars(
+        select(Budget)
+        .where(Budget.scope.in_(_scopes(run_id, today)), Budget.cap_usd.is_not(None))
+        .order_by(Budget.scope.desc())
+        .execution_options(populate_existing=True)
+    ).all()
+
+
+def _today() -> ColumnElement[date]:
+    return cast(func.timezone("UTC", clock.database_now()), Date)
+
+
+def _scopes(run_id: uuid.UUID, day: date) -> tuple[str, str]:
+    """Return both scopes in the order in which accounts are locked."""
+    return scope_of_day(day), scope_of_run(run_id)
+
+
+def _open_day(session: Session, spending: Spending) -> None:
+    begins_at = datetime.combine(spending.day, datetime.min.time(), tzinfo=UTC)
+    known = (
+        select(func.coalesce(func.sum(ModelCall.cost_usd), 0))
+        .where(ModelCall.started_at >= begins_at)
+        .scalar_subquery()
+    )
+    opening = _opening(scope_of_day(spending.day), spending.usd_per_day, known)
+    session.execute(_or_change_cap(opening))
+
+
+def _cost_of(run_id: uuid.UUID) -> ScalarSelect[Decimal | None]:
+    return (
+        select(func.coalesce(func.sum(ModelCall.cost_usd), 0))
+        .join(Job, Job.id == ModelCall.job_id)
+        .where(Job.run_id == run_id)
+        .scalar_subquery()
+    )
+
+
+def _opening(scope: str, cap_usd: Decimal | None, known: ScalarSelect[Decimal | None]) -> Insert:
+    """Begin an account with what the ledger knows: calls without any cap were not counted."""
+    return insert(Budget).values(scope=scope, cap_usd=cap_usd, spent_usd=known)
+
+
+def _or_change_cap(opening: Insert) -> Insert:
+    """Keep what is spent where there is an account, unless the ledger knows of more."""
+    new = opening.excluded
+    spent = func.greatest(Budget.spent_usd, new.spent_usd)
+    return opening.on_conflict_do_update(
+        index_elements=[Budget.scope], set_={"cap_usd": new.cap_usd, "spent_usd": spent}
+    )
+
+
+def _book(session: Session, scopes: Sequence[str], spent: Decimal, reserved: Decimal) -> None:
+    """Change accounts; more than one at once only where all of them are locked already."""
+    session.execute(
+        update(Budget)
+        .where(Budget.scope.in_(scopes))
+        .values(spent_usd=Budget.spent_usd + spent, reserved_usd=Budget.reserved_usd + reserved)
+        .execution_options(synchronize_session=False)
+    )

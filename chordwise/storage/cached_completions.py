@@ -1,0 +1,160 @@
+"""Cached completions: what a model answered to a request, for the very same request."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    and_,
+    delete,
+    false,
+    func,
+    not_,
+    null,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from chordwise.domain.json_values import JsonObject
+from chordwise.storage import clock
+from chordwise.storage.record import Record
+
+
+class CachedCompletion(Record):
+    """One request by the hash of all that decides about its answer.
+
+    `completion` is null while somebody asks for it; `claimed_until` says how long others wait.
+    """
+
+    __tablename__ = "cached_completions"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    provider: Mapped[str]
+    model: Mapped[str]
+    prompt_version: Mapped[str]
+    completion: Mapped[JsonObject | None]
+    claim_token: Mapped[uuid.UUID | None]
+    claimed_until: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=clock.database_now(), index=True)
+    used_at: Mapped[datetime | None]
+    uses: Mapped[int] = mapped_column(BigInteger, server_default="0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Who asks a request, for how long the others wait, and what the row says of it.
+
+    Whoever comes back with the same `token` takes up its own claim, which it lost with its worker.
+    """
+
+    key: str
+    token: uuid.UUID
+    lasts: timedelta
+    provider: str
+    model: str
+    prompt_version: str
+
+
+def find(session: Session, key: str, max_age: timedelta) -> JsonObject | None:
+    """Return the completion of a request that is not too old, and count its use."""
+    fresh = CachedCompletion.created_at > clock.database_now() - max_age
+    found = and_(CachedCompletion.key == key, CachedCompletion.completion.is_not(None), fresh)
+    if session.scalar(select(CachedCompletion.key).where(found)) is None:
+        return None
+    return session.scalar(
+        update(CachedCompletion)
+        .where(found)
+        .values(uses=CachedCompletion.uses + 1, used_at=clock.database_now())
+        .returning(CachedCompletion.completion)
+    )
+
+
+def claim(session: Session, claim: Claim, max_age: timedelta) -> bool:
+    """Claim a request that nobody has asked or is asking; false where somebody has, or is."""
+    if _is_claimed(session, claim):
+        return False
+    values: dict[str, object] = {
+        "claim_token": claim.token,
+        "claimed_until": clock.after(claim.lasts),
+        "provider": claim.provider,
+        "model": claim.model,
+        "prompt_version": claim.prompt_version,
+    }
+    now = clock.database_now()
+    statement = insert(CachedCompletion).values(key=claim.key, **values)
+    taken = statement.on_conflict_do_update(
+        index_elements=[CachedCompletion.key],
+        set_={**values, "completion": null(), "created_at": now, "uses": 0},
+        where=and_(
+            or_(
+                CachedCompletion.completion.is_(None), CachedCompletion.created_at <= now - max_age
+            ),
+            not_(_held_by_others(claim)),
+        ),
+    )
+    return session.scalar(taken.returning(CachedCompletion.key)) is not None
+
+
+def store(session: Session, claim: Claim, completion: JsonObject) -> None:
+    """Keep what the request brought, if it is still ours."""
+    session.execute(
+        update(CachedCompletion)
+        .where(CachedCompletion.key == claim.key, CachedCompletion.claim_token == claim.token)
+        .values(
+            completion=completion,
+            created_at=clock.database_now(),
+            claim_token=None,
+            claimed_until=None,
+        )
+    )
+
+
+def release(session: Session, claim: Claim) -> None:
+    """Give up a claim that brought nothing to keep."""
+    session.execute(
+        delete(CachedCompletion).where(
+            CachedCompletion.key == claim.key,
+            CachedCompletion.claim_token == claim.token,
+            CachedCompletion.completion.is_(None),
+        )
+    )
+
+
+def discard(session: Session, key: str) -> None:
+    """Take a completion out again that turned out to be of no use."""
+    session.execute(
+        delete(CachedCompletion).where(
+            CachedCompletion.key == key, CachedCompletion.completion.is_not(None)
+        )
+    )
+
+
+def forget(session: Session, older_than: timedelta) -> None:
+    """Delete completions that are too old, and claims of those who never came back."""
+    now = clock.database_now()
+    abandoned = func.coalesce(CachedCompletion.claimed_until, CachedCompletion.created_at) <= now
+    session.execute(
+        delete(CachedCompletion).where(CachedCompletion.created_at < now - older_than, abandoned)
+    )
+
+
+def _is_claimed(session: Session, claim: Claim) -> bool:
+    """Look without a lock: most who wait find the claim of another."""
+    held = select(CachedCompletion.key).where(
+        CachedCompletion.key == claim.key, _held_by_others(claim)
+    )
+    return session.scalar(held) is not None
+
+
+def _held_by_others(claim: Claim) -> ColumnElement[bool]:
+    return and_(
+        func.coalesce(CachedCompletion.claimed_until > clock.database_now(), false()),
+        func.coalesce(CachedCompletion.claim_token != claim.token, false()),
+    )

@@ -1,0 +1,294 @@
+"""Runs with a budget, through the whole pipeline: no provider charges more than the cap."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from random import Random
+
+import pytest
+
+from chordwise.domain.states import ChunkStatus, JobStatus, RunStatus
+from chordwise.errors import ConfigurationError, UsageError
+from chordwise.llm.pricing import MILLION
+from chordwise.pipeline import budgets
+from chordwise.pipeline.analyze_chunk import analyze_chunk
+from chordwise.pipeline.budgets import BudgetLine
+from chordwise.pipeline.fan_out import fan_out
+from chordwise.pipeline.models import Models
+from chordwise.pipeline.retry import retry
+from chordwise.pipeline.submit import RunOptions, Submission, open_run
+from chordwise.pipeline.synthesize import synthesize
+from chordwise.settings import ModelSettings, Settings
+from tests.fakes.pipeline import LONG, NOW, Pipeline, a_document, a_pipeline, a_run, with_settings
+from tests.peers.answering_server import AnsweringHandler, AnsweringServer
+
+PEER = "peer"
+INPUT_USD, OUTPUT_USD = Decimal(1), Decimal(5)
+MAX_OUTPUT_TOKENS = 600
+
+
+class ChargingServer(AnsweringServer):
+    """Charges for a random usage within what a request can have; breaks off now and then."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0, ChargingHandler)
+        self.random = Random(7)  # noqa: S311 - the same in every run
+        self.charged_usd = Decimal(0)
+        self.charging = threading.Lock()
+
+    def charge(self, user: str) -> dict[str, int]:
+        """Take the money, and return the usage that it was taken for."""
+        with self.charging:
+            tokens = self.random.randint(1, len(user.encode()))
+            written = self.random.randint(1, MAX_OUTPUT_TOKENS)
+            self.charged_usd += (tokens * INPUT_USD + written * OUTPUT_USD) / MILLION
+        return {"prompt_tokens": tokens, "completion_tokens": written}
+
+    def fate(self) -> float:
+        """Return a number from 0 to 1."""
+        with self.charging:
+            return self.random.random()
+
+
+class ChargingHandler(AnsweringHandler):
+    """Charges first; then answers, answers without usage, or fails."""
+
+    server: ChargingServer
+
+    def converse(self, user: str) -> None:
+        """Charge and answer."""
+        usage, fate = self.server.charge(user), self.server.fate()
+        if fate < 0.05:
+            self.reply(503, b'{"error": {"message": "broken, after the work"}}')
+        elif fate < 0.1:
+            self.close_connection = True  # the client sees no answer, and the bill comes anyway
+        else:
+            self.answer_with(user, usage if fate > 0.2 else None)
+
+    def answer_with(self, user: str, usage: dict[str, int] | None) -> None:
+        """Send a summary of what was asked."""
+        quote = user.split("TEXT-", 1)[-1].split("\n", 2)[1][:40]
+        content = json.dumps(
+            {
+                "main_topic": "What the text says.",
+                "key_findings": [{"finding": "It says so.", "quote": quote}],
+                "conclusions": [],
+                "confidence": 8,
+            }
+        )
+        message = {"role": "assistant", "content": content}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        self.reply(200, json.dumps({"choices": [choice], "usage": usage}).encode())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Company:
+    """A pipeline with several workers, and a provider that charges it."""
+
+    pipeline: Pipeline
+    provider: ChargingServer
+
+    def submit(self, options: RunOptions, documents: int = 4) -> Submission:
+        """Take in so many documents of several chunks."""
+        submission = open_run(self.pipeline.context, options, NOW)
+        for number in range(documents):
+            submission.take_in(a_document(f"{options.name} {number}. {LONG}"))
+        submission.close()
+        return submission
+
+    def work(self, submission: Submission, workers: int = 6) -> None:
+        """Let workers do what there is to do, some rounds of it."""
+        for _ in range(12):
+            jobs = [job for job in self.pipeline.jobs(submission) if job.status not in ENDED]
+            if not jobs:
+                return
+            for job in jobs:
+                fan_out(self.pipeline.context, job.id)
+            self._analyze([(job.id, each) for job in jobs for each in self._open(job.id)], workers)
+            for job in jobs:
+                synthesize(self.pipeline.context, job.id)
+
+    def line(self, submission: Submission) -> BudgetLine:
+        """Return what the run's budget has come to."""
+        return self.lines(submission)[0]
+
+    def lines(self, submission: Submission) -> Sequence[BudgetLine]:
+        """Return what all budgets have come to."""
+        with self.pipeline.context.sessions() as session:
+            return budgets.lines_of_run(session, submission.run_id)
+
+    def states(self, submission: Submission) -> set[str]:
+        """Return the states of the jobs."""
+        return {job.status for job in self.pipeline.jobs(submission)}
+
+    def _open(self, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
+        return self.pipeline.open_chunks(job_id)
+
+    def _analyze(self, chunks: Sequence[tuple[uuid.UUID, uuid.UUID]], workers: int) -> None:
+        with ThreadPoolExecutor(workers) as threads:
+            done = [threads.submit(analyze_chunk, self.pipeline.context, *each) for each in chunks]
+            for each in done:
+                each.result(timeout=120)
+
+
+ENDED = {JobStatus.SUCCEEDED, JobStatus.PAUSED, JobStatus.FAILED, JobStatus.PARTIAL}
+
+
+@contextmanager
+def serving() -> Iterator[ChargingServer]:
+    """Serve on a free port inside the block."""
+    server = ChargingServer()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def a_company(settings: Settings, provider: ChargingServer, **budget: object) -> Company:
+    """Open a pipeline whose model is the provider, with prices of the settings."""
+    patient = with_settings(settings, "pipeline", postponement_base_seconds=0.01)
+    priced = ModelSettings(
+        provider="openai",
+        model="peer-1",
+        base_url=provider.base_url,
+        max_output_tokens=MAX_OUTPUT_TOKENS,
+        input_usd_per_million_tokens=INPUT_USD,
+        output_usd_per_million_tokens=OUTPUT_USD,
+    )
+    limited = with_settings(patient, "budget", **budget)
+    quick = with_settings(limited, "retries", base_seconds=0.01)
+    pipeline = a_pipeline(quick)
+    named = quick.model_copy(update={"models": {PEER: priced}})
+    models = Models(named, pipeline.context.sessions)
+    context = replace(pipeline.context, settings=named, models=models)
+    return Company(pipeline=replace(pipeline, context=context), provider=provider)
+
+
+def with_budget(usd: str | None = None) -> RunOptions:
+    """Return the options of a run that asks the provider."""
+    return replace(a_run(), model=PEER, budget_usd=None if usd is None else Decimal(usd))
+
+
+@pytest.fixture
+def provider() -> Iterator[ChargingServer]:
+    """Serve the provider."""
+    with serving() as server:
+        yield server
+
+
+def test_a_run_stops_before_its_cap_and_goes_on_with_a_higher_one(
+    small_chunks: Settings, provider: ChargingServer
+) -> None:
+    """Six workers, random usage, failures that cost: the provider never gets more than the cap."""
+    company = a_company(small_chunks, provider)
+    submission = company.submit(with_budget("0.05"), documents=8)
+
+    company.work(submission)
+    stopped, charged = company.line(submission), provider.charged_usd
+    paused = company.pipeline.jobs(submission)
+    answered = company.pipeline.value(
+        "SELECT count(*) FROM chunks WHERE status = :status", status=ChunkStatus.SUCCEEDED
+    )
+    count = retry(company.pipeline.context, submission.run_id, Decimal(2))
+    company.work(submission)
+
+    assert stopped.spent_usd > Decimal("0.02")
+    assert 0 < charged <= stopped.spent_usd + stopped.reserved_usd <= Decimal("0.05")
+    assert {job.error_code for job in paused if job.status == JobStatus.PAUSED} == {
+        "budget_exceeded"
+    }
+    assert "chordwise retry RUN --budget USD" in str(paused[0].hint)
+    assert isinstance(answered, int)
+    assert answered > 0
+    assert count == len([job for job in paused if job.status == JobStatus.PAUSED]) > 0
+    assert company.states(submission) == {JobStatus.SUCCEEDED}
+    assert company.pipeline.value("SELECT status FROM runs") == RunStatus.FINISHED
+    assert company.pipeline.value("SELECT max(attempts) FROM chunks") == 1
+    assert provider.charged_usd <= company.line(submission).spent_usd <= Decimal(2)
+    assert company.line(submission).reserved_usd == 0
+
+
+def test_what_is_settled_is_what_the_ledger_says(
+    small_chunks: Settings, provider: ChargingServer
+) -> None:
+    """Where every usage is known, account, ledger and the provider's bill are the same."""
+    provider.fate = lambda: 1.0  # type: ignore[method-assign]  # it always answers properly
+    company = a_company(small_chunks, provider)
+    submission = company.submit(with_budget("5"), documents=2)
+
+    company.work(submission)
+
+    ledger = company.pipeline.value("SELECT sum(cost_usd) FROM model_calls")
+    assert company.states(submission) == {JobStatus.SUCCEEDED}
+    assert company.line(submission).spent_usd == ledger == provider.charged_usd
+
+
+def test_a_run_that_the_day_stopped_goes_on_the_next_day(
+    small_chunks: Settings, provider: ChargingServer
+) -> None:
+    """The hint says when; a retry needs no other budget then."""
+    company = a_company(small_chunks, provider, usd_per_day=Decimal("0.05"))
+    submission = company.submit(with_budget(), documents=1)
+    company.pipeline.execute(
+        "INSERT INTO budgets (scope, cap_usd, spent_usd)"
+        " SELECT 'day:' || (clock_timestamp() AT TIME ZONE 'UTC')::date, 0.05, 0.05"
+    )
+
+    company.work(submission)
+    (paused,) = company.pipeline.jobs(submission)
+    company.pipeline.execute("UPDATE budgets SET scope = 'day:2001-01-01' WHERE run_id IS NULL")
+    retry(company.pipeline.context, submission.run_id)
+    company.work(submission, workers=1)
+
+    assert (paused.status, paused.error_code) == (JobStatus.PAUSED, "budget_exceeded")
+    assert "ends at midnight UTC; then: chordwise retry RUN" in str(paused.hint)
+    (today,) = company.lines(submission)
+    assert provider.charged_usd <= today.spent_usd <= Decimal("0.05")
+    assert provider.charged_usd > 0
+
+
+def test_less_than_what_is_spent_is_refused(
+    small_chunks: Settings, provider: ChargingServer
+) -> None:
+    """The command says what was spent, and nothing is taken up."""
+    company = a_company(small_chunks, provider)
+    submission = company.submit(with_budget("0.08"))
+    company.work(submission)
+
+    with pytest.raises(UsageError, match=r"has spent \$0\.0\d+ already"):
+        retry(company.pipeline.context, submission.run_id, Decimal("0.001"))
+
+    assert JobStatus.QUEUED not in company.states(submission)
+    assert company.line(submission).cap_usd == Decimal("0.08")
+
+
+def test_a_budget_and_a_price_that_nobody_knows_are_refused(settings: Settings) -> None:
+    """Before anything is stored; the hint says what to set."""
+    named = ModelSettings(provider="openai", model="ours", base_url="https://llm.example/v1")
+    unpriced = settings.model_copy(update={"models": {PEER: named}})
+
+    with pytest.raises(ConfigurationError, match="nobody knows the price of peer") as error:
+        budgets.cap_for(unpriced, PEER, Decimal(1))
+
+    assert "budget.allow_unknown_prices" in error.value.hint
+    assert budgets.cap_for(unpriced, PEER, None) is None
+    waived = with_settings(unpriced, "budget", allow_unknown_prices=True)
+    assert budgets.cap_for(waived, PEER, Decimal(1)) == 1
+
+
+@pytest.mark.parametrize("usd", ["0", "-1", "1000000", "NaN", "Infinity"])
+def test_budgets_that_cannot_be_kept_are_refused(settings: Settings, usd: str) -> None:
+    """Nothing, less than nothing, and more than the accounts can hold."""
+    with pytest.raises(UsageError, match="cannot be kept"):
+        budgets.cap_for(settings, "extractive", Decimal(usd))

@@ -1,0 +1,118 @@
+"""Budgets on the command line: refused where they cannot be kept, shown where they are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from chordwise.errors import ExitCode
+from chordwise.pipeline.budgets import JobBudget
+from chordwise.pipeline.submit import Submission
+from chordwise.settings import Settings
+from tests.fakes.commands import run
+from tests.fakes.pipeline import Pipeline, a_pipeline, a_run, a_summary
+
+TEXT = "The bridge was opened in May. Carts crossed it on the same day."
+
+
+@pytest.fixture
+def _addresses(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Point the commands to this test's servers."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CHORDWISE_HOME", str(settings.home))
+    for name in ("database_url", "broker_url"):
+        secret = getattr(settings, name)
+        monkeypatch.setenv(f"CHORDWISE_{name.upper()}", secret.get_secret_value())
+    (tmp_path / "letter.txt").write_text(TEXT)
+
+
+def a_budgeted_run(settings: Settings) -> tuple[Pipeline, Submission]:
+    """Make a run that has spent a quarter of a dollar and is about to spend more."""
+    pipeline = a_pipeline(settings, a_summary("The bridge was opened in May."))
+    submission = pipeline.submit(TEXT, options=replace(a_run(), budget_usd=Decimal(2)))
+    budget = JobBudget(settings, pipeline.context.sessions, pipeline.job(submission).id)
+    spent = budget.reserve(Decimal(1), 60)
+    assert spent is not None
+    budget.settle(spent, Decimal("0.25"))
+    assert budget.reserve(Decimal("0.5"), 60) is not None
+    pipeline.work(submission)
+    return pipeline, submission
+
+
+@pytest.mark.usefixtures("_addresses")
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--budget", "much"), ExitCode.USAGE, "A budget of much is no amount."),
+        (("--budget", "0"), ExitCode.USAGE, "A budget of 0 cannot be kept."),
+        (
+            ("--budget", "1", "--model", "openai/ours"),
+            ExitCode.CONFIGURATION,
+            "nobody knows the price of openai/ours",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["analyze", "submit"])
+def test_what_cannot_be_kept_is_refused_before_anything_begins(
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    command: str,
+    code: ExitCode,
+    said: str,
+) -> None:
+    """No run is made, no service is asked; the hint says what to do."""
+    found = run([command, "letter.txt", *arguments])
+
+    error = capsys.readouterr().err
+    assert found == code
+    assert said in error
+    assert "Hint:" in error
+    assert "Run " not in error
+
+
+@pytest.mark.usefixtures("_addresses")
+def test_a_run_shows_its_budget(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """Spent, reserved and left, below the usage."""
+    a_budgeted_run(settings)
+
+    code = run(["runs", "latest"])
+
+    assert code == ExitCode.SUCCESS
+    line = "$0.2500 of $2.00 spent by this run · $0.5000 reserved for calls · $1.25 left"
+    assert f"Budget   {line}" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("_addresses")
+def test_a_budget_as_json(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """Sums are numbers; the scope names the run."""
+    _, submission = a_budgeted_run(settings)
+    capsys.readouterr()
+
+    run(["runs", "latest", "--json"])
+
+    assert json.loads(capsys.readouterr().out)["budgets"] == [
+        {
+            "scope": f"run:{submission.run_id}",
+            "cap_usd": 2,
+            "spent_usd": 0.25,
+            "reserved_usd": 0.5,
+            "left_usd": 1.25,
+        }
+    ]
+
+
+@pytest.mark.usefixtures("_addresses")
+def test_a_run_without_a_budget_shows_none(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody is told of caps that there are not."""
+    pipeline = a_pipeline(settings, a_summary("The bridge was opened in May."))
+    pipeline.work(pipeline.submit(TEXT))
+
+    run(["runs", "latest"])
+
+    assert "Budget" not in capsys.readouterr().out

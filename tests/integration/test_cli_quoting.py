@@ -1,0 +1,284 @@
+"""`chordwise quote` over a real database: what it counts, what it rests on, what it leaves be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from chordwise.cli import forecasting
+from chordwise.cli.rendering.screen import Screen
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisType
+from chordwise.errors import ExitCode
+from chordwise.pipeline import quote
+from chordwise.pipeline.quote import Quote, Quoter
+from chordwise.pipeline.submit import RunOptions
+from chordwise.settings import Settings
+from tests.fakes.commands import run
+from tests.fakes.pipeline import (
+    LONG,
+    SCRIPTED,
+    Pipeline,
+    a_document,
+    a_pipeline,
+    a_run,
+    close_all,
+    quoting_the_text,
+    with_settings,
+)
+from tests.peers.answering_server import serving
+
+GPT = "openai/gpt-6.1-terra"
+SHORT = "The bridge was opened in May. Carts crossed it on the same day."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """A database, two documents in a folder, and the command."""
+
+    pipeline: Pipeline
+    folder: Path
+    capsys: pytest.CaptureFixture[str]
+
+    def call(self, *arguments: str) -> tuple[int, str, str]:
+        """Quote the folder; return the exit code and what was written."""
+        self.capsys.readouterr()
+        code = run(["quote", str(self.folder), *arguments])
+        captured = self.capsys.readouterr()
+        return code, captured.out, captured.err
+
+    def quote(self, *arguments: str) -> JsonObject:
+        """Quote the folder as JSON."""
+        return json_values.as_object(json.loads(self.call("--json", *arguments)[1]))
+
+    def count(self, table: str) -> object:
+        """Return how many rows a table has."""
+        return self.pipeline.value(f"SELECT count(*) FROM {table}")  # noqa: S608 - our own names
+
+    def estimate(self, *texts: str, options: RunOptions | None = None) -> Quote:
+        """Quote texts as a run of the pipeline would ask them."""
+        context = self.pipeline.context
+        quoter = Quoter(settings=context.settings, sessions=context.sessions, models=context.models)
+        return quote.estimate(quoter, map(a_document, texts), options or a_run())
+
+
+@pytest.fixture
+def desk(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[Desk]:
+    """Point the command to this test's servers, with no key for any provider."""
+    folder = tmp_path / "reports"
+    folder.mkdir()
+    (folder / "bridge.txt").write_text(SHORT, "utf-8")
+    (folder / "harbour.txt").write_text(LONG, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CHORDWISE_HOME", str(settings.home))
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for name in ("database_url", "broker_url"):
+        secret = getattr(settings, name)
+        monkeypatch.setenv(f"CHORDWISE_{name.upper()}", secret.get_secret_value())
+    narrow = with_settings(settings, "pipeline", chunk_tokens=300)
+    pipeline = a_pipeline(narrow, quoting_the_text, repeat_last=True)
+    yield Desk(pipeline=pipeline, folder=folder, capsys=capsys)
+    close_all()
+
+
+def line_of(quoted: JsonObject) -> JsonObject:
+    """Return the only line."""
+    (line,) = json_values.objects(quoted["lines"])
+    return line
+
+
+def typical(value: object) -> float:
+    """Return what is expected of an interval."""
+    assert isinstance(value, dict)
+    assert value["low"] <= value["typical"] <= value["high"]
+    return float(value["typical"])
+
+
+def test_every_lane_of_the_provider_has_its_price(desk: Desk) -> None:
+    """Without a key: the prompts are rendered, counted and priced; slow lanes cost half."""
+    quoted = desk.quote("--model", GPT)
+
+    line = line_of(quoted)
+    costs = json_values.as_object(line["costs"])
+    assert (quoted["documents"], quoted["jobs"], quoted["reused"]) == (2, 2, 0)
+    assert set(costs) == {"online", "flex", "batch"}
+    assert typical(costs["online"]) > 0
+    assert typical(costs["flex"]) == typical(costs["batch"])
+    assert typical(costs["flex"]) == pytest.approx(typical(costs["online"]) / 2)
+    assert quoted["total"] == costs["online"]
+    assert line["basis"] == "assumed"
+
+
+def test_nothing_is_stored(desk: Desk) -> None:
+    """Neither a document nor a run nor a call."""
+    code, shown, _ = desk.call("--model", GPT)
+
+    assert code == ExitCode.SUCCESS
+    assert "Total, online: $" in shown
+    assert "estimate only" in shown
+    assert [desk.count(table) for table in ("documents", "runs", "model_calls")] == [0, 0, 0]
+
+
+def test_the_questions_are_those_that_a_run_asks(desk: Desk) -> None:
+    """As many chunks, and as many syntheses, as the run has then."""
+    (line,) = desk.estimate(LONG, SHORT).lines
+    desk.pipeline.work(desk.pipeline.submit(LONG, SHORT))
+
+    asked = [request.task for request in desk.pipeline.model.requests]
+    joined = [task for task in asked if task.answers]
+    assert line.questions == len(asked) - len(joined)
+    assert round(line.syntheses.typical) == len(joined) == 1
+
+
+def test_stored_results_are_free(desk: Desk) -> None:
+    """What a run would reuse is not counted again, unless everything is to be asked afresh."""
+    desk.pipeline.work(desk.pipeline.submit(SHORT))
+
+    again = desk.estimate(SHORT, LONG)
+    both = desk.estimate(SHORT, LONG, options=a_run(fresh=True))
+    other = desk.estimate(SHORT, options=a_run(AnalysisType.SENTIMENT))
+
+    assert (again.jobs, again.reused) == (2, 1)
+    assert both.reused == other.reused == 0
+    assert both.lines[0].questions == again.lines[0].questions + 1
+
+
+def test_history_replaces_assumptions(desk: Desk) -> None:
+    """After a few answers of the same kind their length is what is expected; others' is not."""
+    texts = [f"{SHORT} It was number {number}." for number in range(6)]
+    desk.pipeline.work(desk.pipeline.submit(*texts))
+    asked = "UPDATE model_calls SET provider = 'openai', model = :model"
+    desk.pipeline.execute(asked, model=SCRIPTED)
+    lengths = desk.pipeline.value("SELECT avg(output_tokens)::float FROM model_calls")
+
+    (known,) = desk.estimate("Another text.").lines
+    (unknown,) = desk.estimate("Another text.", options=a_run(AnalysisType.REASONING)).lines
+
+    assert (known.basis, known.observations) == ("history", 6)
+    assert isinstance(lengths, float)
+    assert known.output_tokens.typical == pytest.approx(lengths)
+    assert unknown.basis == "assumed"
+
+
+def test_a_sample_is_asked_and_paid(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is announced with its cost first, leaves rows in the ledger, and decides the output."""
+    with serving() as server:
+        house = {"provider": "openai", "model": "peer", "base_url": server.base_url}
+        priced = {"input_usd_per_million_tokens": 1, "output_usd_per_million_tokens": 5}
+        monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"house": house | priced}))
+
+        code, shown, said = desk.call("--model", "house", "--sample", "2", "--json")
+
+    line = line_of(json.loads(shown))
+    assert code == ExitCode.SUCCESS
+    assert "Asking 2 questions for real now, which costs $" in said
+    assert len(server.journal) == 2
+    assert (line["basis"], line["observations"]) == ("sample", 2)
+    paid = desk.pipeline.value("SELECT sum(cost_usd) FROM model_calls WHERE job_id IS NULL")
+    assert paid == 2 * (100 * Decimal(1) + 50 * Decimal(5)) / 1_000_000
+
+
+def test_an_unknown_price_is_not_zero(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The total is unknown then, too."""
+    house = {"provider": "openai", "model": "x", "base_url": "https://models.example/v1"}
+    monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"house": house}))
+
+    quoted = desk.quote("--model", "house")
+
+    assert quoted["total"] is None
+    assert line_of(quoted)["costs"] == {"online": None}
+    assert "Total, online: unknown" in desk.call("--model", "house")[1]
+
+
+def test_tiers_are_quoted_by_the_model_that_each_question_goes_to(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With thresholds that send everything to the small tier, only that one has a line."""
+    tiers = {"small": "openai/gpt-5.4-mini", "large": GPT}
+    monkeypatch.setenv("CHORDWISE_TIERS", json.dumps(tiers))
+    monkeypatch.setenv("CHORDWISE_ROUTING__MEDIUM_FROM", "1")
+    monkeypatch.setenv("CHORDWISE_ROUTING__LARGE_FROM", "1")
+
+    quoted = desk.quote("--model", "auto")
+
+    assert line_of(quoted)["model"] == tiers["small"]
+
+
+def test_the_built_in_model_costs_nothing(desk: Desk) -> None:
+    """And has one lane."""
+    quoted = desk.quote()
+
+    assert quoted["total"] == {"low": 0, "typical": 0, "high": 0}
+    assert line_of(quoted)["costs"] == {"online": quoted["total"]}
+
+
+def test_what_cannot_be_read_is_named(desk: Desk) -> None:
+    """It is not counted, and the exit code says that something is missing; twins count once."""
+    (desk.folder / "broken.pdf").write_bytes(b"%PDF-1.7 and nothing more")
+    (desk.folder / "bridge-again.txt").write_text(SHORT, "utf-8")
+
+    code, shown, _ = desk.call()
+
+    assert code == ExitCode.INCOMPLETE
+    assert "Not counted:" in shown
+    assert "broken.pdf" in shown
+    assert "1 duplicate not counted again." in shown
+
+
+def test_a_model_that_is_not_there_is_refused(desk: Desk) -> None:
+    """As `analyze` would refuse it."""
+    code, _, said = desk.call("--model", "nonsense")
+
+    assert code == ExitCode.CONFIGURATION
+    assert "nonsense" in said
+    assert SCRIPTED not in said
+
+
+@pytest.mark.parametrize(
+    ("share", "warning"),
+    [("0.01", "is likely not to last"), ("1.05", "may not last"), ("100", "")],
+)
+def test_a_budget_is_compared_with_what_is_expected(desk: Desk, share: str, warning: str) -> None:
+    """Below what is expected it is warned of, above the upper end nothing is said."""
+    total = quote_of(desk)
+    assert total.total is not None
+
+    said = list(forecasting.sentences(total, total.total.typical * Decimal(share)))
+
+    assert said[0].startswith("Expected cost: $")
+    assert [sentence for sentence in said[1:] if warning in sentence] == said[1:]
+    assert len(said) == (2 if warning else 1)
+
+
+def test_the_numbers_are_said_before_a_run_with_a_budget(desk: Desk) -> None:
+    """They are those of `quote`, on standard error; standard input is not read for them."""
+    context = desk.pipeline.context
+    options = a_run()
+    screen = Screen()
+    desk.capsys.readouterr()
+
+    forecasting.announce(context, [str(desk.folder)], options, Decimal(5), screen)
+    forecasting.announce(context, ["-"], options, Decimal(5), screen)
+
+    said = desk.capsys.readouterr().err
+    assert "Expected cost: $0.00, of a budget of $5.00." in said
+    assert "standard input cannot be quoted" in said
+
+
+def quote_of(desk: Desk) -> Quote:
+    """Return the quote of a text for a model whose price is known."""
+    context = desk.pipeline.context
+    quoter = Quoter(settings=context.settings, sessions=context.sessions, models=context.models)
+    options = RunOptions(types=(AnalysisType.SUMMARY,), model=GPT)
+    return quote.estimate(quoter, [a_document(SHORT)], options)

@@ -1,0 +1,320 @@
+"""The limits in Valkey: one script, exact to the single permit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pytest
+import redis
+from pydantic import SecretStr
+
+from chordwise.llm.limits import state
+from chordwise.llm.limits.opening import open_client, open_limits, policy_of
+from chordwise.llm.limits.permits import (
+    CallReport,
+    CallResult,
+    LimitPolicy,
+    Permit,
+    PermitRequest,
+    Priority,
+    Reason,
+    Wait,
+)
+from chordwise.llm.limits.shared import SharedLimits, endpoint_id, keys
+from chordwise.llm.reported_limits import Quota, QuotaKind
+from chordwise.settings import LimitSettings, ModelSettings
+
+ANSWERED = CallReport(result=CallResult.ANSWERED, latency_seconds=1.0)
+FAILED = CallReport(result=CallResult.FAILED)
+ENDPOINT = "endpoint"
+
+
+@dataclass(slots=True)
+class Clock:
+    """A clock that stands still until it is set."""
+
+    now: float = 1_000.0
+
+    def __call__(self) -> float:
+        """Return the seconds of now."""
+        return self.now
+
+
+@dataclass(slots=True, kw_only=True)
+class Fleet:
+    """Workers that share the limits of one endpoint."""
+
+    client: redis.Redis
+    policy: LimitPolicy
+    clock: Clock = field(default_factory=Clock)
+    _asked: int = 0
+
+    def limits(self) -> SharedLimits:
+        """Return the limits as another worker sees them."""
+        return SharedLimits(self.client, ENDPOINT, self.policy, self.clock)
+
+    def ask(self, priority: Priority = Priority.INTERACTIVE, tokens: int = 10) -> Permit | Wait:
+        """Ask for one more call."""
+        self._asked += 1
+        cost = {QuotaKind.REQUESTS: 1, QuotaKind.TOKENS: tokens}
+        name = f"permit-{self._asked}"
+        return self.limits().take(PermitRequest(permit=name, priority=priority, cost=cost))
+
+    def granted(self, priority: Priority = Priority.INTERACTIVE, tokens: int = 10) -> Permit:
+        """Ask for one more call that has to be let through."""
+        answer = self.ask(priority, tokens)
+        assert isinstance(answer, Permit), answer
+        return answer
+
+    def refused(self, priority: Priority = Priority.INTERACTIVE, tokens: int = 10) -> Wait:
+        """Ask for one more call that has to wait."""
+        answer = self.ask(priority, tokens)
+        assert isinstance(answer, Wait)
+        return answer
+
+    def settle(self, permits: Sequence[Permit], report: CallReport) -> None:
+        """Let calls end."""
+        for permit in permits:
+            self.limits().settle(permit, report)
+
+
+@pytest.fixture
+def valkey(broker_url: SecretStr) -> Iterator[redis.Redis]:
+    """Return a client of the emptied Valkey."""
+    with open_client(broker_url) as client:
+        yield client
+
+
+def test_calls_in_flight_are_bounded_for_all_together(valkey: redis.Redis) -> None:
+    """The bound holds whoever asks; a call that ends makes room for one."""
+    fleet = Fleet(client=valkey, policy=LimitPolicy(max_in_flight=3))
+    held = [fleet.granted() for _ in range(3)]
+
+    assert fleet.refused().reason is Reason.IN_FLIGHT
+
+    fleet.settle(held[:1], ANSWERED)
+    fleet.granted()
+    assert fleet.refused().reason is Reason.IN_FLIGHT
+
+
+def test_the_bound_holds_under_many_threads(valkey: redis.Redis) -> None:
+    """Of a hundred that ask at once exactly as many as allowed are let through."""
+    limits = SharedLimits(valkey, ENDPOINT, LimitPolicy(max_in_flight=7))
+
+    def ask(number: int) -> Permit | Wait:
+        cost = {QuotaKind.REQUESTS: 1}
+        return limits.take(
+            PermitRequest(permit=str(number), priority=Priority.INTERACTIVE, cost=cost)
+        )
+
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(ask, range(100)))
+
+    assert sum(isinstance(answer, Permit) for answer in answers) == 7
+
+
+def test_a_killed_worker_s_permit_runs_out(valkey: redis.Redis) -> None:
+    """A permit that nobody settles is free again after its lease."""
+    fleet = Fleet(client=valkey, policy=LimitPolicy(max_in_flight=1, lease_seconds=30))
+    fleet.granted()
+
+    fleet.clock.now += 29
+    assert fleet.refused().reason is Reason.IN_FLIGHT
+    fleet.clock.now += 2
+
+    fleet.granted()
+
+
+def test_requests_per_minute_are_paced(valkey: redis.Redis) -> None:
+    """No minute holds more than is allowed, and none much less; no second holds a burst."""
+    fleet = Fleet(client=valkey, policy=LimitPolicy(requests_per_minute=120))
+    granted_at: list[float] = []
+
+    while fleet.clock.now < 1_120:
+        answer = fleet.ask()
+        if isinstance(answer, Permit):
+            fleet.settle([answer], ANSWERED)
+            granted_at.append(fleet.clock.now)
+        fleet.clock.now += 0.1
+
+    minutes = [sum(start <= at < start + 60 for at in granted_at) for start in granted_at[:100]]
+    seconds = [sum(start <= at < start + 1 for at in granted_at) for start in granted_at]
+    assert max(minutes) <= 120
+    assert min(minutes) >= 114
+    assert max(seconds) <= 4
+
+
+def test_tokens_are_reserved_and_corrected(valkey: redis.Redis) -> None:
+    """A large question takes its time in advance; what it did not use comes back."""
+    fleet = Fleet(client=valkey, policy=LimitPolicy(tokens_per_minute=60_000))
+    permit = fleet.granted(tokens=20_000)
+    before = fleet.refused(tokens=1_000)
+
+    used = {QuotaKind.TOKENS: 1_500}
+    fleet.settle([permit], CallReport(result=CallResult.ANSWERED, latency_seconds=1, used=used))
+
+    assert before.reason is Reason.RATE
+    assert before.seconds > 5
+    assert fleet.refused(tokens=1_000).seconds < 3
+
+
+def test_limits_are_learnt_from_headers(valkey: redis.Redis) -> None:
+    """What an answer says of the limits holds for everybody from then on."""
+    fleet = Fleet(client=valkey, policy=LimitPolicy())
+    first = fleet.granted()
+    told = {QuotaKind.REQUESTS: Quota(limit=60, remaining=0)}
+
+    fleet.settle([first], CallReport(result=CallResult.ANSWERED, latency_seconds=1, limits=told))
+
+    assert fleet.refused().reason is Reason.RATE
+    assert state.read(valkey, ENDPOINT, fleet.policy).per_minute == {QuotaKind.REQUESTS: 60}
+
+
+def test_retry_after_pauses_everybody(valkey: redis.Redis) -> None:
+    """One refusal keeps all away for as long as the provider says, within reason."""
+    fleet = Fleet(client=valkey, policy=LimitPolicy())
+    first, second = fleet.granted(), fleet.granted()
+
+    limited = CallReport(result=CallResult.LIMITED, retry_after_seconds=20)
+    fleet.settle([first], limited)
+    assert fleet.refused() == Wait(seconds=20, reason=Reason.PAUSED)
+
+    insane = CallReport(result=CallResult.LIMITED, retry_after_seconds=99_999)
+    fleet.settle([second], insane)
+    assert fleet.refused().seconds == pytest.approx(300, abs=10)
+
+
+def test_one_episode_of_refusals_is_one_cut(valkey: redis.Redis) -> None:
+    """Ten calls refused together shrink the window once, by a fifth."""
+    fleet = Fleet(client=valkey, policy=LimitPolicy(first_in_flight=10))
+    held = [fleet.granted() for _ in range(10)]
+
+    fleet.settle(held, CallReport(result=CallResult.LIMITED))
+
+    assert state.read(valkey, ENDPOINT, fleet.policy).window == pytest.approx(8)
+
+
+def test_the_window_doubles_until_the_first_refusal(valkey: redis.Redis) -> None:
+    """A clean round of a used-up window doubles it; failures do not shrink it."""
+    fleet = Fleet(client=valkey, policy=LimitPolicy(first_in_flight=4, breaker_failures=99))
+    first = [fleet.granted() for _ in range(4)]
+    second: list[Permit] = []
+
+    for permit in first:
+        fleet.settle([permit], ANSWERED)
+        second += [fleet.granted(), fleet.granted()]
+    grown = state.read(valkey, ENDPOINT, fleet.policy).window
+    fleet.settle(second, FAILED)
+
+    assert grown == 8
+    assert state.read(valkey, ENDPOINT, fleet.policy).window == 8
+
+
+def test_the_breaker_opens_probes_and_closes(valkey: redis.Redis) -> None:
+    """After so many failures in a row nobody asks; then one does, and its luck decides."""
+    fleet = Fleet(client=valkey, policy=LimitPolicy(breaker_failures=3, breaker_seconds=15))
+    fleet.settle([fleet.granted() for _ in range(3)], FAILED)
+    assert fleet.refused() == Wait(seconds=15, reason=Reason.BREAKER)
+
+    fleet.clock.now += 16
+    probe = fleet.granted()
+    assert fleet.refused().reason is Reason.BREAKER
+    fleet.settle([probe], FAILED)
+    assert fleet.refused() == Wait(seconds=30, reason=Reason.BREAKER)
+
+    fleet.clock.now += 31
+    fleet.settle([fleet.granted()], ANSWERED)
+    fleet.settle([fleet.granted() for _ in range(5)], ANSWERED)
+    assert state.read(valkey, ENDPOINT, fleet.policy).broken_seconds == 0
+
+
+def test_failures_between_answers_do_not_open_the_breaker(valkey: redis.Redis) -> None:
+    """Only failures in a row count."""
+    fleet = Fleet(client=valkey, policy=LimitPolicy(breaker_failures=3))
+
+    for _ in range(5):
+        fleet.settle([fleet.granted(), fleet.granted()], FAILED)
+        fleet.settle([fleet.granted()], ANSWERED)
+
+    fleet.granted()
+
+
+def test_a_lost_probe_is_followed_by_another(valkey: redis.Redis) -> None:
+    """Who was to try and was killed does not keep the endpoint closed for ever."""
+    policy = LimitPolicy(breaker_failures=1, breaker_seconds=15, lease_seconds=30)
+    fleet = Fleet(client=valkey, policy=policy)
+    fleet.settle([fleet.granted()], FAILED)
+    fleet.clock.now += 16
+    fleet.granted()
+
+    fleet.clock.now += 31
+
+    fleet.granted()
+
+
+def test_interactive_work_goes_first(valkey: redis.Redis) -> None:
+    """While interactive work waits, nightly work gets nothing, though there is room."""
+    fleet = Fleet(client=valkey, policy=LimitPolicy(max_in_flight=1))
+    held = fleet.granted()
+    fleet.refused(Priority.INTERACTIVE)
+
+    fleet.settle([held], ANSWERED)
+
+    assert fleet.refused(Priority.NIGHTLY).reason is Reason.PRIORITY
+
+
+def test_who_gave_up_waiting_blocks_nobody(valkey: redis.Redis) -> None:
+    """A waiter that does not come back is forgotten."""
+    fleet = Fleet(client=valkey, policy=LimitPolicy(max_in_flight=1))
+    held = fleet.granted()
+    fleet.refused(Priority.INTERACTIVE)
+    fleet.settle([held], ANSWERED)
+
+    fleet.clock.now += 20
+
+    fleet.granted(Priority.NIGHTLY)
+
+
+def test_the_state_is_told_in_a_line(valkey: redis.Redis) -> None:
+    """People see what is known, what is found out, and what holds the calls up."""
+    fleet = Fleet(client=valkey, policy=LimitPolicy(requests_per_minute=600))
+    fleet.settle([fleet.granted()], CallReport(result=CallResult.LIMITED))
+    fleet.clock.now += 1
+    fleet.granted()
+
+    line = state.read(valkey, ENDPOINT, fleet.policy).describe()
+
+    assert "1 of " in line
+    assert "600 requests/min" in line
+    assert "1 refused" in line
+
+
+def test_nobody_can_read_the_key_in_valkey(valkey: redis.Redis) -> None:
+    """Endpoints differ by key, and the key itself is nowhere."""
+    secret = SecretStr("sk-very-secret")
+    model = ModelSettings(provider="openai", model="m")
+    limits = open_limits(LimitSettings(), model, secret, valkey)
+    cost = {QuotaKind.REQUESTS: 1}
+
+    limits.take(PermitRequest(permit="p", priority=Priority.INTERACTIVE, cost=cost))
+
+    endpoint = endpoint_id("openai", "", "m", secret)
+    assert valkey.exists(keys(endpoint)[0])
+    assert endpoint != endpoint_id("openai", "", "m", SecretStr("sk-other"))
+    assert "secret" not in str(valkey.keys("*"))
+    assert valkey.ttl(keys(endpoint)[0]) > 0
+
+
+def test_the_settings_of_the_model_win(valkey: redis.Redis) -> None:
+    """What the user says stands above what the provider tells."""
+    model = ModelSettings(provider="openai", model="m", requests_per_minute=6_000)
+    fleet = Fleet(client=valkey, policy=policy_of(LimitSettings(), model))
+    told = {QuotaKind.REQUESTS: Quota(limit=60)}
+
+    report = CallReport(result=CallResult.ANSWERED, latency_seconds=1, limits=told)
+    fleet.settle([fleet.granted()], report)
+
+    assert isinstance(fleet.ask(), Permit)
+    assert state.read(valkey, ENDPOINT, fleet.policy).per_minute[QuotaKind.REQUESTS] == 6_000

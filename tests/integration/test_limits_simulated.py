@@ -1,0 +1,153 @@
+"""More than a hundred workers in virtual time around the real script on a real Valkey."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from random import Random
+
+import pytest
+import redis
+from pydantic import SecretStr
+
+from chordwise.llm.limits.opening import open_client
+from chordwise.llm.limits.permits import LimitPolicy, Priority
+from chordwise.llm.limits.shared import SharedLimits
+from chordwise.llm.reported_limits import QuotaKind
+from tests.fakes.simulated_provider import Bucket, SimulatedProvider, Simulation, Tally
+
+WARM_UP = 60.0
+END = 200.0
+PER_SECOND = 10.0
+TOKENS_PER_CALL = 2_000
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def valkey(broker_url: SecretStr) -> Iterator[redis.Redis]:
+    """Return a client of the emptied Valkey."""
+    with open_client(broker_url) as client:
+        yield client
+
+
+def minute(per_minute: float = 60 * PER_SECOND, capacity: float | None = None) -> Bucket:
+    """Return a bucket that is full at first, of a whole minute if nothing else is said."""
+    return Bucket(per_minute=per_minute, capacity=per_minute if capacity is None else capacity)
+
+
+def requests(capacity: float | None = None) -> Mapping[QuotaKind, Bucket]:
+    """Return a limit of requests."""
+    return {QuotaKind.REQUESTS: minute(capacity=capacity)}
+
+
+def tokens() -> Mapping[QuotaKind, Bucket]:
+    """Return a limit of tokens that allows as many calls."""
+    return {QuotaKind.TOKENS: minute(60 * PER_SECOND * TOKENS_PER_CALL)}
+
+
+def simulated(
+    valkey: redis.Redis,
+    provider: SimulatedProvider,
+    policy: LimitPolicy | None = None,
+    lanes: Mapping[Priority, int] | None = None,
+) -> Tally:
+    """Let more than a hundred workers ask a provider for some minutes."""
+    simulation = Simulation(provider, lanes or {Priority.INTERACTIVE: 120})
+    limits = SharedLimits(valkey, "endpoint", policy or LimitPolicy(), simulation.clock)
+    return simulation.run(limits, END)
+
+
+def a_random() -> Random:
+    """Return jitter that repeats from run to run."""
+    return Random(1)  # noqa: S311 - no secrecy needed
+
+
+UNKNOWN = {
+    "a minute at once, then the pace": SimulatedProvider(random=a_random(), buckets=requests()),
+    "no Retry-After": SimulatedProvider(random=a_random(), buckets=requests(), retry_after=False),
+    "half a second at once": SimulatedProvider(random=a_random(), buckets=requests(capacity=5)),
+    "tokens": SimulatedProvider(random=a_random(), buckets=tokens()),
+    "calls at the same time": SimulatedProvider(random=a_random(), slots=20, latency_seconds=2),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_unknown_limits_are_found(valkey: redis.Redis, name: str) -> None:
+    """Whatever the limit is, 90 % of it are used, and fewer than 2 % of the calls refused."""
+    tally = simulated(valkey, deepcopy(UNKNOWN[name]))
+
+    assert tally.rate(WARM_UP, END) >= 0.9 * PER_SECOND
+    assert tally.refused_share(WARM_UP, END) < 0.02
+
+
+KNOWN = {
+    "from the settings": (
+        SimulatedProvider(random=a_random(), buckets=requests()),
+        LimitPolicy(requests_per_minute=int(60 * PER_SECOND)),
+    ),
+    "from the headers": (
+        SimulatedProvider(random=a_random(), buckets=requests(), tells=True),
+        LimitPolicy(),
+    ),
+    "tokens, from the headers, and long answers": (
+        SimulatedProvider(random=a_random(), buckets=tokens(), tells=True, latency_seconds=5),
+        LimitPolicy(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_known_limits_are_kept_from_the_start(valkey: redis.Redis, name: str) -> None:
+    """Where somebody says what is allowed, nothing is refused and nothing wasted."""
+    provider, policy = deepcopy(KNOWN[name])
+
+    tally = simulated(valkey, provider, policy)
+
+    assert tally.rate(WARM_UP, END) >= 0.95 * PER_SECOND
+    assert tally.refused == []
+
+
+def test_a_narrower_limit_than_the_headers_say_is_found(valkey: redis.Redis) -> None:
+    """Headers speak of a minute where the provider counts parts of a second."""
+    provider = SimulatedProvider(random=a_random(), buckets=requests(capacity=3), tells=True)
+
+    tally = simulated(valkey, provider)
+
+    assert tally.rate(WARM_UP, END) >= 0.9 * PER_SECOND
+    assert tally.refused_share(WARM_UP, END) < 0.02
+
+
+def test_nightly_work_gets_its_share_and_no_more(valkey: redis.Redis) -> None:
+    """Interactive work goes first; nightly work is never starved."""
+    provider = SimulatedProvider(random=a_random(), buckets=requests(), tells=True)
+    lanes = {Priority.INTERACTIVE: 100, Priority.NIGHTLY: 100}
+
+    tally = simulated(valkey, provider, lanes=lanes)
+
+    nightly = tally.rate(WARM_UP, END, Priority.NIGHTLY)
+    assert tally.rate(WARM_UP, END) >= 0.95 * PER_SECOND
+    assert 0.02 * PER_SECOND < nightly < 0.1 * PER_SECOND
+
+
+def test_nightly_work_gets_everything_when_it_is_alone(valkey: redis.Redis) -> None:
+    """There is no share to keep free for nobody."""
+    provider = SimulatedProvider(random=a_random(), buckets=requests(), tells=True)
+
+    tally = simulated(valkey, provider, lanes={Priority.NIGHTLY: 100})
+
+    assert tally.rate(WARM_UP, END) >= 0.95 * PER_SECOND
+
+
+def test_an_outage_costs_few_calls_and_ends_soon(valkey: redis.Redis) -> None:
+    """A minute of failures costs the breaker's count and a few probes; a minute later all is well.
+
+    The calls that were under way when the breaker opened fail too.
+    """
+    outage = (80.0, 140.0)
+    provider = SimulatedProvider(random=a_random(), buckets=requests(), tells=True, outage=outage)
+
+    tally = simulated(valkey, provider, lanes={Priority.INTERACTIVE: 100})
+
+    assert len(tally.failed) < 6 + 16
+    assert tally.rate(outage[1] + 60, END) >= 0.95 * PER_SECOND

@@ -1,0 +1,223 @@
+"""Runs with the model `auto`: who answers, what the ledger says, and what it saved."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from chordwise.domain.states import JobStatus
+from chordwise.domain.tasks import AnalysisType
+from chordwise.errors import ModelAccessError
+from chordwise.llm.model import CompletionRequest, ModelProfile
+from chordwise.pipeline import querying
+from chordwise.pipeline.models import Models
+from chordwise.pipeline.submit import RunOptions
+from chordwise.settings import AUTO, ModelSettings, Settings, TierSettings
+from tests.fakes.pipeline import (
+    LONG,
+    Pipeline,
+    a_pipeline,
+    a_run,
+    a_summary,
+    close_all,
+    quoting_the_text,
+    with_settings,
+)
+from tests.fakes.scripted_model import Answer, Line, ScriptedModel
+
+ROOT = Path(__file__).resolve().parents[2]
+PRICES = {"small": "1", "large": "10"}
+DOUBTFUL = "80. The harbour"
+
+
+def named(tier: str) -> ModelSettings:
+    """Return a model that charges by the token: a dollar a million when small, ten when large."""
+    return ModelSettings(
+        provider="openai",
+        model=f"{tier}-1",
+        base_url="https://models.example/v1",
+        input_usd_per_million_tokens=Decimal(PRICES[tier]),
+        output_usd_per_million_tokens=Decimal(PRICES[tier]),
+    )
+
+
+def a_tier(name: str, line: Line) -> ScriptedModel:
+    """Return a tier's model, which answers everything alike."""
+    profile = ModelProfile(
+        provider="openai", model=f"{name}-1", context_tokens=32_768, max_output_tokens=2_048
+    )
+    return ScriptedModel([line], profile=profile, repeat_last=True)
+
+
+def routed(settings: Settings, small: Line, large: Line) -> Pipeline:
+    """Return a pipeline with two tiers."""
+    plain = a_pipeline(settings)
+    tiers = {"small": a_tier("small", small), "large": a_tier("large", large)}
+    own = plain.context.settings.model_copy(
+        update={
+            "models": {name: named(name) for name in tiers},
+            "tiers": TierSettings(small="small", large="large"),
+        }
+    )
+    models = Models(own, plain.context.sessions, connected=tiers)
+    return replace(plain, context=replace(plain.context, settings=own, models=models))
+
+
+def a_routed_run(model: str = AUTO) -> RunOptions:
+    """Return options of a run of summaries."""
+    return replace(a_run(AnalysisType.SUMMARY), model=model)
+
+
+def unsure_of_one_part(request: CompletionRequest) -> Answer:
+    """Answer well, but for the part with a doubtful line."""
+    if DOUBTFUL in request.task.text:
+        return a_summary("The harbour of Lindau was rebuilt", confidence=2)
+    return quoting_the_text(request)
+
+
+@pytest.fixture
+def short_chunks(settings: Settings) -> Iterator[Settings]:
+    """Return settings under which the long text makes several chunks, all for the small tier."""
+    yield with_settings(settings, "pipeline", chunk_tokens=800)
+    close_all()
+
+
+def documented() -> tuple[str, list[str]]:
+    """Return the statement of docs/routing.md and the columns that the page promises."""
+    page = (ROOT / "docs" / "routing.md").read_text("utf-8")
+    found = re.search(r"```sql\n(.*?)```\n\nColumns: ([^\n]+)\.\n", page, re.DOTALL)
+    assert found is not None
+    return found[1], re.findall(r"`(\w+)`", found[2])
+
+
+def statistics(address: SecretStr) -> dict[str, dict[str, object]]:
+    """Return what the view says of each tier, as a reader sees it."""
+    with querying.answer(address, "SELECT * FROM tier_statistics") as answer:
+        rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+    return {str(row["tier"]): row for row in rows}
+
+
+def test_weak_parts_are_answered_by_the_larger_tier(
+    short_chunks: Settings, database_url: SecretStr
+) -> None:
+    """Every call stands in the ledger with its tier; the chunk says who answered it."""
+    pipeline = routed(short_chunks, unsure_of_one_part, quoting_the_text)
+
+    submission = pipeline.submit(LONG, options=a_routed_run())
+    pipeline.work(submission)
+
+    job = pipeline.job(submission)
+    result = pipeline.result(job.id)
+    assert (job.status, job.model) == (JobStatus.SUCCEEDED, AUTO)
+    assert result is not None
+    assert result.model == "small-1"
+    assert pipeline.value("SELECT count(*) FROM chunks WHERE model = 'large-1'") == 1
+    assert pipeline.value("SELECT count(*) FROM model_calls WHERE tier IS NULL") == 0
+    found = statistics(database_url)
+    chunks = pipeline.value("SELECT count(*) FROM chunks")
+    assert isinstance(chunks, int)
+    assert (found["small"]["calls"], found["small"]["escalated_calls"]) == (chunks + 1, 0)
+    assert (found["large"]["calls"], found["large"]["escalated_calls"]) == (1, 1)
+
+
+def test_what_routing_saved_is_what_the_large_tier_would_have_charged(
+    short_chunks: Settings, database_url: SecretStr
+) -> None:
+    """Each question counts once at the large tier's price, and everything paid goes off."""
+    pipeline = routed(short_chunks, unsure_of_one_part, quoting_the_text)
+
+    pipeline.work(pipeline.submit(LONG, options=a_routed_run()))
+
+    found = statistics(database_url)
+    small, large = found["small"], found["large"]
+    assert small["reference_cost_usd"] == 10 * _decimal(small["cost_usd"])
+    assert small["saved_usd"] == 9 * _decimal(small["cost_usd"])
+    assert large["reference_cost_usd"] is None
+    assert large["saved_usd"] == -_decimal(large["cost_usd"])
+
+
+def test_the_documented_statement_brings_the_columns_that_the_page_names(
+    short_chunks: Settings, database_url: SecretStr
+) -> None:
+    """A reader may ask it, and finds a row for each tier."""
+    pipeline = routed(short_chunks, unsure_of_one_part, quoting_the_text)
+    pipeline.work(pipeline.submit(LONG, options=a_routed_run()))
+    statement, columns = documented()
+
+    with querying.answer(database_url, statement) as answer:
+        rows = list(answer.rows)
+
+    assert list(answer.columns) == columns
+    assert [row[1] for row in rows] == ["large", "small"]
+
+
+def test_an_unknown_price_leaves_the_savings_unknown(
+    short_chunks: Settings, database_url: SecretStr
+) -> None:
+    """Nobody can tell what was saved; the calls are counted all the same."""
+    pipeline = routed(short_chunks, unsure_of_one_part, quoting_the_text)
+    pipeline.work(pipeline.submit(LONG, options=a_routed_run()))
+
+    pipeline.execute("UPDATE model_calls SET cost_usd = NULL WHERE tier = 'large'")
+
+    found = statistics(database_url)
+    assert [found[tier]["saved_usd"] for tier in ("small", "large")] == [None, None]
+    assert found["small"]["cost_usd"] is not None
+
+
+def test_a_pinned_tier_is_asked_alone(settings: Settings, database_url: SecretStr) -> None:
+    """The model of the tier, however weak its answers; the ledger names the tier."""
+    pipeline = routed(settings, a_summary("The harbour of Lindau", confidence=1), quoting_the_text)
+
+    submission = pipeline.submit("The harbour of Lindau is old.", options=a_routed_run("small"))
+    pipeline.work(submission)
+
+    result = pipeline.result(pipeline.job(submission).id)
+    assert result is not None
+    assert (result.model, result.confidence) == ("small-1", 0.1)
+    assert set(statistics(database_url)) == {"small"}
+
+
+def test_a_tier_whose_key_is_refused_does_not_pause_the_run(settings: Settings) -> None:
+    """The next tier answers; with the last one the run pauses."""
+    refused = ModelAccessError("The key is refused.")
+    half, none = (routed(settings, refused, line) for line in (quoting_the_text, refused))
+    text = "The harbour of Lindau is old."
+
+    answered = half.submit(text, options=a_routed_run())
+    half.work(answered)
+    paused = none.submit(text, options=replace(a_routed_run(), fresh=True))
+    none.work(paused)
+
+    assert half.job(answered).status == JobStatus.SUCCEEDED
+    assert (none.job(paused).status, none.job(paused).error_code) == (
+        JobStatus.PAUSED,
+        "model_access",
+    )
+
+
+def test_other_thresholds_make_another_result(settings: Settings) -> None:
+    """A stored result is reused for the same policy only."""
+    pipeline = routed(settings, quoting_the_text, quoting_the_text)
+    first = pipeline.submit("The harbour of Lindau is old.", options=a_routed_run())
+    pipeline.work(first)
+    stricter = with_settings(pipeline.context.settings, "routing", accept_confidence=0.65)
+    models = Models(stricter, pipeline.context.sessions)
+    other = replace(pipeline, context=replace(pipeline.context, settings=stricter, models=models))
+
+    again = pipeline.submit("The harbour of Lindau is old.", options=a_routed_run())
+    changed = other.submit("The harbour of Lindau is old.", options=a_routed_run())
+
+    assert pipeline.job(again).reused_from is not None
+    assert pipeline.job(changed).reused_from is None
+
+
+def _decimal(value: object) -> Decimal:
+    assert isinstance(value, Decimal)
+    return value

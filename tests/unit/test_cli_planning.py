@@ -1,0 +1,56 @@
+"""`chordwise plan`: arithmetic on the command line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from chordwise.errors import ExitCode
+from tests.fakes.commands import run
+
+LLAMA = ("plan", "--parameters", "8e9", "--context", "8192", "--parallel", "16")
+
+
+def test_it_shows_the_outcome_and_every_assumption(capsys: pytest.CaptureFixture[str]) -> None:
+    """What was not given is named, with where it comes from."""
+    code = run([*LLAMA, "--usd-per-hour", "2"])
+
+    shown = capsys.readouterr().out
+    assert code == ExitCode.SUCCESS
+    assert "128 KiB" in shown
+    assert "16.0 GB" in shown
+    assert "Cost of 1,000 documents" in shown
+    assert "as Llama-3-8B has" in shown
+    assert "NVIDIA A100" in shown
+
+
+def test_as_json_it_is_in_bytes_and_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the schema's version, as everywhere; an unknown cost is null."""
+    run([*LLAMA, "--json"])
+
+    found = json.loads(capsys.readouterr().out)
+    assert found["schema_version"] == 1
+    assert found["sizing"]["kv_bytes_per_token"] == 131_072
+    assert found["sizing"]["usd_per_thousand_documents"] is None
+    assert found["most_parallel"] is None
+    assert len(found["assumptions"]) >= 5
+
+
+def test_what_is_given_is_not_assumed(capsys: pytest.CaptureFixture[str]) -> None:
+    """A shape and a machine of one's own leave nothing to be guessed about them."""
+    own = "--layers 48 --kv-heads 4 --head-size 128 --bandwidth 1008 --compute 165 --memory 24"
+    run([*LLAMA, *own.split(), "--bits", "4"])
+
+    shown = capsys.readouterr().out
+    assert "96 KiB" in shown
+    assert "not given" not in shown
+    assert "In 24.0 GB" in shown
+
+
+def test_what_does_not_fit_the_context_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """Prompt and answer share it."""
+    code = run([*LLAMA, "--prompt-tokens", "8000", "--output-tokens", "400"])
+
+    assert code == ExitCode.USAGE
+    assert "--context" in capsys.readouterr().err

@@ -1,0 +1,100 @@
+"""Estimates of what a run will take: the intervals hold as often as they say."""
+
+from __future__ import annotations
+
+import statistics
+from random import Random
+
+import pytest
+
+from chordwise.domain import estimating
+from chordwise.domain.estimating import Interval
+from chordwise.domain.tasks import AnalysisType
+
+
+def test_intervals_of_predictions_hold_nine_times_in_ten() -> None:
+    """Over many histories of eight answers, the sum of thirty more lies inside about as often."""
+    random = Random(7)  # noqa: S311 - the same draws in every run
+
+    def draw(count: int) -> list[float]:
+        return [random.gauss(400, 120) for _ in range(count)]
+
+    inside = 0
+    for _ in range(2_000):
+        predicted = estimating.predicted(draw(8), 30)
+        inside += predicted.low <= sum(draw(30)) <= predicted.high
+
+    assert 0.88 <= inside / 2_000 <= 0.93
+
+
+def test_more_observations_narrow_the_interval() -> None:
+    """What was seen often is known better; the expected sum is the mean times the count."""
+    few = estimating.predicted([100, 200, 300, 400, 500], 50)
+    many = estimating.predicted([100, 200, 300, 400, 500] * 20, 50)
+
+    assert few.typical == many.typical == 300 * 50
+    assert many.high - many.low < few.high - few.low
+
+
+def test_a_prediction_is_never_below_what_was_the_least() -> None:
+    """No number of answers is shorter than so many of the shortest answer."""
+    predicted = estimating.predicted([10, 1_000, 20, 900, 15], 3)
+
+    assert predicted.low >= 3 * 10
+
+
+@pytest.mark.parametrize("kind", AnalysisType)
+def test_assumptions_are_wide_and_within_the_output_limit(kind: AnalysisType) -> None:
+    """Nothing longer than the model may write is expected."""
+    assumed = estimating.assumed(kind, 3_000, 512)
+
+    assert 0 < assumed.low < assumed.typical <= assumed.high <= 512
+    assert assumed.typical / assumed.low == pytest.approx(3)
+
+
+def test_repeats_are_known_better_the_more_were_asked() -> None:
+    """Without any history a share is assumed; with much of it the interval is narrow."""
+    some, many = estimating.repeats(20, 1), estimating.repeats(2_000, 100)
+
+    assert estimating.repeats(0, 0) == estimating.ASSUMED_REPEATS
+    assert some.typical == many.typical == 0.05
+    assert some.low <= many.low < 0.05 < many.high < some.high
+    assert estimating.repeats(50, 0).high > 0
+
+
+@pytest.mark.parametrize(
+    ("chunks", "room", "questions", "material"),
+    [
+        (1, 1_000, 0, 0),  # nothing to join
+        (5, 1_000, 1, 500),  # all at once
+        (20, 1_000, 3, 2_000 + 2 * 300),  # ten each, then both
+        (21, 1_000, 3, 2_000 + 3 * 300),  # the last one joins the second level
+        (4, 10, 3, 400 + 2 * 300),  # never fewer than two at once
+    ],
+)
+def test_syntheses_are_counted_level_by_level(
+    chunks: int, room: float, questions: int, material: float
+) -> None:
+    """As many answers as fit are joined by one question, until one answer is left."""
+    found = estimating.syntheses(chunks, 100, 300, room)
+
+    assert (found.questions, found.material_tokens) == (questions, material)
+
+
+def test_sums_are_cautious() -> None:
+    """Errors are added as if they went in the same direction."""
+    one = Interval(low=1, typical=2, high=4)
+
+    assert one + one == one.times(2) == Interval(low=2, typical=4, high=8)
+
+
+def test_the_quantile_is_that_of_students_distribution() -> None:
+    """Tables give 2.132 for four degrees of freedom, and 1.660 for a hundred, at 90 %."""
+    widths = []
+    for count in (5, 101):
+        observed = [float(n) for n in range(count)]
+        predicted = estimating.predicted([x + 1e6 for x in observed], 1)
+        scale = statistics.stdev(observed) * (1 + 1 / count) ** 0.5
+        widths.append((predicted.high - predicted.typical) / scale)
+
+    assert widths == pytest.approx([2.132, 1.660], abs=0.005)

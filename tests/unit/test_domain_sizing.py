@@ -1,0 +1,134 @@
+"""Memory and speed of models, against figures that are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from chordwise.domain import sizing
+from chordwise.domain.sizing import Load, Machine, Model, Shape
+
+LLAMA_3_8B = Model(
+    parameters=8.03e9,
+    active_parameters=8.03e9,
+    shape=Shape(layers=32, kv_heads=8, head_size=128),
+)
+LOAD = Load(context_tokens=8_192, parallel=16, prompt_tokens=4_096, output_tokens=512)
+MACHINE = Machine(bandwidth=2_000e9, compute=300e12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "bits", "expected"),
+    [
+        (Shape(layers=32, kv_heads=8, head_size=128), 16, 131_072),  # Llama 3 8B
+        (Shape(layers=32, kv_heads=8, head_size=128), 8, 65_536),
+        (Shape(layers=32, kv_heads=32, head_size=128), 16, 524_288),  # Llama 2 7B: no grouping
+        (Shape(layers=80, kv_heads=8, head_size=128), 16, 327_680),  # Llama 3 70B
+    ],
+)
+def test_the_cache_of_a_token(shape: Shape, bits: float, expected: int) -> None:
+    """Keys and values of every layer, as the models' own papers and servers report them."""
+    model = replace(LLAMA_3_8B, shape=shape, kv_bits=bits)
+
+    assert model.kv_bytes_per_token == expected
+
+
+def test_memory_adds_up() -> None:
+    """Sixteen requests of 8,192 tokens take 16 GiB of cache beside 16 GB of weights."""
+    found = sizing.sizing(LLAMA_3_8B, LOAD, MACHINE)
+
+    assert found.weight_bytes == pytest.approx(16.06e9)
+    assert found.kv_cache_bytes == 16 * 2**30
+    assert found.total_bytes == pytest.approx(1.1 * (16.06e9 + 16 * 2**30))
+
+
+def test_quantized_weights_take_less() -> None:
+    """Four bits are a quarter of sixteen; the cache does not change."""
+    full = sizing.sizing(LLAMA_3_8B, LOAD, MACHINE)
+    quantized = sizing.sizing(replace(LLAMA_3_8B, weight_bits=4), LOAD, MACHINE)
+
+    assert quantized.weight_bytes == full.weight_bytes / 4
+    assert quantized.kv_cache_bytes == full.kv_cache_bytes
+    assert quantized.tokens_per_second > full.tokens_per_second
+
+
+def test_one_stream_is_bound_by_reading_the_weights() -> None:
+    """At 2,000 GB/s, of which 70 % are reached, 16 GB are read some 87 times in a second."""
+    alone = Load(context_tokens=8_192, parallel=1, prompt_tokens=1, output_tokens=1)
+
+    found = sizing.sizing(LLAMA_3_8B, alone, MACHINE)
+
+    assert found.bound_by == "bandwidth"
+    assert found.tokens_per_second_per_stream == pytest.approx(1_400 / 16.06, rel=0.001)
+
+
+def test_many_streams_are_bound_by_arithmetic() -> None:
+    """Where weights are read once for thousands of short streams, computing takes longer."""
+    crowd = Load(context_tokens=64, parallel=5_000, prompt_tokens=8, output_tokens=8)
+
+    found = sizing.sizing(LLAMA_3_8B, crowd, MACHINE)
+
+    assert found.bound_by == "compute"
+    assert found.tokens_per_second == pytest.approx(150e12 / (2 * 8.03e9))
+
+
+def test_reading_a_prompt_takes_two_operations_for_each_parameter_and_token() -> None:
+    """And the attention on top, which grows with the square of the prompt."""
+    short, long = (LLAMA_3_8B.prompt_operations(n) for n in (100, 10_000))
+
+    assert short == pytest.approx(2 * 8.03e9 * 100, rel=0.01)
+    assert 1.05 * 100 * short < long < 1.2 * 100 * short
+
+
+def test_a_mixture_of_experts_computes_with_the_active_ones() -> None:
+    """It keeps all weights in memory, and reads for one stream only those that it uses."""
+    mixture = replace(LLAMA_3_8B, parameters=80e9)
+    alone = replace(LOAD, parallel=1)
+
+    found = sizing.sizing(mixture, alone, MACHINE)
+    dense = sizing.sizing(LLAMA_3_8B, alone, MACHINE)
+
+    assert found.weight_bytes == 160e9
+    assert found.tokens_per_second == dense.tokens_per_second
+
+
+def test_cost_follows_from_throughput() -> None:
+    """A thousand documents cost what the machine costs in the time that they take."""
+    found = sizing.sizing(LLAMA_3_8B, LOAD, replace(MACHINE, usd_per_hour=Decimal(2)))
+
+    assert found.usd_per_thousand_documents is not None
+    assert float(found.usd_per_thousand_documents) == pytest.approx(
+        2_000 / found.documents_per_hour
+    )
+    assert sizing.sizing(LLAMA_3_8B, LOAD, MACHINE).usd_per_thousand_documents is None
+
+
+def test_what_is_said_to_fit_fits() -> None:
+    """One request more than the most would need more memory than there is."""
+    memory = 40e9
+
+    most = sizing.most_parallel(LLAMA_3_8B, 8_192, memory)
+
+    assert most > 0
+    for parallel, fits in ((most, True), (most + 1, False)):
+        found = sizing.sizing(LLAMA_3_8B, replace(LOAD, parallel=parallel), MACHINE)
+        assert (found.total_bytes <= memory) is fits
+    assert sizing.most_parallel(LLAMA_3_8B, 8_192, 8e9) == 0
+
+
+@pytest.mark.parametrize(
+    ("parameters", "source"),
+    [
+        (1.35e8, "SmolLM2-135M"),
+        (7e9, "Llama-3-8B"),
+        (7e10, "Llama-3-70B"),
+        (1e12, "Llama-3.1-405B"),
+    ],
+)
+def test_the_usual_shape_is_that_of_a_model_of_the_same_size(
+    parameters: float, source: str
+) -> None:
+    """The nearest by ratio."""
+    assert sizing.usual_shape(parameters).source == source

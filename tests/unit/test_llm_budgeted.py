@@ -1,0 +1,192 @@
+"""Money is reserved before a request and settled after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from random import Random
+from uuid import UUID, uuid4
+
+import pytest
+
+from chordwise.errors import (
+    BudgetExceededError,
+    BudgetReservedError,
+    ChordwiseError,
+    ModelOverloadedError,
+    ModelUnreachableError,
+    RateLimitedError,
+    ServiceUnavailableError,
+)
+from chordwise.llm.middleware.budgeted import LONGEST_WAIT_SECONDS, Budgeted
+from chordwise.llm.model import Completion, FinishReason, Usage
+from chordwise.llm.pricing import FreePrice, OwnPrice, Price
+from tests.fakes.completion_requests import a_request
+from tests.fakes.scripted_model import Line, ScriptedModel
+
+PRICE = OwnPrice(input_usd_per_million_tokens=Decimal(2), output_usd_per_million_tokens=Decimal(10))
+ANSWER = Completion(
+    text="{}",
+    finish_reason=FinishReason.STOP,
+    usage=Usage(input_tokens=1_000, output_tokens=100),
+    provider="scripted",
+    model="script-1",
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class ListBudget:
+    """Grants or refuses as its answers say, and remembers what it was told."""
+
+    answers: list[ChordwiseError | None] = field(default_factory=list)
+    reserved: list[tuple[Decimal | None, float | None]] = field(default_factory=list)
+    granted: list[UUID] = field(default_factory=list)
+    settled: list[Decimal | None] = field(default_factory=list)
+
+    def reserve(self, most_usd: Decimal | None, timeout_seconds: float | None) -> UUID | None:
+        """Give the next answer."""
+        self.reserved.append((most_usd, timeout_seconds))
+        answer = self.answers.pop(0) if self.answers else None
+        if answer is not None:
+            raise answer
+        self.granted.append(uuid4())
+        return self.granted[-1]
+
+    def settle(self, reservation_id: UUID, cost_usd: Decimal | None) -> None:
+        """Take the cost down."""
+        assert reservation_id in self.granted
+        self.settled.append(cost_usd)
+
+
+@dataclass(slots=True, kw_only=True)
+class Desk:
+    """A model behind a budget, and a clock that only sleeping moves on."""
+
+    budget: ListBudget
+    model: ScriptedModel
+    price: Price
+    seconds: float = 0.0
+
+    def ask(self) -> Completion:
+        """Ask one question."""
+        jitter = Random(1)  # noqa: S311 - the same in every run
+        budgeted = Budgeted(
+            self.model, self.budget, self.price, self.sleep, jitter, lambda: self.seconds
+        )
+        return budgeted.complete(a_request(timeout_seconds=30))
+
+    def sleep(self, seconds: float) -> None:
+        """Let time go by."""
+        self.seconds += seconds
+
+
+def a_desk(
+    *script: Line, answers: Sequence[ChordwiseError | None] = (), price: Price = PRICE
+) -> Desk:
+    """Return a model that plays the script, behind a budget that gives these answers."""
+    return Desk(budget=ListBudget(answers=list(answers)), model=ScriptedModel(script), price=price)
+
+
+def test_the_most_is_reserved_and_the_cost_is_settled() -> None:
+    """The bound lies above what the request did cost."""
+    desk = a_desk(ANSWER)
+
+    desk.ask()
+
+    ((most_usd, timeout_seconds),) = desk.budget.reserved
+    assert most_usd is not None
+    assert most_usd > Decimal("0.003")
+    assert timeout_seconds == 30
+    assert desk.budget.settled == [Decimal("0.003")]
+
+
+def test_an_unknown_usage_is_settled_as_unknown() -> None:
+    """The budget then counts all that was reserved."""
+    desk = a_desk(
+        Completion(
+            text="{}",
+            finish_reason=FinishReason.STOP,
+            usage=Usage(),
+            provider="scripted",
+            model="script-1",
+        )
+    )
+
+    desk.ask()
+
+    assert desk.budget.settled == [None]
+
+
+@pytest.mark.parametrize(
+    ("error", "cost"),
+    [
+        (RateLimitedError("too fast"), Decimal(0)),
+        (ModelUnreachableError("nobody there"), Decimal(0)),
+        (ModelOverloadedError("broken in the middle"), None),
+    ],
+)
+def test_a_failure_costs_what_the_provider_may_charge(
+    error: ChordwiseError, cost: Decimal | None
+) -> None:
+    """Who turned the request away charges nothing; who broke off may have worked for it."""
+    desk = a_desk(error)
+
+    with pytest.raises(type(error)):
+        desk.ask()
+
+    assert desk.budget.settled == [cost]
+
+
+def test_without_our_database_the_reservation_stays() -> None:
+    """Nobody knows then whether the request was sent; recovery counts it as spent."""
+    desk = a_desk(ServiceUnavailableError("the ledger is away"))
+
+    with pytest.raises(ServiceUnavailableError):
+        desk.ask()
+
+    assert desk.budget.settled == []
+
+
+def test_a_free_model_needs_no_money() -> None:
+    """What runs on this machine is asked even where nothing is left."""
+    desk = a_desk(ANSWER, answers=[BudgetExceededError("nothing left")], price=FreePrice())
+
+    desk.ask()
+
+    assert desk.budget.reserved == []
+    assert desk.budget.settled == []
+
+
+def test_nothing_is_sent_without_money() -> None:
+    """The refusal comes at once, and the model hears nothing."""
+    desk = a_desk(answers=[BudgetExceededError("nothing left")])
+
+    with pytest.raises(BudgetExceededError):
+        desk.ask()
+
+    assert desk.model.requests == []
+    assert desk.seconds == 0
+
+
+def test_money_that_comes_back_is_waited_for() -> None:
+    """As soon as others have settled, the request goes out."""
+    desk = a_desk(ANSWER, answers=[BudgetReservedError("reserved")] * 3)
+
+    desk.ask()
+
+    assert len(desk.model.requests) == 1
+    assert 0 < desk.seconds < 1
+
+
+def test_waiting_for_money_has_an_end() -> None:
+    """Whoever waits holds a place that others could use; the work is put off."""
+    desk = a_desk(answers=[BudgetReservedError("reserved")] * 1_000)
+
+    with pytest.raises(BudgetReservedError) as error:
+        desk.ask()
+
+    assert LONGEST_WAIT_SECONDS / 2 < desk.seconds <= LONGEST_WAIT_SECONDS
+    assert error.value.is_throttling
+    assert error.value.has_waited
+    assert desk.model.requests == []

@@ -1,0 +1,216 @@
+"""Completions that are used again for the very same request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+import pytest
+
+from chordwise.domain.routing import Route, Tier
+from chordwise.domain.tasks import Stage
+from chordwise.errors import ModelOverloadedError
+from chordwise.llm.middleware.cached import (
+    Cached,
+    CacheEntry,
+    Standing,
+    facts_about,
+    is_worth_keeping,
+    key_of,
+)
+from chordwise.llm.middleware.metered import CallStart
+from chordwise.llm.model import Completion, CompletionRequest, FinishReason, Usage
+from chordwise.pipeline.caching import from_json, to_json
+from chordwise.settings import ModelSettings
+from tests.fakes.completion_requests import a_request
+from tests.fakes.scripted_model import Answer, ScriptedModel
+
+ABOUT = facts_about(ModelSettings(provider="openai", model="gpt"))
+
+
+class MemoryCache:
+    """A cache in memory; what it says first can be scripted."""
+
+    def __init__(self, first: Iterable[Standing] = ()) -> None:
+        self.kept: dict[str, Completion] = {}
+        self.released: list[str] = []
+        self._first = list(first)
+
+    def take(self, entry: CacheEntry) -> Completion | Standing:
+        """Play the script, then look."""
+        if self._first:
+            return self._first.pop(0)
+        return self.kept.get(entry.key, Standing.OURS)
+
+    def store(self, entry: CacheEntry, completion: Completion) -> None:
+        """Keep a completion."""
+        self.kept[entry.key] = completion
+
+    def release(self, entry: CacheEntry) -> None:
+        """Remember that nothing was kept."""
+        self.released.append(entry.key)
+
+
+class Hits:
+    """A ledger of hits in memory, and what was slept meanwhile."""
+
+    def __init__(self) -> None:
+        self.rows: dict[UUID, CallStart] = {}
+        self.slept: list[float] = []
+
+    def note_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> UUID:
+        """Write a row."""
+        assert completion.text
+        assert latency_ms >= 0
+        call_id = uuid4()
+        self.rows[call_id] = start
+        return call_id
+
+
+def cached(
+    *script: Answer, cache: MemoryCache | None = None, hits: Hits | None = None
+) -> tuple[Cached, ScriptedModel]:
+    """Return a model with a cache in front, and the model behind it."""
+    model, hits = ScriptedModel(script), hits or Hits()
+    return Cached(model, cache or MemoryCache(), hits, ABOUT, 10, hits.slept.append), model
+
+
+def ended_by(reason: FinishReason, text: str = "{}") -> Completion:
+    """Return a completion with this end."""
+    return replace(ScriptedModel([]).completion(text), finish_reason=reason)
+
+
+def test_the_same_request_is_asked_once() -> None:
+    """The second time its completion comes out of the cache, with a ledger's row of its own."""
+    hits, cache = Hits(), MemoryCache()
+    model, behind = cached('{"a": 1}', cache=cache, hits=hits)
+
+    first, second = model.complete(a_request()), model.complete(a_request())
+
+    assert len(behind.requests) == 1
+    assert first.text == second.text == '{"a": 1}'
+    assert [str(call_id) for call_id in hits.rows] == [second.call_id]
+    assert first.cache_key == second.cache_key
+    assert list(cache.kept) == [first.cache_key]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        a_request(user="Another text."),
+        a_request(system="Another task."),
+        a_request(schema={"type": "object"}),
+        a_request(max_output_tokens=99),
+        replace(a_request(), prompt_version="sentiment@2"),
+        replace(a_request(), schema_name="other"),
+    ],
+)
+def test_another_request_has_another_key(other: CompletionRequest) -> None:
+    """All that decides about the answer is part of it."""
+    assert key_of(other, ABOUT) != key_of(a_request(), ABOUT)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(a_request(), attempt=3),
+        replace(a_request(), call_id="x"),
+        replace(a_request(), timeout_seconds=1.0),
+        replace(a_request(), route=Route(tier=Tier.SMALL)),
+        replace(a_request(), task=replace(a_request().task, stage=Stage.REPAIR)),
+    ],
+)
+def test_how_a_request_is_made_is_no_part_of_its_key(other: CompletionRequest) -> None:
+    """Attempt, deadline, id and route change no answer."""
+    assert key_of(other, ABOUT) == key_of(a_request(), ABOUT)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "other"},
+        {"base_url": "http://127.0.0.1:1/v1"},
+        {"temperature": 0.5},
+        {"structured_output": "none"},
+        {"provider": "anthropic"},
+    ],
+)
+def test_another_model_has_another_key(change: dict[str, object]) -> None:
+    """Provider, name, address and parameters."""
+    given = {"provider": "openai", "model": "gpt"} | change
+    about = facts_about(ModelSettings.model_validate(given))
+
+    assert key_of(a_request(), about) != key_of(a_request(), ABOUT)
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        ended_by(FinishReason.LENGTH),
+        ended_by(FinishReason.REFUSAL),
+        ended_by(FinishReason.OTHER),
+        ended_by(FinishReason.STOP, " \n"),
+        ended_by(FinishReason.STOP, '{"a": "\0"}'),
+        replace(ended_by(FinishReason.STOP), refusal="I won't."),
+    ],
+)
+def test_only_clean_completions_are_kept(completion: Completion) -> None:
+    """Everything else is asked again, and nobody waits for it."""
+    cache = MemoryCache()
+    model, behind = cached(completion, "{}", cache=cache)
+
+    assert model.complete(a_request()).cache_key == ""
+    model.complete(a_request())
+
+    assert not is_worth_keeping(completion)
+    assert len(behind.requests) == 2
+    assert cache.released == [key_of(a_request(), ABOUT)]
+
+
+def test_an_error_is_not_kept() -> None:
+    """It goes up, and the next one may ask."""
+    cache = MemoryCache()
+    model, _ = cached(ModelOverloadedError("busy"), cache=cache)
+
+    with pytest.raises(ModelOverloadedError):
+        model.complete(a_request())
+
+    assert cache.released == [key_of(a_request(), ABOUT)]
+    assert cache.kept == {}
+
+
+def test_who_asks_the_same_meanwhile_waits_less_and_less_often() -> None:
+    """Up to a second between two looks."""
+    hits = Hits()
+    model, behind = cached("{}", cache=MemoryCache([Standing.OTHERS] * 12), hits=hits)
+
+    model.complete(a_request())
+
+    assert len(behind.requests) == 1
+    assert hits.slept == sorted(hits.slept)
+    assert (hits.slept[0], hits.slept[-1]) == (0.05, 1.0)
+
+
+@pytest.mark.parametrize("standing", [Standing.OTHERS, Standing.UNKNOWN])
+def test_a_cache_that_is_of_no_help_is_gone_around(standing: Standing) -> None:
+    """After the longest wait, or at once where it is out of reach; nothing is kept then."""
+    hits, cache = Hits(), MemoryCache([standing] * 100)
+    model, behind = cached("{}", cache=cache, hits=hits)
+
+    completion = model.complete(a_request())
+
+    assert len(behind.requests) == 1
+    assert (completion.cache_key, cache.kept, cache.released) == ("", {}, [])
+    assert sum(hits.slept) <= (0 if standing is Standing.UNKNOWN else 11)
+
+
+@pytest.mark.parametrize("tokens", [None, 0, 7])
+def test_a_completion_survives_its_row(tokens: int | None) -> None:
+    """What is unknown stays unknown."""
+    usage = Usage(input_tokens=tokens, output_tokens=3, cache_write_tokens=tokens)
+    completion = replace(
+        ScriptedModel([]).completion('{"ü": "\\u0000"}'), usage=usage, service_tier="flex"
+    )
+
+    assert from_json(to_json(completion)) == completion

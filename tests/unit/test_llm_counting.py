@@ -1,0 +1,148 @@
+"""Counting the tokens of requests, with and without a tokenizer."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from chordwise.domain import tokens
+from chordwise.domain.json_values import JsonObject
+from chordwise.llm import counting
+from chordwise.llm.counting import TokenCounter
+from chordwise.llm.providers.anthropic import AnthropicModel
+from chordwise.llm.providers.openai import OpenAIModel
+from chordwise.settings import ModelSettings
+from tests.fakes.completion_requests import a_request
+
+GPT = ModelSettings(provider="openai", model="gpt-6.1-terra")
+CLAUDE = ModelSettings(provider="anthropic", model="claude-haiku-5-5")
+HOUSE = ModelSettings(provider="openai", model="mistral-7b", base_url="http://127.0.0.1:1/v1")
+BY_CHARACTER = TokenCounter(name="characters", is_exact=True, count=len)
+TOKTOK = """
+def batch_count(texts, encoding):
+    return [len(text.split()) if encoding == "o200k_base" else 7 for text in texts]
+"""
+CTOK = """
+def token_count(text, version):
+    return len(text) if version == "5.5" else 0
+"""
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Return a folder from which libraries are imported, and none of the tokenizers is."""
+    for library in ("toktok", "ctok"):
+        monkeypatch.delitem(sys.modules, library, raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    importlib.invalidate_caches()
+    counting.is_installed.cache_clear()
+    yield tmp_path
+    for library in ("toktok", "ctok"):
+        sys.modules.pop(library, None)
+    counting.is_installed.cache_clear()
+
+
+def test_without_a_tokenizer_the_estimate_counts(installed: Path) -> None:
+    """It says so, and does not take itself for exact."""
+    assert list(installed.iterdir()) == []
+
+    counter = counting.counter_for(GPT)
+
+    assert (counter.name, counter.is_exact) == ("estimate", False)
+    assert counter.count("Some words here.") == tokens.estimate("Some words here.")
+
+
+def test_models_of_openai_are_counted_by_their_vocabulary(installed: Path) -> None:
+    """Half of a broken pair of surrogates is no reason to fail."""
+    (installed / "toktok.py").write_text(TOKTOK)
+
+    counter = counting.counter_for(GPT)
+
+    assert counter.is_exact
+    assert "o200k_base" in counter.name
+    assert counter.count("three words \ud800") == 3
+
+
+@pytest.mark.parametrize("model", ["gpt-oss-20b", "Qwen3.5-9B-Instruct"])
+def test_open_models_with_a_known_vocabulary_are_counted(installed: Path, model: str) -> None:
+    """Wherever they are served."""
+    (installed / "toktok.py").write_text(TOKTOK)
+    settings = HOUSE.model_copy(update={"model": model})
+
+    assert counting.counter_for(settings).count("any text") == 7
+
+
+def test_a_server_of_ones_own_may_serve_anything(installed: Path) -> None:
+    """Its models are estimated."""
+    (installed / "toktok.py").write_text(TOKTOK)
+
+    assert not counting.counter_for(HOUSE).is_exact
+
+
+def test_claude_is_counted_by_its_generation(installed: Path) -> None:
+    """The library knows several; the model's name says which."""
+    (installed / "ctok.py").write_text(CTOK)
+
+    counter = counting.counter_for(CLAUDE)
+
+    assert counter.is_exact
+    assert counter.count("eighteen letters..") == 18
+
+
+def test_claude_without_its_tokenizer_is_estimated_from_another(installed: Path) -> None:
+    """Newer Claude models count more than o200k does."""
+    (installed / "toktok.py").write_text(TOKTOK)
+
+    counter = counting.counter_for(CLAUDE)
+
+    assert not counter.is_exact
+    assert counter.count("word " * 100) == 165
+
+
+@pytest.mark.parametrize(
+    ("model", "version"),
+    [
+        ("claude-haiku-5-5", "5.5"),
+        ("claude-opus-4-7-20260501", "4.7"),
+        ("claude-3-5-sonnet-20241022", "3.5"),
+        ("claude-sonnet-5", "5.0"),
+        ("claude-mythos", "4.8"),
+    ],
+)
+def test_the_generation_of_a_claude_model(model: str, version: str) -> None:
+    """Dates are no generations."""
+    assert counting.claude_version(model) == version
+
+
+def test_a_request_counts_its_texts_its_frame_and_its_schema() -> None:
+    """OpenAI reads an enforced schema as part of the prompt."""
+    request = a_request(system="abc", user="defgh")
+    body = OpenAIModel(GPT, SecretStr("k")).body(request)
+
+    with_schema = counting.count_request(BY_CHARACTER, GPT, body)
+    without = counting.count_request(BY_CHARACTER, GPT, {**body, "response_format": {}})
+
+    assert without == 3 + 5 + 2 * 3 + 3
+    assert with_schema > without + 100
+
+
+def test_a_grammar_is_not_read_by_the_model() -> None:
+    """Servers of one's own keep to a schema without putting it into the prompt."""
+    body = OpenAIModel(HOUSE, SecretStr("")).body(a_request(system="abc", user="defgh"))
+
+    assert counting.count_request(BY_CHARACTER, HOUSE, body) == 3 + 5 + 2 * 3 + 3
+
+
+def test_a_request_to_claude_counts_the_system_in_either_form() -> None:
+    """As one string, and as blocks of which some are cached."""
+    body = AnthropicModel(CLAUDE, SecretStr("k")).body(a_request(system="abc", user="defgh"))
+    blocks: JsonObject = {**body, "system": [{"type": "text", "text": "abc"}]}
+
+    counts = [counting.count_request(BY_CHARACTER, CLAUDE, each) for each in (body, blocks)]
+
+    assert counts[0] == counts[1] > 8

@@ -1,0 +1,183 @@
+"""No request without a permit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from chordwise.errors import (
+    BudgetExceededError,
+    ChordwiseError,
+    ContextTooLongError,
+    ModelOverloadedError,
+    ModelTransportError,
+    RateLimitedError,
+    ServiceUnavailableError,
+    TransientError,
+)
+from chordwise.llm.limits.permits import (
+    CallReport,
+    CallResult,
+    Permit,
+    PermitRequest,
+    Priority,
+    Reason,
+    Wait,
+)
+from chordwise.llm.middleware.rate_limited import LONGEST_PAUSE_SECONDS, RateLimited
+from chordwise.llm.reported_limits import Quota, QuotaKind
+from tests.fakes.completion_requests import a_request
+from tests.fakes.scripted_model import Line, ScriptedModel
+
+
+class ScriptedLimits:
+    """Says the `waits` in turn, then grants; remembers what it was asked and told."""
+
+    def __init__(self, waits: Sequence[Wait] = ()) -> None:
+        self.requests: list[PermitRequest] = []
+        self.reports: list[CallReport] = []
+        self._waits = list(waits)
+
+    def take(self, request: PermitRequest) -> Permit | Wait:
+        """Return the next wait, or a permit."""
+        self.requests.append(request)
+        return self._waits.pop(0) if self._waits else Permit(request=request, granted_at=0.0)
+
+    def settle(self, permit: Permit, report: CallReport) -> None:  # noqa: ARG002 - as in the port
+        """Remember how the call went."""
+        self.reports.append(report)
+
+
+class SleptClock:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        """Let `seconds` pass at once."""
+        self.now += seconds
+
+    def __call__(self) -> float:
+        """Return the seconds of now."""
+        return self.now
+
+
+def limited(limits: ScriptedLimits, *script: Line, clock: SleptClock | None = None) -> RateLimited:
+    """Return a model within limits that waits a minute at most."""
+    slept = clock or SleptClock()
+    model = ScriptedModel(script or ["{}"])
+    return RateLimited(model, limits, Priority.INTERACTIVE, 60, slept.sleep, slept)
+
+
+def test_the_permit_is_waited_for_and_settled() -> None:
+    """It asks with the same name until it is let through, and tells how long the answer took."""
+    limits, clock = ScriptedLimits([Wait(seconds=5, reason=Reason.RATE)] * 3), SleptClock()
+
+    completion = limited(limits, "{}", clock=clock).complete(a_request())
+
+    assert completion.text == "{}"
+    assert clock.now == 15
+    assert len({request.permit for request in limits.requests}) == 1
+    assert [report.result for report in limits.reports] == [CallResult.ANSWERED]
+
+
+def test_waiting_takes_nothing_from_the_request_s_time() -> None:
+    """The request's own deadline begins when it may be sent."""
+    limits = ScriptedLimits([Wait(seconds=50, reason=Reason.RATE)])
+    model, clock = ScriptedModel(["{}"]), SleptClock()
+    subject = RateLimited(model, limits, Priority.NIGHTLY, 60, clock.sleep, clock)
+
+    subject.complete(a_request(timeout_seconds=30))
+
+    assert model.requests[0].timeout_seconds == 30
+    assert limits.requests[0].priority is Priority.NIGHTLY
+
+
+def test_the_most_that_a_call_can_take_is_reserved() -> None:
+    """The input as estimated with the schema, and all of the output that may come."""
+    limits = ScriptedLimits()
+
+    limited(limits).complete(a_request(max_output_tokens=512))
+
+    cost = limits.requests[0].cost
+    assert cost[QuotaKind.REQUESTS] == 1
+    assert cost[QuotaKind.OUTPUT_TOKENS] == 512
+    assert cost[QuotaKind.TOKENS] == cost[QuotaKind.INPUT_TOKENS] + 512
+    assert cost[QuotaKind.INPUT_TOKENS] > 40
+    assert limits.reports[0].used[QuotaKind.INPUT_TOKENS] == 100
+
+
+def test_too_long_a_wait_puts_the_work_off() -> None:
+    """Nothing is sent; the error says when to come back, and that it counts as no failure."""
+    limits = ScriptedLimits([Wait(seconds=45, reason=Reason.RATE)] * 2)
+
+    with pytest.raises(RateLimitedError) as caught:
+        limited(limits).complete(a_request())
+
+    assert caught.value.retry_after_seconds == 45
+    assert caught.value.is_throttling
+    assert caught.value.has_waited
+    assert limits.reports == []
+
+
+def test_a_broken_provider_is_no_throttling() -> None:
+    """While the breaker is open for long, the provider counts as overloaded."""
+    limits = ScriptedLimits([Wait(seconds=61, reason=Reason.BREAKER)])
+
+    with pytest.raises(ModelOverloadedError) as caught:
+        limited(limits).complete(a_request())
+
+    assert caught.value.has_waited
+    assert not caught.value.is_throttling
+
+
+@pytest.mark.parametrize(
+    ("error", "result"),
+    [
+        (RateLimitedError("slow down"), CallResult.LIMITED),
+        (ModelOverloadedError("busy"), CallResult.FAILED),
+        (ModelTransportError("broken"), CallResult.FAILED),
+        (ContextTooLongError("long"), CallResult.ANSWERED),
+        (BudgetExceededError("spent"), CallResult.UNSENT),
+        (ServiceUnavailableError("no ledger"), CallResult.UNSENT),
+    ],
+)
+def test_every_error_gives_the_permit_back(error: ChordwiseError, result: CallResult) -> None:
+    """The limits learn from each what it says of the provider."""
+    limits = ScriptedLimits()
+
+    with pytest.raises(type(error)):
+        limited(limits, error).complete(a_request())
+
+    assert [report.result for report in limits.reports] == [result]
+
+
+def test_a_refusal_tells_its_wait_and_its_limits() -> None:
+    """An insane wait is cut down for everybody, the work that is put off included."""
+    error: TransientError = RateLimitedError("slow down")
+    error.retry_after_seconds = 99_999
+    error.reported_limits = {QuotaKind.REQUESTS: Quota(limit=60, remaining=0)}
+    limits = ScriptedLimits()
+
+    with pytest.raises(RateLimitedError) as caught:
+        limited(limits, error).complete(a_request())
+
+    assert caught.value.retry_after_seconds == LONGEST_PAUSE_SECONDS
+    assert limits.reports[0].retry_after_seconds == LONGEST_PAUSE_SECONDS
+    assert limits.reports[0].limits[QuotaKind.REQUESTS].limit == 60
+
+
+def test_a_defect_gives_the_permit_back_too() -> None:
+    """Whatever happens inside, the permit does not stay taken."""
+
+    def broken(_: object) -> str:
+        raise ZeroDivisionError
+
+    limits = ScriptedLimits()
+
+    with pytest.raises(ZeroDivisionError):
+        limited(limits, broken).complete(a_request())
+
+    assert [report.result for report in limits.reports] == [CallResult.UNSENT]

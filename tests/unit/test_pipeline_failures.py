@@ -1,0 +1,326 @@
+"""Each failure has its own rule: more room, other words, a smaller text, another model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import count
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chordwise.domain import grounding, tokens
+from chordwise.domain.answers import Answer
+from chordwise.domain.grounding import Source
+from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
+from chordwise.errors import (
+    BudgetExceededError,
+    ChordwiseError,
+    ContextTooLongError,
+    InvalidAnswerError,
+    ModelAccessError,
+    ModelError,
+    RateLimitedError,
+    RefusedError,
+    TruncatedError,
+)
+from chordwise.llm.middleware.fallback import Fallback
+from chordwise.llm.model import Completion, CompletionRequest, FinishReason, ModelProfile
+from chordwise.pipeline.answering import AskingPolicy, Verdict, ask, policy_of
+from chordwise.pipeline.requests import REPAIR_TOKENS, request_for, with_problems
+from chordwise.settings import Settings
+from tests.fakes.pipeline import a_summary, quoting_the_text
+from tests.fakes.scripted_model import Answer as Line
+from tests.fakes.scripted_model import ScriptedModel
+
+TEXT = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned. "
+TASK = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE, text=TEXT)
+GOOD = a_summary("rebuilt in 1856")
+PLAIN = AskingPolicy(prompts=("plain",))
+USUAL_VERSION, PLAIN_VERSION = "summary.analyze@2", "summary.analyze-plain@1"
+OFFSET = 1_000
+
+
+def a_model(*script: Line, name: str = "script-1", most: int | None = 800) -> ScriptedModel:
+    """Return a model whose answers have 200 tokens, and `most` where they were cut off."""
+    profile = ModelProfile(
+        provider="scripted",
+        model=name,
+        context_tokens=8_000,
+        max_output_tokens=200,
+        most_output_tokens=most,
+    )
+    return ScriptedModel(script, profile=profile)
+
+
+def cut_off(text: str = GOOD) -> Completion:
+    """Return an answer that hit the output limit, although it looks whole."""
+    return replace(ScriptedModel([]).completion(text), finish_reason=FinishReason.LENGTH)
+
+
+def ignore(_completion: Completion, _verdict: Verdict) -> None:
+    """Keep no ledger."""
+
+
+def asked(
+    model: ScriptedModel | Fallback, policy: AskingPolicy = PLAIN, text: str = TEXT
+) -> Answer:
+    """Ask about a text that starts at character 1,000 of its document."""
+    return ask(model, replace(TASK, text=text), Source(text, OFFSET), ignore, policy)
+
+
+def falling_back(*models: ScriptedModel) -> Fallback:
+    """Return a model with fallbacks, of whose changes nobody hears."""
+    return Fallback(models, lambda *_: None)
+
+
+def versions(model: ScriptedModel) -> list[str]:
+    """Return the prompts with which a model was asked."""
+    return [request.prompt_version for request in model.requests]
+
+
+def test_an_answer_that_was_cut_off_is_asked_for_with_more_room() -> None:
+    """Twice as much, with the same words; what was cut off counts as invalid in the ledger."""
+    model, verdicts = a_model(cut_off(), GOOD), list[Verdict]()
+
+    answer = ask(model, TASK, Source(TEXT), lambda _, verdict: verdicts.append(verdict))
+
+    first, second = model.requests
+    assert [request.max_output_tokens for request in model.requests] == [200, 400]
+    assert second == replace(first, max_output_tokens=400)
+    assert [verdict.valid for verdict in verdicts] == [False, True]
+    assert not answer.repaired
+
+
+@pytest.mark.parametrize("most", [None, 200, 100])
+def test_a_limit_that_cannot_be_raised_is_the_end(most: int | None) -> None:
+    """Never is the answer taken for one."""
+    model = a_model(cut_off(), most=most)
+
+    with pytest.raises(TruncatedError):
+        asked(model)
+
+    assert len(model.requests) == 1
+
+
+def test_a_limit_is_raised_once() -> None:
+    """A model that never stops is not asked a third time."""
+    model = a_model(cut_off(), cut_off())
+
+    with pytest.raises(TruncatedError):
+        asked(model)
+
+    assert len(model.requests) == 2
+
+
+def test_a_raised_limit_holds_for_the_repair() -> None:
+    """Long and invalid: what is asked again has the room from the beginning, and no more."""
+    model = a_model(cut_off(), "no JSON", cut_off())
+
+    with pytest.raises(TruncatedError):
+        asked(model)
+
+    assert [request.max_output_tokens for request in model.requests] == [200, 400, 400]
+
+
+def test_a_limit_is_not_raised_beyond_the_context() -> None:
+    """Prompt and answer still fit into it together."""
+    profile = ModelProfile(
+        provider="scripted",
+        model="small",
+        context_tokens=1_000,
+        max_output_tokens=300,
+        most_output_tokens=5_000,
+    )
+    model = ScriptedModel([cut_off(), GOOD], profile=profile)
+
+    asked(model)
+
+    raised = model.requests[1]
+    prompt = tokens.estimate(raised.system + raised.user)
+    assert 300 < raised.max_output_tokens < 600
+    assert raised.max_output_tokens + prompt == 1_000
+
+
+def test_an_answer_that_stays_invalid_is_asked_for_in_plainer_words() -> None:
+    """After its repair; the answer and the ledger name the prompt that brought it."""
+    model = a_model("no JSON", "{}", GOOD)
+
+    answer = asked(model)
+
+    assert versions(model) == [USUAL_VERSION, USUAL_VERSION, PLAIN_VERSION]
+    assert [request.task.stage for request in model.requests] == ["analyze", "repair", "analyze"]
+    assert (answer.prompt_version, answer.repaired) == (PLAIN_VERSION, False)
+
+
+def test_without_further_prompts_an_invalid_answer_is_the_end() -> None:
+    """As configured."""
+    model = a_model("no JSON", "{}")
+
+    with pytest.raises(InvalidAnswerError):
+        asked(model, AskingPolicy())
+
+    assert versions(model) == [USUAL_VERSION] * 2
+
+
+def test_further_models_are_asked_after_further_prompts() -> None:
+    """Each with every prompt, in the order of the settings."""
+    first = a_model("no JSON", "{}", "no JSON", "{}")
+    second = a_model("no JSON", "{}", GOOD, name="script-2")
+
+    answer = asked(falling_back(first, second))
+
+    assert versions(first) == [USUAL_VERSION, USUAL_VERSION, PLAIN_VERSION, PLAIN_VERSION]
+    assert versions(second) == [USUAL_VERSION, USUAL_VERSION, PLAIN_VERSION]
+    assert (answer.model, answer.prompt_version) == ("script-2", PLAIN_VERSION)
+
+
+@pytest.mark.parametrize(
+    "line", [RefusedError("no"), replace(cut_off("I won't."), finish_reason=FinishReason.REFUSAL)]
+)
+def test_a_refusal_is_never_taken_for_a_mistake(line: Line) -> None:
+    """Neither other words nor other models are tried against it."""
+    first, second = a_model("no JSON", line), a_model(name="script-2")
+
+    with pytest.raises(RefusedError):
+        asked(falling_back(first, second))
+
+    assert (len(first.requests), second.requests) == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ModelAccessError("no key"), InvalidAnswerError),
+        (RefusedError("no"), InvalidAnswerError),
+        (RateLimitedError("busy"), RateLimitedError),
+        (BudgetExceededError("spent"), BudgetExceededError),
+    ],
+)
+def test_what_is_wrong_with_a_further_model_does_not_hide_what_the_first_said(
+    error: ModelError, expected: type[ChordwiseError]
+) -> None:
+    """A wrong key of it pauses no run; what may pass and what is spent counts."""
+    first, second = a_model("no JSON", "{}"), a_model(error, name="script-2")
+
+    with pytest.raises(expected):
+        asked(falling_back(first, second), AskingPolicy())
+
+    assert len(second.requests) == 1
+
+
+def test_nothing_further_is_tried_when_the_time_is_up() -> None:
+    """What was begun is finished."""
+    ticks = count(0.0, 100.0)
+    policy = replace(PLAIN, seconds=50, clock=lambda: next(ticks))
+    model = a_model("no JSON", "{}")
+
+    with pytest.raises(InvalidAnswerError):
+        asked(model, policy)
+
+    assert versions(model) == [USUAL_VERSION] * 2
+
+
+def test_the_policy_of_the_settings() -> None:
+    """The prompts as configured, within the patience of the broker."""
+    policy = policy_of(Settings())
+
+    assert (policy.prompts, policy.seconds) == (("plain",), 900)
+
+
+def limited_to(characters: int) -> Callable[[CompletionRequest], Line]:
+    """Return a line that finds longer texts too long, and quotes the beginning of the others."""
+
+    def answer(request: CompletionRequest) -> Line:
+        if len(request.task.text) > characters:
+            return ContextTooLongError("too long")
+        return quoting_the_text(request)
+
+    return answer
+
+
+def spans(answer: Answer) -> Sequence[tuple[str, int, int]]:
+    """Return quote, start and end of every finding."""
+    return [
+        (str(each["quote"]), int(str(each["start_char"])), int(str(each["end_char"])))
+        for each in grounding.quotes(answer.output)
+    ]
+
+
+def test_a_text_that_is_too_long_is_asked_about_in_halves() -> None:
+    """At sentences; the quotes keep their places in the document."""
+    text = "".join(f"Sentence number {number} is here. " for number in range(8))
+    model = ScriptedModel([limited_to(80)], repeat_last=True)
+
+    answer = asked(model, text=text)
+
+    texts = [request.task.text for request in model.requests]
+    assert texts[0] == text.strip()
+    assert [each for each in texts if len(each) <= 80] == [
+        f"Sentence number {number} is here. Sentence number {number + 1} is here."
+        for number in (0, 2, 4, 6)
+    ]
+    assert len(spans(answer)) == 4
+    for quote, start, end in spans(answer):
+        assert text[start - OFFSET : end - OFFSET] == quote
+
+
+PARTS = st.lists(st.sampled_from(["One word. ", "Wörter\n\n", "no end ", "x" * 40, " "]))
+
+
+@given(PARTS.map("".join).filter(str.strip), st.lists(st.booleans(), max_size=8))
+def test_halves_cover_the_text(text: str, refusals: list[bool]) -> None:
+    """Every word is asked about once, whatever the text looks like and wherever it is halved."""
+    left, answered = refusals[:], list[str]()
+
+    def line(request: CompletionRequest) -> Line:
+        if len(request.task.text) > 1 and left and left.pop() and refusals.count(True) <= 3:
+            return ContextTooLongError("too long")
+        answered.append(request.task.text)
+        return quoting_the_text(request)
+
+    asked(ScriptedModel([line], repeat_last=True), text=text)
+
+    assert "".join("".join(answered).split()) == "".join(text.split())
+
+
+def test_a_text_is_halved_three_times_at_most() -> None:
+    """A server that finds everything too long is not asked for ever."""
+    model = ScriptedModel([ContextTooLongError("too long")], repeat_last=True)
+
+    with pytest.raises(ContextTooLongError):
+        asked(model, text=TEXT * 50)
+
+    assert len(model.requests) == 4
+
+
+def test_a_half_that_fails_is_not_left_out() -> None:
+    """A chunk succeeds as a whole, or not at all: its coverage is that of its answer."""
+    script: list[Line] = [ContextTooLongError("too long"), GOOD, RefusedError("no")]
+
+    with pytest.raises(RefusedError):
+        asked(a_model(*script))
+
+
+def test_white_space_around_a_text_is_not_asked_about() -> None:
+    """Quotes keep their place all the same."""
+    model = a_model(GOOD)
+
+    answer = asked(model, text=f"\n\n   {TEXT}   ")
+
+    assert model.requests[0].task.text == TEXT.strip()
+    start = OFFSET + 5 + TEXT.index("rebuilt")
+    assert spans(answer) == [("rebuilt in 1856", start, start + len("rebuilt in 1856"))]
+
+
+@given(st.text(min_size=1, max_size=5_000))
+def test_the_remark_of_a_repair_has_the_room_that_is_left_for_it(problems: str) -> None:
+    """However much is wrong with an answer."""
+    request = request_for(a_model(), TASK)
+
+    again = with_problems(request, InvalidAnswerError(problems))
+
+    remark = again.user.removeprefix(request.user)
+    assert tokens.estimate(remark) <= REPAIR_TOKENS
+    assert problems[:50] in remark
