@@ -35,7 +35,7 @@ def judge(stage: Stage, most_extra_calls: int) -> None:
     assert stage.value("SELECT coverage = 1 FROM results")
     assert stage.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
     assert stage.value("SELECT bool_and(grounded) FROM facts WHERE quote IS NOT NULL")
-    calls = stage.count("SELECT count(*) FROM model_calls")
+    calls = stage.count("SELECT count(*) FROM model_calls WHERE NOT cache_hit")
     cut_off = stage.count("SELECT count(*) FROM model_calls WHERE finished_at IS NULL")
     assert calls - cut_off <= len(stage.provider.journal) <= calls
     assert len(stage.provider.journal) <= chunks + syntheses + most_extra_calls
