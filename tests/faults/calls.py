@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from tests.faults.allowance import Allowance
 from tests.faults.cluster import CONCURRENCY, Cluster
 
-_LEDGER = "SELECT id::text, finished_at IS NOT NULL, error_code IS NULL FROM model_calls WHERE NOT cache_hit"
+_LEDGER = """
+SELECT id::text, finished_at IS NOT NULL, error_code IS NULL FROM model_calls
+WHERE NOT cache_hit"""
 
 
 def ledger_is_journal(cluster: Cluster, _: Allowance) -> Iterator[str]:
