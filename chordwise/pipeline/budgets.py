@@ -11,6 +11,7 @@ from decimal import Decimal
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
+from chordwise.domain import money
 from chordwise.errors import (
     BudgetExceededError,
     BudgetReservedError,
@@ -78,7 +79,7 @@ class JobBudget:
             spending = self._spending(session)
             if spending is None or not spending.is_limited or self._is_waived(most_usd):
                 return False
-            amount_usd = budgets.rounded_up(_known(most_usd))
+            amount_usd = money.rounded_up(_known(most_usd))
             _require(budgets.lock_accounts(session, spending), amount_usd)
             lasts = self._lasting(timeout_seconds)
             budgets.reserve(session, reservation_id, spending, amount_usd, lasts)
@@ -145,13 +146,13 @@ def require_known_prices(settings: Settings, models: Iterable[str]) -> None:
 
 
 def checked_cap(cap_usd: Decimal) -> Decimal:
-    """Return an amount that can be the cap of a run.
+    """Return an amount as the accounts keep it, if it can be the cap of a run.
 
     Raises:
         UsageError: It cannot.
     """
-    if cap_usd.is_finite() and 0 < cap_usd < MOST_USD:
-        return cap_usd
+    if cap_usd.is_finite() and 0 < cap_usd < MOST_USD and money.rounded_down(cap_usd):
+        return money.rounded_down(cap_usd)
     raise UsageError(
         f"A budget of {cap_usd} cannot be kept.",
         f"Give an amount in US dollars above 0 and below {MOST_USD:,}, such as --budget 2.50.",

@@ -158,10 +158,18 @@ class BudgetSettings(Section):
     """What may be spent; a run's own `--budget` goes before `usd_per_run`."""
 
     usd_per_run: Decimal | None = Field(
-        default=None, gt=0, lt=1_000_000, description="Where --budget is not given."
+        default=None,
+        gt=0,
+        lt=1_000_000,
+        decimal_places=8,
+        description="Where --budget is not given.",
     )
     usd_per_day: Decimal | None = Field(
-        default=None, gt=0, lt=1_000_000, description="All runs of a UTC day."
+        default=None,
+        gt=0,
+        lt=1_000_000,
+        decimal_places=8,
+        description="All runs of a UTC day.",
     )
     allow_unknown_prices: bool = Field(
         default=False, description="Ask models whose price nobody knows, although there is a cap."

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 
 from sqlalchemy import (
     ColumnElement,
@@ -19,7 +19,9 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     ScalarSelect,
+    Select,
     Text,
+    bindparam,
     cast,
     func,
     select,
@@ -28,12 +30,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
+from chordwise.domain import money
 from chordwise.storage import clock
 from chordwise.storage.jobs import Job
 from chordwise.storage.model_calls import ModelCall
 from chordwise.storage.record import Record
-
-_SMALLEST_USD = Decimal("0.00000001")
 
 
 class Budget(Record):
@@ -93,28 +94,29 @@ def scope_of_run(run_id: uuid.UUID) -> str:
     return f"run:{run_id}"
 
 
-def scope_of_day(day: date) -> str:
-    """Return the name of a day's account."""
-    return f"day:{day:%Y-%m-%d}"
+def _today() -> ColumnElement[date]:
+    return cast(func.timezone("UTC", clock.database_now()), Date)
 
 
-def rounded_up(usd: Decimal) -> Decimal:
-    """Return an amount as the accounts keep it, never less than it is."""
-    return usd.quantize(_SMALLEST_USD, rounding=ROUND_CEILING)
+def _limits() -> Select[uuid.UUID, date, str, Decimal | None, str, Decimal | None]:
+    of_run, of_day = aliased(Budget), aliased(Budget)
+    return (
+        select(Job.run_id, _today(), of_run.scope, of_run.cap_usd, of_day.scope, of_day.cap_usd)
+        .outerjoin(of_run, of_run.scope == func.concat("run:", cast(Job.run_id, Text)))
+        .outerjoin(of_day, of_day.scope == func.concat("day:", cast(_today(), Text)))
+        .where(Job.id == bindparam("job_id"))
+    )
+
+
+# Every call asks this, with a cap or without: it is put together once.
+_LIMITS = _limits()
 
 
 def spending_of(
     session: Session, job_id: uuid.UUID, usd_per_day: Decimal | None
 ) -> Spending | None:
     """Return what limits the spending for a job now; `None` when there is no such job."""
-    of_run, of_day = aliased(Budget), aliased(Budget)
-    day_scope = func.concat("day:", cast(_today(), Text))
-    row = session.execute(
-        select(Job.run_id, _today(), of_run.scope, of_run.cap_usd, of_day.scope, of_day.cap_usd)
-        .outerjoin(of_run, of_run.scope == func.concat("run:", cast(Job.run_id, Text)))
-        .outerjoin(of_day, of_day.scope == day_scope)
-        .where(Job.id == job_id)
-    ).one_or_none()
+    row = session.execute(_LIMITS, {"job_id": job_id}).one_or_none()
     if row is None:
         return None
     run_id, day, run_scope, run_cap, scope, cap = row
@@ -178,7 +180,7 @@ def settle(session: Session, reservation_id: uuid.UUID, cost_usd: Decimal | None
     ).one_or_none()
     if row is None:
         return None
-    cost = row.amount_usd if cost_usd is None else rounded_up(cost_usd)
+    cost = row.amount_usd if cost_usd is None else money.rounded_up(cost_usd)
     spent = cost - (row.settled_usd or Decimal(0))
     reserved = Decimal(0) if row.settled_at else -row.amount_usd
     session.execute(
@@ -238,13 +240,13 @@ def of_run(session: Session, run_id: uuid.UUID) -> Sequence[Budget]:
     ).all()
 
 
-def _today() -> ColumnElement[date]:
-    return cast(func.timezone("UTC", clock.database_now()), Date)
-
-
 def _scopes(run_id: uuid.UUID, day: date) -> tuple[str, str]:
     """Return both scopes in the order in which accounts are locked."""
-    return scope_of_day(day), scope_of_run(run_id)
+    return _scope_of_day(day), scope_of_run(run_id)
+
+
+def _scope_of_day(day: date) -> str:
+    return f"day:{day:%Y-%m-%d}"
 
 
 def _open_day(session: Session, spending: Spending) -> None:
@@ -254,7 +256,7 @@ def _open_day(session: Session, spending: Spending) -> None:
         .where(ModelCall.started_at >= begins_at)
         .scalar_subquery()
     )
-    opening = _opening(scope_of_day(spending.day), spending.usd_per_day, known)
+    opening = _opening(_scope_of_day(spending.day), spending.usd_per_day, known)
     session.execute(_or_change_cap(opening))
 
 

@@ -287,7 +287,7 @@ def test_a_budget_and_a_price_that_nobody_knows_are_refused(settings: Settings) 
     assert budgets.cap_for(waived, PEER, Decimal(1)) == 1
 
 
-@pytest.mark.parametrize("usd", ["0", "-1", "1000000", "NaN", "Infinity"])
+@pytest.mark.parametrize("usd", ["0", "-1", "1000000", "0.000000001", "NaN", "Infinity"])
 def test_budgets_that_cannot_be_kept_are_refused(settings: Settings, usd: str) -> None:
     """Nothing, less than nothing, and more than the accounts can hold."""
     with pytest.raises(UsageError, match="cannot be kept"):

@@ -143,7 +143,7 @@ def fill(pipeline: Pipeline) -> None:
     )
     pipeline.execute(
         'INSERT INTO prompt_versions (version, sha256, system, "user")'
-        " VALUES ('summary.analyze@2', 'newer', 'system', 'user')"
+        " VALUES ('summary.analyze@3', 'newer', 'system', 'user')"
     )
 
 
@@ -236,6 +236,6 @@ def test_what_is_missing_stale_or_doubtful(reader: Reader) -> None:
     assert isinstance(uncovered, list)
     assert [part["error_code"] for part in uncovered] == ["model_request"]
     assert {row["source"] for row in stale.rows} == {"sure.txt", "unsure.txt"}
-    assert stale.rows[0]["newest_prompt_version"] == "summary.analyze@2"
+    assert stale.rows[0]["newest_prompt_version"] == "summary.analyze@3"
     assert account.rows[0]["intakes_balance"] is account.rows[0]["jobs_balance"] is True
     assert {row["source"] for row in doubtful.rows} == {"unsure.txt", "long.txt"}
