@@ -119,11 +119,11 @@ def test_ctrl_c_detaches_and_the_work_goes_on(desk: Desk) -> None:
     """
     run_id = desk.call("submit", "letters/one.txt", "--model", "nobody", "--fresh").strip()
     waiting = desk.processes.start("chordwise", "wait", run_id)
-    wait_until(lambda: "0/1 documents" in desk.processes.logs(), 60, "progress is shown")
+    wait_until(lambda: "0/1 documents" in desk.processes.logs(), 120, "progress is shown")
 
     waiting.send_signal(signal.SIGINT)
 
-    assert waiting.wait(timeout=30) == ExitCode.DETACHED
+    assert waiting.wait(timeout=60) == ExitCode.DETACHED
     assert "wait --home" in desk.processes.logs()
     account = json.loads(desk.call("runs", run_id, "--json"))["run"]
     assert account["status"] == "open"
