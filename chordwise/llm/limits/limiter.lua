@@ -11,7 +11,9 @@ local GROWTH = 1.05            -- per clean round
 local CUT = 0.8                -- of what was pressed when the provider refused
 local MEASURED_SHARE = 0.97    -- of what the provider was seen to accept
 local KNOWN_SHARE = 0.98       -- of a limit that is known: nobody's minute is exactly ours
+local FIRST_GROWTH = 1.15      -- until a refusal confirms what was found out in a hurry
 local COOL_DOWN_SECONDS = 15
+local FIRST_COOL_DOWN_SECONDS = 5
 local EPISODE_SECONDS = 1      -- refusals within this of a cut belong to it
 local EPISODE_ANSWERS = 8
 local MEASURING_SECONDS = 10   -- shorter measurements are taken only while the rate is sought
@@ -263,6 +265,7 @@ local function grow(in_flight)
   state.clean_rounds = state.clean_rounds + 1
   -- After many clean rounds the limit is far away: larger steps.
   local growth = 1 + (GROWTH - 1) * math.min(4, 2 ^ math.floor(state.clean_rounds / 8))
+  if state.unsure == 1 then growth = math.max(growth, FIRST_GROWTH) end
   if state.window_pressed == 1 then
     state.window = math.min(state.window * growth, ask.most_in_flight)
   end
@@ -279,7 +282,8 @@ local function pause(seconds)
 end
 
 local function cool()
-  state.cool_until = math.max(state.cool_until, now + COOL_DOWN_SECONDS)
+  local seconds = state.unsure == 1 and FIRST_COOL_DOWN_SECONDS or COOL_DOWN_SECONDS
+  state.cool_until = math.max(state.cool_until, now + seconds)
   state.clean_rounds = 0
   begin_round()
 end
@@ -310,8 +314,12 @@ end
 local function cut(in_flight)
   local first = state.slow_start == 1
   local is_sought = first or state.seeking == 1
-  -- A small window is full at every moment: that says nothing.
+  -- A small window is full at every moment: that says nothing. Refusals at the same number in
+  -- flight, again and again, say that it is the calls at the same time that were too many.
   local is_full = in_flight + 1 >= 0.9 * window() and (is_sought or window() >= 10)
+  local is_same = in_flight >= 10 and math.abs(in_flight - state.crowd) <= 1
+  is_full = is_full or (is_same and not is_sought)
+  state.crowd = in_flight
   if is_full then cut_window(in_flight, is_sought) end
   if is_sought or not is_full then cut_rate(first) end
   if not is_full then
@@ -319,6 +327,7 @@ local function cut(in_flight)
   end
   state.paced = -0.3 * state.rate  -- those on their way may still be refused
   state.seeking = first and 1 or 0
+  state.unsure = is_sought and 1 or 0
   state.slow_start = 0
   state.marked_at = now
   state.accepted = 0
