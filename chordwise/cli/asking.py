@@ -27,6 +27,7 @@ class Request:
     run_name: str = ""
     fresh: bool = False
     no_cache: bool = False
+    nightly: bool = False
     confidence_threshold: float = 0.0
     budget: str | None = None
 

@@ -44,6 +44,9 @@ Fresh: TypeAlias = Annotated[
 NoCache: TypeAlias = Annotated[
     bool, typer.Option("--no-cache", help="Use no completion again; --fresh implies it.")
 ]
+Nightly: TypeAlias = Annotated[
+    bool, typer.Option("--nightly", help="Let the calls of other runs go first.")
+]
 ConfidenceThreshold: TypeAlias = Annotated[
     float,
     typer.Option(min=0, max=1, metavar="0…1", help="Mark answers below this for review."),

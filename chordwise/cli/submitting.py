@@ -75,6 +75,7 @@ class Submitting:
             name=self._request.run_name,
             fresh=self._request.fresh,
             use_cache=not self._request.no_cache,
+            nightly=self._request.nightly,
             budget_usd=budget_usd,
         )
         with opening.working_context(reached) as context:

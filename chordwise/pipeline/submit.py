@@ -18,6 +18,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import IntakeOutcome, JobStatus, RunStatus
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.errors import UsageError
+from chordwise.llm.limits.permits import Priority
 from chordwise.pipeline import budgets
 from chordwise.pipeline.context import Context, ReadingContext
 from chordwise.pipeline.messages import FAN_OUT
@@ -51,8 +52,9 @@ class RunOptions:
     """What a run asks of every document.
 
     `name` is empty for one that is made up; `fresh` asks again even where an answer is stored, and
-    without `use_cache` nothing that was answered before is used;
-    `budget_usd` is what its calls may cost, where not what the settings say.
+    without `use_cache` nothing that was answered before is used. The calls of a `nightly` run let
+    those of others go first. `budget_usd` is what its calls may cost, where not what the settings
+    say.
     """
 
     types: tuple[AnalysisType, ...] = (AnalysisType.SUMMARY,)
@@ -61,6 +63,7 @@ class RunOptions:
     name: str = ""
     fresh: bool = False
     use_cache: bool = True
+    nightly: bool = False
     budget_usd: Decimal | None = None
 
 
@@ -237,6 +240,7 @@ def _run(run_id: uuid.UUID, name: str, options: RunOptions) -> Run:
         name=name,
         options=_options_to_json(options),
         type_count=len(options.types),
+        priority=Priority.NIGHTLY if options.nightly else Priority.INTERACTIVE,
         use_cache=options.use_cache and not options.fresh,
     )
 

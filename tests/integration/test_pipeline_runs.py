@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 
 import pytest
 
 from chordwise.domain.states import ChunkStatus, IntakeOutcome, JobStatus
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ReadError, UsageError
+from chordwise.llm.limits.permits import Priority
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline import retry
 from chordwise.pipeline.submit import open_run
@@ -80,6 +82,17 @@ def test_fresh_asks_again(settings: Settings) -> None:
 
     assert pipeline.job(again).reused_from is None
     assert len(pipeline.model.requests) == 2
+
+
+@pytest.mark.parametrize("nightly", [True, False])
+def test_a_run_says_who_goes_first(settings: Settings, *, nightly: bool) -> None:
+    """What a run is submitted with is what its calls ask for permits with."""
+    pipeline = a_pipeline(settings)
+    submission = pipeline.submit(PARAGRAPH, options=replace(a_run(), nightly=nightly))
+
+    asking = pipeline.context.models._asking(pipeline.job(submission).id, None)
+
+    assert asking.priority is (Priority.NIGHTLY if nightly else Priority.INTERACTIVE)
 
 
 def test_what_cannot_be_read_is_accounted_for(settings: Settings) -> None:
