@@ -20,7 +20,7 @@ from chordwise.errors import (
 )
 from chordwise.llm.pricing import MOST_USD, price_of
 from chordwise.settings import Settings
-from chordwise.storage import budgets
+from chordwise.storage import budget_reservations, budgets
 from chordwise.storage.budgets import Budget, Spending
 from chordwise.storage.engine import persistently, reaching_database
 from chordwise.storage.record import new_id
@@ -74,7 +74,7 @@ class JobBudget:
 
         def write(session: Session) -> bool:
             tries.append(1)
-            if len(tries) > 1 and budgets.is_reserved(session, reservation_id):
+            if len(tries) > 1 and budget_reservations.is_reserved(session, reservation_id):
                 return True  # an earlier commit was made, and only its answer was lost
             spending = self._spending(session)
             if spending is None or not spending.is_limited or self._is_waived(most_usd):

@@ -7,11 +7,12 @@ from datetime import timedelta
 
 from chordwise.domain import json_values
 from chordwise.pipeline.context import Context
-from chordwise.storage import cached_completions, outbox
+from chordwise.storage import budget_reservations, cached_completions, outbox
 from chordwise.storage.engine import reaching_database
 
 BATCH = 200
 KEEP_SENT = timedelta(days=1)
+KEEP_SETTLED = timedelta(days=7)
 _MOST_SECONDS = 5.0
 
 
@@ -38,8 +39,9 @@ def dispatch(context: Context) -> int:
 
 
 def forget(context: Context) -> None:
-    """Delete messages that were sent long ago, and completions that nobody would use any more."""
+    """Delete what serves nobody any more: sent messages, old completions, settled reservations."""
     oldest = timedelta(days=context.settings.cache.max_age_days)
     with reaching_database(), context.sessions.begin() as session:
         outbox.forget_sent(session, KEEP_SENT)
         cached_completions.forget(session, oldest)
+        budget_reservations.forget_settled(session, KEEP_SETTLED)

@@ -17,7 +17,6 @@ from sqlalchemy import (
     ColumnElement,
     Date,
     ForeignKey,
-    Index,
     ScalarSelect,
     Select,
     Text,
@@ -32,6 +31,7 @@ from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from chordwise.domain import money
 from chordwise.storage import clock
+from chordwise.storage.budget_reservations import BudgetReservation
 from chordwise.storage.jobs import Job
 from chordwise.storage.model_calls import ModelCall
 from chordwise.storage.record import Record
@@ -50,24 +50,6 @@ class Budget(Record):
     cap_usd: Mapped[Decimal | None]
     spent_usd: Mapped[Decimal] = mapped_column(server_default="0")
     reserved_usd: Mapped[Decimal] = mapped_column(server_default="0")
-
-
-class BudgetReservation(Record):
-    """What one request may cost at most, until it is settled with what it did cost."""
-
-    __tablename__ = "budget_reservations"
-    __table_args__ = (
-        Index("ix_budget_reservations_open", "expires_at", postgresql_where="settled_at IS NULL"),
-    )
-
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
-    run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id"), index=True)
-    day: Mapped[date]
-    amount_usd: Mapped[Decimal]
-    reserved_at: Mapped[datetime] = mapped_column(server_default=clock.database_now())
-    expires_at: Mapped[datetime]
-    settled_at: Mapped[datetime | None]
-    settled_usd: Mapped[Decimal | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,11 +121,6 @@ def lock_accounts(session: Session, spending: Spending) -> Sequence[Budget]:
         .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     ).all()
-
-
-def is_reserved(session: Session, reservation_id: uuid.UUID) -> bool:
-    """Tell whether a reservation was made already."""
-    return session.get(BudgetReservation, reservation_id) is not None
 
 
 def reserve(

@@ -6,6 +6,7 @@ from sqlalchemy.orm import configure_mappers
 
 from chordwise.storage import (
     broker_marker,
+    budget_reservations,
     budgets,
     cached_completions,
     chunks,
@@ -25,6 +26,7 @@ from chordwise.storage.record import Record
 
 modules = (
     broker_marker,
+    budget_reservations,
     budgets,
     cached_completions,
     chunks,

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import timedelta
 from decimal import Decimal
 from random import Random
 
@@ -14,14 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.errors import BudgetExceededError, BudgetReservedError, UsageError
 from chordwise.pipeline import budgets as spending
 from chordwise.pipeline.budgets import JobBudget
 from chordwise.settings import Settings
-from chordwise.storage import budgets
+from chordwise.storage import budget_reservations, budgets
 from chordwise.storage.engine import open_engine, session_maker
 from tests.fakes.pipeline import with_settings
 
@@ -133,6 +134,24 @@ def test_an_unknown_cost_is_all_that_was_reserved(bank: Bank) -> None:
     budget.settle(reservation, None)
 
     assert bank.account(budgets.scope_of_run(run_id)) == (Decimal("0.9"), Decimal(0))
+
+
+def test_what_was_settled_long_ago_is_forgotten(bank: Bank) -> None:
+    """The reservation goes, what it came to stays in the accounts, and open ones stay too."""
+    _, job_id = bank.job(Decimal(1))
+    budget = bank.budget(job_id)
+    settled, still_open = budget.reserve(Decimal("0.1"), 60), budget.reserve(Decimal("0.2"), 60)
+    assert settled is not None
+    budget.settle(settled, Decimal("0.1"))
+
+    with bank.sessions.begin() as session:
+        budget_reservations.forget_settled(session, timedelta(0))
+
+    with bank.sessions() as session:
+        assert session.scalars(select(budget_reservations.BudgetReservation.id)).all() == [
+            still_open
+        ]
+    assert bank.day() == (Decimal("0.1"), Decimal("0.2"))
 
 
 def test_money_of_others_is_waited_for_and_spent_money_is_not(bank: Bank) -> None:
