@@ -44,7 +44,8 @@ class CompletionRequest:
 
     `schema` constrains the answer (JSON Schema, closed objects, every property required);
     `max_output_tokens` bounds it. `attempt` counts the requests for one question from 1.
-    `timeout_seconds` is what is left for this request, where less than the model's own timeout.
+    `timeout_seconds` is what is left for this request with all its repetitions, where less than the
+    model's own timeout and the policy of retries.
     `call_id` names the request in our ledger, and in the provider's logs where those take it.
     `route` says why this model is asked, where routing chose it; the answer does not depend on it.
     """

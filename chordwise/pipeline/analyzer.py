@@ -16,7 +16,8 @@ from chordwise.domain.text_normalization import normalize
 from chordwise.domain.validation import check_schema
 from chordwise.errors import UsageError
 from chordwise.llm.model import EXTRACTIVE, ChatModel, Completion
-from chordwise.pipeline.answering import ONE_PROMPT, Verdict, policy_of
+from chordwise.pipeline.answering import ONE_PROMPT, policy_of
+from chordwise.pipeline.checking import Verdict
 from chordwise.pipeline.integrating import Integration, Integrator
 from chordwise.pipeline.models import Models
 from chordwise.pipeline.questions import text_budget

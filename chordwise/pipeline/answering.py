@@ -23,25 +23,24 @@ from chordwise.errors import (
 )
 from chordwise.llm.middleware.fallback import further_models
 from chordwise.llm.model import ChatModel, Completion, CompletionRequest, FinishReason
-from chordwise.pipeline.checking import INVALID, Judge, Verdict, checked
+from chordwise.pipeline.checking import INVALID, Judge, checked
 from chordwise.pipeline.merging import merged
 from chordwise.pipeline.requests import request_for, with_problems, with_raised_limit
 from chordwise.prompts import library
 from chordwise.settings import Settings
 
-__all__ = ["ONE_PROMPT", "AskingPolicy", "Judge", "Verdict", "ask", "policy_of", "request_for"]
-
 log = structlog.get_logger(__name__)
 
 _MOST_SPLITS = 3
+_SHORTEST_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskingPolicy:
     """How much is tried before a question is given up.
 
-    `prompts` names the templates after the usual one, for answers that stay invalid. After
-    `seconds` no further prompt or model is tried.
+    `prompts` names the templates after the usual one, for answers that stay invalid. All calls and
+    their waits together take `seconds`; after them no further prompt or model is tried.
     """
 
     prompts: tuple[str, ...] = ()
@@ -53,7 +52,7 @@ ONE_PROMPT = AskingPolicy()
 
 
 def policy_of(settings: Settings) -> AskingPolicy:
-    """Return the policy of the settings: further ways are tried while the broker is patient."""
+    """Return the policy of the settings: half of the broker's patience, the rest is for storing."""
     patience = settings.worker.visibility_timeout_seconds / 2
     return AskingPolicy(prompts=settings.prompts.fallback, seconds=patience)
 
@@ -143,14 +142,19 @@ class _Question:
         self, request: CompletionRequest, model: ChatModel
     ) -> tuple[CompletionRequest, Completion]:
         """Return the completion and what was asked for it: more room, where it was cut off."""
-        completion = model.complete(request)
+        completion = self._complete(request, model)
         if completion.finish_reason is not FinishReason.LENGTH:
             return request, completion
         raised = with_raised_limit(request, model.profile)
         if raised is None:
             return request, completion
         self.judge(completion, INVALID)
-        return raised, model.complete(raised)
+        return raised, self._complete(raised, model)
+
+    def _complete(self, request: CompletionRequest, model: ChatModel) -> Completion:
+        left = max(_SHORTEST_SECONDS, self.ends_at - self.policy.clock())
+        bounded = replace(request, timeout_seconds=left) if left < math.inf else request
+        return model.complete(bounded)
 
 
 def _trimmed(task: AnalysisTask, source: Source) -> tuple[AnalysisTask, Source]:

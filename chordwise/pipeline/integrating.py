@@ -13,8 +13,10 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisTask, Stage
 from chordwise.errors import ModelError, PausingError, TransientError
 from chordwise.llm.model import ChatModel
-from chordwise.pipeline.answering import ONE_PROMPT, AskingPolicy, Judge, request_for
+from chordwise.pipeline.answering import ONE_PROMPT, AskingPolicy
+from chordwise.pipeline.checking import Judge
 from chordwise.pipeline.merging import merged
+from chordwise.pipeline.requests import request_for
 from chordwise.pipeline.routing import ask
 
 CONTEXT_SHARE = 0.9

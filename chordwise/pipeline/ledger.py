@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.llm.middleware.metered import CallOutcome, CallStart
 from chordwise.llm.model import EXTRACTIVE, Completion
-from chordwise.pipeline.answering import Verdict
+from chordwise.pipeline.checking import Verdict
 from chordwise.storage import model_calls
 from chordwise.storage.engine import persistently
 from chordwise.storage.record import new_id

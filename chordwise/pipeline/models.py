@@ -33,8 +33,8 @@ from chordwise.llm.pricing import Price, price_of
 from chordwise.llm.providers import connect
 from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.pipeline import caching, routing
-from chordwise.pipeline.answering import Verdict
 from chordwise.pipeline.budgets import JobBudget
+from chordwise.pipeline.checking import Verdict
 from chordwise.pipeline.ledger import Ledger, record_verdict
 from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import runs
@@ -125,9 +125,7 @@ class Models:
             return model
         model = Budgeted(model, asking.budget, price, _sleep, self._random)
         if llama.is_served_here(settings):
-            return Queued(
-                Retrying(model, self._settings.retries, _sleep, self._random), self._turns
-            )
+            return Queued(self._retrying(model), self._turns)
         patience = self._settings.limits.longest_wait_seconds
         model = RateLimited(model, self._limits(name), asking.priority, patience, _sleep)
         model = self._retrying(model)

@@ -18,7 +18,8 @@ from chordwise.llm.middleware.fallback import OnFallback
 from chordwise.llm.middleware.tiered import Tiered, TierModel
 from chordwise.llm.model import ChatModel
 from chordwise.pipeline import answering
-from chordwise.pipeline.answering import ONE_PROMPT, AskingPolicy, Judge
+from chordwise.pipeline.answering import ONE_PROMPT, AskingPolicy
+from chordwise.pipeline.checking import Judge
 from chordwise.settings import RoutingSettings, Settings
 
 log = structlog.get_logger(__name__)

@@ -13,10 +13,10 @@ from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.llm.middleware.tiered import Tiered
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline import unasked
-from chordwise.pipeline.answering import request_for
 from chordwise.pipeline.context import ReadingContext
 from chordwise.pipeline.integrating import CONTEXT_SHARE
 from chordwise.pipeline.questions import text_budget
+from chordwise.pipeline.requests import request_for
 from chordwise.pipeline.submit import RunOptions, identity
 from chordwise.pipeline.unasked import UnaskedModel
 from chordwise.readers.reading import ReadDocument, UnreadDocument

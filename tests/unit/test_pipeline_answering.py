@@ -18,7 +18,8 @@ from chordwise.errors import (
     TruncatedError,
 )
 from chordwise.llm.model import Completion, FinishReason
-from chordwise.pipeline.answering import Verdict, ask
+from chordwise.pipeline.answering import ask
+from chordwise.pipeline.checking import Verdict
 from tests.fakes.pipeline import a_summary
 from tests.fakes.scripted_model import Line, ScriptedModel
 

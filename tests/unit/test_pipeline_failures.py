@@ -27,7 +27,8 @@ from chordwise.errors import (
 )
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason, ModelProfile
-from chordwise.pipeline.answering import AskingPolicy, Verdict, ask, policy_of
+from chordwise.pipeline.answering import AskingPolicy, ask, policy_of
+from chordwise.pipeline.checking import Verdict
 from chordwise.pipeline.requests import REPAIR_TOKENS, request_for, with_problems
 from chordwise.settings import Settings
 from tests.fakes.pipeline import a_summary, quoting_the_text
@@ -162,6 +163,19 @@ def test_without_further_prompts_an_invalid_answer_is_the_end() -> None:
         asked(model, AskingPolicy())
 
     assert versions(model) == [USUAL_VERSION] * 2
+
+
+def test_all_calls_of_a_question_share_its_time() -> None:
+    """Each is told what is left, repair and further prompts included."""
+    model = a_model("no JSON", "{}", "no JSON", GOOD)
+    times = iter(range(0, 1_000, 10))
+
+    asked(model, AskingPolicy(prompts=("plain",), seconds=100, clock=lambda: float(next(times))))
+
+    left = [request.timeout_seconds for request in model.requests]
+    assert left[0] == 90
+    assert left == sorted(left, key=lambda seconds: -(seconds or 0))
+    assert len(set(left)) == 4
 
 
 def test_further_models_are_asked_after_further_prompts() -> None:

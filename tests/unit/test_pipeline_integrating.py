@@ -28,12 +28,14 @@ from chordwise.errors import (
 )
 from chordwise.llm.model import ModelProfile
 from chordwise.pipeline import backoff
-from chordwise.pipeline.answering import Verdict, ask, request_for
+from chordwise.pipeline.answering import ask
+from chordwise.pipeline.checking import Verdict
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.integrating import Integrator
 from chordwise.pipeline.leases import LeaseKeeper
 from chordwise.pipeline.models import Models
 from chordwise.pipeline.questions import options_from, options_to_json, text_budget
+from chordwise.pipeline.requests import request_for
 from chordwise.settings import PipelineSettings, Settings
 from tests.fakes.pipeline import a_summary, quoting_the_text
 from tests.fakes.scripted_model import Line, ScriptedModel

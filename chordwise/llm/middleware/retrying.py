@@ -50,7 +50,7 @@ class Retrying:
         Raises:
             ModelError: The last error, or the first that is not transient.
         """
-        ends_at = self._clock() + self._policy.total_seconds
+        ends_at = self._clock() + _shorter(request, self._policy.total_seconds)
         numbers = count(request.attempt)
 
         def ask() -> Completion:
