@@ -20,7 +20,7 @@ from chordwise.pipeline import broker, messages, starting
 from chordwise.pipeline.opening import open_context
 from chordwise.settings import Settings
 from chordwise.telemetry import liveness, logging
-from worker import rejecting, results, tasks, transport
+from worker import results, tasks, transport
 from worker.consumption import Consumption
 from worker.pool import CountedThreads
 from worker.rejecting import Rejections
@@ -74,10 +74,9 @@ def work(settings: Settings) -> int:
     app = messages.open_app(settings)
     rejections = Rejections(context.sessions)
     rejections.start()
-    rejecting.install(rejections)
     tasks.register(app, context, rejections)
     CountedThreads.consumption = Consumption(concurrency)
-    transport.observe(app, CountedThreads.consumption)
+    transport.observe(app, CountedThreads.consumption, rejections)
     results.forgive(app, CountedThreads.consumption)
     shutdown = Shutdown(context.leases, settings.worker.shutdown_grace_seconds)
     shutdown.install(app)

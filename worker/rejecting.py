@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 
 import structlog
-from kombu.transport import TRANSPORT_ALIASES, redis
+from kombu.transport import redis
 from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.errors import ServiceUnavailableError
@@ -102,10 +102,3 @@ class Transport(redis.Transport):
             super()._deliver(message, queue)  # type: ignore[no-untyped-call]  # kombu's
         else:
             self.rejections.add(reason, queue)
-
-
-def install(rejections: Rejections) -> None:
-    """Let every connection of this process to the broker look at what it receives."""
-    Transport.rejections = rejections
-    for scheme in ("redis", "rediss"):
-        TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__name__}"

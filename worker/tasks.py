@@ -17,8 +17,6 @@ from chordwise.pipeline.analyze_chunk import ChunkOutcome, analyze_chunk
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.fan_out import fan_out
 from chordwise.pipeline.synthesize import synthesize
-from chordwise.storage import jobs
-from chordwise.storage.engine import reaching_database
 from worker.envelopes import Rejection
 from worker.rejecting import Rejections
 
@@ -35,8 +33,8 @@ def register(app: Celery, context: Context, rejections: Rejections) -> None:
     """
 
     def fan_out_task(job_id: str) -> None:
-        if _is_known(context, rejections, UUID(job_id)):
-            fan_out(context, UUID(job_id))
+        if fan_out(context, UUID(job_id)) is None:
+            rejections.add(Rejection.UNKNOWN_WORK, messages.CONTROL_QUEUE)
 
     def analyze_chunk_task(job_id: str, chunk_id: str) -> None:
         outcome = analyze_chunk(context, UUID(job_id), UUID(chunk_id))
@@ -46,20 +44,12 @@ def register(app: Celery, context: Context, rejections: Rejections) -> None:
             raise Ignore
 
     def synthesize_task(job_id: str) -> None:
-        if _is_known(context, rejections, UUID(job_id)):
-            synthesize(context, UUID(job_id))
+        if not synthesize(context, UUID(job_id)):
+            rejections.add(Rejection.UNKNOWN_WORK, messages.CONTROL_QUEUE)
 
     app.task(name=messages.FAN_OUT, ignore_result=True)(never_raising(fan_out_task))
     app.task(name=messages.ANALYZE_CHUNK)(never_raising(analyze_chunk_task))
     app.task(name=messages.SYNTHESIZE, ignore_result=True)(never_raising(synthesize_task))
-
-
-def _is_known(context: Context, rejections: Rejections, job_id: UUID) -> bool:
-    with reaching_database(), context.sessions() as session:
-        known = jobs.get(session, job_id) is not None
-    if not known:
-        rejections.add(Rejection.UNKNOWN_WORK, messages.CONTROL_QUEUE)
-    return known
 
 
 def never_raising(task: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:

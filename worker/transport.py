@@ -147,8 +147,9 @@ class ObservedConnection(Connection):
         return self
 
 
-def observe(app: Celery, consumption: Consumption) -> None:
-    """Let every connection of the application report to `consumption`."""
+def observe(app: Celery, consumption: Consumption, rejections: rejecting.Rejections) -> None:
+    """Let every connection of the application report to both what it gets from the broker."""
+    ObservedTransport.rejections = rejections
     app.amqp.Connection = ObservedConnection
     app.conf.broker_transport_options = {
         **app.conf.broker_transport_options,

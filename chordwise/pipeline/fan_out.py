@@ -18,8 +18,11 @@ from chordwise.storage import chunks, clock, documents, jobs, outbox, runs
 from chordwise.storage.jobs import Job, JobFailure
 
 
-def fan_out(context: Context, job_id: uuid.UUID) -> int:
+def fan_out(context: Context, job_id: uuid.UUID) -> int | None:
     """Write the job's chunks, then send those that are open; return how many were sent.
+
+    `None` says that there is no such job: somebody else has written the message. Work that is not
+    to be done costs a look: no lock, no write.
 
     A job that has ended, is paused, or is being synthesized is left alone; one whose model is not
     configured in this process is paused. What was sent before is not sent again.
@@ -27,7 +30,10 @@ def fan_out(context: Context, job_id: uuid.UUID) -> int:
     Raises:
         ServiceUnavailableError: Database or broker cannot be reached; recovery repeats it.
     """
-    if not backoff.store(context, lambda s: _is_to_do(s, job_id)):
+    found = backoff.store(context, lambda session: jobs.status_of(session, job_id))
+    if found is None:
+        return None
+    if found not in (JobStatus.QUEUED, JobStatus.RUNNING):
         return 0
     with context.leases.fanning_out(job_id):
         try:
@@ -47,12 +53,6 @@ _LOST = JobFailure(
     message="The worker was lost again and again while it cut the document into chunks.",
     hint="Look at the worker's log; `chordwise retry RUN` tries again.",
 )
-
-
-def _is_to_do(session: Session, job_id: uuid.UUID) -> bool:
-    """Look without a lock: a message for finished work costs no write."""
-    job = jobs.get(session, job_id)
-    return job is not None and job.status in (JobStatus.QUEUED, JobStatus.RUNNING)
 
 
 def _count_attempt(context: Context, session: Session, job_id: uuid.UUID) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -62,6 +62,11 @@ class LeaseKeeper:
         self._losses: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Prolong nothing any more; what is still held runs out."""
+        self._stopped.set()
 
     @contextmanager
     def holding(self, lease: Lease) -> Iterator[Lease]:
@@ -84,8 +89,10 @@ class LeaseKeeper:
 
     @contextmanager
     def fanning_out(self, job_id: uuid.UUID) -> Iterator[None]:
-        """Have the job fanned out again by others, should this process leave inside the block."""
-        self._fanning_out.add(job_id)
+        """Show that a job comes on inside the block; others do it, should this process leave."""
+        with self._lock:
+            self._fanning_out.add(job_id)
+            self._start()
         try:
             yield
         finally:
@@ -106,7 +113,8 @@ class LeaseKeeper:
         def give_back(session: Session) -> int:
             for job_id in fanning_out:
                 outbox.put(session, FAN_OUT, job_id, reason="shutdown")
-            released = sum(_give_back(session, lease) for lease in held) + len(fanning_out)
+            freed = [_free(session, lease, is_leaving=True) for lease in held]
+            released = sum(freed) + len(fanning_out)
             incidents.count(session, IncidentKind.HANDED_BACK, "shutdown", released)
             return released
 
@@ -131,11 +139,13 @@ class LeaseKeeper:
 
         Returns whether the database could be reached.
         """
-        held = self._snapshot()
-        if not held and not self._given_up and not self._losses:
+        held, fanning_out = self._snapshot(), set(self._fanning_out)
+        if not (held or fanning_out or self._given_up or self._losses):
             return True
         try:
             with reaching_database(), self._sessions.begin() as session:
+                for job_id in sorted(fanning_out):  # jobs before chunks, as everywhere
+                    jobs.note_progress(session, job_id)
                 for lease in self._lost(session, held):
                     self.note_lost(lease, "heartbeat")
                 self._give_up(session)
@@ -172,7 +182,7 @@ class LeaseKeeper:
 
     def _give_up(self, session: Session) -> None:
         for token, lease in list(self._given_up.items()):
-            if _give_up(session, lease):
+            if _free(session, lease, is_leaving=False):
                 log.info("lease.given_up", job_id=str(lease.job_id), chunk_id=str(lease.chunk_id))
             # Where the commit fails, the lease runs out, and recovery finds it.
             self._given_up.pop(token, None)
@@ -188,8 +198,8 @@ class LeaseKeeper:
 
     def _run(self) -> None:
         usual = self._heartbeat.total_seconds()
-        pause, seconds = threading.Event(), usual
-        while not pause.wait(seconds):
+        seconds = usual
+        while not self._stopped.wait(seconds):
             try:
                 # Once the database is back, leases are prolonged before recovery looks at them.
                 seconds = usual if self.beat() else min(usual, _OUTAGE_PAUSE_SECONDS)
@@ -205,26 +215,17 @@ def _has_ended(session: Session, lease: Lease) -> bool:
     return job is not None and job.lease_token == lease.token
 
 
-def _give_back(session: Session, lease: Lease) -> bool:
-    """Free work unharmed, with the message for the next one."""
+def _free(session: Session, lease: Lease, *, is_leaving: bool) -> bool:
+    """Free work with the message for the next one: unharmed, or stopped by the database."""
+    free: Callable[[Session, uuid.UUID, uuid.UUID], bool]
     if lease.chunk_id is None:
-        given = jobs.release(session, lease.job_id, lease.token)
+        free = jobs.release if is_leaving else jobs.give_up
     else:
-        given = chunk_leases.release(session, lease.chunk_id, lease.token)
-    if given:
-        _promise(session, lease, "shutdown")
-    return given
-
-
-def _give_up(session: Session, lease: Lease) -> bool:
-    """Free work that the database's failure stopped, with the message for the next one."""
-    if lease.chunk_id is None:
-        given = jobs.give_up(session, lease.job_id, lease.token)
-    else:
-        given = chunk_leases.give_up(session, lease.chunk_id, lease.token)
-    if given:
-        _promise(session, lease, "database was away")
-    return given
+        free = chunk_leases.release if is_leaving else chunk_leases.give_up
+    freed = free(session, lease.chunk_id or lease.job_id, lease.token)
+    if freed:
+        _promise(session, lease, "shutdown" if is_leaving else "database was away")
+    return freed
 
 
 def _promise(session: Session, lease: Lease, reason: str) -> None:

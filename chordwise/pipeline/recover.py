@@ -115,6 +115,10 @@ def _broker_forgot(context: Context) -> int:
         return 0
     with reaching_database(), context.sessions.begin() as session:
         broker_marker.remember(session, marker)
-        sent = unclaimed.send_everything(session) if known is not None else 0
-        incidents.count(session, IncidentKind.RESCUE, "broker_forgot", sent)
-        return sent
+        if known is None:
+            return 0
+        sent = unclaimed.send_everything(session)
+        # Something has happened even where nothing was lost by it.
+        incidents.count(session, IncidentKind.RESCUE, "broker_forgot", max(1, sent))
+    log.warning("recovery.broker_forgot", sent=sent)
+    return sent

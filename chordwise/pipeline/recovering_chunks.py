@@ -83,7 +83,7 @@ def last_attempts_in_turn(context: Context, session: Session) -> int:
 
 
 def never_sent(context: Context, session: Session) -> int:
-    """Send chunks whose job was fanned out a while ago and which the broker was never given."""
+    """Send chunks that the broker was never given, of jobs that nobody is fanning out any more."""
     most_attempts = context.settings.pipeline.max_attempts
     rows = session.execute(
         select(Chunk.id, Chunk.job_id)
@@ -93,7 +93,7 @@ def never_sent(context: Context, session: Session) -> int:
             Chunk.attempts < max(1, most_attempts - 1),
             Chunk.sent_at.is_(None),
             Job.status.in_(_WORKING),
-            Job.started_at < clock.database_now() - context.lease,
+            Job.last_progress_at < clock.database_now() - context.lease,
             ~outbox.is_promised(ANALYZE_CHUNK, of=Chunk.id),
         )
         .order_by(Chunk.id)

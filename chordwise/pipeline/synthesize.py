@@ -37,16 +37,24 @@ from chordwise.storage.results import Result
 log = structlog.get_logger(__name__)
 
 
-def synthesize(context: Context, job_id: uuid.UUID) -> None:
+def synthesize(context: Context, job_id: uuid.UUID) -> bool:
     """Write the job's result and end state, unless chunks are open or it is done already.
+
+    Returns whether there is such a job. Finished work costs a look: no lock, no write.
 
     Raises:
         ServiceUnavailableError: The database cannot be reached; recovery repeats it.
     """
+    found = backoff.store(context, lambda session: jobs.status_of(session, job_id))
     lease = Lease(job_id=job_id)
-    job = backoff.store(context, lambda session: _claim(context, session, lease))
-    if job is None:
-        return
+    if found in WORKING_JOBS:
+        job = backoff.store(context, lambda session: _claim(context, session, lease))
+        if job is not None:
+            _work_on(context, lease, job)
+    return found is not None
+
+
+def _work_on(context: Context, lease: Lease, job: Job) -> None:
     with context.leases.holding(lease):
         try:
             _synthesize(context, lease, job)
@@ -55,18 +63,16 @@ def synthesize(context: Context, job_id: uuid.UUID) -> None:
         except ServiceUnavailableError:
             raise
         except Exception as error:  # a defect of ours ends the job, and visibly
-            log.exception("synthesis.defect", job_id=str(job_id))
+            log.exception("synthesis.defect", job_id=str(lease.job_id))
             what = f"A defect of Chordwise stopped the synthesis ({type(error).__name__})."
             failure = JobFailure(code="internal", message=what, hint="See the worker's log.")
             _end(context, lease, JobStatus.FAILED, failure)
 
 
 def _claim(context: Context, session: Session, lease: Lease) -> Job | None:
-    """Look first, without a lock: a message for finished work costs no write."""
-    found = jobs.get(session, lease.job_id)
-    if found is None or found.status not in WORKING_JOBS:
+    found = jobs.lock(session, lease.job_id)
+    if found is None:
         return None
-    jobs.lock(session, lease.job_id)
     most_attempts = context.settings.pipeline.max_attempts
     is_ours = found.lease_token == lease.token  # the answer to an earlier commit was lost
     if not is_ours and not last_attempts.may_begin(session, found.attempts, most_attempts):

@@ -76,6 +76,11 @@ def get(session: Session, job_id: uuid.UUID) -> Job | None:
     return session.get(Job, job_id, populate_existing=True)
 
 
+def status_of(session: Session, job_id: uuid.UUID) -> str | None:
+    """Look at a job without locking anything; `None` when there is no such job."""
+    return session.scalar(select(Job.status).where(Job.id == job_id))
+
+
 def lock(session: Session, job_id: uuid.UUID) -> Job | None:
     """Return a job whose row nobody else can change before the transaction ends."""
     return session.scalars(

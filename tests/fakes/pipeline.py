@@ -149,6 +149,7 @@ def a_pipeline(settings: Settings, *script: Line, repeat_last: bool = False) -> 
         ),
         random=Random(0),  # noqa: S311 - the same jitter in every run
     )
+    _opened.append(context.leases.stop)
     return Pipeline(context=context, model=model)
 
 

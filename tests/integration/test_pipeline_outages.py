@@ -187,12 +187,25 @@ def test_what_was_never_sent_is_sent_after_a_lease(settings: Settings) -> None:
     pipeline.execute("DELETE FROM outbox")
     pipeline.execute("UPDATE chunks SET sent_at = NULL")
     assert "chunk_never_sent" not in recover(pipeline.context)
-    pipeline.execute("UPDATE jobs SET started_at = now() - interval '61 seconds'")
+    pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '61 seconds'")
 
     rescued = recover(pipeline.context)
 
     assert rescued["chunk_never_sent"] == 1
     assert pipeline.value("SELECT task FROM outbox") == "chordwise.analyze_chunk"
+
+
+def test_a_fan_out_that_takes_long_is_left_alone(settings: Settings) -> None:
+    """Heartbeats show that a job is being fanned out, however slow the broker is."""
+    pipeline = a_pipeline(settings)
+    ((job_id, _),) = fanned_out(pipeline, PARAGRAPH)
+    pipeline.execute("UPDATE chunks SET sent_at = NULL")
+    pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '61 seconds'")
+
+    with pipeline.context.leases.fanning_out(job_id):
+        pipeline.context.leases.beat()
+
+    assert "chunk_never_sent" not in recover(pipeline.context)
 
 
 def test_neighbours_of_a_poisonous_chunk_get_their_last_attempt_alone(settings: Settings) -> None:
