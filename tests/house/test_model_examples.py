@@ -1,0 +1,38 @@
+"""Every block of docs/models.md can be copied as it stands, and its model can be connected."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from chordwise import settings
+from chordwise.llm.providers import connect
+from tests.house.checkout import ROOT
+
+PAGE = (ROOT / "docs" / "models.md").read_text("utf-8")
+BLOCKS = dict(re.findall(r"(?ms)^## ([^\n]+)\n(?:(?!^## ).)*?^```toml\n(.*?)^```", PAGE))
+ALL_BLOCKS = re.findall(r"(?ms)^```toml\n(.*?)^```", PAGE)
+
+
+@pytest.mark.parametrize("block", ALL_BLOCKS)
+def test_a_block_can_be_copied(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is valid, names the model that it describes, and the address and key have their form."""
+    file = tmp_path / settings.FILE_NAME
+    file.write_text(block, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CHORDWISE_MODEL", raising=False)
+
+    loaded = settings.load()
+
+    for name in loaded.names_asked(loaded.model):
+        model = loaded.model_named(name)
+        if model.provider != "local":
+            assert connect(model, SecretStr("sk-test")).profile.context_tokens
+
+
+def test_every_kind_of_server_has_its_block() -> None:
+    """Those that the page promises."""
+    assert set(BLOCKS) >= {"OpenAI", "Azure", "Anthropic", "vLLM", "llama.cpp", "Ollama"}
