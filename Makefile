@@ -64,7 +64,7 @@ endif
 
 # --- what developers and CI run ------------------------------------------------------------------
 
-test: $(dev) $(package) ## run every test; databases and servers are started by the tests
+test: $(dev) $(package) ## run the tests; they start databases and servers by themselves
 	@$(python) -m pytest $(ARGS)
 
 faults: $(dev) $(package) ## run every fault experiment, and write the table of docs/reliability.md

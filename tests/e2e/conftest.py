@@ -11,31 +11,9 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
 from chordwise.storage.engine import open_engine
+from tests.fakes.configuration import configuration
 from tests.fakes.processes import Processes, wait_until
 from tests.peers.answering_server import AnsweringServer, serving
-
-CONFIGURATION = """
-model = "peer"
-
-[models.peer]
-provider = "openai"
-model = "peer"
-base_url = "{base_url}"
-
-[pipeline]
-chunk_tokens = 400
-lease_seconds = 4
-heartbeat_seconds = 1
-recovery_interval_seconds = 1
-stalled_seconds = 4
-
-[embedded]
-start = false
-
-[worker]
-concurrency = 4
-shutdown_grace_seconds = 1
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +53,7 @@ def stage(tmp_path: Path, database_url: SecretStr, broker_url: SecretStr) -> Ite
     """Set the stage with a provider that takes half a second; the test starts the processes."""
     with serving(delay_seconds=0.5) as provider:
         config = tmp_path / "chordwise.toml"
-        config.write_text(CONFIGURATION.format(base_url=provider.base_url), "utf-8")
+        config.write_text(configuration(provider.base_url, pipeline="stalled_seconds = 4"), "utf-8")
         environment = {
             "CHORDWISE_HOME": str(tmp_path / "home"),
             "CHORDWISE_CONFIG": str(config),

@@ -13,8 +13,7 @@ class Allowance:
 
     `extra_calls` come on top of one for each slot of a killed worker. `ends` are the end states
     that jobs may have. `tracebacks` are texts: a log entry with a traceback must contain one of
-    them. `repeated` allows a second result for the same question (`--fresh`). `names_calls` is
-    false where requests that never reached the provider make its journal shorter than the ledger.
+    them. `repeated` allows a second result for the same question (`--fresh`).
     """
 
     extra_calls: int = 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from tests.fakes.configuration import CONCURRENCY
 from tests.faults.allowance import Allowance
-from tests.faults.cluster import CONCURRENCY, Cluster
+from tests.faults.cluster import Cluster
 
 _LEDGER = """
 SELECT id::text, finished_at IS NOT NULL, error_code IS NULL FROM model_calls

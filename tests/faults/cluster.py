@@ -35,6 +35,7 @@ from pathlib import Path
 
 import psycopg
 
+from tests.fakes.configuration import configuration
 from tests.fakes.processes import Processes, wait_until
 from tests.faults.documents import Documents
 from tests.faults.members import Member, Members, bare_environment
@@ -42,41 +43,20 @@ from tests.faults.provider import Provider, providing
 from tests.faults.proxy import Proxy, proxy_to
 from tests.faults.servers import BrokerServer, DatabaseServer, address_through
 
-CONCURRENCY = 4
-LEASE_SECONDS = 4.0
-INTERVAL_SECONDS = 1.0
 API_KEY = "sk-planted-5d1c0f3a9b7e4c22"
 
-CONFIGURATION = f"""
-model = "peer"
-
-[models.peer]
-provider = "openai"
-model = "peer"
-base_url = "http://127.0.0.1:{{port}}/v1"
-timeout_seconds = 20
-
-[pipeline]
-chunk_tokens = 400
-lease_seconds = {LEASE_SECONDS}
-heartbeat_seconds = 1
-recovery_interval_seconds = {INTERVAL_SECONDS}
+_MODEL = "timeout_seconds = 20"
+_PIPELINE = """
 stalled_seconds = 4
 postponement_base_seconds = 1
 postponement_max_seconds = 4
-
+"""
+_RETRIES = """
 [retries]
 attempts = 3
 base_seconds = 0.2
 max_wait_seconds = 2
 total_seconds = 60
-
-[embedded]
-start = false
-
-[worker]
-concurrency = {CONCURRENCY}
-shutdown_grace_seconds = 1
 """
 
 _FINISHED = (
@@ -205,7 +185,9 @@ def open_cluster(
         to_broker = stack.enter_context(proxy_to(broker.target))
         (folder / "tmp").mkdir(parents=True)
         (folder / "documents").mkdir()
-        (folder / "chordwise.toml").write_text(CONFIGURATION.format(port=to_provider.port), "utf-8")
+        base_url = f"http://127.0.0.1:{to_provider.port}/v1"
+        written = configuration(base_url, model=_MODEL, pipeline=_PIPELINE, more=_RETRIES)
+        (folder / "chordwise.toml").write_text(written, "utf-8")
         environment = {
             **_environment(folder),
             "CHORDWISE_DATABASE_URL": address_through(to_database.port, database, name),

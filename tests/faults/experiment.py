@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from tests.fakes.configuration import INTERVAL_SECONDS, LEASE_SECONDS
 from tests.faults.allowance import NOTHING_SPECIAL, Allowance
-from tests.faults.cluster import INTERVAL_SECONDS, LEASE_SECONDS, Cluster
+from tests.faults.cluster import Cluster
 from tests.faults.oracle import judge
 from tests.faults.rows import Row
 

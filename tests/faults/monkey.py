@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tests.faults.cluster import LEASE_SECONDS, Cluster
+from tests.fakes.configuration import LEASE_SECONDS
+from tests.faults.cluster import Cluster
 from tests.faults.members import Member
 from tests.faults.provider import HANG_UP, OVERLOADED
 
-# What Celery itself shows while the broker is away.
-BROKER_TRACEBACKS = ("onnection to broker lost", "redis.exceptions.")
 # Stands in the transactions that store the answer of a chunk or of a synthesis, and in no other.
 STORED_ANSWER = b'"main_topic"'
 

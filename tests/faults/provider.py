@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from tests.faults.proxy import Target
 from tests.peers.answering_server import AnsweringHandler, AnsweringServer
+from tests.peers.serving import serving_in_a_thread
 
 CALL_HEADER = "X-Client-Request-Id"
 _MARK = re.compile(r"TEXT-[0-9a-f]+")
@@ -164,12 +165,8 @@ class _JournalingHandler(AnsweringHandler):
 def providing(delay_seconds: float = 0.0) -> Iterator[Provider]:
     """Serve on a free port inside the block."""
     provider = Provider(delay_seconds)
-    thread = threading.Thread(target=provider.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield provider
-    finally:
-        provider.forgive()
-        provider.shutdown()
-        provider.server_close()
-        thread.join()
+    with serving_in_a_thread(provider):
+        try:
+            yield provider
+        finally:
+            provider.forgive()

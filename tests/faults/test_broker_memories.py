@@ -8,8 +8,9 @@ import threading
 import pytest
 import redis
 
+from tests.fakes.configuration import LEASE_SECONDS
 from tests.fakes.processes import wait_until
-from tests.faults.cluster import LEASE_SECONDS, Cluster
+from tests.faults.cluster import Cluster
 from tests.faults.experiment import RECOVERY_SECONDS, Experiment
 from tests.faults.test_broker import RECONNECTION_SECONDS, begin
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.allowance import Allowance
 from tests.faults.cluster import Cluster
 from tests.faults.experiment import Experiment
-from tests.faults.monkey import BROKER_TRACEBACKS
 
 
 @pytest.mark.thorough
@@ -27,4 +25,4 @@ def test_both_servers_are_killed_while_a_document_is_at_work(
     own_cluster.broker.start(empty=True)
     experiment.fault_is_over()
 
-    experiment.finish(Allowance(tracebacks=BROKER_TRACEBACKS))
+    experiment.finish()

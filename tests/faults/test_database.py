@@ -10,8 +10,9 @@ from signal import Signals
 import pytest
 
 from chordwise.embedded import postgres, processes
+from tests.fakes.configuration import CONCURRENCY, LEASE_SECONDS
 from tests.fakes.processes import wait_until
-from tests.faults.cluster import CONCURRENCY, LEASE_SECONDS, Cluster
+from tests.faults.cluster import Cluster
 from tests.faults.experiment import RECOVERY_SECONDS, Experiment
 from tests.faults.provider import Treatment
 

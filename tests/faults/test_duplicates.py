@@ -13,8 +13,9 @@ from pydantic import SecretStr
 from chordwise import settings as settings_module
 from chordwise.pipeline import messages
 from chordwise.pipeline.messages import Messenger
+from tests.fakes.configuration import CONCURRENCY
 from tests.fakes.processes import wait_until
-from tests.faults.cluster import CONCURRENCY, Cluster
+from tests.faults.cluster import Cluster
 from tests.faults.experiment import RECOVERY_SECONDS, Experiment
 
 _QUEUE = f"chordwise:{messages.CHUNK_QUEUE}"

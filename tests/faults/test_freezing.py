@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.cluster import CONCURRENCY, LEASE_SECONDS, Cluster
+from tests.fakes.configuration import CONCURRENCY, LEASE_SECONDS
+from tests.faults.cluster import Cluster
 from tests.faults.experiment import RECOVERY_SECONDS, Experiment
 from tests.faults.provider import HOLD
 

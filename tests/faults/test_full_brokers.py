@@ -8,8 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.fakes.configuration import LEASE_SECONDS
 from tests.fakes.processes import wait_until
-from tests.faults.cluster import LEASE_SECONDS, Cluster
+from tests.faults.cluster import Cluster
 from tests.faults.experiment import RECOVERY_SECONDS, Experiment
 
 # The longest pause of Celery between two tries to write a result, and of a reconnection.

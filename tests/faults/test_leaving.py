@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.fakes.configuration import CONCURRENCY
 from tests.fakes.processes import wait_until
-from tests.faults.cluster import CONCURRENCY, Cluster
+from tests.faults.cluster import Cluster
 from tests.faults.experiment import RECOVERY_SECONDS, Experiment
 from tests.faults.members import Member
 

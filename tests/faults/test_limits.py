@@ -7,8 +7,9 @@ import resource
 import psutil
 import pytest
 
+from tests.fakes.configuration import CONCURRENCY
 from tests.faults.allowance import Allowance
-from tests.faults.cluster import CONCURRENCY, Cluster
+from tests.faults.cluster import Cluster
 from tests.faults.experiment import Experiment
 from tests.faults.members import Member
 

@@ -9,10 +9,11 @@ from pydantic import SecretStr
 from chordwise import settings as settings_module
 from chordwise.pipeline import messages
 from chordwise.pipeline.messages import Messenger
+from tests.fakes.configuration import INTERVAL_SECONDS
 from tests.fakes.processes import wait_until
 from tests.faults import quiescence
 from tests.faults.allowance import NOTHING_SPECIAL
-from tests.faults.cluster import INTERVAL_SECONDS, Cluster
+from tests.faults.cluster import Cluster
 from tests.faults.experiment import Experiment
 
 _QUEUE = f"chordwise:{messages.CHUNK_QUEUE}"

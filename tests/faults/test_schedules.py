@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tests.faults.allowance import Allowance
 from tests.faults.experiment import RECOVERY_SECONDS, Experiment
-from tests.faults.monkey import BROKER_TRACEBACKS, ON_ANY_SERVERS, Fault, Monkey
+from tests.faults.monkey import ON_ANY_SERVERS, Fault, Monkey
 from tests.faults.schedules import schedules
 
 FEW = 2
@@ -39,7 +39,7 @@ def run(experiment: Experiment, schedule: list[Fault], number: int, turn: int) -
 
     recoveries = RECOVERY_SECONDS * len(schedule) + experiment.undisturbed_seconds
     experiment.finish(
-        Allowance(extra_calls=monkey.extra_calls, tracebacks=BROKER_TRACEBACKS),
+        Allowance(extra_calls=monkey.extra_calls),
         bound_seconds=recoveries + monkey.outage_seconds,
     )
 

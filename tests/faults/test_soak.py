@@ -11,7 +11,7 @@ import pytest
 from tests.faults.allowance import Allowance
 from tests.faults.cluster import Cluster
 from tests.faults.experiment import RECOVERY_SECONDS, Experiment
-from tests.faults.monkey import BROKER_TRACEBACKS, Fault, Kind, Monkey
+from tests.faults.monkey import Fault, Kind, Monkey
 
 _SECONDS_BETWEEN = (3.0, 12.0)
 _MOST_CHUNKS = 24
@@ -47,7 +47,7 @@ def test_documents_keep_coming_while_everything_is_killed(
     experiment.fault_is_over()
 
     experiment.finish(
-        Allowance(extra_calls=monkey.extra_calls, tracebacks=BROKER_TRACEBACKS),
+        Allowance(extra_calls=monkey.extra_calls),
         notes=f"{len(monkey.deeds)} deeds, {len(own_cluster.documents.digests)} documents",
         patience_seconds=180,
         bound_seconds=2 * RECOVERY_SECONDS + 60,

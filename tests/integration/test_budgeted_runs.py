@@ -28,6 +28,7 @@ from chordwise.pipeline.synthesize import synthesize
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.pipeline import LONG, NOW, Pipeline, a_document, a_pipeline, a_run, with_settings
 from tests.peers.answering_server import AnsweringHandler, AnsweringServer
+from tests.peers.serving import serving_in_a_thread
 
 PEER = "peer"
 INPUT_USD, OUTPUT_USD = Decimal(1), Decimal(5)
@@ -145,14 +146,8 @@ ENDED = {JobStatus.SUCCEEDED, JobStatus.PAUSED, JobStatus.FAILED, JobStatus.PART
 def serving() -> Iterator[ChargingServer]:
     """Serve on a free port inside the block."""
     server = ChargingServer()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving_in_a_thread(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def a_company(settings: Settings, provider: ChargingServer, **budget: object) -> Company:

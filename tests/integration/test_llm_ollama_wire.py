@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +16,7 @@ from chordwise.llm.providers import connect
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_request
 from tests.peers.answering_server import AnsweringHandler, AnsweringServer
+from tests.peers.serving import serving_in_a_thread
 
 
 class OllamaServer(AnsweringServer):
@@ -48,14 +48,8 @@ class OllamaHandler(AnsweringHandler):
 def ollama(status: int = 200) -> Iterator[OllamaServer]:
     """Serve inside the block."""
     server = OllamaServer(status)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving_in_a_thread(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.mark.parametrize(("keep_alive", "sent"), [("10m", "10m"), ("-1", -1)])

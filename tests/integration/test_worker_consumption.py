@@ -22,32 +22,11 @@ from sqlalchemy import Engine, text
 from chordwise.embedded.valkey import SOCKET_NAME, EmbeddedValkey
 from chordwise.errors import ExitCode
 from chordwise.storage.engine import open_engine
+from tests.fakes.configuration import configuration
 from tests.fakes.processes import ROOT, Processes, wait_until
 from tests.faults.proxy import Proxy, Target, proxy_to
 from tests.peers.answering_server import AnsweringServer, serving
 
-CONFIGURATION = """
-model = "peer"
-
-[models.peer]
-provider = "openai"
-model = "peer"
-base_url = "{base_url}"
-
-[pipeline]
-chunk_tokens = 400
-lease_seconds = 4
-heartbeat_seconds = 1
-recovery_interval_seconds = 1
-
-[embedded]
-start = false
-
-[worker]
-concurrency = 4
-shutdown_grace_seconds = 1
-consumption_seconds = {consumption_seconds}
-"""
 DONE = "SELECT count(*) FROM chunks WHERE status = 'succeeded'"
 SENTENCE = "In year {year} the council of the town voted {votes} times about the harbor. "
 
@@ -149,9 +128,8 @@ def open_scene(
         serving(delay_seconds=0.5) as provider,
     ):
         config = folder / "chordwise.toml"
-        written = CONFIGURATION.format(
-            base_url=provider.base_url, consumption_seconds=consumption_seconds
-        )
+        patience = f"consumption_seconds = {consumption_seconds}"
+        written = configuration(provider.base_url, worker=patience)
         config.write_text(written, "utf-8")
         password = urlsplit(valkey.redis_url()).password
         environment = {

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
+from tests.peers.serving import serving_in_a_thread
 
 _MATERIAL = re.compile(r"^(TEXT-[0-9a-f]+)\n(.*)\n\1$", re.DOTALL | re.MULTILINE)
 _QUOTE = re.compile(r'"quote": "((?:[^"\\]|\\.)*)"')
@@ -96,14 +97,8 @@ class AnsweringHandler(BaseHTTPRequestHandler):
 def serving(delay_seconds: float = 0.0) -> Iterator[AnsweringServer]:
     """Serve on a free port inside the block."""
     server = AnsweringServer(delay_seconds)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving_in_a_thread(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _user_message(body: JsonObject) -> str:

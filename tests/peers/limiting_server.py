@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from tests.fakes.simulated_provider import Bucket
 from tests.peers.answering_server import AnsweringHandler, AnsweringServer
+from tests.peers.serving import serving_in_a_thread
 
 
 class LimitingServer(AnsweringServer):
@@ -64,11 +65,5 @@ def limiting(per_second: float, burst: float, delay_seconds: float) -> Iterator[
     """Serve on a free port inside the block."""
     bucket = Bucket(per_minute=60 * per_second, capacity=burst, at=time.monotonic())
     server = LimitingServer(bucket, delay_seconds)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving_in_a_thread(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -1,0 +1,26 @@
+"""Serves in a thread of its own for as long as a test needs it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import ThreadingHTTPServer
+from typing import TypeVar
+
+Server = TypeVar("Server", bound=ThreadingHTTPServer)
+
+_POLL_SECONDS = 0.05
+
+
+@contextmanager
+def serving_in_a_thread(server: Server) -> Iterator[Server]:
+    """Serve inside the block, and close the server after it."""
+    thread = threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
