@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-from chordwise.domain import validation
-from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType, implied_types
 from chordwise.errors import UsageError
 
 
@@ -34,14 +31,9 @@ class Request:
 
 def types_of(request: Request) -> tuple[AnalysisType, ...]:
     """Return the types to run: a schema or labels alone say which."""
-    if request.types:
-        return tuple(dict.fromkeys(request.types))
-    implied = []
-    if request.schema is not None:
-        implied.append(AnalysisType.EXTRACTION)
-    if request.labels:
-        implied.append(AnalysisType.CLASSIFICATION)
-    return tuple(implied) or (AnalysisType.SUMMARY,)
+    return implied_types(
+        request.types, schema=request.schema is not None, labels=bool(request.labels)
+    )
 
 
 def options_of(request: Request) -> AnalysisOptions:
@@ -50,6 +42,8 @@ def options_of(request: Request) -> AnalysisOptions:
     Raises:
         UsageError: Options contradict each other, or the schema cannot be used.
     """
+    from chordwise.pipeline.profiles import read_schema  # noqa: PLC0415 - as below
+
     types = types_of(request)
     if request.schema is not None and AnalysisType.EXTRACTION not in types:
         raise UsageError("--schema is for extractions.", "Add --type extraction.")
@@ -58,7 +52,7 @@ def options_of(request: Request) -> AnalysisOptions:
     return AnalysisOptions(
         instructions=request.instructions.strip(),
         labels=_labels(request.labels),
-        schema=_schema(request.schema) if request.schema else None,
+        schema=read_schema(request.schema) if request.schema else None,
         confidence_threshold=request.confidence_threshold,
     )
 
@@ -84,13 +78,3 @@ def _labels(given: str) -> tuple[str, ...]:
     if given and len(labels) < 2:  # noqa: PLR2004 - the choice between one is none
         raise UsageError("A classification needs two labels or more.", "--labels invoice,letter")
     return labels
-
-
-def _schema(path: Path) -> JsonObject:
-    try:
-        return validation.check_schema(json.loads(path.read_text(encoding="utf-8-sig")))
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UsageError(f"The schema {path} cannot be read: {reason}.") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"The schema {path} is not JSON: {error}.") from error

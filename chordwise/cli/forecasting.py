@@ -25,7 +25,7 @@ def read_all(
     with Reader(settings.readers) as reader:
         source = FileSource(reader, settings.readers, sys.stdin.buffer)
         for file in found:
-            yield source.read(file)
+            yield from source.read(file)
 
 
 def announce(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -52,3 +53,15 @@ class AnalysisTask:
     options: AnalysisOptions = field(default_factory=AnalysisOptions)
     text: str = ""
     answers: tuple[JsonObject, ...] = ()
+
+
+def implied_types(
+    types: Sequence[AnalysisType], *, schema: bool, labels: bool
+) -> tuple[AnalysisType, ...]:
+    """Return the types to run, each once: where none is named, a schema or labels say which."""
+    if types:
+        return tuple(dict.fromkeys(types))
+    implied = [AnalysisType.EXTRACTION] if schema else []
+    if labels:
+        implied.append(AnalysisType.CLASSIFICATION)
+    return tuple(implied) or (AnalysisType.SUMMARY,)

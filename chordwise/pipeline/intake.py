@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
 from chordwise.pipeline.submit import Submission, TakenIn
@@ -21,13 +21,14 @@ class FileSource:
         self._limit = settings.max_file_megabytes * _MEGABYTE
         self._stdin = stdin
 
-    def read(self, file: FoundFile) -> ReadDocument | UnreadDocument:
-        """Return the text of a file, or why there is none."""
+    def read(self, file: FoundFile) -> Iterator[ReadDocument | UnreadDocument]:
+        """Yield the documents in a file, each with its text or why there is none."""
         if file.failure is not None:
-            return UnreadDocument(source=file.source, error=file.failure)
-        if file.path is None:
-            return self._reader.read_bytes(self._stdin.read(self._limit + 1), file.source)
-        return self._reader.read(file.path, follow_symlinks=file.follow_symlinks)
+            yield UnreadDocument(source=file.source, error=file.failure)
+        elif file.path is None:
+            yield self._reader.read_bytes(self._stdin.read(self._limit + 1), file.source)
+        else:
+            yield self._reader.read(file.path, follow_symlinks=file.follow_symlinks)
 
 
 def take_in(
@@ -49,6 +50,7 @@ def take_in(
         for file in found:
             if is_stopped():
                 break
-            on_taken(file, submission.take_in(source.read(file)))
+            for each in source.read(file):
+                on_taken(file, submission.take_in(each))
     finally:
         submission.close()

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.lanes import Lane
 from chordwise.domain.states import IntakeOutcome, JobStatus, RunStatus
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.errors import UsageError
@@ -64,6 +65,7 @@ class RunOptions:
     fresh: bool = False
     use_cache: bool = True
     nightly: bool = False
+    lane: Lane = Lane.ONLINE
     budget_usd: Decimal | None = None
 
 

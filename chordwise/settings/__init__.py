@@ -23,6 +23,7 @@ from pydantic_settings import (
 
 from chordwise.domain.routing import Tier
 from chordwise.errors import ConfigurationError
+from chordwise.settings.profiles import ProfileSettings
 from chordwise.settings.sections import (
     AUTO,
     BudgetSettings,
@@ -55,6 +56,7 @@ __all__ = [
     "LoggingSettings",
     "ModelSettings",
     "PipelineSettings",
+    "ProfileSettings",
     "PromptSettings",
     "Provider",
     "ReaderSettings",
@@ -105,6 +107,7 @@ class Settings(BaseSettings):
     budget: BudgetSettings = BudgetSettings()
     cache: CacheSettings = CacheSettings()
     prompts: PromptSettings = PromptSettings()
+    profiles: Mapping[str, ProfileSettings] = Field(default_factory=dict)
     readers: ReaderSettings = ReaderSettings()
     worker: WorkerSettings = WorkerSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()

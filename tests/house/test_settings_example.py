@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from chordwise import settings
 from chordwise.domain.json_values import JsonObject
-from chordwise.settings import ModelSettings, Settings
+from chordwise.settings import ModelSettings, ProfileSettings, Settings
 from tests.house.checkout import ROOT
 
 EXAMPLE = ROOT / "chordwise.example.toml"
@@ -57,20 +57,24 @@ def test_every_setting_of_a_table_is_documented_with_its_default(name: str) -> N
     assert holding == {entry: value for entry, value in defaults.items() if value is not None}
 
 
-def test_every_setting_of_a_model_is_documented() -> None:
-    """The first example model shows each entry once."""
+@pytest.mark.parametrize(
+    ("table", "section"), [("models", ModelSettings), ("profiles", ProfileSettings)]
+)
+def test_every_setting_under_a_name_is_documented(table: str, section: type[BaseModel]) -> None:
+    """The first example of a kind shows each entry once."""
     documented = with_comments_lifted(EXAMPLE.read_text("utf-8"))
-    models = documented["models"]
-    assert isinstance(models, dict)
+    examples = documented[table]
+    assert isinstance(examples, dict)
 
-    first = next(iter(models.values()))
+    first = next(iter(examples.values()))
 
     assert isinstance(first, dict)
-    assert set(first) == set(ModelSettings.model_fields)
+    entries = {field.alias or name for name, field in section.model_fields.items()}
+    assert set(first) == entries
 
 
 def test_the_file_can_be_used_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Copied to chordwise.toml it changes nothing but the names of models."""
+    """Copied to chordwise.toml it changes nothing but what has a name of the user's."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / settings.FILE_NAME).write_bytes(EXAMPLE.read_bytes())
 
@@ -79,4 +83,5 @@ def test_the_file_can_be_used_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path
     without_file = settings.load()
 
     assert set(with_file.models) == {"house", "tiny"}
-    assert with_file.model_dump(exclude={"models"}) == without_file.model_dump(exclude={"models"})
+    named = {"models", "profiles"}
+    assert with_file.model_dump(exclude=named) == without_file.model_dump(exclude=named)

@@ -1,0 +1,67 @@
+"""From a profile of the settings to what a run asks of every document."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from chordwise.domain import validation
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType, implied_types
+from chordwise.errors import UsageError
+from chordwise.pipeline.submit import RunOptions
+from chordwise.settings import ProfileSettings, Settings
+
+_FEWEST_LABELS = 2
+
+
+def run_options(settings: Settings, profile: ProfileSettings, run_name: str = "") -> RunOptions:
+    """Return the options of a run that asks what the profile says.
+
+    Raises:
+        UsageError: The profile contradicts itself, or its schema cannot be used.
+    """
+    types = implied_types(
+        profile.types, schema=profile.schema_file is not None, labels=bool(profile.labels)
+    )
+    return RunOptions(
+        types=types,
+        analysis=_analysis_options(profile, types),
+        model=profile.model or settings.model,
+        name=run_name,
+        nightly=profile.nightly,
+        lane=profile.lane,
+        budget_usd=profile.budget_usd,
+    )
+
+
+def read_schema(path: Path) -> JsonObject:
+    """Return the JSON Schema in a file.
+
+    Raises:
+        UsageError: It cannot be read, is not JSON, or cannot be used.
+    """
+    try:
+        return validation.check_schema(json.loads(path.read_text(encoding="utf-8-sig")))
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError(f"The schema {path} cannot be read: {reason}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"The schema {path} is not JSON: {error}.") from error
+
+
+def _analysis_options(profile: ProfileSettings, types: tuple[AnalysisType, ...]) -> AnalysisOptions:
+    labels = tuple(dict.fromkeys(profile.labels))
+    if profile.schema_file is not None and AnalysisType.EXTRACTION not in types:
+        raise UsageError("A profile's schema is for extractions.", 'Add "extraction" to its types.')
+    if labels and AnalysisType.CLASSIFICATION not in types:
+        what = "A profile's labels are for classifications."
+        raise UsageError(what, 'Add "classification" to its types.')
+    if labels and len(labels) < _FEWEST_LABELS:
+        raise UsageError("A classification needs two labels or more.", 'labels = ["a", "b"]')
+    return AnalysisOptions(
+        instructions=profile.instructions.strip(),
+        labels=labels,
+        schema=read_schema(profile.schema_file) if profile.schema_file else None,
+        confidence_threshold=profile.confidence_threshold,
+    )

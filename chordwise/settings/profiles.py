@@ -1,0 +1,39 @@
+"""Profiles: what is asked of the documents of a folder, under a name of the user's choice."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+from pydantic import Field
+
+from chordwise.domain.lanes import Lane
+from chordwise.domain.tasks import AnalysisType
+from chordwise.settings.sections import Section
+
+
+class ProfileSettings(Section):
+    """One table `[profiles.NAME]`; a side-car beside a file has the same entries for that file."""
+
+    folder: Path | None = Field(
+        default=None, description="Relative to an inbox, or absolute; unset: the profile's name."
+    )
+    types: tuple[AnalysisType, ...] = Field(
+        default=(), description="Empty: what schema and labels imply, else summary."
+    )
+    instructions: str = ""
+    labels: tuple[str, ...] = Field(default=(), description="For classifications, two or more.")
+    schema_file: Path | None = Field(
+        default=None, alias="schema", description="A JSON Schema, relative to chordwise.toml."
+    )
+    model: str = Field(default="", description="Empty: the setting `model`.")
+    lane: Lane = Field(default=Lane.ONLINE, description="batch: half the price, within a day.")
+    nightly: bool = Field(default=False, description="Let the calls of other runs go first.")
+    budget_usd: Decimal | None = Field(
+        default=None, gt=0, lt=1_000_000, decimal_places=8, description="Of one run."
+    )
+    confidence_threshold: float = Field(default=0.0, ge=0, le=1)
+    text_column: str = Field(
+        default="", description="CSV, JSONL and XLSX: a row for each document, its text from here."
+    )
+    id_column: str = Field(default="", description="The column that names the rows.")

@@ -1,0 +1,69 @@
+"""Profiles become the options of a run, or say what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from chordwise.domain.lanes import Lane
+from chordwise.domain.tasks import AnalysisType
+from chordwise.errors import UsageError
+from chordwise.pipeline.profiles import run_options
+from chordwise.settings import ProfileSettings, Settings
+
+
+def test_a_profile_says_everything_that_a_run_asks(tmp_path: Path) -> None:
+    """Each entry reaches the options; the schema is read."""
+    schema = tmp_path / "contract.json"
+    schema.write_text(json.dumps({"type": "object", "properties": {"fee": {"type": "number"}}}))
+    profile = ProfileSettings.model_validate(
+        {
+            "schema": schema,
+            "instructions": " the fee ",
+            "model": "house",
+            "lane": "batch",
+            "nightly": True,
+            "budget_usd": "2.50",
+            "confidence_threshold": 0.7,
+        }
+    )
+
+    options = run_options(Settings(), profile, "tonight")
+
+    assert options.types == (AnalysisType.EXTRACTION,)
+    assert options.analysis.instructions == "the fee"
+    assert options.analysis.schema is not None
+    assert "fee" in json.dumps(options.analysis.schema)
+    assert options.analysis.confidence_threshold == 0.7
+    assert (options.model, options.name, options.nightly) == ("house", "tonight", True)
+    assert (options.lane, options.budget_usd) == (Lane.BATCH, Decimal("2.50"))
+
+
+def test_an_empty_profile_is_a_summary_by_the_usual_model() -> None:
+    """What is not said is as on the command line."""
+    options = run_options(Settings(model="house"), ProfileSettings())
+
+    assert options.types == (AnalysisType.SUMMARY,)
+    assert (options.model, options.lane, options.budget_usd) == ("house", Lane.ONLINE, None)
+
+
+@pytest.mark.parametrize(
+    ("entries", "complaint"),
+    [
+        ({"types": ["summary"], "schema": "contract.json"}, "for extractions"),
+        ({"types": ["summary"], "labels": ["a", "b"]}, "for classifications"),
+        ({"labels": ["only"]}, "two labels"),
+        ({"schema": "there-is-none.json"}, "cannot be read"),
+    ],
+)
+def test_a_profile_that_contradicts_itself_is_refused(
+    entries: dict[str, object], complaint: str
+) -> None:
+    """With a sentence about what is wrong."""
+    profile = ProfileSettings.model_validate(entries)
+
+    with pytest.raises(UsageError, match=complaint):
+        run_options(Settings(), profile)
