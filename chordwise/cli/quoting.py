@@ -109,12 +109,12 @@ class _Quoting:
         )
         reached = opening.reach(self._invocation, settings, Level.DATABASE, self._screen.note)
         with opening.database(reached) as sessions:
-            quoter = Quoter(settings=reached, sessions=sessions, models=Models(reached))
+            quoter = Quoter(settings=reached, sessions=sessions, models=Models(reached, sessions))
             read = read_all(reached, found)
             gathered = quoting.gather(quoter, read, options, self._sample)
             made = quoting.priced(quoter, gathered)
             if not self._sample or not made.lines:
                 return made
             self._screen.tell(quotes.of_sample(gathered, sampling.expected_cost(made, gathered)))
-            sampling.ask(quoter, gathered)
+            sampling.ask(quoter, gathered, fresh=options.fresh)
             return quoting.priced(quoter, gathered)

@@ -79,8 +79,8 @@ class JobBudget:
             spending = self._spending(session)
             if spending is None or not spending.is_limited or self._is_waived(most_usd):
                 return False
-            amount_usd = money.rounded_up(_known(most_usd))
-            _require(budgets.lock_accounts(session, spending), amount_usd)
+            amount_usd = money.rounded_up(known(most_usd))
+            require(budgets.lock_accounts(session, spending), amount_usd)
             lasts = self._lasting(timeout_seconds)
             budgets.reserve(session, reservation_id, spending, amount_usd, lasts)
             return True
@@ -188,17 +188,12 @@ def lines_of_run(session: Session, run_id: uuid.UUID) -> Sequence[BudgetLine]:
         ]
 
 
-def _line(account: Budget, cap_usd: Decimal) -> BudgetLine:
-    return BudgetLine(
-        scope=account.scope,
-        cap_usd=cap_usd,
-        spent_usd=account.spent_usd,
-        reserved_usd=account.reserved_usd,
-        left_usd=max(Decimal(0), cap_usd - account.spent_usd - account.reserved_usd),
-    )
+def known(most_usd: Decimal | None) -> Decimal:
+    """Return what a request can cost at most.
 
-
-def _known(most_usd: Decimal | None) -> Decimal:
+    Raises:
+        ConfigurationError: Nobody knows the price.
+    """
     if most_usd is None:
         raise ConfigurationError(
             "There is a budget, but nobody knows the price of the model.", _PRICE_HINT
@@ -206,8 +201,13 @@ def _known(most_usd: Decimal | None) -> Decimal:
     return most_usd
 
 
-def _require(accounts: Sequence[Budget], amount_usd: Decimal) -> None:
-    """Let an amount be reserved, or say why not; what can never be had goes before what may."""
+def require(accounts: Sequence[Budget], amount_usd: Decimal) -> None:
+    """Let an amount be reserved, or say why not; what can never be had goes before what may.
+
+    Raises:
+        BudgetReservedError: The money is there, but others have reserved it.
+        BudgetExceededError: So much is not left.
+    """
     capped = [(account, account.cap_usd) for account in accounts if account.cap_usd is not None]
     for account, cap_usd in capped:
         if account.spent_usd + amount_usd > cap_usd:
@@ -218,6 +218,16 @@ def _require(accounts: Sequence[Budget], amount_usd: Decimal) -> None:
                 f"The rest of the {_whose(account)}'s budget of ${_shown(cap_usd)} is reserved "
                 "for calls in flight."
             )
+
+
+def _line(account: Budget, cap_usd: Decimal) -> BudgetLine:
+    return BudgetLine(
+        scope=account.scope,
+        cap_usd=cap_usd,
+        spent_usd=account.spent_usd,
+        reserved_usd=account.reserved_usd,
+        left_usd=max(Decimal(0), cap_usd - account.spent_usd - account.reserved_usd),
+    )
 
 
 def _exceeded(account: Budget, cap_usd: Decimal, amount_usd: Decimal) -> BudgetExceededError:

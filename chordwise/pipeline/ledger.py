@@ -21,7 +21,7 @@ _BEGIN_PATIENCE = timedelta(seconds=15)
 
 
 class Ledger:
-    """Writes the calls of one chunk, or of one synthesis (`chunk_id` is `None`).
+    """Writes the calls of one chunk, of one synthesis (no chunk), or of a sample (no job either).
 
     What is known of an answer waits `patience` for a database that is away.
     """
@@ -30,7 +30,7 @@ class Ledger:
         self,
         sessions: sessionmaker[Session],
         patience: timedelta,
-        job_id: uuid.UUID,
+        job_id: uuid.UUID | None,
         chunk_id: uuid.UUID | None,
     ) -> None:
         self._sessions = sessions

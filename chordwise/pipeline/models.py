@@ -95,28 +95,17 @@ class Models:
         asking = self._asking(job_id, chunk_id)
 
         def open_models(names: tuple[str, ...]) -> ChatModel:
-            wrapped = [self._wrap(each, asking) for each in dict.fromkeys(names)]
+            wrapped = [self.asked_by(asking, each) for each in dict.fromkeys(names)]
             return wrapped[0] if len(wrapped) == 1 else Fallback(wrapped, _log_fallback)
 
         return routing.opened(self._settings, name, open_models, _log_fallback)
 
-    def judge(self, completion: Completion, verdict: Verdict) -> None:
-        """Write what the check of an answer found into the ledger; the cache keeps valid ones."""
-        if self._sessions is not None:
-            if not verdict.valid:
-                caching.discard(self._sessions, completion)
-            record_verdict(self._sessions, self._patience, completion, verdict)
-
-    def identity(self, name: str) -> list[str]:
-        """Return what of a model belongs to a result's identity: who may have answered, and when.
+    def asked_by(self, asking: Asking, name: str) -> ChatModel:
+        """Return one model; what runs on this machine is neither limited nor paid for.
 
         Raises:
-            ConfigurationError: A model is unknown.
+            ConfigurationError: It is unknown, or cannot be used as configured.
         """
-        return routing.identity(self._settings, name)
-
-    def _wrap(self, name: str, asking: Asking) -> ChatModel:
-        """Put one model together; what runs on this machine is neither limited nor paid for."""
         settings = self._settings.model_named(name)
         price = price_of(settings)
         connection = self._connection(name, settings)
@@ -134,6 +123,21 @@ class Models:
         longest = self._settings.retries.total_seconds
         facts = facts_about(settings)
         return Cached(model, asking.cache, asking.ledger, facts, longest, _sleep)
+
+    def judge(self, completion: Completion, verdict: Verdict) -> None:
+        """Write what the check of an answer found into the ledger; the cache keeps valid ones."""
+        if self._sessions is not None:
+            if not verdict.valid:
+                caching.discard(self._sessions, completion)
+            record_verdict(self._sessions, self._patience, completion, verdict)
+
+    def identity(self, name: str) -> list[str]:
+        """Return what of a model belongs to a result's identity: who may have answered, and when.
+
+        Raises:
+            ConfigurationError: A model is unknown.
+        """
+        return routing.identity(self._settings, name)
 
     def _retrying(self, model: ChatModel) -> ChatModel:
         return Retrying(model, self._settings.retries, _sleep, self._random)

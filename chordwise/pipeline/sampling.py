@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from decimal import Decimal
 
-from sqlalchemy import func
-from sqlalchemy.orm import Session
-
 from chordwise.domain import tokens
-from chordwise.llm.model import EXTRACTIVE, Completion, CompletionRequest
-from chordwise.llm.pricing import price_of
+from chordwise.llm.model import ChatModel
+from chordwise.pipeline import caching
 from chordwise.pipeline.context import ReadingContext
-from chordwise.pipeline.models import Models
+from chordwise.pipeline.day_budget import DayBudget
+from chordwise.pipeline.ledger import Ledger
+from chordwise.pipeline.models import Asking
 from chordwise.pipeline.quote import Gathered, Quote
 from chordwise.pipeline.tallying import WorkKind
-from chordwise.storage import model_calls
-from chordwise.storage.engine import reaching_database
 from chordwise.storage.record import new_id
 
 
@@ -32,52 +30,37 @@ def expected_cost(quote: Quote, gathered: Gathered) -> Decimal | None:
     return total
 
 
-def ask(context: ReadingContext, gathered: Gathered) -> None:
-    """Ask what was kept for it, and note the output tokens; each answer is a row of the ledger.
+def ask(context: ReadingContext, gathered: Gathered, *, fresh: bool) -> None:
+    """Ask what was kept for it, and note the output tokens.
 
-    Fallbacks are not asked: theirs would be other answers.
+    The calls belong to no run: they keep to the limits that all workers share and to the budget of
+    the day, have their rows in the ledger, and a run that asks the same later uses the answers
+    again; with `fresh`, none that is stored counts. Fallbacks are not asked: theirs would be other
+    answers.
 
     Raises:
-        ModelError: A question brought no answer.
-        ConfigurationError: A model cannot be asked as it is configured.
+        ModelError: A question brought no answer, or the day has no money for it.
+        ConfigurationError: A model cannot be asked as it is configured, or not within a budget.
         ServiceUnavailableError: The database cannot be reached.
     """
-    alone = Models(context.settings.model_copy(update={"fallback": ()}))
+    asking = _asking(context, fresh=fresh)
     for key, kind in gathered.tally.kinds.items():
-        gathered.observed[key] = list(_ask(context, alone, kind))
+        model = context.models.asked_by(asking, kind.model.name)
+        gathered.observed[key] = list(_ask(model, kind))
 
 
-def _ask(context: ReadingContext, models: Models, kind: WorkKind) -> Iterator[int]:
-    model = models.open(kind.model.name)
+def _asking(context: ReadingContext, *, fresh: bool) -> Asking:
+    settings, sessions = context.settings, context.sessions
+    patience = timedelta(seconds=settings.pipeline.outage_seconds)
+    return Asking(
+        ledger=Ledger(sessions, patience, job_id=None, chunk_id=None),
+        budget=DayBudget(settings, sessions),
+        cache=None if fresh else caching.stored_completions(settings, sessions, new_id()),
+    )
+
+
+def _ask(model: ChatModel, kind: WorkKind) -> Iterator[int]:
     for request in kind.sample:
         completion = model.complete(request)
-        with reaching_database(), context.sessions.begin() as session:
-            _record(session, kind, request, completion)
         known = completion.usage.output_tokens
         yield tokens.estimate(completion.text) if known is None else known
-
-
-def _record(
-    session: Session, kind: WorkKind, request: CompletionRequest, completion: Completion
-) -> None:
-    """Write the call down, of no job: the money is spent, and the next quote knows the answer."""
-    profile, usage = kind.model.profile, completion.usage
-    values = {
-        "id": new_id(),
-        "stage": request.task.stage.value,
-        "provider": profile.provider,
-        "model": profile.model,
-        "language_model": profile.provider != EXTRACTIVE,
-        "prompt_version": request.prompt_version,
-        "attempt": request.attempt,
-        "finished_at": func.clock_timestamp(),
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cached_input_tokens": usage.cached_input_tokens,
-        "cost_usd": price_of(kind.model.settings).cost_usd(completion),
-        "service_tier": completion.service_tier or None,
-        "response_length": len(completion.text),
-        "finish_reason": completion.finish_reason.value,
-        "response_id": completion.response_id or None,
-    }
-    model_calls.begin(session, values)

@@ -120,7 +120,8 @@ class Tallying:
     def _add_job(self, analysis_type: AnalysisType, text: str) -> None:
         parts = chunking.split(text, self._budgets[analysis_type])
         for part in parts:
-            self._add_question(analysis_type, text[part.start_char : part.end_char])
+            whole = text[part.start_char : part.end_char]
+            self._add_question(analysis_type, whole.strip() or whole)
         if len(parts) > 1:
             joining = replace(self._task(analysis_type), stage=Stage.SYNTHESIZE)
             self._kind(joining).joined.append(len(parts))

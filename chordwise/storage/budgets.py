@@ -111,7 +111,7 @@ def spending_of(
 def lock_accounts(session: Session, spending: Spending) -> Sequence[Budget]:
     """Return the accounts of day and run, opened where needed; nobody else changes them now."""
     if not spending.is_open:
-        _open_day(session, spending)
+        _open_day(session, spending.day, spending.usd_per_day)
         opening = _opening(scope_of_run(spending.run_id), None, _cost_of(spending.run_id))
         session.execute(opening.values(run_id=spending.run_id).on_conflict_do_nothing())
     return session.scalars(
@@ -121,6 +121,27 @@ def lock_accounts(session: Session, spending: Spending) -> Sequence[Budget]:
         .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     ).all()
+
+
+def lock_day(session: Session, usd_per_day: Decimal) -> Budget:
+    """Return the account of today with this cap; nobody else changes it now."""
+    day = session.scalars(select(_today())).one()
+    locked = (
+        select(Budget)
+        .where(Budget.scope == _scope_of_day(day))
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    account = session.scalars(locked).one_or_none()
+    if account is not None and account.cap_usd == usd_per_day:
+        return account
+    _open_day(session, day, usd_per_day)
+    return session.scalars(locked).one()
+
+
+def spend(session: Session, scope: str, usd: Decimal) -> None:
+    """Book money on one account as spent, or give some of it back."""
+    _book(session, [scope], usd, Decimal(0))
 
 
 def reserve(
@@ -226,14 +247,14 @@ def _scope_of_day(day: date) -> str:
     return f"day:{day:%Y-%m-%d}"
 
 
-def _open_day(session: Session, spending: Spending) -> None:
-    begins_at = datetime.combine(spending.day, datetime.min.time(), tzinfo=UTC)
+def _open_day(session: Session, day: date, usd_per_day: Decimal | None) -> None:
+    begins_at = datetime.combine(day, datetime.min.time(), tzinfo=UTC)
     known = (
         select(func.coalesce(func.sum(ModelCall.cost_usd), 0))
         .where(ModelCall.started_at >= begins_at)
         .scalar_subquery()
     )
-    opening = _opening(_scope_of_day(spending.day), spending.usd_per_day, known)
+    opening = _opening(_scope_of_day(day), usd_per_day, known)
     session.execute(_or_change_cap(opening))
 
 
