@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -13,6 +13,9 @@ from chordwise.llm.reported_limits import ReportedLimits
 
 EXTRACTIVE = "extractive"
 """The provider's name of the built-in model, which is not a language model."""
+
+SHORTEST_REQUEST_SECONDS = 1.0
+"""With less than this left, a request could not bring an answer."""
 
 
 class FinishReason(StrEnum):
@@ -61,6 +64,13 @@ class CompletionRequest:
     timeout_seconds: float | None = None
     call_id: str = ""
     route: Route | None = None
+
+    def after(self, seconds: float) -> CompletionRequest:
+        """Return the request with so much less time left for it, a second at least."""
+        if self.timeout_seconds is None:
+            return self
+        left = max(SHORTEST_REQUEST_SECONDS, self.timeout_seconds - seconds)
+        return replace(self, timeout_seconds=left)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

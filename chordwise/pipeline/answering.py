@@ -22,7 +22,13 @@ from chordwise.errors import (
     TransientError,
 )
 from chordwise.llm.middleware.fallback import further_models
-from chordwise.llm.model import ChatModel, Completion, CompletionRequest, FinishReason
+from chordwise.llm.model import (
+    SHORTEST_REQUEST_SECONDS,
+    ChatModel,
+    Completion,
+    CompletionRequest,
+    FinishReason,
+)
 from chordwise.pipeline.checking import INVALID, Judge, checked
 from chordwise.pipeline.merging import merged
 from chordwise.pipeline.requests import request_for, with_problems, with_raised_limit
@@ -32,7 +38,6 @@ from chordwise.settings import Settings
 log = structlog.get_logger(__name__)
 
 _MOST_SPLITS = 3
-_SHORTEST_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +157,7 @@ class _Question:
         return raised, self._complete(raised, model)
 
     def _complete(self, request: CompletionRequest, model: ChatModel) -> Completion:
-        left = max(_SHORTEST_SECONDS, self.ends_at - self.policy.clock())
+        left = max(SHORTEST_REQUEST_SECONDS, self.ends_at - self.policy.clock())
         bounded = replace(request, timeout_seconds=left) if left < math.inf else request
         return model.complete(bounded)
 

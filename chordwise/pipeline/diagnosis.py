@@ -58,21 +58,12 @@ def _names(settings: Settings) -> Iterable[str]:
 
 
 def _limits(settings: Settings) -> Check:
-    """Compare the longest that a chunk may take with what the broker waits for."""
-    models = [settings.model_named(name) for name in _names(settings)]
-    longest = settings.retries.total_seconds + max(each.timeout_seconds for each in models)
-    visible = settings.worker.visibility_timeout_seconds
-    if longest >= visible:
-        return Check(
-            name="limits",
-            verdict=Verdict.WARN,
-            finding=f"a chunk may take {longest:g} s, the broker waits only {visible} s",
-            hint="Lower retries.total_seconds or the model's timeout_seconds.",
-        )
+    """Say which times hold; those that contradict each other are refused with the settings."""
     lease, heartbeat = settings.pipeline.lease_seconds, settings.pipeline.heartbeat_seconds
+    question, half = settings.retries.total_seconds, settings.worker.visibility_timeout_seconds / 2
     return Check(
         name="limits",
-        finding=f"heartbeat {heartbeat:g} < lease {lease:g} s; chunk {longest:g} < {visible} s",
+        finding=f"heartbeat {heartbeat:g} < lease {lease:g} s; question {question:g} ≤ {half:g} s",
     )
 
 

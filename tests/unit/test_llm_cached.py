@@ -205,6 +205,18 @@ def test_a_cache_that_is_of_no_help_is_gone_around(standing: Standing) -> None:
     assert sum(hits.slept) <= (0 if standing is Standing.UNKNOWN else 11)
 
 
+def test_waiting_for_others_takes_from_the_time_of_the_request() -> None:
+    """Nobody waits for longer than that, and there is a second left to ask."""
+    hits = Hits()
+    model, behind = cached("{}", cache=MemoryCache([Standing.OTHERS] * 100), hits=hits)
+
+    model.complete(a_request(timeout_seconds=2.0))
+
+    assert 2 <= sum(hits.slept) <= 3
+    assert behind.requests[0].timeout_seconds is not None
+    assert 1 <= behind.requests[0].timeout_seconds < 2
+
+
 @pytest.mark.parametrize("tokens", [None, 0, 7])
 def test_a_completion_survives_its_row(tokens: int | None) -> None:
     """What is unknown stays unknown."""

@@ -16,7 +16,7 @@ from chordwise.errors import (
     RefusedError,
 )
 from chordwise.llm.middleware.fallback import DEFAULT_CAUSES, Fallback
-from chordwise.llm.model import ModelProfile
+from chordwise.llm.model import CompletionRequest, ModelProfile
 from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import Line, ScriptedModel
 
@@ -103,6 +103,22 @@ def test_a_prompt_must_fit_every_model() -> None:
 
     assert subject.profile.model == "one"
     assert subject.profile.context_tokens == 4_000
+
+
+def test_the_models_share_the_time_of_a_request() -> None:
+    """What one of them took is not there for the next; a second always is."""
+    now = [0.0]
+
+    def late(request: CompletionRequest) -> ModelError:
+        now[0] += 50.0
+        return ModelTransportError(f"{request.timeout_seconds}")
+
+    models = [named(name, late) for name in ("one", "two", "three")]
+
+    with pytest.raises(ModelTransportError):
+        Fallback(models, ignored, clock=lambda: now[0]).complete(a_request(timeout_seconds=90.0))
+
+    assert [model.requests[0].timeout_seconds for model in models] == [90.0, 40.0, 1.0]
 
 
 def test_no_model_is_a_matter_of_the_settings() -> None:

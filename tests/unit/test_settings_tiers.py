@@ -55,12 +55,11 @@ def test_tiers_that_are_not_set_cannot_be_asked(name: str) -> None:
         {"models": {"small": TINY, "tiny": TINY}},
         {"tiers": {"small": "auto"}},
         {"tiers": {"small": "medium", "medium": "tiny"}},
-        {"tiers": {**TIERS, "medium": "openai/x"}, "fallback": ("openai/y",)},
         {"models": {"tiny": TINY, "slow": {**TINY, "timeout_seconds": 999}}},
     ],
 )
 def test_contradictions_are_refused(values: dict[str, object]) -> None:
-    """Names of two meanings, tiers of tiers, and more questions than the time allows."""
+    """Names of two meanings, tiers of tiers, and a call that is longer than its question."""
     with pytest.raises(ConfigurationError):
         given(**values)
 

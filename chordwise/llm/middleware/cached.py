@@ -75,8 +75,9 @@ class HitLedger(Protocol):
 class Cached:
     """Asks a request only where its completion is not known; only clean ones are kept.
 
-    While somebody else asks the same, it waits for that, up to `longest_wait_seconds`; then it asks
-    by itself. `about` is what of the model decides about its answers (`facts_about`).
+    While somebody else asks the same, it waits for that, up to `longest_wait_seconds` and within
+    the request's time; then it asks by itself in what is left of that. `about` is what of the model
+    decides about its answers (`facts_about`).
     """
 
     def __init__(
@@ -109,25 +110,29 @@ class Cached:
         """
         started = time.monotonic()
         entry = self._entry(request)
-        found = self._take(entry)
+        found = self._take(entry, self._patience(request))
+        waited = time.monotonic() - started
         match found:
             case Standing.OURS:
-                return self._ask_and_keep(request, entry)
+                return self._ask_and_keep(request.after(waited), entry)
             case Standing.OTHERS | Standing.UNKNOWN:
-                return self._model.complete(request)
+                return self._model.complete(request.after(waited))
             case _:
-                latency_ms = round((time.monotonic() - started) * 1000)
-                call_id = self._ledger.note_hit(
-                    call_start(self.profile, request), found, latency_ms
-                )
+                start = call_start(self.profile, request)
+                call_id = self._ledger.note_hit(start, found, round(waited * 1000))
                 return replace(found, call_id=str(call_id), cache_key=entry.key)
 
-    def _take(self, entry: CacheEntry) -> Completion | Standing:
+    def _patience(self, request: CompletionRequest) -> float:
+        if request.timeout_seconds is None:
+            return self._longest_wait_seconds
+        return min(self._longest_wait_seconds, request.timeout_seconds)
+
+    def _take(self, entry: CacheEntry, patience_seconds: float) -> Completion | Standing:
         """Look, and look again while another asks, less and less often."""
         waited, wait = 0.0, _FIRST_WAIT_SECONDS
         while True:
             found = self._cache.take(entry)
-            if found is not Standing.OTHERS or waited >= self._longest_wait_seconds:
+            if found is not Standing.OTHERS or waited >= patience_seconds:
                 return found
             self._sleep(wait)
             waited += wait

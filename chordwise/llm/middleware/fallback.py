@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -56,12 +57,14 @@ class Fallback:
         models: Sequence[ChatModel],
         on_fallback: OnFallback,
         causes: tuple[type[ModelError], ...] = DEFAULT_CAUSES,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not models:
             raise ConfigurationError("There is no model to ask.", "Set model.")
         self._models = tuple(models)
         self._on_fallback = on_fallback
         self._causes = causes
+        self._clock = clock
 
     @property
     def profile(self) -> ModelProfile:
@@ -88,9 +91,10 @@ class Fallback:
                 may answer later, the work is worth putting off.
         """
         errors: list[ModelError] = []
+        started = self._clock()
         for position, model in enumerate(self._models, start=1):
             try:
-                return model.complete(request)
+                return model.complete(request.after(self._clock() - started))
             except self._causes as error:
                 errors.append(error)
                 for following in self._models[position : position + 1]:

@@ -11,11 +11,14 @@ from random import Random
 import tenacity
 
 from chordwise.errors import TransientError
-from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
+from chordwise.llm.model import (
+    SHORTEST_REQUEST_SECONDS,
+    ChatModel,
+    Completion,
+    CompletionRequest,
+    ModelProfile,
+)
 from chordwise.settings import RetrySettings
-
-# With less than this left, another request could not bring an answer.
-SHORTEST_REQUEST_SECONDS = 1.0
 
 
 class Retrying:
