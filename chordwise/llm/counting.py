@@ -1,7 +1,8 @@
 """Counting the tokens of a request before it is sent: exactly where a tokenizer is installed.
 
 The tokenizers are optional packages that work offline. `toktok` holds the vocabularies of OpenAI,
-gpt-oss and Qwen 3.5; `ctok` reconstructs Anthropic's counts and needs Python 3.12.
+gpt-oss and Qwen 3.5; `ctok` reconstructs Anthropic's counts and needs Python 3.12. A count is exact
+for the models that their makers name; newer ones are estimated by the newest vocabulary there is.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ from chordwise.llm.providers import has_flex
 from chordwise.llm.providers.reading import child
 from chordwise.settings import ModelSettings
 
+_OPENAI = "o200k_base"
+_CHARACTERS = "classes of characters"
 # What OpenAI's chat format adds to each message, and to the answer that begins.
 _TOKENS_PER_MESSAGE = 3
 _TOKENS_OF_THE_REPLY = 3
 # Newer Claude models take 1.5 to 1.65 times the tokens of o200k in Latin scripts, more in others.
 _CLAUDE_FACTOR = 1.65
+# What is known to use o200k_base; nobody has said so of GPT-6.
+_O200K = re.compile(r"(chatgpt-)?(gpt-4o|gpt-4\.1|gpt-5|o[134])(?!\d)")
 _CLAUDE_VERSION = re.compile(r"(?<!\d)(\d{1,2})[.-](\d{1,2})(?!\d)|(?<!\d)(\d{1,2})(?!\d)")
 
 
@@ -33,7 +38,7 @@ _CLAUDE_VERSION = re.compile(r"(?<!\d)(\d{1,2})[.-](\d{1,2})(?!\d)|(?<!\d)(\d{1,
 class TokenCounter:
     """Counts tokens as one model does.
 
-    `is_exact` is false for an estimate; `name` says who counts.
+    `is_exact` is false for an estimate; `name` says by what is counted.
     """
 
     name: str
@@ -59,8 +64,9 @@ def counter_for(settings: ModelSettings) -> TokenCounter:
         return _for_claude(settings.model)
     encoding = _encoding_of(settings)
     if encoding and is_installed("toktok"):
-        return TokenCounter(name=f"{encoding} (toktok)", is_exact=True, count=_toktok(encoding))
-    return TokenCounter(name="estimate", is_exact=False, count=tokens.estimate)
+        is_exact = encoding != _OPENAI or _O200K.match(settings.model.lower()) is not None
+        return TokenCounter(name=f"{encoding} (toktok)", is_exact=is_exact, count=_toktok(encoding))
+    return TokenCounter(name=_CHARACTERS, is_exact=False, count=tokens.estimate)
 
 
 def count_request(counter: TokenCounter, settings: ModelSettings, body: JsonObject) -> int:
@@ -108,7 +114,7 @@ def _encoding_of(settings: ModelSettings) -> str:
         return "qwen3.5"
     # A server of the user's own may serve anything, unless the name says what.
     is_openai = has_flex(settings) or re.match(r"(gpt-|o\d)", name) is not None
-    return "o200k_base" if is_openai and settings.provider == "openai" else ""
+    return _OPENAI if is_openai and settings.provider == "openai" else ""
 
 
 def _toktok(encoding: str) -> Callable[[str], int]:
@@ -124,9 +130,10 @@ def _for_claude(model: str) -> TokenCounter:
             return library.token_count(_encodable(text), version)
 
         return TokenCounter(name=f"Claude {version} (ctok)", is_exact=True, count=count)
-    counted = _toktok("o200k_base") if is_installed("toktok") else tokens.estimate
+    is_known = is_installed("toktok")
+    counted = _toktok(_OPENAI) if is_known else tokens.estimate
     return TokenCounter(
-        name=f"estimate times {_CLAUDE_FACTOR}",
+        name=f"{f'{_OPENAI} (toktok)' if is_known else _CHARACTERS} times {_CLAUDE_FACTOR}",
         is_exact=False,
         count=lambda text: round(_CLAUDE_FACTOR * counted(text)),
     )

@@ -54,7 +54,7 @@ def wanted(lock: str) -> list[str]:
     return {
         "requirements.lock": [*runtime],
         "requirements-build.lock": [*groups["build"]],
-        "requirements-dev.lock": [*runtime, *groups["dev"]],
+        "requirements-dev.lock": [*runtime, *groups["dev"], *extras["tokenizers"]],
         "requirements-local.lock": [*runtime, *extras["local"]],
         "requirements-smollm2.lock": [*groups["smollm2"]],
     }[lock]

@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from chordwise.cli import forecasting
 from chordwise.cli.rendering.screen import Screen
@@ -16,6 +17,8 @@ from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ExitCode
+from chordwise.llm.counting import count_request, counter_for
+from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.pipeline import quote, sampling
 from chordwise.pipeline.quote import Quote, Quoter
 from chordwise.pipeline.submit import RunOptions
@@ -139,6 +142,38 @@ def test_the_questions_are_those_that_a_run_asks(desk: Desk) -> None:
     joined = [task for task in asked if task.answers]
     assert line.questions == len(asked) - len(joined)
     assert round(line.syntheses.typical) == len(joined) == 1
+
+
+def test_the_tokens_are_those_of_the_requests_that_a_run_sends(desk: Desk) -> None:
+    """Of each question about a chunk, as its provider would get it."""
+    settings = desk.pipeline.context.settings.model_named(SCRIPTED)
+    (line,) = desk.estimate(SHORT, f"\n\n {SHORT}\n Again. \n").lines
+    desk.pipeline.work(desk.pipeline.submit(SHORT, f"\n\n {SHORT}\n Again. \n"))
+
+    counter, sent = counter_for(settings), OpenAIModel(settings, SecretStr("k"))
+    counts = [
+        count_request(counter, settings, sent.body(request))
+        for request in desk.pipeline.model.requests
+    ]
+    assert line.questions == len(counts) == 2
+    assert line.input_tokens.low == sum(counts)
+
+
+@pytest.mark.parametrize(
+    ("model", "is_exact", "remark"),
+    [
+        ("openai/gpt-5.4-mini", True, "Input is counted exactly, by o200k_base (toktok)."),
+        (GPT, False, "Input is estimated, by o200k_base (toktok)."),
+    ],
+)
+def test_a_quote_says_whether_it_counted_exactly(
+    desk: Desk, model: str, *, is_exact: bool, remark: str
+) -> None:
+    """In words, and in JSON."""
+    _, shown, _ = desk.call("--model", model)
+
+    assert remark in " ".join(shown.split())
+    assert line_of(desk.quote("--model", model))["counts_exactly"] is is_exact
 
 
 def test_stored_results_are_free(desk: Desk) -> None:

@@ -19,7 +19,7 @@ from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_request
 
-GPT = ModelSettings(provider="openai", model="gpt-6.1-terra")
+GPT = ModelSettings(provider="openai", model="gpt-5.4-mini")
 CLAUDE = ModelSettings(provider="anthropic", model="claude-haiku-5-5")
 HOUSE = ModelSettings(provider="openai", model="mistral-7b", base_url="http://127.0.0.1:1/v1")
 BY_CHARACTER = TokenCounter(name="characters", is_exact=True, count=len)
@@ -53,7 +53,7 @@ def test_without_a_tokenizer_the_estimate_counts(installed: Path) -> None:
 
     counter = counting.counter_for(GPT)
 
-    assert (counter.name, counter.is_exact) == ("estimate", False)
+    assert (counter.name, counter.is_exact) == ("classes of characters", False)
     assert counter.count("Some words here.") == tokens.estimate("Some words here.")
 
 
@@ -66,6 +66,30 @@ def test_models_of_openai_are_counted_by_their_vocabulary(installed: Path) -> No
     assert counter.is_exact
     assert "o200k_base" in counter.name
     assert counter.count("three words \ud800") == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "is_exact"),
+    [
+        ("gpt-4o-mini", True),
+        ("gpt-4.1", True),
+        ("gpt-5.6-sol", True),
+        ("o4-mini", True),
+        ("gpt-6.1-terra", False),
+        ("gpt-50", False),
+        ("gpt-4", False),
+    ],
+)
+def test_only_models_whose_vocabulary_is_known_are_counted_exactly(
+    installed: Path, model: str, *, is_exact: bool
+) -> None:
+    """Others are counted by the same vocabulary, and that is called an estimate."""
+    (installed / "toktok.py").write_text(TOKTOK)
+    settings = GPT.model_copy(update={"model": model})
+
+    counter = counting.counter_for(settings)
+
+    assert (counter.is_exact, counter.count("two words")) == (is_exact, 2)
 
 
 @pytest.mark.parametrize("model", ["gpt-oss-20b", "Qwen3.5-9B-Instruct"])

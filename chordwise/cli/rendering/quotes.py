@@ -40,7 +40,7 @@ def laid_out(quote: Quote) -> Iterator[RenderableType]:
 def remarks(quote: Quote) -> Iterator[str]:
     """Return what a reader has to know in order not to take a quote for more than it is."""
     for counter, is_exact in {line.counter: line.counts_exactly for line in quote.lines}.items():
-        yield f"Input counted by {counter}{'' if is_exact else ', which is an estimate'}."
+        yield f"Input is {'counted exactly' if is_exact else 'estimated'}, by {counter}."
     if any(line.basis == ASSUMED for line in quote.lines):
         yield "Output is assumed, hence the wide intervals: --sample 10 asks for real first."
     if BATCH in quote.totals:
