@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
-from pydantic import SecretStr, TypeAdapter
+from pydantic import SecretStr
 
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.errors import (
@@ -19,9 +18,8 @@ from chordwise.llm.model import FinishReason, Usage
 from chordwise.llm.providers.anthropic import MAX_UNSTREAMED_TOKENS, AnthropicModel
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_request
+from tests.fakes.official_types import require_anthropic
 from tests.peers.faulty_server import FaultyServer, answer, faulty_server
-
-OFFICIAL = TypeAdapter(MessageCreateParamsNonStreaming)
 
 
 @pytest.fixture
@@ -60,10 +58,10 @@ def test_the_request_is_what_the_api_asks_for(server: FaultyServer) -> None:
     model_at(server).complete(a_request())
 
     received = server.received[0]
-    OFFICIAL.validate_python(received.body)
+    require_anthropic(received.body)
     assert received.line == "POST /v1/messages HTTP/1.1"
     assert received.headers["anthropic-version"] == "2026-10-21"
-    assert received.headers["x-api-key"] == "sk-ant"
+    assert received.headers["authorization"] == "Bearer sk-ant"
     assert received.body == {
         "model": "claude-haiku-5-5",
         "max_tokens": 512,
@@ -93,7 +91,7 @@ def test_a_schema_that_cannot_be_enforced_is_said_in_the_prompt(server: FaultySe
     model_at(server).complete(a_request(schema=schema))
 
     body = server.received[0].body
-    OFFICIAL.validate_python(body)
+    require_anthropic(body)
     assert "output_config" not in body
     assert '"additionalProperties":{"type":"string"}' in str(body["system"])
 

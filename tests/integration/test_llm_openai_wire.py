@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import cast
 
 import pytest
-from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
-from pydantic import SecretStr, TypeAdapter
+from pydantic import SecretStr
 
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.errors import (
@@ -21,9 +20,9 @@ from chordwise.llm.model import FinishReason, Usage
 from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import SENTIMENT_SCHEMA, a_request
+from tests.fakes.official_types import require_openai
 from tests.peers.faulty_server import FaultyServer, answer, faulty_server, silence
 
-OFFICIAL = TypeAdapter(CompletionCreateParamsNonStreaming)
 FREE_FORM: JsonObject = {"type": "object", "additionalProperties": {"type": "string"}}
 
 
@@ -59,7 +58,7 @@ def sent_by(
     """Return the body that a model with these settings really sent, officially valid."""
     model_at(server, **settings).complete(a_request(schema=schema))
     body = server.received[-1].body
-    OFFICIAL.validate_python(body)
+    require_openai(body)
     return body
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
-from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
-from pydantic import SecretStr, TypeAdapter
+from pydantic import SecretStr
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.llm.model import CompletionRequest
@@ -19,9 +17,8 @@ from chordwise.llm.providers.anthropic import (
 from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_request
+from tests.fakes.official_types import require_anthropic, require_openai
 
-ANTHROPIC = TypeAdapter(MessageCreateParamsNonStreaming)
-OPENAI = TypeAdapter(CompletionCreateParamsNonStreaming)
 LONG = "Follow this rule in every answer. " * (LEAST_CACHED_TOKENS // 6)
 
 
@@ -29,7 +26,7 @@ def sent_to_openai(request: CompletionRequest, **given: str | int) -> JsonObject
     """Return the body of a request, officially valid."""
     settings = ModelSettings.model_validate({"provider": "openai", "model": "gpt", **given})
     body = OpenAIModel(settings, SecretStr("sk")).body(request)
-    OPENAI.validate_python(body)
+    require_openai(body)
     return body
 
 
@@ -37,7 +34,7 @@ def sent_to_anthropic(request: CompletionRequest, **given: int) -> JsonObject:
     """Return the body of a request, officially valid."""
     settings = ModelSettings.model_validate({"provider": "anthropic", "model": "claude", **given})
     body = AnthropicModel(settings, SecretStr("sk")).body(request)
-    ANTHROPIC.validate_python(body)
+    require_anthropic(body)
     return body
 
 

@@ -147,11 +147,12 @@ class AnthropicModel:
         return body
 
     def _headers(self) -> dict[str, str]:
+        key = self._exchange.key.get_secret_value()
+        authorization = {"authorization": f"Bearer {key}"} if key else {}
         return {
             "content-type": "application/json",
             "anthropic-version": API_VERSION,
-            "x-api-key": self._exchange.key.get_secret_value(),
-        }
+        } | authorization
 
     def _completion(self, body: JsonObject) -> Completion:
         if not isinstance(body.get("content"), list):
