@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from chordwise import settings
+from chordwise.embedded import llama
 from chordwise.llm.providers import connect
 from tests.house.checkout import ROOT
 
@@ -29,7 +30,7 @@ def test_a_block_can_be_copied(block: str, tmp_path: Path, monkeypatch: pytest.M
 
     for name in loaded.names_asked(loaded.model):
         model = loaded.model_named(name)
-        if model.provider != "local":
+        if not llama.is_served_here(model):
             assert connect(model, SecretStr("sk-test")).profile.context_tokens
 
 
