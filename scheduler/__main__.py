@@ -17,6 +17,7 @@ from chordwise.pipeline.opening import open_context
 from chordwise.settings import PipelineSettings, Settings
 from chordwise.storage.engine import open_engine
 from chordwise.telemetry import liveness, logging
+from scheduler import inbox
 from scheduler.leadership import Leadership
 from scheduler.loop import Loop
 
@@ -81,7 +82,8 @@ def run(settings: Settings, context: Context, stop: Event) -> None:
         )
     )
     log.info("scheduler.started")
-    Loop(context, leadership).run(stop)
+    with inbox.watched(context, stop):
+        Loop(context, leadership).run(stop)
     log.info("scheduler.stopped")
 
 

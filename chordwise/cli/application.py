@@ -23,6 +23,7 @@ MODULES = {
     "cancel": "running",
     "runs": "looking",
     "results": "looking",
+    "inbox": "dropping",
     "sql": "querying",
     "up": "stack",
     "down": "stack",

@@ -54,6 +54,25 @@ class ChunkStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+class InboxStatus(StrEnum):
+    """The values of `inbox_files.status`: where a file of an inbox lies, and what comes next."""
+
+    TAKING = "taking"
+    TAKEN = "taken"
+    SUBMITTED = "submitted"
+    DELIVERING = "delivering"
+    DONE = "done"
+    FAILED = "failed"
+
+
+UNDELIVERED = (
+    InboxStatus.TAKING,
+    InboxStatus.TAKEN,
+    InboxStatus.SUBMITTED,
+    InboxStatus.DELIVERING,
+)
+"""A file in one of these is still ours to look after."""
+
 OPEN_CHUNKS = (ChunkStatus.PENDING, ChunkStatus.RUNNING, ChunkStatus.WAITING)
 """A chunk in one of these still has work to come."""
 

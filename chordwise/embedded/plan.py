@@ -35,7 +35,8 @@ class Plan(BaseModel):
     """Which services and processes to run, and with what; holds secrets.
 
     `database_url` and `broker_url` are those of the user's own services; `None` asks for embedded
-    ones. `directory` is the folder from which relative paths in the settings count.
+    ones. `stays` is for a stack that has folders to watch: it does not leave by itself. `directory`
+    is the folder from which relative paths in the settings count.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, hide_input_in_errors=True)
@@ -48,6 +49,7 @@ class Plan(BaseModel):
     broker_url: str | None
     local_models: tuple[LocalModel, ...] = ()
     commands: Commands = Commands()
+    stays: bool = False
     idle_seconds: float
     grace_seconds: float
 
@@ -94,6 +96,7 @@ def plan_for(
         broker_url=_revealed(settings.broker_url),
         local_models=llama.local_models(settings) if wants_models else (),
         commands=commands or Commands(),
+        stays=level is Level.ALL and settings.inbox.is_watched,
         idle_seconds=settings.embedded.idle_minutes * 60,
         grace_seconds=settings.worker.shutdown_grace_seconds + 10,
     )

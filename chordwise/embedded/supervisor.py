@@ -153,12 +153,15 @@ class Supervisor:
         if now < self._idle_check_at:
             return False
         self._idle_check_at = now + min(_IDLE_CHECK_SECONDS, self._idle_seconds / 4)
-        if idleness.unused_seconds(self._home) < self._idle_seconds:
+        if idleness.unused_seconds(self._home) < self._idle_seconds or self._watches_folders():
             return False
         database_url = self._children.effective_database_url()
         # Without a worker, waiting for the end of the work would be waiting for ever.
         works = self._children.level is Level.ALL and database_url is not None
         return not (works and database_url and idleness.has_open_work(database_url))
+
+    def _watches_folders(self) -> bool:
+        return self._children.plan is not None and self._children.plan.stays
 
     def _retire(self) -> None:
         # First say that we leave, then look once more: a command does it the other way round

@@ -26,7 +26,7 @@ def run_options(settings: Settings, profile: ProfileSettings, run_name: str = ""
     )
     return RunOptions(
         types=types,
-        analysis=_analysis_options(profile, types),
+        analysis=_analysis_options(profile, types, settings.base_folder),
         model=profile.model or settings.model,
         name=run_name,
         nightly=profile.nightly,
@@ -50,7 +50,9 @@ def read_schema(path: Path) -> JsonObject:
         raise UsageError(f"The schema {path} is not JSON: {error}.") from error
 
 
-def _analysis_options(profile: ProfileSettings, types: tuple[AnalysisType, ...]) -> AnalysisOptions:
+def _analysis_options(
+    profile: ProfileSettings, types: tuple[AnalysisType, ...], base: Path
+) -> AnalysisOptions:
     labels = tuple(dict.fromkeys(profile.labels))
     if profile.schema_file is not None and AnalysisType.EXTRACTION not in types:
         raise UsageError("A profile's schema is for extractions.", 'Add "extraction" to its types.')
@@ -62,6 +64,6 @@ def _analysis_options(profile: ProfileSettings, types: tuple[AnalysisType, ...])
     return AnalysisOptions(
         instructions=profile.instructions.strip(),
         labels=labels,
-        schema=read_schema(profile.schema_file) if profile.schema_file else None,
+        schema=read_schema(base / profile.schema_file) if profile.schema_file else None,
         confidence_threshold=profile.confidence_threshold,
     )

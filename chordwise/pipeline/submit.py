@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import TypeAlias
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -37,7 +38,6 @@ from chordwise.storage.runs import Run
 
 PIPELINE_VERSION = 1
 """Raised whenever the same question would get another answer for reasons of our own code."""
-
 
 PATIENCE = timedelta(seconds=20)
 """How long a person waits for a database that restarts, before being told."""
@@ -78,6 +78,9 @@ class TakenIn:
     reused: int = 0
 
 
+Also: TypeAlias = Callable[[Session, uuid.UUID], None]
+
+
 class Submission:
     """An open run that takes things in, one transaction each, until it is closed."""
 
@@ -89,8 +92,10 @@ class Submission:
         self._hashes = {each: identity(context, each, options) for each in options.types}
         self._found = 0
 
-    def take_in(self, found: ReadDocument | UnreadDocument) -> TakenIn:
+    def take_in(self, found: ReadDocument | UnreadDocument, also: Also | None = None) -> TakenIn:
         """Store a document with its jobs and their messages, or why there is none.
+
+        `also` writes more in the same transaction.
 
         Raises:
             ServiceUnavailableError: The database stayed away; nothing of this was stored, unless
@@ -103,6 +108,8 @@ class Submission:
             if taken and intakes.exists(session, intake_id):
                 return  # an earlier commit was made, and only its answer was lost
             taken[:] = [self._take_in(session, intake_id, found)]
+            if also is not None:
+                also(session, intake_id)
 
         persistently(self._context.sessions, PATIENCE, write)
         self._found += 1

@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from chordwise.domain.ignored_names import is_ignored
 from chordwise.errors import ReadError, UsageError
 from chordwise.readers import failures, wildcards
 from chordwise.readers.loading import explained
 from chordwise.readers.printable_names import printable
 
 STDIN = "-"
-_IGNORED_STARTS = (".", "~$")
-_IGNORED_ENDS = (".part", ".partial", ".crdownload", ".tmp", ".swp", ".chordwise.toml")
-_IGNORED_NAMES = ("Thumbs.db", "desktop.ini", "__MACOSX", "lost+found", "chordwise.toml")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +39,6 @@ def discover(arguments: Sequence[str]) -> Iterator[FoundFile]:
     """
     found = [_first_of(_found(argument), argument) for argument in arguments]
     return _once(itertools.chain.from_iterable(found))
-
-
-def is_ignored(name: str) -> bool:
-    """Tell whether a name inside a folder is hidden, temporary, or a program's own."""
-    return (
-        name.startswith(_IGNORED_STARTS) or name.endswith(_IGNORED_ENDS) or name in _IGNORED_NAMES
-    )
 
 
 def _first_of(found: Iterator[FoundFile], argument: str) -> Iterator[FoundFile]:

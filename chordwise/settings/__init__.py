@@ -23,6 +23,7 @@ from pydantic_settings import (
 
 from chordwise.domain.routing import Tier
 from chordwise.errors import ConfigurationError
+from chordwise.settings.inbox import InboxSettings
 from chordwise.settings.profiles import ProfileSettings
 from chordwise.settings.sections import (
     AUTO,
@@ -52,6 +53,7 @@ __all__ = [
     "BudgetSettings",
     "CacheSettings",
     "EmbeddedSettings",
+    "InboxSettings",
     "LimitSettings",
     "LoggingSettings",
     "ModelSettings",
@@ -108,6 +110,7 @@ class Settings(BaseSettings):
     cache: CacheSettings = CacheSettings()
     prompts: PromptSettings = PromptSettings()
     profiles: Mapping[str, ProfileSettings] = Field(default_factory=dict)
+    inbox: InboxSettings = InboxSettings()
     readers: ReaderSettings = ReaderSettings()
     worker: WorkerSettings = WorkerSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
@@ -168,6 +171,11 @@ class Settings(BaseSettings):
         except (ConfigurationError, ValidationError):
             return 0.0  # whoever asks it is told
         return 0.0 if model.provider == "extractive" else model.timeout_seconds
+
+    @property
+    def base_folder(self) -> Path:
+        """The folder that relative paths in the settings count from: that of `chordwise.toml`."""
+        return (self.toml_file.parent if self.toml_file else Path()).resolve()
 
     @property
     def embedded_database(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 
-from sqlalchemy import BigInteger, ForeignKey, select
+from sqlalchemy import BigInteger, ForeignKey, func, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.states import IntakeOutcome
@@ -38,6 +38,11 @@ def not_accepted(session: Session, run_id: uuid.UUID) -> Sequence[Intake]:
         .where(Intake.run_id == run_id, Intake.outcome.not_in(taken))
         .order_by(Intake.id)
     ).all()
+
+
+def count(session: Session, run_id: uuid.UUID) -> int:
+    """Return how many things a run saw."""
+    return session.scalar(select(func.count()).where(Intake.run_id == run_id)) or 0
 
 
 def exists(session: Session, intake_id: uuid.UUID) -> bool:

@@ -1,0 +1,42 @@
+"""The inboxes for people: what waits, what is at work, what was delivered, what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from chordwise.cli.rendering.plain_text import one_line
+from chordwise.cli.rendering.words import counted, moment
+from chordwise.pipeline.inbox.looking import InboxAccount, RecentFile
+
+
+def laid_out(found: Sequence[InboxAccount]) -> Iterator[RenderableType]:
+    """Return each inbox: its folder, four counts, what is refused, and the files taken last."""
+    for each in found:
+        yield Text(one_line(each.folder), style="bold")
+        yield Text(f"  {counted(each.waiting, 'file')} waiting · {each.in_store:,} being analyzed")
+        yield Text(f"  within a day: {each.done:,} done · {each.failed:,} failed")
+        if each.profiles:
+            yield Text(f"  profiles: {one_line(', '.join(each.profiles))}")
+        for refused in each.refused:
+            yield Text(f"  {one_line(refused.path)} {one_line(refused.reason)}.", style="yellow")
+        if each.recent:
+            yield _table(each.recent)
+
+
+def _table(recent: Sequence[RecentFile]) -> Table:
+    shown = Table(box=None, padding=(0, 2, 0, 2), header_style="bold")
+    for name in ("File", "Profile", "Status", "Taken", "Run"):
+        shown.add_column(name, overflow="fold")
+    for file in recent:
+        shown.add_row(
+            Text(one_line(file.name)),
+            Text(one_line(file.profile)),
+            Text(file.status, style="yellow" if file.status == "failed" else ""),
+            moment(file.taken_at),
+            Text(one_line(file.run or "")),
+        )
+    return shown

@@ -1,0 +1,47 @@
+"""What goes wrong with one thing after the other: told once, and tried again ever more rarely."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable
+from dataclasses import dataclass
+
+_FIRST_SECONDS = 1.0
+_LONGEST_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trouble:
+    reason: str
+    pause_seconds: float
+    retry_at: float
+
+
+class Troubles:
+    """Remembers what has failed, why, and when to try it again."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, _Trouble] = {}
+
+    def note(self, key: Hashable, reason: str, now: float) -> bool:
+        """Note a failure; tell whether it is news, hence worth a line in the log."""
+        known = self._known.get(key)
+        pause = min(2 * known.pause_seconds, _LONGEST_SECONDS) if known else _FIRST_SECONDS
+        self._known[key] = _Trouble(reason=reason, pause_seconds=pause, retry_at=now + pause)
+        return known is None or known.reason != reason
+
+    def rests(self, key: Hashable, now: float) -> bool:
+        """Tell whether it is too early to try again."""
+        known = self._known.get(key)
+        return known is not None and now < known.retry_at
+
+    def clear(self, key: Hashable) -> None:
+        """Forget what went well in the end."""
+        self._known.pop(key, None)
+
+    def keep_only(self, keys: Collection[Hashable], of: type) -> None:
+        """Forget all other keys of this type: what they stood for is gone."""
+        self._known = {
+            key: value
+            for key, value in self._known.items()
+            if key in keys or not isinstance(key, of)
+        }

@@ -1,0 +1,1 @@
+"""The inbox: files are taken out of watched folders, analyzed, and delivered with a note."""

@@ -1,0 +1,125 @@
+"""Delivers files whose analyses have ended: into done/ or failed/, each with its note."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+from chordwise.domain.inbox_names import is_inside, names_like, note_name, side_car_name
+from chordwise.domain.states import InboxStatus
+from chordwise.pipeline.context import Context
+from chordwise.pipeline.inbox import moving, notes
+from chordwise.pipeline.inbox.notes import Verdict
+from chordwise.pipeline.inbox.places import Place
+from chordwise.pipeline.inbox.store import Store
+from chordwise.readers.printable_names import printable
+from chordwise.storage import clock, inbox_files
+from chordwise.storage.engine import reaching_database
+from chordwise.storage.inbox_files import InboxFile
+
+
+class Delivering:
+    """Moves files out of the store; where they go is noted first, so that it can go on."""
+
+    def __init__(self, context: Context, store: Store) -> None:
+        self._context = context
+        self._store = store
+
+    def ready(self, limit: int) -> list[InboxFile]:
+        """Return files to deliver: those that a kill left half delivered, then those that are due.
+
+        Raises:
+            ServiceUnavailableError: The database cannot be reached.
+        """
+        with reaching_database(), self._context.sessions() as session:
+            begun = inbox_files.in_status(session, self._store.id, InboxStatus.DELIVERING, limit)
+            return [*begun, *inbox_files.ready(session, self._store.id, limit)]
+
+    def deliver(self, file: InboxFile) -> Path:
+        """Bring a file to its place, with its side-car and its note; return where it lies.
+
+        Raises:
+            OSError: The place cannot be written to; the file is safe, and a later call goes on.
+            ServiceUnavailableError: The database cannot be reached; the same.
+        """
+        with reaching_database(), self._context.sessions() as session:
+            found = notes.verdict(session, file, clock.read(session))
+        stored = self._store.path_of(file.id, file.relative.name)
+        destination = self._resumed(file, stored) or self._placed(file, stored, found)
+        self._add_side_car(file, destination)
+        self._add_note(file, destination, found)
+        self._store.end(file.id)
+        self._finish(file.id, destination, found)
+        return destination
+
+    def _resumed(self, file: InboxFile, stored: Path) -> Path | None:
+        """Return where the file was brought before a kill, if it got there."""
+        if file.raw_destination is None:
+            return None
+        destination = Path(os.fsdecode(file.raw_destination))
+        if os.path.lexists(stored) and moving.is_same(stored, destination):
+            moving.mark_beside(destination, file.id.hex).unlink(missing_ok=True)
+            stored.unlink()
+        is_there = not os.path.lexists(stored) and os.path.lexists(destination)
+        return destination if is_there else None
+
+    def _placed(self, file: InboxFile, stored: Path, found: Verdict) -> Path:
+        """Move the file to the first free name, which is noted before."""
+        folder = _folder_for(file, found)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names_like(file.relative.name):
+            beside = (name, note_name(name), side_car_name(name))
+            if any(os.path.lexists(folder / each) for each in beside):
+                continue
+            destination = folder / name
+            self._note_destination(file, destination)
+            try:
+                moving.place(stored, destination, file.id.hex)
+            except FileExistsError:
+                continue
+            return destination
+        raise AssertionError("there is always another name")
+
+    def _add_side_car(self, file: InboxFile, destination: Path) -> None:
+        side_car = self._store.side_car_of(file.id, file.relative.name)
+        if os.path.lexists(side_car):
+            beside = destination.with_name(side_car_name(destination.name))
+            _place_freely(side_car, beside, f"{file.id.hex}-side-car")
+
+    def _add_note(self, file: InboxFile, destination: Path, found: Verdict) -> None:
+        note = destination.with_name(note_name(destination.name))
+        if os.path.lexists(note):
+            return  # written before a kill: the name was free when the file was placed
+        mark = moving.mark_beside(note, f"{file.id.hex}-note")
+        mark.write_text(found.text(), "utf-8")
+        _place_freely(mark, note, f"{file.id.hex}-note-again")
+
+    def _note_destination(self, file: InboxFile, destination: Path) -> None:
+        with reaching_database(), self._context.sessions.begin() as session:
+            row = inbox_files.get(session, file.id)
+            row.status = InboxStatus.DELIVERING
+            row.raw_destination = os.fsencode(destination)
+
+    def _finish(self, file_id: uuid.UUID, destination: Path, found: Verdict) -> None:
+        with reaching_database(), self._context.sessions.begin() as session:
+            row = inbox_files.get(session, file_id)
+            row.status = InboxStatus.DONE if found.is_done else InboxStatus.FAILED
+            row.delivered_path = printable(str(destination))
+            row.delivered_at = clock.read(session)
+
+
+def _folder_for(file: InboxFile, found: Verdict) -> Path:
+    place, relative = Place(folder=Path(file.folder)), file.relative
+    if not is_inside(relative):
+        relative = Path(relative.name)
+    return (place.done if found.is_done else place.failed) / relative.parent
+
+
+def _place_freely(source: Path, target: Path, token: str) -> None:
+    for name in names_like(target.name):
+        try:
+            moving.place(source, target.with_name(name), token)
+        except FileExistsError:
+            continue
+        return

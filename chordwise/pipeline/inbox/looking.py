@@ -1,0 +1,118 @@
+"""What lies where: the folders as they are now, and the files that were taken out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from chordwise.domain.states import InboxStatus
+from chordwise.pipeline.inbox import scanning
+from chordwise.pipeline.inbox.places import Place, places
+from chordwise.pipeline.inbox.scanning import Refused
+from chordwise.readers.printable_names import printable
+from chordwise.settings import Settings
+from chordwise.storage import inbox_files
+
+_DAY = timedelta(days=1)
+_MOST_REFUSED = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedFile:
+    """Something that is left where it lies, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecentFile:
+    """A file that was taken, and how far it has come."""
+
+    name: str
+    profile: str
+    status: str
+    run: str | None
+    path: str
+    message: str | None
+    taken_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxAccount:
+    """One inbox: files that wait in it, in the store, and delivered within a day."""
+
+    folder: str
+    done_folder: str
+    failed_folder: str
+    profiles: Sequence[str]
+    waiting: int
+    in_store: int
+    done: int
+    failed: int
+    refused: Sequence[RefusedFile]
+    recent: Sequence[RecentFile]
+
+
+def accounts(session: Session, settings: Settings, most_recent: int) -> list[InboxAccount]:
+    """Return each inbox of the settings.
+
+    Raises:
+        ConfigurationError: The inboxes overlap, or a profile's folder lies outside.
+    """
+    known = places(settings)
+    bound = dict(known.bindings)
+    return [
+        _account(
+            session,
+            inbox,
+            sorted({name for at, name in bound.items() if at.is_relative_to(inbox.folder)}),
+            most_recent,
+        )
+        for inbox in known.inboxes
+    ]
+
+
+def _account(
+    session: Session, inbox: Place, profiles: Sequence[str], most_recent: int
+) -> InboxAccount:
+    refused: list[RefusedFile] = []
+
+    def refuse(each: Refused) -> None:
+        if len(refused) < _MOST_REFUSED:
+            refused.append(RefusedFile(path=printable(str(each.path)), reason=each.reason))
+
+    waiting = scanning.count(inbox.folder, refuse)
+    counts = inbox_files.counts(session, str(inbox.folder), _DAY)
+    done, failed = counts.pop(InboxStatus.DONE, 0), counts.pop(InboxStatus.FAILED, 0)
+    return InboxAccount(
+        folder=printable(str(inbox.folder)),
+        done_folder=printable(str(inbox.done)),
+        failed_folder=printable(str(inbox.failed)),
+        profiles=profiles,
+        waiting=waiting,
+        in_store=sum(counts.values()),
+        done=done,
+        failed=failed,
+        refused=refused,
+        recent=_recent(session, inbox.folder, most_recent),
+    )
+
+
+def _recent(session: Session, folder: Path, most: int) -> list[RecentFile]:
+    return [
+        RecentFile(
+            name=file.name,
+            profile=file.profile,
+            status=file.status,
+            run=run,
+            path=file.delivered_path or file.stored_path,
+            message=file.message,
+            taken_at=file.created_at,
+        )
+        for file, run in inbox_files.newest(session, str(folder), most)
+    ]

@@ -1,0 +1,133 @@
+"""Looks at what lies in an inbox: complete or not, to be taken or to be refused."""
+
+from __future__ import annotations
+
+import fcntl
+import heapq
+import os
+import signal
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from chordwise.domain.ignored_names import is_ignored
+from chordwise.domain.inbox_names import side_car_name
+from chordwise.domain.stability import Fingerprint, Found
+
+LINK = "is a symbolic link; put the file itself there"
+HARD_LINK = "has another name as well (a hard link), by which it could change; copy it instead"
+NOT_A_FILE = "is no regular file"
+FORBIDDEN = "may not be read; change its permissions"
+FORBIDDEN_FOLDER = "cannot be listed; change its permissions"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """Something in an inbox that is left where it is, and why."""
+
+    path: Path
+    reason: str
+
+
+def oldest(folder: Path, most: int, refuse: Callable[[Refused], None]) -> list[Found]:
+    """Return the files of an inbox that can be taken, at most so many, the oldest first.
+
+    Sub-folders are entered, links never. `refuse` is called with everything that is refused.
+    """
+    return heapq.nsmallest(
+        most, _files(folder, refuse), key=lambda found: (found[1][0].modified_ns, bytes(found[0]))
+    )
+
+
+def count(folder: Path, refuse: Callable[[Refused], None]) -> int:
+    """Return how many files of an inbox can be taken; `refuse` is called as above."""
+    return sum(1 for _ in _files(folder, refuse))
+
+
+def fingerprints(path: Path) -> tuple[Fingerprint, ...] | None:
+    """Return those of a file and of its side-car, if there is one; `None` without the file."""
+    own = _fingerprint(path)
+    if own is None:
+        return None
+    beside = _fingerprint(path.with_name(side_car_name(path.name)))
+    return (own,) if beside is None else (own, beside)
+
+
+def refusal(path: Path) -> str | None:
+    """Return why a file must not be taken; `None` where it may."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None  # gone: nothing to take, and nothing to refuse
+    if stat.S_ISLNK(status.st_mode):
+        return LINK
+    if not stat.S_ISREG(status.st_mode):
+        return NOT_A_FILE
+    if status.st_nlink > 1:
+        return HARD_LINK
+    return None if os.access(path, os.R_OK) else FORBIDDEN
+
+
+def is_being_written(path: Path) -> bool:
+    """Tell whether a program on this machine holds the file open for writing.
+
+    The kernel grants a lease for reading only where nobody does. Where it grants none at all, on
+    network shares and elsewhere than on Linux, nobody is known to.
+    """
+    if sys.platform != "linux":
+        return False
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags)
+    except OSError:
+        return False
+    try:
+        # Whoever opens the file at this very moment makes the kernel send us a signal: one that is
+        # ignored by default, not one that ends the process.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _files(folder: Path, refuse: Callable[[Refused], None]) -> Iterator[Found]:
+    waiting = [folder]  # a stack instead of recursion: folders may be nested deeply
+    while waiting:
+        current = waiting.pop()
+        try:
+            with os.scandir(current) as entries:
+                for entry in entries:
+                    if is_ignored(entry.name):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(Path(entry.path))
+                    else:
+                        yield from _file(Path(entry.path), refuse)
+        except OSError:
+            refuse(Refused(path=current, reason=FORBIDDEN_FOLDER))
+
+
+def _file(path: Path, refuse: Callable[[Refused], None]) -> Iterator[Found]:
+    reason = refusal(path)
+    if reason is not None:
+        refuse(Refused(path=path, reason=reason))
+        return
+    prints = fingerprints(path)
+    if prints is not None:
+        yield path, prints
+
+
+def _fingerprint(path: Path) -> Fingerprint | None:
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return Fingerprint(inode=status.st_ino, size=status.st_size, modified_ns=status.st_mtime_ns)

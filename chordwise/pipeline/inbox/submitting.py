@@ -1,0 +1,191 @@
+"""Submits what lies in the store: few runs, each of files that came together and ask the same."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from chordwise.domain.states import InboxStatus, RunStatus
+from chordwise.errors import ChordwiseError, ReadError, ServiceUnavailableError, UsageError
+from chordwise.pipeline.context import Context
+from chordwise.pipeline.inbox import moving, scanning, side_cars
+from chordwise.pipeline.inbox.store import Store
+from chordwise.pipeline.intake import FileSource
+from chordwise.pipeline.profiles import run_options
+from chordwise.pipeline.submit import Submission, open_run
+from chordwise.readers.discovery import FoundFile
+from chordwise.readers.printable_names import printable
+from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
+from chordwise.settings import ProfileSettings
+from chordwise.storage import clock, inbox_files, intakes, runs
+from chordwise.storage.engine import reaching_database
+from chordwise.storage.inbox_files import InboxFile
+from chordwise.storage.runs import Run
+
+_LONGEST_SECONDS = 3_600.0
+"""For how long a run may stay open while files keep coming."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _OpenRun:
+    submission: Submission
+    opened_at: float
+    last_at: float
+
+
+class Submitting:
+    """Opens runs, takes files into them, and closes them when no more files come.
+
+    `monotonic` is in seconds; `now` names the runs.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        store: Store,
+        *,
+        monotonic: Callable[[], float],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._context = context
+        self._store = store
+        self._monotonic = monotonic
+        self._now = now
+        self._reader = Reader(context.settings.readers)
+        self._source = FileSource(self._reader, context.settings.readers, io.BytesIO())
+        self._open: dict[str, _OpenRun] = {}
+
+    def waiting(self, limit: int) -> list[InboxFile]:
+        """Return files that lie in the store and were not submitted, the first taken first."""
+        with reaching_database(), self._context.sessions() as session:
+            taken = InboxStatus.TAKEN
+            return list(inbox_files.in_status(session, self._store.id, taken, limit))
+
+    def submit(self, file: InboxFile) -> bool:
+        """Take everything in a file in; false while somebody still writes to it.
+
+        What a file lacks, or its side-car, is noted with the file and no error here.
+
+        Raises:
+            ServiceUnavailableError: The database cannot be reached; a later call goes on.
+        """
+        stored = self._store.path_of(file.id, file.relative.name)
+        if scanning.is_being_written(stored):
+            return False
+        if stored.exists():
+            file.sha256, file.byte_count = moving.sha256_of(stored), stored.stat().st_size
+        try:
+            self._take_in(file, stored)
+        except ServiceUnavailableError:
+            raise
+        except ChordwiseError as error:
+            file.reason, file.message, file.hint = error.code, error.what, error.hint or None
+        self._note_submitted(file)
+        return True
+
+    def close_quiet(self, *, everything: bool = False) -> None:
+        """Close the runs that got no file for a while, or all of them.
+
+        Raises:
+            ServiceUnavailableError: The database cannot be reached.
+        """
+        now, quiet = self._monotonic(), self._context.settings.inbox.quiet_seconds
+        for key, each in list(self._open.items()):
+            is_old = now - each.opened_at >= _LONGEST_SECONDS
+            if everything or is_old or now - each.last_at >= quiet:
+                each.submission.close()
+                del self._open[key]
+
+    def close_abandoned(self) -> None:
+        """Close the runs that an earlier watcher of this store has left open.
+
+        Raises:
+            ServiceUnavailableError: The database cannot be reached.
+        """
+        with reaching_database(), self._context.sessions.begin() as session:
+            for run_id in inbox_files.open_runs(session, self._store.id):
+                runs.finish_intake(session, run_id, intakes.count(session, run_id))
+
+    def close(self) -> None:
+        """End the reader's process."""
+        self._reader.close()
+
+    def _take_in(self, file: InboxFile, stored: Path) -> None:
+        profile = self._profile_of(file)
+        run = self._run_for(file.profile, profile)
+        with reaching_database(), self._context.sessions() as session:
+            done = inbox_files.linked(session, file.id)
+        found = FoundFile(source=file.name, path=stored, follow_symlinks=False)
+        for position, document in enumerate(self._source.read(found)):
+            if position >= done:
+                shown = _renamed(document, printable(str(stored)), printable(str(file.source)))
+                run.submission.take_in(shown, partial(_link, file.id, position))
+        run.last_at = self._monotonic()
+
+    def _profile_of(self, file: InboxFile) -> ProfileSettings:
+        profile = side_cars.profile_named(self._context.settings, file.profile)
+        side_car = self._store.side_car_of(file.id, file.relative.name)
+        if side_car.is_symlink():
+            raise UsageError("The side-car is a symbolic link.", "Put the file itself there.")
+        if side_car.exists():
+            profile = side_cars.with_side_car(profile, side_car)
+            side_cars.check(self._context, profile)
+        return profile
+
+    def _run_for(self, name: str, profile: ProfileSettings) -> _OpenRun:
+        key = f"{name}\n{profile.model_dump_json()}"
+        known = self._open.get(key)
+        if known is not None and self._is_cancelled(known.submission.run_id):
+            known.submission.close()
+            known = None
+        if known is None:
+            options = run_options(self._context.settings, profile, self._run_name(name))
+            submission, at = open_run(self._context, options, self._now()), self._monotonic()
+            known = self._open[key] = _OpenRun(submission=submission, opened_at=at, last_at=at)
+        return known
+
+    def _run_name(self, profile: str) -> str:
+        """Return a name such as `inbox-contracts-20261125-0213`, numbered where it is taken."""
+        stem = "-".join(("inbox", *([profile] if profile else []), f"{self._now():%Y%m%d-%H%M}"))
+        with reaching_database(), self._context.sessions() as session:
+            taken = select(func.count()).where(Run.name.startswith(stem, autoescape=True))
+            count = session.scalar(taken) or 0
+        return f"{stem}-{count + 1}" if count else stem
+
+    def _is_cancelled(self, run_id: uuid.UUID) -> bool:
+        with reaching_database(), self._context.sessions() as session:
+            status = session.scalar(select(Run.status).where(Run.id == run_id))
+            return status == RunStatus.CANCELLED
+
+    def _note_submitted(self, file: InboxFile) -> None:
+        with reaching_database(), self._context.sessions.begin() as session:
+            row = inbox_files.get(session, file.id)
+            row.status = InboxStatus.SUBMITTED
+            row.sha256, row.byte_count = file.sha256, file.byte_count
+            row.reason, row.message, row.hint = file.reason, file.message, file.hint
+            row.submitted_at = clock.read(session)
+
+
+def _link(file_id: uuid.UUID, position: int, session: Session, intake_id: uuid.UUID) -> None:
+    inbox_files.link(session, file_id, intake_id, position)
+
+
+def _renamed(
+    document: ReadDocument | UnreadDocument, stored: str, shown: str
+) -> ReadDocument | UnreadDocument:
+    """Return the document under the name that it had in the inbox."""
+    source = document.source.replace(stored, shown, 1)
+    if isinstance(document, ReadDocument):
+        return replace(document, source=source)
+    error = document.error
+    what = error.what.replace(stored, shown)
+    renamed = ReadError(what, error.hint, error.outcome, str(error.args[3]))
+    return replace(document, source=source, error=renamed)

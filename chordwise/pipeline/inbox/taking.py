@@ -1,0 +1,178 @@
+"""Takes files out of the inboxes into the store: the row first, so that no file lacks one."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import structlog
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+
+from chordwise.domain.inbox_names import names_like, side_car_name
+from chordwise.domain.stability import Fingerprint
+from chordwise.domain.states import InboxStatus
+from chordwise.pipeline.context import Context
+from chordwise.pipeline.inbox import moving, scanning
+from chordwise.pipeline.inbox.places import Place
+from chordwise.pipeline.inbox.store import Store
+from chordwise.readers.printable_names import printable
+from chordwise.storage import inbox_files
+from chordwise.storage.engine import reaching_database
+from chordwise.storage.inbox_files import InboxFile
+from chordwise.storage.record import new_id
+
+log = structlog.get_logger(__name__)
+
+_BATCH = 500
+
+
+class Taking:
+    """Moves files from the inboxes of one home into its store, and knows how to go on."""
+
+    def __init__(self, context: Context, store: Store, rename: moving.Rename = os.rename) -> None:
+        self._context = context
+        self._store = store
+        self._rename = rename
+
+    def take(
+        self, path: Path, place: Place, profile: str, prints: tuple[Fingerprint, ...]
+    ) -> InboxFile | None:
+        """Move a file and its side-car into the store; `None` where it is not what was seen.
+
+        Raises:
+            OSError: It cannot be moved; it is where it was.
+            ServiceUnavailableError: The database cannot be reached; `recover` tidies up.
+        """
+        file = self._row(path, place, profile)
+        self._write(lambda session: session.add(file))
+        try:
+            self._store.begin(file.id, path)
+            for source, stored, token in self._parts(file):
+                if os.path.lexists(source):
+                    moving.take(source, stored, token, self._rename)
+            is_good = self._is_as_seen(file, prints)
+        except FileNotFoundError:
+            is_good = False  # somebody else was faster, or took it back
+        except OSError:
+            self._undo(file)
+            raise
+        if not is_good:
+            self._undo(file)
+            return None
+        self._mark_taken(file)
+        return file
+
+    def recover(self) -> None:
+        """Bring what a kill has cut off to one side or the other: all in the store, or all back.
+
+        Raises:
+            OSError: A file cannot be moved; nothing is lost, and a later call goes on.
+            ServiceUnavailableError: The database cannot be reached.
+        """
+        orphans = set(self._store.ids())  # before the rows: a sub-folder comes after its row
+        for file in self._in_status(InboxStatus.TAKING):
+            self._settle(file)
+        with reaching_database(), self._context.sessions() as session:
+            orphans -= inbox_files.known_ids(session, list(orphans))
+        for file_id in orphans:
+            self._put_orphan_back(file_id)
+
+    def _row(self, path: Path, place: Place, profile: str) -> InboxFile:
+        file_id, relative = new_id(), path.relative_to(place.folder)
+        return InboxFile(
+            id=file_id,
+            store_id=self._store.id,
+            folder=str(place.folder),
+            name=printable(str(relative)),
+            raw_name=os.fsencode(relative),
+            profile=profile,
+            status=InboxStatus.TAKING,
+            stored_path=printable(str(self._store.path_of(file_id, path.name))),
+        )
+
+    def _parts(self, file: InboxFile) -> Iterator[tuple[Path, Path, str]]:
+        """Yield source, place in the store and token of side-car and file, in this order."""
+        source, name, token = file.source, file.relative.name, file.id.hex
+        side_car = self._store.side_car_of(file.id, name)
+        yield source.with_name(side_car_name(name)), side_car, f"{token}-side-car"
+        yield source, self._store.path_of(file.id, name), token
+
+    def _is_as_seen(self, file: InboxFile, prints: tuple[Fingerprint, ...]) -> bool:
+        """Tell whether what was moved is the very file that was looked at."""
+        stored = self._store.path_of(file.id, file.relative.name)
+        found = scanning.fingerprints(stored)
+        if found is None or scanning.refusal(stored) is not None or len(found) != len(prints):
+            return False
+        # A copy has an inode of its own.
+        return all(
+            (now.size, now.modified_ns) == (seen.size, seen.modified_ns)
+            for now, seen in zip(found, prints, strict=True)
+        )
+
+    def _settle(self, file: InboxFile) -> None:
+        for source, stored, token in self._parts(file):
+            mark = moving.mark_beside(source, token)
+            if os.path.lexists(mark):
+                moving.finish_taking(mark, stored)
+        if os.path.lexists(self._store.path_of(file.id, file.relative.name)):
+            self._mark_taken(file)
+        else:
+            self._undo(file)
+        log.warning("inbox.recovered", file=file.name, folder=file.folder)
+
+    def _undo(self, file: InboxFile) -> None:
+        for source, stored, token in self._parts(file):
+            _put_back(source, stored, token)
+        self._store.end(file.id)
+        self._write(
+            lambda session: session.execute(delete(InboxFile).where(InboxFile.id == file.id))
+        )
+
+    def _put_orphan_back(self, file_id: uuid.UUID) -> None:
+        """Give a file that the database knows nothing of back to its inbox, to be taken anew."""
+        origin = self._store.origin(file_id)
+        if origin is None:
+            if not any(self._store.folder_of(file_id).iterdir()):
+                self._store.end(file_id)
+            return
+        origin.parent.mkdir(parents=True, exist_ok=True)
+        name, token = origin.name, file_id.hex
+        beside = origin.with_name(side_car_name(name))
+        _put_back(beside, self._store.side_car_of(file_id, name), f"{token}-side-car")
+        _put_back(origin, self._store.path_of(file_id, name), token)
+        self._store.end(file_id)
+        log.warning("inbox.put_back", file=printable(str(origin)))
+
+    def _mark_taken(self, file: InboxFile) -> None:
+        def write(session: Session) -> None:
+            inbox_files.get(session, file.id).status = InboxStatus.TAKEN
+
+        self._write(write)
+        file.status = InboxStatus.TAKEN
+
+    def _in_status(self, status: InboxStatus) -> list[InboxFile]:
+        with reaching_database(), self._context.sessions() as session:
+            return list(inbox_files.in_status(session, self._store.id, status, _BATCH))
+
+    def _write(self, write: Callable[[Session], object]) -> None:
+        with reaching_database(), self._context.sessions.begin() as session:
+            write(session)
+
+
+def _put_back(source: Path, stored: Path, token: str) -> None:
+    """Move a file back to where it lay, or beside it where something else lies there now."""
+    mark = moving.mark_beside(source, token)
+    if os.path.lexists(mark) and os.path.lexists(stored):
+        mark.unlink()  # the copy was whole already
+    moved = stored if os.path.lexists(stored) else mark
+    if not os.path.lexists(moved):
+        return
+    for name in names_like(source.name):
+        try:
+            moving.place(moved, source.with_name(name), f"{token}-back")
+        except FileExistsError:
+            continue
+        return

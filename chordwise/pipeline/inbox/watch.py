@@ -1,0 +1,225 @@
+"""One watch over the inboxes of a home: look, take, submit, deliver, and go on after anything."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Hashable, Iterable
+from datetime import datetime
+from functools import partial
+from pathlib import Path, PurePath
+from queue import SimpleQueue
+
+import structlog
+
+from chordwise.domain.inbox_names import SIDE_CAR
+from chordwise.domain.stability import Sighting, Sightings
+from chordwise.domain.troubles import Troubles
+from chordwise.errors import ChordwiseError, ServiceUnavailableError
+from chordwise.pipeline.context import Context
+from chordwise.pipeline.inbox import scanning, side_cars
+from chordwise.pipeline.inbox.delivering import Delivering
+from chordwise.pipeline.inbox.places import Place, places
+from chordwise.pipeline.inbox.scanning import Refused
+from chordwise.pipeline.inbox.store import Store
+from chordwise.pipeline.inbox.submitting import Submitting
+from chordwise.pipeline.inbox.taking import Taking
+from chordwise.readers.printable_names import printable
+from chordwise.storage.inbox_files import InboxFile
+
+log = structlog.get_logger(__name__)
+
+MOST_WAITING = 2_000
+"""How many files are held in memory while they are waited for; the others stay in their folder."""
+_BATCH = 50
+_MOST_DELIVERED = 500
+_PENDING_SECONDS = 1.0
+_DELIVER_SECONDS = 0.3
+_SHARE_OF_SCANNING = 10
+
+
+class Watch:
+    """Everything that has to be done again and again, by whoever holds the lock of the store.
+
+    `monotonic` is in seconds. Call `recover` first, then `tick` several times a second.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        store: Store,
+        *,
+        monotonic: Callable[[], float],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._context = context
+        self._settings = context.settings.inbox
+        self._places = places(context.settings)
+        self._monotonic = monotonic
+        self._taking = Taking(context, store)
+        self._submitting = Submitting(context, store, monotonic=monotonic, now=now)
+        self._delivering = Delivering(context, store)
+        self._waiting = Sightings(self._settings.stability_seconds, MOST_WAITING)
+        self._troubles = Troubles()
+        self._events: SimpleQueue[Path] = SimpleQueue()
+        self._refused: set[Refused] = set()
+        self._must_recover = True
+        self._scan_at = self._pending_at = self._deliver_at = 0.0
+        self._earliest_scan_at = 0.0
+        self._left_out = 0
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The inboxes, absolute."""
+        return tuple(each.folder for each in self._places.inboxes)
+
+    def disturb(self, paths: Iterable[Path]) -> None:
+        """Note that something happened to these paths; safe from other threads."""
+        for path in paths:
+            self._events.put(path)
+
+    def tick(self) -> None:
+        """Do what is due.
+
+        Raises:
+            ServiceUnavailableError: The database cannot be reached; the next call goes on.
+        """
+        try:
+            if self._must_recover:
+                self._recover()
+            self._hear()
+            self._scan_if_due()
+            self._take_ripe()
+            self._submit_pending()
+            self._deliver_due()
+            self._submitting.close_quiet()
+        except ServiceUnavailableError:
+            # Whether the last statement was carried out is not known: look at everything anew.
+            self._must_recover = True
+            raise
+
+    def close(self) -> None:
+        """Close the open runs, and end the reader's process.
+
+        Raises:
+            ServiceUnavailableError: The database cannot be reached; the next watch closes them.
+        """
+        self._submitting.close()
+        self._submitting.close_quiet(everything=True)
+
+    def _hear(self) -> None:
+        now = self._monotonic()
+        while not self._events.empty():
+            path = self._events.get()
+            # Whatever happens to a side-car happens to its file.
+            self._waiting.disturb(path.with_name(path.name.removesuffix(SIDE_CAR)), now)
+            self._scan_at = min(self._scan_at, now)
+
+    def _recover(self) -> None:
+        for folder in self.folders:
+            with contextlib.suppress(OSError):  # the scan tells what is wrong with it
+                folder.mkdir(parents=True, exist_ok=True)
+        self._taking.recover()
+        self._submitting.close_quiet(everything=True)
+        self._submitting.close_abandoned()
+        self._must_recover = False
+
+    def _scan_if_due(self) -> None:
+        now = self._monotonic()
+        wants_more = self._left_out > 0 and self._waiting.has_room
+        if now < self._earliest_scan_at or not (now >= self._scan_at or wants_more):
+            return
+        pause = self._settings.polling_seconds if self._settings.polling else self._rescan_seconds
+        self._scan_at = now + pause
+        self._scan(now)
+        # A folder that takes long to look at is not looked at all the time.
+        self._earliest_scan_at = now + _SHARE_OF_SCANNING * (self._monotonic() - now)
+
+    @property
+    def _rescan_seconds(self) -> float:
+        return self._settings.rescan_seconds
+
+    def _scan(self, now: float) -> None:
+        refused: set[Refused] = set()
+
+        def refuse(each: Refused) -> None:
+            if len(refused) < MOST_WAITING:
+                refused.add(each)
+
+        found = [
+            file
+            for inbox in self._places.inboxes
+            for file in scanning.oldest(inbox.folder, MOST_WAITING + 1, refuse)
+        ]
+        found.sort(key=lambda file: (file[1][0].modified_ns, bytes(file[0])))
+        self._left_out = self._waiting.replace(found, now)
+        for each in sorted(refused - self._refused, key=lambda each: bytes(each.path)):
+            log.warning("inbox.refused", file=printable(str(each.path)), reason=each.reason)
+        self._refused = refused
+        self._troubles.keep_only({file[0] for file in found}, of=PurePath)
+
+    def _take_ripe(self) -> None:
+        now = self._monotonic()
+        ripe = (
+            each for each in self._waiting.ripe(now) if not self._troubles.rests(each.path, now)
+        )
+        for sighting in itertools.islice(ripe, _BATCH):
+            path = Path(sighting.path)
+            inbox = self._places.holding(path)
+            if inbox is not None:
+                self._tried(path, "take", partial(self._take, sighting, inbox))
+
+    def _take(self, sighting: Sighting, inbox: Place) -> None:
+        path, now = Path(sighting.path), self._monotonic()
+        if scanning.fingerprints(path) != sighting.prints or scanning.is_being_written(path):
+            self._waiting.disturb(path, now)
+            self._scan_at = min(self._scan_at, now)
+            return
+        profile = self._places.profile_of(path)
+        side_cars.check(self._context, side_cars.profile_named(self._context.settings, profile))
+        file = self._taking.take(path, inbox, profile, sighting.prints)
+        self._waiting.forget(path)
+        if file is not None:
+            self._submit(file)
+
+    def _submit_pending(self) -> None:
+        now = self._monotonic()
+        if now < self._pending_at:
+            return
+        for file in self._submitting.waiting(_BATCH):
+            if not self._troubles.rests(file.id, now):
+                self._tried(file.id, "submit", partial(self._submit, file))
+        self._pending_at = self._monotonic() + _PENDING_SECONDS
+
+    def _submit(self, file: InboxFile) -> None:
+        if self._submitting.submit(file):
+            log.info("inbox.taken", file=file.name, folder=file.folder, profile=file.profile)
+
+    def _deliver_due(self) -> None:
+        now = self._monotonic()
+        if now < self._deliver_at:
+            return
+        for file in self._delivering.ready(_MOST_DELIVERED):
+            if not self._troubles.rests(file.id, now):
+                self._tried(file.id, "deliver", partial(self._deliver, file))
+        self._deliver_at = self._monotonic() + _DELIVER_SECONDS
+
+    def _deliver(self, file: InboxFile) -> None:
+        destination = self._delivering.deliver(file)
+        log.info("inbox.delivered", file=file.name, to=printable(str(destination)))
+
+    def _tried(self, key: Hashable, what: str, do: Callable[[], None]) -> None:
+        """Do something with one file; whatever is wrong with it is told once and tried again."""
+        try:
+            do()
+        except ServiceUnavailableError:
+            raise
+        except (OSError, ChordwiseError) as error:
+            reason = error.what if isinstance(error, ChordwiseError) else str(error.strerror)
+            if self._troubles.note(key, reason, self._monotonic()):
+                log.warning("inbox.put_off", what=what, file=printable(str(key)), reason=reason)
+        except Exception:  # a defect over one file must not keep the others
+            if self._troubles.note(key, "defect", self._monotonic()):
+                log.exception("inbox.defect", what=what, file=printable(str(key)))
+        else:
+            self._troubles.clear(key)

@@ -1,0 +1,203 @@
+"""Inbox files: each file that was taken out of a watched folder, and what became of it."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    ForeignKey,
+    Index,
+    Row,
+    and_,
+    exists,
+    func,
+    select,
+    update,
+)
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from chordwise.domain.states import UNDELIVERED, UNFINISHED_JOBS, InboxStatus
+from chordwise.storage import clock
+from chordwise.storage.chunks import Chunk
+from chordwise.storage.intakes import Intake
+from chordwise.storage.jobs import Job
+from chordwise.storage.record import CreatedAt, Identity, Record
+from chordwise.storage.runs import Run
+
+_UNDELIVERED = f"status IN ({', '.join(repr(each.value) for each in UNDELIVERED)})"
+
+
+class InboxFile(Record):
+    """One file; `store_id` tells the stores of several homes apart.
+
+    `folder` is the inbox and `name` the path below it in printable characters, `raw_name` and
+    `raw_destination` the very bytes. `reason`, `message` and `hint` say why there is no intake.
+    """
+
+    __tablename__ = "inbox_files"
+    __table_args__ = (
+        Index("ix_inbox_files_undelivered", "store_id", "status", postgresql_where=_UNDELIVERED),
+    )
+
+    id: Mapped[Identity]
+    store_id: Mapped[uuid.UUID]
+    folder: Mapped[str]
+    name: Mapped[str]
+    raw_name: Mapped[bytes]
+    profile: Mapped[str]
+    status: Mapped[str] = mapped_column(default=InboxStatus.TAKING)
+    sha256: Mapped[str | None]
+    byte_count: Mapped[int | None] = mapped_column(BigInteger)
+    stored_path: Mapped[str]
+    run_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("runs.id"), index=True)
+    reason: Mapped[str | None]
+    message: Mapped[str | None]
+    hint: Mapped[str | None]
+    delivered_path: Mapped[str | None]
+    raw_destination: Mapped[bytes | None]
+    created_at: Mapped[CreatedAt]
+    submitted_at: Mapped[datetime | None]
+    delivered_at: Mapped[datetime | None]
+
+    @property
+    def relative(self) -> Path:
+        """The path below the inbox, as it really is."""
+        return Path(os.fsdecode(self.raw_name))
+
+    @property
+    def source(self) -> Path:
+        """Where the file lay before it was taken."""
+        return Path(self.folder) / self.relative
+
+
+class InboxIntake(Record):
+    """One of the things that a file of an inbox held, in their order from 0."""
+
+    __tablename__ = "inbox_intakes"
+
+    intake_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("intakes.id"), primary_key=True)
+    inbox_file_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("inbox_files.id"), index=True)
+    position: Mapped[int]
+
+
+def get(session: Session, file_id: uuid.UUID) -> InboxFile:
+    """Return a file as it is now."""
+    return session.get_one(InboxFile, file_id, populate_existing=True)
+
+
+def known_ids(session: Session, ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
+    """Return those of the ids that are in the table and not delivered."""
+    condition = InboxFile.id.in_(ids), InboxFile.status.in_(UNDELIVERED)
+    return set(session.scalars(select(InboxFile.id).where(*condition)))
+
+
+def in_status(
+    session: Session, store_id: uuid.UUID, status: InboxStatus, limit: int
+) -> Sequence[InboxFile]:
+    """Return files of a store, the first taken first."""
+    return session.scalars(
+        select(InboxFile)
+        .where(InboxFile.store_id == store_id, InboxFile.status == status)
+        .order_by(InboxFile.id)
+        .limit(limit)
+    ).all()
+
+
+def link(session: Session, file_id: uuid.UUID, intake_id: uuid.UUID, position: int) -> None:
+    """Note which intake came of a file; that of its first also names the run."""
+    session.flush()  # the intake has to be there first
+    session.add(InboxIntake(intake_id=intake_id, inbox_file_id=file_id, position=position))
+    run_id = select(Intake.run_id).where(Intake.id == intake_id).scalar_subquery()
+    session.execute(update(InboxFile).where(InboxFile.id == file_id).values(run_id=run_id))
+
+
+def linked(session: Session, file_id: uuid.UUID) -> int:
+    """Return how many of the things in a file were taken in."""
+    statement = select(func.count()).where(InboxIntake.inbox_file_id == file_id)
+    return session.scalar(statement) or 0
+
+
+def ready(session: Session, store_id: uuid.UUID, limit: int) -> Sequence[InboxFile]:
+    """Return submitted files whose analyses have all ended, the first taken first."""
+    working = (
+        exists()
+        .where(InboxIntake.inbox_file_id == InboxFile.id)
+        .where(Intake.id == InboxIntake.intake_id)
+        .where(_of_intake(), Job.status.in_(UNFINISHED_JOBS))
+    )
+    return session.scalars(
+        select(InboxFile)
+        .where(InboxFile.store_id == store_id, InboxFile.status == InboxStatus.SUBMITTED)
+        .where(~working)
+        .order_by(InboxFile.id)
+        .limit(limit)
+    ).all()
+
+
+def outcomes(session: Session, file_id: uuid.UUID) -> Sequence[Row[Intake, Run, Job | None]]:
+    """Return what came of a file: its intakes in order, each with its run and each of its jobs.
+
+    The jobs of a duplicate are those of the intake that it repeats.
+    """
+    return session.execute(
+        select(Intake, Run, Job)
+        .join(InboxIntake, InboxIntake.intake_id == Intake.id)
+        .join(Run, Run.id == Intake.run_id)
+        .join(Job, _of_intake(), isouter=True)
+        .where(InboxIntake.inbox_file_id == file_id)
+        .order_by(InboxIntake.position, Job.id)
+    ).all()
+
+
+def attempts(session: Session, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, int]:
+    """Return how often the most stubborn chunk of each job was claimed."""
+    statement = (
+        select(Chunk.job_id, func.max(Chunk.attempts))
+        .where(Chunk.job_id.in_(job_ids))
+        .group_by(Chunk.job_id)
+    )
+    return dict(session.execute(statement).tuples().all())
+
+
+def open_runs(session: Session, store_id: uuid.UUID) -> Sequence[uuid.UUID]:
+    """Return the runs that files of a store were submitted to and that nobody has closed."""
+    return session.scalars(
+        select(Run.id)
+        .join(InboxFile, InboxFile.run_id == Run.id)
+        .where(InboxFile.store_id == store_id, Run.intake_finished_at.is_(None))
+        .distinct()
+    ).all()
+
+
+def counts(session: Session, folder: str, since: timedelta) -> dict[str, int]:
+    """Return how many files of an inbox are in each status; of those delivered only recent ones."""
+    recent = InboxFile.delivered_at.is_(None) | (
+        InboxFile.delivered_at > clock.database_now() - since
+    )
+    statement = (
+        select(InboxFile.status, func.count())
+        .where(InboxFile.folder == folder, recent)
+        .group_by(InboxFile.status)
+    )
+    return dict(session.execute(statement).tuples().all())
+
+
+def newest(session: Session, folder: str, limit: int) -> Sequence[Row[InboxFile, str | None]]:
+    """Return the files of an inbox that were taken last, with the names of their runs."""
+    return session.execute(
+        select(InboxFile, Run.name)
+        .join(Run, Run.id == InboxFile.run_id, isouter=True)
+        .where(InboxFile.folder == folder)
+        .order_by(InboxFile.id.desc())
+        .limit(limit)
+    ).all()
+
+
+def _of_intake() -> ColumnElement[bool]:
+    return and_(Job.run_id == Intake.run_id, Job.document_id == Intake.document_id)

@@ -1,0 +1,161 @@
+"""Files that are dropped into an inbox become results, with real processes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Stage
+from tests.fakes.dropping import Folders, sha256
+from tests.fakes.processes import kill, wait_until
+
+STABILITY_SECONDS = 1.0
+SETTINGS = f"""
+[inbox]
+folders = ["inbox"]
+stability_seconds = {STABILITY_SECONDS}
+quiet_seconds = 2
+
+[profiles.letters]
+instructions = "who writes to whom"
+"""
+TEXT = "The council of Lindau voted in 1856 about the harbour. It was rebuilt in the same year. "
+
+
+@pytest.fixture
+def folders(stage: Stage) -> Folders:
+    """Add an inbox to the settings of the stage."""
+    with (stage.folder / "chordwise.toml").open("a", encoding="utf-8") as config:
+        config.write(SETTINGS)
+    found = Folders(root=stage.folder, home=stage.folder / "home")
+    (found.inbox / "letters").mkdir(parents=True)
+    return found
+
+
+def start(stage: Stage, folders: Folders) -> None:
+    """Start worker and scheduler, and wait until they are at work: a first file is done."""
+    stage.processes.start("worker")
+    stage.processes.start("scheduler")
+    (folders.inbox / "first.txt").write_text("The first file. It wakes everybody up.", "utf-8")
+    wait_until((folders.done / "first.txt.json").exists, 60, "the first file is done")
+
+
+def has_taken(stage: Stage, least: int) -> bool:
+    """Tell whether so many files were taken out of the inbox."""
+    return stage.count("SELECT count(*) FROM inbox_files") >= least
+
+
+def delivered(path: Path) -> Callable[[], bool]:
+    """Return the condition that a file lies there with its note."""
+    return lambda: path.exists() and path.with_name(f"{path.name}.json").exists()
+
+
+def test_a_dropped_file_is_a_row_within_the_delay_and_two_seconds(
+    stage: Stage, folders: Folders
+) -> None:
+    """Drop → row in `results`: the stability delay, and no more than two seconds for the rest."""
+    start(stage, folders)
+    stage.wait_for("SELECT count(*) = 1 FROM results")
+
+    dropped_at = time.monotonic()
+    (folders.inbox / "letters" / "a.txt").write_text(TEXT, "utf-8")
+    stage.wait_for("SELECT count(*) = 2 FROM results")
+    took = time.monotonic() - dropped_at
+
+    target = folders.done / "letters" / "a.txt"
+    wait_until(delivered(target), 20, "the file is delivered")
+    assert took >= STABILITY_SECONDS
+    assert took <= STABILITY_SECONDS + 2
+    assert folders.note(target)["profile"] == "letters"
+    assert str(folders.note(target)["run"]).startswith("inbox-letters-")
+    assert "Traceback" not in stage.processes.logs()
+
+
+def test_a_slow_writer_is_waited_for(stage: Stage, folders: Folders) -> None:
+    """A pause longer than the delay in the middle of a file that is held open changes nothing."""
+    start(stage, folders)
+    slow = folders.inbox / "slow.txt"
+
+    with slow.open("w", encoding="utf-8") as file:
+        for part in range(3):
+            file.write(f"{part}. {TEXT}")
+            file.flush()
+            time.sleep(2 * STABILITY_SECONDS)  # noqa: TID251 - the pause is what is tested
+            assert slow.exists()
+    whole = sha256(slow)
+
+    wait_until(delivered(folders.done / "slow.txt"), 30, "the slow file is done")
+    assert (
+        sha256(folders.done / "slow.txt")
+        == whole
+        == folders.note(folders.done / "slow.txt")["sha256"]
+    )
+
+
+def test_what_comes_twice_is_analyzed_once(stage: Stage, folders: Folders) -> None:
+    """Same content, two names: one analysis; same name, new content: another, nothing is lost."""
+    start(stage, folders)
+    (folders.inbox / "one.txt").write_text(TEXT, "utf-8")
+    (folders.inbox / "two.txt").write_text(TEXT, "utf-8")
+    wait_until(delivered(folders.done / "one.txt"), 30, "one")
+    wait_until(delivered(folders.done / "two.txt"), 30, "two")
+    calls = stage.count("SELECT count(*) FROM model_calls WHERE NOT cache_hit")
+
+    staged = folders.root / "elsewhere.txt"
+    staged.write_text(f"{TEXT} And once more in 1900.", "utf-8")
+    staged.rename(folders.inbox / "one.txt")
+    (folders.inbox / "three.txt").write_text(TEXT, "utf-8")
+    os.utime(folders.inbox / "three.txt")
+    wait_until(delivered(folders.done / "one (2).txt"), 30, "one again")
+    wait_until(delivered(folders.done / "three.txt"), 30, "three")
+
+    assert calls == 2
+    assert stage.count("SELECT count(*) FROM model_calls WHERE NOT cache_hit") == 3
+    assert set(folders.hashes().values()) == {1, 3}
+    assert stage.value("SELECT bool_and(intakes_balance AND jobs_balance) FROM run_accounts")
+
+
+def test_a_killed_scheduler_loses_nothing(stage: Stage, folders: Folders) -> None:
+    """SIGKILL while files are taken, over and over: each file lies in one place, unchanged."""
+    stage.processes.start("worker")
+    for number in range(60):
+        (folders.inbox / f"{number}.txt").write_text(f"Number {number}. {TEXT}", "utf-8")
+    before = folders.hashes()
+
+    for taken in (1, 20, 40):
+        scheduler = stage.processes.start("scheduler")
+        wait_until(partial(has_taken, stage, taken), 60, "some are taken")
+        kill(scheduler)
+        assert folders.hashes() == before
+    stage.processes.start("scheduler")
+
+    wait_until(lambda: len(list(folders.done.glob("*.json"))) == 60, 120, "all are delivered")
+    assert folders.hashes() == before
+    assert stage.count("SELECT count(*) FROM results") == 60
+    assert stage.count("SELECT count(*) FROM intakes") == 60
+    stage.wait_for("SELECT bool_and(intakes_balance AND jobs_balance) FROM run_accounts")
+
+
+def test_a_file_that_is_half_written_at_the_start_is_waited_for(
+    stage: Stage, folders: Folders
+) -> None:
+    """The look at the start takes nothing that still grows."""
+    growing = folders.inbox / "growing.txt"
+    growing.write_text(TEXT, "utf-8")
+    stage.processes.start("worker")
+    stage.processes.start("scheduler")
+    stage.wait_for("SELECT true")
+
+    for _ in range(30):
+        with growing.open("a", encoding="utf-8") as file:
+            file.write(TEXT)
+        time.sleep(STABILITY_SECONDS / 5)  # noqa: TID251 - the pace is what is tested
+    whole = sha256(growing)
+
+    wait_until(delivered(folders.done / "growing.txt"), 60, "it is done")
+    assert sha256(folders.done / "growing.txt") == whole

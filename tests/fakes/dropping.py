@@ -1,0 +1,65 @@
+"""Folders of an inbox as a test sees them: what lies where, by name and by content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from chordwise.domain.json_values import JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folders:
+    """An inbox with done/ and failed/ beside it, and the home with the store."""
+
+    root: Path
+    home: Path
+
+    @property
+    def inbox(self) -> Path:
+        """The watched folder."""
+        return self.root / "inbox"
+
+    @property
+    def done(self) -> Path:
+        """Where what succeeded goes."""
+        return self.root / "done"
+
+    @property
+    def failed(self) -> Path:
+        """Where all else goes."""
+        return self.root / "failed"
+
+    @property
+    def store(self) -> Path:
+        """Where files lie meanwhile."""
+        return self.home / "inbox"
+
+    def note(self, delivered: Path) -> JsonObject:
+        """Return the note beside a file."""
+        found: JsonObject = json.loads(
+            delivered.with_name(f"{delivered.name}.json").read_text("utf-8")
+        )
+        return found
+
+    def hashes(self) -> Counter[str]:
+        """Return how often each content lies in inbox, store, done and failed (I6).
+
+        A file that a kill left under two names is one file.
+        """
+        places = (self.inbox, self.store, self.done, self.failed)
+        files = (file for place in places for file in place.rglob("*"))
+        found = {file.stat().st_ino: sha256(file) for file in files if _is_content(file)}
+        return Counter(found.values())
+
+
+def sha256(file: Path) -> str:
+    """Return the hash of a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _is_content(file: Path) -> bool:
+    return file.suffix == ".txt" and file.is_file()
