@@ -25,6 +25,7 @@ MODULES = {
     "results": "looking",
     "inbox": "dropping",
     "sql": "querying",
+    "export": "exporting",
     "up": "stack",
     "down": "stack",
     "migrate": "stack",

@@ -16,9 +16,10 @@ from pydantic_settings import EnvSettingsSource
 from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.cli.rendering.documents import document, plain
+from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import Screen
+from chordwise.domain.json_forms import plain
 from chordwise.domain.json_values import JsonValue
 from chordwise.settings import Settings
 

@@ -59,6 +59,9 @@ NoWait: TypeAlias = Annotated[
     bool, typer.Option("--no-wait", help="Return at once; the work goes on.")
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="As one JSON document.")]
+Raw: TypeAlias = Annotated[
+    bool, typer.Option("--raw", help="Leave texts in CSV and XLSX that begin like formulas.")
+]
 RunArgument: TypeAlias = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's name or id, or latest.")
 ]

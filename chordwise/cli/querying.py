@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
-from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
@@ -15,14 +12,16 @@ from rich.text import Text
 from chordwise.cli import opening
 from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson
+from chordwise.cli.options import AsJson, Raw
 from chordwise.cli.rendering.documents import SCHEMA_VERSION, encoded
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import Screen
 from chordwise.embedded.stack import Level
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.pipeline import querying
-from chordwise.pipeline.querying import Answer, Row
+from chordwise.pipeline.exports import comma_separated
+from chordwise.pipeline.exports.json_lines import distinct
+from chordwise.pipeline.querying import Answer
 
 MOST_ROWS = 100
 _CELL_WIDTH = 300
@@ -42,6 +41,7 @@ def sql(
     limit: Annotated[
         int | None, typer.Option(min=1, help=f"Rows at most; {MOST_ROWS} in a table, else all.")
     ] = None,
+    raw: Raw = False,
 ) -> None:
     """Ask the database in SQL; nothing can be changed that way.
 
@@ -57,35 +57,17 @@ def sql(
         raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
     with querying.answer(settings.database_url, statement) as answer:
         if as_csv:
-            _write_csv(screen, answer, limit)
+            _write_csv(screen, answer, limit, raw=raw)
         elif as_json:
             _write_json(screen, answer, limit)
         else:
             _show_table(screen, answer, limit or MOST_ROWS)
 
 
-def _write_csv(screen: Screen, answer: Answer, limit: int | None) -> None:
-    for line in csv_lines(answer.columns, itertools.islice(answer.rows, limit)):
+def _write_csv(screen: Screen, answer: Answer, limit: int | None, *, raw: bool) -> None:
+    rows = itertools.islice(answer.rows, limit)
+    for line in comma_separated.lines(answer.columns, rows, raw=raw):
         screen.write(line)
-
-
-def csv_lines(columns: Sequence[str], rows: Iterator[Row]) -> Iterator[str]:
-    """Return CSV with a header; NULL is an empty cell, and formulas stay what they are."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    for row in itertools.chain([tuple(columns)], rows):
-        writer.writerow([_csv_cell(value) for value in row])
-        yield buffer.getvalue()
-        buffer.seek(0)
-        buffer.truncate()
-
-
-def _csv_cell(value: object) -> object:
-    if value is None:
-        return ""
-    if isinstance(value, dict | list):
-        return encoded(value)
-    return {True: "true", False: "false"}[value] if isinstance(value, bool) else value
 
 
 def _write_json(screen: Screen, answer: Answer, limit: int | None) -> None:
@@ -95,15 +77,6 @@ def _write_json(screen: Screen, answer: Answer, limit: int | None) -> None:
         members = dict(zip(names, row, strict=True))
         screen.write(f"{',' if number else ''}\n  {encoded(members)}")
     screen.write("\n]}\n")
-
-
-def distinct(columns: Sequence[str]) -> list[str]:
-    """Return the names of columns, repeated ones numbered, so that an object can hold all."""
-    names: list[str] = []
-    for column in columns:
-        candidates = itertools.chain([column], (f"{column}_{n}" for n in itertools.count(2)))
-        names.append(next(name for name in candidates if name not in names))
-    return names
 
 
 def _show_table(screen: Screen, answer: Answer, limit: int) -> None:

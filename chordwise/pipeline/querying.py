@@ -29,11 +29,6 @@ _CONNECT_SECONDS = 10
 _READING = ("select", "with", "values", "table", "explain", "show")
 # Blanks, comments and parentheses that may stand before the first word.
 _BEFORE_FIRST_WORD = re.compile(r"(?:\s|\(|--[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
-_SESSION = (
-    "-c default_transaction_read_only=on -c search_path=public -c timezone=UTC "
-    f"-c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout=5s "
-    "-c idle_in_transaction_session_timeout=60s"
-)
 _READABLE = """
 SELECT c.relname FROM pg_class AS c
 WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v')
@@ -41,6 +36,18 @@ WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v')
 ORDER BY c.relkind DESC, c.relname
 """
 _WHERE_NAMES_HELP = (errors.UndefinedTable, errors.InsufficientPrivilege, errors.SyntaxError)
+
+
+def session_options(statement_seconds: int, idle_seconds: int) -> str:
+    """Return the options of a session that only reads, within these times."""
+    return (
+        "-c default_transaction_read_only=on -c search_path=public -c timezone=UTC "
+        f"-c statement_timeout={statement_seconds}s -c lock_timeout=5s "
+        f"-c idle_in_transaction_session_timeout={idle_seconds}s"
+    )
+
+
+_SESSION = session_options(STATEMENT_SECONDS, idle_seconds=60)
 
 Row: TypeAlias = tuple[object, ...]
 Connection: TypeAlias = "psycopg.Connection[Row]"
@@ -63,13 +70,13 @@ def answer(database_url: SecretStr, statement: str) -> Iterator[Answer]:
         ConfigurationError: The role of readers is missing, or its password may not be set.
         ServiceUnavailableError: The database cannot be reached.
     """
-    _check(statement)
-    with _reader(make_url(database_url.get_secret_value())) as connection:
-        readable = _readable(connection)
+    check_reading(statement)
+    with reader(database_url) as connection:
+        readable = f"Tables and views: {', '.join(readable_names(connection))}."
         cursor = connection.cursor()
         # One row at a time: a large result must not have to fit into memory. The extended protocol
         # that this speaks takes a single statement only. Closing it cancels what is not read.
-        with _explaining(readable), closing(_stream(cursor, statement)) as rows:
+        with explaining(readable), closing(_stream(cursor, statement)) as rows:
             first = next(rows, None)
             if first is None:
                 # Only an execution of the other kind knows the columns where there are no rows.
@@ -85,7 +92,7 @@ def check(database_url: SecretStr) -> None:
         ConfigurationError: The role is missing, or cannot log in.
         ServiceUnavailableError: The database cannot be reached.
     """
-    with _reader(make_url(database_url.get_secret_value())):
+    with reader(database_url):
         return
 
 
@@ -97,11 +104,16 @@ def _chained(first: Row | None, rows: Iterator[Row], readable: str) -> Iterator[
     if first is None:
         return
     yield first
-    with _explaining(readable):
+    with explaining(readable):
         yield from rows
 
 
-def _check(statement: str) -> None:
+def check_reading(statement: str) -> None:
+    """Make sure that a statement is one that reads, by its first word.
+
+    Raises:
+        UsageError: It is not.
+    """
     begin = _BEFORE_FIRST_WORD.match(statement)
     word = re.match(r"\w*", statement[begin.end() if begin else 0 :])
     # What follows a NUL would not reach the server.
@@ -113,35 +125,44 @@ def _check(statement: str) -> None:
 
 
 @contextmanager
-def _reader(url: URL) -> Iterator[Connection]:
-    with _reaching(), _login(url) as connection:
+def reader(database_url: SecretStr, options: str = "") -> Iterator[Connection]:
+    """Log in as the role that reads; `options` are those of the session, else as `sql` has them.
+
+    Raises:
+        ConfigurationError: The role is missing, or cannot log in.
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    url = make_url(database_url.get_secret_value())
+    with _reaching(), _login(url, options or _SESSION) as connection:
         yield connection
 
 
-def _login(url: URL) -> Connection:
+def _login(url: URL, options: str) -> Connection:
     """Give the role a password for this very moment and log in with it.
 
     Another database of the cluster may set one of its own in between: then it is tried again.
     """
     for _ in range(_LOGIN_ATTEMPTS - 1):
         try:
-            return _login_once(url)
+            return _login_once(url, options)
         except (errors.InvalidPassword, errors.InternalError_):
             continue
-    return _login_once(url)
+    return _login_once(url, options)
 
 
-def _login_once(url: URL) -> Connection:
+def _login_once(url: URL, options: str) -> Connection:
     password = secrets.token_urlsafe(32)
     with _connect(url) as owner:
         owner.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
         _set_password(owner, password)
-        reader = _connect(url.set(username=READER, password=password), _SESSION)
-    reader.read_only = True
-    return reader
+        session = _connect(url.set(username=READER, password=password), options, autocommit=False)
+    session.read_only = True
+    return session
 
 
-def _connect(url: URL, options: str = "-c statement_timeout=30s") -> Connection:
+def _connect(
+    url: URL, options: str = "-c statement_timeout=30s", *, autocommit: bool = True
+) -> Connection:
     # Not as a URL: SQLAlchemy and PostgreSQL's library differ in what they escape.
     parameters = {
         name: value if isinstance(value, str) else ",".join(value)
@@ -160,7 +181,7 @@ def _connect(url: URL, options: str = "-c statement_timeout=30s") -> Connection:
         connect_timeout=_CONNECT_SECONDS,
         application_name="chordwise sql",
         options=options,
-        autocommit=options != _SESSION,
+        autocommit=autocommit,
     )
 
 
@@ -187,10 +208,11 @@ def _set_password(owner: Connection, password: str) -> None:
     )
 
 
-def _readable(connection: Connection) -> str:
+def readable_names(connection: Connection) -> list[str]:
+    """Return the views and tables that the session may read."""
     names = [str(row[0]) for row in connection.execute(_READABLE)]
     connection.rollback()
-    return f"Tables and views: {', '.join(names)}."
+    return names
 
 
 @contextmanager
@@ -221,8 +243,8 @@ def _reaching() -> Iterator[None]:
 
 
 @contextmanager
-def _explaining(readable: str) -> Iterator[None]:
-    """Translate what PostgreSQL has against a statement.
+def explaining(readable: str, seconds: int = STATEMENT_SECONDS) -> Iterator[None]:
+    """Translate what PostgreSQL has against a statement; `readable` is the hint.
 
     Raises:
         UsageError: PostgreSQL refuses it, or it takes too long.
@@ -231,7 +253,7 @@ def _explaining(readable: str) -> Iterator[None]:
         yield
     except errors.QueryCanceled as error:
         raise UsageError(
-            f"The statement took longer than {STATEMENT_SECONDS} seconds.",
+            f"The statement took longer than {seconds} seconds.",
             "Narrow it down with WHERE or LIMIT.",
         ) from error
     except psycopg.OperationalError:

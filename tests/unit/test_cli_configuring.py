@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from chordwise.cli.configuring import Entry, Origin, entries, toml_lines
-from chordwise.cli.querying import csv_lines, distinct
-from chordwise.cli.rendering.documents import document, plain
+from chordwise.cli.rendering.documents import document
+from chordwise.domain.json_forms import plain
 from chordwise.settings import load
 from tests.fakes.commands import run
 
@@ -111,7 +111,7 @@ def test_a_value_that_is_not_set_is_a_comment() -> None:
         (datetime(2026, 1, 2, 3, tzinfo=UTC), "2026-01-02T03:00:00+00:00"),
         (timedelta(minutes=1), 60.0),
         ((1, [None, {"a": True}]), [1, [None, {"a": True}]]),
-        (b"\x00", "b'\\x00'"),
+        (b"\x00", "\\x00"),
     ],
 )
 def test_any_value_of_the_database_becomes_json(value: object, expected: object) -> None:
@@ -122,21 +122,3 @@ def test_any_value_of_the_database_becomes_json(value: object, expected: object)
 def test_a_document_says_which_version_its_schema_has() -> None:
     """Scripts can tell when something changes."""
     assert json.loads(document(total=1)) == {"schema_version": 1, "total": 1}
-
-
-def test_csv_keeps_what_is_there() -> None:
-    """A header, empty cells for null, formulas untouched, quotes where they are needed."""
-    rows = iter([(None, "=1+1", 'say "a, b"'), (True, {"a": 1}, Decimal("1.50"))])
-
-    lines = list(csv_lines(["x", "y", "z"], rows))
-
-    assert lines == [
-        "x,y,z\n",
-        ',=1+1,"say ""a, b"""\n',
-        'true,"{""a"": 1}",1.50\n',
-    ]
-
-
-def test_columns_of_the_same_name_are_numbered() -> None:
-    """An object in JSON can hold each name once."""
-    assert distinct(["a", "b", "a", "a_2", "a"]) == ["a", "b", "a_2", "a_2_2", "a_3"]

@@ -1,0 +1,142 @@
+"""`chordwise export`: views and tables as files for other programs."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, BinaryIO, TypeAlias, cast
+
+import typer
+
+from chordwise.cli import opening
+from chordwise.cli.application import EPILOG
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import Raw
+from chordwise.cli.rendering.plain_text import safe
+from chordwise.cli.rendering.screen import Screen, until_reader_left
+from chordwise.domain.export_formats import ExportFormat
+from chordwise.embedded.stack import Level
+from chordwise.errors import ConfigurationError, UsageError
+from chordwise.pipeline import exporting
+from chordwise.pipeline.exporting import Selection
+from chordwise.pipeline.exports import new_file, writers
+from chordwise.pipeline.exports.table import Table
+from chordwise.settings import Settings
+from chordwise.storage import runs
+from chordwise.storage.engine import reaching_database
+
+STDOUT = Path("-")
+Format: TypeAlias = Annotated[
+    ExportFormat | None,
+    typer.Option("--format", help="Without it the file's ending decides; else csv."),
+]
+Statement: TypeAlias = Annotated[
+    str, typer.Option("--sql", metavar='"SELECT …"', help="Instead of a view: one statement.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog=EPILOG)(export)
+
+
+def export(  # noqa: PLR0913 - a parameter is an option of the command
+    context: typer.Context,
+    view: Annotated[
+        str | None, typer.Argument(metavar="[VIEW]", help="A view or table of the SQL cookbook.")
+    ] = None,
+    *,
+    statement: Statement = "",
+    run: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Only of this run: name, id, or latest.")
+    ] = None,
+    columns: Annotated[
+        str, typer.Option(metavar="A,B,C", help="Only these columns, in this order.")
+    ] = "",
+    wanted_format: Format = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Where to; - is stdout.")
+    ] = STDOUT,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    raw: Raw = False,
+) -> None:
+    """Write a view or a table into a file: CSV, JSON Lines, Parquet or XLSX.
+
+    chordwise export document_results --run latest --output answers.xlsx
+
+    chordwise export facts --format jsonl > facts.jsonl
+    """
+    names = [name.strip() for name in columns.split(",") if name.strip()]
+    if bool(view) == bool(statement) or (statement and (run or names)):
+        raise UsageError(
+            "Name a view or table, or a statement with --sql and neither --run nor --columns.",
+            "docs/sql-cookbook.md lists the views; document_results has the answers.",
+        )
+    target = _Target(path=output, format=_chosen_format(wanted_format, output), force=force)
+    target.check()
+    invocation, screen = Invocation.of(context), Screen()
+    settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
+    wanted = statement or _selection(settings, view or "", names, run)
+    count = _write(settings, wanted, target, raw=raw)
+    if output != STDOUT:
+        screen.tell(f"{count:,} rows are in {output}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """Where a table goes."""
+
+    path: Path
+    format: ExportFormat
+    force: bool
+
+    def check(self) -> None:
+        writers.require(self.format)
+        if self.path != STDOUT:
+            new_file.check(self.path, overwrite=self.force)
+        elif not self.format.is_text and sys.stdout.isatty():
+            raise UsageError(
+                f"A terminal cannot show {self.format}.",
+                "Say --output FILE, or lead it into a file.",
+            )
+
+    def receive(self, table: Table, *, raw: bool) -> int:
+        if self.path != STDOUT:
+            with new_file.new_file(self.path, overwrite=self.force) as sink:
+                return writers.write(sink, table, self.format, raw=raw)
+        with until_reader_left():
+            sink = cast("BinaryIO", _Terminal()) if sys.stdout.isatty() else sys.stdout.buffer
+            return writers.write(sink, table, self.format, raw=raw)
+
+
+def _chosen_format(wanted: ExportFormat | None, output: Path) -> ExportFormat:
+    chosen = wanted or (ExportFormat.CSV if output == STDOUT else ExportFormat.of_file(output))
+    if chosen is None:
+        raise UsageError(
+            f"The ending of {output.name} names no format.",
+            f"Say --format with one of {', '.join(ExportFormat)}.",
+        )
+    return chosen
+
+
+def _write(settings: Settings, wanted: Selection | str, target: _Target, *, raw: bool) -> int:
+    if settings.database_url is None:
+        raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
+    with exporting.opened(settings.database_url, wanted) as table:
+        return target.receive(table, raw=raw)
+
+
+def _selection(settings: Settings, view: str, columns: list[str], run: str | None) -> Selection:
+    if run is None:
+        return Selection(name=view, columns=columns)
+    with opening.database(settings) as sessions, reaching_database(), sessions() as session:
+        return Selection(name=view, columns=columns, run_id=runs.find(session, run).id)
+
+
+class _Terminal:
+    """Shows text on a terminal, which must not obey what documents say."""
+
+    def write(self, content: bytes) -> int:
+        sys.stdout.write(safe(content.decode()))
+        return len(content)

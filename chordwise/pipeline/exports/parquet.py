@@ -1,0 +1,119 @@
+"""Parquet by pyarrow, which is an extra: it is as large as everything else together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, BinaryIO
+
+from chordwise.domain import json_forms
+from chordwise.errors import ConfigurationError, UsageError
+from chordwise.pipeline.exports import cells
+from chordwise.pipeline.exports.json_lines import distinct
+from chordwise.pipeline.exports.table import Column, Kind, Table
+from chordwise.pipeline.querying import Row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_GROUP_BYTES = 32 * 1024 * 1024
+_MOST_DIGITS = 38
+
+
+def require() -> None:
+    """Make sure that Parquet can be written.
+
+    Raises:
+        ConfigurationError: The library is not installed.
+    """
+    try:
+        import pyarrow.parquet  # noqa: F401, PLC0415 - heavy, and not always there
+    except ImportError as error:
+        raise ConfigurationError(
+            "Parquet needs a library that is not installed here.",
+            'pip install "chordwise[parquet]"; or take jsonl, which loses nothing either.',
+        ) from error
+
+
+def write(sink: BinaryIO, table: Table) -> int:
+    """Write a table in groups of rows that fit into memory; return how many rows those were.
+
+    Raises:
+        UsageError: A value does not fit the type of its column.
+    """
+    from pyarrow import parquet  # noqa: PLC0415 - heavy
+
+    schema, count = _schema(table), 0
+    with parquet.ParquetWriter(sink, schema, compression="zstd") as writer:
+        for group in _groups(table, schema):
+            writer.write_table(group, row_group_size=max(1, group.num_rows))
+            count += group.num_rows
+    return count
+
+
+def _groups(table: Table, schema: pa.Schema) -> Iterator[pa.Table]:
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    waiting: list[pa.RecordBatch] = []
+    for rows in table.batches:
+        waiting.append(_batch(table, schema, rows))
+        if sum(batch.nbytes for batch in waiting) >= _GROUP_BYTES:
+            yield pa.Table.from_batches(waiting, schema)
+            waiting = []
+    yield pa.Table.from_batches(waiting, schema)
+
+
+def _batch(table: Table, schema: pa.Schema, rows: Sequence[Row]) -> pa.RecordBatch:
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    arrays = []
+    for number, (column, field) in enumerate(zip(table.columns, schema, strict=True)):
+        values = [_value(column, row[number]) for row in rows]
+        try:
+            arrays.append(pa.array(values, field.type))
+        except (pa.ArrowException, OverflowError, ValueError) as error:
+            raise UsageError(
+                f"A value in {column.name} does not fit Parquet's type {field.type}.",
+                'Cast the column to text with --sql "SELECT …", or take jsonl.',
+            ) from error
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _schema(table: Table) -> pa.Schema:
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    names = distinct(table.names)
+    return pa.schema(
+        [(name, _type(column)) for name, column in zip(names, table.columns, strict=True)]
+    )
+
+
+def _type(column: Column) -> pa.DataType:
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    if _has_digits(column):
+        return pa.decimal128(column.precision, column.scale)
+    types = {
+        Kind.BOOLEAN: pa.bool_(),
+        Kind.INTEGER: pa.int64(),
+        Kind.FLOAT: pa.float64(),
+        Kind.DATE: pa.date32(),
+        Kind.MOMENT: pa.timestamp("us", tz="UTC"),
+    }
+    return types.get(column.kind, pa.string())
+
+
+def _has_digits(column: Column) -> bool:
+    """Tell whether Parquet's decimals can hold every value of the column."""
+    if column.kind is not Kind.DECIMAL or column.precision is None or column.scale is None:
+        return False
+    return column.precision <= _MOST_DIGITS and 0 <= column.scale <= column.precision
+
+
+def _value(column: Column, value: object) -> object:
+    if value is None:
+        return None
+    if column.kind is Kind.JSON:
+        return json_forms.encoded(value)
+    if column.kind is Kind.TEXT or (column.kind is Kind.DECIMAL and not _has_digits(column)):
+        return cells.text_of(value)
+    return value

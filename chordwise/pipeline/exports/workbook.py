@@ -1,0 +1,118 @@
+"""XLSX by XlsxWriter: row by row into files on disk, strings as strings and never as formulas."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import BinaryIO
+
+from xlsxwriter import Workbook
+from xlsxwriter.format import Format
+from xlsxwriter.worksheet import Worksheet
+
+from chordwise.domain.neutralizing import is_risky
+from chordwise.errors import UsageError
+from chordwise.pipeline.exports import cells
+from chordwise.pipeline.exports.table import Table
+from chordwise.pipeline.querying import Row
+
+MOST_ROWS = 1_048_576
+"""Of a sheet, the header among them (ECMA-376 leaves it open; it is what Excel opens)."""
+MOST_CHARACTERS = 32_767
+"""Of a cell, in the same way."""
+_FIRST_DAY = date(1900, 3, 1)  # before it Excel counts a day that never was
+
+
+def write(sink: BinaryIO, table: Table, *, raw: bool, most_rows: int = MOST_ROWS) -> int:
+    """Write a table, over several sheets where one is too small; return how many rows those were.
+
+    Raises:
+        UsageError: A text is longer than a cell can hold.
+    """
+    with _workbook(sink) as book:
+        cell = _Cells(book, table.names, raw=raw)
+        rows = itertools.chain.from_iterable(table.batches)
+        count = cell.fill(book.add_worksheet(), itertools.islice(rows, most_rows - 1))
+        for first in rows:
+            more = itertools.chain([first], itertools.islice(rows, most_rows - 2))
+            count += cell.fill(book.add_worksheet(), more)
+    return count
+
+
+@contextmanager
+def _workbook(sink: BinaryIO) -> Iterator[Workbook]:
+    """Open a workbook whose temporary files go whatever happens; a failed one never looks whole."""
+    with tempfile.TemporaryDirectory(prefix="chordwise-") as folder:
+        book = Workbook(sink, {"constant_memory": True, "tmpdir": folder})
+        try:
+            yield book
+        except BaseException:
+            book.filename = str(Path(folder) / "discarded")
+            book.close()
+            raise
+        book.close()
+
+
+class _Cells:
+    """Fills sheets with cells."""
+
+    def __init__(self, book: Workbook, names: Sequence[str], *, raw: bool) -> None:
+        self._names = names
+        self._raw = raw
+        self._day: Format = book.add_format({"num_format": "yyyy-mm-dd"})
+        # Keeps a text a text in Excel also when somebody edits the cell.
+        self._text: Format = book.add_format({"quote_prefix": True})
+
+    def fill(self, sheet: Worksheet, rows: Iterator[Row]) -> int:
+        """Write a header and rows; return how many rows those were."""
+        self._write_row(sheet, 0, self._names)
+        count = 0
+        for count, row in enumerate(rows, start=1):
+            self._write_row(sheet, count, row)
+        return count
+
+    def _write_row(self, sheet: Worksheet, number: int, row: Sequence[object]) -> None:
+        for column, value in enumerate(row):
+            if value is not None:
+                self._write_cell(sheet, number, column, value)
+
+    def _write_cell(self, sheet: Worksheet, row: int, column: int, value: object) -> None:
+        if isinstance(value, bool):
+            sheet.write_boolean(row, column, value)
+        elif _is_exact(value):
+            sheet.write_number(row, column, value)
+        elif _is_day(value):
+            sheet.write_datetime(row, column, value, self._day)
+        else:
+            self._write_text(sheet, row, column, value)
+
+    def _write_text(self, sheet: Worksheet, row: int, column: int, value: object) -> None:
+        text = cells.shown(value, raw=self._raw)
+        if len(text.encode("utf-16-le")) // 2 > MOST_CHARACTERS:
+            raise UsageError(
+                f"A text in {self._names[column]} is longer than the {MOST_CHARACTERS:,} "
+                "characters of an XLSX cell.",
+                "Leave the column out with --columns, or take another format.",
+            )
+        style = self._text if is_risky(cells.text_of(value)) else None
+        sheet.write_string(row, column, text, style)
+
+
+def _is_exact(value: object) -> bool:
+    """Tell whether a cell's number, with its 16 digits, is this very one.
+
+    Floating-point numbers always go as numbers: their last digit is noise.
+    """
+    if not cells.is_number(value) or isinstance(value, float):
+        return cells.is_number(value)
+    number = Decimal(str(value))
+    return Decimal(f"{float(number):.16G}") == number
+
+
+def _is_day(value: object) -> bool:
+    return isinstance(value, date) and not isinstance(value, datetime) and value >= _FIRST_DAY

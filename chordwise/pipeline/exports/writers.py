@@ -1,0 +1,41 @@
+"""Choosing the writer of a format."""
+
+from __future__ import annotations
+
+from typing import BinaryIO, assert_never
+
+from chordwise.domain.export_formats import ExportFormat
+from chordwise.pipeline.exports import comma_separated, json_lines, parquet, workbook
+from chordwise.pipeline.exports.table import Table
+
+
+def require(wanted: ExportFormat) -> None:
+    """Make sure that a format can be written.
+
+    Raises:
+        ConfigurationError: Its library is not installed.
+    """
+    if wanted is ExportFormat.PARQUET:
+        parquet.require()
+
+
+def write(sink: BinaryIO, table: Table, wanted: ExportFormat, *, raw: bool = False) -> int:
+    """Write a table in a format; return how many rows those were.
+
+    `raw` leaves texts that begin like formulas as they are in CSV and XLSX; the other formats
+    never change them.
+
+    Raises:
+        UsageError: The format cannot hold a value.
+    """
+    match wanted:
+        case ExportFormat.CSV:
+            return comma_separated.write(sink, table, raw=raw)
+        case ExportFormat.JSONL:
+            return json_lines.write(sink, table)
+        case ExportFormat.PARQUET:
+            return parquet.write(sink, table)
+        case ExportFormat.XLSX:
+            return workbook.write(sink, table, raw=raw)
+        case _:
+            assert_never(wanted)

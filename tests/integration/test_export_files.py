@@ -1,0 +1,270 @@
+"""What is written can be read back by other libraries, and files appear whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import BinaryIO
+
+import openpyxl
+import pytest
+from openpyxl.cell.cell import Cell
+from openpyxl.utils.escape import unescape
+from pyarrow import parquet
+
+from chordwise.domain.export_formats import ExportFormat
+from chordwise.errors import ConfigurationError, UsageError
+from chordwise.pipeline.exports import workbook, writers
+from chordwise.pipeline.exports.new_file import new_file
+from chordwise.pipeline.exports.table import Column, Kind, Table
+from chordwise.pipeline.querying import Row
+
+COLUMNS = (
+    Column(name="text"),
+    Column(name="count", kind=Kind.INTEGER),
+    Column(name="share", kind=Kind.FLOAT),
+    Column(name="cost", kind=Kind.DECIMAL, precision=14, scale=8),
+    Column(name="sum", kind=Kind.DECIMAL),
+    Column(name="sure", kind=Kind.BOOLEAN),
+    Column(name="day", kind=Kind.DATE),
+    Column(name="at", kind=Kind.MOMENT),
+    Column(name="output", kind=Kind.JSON),
+)
+MOMENT = datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=UTC)
+ROW: Row = (
+    "=1+1",
+    2**62 + 1,
+    -0.25,
+    Decimal("0.00000001"),
+    Decimal("12345678901234567890.1234567890123456789"),
+    True,
+    date(2026, 11, 25),
+    MOMENT,
+    {"a": ["=1", Decimal("0.1")]},
+)
+EMPTY: Row = (None,) * len(COLUMNS)
+
+
+def a_table(*batches: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> Table:
+    """Return a table of these batches."""
+    return Table(columns=columns, batches=iter(batches))
+
+
+def written(table: Table, wanted: ExportFormat, *, raw: bool = False) -> io.BytesIO:
+    """Return a table as a file that only takes bytes, as a pipe does."""
+    sink = io.BytesIO()
+    writers.write(sink, table, wanted, raw=raw)
+    sink.seek(0)
+    return sink
+
+
+def test_json_lines_lose_nothing() -> None:
+    """Decimals that a number would change stay texts; formulas are nothing special."""
+    lines = written(a_table([ROW], [EMPTY]), ExportFormat.JSONL).read().decode().splitlines()
+
+    first, second = map(json.loads, lines)
+    assert first == {
+        "text": "=1+1",
+        "count": 2**62 + 1,
+        "share": -0.25,
+        "cost": 1e-08,
+        "sum": "12345678901234567890.1234567890123456789",
+        "sure": True,
+        "day": "2026-11-25",
+        "at": "2026-03-29T01:30:00.123456+00:00",
+        "output": {"a": ["=1", 0.1]},
+    }
+    assert set(second.values()) == {None}
+
+
+def test_parquet_keeps_types_and_values() -> None:
+    """Whole numbers, declared decimals, days and moments are what they were; the rest is text."""
+    found = parquet.read_table(written(a_table([ROW], [EMPTY]), ExportFormat.PARQUET))
+
+    assert [str(field.type) for field in found.schema] == [
+        "string",
+        "int64",
+        "double",
+        "decimal128(14, 8)",
+        "string",
+        "bool",
+        "date32[day]",
+        "timestamp[us, tz=UTC]",
+        "string",
+    ]
+    first, second = found.to_pylist()
+    expected = dict(zip(found.column_names, ROW, strict=True))
+    expected |= {"sum": str(ROW[4]), "output": '{"a": ["=1", 0.1]}'}
+    assert first == expected
+    assert set(second.values()) == {None}
+
+
+@pytest.mark.parametrize("wanted", ExportFormat)
+def test_no_rows_are_a_table_too(wanted: ExportFormat) -> None:
+    """The columns are there, but for JSON Lines, which has none."""
+    content = written(a_table(), wanted)
+
+    match wanted:
+        case ExportFormat.CSV:
+            names = content.read().decode().strip().split(",")
+        case ExportFormat.PARQUET:
+            names = parquet.read_table(content).column_names
+        case ExportFormat.XLSX:
+            names = [str(cell.value) for cell in next(cells_of(content))]
+        case ExportFormat.JSONL:
+            names = []
+            assert content.read() == b""
+    assert names in ([column.name for column in COLUMNS], [])
+
+
+def cells_of(content: BinaryIO) -> Iterator[list[Cell]]:
+    """Return the rows of the first sheet."""
+    for row in openpyxl.load_workbook(content).worksheets[0].iter_rows():
+        yield [cell for cell in row if isinstance(cell, Cell)]
+
+
+def test_xlsx_has_texts_numbers_and_days() -> None:
+    """What a cell's number cannot hold is a text, and so is a moment with its zone."""
+    _, empty, row = cells_of(written(a_table([EMPTY], [ROW]), ExportFormat.XLSX))
+
+    assert [(cell.value, cell.data_type) for cell in row] == [
+        ("'=1+1", "s"),
+        (str(2**62 + 1), "s"),
+        (-0.25, "n"),
+        (1e-08, "n"),
+        ("12345678901234567890.1234567890123456789", "s"),
+        (True, "b"),
+        (datetime(2026, 11, 25), "d"),  # noqa: DTZ001 - a day of Excel has no zone
+        (MOMENT.isoformat(), "s"),
+        ('{"a": ["=1", 0.1]}', "s"),
+    ]
+    assert {cell.value for cell in empty} <= {None}
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_no_text_of_an_xlsx_is_a_formula(raw: bool) -> None:  # noqa: FBT001 - pytest's
+    """Also raw: the cell holds a string, and stays one when it is edited."""
+    texts = ["=1+1", "@a", "+1", "-1", "\t=1", "＝1", "https://x.y", "_x0041_", "\x1b[2J", " =1"]  # noqa: RUF001 - meant
+    table = a_table([(text,) for text in texts], columns=[Column(name="=header")])
+
+    header, *rows = cells_of(written(table, ExportFormat.XLSX, raw=raw))
+
+    found = [row[0] for row in rows]
+    marked = {"=1+1", "@a", "+1", "-1", "\t=1", "＝1"}  # noqa: RUF001 - meant
+    assert {cell.data_type for cell in (*header, *found)} == {"s"}
+    assert [unescape(str(cell.value)) for cell in found] == [
+        f"'{text}" if text in marked and not raw else text for text in texts
+    ]
+    assert [cell.quotePrefix for cell in found] == [text in marked for text in texts]
+    assert all(cell.hyperlink is None for cell in found)
+
+
+def test_more_rows_than_a_sheet_has_go_on_a_further_one() -> None:
+    """With the header again, and none lost at the seams."""
+    table = a_table([(n,) for n in range(7)], [], columns=[Column(name="n", kind=Kind.INTEGER)])
+    sink = io.BytesIO()
+
+    count = workbook.write(sink, table, raw=False, most_rows=4)
+
+    sheets = openpyxl.load_workbook(sink).worksheets
+    found = [[row[0].value for row in sheet.iter_rows()] for sheet in sheets]
+    assert count == 7
+    assert found == [["n", 0, 1, 2], ["n", 3, 4, 5], ["n", 6]]
+
+
+def test_a_text_too_long_for_a_cell_is_refused() -> None:
+    """Cut off it would look complete; characters count as Excel counts them."""
+    columns = [Column(name="text")]
+    written(a_table([("😀" * 16_383,)], columns=columns), ExportFormat.XLSX)
+
+    with pytest.raises(UsageError, match="A text in text is longer"):
+        written(a_table([("😀" * 16_384,)], columns=columns), ExportFormat.XLSX)
+
+
+def test_a_value_that_parquet_cannot_hold_is_refused() -> None:
+    """The column is named; nothing is rounded."""
+    columns = [Column(name="cost", kind=Kind.DECIMAL, precision=4, scale=2)]
+
+    with pytest.raises(UsageError, match="A value in cost does not fit"):
+        written(a_table([(Decimal("1.005"),)], columns=columns), ExportFormat.PARQUET)
+
+
+def test_without_its_library_parquet_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hint says what to install, and what does as well."""
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+
+    with pytest.raises(ConfigurationError) as caught:
+        writers.require(ExportFormat.PARQUET)
+
+    assert 'pip install "chordwise[parquet]"' in caught.value.hint
+
+
+def test_a_file_appears_whole(tmp_path: Path) -> None:
+    """Nobody sees it before; it has the permissions of any new file; nothing is left beside it."""
+    path = tmp_path / "out.csv"
+
+    with new_file(path) as sink:
+        sink.write(b"content")
+        seen = path.exists()
+
+    mask = os.umask(0)
+    os.umask(mask)
+    assert not seen
+    assert path.read_bytes() == b"content"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [UsageError("no"), KeyboardInterrupt()])
+def test_what_fails_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+    """Neither half a file nor a temporary one; the file that was there stays."""
+    path = tmp_path / "out.csv"
+    path.write_text("before", "utf-8")
+
+    def fail() -> None:
+        with new_file(path, overwrite=True) as sink:
+            sink.write(b"half")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+
+    assert path.read_text("utf-8") == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    """The last look and the name are one step."""
+    path = tmp_path / "out.csv"
+
+    def come_late() -> None:
+        with new_file(path) as sink:
+            sink.write(b"ours")
+            path.write_text("theirs", "utf-8")
+
+    with pytest.raises(UsageError, match="already"):
+        come_late()
+
+    assert path.read_text("utf-8") == "theirs"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "nowhere", "full"])
+def test_what_is_no_file_is_never_replaced(tmp_path: Path, kind: str) -> None:
+    """A folder, a link, a folder that is missing, a device: said before anything is written."""
+    path = {"nowhere": tmp_path / "no" / "x.csv", "full": Path("/dev/full")}.get(
+        kind, tmp_path / kind
+    )
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to("/dev/null")
+
+    with pytest.raises(UsageError), new_file(path, overwrite=True):
+        pytest.fail("it was opened")

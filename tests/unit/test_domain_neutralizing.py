@@ -1,0 +1,123 @@
+"""Nothing that leaves for a spreadsheet begins like a formula, and nothing else changes."""
+
+from __future__ import annotations
+
+import csv
+import io
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import PurePath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chordwise.domain.export_formats import ExportFormat
+from chordwise.domain.neutralizing import is_risky, neutralized
+from chordwise.pipeline.exports import cells, comma_separated
+from chordwise.pipeline.exports.json_lines import distinct
+
+DANGEROUS = "=+-@\t\r\n＝＋－＠"  # noqa: RUF001 - the full-width forms are meant
+texts = st.text(st.characters(codec="utf-8")) | st.builds(
+    str.__add__, st.sampled_from(DANGEROUS), st.text(st.characters(codec="utf-8"))
+)
+values = (
+    texts
+    | st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.decimals()
+    | st.timedeltas()
+    | st.binary()
+    | st.lists(texts)
+    | st.dictionaries(texts, texts)
+)
+
+
+def read_back(lines: str) -> list[list[str]]:
+    """Return the cells of CSV."""
+    return list(csv.reader(io.StringIO(lines, newline="")))
+
+
+@pytest.mark.parametrize("beginning", DANGEROUS)
+def test_what_begins_like_a_formula_gets_an_apostrophe(beginning: str) -> None:
+    """Each of the signs, the full-width ones too, and nothing else of the text changes."""
+    assert neutralized(f"{beginning}1+1") == f"'{beginning}1+1"
+    assert neutralized(f"1{beginning}1") == f"1{beginning}1"
+
+
+@given(st.lists(st.tuples(values, values), min_size=1))
+def test_no_cell_of_a_csv_begins_like_a_formula(rows: list[tuple[object, object]]) -> None:
+    """But for numbers, which are what they look like; each cell is the value or its safe form."""
+    written = "".join(comma_separated.lines(["=a", "b"], rows, raw=False))
+
+    header, *found = read_back(written)
+    assert header == ["'=a", "b"]
+    for row, given_row in zip(found, rows, strict=True):
+        for cell, value in zip(row, given_row, strict=True):
+            text = cells.text_of(value)
+            assert cell == (text if cells.is_number(value) else neutralized(text))
+            assert cells.is_number(value) or not is_risky(cell)
+
+
+@given(st.lists(st.tuples(texts, texts), min_size=1))
+def test_raw_text_comes_back_as_it_was(rows: list[tuple[str, str]]) -> None:
+    """With --raw a program that reads CSV finds exactly what is stored."""
+    written = "".join(comma_separated.lines(["a", "b"], rows, raw=True))
+
+    assert read_back(written) == [["a", "b"], *map(list, rows)]
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        (None, ""),
+        (True, "true"),
+        (-3, "-3"),
+        (-0.5, "-0.5"),
+        (float("-inf"), "'-inf"),
+        (Decimal("-0.00000001"), "-0.00000001"),
+        (Decimal("NaN"), "NaN"),
+        (2**80, "1208925819614629174706176"),
+        ({"a": [1, "=1"]}, '{"a": [1, "=1"]}'),
+        (datetime(2026, 11, 24, 12, tzinfo=UTC), "2026-11-24T12:00:00+00:00"),
+        (b"\x00\xff", "\\x00ff"),
+    ],
+)
+def test_values_as_cells(value: object, cell: str) -> None:
+    """Numbers have all their digits, moments their zone, and JSON is JSON."""
+    assert cells.shown(value) == cell
+
+
+def test_csv_quotes_where_it_has_to() -> None:
+    """A header, empty cells for null, quotation marks where they are needed."""
+    rows = [(None, "=1+1", 'say "a, b"'), (True, {"a": 1}, Decimal("1.50"))]
+
+    lines = list(comma_separated.lines(["x", "y", "z"], rows, raw=True))
+
+    assert lines == [
+        "x,y,z\n",
+        ',=1+1,"say ""a, b"""\n',
+        'true,"{""a"": 1}",1.50\n',
+    ]
+
+
+def test_a_carriage_return_inside_a_text_begins_no_row() -> None:
+    """For a spreadsheet it would, and a formula with it."""
+    (_, line) = comma_separated.lines(["x"], [("a\r=1+1",)], raw=False)
+
+    assert line == '"a\r=1+1"\n'
+
+
+def test_columns_of_the_same_name_are_numbered() -> None:
+    """An object in JSON can hold each name once."""
+    assert distinct(["a", "b", "a", "a_2", "a"]) == ["a", "b", "a_2", "a_2_2", "a_3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "found"), [("x.CSV", "csv"), ("x.tar.jsonl", "jsonl"), ("csv", None), ("x.txt", None)]
+)
+def test_the_ending_of_a_file_names_its_format(name: str, found: str | None) -> None:
+    """In capitals too; and a name without a known ending names none."""
+    assert ExportFormat.of_file(PurePath(name)) == found
