@@ -1,0 +1,170 @@
+"""Due times keep to the clock on the wall, through every change that it makes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chordwise.domain import due_times
+
+BERLIN = ZoneInfo("Europe/Berlin")
+# Hours skipped and repeated at night and at midnight, half an hour, a whole day, never.
+ZONES = (
+    "Europe/Berlin",
+    "America/New_York",
+    "America/Sao_Paulo",
+    "Africa/Cairo",
+    "Asia/Beirut",
+    "Australia/Lord_Howe",
+    "Pacific/Apia",
+    "Asia/Kathmandu",
+    "UTC",
+)
+DAY = timedelta(days=1)
+
+zones = st.sampled_from(ZONES).map(ZoneInfo)
+moments = st.datetimes(
+    min_value=datetime(2010, 1, 1),  # noqa: DTZ001 - Hypothesis wants naive bounds
+    max_value=datetime(2030, 1, 1),  # noqa: DTZ001 - as above
+    timezones=st.just(UTC),
+)
+times_of_day = st.tuples(st.integers(0, 23), st.integers(0, 59))
+
+
+def daily(hour: int, minute: int) -> str:
+    """Return the expression for a time of every day."""
+    return f"{minute} {hour} * * *"
+
+
+def at(text: str, zone: ZoneInfo = BERLIN, fold: int = 0) -> datetime:
+    """Return a local time as a moment."""
+    return datetime.fromisoformat(text).replace(tzinfo=zone, fold=fold).astimezone(UTC)
+
+
+def days_of(cron: str, zone: ZoneInfo, first: datetime, count: int) -> list[datetime]:
+    """Return the next due times, each asked for with the one before."""
+    found = [due_times.next_due(cron, zone, first)]
+    while len(found) < count:
+        found.append(due_times.next_due(cron, zone, found[-1]))
+    return found
+
+
+def exists(local: datetime) -> bool:
+    """Tell whether a clock on the wall ever shows this."""
+    return local.astimezone(UTC).astimezone(local.tzinfo).replace(fold=0) == local
+
+
+def test_a_skipped_hour_is_made_up_for_right_after_the_gap() -> None:
+    """On 29 March 2026 the clock goes from 2:00 to 3:00 in Berlin."""
+    found = days_of("30 2 * * *", BERLIN, at("2026-03-28T12:00"), 2)
+
+    assert found == [at("2026-03-29T03:00"), at("2026-03-30T02:30")]
+
+
+def test_two_times_in_a_gap_are_due_once() -> None:
+    """Both end at its end."""
+    found = days_of("0,30 2 * * *", BERLIN, at("2026-03-28T12:00"), 2)
+
+    assert found == [at("2026-03-29T03:00"), at("2026-03-30T02:00")]
+
+
+@pytest.mark.parametrize("minutes", range(0, 180, 5))
+def test_a_repeated_hour_is_due_once(minutes: int) -> None:
+    """On 25 October 2026 it is 2:30 twice in Berlin; the first counts, whenever one asks."""
+    first = at("2026-10-25T02:30")
+    asked_at = at("2026-10-25T01:00") + timedelta(minutes=minutes)
+
+    found = due_times.next_due("30 2 * * *", BERLIN, asked_at)
+
+    assert found == (first if asked_at < first else at("2026-10-26T02:30"))
+
+
+def test_every_half_hour_goes_by_the_time_that_passes() -> None:
+    """A repeated hour has its half hours twice, a skipped one has none."""
+    autumn = days_of("*/30 * * * *", BERLIN, at("2026-10-25T01:45"), 5)
+    spring = days_of("*/30 * * * *", BERLIN, at("2026-03-29T01:15"), 3)
+
+    for found in (autumn, spring):
+        assert {b - a for a, b in pairwise(found)} == {timedelta(minutes=30)}
+
+
+@given(zones, moments, times_of_day)
+def test_a_daily_time_comes_once_on_every_day_that_there_is(
+    zone: ZoneInfo, moment: datetime, time_of_day: tuple[int, int]
+) -> None:
+    """At that very time where the clock shows it, else at the end of the gap."""
+    hour, minute = time_of_day
+    start = moment.astimezone(zone).replace(hour=12, minute=0, second=0, microsecond=0)
+
+    found = days_of(daily(hour, minute), zone, start.astimezone(UTC), 4)
+
+    assert found == sorted(set(found))
+    for due_at in found:
+        local = due_at.astimezone(zone)
+        wanted = local.replace(hour=hour, minute=minute, fold=0)
+        if (local.hour, local.minute) != (hour, minute):
+            before = (due_at - timedelta(seconds=1)).astimezone(zone)
+            assert before.utcoffset() != local.utcoffset()
+            assert not exists(wanted) or wanted.date() != before.date()
+        else:
+            assert due_at == wanted.astimezone(UTC)
+
+
+@given(zones, moments, st.sampled_from(["0 2 * * *", "*/15 * * * *", "30 1 * * 1-5", "0 0 1 * *"]))
+def test_the_next_time_is_later_and_none_is_passed_over(
+    zone: ZoneInfo, moment: datetime, cron: str
+) -> None:
+    """Whoever asks at any moment before it finds the same."""
+    found = due_times.next_due(cron, zone, moment)
+
+    assert found > moment
+    between = moment + (found - moment) / 2
+    assert due_times.next_due(cron, zone, between) == found
+    assert due_times.next_due(cron, zone, found - timedelta(seconds=1)) == found
+
+
+@given(
+    zones,
+    moments,
+    st.sampled_from(["0 2 * * *", "*/15 * * * *", "0 4 * * 0", "0 0 1 1 *"]),
+    st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=60)),
+)
+def test_after_a_downtime_the_latest_time_counts(
+    zone: ZoneInfo, moment: datetime, cron: str, downtime: timedelta
+) -> None:
+    """It has come, and the one after it has not."""
+    first = due_times.next_due(cron, zone, moment)
+    now = first + downtime
+
+    latest = due_times.latest_due(cron, zone, first, now)
+
+    assert first <= latest <= now
+    assert due_times.next_due(cron, zone, latest) > now
+
+
+@pytest.mark.parametrize(
+    ("cron", "complaint"),
+    [
+        ("0 2 * *", "4 fields instead of 5"),
+        ("0 0 2 * * *", "6 fields instead of 5"),
+        ("60 2 * * *", "bad minute"),
+        ("0 2 30 2 *", "bad day-of-month"),
+        ("", "0 fields"),
+        ("@daily", "1 fields"),
+    ],
+)
+def test_what_is_no_expression_is_refused(cron: str, complaint: str) -> None:
+    """With a sentence that says what is wrong."""
+    with pytest.raises(ValueError, match=complaint):
+        due_times.check(cron)
+
+
+def test_a_good_expression_is_taken() -> None:
+    """Names, ranges, lists and steps are known."""
+    for cron in ("0 2 * * MON-FRI", "*/5 8-18 1,15 JAN *", "0 0 L * *"):
+        due_times.check(cron)
