@@ -15,7 +15,9 @@ from chordwise.pipeline.context import Context
 from chordwise.pipeline.recover import recover, take_up_after_standstill
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State
+from scheduler import scheduling
 from scheduler.leadership import Leadership
+from scheduler.scheduling import Scheduling
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +48,7 @@ class Loop:
         self._led = False
         self._is_held_up = False
         self._recovers_from = 0.0
+        self._scheduling = Scheduling(context, leadership)
         self._chores = [
             # First of all: what is still promised when it looks was never lost.
             Chore(
@@ -58,17 +61,25 @@ class Loop:
                 every_seconds=settings.dispatch_interval_seconds,
                 do=self._dispatch,
             ),
+            Chore(
+                name="schedules",
+                every_seconds=scheduling.TICK_SECONDS,
+                do=self._scheduling.tick,
+            ),
+            Chore(name="beat", every_seconds=settings.heartbeat_seconds, do=self._scheduling.beat),
             Chore(name="show", every_seconds=liveness.INTERVAL_SECONDS, do=self._show),
             Chore(name="forget", every_seconds=_FORGET_SECONDS, do=self._forget),
         ]
 
     def run(self, stop: Event) -> None:
         """Do what is due until `stop` is set."""
+        self._scheduling.start()
         while not stop.is_set():
             for chore in self._chores:
                 self._do(chore)
             next_due = min(chore.due_at for chore in self._chores)
             stop.wait(max(0.01, next_due - time.monotonic()))
+        self._scheduling.stop()
         self._leadership.give_up()
 
     def _do(self, chore: Chore) -> None:

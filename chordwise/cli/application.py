@@ -24,6 +24,7 @@ MODULES = {
     "runs": "looking",
     "results": "looking",
     "inbox": "dropping",
+    "schedules": "scheduling",
     "sql": "querying",
     "export": "exporting",
     "up": "stack",

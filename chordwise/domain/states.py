@@ -95,3 +95,23 @@ RETRYABLE_JOBS = (
     JobStatus.CANCELLED,
 )
 """What `chordwise retry` takes up again."""
+
+
+class ScheduleRunStatus(StrEnum):
+    """The values of `schedule_runs.status`."""
+
+    DUE = "due"
+    RUNNING = "running"
+    WAITING = "waiting"
+    SUCCEEDED = "succeeded"
+    INCOMPLETE = "incomplete"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    EXPIRED = "expired"
+
+
+UNFINISHED_SCHEDULE_RUNS = (
+    ScheduleRunStatus.DUE,
+    ScheduleRunStatus.RUNNING,
+    ScheduleRunStatus.WAITING,
+)

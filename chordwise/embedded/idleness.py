@@ -1,4 +1,4 @@
-"""When a background stack may leave: nobody needed it for a while, and no work is open."""
+"""When a background stack may leave: unneeded for a while, nothing open and nothing to come."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ SELECT EXISTS (
     SELECT 1 FROM jobs WHERE status IN ('queued', 'running', 'waiting', 'synthesizing')
 ) OR EXISTS (
     SELECT 1 FROM outbox WHERE sent_at IS NULL
+) OR EXISTS (
+    SELECT 1 FROM schedules WHERE enabled
+) OR EXISTS (
+    SELECT 1 FROM schedule_runs WHERE status IN ('due', 'running', 'waiting')
 )
 """
 
@@ -31,7 +35,10 @@ def unused_seconds(home: Home) -> float:
 
 
 def has_open_work(database_url: str) -> bool:
-    """Return whether jobs or messages are unfinished; a database out of reach may hold some."""
+    """Return whether jobs or messages are unfinished, or schedules kept.
+
+    A database out of reach may hold some.
+    """
     address = database_url.replace("postgresql+psycopg://", "postgresql://", 1)
     try:
         with psycopg.connect(address, connect_timeout=5) as connection:

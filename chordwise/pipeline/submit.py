@@ -212,8 +212,10 @@ class Submission:
         return True
 
 
-def open_run(context: Context, options: RunOptions, now: datetime) -> Submission:
-    """Begin a run; `now` names it where the user does not.
+def open_run(
+    context: Context, options: RunOptions, now: datetime, run_id: uuid.UUID | None = None
+) -> Submission:
+    """Begin a run, or go on with that of `run_id`; `now` names it where the user does not.
 
     Raises:
         UsageError: The name is taken or could be an id, or the budget is none.
@@ -222,7 +224,7 @@ def open_run(context: Context, options: RunOptions, now: datetime) -> Submission
     """
     context.models.identity(options.model)
     cap_usd = budgets.cap_for(context.settings, options.model, options.budget_usd)
-    run_id = new_id()
+    run_id = run_id or new_id()
     name = options.name or f"{now:%Y%m%d-%H%M%S}-{run_id.hex[-4:]}"
     check_name(name)
 

@@ -23,8 +23,10 @@ from pydantic_settings import (
 
 from chordwise.domain.routing import Tier
 from chordwise.errors import ConfigurationError
+from chordwise.settings import schedules as schedules_module
 from chordwise.settings.inbox import InboxSettings
 from chordwise.settings.profiles import ProfileSettings
+from chordwise.settings.schedules import ScheduleSettings
 from chordwise.settings.sections import (
     AUTO,
     BudgetSettings,
@@ -64,6 +66,7 @@ __all__ = [
     "ReaderSettings",
     "RetrySettings",
     "RoutingSettings",
+    "ScheduleSettings",
     "Section",
     "Settings",
     "StructuredOutput",
@@ -111,6 +114,7 @@ class Settings(BaseSettings):
     prompts: PromptSettings = PromptSettings()
     profiles: Mapping[str, ProfileSettings] = Field(default_factory=dict)
     inbox: InboxSettings = InboxSettings()
+    schedules: Mapping[str, ScheduleSettings] = Field(default_factory=dict)
     readers: ReaderSettings = ReaderSettings()
     worker: WorkerSettings = WorkerSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
@@ -163,6 +167,12 @@ class Settings(BaseSettings):
                 raise ValueError(f"tiers.{tier} names no model: {name}")
             if tier in self.models and name != tier:
                 raise ValueError(f"tiers.{tier} and models.{tier} are two models of one name")
+        return self
+
+    @model_validator(mode="after")
+    def check_schedules(self) -> Settings:
+        """Refuse schedules that cannot be kept."""
+        schedules_module.check(self.schedules, self.profiles)
         return self
 
     def _timeout_seconds(self, name: str) -> float:

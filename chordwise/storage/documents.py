@@ -47,10 +47,16 @@ def store(session: Session, document: Document) -> uuid.UUID:
         "normalization": document.normalization,
     }
     statement = insert(Document).values(values).on_conflict_do_nothing().returning(Document.id)
-    inserted = session.scalar(statement)
-    if inserted is not None:
-        return inserted
-    return session.scalars(select(Document.id).where(Document.sha256 == values["sha256"])).one()
+    # Locked against being pruned before the commit; one that was just pruned is stored anew.
+    known = (
+        select(Document.id)
+        .where(Document.sha256 == values["sha256"])
+        .with_for_update(read=True, key_share=True)
+    )
+    while True:
+        stored = session.scalar(statement) or session.scalar(known)
+        if stored is not None:
+            return stored
 
 
 def text_of(session: Session, document_id: uuid.UUID) -> str:

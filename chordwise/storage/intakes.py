@@ -45,6 +45,11 @@ def count(session: Session, run_id: uuid.UUID) -> int:
     return session.scalar(select(func.count()).where(Intake.run_id == run_id)) or 0
 
 
+def sources_of(session: Session, run_id: uuid.UUID) -> Sequence[str]:
+    """Return the names of everything that a run has seen, each as often as it did."""
+    return session.scalars(select(Intake.source).where(Intake.run_id == run_id)).all()
+
+
 def exists(session: Session, intake_id: uuid.UUID) -> bool:
     """Tell whether an intake was stored."""
     return session.scalar(select(Intake.id).where(Intake.id == intake_id)) is not None

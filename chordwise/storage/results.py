@@ -59,7 +59,7 @@ class PastResult(Findings, Record):
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"), index=True)
-    document_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("documents.id"))
+    document_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("documents.id"), index=True)
     created_at: Mapped[datetime]
     replaced_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
@@ -86,7 +86,10 @@ def copy_for(session: Session, job_id: uuid.UUID, from_job_id: uuid.UUID) -> Non
 
 
 def reusable(session: Session, document_id: uuid.UUID, options_hash: str) -> uuid.UUID | None:
-    """Return the job with the newest complete answer to the same question, if there is one."""
+    """Return the job with the newest complete answer to the same question, if there is one.
+
+    It is locked against being pruned before the commit.
+    """
     return session.scalar(
         select(Job.id)
         .join(Result, Result.job_id == Job.id)
@@ -97,6 +100,7 @@ def reusable(session: Session, document_id: uuid.UUID, options_hash: str) -> uui
         )
         .order_by(Result.id.desc())
         .limit(1)
+        .with_for_update(read=True, key_share=True, of=Job)
     )
 
 

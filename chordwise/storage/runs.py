@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import func, select, true, update
+from sqlalchemy import ForeignKey, func, select, true, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
@@ -33,6 +33,9 @@ class Run(Record):
     priority: Mapped[str] = mapped_column(server_default="interactive")
     use_cache: Mapped[bool] = mapped_column(server_default=true())
     found_count: Mapped[int | None]
+    schedule_run_id: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("schedule_runs.id"), index=True
+    )
     created_at: Mapped[CreatedAt]
     intake_finished_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

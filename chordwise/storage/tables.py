@@ -21,6 +21,8 @@ from chordwise.storage import (
     prompt_versions,
     results,
     runs,
+    schedule_runs,
+    schedules,
     schema_versions,
 )
 from chordwise.storage.record import Record
@@ -42,6 +44,8 @@ modules = (
     prompt_versions,
     results,
     runs,
+    schedule_runs,
+    schedules,
     schema_versions,
 )
 metadata = Record.metadata

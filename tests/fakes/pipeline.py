@@ -114,6 +114,11 @@ class Pipeline:
             found: object = session.execute(text(query), parameters).scalar_one()
             return found
 
+    def rows(self, query: str) -> list[tuple[object, ...]]:
+        """Return every row that a query finds."""
+        with self.context.sessions() as session:
+            return [tuple(row) for row in session.execute(text(query))]
+
     def execute(self, statement: str, **parameters: object) -> None:
         """Change rows behind the pipeline's back."""
         with self.context.sessions.begin() as session:

@@ -14,7 +14,13 @@ from pydantic import BaseModel
 
 from chordwise import errors
 from chordwise.cli.application import MODULES, application
-from chordwise.domain.states import ChunkStatus, IntakeOutcome, JobStatus, RunStatus
+from chordwise.domain.states import (
+    ChunkStatus,
+    IntakeOutcome,
+    JobStatus,
+    RunStatus,
+    ScheduleRunStatus,
+)
 from chordwise.domain.tasks import AnalysisType, Stage
 from chordwise.errors import ChordwiseError, ExitCode
 from chordwise.pipeline import recover
@@ -203,7 +209,9 @@ def test_every_exit_code_is_described() -> None:
     assert rows == [(str(code.value), code.name.lower()) for code in ExitCode]
 
 
-@pytest.mark.parametrize("states", [IntakeOutcome, RunStatus, JobStatus, ChunkStatus])
+@pytest.mark.parametrize(
+    "states", [IntakeOutcome, RunStatus, JobStatus, ChunkStatus, ScheduleRunStatus]
+)
 def test_every_state_is_explained(states: type[StrEnum]) -> None:
     """The glossary has a table with exactly the values of each column."""
     tables = re.findall(r"(?m)(?:^\|.*\n)+", text_of("docs/glossary.md"))

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from chordwise import settings
 from chordwise.domain.json_values import JsonObject
-from chordwise.settings import ModelSettings, ProfileSettings, Settings
+from chordwise.settings import ModelSettings, ProfileSettings, ScheduleSettings, Settings
 from tests.house.checkout import ROOT
 
 EXAMPLE = ROOT / "chordwise.example.toml"
@@ -58,7 +58,8 @@ def test_every_setting_of_a_table_is_documented_with_its_default(name: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("table", "section"), [("models", ModelSettings), ("profiles", ProfileSettings)]
+    ("table", "section"),
+    [("models", ModelSettings), ("profiles", ProfileSettings), ("schedules", ScheduleSettings)],
 )
 def test_every_setting_under_a_name_is_documented(table: str, section: type[BaseModel]) -> None:
     """The first example of a kind shows each entry once."""
@@ -83,5 +84,5 @@ def test_the_file_can_be_used_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path
     without_file = settings.load()
 
     assert set(with_file.models) == {"house", "tiny"}
-    named = {"models", "profiles"}
+    named = {"models", "profiles", "schedules"}
     assert with_file.model_dump(exclude=named) == without_file.model_dump(exclude=named)

@@ -1,0 +1,142 @@
+"""Schedules and their history, for people and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from chordwise.cli.rendering.plain_text import one_line
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.states import ScheduleRunStatus
+from chordwise.settings import ScheduleSettings
+from chordwise.storage.runs import Run
+from chordwise.storage.schedule_runs import ScheduleRun
+from chordwise.storage.schedules import Schedule
+
+_QUIET = (
+    ScheduleRunStatus.DUE,
+    ScheduleRunStatus.RUNNING,
+    ScheduleRunStatus.WAITING,
+    ScheduleRunStatus.SUCCEEDED,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleLine:
+    """One schedule that is in force."""
+
+    name: str
+    kind: str
+    cron: str
+    time_zone: str
+    next_due_at: datetime | None
+    origin: str
+    options: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastLine:
+    """What became of one due time, and the names of the runs that it began."""
+
+    schedule: str
+    kind: str
+    due_at: datetime
+    trigger: str
+    status: str
+    runs: tuple[str, ...]
+    outcome: JsonObject | None
+    error_code: str | None
+    error_message: str | None
+    hint: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+def lines(found: Sequence[Schedule]) -> list[ScheduleLine]:
+    """Return what there is to say of schedules."""
+    return [
+        ScheduleLine(
+            name=each.name,
+            kind=each.kind,
+            cron=each.cron,
+            time_zone=each.time_zone,
+            next_due_at=each.next_due_at,
+            origin=each.origin,
+            options=each.options,
+        )
+        for each in found
+    ]
+
+
+def past_lines(session: Session, found: Sequence[ScheduleRun]) -> list[PastLine]:
+    """Return what there is to say of occurrences."""
+    names: dict[object, list[str]] = {each.id: [] for each in found}
+    begun = select(Run.schedule_run_id, Run.name).where(Run.schedule_run_id.in_(names))
+    for schedule_run_id, name in session.execute(begun.order_by(Run.id)):
+        names[schedule_run_id].append(name)
+    copied = [name for name in PastLine.__dataclass_fields__ if name != "runs"]
+    return [
+        PastLine(runs=tuple(names[each.id]), **{name: getattr(each, name) for name in copied})
+        for each in found
+    ]
+
+
+def table(found: Sequence[ScheduleLine]) -> RenderableType:
+    """Return one row for each schedule, its next time in its own time zone."""
+    laid_out = _table("Schedule", "Kind", "Cron", "Next", "Time zone", "From")
+    for each in found:
+        laid_out.add_row(each.name, each.kind, each.cron, _next(each), each.time_zone, each.origin)
+    return laid_out
+
+
+def past_table(found: Sequence[PastLine]) -> RenderableType:
+    """Return one row for each due time."""
+    laid_out = _table("Schedule", "Due (UTC)", "By", "Status", "Runs", "Outcome")
+    for each in found:
+        style = "" if each.status in _QUIET else "yellow"
+        laid_out.add_row(
+            each.schedule,
+            f"{each.due_at:%Y-%m-%d %H:%M}",
+            each.trigger,
+            Text(each.status, style=style),
+            "\n".join(each.runs) or "–",
+            Text(one_line(_outcome(each.outcome))),
+        )
+    return laid_out
+
+
+def reasons(found: Sequence[PastLine]) -> Iterator[Text]:
+    """Yield a line for each due time that did not end well, with what to do."""
+    for each in found:
+        if each.error_message:
+            when = f"{each.schedule}, {each.due_at:%Y-%m-%d %H:%M}"
+            yield Text(one_line(f"{when}: {each.error_message} {each.hint or ''}"), style="dim")
+
+
+def _table(*names: str) -> Table:
+    laid_out = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in names:
+        laid_out.add_column(name, no_wrap=name not in ("Runs", "Outcome"))
+    return laid_out
+
+
+def _next(line: ScheduleLine) -> str:
+    if line.next_due_at is None:
+        return "–"
+    zone = ScheduleSettings.model_validate(line.options).zone
+    return f"{line.next_due_at.astimezone(zone):%Y-%m-%d %H:%M}"
+
+
+def _outcome(outcome: JsonObject | None) -> str:
+    parts = []
+    for name, value in (outcome or {}).items():
+        members = value.items() if isinstance(value, dict) else [(name, value)]
+        parts += [f"{key} {count}" for key, count in members]
+    return ", ".join(parts) or "–"

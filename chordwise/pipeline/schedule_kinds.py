@@ -1,0 +1,16 @@
+"""The kinds of schedules: to add one, a member of `ScheduleKind`, a function, and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from chordwise.pipeline.pruning import prune
+from chordwise.pipeline.scheduled_analyses import analyze, reanalyze
+from chordwise.pipeline.scheduled_work import Kind
+from chordwise.settings.schedules import ScheduleKind
+
+KINDS: Mapping[ScheduleKind, Kind] = {
+    ScheduleKind.ANALYZE: analyze,
+    ScheduleKind.REANALYZE: reanalyze,
+    ScheduleKind.PRUNE: prune,
+}

@@ -1,0 +1,234 @@
+"""Schedules: taking them from the configuration, and starting what is due once, whoever looks."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TypeAlias
+
+import structlog
+from sqlalchemy.orm import Session
+
+from chordwise.domain import due_times
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.states import ScheduleRunStatus
+from chordwise.errors import UsageError
+from chordwise.pipeline import schedule_outcomes
+from chordwise.pipeline.context import Context
+from chordwise.settings import ScheduleSettings, Settings
+from chordwise.settings.schedules import CatchUp, ScheduleKind, paths_of
+from chordwise.storage import clock, schedule_runs, schedules
+from chordwise.storage.engine import reaching_database
+from chordwise.storage.schedule_runs import End, Trigger
+from chordwise.storage.schedules import Origin, Schedule
+
+log = structlog.get_logger(__name__)
+
+Clock: TypeAlias = Callable[[Session], datetime]
+"""Tells what time it is; outside of tests the database does."""
+
+ON_TIME = timedelta(minutes=10)
+"""What is taken up later than this was missed: nobody was there when it was due."""
+_STILL_RUNNING = End(
+    status=ScheduleRunStatus.SKIPPED,
+    code="still_running",
+    message="The one before has not ended.",
+    hint="`chordwise schedules history` shows it.",
+)
+_MISSED = End(
+    status=ScheduleRunStatus.SKIPPED,
+    code="missed",
+    message="No scheduler was there when it was due.",
+    hint='catch_up = "once" does it then.',
+)
+
+
+def tick(context: Context, read_clock: Clock = clock.read) -> int:
+    """Give up what has expired, end what has been done, start what is due; return what started.
+
+    Each due time is one transaction: the occurrence, which is what any scheduler takes up, and the
+    next due time. Two that tick at once, or one that is killed, start nothing twice.
+
+    Raises:
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    with reaching_database(), context.sessions.begin() as session:
+        for expired in schedule_runs.expire(session, read_clock(session)):
+            log.warning("schedule.expired", schedule=expired.schedule, due_at=str(expired.due_at))
+        schedule_outcomes.settle(session)
+    started = 0
+    broken: set[uuid.UUID] = set()
+    while True:
+        with reaching_database(), context.sessions.begin() as session:
+            now = read_clock(session)
+            schedule = schedules.next_due(session, now, broken)
+            if schedule is None:
+                return started
+            try:
+                started += _take_up(session, schedule, now)
+            except ValueError:  # a row of another version, or a time zone that is gone
+                log.exception("schedule.defect", schedule=schedule.name)
+                broken.add(schedule.id)
+
+
+def synchronize(context: Context, read_clock: Clock = clock.read) -> None:
+    """Bring the configuration's schedules into the database; those it has no more are disabled.
+
+    Raises:
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    configured = context.settings.schedules
+    with reaching_database(), context.sessions.begin() as session:
+        now = read_clock(session)
+        for name in sorted(configured):
+            anchored = anchor(context.settings, configured[name], folder_of(context.settings))
+            if define(session, name, anchored, Origin.CONFIGURATION, now):
+                log.info("schedule.defined", schedule=name, cron=anchored.cron)
+        for name in schedules.disable_others(session, configured.keys()):
+            log.info("schedule.disabled", schedule=name)
+
+
+def anchor(settings: Settings, wanted: ScheduleSettings, folder: Path) -> ScheduleSettings:
+    """Return a schedule whose relative paths count from a folder, wherever it is carried out."""
+    if wanted.kind is not ScheduleKind.ANALYZE:
+        return wanted
+    return wanted.model_copy(update={"paths": paths_of(wanted, settings.profiles, folder)})
+
+
+def folder_of(settings: Settings) -> Path:
+    """Return the folder of `chordwise.toml`, or the current one where there is no such file."""
+    file = type(settings).toml_file
+    return Path.cwd() if file is None else file.resolve().parent
+
+
+def define(
+    session: Session, name: str, wanted: ScheduleSettings, origin: Origin, now: datetime
+) -> bool:
+    """Make a schedule so, and tell whether it was another before; its next due time is after `now`.
+
+    One that is the same already keeps its due time, so that what was missed is caught up.
+
+    Raises:
+        UsageError: The configuration has a schedule of this name.
+    """
+    options: JsonObject = wanted.model_dump(mode="json")
+    schedules.insert_new(session, name, origin, options)
+    schedule = schedules.of_name(session, name)
+    if schedule is None:
+        raise UsageError(f"The schedule {name} was taken away meanwhile.", "Try again.")
+    if schedule.enabled and schedule.origin != origin and origin is Origin.DATABASE:
+        raise UsageError(
+            f"The configuration has a schedule “{name}”.",
+            "Change it there, or choose another name.",
+        )
+    is_same = schedule.enabled and schedule.options == options
+    schedule.origin = origin
+    if is_same:
+        return False
+    schedule.enabled, schedule.options, schedule.changed_at = True, options, now
+    schedule.cron, schedule.time_zone, schedule.kind = wanted.cron, wanted.time_zone, wanted.kind
+    schedule.next_due_at = due_times.next_due(wanted.cron, wanted.zone, now)
+    return True
+
+
+def remove(session: Session, name: str) -> None:
+    """Take a schedule of the database out of force; its history stays.
+
+    Raises:
+        UsageError: There is none, or the configuration has it.
+    """
+    schedule = require(session, name)
+    if schedule.origin == Origin.CONFIGURATION:
+        raise UsageError(
+            f"The schedule “{name}” is in the configuration.", "Take it out there: chordwise.toml."
+        )
+    schedule.enabled, schedule.next_due_at = False, None
+    schedule.changed_at = clock.read(session)
+
+
+def require(session: Session, name: str) -> Schedule:
+    """Return a schedule that is enabled, locked.
+
+    Raises:
+        UsageError: There is none.
+    """
+    schedule = schedules.of_name(session, name)
+    if schedule is None or not schedule.enabled:
+        raise UsageError(
+            f"There is no schedule “{name}”.", "`chordwise schedules list` shows those there are."
+        )
+    return schedule
+
+
+def start_now(session: Session, name: str, now: datetime) -> None:
+    """Let a schedule be done now, whenever it is due; its next due time stays.
+
+    Raises:
+        UsageError: There is none, or it is being done.
+    """
+    schedule = require(session, name)
+    if schedule_runs.unfinished(session, schedule.id) is not None:
+        raise UsageError(
+            f"The schedule “{name}” is being done right now.",
+            f"`chordwise schedules history {name}` shows how it is getting on.",
+        )
+    wanted = ScheduleSettings.model_validate(schedule.options)
+    _add(session, schedule, wanted, due_at=now, now=now, trigger=Trigger.COMMAND)
+
+
+def upcoming(session: Session) -> Sequence[Schedule]:
+    """Return the schedules that are kept."""
+    return schedules.enabled(session)
+
+
+def _take_up(session: Session, schedule: Schedule, now: datetime) -> bool:
+    """Write the occurrence of a locked schedule that is due, and when it is due next."""
+    wanted = ScheduleSettings.model_validate(schedule.options)
+    first = schedule.next_due_at or now
+    due_at = due_times.latest_due(wanted.cron, wanted.zone, first, now)
+    schedule.next_due_at = due_times.next_due(wanted.cron, wanted.zone, now)
+    is_late = now - due_at > ON_TIME or due_at > first
+    trigger = Trigger.CATCH_UP if is_late else Trigger.CLOCK
+    refusal = _refusal(session, schedule, wanted, is_missed=now - due_at > ON_TIME)
+    added = _add(
+        session, schedule, wanted, due_at=due_at, now=now, trigger=trigger, refusal=refusal
+    )
+    event = "schedule.skipped" if refusal else "schedule.started"
+    log.info(event, schedule=schedule.name, due_at=str(due_at), trigger=trigger)
+    return added and refusal is None
+
+
+def _refusal(
+    session: Session, schedule: Schedule, wanted: ScheduleSettings, *, is_missed: bool
+) -> End | None:
+    if is_missed and wanted.catch_up is CatchUp.NONE:
+        return _MISSED
+    if schedule_runs.unfinished(session, schedule.id) is not None:
+        return _STILL_RUNNING
+    return None
+
+
+def _add(  # noqa: PLR0913 - the columns of one row
+    session: Session,
+    schedule: Schedule,
+    wanted: ScheduleSettings,
+    *,
+    due_at: datetime,
+    now: datetime,
+    trigger: Trigger,
+    refusal: End | None = None,
+) -> bool:
+    return schedule_runs.add(
+        session,
+        schedule,
+        due_at=due_at,
+        trigger=trigger,
+        status=refusal.status if refusal else ScheduleRunStatus.DUE,
+        error_code=refusal.code if refusal else None,
+        error_message=refusal.message if refusal else None,
+        hint=refusal.hint if refusal else None,
+        expires_at=now + timedelta(hours=wanted.expires_after_hours),
+        finished_at=now if refusal else None,
+    )

@@ -1,0 +1,128 @@
+"""Deleting by age, in steps that never hold many rows, and in an order that references allow."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement, delete, exists, func, select, update
+from sqlalchemy.orm import Session
+
+from chordwise.domain.states import JobStatus, RunStatus
+from chordwise.storage import clock
+from chordwise.storage.budget_reservations import BudgetReservation
+from chordwise.storage.budgets import Budget
+from chordwise.storage.cached_completions import CachedCompletion
+from chordwise.storage.chunks import Chunk
+from chordwise.storage.documents import Document
+from chordwise.storage.facts import Fact
+from chordwise.storage.intakes import Intake
+from chordwise.storage.jobs import Job
+from chordwise.storage.model_calls import ModelCall
+from chordwise.storage.results import PastResult, Result
+from chordwise.storage.runs import Run
+
+STEP = 200
+"""How many rows a step takes; one that took fewer was the last."""
+_OVER = (RunStatus.FINISHED, RunStatus.CANCELLED)
+
+
+def forget_completions(session: Session, age: timedelta) -> int:
+    """Delete cached completions that are older; return how many."""
+    old = (
+        select(CachedCompletion.key)
+        .where(
+            CachedCompletion.created_at < clock.database_now() - age,
+            CachedCompletion.completion.is_not(None),
+        )
+        .limit(STEP)
+    )
+    statement = delete(CachedCompletion).where(CachedCompletion.key.in_(old))
+    return len(session.scalars(statement.returning(CachedCompletion.key)).all())
+
+
+def forget_answers(session: Session, age: timedelta) -> int:
+    """Delete the answers for the chunks of jobs that succeeded longer ago; return how many.
+
+    Nobody needs them any more: their results stand, and only what has not succeeded is taken up
+    again.
+    """
+    old = (
+        select(Chunk.id)
+        .join(Job, Job.id == Chunk.job_id)
+        .where(
+            Job.status == JobStatus.SUCCEEDED,
+            Job.finished_at < clock.database_now() - age,
+            Chunk.answer.is_not(None),
+        )
+        .limit(STEP)
+    )
+    statement = update(Chunk).where(Chunk.id.in_(old)).values(answer=None).returning(Chunk.id)
+    return len(session.scalars(statement).all())
+
+
+def forget_past_results(session: Session, age: timedelta) -> int:
+    """Delete results that were replaced longer ago; return how many."""
+    old = (
+        select(PastResult.id).where(PastResult.replaced_at < clock.database_now() - age).limit(STEP)
+    )
+    statement = delete(PastResult).where(PastResult.id.in_(old)).returning(PastResult.id)
+    return len(session.scalars(statement).all())
+
+
+def old_runs(session: Session, age: timedelta) -> Sequence[uuid.UUID]:
+    """Return the runs that were over longer ago, the oldest first."""
+    ended_at = func.coalesce(Run.finished_at, Run.intake_finished_at)
+    return session.scalars(
+        select(Run.id)
+        .where(Run.status.in_(_OVER), ended_at < clock.database_now() - age)
+        .order_by(Run.id)
+    ).all()
+
+
+def forget_jobs(session: Session, run_id: uuid.UUID) -> int:
+    """Delete some jobs of a run with all that belongs to them; return how many.
+
+    Their rows in the ledger stay, for what was spent was spent.
+    """
+    # Locked for good first: nobody begins to use their results again meanwhile.
+    ids = session.scalars(
+        select(Job.id).where(Job.run_id == run_id).limit(STEP).with_for_update()
+    ).all()
+    session.execute(update(Job).where(Job.reused_from.in_(ids)).values(reused_from=None))
+    session.execute(
+        update(ModelCall).where(ModelCall.job_id.in_(ids)).values(job_id=None, chunk_id=None)
+    )
+    for owned in (Fact, Result, PastResult, Chunk):
+        session.execute(delete(owned).where(owned.job_id.in_(ids)))
+    session.execute(delete(Job).where(Job.id.in_(ids)))
+    return len(ids)
+
+
+def forget_run(session: Session, run_id: uuid.UUID) -> int:
+    """Delete a run without jobs, its account and its budget; return 1 unless it was gone."""
+    for owned in (BudgetReservation, Budget, Intake):
+        session.execute(delete(owned).where(owned.run_id == run_id))
+    return len(session.scalars(delete(Run).where(Run.id == run_id).returning(Run.id)).all())
+
+
+def forget_documents(session: Session, age: timedelta) -> int:
+    """Delete documents stored longer ago that no run refers to; return how many.
+
+    The lock keeps others from referring to them; what they did just before is seen after it.
+    """
+    ids = session.scalars(
+        select(Document.id)
+        .where(Document.created_at < clock.database_now() - age, _unused())
+        .limit(STEP)
+        .with_for_update(skip_locked=True)
+    ).all()
+    statement = delete(Document).where(Document.id.in_(ids), _unused()).returning(Document.id)
+    return len(session.scalars(statement).all())
+
+
+def _unused() -> ColumnElement[bool]:
+    of_intake = exists().where(Intake.document_id == Document.id)
+    of_job = exists().where(Job.document_id == Document.id)
+    return ~of_intake & ~of_job

@@ -1,0 +1,101 @@
+"""Schedules over this test's database, with a clock that the test turns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from sqlalchemy.orm import Session
+
+from chordwise.pipeline import scheduling
+from chordwise.pipeline.schedule_runner import ScheduleRunner
+from chordwise.settings import ScheduleSettings, Settings
+from tests.fakes.pipeline import Pipeline, a_pipeline
+from tests.fakes.scripted_model import Line
+
+BERLIN = ZoneInfo("Europe/Berlin")
+EVENING = datetime(2026, 3, 27, 18, tzinfo=UTC)
+
+
+@dataclass(slots=True, kw_only=True)
+class Night:
+    """A scheduler whose clock stands still until the test turns it."""
+
+    pipeline: Pipeline
+    now: datetime = EVENING
+    stopped: bool = field(default=False)
+
+    def read_clock(self, _session: Session) -> datetime:
+        """Tell the test's time."""
+        return self.now
+
+    def synchronize(self) -> None:
+        """Begin to lead, as a scheduler that was started now."""
+        scheduling.synchronize(self.pipeline.context, self.read_clock)
+
+    def tick(self) -> int:
+        """Start what is due now."""
+        return scheduling.tick(self.pipeline.context, self.read_clock)
+
+    def sleep_until(self, local: str) -> None:
+        """Let the clock show a time of Berlin."""
+        self.now = datetime.fromisoformat(local).replace(tzinfo=BERLIN).astimezone(UTC)
+
+    def carry_out(self) -> bool:
+        """Do what a scheduler's thread does, once."""
+        return self.runner().work()
+
+    def runner(self) -> ScheduleRunner:
+        """Return what carries out."""
+        return ScheduleRunner(self.pipeline.context, lambda: self.stopped)
+
+    def work(self) -> None:
+        """Do what the workers would do for all jobs."""
+        for (job_id,) in self.rows("SELECT id FROM jobs WHERE status = 'queued' ORDER BY id"):
+            self.pipeline.work_on(job_id)  # type: ignore[arg-type]  # a UUID, says the table
+
+    def rows(self, query: str) -> list[tuple[object, ...]]:
+        """Return what a query finds."""
+        return self.pipeline.rows(query)
+
+    def history(self) -> list[tuple[object, ...]]:
+        """Return what became of each due time, in Berlin's time."""
+        return self.rows(
+            "SELECT to_char(due_at AT TIME ZONE 'Europe/Berlin', 'DD HH24:MI'), trigger, status"
+            " FROM schedule_runs ORDER BY due_at"
+        )
+
+
+def a_night(
+    settings: Settings, *script: Line, repeat_last: bool = False, **schedules: ScheduleSettings
+) -> Night:
+    """Return an evening on which a scheduler with these schedules begins to lead."""
+    pipeline = a_pipeline(settings, *script, repeat_last=repeat_last)
+    changed = pipeline.context.settings.model_copy(
+        update={"schedules": schedules, "model": "scripted"}
+    )
+    night = Night(pipeline=replace(pipeline, context=replace(pipeline.context, settings=changed)))
+    night.synchronize()
+    return night
+
+
+def nightly(folder: Path, **values: object) -> ScheduleSettings:
+    """Return a schedule at half past two in Berlin."""
+    given = {
+        "cron": "30 2 * * *",
+        "time_zone": "Europe/Berlin",
+        "paths": (str(folder),),
+        **values,
+    }
+    return ScheduleSettings.model_validate(given)
+
+
+def pruning(**ages: float) -> ScheduleSettings:
+    """Return a schedule that prunes at half past two in Berlin."""
+    given = {"cron": "30 2 * * *", "time_zone": "Europe/Berlin", "kind": "prune", **ages}
+    return ScheduleSettings.model_validate(given)
+
+
+A_DAY = timedelta(days=1)

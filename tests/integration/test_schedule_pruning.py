@@ -1,0 +1,222 @@
+"""Pruning deletes what is old and asked to go, and nothing that anybody still needs."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from chordwise.settings import ScheduleSettings, Settings
+from chordwise.storage import documents, pruning
+from chordwise.storage.documents import Document
+from tests.fakes.pipeline import Pipeline, a_run, quoting_the_text
+from tests.fakes.scheduling import A_DAY, Night, a_night
+from tests.fakes.scheduling import pruning as pruned_after
+
+OLD, SHARED, NEW = (
+    f"The {name} bridge was opened in May 1902. Carts crossed it."
+    for name in ("old", "wide", "new")
+)
+OUTCOME = "SELECT status, outcome FROM schedule_runs ORDER BY due_at DESC LIMIT 1"
+TABLES = ("runs", "intakes", "jobs", "results", "chunks", "facts", "documents", "result_history")
+
+
+def aged(pipeline: Pipeline, run: str) -> None:
+    """Let a run with all that belongs to it lie back forty days."""
+    pipeline.execute(
+        "UPDATE jobs SET finished_at = jobs.finished_at - interval '40 days'"
+        " FROM runs WHERE runs.id = run_id AND runs.name = :run",
+        run=run,
+    )
+    pipeline.execute(
+        "UPDATE runs SET finished_at = finished_at - interval '40 days' WHERE name = :run", run=run
+    )
+
+
+def a_past(settings: Settings, wanted: ScheduleSettings) -> Night:
+    """Return a night after an old run of two documents and a new one that shares one of them."""
+    night = a_night(settings, quoting_the_text, repeat_last=True, tidy=wanted)
+    pipeline = night.pipeline
+    old = pipeline.submit(OLD, SHARED)
+    pipeline.work(old)
+    new = pipeline.submit(SHARED, NEW)
+    for job in pipeline.jobs(new):
+        if job.reused_from is None:
+            pipeline.work_on(job.id)
+    aged(pipeline, old.name)
+    pipeline.execute("UPDATE documents SET created_at = now() - interval '40 days'")
+    night.sleep_until("2026-03-28T02:31")
+    assert night.tick() == 1
+    return night
+
+
+def counts(night: Night) -> dict[str, object]:
+    """Return how many rows there are."""
+    return {
+        name: night.pipeline.value(f"SELECT count(*) FROM {name}")  # noqa: S608 - names of ours
+        for name in TABLES
+    }
+
+
+def test_old_runs_go_and_what_newer_ones_use_stays(settings: Settings) -> None:
+    """With the document that both have, and the result that the newer one used again."""
+    night = a_past(settings, pruned_after(keep_runs_days=30))
+
+    assert night.carry_out()
+
+    assert night.rows(OUTCOME) == [("succeeded", {"runs": 1, "jobs": 2, "documents": 1})]
+    assert night.rows("SELECT text FROM documents ORDER BY text") == [(NEW,), (SHARED,)]
+    assert night.rows("SELECT count(*), count(reused_from) FROM jobs") == [(2, 0)]
+    assert night.rows("SELECT count(*) FROM document_results WHERE status = 'succeeded'") == [(2,)]
+    assert night.rows("SELECT intakes_balance, jobs_balance FROM run_accounts") == [(True, True)]
+    assert night.rows("SELECT count(*), count(job_id) FROM model_calls") == [(3, 1)]
+
+
+def test_the_next_run_pays_again_only_for_what_went(settings: Settings) -> None:
+    """And finds the documents that are there, or stores them anew."""
+    night = a_past(settings, pruned_after(keep_runs_days=30))
+    night.carry_out()
+
+    again = night.pipeline.submit(OLD, SHARED, NEW)
+
+    reused = [job.reused_from is not None for job in night.pipeline.jobs(again)]
+    assert reused == [False, True, True]
+
+
+def test_nothing_goes_without_an_age(settings: Settings) -> None:
+    """Runs and documents stay where only the cache is pruned, whatever their age."""
+    night = a_past(settings, pruned_after(keep_cache_days=30))
+    before = counts(night)
+
+    night.carry_out()
+
+    assert counts(night) == before
+    assert night.rows(OUTCOME) == [("succeeded", {"completions": 0})]
+
+
+def test_a_run_that_is_not_over_stays(settings: Settings) -> None:
+    """However long ago it was begun."""
+    night = a_night(
+        settings, quoting_the_text, repeat_last=True, tidy=pruned_after(keep_runs_days=1)
+    )
+    submission = night.pipeline.submit(OLD)
+    aged(night.pipeline, submission.name)
+    night.pipeline.execute("UPDATE runs SET created_at = now() - interval '40 days'")
+    night.sleep_until("2026-03-28T02:31")
+    night.tick()
+
+    night.carry_out()
+
+    assert counts(night)["jobs"] == 1
+
+
+def test_the_cache_loses_what_is_old(settings: Settings) -> None:
+    """And keeps what is not, and claims of those who ask right now."""
+    night = a_past(settings, pruned_after(keep_cache_days=30))
+    for key, age, completion in (("old", 31, "{}"), ("new", 29, "{}"), ("asked", 31, None)):
+        night.pipeline.execute(
+            "INSERT INTO cached_completions (key, provider, model, prompt_version, completion,"
+            " created_at) VALUES (:key, 'p', 'm', 's@1', CAST(:completion AS jsonb),"
+            " now() - make_interval(days => :age))",
+            key=key,
+            age=age,
+            completion=completion,
+        )
+
+    night.carry_out()
+
+    assert night.rows("SELECT key FROM cached_completions WHERE provider = 'p'") == [
+        ("new",),
+        ("asked",),
+    ]
+
+
+def test_answers_go_only_where_a_result_stands(settings: Settings) -> None:
+    """The result stays as it was; what has not succeeded keeps its answers for a retry."""
+    night = a_past(settings, pruned_after(keep_answers_days=30))
+    night.pipeline.execute(
+        "UPDATE jobs SET status = 'partial' WHERE id = (SELECT max(id::text) FROM jobs"
+        " WHERE finished_at < now() - interval '30 days')::uuid"
+    )
+    results = night.rows("SELECT id, output FROM results ORDER BY id")
+
+    night.carry_out()
+
+    assert night.rows(OUTCOME) == [("succeeded", {"answers": 1, "past_results": 0})]
+    assert night.rows("SELECT id, output FROM results ORDER BY id") == results
+    assert night.rows("SELECT count(*), count(answer) FROM chunks") == [(3, 2)]
+
+
+def test_replaced_results_go_with_the_answers(settings: Settings) -> None:
+    """Current ones stay."""
+    night = a_past(settings, pruned_after(keep_answers_days=30))
+    night.pipeline.execute(
+        "INSERT INTO result_history SELECT *, now() - interval '31 days' FROM results"
+    )
+
+    night.carry_out()
+
+    found = counts(night)
+    assert (found["result_history"], found["results"]) == (0, 4)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_pruning_in_small_steps_ends(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Whatever fits a transaction, all of it goes."""
+    monkeypatch.setattr(pruning, "STEP", step)
+    night = a_past(settings, pruned_after(keep_runs_days=30, keep_answers_days=30))
+
+    night.carry_out()
+
+    found = counts(night)
+    assert (found["runs"], found["jobs"], found["documents"]) == (1, 2, 2)
+
+
+def test_a_document_that_is_taken_in_meanwhile_is_not_lost(settings: Settings) -> None:
+    """Whoever stores it while it is being deleted waits, and stores it anew."""
+    night = a_night(settings, tidy=pruned_after(keep_runs_days=30))
+    sessions = night.pipeline.context.sessions
+    again = threading.Event()
+    stored: list[object] = []
+
+    def letter() -> Document:
+        return Document(source="a", media_type="text/plain", text=OLD, normalization={})
+
+    with sessions.begin() as session:
+        documents.store(session, letter())
+    night.pipeline.execute("UPDATE documents SET created_at = now() - interval '40 days'")
+
+    def store() -> None:
+        with sessions.begin() as session:
+            again.set()
+            stored.append(documents.store(session, letter()))
+
+    thread = threading.Thread(target=store)
+    with sessions.begin() as session:
+        assert pruning.forget_documents(session, A_DAY) == 1
+        thread.start()
+        assert again.wait(30)
+    thread.join(30)
+
+    assert night.rows("SELECT id FROM documents") == [(stored[0],)]
+
+
+def test_a_document_that_was_just_taken_in_stays(settings: Settings) -> None:
+    """Its run is not committed yet, and holds it."""
+    night = a_night(settings, tidy=pruned_after(keep_runs_days=30))
+    sessions = night.pipeline.context.sessions
+    night.pipeline.submit(OLD, options=a_run())
+    night.pipeline.execute("UPDATE documents SET created_at = now() - interval '40 days'")
+    night.pipeline.execute("DELETE FROM outbox")
+    night.pipeline.execute("DELETE FROM jobs")
+    night.pipeline.execute("DELETE FROM intakes")
+
+    with sessions.begin() as taking_in:
+        letter = Document(source="a", media_type="text/plain", text=OLD, normalization={})
+        documents.store(taking_in, letter)
+        with sessions.begin() as session:
+            assert pruning.forget_documents(session, A_DAY) == 0
+
+    assert night.rows("SELECT text FROM documents") == [(OLD,)]

@@ -1,0 +1,303 @@
+"""What a schedule has started is carried out, ends with its runs, and goes on after a kill."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from chordwise.pipeline import scheduled_work
+from chordwise.pipeline.schedule_runner import MOST_ATTEMPTS
+from chordwise.pipeline.scheduled_work import ContinuedSubmission
+from chordwise.readers.reading import ReadDocument, UnreadDocument
+from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
+from tests.fakes.pipeline import SCRIPTED, quoting_the_text
+from tests.fakes.scheduling import Night, a_night, nightly
+
+ACCOUNT = (
+    "SELECT intakes_found, accepted, duplicate, intakes_balance, jobs_balance, a.status"
+    " FROM run_accounts AS a"
+)
+OUTCOME = "SELECT status, error_code, outcome FROM schedule_runs ORDER BY due_at DESC LIMIT 1"
+EXPIRE = "UPDATE schedule_runs SET lease_until = now() - interval '1 second'"
+
+
+class KilledError(BaseException):
+    """Ends a thread as a kill would: nothing is cleaned up in the database."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with five letters in it."""
+    made = tmp_path / "letters"
+    made.mkdir()
+    for number in range(5):
+        text = f"Letter {number}: the bridge was opened in May 190{number}."
+        (made / f"{number}.txt").write_text(text, "utf-8")
+    return made
+
+
+def a_due_night(settings: Settings, wanted: ScheduleSettings) -> Night:
+    """Return the moment after the tick that started a schedule."""
+    night = a_night(settings, quoting_the_text, repeat_last=True, nightly=wanted)
+    night.sleep_until("2026-03-28T02:31")
+    assert night.tick() == 1
+    return night
+
+
+def killed_after(monkeypatch: pytest.MonkeyPatch, count: int) -> Callable[[], None]:
+    """Let the process that takes letters in be killed after so many; return what stops that."""
+    take_in_once = ContinuedSubmission.take_in_once
+    taken: list[object] = []
+
+    def take_in(self: ContinuedSubmission, found: ReadDocument | UnreadDocument) -> None:
+        if len(taken) == count:
+            raise KilledError
+        taken.append(found)
+        take_in_once(self, found)
+
+    monkeypatch.setattr(ContinuedSubmission, "take_in_once", take_in)
+    return lambda: monkeypatch.setattr(ContinuedSubmission, "take_in_once", take_in_once)
+
+
+def test_a_folder_is_analyzed_and_the_occurrence_ends_with_its_run(
+    settings: Settings, folder: Path
+) -> None:
+    """It waits while the workers work; the run is a nightly one, and says what started it."""
+    night = a_due_night(settings, nightly(folder))
+
+    assert night.carry_out()
+    assert not night.carry_out()
+    assert night.rows(OUTCOME) == [("waiting", None, {"found": 5})]
+    night.tick()
+    assert night.rows(OUTCOME) == [("waiting", None, {"found": 5})]
+    night.work()
+    night.tick()
+
+    assert night.rows(OUTCOME) == [("succeeded", None, {"found": 5, "jobs": {"succeeded": 5}})]
+    assert night.rows(ACCOUNT) == [(5, 5, 0, True, True, "finished")]
+    assert night.rows(
+        "SELECT r.priority, r.name LIKE 'nightly-20260328-0130-%' FROM runs AS r"
+        " JOIN schedule_runs AS s ON s.id = r.schedule_run_id"
+    ) == [("nightly", True)]
+
+
+def test_the_next_night_pays_for_new_letters_only(settings: Settings, folder: Path) -> None:
+    """What is answered already is used again."""
+    night = a_due_night(settings, nightly(folder))
+    night.carry_out()
+    night.work()
+    night.tick()
+    (folder / "6.txt").write_text("Another letter: the bridge was closed.", "utf-8")
+    night.sleep_until("2026-03-29T03:01")
+    night.tick()
+    night.carry_out()
+    night.work()
+    night.tick()
+
+    assert [status for *_, status in night.history()] == ["succeeded", "succeeded"]
+    assert night.rows("SELECT count(*) FROM model_calls") == [(6,)]
+    assert night.rows("SELECT reused FROM run_accounts ORDER BY run") == [(0,), (5,)]
+
+
+@pytest.mark.parametrize("count", [0, 2, 5])
+def test_a_killed_scheduler_is_no_letter_lost_or_doubled(
+    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Another one goes on in the same run, and the account balances."""
+    night = a_due_night(settings, nightly(folder))
+    stop_killing = killed_after(monkeypatch, count)
+    if count < 5:
+        with pytest.raises(KilledError):
+            night.carry_out()
+    else:
+        monkeypatch.setattr(
+            ContinuedSubmission, "close", lambda _: (_ for _ in ()).throw(KilledError)
+        )
+        with pytest.raises(KilledError):
+            night.carry_out()
+        monkeypatch.undo()
+    stop_killing()
+
+    assert not night.carry_out()
+    night.pipeline.execute(EXPIRE)
+    (folder / "0.txt").unlink()
+    assert night.carry_out()
+    night.work()
+    night.tick()
+
+    found = 5 if count else 4
+    assert night.rows(ACCOUNT) == [(found, found, 0, True, True, "finished")]
+    assert night.rows("SELECT status, attempts FROM schedule_runs") == [("succeeded", 2)]
+    assert night.rows("SELECT count(*) FROM runs") == [(1,)]
+
+
+def test_a_frozen_scheduler_writes_nothing_after_it_was_replaced(
+    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It wakes up between two letters, when another has taken over and finished."""
+    night = a_due_night(settings, nightly(folder))
+    frozen, thawed = threading.Event(), threading.Event()
+    take_in_once = ContinuedSubmission.take_in_once
+    counted: list[object] = []
+
+    def take_in(self: ContinuedSubmission, found: ReadDocument | UnreadDocument) -> None:
+        counted.append(found)
+        if len(counted) == 3:
+            frozen.set()
+            assert thawed.wait(60)
+        take_in_once(self, found)
+
+    monkeypatch.setattr(ContinuedSubmission, "take_in_once", take_in)
+    first = threading.Thread(target=night.carry_out)
+    first.start()
+    assert frozen.wait(60)
+    night.pipeline.execute(EXPIRE)
+
+    assert night.carry_out()
+    thawed.set()
+    first.join(60)
+    night.work()
+    night.tick()
+
+    assert night.rows(ACCOUNT) == [(5, 5, 0, True, True, "finished")]
+    assert night.rows("SELECT status, attempts FROM schedule_runs") == [("succeeded", 2)]
+
+
+def test_a_scheduler_that_leaves_hands_it_back(settings: Settings, folder: Path) -> None:
+    """The next one need not wait for a lease, and the attempt does not count."""
+    night = a_due_night(settings, nightly(folder))
+    night.stopped = True
+
+    assert night.carry_out()
+    assert night.rows("SELECT status, attempts FROM schedule_runs") == [("due", 0)]
+    night.stopped = False
+    assert night.carry_out()
+
+    assert night.rows("SELECT status, attempts FROM schedule_runs") == [("waiting", 1)]
+
+
+def test_a_heartbeat_keeps_it(
+    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a long file is read, nobody else takes the occurrence."""
+    night = a_due_night(settings, nightly(folder))
+    runner = night.runner()
+    seen: list[object] = []
+    take_in_once = ContinuedSubmission.take_in_once
+
+    def take_in(self: ContinuedSubmission, found: ReadDocument | UnreadDocument) -> None:
+        night.pipeline.execute(EXPIRE)
+        runner.beat()
+        seen.append(night.carry_out())
+        take_in_once(self, found)
+
+    monkeypatch.setattr(ContinuedSubmission, "take_in_once", take_in)
+    runner.work()
+
+    assert seen == [False] * 5
+    assert night.rows("SELECT status, attempts FROM schedule_runs") == [("waiting", 1)]
+
+
+def test_one_over_which_schedulers_are_lost_is_given_up(settings: Settings, folder: Path) -> None:
+    """So that it does not take them all with it, night after night."""
+    night = a_due_night(settings, nightly(folder))
+    night.pipeline.execute(
+        "UPDATE schedule_runs SET status = 'running', attempts = :attempts,"
+        " lease_until = now() - interval '1 second'",
+        attempts=MOST_ATTEMPTS,
+    )
+
+    assert not night.carry_out()
+
+    assert night.rows("SELECT status, error_code FROM schedule_runs") == [("failed", "quarantined")]
+
+
+def test_one_that_has_expired_is_not_gone_on_with(settings: Settings, folder: Path) -> None:
+    """Whoever is at it notices before the next letter."""
+    night = a_due_night(settings, nightly(folder))
+    night.sleep_until("2026-03-29T00:00")
+    night.tick()
+
+    assert not night.carry_out()
+    assert night.rows("SELECT status FROM schedule_runs") == [("expired",)]
+
+
+def test_an_empty_folder_is_no_mistake(settings: Settings, tmp_path: Path) -> None:
+    """It makes no run; the same holds for a pattern that nothing fits."""
+    (tmp_path / "empty").mkdir()
+    paths = (str(tmp_path / "empty"), str(tmp_path / "empty" / "*.pdf"))
+    night = a_due_night(settings, nightly(tmp_path, paths=paths))
+
+    night.carry_out()
+
+    assert night.rows(OUTCOME) == [("succeeded", None, {"found": 0})]
+    assert night.rows("SELECT count(*) FROM runs") == [(0,)]
+
+
+@pytest.mark.parametrize("path", ["gone", "gone/*.pdf"])
+def test_a_missing_folder_is_a_mistake(settings: Settings, tmp_path: Path, path: str) -> None:
+    """Such as that of a share which is not mounted; the next night tries again."""
+    night = a_due_night(settings, nightly(tmp_path, paths=(str(tmp_path / path),)))
+
+    night.carry_out()
+
+    assert night.rows("SELECT status, error_code FROM schedule_runs") == [("failed", "usage")]
+    night.sleep_until("2026-03-29T03:01")
+    assert night.tick() == 1
+
+
+def test_what_could_not_be_read_makes_it_incomplete(settings: Settings, folder: Path) -> None:
+    """The occurrence says that somebody should look, and its run says at what."""
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.7 and nothing else")
+    night = a_due_night(settings, nightly(folder))
+
+    night.carry_out()
+    night.work()
+    night.tick()
+
+    ((status, code, outcome),) = night.rows(OUTCOME)
+    assert (status, code) == ("incomplete", "incomplete")
+    assert outcome == {"found": 6, "jobs": {"succeeded": 5}}
+
+
+def test_a_profile_says_what_is_asked(settings: Settings, folder: Path) -> None:
+    """Of every document of the folder."""
+    profile = ProfileSettings.model_validate({"types": ["summary", "sentiment"], "model": SCRIPTED})
+    with_profile = settings.model_copy(update={"profiles": {"letters": profile}})
+    night = a_due_night(with_profile, nightly(folder, profile="letters"))
+
+    night.carry_out()
+
+    assert night.rows("SELECT analysis_type, count(*) FROM jobs GROUP BY 1 ORDER BY 1") == [
+        ("sentiment", 5),
+        ("summary", 5),
+    ]
+
+
+def test_a_profile_that_is_gone_is_said(settings: Settings, folder: Path) -> None:
+    """A schedule of the database may outlive it."""
+    night = a_due_night(settings, nightly(folder, profile="gone"))
+
+    night.carry_out()
+
+    assert night.rows("SELECT status, error_code FROM schedule_runs") == [
+        ("failed", "configuration")
+    ]
+
+
+def test_a_defect_is_met_once(
+    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The occurrence fails, and the thread goes on."""
+    night = a_due_night(settings, nightly(folder))
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(scheduled_work, "open_run", broken)
+    night.carry_out()
+
+    assert night.rows("SELECT status, error_code FROM schedule_runs") == [("failed", "internal")]

@@ -1,0 +1,81 @@
+"""Schedules in the settings are refused with a sentence, before anything depends on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from chordwise import settings
+from chordwise.errors import ConfigurationError
+from chordwise.pipeline import scheduling
+from chordwise.settings.schedules import CatchUp, ScheduleKind
+
+PROFILES = """
+[profiles.contracts]
+folder = "/srv/contracts"
+
+[profiles.letters]
+folder = "letters"
+"""
+
+
+def load(folder: Path, *lines: str) -> settings.Settings:
+    """Read a configuration with one schedule."""
+    file = folder / "chordwise.toml"
+    file.write_text("\n".join(["[schedules.nightly]", *lines, PROFILES]), "utf-8")
+    return settings.load(file)
+
+
+def test_a_schedule_says_what_is_done_when(tmp_path: Path) -> None:
+    """With defaults for all but the time and the paths."""
+    found = load(tmp_path, 'cron = "0 2 * * *"', 'paths = ["in/*.pdf"]').schedules["nightly"]
+
+    assert (found.kind, found.time_zone, found.profile) == (ScheduleKind.ANALYZE, "UTC", "")
+    assert (found.catch_up, found.expires_after_hours) == (CatchUp.ONCE, 20)
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        (('paths = ["a"]',), "cron: Field required"),
+        (('cron = "0 26 * * *"', 'paths = ["a"]'), "“0 26 .* is no cron expression: bad hour"),
+        (('cron = "0 2 * * *"', 'time_zone = "Europe/Bonn"'), "no time zone “Europe/Bonn”"),
+        (('cron = "0 2 * * *"', 'time_zone = "../etc/passwd"'), "no time zone"),
+        (('cron = "0 2 * * *"', 'profile = "bills"'), "nightly: there is no profile “bills”"),
+        (('cron = "0 2 * * *"',), "nightly: nothing says what to analyze"),
+        (('cron = "0 2 * * *"', 'profile = "letters"'), "nothing says what to analyze"),
+        (('cron = "0 2 * * *"', 'kind = "prune"'), "pruning needs an age"),
+        (('cron = "0 2 * * *"', 'kind = "prune"', 'paths = ["a"]'), "paths is for kind"),
+        (('cron = "0 2 * * *"', 'paths = ["a"]', "keep_runs_days = 9"), "keep_runs_days is for"),
+        (('cron = "0 2 * * *"', 'kind = "dance"'), "kind: Input should be"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(
+    tmp_path: Path, lines: tuple[str, ...], complaint: str
+) -> None:
+    """At once, and not in the night."""
+    with pytest.raises(ConfigurationError, match=complaint):
+        load(tmp_path, *lines)
+
+
+def test_a_name_can_be_part_of_a_run_name(tmp_path: Path) -> None:
+    """Which excludes spaces and slashes."""
+    file = tmp_path / "chordwise.toml"
+    file.write_text('[schedules."a b"]\ncron = "0 2 * * *"\npaths = ["a"]\n', "utf-8")
+
+    with pytest.raises(ConfigurationError, match="a name is of letters"):
+        settings.load(file)
+
+
+def test_paths_count_from_the_folder_of_the_file(tmp_path: Path) -> None:
+    """Wherever the scheduler was started; absolute ones stay, and a profile may have the folder."""
+    found = load(tmp_path, 'cron = "0 2 * * *"', 'paths = ["in/*.pdf", "/srv/all"]')
+    of_profile = load(tmp_path, 'cron = "0 2 * * *"', 'profile = "contracts"')
+
+    anchored = [
+        scheduling.anchor(each, each.schedules["nightly"], scheduling.folder_of(each)).paths
+        for each in (found, of_profile)
+    ]
+
+    assert anchored == [(f"{tmp_path}/in/*.pdf", "/srv/all"), ("/srv/contracts",)]
