@@ -47,6 +47,12 @@ Expiry: TypeAlias = Annotated[
 Age: TypeAlias = Annotated[
     float | None, typer.Option(min=0, metavar="DAYS", help="For prune: delete what is older.")
 ]
+_HELP = """Show what is done by itself, start it now, and change it.
+
+chordwise schedules list
+
+chordwise schedules run nightly
+"""
 
 
 def register(app: typer.Typer) -> None:
@@ -57,7 +63,7 @@ def register(app: typer.Typer) -> None:
     group.command(epilog=EPILOG)(history)
     group.command(epilog=EPILOG)(add)
     group.command(epilog=EPILOG)(remove)
-    app.add_typer(group, name="schedules", help="List, run, add and remove schedules.")
+    app.add_typer(group, name="schedules", help=_HELP, epilog=EPILOG)
 
 
 def list_schedules(context: typer.Context, *, as_json: AsJson = False) -> None:
