@@ -23,6 +23,7 @@ local NIGHTLY_SHARE = 0.05     -- of all permits, while interactive work waits
 local SHORTEST_WAIT_SECONDS = 0.02
 local LONGEST_HINT_SECONDS = 8
 local LONGEST_HINT_AT_FIRST = 3 -- while the window doubles, nobody sleeps for long
+local EARLY = 0.8              -- of the time until their turn, they look: no place waits for them
 local GONE_SECONDS = 5         -- who does not come back this long after his time has left
 local KEPT_SECONDS = 86400
 local KINDS = {'requests', 'tokens', 'input_tokens', 'output_tokens'}
@@ -227,7 +228,7 @@ local function take()
     return wait(hint(seconds + spread), 'rate')
   end
   local free = window() - in_flight - spare
-  local turn = hint((rank + 1) / throughput(cost))
+  local turn = hint(EARLY * (rank + 1) / throughput(cost))
   if free <= 0 then
     state.window_pressed = 1
     return wait(turn, 'in_flight')
