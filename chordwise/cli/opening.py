@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.cli.invocation import Invocation
-from chordwise.embedded import stack
+from chordwise.embedded import llama, stack
 from chordwise.embedded.stack import Level
 from chordwise.errors import ConfigurationError
 from chordwise.settings import Settings
@@ -84,7 +84,7 @@ def with_model(invocation: Invocation, settings: Settings, model: str) -> Settin
         ConfigurationError: There is no such model.
     """
     named = [settings.model_named(each) for each in settings.names_asked(model)]
-    if model == settings.model or all(each.provider != "local" for each in named):
+    if model == settings.model or not any(map(llama.is_served_here, named)):
         return settings
     return invocation.settings(model=model)
 
