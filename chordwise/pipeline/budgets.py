@@ -21,7 +21,8 @@ from chordwise.errors import (
 from chordwise.llm.pricing import MOST_USD, price_of
 from chordwise.settings import Settings
 from chordwise.storage import budget_reservations, budgets
-from chordwise.storage.budgets import Budget, Spending
+from chordwise.storage.budget_accounts import Budget
+from chordwise.storage.budgets import Spending
 from chordwise.storage.engine import persistently, reaching_database
 from chordwise.storage.record import new_id
 

@@ -12,6 +12,7 @@ from chordwise.errors import BudgetExceededError
 from chordwise.pipeline import budgets as caps
 from chordwise.settings import Settings
 from chordwise.storage import budgets
+from chordwise.storage.budget_accounts import Budget
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.record import new_id
 
@@ -66,7 +67,7 @@ class DayBudget:
         with reaching_database(), self._sessions.begin() as session:
             budgets.spend(session, scope, money.rounded_up(cost_usd) - amount_usd)
 
-    def _require(self, day: budgets.Budget, amount_usd: Decimal) -> None:
+    def _require(self, day: Budget, amount_usd: Decimal) -> None:
         try:
             caps.require([day], amount_usd)
         except BudgetExceededError as error:

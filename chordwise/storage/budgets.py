@@ -1,8 +1,4 @@
-"""Budgets: what a run or a day may cost, what is spent, and what calls in flight have reserved.
-
-Whoever changes accounts locks them in the order of their scopes (a day before a run), so that
-nobody waits for somebody who waits for him; a reservation's own row is locked before its accounts.
-"""
+"""Budgets: what a run or a day may cost, what is spent, and what calls in flight have reserved."""
 
 from __future__ import annotations
 
@@ -16,7 +12,6 @@ from decimal import Decimal
 from sqlalchemy import (
     ColumnElement,
     Date,
-    ForeignKey,
     ScalarSelect,
     Select,
     Text,
@@ -24,32 +19,16 @@ from sqlalchemy import (
     cast,
     func,
     select,
-    update,
 )
 from sqlalchemy.dialects.postgresql import Insert, insert
-from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
+from sqlalchemy.orm import Session, aliased
 
 from chordwise.domain import money
-from chordwise.storage import clock
+from chordwise.storage import budget_accounts, clock
+from chordwise.storage.budget_accounts import Budget
 from chordwise.storage.budget_reservations import BudgetReservation
 from chordwise.storage.jobs import Job
 from chordwise.storage.model_calls import ModelCall
-from chordwise.storage.record import Record
-
-
-class Budget(Record):
-    """The account of a run (`run:ID`) or of a UTC day (`day:YYYY-MM-DD`).
-
-    `cap_usd` is null where nothing limits it; spent and reserved are counted all the same.
-    """
-
-    __tablename__ = "budgets"
-
-    scope: Mapped[str] = mapped_column(primary_key=True)
-    run_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("runs.id"))
-    cap_usd: Mapped[Decimal | None]
-    spent_usd: Mapped[Decimal] = mapped_column(server_default="0")
-    reserved_usd: Mapped[Decimal] = mapped_column(server_default="0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,34 +93,24 @@ def lock_accounts(session: Session, spending: Spending) -> Sequence[Budget]:
         _open_day(session, spending.day, spending.usd_per_day)
         opening = _opening(scope_of_run(spending.run_id), None, _cost_of(spending.run_id))
         session.execute(opening.values(run_id=spending.run_id).on_conflict_do_nothing())
-    return session.scalars(
-        select(Budget)
-        .where(Budget.scope.in_(_scopes(spending.run_id, spending.day)))
-        .order_by(Budget.scope)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    ).all()
+    return budget_accounts.locked(session, _scopes(spending.run_id, spending.day))
 
 
 def lock_day(session: Session, usd_per_day: Decimal) -> Budget:
     """Return the account of today with this cap; nobody else changes it now."""
     day = session.scalars(select(_today())).one()
-    locked = (
-        select(Budget)
-        .where(Budget.scope == _scope_of_day(day))
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    )
-    account = session.scalars(locked).one_or_none()
-    if account is not None and account.cap_usd == usd_per_day:
-        return account
+    scopes = (_scope_of_day(day),)
+    for account in budget_accounts.locked(session, scopes):
+        if account.cap_usd == usd_per_day:
+            return account
     _open_day(session, day, usd_per_day)
-    return session.scalars(locked).one()
+    (account,) = budget_accounts.locked(session, scopes)
+    return account
 
 
 def spend(session: Session, scope: str, usd: Decimal) -> None:
     """Book money on one account as spent, or give some of it back."""
-    _book(session, [scope], usd, Decimal(0))
+    budget_accounts.book(session, [scope], usd, Decimal(0))
 
 
 def reserve(
@@ -152,16 +121,11 @@ def reserve(
     lasts: timedelta,
 ) -> None:
     """Set an amount aside on both accounts, which are locked."""
-    session.execute(
-        insert(BudgetReservation).values(
-            id=reservation_id,
-            run_id=spending.run_id,
-            day=spending.day,
-            amount_usd=amount_usd,
-            expires_at=clock.after(lasts),
-        )
+    reservation = BudgetReservation(
+        id=reservation_id, run_id=spending.run_id, day=spending.day, amount_usd=amount_usd
     )
-    _book(session, _scopes(spending.run_id, spending.day), Decimal(0), amount_usd)
+    scopes = _scopes(spending.run_id, spending.day)
+    budget_accounts.book_reservation(session, reservation, scopes, lasts)
 
 
 def settle(session: Session, reservation_id: uuid.UUID, cost_usd: Decimal | None) -> Decimal | None:
@@ -179,15 +143,7 @@ def settle(session: Session, reservation_id: uuid.UUID, cost_usd: Decimal | None
     if row is None:
         return None
     cost = row.amount_usd if cost_usd is None else money.rounded_up(cost_usd)
-    spent = cost - (row.settled_usd or Decimal(0))
-    reserved = Decimal(0) if row.settled_at else -row.amount_usd
-    session.execute(
-        update(BudgetReservation)
-        .where(BudgetReservation.id == reservation_id)
-        .values(settled_at=clock.database_now(), settled_usd=cost)
-    )
-    for scope in _scopes(row.run_id, row.day):
-        _book(session, [scope], spent, reserved)
+    budget_accounts.book_settlement(session, row, _scopes(row.run_id, row.day), cost)
     return row.amount_usd
 
 
@@ -212,7 +168,7 @@ def settle_abandoned(session: Session, limit: int) -> int:
             sums[scope] += row.amount_usd
     session.flush()
     for scope in sorted(sums):
-        _book(session, [scope], sums[scope], -sums[scope])
+        budget_accounts.book(session, [scope], sums[scope], -sums[scope])
     return len(rows)
 
 
@@ -278,14 +234,4 @@ def _or_change_cap(opening: Insert) -> Insert:
     spent = func.greatest(Budget.spent_usd, new.spent_usd)
     return opening.on_conflict_do_update(
         index_elements=[Budget.scope], set_={"cap_usd": new.cap_usd, "spent_usd": spent}
-    )
-
-
-def _book(session: Session, scopes: Sequence[str], spent: Decimal, reserved: Decimal) -> None:
-    """Change accounts; more than one at once only where all of them are locked already."""
-    session.execute(
-        update(Budget)
-        .where(Budget.scope.in_(scopes))
-        .values(spent_usd=Budget.spent_usd + spent, reserved_usd=Budget.reserved_usd + reserved)
-        .execution_options(synchronize_session=False)
     )

@@ -6,8 +6,8 @@ from sqlalchemy.orm import configure_mappers
 
 from chordwise.storage import (
     broker_marker,
+    budget_accounts,
     budget_reservations,
-    budgets,
     cached_completions,
     chunks,
     documents,
@@ -29,8 +29,8 @@ from chordwise.storage.record import Record
 
 modules = (
     broker_marker,
+    budget_accounts,
     budget_reservations,
-    budgets,
     cached_completions,
     chunks,
     documents,

@@ -23,6 +23,7 @@ from chordwise.pipeline import budgets as spending
 from chordwise.pipeline.budgets import JobBudget
 from chordwise.settings import Settings
 from chordwise.storage import budget_reservations, budgets
+from chordwise.storage.budget_accounts import Budget
 from chordwise.storage.engine import open_engine, session_maker
 from tests.fakes.pipeline import with_settings
 
@@ -71,7 +72,7 @@ class Bank:
     def account(self, scope: str) -> tuple[Decimal, Decimal]:
         """Return what is spent and what is reserved."""
         with self.sessions() as session:
-            found = session.get_one(budgets.Budget, scope)
+            found = session.get_one(Budget, scope)
             return found.spent_usd, found.reserved_usd
 
     def day(self) -> tuple[Decimal, Decimal]:
