@@ -48,9 +48,11 @@ class ChordwiseError(Exception):
     """What happened, and what to do about it.
 
     `code` is stable and stands in tables and logs; the sentence and the hint are for people.
+    `usual_hint` is the hint where none is given.
     """
 
     code: ClassVar[str] = "internal"
+    usual_hint: ClassVar[str] = ""
     exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL
 
     def __init__(self, what: str, hint: str = "") -> None:
@@ -64,7 +66,7 @@ class ChordwiseError(Exception):
     @property
     def hint(self) -> str:
         """What the user can do now; empty where there is nothing to say."""
-        return str(self.args[1])
+        return str(self.args[1]) or self.usual_hint
 
     def __str__(self) -> str:
         return self.what
@@ -163,6 +165,10 @@ class ModelTransportError(ModelError, TransientError):
     """The connection failed, timed out, or broke off before the answer was complete."""
 
     code = "model_transport"
+    usual_hint = (
+        "If it goes on: look at base_url, at the provider's status and at proxies on the way; "
+        "then chordwise retry RUN."
+    )
 
 
 class ModelUnreachableError(ModelTransportError):
@@ -173,6 +179,7 @@ class ModelOverloadedError(ModelError, TransientError):
     """The provider is overloaded or broken for now."""
 
     code = "model_overloaded"
+    usual_hint = "Look at the provider's status; once it is well: chordwise retry RUN."
 
 
 class RateLimitedError(ModelError, TransientError):
@@ -224,6 +231,7 @@ class RefusedError(ModelError):
     """The model or the provider's filter declined to answer."""
 
     code = "refused"
+    usual_hint = "Look at the document; another model may answer: --model."
 
 
 class TruncatedError(ModelError):
@@ -236,3 +244,4 @@ class InvalidAnswerError(ModelError):
     """The answer is not the JSON that the schema asks for, after one repair."""
 
     code = "invalid_answer"
+    usual_hint = "Another model may keep to the schema: --model, or fallback in the settings."

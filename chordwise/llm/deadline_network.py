@@ -23,10 +23,14 @@ _SocketOption: TypeAlias = (
 
 
 class Deadline:
-    """The moment by which the running call of one thread must be over."""
+    """The moment by which the running call of one thread must be over.
+
+    `received_bytes` have come in since something was sent last.
+    """
 
     def __init__(self) -> None:
         self._ends_at = 0.0
+        self.received_bytes = 0
 
     def start(self, seconds: float) -> None:
         """Begin a call that may take `seconds`."""
@@ -83,10 +87,13 @@ class DeadlineStream(httpcore.NetworkStream):
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - as above
         """Return what has arrived, waiting for something if need be."""
-        return self._stream.read(max_bytes, self._deadline.remaining())
+        data = self._stream.read(max_bytes, self._deadline.remaining())
+        self._deadline.received_bytes += len(data)
+        return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - as above
         """Send all of `buffer`; a peer that reads drop by drop gains no time by it."""
+        self._deadline.received_bytes = 0
         connection = cast("socket.socket", self._stream.get_extra_info("socket"))
         unsent = memoryview(buffer)
         while unsent:

@@ -13,6 +13,7 @@ import os
 import ssl
 import threading
 import weakref
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ import httpx
 
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.errors import ModelAccessError, ModelTransportError, ModelUnreachableError
+from chordwise.llm import unpacking
 from chordwise.llm.deadline_network import Deadline, DeadlineNetwork
 from chordwise.llm.excerpts import excerpt, page_title
 
@@ -77,6 +79,7 @@ class JsonTransport:
             channel.client.stream("POST", url, headers=dict(headers), content=content) as response,
         ):
             raw = self._read(response)
+        self._require_later_answer(channel, response)
         return _parsed(response, raw)
 
     def close(self) -> None:
@@ -95,14 +98,32 @@ class JsonTransport:
         return channel
 
     def _read(self, response: httpx.Response) -> bytes:
-        content = bytearray()
-        for piece in response.iter_bytes():
-            content += piece
-            if len(content) > self._max_body_bytes:
-                raise ModelTransportError(
-                    f"{response.url.host} sent more than {self._max_body_bytes:,} bytes."
-                )
-        return bytes(content)
+        host, encoding = response.url.host, response.headers.get("content-encoding", "")
+        try:
+            return unpacking.read(response.iter_raw(), encoding, self._max_body_bytes)
+        except unpacking.TooLargeError as error:
+            what = f"{host} sent more than {self._max_body_bytes:,} bytes."
+            raise ModelTransportError(what, HIDDEN_ENDPOINT_HINT) from error
+        except unpacking.UnknownPackingError as error:
+            what = f"{host} sent a packed body ({excerpt(encoding)}), which it was not asked for."
+            raise ModelTransportError(what, HIDDEN_ENDPOINT_HINT) from error
+        except zlib.error as error:
+            raise ModelTransportError(f"{host} sent a packed body that is broken.") from error
+
+    def _require_later_answer(self, channel: _Channel, response: httpx.Response) -> None:
+        """Refuse an answer of which a part had come before its question went out.
+
+        A server that answers twice leaves one answer in the connection's buffer, where the next
+        request would find it. That connection is not used again.
+        """
+        head = sum(len(name) + len(value) for name, value in response.headers.raw)
+        if channel.deadline.received_bytes >= head + response.num_bytes_downloaded:
+            return
+        self._local = threading.local()
+        channel.client.close()
+        raise ModelTransportError(
+            f"{response.url.host} sent an answer before it was asked for; it is another request's."
+        )
 
 
 class _Channel:
@@ -234,4 +255,6 @@ def _raise_not_json(host: str, raw: bytes, error: Exception) -> NoReturn:
             f"{host} answers with a web page (“{page_title(raw)}”) instead of JSON.",
             HIDDEN_ENDPOINT_HINT,
         ) from error
-    raise ModelTransportError(f"{host} sent {len(raw):,} bytes that are not JSON.") from error
+    raise ModelTransportError(
+        f"{host} sent {len(raw):,} bytes that are not JSON.", HIDDEN_ENDPOINT_HINT
+    ) from error

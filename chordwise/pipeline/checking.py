@@ -79,10 +79,7 @@ def _check(
 def _require_whole(completion: Completion) -> None:
     match completion.finish_reason:
         case FinishReason.REFUSAL:
-            raise RefusedError(
-                f"{completion.model} declined to answer.",
-                "Look at the document; another model may answer: --model.",
-            )
+            raise RefusedError(f"{completion.model} declined to answer.")
         case FinishReason.LENGTH:
             raise TruncatedError(
                 f"The answer of {completion.model} stopped at the output limit.",

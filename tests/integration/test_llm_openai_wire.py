@@ -204,7 +204,15 @@ def test_every_ending_is_told_apart(
 
 @pytest.mark.parametrize(
     "usage",
-    [None, 3, {}, {"prompt_tokens": "11", "completion_tokens": -1}, {"prompt_tokens": True}],
+    [
+        None,
+        3,
+        {},
+        {"prompt_tokens": "11", "completion_tokens": -1},
+        {"prompt_tokens": True},
+        {"prompt_tokens": 10**12, "completion_tokens": 10**30},
+        {"prompt_tokens": 1e12, "completion_tokens": 12.5},
+    ],
 )
 def test_a_strange_usage_is_unknown(server: FaultyServer, usage: JsonValue) -> None:
     """Tokens that nobody can believe are `None`, not zero and not an exception."""

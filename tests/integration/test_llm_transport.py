@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
+import gzip
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -17,11 +16,17 @@ import pytest
 from chordwise.errors import ModelAccessError, ModelTransportError
 from chordwise.llm.transport import JsonTransport
 from tests.peers import faulty_server as peer
+from tests.peers.certificates import OPENSSL_IS_ABSENT, self_signed
 
 DEADLINE_SECONDS = 0.4
 PATIENT_SECONDS = 30.0
 # A drip of the peer lasts this long; a call that is bounded ends in a fraction of it.
 DRIP_SECONDS = peer.DRIP_SECONDS * peer.DRIPPED_BYTES
+
+
+def packed(body: bytes, encoding: str = "gzip") -> peer.Behavior:
+    """Answer with a body that is said to be packed."""
+    return peer.answer(body, headers={"content-encoding": encoding})
 
 
 @pytest.fixture
@@ -105,6 +110,9 @@ def test_a_late_call_does_not_shorten_the_next(
         (peer.answer(b""), r"0 bytes that are not JSON"),
         (peer.answer(b"[" * 100_000), r"not JSON"),
         (peer.answer(b"\xff\xfe\x00"), r"not JSON"),
+        (packed(gzip.compress(b" " * 2_000_000)), r"more than 1,000,000 bytes"),
+        (packed(b"no gzip"), r"packed body that is broken"),
+        (packed(b"", "gzip, gzip"), r"packed body \(gzip, gzip\), which it was not asked for"),
     ],
 )
 def test_half_an_answer_is_a_transient_error(
@@ -118,6 +126,39 @@ def test_half_an_answer_is_a_transient_error(
 
     with pytest.raises(ModelTransportError, match=sentence):
         transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS)
+
+
+def test_a_packed_answer_is_read(server: peer.FaultyServer, transport: JsonTransport) -> None:
+    """A gateway that packs unasked does no harm."""
+    server.play(packed(gzip.compress(b'{"fine": true}')))
+
+    assert transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS).body == {"fine": True}
+
+
+@pytest.mark.parametrize("share", [1.0, 0.8])
+def test_an_answer_to_another_request_is_not_taken(
+    server: peer.FaultyServer, transport: JsonTransport, share: float
+) -> None:
+    """What a server sends unasked after an answer is no answer to what is asked next."""
+
+    def first_and_more(connection: peer.Connection) -> None:
+        head = b"HTTP/1.1 200 OK\r\ncontent-length: 40\r\n\r\n"
+        answer = head + b'{"about": "the first"}'.ljust(40)
+        connection.send(answer + answer[: int(share * len(answer))])
+
+    def rest_and_second(connection: peer.Connection) -> None:
+        connection.send(b" " * 20)
+        peer.answer({"about": "the second"})(connection)
+
+    server.play(first_and_more, rest_and_second, peer.answer({"about": "the third"}))
+    first = transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS)
+
+    with pytest.raises(ModelTransportError, match="before it was asked"):
+        transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS)
+
+    third = transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS)
+    assert (first.body, third.body) == ({"about": "the first"}, {"about": "the third"})
+    assert server.connections == 2
 
 
 def test_a_login_page_is_named_by_its_title(
@@ -171,12 +212,12 @@ def test_a_closed_port_names_the_host(transport: JsonTransport) -> None:
     assert "base_url" in caught.value.hint
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
+@pytest.mark.skipif(OPENSSL_IS_ABSENT, reason="makes its certificate with openssl")
 def test_an_untrusted_certificate_waits_for_a_person(
     transport: JsonTransport, tmp_path: Path
 ) -> None:
     """Asking again cannot make a certificate trusted, so the work pauses with a hint."""
-    context = self_signed(tmp_path)
+    context = self_signed(tmp_path, "stranger").context()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         greeter = threading.Thread(target=greet_once, args=(listener, context))
         greeter.start()
@@ -187,18 +228,6 @@ def test_an_untrusted_certificate_waits_for_a_person(
 
         greeter.join()
     assert "SSL_CERT_FILE" in caught.value.hint
-
-
-def self_signed(folder: Path) -> ssl.SSLContext:
-    """Return a server's TLS context with a certificate that nobody vouches for."""
-    key, certificate = str(folder / "key.pem"), str(folder / "certificate.pem")
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost"
-    subprocess.run(
-        [*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return context
 
 
 def greet_once(listener: socket.socket, context: ssl.SSLContext) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from chordwise.domain.json_values import JsonObject
 
+MOST_TOKENS = 1_000_000_000
+"""No request has as many: whoever counts more has miscounted."""
+
 
 def child(value: JsonObject, key: str) -> JsonObject:
     """Return the object under `key`; anything else counts as an empty one."""
@@ -14,8 +17,9 @@ def child(value: JsonObject, key: str) -> JsonObject:
 def count(value: JsonObject, key: str) -> int | None:
     """Return the token count under `key`, or `None` where there is no sensible one."""
     found = value.get(key)
-    sensible = isinstance(found, int) and not isinstance(found, bool) and found >= 0
-    return found if sensible and isinstance(found, int) else None
+    if not isinstance(found, int) or isinstance(found, bool):
+        return None
+    return found if 0 <= found <= MOST_TOKENS else None
 
 
 def storable(text: str) -> str:

@@ -1,0 +1,56 @@
+"""Packed bodies: unpacked where servers send them unasked, and never into more than is wanted."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+
+import pytest
+
+from chordwise.llm import unpacking
+
+CONTENT = b'{"fine": true}' * 1_000
+
+
+def pieces(body: bytes) -> list[bytes]:
+    """Return a body as it comes from the network."""
+    return [body[start : start + 100] for start in range(0, len(body), 100)]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("", CONTENT),
+        ("identity", CONTENT),
+        ("gzip", gzip.compress(CONTENT)),
+        ("X-GZIP ", gzip.compress(CONTENT)),
+        ("deflate", zlib.compress(CONTENT)),
+    ],
+)
+def test_what_servers_send_is_read(encoding: str, body: bytes) -> None:
+    """However a body comes, it is whole, up to the last byte that is wanted."""
+    assert unpacking.read(pieces(body), encoding, len(CONTENT)) == CONTENT
+
+
+@pytest.mark.parametrize(("encoding", "body"), [("", CONTENT), ("gzip", gzip.compress(CONTENT))])
+def test_more_than_is_wanted_is_refused(encoding: str, body: bytes) -> None:
+    """One byte more is too many."""
+    with pytest.raises(unpacking.TooLargeError):
+        unpacking.read(pieces(body), encoding, len(CONTENT) - 1)
+
+
+def test_a_bomb_is_not_read_to_its_end() -> None:
+    """Nothing is taken from the network once there is more than is wanted."""
+    rest = iter(pieces(gzip.compress(b" " * 50_000_000)))
+
+    with pytest.raises(unpacking.TooLargeError):
+        unpacking.read(rest, "gzip", 1_000_000)
+
+    assert len(list(rest)) > 400
+
+
+@pytest.mark.parametrize("encoding", ["gzip, gzip", "br", "zstd", "nonsense"])
+def test_other_packings_are_refused(encoding: str) -> None:
+    """What is packed twice may unpack to anything."""
+    with pytest.raises(unpacking.UnknownPackingError):
+        unpacking.read([CONTENT], encoding, len(CONTENT))
