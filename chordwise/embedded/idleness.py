@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import LiteralString
 
 import psycopg
 
@@ -13,7 +14,10 @@ SELECT EXISTS (
     SELECT 1 FROM jobs WHERE status IN ('queued', 'running', 'waiting', 'synthesizing')
 ) OR EXISTS (
     SELECT 1 FROM outbox WHERE sent_at IS NULL
-) OR EXISTS (
+)
+"""
+_SCHEDULES = """
+SELECT EXISTS (
     SELECT 1 FROM schedules WHERE enabled
 ) OR EXISTS (
     SELECT 1 FROM schedule_runs WHERE status IN ('due', 'running', 'waiting')
@@ -42,9 +46,16 @@ def has_open_work(database_url: str) -> bool:
     address = database_url.replace("postgresql+psycopg://", "postgresql://", 1)
     try:
         with psycopg.connect(address, connect_timeout=5) as connection:
-            row = connection.execute(_OPEN_WORK).fetchone()
-    except psycopg.errors.UndefinedTable:
-        return False
+            return any(_finds(connection, query) for query in (_OPEN_WORK, _SCHEDULES))
     except psycopg.Error:
         return True
+
+
+def _finds(connection: psycopg.Connection, query: LiteralString) -> bool:
+    """Return what a query says; nothing is found in tables that are not there (yet)."""
+    try:
+        with connection.transaction():
+            row = connection.execute(query).fetchone()
+    except psycopg.errors.UndefinedTable:
+        return False
     return row is None or bool(row[0])

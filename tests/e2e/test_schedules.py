@@ -1,0 +1,96 @@
+"""A schedule by real processes: due, carried out, and finished once whatever is killed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Stage
+from tests.fakes.configuration import configuration
+from tests.fakes.processes import kill
+
+LETTERS = 120
+SCHEDULE = """
+[schedules.nightly]
+cron = "0 2 * * *"
+time_zone = "Europe/Berlin"
+paths = ["letters"]
+"""
+DEFINED = "SELECT count(*) = 1 FROM schedules WHERE enabled"
+SOON = "UPDATE schedules SET next_due_at = now() + interval '2 seconds'"
+ENDED = "SELECT count(*) = 1 FROM schedule_runs WHERE status = 'succeeded'"
+IN_THE_MIDDLE = "SELECT count(*) BETWEEN 10 AND 90 FROM intakes"
+
+
+@pytest.fixture
+def letters(stage: Stage) -> Path:
+    """Write the letters and a configuration with a schedule for their folder."""
+    folder = stage.folder / "letters"
+    folder.mkdir()
+    for number in range(LETTERS):
+        text = f"Letter {number}: the bridge was opened in the year {1700 + number}."
+        (folder / f"{number:03}.txt").write_text(text, "utf-8")
+    text = configuration(stage.provider.base_url, pipeline="stalled_seconds = 4", more=SCHEDULE)
+    (stage.folder / "chordwise.toml").write_text(text, "utf-8")
+    stage.provider.delay_seconds = 0.01
+    return folder
+
+
+def execute(stage: Stage, statement: str) -> None:
+    """Change rows behind the processes' backs."""
+    with stage.engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+
+
+def judge(stage: Stage) -> None:
+    """Check that each letter was analyzed once, in one run that the schedule began."""
+    assert stage.count("SELECT count(*) FROM schedule_runs") == 1
+    assert stage.count("SELECT count(*) FROM runs WHERE schedule_run_id IS NOT NULL") == 1
+    assert stage.count("SELECT accepted FROM run_accounts") == LETTERS
+    assert stage.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
+    assert stage.count("SELECT count(*) FROM results") == LETTERS
+    assert stage.count("SELECT count(DISTINCT document_id) FROM results") == LETTERS
+    assert "Traceback" not in stage.processes.logs()
+
+
+@pytest.mark.usefixtures("letters")
+def test_a_schedule_that_is_due_brings_results(stage: Stage) -> None:
+    """With two schedulers, from its time to the last result, and the command says so."""
+    stage.processes.start("scheduler")
+    stage.processes.start("scheduler")
+    stage.processes.start("worker")
+    stage.wait_for(DEFINED)
+    execute(stage, SOON)
+
+    stage.wait_for(ENDED, 120)
+
+    judge(stage)
+    done = stage.processes.run("schedules", "history", "nightly", "--json")
+    assert done.returncode == 0, done.stderr
+    (line,) = json.loads(done.stdout)["schedule_runs"]
+    assert (line["status"], line["trigger"]) == ("succeeded", "clock")
+    assert line["outcome"] == {"found": LETTERS, "jobs": {"succeeded": LETTERS}}
+    assert stage.value("SELECT next_due_at > now() FROM schedules")
+
+
+@pytest.mark.usefixtures("letters")
+def test_a_scheduler_killed_in_the_middle_costs_nothing(stage: Stage) -> None:
+    """SIGKILL while letters are taken in: two others finish it, once."""
+    first = stage.processes.start("scheduler")
+    stage.processes.start("worker")
+    stage.wait_for(DEFINED)
+    asked = stage.processes.run("schedules", "run", "nightly")
+    assert asked.returncode == 0, asked.stderr
+    stage.wait_for(IN_THE_MIDDLE)
+
+    kill(first)
+    stage.processes.start("scheduler")
+    stage.processes.start("scheduler")
+
+    stage.wait_for(ENDED, 120)
+    judge(stage)
+    assert stage.count("SELECT attempts FROM schedule_runs") == 2
+    again = stage.processes.run("schedules", "run", "none")
+    assert again.returncode == 2

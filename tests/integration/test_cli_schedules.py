@@ -1,0 +1,157 @@
+"""`chordwise schedules` lists, adds, runs and removes, and says what it cannot do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from chordwise.embedded import idleness
+from chordwise.errors import ExitCode
+from chordwise.settings import Settings
+from tests.fakes.commands import run
+from tests.fakes.pipeline import a_pipeline
+
+CONFIGURATION = """
+[schedules.nightly]
+cron = "0 2 * * *"
+time_zone = "Europe/Berlin"
+paths = ["letters"]
+
+[embedded]
+start = false
+"""
+ADD = ("schedules", "add", "tidy", "--cron", "0 5 * * SUN")
+PRUNE = (*ADD, "--kind", "prune", "--keep-cache-days", "30")
+
+
+@pytest.fixture(autouse=True)
+def _addresses(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Point the commands to this test's servers and configuration."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CHORDWISE_HOME", str(settings.home))
+    for name in ("database_url", "broker_url"):
+        secret = getattr(settings, name)
+        monkeypatch.setenv(f"CHORDWISE_{name.upper()}", secret.get_secret_value())
+    (tmp_path / "chordwise.toml").write_text(CONFIGURATION, "utf-8")
+
+
+def answer(
+    capsys: pytest.CaptureFixture[str], *arguments: str
+) -> dict[str, list[dict[str, object]]]:
+    """Run a command that succeeds; return its JSON."""
+    capsys.readouterr()
+    assert run([*arguments, "--json"]) == ExitCode.SUCCESS
+    found: dict[str, list[dict[str, object]]] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_one_is_added_changed_and_removed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Relative paths count from where the command was given."""
+    letters = ("schedules", "add", "letters", "--cron", "30 2 * * *", "--path", "in")
+    assert run(letters) == ExitCode.SUCCESS
+    assert run(PRUNE) == ExitCode.SUCCESS
+    assert run([*letters, "--time-zone", "Asia/Tokyo"]) == ExitCode.SUCCESS
+
+    first, second = answer(capsys, "schedules", "list")["schedules"]
+    assert (first["name"], first["time_zone"], first["origin"]) == (
+        "letters",
+        "Asia/Tokyo",
+        "database",
+    )
+    assert isinstance(first["options"], dict)
+    assert first["options"]["paths"] == [str(Path.cwd() / "in")]
+    assert (second["kind"], second["cron"]) == ("prune", "0 5 * * SUN")
+
+    assert run(["schedules", "remove", "tidy"]) == ExitCode.SUCCESS
+    (left,) = answer(capsys, "schedules", "list")["schedules"]
+    assert left["name"] == "letters"
+
+
+def test_the_next_time_is_shown_in_its_own_zone(capsys: pytest.CaptureFixture[str]) -> None:
+    """And those that no scheduler has taken up yet are named."""
+    run(["schedules", "add", "tokyo", "--cron", "30 2 * * *", "--path", "in"])
+    run(
+        [
+            "schedules",
+            "add",
+            "tokyo",
+            "--cron",
+            "30 2 * * *",
+            "--path",
+            "in",
+            "--time-zone",
+            "Asia/Tokyo",
+        ]
+    )
+    capsys.readouterr()
+
+    assert run(["schedules", "list"]) == ExitCode.SUCCESS
+
+    said = capsys.readouterr()
+    assert "02:30" in said.out
+    assert "Not yet taken up by a scheduler: nightly." in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((*ADD[:-1], "0 5 * *", "--path", "in"), "has 4 fields instead of 5"),
+        ((*ADD, "--path", "in", "--time-zone", "Europe/Bonn"), "no time zone “Europe/Bonn”"),
+        ((*ADD, "--path", "in", "--profile", "none"), "there is no profile “none”"),
+        (ADD, "nothing says what to analyze"),
+        ((*ADD, "--kind", "prune"), "pruning needs an age"),
+        (
+            ("schedules", "add", "a/b", "--cron", "0 5 * * *", "--path", "in"),
+            "a name is of letters",
+        ),
+        (("schedules", "run", "none"), "There is no schedule “none”."),
+        (("schedules", "remove", "none"), "There is no schedule “none”."),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    """With exit code 2, and nothing is written."""
+    assert run(arguments) == ExitCode.USAGE
+
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert answer(capsys, "schedules", "list")["schedules"] == []
+
+
+def test_one_of_the_configuration_is_run_by_hand(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even before a scheduler has seen it; once, until that is over."""
+    assert run(["schedules", "run", "nightly"]) == ExitCode.SUCCESS
+    assert run(["schedules", "run", "nightly"]) == ExitCode.USAGE
+    assert "is being done right now" in capsys.readouterr().err
+    assert run(["schedules", "remove", "nightly"]) == ExitCode.USAGE
+    assert run(["schedules", "add", "nightly", "--cron", "0 5 * * *", "--path", "in"]) == (
+        ExitCode.USAGE
+    )
+
+    pipeline = a_pipeline(settings)
+    pipeline.execute("UPDATE schedule_runs SET status = 'failed', error_message = 'It is gone.'")
+    (line,) = answer(capsys, "schedules", "history", "nightly")["schedule_runs"]
+    assert (line["trigger"], line["status"], line["runs"]) == ("command", "failed", [])
+    assert run(["schedules", "history"]) == ExitCode.SUCCESS
+    assert "It is gone." in capsys.readouterr().out
+    assert answer(capsys, "schedules", "history", "other")["schedule_runs"] == []
+
+
+def test_the_embedded_stack_stays_while_there_are_schedules(settings: Settings) -> None:
+    """However idle it is; once they are gone and done, it may leave."""
+    assert settings.database_url is not None
+    address = settings.database_url.get_secret_value()
+    assert not idleness.has_open_work(address)
+
+    run(PRUNE)
+    assert idleness.has_open_work(address)
+    run(["schedules", "run", "tidy"])
+    run(["schedules", "remove", "tidy"])
+    assert idleness.has_open_work(address)
+
+    a_pipeline(settings).execute("UPDATE schedule_runs SET status = 'succeeded'")
+    assert not idleness.has_open_work(address)
