@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 TICK_SECONDS = 10.0
 _LOOK_SECONDS = 2.0
 _OUTAGE_SECONDS = 5.0
-_LEAVING_SECONDS = 10.0
+_LEAVING_SECONDS = 5.0
 
 
 class Scheduling:

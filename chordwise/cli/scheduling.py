@@ -37,6 +37,9 @@ Profile: TypeAlias = Annotated[str, typer.Option(metavar="NAME", help="What to a
 Paths: TypeAlias = Annotated[
     list[str] | None, typer.Option(metavar="PATH", help="What to analyze; may be repeated.")
 ]
+Folder: TypeAlias = Annotated[
+    str, typer.Option(metavar="FOLDER", help="Where a report is written to.")
+]
 CatchingUp: TypeAlias = Annotated[
     CatchUp, typer.Option(help="After a downtime: once for all that was missed, or not at all.")
 ]
@@ -141,6 +144,7 @@ def add(  # noqa: PLR0913 - a parameter is an option of the command
     kind: Kind = ScheduleKind.ANALYZE,
     profile: Profile = "",
     path: Paths = None,
+    folder: Folder = "",
     catch_up: CatchingUp = CatchUp.ONCE,
     expires_after_hours: Expiry = 20,
     keep_cache_days: Age = None,
@@ -157,6 +161,7 @@ def add(  # noqa: PLR0913 - a parameter is an option of the command
         "kind": kind,
         "profile": profile,
         "paths": tuple(path or ()),
+        "folder": folder,
         "catch_up": catch_up,
         "expires_after_hours": expires_after_hours,
     }
@@ -167,10 +172,7 @@ def add(  # noqa: PLR0913 - a parameter is an option of the command
     wanted = scheduling.anchor(settings, _checked(settings, name, values), Path.cwd())
     settings = opening.reach(invocation, settings, Level.DATABASE, screen.note)
 
-    def define(session: Session) -> None:
-        scheduling.define(session, name, wanted, Origin.DATABASE, clock.read(session))
-
-    _write(settings, define)
+    _write(settings, lambda session: _define(session, name, wanted))
     screen.tell(f"The schedule {name} is in force while a scheduler runs.")
 
 
@@ -183,6 +185,10 @@ def remove(context: typer.Context, name: Name) -> None:
     settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
     _write(settings, lambda session: scheduling.remove(session, name))
     screen.tell(f"The schedule {name} is removed.")
+
+
+def _define(session: Session, name: str, wanted: ScheduleSettings) -> None:
+    scheduling.define(session, name, wanted, Origin.DATABASE, clock.read(session))
 
 
 def _write(settings: Settings, change: Callable[[Session], None]) -> None:

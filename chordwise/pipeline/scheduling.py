@@ -92,9 +92,12 @@ def synchronize(context: Context, read_clock: Clock = clock.read) -> None:
 
 def anchor(settings: Settings, wanted: ScheduleSettings, folder: Path) -> ScheduleSettings:
     """Return a schedule whose relative paths count from a folder, wherever it is carried out."""
-    if wanted.kind is not ScheduleKind.ANALYZE:
-        return wanted
-    return wanted.model_copy(update={"paths": paths_of(wanted, settings.profiles, folder)})
+    if wanted.kind is ScheduleKind.REPORT:
+        written_to = folder / Path(wanted.folder).expanduser()
+        return wanted.model_copy(update={"folder": str(written_to)})
+    if wanted.kind is ScheduleKind.ANALYZE:
+        return wanted.model_copy(update={"paths": paths_of(wanted, settings.profiles, folder)})
+    return wanted
 
 
 def folder_of(settings: Settings) -> Path:
@@ -106,9 +109,10 @@ def folder_of(settings: Settings) -> Path:
 def define(
     session: Session, name: str, wanted: ScheduleSettings, origin: Origin, now: datetime
 ) -> bool:
-    """Make a schedule so, and tell whether it was another before; its next due time is after `now`.
+    """Make a schedule so, and tell whether it was another before.
 
-    One that is the same already keeps its due time, so that what was missed is caught up.
+    While its times stay the same it keeps its due time, so that what was missed is caught up;
+    otherwise it is due next after `now`.
 
     Raises:
         UsageError: The configuration has a schedule of this name.
@@ -123,13 +127,14 @@ def define(
             f"The configuration has a schedule “{name}”.",
             "Change it there, or choose another name.",
         )
-    is_same = schedule.enabled and schedule.options == options
+    was_enabled, times = schedule.enabled, (schedule.cron, schedule.time_zone)
     schedule.origin = origin
-    if is_same:
+    if was_enabled and schedule.options == options:
         return False
     schedule.enabled, schedule.options, schedule.changed_at = True, options, now
     schedule.cron, schedule.time_zone, schedule.kind = wanted.cron, wanted.time_zone, wanted.kind
-    schedule.next_due_at = due_times.next_due(wanted.cron, wanted.zone, now)
+    if not was_enabled or times != (wanted.cron, wanted.time_zone):
+        schedule.next_due_at = due_times.next_due(wanted.cron, wanted.zone, now)
     return True
 
 

@@ -25,6 +25,7 @@ class ScheduleKind(StrEnum):
     ANALYZE = "analyze"
     REANALYZE = "reanalyze"
     PRUNE = "prune"
+    REPORT = "report"
 
 
 class CatchUp(StrEnum):
@@ -44,6 +45,7 @@ class ScheduleSettings(Section):
     paths: tuple[str, ...] = Field(
         default=(), description="Files, folders, patterns, relative to chordwise.toml."
     )
+    folder: str = Field(default="", description="For reports, relative to chordwise.toml.")
     catch_up: CatchUp = CatchUp.ONCE
     expires_after_hours: PositiveFloat = Field(
         default=20, description="After which it no longer keeps the next one from starting."
@@ -77,6 +79,8 @@ class ScheduleSettings(Section):
                 raise ValueError(f"{name} is for kind = “{kind}”, and this one is “{self.kind}”")
         if self.kind is ScheduleKind.PRUNE and not any(getattr(self, name) for name in AGES):
             raise ValueError(f"pruning needs an age: {', '.join(AGES)}")
+        if self.kind is ScheduleKind.REPORT and not self.folder:
+            raise ValueError("a report needs a folder to be written to")
         return self
 
     @property
@@ -88,6 +92,7 @@ class ScheduleSettings(Section):
 _OF_ONE_KIND = {
     "profile": ScheduleKind.ANALYZE,
     "paths": ScheduleKind.ANALYZE,
+    "folder": ScheduleKind.REPORT,
     **dict.fromkeys(AGES, ScheduleKind.PRUNE),
 }
 

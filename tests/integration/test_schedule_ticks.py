@@ -185,6 +185,20 @@ def test_a_schedule_that_changes_counts_from_then_on(settings: Settings, folder:
     ]
 
 
+def test_other_changes_do_not_forget_what_was_missed(settings: Settings, folder: Path) -> None:
+    """Such as a new path, or a setting that a new version has: the times are the same."""
+    night = a_night(settings, nightly=nightly(folder))
+    night.sleep_until("2026-03-28T08:00")
+    changed = {"nightly": nightly(folder, expires_after_hours=9)}
+    night.pipeline.context.settings.__dict__["schedules"] = changed
+
+    night.synchronize()
+
+    assert night.tick() == 1
+    assert night.history() == [("28 02:30", "catch_up", "due")]
+    assert night.rows("SELECT options -> 'expires_after_hours' FROM schedules") == [(9,)]
+
+
 def test_schedules_of_the_database_stay_when_the_configuration_changes(
     settings: Settings, folder: Path
 ) -> None:

@@ -48,6 +48,8 @@ def test_a_schedule_says_what_is_done_when(tmp_path: Path) -> None:
         (('cron = "0 2 * * *"', 'kind = "prune"'), "pruning needs an age"),
         (('cron = "0 2 * * *"', 'kind = "prune"', 'paths = ["a"]'), "paths is for kind"),
         (('cron = "0 2 * * *"', 'paths = ["a"]', "keep_runs_days = 9"), "keep_runs_days is for"),
+        (('cron = "0 2 * * *"', 'kind = "report"'), "a report needs a folder"),
+        (('cron = "0 2 * * *"', 'paths = ["a"]', 'folder = "b"'), "folder is for kind"),
         (('cron = "0 2 * * *"', 'kind = "dance"'), "kind: Input should be"),
     ],
 )
