@@ -23,7 +23,7 @@ from chordwise.errors import UsageError
 from chordwise.pipeline import scheduling
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.settings.schedules import AGES, CatchUp, ScheduleKind, check_one
-from chordwise.storage import clock, schedule_runs
+from chordwise.storage import clock, schedule_runs, schedules
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.schedules import Origin
 
@@ -77,7 +77,7 @@ def list_schedules(context: typer.Context, *, as_json: AsJson = False) -> None:
     invocation, screen = Invocation.of(context), Screen()
     settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
     with opening.database(settings) as sessions, reaching_database(), sessions() as session:
-        found = rendered.lines(scheduling.upcoming(session))
+        found = rendered.lines(schedules.enabled(session))
     if as_json:
         screen.write(document(schedules=found))
     elif found:

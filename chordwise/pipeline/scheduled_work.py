@@ -146,4 +146,4 @@ def open_scheduled_run(work: Work, options: RunOptions) -> ContinuedSubmission:
 
 
 Kind: TypeAlias = Callable[[Work], JsonObject]
-"""Carries an occurrence out; returns what it did, in numbers."""
+"""Carries an occurrence out; returns what it did, for `schedule_runs.outcome`."""

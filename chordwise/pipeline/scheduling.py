@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeAlias
@@ -181,11 +181,6 @@ def start_now(session: Session, name: str, now: datetime) -> None:
         )
     wanted = ScheduleSettings.model_validate(schedule.options)
     _add(session, schedule, wanted, due_at=now, now=now, trigger=Trigger.COMMAND)
-
-
-def upcoming(session: Session) -> Sequence[Schedule]:
-    """Return the schedules that are kept."""
-    return schedules.enabled(session)
 
 
 def _take_up(session: Session, schedule: Schedule, now: datetime) -> bool:
