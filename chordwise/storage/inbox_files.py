@@ -162,7 +162,7 @@ def attempts(session: Session, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, 
         .where(Chunk.job_id.in_(job_ids))
         .group_by(Chunk.job_id)
     )
-    return dict(session.execute(statement).tuples().all())
+    return dict(session.execute(statement).all())
 
 
 def open_runs(session: Session, store_id: uuid.UUID) -> Sequence[uuid.UUID]:
@@ -185,7 +185,7 @@ def counts(session: Session, folder: str, since: timedelta) -> dict[str, int]:
         .where(InboxFile.folder == folder, recent)
         .group_by(InboxFile.status)
     )
-    return dict(session.execute(statement).tuples().all())
+    return dict(session.execute(statement).all())
 
 
 def newest(session: Session, folder: str, limit: int) -> Sequence[Row[InboxFile, str | None]]:

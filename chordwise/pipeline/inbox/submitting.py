@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -133,12 +134,13 @@ class Submitting:
     def _profile_of(self, file: InboxFile) -> ProfileSettings:
         profile = side_cars.profile_named(self._context.settings, file.profile)
         side_car = self._store.side_car_of(file.id, file.relative.name)
+        if not os.path.lexists(side_car):  # a name that is too long is no error here
+            return profile
         if side_car.is_symlink():
             raise UsageError("The side-car is a symbolic link.", "Put the file itself there.")
-        if side_car.exists():
-            profile = side_cars.with_side_car(profile, side_car)
-            side_cars.check(self._context, profile)
-        return profile
+        merged = side_cars.with_side_car(profile, side_car)
+        side_cars.check(self._context, merged)
+        return merged
 
     def _run_for(self, name: str, profile: ProfileSettings) -> _OpenRun:
         key = f"{name}\n{profile.model_dump_json()}"

@@ -77,7 +77,7 @@ class Taking:
             self._settle(file)
         with reaching_database(), self._context.sessions() as session:
             orphans -= inbox_files.known_ids(session, list(orphans))
-        for file_id in orphans:
+        for file_id in orphans.intersection(self._store.ids()):
             self._put_orphan_back(file_id)
 
     def _row(self, path: Path, place: Place, profile: str) -> InboxFile:

@@ -180,7 +180,7 @@ class Watch:
         file = self._taking.take(path, inbox, profile, sighting.prints)
         self._waiting.forget(path)
         if file is not None:
-            self._submit(file)
+            self._tried(file.id, "submit", partial(self._submit, file))
 
     def _submit_pending(self) -> None:
         now = self._monotonic()

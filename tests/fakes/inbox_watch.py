@@ -1,0 +1,98 @@
+"""Drives the watch of an inbox by hand: a clock of its own, and a scripted model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from chordwise.pipeline.inbox.store import Store
+from chordwise.pipeline.inbox.watch import Watch
+from chordwise.settings import InboxSettings, ProfileSettings, Settings
+from tests.fakes.dropping import Folders
+from tests.fakes.pipeline import SCRIPTED, Pipeline, a_pipeline, quoting_the_text
+
+NOW = datetime(2026, 11, 25, 2, 13, tzinfo=UTC)
+STABILITY_SECONDS = 5.0
+QUIET_SECONDS = 10.0
+
+
+@dataclass(slots=True, kw_only=True)
+class WatchedInbox:
+    """An inbox, its watch, and what the workers would do."""
+
+    folders: Folders
+    pipeline: Pipeline
+    now: float = 0.0
+    store: Store = field(init=False)
+    watch: Watch = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin to watch."""
+        self.folders.inbox.mkdir(parents=True, exist_ok=True)
+        self.store = Store(self.folders.home)
+        assert self.store.acquire()
+        self.begin()
+
+    def begin_anew(self) -> None:
+        """Watch as the next process would after a kill."""
+        self.watch._submitting.close()  # its reader's process, which a kill would end, too
+        self.begin()
+
+    def begin(self) -> None:
+        """Make a watch."""
+        self.watch = Watch(
+            self.pipeline.context, self.store, monotonic=lambda: self.now, now=lambda: NOW
+        )
+
+    def close(self) -> None:
+        """End the watch."""
+        self.watch.close()
+        self.store.release()
+
+    def drop(self, name: str, content: str) -> Path:
+        """Write a file into the inbox."""
+        path = self.folders.inbox / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, "utf-8")
+        self.watch.disturb([path])
+        return path
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+        self.watch.tick()
+
+    def take(self) -> None:
+        """Let everything that is complete be taken and submitted."""
+        self.watch.tick()
+        self.wait(STABILITY_SECONDS)
+
+    def work(self) -> None:
+        """Do what the workers do with whatever is queued."""
+        queued = "SELECT array_agg(id ORDER BY id) FROM jobs WHERE status = 'queued'"
+        found = self.pipeline.value(queued)
+        for job_id in found if isinstance(found, list) else ():
+            self.pipeline.work_on(job_id)
+
+    def deliver(self) -> None:
+        """Take, work, and deliver."""
+        self.take()
+        self.work()
+        self.wait(1)
+
+
+def watched(
+    tmp_path: Path, settings: Settings, profiles: Mapping[str, ProfileSettings] | None = None
+) -> WatchedInbox:
+    """Return an inbox below the test's folder, whose model always answers the same."""
+    folders = Folders(root=tmp_path, home=tmp_path / "home")
+    inbox = InboxSettings(
+        folders=(folders.inbox,),
+        stability_seconds=STABILITY_SECONDS,
+        quiet_seconds=QUIET_SECONDS,
+    )
+    changes = {"inbox": inbox, "profiles": profiles or {}, "model": SCRIPTED}
+    pipeline = a_pipeline(settings.model_copy(update=changes), quoting_the_text, repeat_last=True)
+    return WatchedInbox(folders=folders, pipeline=pipeline)

@@ -1,0 +1,152 @@
+"""`python -m tests.faults.inbox_steps FOLDER HOME`: kills a watch of an inbox at its every step.
+
+A step is a call that changes files below the two folders, or a commit. For each of them a forked
+child drops a file with its side-car, watches, and is killed right before the step; another child
+goes on. Prints one line of JSON for each step: what lay where in the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import event, text
+from sqlalchemy.orm import Session
+
+from chordwise import settings as settings_module
+from chordwise.pipeline.context import Context
+from chordwise.pipeline.inbox.store import Store
+from chordwise.pipeline.inbox.watch import Watch
+from chordwise.pipeline.opening import open_context
+from tests.fakes.dropping import Folders
+
+CHANGES = ("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "open")
+MOST_STEPS = 200
+SECONDS = 30.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Killer:
+    """Kills this process right before its step number `at`."""
+
+    below: tuple[str, ...]
+    at: int
+    count: int = 0
+
+    def hear(self, name: str, arguments: tuple[object, ...]) -> None:
+        """Look at an audit event of the interpreter."""
+        if name in CHANGES and self._is_ours(arguments) and not self._only_reads(name, arguments):
+            self.step()
+
+    def step(self, *_: object) -> None:
+        """Count a step."""
+        self.count += 1
+        if self.count == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _is_ours(self, arguments: tuple[object, ...]) -> bool:
+        paths = (str(each) for each in arguments[:2] if isinstance(each, str | Path))
+        return any(path.startswith(self.below) for path in paths)
+
+    def _only_reads(self, name: str, arguments: tuple[object, ...]) -> bool:
+        flags = arguments[2] if name == "open" else os.O_WRONLY
+        return isinstance(flags, int) and not flags & (os.O_WRONLY | os.O_RDWR)
+
+
+def watch_until_delivered(folders: Folders, count: int) -> None:
+    """Watch until so many files were delivered; what was submitted succeeds at once."""
+    context = open_context(settings_module.load(), "test")
+    store = Store(context.settings.home)
+    deadline = time.monotonic() + SECONDS
+    while not store.acquire():
+        assert time.monotonic() < deadline
+    watch = Watch(
+        context,
+        store,
+        monotonic=time.monotonic,
+        now=lambda: datetime.now(UTC),  # noqa: TID251 - the clock
+    )
+    while len(notes(folders)) < count or any(store.ids()):
+        assert time.monotonic() < deadline, "not delivered in time"
+        watch.tick()
+        succeed(context)
+        time.sleep(0.02)  # noqa: TID251 - polling with a deadline
+    watch.close()
+
+
+def succeed(context: Context) -> None:
+    """Do what the workers would do."""
+    with context.sessions.begin() as session:
+        session.execute(text("UPDATE jobs SET status = 'succeeded' WHERE status = 'queued'"))
+
+
+def notes(folders: Folders) -> list[str]:
+    """Return the notes in done/ and failed/."""
+    found = (*folders.done.rglob("*.json"), *folders.failed.rglob("*.json"))
+    return [str(note.relative_to(folders.root)) for note in found]
+
+
+def in_child(do: Callable[[], None]) -> int:
+    """Run something in a forked process; return how it ended, negative for a signal."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            do()
+            code = 0
+        except Exception:  # noqa: BLE001 - the outermost shell of the child
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def armed(folders: Folders, step: int) -> None:
+    """Watch, and be killed at a step."""
+    killer = Killer(below=(str(folders.root), str(folders.store)), at=step)
+    event.listen(Session, "before_commit", killer.step)
+    event.listen(Session, "after_commit", killer.step)
+    sys.addaudithook(killer.hear)
+    watch_until_delivered(folders, step)
+
+
+def main() -> int:
+    """Go from step to step until one is never reached."""
+    folders = Folders(root=Path(sys.argv[1]), home=Path(sys.argv[2]))
+    inner = folders.inbox / "letters"
+    inner.mkdir(parents=True, exist_ok=True)
+    for step in range(1, MOST_STEPS):
+        (inner / "a.txt.chordwise.toml").write_text(f"instructions = 'number {step}'", "utf-8")
+        (inner / "a.txt").write_text(f"Letter number {step}. It has two sentences.", "utf-8")
+        first = in_child(lambda step=step: armed(folders, step))  # type: ignore[misc]  # bound here
+        count = folders.hashes().total()
+        second = in_child(lambda step=step: watch_until_delivered(folders, step))  # type: ignore[misc]  # bound here
+        line = {
+            "step": step,
+            "killed": first == -signal.SIGKILL,
+            "went_on": second == 0,
+            "files_after_kill": count,
+            "files": folders.hashes().total(),
+            "contents": len(folders.hashes()),
+            "side_cars": len(list(folders.root.rglob("*.chordwise.toml"))),
+            "notes": len(notes(folders)),
+            "hidden": [str(each) for each in folders.root.rglob(".chordwise-*")],
+        }
+        sys.stdout.write(f"{json.dumps(line)}\n")
+        sys.stdout.flush()
+        if first == 0 or second != 0:
+            return second
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""`chordwise inbox` shows what waits, what is at work, and what was delivered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chordwise.errors import ExitCode
+from chordwise.settings import ProfileSettings, Settings
+from tests.fakes.commands import run
+from tests.fakes.inbox_watch import WatchedInbox, watched
+
+LETTER = "Anna writes to Berta. She wants to know when the ferry leaves."
+
+
+@pytest.fixture
+def inbox(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[WatchedInbox]:
+    """Watch an inbox that the command's settings name, too."""
+    assert settings.database_url is not None
+    assert settings.broker_url is not None
+    config = tmp_path / "chordwise.toml"
+    config.write_text(
+        '[inbox]\nfolders = ["inbox"]\n[profiles.bills]\n[embedded]\nstart = false\n', "utf-8"
+    )
+    monkeypatch.setenv("CHORDWISE_CONFIG", str(config))
+    monkeypatch.setenv("CHORDWISE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CHORDWISE_DATABASE_URL", settings.database_url.get_secret_value())
+    monkeypatch.setenv("CHORDWISE_BROKER_URL", settings.broker_url.get_secret_value())
+    found = watched(tmp_path, settings, {"bills": ProfileSettings()})
+    yield found
+    found.close()
+
+
+def test_everything_is_counted_where_it_lies(
+    inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One file in each place, and one that is refused."""
+    inbox.drop("done.txt", LETTER)
+    inbox.drop("failed.txt", "")
+    inbox.deliver()
+    inbox.drop("bills/at-work.txt", f"{LETTER} Again.")
+    inbox.take()
+    inbox.drop("waiting.txt", LETTER)
+    (inbox.folders.inbox / "link.txt").symlink_to("/etc/passwd")
+    capsys.readouterr()
+
+    code = run(["inbox", "--json"])
+
+    (found,) = json.loads(capsys.readouterr().out)["inboxes"]
+    assert code == ExitCode.SUCCESS
+    counts = {name: found[name] for name in ("waiting", "in_store", "done", "failed")}
+    assert set(counts.values()) == {1}
+    assert found["profiles"] == ["bills"]
+    assert [Path(each["path"]).name for each in found["refused"]] == ["link.txt"]
+    statuses = {each["name"]: each["status"] for each in found["recent"]}
+    assert statuses == {
+        "done.txt": "done",
+        "failed.txt": "failed",
+        "bills/at-work.txt": "submitted",
+    }
+
+
+def test_people_see_the_same(inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]) -> None:
+    """The folder, the counts, and a table of what was taken last."""
+    inbox.drop("letter.txt", LETTER)
+    inbox.deliver()
+    capsys.readouterr()
+
+    code = run(["inbox"])
+
+    shown = capsys.readouterr().out
+    assert code == ExitCode.SUCCESS
+    assert str(inbox.folders.inbox) in shown
+    assert "0 files waiting · 0 being analyzed" in shown
+    assert "1 done · 0 failed" in shown
+    assert "letter.txt" in shown
+
+
+def test_without_a_folder_it_says_what_to_set(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing is started, and the exit code is that of a wrong use."""
+    monkeypatch.chdir(tmp_path)
+
+    code = run(["inbox"])
+
+    assert code == ExitCode.USAGE
+    assert "[inbox] folders" in capsys.readouterr().err

@@ -1,0 +1,159 @@
+"""The rules of the inbox: names, completeness, profiles, and what is told once."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path, PurePath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chordwise.domain.ignored_names import is_ignored
+from chordwise.domain.inbox_names import is_inside, names_like, note_name, profile_of
+from chordwise.domain.stability import Fingerprint, Sightings
+from chordwise.domain.troubles import Troubles
+
+NAMES = st.text(min_size=1, max_size=300).filter(lambda name: "/" not in name and "\0" not in name)
+
+
+def print_of(size: int = 1, modified_ns: int = 0) -> Fingerprint:
+    """Return the fingerprint of a file."""
+    return Fingerprint(inode=1, size=size, modified_ns=modified_ns)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".hidden", "._resource", ".DS_Store", ".~lock.letter.odt#", "~$letter.docx",
+        "a.part", "a.PART", "a.tmp", "a.crdownload", "a.filepart", "a~",
+        "Thumbs.db", "desktop.ini", "a.pdf.chordwise.toml", ".chordwise-01",
+    ],
+)  # fmt: skip
+def test_names_that_no_document_has_are_ignored(name: str) -> None:
+    """Hidden, temporary, locks, and the side-cars and marks of our own."""
+    assert is_ignored(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["a.txt", "party.pdf", "tmp", "a.toml", "-rf", "=cmd()", "uv.lock"]
+)
+def test_names_of_documents_are_not_ignored(name: str) -> None:
+    """What merely looks like them is a document."""
+    assert not is_ignored(name)
+
+
+@given(name=NAMES)
+def test_further_names_differ_and_fit(name: str) -> None:
+    """Of a name that fits, each further one is new, fits as well, and keeps the extension."""
+    cut = os.fsdecode(name.encode("utf-8", "surrogatepass")[:200])
+
+    found = list(itertools.islice(names_like(cut), 12))
+
+    assert found[0] == cut
+    assert len(set(found)) == 12
+    assert all(len(os.fsencode(each)) <= 255 for each in [*found, note_name(cut)])
+    extension = os.path.splitext(cut)[1]  # noqa: PTH122 - of a name
+    assert all(each.endswith(extension) for each in found)
+
+
+def test_the_note_of_a_very_long_name_fits() -> None:
+    """255 bytes leave no room for an extension: whole characters are left out."""
+    name = "ü" * 127 + "x"
+
+    note = note_name(name)
+
+    assert note == "ü" * 125 + ".json"
+
+
+def test_the_deepest_folder_decides_about_the_profile() -> None:
+    """A sub-folder's own profile goes before that of the folder above; elsewhere there is none."""
+    bindings = {PurePath("/in/mail"): "mail", PurePath("/in/mail/bills"): "bills"}
+
+    assert profile_of(PurePath("/in/mail/bills/2026"), bindings) == "bills"
+    assert profile_of(PurePath("/in/mail/other"), bindings) == "mail"
+    assert profile_of(PurePath("/in/mailbox"), bindings) == ""
+
+
+@pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/x", "."])
+def test_paths_that_lead_out_are_known(path: str) -> None:
+    """Nothing is written outside of done/ and failed/."""
+    assert not is_inside(Path(path))
+    assert is_inside(Path("a/..b/c"))
+
+
+def test_a_file_is_ripe_when_it_was_quiet_and_unchanged() -> None:
+    """An event or a change begins the wait anew."""
+    waiting, a, b = Sightings(5, most=10), PurePath("/a"), PurePath("/b")
+    waiting.replace([(a, (print_of(),)), (b, (print_of(),))], now=0)
+    waiting.disturb(a, now=2)
+
+    assert [each.path for each in waiting.ripe(now=4.9)] == []
+    assert [each.path for each in waiting.ripe(now=5)] == [b]
+
+    waiting.replace([(a, (print_of(),)), (b, (print_of(size=2),))], now=6)
+    assert [each.path for each in waiting.ripe(now=7)] == [a]
+    assert [each.path for each in waiting.ripe(now=11)] == [a, b]
+
+
+def test_a_side_car_belongs_to_what_must_not_change() -> None:
+    """One that comes within the delay begins the wait anew."""
+    waiting, a = Sightings(5, most=10), PurePath("/a")
+    waiting.replace([(a, (print_of(),))], now=0)
+
+    waiting.replace([(a, (print_of(), print_of(size=9)))], now=4)
+
+    assert waiting.ripe(now=8) == []
+    assert len(waiting.ripe(now=9)) == 1
+
+
+@given(ages=st.lists(st.integers(0, 50), max_size=40), most=st.integers(1, 20))
+def test_the_oldest_come_first_and_never_too_many(ages: list[int], most: int) -> None:
+    """However many there are, memory is bounded, and the order is by age."""
+    waiting = Sightings(1, most=most)
+    found = sorted((age, PurePath(f"/{number}")) for number, age in enumerate(ages))
+
+    left_out = waiting.replace([(path, (print_of(modified_ns=age),)) for age, path in found], 0)
+
+    ripe = [each.prints[0].modified_ns for each in waiting.ripe(now=1)]
+    assert ripe == sorted(ages)[:most]
+    assert left_out == max(0, len(ages) - most)
+
+
+def test_what_was_taken_is_waited_for_no_longer() -> None:
+    """Neither is a file that is gone at the next look."""
+    waiting, a, b = Sightings(1, most=10), PurePath("/a"), PurePath("/b")
+    waiting.replace([(a, (print_of(),)), (b, (print_of(),))], now=0)
+
+    waiting.forget(a)
+    waiting.replace([], now=1)
+    waiting.disturb(a, now=1)
+
+    assert len(waiting) == 0
+    assert waiting.has_room
+
+
+def test_a_trouble_is_news_once_and_tried_ever_more_rarely() -> None:
+    """The same reason is told once, another one again; the pauses double."""
+    troubles = Troubles()
+
+    news = [troubles.note("a", reason, now=0) for reason in ("full", "full", "gone")]
+
+    assert news == [True, False, True]
+    assert troubles.rests("a", now=3.9)
+    assert not troubles.rests("a", now=4)
+    troubles.clear("a")
+    assert not troubles.rests("a", now=0)
+    assert troubles.note("a", "gone", now=0)
+
+
+def test_troubles_with_what_is_gone_are_forgotten() -> None:
+    """Of one kind of keys those remain that are still there; others are not touched."""
+    troubles = Troubles()
+    for key in ("gone", "there", 7):
+        troubles.note(key, "why", now=0)
+
+    troubles.keep_only({"there"}, of=str)
+
+    assert [troubles.rests(key, now=0) for key in ("gone", "there", 7)] == [False, True, True]
