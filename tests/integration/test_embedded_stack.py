@@ -20,7 +20,7 @@ from chordwise.embedded.home import home_at
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.embedded.stack import Commands, Level, StackState
 from chordwise.errors import ConfigurationError, ExitCode, ServiceUnavailableError
-from chordwise.settings import EmbeddedSettings, Settings, WorkerSettings
+from chordwise.settings import EmbeddedSettings, InboxSettings, Settings, WorkerSettings
 
 PATIENCE_SECONDS = 30.0
 PROCESS = """
@@ -320,6 +320,18 @@ def test_an_idle_stack_leaves(home: Path) -> None:
 
     assert becomes(lambda: nobody_left(identities))
     assert stack.find(home) is None
+
+
+def test_a_watched_inbox_keeps_an_idle_stack(home: Path) -> None:
+    """What is dropped there must find somebody; without a folder the stack leaves again."""
+    inbox = InboxSettings(folders=(home.parent / "inbox",))
+    stack.ensure(settings_for(home, idle_seconds=0.2, inbox=inbox), Level.ALL, commands=COMMANDS)
+    was_kept = not processes.wait_until(lambda: stack.find(home) is None, 1.5)
+
+    stack.ensure(settings_for(home, idle_seconds=0.2), Level.ALL, commands=COMMANDS)
+
+    assert was_kept
+    assert becomes(lambda: stack.find(home) is None)
 
 
 def test_open_work_keeps_an_idle_stack(home: Path) -> None:

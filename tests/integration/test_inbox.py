@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import unicodedata
@@ -12,9 +13,10 @@ import pytest
 import structlog
 
 from chordwise.errors import ConfigurationError
-from chordwise.pipeline.inbox import scanning
-from chordwise.pipeline.inbox.places import places
+from chordwise.pipeline.inbox import moving, scanning
+from chordwise.pipeline.inbox.places import Place, places
 from chordwise.pipeline.inbox.scanning import Refused
+from chordwise.pipeline.inbox.taking import Taking
 from chordwise.settings import InboxSettings, ProfileSettings, Settings
 from tests.fakes.inbox_watch import QUIET_SECONDS, WatchedInbox, watched
 
@@ -350,6 +352,93 @@ def test_what_was_taken_in_is_not_taken_in_again(inbox: WatchedInbox) -> None:
     assert (inbox.folders.done / "a.txt").exists()
 
 
+def test_what_no_event_told_of_is_found(inbox: WatchedInbox) -> None:
+    """A full look every five minutes is the net below the events."""
+    inbox.watch.tick()
+    (inbox.folders.inbox / "silent.txt").write_text(LETTER, "utf-8")
+
+    inbox.wait(299)
+    inbox.wait(100)
+    assert (inbox.folders.inbox / "silent.txt").exists()
+    inbox.wait(5)
+    inbox.work()
+    inbox.wait(1)
+
+    assert (inbox.folders.done / "silent.txt").exists()
+
+
+def test_a_side_car_within_the_delay_counts(inbox: WatchedInbox) -> None:
+    """It may come after its file, which then has to be quiet anew."""
+    path = inbox.drop("a.txt", LETTER)
+    inbox.watch.tick()
+    inbox.wait(4)
+    inbox.drop("a.txt.chordwise.toml", "instructions = 'late'")
+    inbox.wait(4)
+    assert path.exists()
+
+    inbox.wait(5)
+
+    asked = "SELECT options ->> 'instructions' FROM jobs"
+    assert inbox.pipeline.value(asked) == "late"
+
+
+def test_a_writer_is_waited_for_however_long(inbox: WatchedInbox) -> None:
+    """As long as a program holds the file open for writing, it is not complete."""
+    path = inbox.drop("a.txt", LETTER)
+    with path.open("a", encoding="utf-8") as file:
+        for _ in range(5):
+            inbox.wait(100)
+        assert path.exists()
+        file.write(OTHER)
+
+    inbox.watch.disturb([path])
+    inbox.deliver()
+
+    assert (inbox.folders.done / "a.txt").read_text("utf-8") == LETTER + OTHER
+
+
+def test_across_file_systems_a_file_is_copied_and_then_removed(
+    inbox: WatchedInbox, tmp_path: Path
+) -> None:
+    """Where a rename is refused, the content, the time and the hash arrive all the same."""
+    path = tmp_path / "inbox" / "a.txt"
+    inbox.drop("a.txt.chordwise.toml", "instructions = 'x'")
+    inbox.drop("a.txt", LETTER)
+    prints = scanning.fingerprints(path)
+    assert prints is not None
+    taking = Taking(inbox.pipeline.context, inbox.store, rename=another_file_system)
+
+    file = taking.take(path, Place(folder=path.parent), "", prints)
+
+    assert file is not None
+    stored = inbox.store.path_of(file.id, "a.txt")
+    assert stored.read_text("utf-8") == LETTER
+    assert stored.stat().st_mtime_ns == prints[0].modified_ns
+    assert inbox.store.side_car_of(file.id, "a.txt").exists()
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_file_where_it_is(
+    inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F09: a copy that breaks off is undone; the file is taken once there is room."""
+    path = inbox.drop("a.txt", LETTER)
+    monkeypatch.setattr(inbox.watch._taking, "_rename", another_file_system)
+    with monkeypatch.context() as full:
+        full.setattr(moving, "copy", no_space)
+        inbox.take()
+        assert path.read_text("utf-8") == LETTER
+        assert list(inbox.store.ids()) == []
+        assert inbox.pipeline.value("SELECT count(*) FROM inbox_files") == 0
+
+    inbox.wait(100)
+    inbox.wait(100)
+    inbox.work()
+    inbox.wait(1)
+
+    assert (inbox.folders.done / "a.txt").exists()
+
+
 def test_one_watch_at_a_time(inbox: WatchedInbox) -> None:
     """A second process of the same home waits for its turn."""
     other = type(inbox.store)(inbox.folders.home)
@@ -394,6 +483,17 @@ def test_a_profile_stays_in_the_inbox(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match=r"profiles\.x\.folder"):
         places(Settings(inbox=inbox, profiles=profiles))
+
+
+def another_file_system(source: Path, _target: Path) -> None:
+    """Refuse a rename as the kernel does between file systems."""
+    raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source))
+
+
+def no_space(_source: Path, target: Path) -> None:
+    """Write half a file, and find the disk full."""
+    target.write_text("half", "utf-8")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
 
 
 def intake(note: object) -> dict[str, object]:

@@ -35,7 +35,8 @@ _BATCH = 50
 _MOST_DELIVERED = 500
 _PENDING_SECONDS = 1.0
 _DELIVER_SECONDS = 0.3
-_SHARE_OF_SCANNING = 10
+_SHARE = 10
+"""How many times as long as a look took is waited before the next one."""
 
 
 class Watch:
@@ -129,15 +130,12 @@ class Watch:
         wants_more = self._left_out > 0 and self._waiting.has_room
         if now < self._earliest_scan_at or not (now >= self._scan_at or wants_more):
             return
-        pause = self._settings.polling_seconds if self._settings.polling else self._rescan_seconds
+        polling = self._settings.polling
+        pause = self._settings.polling_seconds if polling else self._settings.rescan_seconds
         self._scan_at = now + pause
         self._scan(now)
         # A folder that takes long to look at is not looked at all the time.
-        self._earliest_scan_at = now + _SHARE_OF_SCANNING * (self._monotonic() - now)
-
-    @property
-    def _rescan_seconds(self) -> float:
-        return self._settings.rescan_seconds
+        self._earliest_scan_at = now + _SHARE * (self._monotonic() - now)
 
     def _scan(self, now: float) -> None:
         refused: set[Refused] = set()
@@ -202,7 +200,9 @@ class Watch:
         for file in self._delivering.ready(_MOST_DELIVERED):
             if not self._troubles.rests(file.id, now):
                 self._tried(file.id, "deliver", partial(self._deliver, file))
-        self._deliver_at = self._monotonic() + _DELIVER_SECONDS
+        # With thousands of files at work the question takes a while, and is asked less often.
+        pause = max(_DELIVER_SECONDS, _SHARE * (self._monotonic() - now))
+        self._deliver_at = self._monotonic() + pause
 
     def _deliver(self, file: InboxFile) -> None:
         destination = self._delivering.deliver(file)
