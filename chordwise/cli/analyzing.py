@@ -19,6 +19,7 @@ from chordwise.cli.options import (
     NoCache,
     NoWait,
     Paths,
+    Profile,
     RunName,
     SchemaFile,
     Types,
@@ -50,6 +51,7 @@ def analyze(  # noqa: PLR0913 - a parameter is an option of the command
     context: typer.Context,
     paths: Paths,
     *,
+    profile: Profile = "",
     types: Types = None,
     instructions: Instructions = "",
     schema: SchemaFile = None,
@@ -67,6 +69,7 @@ def analyze(  # noqa: PLR0913 - a parameter is an option of the command
     """Take documents in, analyze them, and show the answers."""
     request = Request(
         paths=paths,
+        profile=profile,
         types=types or (),
         instructions=instructions,
         schema=schema,
@@ -87,6 +90,7 @@ def submit(  # noqa: PLR0913 - a parameter is an option of the command
     context: typer.Context,
     paths: Paths,
     *,
+    profile: Profile = "",
     types: Types = None,
     instructions: Instructions = "",
     schema: SchemaFile = None,
@@ -106,6 +110,7 @@ def submit(  # noqa: PLR0913 - a parameter is an option of the command
     """
     request = Request(
         paths=paths,
+        profile=profile,
         types=types or (),
         instructions=instructions,
         schema=schema,

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType, implied_types
 from chordwise.errors import UsageError
+from chordwise.settings import Settings
+
+if TYPE_CHECKING:
+    from chordwise.pipeline.submit import RunOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +22,7 @@ class Request:
 
     paths: Sequence[str]
     types: Sequence[AnalysisType]
+    profile: str = ""
     instructions: str = ""
     schema: Path | None = None
     labels: str = ""
@@ -55,6 +61,33 @@ def options_of(request: Request) -> AnalysisOptions:
         schema=read_schema(request.schema) if request.schema else None,
         confidence_threshold=request.confidence_threshold,
     )
+
+
+def profile_options(request: Request, settings: Settings) -> RunOptions:
+    """Return what a run asks by a profile of the settings; the options given go before it.
+
+    Raises:
+        UsageError: There is no such profile, or it and the options contradict each other.
+    """
+    from chordwise.pipeline.profiles import run_options  # noqa: PLC0415 - as below
+
+    if request.profile not in settings.profiles:
+        known = ", ".join(sorted(settings.profiles)) or "none"
+        raise UsageError(f"There is no profile “{request.profile}”.", f"Known: {known}.")
+    given: dict[str, object] = {
+        "types": tuple(request.types),
+        "instructions": request.instructions,
+        "schema_file": request.schema.absolute() if request.schema else None,
+        "labels": _labels(request.labels),
+        "model": request.model,
+        "nightly": request.nightly,
+        "confidence_threshold": request.confidence_threshold,
+        "budget_usd": budget_of(request.budget),
+    }
+    changes = {name: value for name, value in given.items() if value}
+    profile = settings.profiles[request.profile].model_copy(update=changes)
+    options = run_options(settings, profile, request.run_name)
+    return replace(options, fresh=request.fresh, use_cache=not request.no_cache)
 
 
 def budget_of(given: str | None) -> Decimal | None:

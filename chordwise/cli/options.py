@@ -35,6 +35,9 @@ Model: TypeAlias = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="A name in [models], provider/model, a tier, or auto."),
 ]
+Profile: TypeAlias = Annotated[
+    str, typer.Option(metavar="NAME", help="Ask what [profiles.NAME] says; options go before it.")
+]
 RunName: TypeAlias = Annotated[
     str, typer.Option(metavar="NAME", help="What to call the run; made up where not given.")
 ]

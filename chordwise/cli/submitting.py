@@ -60,33 +60,37 @@ class Submitting:
 
     def _take_in(self) -> tuple[Settings, Submission, bool]:
         """Return the settings with the stack's addresses, the closed run, and whether by Ctrl-C."""
-        analysis = asking.options_of(self._request)
-        budget_usd = asking.budget_of(self._request.budget)
-        found = discover(self._request.paths)
         settings = self._invocation.settings()
-        model = self._request.model or settings.model
-        settings = opening.with_model(self._invocation, settings, model)
-        budgets.cap_for(settings, model, budget_usd)  # before anything is started
+        options = self._options(settings)
+        found = discover(self._request.paths)
+        settings = opening.with_model(self._invocation, settings, options.model)
+        # Before anything is started.
+        budgets.cap_for(settings, options.model, options.budget_usd)
         reached = opening.reach(self._invocation, settings, Level.ALL, self._screen.note)
-        options = RunOptions(
-            types=asking.types_of(self._request),
-            analysis=analysis,
-            model=model,
-            name=self._request.run_name,
-            fresh=self._request.fresh,
-            use_cache=not self._request.no_cache,
-            nightly=self._request.nightly,
-            budget_usd=budget_usd,
-        )
         with opening.working_context(reached) as context:
-            if budget_usd is not None:
+            if options.budget_usd is not None:
                 forecasting.announce(
-                    context, self._request.paths, options, budget_usd, self._screen
+                    context, self._request.paths, options, options.budget_usd, self._screen
                 )
             submission = open_run(context, options, datetime.now(UTC))  # noqa: TID251 - the clock
             self._screen.note(f"Run {submission.name} ({submission.run_id})")
             was_interrupted = self._read_all(reached, submission, found)
         return reached, submission, was_interrupted
+
+    def _options(self, settings: Settings) -> RunOptions:
+        request = self._request
+        if request.profile:
+            return asking.profile_options(request, settings)
+        return RunOptions(
+            types=asking.types_of(request),
+            analysis=asking.options_of(request),
+            model=request.model or settings.model,
+            name=request.run_name,
+            fresh=request.fresh,
+            use_cache=not request.no_cache,
+            nightly=request.nightly,
+            budget_usd=asking.budget_of(request.budget),
+        )
 
     def _read_all(
         self, settings: Settings, submission: Submission, found: Iterator[FoundFile]

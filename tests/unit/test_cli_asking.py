@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from chordwise.cli.asking import Request, options_of, types_of
+from chordwise.cli.asking import Request, options_of, profile_options, types_of
+from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
+from chordwise.settings import ProfileSettings, Settings
 
 SCHEMA = '{"type": "object", "properties": {"total": {"type": "number"}}}'
 
@@ -79,3 +82,37 @@ def test_a_schema_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
 
     with pytest.raises(UsageError):
         options_of(a_request(schema=file))
+
+
+def with_profile(**changes: object) -> Request:
+    """Return a request that names the profile `letters`."""
+    values = {"paths": ["x"], "types": (), "profile": "letters"} | changes
+    return Request(**values)  # type: ignore[arg-type]  # the names are checked by the call
+
+
+def test_options_go_before_the_entries_of_a_profile() -> None:
+    """What is not given comes from the profile, what it does not say from the settings."""
+    letters = ProfileSettings(
+        types=(AnalysisType.SENTIMENT,), instructions="tone", lane=Lane.BATCH, nightly=True
+    )
+    settings = Settings(model="house", profiles={"letters": letters})
+
+    plain = profile_options(with_profile(), settings)
+    changed = profile_options(
+        with_profile(types=(AnalysisType.SUMMARY,), model="other", budget="2.50"), settings
+    )
+
+    assert (plain.types, plain.analysis.instructions) == ((AnalysisType.SENTIMENT,), "tone")
+    assert (plain.model, plain.lane, plain.nightly) == ("house", Lane.BATCH, True)
+    assert (changed.types, changed.model) == ((AnalysisType.SUMMARY,), "other")
+    assert (changed.analysis.instructions, changed.budget_usd) == ("tone", Decimal("2.5"))
+
+
+def test_a_profile_that_is_not_there_is_named() -> None:
+    """With those that are."""
+    settings = Settings(profiles={"bills": ProfileSettings()})
+
+    with pytest.raises(UsageError, match="letters") as caught:
+        profile_options(with_profile(), settings)
+
+    assert "bills" in caught.value.hint
