@@ -21,6 +21,8 @@
     │   ├── RefusedError              the model declined to answer
     │   ├── TruncatedError            the answer hit the output limit
     │   └── InvalidAnswerError        the answer is not what the schema asks for
+    ├── DeliveryError                 somebody could not be told that a run ended
+    │   └── DeliveryRefusedError      and does not want to be
     └── LeaseLostError                somebody else took the work over
 
 Retries look only at the mixin `TransientError`; work that `PausingError` stops waits for a person.
@@ -129,6 +131,18 @@ class LeaseLostError(ChordwiseError):
     """The lease ran out and somebody else took the work over; nothing was written."""
 
     code = "lease_lost"
+
+
+class DeliveryError(ChordwiseError):
+    """Somebody could not be told that a run ended; it is tried again."""
+
+    code = "delivery"
+
+
+class DeliveryRefusedError(DeliveryError):
+    """Whoever should be told does not want to hear of it, now or ever."""
+
+    code = "delivery_refused"
 
 
 class ReadError(ChordwiseError):

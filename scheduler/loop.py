@@ -16,6 +16,7 @@ from chordwise.pipeline.recover import recover, take_up_after_standstill
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State
 from scheduler import scheduling
+from scheduler.deliveries import Deliveries
 from scheduler.leadership import Leadership
 from scheduler.scheduling import Scheduling
 
@@ -49,6 +50,7 @@ class Loop:
         self._is_held_up = False
         self._recovers_from = 0.0
         self._scheduling = Scheduling(context, leadership)
+        self._deliveries = Deliveries(context, lambda: self._led)
         self._chores = [
             # First of all: what is still promised when it looks was never lost.
             Chore(
@@ -74,12 +76,14 @@ class Loop:
     def run(self, stop: Event) -> None:
         """Do what is due until `stop` is set."""
         self._scheduling.start()
+        self._deliveries.start()
         while not stop.is_set():
             for chore in self._chores:
                 self._do(chore)
             next_due = min(chore.due_at for chore in self._chores)
             stop.wait(max(0.01, next_due - time.monotonic()))
         self._scheduling.stop()
+        self._deliveries.stop()
         self._leadership.give_up()
 
     def _do(self, chore: Chore) -> None:

@@ -13,6 +13,7 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, OnlyTypes
 from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import budgets as rendered_budgets
+from chordwise.cli.rendering import deliveries as rendered_deliveries
 from chordwise.cli.rendering import results as rendered_results
 from chordwise.cli.rendering import runs as rendered_runs
 from chordwise.cli.rendering.documents import document
@@ -21,6 +22,7 @@ from chordwise.cli.reporting import EVERY, MOST_FAILURES
 from chordwise.embedded.stack import Level
 from chordwise.pipeline import accounts, budgets, findings, progress
 from chordwise.pipeline.findings import Wanted
+from chordwise.storage import deliveries
 from chordwise.storage import runs as stored_runs
 from chordwise.storage.engine import reaching_database
 
@@ -114,11 +116,20 @@ def _show(session: Session, screen: Screen, name: str, *, as_json: bool) -> None
     counts = progress.read(session, run_id)
     caps = budgets.lines_of_run(session, run_id)
     listed = accounts.jobs_of_run(session, run_id, EVERY if as_json else MOST_JOBS)
+    owed = deliveries.of_run(session, run_id)
     if as_json:
-        usage = counts.calls
-        screen.write(document(run=account, usage=usage, budgets=caps, jobs=listed, failures=failed))
+        screen.write(
+            document(
+                run=account,
+                usage=counts.calls,
+                budgets=caps,
+                jobs=listed,
+                failures=failed,
+                deliveries=owed,
+            )
+        )
         return
     screen.show(rendered_accounts.heading(account), *rendered_accounts.laid_out(account))
     screen.show(rendered_runs.usage(counts), *rendered_budgets.laid_out(caps))
     screen.show(rendered_runs.jobs(listed, counts.jobs.total))
-    screen.show(*rendered_accounts.failures(failed))
+    screen.show(*rendered_deliveries.laid_out(owed), *rendered_accounts.failures(failed))

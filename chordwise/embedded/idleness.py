@@ -14,6 +14,8 @@ SELECT EXISTS (
     SELECT 1 FROM jobs WHERE status IN ('queued', 'running', 'waiting', 'synthesizing')
 ) OR EXISTS (
     SELECT 1 FROM outbox WHERE sent_at IS NULL
+) OR EXISTS (
+    SELECT 1 FROM deliveries WHERE status = 'pending'
 )
 """
 _SCHEDULES = """
@@ -39,7 +41,7 @@ def unused_seconds(home: Home) -> float:
 
 
 def has_open_work(database_url: str) -> bool:
-    """Return whether jobs or messages are unfinished, or schedules kept.
+    """Return whether jobs, messages or deliveries are unfinished, or schedules kept.
 
     A database out of reach may hold some.
     """

@@ -19,7 +19,7 @@ from chordwise.domain.states import (
 from chordwise.pipeline import budgets
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.messages import FAN_OUT
-from chordwise.storage import clock, outbox
+from chordwise.storage import clock, deliveries, outbox
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.jobs import Job
@@ -80,12 +80,19 @@ def cancel(sessions: sessionmaker[Session], run_id: uuid.UUID) -> int:
             .where(Chunk.job_id.in_(job_ids), Chunk.status.in_(OPEN_CHUNKS))
             .values(status=ChunkStatus.CANCELLED, lease_token=None, lease_until=None)
         )
-        session.execute(
-            update(Run)
-            .where(Run.id == run_id, Run.status.in_((RunStatus.OPEN, RunStatus.PAUSED)))
-            .values(status=RunStatus.CANCELLED, finished_at=clock.database_now())
-        )
+        _cancel_run(session, run_id)
         return len(job_ids)
+
+
+def _cancel_run(session: Session, run_id: uuid.UUID) -> None:
+    cancelled = session.scalars(
+        update(Run)
+        .where(Run.id == run_id, Run.status.in_((RunStatus.OPEN, RunStatus.PAUSED)))
+        .values(status=RunStatus.CANCELLED, finished_at=clock.database_now())
+        .returning(Run.id)
+    ).all()
+    for each in cancelled:
+        deliveries.announce(session, each, RunStatus.CANCELLED)
 
 
 def _change_budget(

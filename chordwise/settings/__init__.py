@@ -24,6 +24,7 @@ from pydantic_settings import (
 from chordwise.domain.routing import Tier
 from chordwise.errors import ConfigurationError
 from chordwise.settings import schedules as schedules_module
+from chordwise.settings.delivery import DeliverySettings
 from chordwise.settings.inbox import InboxSettings
 from chordwise.settings.profiles import ProfileSettings
 from chordwise.settings.schedules import ScheduleSettings
@@ -54,6 +55,7 @@ __all__ = [
     "SUPERVISOR_PIPE_VARIABLE",
     "BudgetSettings",
     "CacheSettings",
+    "DeliverySettings",
     "EmbeddedSettings",
     "InboxSettings",
     "LimitSettings",
@@ -116,6 +118,7 @@ class Settings(BaseSettings):
     inbox: InboxSettings = InboxSettings()
     schedules: Mapping[str, ScheduleSettings] = Field(default_factory=dict)
     readers: ReaderSettings = ReaderSettings()
+    delivery: DeliverySettings = DeliverySettings()
     worker: WorkerSettings = WorkerSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
     logging: LoggingSettings = LoggingSettings()

@@ -20,6 +20,7 @@ class IncidentKind(StrEnum):
     REJECTED_MESSAGE = "rejected_message"
     LEASE_LOST = "lease_lost"
     HANDED_BACK = "handed_back"
+    DELIVERY_FAILED = "delivery_failed"
 
 
 class Incident(Record):

@@ -9,14 +9,16 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
-from chordwise.domain.states import JobStatus, RunStatus
+from chordwise.domain.states import UNDELIVERED, JobStatus, RunStatus
 from chordwise.storage import clock
+from chordwise.storage.budget_accounts import Budget
 from chordwise.storage.budget_reservations import BudgetReservation
-from chordwise.storage.budgets import Budget
 from chordwise.storage.cached_completions import CachedCompletion
 from chordwise.storage.chunks import Chunk
+from chordwise.storage.deliveries import Delivery
 from chordwise.storage.documents import Document
 from chordwise.storage.facts import Fact
+from chordwise.storage.inbox_files import InboxFile, InboxIntake
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.model_calls import ModelCall
@@ -72,11 +74,11 @@ def forget_past_results(session: Session, age: timedelta) -> int:
 
 
 def old_runs(session: Session, age: timedelta) -> Sequence[uuid.UUID]:
-    """Return the runs that were over longer ago, the oldest first."""
+    """Return the runs that were over longer ago and owe nobody a file, the oldest first."""
     ended_at = func.coalesce(Run.finished_at, Run.intake_finished_at)
     return session.scalars(
         select(Run.id)
-        .where(Run.status.in_(_OVER), ended_at < clock.database_now() - age)
+        .where(Run.status.in_(_OVER), ended_at < clock.database_now() - age, ~_has_files())
         .order_by(Run.id)
     ).all()
 
@@ -102,7 +104,9 @@ def forget_jobs(session: Session, run_id: uuid.UUID) -> int:
 
 def forget_run(session: Session, run_id: uuid.UUID) -> int:
     """Delete a run without jobs, its account and its budget; return 1 unless it was gone."""
-    for owned in (BudgetReservation, Budget, Intake):
+    of_run = select(Intake.id).where(Intake.run_id == run_id)
+    session.execute(delete(InboxIntake).where(InboxIntake.intake_id.in_(of_run)))
+    for owned in (BudgetReservation, Budget, Delivery, InboxFile, Intake):
         session.execute(delete(owned).where(owned.run_id == run_id))
     return len(session.scalars(delete(Run).where(Run.id == run_id).returning(Run.id)).all())
 
@@ -120,6 +124,10 @@ def forget_documents(session: Session, age: timedelta) -> int:
     ).all()
     statement = delete(Document).where(Document.id.in_(ids), _unused()).returning(Document.id)
     return len(session.scalars(statement).all())
+
+
+def _has_files() -> ColumnElement[bool]:
+    return exists().where(InboxFile.run_id == Run.id, InboxFile.status.in_(UNDELIVERED))
 
 
 def _unused() -> ColumnElement[bool]:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import UNFINISHED_JOBS, JobStatus, RunStatus
 from chordwise.errors import UsageError
+from chordwise.storage import deliveries
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import CreatedAt, Identity, Record
 
@@ -106,6 +107,7 @@ def settle(session: Session, run_id: uuid.UUID) -> None:
     run = session.scalars(select(Run).where(Run.id == run_id).with_for_update(key_share=True)).one()
     if run.intake_finished_at is None or run.status == RunStatus.CANCELLED:
         return
+    before = run.status
     unfinished = set(
         session.scalars(
             select(Job.status).where(Job.run_id == run_id, Job.status.in_(UNFINISHED_JOBS))
@@ -116,6 +118,8 @@ def settle(session: Session, run_id: uuid.UUID) -> None:
         run.status, run.finished_at = (RunStatus.PAUSED if paused else RunStatus.OPEN), None
     else:
         run.status, run.finished_at = RunStatus.FINISHED, session.scalar(select(func.now()))
+    if run.status != before:
+        deliveries.announce(session, run_id, RunStatus(run.status))
 
 
 def _id(text: str) -> uuid.UUID | None:

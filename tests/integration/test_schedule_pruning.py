@@ -72,6 +72,40 @@ def test_old_runs_go_and_what_newer_ones_use_stays(settings: Settings) -> None:
     assert night.rows("SELECT count(*), count(job_id) FROM model_calls") == [(3, 1)]
 
 
+_INBOX_FILE = """
+WITH file AS (
+    INSERT INTO inbox_files
+        (id, store_id, folder, name, raw_name, profile, status, stored_path, run_id)
+    SELECT gen_random_uuid(), gen_random_uuid(), 'inbox', 'a.txt', 'a.txt', '', :status, 'a.txt', id
+    FROM runs ORDER BY created_at LIMIT 1
+    RETURNING id, run_id
+)
+INSERT INTO inbox_intakes (intake_id, inbox_file_id, position)
+SELECT intakes.id, file.id, 0 FROM file JOIN intakes USING (run_id) LIMIT 1
+"""
+_DELIVERY = """
+INSERT INTO deliveries (id, run_id, kind, event, status, attempts)
+SELECT gen_random_uuid(), id, 'webhook', 'finished', 'delivered', 1
+FROM runs ORDER BY created_at LIMIT 1
+"""
+
+
+@pytest.mark.parametrize(("status", "left"), [("done", 1), ("delivering", 2)])
+def test_a_run_goes_with_its_inbox_files_and_deliveries(
+    settings: Settings, status: str, left: int
+) -> None:
+    """But not while one of its files still waits to be given back."""
+    night = a_past(settings, pruned_after(keep_runs_days=30))
+    night.pipeline.execute(_INBOX_FILE, status=status)
+    night.pipeline.execute(_DELIVERY)
+
+    assert night.carry_out()
+
+    assert counts(night)["runs"] == left
+    assert night.rows("SELECT count(*) FROM inbox_files") == [(left - 1,)]
+    assert night.rows("SELECT count(*) FROM deliveries") == [(left - 1,)]
+
+
 def test_the_next_run_pays_again_only_for_what_went(settings: Settings) -> None:
     """And finds the documents that are there, or stores them anew."""
     night = a_past(settings, pruned_after(keep_runs_days=30))

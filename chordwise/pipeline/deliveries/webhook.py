@@ -1,0 +1,117 @@
+"""One signed request to whoever wants to know that a run ended."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
+from http import HTTPStatus
+from importlib.metadata import version
+from urllib.parse import urlsplit
+
+import httpcore
+import httpx
+
+from chordwise.domain import webhook_signatures
+from chordwise.errors import DeliveryError, DeliveryRefusedError
+from chordwise.llm.deadline_network import Deadline
+from chordwise.pipeline.deliveries.guarded_network import GuardedNetwork, Resolve, addresses_of
+from chordwise.settings import DeliverySettings
+
+_MOST_BYTES = 64 * 1024
+_REDIRECTS = range(HTTPStatus.MULTIPLE_CHOICES, HTTPStatus.BAD_REQUEST)
+_SUCCESSES = range(HTTPStatus.OK, HTTPStatus.MULTIPLE_CHOICES)
+
+
+class Webhook:
+    """Posts to the address of the settings; a new connection each time, and no redirects."""
+
+    def __init__(self, settings: DeliverySettings, resolve: Resolve = addresses_of) -> None:
+        self._settings = settings
+        self._resolve = resolve
+
+    def post(self, identity: str, timestamp: int, body: bytes) -> None:
+        """Send a body and have it accepted, within the time of the settings.
+
+        Raises:
+            DeliveryRefusedError: The receiver is gone for good.
+            DeliveryError: It could not be reached, or did not accept.
+        """
+        url = self._settings.webhook_url.get_secret_value()
+        host = urlsplit(url).hostname or ""
+        key = webhook_signatures.key_of(self._settings.webhook_secret.get_secret_value())
+        headers = {
+            "content-type": "application/json",
+            "accept-encoding": "identity",
+            "connection": "close",
+            "user-agent": f"chordwise/{version('chordwise')}",
+            **webhook_signatures.signed_headers(key, identity, timestamp, body),
+        }
+        with _translated(host, self._settings.timeout_seconds):
+            _judge(host, self._status(url, headers, body))
+
+    def _status(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
+        """Return the status of the answer, whatever follows it."""
+        deadline = Deadline()
+        deadline.start(self._settings.timeout_seconds)
+        network = GuardedNetwork(
+            deadline,
+            allow_private=self._settings.allow_private_addresses,
+            resolve=self._resolve,
+        )
+        with (
+            httpcore.ConnectionPool(ssl_context=_certificates(), network_backend=network) as pool,
+            pool.stream("POST", url, headers=list(headers.items()), content=body) as answer,
+        ):
+            _read_politely(answer)
+            return answer.status
+
+
+def _read_politely(answer: httpcore.Response) -> None:
+    """Take a short answer to its end, so that the receiver sees no broken connection."""
+    length = 0
+    with suppress(httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError):
+        for piece in answer.iter_stream():
+            length += len(piece)
+            if length > _MOST_BYTES:
+                return
+
+
+def _judge(host: str, status: int) -> None:
+    if status in _SUCCESSES:
+        return
+    if status == HTTPStatus.GONE:
+        raise DeliveryRefusedError(f"{host} wants no more webhooks (HTTP {status}).")
+    if status in _REDIRECTS:
+        raise DeliveryError(
+            f"{host} redirects the webhook (HTTP {status}), which is not followed.",
+            "Set delivery.webhook_url to where it leads.",
+        )
+    raise DeliveryError(f"{host} did not accept the webhook (HTTP {status}).")
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    return httpx.create_ssl_context()
+
+
+@contextmanager
+def _translated(host: str, timeout_seconds: float) -> Iterator[None]:
+    """Turn every error of the HTTP library into one of ours, which never holds the address.
+
+    Raises:
+        DeliveryError: Always, where the library fails.
+    """
+    try:
+        yield
+    except httpcore.TimeoutException as error:
+        raise DeliveryError(
+            f"{host} did not answer the webhook within {timeout_seconds:g} s."
+        ) from error
+    except httpcore.ConnectError as error:
+        raise DeliveryError(f"{host} cannot be reached.") from error
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
+        raise DeliveryError(
+            f"The connection to {host} broke off ({type(error).__name__})."
+        ) from error

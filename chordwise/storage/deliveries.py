@@ -1,0 +1,144 @@
+"""Deliveries: what is owed to others since a run ended, and how far that has come."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import ForeignKey, Index, select, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.states import RunStatus
+from chordwise.storage import clock
+from chordwise.storage.record import CreatedAt, Identity, Record
+
+
+class DeliveryKind(StrEnum):
+    """In which way somebody is told."""
+
+    WEBHOOK = "webhook"
+    FILE = "file"
+
+
+class DeliveryStatus(StrEnum):
+    """How far a delivery has come; skipped are those that nobody wants."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+_KINDS = {
+    RunStatus.FINISHED: (DeliveryKind.WEBHOOK, DeliveryKind.FILE),
+    RunStatus.CANCELLED: (DeliveryKind.WEBHOOK,),
+    RunStatus.PAUSED: (DeliveryKind.WEBHOOK,),
+}
+
+
+class Delivery(Record):
+    """One thing owed; its id is the same in every attempt, and so is its content once it is made.
+
+    `due_at` is also the end of the time that an attempt under way is given.
+    """
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        Index("ix_deliveries_pending", "due_at", postgresql_where="status = 'pending'"),
+    )
+
+    id: Mapped[Identity]
+    run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id"), index=True)
+    kind: Mapped[str]
+    event: Mapped[str]
+    status: Mapped[str] = mapped_column(default=DeliveryStatus.PENDING)
+    attempts: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[datetime] = mapped_column(server_default=clock.database_now())
+    content: Mapped[JsonObject | None]
+    last_error: Mapped[str | None]
+    created_at: Mapped[CreatedAt]
+    finished_at: Mapped[datetime | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryLine:
+    """A delivery in the account of its run."""
+
+    kind: str
+    event: str
+    status: str
+    attempts: int
+    due_at: datetime
+    finished_at: datetime | None
+    last_error: str | None
+
+
+def announce(session: Session, run_id: uuid.UUID, status: RunStatus) -> None:
+    """Note what is owed since a run has come to this status; in the transaction that brought it."""
+    for kind in _KINDS.get(status, ()):
+        session.add(Delivery(run_id=run_id, kind=kind, event=f"run.{status}"))
+
+
+def skip(session: Session, kind: DeliveryKind) -> None:
+    """Set aside what nobody wants in this way."""
+    session.execute(
+        update(Delivery)
+        .where(Delivery.kind == kind, Delivery.status == DeliveryStatus.PENDING)
+        .values(status=DeliveryStatus.SKIPPED, finished_at=clock.database_now())
+    )
+
+
+def take_due(session: Session) -> Delivery | None:
+    """Lock the delivery that has been due for longest, among those that nobody else holds."""
+    return session.scalars(
+        select(Delivery)
+        .where(Delivery.status == DeliveryStatus.PENDING, Delivery.due_at <= clock.database_now())
+        .order_by(Delivery.due_at)
+        .limit(1)
+        .with_for_update(key_share=True, skip_locked=True)
+    ).one_or_none()
+
+
+def begin_attempt(session: Session, delivery: Delivery, time_given: timedelta) -> None:
+    """Count an attempt before it is made, so that a kill counts, and keep others away meanwhile."""
+    delivery.attempts += 1
+    delivery.due_at = clock.read(session) + time_given
+
+
+def end(
+    session: Session, delivery: Delivery, status: DeliveryStatus, reason: str | None = None
+) -> None:
+    """Record how a delivery ended, unless somebody else has begun another attempt."""
+    _record(session, delivery, status=status, last_error=reason, finished_at=clock.database_now())
+
+
+def put_off(session: Session, delivery: Delivery, delay: timedelta, reason: str) -> None:
+    """Record why an attempt failed, and when the next one is due."""
+    _record(session, delivery, due_at=clock.after(delay), last_error=reason)
+
+
+def of_run(session: Session, run_id: uuid.UUID) -> Sequence[DeliveryLine]:
+    """Return what was or is owed for a run, in order."""
+    rows = session.scalars(
+        select(Delivery)
+        .where(Delivery.run_id == run_id, Delivery.status != DeliveryStatus.SKIPPED)
+        .order_by(Delivery.id)
+    )
+    names = DeliveryLine.__dataclass_fields__
+    return [DeliveryLine(**{name: getattr(row, name) for name in names}) for row in rows]
+
+
+def _record(session: Session, delivery: Delivery, **values: object) -> None:
+    session.execute(
+        update(Delivery)
+        .where(
+            Delivery.id == delivery.id,
+            Delivery.attempts == delivery.attempts,
+            Delivery.status == DeliveryStatus.PENDING,
+        )
+        .values(**values)
+    )

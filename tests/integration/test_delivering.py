@@ -1,0 +1,249 @@
+"""Whoever wants to know that a run ended is told, and told once in effect, whatever happens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from chordwise.domain.export_formats import ExportFormat
+from chordwise.errors import ModelAccessError
+from chordwise.pipeline import delivering, retry
+from chordwise.pipeline.submit import Submission
+from chordwise.settings import DeliverySettings, Settings
+from tests.fakes.pipeline import Pipeline, a_pipeline, a_run, close_all, quoting_the_text
+from tests.integration.test_webhook import settings_for
+from tests.peers.webhook_receiver import WebhookReceiver, receiving
+
+TEXT = "The bridge was opened in May. Carts crossed it on the same day."
+NOW_DUE = "UPDATE deliveries SET due_at = now() WHERE status = 'pending'"
+STATES = "SELECT string_agg(kind || ' ' || status, ', ' ORDER BY created_at, kind) FROM deliveries"
+
+
+@pytest.fixture
+def pipeline(settings: Settings) -> Iterator[Pipeline]:
+    """Return a pipeline that nobody is told of."""
+    yield a_pipeline(settings, quoting_the_text, repeat_last=True)
+    close_all()
+
+
+def telling(pipeline: Pipeline, delivery: DeliverySettings) -> Pipeline:
+    """Return the pipeline with these settings of the scheduler."""
+    settings = pipeline.context.settings.model_copy(update={"delivery": delivery})
+    return replace(pipeline, context=replace(pipeline.context, settings=settings))
+
+
+def told_by(pipeline: Pipeline, receiver: WebhookReceiver, **values: object) -> Pipeline:
+    """Return the pipeline with a webhook."""
+    return telling(pipeline, settings_for(receiver.url, **values))
+
+
+def dropping(
+    pipeline: Pipeline, folder: Path, wanted: ExportFormat = ExportFormat.JSONL
+) -> Pipeline:
+    """Return the pipeline with a folder."""
+    return telling(pipeline, DeliverySettings(folder=folder, format=wanted))
+
+
+def deliver(pipeline: Pipeline) -> int:
+    """Deliver what is due; return how many attempts that were."""
+    delivering.skip_unwanted(pipeline.context)
+    attempts = 0
+    while delivering.deliver_next(pipeline.context):
+        attempts += 1
+    return attempts
+
+
+def a_finished_run(pipeline: Pipeline, name: str = "") -> Submission:
+    """Run one document to its end."""
+    options = replace(a_run(), name=name) if name else a_run()
+    submission = pipeline.submit(TEXT, options=options)
+    pipeline.work(submission)
+    return submission
+
+
+def test_the_account_of_a_finished_run_is_sent(pipeline: Pipeline) -> None:
+    """Once, with counts and cost, and without a word of the document."""
+    submission = a_finished_run(pipeline)
+
+    with receiving() as receiver:
+        attempts = deliver(told_by(pipeline, receiver)) + deliver(told_by(pipeline, receiver))
+
+    (request,) = receiver.received
+    message = json.loads(request.body)
+    assert attempts == 1
+    assert message["type"] == "run.finished"
+    assert message["schema_version"] == 1
+    assert message["data"]["account"]["run"] == submission.name
+    assert message["data"]["account"]["states"]["succeeded"] == 1
+    assert message["data"]["usage"]["total"] == 1
+    assert "bridge" not in request.body.decode()
+    assert pipeline.value(STATES) == "file skipped, webhook delivered"
+
+
+def test_failures_are_repeated_under_the_same_name(pipeline: Pipeline) -> None:
+    """With the same content and growing waits, until the receiver accepts."""
+    a_finished_run(pipeline)
+
+    with receiving(500, 503, 200) as receiver:
+        telling_them = told_by(pipeline, receiver, first_wait_seconds=100)
+        waits = []
+        for _ in range(3):
+            assert deliver(telling_them) == 1
+            waits.append(pipeline.value("SELECT max(due_at) - now() FROM deliveries"))
+            assert deliver(telling_them) == 0
+            pipeline.execute(NOW_DUE)
+
+    names = {request.identity for request in receiver.received}
+    assert len(receiver.received) == 3
+    assert len(names) == 1
+    assert len({request.body for request in receiver.received}) == 1
+    assert 75 < waits[0].total_seconds() < 125 < waits[1].total_seconds() < 245  # type: ignore[attr-defined]  # a timedelta
+    assert pipeline.value(STATES) == "file skipped, webhook delivered"
+    assert pipeline.value("SELECT max(attempts) FROM deliveries") == 3
+
+
+def test_after_the_last_attempt_it_has_failed(pipeline: Pipeline) -> None:
+    """And that can be seen: why, and as an incident."""
+    a_finished_run(pipeline)
+
+    with receiving(500) as receiver:
+        for _ in range(3):
+            deliver(told_by(pipeline, receiver, max_attempts=2))
+            pipeline.execute(NOW_DUE)
+
+    assert len(receiver.received) == 2
+    assert pipeline.value(STATES) == "file skipped, webhook failed"
+    assert "HTTP 500" in str(pipeline.value("SELECT max(last_error) FROM deliveries"))
+    assert pipeline.value("SELECT count FROM incidents WHERE kind = 'delivery_failed'") == 1
+
+
+def test_gone_ends_it_at_once(pipeline: Pipeline) -> None:
+    """The receiver wants no more."""
+    a_finished_run(pipeline)
+
+    with receiving(410) as receiver:
+        deliver(told_by(pipeline, receiver))
+
+    assert pipeline.value(STATES) == "file skipped, webhook failed"
+
+
+def test_a_lost_attempt_is_made_again_under_the_same_name(pipeline: Pipeline) -> None:
+    """A scheduler killed after it sent, and before it noted that: its time passes first."""
+    a_finished_run(pipeline)
+
+    with receiving() as receiver:
+        telling_them = told_by(pipeline, receiver)
+        deliver(telling_them)
+        pipeline.execute("UPDATE deliveries SET status = 'pending' WHERE kind = 'webhook'")
+        too_early = deliver(telling_them)
+        pipeline.execute(NOW_DUE)
+        deliver(telling_them)
+
+    first, second = receiver.received
+    assert too_early == 0
+    assert (first.identity, first.body) == (second.identity, second.body)
+
+
+def test_a_killer_is_given_up(pipeline: Pipeline) -> None:
+    """Attempts count when they begin, so that one which kills the scheduler has an end."""
+    a_finished_run(pipeline)
+    pipeline.execute("UPDATE deliveries SET attempts = 12")
+
+    with receiving() as receiver:
+        deliver(told_by(pipeline, receiver))
+
+    assert receiver.received == []
+    assert pipeline.value(STATES) == "file skipped, webhook failed"
+
+
+def test_every_end_is_told(settings: Settings) -> None:
+    """Paused, taken up again and finished, or called off; each once."""
+    failing = ModelAccessError("The key is wrong.", "Mend it.")
+    pipeline = a_pipeline(settings, failing, quoting_the_text, repeat_last=True)
+    submission = pipeline.submit(TEXT)
+    pipeline.work(submission)
+    retry.retry(pipeline.context, submission.run_id)
+    pipeline.work(submission)
+    other = pipeline.submit(f"{TEXT} Or not.")
+    retry.cancel(pipeline.context.sessions, other.run_id)
+    retry.cancel(pipeline.context.sessions, other.run_id)
+
+    with receiving() as receiver:
+        deliver(told_by(pipeline, receiver))
+
+    types = [json.loads(request.body)["type"] for request in receiver.received]
+    assert types == ["run.paused", "run.finished", "run.cancelled"]
+    close_all()
+
+
+def test_the_answers_of_a_run_are_put_into_a_folder(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Those of this run, with its account beside them."""
+    a_finished_run(pipeline, "the other one")
+    submission = a_finished_run(pipeline, "reports 2026")
+
+    deliver(dropping(pipeline, tmp_path))
+
+    (line,) = (tmp_path / "reports_2026.jsonl").read_text("utf-8").splitlines()
+    account = json.loads((tmp_path / "reports_2026.account.json").read_text("utf-8"))
+    assert json.loads(line)["run"] == submission.name
+    assert account["account"]["run_id"] == str(submission.run_id)
+    assert len(list(tmp_path.glob("*"))) == 4
+    assert pipeline.value("SELECT count(*) FROM deliveries WHERE status = 'delivered'") == 2
+
+
+def test_a_file_is_there_once_however_often_it_is_delivered(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """Killed after the file, after the account, or before both: the same two files in the end."""
+    a_finished_run(pipeline, "once")
+    telling_them = dropping(pipeline, tmp_path, ExportFormat.CSV)
+
+    for gone in ([], ["once.csv"], ["once.csv", "once.account.json"]):
+        deliver(telling_them)
+        for name in gone:
+            (tmp_path / name).unlink()
+        pipeline.execute("UPDATE deliveries SET status = 'pending' WHERE kind = 'file'")
+        pipeline.execute(NOW_DUE)
+        deliver(telling_them)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["once.account.json", "once.csv"]
+    assert len((tmp_path / "once.csv").read_text("utf-8").splitlines()) == 2
+
+
+def test_no_file_of_others_is_touched(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Whatever is there stays, a run that ends twice leaves two, and no name leads out."""
+    (tmp_path / "mine.jsonl").write_text("theirs", "utf-8")
+    submission = a_finished_run(pipeline, "../../mine")
+    deliver(dropping(pipeline, tmp_path))
+    pipeline.execute("UPDATE jobs SET status = 'failed'")
+    retry.retry(pipeline.context, submission.run_id)
+    pipeline.work(submission)
+
+    deliver(dropping(pipeline, tmp_path))
+
+    assert (tmp_path / "mine.jsonl").read_text("utf-8") == "theirs"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "mine-2.account.json",
+        "mine-2.jsonl",
+        "mine-3.account.json",
+        "mine-3.jsonl",
+        "mine.jsonl",
+    ]
+
+
+def test_a_missing_folder_is_waited_for(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Nobody makes folders that may be the mount of another machine."""
+    a_finished_run(pipeline, "late")
+    telling_them = dropping(pipeline, tmp_path / "later")
+    deliver(telling_them)
+    (tmp_path / "later").mkdir()
+    pipeline.execute(NOW_DUE)
+
+    deliver(telling_them)
+
+    assert (tmp_path / "later" / "late.jsonl").is_file()
+    assert pipeline.value(STATES) == "file delivered, webhook skipped"

@@ -1,0 +1,77 @@
+"""What is inside is told from what is outside, in every disguise."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chordwise.domain.public_addresses import is_public
+
+INSIDE = [
+    "127.0.0.1",
+    "127.255.255.254",
+    "0.0.0.0",  # noqa: S104 - looked at, not bound to
+    "10.0.0.1",
+    "172.16.0.1",
+    "192.168.1.1",
+    "100.64.0.1",
+    "100.100.100.200",
+    "169.254.169.254",
+    "168.63.129.16",
+    "192.0.0.192",
+    "192.0.2.1",
+    "198.18.0.1",
+    "224.0.0.1",
+    "240.0.0.1",
+    "255.255.255.255",
+    "::",
+    "::1",
+    "::7f00:1",
+    "::ffff:127.0.0.1",
+    "::ffff:169.254.169.254",
+    "64:ff9b::7f00:1",
+    "64:ff9b::a9fe:a9fe",
+    "64:ff9b:1::1",
+    "2001::1",
+    "2001:db8::1",
+    "2002:7f00:1::",
+    "fc00::1",
+    "fd00:ec2::254",
+    "fe80::1",
+    "fe80::1%eth0",
+    "fec0::1",
+    "ff02::1",
+    "localhost",
+    "",
+]
+OUTSIDE = [
+    "1.1.1.1",
+    "93.184.215.14",
+    "2606:4700:4700::1111",
+    "::ffff:1.1.1.1",
+    "64:ff9b::101:101",
+]
+
+
+@pytest.mark.parametrize("address", INSIDE)
+def test_what_is_inside_is_not_public(address: str) -> None:
+    """This machine, its networks, metadata services, and IPv4 inside of IPv6."""
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", OUTSIDE)
+def test_what_is_outside_is_public(address: str) -> None:
+    """Addresses that the registries have given out, translated ones too."""
+    assert is_public(address)
+
+
+@given(st.ip_addresses(v=4))
+def test_a_disguise_changes_nothing(address: IPv4Address) -> None:
+    """An address inside of IPv6 is judged as the one that it stands for."""
+    mapped = IPv6Address(0xFFFF << 32 | int(address))
+    translated = IPv6Address(0x64FF9B << 96 | int(address))
+
+    assert is_public(str(mapped)) == is_public(str(translated)) == is_public(str(address))
