@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType, implied_types
 from chordwise.errors import UsageError
+from chordwise.readers.extracted import Columns
 from chordwise.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class Request:
     instructions: str = ""
     schema: Path | None = None
     labels: str = ""
+    text_column: str = ""
+    id_column: str = ""
     model: str | None = None
     run_name: str = ""
     fresh: bool = False
@@ -83,11 +86,24 @@ def profile_options(request: Request, settings: Settings) -> RunOptions:
         "nightly": request.nightly,
         "confidence_threshold": request.confidence_threshold,
         "budget_usd": budget_of(request.budget),
+        "text_column": request.text_column,
+        "id_column": request.id_column,
     }
     changes = {name: value for name, value in given.items() if value}
     profile = settings.profiles[request.profile].model_copy(update=changes)
     options = run_options(settings, profile, request.run_name)
     return replace(options, fresh=request.fresh, use_cache=not request.no_cache)
+
+
+def columns_of(request: Request) -> Columns:
+    """Return how tables are read.
+
+    Raises:
+        UsageError: Rows are to be named, but not to be read one by one.
+    """
+    if request.id_column and not request.text_column:
+        raise UsageError("--id-column is for reading rows.", "Add --text-column NAME.")
+    return Columns(text=request.text_column, identity=request.id_column)
 
 
 def budget_of(given: str | None) -> Decimal | None:

@@ -14,18 +14,18 @@ from chordwise.pipeline.intake import FileSource
 from chordwise.pipeline.quote import Quote
 from chordwise.pipeline.submit import RunOptions
 from chordwise.readers.discovery import STDIN, FoundFile, discover
-from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
+from chordwise.readers.reading import Columns, ReadDocument, Reader, UnreadDocument
 from chordwise.settings import Settings
 
 
 def read_all(
-    settings: Settings, found: Iterable[FoundFile]
+    settings: Settings, found: Iterable[FoundFile], columns: Columns
 ) -> Iterator[ReadDocument | UnreadDocument]:
     """Read file after file, as an analysis would."""
     with Reader(settings.readers) as reader:
         source = FileSource(reader, settings.readers, sys.stdin.buffer)
         for file in found:
-            yield from source.read(file)
+            yield from source.read(file, columns)
 
 
 def announce(
@@ -47,7 +47,8 @@ def announce(
     if STDIN in paths:
         screen.note("What comes from standard input cannot be quoted first.")
         return
-    made = quoting.estimate(context, read_all(context.settings, discover(paths)), options)
+    read = read_all(context.settings, discover(paths), options.columns)
+    made = quoting.estimate(context, read, options)
     for sentence in sentences(made, budget_usd):
         screen.tell(sentence)
 

@@ -38,6 +38,13 @@ Model: TypeAlias = Annotated[
 Profile: TypeAlias = Annotated[
     str, typer.Option(metavar="NAME", help="Ask what [profiles.NAME] says; options go before it.")
 ]
+TextColumn: TypeAlias = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="CSV, JSONL, workbooks: a document per row, text from here."),
+]
+IdColumn: TypeAlias = Annotated[
+    str, typer.Option(metavar="NAME", help="The column that names the rows; else their numbers.")
+]
 RunName: TypeAlias = Annotated[
     str, typer.Option(metavar="NAME", help="What to call the run; made up where not given.")
 ]

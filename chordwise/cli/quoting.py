@@ -15,11 +15,13 @@ from chordwise.cli.options import (
     AsJson,
     ConfidenceThreshold,
     Fresh,
+    IdColumn,
     Instructions,
     Labels,
     Model,
     Paths,
     SchemaFile,
+    TextColumn,
     Types,
 )
 from chordwise.cli.rendering import quotes
@@ -48,6 +50,8 @@ def quote(  # noqa: PLR0913 - a parameter is an option of the command
     instructions: Instructions = "",
     schema: SchemaFile = None,
     labels: Labels = "",
+    text_column: TextColumn = "",
+    id_column: IdColumn = "",
     model: Model = None,
     fresh: Fresh = False,
     confidence_threshold: ConfidenceThreshold = 0.0,
@@ -68,17 +72,23 @@ def quote(  # noqa: PLR0913 - a parameter is an option of the command
         instructions=instructions,
         schema=schema,
         labels=labels,
+        text_column=text_column,
+        id_column=id_column,
         model=model,
         fresh=fresh,
         confidence_threshold=confidence_threshold,
     )
     screen = Screen()
     made = _Quoting(Invocation.of(context), request, screen, sample).quote()
+    _show(made, screen, as_json=as_json)
+    raise typer.Exit(ExitCode.INCOMPLETE if made.unread else ExitCode.SUCCESS)
+
+
+def _show(made: Quote, screen: Screen, *, as_json: bool) -> None:
     if as_json:
         screen.write(document(**quotes.members(made)))
     else:
         screen.show(*quotes.laid_out(made))
-    raise typer.Exit(ExitCode.INCOMPLETE if made.unread else ExitCode.SUCCESS)
 
 
 class _Quoting:
@@ -106,11 +116,12 @@ class _Quoting:
             analysis=analysis,
             model=self._request.model or settings.model,
             fresh=self._request.fresh,
+            columns=asking.columns_of(self._request),
         )
         reached = opening.reach(self._invocation, settings, Level.DATABASE, self._screen.note)
         with opening.database(reached) as sessions:
             quoter = Quoter(settings=reached, sessions=sessions, models=Models(reached, sessions))
-            read = read_all(reached, found)
+            read = read_all(reached, found, options.columns)
             gathered = quoting.gather(quoter, read, options, self._sample)
             made = quoting.priced(quoter, gathered)
             if not self._sample or not made.lines:

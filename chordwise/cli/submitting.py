@@ -90,6 +90,7 @@ class Submitting:
             use_cache=not request.no_cache,
             nightly=request.nightly,
             budget_usd=asking.budget_of(request.budget),
+            columns=asking.columns_of(request),
         )
 
     def _read_all(

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from chordwise.pipeline.submit import Submission, TakenIn
 from chordwise.readers.discovery import FoundFile
-from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
+from chordwise.readers.reading import WHOLE, Columns, ReadDocument, Reader, UnreadDocument
 from chordwise.settings import ReaderSettings
 
 _MEGABYTE = 1024 * 1024
@@ -21,14 +21,22 @@ class FileSource:
         self._limit = settings.max_file_megabytes * _MEGABYTE
         self._stdin = stdin
 
-    def read(self, file: FoundFile) -> Iterator[ReadDocument | UnreadDocument]:
-        """Yield the documents in a file, each with its text or why there is none."""
+    def read(
+        self, file: FoundFile, columns: Columns = WHOLE
+    ) -> Iterator[ReadDocument | UnreadDocument]:
+        """Yield the documents in a file, each with its text or why there is none.
+
+        `columns` say how tables are read; all other files are read as ever.
+        """
         if file.failure is not None:
             yield UnreadDocument(source=file.source, error=file.failure)
         elif file.path is None:
-            yield self._reader.read_bytes(self._stdin.read(self._limit + 1), file.source)
+            data = self._stdin.read(self._limit + 1)
+            yield from self._reader.documents_in(data, file.source, columns)
         else:
-            yield self._reader.read(file.path, follow_symlinks=file.follow_symlinks)
+            yield from self._reader.read_documents(
+                file.path, columns, follow_symlinks=file.follow_symlinks
+            )
 
 
 def take_in(
@@ -50,7 +58,7 @@ def take_in(
         for file in found:
             if is_stopped():
                 break
-            for each in source.read(file):
+            for each in source.read(file, submission.columns):
                 on_taken(file, submission.take_in(each))
     finally:
         submission.close()

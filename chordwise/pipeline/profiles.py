@@ -10,6 +10,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType, implied_types
 from chordwise.errors import UsageError
 from chordwise.pipeline.submit import RunOptions
+from chordwise.readers.extracted import Columns
 from chordwise.settings import ProfileSettings, Settings
 
 _FEWEST_LABELS = 2
@@ -32,6 +33,7 @@ def run_options(settings: Settings, profile: ProfileSettings, run_name: str = ""
         nightly=profile.nightly,
         lane=profile.lane,
         budget_usd=profile.budget_usd,
+        columns=_columns(profile),
     )
 
 
@@ -48,6 +50,12 @@ def read_schema(path: Path) -> JsonObject:
         raise UsageError(f"The schema {path} cannot be read: {reason}.") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"The schema {path} is not JSON: {error}.") from error
+
+
+def _columns(profile: ProfileSettings) -> Columns:
+    if profile.id_column and not profile.text_column:
+        raise UsageError("A profile's id_column is for reading rows.", "Set its text_column, too.")
+    return Columns(text=profile.text_column, identity=profile.id_column)
 
 
 def _analysis_options(

@@ -81,7 +81,7 @@ def analyze(work: Work) -> JsonObject:
         source = FileSource(reader, settings.readers, io.BytesIO())
         for file in discover(paths):
             work.go_on()
-            for document in source.read(file):
+            for document in source.read(file, options.columns):
                 submission.take_in_once(document)
     submission.close()
     return {"found": submission.found}

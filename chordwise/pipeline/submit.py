@@ -27,7 +27,7 @@ from chordwise.pipeline.messages import FAN_OUT
 from chordwise.pipeline.questions import options_to_json
 from chordwise.pipeline.run_names import check_name
 from chordwise.prompts import library
-from chordwise.readers.reading import ReadDocument, UnreadDocument
+from chordwise.readers.reading import WHOLE, Columns, ReadDocument, UnreadDocument
 from chordwise.storage import documents, intakes, jobs, outbox, prompt_versions, results, runs
 from chordwise.storage.documents import Document
 from chordwise.storage.engine import persistently
@@ -55,7 +55,7 @@ class RunOptions:
     `name` is empty for one that is made up; `fresh` asks again even where an answer is stored, and
     without `use_cache` nothing that was answered before is used. The calls of a `nightly` run let
     those of others go first. `budget_usd` is what its calls may cost, where not what the settings
-    say.
+    say; `columns` are how tables are read.
     """
 
     types: tuple[AnalysisType, ...] = (AnalysisType.SUMMARY,)
@@ -67,6 +67,7 @@ class RunOptions:
     nightly: bool = False
     lane: Lane = Lane.ONLINE
     budget_usd: Decimal | None = None
+    columns: Columns = WHOLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +92,11 @@ class Submission:
         self._options = options
         self._hashes = {each: identity(context, each, options) for each in options.types}
         self._found = 0
+
+    @property
+    def columns(self) -> Columns:
+        """How tables are read."""
+        return self._options.columns
 
     def take_in(self, found: ReadDocument | UnreadDocument, also: Also | None = None) -> TakenIn:
         """Store a document with its jobs and their messages, or why there is none.

@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from typing import assert_never
 
 from chordwise.domain.json_values import JsonObject, number, text
 from chordwise.errors import ReadError
 from chordwise.readers import failures, frames, limits
-from chordwise.readers.extracted import Extracted
+from chordwise.readers.extracted import Columns, Extracted, Extraction, Part, Unread, Wanted
 from chordwise.readers.extraction import extract
 
 _TITLE_CHARACTERS = 1_000
@@ -36,28 +38,63 @@ def main() -> None:
 
 def _serve(channel: socket.socket) -> None:
     request, data = frames.receive(channel, _ANY_LENGTH)
-    limits.limit_file(number(request["timeout_seconds"]) or 0)
-    header, body = _answer(request, data)
-    frames.send(channel, header, body)
+    seconds = number(request["timeout_seconds"]) or 0
+    limits.limit_file(seconds)
+    for header, body in _answers(request, data):
+        # Waiting for a parent that stores what it has is no fault; each answer has its own time.
+        limits.release_file()
+        frames.send(channel, header, body)
+        limits.limit_file(seconds)
     limits.release_file()
 
 
-def _answer(request: JsonObject, data: bytes) -> tuple[JsonObject, bytes]:
-    limit = int(number(request["max_characters"]) or 0)
+def _answers(request: JsonObject, data: bytes) -> Iterator[tuple[JsonObject, bytes]]:
+    """Yield an answer for each thing in the file; the last one says that it is."""
     try:
-        return _success(extract(data, text(request["name"]), limit))
+        found = extract(data, text(request["name"]), _wanted(request))
+        if isinstance(found, Extracted):
+            header, body = _success(found)
+            yield {**header, "last": True}, body
+            return
+        yield from map(_answer, found)
+        yield {"end": True, "last": True}, b""
     except ReadError as error:
-        return _failure(error), b""
+        yield _last(error), b""
     except MemoryError:
-        return _failure(failures.out_of_memory()), b""
+        yield _last(failures.out_of_memory()), b""
     except Exception as error:  # noqa: BLE001 - the outermost shell: parsers raise anything
-        return _failure(_surprise(error)), b""
+        yield _last(_surprise(error)), b""
+
+
+def _wanted(request: JsonObject) -> Wanted:
+    return Wanted(
+        max_characters=int(number(request["max_characters"]) or 0),
+        max_part_bytes=int(number(request["max_part_bytes"]) or 0),
+        columns=Columns(text=text(request["text_column"]), identity=text(request["id_column"])),
+    )
+
+
+def _answer(found: Extraction) -> tuple[JsonObject, bytes]:
+    match found:
+        case Extracted():
+            return _success(found)
+        case Part():
+            return {"part": True, "place": _cut(found.place), "name": _cut(found.name)}, found.data
+        case Unread():
+            return {**_failure(found.error), "place": _cut(found.place)}, b""
+        case _:
+            assert_never(found)
+
+
+def _last(error: ReadError) -> JsonObject:
+    return {**_failure(error), "last": True}
 
 
 def _success(extracted: Extracted) -> tuple[JsonObject, bytes]:
     header: JsonObject = {
         "media_type": extracted.media_type,
-        "title": extracted.title[:_TITLE_CHARACTERS],
+        "place": _cut(extracted.place),
+        "title": _cut(extracted.title),
         "encoding": extracted.encoding,
         "pages": extracted.pages,
         "pages_unread": extracted.pages_unread,
@@ -72,6 +109,10 @@ def _failure(error: ReadError) -> JsonObject:
         "outcome": error.outcome,
         "reason": error.reason,
     }
+
+
+def _cut(name: str) -> str:
+    return name[:_TITLE_CHARACTERS]
 
 
 def _surprise(error: Exception) -> ReadError:

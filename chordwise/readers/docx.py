@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from chordwise.readers import encodings, failures, html
 from chordwise.readers.extracted import Extracted
-from chordwise.readers.office_package import OfficePackage, Relationship
+from chordwise.readers.office_package import OfficePackage, Relationship, value_of
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 _BEFORE = ("header",)
@@ -80,7 +80,7 @@ class _Document:
                 f"contains another file ({chunk.target}), which would be left out",
                 "Open it in Word and save it again, which merges the two.",
             )
-        content = encodings.decode(b"".join(self._package.pieces(chunk.target))).text
+        content = encodings.decode(self._package.content(chunk.target)).text
         if chunk.target.lower().endswith(_EMBEDDED_TEXT):
             self._spend(len(content))
             return content
@@ -141,9 +141,9 @@ class _Story:
         elif name == "t":
             self._in_text += 1
         elif name == "vanish":
-            self._hidden[-1] = _value(attributes, "val") not in _OFF
+            self._hidden[-1] = value_of(attributes, "val") not in _OFF
         elif name == "altChunk":
-            self._frames[-1].append(self._embedded(_value(attributes, "id")))
+            self._frames[-1].append(self._embedded(value_of(attributes, "id")))
 
     def end(self, tag: str) -> None:
         """Close an element."""
@@ -204,8 +204,3 @@ class _Title:
         """Take a piece of text."""
         if self._open:
             self.text += text
-
-
-def _value(attributes: Mapping[str, str], name: str) -> str:
-    """Return an attribute by its local name: the strict form has other namespaces."""
-    return next((value for key, value in attributes.items() if key.rpartition("}")[2] == name), "")

@@ -1,16 +1,41 @@
-"""What a format's reader returns, before the text is normalised."""
+"""What a format's reader gives: texts as they stand in the file, files inside it, and failures."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from chordwise.errors import ReadError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """The columns of a table that hold each row's text and name; no text column: read it whole."""
+
+    text: str = ""
+    identity: str = ""
+
+
+WHOLE = Columns()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What to read of a file, and how much: characters of a text, bytes of a file inside it."""
+
+    max_characters: int
+    max_part_bytes: int
+    columns: Columns = field(default=WHOLE)
+    ocr: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extracted:
-    """The text of one file as its reader found it.
+    """One text, before it is normalised.
 
     `encoding` is Python's name of the text encoding, `None` for formats that have their own.
     `pages` counts pages where the format has them; `pages_unread` those that are damaged.
+    `place` says where in the file it stands; empty for the text of the file itself.
     """
 
     text: str
@@ -19,3 +44,24 @@ class Extracted:
     encoding: str | None = None
     pages: int | None = None
     pages_unread: int = 0
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A file inside the file, to be read like any other; `name` tells kinds of text apart."""
+
+    place: str
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unread:
+    """Something in the file that gives no text, and why."""
+
+    place: str
+    error: ReadError
+
+
+Extraction: TypeAlias = Extracted | Part | Unread

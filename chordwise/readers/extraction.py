@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
-from chordwise.readers import docx, failures, html, mail, markdown, pdf, plain
-from chordwise.readers.extracted import Extracted
-from chordwise.readers.formats import Format, detect
+from chordwise.errors import ReadError
+from chordwise.readers import (
+    archives,
+    docx,
+    epub,
+    failures,
+    html,
+    mail,
+    mailbox,
+    markdown,
+    open_document,
+    outlook,
+    pdf,
+    plain,
+    presentation,
+    rich_text,
+    rows,
+    sheets,
+)
+from chordwise.readers.extracted import Extracted, Extraction, Unread, Wanted
+from chordwise.readers.formats import Format, detect, require_honest_name
 
 _TEXTUAL: Mapping[Format, Callable[[bytes, str], Extracted]] = {
     Format.PLAIN: plain.read,
@@ -16,25 +34,76 @@ _STRUCTURED: Mapping[Format, Callable[[bytes, int], Extracted]] = {
     Format.HTML: html.read,
     Format.PDF: pdf.read,
     Format.DOCX: docx.read,
-    Format.EMAIL: mail.read,
+    Format.PPTX: presentation.read,
+    Format.OPEN_DOCUMENT: open_document.read,
+    Format.EPUB: epub.read,
+    Format.RTF: rich_text.read,
 }
+_CONTAINERS: Mapping[Format, Callable[[bytes, Wanted], Iterator[Extraction]]] = {
+    Format.EMAIL: mail.documents,
+    Format.OUTLOOK: outlook.documents,
+    Format.MAILBOX: mailbox.documents,
+    Format.ZIP: archives.documents,
+    Format.SHEETS: sheets.documents,
+}
+_BLANK = " \t\r\n\f\v\0\ufeff\u00a0\u200b\u3000"
 
 
-def extract(data: bytes, name: str, max_characters: int) -> Extracted:
-    """Return the text of a file; `name` only helps where the content is silent.
+def extract(data: bytes, name: str, wanted: Wanted) -> Extracted | Iterator[Extraction]:
+    """Return the text of a file, or what is in it where that is several texts or files.
+
+    `name` only helps where the content is silent.
 
     Raises:
-        ReadError: There is no text to be had, and why.
+        ReadError: There is no text to be had, and why; from the iterator, too.
     """
     if not data:
         raise failures.empty()
     kind = detect(data, name)
-    if kind in _TEXTUAL:
-        extracted = _TEXTUAL[kind](data, name)
-    else:
-        extracted = _STRUCTURED[kind](data, max_characters)
+    if kind in _CONTAINERS:
+        return _judged(_CONTAINERS[kind](data, wanted), wanted.max_characters)
+    if kind is Format.PLAIN and wanted.columns.text:
+        found = rows.documents(data, name, wanted)
+        if found is not None:
+            return _judged(found, wanted.max_characters)
+    extracted = _one(data, kind, name, wanted.max_characters)
+    _require_text(extracted, wanted.max_characters)
+    return extracted
+
+
+def _one(data: bytes, kind: Format, name: str, max_characters: int) -> Extracted:
+    if kind not in _TEXTUAL:
+        return _STRUCTURED[kind](data, max_characters)
+    try:
+        return _TEXTUAL[kind](data, name)
+    except ReadError as error:
+        if error.reason == "binary":
+            require_honest_name(name)
+        raise
+
+
+def _judged(found: Iterator[Extraction], max_characters: int) -> Iterator[Extraction]:
+    """Pass on what is in a file, and name what is no text in it.
+
+    Raises:
+        ReadError: There is nothing in it, or it cannot be read on.
+    """
+    is_empty = True
+    for each in found:
+        is_empty = False
+        try:
+            if isinstance(each, Extracted):
+                _require_text(each, max_characters)
+        except ReadError as error:
+            yield Unread(place=each.place, error=error)
+        else:
+            yield each
+    if is_empty:
+        raise failures.empty()
+
+
+def _require_text(extracted: Extracted, max_characters: int) -> None:
     if len(extracted.text) > max_characters:
         raise failures.too_many_characters(max_characters)
-    if not extracted.text.strip(" \t\r\n\f\v\0\ufeff\u00a0\u200b\u3000"):
+    if not extracted.text.strip(_BLANK):
         raise failures.empty()
-    return extracted

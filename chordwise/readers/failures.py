@@ -9,7 +9,8 @@ from chordwise.domain.states import IntakeOutcome
 from chordwise.errors import ReadError
 
 SUPPORTED = (
-    "Chordwise reads PDF, DOCX, HTML, e-mail (EML), Markdown and text (TXT, CSV, JSON, XML, …)."
+    "Chordwise reads PDF, DOCX, PPTX, XLSX, XLS, ODT, ODS, ODP, RTF, EPUB, HTML, "
+    "e-mail (EML, MSG, MBOX), ZIP, Markdown and text (TXT, CSV, JSON, XML, …)."
 )
 
 
@@ -35,6 +36,25 @@ def malformed(what: str) -> ReadError:
         "Open the file in its own program, save it again, and submit the new copy.",
         IntakeOutcome.UNREADABLE,
         "malformed",
+    )
+
+
+def truncated(kind: str) -> ReadError:
+    """The end of the file is missing."""
+    return unreadable(
+        f"is {kind} whose end is missing.",
+        "Copy or download it again; it was cut off.",
+        "truncated",
+    )
+
+
+def mislabeled(extension: str) -> ReadError:
+    """The name promises a format, and the content is neither that nor text."""
+    return ReadError(
+        f"is named {extension} but has other, unknown content.",
+        f"{SUPPORTED} Find out which program wrote it, and give it its right name.",
+        IntakeOutcome.UNSUPPORTED,
+        "mislabeled",
     )
 
 

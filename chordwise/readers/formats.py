@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import io
+import lzma
 import re
+import struct
 import zipfile
+import zlib
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import PurePath
 
-from chordwise.errors import ReadError
+import olefile
+
 from chordwise.readers import failures
+from chordwise.readers.mailbox import SEPARATOR
 
 
 class Format(StrEnum):
@@ -20,10 +26,21 @@ class Format(StrEnum):
     HTML = "html"
     PDF = "pdf"
     DOCX = "docx"
+    PPTX = "pptx"
+    SHEETS = "sheets"
+    OPEN_DOCUMENT = "open document"
+    EPUB = "epub"
+    RTF = "rtf"
     EMAIL = "email"
+    OUTLOOK = "outlook"
+    MAILBOX = "mailbox"
+    ZIP = "zip"
 
 
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_ZIP_END = b"PK\x05\x06"
+_ZIP_END_BYTES = 65_558
+_SPREADSHEET = b"opendocument.spreadsheet"
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _CONVERT = "Save it as DOCX or PDF first, for instance with LibreOffice."
 _OCR = "Run it through OCR and submit the text."
@@ -31,7 +48,6 @@ _UNPACK = "Unpack it and submit the folder."
 _EXPORT = "Export it to CSV or PDF first."
 
 _FOREIGN = (
-    (b"{\\rtf", "an RTF document", _CONVERT),
     (b"\xffWPC", "a WordPerfect document", _CONVERT),
     (b"\x89PNG\r\n", "an image (PNG)", _OCR),
     (b"\xff\xd8\xff", "an image (JPEG)", _OCR),
@@ -50,26 +66,31 @@ _FOREIGN = (
     (b"\x7fELF", "a program", ""),
     (b"MZ\x90", "a program", ""),
 )
-_OLE_STREAMS = (
-    ("WordDocument", "a Word document of the old format (.doc)", _CONVERT),
-    ("Workbook", "an Excel workbook of the old format (.xls)", _EXPORT),
-    ("PowerPoint Document", "a PowerPoint file of the old format (.ppt)", _CONVERT),
-    ("__properties_version1.0", "an Outlook message (.msg)", "Save it as .eml first."),
+# What the root of an OLE container holds.
+_OLE_FOREIGN = (
+    ("WordDocument", "a Word document of the old format (.doc)"),
+    ("PowerPoint Document", "a PowerPoint file of the old format (.ppt)"),
 )
-_ZIP_MEMBERS = (
-    ("xl/", "an Excel workbook", _EXPORT),
-    ("ppt/", "a PowerPoint file", _CONVERT),
-    ("visio/", "a Visio drawing", _CONVERT),
-    ("META-INF/container.xml", "an EPUB book", "Convert it to HTML or PDF first."),
-    ("content.xml", "an OpenDocument file", _CONVERT),
+_OLE_FORMATS = (
+    ("__properties_version1.0", Format.OUTLOOK),
+    ("Workbook", Format.SHEETS),
+    ("Book", Format.SHEETS),
 )
+_OFFICE_FOLDERS = (("word/", Format.DOCX), ("xl/", Format.SHEETS), ("ppt/", Format.PPTX))
 _HTML_NAMES = (".html", ".htm", ".xhtml", ".xht")
 _MARKDOWN_NAMES = (".md", ".markdown", ".mdown", ".mkd")
 _EMAIL_NAMES = (".eml",)
+_MAILBOX_NAMES = (".mbox", ".mbx")
+# Formats that hold no plain text: a file of such a name that is neither is not what it says.
+_CONTAINER_NAMES = (
+    *(".pdf", ".docx", ".docm", ".pptx", ".pptm", ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods"),
+    *(".odt", ".odp", ".epub", ".msg", ".zip"),
+)
 # Each step keeps what it took: a page of comments would cost exponential time otherwise.
 _HTML_START = re.compile(
     rb"(?>\s+|<\?xml[^>]*>|<!--(?:(?!-->).)*-->)*+<(?:!doctype\s+html|html)\b", re.DOTALL
 )
+_HEADER_START = re.compile(rb">?[A-Za-z][\w-]{1,60}:[ \t]")
 _EMAIL_START = re.compile(
     rb"(?:Return-Path|Received|Delivered-To|MIME-Version):[ \t]", re.IGNORECASE
 )
@@ -87,7 +108,9 @@ def detect(data: bytes, name: str) -> Format:
     if data.startswith(_ZIP):
         return _zip_format(data)
     if data.startswith(_OLE):
-        raise _ole_failure(data)
+        return _ole_format(data)
+    if data.startswith(b"{\\rtf"):
+        return Format.RTF
     for magic, kind, remedy in _FOREIGN:
         if data.startswith(magic):
             raise failures.unsupported(kind, remedy)
@@ -106,23 +129,75 @@ def _zip_format(data: bytes) -> Format:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
+            is_table = _SPREADSHEET in _mimetype(archive)
+    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, OSError) as error:
+        if _ZIP_END not in data[-_ZIP_END_BYTES:]:
+            raise failures.truncated("an office file or ZIP archive") from error
         raise failures.malformed("is a damaged DOCX or ZIP file.") from error
-    for start, kind, remedy in _ZIP_MEMBERS:
-        if any(member.startswith(start) for member in names):
-            raise failures.unsupported(kind, remedy)
     if "[Content_Types].xml" in names:
-        return Format.DOCX
-    raise failures.unsupported("a ZIP archive", _UNPACK)
+        return _office_format(names)
+    if "META-INF/container.xml" in names:
+        return Format.EPUB
+    if "content.xml" in names and "META-INF/manifest.xml" in names:
+        return Format.SHEETS if is_table else Format.OPEN_DOCUMENT
+    return Format.ZIP
 
 
-def _ole_failure(data: bytes) -> ReadError:
-    if "EncryptedPackage".encode("utf-16-le") in data:
-        return failures.encrypted()
-    for stream, kind, remedy in _OLE_STREAMS:
-        if stream.encode("utf-16-le") in data:
-            return failures.unsupported(kind, remedy)
-    return failures.unsupported("an office document of an old format", _CONVERT)
+def _mimetype(archive: zipfile.ZipFile) -> bytes:
+    """Return what an OpenDocument file says it is (OpenDocument 1.3, part 2, §3.3)."""
+    if "mimetype" not in archive.NameToInfo:
+        return b""
+    try:
+        with archive.open("mimetype") as stream:
+            return stream.read(200)
+    except (RuntimeError, zlib.error, lzma.LZMAError):
+        return b""  # encrypted or damaged, which its reader will say
+
+
+def _office_format(names: Sequence[str]) -> Format:
+    for folder, kind in _OFFICE_FOLDERS:
+        if any(name.startswith(folder) for name in names):
+            return kind
+    if any(name.startswith("visio/") for name in names):
+        raise failures.unsupported("a Visio drawing", _CONVERT)
+    return Format.DOCX
+
+
+def _ole_format(data: bytes) -> Format:
+    holds = _ole_contents(data)
+    if holds("EncryptedPackage"):
+        raise failures.encrypted()
+    for stream, format_found in _OLE_FORMATS[:1]:
+        if holds(stream):
+            return format_found
+    for stream, kind in _OLE_FOREIGN:
+        if holds(stream):
+            raise failures.unsupported(kind, _CONVERT)
+    for stream, format_found in _OLE_FORMATS[1:]:
+        if holds(stream):
+            return format_found
+    raise failures.unsupported("an office document of an old format", _CONVERT)
+
+
+def _ole_contents(data: bytes) -> Callable[[str], bool]:
+    """Return a test of what the root holds; where it is damaged, the names anywhere count."""
+    try:
+        with olefile.OleFileIO(io.BytesIO(data)) as container:
+            names = {entry[0] for entry in container.listdir(streams=True, storages=True)}
+    except (OSError, ValueError, IndexError, TypeError, AttributeError, struct.error):
+        return lambda name: name.encode("utf-16-le") in data
+    return names.__contains__
+
+
+def require_honest_name(name: str) -> None:
+    """Explain binary content of no known format by the name that promises one.
+
+    Raises:
+        ReadError: The name says that the file is something that it is not.
+    """
+    extension = PurePath(name).suffix.lower()
+    if extension in _CONTAINER_NAMES:
+        raise failures.mislabeled(extension)
 
 
 def _text_format(data: bytes, extension: str) -> Format:
@@ -134,6 +209,16 @@ def _text_format(data: bytes, extension: str) -> Format:
         return Format.HTML
     if extension in _MARKDOWN_NAMES:
         return Format.MARKDOWN
+    if extension not in _EMAIL_NAMES and _is_mailbox(data, extension):
+        return Format.MAILBOX
     if extension in _EMAIL_NAMES or _EMAIL_START.match(head):
         return Format.EMAIL
     return Format.PLAIN
+
+
+def _is_mailbox(data: bytes, extension: str) -> bool:
+    opening = SEPARATOR.match(data)
+    if opening is None:
+        return False
+    following = data[opening.end() : opening.end() + 300].lstrip(b"\r\n")
+    return extension in _MAILBOX_NAMES or bool(_HEADER_START.match(following))

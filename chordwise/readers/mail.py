@@ -1,18 +1,42 @@
-"""Reads an e-mail message: its main headers and its body; attachments are only named."""
+"""Reads an e-mail message: its main headers and its body, then the files attached to it."""
 
 from __future__ import annotations
 
 import email
+import mimetypes
 from collections.abc import Iterator
-from email.errors import HeaderParseError
+from email.errors import HeaderParseError, MessageError
 from email.header import decode_header, make_header
 from email.message import Message
 
+from chordwise.errors import ReadError
 from chordwise.readers import encodings, failures, html
-from chordwise.readers.extracted import Extracted
+from chordwise.readers.extracted import Extracted, Extraction, Part, Unread, Wanted
+from chordwise.readers.naming import Naming
 
+MEDIA_TYPE = "message/rfc822"
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 _ENCRYPTED = ("application/pkcs7-mime", "application/x-pkcs7-mime", "multipart/encrypted")
+_SIGNATURES = (
+    *("application/pkcs7-signature", "application/x-pkcs7-signature"),
+    "application/pgp-signature",
+)
+
+
+def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
+    """Yield the message's own text, then its attachments.
+
+    Raises:
+        ReadError: The message is encrypted.
+    """
+    message = _parsed(data)
+    try:
+        yield _text(message, wanted.max_characters)
+    except ReadError as error:
+        yield Unread(place="", error=error)
+    naming = Naming()
+    for part in _attachments(message):
+        yield _attachment(part, naming, wanted)
 
 
 def read(data: bytes, max_characters: int) -> Extracted:
@@ -21,17 +45,25 @@ def read(data: bytes, max_characters: int) -> Extracted:
     Raises:
         ReadError: The message is encrypted, empty, or longer than the limit.
     """
+    return _text(_parsed(data), max_characters)
+
+
+def _parsed(data: bytes) -> Message:
     # The lenient policy: the modern one raises on the headers that real mail programs write.
     message = email.message_from_bytes(data)
     if any(part.get_content_type() in _ENCRYPTED for part in message.walk()):
         raise failures.encrypted()
+    return message
+
+
+def _text(message: Message, max_characters: int) -> Extracted:
     bodies = [body for part in _shown(message) if (body := _body(part, max_characters)).strip()]
     headers = [f"{name}: {value}" for name in _HEADERS if (value := _header(message, name))]
-    attachments = [f"Attachment, not read: {name}" for name in _attachments(message)]
+    names = [f"Attachment: {name}" for part in _attachments(message) if (name := _file_name(part))]
     if not bodies and not headers:
         raise failures.empty()
-    text = "\n\n".join("\n".join(lines) for lines in (headers, bodies, attachments) if lines)
-    return Extracted(text=text, media_type="message/rfc822", title=_header(message, "Subject"))
+    text = "\n\n".join("\n".join(lines) for lines in (headers, bodies, names) if lines)
+    return Extracted(text=text, media_type=MEDIA_TYPE, title=_header(message, "Subject"))
 
 
 def _shown(message: Message) -> Iterator[Message]:
@@ -43,12 +75,64 @@ def _shown(message: Message) -> Iterator[Message]:
         if kind in ("text/plain", "text/html"):
             yield message
         return
-    parts = [part for part in message.get_payload() if isinstance(part, Message)]
-    shown = [list(_shown(part)) for part in parts]
+    shown = [list(_shown(part)) for part in _children(message)]
     if kind == "multipart/alternative":
         shown = [group for group in shown if group][:1]
     for group in shown:
         yield from group
+
+
+def _attachments(message: Message) -> Iterator[Message]:
+    """Yield the parts that are files of their own; pictures in the body and signatures are not."""
+    waiting = _children(message)[::-1]
+    while waiting:
+        part = waiting.pop()
+        if _is_attached(part):
+            yield part
+        elif part.is_multipart():
+            waiting.extend(_children(part)[::-1])
+
+
+def _is_attached(part: Message) -> bool:
+    kind = part.get_content_type()
+    if kind in _SIGNATURES:
+        return False
+    if part.get_content_disposition() == "attachment":
+        return True
+    if part.is_multipart() or kind in ("text/plain", "text/html"):
+        return False
+    is_in_the_body = part.get_content_maintype() == "image" and "Content-ID" in part
+    return bool(part.get_filename()) and not is_in_the_body
+
+
+def _attachment(part: Message, naming: Naming, wanted: Wanted) -> Extraction:
+    extension = mimetypes.guess_extension(part.get_content_type()) or ""
+    name = _file_name(part) or f"attachment{extension}"
+    place = naming.place(name)
+    try:
+        data = _bytes_of(part)
+    except (MessageError, ValueError, LookupError, AttributeError, TypeError):
+        # What the library raises for messages that break its rules in places it did not foresee.
+        return Unread(place=place, error=failures.malformed("is a damaged attachment."))
+    if len(data) > wanted.max_part_bytes:
+        return Unread(place=place, error=failures.larger_than(wanted.max_part_bytes >> 20))
+    return Part(place=place, name=name, data=data)
+
+
+def _bytes_of(part: Message) -> bytes:
+    """Return an attached file, or an attached message as it was sent."""
+    if part.is_multipart():
+        children = _children(part)
+        is_message = part.get_content_type() == MEDIA_TYPE and len(children) == 1
+        return (children[0] if is_message else part).as_bytes()
+    payload = part.get_payload(decode=True)
+    return payload if isinstance(payload, bytes) else b""
+
+
+def _children(message: Message) -> list[Message]:
+    if not message.is_multipart():
+        return []
+    return [part for part in message.get_payload() if isinstance(part, Message)]
 
 
 def _body(part: Message, max_characters: int) -> str:
@@ -61,8 +145,8 @@ def _body(part: Message, max_characters: int) -> str:
     return text.strip()
 
 
-def _attachments(message: Message) -> list[str]:
-    return [_decoded(name) for part in message.walk() if (name := part.get_filename())]
+def _file_name(part: Message) -> str:
+    return _decoded(part.get_filename() or "")
 
 
 def _header(message: Message, name: str) -> str:

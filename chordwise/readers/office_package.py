@@ -50,10 +50,20 @@ class Relationship:
 
 
 class OfficePackage:
-    """The parts of an office document (ECMA-376, part 2)."""
+    """The parts of an office document (ECMA-376, part 2; OpenDocument and EPUB are alike)."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        kind: str = "DOCX",
+        *,
+        parsed: tuple[str, ...] = (".xml", ".rels"),
+        has_document_types: bool = False,
+    ) -> None:
         """Check the members before any of them is unpacked.
+
+        `parsed` are the endings of parts that may be read; where document types belong to the
+        format, only those of parts that are parsed as XML are refused.
 
         Raises:
             ReadError: Damaged, encrypted, a ZIP bomb, or with a document type declaration.
@@ -61,7 +71,9 @@ class OfficePackage:
         try:
             self._archive = zipfile.ZipFile(io.BytesIO(data))
         except (*_DAMAGES, ValueError) as error:
-            raise failures.malformed("is a damaged DOCX file.") from error
+            raise failures.malformed(f"is a damaged {kind} file.") from error
+        self._parsed = parsed
+        self._has_document_types = has_document_types
         members = self._archive.infolist()
         if len(members) > _MEMBERS:
             raise _bomb(f"is an archive of more than {_MEMBERS:,} parts.")
@@ -70,6 +82,18 @@ class OfficePackage:
 
     def __contains__(self, name: str) -> bool:
         return name in self._archive.NameToInfo
+
+    def names(self) -> list[str]:
+        """Return the names of all parts."""
+        return self._archive.namelist()
+
+    def content(self, part: str) -> bytes:
+        """Return a part's bytes.
+
+        Raises:
+            ReadError: The part is missing or damaged.
+        """
+        return b"".join(self.pieces(part))
 
     def relationships(self, part: str) -> dict[str, Relationship]:
         """Return the parts that `part` points to by their ids; the empty name is the package.
@@ -122,13 +146,15 @@ class OfficePackage:
     def _check(self, member: zipfile.ZipInfo) -> None:
         if member.flag_bits & _ENCRYPTED_FLAG:
             raise failures.encrypted()
-        if not member.filename.endswith((".xml", ".rels")):
+        if not member.filename.lower().endswith(self._parsed):
             return
         ratio = member.file_size / max(1, member.compress_size)
         if member.file_size > _PART_BYTES or (
             member.file_size > _RATIO_FROM_BYTES and ratio > _RATIO
         ):
             raise _bomb(f"unpacks to {member.file_size:,} bytes in one part: a ZIP bomb.")
+        if self._has_document_types:
+            return
         # Text after an entity of a DTD would be lost in silence, so not even unread parts have one.
         prologue = next(self.pieces(member.filename), b"")[:_PROLOGUE_BYTES]
         if _DOCTYPE in prologue.replace(b"\0", b"").decode("latin-1").upper():
@@ -172,6 +198,16 @@ class _Relationships:
 
     def data(self, text: str) -> None:
         """Nothing is written."""
+
+
+def local(tag: str) -> str:
+    """Return the name of an element or attribute without its namespace."""
+    return tag.rpartition("}")[2]
+
+
+def value_of(attributes: Mapping[str, str], name: str) -> str:
+    """Return an attribute by its local name: the strict form has other namespaces."""
+    return next((value for key, value in attributes.items() if local(key) == name), "")
 
 
 def _bomb(what: str) -> ReadError:

@@ -9,16 +9,19 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import InternalError, ReadError
 from chordwise.readers import failures, frames, limits
+from chordwise.readers.extracted import WHOLE, Columns
 from chordwise.settings import ReaderSettings
 
 _CHILD = "chordwise.readers.child"
 _SOURCE = Path(__file__).parents[2]
 _BYTES_PER_CHARACTER = 4
+_MEGABYTE = 1024 * 1024
 # Against leaks in C libraries; a start costs a quarter of a second.
 _FILES_PER_PROCESS = 500
 _GOODBYE_SECONDS = 1.0
@@ -35,33 +38,39 @@ class ParserProcess:
         self._channel: socket.socket | None = None
         self._files = 0
 
-    def ask(self, data: bytes, name: str) -> tuple[JsonObject, bytes]:
-        """Return the child's answer: a header that describes text or a failure, and the text.
+    def answers(
+        self, data: bytes, name: str, columns: Columns = WHOLE
+    ) -> Iterator[tuple[JsonObject, bytes]]:
+        """Yield the child's answers: a header that describes text, part or failure, and the bytes.
+
+        Each has the whole time limit. Who stops asking before the last answer costs the child.
 
         Raises:
             ReadError: The child did not answer in time, or ended over this file.
             InternalError: No child can be started.
         """
-        request: JsonObject = {
-            "name": name,
-            "max_characters": self._settings.max_characters,
-            "timeout_seconds": self._settings.timeout_seconds,
-        }
         channel = self._running()
-        deadline = time.monotonic() + self._settings.timeout_seconds
+        is_idle = False
         try:
-            frames.send(channel, request, data, deadline)
-            answer = frames.receive(channel, self._longest_answer, deadline)
+            frames.send(channel, self._request(name, columns), data, self._deadline())
+            while not is_idle:
+                header, body = frames.receive(channel, self._longest_answer, self._deadline())
+                is_idle = bool(header.get("last"))
+                if header.get("reason") == "memory":
+                    # What filled the memory may still be held by a library.
+                    self.stop()
+                    is_idle = True
+                if not header.get("end"):
+                    yield header, body
         except TimeoutError as error:
             self._kill()
             self.stop()
             raise self._timed_out() from error
         except OSError as error:
             raise self._ended(self.stop()) from error
-        if answer[0].get("reason") == "memory":
-            # What filled the memory may still be held by a library.
-            self.stop()
-        return answer
+        finally:
+            if not is_idle:
+                self.stop()
 
     def stop(self) -> int | None:
         """End the child, if there is one, and return how it ended."""
@@ -85,7 +94,21 @@ class ParserProcess:
 
     @property
     def _longest_answer(self) -> int:
-        return self._settings.max_characters * _BYTES_PER_CHARACTER
+        text_bytes = self._settings.max_characters * _BYTES_PER_CHARACTER
+        return max(text_bytes, self._settings.max_file_megabytes * _MEGABYTE)
+
+    def _request(self, name: str, columns: Columns) -> JsonObject:
+        return {
+            "name": name,
+            "max_characters": self._settings.max_characters,
+            "max_part_bytes": self._settings.max_file_megabytes * _MEGABYTE,
+            "timeout_seconds": self._settings.timeout_seconds,
+            "text_column": columns.text,
+            "id_column": columns.identity,
+        }
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self._settings.timeout_seconds
 
     def _running(self) -> socket.socket:
         if self._process is not None and (

@@ -198,6 +198,8 @@ class ReaderSettings(Section):
     memory_megabytes: PositiveInt = 1_024
     max_file_megabytes: PositiveInt = 256
     max_characters: PositiveInt = 50_000_000
+    max_documents: PositiveInt = 100_000
+    max_unpacked_megabytes: PositiveInt = 1_024
 
 
 class WorkerSettings(Section):

@@ -12,6 +12,7 @@ from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from chordwise.pipeline.profiles import run_options
+from chordwise.readers.extracted import Columns
 from chordwise.settings import ProfileSettings, Settings
 
 
@@ -28,6 +29,8 @@ def test_a_profile_says_everything_that_a_run_asks(tmp_path: Path) -> None:
             "nightly": True,
             "budget_usd": "2.50",
             "confidence_threshold": 0.7,
+            "text_column": "body",
+            "id_column": "number",
         }
     )
 
@@ -39,6 +42,7 @@ def test_a_profile_says_everything_that_a_run_asks(tmp_path: Path) -> None:
     assert "fee" in json.dumps(options.analysis.schema)
     assert options.analysis.confidence_threshold == 0.7
     assert (options.model, options.name, options.nightly) == ("house", "tonight", True)
+    assert options.columns == Columns(text="body", identity="number")
     assert (options.lane, options.budget_usd) == (Lane.BATCH, Decimal("2.50"))
 
 
@@ -56,6 +60,7 @@ def test_an_empty_profile_is_a_summary_by_the_usual_model() -> None:
         ({"types": ["summary"], "schema": "contract.json"}, "for extractions"),
         ({"types": ["summary"], "labels": ["a", "b"]}, "for classifications"),
         ({"labels": ["only"]}, "two labels"),
+        ({"id_column": "number"}, "reading rows"),
         ({"schema": "there-is-none.json"}, "cannot be read"),
     ],
 )

@@ -12,7 +12,14 @@ from tests.fakes.office_files import archive, document, docx, paragraph, pdf, sh
 
 DOCX = docx(document(paragraph("x")))
 PDF = pdf([shown("x")])
+FROM = b"From a@b.example Sat Jan  3 01:05:34 1996\n"
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
+
+
+def odf(kind: str) -> bytes:
+    """Return the bare bones of an OpenDocument file."""
+    mimetype = f"application/vnd.oasis.opendocument.{kind}"
+    return archive({"mimetype": mimetype, "content.xml": "x", "META-INF/manifest.xml": "x"})
 
 
 @pytest.mark.parametrize(
@@ -32,6 +39,19 @@ OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
         (b"<p>x", "a.htm", Format.HTML),
         (b"<note><to>x</to></note>", "a.xml", Format.PLAIN),
         (b"Return-Path: <a@b.example>\nSubject: x\n\nx", "a", Format.EMAIL),
+        (b"{\\rtf1 x}", "a.doc", Format.RTF),
+        (archive({"a.txt": "x"}), "a.docx", Format.ZIP),
+        (archive({"[Content_Types].xml": "x", "xl/workbook.xml": "x"}), "a", Format.SHEETS),
+        (archive({"[Content_Types].xml": "x", "ppt/slides/s.xml": "x"}), "a", Format.PPTX),
+        (archive({"META-INF/container.xml": "x"}), "a.zip", Format.EPUB),
+        (odf("text"), "a.zip", Format.OPEN_DOCUMENT),
+        (odf("spreadsheet"), "a.zip", Format.SHEETS),
+        (OLE + "Workbook".encode("utf-16-le"), "a", Format.SHEETS),
+        (OLE + "__properties_version1.0".encode("utf-16-le"), "a", Format.OUTLOOK),
+        (FROM + b"Subject: x\n\nx", "a", Format.MAILBOX),
+        (FROM + b"Subject: x\n\nx", "a.eml", Format.EMAIL),
+        (FROM + b"no header", "a.txt", Format.PLAIN),
+        (b"From Monday to 10:15 in 2025\nSubject: x\n\nx", "a.md", Format.MARKDOWN),
     ],
 )
 def test_content_decides_before_the_name(data: bytes, name: str, expected: Format) -> None:
@@ -42,17 +62,12 @@ def test_content_decides_before_the_name(data: bytes, name: str, expected: Forma
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
-        (b"{\\rtf1 x}", "RTF"),
         (b"\xffWPC\x10", "WordPerfect"),
         (b"\x89PNG\r\n\x1a\n", "PNG"),
         (b"\xff\xd8\xff\xe0", "JPEG"),
         (b"\x1f\x8b\x08", "gzip"),
-        (archive({"a.txt": "x"}), "ZIP"),
-        (archive({"[Content_Types].xml": "x", "xl/workbook.xml": "x"}), "Excel"),
-        (archive({"[Content_Types].xml": "x", "ppt/presentation.xml": "x"}), "PowerPoint"),
-        (archive({"mimetype": "x", "content.xml": "x"}), "OpenDocument"),
+        (archive({"[Content_Types].xml": "x", "visio/document.xml": "x"}), "Visio"),
         (OLE + "WordDocument".encode("utf-16-le"), ".doc"),
-        (OLE + "Workbook".encode("utf-16-le"), ".xls"),
         (OLE, "old format"),
     ],
 )
@@ -75,11 +90,16 @@ def test_an_encrypted_office_file_is_not_called_unsupported() -> None:
 
 
 def test_a_damaged_archive_is_unreadable() -> None:
-    """Half a DOCX is a damaged file, not an unknown format."""
-    with pytest.raises(ReadError) as failure:
-        detect(DOCX[: len(DOCX) // 2], "a.docx")
+    """Half a DOCX is cut off, and a whole one with a hole is damaged: no unknown formats."""
+    holed = DOCX.replace(b"PK\x01\x02", b"PK\x01\x09")
 
-    assert (failure.value.outcome, failure.value.reason) == ("unreadable", "malformed")
+    with pytest.raises(ReadError) as cut:
+        detect(DOCX[: len(DOCX) // 2], "a.docx")
+    with pytest.raises(ReadError) as damaged:
+        detect(holed, "a.docx")
+
+    assert (cut.value.outcome, cut.value.reason) == ("unreadable", "truncated")
+    assert (damaged.value.outcome, damaged.value.reason) == ("unreadable", "malformed")
 
 
 def test_many_comments_cost_no_time() -> None:

@@ -48,7 +48,7 @@ def test_of_alternatives_one_is_read_and_attachments_are_named() -> None:
     text = mail.read(message(content), LIMIT).text
 
     assert "One" not in text
-    assert text.endswith("Hello\n\nAttachment, not read: a.pdf")
+    assert text.endswith("Hello\n\nAttachment: a.pdf")
 
 
 def test_an_html_body_is_read_as_html() -> None:

@@ -125,7 +125,7 @@ class Submitting:
         with reaching_database(), self._context.sessions() as session:
             done = inbox_files.linked(session, file.id)
         found = FoundFile(source=file.name, path=stored, follow_symlinks=False)
-        for position, document in enumerate(self._source.read(found)):
+        for position, document in enumerate(self._source.read(found, run.submission.columns)):
             if position >= done:
                 shown = _renamed(document, printable(str(stored)), printable(str(file.source)))
                 run.submission.take_in(shown, partial(_link, file.id, position))

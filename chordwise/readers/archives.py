@@ -1,0 +1,63 @@
+"""Opens ZIP archives: every file in it is a document of its own, whatever its name tries."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import zipfile
+import zlib
+from collections.abc import Iterator
+
+from chordwise.domain.ignored_names import is_ignored
+from chordwise.readers import failures
+from chordwise.readers.extracted import Extraction, Part, Unread, Wanted
+from chordwise.readers.naming import Naming
+
+_ENCRYPTED_FLAG = 1
+_DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
+
+
+def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
+    """Yield the files in the order of the archive; hidden and temporary ones as in a folder, not.
+
+    Nothing is written anywhere, so that a name like `../../etc/passwd` is only a name.
+
+    Raises:
+        ReadError: The archive is damaged.
+    """
+    naming = Naming()
+    with _opened(data) as archive:
+        for member in archive.infolist():
+            if not member.is_dir() and not _is_ignored(member.filename):
+                yield _part(archive, member, naming.place(member.filename), wanted)
+
+
+def _opened(data: bytes) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(io.BytesIO(data))
+    except (*_DAMAGES, NotImplementedError) as error:
+        raise failures.malformed("is a damaged ZIP archive.") from error
+
+
+def _is_ignored(name: str) -> bool:
+    # Two dots are no hidden folder but a name that tries to leave the archive.
+    return any(is_ignored(segment) for segment in name.split("/") if segment not in (".", ".."))
+
+
+def _part(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: str, wanted: Wanted
+) -> Extraction:
+    if member.flag_bits & _ENCRYPTED_FLAG:
+        return Unread(place=place, error=failures.encrypted())
+    if member.file_size > wanted.max_part_bytes:
+        return Unread(place=place, error=failures.larger_than(wanted.max_part_bytes >> 20))
+    try:
+        # The library never gives more bytes than the member declares.
+        content = archive.read(member)
+    except NotImplementedError:
+        error = failures.unsupported("packed in a way that is not supported", "Pack it anew.")
+    except (*_DAMAGES, RuntimeError):
+        error = failures.malformed("is damaged: it cannot be unpacked.")
+    else:
+        return Part(place=place, name=member.filename, data=content)
+    return Unread(place=place, error=error)

@@ -1,0 +1,99 @@
+"""What became of a file or a part of it: a text, or the reason why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chordwise.domain.json_values import JsonObject, JsonValue, text
+from chordwise.domain.states import IntakeOutcome
+from chordwise.domain.text_normalization import normalize
+from chordwise.errors import ReadError
+from chordwise.readers import failures
+from chordwise.readers.printable_names import printable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadText:
+    """A normalised text and what is known of it.
+
+    `pages` and `encoding` are `None` where the format has none; `pages_unread` counts damaged
+    pages whose text is missing. The counts say how often normalisation changed something.
+    """
+
+    text: str
+    media_type: str
+    title: str = ""
+    encoding: str | None = None
+    pages: int | None = None
+    pages_unread: int = 0
+    nul_removed: int = 0
+    surrogates_replaced: int = 0
+    line_ends_changed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadDocument:
+    """A text out of a file; `sha256` (hexadecimal) and `byte_count` are of the bytes it came from.
+
+    `source` names its place: `a.txt`, or `a.zip#b/c.txt` for what stands inside a file.
+    """
+
+    source: str
+    sha256: str
+    byte_count: int
+    content: ReadText
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadDocument:
+    """What did not become text, and why; hash and size are `None` if it was not opened."""
+
+    source: str
+    error: ReadError
+    sha256: str | None = None
+    byte_count: int | None = None
+
+
+def failure(header: JsonObject) -> ReadError:
+    """Return the failure that a parser process reports."""
+    outcome = text(header.get("outcome"))
+    known = outcome in list(IntakeOutcome)
+    return ReadError(
+        printable(text(header.get("what"))),
+        printable(text(header.get("hint"))),
+        IntakeOutcome(outcome) if known else IntakeOutcome.UNREADABLE,
+        printable(text(header.get("reason"))),
+    )
+
+
+def checked(header: JsonObject, body: bytes, max_characters: int) -> ReadText:
+    """Take nothing on trust from a process that a hostile file may have taken over.
+
+    Raises:
+        ReadError: There is no text, or more of it than the limit.
+    """
+    normalized = normalize(body.decode("utf-8", "replace"))
+    if len(normalized.text) > max_characters:
+        raise failures.too_many_characters(max_characters)
+    if not normalized.text.strip():
+        raise failures.empty()
+    return ReadText(
+        text=normalized.text,
+        media_type=line(header.get("media_type")),
+        title=line(header.get("title")),
+        encoding=line(header.get("encoding")) or None,
+        pages=_count(header.get("pages")),
+        pages_unread=_count(header.get("pages_unread")) or 0,
+        nul_removed=normalized.nul_removed,
+        surrogates_replaced=normalized.surrogates_replaced,
+        line_ends_changed=normalized.line_ends_changed,
+    )
+
+
+def line(value: JsonValue) -> str:
+    """Return a name or a title on one line, in characters that a database takes."""
+    return " ".join(normalize(text(value)).text.split())
+
+
+def _count(value: JsonValue) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None

@@ -1,0 +1,109 @@
+"""Reads EPUB books: the chapters in the order in which they are read."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from urllib.parse import unquote
+
+from chordwise.readers import encodings, failures, html
+from chordwise.readers.extracted import Extracted
+from chordwise.readers.office_package import OfficePackage, local
+from chordwise.readers.spending import Spending
+
+MEDIA_TYPE = "application/epub+zip"
+CONTAINER = "META-INF/container.xml"
+_ENCRYPTION = "META-INF/encryption.xml"
+_PARSED = (".xml", ".opf", ".xhtml", ".html", ".htm")
+
+
+def read(data: bytes, max_characters: int) -> Extracted:
+    """Return the visible text of all chapters.
+
+    Raises:
+        ReadError: The book is damaged, copy-protected, hostile, or longer than the limit.
+    """
+    package = OfficePackage(data, "EPUB", parsed=_PARSED, has_document_types=True)
+    container = _Container()
+    package.parse(CONTAINER, container)
+    if container.book not in package:
+        raise failures.malformed("is a damaged EPUB file: its table of parts is missing.")
+    book = _Book(posixpath.dirname(container.book))
+    package.parse(container.book, book)
+    chapters = book.chapters()
+    _require_legible(package, chapters)
+    spend = Spending(max_characters)
+    texts = [_chapter(package, part, spend, max_characters) for part in chapters if part in package]
+    return Extracted(
+        text="\n\n".join(text for text in texts if text.strip()),
+        media_type=MEDIA_TYPE,
+        title=book.title,
+    )
+
+
+def _chapter(package: OfficePackage, part: str, spend: Spending, max_characters: int) -> str:
+    markup = encodings.decode(package.content(part)).text
+    text = html.visible_text(markup, max_characters).text.text()
+    spend(len(text))
+    return text
+
+
+def _require_legible(package: OfficePackage, chapters: list[str]) -> None:
+    """Tell copy protection from fonts that are merely obscured (EPUB Open Container 3.3)."""
+    if _ENCRYPTION not in package:
+        return
+    listed = unquote(package.content(_ENCRYPTION).decode("utf-8", "replace"))
+    if any(chapter in listed for chapter in chapters):
+        raise failures.encrypted()
+
+
+class _Container:
+    """Takes the container and keeps where the book's own description is."""
+
+    def __init__(self) -> None:
+        self.book = ""
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        """Open an element."""
+        if local(tag) == "rootfile" and not self.book:
+            self.book = attributes.get("full-path", "")
+
+    def end(self, tag: str) -> None:
+        """Nothing is nested."""
+
+    def data(self, text: str) -> None:
+        """Nothing is written."""
+
+
+class _Book:
+    """Takes the description of a book and keeps its title and the order of its chapters."""
+
+    def __init__(self, folder: str) -> None:
+        self.title = ""
+        self._folder = folder
+        self._parts: dict[str, str] = {}
+        self._order: list[str] = []
+        self._in_title = False
+
+    def chapters(self) -> list[str]:
+        """Return the names of the parts to read, in order."""
+        return [self._parts[each] for each in dict.fromkeys(self._order) if each in self._parts]
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        """Open an element."""
+        name = local(tag)
+        self._in_title = name == "title" and not self.title
+        if name == "item":
+            target = posixpath.join(self._folder, unquote(attributes.get("href", "")))
+            self._parts[attributes.get("id", "")] = posixpath.normpath(target)
+        elif name == "itemref":
+            self._order.append(attributes.get("idref", ""))
+
+    def end(self, _tag: str) -> None:
+        """Close an element."""
+        self._in_title = False
+
+    def data(self, text: str) -> None:
+        """Take a piece of text."""
+        if self._in_title:
+            self.title += text

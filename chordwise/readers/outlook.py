@@ -1,0 +1,173 @@
+"""Reads Outlook messages (MSG): headers and body, then attachments, messages among them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import struct
+from collections.abc import Iterator
+
+import olefile
+
+from chordwise.errors import ReadError
+from chordwise.readers import encodings, failures, html
+from chordwise.readers.extracted import Extracted, Extraction, Part, Unread, Wanted
+from chordwise.readers.naming import Naming
+
+MEDIA_TYPE = "application/vnd.ms-outlook"
+PROPERTIES = "__properties_version1.0"
+# The properties of a message and an attachment by their numbers ([MS-OXPROPS]).
+_CLASS, _SUBJECT, _SUBMITTED = 0x001A, 0x0037, 0x0039
+_SENDER, _SENDER_ADDRESS, _TO, _CC = 0x0C1A, 0x5D01, 0x0E04, 0x0E03
+_BODY, _HTML, _RICH = 0x1000, 0x1013, 0x1009
+_DATA, _NAMES, _METHOD_TYPE = 0x3701, (0x3707, 0x3704, 0x3001), "000D"
+_UNICODE, _BYTES_OF_TEXT, _BINARY, _TIME = "001F", "001E", "0102", 0x0040
+_PROTECTED_NAMES = (".rpmsg", ".pgp-encrypted")
+_PROTECTED_CLASSES = ("ipm.note.smime", "ipm.note.rpmsg")
+_EPOCH = dt.datetime(1601, 1, 1, tzinfo=dt.UTC)
+_ENTRY = struct.Struct("<IIQ")
+_HEADER_BYTES, _NESTED_HEADER_BYTES = 32, 24
+_NESTED = 8
+_DAMAGES = (OSError, ValueError, IndexError, struct.error, KeyError, AttributeError, TypeError)
+
+
+def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
+    """Yield the message's own text, then its attachments.
+
+    Raises:
+        ReadError: The message is damaged, cut off, or encrypted.
+    """
+    try:
+        with olefile.OleFileIO(io.BytesIO(data)) as container:
+            yield from _Message(container, (), "", wanted).documents()
+    except _DAMAGES as error:
+        raise failures.malformed("is a damaged Outlook message.") from error
+
+
+class _Message:
+    """One message: the whole container, or a folder in it where it is attached to another."""
+
+    def __init__(
+        self, container: olefile.OleFileIO, folder: tuple[str, ...], place: str, wanted: Wanted
+    ) -> None:
+        self._container = container
+        self._folder = folder
+        self._place = place
+        self._wanted = wanted
+
+    def documents(self) -> Iterator[Extraction]:
+        """Yield text and attachments."""
+        try:
+            yield self._text()
+        except ReadError as error:
+            if not self._place and error.outcome == "encrypted":
+                raise
+            yield Unread(place=self._place, error=error)
+        naming = Naming()
+        for folder in self._attachments():
+            yield from self._attachment(folder, naming)
+
+    def _text(self) -> Extracted:
+        names = [self._name(folder) for folder in self._attachments()]
+        self._require_legible(names)
+        lines = {
+            "From": self._sender(),
+            "To": self._string(_TO),
+            "Cc": self._string(_CC),
+            "Date": self._date(),
+            "Subject": self._string(_SUBJECT),
+        }
+        headers = [f"{name}: {value}" for name, value in lines.items() if value]
+        body = self._body().strip()
+        listed = [f"Attachment: {name}" for name in names if name]
+        if not body and not headers:
+            raise failures.empty()
+        blocks = ("\n".join(headers), body, "\n".join(listed))
+        text = "\n\n".join(block for block in blocks if block)
+        return Extracted(
+            text=text, media_type=MEDIA_TYPE, title=self._string(_SUBJECT), place=self._place
+        )
+
+    def _require_legible(self, names: list[str]) -> None:
+        protected = any(name.lower().endswith(_PROTECTED_NAMES) for name in names)
+        message_class = self._string(_CLASS).lower()
+        # What is only signed is one attachment that anybody can read.
+        signed = message_class.endswith("multipartsigned")
+        if protected or (message_class.startswith(_PROTECTED_CLASSES) and not signed):
+            raise failures.encrypted()
+
+    def _body(self) -> str:
+        if plain := self._string(_BODY):
+            return plain
+        markup = self._stream(_HTML, _BINARY) or self._string(_HTML).encode()
+        if markup:
+            decoded = encodings.decode(markup).text
+            return html.visible_text(decoded, self._wanted.max_characters).text.text()
+        if self._stream(_RICH, _BINARY):
+            raise failures.unsupported(
+                "an Outlook message whose body is only in compressed RTF", "Save it as .eml first."
+            )
+        return ""
+
+    def _sender(self) -> str:
+        name, address = self._string(_SENDER), self._string(_SENDER_ADDRESS)
+        return f"{name} <{address}>" if name and address and name != address else name or address
+
+    def _date(self) -> str:
+        """Return when it was sent, out of the table of properties of fixed length."""
+        path = [*self._folder, PROPERTIES]
+        if not self._container.exists(path):
+            return ""
+        table = self._container.openstream(path).read()
+        start = _NESTED_HEADER_BYTES if self._folder else _HEADER_BYTES
+        whole = len(table) - (len(table) - start) % _ENTRY.size
+        for tag, _flags, value in _ENTRY.iter_unpack(table[start:whole]):
+            if tag == _SUBMITTED << 16 | _TIME:
+                return str(_EPOCH + dt.timedelta(microseconds=value // 10))[:19] + " UTC"
+        return ""
+
+    def _attachments(self) -> list[tuple[str, ...]]:
+        depth = len(self._folder)
+        entries = self._container.listdir(streams=False, storages=True)
+        return [
+            tuple(entry)
+            for entry in entries
+            if len(entry) == depth + 1
+            and tuple(entry[:depth]) == self._folder
+            and entry[depth].startswith("__attach_version1.0_")
+        ]
+
+    def _attachment(self, folder: tuple[str, ...], naming: Naming) -> Iterator[Extraction]:
+        name = self._name(folder) or "attachment"
+        own = naming.place(name)
+        place = f"{self._place}/{own}" if self._place else own
+        message = (*folder, f"__substg1.0_{_DATA:04X}{_METHOD_TYPE}")
+        if self._container.exists([*message, PROPERTIES]):
+            if len(message) > _NESTED * 2:
+                yield Unread(place=place, error=failures.malformed("is nested too deep."))
+                return
+            yield from _Message(self._container, message, place, self._wanted).documents()
+            return
+        data = self._stream(_DATA, _BINARY, folder)
+        if len(data) > self._wanted.max_part_bytes:
+            error = failures.larger_than(self._wanted.max_part_bytes >> 20)
+            yield Unread(place=place, error=error)
+        else:
+            yield Part(place=place, name=name, data=data)
+
+    def _name(self, folder: tuple[str, ...]) -> str:
+        found = (self._string(each, folder) for each in _NAMES)
+        return next((name for name in found if name), "")
+
+    def _string(self, number: int, folder: tuple[str, ...] | None = None) -> str:
+        wide = self._stream(number, _UNICODE, folder)
+        if wide:
+            return wide.decode("utf-16-le", "replace").strip("\0")
+        narrow = self._stream(number, _BYTES_OF_TEXT, folder).strip(b"\0")
+        return encodings.decode(narrow).text if narrow else ""
+
+    def _stream(self, number: int, kind: str, folder: tuple[str, ...] | None = None) -> bytes:
+        path = [*(self._folder if folder is None else folder), f"__substg1.0_{number:04X}{kind}"]
+        if not self._container.exists(path):
+            return b""
+        return bytes(self._container.openstream(path).read())

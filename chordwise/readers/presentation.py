@@ -1,0 +1,144 @@
+"""Reads PowerPoint files: slide after slide, with tables, diagrams and the speaker's notes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from chordwise.readers import failures, tables
+from chordwise.readers.extracted import Extracted
+from chordwise.readers.office_package import OfficePackage, local, value_of
+from chordwise.readers.spending import Spending
+
+MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
+_TITLES = ("title", "ctrTitle")
+_FURNITURE = ("sldNum", "dt", "hdr", "ftr", "sldImg")
+
+
+def read(data: bytes, max_characters: int) -> Extracted:
+    """Return the text of the slides in their order, a heading for each.
+
+    Raises:
+        ReadError: The file is damaged, encrypted, hostile, or longer than the limit.
+    """
+    package = OfficePackage(data, "PPTX")
+    root = package.relationships("")
+    main = next((part.target for part in root.values() if part.kind == "officeDocument"), "")
+    if main not in package:
+        raise failures.malformed("is a damaged PPTX file: its main part is missing.")
+    order = _Order()
+    package.parse(main, order)
+    related = package.relationships(main)
+    slides = [related[each].target for each in order.slides if each in related]
+    spend = Spending(max_characters)
+    texts = [_slide(package, part, number, spend) for number, part in enumerate(slides, start=1)]
+    # Headings alone are no text.
+    text = "\n\n".join(heading + body for heading, body in texts if body or ": " in heading)
+    return Extracted(text=text, media_type=MEDIA_TYPE, pages=len(slides))
+
+
+def _slide(
+    package: OfficePackage, part: str, number: int, spend: Callable[[int], None]
+) -> tuple[str, str]:
+    shown, notes = _Shapes(spend), _Shapes(spend)
+    package.parse(part, shown)
+    for kind, target in _related(package, part):
+        if kind == "diagramData":
+            package.parse(target, shown)
+        elif kind == "notesSlide":
+            package.parse(target, notes)
+    said = [f"Notes: {each}" for each in notes.blocks[:1]] + notes.blocks[1:]
+    body = "".join(f"\n\n{block}" for block in (*shown.blocks, *said))
+    title = " ".join(shown.title.split())
+    return f"## Slide {number}" + (f": {title}" if title else ""), body
+
+
+def _related(package: OfficePackage, part: str) -> Iterator[tuple[str, str]]:
+    for each in package.relationships(part).values():
+        if each.target in package:
+            yield each.kind, each.target
+
+
+class _Order:
+    """Takes the main part and keeps the relationships of the slides, in their order."""
+
+    def __init__(self) -> None:
+        self.slides: list[str] = []
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        """Open an element."""
+        if local(tag) == "sldId":
+            # It has an id of its own, too, without a namespace.
+            named = {key: value for key, value in attributes.items() if key.startswith("{")}
+            self.slides.append(value_of(named, "id"))
+
+    def end(self, tag: str) -> None:
+        """Nothing is nested."""
+
+    def data(self, text: str) -> None:
+        """Nothing is written."""
+
+
+class _Shapes:
+    """Takes a slide's shapes (ECMA-376, part 1, §19 and §21) and keeps what they say."""
+
+    def __init__(self, spend: Callable[[int], None]) -> None:
+        self.title = ""
+        self.blocks: list[str] = []
+        self._spend = spend
+        self._paragraphs: list[str] = []
+        self._words: list[str] = []
+        self._rows: list[list[str]] = []
+        self._placeholder = ""
+        self._skipped = 0
+        self._in_text = False
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        """Open an element."""
+        name = local(tag)
+        if self._skipped or name == "Fallback":
+            self._skipped += 1
+        elif name == "ph":
+            self._placeholder = value_of(attributes, "type")
+        elif name == "t":
+            self._in_text = True
+        elif name == "br":
+            self._words.append("\n")
+        elif name == "tr":
+            self._rows.append([])
+
+    def end(self, tag: str) -> None:
+        """Close an element."""
+        name = local(tag)
+        if self._skipped:
+            self._skipped -= 1
+        elif name == "t":
+            self._in_text = False
+        elif name == "p":
+            self._end_paragraph()
+        elif name == "tc" and self._rows:
+            self._rows[-1].append("\n".join(self._paragraphs))
+            self._paragraphs = []
+        elif name in ("sp", "tbl", "pt", "cxnSp"):
+            self._end_shape()
+
+    def data(self, text: str) -> None:
+        """Take a piece of text."""
+        if self._in_text and not self._skipped:
+            self._spend(len(text))
+            self._words.append(text)
+
+    def _end_paragraph(self) -> None:
+        text = "".join(self._words).strip()
+        self._words = []
+        if text:
+            self._paragraphs.append(text)
+
+    def _end_shape(self) -> None:
+        text = "\n".join(self._paragraphs)
+        if self._rows:
+            text = tables.markdown(self._rows, self._spend)
+        if self._placeholder in _TITLES and not self.title:
+            self.title = text
+        elif text and self._placeholder not in _FURNITURE:
+            self.blocks.append(text)
+        self._paragraphs, self._rows, self._placeholder = [], [], ""
