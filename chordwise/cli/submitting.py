@@ -113,7 +113,7 @@ class Submitting:
         return is_stopped()
 
     def _say_stopping(self) -> None:
-        self._screen.tell("Stopping after the file at hand; Ctrl-C again stops at once.")
+        self._screen.tell("Stopping after the document at hand; Ctrl-C again stops at once.")
 
     def _announced(self, found: Iterator[FoundFile]) -> Iterator[FoundFile]:
         """Say what is waited for where a person has to type it."""

@@ -47,7 +47,7 @@ def take_in(
     on_taken: Callable[[FoundFile, TakenIn], None],
     is_stopped: Callable[[], bool],
 ) -> None:
-    """Take in one file after the other until `is_stopped`.
+    """Take in what is in one file after the other until `is_stopped`.
 
     The run is closed whatever happens, so that what was taken in goes on.
 
@@ -60,5 +60,7 @@ def take_in(
                 break
             for each in source.read(file, submission.columns):
                 on_taken(file, submission.take_in(each))
+                if is_stopped():  # a file may hold very many
+                    break
     finally:
         submission.close()

@@ -99,10 +99,9 @@ class _Message:
     def _body(self) -> str:
         if plain := self._string(_BODY):
             return plain
-        markup = self._stream(_HTML, _BINARY) or self._string(_HTML).encode()
+        markup = self._stream(_HTML, _BINARY).rstrip(b"\0") or self._string(_HTML).encode()
         if markup:
-            decoded = encodings.decode(markup).text
-            return html.visible_text(decoded, self._wanted.max_characters).text.text()
+            return html.read(markup, self._wanted.max_characters).text
         if self._stream(_RICH, _BINARY):
             raise failures.unsupported(
                 "an Outlook message whose body is only in compressed RTF", "Save it as .eml first."

@@ -1,4 +1,4 @@
-"""Builds small DOCX and PDF files for tests, honest and hostile ones."""
+"""Builds small office files and PDFs for tests, honest and hostile ones."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 _RELATIONS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _CONTENT_TYPES = (
     '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
     '<Default Extension="xml" ContentType="application/xml"/></Types>'
@@ -47,6 +48,100 @@ def docx(main: str | bytes, parts: Mapping[str, str | bytes] | None = None) -> b
         **(parts or {}),
     }
     return archive(members)
+
+
+def presentation(*slides: str, parts: Mapping[str, str | bytes] | None = None) -> bytes:
+    """Return a PPTX whose slides have these shapes, stored in the reverse of their order."""
+    drawing = "http://schemas.openxmlformats.org/drawingml/2006/main"
+    namespaces = f'xmlns:a="{drawing}" xmlns:p="urn:p" xmlns:r="{_RELATIONS}"'
+    names = [f"slide{len(slides) - index}" for index in range(len(slides))]
+    listed = "".join(f'<p:sldId id="{256 + n}" r:id="{name}"/>' for n, name in enumerate(names))
+    members: dict[str, str | bytes] = {
+        "[Content_Types].xml": _CONTENT_TYPES,
+        "_rels/.rels": relationships(officeDocument="ppt/presentation.xml"),
+        "ppt/presentation.xml": f"<p:presentation {namespaces}>{listed}</p:presentation>",
+        "ppt/_rels/presentation.xml.rels": relationships(
+            **{name: f"slides/{name}.xml" for name in names}
+        ),
+    }
+    for name, shapes in zip(names, slides, strict=True):
+        members[f"ppt/slides/{name}.xml"] = f"<p:sld {namespaces}>{shapes}</p:sld>"
+    return archive({**members, **(parts or {})})
+
+
+def shape(text: str, placeholder: str = "body") -> str:
+    """Return a shape of one paragraph."""
+    return (
+        f'<p:sp><p:nvPr><p:ph type="{placeholder}"/></p:nvPr>'
+        f"<p:txBody><a:p><a:r><a:t>{text}</a:t></a:r></a:p></p:txBody></p:sp>"
+    )
+
+
+def workbook(sheets: Mapping[str, Sequence[Sequence[str | float]]], last: str = "") -> bytes:
+    """Return an XLSX with these rows, and a cell far out where `last` names one."""
+    namespace = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    listed = "".join(
+        f'<sheet name="{name}" sheetId="{number}" r:id="s{number}"/>'
+        for number, name in enumerate(sheets, start=1)
+    )
+    relations = "".join(
+        f'<Relationship Id="s{number}" Type="{_RELATIONS}/worksheet" Target="s{number}.xml"/>'
+        for number in range(1, len(sheets) + 1)
+    )
+    package = "http://schemas.openxmlformats.org/package/2006/relationships"
+    members: dict[str, str | bytes] = {
+        "[Content_Types].xml": _CONTENT_TYPES,
+        "_rels/.rels": relationships(officeDocument="xl/workbook.xml"),
+        "xl/workbook.xml": f'<workbook xmlns="{namespace}" xmlns:r="{_RELATIONS}">'
+        f"<sheets>{listed}</sheets></workbook>",
+        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{package}">{relations}'
+        "</Relationships>",
+    }
+    far = f'<row r="{last.lstrip(_LETTERS)}"><c r="{last}"><v>1</v></c></row>' if last else ""
+    for number, rows in enumerate(sheets.values(), start=1):
+        body = "".join(_row(row, at) for at, row in enumerate(rows, start=1)) + far
+        members[f"xl/s{number}.xml"] = (
+            f'<worksheet xmlns="{namespace}"><sheetData>{body}</sheetData></worksheet>'
+        )
+    return archive(members)
+
+
+def _row(cells: Sequence[str | float], number: int) -> str:
+    written = "".join(
+        f'<c r="{chr(65 + column)}{number}" t="inlineStr"><is><t>{cell}</t></is></c>'
+        if isinstance(cell, str)
+        else f'<c r="{chr(65 + column)}{number}"><v>{cell}</v></c>'
+        for column, cell in enumerate(cells)
+    )
+    return f'<row r="{number}">{written}</row>'
+
+
+def open_document(body: str, kind: str = "text", manifest: str = "<m/>") -> bytes:
+    """Return an OpenDocument file with this body; text, table, draw and office are declared."""
+    names = ("office", "text", "table", "draw", "presentation")
+    declared = " ".join(f'xmlns:{name}="urn:{name}"' for name in names)
+    return archive(
+        {
+            "mimetype": f"application/vnd.oasis.opendocument.{kind}",
+            "content.xml": f"<office:document {declared}>{body}</office:document>",
+            "META-INF/manifest.xml": f'<!DOCTYPE m PUBLIC "-" "Manifest.dtd">{manifest}',
+            "meta.xml": "<m><title xmlns='urn:dc'>Minutes</title></m>",
+        }
+    )
+
+
+def book(chapters: Mapping[str, str], parts: Mapping[str, str | bytes] | None = None) -> bytes:
+    """Return an EPUB of these chapters, listed in the reverse of their order."""
+    items = "".join(f'<item id="{name}" href="{name}.xhtml"/>' for name in reversed(list(chapters)))
+    order = "".join(f'<itemref idref="{name}"/>' for name in chapters)
+    members: dict[str, str | bytes] = {
+        "mimetype": "application/epub+zip",
+        "META-INF/container.xml": '<c><rootfile full-path="OPS/book.opf"/></c>',
+        "OPS/book.opf": f"<package><title>Tides</title>{items}<spine>{order}</spine></package>",
+    }
+    for name, body in chapters.items():
+        members[f"OPS/{name}.xhtml"] = f"<!DOCTYPE html><html><body>{body}</body></html>"
+    return archive({**members, **(parts or {})})
 
 
 def archive(members: Mapping[str, str | bytes]) -> bytes:

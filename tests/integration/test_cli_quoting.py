@@ -123,6 +123,16 @@ def test_every_lane_of_the_provider_has_its_price(desk: Desk) -> None:
     assert line["basis"] == "assumed"
 
 
+def test_rows_are_quoted_as_documents(desk: Desk) -> None:
+    """With a column of texts, each row of a table counts, and other files as ever."""
+    (desk.folder / "reviews.csv").write_text("id,review\na,Fine.\nb,Poor.\n", "utf-8")
+
+    by_row = desk.quote("--model", GPT, "--text-column", "review", "--id-column", "id")
+
+    assert by_row["documents"] == 4
+    assert desk.quote("--model", GPT)["documents"] == 3
+
+
 def test_nothing_is_stored(desk: Desk) -> None:
     """Neither a document nor a run nor a call."""
     code, shown, _ = desk.call("--model", GPT)

@@ -10,7 +10,20 @@ import pytest
 
 from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
 from chordwise.settings import ReaderSettings
-from tests.fakes.office_files import archive, document, docx, paragraph, pdf, shown
+from tests.fakes.compound_files import compound_file, message
+from tests.fakes.office_files import (
+    archive,
+    book,
+    document,
+    docx,
+    open_document,
+    paragraph,
+    pdf,
+    presentation,
+    shape,
+    shown,
+    workbook,
+)
 
 MEGABYTE = 1024 * 1024
 BOMB = docx(document(paragraph("A" * 200_000_000)))
@@ -67,6 +80,81 @@ def reader() -> Iterator[Reader]:
         pytest.param(
             b"PK\x03\x04" + bytes(100), "a.docx", "unreadable", "truncated", id="zip stump"
         ),
+        pytest.param(
+            workbook({"A": [["A" * 200_000_000]]}), "a.xlsx", "too_large", "zip_bomb", id="xlsx"
+        ),
+        pytest.param(
+            workbook({"A": [["x"]]}, last="XFD1048576"),
+            "a.xlsx",
+            "unreadable",
+            "parser_crashed",
+            id="sparse xlsx",
+        ),
+        pytest.param(
+            presentation(shape("A" * 200_000_000)), "a.pptx", "too_large", "zip_bomb", id="pptx"
+        ),
+        pytest.param(
+            presentation("", parts={"ppt/slides/slide1.xml": f"{LAUGHS}<d>&l19;</d>"}),
+            "a.pptx",
+            "unreadable",
+            "malformed",
+            id="pptx laughs",
+        ),
+        pytest.param(
+            open_document("<text:p>" + "A" * 200_000_000),
+            "a.odt",
+            "too_large",
+            "zip_bomb",
+            id="odt bomb",
+        ),
+        pytest.param(
+            archive(
+                {
+                    "META-INF/manifest.xml": "<m/>",
+                    "content.xml": f"{EXTERNAL}<text:p xmlns:text='x'>&x;</text:p>",
+                }
+            ),
+            "a.odt",
+            "unreadable",
+            "malformed",
+            id="odt external entity",
+        ),
+        pytest.param(
+            open_document("<text:p>" * 200_000), "a.odt", "unreadable", "malformed", id="deep odt"
+        ),
+        pytest.param(
+            book({"one": "A" * 200_000_000}), "a.epub", "too_large", "zip_bomb", id="epub bomb"
+        ),
+        pytest.param(
+            book({"one": "x"}, {"META-INF/container.xml": f"{EXTERNAL}<c>&x;</c>"}),
+            "a.epub",
+            "unreadable",
+            "malformed",
+            id="epub external entity",
+        ),
+        pytest.param(b"{\\rtf1 " + b"{" * 3_000_000, "a.rtf", "*", "*", id="deep rtf"),
+        pytest.param(
+            compound_file(message({"1000001F": "x"}))[:1_536] + b"\xff" * 50_000,
+            "a.msg",
+            "*",
+            "*",
+            id="msg garbage",
+        ),
+        pytest.param(
+            archive({"a.txt": "A" * 300_000_000}),
+            "a.zip",
+            "too_large",
+            "too_large",
+            id="zeros in a zip",
+        ),
+        pytest.param(
+            b"From a@b.example Sat Jan  3 01:05:34 1996\n" * 100_000,
+            "a.mbox",
+            "empty",
+            "empty",
+            id="empty mails",
+        ),
+        pytest.param(b'"' * 5_000_000, "a.csv", "*", "*", id="quotes in a csv"),
         pytest.param(LONG_PDF[:2_000], "a.pdf", "*", "*", id="truncated pdf"),
         pytest.param(
             LONG_PDF.replace(b"/Kids[4 0 R", b"/Kids[2 0 R"), "a.pdf", "*", "*", id="circular pages"

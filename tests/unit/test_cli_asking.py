@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.cli.asking import Request, options_of, profile_options, types_of
+from chordwise.cli.asking import Request, columns_of, options_of, profile_options, types_of
 from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
@@ -116,3 +116,13 @@ def test_a_profile_that_is_not_there_is_named() -> None:
         profile_options(with_profile(), settings)
 
     assert "bills" in caught.value.hint
+
+
+def test_rows_are_named_only_where_they_are_read() -> None:
+    """A column of names without a column of texts is a mistake."""
+    named = Request(paths=["x"], types=(), id_column="id")
+    both = Request(paths=["x"], types=(), id_column="id", text_column="review")
+
+    with pytest.raises(UsageError, match="--id-column"):
+        columns_of(named)
+    assert (columns_of(both).text, columns_of(both).identity) == ("review", "id")

@@ -1,0 +1,246 @@
+"""One file gives many documents, each with its place, within bounds that no file can break."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator
+from email.message import EmailMessage
+from hashlib import sha256
+from pathlib import Path
+
+import psutil
+import pytest
+
+from chordwise.readers.reading import Columns, ReadDocument, Reader, UnreadDocument
+from chordwise.settings import ReaderSettings
+from tests.fakes.office_files import archive, docx, pdf, shown, workbook
+from tests.fakes.office_files import document as word_document
+from tests.fakes.office_files import paragraph as word_paragraph
+
+MEGABYTE = 1024 * 1024
+FROM = b"From a@b.example Sat Jan  3 01:05:34 1996\n"
+SPARSE = workbook({"A": [["x"]]}, last="XFD1048576")
+WORD = docx(word_document(word_paragraph("three")))
+
+
+@pytest.fixture
+def reader() -> Iterator[Reader]:
+    """A reader with the default limits."""
+    with Reader(ReaderSettings()) as opened:
+        yield opened
+
+
+def listed(found: Iterator[ReadDocument | UnreadDocument]) -> list[tuple[str, str]]:
+    """Return source and text of each document; of what is unread, the reason."""
+    return [(each.source, outcome(each)) for each in found]
+
+
+def outcome(each: ReadDocument | UnreadDocument) -> str:
+    """Return text or reason."""
+    return each.content.text if isinstance(each, ReadDocument) else each.error.reason
+
+
+def a_mail(subject: str, *attachments: tuple[str, bytes]) -> bytes:
+    """Return a message with attached files."""
+    written = EmailMessage()
+    written["Subject"] = subject
+    written.set_content("Hello")
+    for name, data in attachments:
+        written.add_attachment(data, "application", "octet-stream", filename=name)
+    return written.as_bytes()
+
+
+def nested(levels: int, content: bytes) -> bytes:
+    """Return archives in archives."""
+    for _ in range(levels):
+        content = archive({"in.zip": content})
+    return content
+
+
+def test_files_in_files_are_documents_of_their_own(reader: Reader) -> None:
+    """A mailbox with a message with an archive with a document: every place is named."""
+    packed = archive({"b/three.docx": WORD, "four.txt": "four"})
+    mailbox = FROM + a_mail("one", ("two.pdf", pdf([shown("two")])), ("c.zip", packed))
+
+    found = listed(reader.documents_in(mailbox, "in.mbox"))
+
+    assert found == [
+        ("in.mbox#1", "Subject: one\n\nHello\n\nAttachment: two.pdf\nAttachment: c.zip"),
+        ("in.mbox#1#two.pdf", "two"),
+        ("in.mbox#1#c.zip#b/three.docx", "three"),
+        ("in.mbox#1#c.zip#four.txt", "four"),
+    ]
+
+
+def test_hashes_are_of_the_parts_own_bytes(reader: Reader) -> None:
+    """The message has the hash of the file, its attachment that of its content."""
+    data = a_mail("one", ("a.txt", b"two"))
+
+    whole, part = reader.documents_in(data, "a.eml")
+
+    assert (whole.sha256, whole.byte_count) == (sha256(data).hexdigest(), len(data))
+    assert (part.sha256, part.byte_count) == (sha256(b"two").hexdigest(), 3)
+
+
+def test_names_in_an_archive_do_no_harm(reader: Reader, tmp_path: Path) -> None:
+    """They are shown with what is invisible escaped, and nothing is written anywhere."""
+    data = archive({"../../climbs.txt": "one", "a\nb\u202e.txt": "two", f"{tmp_path}/x": "three"})
+    path = tmp_path / "a.zip"
+    path.write_bytes(data)
+
+    found = listed(reader.read_documents(path))
+
+    assert found == [
+        (f"{path}#../../climbs.txt", "one"),
+        (f"{path}#a\\nb\\u202e.txt", "two"),
+        (f"{path}#{tmp_path}/x", "three"),
+    ]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_rows_are_documents(reader: Reader, tmp_path: Path) -> None:
+    """A CSV in an archive, too; what is no table is read as ever, an empty row is named."""
+    columns = Columns(text="review", identity="id")
+    table = b"id,review\na,Fine.\nb, \n"
+    path = tmp_path / "a.zip"
+    path.write_bytes(archive({"r.csv": table, "letter.txt": "Dear Sir"}))
+
+    found = list(reader.read_documents(path, columns))
+
+    assert listed(iter(found)) == [
+        (f"{path}#r.csv#a", "Fine."),
+        (f"{path}#r.csv#b", "empty"),
+        (f"{path}#letter.txt", "Dear Sir"),
+    ]
+    assert found[0].sha256 == sha256(b"Fine.").hexdigest()
+    assert listed(reader.documents_in(table, "r.csv")) == [("r.csv", table.decode())]
+
+
+def test_a_part_that_breaks_its_limits_costs_itself_only() -> None:
+    """Its neighbors are read, by a new process."""
+    bomb = b"<html>" + "ж".encode() * 40_000_000
+    data = archive({"a.txt": "one", "bomb.html": bomb, "c.txt": "three"})
+    with Reader(ReaderSettings(memory_megabytes=200)) as reader:
+        found = listed(reader.documents_in(data, "a.zip"))
+
+    texts = [text for _, text in found]
+    assert texts == ["one", "memory", "three"]
+
+
+@pytest.mark.parametrize(
+    ("data", "settings", "read", "reason"),
+    [
+        pytest.param(
+            archive({f"{number}.txt": "x" for number in range(9)}),
+            ReaderSettings(max_documents=5),
+            5,
+            "too_many_documents",
+            id="number",
+        ),
+        pytest.param(
+            archive({f"{number}.txt": "x" * 700_000 for number in range(9)}),
+            ReaderSettings(max_unpacked_megabytes=2),
+            2,
+            "unpacked_size",
+            id="size",
+        ),
+        pytest.param(nested(9, b"x"), ReaderSettings(), 0, "nested_too_deep", id="depth"),
+    ],
+)
+def test_what_a_file_may_give_is_bounded(
+    data: bytes, settings: ReaderSettings, read: int, reason: str
+) -> None:
+    """What was read before stays; the last intake is of the file itself and says why."""
+    with Reader(settings) as reader:
+        found = list(reader.documents_in(data, "a.zip"))
+
+        assert [type(each) for each in found[:-1]] == [ReadDocument] * read
+        assert (found[-1].source, outcome(found[-1])) == ("a.zip", reason)
+        assert listed(reader.documents_in(data[:4], "stump.zip")) != []
+
+
+def test_many_costly_parts_end_the_reading() -> None:
+    """Twenty workbooks that break their parser are enough, however many there are."""
+    data = archive({f"{number}.xlsx": SPARSE for number in range(30)})
+    with Reader(ReaderSettings(memory_megabytes=200)) as reader:
+        found = listed(reader.documents_in(data, "a.zip"))
+
+    assert [reason for _, reason in found] == ["parser_crashed"] * 19 + ["too_many_failures"]
+
+
+@pytest.mark.slow
+def test_a_mailbox_of_ten_thousand_messages_takes_little_memory(
+    reader: Reader, tmp_path: Path
+) -> None:
+    """Documents are handed on one by one; neither side gathers them."""
+    path = tmp_path / "in.mbox"
+    message_bytes = FROM + a_mail("one") + b"x" * 2_000 + b"\n\n"
+    path.write_bytes(message_bytes * 10_000)
+    before = psutil.Process().memory_info().rss
+    peak, count = 0, 0
+
+    for count, each in enumerate(reader.read_documents(path), start=1):
+        assert isinstance(each, ReadDocument)
+        assert each.source == f"{path}#{count}"
+        if count % 500 == 0:
+            everybody = [psutil.Process(), *psutil.Process().children(recursive=True)]
+            peak = max(peak, sum(process.memory_info().rss for process in everybody))
+
+    assert count == 10_000
+    # The file itself is held by both sides; its messages would be as much again, and more.
+    assert peak - before < 350 * MEGABYTE
+
+
+def test_who_stops_reading_leaves_a_reader_that_works(reader: Reader) -> None:
+    """The rest of the file is given up, and its process with it."""
+    data = archive({f"{number}.txt": "x" for number in range(100)})
+
+    found = reader.documents_in(data, "a.zip")
+    assert outcome(next(found)) == "x"
+    found.close()  # type: ignore[attr-defined]  # it is a generator
+
+    assert listed(reader.documents_in(b"next", "b.txt")) == [("b.txt", "next")]
+    assert outcome(reader.read_bytes(data, "a.zip")) == "x"
+    assert outcome(reader.read_bytes(WORD, "c.docx")) == "three"
+
+
+def test_an_archive_of_nothing_is_empty(reader: Reader) -> None:
+    """A file is accounted for, whatever it holds."""
+    assert listed(reader.documents_in(archive({"folder/": ""}), "a.zip")) == [("a.zip", "empty")]
+
+
+def test_a_mislabeled_file_is_told_from_a_binary_one(reader: Reader) -> None:
+    """A name that promises a format has its own reason; content that is known wins over it."""
+    noise = bytes(range(256)) * 20
+
+    assert outcome(reader.read_bytes(noise, "a.docx")) == "mislabeled"
+    assert outcome(reader.read_bytes(noise, "a.dat")) == "binary"
+    assert outcome(reader.read_bytes(WORD, "a.pdf")) == "three"
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "expected"),
+    [
+        (WORD[:-30], "a.docx", "truncated"),
+        (workbook({"A": [["x"]]})[:-30], "a.xlsx", "truncated"),
+        (archive({"a.txt": "x"})[:-30], "a.zip", "truncated"),
+    ],
+)
+def test_files_that_were_cut_off_say_so(
+    reader: Reader, data: bytes, name: str, expected: str
+) -> None:
+    """The reason tells a cut from other damage where the format shows it."""
+    assert outcome(reader.read_bytes(data, name)) == expected
+
+
+def test_an_archive_that_holds_itself_ends(reader: Reader) -> None:
+    """Archives in archives end at the bound of levels, with all that lies above it."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as written:
+        written.writestr("a.txt", "one")
+        written.writestr("in.zip", nested(8, b"x"))
+
+    found = listed(reader.documents_in(buffer.getvalue(), "a.zip"))
+
+    assert found == [("a.zip#a.txt", "one"), ("a.zip", "nested_too_deep")]

@@ -1,0 +1,128 @@
+"""Tables are one document, or a document for each row."""
+
+from __future__ import annotations
+
+import pytest
+
+from chordwise.errors import ReadError
+from chordwise.readers import rows, sheets, tables
+from chordwise.readers.extracted import Columns, Extracted, Extraction, Unread, Wanted
+from tests.fakes.office_files import workbook
+
+WHOLE = Wanted(max_characters=10_000, max_part_bytes=10_000)
+BY_ROW = Wanted(
+    max_characters=10_000, max_part_bytes=10_000, columns=Columns(text="review", identity="id")
+)
+NUMBERED = Wanted(max_characters=10_000, max_part_bytes=10_000, columns=Columns(text="review"))
+REVIEWS = workbook(
+    {
+        "Spring": [["id", "review"], ["a", "Fine."], ["b", "Poor."]],
+        "Notes": [["who"], ["me"]],
+    }
+)
+
+
+def places(found: object) -> list[tuple[str, str]]:
+    """Return place and text of each row; of what is unread, the reason."""
+    assert found is not None
+    listed: list[Extraction] = list(found)  # type: ignore[call-overload]  # an iterator of them
+    return [
+        (each.place, each.text if isinstance(each, Extracted) else reason(each)) for each in listed
+    ]
+
+
+def reason(each: Extraction) -> str:
+    """Return why something is unread."""
+    assert isinstance(each, Unread)
+    return each.error.reason
+
+
+def test_a_workbook_is_one_document() -> None:
+    """Each sheet is a table under its name; whole numbers have no zeros behind."""
+    data = workbook({"Ports": [["port", "ships"], ["Bergen", 7.0], ["Oslo", 1.5]], "Empty": []})
+
+    (read,) = sheets.documents(data, WHOLE)
+
+    assert isinstance(read, Extracted)
+    assert read.text == (
+        "## Ports\n\n| port | ships |\n| --- | --- |\n| Bergen | 7 |\n| Oslo | 1.5 |"
+    )
+    assert read.place == ""
+
+
+def test_rows_of_a_workbook_are_documents() -> None:
+    """They come from the sheets that have the column, and bear the sheet's name."""
+    assert places(sheets.documents(REVIEWS, BY_ROW)) == [
+        ("Spring/a", "Fine."),
+        ("Spring/b", "Poor."),
+    ]
+
+
+def test_a_workbook_of_one_sheet_needs_no_name_of_it() -> None:
+    """Without a column for them, the names are numbers."""
+    data = workbook({"Only": [["review"], ["Fine."]]})
+
+    assert places(sheets.documents(data, NUMBERED)) == [("1", "Fine.")]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_rows_of_a_csv_are_documents(delimiter: str) -> None:
+    """Whatever parts the cells; a cell may have several lines, and a name may come twice."""
+    lines = ("id,review", 'a,"Fine.\nVery."', "a,Poor.", ",Nameless.")
+    data = "\n".join(lines).replace(",", delimiter).encode()
+
+    found = rows.documents(data, "reviews.csv", BY_ROW)
+
+    expected = [("a", "Fine.\nVery."), ("a (2)", "Poor."), ("3", "Nameless.")]
+    assert places(found) == expected
+
+
+def test_lines_of_json_are_documents() -> None:
+    """Numbers and lists are written as JSON; a line that is no object is named."""
+    lines = ('{"id": 7, "review": "Fine."}', "nonsense", "", '{"review": [1, "é"]}')
+
+    found = rows.documents("\n".join(lines).encode(), "reviews.jsonl", BY_ROW)
+
+    assert places(found) == [("7", "Fine."), ("2", "malformed"), ("4", '[1, "é"]')]
+
+
+def test_standard_input_is_recognised_as_a_table() -> None:
+    """Without a name, the heading or the first brace decides; other text is left alone."""
+    assert places(rows.documents(b"review\nFine.\n", "stdin", NUMBERED)) == [("1", "Fine.")]
+    assert places(rows.documents(b'{"review": "Fine."}', "stdin", NUMBERED)) == [("1", "Fine.")]
+    assert rows.documents(b"Dear Sir,\n", "stdin", NUMBERED) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "name"), [(b"a,b\n1,2\n", "a.csv"), (b'{"a": 1, "b": 2}\n', "a.jsonl")]
+)
+def test_a_missing_column_is_named_with_those_that_are_there(data: bytes, name: str) -> None:
+    """The hint lists what could have been meant."""
+    with pytest.raises(ReadError) as failure:
+        places(rows.documents(data, name, BY_ROW))
+
+    assert failure.value.reason == "no_such_column"
+    assert failure.value.hint == "Its columns: a, b."
+
+
+def test_a_workbook_without_the_column_says_so() -> None:
+    """All sheets' headings are listed."""
+    with pytest.raises(ReadError) as failure:
+        places(sheets.documents(workbook({"A": [["x"], ["1"]], "B": [["y"]]}), BY_ROW))
+
+    assert failure.value.hint == "Its columns: x, y."
+
+
+def test_a_damaged_workbook_is_unreadable() -> None:
+    """What the library raises is translated."""
+    with pytest.raises(ReadError) as failure:
+        sheets.documents(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(2000), WHOLE)
+
+    assert failure.value.reason == "malformed"
+
+
+def test_cells_cannot_break_out_of_their_table() -> None:
+    """Bars are escaped, and lines in a cell stay in it; empty rows are dropped."""
+    written = tables.markdown([["a|b", "c\nd"], ["", " "], ["1"]], lambda _: None)
+
+    assert written == "| a\\|b | c<br>d |\n| --- | --- |\n| 1 |"
