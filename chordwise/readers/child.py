@@ -14,7 +14,7 @@ from typing import assert_never
 from chordwise.domain.json_values import JsonObject, number, text
 from chordwise.errors import ReadError
 from chordwise.readers import failures, frames, limits
-from chordwise.readers.extracted import Columns, Extracted, Extraction, Part, Unread, Wanted
+from chordwise.readers.extracted import Columns, Extracted, Extraction, Ocr, Part, Unread, Wanted
 from chordwise.readers.extraction import extract
 
 _TITLE_CHARACTERS = 1_000
@@ -67,7 +67,9 @@ def _answers(request: JsonObject, data: bytes) -> Iterator[tuple[JsonObject, byt
 
 
 def _wanted(request: JsonObject) -> Wanted:
+    program = text(request["ocr_program"])
     return Wanted(
+        ocr=Ocr(program=program, languages=text(request["ocr_languages"])) if program else None,
         max_characters=int(number(request["max_characters"]) or 0),
         max_part_bytes=int(number(request["max_part_bytes"]) or 0),
         columns=Columns(text=text(request["text_column"]), identity=text(request["id_column"])),

@@ -20,13 +20,24 @@ WHOLE = Columns()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ocr:
+    """How pictures of pages become text: the path of Tesseract, and its languages (`eng+deu`)."""
+
+    program: str
+    languages: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What to read of a file, and how much: characters of a text, bytes of a file inside it."""
+    """What to read of a file, and how much: characters of a text, bytes of a file inside it.
+
+    `ocr` is set for a PDF that is known to be a scan.
+    """
 
     max_characters: int
     max_part_bytes: int
     columns: Columns = field(default=WHOLE)
-    ocr: bool = False
+    ocr: Ocr | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

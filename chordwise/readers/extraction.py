@@ -14,6 +14,7 @@ from chordwise.readers import (
     mail,
     mailbox,
     markdown,
+    ocr,
     open_document,
     outlook,
     pdf,
@@ -60,6 +61,10 @@ def extract(data: bytes, name: str, wanted: Wanted) -> Extracted | Iterator[Extr
     if not data:
         raise failures.empty()
     kind = detect(data, name)
+    if kind is Format.PDF and wanted.ocr is not None:
+        recognized = ocr.read(data, wanted.max_characters, wanted.ocr)
+        _require_text(recognized, wanted.max_characters)
+        return recognized
     if kind in _CONTAINERS:
         return _judged(_CONTAINERS[kind](data, wanted), wanted.max_characters)
     if kind is Format.PLAIN and wanted.columns.text:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from chordwise.domain.states import IntakeOutcome
 from chordwise.errors import ReadError
 
+NEEDS_OCR = "needs_ocr"
 SUPPORTED = (
     "Chordwise reads PDF, DOCX, PPTX, XLSX, XLS, ODT, ODS, ODP, RTF, EPUB, HTML, "
     "e-mail (EML, MSG, MBOX), ZIP, Markdown and text (TXT, CSV, JSON, XML, …)."
@@ -67,8 +68,26 @@ def needs_ocr() -> ReadError:
     """A PDF shows pictures of pages and holds no text."""
     return unreadable(
         "holds no text, only images: it is a scan.",
-        "Run it through OCR (for instance ocrmypdf) and submit the outcome.",
-        "needs_ocr",
+        "Set readers.ocr (OCR by Tesseract), or run it through ocrmypdf and submit the outcome.",
+        NEEDS_OCR,
+    )
+
+
+def ocr_missing() -> ReadError:
+    """A scan was to be recognized, and the program for it is not there."""
+    return unreadable(
+        "is a scan, and Tesseract, which readers.ocr asks for, is not installed.",
+        "Install it (on Debian: tesseract-ocr), or run the file through ocrmypdf first.",
+        NEEDS_OCR,
+    )
+
+
+def ocr_failed() -> ReadError:
+    """The program could recognize no page."""
+    return unreadable(
+        "is a scan, no page of which Tesseract could read.",
+        "Check that the languages in readers.ocr_languages are installed (tesseract --list-langs).",
+        "ocr_failed",
     )
 
 

@@ -37,13 +37,15 @@ class ParserProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._files = 0
+        self._time_setting = "timeout_seconds"
 
     def answers(
-        self, data: bytes, name: str, columns: Columns = WHOLE
+        self, data: bytes, name: str, columns: Columns = WHOLE, ocr_program: str = ""
     ) -> Iterator[tuple[JsonObject, bytes]]:
         """Yield the child's answers: a header that describes text, part or failure, and the bytes.
 
-        Each has the whole time limit. Who stops asking before the last answer costs the child.
+        Each has the whole time limit; with `ocr_program` (of a scan) that for scans. Who stops
+        asking before the last answer costs the child.
 
         Raises:
             ReadError: The child did not answer in time, or ended over this file.
@@ -51,10 +53,14 @@ class ParserProcess:
         """
         channel = self._running()
         is_idle = False
+        self._time_setting = "ocr_timeout_seconds" if ocr_program else "timeout_seconds"
+        request = self._request(name, columns, ocr_program)
+        seconds = self._seconds
         try:
-            frames.send(channel, self._request(name, columns), data, self._deadline())
+            frames.send(channel, request, data, time.monotonic() + seconds)
             while not is_idle:
-                header, body = frames.receive(channel, self._longest_answer, self._deadline())
+                deadline = time.monotonic() + seconds
+                header, body = frames.receive(channel, self._longest_answer, deadline)
                 is_idle = bool(header.get("last"))
                 if header.get("reason") == "memory":
                     # What filled the memory may still be held by a library.
@@ -93,22 +99,27 @@ class ParserProcess:
         return self._process.pid if self._process is not None else None
 
     @property
+    def _seconds(self) -> float:
+        is_ocr = self._time_setting == "ocr_timeout_seconds"
+        return self._settings.ocr_timeout_seconds if is_ocr else self._settings.timeout_seconds
+
+    @property
     def _longest_answer(self) -> int:
         text_bytes = self._settings.max_characters * _BYTES_PER_CHARACTER
         return max(text_bytes, self._settings.max_file_megabytes * _MEGABYTE)
 
-    def _request(self, name: str, columns: Columns) -> JsonObject:
+    def _request(self, name: str, columns: Columns, ocr_program: str) -> JsonObject:
+        settings = self._settings
         return {
             "name": name,
-            "max_characters": self._settings.max_characters,
-            "max_part_bytes": self._settings.max_file_megabytes * _MEGABYTE,
-            "timeout_seconds": self._settings.timeout_seconds,
+            "max_characters": settings.max_characters,
+            "max_part_bytes": settings.max_file_megabytes * _MEGABYTE,
+            "timeout_seconds": self._seconds,
             "text_column": columns.text,
             "id_column": columns.identity,
+            "ocr_program": ocr_program,
+            "ocr_languages": settings.ocr_languages,
         }
-
-    def _deadline(self) -> float:
-        return time.monotonic() + self._settings.timeout_seconds
 
     def _running(self) -> socket.socket:
         if self._process is not None and (
@@ -153,8 +164,8 @@ class ParserProcess:
 
     def _timed_out(self) -> ReadError:
         return failures.unreadable(
-            f"took longer than {self._settings.timeout_seconds:g} s to read.",
-            "Split it, or raise readers.timeout_seconds.",
+            f"took longer than {self._seconds:g} s to read.",
+            f"Split it, or raise readers.{self._time_setting}.",
             "timeout",
         )
 

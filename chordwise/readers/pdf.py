@@ -22,7 +22,7 @@ def read(data: bytes, max_characters: int) -> Extracted:
     Raises:
         ReadError: The file is encrypted, damaged, a scan, empty, or longer than the limit.
     """
-    document = _open(_from_header(data))
+    document = opened(data)
     pages = _Pages(document, max_characters)
     if not pages.has_text:
         raise pages.failure()
@@ -33,6 +33,15 @@ def read(data: bytes, max_characters: int) -> Extracted:
         pages=len(document),
         pages_unread=pages.unread,
     )
+
+
+def opened(data: bytes) -> pypdfium2.PdfDocument:
+    """Return a document whose pages can be looked at.
+
+    Raises:
+        ReadError: The file is encrypted or damaged.
+    """
+    return _open(_from_header(data))
 
 
 def _from_header(data: bytes) -> bytes:

@@ -23,7 +23,8 @@ __all__ = ["WHOLE", "Columns", "ReadDocument", "ReadText", "Reader", "UnreadDocu
 class Reader:
     """Turns files into text, in child processes with limits that start with the first file.
 
-    Not for sharing between threads. Close it, or use it as a context manager.
+    Not for sharing between threads, and one file is read to its end, or given up, before the next
+    is begun. Close it, or use it as a context manager.
     """
 
     def __init__(self, settings: ReaderSettings) -> None:

@@ -7,6 +7,7 @@ costs nothing but that part; nothing is kept but the parts on the way to the one
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator
 
 from chordwise.domain.json_values import JsonObject, text
@@ -57,12 +58,24 @@ class Unpacking:
     ) -> Iterator[ReadDocument | UnreadDocument]:
         try:
             self._check_size(data)
-            answers = self._parser_at(level).answers(data, name, self._columns)
-            for header, body in answers:
+            for header, body in self._answers(data, name, level):
                 yield from self._answered(header, body, (data, source), level)
         except ReadError as error:
             self._count_costs(error)
             yield _unread(source, error, data)
+
+    def _answers(self, data: bytes, name: str, level: int) -> Iterator[tuple[JsonObject, bytes]]:
+        """Ask the parser; where it finds a scan and the settings allow it, once more for OCR.
+
+        Raises:
+            ReadError: The parser broke over the file, or there is no program for OCR.
+        """
+        parser = self._parser_at(level)
+        for header, body in parser.answers(data, name, self._columns):
+            if header.get("reason") == failures.NEEDS_OCR and self._settings.ocr:
+                yield from parser.answers(data, name, self._columns, _ocr_program())
+            else:
+                yield header, body
 
     def _answered(
         self, header: JsonObject, body: bytes, whole: tuple[bytes, str], level: int
@@ -124,6 +137,13 @@ class _BoundReachedError(Exception):
     def __init__(self, error: ReadError) -> None:
         super().__init__(error)
         self.error = error
+
+
+def _ocr_program() -> str:
+    program = shutil.which("tesseract")
+    if program is None:
+        raise failures.ocr_missing()
+    return program
 
 
 def _name(value: object) -> str:

@@ -200,6 +200,9 @@ class ReaderSettings(Section):
     max_characters: PositiveInt = 50_000_000
     max_documents: PositiveInt = 100_000
     max_unpacked_megabytes: PositiveInt = 1_024
+    ocr: bool = Field(default=False, description="Recognize scans with Tesseract.")
+    ocr_languages: str = Field(default="eng", pattern=r"^[A-Za-z]\w*(\+[A-Za-z]\w*)*$")
+    ocr_timeout_seconds: PositiveFloat = 900
 
 
 class WorkerSettings(Section):

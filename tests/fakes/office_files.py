@@ -6,6 +6,8 @@ import io
 import zipfile
 from collections.abc import Mapping, Sequence
 
+import pypdfium2
+
 W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 _RELATIONS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -168,6 +170,28 @@ def pdf(pages: Sequence[str]) -> bytes:
         )
         objects.append(f"<</Length {len(content)}>>\nstream\n{content}\nendstream")
     return _with_cross_references(objects)
+
+
+def scan(text: str) -> bytes:
+    """Return a PDF of one page that is a picture of the text."""
+    bitmap = pypdfium2.PdfDocument(pdf([shown(text)]))[0].render(scale=3, grayscale=True)
+    size = f"/Width {bitmap.stride}/Height {bitmap.height}"
+    pixels = bytes(bitmap.buffer).hex()
+    picture = (
+        f"<</Type/XObject/Subtype/Image{size}/ColorSpace/DeviceGray/BitsPerComponent 8"
+        f"/Filter/ASCIIHexDecode/Length {len(pixels) + 1}>>\nstream\n{pixels}>\nendstream"
+    )
+    content = "300 0 0 300 0 0 cm /I Do"
+    resources = "/Resources<</XObject<</I 5 0 R>>>>"
+    return _with_cross_references(
+        [
+            "<</Type/Catalog/Pages 2 0 R>>",
+            "<</Type/Pages/Kids[3 0 R]/Count 1>>",
+            f"<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 300]{resources}/Contents 4 0 R>>",
+            f"<</Length {len(content)}>>\nstream\n{content}\nendstream",
+            picture,
+        ]
+    )
 
 
 def shown(text: str, x: int = 20, y: int = 200) -> str:
