@@ -21,6 +21,7 @@
     │   ├── RefusedError              the model declined to answer
     │   ├── TruncatedError            the answer hit the output limit
     │   └── InvalidAnswerError        the answer is not what the schema asks for
+    ├── AwaitingBatchError            the answer comes with a batch           (transient)
     ├── DeliveryError                 somebody could not be told that a run ended
     │   └── DeliveryRefusedError      and does not want to be
     └── LeaseLostError                somebody else took the work over
@@ -131,6 +132,18 @@ class LeaseLostError(ChordwiseError):
     """The lease ran out and somebody else took the work over; nothing was written."""
 
     code = "lease_lost"
+
+
+class AwaitingBatchError(TransientError):
+    """The question is asked in a batch; the work goes on when its answer has arrived.
+
+    `retry_after_seconds` is when nobody waits for it any more. This is no `ModelError`: no other
+    model, prompt or tier is tried meanwhile.
+    """
+
+    code = "awaiting_batch"
+    is_throttling = True
+    has_waited = True
 
 
 class DeliveryError(ChordwiseError):

@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Event
 
 import structlog
 
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline import dispatch
+from chordwise.pipeline import batches, dispatch
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.recover import recover, take_up_after_standstill
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State
 from scheduler import scheduling
+from scheduler.batching import Batching
 from scheduler.deliveries import Deliveries
 from scheduler.leadership import Leadership
 from scheduler.scheduling import Scheduling
@@ -47,6 +49,7 @@ class Loop:
         self._context = context
         self._leadership = leadership
         self._led = False
+        self._batching = Batching(partial(batches.tick, context))
         self._is_held_up = False
         self._recovers_from = 0.0
         self._scheduling = Scheduling(context, leadership)
@@ -84,6 +87,7 @@ class Loop:
             stop.wait(max(0.01, next_due - time.monotonic()))
         self._scheduling.stop()
         self._deliveries.stop()
+        self._batching.stop()
         self._leadership.give_up()
 
     def _do(self, chore: Chore) -> None:
@@ -115,9 +119,12 @@ class Loop:
 
     def _recover(self) -> None:
         try:
-            if self._takes_the_lead():
+            leads = self._takes_the_lead()
+            self._batching.lead(leads=leads)
+            if leads:
                 recover(self._context)
         except ServiceUnavailableError:
+            self._batching.lead(leads=False)
             # Once the database is back, who holds an answer stores it before leases are looked at.
             self._recovers_from = time.monotonic() + _AFTER_OUTAGE_SECONDS
             raise

@@ -8,13 +8,14 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType, implied_types
 from chordwise.errors import UsageError
 from chordwise.readers.extracted import Columns
 from chordwise.settings import Settings
 
 if TYPE_CHECKING:
-    from chordwise.pipeline.submit import RunOptions
+    from chordwise.pipeline.run_options import RunOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class Request:
     fresh: bool = False
     no_cache: bool = False
     nightly: bool = False
+    lane: Lane | None = None
     confidence_threshold: float = 0.0
     budget: str | None = None
 
@@ -84,6 +86,7 @@ def profile_options(request: Request, settings: Settings) -> RunOptions:
         "labels": _labels(request.labels),
         "model": request.model,
         "nightly": request.nightly,
+        "lane": request.lane,
         "confidence_threshold": request.confidence_threshold,
         "budget_usd": budget_of(request.budget),
         "text_column": request.text_column,

@@ -12,7 +12,7 @@ from chordwise.pipeline import quote as quoting
 from chordwise.pipeline.context import ReadingContext
 from chordwise.pipeline.intake import FileSource
 from chordwise.pipeline.quote import Quote
-from chordwise.pipeline.submit import RunOptions
+from chordwise.pipeline.run_options import RunOptions
 from chordwise.readers.discovery import STDIN, FoundFile, discover
 from chordwise.readers.reading import Columns, ReadDocument, Reader, UnreadDocument
 from chordwise.settings import Settings

@@ -7,6 +7,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisType
 
 Paths: TypeAlias = Annotated[
@@ -56,6 +57,10 @@ NoCache: TypeAlias = Annotated[
 ]
 Nightly: TypeAlias = Annotated[
     bool, typer.Option("--nightly", help="Let the calls of other runs go first.")
+]
+InLane: TypeAlias = Annotated[
+    Lane | None,
+    typer.Option("--lane", help="batch: half the price, within a day; else online."),
 ]
 ConfidenceThreshold: TypeAlias = Annotated[
     float,

@@ -33,7 +33,7 @@ from chordwise.pipeline import quote as quoting
 from chordwise.pipeline import sampling
 from chordwise.pipeline.models import Models
 from chordwise.pipeline.quote import Quote, Quoter
-from chordwise.pipeline.submit import RunOptions
+from chordwise.pipeline.run_options import RunOptions
 from chordwise.readers.discovery import discover
 
 

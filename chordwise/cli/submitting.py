@@ -14,11 +14,13 @@ from chordwise.cli.rendering import live
 from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.live import Display
 from chordwise.cli.rendering.screen import Screen
+from chordwise.domain.lanes import Lane
 from chordwise.embedded.stack import Level
 from chordwise.errors import ExitCode
 from chordwise.pipeline import budgets, intake
 from chordwise.pipeline.intake import FileSource
-from chordwise.pipeline.submit import RunOptions, Submission, TakenIn, open_run
+from chordwise.pipeline.run_options import RunOptions
+from chordwise.pipeline.submit import Submission, TakenIn, open_run
 from chordwise.readers.discovery import FoundFile, discover
 from chordwise.readers.reading import Reader
 from chordwise.settings import Settings
@@ -74,6 +76,8 @@ class Submitting:
                 )
             submission = open_run(context, options, datetime.now(UTC))  # noqa: TID251 - the clock
             self._screen.note(f"Run {submission.name} ({submission.run_id})")
+            if submission.lane is not options.lane:
+                self._screen.tell(f"{options.model} has no Batch API: the run is asked online.")
             was_interrupted = self._read_all(reached, submission, found)
         return reached, submission, was_interrupted
 
@@ -89,6 +93,7 @@ class Submitting:
             fresh=request.fresh,
             use_cache=not request.no_cache,
             nightly=request.nightly,
+            lane=request.lane or Lane.ONLINE,
             budget_usd=asking.budget_of(request.budget),
             columns=asking.columns_of(request),
         )

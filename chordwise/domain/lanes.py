@@ -10,3 +10,26 @@ class Lane(StrEnum):
 
     ONLINE = "online"
     BATCH = "batch"
+
+
+class BatchStatus(StrEnum):
+    """The values of `batches.status`."""
+
+    PREPARING = "preparing"
+    RUNNING = "running"
+    ENDED = "ended"
+    FAILED = "failed"
+
+
+class BatchRequestStatus(StrEnum):
+    """The values of `batch_requests.status`."""
+
+    PENDING = "pending"
+    SUBMITTED = "submitted"
+    ANSWERED = "answered"
+    FAILED = "failed"
+    GIVEN_UP = "given_up"
+
+
+AWAITED_REQUESTS = (BatchRequestStatus.PENDING, BatchRequestStatus.SUBMITTED)
+"""A request in one of these has its answer still to come."""

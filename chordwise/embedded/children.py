@@ -15,7 +15,7 @@ from chordwise.embedded.services import BackgroundProcess, Service, Watched
 from chordwise.embedded.state import Level
 from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.errors import ChordwiseError
-from chordwise.settings import SUPERVISOR_PIPE_VARIABLE
+from chordwise.settings.environment import SUPERVISOR_PIPE_VARIABLE
 
 POSTGRES = "postgres"
 VALKEY = "valkey"

@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 
-from chordwise.settings import supervisor_pipe
+from chordwise.settings.environment import supervisor_pipe
 
 
 def watch(on_lost: Callable[[], None]) -> threading.Thread | None:

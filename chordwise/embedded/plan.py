@@ -15,7 +15,8 @@ from chordwise.embedded import llama
 from chordwise.embedded.home import home_at
 from chordwise.embedded.llama import LocalModel
 from chordwise.embedded.state import Level, Phase, StackState
-from chordwise.settings import Settings, child_environment
+from chordwise.settings import Settings
+from chordwise.settings.environment import child_environment
 
 # -P: the user's current folder must not shadow a module of the same name.
 _PYTHON = (sys.executable, "-P", "-m")
@@ -111,7 +112,7 @@ def fingerprint(settings: Settings) -> str:
 
 def _environment(settings: Settings, config: Path | None) -> dict[str, str]:
     home = {"CHORDWISE_HOME": str(home_at(settings.home).path)}
-    return child_environment(settings, config) | home | python_path()
+    return child_environment(settings.home, config) | home | python_path()
 
 
 def _plain(value: object) -> object:

@@ -58,8 +58,11 @@ class Price(Protocol):
         """Return the cost of a request without an answer; `None` where nobody can know it."""
         ...
 
-    def most_usd(self, request: CompletionRequest) -> Decimal | None:
-        """Return what a request can cost at most; `None` where the price is unknown."""
+    def most_usd(self, request: CompletionRequest, service_tier: str = "") -> Decimal | None:
+        """Return what a request can cost at most; `None` where the price is unknown.
+
+        `service_tier` counts where it is certain: of all that is asked in a batch.
+        """
         ...
 
     def is_known(self) -> bool:
@@ -79,7 +82,11 @@ class FreePrice:
         """Return zero."""
         return Decimal(0)
 
-    def most_usd(self, request: CompletionRequest) -> Decimal | None:  # noqa: ARG002 - as above
+    def most_usd(
+        self,
+        request: CompletionRequest,  # noqa: ARG002 - as above
+        service_tier: str = "",  # noqa: ARG002 - as above
+    ) -> Decimal | None:
         """Return zero."""
         return Decimal(0)
 
@@ -122,16 +129,17 @@ class OwnPrice(PaidPrice):
         ) / MILLION
         return _believable(usd * _DISCOUNT.get(completion.service_tier, Decimal(1)))
 
-    def most_usd(self, request: CompletionRequest) -> Decimal | None:
+    def most_usd(self, request: CompletionRequest, service_tier: str = "") -> Decimal | None:
         """Return the cost if all of the prompt is cached anew and all of the answer is written."""
         dearest = max(
             self.input_usd_per_million_tokens * CACHE_WRITE_FACTOR,
             self.cached_input_usd_per_million_tokens or Decimal(0),
         )
-        return (
+        usd = (
             most_input_tokens(request) * dearest
             + request.max_output_tokens * self.output_usd_per_million_tokens
         ) / MILLION
+        return usd * _DISCOUNT.get(service_tier, Decimal(1))
 
     def is_known(self) -> bool:
         """Return true."""
@@ -156,7 +164,7 @@ class ListPrice(PaidPrice):
         costs = (self._cost(name, completion.usage, tier) for name in names if name)
         return next((cost for cost in costs if cost is not None), None)
 
-    def most_usd(self, request: CompletionRequest) -> Decimal | None:
+    def most_usd(self, request: CompletionRequest, service_tier: str = "") -> Decimal | None:
         """Return the cost if all of the answer is written, and the prompt read or cached anew.
 
         Whether the provider will grant a discount is not known before it answers.
@@ -166,7 +174,7 @@ class ListPrice(PaidPrice):
             Usage(input_tokens=tokens, output_tokens=output, cache_write_tokens=written)
             for written in (0, tokens)
         )
-        costs = [self._cost(self.model, usage) for usage in usages]
+        costs = [self._cost(self.model, usage, service_tier) for usage in usages]
         return max((cost for cost in costs if cost is not None), default=None)
 
     def is_known(self) -> bool:

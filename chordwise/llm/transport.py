@@ -14,12 +14,11 @@ import ssl
 import threading
 import weakref
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from http import HTTPStatus
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import httpcore
 import httpx
@@ -27,16 +26,13 @@ import httpx
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.errors import ModelAccessError, ModelTransportError, ModelUnreachableError
 from chordwise.llm import unpacking
-from chordwise.llm.deadline_network import Deadline, DeadlineNetwork
+from chordwise.llm.connections import Channel
 from chordwise.llm.excerpts import excerpt, page_title
 
 if TYPE_CHECKING:
     from typing import NoReturn
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
-# A thread talks to its model and perhaps to a fallback or two.
-CONNECTIONS_PER_THREAD = 4
-KEEP_ALIVE_SECONDS = 30.0
 HIDDEN_ENDPOINT_HINT = "Check base_url: does it lead to the API, or to a login page?"
 
 
@@ -55,12 +51,12 @@ class JsonResponse:
 
 
 class JsonTransport:
-    """Posts JSON; safe to share between threads, each of which keeps connections of its own."""
+    """Speaks JSON with providers; each thread that shares it keeps connections of its own."""
 
     def __init__(self, *, max_body_bytes: int = MAX_BODY_BYTES) -> None:
         self._max_body_bytes = max_body_bytes
         self._local = threading.local()
-        self._channels: weakref.WeakSet[_Channel] = weakref.WeakSet()
+        self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
 
     def post_json(
         self, url: str, headers: Mapping[str, str], body: JsonObject, timeout_seconds: float
@@ -71,16 +67,41 @@ class JsonTransport:
             ModelTransportError: No answer, half of one, too large a one, or one that is no JSON.
             ModelAccessError: A redirect, a web page instead of an answer, a wrong certificate.
         """
-        channel = self._channel()
         content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode(errors="replace")
-        channel.deadline.start(timeout_seconds)
-        with (
-            _translated(httpx.URL(url).host, timeout_seconds),
-            channel.client.stream("POST", url, headers=dict(headers), content=content) as response,
-        ):
+        return self.send("POST", url, headers, content, timeout_seconds)
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        content: bytes | None,
+        timeout_seconds: float,
+    ) -> JsonResponse:
+        """Do the same with whatever content and method.
+
+        Raises:
+            ModelTransportError: As above.
+            ModelAccessError: As above.
+        """
+        with self._answer(method, url, headers, content, timeout_seconds) as response:
             raw = self._read(response)
-        self._require_later_answer(channel, response)
         return _parsed(response, raw)
+
+    def download(
+        self, url: str, headers: Mapping[str, str], target: BinaryIO, timeout_seconds: float
+    ) -> JsonResponse | None:
+        """Write a whole file of whatever size into `target`; return the error where there is one.
+
+        Raises:
+            ModelTransportError: No answer, or half of one.
+            ModelAccessError: A redirect, or a wrong certificate.
+        """
+        with self._answer("GET", url, headers, None, timeout_seconds) as response:
+            if response.status_code != HTTPStatus.OK:
+                return _parsed(response, self._read(response))
+            target.writelines(response.iter_bytes())
+        return None
 
     def close(self) -> None:
         """Close the connections of all threads; a later call opens new ones."""
@@ -88,11 +109,29 @@ class JsonTransport:
             channel.client.close()
         self._local = threading.local()
 
-    def _channel(self) -> _Channel:
-        channel = cast("_Channel | None", getattr(self._local, "channel", None))
+    @contextmanager
+    def _answer(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        content: bytes | None,
+        timeout_seconds: float,
+    ) -> Iterator[httpx.Response]:
+        channel = self._channel()
+        channel.deadline.start(timeout_seconds)
+        with (
+            _translated(httpx.URL(url).host, timeout_seconds),
+            channel.client.stream(method, url, headers=dict(headers), content=content) as response,
+        ):
+            yield response
+        self._require_later_answer(channel, response)
+
+    def _channel(self) -> Channel:
+        channel = cast("Channel | None", getattr(self._local, "channel", None))
         # A forked child must not speak on its parent's sockets.
         if channel is None or channel.process_id != os.getpid():
-            channel = _Channel()
+            channel = Channel()
             self._local.channel = channel
             self._channels.add(channel)
         return channel
@@ -110,7 +149,7 @@ class JsonTransport:
         except zlib.error as error:
             raise ModelTransportError(f"{host} sent a packed body that is broken.") from error
 
-    def _require_later_answer(self, channel: _Channel, response: httpx.Response) -> None:
+    def _require_later_answer(self, channel: Channel, response: httpx.Response) -> None:
         """Refuse an answer of which a part had come before its question went out.
 
         A server that answers twice leaves one answer in the connection's buffer, where the next
@@ -124,71 +163,6 @@ class JsonTransport:
         raise ModelTransportError(
             f"{response.url.host} sent an answer before it was asked for; it is another request's."
         )
-
-
-class _Channel:
-    """One thread's client and the deadline of its running call; closes with the thread."""
-
-    def __init__(self) -> None:
-        self.process_id = os.getpid()
-        self.deadline = Deadline()
-        self.client = httpx.Client(
-            transport=_PoolTransport(self.deadline),
-            headers={"accept": "application/json", "accept-encoding": "identity"},
-            follow_redirects=False,
-            trust_env=False,
-        )
-        weakref.finalize(self, self.client.close)
-
-
-class _PoolTransport(httpx.BaseTransport):
-    """Carries httpx's requests over a connection pool that keeps to the deadline."""
-
-    def __init__(self, deadline: Deadline) -> None:
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=_certificates(),
-            max_connections=CONNECTIONS_PER_THREAD,
-            keepalive_expiry=KEEP_ALIVE_SECONDS,
-            network_backend=DeadlineNetwork(deadline),
-        )
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        answer = self._pool.handle_request(
-            httpcore.Request(
-                request.method,
-                str(request.url),
-                headers=request.headers.raw,
-                content=cast("httpx.SyncByteStream", request.stream),
-            )
-        )
-        stream = cast("_Closable", answer.stream)
-        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(stream))
-
-    def close(self) -> None:
-        self._pool.close()
-
-
-class _Closable(Iterable[bytes]):
-    """What the pool's body streams are: iterable, and closed to give the connection back."""
-
-    def close(self) -> None: ...
-
-
-class _Body(httpx.SyncByteStream):
-    def __init__(self, stream: _Closable) -> None:
-        self._stream = stream
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield from self._stream
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-@cache
-def _certificates() -> ssl.SSLContext:
-    """Make the trust store once: it takes 20 ms and is safe to share between threads."""
-    return httpx.create_ssl_context()
 
 
 @contextmanager

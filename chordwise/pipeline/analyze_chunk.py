@@ -146,7 +146,7 @@ def _analyze(context: Context, claimed: Claimed) -> ChunkOutcome:
         raise  # the ledger's database, not the model: recovery takes the chunk up again
     except (PausingError, ConfigurationError) as error:
         return _pause(context, claimed, error)
-    except TransientError as error:
+    except TransientError as error:  # waiting for a batch among them
         return _postpone(context, claimed, error)
     except ChordwiseError as error:
         return _fail(context, claimed, error)

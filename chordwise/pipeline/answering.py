@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
@@ -29,6 +30,7 @@ from chordwise.llm.model import (
     CompletionRequest,
     FinishReason,
 )
+from chordwise.pipeline.awaiting import every
 from chordwise.pipeline.checking import INVALID, Judge, checked
 from chordwise.pipeline.merging import merged
 from chordwise.pipeline.requests import request_for, with_problems, with_raised_limit
@@ -103,7 +105,8 @@ class _Question:
             if not halves:
                 raise
             log.info("question.split", model=self.model.profile.model, reason=error.what)
-        return merged([self.about(*half, splits=splits - 1) for half in halves], task)
+        asked = [partial(self.about, *half, splits=splits - 1) for half in halves]
+        return merged(every(asked), task)
 
     def _in_every_way(self, task: AnalysisTask, source: Source) -> Answer:
         errors: list[ModelError] = []

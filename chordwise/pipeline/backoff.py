@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
-from chordwise.errors import ChordwiseError, TransientError
+from chordwise.errors import AwaitingBatchError, ChordwiseError, TransientError
 from chordwise.pipeline.context import Context
 from chordwise.settings import PipelineSettings
 from chordwise.storage.engine import persistently
@@ -23,7 +23,10 @@ def postponement(
     """Return the wait after `before` earlier ones: exponential, jittered, Retry-After honoured.
 
     The jitter is between half and the whole of the wait: put-off work is not due at once.
+    Whoever waits for a batch is due when nobody waits for it any more.
     """
+    if isinstance(error, AwaitingBatchError):
+        return timedelta(seconds=error.retry_after_seconds or 0.0)
     ceiling = min(
         settings.postponement_max_seconds, settings.postponement_base_seconds * 2.0**before
     )

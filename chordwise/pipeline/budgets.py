@@ -77,17 +77,33 @@ class JobBudget:
             tries.append(1)
             if len(tries) > 1 and budget_reservations.is_reserved(session, reservation_id):
                 return True  # an earlier commit was made, and only its answer was lost
-            spending = self._spending(session)
-            if spending is None or not spending.is_limited or self._is_waived(most_usd):
-                return False
-            amount_usd = money.rounded_up(known(most_usd))
-            require(budgets.lock_accounts(session, spending), amount_usd)
             lasts = self._lasting(timeout_seconds)
-            budgets.reserve(session, reservation_id, spending, amount_usd, lasts)
-            return True
+            return self.reserve_in(session, reservation_id, most_usd, lasts)
 
         reserved = persistently(self._sessions, _RESERVE_PATIENCE, write)
         return reservation_id if reserved else None
+
+    def reserve_in(
+        self,
+        session: Session,
+        reservation_id: uuid.UUID,
+        most_usd: Decimal | None,
+        lasts: timedelta,
+    ) -> bool:
+        """Do the same in the caller's transaction, for so long; false where nothing limits it.
+
+        Raises:
+            BudgetReservedError: As above.
+            BudgetExceededError: As above.
+            ConfigurationError: As above.
+        """
+        spending = None if most_usd == 0 else self._spending(session)
+        if spending is None or not spending.is_limited or self._is_waived(most_usd):
+            return False
+        amount_usd = money.rounded_up(known(most_usd))
+        require(budgets.lock_accounts(session, spending), amount_usd)
+        budgets.reserve(session, reservation_id, spending, amount_usd, lasts)
+        return True
 
     def settle(self, reservation_id: uuid.UUID, cost_usd: Decimal | None) -> None:
         """Give back what a request did not cost; an unknown cost is all that was reserved.

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from chordwise.domain import json_values
 from chordwise.pipeline.context import Context
-from chordwise.storage import budget_reservations, cached_completions, outbox
+from chordwise.storage import batch_requests, budget_reservations, cached_completions, outbox
 from chordwise.storage.engine import reaching_database
 
 BATCH = 200
@@ -39,9 +39,10 @@ def dispatch(context: Context) -> int:
 
 
 def forget(context: Context) -> None:
-    """Delete what serves nobody any more: sent messages, old completions, settled reservations."""
+    """Delete what serves nobody any more: sent messages, old completions, what was settled."""
     oldest = timedelta(days=context.settings.cache.max_age_days)
     with reaching_database(), context.sessions.begin() as session:
         outbox.forget_sent(session, KEEP_SENT)
         cached_completions.forget(session, oldest)
         budget_reservations.forget_settled(session, KEEP_SETTLED)
+        batch_requests.forget(session, KEEP_SETTLED)

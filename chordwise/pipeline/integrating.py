@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from chordwise.domain import grounding, tokens
 from chordwise.domain.answers import Answer
@@ -14,6 +15,7 @@ from chordwise.domain.tasks import AnalysisTask, Stage
 from chordwise.errors import ModelError, PausingError, TransientError
 from chordwise.llm.model import ChatModel
 from chordwise.pipeline.answering import ONE_PROMPT, AskingPolicy
+from chordwise.pipeline.awaiting import every
 from chordwise.pipeline.checking import Judge
 from chordwise.pipeline.merging import merged
 from chordwise.pipeline.requests import request_for
@@ -54,7 +56,7 @@ class Integrator:
         level = list(answers)
         try:
             while len(level) > 1:
-                level = [self._join(group) for group in self._groups(level)]
+                level = every([partial(self._join, group) for group in self._groups(level)])
         except ModelError as error:
             if isinstance(error, TransientError | PausingError):
                 raise

@@ -9,6 +9,7 @@ from decimal import Decimal
 from sqlalchemy import func
 from sqlalchemy.orm import Session, sessionmaker
 
+from chordwise.domain.json_values import JsonObject
 from chordwise.llm.middleware.metered import CallOutcome, CallStart
 from chordwise.llm.model import EXTRACTIVE, Completion
 from chordwise.pipeline.checking import Verdict
@@ -69,14 +70,7 @@ class Ledger:
             "id": call_id,
             "job_id": self._job_id,
             "chunk_id": self._chunk_id,
-            "stage": start.stage.value,
-            "provider": start.provider,
-            "model": start.model,
-            "language_model": start.provider != EXTRACTIVE,
-            "prompt_version": start.prompt_version,
-            "attempt": start.attempt,
-            "tier": start.route.tier.value if start.route else None,
-            "escalated": start.route.escalated if start.route else None,
+            **row_of(start),
         }
 
     def finish(self, call_id: uuid.UUID, outcome: CallOutcome) -> None:
@@ -88,6 +82,20 @@ class Ledger:
         persistently(
             self._sessions, self._patience, lambda s: model_calls.change(s, call_id, **known)
         )
+
+
+def row_of(start: CallStart) -> JsonObject:
+    """Return what the ledger says of a call before it is made, whoever makes it."""
+    return {
+        "stage": start.stage.value,
+        "provider": start.provider,
+        "model": start.model,
+        "language_model": start.provider != EXTRACTIVE,
+        "prompt_version": start.prompt_version,
+        "attempt": start.attempt,
+        "tier": start.route.tier.value if start.route else None,
+        "escalated": start.route.escalated if start.route else None,
+    }
 
 
 def record_verdict(

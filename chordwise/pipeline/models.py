@@ -16,11 +16,16 @@ import structlog
 from pydantic import SecretStr
 from sqlalchemy.orm import Session, sessionmaker
 
+from chordwise.domain.lanes import Lane
 from chordwise.embedded import llama
 from chordwise.errors import ConfigurationError, ModelError
+from chordwise.llm import batching
+from chordwise.llm.batching import has_batches
+from chordwise.llm.batching.api import BatchApi
 from chordwise.llm.limits.opening import open_client, open_limits, policy_of
 from chordwise.llm.limits.permits import Limits, Priority
 from chordwise.llm.limits.process import ProcessLimits
+from chordwise.llm.middleware.batched import Batched, BatchQueue
 from chordwise.llm.middleware.budgeted import Budget, Budgeted, Unlimited
 from chordwise.llm.middleware.cached import Cached, CompletionCache, HitLedger, facts_about
 from chordwise.llm.middleware.fallback import Fallback
@@ -33,6 +38,7 @@ from chordwise.llm.pricing import Price, price_of
 from chordwise.llm.providers import connect
 from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.pipeline import caching, routing
+from chordwise.pipeline.batch_queue import JobBatches
 from chordwise.pipeline.budgets import JobBudget
 from chordwise.pipeline.checking import Verdict
 from chordwise.pipeline.ledger import Ledger, record_verdict
@@ -55,12 +61,16 @@ class KeptLedger(CallLedger, HitLedger, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """For whom a model is asked; the defaults are those of a library without a database."""
+    """For whom a model is asked; the defaults are those of a library without a database.
+
+    `batches` returns where questions to the model of a name wait, for jobs of the batch lane.
+    """
 
     ledger: KeptLedger = field(default_factory=NullLedger)
     budget: Budget = field(default_factory=Unlimited)
     priority: Priority = Priority.INTERACTIVE
     cache: CompletionCache | None = None
+    batches: Callable[[str], BatchQueue] | None = None
 
 
 class Models:
@@ -82,6 +92,7 @@ class Models:
         self._random = Random()  # noqa: S311 - jitter needs no secrecy
         self._connections = dict(connected or {})
         self._turns = Semaphore(llama.slots(settings))
+        self._batch_apis: dict[str, BatchApi] = {}
         self._limits_by_name: dict[str, Limits] = {}
 
     def open(
@@ -118,11 +129,33 @@ class Models:
         patience = self._settings.limits.longest_wait_seconds
         model = RateLimited(model, self._limits(name), asking.priority, patience, _sleep)
         model = self._retrying(model)
-        if asking.cache is None:
-            return model
-        longest = self._settings.retries.total_seconds
         facts = facts_about(settings)
-        return Cached(model, asking.cache, asking.ledger, facts, longest, _sleep)
+        if asking.cache is not None:
+            longest = self._settings.retries.total_seconds
+            model = Cached(model, asking.cache, asking.ledger, facts, longest, _sleep)
+        if asking.batches is None or not has_batches(settings):
+            return model
+        return Batched(model, asking.batches(name), self.batch_api(name).body, price, facts)
+
+    def batch_api(self, name: str) -> BatchApi:
+        """Return the Batch API of a model; its connections are kept.
+
+        Raises:
+            ConfigurationError: The model is unknown, has none, or cannot be used as configured.
+        """
+        if name not in self._batch_apis:
+            settings = self._settings.model_named(name)
+            key = self._settings.api_key_for(settings)
+            self._batch_apis[name] = batching.connect(settings, key)
+        return self._batch_apis[name]
+
+    def batch_prices(self, name: str) -> tuple[Price, Price | None]:
+        """Return the prices of a model and of the largest tier.
+
+        Raises:
+            ConfigurationError: The model is unknown.
+        """
+        return price_of(self._settings.model_named(name)), self._reference
 
     def judge(self, completion: Completion, verdict: Verdict) -> None:
         """Write what the check of an answer found into the ledger; the cache keeps valid ones."""
@@ -206,13 +239,27 @@ class Models:
             return Asking()
         sessions, wanted = self._sessions, job_id
         run = persistently(sessions, _LOOK_PATIENCE, lambda s: runs.of_job(s, wanted))
+        budget = JobBudget(self._settings, sessions, job_id)
+        owner = chunk_id or job_id
+        stored = caching.stored_completions(self._settings, sessions, owner)
+        cache = stored if run.use_cache else None
+
+        def batches(name: str) -> BatchQueue:
+            return JobBatches(
+                sessions=sessions,
+                budget=budget,
+                job_id=wanted,
+                chunk_id=chunk_id,
+                model_name=name,
+                max_age=cache.max_age if cache else None,
+            )
+
         return Asking(
             ledger=Ledger(sessions, self._patience, job_id, chunk_id),
-            budget=JobBudget(self._settings, sessions, job_id),
+            budget=budget,
             priority=Priority(run.priority),
-            cache=caching.stored_completions(self._settings, sessions, chunk_id or job_id)
-            if run.use_cache
-            else None,
+            cache=cache,
+            batches=batches if run.lane == Lane.BATCH else None,
         )
 
 

@@ -9,7 +9,7 @@ from chordwise.domain import validation
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType, implied_types
 from chordwise.errors import UsageError
-from chordwise.pipeline.submit import RunOptions
+from chordwise.pipeline.run_options import RunOptions
 from chordwise.readers.extracted import Columns
 from chordwise.settings import ProfileSettings, Settings
 

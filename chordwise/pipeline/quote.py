@@ -12,7 +12,7 @@ from chordwise.domain.tasks import AnalysisType
 from chordwise.pipeline.context import ReadingContext
 from chordwise.pipeline.models import Models
 from chordwise.pipeline.quoted_lines import Cost, Pricing, QuotedLine
-from chordwise.pipeline.submit import RunOptions
+from chordwise.pipeline.run_options import RunOptions
 from chordwise.pipeline.tallying import Tally, Tallying
 from chordwise.readers.reading import ReadDocument, UnreadDocument
 from chordwise.settings import Settings

@@ -14,7 +14,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline import recovering_budgets, recovering_chunks, recovering_jobs, unclaimed
+from chordwise.pipeline import (
+    recovering_batches,
+    recovering_budgets,
+    recovering_chunks,
+    recovering_jobs,
+    unclaimed,
+)
 from chordwise.pipeline.context import Context
 from chordwise.storage import broker_marker, incidents
 from chordwise.storage.engine import reaching_database
@@ -30,6 +36,8 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("lease_expired", recovering_chunks.expired_leases),
     ("last_attempt", recovering_chunks.last_attempts_in_turn),
     ("due", recovering_chunks.due),
+    ("batch_answered", recovering_batches.answered),
+    ("batch_unwanted", recovering_batches.unwanted),
     ("chunk_never_sent", recovering_chunks.never_sent),
     ("chunk_message_lost", recovering_chunks.lost_messages),
     ("job_message_lost", recovering_jobs.lost_messages),
@@ -39,7 +47,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("reservation_abandoned", recovering_budgets.abandoned_reservations),
 )
 # Work that was put off on purpose is no accident.
-_PLANNED = ("due",)
+_PLANNED = ("due", "batch_answered", "batch_unwanted")
 
 
 def recover(context: Context) -> dict[str, int]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import uuid
+from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, case, null, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.domain.states import (
@@ -16,10 +17,10 @@ from chordwise.domain.states import (
     JobStatus,
     RunStatus,
 )
-from chordwise.pipeline import budgets
+from chordwise.pipeline import budgets, lanes
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.messages import FAN_OUT
-from chordwise.storage import clock, deliveries, outbox
+from chordwise.storage import batch_requests, clock, deliveries, outbox
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.jobs import Job
@@ -48,7 +49,7 @@ def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None
         if job_ids:
             session.execute(update(Run).where(Run.id == run_id).values(_OPEN_RUN))
         for job_id in job_ids:
-            _reopen(session, job_id)
+            _reopen(context, session, job_id)
         return len(job_ids)
 
 
@@ -112,7 +113,14 @@ def _is_in_flight() -> ColumnElement[bool]:
     return (Chunk.status == ChunkStatus.RUNNING) & (Chunk.lease_until > clock.database_now())
 
 
-def _reopen(session: Session, job_id: uuid.UUID) -> None:
+def _batch_until(context: Context) -> ColumnElement[datetime | None]:
+    """Return until when a job that waited for batches does so from now on."""
+    until = lanes.spill_over(context.settings)
+    return case((Job.batch_until.is_not(None), until), else_=null())
+
+
+def _reopen(context: Context, session: Session, job_id: uuid.UUID) -> None:
+    batch_requests.forget_failures(session, job_id)
     cleared = {**_FRESH, "hint": None, "due_at": None, "lease_token": None, "lease_until": None}
     session.execute(
         update(Chunk)
@@ -126,6 +134,7 @@ def _reopen(session: Session, job_id: uuid.UUID) -> None:
             status=JobStatus.QUEUED,
             finished_at=None,
             last_progress_at=clock.database_now(),
+            batch_until=_batch_until(context),
             **cleared,
         )
     )

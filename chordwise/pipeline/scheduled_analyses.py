@@ -16,12 +16,12 @@ from sqlalchemy.orm import Session, aliased, undefer
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ConfigurationError, UsageError
-from chordwise.pipeline import submit
 from chordwise.pipeline.intake import FileSource
 from chordwise.pipeline.profiles import run_options
 from chordwise.pipeline.questions import options_from
+from chordwise.pipeline.run_options import RunOptions
+from chordwise.pipeline.run_options import identity as identity_of
 from chordwise.pipeline.scheduled_work import Work, open_scheduled_run
-from chordwise.pipeline.submit import RunOptions
 from chordwise.readers import wildcards
 from chordwise.readers.discovery import discover
 from chordwise.readers.reading import ReadDocument, Reader, ReadText
@@ -102,7 +102,7 @@ def reanalyze(work: Work) -> JsonObject:
     for question in questions:
         options = question.asked_anew(work.run_name(str(question)))
         try:
-            identity = submit.identity(work.context, question.analysis_type, options)
+            identity = identity_of(work.context, question.analysis_type, options)
         except ConfigurationError:
             unknown += 1  # its model is not configured any more
         else:

@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import LeaseLostError
 from chordwise.pipeline.context import Context
-from chordwise.pipeline.submit import PATIENCE, RunOptions, Submission, TakenIn, open_run
+from chordwise.pipeline.run_options import RunOptions
+from chordwise.pipeline.submit import PATIENCE, Submission, TakenIn, open_run
 from chordwise.readers.reading import ReadDocument, UnreadDocument
 from chordwise.settings import ScheduleSettings
 from chordwise.storage import intakes, runs, schedule_runs

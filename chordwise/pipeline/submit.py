@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import TypeAlias
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from chordwise.domain.json_values import JsonObject
-from chordwise.domain.lanes import Lane
 from chordwise.domain.states import IntakeOutcome, JobStatus, RunStatus
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from chordwise.llm.limits.permits import Priority
-from chordwise.pipeline import budgets
-from chordwise.pipeline.context import Context, ReadingContext
+from chordwise.pipeline import budgets, lanes
+from chordwise.pipeline.context import Context
 from chordwise.pipeline.messages import FAN_OUT
 from chordwise.pipeline.questions import options_to_json
 from chordwise.pipeline.run_names import check_name
+from chordwise.pipeline.run_options import RunOptions, identity, to_json
 from chordwise.prompts import library
-from chordwise.readers.reading import WHOLE, Columns, ReadDocument, UnreadDocument
+from chordwise.readers.reading import Columns, ReadDocument, UnreadDocument
 from chordwise.storage import documents, intakes, jobs, outbox, prompt_versions, results, runs
 from chordwise.storage.documents import Document
 from chordwise.storage.engine import persistently
@@ -36,9 +32,6 @@ from chordwise.storage.jobs import Job, JobFailure
 from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
 
-PIPELINE_VERSION = 1
-"""Raised whenever the same question would get another answer for reasons of our own code."""
-
 PATIENCE = timedelta(seconds=20)
 """How long a person waits for a database that restarts, before being told."""
 _CANCELLED = JobFailure(
@@ -46,28 +39,6 @@ _CANCELLED = JobFailure(
     message="The run was cancelled while it was taken in.",
     hint="`chordwise retry RUN` takes it up again.",
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """What a run asks of every document.
-
-    `name` is empty for one that is made up; `fresh` asks again even where an answer is stored, and
-    without `use_cache` nothing that was answered before is used. The calls of a `nightly` run let
-    those of others go first. `budget_usd` is what its calls may cost, where not what the settings
-    say; `columns` are how tables are read.
-    """
-
-    types: tuple[AnalysisType, ...] = (AnalysisType.SUMMARY,)
-    analysis: AnalysisOptions = field(default_factory=AnalysisOptions)
-    model: str
-    name: str = ""
-    fresh: bool = False
-    use_cache: bool = True
-    nightly: bool = False
-    lane: Lane = Lane.ONLINE
-    budget_usd: Decimal | None = None
-    columns: Columns = WHOLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +62,7 @@ class Submission:
         self._context = context
         self._options = options
         self._hashes = {each: identity(context, each, options) for each in options.types}
+        self.lane = lanes.lane_for(context.settings, options.model, options.lane)
         self._found = 0
 
     @property
@@ -200,6 +172,7 @@ class Submission:
             options_hash=self._hashes[analysis_type],
             model=self._options.model,
             status=JobStatus.QUEUED,
+            batch_until=lanes.batch_until(self._context.settings, self.lane),
         )
         session.add(job)
         session.flush()
@@ -237,7 +210,7 @@ def open_run(
     def write(session: Session) -> None:
         prompt_versions.register(session, library.released().values())
         if session.get(Run, run_id) is None:
-            session.add(_run(run_id, name, options))
+            session.add(_run(context, run_id, name, options))
             session.flush()
             if cap_usd is not None:
                 budgets.change_cap(session, run_id, cap_usd)
@@ -251,34 +224,16 @@ def open_run(
     return Submission(context, run_id, name, options)
 
 
-def _run(run_id: uuid.UUID, name: str, options: RunOptions) -> Run:
+def _run(context: Context, run_id: uuid.UUID, name: str, options: RunOptions) -> Run:
     return Run(
         id=run_id,
         name=name,
-        options=_options_to_json(options),
+        options=to_json(options),
         type_count=len(options.types),
         priority=Priority.NIGHTLY if options.nightly else Priority.INTERACTIVE,
         use_cache=options.use_cache and not options.fresh,
+        lane=lanes.lane_for(context.settings, options.model, options.lane),
     )
-
-
-def identity(context: ReadingContext, analysis_type: AnalysisType, options: RunOptions) -> str:
-    """Return the hash of everything but the document that decides about a result."""
-    task = AnalysisTask(analysis_type=analysis_type, stage=Stage.ANALYZE, options=options.analysis)
-    synthesis = replace(task, stage=Stage.SYNTHESIZE)
-    parts: Mapping[str, object] = {
-        "type": analysis_type,
-        "options": options_to_json(options.analysis),
-        "prompts": [
-            template.version
-            for each in (task, synthesis)
-            for template in library.templates_for(each, context.settings.prompts.fallback)
-        ],
-        "models": context.models.identity(options.model),
-        "chunk_tokens": context.settings.pipeline.chunk_tokens,
-        "pipeline": PIPELINE_VERSION,
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _document(found: ReadDocument) -> Document:
@@ -297,12 +252,3 @@ def _document(found: ReadDocument) -> Document:
             "pages_unread": content.pages_unread,
         },
     )
-
-
-def _options_to_json(options: RunOptions) -> JsonObject:
-    return {
-        "types": [each.value for each in options.types],
-        "model": options.model,
-        "fresh": options.fresh,
-        **options_to_json(options.analysis),
-    }

@@ -15,6 +15,8 @@ from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.states import WORKING_JOBS, ChunkStatus, JobStatus
 from chordwise.errors import (
+    AwaitingBatchError,
+    ChordwiseError,
     ConfigurationError,
     LeaseLostError,
     ModelError,
@@ -106,7 +108,7 @@ def _integrate(context: Context, lease: Lease, job: Job, parts: Sequence[Chunk])
     except (PausingError, ConfigurationError) as error:
         backoff.store(context, lambda s: jobs.release(s, job.id, lease.token))
         pausing.pause(context, job.id, error)
-    except ModelError as error:
+    except (ModelError, AwaitingBatchError) as error:
         _postpone(context, lease, job, error)
     else:
         result = _result(job, text, parts, integration.answer)
@@ -226,7 +228,7 @@ def _end(
     log.info("job.ended", job_id=str(lease.job_id), status=status)
 
 
-def _postpone(context: Context, lease: Lease, job: Job, error: ModelError) -> None:
+def _postpone(context: Context, lease: Lease, job: Job, error: ChordwiseError) -> None:
     delay = backoff.postponement(
         context.settings.pipeline, job.postponements, error, context.random
     )

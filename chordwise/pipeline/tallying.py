@@ -17,7 +17,7 @@ from chordwise.pipeline.context import ReadingContext
 from chordwise.pipeline.integrating import CONTEXT_SHARE
 from chordwise.pipeline.questions import text_budget
 from chordwise.pipeline.requests import request_for
-from chordwise.pipeline.submit import RunOptions, identity
+from chordwise.pipeline.run_options import RunOptions, identity
 from chordwise.pipeline.unasked import UnaskedModel
 from chordwise.readers.reading import ReadDocument, UnreadDocument
 from chordwise.storage import documents, results

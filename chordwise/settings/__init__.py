@@ -5,7 +5,6 @@ Order of precedence: command-line flags, then `CHORDWISE_…` variables, then th
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +23,9 @@ from pydantic_settings import (
 from chordwise.domain.routing import Tier
 from chordwise.errors import ConfigurationError
 from chordwise.settings import schedules as schedules_module
+from chordwise.settings.batch import BatchSettings
 from chordwise.settings.delivery import DeliverySettings
+from chordwise.settings.environment import config_path
 from chordwise.settings.inbox import InboxSettings
 from chordwise.settings.profiles import ProfileSettings
 from chordwise.settings.schedules import ScheduleSettings
@@ -50,9 +51,8 @@ from chordwise.settings.sections import (
 
 __all__ = [
     "AUTO",
-    "CONFIG_VARIABLE",
     "FILE_NAME",
-    "SUPERVISOR_PIPE_VARIABLE",
+    "BatchSettings",
     "BudgetSettings",
     "CacheSettings",
     "DeliverySettings",
@@ -74,15 +74,11 @@ __all__ = [
     "StructuredOutput",
     "TierSettings",
     "WorkerSettings",
-    "child_environment",
     "find_file",
     "load",
-    "supervisor_pipe",
 ]
 
 FILE_NAME = "chordwise.toml"
-CONFIG_VARIABLE = "CHORDWISE_CONFIG"
-SUPERVISOR_PIPE_VARIABLE = "CHORDWISE_SUPERVISOR_PIPE"
 
 
 class Settings(BaseSettings):
@@ -112,6 +108,7 @@ class Settings(BaseSettings):
     tiers: TierSettings = TierSettings()
     routing: RoutingSettings = RoutingSettings()
     budget: BudgetSettings = BudgetSettings()
+    batch: BatchSettings = BatchSettings()
     cache: CacheSettings = CacheSettings()
     prompts: PromptSettings = PromptSettings()
     profiles: Mapping[str, ProfileSettings] = Field(default_factory=dict)
@@ -252,7 +249,7 @@ def load(config: Path | None = None, **flags: object) -> Settings:
     Raises:
         ConfigurationError: A file is missing or broken, or a value is wrong.
     """
-    path = config or _path_in_environment() or find_file(Path.cwd())
+    path = config or config_path() or find_file(Path.cwd())
     if path is not None and not path.is_file():
         raise ConfigurationError(f"There is no settings file {path}.", "Check --config.")
     given = {name: value for name, value in flags.items() if value is not None}
@@ -269,26 +266,6 @@ def load(config: Path | None = None, **flags: object) -> Settings:
     except (OSError, UnicodeDecodeError) as error:
         what = f"{path} cannot be read as UTF-8 text: {type(error).__name__}."
         raise ConfigurationError(what, "Check its permissions and encoding.") from error
-
-
-def _path_in_environment() -> Path | None:
-    value = os.environ.get(CONFIG_VARIABLE)  # noqa: TID251 - the one reader of the environment
-    return Path(value) if value else None
-
-
-def supervisor_pipe() -> int | None:
-    """Return the descriptor whose end of file says that our supervisor is gone, if there is one."""
-    value = os.environ.get(SUPERVISOR_PIPE_VARIABLE, "")  # noqa: TID251 - the one reader of it
-    return int(value) if value.isdecimal() else None
-
-
-def child_environment(settings: Settings, config: Path | None = None) -> dict[str, str]:
-    """Return the environment with which a process of ours sees the same settings."""
-    environment = dict(os.environ)  # noqa: TID251 - the one reader of the environment
-    environment["CHORDWISE_HOME"] = str(settings.home)
-    if config is not None:
-        environment[CONFIG_VARIABLE] = str(config.resolve())
-    return environment
 
 
 def _sentence(error: ValidationError, path: Path | None) -> str:

@@ -44,6 +44,9 @@ class ModelSettings(Section):
     service_tier: Literal["", "flex"] = Field(
         default="", description="flex: half the price, may take minutes (OpenAI)."
     )
+    batch: bool | None = Field(
+        default=None, description="Has a Batch API; unset: at the provider's public address only."
+    )
     keep_alive: str = Field(
         default="",
         pattern=r"^(-1|[1-9]\d{0,5}[smh])?$",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -145,6 +145,33 @@ def settle(session: Session, reservation_id: uuid.UUID, cost_usd: Decimal | None
     cost = row.amount_usd if cost_usd is None else money.rounded_up(cost_usd)
     budget_accounts.book_settlement(session, row, _scopes(row.run_id, row.day), cost)
     return row.amount_usd
+
+
+def settle_all(
+    session: Session, costs: Mapping[uuid.UUID, Decimal | None]
+) -> Mapping[uuid.UUID, Decimal]:
+    """Do the same for many requests at once; returns what was reserved for each that is known."""
+    rows = session.scalars(
+        select(BudgetReservation)
+        .where(BudgetReservation.id.in_(costs))
+        .order_by(BudgetReservation.id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    ).all()
+    now = clock.read(session) if rows else None
+    spent: defaultdict[str, Decimal] = defaultdict(Decimal)
+    reserved: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for row in rows:
+        cost_usd = costs[row.id]
+        cost = row.amount_usd if cost_usd is None else money.rounded_up(cost_usd)
+        for scope in _scopes(row.run_id, row.day):
+            spent[scope] += cost - (row.settled_usd or Decimal(0))
+            reserved[scope] -= Decimal(0) if row.settled_at else row.amount_usd
+        row.settled_at, row.settled_usd = now, cost
+    session.flush()
+    for scope in sorted(spent):
+        budget_accounts.book(session, [scope], spent[scope], reserved[scope])
+    return {row.id: row.amount_usd for row in rows}
 
 
 def settle_abandoned(session: Session, limit: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -73,6 +74,29 @@ def find(session: Session, key: str, max_age: timedelta) -> JsonObject | None:
         .where(found)
         .values(uses=CachedCompletion.uses + 1, used_at=clock.database_now())
         .returning(CachedCompletion.completion)
+    )
+
+
+def has(session: Session, key: str, max_age: timedelta) -> bool:
+    """Tell whether there is a completion of a request that is not too old; it is not used yet."""
+    fresh = CachedCompletion.created_at > clock.database_now() - max_age
+    found = select(CachedCompletion.key).where(
+        CachedCompletion.key == key, CachedCompletion.completion.is_not(None), fresh
+    )
+    return session.scalar(found) is not None
+
+
+def put(session: Session, values: Mapping[str, object]) -> None:
+    """Keep a completion that nobody claimed to ask for: it came with a batch."""
+    statement = insert(CachedCompletion).values(**values)
+    kept = {
+        "completion": statement.excluded.completion,
+        "created_at": clock.database_now(),
+        "claim_token": None,
+        "claimed_until": None,
+    }
+    session.execute(
+        statement.on_conflict_do_update(index_elements=[CachedCompletion.key], set_=kept)
     )
 
 

@@ -24,6 +24,7 @@ class Job(Record):
 
     `options` are those of the analysis; `options_hash` is the identity of the result together with
     the document. `model` is the policy asked for; rows of the ledger say which model answered.
+    In the batch lane its questions wait for batches as long as `batch_until`; else it is null.
     """
 
     __tablename__ = "jobs"
@@ -55,6 +56,7 @@ class Job(Record):
     attempts: Mapped[int] = mapped_column(default=0)
     postponements: Mapped[int] = mapped_column(default=0)
     due_at: Mapped[datetime | None]
+    batch_until: Mapped[datetime | None]
     lease_token: Mapped[uuid.UUID | None]
     lease_until: Mapped[datetime | None]
     created_at: Mapped[CreatedAt]

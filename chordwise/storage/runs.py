@@ -10,6 +10,7 @@ from sqlalchemy import ForeignKey, func, select, true, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.lanes import Lane
 from chordwise.domain.states import UNFINISHED_JOBS, JobStatus, RunStatus
 from chordwise.errors import UsageError
 from chordwise.storage import deliveries
@@ -32,6 +33,7 @@ class Run(Record):
     options: Mapped[JsonObject]
     type_count: Mapped[int]
     priority: Mapped[str] = mapped_column(server_default="interactive")
+    lane: Mapped[str] = mapped_column(server_default=Lane.ONLINE)
     use_cache: Mapped[bool] = mapped_column(server_default=true())
     found_count: Mapped[int | None]
     schedule_run_id: Mapped[uuid.UUID | None] = mapped_column(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from sqlalchemy.orm import configure_mappers
 
 from chordwise.storage import (
+    batch_requests,
+    batches,
     broker_marker,
     budget_accounts,
     budget_reservations,
@@ -29,6 +31,8 @@ from chordwise.storage import (
 from chordwise.storage.record import Record
 
 modules = (
+    batch_requests,
+    batches,
     broker_marker,
     budget_accounts,
     budget_reservations,

@@ -9,12 +9,14 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from random import Random
 
 from celery._state import _set_task_join_will_block
 from sqlalchemy import select, text
 
 from chordwise.domain import grounding, json_values
+from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.analyze_chunk import analyze_chunk
@@ -23,7 +25,8 @@ from chordwise.pipeline.fan_out import fan_out
 from chordwise.pipeline.leases import LeaseKeeper
 from chordwise.pipeline.messages import Messenger, open_app
 from chordwise.pipeline.models import Models
-from chordwise.pipeline.submit import RunOptions, Submission, open_run
+from chordwise.pipeline.run_options import RunOptions
+from chordwise.pipeline.submit import Submission, open_run
 from chordwise.pipeline.synthesize import synthesize
 from chordwise.readers.reading import ReadDocument, ReadText
 from chordwise.settings import ModelSettings, Settings
@@ -35,6 +38,7 @@ from tests.fakes.processes import wait_until
 from tests.fakes.scripted_model import Line, ScriptedModel
 
 SCRIPTED = "scripted"
+AWAY = ModelSettings(provider="openai", model=SCRIPTED, base_url="http://127.0.0.1:9/v1")
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 PARAGRAPH = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned. "
 LONG = "".join(f"{number}. {PARAGRAPH}" for number in range(120))
@@ -125,11 +129,15 @@ class Pipeline:
             session.execute(text(statement), parameters)
 
 
-def a_pipeline(settings: Settings, *script: Line, repeat_last: bool = False) -> Pipeline:
-    """Open a pipeline whose model `scripted` plays the script."""
+def a_pipeline(
+    settings: Settings,
+    *script: Line,
+    repeat_last: bool = False,
+    named: ModelSettings = AWAY,
+) -> Pipeline:
+    """Open a pipeline whose model `scripted`, of these settings, plays the script online."""
     assert settings.database_url is not None
     model = ScriptedModel(script, repeat_last=repeat_last)
-    named = ModelSettings(provider="openai", model=SCRIPTED, base_url="http://127.0.0.1:9/v1")
     patient = settings.model_copy(
         update={
             "models": {SCRIPTED: named},
@@ -174,7 +182,11 @@ def close_all() -> None:
 
 
 def a_run(
-    *types: AnalysisType, fresh: bool = False, analysis: AnalysisOptions | None = None
+    *types: AnalysisType,
+    fresh: bool = False,
+    analysis: AnalysisOptions | None = None,
+    lane: Lane = Lane.ONLINE,
+    budget_usd: Decimal | None = None,
 ) -> RunOptions:
     """Return options of a run that asks the scripted model."""
     return RunOptions(
@@ -183,6 +195,8 @@ def a_run(
         model=SCRIPTED,
         name=f"run {next(_names)}",
         fresh=fresh,
+        lane=lane,
+        budget_usd=budget_usd,
     )
 
 

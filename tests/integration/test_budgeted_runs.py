@@ -23,7 +23,8 @@ from chordwise.pipeline.budgets import BudgetLine
 from chordwise.pipeline.fan_out import fan_out
 from chordwise.pipeline.models import Models
 from chordwise.pipeline.retry import retry
-from chordwise.pipeline.submit import RunOptions, Submission, open_run
+from chordwise.pipeline.run_options import RunOptions
+from chordwise.pipeline.submit import Submission, open_run
 from chordwise.pipeline.synthesize import synthesize
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.pipeline import LONG, NOW, Pipeline, a_document, a_pipeline, a_run, with_settings

@@ -21,7 +21,7 @@ from chordwise.llm.counting import count_request, counter_for
 from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.pipeline import quote, sampling
 from chordwise.pipeline.quote import Quote, Quoter
-from chordwise.pipeline.submit import RunOptions
+from chordwise.pipeline.run_options import RunOptions
 from chordwise.settings import Settings
 from tests.fakes.commands import run
 from tests.fakes.pipeline import (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,9 @@ def pipeline(settings: Settings) -> Iterator[Pipeline]:
 
 def take_in(pipeline: Pipeline, *arguments: str, columns: Columns, stdin: bytes = b"") -> list[str]:
     """Take files in as a command does; return source and outcome of every intake, in order."""
-    submission = open_run(pipeline.context, a_run(), NOW)
+    submission = open_run(pipeline.context, replace(a_run(), columns=columns), NOW)
     with Reader(SETTINGS) as reader:
-        source = FileSource(reader, SETTINGS, io.BytesIO(stdin), columns)
+        source = FileSource(reader, SETTINGS, io.BytesIO(stdin))
         intake.take_in(
             submission,
             discover(arguments),

@@ -17,7 +17,7 @@ from chordwise.errors import ModelAccessError
 from chordwise.llm.model import CompletionRequest, ModelProfile
 from chordwise.pipeline import querying
 from chordwise.pipeline.models import Models
-from chordwise.pipeline.submit import RunOptions
+from chordwise.pipeline.run_options import RunOptions
 from chordwise.settings import AUTO, ModelSettings, Settings, TierSettings
 from tests.fakes.pipeline import (
     LONG,

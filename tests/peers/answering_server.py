@@ -61,7 +61,7 @@ class AnsweringHandler(BaseHTTPRequestHandler):
             self.close_connection = True  # the client was killed while it asked
             return
         body = json_values.as_object(json.loads(payload))
-        user = _user_message(body)
+        user = user_message_of(body)
         self.server.note(user)
         self.converse(user)
 
@@ -72,7 +72,7 @@ class AnsweringHandler(BaseHTTPRequestHandler):
 
     def answer(self, user: str) -> bool:
         """Answer one chat completion; false when the client was not there any more."""
-        return self.reply(200, json.dumps(_completion(_summary(user))).encode())
+        return self.reply(200, json.dumps(completion_of(summary_of(user))).encode())
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is http.server's
         """Keep quiet."""
@@ -101,12 +101,14 @@ def serving(delay_seconds: float = 0.0) -> Iterator[AnsweringServer]:
         yield server
 
 
-def _user_message(body: JsonObject) -> str:
+def user_message_of(body: JsonObject) -> str:
+    """Return what the user asks in a chat completion."""
     messages = json_values.objects(body["messages"])
     return json_values.text(messages[-1]["content"])
 
 
-def _summary(user: str) -> str:
+def summary_of(user: str) -> str:
+    """Return the answer: quotes of what is asked about."""
     match = _MATERIAL.search(user)
     material = match.group(2) if match else user
     quotes = [json.loads(f'"{quote}"') for quote in _QUOTE.findall(material)]
@@ -122,7 +124,8 @@ def _summary(user: str) -> str:
     )
 
 
-def _completion(content: str) -> dict[str, JsonValue]:
+def completion_of(content: str) -> dict[str, JsonValue]:
+    """Return an answer as Chat Completions give it."""
     message: JsonObject = {"role": "assistant", "content": content}
     return {
         "id": "answer",

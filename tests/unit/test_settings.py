@@ -9,7 +9,7 @@ import pytest
 
 from chordwise import settings as module
 from chordwise.errors import ConfigurationError, ExitCode
-from chordwise.settings import ModelSettings, Settings, load
+from chordwise.settings import ModelSettings, Settings, environment, load
 
 PLANTED = "s3cr3tP4ssword"
 
@@ -237,10 +237,10 @@ def test_a_child_process_sees_the_same_settings(folder: Path) -> None:
     """Home and file are handed on by the environment, the file by its whole path."""
     file = write(folder, 'model = "file"\n')
 
-    environment = module.child_environment(load(file, home=folder / "home"), Path(file.name))
+    found = environment.child_environment(load(file, home=folder / "home").home, Path(file.name))
 
-    assert environment["CHORDWISE_HOME"] == str(folder / "home")
-    assert environment["CHORDWISE_CONFIG"] == str(file.resolve())
+    assert found["CHORDWISE_HOME"] == str(folder / "home")
+    assert found["CHORDWISE_CONFIG"] == str(file.resolve())
 
 
 @pytest.mark.parametrize(
@@ -250,9 +250,9 @@ def test_the_supervisors_pipe_is_a_descriptor_or_nothing(
     value: str, expected: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stray value does not stop a process from starting."""
-    monkeypatch.setenv(module.SUPERVISOR_PIPE_VARIABLE, value)
+    monkeypatch.setenv(environment.SUPERVISOR_PIPE_VARIABLE, value)
 
-    assert module.supervisor_pipe() == expected
+    assert environment.supervisor_pipe() == expected
 
 
 def test_settings_are_frozen() -> None:

@@ -127,7 +127,7 @@ class AnthropicModel:
             ModelError: The request brought no answer; the subclass says why.
         """
         answer = self._exchange.post(request, self._headers(), self.body(request))
-        return replace(self._completion(answer.body), limits=answer.limits)
+        return replace(self.completion(answer.body), limits=answer.limits)
 
     def body(self, request: CompletionRequest) -> JsonObject:
         """Return the JSON that `complete` sends."""
@@ -154,7 +154,12 @@ class AnthropicModel:
             "anthropic-version": API_VERSION,
         } | authorization
 
-    def _completion(self, body: JsonObject) -> Completion:
+    def completion(self, body: JsonObject) -> Completion:
+        """Return what an answer of the API says.
+
+        Raises:
+            ModelError: It holds no completion.
+        """
         if not isinstance(body.get("content"), list):
             raise ModelTransportError(
                 f"{self._exchange.label} answered with JSON that holds no message.",

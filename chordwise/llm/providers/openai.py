@@ -139,7 +139,7 @@ class OpenAIModel:
             ModelError: The request brought no answer; the subclass says why.
         """
         answer = self._exchange.post(request, self._headers(), self.body(request))
-        return replace(self._completion(answer.body), limits=answer.limits)
+        return replace(self.completion(answer.body), limits=answer.limits)
 
     def body(self, request: CompletionRequest) -> JsonObject:
         """Return the JSON that `complete` sends."""
@@ -192,7 +192,12 @@ class OpenAIModel:
         strict = for_openai_strict(schema)
         return (schema, False) if strict is None else (strict, True)
 
-    def _completion(self, body: JsonObject) -> Completion:
+    def completion(self, body: JsonObject) -> Completion:
+        """Return what an answer of the API says.
+
+        Raises:
+            ModelError: It holds no completion.
+        """
         choices = objects(body.get("choices"))
         message = choices[0].get("message") if choices else None
         if not isinstance(message, dict):

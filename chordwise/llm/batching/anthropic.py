@@ -1,0 +1,157 @@
+"""Message Batches, the Batch API of Anthropic."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from datetime import timedelta
+from types import MappingProxyType
+
+from pydantic import SecretStr
+
+from chordwise.domain.json_values import JsonObject, objects, text
+from chordwise.errors import ModelError, ModelOverloadedError, ModelTransportError
+from chordwise.llm.batching.api import BatchState, LineOutcome, Phase, PreparedBatch
+from chordwise.llm.batching.http import LONG_SECONDS, BatchHttp, counts, moment
+from chordwise.llm.model import Completion, CompletionRequest
+from chordwise.llm.providers.anthropic import (
+    API_VERSION,
+    CODES,
+    PHRASES,
+    PUBLIC_BASE_URL,
+    AnthropicModel,
+)
+from chordwise.llm.providers.endpoint import checked_key
+from chordwise.llm.providers.reading import child, storable
+from chordwise.llm.transport import JsonTransport
+from chordwise.settings import ModelSettings
+
+PATH = "/v1/messages/batches"
+
+# What no code tells apart: a request that is wrong.
+_BAD_REQUEST = 400
+_PAGES = 20
+_CLOCK_SKEW = timedelta(minutes=5)
+_NOT_RUN: Mapping[str, str] = MappingProxyType(
+    {"expired": "before its turn came", "canceled": "because its batch was cancelled"}
+)
+
+
+class AnthropicBatches:
+    """Messages in batches; they go in with the request, and bear no mark of ours but their ids."""
+
+    def __init__(
+        self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport
+    ) -> None:
+        self._model = AnthropicModel(settings, api_key, transport)
+        key = checked_key(api_key)
+        base_url = (settings.base_url or PUBLIC_BASE_URL).rstrip("/")
+        self._http = BatchHttp(
+            base_url=base_url.removesuffix("/messages").removesuffix("/v1"),
+            headers={"anthropic-version": API_VERSION, "x-api-key": key},
+            key=SecretStr(key),
+            label=f"{settings.provider}/{settings.model}",
+            codes=CODES,
+            phrases=PHRASES,
+            transport=transport,
+        )
+
+    def body(self, request: CompletionRequest) -> JsonObject:
+        """Return the parameters of a line."""
+        return self._model.body(request)
+
+    def upload(self, batch: PreparedBatch) -> str:  # noqa: ARG002 - there is no such step here
+        """Do nothing: the lines go in with the request."""
+        return ""
+
+    def create(self, batch: PreparedBatch) -> BatchState:
+        """Create the batch.
+
+        Raises:
+            ModelError: The provider does not take it, or nobody knows whether it did.
+        """
+        body: JsonObject = {
+            "requests": [{"custom_id": line.custom_id, "params": line.body} for line in batch.lines]
+        }
+        return self._state(self._http.post(PATH, body, LONG_SECONDS))
+
+    def find(self, batch: PreparedBatch, known: Collection[str]) -> BatchState | None:
+        """Return the oldest batch that is as old and as large as ours and none of the others.
+
+        Raises:
+            ModelError: The provider cannot be asked.
+        """
+        found = None
+        for listed in self._listed():
+            created_at = moment(listed.get("created_at"))
+            if created_at is None or created_at < batch.prepared_at - _CLOCK_SKEW:
+                break
+            state = self._state(listed)
+            is_ours = sum(state.counts.values()) == len(batch.lines)
+            if is_ours and state.provider_id not in known:
+                found = state
+        return found
+
+    def look(self, provider_id: str) -> BatchState:
+        """Return how the batch stands.
+
+        Raises:
+            ModelError: The provider cannot be asked, or has no such batch.
+        """
+        return self._state(self._http.get(f"{PATH}/{provider_id}"))
+
+    def results(self, state: BatchState) -> Iterator[LineOutcome]:
+        """Yield the lines.
+
+        Raises:
+            ModelError: They cannot be read.
+        """
+        for line in self._http.lines(f"{PATH}/{state.provider_id}/results"):
+            result = child(line, "result")
+            yield LineOutcome(custom_id=text(line.get("custom_id")), outcome=self._outcome(result))
+
+    def cancel(self, provider_id: str) -> None:
+        """Ask for the end of a batch.
+
+        Raises:
+            ModelError: The provider cannot be asked, or the batch has ended.
+        """
+        self._http.post(f"{PATH}/{provider_id}/cancel", {})
+
+    def _listed(self) -> Iterator[JsonObject]:
+        """Yield the newest batches first."""
+        query = "limit=100"
+        for _ in range(_PAGES):
+            page = self._http.get(PATH, query)
+            yield from objects(page.get("data"))
+            last = text(page.get("last_id"))
+            if page.get("has_more") is not True or not last:
+                return
+            query = f"limit=100&after_id={last}"
+
+    def _state(self, answer: JsonObject) -> BatchState:
+        status = text(answer.get("processing_status"))
+        provider_id = text(answer.get("id"))
+        if not provider_id:
+            raise ModelTransportError(
+                f"{self._http.label} answered with JSON that holds no batch.",
+                "Check that base_url leads to an API with Message Batches.",
+            )
+        return BatchState(
+            provider_id=provider_id,
+            phase=Phase.ENDED if status == "ended" else Phase.RUNNING,
+            status=storable(status),
+            counts=counts(child(answer, "request_counts")),
+            expires_at=moment(answer.get("expires_at")),
+        )
+
+    def _outcome(self, result: JsonObject) -> Completion | ModelError:
+        kind = text(result.get("type"))
+        if kind in _NOT_RUN:
+            return ModelOverloadedError(f"{self._http.label} gave no answer {_NOT_RUN[kind]}.")
+        try:
+            if kind == "succeeded":
+                return self._model.completion(child(result, "message"))
+        except ModelError as error:
+            return error
+        said = child(result, "error")
+        return self._http.refusal(child(said, "error") or said, _BAD_REQUEST)

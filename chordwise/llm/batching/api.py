@@ -1,0 +1,103 @@
+"""The port to every Batch API: questions handed in together, answers fetched when ready."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from chordwise.domain.json_values import JsonObject
+from chordwise.errors import ModelError
+from chordwise.llm.model import Completion, CompletionRequest
+
+
+class Phase(StrEnum):
+    """How far a batch is: nothing to be fetched yet, all there is, or turned away as a whole."""
+
+    RUNNING = "running"
+    ENDED = "ended"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchLine:
+    """One question of a batch; `custom_id` has 64 characters at most and is used once only."""
+
+    custom_id: str
+    body: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedBatch:
+    """What is to be handed in.
+
+    `marker` is our id of the batch and `prepared_at` when it was put together; `upload` names the
+    file at the provider where that wants one.
+    """
+
+    marker: str
+    prepared_at: datetime
+    lines: Sequence[BatchLine]
+    upload: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchState:
+    """What a provider says of a batch.
+
+    `status` is its own word, `counts` its own counts; `files` are to be read once it has ended.
+    `error` says why it was turned away.
+    """
+
+    provider_id: str
+    phase: Phase
+    status: str
+    counts: Mapping[str, int] = field(default_factory=dict)
+    expires_at: datetime | None = None
+    files: tuple[str, ...] = ()
+    error: ModelError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineOutcome:
+    """What became of one question; a `TransientError` may be handed in again."""
+
+    custom_id: str
+    outcome: Completion | ModelError
+
+
+class BatchApi(Protocol):
+    """A model's Batch API; safe to share between threads.
+
+    Every operation raises `ModelError` where the provider cannot be asked or refuses.
+    """
+
+    def body(self, request: CompletionRequest) -> JsonObject:
+        """Return what stands for a request in a batch: what would be sent online."""
+        ...
+
+    def upload(self, batch: PreparedBatch) -> str:
+        """Hand the questions over, where that is a step of its own; return the file's name."""
+        ...
+
+    def create(self, batch: PreparedBatch) -> BatchState:
+        """Let the provider begin. Twice would be twice the money."""
+        ...
+
+    def find(self, batch: PreparedBatch, known: Collection[str]) -> BatchState | None:
+        """Return a batch that was created although nobody heard of it; `known` are others."""
+        ...
+
+    def look(self, provider_id: str) -> BatchState:
+        """Return how a batch stands."""
+        ...
+
+    def results(self, state: BatchState) -> Iterator[LineOutcome]:
+        """Yield what became of the questions of an ended batch, in any order, some perhaps not."""
+        ...
+
+    def cancel(self, provider_id: str) -> None:
+        """Ask the provider to stop; what is done by then is still to be fetched."""
+        ...

@@ -1,0 +1,140 @@
+"""Talking to a Batch API: requests with our key, errors in our words, files line by line."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import BinaryIO, cast
+
+import structlog
+from pydantic import SecretStr
+
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.errors import ModelError
+from chordwise.llm.excerpts import excerpt
+from chordwise.llm.providers.endpoint import endpoint
+from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, Kind, read_fault
+from chordwise.llm.transport import JsonResponse, JsonTransport
+
+log = structlog.get_logger(__name__)
+
+SHORT_SECONDS = 60.0
+"""For a look or a small request."""
+LONG_SECONDS = 600.0
+"""For a file in either direction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchHttp:
+    """A provider's address and how it wants to be spoken to; `label` names the model."""
+
+    base_url: str
+    headers: Mapping[str, str]
+    key: SecretStr
+    label: str
+    codes: Mapping[str, Kind]
+    phrases: Mapping[str, Kind]
+    transport: JsonTransport
+
+    def get(self, path: str, query: str = "") -> JsonObject:
+        """Return what stands at a path.
+
+        Raises:
+            ModelError: The answer is an error, or there is none.
+        """
+        url = endpoint(self.base_url, path)
+        url += ("&" if "?" in url else "?") + query if query else ""
+        return self._read(self.transport.send("GET", url, self.headers, None, SHORT_SECONDS))
+
+    def post(self, path: str, body: JsonObject, seconds: float = SHORT_SECONDS) -> JsonObject:
+        """Send JSON and return the answer.
+
+        Raises:
+            ModelError: The answer is an error, or there is none.
+        """
+        headers = {**self.headers, "content-type": "application/json"}
+        url = endpoint(self.base_url, path)
+        return self._read(self.transport.post_json(url, headers, body, seconds))
+
+    def send_file(self, path: str, content: bytes, content_type: str) -> JsonObject:
+        """Send a file and return the answer.
+
+        Raises:
+            ModelError: The answer is an error, or there is none.
+        """
+        headers = {**self.headers, "content-type": content_type}
+        url = endpoint(self.base_url, path)
+        return self._read(self.transport.send("POST", url, headers, content, LONG_SECONDS))
+
+    def lines(self, path: str) -> Iterator[JsonObject]:
+        """Yield the objects of a file with one in each line; what is none is passed over.
+
+        Raises:
+            ModelError: The file cannot be read; nothing was yielded then.
+        """
+        url = endpoint(self.base_url, path)
+        with tempfile.TemporaryFile() as file:
+            failed = self.transport.download(url, self.headers, file, LONG_SECONDS)
+            if failed is not None:
+                raise self.failure(failed)
+            file.seek(0)
+            yield from self._objects(file)
+
+    def failure(self, response: JsonResponse) -> ModelError:
+        """Return what an error answer means."""
+        fault = read_fault(response)
+        kind = fault.kind(self.codes, self.phrases)
+        return fault.error(kind, self.label, (self.key.get_secret_value(),))
+
+    def refusal(self, error: JsonValue, status: int) -> ModelError:
+        """Return what the error in a line or in a batch means, for which there is no status.
+
+        `status` is what the same would be online, and stands in no sentence.
+        """
+        body: JsonValue = {"error": error}
+        fault = read_fault(JsonResponse(status=status, headers={}, body=body))
+        quote = excerpt(fault.message or ", ".join(fault.codes), (self.key.get_secret_value(),))
+        what = f"{self.label} could not answer in a batch: “{quote}”."
+        return fault.kind(self.codes, self.phrases)(what)
+
+    def _read(self, response: JsonResponse) -> JsonObject:
+        answer = response.body if isinstance(response.body, dict) else {}
+        if response.status >= LOWEST_ERROR_STATUS or not answer:
+            raise self.failure(response)
+        return answer
+
+    def _objects(self, file: BinaryIO) -> Iterator[JsonObject]:
+        for line in file:
+            try:
+                parsed = cast("JsonValue", json.loads(line))
+            except (ValueError, RecursionError):
+                parsed = None
+            if isinstance(parsed, dict):
+                yield parsed
+            elif line.strip():
+                log.warning("batch.line_unreadable", model=self.label, bytes=len(line))
+
+
+def moment(value: JsonValue) -> datetime | None:
+    """Return the time that a provider says, in seconds or by RFC 3339; `None` for anything else."""
+    try:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return datetime.fromtimestamp(value, UTC)
+        if isinstance(value, str):
+            found = datetime.fromisoformat(value)
+            return found if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return None
+
+
+def counts(value: JsonObject) -> dict[str, int]:
+    """Return the numbers of an object."""
+    return {
+        name: number
+        for name, number in value.items()
+        if isinstance(number, int) and not isinstance(number, bool)
+    }

@@ -1,0 +1,221 @@
+"""Files and Batches, the Batch API of OpenAI, Azure, Groq and compatible gateways."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from datetime import timedelta
+from types import MappingProxyType
+
+from pydantic import SecretStr
+
+from chordwise.domain.json_values import JsonObject, JsonValue, objects, text
+from chordwise.errors import ModelError, ModelOverloadedError, ModelTransportError, RateLimitedError
+from chordwise.llm.batching.api import BatchLine, BatchState, LineOutcome, Phase, PreparedBatch
+from chordwise.llm.batching.http import BatchHttp, counts, moment
+from chordwise.llm.model import Completion, CompletionRequest
+from chordwise.llm.providers.endpoint import checked_key
+from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, Kind
+from chordwise.llm.providers.openai import CODES, PHRASES, PUBLIC_BASE_URL, OpenAIModel
+from chordwise.llm.providers.reading import child, count, storable
+from chordwise.llm.transport import JsonResponse, JsonTransport
+from chordwise.settings import ModelSettings
+
+ENDPOINT = "/v1/chat/completions"
+WINDOW = "24h"
+MARKER = "chordwise_batch"
+
+_PHASES: Mapping[str, Phase] = MappingProxyType(
+    {
+        "completed": Phase.ENDED,
+        "expired": Phase.ENDED,
+        "cancelled": Phase.ENDED,
+        "failed": Phase.FAILED,
+    }
+)
+_CODES: Mapping[str, Kind] = MappingProxyType(
+    {
+        **CODES,
+        "batch_expired": ModelOverloadedError,
+        "batch_cancelled": ModelOverloadedError,
+        # More tokens wait in batches already than this key may have.
+        "token_limit_exceeded": RateLimitedError,
+        "too_many_tasks": RateLimitedError,
+    }
+)
+_SERVER_ERROR = 500
+_BAD_REQUEST = 400
+_PAGES = 20
+_PAGE = 100
+_CLOCK_SKEW = timedelta(hours=1)
+
+
+class OpenAIBatches:
+    """Chat completions in batches: an uploaded file in, an output and an error file out."""
+
+    def __init__(
+        self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport
+    ) -> None:
+        # A batch has its own price; with a tier of its own its lines are refused.
+        plain = settings.model_copy(update={"service_tier": ""})
+        self._model = OpenAIModel(plain, api_key, transport)
+        key = checked_key(api_key)
+        base_url = settings.base_url or PUBLIC_BASE_URL
+        self._http = BatchHttp(
+            base_url=base_url.rstrip("/").removesuffix("/chat/completions"),
+            headers={"authorization": f"Bearer {key}"} if key else {},
+            key=SecretStr(key),
+            label=f"{settings.provider}/{settings.model}",
+            codes=_CODES,
+            phrases=PHRASES,
+            transport=transport,
+        )
+
+    def body(self, request: CompletionRequest) -> JsonObject:
+        """Return the body of a line."""
+        return self._model.body(request)
+
+    def upload(self, batch: PreparedBatch) -> str:
+        """Upload the file with the lines.
+
+        Raises:
+            ModelError: The provider does not take it.
+        """
+        boundary = uuid.uuid4().hex
+        content = _multipart(boundary, f"chordwise-{batch.marker}.jsonl", file_of(batch.lines))
+        answer = self._http.send_file(
+            "/files", content, f"multipart/form-data; boundary={boundary}"
+        )
+        return self._id(answer)
+
+    def create(self, batch: PreparedBatch) -> BatchState:
+        """Create the batch over the file, with our marker in its metadata.
+
+        Raises:
+            ModelError: The provider does not take it, or nobody knows whether it did.
+        """
+        body: JsonObject = {
+            "input_file_id": batch.upload,
+            "endpoint": ENDPOINT,
+            "completion_window": WINDOW,
+            "metadata": {MARKER: batch.marker},
+        }
+        return self._state(self._http.post("/batches", body))
+
+    def find(self, batch: PreparedBatch, known: Collection[str]) -> BatchState | None:  # noqa: ARG002 - the marker tells
+        """Return the batch that has our marker or our file.
+
+        Raises:
+            ModelError: The provider cannot be asked.
+        """
+        for found in self._listed(batch):
+            marked = text(child(found, "metadata").get(MARKER)) == batch.marker
+            if marked or (batch.upload and found.get("input_file_id") == batch.upload):
+                return self._state(found)
+        return None
+
+    def look(self, provider_id: str) -> BatchState:
+        """Return how the batch stands.
+
+        Raises:
+            ModelError: The provider cannot be asked, or has no such batch.
+        """
+        return self._state(self._http.get(f"/batches/{provider_id}"))
+
+    def results(self, state: BatchState) -> Iterator[LineOutcome]:
+        """Yield the lines of both files.
+
+        Raises:
+            ModelError: A file cannot be read.
+        """
+        for file in state.files:
+            for line in self._http.lines(f"/files/{file}/content"):
+                yield LineOutcome(
+                    custom_id=text(line.get("custom_id")), outcome=self._outcome(line)
+                )
+
+    def cancel(self, provider_id: str) -> None:
+        """Ask for the end of a batch.
+
+        Raises:
+            ModelError: The provider cannot be asked, or the batch has ended.
+        """
+        self._http.post(f"/batches/{provider_id}/cancel", {})
+
+    def _listed(self, batch: PreparedBatch) -> Iterator[JsonObject]:
+        """Yield the newest batches first, down to those older than ours."""
+        query = f"limit={_PAGE}"
+        for _ in range(_PAGES):
+            page = self._http.get("/batches", query)
+            found = objects(page.get("data"))
+            yield from found
+            oldest = moment(found[-1].get("created_at")) if found else None
+            if page.get("has_more") is not True or oldest is None:
+                return
+            if oldest < batch.prepared_at - _CLOCK_SKEW:
+                return
+            query = f"limit={_PAGE}&after={self._id(found[-1])}"
+
+    def _state(self, answer: JsonObject) -> BatchState:
+        status = text(answer.get("status"))
+        phase = _PHASES.get(status, Phase.RUNNING)
+        files = (text(answer.get("output_file_id")), text(answer.get("error_file_id")))
+        return BatchState(
+            provider_id=self._id(answer),
+            phase=phase,
+            status=storable(status),
+            counts=counts(child(answer, "request_counts")),
+            expires_at=moment(answer.get("expires_at")),
+            files=tuple(file for file in files if file),
+            error=self._turned_away(answer) if phase is Phase.FAILED else None,
+        )
+
+    def _turned_away(self, answer: JsonObject) -> ModelError:
+        found = objects(child(answer, "errors").get("data"))
+        return self._http.refusal(found[0] if found else {}, _BAD_REQUEST)
+
+    def _id(self, answer: JsonObject) -> str:
+        found = text(answer.get("id"))
+        if not found:
+            raise ModelTransportError(
+                f"{self._http.label} answered with JSON that holds no id.",
+                "Check that base_url leads to an API with Files and Batches.",
+            )
+        return found
+
+    def _outcome(self, line: JsonObject) -> Completion | ModelError:
+        response = child(line, "response")
+        body: JsonValue = response.get("body")
+        status = count(response, "status_code") or 0
+        try:
+            if status >= LOWEST_ERROR_STATUS:
+                return self._http.failure(JsonResponse(status=status, headers={}, body=body))
+            if isinstance(body, dict) and not line.get("error"):
+                return self._model.completion(body)
+        except ModelError as error:
+            return error
+        return self._http.refusal(line.get("error"), _SERVER_ERROR)
+
+
+def file_of(lines: Collection[BatchLine]) -> bytes:
+    """Return the file of a batch: one question in each line."""
+    return b"".join(
+        json.dumps(
+            {"custom_id": line.custom_id, "method": "POST", "url": ENDPOINT, "body": line.body},
+            ensure_ascii=False,
+        ).encode(errors="replace")
+        + b"\n"
+        for line in lines
+    )
+
+
+def _multipart(boundary: str, name: str, content: bytes) -> bytes:
+    """Return a form with the purpose and the file (RFC 7578)."""
+    mark = f"--{boundary}"
+    head = (
+        f'{mark}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+        f'{mark}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
+        "Content-Type: application/jsonl\r\n\r\n"
+    )
+    return head.encode() + content + f"\r\n{mark}--\r\n".encode()

@@ -1,0 +1,153 @@
+"""What came back with a batch: into the ledger, the budget, the cache, and to whoever waits."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from decimal import Decimal
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from chordwise.domain import json_values
+from chordwise.domain.lanes import BatchRequestStatus
+from chordwise.errors import ModelError, ModelTransportError, RefusedError, TransientError
+from chordwise.llm.batching.api import LineOutcome
+from chordwise.llm.middleware.cached import is_worth_keeping
+from chordwise.llm.model import Completion, FinishReason
+from chordwise.llm.pricing import BATCH, Price
+from chordwise.pipeline import caching
+from chordwise.pipeline.batch_queue import to_json
+from chordwise.storage import batch_requests, budgets, cached_completions, clock, model_calls
+from chordwise.storage.batch_requests import BatchRequest
+from chordwise.storage.jobs import Job
+from chordwise.storage.runs import Run
+
+MOST_ATTEMPTS = 3
+"""So many batches are tried for a question; then it is asked online."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrivals:
+    """Stores the outcomes of one batch; `reference` is the price of the largest tier.
+
+    `uses_cache` is the setting; a question whose outcome was transient is due after `delay` again.
+    """
+
+    batch_id: uuid.UUID
+    price: Price
+    reference: Price | None
+    uses_cache: bool
+    delay: timedelta
+
+    def store(self, session: Session, outcomes: Sequence[LineOutcome]) -> int:
+        """Store what is not known yet of these lines, in any order; return how many those were."""
+        by_call = {_id(each.custom_id): each.outcome for each in outcomes}
+        wanted = [call_id for call_id in by_call if call_id is not None]
+        rows = batch_requests.with_lines(session, self.batch_id, wanted, len(wanted))
+        return self._store(session, {row: by_call[row.call_id] for row in rows})
+
+    def store_missing(self, session: Session, error: ModelError, limit: int) -> int:
+        """Give the lines of which nothing came the same outcome; return how many those were."""
+        rows = batch_requests.with_lines(session, self.batch_id, None, limit)
+        return self._store(session, dict.fromkeys(rows, error))
+
+    def _store(
+        self, session: Session, found: Mapping[BatchRequest, Completion | ModelError]
+    ) -> int:
+        costs: dict[uuid.UUID, Decimal | None] = {}
+        for row, outcome in found.items():
+            if isinstance(outcome, ModelError):
+                cost = self._take_error(session, row, outcome)
+            else:
+                cost = self._take_answer(session, row, outcome)
+            if row.finished_at is not None and row.reservation_id is not None:
+                costs[row.reservation_id] = cost
+        session.flush()
+        budgets.settle_all(session, costs)
+        return len(found)
+
+    def _take_answer(
+        self, session: Session, row: BatchRequest, completion: Completion
+    ) -> Decimal | None:
+        answer = replace(completion, service_tier=BATCH)
+        cost = self.price.cost_usd(answer)
+        values = {**_known_of(answer), "cost_usd": cost}
+        if row.is_compared and self.reference is not None:
+            values["reference_cost_usd"] = self.reference.cost_usd(replace(answer, model=""))
+        _finish_call(session, row, values)
+        row.answer, row.finished_at = to_json(answer), clock.read(session)
+        if row.status == BatchRequestStatus.SUBMITTED:
+            row.status = BatchRequestStatus.ANSWERED
+        self._keep(session, row, answer)
+        return cost
+
+    def _take_error(self, session: Session, row: BatchRequest, error: ModelError) -> Decimal | None:
+        """Note an error; lines without an answer cost nothing, those that were lost may have."""
+        cost = None if isinstance(error, ModelTransportError) else Decimal(0)
+        values: dict[str, object] = {
+            "cost_usd": cost,
+            "service_tier": BATCH,
+            "refused": isinstance(error, RefusedError),
+            "error_code": error.code,
+            "error_message": error.what,
+        }
+        _finish_call(session, row, values)
+        row.error_code, row.error_message, row.hint = error.code, error.what, error.hint or None
+        again = isinstance(error, TransientError) and row.status == BatchRequestStatus.SUBMITTED
+        if again and row.attempts < MOST_ATTEMPTS:
+            row.status, row.batch_id, row.call_id = BatchRequestStatus.PENDING, None, None
+            row.due_at = clock.read(session) + self.delay
+            return cost
+        row.finished_at = clock.read(session)
+        if again:
+            row.status = BatchRequestStatus.GIVEN_UP
+        elif row.status == BatchRequestStatus.SUBMITTED:
+            row.status = BatchRequestStatus.FAILED
+        return cost
+
+    def _keep(self, session: Session, row: BatchRequest, completion: Completion) -> None:
+        """Put a clean answer into the cache, for whoever asks the very same later."""
+        if not self.uses_cache or not is_worth_keeping(completion):
+            return
+        of_job = select(Run.use_cache).join(Job, Job.run_id == Run.id).where(Job.id == row.job_id)
+        if session.scalar(of_job):
+            values = {
+                "key": row.key,
+                "provider": json_values.text(row.call.get("provider")),
+                "model": json_values.text(row.call.get("model")),
+                "prompt_version": json_values.text(row.call.get("prompt_version")),
+                "completion": caching.to_json(completion),
+            }
+            cached_completions.put(session, values)
+
+
+def _known_of(completion: Completion) -> dict[str, object]:
+    usage = completion.usage
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cached_input_tokens": usage.cached_input_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+        "response_length": len(completion.text),
+        "service_tier": completion.service_tier,
+        "finish_reason": completion.finish_reason.value,
+        "refused": completion.finish_reason is FinishReason.REFUSAL,
+        "response_id": completion.response_id or None,
+    }
+
+
+def _finish_call(session: Session, row: BatchRequest, values: Mapping[str, object]) -> None:
+    """Complete the ledger's row; how long the provider took is not known, so it has no latency."""
+    if row.call_id is not None:
+        finished_at = func.clock_timestamp()
+        model_calls.change(session, row.call_id, finished_at=finished_at, **values)
+
+
+def _id(custom_id: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(custom_id)
+    except ValueError:
+        return None

@@ -1,0 +1,274 @@
+"""Batches from one end to the other: put together, handed in, looked at, fetched.
+
+One process does this, in steps that a crash may cut off anywhere: what a step is about to do stands
+in the database before it is done, and no transaction is open while the provider is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from itertools import islice
+from typing import TypeVar
+
+import structlog
+from sqlalchemy.orm import Session
+
+from chordwise.domain import json_values
+from chordwise.domain.lanes import BatchRequestStatus, BatchStatus
+from chordwise.errors import (
+    ConfigurationError,
+    ModelError,
+    ModelOverloadedError,
+    ModelTransportError,
+    PausingError,
+    ServiceUnavailableError,
+    TransientError,
+)
+from chordwise.llm.batching.api import BatchApi, BatchLine, BatchState, Phase, PreparedBatch
+from chordwise.pipeline.batch_arrivals import Arrivals
+from chordwise.pipeline.context import Context
+from chordwise.storage import batch_requests, batches, clock, model_calls
+from chordwise.storage.batch_requests import BatchRequest
+from chordwise.storage.batches import Batch
+from chordwise.storage.engine import reaching_database
+from chordwise.storage.record import new_id
+
+log = structlog.get_logger(__name__)
+
+MOST_BYTES = 64 * 1024 * 1024
+"""Far below what providers take (200 and 256 MB): the whole of it is in memory when it is sent."""
+_SLICE = 100
+# Providers end a batch after a day, and keep its results for weeks.
+_LONGEST = timedelta(days=3)
+_GROWTH = 1.5
+
+Stored = TypeVar("Stored")
+
+
+def tick(context: Context) -> None:
+    """Hand in what has gathered, and look at each batch whose time has come.
+
+    Raises:
+        ServiceUnavailableError: The database cannot be reached; nothing is lost.
+    """
+    _Batches(context).tick()
+
+
+class _Batches:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._settings = context.settings.batch
+
+    def tick(self) -> None:
+        self._prepare()
+        for batch in self._store(batches.due):
+            try:
+                self._advance(batch)
+            except ServiceUnavailableError:
+                raise
+            except (ModelError, ConfigurationError) as error:
+                self._put_off(batch, error)
+
+    def _store(self, write: Callable[[Session], Stored]) -> Stored:
+        with reaching_database(), self._context.sessions.begin() as session:
+            return write(session)
+
+    def _prepare(self) -> None:
+        """Put batches together, with a row in the ledger for each question, before all else."""
+        gather = timedelta(seconds=self._settings.gather_seconds)
+        most = self._settings.most_requests
+        for name in self._store(lambda s: batch_requests.ready_models(s, gather, most, MOST_BYTES)):
+            self._store(partial(self._put_together, name=name))
+
+    def _put_together(self, session: Session, name: str) -> None:
+        rows = batch_requests.take(session, name, self._settings.most_requests, MOST_BYTES)
+        if not rows:
+            return
+        batch = Batch(
+            id=new_id(),
+            provider=json_values.text(rows[0].call.get("provider")),
+            model=json_values.text(rows[0].call.get("model")),
+            model_name=name,
+            request_count=len(rows),
+        )
+        session.add(batch)
+        session.flush()
+        for row in rows:
+            call_id = new_id()
+            model_calls.begin(session, _call_of(row, call_id))
+            row.call_id = call_id
+            row.batch_id, row.status = batch.id, BatchRequestStatus.SUBMITTED
+            row.attempts += 1
+        log.info("batch.prepared", batch_id=str(batch.id), model=batch.model, count=len(rows))
+
+    def _advance(self, batch: Batch) -> None:
+        api = self._context.models.batch_api(batch.model_name)
+        if batch.provider_id is None:
+            self._hand_in(api, batch)
+        else:
+            self._follow(api, batch, api.look(batch.provider_id))
+
+    def _hand_in(self, api: BatchApi, batch: Batch) -> None:
+        """Create the batch, unless an earlier try did and its answer was lost."""
+        prepared = self._prepared(batch)
+        try:
+            state = self._found(api, batch, prepared)
+            if state is None and not self._is_wanted(batch):
+                self._turn_away(batch, ModelOverloadedError("Nobody waits for this batch now."))
+                return
+            state = state or self._created(api, batch, prepared)
+        except ModelError as error:
+            if isinstance(error, TransientError):
+                raise
+            self._turn_away(batch, error)
+            return
+        self._store(
+            lambda s: batches.put_off(
+                s,
+                batch.id,
+                timedelta(seconds=self._settings.poll_seconds),
+                status=BatchStatus.RUNNING,
+                provider_id=state.provider_id,
+                provider_status=state.status,
+                submitted_at=clock.database_now(),
+                expires_at=state.expires_at,
+                error_code=None,
+                error_message=None,
+            )
+        )
+        log.info("batch.submitted", batch_id=str(batch.id), provider_id=state.provider_id)
+
+    def _found(self, api: BatchApi, batch: Batch, prepared: PreparedBatch) -> BatchState | None:
+        if batch.attempted_at is None:
+            return None
+        return api.find(prepared, self._store(batches.provider_ids))
+
+    def _created(self, api: BatchApi, batch: Batch, prepared: PreparedBatch) -> BatchState:
+        upload = prepared.upload or api.upload(prepared)
+        now = clock.database_now()
+        self._store(lambda s: batches.change(s, batch.id, upload_id=upload, attempted_at=now))
+        return api.create(
+            PreparedBatch(
+                marker=prepared.marker,
+                prepared_at=prepared.prepared_at,
+                lines=prepared.lines,
+                upload=upload,
+            )
+        )
+
+    def _is_wanted(self, batch: Batch) -> bool:
+        return self._store(lambda s: batch_requests.is_wanted(s, batch.id))
+
+    def _prepared(self, batch: Batch) -> PreparedBatch:
+        rows = self._store(lambda s: batch_requests.of_batch(s, batch.id))
+        return PreparedBatch(
+            marker=str(batch.id),
+            prepared_at=batch.created_at,
+            lines=[_line_of(row) for row in rows],
+            upload=batch.upload_id or "",
+        )
+
+    def _follow(self, api: BatchApi, batch: Batch, state: BatchState) -> None:
+        match state.phase:
+            case Phase.RUNNING:
+                self._wait_for(api, batch, state)
+            case Phase.FAILED:
+                error = state.error or ModelOverloadedError("The provider turned the batch away.")
+                self._turn_away(batch, error)
+            case Phase.ENDED:
+                self._fetch(api, batch, state)
+
+    def _wait_for(self, api: BatchApi, batch: Batch, state: BatchState) -> None:
+        """Look again later; stop what nobody waits for any more."""
+        values: dict[str, object] = {"provider_status": state.status, "counts": dict(state.counts)}
+        if not self._is_wanted(batch) and batch.cancel_asked_at is None:
+            api.cancel(state.provider_id)
+            values["cancel_asked_at"] = clock.database_now()
+            log.info("batch.cancelled", batch_id=str(batch.id), provider_id=state.provider_id)
+        self._store(lambda s: batches.put_off(s, batch.id, self._pause(batch), **values))
+
+    def _fetch(self, api: BatchApi, batch: Batch, state: BatchState) -> None:
+        """Store what came back, in slices; what was stored before is passed over."""
+        arrivals = self._arrivals(batch)
+        stored = 0
+        outcomes = api.results(state)
+        while some := list(islice(outcomes, _SLICE)):
+            stored += self._store(partial(arrivals.store, outcomes=some))
+        missing = ModelTransportError("The provider's files of the batch lack this question.")
+        lacking = self._store_for_all(arrivals, missing)
+        self._end(batch, BatchStatus.ENDED, state)
+        log.info("batch.ended", batch_id=str(batch.id), stored=stored, missing=lacking)
+
+    def _turn_away(self, batch: Batch, error: ModelError) -> None:
+        """End a batch that the provider did not take.
+
+        What a person has to mend pauses the jobs, as online; all else is handed in again with other
+        questions, and in the end asked online, where each stands for itself.
+        """
+        outcome: ModelError = error
+        if not isinstance(error, TransientError | PausingError):
+            outcome = ModelOverloadedError(error.what, error.hint)
+        self._store_for_all(self._arrivals(batch), outcome)
+        self._end(batch, BatchStatus.FAILED, None, error)
+        log.warning("batch.turned_away", batch_id=str(batch.id), code=error.code, what=error.what)
+
+    def _store_for_all(self, arrivals: Arrivals, outcome: ModelError) -> int:
+        total = 0
+        while count := self._store(lambda s: arrivals.store_missing(s, outcome, _SLICE)):
+            total += count
+        return total
+
+    def _end(
+        self,
+        batch: Batch,
+        status: BatchStatus,
+        state: BatchState | None,
+        error: ModelError | None = None,
+    ) -> None:
+        values: dict[str, object] = {"status": status, "ended_at": clock.database_now()}
+        if state is not None:
+            values |= {"provider_status": state.status, "counts": dict(state.counts)}
+        if error is not None:
+            values |= {"error_code": error.code, "error_message": error.what}
+        self._store(lambda s: batches.change(s, batch.id, **values))
+
+    def _put_off(self, batch: Batch, error: ModelError | ConfigurationError) -> None:
+        """Look again later, or never where it is long too late."""
+        if self._store(lambda s: batches.is_older(s, batch.id, _LONGEST)):
+            lost = ModelTransportError(f"The batch is lost: {error.what}")
+            self._store_for_all(self._arrivals(batch), lost)
+            self._end(batch, BatchStatus.FAILED, None, lost)
+            return
+        log.warning("batch.put_off", batch_id=str(batch.id), code=error.code, what=error.what)
+        known = {"error_code": error.code, "error_message": error.what}
+        self._store(lambda s: batches.put_off(s, batch.id, self._pause(batch), **known))
+
+    def _pause(self, batch: Batch) -> timedelta:
+        """Return how long not to look at a batch: longer each time, up to a limit."""
+        seconds = self._settings.poll_seconds * _GROWTH ** min(batch.polls, 50)
+        return timedelta(seconds=min(seconds, self._settings.poll_max_seconds))
+
+    def _arrivals(self, batch: Batch) -> Arrivals:
+        price, reference = self._context.models.batch_prices(batch.model_name)
+        return Arrivals(
+            batch_id=batch.id,
+            price=price,
+            reference=reference,
+            uses_cache=self._context.settings.cache.enabled,
+            delay=timedelta(seconds=self._settings.poll_seconds),
+        )
+
+
+def _call_of(row: BatchRequest, call_id: uuid.UUID) -> dict[str, object]:
+    values: dict[str, object] = dict(row.call)
+    attempt = json_values.number(row.call.get("attempt")) or 1
+    known = {"id": call_id, "job_id": row.job_id, "chunk_id": row.chunk_id}
+    return {**values, **known, "attempt": int(attempt) + row.attempts}
+
+
+def _line_of(row: BatchRequest) -> BatchLine:
+    return BatchLine(custom_id=str(row.call_id), body=json_values.as_object(json.loads(row.body)))

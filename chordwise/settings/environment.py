@@ -1,0 +1,30 @@
+"""The variables that processes of ours hand to each other; read here and in the settings only."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+CONFIG_VARIABLE = "CHORDWISE_CONFIG"
+SUPERVISOR_PIPE_VARIABLE = "CHORDWISE_SUPERVISOR_PIPE"
+
+
+def config_path() -> Path | None:
+    """Return the settings file that the environment names, if it does."""
+    value = os.environ.get(CONFIG_VARIABLE)  # noqa: TID251 - the one reader of the environment
+    return Path(value) if value else None
+
+
+def supervisor_pipe() -> int | None:
+    """Return the descriptor whose end of file says that our supervisor is gone, if there is one."""
+    value = os.environ.get(SUPERVISOR_PIPE_VARIABLE, "")  # noqa: TID251 - the one reader of it
+    return int(value) if value.isdecimal() else None
+
+
+def child_environment(home: Path, config: Path | None = None) -> dict[str, str]:
+    """Return the environment with which a process of ours sees the same settings."""
+    environment = dict(os.environ)  # noqa: TID251 - the one reader of the environment
+    environment["CHORDWISE_HOME"] = str(home)
+    if config is not None:
+        environment[CONFIG_VARIABLE] = str(config.resolve())
+    return environment

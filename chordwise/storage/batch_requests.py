@@ -1,0 +1,289 @@
+"""Batch requests: the questions that wait for a batch, and the answers that batches brought."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    ForeignKey,
+    Index,
+    SQLColumnExpression,
+    UniqueConstraint,
+    and_,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
+
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.lanes import AWAITED_REQUESTS, BatchRequestStatus
+from chordwise.domain.states import (
+    OPEN_CHUNKS,
+    UNFINISHED_JOBS,
+    WORKING_JOBS,
+    ChunkStatus,
+    JobStatus,
+)
+from chordwise.storage import budgets, clock
+from chordwise.storage.chunks import Chunk
+from chordwise.storage.jobs import Job
+from chordwise.storage.record import Identity, Record
+
+
+class BatchRequest(Record):
+    """One question of a chunk, or of a job's synthesis (`chunk_id` is null); `owner_id` is either.
+
+    `key` is the hash of the whole request, `body` the JSON for the provider, letter by letter.
+    `call` is the ledger's row to come; `call_id` names it once the question is in a batch, and the
+    line there. `given_up` is asked online instead; its late answer is paid for and not used.
+    `attempts` counts the batches that it was in.
+    """
+
+    __tablename__ = "batch_requests"
+    __table_args__ = (
+        UniqueConstraint("owner_id", "key"),
+        Index(
+            "ix_batch_requests_pending",
+            "model_name",
+            "created_at",
+            postgresql_where=f"status = '{BatchRequestStatus.PENDING.value}'",
+        ),
+    )
+
+    id: Mapped[Identity]
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"), index=True)
+    chunk_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("chunks.id"))
+    owner_id: Mapped[uuid.UUID]
+    key: Mapped[str]
+    status: Mapped[str] = mapped_column(default=BatchRequestStatus.PENDING)
+    model_name: Mapped[str]
+    body: Mapped[str]
+    body_bytes: Mapped[int] = mapped_column(BigInteger)
+    call: Mapped[JsonObject]
+    is_compared: Mapped[bool]
+    reservation_id: Mapped[uuid.UUID | None]
+    batch_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("batches.id"), index=True)
+    call_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("model_calls.id"))
+    attempts: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[datetime | None]
+    answer: Mapped[JsonObject | None]
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+    hint: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=clock.database_now())
+    finished_at: Mapped[datetime | None]
+
+
+def seconds_left(session: Session, job_id: uuid.UUID) -> float | None:
+    """Return how long a job waits for batches yet; `None` for one that does not at all."""
+    left = func.extract("epoch", Job.batch_until - clock.database_now())
+    found = session.scalar(select(left).where(Job.id == job_id))
+    return None if found is None else float(found)
+
+
+def locked(session: Session, owner_id: uuid.UUID, key: str) -> BatchRequest | None:
+    """Return a question's row, which nobody else changes before the transaction ends."""
+    return session.scalars(
+        select(BatchRequest)
+        .where(BatchRequest.owner_id == owner_id, BatchRequest.key == key)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+
+
+def has_given_up(session: Session, owner_id: uuid.UUID) -> bool:
+    """Tell whether some question of this chunk or synthesis is asked online already."""
+    given_up = BatchRequest.status == BatchRequestStatus.GIVEN_UP
+    found = exists().where(BatchRequest.owner_id == owner_id, given_up)
+    return bool(session.scalar(select(found)))
+
+
+def add(session: Session, values: dict[str, object]) -> bool:
+    """Write a question; false where somebody has written the same at this very moment."""
+    statement = insert(BatchRequest).values(values).on_conflict_do_nothing()
+    return session.scalar(statement.returning(BatchRequest.id)) is not None
+
+
+def note_reservation(session: Session, id_: uuid.UUID) -> None:
+    """Note that money is reserved for a question, under its own id."""
+    session.execute(update(BatchRequest).where(BatchRequest.id == id_).values(reservation_id=id_))
+
+
+def is_awaited(owner: SQLColumnExpression[uuid.UUID]) -> ColumnElement[bool]:
+    """Return the condition that an answer for this chunk or synthesis is still to come."""
+    request = aliased(BatchRequest)
+    return exists().where(request.owner_id == owner, request.status.in_(AWAITED_REQUESTS))
+
+
+def ready_models(
+    session: Session, gather: timedelta, most_requests: int, most_bytes: int
+) -> Sequence[str]:
+    """Return the models whose questions make a batch now.
+
+    They do if nothing came since `gather`, or the first waits ten times as long, or there are more
+    than a batch takes.
+    """
+    now = clock.database_now()
+    newest, oldest = func.max(BatchRequest.created_at), func.min(BatchRequest.created_at)
+    return session.scalars(
+        select(BatchRequest.model_name)
+        .join(Job, Job.id == BatchRequest.job_id)
+        .where(_may_go())
+        .group_by(BatchRequest.model_name)
+        .having(
+            or_(
+                newest <= now - gather,
+                oldest <= now - 10 * gather,
+                func.count() >= most_requests,
+                func.sum(BatchRequest.body_bytes) >= most_bytes,
+            )
+        )
+    ).all()
+
+
+def take(
+    session: Session, model_name: str, most_requests: int, most_bytes: int
+) -> Sequence[BatchRequest]:
+    """Return the oldest questions that fit into one batch, locked; one at least, if there is any.
+
+    The size of each is known beforehand, so that no more is read than goes into the batch.
+    """
+    sizes = session.execute(
+        select(BatchRequest.id, BatchRequest.body_bytes)
+        .join(Job, Job.id == BatchRequest.job_id)
+        .where(BatchRequest.model_name == model_name, _may_go())
+        .order_by(BatchRequest.created_at, BatchRequest.id)
+        .limit(most_requests)
+    ).all()
+    ids: list[uuid.UUID] = []
+    total = 0
+    for id_, size in sizes:
+        total += size
+        if ids and total > most_bytes:
+            break
+        ids.append(id_)
+    return session.scalars(
+        select(BatchRequest)
+        .where(BatchRequest.id.in_(ids), BatchRequest.status == BatchRequestStatus.PENDING)
+        .order_by(BatchRequest.id)
+        .with_for_update(skip_locked=True)
+        .execution_options(populate_existing=True)
+    ).all()
+
+
+def of_batch(session: Session, batch_id: uuid.UUID) -> Sequence[BatchRequest]:
+    """Return the questions of a batch whose outcome is not known yet."""
+    return session.scalars(
+        select(BatchRequest)
+        .where(BatchRequest.batch_id == batch_id, BatchRequest.finished_at.is_(None))
+        .order_by(BatchRequest.id)
+        .execution_options(populate_existing=True)
+    ).all()
+
+
+def with_lines(
+    session: Session, batch_id: uuid.UUID, call_ids: Collection[uuid.UUID] | None, limit: int
+) -> Sequence[BatchRequest]:
+    """Return the questions of these lines of a batch, or of whatever lines, not known yet, locked.
+
+    The locks are taken in the order of the ids.
+    """
+    wanted = [BatchRequest.batch_id == batch_id, BatchRequest.finished_at.is_(None)]
+    if call_ids is not None:
+        wanted.append(BatchRequest.call_id.in_(call_ids))
+    return session.scalars(
+        select(BatchRequest)
+        .where(*wanted)
+        .order_by(BatchRequest.id)
+        .limit(limit)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).all()
+
+
+def is_wanted(session: Session, batch_id: uuid.UUID) -> bool:
+    """Tell whether anybody still waits for an answer of a batch."""
+    wanted = (
+        select(BatchRequest.id)
+        .join(Job, Job.id == BatchRequest.job_id)
+        .where(
+            BatchRequest.batch_id == batch_id,
+            BatchRequest.status == BatchRequestStatus.SUBMITTED,
+            Job.status.in_(UNFINISHED_JOBS),
+        )
+        .exists()
+    )
+    return bool(session.scalar(select(wanted)))
+
+
+def drop_unwanted(session: Session, limit: int) -> int:
+    """Delete questions that are in no batch and whose job or chunk has ended; free their money."""
+    open_chunk = exists().where(Chunk.id == BatchRequest.chunk_id, Chunk.status.in_(OPEN_CHUNKS))
+    open_job = exists().where(Job.id == BatchRequest.job_id, Job.status.in_(UNFINISHED_JOBS))
+    wanted = and_(open_job, or_(BatchRequest.chunk_id.is_(None), open_chunk))
+    rows = session.scalars(
+        select(BatchRequest)
+        .where(BatchRequest.status == BatchRequestStatus.PENDING, ~wanted)
+        .order_by(BatchRequest.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    remove(session, rows)
+    return len(rows)
+
+
+def remove(session: Session, rows: Sequence[BatchRequest]) -> None:
+    """Delete questions that no provider has heard of, and free the money reserved for them."""
+    free = {row.reservation_id: Decimal(0) for row in rows if row.reservation_id}
+    budgets.settle_all(session, free)
+    session.execute(delete(BatchRequest).where(BatchRequest.id.in_([row.id for row in rows])))
+
+
+def forget_failures(session: Session, job_id: uuid.UUID) -> None:
+    """Let a job that is taken up again ask anew what failed: errors, and answers of no use."""
+    failed_chunk = exists().where(
+        Chunk.id == BatchRequest.chunk_id,
+        Chunk.status.in_((ChunkStatus.FAILED, ChunkStatus.QUARANTINED)),
+    )
+    badly = (JobStatus.FAILED, JobStatus.PARTIAL, JobStatus.QUARANTINED)
+    failed_synthesis = and_(
+        BatchRequest.chunk_id.is_(None),
+        exists().where(Job.id == BatchRequest.job_id, Job.status.in_(badly)),
+    )
+    useless = or_(
+        BatchRequest.status != BatchRequestStatus.ANSWERED, failed_chunk, failed_synthesis
+    )
+    session.execute(
+        delete(BatchRequest).where(
+            BatchRequest.job_id == job_id, BatchRequest.finished_at.is_not(None), useless
+        )
+    )
+
+
+def forget(session: Session, older_than: timedelta) -> None:
+    """Delete questions whose job has ended and whose outcome was known long ago."""
+    ended = exists().where(Job.id == BatchRequest.job_id, Job.status.not_in(UNFINISHED_JOBS))
+    session.execute(
+        delete(BatchRequest).where(
+            BatchRequest.finished_at < clock.database_now() - older_than, ended
+        )
+    )
+
+
+def _may_go() -> ColumnElement[bool]:
+    """Return the condition that a question waits for a batch, and its job moves on."""
+    return and_(
+        BatchRequest.status == BatchRequestStatus.PENDING,
+        or_(BatchRequest.due_at.is_(None), BatchRequest.due_at <= clock.database_now()),
+        Job.status.in_(WORKING_JOBS),
+    )

@@ -1,0 +1,131 @@
+"""A night in the batch lane, with real processes that end in the middle of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from chordwise.storage.engine import open_engine
+from tests.e2e.conftest import Stage
+from tests.fakes.configuration import configuration
+from tests.fakes.processes import Processes, kill, wait_until
+from tests.peers.batch_server import EXPIRED, BatchServer, question_of, serving_batches
+
+DOCUMENTS = 12
+SENTENCES = "".join(f"In {year} the council of the town voted. " for year in range(1500, 1700))
+FINISHED = "SELECT status = 'finished' FROM runs"
+MODEL = """batch = true
+api_key = "key"
+input_usd_per_million_tokens = 100
+output_usd_per_million_tokens = 200"""
+LANE = """[batch]
+gather_seconds = 1
+poll_seconds = 0.5
+poll_max_seconds = 1"""
+
+
+@pytest.fixture
+def server() -> Iterator[BatchServer]:
+    """Serve both Batch APIs; a third of the questions expires when first asked."""
+    with serving_batches() as server:
+        server.fate = lambda question, before: (
+            EXPIRED if not before and sum(question.encode()) % 3 == 0 else "answered"
+        )
+        yield server
+
+
+@pytest.fixture(params=["openai", "anthropic"])
+def night(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    server: BatchServer,
+    database_url: SecretStr,
+    broker_url: SecretStr,
+) -> Iterator[Stage]:
+    """Set the stage with this provider; the test starts the processes."""
+    text = configuration(server.base_url, model=MODEL, pipeline="stalled_seconds = 4", more=LANE)
+    config = tmp_path / "chordwise.toml"
+    config.write_text(text.replace('"openai"', f'"{request.param}"'), "utf-8")
+    environment = {
+        "CHORDWISE_HOME": str(tmp_path / "home"),
+        "CHORDWISE_CONFIG": str(config),
+        "CHORDWISE_DATABASE_URL": database_url.get_secret_value(),
+        "CHORDWISE_BROKER_URL": broker_url.get_secret_value(),
+    }
+    processes = Processes(folder=tmp_path, environment=environment)
+    engine = open_engine(database_url)
+    yield Stage(processes=processes, provider=server, engine=engine, folder=tmp_path)
+    processes.end_all()
+    engine.dispose()
+
+
+def submit(stage: Stage) -> None:
+    """Submit many short documents and a long one."""
+    folder = stage.folder / "documents"
+    folder.mkdir()
+    for number in range(DOCUMENTS):
+        text = f"Letter {number}. The harbour of town {number} was rebuilt in {1850 + number}."
+        (folder / f"{number}.txt").write_text(text, "utf-8")
+    (folder / "long.txt").write_text(SENTENCES, "utf-8")
+    stage.submit(str(folder), "--lane", "batch", "--budget", "500")
+
+
+def judge(stage: Stage, server: BatchServer) -> None:
+    """Check that each document has one result, and that nothing was asked twice for nothing."""
+    lines = [line for batch in server.batches for line in batch.lines]
+    fates = [fate for batch in server.batches for fate in batch.fates or []]
+    asked = Counter(question_of(line) for line in lines)
+    assert stage.count("SELECT count(*) FROM results") == DOCUMENTS + 1
+    assert stage.value("SELECT bool_and(status = 'succeeded') FROM jobs")
+    assert len({str(line["custom_id"]) for line in lines}) == len(lines)
+    assert stage.count("SELECT count(*) FROM model_calls WHERE NOT cache_hit") == len(lines)
+    assert server.journal == []
+    assert fates.count(EXPIRED) > 0
+    assert sum(asked.values()) - len(asked) == fates.count(EXPIRED)
+    assert stage.value("SELECT max(attempts) <= 1 FROM chunks")
+    assert stage.value("SELECT bool_and(service_tier = 'batch') FROM model_calls")
+    assert stage.value("SELECT bool_and(reserved_usd = 0) FROM budgets")
+    assert stage.value(
+        "SELECT spent_usd = (SELECT sum(cost_usd) FROM model_calls) FROM budgets "
+        "WHERE run_id IS NOT NULL"
+    )
+    assert "Traceback" not in stage.processes.logs()
+
+
+def test_a_night_with_expired_lines_and_new_processes(night: Stage, server: BatchServer) -> None:
+    """Scheduler and worker are killed while the batch runs; others fetch it and go on."""
+    server.holds = True
+    scheduler, worker = (night.processes.start(each) for each in ("scheduler", "worker"))
+    submit(night)
+    night.wait_for("SELECT count(*) > 0 FROM batches WHERE status = 'running'")
+    night.wait_for("SELECT count(*) = 0 FROM chunks WHERE status IN ('pending', 'running')")
+
+    kill(worker)
+    kill(scheduler)
+    server.holds = False
+    for each in ("scheduler", "worker"):
+        night.processes.start(each)
+
+    night.wait_for(FINISHED, seconds=120)
+    judge(night, server)
+
+
+def test_a_scheduler_that_ends_while_it_hands_in(night: Stage, server: BatchServer) -> None:
+    """The provider has the batch, and nobody heard its answer: the next scheduler finds it."""
+    server.holds = True
+    server.loses_answer = True
+    scheduler = night.processes.start("scheduler")
+    night.processes.start("worker")
+    submit(night)
+    wait_until(lambda: len(server.batches) > 0, 60, "a batch")
+
+    kill(scheduler)
+    server.holds = False
+    night.processes.start("scheduler")
+
+    night.wait_for(FINISHED, seconds=120)
+    judge(night, server)

@@ -1,0 +1,340 @@
+"""The batch lane over a real database and a provider on loopback: nothing asked twice or lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+
+import pytest
+
+from chordwise.domain.lanes import Lane
+from chordwise.domain.tasks import AnalysisOptions
+from chordwise.pipeline import batches, recovering_batches, retry
+from chordwise.pipeline.batch_arrivals import MOST_ATTEMPTS
+from chordwise.pipeline.run_options import RunOptions
+from chordwise.pipeline.submit import Submission
+from chordwise.settings import ModelSettings, Settings
+from tests.fakes.pipeline import (
+    LONG,
+    PARAGRAPH,
+    SCRIPTED,
+    Pipeline,
+    a_pipeline,
+    a_run,
+    quoting_the_text,
+    with_settings,
+)
+from tests.peers.batch_server import EXPIRED, INVALID, MISSING, BatchServer, serving_batches
+
+OTHER = PARAGRAPH.replace("Lindau", "Bregenz")
+CALLS = "SELECT count(*) FROM model_calls WHERE NOT cache_hit"
+ENDED = "SELECT bool_and(finished_at IS NOT NULL) FROM jobs"
+RESERVED = "SELECT coalesce(sum(reserved_usd), 0) FROM budgets"
+
+
+@pytest.fixture
+def server() -> Iterator[BatchServer]:
+    """Serve the Batch API."""
+    with serving_batches() as server:
+        yield server
+
+
+@pytest.fixture
+def pipeline(small_chunks: Settings, server: BatchServer) -> Pipeline:
+    """Open a pipeline that hands in and looks at once; online, its model answers properly."""
+    return opened(small_chunks, server)
+
+
+def opened(settings: Settings, server: BatchServer) -> Pipeline:
+    """Open a pipeline over the same database: another process, as it were."""
+    at_once = with_settings(settings, "batch", gather_seconds=0, poll_seconds=0.001)
+    named = ModelSettings(
+        provider="openai",
+        model=SCRIPTED,
+        base_url=server.base_url,
+        batch=True,
+        input_usd_per_million_tokens=Decimal(100),
+        output_usd_per_million_tokens=Decimal(200),
+    )
+    return a_pipeline(at_once, quoting_the_text, repeat_last=True, named=named)
+
+
+def in_batches(budget_usd: str = "", threshold: float = 0.0) -> RunOptions:
+    """Return options of a run in the batch lane."""
+    return a_run(
+        lane=Lane.BATCH,
+        analysis=AnalysisOptions(confidence_threshold=threshold),
+        budget_usd=Decimal(budget_usd) if budget_usd else None,
+    )
+
+
+def pass_time(pipeline: Pipeline) -> None:
+    """Do what the scheduler does: hand in, look, and send again whose answers have come."""
+    pipeline.execute("UPDATE batches SET poll_at = now() - interval '1 second'")
+    pipeline.execute("UPDATE batch_requests SET due_at = NULL")
+    batches.tick(pipeline.context)
+    with pipeline.context.sessions.begin() as session:
+        recovering_batches.unwanted(pipeline.context, session)
+        recovering_batches.answered(pipeline.context, session)
+
+
+def pass_the_night(pipeline: Pipeline, submission: Submission, ticks: int = 30) -> None:
+    """Work and let time pass until every job has ended."""
+    for _ in range(ticks):
+        pipeline.work(submission)
+        if pipeline.value(ENDED) is True:
+            return
+        pass_time(pipeline)
+    pytest.fail(f"not ended: {[job.status for job in pipeline.jobs(submission)]}")
+
+
+def handed_in(server: BatchServer) -> list[str]:
+    """Return the id of every line that the provider has seen."""
+    return [str(line["custom_id"]) for batch in server.batches for line in batch.lines]
+
+
+def judge(pipeline: Pipeline, server: BatchServer) -> None:
+    """Check what has to hold after every night."""
+    seen = len(handed_in(server)) + len(pipeline.model.requests)
+    assert len(set(handed_in(server))) == len(handed_in(server))
+    assert pipeline.value(CALLS) == seen
+    assert pipeline.value("SELECT count(*) FROM model_calls WHERE finished_at IS NULL") == 0
+    assert pipeline.value("SELECT max(postponements) FROM chunks") == 0
+    assert pipeline.value(RESERVED) == 0
+
+
+def test_a_long_document_is_answered_in_two_batches(
+    pipeline: Pipeline, server: BatchServer
+) -> None:
+    """All chunks in the first, the synthesis in the second, and a result as online."""
+    submission = pipeline.submit(LONG, options=in_batches())
+
+    pass_the_night(pipeline, submission)
+
+    chunks = pipeline.value("SELECT count(*) FROM chunks")
+    assert [len(batch.lines) for batch in server.batches] == [chunks, 1]
+    assert pipeline.job(submission).status == "succeeded"
+    assert pipeline.value("SELECT coverage FROM results") == 1
+    assert pipeline.value("SELECT bool_and(grounded) FROM facts WHERE quote IS NOT NULL")
+    assert pipeline.model.requests == []
+    judge(pipeline, server)
+
+
+def test_the_ledger_knows_the_price_of_batches(pipeline: Pipeline, server: BatchServer) -> None:
+    """Half of 100 and 200 dollars for a million tokens, once for each question."""
+    pass_the_night(pipeline, pipeline.submit(PARAGRAPH, options=in_batches()))
+
+    assert pipeline.value("SELECT cost_usd FROM model_calls") == Decimal("0.01")
+    assert pipeline.value("SELECT service_tier FROM model_calls") == "batch"
+    assert pipeline.value("SELECT valid FROM model_calls")
+    assert pipeline.value("SELECT lane FROM runs") == "batch"
+    judge(pipeline, server)
+
+
+def test_a_waiting_chunk_holds_nobody_and_counts_nothing(
+    pipeline: Pipeline, server: BatchServer
+) -> None:
+    """It has no lease, no attempt, and is due only when nobody waits for batches any more."""
+    server.holds = True
+    submission = pipeline.submit(PARAGRAPH, options=in_batches())
+    pipeline.work(submission)
+    pass_time(pipeline)
+    pass_time(pipeline)
+
+    row = "SELECT attempts = 0 AND lease_until IS NULL AND due_at > now() + interval '19 hours'"
+    assert pipeline.value(f"{row} AND status = 'waiting' FROM chunks")
+    assert pipeline.value("SELECT error_code FROM chunks") == "awaiting_batch"
+    assert pipeline.job(submission).status == "waiting"
+
+
+@pytest.mark.parametrize("fate", [EXPIRED, MISSING, "429", "500"])
+def test_only_what_brought_no_answer_is_handed_in_again(
+    pipeline: Pipeline, server: BatchServer, fate: str
+) -> None:
+    """A line that expired, is missing, or failed for the moment goes into the next batch."""
+    server.fate = lambda question, before: (
+        fate if "Bregenz" in question and not before else "answered"
+    )
+    submission = pipeline.submit(PARAGRAPH, OTHER, options=in_batches())
+
+    pass_the_night(pipeline, submission)
+
+    assert [len(batch.lines) for batch in server.batches] == [2, 1]
+    assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
+    judge(pipeline, server)
+
+
+def test_what_no_batch_answers_is_asked_online(pipeline: Pipeline, server: BatchServer) -> None:
+    """After so many batches, once, and at the price of online."""
+    server.fate = lambda _question, _: EXPIRED
+    submission = pipeline.submit(PARAGRAPH, options=in_batches())
+
+    pass_the_night(pipeline, submission)
+
+    assert len(handed_in(server)) == MOST_ATTEMPTS
+    assert len(pipeline.model.requests) == 1
+    assert pipeline.job(submission).status == "succeeded"
+    judge(pipeline, server)
+
+
+def test_an_error_for_good_is_that_of_online(pipeline: Pipeline, server: BatchServer) -> None:
+    """The chunk fails with the same code, and nobody asks again."""
+    server.fate = lambda _question, _: "400"
+    submission = pipeline.submit(PARAGRAPH, options=in_batches())
+
+    pass_the_night(pipeline, submission)
+
+    assert pipeline.job(submission).error_code == "model_request"
+    assert len(handed_in(server)) == 1
+    judge(pipeline, server)
+
+
+def test_a_repair_is_a_question_of_a_later_batch(pipeline: Pipeline, server: BatchServer) -> None:
+    """The invalid answer is not asked for again, and its row says that it was invalid."""
+    server.fate = lambda _question, _: "answered" if server.lines else INVALID
+    submission = pipeline.submit(PARAGRAPH, options=in_batches())
+
+    pass_the_night(pipeline, submission)
+
+    assert pipeline.job(submission).status == "succeeded"
+    stages = "SELECT string_agg(stage || ' ' || valid, ', ' ORDER BY id) FROM model_calls"
+    assert pipeline.value(stages) == "analyze false, repair true"
+    judge(pipeline, server)
+
+
+def test_a_batch_whose_creation_nobody_heard_of_is_taken_up(
+    pipeline: Pipeline, server: BatchServer, small_chunks: Settings
+) -> None:
+    """The answer is lost, and so is the process: the next one finds the batch by its mark."""
+    submission = pipeline.submit(PARAGRAPH, options=in_batches())
+    pipeline.work(submission)
+    server.loses_answer = True
+    pass_time(pipeline)
+
+    pass_the_night(opened(small_chunks, server), submission)
+
+    assert len(server.batches) == 1
+    judge(pipeline, server)
+
+
+def test_after_the_deadline_the_rest_is_asked_online(
+    pipeline: Pipeline, server: BatchServer
+) -> None:
+    """The batch is cancelled; what it answers later is paid for and not used."""
+    server.holds = True
+    submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
+    pipeline.work(submission)
+    pass_time(pipeline)
+    pipeline.execute("UPDATE jobs SET batch_until = now()")
+    pipeline.execute("UPDATE chunks SET due_at = now()")
+
+    pipeline.work(submission)
+
+    assert pipeline.job(submission).status == "succeeded"
+    assert len(pipeline.model.requests) == 1
+    pass_time(pipeline)
+    assert server.batches[0].is_cancelled
+    pass_time(pipeline)
+    assert pipeline.value("SELECT status FROM batches") == "ended"
+    judge(pipeline, server)
+
+
+def test_a_cancelled_run_asks_nothing_more(pipeline: Pipeline, server: BatchServer) -> None:
+    """What was not handed in is dropped, with its money; what was is cancelled at the provider."""
+    server.holds = True
+    handed = pipeline.submit(PARAGRAPH, options=in_batches("100"))
+    pipeline.work(handed)
+    pass_time(pipeline)
+    kept = pipeline.submit(OTHER, options=in_batches("100"))
+    pipeline.work(kept)
+    assert pipeline.value("SELECT count(*) FROM batch_requests WHERE status = 'pending'") == 1
+
+    for submission in (handed, kept):
+        retry.cancel(pipeline.context.sessions, submission.run_id)
+    for _ in range(3):
+        pass_time(pipeline)
+
+    assert server.batches[0].is_cancelled
+    assert len(server.batches) == 1
+    assert pipeline.value("SELECT count(*) FROM results") == 0
+    judge(pipeline, server)
+
+
+def test_a_late_answer_of_a_cancelled_run_is_paid_for(
+    pipeline: Pipeline, server: BatchServer
+) -> None:
+    """It came before the provider heard of it: ledger and budget know, and nobody uses it."""
+    server.holds = True
+    submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
+    pipeline.work(submission)
+    pass_time(pipeline)
+    retry.cancel(pipeline.context.sessions, submission.run_id)
+    server.holds = False
+
+    pass_time(pipeline)
+
+    assert pipeline.value("SELECT spent_usd FROM budgets WHERE run_id IS NOT NULL") == Decimal(
+        "0.01"
+    )
+    assert pipeline.value("SELECT count(*) FROM results") == 0
+    judge(pipeline, server)
+
+
+def test_a_run_without_money_pauses(pipeline: Pipeline, server: BatchServer) -> None:
+    """The most that a question can cost is reserved before it waits, at the price of batches."""
+    submission = pipeline.submit(PARAGRAPH, options=in_batches("0.10"))
+    pipeline.work(submission)
+    pass_time(pipeline)
+
+    assert pipeline.job(submission).error_code == "budget_exceeded"
+    assert server.batches == []
+
+    retry.retry(pipeline.context, submission.run_id, Decimal(100))
+    pipeline.work(submission)
+    assert pipeline.value(f"SELECT ({RESERVED}) > 0")
+    pass_the_night(pipeline, submission)
+    judge(pipeline, server)
+
+
+def test_a_provider_without_quota_pauses_the_run_until_somebody_pays(
+    pipeline: Pipeline, server: BatchServer
+) -> None:
+    """The batch is turned away as a whole, and `retry` hands its questions in again."""
+    server.refuses = "billing_hard_limit_reached"
+    submission = pipeline.submit(PARAGRAPH, options=in_batches())
+    for _ in range(3):
+        pipeline.work(submission)
+        pass_time(pipeline)
+    pipeline.work(submission)
+    assert pipeline.job(submission).status == "paused"
+    assert pipeline.job(submission).error_code == "quota_exceeded"
+
+    retry.retry(pipeline.context, submission.run_id)
+
+    pass_the_night(pipeline, submission)
+    assert pipeline.job(submission).status == "succeeded"
+    judge(pipeline, server)
+
+
+def test_the_cache_answers_before_any_batch(pipeline: Pipeline, server: BatchServer) -> None:
+    """What one run was answered in a batch, another run need not wait for."""
+    pass_the_night(pipeline, pipeline.submit(PARAGRAPH, options=in_batches()))
+
+    second = pipeline.submit(PARAGRAPH, options=in_batches(threshold=0.5))
+    pipeline.work(second)
+
+    assert pipeline.job(second).status == "succeeded"
+    assert pipeline.value("SELECT count(*) FROM model_calls WHERE cache_hit") == 1
+    judge(pipeline, server)
+
+
+def test_a_model_without_batches_is_asked_online(small_chunks: Settings) -> None:
+    """And the run says so."""
+    pipeline = a_pipeline(small_chunks, quoting_the_text, repeat_last=True)
+
+    submission = pipeline.submit(PARAGRAPH, options=in_batches())
+    pipeline.work(submission)
+
+    assert submission.lane is Lane.ONLINE
+    assert pipeline.value("SELECT lane FROM runs") == "online"
+    assert pipeline.job(submission).status == "succeeded"

@@ -1,0 +1,302 @@
+"""A provider on loopback with a Batch API, OpenAI's and Anthropic's, that does what a test says."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject, JsonValue
+from tests.peers.answering_server import (
+    AnsweringHandler,
+    AnsweringServer,
+    completion_of,
+    summary_of,
+    user_message_of,
+)
+from tests.peers.serving import serving_in_a_thread
+
+ANSWERED, INVALID = "answered", "invalid"
+EXPIRED, MISSING, GARBLED = "expired", "missing", "garbled"
+Fate: TypeAlias = Callable[[str, int], str]
+"""Says of a question, and how often it was asked before, what becomes of it; `400` is an error."""
+
+
+@dataclass(slots=True, kw_only=True)
+class FakeBatch:
+    """What was handed in, and how far it is."""
+
+    id: str
+    lines: list[JsonObject]
+    metadata: JsonObject = field(default_factory=dict)
+    input_file_id: str = ""
+    created_at: float = field(default_factory=time.time)
+    is_cancelled: bool = False
+    fates: list[str] | None = None
+    refusal: str = ""
+
+
+class BatchServer(AnsweringServer):
+    """Answers batches once they are let go, in another order, and chat completions at once.
+
+    `holds` keeps batches in progress; `fate` decides about each line. `loses_answer` breaks the
+    connection off after a batch was created, `refuses` is the code with which the next is failed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(0.0, BatchHandler)
+        self.holds = False
+        self.fate: Fate = lambda _question, _before: ANSWERED
+        self.loses_answer = False
+        self.refuses = ""
+        self.batches: list[FakeBatch] = []
+        self.files: dict[str, bytes] = {}
+        self.lines: list[str] = []
+        self.guard = threading.RLock()
+
+    def open_batch(self, lines: list[JsonObject], **known: JsonValue) -> FakeBatch:
+        """Take a batch in, and write each of its questions down."""
+        with self.guard:
+            batch = FakeBatch(id=f"batch-{len(self.batches) + 1}", lines=lines)
+            batch.metadata = json_values.as_object(known.get("metadata") or {})
+            batch.input_file_id = json_values.text(known.get("input_file_id"))
+            batch.refusal, self.refuses = self.refuses, ""
+            self.batches.append(batch)
+            return batch
+
+    def settle(self, batch: FakeBatch) -> None:
+        """Let an open batch end if nothing holds it; every line meets its fate once."""
+        with self.guard:
+            if batch.fates is not None or batch.refusal:
+                return
+            if self.holds and not batch.is_cancelled:
+                return
+            questions = [question_of(line) for line in batch.lines]
+            batch.fates = [
+                EXPIRED if batch.is_cancelled else self.fate(each, self.lines.count(each))
+                for each in questions
+            ]
+            self.lines += questions
+
+
+def question_of(line: JsonObject) -> str:
+    """Return what a line asks, in whichever form."""
+    return user_message_of(json_values.as_object(line.get("body") or line.get("params")))
+
+
+class BatchHandler(AnsweringHandler):
+    """Both APIs, as far as they are used."""
+
+    server: BatchServer
+
+    def do_POST(self) -> None:  # noqa: N802 - the name is http.server's
+        """Create, cancel, upload; all else is a chat completion."""
+        path = self.path.partition("?")[0].removeprefix("/v1")
+        if path not in {"/files", "/batches", "/messages/batches"} and "/cancel" not in path:
+            super().do_POST()
+            return
+        payload = self.rfile.read(int(self.headers["Content-Length"]))
+        if path == "/files":
+            self._upload(payload)
+        elif path.endswith("/cancel"):
+            self._cancel(path)
+        else:
+            self._create(path, json_values.as_object(json.loads(payload)))
+
+    def do_GET(self) -> None:  # noqa: N802 - as above
+        """Look at batches, and read files."""
+        path = self.path.partition("?")[0].removeprefix("/v1")
+        steps = path.strip("/").split("/")
+        if steps[0] == "files":
+            self._send(200, self.server.files[steps[1]])
+        elif steps[-1] == "results":
+            self._send(200, self._results(self._batch(steps[-2])))
+        elif steps[-1] == "batches":
+            found: list[JsonValue] = [self._state(batch) for batch in reversed(self.server.batches)]
+            self._json(200, {"object": "list", "data": found, "has_more": False})
+        else:
+            self._json(200, self._state(self._batch(steps[-1])))
+
+    @property
+    def _is_anthropic(self) -> bool:
+        return "/messages/" in self.path
+
+    def _batch(self, name: str) -> FakeBatch:
+        found = next(each for each in self.server.batches if each.id == name)
+        self.server.settle(found)
+        return found
+
+    def _upload(self, payload: bytes) -> None:
+        boundary = self.headers["Content-Type"].partition("boundary=")[2].encode()
+        parts = [part for part in payload.split(b"--" + boundary) if b"filename=" in part]
+        content = parts[0].partition(b"\r\n\r\n")[2].removesuffix(b"\r\n")
+        name = f"file-{len(self.server.files) + 1}"
+        self.server.files[name] = content
+        self._json(200, {"id": name, "object": "file", "purpose": "batch", "bytes": len(content)})
+
+    def _create(self, path: str, body: JsonObject) -> None:
+        if path == "/batches":
+            content = self.server.files[json_values.text(body["input_file_id"])]
+            lines = [json_values.as_object(json.loads(line)) for line in content.splitlines()]
+        else:
+            lines = json_values.objects(body["requests"])
+        batch = self.server.open_batch(lines, **body)
+        if self.server.loses_answer:
+            self.server.loses_answer = False
+            self.close_connection = True
+            return
+        self._json(200, self._state(batch))
+
+    def _cancel(self, path: str) -> None:
+        batch = self._batch(path.split("/")[-2])
+        batch.is_cancelled = True
+        self._json(200, self._state(batch))
+
+    def _state(self, batch: FakeBatch) -> JsonObject:
+        return self._state_anthropic(batch) if self._is_anthropic else self._state_openai(batch)
+
+    def _state_openai(self, batch: FakeBatch) -> JsonObject:
+        state: JsonObject = {
+            "id": batch.id,
+            "object": "batch",
+            "endpoint": "/v1/chat/completions",
+            "input_file_id": batch.input_file_id,
+            "completion_window": "24h",
+            "status": "in_progress",
+            "metadata": batch.metadata,
+            "created_at": int(batch.created_at),
+            "expires_at": int(batch.created_at) + 86_400,
+            "output_file_id": None,
+            "error_file_id": "",
+        }
+        if batch.refusal:
+            error: JsonObject = {"code": batch.refusal, "message": f"It is {batch.refusal}."}
+            return {**state, "status": "failed", "errors": {"object": "list", "data": [error]}}
+        if batch.fates is None:
+            return state
+        return {**state, **self._ended(batch)}
+
+    def _ended(self, batch: FakeBatch) -> JsonObject:
+        """Write both files once; one without lines is not there."""
+        output: list[bytes] = []
+        errors: list[bytes] = []
+        for line, fate in self._shuffled(batch):
+            (output if fate in {ANSWERED, INVALID, GARBLED} else errors).append(
+                _openai_line(line, fate)
+            )
+        names: list[JsonValue] = []
+        for kind, found in (("output", output), ("errors", errors)):
+            content = b"".join(each + b"\n" for each in found if each)
+            name = f"{batch.id}-{kind}" if content else None
+            if name:
+                self.server.files[name] = content
+            names.append(name)
+        fates = batch.fates or []
+        counts: JsonObject = {
+            "total": len(fates),
+            "completed": fates.count(ANSWERED),
+            "failed": len(fates) - fates.count(ANSWERED),
+        }
+        status = "expired" if EXPIRED in fates else "completed"
+        return {
+            "status": "cancelled" if batch.is_cancelled else status,
+            "output_file_id": names[0],
+            "error_file_id": names[1] or "",
+            "request_counts": counts,
+        }
+
+    def _state_anthropic(self, batch: FakeBatch) -> JsonObject:
+        ended = batch.fates is not None
+        total = len(batch.lines)
+        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(batch.created_at))
+        return {
+            "id": batch.id,
+            "type": "message_batch",
+            "processing_status": "ended" if ended else "in_progress",
+            "created_at": created,
+            "expires_at": None,
+            "request_counts": {
+                "processing": 0 if ended else total,
+                "succeeded": (batch.fates or []).count(ANSWERED),
+                "errored": total - (batch.fates or []).count(ANSWERED) if ended else 0,
+            },
+        }
+
+    def _results(self, batch: FakeBatch) -> bytes:
+        lines = [_anthropic_line(line, fate) for line, fate in self._shuffled(batch)]
+        return b"".join(line + b"\n" for line in lines if line)
+
+    def _shuffled(self, batch: FakeBatch) -> list[tuple[JsonObject, str]]:
+        pairs = list(zip(batch.lines, batch.fates or [], strict=True))
+        return pairs[::-2] + pairs[-2::-2]
+
+    def _json(self, status: int, body: JsonObject) -> None:
+        self._send(status, json.dumps(body).encode())
+
+    def _send(self, status: int, payload: bytes) -> None:
+        self.reply(status, payload)
+
+
+def _openai_line(line: JsonObject, fate: str) -> bytes:
+    custom_id = line["custom_id"]
+    known: JsonObject = {"id": "batch_req", "custom_id": custom_id, "response": None}
+    if fate == MISSING:
+        return b""
+    if fate == GARBLED:
+        return b'{"id": "batch_req", "custom_id": "half a li'
+    if fate == EXPIRED:
+        error: JsonObject = {"code": "batch_expired", "message": "It could not be run in time."}
+        return json.dumps({**known, "error": error}).encode()
+    if fate in {ANSWERED, INVALID}:
+        body = completion_of(_content(line, fate))
+        response: JsonObject = {"status_code": 200, "request_id": "request", "body": body}
+    else:
+        body = {"error": {"message": "It is refused.", "type": "invalid_request_error"}}
+        response = {"status_code": int(fate), "request_id": "request", "body": body}
+    return json.dumps({**known, "response": response, "error": None}).encode()
+
+
+def _anthropic_line(line: JsonObject, fate: str) -> bytes:
+    result: JsonObject
+    if fate == MISSING:
+        return b""
+    if fate == GARBLED:
+        return b'{"custom_id": "half a li'
+    if fate in {ANSWERED, INVALID}:
+        result = {"type": "succeeded", "message": _message(_content(line, fate))}
+    elif fate == EXPIRED:
+        result = {"type": "expired"}
+    else:
+        kinds = {"400": "invalid_request_error", "529": "overloaded_error"}
+        error: JsonObject = {"type": kinds[fate], "message": "It is refused."}
+        result = {"type": "errored", "error": {"type": "error", "error": error}}
+    return json.dumps({"custom_id": line["custom_id"], "result": result}).encode()
+
+
+def _content(line: JsonObject, fate: str) -> str:
+    return summary_of(question_of(line)) if fate == ANSWERED else "This is no JSON."
+
+
+def _message(content: str) -> JsonObject:
+    return {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "peer",
+        "content": [{"type": "text", "text": content}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 100, "output_tokens": 50, "service_tier": "batch"},
+    }
+
+
+@contextmanager
+def serving_batches() -> Iterator[BatchServer]:
+    """Serve on a free port inside the block."""
+    server = BatchServer()
+    with serving_in_a_thread(server):
+        yield server

@@ -1,0 +1,203 @@
+"""A question for the batch lane finds its answer, waits, or is asked online."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from functools import partial
+
+import pytest
+from pydantic import SecretStr
+
+from chordwise.domain.lanes import Lane
+from chordwise.errors import (
+    AwaitingBatchError,
+    ConfigurationError,
+    ModelError,
+    RefusedError,
+)
+from chordwise.llm import batching
+from chordwise.llm.middleware.batched import Batched, BatchQuestion
+from chordwise.llm.middleware.cached import facts_about, key_of
+from chordwise.llm.middleware.fallback import Fallback
+from chordwise.llm.model import Completion
+from chordwise.llm.pricing import BATCH, ListPrice, OwnPrice, price_of
+from chordwise.llm.providers.openai import OpenAIModel
+from chordwise.pipeline.awaiting import every
+from chordwise.pipeline.lanes import lane_for
+from chordwise.settings import ModelSettings, Settings
+from tests.fakes.completion_requests import a_request
+from tests.fakes.scripted_model import ScriptedModel
+
+PUBLIC = ModelSettings(provider="openai", model="gpt-6.1-terra")
+WAITING = AwaitingBatchError("It waits.")
+
+
+class ScriptedQueue:
+    """Says the same to every question, and keeps them."""
+
+    def __init__(self, said: Completion | Exception | None) -> None:
+        self.questions: list[BatchQuestion] = []
+        self._said = said
+
+    def answer(self, question: BatchQuestion) -> Completion | None:
+        """Say it."""
+        self.questions.append(question)
+        if isinstance(self._said, Exception):
+            raise self._said
+        return self._said
+
+
+def batched(queue: ScriptedQueue, model: ScriptedModel) -> Batched:
+    """Wrap a model that is asked online."""
+    connected = OpenAIModel(PUBLIC, SecretStr("key"))
+    return Batched(model, queue, connected.body, price_of(PUBLIC), facts_about(PUBLIC))
+
+
+def test_an_answer_that_has_arrived_is_the_completion() -> None:
+    """Nobody is asked online."""
+    model = ScriptedModel([])
+    completion = model.completion("{}")
+
+    found = batched(ScriptedQueue(completion), model).complete(a_request())
+
+    assert found is completion
+    assert model.requests == []
+
+
+def test_a_question_is_known_as_by_the_cache_and_sent_as_online() -> None:
+    """Key and body are the same, and what it may cost is half."""
+    queue = ScriptedQueue(None)
+    request = a_request()
+
+    batched(queue, ScriptedModel(["{}"])).complete(request)
+
+    (question,) = queue.questions
+    assert question.key == key_of(request, facts_about(PUBLIC))
+    assert question.body == OpenAIModel(PUBLIC, SecretStr("key")).body(request)
+    online = price_of(PUBLIC).most_usd(request)
+    assert online is not None
+    assert question.most_usd == online / 2
+
+
+def test_what_no_batch_answers_is_asked_online() -> None:
+    """The model inside gets the request as it is."""
+    model = ScriptedModel(["{}"])
+
+    batched(ScriptedQueue(None), model).complete(request := a_request())
+
+    assert model.requests == [request]
+
+
+def test_a_waiting_question_is_no_reason_to_fall_back() -> None:
+    """The next model would answer what this one is going to."""
+    following = ScriptedModel(["{}"])
+    first = batched(ScriptedQueue(WAITING), ScriptedModel([]))
+    model = Fallback([first, following], lambda *_: None)
+
+    with pytest.raises(AwaitingBatchError):
+        model.complete(a_request())
+
+    assert following.requests == []
+    assert not isinstance(WAITING, ModelError)
+
+
+def test_every_question_is_asked_before_anybody_waits() -> None:
+    """So they all go into the same batch."""
+    asked: list[str] = []
+
+    def ask(name: str, error: Exception | None) -> str:
+        asked.append(name)
+        if error:
+            raise error
+        return name
+
+    with pytest.raises(AwaitingBatchError):
+        every([partial(ask, "a", WAITING), partial(ask, "b", None), partial(ask, "c", WAITING)])
+
+    assert asked == ["a", "b", "c"]
+    assert every([partial(ask, "a", None), partial(ask, "b", None)]) == ["a", "b"]
+
+
+def test_another_error_ends_the_questions_at_once() -> None:
+    """Only waiting goes on with the next."""
+
+    def refuse() -> str:
+        raise RefusedError("No.")
+
+    with pytest.raises(RefusedError):
+        every([refuse, lambda: pytest.fail("asked")])
+
+
+def test_own_prices_are_halved() -> None:
+    """For what is asked in a batch for certain."""
+    price = OwnPrice(
+        input_usd_per_million_tokens=Decimal(1), output_usd_per_million_tokens=Decimal(2)
+    )
+    online = price.most_usd(a_request())
+    assert online is not None
+
+    assert price.most_usd(a_request(), BATCH) == online / 2
+
+
+def test_the_price_list_knows_batches() -> None:
+    """It has its own prices for them."""
+    price = ListPrice(provider="anthropic", model="claude-haiku-5-5")
+    online, in_batch = price.most_usd(a_request()), price.most_usd(a_request(), BATCH)
+
+    assert online is not None
+    assert in_batch is not None
+    assert 0 < in_batch < online
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, True),
+        ({"provider": "anthropic"}, True),
+        ({"batch": False}, False),
+        ({"base_url": "https://api.openai.com/v1"}, True),
+        ({"base_url": "http://127.0.0.1:8000/v1"}, False),
+        ({"base_url": "http://127.0.0.1:8000/v1", "batch": True}, True),
+        ({"provider": "local", "base_url": "http://127.0.0.1:8080/v1", "batch": True}, False),
+        ({"provider": "extractive"}, False),
+    ],
+)
+def test_batches_are_there_at_public_addresses_and_where_the_settings_say_so(
+    given: dict[str, object], *, expected: bool
+) -> None:
+    """Other servers mostly have none."""
+    settings = ModelSettings.model_validate({"provider": "openai", "model": "m", **given})
+
+    assert batching.has_batches(settings) is expected
+
+
+def test_a_model_without_batches_has_no_api() -> None:
+    """Whoever asks for it is told what to set."""
+    settings = ModelSettings(provider="openai", model="m", base_url="http://127.0.0.1:1/v1")
+
+    with pytest.raises(ConfigurationError, match="has no Batch API"):
+        batching.connect(settings, SecretStr("key"))
+
+
+def test_a_run_is_in_the_batch_lane_if_one_of_its_models_can_be() -> None:
+    """One of several tiers suffices."""
+    models = {"house": ModelSettings(provider="local", model="m"), "cloud": PUBLIC}
+    settings = Settings.model_validate(
+        {"models": models, "tiers": {"small": "house", "large": "cloud"}}
+    )
+
+    assert lane_for(settings, "auto", Lane.BATCH) is Lane.BATCH
+    assert lane_for(settings, "house", Lane.BATCH) is Lane.ONLINE
+    assert lane_for(settings, "cloud", Lane.ONLINE) is Lane.ONLINE
+
+
+def test_a_tier_of_its_own_has_no_place_in_a_batch() -> None:
+    """OpenAI refuses lines with `service_tier`."""
+    settings = PUBLIC.model_copy(update={"service_tier": "flex"})
+    request = replace(a_request(), attempt=2)
+
+    body = batching.connect(settings, SecretStr("key")).body(request)
+
+    assert "service_tier" not in body
+    assert body == OpenAIModel(PUBLIC, SecretStr("key")).body(request)
