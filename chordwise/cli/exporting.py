@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, BinaryIO, TypeAlias, cast
@@ -105,7 +107,7 @@ class _Target:
         if self.path != STDOUT:
             with new_file.new_file(self.path, overwrite=self.force) as sink:
                 return writers.write(sink, table, self.format, raw=raw)
-        with until_reader_left():
+        with until_reader_left(), _explaining_a_full_disk():
             sink = cast("BinaryIO", _Terminal()) if sys.stdout.isatty() else sys.stdout.buffer
             return writers.write(sink, table, self.format, raw=raw)
 
@@ -132,6 +134,22 @@ def _selection(settings: Settings, view: str, columns: list[str], run: str | Non
         return Selection(name=view, columns=columns)
     with opening.database(settings) as sessions, reaching_database(), sessions() as session:
         return Selection(name=view, columns=columns, run_id=runs.find(session, run).id)
+
+
+@contextmanager
+def _explaining_a_full_disk() -> Iterator[None]:
+    """Translate what the other end of standard output has against being written to.
+
+    Raises:
+        UsageError: It takes no more.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UsageError(f"Standard output takes no more: {error.strerror}.") from error
 
 
 class _Terminal:

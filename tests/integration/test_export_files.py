@@ -195,6 +195,24 @@ def test_a_value_that_parquet_cannot_hold_is_refused() -> None:
         written(a_table([(Decimal("1.005"),)], columns=columns), ExportFormat.PARQUET)
 
 
+@pytest.mark.parametrize("wanted", [ExportFormat.PARQUET, ExportFormat.XLSX])
+def test_half_a_table_never_looks_like_a_whole_one(wanted: ExportFormat) -> None:
+    """Where the rows break off, a pipe has got a file that no program opens."""
+
+    def breaking_off() -> Iterator[Sequence[Row]]:
+        yield [(1,)] * 50_000
+        raise UsageError("That was all.")
+
+    sink = io.BytesIO()
+    table = Table(columns=[Column(name="n", kind=Kind.INTEGER)], batches=breaking_off())
+
+    with pytest.raises(UsageError, match="That was all"):
+        writers.write(sink, table, wanted)
+
+    assert not sink.getvalue().endswith(b"PAR1") or sink.getvalue() == b"PAR1"
+    assert b"PK\x05\x06" not in sink.getvalue()
+
+
 def test_without_its_library_parquet_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hint says what to install, and what does as well."""
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)

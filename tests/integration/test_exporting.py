@@ -232,6 +232,31 @@ def test_binary_formats_never_reach_a_terminal(desk: Desk, monkeypatch: pytest.M
     assert "\x1b" not in shown
 
 
+def test_whoever_reads_may_have_enough(desk: Desk) -> None:
+    """A closed pipe ends the command quietly, a full disk with a reason."""
+    statement = "SELECT repeat('x', 100) FROM generate_series(1, 300000)"
+    command = f'{sys.executable} -m chordwise export --sql "{statement}"'
+
+    left = shell(desk.folder, f"({command}; echo code $? >&2) | head -n 1")
+    full = shell(desk.folder, f"{command} > /dev/full; echo code $? >&2")
+
+    assert left.stdout == "repeat\n"
+    assert left.stderr == "code 0\n"
+    assert "Standard output takes no more: No space left on device." in full.stderr
+    assert full.stderr.endswith("code 2\n")
+
+
+def shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """Run a line as a shell does."""
+    return subprocess.run(
+        ["bash", "-c", command],  # noqa: S607 - the shell of the PATH
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
 def test_one_snapshot_for_all_rows(database_url: SecretStr) -> None:
     """What is committed while the rows are read does not appear among them."""
     address = make_url(database_url.get_secret_value()).set(drivername="postgresql")

@@ -42,12 +42,45 @@ def write(sink: BinaryIO, table: Table) -> int:
     """
     from pyarrow import parquet  # noqa: PLC0415 - heavy
 
-    schema, count = _schema(table), 0
-    with parquet.ParquetWriter(sink, schema, compression="zstd") as writer:
-        for group in _groups(table, schema):
-            writer.write_table(group, row_group_size=max(1, group.num_rows))
-            count += group.num_rows
+    schema, count, output = _schema(table), 0, _Output(sink)
+    with parquet.ParquetWriter(output, schema, compression="zstd") as writer:
+        try:
+            for group in _groups(table, schema):
+                writer.write_table(group, row_group_size=max(1, group.num_rows))
+                count += group.num_rows
+        except BaseException:
+            output.abandon()
+            raise
     return count
+
+
+class _Output:
+    """A file that can be abandoned: the library ends every file as if it were whole."""
+
+    closed = False
+
+    def __init__(self, sink: BinaryIO) -> None:
+        self._sink = sink
+        self._written = 0
+        self._is_abandoned = False
+
+    def abandon(self) -> None:
+        self._is_abandoned = True
+
+    def write(self, content: bytes) -> int:
+        if not self._is_abandoned:
+            self._sink.write(content)
+        self._written += len(content)
+        return len(content)
+
+    def tell(self) -> int:
+        return self._written
+
+    def flush(self) -> None:
+        self._sink.flush()
+
+    def close(self) -> None:
+        self.flush()
 
 
 def _groups(table: Table, schema: pa.Schema) -> Iterator[pa.Table]:
