@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import unicodedata
 from collections.abc import Iterator
@@ -337,6 +338,34 @@ def test_a_file_that_the_database_forgot_is_put_back(inbox: WatchedInbox) -> Non
     texts = {each.name: each.read_text("utf-8") for each in inbox.folders.inbox.rglob("*.txt")}
     assert texts == {"a.txt": OTHER, "a (2).txt": LETTER}
     assert list(inbox.store.ids()) == []
+
+
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("is_forgotten", [False, True])
+def test_a_kill_on_the_way_back_doubles_nothing(
+    inbox: WatchedInbox, *, across: bool, is_forgotten: bool
+) -> None:
+    """A file that lies under both names, in the inbox and in the store, is one file again."""
+    path = inbox.drop("a.txt", LETTER)
+    inbox.take()
+    (file_id,) = inbox.store.ids()
+    stored = inbox.store.path_of(file_id, "a.txt")
+    (shutil.copy2 if across else os.link)(stored, path)
+    inbox.pipeline.execute("DELETE FROM inbox_intakes")
+    if is_forgotten:
+        inbox.pipeline.execute("DELETE FROM inbox_files")
+    else:
+        inbox.pipeline.execute("UPDATE inbox_files SET status = 'taking'")
+
+    inbox.begin_anew()
+    inbox.deliver()
+
+    assert (inbox.folders.done / "a.txt").read_text("utf-8") == LETTER
+    assert list(inbox.folders.inbox.iterdir()) == list(inbox.store.ids()) == []
+    assert set(inbox.folders.done.iterdir()) == {
+        inbox.folders.done / "a.txt",
+        inbox.folders.done / "a.txt.json",
+    }
 
 
 def test_what_was_taken_in_is_not_taken_in_again(inbox: WatchedInbox) -> None:

@@ -58,7 +58,7 @@ class Delivering:
         if file.raw_destination is None:
             return None
         destination = Path(os.fsdecode(file.raw_destination))
-        if os.path.lexists(stored) and moving.is_same(stored, destination):
+        if os.path.lexists(stored) and moving.is_copy(stored, destination):
             moving.mark_beside(destination, file.id.hex).unlink(missing_ok=True)
             stored.unlink()
         is_there = not os.path.lexists(stored) and os.path.lexists(destination)
@@ -89,9 +89,10 @@ class Delivering:
 
     def _add_note(self, file: InboxFile, destination: Path, found: Verdict) -> None:
         note = destination.with_name(note_name(destination.name))
-        if os.path.lexists(note):
-            return  # written before a kill: the name was free when the file was placed
         mark = moving.mark_beside(note, f"{file.id.hex}-note")
+        if os.path.lexists(note):  # written before a kill: the name was free when it was chosen
+            mark.unlink(missing_ok=True)
+            return
         mark.write_text(found.text(), "utf-8")
         _place_freely(mark, note, f"{file.id.hex}-note-again")
 

@@ -76,10 +76,13 @@ def place(source: Path, target: Path, token: str) -> None:
         source.unlink()
 
 
-def is_same(first: Path, second: Path) -> bool:
-    """Tell whether two names lead to the same content; false where one leads nowhere."""
+def is_copy(first: Path, second: Path) -> bool:
+    """Tell whether two names lead to one file, or one is the copy that `copy` made of the other."""
     try:
-        return first.samefile(second) or sha256_of(first) == sha256_of(second)
+        return first.samefile(second) or (
+            first.stat().st_mtime_ns == second.stat().st_mtime_ns
+            and sha256_of(first) == sha256_of(second)
+        )
     except OSError:
         return False
 

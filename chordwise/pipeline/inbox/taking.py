@@ -117,7 +117,10 @@ class Taking:
             mark = moving.mark_beside(source, token)
             if os.path.lexists(mark):
                 moving.finish_taking(mark, stored)
-        if os.path.lexists(self._store.path_of(file.id, file.relative.name)):
+        stored = self._store.path_of(file.id, file.relative.name)
+        if os.path.lexists(stored):
+            if moving.is_copy(stored, file.source):  # on its way back when we were killed
+                file.source.unlink()
             self._mark_taken(file)
         else:
             self._undo(file)
@@ -169,6 +172,10 @@ def _put_back(source: Path, stored: Path, token: str) -> None:
         mark.unlink()  # the copy was whole already
     moved = stored if os.path.lexists(stored) else mark
     if not os.path.lexists(moved):
+        return
+    if moving.is_copy(moved, source):  # there already, when a kill came
+        moving.mark_beside(source, f"{token}-back").unlink(missing_ok=True)
+        moved.unlink()
         return
     for name in names_like(source.name):
         try:

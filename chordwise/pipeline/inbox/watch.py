@@ -35,6 +35,7 @@ _BATCH = 50
 _MOST_DELIVERED = 500
 _PENDING_SECONDS = 1.0
 _DELIVER_SECONDS = 0.3
+_TURN_SECONDS = 0.5
 _SHARE = 10
 """How many times as long as a look took is waited before the next one."""
 
@@ -161,7 +162,7 @@ class Watch:
         ripe = (
             each for each in self._waiting.ripe(now) if not self._troubles.rests(each.path, now)
         )
-        for sighting in itertools.islice(ripe, _BATCH):
+        for sighting in itertools.takewhile(self._in_time(), ripe):
             path = Path(sighting.path)
             inbox = self._places.holding(path)
             if inbox is not None:
@@ -197,12 +198,18 @@ class Watch:
         now = self._monotonic()
         if now < self._deliver_at:
             return
-        for file in self._delivering.ready(_MOST_DELIVERED):
-            if not self._troubles.rests(file.id, now):
-                self._tried(file.id, "deliver", partial(self._deliver, file))
+        due = self._delivering.ready(_MOST_DELIVERED)
         # With thousands of files at work the question takes a while, and is asked less often.
         pause = max(_DELIVER_SECONDS, _SHARE * (self._monotonic() - now))
+        ready = (each for each in due if not self._troubles.rests(each.id, now))
+        for file in itertools.takewhile(self._in_time(), ready):
+            self._tried(file.id, "deliver", partial(self._deliver, file))
         self._deliver_at = self._monotonic() + pause
+
+    def _in_time(self) -> Callable[[object], bool]:
+        """Return what tells for how long to go on, so that everything has its turn."""
+        until = self._monotonic() + _TURN_SECONDS
+        return lambda _: self._monotonic() <= until
 
     def _deliver(self, file: InboxFile) -> None:
         destination = self._delivering.deliver(file)
