@@ -52,8 +52,14 @@ class Folders:
         """
         places = (self.inbox, self.store, self.done, self.failed)
         files = (file for place in places for file in place.rglob("*"))
-        found = {file.stat().st_ino: sha256(file) for file in files if _is_content(file)}
+        found = {identity(file): sha256(file) for file in files if _is_content(file)}
         return Counter(found.values())
+
+
+def identity(file: Path) -> tuple[int, int]:
+    """Return what two names of one file have in common."""
+    status = file.stat()
+    return status.st_dev, status.st_ino
 
 
 def sha256(file: Path) -> str:
