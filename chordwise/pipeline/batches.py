@@ -39,7 +39,7 @@ from chordwise.storage.record import new_id
 
 log = structlog.get_logger(__name__)
 
-MOST_BYTES = 64 * 1024 * 1024
+MOST_BYTES = 32 * 1024 * 1024
 """Far below what providers take (200 and 256 MB): the whole of it is in memory when it is sent."""
 _SLICE = 100
 # Providers end a batch after a day, and keep its results for weeks.

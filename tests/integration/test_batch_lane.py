@@ -45,9 +45,17 @@ def pipeline(small_chunks: Settings, server: BatchServer) -> Pipeline:
     return opened(small_chunks, server)
 
 
-def opened(settings: Settings, server: BatchServer) -> Pipeline:
+def opened(
+    settings: Settings, server: BatchServer, gather_seconds: float = 0, most_requests: int = 1_000
+) -> Pipeline:
     """Open a pipeline over the same database: another process, as it were."""
-    at_once = with_settings(settings, "batch", gather_seconds=0, poll_seconds=0.001)
+    at_once = with_settings(
+        settings,
+        "batch",
+        gather_seconds=gather_seconds,
+        most_requests=most_requests,
+        poll_seconds=0.001,
+    )
     named = ModelSettings(
         provider="openai",
         model=SCRIPTED,
@@ -325,6 +333,73 @@ def test_the_cache_answers_before_any_batch(pipeline: Pipeline, server: BatchSer
 
     assert pipeline.job(second).status == "succeeded"
     assert pipeline.value("SELECT count(*) FROM model_calls WHERE cache_hit") == 1
+    judge(pipeline, server)
+
+
+def test_questions_gather_until_a_batch_is_full(
+    small_chunks: Settings, server: BatchServer
+) -> None:
+    """What is more than a batch takes goes out at once; the rest waits for company."""
+    pipeline = opened(small_chunks, server, gather_seconds=3_600, most_requests=2)
+    submission = pipeline.submit(PARAGRAPH, OTHER, f"{OTHER} Again.", options=in_batches())
+    pipeline.work(submission)
+
+    pass_time(pipeline)
+    pass_time(pipeline)
+
+    assert [len(batch.lines) for batch in server.batches] == [2]
+    assert pipeline.value("SELECT count(*) FROM batch_requests WHERE status = 'pending'") == 1
+
+
+def test_questions_of_a_paused_job_are_not_handed_in(
+    pipeline: Pipeline, server: BatchServer
+) -> None:
+    """They wait for whoever takes the run up again, and then go as they are."""
+    submission = pipeline.submit(PARAGRAPH, options=in_batches())
+    pipeline.work(submission)
+    pipeline.execute("UPDATE jobs SET status = 'paused'")
+    pass_time(pipeline)
+    assert server.batches == []
+
+    retry.retry(pipeline.context, submission.run_id)
+
+    pass_the_night(pipeline, submission)
+    assert len(handed_in(server)) == 1
+    judge(pipeline, server)
+
+
+def test_a_batch_that_the_provider_forgot_is_given_up_in_the_end(
+    pipeline: Pipeline, server: BatchServer
+) -> None:
+    """Nobody knows what it did cost; its questions are handed in again."""
+    submission = pipeline.submit(PARAGRAPH, options=in_batches())
+    pipeline.work(submission)
+    pass_time(pipeline)
+    server.is_forgetful = True
+    pass_time(pipeline)
+    assert pipeline.value("SELECT status FROM batches") == "running"
+
+    pipeline.execute("UPDATE batches SET created_at = now() - interval '4 days'")
+    pass_time(pipeline)
+    assert pipeline.value("SELECT status FROM batches") == "failed"
+    assert pipeline.value("SELECT cost_usd IS NULL FROM model_calls")
+
+    server.is_forgetful = False
+    pass_the_night(pipeline, submission)
+    assert pipeline.job(submission).status == "succeeded"
+
+
+def test_an_answer_that_came_twice_is_stored_once(pipeline: Pipeline, server: BatchServer) -> None:
+    """A scheduler that was cut off while it fetched reads the files again."""
+    pass_the_night(pipeline, pipeline.submit(PARAGRAPH, options=in_batches("100")))
+    spent = "SELECT spent_usd FROM budgets WHERE run_id IS NOT NULL"
+    before = pipeline.value(spent)
+
+    pipeline.execute("UPDATE batches SET status = 'running', ended_at = NULL")
+    pass_time(pipeline)
+
+    assert pipeline.value("SELECT status FROM batches") == "ended"
+    assert pipeline.value(spent) == before
     judge(pipeline, server)
 
 

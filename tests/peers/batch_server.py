@@ -46,6 +46,7 @@ class BatchServer(AnsweringServer):
 
     `holds` keeps batches in progress; `fate` decides about each line. `loses_answer` breaks the
     connection off after a batch was created, `refuses` is the code with which the next is failed.
+    `is_forgetful` says that there is nothing to be found any more.
     """
 
     def __init__(self) -> None:
@@ -54,6 +55,7 @@ class BatchServer(AnsweringServer):
         self.fate: Fate = lambda _question, _before: ANSWERED
         self.loses_answer = False
         self.refuses = ""
+        self.is_forgetful = False
         self.batches: list[FakeBatch] = []
         self.files: dict[str, bytes] = {}
         self.lines: list[str] = []
@@ -112,7 +114,9 @@ class BatchHandler(AnsweringHandler):
         """Look at batches, and read files."""
         path = self.path.partition("?")[0].removeprefix("/v1")
         steps = path.strip("/").split("/")
-        if steps[0] == "files":
+        if self.server.is_forgetful:
+            self._json(404, {"error": {"message": "There is no such batch.", "code": None}})
+        elif steps[0] == "files":
             self._send(200, self.server.files[steps[1]])
         elif steps[-1] == "results":
             self._send(200, self._results(self._batch(steps[-2])))

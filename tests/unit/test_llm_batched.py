@@ -20,12 +20,15 @@ from chordwise.llm import batching
 from chordwise.llm.middleware.batched import Batched, BatchQuestion
 from chordwise.llm.middleware.cached import facts_about, key_of
 from chordwise.llm.middleware.fallback import Fallback
-from chordwise.llm.model import Completion
+from chordwise.llm.model import Completion, FinishReason
 from chordwise.llm.pricing import BATCH, ListPrice, OwnPrice, price_of
 from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.pipeline.awaiting import every
+from chordwise.pipeline.batch_queue import from_json, to_json
 from chordwise.pipeline.lanes import lane_for
 from chordwise.settings import ModelSettings, Settings
+from chordwise.storage import tables
+from chordwise.storage.batch_requests import BatchRequest
 from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import ScriptedModel
 
@@ -201,3 +204,19 @@ def test_a_tier_of_its_own_has_no_place_in_a_batch() -> None:
 
     assert "service_tier" not in body
     assert body == OpenAIModel(PUBLIC, SecretStr("key")).body(request)
+
+
+@pytest.mark.parametrize("reason", list(FinishReason))
+def test_an_answer_is_kept_as_it_came(reason: FinishReason) -> None:
+    """However it ended; only what no table can hold is replaced."""
+    completion = replace(
+        ScriptedModel([]).completion("a\0b"),
+        finish_reason=reason,
+        refusal="No.",
+        service_tier=BATCH,
+    )
+
+    tables.configure()
+    found = from_json(BatchRequest(answer=to_json(completion), key="key", call_id=None))
+
+    assert found == replace(completion, text="a\ufffdb", cache_key="key")

@@ -1,0 +1,71 @@
+"""The lanes on the command line: a run that cannot be asked in batches says so, once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from chordwise.errors import ExitCode
+from chordwise.settings import Settings
+from chordwise.storage.engine import open_engine
+from tests.fakes.commands import run
+
+TEXT = "The bridge was opened in May. Carts crossed it on the same day."
+SAID = "has no Batch API: the run is asked online."
+
+
+@pytest.fixture(autouse=True)
+def _addresses(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Point the commands to this test's servers, and let them start nothing."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CHORDWISE_HOME", str(settings.home))
+    monkeypatch.setenv("CHORDWISE_EMBEDDED__START", "false")
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    for name in ("database_url", "broker_url"):
+        secret = getattr(settings, name)
+        monkeypatch.setenv(f"CHORDWISE_{name.upper()}", secret.get_secret_value())
+    (tmp_path / "letter.txt").write_text(TEXT)
+
+
+def lane_of_the_run(settings: Settings) -> object:
+    """Return the only run's lane, and whether its job waits for batches."""
+    assert settings.database_url is not None
+    engine = open_engine(settings.database_url)
+    query = "SELECT lane, batch_until IS NOT NULL FROM runs JOIN jobs ON run_id = runs.id"
+    with engine.connect() as connection:
+        found = tuple(connection.execute(text(query)).one())
+    engine.dispose()
+    return found
+
+
+def test_a_model_without_batches_is_asked_online_and_says_so(
+    capsys: pytest.CaptureFixture[str], settings: Settings
+) -> None:
+    """Once, on standard error; the run's row says it, too."""
+    found = run(["submit", "letter.txt", "--lane", "batch", "--model", "extractive"])
+
+    assert found == ExitCode.SUCCESS
+    assert capsys.readouterr().err.count(SAID) == 1
+    assert lane_of_the_run(settings) == ("online", False)
+
+
+def test_a_model_with_batches_waits_for_them(
+    capsys: pytest.CaptureFixture[str], settings: Settings
+) -> None:
+    """Nothing has to be said about it."""
+    model = "openai/gpt-6.1-terra"
+
+    found = run(["submit", "letter.txt", "--lane", "batch", "--model", model])
+
+    assert found == ExitCode.SUCCESS
+    assert SAID not in capsys.readouterr().err
+    assert lane_of_the_run(settings) == ("batch", True)
+
+
+def test_without_the_option_a_run_is_online(settings: Settings) -> None:
+    """Half the price is for those who can wait."""
+    run(["submit", "letter.txt", "--model", "openai/gpt-6.1-terra"])
+
+    assert lane_of_the_run(settings) == ("online", False)
