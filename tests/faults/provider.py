@@ -15,6 +15,8 @@ from tests.faults.proxy import Target
 from tests.peers.answering_server import AnsweringHandler, AnsweringServer
 from tests.peers.serving import serving_in_a_thread
 
+Answering: TypeAlias = Callable[[AnsweringHandler, str], None]
+
 CALL_HEADER = "X-Client-Request-Id"
 _MARK = re.compile(r"TEXT-[0-9a-f]+")
 _LONGEST_HOLD_SECONDS = 600.0
@@ -43,7 +45,8 @@ class Request:
 class Treatment:
     """What a request meets instead of an answer, in this order: wait, be released, get an error.
 
-    `status` 0 is a good answer; `hangs_up` closes the connection without a word.
+    `status` 0 is a good answer; `hangs_up` closes the connection without a word; `answering` writes
+    an answer of its own for a prompt.
     """
 
     delay_seconds: float = 0.0
@@ -51,6 +54,7 @@ class Treatment:
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     hangs_up: bool = False
+    answering: Answering | None = None
 
 
 HOLD = Treatment(holds=True)
@@ -154,6 +158,8 @@ class _JournalingHandler(AnsweringHandler):
             self.server.wait_for_release()
         if treatment.hangs_up:
             self.close_connection = True
+        elif treatment.answering is not None:
+            treatment.answering(self, user)
         elif treatment.status:
             error = {"error": {"message": "scripted", "type": "scripted", "code": None}}
             self.reply(treatment.status, json.dumps(error).encode(), treatment.headers)

@@ -72,7 +72,7 @@ class AnsweringHandler(BaseHTTPRequestHandler):
 
     def answer(self, user: str) -> bool:
         """Answer one chat completion; false when the client was not there any more."""
-        return self.reply(200, json.dumps(completion_of(summary_of(user))).encode())
+        return self.reply(200, json.dumps(completion(summary(user))).encode())
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is http.server's
         """Keep quiet."""
@@ -81,9 +81,8 @@ class AnsweringHandler(BaseHTTPRequestHandler):
         """Send a whole answer; false when the client was killed while it waited."""
         try:
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(payload)))
-            for name, value in (headers or {}).items():
+            usual = {"Content-Type": "application/json", "Content-Length": str(len(payload))}
+            for name, value in (usual | dict(headers or {})).items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(payload)
@@ -107,8 +106,8 @@ def user_message_of(body: JsonObject) -> str:
     return json_values.text(messages[-1]["content"])
 
 
-def summary_of(user: str) -> str:
-    """Return the answer: quotes of what is asked about."""
+def summary(user: str) -> str:
+    """Return a summary that quotes what it is asked about."""
     match = _MATERIAL.search(user)
     material = match.group(2) if match else user
     quotes = [json.loads(f'"{quote}"') for quote in _QUOTE.findall(material)]
@@ -124,8 +123,8 @@ def summary_of(user: str) -> str:
     )
 
 
-def completion_of(content: str) -> dict[str, JsonValue]:
-    """Return an answer as Chat Completions give it."""
+def completion(content: str | None) -> dict[str, JsonValue]:
+    """Return a complete answer with this content."""
     message: JsonObject = {"role": "assistant", "content": content}
     return {
         "id": "answer",

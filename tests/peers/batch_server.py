@@ -15,8 +15,8 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from tests.peers.answering_server import (
     AnsweringHandler,
     AnsweringServer,
-    completion_of,
-    summary_of,
+    completion,
+    summary,
     user_message_of,
 )
 from tests.peers.serving import serving_in_a_thread
@@ -257,7 +257,7 @@ def _openai_line(line: JsonObject, fate: str) -> bytes:
         error: JsonObject = {"code": "batch_expired", "message": "It could not be run in time."}
         return json.dumps({**known, "error": error}).encode()
     if fate in {ANSWERED, INVALID}:
-        body = completion_of(_content(line, fate))
+        body = completion(_content(line, fate))
         response: JsonObject = {"status_code": 200, "request_id": "request", "body": body}
     else:
         body = {"error": {"message": "It is refused.", "type": "invalid_request_error"}}
@@ -283,7 +283,7 @@ def _anthropic_line(line: JsonObject, fate: str) -> bytes:
 
 
 def _content(line: JsonObject, fate: str) -> str:
-    return summary_of(question_of(line)) if fate == ANSWERED else "This is no JSON."
+    return summary(question_of(line)) if fate == ANSWERED else "This is no JSON."
 
 
 def _message(content: str) -> JsonObject:

@@ -1,0 +1,71 @@
+"""Other doors to the provider: with TLS, or on the loopback address of IPv6."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from socketserver import BaseRequestHandler, ThreadingTCPServer
+
+from tests.faults.provider import Provider
+
+_PIECE = 65_536
+
+
+class Front(ThreadingTCPServer):
+    """Passes whatever comes on to the provider; `context` may be exchanged while it serves."""
+
+    daemon_threads = True
+
+    def __init__(self, provider: Provider, context: ssl.SSLContext | None, host: str) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, 0), _Carrier)
+        self.provider_port = provider.target.port
+        self.context = context
+
+    @property
+    def port(self) -> int:
+        """Return where it listens."""
+        return int(self.server_address[1])
+
+
+class _Carrier(BaseRequestHandler):
+    server: Front
+    request: socket.socket
+
+    def handle(self) -> None:
+        client = self.request
+        # A client that does not like the certificate breaks the handshake off.
+        with suppress(OSError):
+            if self.server.context is not None:
+                client = self.server.context.wrap_socket(client, server_side=True)
+            with client, socket.create_connection(("127.0.0.1", self.server.provider_port)) as to:
+                back = threading.Thread(target=_carry, args=(to, client), daemon=True)
+                back.start()
+                _carry(client, to)
+                back.join()
+
+
+def _carry(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while piece := source.recv(_PIECE):
+            target.sendall(piece)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def front_of(
+    provider: Provider, *, context: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> Iterator[Front]:
+    """Open a door to the provider inside the block."""
+    with Front(provider, context, host) as front:
+        serving = threading.Thread(target=front.serve_forever, args=(0.05,), daemon=True)
+        serving.start()
+        try:
+            yield front
+        finally:
+            front.shutdown()
+            serving.join()

@@ -1,0 +1,129 @@
+"""L07 and L09: answers that are whole HTTP and wrong all the same."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from chordwise.domain.json_values import JsonObject
+from tests.faults import strange_answers as strange
+from tests.faults.allowance import Allowance
+from tests.faults.cases import add_model, calls, ends, write_cases
+from tests.faults.cluster import Cluster
+from tests.faults.experiment import Experiment
+
+
+def with_member(summary: str, name: str, value: object) -> str:
+    """Return the answer with one member that the schema does not allow so."""
+    changed: dict[str, object] = {**json.loads(summary), name: value}
+    return json.dumps(changed)
+
+
+TAKEN_AS_IT_IS = {
+    "fence": strange.rewrites(lambda answer: f"```json\n{answer}\n```"),
+    "prose before": strange.rewrites(lambda answer: f"Here is the summary: {answer}"),
+}
+WRONG = {
+    "schema": strange.says('{"summary": "Not what was asked for."}'),
+    "not a number": strange.rewrites(lambda a: with_member(a, "confidence", float("nan"))),
+    "enum": strange.rewrites(lambda a: with_member(a, "confidence", "very high")),
+    "prose after": strange.rewrites(lambda a: f"{a}\n\nI hope that this helps."),
+    "empty": strange.says(""),
+    "nothing": strange.says(None),
+}
+CUT_OFF = {
+    "cut off": strange.rewrites(lambda answer: answer[:100], "length"),
+    # The treacherous one: what stands there is a whole answer.
+    "cut off but whole": strange.rewrites(str, "length"),
+}
+REQUESTS_OF_THE_PLAIN_PROMPT = 2
+REFUSED = {
+    "refusal": strange.says(None, refusal="I cannot help with that."),
+    "filter": strange.rewrites(str, "content_filter"),
+}
+
+
+@pytest.mark.thorough
+def test_answers_that_are_mended(cluster: Cluster, experiment: Experiment) -> None:
+    """L07: a fence costs nothing, a mistake one more request, and no half answer is taken."""
+    experiment.begin("L07 once", "fence, prose, wrong schema, NaN, enum, nothing, cut off")
+    cluster.start_scheduler()
+    cluster.start_worker()
+
+    cluster.submit(*write_cases(cluster, TAKEN_AS_IT_IS | WRONG | CUT_OFF))
+
+    # With more room, the same question is asked again.
+    experiment.finish(Allowance(extra_calls=len(CUT_OFF)))
+    assert calls(cluster) == {
+        **dict.fromkeys(TAKEN_AS_IT_IS, ("valid",)),
+        **dict.fromkeys({**WRONG, **CUT_OFF}, ("invalid", "valid")),
+    }
+
+
+def test_answers_that_stay_wrong(cluster: Cluster, experiment: Experiment) -> None:
+    """L07: after one repair with each prompt the chunk fails; a refusal is not even asked again."""
+    experiment.begin("L07 always", "the same with every request, and refusals")
+    cluster.start_scheduler()
+    cluster.start_worker()
+
+    cluster.submit(*write_cases(cluster, WRONG | CUT_OFF | REFUSED, times=99))
+
+    # The plain prompt, the usual one's fallback, puts the same question in other words.
+    repeated = len(CUT_OFF) + REQUESTS_OF_THE_PLAIN_PROMPT * len(WRONG)
+    ends_allowed = frozenset({"succeeded", "failed"})
+    experiment.finish(Allowance(extra_calls=repeated, ends=ends_allowed))
+    assert calls(cluster) == {
+        **dict.fromkeys(WRONG, ("invalid",) * (2 + REQUESTS_OF_THE_PLAIN_PROMPT)),
+        **dict.fromkeys(CUT_OFF, ("invalid", "invalid")),
+        **dict.fromkeys(REFUSED, ("invalid",)),
+    }
+    assert {name: end[1] for name, end in ends(cluster).items()} == {
+        **dict.fromkeys(WRONG, "invalid_answer"),
+        **dict.fromkeys(CUT_OFF, "truncated"),
+        **dict.fromkeys(REFUSED, "refused"),
+    }
+
+
+BELIEVABLE: JsonObject = {"prompt_tokens": 100, "completion_tokens": 50}
+USAGES = {
+    "usage missing": strange.counts(None),
+    "usage of other types": strange.counts({"prompt_tokens": "many", "completion_tokens": []}),
+    "usage negative": strange.counts({**BELIEVABLE, "prompt_tokens": -100}),
+    "usage absurd": strange.counts({**BELIEVABLE, "prompt_tokens": 10**12}),
+    "usage beyond every column": strange.counts({**BELIEVABLE, "completion_tokens": 10**30}),
+}
+_COSTS = """
+SELECT count(*) FILTER (WHERE cost_usd IS NULL), count(*) FROM model_calls WHERE model = 'priced'"""
+
+
+@pytest.mark.thorough
+def test_usage_that_nobody_can_believe(cluster: Cluster, experiment: Experiment) -> None:
+    """L09: what is not counted, or absurdly, costs an unknown sum, and holds nobody up."""
+    experiment.begin("L09 usage", "usage missing, of other types, negative, 1e12, 1e30")
+    more = "input_usd_per_million_tokens = 1\noutput_usd_per_million_tokens = 5"
+    add_model(cluster, "priced", more=more)
+    cluster.start_scheduler()
+    cluster.start_worker()
+
+    cluster.submit(*write_cases(cluster, USAGES), options=("--model", "priced"))
+
+    experiment.finish()
+    assert calls(cluster) == dict.fromkeys(USAGES, ("valid",))
+    assert cluster.rows(_COSTS) == [(len(USAGES), len(USAGES))]
+
+
+def test_answers_that_come_twice(cluster: Cluster, experiment: Experiment) -> None:
+    """L09: the answer to one request is never taken for that to the next on its connection."""
+    experiment.begin("L09 twice", "each of the first ten answers sent twice", chunks=36)
+    cluster.start_scheduler()
+    cluster.start_worker()
+    cluster.provider.treat(strange.answers_twice(), times=10)
+
+    cluster.submit(*(cluster.documents.write(chunks=1) for _ in range(36)))
+
+    experiment.finish(Allowance(extra_calls=10))
+    early = cluster.count(
+        "SELECT count(*) FROM model_calls WHERE error_message LIKE '%before it was asked%'"
+    )
+    assert early > 0, "no connection was used again"
