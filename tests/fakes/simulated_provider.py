@@ -19,6 +19,7 @@ from chordwise.llm.limits.permits import (
 from chordwise.llm.reported_limits import Quota, QuotaKind, ReportedLimits
 
 REFUSAL_SECONDS = 0.03
+STORM_SHARE = 0.95
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,7 +45,8 @@ class Bucket:
 class SimulatedProvider:
     """Admits what its buckets and its `slots` allow, and says so in headers where it `tells`.
 
-    `outage` is a span of time in which it fails every call.
+    `outage` is a span of time in which it fails every call, `storm` one in which it refuses nearly
+    all, however few they are, and asks for `storm_pause_seconds`.
     """
 
     random: Random
@@ -54,12 +56,18 @@ class SimulatedProvider:
     tells: bool = False
     retry_after: bool = True
     outage: tuple[float, float] = (0.0, 0.0)
+    storm: tuple[float, float] = (0.0, 0.0)
+    storm_pause_seconds: float = 20.0
     in_flight: int = 0
 
     def ask(self, cost: Mapping[QuotaKind, int], now: float) -> tuple[float, CallReport]:
         """Return when the answer is there, and how the call went."""
         if self.outage[0] <= now < self.outage[1]:
             return now + REFUSAL_SECONDS, CallReport(result=CallResult.FAILED)
+        if self.storm[0] <= now < self.storm[1] and self.random.random() < STORM_SHARE:
+            return now + REFUSAL_SECONDS, CallReport(
+                result=CallResult.LIMITED, retry_after_seconds=self.storm_pause_seconds
+            )
         wait = max(
             [bucket.until(cost[kind], now) for kind, bucket in self.buckets.items()], default=0.0
         )

@@ -51,11 +51,12 @@ def simulated(
     provider: SimulatedProvider,
     policy: LimitPolicy | None = None,
     lanes: Mapping[Priority, int] | None = None,
+    seconds: float = END,
 ) -> Tally:
     """Let more than a hundred workers ask a provider for some minutes."""
     simulation = Simulation(provider, lanes or {Priority.INTERACTIVE: 120})
     limits = SharedLimits(valkey, "endpoint", policy or LimitPolicy(), simulation.clock)
-    return simulation.run(limits, END)
+    return simulation.run(limits, seconds)
 
 
 def a_random() -> Random:
@@ -160,3 +161,36 @@ def test_an_outage_costs_few_calls_and_ends_soon(valkey: redis.Redis) -> None:
 
     assert len(tally.failed) < 6 + 16
     assert tally.rate(outage[1] + 60, END) >= 0.95 * PER_SECOND
+
+
+@pytest.mark.parametrize("begins_at", [0.0, 60.0])
+def test_a_storm_of_refusals_costs_few_calls_and_is_forgotten(
+    valkey: redis.Redis, begins_at: float
+) -> None:
+    """Refusals for five minutes leave a pace behind that is given up within eight minutes.
+
+    For each pause there is a call that looks whether it is over, and the first ones were under way.
+    """
+    ends_at = begins_at + 300
+    storm = (begins_at, ends_at)
+    provider = SimulatedProvider(random=a_random(), buckets=requests(), storm=storm)
+
+    tally = simulated(valkey, provider, seconds=ends_at + 480)
+
+    refused = sum(begins_at <= at < ends_at for at in tally.refused)
+    assert refused <= 1.2 * (ends_at - begins_at) / provider.storm_pause_seconds + 16
+    assert tally.rate(ends_at + 420, ends_at + 480) >= 0.9 * PER_SECOND
+
+
+@pytest.mark.parametrize("per_second", [0.3, 1.0, 5.0])
+def test_a_slow_limit_is_not_leapt_over_again_and_again(
+    valkey: redis.Redis, per_second: float
+) -> None:
+    """A pace that is slow for good is used, and few calls try whether it still is."""
+    buckets = {QuotaKind.REQUESTS: minute(60 * per_second)}
+    provider = SimulatedProvider(random=a_random(), buckets=buckets)
+
+    tally = simulated(valkey, provider, lanes={Priority.INTERACTIVE: 8}, seconds=1_000)
+
+    assert tally.rate(WARM_UP, 1_000) >= 0.9 * per_second
+    assert tally.refused_share(WARM_UP, 1_000) < 0.05

@@ -12,6 +12,9 @@ local CUT = 0.8                -- of what was pressed when the provider refused
 local MEASURED_SHARE = 0.97    -- of what the provider was seen to accept
 local KNOWN_SHARE = 0.98       -- of a limit that is known: nobody's minute is exactly ours
 local FIRST_GROWTH = 1.15      -- until a refusal confirms what was found out in a hurry
+local LEAP = 2                 -- where the pace is so slow that a round would take for ever
+local MOST_CAUTION = 6         -- leaps in vain after which there is none for a while
+local CALMING = 0.125          -- what a clean round takes off that caution
 local COOL_DOWN_SECONDS = 15
 local FIRST_COOL_DOWN_SECONDS = 5
 local EPISODE_SECONDS = 1      -- refusals within this of a cut belong to it
@@ -247,6 +250,28 @@ local function begin_round()
   state.window_pressed = 0
 end
 
+-- Refusals for another reason than the pace leave a pace behind that is far too slow, and at which
+-- the answers of a round never come together. Then few of them must do; each leap that is refused
+-- asks for twice as many before the next.
+local function is_time_to_leap()
+  local is_held = state.rate_pressed == 1
+    or (state.window_pressed == 1 and state.window < ask.first_in_flight)
+  return is_held and now - state.round_at >= ROUND_SECONDS
+    and state.round_answers >= 2 ^ state.caution and state.round_answers < ROUND_ANSWERS
+end
+
+local function leap()
+  state.steady_window = state.window
+  state.steady_rate = state.rate
+  if state.window_pressed == 1 then
+    state.window = math.min(math.max(state.window, ask.first_in_flight), LEAP * state.window)
+  end
+  if state.rate_pressed == 1 then state.rate = LEAP * state.rate end
+  state.leapt = 1
+  state.unsure = 1
+  begin_round()
+end
+
 local function grow(in_flight)
   if state.slow_start == 1 then
     -- One more for each answer doubles the window in every round; only while it is used up.
@@ -261,8 +286,11 @@ local function grow(in_flight)
     begin_round()
   end
   state.round_answers = state.round_answers + 1
+  if is_time_to_leap() then return leap() end
   local answers = math.max(state.window, ROUND_ANSWERS)
   if state.round_answers < answers or now - state.round_at < ROUND_SECONDS then return end
+  state.caution = math.max(0, state.caution - CALMING)
+  state.leapt = 0
   state.clean_rounds = state.clean_rounds + 1
   -- After many clean rounds the limit is far away: larger steps.
   local growth = 1 + (GROWTH - 1) * math.min(4, 2 ^ math.floor(state.clean_rounds / 8))
@@ -312,6 +340,13 @@ local function cut_rate(is_first)
   if state.rate == 0 or rate < state.rate then state.rate = rate end
 end
 
+local function take_back_the_leap()
+  state.window = math.min(state.window, state.steady_window)
+  state.rate = state.steady_rate
+  state.caution = math.min(MOST_CAUTION, state.caution + 1)
+  state.leapt = 0
+end
+
 local function cut(in_flight)
   local first = state.slow_start == 1
   local is_sought = first or state.seeking == 1
@@ -321,8 +356,12 @@ local function cut(in_flight)
   local is_same = in_flight >= 10 and math.abs(in_flight - state.crowd) <= 1
   is_full = is_full or (is_same and not is_sought)
   state.crowd = in_flight
-  if is_full then cut_window(in_flight, is_sought) end
-  if is_sought or not is_full then cut_rate(first) end
+  if state.leapt == 1 then
+    take_back_the_leap()
+  else
+    if is_full then cut_window(in_flight, is_sought) end
+    if is_sought or not is_full then cut_rate(first) end
+  end
   if not is_full then
     state.window = math.min(window(), math.max(4, 1.25 * in_flight + 2))
   end
