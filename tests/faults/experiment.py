@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from tests.fakes.configuration import INTERVAL_SECONDS, LEASE_SECONDS
 from tests.faults.allowance import NOTHING_SPECIAL, Allowance
 from tests.faults.cluster import Cluster
-from tests.faults.oracle import judge
+from tests.faults.oracle import INVARIANTS, Invariant, judge
 from tests.faults.rows import Row
 
 RECOVERY_SECONDS = LEASE_SECONDS + 2 * INTERVAL_SECONDS
@@ -61,6 +61,7 @@ class Experiment:
         notes: str = "",
         patience_seconds: float = 90,
         bound_seconds: float | None = None,
+        invariants: Iterable[tuple[str, Invariant]] = INVARIANTS,
     ) -> None:
         """Wait until every run is finished, judge, and leave a row.
 
@@ -74,7 +75,7 @@ class Experiment:
         seconds = time.monotonic() - self._fault_at
         extra_calls = self.cluster.provider.extra_calls
         bound = bound_seconds or RECOVERY_SECONDS + self._work_seconds
-        violations = violations or judge(self.cluster, allowance)
+        violations = violations or judge(self.cluster, allowance, invariants)
         if not violations and seconds > bound * TOLERANCE:
             violations = [f"it took {seconds:.1f} s, and {bound:.1f} s are promised"]
         self.report(

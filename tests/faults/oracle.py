@@ -7,7 +7,7 @@ I5 no secret anywhere · I6 documents untouched · I7 quiet, and open for more �
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 from tests.faults import accounts, calls, leaks, leftovers, quiescence
@@ -39,13 +39,17 @@ INVARIANTS: tuple[tuple[str, Invariant], ...] = (
 )
 
 
-def judge(cluster: Cluster, allowance: Allowance = NOTHING_SPECIAL) -> list[str]:
+def judge(
+    cluster: Cluster,
+    allowance: Allowance = NOTHING_SPECIAL,
+    invariants: Iterable[tuple[str, Invariant]] = INVARIANTS,
+) -> list[str]:
     """Return every violation as a sentence that begins with its invariant; none is a pass.
 
     The experiment must have left a worker and a scheduler alive.
     """
     return [
         f"{name}: {sentence}"
-        for name, invariant in INVARIANTS
+        for name, invariant in invariants
         for sentence in invariant(cluster, allowance)
     ]

@@ -44,10 +44,10 @@ class Connection:
         """Send all of `data`."""
         self.socket.sendall(data)
 
-    def drip(self, data: bytes) -> None:
+    def drip(self, data: bytes, every_seconds: float = DRIP_SECONDS) -> None:
         """Send byte by byte, slowly, until the other side has had enough."""
         for position in range(len(data)):
-            if self.stopped.wait(DRIP_SECONDS):
+            if self.stopped.wait(every_seconds):
                 return
             self.send(data[position : position + 1])
             self.dripped += 1
