@@ -104,7 +104,6 @@ def test_every_form_of_retry_after(cluster: Cluster, experiment: Experiment) -> 
         Allowance(extra_calls=refused), bound_seconds=60 + experiment.undisturbed_seconds
     )
     assert cluster.count(_REFUSALS) == refused
-    assert len(cluster.provider.requests) < 1.5 * 25 + 1
 
 
 @pytest.mark.thorough
