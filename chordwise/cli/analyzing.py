@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from chordwise.cli.application import EPILOG
-from chordwise.cli.asking import Request
+from chordwise.cli.asking import Request, Reuse, Urgency
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import (
     AsJson,
@@ -29,6 +29,7 @@ from chordwise.cli.options import (
 )
 from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.submitting import Submitting
+from chordwise.readers.extracted import Columns
 
 _ANALYZE_HELP = """Take documents in, analyze them, and show the answers.
 
@@ -42,12 +43,16 @@ cat notes.txt | chordwise analyze - -t summary -t sentiment --json
 
 Ctrl-C detaches: the work goes on, and `chordwise wait RUN` comes back to it.
 """
+_SUBMIT_HELP = """Take documents in and print the run's id; the work goes on in the background.
+
+RUN=$(chordwise submit reports/) && chordwise wait $RUN
+"""
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(help=_ANALYZE_HELP, epilog=EPILOG)(analyze)
-    app.command(epilog=EPILOG)(submit)
+    app.command(help=_SUBMIT_HELP, epilog=EPILOG)(submit)
 
 
 def analyze(  # noqa: PLR0913 - a parameter is an option of the command
@@ -80,14 +85,11 @@ def analyze(  # noqa: PLR0913 - a parameter is an option of the command
         instructions=instructions,
         schema=schema,
         labels=labels,
-        text_column=text_column,
-        id_column=id_column,
+        columns=Columns(text=text_column, identity=id_column),
         model=model,
         run_name=run_name,
-        fresh=fresh,
-        no_cache=no_cache,
-        nightly=nightly,
-        lane=lane,
+        reuse=Reuse(fresh=fresh, no_cache=no_cache),
+        urgency=Urgency(nightly=nightly, lane=lane),
         confidence_threshold=confidence_threshold,
         budget=budget,
     )
@@ -116,10 +118,7 @@ def submit(  # noqa: PLR0913 - a parameter is an option of the command
     budget: Budget = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take documents in and print the run's id; the work goes on in the background.
-
-    RUN=$(chordwise submit reports/) && chordwise wait $RUN
-    """
+    """Take documents in and print the run's id; the work goes on in the background."""
     request = Request(
         paths=paths,
         profile=profile,
@@ -127,14 +126,11 @@ def submit(  # noqa: PLR0913 - a parameter is an option of the command
         instructions=instructions,
         schema=schema,
         labels=labels,
-        text_column=text_column,
-        id_column=id_column,
+        columns=Columns(text=text_column, identity=id_column),
         model=model,
         run_name=run_name,
-        fresh=fresh,
-        no_cache=no_cache,
-        nightly=nightly,
-        lane=lane,
+        reuse=Reuse(fresh=fresh, no_cache=no_cache),
+        urgency=Urgency(nightly=nightly, lane=lane),
         confidence_threshold=confidence_threshold,
         budget=budget,
     )

@@ -11,11 +11,27 @@ from typing import TYPE_CHECKING
 from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType, implied_types
 from chordwise.errors import UsageError
-from chordwise.readers.extracted import Columns
+from chordwise.readers.extracted import WHOLE, Columns
 from chordwise.settings import Settings
 
 if TYPE_CHECKING:
     from chordwise.pipeline.run_options import RunOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reuse:
+    """What is not used again: stored results and completions (`fresh`), or completions alone."""
+
+    fresh: bool = False
+    no_cache: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Urgency:
+    """Who goes first, and whether answers may come within a day; no lane is not a word about it."""
+
+    nightly: bool = False
+    lane: Lane | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,14 +44,11 @@ class Request:
     instructions: str = ""
     schema: Path | None = None
     labels: str = ""
-    text_column: str = ""
-    id_column: str = ""
+    columns: Columns = WHOLE
     model: str | None = None
     run_name: str = ""
-    fresh: bool = False
-    no_cache: bool = False
-    nightly: bool = False
-    lane: Lane | None = None
+    reuse: Reuse = Reuse()
+    urgency: Urgency = Urgency()
     confidence_threshold: float = 0.0
     budget: str | None = None
 
@@ -85,17 +98,17 @@ def profile_options(request: Request, settings: Settings) -> RunOptions:
         "schema_file": request.schema.absolute() if request.schema else None,
         "labels": _labels(request.labels),
         "model": request.model,
-        "nightly": request.nightly,
-        "lane": request.lane,
+        "nightly": request.urgency.nightly,
+        "lane": request.urgency.lane,
         "confidence_threshold": request.confidence_threshold,
         "budget_usd": budget_of(request.budget),
-        "text_column": request.text_column,
-        "id_column": request.id_column,
+        "text_column": request.columns.text,
+        "id_column": request.columns.identity,
     }
     changes = {name: value for name, value in given.items() if value}
     profile = settings.profiles[request.profile].model_copy(update=changes)
     options = run_options(settings, profile, request.run_name)
-    return replace(options, fresh=request.fresh, use_cache=not request.no_cache)
+    return replace(options, fresh=request.reuse.fresh, use_cache=not request.reuse.no_cache)
 
 
 def columns_of(request: Request) -> Columns:
@@ -104,9 +117,9 @@ def columns_of(request: Request) -> Columns:
     Raises:
         UsageError: Rows are to be named, but not to be read one by one.
     """
-    if request.id_column and not request.text_column:
+    if request.columns.identity and not request.columns.text:
         raise UsageError("--id-column is for reading rows.", "Add --text-column NAME.")
-    return Columns(text=request.text_column, identity=request.id_column)
+    return request.columns
 
 
 def budget_of(given: str | None) -> Decimal | None:

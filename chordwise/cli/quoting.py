@@ -8,7 +8,7 @@ import typer
 
 from chordwise.cli import asking, opening
 from chordwise.cli.application import EPILOG
-from chordwise.cli.asking import Request
+from chordwise.cli.asking import Request, Reuse
 from chordwise.cli.forecasting import read_all
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import (
@@ -35,6 +35,7 @@ from chordwise.pipeline.models import Models
 from chordwise.pipeline.quote import Quote, Quoter
 from chordwise.pipeline.run_options import RunOptions
 from chordwise.readers.discovery import discover
+from chordwise.readers.extracted import Columns
 
 
 def register(app: typer.Typer) -> None:
@@ -72,10 +73,9 @@ def quote(  # noqa: PLR0913 - a parameter is an option of the command
         instructions=instructions,
         schema=schema,
         labels=labels,
-        text_column=text_column,
-        id_column=id_column,
+        columns=Columns(text=text_column, identity=id_column),
         model=model,
-        fresh=fresh,
+        reuse=Reuse(fresh=fresh),
         confidence_threshold=confidence_threshold,
     )
     screen = Screen()
@@ -115,7 +115,7 @@ class _Quoting:
             types=asking.types_of(self._request),
             analysis=analysis,
             model=self._request.model or settings.model,
-            fresh=self._request.fresh,
+            fresh=self._request.reuse.fresh,
             columns=asking.columns_of(self._request),
         )
         reached = opening.reach(self._invocation, settings, Level.DATABASE, self._screen.note)

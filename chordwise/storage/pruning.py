@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain.states import UNDELIVERED, JobStatus, RunStatus
 from chordwise.storage import clock
+from chordwise.storage.batch_requests import BatchRequest
 from chordwise.storage.budget_accounts import Budget
 from chordwise.storage.budget_reservations import BudgetReservation
 from chordwise.storage.cached_completions import CachedCompletion
@@ -96,7 +97,7 @@ def forget_jobs(session: Session, run_id: uuid.UUID) -> int:
     session.execute(
         update(ModelCall).where(ModelCall.job_id.in_(ids)).values(job_id=None, chunk_id=None)
     )
-    for owned in (Fact, Result, PastResult, Chunk):
+    for owned in (BatchRequest, Fact, Result, PastResult, Chunk):
         session.execute(delete(owned).where(owned.job_id.in_(ids)))
     session.execute(delete(Job).where(Job.id.in_(ids)))
     return len(ids)

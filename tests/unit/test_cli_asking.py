@@ -11,6 +11,7 @@ from chordwise.cli.asking import Request, columns_of, options_of, profile_option
 from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
+from chordwise.readers.extracted import Columns
 from chordwise.settings import ProfileSettings, Settings
 
 SCHEMA = '{"type": "object", "properties": {"total": {"type": "number"}}}'
@@ -120,8 +121,8 @@ def test_a_profile_that_is_not_there_is_named() -> None:
 
 def test_rows_are_named_only_where_they_are_read() -> None:
     """A column of names without a column of texts is a mistake."""
-    named = Request(paths=["x"], types=(), id_column="id")
-    both = Request(paths=["x"], types=(), id_column="id", text_column="review")
+    named = Request(paths=["x"], types=(), columns=Columns(identity="id"))
+    both = Request(paths=["x"], types=(), columns=Columns(text="review", identity="id"))
 
     with pytest.raises(UsageError, match="--id-column"):
         columns_of(named)
