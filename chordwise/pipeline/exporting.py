@@ -42,6 +42,7 @@ _OF_RUN: Mapping[str, str] = {
     "run_id": "{column} = {run_id}",
     "run": "{column} = (SELECT name FROM runs WHERE id = {run_id})",
     "job_id": "{column} IN (SELECT id FROM jobs WHERE run_id = {run_id})",
+    "intake_id": "{column} IN (SELECT id FROM intakes WHERE run_id = {run_id})",
 }
 _OF_RUN_BY_NAME: Mapping[str, str] = {
     "runs": "id = {run_id}",

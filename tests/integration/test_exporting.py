@@ -164,11 +164,13 @@ def test_every_table_and_view_of_readers_can_be_exported(
     assert len(names) > 20
     assert {"documents", "runs", "facts", "document_results", "run_accounts"} <= {*names}
     assert {name for name in of_no_run if "run" not in name} == {
+        "batches",
         "incidents",
         "model_costs_by_day",
         "model_quality_by_day",
         "prompt_versions",
         "results_by_day",
+        "schedules",
     }
 
 
