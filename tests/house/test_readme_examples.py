@@ -15,16 +15,15 @@ from tests.house.checkout import ROOT
 README = (ROOT / "README.md").read_text("utf-8")
 
 
-def block(language: str) -> str:
-    """Return the only block of a language."""
-    (found,) = re.findall(rf"(?ms)^```{language}\n(.*?)^```", README)
-    return str(found)
+def blocks(language: str) -> list[str]:
+    """Return the blocks of a language."""
+    return [str(found) for found in re.findall(rf"(?ms)^```{language}\n(.*?)^```", README)]
 
 
 def test_the_program_prints_facts_with_their_places(tmp_path: Path) -> None:
     """The example needs no key and no server, and its quotes stand in its text."""
     outcome = subprocess.run(
-        [sys.executable, "-c", block("python")],
+        [sys.executable, "-c", *blocks("python")],
         cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
         capture_output=True,
@@ -39,16 +38,23 @@ def test_the_program_prints_facts_with_their_places(tmp_path: Path) -> None:
     assert lines[-1].endswith(" True")
 
 
-def test_the_settings_file_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example names a model that the settings then know."""
-    file = tmp_path / settings.FILE_NAME
-    file.write_text(block("toml"), "utf-8")
+@pytest.fixture(params=blocks("toml"), ids=["folder and clock", "model"])
+def loaded(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> settings.Settings:
+    """The settings that an example is."""
+    (tmp_path / settings.FILE_NAME).write_text(request.param, "utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CHORDWISE_MODEL", raising=False)
+    return settings.load()
 
-    loaded = settings.load()
 
-    assert loaded.model_named(loaded.model).max_tokens_field == "max_tokens"
+def test_a_settings_file_can_be_read(loaded: settings.Settings) -> None:
+    """Each example names what the settings then know."""
+    model = loaded.model_named(loaded.model)
+
+    assert loaded.inbox.folders or model.max_tokens_field == "max_tokens"
+    assert all(each.profile in loaded.profiles for each in loaded.schedules.values())
 
 
 def test_the_excerpt_quotes_the_samples() -> None:
