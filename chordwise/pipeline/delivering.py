@@ -70,20 +70,24 @@ def skip_unwanted(context: Context) -> None:
     Raises:
         ServiceUnavailableError: The database cannot be reached.
     """
+    with reaching_database(), context.sessions.begin() as session:
+        for kind in set(DeliveryKind) - _wanted(context):
+            deliveries.skip(session, kind)
+
+
+def _wanted(context: Context) -> set[DeliveryKind]:
     settings = context.settings.delivery
     wanted = {
         DeliveryKind.WEBHOOK: bool(settings.webhook_url.get_secret_value()),
         DeliveryKind.FILE: settings.folder is not None,
     }
-    with reaching_database(), context.sessions.begin() as session:
-        for kind in (kind for kind, is_wanted in wanted.items() if not is_wanted):
-            deliveries.skip(session, kind)
+    return {kind for kind, is_wanted in wanted.items() if is_wanted}
 
 
 def _begin(context: Context) -> tuple[Delivery | None, int]:
     """Take up what is due; return it with the moment of this attempt, in seconds."""
     with reaching_database(), context.sessions.begin() as session:
-        delivery = deliveries.take_due(session)
+        delivery = deliveries.take_due(session, _wanted(context))
         if delivery is None:
             return None, 0
         if delivery.content is None:

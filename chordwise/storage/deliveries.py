@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -92,11 +92,15 @@ def skip(session: Session, kind: DeliveryKind) -> None:
     )
 
 
-def take_due(session: Session) -> Delivery | None:
-    """Lock the delivery that has been due for longest, among those that nobody else holds."""
+def take_due(session: Session, kinds: Collection[DeliveryKind]) -> Delivery | None:
+    """Lock the delivery of these kinds that has been due for longest and that nobody else holds."""
     return session.scalars(
         select(Delivery)
-        .where(Delivery.status == DeliveryStatus.PENDING, Delivery.due_at <= clock.database_now())
+        .where(
+            Delivery.status == DeliveryStatus.PENDING,
+            Delivery.kind.in_(kinds),
+            Delivery.due_at <= clock.database_now(),
+        )
         .order_by(Delivery.due_at)
         .limit(1)
         .with_for_update(key_share=True, skip_locked=True)

@@ -84,6 +84,17 @@ def test_the_account_of_a_finished_run_is_sent(pipeline: Pipeline) -> None:
     assert pipeline.value(STATES) == "file skipped, webhook delivered"
 
 
+def test_what_nobody_wants_is_never_attempted(pipeline: Pipeline) -> None:
+    """Not even where a run ends between setting such deliveries aside and taking one up."""
+    delivering.skip_unwanted(pipeline.context)
+    a_finished_run(pipeline)
+
+    attempted = delivering.deliver_next(pipeline.context)
+
+    assert not attempted
+    assert pipeline.value(STATES) == "file pending, webhook pending"
+
+
 def test_failures_are_repeated_under_the_same_name(pipeline: Pipeline) -> None:
     """With the same content and growing waits, until the receiver accepts."""
     a_finished_run(pipeline)
