@@ -14,10 +14,11 @@ from sqlalchemy.orm import Session
 from chordwise.cli import opening
 from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson
+from chordwise.cli.options import AsJson, Raw
 from chordwise.cli.rendering import schedules as rendered
 from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.screen import Screen
+from chordwise.domain.export_formats import ExportFormat
 from chordwise.embedded.stack import Level
 from chordwise.errors import UsageError
 from chordwise.pipeline import scheduling
@@ -38,7 +39,16 @@ Paths: TypeAlias = Annotated[
     list[str] | None, typer.Option(metavar="PATH", help="What to analyze; may be repeated.")
 ]
 Folder: TypeAlias = Annotated[
-    str, typer.Option(metavar="FOLDER", help="Where a report is written to.")
+    str, typer.Option(metavar="FOLDER", help="Where a report or an export is written to.")
+]
+View: TypeAlias = Annotated[
+    str, typer.Option(metavar="VIEW", help="For export: a view or a table.")
+]
+Statement: TypeAlias = Annotated[
+    str, typer.Option("--sql", metavar='"SELECT …"', help="For export, instead of a view.")
+]
+Format: TypeAlias = Annotated[
+    ExportFormat | None, typer.Option("--format", help="Of an export; csv without it.")
 ]
 CatchingUp: TypeAlias = Annotated[
     CatchUp, typer.Option(help="After a downtime: once for all that was missed, or not at all.")
@@ -145,6 +155,10 @@ def add(  # noqa: PLR0913 - a parameter is an option of the command
     profile: Profile = "",
     path: Paths = None,
     folder: Folder = "",
+    view: View = "",
+    sql: Statement = "",
+    export_format: Format = None,
+    raw: Raw = False,
     catch_up: CatchingUp = CatchUp.ONCE,
     expires_after_hours: Expiry = 20,
     keep_cache_days: Age = None,
@@ -155,18 +169,12 @@ def add(  # noqa: PLR0913 - a parameter is an option of the command
 
     chordwise schedules add nightly --cron "0 2 * * *" --time-zone Europe/Berlin --path contracts
     """
-    values: dict[str, object] = {
-        "cron": cron,
-        "time_zone": time_zone,
-        "kind": kind,
-        "profile": profile,
-        "paths": tuple(path or ()),
-        "folder": folder,
-        "catch_up": catch_up,
-        "expires_after_hours": expires_after_hours,
-    }
-    ages = (keep_cache_days, keep_answers_days, keep_runs_days)
-    values |= dict(zip(AGES, ages, strict=True))
+    times = {"cron": cron, "time_zone": time_zone, "catch_up": catch_up}
+    work = {"kind": kind, "profile": profile, "paths": tuple(path or ()), "folder": folder}
+    export = {"view": view, "sql": sql, "format": export_format, "raw": raw}
+    ages = dict(zip(AGES, (keep_cache_days, keep_answers_days, keep_runs_days), strict=True))
+    expiry = {"expires_after_hours": expires_after_hours}
+    values: dict[str, object] = {**times, **work, **export, **ages, **expiry}
     invocation, screen = Invocation.of(context), Screen()
     settings = invocation.settings()
     wanted = scheduling.anchor(settings, _checked(settings, name, values), Path.cwd())

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from chordwise.pipeline.pruning import prune
 from chordwise.pipeline.scheduled_analyses import analyze, reanalyze
+from chordwise.pipeline.scheduled_exports import export
 from chordwise.pipeline.scheduled_reports import report
 from chordwise.pipeline.scheduled_work import Kind
 from chordwise.settings.schedules import ScheduleKind
@@ -15,4 +16,5 @@ KINDS: Mapping[ScheduleKind, Kind] = {
     ScheduleKind.REANALYZE: reanalyze,
     ScheduleKind.PRUNE: prune,
     ScheduleKind.REPORT: report,
+    ScheduleKind.EXPORT: export,
 }

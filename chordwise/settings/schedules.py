@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from chordwise.domain import due_times
+from chordwise.domain.export_formats import ExportFormat
 from chordwise.settings.profiles import ProfileSettings
 from chordwise.settings.sections import Section
 
@@ -26,6 +27,7 @@ class ScheduleKind(StrEnum):
     REANALYZE = "reanalyze"
     PRUNE = "prune"
     REPORT = "report"
+    EXPORT = "export"
 
 
 class CatchUp(StrEnum):
@@ -45,7 +47,13 @@ class ScheduleSettings(Section):
     paths: tuple[str, ...] = Field(
         default=(), description="Files, folders, patterns, relative to chordwise.toml."
     )
-    folder: str = Field(default="", description="For reports, relative to chordwise.toml.")
+    folder: str = Field(
+        default="", description="For reports and exports, relative to chordwise.toml."
+    )
+    view: str = Field(default="", description="What is exported: a view or a table.")
+    sql: str = Field(default="", description="Or the answer to a statement.")
+    format: ExportFormat | None = Field(default=None, description="Of an export; unset: csv.")
+    raw: bool = Field(default=False, description="Let exported texts be formulas.")
     catch_up: CatchUp = CatchUp.ONCE
     expires_after_hours: PositiveFloat = Field(
         default=20, description="After which it no longer keeps the next one from starting."
@@ -74,13 +82,18 @@ class ScheduleSettings(Section):
     @model_validator(mode="after")
     def check_kind(self) -> ScheduleSettings:
         """Refuse entries that the kind does not know, and one that says nothing to do."""
-        for name, kind in _OF_ONE_KIND.items():
-            if getattr(self, name) and self.kind is not kind:
-                raise ValueError(f"{name} is for kind = “{kind}”, and this one is “{self.kind}”")
+        for name, kinds in _OF_KINDS.items():
+            if getattr(self, name) and self.kind not in kinds:
+                known = " or ".join(f"“{kind}”" for kind in kinds)
+                raise ValueError(f"{name} is for kind = {known}, and this one is “{self.kind}”")
         if self.kind is ScheduleKind.PRUNE and not any(getattr(self, name) for name in AGES):
             raise ValueError(f"pruning needs an age: {', '.join(AGES)}")
         if self.kind is ScheduleKind.REPORT and not self.folder:
             raise ValueError("a report needs a folder to be written to")
+        if self.kind is ScheduleKind.EXPORT and not self.folder:
+            raise ValueError("an export needs a folder to be written to")
+        if self.kind is ScheduleKind.EXPORT and bool(self.view) == bool(self.sql):
+            raise ValueError("an export needs either a view or a statement in sql")
         return self
 
     @property
@@ -89,11 +102,12 @@ class ScheduleSettings(Section):
         return ZoneInfo(self.time_zone)
 
 
-_OF_ONE_KIND = {
-    "profile": ScheduleKind.ANALYZE,
-    "paths": ScheduleKind.ANALYZE,
-    "folder": ScheduleKind.REPORT,
-    **dict.fromkeys(AGES, ScheduleKind.PRUNE),
+_OF_KINDS: Mapping[str, tuple[ScheduleKind, ...]] = {
+    "profile": (ScheduleKind.ANALYZE,),
+    "paths": (ScheduleKind.ANALYZE,),
+    "folder": (ScheduleKind.REPORT, ScheduleKind.EXPORT),
+    **dict.fromkeys(("view", "sql", "format", "raw"), (ScheduleKind.EXPORT,)),
+    **dict.fromkeys(AGES, (ScheduleKind.PRUNE,)),
 }
 
 

@@ -69,6 +69,18 @@ def test_one_is_added_changed_and_removed(capsys: pytest.CaptureFixture[str]) ->
     assert left["name"] == "letters"
 
 
+def test_an_export_is_added(capsys: pytest.CaptureFixture[str]) -> None:
+    """With what it reads, its format, and a folder that counts from where the command was given."""
+    export = (*ADD, "--kind", "export", "--view", "failures", "--format", "xlsx", "--folder", "out")
+
+    assert run(export) == ExitCode.SUCCESS
+
+    (line,) = answer(capsys, "schedules", "list")["schedules"]
+    assert isinstance(line["options"], dict)
+    wanted = {"view": "failures", "format": "xlsx", "folder": str(Path.cwd() / "out"), "raw": False}
+    assert {name: line["options"][name] for name in wanted} == wanted
+
+
 def test_the_next_time_is_shown_in_its_own_zone(capsys: pytest.CaptureFixture[str]) -> None:
     """And those that no scheduler has taken up yet are named."""
     run(["schedules", "add", "tokyo", "--cron", "30 2 * * *", "--path", "in"])
@@ -102,6 +114,7 @@ def test_the_next_time_is_shown_in_its_own_zone(capsys: pytest.CaptureFixture[st
         ((*ADD, "--path", "in", "--profile", "none"), "there is no profile “none”"),
         (ADD, "nothing says what to analyze"),
         ((*ADD, "--kind", "prune"), "pruning needs an age"),
+        ((*ADD, "--kind", "export", "--folder", "out"), "either a view or a statement in sql"),
         (
             ("schedules", "add", "a/b", "--cron", "0 5 * * *", "--path", "in"),
             "a name is of letters",

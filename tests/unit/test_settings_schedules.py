@@ -50,6 +50,14 @@ def test_a_schedule_says_what_is_done_when(tmp_path: Path) -> None:
         (('cron = "0 2 * * *"', 'paths = ["a"]', "keep_runs_days = 9"), "keep_runs_days is for"),
         (('cron = "0 2 * * *"', 'kind = "report"'), "a report needs a folder"),
         (('cron = "0 2 * * *"', 'paths = ["a"]', 'folder = "b"'), "folder is for kind"),
+        (('cron = "0 2 * * *"', 'paths = ["a"]', 'view = "runs"'), "view is for kind = “export”"),
+        (('cron = "0 2 * * *"', 'paths = ["a"]', "raw = true"), "raw is for kind = “export”"),
+        (('cron = "0 2 * * *"', 'kind = "export"', 'view = "runs"'), "an export needs a folder"),
+        (('cron = "0 2 * * *"', 'kind = "export"', 'folder = "b"'), "either a view or a statement"),
+        (
+            ('cron = "0 2 * * *"', 'kind = "export"', 'folder = "b"', 'view = "a"', 'sql = "b"'),
+            "either a view or a statement",
+        ),
         (('cron = "0 2 * * *"', 'kind = "dance"'), "kind: Input should be"),
     ],
 )
@@ -59,6 +67,16 @@ def test_what_cannot_be_kept_is_refused(
     """At once, and not in the night."""
     with pytest.raises(ConfigurationError, match=complaint):
         load(tmp_path, *lines)
+
+
+@pytest.mark.parametrize("kind", ['kind = "report"', 'kind = "export"\nview = "runs"'])
+def test_a_folder_to_write_to_counts_from_the_file(tmp_path: Path, kind: str) -> None:
+    """Wherever the scheduler was started."""
+    found = load(tmp_path, 'cron = "0 2 * * *"', kind, 'folder = "out"')
+
+    anchored = scheduling.anchor(found, found.schedules["nightly"], tmp_path)
+
+    assert anchored.folder == f"{tmp_path}/out"
 
 
 def test_a_name_can_be_part_of_a_run_name(tmp_path: Path) -> None:

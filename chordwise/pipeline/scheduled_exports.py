@@ -1,0 +1,93 @@
+"""A schedule that exports: a view, a table, or an answer in SQL, as one new file for each time."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from chordwise.domain.export_formats import ExportFormat
+from chordwise.domain.json_values import JsonObject
+from chordwise.errors import ConfigurationError
+from chordwise.pipeline import exporting
+from chordwise.pipeline.exporting import Selection
+from chordwise.pipeline.exports import writers
+from chordwise.pipeline.exports.new_file import new_file
+from chordwise.pipeline.querying import Row
+from chordwise.pipeline.scheduled_work import Work
+from chordwise.settings import ScheduleSettings
+from chordwise.storage.engine import reaching_database
+from chordwise.storage.schedule_runs import ScheduleRun
+
+
+def export(work: Work) -> JsonObject:
+    """Write what is wanted into a new file; return its name and how many rows it has.
+
+    The name is noted before the file is written, so that whoever goes on after a kill finds what
+    is its own, and writes it once.
+
+    Raises:
+        UsageError: There is no such view or folder, or PostgreSQL refuses the statement.
+        ConfigurationError: The library of the format is not installed.
+        LeaseLostError: Somebody else goes on with it.
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    writers.require(format_of(work.settings))
+    path = _path_of(work)
+    if os.path.lexists(path):
+        return {"file": str(path)}
+    return {"file": str(path), "rows": _write(work, path)}
+
+
+def format_of(wanted: ScheduleSettings) -> ExportFormat:
+    """Return the format of an export's files."""
+    return wanted.format or ExportFormat.CSV
+
+
+def selection_of(wanted: ScheduleSettings) -> Selection | str:
+    """Return what an export reads."""
+    return wanted.sql or Selection(name=wanted.view)
+
+
+def _write(work: Work, path: Path) -> int:
+    address = work.context.settings.database_url
+    if address is None:
+        raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
+    with (
+        exporting.opened(address, selection_of(work.settings)) as table,
+        new_file(path) as sink,
+    ):
+        watched = replace(table, batches=_while_allowed(work, table.batches))
+        return writers.write(sink, watched, format_of(work.settings), raw=work.settings.raw)
+
+
+def _while_allowed(work: Work, batches: Iterator[Sequence[Row]]) -> Iterator[Sequence[Row]]:
+    for batch in batches:
+        work.go_on()
+        yield batch
+
+
+def _path_of(work: Work) -> Path:
+    """Return the file of this occurrence: the one noted before, or else one that is not there."""
+
+    def note(session: Session) -> int:
+        row = session.get_one(ScheduleRun, work.schedule_run_id)
+        if row.outcome is None:
+            row.outcome = {"writing": str(_free_path(work))}
+        return 1
+
+    work.write(note)
+    with reaching_database(), work.context.sessions() as session:
+        row = session.get_one(ScheduleRun, work.schedule_run_id)
+        return Path(str((row.outcome or {})["writing"]))
+
+
+def _free_path(work: Work) -> Path:
+    stem = f"{work.schedule}-{work.due_at:%Y%m%d-%H%M}"
+    names = itertools.chain((stem,), (f"{stem}-{number}" for number in itertools.count(2)))
+    paths = (Path(work.settings.folder) / f"{n}.{format_of(work.settings)}" for n in names)
+    return next(path for path in paths if not os.path.lexists(path))

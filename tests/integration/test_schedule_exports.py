@@ -1,0 +1,164 @@
+"""A scheduled export is one new file for each due time, whatever is there and whoever is killed."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from chordwise.pipeline import scheduled_exports
+from chordwise.pipeline.scheduled_work import Work
+from chordwise.settings import ScheduleSettings, Settings
+from tests.fakes.pipeline import quoting_the_text
+from tests.fakes.scheduling import Night, a_night
+
+OUTCOME = "SELECT status, error_code, outcome FROM schedule_runs ORDER BY due_at DESC LIMIT 1"
+FREE = "UPDATE schedule_runs SET lease_until = now() - interval '1 second'"
+FORMULA = "SELECT '=1+1' AS text, 7 AS number"
+NAME = "morning-20260328-0500"
+
+
+class KilledError(BaseException):
+    """Ends a thread as a kill would: nothing is cleaned up in the database."""
+
+
+def exporting(folder: Path, **values: object) -> ScheduleSettings:
+    """Return a schedule that exports every hour."""
+    given = {"cron": "0 * * * *", "kind": "export", "folder": str(folder), **values}
+    return ScheduleSettings.model_validate(given)
+
+
+def a_morning(settings: Settings, wanted: ScheduleSettings) -> Night:
+    """Return the moment after the tick that started an export."""
+    night = a_night(settings, quoting_the_text, repeat_last=True, morning=wanted)
+    night.sleep_until("2026-03-28T06:01")
+    assert night.tick() == 1
+    return night
+
+
+def test_a_view_is_exported_at_its_time(settings: Settings, tmp_path: Path) -> None:
+    """Under the name of the schedule and the time at which it was due, as CSV."""
+    night = a_morning(settings, exporting(tmp_path, view="document_results"))
+    night.pipeline.work(night.pipeline.submit("The bridge was opened in May 1902. It stands."))
+
+    assert night.carry_out()
+
+    path = tmp_path / f"{NAME}.csv"
+    assert night.rows(OUTCOME) == [("succeeded", None, {"file": str(path), "rows": 1})]
+    (row,) = csv.DictReader(io.StringIO(path.read_text("utf-8")))
+    assert row["status"] == "succeeded"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("values", "text"), [({}, "'=1+1"), ({"raw": True}, "=1+1")])
+def test_formulas_are_neutralized_unless_they_are_wanted(
+    settings: Settings, tmp_path: Path, values: dict[str, object], text: str
+) -> None:
+    """In what a statement answers, too."""
+    night = a_morning(settings, exporting(tmp_path, sql=FORMULA, **values))
+
+    night.carry_out()
+
+    assert (tmp_path / f"{NAME}.csv").read_text("utf-8") == f"text,number\n{text},7\n"
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet", "xlsx"])
+def test_every_format_is_written(settings: Settings, tmp_path: Path, ending: str) -> None:
+    """With the ending that says so."""
+    night = a_morning(settings, exporting(tmp_path, sql=FORMULA, format=ending))
+
+    night.carry_out()
+
+    assert [file.name for file in tmp_path.iterdir()] == [f"{NAME}.{ending}"]
+
+
+def test_nothing_is_overwritten(settings: Settings, tmp_path: Path) -> None:
+    """What has the name already stays, even a link that leads nowhere."""
+    night = a_morning(settings, exporting(tmp_path, sql=FORMULA))
+    (tmp_path / f"{NAME}.csv").write_text("mine", "utf-8")
+    (tmp_path / f"{NAME}-2.csv").symlink_to("nowhere")
+
+    night.carry_out()
+
+    assert (tmp_path / f"{NAME}.csv").read_text("utf-8") == "mine"
+    assert not (tmp_path / "nowhere").exists()
+    assert (tmp_path / f"{NAME}-3.csv").read_text("utf-8").startswith("text,number\n")
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_killed_scheduler_leaves_one_file(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Killed before the file was written, or after it: whoever goes on finds what there is."""
+    night = a_morning(settings, exporting(tmp_path, sql=FORMULA))
+    write = scheduled_exports._write
+
+    def killed(work: Work, path: Path) -> int:
+        if moment == "after":
+            write(work, path)
+        raise KilledError
+
+    monkeypatch.setattr(scheduled_exports, "_write", killed)
+    with pytest.raises(KilledError):
+        night.carry_out()
+    monkeypatch.setattr(scheduled_exports, "_write", write)
+    night.pipeline.execute(FREE)
+
+    assert night.carry_out()
+
+    path = tmp_path / f"{NAME}.csv"
+    ((status, code, outcome),) = night.rows(OUTCOME)
+    assert (status, code) == ("succeeded", None)
+    assert isinstance(outcome, dict)
+    assert outcome["file"] == str(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"view": "nothing"}, "There is no table or view “nothing” to export."),
+        ({"sql": "DELETE FROM runs"}, "Only statements that read are taken"),
+        ({"sql": "SELECT 1 / 0 AS nothing"}, "division by zero"),
+    ],
+)
+def test_what_cannot_be_exported_is_said(
+    settings: Settings, tmp_path: Path, values: dict[str, object], reason: str
+) -> None:
+    """In the history; no file is begun."""
+    night = a_morning(settings, exporting(tmp_path, **values))
+
+    night.carry_out()
+
+    found = night.rows("SELECT status, error_message, outcome ? 'file' FROM schedule_runs")
+    ((status, message, has_file),) = found
+    assert (status, has_file in (None, False)) == ("failed", True)
+    assert reason in str(message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_is_a_mistake(settings: Settings, tmp_path: Path) -> None:
+    """It is not made: a share that is not mounted would be filled beside its place."""
+    night = a_morning(settings, exporting(tmp_path / "share", sql=FORMULA))
+
+    night.carry_out()
+
+    message = f"There is no folder {tmp_path / 'share'}."
+    assert night.rows("SELECT status, error_message FROM schedule_runs") == [("failed", message)]
+
+
+def test_a_scheduler_that_leaves_hands_the_export_back(settings: Settings, tmp_path: Path) -> None:
+    """Between two batches of rows; half a file is never seen."""
+    many = "SELECT n FROM generate_series(1, 5000) AS n"
+    night = a_morning(settings, exporting(tmp_path, sql=many))
+    night.stopped = True
+
+    night.carry_out()
+
+    assert night.rows("SELECT status, attempts FROM schedule_runs") == [("due", 0)]
+    assert list(tmp_path.iterdir()) == []
+    night.stopped = False
+    night.carry_out()
+    assert len((tmp_path / f"{NAME}.csv").read_text("utf-8").splitlines()) == 5001
