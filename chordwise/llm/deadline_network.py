@@ -9,12 +9,15 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias, cast
 
 import httpcore
 
 CONNECT_SECONDS = 10.0
+
+Resolve: TypeAlias = Callable[[str, int], Sequence[str]]
+"""Returns the addresses of a host at a port."""
 
 # httpcore's own name for this is missing at run time on Python 3.14.
 _SocketOption: TypeAlias = (
@@ -48,12 +51,32 @@ class Deadline:
         return left
 
 
-class DeadlineNetwork(httpcore.NetworkBackend):
-    """Opens connections within the deadline, trying a host's addresses in turn."""
+def addresses_of(host: str, port: int) -> Sequence[str]:
+    """Return what the resolver of this machine knows of a name.
 
-    def __init__(self, deadline: Deadline) -> None:
+    Raises:
+        httpcore.ConnectError: It knows nothing.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise httpcore.ConnectError(str(error)) from error
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+class DeadlineNetwork(httpcore.NetworkBackend):
+    """Opens connections within the deadline, trying the addresses that `resolve` finds in turn."""
+
+    def __init__(
+        self,
+        deadline: Deadline,
+        *,
+        resolve: Resolve = addresses_of,
+        sockets: httpcore.NetworkBackend | None = None,
+    ) -> None:
         self._deadline = deadline
-        self._sockets = httpcore.SyncBackend()
+        self._resolve = resolve
+        self._sockets = sockets or httpcore.SyncBackend()
 
     def connect_tcp(
         self,
@@ -65,7 +88,7 @@ class DeadlineNetwork(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         """Connect to the first address that answers."""
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
-        for address in _addresses(host, port):
+        for address in self._resolve(host, port):
             patience = min(CONNECT_SECONDS, self._deadline.remaining())
             try:
                 stream = self._sockets.connect_tcp(
@@ -123,11 +146,3 @@ class DeadlineStream(httpcore.NetworkStream):
     def get_extra_info(self, info: str) -> object:
         """Return what the socket knows under the name `info`."""
         return cast("object", self._stream.get_extra_info(info))
-
-
-def _addresses(host: str, port: int) -> list[str]:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise httpcore.ConnectError(str(error)) from error
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))

@@ -15,8 +15,8 @@ import httpx
 
 from chordwise.domain import webhook_signatures
 from chordwise.errors import DeliveryError, DeliveryRefusedError
-from chordwise.llm.deadline_network import Deadline
-from chordwise.pipeline.deliveries.guarded_network import GuardedNetwork, Resolve, addresses_of
+from chordwise.llm.deadline_network import Deadline, Resolve, addresses_of
+from chordwise.pipeline.deliveries.guarded_network import GuardedNetwork
 from chordwise.settings import DeliverySettings
 
 _MOST_BYTES = 64 * 1024
