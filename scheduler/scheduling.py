@@ -6,6 +6,7 @@ from threading import Event, Thread
 
 import structlog
 
+from chordwise.domain.troubles import Troubles
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline import scheduling
 from chordwise.pipeline.context import Context
@@ -27,6 +28,7 @@ class Scheduling:
         self._context = context
         self._leadership = leadership
         self._is_synchronized = False
+        self._troubles = Troubles()
         self._stop = Event()
         self._runner = ScheduleRunner(context, self._stop.is_set)
         self._thread = Thread(target=self._run, name="schedules", daemon=True)
@@ -52,7 +54,7 @@ class Scheduling:
         if not self._is_synchronized:
             scheduling.synchronize(self._context)
             self._is_synchronized = True
-        scheduling.tick(self._context)
+        scheduling.tick(self._context, troubles=self._troubles)
 
     def beat(self) -> None:
         """Keep the lease of what is being carried out.

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
-from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from chordwise.cli import opening
@@ -23,7 +22,7 @@ from chordwise.embedded.stack import Level
 from chordwise.errors import UsageError
 from chordwise.pipeline import scheduling
 from chordwise.settings import ScheduleSettings, Settings
-from chordwise.settings.schedules import AGES, CatchUp, ScheduleKind, check_one
+from chordwise.settings.schedules import AGES, CatchUp, ScheduleKind, check_one, reason
 from chordwise.storage import clock, schedule_runs, schedules
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.schedules import Origin
@@ -91,7 +90,7 @@ def list_schedules(context: typer.Context, *, as_json: AsJson = False) -> None:
     if as_json:
         screen.write(document(schedules=found))
     elif found:
-        screen.show(rendered.table(found))
+        screen.show(rendered.table(found), *rendered.defects(found))
     if missing := sorted(settings.schedules.keys() - {line.name for line in found}):
         screen.tell(f"Not yet taken up by a scheduler: {', '.join(missing)}.")
     elif not found:
@@ -222,14 +221,9 @@ def _checked(settings: Settings, name: str, values: dict[str, object]) -> Schedu
     """
     try:
         wanted = ScheduleSettings.model_validate(values)
-        check_one(name, wanted, settings.profiles)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(step) for step in first["loc"])
-        what = str(first["msg"]).removeprefix("Value error, ")
-        raise UsageError(f"{where + ': ' if where else ''}{what}.", _HINT) from error
+        check_one(name, wanted, settings.profiles, settings.inbox.folders)
     except ValueError as error:
-        raise UsageError(f"{error}.", _HINT) from error
+        raise UsageError(f"{reason(error)}.", _HINT) from error
     return wanted
 
 

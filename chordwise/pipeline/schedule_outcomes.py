@@ -16,20 +16,45 @@ from chordwise.storage.schedule_runs import End, ScheduleRun
 
 log = structlog.get_logger(__name__)
 
-_OVER = (RunStatus.FINISHED, RunStatus.CANCELLED)
+_OVER = {RunStatus.FINISHED, RunStatus.CANCELLED}
+_PAUSED = "paused"
 _TAKEN_IN = (IntakeOutcome.ACCEPTED, IntakeOutcome.DUPLICATE)
 
 
 def settle(session: Session) -> None:
-    """End every occurrence that waits for runs which are all over."""
+    """End every occurrence that waits for runs which are all over; note which of them are paused.
+
+    One that is paused goes on waiting, and says why: it ends with its runs, or it expires.
+    """
     for waiting in schedule_runs.waiting(session):
-        ids = select(Run.id).where(Run.schedule_run_id == waiting.id)
-        going_on = select(Run.id).where(Run.id.in_(ids), Run.status.not_in(_OVER))
-        if session.scalar(select(going_on.exists())):
-            continue
-        end = _end(session, waiting)
-        schedule_runs.settle(session, waiting.id, end)
-        log.info("schedule.ended", schedule=waiting.schedule, status=end.status)
+        of_it = select(Run.status).where(Run.schedule_run_id == waiting.id)
+        going_on = set(session.scalars(of_it)) - _OVER
+        if not going_on:
+            end = _end(session, waiting)
+            schedule_runs.settle(session, waiting.id, end)
+            log.info("schedule.ended", schedule=waiting.schedule, status=end.status)
+        elif going_on != {RunStatus.PAUSED}:
+            if waiting.error_code == _PAUSED:
+                schedule_runs.settle(session, waiting.id, End(status=ScheduleRunStatus.WAITING))
+        elif waiting.error_code is None:
+            _note_pause(session, waiting)
+
+
+def _note_pause(session: Session, waiting: ScheduleRun) -> None:
+    run, reason = session.execute(
+        select(Run.name, Job.error_message)
+        .join(Job, Job.run_id == Run.id)
+        .where(Run.schedule_run_id == waiting.id, Job.status == JobStatus.PAUSED)
+        .limit(1)
+    ).one()
+    end = End(
+        status=ScheduleRunStatus.WAITING,
+        code=_PAUSED,
+        message=f"Its run {run} is paused: {reason}",
+        hint=f"`chordwise runs {run}` says what to do, and `chordwise retry {run}` goes on.",
+    )
+    schedule_runs.settle(session, waiting.id, end)
+    log.warning("schedule.paused", schedule=waiting.schedule, run=run)
 
 
 def _end(session: Session, waiting: ScheduleRun) -> End:

@@ -14,11 +14,12 @@ from sqlalchemy.orm import Session
 from chordwise.domain import due_times
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import ScheduleRunStatus
+from chordwise.domain.troubles import Troubles
 from chordwise.errors import UsageError
 from chordwise.pipeline import schedule_outcomes
 from chordwise.pipeline.context import Context
 from chordwise.settings import ScheduleSettings, Settings
-from chordwise.settings.schedules import CatchUp, ScheduleKind, paths_of
+from chordwise.settings.schedules import CatchUp, ScheduleKind, profile_folders, reason
 from chordwise.storage import clock, schedule_runs, schedules
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.schedule_runs import End, Trigger
@@ -31,6 +32,7 @@ Clock: TypeAlias = Callable[[Session], datetime]
 
 ON_TIME = timedelta(minutes=10)
 """What is taken up later than this was missed: nobody was there when it was due."""
+WHOSE_DEFECT = "Another version has written it: update this one, or define it again."
 _STILL_RUNNING = End(
     status=ScheduleRunStatus.SKIPPED,
     code="still_running",
@@ -45,19 +47,20 @@ _MISSED = End(
 )
 
 
-def tick(context: Context, read_clock: Clock = clock.read) -> int:
-    """Give up what has expired, end what has been done, start what is due; return what started.
+def tick(context: Context, read_clock: Clock = clock.read, troubles: Troubles | None = None) -> int:
+    """End what has been done, give up what has expired, start what is due; return what started.
 
     Each due time is one transaction: the occurrence, which is what any scheduler takes up, and the
-    next due time. Two that tick at once, or one that is killed, start nothing twice.
+    next due time. Two that tick at once, or one that is killed, start nothing twice. `troubles`
+    are those that were told before: a schedule that cannot be read is told of once.
 
     Raises:
         ServiceUnavailableError: The database cannot be reached.
     """
     with reaching_database(), context.sessions.begin() as session:
+        schedule_outcomes.settle(session)
         for expired in schedule_runs.expire(session, read_clock(session)):
             log.warning("schedule.expired", schedule=expired.schedule, due_at=str(expired.due_at))
-        schedule_outcomes.settle(session)
     started = 0
     broken: set[uuid.UUID] = set()
     while True:
@@ -68,9 +71,10 @@ def tick(context: Context, read_clock: Clock = clock.read) -> int:
                 return started
             try:
                 started += _take_up(session, schedule, now)
-            except ValueError:  # a row of another version, or a time zone that is gone
-                log.exception("schedule.defect", schedule=schedule.name)
+            except ValueError as error:  # a row of another version, or a time zone that is gone
                 broken.add(schedule.id)
+                if troubles is None or troubles.note(schedule.id, reason(error), now.timestamp()):
+                    log.error("schedule.defect", schedule=schedule.name, reason=reason(error))  # noqa: TRY400 - the reason is all
 
 
 def synchronize(context: Context, read_clock: Clock = clock.read) -> None:
@@ -96,8 +100,16 @@ def anchor(settings: Settings, wanted: ScheduleSettings, folder: Path) -> Schedu
         written_to = folder / Path(wanted.folder).expanduser()
         return wanted.model_copy(update={"folder": str(written_to)})
     if wanted.kind is ScheduleKind.ANALYZE:
-        return wanted.model_copy(update={"paths": paths_of(wanted, settings.profiles, folder)})
+        return wanted.model_copy(update={"paths": _paths(settings, wanted, folder)})
     return wanted
+
+
+def _paths(settings: Settings, wanted: ScheduleSettings, folder: Path) -> tuple[str, ...]:
+    """Return what an analysis takes in: its own paths, else the folders of its profile."""
+    if wanted.paths:
+        return tuple(str(folder / Path(path).expanduser()) for path in wanted.paths)
+    inboxes = [settings.base_folder / each.expanduser() for each in settings.inbox.folders]
+    return tuple(map(str, profile_folders(wanted, settings.profiles, inboxes)))
 
 
 def folder_of(settings: Settings) -> Path:
@@ -167,13 +179,24 @@ def require(session: Session, name: str) -> Schedule:
     return schedule
 
 
+def defect_of(schedule: Schedule) -> str | None:
+    """Return why this version cannot carry a schedule out; `None` where it can."""
+    try:
+        ScheduleSettings.model_validate(schedule.options)
+    except ValueError as error:
+        return reason(error)
+    return None
+
+
 def start_now(session: Session, name: str, now: datetime) -> None:
     """Let a schedule be done now, whenever it is due; its next due time stays.
 
     Raises:
-        UsageError: There is none, or it is being done.
+        UsageError: There is none, it is being done, or it cannot be read.
     """
     schedule = require(session, name)
+    if defect := defect_of(schedule):
+        raise UsageError(f"The schedule “{name}” cannot be read: {defect}.", WHOSE_DEFECT)
     if schedule_runs.unfinished(session, schedule.id) is not None:
         raise UsageError(
             f"The schedule “{name}” is being done right now.",

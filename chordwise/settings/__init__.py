@@ -172,7 +172,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def check_schedules(self) -> Settings:
         """Refuse schedules that cannot be kept."""
-        schedules_module.check(self.schedules, self.profiles)
+        schedules_module.check(self.schedules, self.profiles, self.inbox.folders)
         return self
 
     def _timeout_seconds(self, name: str) -> float:

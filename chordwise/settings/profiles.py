@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 
 from pydantic import Field
 
+from chordwise.domain.inbox_names import is_inside
 from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.settings.sections import Section
@@ -37,3 +39,17 @@ class ProfileSettings(Section):
         default="", description="CSV, JSONL and XLSX: a row for each document, its text from here."
     )
     id_column: str = Field(default="", description="The column that names the rows.")
+
+
+def folders_of(name: str, profile: ProfileSettings, inboxes: Iterable[Path]) -> tuple[Path, ...]:
+    """Return the folders that a profile is for: its absolute one, else one in each inbox.
+
+    Raises:
+        ValueError: It leads out of the inboxes.
+    """
+    folder = (profile.folder or Path(name)).expanduser()
+    if folder.is_absolute():
+        return (folder,)
+    if not is_inside(folder / "file"):
+        raise ValueError(f"profiles.{name}.folder leads out of the inbox: {folder}")
+    return tuple(inbox / folder for inbox in inboxes)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, PositiveFloat, field_validator, model_validator
+from pydantic import Field, PositiveFloat, ValidationError, field_validator, model_validator
 
 from chordwise.domain import due_times
 from chordwise.domain.export_formats import ExportFormat
-from chordwise.settings.profiles import ProfileSettings
+from chordwise.settings.profiles import ProfileSettings, folders_of
 from chordwise.settings.sections import Section
 
 AGES = ("keep_cache_days", "keep_answers_days", "keep_runs_days")
@@ -112,7 +112,9 @@ _OF_KINDS: Mapping[str, tuple[ScheduleKind, ...]] = {
 
 
 def check(
-    schedules: Mapping[str, ScheduleSettings], profiles: Mapping[str, ProfileSettings]
+    schedules: Mapping[str, ScheduleSettings],
+    profiles: Mapping[str, ProfileSettings],
+    inboxes: Iterable[Path],
 ) -> None:
     """Refuse names that cannot be used, profiles that there are not, and nothing to analyze.
 
@@ -120,11 +122,14 @@ def check(
         ValueError: One of these.
     """
     for name, schedule in schedules.items():
-        check_one(name, schedule, profiles)
+        check_one(name, schedule, profiles, inboxes)
 
 
 def check_one(
-    name: str, schedule: ScheduleSettings, profiles: Mapping[str, ProfileSettings]
+    name: str,
+    schedule: ScheduleSettings,
+    profiles: Mapping[str, ProfileSettings],
+    inboxes: Iterable[Path],
 ) -> None:
     """Refuse a schedule that does not fit its name or the profiles.
 
@@ -136,23 +141,32 @@ def check_one(
     if schedule.profile and schedule.profile not in profiles:
         raise ValueError(f"schedules.{name}: there is no profile “{schedule.profile}”")
     analyzes = schedule.kind is ScheduleKind.ANALYZE
-    if analyzes and not paths_of(schedule, profiles, Path("/")):
+    if analyzes and not schedule.paths and not profile_folders(schedule, profiles, inboxes):
         raise ValueError(
-            f"schedules.{name}: nothing says what to analyze; set paths, or a profile's folder as "
-            "an absolute path"
+            f"schedules.{name}: nothing says what to analyze; set paths, or a profile whose folder "
+            "is an absolute path or lies in an inbox"
         )
 
 
-def paths_of(
-    schedule: ScheduleSettings, profiles: Mapping[str, ProfileSettings], folder: Path
-) -> tuple[str, ...]:
-    """Return what an analysis takes in, relative paths counting from `folder`.
+def profile_folders(
+    schedule: ScheduleSettings,
+    profiles: Mapping[str, ProfileSettings],
+    inboxes: Iterable[Path],
+) -> tuple[Path, ...]:
+    """Return the folders of a schedule's profile, which it takes in where it has no paths.
 
-    Without paths of its own that is the folder of its profile, where that is an absolute one.
+    Raises:
+        ValueError: The profile's folder leads out of the inboxes.
     """
-    if schedule.paths:
-        return tuple(str(folder / Path(path).expanduser()) for path in schedule.paths)
     profile = profiles.get(schedule.profile)
-    if profile is None or profile.folder is None or not profile.folder.is_absolute():
-        return ()
-    return (str(profile.folder),)
+    return folders_of(schedule.profile, profile, inboxes) if profile else ()
+
+
+def reason(error: ValueError) -> str:
+    """Return in words why a schedule cannot be kept, without a stop at the end."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_input=False, include_url=False)[0]
+    where = ".".join(str(step) for step in first["loc"])
+    what = str(first["msg"]).removeprefix("Value error, ")
+    return f"{where}: {what}" if where else what

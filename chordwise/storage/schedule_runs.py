@@ -170,17 +170,24 @@ def settle(session: Session, schedule_run_id: uuid.UUID, end: End) -> None:
 
 
 def expire(session: Session, now: datetime) -> Sequence[ScheduleRun]:
-    """Give up what has not ended in its time; whoever is at it loses the lease."""
+    """Give up what has not ended in its time; whoever is at it loses the lease.
+
+    One that had noted what it waits for keeps that as the reason.
+    """
     end = End(
         status=ScheduleRunStatus.EXPIRED,
         code="expired",
         message="It was not finished in time.",
         hint="Its runs go on; raise expires_after_hours, or analyze less at once.",
     )
+    noted = {
+        name: func.coalesce(getattr(ScheduleRun, name), _values(end)[name])
+        for name in ("error_code", "error_message", "hint")
+    }
     return session.scalars(
         update(ScheduleRun)
         .where(ScheduleRun.status.in_(UNFINISHED_SCHEDULE_RUNS), ScheduleRun.expires_at <= now)
-        .values(**_values(end))
+        .values(**{**_values(end), **noted})
         .returning(ScheduleRun)
     ).all()
 

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy.orm import Session
 
+from chordwise.domain.troubles import Troubles
 from chordwise.pipeline import scheduling
 from chordwise.pipeline.schedule_runner import ScheduleRunner
 from chordwise.settings import ScheduleSettings, Settings
@@ -26,6 +27,7 @@ class Night:
     pipeline: Pipeline
     now: datetime = EVENING
     stopped: bool = field(default=False)
+    troubles: Troubles = field(default_factory=Troubles)
 
     def read_clock(self, _session: Session) -> datetime:
         """Tell the test's time."""
@@ -37,7 +39,7 @@ class Night:
 
     def tick(self) -> int:
         """Start what is due now."""
-        return scheduling.tick(self.pipeline.context, self.read_clock)
+        return scheduling.tick(self.pipeline.context, self.read_clock, self.troubles)
 
     def sleep_until(self, local: str) -> None:
         """Let the clock show a time of Berlin."""

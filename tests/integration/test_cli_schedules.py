@@ -154,6 +154,25 @@ def test_one_of_the_configuration_is_run_by_hand(
     assert answer(capsys, "schedules", "history", "other")["schedule_runs"] == []
 
 
+def test_one_that_cannot_be_read_is_listed_with_the_reason(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as one of a newer version; it can be taken away, or be defined again."""
+    run(PRUNE)
+    a_pipeline(settings).execute('UPDATE schedules SET options = \'{"kind": "dance"}\'')
+
+    (line,) = answer(capsys, "schedules", "list")["schedules"]
+    assert line["defect"] == "cron: Field required"
+    assert run(["schedules", "list"]) == ExitCode.SUCCESS
+    said = " ".join(capsys.readouterr().out.split())
+    assert "tidy cannot be read: cron: Field required. Another version" in said
+    assert run(["schedules", "run", "tidy"]) == ExitCode.USAGE
+
+    run(PRUNE)
+    (line,) = answer(capsys, "schedules", "list")["schedules"]
+    assert line["defect"] is None
+
+
 def test_the_embedded_stack_stays_while_there_are_schedules(settings: Settings) -> None:
     """However idle it is; once they are gone and done, it may leave."""
     assert settings.database_url is not None

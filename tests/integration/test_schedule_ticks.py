@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import structlog
 
 from chordwise.errors import UsageError
 from chordwise.pipeline import scheduling
@@ -241,3 +242,21 @@ def test_a_row_that_cannot_be_read_does_not_stop_the_others(
 
     assert night.tick() == 1
     assert night.rows("SELECT schedule FROM schedule_runs") == [("good",)]
+
+
+def test_a_row_that_cannot_be_read_is_told_of_once(settings: Settings, folder: Path) -> None:
+    """Until something else is wrong with it, or it is mended; by hand it is refused."""
+    night = a_night(settings, broken=nightly(folder))
+    told: list[object] = []
+    for options in ('{"kind": "dance"}', '{"kind": "dance"}', '{"cron": "0 2 * *"}'):
+        night.pipeline.execute("UPDATE schedules SET options = CAST(:o AS jsonb)", o=options)
+        night.sleep_until("2026-03-28T02:31")
+
+        with structlog.testing.capture_logs() as lines:
+            assert night.tick() == 0
+
+        told.append([(line["event"], line["schedule"]) for line in lines])
+
+    assert told == [[("schedule.defect", "broken")], [], [("schedule.defect", "broken")]]
+    with pytest.raises(UsageError, match=r"cannot be read: cron: .* 4 fields"):
+        start_now(night, "broken")

@@ -69,6 +69,32 @@ def test_what_cannot_be_kept_is_refused(
         load(tmp_path, *lines)
 
 
+def test_a_profile_without_a_folder_of_its_own_has_one_in_each_inbox(tmp_path: Path) -> None:
+    """As for what is dropped there; what is taken in then is for the schedule to say."""
+    inboxes = f'[inbox]\nfolders = ["in", "{tmp_path}/other"]'
+    lines = ('cron = "0 2 * * *"', 'profile = "letters"', inboxes, "[profiles.bills]")
+    found = load(tmp_path, *lines)
+    bills = found.schedules["nightly"].model_copy(update={"profile": "bills"})
+
+    anchored = [
+        scheduling.anchor(found, each, Path("/elsewhere")).paths
+        for each in (found.schedules["nightly"], bills)
+    ]
+
+    assert anchored == [
+        (f"{tmp_path}/in/letters", f"{tmp_path}/other/letters"),
+        (f"{tmp_path}/in/bills", f"{tmp_path}/other/bills"),
+    ]
+
+
+def test_a_profile_does_not_lead_out_of_the_inbox(tmp_path: Path) -> None:
+    """Neither for what is dropped, nor for a schedule."""
+    lines = ('cron = "0 2 * * *"', 'profile = "out"', '[inbox]\nfolders = ["in"]')
+
+    with pytest.raises(ConfigurationError, match="leads out of the inbox"):
+        load(tmp_path, *lines, '[profiles.out]\nfolder = "../secrets"')
+
+
 @pytest.mark.parametrize("kind", ['kind = "report"', 'kind = "export"\nview = "runs"'])
 def test_a_folder_to_write_to_counts_from_the_file(tmp_path: Path, kind: str) -> None:
     """Wherever the scheduler was started."""

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import ScheduleRunStatus
+from chordwise.pipeline import scheduling
 from chordwise.settings import ScheduleSettings
 from chordwise.storage.runs import Run
 from chordwise.storage.schedule_runs import ScheduleRun
@@ -39,6 +40,7 @@ class ScheduleLine:
     next_due_at: datetime | None
     origin: str
     options: JsonObject
+    defect: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,7 @@ def lines(found: Sequence[Schedule]) -> list[ScheduleLine]:
             next_due_at=each.next_due_at,
             origin=each.origin,
             options=each.options,
+            defect=scheduling.defect_of(each),
         )
         for each in found
     ]
@@ -94,6 +97,14 @@ def table(found: Sequence[ScheduleLine]) -> RenderableType:
     for each in found:
         laid_out.add_row(each.name, each.kind, each.cron, _next(each), each.time_zone, each.origin)
     return laid_out
+
+
+def defects(found: Sequence[ScheduleLine]) -> Iterator[Text]:
+    """Yield a line for each schedule that cannot be carried out, with what to do."""
+    for each in found:
+        if each.defect:
+            what = f"{each.name} cannot be read: {each.defect}. {scheduling.WHOSE_DEFECT}"
+            yield Text(one_line(what), style="yellow")
 
 
 def past_table(found: Sequence[PastLine]) -> RenderableType:
@@ -128,7 +139,7 @@ def _table(*names: str) -> Table:
 
 
 def _next(line: ScheduleLine) -> str:
-    if line.next_due_at is None:
+    if line.next_due_at is None or line.defect:
         return "–"
     zone = ScheduleSettings.model_validate(line.options).zone
     return f"{line.next_due_at.astimezone(zone):%Y-%m-%d %H:%M}"

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from chordwise.domain.inbox_names import DONE, FAILED, is_inside, profile_of
+from chordwise.domain.inbox_names import DONE, FAILED, profile_of
 from chordwise.errors import ConfigurationError
 from chordwise.settings import Settings
+from chordwise.settings.profiles import folders_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,16 +71,12 @@ def _refuse_overlap(inbox: Place, other: Place) -> None:
 
 
 def _bindings(settings: Settings, inboxes: tuple[Place, ...]) -> dict[PurePath, str]:
+    folders = [each.folder for each in inboxes]
     found: dict[PurePath, str] = {}
     for name, profile in settings.profiles.items():
-        folder = (profile.folder or Path(name)).expanduser()
-        if folder.is_absolute():
-            found[folder.resolve()] = name
-            continue
-        if not is_inside(folder / "file"):
-            raise ConfigurationError(
-                f"profiles.{name}.folder leads out of the inbox: {folder}.",
-                "Name a sub-folder, or an absolute path.",
-            )
-        found |= {inbox.folder / folder: name for inbox in inboxes}
+        try:
+            found |= {each.resolve(): name for each in folders_of(name, profile, folders)}
+        except ValueError as error:
+            hint = "Name a sub-folder, or an absolute path."
+            raise ConfigurationError(f"{error}.", hint) from error
     return found
