@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import BinaryIO
 
 import structlog
@@ -29,7 +30,7 @@ from chordwise.pipeline.deliveries.drop import drop
 from chordwise.pipeline.deliveries.webhook import Webhook
 from chordwise.pipeline.exporting import Selection
 from chordwise.pipeline.exports import writers
-from chordwise.settings import DeliverySettings
+from chordwise.settings import DeliverySettings, Settings
 from chordwise.storage import clock, deliveries, incidents
 from chordwise.storage.deliveries import Delivery, DeliveryKind, DeliveryStatus
 from chordwise.storage.engine import reaching_database
@@ -143,8 +144,9 @@ def _body(delivery: Delivery) -> bytes:
 
 def _drop(context: Context, delivery: Delivery) -> None:
     settings = context.settings
-    if settings.database_url is None or settings.delivery.folder is None:
-        raise ConfigurationError("No folder for deliveries is configured.")
+    if settings.database_url is None:
+        raise ConfigurationError("No database is configured.")
+    folder = folder_of(settings)
     writers.require(settings.delivery.format)
     wanted = Selection(name=_WHAT_HOLDS_THE_RESULTS, run_id=delivery.run_id)
     address = settings.database_url
@@ -154,7 +156,18 @@ def _drop(context: Context, delivery: Delivery) -> None:
             writers.write(sink, table, settings.delivery.format)
 
     content: JsonObject = {"schema_version": SCHEMA_VERSION, **(delivery.content or {})}
-    drop(settings.delivery.folder, settings.delivery.format, content, write)
+    drop(folder, settings.delivery.format, content, write)
+
+
+def folder_of(settings: Settings) -> Path:
+    """Return the folder that files are put into; a relative one counts from `chordwise.toml`.
+
+    Raises:
+        ConfigurationError: None is configured.
+    """
+    if settings.delivery.folder is None:
+        raise ConfigurationError("No folder for deliveries is configured.")
+    return settings.base_folder / settings.delivery.folder.expanduser()
 
 
 def _record_failure(context: Context, delivery: Delivery, error: ChordwiseError) -> None:

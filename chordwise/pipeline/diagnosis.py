@@ -18,7 +18,13 @@ from chordwise.errors import (
     ExitCode,
     ServiceUnavailableError,
 )
-from chordwise.pipeline import model_diagnosis, process_diagnosis, querying
+from chordwise.pipeline import (
+    model_diagnosis,
+    place_diagnosis,
+    process_diagnosis,
+    querying,
+    schedule_diagnosis,
+)
 from chordwise.pipeline.checks import Check, Verdict, guarded
 from chordwise.settings import Settings
 from chordwise.storage import migrating
@@ -42,6 +48,8 @@ def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]
     yield from _database_checks(settings)
     yield guarded("broker", lambda: process_diagnosis.look_at_broker(settings))
     yield process_diagnosis.look_at_processes(settings)
+    yield from place_diagnosis.look_at_places(settings)
+    yield from schedule_diagnosis.configured(settings)
     for name in _names(settings):
         yield guarded(f"model {name}", partial(model_diagnosis.model, settings, name))
     if asks_model:
@@ -94,6 +102,7 @@ def _database_checks(settings: Settings) -> Iterator[Check]:
             yield guarded("schema", lambda: _schema(engine))
             yield guarded("clock", lambda: _clock(engine))
             yield _reader(settings)
+            yield from schedule_diagnosis.added(settings, engine)
     finally:
         engine.dispose()
 

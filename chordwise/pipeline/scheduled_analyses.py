@@ -73,7 +73,7 @@ def analyze(work: Work) -> JsonObject:
             "Change the schedule, or the scheduler's chordwise.toml.",
         )
     options = replace(run_options(settings, profile, work.run_name()), nightly=True)
-    paths = [path for path in work.settings.paths if _holds_something(path)]
+    paths = [path for path in work.settings.paths if holds_something(path)]
     if not paths:
         return {"found": 0}
     submission = open_scheduled_run(work, options)
@@ -110,7 +110,7 @@ def reanalyze(work: Work) -> JsonObject:
     return {"found": found, "questions": len(questions), "unknown_models": unknown}
 
 
-def _holds_something(path: str) -> bool:
+def holds_something(path: str) -> bool:
     """Tell whether there is anything; an empty folder is no mistake, a missing one is.
 
     Raises:

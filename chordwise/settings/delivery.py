@@ -26,7 +26,7 @@ class DeliverySettings(Section):
         default=False, description="Let webhook_url lead into this machine or its network."
     )
     folder: Path | None = Field(
-        default=None, description="Where the answers of a finished run are put as a file."
+        default=None, description="Where a finished run's answers go, relative to chordwise.toml."
     )
     format: ExportFormat = Field(default=ExportFormat.JSONL, description="Of that file.")
     timeout_seconds: PositiveFloat = Field(default=15, description="Of one request, in total.")

@@ -1,0 +1,104 @@
+"""Looking at schedules before their time comes: what they need, and when they are due next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from chordwise.domain import due_times
+from chordwise.errors import ChordwiseError, ConfigurationError, UsageError
+from chordwise.pipeline import exporting, scheduling
+from chordwise.pipeline.checks import Check, Verdict, failed, guarded
+from chordwise.pipeline.exports import writers
+from chordwise.pipeline.place_diagnosis import require_writable
+from chordwise.pipeline.scheduled_analyses import holds_something
+from chordwise.pipeline.scheduled_exports import format_of, selection_of
+from chordwise.settings import ScheduleSettings, Settings
+from chordwise.settings.schedules import ScheduleKind
+from chordwise.storage import schedules
+from chordwise.storage.engine import reaching_database
+from chordwise.storage.schedules import Origin, Schedule
+
+
+def configured(settings: Settings) -> Iterator[Check]:
+    """Yield what there is to say of the schedules of the configuration."""
+    folder = scheduling.folder_of(settings)
+    for name, wanted in settings.schedules.items():
+        anchored = scheduling.anchor(settings, wanted, folder)
+        yield _judged(settings, name, anchored)
+
+
+def added(settings: Settings, engine: Engine) -> Iterator[Check]:
+    """Yield what there is to say of the schedules that were added to the database."""
+    try:
+        with reaching_database(), Session(engine) as session:
+            found = [each for each in schedules.enabled(session) if each.origin == Origin.DATABASE]
+    except ChordwiseError as error:
+        yield failed("schedules", error)
+        return
+    for each in found:
+        yield guarded(f"schedule {each.name}", partial(_of_row, settings, each))
+
+
+def _of_row(settings: Settings, row: Schedule) -> Check:
+    if defect := scheduling.defect_of(row):
+        what = f"{row.name} cannot be read: {defect}."
+        raise ConfigurationError(what, scheduling.WHOSE_DEFECT)
+    return _judged(settings, row.name, ScheduleSettings.model_validate(row.options))
+
+
+def _judged(settings: Settings, name: str, wanted: ScheduleSettings) -> Check:
+    """Return when a schedule is due next, with a warning where it would fail now.
+
+    What is missing may be there in time, such as a share that is mounted at night.
+    """
+    try:
+        _NEEDS.get(wanted.kind, _nothing)(settings, wanted)
+    except ChordwiseError as error:
+        verdict, hint, what = Verdict.WARN, error.hint, f"; {error.what}"
+    else:
+        verdict, hint, what = Verdict.OK, "", ""
+    now = datetime.now(UTC)  # noqa: TID251 - when it is due from now on is what is shown
+    due_at = due_times.next_due(wanted.cron, wanted.zone, now).astimezone(wanted.zone)
+    finding = f"{wanted.kind}, due {due_at:%Y-%m-%d %H:%M} {wanted.time_zone}{what}"
+    return Check(name=f"schedule {name}", verdict=verdict, finding=finding, hint=hint)
+
+
+def _analysis(settings: Settings, wanted: ScheduleSettings) -> None:
+    if wanted.profile not in {"", *settings.profiles}:
+        what = f"There is no profile “{wanted.profile}”."
+        raise ConfigurationError(what, "Change the schedule, or chordwise.toml.")
+    for path in wanted.paths:
+        try:
+            holds_something(path)
+        except UsageError as error:
+            hint = "Make it, or mount it, where the scheduler runs."
+            raise UsageError(error.what, hint) from error
+
+
+def _report(_settings: Settings, wanted: ScheduleSettings) -> None:
+    require_writable(Path(wanted.folder), "folder")
+
+
+def _export(settings: Settings, wanted: ScheduleSettings) -> None:
+    require_writable(Path(wanted.folder), "folder")
+    writers.require(format_of(wanted))
+    if settings.database_url is not None:
+        with exporting.opened(settings.database_url, selection_of(wanted)):
+            return
+
+
+def _nothing(_settings: Settings, _wanted: ScheduleSettings) -> None:
+    """Need nothing but the database."""
+
+
+_NEEDS: Mapping[ScheduleKind, Callable[[Settings, ScheduleSettings], None]] = {
+    ScheduleKind.ANALYZE: _analysis,
+    ScheduleKind.REPORT: _report,
+    ScheduleKind.EXPORT: _export,
+}

@@ -1,0 +1,180 @@
+"""`doctor` finds what folders, addresses and schedules lack, before the night does."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from chordwise import settings as settings_module
+from chordwise.errors import ExitCode
+from chordwise.pipeline import place_diagnosis, schedule_diagnosis
+from chordwise.pipeline.checks import Check, Verdict
+from chordwise.settings import Settings
+from chordwise.storage.engine import open_engine
+from tests.fakes.pipeline import a_pipeline
+
+NOBODY = 65_534
+KEY = "whsec_bm90IHZlcnkgc2VjcmV0LCBidXQgbG9uZyBlbm91Z2g="
+NIGHTLY = '[schedules.nightly]\ncron = "30 2 * * *"\ntime_zone = "Europe/Berlin"\n'
+EXPORT = f'{NIGHTLY}kind = "export"\nfolder = "out"\n'
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Have no more rights than an ordinary user."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+def load(folder: Path, toml: str, servers: Settings | None = None) -> Settings:
+    """Return the settings of a file in a folder, with the servers of this test if wanted."""
+    file = folder / "chordwise.toml"
+    file.write_text(toml, "utf-8")
+    found = settings_module.load(file)
+    if servers is None:
+        return found
+    return found.model_copy(update={"database_url": servers.database_url})
+
+
+def looked_at(folder: Path, toml: str) -> dict[str, Check]:
+    """Return what is said of the places of a configuration, by name."""
+    return {each.name: each for each in place_diagnosis.look_at_places(load(folder, toml))}
+
+
+def webhook(url: str, more: str = "") -> str:
+    """Return a configuration with a webhook."""
+    return f'[delivery]\nwebhook_url = "{url}"\nwebhook_secret = "{KEY}"\n{more}'
+
+
+def test_without_places_there_is_nothing_to_say(tmp_path: Path) -> None:
+    """What is not configured is not wrong."""
+    assert looked_at(tmp_path, "") == {}
+
+
+def test_good_places_are_named(tmp_path: Path) -> None:
+    """Relative ones count from chordwise.toml; an inbox that is missing will be made."""
+    (tmp_path / "out").mkdir()
+
+    found = looked_at(
+        tmp_path,
+        '[inbox]\nfolders = ["in"]\n[profiles.bills]\ntypes = ["extraction"]\n'
+        + webhook("https://127.0.0.1/", 'allow_private_addresses = true\nfolder = "out"'),
+    )
+
+    assert {name: each.finding for name, each in found.items()} == {
+        "profile bills": "asks extractive for extraction",
+        "inbox": f"watched: {tmp_path}/in",
+        "webhook": "127.0.0.1 is at 127.0.0.1, and may be told; signed",
+        "delivery": f"jsonl into {tmp_path}/out",
+    }
+    assert {each.verdict for each in found.values()} == {Verdict.OK}
+
+
+@pytest.mark.parametrize(
+    ("toml", "finding", "hint"),
+    [
+        ('[delivery]\nfolder = "out"', "delivery.folder: there is no folder", "mount it"),
+        (webhook("https://127.0.0.1/"), "leads to 127.0.0.1, which is not", "allow_private"),
+        (webhook("https://nobody.invalid/"), "nobody.invalid has no address.", "webhook_url"),
+        ('[inbox]\nfolders = ["in", "in/deeper"]', "overlap", "neither in another"),
+        ('[profiles.x]\nschema = "gone.json"', "gone.json cannot be read", ""),
+        ('[profiles.x]\nmodel = "gone"', "There is no model named “gone”.", "Known: "),
+    ],
+)
+def test_what_is_wrong_with_a_place_is_said(
+    tmp_path: Path, toml: str, finding: str, hint: str
+) -> None:
+    """As a failure of the configuration, with what to do; no request is sent."""
+    (check,) = looked_at(tmp_path, toml).values()
+
+    assert (check.verdict, check.exit_code) == (Verdict.FAIL, ExitCode.CONFIGURATION)
+    assert finding in check.finding
+    assert hint in check.hint
+
+
+@pytest.mark.parametrize("toml", ['[delivery]\nfolder = "."', '[inbox]\nfolders = ["in"]'])
+def test_a_place_of_somebody_else_is_found(toml: str) -> None:
+    """With the user for whom it has to be opened."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        settings = load(folder, toml)
+        folder.chmod(0o555)
+
+        with as_nobody():
+            (check,) = place_diagnosis.look_at_places(settings)
+            user = os.geteuid()
+
+        folder.chmod(0o755)
+    assert check.verdict is Verdict.FAIL
+    assert f"cannot be written to by user {user}" in check.finding
+    assert f"chown {user} {folder}" in check.hint
+
+
+def test_a_schedule_is_shown_with_its_next_time(tmp_path: Path) -> None:
+    """In its own time zone."""
+    (tmp_path / "in").mkdir()
+
+    (check,) = schedule_diagnosis.configured(load(tmp_path, f'{NIGHTLY}paths = ["in"]'))
+
+    assert (check.name, check.verdict) == ("schedule nightly", Verdict.OK)
+    assert check.finding.startswith("analyze, due ")
+    assert check.finding.endswith(" 02:30 Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    ("toml", "finding"),
+    [
+        (f'{NIGHTLY}paths = ["gone"]', "gone"),
+        (f'{NIGHTLY}kind = "report"\nfolder = "gone"', "there is no folder"),
+        (f'{EXPORT}view = "nothing"', "There is no table or view “nothing” to export."),
+        (f'{EXPORT}sql = "SELECT missing"', "missing"),
+        (f'{EXPORT}sql = "VACUUM"', "Only statements that read are taken"),
+    ],
+)
+def test_a_schedule_that_would_fail_is_a_warning(
+    settings: Settings, tmp_path: Path, toml: str, finding: str
+) -> None:
+    """What it lacks may be there in time, and nothing else waits for it."""
+    (tmp_path / "out").mkdir()
+
+    (check,) = schedule_diagnosis.configured(load(tmp_path, toml, settings))
+
+    assert (check.verdict, check.exit_code) == (Verdict.WARN, ExitCode.SUCCESS)
+    assert finding in check.finding
+    assert check.hint
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_schedules_of_the_database_are_looked_at_too(settings: Settings, tmp_path: Path) -> None:
+    """Those of the configuration are not said twice; one that cannot be read is a failure."""
+    insert = (
+        "INSERT INTO schedules (id, name, origin, cron, time_zone, kind, options)"
+        " VALUES (gen_random_uuid(), :name, :origin, '', '', '', CAST(:options AS jsonb))"
+    )
+    pipeline = a_pipeline(settings)
+    prune = '{"cron": "0 5 * * *", "kind": "prune", "keep_cache_days": 9}'
+    for name, origin, options in (
+        ("broken", "database", "{}"),
+        ("ours", "configuration", prune),
+        ("tidy", "database", prune),
+    ):
+        pipeline.execute(insert, name=name, origin=origin, options=options)
+    assert settings.database_url is not None
+    engine = open_engine(settings.database_url)
+
+    broken, tidy = schedule_diagnosis.added(load(tmp_path, "", settings), engine)
+
+    engine.dispose()
+    assert (broken.name, broken.verdict) == ("schedule broken", Verdict.FAIL)
+    assert "cannot be read: cron: Field required" in broken.finding
+    assert (tidy.name, tidy.verdict) == ("schedule tidy", Verdict.OK)
