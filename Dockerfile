@@ -20,7 +20,8 @@ RUN python -m hatchling build --target wheel \
 FROM python:3.13-slim
 RUN groupadd --gid 10001 chordwise \
     && useradd --uid 10001 --gid chordwise --no-create-home --shell /usr/sbin/nologin chordwise \
-    && install --directory --owner=chordwise --group=chordwise --mode=0700 /var/lib/chordwise
+    && install --directory --owner=chordwise --group=chordwise --mode=0700 \
+        /var/lib/chordwise /var/lib/chordwise/inbox
 COPY --from=build /opt/chordwise /opt/chordwise
 ENV PATH=/opt/chordwise/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

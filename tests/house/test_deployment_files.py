@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import pytest
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from chordwise import settings as settings_module
 from chordwise.embedded.plan import Commands
+from chordwise.pipeline.inbox.places import places
+from chordwise.pipeline.inbox.store import Store
 from chordwise.settings import Settings
 from tests.house.checkout import PACKAGES, ROOT
 
@@ -18,6 +23,9 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 OURS = ("migrate", "worker", "scheduler", "chordwise")
 SERVERS = ("postgres", "valkey")
 LASTING = (*SERVERS, "worker", "scheduler")
+HOME = PurePosixPath("/var/lib/chordwise")
+FOLDERS = PurePosixPath("/folders")
+SETTINGS = PurePosixPath("/etc/chordwise")
 OPTIONS_OF_PYTHON = 3  # python -P -m
 
 
@@ -32,6 +40,17 @@ class Dependency(BaseModel):
     """What another service must have reached before this one starts."""
 
     condition: str
+
+
+class Mount(BaseModel):
+    """What a container sees at a path."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["bind", "volume"]
+    source: str
+    target: PurePosixPath
+    read_only: bool = False
 
 
 class Service(BaseModel):
@@ -53,8 +72,15 @@ class Service(BaseModel):
     restart: str = ""
     stop_grace_period: str = "10s"
     ports: list[str] = []
+    volumes: list[Mount | str] = []
+    tmpfs: list[str] = []
     privileged: bool = False
     deploy: dict[str, object] = {}
+
+    def mounted(self, *, writable: bool) -> dict[PurePosixPath, str]:
+        """Return what is mounted where, and can or cannot be written to."""
+        found = [each for each in self.volumes if isinstance(each, Mount)]
+        return {each.target: each.source for each in found if each.read_only is not writable}
 
 
 class Compose(BaseModel):
@@ -140,6 +166,14 @@ def test_database_and_broker_are_reachable_by_chordwise_alone(compose: Compose) 
     assert all(compose.services[name].networks == ["inside"] for name in SERVERS)
 
 
+@pytest.mark.parametrize("name", ["worker", "scheduler", "chordwise"])
+def test_whoever_speaks_with_providers_or_webhooks_has_a_way_out(
+    compose: Compose, name: str
+) -> None:
+    """Workers ask, schedulers hand batches in and tell that runs ended, commands quote."""
+    assert compose.services[name].networks == ["inside", "outside"]
+
+
 def test_a_worker_may_finish_before_it_is_killed(compose: Compose) -> None:
     """The engine waits longer than the worker's own grace, with time to hand back the rest."""
     grace = timedelta(seconds=Settings().worker.shutdown_grace_seconds)
@@ -164,6 +198,63 @@ def test_every_file_that_compose_mounts_is_there(compose: Compose) -> None:
 
     assert files
     assert all((ROOT / file).is_file() for file in files)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_everything_reads_the_same_settings_and_nothing_writes_them(
+    compose: Compose, name: str
+) -> None:
+    """From a folder of the checkout, unless another one is named."""
+    service = compose.services[name]
+
+    source = service.mounted(writable=False)[SETTINGS]
+    (folder,) = re.findall(r"^\$\{CHORDWISE_SETTINGS:-(.+)\}$", source)
+    config = SETTINGS / "chordwise.toml"
+    assert service.environment["CHORDWISE_CONFIG"] == str(config)
+    assert (ROOT / folder / config.name).is_file()
+
+
+def test_only_what_takes_files_sees_the_folders(compose: Compose) -> None:
+    """Workers read what is in the database, and nothing else."""
+    sees = {name: compose.services[name].mounted(writable=True) for name in OURS}
+
+    assert {name for name, mounts in sees.items() if mounts} == {"scheduler", "chordwise"}
+    assert sees["scheduler"] == sees["chordwise"]
+    assert set(sees["scheduler"]) == {FOLDERS, HOME / "inbox"}
+
+
+def test_the_store_outlives_its_container(compose: Compose) -> None:
+    """It holds the only copy of what is being analyzed; all else of the home is forgotten."""
+    home = next(each for each in compose.services["scheduler"].tmpfs if str(HOME) in each)
+
+    assert Store(Path(HOME)).folder == Path(HOME / "inbox")
+    assert compose.services["scheduler"].mounted(writable=True)[HOME / "inbox"] in compose.volumes
+    assert "uid=10001,gid=10001,mode=0700" in home
+    # An empty volume takes its owner from the folder of the image.
+    assert re.search(rf"--mode=0700 \\\n\s+{HOME} {HOME}/inbox\n", DOCKERFILE)
+
+
+def test_an_inbox_and_what_is_beside_it_are_one_mount() -> None:
+    """So that a file is renamed from one to the other; what is written lies there, too."""
+    file = ROOT / "deploy" / "settings" / "chordwise.toml"
+    (inbox,) = places(settings_module.load(file)).inboxes
+    named = re.findall(r'(?m)^# folder = "(.+)"$', file.read_text("utf-8"))
+
+    for each in (inbox.folder, inbox.done, inbox.failed, *map(Path, named)):
+        assert each.parent == Path(FOLDERS)
+    assert len(named) == 2
+
+
+def test_the_settings_of_the_containers_can_be_used_to_the_last_comment(tmp_path: Path) -> None:
+    """What is only to be uncommented is right as well."""
+    text = (ROOT / "deploy" / "settings" / "chordwise.toml").read_text("utf-8")
+    lifted = re.sub(r"(?m)^# (?=\[|\w+ = )", "", text)
+    (tmp_path / "chordwise.toml").write_text(lifted, "utf-8")
+
+    found = settings_module.load(tmp_path / "chordwise.toml")
+
+    assert found.inbox.polling
+    assert (set(found.profiles), set(found.schedules)) == ({"contracts"}, {"answers"})
 
 
 def test_the_image_runs_as_nobody_in_particular(compose: Compose) -> None:
