@@ -84,15 +84,23 @@ class WatchedInbox:
 
 
 def watched(
-    tmp_path: Path, settings: Settings, profiles: Mapping[str, ProfileSettings] | None = None
+    tmp_path: Path,
+    settings: Settings,
+    profiles: Mapping[str, ProfileSettings] | None = None,
+    **more: object,
 ) -> WatchedInbox:
-    """Return an inbox below the test's folder, whose model always answers the same."""
+    """Return an inbox below the test's folder, whose model always answers the same.
+
+    `more` are further settings of the inbox.
+    """
     folders = Folders(root=tmp_path, home=tmp_path / "home")
-    inbox = InboxSettings(
-        folders=(folders.inbox,),
-        stability_seconds=STABILITY_SECONDS,
-        quiet_seconds=QUIET_SECONDS,
-    )
+    given = {
+        "folders": (folders.inbox,),
+        "stability_seconds": STABILITY_SECONDS,
+        "quiet_seconds": QUIET_SECONDS,
+        **more,
+    }
+    inbox = InboxSettings.model_validate(given)
     changes = {"inbox": inbox, "profiles": profiles or {}, "model": SCRIPTED}
     pipeline = a_pipeline(settings.model_copy(update=changes), quoting_the_text, repeat_last=True)
     return WatchedInbox(folders=folders, pipeline=pipeline)

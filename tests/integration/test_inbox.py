@@ -19,7 +19,7 @@ from chordwise.pipeline.inbox.places import Place, places
 from chordwise.pipeline.inbox.scanning import Refused
 from chordwise.pipeline.inbox.taking import Taking
 from chordwise.settings import InboxSettings, ProfileSettings, Settings
-from tests.fakes.inbox_watch import QUIET_SECONDS, WatchedInbox, watched
+from tests.fakes.inbox_watch import QUIET_SECONDS, STABILITY_SECONDS, WatchedInbox, watched
 
 LETTER = "Anna writes to Berta. She wants to know when the ferry leaves."
 OTHER = "Berta answers Anna. The ferry leaves at noon."
@@ -394,6 +394,42 @@ def test_what_no_event_told_of_is_found(inbox: WatchedInbox) -> None:
     inbox.wait(1)
 
     assert (inbox.folders.done / "silent.txt").exists()
+
+
+def test_a_share_that_tells_nothing_is_polled(tmp_path: Path, settings: Settings) -> None:
+    """A file is found by the next look, and taken once it was quiet from then on."""
+    inbox = watched(tmp_path, settings, polling=True, polling_seconds=2)
+    inbox.watch.tick()
+    (inbox.folders.inbox / "silent.txt").write_text(LETTER, "utf-8")
+
+    inbox.wait(2)
+    inbox.wait(STABILITY_SECONDS)
+
+    assert inbox.pipeline.rows("SELECT name FROM inbox_files") == [("silent.txt",)]
+    inbox.close()
+
+
+def test_each_inbox_has_places_of_its_own(tmp_path: Path, settings: Settings) -> None:
+    """What came out of one goes beside that one; a profile may be for one of them alone."""
+    other = tmp_path / "scanner" / "in"
+    profiles = {"scans": ProfileSettings(folder=other), "bills": ProfileSettings()}
+    both = (tmp_path / "inbox", other)
+    inbox = watched(tmp_path, settings, profiles, folders=both)
+    for path in (both[0] / "bills" / "a.txt", both[1] / "bills" / "b.txt", both[1] / "c.txt"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{path.name}: {LETTER}", "utf-8")
+
+    inbox.deliver()
+
+    assert inbox.pipeline.rows("SELECT name, profile, status FROM inbox_files ORDER BY name") == [
+        ("bills/a.txt", "bills", "done"),
+        ("bills/b.txt", "bills", "done"),
+        ("c.txt", "scans", "done"),
+    ]
+    for name in ("done/bills/a.txt", "scanner/done/bills/b.txt", "scanner/done/c.txt"):
+        assert (tmp_path / name).exists()
+        assert (tmp_path / f"{name}.json").exists()
+    inbox.close()
 
 
 def test_a_side_car_within_the_delay_counts(inbox: WatchedInbox) -> None:
