@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -159,3 +160,50 @@ def test_a_file_that_is_half_written_at_the_start_is_waited_for(
 
     wait_until(delivered(folders.done / "growing.txt"), 60, "it is done")
     assert sha256(folders.done / "growing.txt") == whole
+
+
+def test_a_file_that_is_renamed_is_taken_once_under_its_last_name(
+    stage: Stage, folders: Folders
+) -> None:
+    """Out of a temporary name, from elsewhere, and from one folder of the inbox to another."""
+    start(stage, folders)
+    uploading = folders.inbox / "upload.txt.part"
+    uploading.write_text(f"Uploaded. {TEXT}", "utf-8")
+    moved = folders.inbox / "moved.txt"
+    moved.write_text(f"Moved. {TEXT}", "utf-8")
+    moved = moved.rename(folders.inbox / "letters" / "moved.txt")
+    staged = folders.root / "staged.txt"
+    staged.write_text(f"Staged. {TEXT}", "utf-8")
+    staged.rename(folders.inbox / "staged.txt")
+    wait_until(delivered(folders.done / "letters" / "moved.txt"), 30, "the moved file is done")
+    wait_until(delivered(folders.done / "staged.txt"), 30, "the staged file is done")
+
+    assert uploading.exists()
+    uploading.rename(folders.inbox / "upload.txt")
+    wait_until(delivered(folders.done / "upload.txt"), 30, "the upload is done")
+
+    assert folders.note(folders.done / "letters" / "moved.txt")["profile"] == "letters"
+    assert set(folders.hashes().values()) == {1}
+    assert stage.count("SELECT count(*) FROM inbox_files") == 4
+    assert stage.count("SELECT count(*) FROM results") == 4
+
+
+def test_a_file_that_is_touched_has_to_be_quiet_anew(stage: Stage, folders: Folders) -> None:
+    """It is taken once, no earlier than the delay after the last touch, and with that time."""
+    start(stage, folders)
+    touched = folders.inbox / "touched.txt"
+    touched.write_text(TEXT, "utf-8")
+
+    for _ in range(15):
+        time.sleep(STABILITY_SECONDS / 5)  # noqa: TID251 - the pace is what is tested
+        with contextlib.suppress(FileNotFoundError):  # the test itself was held up for the delay
+            os.utime(touched)
+
+    target = folders.done / "touched.txt"
+    wait_until(delivered(target), 30, "the touched file is done")
+    taken_at = stage.value(
+        "SELECT extract(epoch FROM created_at)::float8 FROM inbox_files WHERE name = 'touched.txt'"
+    )
+    assert isinstance(taken_at, float)
+    assert taken_at - target.stat().st_mtime >= STABILITY_SECONDS
+    assert stage.count("SELECT count(*) FROM intakes") == 2
