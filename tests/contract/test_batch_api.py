@@ -1,4 +1,4 @@
-"""One suite for the port `BatchApi`, run on each implementation over a provider on loopback."""
+"""One suite for the port `BatchApi`, run on each implementation, the fake included."""
 
 from __future__ import annotations
 
@@ -28,9 +28,12 @@ from chordwise.llm.model import Completion, FinishReason
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_request
-from tests.peers.batch_server import EXPIRED, GARBLED, MISSING, BatchServer, serving_batches
+from tests.fakes.in_memory_batches import InMemoryBatches
+from tests.peers.batch_provider import EXPIRED, GARBLED, MISSING
+from tests.peers.batch_server import BatchServer, serving_batches
 
-PROVIDERS = ("openai", "anthropic")
+MEMORY = "memory"
+PROVIDERS = ("openai", "anthropic", MEMORY)
 
 
 @pytest.fixture
@@ -43,6 +46,9 @@ def server() -> Iterator[BatchServer]:
 @pytest.fixture(params=PROVIDERS)
 def api(request: pytest.FixtureRequest, server: BatchServer) -> Iterator[BatchApi]:
     """Connect each implementation."""
+    if request.param == MEMORY:
+        yield InMemoryBatches(server)
+        return
     transport = JsonTransport()
     given = {"provider": request.param, "model": "peer", "base_url": server.base_url, "batch": True}
     yield batching.connect(ModelSettings.model_validate(given), SecretStr("key"), transport)
