@@ -31,7 +31,7 @@ from chordwise.errors import (
 from chordwise.llm.batching.api import BatchApi, BatchLine, BatchState, Phase, PreparedBatch
 from chordwise.pipeline.batch_arrivals import Arrivals
 from chordwise.pipeline.context import Context
-from chordwise.storage import batch_requests, batches, clock, model_calls
+from chordwise.storage import batch_followers, batch_requests, batches, clock, model_calls
 from chordwise.storage.batch_requests import BatchRequest
 from chordwise.storage.batches import Batch
 from chordwise.storage.engine import reaching_database
@@ -161,7 +161,9 @@ class _Batches:
         )
 
     def _is_wanted(self, batch: Batch) -> bool:
-        return self._store(lambda s: batch_requests.is_wanted(s, batch.id))
+        return self._store(
+            lambda s: batch_requests.is_wanted(s, batch.id) or batch_followers.want(s, batch.id)
+        )
 
     def _prepared(self, batch: Batch) -> PreparedBatch:
         rows = self._store(lambda s: batch_requests.of_batch(s, batch.id))
