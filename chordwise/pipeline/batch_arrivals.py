@@ -33,7 +33,8 @@ MOST_ATTEMPTS = 3
 class Arrivals:
     """Stores the outcomes of one batch; `reference` is the price of the largest tier.
 
-    `uses_cache` is the setting; a question whose outcome was transient is due after `delay` again.
+    `uses_cache` is the setting; a question whose outcome was transient is due after `delay` again,
+    which counts as a batch unless the provider took none: it `was_taken`.
     """
 
     batch_id: uuid.UUID
@@ -41,6 +42,7 @@ class Arrivals:
     reference: Price | None
     uses_cache: bool
     delay: timedelta
+    was_taken: bool = True
 
     def store(self, session: Session, outcomes: Sequence[LineOutcome]) -> int:
         """Store what is not known yet of these lines, in any order; return how many those were."""
@@ -98,6 +100,8 @@ class Arrivals:
         _finish_call(session, row, values)
         row.error_code, row.error_message, row.hint = error.code, error.what, error.hint or None
         again = isinstance(error, TransientError) and row.status == BatchRequestStatus.SUBMITTED
+        if again and not self.was_taken:
+            row.attempts -= 1
         if again and row.attempts < MOST_ATTEMPTS:
             row.status, row.batch_id, row.call_id = BatchRequestStatus.PENDING, None, None
             row.due_at = clock.read(session) + self.delay

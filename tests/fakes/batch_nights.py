@@ -116,9 +116,12 @@ def handed_in(provider: BatchProvider) -> list[str]:
     return [str(line["custom_id"]) for batch in provider.batches for line in batch.lines]
 
 
-def judge(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """Check what has to hold after every night."""
-    seen = len(handed_in(provider)) + len(pipeline.model.requests)
+def judge(pipeline: Pipeline, provider: BatchProvider, turned_away: int = 0) -> None:
+    """Check what has to hold after every night.
+
+    `turned_away` questions stand in the ledger, and the provider did not let them in.
+    """
+    seen = len(handed_in(provider)) + len(pipeline.model.requests) + turned_away
     assert len(set(handed_in(provider))) == len(handed_in(provider))
     assert all(_LINE_ID.fullmatch(each) for each in handed_in(provider))
     assert pipeline.value(_CALLS) == seen

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import (
+    ContextTooLongError,
     ModelAccessError,
     ModelError,
     ModelOverloadedError,
@@ -38,7 +39,14 @@ from tests.peers.batch_provider import (
     question_of,
 )
 
-_STATUSES = {400: ModelRequestError, 401: ModelAccessError, 429: RateLimitedError}
+_NOT_THERE = (404, 405, 501)
+_STATUSES = {
+    400: ModelRequestError,
+    401: ModelAccessError,
+    **dict.fromkeys(_NOT_THERE, ModelAccessError),
+    413: ContextTooLongError,
+    429: RateLimitedError,
+}
 _REFUSALS = {
     "billing_hard_limit_reached": QuotaExceededError,
     "token_limit_exceeded": RateLimitedError,
@@ -112,7 +120,8 @@ class InMemoryBatches:
         self._provider.asked[operation] += 1
         status = self._provider.statuses.get(operation)
         if status is not None:
-            error = _STATUSES.get(status, ModelOverloadedError)(f"It says {status}.")
+            what = "The model has no Batch API." if status in _NOT_THERE else f"It says {status}."
+            error = _STATUSES.get(status, ModelOverloadedError)(what)
             if isinstance(error, TransientError):
                 error.retry_after_seconds = self._provider.retry_after or None
             raise error
