@@ -12,6 +12,7 @@ from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, OnlyTypes
 from chordwise.cli.rendering import accounts as rendered_accounts
+from chordwise.cli.rendering import batches as rendered_batches
 from chordwise.cli.rendering import budgets as rendered_budgets
 from chordwise.cli.rendering import deliveries as rendered_deliveries
 from chordwise.cli.rendering import results as rendered_results
@@ -123,6 +124,7 @@ def _show(session: Session, screen: Screen, name: str, *, as_json: bool) -> None
                 run=account,
                 usage=counts.calls,
                 budgets=caps,
+                batches=counts.batches,
                 jobs=listed,
                 failures=failed,
                 deliveries=owed,
@@ -131,5 +133,6 @@ def _show(session: Session, screen: Screen, name: str, *, as_json: bool) -> None
         return
     screen.show(rendered_accounts.heading(account), *rendered_accounts.laid_out(account))
     screen.show(rendered_runs.usage(counts), *rendered_budgets.laid_out(caps))
+    screen.show(*rendered_batches.laid_out(counts.batches))
     screen.show(rendered_runs.jobs(listed, counts.jobs.total))
     screen.show(*rendered_deliveries.laid_out(owed), *rendered_accounts.failures(failed))

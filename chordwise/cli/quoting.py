@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
+from rich.console import RenderableType
 
 from chordwise.cli import asking, opening
 from chordwise.cli.application import EPILOG
-from chordwise.cli.asking import Request, Reuse
+from chordwise.cli.asking import Request, Reuse, Urgency
 from chordwise.cli.forecasting import read_all
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import (
@@ -16,6 +18,7 @@ from chordwise.cli.options import (
     ConfidenceThreshold,
     Fresh,
     IdColumn,
+    InLane,
     Instructions,
     Labels,
     Model,
@@ -27,6 +30,7 @@ from chordwise.cli.options import (
 from chordwise.cli.rendering import quotes
 from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.screen import Screen
+from chordwise.domain.lanes import Lane
 from chordwise.embedded.stack import Level
 from chordwise.errors import ExitCode
 from chordwise.pipeline import quote as quoting
@@ -37,10 +41,17 @@ from chordwise.pipeline.run_options import RunOptions
 from chordwise.readers.discovery import discover
 from chordwise.readers.extracted import Columns
 
+_HELP = """Say what an analysis would take and cost; nothing is stored, and nothing asked.
+
+chordwise quote reports/ --model openai/gpt-6.1-terra --lane batch
+
+chordwise quote reports/ -t summary -t extraction --sample 10
+"""
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog=EPILOG)(quote)
+    app.command(help=_HELP, epilog=EPILOG)(quote)
 
 
 def quote(  # noqa: PLR0913 - a parameter is an option of the command
@@ -55,18 +66,14 @@ def quote(  # noqa: PLR0913 - a parameter is an option of the command
     id_column: IdColumn = "",
     model: Model = None,
     fresh: Fresh = False,
+    lane: InLane = None,
     confidence_threshold: ConfidenceThreshold = 0.0,
     sample: Annotated[
         int, typer.Option(min=0, metavar="N", help="Ask N chunks of each type; costs money.")
     ] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Say what an analysis would take and cost; nothing is stored, and nothing asked.
-
-    chordwise quote reports/ --model openai/gpt-6.1-terra
-
-    chordwise quote reports/ -t summary -t extraction --sample 10
-    """
+    """Say what an analysis would take and cost; nothing is stored, and nothing asked."""
     request = Request(
         paths=paths,
         types=types or (),
@@ -76,19 +83,21 @@ def quote(  # noqa: PLR0913 - a parameter is an option of the command
         columns=Columns(text=text_column, identity=id_column),
         model=model,
         reuse=Reuse(fresh=fresh),
+        urgency=Urgency(lane=lane),
         confidence_threshold=confidence_threshold,
     )
     screen = Screen()
     made = _Quoting(Invocation.of(context), request, screen, sample).quote()
-    _show(made, screen, as_json=as_json)
+    _show(made, screen, None if as_json else quotes.laid_out(made, lane))
     raise typer.Exit(ExitCode.INCOMPLETE if made.unread else ExitCode.SUCCESS)
 
 
-def _show(made: Quote, screen: Screen, *, as_json: bool) -> None:
-    if as_json:
+def _show(made: Quote, screen: Screen, words: Iterable[RenderableType] | None) -> None:
+    """Show a quote in these words, or as JSON without any."""
+    if words is None:
         screen.write(document(**quotes.members(made)))
     else:
-        screen.show(*quotes.laid_out(made))
+        screen.show(*words)
 
 
 class _Quoting:
@@ -116,6 +125,7 @@ class _Quoting:
             analysis=analysis,
             model=self._request.model or settings.model,
             fresh=self._request.reuse.fresh,
+            lane=self._request.urgency.lane or Lane.ONLINE,
             columns=asking.columns_of(self._request),
         )
         reached = opening.reach(self._invocation, settings, Level.DATABASE, self._screen.note)

@@ -22,6 +22,10 @@ _LOOKING_SHARE = 20
 _KEEP_ALIVE_SECONDS = 30.0
 _STILL_SECONDS = 60.0
 _OUTAGE_SECONDS = 60.0
+_WITHIN_A_DAY = (
+    "Batches are answered within a day: `chordwise runs RUN` says how they stand. "
+    "Ctrl-C loses nothing."
+)
 
 
 class Watch:
@@ -49,6 +53,7 @@ class Watch:
         self._moved_at = clock()
         self._reached_at = clock()
         self._last: Progress | None = None
+        self._warned = ""
 
     def until_over(self, run_id: uuid.UUID, display: Display) -> Progress:
         """Show how a run comes on until it needs nobody any more, or a person.
@@ -86,10 +91,18 @@ class Watch:
             self._last, self._moved_at = found, now
         elif now - self._moved_at > _STILL_SECONDS:
             self._moved_at = now
-            self._warn(self._diagnosis(found))
+            self._warn_of(self._diagnosis(found), repeats=not found.batches)
+
+    def _warn_of(self, sentence: str, *, repeats: bool) -> None:
+        """Say what seems to be wrong; what is as it should be for hours is said once."""
+        if repeats or sentence != self._warned:
+            self._warn(sentence)
+        self._warned = sentence
 
     def _diagnosis(self, found: Progress) -> str:
         """Say why nothing may have moved for a while."""
+        if found.batches:
+            return _WITHIN_A_DAY
         still = f"Nothing has moved for {_STILL_SECONDS:.0f} seconds"
         if found.jobs.waiting and not found.jobs.unsplit:
             return f"{still}: the provider lets {found.jobs.waiting} wait. Ctrl-C loses nothing."

@@ -25,11 +25,15 @@ class BatchRequestStatus(StrEnum):
     """The values of `batch_requests.status`."""
 
     PENDING = "pending"
+    FOLLOWING = "following"
     SUBMITTED = "submitted"
     ANSWERED = "answered"
     FAILED = "failed"
     GIVEN_UP = "given_up"
 
 
-AWAITED_REQUESTS = (BatchRequestStatus.PENDING, BatchRequestStatus.SUBMITTED)
+UNASKED_REQUESTS = (BatchRequestStatus.PENDING, BatchRequestStatus.FOLLOWING)
+"""No provider has heard of a request in one of these for the one who asks."""
+
+AWAITED_REQUESTS = (*UNASKED_REQUESTS, BatchRequestStatus.SUBMITTED)
 """A request in one of these has its answer still to come."""

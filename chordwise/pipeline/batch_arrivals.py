@@ -18,7 +18,7 @@ from chordwise.llm.batching.api import LineOutcome
 from chordwise.llm.middleware.cached import is_worth_keeping
 from chordwise.llm.model import Completion, FinishReason
 from chordwise.llm.pricing import BATCH, Price
-from chordwise.pipeline import caching
+from chordwise.pipeline import batch_sharing, caching
 from chordwise.pipeline.batch_queue import to_json
 from chordwise.storage import batch_requests, budgets, cached_completions, clock, model_calls
 from chordwise.storage.batch_requests import BatchRequest
@@ -33,7 +33,8 @@ MOST_ATTEMPTS = 3
 class Arrivals:
     """Stores the outcomes of one batch; `reference` is the price of the largest tier.
 
-    `uses_cache` is the setting; a question whose outcome was transient is due after `delay` again.
+    `uses_cache` is the setting; a question whose outcome was transient is due after `delay` again,
+    which counts as a batch unless the provider took none: it `was_taken`.
     """
 
     batch_id: uuid.UUID
@@ -41,6 +42,7 @@ class Arrivals:
     reference: Price | None
     uses_cache: bool
     delay: timedelta
+    was_taken: bool = True
 
     def store(self, session: Session, outcomes: Sequence[LineOutcome]) -> int:
         """Store what is not known yet of these lines, in any order; return how many those were."""
@@ -65,6 +67,7 @@ class Arrivals:
                 cost = self._take_answer(session, row, outcome)
             if row.finished_at is not None and row.reservation_id is not None:
                 costs[row.reservation_id] = cost
+        batch_sharing.share(session, list(found))
         session.flush()
         budgets.settle_all(session, costs)
         return len(found)
@@ -97,6 +100,8 @@ class Arrivals:
         _finish_call(session, row, values)
         row.error_code, row.error_message, row.hint = error.code, error.what, error.hint or None
         again = isinstance(error, TransientError) and row.status == BatchRequestStatus.SUBMITTED
+        if again and not self.was_taken:
+            row.attempts -= 1
         if again and row.attempts < MOST_ATTEMPTS:
             row.status, row.batch_id, row.call_id = BatchRequestStatus.PENDING, None, None
             row.due_at = clock.read(session) + self.delay

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from chordwise import errors
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.lanes import BatchRequestStatus
+from chordwise.domain.lanes import UNASKED_REQUESTS, BatchRequestStatus
 from chordwise.errors import AwaitingBatchError, ChordwiseError, ModelError
 from chordwise.llm.middleware.batched import BatchQuestion
 from chordwise.llm.model import Completion, FinishReason
@@ -99,13 +99,17 @@ class JobBatches:
         """Leave a question that is asked online now: out of its batch, or to its late answer."""
         if row is None:
             return
-        if row.status == BatchRequestStatus.PENDING:
+        if row.status in UNASKED_REQUESTS:
             batch_requests.remove(session, [row])
         else:
             row.status = BatchRequestStatus.GIVEN_UP
 
     def _add(self, session: Session, question: BatchQuestion, left: timedelta) -> None:
-        """Write the question and reserve its money, or none of both."""
+        """Write the question and reserve its money, or none of both.
+
+        Where somebody waits for the answer to the very same one, it is only noted that this owner
+        waits for it, too: it is asked and paid once.
+        """
         body = json.dumps(question.body, ensure_ascii=False)
         id_ = new_id()
         values: dict[str, object] = {
@@ -120,6 +124,7 @@ class JobBatches:
             "body_bytes": len(body.encode(errors="replace")),
             "call": row_of(question.call),
             "is_compared": question.is_compared,
+            "leads": self.max_age is not None,
             "attempts": 0,
         }
         # Whoever has lost its lease may ask the same at this very moment.
@@ -127,6 +132,9 @@ class JobBatches:
             lasts = left + _WINDOW
             if self.budget.reserve_in(session, id_, question.most_usd, lasts):
                 batch_requests.note_reservation(session, id_)
+        elif self.max_age is not None:
+            follows = {"status": BatchRequestStatus.FOLLOWING, "leads": False}
+            batch_requests.add(session, values | follows)
 
 
 def to_json(completion: Completion) -> JsonObject:

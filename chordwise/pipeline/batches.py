@@ -1,4 +1,4 @@
-"""Batches from one end to the other: put together, handed in, looked at, fetched.
+"""Batches once they are put together: handed in, looked at, fetched.
 
 One process does this, in steps that a crash may cut off anywhere: what a step is about to do stands
 in the database before it is done, and no transaction is open while the provider is asked.
@@ -7,8 +7,8 @@ in the database before it is done, and no transaction is open while the provider
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from itertools import islice
@@ -18,33 +18,35 @@ import structlog
 from sqlalchemy.orm import Session
 
 from chordwise.domain import json_values
-from chordwise.domain.lanes import BatchRequestStatus, BatchStatus
+from chordwise.domain.lanes import BatchStatus
 from chordwise.errors import (
+    ChordwiseError,
     ConfigurationError,
+    ContextTooLongError,
     ModelError,
     ModelOverloadedError,
     ModelTransportError,
     PausingError,
+    RateLimitedError,
     ServiceUnavailableError,
     TransientError,
 )
 from chordwise.llm.batching.api import BatchApi, BatchLine, BatchState, Phase, PreparedBatch
+from chordwise.pipeline import batch_preparing
 from chordwise.pipeline.batch_arrivals import Arrivals
 from chordwise.pipeline.context import Context
-from chordwise.storage import batch_requests, batches, clock, model_calls
+from chordwise.storage import batch_followers, batch_requests, batches, clock
 from chordwise.storage.batch_requests import BatchRequest
 from chordwise.storage.batches import Batch
 from chordwise.storage.engine import reaching_database
-from chordwise.storage.record import new_id
 
 log = structlog.get_logger(__name__)
 
-MOST_BYTES = 32 * 1024 * 1024
-"""Far below what providers take (200 and 256 MB): the whole of it is in memory when it is sent."""
 _SLICE = 100
 # Providers end a batch after a day, and keep its results for weeks.
 _LONGEST = timedelta(days=3)
 _GROWTH = 1.5
+_LONGEST_WAIT_SECONDS = 3_600
 
 Stored = TypeVar("Stored")
 
@@ -64,7 +66,7 @@ class _Batches:
         self._settings = context.settings.batch
 
     def tick(self) -> None:
-        self._prepare()
+        batch_preparing.prepare(self._context)
         for batch in self._store(batches.due):
             try:
                 self._advance(batch)
@@ -77,34 +79,6 @@ class _Batches:
         with reaching_database(), self._context.sessions.begin() as session:
             return write(session)
 
-    def _prepare(self) -> None:
-        """Put batches together, with a row in the ledger for each question, before all else."""
-        gather = timedelta(seconds=self._settings.gather_seconds)
-        most = self._settings.most_requests
-        for name in self._store(lambda s: batch_requests.ready_models(s, gather, most, MOST_BYTES)):
-            self._store(partial(self._put_together, name=name))
-
-    def _put_together(self, session: Session, name: str) -> None:
-        rows = batch_requests.take(session, name, self._settings.most_requests, MOST_BYTES)
-        if not rows:
-            return
-        batch = Batch(
-            id=new_id(),
-            provider=json_values.text(rows[0].call.get("provider")),
-            model=json_values.text(rows[0].call.get("model")),
-            model_name=name,
-            request_count=len(rows),
-        )
-        session.add(batch)
-        session.flush()
-        for row in rows:
-            call_id = new_id()
-            model_calls.begin(session, _call_of(row, call_id))
-            row.call_id = call_id
-            row.batch_id, row.status = batch.id, BatchRequestStatus.SUBMITTED
-            row.attempts += 1
-        log.info("batch.prepared", batch_id=str(batch.id), model=batch.model, count=len(rows))
-
     def _advance(self, batch: Batch) -> None:
         api = self._context.models.batch_api(batch.model_name)
         if batch.provider_id is None:
@@ -113,19 +87,26 @@ class _Batches:
             self._follow(api, batch, api.look(batch.provider_id))
 
     def _hand_in(self, api: BatchApi, batch: Batch) -> None:
-        """Create the batch, unless an earlier try did and its answer was lost."""
+        """Create the batch, unless an earlier try did and its answer was lost.
+
+        As long as nobody knows whether it did, nothing is given up.
+        """
         prepared = self._prepared(batch)
+        state = self._found(api, batch, prepared)
+        if state is None and not self._is_wanted(batch):
+            self._turn_away(batch, ModelOverloadedError("Nobody waits for this batch now."))
+            return
         try:
-            state = self._found(api, batch, prepared)
-            if state is None and not self._is_wanted(batch):
-                self._turn_away(batch, ModelOverloadedError("Nobody waits for this batch now."))
-                return
             state = state or self._created(api, batch, prepared)
         except ModelError as error:
             if isinstance(error, TransientError):
                 raise
             self._turn_away(batch, error)
             return
+        if state is not None:
+            self._note_submitted(batch, state)
+
+    def _note_submitted(self, batch: Batch, state: BatchState) -> None:
         self._store(
             lambda s: batches.put_off(
                 s,
@@ -147,21 +128,18 @@ class _Batches:
             return None
         return api.find(prepared, self._store(batches.provider_ids))
 
-    def _created(self, api: BatchApi, batch: Batch, prepared: PreparedBatch) -> BatchState:
+    def _created(self, api: BatchApi, batch: Batch, prepared: PreparedBatch) -> BatchState | None:
+        """Create the batch; `None` where another leader does it at this very moment."""
         upload = prepared.upload or api.upload(prepared)
-        now = clock.database_now()
-        self._store(lambda s: batches.change(s, batch.id, upload_id=upload, attempted_at=now))
-        return api.create(
-            PreparedBatch(
-                marker=prepared.marker,
-                prepared_at=prepared.prepared_at,
-                lines=prepared.lines,
-                upload=upload,
-            )
-        )
+        if not self._store(lambda s: batches.attempt(s, batch, upload)):
+            log.warning("batch.created_elsewhere", batch_id=str(batch.id))
+            return None
+        return api.create(replace(prepared, upload=upload))
 
     def _is_wanted(self, batch: Batch) -> bool:
-        return self._store(lambda s: batch_requests.is_wanted(s, batch.id))
+        return self._store(
+            lambda s: batch_requests.is_wanted(s, batch.id) or batch_followers.want(s, batch.id)
+        )
 
     def _prepared(self, batch: Batch) -> PreparedBatch:
         rows = self._store(lambda s: batch_requests.of_batch(s, batch.id))
@@ -183,13 +161,21 @@ class _Batches:
                 self._fetch(api, batch, state)
 
     def _wait_for(self, api: BatchApi, batch: Batch, state: BatchState) -> None:
-        """Look again later; stop what nobody waits for any more."""
-        values: dict[str, object] = {"provider_status": state.status, "counts": dict(state.counts)}
+        """Look again later; stop what nobody waits for any more, and forget what never ends."""
+        if self._is_lost(batch):
+            self._give_up(batch, "The provider has not ended it in days.")
+            return
+        values: dict[str, object] = {
+            "provider_status": state.status,
+            "counts": dict(state.counts),
+            "error_code": None,
+            "error_message": None,
+        }
         if not self._is_wanted(batch) and batch.cancel_asked_at is None:
             api.cancel(state.provider_id)
             values["cancel_asked_at"] = clock.database_now()
             log.info("batch.cancelled", batch_id=str(batch.id), provider_id=state.provider_id)
-        self._store(lambda s: batches.put_off(s, batch.id, self._pause(batch), **values))
+        self._store(lambda s: batches.put_off(s, batch.id, self._pause(batch.polls), **values))
 
     def _fetch(self, api: BatchApi, batch: Batch, state: BatchState) -> None:
         """Store what came back, in slices; what was stored before is passed over."""
@@ -212,7 +198,7 @@ class _Batches:
         outcome: ModelError = error
         if not isinstance(error, TransientError | PausingError):
             outcome = ModelOverloadedError(error.what, error.hint)
-        self._store_for_all(self._arrivals(batch), outcome)
+        self._store_for_all(self._arrivals_after(batch, error), outcome)
         self._end(batch, BatchStatus.FAILED, None, error)
         log.warning("batch.turned_away", batch_id=str(batch.id), code=error.code, what=error.what)
 
@@ -229,28 +215,47 @@ class _Batches:
         state: BatchState | None,
         error: ModelError | None = None,
     ) -> None:
-        values: dict[str, object] = {"status": status, "ended_at": clock.database_now()}
+        values: dict[str, object] = {
+            "status": status,
+            "ended_at": clock.database_now(),
+            "error_code": error.code if error else None,
+            "error_message": error.what if error else None,
+        }
         if state is not None:
             values |= {"provider_status": state.status, "counts": dict(state.counts)}
-        if error is not None:
-            values |= {"error_code": error.code, "error_message": error.what}
         self._store(lambda s: batches.change(s, batch.id, **values))
 
     def _put_off(self, batch: Batch, error: ModelError | ConfigurationError) -> None:
         """Look again later, or never where it is long too late."""
-        if self._store(lambda s: batches.is_older(s, batch.id, _LONGEST)):
-            lost = ModelTransportError(f"The batch is lost: {error.what}")
-            self._store_for_all(self._arrivals(batch), lost)
-            self._end(batch, BatchStatus.FAILED, None, lost)
+        if self._is_lost(batch):
+            self._give_up(batch, error.what)
             return
         log.warning("batch.put_off", batch_id=str(batch.id), code=error.code, what=error.what)
         known = {"error_code": error.code, "error_message": error.what}
-        self._store(lambda s: batches.put_off(s, batch.id, self._pause(batch), **known))
+        pause = max(self._pause(batch.polls), _asked_for(error))
+        self._store(lambda s: batches.put_off(s, batch.id, pause, **known))
 
-    def _pause(self, batch: Batch) -> timedelta:
-        """Return how long not to look at a batch: longer each time, up to a limit."""
-        seconds = self._settings.poll_seconds * _GROWTH ** min(batch.polls, 50)
+    def _is_lost(self, batch: Batch) -> bool:
+        return self._store(lambda s: batches.is_older(s, batch.id, _LONGEST))
+
+    def _give_up(self, batch: Batch, reason: str) -> None:
+        lost = ModelTransportError(f"The batch is lost: {reason}")
+        self._store_for_all(self._arrivals(batch), lost)
+        self._end(batch, BatchStatus.FAILED, None, lost)
+
+    def _pause(self, times: int) -> timedelta:
+        """Return how long to wait for a provider: longer each time, up to a limit."""
+        seconds = self._settings.poll_seconds * _GROWTH ** min(times, 50)
         return timedelta(seconds=min(seconds, self._settings.poll_max_seconds))
+
+    def _arrivals_after(self, batch: Batch, error: ModelError) -> Arrivals:
+        """Return what stores that a batch was turned away; one that was too much does not count."""
+        arrivals = self._arrivals(batch)
+        too_long = isinstance(error, ContextTooLongError) and batch.request_count > 1
+        if not (too_long or isinstance(error, RateLimitedError)):
+            return arrivals
+        times = len(self._store(lambda s: batch_preparing.refused(s, batch.model_name)))
+        return replace(arrivals, delay=self._pause(times), was_taken=False)
 
     def _arrivals(self, batch: Batch) -> Arrivals:
         price, reference = self._context.models.batch_prices(batch.model_name)
@@ -263,11 +268,10 @@ class _Batches:
         )
 
 
-def _call_of(row: BatchRequest, call_id: uuid.UUID) -> dict[str, object]:
-    values: dict[str, object] = dict(row.call)
-    attempt = json_values.number(row.call.get("attempt")) or 1
-    known = {"id": call_id, "job_id": row.job_id, "chunk_id": row.chunk_id}
-    return {**values, **known, "attempt": int(attempt) + row.attempts}
+def _asked_for(error: ChordwiseError) -> timedelta:
+    """Return how long the provider wants not to be asked, within reason."""
+    seconds = error.retry_after_seconds if isinstance(error, TransientError) else None
+    return timedelta(seconds=min(seconds or 0, _LONGEST_WAIT_SECONDS))
 
 
 def _line_of(row: BatchRequest) -> BatchLine:

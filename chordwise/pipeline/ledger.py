@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.llm.middleware.metered import CallOutcome, CallStart
-from chordwise.llm.model import EXTRACTIVE, Completion
+from chordwise.llm.model import EXTRACTIVE, Completion, FinishReason
 from chordwise.pipeline.checking import Verdict
 from chordwise.storage import model_calls
 from chordwise.storage.engine import persistently
@@ -49,19 +49,8 @@ class Ledger:
     def note_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> uuid.UUID:
         """Write that the cache had the completion: no request, no tokens, no money."""
         call_id = new_id()
-        values = {
-            **self._row(call_id, start),
-            "cache_hit": True,
-            "finished_at": func.clock_timestamp(),
-            "latency_ms": latency_ms,
-            "input_tokens": 0,
-            "output_tokens": 0,
-            "cost_usd": Decimal(0),
-            "response_length": len(completion.text),
-            "response_id": completion.response_id or None,
-            "finish_reason": completion.finish_reason.value,
-            "refused": False,
-        }
+        known = hit_of(completion) | {"latency_ms": latency_ms}
+        values = self._row(call_id, start) | known
         persistently(self._sessions, _BEGIN_PATIENCE, lambda s: model_calls.begin(s, values))
         return call_id
 
@@ -95,6 +84,21 @@ def row_of(start: CallStart) -> JsonObject:
         "attempt": start.attempt,
         "tier": start.route.tier.value if start.route else None,
         "escalated": start.route.escalated if start.route else None,
+    }
+
+
+def hit_of(completion: Completion) -> dict[str, object]:
+    """Return what the ledger says of an answer that took no request: no tokens, no money."""
+    return {
+        "cache_hit": True,
+        "finished_at": func.clock_timestamp(),
+        "input_tokens": 0,
+        "output_tokens": 0,
+        "cost_usd": Decimal(0),
+        "response_length": len(completion.text),
+        "response_id": completion.response_id or None,
+        "finish_reason": completion.finish_reason.value,
+        "refused": completion.finish_reason is FinishReason.REFUSAL,
     }
 
 

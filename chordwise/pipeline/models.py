@@ -76,7 +76,8 @@ class Asking:
 class Models:
     """The models of the settings, by name; the connections are kept, the wrapping is per use.
 
-    `connected` are models that are there already; those of the settings are connected on demand.
+    `connected` and `batch_apis` are models and Batch APIs that are there already; those of the
+    settings are connected on demand.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Models:
         sessions: sessionmaker[Session] | None = None,
         local_server: LocalServer | None = None,
         connected: Mapping[str, ChatModel] | None = None,
+        batch_apis: Mapping[str, BatchApi] | None = None,
     ) -> None:
         self._settings = settings
         self._sessions = sessions
@@ -92,7 +94,7 @@ class Models:
         self._random = Random()  # noqa: S311 - jitter needs no secrecy
         self._connections = dict(connected or {})
         self._turns = Semaphore(llama.slots(settings))
-        self._batch_apis: dict[str, BatchApi] = {}
+        self._batch_apis = dict(batch_apis or {})
         self._limits_by_name: dict[str, Limits] = {}
 
     def open(

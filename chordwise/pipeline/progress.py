@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -11,7 +12,10 @@ from decimal import Decimal
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
+from chordwise.domain.lanes import Lane
 from chordwise.domain.states import OPEN_CHUNKS, UNFINISHED_JOBS, JobStatus, RunStatus
+from chordwise.pipeline import batch_waits
+from chordwise.pipeline.batch_waits import BatchWait
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.jobs import Job
@@ -65,6 +69,7 @@ class Progress:
     chunks: int
     chunks_done: int
     calls: CallCounts
+    batches: Sequence[BatchWait] = ()
 
     @property
     def is_over(self) -> bool:
@@ -126,6 +131,7 @@ def read(session: Session, run_id: uuid.UUID) -> Progress:
             chunks=chunks[0],
             chunks_done=chunks[1],
             calls=_calls(session, run_id),
+            batches=batch_waits.of_run(session, run_id) if run.lane == Lane.BATCH else (),
         )
 
 

@@ -32,8 +32,8 @@ class Quoter:
 class Quote:
     """What a run would take; `reused` jobs have a stored result and cost nothing.
 
-    `totals` sums each lane, with what a provider does not offer in that lane taken as it is asked
-    now; `None` where a price is unknown.
+    `totals` sums each lane, with what a provider does not offer in that lane taken as the run asks
+    it; `total` is what the run would cost. `None` where a price is unknown.
     """
 
     documents: int

@@ -35,7 +35,7 @@ class QuotedLine:
     `questions` counts those about chunks, `syntheses` those that join answers; repeated ones are in
     the tokens. `basis` says where the output comes from: sample, history or assumed.
     `costs` has the lanes that the provider has, each `None` where the price is unknown; `lane` is
-    the one that a run takes now.
+    the one that the run takes.
     """
 
     analysis_type: AnalysisType

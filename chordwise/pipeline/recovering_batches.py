@@ -10,7 +10,7 @@ from chordwise.errors import AwaitingBatchError
 from chordwise.pipeline import unclaimed
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.messages import SYNTHESIZE
-from chordwise.storage import batch_requests, clock, outbox
+from chordwise.storage import batch_followers, batch_requests, clock, outbox
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
 
@@ -28,8 +28,14 @@ def answered(context: Context, session: Session) -> int:  # noqa: ARG001 - one s
 
 
 def unwanted(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all rules
-    """Drop the questions of jobs that were called off, as far as no provider has heard of them."""
-    return batch_requests.drop_unwanted(session, _MOST)
+    """Drop questions that no provider has heard of, where nobody wants them or they lead nowhere.
+
+    Those are of jobs that were called off; of paused ones for which others wait; and those that
+    wait for the answer to the same question of somebody who does not ask it any more.
+    """
+    dropped = batch_requests.drop_unwanted(session, _MOST)
+    dropped += batch_followers.drop_idle_leaders(session, _MOST)
+    return dropped + batch_followers.drop_lost(session, _MOST)
 
 
 def _chunks(session: Session) -> int:

@@ -19,10 +19,13 @@ from chordwise.storage.record import new_id
 
 
 def expected_cost(quote: Quote, gathered: Gathered) -> Decimal | None:
-    """Return what the sample will cost by a quote made without it; `None` where it is unknown."""
+    """Return what the sample will cost by a quote made without it; `None` where it is unknown.
+
+    It is asked at once, whatever the lane of the run.
+    """
     total = Decimal(0)
     for line, kind in zip(quote.lines, gathered.tally.kinds.values(), strict=True):
-        cost = line.costs[line.lane]
+        cost = line.costs[kind.model.lane_now]
         if cost is None:
             return None
         count = Decimal(line.questions) + Decimal(line.syntheses.typical)

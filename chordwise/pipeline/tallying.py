@@ -75,7 +75,7 @@ class Tallying:
         self._context = context
         self._options = options
         self._sample = sample
-        self._models = unasked.opened(context.settings, options.model)
+        self._models = unasked.opened(context.settings, options.model, options.lane)
         self._model = self._models.asked
         self._hashes = {each: identity(context, each, options) for each in options.types}
         self._budgets = {each: self._budget(each) for each in options.types}

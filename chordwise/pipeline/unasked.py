@@ -10,10 +10,12 @@ from decimal import Decimal
 from pydantic import SecretStr
 
 from chordwise.domain import tokens
+from chordwise.domain.lanes import Lane
 from chordwise.domain.routing import Tier
 from chordwise.embedded import llama
 from chordwise.errors import InternalError, ModelError
 from chordwise.llm import pricing
+from chordwise.llm.batching import has_batches
 from chordwise.llm.counting import TokenCounter, count_request, counter_for
 from chordwise.llm.middleware.tiered import Tiered
 from chordwise.llm.model import (
@@ -31,17 +33,21 @@ from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.settings import ModelSettings, Settings
 
-ONLINE = "online"
+ONLINE = Lane.ONLINE.value
 _NO_ADDRESS = "http://127.0.0.1/v1"
 _NO_KEY = SecretStr("unused")
 
 
 class UnaskedModel(ChatModel):
-    """One model by its name in the settings; neither a key nor its server is needed."""
+    """One model by its name in the settings; neither a key nor its server is needed.
 
-    def __init__(self, name: str, settings: ModelSettings) -> None:
+    `wanted` is the lane of the run; a model without batches is asked online all the same.
+    """
+
+    def __init__(self, name: str, settings: ModelSettings, wanted: Lane) -> None:
         self.name = name
         self.settings = settings
+        self._wanted = wanted
         self.counter: TokenCounter = counter_for(settings)
         self._connected = _connected(settings)
 
@@ -57,16 +63,22 @@ class UnaskedModel(ChatModel):
 
     @property
     def lane(self) -> str:
-        """Return the lane in which a run asks this model."""
+        """Return the lane in which the run asks this model."""
+        if self._wanted is Lane.BATCH and has_batches(self.settings):
+            return pricing.BATCH
+        return self.lane_now
+
+    @property
+    def lane_now(self) -> str:
+        """Return the lane in which the model is asked by whoever does not wait for a batch."""
         return self.settings.service_tier or ONLINE
 
     @property
     def lanes(self) -> tuple[str, ...]:
         """Return the lanes that the model's provider has."""
-        if has_flex(self.settings):
-            return (ONLINE, pricing.FLEX, pricing.BATCH)
-        at_anthropic = self.settings.provider == "anthropic" and not self.settings.base_url
-        return (ONLINE, pricing.BATCH) if at_anthropic else (ONLINE,)
+        flex = (pricing.FLEX,) if has_flex(self.settings) else ()
+        batch = (pricing.BATCH,) if has_batches(self.settings) else ()
+        return (ONLINE, *flex, *batch)
 
     def complete(self, request: CompletionRequest) -> Completion:
         """Refuse.
@@ -106,16 +118,19 @@ class UnaskedModels:
     largest: UnaskedModel
 
 
-def opened(settings: Settings, name: str) -> UnaskedModels:
-    """Return the models behind a name; fallbacks are not among them.
+def opened(settings: Settings, name: str, wanted: Lane = Lane.ONLINE) -> UnaskedModels:
+    """Return the models behind a name for a run in this lane; fallbacks are not among them.
 
     Raises:
         ConfigurationError: There is no such model, or it cannot be used as configured.
     """
-    named = settings.tiers.behind(name)
-    tiers = {tier: UnaskedModel(each, settings.model_named(each)) for tier, each in named.items()}
+
+    def unasked(each: str) -> UnaskedModel:
+        return UnaskedModel(each, settings.model_named(each), wanted)
+
+    tiers = {tier: unasked(each) for tier, each in settings.tiers.behind(name).items()}
     if not tiers:
-        single = UnaskedModel(name, settings.model_named(name))
+        single = unasked(name)
         return UnaskedModels(asked=single, tiers={}, largest=single)
     asked = Tiered(tiers, settings.routing, _nothing_changes)
     return UnaskedModels(asked=asked, tiers=tiers, largest=list(tiers.values())[-1])

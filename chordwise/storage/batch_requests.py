@@ -17,6 +17,7 @@ from sqlalchemy import (
     and_,
     delete,
     exists,
+    false,
     func,
     or_,
     select,
@@ -26,7 +27,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.lanes import AWAITED_REQUESTS, BatchRequestStatus
+from chordwise.domain.lanes import AWAITED_REQUESTS, UNASKED_REQUESTS, BatchRequestStatus
 from chordwise.domain.states import (
     OPEN_CHUNKS,
     UNFINISHED_JOBS,
@@ -46,7 +47,8 @@ class BatchRequest(Record):
     `key` is the hash of the whole request, `body` the JSON for the provider, letter by letter.
     `call` is the ledger's row to come; `call_id` names it once the question is in a batch, and the
     line there. `given_up` is asked online instead; its late answer is paid for and not used.
-    `attempts` counts the batches that it was in.
+    `attempts` counts the batches that it was in. While it `leads`, whoever asks the very same only
+    follows (status `following`), and gets its answer.
     """
 
     __tablename__ = "batch_requests"
@@ -57,6 +59,12 @@ class BatchRequest(Record):
             "model_name",
             "created_at",
             postgresql_where=f"status = '{BatchRequestStatus.PENDING.value}'",
+        ),
+        Index("ux_batch_requests_leading", "key", unique=True, postgresql_where="leads"),
+        Index(
+            "ix_batch_requests_following",
+            "key",
+            postgresql_where=f"status = '{BatchRequestStatus.FOLLOWING.value}'",
         ),
     )
 
@@ -71,6 +79,7 @@ class BatchRequest(Record):
     body_bytes: Mapped[int] = mapped_column(BigInteger)
     call: Mapped[JsonObject]
     is_compared: Mapped[bool]
+    leads: Mapped[bool] = mapped_column(server_default=false())
     reservation_id: Mapped[uuid.UUID | None]
     batch_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("batches.id"), index=True)
     call_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("model_calls.id"))
@@ -109,7 +118,7 @@ def has_given_up(session: Session, owner_id: uuid.UUID) -> bool:
 
 
 def add(session: Session, values: dict[str, object]) -> bool:
-    """Write a question; false where somebody has written the same at this very moment."""
+    """Write a question; false where its owner has it already, or another one leads."""
     statement = insert(BatchRequest).values(values).on_conflict_do_nothing()
     return session.scalar(statement.returning(BatchRequest.id)) is not None
 
@@ -212,16 +221,12 @@ def with_lines(
 
 
 def is_wanted(session: Session, batch_id: uuid.UUID) -> bool:
-    """Tell whether anybody still waits for an answer of a batch."""
-    wanted = (
-        select(BatchRequest.id)
-        .join(Job, Job.id == BatchRequest.job_id)
-        .where(
-            BatchRequest.batch_id == batch_id,
-            BatchRequest.status == BatchRequestStatus.SUBMITTED,
-            Job.status.in_(UNFINISHED_JOBS),
-        )
-        .exists()
+    """Tell whether anybody still waits for an answer of a batch to a question of its own."""
+    wanted = exists().where(
+        BatchRequest.batch_id == batch_id,
+        BatchRequest.status == BatchRequestStatus.SUBMITTED,
+        Job.id == BatchRequest.job_id,
+        Job.status.in_(UNFINISHED_JOBS),
     )
     return bool(session.scalar(select(wanted)))
 
@@ -233,7 +238,7 @@ def drop_unwanted(session: Session, limit: int) -> int:
     wanted = and_(open_job, or_(BatchRequest.chunk_id.is_(None), open_chunk))
     rows = session.scalars(
         select(BatchRequest)
-        .where(BatchRequest.status == BatchRequestStatus.PENDING, ~wanted)
+        .where(BatchRequest.status.in_(UNASKED_REQUESTS), ~wanted)
         .order_by(BatchRequest.id)
         .limit(limit)
         .with_for_update(skip_locked=True)

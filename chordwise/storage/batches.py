@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import Index, select, update
+from sqlalchemy import Index, exists, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
@@ -75,6 +75,43 @@ def change(session: Session, batch_id: uuid.UUID, **values: object) -> None:
 def put_off(session: Session, batch_id: uuid.UUID, delay: timedelta, **values: object) -> None:
     """Look at a batch again after a while, and not before."""
     change(session, batch_id, polls=Batch.polls + 1, poll_at=clock.after(delay), **values)
+
+
+def attempt(session: Session, batch: Batch, upload_id: str) -> bool:
+    """Note that a batch is about to be created; false where another process has done so since.
+
+    `batch` is as it was read before the provider was asked whether there is one already.
+    """
+    unchanged = Batch.attempted_at.is_not_distinct_from(batch.attempted_at)
+    statement = (
+        update(Batch)
+        .where(Batch.id == batch.id, Batch.provider_id.is_(None), unchanged)
+        .values(upload_id=upload_id, attempted_at=clock.database_now())
+        .returning(Batch.id)
+    )
+    return session.scalar(statement) is not None
+
+
+def is_open(session: Session, model_name: str) -> bool:
+    """Tell whether a batch of this model is on its way."""
+    found = exists().where(Batch.model_name == model_name, Batch.status.in_(_OPEN))
+    return bool(session.scalar(select(found)))
+
+
+def refused_sizes(
+    session: Session, model_name: str, codes: Collection[str], age: timedelta
+) -> Sequence[int]:
+    """Return the sizes of a model's batches that were refused for these reasons, newest first."""
+    return session.scalars(
+        select(Batch.request_count)
+        .where(
+            Batch.model_name == model_name,
+            Batch.status == BatchStatus.FAILED,
+            Batch.error_code.in_(codes),
+            Batch.ended_at > clock.database_now() - age,
+        )
+        .order_by(Batch.ended_at.desc())
+    ).all()
 
 
 def is_older(session: Session, batch_id: uuid.UUID, age: timedelta) -> bool:

@@ -1,9 +1,9 @@
-"""One suite for the port `BatchApi`, run on each implementation over a provider on loopback."""
+"""One suite for the port `BatchApi`, run on each implementation, the fake included."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -15,6 +15,8 @@ from pydantic import SecretStr, TypeAdapter
 
 from chordwise.domain import json_values
 from chordwise.errors import (
+    ContextTooLongError,
+    ModelAccessError,
     ModelError,
     ModelOverloadedError,
     ModelRequestError,
@@ -28,9 +30,12 @@ from chordwise.llm.model import Completion, FinishReason
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_request
-from tests.peers.batch_server import EXPIRED, GARBLED, MISSING, BatchServer, serving_batches
+from tests.fakes.in_memory_batches import InMemoryBatches
+from tests.peers.batch_provider import EXPIRED, GARBLED, MISSING
+from tests.peers.batch_server import BatchServer, serving_batches
 
-PROVIDERS = ("openai", "anthropic")
+MEMORY = "memory"
+PROVIDERS = ("openai", "anthropic", MEMORY)
 
 
 @pytest.fixture
@@ -43,6 +48,9 @@ def server() -> Iterator[BatchServer]:
 @pytest.fixture(params=PROVIDERS)
 def api(request: pytest.FixtureRequest, server: BatchServer) -> Iterator[BatchApi]:
     """Connect each implementation."""
+    if request.param == MEMORY:
+        yield InMemoryBatches(server)
+        return
     transport = JsonTransport()
     given = {"provider": request.param, "model": "peer", "base_url": server.base_url, "batch": True}
     yield batching.connect(ModelSettings.model_validate(given), SecretStr("key"), transport)
@@ -201,6 +209,57 @@ def test_what_is_sent_has_the_shapes_of_the_official_packages(
             body = json_values.as_object(line["body"])
             TypeAdapter(CompletionCreateParamsNonStreaming).validate_python(body)
     assert [line["custom_id"] for line in lines] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [(401, ModelAccessError), (413, ContextTooLongError), (503, ModelOverloadedError)],
+)
+@pytest.mark.parametrize("operation", ["begin", "find", "look", "results", "cancel"])
+def test_every_operation_says_why_it_was_refused(
+    api: BatchApi, server: BatchServer, operation: str, status: int, expected: type[ModelError]
+) -> None:
+    """By the same classes as online."""
+    batch = a_batch(api, "one")
+    state = api.look(handed_in(api, batch).provider_id)
+    deeds: dict[str, Callable[[], object]] = {
+        "begin": lambda: handed_in(api, batch),
+        "find": lambda: api.find(batch, ()),
+        "look": lambda: api.look(state.provider_id),
+        "results": lambda: list(api.results(state)),
+        "cancel": lambda: api.cancel(state.provider_id),
+    }
+    refused = ("upload", "create") if operation == "begin" else (operation,)
+    server.statuses = dict.fromkeys(refused, status)
+
+    with pytest.raises(ModelError) as raised:
+        deeds[operation]()
+
+    assert type(raised.value) is expected
+
+
+def test_a_provider_says_how_long_to_wait(api: BatchApi, server: BatchServer) -> None:
+    """In the header that it uses online, too."""
+    provider_id = handed_in(api, a_batch(api, "one")).provider_id
+    server.statuses, server.retry_after = {"look": 429}, 90
+
+    with pytest.raises(RateLimitedError) as raised:
+        api.look(provider_id)
+
+    assert raised.value.retry_after_seconds == 90
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_a_server_without_batches_is_told_apart(
+    api: BatchApi, server: BatchServer, status: int
+) -> None:
+    """From a wrong key or model; what to set is said."""
+    server.statuses = {"upload": status, "create": status}
+
+    with pytest.raises(ModelAccessError, match="has no Batch API"):
+        handed_in(api, a_batch(api, "one"))
+
+    assert server.batches == []
 
 
 def test_a_batch_that_is_turned_away_says_why(server: BatchServer) -> None:

@@ -13,7 +13,8 @@ from chordwise.storage.engine import open_engine
 from tests.e2e.conftest import Stage
 from tests.fakes.configuration import configuration
 from tests.fakes.processes import Processes, kill, wait_until
-from tests.peers.batch_server import EXPIRED, BatchServer, question_of, serving_batches
+from tests.peers.batch_provider import EXPIRED, question_of
+from tests.peers.batch_server import BatchServer, serving_batches
 
 DOCUMENTS = 12
 SENTENCES = "".join(f"In {year} the council of the town voted. " for year in range(1500, 1700))

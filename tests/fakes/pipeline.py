@@ -18,6 +18,7 @@ from sqlalchemy import select, text
 from chordwise.domain import grounding, json_values
 from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.llm.batching.api import BatchApi
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.analyze_chunk import analyze_chunk
 from chordwise.pipeline.context import Context
@@ -134,16 +135,15 @@ def a_pipeline(
     *script: Line,
     repeat_last: bool = False,
     named: ModelSettings = AWAY,
+    batch_api: BatchApi | None = None,
 ) -> Pipeline:
-    """Open a pipeline whose model `scripted`, of these settings, plays the script online."""
+    """Open a pipeline whose model `scripted`, of these settings, plays the script online.
+
+    `batch_api` is where it is asked in batches.
+    """
     assert settings.database_url is not None
     model = ScriptedModel(script, repeat_last=repeat_last)
-    patient = settings.model_copy(
-        update={
-            "models": {SCRIPTED: named},
-            "retries": settings.retries.model_copy(update={"attempts": 1}),
-        }
-    )
+    patient = _asking_once(settings, named)
     # As inside a worker: nobody here waits for results, so nobody subscribes to them.
     _set_task_join_will_block(True)
     engine = open_engine(settings.database_url)
@@ -153,7 +153,12 @@ def a_pipeline(
     context = Context(
         settings=patient,
         sessions=sessions,
-        models=Models(patient, sessions, connected={SCRIPTED: model}),
+        models=Models(
+            patient,
+            sessions,
+            connected={SCRIPTED: model},
+            batch_apis={SCRIPTED: batch_api} if batch_api else None,
+        ),
         messenger=_messenger(patient),
         leases=LeaseKeeper(
             sessions,
@@ -164,6 +169,13 @@ def a_pipeline(
     )
     _opened.append(context.leases.stop)
     return Pipeline(context=context, model=model)
+
+
+def _asking_once(settings: Settings, named: ModelSettings) -> Settings:
+    """Return settings with the scripted model, which is asked once and not again."""
+    models = {SCRIPTED: named}
+    once = settings.retries.model_copy(update={"attempts": 1})
+    return settings.model_copy(update={"models": models, "retries": once})
 
 
 def _messenger(settings: Settings) -> Messenger:

@@ -1,118 +1,44 @@
-"""The batch lane over a real database and a provider on loopback: nothing asked twice or lost."""
+"""The batch lane over a real database and a provider in memory: nothing asked twice or lost."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
 
 from chordwise.domain.lanes import Lane
-from chordwise.domain.tasks import AnalysisOptions
-from chordwise.pipeline import batches, recovering_batches, retry
+from chordwise.pipeline import retry
 from chordwise.pipeline.batch_arrivals import MOST_ATTEMPTS
-from chordwise.pipeline.run_options import RunOptions
-from chordwise.pipeline.submit import Submission
-from chordwise.settings import ModelSettings, Settings
-from tests.fakes.pipeline import (
-    LONG,
-    PARAGRAPH,
-    SCRIPTED,
-    Pipeline,
-    a_pipeline,
-    a_run,
-    quoting_the_text,
-    with_settings,
+from chordwise.settings import Settings
+from tests.fakes.batch_nights import (
+    RESERVED,
+    handed_in,
+    in_batches,
+    judge,
+    opened,
+    pass_the_night,
+    pass_time,
 )
-from tests.peers.batch_server import EXPIRED, INVALID, MISSING, BatchServer, serving_batches
+from tests.fakes.pipeline import LONG, PARAGRAPH, Pipeline, a_pipeline, quoting_the_text
+from tests.peers.batch_provider import EXPIRED, INVALID, MISSING, BatchProvider
 
 OTHER = PARAGRAPH.replace("Lindau", "Bregenz")
-CALLS = "SELECT count(*) FROM model_calls WHERE NOT cache_hit"
-ENDED = "SELECT bool_and(finished_at IS NOT NULL) FROM jobs"
-RESERVED = "SELECT coalesce(sum(reserved_usd), 0) FROM budgets"
 
 
 @pytest.fixture
-def server() -> Iterator[BatchServer]:
-    """Serve the Batch API."""
-    with serving_batches() as server:
-        yield server
+def server() -> BatchProvider:
+    """Return the provider of the Batch API."""
+    return BatchProvider()
 
 
 @pytest.fixture
-def pipeline(small_chunks: Settings, server: BatchServer) -> Pipeline:
+def pipeline(small_chunks: Settings, server: BatchProvider) -> Pipeline:
     """Open a pipeline that hands in and looks at once; online, its model answers properly."""
     return opened(small_chunks, server)
 
 
-def opened(
-    settings: Settings, server: BatchServer, gather_seconds: float = 0, most_requests: int = 1_000
-) -> Pipeline:
-    """Open a pipeline over the same database: another process, as it were."""
-    at_once = with_settings(
-        settings,
-        "batch",
-        gather_seconds=gather_seconds,
-        most_requests=most_requests,
-        poll_seconds=0.001,
-    )
-    named = ModelSettings(
-        provider="openai",
-        model=SCRIPTED,
-        base_url=server.base_url,
-        batch=True,
-        input_usd_per_million_tokens=Decimal(100),
-        output_usd_per_million_tokens=Decimal(200),
-    )
-    return a_pipeline(at_once, quoting_the_text, repeat_last=True, named=named)
-
-
-def in_batches(budget_usd: str = "", threshold: float = 0.0) -> RunOptions:
-    """Return options of a run in the batch lane."""
-    return a_run(
-        lane=Lane.BATCH,
-        analysis=AnalysisOptions(confidence_threshold=threshold),
-        budget_usd=Decimal(budget_usd) if budget_usd else None,
-    )
-
-
-def pass_time(pipeline: Pipeline) -> None:
-    """Do what the scheduler does: hand in, look, and send again whose answers have come."""
-    pipeline.execute("UPDATE batches SET poll_at = now() - interval '1 second'")
-    pipeline.execute("UPDATE batch_requests SET due_at = NULL")
-    batches.tick(pipeline.context)
-    with pipeline.context.sessions.begin() as session:
-        recovering_batches.unwanted(pipeline.context, session)
-        recovering_batches.answered(pipeline.context, session)
-
-
-def pass_the_night(pipeline: Pipeline, submission: Submission, ticks: int = 30) -> None:
-    """Work and let time pass until every job has ended."""
-    for _ in range(ticks):
-        pipeline.work(submission)
-        if pipeline.value(ENDED) is True:
-            return
-        pass_time(pipeline)
-    pytest.fail(f"not ended: {[job.status for job in pipeline.jobs(submission)]}")
-
-
-def handed_in(server: BatchServer) -> list[str]:
-    """Return the id of every line that the provider has seen."""
-    return [str(line["custom_id"]) for batch in server.batches for line in batch.lines]
-
-
-def judge(pipeline: Pipeline, server: BatchServer) -> None:
-    """Check what has to hold after every night."""
-    seen = len(handed_in(server)) + len(pipeline.model.requests)
-    assert len(set(handed_in(server))) == len(handed_in(server))
-    assert pipeline.value(CALLS) == seen
-    assert pipeline.value("SELECT count(*) FROM model_calls WHERE finished_at IS NULL") == 0
-    assert pipeline.value("SELECT max(postponements) FROM chunks") == 0
-    assert pipeline.value(RESERVED) == 0
-
-
 def test_a_long_document_is_answered_in_two_batches(
-    pipeline: Pipeline, server: BatchServer
+    pipeline: Pipeline, server: BatchProvider
 ) -> None:
     """All chunks in the first, the synthesis in the second, and a result as online."""
     submission = pipeline.submit(LONG, options=in_batches())
@@ -128,7 +54,7 @@ def test_a_long_document_is_answered_in_two_batches(
     judge(pipeline, server)
 
 
-def test_the_ledger_knows_the_price_of_batches(pipeline: Pipeline, server: BatchServer) -> None:
+def test_the_ledger_knows_the_price_of_batches(pipeline: Pipeline, server: BatchProvider) -> None:
     """Half of 100 and 200 dollars for a million tokens, once for each question."""
     pass_the_night(pipeline, pipeline.submit(PARAGRAPH, options=in_batches()))
 
@@ -140,7 +66,7 @@ def test_the_ledger_knows_the_price_of_batches(pipeline: Pipeline, server: Batch
 
 
 def test_a_waiting_chunk_holds_nobody_and_counts_nothing(
-    pipeline: Pipeline, server: BatchServer
+    pipeline: Pipeline, server: BatchProvider
 ) -> None:
     """It has no lease, no attempt, and is due only when nobody waits for batches any more."""
     server.holds = True
@@ -157,7 +83,7 @@ def test_a_waiting_chunk_holds_nobody_and_counts_nothing(
 
 @pytest.mark.parametrize("fate", [EXPIRED, MISSING, "429", "500"])
 def test_only_what_brought_no_answer_is_handed_in_again(
-    pipeline: Pipeline, server: BatchServer, fate: str
+    pipeline: Pipeline, server: BatchProvider, fate: str
 ) -> None:
     """A line that expired, is missing, or failed for the moment goes into the next batch."""
     server.fate = lambda question, before: (
@@ -172,7 +98,7 @@ def test_only_what_brought_no_answer_is_handed_in_again(
     judge(pipeline, server)
 
 
-def test_what_no_batch_answers_is_asked_online(pipeline: Pipeline, server: BatchServer) -> None:
+def test_what_no_batch_answers_is_asked_online(pipeline: Pipeline, server: BatchProvider) -> None:
     """After so many batches, once, and at the price of online."""
     server.fate = lambda _question, _: EXPIRED
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
@@ -185,7 +111,7 @@ def test_what_no_batch_answers_is_asked_online(pipeline: Pipeline, server: Batch
     judge(pipeline, server)
 
 
-def test_an_error_for_good_is_that_of_online(pipeline: Pipeline, server: BatchServer) -> None:
+def test_an_error_for_good_is_that_of_online(pipeline: Pipeline, server: BatchProvider) -> None:
     """The chunk fails with the same code, and nobody asks again."""
     server.fate = lambda _question, _: "400"
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
@@ -197,7 +123,7 @@ def test_an_error_for_good_is_that_of_online(pipeline: Pipeline, server: BatchSe
     judge(pipeline, server)
 
 
-def test_a_repair_is_a_question_of_a_later_batch(pipeline: Pipeline, server: BatchServer) -> None:
+def test_a_repair_is_a_question_of_a_later_batch(pipeline: Pipeline, server: BatchProvider) -> None:
     """The invalid answer is not asked for again, and its row says that it was invalid."""
     server.fate = lambda _question, _: "answered" if server.lines else INVALID
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
@@ -211,7 +137,7 @@ def test_a_repair_is_a_question_of_a_later_batch(pipeline: Pipeline, server: Bat
 
 
 def test_a_batch_whose_creation_nobody_heard_of_is_taken_up(
-    pipeline: Pipeline, server: BatchServer, small_chunks: Settings
+    pipeline: Pipeline, server: BatchProvider, small_chunks: Settings
 ) -> None:
     """The answer is lost, and so is the process: the next one finds the batch by its mark."""
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
@@ -226,7 +152,7 @@ def test_a_batch_whose_creation_nobody_heard_of_is_taken_up(
 
 
 def test_after_the_deadline_the_rest_is_asked_online(
-    pipeline: Pipeline, server: BatchServer
+    pipeline: Pipeline, server: BatchProvider
 ) -> None:
     """The batch is cancelled; what it answers later is paid for and not used."""
     server.holds = True
@@ -247,7 +173,7 @@ def test_after_the_deadline_the_rest_is_asked_online(
     judge(pipeline, server)
 
 
-def test_a_cancelled_run_asks_nothing_more(pipeline: Pipeline, server: BatchServer) -> None:
+def test_a_cancelled_run_asks_nothing_more(pipeline: Pipeline, server: BatchProvider) -> None:
     """What was not handed in is dropped, with its money; what was is cancelled at the provider."""
     server.holds = True
     handed = pipeline.submit(PARAGRAPH, options=in_batches("100"))
@@ -269,7 +195,7 @@ def test_a_cancelled_run_asks_nothing_more(pipeline: Pipeline, server: BatchServ
 
 
 def test_a_late_answer_of_a_cancelled_run_is_paid_for(
-    pipeline: Pipeline, server: BatchServer
+    pipeline: Pipeline, server: BatchProvider
 ) -> None:
     """It came before the provider heard of it: ledger and budget know, and nobody uses it."""
     server.holds = True
@@ -288,7 +214,7 @@ def test_a_late_answer_of_a_cancelled_run_is_paid_for(
     judge(pipeline, server)
 
 
-def test_a_run_without_money_pauses(pipeline: Pipeline, server: BatchServer) -> None:
+def test_a_run_without_money_pauses(pipeline: Pipeline, server: BatchProvider) -> None:
     """The most that a question can cost is reserved before it waits, at the price of batches."""
     submission = pipeline.submit(PARAGRAPH, options=in_batches("0.10"))
     pipeline.work(submission)
@@ -305,7 +231,7 @@ def test_a_run_without_money_pauses(pipeline: Pipeline, server: BatchServer) -> 
 
 
 def test_a_provider_without_quota_pauses_the_run_until_somebody_pays(
-    pipeline: Pipeline, server: BatchServer
+    pipeline: Pipeline, server: BatchProvider
 ) -> None:
     """The batch is turned away as a whole, and `retry` hands its questions in again."""
     server.refuses = "billing_hard_limit_reached"
@@ -324,7 +250,7 @@ def test_a_provider_without_quota_pauses_the_run_until_somebody_pays(
     judge(pipeline, server)
 
 
-def test_the_cache_answers_before_any_batch(pipeline: Pipeline, server: BatchServer) -> None:
+def test_the_cache_answers_before_any_batch(pipeline: Pipeline, server: BatchProvider) -> None:
     """What one run was answered in a batch, another run need not wait for."""
     pass_the_night(pipeline, pipeline.submit(PARAGRAPH, options=in_batches()))
 
@@ -337,7 +263,7 @@ def test_the_cache_answers_before_any_batch(pipeline: Pipeline, server: BatchSer
 
 
 def test_questions_gather_until_a_batch_is_full(
-    small_chunks: Settings, server: BatchServer
+    small_chunks: Settings, server: BatchProvider
 ) -> None:
     """What is more than a batch takes goes out at once; the rest waits for company."""
     pipeline = opened(small_chunks, server, gather_seconds=3_600, most_requests=2)
@@ -352,7 +278,7 @@ def test_questions_gather_until_a_batch_is_full(
 
 
 def test_questions_of_a_paused_job_are_not_handed_in(
-    pipeline: Pipeline, server: BatchServer
+    pipeline: Pipeline, server: BatchProvider
 ) -> None:
     """They wait for whoever takes the run up again, and then go as they are."""
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
@@ -369,7 +295,7 @@ def test_questions_of_a_paused_job_are_not_handed_in(
 
 
 def test_a_batch_that_the_provider_forgot_is_given_up_in_the_end(
-    pipeline: Pipeline, server: BatchServer
+    pipeline: Pipeline, server: BatchProvider
 ) -> None:
     """Nobody knows what it did cost; its questions are handed in again."""
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
@@ -389,7 +315,9 @@ def test_a_batch_that_the_provider_forgot_is_given_up_in_the_end(
     assert pipeline.job(submission).status == "succeeded"
 
 
-def test_an_answer_that_came_twice_is_stored_once(pipeline: Pipeline, server: BatchServer) -> None:
+def test_an_answer_that_came_twice_is_stored_once(
+    pipeline: Pipeline, server: BatchProvider
+) -> None:
     """A scheduler that was cut off while it fetched reads the files again."""
     pass_the_night(pipeline, pipeline.submit(PARAGRAPH, options=in_batches("100")))
     spent = "SELECT spent_usd FROM budgets WHERE run_id IS NOT NULL"

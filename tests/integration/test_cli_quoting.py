@@ -12,9 +12,11 @@ import pytest
 from pydantic import SecretStr
 
 from chordwise.cli import forecasting
+from chordwise.cli.rendering import quotes
 from chordwise.cli.rendering.screen import Screen
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ExitCode
 from chordwise.llm.counting import count_request, counter_for
@@ -123,6 +125,54 @@ def test_every_lane_of_the_provider_has_its_price(desk: Desk) -> None:
     assert line["basis"] == "assumed"
 
 
+@pytest.mark.parametrize("lane", ["batch", "online"])
+def test_a_quote_for_a_lane_is_what_a_run_in_it_would_cost(desk: Desk, lane: str) -> None:
+    """The total is that lane's, and people see no other; programs see all of them."""
+    quoted = desk.quote("--model", GPT, "--lane", lane)
+    _, shown, _ = desk.call("--model", GPT, "--lane", lane)
+
+    costs = json_values.as_object(line_of(quoted)["costs"])
+    other = "online" if lane == "batch" else "batch"
+    assert line_of(quoted)["lane"] == lane
+    assert quoted["total"] == costs[lane] != costs[other]
+    assert f"Total, {lane}: $" in shown
+    assert f"Total, {other}" not in shown
+    assert ("batch.spill_over_hours" in shown) is (lane == "batch")
+
+
+def test_a_model_without_batches_is_quoted_online(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a run of the batch lane, too, and the quote says so; `batch = true` changes it."""
+    house = {"provider": "openai", "model": "x", "base_url": "https://models.example/v1"}
+    prices = {"input_usd_per_million_tokens": 1, "output_usd_per_million_tokens": 5}
+    monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"house": house | prices}))
+    _, shown, _ = desk.call("--model", "house", "--lane", "batch")
+    online = desk.quote("--model", "house", "--lane", "batch")
+
+    monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"house": house | prices | {"batch": True}}))
+    batch = desk.quote("--model", "house", "--lane", "batch")
+
+    assert "openai/x has no Batch API: it is asked online." in " ".join(shown.split())
+    assert (line_of(online)["lane"], line_of(batch)["lane"]) == ("online", "batch")
+    assert typical(batch["total"]) == pytest.approx(typical(online["total"]) / 2)
+
+
+def test_flex_has_no_part_in_a_quote_for_batches(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that is asked as flex online goes into batches at their price."""
+    flex = {"provider": "openai", "model": "gpt-6.1-terra", "service_tier": "flex"}
+    monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"slow": flex}))
+
+    lanes = [
+        line_of(desk.quote("--model", "slow", "--lane", lane))["lane"]
+        for lane in ("online", "batch")
+    ]
+
+    assert lanes == ["flex", "batch"]
+
+
 def test_rows_are_quoted_as_documents(desk: Desk) -> None:
     """With a column of texts, each row of a table counts, and other files as ever."""
     (desk.folder / "reviews.csv").write_text("id,review\na,Fine.\nb,Poor.\n", "utf-8")
@@ -139,7 +189,7 @@ def test_nothing_is_stored(desk: Desk) -> None:
 
     assert code == ExitCode.SUCCESS
     assert "Total, online: $" in shown
-    assert "estimate only" in shown
+    assert "Total, batch: $" in shown
     assert [desk.count(table) for table in ("documents", "runs", "model_calls")] == [0, 0, 0]
 
 
@@ -241,6 +291,19 @@ def test_a_sample_is_asked_and_paid(desk: Desk, house: AnsweringServer) -> None:
     assert paid == 2 * (100 * Decimal(1) + 50 * Decimal(5)) / 1_000_000
 
 
+def test_a_sample_for_the_batch_lane_is_announced_as_online(desk: Desk) -> None:
+    """Nobody waits a day for a quote, so it costs what it costs now."""
+    context = desk.pipeline.context
+    quoter = Quoter(settings=context.settings, sessions=context.sessions, models=context.models)
+    announced = []
+    for lane in Lane:
+        options = RunOptions(types=(AnalysisType.SUMMARY,), model=GPT, lane=lane)
+        gathered = quote.gather(quoter, [a_document(LONG)], options, 2)
+        announced.append(sampling.expected_cost(quote.priced(quoter, gathered), gathered))
+
+    assert announced[0] == announced[1] is not None
+
+
 def test_a_sample_is_paid_from_the_budget_of_the_day(
     desk: Desk, house: AnsweringServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,6 +372,20 @@ def test_an_unknown_price_is_not_zero(desk: Desk, monkeypatch: pytest.MonkeyPatc
     assert quoted["total"] is None
     assert line_of(quoted)["costs"] == {"online": None}
     assert "Total, online: unknown" in desk.call("--model", "house")[1]
+
+
+def test_an_unknown_price_of_batches_is_not_zero(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither for a lane that is asked for by name."""
+    house = {"provider": "openai", "model": "x", "base_url": "https://models.example/v1"}
+    monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"house": house | {"batch": True}}))
+
+    quoted = desk.quote("--model", "house", "--lane", "batch")
+
+    assert quoted["total"] is None
+    assert line_of(quoted)["costs"] == {"online": None, "batch": None}
+    assert "Total, batch: unknown" in desk.call("--model", "house", "--lane", "batch")[1]
 
 
 def test_tiers_are_quoted_by_the_model_that_each_question_goes_to(
@@ -384,6 +461,21 @@ def test_the_numbers_are_said_before_a_run_with_a_budget(desk: Desk) -> None:
     said = desk.capsys.readouterr().err
     assert "Expected cost: $0.00, of a budget of $5.00." in said
     assert "standard input cannot be quoted" in said
+
+
+@pytest.mark.parametrize("lane", list(Lane))
+def test_the_numbers_before_a_run_are_those_of_its_lane(desk: Desk, lane: Lane) -> None:
+    """Half of online, for a run that waits for batches."""
+    options = RunOptions(types=(AnalysisType.SUMMARY,), model=GPT, lane=lane)
+    texts = [path.read_text("utf-8") for path in desk.folder.iterdir()]
+    quoted = desk.estimate(*texts, options=options)
+    desk.capsys.readouterr()
+
+    forecasting.announce(desk.pipeline.context, [str(desk.folder)], options, Decimal(5), Screen())
+
+    assert quoted.total == quoted.totals[lane.value]
+    assert quoted.totals["batch"] != quoted.totals["online"]
+    assert f"Expected cost: {quotes.amount(quoted.total)}, of" in desk.capsys.readouterr().err
 
 
 def quote_of(desk: Desk) -> Quote:

@@ -3,92 +3,33 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
-from tests.peers.answering_server import (
-    AnsweringHandler,
-    AnsweringServer,
-    completion,
-    summary,
-    user_message_of,
+from tests.peers.answering_server import AnsweringHandler, AnsweringServer, completion, summary
+from tests.peers.batch_provider import (
+    ANSWERED,
+    EXPIRED,
+    GARBLED,
+    INVALID,
+    MISSING,
+    BatchProvider,
+    FakeBatch,
+    question_of,
 )
 from tests.peers.serving import serving_in_a_thread
 
-ANSWERED, INVALID = "answered", "invalid"
-EXPIRED, MISSING, GARBLED = "expired", "missing", "garbled"
-Fate: TypeAlias = Callable[[str, int], str]
-"""Says of a question, and how often it was asked before, what becomes of it; `400` is an error."""
 
-
-@dataclass(slots=True, kw_only=True)
-class FakeBatch:
-    """What was handed in, and how far it is."""
-
-    id: str
-    lines: list[JsonObject]
-    metadata: JsonObject = field(default_factory=dict)
-    input_file_id: str = ""
-    created_at: float = field(default_factory=time.time)
-    is_cancelled: bool = False
-    fates: list[str] | None = None
-    refusal: str = ""
-
-
-class BatchServer(AnsweringServer):
-    """Answers batches once they are let go, in another order, and chat completions at once.
-
-    `holds` keeps batches in progress; `fate` decides about each line. `loses_answer` breaks the
-    connection off after a batch was created, `refuses` is the code with which the next is failed.
-    `is_forgetful` says that there is nothing to be found any more.
-    """
+class BatchServer(AnsweringServer, BatchProvider):
+    """Answers batches, in another order, and chat completions at once."""
 
     def __init__(self) -> None:
-        super().__init__(0.0, BatchHandler)
-        self.holds = False
-        self.fate: Fate = lambda _question, _before: ANSWERED
-        self.loses_answer = False
-        self.refuses = ""
-        self.is_forgetful = False
-        self.batches: list[FakeBatch] = []
+        AnsweringServer.__init__(self, 0.0, BatchHandler)
+        BatchProvider.__init__(self)
         self.files: dict[str, bytes] = {}
-        self.lines: list[str] = []
-        self.guard = threading.RLock()
-
-    def open_batch(self, lines: list[JsonObject], **known: JsonValue) -> FakeBatch:
-        """Take a batch in, and write each of its questions down."""
-        with self.guard:
-            batch = FakeBatch(id=f"batch-{len(self.batches) + 1}", lines=lines)
-            batch.metadata = json_values.as_object(known.get("metadata") or {})
-            batch.input_file_id = json_values.text(known.get("input_file_id"))
-            batch.refusal, self.refuses = self.refuses, ""
-            self.batches.append(batch)
-            return batch
-
-    def settle(self, batch: FakeBatch) -> None:
-        """Let an open batch end if nothing holds it; every line meets its fate once."""
-        with self.guard:
-            if batch.fates is not None or batch.refusal:
-                return
-            if self.holds and not batch.is_cancelled:
-                return
-            questions = [question_of(line) for line in batch.lines]
-            batch.fates = [
-                EXPIRED if batch.is_cancelled else self.fate(each, self.lines.count(each))
-                for each in questions
-            ]
-            self.lines += questions
-
-
-def question_of(line: JsonObject) -> str:
-    """Return what a line asks, in whichever form."""
-    return user_message_of(json_values.as_object(line.get("body") or line.get("params")))
 
 
 class BatchHandler(AnsweringHandler):
@@ -103,6 +44,9 @@ class BatchHandler(AnsweringHandler):
             super().do_POST()
             return
         payload = self.rfile.read(int(self.headers["Content-Length"]))
+        operation = "upload" if path == "/files" else path.rsplit("/", 1)[-1]
+        if self._is_refused({"batches": "create"}.get(operation, operation)):
+            return
         if path == "/files":
             self._upload(payload)
         elif path.endswith("/cancel"):
@@ -114,6 +58,9 @@ class BatchHandler(AnsweringHandler):
         """Look at batches, and read files."""
         path = self.path.partition("?")[0].removeprefix("/v1")
         steps = path.strip("/").split("/")
+        names = {"content": "results", "results": "results", "batches": "find"}
+        if self._is_refused(names.get(steps[-1], "look")):
+            return
         if self.server.is_forgetful:
             self._json(404, {"error": {"message": "There is no such batch.", "code": None}})
         elif steps[0] == "files":
@@ -125,6 +72,16 @@ class BatchHandler(AnsweringHandler):
             self._json(200, {"object": "list", "data": found, "has_more": False})
         else:
             self._json(200, self._state(self._batch(steps[-1])))
+
+    def _is_refused(self, operation: str) -> bool:
+        """Count the operation; tell whether it has been answered with an error."""
+        self.server.asked[operation] += 1
+        status = self.server.statuses.get(operation)
+        if status is None:
+            return False
+        headers = {"Retry-After": str(self.server.retry_after)} if self.server.retry_after else {}
+        self.reply(status, json.dumps({"error": {"message": "Not now."}}).encode(), headers)
+        return True
 
     @property
     def _is_anthropic(self) -> bool:

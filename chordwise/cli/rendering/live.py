@@ -14,6 +14,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from chordwise.cli.rendering import batches
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.rendering.words import EXTRACTIVE, approximate, counted, money, span
@@ -130,6 +131,8 @@ def _speed(progress: Progress, pace: Pace) -> str:
         parts.append(f"about {span(remaining)} left")
     if progress.jobs.failed:
         parts.append(f"{progress.jobs.failed:,} not well")
-    if progress.jobs.waiting and not progress.is_over:
+    if progress.batches and not progress.is_over:
+        parts.append(batches.in_short(progress.batches))
+    elif progress.jobs.waiting and not progress.is_over:
         parts.append(f"{progress.jobs.waiting:,} waiting for the provider")
     return "".join(f" · {part}" for part in parts)

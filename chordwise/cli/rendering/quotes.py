@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from decimal import Decimal
 
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.words import approximate, counted
+from chordwise.domain.lanes import Lane
 from chordwise.llm.pricing import BATCH
 from chordwise.pipeline.quote import Gathered, Quote
 from chordwise.pipeline.quoted_lines import ASSUMED, Cost, QuotedLine
@@ -21,30 +22,34 @@ _LEFT = ("Type", "Model", "Lane")
 _MOST_UNREAD = 5
 
 
-def laid_out(quote: Quote) -> Iterator[RenderableType]:
-    """Return the table, the totals, and what the numbers rest on."""
+def laid_out(quote: Quote, lane: Lane | None) -> Iterator[RenderableType]:
+    """Return the table, the totals, and what the numbers rest on.
+
+    Without a lane all those that the providers have stand side by side; with one, what the run
+    would take.
+    """
     if quote.lines:
-        yield _table(quote)
+        yield _table(quote, lane)
     yield from (Text(_in_words(line), style="dim") for line in quote.lines)
     yield Text(
         f"{counted(quote.documents, 'document')} · {counted(quote.jobs, 'analysis')}, "
         f"{quote.reused:,} of them stored already and free."
     )
-    for lane, cost in quote.totals.items():
-        yield Text(f"Total, {lane}: {amount(cost)}")
-    if not quote.totals:
+    for name, cost in _totals(quote, lane).items():
+        yield Text(f"Total, {name}: {amount(cost)}")
+    if not quote.lines:
         yield Text("Total: $0.00")
-    yield from (Text(remark, style="dim") for remark in remarks(quote))
+    yield from (Text(remark, style="dim") for remark in remarks(quote, lane))
 
 
-def remarks(quote: Quote) -> Iterator[str]:
+def remarks(quote: Quote, lane: Lane | None) -> Iterator[str]:
     """Return what a reader has to know in order not to take a quote for more than it is."""
     for counter, is_exact in {line.counter: line.counts_exactly for line in quote.lines}.items():
         yield f"Input is {'counted exactly' if is_exact else 'estimated'}, by {counter}."
     if any(line.basis == ASSUMED for line in quote.lines):
         yield "Output is assumed, hence the wide intervals: --sample 10 asks for real first."
-    if BATCH in quote.totals:
-        yield "The lane batch is an estimate only: Chordwise does not send batches yet."
+    if lane is Lane.BATCH:
+        yield from _without_batches(quote)
     if quote.duplicates:
         yield f"{counted(quote.duplicates, 'duplicate')} not counted again."
     for unread in quote.unread[:_MOST_UNREAD]:
@@ -86,14 +91,28 @@ def members(quote: Quote) -> dict[str, object]:
     return known | {"unread": unread}
 
 
-def _table(quote: Quote) -> Table:
+def _without_batches(quote: Quote) -> Iterator[str]:
+    """Say what the lane does not lead to its price, for models and for latecomers."""
+    for model in dict.fromkeys(line.model for line in quote.lines if line.lane != BATCH):
+        yield f"{one_line(model)} has no Batch API: it is asked online."
+    if any(line.lane == BATCH for line in quote.lines):
+        yield "What has no answer after batch.spill_over_hours is asked online, at its price."
+
+
+def _totals(quote: Quote, lane: Lane | None) -> Mapping[str, Cost | None]:
+    if lane is None or not quote.lines:
+        return quote.totals
+    return {" and ".join(dict.fromkeys(line.lane for line in quote.lines)): quote.total}
+
+
+def _table(quote: Quote, lane: Lane | None) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in _COLUMNS:
         justify: JustifyMethod = "left" if name in _LEFT else "right"
         table.add_column(name, justify=justify, no_wrap=name != "Model", overflow="fold")
     for line in quote.lines:
-        for lane in line.costs:
-            table.add_row(*_row(line, lane))
+        for name in line.costs if lane is None else (line.lane,):
+            table.add_row(*_row(line, name))
     return table
 
 

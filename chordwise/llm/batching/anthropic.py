@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
 from types import MappingProxyType
@@ -11,7 +12,7 @@ from pydantic import SecretStr
 from chordwise.domain.json_values import JsonObject, objects, text
 from chordwise.errors import ModelError, ModelOverloadedError, ModelTransportError
 from chordwise.llm.batching.api import BatchState, LineOutcome, Phase, PreparedBatch
-from chordwise.llm.batching.http import LONG_SECONDS, BatchHttp, counts, moment
+from chordwise.llm.batching.http import BatchHttp, counts, moment
 from chordwise.llm.model import Completion, CompletionRequest
 from chordwise.llm.providers.anthropic import (
     API_VERSION,
@@ -72,7 +73,8 @@ class AnthropicBatches:
         body: JsonObject = {
             "requests": [{"custom_id": line.custom_id, "params": line.body} for line in batch.lines]
         }
-        return self._state(self._http.post(PATH, body, LONG_SECONDS))
+        content = json.dumps(body, ensure_ascii=False).encode(errors="replace")
+        return self._state(self._http.begin(PATH, content, "application/json"))
 
     def find(self, batch: PreparedBatch, known: Collection[str]) -> BatchState | None:
         """Return the oldest batch that is as old and as large as ours and none of the others.

@@ -13,7 +13,7 @@ import structlog
 from pydantic import SecretStr
 
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.errors import ModelError
+from chordwise.errors import ModelAccessError, ModelError
 from chordwise.llm.excerpts import excerpt
 from chordwise.llm.providers.endpoint import endpoint
 from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, Kind, read_fault
@@ -25,6 +25,8 @@ SHORT_SECONDS = 60.0
 """For a look or a small request."""
 LONG_SECONDS = 600.0
 """For a file in either direction."""
+# No such path, not that way, or not at all: neither key nor model nor request is at fault.
+_NOT_THERE = frozenset({404, 405, 501})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,24 @@ class BatchHttp:
         url += ("&" if "?" in url else "?") + query if query else ""
         return self._read(self.transport.send("GET", url, self.headers, None, SHORT_SECONDS))
 
-    def post(self, path: str, body: JsonObject, seconds: float = SHORT_SECONDS) -> JsonObject:
+    def begin(self, path: str, content: bytes, content_type: str) -> JsonObject:
+        """Send what a batch begins with and return the answer.
+
+        Raises:
+            ModelAccessError: There is no such API at this address, or it refuses the key.
+            ModelError: The answer is another error, or there is none.
+        """
+        headers = {**self.headers, "content-type": content_type}
+        url = endpoint(self.base_url, path)
+        response = self.transport.send("POST", url, headers, content, LONG_SECONDS)
+        if response.status in _NOT_THERE:
+            raise ModelAccessError(
+                f"{self.label} has no Batch API at its address (HTTP {response.status} at {path}).",
+                "Set batch = false of the model and restart; chordwise retry RUN asks it online.",
+            )
+        return self._read(response)
+
+    def post(self, path: str, body: JsonObject) -> JsonObject:
         """Send JSON and return the answer.
 
         Raises:
@@ -57,17 +76,7 @@ class BatchHttp:
         """
         headers = {**self.headers, "content-type": "application/json"}
         url = endpoint(self.base_url, path)
-        return self._read(self.transport.post_json(url, headers, body, seconds))
-
-    def send_file(self, path: str, content: bytes, content_type: str) -> JsonObject:
-        """Send a file and return the answer.
-
-        Raises:
-            ModelError: The answer is an error, or there is none.
-        """
-        headers = {**self.headers, "content-type": content_type}
-        url = endpoint(self.base_url, path)
-        return self._read(self.transport.send("POST", url, headers, content, LONG_SECONDS))
+        return self._read(self.transport.post_json(url, headers, body, SHORT_SECONDS))
 
     def lines(self, path: str) -> Iterator[JsonObject]:
         """Yield the objects of a file with one in each line; what is none is passed over.

@@ -84,10 +84,8 @@ class OpenAIBatches:
         """
         boundary = uuid.uuid4().hex
         content = _multipart(boundary, f"chordwise-{batch.marker}.jsonl", file_of(batch.lines))
-        answer = self._http.send_file(
-            "/files", content, f"multipart/form-data; boundary={boundary}"
-        )
-        return self._id(answer)
+        form = f"multipart/form-data; boundary={boundary}"
+        return self._id(self._http.begin("/files", content, form))
 
     def create(self, batch: PreparedBatch) -> BatchState:
         """Create the batch over the file, with our marker in its metadata.

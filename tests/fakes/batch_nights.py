@@ -1,0 +1,131 @@
+"""Nights in the batch lane, driven by hand: a pipeline whose model is asked in batches."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from chordwise.domain.lanes import Lane
+from chordwise.domain.tasks import AnalysisOptions
+from chordwise.pipeline import batches, recovering_batches
+from chordwise.pipeline.run_options import RunOptions
+from chordwise.pipeline.submit import Submission
+from chordwise.settings import ModelSettings, Settings
+from tests.fakes.in_memory_batches import InMemoryBatches
+from tests.fakes.pipeline import (
+    SCRIPTED,
+    Pipeline,
+    a_pipeline,
+    a_run,
+    quoting_the_text,
+    with_settings,
+)
+from tests.peers.batch_provider import BatchProvider
+
+RESERVED = "SELECT coalesce(sum(reserved_usd), 0) FROM budgets"
+# What both providers take as an id.
+_LINE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_CALLS = "SELECT count(*) FROM model_calls WHERE NOT cache_hit"
+_ENDED = "SELECT bool_and(finished_at IS NOT NULL) FROM jobs"
+_TIMES = """
+SELECT table_name, string_agg(column_name, ',') FROM information_schema.columns
+WHERE table_schema = 'public' AND data_type = 'timestamp with time zone'
+AND table_name IN ('batches', 'batch_requests', 'jobs', 'chunks', 'budget_reservations')
+GROUP BY table_name
+"""
+
+
+def opened(
+    settings: Settings,
+    provider: BatchProvider,
+    most_requests: int = 1_000,
+    **lane: float,
+) -> Pipeline:
+    """Open a pipeline over the same database: another process, as it were.
+
+    It hands in and looks at once, unless `lane` has other settings; online, its model answers
+    properly.
+    """
+    at_once = {"gather_seconds": 0.0, "poll_seconds": 0.001, **lane}
+    settings = with_settings(settings, "batch", most_requests=most_requests, **at_once)
+    named = ModelSettings(
+        provider="openai",
+        model=SCRIPTED,
+        base_url="http://127.0.0.1:9/v1",
+        batch=True,
+        input_usd_per_million_tokens=Decimal(100),
+        output_usd_per_million_tokens=Decimal(200),
+    )
+    api = InMemoryBatches(provider)
+    return a_pipeline(settings, quoting_the_text, repeat_last=True, named=named, batch_api=api)
+
+
+def in_batches(
+    budget_usd: str = "", threshold: float = 0.0, *, use_cache: bool = True
+) -> RunOptions:
+    """Return options of a run in the batch lane."""
+    options = a_run(
+        lane=Lane.BATCH,
+        analysis=AnalysisOptions(confidence_threshold=threshold),
+        budget_usd=Decimal(budget_usd) if budget_usd else None,
+    )
+    return replace(options, use_cache=use_cache)
+
+
+def pass_time(pipeline: Pipeline) -> None:
+    """Do what the scheduler does: hand in, look, and send again whose answers have come."""
+    pipeline.execute("UPDATE batches SET poll_at = now() - interval '1 second'")
+    pipeline.execute("UPDATE batch_requests SET due_at = NULL")
+    schedule(pipeline)
+
+
+def schedule(pipeline: Pipeline) -> None:
+    """Let the scheduler do what is due, and nothing before its time."""
+    batches.tick(pipeline.context)
+    with pipeline.context.sessions.begin() as session:
+        recovering_batches.unwanted(pipeline.context, session)
+        recovering_batches.answered(pipeline.context, session)
+
+
+def pass_hours(pipeline: Pipeline, hours: float) -> None:
+    """Drive the clock: everything that the lane has noted happened so much earlier."""
+    for table, columns in pipeline.rows(_TIMES):
+        earlier = ", ".join(
+            f"{name} = {name} - make_interval(secs => :seconds)" for name in str(columns).split(",")
+        )
+        pipeline.execute(f"UPDATE {table} SET {earlier}", seconds=hours * 3_600)  # noqa: S608 - our own names
+
+
+def pass_the_night(pipeline: Pipeline, *submissions: Submission, ticks: int = 30) -> None:
+    """Work and let time pass until every job has ended."""
+    for _ in range(ticks):
+        for submission in submissions:
+            pipeline.work(submission)
+        if pipeline.value(_ENDED) is True:
+            return
+        pass_time(pipeline)
+    found = [job.status for each in submissions for job in pipeline.jobs(each)]
+    pytest.fail(f"not ended: {found}")
+
+
+def handed_in(provider: BatchProvider) -> list[str]:
+    """Return the id of every line that the provider has seen."""
+    return [str(line["custom_id"]) for batch in provider.batches for line in batch.lines]
+
+
+def judge(pipeline: Pipeline, provider: BatchProvider, turned_away: int = 0) -> None:
+    """Check what has to hold after every night.
+
+    `turned_away` questions stand in the ledger, and the provider did not let them in.
+    """
+    seen = len(handed_in(provider)) + len(pipeline.model.requests) + turned_away
+    assert len(set(handed_in(provider))) == len(handed_in(provider))
+    assert all(_LINE_ID.fullmatch(each) for each in handed_in(provider))
+    assert pipeline.value(_CALLS) == seen
+    assert pipeline.value("SELECT count(*) FROM model_calls WHERE finished_at IS NULL") == 0
+    assert pipeline.value("SELECT max(postponements) FROM chunks") == 0
+    assert pipeline.value("SELECT count(*) FROM batch_requests WHERE status = 'following'") == 0
+    assert pipeline.value(RESERVED) == 0

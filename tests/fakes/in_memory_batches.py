@@ -1,0 +1,159 @@
+"""A Batch API without a network: the port `BatchApi` over what a test tells the provider."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime, timedelta
+
+from pydantic import SecretStr
+
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject
+from chordwise.errors import (
+    ContextTooLongError,
+    ModelAccessError,
+    ModelError,
+    ModelOverloadedError,
+    ModelRequestError,
+    ModelTransportError,
+    QuotaExceededError,
+    RateLimitedError,
+    TransientError,
+)
+from chordwise.llm.batching.api import BatchState, LineOutcome, Phase, PreparedBatch
+from chordwise.llm.batching.openai import file_of
+from chordwise.llm.model import Completion, CompletionRequest
+from chordwise.llm.providers.openai import OpenAIModel
+from chordwise.llm.transport import JsonTransport
+from chordwise.settings import ModelSettings
+from tests.peers.answering_server import completion, summary
+from tests.peers.batch_provider import (
+    ANSWERED,
+    EXPIRED,
+    GARBLED,
+    INVALID,
+    MISSING,
+    BatchProvider,
+    FakeBatch,
+    question_of,
+)
+
+_NOT_THERE = (404, 405, 501)
+_STATUSES = {
+    400: ModelRequestError,
+    401: ModelAccessError,
+    **dict.fromkeys(_NOT_THERE, ModelAccessError),
+    413: ContextTooLongError,
+    429: RateLimitedError,
+}
+_REFUSALS = {
+    "billing_hard_limit_reached": QuotaExceededError,
+    "token_limit_exceeded": RateLimitedError,
+}
+_DAY = timedelta(days=1)
+
+
+class InMemoryBatches:
+    """Implements the port; questions and answers have OpenAI's form."""
+
+    def __init__(self, provider: BatchProvider) -> None:
+        self._provider = provider
+        settings = ModelSettings(provider="openai", model="peer", base_url="http://127.0.0.1:9/v1")
+        self._model = OpenAIModel(settings, SecretStr("key"), JsonTransport())
+        self._prepared: dict[str, str] = {}
+
+    def body(self, request: CompletionRequest) -> JsonObject:
+        """Return what would be sent online."""
+        return self._model.body(request)
+
+    def upload(self, batch: PreparedBatch) -> str:
+        """Name the file after the batch."""
+        self._begin("upload")
+        return f"file-{batch.marker}"
+
+    def create(self, batch: PreparedBatch) -> BatchState:
+        """Take the batch in; the answer is lost where the test says so."""
+        self._begin("create")
+        lines = [json_values.as_object(json.loads(line)) for line in _lines(batch)]
+        created = self._provider.open_batch(lines, metadata={"marker": batch.marker})
+        if self._provider.loses_answer:
+            self._provider.loses_answer = False
+            raise ModelTransportError("The connection broke off.")
+        return self._state(created)
+
+    def find(self, batch: PreparedBatch, known: Collection[str]) -> BatchState | None:
+        """Return the batch with our marker."""
+        self._begin("find")
+        return next(
+            (
+                self._state(each)
+                for each in self._provider.batches
+                if each.metadata.get("marker") == batch.marker and each.id not in known
+            ),
+            None,
+        )
+
+    def look(self, provider_id: str) -> BatchState:
+        """Return how the batch stands, once it was let go or cancelled at its end."""
+        self._begin("look")
+        batch = self._batch(provider_id)
+        self._provider.settle(batch)
+        return self._state(batch)
+
+    def results(self, state: BatchState) -> Iterator[LineOutcome]:
+        """Yield the lines that are there, the last one first."""
+        self._begin("results")
+        batch = self._batch(state.provider_id)
+        for line, fate in reversed(list(zip(batch.lines, batch.fates or [], strict=True))):
+            if fate not in {MISSING, GARBLED}:
+                custom_id = json_values.text(line["custom_id"])
+                yield LineOutcome(custom_id=custom_id, outcome=self._outcome(line, fate))
+
+    def cancel(self, provider_id: str) -> None:
+        """Let the batch end at the next look."""
+        self._begin("cancel")
+        self._batch(provider_id).is_cancelled = True
+
+    def _begin(self, operation: str) -> None:
+        """Count the operation, and refuse it where the test says so."""
+        self._provider.asked[operation] += 1
+        status = self._provider.statuses.get(operation)
+        if status is not None:
+            what = "The model has no Batch API." if status in _NOT_THERE else f"It says {status}."
+            error = _STATUSES.get(status, ModelOverloadedError)(what)
+            if isinstance(error, TransientError):
+                error.retry_after_seconds = self._provider.retry_after or None
+            raise error
+
+    def _batch(self, provider_id: str) -> FakeBatch:
+        if self._provider.is_forgetful:
+            raise ModelAccessError("There is no such batch.")
+        return next(each for each in self._provider.batches if each.id == provider_id)
+
+    def _state(self, batch: FakeBatch) -> BatchState:
+        refused = _REFUSALS.get(batch.refusal, ModelRequestError)(f"It is {batch.refusal}.")
+        phase = Phase.ENDED if batch.fates is not None else Phase.RUNNING
+        return BatchState(
+            provider_id=batch.id,
+            phase=Phase.FAILED if batch.refusal else phase,
+            status="failed" if batch.refusal else phase.value,
+            counts={
+                "total": len(batch.lines),
+                "completed": (batch.fates or []).count(ANSWERED),
+            },
+            expires_at=datetime.fromtimestamp(batch.created_at, UTC) + _DAY,
+            error=refused if batch.refusal else None,
+        )
+
+    def _outcome(self, line: JsonObject, fate: str) -> Completion | ModelError:
+        if fate in {ANSWERED, INVALID}:
+            content = summary(question_of(line)) if fate == ANSWERED else "This is no JSON."
+            return self._model.completion(completion(content))
+        if fate == EXPIRED:
+            return ModelOverloadedError("It could not be run in time.")
+        return _STATUSES.get(int(fate), ModelOverloadedError)("It is refused.")
+
+
+def _lines(batch: PreparedBatch) -> list[bytes]:
+    return file_of(batch.lines).splitlines()

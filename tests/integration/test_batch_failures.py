@@ -1,0 +1,404 @@
+"""A provider of batches that fails at every step: it is left alone for a while, nothing is lost."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from chordwise.llm.batching.api import PreparedBatch
+from chordwise.pipeline import batches, retry
+from chordwise.settings import ModelSettings, Settings
+from tests.fakes.batch_nights import (
+    RESERVED,
+    handed_in,
+    in_batches,
+    judge,
+    opened,
+    pass_hours,
+    pass_the_night,
+    pass_time,
+    schedule,
+)
+from tests.fakes.in_memory_batches import InMemoryBatches
+from tests.fakes.pipeline import (
+    LONG,
+    PARAGRAPH,
+    SCRIPTED,
+    Pipeline,
+    a_pipeline,
+    quoting_the_text,
+)
+from tests.peers.batch_provider import EXPIRED, BatchProvider
+
+OTHER = PARAGRAPH.replace("Lindau", "Bregenz")
+RUNNING = "SELECT status = 'running' FROM batches"
+NEXT_LOOK = "SELECT extract(epoch FROM poll_at - clock_timestamp())::float FROM batches"
+
+
+@pytest.fixture
+def provider() -> BatchProvider:
+    """Return the provider of the Batch API."""
+    return BatchProvider()
+
+
+@pytest.fixture
+def pipeline(small_chunks: Settings, provider: BatchProvider) -> Pipeline:
+    """Open a pipeline that looks at a batch after half a minute, and later and later."""
+    return opened(small_chunks, provider, poll_seconds=30)
+
+
+def seconds_to_the_next_look(pipeline: Pipeline) -> float:
+    """Return how long the scheduler lets the only batch be."""
+    found = pipeline.value(NEXT_LOOK)
+    assert isinstance(found, float)
+    return found
+
+
+@pytest.mark.parametrize("operation", ["upload", "create", "look", "results"])
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_provider_that_is_busy_is_asked_again_later_and_later(
+    pipeline: Pipeline, provider: BatchProvider, operation: str, status: int
+) -> None:
+    """Not at once, as long as it wants at least, and in the end with success: one batch in all."""
+    provider.statuses, provider.retry_after = {operation: status}, 400
+    submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
+    pipeline.work(submission)
+    pass_time(pipeline)
+    pass_time(pipeline)
+    asked = provider.asked[operation]
+
+    for _ in range(3):
+        schedule(pipeline)
+
+    assert provider.asked[operation] == asked
+    assert 300 < seconds_to_the_next_look(pipeline) <= 400
+    assert pipeline.value("SELECT error_code IS NOT NULL FROM batches")
+    assert pipeline.job(submission).status == "waiting"
+    provider.statuses = {}
+    pass_the_night(pipeline, submission)
+    assert len(provider.batches) == 1
+    assert pipeline.value("SELECT error_code IS NULL FROM batches")
+    judge(pipeline, provider)
+
+
+def test_without_a_word_from_the_provider_the_pauses_grow(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """Up to the limit of the settings."""
+    provider.statuses = {"look": 500}
+    pipeline.work(pipeline.submit(PARAGRAPH, options=in_batches()))
+    pauses = []
+    for _ in range(12):
+        pass_time(pipeline)
+        pauses.append(round(seconds_to_the_next_look(pipeline)))
+
+    assert pauses == sorted(pauses)
+    assert pauses[0] == 30
+    assert pauses[-1] == pipeline.context.settings.batch.poll_max_seconds
+
+
+@pytest.mark.parametrize("operation", ["upload", "create"])
+def test_a_wrong_key_pauses_the_run_before_anything_is_handed_in(
+    pipeline: Pipeline, provider: BatchProvider, operation: str
+) -> None:
+    """Once, with all its questions, and `retry` hands them in again."""
+    provider.statuses = {operation: 401}
+    submission = pipeline.submit(PARAGRAPH, OTHER, options=in_batches("100"))
+    for _ in range(2):
+        pipeline.work(submission)
+        pass_time(pipeline)
+    pipeline.work(submission)
+    assert {job.error_code for job in pipeline.jobs(submission)} == {"model_access"}
+    assert provider.asked[operation] == 1
+    assert pipeline.value(RESERVED) == 0
+
+    provider.statuses = {}
+    retry.retry(pipeline.context, submission.run_id)
+
+    pass_the_night(pipeline, submission)
+    assert [len(batch.lines) for batch in provider.batches] == [2]
+    judge(pipeline, provider, turned_away=2)
+
+
+def test_a_key_that_was_changed_while_a_batch_is_out_loses_nothing(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """The batch is there, and paid for: it is looked at again until somebody mends the key."""
+    submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
+    pipeline.work(submission)
+    schedule(pipeline)
+    provider.statuses = {"look": 401, "results": 401}
+    for _ in range(5):
+        pass_time(pipeline)
+    assert pipeline.value(RUNNING)
+    assert pipeline.value("SELECT error_code FROM batches") == "model_access"
+
+    provider.statuses = {}
+    pass_the_night(pipeline, submission)
+
+    assert len(provider.batches) == 1
+    judge(pipeline, provider)
+
+
+@pytest.mark.parametrize("status", [401, 404, 500])
+def test_a_batch_that_may_be_there_is_not_given_up_because_nobody_can_look_for_it(
+    pipeline: Pipeline, provider: BatchProvider, status: int
+) -> None:
+    """It was created, the answer was lost, and the list cannot be read for now."""
+    provider.loses_answer, provider.statuses = True, {"find": status}
+    submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
+    pipeline.work(submission)
+    for _ in range(4):
+        pass_time(pipeline)
+    assert pipeline.value("SELECT status FROM batches") == "preparing"
+
+    provider.statuses = {}
+    pass_the_night(pipeline, submission)
+
+    assert len(provider.batches) == 1
+    judge(pipeline, provider)
+
+
+class Overtaken(InMemoryBatches):
+    """Another leader does the same while the file is handed over, or the list is read."""
+
+    def __init__(self, provider: BatchProvider, other: Pipeline) -> None:
+        super().__init__(provider)
+        self._other = other
+
+    def upload(self, batch: PreparedBatch) -> str:
+        """Upload, and let the other one go ahead."""
+        file = super().upload(batch)
+        batches.tick(self._other.context)
+        return file
+
+
+def test_two_leaders_create_a_batch_once(
+    pipeline: Pipeline, provider: BatchProvider, small_chunks: Settings
+) -> None:
+    """One has lost the lead without knowing it; whoever comes second leaves it at that."""
+    named = pipeline.context.settings.model_named(SCRIPTED)
+    api = Overtaken(provider, pipeline)
+    slow = a_pipeline(
+        opened(small_chunks, provider).context.settings,
+        quoting_the_text,
+        repeat_last=True,
+        named=named,
+        batch_api=api,
+    )
+    submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
+    pipeline.work(submission)
+
+    schedule(slow)
+
+    assert provider.asked["upload"] == 2
+    assert len(provider.batches) == 1
+    pass_the_night(pipeline, submission)
+    judge(pipeline, provider)
+
+
+def test_a_server_without_batches_pauses_the_run_and_says_what_to_set(
+    pipeline: Pipeline, provider: BatchProvider, small_chunks: Settings
+) -> None:
+    """With the setting changed, `retry` asks everything online."""
+    provider.statuses = {"upload": 404}
+    submission = pipeline.submit(PARAGRAPH, OTHER, options=in_batches("100"))
+    for _ in range(2):
+        pipeline.work(submission)
+        pass_time(pipeline)
+    pipeline.work(submission)
+    assert {job.status for job in pipeline.jobs(submission)} == {"paused"}
+    assert "has no Batch API" in str(pipeline.jobs(submission)[0].error_message)
+
+    named = pipeline.context.settings.model_named(SCRIPTED)
+    online = without_batches(small_chunks, named)
+    retry.retry(online.context, submission.run_id)
+    online.work(submission)
+
+    assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
+    assert len(online.model.requests) == 2
+    assert pipeline.value(RESERVED) == 0
+
+
+def without_batches(settings: Settings, named: ModelSettings) -> Pipeline:
+    """Open a pipeline whose model is said to have no Batch API."""
+    changed = named.model_copy(update={"batch": False})
+    return a_pipeline(settings, quoting_the_text, repeat_last=True, named=changed)
+
+
+def test_a_provider_whose_queue_is_full_gets_smaller_batches_one_by_one(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """Which counts as no attempt: nothing goes online at twice the price for it."""
+    texts = [f"{PARAGRAPH} It was number {number}." for number in range(8)]
+    submission = pipeline.submit(*texts, options=in_batches("500"))
+    pipeline.work(submission)
+    for _ in range(2):
+        provider.refuses = "token_limit_exceeded"
+        schedule(pipeline)
+        pass_time(pipeline)
+
+    pass_the_night(pipeline, submission)
+
+    sizes = [len(batch.lines) for batch in provider.batches]
+    assert sizes == [8, 4, 2, 2, 2, 2]
+    assert pipeline.model.requests == []
+    assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
+    judge(pipeline, provider)
+
+
+def test_a_question_that_found_no_room_waits_before_it_is_handed_in_again(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """Longer each time, and until the night is over; then it is asked online."""
+    submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
+    pipeline.work(submission)
+    for _ in range(6):
+        provider.refuses = "token_limit_exceeded"
+        pass_time(pipeline)
+        pass_time(pipeline)
+    count = len(provider.batches)
+    assert count > 3
+    for _ in range(3):
+        schedule(pipeline)
+    assert len(provider.batches) == count
+    assert pipeline.model.requests == []
+
+    pass_hours(pipeline, 20)
+    pipeline.work(submission)
+
+    assert len(pipeline.model.requests) == 1
+    assert pipeline.job(submission).status == "succeeded"
+    judge(pipeline, provider)
+
+
+def test_a_file_that_is_too_large_is_cut(pipeline: Pipeline, provider: BatchProvider) -> None:
+    """Down to one question, which then is asked online."""
+    provider.statuses = {"upload": 413}
+    submission = pipeline.submit(PARAGRAPH, OTHER, options=in_batches("100"))
+
+    pass_the_night(pipeline, submission)
+
+    assert provider.batches == []
+    assert pipeline.value("SELECT max(request_count) FROM batches") == 2
+    assert pipeline.value("SELECT min(request_count) FROM batches") == 1
+    assert len(pipeline.model.requests) == 2
+    assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
+
+
+def test_the_clock_goes_on_while_a_provider_takes_its_day(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """Few looks in many hours; at the deadline the rest is asked online, and the batch ends."""
+    provider.holds = True
+    submission = pipeline.submit(LONG, options=in_batches("500"))
+    pipeline.work(submission)
+    schedule(pipeline)
+    for hour in range(1, 20):
+        pass_hours(pipeline, 1)
+        for _ in range(3):
+            schedule(pipeline)
+        pipeline.work(submission)
+        assert provider.asked["look"] == hour
+    assert pipeline.model.requests == []
+    assert provider.asked["cancel"] == 0
+
+    pass_hours(pipeline, 1.1)
+    pipeline.work(submission)
+    schedule(pipeline)
+
+    assert pipeline.job(submission).status == "succeeded"
+    assert provider.batches[0].is_cancelled
+    pass_hours(pipeline, 1)
+    schedule(pipeline)
+    assert pipeline.value("SELECT status FROM batches") == "ended"
+    assert len(provider.batches) == 1
+    judge(pipeline, provider)
+
+
+def test_a_batch_that_expires_after_a_day_has_its_answers_fetched(
+    small_chunks: Settings, provider: BatchProvider
+) -> None:
+    """What was done by then is paid for and used; the rest goes into the next one."""
+    pipeline = opened(small_chunks, provider, poll_seconds=30, spill_over_hours=48)
+    provider.holds = True
+    provider.fate = lambda question, before: (
+        EXPIRED if "Bregenz" in question and not before else "answered"
+    )
+    submission = pipeline.submit(PARAGRAPH, OTHER, options=in_batches("100"))
+    pipeline.work(submission)
+    schedule(pipeline)
+    pass_hours(pipeline, 24)
+    provider.holds = False
+
+    schedule(pipeline)
+    pipeline.work(submission)
+
+    assert sorted(job.status for job in pipeline.jobs(submission)) == ["succeeded", "waiting"]
+    pass_the_night(pipeline, submission)
+    assert [len(batch.lines) for batch in provider.batches] == [2, 1]
+    assert pipeline.model.requests == []
+    judge(pipeline, provider)
+
+
+def test_a_batch_that_never_ends_is_forgotten_after_days(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """Nobody looks at it for ever; what it did cost counts in full."""
+    provider.holds = True
+    submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
+    pipeline.work(submission)
+    schedule(pipeline)
+    pass_hours(pipeline, 21)
+    pipeline.work(submission)
+    provider.statuses = {"cancel": 503}
+    schedule(pipeline)
+
+    pass_hours(pipeline, 60)
+    provider.statuses = {}
+    schedule(pipeline)
+
+    assert pipeline.value("SELECT status FROM batches") == "failed"
+    assert pipeline.value("SELECT count(*) FROM model_calls WHERE finished_at IS NULL") == 0
+    assert pipeline.value("SELECT count(*) FROM model_calls WHERE cost_usd IS NULL") == 1
+    assert pipeline.value(RESERVED) == 0
+
+
+@pytest.mark.parametrize("scope", ["run:%", "day:%"])
+def test_money_that_is_gone_when_the_answers_come(
+    small_chunks: Settings, provider: BatchProvider, scope: str
+) -> None:
+    """What was reserved is paid and its answers are stored; the next question pauses the run."""
+    settings = small_chunks.model_copy(
+        update={"budget": small_chunks.budget.model_copy(update={"usd_per_day": Decimal(900)})}
+    )
+    pipeline = opened(settings, provider)
+    submission = pipeline.submit(LONG, options=in_batches("500"))
+    pipeline.work(submission)
+    pass_time(pipeline)
+    before = pipeline.value(RESERVED)
+    pipeline.execute(
+        "UPDATE budgets SET spent_usd = cap_usd - reserved_usd WHERE scope LIKE :scope", scope=scope
+    )
+
+    for _ in range(3):
+        pass_time(pipeline)
+        pipeline.execute(
+            "UPDATE budgets SET spent_usd = cap_usd WHERE scope LIKE :scope AND reserved_usd = 0",
+            scope=scope,
+        )
+        pipeline.work(submission)
+
+    chunks = pipeline.value("SELECT count(*) FROM chunks")
+    assert before
+    assert pipeline.value("SELECT count(*) FROM chunks WHERE status = 'succeeded'") == chunks
+    assert pipeline.job(submission).error_code == "budget_exceeded"
+    assert [len(batch.lines) for batch in provider.batches] == [chunks]
+
+    pipeline.execute("UPDATE budgets SET spent_usd = 1 WHERE scope LIKE :scope", scope=scope)
+    retry.retry(pipeline.context, submission.run_id)
+    pass_the_night(pipeline, submission)
+    assert [len(batch.lines) for batch in provider.batches] == [chunks, 1]
+    assert len(handed_in(provider)) == pipeline.value("SELECT count(*) FROM model_calls")
+    judge(pipeline, provider)

@@ -1,0 +1,275 @@
+"""The very same question of several documents is asked in a batch once, and paid once."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+
+import pytest
+
+from chordwise.pipeline import retry
+from chordwise.pipeline.analyze_chunk import analyze_chunk
+from chordwise.pipeline.fan_out import fan_out
+from chordwise.settings import Settings
+from tests.fakes.batch_nights import (
+    RESERVED,
+    handed_in,
+    in_batches,
+    judge,
+    opened,
+    pass_the_night,
+    pass_time,
+)
+from tests.fakes.pipeline import PARAGRAPH, Pipeline
+from tests.peers.batch_provider import EXPIRED, INVALID, MISSING, BatchProvider
+
+# Other documents, for each has another hash, and the same question: the ends of a text are trimmed.
+TWINS = (PARAGRAPH, f"\n\n{PARAGRAPH}", f"   {PARAGRAPH}\n")
+FOLLOWING = "SELECT count(*) FROM batch_requests WHERE status = 'following'"
+STATUSES = "SELECT string_agg(status, ' ' ORDER BY status) FROM batch_requests"
+HITS = "SELECT count(*) FROM model_calls WHERE cache_hit AND cost_usd = 0 AND input_tokens = 0"
+PAID = "SELECT sum(spent_usd) FROM budgets WHERE run_id IS NOT NULL"
+ONE_QUESTION = Decimal("0.01")
+
+
+@pytest.fixture
+def provider() -> BatchProvider:
+    """Return the provider of the Batch API."""
+    return BatchProvider()
+
+
+@pytest.fixture
+def pipeline(small_chunks: Settings, provider: BatchProvider) -> Pipeline:
+    """Open a pipeline that hands in and looks at once."""
+    return opened(small_chunks, provider)
+
+
+def test_the_same_question_is_asked_once_in_a_night(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """Everybody gets the answer; there is one request in the ledger, and the others are hits."""
+    submission = pipeline.submit(*TWINS, options=in_batches("100"))
+    pipeline.work(submission)
+    assert pipeline.value(FOLLOWING) == 2
+    reserved = pipeline.value(RESERVED)
+    assert pipeline.value("SELECT count(*) FROM budget_reservations") == 1
+
+    pass_the_night(pipeline, submission)
+
+    assert reserved
+    assert len(handed_in(provider)) == 1
+    assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
+    assert pipeline.value("SELECT count(*) FROM results") == 3
+    assert pipeline.value(HITS) == 2
+    assert pipeline.value("SELECT bool_and(valid) FROM model_calls")
+    assert pipeline.value("SELECT count(DISTINCT chunk_id) FROM model_calls") == 3
+    assert pipeline.value(PAID) == ONE_QUESTION
+    judge(pipeline, provider)
+
+
+def test_of_many_workers_at_the_same_moment_one_asks(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """Whoever comes second waits for the first to commit, and follows."""
+    spaces = [" " * count + PARAGRAPH for count in range(12)]
+    submission = pipeline.submit(*spaces, options=in_batches("100"))
+    for job in pipeline.jobs(submission):
+        fan_out(pipeline.context, job.id)
+    owners = [
+        (job.id, chunk_id)
+        for job in pipeline.jobs(submission)
+        for chunk_id in pipeline.open_chunks(job.id)
+    ]
+
+    with ThreadPoolExecutor(len(owners)) as workers:
+        list(workers.map(lambda owner: analyze_chunk(pipeline.context, *owner), owners))
+
+    assert pipeline.value(FOLLOWING) == len(owners) - 1
+    assert pipeline.value("SELECT count(*) FROM batch_requests WHERE leads") == 1
+    assert pipeline.value("SELECT count(*) FROM budget_reservations") == 1
+    pass_the_night(pipeline, submission)
+    assert len(handed_in(provider)) == 1
+    judge(pipeline, provider)
+
+
+def test_without_the_cache_everybody_asks(pipeline: Pipeline, provider: BatchProvider) -> None:
+    """They neither follow nor lead: a run with the cache does not wait for theirs."""
+    asking = pipeline.submit(*TWINS, options=in_batches(use_cache=False))
+    sharing = pipeline.submit(*TWINS, options=in_batches(threshold=0.5))
+    pipeline.work(asking)
+    pipeline.work(sharing)
+
+    pass_the_night(pipeline, asking, sharing)
+
+    assert len(handed_in(provider)) == 3 + 1
+    assert pipeline.value(HITS) == 2
+    judge(pipeline, provider)
+
+
+@pytest.mark.parametrize("fate", [EXPIRED, MISSING, "429"])
+def test_what_brought_no_answer_is_handed_in_again_once(
+    pipeline: Pipeline, provider: BatchProvider, fate: str
+) -> None:
+    """The others wait for the next batch, too, without a question of their own."""
+    provider.fate = lambda _question, before: "answered" if before else fate
+    submission = pipeline.submit(*TWINS, options=in_batches("100"))
+
+    pass_the_night(pipeline, submission)
+
+    assert [len(batch.lines) for batch in provider.batches] == [1, 1]
+    assert pipeline.value("SELECT count(*) FROM results") == 3
+    judge(pipeline, provider)
+
+
+def test_an_error_for_good_is_that_of_all(pipeline: Pipeline, provider: BatchProvider) -> None:
+    """Nobody asks again what the provider has rejected."""
+    provider.fate = lambda _question, _: "400"
+    submission = pipeline.submit(*TWINS, options=in_batches())
+
+    pass_the_night(pipeline, submission)
+
+    assert {job.error_code for job in pipeline.jobs(submission)} == {"model_request"}
+    assert len(handed_in(provider)) == 1
+    judge(pipeline, provider)
+
+
+def test_an_invalid_answer_is_repaired_once(pipeline: Pipeline, provider: BatchProvider) -> None:
+    """The repair of the same answer is the same question again."""
+    provider.fate = lambda _question, _: "answered" if provider.lines else INVALID
+    submission = pipeline.submit(*TWINS, options=in_batches())
+
+    pass_the_night(pipeline, submission)
+
+    assert [len(batch.lines) for batch in provider.batches] == [1, 1]
+    assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
+    assert pipeline.value("SELECT count(*) FROM model_calls WHERE NOT valid") == 3
+    judge(pipeline, provider)
+
+
+def test_what_no_batch_answers_is_asked_online_once(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """The cache of online has one request for all of them."""
+    provider.fate = lambda _question, _: EXPIRED
+    submission = pipeline.submit(*TWINS, options=in_batches("100"))
+
+    pass_the_night(pipeline, submission)
+
+    assert len(pipeline.model.requests) == 1
+    assert pipeline.value("SELECT count(*) FROM results") == 3
+    judge(pipeline, provider)
+
+
+def test_whoever_follows_a_run_that_is_called_off_asks_anew(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """Before the question went out: another one leads then, with money of its own run."""
+    first = pipeline.submit(TWINS[0], options=in_batches("100"))
+    second = pipeline.submit(*TWINS[1:], options=in_batches("200"))
+    pipeline.work(first)
+    pipeline.work(second)
+    assert pipeline.value(STATUSES) == "following following pending"
+
+    retry.cancel(pipeline.context.sessions, first.run_id)
+    pass_the_night(pipeline, second)
+
+    assert len(handed_in(provider)) == 1
+    assert {job.status for job in pipeline.jobs(second)} == {"succeeded"}
+    assert pipeline.value("SELECT spent_usd FROM budgets WHERE cap_usd = 100") == 0
+    assert pipeline.value("SELECT spent_usd FROM budgets WHERE cap_usd = 200") == ONE_QUESTION
+    judge(pipeline, provider)
+
+
+def test_a_batch_is_kept_for_those_who_follow_its_questions(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """The run that asked was called off while it was out, and has paid; others use the answer."""
+    provider.holds = True
+    first = pipeline.submit(TWINS[0], options=in_batches("100"))
+    pipeline.work(first)
+    pass_time(pipeline)
+    second = pipeline.submit(TWINS[1], options=in_batches("200"))
+    pipeline.work(second)
+    retry.cancel(pipeline.context.sessions, first.run_id)
+    pass_time(pipeline)
+    assert not provider.batches[0].is_cancelled
+
+    provider.holds = False
+    pass_the_night(pipeline, second)
+
+    assert len(handed_in(provider)) == 1
+    assert pipeline.value("SELECT count(*) FROM results") == 1
+    assert pipeline.value("SELECT spent_usd FROM budgets WHERE cap_usd = 100") == ONE_QUESTION
+    judge(pipeline, provider)
+
+
+def test_nobody_waits_for_a_paused_run(pipeline: Pipeline, provider: BatchProvider) -> None:
+    """Its question is dropped, since others ask it; taken up again, it finds the answer."""
+    first = pipeline.submit(TWINS[0], options=in_batches("100"))
+    second = pipeline.submit(TWINS[1], options=in_batches("100"))
+    pipeline.work(first)
+    pipeline.work(second)
+    paused = "UPDATE jobs SET status = 'paused' WHERE run_id = :run"
+    pipeline.execute(paused, run=str(first.run_id))
+
+    for _ in range(3):
+        pass_time(pipeline)
+        pipeline.work(second)
+    assert pipeline.job(second).status == "succeeded"
+
+    retry.retry(pipeline.context, first.run_id)
+    pass_the_night(pipeline, first)
+    assert len(handed_in(provider)) == 1
+    judge(pipeline, provider)
+
+
+def test_whoever_follows_may_have_less_time(pipeline: Pipeline, provider: BatchProvider) -> None:
+    """It is asked online when its own time is over, and the other goes on waiting."""
+    provider.holds = True
+    submission = pipeline.submit(*TWINS[:2], options=in_batches("100"))
+    pipeline.work(submission)
+    pass_time(pipeline)
+    pipeline.execute(
+        "UPDATE jobs SET batch_until = now() FROM batch_requests AS request "
+        "WHERE request.job_id = jobs.id AND request.status = 'following'"
+    )
+    pipeline.execute("UPDATE chunks SET due_at = now()")
+
+    pipeline.work(submission)
+
+    assert len(pipeline.model.requests) == 1
+    assert sorted(job.status for job in pipeline.jobs(submission)) == ["succeeded", "waiting"]
+    provider.holds = False
+    pass_the_night(pipeline, submission)
+    judge(pipeline, provider)
+
+
+def test_a_question_that_comes_while_the_answer_is_stored_is_not_forgotten(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """It follows nobody then, is dropped, and finds the answer in the cache."""
+    submission = pipeline.submit(*TWINS[:2], options=in_batches())
+    pipeline.work(submission)
+    pipeline.execute("UPDATE batch_requests SET key = 'other' WHERE status = 'following'")
+
+    pass_the_night(pipeline, submission)
+
+    assert pipeline.value(HITS) == 1
+    assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
+    judge(pipeline, provider)
+
+
+def test_another_process_takes_up_whoever_waits(
+    pipeline: Pipeline, provider: BatchProvider, small_chunks: Settings
+) -> None:
+    """Who leads and who follows stands in the database."""
+    provider.loses_answer = True
+    submission = pipeline.submit(*TWINS, options=in_batches("100"))
+    pipeline.work(submission)
+    pass_time(pipeline)
+
+    pass_the_night(opened(small_chunks, provider), submission)
+
+    assert len(provider.batches) == 1
+    assert pipeline.value(HITS) == 2
+    judge(pipeline, provider)
