@@ -18,7 +18,7 @@ from chordwise.errors import (
     ExitCode,
     ServiceUnavailableError,
 )
-from chordwise.pipeline import model_diagnosis, process_diagnosis, querying
+from chordwise.pipeline import endpoint_pauses, model_diagnosis, process_diagnosis, querying
 from chordwise.pipeline.checks import Check, Verdict, guarded
 from chordwise.settings import Settings
 from chordwise.storage import migrating
@@ -44,6 +44,7 @@ def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]
     yield process_diagnosis.look_at_processes(settings)
     for name in _names(settings):
         yield guarded(f"model {name}", partial(model_diagnosis.model, settings, name))
+    yield guarded(endpoint_pauses.CHECK, lambda: endpoint_pauses.look(settings))
     if asks_model:
         yield guarded("question", lambda: model_diagnosis.question(settings))
 
