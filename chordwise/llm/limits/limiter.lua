@@ -327,8 +327,10 @@ end
 local function is_time_to_leap()
   local is_held = state.rate_pressed == 1
     or (state.window_pressed == 1 and state.window < ask.first_in_flight)
+  local care = caution()
+  if state.leapt > 0 and care > 0 then care = care + 1 end
   return is_held and now - state.round_at >= ROUND_SECONDS
-    and state.round_answers >= 2 ^ caution() and state.round_answers < ROUND_ANSWERS
+    and state.round_answers >= 2 ^ care and state.round_answers < ROUND_ANSWERS
 end
 
 local function leap()
