@@ -240,6 +240,7 @@ def test_a_slow_first_answer_holds_nobody_up(valkey: redis.Redis) -> None:
     worker.pass_time(HEAD_START_SECONDS)
 
     worker.granted()
+    worker.granted()
 
 
 def test_a_forgetful_valkey_costs_a_call(worker: Worker) -> None:

@@ -252,7 +252,7 @@ local function grant(cost, in_flight)
   redis.call('ZADD', FLIGHT, exactly(now + lease), ask.permit)
   redis.call('EXPIRE', FLIGHT, KEPT_SECONDS)
   leave_the_queue()
-  if state.heard == 0 then state.began_at = now end
+  if state.heard == 0 and state.began_at == 0 then state.began_at = now end
   each_pause(function(pause, name)
     pause.looked_at = moment(now)
     keep_pause(pause, name)
