@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from pydantic import SecretStr
 
 from chordwise.domain.states import JobStatus
-from chordwise.errors import ModelAccessError, QuotaExceededError
-from chordwise.pipeline import endpoint_pauses, retry
+from chordwise.errors import ModelAccessError, ModelUnreachableError, QuotaExceededError
+from chordwise.pipeline import endpoint_pauses, model_diagnosis, retry
 from chordwise.pipeline.checks import Verdict
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.pipeline import AWAY, PARAGRAPH, SCRIPTED, Pipeline, a_pipeline, quoting_the_text
@@ -96,6 +97,15 @@ def test_a_look_at_everything_tells_the_pause(settings: Settings) -> None:
     assert found.verdict is Verdict.WARN
     assert found.finding == "The key is refused. For all runs: nobody asks for 5 min."
     assert found.hint == "Check api_key. chordwise retry RUN asks at once."
+
+
+def test_a_tiny_question_is_asked_all_the_same(settings: Settings) -> None:
+    """Whoever looks whether the key is mended meets the provider, not the pause."""
+    pipeline = a_pipeline(settings, REFUSED)
+    pipeline.work(pipeline.submit(PARAGRAPH))
+
+    with pytest.raises(ModelUnreachableError):
+        model_diagnosis.question(settings_asking(settings))
 
 
 def test_a_retry_succeeds_while_valkey_is_away(settings: Settings) -> None:
