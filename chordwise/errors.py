@@ -90,7 +90,12 @@ class TransientError(ChordwiseError):
 
 
 class PausingError(ChordwiseError):
-    """Mixin: every further request would fail alike until a person acts."""
+    """Mixin: every further request would fail alike until a person acts.
+
+    `is_about_key` says that this holds for every model that is asked with the same key.
+    """
+
+    is_about_key: bool = False
 
 
 class InternalError(ChordwiseError):

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
+CALL_HEADER = "x-client-request-id"
+"""By this name OpenAI's logs take a client's own id of a request; other servers pass it over."""
 HIDDEN_ENDPOINT_HINT = "Check base_url: does it lead to the API, or to a login page?"
 
 
@@ -126,6 +128,7 @@ class JsonTransport:
         ):
             yield response
         self._require_later_answer(channel, response)
+        self._require_own_answer(channel, response, headers)
 
     def _channel(self) -> Channel:
         channel = cast("Channel | None", getattr(self._local, "channel", None))
@@ -158,11 +161,31 @@ class JsonTransport:
         head = sum(len(name) + len(value) for name, value in response.headers.raw)
         if channel.deadline.received_bytes >= head + response.num_bytes_downloaded:
             return
-        self._local = threading.local()
-        channel.client.close()
+        self._abandon(channel)
         raise ModelTransportError(
             f"{response.url.host} sent an answer before it was asked for; it is another request's."
         )
+
+    def _require_own_answer(
+        self, channel: Channel, response: httpx.Response, headers: Mapping[str, str]
+    ) -> None:
+        """Refuse an answer that bears the id of another request than ours, where it bears one.
+
+        A gateway that mixes two answers up may do so with the next ones on the same connections.
+        """
+        ours, theirs = headers.get(CALL_HEADER), response.headers.get(CALL_HEADER)
+        if ours is None or theirs is None or theirs.strip().lower() == ours.lower():
+            return
+        self._abandon(channel)
+        raise ModelTransportError(
+            f"{response.url.host} sent the answer to another request ({excerpt(theirs)}).",
+            "A gateway on the way mixes answers up, or writes ids of its own into "
+            f"{CALL_HEADER}; look at base_url.",
+        )
+
+    def _abandon(self, channel: Channel) -> None:
+        self._local = threading.local()
+        channel.client.close()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from chordwise.errors import (
     ServiceUnavailableError,
 )
 from chordwise.pipeline import (
+    endpoint_pauses,
     model_diagnosis,
     place_diagnosis,
     process_diagnosis,
@@ -52,6 +53,7 @@ def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]
     yield from schedule_diagnosis.configured(settings)
     for name in _names(settings):
         yield guarded(f"model {name}", partial(model_diagnosis.model, settings, name))
+    yield guarded(endpoint_pauses.CHECK, lambda: endpoint_pauses.look(settings))
     if asks_model:
         yield guarded("question", lambda: model_diagnosis.question(settings))
 

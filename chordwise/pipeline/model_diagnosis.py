@@ -12,7 +12,7 @@ from chordwise.embedded import llama
 from chordwise.embedded.home import home_at
 from chordwise.errors import ServiceUnavailableError
 from chordwise.llm.providers import connect
-from chordwise.pipeline import answering
+from chordwise.pipeline import answering, endpoint_pauses
 from chordwise.pipeline.checks import Check
 from chordwise.pipeline.models import Models
 from chordwise.settings import ModelSettings, Settings
@@ -46,7 +46,9 @@ def _local_model(settings: Settings, name: str, named: ModelSettings) -> Check:
 
 
 def question(settings: Settings) -> Check:
-    """Ask the model something tiny, without retries; that may cost money.
+    """Ask the model something tiny, without retries, paused or not; that may cost money.
+
+    An answer ends a pause for everybody.
 
     Raises:
         ConfigurationError: The model cannot be used as configured.
@@ -60,6 +62,7 @@ def question(settings: Settings) -> Check:
 
     models = Models(settings.model_copy(update={"retries": once}), None, local_server)
     task = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE, text=_TINY_TEXT)
+    endpoint_pauses.resume(settings, [settings.model])
     started = time.monotonic()
     source = Source(text=_TINY_TEXT)
     answer = answering.ask(models.open(settings.model), task, source, lambda *_: None)

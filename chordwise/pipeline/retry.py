@@ -17,7 +17,7 @@ from chordwise.domain.states import (
     JobStatus,
     RunStatus,
 )
-from chordwise.pipeline import budgets, lanes
+from chordwise.pipeline import budgets, endpoint_pauses, lanes
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.messages import FAN_OUT
 from chordwise.storage import batch_requests, clock, deliveries, outbox
@@ -30,7 +30,8 @@ from chordwise.storage.runs import Run
 def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None) -> int:
     """Queue every job of the run that has not succeeded; return how many those are.
 
-    What chunks have reached stays: only those that have not succeeded are asked again.
+    What chunks have reached stays: only those that have not succeeded are asked again. Where the
+    models of the run are paused for everybody, one call looks whether they still have to be.
     `budget_usd` is what the run may cost from now on, with what it did cost already.
 
     Raises:
@@ -38,6 +39,7 @@ def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None
         ConfigurationError: There is a new budget, and a price that nobody knows.
         ServiceUnavailableError: The database cannot be reached.
     """
+    _resume_models(context, run_id)
     with reaching_database(), context.sessions.begin() as session:
         if budget_usd is not None:
             _change_budget(context, session, run_id, budget_usd)
@@ -94,6 +96,13 @@ def _cancel_run(session: Session, run_id: uuid.UUID) -> None:
     ).all()
     for each in cancelled:
         deliveries.announce(session, each, RunStatus.CANCELLED)
+
+
+def _resume_models(context: Context, run_id: uuid.UUID) -> None:
+    """Before anything is queued: no worker may meet a pause that a person has just ended."""
+    with reaching_database(), context.sessions() as session:
+        models = session.scalars(select(Job.model).where(Job.run_id == run_id).distinct()).all()
+    endpoint_pauses.resume(context.settings, models)
 
 
 def _change_budget(

@@ -116,6 +116,9 @@ class LimitSettings(Section):
         default=6, description="Failures in a row after which nobody asks for a while."
     )
     breaker_seconds: PositiveFloat = Field(default=15, description="The first such while.")
+    pause_seconds: PositiveFloat = Field(
+        default=300, description="After a refused key, model or quota; then one call looks."
+    )
 
 
 class TierSettings(Section):

@@ -15,6 +15,7 @@ from chordwise.llm.limits.permits import (
     Permit,
     PermitRequest,
     Priority,
+    Wait,
 )
 from chordwise.llm.reported_limits import Quota, QuotaKind, ReportedLimits
 
@@ -158,6 +159,7 @@ class Simulation:
         answer = limits.take(wanted)
         self.tally.questions += 1
         if not isinstance(answer, Permit):
+            assert isinstance(answer, Wait), "nobody denies anything here"
             self._later(answer.seconds, lambda: self._take(limits, wanted, since))
             return
         self.tally.waits.append((self._time(), self.now - since, wanted.priority))

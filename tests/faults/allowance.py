@@ -13,13 +13,15 @@ class Allowance:
 
     `extra_calls` come on top of one for each slot of a killed worker. `ends` are the end states
     that jobs may have. `tracebacks` are texts: a log entry with a traceback must contain one of
-    them. `repeated` allows a second result for the same question (`--fresh`).
+    them. `repeated` allows a second result for the same question (`--fresh`). `ungrounded` says how
+    many results may have no grounded fact.
     """
 
     extra_calls: int = 0
     ends: frozenset[str] = SUCCEEDED
     tracebacks: tuple[str, ...] = ()
     repeated: bool = False
+    ungrounded: int = 0
     memory_megabytes: int = 400
     canary_seconds: float = 20.0
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 
 from chordwise.domain.json_values import JsonObject, JsonValue
-from tests.faults.provider import Treatment
+from tests.faults.provider import CALL_HEADER, Treatment
 from tests.peers.answering_server import AnsweringHandler, completion, summary
 
 _MEGABYTE = 1_048_576
 BOMB_MEGABYTES = 200
+_MEETING_SECONDS = 5.0
 _NO_HEADERS: Mapping[str, str] = {}
 
 
@@ -102,6 +105,51 @@ def answers_twice() -> Treatment:
         handler.wfile.write(2 * (head + payload))
 
     return Treatment(answering=answer)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request that waits for another one to change answers with."""
+
+    user: str
+    call_id: str
+    other: _Asked | None = None
+    met: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(slots=True)
+class Mixer:
+    """A gateway that sends each of two requests the answer to the other; `echoes` with its id."""
+
+    echoes: bool
+    mixed_up: int = 0
+    _waiting: _Asked | None = None
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def treatment(self) -> Treatment:
+        """Return what mixes up two requests that are there at the same time."""
+        return Treatment(answering=self._answer)
+
+    def _answer(self, handler: AnsweringHandler, user: str) -> None:
+        asked = _Asked(user=user, call_id=handler.headers.get(CALL_HEADER, ""))
+        other = self._other(asked)
+        headers = {CALL_HEADER: other.call_id} if self.echoes else {}
+        handler.reply(200, json.dumps(completion(summary(other.user))).encode(), headers)
+
+    def _other(self, asked: _Asked) -> _Asked:
+        """Return the one that came at the same time; where none comes, the request itself."""
+        with self._guard:
+            partner, self._waiting = self._waiting, None if self._waiting else asked
+            if partner is not None:
+                partner.other = asked
+                self.mixed_up += 2
+                partner.met.set()
+                return partner
+        asked.met.wait(_MEETING_SECONDS)
+        with self._guard:
+            if self._waiting is asked:
+                self._waiting = None
+        return asked.other or asked
 
 
 @cache

@@ -1,4 +1,4 @@
-"""L08: calls that the provider refuses for good: one pause for all, or smaller questions."""
+"""L08: questions that the provider refuses for good, and smaller ones that it does not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from tests.fakes.configuration import CONCURRENCY
 from tests.faults import strange_answers as strange
 from tests.faults.allowance import Allowance
 from tests.faults.cases import calls, ends, saying, write_cases
@@ -15,41 +14,9 @@ from tests.faults.experiment import Experiment
 from tests.faults.provider import Treatment
 from tests.peers.answering_server import AnsweringHandler, completion, summary
 
-REFUSALS = {
-    "401": strange.refuses(401, "invalid_api_key", "Incorrect API key provided."),
-    "403": strange.refuses(403, "forbidden", "The key may not do this."),
-    "404": strange.refuses(404, "model_not_found", "The model peer does not exist."),
-}
-DOCUMENTS = 4
-CHUNKS = 24
 MALFORMED = {"malformed": strange.refuses(400, "invalid_value", "Unknown parameter.")}
 _TOO_LONG = "This model's maximum context length is 100 tokens."
 _LONGEST_PROMPT = 1_250
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("status", REFUSALS)
-def test_a_refused_key(cluster: Cluster, experiment: Experiment, status: str) -> None:
-    """L08: each slot asks once at most, all jobs pause with the hint, and then all go on."""
-    chunks = DOCUMENTS * CHUNKS
-    experiment.begin(f"L08 {status}", f"{status} for {chunks} chunks, then no more", chunks=chunks)
-    cluster.provider.treat(REFUSALS[status], times=9_999)
-    cluster.start_scheduler()
-    run_id = cluster.submit(*(cluster.documents.write(chunks=CHUNKS) for _ in range(DOCUMENTS)))
-    cluster.start_worker()
-
-    cluster.wait_for("SELECT status = 'paused' FROM runs")
-    assert cluster.rows("SELECT DISTINCT status, error_code FROM jobs") == [
-        ("paused", "model_access")
-    ]
-    assert cluster.count("SELECT count(*) FROM chunks WHERE status = 'failed'") == 0
-    refused = len(cluster.provider.requests)
-    assert refused <= CONCURRENCY
-    cluster.provider.forgive()
-    experiment.fault_is_over()
-    assert cluster.run("retry", "--no-wait", run_id).returncode == 0
-
-    experiment.finish(Allowance(extra_calls=refused), notes=f"{refused} requests refused")
 
 
 @pytest.mark.thorough

@@ -113,6 +113,55 @@ def test_usage_that_nobody_can_believe(cluster: Cluster, experiment: Experiment)
     assert cluster.rows(_COSTS) == [(len(USAGES), len(USAGES))]
 
 
+_NOTICED = """
+SELECT count(*) FROM model_calls
+WHERE error_code = 'model_transport' AND error_message LIKE '%the answer to another request%'"""
+
+
+def test_answers_that_are_mixed_up(cluster: Cluster, experiment: Experiment) -> None:
+    """L09: an answer that bears the id of another request is never stored, and asked for again."""
+    experiment.begin("L09 swapped", "4 answers with another's id, two and two swapped", chunks=36)
+    mixer = strange.Mixer(echoes=True)
+    cluster.provider.treat(mixer.treatment(), times=4)
+    cluster.start_scheduler()
+    cluster.start_worker()
+
+    cluster.submit(*(cluster.documents.write(chunks=1) for _ in range(36)))
+
+    cluster.wait_until_finished(90)
+    experiment.finish(Allowance(extra_calls=mixer.mixed_up), notes=f"{mixer.mixed_up} noticed")
+    assert mixer.mixed_up >= 2
+    assert cluster.count(_NOTICED) == mixer.mixed_up
+    assert cluster.count("SELECT count(*) FROM facts WHERE NOT grounded") == 0
+
+
+_MARKED = """
+SELECT count(*) FILTER (WHERE NOT f.grounded AND r.quality = 0), count(*)
+FROM facts AS f JOIN results AS r ON r.job_id = f.job_id
+JOIN jobs AS j ON j.id = f.job_id JOIN documents AS d ON d.id = j.document_id
+WHERE strpos(d.text, f.quote) = 0"""
+
+
+@pytest.mark.thorough
+def test_answers_that_are_mixed_up_unseen(cluster: Cluster, experiment: Experiment) -> None:
+    """L09: without an id, quotes from another text show it: nothing wrong is called grounded."""
+    experiment.begin("L09 swapped unseen", "4 answers swapped, without any id", chunks=36)
+    mixer = strange.Mixer(echoes=False)
+    cluster.provider.treat(mixer.treatment(), times=4)
+    cluster.start_scheduler()
+    cluster.start_worker()
+
+    cluster.submit(*(cluster.documents.write(chunks=1) for _ in range(36)))
+
+    cluster.wait_until_finished(90)
+    experiment.finish(
+        Allowance(ungrounded=mixer.mixed_up),
+        notes=f"{mixer.mixed_up} swapped, all of them marked",
+    )
+    assert mixer.mixed_up >= 2
+    assert cluster.rows(_MARKED) == [(mixer.mixed_up, mixer.mixed_up)]
+
+
 def test_answers_that_come_twice(cluster: Cluster, experiment: Experiment) -> None:
     """L09: the answer to one request is never taken for that to the next on its connection."""
     experiment.begin("L09 twice", "each of the first ten answers sent twice", chunks=36)

@@ -46,8 +46,8 @@ def test_unknown_limits_are_found_and_kept(tmp_path: Path, broker_url: SecretStr
 
     start, end = begun_at + WARM_UP_SECONDS, begun_at + SECONDS
     assert set(outcomes) <= {"answered"}
-    assert provider.rate(start, end) >= 0.9 * PER_SECOND
-    assert provider.refused_share(start, end) < 0.02
+    assert provider.admission.rate(start, end) >= 0.9 * PER_SECOND
+    assert provider.admission.refused_share(start, end) < 0.02
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])

@@ -15,6 +15,7 @@ from chordwise.llm.limits.opening import open_client, open_limits, policy_of
 from chordwise.llm.limits.permits import (
     CallReport,
     CallResult,
+    Denial,
     LimitPolicy,
     Permit,
     PermitRequest,
@@ -55,7 +56,9 @@ class Fleet:
         """Return the limits as another worker sees them."""
         return SharedLimits(self.client, ENDPOINT, self.policy, self.clock)
 
-    def ask(self, priority: Priority = Priority.INTERACTIVE, tokens: int = 10) -> Permit | Wait:
+    def ask(
+        self, priority: Priority = Priority.INTERACTIVE, tokens: int = 10
+    ) -> Permit | Wait | Denial:
         """Ask for one more call."""
         self._asked += 1
         cost = {QuotaKind.REQUESTS: 1, QuotaKind.TOKENS: tokens}
@@ -103,7 +106,7 @@ def test_the_bound_holds_under_many_threads(valkey: redis.Redis) -> None:
     """Of a hundred that ask at once exactly as many as allowed are let through."""
     limits = SharedLimits(valkey, ENDPOINT, LimitPolicy(max_in_flight=7))
 
-    def ask(number: int) -> Permit | Wait:
+    def ask(number: int) -> Permit | Wait | Denial:
         cost = {QuotaKind.REQUESTS: 1}
         return limits.take(
             PermitRequest(permit=str(number), priority=Priority.INTERACTIVE, cost=cost)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from chordwise.errors import ModelAccessError, ModelTransportError
-from chordwise.llm.transport import JsonTransport
+from chordwise.llm.transport import CALL_HEADER, JsonTransport
 from tests.peers import faulty_server as peer
 from tests.peers.certificates import OPENSSL_IS_ABSENT, self_signed
 
@@ -133,6 +133,33 @@ def test_a_packed_answer_is_read(server: peer.FaultyServer, transport: JsonTrans
     server.play(packed(gzip.compress(b'{"fine": true}')))
 
     assert transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS).body == {"fine": True}
+
+
+@pytest.mark.parametrize("theirs", ["own-id", "OWN-ID", None])
+def test_an_answer_with_the_id_of_its_request_is_taken(
+    server: peer.FaultyServer, transport: JsonTransport, theirs: str | None
+) -> None:
+    """So is one without any: few servers send the id back."""
+    server.play(peer.answer({"fine": True}, headers={CALL_HEADER: theirs} if theirs else {}))
+
+    answer = transport.post_json(server.base_url, {CALL_HEADER: "own-id"}, {}, PATIENT_SECONDS)
+
+    assert answer.body == {"fine": True}
+
+
+def test_an_answer_with_another_id_is_not_taken(
+    server: peer.FaultyServer, transport: JsonTransport
+) -> None:
+    """It is no answer of ours, whatever it says, and its connection is not used again."""
+    mixed_up = peer.answer({"about": "another"}, headers={CALL_HEADER: "other-id"})
+    server.play(mixed_up, peer.answer({"about": "ours"}))
+
+    with pytest.raises(ModelTransportError, match=r"another request \(other-id\)"):
+        transport.post_json(server.base_url, {CALL_HEADER: "own-id"}, {}, PATIENT_SECONDS)
+
+    again = transport.post_json(server.base_url, {CALL_HEADER: "own-id"}, {}, PATIENT_SECONDS)
+    assert again.body == {"about": "ours"}
+    assert server.connections == 2
 
 
 @pytest.mark.parametrize("share", [1.0, 0.8])

@@ -14,6 +14,7 @@ from chordwise.errors import (
     ModelError,
     ModelOverloadedError,
     ModelRequestError,
+    PausingError,
     QuotaExceededError,
     RateLimitedError,
     RefusedError,
@@ -176,3 +177,28 @@ def test_the_wait_survives_pickling() -> None:
 
     assert copied.retry_after_seconds == 9.0
     assert copied.what == "openai/gpt takes no more requests for now (HTTP 429): “busy”."
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "is_about_key"),
+    [
+        (401, "invalid_api_key", True),
+        (402, "", True),
+        (407, "", True),
+        (429, "insufficient_quota", True),
+        (403, "", False),
+        (404, "model_not_found", False),
+    ],
+)
+def test_a_refusal_concerns_the_key_or_the_one_model(
+    status: int, code: str, *, is_about_key: bool
+) -> None:
+    """What is unclear concerns the one model, so that no other one is stopped by it."""
+    body = openai_body("No.", None, code)
+    fault = read_fault(JsonResponse(status=status, headers={}, body=body))
+
+    error = fault.error(fault.kind(openai.CODES, openai.PHRASES), "openai/m", ())
+
+    assert isinstance(error, PausingError)
+    assert error.is_about_key is is_about_key
+    assert pickle.loads(pickle.dumps(error)).is_about_key is is_about_key  # noqa: S301 - our own bytes

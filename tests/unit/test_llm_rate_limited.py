@@ -10,8 +10,12 @@ from chordwise.errors import (
     BudgetExceededError,
     ChordwiseError,
     ContextTooLongError,
+    ModelAccessError,
+    ModelError,
     ModelOverloadedError,
     ModelTransportError,
+    PausingError,
+    QuotaExceededError,
     RateLimitedError,
     ServiceUnavailableError,
     TransientError,
@@ -19,6 +23,7 @@ from chordwise.errors import (
 from chordwise.llm.limits.permits import (
     CallReport,
     CallResult,
+    Denial,
     Permit,
     PermitRequest,
     Priority,
@@ -34,12 +39,12 @@ from tests.fakes.scripted_model import Line, ScriptedModel
 class ScriptedLimits:
     """Says the `waits` in turn, then grants; remembers what it was asked and told."""
 
-    def __init__(self, waits: Sequence[Wait] = ()) -> None:
+    def __init__(self, waits: Sequence[Wait | Denial] = ()) -> None:
         self.requests: list[PermitRequest] = []
         self.reports: list[CallReport] = []
         self._waits = list(waits)
 
-    def take(self, request: PermitRequest) -> Permit | Wait:
+    def take(self, request: PermitRequest) -> Permit | Wait | Denial:
         """Return the next wait, or a permit."""
         self.requests.append(request)
         return self._waits.pop(0) if self._waits else Permit(request=request, granted_at=0.0)
@@ -152,6 +157,33 @@ def test_every_error_gives_the_permit_back(error: ChordwiseError, result: CallRe
         limited(limits, error).complete(a_request())
 
     assert [report.result for report in limits.reports] == [result]
+
+
+@pytest.mark.parametrize("kind", [ModelAccessError, QuotaExceededError])
+def test_what_another_call_was_denied_is_not_asked(kind: type[ModelError]) -> None:
+    """The error is the same, in the same words, and nothing is sent or settled."""
+    denial = Denial(code=kind.code, what="No.", hint="Mend it.")
+    limits = ScriptedLimits([Wait(seconds=1, reason=Reason.HEAD_START), denial])
+
+    with pytest.raises(kind) as caught:
+        limited(limits).complete(a_request())
+
+    assert (caught.value.what, caught.value.hint) == ("No.", "Mend it.")
+    assert limits.reports == []
+
+
+@pytest.mark.parametrize("is_about_key", [False, True])
+def test_a_denial_tells_whom_it_concerns(*, is_about_key: bool) -> None:
+    """The limits learn the error's words, for all who ask after it."""
+    error: PausingError = ModelAccessError("No.", "Mend it.")
+    error.is_about_key = is_about_key
+    limits = ScriptedLimits()
+
+    with pytest.raises(ModelAccessError):
+        limited(limits, error).complete(a_request())
+
+    denial = Denial(code="model_access", what="No.", hint="Mend it.", is_about_key=is_about_key)
+    assert limits.reports == [CallReport(result=CallResult.DENIED, denial=denial)]
 
 
 def test_a_refusal_tells_its_wait_and_its_limits() -> None:

@@ -1,7 +1,8 @@
 -- The limits of one endpoint, shared by everybody who asks it: one step, all or nothing.
 --
 -- KEYS: the state; permits in flight by their expiry; those who wait, by arrival, interactive and
--- nightly; all who wait by the moment at which they count as gone.
+-- nightly; all who wait by the moment at which they count as gone; the pauses of all endpoints, until
+-- a person acts.
 -- ARGV[1]: the question as JSON (`operation` is take or settle). Times are seconds, on the
 -- server's clock unless `now` is given.
 
@@ -15,6 +16,7 @@ local FIRST_GROWTH = 1.15      -- until a refusal confirms what was found out in
 local LEAP = 2                 -- where the pace is so slow that a round would take for ever
 local MOST_CAUTION = 6         -- leaps in vain after which there is none for a while
 local CALMING = 0.125          -- what a clean round takes off that caution
+local CAUTION_REACH = 4        -- at a pace so many times slower or faster it does not count
 local COOL_DOWN_SECONDS = 15
 local FIRST_COOL_DOWN_SECONDS = 5
 local EPISODE_SECONDS = 1      -- refusals within this of a cut belong to it
@@ -29,9 +31,12 @@ local LONGEST_HINT_AT_FIRST = 3 -- while the window doubles, nobody sleeps for l
 local EARLY = 0.8              -- of the time until their turn, they look: no place waits for them
 local GONE_SECONDS = 5         -- who does not come back this long after his time has left
 local KEPT_SECONDS = 86400
+local HEAD_START_SECONDS = 2   -- a key that is denied is denied soon: others wait as long for that
+local HEAD_START_WAIT_SECONDS = 0.1
 local KINDS = {'requests', 'tokens', 'input_tokens', 'output_tokens'}
 
 local STATE, FLIGHT, INTERACTIVE, NIGHTLY, ALIVE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local PAUSES = KEYS[6]
 local ask = cjson.decode(ARGV[1])
 local now = ask.now
 if not now then
@@ -137,6 +142,31 @@ local function lane()
   return ask.priority == 'nightly' and NIGHTLY or INTERACTIVE
 end
 
+-- A pause ends as the breaker does: once it has lasted, one call looks, and its answer decides.
+local function each_pause(act)
+  for _, name in ipairs(ask.pauses) do
+    local text = redis.call('HGET', PAUSES, name)
+    if text then
+      local answer = act(cjson.decode(text), name)
+      if answer then return answer end
+    end
+  end
+end
+
+local function keep_pause(pause, name)
+  redis.call('HSET', PAUSES, name, cjson.encode(pause))
+  redis.call('EXPIRE', PAUSES, KEPT_SECONDS)
+end
+
+-- Cut to milliseconds, as they stand in JSON; a call that was granted in the same one is newer.
+local function moment(seconds)
+  return math.floor(seconds * 1000) / 1000
+end
+
+local function is_newer_than(pause)
+  return ask.granted_at >= pause.asks_again_at
+end
+
 local function hint(seconds)
   local is_doubling = state.slow_start == 1 and not is_known()
   return math.min(is_doubling and LONGEST_HINT_AT_FIRST or LONGEST_HINT_SECONDS, seconds)
@@ -151,6 +181,34 @@ local function wait(seconds, reason)
   end
   save()
   return cjson.encode({granted = false, seconds = seconds, reason = reason})
+end
+
+local function leave_the_queue()
+  redis.call('ZREM', lane(), ask.permit)
+  redis.call('ZREM', ALIVE, ask.permit)
+end
+
+local function stop_at(pause)
+  leave_the_queue()
+  return cjson.encode({
+    granted = false, denied = {code = pause.code, what = pause.what, hint = pause.hint},
+  })
+end
+
+-- Whoever looks whether a pause is over, and whoever asks at an address for the first time, goes
+-- ahead alone for a moment.
+local function head_start(since)
+  local left = since + HEAD_START_SECONDS - now
+  if left > 0 then return wait(math.min(HEAD_START_WAIT_SECONDS, left), 'head_start') end
+end
+
+local function stop_or_wait_for_one_who_looks()
+  local answer = each_pause(function(pause)
+    if pause.asks_again_at > now then return stop_at(pause) end
+    return head_start(pause.looked_at)
+  end)
+  if not answer and ask.has_head_start and state.heard == 0 then answer = head_start(state.began_at) end
+  return answer
 end
 
 -- Seconds until the bucket has what the call needs; 0 now, and for what is not limited.
@@ -193,8 +251,12 @@ local function grant(cost, in_flight)
   if state.openings > 0 then state.probed_until = now + lease end
   redis.call('ZADD', FLIGHT, exactly(now + lease), ask.permit)
   redis.call('EXPIRE', FLIGHT, KEPT_SECONDS)
-  redis.call('ZREM', lane(), ask.permit)
-  redis.call('ZREM', ALIVE, ask.permit)
+  leave_the_queue()
+  if state.heard == 0 and state.began_at == 0 then state.began_at = now end
+  each_pause(function(pause, name)
+    pause.looked_at = moment(now)
+    keep_pause(pause, name)
+  end)
   save()
   return cjson.encode({
     granted = true, granted_at = exactly(now), in_flight = in_flight + 1,
@@ -203,6 +265,8 @@ local function grant(cost, in_flight)
 end
 
 local function take()
+  local stopped = stop_or_wait_for_one_who_looks()
+  if stopped then return stopped end
   local cost = ask.cost
   forget_the_gone()
   refill()
@@ -250,24 +314,33 @@ local function begin_round()
   state.window_pressed = 0
 end
 
+-- Leaps in vain say that a pace is right, and nothing of one that is far from it.
+local function caution()
+  local pace, known = math.max(state.rate, 0.001), math.max(state.caution_at, 0.001)
+  local is_near = pace <= CAUTION_REACH * known and known <= CAUTION_REACH * pace
+  return is_near and state.caution or 0
+end
+
 -- Refusals for another reason than the pace leave a pace behind that is far too slow, and at which
 -- the answers of a round never come together. Then few of them must do; each leap that is refused
--- asks for twice as many before the next.
+-- asks for twice as many before the next, or four times where the pace before it was borne for long.
 local function is_time_to_leap()
   local is_held = state.rate_pressed == 1
     or (state.window_pressed == 1 and state.window < ask.first_in_flight)
+  local care = caution()
+  if state.leapt > 0 and care > 0 then care = care + 1 end
   return is_held and now - state.round_at >= ROUND_SECONDS
-    and state.round_answers >= 2 ^ state.caution and state.round_answers < ROUND_ANSWERS
+    and state.round_answers >= 2 ^ care and state.round_answers < ROUND_ANSWERS
 end
 
 local function leap()
-  state.steady_window = state.window
-  state.steady_rate = state.rate
+  state.leapt = state.leapt + 1
+  state['window_before:' .. state.leapt] = state.window
+  state['rate_before:' .. state.leapt] = state.rate
   if state.window_pressed == 1 then
     state.window = math.min(math.max(state.window, ask.first_in_flight), LEAP * state.window)
   end
   if state.rate_pressed == 1 then state.rate = LEAP * state.rate end
-  state.leapt = 1
   state.unsure = 1
   begin_round()
 end
@@ -340,11 +413,15 @@ local function cut_rate(is_first)
   if state.rate == 0 or rate < state.rate then state.rate = rate end
 end
 
-local function take_back_the_leap()
-  state.window = math.min(state.window, state.steady_window)
-  state.rate = state.steady_rate
-  state.caution = math.min(MOST_CAUTION, state.caution + 1)
-  state.leapt = 0
+-- One leap may have followed another on what the provider had saved up: further refusals take the
+-- next one back, down to the pace of the last clean round.
+local function take_back_a_leap()
+  local was_borne = state.accepted >= EPISODE_ANSWERS
+  state.window = math.min(state.window, state['window_before:' .. state.leapt])
+  state.rate = state['rate_before:' .. state.leapt]
+  state.caution = math.min(MOST_CAUTION, caution() + (was_borne and 2 or 1))
+  state.caution_at = state.rate
+  state.leapt = state.leapt - 1
 end
 
 local function cut(in_flight)
@@ -356,8 +433,8 @@ local function cut(in_flight)
   local is_same = in_flight >= 10 and math.abs(in_flight - state.crowd) <= 1
   is_full = is_full or (is_same and not is_sought)
   state.crowd = in_flight
-  if state.leapt == 1 then
-    take_back_the_leap()
+  if state.leapt > 0 then
+    take_back_a_leap()
   else
     if is_full then cut_window(in_flight, is_sought) end
     if is_sought or not is_full then cut_rate(first) end
@@ -381,9 +458,8 @@ local function limited(in_flight)
   if state.slow_start == 1 then return cut(in_flight) end
   local elapsed = now - state.marked_at
   local is_new = ask.granted_at >= state.marked_at and elapsed >= EPISODE_SECONDS
-  if is_new and (state.accepted >= EPISODE_ANSWERS or elapsed >= 4 * EPISODE_SECONDS) then
-    cut(in_flight)
-  end
+  local is_telling = state.accepted >= EPISODE_ANSWERS or elapsed >= 4 * EPISODE_SECONDS
+  if is_new and (is_telling or state.leapt > 0) then cut(in_flight) end
 end
 
 -- 5xx and time-outs pause growth, and too many in a row open the breaker.
@@ -424,20 +500,71 @@ local function learn()
   end
 end
 
+local function end_pauses()
+  each_pause(function(pause, name)
+    if is_newer_than(pause) then redis.call('HDEL', PAUSES, name) end
+  end)
+end
+
+-- Those of keys that nobody uses any more.
+local function forget_old_pauses()
+  local entries = redis.call('HGETALL', PAUSES)
+  for position = 1, #entries, 2 do
+    if cjson.decode(entries[position + 1]).asks_again_at < now - KEPT_SECONDS then
+      redis.call('HDEL', PAUSES, entries[position])
+    end
+  end
+end
+
+-- Whatever was asked before the pause began, or before somebody resumed, says nothing of now.
+local function deny()
+  if type(ask.denial) ~= 'table' then return end  -- cjson's null is none
+  local is_known_already = each_pause(function(pause)
+    if not is_newer_than(pause) then return true end
+  end)
+  if is_known_already then return end
+  end_pauses()
+  forget_old_pauses()
+  local pause = ask.denial
+  pause.began_at = moment(now)
+  pause.asks_again_at = moment(now + ask.pause_seconds)
+  pause.looked_at = 0
+  keep_pause(pause, pause.name)
+end
+
+-- Who looked and learnt nothing leaves the look to the next.
+local function look_again()
+  each_pause(function(pause, name)
+    if is_newer_than(pause) then
+      pause.looked_at = 0
+      keep_pause(pause, name)
+    end
+  end)
+end
+
 local function settle()
   local held = redis.call('ZREM', FLIGHT, ask.permit)
   local in_flight = redis.call('ZCARD', FLIGHT)
   learn()
+  if ask.outcome ~= 'unsent' then state.heard = 1 end
   if ask.outcome == 'unsent' then
     if held == 1 then state.accepted = math.max(0, state.accepted - 1) end
     if ask.granted_at >= state.open_until then state.probed_until = 0 end
+    if state.heard == 0 then state.began_at = 0 end
+    look_again()
   elseif ask.outcome == 'limited' then
     close_breaker()
     limited(in_flight)
+    look_again()
   elseif ask.outcome == 'failed' then
     failed()
+    look_again()
+  elseif ask.outcome == 'denied' then
+    close_breaker()
+    deny()
   else
     close_breaker()
+    end_pauses()
     if ask.latency_seconds > 0 then
       local before = state.latency > 0 and state.latency or ask.latency_seconds
       state.latency = 0.9 * before + 0.1 * ask.latency_seconds

@@ -8,6 +8,7 @@ import redis
 from pydantic import SecretStr
 
 from chordwise.llm.limits import state
+from chordwise.llm.limits.pauses import Place
 from chordwise.llm.limits.permits import LimitPolicy
 from chordwise.llm.limits.process import ProcessLimits
 from chordwise.llm.limits.resilient import ResilientLimits
@@ -44,6 +45,8 @@ def policy_of(settings: LimitSettings, model: ModelSettings) -> LimitPolicy:
         breaker_failures=settings.breaker_failures,
         breaker_seconds=settings.breaker_seconds,
         lease_seconds=model.timeout_seconds + _MARGIN_SECONDS,
+        pause_seconds=settings.pause_seconds,
+        has_head_start=True,
     )
 
 
@@ -57,8 +60,9 @@ def open_limits(
     """
     policy = policy_of(settings, model)
     endpoint = endpoint_id(model.provider, model.base_url, model.model, api_key)
+    place = Place.of(model.provider, model.base_url, model.model, api_key)
     return ResilientLimits(
-        SharedLimits(client, endpoint, policy),
+        SharedLimits(client, endpoint, policy, place=place),
         ProcessLimits(policy),
         partial(state.read, client, endpoint, policy),
     )

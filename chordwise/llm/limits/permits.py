@@ -26,14 +26,19 @@ class Reason(StrEnum):
     PAUSED = "paused"
     PRIORITY = "priority"
     BREAKER = "breaker"
+    HEAD_START = "head_start"
 
 
 class CallResult(StrEnum):
-    """What a call says of the provider: it answers, it is asked too fast, it is broken, nothing."""
+    """What a call says of the provider: it answers, it is asked too fast, it is broken, nothing.
+
+    `DENIED` says that it answers nobody with this key, or this model, until a person acts.
+    """
 
     ANSWERED = "answered"
     LIMITED = "limited"
     FAILED = "failed"
+    DENIED = "denied"
     UNSENT = "unsent"
 
 
@@ -70,11 +75,24 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Denial:
+    """What every further call would meet alike until a person acts: an error's code and words.
+
+    It is about one model, unless `is_about_key`: then about all that is asked with the same key.
+    """
+
+    code: str
+    what: str
+    hint: str
+    is_about_key: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CallReport:
     """How a call went.
 
     `used` is what it really took of the quotas, as far as the provider said so; `latency_seconds`
-    is 0 where it tells nothing of how long answers take.
+    is 0 where it tells nothing of how long answers take. `denial` goes with `CallResult.DENIED`.
     """
 
     result: CallResult
@@ -82,13 +100,16 @@ class CallReport:
     retry_after_seconds: float | None = None
     used: Mapping[QuotaKind, int] = field(default_factory=dict)
     limits: ReportedLimits = field(default_factory=dict)
+    denial: Denial | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitPolicy:
     """What is known of an endpoint beforehand, and how carefully to find out the rest.
 
-    `lease_seconds` is how long a call may take before its permit counts as lost.
+    `lease_seconds` is how long a call may take before its permit counts as lost. `pause_seconds` is
+    how long nobody asks after a denial. `has_head_start` lets the very first call go ahead alone
+    for a moment: if its key is denied, no other is sent.
     """
 
     requests_per_minute: int | None = None
@@ -99,13 +120,15 @@ class LimitPolicy:
     breaker_failures: int = 6
     breaker_seconds: float = 15.0
     lease_seconds: float = 125.0
+    pause_seconds: float = 300.0
+    has_head_start: bool = False
 
 
 class Limits(Protocol):
     """Grants permits for one endpoint; safe to share between threads. Nothing here ever fails."""
 
-    def take(self, request: PermitRequest) -> Permit | Wait:
-        """Return a permit, or how long to wait before asking again."""
+    def take(self, request: PermitRequest) -> Permit | Wait | Denial:
+        """Return a permit, how long to wait before asking again, or why nobody may ask."""
         ...
 
     def settle(self, permit: Permit, report: CallReport) -> None:

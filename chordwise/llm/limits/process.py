@@ -24,7 +24,8 @@ _SHORTEST_WAIT_SECONDS = 0.05
 class ProcessLimits:
     """Keeps to the limits that were last known, as if this process were alone.
 
-    It finds nothing out: it paces, bounds the calls in flight, and honors `Retry-After`.
+    It finds nothing out: it paces, bounds the calls in flight, and honors `Retry-After`. What is
+    denied it does not remember: the next call is denied again.
     """
 
     def __init__(self, policy: LimitPolicy, clock: Callable[[], float] = time.monotonic) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import redis
 import structlog
 
-from chordwise.llm.limits.permits import CallReport, Limits, Permit, PermitRequest, Wait
+from chordwise.llm.limits.permits import CallReport, Denial, Limits, Permit, PermitRequest, Wait
 from chordwise.llm.limits.process import ProcessLimits
 from chordwise.llm.limits.state import LimitState
 
@@ -41,8 +41,8 @@ class ResilientLimits:
         self._is_away = False
         self._read_at = float("-inf")
 
-    def take(self, request: PermitRequest) -> Permit | Wait:
-        """Return a permit, or how long to wait and why."""
+    def take(self, request: PermitRequest) -> Permit | Wait | Denial:
+        """Return a permit, how long to wait and why, or why nobody may ask."""
         if self._clock() >= self._away_until:
             try:
                 answer = self._shared.take(request)

@@ -12,9 +12,12 @@ from typing import cast
 import redis
 from pydantic import SecretStr
 
-from chordwise.domain.json_values import JsonObject
+from chordwise.domain.json_values import JsonObject, as_object, text
+from chordwise.llm.limits import pauses
+from chordwise.llm.limits.pauses import Place
 from chordwise.llm.limits.permits import (
     CallReport,
+    Denial,
     LimitPolicy,
     Permit,
     PermitRequest,
@@ -35,7 +38,8 @@ def endpoint_id(provider: str, base_url: str, model: str, api_key: SecretStr) ->
 class SharedLimits:
     """Grants the permits of one endpoint to all who use the same Valkey.
 
-    `clock` stands in for Valkey's own in simulations.
+    `place` is what denials pause, for everybody; without it nothing does. `clock` stands in for
+    Valkey's own in simulations.
     """
 
     def __init__(
@@ -44,15 +48,17 @@ class SharedLimits:
         endpoint: str,
         policy: LimitPolicy,
         clock: Callable[[], float] | None = None,
+        place: Place | None = None,
     ) -> None:
         self._script = client.register_script(_source())
-        self._keys = keys(endpoint)
+        self._keys = [*keys(endpoint), pauses.KEY]
+        self._place = place
         self._policy = policy
-        self._known = _known(policy)
+        self._known = _known(policy) | {"pauses": list(place.names) if place else []}
         self._clock = clock
 
-    def take(self, request: PermitRequest) -> Permit | Wait:
-        """Return a permit, or how long to wait and why.
+    def take(self, request: PermitRequest) -> Permit | Wait | Denial:
+        """Return a permit, how long to wait and why, or why nobody may ask.
 
         Raises:
             redis.RedisError: Valkey is away, or full.
@@ -67,6 +73,13 @@ class SharedLimits:
         answer = self._ask(question)
         if answer["granted"]:
             return Permit(request=request, granted_at=float(str(answer["granted_at"])))
+        if "denied" in answer:
+            denied = as_object(answer["denied"])
+            return Denial(
+                code=text(denied.get("code")),
+                what=text(denied.get("what")),
+                hint=text(denied.get("hint")),
+            )
         return Wait(seconds=float(str(answer["seconds"])), reason=Reason(str(answer["reason"])))
 
     def settle(self, permit: Permit, report: CallReport) -> None:
@@ -75,6 +88,7 @@ class SharedLimits:
         Raises:
             redis.RedisError: Valkey is away, or full; the permit runs out by itself.
         """
+        denial = self._place.pause(report.denial) if self._place and report.denial else None
         left = {kind: quota.remaining for kind, quota in report.limits.items()}
         self._ask(
             {
@@ -82,6 +96,7 @@ class SharedLimits:
                 "permit": permit.request.permit,
                 "granted_at": permit.granted_at,
                 "outcome": report.result.value,
+                "denial": denial,
                 "latency_seconds": report.latency_seconds,
                 "retry_after_seconds": report.retry_after_seconds or 0,
                 "refund": refund(permit, report),
@@ -124,6 +139,8 @@ def _known(policy: LimitPolicy) -> JsonObject:
         "most_in_flight": policy.most_in_flight,
         "breaker_failures": policy.breaker_failures,
         "breaker_seconds": policy.breaker_seconds,
+        "pause_seconds": policy.pause_seconds,
+        "has_head_start": policy.has_head_start,
     }
 
 

@@ -13,15 +13,18 @@ from chordwise.errors import (
     BudgetExceededError,
     BudgetReservedError,
     ChordwiseError,
+    ModelAccessError,
     ModelError,
     ModelOverloadedError,
     ModelTransportError,
+    QuotaExceededError,
     RateLimitedError,
     TransientError,
 )
 from chordwise.llm.limits.permits import (
     CallReport,
     CallResult,
+    Denial,
     Limits,
     Permit,
     PermitRequest,
@@ -69,6 +72,8 @@ class RateLimited:
 
         Raises:
             RateLimitedError: There was no permit in time (`has_waited`), or the provider refused.
+            ModelAccessError: The key, or the model, was denied to another call; none is sent.
+            QuotaExceededError: As above.
             ModelOverloadedError: Nobody asks the provider for now, since it failed too often.
             ModelError: What the model inside raised.
         """
@@ -94,6 +99,8 @@ class RateLimited:
             answer = self._limits.take(wanted)
             if isinstance(answer, Permit):
                 return answer
+            if isinstance(answer, Denial):
+                raise denied(answer)
             if self._clock() + answer.seconds > ends_at:
                 self._give_up(answer)
             self._sleep(answer.seconds)
@@ -108,6 +115,13 @@ class RateLimited:
         error.retry_after_seconds = wait.seconds
         error.has_waited = True
         raise error
+
+
+def denied(denial: Denial) -> ModelError:
+    """Return the error that another call met, in the same words."""
+    is_quota = denial.code == QuotaExceededError.code
+    kind = QuotaExceededError if is_quota else ModelAccessError
+    return kind(denial.what, denial.hint)
 
 
 def cost_of(request: CompletionRequest, profile: ModelProfile) -> Mapping[QuotaKind, int]:
@@ -146,6 +160,8 @@ def _used(usage: Usage) -> Mapping[QuotaKind, int]:
 
 
 def _failure(error: ChordwiseError) -> CallReport:
+    if isinstance(error, ModelAccessError | QuotaExceededError):
+        return CallReport(result=CallResult.DENIED, denial=_denial(error))
     if not isinstance(error, TransientError):
         return CallReport(result=_result(error))
     if error.retry_after_seconds is not None:
@@ -155,6 +171,12 @@ def _failure(error: ChordwiseError) -> CallReport:
         result=_result(error),
         retry_after_seconds=error.retry_after_seconds,
         limits=reported if isinstance(reported, Mapping) else {},
+    )
+
+
+def _denial(error: ModelAccessError | QuotaExceededError) -> Denial:
+    return Denial(
+        code=error.code, what=error.what, hint=error.hint, is_about_key=error.is_about_key
     )
 
 

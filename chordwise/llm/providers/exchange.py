@@ -11,10 +11,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.llm.model import CompletionRequest
 from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, Kind, read_fault
 from chordwise.llm.reported_limits import ReportedLimits, reported_limits
-from chordwise.llm.transport import JsonTransport
-
-CALL_HEADER = "x-client-request-id"
-"""By this name OpenAI's logs take a client's own id of a request; other servers pass it over."""
+from chordwise.llm.transport import CALL_HEADER, JsonTransport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from chordwise.errors import (
     ModelError,
     ModelOverloadedError,
     ModelRequestError,
+    PausingError,
     QuotaExceededError,
     RateLimitedError,
     RefusedError,
@@ -30,6 +31,8 @@ from chordwise.llm.transport import JsonResponse
 Kind: TypeAlias = type[ModelError]
 
 LOWEST_ERROR_STATUS = 400
+# No key, no money, no way through a proxy: whatever model is asked.
+_ABOUT_THE_KEY = frozenset({401, 402, 407})
 LOWEST_SERVER_ERROR_STATUS = 500
 TOO_MANY_REQUESTS = 429
 
@@ -109,6 +112,9 @@ class Fault:
         if isinstance(error, TransientError):
             error.retry_after_seconds = self.retry_after_seconds
             error.reported_limits = self.limits
+        if isinstance(error, PausingError):
+            is_money = isinstance(error, QuotaExceededError)
+            error.is_about_key = is_money or self.status in _ABOUT_THE_KEY
         return error
 
     def _kind_by_header(self) -> Kind | None:

@@ -1,0 +1,130 @@
+"""Pauses of an endpoint: what only a person can mend is asked about once, for all workers and runs.
+
+The script of the limits begins and ends them; here they are named, read, and cut short.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import redis
+from pydantic import SecretStr
+
+from chordwise.domain.json_values import JsonObject, as_object, text
+from chordwise.llm.limits.permits import Denial
+
+KEY = "chordwise:limits:pauses"
+"""One hash for all of them; whoever opens a key's pause cannot read the key out of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A model, where it is served, and with which key it is asked: `account` is a hash of that."""
+
+    provider: str
+    base_url: str
+    model: str
+    account: str
+
+    @classmethod
+    def of(cls, provider: str, base_url: str, model: str, api_key: SecretStr) -> Place:
+        """Return the place that somebody with this key asks."""
+        parts = (provider, base_url, api_key.get_secret_value())
+        account = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+        return cls(provider=provider, base_url=base_url, model=model, account=account)
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the pauses that hold here: the key's, and the model's."""
+        return [self.account, f"{self.account}/{self.model}"]
+
+    def pause(self, denial: Denial) -> JsonObject:
+        """Return what is written down of a pause: enough to tell people, and to find it again."""
+        return {
+            "name": self.names[0 if denial.is_about_key else 1],
+            "provider": self.provider,
+            "base_url": self.base_url,
+            "model": "" if denial.is_about_key else self.model,
+            "code": denial.code,
+            "what": denial.what,
+            "hint": denial.hint,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """A pause as it stands; without `model` it holds for all models of that key.
+
+    `seconds` is how long nobody will ask; 0 where the next call looks whether it is over.
+    """
+
+    name: str
+    provider: str
+    base_url: str
+    model: str
+    denial: Denial
+    seconds: float
+
+    def holds_for(self, provider: str, base_url: str, model: str) -> bool:
+        """Tell whether it may hold for whoever asks this model there, with whatever key."""
+        is_there = (self.provider, self.base_url) == (provider, base_url)
+        return is_there and self.model in ("", model)
+
+
+def read(client: redis.Redis) -> list[Pause]:
+    """Return all pauses.
+
+    Raises:
+        redis.RedisError: Valkey is away.
+    """
+    now = _now(client)
+    return [_pause(name, written, now) for name, written in _written(client)]
+
+
+def resume(client: redis.Redis, wanted: Callable[[Pause], bool]) -> int:
+    """Let the next call look whether these pauses are over; return how many they are.
+
+    Raises:
+        redis.RedisError: Valkey is away, or full.
+    """
+    now = _now(client)
+    resumed = 0
+    for name, written in _written(client):
+        if wanted(_pause(name, written, now)):
+            # Cut to milliseconds, as the script does.
+            again: JsonObject = {"asks_again_at": int(now * 1000) / 1000, "looked_at": 0}
+            client.hset(KEY, name, json.dumps(written | again))
+            resumed += 1
+    return resumed
+
+
+def _now(client: redis.Redis) -> float:
+    seconds, microseconds = client.time()
+    return seconds + microseconds / 1e6
+
+
+def _written(client: redis.Redis) -> Iterator[tuple[str, JsonObject]]:
+    found = cast("Mapping[bytes, bytes]", client.hgetall(KEY))
+    for name, written in found.items():
+        yield name.decode(), as_object(json.loads(written))
+
+
+def _pause(name: str, written: JsonObject, now: float) -> Pause:
+    asks_again_at = written.get("asks_again_at")
+    return Pause(
+        name=name,
+        provider=text(written.get("provider")),
+        base_url=text(written.get("base_url")),
+        model=text(written.get("model")),
+        denial=Denial(
+            code=text(written.get("code")),
+            what=text(written.get("what")),
+            hint=text(written.get("hint")),
+            is_about_key=not written.get("model"),
+        ),
+        seconds=max(0.0, asks_again_at - now) if isinstance(asks_again_at, int | float) else 0.0,
+    )
