@@ -18,7 +18,7 @@ from chordwise.errors import (
     ExitCode,
     ServiceUnavailableError,
 )
-from chordwise.pipeline import model_diagnosis, process_diagnosis, querying
+from chordwise.pipeline import model_diagnosis, ocr_diagnosis, process_diagnosis, querying
 from chordwise.pipeline.checks import Check, Verdict, guarded
 from chordwise.settings import Settings
 from chordwise.storage import migrating
@@ -39,6 +39,7 @@ def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]
     """
     yield guarded("limits", lambda: _limits(settings))
     yield guarded("disk", lambda: _disk(settings.home))
+    yield guarded("ocr", lambda: ocr_diagnosis.look_at_ocr(settings.readers))
     yield from _database_checks(settings)
     yield guarded("broker", lambda: process_diagnosis.look_at_broker(settings))
     yield process_diagnosis.look_at_processes(settings)
