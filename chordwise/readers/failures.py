@@ -104,9 +104,11 @@ def ocr_failed() -> ReadError:
 
 
 def encrypted() -> ReadError:
-    """A password is needed to open the file."""
+    """A password or a key is needed to open the file."""
     return ReadError(
-        "is encrypted.", "Remove the password and submit it again.", IntakeOutcome.ENCRYPTED
+        "is encrypted.",
+        "Open it with its password or key, save a copy without, and submit that.",
+        IntakeOutcome.ENCRYPTED,
     )
 
 
