@@ -21,6 +21,7 @@ from chordwise.errors import (
 from chordwise.pipeline import (
     endpoint_pauses,
     model_diagnosis,
+    ocr_diagnosis,
     place_diagnosis,
     process_diagnosis,
     querying,
@@ -46,6 +47,7 @@ def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]
     """
     yield guarded("limits", lambda: _limits(settings))
     yield guarded("disk", lambda: _disk(settings.home))
+    yield guarded("ocr", lambda: ocr_diagnosis.look_at_ocr(settings.readers))
     yield from _database_checks(settings)
     yield guarded("broker", lambda: process_diagnosis.look_at_broker(settings))
     yield process_diagnosis.look_at_processes(settings)

@@ -67,9 +67,9 @@ def _answers(request: JsonObject, data: bytes) -> Iterator[tuple[JsonObject, byt
 
 
 def _wanted(request: JsonObject) -> Wanted:
-    program = text(request["ocr_program"])
+    folder = text(request["ocr_data"])
     return Wanted(
-        ocr=Ocr(program=program, languages=text(request["ocr_languages"])) if program else None,
+        ocr=Ocr(data=folder, languages=text(request["ocr_languages"])) if folder else None,
         max_characters=int(number(request["max_characters"]) or 0),
         max_part_bytes=int(number(request["max_part_bytes"]) or 0),
         columns=Columns(text=text(request["text_column"]), identity=text(request["id_column"])),

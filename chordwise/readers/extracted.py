@@ -21,9 +21,9 @@ WHOLE = Columns()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ocr:
-    """How pictures of pages become text: the path of Tesseract, and its languages (`eng+deu`)."""
+    """How pictures of pages become text: Tesseract's languages (`eng+deu`) and their folder."""
 
-    program: str
+    data: str
     languages: str
 
 
@@ -31,7 +31,7 @@ class Ocr:
 class Wanted:
     """What to read of a file, and how much: characters of a text, bytes of a file inside it.
 
-    `ocr` is set for a PDF that is known to be a scan.
+    `ocr` is set for a file that is known to be a scan or a picture.
     """
 
     max_characters: int

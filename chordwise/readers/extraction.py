@@ -22,6 +22,7 @@ from chordwise.readers import (
     presentation,
     rich_text,
     rows,
+    scans,
     sheets,
 )
 from chordwise.readers.extracted import Extracted, Extraction, Unread, Wanted
@@ -39,6 +40,11 @@ _STRUCTURED: Mapping[Format, Callable[[bytes, int], Extracted]] = {
     Format.OPEN_DOCUMENT: open_document.read,
     Format.EPUB: epub.read,
     Format.RTF: rich_text.read,
+    Format.PICTURE: scans.refuse_picture,
+}
+_SCANS: Mapping[Format, Callable[[bytes], scans.Scan]] = {
+    Format.PDF: scans.of_pdf,
+    Format.PICTURE: scans.of_picture,
 }
 _CONTAINERS: Mapping[Format, Callable[[bytes, Wanted], Iterator[Extraction]]] = {
     Format.EMAIL: mail.documents,
@@ -61,8 +67,8 @@ def extract(data: bytes, name: str, wanted: Wanted) -> Extracted | Iterator[Extr
     if not data:
         raise failures.empty()
     kind = detect(data, name)
-    if kind is Format.PDF and wanted.ocr is not None:
-        recognized = ocr.read(data, wanted.max_characters, wanted.ocr)
+    if kind in _SCANS and wanted.ocr is not None:
+        recognized = ocr.read(_SCANS[kind](data), wanted.max_characters, wanted.ocr)
         _require_text(recognized, wanted.max_characters)
         return recognized
     if kind in _CONTAINERS:

@@ -9,6 +9,7 @@ from chordwise.domain.states import IntakeOutcome
 from chordwise.errors import ReadError
 
 NEEDS_OCR = "needs_ocr"
+INSTALL_OCR = 'pip install "chordwise[ocr]"'
 SUPPORTED = (
     "Chordwise reads PDF, DOCX, PPTX, XLSX, XLS, ODT, ODS, ODP, RTF, EPUB, HTML, "
     "e-mail (EML, MSG, MBOX), ZIP, Markdown and text (TXT, CSV, JSON, XML, …)."
@@ -64,37 +65,50 @@ def unreadable(what: str, hint: str, reason: str) -> ReadError:
     return ReadError(what, hint, IntakeOutcome.UNREADABLE, reason)
 
 
-def needs_ocr() -> ReadError:
-    """A PDF shows pictures of pages and holds no text."""
+def needs_ocr(what: str = "holds no text, only images: it is a scan.") -> ReadError:
+    """It is a picture, or a PDF that shows pictures of pages and holds no text."""
     return unreadable(
-        "holds no text, only images: it is a scan.",
-        "Set readers.ocr (OCR by Tesseract), or run it through ocrmypdf and submit the outcome.",
+        what,
+        f"To have it recognized (OCR): {INSTALL_OCR}, and set readers.ocr = true.",
         NEEDS_OCR,
     )
 
 
 def ocr_missing() -> ReadError:
-    """A scan was to be recognized, and the program for it is not there."""
+    """A scan was to be recognized, and the libraries for it are not there."""
     return unreadable(
-        "is a scan, and Tesseract, which readers.ocr asks for, is not installed.",
-        "Install it (on Debian: tesseract-ocr), or run the file through ocrmypdf first.",
+        "is a scan, and the OCR that readers.ocr asks for is not installed.",
+        f"Install it where files are taken in: {INSTALL_OCR}.",
+        NEEDS_OCR,
+    )
+
+
+def ocr_language_missing(languages: str) -> ReadError:
+    """A scan was to be recognized in languages that Tesseract has no data for."""
+    packages = " ".join(f"tesseract-ocr-{each.replace('_', '-')}" for each in languages.split("+"))
+    return unreadable(
+        f"is a scan, and no folder has the OCR data of all the languages {languages}.",
+        f"On Debian and Ubuntu: apt-get install {packages.lower()}; "
+        "else name a folder with LANGUAGE.traineddata files in readers.ocr_data.",
         NEEDS_OCR,
     )
 
 
 def ocr_failed() -> ReadError:
-    """The program could recognize no page."""
+    """Tesseract could recognize no page."""
     return unreadable(
         "is a scan, no page of which Tesseract could read.",
-        "Check that the languages in readers.ocr_languages are installed (tesseract --list-langs).",
+        "Look at it: its pages or the language data (readers.ocr_data) may be damaged.",
         "ocr_failed",
     )
 
 
 def encrypted() -> ReadError:
-    """A password is needed to open the file."""
+    """A password or a key is needed to open the file."""
     return ReadError(
-        "is encrypted.", "Remove the password and submit it again.", IntakeOutcome.ENCRYPTED
+        "is encrypted.",
+        "Open it with its password or key, save a copy without, and submit that.",
+        IntakeOutcome.ENCRYPTED,
     )
 
 

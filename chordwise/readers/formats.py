@@ -16,6 +16,7 @@ import olefile
 
 from chordwise.readers import failures
 from chordwise.readers.mailbox import SEPARATOR
+from chordwise.readers.scans import picture_kind
 
 
 class Format(StrEnum):
@@ -31,6 +32,7 @@ class Format(StrEnum):
     OPEN_DOCUMENT = "open document"
     EPUB = "epub"
     RTF = "rtf"
+    PICTURE = "picture"
     EMAIL = "email"
     OUTLOOK = "outlook"
     MAILBOX = "mailbox"
@@ -43,17 +45,12 @@ _ZIP_END_BYTES = 65_558
 _SPREADSHEET = b"opendocument.spreadsheet"
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _CONVERT = "Save it as DOCX or PDF first, for instance with LibreOffice."
-_OCR = "Run it through OCR and submit the text."
 _UNPACK = "Unpack it and submit the folder."
 _EXPORT = "Export it to CSV or PDF first."
 
 _FOREIGN = (
     (b"\xffWPC", "a WordPerfect document", _CONVERT),
-    (b"\x89PNG\r\n", "an image (PNG)", _OCR),
-    (b"\xff\xd8\xff", "an image (JPEG)", _OCR),
-    (b"GIF8", "an image (GIF)", _OCR),
-    (b"II*\0", "an image (TIFF)", _OCR),
-    (b"MM\0*", "an image (TIFF)", _OCR),
+    (b"GIF8", "an image (GIF)", "Save it as PNG first."),
     (b"%!PS", "a PostScript file", "Convert it to PDF first."),
     (b"\x1f\x8b", "a gzip archive", _UNPACK),
     (b"BZh", "a bzip2 archive", _UNPACK),
@@ -111,6 +108,8 @@ def detect(data: bytes, name: str) -> Format:
         return _ole_format(data)
     if data.startswith(b"{\\rtf"):
         return Format.RTF
+    if picture_kind(data):
+        return Format.PICTURE
     for magic, kind, remedy in _FOREIGN:
         if data.startswith(magic):
             raise failures.unsupported(kind, remedy)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import olefile
 
 from chordwise.errors import ReadError
-from chordwise.readers import encodings, failures, html
+from chordwise.readers import compressed_rich_text, encodings, failures, html, rich_text
 from chordwise.readers.extracted import Extracted, Extraction, Part, Unread, Wanted
 from chordwise.readers.naming import Naming
 
@@ -102,10 +102,8 @@ class _Message:
         markup = self._stream(_HTML, _BINARY).rstrip(b"\0") or self._string(_HTML).encode()
         if markup:
             return html.read(markup, self._wanted.max_characters).text
-        if self._stream(_RICH, _BINARY):
-            raise failures.unsupported(
-                "an Outlook message whose body is only in compressed RTF", "Save it as .eml first."
-            )
+        if packed := self._stream(_RICH, _BINARY):
+            return rich_text.read(_unpacked(packed), self._wanted.max_characters).text
         return ""
 
     def _sender(self) -> str:
@@ -170,3 +168,10 @@ class _Message:
         if not self._container.exists(path):
             return b""
         return bytes(self._container.openstream(path).read())
+
+
+def _unpacked(packed: bytes) -> bytes:
+    try:
+        return compressed_rich_text.decompressed(packed)
+    except ValueError as error:
+        raise failures.malformed("has a damaged body.") from error

@@ -40,11 +40,11 @@ class ParserProcess:
         self._time_setting = "timeout_seconds"
 
     def answers(
-        self, data: bytes, name: str, columns: Columns = WHOLE, ocr_program: str = ""
+        self, data: bytes, name: str, columns: Columns = WHOLE, ocr_data: str = ""
     ) -> Iterator[tuple[JsonObject, bytes]]:
         """Yield the child's answers: a header that describes text, part or failure, and the bytes.
 
-        Each has the whole time limit; with `ocr_program` (of a scan) that for scans. Who stops
+        Each has the whole time limit; with `ocr_data` (for a scan) that for scans. Who stops
         asking before the last answer costs the child.
 
         Raises:
@@ -53,8 +53,8 @@ class ParserProcess:
         """
         channel = self._running()
         is_idle = False
-        self._time_setting = "ocr_timeout_seconds" if ocr_program else "timeout_seconds"
-        request = self._request(name, columns, ocr_program)
+        self._time_setting = "ocr_timeout_seconds" if ocr_data else "timeout_seconds"
+        request = self._request(name, columns, ocr_data)
         seconds = self._seconds
         try:
             frames.send(channel, request, data, time.monotonic() + seconds)
@@ -108,7 +108,7 @@ class ParserProcess:
         text_bytes = self._settings.max_characters * _BYTES_PER_CHARACTER
         return max(text_bytes, self._settings.max_file_megabytes * _MEGABYTE)
 
-    def _request(self, name: str, columns: Columns, ocr_program: str) -> JsonObject:
+    def _request(self, name: str, columns: Columns, ocr_data: str) -> JsonObject:
         settings = self._settings
         return {
             "name": name,
@@ -117,7 +117,7 @@ class ParserProcess:
             "timeout_seconds": self._seconds,
             "text_column": columns.text,
             "id_column": columns.identity,
-            "ocr_program": ocr_program,
+            "ocr_data": ocr_data,
             "ocr_languages": settings.ocr_languages,
         }
 
@@ -185,4 +185,9 @@ class ParserProcess:
 def _environment() -> dict[str, str]:
     """Return the little that Python needs; keys of providers are none of the child's business."""
     paths = [str(_SOURCE), *(path for path in sys.path if Path(path).is_absolute())]
-    return {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONUTF8": "1"}
+    return {
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        "PYTHONUTF8": "1",
+        # Tesseract's threads slow each other down.
+        "OMP_THREAD_LIMIT": "1",
+    }

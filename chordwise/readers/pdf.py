@@ -13,7 +13,9 @@ from chordwise.readers.extracted import Extracted
 
 # PDFium's mark of a hyphen at a line's end (the word is whole without it), and glyphs with no text.
 _CONTROLS = re.compile("[\0-\x08\x0b\x0e-\x1f\ufffe]")
-_HEADER = b"%PDF-"
+_HEADER, _HEADER_BYTES = b"%PDF-", 1_024
+# Readers look for the end in the last kilobyte, as Acrobat always has.
+_END, _END_BYTES = b"%%EOF", 1_024
 
 
 def read(data: bytes, max_characters: int) -> Extracted:
@@ -39,23 +41,26 @@ def opened(data: bytes) -> pypdfium2.PdfDocument:
     """Return a document whose pages can be looked at.
 
     Raises:
-        ReadError: The file is encrypted or damaged.
+        ReadError: The file is encrypted, cut off or damaged.
     """
-    return _open(_from_header(data))
+    is_cut_off = _HEADER in data[:_HEADER_BYTES] and _END not in data[-_END_BYTES:]
+    return _open(_from_header(data), is_cut_off=is_cut_off)
 
 
 def _from_header(data: bytes) -> bytes:
     """Cut off what a mail program or a server put in front; supply a header that was lost."""
-    position = data[:1024].find(_HEADER)
+    position = data[:_HEADER_BYTES].find(_HEADER)
     return data[position:] if position >= 0 else _HEADER + b"1.4\n" + data
 
 
-def _open(data: bytes) -> pypdfium2.PdfDocument:
+def _open(data: bytes, *, is_cut_off: bool) -> pypdfium2.PdfDocument:
     try:
         return pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError as error:
         if error.err_code == raw.FPDF_ERR_PASSWORD:
             raise failures.encrypted() from error
+        if is_cut_off:
+            raise failures.truncated("a PDF") from error
         raise failures.malformed("is a damaged PDF.") from error
 
 

@@ -7,12 +7,11 @@ costs nothing but that part; nothing is kept but the parts on the way to the one
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Iterator
 
 from chordwise.domain.json_values import JsonObject, text
 from chordwise.errors import ReadError
-from chordwise.readers import failures
+from chordwise.readers import failures, ocr_data
 from chordwise.readers.documents import ReadDocument, UnreadDocument, checked, failure
 from chordwise.readers.extracted import Columns
 from chordwise.readers.parser_process import ParserProcess
@@ -68,12 +67,13 @@ class Unpacking:
         """Ask the parser; where it finds a scan and the settings allow it, once more for OCR.
 
         Raises:
-            ReadError: The parser broke over the file, or there is no program for OCR.
+            ReadError: The parser broke over the file, or scans cannot be recognized here.
         """
         parser = self._parser_at(level)
         for header, body in parser.answers(data, name, self._columns):
             if header.get("reason") == failures.NEEDS_OCR and self._settings.ocr:
-                yield from parser.answers(data, name, self._columns, _ocr_program())
+                folder = str(ocr_data.folder(self._settings))
+                yield from parser.answers(data, name, self._columns, folder)
             else:
                 yield header, body
 
@@ -137,13 +137,6 @@ class _BoundReachedError(Exception):
     def __init__(self, error: ReadError) -> None:
         super().__init__(error)
         self.error = error
-
-
-def _ocr_program() -> str:
-    program = shutil.which("tesseract")
-    if program is None:
-        raise failures.ocr_missing()
-    return program
 
 
 def _name(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, SecretStr
@@ -206,8 +207,11 @@ class ReaderSettings(Section):
     max_characters: PositiveInt = 50_000_000
     max_documents: PositiveInt = 100_000
     max_unpacked_megabytes: PositiveInt = 1_024
-    ocr: bool = Field(default=False, description="Recognize scans with Tesseract.")
+    ocr: bool = Field(default=False, description="Recognize scans and images with Tesseract.")
     ocr_languages: str = Field(default="eng", pattern=r"^[A-Za-z]\w*(\+[A-Za-z]\w*)*$")
+    ocr_data: Path | None = Field(
+        default=None, description="The folder of Tesseract's languages; found where it is not set."
+    )
     ocr_timeout_seconds: PositiveFloat = 900
 
 

@@ -270,8 +270,9 @@ def test_the_image_takes_its_libraries_from_the_lock_files() -> None:
     installs = re.findall(r"(?m)^.*\bpip .*?\binstall (.+?)(?: \\)?$", DOCKERFILE)
 
     assert len(installs) == DOCKERFILE.count("-m pip ")
+    assert re.findall(r"(?m)^ARG (.+)$", DOCKERFILE) == ["LOCK=requirements.lock"]
     assert installs == [
-        "--require-hashes -r requirements.lock",
+        "--require-hashes -r ${LOCK}",
         "--require-hashes -r requirements-build.lock",
         "--no-deps dist/*.whl",
     ]

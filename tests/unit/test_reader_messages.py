@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 from collections.abc import Iterable
 
@@ -123,11 +124,26 @@ def test_an_html_body_of_outlook_is_read_as_html() -> None:
     assert shown(outlook.documents(data, WANTED)) == [("", "One\n\nTwo")]
 
 
+def test_a_body_in_compressed_rtf_is_read() -> None:
+    """Also one that holds HTML: its text; a plain body and an HTML one come before it."""
+    rtf = (
+        rb"{\rtf1\ansi\ansicpg1252\fromhtml1 {\*\htmltag64 <p>}\htmlrtf {\htmlrtf0 "
+        rb"High at \'be six.\htmlrtf\par}\htmlrtf0 {\*\htmltag72 </p>}}"
+    )
+    packed = struct.pack("<II4sI", len(rtf) + 12, len(rtf), b"MELA", 0) + rtf
+
+    found = shown(outlook.documents(compound_file(message({"10090102": packed})), WANTED))
+    plain = message({"1000001F": "Low.", "10090102": packed})
+
+    assert found == [("", "High at ¾ six.")]
+    assert shown(outlook.documents(compound_file(plain), WANTED)) == [("", "Low.")]
+
+
 def test_a_body_that_cannot_be_read_is_not_lost_in_silence() -> None:
-    """Compressed RTF alone is named, and the attachments are read."""
+    """Damaged RTF alone is named, and the attachments are read."""
     data = compound_file(message({"10090102": b"LZFu"}, attached("a.txt", b"one")))
 
-    assert shown(outlook.documents(data, WANTED)) == [("", "unsupported"), ("a.txt", "one")]
+    assert shown(outlook.documents(data, WANTED)) == [("", "malformed"), ("a.txt", "one")]
 
 
 @pytest.mark.parametrize(

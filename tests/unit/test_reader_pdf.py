@@ -54,10 +54,18 @@ def test_blank_pages_are_empty() -> None:
     assert failure(build([""])).outcome == "empty"
 
 
-@pytest.mark.parametrize("data", [b"%PDF-1.7\n", b"%PDF-1.4\n%%EOF", b"", b"no PDF"])
+@pytest.mark.parametrize("data", [b"%PDF-1.4\n%%EOF", b"", b"no PDF"])
 def test_damaged_files_are_malformed(data: bytes) -> None:
     """What PDFium cannot open is a damaged PDF."""
     assert failure(data).reason == "malformed"
+
+
+def test_a_file_without_its_end_is_cut_off() -> None:
+    """What PDFium cannot open and does not end as a PDF ends has to be fetched again."""
+    whole = build([shown("text")])
+
+    assert failure(whole[:200]).reason == "truncated"
+    assert "download it again" in failure(b"%PDF-1.7\n").hint
 
 
 def test_the_limit_of_characters_holds() -> None:

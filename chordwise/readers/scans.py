@@ -1,0 +1,137 @@
+"""Pictures of pages, ready to be recognized: the pages of a PDF, or a file that is a picture.
+
+They need Pillow, which belongs to the extra `ocr`.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pypdfium2
+
+from chordwise.readers import failures, pdf
+from chordwise.readers.extracted import Extracted
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+DOTS_PER_INCH = "dpi"
+"""Where a picture's `info` says how closely it was looked at, as a pair of numbers."""
+_DENSITY, _POINTS_PER_INCH = 300, 72
+# A page of A3; what claims to be larger is looked at less closely.
+_MOST_PIXELS = 18_000_000
+_PICTURES = (
+    (b"\x89PNG\r\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+)
+_DAMAGES = (OSError, ValueError, SyntaxError, IndexError, TypeError, struct.error, zlib.error)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """The pages of a file in gray, each made when it is asked for; `None`: it is damaged."""
+
+    pages: Iterator[Image | None]
+    media_type: str
+    title: str = ""
+
+
+def picture_kind(data: bytes) -> str:
+    """Return `PNG`, `JPEG` or `TIFF`; empty for anything else."""
+    return next((kind for magic, kind in _PICTURES if data.startswith(magic)), "")
+
+
+def refuse_picture(data: bytes, _max_characters: int) -> Extracted:
+    """Say what a picture needs to become text.
+
+    Raises:
+        ReadError: Always.
+    """
+    raise failures.needs_ocr(f"is an image ({picture_kind(data)}).")
+
+
+def of_pdf(data: bytes) -> Scan:
+    """Return what a PDF shows.
+
+    Raises:
+        ReadError: The file is encrypted or damaged.
+    """
+    document = pdf.opened(data)
+    return Scan(
+        pages=(_rendered(document, index) for index in range(len(document))),
+        media_type="application/pdf",
+        title=document.get_metadata_value("Title"),
+    )
+
+
+def of_picture(data: bytes) -> Scan:
+    """Return a picture as its camera held it upright; a TIFF may have several pages.
+
+    Raises:
+        ReadError: The picture is damaged or far too large.
+    """
+    from PIL import Image  # noqa: PLC0415 - of an extra
+
+    kind = picture_kind(data)
+    try:
+        picture = Image.open(io.BytesIO(data), formats=[kind])
+        frames = getattr(picture, "n_frames", 1) if kind == "TIFF" else 1
+    except Image.DecompressionBombError as error:
+        raise failures.out_of_memory() from error
+    except _DAMAGES as error:
+        raise failures.malformed(f"is a damaged image ({kind}).") from error
+    return Scan(
+        pages=(_frame(picture, index) for index in range(frames)),
+        media_type=f"image/{kind.lower()}",
+    )
+
+
+def _rendered(document: pypdfium2.PdfDocument, index: int) -> Image | None:
+    try:
+        page = document[index]
+        width, height = page.get_size()
+        scale = min(_DENSITY / _POINTS_PER_INCH, (_MOST_PIXELS / max(1.0, width * height)) ** 0.5)
+        picture: Image = page.render(scale=scale, grayscale=True).to_pil()
+    except pypdfium2.PdfiumError:
+        return None
+    picture.info[DOTS_PER_INCH] = (scale * _POINTS_PER_INCH, scale * _POINTS_PER_INCH)
+    page.close()
+    return picture
+
+
+def _frame(picture: Image, index: int) -> Image | None:
+    from PIL import ImageOps  # noqa: PLC0415 - of an extra
+
+    try:
+        picture.seek(index)
+        picture.draft("L", _bounded(picture.size))
+        frame = _in_gray(ImageOps.exif_transpose(picture))
+    except _DAMAGES:
+        return None
+    if frame.width * frame.height > _MOST_PIXELS:
+        frame.thumbnail(_bounded(frame.size))
+        frame.info.pop(DOTS_PER_INCH, None)
+    return frame
+
+
+def _in_gray(picture: Image) -> Image:
+    """Return a picture in gray; what is transparent shows white paper."""
+    from PIL import Image  # noqa: PLC0415 - of an extra
+
+    if picture.has_transparency_data:
+        paper = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(paper, picture.convert("RGBA")).convert("L")
+    return picture.convert("L")
+
+
+def _bounded(size: tuple[int, int]) -> tuple[int, int]:
+    width, height = size
+    factor = min(1.0, (_MOST_PIXELS / (width * height)) ** 0.5)
+    return max(1, int(width * factor)), max(1, int(height * factor))
