@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from chordwise.cli.application import EPILOG
-from chordwise.cli.asking import Request, Reuse, Urgency
+from chordwise.cli.asking import Details, Request, Reuse, Scrutiny, Urgency
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import (
     AsJson,
@@ -26,6 +26,7 @@ from chordwise.cli.options import (
     SchemaFile,
     TextColumn,
     Types,
+    Votes,
 )
 from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.submitting import Submitting
@@ -74,6 +75,7 @@ def analyze(  # noqa: PLR0913 - a parameter is an option of the command
     nightly: Nightly = False,
     lane: InLane = None,
     confidence_threshold: ConfidenceThreshold = 0.0,
+    votes: Votes = None,
     budget: Budget = None,
     as_json: AsJson = False,
 ) -> None:
@@ -82,15 +84,13 @@ def analyze(  # noqa: PLR0913 - a parameter is an option of the command
         paths=paths,
         profile=profile,
         types=types or (),
-        instructions=instructions,
-        schema=schema,
-        labels=labels,
+        details=Details(instructions=instructions, schema=schema, labels=labels),
         columns=Columns(text=text_column, identity=id_column),
         model=model,
         run_name=run_name,
         reuse=Reuse(fresh=fresh, no_cache=no_cache),
         urgency=Urgency(nightly=nightly, lane=lane),
-        confidence_threshold=confidence_threshold,
+        scrutiny=Scrutiny(confidence_threshold=confidence_threshold, votes=votes),
         budget=budget,
     )
     submitting = Submitting(Invocation.of(context), request, Screen())
@@ -115,6 +115,7 @@ def submit(  # noqa: PLR0913 - a parameter is an option of the command
     nightly: Nightly = False,
     lane: InLane = None,
     confidence_threshold: ConfidenceThreshold = 0.0,
+    votes: Votes = None,
     budget: Budget = None,
     as_json: AsJson = False,
 ) -> None:
@@ -123,15 +124,13 @@ def submit(  # noqa: PLR0913 - a parameter is an option of the command
         paths=paths,
         profile=profile,
         types=types or (),
-        instructions=instructions,
-        schema=schema,
-        labels=labels,
+        details=Details(instructions=instructions, schema=schema, labels=labels),
         columns=Columns(text=text_column, identity=id_column),
         model=model,
         run_name=run_name,
         reuse=Reuse(fresh=fresh, no_cache=no_cache),
         urgency=Urgency(nightly=nightly, lane=lane),
-        confidence_threshold=confidence_threshold,
+        scrutiny=Scrutiny(confidence_threshold=confidence_threshold, votes=votes),
         budget=budget,
     )
     raise typer.Exit(Submitting(Invocation.of(context), request, Screen()).submit(as_json=as_json))

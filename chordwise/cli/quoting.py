@@ -8,7 +8,7 @@ import typer
 
 from chordwise.cli import asking, opening
 from chordwise.cli.application import EPILOG
-from chordwise.cli.asking import Request, Reuse
+from chordwise.cli.asking import Details, Request, Reuse, Scrutiny
 from chordwise.cli.forecasting import read_all
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import (
@@ -23,6 +23,7 @@ from chordwise.cli.options import (
     SchemaFile,
     TextColumn,
     Types,
+    Votes,
 )
 from chordwise.cli.rendering import quotes
 from chordwise.cli.rendering.documents import document
@@ -56,6 +57,7 @@ def quote(  # noqa: PLR0913 - a parameter is an option of the command
     model: Model = None,
     fresh: Fresh = False,
     confidence_threshold: ConfidenceThreshold = 0.0,
+    votes: Votes = None,
     sample: Annotated[
         int, typer.Option(min=0, metavar="N", help="Ask N chunks of each type; costs money.")
     ] = 0,
@@ -70,13 +72,11 @@ def quote(  # noqa: PLR0913 - a parameter is an option of the command
     request = Request(
         paths=paths,
         types=types or (),
-        instructions=instructions,
-        schema=schema,
-        labels=labels,
+        details=Details(instructions=instructions, schema=schema, labels=labels),
         columns=Columns(text=text_column, identity=id_column),
         model=model,
         reuse=Reuse(fresh=fresh),
-        confidence_threshold=confidence_threshold,
+        scrutiny=Scrutiny(confidence_threshold=confidence_threshold, votes=votes),
     )
     screen = Screen()
     made = _Quoting(Invocation.of(context), request, screen, sample).quote()

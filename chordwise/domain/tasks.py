@@ -8,6 +8,9 @@ from enum import StrEnum
 
 from chordwise.domain.json_values import JsonObject
 
+MOST_VOTES = 15
+"""How often a question may be asked for a vote; further samples hardly change what wins."""
+
 
 class AnalysisType(StrEnum):
     """The kinds of analysis; the values stand in `jobs.analysis_type`."""
@@ -31,13 +34,15 @@ class Stage(StrEnum):
 class AnalysisOptions:
     """What the user asked for beyond the type; part of a result's identity.
 
-    `schema` is a user's own JSON Schema for an extraction.
+    `schema` is a user's own JSON Schema for an extraction. Each question is asked as often as there
+    are `votes`, and the answer that the samples agree on counts.
     """
 
     instructions: str = ""
     labels: tuple[str, ...] = ()
     schema: JsonObject | None = None
     confidence_threshold: float = 0.0
+    votes: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +50,8 @@ class AnalysisTask:
     """One question to a model.
 
     `text` is the chunk for the stages analyze and repair, and empty for synthesize, where `answers`
-    holds the chunks' validated answers in the order of the document.
+    holds the chunks' validated answers in the order of the document. `sample` numbers, from 1, the
+    times that the same is asked for a vote.
     """
 
     analysis_type: AnalysisType
@@ -53,6 +59,7 @@ class AnalysisTask:
     options: AnalysisOptions = field(default_factory=AnalysisOptions)
     text: str = ""
     answers: tuple[JsonObject, ...] = ()
+    sample: int = 1
 
 
 def implied_types(

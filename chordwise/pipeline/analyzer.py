@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chordwise import settings as settings_module
-from chordwise.domain import chunking, facts
+from chordwise.domain import chunking, facts, self_consistency
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer
 from chordwise.domain.facts import Fact
@@ -21,7 +21,7 @@ from chordwise.pipeline.checking import Verdict
 from chordwise.pipeline.integrating import Integration, Integrator
 from chordwise.pipeline.models import Models
 from chordwise.pipeline.questions import text_budget
-from chordwise.pipeline.routing import ask
+from chordwise.pipeline.voting import ask
 
 DEFAULT_CHUNK_TOKENS = 3_000
 
@@ -31,7 +31,8 @@ class AnalysisRequest:
     """A text and what to find out about it.
 
     `labels` close a classification, `schema` shapes an extraction. An answer whose confidence is
-    below `confidence_threshold` (0 to 1) is marked as needing review.
+    below `confidence_threshold` (0 to 1) is marked as needing review. `votes` is how often each
+    question is asked.
     """
 
     text: str
@@ -40,6 +41,7 @@ class AnalysisRequest:
     labels: tuple[str, ...] = ()
     schema: JsonObject | None = None
     confidence_threshold: float = 0.0
+    votes: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,8 @@ class Analysis:
 
     `output` has the shape that the analysis type documents; `facts` lists it flat. Offsets count
     characters of `text`, which is the request's text after normalization. `merged_without_model`
-    says why the parts of a long text had to be joined by rule; it is empty otherwise.
+    says why the parts of a long text had to be joined by rule; it is empty otherwise. `agreement`
+    is how far the samples of a vote agreed, `None` without one.
     """
 
     text: str
@@ -63,6 +66,7 @@ class Analysis:
     language_model: bool
     prompt_version: str
     merged_without_model: str = ""
+    agreement: float | None = None
 
 
 class DocumentAnalyzer:
@@ -123,6 +127,7 @@ def _task(request: AnalysisRequest) -> AnalysisTask:
         labels=request.labels,
         schema=None if request.schema is None else check_schema(request.schema),
         confidence_threshold=request.confidence_threshold,
+        votes=request.votes,
     )
     return AnalysisTask(analysis_type=request.analysis_type, stage=Stage.ANALYZE, options=options)
 
@@ -133,19 +138,21 @@ def _analysis(
     answer = integration.answer
     analysis = analysis_for(request.analysis_type)
     output = analysis.complete(answer.output, _task(request).options)
+    confidence = self_consistency.tempered(answer.confidence, answer.agreement, analysis.type)
     return Analysis(
         text=text,
         output=output,
         facts=tuple(facts.facts(output, analysis)),
-        confidence=answer.confidence,
+        confidence=confidence,
         quality=answer.quality,
-        needs_review=answer.confidence < request.confidence_threshold,
+        needs_review=confidence < request.confidence_threshold,
         chunk_count=chunk_count,
         provider=answer.provider,
         model=answer.model,
         language_model=answer.provider != EXTRACTIVE,
         prompt_version=answer.prompt_version,
         merged_without_model=integration.error.what if integration.error else "",
+        agreement=answer.agreement,
     )
 
 

@@ -49,6 +49,7 @@ class StoredResult:
     confidence: float
     quality: float
     coverage: float
+    agreement: float | None
     needs_review: bool
     failed_chunks: JsonValue
     provider: str
@@ -71,6 +72,7 @@ _COLUMNS = (
     Result.confidence,
     Result.quality,
     Result.coverage,
+    Result.agreement,
     Result.needs_review,
     Result.failed_chunks,
     Result.provider,

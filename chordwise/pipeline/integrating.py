@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from chordwise.domain import grounding, tokens
+from chordwise.domain import grounding, self_consistency, tokens
 from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
@@ -19,7 +19,7 @@ from chordwise.pipeline.awaiting import every
 from chordwise.pipeline.checking import Judge
 from chordwise.pipeline.merging import merged
 from chordwise.pipeline.requests import request_for
-from chordwise.pipeline.routing import ask
+from chordwise.pipeline.voting import ask
 
 CONTEXT_SHARE = 0.9
 
@@ -94,7 +94,9 @@ class Integrator:
         outputs = tuple(answer.output for answer in group)
         task = replace(self.task, stage=Stage.SYNTHESIZE, answers=outputs)
         source = Source(self.text, known=grounding.known_spans(outputs))
-        return ask(self.model, task, source, self.judge, self.policy)
+        joined = ask(self.model, task, source, self.judge, self.policy)
+        parts = [answer.agreement for answer in group]
+        return replace(joined, agreement=self_consistency.combined(parts, joined.agreement))
 
 
 def _as_material(output: JsonObject) -> str:

@@ -74,4 +74,5 @@ def _analysis_options(
         labels=labels,
         schema=read_schema(base / profile.schema_file) if profile.schema_file else None,
         confidence_threshold=profile.confidence_threshold,
+        votes=profile.votes,
     )

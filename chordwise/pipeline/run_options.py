@@ -11,10 +11,12 @@ from decimal import Decimal
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.context import ReadingContext
 from chordwise.pipeline.questions import options_to_json
 from chordwise.prompts import library
 from chordwise.readers.extracted import WHOLE, Columns
+from chordwise.settings import Settings
 
 PIPELINE_VERSION = 1
 """Raised whenever the same question would get another answer for reasons of our own code."""
@@ -41,6 +43,20 @@ class RunOptions:
     lane: Lane = Lane.ONLINE
     budget_usd: Decimal | None = None
     columns: Columns = WHOLE
+
+
+def answerable(settings: Settings, options: RunOptions) -> RunOptions:
+    """Return the options without what only language models can give, where none is asked.
+
+    The built-in model would give the same answer in every sample of a vote.
+
+    Raises:
+        ConfigurationError: The model is unknown.
+    """
+    asked = (settings.model_named(name) for name in settings.names_asked(options.model))
+    if any(model.provider != EXTRACTIVE for model in asked):
+        return options
+    return replace(options, analysis=replace(options.analysis, votes=1))
 
 
 def identity(context: ReadingContext, analysis_type: AnalysisType, options: RunOptions) -> str:

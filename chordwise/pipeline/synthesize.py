@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import structlog
 from sqlalchemy.orm import Session
 
-from chordwise.domain import quality
+from chordwise.domain import quality, self_consistency
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonValue
@@ -175,16 +175,19 @@ def _end_of(
 
 def _result(job: Job, text: str, parts: Sequence[Chunk], answer: Answer) -> Result:
     task = question_of(job)
+    agreement = answer.agreement
+    confidence = self_consistency.tempered(answer.confidence, agreement, task.analysis_type)
     covered = [(p.start_char, p.end_char) for p in parts if p.status == ChunkStatus.SUCCEEDED]
     return Result(
         job_id=job.id,
         document_id=job.document_id,
         analysis_type=job.analysis_type,
         output=analysis_for(task.analysis_type).complete(answer.output, task.options),
-        confidence=answer.confidence,
+        confidence=confidence,
         quality=answer.quality,
         coverage=quality.coverage(len(text), covered),
-        needs_review=answer.confidence < task.options.confidence_threshold,
+        agreement=agreement,
+        needs_review=confidence < task.options.confidence_threshold,
         failed_chunks=[_named(p) for p in parts if p.status != ChunkStatus.SUCCEEDED],
         provider=answer.provider,
         model=answer.model,

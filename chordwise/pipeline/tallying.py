@@ -17,7 +17,7 @@ from chordwise.pipeline.context import ReadingContext
 from chordwise.pipeline.integrating import CONTEXT_SHARE
 from chordwise.pipeline.questions import text_budget
 from chordwise.pipeline.requests import request_for
-from chordwise.pipeline.run_options import RunOptions, identity
+from chordwise.pipeline.run_options import RunOptions, answerable, identity
 from chordwise.pipeline.unasked import UnaskedModel
 from chordwise.readers.reading import ReadDocument, UnreadDocument
 from chordwise.storage import documents, results
@@ -27,7 +27,7 @@ from chordwise.storage.engine import reaching_database
 
 @dataclass(slots=True, kw_only=True)
 class WorkKind:
-    """The questions of one analysis type to one model.
+    """The questions of one analysis type to one model, each as often as there are votes.
 
     `joined` has for each document of several chunks how many there are; `synthesis_frame` is what a
     question that joins answers takes without them, `room` what answers may take in it.
@@ -37,6 +37,7 @@ class WorkKind:
     model: UnaskedModel
     synthesis_frame: int
     room: float
+    votes: int = 1
     questions: int = 0
     input_tokens: int = 0
     text_tokens: float = 0
@@ -50,8 +51,8 @@ class WorkKind:
             for chunks in self.joined
         ]
         return Syntheses(
-            questions=sum(each.questions for each in found),
-            material_tokens=sum(each.material_tokens for each in found),
+            questions=self.votes * sum(each.questions for each in found),
+            material_tokens=self.votes * sum(each.material_tokens for each in found),
         )
 
 
@@ -73,11 +74,11 @@ class Tallying:
     def __init__(self, context: ReadingContext, options: RunOptions, sample: int) -> None:
         self.tally = Tally()
         self._context = context
-        self._options = options
+        self._options = answerable(context.settings, options)
         self._sample = sample
         self._models = unasked.opened(context.settings, options.model)
         self._model = self._models.asked
-        self._hashes = {each: identity(context, each, options) for each in options.types}
+        self._hashes = {each: identity(context, each, self._options) for each in options.types}
         self._budgets = {each: self._budget(each) for each in options.types}
         self._seen: set[str] = set()
         self._random = Random(0)  # noqa: S311 - the same sample for the same documents
@@ -130,9 +131,9 @@ class Tallying:
         task = replace(self._task(analysis_type), text=text)
         kind = self._kind(task)
         request = request_for(self._model, task)
-        kind.questions += 1
-        kind.input_tokens += kind.model.tokens_of(request)
-        kind.text_tokens += tokens.weigh(text)
+        kind.questions += kind.votes
+        kind.input_tokens += kind.votes * kind.model.tokens_of(request)
+        kind.text_tokens += kind.votes * tokens.weigh(text)
         self._draw(kind, request)
 
     def _draw(self, kind: WorkKind, request: CompletionRequest) -> None:
@@ -140,7 +141,7 @@ class Tallying:
         if len(kind.sample) < self._sample:
             kind.sample.append(request)
             return
-        place = self._random.randrange(kind.questions)
+        place = self._random.randrange(kind.questions // kind.votes)
         if place < self._sample:
             kind.sample[place] = request
 
@@ -154,6 +155,7 @@ class Tallying:
             self.tally.kinds[key] = WorkKind(
                 analysis_type=task.analysis_type,
                 model=model,
+                votes=task.options.votes if model.profile.understands_language else 1,
                 synthesis_frame=model.tokens_of(request),
                 room=(model.profile.context_tokens - used) * CONTEXT_SHARE,
             )

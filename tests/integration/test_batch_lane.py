@@ -67,11 +67,11 @@ def opened(
     return a_pipeline(at_once, quoting_the_text, repeat_last=True, named=named)
 
 
-def in_batches(budget_usd: str = "", threshold: float = 0.0) -> RunOptions:
+def in_batches(budget_usd: str = "", threshold: float = 0.0, votes: int = 1) -> RunOptions:
     """Return options of a run in the batch lane."""
     return a_run(
         lane=Lane.BATCH,
-        analysis=AnalysisOptions(confidence_threshold=threshold),
+        analysis=AnalysisOptions(confidence_threshold=threshold, votes=votes),
         budget_usd=Decimal(budget_usd) if budget_usd else None,
     )
 
@@ -207,6 +207,41 @@ def test_a_repair_is_a_question_of_a_later_batch(pipeline: Pipeline, server: Bat
     assert pipeline.job(submission).status == "succeeded"
     stages = "SELECT string_agg(stage || ' ' || valid, ', ' ORDER BY id) FROM model_calls"
     assert pipeline.value(stages) == "analyze false, repair true"
+    judge(pipeline, server)
+
+
+def test_all_samples_of_a_vote_go_into_the_same_batch(
+    pipeline: Pipeline, server: BatchServer
+) -> None:
+    """Those of all chunks into the first, those of the synthesis into the second."""
+    submission = pipeline.submit(LONG, options=in_batches("100", votes=3))
+
+    pass_the_night(pipeline, submission)
+
+    chunks = pipeline.value("SELECT count(*) FROM chunks")
+    assert isinstance(chunks, int)
+    assert [len(batch.lines) for batch in server.batches] == [3 * chunks, 3]
+    assert pipeline.job(submission).status == "succeeded"
+    assert pipeline.value("SELECT agreement FROM results") == 1
+    samples = "SELECT sample, count(*) FROM model_calls GROUP BY 1 ORDER BY 1"
+    assert pipeline.rows(samples) == [(number, chunks + 1) for number in (1, 2, 3)]
+    assert pipeline.model.requests == []
+    judge(pipeline, server)
+
+
+def test_a_sample_that_needs_repair_is_repaired_in_a_later_batch(
+    pipeline: Pipeline, server: BatchServer
+) -> None:
+    """The others wait for it with their answers, and nobody is asked twice."""
+    fates = iter([INVALID])
+    server.fate = lambda _question, _before: next(fates, "answered")
+    submission = pipeline.submit(PARAGRAPH, options=in_batches(votes=3))
+
+    pass_the_night(pipeline, submission)
+
+    assert [len(batch.lines) for batch in server.batches] == [3, 1]
+    assert pipeline.job(submission).status == "succeeded"
+    assert pipeline.value("SELECT agreement FROM results") == 1
     judge(pipeline, server)
 
 

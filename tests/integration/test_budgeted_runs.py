@@ -15,6 +15,7 @@ from random import Random
 import pytest
 
 from chordwise.domain.states import ChunkStatus, JobStatus, RunStatus
+from chordwise.domain.tasks import AnalysisOptions
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.llm.pricing import MILLION
 from chordwise.pipeline import budgets
@@ -171,9 +172,10 @@ def a_company(settings: Settings, provider: ChargingServer, **budget: object) ->
     return Company(pipeline=replace(pipeline, context=context), provider=provider)
 
 
-def with_budget(usd: str | None = None) -> RunOptions:
+def with_budget(usd: str | None = None, votes: int = 1) -> RunOptions:
     """Return the options of a run that asks the provider."""
-    return replace(a_run(), model=PEER, budget_usd=None if usd is None else Decimal(usd))
+    asked = a_run(analysis=AnalysisOptions(votes=votes))
+    return replace(asked, model=PEER, budget_usd=None if usd is None else Decimal(usd))
 
 
 @pytest.fixture
@@ -212,6 +214,32 @@ def test_a_run_stops_before_its_cap_and_goes_on_with_a_higher_one(
     assert company.pipeline.value("SELECT status FROM runs") == RunStatus.FINISHED
     assert company.pipeline.value("SELECT max(attempts) FROM chunks") == 1
     assert provider.charged_usd <= company.line(submission).spent_usd <= Decimal(2)
+    assert company.line(submission).reserved_usd == 0
+
+
+def test_samples_of_votes_keep_to_the_cap_and_none_is_asked_again(
+    small_chunks: Settings, provider: ChargingServer
+) -> None:
+    """Stopped between two samples, the vote goes on with the money of `retry` where it stopped."""
+    provider.fate = lambda: 1.0  # type: ignore[method-assign]  # it always answers properly
+    company = a_company(small_chunks, provider)
+    submission = company.submit(with_budget("0.04", votes=3), documents=2)
+
+    company.work(submission)
+    stopped, charged = company.line(submission), provider.charged_usd
+    paused = {job.error_code for job in company.pipeline.jobs(submission)}
+    retry(company.pipeline.context, submission.run_id, Decimal(2))
+    company.work(submission)
+
+    assert paused == {"budget_exceeded"}
+    assert 0 < charged <= stopped.spent_usd + stopped.reserved_usd <= Decimal("0.04")
+    assert company.states(submission) == {JobStatus.SUCCEEDED}
+    asked = "SELECT count(*), count(DISTINCT (chunk_id, job_id, sample)) FROM model_calls"
+    ((calls, questions),) = company.pipeline.rows(
+        f"{asked} WHERE finish_reason = 'stop' AND NOT cache_hit"
+    )
+    assert calls == questions
+    assert company.pipeline.value("SELECT count(DISTINCT sample) FROM model_calls") == 3
     assert company.line(submission).reserved_usd == 0
 
 

@@ -69,3 +69,17 @@ def test_without_the_option_a_run_is_online(settings: Settings) -> None:
     run(["submit", "letter.txt", "--model", "openai/gpt-6.1-terra"])
 
     assert lane_of_the_run(settings) == ("online", False)
+
+
+def test_votes_of_the_built_in_model_are_left_out_and_it_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Once, on standard error; with a language model there is nothing to say."""
+    said = "Votes are for language models"
+    found = run(["submit", "letter.txt", "--votes", "3", "--model", "extractive"])
+    first = capsys.readouterr().err
+    run(["submit", "letter.txt", "--votes", "3", "--model", "openai/gpt-6.1-terra"])
+
+    assert found == ExitCode.SUCCESS
+    assert first.count(said) == 1
+    assert said not in capsys.readouterr().err

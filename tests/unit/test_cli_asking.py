@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.cli.asking import Request, columns_of, options_of, profile_options, types_of
+from chordwise.cli.asking import (
+    Details,
+    Request,
+    Scrutiny,
+    columns_of,
+    options_of,
+    profile_options,
+    types_of,
+)
 from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
@@ -21,9 +29,8 @@ def a_request(
     *types: AnalysisType, labels: str = "", schema: Path | None = None, instructions: str = ""
 ) -> Request:
     """Return a request with what a test cares for."""
-    return Request(
-        paths=["x"], types=types, labels=labels, schema=schema, instructions=instructions
-    )
+    details = Details(labels=labels, schema=schema, instructions=instructions)
+    return Request(paths=["x"], types=types, details=details)
 
 
 def test_without_a_type_it_is_a_summary() -> None:
@@ -94,17 +101,19 @@ def with_profile(**changes: object) -> Request:
 def test_options_go_before_the_entries_of_a_profile() -> None:
     """What is not given comes from the profile, what it does not say from the settings."""
     letters = ProfileSettings(
-        types=(AnalysisType.SENTIMENT,), instructions="tone", lane=Lane.BATCH, nightly=True
+        types=(AnalysisType.SENTIMENT,), instructions="tone", lane=Lane.BATCH, nightly=True, votes=5
     )
     settings = Settings(model="house", profiles={"letters": letters})
 
     plain = profile_options(with_profile(), settings)
+    voted = profile_options(with_profile(scrutiny=Scrutiny(votes=1)), settings)
     changed = profile_options(
         with_profile(types=(AnalysisType.SUMMARY,), model="other", budget="2.50"), settings
     )
 
     assert (plain.types, plain.analysis.instructions) == ((AnalysisType.SENTIMENT,), "tone")
     assert (plain.model, plain.lane, plain.nightly) == ("house", Lane.BATCH, True)
+    assert (plain.analysis.votes, voted.analysis.votes) == (5, 1)
     assert (changed.types, changed.model) == ((AnalysisType.SUMMARY,), "other")
     assert (changed.analysis.instructions, changed.budget_usd) == ("tone", Decimal("2.5"))
 

@@ -101,6 +101,7 @@ def a_result(
         confidence=0.7,
         quality=0.9,
         coverage=1.0,
+        agreement=None,
         needs_review=False,
         failed_chunks=[],
         provider="openai",

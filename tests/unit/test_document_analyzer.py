@@ -251,3 +251,20 @@ def test_the_built_in_model_needs_no_setting(analysis_type: AnalysisType) -> Non
     assert analysis.provider == "extractive"
     assert not analysis.language_model
     assert analysis.quality == 1.0
+
+
+def test_samples_may_vote() -> None:
+    """The analysis says how far they agreed, and its confidence is worth as much."""
+    answers = [
+        a_summary("rebuilt in 1856"),
+        a_summary("more than the town"),
+        a_summary("rebuilt in 1856"),
+    ]
+    model = ScriptedModel(answers)
+
+    analysis = DocumentAnalyzer(model).analyze_document(AnalysisRequest(text=TEXT, votes=3))
+
+    assert analysis.facts[1].quote == "rebuilt in 1856"
+    assert analysis.agreement is not None
+    assert 0.5 < analysis.agreement < 1
+    assert analysis.confidence == pytest.approx(0.7 * (1 + analysis.agreement) / 2)

@@ -58,6 +58,7 @@ def _measures(result: StoredResult) -> str:
         f"confidence {result.confidence:.2f}",
         f"quality {result.quality:.2f}",
         f"coverage {share(result.coverage)}",
+        *([] if result.agreement is None else [f"agreement {share(result.agreement)}"]),
         who,
         *(["reused"] if result.reused else []),
     ]
