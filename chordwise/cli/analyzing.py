@@ -11,6 +11,7 @@ from chordwise.cli.options import (
     AsJson,
     Budget,
     ConfidenceThreshold,
+    Critique,
     Fresh,
     IdColumn,
     InLane,
@@ -21,6 +22,7 @@ from chordwise.cli.options import (
     NoCache,
     NoWait,
     Paths,
+    PrinciplesFile,
     Profile,
     RunName,
     SchemaFile,
@@ -30,6 +32,7 @@ from chordwise.cli.options import (
 )
 from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.submitting import Submitting
+from chordwise.errors import ExitCode
 from chordwise.readers.extracted import Columns
 
 _ANALYZE_HELP = """Take documents in, analyze them, and show the answers.
@@ -76,6 +79,8 @@ def analyze(  # noqa: PLR0913 - a parameter is an option of the command
     lane: InLane = None,
     confidence_threshold: ConfidenceThreshold = 0.0,
     votes: Votes = None,
+    critique: Critique = False,
+    principles: PrinciplesFile = None,
     budget: Budget = None,
     as_json: AsJson = False,
 ) -> None:
@@ -90,11 +95,10 @@ def analyze(  # noqa: PLR0913 - a parameter is an option of the command
         run_name=run_name,
         reuse=Reuse(fresh=fresh, no_cache=no_cache),
         urgency=Urgency(nightly=nightly, lane=lane),
-        scrutiny=Scrutiny(confidence_threshold=confidence_threshold, votes=votes),
+        scrutiny=Scrutiny(confidence_threshold, votes, critique, principles),
         budget=budget,
     )
-    submitting = Submitting(Invocation.of(context), request, Screen())
-    raise typer.Exit((submitting.submit if no_wait else submitting.analyze)(as_json=as_json))
+    raise typer.Exit(_begin(context, request, waits=not no_wait, as_json=as_json))
 
 
 def submit(  # noqa: PLR0913 - a parameter is an option of the command
@@ -116,6 +120,8 @@ def submit(  # noqa: PLR0913 - a parameter is an option of the command
     lane: InLane = None,
     confidence_threshold: ConfidenceThreshold = 0.0,
     votes: Votes = None,
+    critique: Critique = False,
+    principles: PrinciplesFile = None,
     budget: Budget = None,
     as_json: AsJson = False,
 ) -> None:
@@ -130,7 +136,12 @@ def submit(  # noqa: PLR0913 - a parameter is an option of the command
         run_name=run_name,
         reuse=Reuse(fresh=fresh, no_cache=no_cache),
         urgency=Urgency(nightly=nightly, lane=lane),
-        scrutiny=Scrutiny(confidence_threshold=confidence_threshold, votes=votes),
+        scrutiny=Scrutiny(confidence_threshold, votes, critique, principles),
         budget=budget,
     )
-    raise typer.Exit(Submitting(Invocation.of(context), request, Screen()).submit(as_json=as_json))
+    raise typer.Exit(_begin(context, request, waits=False, as_json=as_json))
+
+
+def _begin(context: typer.Context, request: Request, *, waits: bool, as_json: bool) -> ExitCode:
+    submitting = Submitting(Invocation.of(context), request, Screen())
+    return (submitting.analyze if waits else submitting.submit)(as_json=as_json)

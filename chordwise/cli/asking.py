@@ -43,12 +43,14 @@ class Details:
     labels: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Scrutiny:
     """How closely answers are looked at; no number of votes is not a word about them."""
 
     confidence_threshold: float = 0.0
     votes: int | None = None
+    critique: bool = False
+    principles: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,8 @@ def options_of(request: Request) -> AnalysisOptions:
     """
     from chordwise.pipeline.profiles import read_schema  # noqa: PLC0415 - as below
 
+    scrutiny = request.scrutiny
+
     types = types_of(request)
     if request.details.schema is not None and AnalysisType.EXTRACTION not in types:
         raise UsageError("--schema is for extractions.", "Add --type extraction.")
@@ -93,8 +97,10 @@ def options_of(request: Request) -> AnalysisOptions:
         instructions=request.details.instructions.strip(),
         labels=_labels(request.details.labels),
         schema=read_schema(request.details.schema) if request.details.schema else None,
-        confidence_threshold=request.scrutiny.confidence_threshold,
-        votes=request.scrutiny.votes or 1,
+        confidence_threshold=scrutiny.confidence_threshold,
+        votes=scrutiny.votes or 1,
+        critique=scrutiny.critique or scrutiny.principles is not None,
+        principles=_principles(scrutiny),
     )
 
 
@@ -119,6 +125,8 @@ def profile_options(request: Request, settings: Settings) -> RunOptions:
         "lane": request.urgency.lane,
         "confidence_threshold": request.scrutiny.confidence_threshold,
         "votes": request.scrutiny.votes,
+        "critique": request.scrutiny.critique,
+        "principles": _principles(request.scrutiny),
         "budget_usd": budget_of(request.budget),
         "text_column": request.columns.text,
         "id_column": request.columns.identity,
@@ -154,6 +162,12 @@ def budget_of(given: str | None) -> Decimal | None:
         return checked_cap(Decimal(given.strip().removeprefix("$")))
     except InvalidOperation as error:
         raise UsageError(f"A budget of {given} is no amount.", "--budget 2.50") from error
+
+
+def _principles(scrutiny: Scrutiny) -> tuple[str, ...]:
+    from chordwise.pipeline.profiles import read_principles  # noqa: PLC0415 - as above
+
+    return read_principles(scrutiny.principles) if scrutiny.principles else ()
 
 
 def _labels(given: str) -> tuple[str, ...]:

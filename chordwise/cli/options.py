@@ -72,6 +72,13 @@ Votes: TypeAlias = Annotated[
         min=1, max=MOST_VOTES, metavar="N", help="Ask each question N times and let them vote."
     ),
 ]
+Critique: TypeAlias = Annotated[
+    bool, typer.Option("--critique", help="Examine the answer about a document, and mend it once.")
+]
+PrinciplesFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--principles", metavar="FILE", help="Examine by these, one on each line."),
+]
 Budget: TypeAlias = Annotated[
     str | None,
     typer.Option(metavar="USD", help="What the run's calls may cost; it pauses before more."),

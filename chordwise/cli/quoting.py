@@ -14,12 +14,14 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import (
     AsJson,
     ConfidenceThreshold,
+    Critique,
     Fresh,
     IdColumn,
     Instructions,
     Labels,
     Model,
     Paths,
+    PrinciplesFile,
     SchemaFile,
     TextColumn,
     Types,
@@ -58,6 +60,8 @@ def quote(  # noqa: PLR0913 - a parameter is an option of the command
     fresh: Fresh = False,
     confidence_threshold: ConfidenceThreshold = 0.0,
     votes: Votes = None,
+    critique: Critique = False,
+    principles: PrinciplesFile = None,
     sample: Annotated[
         int, typer.Option(min=0, metavar="N", help="Ask N chunks of each type; costs money.")
     ] = 0,
@@ -76,7 +80,7 @@ def quote(  # noqa: PLR0913 - a parameter is an option of the command
         columns=Columns(text=text_column, identity=id_column),
         model=model,
         reuse=Reuse(fresh=fresh),
-        scrutiny=Scrutiny(confidence_threshold=confidence_threshold, votes=votes),
+        scrutiny=Scrutiny(confidence_threshold, votes, critique, principles),
     )
     screen = Screen()
     made = _Quoting(Invocation.of(context), request, screen, sample).quote()

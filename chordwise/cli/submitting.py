@@ -25,7 +25,9 @@ from chordwise.readers.discovery import FoundFile, discover
 from chordwise.readers.reading import Reader
 from chordwise.settings import Settings
 
-_ASKED_ONCE = "Votes are for language models: the built-in extractive model is asked once."
+_ASKED_ONCE = (
+    "Votes and critique are for language models: the built-in one is asked once, and that is it."
+)
 
 
 class Submitting:
@@ -80,7 +82,7 @@ class Submitting:
             self._screen.note(f"Run {submission.name} ({submission.run_id})")
             if submission.lane is not options.lane:
                 self._screen.tell(f"{options.model} has no Batch API: the run is asked online.")
-            if submission.options.analysis != options.analysis:
+            if submission.asks_once(options):
                 self._screen.tell(_ASKED_ONCE)
             was_interrupted = self._read_all(reached, submission, found)
         return reached, submission, was_interrupted

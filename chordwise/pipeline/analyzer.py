@@ -8,16 +8,18 @@ from chordwise import settings as settings_module
 from chordwise.domain import chunking, facts, self_consistency
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer
+from chordwise.domain.critique import Critique
 from chordwise.domain.facts import Fact
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.text_normalization import normalize
 from chordwise.domain.validation import check_schema
-from chordwise.errors import UsageError
+from chordwise.errors import ModelError, UsageError
 from chordwise.llm.model import EXTRACTIVE, ChatModel, Completion
 from chordwise.pipeline.answering import ONE_PROMPT, policy_of
 from chordwise.pipeline.checking import Verdict
+from chordwise.pipeline.critiquing import Examined, examine, unexamined
 from chordwise.pipeline.integrating import Integration, Integrator
 from chordwise.pipeline.models import Models
 from chordwise.pipeline.questions import text_budget
@@ -32,7 +34,7 @@ class AnalysisRequest:
 
     `labels` close a classification, `schema` shapes an extraction. An answer whose confidence is
     below `confidence_threshold` (0 to 1) is marked as needing review. `votes` is how often each
-    question is asked.
+    question is asked. With `critique` the answer is examined, by `principles` or the usual ones.
     """
 
     text: str
@@ -42,6 +44,8 @@ class AnalysisRequest:
     schema: JsonObject | None = None
     confidence_threshold: float = 0.0
     votes: int = 1
+    critique: bool = False
+    principles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +55,8 @@ class Analysis:
     `output` has the shape that the analysis type documents; `facts` lists it flat. Offsets count
     characters of `text`, which is the request's text after normalization. `merged_without_model`
     says why the parts of a long text had to be joined by rule; it is empty otherwise. `agreement`
-    is how far the samples of a vote agreed, `None` without one.
+    is how far the samples of a vote agreed, `critique` what came of examining the answer; `None`
+    without one.
     """
 
     text: str
@@ -67,6 +72,7 @@ class Analysis:
     prompt_version: str
     merged_without_model: str = ""
     agreement: float | None = None
+    critique: Critique | None = None
 
 
 class DocumentAnalyzer:
@@ -107,7 +113,9 @@ class DocumentAnalyzer:
             judge=_keep_no_ledger,
             policy=self._policy,
         )
-        return _analysis(request, text, integrator.integrate(answers), len(parts))
+        integration = integrator.integrate(answers)
+        examined = _examined(integrator, integration, parts[0])
+        return _analysis(request, examined, integration.error, text, len(parts))
 
     def _answer(self, task: AnalysisTask, text: str, part: chunking.Chunk) -> Answer:
         content = text[part.start_char : part.end_char]
@@ -121,6 +129,13 @@ class DocumentAnalyzer:
         return ask(self._model, question, source, _keep_no_ledger, self._policy)
 
 
+def _examined(integrator: Integrator, integration: Integration, part: chunking.Chunk) -> Examined:
+    try:
+        return examine(integrator, integration, (part.start_char, part.end_char))
+    except ModelError as error:  # nobody asks again later
+        return unexamined(integration.answer, integrator.task, error)
+
+
 def _task(request: AnalysisRequest) -> AnalysisTask:
     options = AnalysisOptions(
         instructions=request.specific_instructions,
@@ -128,14 +143,20 @@ def _task(request: AnalysisRequest) -> AnalysisTask:
         schema=None if request.schema is None else check_schema(request.schema),
         confidence_threshold=request.confidence_threshold,
         votes=request.votes,
+        critique=request.critique,
+        principles=request.principles,
     )
     return AnalysisTask(analysis_type=request.analysis_type, stage=Stage.ANALYZE, options=options)
 
 
 def _analysis(
-    request: AnalysisRequest, text: str, integration: Integration, chunk_count: int
+    request: AnalysisRequest,
+    examined: Examined,
+    error: ModelError | None,
+    text: str,
+    chunk_count: int,
 ) -> Analysis:
-    answer = integration.answer
+    answer = examined.answer
     analysis = analysis_for(request.analysis_type)
     output = analysis.complete(answer.output, _task(request).options)
     confidence = self_consistency.tempered(answer.confidence, answer.agreement, analysis.type)
@@ -151,8 +172,9 @@ def _analysis(
         model=answer.model,
         language_model=answer.provider != EXTRACTIVE,
         prompt_version=answer.prompt_version,
-        merged_without_model=integration.error.what if integration.error else "",
+        merged_without_model=error.what if error else "",
         agreement=answer.agreement,
+        critique=examined.critique,
     )
 
 

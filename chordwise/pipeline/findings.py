@@ -50,6 +50,7 @@ class StoredResult:
     quality: float
     coverage: float
     agreement: float | None
+    critique: JsonObject | None
     needs_review: bool
     failed_chunks: JsonValue
     provider: str
@@ -73,6 +74,7 @@ _COLUMNS = (
     Result.quality,
     Result.coverage,
     Result.agreement,
+    Result.critique,
     Result.needs_review,
     Result.failed_chunks,
     Result.provider,

@@ -25,7 +25,10 @@ def expected_cost(quote: Quote, gathered: Gathered) -> Decimal | None:
         cost = line.costs[line.lane]
         if cost is None:
             return None
-        count = Decimal(line.questions) + Decimal(line.syntheses.typical)
+        count = sum(
+            map(Decimal, (line.questions, line.syntheses.typical, line.critiques.typical)),
+            Decimal(0),
+        )
         total += cost.high * len(kind.sample) / count if count else Decimal(0)
     return total
 

@@ -70,6 +70,11 @@ class Submission:
         """How tables are read."""
         return self.options.columns
 
+    def asks_once(self, wanted: RunOptions) -> bool:
+        """Tell whether votes or a critique were wanted of a model that can give neither."""
+        given = self.options.analysis
+        return (given.votes, given.critique) != (wanted.analysis.votes, wanted.analysis.critique)
+
     def take_in(self, found: ReadDocument | UnreadDocument, also: Also | None = None) -> TakenIn:
         """Store a document with its jobs and their messages, or why there is none.
 

@@ -30,7 +30,8 @@ class WorkKind:
     """The questions of one analysis type to one model, each as often as there are votes.
 
     `joined` has for each document of several chunks how many there are; `synthesis_frame` is what a
-    question that joins answers takes without them, `room` what answers may take in it.
+    question that joins answers takes without them, `room` what answers may take in it. A critique
+    reads `critique_tokens`, the `critiqued_answers` of chunks, and the answer that it is about.
     """
 
     analysis_type: AnalysisType
@@ -43,6 +44,9 @@ class WorkKind:
     text_tokens: float = 0
     joined: list[int] = field(default_factory=list)
     sample: list[CompletionRequest] = field(default_factory=list)
+    critiques: int = 0
+    critique_tokens: int = 0
+    critiqued_answers: int = 0
 
     def syntheses(self, answer_tokens: float, joined_tokens: float) -> Syntheses:
         """Return what joining takes if a chunk's answer is so long, and a joined one so."""
@@ -126,6 +130,16 @@ class Tallying:
         if len(parts) > 1:
             joining = replace(self._task(analysis_type), stage=Stage.SYNTHESIZE)
             self._kind(joining).joined.append(len(parts))
+        if self._options.analysis.critique:
+            self._add_critique(analysis_type, text if len(parts) == 1 else "", len(parts))
+
+    def _add_critique(self, analysis_type: AnalysisType, text: str, parts: int) -> None:
+        """Count the critique of an answer: about a text, or without one about several answers."""
+        task = replace(self._task(analysis_type), stage=Stage.CRITIQUE, text=text.strip(), draft={})
+        kind = self._kind(task)
+        kind.critiques += 1
+        kind.critique_tokens += kind.model.tokens_of(request_for(self._model, task))
+        kind.critiqued_answers += 0 if text else parts
 
     def _add_question(self, analysis_type: AnalysisType, text: str) -> None:
         task = replace(self._task(analysis_type), text=text)
@@ -149,7 +163,7 @@ class Tallying:
         model = self._asked_first(task)
         key = (task.analysis_type, model.name)
         if key not in self.tally.kinds:
-            joining = replace(task, stage=Stage.SYNTHESIZE, text="")
+            joining = replace(self._task(task.analysis_type), stage=Stage.SYNTHESIZE)
             request = request_for(model, joining)
             used = tokens.weigh(request.system + request.user) + request.max_output_tokens
             self.tally.kinds[key] = WorkKind(

@@ -20,7 +20,8 @@ SELECT
     r.prompt_version,
     j.reused_from IS NOT NULL AS reused,
     r.created_at,
-    r.agreement
+    r.agreement,
+    r.critique ->> 'outcome' AS critique_outcome
 FROM results AS r
 INNER JOIN jobs AS j ON j.id = r.job_id
 INNER JOIN runs AS run ON run.id = j.run_id

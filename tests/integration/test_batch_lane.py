@@ -67,11 +67,13 @@ def opened(
     return a_pipeline(at_once, quoting_the_text, repeat_last=True, named=named)
 
 
-def in_batches(budget_usd: str = "", threshold: float = 0.0, votes: int = 1) -> RunOptions:
+def in_batches(
+    budget_usd: str = "", threshold: float = 0.0, votes: int = 1, *, critique: bool = False
+) -> RunOptions:
     """Return options of a run in the batch lane."""
     return a_run(
         lane=Lane.BATCH,
-        analysis=AnalysisOptions(confidence_threshold=threshold, votes=votes),
+        analysis=AnalysisOptions(confidence_threshold=threshold, votes=votes, critique=critique),
         budget_usd=Decimal(budget_usd) if budget_usd else None,
     )
 
@@ -242,6 +244,39 @@ def test_a_sample_that_needs_repair_is_repaired_in_a_later_batch(
     assert [len(batch.lines) for batch in server.batches] == [3, 1]
     assert pipeline.job(submission).status == "succeeded"
     assert pipeline.value("SELECT agreement FROM results") == 1
+    judge(pipeline, server)
+
+
+def test_critique_and_revision_are_further_batches_of_the_same_night(
+    pipeline: Pipeline, server: BatchServer
+) -> None:
+    """After those of the chunks and of the synthesis, one each; the samples of votes together."""
+    submission = pipeline.submit(LONG, options=in_batches("100", votes=2, critique=True))
+
+    pass_the_night(pipeline, submission)
+
+    chunks = pipeline.value("SELECT count(*) FROM chunks")
+    assert isinstance(chunks, int)
+    assert [len(batch.lines) for batch in server.batches] == [2 * chunks, 2, 1, 1]
+    assert pipeline.job(submission).status == "succeeded"
+    assert pipeline.value("SELECT critique_outcome FROM document_results") == "revised"
+    assert pipeline.value("SELECT count(*) FROM model_calls WHERE stage = 'critique'") == 1
+    assert pipeline.value("SELECT bool_and(service_tier = 'batch') FROM model_calls")
+    assert pipeline.model.requests == []
+    judge(pipeline, server)
+
+
+def test_an_answer_whose_critique_fails_in_its_batch_is_kept(
+    pipeline: Pipeline, server: BatchServer
+) -> None:
+    """The provider rejects the line; the result says so, and the run is at its end."""
+    server.fate = lambda question, _: "400" if "analysis between" in question else "answered"
+    submission = pipeline.submit(PARAGRAPH, options=in_batches(critique=True))
+
+    pass_the_night(pipeline, submission)
+
+    assert pipeline.job(submission).status == "succeeded"
+    assert pipeline.value("SELECT critique_outcome FROM document_results") == "failed"
     judge(pipeline, server)
 
 

@@ -414,3 +414,18 @@ def test_the_samples_are_those_that_a_run_asks(desk: Desk) -> None:
     desk.pipeline.work(desk.pipeline.submit(LONG, SHORT, options=options))
 
     assert line.questions + round(line.syntheses.typical) == desk.count("model_calls")
+
+
+def test_critiques_are_quoted_and_revisions_at_a_share(desk: Desk) -> None:
+    """One or two questions more for each document; for the built-in model none."""
+    plain = desk.quote("--model", GPT)
+    examined = desk.quote("--model", GPT, "--critique")
+    built_in = line_of(desk.quote("--model", "extractive", "--critique"))
+
+    critiques = json_values.as_object(line_of(examined)["critiques"])
+    assert (critiques["low"], critiques["typical"], critiques["high"]) == (2, 2.5, 4)
+    assert line_of(examined)["questions"] == line_of(plain)["questions"]
+    for name in ("input_tokens", "output_tokens"):
+        assert typical(line_of(examined)[name]) > typical(line_of(plain)[name])
+    assert typical(examined["total"]) > typical(plain["total"])
+    assert typical(built_in["critiques"]) == 0

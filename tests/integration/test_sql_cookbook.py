@@ -267,3 +267,19 @@ def test_where_samples_disagree(reader: Reader) -> None:
     (row,) = reader.question(12).rows
 
     assert (row["source"], row["agreement"], row["calls"]) == ("unsure.txt", 0.6, 1)
+
+
+def test_what_a_critique_objects_to(reader: Reader, pipeline: Pipeline) -> None:
+    """The statement beside the critique brings a row for each objection that stands."""
+    pipeline.execute(
+        """UPDATE results SET critique = '{"outcome": "kept", "violations":
+        [{"path": "/main_topic", "problem": "Too short."}, {"path": "/a", "problem": "b"}]}'
+        WHERE confidence < 0.5"""
+    )
+
+    (block,) = blocks("docs/votes-and-critique.md")
+    found = reader.ask(block["statement"])
+
+    assert found.columns == ["document_id", "path", "problem"]
+    assert found.row_of("path", "/main_topic")["problem"] == "Too short."
+    assert len(found.rows) == 2

@@ -136,3 +136,41 @@ def test_rows_are_named_only_where_they_are_read() -> None:
     with pytest.raises(UsageError, match="--id-column"):
         columns_of(named)
     assert (columns_of(both).text, columns_of(both).identity) == ("review", "id")
+
+
+def test_principles_imply_a_critique(tmp_path: Path) -> None:
+    """One on each line, bullets and blank lines aside; a profile's give way to them."""
+    file = tmp_path / "principles.txt"
+    file.write_text("- Be brief.\n\n  * Say when. \n", "utf-8")
+    scrutiny = Scrutiny(principles=file)
+    letters = ProfileSettings(principles=("Say who.",))
+    settings = Settings(profiles={"letters": letters})
+
+    asked = options_of(Request(paths=["x"], types=(), scrutiny=scrutiny))
+    own = profile_options(with_profile(), settings).analysis
+    given = profile_options(with_profile(scrutiny=scrutiny), settings).analysis
+
+    assert asked.critique is own.critique is given.critique is True
+    assert asked.principles == given.principles == ("Be brief.", "Say when.")
+    assert own.principles == ("Say who.",)
+    assert not options_of(a_request()).critique
+
+
+@pytest.mark.parametrize("text", ["", " - \n", "x" * 501, "Be brief.\n" * 21])
+def test_principles_that_are_none_too_long_or_too_many_are_refused(
+    text: str, tmp_path: Path
+) -> None:
+    """They go into every critique, so they have to be few and short."""
+    file = tmp_path / "principles.txt"
+    file.write_text(text, "utf-8")
+
+    with pytest.raises(UsageError, match="principles"):
+        options_of(Request(paths=["x"], types=(), scrutiny=Scrutiny(principles=file)))
+
+
+def test_principles_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    """With the file's name."""
+    with pytest.raises(UsageError, match=r"absent\.txt"):
+        options_of(
+            Request(paths=["x"], types=(), scrutiny=Scrutiny(principles=tmp_path / "absent.txt"))
+        )

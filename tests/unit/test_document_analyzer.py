@@ -14,6 +14,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.errors import (
     ConfigurationError,
     InvalidAnswerError,
+    ModelOverloadedError,
     RefusedError,
     TruncatedError,
     UsageError,
@@ -268,3 +269,29 @@ def test_samples_may_vote() -> None:
     assert analysis.agreement is not None
     assert 0.5 < analysis.agreement < 1
     assert analysis.confidence == pytest.approx(0.7 * (1 + analysis.agreement) / 2)
+
+
+def test_an_answer_may_be_examined_and_mended() -> None:
+    """The revision is the answer; what was objected to stands beside it."""
+    violation = {"principle": 1, "path": "/main_topic", "problem": "It says too little."}
+    objection = json.dumps({"violations": [violation]})
+    mended = a_summary("rebuilt in 1856", topic="The harbour of Lindau.")
+    model = ScriptedModel([a_summary("rebuilt in 1856"), objection, mended])
+    request = AnalysisRequest(text=TEXT, critique=True, principles=("Say where.",))
+
+    analysis = DocumentAnalyzer(model).analyze_document(request)
+
+    assert analysis.output["main_topic"] == "The harbour of Lindau."
+    assert analysis.critique is not None
+    assert analysis.critique.violations == ({**violation, "principle": "Say where."},)
+
+
+def test_a_critique_that_is_not_to_be_had_leaves_the_answer() -> None:
+    """Whatever the reason: here nobody asks again later."""
+    model = ScriptedModel([a_summary("rebuilt in 1856"), ModelOverloadedError("Not now.")])
+
+    analysis = DocumentAnalyzer(model).analyze_document(AnalysisRequest(text=TEXT, critique=True))
+
+    assert analysis.output["main_topic"] == "A topic."
+    assert analysis.critique is not None
+    assert (analysis.critique.outcome, analysis.critique.reason) == ("failed", "Not now.")
