@@ -5,12 +5,13 @@ from __future__ import annotations
 import typer
 
 from chordwise.cli.application import EPILOG
-from chordwise.cli.asking import Request, Reuse, Urgency
+from chordwise.cli.asking import Details, Request, Reuse, Scrutiny, Urgency
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import (
     AsJson,
     Budget,
     ConfidenceThreshold,
+    Critique,
     Fresh,
     IdColumn,
     InLane,
@@ -21,14 +22,17 @@ from chordwise.cli.options import (
     NoCache,
     NoWait,
     Paths,
+    PrinciplesFile,
     Profile,
     RunName,
     SchemaFile,
     TextColumn,
     Types,
+    Votes,
 )
 from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.submitting import Submitting
+from chordwise.errors import ExitCode
 from chordwise.readers.extracted import Columns
 
 _ANALYZE_HELP = """Take documents in, analyze them, and show the answers.
@@ -74,6 +78,9 @@ def analyze(  # noqa: PLR0913 - a parameter is an option of the command
     nightly: Nightly = False,
     lane: InLane = None,
     confidence_threshold: ConfidenceThreshold = 0.0,
+    votes: Votes = None,
+    critique: Critique = False,
+    principles: PrinciplesFile = None,
     budget: Budget = None,
     as_json: AsJson = False,
 ) -> None:
@@ -82,19 +89,16 @@ def analyze(  # noqa: PLR0913 - a parameter is an option of the command
         paths=paths,
         profile=profile,
         types=types or (),
-        instructions=instructions,
-        schema=schema,
-        labels=labels,
+        details=Details(instructions=instructions, schema=schema, labels=labels),
         columns=Columns(text=text_column, identity=id_column),
         model=model,
         run_name=run_name,
         reuse=Reuse(fresh=fresh, no_cache=no_cache),
         urgency=Urgency(nightly=nightly, lane=lane),
-        confidence_threshold=confidence_threshold,
+        scrutiny=Scrutiny(confidence_threshold, votes, critique, principles),
         budget=budget,
     )
-    submitting = Submitting(Invocation.of(context), request, Screen())
-    raise typer.Exit((submitting.submit if no_wait else submitting.analyze)(as_json=as_json))
+    raise typer.Exit(_begin(context, request, waits=not no_wait, as_json=as_json))
 
 
 def submit(  # noqa: PLR0913 - a parameter is an option of the command
@@ -115,6 +119,9 @@ def submit(  # noqa: PLR0913 - a parameter is an option of the command
     nightly: Nightly = False,
     lane: InLane = None,
     confidence_threshold: ConfidenceThreshold = 0.0,
+    votes: Votes = None,
+    critique: Critique = False,
+    principles: PrinciplesFile = None,
     budget: Budget = None,
     as_json: AsJson = False,
 ) -> None:
@@ -123,15 +130,18 @@ def submit(  # noqa: PLR0913 - a parameter is an option of the command
         paths=paths,
         profile=profile,
         types=types or (),
-        instructions=instructions,
-        schema=schema,
-        labels=labels,
+        details=Details(instructions=instructions, schema=schema, labels=labels),
         columns=Columns(text=text_column, identity=id_column),
         model=model,
         run_name=run_name,
         reuse=Reuse(fresh=fresh, no_cache=no_cache),
         urgency=Urgency(nightly=nightly, lane=lane),
-        confidence_threshold=confidence_threshold,
+        scrutiny=Scrutiny(confidence_threshold, votes, critique, principles),
         budget=budget,
     )
-    raise typer.Exit(Submitting(Invocation.of(context), request, Screen()).submit(as_json=as_json))
+    raise typer.Exit(_begin(context, request, waits=False, as_json=as_json))
+
+
+def _begin(context: typer.Context, request: Request, *, waits: bool, as_json: bool) -> ExitCode:
+    submitting = Submitting(Invocation.of(context), request, Screen())
+    return (submitting.analyze if waits else submitting.submit)(as_json=as_json)

@@ -35,28 +35,46 @@ class Urgency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Details:
+    """What the analyses are told beyond their type."""
+
+    instructions: str = ""
+    schema: Path | None = None
+    labels: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scrutiny:
+    """How closely answers are looked at; no number of votes is not a word about them."""
+
+    confidence_threshold: float = 0.0
+    votes: int | None = None
+    critique: bool = False
+    principles: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """The options as they were given."""
 
     paths: Sequence[str]
     types: Sequence[AnalysisType]
     profile: str = ""
-    instructions: str = ""
-    schema: Path | None = None
-    labels: str = ""
+    details: Details = Details()
     columns: Columns = WHOLE
     model: str | None = None
     run_name: str = ""
     reuse: Reuse = Reuse()
     urgency: Urgency = Urgency()
-    confidence_threshold: float = 0.0
+    scrutiny: Scrutiny = Scrutiny()
     budget: str | None = None
 
 
 def types_of(request: Request) -> tuple[AnalysisType, ...]:
     """Return the types to run: a schema or labels alone say which."""
+    details = request.details
     return implied_types(
-        request.types, schema=request.schema is not None, labels=bool(request.labels)
+        request.types, schema=details.schema is not None, labels=bool(details.labels)
     )
 
 
@@ -68,16 +86,21 @@ def options_of(request: Request) -> AnalysisOptions:
     """
     from chordwise.pipeline.profiles import read_schema  # noqa: PLC0415 - as below
 
+    scrutiny = request.scrutiny
+
     types = types_of(request)
-    if request.schema is not None and AnalysisType.EXTRACTION not in types:
+    if request.details.schema is not None and AnalysisType.EXTRACTION not in types:
         raise UsageError("--schema is for extractions.", "Add --type extraction.")
-    if request.labels and AnalysisType.CLASSIFICATION not in types:
+    if request.details.labels and AnalysisType.CLASSIFICATION not in types:
         raise UsageError("--labels is for classifications.", "Add --type classification.")
     return AnalysisOptions(
-        instructions=request.instructions.strip(),
-        labels=_labels(request.labels),
-        schema=read_schema(request.schema) if request.schema else None,
-        confidence_threshold=request.confidence_threshold,
+        instructions=request.details.instructions.strip(),
+        labels=_labels(request.details.labels),
+        schema=read_schema(request.details.schema) if request.details.schema else None,
+        confidence_threshold=scrutiny.confidence_threshold,
+        votes=scrutiny.votes or 1,
+        critique=scrutiny.critique or scrutiny.principles is not None,
+        principles=_principles(scrutiny),
     )
 
 
@@ -94,13 +117,16 @@ def profile_options(request: Request, settings: Settings) -> RunOptions:
         raise UsageError(f"There is no profile “{request.profile}”.", f"Known: {known}.")
     given: dict[str, object] = {
         "types": tuple(request.types),
-        "instructions": request.instructions,
-        "schema_file": request.schema.absolute() if request.schema else None,
-        "labels": _labels(request.labels),
+        "instructions": request.details.instructions,
+        "schema_file": request.details.schema.absolute() if request.details.schema else None,
+        "labels": _labels(request.details.labels),
         "model": request.model,
         "nightly": request.urgency.nightly,
         "lane": request.urgency.lane,
-        "confidence_threshold": request.confidence_threshold,
+        "confidence_threshold": request.scrutiny.confidence_threshold,
+        "votes": request.scrutiny.votes,
+        "critique": request.scrutiny.critique,
+        "principles": _principles(request.scrutiny),
         "budget_usd": budget_of(request.budget),
         "text_column": request.columns.text,
         "id_column": request.columns.identity,
@@ -136,6 +162,12 @@ def budget_of(given: str | None) -> Decimal | None:
         return checked_cap(Decimal(given.strip().removeprefix("$")))
     except InvalidOperation as error:
         raise UsageError(f"A budget of {given} is no amount.", "--budget 2.50") from error
+
+
+def _principles(scrutiny: Scrutiny) -> tuple[str, ...]:
+    from chordwise.pipeline.profiles import read_principles  # noqa: PLC0415 - as above
+
+    return read_principles(scrutiny.principles) if scrutiny.principles else ()
 
 
 def _labels(given: str) -> tuple[str, ...]:

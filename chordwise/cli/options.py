@@ -8,7 +8,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from chordwise.domain.lanes import Lane
-from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.tasks import MOST_VOTES, AnalysisType
 
 Paths: TypeAlias = Annotated[
     list[str],
@@ -65,6 +65,19 @@ InLane: TypeAlias = Annotated[
 ConfidenceThreshold: TypeAlias = Annotated[
     float,
     typer.Option(min=0, max=1, metavar="0…1", help="Mark answers below this for review."),
+]
+Votes: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=MOST_VOTES, metavar="N", help="Ask each question N times and let them vote."
+    ),
+]
+Critique: TypeAlias = Annotated[
+    bool, typer.Option("--critique", help="Examine the answer about a document, and mend it once.")
+]
+PrinciplesFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--principles", metavar="FILE", help="Examine by these, one on each line."),
 ]
 Budget: TypeAlias = Annotated[
     str | None,

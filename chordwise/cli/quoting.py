@@ -10,12 +10,13 @@ from rich.console import RenderableType
 
 from chordwise.cli import asking, opening
 from chordwise.cli.application import EPILOG
-from chordwise.cli.asking import Request, Reuse, Urgency
+from chordwise.cli.asking import Details, Request, Reuse, Scrutiny, Urgency
 from chordwise.cli.forecasting import read_all
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import (
     AsJson,
     ConfidenceThreshold,
+    Critique,
     Fresh,
     IdColumn,
     InLane,
@@ -23,9 +24,11 @@ from chordwise.cli.options import (
     Labels,
     Model,
     Paths,
+    PrinciplesFile,
     SchemaFile,
     TextColumn,
     Types,
+    Votes,
 )
 from chordwise.cli.rendering import quotes
 from chordwise.cli.rendering.documents import document
@@ -68,6 +71,9 @@ def quote(  # noqa: PLR0913 - a parameter is an option of the command
     fresh: Fresh = False,
     lane: InLane = None,
     confidence_threshold: ConfidenceThreshold = 0.0,
+    votes: Votes = None,
+    critique: Critique = False,
+    principles: PrinciplesFile = None,
     sample: Annotated[
         int, typer.Option(min=0, metavar="N", help="Ask N chunks of each type; costs money.")
     ] = 0,
@@ -77,14 +83,12 @@ def quote(  # noqa: PLR0913 - a parameter is an option of the command
     request = Request(
         paths=paths,
         types=types or (),
-        instructions=instructions,
-        schema=schema,
-        labels=labels,
+        details=Details(instructions=instructions, schema=schema, labels=labels),
         columns=Columns(text=text_column, identity=id_column),
         model=model,
         reuse=Reuse(fresh=fresh),
         urgency=Urgency(lane=lane),
-        confidence_threshold=confidence_threshold,
+        scrutiny=Scrutiny(confidence_threshold, votes, critique, principles),
     )
     screen = Screen()
     made = _Quoting(Invocation.of(context), request, screen, sample).quote()

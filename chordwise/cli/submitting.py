@@ -25,6 +25,10 @@ from chordwise.readers.discovery import FoundFile, discover
 from chordwise.readers.reading import Reader
 from chordwise.settings import Settings
 
+_ASKED_ONCE = (
+    "Votes and critique are for language models: the built-in one is asked once, and that is it."
+)
+
 
 class Submitting:
     """One call of `analyze` or `submit`."""
@@ -78,6 +82,8 @@ class Submitting:
             self._screen.note(f"Run {submission.name} ({submission.run_id})")
             if submission.lane is not options.lane:
                 self._screen.tell(f"{options.model} has no Batch API: the run is asked online.")
+            if submission.asks_once(options):
+                self._screen.tell(_ASKED_ONCE)
             was_interrupted = self._read_all(reached, submission, found)
         return reached, submission, was_interrupted
 

@@ -12,7 +12,7 @@ class Answer:
     """A valid answer with its grounding, and who gave it.
 
     `confidence` and `quality` are 0 to 1; `repaired` says that it took a second question or a
-    lenient parser.
+    lenient parser. `agreement` is how far the samples of a vote agreed, 0 to 1; `None` without one.
     """
 
     output: JsonObject
@@ -22,3 +22,4 @@ class Answer:
     provider: str
     model: str
     prompt_version: str
+    agreement: float | None = None

@@ -34,6 +34,14 @@ class Interval:
             high=self.high + other.high,
         )
 
+    def of_each(self, other: Interval) -> Interval:
+        """Return the product of a number of things and what is true of each of them."""
+        return Interval(
+            low=self.low * other.low,
+            typical=self.typical * other.typical,
+            high=self.high * other.high,
+        )
+
     def times(self, factor: float) -> Interval:
         """Return the interval of so many times the number."""
         return Interval(
@@ -66,6 +74,12 @@ HABITS: Mapping[AnalysisType, Habit] = MappingProxyType(
 )
 ASSUMED_REPEATS = Interval(low=0, typical=0.03, high=0.2)
 """The share of questions that have to be asked once more, where nothing was observed."""
+
+
+ASSUMED_REVISIONS = Interval(low=0, typical=0.25, high=1)
+"""The share of the answers that a critique objects to."""
+ASSUMED_CRITIQUE = Interval(low=10, typical=60, high=500)
+"""What a critique takes to write, in tokens: most of them find nothing."""
 
 
 def assumed(kind: AnalysisType, text_tokens: float, most_tokens: float) -> Interval:

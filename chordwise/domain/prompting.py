@@ -7,9 +7,9 @@ import json
 from dataclasses import dataclass
 from string import Template
 
-from chordwise.domain import grounding
+from chordwise.domain import critique, grounding
 from chordwise.domain.analyses import extraction
-from chordwise.domain.json_values import JsonObject
+from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisTask, AnalysisType
 
 # A document that holds its own mark costs its author 2 to the power of four times as many hashes:
@@ -65,17 +65,45 @@ def render(template: PromptTemplate, task: AnalysisTask, schema: JsonObject) -> 
     )
 
 
+def render_revision(template: PromptTemplate, task: AnalysisTask) -> str:
+    """Return the remark below a question whose earlier answer was objected to.
+
+    Raises:
+        KeyError: The template names a variable that does not exist.
+    """
+    draft, violations = _draft(task), _json(list(task.violations))
+    variables = {"draft": draft, "violations": violations, "mark": _mark(draft + violations)}
+    return Template(template.user).substitute(variables)
+
+
 def _variables(task: AnalysisTask, schema: JsonObject) -> dict[str, str]:
     answers = [grounding.without_spans(answer) for answer in task.answers]
-    material = json.dumps(answers, ensure_ascii=False, indent=1) if answers else task.text
+    material = _json(answers) if answers else task.text
+    draft = _draft(task) if task.is_critique else ""
+    principles = critique.principles_for(task.analysis_type, task.options)
     return {
         "text": material,
-        "mark": f"TEXT-{hashlib.sha256(material.encode()).hexdigest()[:_MARK_DIGITS]}",
+        "draft": draft,
+        "mark": _mark(material + draft),
+        "kind": task.analysis_type.value,
+        "principles": "\n".join(f"{n}. {each}" for n, each in enumerate(principles, start=1)),
         "instructions": _instructions(task),
         "labels": ", ".join(task.options.labels) or "labels of your own choice",
         "items": "\n".join(f"- {item}" for item in extraction.items(task.options)),
         "schema": json.dumps(schema, ensure_ascii=False),
     }
+
+
+def _draft(task: AnalysisTask) -> str:
+    return _json(grounding.without_spans(task.draft))
+
+
+def _json(value: JsonValue) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1)
+
+
+def _mark(material: str) -> str:
+    return f"TEXT-{hashlib.sha256(material.encode()).hexdigest()[:_MARK_DIGITS]}"
 
 
 def _instructions(task: AnalysisTask) -> str:

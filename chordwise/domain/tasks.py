@@ -8,6 +8,9 @@ from enum import StrEnum
 
 from chordwise.domain.json_values import JsonObject
 
+MOST_VOTES = 15
+"""How often a question may be asked for a vote; further samples hardly change what wins."""
+
 
 class AnalysisType(StrEnum):
     """The kinds of analysis; the values stand in `jobs.analysis_type`."""
@@ -25,19 +28,26 @@ class Stage(StrEnum):
     ANALYZE = "analyze"
     SYNTHESIZE = "synthesize"
     REPAIR = "repair"
+    CRITIQUE = "critique"
+    REVISE = "revise"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnalysisOptions:
     """What the user asked for beyond the type; part of a result's identity.
 
-    `schema` is a user's own JSON Schema for an extraction.
+    `schema` is a user's own JSON Schema for an extraction. Each question is asked as often as there
+    are `votes`, and the answer that the samples agree on counts. With `critique` the answer about a
+    document is examined against `principles`, or the usual ones where there are none.
     """
 
     instructions: str = ""
     labels: tuple[str, ...] = ()
     schema: JsonObject | None = None
     confidence_threshold: float = 0.0
+    votes: int = 1
+    critique: bool = False
+    principles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +55,9 @@ class AnalysisTask:
     """One question to a model.
 
     `text` is the chunk for the stages analyze and repair, and empty for synthesize, where `answers`
-    holds the chunks' validated answers in the order of the document.
+    holds the chunks' validated answers in the order of the document. `sample` numbers, from 1, the
+    times that the same is asked for a vote. For the stages critique and revise, `draft` is the
+    answer to this question that is examined, or mended where `violations` object to it.
     """
 
     analysis_type: AnalysisType
@@ -53,6 +65,15 @@ class AnalysisTask:
     options: AnalysisOptions = field(default_factory=AnalysisOptions)
     text: str = ""
     answers: tuple[JsonObject, ...] = ()
+    sample: int = 1
+    draft: JsonObject | None = None
+    violations: tuple[JsonObject, ...] = ()
+
+    @property
+    def is_critique(self) -> bool:
+        """Tell whether violations are asked for, be it in a repeated question."""
+        is_repeated = self.draft is not None and not self.violations
+        return self.stage is Stage.CRITIQUE or is_repeated
 
 
 def implied_types(

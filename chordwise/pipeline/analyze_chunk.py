@@ -29,7 +29,7 @@ from chordwise.pipeline.context import Context
 from chordwise.pipeline.leases import Lease
 from chordwise.pipeline.messages import SYNTHESIZE
 from chordwise.pipeline.questions import question_of
-from chordwise.pipeline.routing import ask
+from chordwise.pipeline.voting import ask
 from chordwise.storage import chunk_leases, chunks, documents, jobs, outbox
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job

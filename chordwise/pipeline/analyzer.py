@@ -5,23 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chordwise import settings as settings_module
-from chordwise.domain import chunking, facts
+from chordwise.domain import chunking, facts, self_consistency
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer
+from chordwise.domain.critique import Critique
 from chordwise.domain.facts import Fact
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.text_normalization import normalize
 from chordwise.domain.validation import check_schema
-from chordwise.errors import UsageError
+from chordwise.errors import ModelError, UsageError
 from chordwise.llm.model import EXTRACTIVE, ChatModel, Completion
 from chordwise.pipeline.answering import ONE_PROMPT, policy_of
 from chordwise.pipeline.checking import Verdict
+from chordwise.pipeline.critiquing import Examined, examine, unexamined
 from chordwise.pipeline.integrating import Integration, Integrator
 from chordwise.pipeline.models import Models
 from chordwise.pipeline.questions import text_budget
-from chordwise.pipeline.routing import ask
+from chordwise.pipeline.voting import ask
 
 DEFAULT_CHUNK_TOKENS = 3_000
 
@@ -31,7 +33,8 @@ class AnalysisRequest:
     """A text and what to find out about it.
 
     `labels` close a classification, `schema` shapes an extraction. An answer whose confidence is
-    below `confidence_threshold` (0 to 1) is marked as needing review.
+    below `confidence_threshold` (0 to 1) is marked as needing review. `votes` is how often each
+    question is asked. With `critique` the answer is examined, by `principles` or the usual ones.
     """
 
     text: str
@@ -40,6 +43,9 @@ class AnalysisRequest:
     labels: tuple[str, ...] = ()
     schema: JsonObject | None = None
     confidence_threshold: float = 0.0
+    votes: int = 1
+    critique: bool = False
+    principles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +54,9 @@ class Analysis:
 
     `output` has the shape that the analysis type documents; `facts` lists it flat. Offsets count
     characters of `text`, which is the request's text after normalization. `merged_without_model`
-    says why the parts of a long text had to be joined by rule; it is empty otherwise.
+    says why the parts of a long text had to be joined by rule; it is empty otherwise. `agreement`
+    is how far the samples of a vote agreed, `critique` what came of examining the answer; `None`
+    without one.
     """
 
     text: str
@@ -63,6 +71,8 @@ class Analysis:
     language_model: bool
     prompt_version: str
     merged_without_model: str = ""
+    agreement: float | None = None
+    critique: Critique | None = None
 
 
 class DocumentAnalyzer:
@@ -103,7 +113,9 @@ class DocumentAnalyzer:
             judge=_keep_no_ledger,
             policy=self._policy,
         )
-        return _analysis(request, text, integrator.integrate(answers), len(parts))
+        integration = integrator.integrate(answers)
+        examined = _examined(integrator, integration, parts[0])
+        return _analysis(request, examined, integration.error, text, len(parts))
 
     def _answer(self, task: AnalysisTask, text: str, part: chunking.Chunk) -> Answer:
         content = text[part.start_char : part.end_char]
@@ -117,35 +129,52 @@ class DocumentAnalyzer:
         return ask(self._model, question, source, _keep_no_ledger, self._policy)
 
 
+def _examined(integrator: Integrator, integration: Integration, part: chunking.Chunk) -> Examined:
+    try:
+        return examine(integrator, integration, (part.start_char, part.end_char))
+    except ModelError as error:  # nobody asks again later
+        return unexamined(integration.answer, integrator.task, error)
+
+
 def _task(request: AnalysisRequest) -> AnalysisTask:
     options = AnalysisOptions(
         instructions=request.specific_instructions,
         labels=request.labels,
         schema=None if request.schema is None else check_schema(request.schema),
         confidence_threshold=request.confidence_threshold,
+        votes=request.votes,
+        critique=request.critique,
+        principles=request.principles,
     )
     return AnalysisTask(analysis_type=request.analysis_type, stage=Stage.ANALYZE, options=options)
 
 
 def _analysis(
-    request: AnalysisRequest, text: str, integration: Integration, chunk_count: int
+    request: AnalysisRequest,
+    examined: Examined,
+    error: ModelError | None,
+    text: str,
+    chunk_count: int,
 ) -> Analysis:
-    answer = integration.answer
+    answer = examined.answer
     analysis = analysis_for(request.analysis_type)
     output = analysis.complete(answer.output, _task(request).options)
+    confidence = self_consistency.tempered(answer.confidence, answer.agreement, analysis.type)
     return Analysis(
         text=text,
         output=output,
         facts=tuple(facts.facts(output, analysis)),
-        confidence=answer.confidence,
+        confidence=confidence,
         quality=answer.quality,
-        needs_review=answer.confidence < request.confidence_threshold,
+        needs_review=confidence < request.confidence_threshold,
         chunk_count=chunk_count,
         provider=answer.provider,
         model=answer.model,
         language_model=answer.provider != EXTRACTIVE,
         prompt_version=answer.prompt_version,
-        merged_without_model=integration.error.what if integration.error else "",
+        merged_without_model=error.what if error else "",
+        agreement=answer.agreement,
+        critique=examined.critique,
     )
 
 

@@ -76,7 +76,8 @@ def ask(
     Each failure has its own rule. An answer that was cut off is asked for once more with more room.
     An invalid one is asked for once more with what was wrong, then with the policy's prompts, then
     of the model's fallbacks. A text that is too long for the model is halved, up to three times,
-    and the answers about its parts are merged by rule. White space around a text is left out.
+    and the answers about its parts are merged by rule; not so where an answer is examined or
+    mended, which takes the whole. White space around a text is left out.
 
     Raises:
         ModelError: No usable answer came; the subclass says why.
@@ -84,7 +85,8 @@ def ask(
     question = _Question(
         model=model, judge=judge, policy=policy, ends_at=policy.clock() + policy.seconds
     )
-    return question.about(*_trimmed(task, source), splits=_MOST_SPLITS)
+    splits = _MOST_SPLITS if task.draft is None else 0
+    return question.about(*_trimmed(task, source), splits=splits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from chordwise.domain import grounding, quality, validation
-from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer
+from chordwise.domain.critique import analysis_of
 from chordwise.domain.grounding import Source
 from chordwise.errors import InvalidAnswerError, RefusedError, TruncatedError
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason
@@ -58,7 +58,7 @@ def _check(
     task = request.task
     clean = completion.finish_reason is FinishReason.STOP
     parsed = validation.parse(completion.text, lenient=clean)
-    analysis = analysis_for(task.analysis_type)
+    analysis = analysis_of(task)
     found = validation.problems(parsed.answer, analysis.schema(task.options))
     found = found or analysis.problems(parsed.answer, task)
     if found:

@@ -49,6 +49,8 @@ class StoredResult:
     confidence: float
     quality: float
     coverage: float
+    agreement: float | None
+    critique: JsonObject | None
     needs_review: bool
     failed_chunks: JsonValue
     provider: str
@@ -71,6 +73,8 @@ _COLUMNS = (
     Result.confidence,
     Result.quality,
     Result.coverage,
+    Result.agreement,
+    Result.critique,
     Result.needs_review,
     Result.failed_chunks,
     Result.provider,

@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeAlias
 
-from chordwise.domain import grounding, tokens
+from chordwise.domain import grounding, self_consistency, tokens
 from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
@@ -19,17 +20,22 @@ from chordwise.pipeline.awaiting import every
 from chordwise.pipeline.checking import Judge
 from chordwise.pipeline.merging import merged
 from chordwise.pipeline.requests import request_for
-from chordwise.pipeline.routing import ask
+from chordwise.pipeline.voting import ask
 
 CONTEXT_SHARE = 0.9
+Question: TypeAlias = tuple[AnalysisTask, Source]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Integration:
-    """The answer for the whole document; `error` when it was merged without the model."""
+    """The answer for the whole document; `error` when it was merged without the model.
+
+    `joined` are the answers that the last question joined; none where there was one from the start.
+    """
 
     answer: Answer
     error: ModelError | None = None
+    joined: tuple[Answer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,18 +60,30 @@ class Integrator:
             ModelError: Transient or pausing: the job has to wait.
         """
         level = list(answers)
+        groups: list[list[Answer]] = [[]]
         try:
             while len(level) > 1:
-                level = every([partial(self._join, group) for group in self._groups(level)])
+                groups = self._groups(level)
+                level = every([partial(self._join, group) for group in groups])
         except ModelError as error:
             if isinstance(error, TransientError | PausingError):
                 raise
             return self.merged(answers, error)
-        return Integration(answer=level[0])
+        return Integration(answer=level[0], joined=tuple(groups[0]))
 
     def merged(self, answers: Sequence[Answer], error: ModelError) -> Integration:
         """Return the answers joined by rule, since the model could not for the reason given."""
         return Integration(answer=merged(answers, self.task), error=error)
+
+    def question(self, joined: Sequence[Answer], span: tuple[int, int]) -> Question:
+        """Return what was asked last: to join answers, or about a part of the text."""
+        if joined:
+            outputs = tuple(answer.output for answer in joined)
+            task = replace(self.task, stage=Stage.SYNTHESIZE, answers=outputs)
+            return task, Source(self.text, known=grounding.known_spans(outputs))
+        start, end = span
+        text = self.text[start:end]
+        return replace(self.task, text=text), Source(text, offset=start)
 
     def _groups(self, answers: list[Answer]) -> list[list[Answer]]:
         """Pack neighbours into as few questions as fit the context, two at least in each."""
@@ -91,10 +109,10 @@ class Integrator:
     def _join(self, group: list[Answer]) -> Answer:
         if len(group) == 1:
             return group[0]
-        outputs = tuple(answer.output for answer in group)
-        task = replace(self.task, stage=Stage.SYNTHESIZE, answers=outputs)
-        source = Source(self.text, known=grounding.known_spans(outputs))
-        return ask(self.model, task, source, self.judge, self.policy)
+        task, source = self.question(group, (0, 0))
+        joined = ask(self.model, task, source, self.judge, self.policy)
+        parts = [answer.agreement for answer in group]
+        return replace(joined, agreement=self_consistency.combined(parts, joined.agreement))
 
 
 def _as_material(output: JsonObject) -> str:

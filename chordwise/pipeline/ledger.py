@@ -82,6 +82,7 @@ def row_of(start: CallStart) -> JsonObject:
         "language_model": start.provider != EXTRACTIVE,
         "prompt_version": start.prompt_version,
         "attempt": start.attempt,
+        "sample": start.sample,
         "tier": start.route.tier.value if start.route else None,
         "escalated": start.route.escalated if start.route else None,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from chordwise.domain import self_consistency
 from chordwise.domain.analyses.analysis import mean
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer
@@ -26,4 +27,5 @@ def merged(answers: Sequence[Answer], task: AnalysisTask) -> Answer:
         confidence=analysis.confidence(output),
         quality=mean(answer.quality for answer in answers),
         repaired=any(answer.repaired for answer in answers),
+        agreement=self_consistency.combined(answer.agreement for answer in answers),
     )

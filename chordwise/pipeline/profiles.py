@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from chordwise.domain import validation
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType, implied_types
 from chordwise.errors import UsageError
 from chordwise.pipeline.run_options import RunOptions
 from chordwise.readers.extracted import Columns
-from chordwise.settings import ProfileSettings, Settings
+from chordwise.settings import CritiqueSettings, ProfileSettings, Settings
 
 _FEWEST_LABELS = 2
 
@@ -52,6 +54,30 @@ def read_schema(path: Path) -> JsonObject:
         raise UsageError(f"The schema {path} is not JSON: {error}.") from error
 
 
+def read_principles(path: Path) -> tuple[str, ...]:
+    """Return the principles in a text file, one a line; bullets and blank lines do not count.
+
+    Raises:
+        UsageError: It cannot be read, has no principles, or some that are too long or too many.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError(f"The principles {path} cannot be read: {reason}.") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"The principles {path} are no UTF-8 text.") from error
+    found = [line.lstrip("-*• \t").strip() for line in lines]
+    try:
+        principles = CritiqueSettings(principles=tuple(each for each in found if each)).principles
+    except ValidationError as error:
+        what = "; ".join(each["msg"] for each in error.errors(include_url=False))
+        raise UsageError(f"The principles {path} cannot be used: {what}.") from error
+    if not principles:
+        raise UsageError(f"There are no principles in {path}.", "Write one on each line.")
+    return principles
+
+
 def _columns(profile: ProfileSettings) -> Columns:
     if profile.id_column and not profile.text_column:
         raise UsageError("A profile's id_column is for reading rows.", "Set its text_column, too.")
@@ -74,4 +100,7 @@ def _analysis_options(
         labels=labels,
         schema=read_schema(base / profile.schema_file) if profile.schema_file else None,
         confidence_threshold=profile.confidence_threshold,
+        votes=profile.votes,
+        critique=profile.critique or bool(profile.principles),
+        principles=profile.principles,
     )

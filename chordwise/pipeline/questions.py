@@ -31,16 +31,23 @@ def options_from(stored: JsonObject) -> AnalysisOptions:
         labels=tuple(json_values.strings(stored.get("labels"))),
         schema=schema if isinstance(schema, dict) else None,
         confidence_threshold=json_values.number(stored.get("confidence_threshold")) or 0.0,
+        votes=int(json_values.number(stored.get("votes")) or 1),
+        critique=stored.get("critique") is True,
+        principles=tuple(json_values.strings(stored.get("principles"))),
     )
 
 
 def options_to_json(options: AnalysisOptions) -> JsonObject:
-    """Write options as they stand in `jobs.options`."""
+    """Write options as they stand in `jobs.options`; what is off is left out of identities."""
+    votes: JsonObject = {"votes": options.votes} if options.votes > 1 else {}
+    critique: JsonObject = {"critique": True, "principles": list(options.principles)}
     return {
         "instructions": options.instructions,
         "labels": list(options.labels),
         "schema": options.schema,
         "confidence_threshold": options.confidence_threshold,
+        **votes,
+        **(critique if options.critique else {}),
     }
 
 

@@ -32,8 +32,9 @@ class Cost:
 class QuotedLine:
     """What one model does for one analysis type.
 
-    `questions` counts those about chunks, `syntheses` those that join answers; repeated ones are in
-    the tokens. `basis` says where the output comes from: sample, history or assumed.
+    `questions` counts those about chunks, `syntheses` those that join answers, `critiques` those
+    that examine or mend one; repeated ones are in the tokens. `basis` says where the output comes
+    from: sample, history or assumed.
     `costs` has the lanes that the provider has, each `None` where the price is unknown; `lane` is
     the one that the run takes.
     """
@@ -42,6 +43,7 @@ class QuotedLine:
     model: str
     questions: int
     syntheses: Interval
+    critiques: Interval
     input_tokens: Interval
     output_tokens: Interval
     basis: str
@@ -68,14 +70,16 @@ class Pricing:
         kind, basis = self._kind, self._basis()
         answers = self._answers()
         syntheses, material, joined = self._syntheses(answers)
+        critiques, examined, mended = self._critiques(answers)
         repeated = estimating.repeats(self._asked.asked, self._asked.repeated)
-        input_tokens = _repeated(_exactly(kind.input_tokens) + material, repeated)
-        output_tokens = _repeated(answers + joined, repeated)
+        input_tokens = _repeated(_exactly(kind.input_tokens) + material + examined, repeated)
+        output_tokens = _repeated(answers + joined + mended, repeated)
         return QuotedLine(
             analysis_type=kind.analysis_type,
             model=self._model.label,
             questions=kind.questions,
             syntheses=syntheses,
+            critiques=critiques,
             input_tokens=input_tokens,
             output_tokens=output_tokens,
             basis=basis,
@@ -84,7 +88,9 @@ class Pricing:
             counts_exactly=self._model.counter.is_exact,
             lane=self._model.lane,
             costs={
-                lane: self._cost(kind.questions, syntheses, input_tokens, output_tokens, lane)
+                lane: self._cost(
+                    kind.questions, syntheses + critiques, input_tokens, output_tokens, lane
+                )
                 for lane in self._model.lanes
             },
         )
@@ -135,12 +141,21 @@ class Pricing:
         questions = _interval([each.questions for each in counted])
         frames = questions.times(kind.synthesis_frame)
         material = _interval([each.material_tokens for each in counted])
-        written = Interval(
-            low=questions.low * joined.low,
-            typical=questions.typical * joined.typical,
-            high=questions.high * joined.high,
+        return questions, frames + material, questions.of_each(joined)
+
+    def _critiques(self, answers: Interval) -> tuple[Interval, Interval, Interval]:
+        """Return how many questions examine or mend answers, what they read and what they write."""
+        kind = self._kind
+        if not kind.critiques:
+            return NOTHING, NOTHING, NOTHING
+        answer = answers.times(1 / kind.questions) if kind.questions else self._assumed(0)
+        asked = _exactly(kind.critiques)
+        read = _exactly(kind.critique_tokens) + answer.times(
+            kind.critiques + kind.critiqued_answers
         )
-        return questions, frames + material, written
+        share = estimating.ASSUMED_REVISIONS
+        written = asked.of_each(estimating.ASSUMED_CRITIQUE) + asked.of_each(share).of_each(answer)
+        return asked + asked.of_each(share), read + read.of_each(share), written
 
     def _joined_answer(self, answer: Interval) -> Interval:
         """Return the tokens of one answer that joins several; it has the form of each of them."""
@@ -153,7 +168,7 @@ class Pricing:
     def _cost(
         self,
         questions: int,
-        syntheses: Interval,
+        others: Interval,
         input_tokens: Interval,
         output_tokens: Interval,
         lane: str,
@@ -161,9 +176,9 @@ class Pricing:
         parts = [
             self._cost_of(questions + count, read, written, lane)
             for count, read, written in (
-                (syntheses.low, input_tokens.low, output_tokens.low),
-                (syntheses.typical, input_tokens.typical, output_tokens.typical),
-                (syntheses.high, input_tokens.high, output_tokens.high),
+                (others.low, input_tokens.low, output_tokens.low),
+                (others.typical, input_tokens.typical, output_tokens.typical),
+                (others.high, input_tokens.high, output_tokens.high),
             )
         ]
         low, typical, high = parts

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from chordwise.domain import tokens
-from chordwise.domain.analyses.catalog import analysis_for
-from chordwise.domain.prompting import PromptTemplate, render
+from chordwise.domain.critique import analysis_of
+from chordwise.domain.prompting import PromptTemplate, render, render_revision
 from chordwise.domain.tasks import AnalysisTask, Stage
 from chordwise.errors import InvalidAnswerError
 from chordwise.llm.model import ChatModel, CompletionRequest, ModelProfile
@@ -22,15 +22,18 @@ def request_for(
     model: ChatModel, task: AnalysisTask, template: PromptTemplate | None = None
 ) -> CompletionRequest:
     """Render the question for a model, with the usual template where none is given."""
-    schema = analysis_for(task.analysis_type).schema(task.options)
+    schema = analysis_of(task).schema(task.options)
     template = template or library.template_for(task)
     prompt = render(template, task, schema)
+    remark = ""
+    if task.stage is Stage.REVISE:
+        remark = f"\n\n{render_revision(library.latest(library.REVISION), task)}"
     return CompletionRequest(
         task=task,
         system=prompt.system,
-        user=prompt.user,
+        user=f"{prompt.user}{remark}",
         schema=schema,
-        schema_name=task.analysis_type.value,
+        schema_name=library.CRITIQUE if task.is_critique else task.analysis_type.value,
         prompt_version=template.version,
         max_output_tokens=model.profile.max_output_tokens,
     )

@@ -28,7 +28,10 @@ def expected_cost(quote: Quote, gathered: Gathered) -> Decimal | None:
         cost = line.costs[kind.model.lane_now]
         if cost is None:
             return None
-        count = Decimal(line.questions) + Decimal(line.syntheses.typical)
+        count = sum(
+            map(Decimal, (line.questions, line.syntheses.typical, line.critiques.typical)),
+            Decimal(0),
+        )
         total += cost.high * len(kind.sample) / count if count else Decimal(0)
     return total
 

@@ -21,7 +21,7 @@ from chordwise.pipeline.context import Context
 from chordwise.pipeline.messages import FAN_OUT
 from chordwise.pipeline.questions import options_to_json
 from chordwise.pipeline.run_names import check_name
-from chordwise.pipeline.run_options import RunOptions, identity, to_json
+from chordwise.pipeline.run_options import RunOptions, answerable, identity, to_json
 from chordwise.prompts import library
 from chordwise.readers.reading import Columns, ReadDocument, UnreadDocument
 from chordwise.storage import documents, intakes, jobs, outbox, prompt_versions, results, runs
@@ -60,15 +60,20 @@ class Submission:
         self.run_id = run_id
         self.name = name
         self._context = context
-        self._options = options
-        self._hashes = {each: identity(context, each, options) for each in options.types}
+        self.options = answerable(context.settings, options)
+        self._hashes = {each: identity(context, each, self.options) for each in options.types}
         self.lane = lanes.lane_for(context.settings, options.model, options.lane)
         self._found = 0
 
     @property
     def columns(self) -> Columns:
         """How tables are read."""
-        return self._options.columns
+        return self.options.columns
+
+    def asks_once(self, wanted: RunOptions) -> bool:
+        """Tell whether votes or a critique were wanted of a model that can give neither."""
+        given = self.options.analysis
+        return (given.votes, given.critique) != (wanted.analysis.votes, wanted.analysis.critique)
 
     def take_in(self, found: ReadDocument | UnreadDocument, also: Also | None = None) -> TakenIn:
         """Store a document with its jobs and their messages, or why there is none.
@@ -145,9 +150,9 @@ class Submission:
         if again:
             return TakenIn(outcome=outcome)
         reused = sum(
-            self._add_job(session, intake.id, document_id, each) for each in self._options.types
+            self._add_job(session, intake.id, document_id, each) for each in self.options.types
         )
-        return TakenIn(outcome=outcome, jobs=len(self._options.types), reused=reused)
+        return TakenIn(outcome=outcome, jobs=len(self.options.types), reused=reused)
 
     def _is_cancelled(self, session: Session) -> bool:
         """Tell whether somebody has called the run off; the lock keeps it so until the commit."""
@@ -168,9 +173,9 @@ class Submission:
             intake_id=intake_id,
             document_id=document_id,
             analysis_type=analysis_type.value,
-            options=options_to_json(self._options.analysis),
+            options=options_to_json(self.options.analysis),
             options_hash=self._hashes[analysis_type],
-            model=self._options.model,
+            model=self.options.model,
             status=JobStatus.QUEUED,
             batch_until=lanes.batch_until(self._context.settings, self.lane),
         )
@@ -180,7 +185,7 @@ class Submission:
             jobs.end(session, job, JobStatus.CANCELLED, _CANCELLED)
             return False
         stored = None
-        if not self._options.fresh:
+        if not self.options.fresh:
             stored = results.reusable(session, document_id, job.options_hash)
         if stored is None:
             outbox.put(session, FAN_OUT, job.id, reason="submitted")
@@ -202,6 +207,7 @@ def open_run(
         ServiceUnavailableError: The database cannot be reached.
     """
     context.models.identity(options.model)
+    options = answerable(context.settings, options)
     cap_usd = budgets.cap_for(context.settings, options.model, options.budget_usd)
     run_id = run_id or new_id()
     name = options.name or f"{now:%Y%m%d-%H%M%S}-{run_id.hex[-4:]}"

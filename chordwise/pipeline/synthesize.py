@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import structlog
 from sqlalchemy.orm import Session
 
-from chordwise.domain import quality
+from chordwise.domain import quality, self_consistency
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonValue
@@ -28,6 +28,7 @@ from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline import backoff, pausing
 from chordwise.pipeline.answering import policy_of
 from chordwise.pipeline.context import Context
+from chordwise.pipeline.critiquing import Examined, examine, unexamined
 from chordwise.pipeline.integrating import Integration, Integrator
 from chordwise.pipeline.leases import Lease
 from chordwise.pipeline.questions import question_of
@@ -105,13 +106,14 @@ def _integrate(context: Context, lease: Lease, job: Job, parts: Sequence[Chunk])
             policy=policy_of(context.settings),
         )
         integration = _integration(context, integrator, answers, job)
+        examined = _examined(context, integrator, integration, job, parts)
     except (PausingError, ConfigurationError) as error:
         backoff.store(context, lambda s: jobs.release(s, job.id, lease.token))
         pausing.pause(context, job.id, error)
     except (ModelError, AwaitingBatchError) as error:
         _postpone(context, lease, job, error)
     else:
-        result = _result(job, text, parts, integration.answer)
+        result = _result(job, text, parts, examined)
         _end(context, lease, *_end_of(parts, integration), result)
 
 
@@ -122,10 +124,32 @@ def _integration(
     try:
         return integrator.integrate(answers)
     except ModelError as error:
-        last = job.postponements >= context.settings.pipeline.max_postponements
-        if last and isinstance(error, TransientError) and not error.is_throttling:
+        if _is_final(context, job, error):
             return integrator.merged(answers, error)
         raise
+
+
+def _examined(
+    context: Context,
+    integrator: Integrator,
+    integration: Integration,
+    job: Job,
+    parts: Sequence[Chunk],
+) -> Examined:
+    """Let the answer be examined; after the last postponement it is kept as it is."""
+    first = next(part for part in parts if part.status == ChunkStatus.SUCCEEDED)
+    try:
+        return examine(integrator, integration, (first.start_char, first.end_char))
+    except ModelError as error:
+        if _is_final(context, job, error):
+            return unexamined(integration.answer, integrator.task, error)
+        raise
+
+
+def _is_final(context: Context, job: Job, error: ModelError) -> bool:
+    """Tell whether waiting was tried often enough, and not only for a turn."""
+    last = job.postponements >= context.settings.pipeline.max_postponements
+    return last and isinstance(error, TransientError) and not error.is_throttling
 
 
 _LOST = JobFailure(
@@ -173,18 +197,22 @@ def _end_of(
     return JobStatus.SUCCEEDED, None
 
 
-def _result(job: Job, text: str, parts: Sequence[Chunk], answer: Answer) -> Result:
-    task = question_of(job)
+def _result(job: Job, text: str, parts: Sequence[Chunk], examined: Examined) -> Result:
+    task, answer = question_of(job), examined.answer
+    agreement = answer.agreement
+    confidence = self_consistency.tempered(answer.confidence, agreement, task.analysis_type)
     covered = [(p.start_char, p.end_char) for p in parts if p.status == ChunkStatus.SUCCEEDED]
     return Result(
         job_id=job.id,
         document_id=job.document_id,
         analysis_type=job.analysis_type,
         output=analysis_for(task.analysis_type).complete(answer.output, task.options),
-        confidence=answer.confidence,
+        confidence=confidence,
         quality=answer.quality,
         coverage=quality.coverage(len(text), covered),
-        needs_review=answer.confidence < task.options.confidence_threshold,
+        agreement=agreement,
+        critique=examined.critique.to_json() if examined.critique else None,
+        needs_review=confidence < task.options.confidence_threshold,
         failed_chunks=[_named(p) for p in parts if p.status != ChunkStatus.SUCCEEDED],
         provider=answer.provider,
         model=answer.model,

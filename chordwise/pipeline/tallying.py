@@ -17,7 +17,7 @@ from chordwise.pipeline.context import ReadingContext
 from chordwise.pipeline.integrating import CONTEXT_SHARE
 from chordwise.pipeline.questions import text_budget
 from chordwise.pipeline.requests import request_for
-from chordwise.pipeline.run_options import RunOptions, identity
+from chordwise.pipeline.run_options import RunOptions, answerable, identity
 from chordwise.pipeline.unasked import UnaskedModel
 from chordwise.readers.reading import ReadDocument, UnreadDocument
 from chordwise.storage import documents, results
@@ -27,21 +27,26 @@ from chordwise.storage.engine import reaching_database
 
 @dataclass(slots=True, kw_only=True)
 class WorkKind:
-    """The questions of one analysis type to one model.
+    """The questions of one analysis type to one model, each as often as there are votes.
 
     `joined` has for each document of several chunks how many there are; `synthesis_frame` is what a
-    question that joins answers takes without them, `room` what answers may take in it.
+    question that joins answers takes without them, `room` what answers may take in it. A critique
+    reads `critique_tokens`, the `critiqued_answers` of chunks, and the answer that it is about.
     """
 
     analysis_type: AnalysisType
     model: UnaskedModel
     synthesis_frame: int
     room: float
+    votes: int = 1
     questions: int = 0
     input_tokens: int = 0
     text_tokens: float = 0
     joined: list[int] = field(default_factory=list)
     sample: list[CompletionRequest] = field(default_factory=list)
+    critiques: int = 0
+    critique_tokens: int = 0
+    critiqued_answers: int = 0
 
     def syntheses(self, answer_tokens: float, joined_tokens: float) -> Syntheses:
         """Return what joining takes if a chunk's answer is so long, and a joined one so."""
@@ -50,8 +55,8 @@ class WorkKind:
             for chunks in self.joined
         ]
         return Syntheses(
-            questions=sum(each.questions for each in found),
-            material_tokens=sum(each.material_tokens for each in found),
+            questions=self.votes * sum(each.questions for each in found),
+            material_tokens=self.votes * sum(each.material_tokens for each in found),
         )
 
 
@@ -73,11 +78,11 @@ class Tallying:
     def __init__(self, context: ReadingContext, options: RunOptions, sample: int) -> None:
         self.tally = Tally()
         self._context = context
-        self._options = options
+        self._options = answerable(context.settings, options)
         self._sample = sample
         self._models = unasked.opened(context.settings, options.model, options.lane)
         self._model = self._models.asked
-        self._hashes = {each: identity(context, each, options) for each in options.types}
+        self._hashes = {each: identity(context, each, self._options) for each in options.types}
         self._budgets = {each: self._budget(each) for each in options.types}
         self._seen: set[str] = set()
         self._random = Random(0)  # noqa: S311 - the same sample for the same documents
@@ -125,14 +130,24 @@ class Tallying:
         if len(parts) > 1:
             joining = replace(self._task(analysis_type), stage=Stage.SYNTHESIZE)
             self._kind(joining).joined.append(len(parts))
+        if self._options.analysis.critique:
+            self._add_critique(analysis_type, text if len(parts) == 1 else "", len(parts))
+
+    def _add_critique(self, analysis_type: AnalysisType, text: str, parts: int) -> None:
+        """Count the critique of an answer: about a text, or without one about several answers."""
+        task = replace(self._task(analysis_type), stage=Stage.CRITIQUE, text=text.strip(), draft={})
+        kind = self._kind(task)
+        kind.critiques += 1
+        kind.critique_tokens += kind.model.tokens_of(request_for(self._model, task))
+        kind.critiqued_answers += 0 if text else parts
 
     def _add_question(self, analysis_type: AnalysisType, text: str) -> None:
         task = replace(self._task(analysis_type), text=text)
         kind = self._kind(task)
         request = request_for(self._model, task)
-        kind.questions += 1
-        kind.input_tokens += kind.model.tokens_of(request)
-        kind.text_tokens += tokens.weigh(text)
+        kind.questions += kind.votes
+        kind.input_tokens += kind.votes * kind.model.tokens_of(request)
+        kind.text_tokens += kind.votes * tokens.weigh(text)
         self._draw(kind, request)
 
     def _draw(self, kind: WorkKind, request: CompletionRequest) -> None:
@@ -140,7 +155,7 @@ class Tallying:
         if len(kind.sample) < self._sample:
             kind.sample.append(request)
             return
-        place = self._random.randrange(kind.questions)
+        place = self._random.randrange(kind.questions // kind.votes)
         if place < self._sample:
             kind.sample[place] = request
 
@@ -148,12 +163,13 @@ class Tallying:
         model = self._asked_first(task)
         key = (task.analysis_type, model.name)
         if key not in self.tally.kinds:
-            joining = replace(task, stage=Stage.SYNTHESIZE, text="")
+            joining = replace(self._task(task.analysis_type), stage=Stage.SYNTHESIZE)
             request = request_for(model, joining)
             used = tokens.weigh(request.system + request.user) + request.max_output_tokens
             self.tally.kinds[key] = WorkKind(
                 analysis_type=task.analysis_type,
                 model=model,
+                votes=task.options.votes if model.profile.understands_language else 1,
                 synthesis_frame=model.tokens_of(request),
                 room=(model.profile.context_tokens - used) * CONTEXT_SHARE,
             )

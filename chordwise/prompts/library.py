@@ -14,6 +14,8 @@ from chordwise.errors import ConfigurationError
 
 _FILE_NAME = re.compile(r"^(?P<name>[a-z.-]+)@(?P<number>\d+)\.toml$")
 REPAIR = "repair"
+CRITIQUE = "critique"
+REVISION = "revision"
 
 
 @lru_cache(maxsize=1)
@@ -36,7 +38,10 @@ def latest(name: str) -> PromptTemplate:
 
 
 def template_for(task: AnalysisTask) -> PromptTemplate:
-    """Return the template with which a task is asked today; a repair repeats its first question."""
+    """Return the template with which a task is asked today.
+
+    A repair and a revision repeat their first question.
+    """
     return latest(_name_for(task))
 
 
@@ -52,8 +57,13 @@ def templates_for(task: AnalysisTask, fallback: Iterable[str]) -> tuple[PromptTe
 
 
 def _name_for(task: AnalysisTask) -> str:
+    if task.is_critique:
+        return CRITIQUE
     own_schema = ".schema" if task.options.schema is not None else ""
-    stage = Stage.ANALYZE if task.stage is Stage.REPAIR else task.stage
+    if task.stage is Stage.REVISE:
+        stage = Stage.SYNTHESIZE if task.answers else Stage.ANALYZE
+    else:
+        stage = Stage.ANALYZE if task.stage is Stage.REPAIR else task.stage
     return f"{task.analysis_type}{own_schema}.{stage}"
 
 

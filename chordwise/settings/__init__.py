@@ -24,6 +24,7 @@ from chordwise.domain.routing import Tier
 from chordwise.errors import ConfigurationError
 from chordwise.settings import schedules as schedules_module
 from chordwise.settings.batch import BatchSettings
+from chordwise.settings.critique import CritiqueSettings
 from chordwise.settings.delivery import DeliverySettings
 from chordwise.settings.environment import config_path
 from chordwise.settings.inbox import InboxSettings
@@ -55,6 +56,7 @@ __all__ = [
     "BatchSettings",
     "BudgetSettings",
     "CacheSettings",
+    "CritiqueSettings",
     "DeliverySettings",
     "EmbeddedSettings",
     "InboxSettings",
@@ -110,6 +112,7 @@ class Settings(BaseSettings):
     budget: BudgetSettings = BudgetSettings()
     batch: BatchSettings = BatchSettings()
     cache: CacheSettings = CacheSettings()
+    critique: CritiqueSettings = CritiqueSettings()
     prompts: PromptSettings = PromptSettings()
     profiles: Mapping[str, ProfileSettings] = Field(default_factory=dict)
     inbox: InboxSettings = InboxSettings()

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from chordwise.domain.inbox_names import is_inside
 from chordwise.domain.lanes import Lane
-from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.tasks import MOST_VOTES, AnalysisType
+from chordwise.settings.critique import Principles
 from chordwise.settings.sections import Section
 
 
@@ -35,6 +36,13 @@ class ProfileSettings(Section):
         default=None, gt=0, lt=1_000_000, decimal_places=8, description="Of one run."
     )
     confidence_threshold: float = Field(default=0.0, ge=0, le=1)
+    critique: bool = Field(default=False, description="Examine answers, and mend them once.")
+    principles: Principles = Field(
+        default=(), description="To examine by, and then they are; empty: [critique]."
+    )
+    votes: int = Field(
+        default=1, ge=1, le=MOST_VOTES, description="How often a question is asked; 1: no vote."
+    )
     text_column: str = Field(
         default="", description="CSV, JSONL and XLSX: a row for each document, its text from here."
     )

@@ -23,6 +23,7 @@ class Chunk(Record):
     """Characters `start_char` to `end_char` of the job's document, and their answer.
 
     `attempts` counts claims, so that a kill counts; `postponements` counts waits for a provider.
+    `confidence` is what the answer claims; `agreement` that of its samples, null without a vote.
     """
 
     __tablename__ = "chunks"
@@ -50,6 +51,7 @@ class Chunk(Record):
     answer: Mapped[JsonObject | None]
     confidence: Mapped[float | None]
     quality: Mapped[float | None]
+    agreement: Mapped[float | None]
     provider: Mapped[str | None]
     model: Mapped[str | None]
     prompt_version: Mapped[str | None]
@@ -88,6 +90,7 @@ def succeed(session: Session, chunk_id: uuid.UUID, token: uuid.UUID, answer: Ans
         answer=answer.output,
         confidence=answer.confidence,
         quality=answer.quality,
+        agreement=answer.agreement,
         provider=answer.provider,
         model=answer.model,
         prompt_version=answer.prompt_version,
@@ -114,6 +117,7 @@ def answer_of(chunk: Chunk) -> Answer:
         provider=chunk.provider or "",
         model=chunk.model or "",
         prompt_version=chunk.prompt_version or "",
+        agreement=chunk.agreement,
     )
 
 

@@ -23,6 +23,7 @@ class ModelCall(Record):
     that routing chose (`escalated` after a smaller one had been asked), `service_tier` the
     provider's own word for how it served the request. `reference_cost_usd` is what the same tokens
     would have cost at the largest tier: one answered request of each routed question has it.
+    `sample` numbers, from 1, the times that the same question was asked for a vote.
     """
 
     __tablename__ = "model_calls"
@@ -39,6 +40,7 @@ class ModelCall(Record):
     escalated: Mapped[bool | None]
     service_tier: Mapped[str | None]
     attempt: Mapped[int]
+    sample: Mapped[int] = mapped_column(server_default="1")
     started_at: Mapped[CreatedAt]
     finished_at: Mapped[datetime | None]
     latency_ms: Mapped[int | None] = mapped_column(BigInteger)

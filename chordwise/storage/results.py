@@ -28,6 +28,8 @@ class Findings:
     confidence: Mapped[float]
     quality: Mapped[float]
     coverage: Mapped[float]
+    agreement: Mapped[float | None]
+    critique: Mapped[JsonObject | None]
     needs_review: Mapped[bool]
     failed_chunks: Mapped[JsonValue]
     provider: Mapped[str]
@@ -39,9 +41,10 @@ class Findings:
 class Result(Findings, Record):
     """The current answer of a job.
 
-    `confidence`, `quality` and `coverage` are 0 to 1. `failed_chunks` names what no answer covers:
-    position, start_char, end_char, error_code. `language_model` is false where the built-in
-    extractive model answered, be it for one chunk.
+    `confidence`, `quality`, `coverage` and `agreement` are 0 to 1, the last null without votes.
+    `failed_chunks` names what no answer covers: position, start_char, end_char, error_code.
+    `critique` says what was objected to and what became of it, null where nobody asked for one.
+    `language_model` is false where the built-in extractive model answered, be it for one chunk.
     """
 
     __tablename__ = "results"

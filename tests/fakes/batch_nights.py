@@ -64,12 +64,17 @@ def opened(
 
 
 def in_batches(
-    budget_usd: str = "", threshold: float = 0.0, *, use_cache: bool = True
+    budget_usd: str = "",
+    threshold: float = 0.0,
+    votes: int = 1,
+    *,
+    critique: bool = False,
+    use_cache: bool = True,
 ) -> RunOptions:
     """Return options of a run in the batch lane."""
     options = a_run(
         lane=Lane.BATCH,
-        analysis=AnalysisOptions(confidence_threshold=threshold),
+        analysis=AnalysisOptions(confidence_threshold=threshold, votes=votes, critique=critique),
         budget_usd=Decimal(budget_usd) if budget_usd else None,
     )
     return replace(options, use_cache=use_cache)

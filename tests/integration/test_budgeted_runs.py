@@ -15,6 +15,7 @@ from random import Random
 import pytest
 
 from chordwise.domain.states import ChunkStatus, JobStatus, RunStatus
+from chordwise.domain.tasks import AnalysisOptions
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.llm.pricing import MILLION
 from chordwise.pipeline import budgets
@@ -28,7 +29,7 @@ from chordwise.pipeline.submit import Submission, open_run
 from chordwise.pipeline.synthesize import synthesize
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.pipeline import LONG, NOW, Pipeline, a_document, a_pipeline, a_run, with_settings
-from tests.peers.answering_server import AnsweringHandler, AnsweringServer
+from tests.peers.answering_server import AnsweringHandler, AnsweringServer, summary
 from tests.peers.serving import serving_in_a_thread
 
 PEER = "peer"
@@ -75,17 +76,8 @@ class ChargingHandler(AnsweringHandler):
             self.answer_with(user, usage if fate > 0.2 else None)
 
     def answer_with(self, user: str, usage: dict[str, int] | None) -> None:
-        """Send a summary of what was asked."""
-        quote = user.split("TEXT-", 1)[-1].split("\n", 2)[1][:40]
-        content = json.dumps(
-            {
-                "main_topic": "What the text says.",
-                "key_findings": [{"finding": "It says so.", "quote": quote}],
-                "conclusions": [],
-                "confidence": 8,
-            }
-        )
-        message = {"role": "assistant", "content": content}
+        """Send a summary of what was asked, or an objection to one."""
+        message = {"role": "assistant", "content": summary(user)}
         choice = {"index": 0, "finish_reason": "stop", "message": message}
         self.reply(200, json.dumps({"choices": [choice], "usage": usage}).encode())
 
@@ -171,9 +163,10 @@ def a_company(settings: Settings, provider: ChargingServer, **budget: object) ->
     return Company(pipeline=replace(pipeline, context=context), provider=provider)
 
 
-def with_budget(usd: str | None = None) -> RunOptions:
+def with_budget(usd: str | None = None, votes: int = 1, *, critique: bool = False) -> RunOptions:
     """Return the options of a run that asks the provider."""
-    return replace(a_run(), model=PEER, budget_usd=None if usd is None else Decimal(usd))
+    asked = a_run(analysis=AnalysisOptions(votes=votes, critique=critique))
+    return replace(asked, model=PEER, budget_usd=None if usd is None else Decimal(usd))
 
 
 @pytest.fixture
@@ -213,6 +206,48 @@ def test_a_run_stops_before_its_cap_and_goes_on_with_a_higher_one(
     assert company.pipeline.value("SELECT max(attempts) FROM chunks") == 1
     assert provider.charged_usd <= company.line(submission).spent_usd <= Decimal(2)
     assert company.line(submission).reserved_usd == 0
+
+
+def test_votes_and_critiques_keep_to_the_cap_and_none_is_asked_again(
+    small_chunks: Settings, provider: ChargingServer
+) -> None:
+    """Stopped between two samples, the vote goes on with the money of `retry` where it stopped."""
+    provider.fate = lambda: 1.0  # type: ignore[method-assign]  # it always answers properly
+    company = a_company(small_chunks, provider)
+    submission = company.submit(with_budget("0.04", votes=3, critique=True), documents=2)
+
+    company.work(submission)
+    stopped, charged = company.line(submission), provider.charged_usd
+    paused = {job.error_code for job in company.pipeline.jobs(submission)}
+    retry(company.pipeline.context, submission.run_id, Decimal(2))
+    company.work(submission)
+
+    assert paused == {"budget_exceeded"}
+    assert 0 < charged <= stopped.spent_usd + stopped.reserved_usd <= Decimal("0.04")
+    assert company.states(submission) == {JobStatus.SUCCEEDED}
+    asked = "SELECT count(*), count(DISTINCT (chunk_id, job_id, sample, stage)) FROM model_calls"
+    ((calls, questions),) = company.pipeline.rows(
+        f"{asked} WHERE finish_reason = 'stop' AND NOT cache_hit"
+    )
+    assert calls == questions
+    assert company.pipeline.value("SELECT count(DISTINCT sample) FROM model_calls") == 3
+    revised = "SELECT count(*) FROM document_results WHERE critique_outcome = 'revised'"
+    assert company.pipeline.value(revised) == 2
+    assert company.line(submission).reserved_usd == 0
+
+
+@pytest.mark.parametrize("cap", ["0.05", "0.08", "0.1"])
+def test_wherever_the_money_ends_the_provider_gets_no_more_than_the_cap(
+    small_chunks: Settings, provider: ChargingServer, cap: str
+) -> None:
+    """Samples, syntheses, critiques and revisions all reserve first; failures cost, too."""
+    company = a_company(small_chunks, provider)
+    submission = company.submit(with_budget(cap, votes=2, critique=True), documents=2)
+
+    company.work(submission)
+
+    line = company.line(submission)
+    assert 0 < provider.charged_usd <= line.spent_usd + line.reserved_usd <= Decimal(cap)
 
 
 def test_what_is_settled_is_what_the_ledger_says(

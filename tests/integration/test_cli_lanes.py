@@ -69,3 +69,18 @@ def test_without_the_option_a_run_is_online(settings: Settings) -> None:
     run(["submit", "letter.txt", "--model", "openai/gpt-6.1-terra"])
 
     assert lane_of_the_run(settings) == ("online", False)
+
+
+@pytest.mark.parametrize("option", [["--votes", "3"], ["--critique"]])
+def test_what_the_built_in_model_cannot_give_is_left_out_and_it_says_so(
+    capsys: pytest.CaptureFixture[str], option: list[str]
+) -> None:
+    """Once, on standard error; with a language model there is nothing to say."""
+    said = "Votes and critique are for language models"
+    found = run(["submit", "letter.txt", *option, "--model", "extractive"])
+    first = capsys.readouterr().err
+    run(["submit", "letter.txt", *option, "--model", "openai/gpt-6.1-terra"])
+
+    assert found == ExitCode.SUCCESS
+    assert first.count(said) == 1
+    assert said not in capsys.readouterr().err

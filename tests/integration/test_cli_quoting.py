@@ -17,7 +17,7 @@ from chordwise.cli.rendering.screen import Screen
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.lanes import Lane
-from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ExitCode
 from chordwise.llm.counting import count_request, counter_for
 from chordwise.llm.providers.openai import OpenAIModel
@@ -484,3 +484,40 @@ def quote_of(desk: Desk) -> Quote:
     quoter = Quoter(settings=context.settings, sessions=context.sessions, models=context.models)
     options = RunOptions(types=(AnalysisType.SUMMARY,), model=GPT)
     return quote.estimate(quoter, [a_document(SHORT)], options)
+
+
+def test_votes_multiply_what_is_quoted(desk: Desk) -> None:
+    """Questions, syntheses, tokens and costs three times; for the built-in model once."""
+    once, thrice = desk.quote("--model", GPT), desk.quote("--model", GPT, "--votes", "3")
+    built_in = line_of(desk.quote("--model", "extractive", "--votes", "3"))
+
+    one, three = line_of(once), line_of(thrice)
+    assert three["questions"] == 3 * int(str(one["questions"]))
+    for name in ("syntheses", "input_tokens", "output_tokens"):
+        assert typical(three[name]) == pytest.approx(3 * typical(one[name]))
+    assert typical(thrice["total"]) == pytest.approx(3 * typical(once["total"]), rel=1e-3)
+    assert built_in["questions"] == line_of(desk.quote("--model", "extractive"))["questions"]
+
+
+def test_the_samples_are_those_that_a_run_asks(desk: Desk) -> None:
+    """As many questions as there are rows in the ledger afterwards."""
+    options = a_run(analysis=AnalysisOptions(votes=3))
+    (line,) = desk.estimate(LONG, SHORT, options=options).lines
+    desk.pipeline.work(desk.pipeline.submit(LONG, SHORT, options=options))
+
+    assert line.questions + round(line.syntheses.typical) == desk.count("model_calls")
+
+
+def test_critiques_are_quoted_and_revisions_at_a_share(desk: Desk) -> None:
+    """One or two questions more for each document; for the built-in model none."""
+    plain = desk.quote("--model", GPT)
+    examined = desk.quote("--model", GPT, "--critique")
+    built_in = line_of(desk.quote("--model", "extractive", "--critique"))
+
+    critiques = json_values.as_object(line_of(examined)["critiques"])
+    assert (critiques["low"], critiques["typical"], critiques["high"]) == (2, 2.5, 4)
+    assert line_of(examined)["questions"] == line_of(plain)["questions"]
+    for name in ("input_tokens", "output_tokens"):
+        assert typical(line_of(examined)[name]) > typical(line_of(plain)[name])
+    assert typical(examined["total"]) > typical(plain["total"])
+    assert typical(built_in["critiques"]) == 0

@@ -155,6 +155,7 @@ def fill(pipeline: Pipeline) -> None:
         " SELECT gen_random_uuid(), id, name, kind, now(), 'clock', 'incomplete', now()"
         " FROM schedules"
     )
+    pipeline.execute("UPDATE results SET agreement = 0.6 WHERE confidence < 0.5")
     pipeline.execute("UPDATE runs SET schedule_run_id = (SELECT id FROM schedule_runs)")
 
 
@@ -259,3 +260,26 @@ def test_what_was_done_by_itself(reader: Reader) -> None:
 
     assert (row["schedule"], row["status"], row["accepted"]) == ("nightly", "incomplete", 4)
     assert (row["succeeded"], row["failed"]) == (2, 1)
+
+
+def test_where_samples_disagree(reader: Reader) -> None:
+    """Question 12: the result with what it took."""
+    (row,) = reader.question(12).rows
+
+    assert (row["source"], row["agreement"], row["calls"]) == ("unsure.txt", 0.6, 1)
+
+
+def test_what_a_critique_objects_to(reader: Reader, pipeline: Pipeline) -> None:
+    """The statement beside the critique brings a row for each objection that stands."""
+    pipeline.execute(
+        """UPDATE results SET critique = '{"outcome": "kept", "violations":
+        [{"path": "/main_topic", "problem": "Too short."}, {"path": "/a", "problem": "b"}]}'
+        WHERE confidence < 0.5"""
+    )
+
+    (block,) = blocks("docs/votes-and-critique.md")
+    found = reader.ask(block["statement"])
+
+    assert found.columns == ["document_id", "path", "problem"]
+    assert found.row_of("path", "/main_topic")["problem"] == "Too short."
+    assert len(found.rows) == 2

@@ -15,6 +15,7 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from tests.peers.serving import serving_in_a_thread
 
 _MATERIAL = re.compile(r"^(TEXT-[0-9a-f]+)\n(.*)\n\1$", re.DOTALL | re.MULTILINE)
+_CRITIQUE = "the analysis between the second and the third"
 _QUOTE = re.compile(r'"quote": "((?:[^"\\]|\\.)*)"')
 
 
@@ -107,7 +108,10 @@ def user_message_of(body: JsonObject) -> str:
 
 
 def summary(user: str) -> str:
-    """Return a summary that quotes what it is asked about."""
+    """Return a summary that quotes what it is asked about; of one to examine, an objection."""
+    if _CRITIQUE in user:
+        violation = {"principle": 1, "path": "/main_topic", "problem": "It says too little."}
+        return json.dumps({"violations": [violation]})
     match = _MATERIAL.search(user)
     material = match.group(2) if match else user
     quotes = [json.loads(f'"{quote}"') for quote in _QUOTE.findall(material)]

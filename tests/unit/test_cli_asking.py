@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.cli.asking import Request, columns_of, options_of, profile_options, types_of
+from chordwise.cli.asking import (
+    Details,
+    Request,
+    Scrutiny,
+    columns_of,
+    options_of,
+    profile_options,
+    types_of,
+)
 from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
@@ -21,9 +29,8 @@ def a_request(
     *types: AnalysisType, labels: str = "", schema: Path | None = None, instructions: str = ""
 ) -> Request:
     """Return a request with what a test cares for."""
-    return Request(
-        paths=["x"], types=types, labels=labels, schema=schema, instructions=instructions
-    )
+    details = Details(labels=labels, schema=schema, instructions=instructions)
+    return Request(paths=["x"], types=types, details=details)
 
 
 def test_without_a_type_it_is_a_summary() -> None:
@@ -94,17 +101,19 @@ def with_profile(**changes: object) -> Request:
 def test_options_go_before_the_entries_of_a_profile() -> None:
     """What is not given comes from the profile, what it does not say from the settings."""
     letters = ProfileSettings(
-        types=(AnalysisType.SENTIMENT,), instructions="tone", lane=Lane.BATCH, nightly=True
+        types=(AnalysisType.SENTIMENT,), instructions="tone", lane=Lane.BATCH, nightly=True, votes=5
     )
     settings = Settings(model="house", profiles={"letters": letters})
 
     plain = profile_options(with_profile(), settings)
+    voted = profile_options(with_profile(scrutiny=Scrutiny(votes=1)), settings)
     changed = profile_options(
         with_profile(types=(AnalysisType.SUMMARY,), model="other", budget="2.50"), settings
     )
 
     assert (plain.types, plain.analysis.instructions) == ((AnalysisType.SENTIMENT,), "tone")
     assert (plain.model, plain.lane, plain.nightly) == ("house", Lane.BATCH, True)
+    assert (plain.analysis.votes, voted.analysis.votes) == (5, 1)
     assert (changed.types, changed.model) == ((AnalysisType.SUMMARY,), "other")
     assert (changed.analysis.instructions, changed.budget_usd) == ("tone", Decimal("2.5"))
 
@@ -127,3 +136,41 @@ def test_rows_are_named_only_where_they_are_read() -> None:
     with pytest.raises(UsageError, match="--id-column"):
         columns_of(named)
     assert (columns_of(both).text, columns_of(both).identity) == ("review", "id")
+
+
+def test_principles_imply_a_critique(tmp_path: Path) -> None:
+    """One on each line, bullets and blank lines aside; a profile's give way to them."""
+    file = tmp_path / "principles.txt"
+    file.write_text("- Be brief.\n\n  * Say when. \n", "utf-8")
+    scrutiny = Scrutiny(principles=file)
+    letters = ProfileSettings(principles=("Say who.",))
+    settings = Settings(profiles={"letters": letters})
+
+    asked = options_of(Request(paths=["x"], types=(), scrutiny=scrutiny))
+    own = profile_options(with_profile(), settings).analysis
+    given = profile_options(with_profile(scrutiny=scrutiny), settings).analysis
+
+    assert asked.critique is own.critique is given.critique is True
+    assert asked.principles == given.principles == ("Be brief.", "Say when.")
+    assert own.principles == ("Say who.",)
+    assert not options_of(a_request()).critique
+
+
+@pytest.mark.parametrize("text", ["", " - \n", "x" * 501, "Be brief.\n" * 21])
+def test_principles_that_are_none_too_long_or_too_many_are_refused(
+    text: str, tmp_path: Path
+) -> None:
+    """They go into every critique, so they have to be few and short."""
+    file = tmp_path / "principles.txt"
+    file.write_text(text, "utf-8")
+
+    with pytest.raises(UsageError, match="principles"):
+        options_of(Request(paths=["x"], types=(), scrutiny=Scrutiny(principles=file)))
+
+
+def test_principles_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    """With the file's name."""
+    with pytest.raises(UsageError, match=r"absent\.txt"):
+        options_of(
+            Request(paths=["x"], types=(), scrutiny=Scrutiny(principles=tmp_path / "absent.txt"))
+        )

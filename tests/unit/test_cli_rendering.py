@@ -101,6 +101,8 @@ def a_result(
         confidence=0.7,
         quality=0.9,
         coverage=1.0,
+        agreement=None,
+        critique=None,
         needs_review=False,
         failed_chunks=[],
         provider="openai",
@@ -288,3 +290,23 @@ def test_a_share_is_never_rounded_up_to_all() -> None:
     assert words.share(1) == "100 %"
     assert words.share(0.99999) == "99.9 %"
     assert words.share(0.5) == "50.0 %"
+
+
+def test_agreement_and_standing_objections_are_shown() -> None:
+    """Of a critique only what the reader has to know: what was mended needs no word."""
+    violation: JsonObject = {
+        "path": "/main_topic",
+        "problem": "Too [b]short[/b].",
+        "principle": "p",
+    }
+    kept: JsonObject = {"outcome": "kept", "reason": "It declined.", "violations": [violation]}
+    result = replace(a_result(), agreement=0.6, critique=kept)
+    revised = replace(result, critique={**kept, "outcome": "revised"})
+
+    text = shown(*rendered_results.laid_out([result]))
+
+    assert f"agreement {words.share(0.6)}" in text
+    assert "Critique kept: It declined." in text
+    assert "/main_topic: Too [b]short[/b]." in text
+    assert "Critique" not in shown(*rendered_results.laid_out([revised]))
+    assert "agreement" not in shown(*rendered_results.laid_out([a_result()]))

@@ -14,6 +14,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.errors import (
     ConfigurationError,
     InvalidAnswerError,
+    ModelOverloadedError,
     RefusedError,
     TruncatedError,
     UsageError,
@@ -251,3 +252,46 @@ def test_the_built_in_model_needs_no_setting(analysis_type: AnalysisType) -> Non
     assert analysis.provider == "extractive"
     assert not analysis.language_model
     assert analysis.quality == 1.0
+
+
+def test_samples_may_vote() -> None:
+    """The analysis says how far they agreed, and its confidence is worth as much."""
+    answers = [
+        a_summary("rebuilt in 1856"),
+        a_summary("more than the town"),
+        a_summary("rebuilt in 1856"),
+    ]
+    model = ScriptedModel(answers)
+
+    analysis = DocumentAnalyzer(model).analyze_document(AnalysisRequest(text=TEXT, votes=3))
+
+    assert analysis.facts[1].quote == "rebuilt in 1856"
+    assert analysis.agreement is not None
+    assert 0.5 < analysis.agreement < 1
+    assert analysis.confidence == pytest.approx(0.7 * (1 + analysis.agreement) / 2)
+
+
+def test_an_answer_may_be_examined_and_mended() -> None:
+    """The revision is the answer; what was objected to stands beside it."""
+    violation = {"principle": 1, "path": "/main_topic", "problem": "It says too little."}
+    objection = json.dumps({"violations": [violation]})
+    mended = a_summary("rebuilt in 1856", topic="The harbour of Lindau.")
+    model = ScriptedModel([a_summary("rebuilt in 1856"), objection, mended])
+    request = AnalysisRequest(text=TEXT, critique=True, principles=("Say where.",))
+
+    analysis = DocumentAnalyzer(model).analyze_document(request)
+
+    assert analysis.output["main_topic"] == "The harbour of Lindau."
+    assert analysis.critique is not None
+    assert analysis.critique.violations == ({**violation, "principle": "Say where."},)
+
+
+def test_a_critique_that_is_not_to_be_had_leaves_the_answer() -> None:
+    """Whatever the reason: here nobody asks again later."""
+    model = ScriptedModel([a_summary("rebuilt in 1856"), ModelOverloadedError("Not now.")])
+
+    analysis = DocumentAnalyzer(model).analyze_document(AnalysisRequest(text=TEXT, critique=True))
+
+    assert analysis.output["main_topic"] == "A topic."
+    assert analysis.critique is not None
+    assert (analysis.critique.outcome, analysis.critique.reason) == ("failed", "Not now.")

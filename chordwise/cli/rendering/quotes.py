@@ -134,10 +134,13 @@ def _between(cost: Cost) -> str:
 def _in_words(line: QuotedLine) -> str:
     joining = round(line.syntheses.typical)
     joins = f", {joining:,} that join answers" if joining else ""
+    examining = round(line.critiques.typical)
+    examines = f", {examining:,} that examine or mend them" if examining else ""
     tokens = line.output_tokens
     low, high = (approximate(round(number)) for number in (tokens.low, tokens.high))
     basis = f"by {line.basis} of {line.observations:,}" if line.observations else line.basis
+    questions = f"{counted(line.questions, 'question')}{joins}{examines}"
     return (
-        f"{line.analysis_type} by {one_line(line.model)}: "
-        f"{counted(line.questions, 'question')}{joins}; output {low} to {high} tokens, {basis}."
+        f"{line.analysis_type} by {one_line(line.model)}: {questions}; "
+        f"output {low} to {high} tokens, {basis}."
     )

@@ -12,7 +12,8 @@ from rich.text import Text
 from chordwise.cli.rendering import answers
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.words import EXTRACTIVE, share
-from chordwise.domain.json_values import objects
+from chordwise.domain.critique import CritiqueOutcome
+from chordwise.domain.json_values import JsonObject, objects, text
 from chordwise.domain.states import JobStatus
 from chordwise.pipeline.findings import StoredResult
 
@@ -39,7 +40,18 @@ def _in_full(result: StoredResult) -> Iterator[RenderableType]:
         start, end, code = (chunk.get(name) for name in ("start_char", "end_char", "error_code"))
         yield Text(f"  Not covered: characters {start}–{end} ({code})", style="yellow")
     yield answers.laid_out(result.analysis_type, result.output)
+    yield from _critique(result.critique or {})
     yield Text()
+
+
+def _critique(critique: JsonObject) -> Iterator[RenderableType]:
+    """Say what a critique objects to still, or why there was none; nothing where all is well."""
+    if critique.get("outcome") in (CritiqueOutcome.KEPT, CritiqueOutcome.FAILED):
+        outcome, reason = text(critique.get("outcome")), text(critique.get("reason"))
+        yield Text(f"  Critique {outcome}: {one_line(reason, _HEADLINE_WIDTH)}", style="yellow")
+        for each in objects(critique.get("violations")):
+            shown = one_line(text(each.get("problem")), _HEADLINE_WIDTH)
+            yield Text(f"  {one_line(text(each.get('path')))}: {shown}", style="yellow")
 
 
 def _heading(result: StoredResult) -> Text:
@@ -58,6 +70,7 @@ def _measures(result: StoredResult) -> str:
         f"confidence {result.confidence:.2f}",
         f"quality {result.quality:.2f}",
         f"coverage {share(result.coverage)}",
+        *([] if result.agreement is None else [f"agreement {share(result.agreement)}"]),
         who,
         *(["reused"] if result.reused else []),
     ]

@@ -171,7 +171,10 @@ def facts_about(settings: ModelSettings) -> JsonObject:
 
 
 def key_of(request: CompletionRequest, about: JsonObject) -> str:
-    """Return the hash of the whole request to a model: attempts, deadlines and ids are no part."""
+    """Return the hash of the whole request to a model: attempts, deadlines and ids are no part.
+
+    Each sample of a vote has a key of its own, the first one that of the question without votes.
+    """
     parts: JsonObject = {
         "format": KEY_FORMAT,
         "model": about,
@@ -182,6 +185,8 @@ def key_of(request: CompletionRequest, about: JsonObject) -> str:
         "prompt_version": request.prompt_version,
         "max_output_tokens": request.max_output_tokens,
     }
+    if request.task.sample > 1:
+        parts["sample"] = request.task.sample
     text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

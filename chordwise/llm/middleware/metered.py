@@ -34,6 +34,7 @@ class CallStart:
     analysis_type: AnalysisType
     prompt_version: str
     attempt: int
+    sample: int = 1
     route: Route | None = None
 
 
@@ -103,6 +104,7 @@ def call_start(profile: ModelProfile, request: CompletionRequest) -> CallStart:
         analysis_type=request.task.analysis_type,
         prompt_version=request.prompt_version,
         attempt=request.attempt,
+        sample=request.task.sample,
         route=request.route,
     )
 

@@ -1,0 +1,154 @@
+"""Critique: an answer held against written principles, and whether its revision may replace it.
+
+After Bai et al., Constitutional AI, 2022 (arXiv 2212.08073), and Madaan et al., Self-Refine, 2023
+(arXiv 2303.17651): one look, one revision, and nothing that makes an answer worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from chordwise.domain import grounding, json_values, schemas
+from chordwise.domain.analyses.analysis import Analysis
+from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.answers import Answer
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
+
+MAX_VIOLATIONS = 10
+_OF_ALL = (
+    "Every statement follows from the text; nothing is added that the text does not say.",
+    "Every quote bears out the statement beside which it stands.",
+    "What the text leaves open or contradicts is not presented as certain.",
+)
+_OF_TYPES: Mapping[AnalysisType, tuple[str, ...]] = MappingProxyType(
+    {
+        AnalysisType.SUMMARY: (
+            "The findings are those that matter most in the whole text, not only in its beginning.",
+            "No two findings say the same.",
+        ),
+        AnalysisType.EXTRACTION: (
+            "Each value is complete and as the text has it, with its unit or currency.",
+            "Nothing is called missing that the text does mention.",
+        ),
+        AnalysisType.REASONING: (
+            "Each step is the author's own and has the role that it plays in the argument.",
+            "Weaknesses and gaps are those of the argument, not of its style or its subject.",
+        ),
+        AnalysisType.CLASSIFICATION: (
+            "The primary label fits the text as a whole better than any other label does.",
+        ),
+        AnalysisType.SENTIMENT: (
+            "Label and score are those of the text as a whole, not of one sentence in it.",
+            "What the author reports of others, or means ironically, is not the author's feeling.",
+        ),
+    }
+)
+
+
+class CritiqueOutcome(StrEnum):
+    """What became of an answer; the values stand in `results.critique`."""
+
+    PASSED = "passed"
+    REVISED = "revised"
+    KEPT = "kept"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Critique:
+    """What came of examining an answer.
+
+    `violations` are what was objected to: principle, path and problem. `reason` says why an answer
+    was kept as it was in spite of them, or why it could not be examined.
+    """
+
+    outcome: CritiqueOutcome
+    principles: tuple[str, ...]
+    violations: tuple[JsonObject, ...] = ()
+    reason: str = ""
+
+    def to_json(self) -> JsonObject:
+        """Return what `results.critique` keeps."""
+        return {
+            "outcome": self.outcome.value,
+            "violations": list(self.violations),
+            "reason": self.reason or None,
+            "principles": list(self.principles),
+        }
+
+
+class Examination(Analysis):
+    """What a critique is asked for: each violation with its principle, its place and the problem.
+
+    It is to a critique what an analysis type is to an analysis.
+    """
+
+    principal_fields = ("problem",)
+
+    def __init__(self, kind: AnalysisType) -> None:
+        self._kind = kind
+
+    def schema(self, options: AnalysisOptions) -> JsonObject:
+        """Ask for the number of the principle, from 1, and a JSON Pointer into the answer."""
+        violation = schemas.closed(
+            {
+                "principle": schemas.integer(1, len(principles_for(self._kind, options))),
+                "path": schemas.string("JSON Pointer into the analysis, such as /key_findings/0."),
+                "problem": schemas.string("One sentence: what is wrong."),
+            }
+        )
+        return schemas.closed({"violations": schemas.array(violation, at_most=MAX_VIOLATIONS)})
+
+    def confidence(self, answer: JsonObject) -> float:  # noqa: ARG002 - it claims none
+        """Return 1: no critique is asked for again because it is unsure."""
+        return 1.0
+
+    def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
+        """Put the violations together."""
+        found: list[JsonValue] = [each for answer in answers for each in violations_in(answer)]
+        return {"violations": found[:MAX_VIOLATIONS]}
+
+
+def analysis_of(task: AnalysisTask) -> Analysis:
+    """Return what a question asks for: an analysis of its type, or the critique of one."""
+    kind = task.analysis_type
+    return Examination(kind) if task.is_critique else analysis_for(kind)
+
+
+def principles_for(kind: AnalysisType, options: AnalysisOptions) -> tuple[str, ...]:
+    """Return the user's own principles, else those of all types and of this one."""
+    return options.principles or (*_OF_ALL, *_OF_TYPES[kind])
+
+
+def violations_in(output: JsonObject) -> list[JsonObject]:
+    """Return the violations in the output of a critique."""
+    return json_values.objects(output.get("violations"))
+
+
+def named(violations: Sequence[JsonObject], principles: Sequence[str]) -> tuple[JsonObject, ...]:
+    """Return the violations with the words of their principles in place of the numbers."""
+    return tuple(
+        {**each, "principle": principles[int(json_values.number(each["principle"]) or 1) - 1]}
+        for each in violations
+    )
+
+
+def objection_to(revised: Answer, original: Answer) -> str:
+    """Return why a revision must not replace the original; empty where it may.
+
+    A revision may drop a quote that stands nowhere, not all evidence that there was.
+    """
+    share = grounding.grounded_share(revised.output)
+    if share < grounding.grounded_share(original.output):
+        return "The revision is grounded less well."
+    if _grounded(original.output) and not _grounded(revised.output):
+        return "The revision has lost its evidence."
+    return ""
+
+
+def _grounded(output: JsonObject) -> int:
+    return sum(item.get("grounded") is True for item in grounding.quotes(output))

@@ -1,0 +1,126 @@
+"""Examining the answer about a document, where its job wants that, and having it mended once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import structlog
+
+from chordwise.domain import critique
+from chordwise.domain.answers import Answer
+from chordwise.domain.critique import Critique, CritiqueOutcome
+from chordwise.domain.grounding import Source
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisTask, Stage
+from chordwise.errors import ModelError, PausingError, TransientError
+from chordwise.llm.model import EXTRACTIVE, ChatModel
+from chordwise.pipeline.answering import ONE_PROMPT, AskingPolicy
+from chordwise.pipeline.checking import Judge
+from chordwise.pipeline.integrating import Integration, Integrator
+from chordwise.pipeline.routing import ask
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examined:
+    """An answer, mended or not, and what its critique came to; `None` where there was none."""
+
+    answer: Answer
+    critique: Critique | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Critic:
+    """Examines answers with the model that gives them."""
+
+    model: ChatModel
+    judge: Judge
+    policy: AskingPolicy = ONE_PROMPT
+
+    def examine(self, answer: Answer, task: AnalysisTask, source: Source) -> Examined:
+        """Return the answer to a question, revised once where a critique objects to it.
+
+        A critique or a revision that fails leaves the answer as it is, and so does a revision that
+        is grounded less well. The built-in model neither examines nor is examined.
+
+        Raises:
+            ModelError: Transient or pausing: the job has to wait.
+            AwaitingBatchError: The critique or the revision is still to come.
+        """
+        is_built_in = EXTRACTIVE in {answer.provider, self.model.profile.provider}
+        if not task.options.critique or is_built_in:
+            return Examined(answer=answer)
+        question = replace(task, draft=answer.output)
+        try:
+            found = self._violations(question, source)
+        except ModelError as error:
+            _require_the_end(error)
+            return unexamined(answer, task, error)
+        if not found:
+            return _examined(answer, task, CritiqueOutcome.PASSED)
+        return self._revise(answer, replace(question, violations=found), source)
+
+    def _violations(self, question: AnalysisTask, source: Source) -> tuple[JsonObject, ...]:
+        asked = replace(question, stage=Stage.CRITIQUE)
+        output = ask(self.model, asked, source, self.judge, self.policy).output
+        principles = critique.principles_for(question.analysis_type, question.options)
+        return critique.named(critique.violations_in(output), principles)
+
+    def _revise(self, answer: Answer, question: AnalysisTask, source: Source) -> Examined:
+        asked = replace(question, stage=Stage.REVISE)
+        try:
+            revised = ask(self.model, asked, source, self.judge, self.policy)
+        except ModelError as error:
+            _require_the_end(error)
+            return _examined(answer, question, CritiqueOutcome.KEPT, error.what)
+        objection = critique.objection_to(revised, answer)
+        if revised.provider == EXTRACTIVE:
+            objection = "Only the built-in model was there to revise it."
+        if objection:
+            return _examined(answer, question, CritiqueOutcome.KEPT, objection)
+        mended = replace(revised, agreement=answer.agreement)
+        return _examined(mended, question, CritiqueOutcome.REVISED)
+
+
+def examine(integrator: Integrator, integration: Integration, span: tuple[int, int]) -> Examined:
+    """Let the answer about a document be examined; what had to be merged by rule is not.
+
+    `span` has the characters that an answer is about which joins no others.
+
+    Raises:
+        ModelError: Transient or pausing: the job has to wait.
+        AwaitingBatchError: The critique or the revision is still to come.
+    """
+    if integration.error is not None:
+        return Examined(answer=integration.answer)
+    critic = Critic(model=integrator.model, judge=integrator.judge, policy=integrator.policy)
+    return critic.examine(integration.answer, *integrator.question(integration.joined, span))
+
+
+def unexamined(answer: Answer, task: AnalysisTask, error: ModelError) -> Examined:
+    """Return an answer that could not be examined, with the reason."""
+    return _examined(answer, task, CritiqueOutcome.FAILED, error.what)
+
+
+def _examined(
+    answer: Answer, task: AnalysisTask, outcome: CritiqueOutcome, reason: str = ""
+) -> Examined:
+    log.info("answer.examined", outcome=outcome, violations=len(task.violations), reason=reason)
+    found = Critique(
+        outcome=outcome,
+        principles=critique.principles_for(task.analysis_type, task.options),
+        violations=task.violations,
+        reason=reason,
+    )
+    return Examined(answer=answer, critique=found)
+
+
+def _require_the_end(error: ModelError) -> None:
+    """Go on only after what neither time nor a person mends.
+
+    Raises:
+        ModelError: It is mended, and the question asked again then.
+    """
+    if isinstance(error, TransientError | PausingError):
+        raise error

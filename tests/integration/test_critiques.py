@@ -1,0 +1,189 @@
+"""Runs with a critique, through the whole pipeline and a real database."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType, Stage
+from chordwise.errors import ChordwiseError, ModelOverloadedError, QuotaExceededError
+from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline import retry
+from chordwise.pipeline.run_options import RunOptions, identity
+from chordwise.pipeline.submit import Submission
+from chordwise.settings import Settings
+from tests.fakes.pipeline import (
+    LONG,
+    PARAGRAPH,
+    Pipeline,
+    a_pipeline,
+    a_run,
+    a_summary,
+    quoting_the_text,
+    with_settings,
+)
+from tests.fakes.scripted_model import Answer, Line
+
+OBJECTION = {"principle": 1, "path": "/main_topic", "problem": "It names no harbour."}
+MENDED = a_summary("The harbour of Lindau", topic="The harbour of Lindau.")
+STAGES = "SELECT string_agg(stage, ' ' ORDER BY id) FROM model_calls WHERE NOT cache_hit"
+
+
+def with_critique(*principles: str, votes: int = 1) -> RunOptions:
+    """Return options of a run that has its answers examined."""
+    return a_run(analysis=AnalysisOptions(critique=True, principles=principles, votes=votes))
+
+
+def objecting(request: CompletionRequest) -> Answer:
+    """Answer by quoting, object to that once, and mend it."""
+    if request.task.stage is Stage.CRITIQUE:
+        return json.dumps({"violations": [OBJECTION]})
+    return MENDED if request.task.stage is Stage.REVISE else quoting_the_text(request)
+
+
+def failing_once(stage: Stage, error: ChordwiseError) -> Line:
+    """Answer as `objecting`, but let the first question of a stage fail."""
+    failures = [error]
+
+    def answer(request: CompletionRequest) -> Answer:
+        fails = request.task.stage is stage and failures
+        return failures.pop() if fails else objecting(request)
+
+    return answer
+
+
+def worked(pipeline: Pipeline, text: str, options: RunOptions) -> Submission:
+    """Take a text in as a run and do all there is to do."""
+    submission = pipeline.submit(text, options=options)
+    pipeline.work(submission)
+    return submission
+
+
+def test_an_answer_is_examined_mended_and_stored_with_what_was_objected_to(
+    settings: Settings,
+) -> None:
+    """Three calls in the ledger, one result, its facts grounded, and the objection beside it."""
+    pipeline = a_pipeline(settings, objecting, repeat_last=True)
+
+    submission = worked(pipeline, PARAGRAPH, with_critique("Name the place.", "Be brief."))
+
+    result = pipeline.result(pipeline.job(submission).id)
+    assert result is not None
+    assert pipeline.job(submission).status == "succeeded"
+    assert result.output["main_topic"] == "The harbour of Lindau."
+    assert result.critique == {
+        "outcome": "revised",
+        "violations": [{**OBJECTION, "principle": "Name the place."}],
+        "reason": None,
+        "principles": ["Name the place.", "Be brief."],
+    }
+    assert pipeline.value(STAGES) == "analyze critique revise"
+    assert pipeline.value("SELECT bool_and(valid) FROM model_calls")
+    assert pipeline.value("SELECT bool_and(grounded) FROM facts WHERE quote IS NOT NULL")
+    assert pipeline.value("SELECT critique_outcome FROM document_results") == "revised"
+
+
+def test_a_synthesis_is_examined_by_what_it_has_read(small_chunks: Settings) -> None:
+    """Once for the document, with the answers of its chunks in place of its text."""
+    pipeline = a_pipeline(small_chunks, objecting, repeat_last=True)
+
+    submission = worked(pipeline, LONG, with_critique(votes=3))
+
+    by_stage = {
+        stage: [r for r in pipeline.model.requests if r.task.stage is stage] for stage in Stage
+    }
+    (critique,), (revision,) = by_stage[Stage.CRITIQUE], by_stage[Stage.REVISE]
+    chunks = pipeline.value("SELECT count(*) FROM chunks")
+    assert len(critique.task.answers) == len(revision.task.answers) == chunks
+    assert len(by_stage[Stage.SYNTHESIZE]) == 3
+    assert revision.user.startswith(by_stage[Stage.SYNTHESIZE][0].user)
+    result = pipeline.result(pipeline.job(submission).id)
+    assert result is not None
+    assert (result.output["main_topic"], result.agreement) == ("The harbour of Lindau.", 1)
+    assert pipeline.value("SELECT bool_and(grounded) FROM facts WHERE quote IS NOT NULL")
+
+
+@pytest.mark.parametrize("stage", [Stage.CRITIQUE, Stage.REVISE])
+def test_an_outage_puts_the_critique_off_and_nothing_is_asked_twice(
+    settings: Settings, stage: Stage
+) -> None:
+    """The job waits, and goes on with the questions that were not answered."""
+    failing = failing_once(stage, ModelOverloadedError("Not now."))
+    pipeline = a_pipeline(settings, failing, repeat_last=True)
+    submission = worked(pipeline, PARAGRAPH, with_critique())
+    waiting = pipeline.job(submission).status
+    pipeline.execute("UPDATE jobs SET due_at = now() - interval '1 second'")
+
+    pipeline.work(submission)
+
+    asked = [request.task.stage for request in pipeline.model.requests]
+    assert (waiting, pipeline.job(submission).status) == ("waiting", "succeeded")
+    assert asked.count(Stage.ANALYZE) == 1
+    assert asked.count(stage) == 2
+    assert len(asked) == 4
+
+
+def test_an_outage_without_an_end_does_not_lose_the_answer(settings: Settings) -> None:
+    """After the last postponement it is stored as it was, and says that nobody examined it."""
+    impatient = with_settings(settings, "pipeline", max_postponements=0)
+    failing = failing_once(Stage.CRITIQUE, ModelOverloadedError("Not now."))
+    pipeline = a_pipeline(impatient, failing, repeat_last=True)
+
+    submission = worked(pipeline, PARAGRAPH, with_critique())
+
+    result = pipeline.result(pipeline.job(submission).id)
+    assert pipeline.job(submission).status == "succeeded"
+    assert result is not None
+    assert result.critique is not None
+    assert (result.critique["outcome"], result.critique["reason"]) == ("failed", "Not now.")
+
+
+def test_a_run_without_money_pauses_before_the_critique_and_goes_on(settings: Settings) -> None:
+    """The answer that is paid for waits in its chunk."""
+    failing = failing_once(Stage.CRITIQUE, QuotaExceededError("No money."))
+    pipeline = a_pipeline(settings, failing, repeat_last=True)
+    submission = worked(pipeline, PARAGRAPH, with_critique())
+    paused = pipeline.job(submission)
+
+    retry.retry(pipeline.context, submission.run_id)
+    pipeline.work(submission)
+
+    assert (paused.status, paused.error_code) == ("paused", "quota_exceeded")
+    assert pipeline.job(submission).status == "succeeded"
+    asked = [request.task.stage for request in pipeline.model.requests]
+    assert asked == [Stage.ANALYZE, Stage.CRITIQUE, Stage.CRITIQUE, Stage.REVISE]
+
+
+def test_principles_are_part_of_a_results_identity_and_off_they_are_not(
+    settings: Settings,
+) -> None:
+    """The same ones reuse the result; those of the settings hold where a run has none."""
+    own = with_settings(settings, "critique", principles=("Say less.",))
+    pipeline = a_pipeline(own, objecting, repeat_last=True)
+    first = worked(pipeline, PARAGRAPH, with_critique())
+
+    again = pipeline.submit(PARAGRAPH, options=with_critique("Say less."))
+    hashes = {
+        identity(pipeline.context, AnalysisType.SUMMARY, options)
+        for options in (with_critique(), with_critique("Say more."), a_run())
+    }
+    off = a_run(analysis=AnalysisOptions(principles=("Say more.",)))
+
+    assert pipeline.job(again).reused_from == pipeline.job(first).id
+    assert pipeline.job(first).options["principles"] == ["Say less."]
+    assert len(hashes) == 3
+    assert identity(pipeline.context, AnalysisType.SUMMARY, off) in hashes
+    assert "critique" not in pipeline.job(pipeline.submit(LONG, options=off)).options
+
+
+def test_the_built_in_model_is_not_examined(settings: Settings) -> None:
+    """The run says nothing of a critique, and its result has none."""
+    pipeline = a_pipeline(settings)
+
+    submission = worked(pipeline, PARAGRAPH, replace(with_critique(), model="extractive"))
+
+    assert not submission.options.analysis.critique
+    assert pipeline.value("SELECT critique IS NULL FROM results")
+    assert pipeline.value(STAGES) == "analyze"

@@ -1,0 +1,306 @@
+"""Votes: what several samples of one question agree on, and how far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chordwise.domain import json_values, quality
+from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.answers import Answer
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.self_consistency import combined, elected, tempered
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.validation import problems
+
+CLASSIFICATION, SENTIMENT = AnalysisType.CLASSIFICATION, AnalysisType.SENTIMENT
+EXTRACTION, SUMMARY = AnalysisType.EXTRACTION, AnalysisType.SUMMARY
+NO_OPTIONS = AnalysisOptions()
+ITEMS = AnalysisOptions(instructions="price, seller")
+OWN_SCHEMA = AnalysisOptions(schema={"type": "object"})
+
+
+def a_sample(kind: AnalysisType, output: JsonObject, model: str = "m") -> Answer:
+    """Return a checked answer."""
+    return Answer(
+        output=output,
+        confidence=analysis_for(kind).confidence(output),
+        quality=quality.quality(output, repaired=False),
+        repaired=False,
+        provider="openai",
+        model=model,
+        prompt_version=f"{kind}.analyze@2",
+    )
+
+
+def a_label(label: str, confidence: float = 0.8, *, grounded: bool = True) -> Answer:
+    """Return a classification with one deciding feature."""
+    return a_sample(
+        CLASSIFICATION,
+        {
+            "primary_label": label,
+            "secondary_label": None,
+            "confidence": confidence,
+            "features": [{"feature": "a word", "quote": "word", "grounded": grounded}],
+            "uncertainty_factors": [],
+        },
+    )
+
+
+def found(item: str, value: str, start: int = 0, confidence: int = 7) -> JsonObject:
+    """Return an entry of an extraction whose quote stands in the text."""
+    return {
+        "item": item,
+        "status": "found",
+        "value": value,
+        "quote": value,
+        "confidence": confidence,
+        "start_char": start,
+        "end_char": start + len(value),
+        "grounded": True,
+    }
+
+
+def denied(item: str) -> JsonObject:
+    """Return an entry for an item that is not there."""
+    return {
+        "item": item,
+        "status": "not mentioned",
+        "value": None,
+        "quote": None,
+        "confidence": 9,
+        "start_char": None,
+        "end_char": None,
+        "grounded": False,
+    }
+
+
+def an_extraction(*entries: JsonObject) -> Answer:
+    """Return an extraction with these entries."""
+    return a_sample(EXTRACTION, {"fields": list(entries)})
+
+
+def a_summary(topic: str, *findings: str) -> Answer:
+    """Return a summary."""
+    return a_sample(
+        SUMMARY,
+        {
+            "main_topic": topic,
+            "key_findings": [{"finding": each, "quote": each} for each in findings],
+            "conclusions": [],
+            "confidence": 7,
+        },
+    )
+
+
+def values(answer: Answer) -> list[tuple[str, str | None]]:
+    """Return item and value of each entry."""
+    fields = json_values.objects(answer.output["fields"])
+    return [(str(f["item"]), json_values.text(f["value"]) or None) for f in fields]
+
+
+WORDS = st.sampled_from(["harbour", "Lindau", "1856", "costs", "town", "built", "lake"])
+TEXTS = st.lists(WORDS, min_size=1, max_size=6).map(" ".join)
+
+
+def entries(item: str) -> st.SearchStrategy[list[JsonObject]]:
+    """Draw what a sample says about an item."""
+    one = st.builds(found, st.just(item), WORDS, st.integers(0, 9), st.integers(1, 10))
+    return st.lists(one, max_size=2).map(lambda several: several or [denied(item)])
+
+
+SAMPLES: dict[AnalysisType, st.SearchStrategy[Answer]] = {
+    CLASSIFICATION: st.builds(
+        a_label, st.sampled_from(["a", "b", "B "]), st.floats(0, 1), grounded=st.booleans()
+    ),
+    SENTIMENT: st.builds(
+        lambda label, confidence: a_sample(
+            SENTIMENT, {"label": label, "score": 0, "confidence": confidence, "sentences": []}
+        ),
+        st.sampled_from(["positive", "negative", "mixed"]),
+        st.floats(0, 1),
+    ),
+    EXTRACTION: st.builds(
+        lambda one, other: an_extraction(*one, *other), entries("price"), entries("seller")
+    ),
+    SUMMARY: st.builds(lambda topic, rest: a_summary(topic, *rest), TEXTS, st.lists(TEXTS)),
+}
+
+
+@st.composite
+def votes(draw: st.DrawFn) -> tuple[AnalysisType, list[Answer]]:
+    """Draw a type and two to fifteen samples of it."""
+    kind = draw(st.sampled_from(sorted(SAMPLES)))
+    return kind, draw(st.lists(SAMPLES[kind], min_size=2, max_size=15))
+
+
+@given(votes(), st.randoms(use_true_random=False))
+def test_the_order_of_samples_does_not_matter(
+    vote: tuple[AnalysisType, list[Answer]], random: Random
+) -> None:
+    """The same samples in another order elect the same answer, with the same numbers."""
+    kind, samples = vote
+    shuffled = random.sample(samples, len(samples))
+
+    assert elected(shuffled, kind, ITEMS) == elected(samples, kind, ITEMS)
+
+
+@given(votes())
+def test_agreement_is_a_share_and_the_answer_keeps_its_form(
+    vote: tuple[AnalysisType, list[Answer]],
+) -> None:
+    """Between 0 and 1, and each extracted item has an entry that some sample has given."""
+    kind, samples = vote
+
+    winner = elected(samples, kind, ITEMS)
+
+    assert winner.agreement is not None
+    assert 0 < winner.agreement <= 1
+    assert 0 <= winner.confidence <= 1
+    if kind is EXTRACTION:
+        task = AnalysisTask(analysis_type=kind, stage=Stage.ANALYZE, options=ITEMS)
+        given_entries = [e for s in samples for e in json_values.objects(s.output["fields"])]
+        entries = json_values.objects(winner.output["fields"])
+        assert all(entry in given_entries for entry in entries)
+        assert analysis_for(kind).problems(winner.output, task) == []
+    else:
+        assert winner.output in [sample.output for sample in samples]
+
+
+@given(st.data())
+def test_samples_that_are_the_same_agree_wholly(data: st.DataObject) -> None:
+    """Whatever the type: they elect their answer, and its claim is worth as much as before."""
+    kind = data.draw(st.sampled_from(sorted(SAMPLES)))
+    sample = data.draw(SAMPLES[kind])
+
+    winner = elected([sample] * data.draw(st.integers(2, 7)), kind, ITEMS)
+
+    assert winner.agreement == 1
+    if kind is not EXTRACTION:
+        assert winner.output == sample.output
+        assert tempered(winner.confidence, 1.0, kind) == pytest.approx(sample.confidence, abs=1e-5)
+
+
+@given(votes())
+def test_a_label_wins_by_the_number_of_its_votes(vote: tuple[AnalysisType, list[Answer]]) -> None:
+    """No other label has more, and the agreement is its share."""
+    kind, samples = vote
+    name = {CLASSIFICATION: "primary_label", SENTIMENT: "label"}.get(kind)
+    if name is None:
+        return
+    labels = [str(sample.output[name]).strip().casefold() for sample in samples]
+
+    winner = elected(samples, kind, NO_OPTIONS)
+
+    own = labels.count(str(winner.output[name]).strip().casefold())
+    assert own == max(map(labels.count, labels))
+    assert winner.agreement == pytest.approx(own / len(labels), abs=1e-6)
+
+
+def test_a_single_sample_has_nothing_to_agree_with() -> None:
+    """It is the answer, as it was."""
+    only = a_label("invoice")
+
+    assert elected([only], CLASSIFICATION, NO_OPTIONS) is only
+
+
+def test_of_equal_labels_the_surest_wins_and_speaks_with_the_best_evidence() -> None:
+    """Two against two: confidence decides; the better grounded of the two is the answer."""
+    samples = [a_label("a", 0.6), a_label("a", 0.5), a_label("b", 0.9, grounded=False)]
+
+    winner = elected([*samples, a_label("b", 0.7)], CLASSIFICATION, NO_OPTIONS)
+
+    assert (winner.output["primary_label"], winner.agreement) == ("b", 0.5)
+    assert winner.quality == 1
+    assert winner.confidence == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    ("prices", "kept", "agreement"),
+    [
+        (["10", "10", "12"], ["10"], 2 / 3),
+        (["10", "12", ""], ["10"], 1 / 3),
+        (["10", "", ""], [None], 2 / 3),
+        (["10", ""], [None], 1 / 2),
+        (["10", "12"], ["10"], 1 / 2),
+    ],
+)
+def test_each_item_is_voted_on(
+    prices: Sequence[str], kept: list[str | None], agreement: float
+) -> None:
+    """What more than half say, else what most say; half of denials are enough to keep silent."""
+    samples = [
+        an_extraction(
+            found("price", price, confidence=9 - place) if price else denied("price"),
+            found("seller", "Ada", 5),
+        )
+        for place, price in enumerate(prices)
+    ]
+
+    winner = elected(samples, EXTRACTION, ITEMS)
+
+    assert values(winner) == [*(("price", price) for price in kept), ("seller", "Ada")]
+    assert winner.agreement == pytest.approx((agreement + 1) / 2, abs=1e-5)
+
+
+def test_several_values_of_an_item_stand_in_the_order_of_the_document() -> None:
+    """Each that most have found is kept; one that a single sample made up is not."""
+    both = an_extraction(found("price", "9", 40), found("price", "8", 3), denied("seller"))
+    more = an_extraction(
+        found("price", "8.", 3, confidence=6),
+        found("price", "9", 40),
+        found("price", "1", 9),
+        denied("seller"),
+    )
+
+    winner = elected([both, more, both], EXTRACTION, ITEMS)
+
+    assert values(winner) == [("price", "8"), ("price", "9"), ("seller", None)]
+    assert winner.agreement == 1
+
+
+def test_the_summary_most_like_the_others_wins() -> None:
+    """The one that shares its words with both, not the one that nobody else supports."""
+    lindau = a_summary("The harbour of Lindau", "It was rebuilt in 1856", "It cost much")
+    close = a_summary("Lindau's harbour", "It was rebuilt in 1856")
+    strange = a_summary("A recipe for soup", "Take three onions")
+
+    winner = elected([strange, lindau, close], SUMMARY, NO_OPTIONS)
+
+    assert winner.output in (lindau.output, close.output)
+    assert winner.agreement is not None
+    assert 1 / 3 < winner.agreement < 1
+
+
+def test_data_of_a_users_own_schema_is_one_sample_as_a_whole() -> None:
+    """Its members hang together, so they are never mixed; the order of a list does not count."""
+    a = a_sample(EXTRACTION, {"data": {"total": 5, "lines": ["x", "y"]}, "evidence": []})
+    b = a_sample(EXTRACTION, {"data": {"total": 5, "lines": ["y", "x"]}, "evidence": []})
+    c = a_sample(EXTRACTION, {"data": {"total": 7, "lines": ["z"]}, "evidence": []})
+
+    winner = elected([c, a, b], EXTRACTION, OWN_SCHEMA)
+
+    assert json_values.as_object(winner.output["data"])["total"] == 5
+    assert winner.agreement == pytest.approx(2 / 3, abs=1e-5)
+    assert problems(winner.output, {"type": "object", "required": ["data"]}) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "worth"), [(CLASSIFICATION, 0.48), (EXTRACTION, 0.48), (SUMMARY, 0.64)]
+)
+def test_confidence_is_lowered_by_what_does_not_agree(kind: AnalysisType, worth: float) -> None:
+    """Labels and values by all of it, texts by half; without a vote a claim stays what it is."""
+    assert tempered(0.8, 0.6, kind) == pytest.approx(worth)
+    assert tempered(0.8, None, kind) == 0.8
+
+
+def test_a_document_is_agreed_on_as_far_as_its_weaker_stage() -> None:
+    """The mean of its chunks, or the synthesis where that agrees less; none without votes."""
+    assert combined([0.5, 1.0, None], joined=1.0) == 0.75
+    assert combined([1.0, 1.0], joined=0.6) == 0.6
+    assert combined([0.5, 1.0]) == 0.75
+    assert combined([None, None]) is None
