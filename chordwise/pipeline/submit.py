@@ -256,5 +256,6 @@ def _document(found: ReadDocument) -> Document:
             "encoding": content.encoding,
             "pages": content.pages,
             "pages_unread": content.pages_unread,
+            "pages_scanned": content.pages_scanned,
         },
     )

@@ -100,6 +100,7 @@ def _success(extracted: Extracted) -> tuple[JsonObject, bytes]:
         "encoding": extracted.encoding,
         "pages": extracted.pages,
         "pages_unread": extracted.pages_unread,
+        "pages_scanned": extracted.pages_scanned,
     }
     return header, extracted.text.encode("utf-8", "surrogatepass")
 

@@ -17,7 +17,8 @@ class ReadText:
     """A normalised text and what is known of it.
 
     `pages` and `encoding` are `None` where the format has none; `pages_unread` counts damaged
-    pages whose text is missing. The counts say how often normalisation changed something.
+    pages whose text is missing, `pages_scanned` pictures of pages that were not recognized. The
+    other counts say how often normalisation changed something.
     """
 
     text: str
@@ -26,6 +27,7 @@ class ReadText:
     encoding: str | None = None
     pages: int | None = None
     pages_unread: int = 0
+    pages_scanned: int = 0
     nul_removed: int = 0
     surrogates_replaced: int = 0
     line_ends_changed: int = 0
@@ -84,6 +86,7 @@ def checked(header: JsonObject, body: bytes, max_characters: int) -> ReadText:
         encoding=line(header.get("encoding")) or None,
         pages=_count(header.get("pages")),
         pages_unread=_count(header.get("pages_unread")) or 0,
+        pages_scanned=_count(header.get("pages_scanned")) or 0,
         nul_removed=normalized.nul_removed,
         surrogates_replaced=normalized.surrogates_replaced,
         line_ends_changed=normalized.line_ends_changed,

@@ -45,7 +45,8 @@ class Extracted:
     """One text, before it is normalised.
 
     `encoding` is Python's name of the text encoding, `None` for formats that have their own.
-    `pages` counts pages where the format has them; `pages_unread` those that are damaged.
+    `pages` counts pages where the format has them; `pages_unread` those that are damaged,
+    `pages_scanned` those that are pictures and were not recognized, beside others with text.
     `place` says where in the file it stands; empty for the text of the file itself.
     """
 
@@ -55,6 +56,7 @@ class Extracted:
     encoding: str | None = None
     pages: int | None = None
     pages_unread: int = 0
+    pages_scanned: int = 0
     place: str = ""
 
 

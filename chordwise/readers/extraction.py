@@ -24,6 +24,7 @@ from chordwise.readers import (
     rows,
     scans,
     sheets,
+    word97,
 )
 from chordwise.readers.extracted import Extracted, Extraction, Unread, Wanted
 from chordwise.readers.formats import Format, detect, require_honest_name
@@ -40,6 +41,7 @@ _STRUCTURED: Mapping[Format, Callable[[bytes, int], Extracted]] = {
     Format.OPEN_DOCUMENT: open_document.read,
     Format.EPUB: epub.read,
     Format.RTF: rich_text.read,
+    Format.WORD_97: word97.read,
     Format.PICTURE: scans.refuse_picture,
 }
 _SCANS: Mapping[Format, Callable[[bytes], scans.Scan]] = {

@@ -11,7 +11,7 @@ from chordwise.errors import ReadError
 NEEDS_OCR = "needs_ocr"
 INSTALL_OCR = 'pip install "chordwise[ocr]"'
 SUPPORTED = (
-    "Chordwise reads PDF, DOCX, PPTX, XLSX, XLS, ODT, ODS, ODP, RTF, EPUB, HTML, "
+    "Chordwise reads PDF, DOCX, DOC, PPTX, XLSX, XLS, ODT, ODS, ODP, RTF, EPUB, HTML, "
     "e-mail (EML, MSG, MBOX), ZIP, Markdown and text (TXT, CSV, JSON, XML, …)."
 )
 
@@ -19,6 +19,11 @@ SUPPORTED = (
 def unsupported(kind: str, remedy: str = "Convert the file to one of them first.") -> ReadError:
     """The format is known, or known not to be text, and there is no reader for it."""
     return ReadError(f"is {kind}.", f"{SUPPORTED} {remedy}", IntakeOutcome.UNSUPPORTED)
+
+
+def convert_to(extension: str) -> str:
+    """Return the hint how to make a file of a format that is read."""
+    return f"Convert it, for instance: soffice --headless --convert-to {extension} FILE."
 
 
 def binary() -> ReadError:

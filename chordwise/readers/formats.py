@@ -32,6 +32,7 @@ class Format(StrEnum):
     OPEN_DOCUMENT = "open document"
     EPUB = "epub"
     RTF = "rtf"
+    WORD_97 = "word 97"
     PICTURE = "picture"
     EMAIL = "email"
     OUTLOOK = "outlook"
@@ -44,12 +45,11 @@ _ZIP_END = b"PK\x05\x06"
 _ZIP_END_BYTES = 65_558
 _SPREADSHEET = b"opendocument.spreadsheet"
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
-_CONVERT = "Save it as DOCX or PDF first, for instance with LibreOffice."
 _UNPACK = "Unpack it and submit the folder."
 _EXPORT = "Export it to CSV or PDF first."
 
 _FOREIGN = (
-    (b"\xffWPC", "a WordPerfect document", _CONVERT),
+    (b"\xffWPC", "a WordPerfect document", failures.convert_to("docx")),
     (b"GIF8", "an image (GIF)", "Save it as PNG first."),
     (b"%!PS", "a PostScript file", "Convert it to PDF first."),
     (b"\x1f\x8b", "a gzip archive", _UNPACK),
@@ -64,12 +64,10 @@ _FOREIGN = (
     (b"MZ\x90", "a program", ""),
 )
 # What the root of an OLE container holds.
-_OLE_FOREIGN = (
-    ("WordDocument", "a Word document of the old format (.doc)"),
-    ("PowerPoint Document", "a PowerPoint file of the old format (.ppt)"),
-)
+_OLD_PRESENTATION = "PowerPoint Document"
 _OLE_FORMATS = (
     ("__properties_version1.0", Format.OUTLOOK),
+    ("WordDocument", Format.WORD_97),
     ("Workbook", Format.SHEETS),
     ("Book", Format.SHEETS),
 )
@@ -81,7 +79,8 @@ _MAILBOX_NAMES = (".mbox", ".mbx")
 # Formats that hold no plain text: a file of such a name that is neither is not what it says.
 _CONTAINER_NAMES = (
     *(".pdf", ".docx", ".docm", ".pptx", ".pptm", ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods"),
-    *(".odt", ".odp", ".epub", ".msg", ".zip"),
+    *(".odt", ".odp", ".epub", ".msg", ".zip", ".doc", ".ppt"),
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff"),
 )
 # Each step keeps what it took: a page of comments would cost exponential time otherwise.
 _HTML_START = re.compile(
@@ -158,7 +157,7 @@ def _office_format(names: Sequence[str]) -> Format:
         if any(name.startswith(folder) for name in names):
             return kind
     if any(name.startswith("visio/") for name in names):
-        raise failures.unsupported("a Visio drawing", _CONVERT)
+        raise failures.unsupported("a Visio drawing", failures.convert_to("pdf"))
     return Format.DOCX
 
 
@@ -166,16 +165,14 @@ def _ole_format(data: bytes) -> Format:
     holds = _ole_contents(data)
     if holds("EncryptedPackage"):
         raise failures.encrypted()
-    for stream, format_found in _OLE_FORMATS[:1]:
+    for stream, format_found in _OLE_FORMATS:
         if holds(stream):
             return format_found
-    for stream, kind in _OLE_FOREIGN:
-        if holds(stream):
-            raise failures.unsupported(kind, _CONVERT)
-    for stream, format_found in _OLE_FORMATS[1:]:
-        if holds(stream):
-            return format_found
-    raise failures.unsupported("an office document of an old format", _CONVERT)
+    if holds(_OLD_PRESENTATION):
+        kind = "a PowerPoint file of the old format (.ppt)"
+        raise failures.unsupported(kind, failures.convert_to("pptx"))
+    kind = "an office document of an old format"
+    raise failures.unsupported(kind, failures.convert_to("pdf"))
 
 
 def _ole_contents(data: bytes) -> Callable[[str], bool]:

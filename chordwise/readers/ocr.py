@@ -17,7 +17,7 @@ _LEAST_DENSITY, _GREATEST_DENSITY = 100, 2_400
 
 
 def read(scan: Scan, max_characters: int, ocr: Ocr) -> Extracted:
-    """Return the recognized text of the pages, a blank line between them.
+    """Return the text of the pages, recognized where they are pictures, a blank line between them.
 
     Raises:
         ReadError: Nothing was recognized, Tesseract failed, or the text is longer than the limit.
@@ -26,7 +26,7 @@ def read(scan: Scan, max_characters: int, ocr: Ocr) -> Extracted:
     unread, left = 0, max_characters
     with _opened(ocr) as tesseract:
         for page in scan.pages:
-            text = None if page is None else _recognized(tesseract, page)
+            text = page if page is None or isinstance(page, str) else _recognized(tesseract, page)
             unread += text is None
             texts.append((text or "").strip())
             left -= len(texts[-1])

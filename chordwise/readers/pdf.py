@@ -34,7 +34,13 @@ def read(data: bytes, max_characters: int) -> Extracted:
         title=document.get_metadata_value("Title"),
         pages=len(document),
         pages_unread=pages.unread,
+        pages_scanned=pages.scanned,
     )
+
+
+def text_of(page: pypdfium2.PdfPage) -> str:
+    """Return the text on a page."""
+    return _CONTROLS.sub("", page.get_textpage().get_text_bounded()).strip("\r\n")
 
 
 def opened(data: bytes) -> pypdfium2.PdfDocument:
@@ -70,6 +76,7 @@ class _Pages:
     def __init__(self, document: pypdfium2.PdfDocument, max_characters: int) -> None:
         self.texts: list[str] = []
         self.unread = 0
+        self.scanned = 0
         self.has_marks = False
         self._left = max_characters
         for index in range(len(document)):
@@ -94,8 +101,22 @@ class _Pages:
         except pypdfium2.PdfiumError:
             self.unread += 1
             return
-        text = _CONTROLS.sub("", page.get_textpage().get_text_bounded())
+        text = text_of(page)
         self.has_marks = self.has_marks or raw.FPDFPage_CountObjects(page) > 0
-        self.texts.append(text.strip("\r\n"))
+        self.scanned += not text.strip() and _is_picture(page)
+        self.texts.append(text)
         self._left -= len(text)
         page.close()
+
+
+def _is_picture(page: pypdfium2.PdfPage) -> bool:
+    """Whether images cover most of the page, as on a scanned one."""
+    width, height = page.get_size()
+    covered = 0.0
+    try:
+        for image in page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE]):
+            left, bottom, right, top = image.get_bounds()
+            covered += (right - left) * (top - bottom)
+    except pypdfium2.PdfiumError:
+        return False
+    return bool(covered > width * height / 2)

@@ -36,9 +36,12 @@ _DAMAGES = (OSError, ValueError, SyntaxError, IndexError, TypeError, struct.erro
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """The pages of a file in gray, each made when it is asked for; `None`: it is damaged."""
+    """The pages of a file, each made when it is asked for: a picture in gray, or its text.
 
-    pages: Iterator[Image | None]
+    `None` stands for a page that is damaged.
+    """
+
+    pages: Iterator[Image | str | None]
     media_type: str
     title: str = ""
 
@@ -58,14 +61,14 @@ def refuse_picture(data: bytes, _max_characters: int) -> Extracted:
 
 
 def of_pdf(data: bytes) -> Scan:
-    """Return what a PDF shows.
+    """Return the text of the pages that have some, and what the others show.
 
     Raises:
         ReadError: The file is encrypted or damaged.
     """
     document = pdf.opened(data)
     return Scan(
-        pages=(_rendered(document, index) for index in range(len(document))),
+        pages=(_page(document, index) for index in range(len(document))),
         media_type="application/pdf",
         title=document.get_metadata_value("Title"),
     )
@@ -93,9 +96,12 @@ def of_picture(data: bytes) -> Scan:
     )
 
 
-def _rendered(document: pypdfium2.PdfDocument, index: int) -> Image | None:
+def _page(document: pypdfium2.PdfDocument, index: int) -> Image | str | None:
     try:
         page = document[index]
+        text = pdf.text_of(page)
+        if text.strip():
+            return text
         width, height = page.get_size()
         scale = min(_DENSITY / _POINTS_PER_INCH, (_MOST_PIXELS / max(1.0, width * height)) ** 0.5)
         picture: Image = page.render(scale=scale, grayscale=True).to_pil()

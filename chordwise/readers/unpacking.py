@@ -64,14 +64,15 @@ class Unpacking:
             yield _unread(source, error, data)
 
     def _answers(self, data: bytes, name: str, level: int) -> Iterator[tuple[JsonObject, bytes]]:
-        """Ask the parser; where it finds a scan and the settings allow it, once more for OCR.
+        """Ask the parser; where it finds pictures of pages, once more if they are to be recognized.
 
         Raises:
             ReadError: The parser broke over the file, or scans cannot be recognized here.
         """
         parser = self._parser_at(level)
         for header, body in parser.answers(data, name, self._columns):
-            if header.get("reason") == failures.NEEDS_OCR and self._settings.ocr:
+            is_scanned = header.get("reason") == failures.NEEDS_OCR or header.get("pages_scanned")
+            if is_scanned and self._settings.ocr:
                 folder = str(ocr_data.folder(self._settings))
                 yield from parser.answers(data, name, self._columns, folder)
             else:

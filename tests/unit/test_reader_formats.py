@@ -66,7 +66,7 @@ def test_content_decides_before_the_name(data: bytes, name: str, expected: Forma
         (b"GIF89a", "GIF"),
         (b"\x1f\x8b\x08", "gzip"),
         (archive({"[Content_Types].xml": "x", "visio/document.xml": "x"}), "Visio"),
-        (OLE + "WordDocument".encode("utf-16-le"), ".doc"),
+        (OLE + "PowerPoint Document".encode("utf-16-le"), ".ppt"),
         (OLE, "old format"),
     ],
 )

@@ -1,0 +1,137 @@
+"""Reads Word documents of the old format (DOC, Word 97 to 2003): the text that is shown.
+
+[MS-DOC] §2.4.1 says where it is: a table of pieces says which bytes of the main stream stand
+where, and whether a character has one or two of them.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+import struct
+from collections.abc import Iterator
+
+import olefile
+
+from chordwise.readers import encodings, failures
+from chordwise.readers.extracted import Extracted
+
+MEDIA_TYPE = "application/msword"
+STREAM = "WordDocument"
+# Places and values in the file information block (§2.5).
+_VERSION_AT, _FLAGS_AT, _PIECES_AT = 0x02, 0x0A, 0x01A2
+_WORD_97, _ENCRYPTED, _SECOND_TABLE = 0x00C1, 0x0100, 0x0200
+# The lengths of main text, footnotes, headers, (unused), comments, endnotes and two of text boxes.
+_LENGTHS = struct.Struct("<8I")
+_LENGTHS_AT, _HEADERS, _COMMENTS = 0x4C, 2, 4
+_PROPERTIES, _PIECE_TABLE = 1, 2
+_PIECE = struct.Struct("<HIH")
+_NARROW = 0x4000_0000
+# A field (§2.8.25) in which there is no other one: an instruction, and what it shows.
+_FIELD = re.compile("\x13[^\x13\x14\x15]*(?:\x14([^\x13\x15]*))?\x15")
+_NESTED_FIELDS = 20
+_ROW_ENDS, _CELL_END = re.compile("\x07{2,}"), "\x07"
+_PARAGRAPH_END, _BREAKS = "\r", re.compile("[\x0b\x0c\x0e]")
+_SIGNS = {0x1E: "-", 0x1F: None, **dict.fromkeys((*range(9), *range(0x10, 0x1E)))}
+_BLANK_LINES = re.compile(r"\n\s*\n")
+_DAMAGES = (OSError, ValueError, IndexError, struct.error, KeyError, AttributeError, TypeError)
+
+
+def read(data: bytes, max_characters: int) -> Extracted:
+    """Return main text, notes, headers and text boxes; comments are left out, as in DOCX.
+
+    Raises:
+        ReadError: The document is encrypted, damaged, older than Word 97, or too long.
+    """
+    try:
+        with olefile.OleFileIO(io.BytesIO(data)) as container:
+            main = bytes(container.openstream(STREAM).read())
+            flags = _require_legible(main)
+            table = container.openstream("1Table" if flags & _SECOND_TABLE else "0Table").read()
+            title = container.get_metadata().title
+        text = _text(main, bytes(table), max_characters)
+        stories = [_shown(story) for story in _stories(main, text)]
+    except _DAMAGES as error:
+        raise failures.malformed("is a damaged Word document.") from error
+    return Extracted(
+        text="\n\n".join(story for story in stories if story),
+        media_type=MEDIA_TYPE,
+        title=encodings.decode(title).text if title and isinstance(title, bytes) else "",
+    )
+
+
+def _require_legible(main: bytes) -> int:
+    """Return the flags of a document that can be read.
+
+    Raises:
+        ReadError: It is encrypted or older.
+    """
+    (version,) = struct.unpack_from("<H", main, _VERSION_AT)
+    (flags,) = struct.unpack_from("<H", main, _FLAGS_AT)
+    if flags & _ENCRYPTED:
+        raise failures.encrypted()
+    if version < _WORD_97:
+        raise failures.unsupported("a Word document from before 1997", failures.convert_to("docx"))
+    return int(flags)
+
+
+def _text(main: bytes, table: bytes, max_characters: int) -> str:
+    places, pieces = _piece_table(table, *struct.unpack_from("<II", main, _PIECES_AT))
+    if places[-1] > max_characters:
+        raise failures.too_many_characters(max_characters)
+    texts = []
+    for (start, end), (_, place, _) in zip(itertools.pairwise(places), pieces, strict=True):
+        text = _piece(main, place, end - start)
+        if len(text) != end - start:
+            raise ValueError("a piece outside of the stream")
+        texts.append(text)
+    return "".join(texts)
+
+
+def _piece(main: bytes, place: int, length: int) -> str:
+    if place & _NARROW:
+        start = (place & ~_NARROW) // 2
+        return main[start : start + length].decode("cp1252", "replace")
+    # Not as UTF-16, where a pair would count as one character.
+    units = struct.unpack_from(f"<{length}H", main, place)
+    return "".join(map(chr, units))
+
+
+def _piece_table(
+    table: bytes, place: int, size: int
+) -> tuple[tuple[int, ...], list[tuple[int, int, int]]]:
+    """Return where pieces begin, and the end of the last one; then the pieces (§2.9.38)."""
+    while table[place] == _PROPERTIES:
+        (length,) = struct.unpack_from("<H", table, place + 1)
+        place, size = place + 3 + length, size - 3 - length
+    if table[place] != _PIECE_TABLE:
+        raise ValueError("no table of pieces")
+    (length,) = struct.unpack_from("<I", table, place + 1)
+    count = (min(length, size) - 4) // (4 + _PIECE.size)
+    places = struct.unpack_from(f"<{count + 1}I", table, place + 5)
+    start = place + 5 + 4 * (count + 1)
+    return places, list(_PIECE.iter_unpack(table[start : start + count * _PIECE.size]))
+
+
+def _stories(main: bytes, text: str) -> Iterator[str]:
+    position = 0
+    for number, length in enumerate(_LENGTHS.unpack_from(main, _LENGTHS_AT)):
+        story = text[position : position + length]
+        if number == _HEADERS:
+            # Each section has its own, for first, even and odd pages, mostly the same ones.
+            story = _PARAGRAPH_END.join(dict.fromkeys(story.split(_PARAGRAPH_END)))
+        if number != _COMMENTS:
+            yield story
+        position += length
+
+
+def _shown(story: str) -> str:
+    """Return what a reader of the paper sees: no marks, no instructions, a bar between cells."""
+    text = story
+    for _ in range(_NESTED_FIELDS):
+        text = _FIELD.sub(lambda field: field[1] or "", text)
+    rows = _ROW_ENDS.sub("\n", text).replace(_CELL_END, " | ")
+    lines = _BREAKS.sub("\n", rows).replace(_PARAGRAPH_END, "\n\n").translate(_SIGNS)
+    whole = lines.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return _BLANK_LINES.sub("\n\n", whole).strip()

@@ -1,0 +1,131 @@
+"""Word documents of the old format give the text that is shown."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Sequence
+
+import pytest
+
+from chordwise.errors import ReadError
+from chordwise.readers import word97
+from tests.fakes.compound_files import compound_file
+
+LIMIT = 10_000
+NARROW = 0x4000_0000
+ENCRYPTED, SECOND_TABLE = 0x0100, 0x0200
+TEXT_AT = 2_048
+PROPERTIES = b"\x01\x03\x00abc"
+
+
+def doc(
+    *stories: str, pieces: Sequence[str] = (), flags: int = SECOND_TABLE, version: int = 0xC1
+) -> bytes:
+    """Return a document whose main text, footnotes, headers … are these, in one piece or more."""
+    written, places, encoded = b"", [0], []
+    for piece in pieces or ("".join(stories),):
+        wide = any(ord(character) > 255 for character in piece)
+        data = piece.encode("utf-16-le" if wide else "cp1252")
+        start = TEXT_AT + len(written)
+        encoded.append(struct.pack("<HIH", 0, start if wide else start * 2 | NARROW, 0))
+        written += data + bytes(len(data) % 2)
+        places.append(places[-1] + len(data) // (2 if wide else 1))
+    plc = struct.pack(f"<{len(places)}I", *places) + b"".join(encoded)
+    table = PROPERTIES + b"\x02" + struct.pack("<I", len(plc)) + plc
+    lengths = [len(story) for story in stories] + [0] * (8 - len(stories))
+    main = bytearray(TEXT_AT)
+    struct.pack_into("<HH", main, 0, 0xA5EC, version)
+    struct.pack_into("<H", main, 0x0A, flags)
+    struct.pack_into("<8I", main, 0x4C, *lengths)
+    struct.pack_into("<II", main, 0x01A2, 0, len(table))
+    name = "1Table" if flags & SECOND_TABLE else "0Table"
+    main += written
+    return compound_file({"WordDocument": bytes(main.ljust(4_096)), name: table.ljust(4_096)})
+
+
+def text(data: bytes) -> str:
+    """Return the text of a document."""
+    return word97.read(data, LIMIT).text
+
+
+def failure(data: bytes, limit: int = LIMIT) -> ReadError:
+    """Return why a document cannot be read."""
+    with pytest.raises(ReadError) as caught:
+        word97.read(data, limit)
+    return caught.value
+
+
+def test_paragraphs_are_parted_by_blank_lines() -> None:
+    """Whichever of the two tables the pieces are in."""
+    assert text(doc("One\rTwo\x0band a half\r")) == "One\n\nTwo\nand a half"
+    assert text(doc("One\r", flags=0)) == "One"
+
+
+def test_pieces_of_both_widths_are_put_together() -> None:
+    """Characters of one byte are those of Windows, and signs beyond the first plane are whole."""
+    pieces = ("“Tides” – ", "высоко 🌊 ", "und Ebbe\r")
+    joined = "“Tides” – высоко 🌊 und Ebbe\r"
+    units = len(joined.encode("utf-16-le")) // 2
+
+    assert text(doc(joined + "x" * (units - len(joined)), pieces=pieces)) == joined.strip()
+
+
+def test_notes_headers_and_boxes_follow() -> None:
+    """Comments are left out, and the header of each section is there once."""
+    header = "Top\rBottom\rTop\rBottom\r"
+
+    found = text(doc("Body\x02\r", "\x02 Note\r", header, "", "\x05Comment\r", "End\r", "Box\r"))
+
+    assert found == "Body\n\nNote\n\nTop\n\nBottom\n\nEnd\n\nBox"
+
+
+def test_tables_have_bars() -> None:
+    """A row is a line."""
+    assert text(doc("a\x07b\x07\x07c\x07d\x07\x07Then\r")) == "a | b\nc | d\nThen"
+
+
+def test_fields_show_their_outcome() -> None:
+    """Instructions are no text, nor are fields in them or without an outcome."""
+    inner = "\x13 PAGEREF x \x142\x15"
+    contents = f'\x13 TOC \\o \x14\x13 HYPERLINK "#x" \x14Tides\t{inner}\x15\x15'
+
+    found = text(doc(f"{contents}\r\x13 XE index \x15Non\x1ebreaking, soft\x1fly\r"))
+
+    assert found == "Tides\t2\n\nNon-breaking, softly"
+
+
+def test_what_cannot_be_read_is_told_apart() -> None:
+    """Encrypted, older, longer than the limit, or damaged."""
+    assert failure(doc("x\r", flags=SECOND_TABLE | ENCRYPTED)).outcome == "encrypted"
+    assert "--convert-to docx" in failure(doc("x\r", version=0x65)).hint
+    assert failure(doc("x" * 20), limit=10).reason == "too_many_characters"
+    assert failure(doc("x\r", pieces=["x\r"])[:3_000]).reason == "malformed"
+    assert failure(compound_file({"WordDocument": bytes(4_096)})).outcome == "unsupported"
+
+
+def test_a_piece_outside_of_the_file_is_damage() -> None:
+    """No text is invented for it, and none is left out in silence."""
+    whole = doc("Tides\r")
+    place = struct.pack("<I", TEXT_AT * 2 | NARROW)
+
+    assert (
+        failure(whole.replace(place, struct.pack("<I", NARROW | 0x10_0000))).reason == "malformed"
+    )
+
+
+def test_garbage_is_damage_and_nothing_else() -> None:
+    """Whatever the bytes, there is a text or one of our errors."""
+    whole, dice = doc("One\rTwo\r", "Note\r"), random.Random(7)  # noqa: S311 - to be repeated
+    outcomes = set()
+
+    for _ in range(300):
+        hostile = bytearray(whole)
+        for _ in range(dice.randint(1, 30)):
+            hostile[dice.randrange(512, len(hostile))] = dice.randrange(256)
+        try:
+            outcomes.add("text" if text(bytes(hostile)) else "empty")
+        except ReadError as error:
+            outcomes.add(error.reason)
+
+    assert {"text", "malformed"} <= outcomes
