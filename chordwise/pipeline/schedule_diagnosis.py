@@ -77,7 +77,7 @@ def _analysis(settings: Settings, wanted: ScheduleSettings) -> None:
         try:
             holds_something(path)
         except UsageError as error:
-            hint = "Make it, or mount it, where the scheduler runs."
+            hint = "Make its folder, or mount it, where the scheduler runs; an empty one is fine."
             raise UsageError(error.what, hint) from error
 
 
