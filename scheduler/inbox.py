@@ -76,6 +76,7 @@ class InboxWatcher(Thread):
             return False
 
     def _watch_on(self) -> None:
+        self._watch.make_folders()  # for what is not there tells nothing
         log.info("inbox.watching", folders=[str(each) for each in self._watch.folders])
         if not self._context.settings.inbox.polling:
             for folder in self._watch.folders:
@@ -112,6 +113,8 @@ class InboxWatcher(Thread):
                 self._stop_event.wait(_LEAVING_SECONDS)
 
     def _hand_on(self, folder: Path) -> None:
+        """Tell the watch of every event, and at first to look for what came before them."""
+        is_listening = False
         for changes in watchfiles.watch(
             folder,
             watch_filter=lambda _change, path: _matters(path),
@@ -121,7 +124,11 @@ class InboxWatcher(Thread):
             debounce=_EVENTS_MILLISECONDS,
             recursive=True,
             raise_interrupt=False,
+            yield_on_timeout=True,
         ):
+            if not is_listening:
+                self._watch.disturb([folder])
+                is_listening = True
             self._watch.disturb(Path(path) for _, path in changes)
 
 

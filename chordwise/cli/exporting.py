@@ -17,6 +17,7 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import Raw
 from chordwise.cli.rendering.plain_text import safe
 from chordwise.cli.rendering.screen import Screen, until_reader_left
+from chordwise.cli.rendering.words import counted
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.embedded.stack import Level
 from chordwise.errors import ConfigurationError, UsageError
@@ -82,7 +83,7 @@ def export(  # noqa: PLR0913 - a parameter is an option of the command
     wanted = statement or _selection(settings, view or "", names, run)
     count = _write(settings, wanted, target, raw=raw)
     if output != STDOUT:
-        screen.tell(f"{count:,} rows are in {output}.")
+        screen.tell(f"{output} has {counted(count, 'row')}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from chordwise.errors import ChordwiseError, ConfigurationError, UsageError
 from chordwise.pipeline import exporting, scheduling
 from chordwise.pipeline.checks import Check, Verdict, failed, guarded
 from chordwise.pipeline.exports import writers
+from chordwise.pipeline.inbox.places import places
 from chordwise.pipeline.place_diagnosis import require_writable
 from chordwise.pipeline.scheduled_analyses import holds_something
 from chordwise.pipeline.scheduled_exports import format_of, selection_of
@@ -74,10 +75,13 @@ def _analysis(settings: Settings, wanted: ScheduleSettings) -> None:
         what = f"There is no profile “{wanted.profile}”."
         raise ConfigurationError(what, "Change the schedule, or chordwise.toml.")
     for path in wanted.paths:
+        if settings.inbox.is_watched and places(settings).holding(Path(path)) is not None:
+            what = f"{path} lies in an inbox that is watched: its files are taken at once."
+            raise ConfigurationError(what, "Take another folder, or set inbox.enabled = false.")
         try:
             holds_something(path)
         except UsageError as error:
-            hint = "Make it, or mount it, where the scheduler runs."
+            hint = "Make its folder, or mount it, where the scheduler runs; an empty one is fine."
             raise UsageError(error.what, hint) from error
 
 

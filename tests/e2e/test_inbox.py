@@ -77,6 +77,21 @@ def test_a_dropped_file_is_a_row_within_the_delay_and_two_seconds(
     assert "Traceback" not in stage.processes.logs()
 
 
+def test_an_inbox_that_is_made_at_the_start_is_watched_at_once(
+    stage: Stage, folders: Folders
+) -> None:
+    """What is dropped before anybody tells of changes is found long before the next full look."""
+    (folders.inbox / "letters").rmdir()
+    folders.inbox.rmdir()
+    stage.processes.start("worker")
+    stage.processes.start("scheduler")
+    wait_until(folders.inbox.is_dir, 60, "the inbox is made")
+
+    (folders.inbox / "early.txt").write_text(TEXT, "utf-8")
+
+    wait_until(delivered(folders.done / "early.txt"), 25, "the early file is done")
+
+
 def test_a_slow_writer_is_waited_for(stage: Stage, folders: Folders) -> None:
     """A pause longer than the delay in the middle of a file that is held open changes nothing."""
     start(stage, folders)

@@ -173,6 +173,24 @@ def test_one_that_cannot_be_read_is_listed_with_the_reason(
     assert line["defect"] is None
 
 
+def test_the_file_of_an_export_is_shown_to_its_end(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However narrow the terminal is: in several lines, with nothing left out."""
+    run(PRUNE)
+    run(["schedules", "run", "tidy"])
+    path = f"/srv/{'very-' * 20}long/tidy-20261125-0200.csv"
+    outcome = json.dumps({"file": path})
+    a_pipeline(settings).execute("UPDATE schedule_runs SET outcome = CAST(:o AS jsonb)", o=outcome)
+    capsys.readouterr()
+
+    assert run(["schedules", "history"]) == ExitCode.SUCCESS
+
+    shown = capsys.readouterr().out.splitlines()[1:]
+    cells = [line.split()[-1] for line in shown if line.strip()]
+    assert path in "".join(cells)
+
+
 def test_the_embedded_stack_stays_while_there_are_schedules(settings: Settings) -> None:
     """However idle it is; once they are gone and done, it may leave."""
     assert settings.database_url is not None

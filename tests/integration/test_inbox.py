@@ -396,6 +396,19 @@ def test_what_no_event_told_of_is_found(inbox: WatchedInbox) -> None:
     assert (inbox.folders.done / "silent.txt").exists()
 
 
+def test_a_folder_that_is_pointed_at_is_looked_at(inbox: WatchedInbox) -> None:
+    """As whoever begins to listen does: for what came before the first event."""
+    inbox.watch.tick()
+    (inbox.folders.inbox / "silent.txt").write_text(LETTER, "utf-8")
+    inbox.wait(2 * STABILITY_SECONDS)
+    assert inbox.pipeline.value("SELECT count(*) FROM inbox_files") == 0
+
+    inbox.watch.disturb([inbox.folders.inbox])
+    inbox.take()
+
+    assert inbox.pipeline.value("SELECT count(*) FROM inbox_files") == 1
+
+
 def test_a_share_that_tells_nothing_is_polled(tmp_path: Path, settings: Settings) -> None:
     """A file is found by the next look, and taken once it was quiet from then on."""
     inbox = watched(tmp_path, settings, polling=True, polling_seconds=2)

@@ -135,6 +135,7 @@ def test_a_schedule_is_shown_with_its_next_time(tmp_path: Path) -> None:
     ("toml", "finding"),
     [
         (f'{NIGHTLY}paths = ["gone"]', "gone"),
+        (f'{NIGHTLY}paths = ["out/*.pdf"]\n[inbox]\nfolders = ["out"]', "taken at once"),
         (f'{NIGHTLY}kind = "report"\nfolder = "gone"', "there is no folder"),
         (f'{EXPORT}view = "nothing"', "There is no table or view “nothing” to export."),
         (f'{EXPORT}sql = "SELECT missing"', "missing"),

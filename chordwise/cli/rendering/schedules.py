@@ -134,7 +134,7 @@ def reasons(found: Sequence[PastLine]) -> Iterator[Text]:
 def _table(*names: str) -> Table:
     laid_out = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in names:
-        laid_out.add_column(name, no_wrap=name not in ("Runs", "Outcome"))
+        laid_out.add_column(name, no_wrap=name not in ("Runs", "Outcome"), overflow="fold")
     return laid_out
 
 

@@ -75,6 +75,12 @@ class Watch:
         """The inboxes, absolute."""
         return tuple(each.folder for each in self._places.inboxes)
 
+    def make_folders(self) -> None:
+        """Make the inboxes that are not there; the scan tells what is wrong with one."""
+        for folder in self.folders:
+            with contextlib.suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
+
     def disturb(self, paths: Iterable[Path]) -> None:
         """Note that something happened to these paths; safe from other threads."""
         for path in paths:
@@ -118,9 +124,7 @@ class Watch:
             self._scan_at = min(self._scan_at, now)
 
     def _recover(self) -> None:
-        for folder in self.folders:
-            with contextlib.suppress(OSError):  # the scan tells what is wrong with it
-                folder.mkdir(parents=True, exist_ok=True)
+        self.make_folders()
         self._taking.recover()
         self._submitting.close_quiet(everything=True)
         self._submitting.close_abandoned()
