@@ -26,13 +26,13 @@ WARM_UP_SECONDS = 30.0
 _PATIENCE_SECONDS = 300.0
 
 
-def limited(admission: Admission) -> Treatment:
-    """Answer what is admitted, and refuse everything else with a `Retry-After`."""
+def limited(admission: Admission, *, says_when: bool) -> Treatment:
+    """Answer what is admitted, and refuse everything else, with a `Retry-After` or without."""
 
     def answer(handler: AnsweringHandler, user: str) -> None:
         wait = admission.wait_for_room()
         if wait > 0:
-            handler.reply(429, SLOW_DOWN, {"Retry-After": f"{wait:.3f}"})
+            handler.reply(429, SLOW_DOWN, {"Retry-After": f"{wait:.3f}"} if says_when else {})
             return
         time.sleep(DELAY_SECONDS)  # noqa: TID251 - the slowness is the point
         handler.reply(200, json.dumps(completion(summary(user))).encode())
@@ -42,14 +42,19 @@ def limited(admission: Admission) -> Treatment:
 
 @pytest.mark.thorough
 @pytest.mark.timeout(900)
-def test_a_limit_that_four_workers_find_out(cluster: Cluster, experiment: Experiment) -> None:
+@pytest.mark.parametrize("says_when", [True, False])
+def test_a_limit_that_four_workers_find_out(
+    cluster: Cluster, experiment: Experiment, *, says_when: bool
+) -> None:
     """L01: at least 90 % of the allowed rate, under 2 % refused after warm-up, nothing failed."""
     chunks = DOCUMENTS * CHUNKS_EACH
     experiment.begin(
-        "L01 fleet", f"{WORKERS} workers, {PER_SECOND:g} calls a second allowed, told to nobody"
+        f"L01 fleet {'told when' if says_when else 'untold'}",
+        f"{WORKERS} workers, {PER_SECOND:g} calls a second allowed; 429 "
+        f"{'with' if says_when else 'without'} Retry-After",
     )
     admission = Admission.of(PER_SECOND, BURST)
-    cluster.provider.treat(limited(admission), times=100 * chunks)
+    cluster.provider.treat(limited(admission, says_when=says_when), times=100 * chunks)
     cluster.start_scheduler()
     cluster.submit(*(cluster.documents.write(chunks=CHUNKS_EACH) for _ in range(DOCUMENTS)))
     for _ in range(WORKERS):

@@ -40,11 +40,15 @@ def start(cluster: Cluster, chunks: int) -> None:
     cluster.submit(cluster.documents.write(chunks=chunks))
 
 
-def storm(cluster: Cluster, retry_after: float, seconds: float) -> int:
-    """Refuse 95 % for so long; return how many requests came meanwhile."""
+def begin_storm(cluster: Cluster, retry_after: float, seconds: float) -> None:
+    """Refuse 95 % from now on, before anybody has asked."""
     for _ in range(int(seconds)):
         cluster.provider.treat(refusal(f"{retry_after:g}"), times=REFUSED)
         cluster.provider.treat(_GOOD)
+
+
+def end_storm(cluster: Cluster, seconds: float) -> int:
+    """End it so long after its first request; return how many requests came meanwhile."""
     wait_until(lambda: bool(cluster.provider.requests), 60, "the storm begins")
     wait(seconds)
     cluster.provider.forgive()
@@ -73,9 +77,10 @@ def test_a_storm_of_refusals(
         f"95 % of the requests refused, Retry-After {retry_after:g} s",
         chunks=chunks,
     )
+    begin_storm(cluster, retry_after, seconds)
     start(cluster, chunks)
 
-    asked = storm(cluster, retry_after, seconds)
+    asked = end_storm(cluster, seconds)
     experiment.fault_is_over()
 
     experiment.finish(

@@ -1,8 +1,8 @@
 -- The limits of one endpoint, shared by everybody who asks it: one step, all or nothing.
 --
 -- KEYS: the state; permits in flight by their expiry; those who wait, by arrival, interactive and
--- nightly; all who wait by the moment at which they count as gone; the pauses of all endpoints, until
--- a person acts.
+-- nightly; all who wait by the moment at which they count as gone; the pauses of all endpoints,
+-- until a person acts.
 -- ARGV[1]: the question as JSON (`operation` is take or settle). Times are seconds, on the
 -- server's clock unless `now` is given.
 
@@ -207,8 +207,8 @@ local function stop_or_wait_for_one_who_looks()
     if pause.asks_again_at > now then return stop_at(pause) end
     return head_start(pause.looked_at)
   end)
-  if not answer and ask.has_head_start and state.heard == 0 then answer = head_start(state.began_at) end
-  return answer
+  if answer then return answer end
+  if ask.has_head_start and state.heard == 0 then return head_start(state.began_at) end
 end
 
 -- Seconds until the bucket has what the call needs; 0 now, and for what is not limited.
