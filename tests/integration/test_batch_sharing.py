@@ -259,6 +259,21 @@ def test_a_question_that_comes_while_the_answer_is_stored_is_not_forgotten(
     judge(pipeline, provider)
 
 
+def test_whoever_has_its_answer_leads_nobody(pipeline: Pipeline, provider: BatchProvider) -> None:
+    """Not even where an older scheduler has stored it, which knows of no followers."""
+    submission = pipeline.submit(*TWINS[:2], options=in_batches())
+    pipeline.work(submission)
+    pipeline.execute(
+        "UPDATE batch_requests SET finished_at = now(), status = 'failed', "
+        "error_code = 'model_request' WHERE leads"
+    )
+
+    pass_the_night(pipeline, submission)
+
+    assert len(handed_in(provider)) == 1
+    assert sorted(job.status for job in pipeline.jobs(submission)) == ["failed", "succeeded"]
+
+
 def test_another_process_takes_up_whoever_waits(
     pipeline: Pipeline, provider: BatchProvider, small_chunks: Settings
 ) -> None:
