@@ -17,11 +17,13 @@ from tests.fakes.batch_nights import (
     in_batches,
     judge,
     opened,
+    over_the_wire,
     pass_the_night,
     pass_time,
 )
-from tests.fakes.pipeline import PARAGRAPH, Pipeline
+from tests.fakes.pipeline import LONG, PARAGRAPH, Pipeline
 from tests.peers.batch_provider import EXPIRED, INVALID, MISSING, BatchProvider
+from tests.peers.batch_server import serving_batches
 
 # Other documents, for each has another hash, and the same question: the ends of a text are trimmed.
 TWINS = (PARAGRAPH, f"\n\n{PARAGRAPH}", f"   {PARAGRAPH}\n")
@@ -272,6 +274,24 @@ def test_whoever_has_its_answer_leads_nobody(pipeline: Pipeline, provider: Batch
 
     assert len(handed_in(provider)) == 1
     assert sorted(job.status for job in pipeline.jobs(submission)) == ["failed", "succeeded"]
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic"])
+def test_a_whole_night_over_the_wire(small_chunks: Settings, name: str) -> None:
+    """Chunks, a synthesis, a part that expires and twins, as with the provider in memory."""
+    with serving_batches() as server:
+        pipeline = over_the_wire(small_chunks, name, server.base_url)
+        server.fate = lambda question, before: (
+            EXPIRED if not before and sum(question.encode()) % 3 == 0 else "answered"
+        )
+        submission = pipeline.submit(LONG, *TWINS, options=in_batches("500"))
+
+        pass_the_night(pipeline, submission)
+
+        assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
+        assert pipeline.value("SELECT bool_and(service_tier = 'batch') FROM model_calls")
+        assert pipeline.value(HITS) == len(TWINS) - 1
+        judge(pipeline, server)
 
 
 def test_another_process_takes_up_whoever_waits(
