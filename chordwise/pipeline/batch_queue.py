@@ -134,7 +134,8 @@ class JobBatches:
                 batch_requests.note_reservation(session, id_)
         elif self.max_age is not None:
             follows = {"status": BatchRequestStatus.FOLLOWING, "leads": False}
-            batch_requests.add(session, values | follows)
+            # It is never handed in itself.
+            batch_requests.add(session, values | follows | {"body": "", "body_bytes": 0})
 
 
 def to_json(completion: Completion) -> JsonObject:

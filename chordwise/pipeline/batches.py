@@ -103,8 +103,12 @@ class _Batches:
                 raise
             self._turn_away(batch, error)
             return
-        if state is not None:
-            self._note_submitted(batch, state)
+        if state is None:
+            # Whoever creates it may take a while, and until then it is not to be found.
+            longest = timedelta(seconds=self._settings.poll_max_seconds)
+            self._store(lambda s: batches.put_off(s, batch.id, longest))
+            return
+        self._note_submitted(batch, state)
 
     def _note_submitted(self, batch: Batch, state: BatchState) -> None:
         self._store(

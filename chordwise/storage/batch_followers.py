@@ -77,7 +77,9 @@ def drop_lost(session: Session, limit: int) -> int:
     Whoever led was called off or asked online, or has just got its answer.
     """
     leader = aliased(BatchRequest)
-    leads = exists().where(leader.key == BatchRequest.key, leader.leads)
+    leads = exists().where(
+        leader.key == BatchRequest.key, leader.leads, leader.finished_at.is_(None)
+    )
     lost = (
         select(BatchRequest.id)
         .where(_follows(BatchRequest.status), ~leads)

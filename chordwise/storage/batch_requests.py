@@ -60,7 +60,12 @@ class BatchRequest(Record):
             "created_at",
             postgresql_where=f"status = '{BatchRequestStatus.PENDING.value}'",
         ),
-        Index("ux_batch_requests_leading", "key", unique=True, postgresql_where="leads"),
+        Index(
+            "ux_batch_requests_leading",
+            "key",
+            unique=True,
+            postgresql_where="leads AND finished_at IS NULL",
+        ),
         Index(
             "ix_batch_requests_following",
             "key",

@@ -21,7 +21,7 @@ def upgrade() -> None:
         "batch_requests",
         ["key"],
         unique=True,
-        postgresql_where=sa.text("leads"),
+        postgresql_where=sa.text("leads AND finished_at IS NULL"),
     )
     op.create_index(
         "ix_batch_requests_following",

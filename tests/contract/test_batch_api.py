@@ -184,6 +184,33 @@ def test_a_cancelled_batch_ends(api: BatchApi, server: BatchServer) -> None:
     assert isinstance(outcomes(api, state)["one"], ModelOverloadedError)
 
 
+def test_a_cancelled_batch_has_what_was_done_by_then(api: BatchApi, server: BatchServer) -> None:
+    """It is paid for, and to be fetched."""
+    server.holds, server.done_by_then = True, 1
+    provider_id = handed_in(api, a_batch(api, "one", "two")).provider_id
+    api.cancel(provider_id)
+
+    found = outcomes(api, api.look(provider_id))
+
+    assert isinstance(found["one"], Completion)
+    assert isinstance(found["two"], TransientError)
+
+
+def test_a_batch_with_answers_and_without_a_file_of_them_has_not_ended(server: BatchServer) -> None:
+    """OpenAI says how many there are before it says where; without any, no file is to come."""
+    settings = ModelSettings(provider="openai", model="m", base_url=server.base_url, batch=True)
+    api = batching.connect(settings, SecretStr("key"))
+    answered = handed_in(api, a_batch(api, "one")).provider_id
+    server.lags = True
+    assert api.look(answered).phase is Phase.RUNNING
+
+    server.fate = lambda _question, _: "400"
+    assert api.look(handed_in(api, a_batch(api, "two")).provider_id).phase is Phase.ENDED
+
+    server.lags = False
+    assert set(outcomes(api, api.look(answered))) == {"one"}
+
+
 def test_what_is_sent_has_the_shapes_of_the_official_packages(
     api: BatchApi, server: BatchServer
 ) -> None:

@@ -17,6 +17,8 @@ from tests.peers.batch_provider import EXPIRED, question_of
 from tests.peers.batch_server import BatchServer, serving_batches
 
 DOCUMENTS = 12
+# Documents of their own, and the same question.
+TWINS = 3
 SENTENCES = "".join(f"In {year} the council of the town voted. " for year in range(1500, 1700))
 FINISHED = "SELECT status = 'finished' FROM runs"
 MODEL = """batch = true
@@ -65,13 +67,16 @@ def night(
 
 
 def submit(stage: Stage) -> None:
-    """Submit many short documents and a long one."""
+    """Submit many short documents, a long one, and some that differ in white space only."""
     folder = stage.folder / "documents"
     folder.mkdir()
     for number in range(DOCUMENTS):
         text = f"Letter {number}. The harbour of town {number} was rebuilt in {1850 + number}."
         (folder / f"{number}.txt").write_text(text, "utf-8")
     (folder / "long.txt").write_text(SENTENCES, "utf-8")
+    for number in range(TWINS):
+        text = f"{' ' * number}The lighthouse of the harbour was painted again in 1901."
+        (folder / f"twin-{number}.txt").write_text(text, "utf-8")
     stage.submit(str(folder), "--lane", "batch", "--budget", "500")
 
 
@@ -80,7 +85,8 @@ def judge(stage: Stage, server: BatchServer) -> None:
     lines = [line for batch in server.batches for line in batch.lines]
     fates = [fate for batch in server.batches for fate in batch.fates or []]
     asked = Counter(question_of(line) for line in lines)
-    assert stage.count("SELECT count(*) FROM results") == DOCUMENTS + 1
+    assert stage.count("SELECT count(*) FROM results") == DOCUMENTS + 1 + TWINS
+    assert stage.count("SELECT count(*) FROM model_calls WHERE cache_hit") == TWINS - 1
     assert stage.value("SELECT bool_and(status = 'succeeded') FROM jobs")
     assert len({str(line["custom_id"]) for line in lines}) == len(lines)
     assert stage.count("SELECT count(*) FROM model_calls WHERE NOT cache_hit") == len(lines)

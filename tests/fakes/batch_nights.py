@@ -51,16 +51,23 @@ def opened(
     """
     at_once = {"gather_seconds": 0.0, "poll_seconds": 0.001, **lane}
     settings = with_settings(settings, "batch", most_requests=most_requests, **at_once)
-    named = ModelSettings(
-        provider="openai",
-        model=SCRIPTED,
-        base_url="http://127.0.0.1:9/v1",
-        batch=True,
-        input_usd_per_million_tokens=Decimal(100),
-        output_usd_per_million_tokens=Decimal(200),
-    )
     api = InMemoryBatches(provider)
+    named = priced("openai", "http://127.0.0.1:9/v1")
     return a_pipeline(settings, quoting_the_text, repeat_last=True, named=named, batch_api=api)
+
+
+def over_the_wire(settings: Settings, provider: str, base_url: str) -> Pipeline:
+    """Open the same pipeline, but over a Batch API on loopback."""
+    settings = with_settings(settings, "batch", gather_seconds=0.0, poll_seconds=0.001)
+    named = priced(provider, base_url)
+    return a_pipeline(settings, quoting_the_text, repeat_last=True, named=named)
+
+
+def priced(provider: str, base_url: str) -> ModelSettings:
+    """Return a model with batches: a question costs a cent there, and two online."""
+    given = {"provider": provider, "model": SCRIPTED, "base_url": base_url, "batch": True}
+    prices = {"input_usd_per_million_tokens": 100, "output_usd_per_million_tokens": 200}
+    return ModelSettings.model_validate(given | prices | {"api_key": "key"})
 
 
 def in_batches(

@@ -194,6 +194,7 @@ def test_two_leaders_create_a_batch_once(
 
     assert provider.asked["upload"] == 2
     assert len(provider.batches) == 1
+    assert seconds_to_the_next_look(pipeline) > 500
     pass_the_night(pipeline, submission)
     judge(pipeline, provider)
 

@@ -10,6 +10,7 @@ from chordwise.domain.lanes import Lane
 from chordwise.pipeline import retry
 from chordwise.pipeline.batch_arrivals import MOST_ATTEMPTS
 from chordwise.settings import Settings
+from chordwise.storage import batch_requests
 from tests.fakes.batch_nights import (
     RESERVED,
     handed_in,
@@ -19,7 +20,7 @@ from tests.fakes.batch_nights import (
     pass_the_night,
     pass_time,
 )
-from tests.fakes.pipeline import LONG, PARAGRAPH, Pipeline, a_pipeline, quoting_the_text
+from tests.fakes.pipeline import LONG, PARAGRAPH, SCRIPTED, Pipeline, a_pipeline, quoting_the_text
 from tests.peers.batch_provider import EXPIRED, INVALID, MISSING, BatchProvider
 
 OTHER = PARAGRAPH.replace("Lindau", "Bregenz")
@@ -343,6 +344,24 @@ def test_questions_gather_until_a_batch_is_full(
 
     assert [len(batch.lines) for batch in server.batches] == [2]
     assert pipeline.value("SELECT count(*) FROM batch_requests WHERE status = 'pending'") == 1
+
+
+def test_a_batch_has_no_more_bytes_than_it_may(pipeline: Pipeline, server: BatchProvider) -> None:
+    """The oldest questions go first, and one at least, however long it is."""
+    submission = pipeline.submit(PARAGRAPH, OTHER, f"{OTHER} Again.", options=in_batches())
+    pipeline.work(submission)
+    sizes = pipeline.rows("SELECT body_bytes, octet_length(body) FROM batch_requests ORDER BY id")
+    first, second = (int(str(size)) for size, _ in sizes[:2])
+
+    with pipeline.context.sessions.begin() as session:
+        taken = [
+            len(batch_requests.take(session, SCRIPTED, 1_000, most))
+            for most in (1, first, first + second, 10 * (first + second))
+        ]
+
+    assert taken == [1, 1, 2, 3]
+    assert all(counted == written for counted, written in sizes)
+    assert server.batches == []
 
 
 def test_questions_of_a_paused_job_are_not_handed_in(

@@ -17,11 +17,13 @@ from tests.fakes.batch_nights import (
     in_batches,
     judge,
     opened,
+    over_the_wire,
     pass_the_night,
     pass_time,
 )
-from tests.fakes.pipeline import PARAGRAPH, Pipeline
+from tests.fakes.pipeline import LONG, PARAGRAPH, Pipeline
 from tests.peers.batch_provider import EXPIRED, INVALID, MISSING, BatchProvider
+from tests.peers.batch_server import serving_batches
 
 # Other documents, for each has another hash, and the same question: the ends of a text are trimmed.
 TWINS = (PARAGRAPH, f"\n\n{PARAGRAPH}", f"   {PARAGRAPH}\n")
@@ -257,6 +259,39 @@ def test_a_question_that_comes_while_the_answer_is_stored_is_not_forgotten(
     assert pipeline.value(HITS) == 1
     assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
     judge(pipeline, provider)
+
+
+def test_whoever_has_its_answer_leads_nobody(pipeline: Pipeline, provider: BatchProvider) -> None:
+    """Not even where an older scheduler has stored it, which knows of no followers."""
+    submission = pipeline.submit(*TWINS[:2], options=in_batches())
+    pipeline.work(submission)
+    pipeline.execute(
+        "UPDATE batch_requests SET finished_at = now(), status = 'failed', "
+        "error_code = 'model_request' WHERE leads"
+    )
+
+    pass_the_night(pipeline, submission)
+
+    assert len(handed_in(provider)) == 1
+    assert sorted(job.status for job in pipeline.jobs(submission)) == ["failed", "succeeded"]
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic"])
+def test_a_whole_night_over_the_wire(small_chunks: Settings, name: str) -> None:
+    """Chunks, a synthesis, a part that expires and twins, as with the provider in memory."""
+    with serving_batches() as server:
+        pipeline = over_the_wire(small_chunks, name, server.base_url)
+        server.fate = lambda question, before: (
+            EXPIRED if not before and sum(question.encode()) % 3 == 0 else "answered"
+        )
+        submission = pipeline.submit(LONG, *TWINS, options=in_batches("500"))
+
+        pass_the_night(pipeline, submission)
+
+        assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
+        assert pipeline.value("SELECT bool_and(service_tier = 'batch') FROM model_calls")
+        assert pipeline.value(HITS) == len(TWINS) - 1
+        judge(pipeline, server)
 
 
 def test_another_process_takes_up_whoever_waits(

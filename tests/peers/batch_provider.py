@@ -38,9 +38,10 @@ class BatchProvider:
 
     `holds` keeps batches in progress; `fate` decides about each line. `loses_answer` breaks the
     connection off after a batch was created, `refuses` is the code with which the next is failed.
-    `is_forgetful` says that there is nothing to be found any more. `statuses` are the errors with
-    which an operation of the port `BatchApi` is refused, and `retry_after` the seconds said with
-    it. `asked` counts the operations.
+    `done_by_then` questions of a cancelled batch are answered all the same. A batch that `lags` has
+    ended, and its files are not there yet. `is_forgetful` says that there is nothing to be found
+    any more. `statuses` are the errors with which an operation of the port `BatchApi` is refused,
+    and `retry_after` the seconds said with it. `asked` counts the operations.
     """
 
     def __init__(self) -> None:
@@ -49,6 +50,8 @@ class BatchProvider:
         self.loses_answer = False
         self.refuses = ""
         self.is_forgetful = False
+        self.done_by_then = 0
+        self.lags = False
         self.statuses: dict[str, int] = {}
         self.retry_after = 0
         self.asked: Counter[str] = Counter()
@@ -75,8 +78,10 @@ class BatchProvider:
                 return
             questions = [question_of(line) for line in batch.lines]
             batch.fates = [
-                EXPIRED if batch.is_cancelled else self.fate(each, self.lines.count(each))
-                for each in questions
+                EXPIRED
+                if batch.is_cancelled and place >= self.done_by_then
+                else self.fate(each, self.lines.count(each))
+                for place, each in enumerate(questions)
             ]
             self.lines += questions
 

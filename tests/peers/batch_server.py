@@ -166,8 +166,8 @@ class BatchHandler(AnsweringHandler):
         status = "expired" if EXPIRED in fates else "completed"
         return {
             "status": "cancelled" if batch.is_cancelled else status,
-            "output_file_id": names[0],
-            "error_file_id": names[1] or "",
+            "output_file_id": None if self.server.lags else names[0],
+            "error_file_id": "" if self.server.lags else names[1] or "",
             "request_counts": counts,
         }
 

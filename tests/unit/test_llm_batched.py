@@ -20,9 +20,10 @@ from chordwise.llm import batching
 from chordwise.llm.middleware.batched import Batched, BatchQuestion
 from chordwise.llm.middleware.cached import facts_about, key_of
 from chordwise.llm.middleware.fallback import Fallback
-from chordwise.llm.model import Completion, FinishReason
+from chordwise.llm.model import Completion, FinishReason, Usage
 from chordwise.llm.pricing import BATCH, ListPrice, OwnPrice, price_of
 from chordwise.llm.providers.openai import OpenAIModel
+from chordwise.llm.request_size import most_input_tokens
 from chordwise.pipeline.awaiting import every
 from chordwise.pipeline.batch_queue import from_json, to_json
 from chordwise.pipeline.lanes import lane_for
@@ -151,6 +152,32 @@ def test_the_price_list_knows_batches() -> None:
     assert online is not None
     assert in_batch is not None
     assert 0 < in_batch < online
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"), [("openai", "gpt-6.1-terra"), ("anthropic", "claude-haiku-5-5")]
+)
+@pytest.mark.parametrize("cached", ["cached_input_tokens", "cache_write_tokens"])
+def test_a_cached_prompt_in_a_batch_has_both_discounts_and_stays_within_its_reservation(
+    provider: str, model: str, cached: str
+) -> None:
+    """Half of what the same costs online, and no more than was set aside for the question."""
+    request = replace(a_request(), max_output_tokens=50)
+    price = ListPrice(provider=provider, model=model)
+    tokens = most_input_tokens(request)
+    usage = Usage(**{"input_tokens": tokens, "output_tokens": 50, cached: tokens})
+    answer = replace(
+        ScriptedModel([]).completion("{}"), provider=provider, model=model, usage=usage
+    )
+
+    online, in_batch = price.cost_usd(answer), price.cost_usd(replace(answer, service_tier=BATCH))
+    most = price.most_usd(request, BATCH)
+
+    assert online is not None
+    assert in_batch is not None
+    assert most is not None
+    assert in_batch == online / 2
+    assert in_batch <= most
 
 
 @pytest.mark.parametrize(

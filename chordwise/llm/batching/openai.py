@@ -158,12 +158,16 @@ class OpenAIBatches:
     def _state(self, answer: JsonObject) -> BatchState:
         status = text(answer.get("status"))
         phase = _PHASES.get(status, Phase.RUNNING)
+        done = counts(child(answer, "request_counts"))
         files = (text(answer.get("output_file_id")), text(answer.get("error_file_id")))
+        if phase is Phase.ENDED and done.get("completed", 0) > 0 and not files[0]:
+            # Answers that are paid for, and a file that is not there yet.
+            phase = Phase.RUNNING
         return BatchState(
             provider_id=self._id(answer),
             phase=phase,
             status=storable(status),
-            counts=counts(child(answer, "request_counts")),
+            counts=done,
             expires_at=moment(answer.get("expires_at")),
             files=tuple(file for file in files if file),
             error=self._turned_away(answer) if phase is Phase.FAILED else None,
