@@ -25,9 +25,7 @@ from chordwise.readers.discovery import FoundFile, discover
 from chordwise.readers.reading import Reader
 from chordwise.settings import Settings
 
-_ASKED_ONCE = (
-    "Votes and critique are for language models: the built-in one is asked once, and that is it."
-)
+_ASKED_ONCE = "Votes and critique are for language models; the built-in model is asked once."
 
 
 class Submitting:

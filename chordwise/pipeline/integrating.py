@@ -19,7 +19,7 @@ from chordwise.pipeline.answering import ONE_PROMPT, AskingPolicy
 from chordwise.pipeline.awaiting import every
 from chordwise.pipeline.checking import Judge
 from chordwise.pipeline.merging import merged
-from chordwise.pipeline.requests import request_for
+from chordwise.pipeline.requests import request_for, reserve_for_critique
 from chordwise.pipeline.voting import ask
 
 CONTEXT_SHARE = 0.9
@@ -104,6 +104,7 @@ class Integrator:
         profile = self.model.profile
         empty = request_for(self.model, replace(self.task, stage=Stage.SYNTHESIZE))
         used = tokens.weigh(empty.system + empty.user) + empty.max_output_tokens
+        used += reserve_for_critique(self.model, self.task)
         return (profile.context_tokens - used) * CONTEXT_SHARE
 
     def _join(self, group: list[Answer]) -> Answer:

@@ -7,7 +7,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.errors import ConfigurationError
 from chordwise.llm.model import ChatModel
-from chordwise.pipeline.requests import REPAIR_TOKENS, request_for
+from chordwise.pipeline.requests import REPAIR_TOKENS, request_for, reserve_for_critique
 from chordwise.storage.jobs import Job
 
 _LEAST_TEXT_TOKENS = 64
@@ -59,7 +59,7 @@ def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int) -> int:
     """
     request = request_for(model, task)
     used = tokens.estimate(request.system + request.user) + REPAIR_TOKENS
-    used += request.max_output_tokens
+    used += request.max_output_tokens + reserve_for_critique(model, task)
     room = model.profile.context_tokens - used
     if room < _LEAST_TEXT_TOKENS:
         raise ConfigurationError(

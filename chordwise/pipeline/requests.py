@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from chordwise.domain import tokens
-from chordwise.domain.critique import analysis_of
+from chordwise.domain import critique, tokens
 from chordwise.domain.prompting import PromptTemplate, render, render_revision
 from chordwise.domain.tasks import AnalysisTask, Stage
 from chordwise.errors import InvalidAnswerError
@@ -22,7 +21,7 @@ def request_for(
     model: ChatModel, task: AnalysisTask, template: PromptTemplate | None = None
 ) -> CompletionRequest:
     """Render the question for a model, with the usual template where none is given."""
-    schema = analysis_of(task).schema(task.options)
+    schema = critique.analysis_of(task).schema(task.options)
     template = template or library.template_for(task)
     prompt = render(template, task, schema)
     remark = ""
@@ -37,6 +36,18 @@ def request_for(
         prompt_version=template.version,
         max_output_tokens=model.profile.max_output_tokens,
     )
+
+
+def reserve_for_critique(model: ChatModel, task: AnalysisTask) -> int:
+    """Return how many tokens less a question may take, so that its answer can be examined below it.
+
+    An answer that is longer than half of the limit, and most are not, may not be examined then.
+    """
+    if not task.options.critique:
+        return 0
+    kind = task.analysis_type
+    principles = tokens.estimate("\n".join(critique.principles_for(kind, task.options)))
+    return principles + REPAIR_TOKENS + model.profile.max_output_tokens // 2
 
 
 def with_problems(request: CompletionRequest, error: InvalidAnswerError) -> CompletionRequest:

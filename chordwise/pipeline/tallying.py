@@ -16,7 +16,7 @@ from chordwise.pipeline import unasked
 from chordwise.pipeline.context import ReadingContext
 from chordwise.pipeline.integrating import CONTEXT_SHARE
 from chordwise.pipeline.questions import text_budget
-from chordwise.pipeline.requests import request_for
+from chordwise.pipeline.requests import request_for, reserve_for_critique
 from chordwise.pipeline.run_options import RunOptions, answerable, identity
 from chordwise.pipeline.unasked import UnaskedModel
 from chordwise.readers.reading import ReadDocument, UnreadDocument
@@ -166,6 +166,7 @@ class Tallying:
             joining = replace(self._task(task.analysis_type), stage=Stage.SYNTHESIZE)
             request = request_for(model, joining)
             used = tokens.weigh(request.system + request.user) + request.max_output_tokens
+            used += reserve_for_critique(model, joining)
             self.tally.kinds[key] = WorkKind(
                 analysis_type=task.analysis_type,
                 model=model,

@@ -154,6 +154,30 @@ def test_the_budget_leaves_room_for_prompt_and_answer() -> None:
     assert text_budget(model, TASK, chunk_tokens=80) == 80
 
 
+def test_a_text_leaves_room_for_the_critique_of_its_answer() -> None:
+    """Text, principles and an answer of half the limit fit, and so they do below a question."""
+    model = ScriptedModel([], profile=a_profile(4_000))
+    wanting = replace(TASK, options=AnalysisOptions(critique=True))
+    budget = text_budget(model, wanting, chunk_tokens=100_000)
+    half = model.profile.max_output_tokens // 2
+    problem = json_values.as_object(
+        {"principle": "p", "path": "/a", "problem": "It is wrong. " * 9}
+    )
+    about = replace(
+        wanting,
+        text="word " * int(budget / 5 * 4),
+        draft={"main_topic": "word " * int(half / 5 * 3)},
+    )
+
+    critique = request_for(model, replace(about, stage=Stage.CRITIQUE))
+    revision = request_for(model, replace(about, stage=Stage.REVISE, violations=(problem,)))
+
+    assert budget < text_budget(model, TASK, chunk_tokens=100_000)
+    for request in (critique, revision):
+        used = tokens.estimate(request.system + request.user)
+        assert used + request.max_output_tokens <= 4_000
+
+
 def test_a_context_that_the_prompt_fills_is_a_wrong_setting() -> None:
     """No chunk could be small enough."""
     with pytest.raises(ConfigurationError, match="script-1") as caught:
@@ -169,6 +193,9 @@ def test_a_context_that_the_prompt_fills_is_a_wrong_setting() -> None:
         labels=st.lists(st.text()).map(tuple),
         schema=st.none() | st.just(json_values.as_object({"type": "object"})),
         confidence_threshold=st.floats(0, 1),
+        votes=st.integers(1, 15),
+        critique=st.just(True),
+        principles=st.lists(st.text()).map(tuple),
     )
 )
 def test_options_survive_their_row(options: AnalysisOptions) -> None:
