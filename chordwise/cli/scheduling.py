@@ -40,6 +40,13 @@ Paths: TypeAlias = Annotated[
 Folder: TypeAlias = Annotated[
     str, typer.Option(metavar="FOLDER", help="Where a report is written to.")
 ]
+GoldFile: TypeAlias = Annotated[
+    str, typer.Option(metavar="FILE", help="For evaluate: the truth; else feedback.")
+]
+MostErrors: TypeAlias = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, metavar="0…1", help="For recalibrate: how many may be wrong."),
+]
 CatchingUp: TypeAlias = Annotated[
     CatchUp, typer.Option(help="After a downtime: once for all that was missed, or not at all.")
 ]
@@ -145,6 +152,8 @@ def add(  # noqa: PLR0913 - a parameter is an option of the command
     profile: Profile = "",
     path: Paths = None,
     folder: Folder = "",
+    gold: GoldFile = "",
+    most_errors: MostErrors = None,
     catch_up: CatchingUp = CatchUp.ONCE,
     expires_after_hours: Expiry = 20,
     keep_cache_days: Age = None,
@@ -162,18 +171,14 @@ def add(  # noqa: PLR0913 - a parameter is an option of the command
         "profile": profile,
         "paths": tuple(path or ()),
         "folder": folder,
+        "gold": gold,
+        "most_errors": most_errors,
         "catch_up": catch_up,
         "expires_after_hours": expires_after_hours,
     }
     ages = (keep_cache_days, keep_answers_days, keep_runs_days)
     values |= dict(zip(AGES, ages, strict=True))
-    invocation, screen = Invocation.of(context), Screen()
-    settings = invocation.settings()
-    wanted = scheduling.anchor(settings, _checked(settings, name, values), Path.cwd())
-    settings = opening.reach(invocation, settings, Level.DATABASE, screen.note)
-
-    _write(settings, lambda session: _define(session, name, wanted))
-    screen.tell(f"The schedule {name} is in force while a scheduler runs.")
+    _add(Invocation.of(context), name, values)
 
 
 def remove(context: typer.Context, name: Name) -> None:
@@ -185,6 +190,15 @@ def remove(context: typer.Context, name: Name) -> None:
     settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
     _write(settings, lambda session: scheduling.remove(session, name))
     screen.tell(f"The schedule {name} is removed.")
+
+
+def _add(invocation: Invocation, name: str, values: dict[str, object]) -> None:
+    screen, settings = Screen(), invocation.settings()
+    wanted = scheduling.anchor(settings, _checked(settings, name, values), Path.cwd())
+    settings = opening.reach(invocation, settings, Level.DATABASE, screen.note)
+
+    _write(settings, lambda session: _define(session, name, wanted))
+    screen.tell(f"The schedule {name} is in force while a scheduler runs.")
 
 
 def _define(session: Session, name: str, wanted: ScheduleSettings) -> None:

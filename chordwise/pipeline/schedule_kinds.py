@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from chordwise.pipeline.learning.scheduled import evaluate, recalibrate
 from chordwise.pipeline.pruning import prune
 from chordwise.pipeline.scheduled_analyses import analyze, reanalyze
 from chordwise.pipeline.scheduled_reports import report
@@ -15,4 +16,6 @@ KINDS: Mapping[ScheduleKind, Kind] = {
     ScheduleKind.REANALYZE: reanalyze,
     ScheduleKind.PRUNE: prune,
     ScheduleKind.REPORT: report,
+    ScheduleKind.EVALUATE: evaluate,
+    ScheduleKind.RECALIBRATE: recalibrate,
 }

@@ -95,6 +95,9 @@ def anchor(settings: Settings, wanted: ScheduleSettings, folder: Path) -> Schedu
     if wanted.kind is ScheduleKind.REPORT:
         written_to = folder / Path(wanted.folder).expanduser()
         return wanted.model_copy(update={"folder": str(written_to)})
+    if wanted.kind is ScheduleKind.EVALUATE and wanted.gold:
+        gold = folder / Path(wanted.gold).expanduser()
+        return wanted.model_copy(update={"gold": str(gold)})
     if wanted.kind is ScheduleKind.ANALYZE:
         return wanted.model_copy(update={"paths": paths_of(wanted, settings.profiles, folder)})
     return wanted

@@ -26,6 +26,8 @@ class ScheduleKind(StrEnum):
     REANALYZE = "reanalyze"
     PRUNE = "prune"
     REPORT = "report"
+    EVALUATE = "evaluate"
+    RECALIBRATE = "recalibrate"
 
 
 class CatchUp(StrEnum):
@@ -46,6 +48,10 @@ class ScheduleSettings(Section):
         default=(), description="Files, folders, patterns, relative to chordwise.toml."
     )
     folder: str = Field(default="", description="For reports, relative to chordwise.toml.")
+    gold: str = Field(default="", description="For evaluate, relative to chordwise.toml.")
+    most_errors: float | None = Field(
+        default=None, ge=0, le=1, description="For recalibrate: how many accepted may be wrong."
+    )
     catch_up: CatchUp = CatchUp.ONCE
     expires_after_hours: PositiveFloat = Field(
         default=20, description="After which it no longer keeps the next one from starting."
@@ -77,6 +83,8 @@ class ScheduleSettings(Section):
         for name, kind in _OF_ONE_KIND.items():
             if getattr(self, name) and self.kind is not kind:
                 raise ValueError(f"{name} is for kind = “{kind}”, and this one is “{self.kind}”")
+        if self.profile and self.kind not in _WITH_PROFILE:
+            raise ValueError(f"profile is for {' and '.join(_WITH_PROFILE)}, not for “{self.kind}”")
         if self.kind is ScheduleKind.PRUNE and not any(getattr(self, name) for name in AGES):
             raise ValueError(f"pruning needs an age: {', '.join(AGES)}")
         if self.kind is ScheduleKind.REPORT and not self.folder:
@@ -89,10 +97,12 @@ class ScheduleSettings(Section):
         return ZoneInfo(self.time_zone)
 
 
+_WITH_PROFILE = (ScheduleKind.ANALYZE, ScheduleKind.EVALUATE)
 _OF_ONE_KIND = {
-    "profile": ScheduleKind.ANALYZE,
     "paths": ScheduleKind.ANALYZE,
     "folder": ScheduleKind.REPORT,
+    "gold": ScheduleKind.EVALUATE,
+    "most_errors": ScheduleKind.RECALIBRATE,
     **dict.fromkeys(AGES, ScheduleKind.PRUNE),
 }
 

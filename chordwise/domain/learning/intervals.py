@@ -1,0 +1,41 @@
+"""What a number that was measured on a sample says of all: intervals of 95 %."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import TypeVar
+
+Z = 1.959963984540054
+"""The quantile of the normal distribution that leaves 2.5 % above it."""
+_RESAMPLES = 400
+
+Item = TypeVar("Item")
+
+
+def wilson(successes: int, total: int) -> tuple[float, float]:
+    """Return the interval of a share; nothing is known of none.
+
+    Wilson, “Probable inference, the law of succession, and statistical inference”, 1927.
+    """
+    if not total:
+        return 0.0, 1.0
+    share, square = successes / total, Z * Z / total
+    center = (share + square / 2) / (1 + square)
+    half = Z / (1 + square) * math.sqrt(share * (1 - share) / total + square / (4 * total))
+    # At the ends the bound is exact, and the arithmetic is not.
+    low = 0.0 if successes == 0 else max(0.0, center - half)
+    return low, 1.0 if successes == total else min(1.0, center + half)
+
+
+def bootstrap(
+    items: Sequence[Item], measured: Callable[[Sequence[Item]], float], random: Random
+) -> tuple[float, float]:
+    """Return the interval of a number of items that has no formula, by drawing them again.
+
+    Efron, “Bootstrap methods: another look at the jackknife”, 1979; the percentiles.
+    """
+    drawn = sorted(measured(random.choices(items, k=len(items))) for _ in range(_RESAMPLES))
+    edge = round(_RESAMPLES * 0.025)
+    return drawn[edge], drawn[-1 - edge]
