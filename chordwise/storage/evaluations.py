@@ -6,12 +6,13 @@ import uuid
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, insert
+from sqlalchemy import ForeignKey, insert, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.learning.measures import Measure
 from chordwise.storage.clock import database_now
 from chordwise.storage.record import Identity, Record
+from chordwise.storage.runs import Run
 
 
 class Evaluation(Record):
@@ -62,7 +63,9 @@ class EvaluationMeasure(Record):
 
 
 def store(session: Session, evaluation: Evaluation, measured: Sequence[Measure]) -> None:
-    """Add an evaluation with what was measured."""
+    """Add an evaluation with what was measured; a run that was pruned meanwhile stays a name."""
+    of_run = select(Run.id).where(Run.id == evaluation.run_id)
+    evaluation.run_id = session.scalar(of_run.with_for_update(read=True, key_share=True))
     session.add(evaluation)
     session.flush()
     names = Measure.__dataclass_fields__

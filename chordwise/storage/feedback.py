@@ -14,6 +14,8 @@ from chordwise.domain.learning.truths import Remark, Verdict
 from chordwise.storage.clock import database_now
 from chordwise.storage.record import Identity, Record
 
+_AT_ONCE = 1_000
+
 
 class Feedback(Record):
     """A person's verdict on what a result said at `path`; the empty path is all of it.
@@ -62,8 +64,11 @@ def store(session: Session, feedback: Feedback) -> bool:
 
 def of_documents(session: Session, document_ids: Sequence[uuid.UUID]) -> Sequence[Feedback]:
     """Return what was said of results of these documents, the latest last."""
-    statement = select(Feedback).where(Feedback.document_id.in_(document_ids))
-    return session.scalars(statement.order_by(Feedback.created_at, Feedback.id)).all()
+    found: list[Feedback] = []
+    for start in range(0, len(document_ids), _AT_ONCE):
+        some = document_ids[start : start + _AT_ONCE]
+        found += session.scalars(select(Feedback).where(Feedback.document_id.in_(some)))
+    return sorted(found, key=lambda each: (each.created_at, each.id))
 
 
 def remark(feedback: Feedback) -> Remark:

@@ -9,13 +9,16 @@ from datetime import datetime
 from enum import StrEnum
 
 from sqlalchemy import ForeignKey, UniqueConstraint, delete
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning.judging import Judgment as JudgmentValue
+from chordwise.storage import jobs
 from chordwise.storage.clock import database_now
 from chordwise.storage.record import Identity, Record, new_id
+
+_AT_ONCE = 500
 
 
 class JudgedBy(StrEnum):
@@ -72,36 +75,49 @@ class JudgedResult:
 
 def store(
     session: Session,
-    result: JudgedResult,
-    judged: Sequence[JudgmentValue],
+    judged: Sequence[tuple[JudgedResult, Sequence[JudgmentValue]]],
     judged_by: JudgedBy,
     evaluation_id: uuid.UUID | None = None,
 ) -> None:
-    """Write judgments of a result, in the place of earlier ones of the same source."""
-    earlier = delete(Judgment).where(
-        Judgment.result_id == result.result_id, Judgment.judged_by == judged_by
-    )
-    session.execute(earlier)
-    if not judged:
-        return
-    about = {name: getattr(result, name) for name in JudgedResult.__dataclass_fields__}
-    rows = [
-        {
-            **about,
-            "id": new_id(),
-            "evaluation_id": evaluation_id,
-            "judged_by": judged_by,
-            **{name: getattr(each, name) for name in JudgmentValue.__dataclass_fields__},
-        }
-        for each in judged
-    ]
-    # Whoever judges the same result at the same time: the later one stays.
-    statement = insert(Judgment).values(rows)
+    """Write judgments of results, in the place of earlier ones of the same source.
+
+    Results whose jobs were pruned meanwhile are left out.
+    """
+    for start in range(0, len(judged), _AT_ONCE):
+        some = judged[start : start + _AT_ONCE]
+        earlier = delete(Judgment).where(
+            Judgment.result_id.in_([result.result_id for result, _ in some]),
+            Judgment.judged_by == judged_by,
+        )
+        session.execute(earlier)
+        there = jobs.hold(session, [result.job_id for result, _ in some])
+        rows = [
+            {"evaluation_id": evaluation_id, "judged_by": judged_by, **_row(result, each)}
+            for result, own in some
+            for each in own
+            if result.job_id in there
+        ]
+        if rows:
+            session.execute(_REPLACING, rows)
+
+
+def _row(result: JudgedResult, judgment: JudgmentValue) -> dict[str, object]:
+    return {
+        "id": new_id(),
+        **{name: getattr(result, name) for name in JudgedResult.__dataclass_fields__},
+        **{name: getattr(judgment, name) for name in JudgmentValue.__dataclass_fields__},
+    }
+
+
+def _replacing() -> Insert:
+    """Return the statement with which the later of two who judge the same at once stays."""
+    statement = insert(Judgment)
     renewed = ("evaluation_id", "confidence", "is_right", "expected", "found")
     changes = {name: statement.excluded[name] for name in renewed}
-    session.execute(
-        statement.on_conflict_do_update(
-            index_elements=["result_id", "judged_by", "part", "path"],
-            set_={**changes, "judged_at": database_now()},
-        )
+    return statement.on_conflict_do_update(
+        index_elements=["result_id", "judged_by", "part", "path"],
+        set_={**changes, "judged_at": database_now()},
     )
+
+
+_REPLACING = _replacing()

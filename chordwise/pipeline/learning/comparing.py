@@ -23,6 +23,7 @@ from chordwise.pipeline.learning.gold import Gold, says
 from chordwise.pipeline.learning.judgeable import Judgeable, Listed
 from chordwise.storage import feedback
 from chordwise.storage.feedback import Feedback
+from chordwise.storage.judgments import JudgedResult
 
 Group: TypeAlias = tuple[str, str, str]
 """Provider, model and prompt version."""
@@ -40,15 +41,14 @@ class Missing:
 class Compared:
     """A result beside the truth; `means` are numbers whose mean is asked for, by their names."""
 
-    of: Judgeable
+    result: JudgedResult
     judged: Judged
     means: Mapping[str, float]
 
     @property
     def group(self) -> Group:
         """Return who answered what prompt."""
-        result = self.of.result
-        return result.provider, result.model, result.prompt_version
+        return self.result.provider, self.result.model, self.result.prompt_version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +182,8 @@ def _compared(
         truth = truth_of[each.listed.result_id]
         judged = judge(each.answer, truth)
         if judged.judgments or says(truth, each.answer.analysis_type):
-            found.append(Compared(of=each, judged=judged, means=dict(_means(each, truth))))
+            means = dict(_means(each, truth))
+            found.append(Compared(result=each.result, judged=judged, means=means))
     return found
 
 

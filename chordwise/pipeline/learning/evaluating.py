@@ -126,15 +126,9 @@ def _store(
         )
         evaluations.store(session, evaluation, each.measures)
         if each.is_whole:
-            _store_judgments(session, evaluated.comparison, gold, evaluation.id)
-
-
-def _store_judgments(
-    session: Session, comparison: Comparison, gold: Gold | None, evaluation_id: uuid.UUID
-) -> None:
-    source = JudgedBy.GOLD if gold else JudgedBy.FEEDBACK
-    for each in comparison.compared:
-        judgments.store(session, each.of.result, each.judged.judgments, source, evaluation_id)
+            judged = [(c.result, c.judged.judgments) for c in evaluated.comparison.compared]
+            source = JudgedBy.GOLD if gold else JudgedBy.FEEDBACK
+            judgments.store(session, judged, source, evaluation.id)
 
 
 def _measures(found: Sequence[Compared], random: Random) -> Iterator[Measure]:

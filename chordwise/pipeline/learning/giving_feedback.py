@@ -158,7 +158,7 @@ def _judge_again(session: Session, target: Judgeable) -> None:
         if (each.analysis_type, each.question) == (kind, target.listed.question)
     ]
     judged = judge(target.answer, truths.from_remarks(kind, said))
-    judgments.store(session, target.result, judged.judgments, JudgedBy.FEEDBACK)
+    judgments.store(session, [(target.result, judged.judgments)], JudgedBy.FEEDBACK)
 
 
 def _line(file: RecordFile, number: int, record: JsonObject) -> Line:
