@@ -140,6 +140,61 @@ def test_evaluating_again_adds_to_the_history_and_not_to_the_judgments(
     assert pipeline.value("SELECT count(DISTINCT gold_sha256) FROM evaluations") == 2
 
 
+def test_a_document_is_named_by_its_hash_or_by_enough_of_its_path(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name that two documents have is told, and neither of them is taken for the other."""
+    classified(pipeline, {f"{place}/a.txt": ("letter", 0.5) for place in ("x", "y", "z")})
+    sha256 = pipeline.value("SELECT sha256 FROM documents WHERE source = 'x/a.txt'")
+    truth = [{"document": name, "label": "letter"} for name in (sha256, "y/a.txt", "a.txt")]
+    gold = written(tmp_path / "gold.jsonl", *truth)
+
+    capsys.readouterr()
+
+    assert run(["evaluate", "--gold", str(gold), "--json"]) == ExitCode.INCOMPLETE
+
+    (found,) = json.loads(capsys.readouterr().out)["evaluations"]
+    assert found["missing"][0]["document"] == "a.txt"
+    assert "3 documents have this name" in found["missing"][0]["reason"]
+    assert (found["measured"][0]["judged"], found["measured"][0]["unjudged"]) == (2, 1)
+
+
+def test_a_label_of_two_types_needs_one_to_be_named(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And only that one is evaluated then."""
+    classified(pipeline, CHOICES)
+    pipeline.execute("UPDATE results SET analysis_type = 'sentiment' WHERE confidence < 0.75")
+    gold = written(tmp_path / "gold.jsonl", *TRUTH[:2])
+
+    assert run(["evaluate", "--gold", str(gold)]) == ExitCode.USAGE
+    assert "--type classification or --type sentiment" in capsys.readouterr().err
+    assert run(["evaluate", "--gold", str(gold), "-t", "classification"]) == ExitCode.SUCCESS
+
+    assert pipeline.rows("SELECT analysis_type, judged FROM evaluations") == [("classification", 2)]
+
+
+def test_each_model_is_measured_where_several_answered(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After all of them together."""
+    classified(pipeline, CHOICES)
+    pipeline.execute("UPDATE results SET model = 'other' WHERE confidence = 0.8")
+    gold = written(tmp_path / "gold.jsonl", *TRUTH[:3])
+
+    assert run(["evaluate", "--gold", str(gold)]) == ExitCode.SUCCESS
+
+    assert "several models or prompts" in capsys.readouterr().out
+    assert pipeline.rows(
+        "SELECT is_whole, model, count, value FROM evaluation_history WHERE metric = 'accuracy'"
+        " ORDER BY is_whole DESC, model"
+    ) == [
+        (True, None, 3, pytest.approx(2 / 3)),
+        (False, "other", 1, 0),
+        (False, "script-1", 2, 1),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

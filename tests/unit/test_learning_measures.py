@@ -99,6 +99,7 @@ def test_a_bootstrap_is_repeatable_and_shrinks_with_the_sample() -> None:
     assert first == again
     assert first == pytest.approx((0.345, 0.655), abs=0.03)
     assert narrow == pytest.approx((0.469, 0.531), abs=0.01)
+    assert bootstrap(few[:9], sum, seeded()) == (None, None)
 
 
 def test_labels_by_hand() -> None:

@@ -109,8 +109,10 @@ def _by_label(measures: Sequence[Measure]) -> Iterator[RenderableType]:
     table = _table("  Label or field", *(_WORDS.get(c, c) for c in columns), "Of")
     for label, row in rows.items():
         values = [_number(row[c].value) if c in row else "–" for c in columns]
-        of = max(each.count for each in row.values())
-        table.add_row(Text(f"  {one_line(label, _WIDTH)}"), *values, f"{of:,}")
+        # How many documents have the field, or should have the label.
+        counted_by = row.get("match") or row.get("f1")
+        of = f"{counted_by.count:,}" if counted_by else ""
+        table.add_row(Text(f"  {one_line(label, _WIDTH)}"), *values, of)
     yield table
 
 

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 Z = 1.959963984540054
 """The quantile of the normal distribution that leaves 2.5 % above it."""
+FEWEST = 10
+"""How many items have to be there to be drawn again: fewer would seem surer than they are."""
 _RESAMPLES = 400
 
 Item = TypeVar("Item")
@@ -31,11 +33,15 @@ def wilson(successes: int, total: int) -> tuple[float, float]:
 
 def bootstrap(
     items: Sequence[Item], measured: Callable[[Sequence[Item]], float], random: Random
-) -> tuple[float, float]:
+) -> tuple[float, float] | tuple[None, None]:
     """Return the interval of a number of items that has no formula, by drawing them again.
+
+    There is none of too few items.
 
     Efron, “Bootstrap methods: another look at the jackknife”, 1979; the percentiles.
     """
+    if len(items) < FEWEST:
+        return None, None
     drawn = sorted(measured(random.choices(items, k=len(items))) for _ in range(_RESAMPLES))
     edge = round(_RESAMPLES * 0.025)
     return drawn[edge], drawn[-1 - edge]
