@@ -51,6 +51,18 @@ def analyzed(pipeline: Pipeline, texts: Sequence[str], part: str) -> str:
     return submission.name
 
 
+def claims_in_view(
+    pipeline: Pipeline, name: str, column: str, truth: Mapping[str, str]
+) -> Sequence[tuple[float, bool]]:
+    """Return what the view says of each result of a run, and whether the result is right."""
+    found = pipeline.rows(
+        f"SELECT c.{column}, text, r.output ->> 'label'"  # noqa: S608 - names of ours
+        " FROM calibrated_results AS c JOIN results AS r ON r.id = c.result_id"
+        f" JOIN documents AS d ON d.id = c.document_id WHERE c.run = '{name}'"
+    )
+    return [(float(str(claim)), truth[str(text)] == label) for claim, text, label in found]
+
+
 def error_of(claims: Sequence[tuple[float, bool]]) -> float:
     """Return the expected calibration error, reckoned without the code that is tested."""
     total = 0.0
@@ -95,12 +107,9 @@ def test_claims_on_sentences_are_mended_by_half_of_the_truth(
     ) == [(pytest.approx(right / len(learned)), len(learned))]
 
     other = analyzed(pipeline, others, "others")
-    found = pipeline.rows(
-        "SELECT text, r.output ->> 'label', c.confidence, c.calibrated_confidence"  # noqa: S608
-        " FROM calibrated_results AS c JOIN results AS r ON r.id = c.result_id"
-        f" JOIN documents AS d ON d.id = c.document_id WHERE c.run = '{other}'"
+    before, after = (
+        claims_in_view(pipeline, other, column, truth)
+        for column in ("confidence", "calibrated_confidence")
     )
-    before = [(float(str(c)), truth[str(text)] == label) for text, label, c, _ in found]
-    after = [(float(str(c)), truth[str(text)] == label) for text, label, _, c in found]
-    assert len(found) == len(others)
+    assert len(before) == len(others)
     assert error_of(after) < error_of(before) / 3

@@ -25,6 +25,7 @@ _FOLDS = 5
 _STEPS = 20
 _ITERATIONS = 100
 _RIDGE = 1e-9
+_NEAR_ENOUGH = 1e-6
 
 Points: TypeAlias = tuple[tuple[float, float], ...]
 
@@ -228,7 +229,7 @@ def _logistic(targets: Sequence[tuple[float, float]]) -> tuple[float, float]:
     slope, offset = 0.0, math.log(mean / (1 - mean))
     for _ in range(_ITERATIONS):
         steps = _newton_step(targets, slope, offset)
-        if max(map(abs, steps)) < _RIDGE:
+        if max(map(abs, steps)) < _NEAR_ENOUGH:
             break
         scale = _downhill(targets, (slope, offset), steps)
         slope, offset = slope - scale * steps[0], offset - scale * steps[1]
@@ -239,8 +240,9 @@ def _downhill(
     targets: Sequence[tuple[float, float]], start: tuple[float, float], steps: tuple[float, float]
 ) -> float:
     """Return how much of a step leads downhill: all of it, a half, a quarter, …."""
-    before, scale = _loss(targets, *start), 1.0
-    while scale > _RIDGE:
+    # Close to the end the loss changes by less than its own rounding.
+    before, scale = _loss(targets, *start) + _RIDGE, 1.0
+    while scale > _NEAR_ENOUGH:
         if _loss(targets, start[0] - scale * steps[0], start[1] - scale * steps[1]) <= before:
             return scale
         scale /= 2

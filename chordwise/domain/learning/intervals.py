@@ -11,7 +11,9 @@ Z = 1.959963984540054
 """The quantile of the normal distribution that leaves 2.5 % above it."""
 FEWEST = 10
 """How many items have to be there to be drawn again: fewer would seem surer than they are."""
-_RESAMPLES = 400
+_FEWEST_RESAMPLES, _MOST_RESAMPLES = 100, 400
+_DRAWS = 1_000_000
+"""How many items are drawn in all, about: many items need fewer repetitions."""
 
 Item = TypeVar("Item")
 
@@ -42,6 +44,7 @@ def bootstrap(
     """
     if len(items) < FEWEST:
         return None, None
-    drawn = sorted(measured(random.choices(items, k=len(items))) for _ in range(_RESAMPLES))
-    edge = round(_RESAMPLES * 0.025)
+    resamples = min(_MOST_RESAMPLES, max(_FEWEST_RESAMPLES, _DRAWS // len(items)))
+    drawn = sorted(measured(random.choices(items, k=len(items))) for _ in range(resamples))
+    edge = round(resamples * 0.025)
     return drawn[edge], drawn[-1 - edge]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from random import Random
 from typing import TypeVar
 
@@ -161,14 +162,15 @@ def _of_values(name: str, scores: Sequence[FieldScore], random: Random) -> Itera
     expected = shared + sum(score.only_expected for score in scores)
     yield from _precision_recall(name, shared, found, expected)
     if found + expected:
-        low, high = bootstrap(scores, _micro_f1, random)
+        numbers = [(s.shared, s.only_found + s.only_expected) for s in scores]
+        low, high = bootstrap(numbers, _micro_f1, random)
         value = 2 * shared / (found + expected)
         yield Measure(metric="f1", label=name, value=value, count=expected, low=low, high=high)
 
 
-def _micro_f1(scores: Sequence[FieldScore]) -> float:
-    shared = sum(score.shared for score in scores)
-    others = sum(score.only_found + score.only_expected for score in scores)
+def _micro_f1(numbers: Sequence[tuple[int, int]]) -> float:
+    """Return F1 out of the numbers of values that both have, and that one of them has."""
+    shared, others = sum(map(itemgetter(0), numbers)), sum(map(itemgetter(1), numbers))
     return 2 * shared / (2 * shared + others) if shared + others else 1.0
 
 
