@@ -42,8 +42,8 @@ class Calibration(Record):
     part: Mapped[str]
     method: Mapped[str]
     points: Mapped[JsonValue]
-    labels: Mapped[int]
-    right: Mapped[int]
+    judged: Mapped[int]
+    judged_right: Mapped[int]
     error_before: Mapped[float]
     error_after: Mapped[float]
     most_errors: Mapped[float]
@@ -96,4 +96,4 @@ def store(session: Session, calibration: Calibration) -> bool:
     return True
 
 
-_LEARNT = ("method", "points", "labels", "right", "most_errors", "accept_from")
+_LEARNT = ("method", "points", "judged", "judged_right", "most_errors", "accept_from")

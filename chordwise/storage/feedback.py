@@ -22,8 +22,8 @@ class Feedback(Record):
 
     `result_id` is the result that was judged, be it the current one or a past one by now; `judged`
     is what it said, and `confidence` what it claimed of that. `field` names the field of an
-    extraction, whose values `judged` and `corrected` hold as lists. `question` is what was asked:
-    it is the same for every model that is asked it.
+    extraction, whose values `judged` and `corrected` hold as lists. `question` is what was asked,
+    of whatever model and with whatever threshold.
     """
 
     __tablename__ = "feedback"

@@ -14,7 +14,7 @@ SELECT
         ELSE s.worth + s.slope * (f.confidence - s.from_claim)
     END AS calibrated_confidence,
     f.confidence >= s.accept_from AS acceptable,
-    s.labels,
+    s.judged,
     s.learnt_at,
     f.job_id,
     r.document_id

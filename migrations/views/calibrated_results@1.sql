@@ -12,7 +12,7 @@ SELECT
         ELSE s.worth + s.slope * (r.confidence - s.from_claim)
     END AS calibrated_confidence,
     r.confidence >= s.accept_from AS acceptable,
-    s.labels,
+    s.judged,
     s.learnt_at,
     r.job_id,
     r.document_id,

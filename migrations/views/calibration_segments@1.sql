@@ -37,7 +37,7 @@ SELECT
     p.to_claim,
     p.worth,
     p.slope,
-    c.labels,
+    c.judged,
     c.accept_from,
     c.learnt_at,
     c.id AS calibration_id

@@ -86,6 +86,7 @@ def test_feedback_outlives_a_new_answer_and_judges_it(
     run(["feedback", "latest", "--document", "a.txt", "--correct", "label=invoice"])
     run(["feedback", "latest", "--document", "b.txt", "--reject"])
     pipeline.execute("INSERT INTO result_history SELECT *, now() FROM results")
+    pipeline.execute("""UPDATE jobs SET options = options || '{"confidence_threshold": 0.5}'""")
     pipeline.execute(
         "UPDATE results SET id = gen_random_uuid(), confidence = 0.9,"
         """ output = output || '{"primary_label": "invoice"}'"""

@@ -45,7 +45,7 @@ def judged(pipeline: Pipeline, confidence: float, right: int, wrong: int) -> Non
 def calibrated(pipeline: Pipeline) -> Sequence[tuple[object, ...]]:
     """Return what the four results claim, and what that is worth."""
     return pipeline.rows(
-        "SELECT confidence, calibrated_confidence, acceptable, labels FROM calibrated_results"
+        "SELECT confidence, calibrated_confidence, acceptable, judged FROM calibrated_results"
         " ORDER BY confidence"
     )
 
@@ -78,7 +78,7 @@ def test_the_worth_stands_beside_the_claim(
     (lesson,) = json.loads(capsys.readouterr().out)["lessons"]
     curve = lesson["curve"]
     points = tuple((claim, value) for claim, value in curve["points"])
-    assert (curve["method"], curve["labels"], curve["right"]) == ("isotonic", 300, 160)
+    assert (curve["method"], curve["judged"], curve["judged_right"]) == ("isotonic", 300, 160)
     assert curve["error_before"] == pytest.approx(0.2)
     assert curve["error_after"] < 0.03
     assert lesson["acceptance"] == {"accept_from": 0.8, "share": pytest.approx(1 / 3)}
@@ -99,7 +99,7 @@ def test_what_has_not_changed_is_not_learnt_again(pipeline: Pipeline) -> None:
 
     assert run(["recalibrate"]) == ExitCode.SUCCESS
 
-    assert pipeline.rows('SELECT labels, "right" FROM calibrations ORDER BY learnt_at') == [
+    assert pipeline.rows("SELECT judged, judged_right FROM calibrations ORDER BY learnt_at") == [
         (50, 30),
         (100, 30),
     ]

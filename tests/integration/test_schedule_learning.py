@@ -51,7 +51,7 @@ def test_results_are_evaluated_and_claims_recalibrated(settings: Settings, tmp_p
         "SELECT value, count FROM evaluation_history WHERE metric = 'accuracy' AND is_whole"
     ) == [(0.5, 30)]
     assert night.rows(ENDS) == [("succeeded", {"changed": 1, "too_few": 0}, None)]
-    assert night.rows("SELECT labels, most_errors FROM calibrations") == [(30, 0.5)]
+    assert night.rows("SELECT judged, most_errors FROM calibrations") == [(30, 0.5)]
 
 
 def test_only_what_a_profile_asks_is_evaluated(settings: Settings, tmp_path: Path) -> None:

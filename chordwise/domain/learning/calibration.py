@@ -59,8 +59,8 @@ class Curve:
 
     method: Method
     points: Points
-    labels: int
-    right: int
+    judged: int
+    judged_right: int
     error_before: float
     error_after: float
 
@@ -92,8 +92,8 @@ def learn(claims: Sequence[Claim]) -> Curve:
     return Curve(
         method=best,
         points=FITS[best](claims),
-        labels=len(claims),
-        right=sum(claim.is_right for claim in claims),
+        judged=len(claims),
+        judged_right=sum(claim.is_right for claim in claims),
         error_before=calibration_error([(c.confidence, c.is_right) for c in claims]),
         error_after=calibration_error(held, claimed),
     )

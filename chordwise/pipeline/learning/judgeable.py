@@ -23,13 +23,14 @@ from chordwise.storage.judgments import JudgedResult
 from chordwise.storage.results import Result
 
 _AT_ONCE = 500
+_THRESHOLD = "confidence_threshold"
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """A result by its ids, and what was asked."""
+    """A result by its ids; `question` is what was asked, but for what only marks answers."""
 
     result_id: uuid.UUID
     job_id: uuid.UUID
@@ -95,7 +96,7 @@ def listed(
             document_id=document_id,
             analysis_type=AnalysisType(kind),
             source=source,
-            question=options,
+            question={name: value for name, value in options.items() if name != _THRESHOLD},
         )
         for result_id, job_id, document_id, kind, source, options in session.execute(statement)
     ]

@@ -22,8 +22,8 @@ class Lesson:
     """What the judgments on one model's answers teach; no curve where they are too few."""
 
     key: Key
-    labels: int
-    right: int
+    judged: int
+    judged_right: int
     curve: Curve | None = None
     acceptance: Acceptance | None = None
 
@@ -46,8 +46,8 @@ def _lesson(key: Key, claims: Sequence[Claim], most_errors: float) -> Lesson:
     is_enough = calibration.is_enough(claims)
     return Lesson(
         key=key,
-        labels=len(claims),
-        right=sum(claim.is_right for claim in claims),
+        judged=len(claims),
+        judged_right=sum(claim.is_right for claim in claims),
         curve=calibration.learn(claims) if is_enough else None,
         acceptance=calibration.acceptance(claims, most_errors) if is_enough else None,
     )
@@ -63,8 +63,8 @@ def _calibration(key: Key, curve: Curve, lesson: Lesson, most_errors: float) -> 
         part=key.part,
         method=curve.method,
         points=points,
-        labels=curve.labels,
-        right=curve.right,
+        judged=curve.judged,
+        judged_right=curve.judged_right,
         error_before=curve.error_before,
         error_after=curve.error_after,
         most_errors=most_errors,
