@@ -49,6 +49,13 @@ Statement: TypeAlias = Annotated[
 Format: TypeAlias = Annotated[
     ExportFormat | None, typer.Option("--format", help="Of an export; csv without it.")
 ]
+GoldFile: TypeAlias = Annotated[
+    str, typer.Option(metavar="FILE", help="For evaluate: the truth; else feedback.")
+]
+MostErrors: TypeAlias = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, metavar="0…1", help="For recalibrate: how many may be wrong."),
+]
 CatchingUp: TypeAlias = Annotated[
     CatchUp, typer.Option(help="After a downtime: once for all that was missed, or not at all.")
 ]
@@ -158,6 +165,8 @@ def add(  # noqa: PLR0913 - a parameter is an option of the command
     sql: Statement = "",
     export_format: Format = None,
     raw: Raw = False,
+    gold: GoldFile = "",
+    most_errors: MostErrors = None,
     catch_up: CatchingUp = CatchUp.ONCE,
     expires_after_hours: Expiry = 20,
     keep_cache_days: Age = None,
@@ -171,16 +180,11 @@ def add(  # noqa: PLR0913 - a parameter is an option of the command
     times = {"cron": cron, "time_zone": time_zone, "catch_up": catch_up}
     work = {"kind": kind, "profile": profile, "paths": tuple(path or ()), "folder": folder}
     export = {"view": view, "sql": sql, "format": export_format, "raw": raw}
+    learning = {"gold": gold, "most_errors": most_errors}
     ages = dict(zip(AGES, (keep_cache_days, keep_answers_days, keep_runs_days), strict=True))
     expiry = {"expires_after_hours": expires_after_hours}
-    values: dict[str, object] = {**times, **work, **export, **ages, **expiry}
-    invocation, screen = Invocation.of(context), Screen()
-    settings = invocation.settings()
-    wanted = scheduling.anchor(settings, _checked(settings, name, values), Path.cwd())
-    settings = opening.reach(invocation, settings, Level.DATABASE, screen.note)
-
-    _write(settings, lambda session: _define(session, name, wanted))
-    screen.tell(f"The schedule {name} is in force while a scheduler runs.")
+    values: dict[str, object] = {**times, **work, **export, **learning, **ages, **expiry}
+    _add(Invocation.of(context), name, values)
 
 
 def remove(context: typer.Context, name: Name) -> None:
@@ -192,6 +196,15 @@ def remove(context: typer.Context, name: Name) -> None:
     settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
     _write(settings, lambda session: scheduling.remove(session, name))
     screen.tell(f"The schedule {name} is removed.")
+
+
+def _add(invocation: Invocation, name: str, values: dict[str, object]) -> None:
+    screen, settings = Screen(), invocation.settings()
+    wanted = scheduling.anchor(settings, _checked(settings, name, values), Path.cwd())
+    settings = opening.reach(invocation, settings, Level.DATABASE, screen.note)
+
+    _write(settings, lambda session: _define(session, name, wanted))
+    screen.tell(f"The schedule {name} is in force while a scheduler runs.")
 
 
 def _define(session: Session, name: str, wanted: ScheduleSettings) -> None:

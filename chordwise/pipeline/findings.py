@@ -99,7 +99,7 @@ def count(session: Session, wanted: Wanted) -> int:
         ServiceUnavailableError: The database cannot be reached.
     """
     with reaching_database():
-        return session.scalar(select(func.count()).select_from(_ids(wanted).subquery())) or 0
+        return session.scalar(select(func.count()).select_from(ids(wanted).subquery())) or 0
 
 
 def read(session: Session, wanted: Wanted, limit: int | None = None) -> Sequence[StoredResult]:
@@ -109,7 +109,7 @@ def read(session: Session, wanted: Wanted, limit: int | None = None) -> Sequence
         ServiceUnavailableError: The database cannot be reached.
     """
     order = Job.id if wanted.run_id else Result.id.desc()
-    chosen = _ids(wanted).subquery()
+    chosen = ids(wanted).subquery()
     statement = (
         select(*_COLUMNS)
         .where(*_LINKS, Result.id.in_(select(chosen.c.id)))
@@ -121,7 +121,8 @@ def read(session: Session, wanted: Wanted, limit: int | None = None) -> Sequence
         return [StoredResult(**row) for row in rows]
 
 
-def _ids(wanted: Wanted) -> Select[uuid.UUID]:
+def ids(wanted: Wanted) -> Select[uuid.UUID]:
+    """Return the query for the ids of these results; it selects from jobs as well."""
     statement = select(Result.id).where(*_LINKS)
     if wanted.run_id is not None:
         statement = statement.where(Job.run_id == wanted.run_id)

@@ -16,6 +16,7 @@ from chordwise.pipeline import exporting, scheduling
 from chordwise.pipeline.checks import Check, Verdict, failed, guarded
 from chordwise.pipeline.exports import writers
 from chordwise.pipeline.inbox.places import places
+from chordwise.pipeline.learning import gold
 from chordwise.pipeline.place_diagnosis import require_writable
 from chordwise.pipeline.scheduled_analyses import holds_something
 from chordwise.pipeline.scheduled_exports import format_of, selection_of
@@ -71,9 +72,7 @@ def _judged(settings: Settings, name: str, wanted: ScheduleSettings) -> Check:
 
 
 def _analysis(settings: Settings, wanted: ScheduleSettings) -> None:
-    if wanted.profile not in {"", *settings.profiles}:
-        what = f"There is no profile “{wanted.profile}”."
-        raise ConfigurationError(what, "Change the schedule, or chordwise.toml.")
+    _require_profile(settings, wanted)
     for path in wanted.paths:
         if settings.inbox.is_watched and places(settings).holding(Path(path)) is not None:
             what = f"{path} lies in an inbox that is watched: its files are taken at once."
@@ -83,6 +82,12 @@ def _analysis(settings: Settings, wanted: ScheduleSettings) -> None:
         except UsageError as error:
             hint = "Make its folder, or mount it, where the scheduler runs; an empty one is fine."
             raise UsageError(error.what, hint) from error
+
+
+def _require_profile(settings: Settings, wanted: ScheduleSettings) -> None:
+    if wanted.profile not in {"", *settings.profiles}:
+        what = f"There is no profile “{wanted.profile}”."
+        raise ConfigurationError(what, "Change the schedule, or chordwise.toml.")
 
 
 def _report(_settings: Settings, wanted: ScheduleSettings) -> None:
@@ -97,6 +102,12 @@ def _export(settings: Settings, wanted: ScheduleSettings) -> None:
             return
 
 
+def _evaluation(settings: Settings, wanted: ScheduleSettings) -> None:
+    _require_profile(settings, wanted)
+    if wanted.gold:
+        gold.read(Path(wanted.gold))
+
+
 def _nothing(_settings: Settings, _wanted: ScheduleSettings) -> None:
     """Need nothing but the database."""
 
@@ -105,4 +116,5 @@ _NEEDS: Mapping[ScheduleKind, Callable[[Settings, ScheduleSettings], None]] = {
     ScheduleKind.ANALYZE: _analysis,
     ScheduleKind.REPORT: _report,
     ScheduleKind.EXPORT: _export,
+    ScheduleKind.EVALUATE: _evaluation,
 }

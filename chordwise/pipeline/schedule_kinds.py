@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from chordwise.pipeline.learning.scheduled import evaluate, recalibrate
 from chordwise.pipeline.pruning import prune
 from chordwise.pipeline.scheduled_analyses import analyze, reanalyze
 from chordwise.pipeline.scheduled_exports import export
@@ -17,4 +18,6 @@ KINDS: Mapping[ScheduleKind, Kind] = {
     ScheduleKind.PRUNE: prune,
     ScheduleKind.REPORT: report,
     ScheduleKind.EXPORT: export,
+    ScheduleKind.EVALUATE: evaluate,
+    ScheduleKind.RECALIBRATE: recalibrate,
 }

@@ -99,6 +99,9 @@ def anchor(settings: Settings, wanted: ScheduleSettings, folder: Path) -> Schedu
     if wanted.kind in (ScheduleKind.REPORT, ScheduleKind.EXPORT):
         written_to = folder / Path(wanted.folder).expanduser()
         return wanted.model_copy(update={"folder": str(written_to)})
+    if wanted.kind is ScheduleKind.EVALUATE and wanted.gold:
+        gold = folder / Path(wanted.gold).expanduser()
+        return wanted.model_copy(update={"gold": str(gold)})
     if wanted.kind is ScheduleKind.ANALYZE:
         return wanted.model_copy(update={"paths": _paths(settings, wanted, folder)})
     return wanted

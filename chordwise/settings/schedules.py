@@ -28,6 +28,8 @@ class ScheduleKind(StrEnum):
     PRUNE = "prune"
     REPORT = "report"
     EXPORT = "export"
+    EVALUATE = "evaluate"
+    RECALIBRATE = "recalibrate"
 
 
 class CatchUp(StrEnum):
@@ -54,6 +56,10 @@ class ScheduleSettings(Section):
     sql: str = Field(default="", description="Or the answer to a statement.")
     format: ExportFormat | None = Field(default=None, description="Of an export; unset: csv.")
     raw: bool = Field(default=False, description="Let exported texts be formulas.")
+    gold: str = Field(default="", description="For evaluate, relative to chordwise.toml.")
+    most_errors: float | None = Field(
+        default=None, ge=0, le=1, description="For recalibrate: how many accepted may be wrong."
+    )
     catch_up: CatchUp = CatchUp.ONCE
     expires_after_hours: PositiveFloat = Field(
         default=20, description="After which it no longer keeps the next one from starting."
@@ -103,10 +109,12 @@ class ScheduleSettings(Section):
 
 
 _OF_KINDS: Mapping[str, tuple[ScheduleKind, ...]] = {
-    "profile": (ScheduleKind.ANALYZE,),
+    "profile": (ScheduleKind.ANALYZE, ScheduleKind.EVALUATE),
     "paths": (ScheduleKind.ANALYZE,),
     "folder": (ScheduleKind.REPORT, ScheduleKind.EXPORT),
     **dict.fromkeys(("view", "sql", "format", "raw"), (ScheduleKind.EXPORT,)),
+    "gold": (ScheduleKind.EVALUATE,),
+    "most_errors": (ScheduleKind.RECALIBRATE,),
     **dict.fromkeys(AGES, (ScheduleKind.PRUNE,)),
 }
 

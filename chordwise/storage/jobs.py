@@ -79,6 +79,12 @@ def get(session: Session, job_id: uuid.UUID) -> Job | None:
     return session.get(Job, job_id, populate_existing=True)
 
 
+def hold(session: Session, job_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+    """Return those of the jobs that there are, none of which is pruned before the commit."""
+    statement = select(Job.id).where(Job.id.in_(job_ids))
+    return set(session.scalars(statement.with_for_update(read=True, key_share=True)))
+
+
 def status_of(session: Session, job_id: uuid.UUID) -> str | None:
     """Look at a job without locking anything; `None` when there is no such job."""
     return session.scalar(select(Job.status).where(Job.id == job_id))

@@ -18,10 +18,13 @@ from chordwise.storage.cached_completions import CachedCompletion
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.deliveries import Delivery
 from chordwise.storage.documents import Document
+from chordwise.storage.evaluations import Evaluation
 from chordwise.storage.facts import Fact
+from chordwise.storage.feedback import Feedback
 from chordwise.storage.inbox_files import InboxFile, InboxIntake
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
+from chordwise.storage.judgments import Judgment
 from chordwise.storage.model_calls import ModelCall
 from chordwise.storage.results import PastResult, Result
 from chordwise.storage.runs import Run
@@ -97,7 +100,13 @@ def forget_jobs(session: Session, run_id: uuid.UUID) -> int:
     session.execute(
         update(ModelCall).where(ModelCall.job_id.in_(ids)).values(job_id=None, chunk_id=None)
     )
-    for owned in (BatchRequest, Fact, Result, PastResult, Chunk):
+    # What was found out about claims stays, without what the documents say.
+    session.execute(
+        update(Judgment)
+        .where(Judgment.job_id.in_(ids))
+        .values(job_id=None, expected=None, found=None)
+    )
+    for owned in (BatchRequest, Feedback, Fact, Result, PastResult, Chunk):
         session.execute(delete(owned).where(owned.job_id.in_(ids)))
     session.execute(delete(Job).where(Job.id.in_(ids)))
     return len(ids)
@@ -107,6 +116,7 @@ def forget_run(session: Session, run_id: uuid.UUID) -> int:
     """Delete a run without jobs, its account and its budget; return 1 unless it was gone."""
     of_run = select(Intake.id).where(Intake.run_id == run_id)
     session.execute(delete(InboxIntake).where(InboxIntake.intake_id.in_(of_run)))
+    session.execute(update(Evaluation).where(Evaluation.run_id == run_id).values(run_id=None))
     for owned in (BudgetReservation, Budget, Delivery, InboxFile, Intake):
         session.execute(delete(owned).where(owned.run_id == run_id))
     return len(session.scalars(delete(Run).where(Run.id == run_id).returning(Run.id)).all())

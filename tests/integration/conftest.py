@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -21,3 +22,14 @@ def _closing() -> Iterator[None]:
 def small_chunks(settings: Settings) -> Settings:
     """Return settings under which the long text makes several chunks."""
     return with_settings(settings, "pipeline", chunk_tokens=800)
+
+
+@pytest.fixture
+def addressed(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Point commands to this test's servers, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CHORDWISE_HOME", str(settings.home))
+    monkeypatch.setenv("CHORDWISE_EMBEDDED__START", "false")
+    for name in ("database_url", "broker_url"):
+        secret = getattr(settings, name)
+        monkeypatch.setenv(f"CHORDWISE_{name.upper()}", secret.get_secret_value())

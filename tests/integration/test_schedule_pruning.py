@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
+from sqlalchemy.orm import Session
 
+from chordwise.domain.learning.remarks import Saying
+from chordwise.domain.learning.truths import Verdict
+from chordwise.pipeline.findings import Wanted
+from chordwise.pipeline.learning import evaluating, giving_feedback
+from chordwise.pipeline.learning.giving_feedback import Line, Signed
+from chordwise.pipeline.learning.scopes import Scope
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.storage import documents, pruning
-from chordwise.storage.documents import Document
+from chordwise.storage.documents import Document, hash_of
 from tests.fakes.pipeline import Pipeline, a_run, quoting_the_text
 from tests.fakes.scheduling import A_DAY, Night, a_night
 from tests.fakes.scheduling import pruning as pruned_after
@@ -70,6 +78,41 @@ def test_old_runs_go_and_what_newer_ones_use_stays(settings: Settings) -> None:
     assert night.rows("SELECT count(*) FROM document_results WHERE status = 'succeeded'") == [(2,)]
     assert night.rows("SELECT intakes_balance, jobs_balance FROM run_accounts") == [(True, True)]
     assert night.rows("SELECT count(*), count(job_id) FROM model_calls") == [(3, 1)]
+
+
+def test_feedback_goes_with_its_job_and_what_it_taught_stays(settings: Settings) -> None:
+    """Evaluations keep the run's name, and judgments the claim and the verdict, but no text."""
+    night = a_past(settings, pruned_after(keep_runs_days=30))
+    said = [
+        Line(
+            number=number,
+            document=hash_of(text),
+            analysis_type=None,
+            signed=Signed(saying=Saying(verdict=Verdict.APPROVED)),
+        )
+        for number, text in enumerate((OLD, NEW))
+    ]
+    sessions = night.pipeline.context.sessions
+    with sessions.begin() as session:
+        assert giving_feedback.give_all(session, Wanted(), said).stored == 2
+    ((run,),) = night.rows("SELECT name FROM runs ORDER BY finished_at LIMIT 1")
+
+    def write(change: Callable[[Session], int]) -> int:
+        with sessions.begin() as session:
+            return change(session)
+
+    evaluating.evaluate(sessions, Scope(run=str(run)), None, write)
+    night.pipeline.execute("UPDATE judgments SET expected = '1', found = '2'")
+
+    assert night.carry_out()
+
+    assert night.rows("SELECT count(*) FROM feedback") == [(1,)]
+    assert night.rows("SELECT run_id, run, judged FROM evaluations") == [(None, run, 1)]
+    assert night.rows(
+        "SELECT job_id IS NULL, expected IS NULL, found IS NULL, confidence, is_right"
+        " FROM judgments ORDER BY 1"
+    ) == [(False, False, False, 0.7, True), (True, True, True, 0.7, True)]
+    assert night.rows("SELECT count(*) FROM judged_claims") == [(2,)]
 
 
 _INBOX_FILE = """

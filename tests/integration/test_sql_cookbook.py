@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy.orm import Session
 
+from chordwise.domain.learning.remarks import Saying
+from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ModelRequestError, ReadError, RefusedError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline import querying
+from chordwise.pipeline.findings import Wanted
+from chordwise.pipeline.learning import evaluating, giving_feedback
+from chordwise.pipeline.learning.giving_feedback import Line, Signed
+from chordwise.pipeline.learning.scopes import Scope
 from chordwise.pipeline.submit import open_run
 from chordwise.readers.reading import UnreadDocument
 from chordwise.settings import Settings
@@ -157,6 +164,27 @@ def fill(pipeline: Pipeline) -> None:
     )
     pipeline.execute("UPDATE results SET agreement = 0.6 WHERE confidence < 0.5")
     pipeline.execute("UPDATE runs SET schedule_run_id = (SELECT id FROM schedule_runs)")
+    learn(pipeline)
+
+
+def learn(pipeline: Pipeline) -> None:
+    """Say of two results whether they are right, and evaluate them all by that."""
+    sessions = pipeline.context.sessions
+    for name, verdict in (("sure", Verdict.APPROVED), ("unsure", Verdict.REJECTED)):
+        line = Line(
+            number=1,
+            document=f"{name}.txt",
+            analysis_type=None,
+            signed=Signed(saying=Saying(verdict=verdict)),
+        )
+        with sessions.begin() as session:
+            assert giving_feedback.give_all(session, Wanted(), [line]).stored == 1
+
+    def write(change: Callable[[Session], int]) -> int:
+        with sessions.begin() as session:
+            return change(session)
+
+    evaluating.evaluate(sessions, Scope(), None, write)
 
 
 @pytest.fixture
@@ -252,6 +280,17 @@ def test_what_is_missing_stale_or_doubtful(reader: Reader) -> None:
     assert stale.rows[0]["newest_prompt_version"] == "summary.analyze@3"
     assert account.rows[0]["intakes_balance"] is account.rows[0]["jobs_balance"] is True
     assert {row["source"] for row in doubtful.rows} == {"unsure.txt", "long.txt"}
+
+
+def test_how_good_the_results_are(reader: Reader) -> None:
+    """Questions 12 to 15: accuracy, mistakes, what a claim is worth, and that nobody knows yet."""
+    history, wrong, curve, results = (reader.question(number) for number in (12, 13, 14, 15))
+
+    accuracy = history.row_of("metric", "accuracy")
+    assert (accuracy["value"], accuracy["count"]) == (0.5, 2)
+    assert wrong.row_of("source", "unsure.txt")["judged_by"] == "feedback"
+    assert [(row["claims"], row["share_right"]) for row in curve.rows] == [(1, 0), (1, 1)]
+    assert {row["calibrated_confidence"] for row in results.rows} == {None}
 
 
 def test_what_was_done_by_itself(reader: Reader) -> None:

@@ -58,6 +58,13 @@ def test_a_schedule_says_what_is_done_when(tmp_path: Path) -> None:
             ('cron = "0 2 * * *"', 'kind = "export"', 'folder = "b"', 'view = "a"', 'sql = "b"'),
             "either a view or a statement",
         ),
+        (('cron = "0 2 * * *"', 'kind = "evaluate"', "most_errors = 0.1"), "most_errors is for"),
+        (('cron = "0 2 * * *"', 'kind = "recalibrate"', 'gold = "a.csv"'), "gold is for kind"),
+        (
+            ('cron = "0 2 * * *"', 'kind = "report"', 'profile = "letters"'),
+            "profile is for kind",
+        ),
+        (('cron = "0 2 * * *"', 'kind = "recalibrate"', "most_errors = 2"), "less than or equal"),
         (('cron = "0 2 * * *"', 'kind = "dance"'), "kind: Input should be"),
     ],
 )
@@ -125,3 +132,16 @@ def test_paths_count_from_the_folder_of_the_file(tmp_path: Path) -> None:
     ]
 
     assert anchored == [(f"{tmp_path}/in/*.pdf", "/srv/all"), ("/srv/contracts",)]
+
+
+def test_a_gold_file_counts_from_the_folder_of_the_file(tmp_path: Path) -> None:
+    """As paths do; an evaluation by feedback has none."""
+    measured = load(tmp_path, 'cron = "0 6 * * *"', 'kind = "evaluate"', 'gold = "truth.csv"')
+    said = load(tmp_path, 'cron = "0 6 * * *"', 'kind = "evaluate"', 'profile = "letters"')
+
+    found = [
+        scheduling.anchor(each, each.schedules["nightly"], scheduling.folder_of(each)).gold
+        for each in (measured, said)
+    ]
+
+    assert found == [str(tmp_path / "truth.csv"), ""]

@@ -1,0 +1,130 @@
+"""`chordwise feedback`: saying what is right and wrong about results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+from sqlalchemy.orm import Session
+
+from chordwise.cli import opening
+from chordwise.cli.application import EPILOG
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import AsJson, OnlyTypes
+from chordwise.cli.rendering.documents import document
+from chordwise.cli.rendering.screen import Screen
+from chordwise.cli.rendering.words import counted
+from chordwise.domain.learning.remarks import Saying, parsed
+from chordwise.domain.learning.truths import Verdict
+from chordwise.embedded.stack import Level
+from chordwise.errors import ExitCode, UsageError
+from chordwise.pipeline.findings import Wanted
+from chordwise.pipeline.learning import giving_feedback, targets
+from chordwise.pipeline.learning.giving_feedback import Given, Line, Signed
+from chordwise.pipeline.learning.targets import Target
+from chordwise.storage.engine import reaching_database
+
+_MOST_SHOWN = 20
+Corrections: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATH=VALUE", help="What should stand there; may be repeated."),
+]
+Places: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--path", metavar="PATH", help="Approve or reject this value, not the whole."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog=EPILOG)(feedback)
+
+
+def feedback(  # noqa: PLR0913 - a parameter is an option of the command
+    context: typer.Context,
+    target: Annotated[
+        str | None, typer.Argument(metavar="[RUN|JOB]", help="A run's name or id, or a job's id.")
+    ] = None,
+    *,
+    approve: Annotated[bool, typer.Option("--approve", help="It is right.")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="It is wrong.")] = False,
+    correct: Corrections = None,
+    path: Places = None,
+    types: OnlyTypes = None,
+    wanted_document: Annotated[
+        str, typer.Option("--document", metavar="PART", help="Only where this is in the name.")
+    ] = "",
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Many at once: a CSV or JSONL file.")
+    ] = None,
+    note: Annotated[str, typer.Option(metavar="TEXT", help="Why.")] = "",
+    author: Annotated[str, typer.Option(metavar="NAME", help="Who says so.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Say that a result is right or wrong, or what it should be.
+
+    chordwise feedback latest --document review-7.txt --correct label=negative
+
+    chordwise feedback --file checked.csv
+    """
+    sayings = _sayings(correct or [], path or [], approve=approve, reject=reject)
+    if bool(sayings) == bool(file):
+        raise UsageError("Say --approve, --reject, --correct PATH=VALUE, or --file FILE.")
+    wanted = Wanted(types=tuple(types or ()), document=wanted_document)
+    lines = giving_feedback.read(file) if file else []
+    said = [Signed(saying=saying, note=note, author=author) for saying in sayings]
+    invocation, screen = Invocation.of(context), Screen()
+    settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
+    with opening.database(settings) as sessions, reaching_database(), sessions.begin() as session:
+        given = _give(session, Target(name=target, wanted=wanted), said, lines)
+    _report(screen, given, as_json=as_json)
+    if given.unmatched:
+        raise typer.Exit(ExitCode.INCOMPLETE)
+
+
+def _give(session: Session, target: Target, said: list[Signed], lines: Sequence[Line]) -> Given:
+    if said:
+        return giving_feedback.give(session, targets.one(session, target), said)
+    return giving_feedback.give_all(session, targets.wanted(session, target), lines)
+
+
+def _report(screen: Screen, given: Given, *, as_json: bool) -> None:
+    if as_json:
+        screen.write(document(stored=given.stored, known=given.known, unmatched=given.unmatched))
+        return
+    known = f"; {given.known:,} had been said before" if given.known else ""
+    screen.tell(f"{counted(given.stored, 'remark')} stored{known}.")
+    for each in given.unmatched[:_MOST_SHOWN]:
+        screen.tell(f"Line {each.line}, {each.document}: {each.reason}")
+    if len(given.unmatched) > _MOST_SHOWN:
+        screen.tell(f"And {len(given.unmatched) - _MOST_SHOWN:,} more; --json names them all.")
+
+
+def _sayings(
+    corrections: list[str], paths: list[str], *, approve: bool, reject: bool
+) -> list[Saying]:
+    """Return what the options say.
+
+    Raises:
+        UsageError: They contradict each other.
+    """
+    if approve and reject:
+        raise UsageError("--approve and --reject exclude each other.")
+    if corrections and (approve or reject) and not paths:
+        raise UsageError("A whole that is corrected is neither approved nor rejected as well.")
+    if paths and not (approve or reject):
+        raise UsageError("--path goes with --approve or --reject.")
+    found = [_correction(text) for text in corrections]
+    if approve or reject:
+        verdict = Verdict.APPROVED if approve else Verdict.REJECTED
+        found += [Saying(verdict=verdict, path=path) for path in paths or [""]]
+    return found
+
+
+def _correction(text: str) -> Saying:
+    place, separator, value = text.partition("=")
+    if not separator or not place.strip():
+        raise UsageError(f"“{text}” is not PATH=VALUE.", "Such as label=negative.")
+    return Saying(verdict=Verdict.CORRECTED, path=place.strip(), value=parsed(value))

@@ -1,0 +1,1 @@
+"""What answers are worth: comparing them with the truth, and learning from that."""

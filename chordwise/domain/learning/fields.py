@@ -1,0 +1,157 @@
+"""The fields of an extraction, by the names under which a person knows what they should hold."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject, JsonValue
+
+Key: TypeAlias = tuple[str, str]
+"""What makes two values the same: where they stand below their field, and their normalized text."""
+
+_TOKEN = re.compile(r"(?<!\w)-\d+|\w+|[%‰$€£¥]")
+_DATA = "data"
+_POINTS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A value that an answer gives for a field; without one the answer says “not mentioned”.
+
+    `path` is a JSON Pointer into the output, `key` is `None` where there is no value, and
+    `confidence` is 0 to 1, or `None` where nothing is claimed for this value.
+    """
+
+    path: str
+    value: JsonValue
+    key: Key | None
+    confidence: float | None
+
+
+def names(output: JsonObject) -> list[str]:
+    """Return the fields: the items asked for, or a JSON Pointer for each member of the data."""
+    if _DATA in output:
+        data = output[_DATA]
+        members = data if isinstance(data, dict) else {}
+        return [json_values.pointer("", name) for name in members]
+    found = (json_values.text(field.get("item")) for field in _listed(output))
+    return list(dict.fromkeys(found))
+
+
+def entries(output: JsonObject, name: str) -> list[Entry]:
+    """Return what an answer says of a field, in its order; nothing where it does not know it."""
+    if _DATA in output:
+        return list(_of_data(output, name))
+    return [
+        _entry(f"/fields/{place}", "", field.get("value"), field.get("confidence"))
+        for place, field in enumerate(_listed(output))
+        if field.get("item") == name
+    ]
+
+
+def values(output: JsonObject, name: str) -> list[JsonValue]:
+    """Return the values of a field; none where it is not mentioned."""
+    return [entry.value for entry in entries(output, name) if entry.key is not None]
+
+
+def name_at(output: JsonObject, path: str) -> str | None:
+    """Return the field that a JSON Pointer into the output leads to, if there is one."""
+    steps = json_values.steps(path)
+    if _DATA in output:
+        below = path.removeprefix(f"/{_DATA}")
+        is_there = steps[:1] == [_DATA] and bool(entries(output, below))
+        return below if is_there and below else None
+    listed = _listed(output)
+    if len(steps) > 1 and steps[0] == "fields" and steps[1].isdecimal():
+        place = int(steps[1])
+        return json_values.text(listed[place].get("item")) if place < len(listed) else None
+    return None
+
+
+def value_at(value: JsonValue, path: str) -> JsonValue:
+    """Return what a JSON Pointer leads to; `None` where that is nothing."""
+    for step in json_values.steps(path):
+        if isinstance(value, dict):
+            value = value.get(step)
+        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            return None
+    return value
+
+
+def keys(value: JsonValue) -> frozenset[Key]:
+    """Return what a value holds, be it one, a list or an object; nothing for null and no text."""
+    found = (_key(path, leaf) for path, leaf in _leaves(value))
+    return frozenset(key for key in found if key is not None)
+
+
+def exact(value: JsonValue) -> frozenset[str]:
+    """Return the texts in a value to the letter, but for white space around them."""
+    texts = (_written(leaf).strip() for _, leaf in _leaves(value))
+    return frozenset(text for text in texts if text)
+
+
+def normalized(value: JsonValue) -> str:
+    """Return a value as it is compared: without case, punctuation and forms of the same letters.
+
+    Minus signs, percent signs and currencies stay, and so do articles: a value is no prose.
+    """
+    text = unicodedata.normalize("NFKC", _written(value)).casefold().replace("−", "-")
+    return " ".join(_TOKEN.findall(text)) or text.strip()
+
+
+def _of_data(output: JsonObject, name: str) -> Iterator[Entry]:
+    pointer = name if name.startswith("/") else f"/{name}"
+    for below, value in json_values.walk(value_at(output[_DATA], pointer)):
+        if not isinstance(value, dict | list):
+            place = f"{pointer}{below}"
+            yield _entry(f"/{_DATA}{place}", _unnumbered(below), value, _claim(output, place))
+
+
+def _claim(output: JsonObject, place: str) -> JsonValue:
+    """Return the points claimed for the value at a place in the data."""
+    evidence = json_values.objects(output.get("evidence"))
+    claims = [each.get("confidence") for each in evidence if each.get("path") == place]
+    return claims[0] if claims else None
+
+
+def _entry(path: str, below: str, value: JsonValue, points: JsonValue) -> Entry:
+    claimed = json_values.number(points)
+    confidence = None if claimed is None else claimed / _POINTS
+    return Entry(path=path, value=value, key=_key(below, value), confidence=confidence)
+
+
+def _listed(output: JsonObject) -> Sequence[JsonObject]:
+    return json_values.objects(output.get("fields"))
+
+
+def _key(path: str, value: JsonValue) -> Key | None:
+    text = normalized(value)
+    return (path, text) if text else None
+
+
+def _leaves(value: JsonValue) -> Iterator[tuple[str, JsonValue]]:
+    """Yield what is no list and no object; a place in a list does not matter."""
+    for path, leaf in json_values.walk(value):
+        if not isinstance(leaf, dict | list):
+            yield _unnumbered(path), leaf
+
+
+def _unnumbered(path: str) -> str:
+    return "".join(f"/{step}" for step in json_values.steps(path) if not step.isdecimal())
+
+
+def _written(value: JsonValue) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)

@@ -1,0 +1,204 @@
+"""Comparing an answer with the truth: what of it is right, and how sure it was of that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.learning import fields
+from chordwise.domain.learning.fields import Entry
+from chordwise.domain.learning.truths import LABEL_PATHS, Remark, Truth, Verdict
+from chordwise.domain.tasks import AnalysisType
+
+
+class Part(StrEnum):
+    """What a confidence was claimed for: a whole answer, or one value of an extraction."""
+
+    RESULT = "result"
+    FIELD = "field"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A stored answer, with the confidence that it claims (0 to 1)."""
+
+    analysis_type: AnalysisType
+    output: JsonObject
+    confidence: float
+    needs_review: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgment:
+    """Whether a value is right; `confidence` was claimed for it, `None` where nothing was."""
+
+    part: Part
+    path: str
+    confidence: float | None
+    is_right: bool
+    expected: JsonValue
+    found: JsonValue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The label that an answer chose beside the right one, which is `None` where only known wrong.
+
+    An answer that `is_abstaining` says itself that a person should look at it.
+    """
+
+    expected: str | None
+    found: str
+    is_abstaining: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldScore:
+    """How the values of one field compare with the right ones, by their numbers."""
+
+    name: str
+    shared: int
+    only_found: int
+    only_expected: int
+    is_exact: bool
+
+    @property
+    def is_right(self) -> bool:
+        """Tell whether nothing is missing and nothing is too much."""
+        return not self.only_found and not self.only_expected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What came of comparing one answer; empty where the truth says nothing of it."""
+
+    judgments: tuple[Judgment, ...] = ()
+    choice: Choice | None = None
+    scores: tuple[FieldScore, ...] = ()
+
+
+def judge(answer: Answer, truth: Truth) -> Judged:
+    """Compare an answer with what is known to be true."""
+    if answer.analysis_type in LABEL_PATHS:
+        return _judge_label(answer, truth)
+    if answer.analysis_type is AnalysisType.EXTRACTION:
+        return _judge_fields(answer, truth)
+    return _judge_by_remarks(answer, truth)
+
+
+def _judge_label(answer: Answer, truth: Truth) -> Judged:
+    path = LABEL_PATHS[answer.analysis_type]
+    found = json_values.text(fields.value_at(answer.output, path))
+    wrong = {fields.normalized(label) for label in truth.wrong_labels}
+    if truth.label is None and fields.normalized(found) not in wrong:
+        return Judged()
+    is_right = truth.label is not None and fields.normalized(truth.label) == fields.normalized(
+        found
+    )
+    judgment = _of_result(answer, path, truth.label, found, is_right=is_right)
+    choice = Choice(expected=truth.label, found=found, is_abstaining=answer.needs_review)
+    return Judged(judgments=(judgment,), choice=choice)
+
+
+def _judge_fields(answer: Answer, truth: Truth) -> Judged:
+    judgments: list[Judgment] = []
+    scores: list[FieldScore] = []
+    for name, expected in truth.fields.items():
+        entries = fields.entries(answer.output, name)
+        judgments += (_of_entry(entry, expected) for entry in entries)
+        scores.append(_score(name, entries, expected))
+    refuted = [name for name, value in truth.wrong_fields.items() if _says(answer, name, value)]
+    for name in refuted:
+        judgments += _of_refuted(answer, name)
+    verdicts = [score.is_right for score in scores] + [False] * len(refuted)
+    if not verdicts:
+        return _judge_by_remarks(answer, truth)
+    expected_fields: JsonObject = dict(truth.fields)
+    found: JsonObject = {
+        name: fields.values(answer.output, name) for name in (*truth.fields, *refuted)
+    }
+    whole = _of_result(answer, "", expected_fields or None, found, is_right=all(verdicts))
+    return Judged(judgments=(whole, *judgments), scores=tuple(scores))
+
+
+def _judge_by_remarks(answer: Answer, truth: Truth) -> Judged:
+    """Apply verdicts on answers that said the same; what was corrected is not right."""
+    verdicts = [
+        remark.verdict is Verdict.APPROVED
+        for remark in _latest(truth.remarks)
+        if fields.value_at(answer.output, remark.path) == remark.judged
+        and (not remark.path or remark.verdict is not Verdict.APPROVED)
+    ]
+    if not verdicts:
+        return Judged()
+    return Judged(judgments=(_of_result(answer, "", None, None, is_right=all(verdicts)),))
+
+
+def _latest(remarks: Iterable[Remark]) -> Iterable[Remark]:
+    """Return the last remark on each value."""
+    return {(remark.path, str(remark.judged)): remark for remark in remarks}.values()
+
+
+def _of_result(
+    answer: Answer, path: str, expected: JsonValue, found: JsonValue, *, is_right: bool
+) -> Judgment:
+    return Judgment(
+        part=Part.RESULT,
+        path=path,
+        confidence=answer.confidence,
+        is_right=is_right,
+        expected=expected,
+        found=found,
+    )
+
+
+def _of_entry(entry: Entry, expected: JsonValue) -> Judgment:
+    """Judge a value alone: it has to be among the right ones, or there has to be none."""
+    right = fields.keys(expected)
+    return Judgment(
+        part=Part.FIELD,
+        path=entry.path,
+        confidence=entry.confidence,
+        is_right=entry.key in right if entry.key else not right,
+        expected=expected,
+        found=entry.value,
+    )
+
+
+def _of_refuted(answer: Answer, name: str) -> Iterator[Judgment]:
+    """Yield that the only value of a field is wrong; of several, nobody knows which."""
+    entries = fields.entries(answer.output, name)
+    if len(entries) == 1:
+        (entry,) = entries
+        yield Judgment(
+            part=Part.FIELD,
+            path=entry.path,
+            confidence=entry.confidence,
+            is_right=False,
+            expected=None,
+            found=entry.value,
+        )
+
+
+def _says(answer: Answer, name: str, value: JsonValue) -> bool:
+    entries = fields.entries(answer.output, name)
+    return bool(entries) and _keys(entries) == fields.keys(value)
+
+
+def _score(name: str, entries: list[Entry], expected: JsonValue) -> FieldScore:
+    right, found = fields.keys(expected), _keys(entries)
+    values: list[JsonValue] = [entry.value for entry in entries if entry.key]
+    return FieldScore(
+        name=name,
+        shared=len(right & found),
+        only_found=len(found - right),
+        only_expected=len(right - found),
+        is_exact=right == found and fields.exact(values) == fields.exact(expected),
+    )
+
+
+def _keys(entries: list[Entry]) -> frozenset[fields.Key]:
+    return frozenset(entry.key for entry in entries if entry.key is not None)

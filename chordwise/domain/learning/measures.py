@@ -1,0 +1,185 @@
+"""How good answers are, in numbers with intervals; docs/evaluation.md has the formulas."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import itemgetter
+from random import Random
+from typing import TypeVar
+
+from chordwise.domain.learning.fields import normalized
+from chordwise.domain.learning.intervals import bootstrap, wilson
+from chordwise.domain.learning.judging import Choice, FieldScore, Judgment
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """A number over `count` cases; `low` and `high` bound it with 95 %, where there is a bound.
+
+    `label` is a label or a field, empty for all together; of a confusion it is the right label and
+    `found` the one that was chosen.
+    """
+
+    metric: str
+    value: float
+    count: int
+    label: str = ""
+    found: str = ""
+    low: float | None = None
+    high: float | None = None
+
+
+def of_choices(choices: Sequence[Choice], random: Random) -> Iterator[Measure]:
+    """Measure the labels that were chosen: all together, one by one, and what is taken for what."""
+    if not choices:
+        return
+    choices = _spelled_alike(choices)
+    right = [choice for choice in choices if choice.expected == choice.found]
+    yield share("accuracy", len(right), len(choices))
+    yield _averaged("macro_f1", choices, _macro_f1, random)
+    sure = [choice for choice in choices if not choice.is_abstaining]
+    yield share("abstained", len(choices) - len(sure), len(choices))
+    if len(sure) not in {0, len(choices)}:
+        yield share("accuracy_when_sure", sum(c.expected == c.found for c in sure), len(sure))
+    for label in _labels(choices):
+        yield from _of_label(label, choices)
+    pairs = Counter((choice.expected or "", choice.found) for choice in choices)
+    for (expected, found), times in sorted(pairs.items()):
+        yield Measure(
+            metric="confusion", label=expected, found=found, value=times, count=len(choices)
+        )
+
+
+def of_fields(scores: Sequence[FieldScore], random: Random) -> Iterator[Measure]:
+    """Measure the values of fields: all together, and each field over the documents."""
+    if not scores:
+        return
+    yield share("match", sum(score.is_right for score in scores), len(scores))
+    yield share("exact_match", sum(score.is_exact for score in scores), len(scores))
+    yield from _of_values("", scores, random)
+    by_name: dict[str, list[FieldScore]] = {}
+    for score in scores:
+        by_name.setdefault(score.name, []).append(score)
+    if len(by_name) > 1:
+        for name, own in by_name.items():
+            yield share("match", sum(score.is_right for score in own), len(own), name)
+            yield share("exact_match", sum(score.is_exact for score in own), len(own), name)
+            yield from _of_values(name, own, random)
+
+
+def of_means(values: Mapping[str, Sequence[float]], random: Random) -> Iterator[Measure]:
+    """Measure the means of numbers from 0 to 1, one of each document, by the metric's name."""
+    for metric, numbers in values.items():
+        if numbers:
+            yield _averaged(metric, numbers, _mean, random)
+
+
+def of_confidence(judgments: Iterable[Judgment], label: str = "") -> Iterator[Measure]:
+    """Measure how far claims of confidence are from the truth (`calibration_error`)."""
+    claims = [(j.confidence, j.is_right) for j in judgments if j.confidence is not None]
+    if claims:
+        yield Measure(
+            metric="calibration_error",
+            label=label,
+            value=calibration_error(claims),
+            count=len(claims),
+        )
+
+
+def share(metric: str, part: int, total: int, label: str = "") -> Measure:
+    """Return a share with its interval."""
+    low, high = wilson(part, total)
+    value = part / total if total else 0.0
+    return Measure(metric=metric, label=label, value=value, count=total, low=low, high=high)
+
+
+def calibration_error(
+    claims: Sequence[tuple[float, bool]], binned_by: Sequence[float] = (), bins: int = 10
+) -> float:
+    """Return the expected calibration error of claims and whether they held; 0 for none.
+
+    The mean distance between claim and share of hits over bins of equal width, weighted by their
+    size: Naeini et al., “Obtaining well calibrated probabilities using Bayesian binning”, 2015.
+    The bins are those of the claims, unless they are `binned_by` other numbers from 0 to 1.
+    """
+    gaps = [0.0] * bins
+    keys = binned_by or [confidence for confidence, _ in claims]
+    for key, (confidence, is_right) in zip(keys, claims, strict=True):
+        gaps[min(int(key * bins), bins - 1)] += confidence - is_right
+    return sum(map(abs, gaps)) / len(claims) if claims else 0.0
+
+
+def _spelled_alike(choices: Sequence[Choice]) -> list[Choice]:
+    """Give labels that are the same but for their spelling that of the first answer with it."""
+    spelled: dict[str, str] = {}
+    for label in (*(c.found for c in choices), *(c.expected or "" for c in choices)):
+        spelled.setdefault(normalized(label), label)
+    return [
+        replace(
+            choice,
+            found=spelled[normalized(choice.found)],
+            expected=None if choice.expected is None else spelled[normalized(choice.expected)],
+        )
+        for choice in choices
+    ]
+
+
+def _labels(choices: Sequence[Choice]) -> list[str]:
+    return sorted({c.found for c in choices} | {c.expected for c in choices if c.expected})
+
+
+def _of_label(label: str, choices: Sequence[Choice]) -> Iterator[Measure]:
+    shared = sum(c.expected == c.found == label for c in choices)
+    chosen = sum(c.found == label for c in choices)
+    expected = sum(c.expected == label for c in choices)
+    yield from _precision_recall(label, shared, chosen, expected)
+    yield Measure(metric="f1", label=label, value=2 * shared / (chosen + expected), count=expected)
+
+
+def _precision_recall(label: str, shared: int, found: int, expected: int) -> Iterator[Measure]:
+    """Yield both, each only where it is defined."""
+    if found:
+        yield share("precision", shared, found, label)
+    if expected:
+        yield share("recall", shared, expected, label)
+
+
+def _macro_f1(choices: Sequence[Choice]) -> float:
+    """Return the mean over the labels, right or chosen, of 2·shared / (chosen + right)."""
+    shared = Counter(c.found for c in choices if c.expected == c.found)
+    sums = Counter(c.found for c in choices)
+    sums.update(c.expected for c in choices if c.expected)
+    return _mean([2 * shared[label] / total for label, total in sums.items()])
+
+
+def _of_values(name: str, scores: Sequence[FieldScore], random: Random) -> Iterator[Measure]:
+    shared = sum(score.shared for score in scores)
+    found = shared + sum(score.only_found for score in scores)
+    expected = shared + sum(score.only_expected for score in scores)
+    yield from _precision_recall(name, shared, found, expected)
+    if found + expected:
+        numbers = [(s.shared, s.only_found + s.only_expected) for s in scores]
+        low, high = bootstrap(numbers, _micro_f1, random)
+        value = 2 * shared / (found + expected)
+        yield Measure(metric="f1", label=name, value=value, count=expected, low=low, high=high)
+
+
+def _micro_f1(numbers: Sequence[tuple[int, int]]) -> float:
+    """Return F1 out of the numbers of values that both have, and that one of them has."""
+    shared, others = sum(map(itemgetter(0), numbers)), sum(map(itemgetter(1), numbers))
+    return 2 * shared / (2 * shared + others) if shared + others else 1.0
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _averaged(
+    metric: str, items: Sequence[Item], measured: Callable[[Sequence[Item]], float], random: Random
+) -> Measure:
+    low, high = bootstrap(items, measured, random)
+    return Measure(metric=metric, value=measured(items), count=len(items), low=low, high=high)

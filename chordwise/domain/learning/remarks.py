@@ -1,0 +1,161 @@
+"""Reading what a person says of an answer: which value is meant, and what it should be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chordwise.domain import json_values
+from chordwise.domain.analyses import sentiment
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.learning import fields
+from chordwise.domain.learning.judging import Answer
+from chordwise.domain.learning.truths import LABEL_PATHS, Remark, Verdict
+from chordwise.domain.tasks import AnalysisType
+from chordwise.errors import UsageError
+
+_MOST_NAMED = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saying:
+    """What a person says: `path` is a JSON Pointer, a field's name, or empty for the whole."""
+
+    verdict: Verdict
+    path: str = ""
+    value: JsonValue = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Understood:
+    """A remark, and the confidence that was claimed for what it is about."""
+
+    remark: Remark
+    confidence: float | None
+
+
+def parsed(text: str) -> JsonValue:
+    """Return a value that was typed: JSON where it begins like a list, an object or a text."""
+    stripped = text.strip()
+    if stripped == "null" or not stripped:
+        return None
+    if stripped[0] in '[{"':
+        try:
+            value: JsonValue = json.loads(stripped)
+        except ValueError:
+            return text
+        return value
+    return text
+
+
+def understand(answer: Answer, saying: Saying, labels: Sequence[str] = ()) -> Understood:
+    """Return what is meant; `labels` are those that the classification had to choose from.
+
+    Raises:
+        UsageError: The answer has no such value, or the correction cannot be right.
+    """
+    if answer.analysis_type in LABEL_PATHS:
+        return _of_label(answer, saying, labels)
+    if answer.analysis_type is AnalysisType.EXTRACTION and saying.path:
+        return _of_field(answer, saying)
+    return _of_anything(answer, saying)
+
+
+def _of_label(answer: Answer, saying: Saying, labels: Sequence[str]) -> Understood:
+    path = LABEL_PATHS[answer.analysis_type]
+    if saying.path not in ("", "label", path, path.removeprefix("/")):
+        return _of_anything(answer, saying)
+    allowed = sentiment.LABELS if answer.analysis_type is AnalysisType.SENTIMENT else labels
+    value = saying.value
+    if saying.verdict is Verdict.CORRECTED:
+        by_name = {fields.normalized(label): label for label in allowed}
+        value = by_name.get(fields.normalized(value), None if allowed else value)
+        if not isinstance(value, str):
+            raise UsageError(
+                f"“{saying.value}” is none of the labels that there were to choose from.",
+                f"The labels: {', '.join(allowed)}." if allowed else "A label is a text.",
+            )
+    remark = Remark(
+        path=path,
+        verdict=saying.verdict,
+        judged=fields.value_at(answer.output, path),
+        corrected=value,
+    )
+    return Understood(remark=remark, confidence=answer.confidence)
+
+
+def _of_field(answer: Answer, saying: Saying) -> Understood:
+    name = _field_meant(answer.output, saying.path)
+    entries = fields.entries(answer.output, name)
+    own = [e for e in entries if saying.path in (e.path, f"{e.path}/value")]
+    meant = own[0] if own else entries[0]
+    claims = [entry.confidence for entry in entries]
+    remark = Remark(
+        path=meant.path,
+        name=name,
+        verdict=saying.verdict,
+        judged=fields.values(answer.output, name),
+        corrected=_corrected(answer.output, name, meant.path, saying, is_one=bool(own)),
+    )
+    confidence = claims[0] if len(claims) == 1 else None
+    return Understood(remark=remark, confidence=confidence)
+
+
+def _corrected(
+    output: JsonObject, name: str, path: str, saying: Saying, *, is_one: bool
+) -> JsonValue:
+    """Return the values that a field should have; one that was pointed at leaves the others."""
+    if saying.verdict is not Verdict.CORRECTED:
+        return None
+    given = saying.value if isinstance(saying.value, list) else [saying.value]
+    wanted: list[JsonValue] = [value for value in given if fields.keys(value)]
+    if not is_one:
+        return wanted
+    others = [e.value for e in fields.entries(output, name) if e.key and e.path != path]
+    return [*others, *wanted]
+
+
+def _field_meant(output: JsonObject, path: str) -> str:
+    """Return the name of the field at a JSON Pointer, or of this name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    known = fields.names(output)
+    pointed = fields.name_at(output, path)
+    if pointed is not None:
+        return pointed
+    by_name = {name.strip("/").casefold(): name for name in known}
+    meant = by_name.get(path.strip("/").casefold(), path)
+    if not fields.entries(output, meant):
+        raise UsageError(
+            f"The answer has no field “{path}”.", f"It has {', '.join(known[:_MOST_NAMED])}."
+        )
+    return meant
+
+
+def _of_anything(answer: Answer, saying: Saying) -> Understood:
+    """Understand a remark on the whole, or on a value that only this answer has.
+
+    Raises:
+        UsageError: There is no such value, or nothing says which one is corrected.
+    """
+    if saying.verdict is Verdict.CORRECTED and not saying.path:
+        raise UsageError("Nothing says which value is corrected.", "Say it as PATH=VALUE.")
+    known = dict(json_values.walk(answer.output))
+    if saying.path not in known:
+        named = [path for path, value in known.items() if not isinstance(value, dict | list)]
+        raise UsageError(
+            f"The answer has nothing at “{saying.path}”.",
+            f"It has {', '.join(named[:_MOST_NAMED])}.",
+        )
+    corrected = saying.value if saying.verdict is Verdict.CORRECTED else None
+    remark = Remark(
+        path=saying.path,
+        verdict=saying.verdict,
+        judged=known[saying.path],
+        corrected=corrected,
+    )
+    confidence = None if saying.path else answer.confidence
+    return Understood(remark=remark, confidence=confidence)

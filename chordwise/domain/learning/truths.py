@@ -1,0 +1,111 @@
+"""What is known to be true of a document: out of a gold file, or from what people said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.learning import fields
+from chordwise.domain.tasks import AnalysisType
+
+LABEL_PATHS = {
+    AnalysisType.CLASSIFICATION: "/primary_label",
+    AnalysisType.SENTIMENT: "/label",
+}
+"""Where the types that choose a label have it."""
+
+
+class Verdict(StrEnum):
+    """What a person said of a value; the values stand in `feedback.verdict`."""
+
+    APPROVED = "approved"
+    CORRECTED = "corrected"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """A person's verdict on what an answer said at a path; the empty path is the whole answer.
+
+    `name` is the field of an extraction, whose values `judged` and `corrected` then hold as lists.
+    """
+
+    path: str
+    name: str = ""
+    verdict: Verdict
+    judged: JsonValue
+    corrected: JsonValue = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truth:
+    """What an answer is compared with; what is not known is left out.
+
+    `fields` holds the right values of each field of an extraction, and `wrong_fields` values that
+    are not; likewise the labels. `reference` is a summary that somebody wrote. `remarks` say
+    something of an answer that says the same as the one that they were made of.
+    """
+
+    label: str | None = None
+    wrong_labels: frozenset[str] = frozenset()
+    fields: Mapping[str, JsonValue] = field(default_factory=dict)
+    wrong_fields: Mapping[str, JsonValue] = field(default_factory=dict)
+    reference: str | None = None
+    remarks: tuple[Remark, ...] = ()
+
+
+def from_remarks(kind: AnalysisType, remarks: Sequence[Remark]) -> Truth:
+    """Return what people's remarks on answers to one question say, the latest given last."""
+    if kind in LABEL_PATHS:
+        return _label(kind, remarks)
+    if kind is AnalysisType.EXTRACTION:
+        return _fields(remarks)
+    return Truth(remarks=tuple(remarks))
+
+
+def _label(kind: AnalysisType, remarks: Sequence[Remark]) -> Truth:
+    label: str | None = None
+    wrong: set[str] = set()
+    for remark in remarks:
+        if remark.path != LABEL_PATHS[kind]:
+            continue
+        judged = json_values.text(remark.judged)
+        match remark.verdict:
+            case Verdict.APPROVED:
+                label = judged
+            case Verdict.CORRECTED:
+                label = json_values.text(remark.corrected)
+            case Verdict.REJECTED:
+                wrong.add(judged)
+                label = None if label == judged else label
+    return Truth(label=label, wrong_labels=frozenset(wrong - {label}))
+
+
+def _fields(remarks: Sequence[Remark]) -> Truth:
+    right: dict[str, JsonValue] = {}
+    wrong: dict[str, JsonValue] = {}
+    for remark in remarks:
+        for name, judged in _judged_fields(remark).items():
+            right.pop(name, None)
+            wrong.pop(name, None)
+            match remark.verdict:
+                case Verdict.APPROVED:
+                    right[name] = judged
+                case Verdict.CORRECTED:
+                    right[name] = remark.corrected
+                case Verdict.REJECTED:
+                    wrong[name] = judged
+    return Truth(fields=right, wrong_fields=wrong, remarks=tuple(r for r in remarks if not r.name))
+
+
+def _judged_fields(remark: Remark) -> JsonObject:
+    """Return the fields that a remark is about; a wrong whole says nothing of one."""
+    if remark.name:
+        return {remark.name: remark.judged}
+    output = remark.judged
+    if remark.verdict is not Verdict.APPROVED or not isinstance(output, dict):
+        return {}
+    return {name: fields.values(output, name) for name in fields.names(output)}

@@ -1,0 +1,1 @@
+"""Learning what results are worth: feedback, evaluations against the truth, calibrations."""

@@ -1,0 +1,197 @@
+"""Putting stored results beside the truth: a gold file's, or what people said of them."""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from sqlalchemy.orm import Session
+
+from chordwise.domain import grounding
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.learning import overlap, truths
+from chordwise.domain.learning.judging import Judged, judge
+from chordwise.domain.learning.truths import LABEL_PATHS, Truth
+from chordwise.domain.tasks import AnalysisType
+from chordwise.errors import UsageError
+from chordwise.pipeline.findings import Wanted
+from chordwise.pipeline.learning import judgeable
+from chordwise.pipeline.learning.gold import Gold, says
+from chordwise.pipeline.learning.judgeable import Judgeable, Listed
+from chordwise.storage import feedback
+from chordwise.storage.feedback import Feedback
+from chordwise.storage.judgments import JudgedResult
+
+Group: TypeAlias = tuple[str, str, str]
+"""Provider, model and prompt version."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """A document of a gold file that has nothing to be compared with it."""
+
+    document: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """A result beside the truth; `means` are numbers whose mean is asked for, by their names."""
+
+    result: JudgedResult
+    judged: Judged
+    means: Mapping[str, float]
+
+    @property
+    def group(self) -> Group:
+        """Return who answered what prompt."""
+        return self.result.provider, self.result.model, self.result.prompt_version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The results of one analysis type beside the truth; of `unjudged` ones nothing is known."""
+
+    kind: AnalysisType
+    compared: Sequence[Compared]
+    unjudged: int
+    missing: Sequence[Missing]
+
+
+def compare(
+    session: Session, wanted: Wanted, question: JsonObject | None, gold: Gold | None
+) -> Sequence[Comparison]:
+    """Put results beside what a gold file says, or beside what people said of them.
+
+    Only answers to one question, where it is given as it stands in `jobs.options`. Where nobody
+    has said anything yet there is nothing.
+
+    Raises:
+        UsageError: A gold file is about none of the results, or its labels may be of two types.
+    """
+    results = judgeable.listed(session, wanted, question)
+    if gold is None:
+        found = _with_feedback(session, results)
+        return [comparison for comparison in found if comparison.compared]
+    found = _with_gold(session, wanted, results, gold)
+    if not any(comparison.compared for comparison in found):
+        raise UsageError(
+            f"There is no result of which {gold.name} says what is true.",
+            "It names other documents, or says nothing for their analysis types.",
+        )
+    return found
+
+
+def _with_feedback(session: Session, results: Sequence[Listed]) -> Sequence[Comparison]:
+    said: dict[uuid.UUID, list[Feedback]] = defaultdict(list)
+    for each in feedback.of_documents(session, [result.document_id for result in results]):
+        said[each.document_id].append(each)
+    return [
+        _said_of_kind(session, [r for r in results if r.analysis_type is kind], said)
+        for kind in dict.fromkeys(r.analysis_type for r in results if r.document_id in said)
+    ]
+
+
+def _said_of_kind(
+    session: Session, results: Sequence[Listed], said: Mapping[uuid.UUID, Sequence[Feedback]]
+) -> Comparison:
+    truth_of: dict[uuid.UUID, Truth] = {}
+    for result in results:
+        about = [
+            feedback.remark(each)
+            for each in said.get(result.document_id, ())
+            if (each.analysis_type, each.question) == (result.analysis_type, result.question)
+        ]
+        if about:
+            truth_of[result.result_id] = truths.from_remarks(result.analysis_type, about)
+    compared = _compared(session, [r for r in results if r.result_id in truth_of], truth_of)
+    return Comparison(
+        kind=results[0].analysis_type,
+        compared=compared,
+        unjudged=len(results) - len(compared),
+        missing=(),
+    )
+
+
+def _with_gold(
+    session: Session, wanted: Wanted, results: Sequence[Listed], gold: Gold
+) -> Sequence[Comparison]:
+    kinds = _kinds(wanted, results, gold)
+    names = judgeable.names(session, results, wanted.run_id)
+    return [_of_kind(session, kind, results, gold, names) for kind in kinds]
+
+
+def _kinds(wanted: Wanted, results: Sequence[Listed], gold: Gold) -> Sequence[AnalysisType]:
+    """Return the types to evaluate: those that the gold file says something of, and that there are.
+
+    Raises:
+        UsageError: A label may be a class or a sentiment.
+    """
+    there = {result.analysis_type for result in results}
+    kinds = [kind for kind in AnalysisType if kind in there and gold.names_of(kind)]
+    if len(set(kinds) & set(LABEL_PATHS)) > 1:
+        raise UsageError(
+            "There are classifications and sentiments, and the file does not say which it is of.",
+            "Say --type classification or --type sentiment.",
+        )
+    return kinds or [kind for kind in wanted.types if gold.names_of(kind)]
+
+
+def _of_kind(
+    session: Session,
+    kind: AnalysisType,
+    results: Sequence[Listed],
+    gold: Gold,
+    names: judgeable.Names,
+) -> Comparison:
+    by_document: dict[uuid.UUID, list[Listed]] = defaultdict(list)
+    for result in results:
+        if result.analysis_type is kind:
+            by_document[result.document_id].append(result)
+    truth_of: dict[uuid.UUID, Truth] = {}
+    missing: list[Missing] = []
+    for name in gold.names_of(kind):
+        documents = names.find(name)
+        own = [result for document in documents for result in by_document.get(document, ())]
+        if len(documents) == 1 and own:
+            truth_of |= dict.fromkeys((result.result_id for result in own), gold.truths[name])
+        else:
+            missing.append(Missing(document=name, reason=_why_missing(len(documents))))
+    judged = [r for r in results if r.result_id in truth_of]
+    compared = _compared(session, judged, truth_of)
+    of_kind = sum(map(len, by_document.values()))
+    return Comparison(
+        kind=kind, compared=compared, unjudged=of_kind - len(compared), missing=missing
+    )
+
+
+def _why_missing(documents: int) -> str:
+    if documents > 1:
+        return f"{documents} documents have this name; give the hash or a longer path"
+    return "no result of this type" if documents else "no such document"
+
+
+def _compared(
+    session: Session, results: Sequence[Listed], truth_of: Mapping[uuid.UUID, Truth]
+) -> Sequence[Compared]:
+    found = []
+    for each in judgeable.read(session, results):
+        truth = truth_of[each.listed.result_id]
+        judged = judge(each.answer, truth)
+        if judged.judgments or says(truth, each.answer.analysis_type):
+            means = dict(_means(each, truth))
+            found.append(Compared(result=each.result, judged=judged, means=means))
+    return found
+
+
+def _means(each: Judgeable, truth: Truth) -> Iterator[tuple[str, float]]:
+    output = each.answer.output
+    if truth.reference is not None and each.answer.analysis_type is AnalysisType.SUMMARY:
+        text = overlap.summary_text(output)
+        yield "rouge_1", overlap.rouge_1(text, truth.reference)
+        yield "rouge_l", overlap.rouge_l(text, truth.reference)
+    if grounding.quotes(output):
+        yield "grounded", grounding.grounded_share(output)

@@ -1,0 +1,198 @@
+"""Giving feedback: what a person says of a result is stored with what was claimed then."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.learning import truths
+from chordwise.domain.learning.judging import judge
+from chordwise.domain.learning.remarks import Saying, parsed, understand
+from chordwise.domain.learning.truths import Verdict
+from chordwise.domain.tasks import AnalysisType
+from chordwise.errors import UsageError
+from chordwise.pipeline.findings import Wanted
+from chordwise.pipeline.learning import judgeable, records, targets
+from chordwise.pipeline.learning.judgeable import Judgeable, Listed
+from chordwise.pipeline.learning.records import RecordFile
+from chordwise.storage import feedback, judgments
+from chordwise.storage.feedback import Feedback
+from chordwise.storage.judgments import JudgedBy
+
+_COLUMNS = ("document", "type", "path", "verdict", "value", "note", "author")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signed:
+    """What a person says, and who does."""
+
+    saying: Saying
+    note: str = ""
+    author: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """What a line of a file says of a document's result."""
+
+    number: int
+    document: str
+    analysis_type: AnalysisType | None
+    signed: Signed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmatched:
+    """A line of which no result could be found, or that its result does not allow."""
+
+    line: int
+    document: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """How much feedback was stored, how much was known already, and what was left out."""
+
+    stored: int
+    known: int
+    unmatched: Sequence[Unmatched] = ()
+
+
+def give(session: Session, target: Judgeable, said: Sequence[Signed]) -> Given:
+    """Store what was said of one result, and what follows from it for its confidence.
+
+    Raises:
+        UsageError: The answer has no such value, or a correction cannot be right.
+    """
+    stored = sum(_store(session, target, each) for each in said)
+    _judge_again(session, target)
+    return Given(stored=stored, known=len(said) - stored)
+
+
+def read(path: Path) -> Sequence[Line]:
+    """Read a file of feedback.
+
+    Raises:
+        UsageError: It cannot be read, or a line makes no sense.
+    """
+    file = records.read(path)
+    return [_line(file, number, record) for number, record in file.records]
+
+
+def give_all(session: Session, wanted: Wanted, lines: Sequence[Line]) -> Given:
+    """Store what the lines of a file say of the newest results of their documents."""
+    results = judgeable.listed(session, wanted)
+    names = judgeable.names(session, results, wanted.run_id)
+    newest = {(result.document_id, result.analysis_type): result for result in results}
+    by_document: dict[uuid.UUID, list[Listed]] = {}
+    for result in newest.values():
+        by_document.setdefault(result.document_id, []).append(result)
+    stored = known = 0
+    unmatched: list[Unmatched] = []
+    for line in lines:
+        try:
+            target = _target(session, line, names.find(line.document), by_document)
+            given = give(session, target, [line.signed])
+        except UsageError as error:
+            reason = f"{error.what} {error.hint}".strip()
+            unmatched.append(Unmatched(line=line.number, document=line.document, reason=reason))
+        else:
+            stored, known = stored + given.stored, known + given.known
+    return Given(stored=stored, known=known, unmatched=unmatched)
+
+
+def _target(
+    session: Session,
+    line: Line,
+    documents: frozenset[uuid.UUID],
+    by_document: dict[uuid.UUID, list[Listed]],
+) -> Judgeable:
+    if len(documents) > 1:
+        raise UsageError(
+            f"{len(documents)} documents have this name.", "Give the hash or a longer path."
+        )
+    found = [result for document in documents for result in by_document.get(document, ())]
+    if line.analysis_type is not None:
+        found = [result for result in found if result.analysis_type is line.analysis_type]
+    return targets.only(session, found)
+
+
+def _store(session: Session, target: Judgeable, signed: Signed) -> bool:
+    question = target.listed.question
+    labels = json_values.strings(question.get("labels"))
+    understood = understand(target.answer, signed.saying, labels)
+    remark = understood.remark
+    return feedback.store(
+        session,
+        Feedback(
+            job_id=target.result.job_id,
+            document_id=target.result.document_id,
+            result_id=target.result.result_id,
+            analysis_type=target.result.analysis_type,
+            question=question,
+            path=remark.path,
+            field=remark.name or None,
+            verdict=remark.verdict,
+            judged=remark.judged,
+            corrected=remark.corrected,
+            confidence=understood.confidence,
+            note=signed.note.strip() or None,
+            author=signed.author.strip() or None,
+        ),
+    )
+
+
+def _judge_again(session: Session, target: Judgeable) -> None:
+    """Judge a result by all that was said of answers to this question."""
+    kind = target.answer.analysis_type
+    said = [
+        feedback.remark(each)
+        for each in feedback.of_documents(session, [target.result.document_id])
+        if (each.analysis_type, each.question) == (kind, target.listed.question)
+    ]
+    judged = judge(target.answer, truths.from_remarks(kind, said))
+    judgments.store(session, [(target.result, judged.judgments)], JudgedBy.FEEDBACK)
+
+
+def _line(file: RecordFile, number: int, record: JsonObject) -> Line:
+    if unknown := sorted(record.keys() - set(_COLUMNS)):
+        raise file.wrong(number, f"“{unknown[0]}” is none of {', '.join(_COLUMNS)}.")
+    said = {name: json_values.text(record.get(name)).strip() for name in _COLUMNS}
+    if not said["document"]:
+        raise file.wrong(number, "there is no “document”.")
+    return Line(
+        number=number,
+        document=said["document"],
+        analysis_type=next(iter(_types(file, number, said["type"])), None),
+        signed=Signed(
+            saying=_saying(file, number, record, said), note=said["note"], author=said["author"]
+        ),
+    )
+
+
+def _types(file: RecordFile, number: int, name: str) -> Iterator[AnalysisType]:
+    if name:
+        try:
+            yield AnalysisType(name)
+        except ValueError as error:
+            raise file.wrong(number, f"there is no analysis type “{name}”.") from error
+
+
+def _saying(file: RecordFile, number: int, record: JsonObject, said: dict[str, str]) -> Saying:
+    """Return what a line says; a value is a correction where no verdict stands beside it."""
+    value = record.get("value")
+    value = parsed(value) if file.is_csv and isinstance(value, str) else value
+    usual = Verdict.CORRECTED if value is not None else Verdict.APPROVED
+    try:
+        verdict = Verdict(said["verdict"] or usual)
+    except ValueError as error:
+        known = ", ".join(Verdict)
+        raise file.wrong(number, f"“{said['verdict']}” is none of {known}.") from error
+    return Saying(verdict=verdict, path=said["path"], value=value)

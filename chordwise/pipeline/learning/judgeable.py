@@ -1,0 +1,162 @@
+"""The stored results that can be judged, and the names by which people know their documents."""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.learning.judging import Answer
+from chordwise.domain.tasks import AnalysisType
+from chordwise.pipeline import findings
+from chordwise.pipeline.findings import Wanted
+from chordwise.storage.documents import Document
+from chordwise.storage.intakes import Intake
+from chordwise.storage.jobs import Job
+from chordwise.storage.judgments import JudgedResult
+from chordwise.storage.results import Result
+
+_AT_ONCE = 500
+_THRESHOLD = "confidence_threshold"
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """A result by its ids; `question` is what was asked, but for what only marks answers."""
+
+    result_id: uuid.UUID
+    job_id: uuid.UUID
+    document_id: uuid.UUID
+    analysis_type: AnalysisType
+    source: str
+    question: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgeable:
+    """A result with its answer."""
+
+    listed: Listed
+    result: JudgedResult
+    answer: Answer
+
+
+@dataclass(slots=True)
+class Names:
+    """Documents by their hashes and by the names that they were taken in under."""
+
+    _whole: dict[str, set[uuid.UUID]] = field(default_factory=lambda: defaultdict(set))
+    _ends: dict[str, set[uuid.UUID]] = field(default_factory=lambda: defaultdict(set))
+
+    def add(self, document_id: uuid.UUID, name: str) -> None:
+        """Let a document be found by a name, or by the end of it that begins after a `/` or `#`."""
+        self._whole[name].add(document_id)
+        for place, character in enumerate(name[:-1]):
+            if character in "/#":
+                self._ends[name[place + 1 :]].add(document_id)
+
+    def find(self, name: str) -> frozenset[uuid.UUID]:
+        """Return the documents of this name; where none has it whole, those whose end it is."""
+        wanted = name.removeprefix("./")
+        return frozenset(self._whole.get(wanted) or self._ends.get(wanted) or ())
+
+
+def listed(
+    session: Session, wanted: Wanted, question: JsonObject | None = None
+) -> Sequence[Listed]:
+    """Return the results that there are, those that answer one question only where it is given."""
+    statement = (
+        select(
+            Result.id,
+            Result.job_id,
+            Result.document_id,
+            Result.analysis_type,
+            Intake.source,
+            Job.options,
+        )
+        .join(Job, Job.id == Result.job_id)
+        .join(Intake, Intake.id == Job.intake_id)
+        .where(Result.id.in_(findings.ids(wanted)))
+        .order_by(Result.id)
+    )
+    if question is not None:
+        statement = statement.where(Job.options == question)
+    return [
+        Listed(
+            result_id=result_id,
+            job_id=job_id,
+            document_id=document_id,
+            analysis_type=AnalysisType(kind),
+            source=source,
+            question={name: value for name, value in options.items() if name != _THRESHOLD},
+        )
+        for result_id, job_id, document_id, kind, source, options in session.execute(statement)
+    ]
+
+
+def names(session: Session, results: Sequence[Listed], run_id: uuid.UUID | None) -> Names:
+    """Return the names of the documents of these results, of a run only the names that it saw."""
+    known = Names()
+    for some in _batches(sorted({result.document_id for result in results})):
+        hashes = select(Document.id, Document.sha256).where(Document.id.in_(some))
+        for document_id, sha256 in session.execute(hashes):
+            known.add(document_id, sha256)
+        seen = select(Intake.document_id, Intake.source, Intake.sha256).where(
+            Intake.document_id.in_(some)
+        )
+        if run_id is not None:
+            seen = seen.where(Intake.run_id == run_id)
+        for seen_id, source, seen_sha256 in session.execute(seen.distinct()):
+            if seen_id is not None:
+                known.add(seen_id, source)
+                known.add(seen_id, seen_sha256 or source)
+    return known
+
+
+def read(session: Session, results: Sequence[Listed]) -> Iterator[Judgeable]:
+    """Yield the results with their answers, some at a time; one that is gone by now is left out."""
+    for some in _batches(results):
+        by_id: Mapping[uuid.UUID, Listed] = {each.result_id: each for each in some}
+        statement = (
+            select(Result, Job.options_hash)
+            .join(Job, Job.id == Result.job_id)
+            .where(Result.id.in_(by_id))
+            .order_by(Result.id)
+        )
+        for result, options_hash in session.execute(statement):
+            yield _judgeable(by_id[result.id], result, options_hash)
+
+
+def _batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), _AT_ONCE):
+        yield items[start : start + _AT_ONCE]
+
+
+def _judgeable(of: Listed, result: Result, options_hash: str) -> Judgeable:
+    return Judgeable(
+        listed=of,
+        result=JudgedResult(
+            job_id=result.job_id,
+            document_id=result.document_id,
+            result_id=result.id,
+            options_hash=options_hash,
+            analysis_type=result.analysis_type,
+            provider=result.provider,
+            model=result.model,
+            prompt_version=result.prompt_version,
+        ),
+        answer=Answer(
+            analysis_type=of.analysis_type,
+            output=result.output,
+            confidence=result.confidence,
+            needs_review=result.needs_review,
+        ),
+    )

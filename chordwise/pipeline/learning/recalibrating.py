@@ -1,0 +1,73 @@
+"""Recalibrating: learning from judgments what a claimed confidence is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from chordwise.domain.json_values import JsonValue
+from chordwise.domain.learning import calibration
+from chordwise.domain.learning.calibration import Acceptance, Claim, Curve
+from chordwise.storage import calibrations
+from chordwise.storage.calibrations import Calibration, Key
+
+MOST_ERRORS = 0.05
+"""How many answers may be wrong among those that are accepted unseen, where nothing is said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """What the judgments on one model's answers teach; no curve where they are too few."""
+
+    key: Key
+    judged: int
+    judged_right: int
+    curve: Curve | None = None
+    acceptance: Acceptance | None = None
+
+
+def learn(claims: Mapping[Key, Sequence[Claim]], most_errors: float) -> Sequence[Lesson]:
+    """Learn what the claims of each model are worth, for each analysis type and part."""
+    return [_lesson(key, judged, most_errors) for key, judged in claims.items()]
+
+
+def store(session: Session, lessons: Sequence[Lesson], most_errors: float) -> int:
+    """Put what was learnt into force; return how many calibrations are not what they were."""
+    return sum(
+        calibrations.store(session, _calibration(lesson.key, lesson.curve, lesson, most_errors))
+        for lesson in lessons
+        if lesson.curve is not None
+    )
+
+
+def _lesson(key: Key, claims: Sequence[Claim], most_errors: float) -> Lesson:
+    is_enough = calibration.is_enough(claims)
+    return Lesson(
+        key=key,
+        judged=len(claims),
+        judged_right=sum(claim.is_right for claim in claims),
+        curve=calibration.learn(claims) if is_enough else None,
+        acceptance=calibration.acceptance(claims, most_errors) if is_enough else None,
+    )
+
+
+def _calibration(key: Key, curve: Curve, lesson: Lesson, most_errors: float) -> Calibration:
+    points: list[JsonValue] = [[claim, worth] for claim, worth in curve.points]
+    accepted = lesson.acceptance
+    return Calibration(
+        analysis_type=key.analysis_type,
+        provider=key.provider,
+        model=key.model,
+        part=key.part,
+        method=curve.method,
+        points=points,
+        judged=curve.judged,
+        judged_right=curve.judged_right,
+        error_before=curve.error_before,
+        error_after=curve.error_after,
+        most_errors=most_errors,
+        accept_from=accepted.accept_from if accepted else None,
+        accepted_share=accepted.share if accepted else None,
+    )

@@ -1,0 +1,90 @@
+"""Reading what people wrote down in a CSV or JSON Lines file, record by record."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.text_normalization import normalize
+from chordwise.errors import ReadError, UsageError
+from chordwise.readers import encodings
+
+_LINES = (".jsonl", ".ndjson")
+_DELIMITERS = ",;\t|"
+_LONGEST_CELL = 10_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordFile:
+    """A file of records, each with the line that it begins in; `is_csv` says that all is text."""
+
+    path: Path
+    sha256: str
+    is_csv: bool
+    records: Sequence[tuple[int, JsonObject]]
+
+    def wrong(self, line: int, what: str, hint: str = "") -> UsageError:
+        """Return an error about a line of this file."""
+        return UsageError(f"{self.path.name}, line {line}: {what}", hint or _HINT)
+
+
+_HINT = "docs/evaluation.md shows what such a file looks like."
+
+
+def read(path: Path) -> RecordFile:
+    """Read a file of records.
+
+    Raises:
+        UsageError: It cannot be read, or is neither CSV nor JSON Lines.
+    """
+    try:
+        data = path.read_bytes()
+        text = encodings.decode(data).text
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError(f"{path} cannot be read: {reason}.") from error
+    except ReadError as error:
+        raise UsageError(f"{path} is no text.", _HINT) from error
+    is_csv = path.suffix.lower() not in _LINES and not text.lstrip().startswith("{")
+    try:
+        records = list(_of_csv(text) if is_csv else _of_lines(text, path))
+    except csv.Error as error:
+        raise UsageError(f"{path} is no CSV: {error}.", _HINT) from error
+    for number, record in records:
+        written = json.dumps(record, ensure_ascii=False)
+        if normalize(written).text != written or "\\u0000" in written:
+            raise UsageError(f"{path}, line {number} has characters that cannot be stored.", _HINT)
+    return RecordFile(
+        path=path, sha256=hashlib.sha256(data).hexdigest(), is_csv=is_csv, records=records
+    )
+
+
+def _of_lines(text: str, path: Path) -> Iterator[tuple[int, JsonObject]]:
+    for number, line in enumerate(io.StringIO(text, newline="\n"), start=1):
+        if line.strip():
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise UsageError(f"{path}, line {number} is not JSON: {error}.", _HINT) from error
+            if not isinstance(record, dict):
+                raise UsageError(f"{path}, line {number} is no JSON object.", _HINT)
+            yield number, json_values.as_object(record)
+
+
+def _of_csv(text: str) -> Iterator[tuple[int, JsonObject]]:
+    csv.field_size_limit(_LONGEST_CELL)
+    first = text.partition("\n")[0]
+    delimiter = max(_DELIMITERS, key=first.count)
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    for row in rows:
+        # Cells beyond the header have no name, and a short line lacks some.
+        named = {name.strip(): cell for name, cell in row.items() if name and cell is not None}
+        if any(named.values()):
+            yield rows.line_num, json_values.as_object(named)

@@ -1,0 +1,99 @@
+"""Calibrations: what claimed confidence was found to be worth, and the judgments they rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Index, column, select, table
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from chordwise.domain.json_values import JsonValue
+from chordwise.domain.learning.calibration import Claim
+from chordwise.storage.clock import database_now
+from chordwise.storage.record import Identity, Record
+
+_CLAIMS = table(
+    "judged_claims",
+    *map(column, ("analysis_type", "provider", "model", "part", "confidence", "is_right")),
+    column("document_id"),
+)
+
+
+class Calibration(Record):
+    """A curve from claim to worth; the newest of each key is in force, older ones are the past.
+
+    `points` is a list of pairs, claim and worth, ascending. `error_before` and `error_after` are
+    the expected calibration errors of the claims and, by cross-validation, of the curve. From
+    `accept_from` on at most `most_errors` of the answers are wrong; it is null where there is no
+    such claim, and `accepted_share` says how many answers that is.
+    """
+
+    __tablename__ = "calibrations"
+    __table_args__ = (
+        Index("ix_calibrations_key", "analysis_type", "provider", "model", "part", "learnt_at"),
+    )
+
+    id: Mapped[Identity]
+    analysis_type: Mapped[str]
+    provider: Mapped[str]
+    model: Mapped[str]
+    part: Mapped[str]
+    method: Mapped[str]
+    points: Mapped[JsonValue]
+    judged: Mapped[int]
+    judged_right: Mapped[int]
+    error_before: Mapped[float]
+    error_after: Mapped[float]
+    most_errors: Mapped[float]
+    accept_from: Mapped[float | None]
+    accepted_share: Mapped[float | None]
+    learnt_at: Mapped[datetime] = mapped_column(server_default=database_now())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Key:
+    """What a calibration is for."""
+
+    analysis_type: str
+    part: str
+    provider: str
+    model: str
+
+
+def claims(session: Session) -> Mapping[Key, Sequence[Claim]]:
+    """Return all claims that were judged, each question about a document once."""
+    found: dict[Key, list[Claim]] = {}
+    for row in session.execute(select(_CLAIMS)).mappings():
+        key = Key(**{name: row[name] for name in Key.__dataclass_fields__})
+        claim = Claim(
+            confidence=row["confidence"], is_right=row["is_right"], group=str(row["document_id"])
+        )
+        found.setdefault(key, []).append(claim)
+    return {key: found[key] for key in sorted(found)}
+
+
+def store(session: Session, calibration: Calibration) -> bool:
+    """Put a calibration into force unless the newest one says the same; tell whether it was."""
+    newest = session.scalars(
+        select(Calibration)
+        .where(
+            *(
+                getattr(Calibration, name) == getattr(calibration, name)
+                for name in Key.__dataclass_fields__
+            )
+        )
+        .order_by(Calibration.learnt_at.desc(), Calibration.id.desc())
+        .limit(1)
+    ).one_or_none()
+    if newest is not None and all(
+        getattr(newest, name) == getattr(calibration, name) for name in _LEARNT
+    ):
+        return False
+    session.add(calibration)
+    session.flush()
+    return True
+
+
+_LEARNT = ("method", "points", "judged", "judged_right", "most_errors", "accept_from")

@@ -1,0 +1,123 @@
+"""Judgments: which values of results are right, by a gold file or by feedback."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import ForeignKey, UniqueConstraint, delete
+from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from chordwise.domain.json_values import JsonValue
+from chordwise.domain.learning.judging import Judgment as JudgmentValue
+from chordwise.storage import jobs
+from chordwise.storage.clock import database_now
+from chordwise.storage.record import Identity, Record, new_id
+
+_AT_ONCE = 500
+
+
+class JudgedBy(StrEnum):
+    """Who knew the truth; the values stand in `judgments.judged_by`."""
+
+    FEEDBACK = "feedback"
+    GOLD = "gold"
+
+
+class Judgment(Record):
+    """Whether a value of a result was right, and the confidence that was claimed for it.
+
+    There is one for each value and source of truth: the last one. When its job is pruned it stays
+    for learning, without `job_id`, `expected` and `found`; hence `document_id` and `result_id`
+    refer to nothing. `options_hash` is that of the job: the identity of the question.
+    """
+
+    __tablename__ = "judgments"
+    __table_args__ = (UniqueConstraint("result_id", "judged_by", "part", "path"),)
+
+    id: Mapped[Identity]
+    job_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    evaluation_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("evaluations.id"))
+    document_id: Mapped[uuid.UUID]
+    result_id: Mapped[uuid.UUID]
+    options_hash: Mapped[str]
+    analysis_type: Mapped[str]
+    provider: Mapped[str]
+    model: Mapped[str]
+    prompt_version: Mapped[str]
+    judged_by: Mapped[str]
+    part: Mapped[str]
+    path: Mapped[str]
+    confidence: Mapped[float | None]
+    is_right: Mapped[bool]
+    expected: Mapped[JsonValue | None]
+    found: Mapped[JsonValue | None]
+    judged_at: Mapped[datetime] = mapped_column(server_default=database_now())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedResult:
+    """The result that judgments are about."""
+
+    job_id: uuid.UUID
+    document_id: uuid.UUID
+    result_id: uuid.UUID
+    options_hash: str
+    analysis_type: str
+    provider: str
+    model: str
+    prompt_version: str
+
+
+def store(
+    session: Session,
+    judged: Sequence[tuple[JudgedResult, Sequence[JudgmentValue]]],
+    judged_by: JudgedBy,
+    evaluation_id: uuid.UUID | None = None,
+) -> None:
+    """Write judgments of results, in the place of earlier ones of the same source.
+
+    Results whose jobs were pruned meanwhile are left out.
+    """
+    for start in range(0, len(judged), _AT_ONCE):
+        some = judged[start : start + _AT_ONCE]
+        earlier = delete(Judgment).where(
+            Judgment.result_id.in_([result.result_id for result, _ in some]),
+            Judgment.judged_by == judged_by,
+        )
+        session.execute(earlier)
+        there = jobs.hold(session, [result.job_id for result, _ in some])
+        rows = [
+            {"evaluation_id": evaluation_id, "judged_by": judged_by, **_row(result, each)}
+            for result, own in some
+            for each in own
+            if result.job_id in there
+        ]
+        if rows:
+            session.execute(_REPLACING, rows)
+
+
+def _row(result: JudgedResult, judgment: JudgmentValue) -> dict[str, object]:
+    return {
+        "id": new_id(),
+        **{name: getattr(result, name) for name in JudgedResult.__dataclass_fields__},
+        **{name: getattr(judgment, name) for name in JudgmentValue.__dataclass_fields__},
+    }
+
+
+def _replacing() -> Insert:
+    """Return the statement with which the later of two who judge the same at once stays."""
+    statement = insert(Judgment)
+    renewed = ("evaluation_id", "confidence", "is_right", "expected", "found")
+    changes = {name: statement.excluded[name] for name in renewed}
+    return statement.on_conflict_do_update(
+        index_elements=["result_id", "judged_by", "part", "path"],
+        set_={**changes, "judged_at": database_now()},
+    )
+
+
+_REPLACING = _replacing()

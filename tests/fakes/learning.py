@@ -1,0 +1,95 @@
+"""Documents that say what a model is to answer about them, so that it can be right or wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline.submit import Submission, open_run
+from chordwise.settings import Settings
+from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run
+
+LABELS = ("invoice", "letter", "report")
+_CHOICE = re.compile(r"CHOOSE (\S+) (\S+)")
+_VALUES = re.compile(r"VALUES (\{.*\})")
+
+
+def obeying(request: CompletionRequest) -> str:
+    """Answer what the document says: a label with its confidence, or the values of items."""
+    text = request.task.text
+    if request.task.analysis_type is AnalysisType.EXTRACTION:
+        (values,) = _VALUES.findall(text)
+        return json.dumps({"fields": [_field(*each) for each in json.loads(values).items()]})
+    ((label, confidence),) = _CHOICE.findall(text)
+    return json.dumps(
+        {
+            "primary_label": label,
+            "secondary_label": None,
+            "confidence": float(confidence),
+            "features": [{"feature": "it says so", "quote": f"CHOOSE {label}"}],
+            "uncertainty_factors": [],
+        }
+    )
+
+
+def a_learner(settings: Settings) -> Pipeline:
+    """Return a pipeline whose model answers what each document says."""
+    return a_pipeline(settings, obeying, repeat_last=True)
+
+
+def classified(
+    pipeline: Pipeline, choices: Mapping[str, tuple[str, float]], *, threshold: float = 0.0
+) -> Submission:
+    """Classify documents of these names, with the labels and the confidence that they get."""
+    texts = {
+        name: f"{name} says: CHOOSE {label} {confidence} and nothing else."
+        for name, (label, confidence) in choices.items()
+    }
+    options = AnalysisOptions(labels=LABELS, confidence_threshold=threshold)
+    return _worked(pipeline, AnalysisType.CLASSIFICATION, options, texts)
+
+
+def extracted(
+    pipeline: Pipeline, values: Mapping[str, Mapping[str, tuple[str | None, int]]]
+) -> Submission:
+    """Extract from documents of these names, with the values and points that items get."""
+    items = dict.fromkeys(item for each in values.values() for item in each)
+    texts = {name: f"{name}: VALUES {json.dumps(each)}" for name, each in values.items()}
+    options = AnalysisOptions(instructions=", ".join(items))
+    return _worked(pipeline, AnalysisType.EXTRACTION, options, texts)
+
+
+def written(path: Path, *records: Mapping[str, object]) -> Path:
+    """Write records as JSON Lines."""
+    lines = (json.dumps(record, ensure_ascii=False) for record in records)
+    path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    return path
+
+
+def _field(item: str, said: Sequence[object]) -> dict[str, object]:
+    value, points = said
+    return {
+        "item": item,
+        "status": "not mentioned" if value is None else "found",
+        "value": value,
+        "quote": value,
+        "confidence": points,
+    }
+
+
+def _worked(
+    pipeline: Pipeline,
+    kind: AnalysisType,
+    options: AnalysisOptions,
+    texts: Mapping[str, str],
+) -> Submission:
+    submission = open_run(pipeline.context, a_run(kind, analysis=options), NOW)
+    for name, text in texts.items():
+        submission.take_in(a_document(text, name))
+    submission.close()
+    pipeline.work(submission)
+    return submission

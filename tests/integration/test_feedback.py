@@ -1,0 +1,175 @@
+"""`chordwise feedback` keeps what a person said, with what the result said and claimed then."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from chordwise.errors import ExitCode
+from chordwise.settings import Settings
+from tests.fakes.commands import run
+from tests.fakes.learning import a_learner, classified, extracted, written
+from tests.fakes.pipeline import Pipeline
+
+SAID = "SELECT path, verdict, judged, corrected, confidence FROM feedback ORDER BY created_at"
+WHOLE = "SELECT is_right, expected, confidence FROM judgments WHERE part = 'result'"
+
+
+pytestmark = pytest.mark.usefixtures("addressed")
+
+
+@pytest.fixture
+def pipeline(settings: Settings) -> Pipeline:
+    """Return a pipeline whose model answers what each document says."""
+    return a_learner(settings)
+
+
+def test_a_label_is_corrected(pipeline: Pipeline) -> None:
+    """However the person spells it; the claim of that moment is kept beside it."""
+    classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
+
+    code = run(
+        [
+            *("feedback", "latest", "--document", "a.txt", "--correct", "label=Invoice"),
+            *("--note", "It has a sum.", "--author", "Ada"),
+        ]
+    )
+
+    assert code == ExitCode.SUCCESS
+    assert pipeline.rows(SAID) == [("/primary_label", "corrected", "letter", "invoice", 0.75)]
+    assert pipeline.rows(WHOLE) == [(False, "invoice", 0.75)]
+    assert pipeline.rows("SELECT note, author FROM feedback") == [("It has a sum.", "Ada")]
+
+
+def test_a_job_is_approved_by_its_id_and_said_once(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same verdict again adds nothing; another one takes its place."""
+    job = pipeline.job(classified(pipeline, {"a.txt": ("letter", 0.75)}))
+    for _ in range(2):
+        assert run(["feedback", str(job.id), "--approve"]) == ExitCode.SUCCESS
+    assert "0 remarks stored; 1 had been said before." in capsys.readouterr().err
+    assert pipeline.rows(WHOLE) == [(True, "letter", 0.75)]
+
+    assert run(["feedback", str(job.id), "--reject"]) == ExitCode.SUCCESS
+
+    assert pipeline.rows(WHOLE) == [(False, None, 0.75)]
+    assert [row[1] for row in pipeline.rows(SAID)] == ["approved", "rejected"]
+
+
+def test_a_field_is_corrected_by_its_name_or_its_path(pipeline: Pipeline) -> None:
+    """The other fields are not judged by that; an approval of the whole is one of every field."""
+    extracted(pipeline, {"a.txt": {"buyer": ("Miller", 9), "price": ("12", 6)}})
+    assert run(["feedback", "latest", "--approve"]) == ExitCode.SUCCESS
+
+    code = run(["feedback", "latest", "--correct", "price=13", "--correct", "/fields/0=Smith"])
+
+    assert code == ExitCode.SUCCESS
+    assert [row[0:1] + row[2:] for row in pipeline.rows(SAID)][1:] == [
+        ("/fields/1", ["12"], ["13"], 0.6),
+        ("/fields/0", ["Miller"], ["Smith"], 0.9),
+    ]
+    assert pipeline.rows("SELECT part, path, is_right FROM judgments ORDER BY path") == [
+        ("result", "", False),
+        ("field", "/fields/0", False),
+        ("field", "/fields/1", False),
+    ]
+
+
+def test_feedback_outlives_a_new_answer_and_judges_it(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was judged stays; without a gold file the evaluation goes by what people said."""
+    submission = classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
+    run(["feedback", "latest", "--document", "a.txt", "--correct", "label=invoice"])
+    run(["feedback", "latest", "--document", "b.txt", "--reject"])
+    pipeline.execute("INSERT INTO result_history SELECT *, now() FROM results")
+    pipeline.execute("""UPDATE jobs SET options = options || '{"confidence_threshold": 0.5}'""")
+    pipeline.execute(
+        "UPDATE results SET id = gen_random_uuid(), confidence = 0.9,"
+        """ output = output || '{"primary_label": "invoice"}'"""
+    )
+    capsys.readouterr()
+
+    assert run(["evaluate", submission.name, "--json"]) == ExitCode.SUCCESS
+
+    (found,) = json.loads(capsys.readouterr().out)["evaluations"]
+    (measured,) = found["measured"]
+    accuracy = next(m for m in measured["measures"] if m["metric"] == "accuracy")
+    # Of b.txt nobody knows more than what it is not.
+    assert (accuracy["value"], accuracy["count"], measured["unjudged"]) == (1.0, 1, 1)
+    assert {row[2] for row in pipeline.rows(SAID)} == {"letter"}
+    assert pipeline.rows(f"{WHOLE} ORDER BY confidence") == [
+        (False, None, 0.5),
+        (False, "invoice", 0.75),
+        (True, "invoice", 0.9),
+    ]
+
+
+def test_many_are_said_in_a_file(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What fits is stored; what does not is named with its line, and the exit code says so."""
+    classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
+    file = tmp_path / "checked.csv"
+    file.write_text(
+        "document;verdict;value\na.txt;;invoice\nb.txt;approved;\ngone.txt;approved;\n"
+        "b.txt;;novel\n"
+    )
+    capsys.readouterr()
+
+    assert run(["feedback", "--file", str(file), "--json"]) == ExitCode.INCOMPLETE
+
+    said = json.loads(capsys.readouterr().out)
+    assert (said["stored"], said["known"]) == (2, 0)
+    assert [(each["line"], each["document"]) for each in said["unmatched"]] == [
+        (4, "gone.txt"),
+        (5, "b.txt"),
+    ]
+    assert "invoice, letter, report" in said["unmatched"][1]["reason"]
+    assert pipeline.rows(f"{WHOLE} ORDER BY confidence") == [
+        (True, "letter", 0.5),
+        (False, "invoice", 0.75),
+    ]
+
+
+def test_the_last_word_on_a_document_counts(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Also where one file has them all."""
+    classified(pipeline, {"a.txt": ("letter", 0.75)})
+    verdicts = ["rejected", "approved"] * 20
+    file = written(
+        tmp_path / "said.jsonl", *({"document": "a.txt", "verdict": each} for each in verdicts)
+    )
+
+    assert run(["feedback", "--file", str(file)]) == ExitCode.SUCCESS
+
+    assert [row[1] for row in pipeline.rows(SAID)] == verdicts
+    assert pipeline.rows(WHOLE) == [(True, "letter", 0.75)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("latest",), "Say --approve, --reject"),
+        (("latest", "--approve", "--reject"), "exclude each other"),
+        (("latest", "--approve"), "2 results fit: a.txt (classification), b.txt"),
+        (("latest", "--document", "c", "--approve"), "There is no such result"),
+        (("none", "--approve"), "There is no run “none”"),
+        (("latest", "--document", "a", "--correct", "invoice"), "is not PATH=VALUE"),
+        (("latest", "--document", "a", "--correct", "label=novel"), "none of the labels"),
+        (("latest", "--document", "a", "--correct", "/nothing=1"), "has nothing at “/nothing”"),
+        (("latest", "--document", "a", "--path", "label"), "--path goes with"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    """With exit code 2, and nothing is stored."""
+    classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
+
+    assert run(["feedback", *arguments]) == ExitCode.USAGE
+
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert pipeline.rows(SAID) == []

@@ -1,0 +1,90 @@
+"""Schedules that evaluate and recalibrate do at night what the commands do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from chordwise.settings import ScheduleSettings, Settings
+from chordwise.settings.profiles import ProfileSettings
+from tests.fakes.learning import LABELS, classified, obeying, written
+from tests.fakes.scheduling import Night, a_night
+
+ENDS = "SELECT status, outcome, error_message FROM schedule_runs ORDER BY due_at DESC LIMIT 1"
+CHOICES = {f"{n}.txt": ("letter" if n < 15 else "report", n / 30) for n in range(30)}
+
+
+def at_six(**values: object) -> ScheduleSettings:
+    """Return a schedule of the morning."""
+    return ScheduleSettings.model_validate(
+        {"cron": "0 6 * * *", "time_zone": "Europe/Berlin", **values}
+    )
+
+
+def a_morning(settings: Settings, **schedules: ScheduleSettings) -> Night:
+    """Return a morning after a run of twenty classifications, before what is due is done."""
+    night = a_night(settings, obeying, repeat_last=True, **schedules)
+    classified(night.pipeline, CHOICES)
+    night.sleep_until("2026-03-28T06:01")
+    night.tick()
+    return night
+
+
+def test_results_are_evaluated_and_claims_recalibrated(settings: Settings, tmp_path: Path) -> None:
+    """One after the other, with what came of it in the history."""
+    truth = [{"document": name, "label": "report"} for name in [*CHOICES, "gone.txt"]]
+    gold = written(tmp_path / "truth.jsonl", *truth)
+    night = a_morning(
+        settings,
+        measure=at_six(kind="evaluate", gold=str(gold)),
+        learn=at_six(cron="0 7 * * *", kind="recalibrate", most_errors=0.5),
+    )
+    assert night.carry_out()
+    night.sleep_until("2026-03-28T07:01")
+    night.tick()
+
+    assert night.carry_out()
+
+    assert night.rows(
+        "SELECT schedule, status, outcome FROM schedule_runs WHERE kind = 'evaluate'"
+    ) == [("measure", "succeeded", {"judged": 30, "missing": 1})]
+    assert night.rows(
+        "SELECT value, count FROM evaluation_history WHERE metric = 'accuracy' AND is_whole"
+    ) == [(0.5, 30)]
+    assert night.rows(ENDS) == [("succeeded", {"changed": 1, "too_few": 0}, None)]
+    assert night.rows("SELECT judged, most_errors FROM calibrations") == [(30, 0.5)]
+
+
+def test_only_what_a_profile_asks_is_evaluated(settings: Settings, tmp_path: Path) -> None:
+    """Another question about the same documents is left alone."""
+    gold = written(tmp_path / "truth.jsonl", *({"document": n, "label": "letter"} for n in CHOICES))
+    profile = ProfileSettings(labels=LABELS)
+    with_profile = settings.model_copy(update={"profiles": {"letters": profile}})
+    night = a_morning(
+        with_profile, measure=at_six(kind="evaluate", gold=str(gold), profile="letters")
+    )
+    classified(night.pipeline, CHOICES, threshold=0.5)
+
+    assert night.carry_out()
+
+    assert night.rows(ENDS) == [("succeeded", {"judged": 30, "missing": 0}, None)]
+    assert night.rows("SELECT profile FROM evaluations") == [("letters",)]
+
+
+def test_where_nobody_has_said_anything_nothing_is_evaluated(settings: Settings) -> None:
+    """Which is no failure, for it may be said tomorrow."""
+    night = a_morning(settings, measure=at_six(kind="evaluate"))
+
+    assert night.carry_out()
+
+    assert night.rows(ENDS) == [("succeeded", {"judged": 0, "missing": 0}, None)]
+
+
+def test_a_gold_file_that_is_gone_is_a_failure(settings: Settings, tmp_path: Path) -> None:
+    """With its name."""
+    night = a_morning(settings, measure=at_six(kind="evaluate", gold=str(tmp_path / "gone.csv")))
+
+    assert night.carry_out()
+
+    ((status, _, message),) = night.rows(ENDS)
+    assert status == "failed"
+    assert "gone.csv cannot be read" in str(message)

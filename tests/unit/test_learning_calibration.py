@@ -1,0 +1,207 @@
+"""What claims are worth: the curves, which of them wins, and what may be accepted unseen."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chordwise.domain.learning.calibration import (
+    FEWEST,
+    Claim,
+    Method,
+    Points,
+    acceptance,
+    is_enough,
+    isotonic,
+    learn,
+    platt,
+    worth,
+)
+from chordwise.domain.learning.intervals import wilson
+from chordwise.domain.learning.measures import calibration_error
+
+CLAIMS = st.lists(
+    st.builds(
+        Claim,
+        confidence=st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.5, 0.7, 0.9, 1.0])),
+        is_right=st.booleans(),
+        group=st.text("0123456789", min_size=1, max_size=2),
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+def claims(*judged: tuple[float, int, int]) -> list[Claim]:
+    """Return claims of a confidence of which so many are right, and so many wrong."""
+    found = [(c, place < right) for c, right, wrong in judged for place in range(right + wrong)]
+    return [
+        Claim(confidence=confidence, is_right=is_right, group=f"{place:04}")
+        for place, (confidence, is_right) in enumerate(found)
+    ]
+
+
+def drawn(count: int, seed: int, power: float) -> list[Claim]:
+    """Return claims that are worth a power of what they claim."""
+    random = Random(seed)  # noqa: S311 - the same sample each time
+    confidences = [random.uniform(0.2, 1) for _ in range(count)]
+    return [
+        Claim(
+            confidence=confidence,
+            is_right=random.uniform(0, 1) < confidence**power,
+            group=str(place),
+        )
+        for place, confidence in enumerate(confidences)
+    ]
+
+
+def error(points: Points, judged: list[Claim]) -> float:
+    """Return the calibration error of what a curve says."""
+    return calibration_error([(worth(points, each.confidence), each.is_right) for each in judged])
+
+
+def test_neighbors_that_violate_the_order_are_pooled() -> None:
+    """By hand: 0.2 and 0.3 contradict each other and share 1/3; 0.6 fits above."""
+    judged = claims((0.2, 1, 1), (0.3, 0, 1), (0.6, 3, 1))
+
+    points = isotonic(judged)
+
+    assert points == ((0.2, 1 / 3), (0.3, 1 / 3), (0.6, 0.75))
+
+
+def test_a_late_violation_pools_backwards() -> None:
+    """The last block draws in all those that it lies below."""
+    points = isotonic(claims((0.1, 1, 1), (0.2, 2, 1), (0.3, 3, 1), (0.4, 0, 2)))
+
+    assert points == ((0.1, 0.5), (0.2, 5 / 9), (0.4, 5 / 9))
+
+
+@given(CLAIMS)
+def test_an_isotonic_curve_rises_and_keeps_the_mean(judged: list[Claim]) -> None:
+    """And has no two points at the same claim, so that a line leads from each to the next."""
+    points = isotonic(judged)
+
+    worths = [worth(points, each.confidence) for each in judged]
+    assert [y for _, y in points] == sorted(y for _, y in points)
+    assert all(left < right for (left, _), (right, _) in pairwise(points))
+    assert sum(worths) == pytest.approx(sum(each.is_right for each in judged))
+
+
+@given(CLAIMS)
+def test_no_rising_curve_is_closer_than_the_isotonic_one(judged: list[Claim]) -> None:
+    """Neither a level one nor the claims themselves."""
+    points = isotonic(judged)
+    mean = sum(each.is_right for each in judged) / len(judged)
+
+    def distance(of: Points) -> float:
+        return sum((worth(of, each.confidence) - each.is_right) ** 2 for each in judged)
+
+    assert distance(points) <= distance(((0.0, mean),)) + 1e-9
+    assert distance(points) <= distance(((0.0, 0.0), (1.0, 1.0))) + 1e-9
+
+
+@given(CLAIMS)
+def test_a_logistic_curve_rises_between_0_and_1(judged: list[Claim]) -> None:
+    """Whatever was judged, be it all right, all alike, or against the claims."""
+    points = platt(judged)
+
+    worths = [y for _, y in points]
+    assert worths == sorted(worths)
+    assert all(0 < y < 1 for y in worths)
+    assert all(math.isfinite(y) for y in worths)
+
+
+def test_a_logistic_curve_finds_the_logistic_truth() -> None:
+    """The share at two claims is met, but for what Platt's targets smooth."""
+    points = platt(claims((0.25, 300, 700), (0.75, 800, 200)))
+
+    assert worth(points, 0.25) == pytest.approx(0.3, abs=0.005)
+    assert worth(points, 0.75) == pytest.approx(0.8, abs=0.005)
+
+
+def test_beyond_its_ends_a_curve_is_level_and_in_between_straight() -> None:
+    """As the SQL view has it."""
+    points = ((0.2, 0.1), (0.6, 0.5))
+
+    assert [worth(points, c) for c in (0.0, 0.2, 0.3, 0.6, 1.0)] == pytest.approx(
+        [0.1, 0.1, 0.2, 0.5, 0.5]
+    )
+
+
+@pytest.mark.parametrize(
+    ("judged", "enough"),
+    [
+        (claims((0.5, 25, 5)), True),
+        (claims((0.5, 26, 4)), False),
+        (claims((0.5, 4, 26)), False),
+        (claims((0.5, 15, FEWEST - 16)), False),
+    ],
+)
+def test_a_curve_needs_enough_judgments_of_both_kinds(judged: list[Claim], enough: bool) -> None:  # noqa: FBT001 - the expectation
+    """Thirty, five of them right and five wrong."""
+    assert is_enough(judged) is enough
+
+
+def test_claims_that_hold_are_left_alone() -> None:
+    """No curve foresees better what is true already."""
+    curve = learn(claims((0.1, 10, 90), (0.5, 50, 50), (0.9, 90, 10)))
+
+    assert curve.method in (Method.CLAIMED, Method.ISOTONIC)
+    assert curve.error_before == pytest.approx(0, abs=1e-9)
+    assert worth(curve.points, 0.5) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_was_learnt_holds_for_others(seed: int) -> None:
+    """Claims that are worth their cube are mended on a sample that was never seen."""
+    learned, others = drawn(400, seed, 3), drawn(400, seed + 100, 3)
+
+    curve = learn(learned)
+
+    assert curve.method is not Method.CLAIMED
+    assert curve.error_after < curve.error_before / 2
+    assert error(curve.points, others) < error(((0.0, 0.0), (1.0, 1.0)), others) / 2
+
+
+def test_claims_on_one_document_are_never_apart() -> None:
+    """A lucky document teaches nothing about itself: of two, each is foreseen by the other."""
+    one = [Claim(confidence=0.5, is_right=True, group="a")] * 20
+    other = [Claim(confidence=0.5, is_right=False, group="b")] * 20
+
+    curve = learn([*one, *other])
+
+    assert curve.method is Method.CLAIMED
+    assert curve.error_after == pytest.approx(0)
+
+
+def test_what_may_be_accepted_keeps_the_bound_with_certainty() -> None:
+    """Ninety without an error suffice for 5 %, and twelve errors more below them do not."""
+    judged = claims((0.9, 90, 0), (0.6, 30, 12))
+
+    accepted = acceptance(judged, 0.05)
+
+    assert accepted is not None
+    assert accepted.accept_from == 0.9
+    assert accepted.share == pytest.approx(90 / 132)
+    assert acceptance(claims((0.9, 72, 0)), 0.05) is None
+    assert acceptance(claims((0.9, 73, 0)), 0.05) is not None
+
+
+@given(CLAIMS, st.sampled_from([0.05, 0.2, 0.5]))
+def test_no_lower_claim_would_do(judged: list[Claim], most_errors: float) -> None:
+    """What is accepted keeps the bound, and every claim below breaks it."""
+    accepted = acceptance(judged, most_errors)
+
+    def bound(claim: float) -> float:
+        above = [each for each in judged if each.confidence >= claim]
+        return wilson(sum(not each.is_right for each in above), len(above))[1]
+
+    if accepted is not None:
+        assert bound(accepted.accept_from) <= most_errors
+    lower = {c.confidence for c in judged if not accepted or c.confidence < accepted.accept_from}
+    assert all(bound(claim) > most_errors for claim in lower)

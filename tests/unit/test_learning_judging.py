@@ -1,0 +1,282 @@
+"""An answer beside the truth: what counts as the same, and what a person's remark says of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.learning import fields, truths
+from chordwise.domain.learning.judging import Answer, judge
+from chordwise.domain.learning.remarks import Saying, parsed, understand
+from chordwise.domain.learning.truths import Remark, Truth, Verdict
+from chordwise.domain.tasks import AnalysisType
+from chordwise.errors import UsageError
+
+
+def a_field(item: str, value: str | None, points: int) -> JsonObject:
+    """Return what an extraction says of an item."""
+    status = "found" if value else "not mentioned"
+    return {"item": item, "status": status, "value": value, "quote": value, "confidence": points}
+
+
+FIELDS: JsonObject = {
+    "fields": [
+        a_field("party", "ACME Corp.", 9),
+        a_field("party", "Miller & Sons", 4),
+        a_field("penalty", None, 6),
+    ]
+}
+DATA: JsonObject = {
+    "data": {"total": 1200.0, "lines": [{"sku": "A-1"}, {"sku": "B-2"}], "buyer": {"name": "Ada"}},
+    "evidence": [
+        {"path": "/total", "quote": "1200", "confidence": 8},
+        {"path": "/lines/1/sku", "quote": "B-2", "confidence": 5},
+    ],
+}
+
+
+def an_extraction(output: JsonObject) -> Answer:
+    """Return an extraction that claims 0.7 as a whole."""
+    return Answer(analysis_type=AnalysisType.EXTRACTION, output=output, confidence=0.7)
+
+
+def a_sentiment(label: str) -> Answer:
+    """Return a sentiment that claims 0.8."""
+    return Answer(
+        analysis_type=AnalysisType.SENTIMENT, output={"label": label, "score": 0.1}, confidence=0.8
+    )
+
+
+def verdicts(answer: Answer, truth: Truth) -> list[tuple[str, float | None, bool]]:
+    """Return the judgments of an answer: path, claim, verdict."""
+    judged = judge(answer, truth).judgments
+    return [(each.path, each.confidence, each.is_right) for each in judged]
+
+
+def said(answer: Answer, *sayings: Saying) -> Truth:
+    """Return the truth that follows from what a person says of an answer."""
+    remarks = [understand(answer, saying).remark for saying in sayings]
+    return truths.from_remarks(answer.analysis_type, remarks)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("ACME Corp.", "acme  corp", True),
+        ("ﬁve", "FIVE", True),
+        ("12.5", "125", False),
+        ("-5", "5", False),
+        ("−5", "-5", True),
+        ("2024-05-01", "2024/05/01", True),
+        ("12 %", "12%", True),
+        ("12 %", "12", False),
+        ("$ 7", "7", False),
+        (7, "7", True),
+        (7.0, "7", True),
+        (True, "true", True),
+        ("—", "…", False),
+        ("Straße", "STRASSE", True),
+    ],
+)
+def test_values_are_the_same_but_for_their_form(
+    one: JsonValue,
+    other: JsonValue,
+    same: bool,  # noqa: FBT001 - the expectation
+) -> None:
+    """Case, punctuation and white space are form; signs, percent and currency are not."""
+    assert (fields.keys(one) == fields.keys(other)) is same
+
+
+def test_every_value_of_a_field_is_judged_with_its_own_claim() -> None:
+    """One of two parties is right; that there is no penalty is right as well."""
+    truth = Truth(fields={"party": ["acme corp", "Smith"], "penalty": None})
+
+    judged = judge(an_extraction(FIELDS), truth)
+
+    assert verdicts(an_extraction(FIELDS), truth) == [
+        ("", 0.7, False),
+        ("/fields/0", 0.9, True),
+        ("/fields/1", 0.4, False),
+        ("/fields/2", 0.6, True),
+    ]
+    party, penalty = judged.scores
+    assert (party.shared, party.only_found, party.only_expected) == (1, 1, 1)
+    assert (penalty.is_right, penalty.is_exact) == (True, True)
+
+
+def test_a_field_that_the_answer_does_not_have_is_missing() -> None:
+    """Where there should be a value, there is none; where there should be none, all is well."""
+    wanted = judge(an_extraction(FIELDS), Truth(fields={"place": "Bonn"}))
+    empty = judge(an_extraction(FIELDS), Truth(fields={"place": None}))
+
+    assert (wanted.judgments[0].is_right, wanted.scores[0].only_expected) == (False, 1)
+    assert empty.judgments[0].is_right
+
+
+def test_data_of_a_schema_is_compared_by_pointers() -> None:
+    """Numbers as numbers, lists in any order, claims by their evidence."""
+    truth = Truth(
+        fields={"/total": 1200, "/lines": [{"sku": "b-2"}, {"sku": "a-1"}], "buyer": {"name": "Bo"}}
+    )
+
+    assert verdicts(an_extraction(DATA), truth) == [
+        ("", 0.7, False),
+        ("/data/total", 0.8, True),
+        ("/data/lines/0/sku", None, True),
+        ("/data/lines/1/sku", 0.5, True),
+        ("/data/buyer/name", None, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        ([Saying(verdict=Verdict.APPROVED)], "mixed", [("/label", 0.8, True)]),
+        ([Saying(verdict=Verdict.APPROVED)], "neutral", [("/label", 0.8, False)]),
+        ([Saying(verdict=Verdict.REJECTED)], "mixed", [("/label", 0.8, False)]),
+        ([Saying(verdict=Verdict.REJECTED)], "neutral", []),
+        (
+            [Saying(verdict=Verdict.CORRECTED, path="label", value="Neutral")],
+            "neutral",
+            [("/label", 0.8, True)],
+        ),
+        (
+            [Saying(verdict=Verdict.REJECTED), Saying(verdict=Verdict.APPROVED)],
+            "mixed",
+            [("/label", 0.8, True)],
+        ),
+        (
+            [Saying(verdict=Verdict.APPROVED), Saying(verdict=Verdict.REJECTED)],
+            "mixed",
+            [("/label", 0.8, False)],
+        ),
+    ],
+)
+def test_what_was_said_of_one_answer_judges_another(
+    before: list[Saying], now: str, expected: list[tuple[str, float | None, bool]]
+) -> None:
+    """Of “mixed” it was said; of what is not known nothing is."""
+    truth = said(a_sentiment("mixed"), *before)
+
+    assert verdicts(a_sentiment(now), truth) == expected
+
+
+def test_an_approved_extraction_approves_every_field() -> None:
+    """And one that is rejected as a whole is wrong without saying where."""
+    approved = said(an_extraction(FIELDS), Saying(verdict=Verdict.APPROVED))
+    rejected = said(an_extraction(FIELDS), Saying(verdict=Verdict.REJECTED))
+
+    assert [right for _, _, right in verdicts(an_extraction(FIELDS), approved)] == [True] * 4
+    assert verdicts(an_extraction(FIELDS), rejected) == [("", 0.7, False)]
+    assert verdicts(an_extraction({"fields": []}), rejected) == []
+
+
+def test_one_of_several_values_is_corrected() -> None:
+    """The others of its field stay as they are."""
+    saying = Saying(verdict=Verdict.CORRECTED, path="/fields/1", value="Smith")
+
+    understood = understand(an_extraction(FIELDS), saying)
+
+    assert understood.remark.corrected == ["ACME Corp.", "Smith"]
+    assert understood.confidence is None
+    truth = truths.from_remarks(AnalysisType.EXTRACTION, [understood.remark])
+    assert verdicts(an_extraction(FIELDS), truth) == [
+        ("", 0.7, False),
+        ("/fields/0", 0.9, True),
+        ("/fields/1", 0.4, False),
+    ]
+
+
+@pytest.mark.parametrize("path", ["penalty", "Penalty", "/fields/2", "/fields/2/value"])
+def test_a_field_is_meant_by_its_name_or_by_a_pointer(path: str) -> None:
+    """With the claim of its one value."""
+    saying = Saying(verdict=Verdict.CORRECTED, path=path, value="5 %")
+
+    understood = understand(an_extraction(FIELDS), saying)
+
+    assert (understood.remark.name, understood.remark.path) == ("penalty", "/fields/2")
+    assert (understood.remark.judged, understood.remark.corrected) == ([], ["5 %"])
+    assert understood.confidence == 0.6
+
+
+@pytest.mark.parametrize("path", ["total", "/total", "/data/total"])
+def test_a_member_of_the_data_is_meant_by_its_name_or_by_a_pointer(path: str) -> None:
+    """The pointer may begin at the data or at the output."""
+    understood = understand(an_extraction(DATA), Saying(verdict=Verdict.APPROVED, path=path))
+
+    remark = understood.remark
+    assert (remark.name, remark.path, remark.judged) == ("/total", "/data/total", [1200.0])
+
+
+def test_a_rejected_value_is_wrong_until_it_changes() -> None:
+    """Of another value nothing is known."""
+    truth = said(an_extraction(FIELDS), Saying(verdict=Verdict.REJECTED, path="penalty"))
+    other: JsonObject = {"fields": [a_field("penalty", "5 %", 3)]}
+
+    assert verdicts(an_extraction(FIELDS), truth) == [("", 0.7, False), ("/fields/2", 0.6, False)]
+    assert verdicts(an_extraction(other), truth) == []
+
+
+def test_a_summary_is_judged_as_long_as_it_says_the_same() -> None:
+    """A correction anywhere makes the whole wrong; the last word on a value counts."""
+    output: JsonObject = {"main_topic": "A bridge.", "conclusions": ["So it is."]}
+    answer = Answer(analysis_type=AnalysisType.SUMMARY, output=output, confidence=0.6)
+    correction = Saying(verdict=Verdict.CORRECTED, path="/main_topic", value="A dam.")
+    approval = Saying(verdict=Verdict.APPROVED)
+
+    assert verdicts(answer, said(answer, approval)) == [("", 0.6, True)]
+    assert verdicts(answer, said(answer, approval, correction)) == [("", 0.6, False)]
+    assert verdicts(answer, said(answer, Saying(verdict=Verdict.REJECTED), approval)) == [
+        ("", 0.6, True)
+    ]
+    changed = Answer(
+        analysis_type=AnalysisType.SUMMARY, output={**output, "main_topic": "B."}, confidence=0.6
+    )
+    assert verdicts(changed, said(answer, approval)) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "saying", "what"),
+    [
+        (
+            a_sentiment("mixed"),
+            Saying(verdict=Verdict.CORRECTED, path="label", value="glad"),
+            "none of the labels",
+        ),
+        (an_extraction(FIELDS), Saying(verdict=Verdict.APPROVED, path="place"), "no field “place”"),
+        (an_extraction(FIELDS), Saying(verdict=Verdict.CORRECTED, value="x"), "which value"),
+        (a_sentiment("mixed"), Saying(verdict=Verdict.APPROVED, path="/scores"), "nothing at"),
+    ],
+)
+def test_what_cannot_be_meant_is_said(answer: Answer, saying: Saying, what: str) -> None:
+    """With what there is instead."""
+    with pytest.raises(UsageError, match=what) as refused:
+        understand(answer, saying)
+
+    assert refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [
+        ("12 %", "12 %"),
+        ('["A", "B"]', ["A", "B"]),
+        ('"null"', "null"),
+        ("null", None),
+        ("  ", None),
+        ("[sic]", "[sic]"),
+        ("7", "7"),
+    ],
+)
+def test_a_typed_value_is_a_text_unless_it_is_json(typed: str, value: JsonValue) -> None:
+    """Lists, objects and texts in quotes are; numbers are compared as they are written."""
+    assert parsed(typed) == value
+
+
+def test_a_label_remark_and_a_remark_elsewhere_do_not_mix() -> None:
+    """What is said of the score says nothing of the label."""
+    remark = Remark(path="/score", verdict=Verdict.REJECTED, judged=0.1)
+
+    truth = truths.from_remarks(AnalysisType.SENTIMENT, [remark])
+
+    assert judge(a_sentiment("mixed"), truth).judgments == ()

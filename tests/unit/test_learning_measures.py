@@ -1,0 +1,225 @@
+"""The numbers of an evaluation, beside cases that were reckoned by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.learning import measures
+from chordwise.domain.learning.intervals import bootstrap, wilson
+from chordwise.domain.learning.judging import Choice, FieldScore
+from chordwise.domain.learning.measures import Measure, calibration_error
+from chordwise.domain.learning.overlap import rouge_1, rouge_l, summary_text
+
+LABELS = st.sampled_from(["a", "b", "c"])
+CHOICES = st.lists(
+    st.builds(
+        Choice,
+        expected=st.one_of(st.none(), LABELS),
+        found=LABELS,
+        is_abstaining=st.booleans(),
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+def seeded(seed: int = 1) -> Random:
+    """Return the same chances each time."""
+    return Random(seed)  # noqa: S311 - statistics, not secrets
+
+
+def choices(*pairs: tuple[str | None, str]) -> list[Choice]:
+    """Return choices of labels: the right one, and the one that was chosen."""
+    return [
+        Choice(expected=expected, found=found, is_abstaining=False) for expected, found in pairs
+    ]
+
+
+def measured(found: Sequence[Choice]) -> dict[tuple[str, str, str], Measure]:
+    """Return the measures of choices by metric, label and found."""
+    return {(m.metric, m.label, m.found): m for m in measures.of_choices(found, seeded(1))}
+
+
+def score(
+    name: str, shared: int, only_found: int, only_expected: int, *, exact: bool = False
+) -> FieldScore:
+    """Return how the values of a field compare."""
+    return FieldScore(
+        name=name,
+        shared=shared,
+        only_found=only_found,
+        only_expected=only_expected,
+        is_exact=exact,
+    )
+
+
+@pytest.mark.parametrize(
+    ("successes", "total", "low", "high"),
+    [
+        # Newcombe, “Two-sided confidence intervals for the single proportion”, 1998, table I.
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (29, 29, 0.8830, 1.0),
+    ],
+)
+def test_wilsons_interval_is_the_published_one(
+    successes: int, total: int, low: float, high: float
+) -> None:
+    """To four digits."""
+    assert wilson(successes, total) == pytest.approx((low, high), abs=6e-5)
+
+
+@given(st.integers(0, 400), st.integers(0, 400))
+def test_an_interval_holds_its_share(right: int, wrong: int) -> None:
+    """Within 0 and 1, and all of that where nothing was seen."""
+    low, high = wilson(right, right + wrong)
+
+    assert 0 <= low <= high <= 1
+    if right + wrong:
+        assert low <= right / (right + wrong) <= high
+    else:
+        assert (low, high) == (0, 1)
+
+
+def test_a_bootstrap_is_repeatable_and_shrinks_with_the_sample() -> None:
+    """Of a mean of zeros and ones it is about two standard errors to each side."""
+    few, many = [0.0, 1.0] * 20, [0.0, 1.0] * 500
+
+    first, again = (bootstrap(few, lambda v: sum(v) / len(v), seeded(3)) for _ in range(2))
+    narrow = bootstrap(many, lambda v: sum(v) / len(v), seeded(3))
+
+    assert first == again
+    assert first == pytest.approx((0.345, 0.655), abs=0.03)
+    assert narrow == pytest.approx((0.469, 0.531), abs=0.01)
+    assert bootstrap(few[:9], sum, seeded()) == (None, None)
+
+
+def test_labels_by_hand() -> None:
+    """Of a: 2 of 3 chosen are right, 2 of 3 right ones chosen; of b: 1 of 2, 1 of 2; of c none."""
+    found = measured(
+        choices(("a", "a"), ("a", "a"), ("a", "b"), ("b", "b"), ("b", "a"), ("c", "c "))
+    )
+
+    assert found["accuracy", "", ""].value == pytest.approx(4 / 6)
+    assert found["precision", "a", ""].value == pytest.approx(2 / 3)
+    assert found["recall", "b", ""].value == pytest.approx(1 / 2)
+    assert found["f1", "c ", ""].value == 1
+    assert found["macro_f1", "", ""].value == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+    assert found["confusion", "a", "b"].value == 1
+
+
+def test_what_is_not_defined_is_left_out() -> None:
+    """A label that nobody chose has no precision, one that never was right no recall."""
+    found = measured(choices(("a", "b"), (None, "b")))
+
+    assert ("precision", "a", "") not in found
+    assert ("recall", "b", "") not in found
+    assert found["precision", "b", ""].value == 0
+    assert found["confusion", "", "b"].value == 1
+    assert "accuracy_when_sure" not in {metric for metric, _, _ in found}
+
+
+def test_what_asks_for_a_look_is_measured_apart() -> None:
+    """One of three abstains, and the others are half right."""
+    found = measured(
+        [*choices(("a", "a"), ("a", "b")), Choice(expected="a", found="b", is_abstaining=True)]
+    )
+
+    assert found["abstained", "", ""].value == pytest.approx(1 / 3)
+    assert found["accuracy_when_sure", "", ""].value == 0.5
+
+
+@given(CHOICES)
+def test_measures_stay_within_their_bounds(found: list[Choice]) -> None:
+    """And each has one row; all that was chosen is somewhere in the confusion."""
+    listed = list(measures.of_choices(found, seeded(0)))
+
+    assert len(listed) == len({(m.metric, m.label, m.found) for m in listed})
+    assert sum(m.value for m in listed if m.metric == "confusion") == len(found)
+    for each in listed:
+        if each.metric != "confusion":
+            assert 0 <= each.value <= 1
+        if each.low is not None and each.high is not None:
+            assert 0 <= each.low <= each.high <= 1
+
+
+def test_fields_by_hand() -> None:
+    """Together 3 of 4 values found are right, and 3 of 5 right ones found."""
+    scores = [
+        score("buyer", 1, 0, 0, exact=True),
+        score("buyer", 1, 1, 0),
+        score("price", 1, 0, 2),
+        score("price", 0, 0, 0),
+    ]
+
+    found = {(m.metric, m.label): m for m in measures.of_fields(scores, seeded(1))}
+
+    assert found["match", ""].value == 0.5
+    assert found["exact_match", ""].value == 0.25
+    assert found["precision", ""].value == pytest.approx(3 / 4)
+    assert found["recall", ""].value == pytest.approx(3 / 5)
+    assert found["f1", ""].value == pytest.approx(6 / 9)
+    assert found["recall", "price"].value == pytest.approx(1 / 3)
+    assert found["match", "price"].value == 0.5
+
+
+def test_fields_that_are_rightly_empty_have_no_precision() -> None:
+    """There is nothing that could have been found or missed."""
+    found = {m.metric for m in measures.of_fields([score("a", 0, 0, 0)], seeded(1))}
+
+    assert found == {"match", "exact_match"}
+
+
+def test_the_calibration_error_by_hand() -> None:
+    """Two claims of 0.9 of which one holds, two of 0.35 of which none does: (0.8 + 0.7) / 4."""
+    claims = [(0.9, True), (0.9, False), (0.35, False), (0.35, False)]
+
+    assert calibration_error(claims) == pytest.approx((abs(1.8 - 1) + 0.7) / 4)
+    assert calibration_error([(1.0, True), (0.0, False)]) == 0
+    assert calibration_error([]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "one", "longest"),
+    [
+        # Lin, 2004, section 3: “police kill the gunman” and “the gunman kill police”.
+        ("police kill the gunman", "police killed the gunman", 0.75, 0.75),
+        ("the gunman kill police", "police killed the gunman", 0.75, 0.5),
+        ("The cat, the cat.", "the cat", 2 * 2 / 6, 2 * 2 / 6),
+        ("", "the cat", 0, 0),
+        ("猫が好き", "猫が嫌い", 0.5, 0.5),
+    ],
+)
+def test_rouge_by_hand(text: str, reference: str, one: float, longest: float) -> None:
+    """Words count as often as both have them; the longest common sequence keeps their order."""
+    assert rouge_1(text, reference) == pytest.approx(one)
+    assert rouge_l(text, reference) == pytest.approx(longest)
+
+
+@given(st.lists(st.sampled_from("abcd")), st.lists(st.sampled_from("abcd")))
+def test_rouge_is_symmetric_and_order_only_lowers_it(one: list[str], other: list[str]) -> None:
+    """A text is wholly in itself."""
+    text, reference = " ".join(one), " ".join(other)
+
+    assert rouge_l(text, reference) == rouge_l(reference, text)
+    assert 0 <= rouge_l(text, reference) <= rouge_1(text, reference) <= 1
+    assert rouge_l(text, text) == float(bool(one))
+
+
+def test_a_summary_is_compared_by_its_own_words() -> None:
+    """And not by its quotes."""
+    finding: JsonObject = {"finding": "It opened.", "quote": "was opened"}
+
+    text = summary_text(
+        {"main_topic": "A bridge.", "key_findings": [finding], "conclusions": ["So it is."]}
+    )
+
+    assert text == "A bridge. It opened. So it is."
