@@ -70,14 +70,13 @@ def test_names_that_nobody_expects(cluster: Cluster, experiment: Experiment) -> 
     for number, name in enumerate(NAMES):
         drops.drop(name, cluster.documents.text(number))
     drops.drop("archive.zip", traversing_archive(cluster.documents.text(len(NAMES))))
-    experiment.fault_is_over()
     drops.wait_until_delivered(len(NAMES) + 1, 60, cluster.story)
+    experiment.fault_is_over()
     drops.drop("plain.txt", cluster.documents.text(len(NAMES) + 1))
     drops.wait_until_delivered(len(NAMES) + 2, 20, cluster.story)
+    experiment.finish(bound_seconds=WAITING_SECONDS + experiment.undisturbed_seconds)
     shown = cluster.run("inbox", "--json").stdout + cluster.run("inbox").stdout
     cells = exported(cluster, "inbox_files", "name") + exported(cluster, "intakes", "source")
-
-    experiment.finish(bound_seconds=WAITING_SECONDS + experiment.undisturbed_seconds)
     assert {*NAMES, b"archive.zip"} <= relative_bytes(drops.folders.done)
     assert set(drops.folders.root.parent.iterdir()) == around
     assert unprintable(shown + cluster.logs() + "".join(cells)) == set()
