@@ -18,6 +18,7 @@ from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.inbox.store import Store
 from chordwise.pipeline.inbox.watch import Watch
+from chordwise.readers.printable_names import printable
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +26,8 @@ _TICK_SECONDS = 0.1
 _PAUSE_SECONDS = 1.0
 _EVENTS_MILLISECONDS = 500
 _LEAVING_SECONDS = 30.0
+_RETRY_SECONDS = 30.0
+_LONGEST_PAUSE_SECONDS = 2.0
 
 
 @contextmanager
@@ -54,6 +57,7 @@ class InboxWatcher(Thread):
         self._context = context
         self._stop_event = stop
         self._store = Store(context.settings.home)
+        self._told = ""
         self._watch = Watch(
             context,
             self._store,
@@ -72,7 +76,9 @@ class InboxWatcher(Thread):
         try:
             return self._store.acquire()
         except (ChordwiseError, OSError) as error:
-            log.warning("inbox.store", reason=str(error))
+            if str(error) != self._told:
+                self._told = str(error)
+                log.warning("inbox.store", reason=self._told)
             return False
 
     def _watch_on(self) -> None:
@@ -104,13 +110,25 @@ class InboxWatcher(Thread):
         self._store.release()
 
     def _listen(self, folder: Path) -> None:
-        """Hand on what the system tells of a folder; where it tells nothing, scans have to do."""
+        """Hand on what the system tells of a folder; look at it often while it tells nothing."""
+        told = ""
         while not self._stop_event.is_set():
             try:
                 self._hand_on(folder)
-            except OSError as error:
-                log.warning("inbox.no_events", folder=str(folder), reason=str(error))
-                self._stop_event.wait(_LEAVING_SECONDS)
+            except (OSError, RuntimeError) as error:
+                reason = printable(str(error))
+                if reason != told:
+                    told = reason
+                    log.warning("inbox.no_events", folder=printable(str(folder)), reason=reason)
+                # A name that is no UTF-8 is more than the library can tell of: a RuntimeError.
+                self._poll_for_a_while(folder, _RETRY_SECONDS * isinstance(error, OSError))
+
+    def _poll_for_a_while(self, folder: Path, seconds: float) -> None:
+        pause = min(self._context.settings.inbox.polling_seconds, _LONGEST_PAUSE_SECONDS)
+        for _ in range(1 + int(seconds / pause)):
+            self._watch.disturb([folder])
+            if self._stop_event.wait(pause):
+                return
 
     def _hand_on(self, folder: Path) -> None:
         """Tell the watch of every event, and at first to look for what came before them."""

@@ -74,7 +74,7 @@ def checked(header: JsonObject, body: bytes, max_characters: int) -> ReadText:
     Raises:
         ReadError: There is no text, or more of it than the limit.
     """
-    normalized = normalize(body.decode("utf-8", "replace"))
+    normalized = normalize(_decoded(body))
     if len(normalized.text) > max_characters:
         raise failures.too_many_characters(max_characters)
     if not normalized.text.strip():
@@ -96,6 +96,14 @@ def checked(header: JsonObject, body: bytes, max_characters: int) -> ReadText:
 def line(value: JsonValue) -> str:
     """Return a name or a title on one line, in characters that a database takes."""
     return " ".join(normalize(text(value)).text.split())
+
+
+def _decoded(body: bytes) -> str:
+    """Return the text that a reader sent, with its half characters, which are counted later."""
+    try:
+        return body.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return body.decode("utf-8", "replace")
 
 
 def _count(value: JsonValue) -> int | None:

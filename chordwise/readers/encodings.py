@@ -68,7 +68,16 @@ def _utf8(data: bytes) -> Decoded | None:
         return shifted
     if _share_of_controls(data) > _CONTROLS_IN_UTF8:
         return None
-    return _strict(data, "utf-8")
+    return _strict(data, "utf-8") or _halves(data)
+
+
+def _halves(data: bytes) -> Decoded | None:
+    """Read UTF-8 as programs write it that think in UTF-16: half characters, joined in pairs."""
+    try:
+        text = str(data, "utf-8", "surrogatepass").encode("utf-16-le", "surrogatepass")
+    except UnicodeError:
+        return None
+    return Decoded(text=text.decode("utf-16-le", "surrogatepass"), encoding="utf-8")
 
 
 def _shifted(data: bytes) -> Decoded | None:

@@ -6,12 +6,12 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from chordwise.errors import ReadError
 from chordwise.readers import failures
 
 _MEGABYTE = 1024 * 1024
-_SLICE = 1024 * 1024
 
 
 def load(path: Path, max_megabytes: int, *, follow_symlinks: bool) -> bytes:
@@ -33,7 +33,7 @@ def load(path: Path, max_megabytes: int, *, follow_symlinks: bool) -> bytes:
         _refuse_irregular(status.st_mode)
         if status.st_size > max_megabytes * _MEGABYTE:
             raise failures.larger_than(max_megabytes)
-        return _content(file.fileno(), max_megabytes)
+        return _content(file, max_megabytes)
 
 
 def _check_kind(path: Path, *, follow_symlinks: bool) -> None:
@@ -44,18 +44,16 @@ def _check_kind(path: Path, *, follow_symlinks: bool) -> None:
     _refuse_irregular(mode)
 
 
-def _content(descriptor: int, max_megabytes: int) -> bytes:
+def _content(file: BinaryIO, max_megabytes: int) -> bytes:
     """Read to the end, but no further than the limit: the file may be growing."""
     limit = max_megabytes * _MEGABYTE
-    content = bytearray()
     try:
-        while piece := os.read(descriptor, _SLICE):
-            content += piece
-            if len(content) > limit:
-                raise failures.larger_than(max_megabytes)
+        content = file.read(limit + 1)  # at once, for what is put together is held twice
     except OSError as error:
         raise explained(error) from error
-    return bytes(content)
+    if len(content) > limit:
+        raise failures.larger_than(max_megabytes)
+    return content
 
 
 def _refuse_irregular(mode: int) -> None:

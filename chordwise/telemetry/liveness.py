@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from enum import StrEnum
@@ -56,12 +57,16 @@ def alive_file(home: Path, process: str) -> Path:
 
 
 def show(home: Path, process: str, state: State) -> None:
-    """Say what the process does; a reader never sees half of it."""
+    """Say what the process does; a reader never sees half of it.
+
+    Where it cannot be written, on a full disk, the last sign gets old, and says enough.
+    """
     file = alive_file(home, process)
-    file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_name(f"{file.name}.new")
-    fresh.write_text(f"{state}\n", "utf-8")
-    fresh.replace(file)
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(f"{state}\n", "utf-8")
+        fresh.replace(file)
 
 
 def last_sign(home: Path, process: str) -> Sign:

@@ -38,6 +38,7 @@ import psycopg
 from tests.fakes.configuration import configuration
 from tests.fakes.processes import Processes, wait_until
 from tests.faults.documents import Documents
+from tests.faults.drops import Drops, open_inbox
 from tests.faults.members import Member, Members, bare_environment
 from tests.faults.provider import Provider, providing
 from tests.faults.proxy import Proxy, proxy_to
@@ -70,7 +71,7 @@ class Cluster:
     """See the module's docstring.
 
     `spoken` is everything that commands have written, `redelivered` how many messages of killed
-    workers the oracle has delivered once more.
+    workers the oracle has delivered once more; `drops` is the watched folder, where there is one.
     """
 
     folder: Path
@@ -85,6 +86,7 @@ class Cluster:
     members: Members
     spoken: list[str] = field(default_factory=list)
     redelivered: int = 0
+    drops: Drops | None = None
 
     @property
     def secrets(self) -> dict[str, str]:
@@ -107,6 +109,20 @@ class Cluster:
     def start_scheduler(self, failpoints: str = "", **environment: str) -> Member:
         """Start a scheduler."""
         return self.members.start("scheduler", failpoints, **environment)
+
+    def open_inbox(
+        self, more: str = "", *, root: Path | None = None, home: Path | None = None
+    ) -> Drops:
+        """Have the schedulers watch a folder; `more` are lines of its table, before they start."""
+        self.drops = open_inbox(self.folder, root=root, home=home, more=more)
+        return self.drops
+
+    def start_watching(self, **environment: str) -> Member:
+        """Start a worker and a scheduler; return the scheduler once it watches the inbox."""
+        self.start_worker()
+        scheduler = self.start_scheduler(**environment)
+        wait_until(lambda: "inbox.watching" in scheduler.text(), 60, "the inbox is watched")
+        return scheduler
 
     def run(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run the command `chordwise`, through the proxies as everybody."""

@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import Servers
 from tests.faults import rows
 from tests.faults.cluster import Cluster, open_cluster
+from tests.faults.disks import SmallDisk, mounted
 from tests.faults.experiment import Experiment
 from tests.faults.rows import Row
 from tests.faults.servers import (
@@ -24,6 +25,7 @@ from tests.faults.servers import (
 from tests.faults.work import UndisturbedWork
 
 _HERE = Path(__file__).parent
+_DISK_MEGABYTES = 96
 _ROWS: pytest.StashKey[list[Row]] = pytest.StashKey()
 
 
@@ -91,6 +93,13 @@ def work(
             yield cluster
 
     return UndisturbedWork(open_another=open_another)
+
+
+@pytest.fixture
+def disk() -> Iterator[SmallDisk]:
+    """Mount a small file system; skip where we may not. A test takes it before the cluster."""
+    with mounted(_DISK_MEGABYTES) as small:
+        yield small
 
 
 @pytest.fixture

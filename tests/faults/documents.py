@@ -26,19 +26,12 @@ class Documents:
         """Write a document of about so many chunks; `saying` stands at its beginning."""
         number = len(self.digests) + 1
         path = self.folder / f"document-{number}.txt"
-        path.write_text(f"{saying} {self._text(number, chunks)}".strip(), "utf-8")
+        path.write_text(f"{saying} {self.text(number, chunks)}".strip(), "utf-8")
         self.digests[path] = _digest(path)
         return path
 
-    def changed(self) -> list[Path]:
-        """Return the documents that are gone or have other bytes now."""
-        return [
-            path
-            for path, digest in self.digests.items()
-            if not path.is_file() or _digest(path) != digest
-        ]
-
-    def _text(self, number: int, chunks: int) -> str:
+    def text(self, number: int, chunks: int = 1) -> str:
+        """Return a text of about so many chunks, a different one for each number."""
         sentences = [f"This is document {number}, in which a {self.canary} in the dark."]
         characters, day = len(sentences[0]), 0
         while characters < max(1, chunks - 0.5) * _CHUNK_CHARACTERS or day == 0:
@@ -50,6 +43,14 @@ class Documents:
             if chunks == 1 and day > 2:
                 break
         return " ".join(sentences)
+
+    def changed(self) -> list[Path]:
+        """Return the documents that are gone or have other bytes now."""
+        return [
+            path
+            for path, digest in self.digests.items()
+            if not path.is_file() or _digest(path) != digest
+        ]
 
 
 def _digest(path: Path) -> str:

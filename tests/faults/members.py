@@ -108,10 +108,14 @@ class Member:
 
 @dataclass(slots=True, kw_only=True)
 class Members:
-    """All processes of one experiment; `environment` is what each of them gets."""
+    """All processes of one experiment; `environment` is what each of them gets.
+
+    `prefix` is a command that starts the commands of all.
+    """
 
     folder: Path
     environment: Mapping[str, str]
+    prefix: tuple[str, ...] = ()
     all: list[Member] = field(default_factory=list)
     _stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -122,7 +126,7 @@ class Members:
         log = self.folder / f"{role}-{len(self.all)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", *module],
+                [*self.prefix, sys.executable, "-P", "-m", *module],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

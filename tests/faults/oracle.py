@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
-from tests.faults import accounts, calls, leaks, leftovers, quiescence
+from tests.faults import accounts, calls, deliveries, leaks, leftovers, quiescence
 from tests.faults.allowance import NOTHING_SPECIAL, Allowance
 from tests.faults.cluster import Cluster
 
@@ -22,13 +22,16 @@ INVARIANTS: tuple[tuple[str, Invariant], ...] = (
     ("I7", quiescence.nothing_waits),
     ("I7", quiescence.redelivery_is_free),
     ("I1", accounts.end_states),
+    ("I1", deliveries.end_states),
     ("I2", accounts.one_result_each),
     ("I3", accounts.whole_documents),
     ("I4", calls.ledger_is_journal),
     ("I4", calls.unfinished_rows),
     ("I4", calls.extra_calls),
     ("I6", leftovers.untouched_documents),
+    ("I6", deliveries.each_in_one_place),
     ("I8", accounts.explained_failures),
+    ("I8", deliveries.explained),
     ("I7", quiescence.canary_goes_through),
     ("I5", leaks.planted_secrets),
     ("I5", leaks.text_of_documents),

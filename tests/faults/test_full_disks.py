@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
@@ -18,52 +14,12 @@ from psycopg import sql
 from tests.fakes.configuration import CONCURRENCY, LEASE_SECONDS
 from tests.fakes.processes import wait_until
 from tests.faults.cluster import Cluster
+from tests.faults.disks import SmallDisk
 from tests.faults.experiment import RECOVERY_SECONDS, Experiment
 
-MEGABYTES = 96
 OUTAGE_SECONDS = 4 * LEASE_SECONDS
 AFTER_OUTAGE_SECONDS = 6.0
 _FULL = "No space left on device"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SmallDisk:
-    """A file system of a few megabytes; `folder` is its root, and the server's own."""
-
-    folder: Path
-
-    def fill(self) -> None:
-        """Leave no room at all."""
-        with self._filler.open("ab", buffering=0) as output:
-            try:
-                while True:
-                    output.write(bytes(4_096))
-            except OSError:
-                return
-
-    def make_room(self) -> None:
-        """Give back what was filled."""
-        self._filler.unlink()
-
-    @property
-    def _filler(self) -> Path:
-        return self.folder / "filler"
-
-
-@pytest.fixture
-def disk() -> Iterator[SmallDisk]:
-    """Mount a small file system; skip where we may not. A test takes it before the cluster."""
-    top = Path(tempfile.mkdtemp(prefix="cw-disk-"))
-    top.chmod(0o755)
-    folder = top / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}m,mode=0700", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
-        shutil.rmtree(top)
-        pytest.skip("only root may mount a small disk")
-    yield SmallDisk(folder=folder)
-    subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S607 - it is on the path
-    shutil.rmtree(top)
 
 
 @pytest.mark.thorough

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from pydantic import SecretStr
 
 from chordwise.domain.json_values import JsonObject
 from tests.fakes.processes import ROOT
+from tests.faults.disks import another_file_system
 
 pytestmark = [pytest.mark.faults, pytest.mark.thorough, pytest.mark.slow]
 
@@ -34,11 +34,8 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     if request.param == "one file system":
         yield tmp_path / "home"
         return
-    memory = Path("/dev/shm")  # noqa: S108 - a folder of our own in it
-    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("there is no second file system")
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
-        yield Path(folder) / "home"
+    with another_file_system(tmp_path) as folder:
+        yield folder / "home"
 
 
 def killed_at_every_step(

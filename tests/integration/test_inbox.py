@@ -517,6 +517,54 @@ def test_a_full_disk_leaves_the_file_where_it_is(
     assert (inbox.folders.done / "a.txt").exists()
 
 
+def test_what_cannot_be_recovered_yet_holds_up_nobody(
+    inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F09: a copy that a kill cut off waits for room on the disk; it is told once, others go on."""
+    path = inbox.drop("a.txt", LETTER)
+    file = inbox.watch._taking._row(path, Place(folder=path.parent), "")
+    with inbox.pipeline.context.sessions.begin() as session:
+        session.add(file)
+        session.flush()
+        inbox.store.begin(file.id, path)
+        path.rename(moving.mark_beside(path, file.id.hex))
+    inbox.begin_anew()
+    with monkeypatch.context() as full, structlog.testing.capture_logs() as logs:
+        full.setattr(moving, "copy", no_space)
+        inbox.drop("b.txt", OTHER)
+        inbox.deliver()
+        for _ in range(5):
+            inbox.wait(100)
+        assert (inbox.folders.done / "b.txt").exists()
+
+    inbox.wait(100)
+    inbox.deliver()
+
+    assert [line["event"] for line in logs].count("inbox.put_off") == 1
+    assert (inbox.folders.done / "a.txt").read_text("utf-8") == LETTER
+    assert list(inbox.folders.inbox.iterdir()) == list(inbox.store.ids()) == []
+
+
+def test_a_store_that_cannot_be_written_to_leaves_no_rows(inbox: WatchedInbox) -> None:
+    """F08: the file stays where it is, and no row says that it is being taken."""
+    path = inbox.drop("a.txt", LETTER)
+    inbox.watch.tick()
+    aside = inbox.store.folder.rename(inbox.folders.root / "aside")
+    inbox.store.folder.write_text("no folder", "utf-8")
+    for _ in range(3):
+        inbox.wait(100)
+    assert path.exists()
+    assert inbox.pipeline.value("SELECT count(*) FROM inbox_files") == 0
+
+    inbox.store.folder.unlink()
+    aside.rename(inbox.store.folder)
+    inbox.wait(100)
+    inbox.work()
+    inbox.wait(1)
+
+    assert (inbox.folders.done / "a.txt").exists()
+
+
 def test_one_watch_at_a_time(inbox: WatchedInbox) -> None:
     """A second process of the same home waits for its turn."""
     other = type(inbox.store)(inbox.folders.home)

@@ -284,7 +284,7 @@ def test_what_is_missing_stale_or_doubtful(reader: Reader) -> None:
 
 def test_how_good_the_results_are(reader: Reader) -> None:
     """Questions 12 to 15: accuracy, mistakes, what a claim is worth, and that nobody knows yet."""
-    history, wrong, curve, results = (reader.question(number) for number in (12, 13, 14, 15))
+    history, wrong, curve, results = (reader.question(number) for number in (13, 14, 15, 16))
 
     accuracy = history.row_of("metric", "accuracy")
     assert (accuracy["value"], accuracy["count"]) == (0.5, 2)

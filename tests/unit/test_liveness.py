@@ -83,3 +83,12 @@ def test_health_is_an_exit_code_and_a_sentence(
         f"The {process} has shown no sign of life here.",
         f"The {process} is working.",
     ]
+
+
+def test_a_sign_that_cannot_be_written_gets_old(tmp_path: Path) -> None:
+    """A home without room, or without a folder to write to, stops nobody's work."""
+    (tmp_path / "run").write_text("no folder", "utf-8")
+
+    liveness.show(tmp_path, "worker", State.BUSY)
+
+    assert not liveness.last_sign(tmp_path, "worker").is_fresh

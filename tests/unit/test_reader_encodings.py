@@ -99,3 +99,14 @@ def test_a_late_accent_in_a_long_text_counts() -> None:
     text = "Only ASCII here.\n" * 20_000 + "À la fin, un élève préfère l’été.\n"
 
     assert decode(text.encode("cp1252")).text == text
+
+
+def test_half_characters_do_not_hide_the_encoding() -> None:
+    """UTF-8 of a program that thinks in UTF-16 is UTF-8: pairs are joined, lone halves stay."""
+    text = "Müller öffnet das Café."
+    data = f"{text} \ud83d\ude00 \ud800".encode("utf-8", "surrogatepass")
+
+    found = decode(data)
+
+    assert found.text == f"{text} \U0001f600 \ud800"
+    assert found.encoding == "utf-8"

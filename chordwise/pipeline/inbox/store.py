@@ -28,6 +28,7 @@ class Store:
 
         Raises:
             ConfigurationError: The folder cannot be created.
+            OSError: It cannot be written to.
         """
         private_files.make_folder(self.folder)
         if self._lock is None:
@@ -71,8 +72,13 @@ class Store:
         return self.folder_of(file_id) / side_car_name(name)
 
     def begin(self, file_id: uuid.UUID, source: Path) -> None:
-        """Make the sub-folder, and note in it where the file comes from."""
-        folder = private_files.make_folder(self.folder_of(file_id))
+        """Make the sub-folder, and note in it where the file comes from.
+
+        Raises:
+            OSError: There is no room, or no right to write.
+        """
+        folder = self.folder_of(file_id)
+        folder.mkdir(mode=0o700, parents=True)
         (folder / ORIGIN).write_bytes(os.fsencode(source))
 
     def origin(self, file_id: uuid.UUID) -> Path | None:
@@ -85,8 +91,8 @@ class Store:
     def end(self, file_id: uuid.UUID) -> None:
         """Remove the sub-folder, from which the file has gone; a file in it would stop this."""
         folder = self.folder_of(file_id)
-        (folder / ORIGIN).unlink(missing_ok=True)
         if folder.exists():
+            (folder / ORIGIN).unlink(missing_ok=True)
             folder.rmdir()
 
     def ids(self) -> Iterator[uuid.UUID]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -44,7 +45,7 @@ class Taking:
 
         Raises:
             OSError: It cannot be moved; it is where it was.
-            ServiceUnavailableError: The database cannot be reached; `recover` tidies up.
+            ServiceUnavailableError: The database cannot be reached; see `cut_off`.
         """
         file = self._row(path, place, profile)
         self._write(lambda session: session.add(file))
@@ -65,20 +66,23 @@ class Taking:
         self._mark_taken(file)
         return file
 
-    def recover(self) -> None:
-        """Bring what a kill has cut off to one side or the other: all in the store, or all back.
+    def cut_off(self) -> list[tuple[uuid.UUID, Callable[[], None]]]:
+        """Return what a kill has cut off, each with what brings it to one side or the other.
+
+        Such a call may raise OSError where a file cannot be moved; nothing is lost, and a later
+        one goes on.
 
         Raises:
-            OSError: A file cannot be moved; nothing is lost, and a later call goes on.
             ServiceUnavailableError: The database cannot be reached.
         """
         orphans = set(self._store.ids())  # before the rows: a sub-folder comes after its row
-        for file in self._in_status(InboxStatus.TAKING):
-            self._settle(file)
+        files = self._in_status(InboxStatus.TAKING)
         with reaching_database(), self._context.sessions() as session:
             orphans -= inbox_files.known_ids(session, list(orphans))
-        for file_id in orphans.intersection(self._store.ids()):
-            self._put_orphan_back(file_id)
+        return [
+            *((file.id, partial(self._settle, file)) for file in files),
+            *((file_id, partial(self._put_orphan_back, file_id)) for file_id in orphans),
+        ]
 
     def _row(self, path: Path, place: Place, profile: str) -> InboxFile:
         file_id, relative = new_id(), path.relative_to(place.folder)
@@ -136,6 +140,8 @@ class Taking:
 
     def _put_orphan_back(self, file_id: uuid.UUID) -> None:
         """Give a file that the database knows nothing of back to its inbox, to be taken anew."""
+        if not self._store.folder_of(file_id).exists():
+            return
         origin = self._store.origin(file_id)
         if origin is None:
             if not any(self._store.folder_of(file_id).iterdir()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import uuid
 from collections.abc import Callable, Hashable, Iterable
 from datetime import datetime
 from functools import partial
@@ -66,6 +67,7 @@ class Watch:
         self._events: SimpleQueue[Path] = SimpleQueue()
         self._refused: set[Refused] = set()
         self._must_recover = True
+        self._cut_off: list[tuple[uuid.UUID, Callable[[], None]]] = []
         self._scan_at = self._pending_at = self._deliver_at = 0.0
         self._earliest_scan_at = 0.0
         self._left_out = 0
@@ -95,6 +97,7 @@ class Watch:
         try:
             if self._must_recover:
                 self._recover()
+            self._settle_cut_off()
             self._hear()
             self._scan_if_due()
             self._take_ripe()
@@ -125,10 +128,18 @@ class Watch:
 
     def _recover(self) -> None:
         self.make_folders()
-        self._taking.recover()
+        self._cut_off = self._taking.cut_off()
         self._submitting.close_quiet(everything=True)
         self._submitting.close_abandoned()
         self._must_recover = False
+
+    def _settle_cut_off(self) -> None:
+        """Bring what a kill has cut off to one side or the other, each as soon as it can be."""
+        now = self._monotonic()
+        for file_id, settle in self._cut_off:
+            if not self._troubles.rests(file_id, now):
+                self._tried(file_id, "recover", settle)
+        self._cut_off = [each for each in self._cut_off if self._troubles.rests(each[0], now)]
 
     def _scan_if_due(self) -> None:
         now = self._monotonic()

@@ -1,0 +1,62 @@
+"""I1, I6 and I8 of the oracle for what was dropped: delivered once, unchanged, and explained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject
+from tests.faults.allowance import Allowance
+from tests.faults.cluster import Cluster
+
+_UNDELIVERED = "SELECT name, status FROM inbox_files WHERE status NOT IN ('done', 'failed')"
+_MOST_NAMED = 5
+
+
+def end_states(cluster: Cluster, _: Allowance) -> Iterator[str]:
+    """I1: every file that was taken has been delivered, and the store is empty."""
+    if cluster.drops is None:
+        return
+    for name, status in cluster.rows(_UNDELIVERED)[:_MOST_NAMED]:
+        yield f"{name} was taken and is {status}"
+    store = cluster.drops.folders.store
+    for left in [each.name for each in store.iterdir() if not each.name.startswith(".")]:
+        yield f"{left} is left in the store"
+
+
+def each_in_one_place(cluster: Cluster, _: Allowance) -> Iterator[str]:
+    """I6: every content that was dropped lies in one place, as often as it came, and no other."""
+    if cluster.drops is None:
+        return
+    found, dropped = cluster.drops.found(), cluster.drops.contents
+    if lost := (dropped - found).total():
+        yield f"{lost} files that were dropped are nowhere"
+    if others := (found - dropped).total():
+        yield f"{others} files were doubled or changed"
+    folders = cluster.drops.folders
+    for place in (folders.inbox, folders.done, folders.failed):
+        for hidden in place.rglob(".chordwise-*"):
+            yield f"{hidden.name} was left in {place.name}"
+
+
+def explained(cluster: Cluster, _: Allowance) -> Iterator[str]:
+    """I8: each note is where it says, and one of a failure has a reason, a sentence and a hint."""
+    if cluster.drops is None:
+        return
+    for note in cluster.drops.notes():
+        if note["outcome"] == "failed" and not any(map(_explains, _told(note))):
+            yield f"the note of {note['file']} does not explain its failure"
+    count = cluster.count("SELECT count(*) FROM inbox_files")
+    if count != cluster.drops.delivered_count():
+        yield f"{count} files were taken, and there are {cluster.drops.delivered_count()} notes"
+
+
+def _told(note: JsonObject) -> Iterator[JsonObject]:
+    yield note
+    for intake in json_values.objects(note["intakes"]):
+        yield intake
+        yield from json_values.objects(intake["jobs"])
+
+
+def _explains(told: JsonObject) -> bool:
+    return all(told.get(part) for part in ("message", "hint"))

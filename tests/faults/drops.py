@@ -1,0 +1,135 @@
+"""Files that are dropped into a watched folder: their bytes known by heart, and found again."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject
+from tests.fakes.dropping import Folders, identity
+from tests.fakes.processes import wait_until
+
+STABILITY_SECONDS = 1.0
+QUIET_SECONDS = 2.0
+# What docs/inbox.md promises from the end of the stability delay to the row.
+PROMISED_SECONDS = 2.0
+# From the drop to the end of its run, but for the work.
+WAITING_SECONDS = STABILITY_SECONDS + PROMISED_SECONDS + QUIET_SECONDS
+
+_SETTINGS = f"""
+[inbox]
+stability_seconds = {STABILITY_SECONDS}
+quiet_seconds = {QUIET_SECONDS}
+"""
+_NOTE, _SIDE_CAR = ".json", ".chordwise.toml"
+
+
+@dataclass(slots=True, kw_only=True)
+class Drops:
+    """The inbox of an experiment, with done/, failed/ and the store.
+
+    `contents` counts what was dropped, by hash: each has to lie in one of the four places (I6).
+    """
+
+    folders: Folders
+    contents: Counter[str] = field(default_factory=Counter)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def drop(self, name: str | bytes, content: str | bytes = "") -> Path:
+        """Rename a whole file into the inbox, under a name that may have folders in it."""
+        staged = self.folders.root / f"staged-{next(self._numbers)}"
+        staged.write_bytes(content.encode() if isinstance(content, str) else content)
+        return self.put(staged, name)
+
+    def put(self, staged: Path, name: str | bytes) -> Path:
+        """Rename a file that lies elsewhere into the inbox."""
+        path = self.folders.inbox / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.expect(staged)
+        staged.rename(path)
+        return path
+
+    def expect(self, path: Path) -> None:
+        """Note that this content has been dropped."""
+        self.contents[digest(path)] += 1
+
+    def found(self) -> Counter[str]:
+        """Return what lies in inbox, store, done/ and failed/ by now, by hash."""
+        folders = self.folders
+        places = (folders.inbox, folders.store, folders.done, folders.failed)
+        files = {identity(file): file for place in places for file in contents_of(place)}
+        return Counter(digest(file) for file in files.values())
+
+    def notes(self, name: str = "") -> list[JsonObject]:
+        """Return the notes of all delivered files, or of those that were dropped as `name`."""
+        found: list[JsonObject] = [json.loads(note.read_text("utf-8")) for note in self._notes()]
+        return [note for note in found if not name or note["file"] == name]
+
+    def outcomes(self) -> dict[str, str]:
+        """Return `done`, or the reason of the first failure, of each delivered name."""
+        return {str(note["file"]): _outcome(note) for note in self.notes()}
+
+    def wait_until_delivered(
+        self, count: int, seconds: float, story: Callable[[], str] = str
+    ) -> None:
+        """Wait until so many files have their notes in done/ or failed/.
+
+        Raises:
+            AssertionError: They have not in time; `story` says more.
+        """
+        try:
+            wait_until(lambda: self.delivered_count() >= count, seconds, "deliveries")
+        except AssertionError as error:
+            found = f"{self.delivered_count()} of {count} files are delivered"
+            raise AssertionError(f"{found}\n{story()}") from error
+
+    def delivered_count(self) -> int:
+        """Return how many files have their notes."""
+        return sum(1 for _ in self._notes())
+
+    def _notes(self) -> Iterator[Path]:
+        for place in (self.folders.done, self.folders.failed):
+            yield from place.rglob(f"*{_NOTE}")
+
+
+def contents_of(place: Path) -> Iterator[Path]:
+    """Yield the plain files of a place that are neither notes, side-cars nor the store's own."""
+    for folder, _, names in os.walk(place):
+        for name in names:
+            path = Path(folder) / name
+            is_ours = name.startswith(".") or name.endswith((_NOTE, _SIDE_CAR))
+            if not is_ours and path.is_file() and not path.is_symlink():
+                yield path
+
+
+def digest(path: Path) -> str:
+    """Return the hash of a file of any size."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _outcome(note: JsonObject) -> str:
+    intakes = json_values.objects(note["intakes"])
+    reasons = [str(each["reason"] or each["outcome"]) for each in intakes]
+    return "done" if note["outcome"] == "done" else str(note["reason"] or reasons[0])
+
+
+def open_inbox(
+    folder: Path, *, root: Path | None = None, home: Path | None = None, more: str = ""
+) -> Drops:
+    """Add an inbox to the settings in a folder; `more` are further lines of its table.
+
+    It lies in `root`, and its store in `home`, where they are given.
+    """
+    folders = Folders(root=root or folder, home=home or folder / "home")
+    with (folder / "chordwise.toml").open("a", encoding="utf-8") as config:
+        config.write(f'{_SETTINGS}folders = ["{folders.inbox}"]\n{more}\n')
+    folders.inbox.mkdir(exist_ok=True)
+    return Drops(folders=folders)
