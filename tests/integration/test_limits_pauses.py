@@ -232,6 +232,21 @@ def test_the_first_call_ever_goes_ahead_alone(valkey: redis.Redis) -> None:
     other.granted()
 
 
+def test_a_first_call_that_is_too_fast_is_repeated_alone(valkey: redis.Redis) -> None:
+    """Refused for its haste, it says when to ask again, and nothing of how many may."""
+    worker = Worker(client=valkey, has_head_start=True)
+    for _ in range(6):
+        worker.settle(worker.granted(), CallReport(result=CallResult.LIMITED))
+        worker.pass_time(1)
+
+    looking = worker.granted()
+    assert worker.waits() is Reason.HEAD_START
+    worker.settle(looking, ANSWERED)
+
+    for _ in range(LimitPolicy().first_in_flight):
+        worker.granted()
+
+
 def test_a_slow_first_answer_holds_nobody_up(valkey: redis.Redis) -> None:
     """Denials are quick: after a moment all go."""
     worker = Worker(client=valkey, has_head_start=True)

@@ -462,6 +462,21 @@ local function limited(in_flight)
   if is_new and (is_telling or state.leapt > 0) then cut(in_flight) end
 end
 
+-- Before the first answer ever, whoever is refused has asked alone: that says when to ask again, and
+-- nothing of how fast. The next one asks alone as well.
+local function is_refused_alone(in_flight)
+  return ask.has_head_start and state.heard == 0 and in_flight == 0 and ask.outcome == 'limited'
+end
+
+local function ask_alone_again()
+  local seconds = math.max(ask.retry_after_seconds, EPISODE_SECONDS)
+  state.refusals = state.refusals + 1
+  state.began_at = 0
+  pause(seconds)
+  state.marked_at = now + math.min(seconds, LONGEST_PAUSE_SECONDS)
+  state.accepted = 0
+end
+
 -- 5xx and time-outs pause growth, and too many in a row open the breaker.
 local function failed()
   pause(ask.retry_after_seconds)
@@ -546,6 +561,12 @@ local function settle()
   local held = redis.call('ZREM', FLIGHT, ask.permit)
   local in_flight = redis.call('ZCARD', FLIGHT)
   learn()
+  if is_refused_alone(in_flight) then
+    close_breaker()
+    ask_alone_again()
+    save()
+    return cjson.encode({settled = true})
+  end
   if ask.outcome ~= 'unsent' then state.heard = 1 end
   if ask.outcome == 'unsent' then
     if held == 1 then state.accepted = math.max(0, state.accepted - 1) end
