@@ -18,17 +18,18 @@ FINISHED = "SELECT status = 'finished' FROM runs"
 STARTED = "SELECT count(*) > 3 FROM chunks WHERE status = 'succeeded'"
 
 
-def submit(stage: Stage) -> None:
+def submit(stage: Stage, *options: str) -> None:
     """Submit one document that makes many chunks."""
     document = stage.folder / "council.txt"
     document.write_text(SENTENCES, "utf-8")
-    stage.submit(str(document))
+    stage.submit(str(document), *options)
 
 
-def judge(stage: Stage, most_extra_calls: int) -> None:
+def judge(stage: Stage, most_extra_calls: int, votes: int = 1) -> None:
     """Check what has to hold after every accident."""
     chunks = stage.count("SELECT count(*) FROM chunks")
-    syntheses = stage.count("SELECT count(*) FROM model_calls WHERE stage = 'synthesize'")
+    later = "stage IN ('synthesize', 'critique', 'revise')"
+    syntheses = stage.count(f"SELECT count(*) FROM model_calls WHERE {later}")  # noqa: S608 - our own words
     assert chunks > 8
     assert stage.value("SELECT bool_and(status = 'succeeded') FROM jobs")
     assert stage.count("SELECT count(*) FROM results") == 1
@@ -38,7 +39,7 @@ def judge(stage: Stage, most_extra_calls: int) -> None:
     calls = stage.count("SELECT count(*) FROM model_calls WHERE NOT cache_hit")
     cut_off = stage.count("SELECT count(*) FROM model_calls WHERE finished_at IS NULL")
     assert calls - cut_off <= len(stage.provider.journal) <= calls
-    assert len(stage.provider.journal) <= chunks + syntheses + most_extra_calls
+    assert len(stage.provider.journal) <= votes * chunks + syntheses + most_extra_calls
     assert "Traceback" not in stage.processes.logs()
 
 
@@ -54,6 +55,23 @@ def test_a_killed_worker_costs_at_most_one_call_per_slot(stage: Stage) -> None:
 
     stage.wait_for(FINISHED)
     judge(stage, most_extra_calls=4)
+
+
+def test_a_vote_and_a_critique_survive_a_killed_worker(stage: Stage) -> None:
+    """The samples that were answered are not asked for again; the answer is examined in the end."""
+    stage.processes.start("scheduler")
+    worker = stage.processes.start("worker")
+    submit(stage, "--votes", "3", "--critique")
+    stage.wait_for("SELECT count(*) > 8 FROM model_calls WHERE valid")
+
+    kill(worker)
+    stage.processes.start("worker")
+
+    stage.wait_for(FINISHED)
+    judge(stage, most_extra_calls=4, votes=3)
+    assert stage.value("SELECT agreement = 1 FROM results")
+    assert stage.value("SELECT critique_outcome FROM document_results") == "revised"
+    assert stage.count("SELECT count(DISTINCT sample) FROM model_calls") == 3
 
 
 def test_a_broker_that_loses_everything_costs_no_document(stage: Stage, servers: Servers) -> None:
