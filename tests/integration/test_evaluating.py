@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ExitCode
+from chordwise.pipeline.submit import open_run
 from chordwise.settings import Settings
 from tests.fakes.commands import run
 from tests.fakes.learning import a_learner, classified, extracted, written
-from tests.fakes.pipeline import Pipeline
+from tests.fakes.pipeline import NOW, Pipeline, a_document, a_run
 
 CHOICES = {
     "in/a.txt": ("invoice", 0.9),
@@ -157,6 +159,26 @@ def test_a_document_is_named_by_its_hash_or_by_enough_of_its_path(
     assert found["missing"][0]["document"] == "a.txt"
     assert "3 documents have this name" in found["missing"][0]["reason"]
     assert (found["measured"][0]["judged"], found["measured"][0]["unjudged"]) == (2, 1)
+
+
+def test_lines_about_the_same_content_may_not_contradict_each_other(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Saying the same of a copy under another name is fine."""
+    submission = open_run(pipeline.context, a_run(AnalysisType.CLASSIFICATION), NOW)
+    for name in ("a.txt", "copy.txt"):
+        submission.take_in(a_document("It says: CHOOSE letter 0.5 and nothing else.", name))
+    submission.close()
+    pipeline.work(submission)
+    same = [{"document": name, "label": "letter"} for name in ("a.txt", "copy.txt")]
+    agreeing = written(tmp_path / "agreeing.jsonl", *same)
+    other = written(tmp_path / "other.jsonl", same[0], {**same[1], "label": "report"})
+
+    assert run(["evaluate", "--gold", str(agreeing)]) == ExitCode.SUCCESS
+    assert run(["evaluate", "--gold", str(other)]) == ExitCode.INCOMPLETE
+
+    said = " ".join(capsys.readouterr().out.split())
+    assert "copy.txt: another line says something else of the same content" in said
 
 
 def test_a_label_of_two_types_needs_one_to_be_named(

@@ -27,6 +27,7 @@ from chordwise.storage.judgments import JudgedResult
 
 Group: TypeAlias = tuple[str, str, str]
 """Provider, model and prompt version."""
+_CONTRADICTION = "another line says something else of the same content"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +88,7 @@ def compare(
 
 def _with_feedback(session: Session, results: Sequence[Listed]) -> Sequence[Comparison]:
     said: dict[uuid.UUID, list[Feedback]] = defaultdict(list)
-    for each in feedback.of_documents(session, [result.document_id for result in results]):
+    for each in feedback.of_documents(session, sorted({r.document_id for r in results})):
         said[each.document_id].append(each)
     return [
         _said_of_kind(session, [r for r in results if r.analysis_type is kind], said)
@@ -154,12 +155,14 @@ def _of_kind(
     truth_of: dict[uuid.UUID, Truth] = {}
     missing: list[Missing] = []
     for name in gold.names_of(kind):
-        documents = names.find(name)
+        documents, truth = names.find(name), gold.truths[name]
         own = [result for document in documents for result in by_document.get(document, ())]
-        if len(documents) == 1 and own:
-            truth_of |= dict.fromkeys((result.result_id for result in own), gold.truths[name])
-        else:
+        if len(documents) != 1 or not own:
             missing.append(Missing(document=name, reason=_why_missing(len(documents))))
+        elif truth_of.get(own[0].result_id, truth) != truth:
+            missing.append(Missing(document=name, reason=_CONTRADICTION))
+        else:
+            truth_of |= dict.fromkeys((result.result_id for result in own), truth)
     judged = [r for r in results if r.result_id in truth_of]
     compared = _compared(session, judged, truth_of)
     of_kind = sum(map(len, by_document.values()))
