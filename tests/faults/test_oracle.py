@@ -9,6 +9,7 @@ from typing import TypeAlias
 import pytest
 from psycopg import sql
 
+from tests.fakes.past_results import into_history
 from tests.faults import accounts, calls, leaks, leftovers, quiescence
 from tests.faults.allowance import NOTHING_SPECIAL
 from tests.faults.cluster import API_KEY, Cluster
@@ -48,8 +49,6 @@ def by_repetition(cluster: Cluster) -> None:
     cluster.provider.write_down(str(row[0]), known.prompt, known.authorization)
 
 
-PAST = """INSERT INTO result_history SELECT (jsonb_populate_record(NULL::result_history,
-    to_jsonb(r) || jsonb_build_object('replaced_at', now()))).* FROM results AS r"""
 OUTBOX = """INSERT INTO outbox (task, arguments, reason, created_at)
     VALUES ('chordwise.synthesize', '[]', 'tampering', now())"""
 
@@ -58,7 +57,7 @@ CASES: dict[str, tuple[Invariant, Tampering]] = {
     "a run is not finished": (accounts.end_states, by("UPDATE runs SET status = 'open'")),
     "does not balance": (accounts.end_states, by("UPDATE runs SET found_count = 5")),
     "number of results": (accounts.one_result_each, by("DELETE FROM results")),
-    "was replaced": (accounts.one_result_each, by(PAST)),
+    "was replaced": (accounts.one_result_each, by(into_history())),
     "gap or overlap": (
         accounts.whole_documents,
         by("UPDATE chunks SET start_char = start_char + 1 WHERE position = 1"),

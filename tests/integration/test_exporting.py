@@ -165,10 +165,14 @@ def test_every_table_and_view_of_readers_can_be_exported(
     assert {"documents", "runs", "facts", "document_results", "run_accounts"} <= {*names}
     assert {name for name in of_no_run if "run" not in name} == {
         "batches",
+        "calibration_segments",
+        "calibrations",
+        "evaluation_measures",
         "incidents",
         "model_costs_by_day",
         "model_quality_by_day",
         "prompt_versions",
+        "reliability_curve",
         "results_by_day",
         "schedules",
     }

@@ -11,6 +11,7 @@ from chordwise.errors import ExitCode
 from chordwise.settings import Settings
 from tests.fakes.commands import run
 from tests.fakes.learning import a_learner, classified, extracted, written
+from tests.fakes.past_results import into_history
 from tests.fakes.pipeline import Pipeline
 
 SAID = "SELECT path, verdict, judged, corrected, confidence FROM feedback ORDER BY created_at"
@@ -85,7 +86,7 @@ def test_feedback_outlives_a_new_answer_and_judges_it(
     submission = classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
     run(["feedback", "latest", "--document", "a.txt", "--correct", "label=invoice"])
     run(["feedback", "latest", "--document", "b.txt", "--reject"])
-    pipeline.execute("INSERT INTO result_history SELECT *, now() FROM results")
+    pipeline.execute(into_history())
     pipeline.execute("""UPDATE jobs SET options = options || '{"confidence_threshold": 0.5}'""")
     pipeline.execute(
         "UPDATE results SET id = gen_random_uuid(), confidence = 0.9,"

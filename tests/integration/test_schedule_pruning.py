@@ -17,6 +17,7 @@ from chordwise.pipeline.learning.scopes import Scope
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.storage import documents, pruning
 from chordwise.storage.documents import Document, hash_of
+from tests.fakes.past_results import into_history
 from tests.fakes.pipeline import Pipeline, a_run, quoting_the_text
 from tests.fakes.scheduling import A_DAY, Night, a_night
 from tests.fakes.scheduling import pruning as pruned_after
@@ -221,9 +222,7 @@ def test_answers_go_only_where_a_result_stands(settings: Settings) -> None:
 def test_replaced_results_go_with_the_answers(settings: Settings) -> None:
     """Current ones stay."""
     night = a_past(settings, pruned_after(keep_answers_days=30))
-    night.pipeline.execute(
-        "INSERT INTO result_history SELECT *, now() - interval '31 days' FROM results"
-    )
+    night.pipeline.execute(into_history("now() - interval '31 days'"))
 
     night.carry_out()
 
