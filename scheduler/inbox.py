@@ -131,7 +131,11 @@ class InboxWatcher(Thread):
                 return
 
     def _hand_on(self, folder: Path) -> None:
-        """Tell the watch of every event, and at first to look for what came before them."""
+        """Tell the watch of every event, and at first to look for what came before them.
+
+        Ends once another folder lies in the place: the system goes on telling of the old one.
+        """
+        listened_to = _identity(folder)
         is_listening = False
         for changes in watchfiles.watch(
             folder,
@@ -148,6 +152,13 @@ class InboxWatcher(Thread):
                 self._watch.disturb([folder])
                 is_listening = True
             self._watch.disturb(Path(path) for _, path in changes)
+            if _identity(folder) != listened_to:
+                return
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _matters(path: str) -> bool:

@@ -28,6 +28,7 @@ from chordwise.errors import ModelAccessError, ModelTransportError, ModelUnreach
 from chordwise.llm import unpacking
 from chordwise.llm.connections import Channel
 from chordwise.llm.excerpts import excerpt, page_title
+from chordwise.llm.request_ids import RequestIds
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -59,6 +60,7 @@ class JsonTransport:
         self._max_body_bytes = max_body_bytes
         self._local = threading.local()
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+        self._ids = RequestIds()
 
     def post_json(
         self, url: str, headers: Mapping[str, str], body: JsonObject, timeout_seconds: float
@@ -169,16 +171,18 @@ class JsonTransport:
     def _require_own_answer(
         self, channel: Channel, response: httpx.Response, headers: Mapping[str, str]
     ) -> None:
-        """Refuse an answer that bears the id of another request than ours, where it bears one.
+        """Refuse an answer that bears the id of another request than ours.
 
         A gateway that mixes two answers up may do so with the next ones on the same connections.
         """
-        ours, theirs = headers.get(CALL_HEADER), response.headers.get(CALL_HEADER)
-        if ours is None or theirs is None or theirs.strip().lower() == ours.lower():
+        ours, host = headers.get(CALL_HEADER), response.url.netloc.decode()
+        # Where a gateway and the server behind it both send it back, it is there twice.
+        theirs = response.headers.get_list(CALL_HEADER, split_commas=True)
+        if ours is None or not self._ids.is_anothers(host, ours, theirs):
             return
         self._abandon(channel)
         raise ModelTransportError(
-            f"{response.url.host} sent the answer to another request ({excerpt(theirs)}).",
+            f"{host} sent the answer to another request ({excerpt(', '.join(theirs))}).",
             "A gateway on the way mixes answers up, or writes ids of its own into "
             f"{CALL_HEADER}; look at base_url.",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -64,6 +64,12 @@ class ModelCall(Record):
 def begin(session: Session, values: Mapping[str, object]) -> None:
     """Write a call that is about to be made; writing it twice is harmless."""
     session.execute(insert(ModelCall).values(values).on_conflict_do_nothing())
+
+
+def add_all(session: Session, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write calls that are over already, however many, in few statements."""
+    if rows:
+        session.execute(insert(ModelCall), rows)
 
 
 def change(session: Session, call_id: uuid.UUID, **values: object) -> None:

@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import pytest
+from sqlalchemy import Engine, event
 
-from chordwise.pipeline import retry
+from chordwise.pipeline import batches, retry
 from chordwise.pipeline.analyze_chunk import analyze_chunk
 from chordwise.pipeline.fan_out import fan_out
+from chordwise.pipeline.submit import Submission
 from chordwise.settings import Settings
 from tests.fakes.batch_nights import (
     RESERVED,
@@ -27,11 +29,28 @@ from tests.peers.batch_server import serving_batches
 
 # Other documents, for each has another hash, and the same question: the ends of a text are trimmed.
 TWINS = (PARAGRAPH, f"\n\n{PARAGRAPH}", f"   {PARAGRAPH}\n")
+OTHER = f"Something else. {PARAGRAPH}"
 FOLLOWING = "SELECT count(*) FROM batch_requests WHERE status = 'following'"
 STATUSES = "SELECT string_agg(status, ' ' ORDER BY status) FROM batch_requests"
 HITS = "SELECT count(*) FROM model_calls WHERE cache_hit AND cost_usd = 0 AND input_tokens = 0"
 PAID = "SELECT sum(spent_usd) FROM budgets WHERE run_id IS NOT NULL"
 ONE_QUESTION = Decimal("0.01")
+
+
+def steps_of_storing(pipeline: Pipeline, submission: Submission) -> int:
+    """Hand a run's questions in, and count the statements that store what came."""
+    pipeline.work(submission)
+    pass_time(pipeline)
+    statements: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    pipeline.execute("UPDATE batches SET poll_at = now() - interval '1 second'")
+    event.listen(Engine, "before_cursor_execute", note)
+    batches.tick(pipeline.context)
+    event.remove(Engine, "before_cursor_execute", note)
+    return len(statements)
 
 
 @pytest.fixture
@@ -91,6 +110,21 @@ def test_of_many_workers_at_the_same_moment_one_asks(
     assert pipeline.value("SELECT count(*) FROM budget_reservations") == 1
     pass_the_night(pipeline, submission)
     assert len(handed_in(provider)) == 1
+    judge(pipeline, provider)
+
+
+def test_an_answer_for_many_is_stored_in_few_steps(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """Thousands may wait for it, and whoever asks the same meanwhile waits for all of them."""
+    few = pipeline.submit(*TWINS, options=in_batches("100"))
+    many = pipeline.submit(*(" " * n + OTHER for n in range(24)), options=in_batches("100"))
+
+    steps = [steps_of_storing(pipeline, submission) for submission in (few, many)]
+
+    assert steps[0] == steps[1]
+    pass_the_night(pipeline, few, many)
+    assert pipeline.value(HITS) == 2 + 23
     judge(pipeline, provider)
 
 

@@ -545,6 +545,30 @@ def test_what_cannot_be_recovered_yet_holds_up_nobody(
     assert list(inbox.folders.inbox.iterdir()) == list(inbox.store.ids()) == []
 
 
+def test_what_can_neither_be_taken_nor_put_back_is_put_back_later(
+    inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F09: the inbox fails in the middle of a copy; once it works again nobody has to restart."""
+    path = inbox.drop("a.txt", LETTER)
+    monkeypatch.setattr(inbox.watch._taking, "_rename", another_file_system)
+    with monkeypatch.context() as away:
+        away.setattr(moving, "copy", no_space)
+        away.setattr(moving, "place", out_of_reach)
+        inbox.take()
+        inbox.drop("b.txt", OTHER)
+        for _ in range(5):
+            inbox.wait(100)
+        assert not path.exists()
+
+    for _ in range(3):
+        inbox.wait(100)
+        inbox.deliver()
+
+    assert (inbox.folders.done / "a.txt").read_text("utf-8") == LETTER
+    assert (inbox.folders.done / "b.txt").read_text("utf-8") == OTHER
+    assert list(inbox.folders.inbox.iterdir()) == list(inbox.store.ids()) == []
+
+
 def test_a_store_that_cannot_be_written_to_leaves_no_rows(inbox: WatchedInbox) -> None:
     """F08: the file stays where it is, and no row says that it is being taken."""
     path = inbox.drop("a.txt", LETTER)
@@ -614,6 +638,11 @@ def test_a_profile_stays_in_the_inbox(tmp_path: Path) -> None:
 def another_file_system(source: Path, _target: Path) -> None:
     """Refuse a rename as the kernel does between file systems."""
     raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source))
+
+
+def out_of_reach(_source: Path, target: Path, _token: str) -> None:
+    """Find the file system gone."""
+    raise OSError(errno.EIO, os.strerror(errno.EIO), str(target))
 
 
 def no_space(_source: Path, target: Path) -> None:

@@ -79,3 +79,14 @@ def test_a_name_that_is_no_utf8_does_not_end_the_events(inbox: Path) -> None:
         is_taken(inbox, name)
 
     assert list(inbox.iterdir()) == []
+
+
+def test_a_folder_that_is_made_anew_is_listened_to(inbox: Path) -> None:
+    """F07: whoever moves an inbox away, or mounts a disk there, need not restart anything."""
+    is_taken(inbox, b"first.txt")
+    for number in range(2):
+        inbox.rename(inbox.with_name(f"aside-{number}"))
+        inbox.mkdir()
+
+        is_taken(inbox, b"second.txt")
+        is_taken(inbox, b"third.txt")

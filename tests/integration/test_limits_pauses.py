@@ -192,6 +192,46 @@ def test_a_look_that_is_lost_is_followed_by_another(worker: Worker) -> None:
     assert worker.waits() is Reason.HEAD_START
 
 
+def test_answers_that_take_their_time_hold_nobody_up_for_long(worker: Worker) -> None:
+    """A key that is denied would have been so by then, at one of three calls in a row."""
+    worker.pass_time(PAUSE_SECONDS)
+    for _ in range(3):
+        worker.granted()
+        assert worker.waits() is Reason.HEAD_START
+        worker.pass_time(HEAD_START_SECONDS)
+
+    last = [worker.granted() for _ in range(5)][-1]
+
+    worker.settle(last, KEY_DENIED)
+    worker.denied()
+
+
+@pytest.mark.parametrize("seconds", [PAUSE_SECONDS, 3 * PAUSE_SECONDS])
+def test_a_pause_does_not_outlive_a_clock_that_is_put_back(worker: Worker, seconds: float) -> None:
+    """One call looks then, and ends it or begins it anew."""
+    worker.pass_time(PAUSE_SECONDS / 2)
+    worker.pass_time(-seconds)
+
+    looking = worker.granted()
+    assert worker.waits() is Reason.HEAD_START
+    worker.settle(looking, KEY_DENIED)
+    worker.denied()
+    worker.pass_time(PAUSE_SECONDS)
+    worker.settle(worker.granted(), ANSWERED)
+
+    assert pauses.read(worker.client) == []
+
+
+def test_nobody_waits_for_a_look_of_later_than_now(worker: Worker) -> None:
+    """The clock was put back while somebody looked."""
+    worker.pass_time(PAUSE_SECONDS)
+    worker.granted()
+
+    worker.pass_time(-3 * PAUSE_SECONDS)
+
+    worker.granted()
+
+
 def test_a_mended_key_that_has_no_such_model_pauses_the_model(worker: Worker) -> None:
     """What the look brings is what holds from then on."""
     worker.pass_time(PAUSE_SECONDS)
@@ -258,6 +298,16 @@ def test_a_slow_first_answer_holds_nobody_up(valkey: redis.Redis) -> None:
     worker.granted()
 
 
+def test_a_first_call_of_later_than_now_holds_nobody_up(valkey: redis.Redis) -> None:
+    """The clock was put back while it was out."""
+    worker = Worker(client=valkey, has_head_start=True)
+    worker.granted()
+
+    worker.pass_time(-3 * PAUSE_SECONDS)
+
+    worker.granted()
+
+
 def test_a_forgetful_valkey_costs_a_call(worker: Worker) -> None:
     """What is lost is found out again."""
     worker.client.flushall()
@@ -312,3 +362,18 @@ def test_nobody_can_read_the_key_in_a_pause(worker: Worker) -> None:
 
     assert "The key is refused." in written
     assert KEY not in written
+
+
+def test_nobody_can_read_an_address_in_a_pause(valkey: redis.Redis) -> None:
+    """Some hold a password, before the host or after it."""
+    url = "https://me:hunter2@peer/v1"
+    place = Place.of("openai", url, "small", SecretStr(KEY))
+    limits = SharedLimits(valkey, "endpoint", LimitPolicy(), place=place)
+    permit = limits.take(PermitRequest(permit="1", priority=Priority.INTERACTIVE, cost={}))
+    assert isinstance(permit, Permit)
+    limits.settle(permit, CallReport(result=CallResult.DENIED, denial=KEY_DENIED))
+
+    (told,) = pauses.read(valkey)
+
+    assert told.holds_for("openai", url, "small")
+    assert "hunter2" not in str(valkey.hgetall(pauses.KEY))

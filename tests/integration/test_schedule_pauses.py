@@ -78,3 +78,15 @@ def test_one_that_ends_with_its_time_has_succeeded(paused: Night) -> None:
     paused.tick()
 
     assert [status for *_, status in paused.history()] == ["succeeded", "due"]
+
+
+def test_a_run_that_goes_on_at_this_very_moment_holds_up_no_schedule(paused: Night) -> None:
+    """Its job is not paused any more, its run still is: nothing is said, and others start."""
+    pipeline = paused.pipeline
+    pipeline.execute("UPDATE schedule_runs SET error_code = NULL, error_message = NULL")
+    pipeline.execute("UPDATE jobs SET status = 'synthesizing'")
+
+    paused.tick()
+
+    ((status, code, *_),) = paused.rows(STATE)
+    assert (status, code) == ("waiting", None)

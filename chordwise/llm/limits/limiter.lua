@@ -33,7 +33,10 @@ local GONE_SECONDS = 5         -- who does not come back this long after his tim
 local KEPT_SECONDS = 86400
 local HEAD_START_SECONDS = 2   -- a key that is denied is denied soon: others wait as long for that
 local HEAD_START_WAIT_SECONDS = 0.1
+local MOST_LOOKS = 3           -- if so many in a row are not denied soon, nobody waits any more
 local KINDS = {'requests', 'tokens', 'input_tokens', 'output_tokens'}
+-- Of a pause; strings, for numbers in JSON are cut to milliseconds, in which many calls are granted.
+local MOMENTS = {'began_at', 'asks_again_at', 'looked_at'}
 
 local STATE, FLIGHT, INTERACTIVE, NIGHTLY, ALIVE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local PAUSES = KEYS[6]
@@ -143,24 +146,36 @@ local function lane()
 end
 
 -- A pause ends as the breaker does: once it has lasted, one call looks, and its answer decides.
+-- One of later than now is from before the clock was put back: how long it lasts nobody knows.
 local function each_pause(act)
   for _, name in ipairs(ask.pauses) do
     local text = redis.call('HGET', PAUSES, name)
     if text then
-      local answer = act(cjson.decode(text), name)
+      local pause = cjson.decode(text)
+      for _, moment in ipairs(MOMENTS) do pause[moment] = tonumber(pause[moment]) end
+      if pause.began_at > now then pause.asks_again_at = 0 end
+      local answer = act(pause, name)
       if answer then return answer end
     end
   end
 end
 
 local function keep_pause(pause, name)
+  for _, moment in ipairs(MOMENTS) do pause[moment] = exactly(pause[moment]) end
   redis.call('HSET', PAUSES, name, cjson.encode(pause))
   redis.call('EXPIRE', PAUSES, KEPT_SECONDS)
 end
 
--- Cut to milliseconds, as they stand in JSON; a call that was granted in the same one is newer.
-local function moment(seconds)
-  return math.floor(seconds * 1000) / 1000
+-- Whoever is let through while there is a pause looks whether it is over.
+local function look()
+  each_pause(function(pause, name)
+    local looks = pause.looks or 0
+    if looks < MOST_LOOKS then
+      pause.looks = looks + 1
+      pause.looked_at = now
+      keep_pause(pause, name)
+    end
+  end)
 end
 
 local function is_newer_than(pause)
@@ -199,7 +214,10 @@ end
 -- ahead alone for a moment.
 local function head_start(since)
   local left = since + HEAD_START_SECONDS - now
-  if left > 0 then return wait(math.min(HEAD_START_WAIT_SECONDS, left), 'head_start') end
+  local is_put_back = left > HEAD_START_SECONDS  -- the clock
+  if left > 0 and not is_put_back then
+    return wait(math.min(HEAD_START_WAIT_SECONDS, left), 'head_start')
+  end
 end
 
 local function stop_or_wait_for_one_who_looks()
@@ -253,10 +271,7 @@ local function grant(cost, in_flight)
   redis.call('EXPIRE', FLIGHT, KEPT_SECONDS)
   leave_the_queue()
   if state.heard == 0 and state.began_at == 0 then state.began_at = now end
-  each_pause(function(pause, name)
-    pause.looked_at = moment(now)
-    keep_pause(pause, name)
-  end)
+  look()
   save()
   return cjson.encode({
     granted = true, granted_at = exactly(now), in_flight = in_flight + 1,
@@ -525,7 +540,7 @@ end
 local function forget_old_pauses()
   local entries = redis.call('HGETALL', PAUSES)
   for position = 1, #entries, 2 do
-    if cjson.decode(entries[position + 1]).asks_again_at < now - KEPT_SECONDS then
+    if tonumber(cjson.decode(entries[position + 1]).asks_again_at) < now - KEPT_SECONDS then
       redis.call('HDEL', PAUSES, entries[position])
     end
   end
@@ -541,9 +556,9 @@ local function deny()
   end_pauses()
   forget_old_pauses()
   local pause = ask.denial
-  pause.began_at = moment(now)
-  pause.asks_again_at = moment(now + ask.pause_seconds)
-  pause.looked_at = 0
+  pause.began_at = now
+  pause.asks_again_at = now + ask.pause_seconds
+  pause.looked_at, pause.looks = 0, 0
   keep_pause(pause, pause.name)
 end
 
@@ -551,7 +566,7 @@ end
 local function look_again()
   each_pause(function(pause, name)
     if is_newer_than(pause) then
-      pause.looked_at = 0
+      pause.looked_at, pause.looks = 0, 0
       keep_pause(pause, name)
     end
   end)

@@ -18,7 +18,7 @@ from chordwise.domain.json_values import JsonObject, as_object, text
 from chordwise.llm.limits.permits import Denial
 
 KEY = "chordwise:limits:pauses"
-"""One hash for all of them; whoever opens a key's pause cannot read the key out of it."""
+"""One hash for all of them; nobody can read a key out of it, nor an address, which may hold one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +33,7 @@ class Place:
     @classmethod
     def of(cls, provider: str, base_url: str, model: str, api_key: SecretStr) -> Place:
         """Return the place that somebody with this key asks."""
-        parts = (provider, base_url, api_key.get_secret_value())
-        account = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+        account = _hash(provider, base_url, api_key.get_secret_value())
         return cls(provider=provider, base_url=base_url, model=model, account=account)
 
     @property
@@ -46,8 +45,7 @@ class Place:
         """Return what is written down of a pause: enough to tell people, and to find it again."""
         return {
             "name": self.names[0 if denial.is_about_key else 1],
-            "provider": self.provider,
-            "base_url": self.base_url,
+            "address": _hash(self.provider, self.base_url),
             "model": "" if denial.is_about_key else self.model,
             "code": denial.code,
             "what": denial.what,
@@ -59,20 +57,19 @@ class Place:
 class Pause:
     """A pause as it stands; without `model` it holds for all models of that key.
 
-    `seconds` is how long nobody will ask; 0 where the next call looks whether it is over.
+    `address` is a hash of provider and base URL. `seconds` is how long nobody will ask; 0 where the
+    next call looks whether it is over.
     """
 
     name: str
-    provider: str
-    base_url: str
+    address: str
     model: str
     denial: Denial
     seconds: float
 
     def holds_for(self, provider: str, base_url: str, model: str) -> bool:
         """Tell whether it may hold for whoever asks this model there, with whatever key."""
-        is_there = (self.provider, self.base_url) == (provider, base_url)
-        return is_there and self.model in ("", model)
+        return self.address == _hash(provider, base_url) and self.model in ("", model)
 
 
 def read(client: redis.Redis) -> list[Pause]:
@@ -95,11 +92,14 @@ def resume(client: redis.Redis, wanted: Callable[[Pause], bool]) -> int:
     resumed = 0
     for name, written in _written(client):
         if wanted(_pause(name, written, now)):
-            # Cut to milliseconds, as the script does.
-            again: JsonObject = {"asks_again_at": int(now * 1000) / 1000, "looked_at": 0}
+            again: JsonObject = {"asks_again_at": repr(now), "looked_at": "0", "looks": 0}
             client.hset(KEY, name, json.dumps(written | again))
             resumed += 1
     return resumed
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 def _now(client: redis.Redis) -> float:
@@ -114,11 +114,10 @@ def _written(client: redis.Redis) -> Iterator[tuple[str, JsonObject]]:
 
 
 def _pause(name: str, written: JsonObject, now: float) -> Pause:
-    asks_again_at = written.get("asks_again_at")
+    asks_again_at = float(text(written.get("asks_again_at")) or 0)
     return Pause(
         name=name,
-        provider=text(written.get("provider")),
-        base_url=text(written.get("base_url")),
+        address=text(written.get("address")),
         model=text(written.get("model")),
         denial=Denial(
             code=text(written.get("code")),
@@ -126,5 +125,5 @@ def _pause(name: str, written: JsonObject, now: float) -> Pause:
             hint=text(written.get("hint")),
             is_about_key=not written.get("model"),
         ),
-        seconds=max(0.0, asks_again_at - now) if isinstance(asks_again_at, int | float) else 0.0,
+        seconds=max(0.0, asks_again_at - now),
     )

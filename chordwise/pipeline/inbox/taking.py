@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import structlog
 from sqlalchemy import delete
@@ -27,6 +28,11 @@ from chordwise.storage.record import new_id
 
 log = structlog.get_logger(__name__)
 
+CutOff: TypeAlias = tuple[uuid.UUID, Callable[[], None]]
+"""A file between inbox and store, and what brings it to one side or the other.
+
+The call may raise OSError where the file cannot be moved; nothing is lost, and a later one goes on.
+"""
 _BATCH = 500
 
 
@@ -37,6 +43,7 @@ class Taking:
         self._context = context
         self._store = store
         self._rename = rename
+        self._left_behind: list[CutOff] = []
 
     def take(
         self, path: Path, place: Place, profile: str, prints: tuple[Fingerprint, ...]
@@ -44,7 +51,7 @@ class Taking:
         """Move a file and its side-car into the store; `None` where it is not what was seen.
 
         Raises:
-            OSError: It cannot be moved; it is where it was.
+            OSError: It cannot be moved; it is where it was, or see `left_behind`.
             ServiceUnavailableError: The database cannot be reached; see `cut_off`.
         """
         file = self._row(path, place, profile)
@@ -58,23 +65,26 @@ class Taking:
         except FileNotFoundError:
             is_good = False  # somebody else was faster, or took it back
         except OSError:
-            self._undo(file)
+            self._undo_now_or_later(file)
             raise
         if not is_good:
-            self._undo(file)
+            self._undo_now_or_later(file)
             return None
         self._mark_taken(file)
         return file
 
-    def cut_off(self) -> list[tuple[uuid.UUID, Callable[[], None]]]:
-        """Return what a kill has cut off, each with what brings it to one side or the other.
+    def left_behind(self) -> list[CutOff]:
+        """Return, once, what could neither be taken nor put back."""
+        found, self._left_behind = self._left_behind, []
+        return found
 
-        Such a call may raise OSError where a file cannot be moved; nothing is lost, and a later
-        one goes on.
+    def cut_off(self) -> list[CutOff]:
+        """Return all that a kill has cut off, and what was left behind.
 
         Raises:
             ServiceUnavailableError: The database cannot be reached.
         """
+        self._left_behind = []
         orphans = set(self._store.ids())  # before the rows: a sub-folder comes after its row
         files = self._in_status(InboxStatus.TAKING)
         with reaching_database(), self._context.sessions() as session:
@@ -129,6 +139,12 @@ class Taking:
         else:
             self._undo(file)
         log.warning("inbox.recovered", file=file.name, folder=file.folder)
+
+    def _undo_now_or_later(self, file: InboxFile) -> None:
+        try:
+            self._undo(file)
+        except OSError:
+            self._left_behind.append((file.id, partial(self._undo, file)))
 
     def _undo(self, file: InboxFile) -> None:
         for source, stored, token in self._parts(file):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import uuid
 from collections.abc import Callable, Hashable, Iterable
 from datetime import datetime
 from functools import partial
@@ -24,7 +23,7 @@ from chordwise.pipeline.inbox.places import Place, places
 from chordwise.pipeline.inbox.scanning import Refused
 from chordwise.pipeline.inbox.store import Store
 from chordwise.pipeline.inbox.submitting import Submitting
-from chordwise.pipeline.inbox.taking import Taking
+from chordwise.pipeline.inbox.taking import CutOff, Taking
 from chordwise.readers.printable_names import printable
 from chordwise.storage.inbox_files import InboxFile
 
@@ -67,7 +66,7 @@ class Watch:
         self._events: SimpleQueue[Path] = SimpleQueue()
         self._refused: set[Refused] = set()
         self._must_recover = True
-        self._cut_off: list[tuple[uuid.UUID, Callable[[], None]]] = []
+        self._cut_off: list[CutOff] = []
         self._scan_at = self._pending_at = self._deliver_at = 0.0
         self._earliest_scan_at = 0.0
         self._left_out = 0
@@ -134,8 +133,9 @@ class Watch:
         self._must_recover = False
 
     def _settle_cut_off(self) -> None:
-        """Bring what a kill has cut off to one side or the other, each as soon as it can be."""
+        """Bring what was cut off to one side or the other, each as soon as it can be."""
         now = self._monotonic()
+        self._cut_off += self._taking.left_behind()
         for file_id, settle in self._cut_off:
             if not self._troubles.rests(file_id, now):
                 self._tried(file_id, "recover", settle)
