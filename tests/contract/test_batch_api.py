@@ -300,3 +300,4 @@ def test_a_batch_that_is_turned_away_says_why(server: BatchServer) -> None:
 
     assert state.phase is Phase.FAILED
     assert isinstance(state.error, RateLimitedError)
+    assert state.error.hint
