@@ -37,7 +37,8 @@ def announce(
 ) -> None:
     """Say what a run would cost before it begins, and whether its budget is likely to last.
 
-    The numbers are those of `quote`, by analysis type and model, in the lane of the run. The files are read once more for it. Standard input cannot be; nothing is said then.
+    The numbers are those of `quote`, by analysis type and model, in the lane of the run. The files
+    are read once more for it. Standard input cannot be; nothing is said then.
 
     Raises:
         UsageError: The paths match nothing any more.

@@ -254,7 +254,7 @@ def test_every_failure_of_a_model_stands_with_its_usual_hint() -> None:
     found = inspect.getmembers(errors, inspect.isclass)
     kinds = [each for _, each in found if issubclass(each, ModelError) and each is not ModelError]
     rows = re.findall(
-        r"^\| [^|]+ \| `(\w+)` \| [^|]+ \| ([^|]+) \|$", text_of("docs/failures.md"), re.M
+        r"^\| [^|]+ \| `(\w+)` \| [^|]+ \| ([^|]+) \|$", text_of("docs/failures.md"), re.MULTILINE
     )
 
     assert dict(rows) == {kind.code: kind.usual_hint for kind in kinds}

@@ -23,7 +23,6 @@ from tests.peers.batch_provider import (
 )
 from tests.peers.serving import serving_in_a_thread
 
-
 _PADDING = b" " * 9 * 1024 * 1024
 
 

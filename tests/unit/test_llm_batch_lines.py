@@ -24,7 +24,7 @@ class OneFile(JsonTransport):
 
     def __init__(self, *pieces: bytes) -> None:
         super().__init__()
-        self._pieces = pieces
+        self._content = pieces
 
     def download(
         self,
@@ -34,7 +34,7 @@ class OneFile(JsonTransport):
         timeout_seconds: float,  # noqa: ARG002 - as above
     ) -> JsonResponse | None:
         """Write the file."""
-        target.writelines(self._pieces)
+        target.writelines(self._content)
         return None
 
 
