@@ -37,6 +37,12 @@ _CONTEXT: Mapping[str, dict[str, str]] = MappingProxyType(
 )
 CACHE_WRITE_FACTOR = Decimal("1.25")
 """What providers charge for tokens that they keep for later, times the price of the others."""
+REGIONAL_FACTOR = Decimal("1.1")
+"""What Anthropic charges for inference in one region, times the price; the list does not have it.
+
+A workspace may ask for it where its requests do not.
+"""
+_ANYWHERE = frozenset({"", "global", "not_available"})
 MOST_USD = Decimal(1_000_000)
 """No single request costs as much: whoever counts so many tokens has miscounted."""
 _ONE_TOKEN = Usage(input_tokens=1, output_tokens=1)
@@ -167,13 +173,17 @@ class ListPrice(PaidPrice):
         names = dict.fromkeys((completion.model, self.model))
         tier = completion.service_tier
         costs = (self._cost(name, completion.usage, tier) for name in names if name)
-        return next((cost for cost in costs if cost is not None), None)
+        cost = next((cost for cost in costs if cost is not None), None)
+        if cost is None or completion.inference_geo in _ANYWHERE:
+            return cost
+        return cost * REGIONAL_FACTOR
 
     def most_usd(self, request: CompletionRequest, service_tier: str = "") -> Decimal | None:
         """Return the cost if all of the answer is written, and the prompt read or cached anew.
 
         Whether the provider will grant a discount is not known before it answers; whether it will
-        serve first and charge more is, where requests rule that out.
+        serve first and charge more is, where requests rule that out. A workspace at Anthropic may
+        keep to one region, which costs more.
         """
         tokens, output = most_input_tokens(request), request.max_output_tokens
         tiers = (service_tier,) if service_tier or self.says_tier else ("", PRIORITY)
@@ -182,7 +192,10 @@ class ListPrice(PaidPrice):
             for written in (0, tokens)
         )
         costs = [self._cost(self.model, usage, tier) for usage in usages for tier in tiers]
-        return max((cost for cost in costs if cost is not None), default=None)
+        most = max((cost for cost in costs if cost is not None), default=None)
+        if most is None or self.provider != "anthropic":
+            return most
+        return most * REGIONAL_FACTOR
 
     def is_known(self) -> bool:
         """Tell whether the list has the model that is asked for."""

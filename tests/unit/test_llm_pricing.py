@@ -244,13 +244,34 @@ def test_no_usage_within_the_request_costs_more_than_the_bound(
         cached_input_tokens=int(tokens * shares[2]),
         cache_write_tokens=int(tokens * shares[3]),
     )
-    answer = replace(completion(settings.model, usage), service_tier=service_tier)
+    geo = "us" if settings.provider == "anthropic" else ""
+    answer = replace(
+        completion(settings.model, usage), service_tier=service_tier, inference_geo=geo
+    )
 
     charged, most = price_of(settings).cost_usd(answer), price_of(settings).most_usd(request)
 
     assert charged is not None
     assert most is not None
     assert charged <= most
+
+
+@pytest.mark.parametrize(
+    ("geo", "factor"),
+    [("", "1"), ("global", "1"), ("not_available", "1"), ("us", "1.1"), ("eu", "1.1")],
+)
+@pytest.mark.parametrize("tier", ["standard", "batch"])
+def test_inference_in_one_region_costs_a_tenth_more(geo: str, factor: str, tier: str) -> None:
+    """Where a workspace at Anthropic asks for it, by what the answer says of itself."""
+    settings = ModelSettings(provider="anthropic", model="claude-sonnet-5-5")
+    usual = replace(completion(settings.model, FRESH), service_tier=tier)
+    price = price_of(settings)
+
+    cost_usd = price.cost_usd(usual)
+    charged = price.cost_usd(replace(usual, inference_geo=geo))
+
+    assert cost_usd is not None
+    assert charged == cost_usd * Decimal(factor)
 
 
 @pytest.mark.parametrize("tier", ["priority", "fast"])
