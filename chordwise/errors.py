@@ -219,6 +219,10 @@ class RateLimitedError(ModelError, TransientError):
 
     code = "rate_limited"
     is_throttling = True
+    usual_hint = (
+        "Wait a while and try again; if it goes on, raise the limit at the provider, or lower "
+        "max_in_flight of the model."
+    )
 
 
 class BudgetReservedError(ModelError, TransientError):
@@ -227,36 +231,45 @@ class BudgetReservedError(ModelError, TransientError):
     code = "budget_reserved"
     is_throttling = True
     has_waited = True
+    usual_hint = (
+        "Wait for the calls in flight, or raise the budget: chordwise retry RUN --budget USD, "
+        "or budget.usd_per_day."
+    )
 
 
 class BudgetExceededError(ModelError, PausingError):
     """The next request could cost more than the budget of its run or of the day has left."""
 
     code = "budget_exceeded"
+    usual_hint = "Raise it and go on: chordwise retry RUN --budget USD, or budget.usd_per_day."
 
 
 class QuotaExceededError(ModelError, PausingError):
     """The account has no money or quota left; waiting a minute does not help."""
 
     code = "quota_exceeded"
+    usual_hint = "Top up the account or raise its limit at the provider, then retry the run."
 
 
 class ModelAccessError(ModelError, PausingError):
     """The provider refuses the key, the account, or the model's name."""
 
     code = "model_access"
+    usual_hint = "Check api_key, model and base_url (which usually ends in /v1)."
 
 
 class ModelRequestError(ModelError):
     """The provider rejects this very request; sending it again cannot help."""
 
     code = "model_request"
+    usual_hint = "Check the model's options and the schema."
 
 
 class ContextTooLongError(ModelRequestError):
     """Prompt and answer together do not fit the model's context."""
 
     code = "context_too_long"
+    usual_hint = "Lower pipeline.chunk_tokens, or choose a model with a larger context."
 
 
 class RefusedError(ModelError):
@@ -270,6 +283,10 @@ class TruncatedError(ModelError):
     """The answer stopped at the output limit and is not complete."""
 
     code = "truncated"
+    usual_hint = (
+        "Raise max_output_tokens and most_output_tokens of the model, or lower "
+        "pipeline.chunk_tokens."
+    )
 
 
 class InvalidAnswerError(ModelError):

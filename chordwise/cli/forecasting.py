@@ -37,7 +37,8 @@ def announce(
 ) -> None:
     """Say what a run would cost before it begins, and whether its budget is likely to last.
 
-    The files are read once more for it. Standard input cannot be; nothing is said then.
+    The numbers are those of `quote`, by analysis type and model, in the lane of the run. The files
+    are read once more for it. Standard input cannot be; nothing is said then.
 
     Raises:
         UsageError: The paths match nothing any more.
@@ -49,6 +50,7 @@ def announce(
         return
     read = read_all(context.settings, discover(paths), options.columns)
     made = quoting.estimate(context, read, options)
+    screen.tell_laid_out(*quotes.in_brief(made))
     for sentence in sentences(made, budget_usd):
         screen.tell(sentence)
 

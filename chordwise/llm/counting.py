@@ -18,7 +18,7 @@ from typing import Protocol, cast
 
 from chordwise.domain import json_values, tokens
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.llm.providers import has_flex
+from chordwise.llm.providers import has_service_tiers
 from chordwise.llm.providers.reading import child
 from chordwise.settings import ModelSettings
 
@@ -85,7 +85,7 @@ def count_request(counter: TokenCounter, settings: ModelSettings, body: JsonObje
 
 
 def _reads_schemas(settings: ModelSettings) -> bool:
-    return has_flex(settings) or settings.provider == "anthropic"
+    return has_service_tiers(settings) or settings.provider == "anthropic"
 
 
 def _schemas(body: JsonObject) -> list[str]:
@@ -113,7 +113,7 @@ def _encoding_of(settings: ModelSettings) -> str:
     if re.search(r"qwen-?3\.[5-9]", name):
         return "qwen3.5"
     # A server of the user's own may serve anything, unless the name says what.
-    is_openai = has_flex(settings) or re.match(r"(gpt-|o\d)", name) is not None
+    is_openai = has_service_tiers(settings) or re.match(r"(gpt-|o\d)", name) is not None
     return _OPENAI if is_openai and settings.provider == "openai" else ""
 
 

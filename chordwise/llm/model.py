@@ -78,7 +78,8 @@ class Completion:
     """What a model returned: `text` is JSON where the server keeps to the schema.
 
     `service_tier` is the server's own word for how it served the request, which decides the price:
-    `flex` and `batch` cost half. `call_id` names the ledger's row of the request, where a ledger is
+    `flex` and `batch` cost half. `inference_geo` is its word for where it did, which may cost more;
+    empty where nothing was said. `call_id` names the ledger's row of the request, where a ledger is
     kept, and `cache_key` the cached completion where it came from a cache or went into it. `limits`
     is what the provider said of its limits along with the answer.
     """
@@ -91,6 +92,7 @@ class Completion:
     response_id: str = ""
     refusal: str = ""
     service_tier: str = ""
+    inference_geo: str = ""
     call_id: str = ""
     cache_key: str = ""
     limits: ReportedLimits = field(default_factory=dict, compare=False)

@@ -17,23 +17,32 @@ from chordwise.errors import (
     RateLimitedError,
 )
 from chordwise.llm.model import Completion, CompletionRequest, Usage
+from chordwise.llm.providers import has_service_tiers
 from chordwise.llm.providers.endpoint import is_loopback
 from chordwise.llm.request_size import most_input_tokens
 from chordwise.settings import ModelSettings
 
 MILLION = Decimal(1_000_000)
-FLEX, BATCH = "flex", "batch"
+FLEX, BATCH, PRIORITY = "flex", "batch", "priority"
 _DISCOUNT: Mapping[str, Decimal] = MappingProxyType({FLEX: Decimal("0.5"), BATCH: Decimal("0.5")})
 # What the price list calls the same.
 _CONTEXT: Mapping[str, dict[str, str]] = MappingProxyType(
     {
         FLEX: {"service_tier": "flex"},
         BATCH: {"processing": "batch"},
-        "priority": {"service_tier": "priority"},
+        PRIORITY: {"service_tier": "priority"},
+        # OpenAI's newer name of it; its answers bear the older one.
+        "fast": {"service_tier": "priority"},
     }
 )
 CACHE_WRITE_FACTOR = Decimal("1.25")
 """What providers charge for tokens that they keep for later, times the price of the others."""
+REGIONAL_FACTOR = Decimal("1.1")
+"""What Anthropic charges for inference in one region, times the price; the list does not have it.
+
+A workspace may ask for it where its requests do not.
+"""
+_ANYWHERE = frozenset({"", "global", "not_available"})
 MOST_USD = Decimal(1_000_000)
 """No single request costs as much: whoever counts so many tokens has miscounted."""
 _ONE_TOKEN = Usage(input_tokens=1, output_tokens=1)
@@ -151,31 +160,42 @@ class ListPrice(PaidPrice):
     """The provider's published price, with its discount for cached tokens and its tiers.
 
     `base_url` of the user's own decides the provider; empty means `provider` at its public address.
+    `says_tier` means that each request says how it is served, and never at the price of priority.
     """
 
     provider: str
     model: str
     base_url: str = ""
+    says_tier: bool = False
 
     def cost_usd(self, completion: Completion) -> Decimal | None:
         """Return the cost by the model that answered, or by the one that was asked for."""
         names = dict.fromkeys((completion.model, self.model))
         tier = completion.service_tier
         costs = (self._cost(name, completion.usage, tier) for name in names if name)
-        return next((cost for cost in costs if cost is not None), None)
+        cost = next((cost for cost in costs if cost is not None), None)
+        if cost is None or completion.inference_geo in _ANYWHERE:
+            return cost
+        return cost * REGIONAL_FACTOR
 
     def most_usd(self, request: CompletionRequest, service_tier: str = "") -> Decimal | None:
         """Return the cost if all of the answer is written, and the prompt read or cached anew.
 
-        Whether the provider will grant a discount is not known before it answers.
+        Whether the provider will grant a discount is not known before it answers; whether it will
+        serve first and charge more is, where requests rule that out. A workspace at Anthropic may
+        keep to one region, which costs more.
         """
         tokens, output = most_input_tokens(request), request.max_output_tokens
+        tiers = (service_tier,) if service_tier or self.says_tier else ("", PRIORITY)
         usages = (
             Usage(input_tokens=tokens, output_tokens=output, cache_write_tokens=written)
             for written in (0, tokens)
         )
-        costs = [self._cost(self.model, usage, service_tier) for usage in usages]
-        return max((cost for cost in costs if cost is not None), default=None)
+        costs = [self._cost(self.model, usage, tier) for usage in usages for tier in tiers]
+        most = max((cost for cost in costs if cost is not None), default=None)
+        if most is None or self.provider != "anthropic":
+            return most
+        return most * REGIONAL_FACTOR
 
     def is_known(self) -> bool:
         """Tell whether the list has the model that is asked for."""
@@ -222,7 +242,12 @@ def price_of(settings: ModelSettings) -> Price:
     at_home = settings.provider in {"local", "extractive"} or is_loopback(settings.base_url)
     if at_home:
         return FreePrice()
-    return ListPrice(provider=settings.provider, model=settings.model, base_url=settings.base_url)
+    return ListPrice(
+        provider=settings.provider,
+        model=settings.model,
+        base_url=settings.base_url,
+        says_tier=has_service_tiers(settings),
+    )
 
 
 def _cached(usage: Usage) -> tuple[int, int]:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
+MAX_FILE_BYTES = 1024 * 1024 * 1024
+"""Of a file, unpacked: room for 50 kB for each of the 20,000 answers to a batch, where 10 are
+usual, and on disk, not in memory."""
 CALL_HEADER = "x-client-request-id"
 """By this name OpenAI's logs take a client's own id of a request; other servers pass it over."""
 HIDDEN_ENDPOINT_HINT = "Check base_url: does it lead to the API, or to a login page?"
@@ -56,8 +59,11 @@ class JsonResponse:
 class JsonTransport:
     """Speaks JSON with providers; each thread that shares it keeps connections of its own."""
 
-    def __init__(self, *, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(
+        self, *, max_body_bytes: int = MAX_BODY_BYTES, max_file_bytes: int = MAX_FILE_BYTES
+    ) -> None:
         self._max_body_bytes = max_body_bytes
+        self._max_file_bytes = max_file_bytes
         self._local = threading.local()
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
         self._ids = RequestIds()
@@ -95,16 +101,16 @@ class JsonTransport:
     def download(
         self, url: str, headers: Mapping[str, str], target: BinaryIO, timeout_seconds: float
     ) -> JsonResponse | None:
-        """Write a whole file of whatever size into `target`; return the error where there is one.
+        """Write a whole file into `target`, unpacked; return the error where there is one.
 
         Raises:
-            ModelTransportError: No answer, or half of one.
+            ModelTransportError: No answer, half of one, or more than `MAX_FILE_BYTES` of it.
             ModelAccessError: A redirect, or a wrong certificate.
         """
         with self._answer("GET", url, headers, None, timeout_seconds) as response:
             if response.status_code != HTTPStatus.OK:
                 return _parsed(response, self._read(response))
-            target.writelines(response.iter_bytes())
+            target.writelines(self._pieces(response, self._max_file_bytes))
         return None
 
     def close(self) -> None:
@@ -142,11 +148,14 @@ class JsonTransport:
         return channel
 
     def _read(self, response: httpx.Response) -> bytes:
+        return b"".join(self._pieces(response, self._max_body_bytes))
+
+    def _pieces(self, response: httpx.Response, most_bytes: int) -> Iterator[bytes]:
         host, encoding = response.url.host, response.headers.get("content-encoding", "")
         try:
-            return unpacking.read(response.iter_raw(), encoding, self._max_body_bytes)
+            yield from unpacking.unpacked(response.iter_raw(), encoding, most_bytes)
         except unpacking.TooLargeError as error:
-            what = f"{host} sent more than {self._max_body_bytes:,} bytes."
+            what = f"{host} sent more than {most_bytes:,} bytes."
             raise ModelTransportError(what, HIDDEN_ENDPOINT_HINT) from error
         except unpacking.UnknownPackingError as error:
             what = f"{host} sent a packed body ({excerpt(encoding)}), which it was not asked for."

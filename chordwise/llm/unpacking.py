@@ -6,13 +6,15 @@ httpx unpacks each piece whole, however much it unpacks to, and as often as the 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 PLAIN = frozenset({"", "identity"})
 PACKED = frozenset({"gzip", "x-gzip", "deflate"})
 """What servers send unasked; both begin with a header that tells which it is."""
 
 _EITHER_HEADER = zlib.MAX_WBITS | 32
+# A piece of 64 KiB may unpack to a thousand times as much; so much is held of it at once.
+_UNPACKED_BYTES = 1024 * 1024
 
 
 class TooLargeError(ValueError):
@@ -31,25 +33,39 @@ def read(pieces: Iterable[bytes], encoding: str, most_bytes: int) -> bytes:
         UnknownPackingError: It is not packed once with gzip or deflate.
         zlib.error: What it is packed into is broken.
     """
+    return b"".join(unpacked(pieces, encoding, most_bytes))
+
+
+def unpacked(pieces: Iterable[bytes], encoding: str, most_bytes: int) -> Iterator[bytes]:
+    """Yield the same piece by piece, none of them large, until it is more than is wanted.
+
+    Raises:
+        TooLargeError: As above; `most_bytes` or less were yielded.
+        UnknownPackingError: As above.
+        zlib.error: As above.
+    """
     encoding = encoding.strip().lower()
     if encoding in PLAIN:
         return _bounded(pieces, most_bytes)
     if encoding in PACKED:
-        return _bounded(_unpacked(pieces, most_bytes), most_bytes)
+        return _bounded(_unpacked(pieces), most_bytes)
     raise UnknownPackingError(encoding)
 
 
-def _bounded(pieces: Iterable[bytes], most_bytes: int) -> bytes:
-    content = bytearray()
+def _bounded(pieces: Iterable[bytes], most_bytes: int) -> Iterator[bytes]:
+    total = 0
     for piece in pieces:
-        content += piece
-        if len(content) > most_bytes:
+        total += len(piece)
+        if total > most_bytes:
             raise TooLargeError
-    return bytes(content)
+        yield piece
 
 
-def _unpacked(pieces: Iterable[bytes], most_bytes: int) -> Iterable[bytes]:
+def _unpacked(pieces: Iterable[bytes]) -> Iterator[bytes]:
     unpacker = zlib.decompressobj(_EITHER_HEADER)
     for piece in pieces:
-        yield unpacker.decompress(piece, most_bytes + 1)
+        packed = piece
+        while packed:
+            yield unpacker.decompress(packed, _UNPACKED_BYTES)
+            packed = unpacker.unconsumed_tail
     yield unpacker.flush()

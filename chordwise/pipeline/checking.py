@@ -81,10 +81,6 @@ def _require_whole(completion: Completion) -> None:
         case FinishReason.REFUSAL:
             raise RefusedError(f"{completion.model} declined to answer.")
         case FinishReason.LENGTH:
-            raise TruncatedError(
-                f"The answer of {completion.model} stopped at the output limit.",
-                "Raise max_output_tokens and most_output_tokens of the model, or lower "
-                "pipeline.chunk_tokens.",
-            )
+            raise TruncatedError(f"The answer of {completion.model} stopped at the output limit.")
         case _:
             return

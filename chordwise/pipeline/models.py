@@ -16,6 +16,7 @@ import structlog
 from pydantic import SecretStr
 from sqlalchemy.orm import Session, sessionmaker
 
+from chordwise.domain.json_values import JsonObject
 from chordwise.domain.lanes import Lane
 from chordwise.embedded import llama
 from chordwise.errors import ConfigurationError, ModelError
@@ -126,15 +127,13 @@ class Models:
         if settings.provider == "extractive":
             return model
         model = Budgeted(model, asking.budget, price, _sleep, self._random)
+        facts = facts_about(settings)
         if llama.is_served_here(settings):
-            return Queued(self._retrying(model), self._turns)
+            # Whoever claims a question has its turn already, and others wait for the asking alone.
+            return Queued(self._cached(self._retrying(model), asking, facts), self._turns)
         patience = self._settings.limits.longest_wait_seconds
         model = RateLimited(model, self._limits(name), asking.priority, patience, _sleep)
-        model = self._retrying(model)
-        facts = facts_about(settings)
-        if asking.cache is not None:
-            longest = self._settings.retries.total_seconds
-            model = Cached(model, asking.cache, asking.ledger, facts, longest, _sleep)
+        model = self._cached(self._retrying(model), asking, facts)
         if asking.batches is None or not has_batches(settings):
             return model
         return Batched(model, asking.batches(name), self.batch_api(name).body, price, facts)
@@ -176,6 +175,12 @@ class Models:
 
     def _retrying(self, model: ChatModel) -> ChatModel:
         return Retrying(model, self._settings.retries, _sleep, self._random)
+
+    def _cached(self, model: ChatModel, asking: Asking, facts: JsonObject) -> ChatModel:
+        if asking.cache is None:
+            return model
+        longest = self._settings.retries.total_seconds
+        return Cached(model, asking.cache, asking.ledger, facts, longest, _sleep)
 
     def _limits(self, name: str) -> Limits:
         """Return the limits of a model, which all who ask it share."""

@@ -27,7 +27,7 @@ from chordwise.llm.model import (
     ModelProfile,
     Usage,
 )
-from chordwise.llm.providers import connect, has_flex
+from chordwise.llm.providers import connect, has_service_tiers
 from chordwise.llm.providers.anthropic import AnthropicModel
 from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.llm.providers.openai import OpenAIModel
@@ -76,7 +76,7 @@ class UnaskedModel(ChatModel):
     @property
     def lanes(self) -> tuple[str, ...]:
         """Return the lanes that the model's provider has."""
-        flex = (pricing.FLEX,) if has_flex(self.settings) else ()
+        flex = (pricing.FLEX,) if has_service_tiers(self.settings) else ()
         batch = (pricing.BATCH,) if has_batches(self.settings) else ()
         return (ONLINE, *flex, *batch)
 

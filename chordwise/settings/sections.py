@@ -6,7 +6,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    model_validator,
+)
 
 from chordwise.domain.routing import Tier
 from chordwise.errors import ConfigurationError
@@ -17,6 +25,11 @@ AUTO = "auto"
 Provider: TypeAlias = Literal["extractive", "openai", "anthropic", "local"]
 StructuredOutput: TypeAlias = Literal["json_schema", "json_object", "none"]
 
+_PRICES = (
+    "input_usd_per_million_tokens",
+    "output_usd_per_million_tokens",
+    "cached_input_usd_per_million_tokens",
+)
 RAISED_BY = 4
 """How many times `max_output_tokens` an answer may have where `most_output_tokens` is unset."""
 
@@ -70,6 +83,21 @@ class ModelSettings(Section):
         default=None, ge=0, description="Unset: as the others."
     )
     output_usd_per_million_tokens: Decimal | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def check_prices(self) -> ModelSettings:
+        """Refuse half a price: it would be passed over, and the public list's or none would hold.
+
+        Raises:
+            ValueError: One of the two prices is missing.
+        """
+        given = [name for name in _PRICES if getattr(self, name) is not None]
+        missing = [name for name in _PRICES[:2] if name not in given]
+        if given and missing:
+            raise ValueError(
+                f"{given[0]} is set without {missing[0]}: set both, or neither of them"
+            )
+        return self
 
     @property
     def output_ceiling(self) -> int:

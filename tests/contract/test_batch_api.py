@@ -31,7 +31,7 @@ from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_request
 from tests.fakes.in_memory_batches import InMemoryBatches
-from tests.peers.batch_provider import EXPIRED, GARBLED, MISSING
+from tests.peers.batch_provider import EXPIRED, GARBLED, MISSING, OVERLONG
 from tests.peers.batch_server import BatchServer, serving_batches
 
 MEMORY = "memory"
@@ -125,8 +125,8 @@ def test_a_batch_without_any_answer_has_its_errors(api: BatchApi, server: BatchS
         assert not isinstance(error, TransientError)
 
 
-@pytest.mark.parametrize("fate", [MISSING, GARBLED])
-def test_lines_that_are_not_there_are_passed_over(
+@pytest.mark.parametrize("fate", [MISSING, GARBLED, OVERLONG])
+def test_lines_that_cannot_be_read_are_passed_over(
     api: BatchApi, server: BatchServer, fate: str
 ) -> None:
     """Whoever handed them in has to miss them."""
@@ -300,3 +300,4 @@ def test_a_batch_that_is_turned_away_says_why(server: BatchServer) -> None:
 
     assert state.phase is Phase.FAILED
     assert isinstance(state.error, RateLimitedError)
+    assert state.error.hint

@@ -34,6 +34,7 @@ from tests.peers.batch_provider import (
     GARBLED,
     INVALID,
     MISSING,
+    OVERLONG,
     BatchProvider,
     FakeBatch,
     question_of,
@@ -106,7 +107,7 @@ class InMemoryBatches:
         self._begin("results")
         batch = self._batch(state.provider_id)
         for line, fate in reversed(list(zip(batch.lines, batch.fates or [], strict=True))):
-            if fate not in {MISSING, GARBLED}:
+            if fate not in {MISSING, GARBLED, OVERLONG}:
                 custom_id = json_values.text(line["custom_id"])
                 yield LineOutcome(custom_id=custom_id, outcome=self._outcome(line, fate))
 

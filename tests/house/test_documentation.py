@@ -22,7 +22,7 @@ from chordwise.domain.states import (
     ScheduleRunStatus,
 )
 from chordwise.domain.tasks import AnalysisType, Stage
-from chordwise.errors import ChordwiseError, ExitCode
+from chordwise.errors import ChordwiseError, ExitCode, ModelError
 from chordwise.pipeline import recover
 from chordwise.settings import Settings
 from tests.house.checkout import ROOT
@@ -247,6 +247,17 @@ def test_every_code_of_an_error_is_explained() -> None:
     described = section(text_of("docs/operations.md"), "## Codes of errors")
 
     assert [code for code in sorted(every_code()) if f"`{code}`" not in described] == []
+
+
+def test_every_failure_of_a_model_stands_with_its_usual_hint() -> None:
+    """The table of failures says what the classes say, and leaves none of them out."""
+    found = inspect.getmembers(errors, inspect.isclass)
+    kinds = [each for _, each in found if issubclass(each, ModelError) and each is not ModelError]
+    rows = re.findall(
+        r"^\| [^|]+ \| `(\w+)` \| [^|]+ \| ([^|]+) \|$", text_of("docs/failures.md"), re.MULTILINE
+    )
+
+    assert dict(rows) == {kind.code: kind.usual_hint for kind in kinds}
 
 
 def test_every_rule_of_recovery_is_explained() -> None:

@@ -28,7 +28,7 @@ from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import runs
 from chordwise.storage.engine import open_engine, session_maker
 from tests.fakes.completion_requests import a_request
-from tests.fakes.pipeline import PARAGRAPH, a_pipeline, a_run, a_summary, with_settings
+from tests.fakes.pipeline import AWAY, PARAGRAPH, a_pipeline, a_run, a_summary, with_settings
 from tests.fakes.processes import wait_until
 from tests.fakes.scripted_model import ScriptedModel
 from tests.peers.answering_server import AnsweringServer, serving
@@ -294,9 +294,17 @@ def test_a_run_says_whether_it_uses_the_cache(
         assert runs.of_job(session, pipeline.job(submission).id).use_cache is expected
 
 
-def test_another_run_uses_what_was_answered_to_the_same_question(settings: Settings) -> None:
-    """Another threshold makes another result of the same completion; the ledger tells of it."""
-    pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"))
+@pytest.mark.parametrize(
+    "named", [AWAY, ModelSettings(provider="local", model="tiny.gguf")], ids=["remote", "served"]
+)
+def test_another_run_uses_what_was_answered_to_the_same_question(
+    settings: Settings, named: ModelSettings
+) -> None:
+    """Another threshold makes another result of the same completion; the ledger tells of it.
+
+    A GGUF file that is served here takes the longest to answer: it is asked once, too.
+    """
+    pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"), named=named)
     pipeline.work(pipeline.submit(PARAGRAPH))
     stricter = AnalysisOptions(confidence_threshold=0.9)
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.errors import ExitCode
+from chordwise.domain.states import JobStatus
+from chordwise.errors import ExitCode, ModelRequestError
 from chordwise.pipeline.budgets import JobBudget
 from chordwise.pipeline.submit import Submission
 from chordwise.settings import Settings
 from tests.fakes.commands import run
-from tests.fakes.pipeline import Pipeline, a_pipeline, a_run, a_summary
+from tests.fakes.pipeline import AWAY, SCRIPTED, Pipeline, a_pipeline, a_run, a_summary
 
 TEXT = "The bridge was opened in May. Carts crossed it on the same day."
 
@@ -28,6 +29,14 @@ def _addresses(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         secret = getattr(settings, name)
         monkeypatch.setenv(f"CHORDWISE_{name.upper()}", secret.get_secret_value())
     (tmp_path / "letter.txt").write_text(TEXT)
+
+
+@pytest.fixture
+def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the commands know the model of the pipeline, and start nothing."""
+    models = {SCRIPTED: AWAY.model_dump(mode="json", exclude_defaults=True)}
+    monkeypatch.setenv("CHORDWISE_MODELS", json.dumps(models))
+    monkeypatch.setenv("CHORDWISE_EMBEDDED__START", "false")
 
 
 def a_budgeted_run(settings: Settings) -> tuple[Pipeline, Submission]:
@@ -103,6 +112,65 @@ def test_a_budget_as_json(settings: Settings, capsys: pytest.CaptureFixture[str]
             "left_usd": 1.25,
         }
     ]
+
+
+def a_run_that_failed(settings: Settings) -> tuple[Pipeline, Submission]:
+    """Make a run without a cap that did cost three quarters of a dollar and has no answer."""
+    pipeline = a_pipeline(
+        settings, ModelRequestError("No."), a_summary("The bridge was opened in May.")
+    )
+    submission = pipeline.submit(TEXT)
+    pipeline.work(submission)
+    assert pipeline.job(submission).status == JobStatus.FAILED
+    pipeline.execute("UPDATE model_calls SET cost_usd = 0.75")
+    return pipeline, submission
+
+
+@pytest.mark.usefixtures("_addresses", "_scripted")
+def test_a_retry_gives_a_run_a_budget_which_counts_what_it_did_cost(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first cap of a run covers its calls from before it, too; the run goes on."""
+    pipeline, submission = a_run_that_failed(settings)
+    capsys.readouterr()
+
+    code = run(["retry", submission.name, "--budget", "2", "--no-wait", "--json"])
+
+    assert code == ExitCode.SUCCESS
+    assert json.loads(capsys.readouterr().out)["retried"] == 1
+    assert pipeline.job(submission).status == JobStatus.QUEUED
+    pipeline.work(submission)
+    assert pipeline.job(submission).status == JobStatus.SUCCEEDED
+    capsys.readouterr()
+    run(["runs", "latest", "--json"])
+    (budget,) = json.loads(capsys.readouterr().out)["budgets"]
+    assert (budget["cap_usd"], budget["spent_usd"], budget["left_usd"]) == (2, 0.75, 1.25)
+
+
+@pytest.mark.usefixtures("_addresses", "_scripted")
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        ("0.5", "The run has spent $0.75 already, and a budget of $0.50 is less."),
+        ("0", "A budget of 0 cannot be kept."),
+        ("much", "A budget of much is no amount."),
+    ],
+)
+def test_a_retry_with_a_budget_that_cannot_be_kept_takes_nothing_up(
+    settings: Settings, capsys: pytest.CaptureFixture[str], budget: str, said: str
+) -> None:
+    """It ends with 2 and a hint; the run stays as it was."""
+    pipeline, submission = a_run_that_failed(settings)
+    capsys.readouterr()
+
+    code = run(["retry", submission.name, "--budget", budget, "--no-wait"])
+
+    error = " ".join(capsys.readouterr().err.split())
+    assert code == ExitCode.USAGE
+    assert said in error
+    assert "Hint:" in error
+    assert pipeline.job(submission).status == JobStatus.FAILED
+    assert pipeline.value("SELECT count(*) FROM budget_accounts WHERE cap_usd IS NOT NULL") == 0
 
 
 @pytest.mark.usefixtures("_addresses")

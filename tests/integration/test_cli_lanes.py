@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from chordwise.storage.engine import open_engine
 from tests.fakes.commands import run
 
 TEXT = "The bridge was opened in May. Carts crossed it on the same day."
+MODEL = "openai/gpt-6.1-terra"
 SAID = "has no Batch API: the run is asked online."
 
 
@@ -55,9 +57,7 @@ def test_a_model_with_batches_waits_for_them(
     capsys: pytest.CaptureFixture[str], settings: Settings
 ) -> None:
     """Nothing has to be said about it."""
-    model = "openai/gpt-6.1-terra"
-
-    found = run(["submit", "letter.txt", "--lane", "batch", "--model", model])
+    found = run(["submit", "letter.txt", "--lane", "batch", "--model", MODEL])
 
     assert found == ExitCode.SUCCESS
     assert SAID not in capsys.readouterr().err
@@ -69,6 +69,38 @@ def test_without_the_option_a_run_is_online(settings: Settings) -> None:
     run(["submit", "letter.txt", "--model", "openai/gpt-6.1-terra"])
 
     assert lane_of_the_run(settings) == ("online", False)
+
+
+@pytest.mark.parametrize("lane", ["online", "batch"])
+@pytest.mark.parametrize("command", [["analyze", "--no-wait"], ["submit"]])
+def test_the_numbers_of_the_quote_come_before_a_run_with_a_budget(
+    capsys: pytest.CaptureFixture[str], command: list[str], lane: str
+) -> None:
+    """By type and model, in the lane of the run, on standard error; JSON stays one document."""
+    asked = ["letter.txt", "-t", "summary", "-t", "sentiment", "--model", MODEL, "--lane", lane]
+    assert run(["quote", *asked]) == ExitCode.SUCCESS
+    quoted = capsys.readouterr().out
+
+    found = run([*command, *asked, "--budget", "5", "--json"])
+
+    written = capsys.readouterr()
+    numbers, _, rest = written.err.partition("Expected cost: ")
+    header, *rows = rows_of(quoted)
+    assert found == ExitCode.SUCCESS
+    assert [row.split()[:3] for row in rows] == [
+        [name, "openai/gpt-6.1-terra", lane] for name in ("summary", "sentiment")
+    ]
+    assert rows_of(numbers) == [header, *rows]
+    assert "\nRun " in rest
+    assert "Run " not in numbers
+    assert json.loads(written.out)["run"] in rest
+
+
+def rows_of(shown: str) -> list[str]:
+    """Return the header and the rows of the table of a quote."""
+    lines = shown.splitlines()
+    begin = next(place for place, line in enumerate(lines) if line.startswith("Type "))
+    return [line.rstrip() for line in lines[begin : begin + 3]]
 
 
 @pytest.mark.parametrize("option", [["--votes", "3"], ["--critique"]])

@@ -113,6 +113,8 @@ def test_cached_tokens_are_counted_in(server: FaultyServer) -> None:
         "cache_creation_input_tokens": 200,
         "cache_read_input_tokens": 3_000,
         "output_tokens": 7,
+        "service_tier": "priority",
+        "inference_geo": "us",
     }
     server.play(answer(message_body(usage=usage)))
 
@@ -123,6 +125,7 @@ def test_cached_tokens_are_counted_in(server: FaultyServer) -> None:
     )
     assert (completion.provider, completion.model) == ("anthropic", "claude-served")
     assert completion.response_id == "msg_1"
+    assert (completion.service_tier, completion.inference_geo) == ("priority", "us")
 
 
 @pytest.mark.parametrize(

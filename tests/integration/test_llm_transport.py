@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import socket
 import ssl
 import threading
@@ -39,7 +40,7 @@ def server() -> Iterator[peer.FaultyServer]:
 @pytest.fixture
 def transport() -> Iterator[JsonTransport]:
     """Return a transport whose connections are closed after the test."""
-    transport = JsonTransport(max_body_bytes=1_000_000)
+    transport = JsonTransport(max_body_bytes=1_000_000, max_file_bytes=2_000_000)
     yield transport
     transport.close()
 
@@ -133,6 +134,41 @@ def test_a_packed_answer_is_read(server: peer.FaultyServer, transport: JsonTrans
     server.play(packed(gzip.compress(b'{"fine": true}')))
 
     assert transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS).body == {"fine": True}
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+def test_a_file_is_downloaded_unpacked(
+    server: peer.FaultyServer, transport: JsonTransport, encoding: str
+) -> None:
+    """It may be larger than an answer."""
+    content = b'{"fine": true}\n' * 100_000
+    server.play(packed(gzip.compress(content)) if encoding else peer.answer(content))
+    target = io.BytesIO()
+
+    assert transport.download(server.base_url, {}, target, PATIENT_SECONDS) is None
+    assert target.getvalue() == content
+
+
+@pytest.mark.parametrize(
+    ("behavior", "sentence"),
+    [
+        (packed(gzip.compress(b" " * 30_000_000)), r"more than 2,000,000 bytes"),
+        (peer.endless_body, r"more than 2,000,000 bytes"),
+        (packed(gzip.compress(gzip.compress(b" ")), "gzip, gzip"), r"not asked for"),
+        (packed(b"no gzip"), r"packed body that is broken"),
+    ],
+)
+def test_a_file_is_bounded_however_it_is_packed(
+    server: peer.FaultyServer, transport: JsonTransport, behavior: peer.Behavior, sentence: str
+) -> None:
+    """A bomb writes no more to the disk than the bound."""
+    server.play(behavior)
+    target = io.BytesIO()
+
+    with pytest.raises(ModelTransportError, match=sentence):
+        transport.download(server.base_url, {}, target, PATIENT_SECONDS)
+
+    assert len(target.getvalue()) <= 2_000_000
 
 
 @pytest.mark.parametrize("theirs", ["own-id", "OWN-ID", None])

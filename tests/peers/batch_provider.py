@@ -14,7 +14,7 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from tests.peers.answering_server import user_message_of
 
 ANSWERED, INVALID = "answered", "invalid"
-EXPIRED, MISSING, GARBLED = "expired", "missing", "garbled"
+EXPIRED, MISSING, GARBLED, OVERLONG = "expired", "missing", "garbled", "overlong"
 Fate: TypeAlias = Callable[[str, int], str]
 """Says of a question, and how often it was asked before, what becomes of it; `400` is an error."""
 

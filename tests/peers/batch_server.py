@@ -16,11 +16,14 @@ from tests.peers.batch_provider import (
     GARBLED,
     INVALID,
     MISSING,
+    OVERLONG,
     BatchProvider,
     FakeBatch,
     question_of,
 )
 from tests.peers.serving import serving_in_a_thread
+
+_PADDING = b" " * 9 * 1024 * 1024
 
 
 class BatchServer(AnsweringServer, BatchProvider):
@@ -147,7 +150,7 @@ class BatchHandler(AnsweringHandler):
         output: list[bytes] = []
         errors: list[bytes] = []
         for line, fate in self._shuffled(batch):
-            (output if fate in {ANSWERED, INVALID, GARBLED} else errors).append(
+            (output if fate in {ANSWERED, INVALID, GARBLED, OVERLONG} else errors).append(
                 _openai_line(line, fate)
             )
         names: list[JsonValue] = []
@@ -210,6 +213,8 @@ def _openai_line(line: JsonObject, fate: str) -> bytes:
         return b""
     if fate == GARBLED:
         return b'{"id": "batch_req", "custom_id": "half a li'
+    if fate == OVERLONG:
+        return _openai_line(line, ANSWERED) + _PADDING
     if fate == EXPIRED:
         error: JsonObject = {"code": "batch_expired", "message": "It could not be run in time."}
         return json.dumps({**known, "error": error}).encode()
@@ -228,6 +233,8 @@ def _anthropic_line(line: JsonObject, fate: str) -> bytes:
         return b""
     if fate == GARBLED:
         return b'{"custom_id": "half a li'
+    if fate == OVERLONG:
+        return _anthropic_line(line, ANSWERED) + _PADDING
     if fate in {ANSWERED, INVALID}:
         result = {"type": "succeeded", "message": _message(_content(line, fate))}
     elif fate == EXPIRED:

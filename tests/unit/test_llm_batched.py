@@ -222,15 +222,17 @@ def test_a_run_is_in_the_batch_lane_if_one_of_its_models_can_be() -> None:
     assert lane_for(settings, "cloud", Lane.ONLINE) is Lane.ONLINE
 
 
-def test_a_tier_of_its_own_has_no_place_in_a_batch() -> None:
-    """OpenAI refuses lines with `service_tier`."""
-    settings = PUBLIC.model_copy(update={"service_tier": "flex"})
+@pytest.mark.parametrize("tier", ["", "flex"])
+def test_a_tier_has_no_place_in_a_batch(tier: str) -> None:
+    """OpenAI refuses lines with `service_tier`; online each request says one."""
+    settings = PUBLIC.model_copy(update={"service_tier": tier})
     request = replace(a_request(), attempt=2)
 
     body = batching.connect(settings, SecretStr("key")).body(request)
 
+    online = OpenAIModel(PUBLIC, SecretStr("key")).body(request)
     assert "service_tier" not in body
-    assert body == OpenAIModel(PUBLIC, SecretStr("key")).body(request)
+    assert {**body, "service_tier": "default"} == online
 
 
 @pytest.mark.parametrize("reason", list(FinishReason))

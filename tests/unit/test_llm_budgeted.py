@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from random import Random
 from uuid import UUID, uuid4
@@ -21,7 +21,8 @@ from chordwise.errors import (
 )
 from chordwise.llm.middleware.budgeted import LONGEST_WAIT_SECONDS, Budgeted
 from chordwise.llm.model import Completion, FinishReason, Usage
-from chordwise.llm.pricing import FreePrice, OwnPrice, Price
+from chordwise.llm.pricing import FreePrice, ListPrice, OwnPrice, Price
+from chordwise.llm.request_size import most_input_tokens
 from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import Line, ScriptedModel
 
@@ -116,6 +117,25 @@ def test_an_unknown_usage_is_settled_as_unknown() -> None:
     desk.ask()
 
     assert desk.budget.settled == [None]
+
+
+def test_an_answer_in_a_dearer_tier_costs_no_more_than_was_reserved() -> None:
+    """Where nobody says the tier, a provider may serve with priority and charge twice as much."""
+    model = "gpt-6.1-terra"
+    request = a_request(timeout_seconds=30)
+    all_of_it = Usage(
+        input_tokens=most_input_tokens(request), output_tokens=request.max_output_tokens
+    )
+    answer = replace(ANSWER, model=model, service_tier="priority", usage=all_of_it)
+    desk = a_desk(answer, price=ListPrice(provider="openai", model=model))
+
+    desk.ask()
+
+    ((most_usd, _),) = desk.budget.reserved
+    (cost_usd,) = desk.budget.settled
+    assert most_usd is not None
+    assert cost_usd is not None
+    assert most_usd / 2 < cost_usd <= most_usd
 
 
 @pytest.mark.parametrize(

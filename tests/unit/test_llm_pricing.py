@@ -21,7 +21,7 @@ from chordwise.errors import (
     RefusedError,
 )
 from chordwise.llm.model import Completion, FinishReason, Usage
-from chordwise.llm.pricing import FreePrice, price_of
+from chordwise.llm.pricing import FreePrice, ListPrice, price_of
 from chordwise.llm.request_size import most_input_tokens
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_request
@@ -122,6 +122,14 @@ OWN = ModelSettings(
     output_usd_per_million_tokens=Decimal(20),
 )
 LISTED = ModelSettings(provider="openai", model="gpt-6.1-terra")
+# An address where nobody says the tier, and a model of which the list knows what priority costs.
+ELSEWHERE = ModelSettings(
+    provider="openai",
+    model="gemini-3.8-flash-tts",
+    base_url="https://generativelanguage.googleapis.com/v1beta/openai",
+)
+USUAL_TIERS = ["", "default", "standard", "flex", "batch"]
+ALL_TIERS = [*USUAL_TIERS, "priority", "fast", "scale"]
 
 
 def test_own_prices_know_cached_tokens() -> None:
@@ -204,24 +212,30 @@ def test_whether_a_price_is_known_is_known_before(settings: ModelSettings, *, kn
 @given(
     text=st.text(max_size=2_000) | st.integers(0, 400_000).map("a".__mul__),
     shares=st.tuples(*[st.floats(0, 1)] * 4),
-    settings=st.sampled_from(
-        [
-            OWN,
-            LISTED,
-            ModelSettings(provider="anthropic", model="claude-sonnet-5-5"),
-            # Above 100,000 tokens of prompt it costs five times as much.
-            ModelSettings(provider="anthropic", model="claude-haiku-5-5"),
-        ]
+    asked=st.one_of(
+        # OpenAI itself is told the tier, and by that never serves at the price of priority.
+        st.tuples(st.just(LISTED), st.sampled_from(USUAL_TIERS)),
+        st.tuples(
+            st.sampled_from(
+                [
+                    OWN,
+                    ELSEWHERE,
+                    ModelSettings(provider="anthropic", model="claude-sonnet-5-5"),
+                    # Above 100,000 tokens of prompt it costs five times as much.
+                    ModelSettings(provider="anthropic", model="claude-haiku-5-5"),
+                ]
+            ),
+            st.sampled_from(ALL_TIERS),
+        ),
     ),
-    service_tier=st.sampled_from(["", "default", "standard", "flex", "batch"]),
 )
 def test_no_usage_within_the_request_costs_more_than_the_bound(
     text: str,
     shares: tuple[float, float, float, float],
-    settings: ModelSettings,
-    service_tier: str,
+    asked: tuple[ModelSettings, str],
 ) -> None:
-    """However many of its tokens were cached, written, or answered."""
+    """However many of its tokens were cached, written, or answered, and in whichever tier."""
+    settings, service_tier = asked
     request = a_request(user=text)
     tokens = int(most_input_tokens(request) * shares[0])
     usage = Usage(
@@ -230,13 +244,50 @@ def test_no_usage_within_the_request_costs_more_than_the_bound(
         cached_input_tokens=int(tokens * shares[2]),
         cache_write_tokens=int(tokens * shares[3]),
     )
-    answer = replace(completion(settings.model, usage), service_tier=service_tier)
+    geo = "us" if settings.provider == "anthropic" else ""
+    answer = replace(
+        completion(settings.model, usage), service_tier=service_tier, inference_geo=geo
+    )
 
     charged, most = price_of(settings).cost_usd(answer), price_of(settings).most_usd(request)
 
     assert charged is not None
     assert most is not None
     assert charged <= most
+
+
+@pytest.mark.parametrize(
+    ("geo", "factor"),
+    [("", "1"), ("global", "1"), ("not_available", "1"), ("us", "1.1"), ("eu", "1.1")],
+)
+@pytest.mark.parametrize("tier", ["standard", "batch"])
+def test_inference_in_one_region_costs_a_tenth_more(geo: str, factor: str, tier: str) -> None:
+    """Where a workspace at Anthropic asks for it, by what the answer says of itself."""
+    settings = ModelSettings(provider="anthropic", model="claude-sonnet-5-5")
+    usual = replace(completion(settings.model, FRESH), service_tier=tier)
+    price = price_of(settings)
+
+    cost_usd = price.cost_usd(usual)
+    charged = price.cost_usd(replace(usual, inference_geo=geo))
+
+    assert cost_usd is not None
+    assert charged == cost_usd * Decimal(factor)
+
+
+@pytest.mark.parametrize("tier", ["priority", "fast"])
+def test_priority_costs_more_and_is_reserved_where_it_can_come(tier: str) -> None:
+    """Both of OpenAI's names of it have its price; only where it is ruled out is less reserved."""
+    answer = completion(LISTED.model, FRESH)
+    told = price_of(LISTED)
+    untold = ListPrice(provider="openai", model=LISTED.model)
+
+    usual, dearer = told.cost_usd(answer), told.cost_usd(replace(answer, service_tier=tier))
+    least, most = told.most_usd(a_request()), untold.most_usd(a_request())
+
+    assert usual is not None
+    assert least is not None
+    assert dearer == 2 * usual
+    assert most == 2 * least
 
 
 @given(text=st.text(max_size=500))

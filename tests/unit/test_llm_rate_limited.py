@@ -124,6 +124,7 @@ def test_too_long_a_wait_puts_the_work_off() -> None:
     assert caught.value.retry_after_seconds == 45
     assert caught.value.is_throttling
     assert caught.value.has_waited
+    assert caught.value.hint
     assert limits.reports == []
 
 

@@ -1,4 +1,4 @@
-"""Flex: asked for where it exists, refused elsewhere, and priced by what the answer says."""
+"""Tiers: said where they exist, refused elsewhere, and priced by what the answer says."""
 
 from __future__ import annotations
 
@@ -28,9 +28,28 @@ def test_it_is_asked_for_in_the_form_of_the_provider() -> None:
     assert body["service_tier"] == "flex"
 
 
-def test_nothing_is_sent_where_nothing_is_set() -> None:
+@pytest.mark.parametrize("base_url", ["", "https://api.openai.com/v1"])
+def test_openai_is_asked_for_the_usual_tier_where_none_is_set(base_url: str) -> None:
+    """Without it the tier of the project would count, which may be priority at twice the price."""
+    plain = FLEX.model_copy(update={"service_tier": "", "base_url": base_url})
+
+    body = OpenAIModel(plain, KEY).body(a_request())
+
+    require_openai(body)
+    assert body["service_tier"] == "default"
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "https://house.openai.azure.com/openai/v1",
+        "http://localhost:8000/v1",
+        "https://api.openai.com.example.org/v1",
+    ],
+)
+def test_nothing_is_sent_elsewhere(base_url: str) -> None:
     """Servers that refuse unknown fields see none."""
-    plain = FLEX.model_copy(update={"service_tier": ""})
+    plain = FLEX.model_copy(update={"service_tier": "", "base_url": base_url})
 
     assert "service_tier" not in OpenAIModel(plain, KEY).body(a_request())
 

@@ -49,6 +49,16 @@ def test_a_bomb_is_not_read_to_its_end() -> None:
     assert len(list(rest)) > 400
 
 
+def test_pieces_stay_small_however_much_they_unpack_to() -> None:
+    """A file goes to the disk piece by piece; a bomb of one piece must not be held at once."""
+    bomb = gzip.compress(b" " * 50_000_000)
+
+    sizes = [len(piece) for piece in unpacking.unpacked([bomb], "gzip", 50_000_000)]
+
+    assert sum(sizes) == 50_000_000
+    assert max(sizes) <= 1024 * 1024
+
+
 @pytest.mark.parametrize("encoding", ["gzip, gzip", "br", "zstd", "nonsense"])
 def test_other_packings_are_refused(encoding: str) -> None:
     """What is packed twice may unpack to anything."""

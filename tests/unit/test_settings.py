@@ -166,6 +166,24 @@ def test_contradictions_are_refused(section: str, values: dict[str, float], word
     assert word in refused(None, **{section: values})
 
 
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [("input", "output"), ("output", "input"), ("cached_input", "input")],
+)
+def test_half_a_price_is_refused(folder: Path, given: str, missing: str) -> None:
+    """It would be passed over in silence, and the public price or none would count."""
+    write(
+        folder,
+        f'[models.house]\nprovider = "openai"\n{given}_usd_per_million_tokens = 1.5\n',
+    )
+
+    said = refused()
+
+    assert "models.house" in said
+    assert f"{given}_usd_per_million_tokens is set without" in said
+    assert f"without {missing}_usd_per_million_tokens: set both" in said
+
+
 def test_a_model_is_known_by_its_name_or_by_its_provider(folder: Path) -> None:
     """What the user named goes first."""
     found = load(

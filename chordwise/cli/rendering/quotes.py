@@ -29,7 +29,7 @@ def laid_out(quote: Quote, lane: Lane | None) -> Iterator[RenderableType]:
     would take.
     """
     if quote.lines:
-        yield _table(quote, lane)
+        yield _table(quote, are_all_shown=lane is None)
     yield from (Text(_in_words(line), style="dim") for line in quote.lines)
     yield Text(
         f"{counted(quote.documents, 'document')} · {counted(quote.jobs, 'analysis')}, "
@@ -40,6 +40,12 @@ def laid_out(quote: Quote, lane: Lane | None) -> Iterator[RenderableType]:
     if not quote.lines:
         yield Text("Total: $0.00")
     yield from (Text(remark, style="dim") for remark in remarks(quote, lane))
+
+
+def in_brief(quote: Quote) -> Iterator[RenderableType]:
+    """Return the table alone: a row for each type and model, in the lane that the run takes."""
+    if quote.lines:
+        yield _table(quote, are_all_shown=False)
 
 
 def remarks(quote: Quote, lane: Lane | None) -> Iterator[str]:
@@ -105,13 +111,14 @@ def _totals(quote: Quote, lane: Lane | None) -> Mapping[str, Cost | None]:
     return {" and ".join(dict.fromkeys(line.lane for line in quote.lines)): quote.total}
 
 
-def _table(quote: Quote, lane: Lane | None) -> Table:
+def _table(quote: Quote, *, are_all_shown: bool) -> Table:
+    """Return the numbers in all lanes that there are, or in that of the run alone."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in _COLUMNS:
         justify: JustifyMethod = "left" if name in _LEFT else "right"
         table.add_column(name, justify=justify, no_wrap=name != "Model", overflow="fold")
     for line in quote.lines:
-        for name in line.costs if lane is None else (line.lane,):
+        for name in line.costs if are_all_shown else (line.lane,):
             table.add_row(*_row(line, name))
     return table
 

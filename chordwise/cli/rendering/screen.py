@@ -42,6 +42,11 @@ class Screen:
         with until_reader_left():
             sys.stdout.write(text)
 
+    def tell_laid_out(self, *renderables: RenderableType) -> None:
+        """Print to standard error, laid out for people."""
+        for renderable in renderables:
+            self.talk.print(renderable)
+
     def tell(self, text: str) -> None:
         """Say a sentence about the proceedings on standard error."""
         self.talk.print(Text(one_line(text)), soft_wrap=True)

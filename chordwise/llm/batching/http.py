@@ -17,7 +17,7 @@ from chordwise.errors import ModelAccessError, ModelError
 from chordwise.llm.excerpts import excerpt
 from chordwise.llm.providers.endpoint import endpoint
 from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, Kind, read_fault
-from chordwise.llm.transport import JsonResponse, JsonTransport
+from chordwise.llm.transport import MAX_BODY_BYTES, JsonResponse, JsonTransport
 
 log = structlog.get_logger(__name__)
 
@@ -81,6 +81,8 @@ class BatchHttp:
     def lines(self, path: str) -> Iterator[JsonObject]:
         """Yield the objects of a file with one in each line; what is none is passed over.
 
+        So is a line larger than an answer online may be: its question counts as not answered.
+
         Raises:
             ModelError: The file cannot be read; nothing was yielded then.
         """
@@ -116,15 +118,28 @@ class BatchHttp:
         return answer
 
     def _objects(self, file: BinaryIO) -> Iterator[JsonObject]:
-        for line in file:
-            try:
-                parsed = cast("JsonValue", json.loads(line))
-            except (ValueError, RecursionError):
-                parsed = None
+        for line in _bounded_lines(file, MAX_BODY_BYTES):
+            parsed = _parsed(line) if len(line) <= MAX_BODY_BYTES else None
             if isinstance(parsed, dict):
                 yield parsed
             elif line.strip():
                 log.warning("batch.line_unreadable", model=self.label, bytes=len(line))
+
+
+def _parsed(line: bytes) -> JsonValue:
+    """Return what a line says; `None` where it is no JSON."""
+    try:
+        return cast("JsonValue", json.loads(line))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _bounded_lines(file: BinaryIO, most_bytes: int) -> Iterator[bytes]:
+    """Yield the lines, and of one that is longer than `most_bytes` only so much and a byte."""
+    while line := file.readline(most_bytes + 1):
+        yield line
+        while len(line) > most_bytes and not line.endswith(b"\n"):
+            line = file.readline(most_bytes + 1)
 
 
 def moment(value: JsonValue) -> datetime | None:

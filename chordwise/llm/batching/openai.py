@@ -57,9 +57,7 @@ class OpenAIBatches:
     def __init__(
         self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport
     ) -> None:
-        # A batch has its own price; with a tier of its own its lines are refused.
-        plain = settings.model_copy(update={"service_tier": ""})
-        self._model = OpenAIModel(plain, api_key, transport)
+        self._model = OpenAIModel(settings, api_key, transport)
         key = checked_key(api_key)
         base_url = settings.base_url or PUBLIC_BASE_URL
         self._http = BatchHttp(
@@ -73,8 +71,12 @@ class OpenAIBatches:
         )
 
     def body(self, request: CompletionRequest) -> JsonObject:
-        """Return the body of a line."""
-        return self._model.body(request)
+        """Return the body of a line.
+
+        A batch has its own price: lines that name a tier are refused.
+        """
+        body = self._model.body(request)
+        return {name: value for name, value in body.items() if name != "service_tier"}
 
     def upload(self, batch: PreparedBatch) -> str:
         """Upload the file with the lines.

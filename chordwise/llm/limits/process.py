@@ -25,7 +25,8 @@ class ProcessLimits:
     """Keeps to the limits that were last known, as if this process were alone.
 
     It finds nothing out: it paces, bounds the calls in flight, and honors `Retry-After`. What is
-    denied it does not remember: the next call is denied again.
+    denied it does not remember: the next call is denied again. There is no circuit breaker:
+    failures are counted by all workers together or not at all.
     """
 
     def __init__(self, policy: LimitPolicy, clock: Callable[[], float] = time.monotonic) -> None:

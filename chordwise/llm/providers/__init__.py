@@ -45,14 +45,14 @@ def connect(
             raise ConfigurationError("The extractive model has no address to connect to.")
 
 
-def has_flex(settings: ModelSettings) -> bool:
-    """Tell whether a model can be served slowly at half the price: at OpenAI's public address."""
+def has_service_tiers(settings: ModelSettings) -> bool:
+    """Tell whether requests say how they are served, and so at which price: at OpenAI itself."""
     base_url = settings.base_url or PUBLIC_BASE_URL
     return settings.provider == "openai" and host_of(base_url) == host_of(PUBLIC_BASE_URL)
 
 
 def _require_tier(settings: ModelSettings) -> None:
-    if settings.service_tier and not has_flex(settings):
+    if settings.service_tier and not has_service_tiers(settings):
         raise ConfigurationError(
             f"service_tier is set for {settings.model}, whose provider has no such tier.",
             "Only OpenAI at its public address has one; remove service_tier.",

@@ -176,6 +176,7 @@ class AnthropicModel:
             response_id=storable(text(body.get("id"))),
             refusal=storable(_refusal(body)) if reason == "refusal" else "",
             service_tier=storable(text(child(body, "usage").get("service_tier"))),
+            inference_geo=storable(text(child(body, "usage").get("inference_geo"))),
         )
 
 

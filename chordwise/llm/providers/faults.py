@@ -56,24 +56,15 @@ _STATUSES: Mapping[int, Kind] = {
     505: ModelRequestError,
 }
 
-_WORDS: Mapping[Kind, tuple[str, str]] = {
-    QuotaExceededError: (
-        "has no money or quota left for this key",
-        "Top up the account or raise its limit at the provider, then retry the run.",
-    ),
-    ModelAccessError: (
-        "refuses the key, the account, the model's name or the address",
-        "Check api_key, model and base_url (which usually ends in /v1).",
-    ),
-    RateLimitedError: ("takes no more requests for now", ""),
-    ModelOverloadedError: ("is overloaded or out of order for now", ""),
-    ContextTooLongError: (
-        "says that the prompt is too long for it",
-        "Lower pipeline.chunk_tokens, or choose a model with a larger context.",
-    ),
-    RefusedError: ("declines to answer", ""),
-    InvalidAnswerError: ("could not bring the answer into its form", ""),
-    ModelRequestError: ("rejects the request", "Check the model's options and the schema."),
+_DEEDS: Mapping[Kind, str] = {
+    QuotaExceededError: "has no money or quota left for this key",
+    ModelAccessError: "refuses the key, the account, the model's name or the address",
+    RateLimitedError: "takes no more requests for now",
+    ModelOverloadedError: "is overloaded or out of order for now",
+    ContextTooLongError: "says that the prompt is too long for it",
+    RefusedError: "declines to answer",
+    InvalidAnswerError: "could not bring the answer into its form",
+    ModelRequestError: "rejects the request",
 }
 
 
@@ -104,11 +95,10 @@ class Fault:
 
     def error(self, kind: Kind, label: str, hidden: Iterable[str]) -> ModelError:
         """Return the error, with a short quote of the provider that repeats nothing `hidden`."""
-        deed, hint = _WORDS[kind]
         named = f", {excerpt(self.codes[0])}" if self.codes else ""
         quote = excerpt(self.message, hidden)
         said = f": “{quote}”" if quote else ""
-        error = kind(f"{label} {deed} (HTTP {self.status}{named}){said}.", hint)
+        error = kind(f"{label} {_DEEDS[kind]} (HTTP {self.status}{named}){said}.")
         if isinstance(error, TransientError):
             error.retry_after_seconds = self.retry_after_seconds
             error.reported_limits = self.limits

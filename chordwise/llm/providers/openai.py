@@ -38,6 +38,8 @@ from chordwise.settings import ModelSettings
 
 PUBLIC_BASE_URL = "https://api.openai.com/v1"
 MAX_SCHEMA_NAME_CHARACTERS = 64
+USUAL_TIER = "default"
+"""Standard price and speed. Without a tier that of the project holds, which may cost more."""
 
 CODES: Mapping[str, Kind] = MappingProxyType(
     {
@@ -158,8 +160,9 @@ class OpenAIModel:
             body["temperature"] = self._settings.temperature
         if self._is_public:
             body["prompt_cache_key"] = _prompt_cache_key(request)
-        if self._settings.service_tier:
-            body["service_tier"] = self._settings.service_tier
+        tier = self._settings.service_tier or (USUAL_TIER if self._is_public else "")
+        if tier:
+            body["service_tier"] = tier
         return body
 
     @property
