@@ -166,7 +166,7 @@ def _analysis(
         facts=tuple(facts.facts(output, analysis)),
         confidence=confidence,
         quality=answer.quality,
-        needs_review=confidence < request.confidence_threshold,
+        needs_review=examined.needs_review(confidence, request.confidence_threshold),
         chunk_count=chunk_count,
         provider=answer.provider,
         model=answer.model,

@@ -29,6 +29,11 @@ class Examined:
     answer: Answer
     critique: Critique | None = None
 
+    def needs_review(self, confidence: float, threshold: float) -> bool:
+        """Tell whether a person should look: it is unsure, or its critique leaves a doubt."""
+        leaves_doubt = self.critique is not None and self.critique.leaves_doubt
+        return confidence < threshold or leaves_doubt
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Critic:
@@ -84,7 +89,7 @@ class Critic:
 
 
 def examine(integrator: Integrator, integration: Integration, span: tuple[int, int]) -> Examined:
-    """Let the answer about a document be examined; what had to be merged by rule is not.
+    """Let the answer about a document be examined; what had to be merged by rule cannot be.
 
     `span` has the characters that an answer is about which joins no others.
 
@@ -93,7 +98,7 @@ def examine(integrator: Integrator, integration: Integration, span: tuple[int, i
         AwaitingBatchError: The critique or the revision is still to come.
     """
     if integration.error is not None:
-        return Examined(answer=integration.answer)
+        return _merged_by_rule(integration.answer, integrator.task)
     critic = Critic(model=integrator.model, judge=integrator.judge, policy=integrator.policy)
     return critic.examine(integration.answer, *integrator.question(integration.joined, span))
 
@@ -101,6 +106,13 @@ def examine(integrator: Integrator, integration: Integration, span: tuple[int, i
 def unexamined(answer: Answer, task: AnalysisTask, error: ModelError) -> Examined:
     """Return an answer that could not be examined, with the reason."""
     return _examined(answer, task, CritiqueOutcome.FAILED, error.what)
+
+
+def _merged_by_rule(answer: Answer, task: AnalysisTask) -> Examined:
+    if not task.options.critique:
+        return Examined(answer=answer)
+    what = "The parts were merged by rule, since the synthesis failed."
+    return _examined(answer, task, CritiqueOutcome.FAILED, what)
 
 
 def _examined(
