@@ -103,7 +103,7 @@ def _integrate(context: Context, lease: Lease, job: Job, parts: Sequence[Chunk])
             task=question_of(job),
             text=text,
             judge=context.models.judge,
-            policy=policy_of(context.settings),
+            policy=policy_of(context.settings, lease.require),
         )
         integration = _integration(context, integrator, answers, job)
         examined = _examined(context, integrator, integration, job, parts)
