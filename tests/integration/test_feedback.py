@@ -85,7 +85,10 @@ def test_feedback_outlives_a_new_answer_and_judges_it(
     submission = classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
     run(["feedback", "latest", "--document", "a.txt", "--correct", "label=invoice"])
     run(["feedback", "latest", "--document", "b.txt", "--reject"])
-    pipeline.execute("INSERT INTO result_history SELECT *, now() FROM results")
+    pipeline.execute(
+        "INSERT INTO result_history SELECT (jsonb_populate_record(NULL::result_history,"
+        " to_jsonb(r) || jsonb_build_object('replaced_at', now()))).* FROM results AS r"
+    )
     pipeline.execute("""UPDATE jobs SET options = options || '{"confidence_threshold": 0.5}'""")
     pipeline.execute(
         "UPDATE results SET id = gen_random_uuid(), confidence = 0.9,"
@@ -106,6 +109,23 @@ def test_feedback_outlives_a_new_answer_and_judges_it(
         (False, "invoice", 0.75),
         (True, "invoice", 0.9),
     ]
+
+
+def test_feedback_judges_answers_however_they_were_come_by(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Votes and a critique change no question, so what was said tells whether they are worth it."""
+    submission = classified(pipeline, {"a.txt": ("letter", 0.75)})
+    run(["feedback", "latest", "--document", "a.txt", "--correct", "label=invoice"])
+    scrutinized = """'{"votes": 5, "critique": true, "principles": ["Be right."]}'"""
+    pipeline.execute(f"UPDATE jobs SET options = options || {scrutinized}")
+    pipeline.execute("UPDATE results SET id = gen_random_uuid()")
+    capsys.readouterr()
+
+    assert run(["evaluate", submission.name, "--json"]) == ExitCode.SUCCESS
+
+    (found,) = json.loads(capsys.readouterr().out)["evaluations"]
+    assert found["measured"][0]["judged"] == 1
 
 
 def test_many_are_said_in_a_file(
