@@ -123,6 +123,51 @@ def test_fields_are_compared_one_by_one(
     ]
 
 
+def test_a_field_that_nobody_asked_for_is_named_and_not_judged(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither notes nor another question's field make an answer wrong, nor a capital letter."""
+    extracted(pipeline, {"a.txt": {"buyer": ("ACME Corp.", 9), "price": ("12 EUR", 8)}})
+    extracted(pipeline, {"b.txt": {"date": ("1 May", 9)}})
+    gold = tmp_path / "gold.csv"
+    gold.write_text("document,Buyer,price,Notes\na.txt,Acme Corp,12 EUR,by Ada\nb.txt,Ada,,\n")
+    capsys.readouterr()
+
+    assert run(["evaluate", "--gold", str(gold), "--json"]) == ExitCode.INCOMPLETE
+
+    (found,) = json.loads(capsys.readouterr().out)["evaluations"]
+    whole = found["measured"][0]
+    measures = {(m["metric"], m["label"]): m["value"] for m in whole["measures"]}
+    assert found["missing"] == [
+        {"document": "Notes", "reason": "a field that no question asks for"}
+    ]
+    assert (whole["judged"], whole["unjudged"]) == (1, 1)
+    assert (measures["accuracy", ""], measures["match", "buyer"]) == (1, 1)
+    assert ("match", "Notes") not in measures
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("document,buyer\na.txt,ACME, Inc.\n", "line 2 has more cells than the header"),
+        ("document,buyer,buyer\na.txt,A,B\n", "the header names “buyer” 2 times"),
+    ],
+)
+def test_a_table_whose_cells_are_not_those_of_its_header_is_refused(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    """A comma in a value must not cut the value short; empty cells at the end do no harm."""
+    extracted(pipeline, {"a.txt": {"buyer": ("ACME", 9)}})
+    gold = tmp_path / "gold.csv"
+    gold.write_text(text, "utf-8")
+
+    assert run(["evaluate", "--gold", str(gold)]) == ExitCode.USAGE
+    assert said in " ".join(capsys.readouterr().err.split())
+
+    gold.write_text("document,buyer,,\na.txt,ACME,,,\n", "utf-8")
+    assert run(["evaluate", "--gold", str(gold)]) == ExitCode.SUCCESS
+
+
 def test_evaluating_again_adds_to_the_history_and_not_to_the_judgments(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,6 +265,8 @@ def test_each_model_is_measured_where_several_answered(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ('{"document": "a", "fields": {"b": NaN}}', "line 1 has characters that cannot be stored"),
+        ('{"document": "a", "fields": {"b": 1e999}}', "or a number that is none"),
         ('{"document": "a.txt"}', "line 1: it says neither label nor fields nor summary"),
         ('{"label": "letter"}', "line 1: there is no “document”"),
         ('{"document": "a", "label": 7}', "line 1: “label” is no text"),

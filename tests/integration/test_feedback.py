@@ -117,8 +117,10 @@ def test_feedback_judges_answers_however_they_were_come_by(
     """Votes and a critique change no question, so what was said tells whether they are worth it."""
     submission = classified(pipeline, {"a.txt": ("letter", 0.75)})
     run(["feedback", "latest", "--document", "a.txt", "--correct", "label=invoice"])
-    scrutinized = """'{"votes": 5, "critique": true, "principles": ["Be right."]}'"""
-    pipeline.execute(f"UPDATE jobs SET options = options || {scrutinized}")
+    pipeline.execute(
+        'UPDATE jobs SET options = options || \'{"votes": 5, "critique": true}\''
+        """ || '{"principles": ["Be right."]}'"""
+    )
     pipeline.execute("UPDATE results SET id = gen_random_uuid()")
     capsys.readouterr()
 
