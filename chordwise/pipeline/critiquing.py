@@ -11,7 +11,7 @@ from chordwise.domain.answers import Answer
 from chordwise.domain.critique import Critique, CritiqueOutcome
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisTask, Stage
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, Stage
 from chordwise.errors import ModelError, PausingError, TransientError
 from chordwise.llm.model import EXTRACTIVE, ChatModel
 from chordwise.pipeline.answering import ONE_PROMPT, AskingPolicy
@@ -29,10 +29,16 @@ class Examined:
     answer: Answer
     critique: Critique | None = None
 
-    def needs_review(self, confidence: float, threshold: float) -> bool:
-        """Tell whether a person should look: it is unsure, or its critique leaves a doubt."""
+    def needs_review(self, confidence: float, options: AnalysisOptions) -> bool:
+        """Tell whether a person should look, since nobody else has, or somebody objects.
+
+        It is unsure, or its critique leaves a doubt, or of the votes that were asked for a language
+        model has given one alone.
+        """
+        is_unsure = confidence < options.confidence_threshold
         leaves_doubt = self.critique is not None and self.critique.leaves_doubt
-        return confidence < threshold or leaves_doubt
+        is_alone = options.votes > 1 and self.answer.agreement is None
+        return is_unsure or leaves_doubt or (is_alone and self.answer.provider != EXTRACTIVE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -227,8 +227,25 @@ def test_an_objection_that_stands_and_an_answer_that_nobody_examined_need_review
     """However sure the model is; what was mended or found good needs none by itself."""
     found, _, _ = examined(*script)
 
-    assert found.needs_review(confidence=1.0, threshold=0.0) is doubt
-    assert found.needs_review(confidence=0.4, threshold=0.5)
+    assert found.needs_review(1.0, OPTIONS) is doubt
+    assert found.needs_review(0.4, replace(OPTIONS, confidence_threshold=0.5))
+
+
+@pytest.mark.parametrize(
+    ("agreement", "provider", "review"),
+    [(None, "openai", True), (0.2, "openai", False), (None, "extractive", False)],
+)
+def test_a_sample_that_is_left_alone_needs_review(
+    agreement: float | None, provider: str, *, review: bool
+) -> None:
+    """Its claim is not lowered by any doubt; the built-in model never has votes."""
+    _, before, _ = examined(FINE)
+    answer = replace(before, agreement=agreement, provider=provider)
+
+    found = Examined(answer=answer)
+
+    assert found.needs_review(1.0, AnalysisOptions(votes=5)) is review
+    assert not found.needs_review(1.0, AnalysisOptions(votes=1))
 
 
 def test_what_was_merged_by_rule_says_that_it_was_not_examined() -> None:
@@ -242,7 +259,7 @@ def test_what_was_merged_by_rule_says_that_it_was_not_examined() -> None:
     found = examine(wanted, merged, (0, len(TEXT)))
 
     assert (found.answer, outcome_of(found)) == (answer, CritiqueOutcome.FAILED)
-    assert found.needs_review(confidence=1.0, threshold=0.0)
+    assert found.needs_review(1.0, OPTIONS)
     assert examine(unwanted, merged, (0, len(TEXT))).critique is None
 
 
