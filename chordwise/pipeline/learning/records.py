@@ -13,7 +13,6 @@ from pathlib import Path
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.text_normalization import normalize
 from chordwise.errors import ReadError, UsageError
 from chordwise.readers import encodings
 
@@ -59,8 +58,7 @@ def read(path: Path) -> RecordFile:
     except csv.Error as error:
         raise UsageError(f"{path} is no CSV: {error}.", _HINT) from error
     for number, record in records:
-        written = json.dumps(record, ensure_ascii=False)
-        if normalize(written).text != written or not json_values.is_storable(record):
+        if not json_values.is_storable(record):
             what = "has characters that cannot be stored, or a number that is none"
             raise UsageError(f"{path}, line {number} {what}.", _HINT)
     return RecordFile(
