@@ -41,12 +41,15 @@ def settle(session: Session) -> None:
 
 
 def _note_pause(session: Session, waiting: ScheduleRun) -> None:
-    run, reason = session.execute(
+    found = session.execute(
         select(Run.name, Job.error_message)
         .join(Job, Job.run_id == Run.id)
         .where(Run.schedule_run_id == waiting.id, Job.status == JobStatus.PAUSED)
         .limit(1)
-    ).one()
+    ).first()
+    if found is None:  # taken up, or ended, since the run was looked at
+        return
+    run, reason = found
     end = End(
         status=ScheduleRunStatus.WAITING,
         code=_PAUSED,

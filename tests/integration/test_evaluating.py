@@ -6,14 +6,19 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ExitCode
+from chordwise.pipeline.learning.evaluating import evaluate
+from chordwise.pipeline.learning.gold import read
+from chordwise.pipeline.learning.scopes import Scope
 from chordwise.pipeline.submit import open_run
 from chordwise.settings import Settings
+from chordwise.storage.engine import open_engine, session_maker
 from tests.fakes.commands import run
 from tests.fakes.learning import a_learner, classified, extracted, written
-from tests.fakes.pipeline import NOW, Pipeline, a_document, a_run
+from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run, a_summary
 
 CHOICES = {
     "in/a.txt": ("invoice", 0.9),
@@ -293,3 +298,29 @@ def test_a_gold_file_that_makes_no_sense_is_refused(
 
     assert said in " ".join(capsys.readouterr().err.split())
     assert pipeline.value("SELECT count(*) FROM evaluations") == 0
+
+
+def test_no_transaction_is_open_while_it_is_reckoned(
+    settings: Settings, database_url: SecretStr, tmp_path: Path
+) -> None:
+    """Long summaries take their time; a server that ends idle transactions has none to end."""
+    words = [f"word{number}" for number in range(2_000)]
+    long = a_summary("CHOOSE letter", topic=" ".join(words))
+    pipeline = a_pipeline(settings, long, repeat_last=True)
+    names = [f"{number}.txt" for number in range(6)]
+    submission = open_run(pipeline.context, a_run(AnalysisType.SUMMARY), NOW)
+    for name in names:
+        submission.take_in(a_document(f"{name} says: CHOOSE letter and nothing else.", name))
+    submission.close()
+    pipeline.work(submission)
+    reference = " ".join(reversed(words))
+    truth = ({"document": name, "summary": reference} for name in names)
+    gold = read(written(tmp_path / "gold.jsonl", *truth))
+    engine = open_engine(database_url, statement_seconds=1)
+
+    (found,) = evaluate(session_maker(engine), Scope(), gold, lambda _write: 0)
+
+    engine.dispose()
+    values = {each.metric: each.value for each in found.measured[0].measures}
+    assert values["rouge_1"] > 0.9
+    assert values["rouge_l"] < 0.1
