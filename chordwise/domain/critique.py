@@ -71,6 +71,11 @@ class Critique:
     violations: tuple[JsonObject, ...] = ()
     reason: str = ""
 
+    @property
+    def leaves_doubt(self) -> bool:
+        """Tell whether a person should look: an objection stands, or nobody has examined it."""
+        return self.outcome in (CritiqueOutcome.KEPT, CritiqueOutcome.FAILED)
+
     def to_json(self) -> JsonObject:
         """Return what `results.critique` keeps."""
         return {

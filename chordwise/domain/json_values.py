@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import cast
 
@@ -61,6 +62,16 @@ def walk(value: JsonValue, path: str = "") -> Iterator[tuple[str, JsonValue]]:
     elif isinstance(value, list):
         for index, child in enumerate(value):
             yield from walk(child, pointer(path, index))
+
+
+def is_storable(value: JsonValue) -> bool:
+    """Tell whether PostgreSQL can store a value: no NaN or infinity, no NUL, no half characters."""
+    try:
+        written = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        written.encode()
+    except ValueError:
+        return False
+    return "\\u0000" not in written
 
 
 def as_object(value: object) -> JsonObject:

@@ -157,10 +157,17 @@ def _values_of(output: JsonObject) -> Marks:
     """Return the values of a user's own data with their places; those of lists have no order."""
     leaves = json_values.walk(output.get("data"))
     return frozenset(
-        (_without_positions(path), _folded(json.dumps(value, sort_keys=True)))
+        (_without_positions(path), _leaf(value))
         for path, value in leaves
         if not isinstance(value, dict | list)
     )
+
+
+def _leaf(value: JsonValue) -> str:
+    """Return a value of user's data by which it is compared: 7 is 7.0, and a text is no number."""
+    if isinstance(value, str):
+        return f'"{_folded(value)}"'
+    return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _without_positions(path: str) -> str:

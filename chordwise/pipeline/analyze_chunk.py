@@ -140,7 +140,7 @@ def _analyze(context: Context, claimed: Claimed) -> ChunkOutcome:
     try:
         model = context.models.open(claimed.model, claimed.lease.job_id, claimed.chunk_id)
         source = Source(claimed.task.text, offset=claimed.start_char)
-        policy = policy_of(context.settings)
+        policy = policy_of(context.settings, claimed.lease.require)
         answer = ask(model, claimed.task, source, context.models.judge, policy)
     except ServiceUnavailableError:
         raise  # the ledger's database, not the model: recovery takes the chunk up again

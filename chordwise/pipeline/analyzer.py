@@ -158,7 +158,8 @@ def _analysis(
 ) -> Analysis:
     answer = examined.answer
     analysis = analysis_for(request.analysis_type)
-    output = analysis.complete(answer.output, _task(request).options)
+    options = _task(request).options
+    output = analysis.complete(answer.output, options)
     confidence = self_consistency.tempered(answer.confidence, answer.agreement, analysis.type)
     return Analysis(
         text=text,
@@ -166,7 +167,7 @@ def _analysis(
         facts=tuple(facts.facts(output, analysis)),
         confidence=confidence,
         quality=answer.quality,
-        needs_review=confidence < request.confidence_threshold,
+        needs_review=examined.needs_review(confidence, options),
         chunk_count=chunk_count,
         provider=answer.provider,
         model=answer.model,

@@ -47,21 +47,26 @@ class AskingPolicy:
     """How much is tried before a question is given up.
 
     `prompts` names the templates after the usual one, for answers that stay invalid. All calls and
-    their waits together take `seconds`; after them no further prompt or model is tried.
+    their waits together take `seconds`; after them no further prompt or model is tried. `require`
+    is called before each request, and raises where the answer would be of no use any more.
     """
 
     prompts: tuple[str, ...] = ()
     seconds: float = math.inf
     clock: Callable[[], float] = time.monotonic
+    require: Callable[[], None] = lambda: None
 
 
 ONE_PROMPT = AskingPolicy()
 
 
-def policy_of(settings: Settings) -> AskingPolicy:
-    """Return the policy of the settings: half of the broker's patience, the rest is for storing."""
+def policy_of(settings: Settings, require: Callable[[], None] = lambda: None) -> AskingPolicy:
+    """Return the policy of the settings: half of the broker's patience, the rest is for storing.
+
+    `require` raises once the work is somebody else's: nothing more is paid for then.
+    """
     patience = settings.worker.visibility_timeout_seconds / 2
-    return AskingPolicy(prompts=settings.prompts.fallback, seconds=patience)
+    return AskingPolicy(prompts=settings.prompts.fallback, seconds=patience, require=require)
 
 
 def ask(
@@ -81,6 +86,7 @@ def ask(
 
     Raises:
         ModelError: No usable answer came; the subclass says why.
+        LeaseLostError: Somebody else has taken the work over, as the policy says.
     """
     question = _Question(
         model=model, judge=judge, policy=policy, ends_at=policy.clock() + policy.seconds
@@ -162,6 +168,7 @@ class _Question:
         return raised, self._complete(raised, model)
 
     def _complete(self, request: CompletionRequest, model: ChatModel) -> Completion:
+        self.policy.require()
         left = max(SHORTEST_REQUEST_SECONDS, self.ends_at - self.policy.clock())
         bounded = replace(request, timeout_seconds=left) if left < math.inf else request
         return model.complete(bounded)

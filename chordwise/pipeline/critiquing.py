@@ -11,7 +11,7 @@ from chordwise.domain.answers import Answer
 from chordwise.domain.critique import Critique, CritiqueOutcome
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisTask, Stage
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, Stage
 from chordwise.errors import ModelError, PausingError, TransientError
 from chordwise.llm.model import EXTRACTIVE, ChatModel
 from chordwise.pipeline.answering import ONE_PROMPT, AskingPolicy
@@ -28,6 +28,17 @@ class Examined:
 
     answer: Answer
     critique: Critique | None = None
+
+    def needs_review(self, confidence: float, options: AnalysisOptions) -> bool:
+        """Tell whether a person should look, since nobody else has, or somebody objects.
+
+        It is unsure, or its critique leaves a doubt, or of the votes that were asked for a language
+        model has given one alone.
+        """
+        is_unsure = confidence < options.confidence_threshold
+        leaves_doubt = self.critique is not None and self.critique.leaves_doubt
+        is_alone = options.votes > 1 and self.answer.agreement is None
+        return is_unsure or leaves_doubt or (is_alone and self.answer.provider != EXTRACTIVE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +95,7 @@ class Critic:
 
 
 def examine(integrator: Integrator, integration: Integration, span: tuple[int, int]) -> Examined:
-    """Let the answer about a document be examined; what had to be merged by rule is not.
+    """Let the answer about a document be examined; what had to be merged by rule cannot be.
 
     `span` has the characters that an answer is about which joins no others.
 
@@ -93,7 +104,7 @@ def examine(integrator: Integrator, integration: Integration, span: tuple[int, i
         AwaitingBatchError: The critique or the revision is still to come.
     """
     if integration.error is not None:
-        return Examined(answer=integration.answer)
+        return _merged_by_rule(integration.answer, integrator.task)
     critic = Critic(model=integrator.model, judge=integrator.judge, policy=integrator.policy)
     return critic.examine(integration.answer, *integrator.question(integration.joined, span))
 
@@ -101,6 +112,13 @@ def examine(integrator: Integrator, integration: Integration, span: tuple[int, i
 def unexamined(answer: Answer, task: AnalysisTask, error: ModelError) -> Examined:
     """Return an answer that could not be examined, with the reason."""
     return _examined(answer, task, CritiqueOutcome.FAILED, error.what)
+
+
+def _merged_by_rule(answer: Answer, task: AnalysisTask) -> Examined:
+    if not task.options.critique:
+        return Examined(answer=answer)
+    what = "The parts were merged by rule, since the synthesis failed."
+    return _examined(answer, task, CritiqueOutcome.FAILED, what)
 
 
 def _examined(

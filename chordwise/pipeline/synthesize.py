@@ -103,7 +103,7 @@ def _integrate(context: Context, lease: Lease, job: Job, parts: Sequence[Chunk])
             task=question_of(job),
             text=text,
             judge=context.models.judge,
-            policy=policy_of(context.settings),
+            policy=policy_of(context.settings, lease.require),
         )
         integration = _integration(context, integrator, answers, job)
         examined = _examined(context, integrator, integration, job, parts)
@@ -212,7 +212,7 @@ def _result(job: Job, text: str, parts: Sequence[Chunk], examined: Examined) -> 
         coverage=quality.coverage(len(text), covered),
         agreement=agreement,
         critique=examined.critique.to_json() if examined.critique else None,
-        needs_review=confidence < task.options.confidence_threshold,
+        needs_review=examined.needs_review(confidence, task.options),
         failed_chunks=[_named(p) for p in parts if p.status != ChunkStatus.SUCCEEDED],
         provider=answer.provider,
         model=answer.model,

@@ -21,7 +21,8 @@ class Evaluation(Record):
     `is_whole` is false for the part of one provider, model and prompt version, where there are
     several; those of the whole are null then. `run` is the run's name, null for the current results
     of all runs; `gold_file` and its hash are null where feedback was the truth. `missing` are
-    documents of the truth without a result, `unjudged` results that it says nothing of.
+    documents of the truth without a result, and fields of it that no question asks for; `unjudged`
+    are results that it says nothing of.
     """
 
     __tablename__ = "evaluations"

@@ -50,7 +50,11 @@ def store(session: Session, feedback: Feedback) -> bool:
     """Add feedback unless it repeats the last one on the same value; tell whether it was added."""
     last = session.scalars(
         select(Feedback)
-        .where(Feedback.result_id == feedback.result_id, Feedback.path == feedback.path)
+        .where(
+            Feedback.document_id == feedback.document_id,  # which has an index
+            Feedback.result_id == feedback.result_id,
+            Feedback.path == feedback.path,
+        )
         .order_by(Feedback.created_at.desc(), Feedback.id.desc())
         .limit(1)
     ).one_or_none()

@@ -138,6 +138,7 @@ def test_an_outage_without_an_end_does_not_lose_the_answer(settings: Settings) -
     assert result is not None
     assert result.critique is not None
     assert (result.critique["outcome"], result.critique["reason"]) == ("failed", "Not now.")
+    assert result.needs_review
 
 
 def test_a_run_without_money_pauses_before_the_critique_and_goes_on(settings: Settings) -> None:

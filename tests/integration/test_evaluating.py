@@ -6,14 +6,19 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ExitCode
+from chordwise.pipeline.learning.evaluating import evaluate
+from chordwise.pipeline.learning.gold import read
+from chordwise.pipeline.learning.scopes import Scope
 from chordwise.pipeline.submit import open_run
 from chordwise.settings import Settings
+from chordwise.storage.engine import open_engine, session_maker
 from tests.fakes.commands import run
 from tests.fakes.learning import a_learner, classified, extracted, written
-from tests.fakes.pipeline import NOW, Pipeline, a_document, a_run
+from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run, a_summary
 
 CHOICES = {
     "in/a.txt": ("invoice", 0.9),
@@ -123,6 +128,51 @@ def test_fields_are_compared_one_by_one(
     ]
 
 
+def test_a_field_that_nobody_asked_for_is_named_and_not_judged(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither notes nor another question's field make an answer wrong, nor a capital letter."""
+    extracted(pipeline, {"a.txt": {"buyer": ("ACME Corp.", 9), "price": ("12 EUR", 8)}})
+    extracted(pipeline, {"b.txt": {"date": ("1 May", 9)}})
+    gold = tmp_path / "gold.csv"
+    gold.write_text("document,Buyer,price,Notes\na.txt,Acme Corp,12 EUR,by Ada\nb.txt,Ada,,\n")
+    capsys.readouterr()
+
+    assert run(["evaluate", "--gold", str(gold), "--json"]) == ExitCode.INCOMPLETE
+
+    (found,) = json.loads(capsys.readouterr().out)["evaluations"]
+    whole = found["measured"][0]
+    measures = {(m["metric"], m["label"]): m["value"] for m in whole["measures"]}
+    assert found["missing"] == [
+        {"document": "Notes", "reason": "a field that no question asks for"}
+    ]
+    assert (whole["judged"], whole["unjudged"]) == (1, 1)
+    assert (measures["accuracy", ""], measures["match", "buyer"]) == (1, 1)
+    assert ("match", "Notes") not in measures
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("document,buyer\na.txt,ACME, Inc.\n", "line 2 has more cells than the header"),
+        ("document,buyer,buyer\na.txt,A,B\n", "the header names “buyer” 2 times"),
+    ],
+)
+def test_a_table_whose_cells_are_not_those_of_its_header_is_refused(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    """A comma in a value must not cut the value short; empty cells at the end do no harm."""
+    extracted(pipeline, {"a.txt": {"buyer": ("ACME", 9)}})
+    gold = tmp_path / "gold.csv"
+    gold.write_text(text, "utf-8")
+
+    assert run(["evaluate", "--gold", str(gold)]) == ExitCode.USAGE
+    assert said in " ".join(capsys.readouterr().err.split())
+
+    gold.write_text("document,buyer,,\na.txt,ACME,,,\n", "utf-8")
+    assert run(["evaluate", "--gold", str(gold)]) == ExitCode.SUCCESS
+
+
 def test_evaluating_again_adds_to_the_history_and_not_to_the_judgments(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,6 +270,8 @@ def test_each_model_is_measured_where_several_answered(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ('{"document": "a", "fields": {"b": NaN}}', "line 1 has characters that cannot be stored"),
+        ('{"document": "a", "fields": {"b": 1e999}}', "or a number that is none"),
         ('{"document": "a.txt"}', "line 1: it says neither label nor fields nor summary"),
         ('{"label": "letter"}', "line 1: there is no “document”"),
         ('{"document": "a", "label": 7}', "line 1: “label” is no text"),
@@ -246,3 +298,29 @@ def test_a_gold_file_that_makes_no_sense_is_refused(
 
     assert said in " ".join(capsys.readouterr().err.split())
     assert pipeline.value("SELECT count(*) FROM evaluations") == 0
+
+
+def test_no_transaction_is_open_while_it_is_reckoned(
+    settings: Settings, database_url: SecretStr, tmp_path: Path
+) -> None:
+    """Long summaries take their time; a server that ends idle transactions has none to end."""
+    words = [f"word{number}" for number in range(2_000)]
+    long = a_summary("CHOOSE letter", topic=" ".join(words))
+    pipeline = a_pipeline(settings, long, repeat_last=True)
+    names = [f"{number}.txt" for number in range(6)]
+    submission = open_run(pipeline.context, a_run(AnalysisType.SUMMARY), NOW)
+    for name in names:
+        submission.take_in(a_document(f"{name} says: CHOOSE letter and nothing else.", name))
+    submission.close()
+    pipeline.work(submission)
+    reference = " ".join(reversed(words))
+    truth = ({"document": name, "summary": reference} for name in names)
+    gold = read(written(tmp_path / "gold.jsonl", *truth))
+    engine = open_engine(database_url, statement_seconds=1)
+
+    (found,) = evaluate(session_maker(engine), Scope(), gold, lambda _write: 0)
+
+    engine.dispose()
+    values = {each.metric: each.value for each in found.measured[0].measures}
+    assert values["rouge_1"] > 0.9
+    assert values["rouge_l"] < 0.1

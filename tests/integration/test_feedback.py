@@ -109,6 +109,25 @@ def test_feedback_outlives_a_new_answer_and_judges_it(
     ]
 
 
+def test_feedback_judges_answers_however_they_were_come_by(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Votes and a critique change no question, so what was said tells whether they are worth it."""
+    submission = classified(pipeline, {"a.txt": ("letter", 0.75)})
+    run(["feedback", "latest", "--document", "a.txt", "--correct", "label=invoice"])
+    pipeline.execute(
+        'UPDATE jobs SET options = options || \'{"votes": 5, "critique": true}\''
+        """ || '{"principles": ["Be right."]}'"""
+    )
+    pipeline.execute("UPDATE results SET id = gen_random_uuid()")
+    capsys.readouterr()
+
+    assert run(["evaluate", submission.name, "--json"]) == ExitCode.SUCCESS
+
+    (found,) = json.loads(capsys.readouterr().out)["evaluations"]
+    assert found["measured"][0]["judged"] == 1
+
+
 def test_many_are_said_in_a_file(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from chordwise.pipeline.learning import scopes
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.settings.profiles import ProfileSettings
 from tests.fakes.learning import LABELS, classified, obeying, written
@@ -68,6 +71,30 @@ def test_only_what_a_profile_asks_is_evaluated(settings: Settings, tmp_path: Pat
 
     assert night.rows(ENDS) == [("succeeded", {"judged": 30, "missing": 0}, None)]
     assert night.rows("SELECT profile FROM evaluations") == [("letters",)]
+
+
+@pytest.mark.parametrize(
+    ("profile", "asked"),
+    [
+        (
+            ProfileSettings(critique=True, model="openai/any"),
+            {"critique": True, "principles": ["Be right."]},
+        ),
+        (ProfileSettings(votes=3, model="extractive"), {}),
+    ],
+)
+def test_a_profile_asks_what_its_runs_ask(
+    settings: Settings, profile: ProfileSettings, asked: dict[str, object]
+) -> None:
+    """With the principles of the settings; without votes where no language model gives any."""
+    critique = settings.critique.model_copy(update={"principles": ("Be right.",)})
+    known = {"profiles": {"letters": profile}, "critique": critique}
+
+    scope = scopes.of(settings.model_copy(update=known), None, "letters")
+
+    assert scope.question is not None
+    scrutiny = ("votes", "critique", "principles")
+    assert {name: scope.question[name] for name in scrutiny if name in scope.question} == asked
 
 
 def test_where_nobody_has_said_anything_nothing_is_evaluated(settings: Settings) -> None:

@@ -145,3 +145,25 @@ def test_the_built_in_model_has_no_votes(settings: Settings) -> None:
     assert submission.options.analysis.votes == 1
     assert "votes" not in pipeline.job(submission).options
     assert pipeline.value("SELECT options ->> 'votes' FROM runs") is None
+
+
+def test_a_worker_that_has_lost_its_work_asks_for_no_further_sample(settings: Settings) -> None:
+    """What is in flight is its last request; whoever takes the chunk over goes on from there."""
+    leaves = [True]
+
+    def leaving(request: CompletionRequest) -> str:
+        if request.task.sample == 2 and leaves:
+            leaves.clear()
+            pipeline.context.leases.release_all()
+        return voting(request)
+
+    pipeline = a_pipeline(settings, leaving, repeat_last=True)
+    submission = pipeline.submit(PARAGRAPH, options=with_votes(5))
+    pipeline.work(submission)
+    before = len(pipeline.model.requests)
+
+    pipeline.work(submission)
+
+    assert before == 2
+    assert [request.task.sample for request in pipeline.model.requests] == [1, 2, 3, 4, 5]
+    assert pipeline.job(submission).status == "succeeded"

@@ -284,6 +284,7 @@ def test_an_answer_may_be_examined_and_mended() -> None:
     assert analysis.output["main_topic"] == "The harbour of Lindau."
     assert analysis.critique is not None
     assert analysis.critique.violations == ({**violation, "principle": "Say where."},)
+    assert not analysis.needs_review
 
 
 def test_a_critique_that_is_not_to_be_had_leaves_the_answer() -> None:
@@ -295,3 +296,4 @@ def test_a_critique_that_is_not_to_be_had_leaves_the_answer() -> None:
     assert analysis.output["main_topic"] == "A topic."
     assert analysis.critique is not None
     assert (analysis.critique.outcome, analysis.critique.reason) == ("failed", "Not now.")
+    assert analysis.needs_review

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from chordwise.domain import json_values, quality
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer
-from chordwise.domain.json_values import JsonObject
+from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.self_consistency import combined, elected, tempered
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.validation import problems
@@ -287,6 +287,21 @@ def test_data_of_a_users_own_schema_is_one_sample_as_a_whole() -> None:
     assert json_values.as_object(winner.output["data"])["total"] == 5
     assert winner.agreement == pytest.approx(2 / 3, abs=1e-5)
     assert problems(winner.output, {"type": "object", "required": ["data"]}) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "agreement"),
+    [(7, 7.0, 1), ("ACME Inc.", "acme inc", 1), ("7", 7, 0.5), (True, 1, 0.5), (7, 7.5, 0.5)],
+)
+def test_values_of_a_users_own_schema_are_the_same_but_for_their_form(
+    one: JsonValue, other: JsonValue, agreement: float
+) -> None:
+    """As those of named items are."""
+    samples = [
+        a_sample(EXTRACTION, {"data": {"total": value}, "evidence": []}) for value in (one, other)
+    ]
+
+    assert elected(samples, EXTRACTION, OWN_SCHEMA).agreement == agreement
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from chordwise.domain.learning import fields, truths
 from chordwise.domain.learning.judging import Answer, judge
 from chordwise.domain.learning.remarks import Saying, parsed, understand
 from chordwise.domain.learning.truths import Remark, Truth, Verdict
-from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import UsageError
 
 
@@ -76,6 +76,11 @@ def said(answer: Answer, *sayings: Saying) -> Truth:
         (True, "true", True),
         ("—", "…", False),
         ("Straße", "STRASSE", True),
+        ("A+", "A", False),
+        ("A−", "a-", True),
+        ("A-", "A+", False),
+        ("C++", "C#", False),
+        ("not-spam", "Not spam.", True),
     ],
 )
 def test_values_are_the_same_but_for_their_form(
@@ -111,6 +116,28 @@ def test_a_field_that_the_answer_does_not_have_is_missing() -> None:
 
     assert (wanted.judgments[0].is_right, wanted.scores[0].only_expected) == (False, 1)
     assert empty.judgments[0].is_right
+
+
+@pytest.mark.parametrize(
+    ("name", "schema", "field"),
+    [
+        ("Buyer ", None, "buyer"),
+        ("seller", None, None),
+        ("/total", {"properties": {"total": {}}}, "/total"),
+        ("total/net", {"properties": {"total": {}}}, "total/net"),
+        ("/sum", {"properties": {"total": {}}}, None),
+        ("/sum", {"properties": {"total": {}}, "additionalProperties": False}, None),
+        ("/sum", {"properties": {"total": {}}, "allOf": [{}]}, "/sum"),
+        ("/sum", {"$ref": "#/$defs/whole"}, "/sum"),
+    ],
+)
+def test_a_field_is_one_that_the_question_asks_for(
+    name: str, schema: JsonObject | None, field: str | None
+) -> None:
+    """However it is spelled; a schema that leaves members open may have any."""
+    options = AnalysisOptions(instructions="buyer, price", schema=schema)
+
+    assert fields.asked(name, options) == field
 
 
 def test_data_of_a_schema_is_compared_by_pointers() -> None:
@@ -266,6 +293,11 @@ def test_what_cannot_be_meant_is_said(answer: Answer, saying: Saying, what: str)
         ("  ", None),
         ("[sic]", "[sic]"),
         ("7", "7"),
+        ("[NaN]", "[NaN]"),
+        ("[1e999]", "[1e999]"),
+        ('["\\u0000"]', '["\\u0000"]'),
+        ('["\\ud800"]', '["\\ud800"]'),
+        ("[" * 100_000, "[" * 100_000),
     ],
 )
 def test_a_typed_value_is_a_text_unless_it_is_json(typed: str, value: JsonValue) -> None:

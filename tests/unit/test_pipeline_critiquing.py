@@ -17,12 +17,14 @@ from chordwise.errors import (
     BudgetExceededError,
     ChordwiseError,
     ContextTooLongError,
+    InvalidAnswerError,
     ModelOverloadedError,
     RefusedError,
 )
 from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.pipeline.answering import ask
-from chordwise.pipeline.critiquing import Critic, Examined
+from chordwise.pipeline.critiquing import Critic, Examined, examine
+from chordwise.pipeline.integrating import Integration, Integrator
 from tests.fakes.pipeline import a_summary
 from tests.fakes.scripted_model import Line, ScriptedModel
 
@@ -208,6 +210,57 @@ def test_the_built_in_model_neither_examines_nor_is_examined() -> None:
     assert by_it.examine(answer, TASK, Source(TEXT)).critique is None
     assert of_it.examine(built_in, TASK, Source(TEXT)).critique is None
     assert (found.answer, outcome_of(found)) == (before, CritiqueOutcome.KEPT)
+
+
+@pytest.mark.parametrize(
+    ("script", "doubt"),
+    [
+        ([FINE], False),
+        ([OBJECTED, BETTER], False),
+        ([OBJECTED, "no JSON", "nor this"], True),
+        ([RefusedError("It declines.")], True),
+    ],
+)
+def test_an_objection_that_stands_and_an_answer_that_nobody_examined_need_review(
+    script: list[Line], *, doubt: bool
+) -> None:
+    """However sure the model is; what was mended or found good needs none by itself."""
+    found, _, _ = examined(*script)
+
+    assert found.needs_review(1.0, OPTIONS) is doubt
+    assert found.needs_review(0.4, replace(OPTIONS, confidence_threshold=0.5))
+
+
+@pytest.mark.parametrize(
+    ("agreement", "provider", "review"),
+    [(None, "openai", True), (0.2, "openai", False), (None, "extractive", False)],
+)
+def test_a_sample_that_is_left_alone_needs_review(
+    agreement: float | None, provider: str, *, review: bool
+) -> None:
+    """Its claim is not lowered by any doubt; the built-in model never has votes."""
+    _, before, _ = examined(FINE)
+    answer = replace(before, agreement=agreement, provider=provider)
+
+    found = Examined(answer=answer)
+
+    assert found.needs_review(1.0, AnalysisOptions(votes=5)) is review
+    assert not found.needs_review(1.0, AnalysisOptions(votes=1))
+
+
+def test_what_was_merged_by_rule_says_that_it_was_not_examined() -> None:
+    """Where a critique was asked for; nobody is asked for it then."""
+    model = ScriptedModel([])
+    answer = ask(ScriptedModel([DRAFT]), TASK, Source(TEXT), lambda *_: None)
+    wanted = Integrator(model=model, task=TASK, text=TEXT, judge=lambda *_: None)
+    unwanted = replace(wanted, task=replace(TASK, options=AnalysisOptions()))
+    merged = Integration(answer=answer, error=InvalidAnswerError("No JSON."))
+
+    found = examine(wanted, merged, (0, len(TEXT)))
+
+    assert (found.answer, outcome_of(found)) == (answer, CritiqueOutcome.FAILED)
+    assert found.needs_review(1.0, OPTIONS)
+    assert examine(unwanted, merged, (0, len(TEXT))).critique is None
 
 
 def test_the_agreement_of_a_vote_outlives_a_revision() -> None:

@@ -16,6 +16,7 @@ from chordwise.errors import (
     BudgetExceededError,
     ChordwiseError,
     InvalidAnswerError,
+    LeaseLostError,
     ModelOverloadedError,
     ModelRequestError,
     RateLimitedError,
@@ -182,6 +183,22 @@ def test_samples_share_the_time_of_the_question() -> None:
     assert first is not None
     assert second is not None
     assert second < first < 65
+
+
+def test_nothing_more_is_asked_once_the_work_is_somebody_elses() -> None:
+    """Neither further samples nor a repair: each would be paid for and thrown away."""
+    holds = iter([True, True, False])
+
+    def require() -> None:
+        if not next(holds):
+            raise LeaseLostError("Somebody else has it.")
+
+    model = ScriptedModel([a_label("a"), "no JSON"])
+
+    with pytest.raises(LeaseLostError):
+        ask(model, a_task(5), Source(TEXT), lambda *_: None, AskingPolicy(require=require))
+
+    assert len(model.requests) == 2
 
 
 def test_the_built_in_model_is_asked_once() -> None:

@@ -131,7 +131,9 @@ def _confused(measures: Sequence[Measure]) -> Iterator[RenderableType]:
 
 def _missing(comparison: Comparison) -> Iterator[RenderableType]:
     if comparison.missing:
-        yield Text(f"Nothing to compare for {counted(len(comparison.missing), 'document')}:")
+        yield Text(
+            f"Nothing to compare for {counted(len(comparison.missing), 'name')} of the file:"
+        )
     for each in comparison.missing[:MOST_MISSING]:
         yield Text(f"  {one_line(each.document)}: {each.reason}", style="yellow")
     if len(comparison.missing) > MOST_MISSING:

@@ -9,12 +9,17 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from chordwise.domain import json_values
+from chordwise.domain.analyses import extraction
 from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.tasks import AnalysisOptions
 
 Key: TypeAlias = tuple[str, str]
 """What makes two values the same: where they stand below their field, and their normalized text."""
 
-_TOKEN = re.compile(r"(?<!\w)-\d+|\w+|[%‰$€£¥]")
+# What ends a word tells grades and languages apart: A, A+ and A-, C, C# and C++.
+_TOKEN = re.compile(r"(?<!\w)-\d+|\w+|[%‰$€£¥]|(?<=\w)(?:\++|#|-)(?!\w)")
+_OPEN = ("$ref", "allOf", "anyOf", "oneOf", "patternProperties", "additionalProperties")
+"""Keywords of a JSON Schema whose objects may have members that `properties` does not name."""
 _DATA = "data"
 _POINTS = 10
 
@@ -41,6 +46,21 @@ def names(output: JsonObject) -> list[str]:
         return [json_values.pointer("", name) for name in members]
     found = (json_values.text(field.get("item")) for field in _listed(output))
     return list(dict.fromkeys(found))
+
+
+def asked(name: str, options: AnalysisOptions) -> str | None:
+    """Return the field that a person calls so, `None` where the question asks for no such field.
+
+    A user's own schema has no such field where it names its members, and that one is none of them.
+    """
+    if options.schema is None:
+        by_name = {item.casefold(): item for item in extraction.items(options)}
+        return by_name.get(name.strip().casefold())
+    members = options.schema.get("properties")
+    if not isinstance(members, dict) or any(options.schema.get(each) for each in _OPEN):
+        return name
+    step = json_values.steps(name if name.startswith("/") else f"/{name}")[0]
+    return name if step in members else None
 
 
 def entries(output: JsonObject, name: str) -> list[Entry]:
@@ -100,7 +120,8 @@ def exact(value: JsonValue) -> frozenset[str]:
 def normalized(value: JsonValue) -> str:
     """Return a value as it is compared: without case, punctuation and forms of the same letters.
 
-    Minus signs, percent signs and currencies stay, and so do articles: a value is no prose.
+    Minus signs, percent signs and currencies stay, and so do articles: a value is no prose. So does
+    a sign at the end of a word, as in A+.
     """
     text = unicodedata.normalize("NFKC", _written(value)).casefold().replace("−", "-")
     return " ".join(_TOKEN.findall(text)) or text.strip()

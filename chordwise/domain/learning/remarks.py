@@ -36,16 +36,19 @@ class Understood:
 
 
 def parsed(text: str) -> JsonValue:
-    """Return a value that was typed: JSON where it begins like a list, an object or a text."""
+    """Return a value that was typed: JSON where it begins like a list, an object or a text.
+
+    What looks like JSON and is none, or could not be stored, is a text.
+    """
     stripped = text.strip()
     if stripped == "null" or not stripped:
         return None
     if stripped[0] in '[{"':
         try:
             value: JsonValue = json.loads(stripped)
-        except ValueError:
+        except (ValueError, RecursionError):
             return text
-        return value
+        return value if json_values.is_storable(value) else text
     return text
 
 

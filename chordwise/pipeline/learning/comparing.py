@@ -5,14 +5,14 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from sqlalchemy.orm import Session
 
 from chordwise.domain import grounding
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.learning import overlap, truths
+from chordwise.domain.learning import fields, overlap, truths
 from chordwise.domain.learning.judging import Judged, judge
 from chordwise.domain.learning.truths import LABEL_PATHS, Truth
 from chordwise.domain.tasks import AnalysisType
@@ -21,6 +21,7 @@ from chordwise.pipeline.findings import Wanted
 from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.learning.gold import Gold, says
 from chordwise.pipeline.learning.judgeable import Judgeable, Listed
+from chordwise.pipeline.questions import options_from
 from chordwise.storage import feedback
 from chordwise.storage.feedback import Feedback
 from chordwise.storage.judgments import JudgedResult
@@ -28,11 +29,12 @@ from chordwise.storage.judgments import JudgedResult
 Group: TypeAlias = tuple[str, str, str]
 """Provider, model and prompt version."""
 _CONTRADICTION = "another line says something else of the same content"
+_UNASKED = "a field that no question asks for"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
-    """A document of a gold file that has nothing to be compared with it."""
+    """A document of a gold file, or a field, that has nothing to be compared with it."""
 
     document: str
     reason: str
@@ -153,22 +155,41 @@ def _of_kind(
         if result.analysis_type is kind:
             by_document[result.document_id].append(result)
     truth_of: dict[uuid.UUID, Truth] = {}
-    missing: list[Missing] = []
+    asked = [r for own in by_document.values() for r in own]
+    is_of_fields = kind is AnalysisType.EXTRACTION
+    missing = list(_unasked(asked, gold)) if is_of_fields else []
     for name in gold.names_of(kind):
         documents, truth = names.find(name), gold.truths[name]
-        own = [result for document in documents for result in by_document.get(document, ())]
+        own = {r.result_id: _asked(r, truth) for d in documents for r in by_document.get(d, ())}
         if len(documents) != 1 or not own:
             missing.append(Missing(document=name, reason=_why_missing(len(documents))))
-        elif truth_of.get(own[0].result_id, truth) != truth:
+        elif any(truth_of.get(each, known) != known for each, known in own.items()):
             missing.append(Missing(document=name, reason=_CONTRADICTION))
         else:
-            truth_of |= dict.fromkeys((result.result_id for result in own), truth)
+            truth_of |= own
     judged = [r for r in results if r.result_id in truth_of]
     compared = _compared(session, judged, truth_of)
     of_kind = sum(map(len, by_document.values()))
     return Comparison(
         kind=kind, compared=compared, unjudged=of_kind - len(compared), missing=missing
     )
+
+
+def _asked(result: Listed, truth: Truth) -> Truth:
+    """Return the truth without the fields that the result's question does not ask for."""
+    if result.analysis_type is not AnalysisType.EXTRACTION:
+        return truth
+    options = options_from(result.question)
+    named = ((fields.asked(name, options), value) for name, value in truth.fields.items())
+    return replace(truth, fields={name: value for name, value in named if name is not None})
+
+
+def _unasked(results: Sequence[Listed], gold: Gold) -> Iterator[Missing]:
+    """Yield the fields of a gold file that no question asks for."""
+    questions = {repr(r.question): options_from(r.question) for r in results}.values()
+    for name in dict.fromkeys(name for truth in gold.truths.values() for name in truth.fields):
+        if not any(fields.asked(name, options) for options in questions):
+            yield Missing(document=name, reason=_UNASKED)
 
 
 def _why_missing(documents: int) -> str:

@@ -23,14 +23,15 @@ from chordwise.storage.judgments import JudgedResult
 from chordwise.storage.results import Result
 
 _AT_ONCE = 500
-_THRESHOLD = "confidence_threshold"
+_NO_QUESTION = ("confidence_threshold", "votes", "critique", "principles")
+"""Options that say how an answer is come by, or when it is marked, and not what is asked."""
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """A result by its ids; `question` is what was asked, but for what only marks answers."""
+    """A result by its ids; `question` is what was asked, however often, and whoever looked."""
 
     result_id: uuid.UUID
     job_id: uuid.UUID
@@ -96,7 +97,7 @@ def listed(
             document_id=document_id,
             analysis_type=AnalysisType(kind),
             source=source,
-            question={name: value for name, value in options.items() if name != _THRESHOLD},
+            question={n: value for n, value in options.items() if n not in _NO_QUESTION},
         )
         for result_id, job_id, document_id, kind, source, options in session.execute(statement)
     ]

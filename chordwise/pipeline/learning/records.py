@@ -6,13 +6,13 @@ import csv
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.text_normalization import normalize
 from chordwise.errors import ReadError, UsageError
 from chordwise.readers import encodings
 
@@ -23,7 +23,7 @@ _LONGEST_CELL = 10_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordFile:
-    """A file of records, each with the line that it begins in; `is_csv` says that all is text."""
+    """A file of records, each with the line that it ends in; `is_csv` says that all is text."""
 
     path: Path
     sha256: str
@@ -58,9 +58,9 @@ def read(path: Path) -> RecordFile:
     except csv.Error as error:
         raise UsageError(f"{path} is no CSV: {error}.", _HINT) from error
     for number, record in records:
-        written = json.dumps(record, ensure_ascii=False)
-        if normalize(written).text != written or "\\u0000" in written:
-            raise UsageError(f"{path}, line {number} has characters that cannot be stored.", _HINT)
+        if not json_values.is_storable(record):
+            what = "has characters that cannot be stored, or a number that is none"
+            raise UsageError(f"{path}, line {number} {what}.", _HINT)
     return RecordFile(
         path=path, sha256=hashlib.sha256(data).hexdigest(), is_csv=is_csv, records=records
     )
@@ -83,8 +83,23 @@ def _of_csv(text: str) -> Iterator[tuple[int, JsonObject]]:
     first = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=first.count)
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    _require_different(rows.fieldnames or ())
     for row in rows:
-        # Cells beyond the header have no name, and a short line lacks some.
+        # Empty cells beyond the header have no name, and a short line lacks some.
+        if any(cell.strip() for cell in row.get(None) or ()):
+            raise csv.Error(f"line {rows.line_num} has more cells than the header")
         named = {name.strip(): cell for name, cell in row.items() if name and cell is not None}
         if any(named.values()):
             yield rows.line_num, json_values.as_object(named)
+
+
+def _require_different(names: Sequence[str]) -> None:
+    """Refuse a header that has a name twice: one column would be taken for the other.
+
+    Raises:
+        csv.Error: There is such a name.
+    """
+    named = Counter(name.strip() for name in names if name.strip())
+    for name, times in named.items():
+        if times > 1:
+            raise csv.Error(f"the header names “{name}” {times} times")

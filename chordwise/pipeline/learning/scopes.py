@@ -13,6 +13,7 @@ from chordwise.errors import ConfigurationError
 from chordwise.pipeline.findings import Wanted
 from chordwise.pipeline.profiles import run_options
 from chordwise.pipeline.questions import options_to_json
+from chordwise.pipeline.run_options import answerable
 from chordwise.settings import Settings
 from chordwise.storage import runs
 
@@ -33,7 +34,7 @@ def of(
     """Return the scope that these names say.
 
     Raises:
-        ConfigurationError: There is no such profile.
+        ConfigurationError: There is no such profile, or it names a model that is unknown.
         UsageError: The profile contradicts itself.
     """
     if not profile:
@@ -42,7 +43,7 @@ def of(
         raise ConfigurationError(
             f"There is no profile “{profile}”.", "The profiles stand in chordwise.toml."
         )
-    asked = run_options(settings, settings.profiles[profile])
+    asked = answerable(settings, run_options(settings, settings.profiles[profile]))
     return Scope(
         run=run,
         profile=profile,
