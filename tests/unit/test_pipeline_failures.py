@@ -29,7 +29,6 @@ from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason, ModelProfile
 from chordwise.pipeline.answering import AskingPolicy, ask, policy_of
 from chordwise.pipeline.checking import Verdict
-from chordwise.pipeline.requests import REPAIR_TOKENS, request_for, with_problems
 from chordwise.settings import Settings
 from tests.fakes.pipeline import a_summary, quoting_the_text
 from tests.fakes.scripted_model import Answer as Line
@@ -326,15 +325,3 @@ def test_white_space_around_a_text_is_not_asked_about() -> None:
     assert model.requests[0].task.text == TEXT.strip()
     start = OFFSET + 5 + TEXT.index("rebuilt")
     assert spans(answer) == [("rebuilt in 1856", start, start + len("rebuilt in 1856"))]
-
-
-@given(st.text(min_size=1, max_size=5_000))
-def test_the_remark_of_a_repair_has_the_room_that_is_left_for_it(problems: str) -> None:
-    """However much is wrong with an answer."""
-    request = request_for(a_model(), TASK)
-
-    again = with_problems(request, InvalidAnswerError(problems))
-
-    remark = again.user.removeprefix(request.user)
-    assert tokens.estimate(remark) <= REPAIR_TOKENS
-    assert problems[:50] in remark
