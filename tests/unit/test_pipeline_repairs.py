@@ -20,7 +20,7 @@ from chordwise.pipeline.integrating import Integrator
 from chordwise.pipeline.questions import text_budget
 from chordwise.pipeline.requests import REPAIR_TOKENS, request_for, with_problems
 from tests.fakes.pipeline import a_summary
-from tests.fakes.scripted_model import ScriptedModel
+from tests.fakes.scripted_model import Line, ScriptedModel
 
 CONTEXT = 2_000
 WRONG = InvalidAnswerError("“main_topic” is missing; " * 100)
@@ -124,7 +124,7 @@ def test_the_critique_of_an_answer_leaves_room_for_its_repair(analysis_type: Ana
 def test_a_raised_limit_gives_way_to_the_remark_of_a_repair() -> None:
     """An answer that was cut off may have the whole context, and its repair as much as is left."""
     text = "The harbour of Lindau was rebuilt in 1856."
-    script = [cut_off("{"), "no JSON", a_summary("rebuilt in 1856")]
+    script: list[Line] = [cut_off("{"), "no JSON", a_summary("rebuilt in 1856")]
     model = ScriptedModel(script, profile=a_profile(1_000, most=5_000))
     task = replace(a_task(AnalysisType.SUMMARY), text=text)
 
