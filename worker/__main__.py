@@ -11,6 +11,7 @@ from threading import Event
 
 import structlog
 from celery.exceptions import SecurityWarning
+from celery.signals import worker_ready
 from pydantic import SecretStr
 
 from chordwise import settings as settings_module
@@ -99,13 +100,15 @@ def work(settings: Settings) -> int:
 
 def watch(settings: Settings, consumption: Consumption, shutdown: Shutdown) -> None:
     """Look every few seconds whether this worker consumes, and show it."""
-    Watchdog(
+    watchdog = Watchdog(
         consumption,
         patience_seconds=settings.worker.consumption_seconds,
         ask=partial(broker.require_working, settings.broker_url or SecretStr("")),
         show=partial(liveness.show, settings.home, "worker"),
         leave=shutdown.leave_broken,
-    ).start()
+    )
+    worker_ready.connect(watchdog.begin, weak=False)
+    watchdog.start()
 
 
 def health(settings: Settings) -> ExitCode:

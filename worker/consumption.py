@@ -21,9 +21,11 @@ class Consumption:
         self._lock = threading.Lock()
         self._at_work = 0
         self._last_at = clock()
+        self.has_begun = False
 
     def answered(self) -> None:
         """Note that the broker has answered the question for messages."""
+        self.has_begun = True
         self._last_at = self._clock()
 
     @contextmanager

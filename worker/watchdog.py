@@ -48,13 +48,20 @@ class Watchdog:
         """Begin to look, every few seconds."""
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
+    def begin(self, **_: object) -> None:
+        """Show at once that the worker consumes, when Celery says so: its supervisor may wait."""
+        self._consumption.answered()
+        self._shown = State.CONSUMING
+        self._show(State.CONSUMING)
+
     def look(self) -> State | None:
         """Look once; return what the worker does, `None` where it ought to consume."""
         state = self._observed() or self._asked()
         if state is not None:
             self._in_vain = 0
-            self._shown = state
-            self._show(state)
+            if self._consumption.has_begun or state is State.WAITING:
+                self._shown = state
+                self._show(state)
             return state
         self._in_vain += 1
         if self._in_vain >= self._most_in_vain:

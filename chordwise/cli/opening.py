@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -20,6 +22,8 @@ from chordwise.storage.engine import admitted, open_engine, reaching_database, s
 if TYPE_CHECKING:
     from chordwise.pipeline.context import Context
 
+_WORKING = "chordwise.pipeline.opening"
+
 
 def reach(
     invocation: Invocation, settings: Settings, level: Level, tell: Callable[[str], None]
@@ -30,6 +34,9 @@ def reach(
         ConfigurationError: A setting stands in the way.
         ServiceUnavailableError: A service does not start.
     """
+    if level is Level.ALL:
+        # Celery takes a second to load, which a stack takes to start, too.
+        threading.Thread(target=importlib.import_module, args=(_WORKING,)).start()
     services = stack.ensure(settings, level, config=invocation.config, on_progress=tell)
     addresses = {"database_url": services.database_url, "broker_url": services.broker_url}
     return settings.model_copy(update=addresses)

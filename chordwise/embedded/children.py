@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 
-from chordwise.embedded import services
+from chordwise.embedded import processes, services
 from chordwise.embedded.home import Home
 from chordwise.embedded.llama import EmbeddedLlama
 from chordwise.embedded.plan import Plan
@@ -14,8 +15,11 @@ from chordwise.embedded.processes import ProcessIdentity
 from chordwise.embedded.services import BackgroundProcess, Service, Watched
 from chordwise.embedded.state import Level
 from chordwise.embedded.valkey import EmbeddedValkey
-from chordwise.errors import ChordwiseError
+from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.settings.environment import SUPERVISOR_PIPE_VARIABLE
+from chordwise.telemetry import liveness
+
+LOGGER = logging.getLogger("chordwise.embedded")
 
 POSTGRES = "postgres"
 VALKEY = "valkey"
@@ -24,17 +28,24 @@ WORKER = "worker"
 LLAMA_PREFIX = "llama"
 
 _MIGRATE_SECONDS = 300.0
+# A worker that has not begun by then may be on a machine that is very busy: it is not given up.
+_WORKER_SECONDS = 30.0
+_POLL_SECONDS = 0.03
 
 
 class Children:
     """What the supervisor runs; later ones need the earlier ones, so they stop in reverse order.
 
-    `tell` hears what is being done, in words for the user.
+    `tell` hears what is being done, in words for the user; `is_stopped` says when nobody needs
+    them any more, and ends a wait.
     """
 
-    def __init__(self, home: Home, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, home: Home, tell: Callable[[str], None], is_stopped: Callable[[], bool]
+    ) -> None:
         self._home = home
         self._tell = tell
+        self._is_stopped = is_stopped
         self._watched: dict[str, Watched] = {}
         self._reader, self._writer = os.pipe()
         self.database_url: str | None = None
@@ -44,6 +55,8 @@ class Children:
 
     def apply(self, plan: Plan) -> None:
         """Start what a plan asks for and is not there; what runs beyond it goes on.
+
+        A worker consumes afterwards, or waits for servers that are not ours.
 
         Raises:
             ConfigurationError: A setting stands in the way.
@@ -126,8 +139,32 @@ class Children:
             )
             self._start(name, server, f"Loading the model {model.file.name}")
         self._start(SCHEDULER, self._process(plan, SCHEDULER), "Starting the scheduler")
-        self._start(WORKER, self._process(plan, WORKER), "Starting the worker")
+        worker = self._process(plan, WORKER)
+        liveness.forget(self._home.path, WORKER)
+        self._start(WORKER, worker, "Starting the worker")
+        self._await_worker(worker)
         self.plan = plan
+
+    def _await_worker(self, worker: BackgroundProcess) -> None:
+        """Wait until the worker consumes, or says for whom it waits; not for ever.
+
+        Raises:
+            ServiceUnavailableError: It has ended; everything that needs it is stopped.
+        """
+
+        def is_decided() -> bool:
+            sign = liveness.last_sign(self._home.path, WORKER)
+            return bool(sign.state) or worker.identity() is None or self._is_stopped()
+
+        processes.wait_until(is_decided, _WORKER_SECONDS, _POLL_SECONDS)
+        if worker.identity() is None and not self._is_stopped():
+            self._stop([name for name in self._watched if name not in (POSTGRES, VALKEY)])
+            what = f"The worker ended as it started: {worker.last_words()}"
+            raise ServiceUnavailableError(what, f"See {self._home.log(WORKER)}.")
+        sign = liveness.last_sign(self._home.path, WORKER)
+        if not sign.is_at_work:
+            LOGGER.warning("the worker does not consume yet: %s", sign)
+            self._tell(f"The worker does not consume yet. {sign}")
 
     def _process(self, plan: Plan, name: str) -> BackgroundProcess:
         commands = {SCHEDULER: plan.commands.scheduler, WORKER: plan.commands.worker}

@@ -143,10 +143,16 @@ def wait_until(condition: Callable[[], bool], seconds: float, every: float = 0.0
     return True
 
 
-def tail(log: Path, lines: int = 5) -> str:
-    """Return the last lines of a log; empty where there is none."""
+def size_of(log: Path) -> int:
+    """Return after how many bytes of a log a process begins that is launched now."""
+    size = log.stat().st_size if log.exists() else 0
+    return 0 if size > MAX_LOG_BYTES else size
+
+
+def tail(log: Path, lines: int = 5, after: int = 0) -> str:
+    """Return the last lines of a log, those after so many bytes; empty where there is none."""
     try:
-        text = log.read_text(encoding="utf-8", errors="replace")
+        text = log.read_bytes()[after:].decode("utf-8", "replace")
     except OSError:
         return ""
     return "\n".join(text.splitlines()[-lines:])

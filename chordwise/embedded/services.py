@@ -18,6 +18,7 @@ LONGEST_PAUSE_SECONDS = 10.0
 # A child that lived this long did not die of its start.
 _HEALTHY_SECONDS = 30.0
 _MOST_DOUBLINGS = 10
+_LAST_WORDS = 3
 
 
 class Service(Protocol):
@@ -60,6 +61,7 @@ class BackgroundProcess:
         self._inherited = inherited
         self._grace_seconds = grace_seconds
         self._identity: ProcessIdentity | None = None
+        self._log_begins = 0
 
     def start(self) -> None:
         """Start the process; what it does from then on stands in its log.
@@ -67,6 +69,7 @@ class BackgroundProcess:
         Raises:
             ServiceUnavailableError: The program cannot be started.
         """
+        self._log_begins = processes.size_of(self._log)
         self._identity = processes.launch(
             self._command,
             log=self._log,
@@ -82,6 +85,10 @@ class BackgroundProcess:
     def identity(self) -> ProcessIdentity | None:
         """Return the process while it runs."""
         return self._identity if processes.is_alive(self._identity) else None
+
+    def last_words(self) -> str:
+        """Return the last lines that it wrote into its log since it was started."""
+        return processes.tail(self._log, _LAST_WORDS, self._log_begins)
 
 
 class Watched:

@@ -58,7 +58,7 @@ class Supervisor:
         self._stopped = threading.Event()
         self._phase = Phase.STARTING
         self._activity = ""
-        self._children = Children(home, self._tell)
+        self._children = Children(home, self._tell, self._stopped.is_set)
         self._idle_seconds = plan.idle_seconds if plan else _PATIENCE_SECONDS
         self._idle_check_at = 0.0
         self._tend_at = 0.0

@@ -150,7 +150,7 @@ class _Question:
         try:
             return checked(completion, request, source, self.judge, repaired=False)
         except InvalidAnswerError as error:
-            request = with_problems(request, error)
+            request = with_problems(request, error, model.profile)
         request, completion = self._completed(request, model)
         return checked(completion, request, source, self.judge, repaired=True)
 

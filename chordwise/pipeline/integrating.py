@@ -19,10 +19,9 @@ from chordwise.pipeline.answering import ONE_PROMPT, AskingPolicy
 from chordwise.pipeline.awaiting import every
 from chordwise.pipeline.checking import Judge
 from chordwise.pipeline.merging import merged
-from chordwise.pipeline.requests import request_for, reserve_for_critique
+from chordwise.pipeline.requests import room_for_answers
 from chordwise.pipeline.voting import ask
 
-CONTEXT_SHARE = 0.9
 Question: TypeAlias = tuple[AnalysisTask, Source]
 
 
@@ -87,7 +86,7 @@ class Integrator:
 
     def _groups(self, answers: list[Answer]) -> list[list[Answer]]:
         """Pack neighbours into as few questions as fit the context, two at least in each."""
-        room = self._room()
+        room = room_for_answers(self.model, self.task)
         groups: list[list[Answer]] = [[]]
         filled = 0.0
         for answer in answers:
@@ -98,14 +97,6 @@ class Integrator:
             groups[-1].append(answer)
             filled += weight
         return groups
-
-    def _room(self) -> float:
-        """Return the tokens left for answers beside the prompt and the model's own answer."""
-        profile = self.model.profile
-        empty = request_for(self.model, replace(self.task, stage=Stage.SYNTHESIZE))
-        used = tokens.weigh(empty.system + empty.user) + empty.max_output_tokens
-        used += reserve_for_critique(self.model, self.task)
-        return (profile.context_tokens - used) * CONTEXT_SHARE
 
     def _join(self, group: list[Answer]) -> Answer:
         if len(group) == 1:

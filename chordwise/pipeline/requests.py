@@ -15,6 +15,7 @@ REPAIR_TOKENS = 256
 """What the remark below a repeated question takes at most (estimated)."""
 
 _RAISED_BY = 2
+_MATERIAL_SHARE = 0.9
 
 
 def request_for(
@@ -50,13 +51,35 @@ def reserve_for_critique(model: ChatModel, task: AnalysisTask) -> int:
     return principles + REPAIR_TOKENS + model.profile.max_output_tokens // 2
 
 
-def with_problems(request: CompletionRequest, error: InvalidAnswerError) -> CompletionRequest:
-    """Return the same question with the checker's words below it, as far as there is room."""
+def room_for_answers(model: ChatModel, task: AnalysisTask) -> float:
+    """Return the tokens that answers to be joined may take, repeated questions included.
+
+    The prompt, the model's own answer and its critique have theirs. Not positive: none fits.
+    """
+    empty = request_for(model, replace(task, stage=Stage.SYNTHESIZE))
+    used = tokens.weigh(empty.system + empty.user) + REPAIR_TOKENS
+    used += empty.max_output_tokens + reserve_for_critique(model, task)
+    return (model.profile.context_tokens - used) * _MATERIAL_SHARE
+
+
+def with_problems(
+    request: CompletionRequest, error: InvalidAnswerError, profile: ModelProfile
+) -> CompletionRequest:
+    """Return the same question with the checker's words below it, as far as there is room.
+
+    A limit that was raised for the answer gives way to them: both fit the context together.
+    """
     problems = error.what
     while tokens.estimate(remark := _remark(problems)) > REPAIR_TOKENS:
         problems = problems[: len(problems) * 9 // 10]
-    task = replace(request.task, stage=Stage.REPAIR)
-    return replace(request, user=f"{request.user}{remark}", task=task)
+    user = f"{request.user}{remark}"
+    room = profile.context_tokens - tokens.estimate(request.system + user)
+    return replace(
+        request,
+        user=user,
+        task=replace(request.task, stage=Stage.REPAIR),
+        max_output_tokens=min(request.max_output_tokens, max(room, profile.max_output_tokens)),
+    )
 
 
 def with_raised_limit(

@@ -257,5 +257,6 @@ def _document(found: ReadDocument) -> Document:
             "pages": content.pages,
             "pages_unread": content.pages_unread,
             "pages_scanned": content.pages_scanned,
+            "invisible_characters": content.invisible_characters,
         },
     )

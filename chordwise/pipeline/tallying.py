@@ -14,9 +14,8 @@ from chordwise.llm.middleware.tiered import Tiered
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline import unasked
 from chordwise.pipeline.context import ReadingContext
-from chordwise.pipeline.integrating import CONTEXT_SHARE
 from chordwise.pipeline.questions import text_budget
-from chordwise.pipeline.requests import request_for, reserve_for_critique
+from chordwise.pipeline.requests import request_for, room_for_answers
 from chordwise.pipeline.run_options import RunOptions, answerable, identity
 from chordwise.pipeline.unasked import UnaskedModel
 from chordwise.readers.reading import ReadDocument, UnreadDocument
@@ -164,15 +163,12 @@ class Tallying:
         key = (task.analysis_type, model.name)
         if key not in self.tally.kinds:
             joining = replace(self._task(task.analysis_type), stage=Stage.SYNTHESIZE)
-            request = request_for(model, joining)
-            used = tokens.weigh(request.system + request.user) + request.max_output_tokens
-            used += reserve_for_critique(model, joining)
             self.tally.kinds[key] = WorkKind(
                 analysis_type=task.analysis_type,
                 model=model,
                 votes=task.options.votes if model.profile.understands_language else 1,
-                synthesis_frame=model.tokens_of(request),
-                room=(model.profile.context_tokens - used) * CONTEXT_SHARE,
+                synthesis_frame=model.tokens_of(request_for(model, joining)),
+                room=room_for_answers(model, joining),
             )
         return self.tally.kinds[key]
 

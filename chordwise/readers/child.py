@@ -101,6 +101,7 @@ def _success(extracted: Extracted) -> tuple[JsonObject, bytes]:
         "pages": extracted.pages,
         "pages_unread": extracted.pages_unread,
         "pages_scanned": extracted.pages_scanned,
+        "invisible_characters": extracted.invisible_characters,
     }
     return header, extracted.text.encode("utf-8", "surrogatepass")
 

@@ -17,8 +17,9 @@ class ReadText:
     """A normalised text and what is known of it.
 
     `pages` and `encoding` are `None` where the format has none; `pages_unread` counts damaged
-    pages whose text is missing, `pages_scanned` pictures of pages that were not recognized. The
-    other counts say how often normalisation changed something.
+    pages whose text is missing, `pages_scanned` pictures of pages that were not recognized,
+    `invisible_characters` those of the text that nobody sees who looks at the file. The other
+    counts say how often normalisation changed something.
     """
 
     text: str
@@ -28,6 +29,7 @@ class ReadText:
     pages: int | None = None
     pages_unread: int = 0
     pages_scanned: int = 0
+    invisible_characters: int = 0
     nul_removed: int = 0
     surrogates_replaced: int = 0
     line_ends_changed: int = 0
@@ -87,6 +89,7 @@ def checked(header: JsonObject, body: bytes, max_characters: int) -> ReadText:
         pages=_count(header.get("pages")),
         pages_unread=_count(header.get("pages_unread")) or 0,
         pages_scanned=_count(header.get("pages_scanned")) or 0,
+        invisible_characters=_count(header.get("invisible_characters")) or 0,
         nul_removed=normalized.nul_removed,
         surrogates_replaced=normalized.surrogates_replaced,
         line_ends_changed=normalized.line_ends_changed,

@@ -8,7 +8,7 @@ import pypdfium2
 from pypdfium2 import raw
 
 from chordwise.errors import ReadError
-from chordwise.readers import failures
+from chordwise.readers import failures, invisible_text
 from chordwise.readers.extracted import Extracted
 
 # PDFium's mark of a hyphen at a line's end (the word is whole without it), and glyphs with no text.
@@ -35,12 +35,13 @@ def read(data: bytes, max_characters: int) -> Extracted:
         pages=len(document),
         pages_unread=pages.unread,
         pages_scanned=pages.scanned,
+        invisible_characters=pages.invisible_characters,
     )
 
 
-def text_of(page: pypdfium2.PdfPage) -> str:
-    """Return the text on a page."""
-    return _CONTROLS.sub("", page.get_textpage().get_text_bounded()).strip("\r\n")
+def text_of(page: pypdfium2.PdfTextPage) -> str:
+    """Return the text that lies on a page."""
+    return _CONTROLS.sub("", page.get_text_bounded()).strip("\r\n")
 
 
 def opened(data: bytes) -> pypdfium2.PdfDocument:
@@ -77,6 +78,7 @@ class _Pages:
         self.texts: list[str] = []
         self.unread = 0
         self.scanned = 0
+        self.invisible_characters = 0
         self.has_marks = False
         self._left = max_characters
         for index in range(len(document)):
@@ -101,9 +103,11 @@ class _Pages:
         except pypdfium2.PdfiumError:
             self.unread += 1
             return
-        text = text_of(page)
+        text_page = page.get_textpage()
+        text = text_of(text_page)
         self.has_marks = self.has_marks or raw.FPDFPage_CountObjects(page) > 0
         self.scanned += not text.strip() and _is_picture(page)
+        self.invisible_characters += invisible_text.count(page, text_page) if text else 0
         self.texts.append(text)
         self._left -= len(text)
         page.close()

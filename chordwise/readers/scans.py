@@ -99,7 +99,7 @@ def of_picture(data: bytes) -> Scan:
 def _page(document: pypdfium2.PdfDocument, index: int) -> Image | str | None:
     try:
         page = document[index]
-        text = pdf.text_of(page)
+        text = pdf.text_of(page.get_textpage())
         if text.strip():
             return text
         width, height = page.get_size()

@@ -74,7 +74,9 @@ class Unpacking:
             is_scanned = header.get("reason") == failures.NEEDS_OCR or header.get("pages_scanned")
             if is_scanned and self._settings.ocr:
                 folder = str(ocr_data.folder(self._settings))
-                yield from parser.answers(data, name, self._columns, folder)
+                seen = {"invisible_characters": header.get("invisible_characters")}
+                for again, text in parser.answers(data, name, self._columns, folder):
+                    yield {**again, **seen}, text
             else:
                 yield header, body
 

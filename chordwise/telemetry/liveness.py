@@ -39,9 +39,14 @@ class Sign:
         return self.age_seconds < STALE_SECONDS
 
     @property
+    def is_at_work(self) -> bool:
+        """Whether the process said last that it does its work."""
+        return self.state in _AT_WORK
+
+    @property
     def is_healthy(self) -> bool:
         """Whether the process did its work lately."""
-        return self.is_fresh and self.state in _AT_WORK
+        return self.is_fresh and self.is_at_work
 
     def __str__(self) -> str:
         if self.state is None:
@@ -67,6 +72,12 @@ def show(home: Path, process: str, state: State) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         fresh.write_text(f"{state}\n", "utf-8")
         fresh.replace(file)
+
+
+def forget(home: Path, process: str) -> None:
+    """Remove the sign of a process that is gone, so that the next one's can be told from it."""
+    with contextlib.suppress(OSError):
+        alive_file(home, process).unlink()
 
 
 def last_sign(home: Path, process: str) -> Sign:

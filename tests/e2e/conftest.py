@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,20 +49,34 @@ class Stage:
         return done.stdout.strip()
 
 
+@contextmanager
+def set_stage(
+    folder: Path,
+    settings: str,
+    provider: AnsweringServer,
+    database_url: SecretStr,
+    broker_url: SecretStr,
+) -> Iterator[Stage]:
+    """Set the stage under these settings, written as TOML; the test starts the processes."""
+    config = folder / "chordwise.toml"
+    config.write_text(settings, "utf-8")
+    environment = {
+        "CHORDWISE_HOME": str(folder / "home"),
+        "CHORDWISE_CONFIG": str(config),
+        "CHORDWISE_DATABASE_URL": database_url.get_secret_value(),
+        "CHORDWISE_BROKER_URL": broker_url.get_secret_value(),
+    }
+    processes = Processes(folder=folder, environment=environment)
+    engine = open_engine(database_url)
+    yield Stage(processes=processes, provider=provider, engine=engine, folder=folder)
+    processes.end_all()
+    engine.dispose()
+
+
 @pytest.fixture
 def stage(tmp_path: Path, database_url: SecretStr, broker_url: SecretStr) -> Iterator[Stage]:
-    """Set the stage with a provider that takes half a second; the test starts the processes."""
+    """Set the stage with a provider that takes half a second."""
     with serving(delay_seconds=0.5) as provider:
-        config = tmp_path / "chordwise.toml"
-        config.write_text(configuration(provider.base_url, pipeline="stalled_seconds = 4"), "utf-8")
-        environment = {
-            "CHORDWISE_HOME": str(tmp_path / "home"),
-            "CHORDWISE_CONFIG": str(config),
-            "CHORDWISE_DATABASE_URL": database_url.get_secret_value(),
-            "CHORDWISE_BROKER_URL": broker_url.get_secret_value(),
-        }
-        processes = Processes(folder=tmp_path, environment=environment)
-        engine = open_engine(database_url)
-        yield Stage(processes=processes, provider=provider, engine=engine, folder=tmp_path)
-        processes.end_all()
-        engine.dispose()
+        settings = configuration(provider.base_url, pipeline="stalled_seconds = 4")
+        with set_stage(tmp_path, settings, provider, database_url, broker_url) as stage:
+            yield stage

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from chordwise.storage.engine import open_engine
-from tests.e2e.conftest import Stage
+from tests.e2e.conftest import Stage, set_stage
 from tests.fakes.configuration import configuration
-from tests.fakes.processes import Processes, kill, wait_until
+from tests.fakes.processes import kill, wait_until
 from tests.peers.batch_provider import EXPIRED, question_of
 from tests.peers.batch_server import BatchServer, serving_batches
 
@@ -51,19 +50,9 @@ def night(
 ) -> Iterator[Stage]:
     """Set the stage with this provider; the test starts the processes."""
     text = configuration(server.base_url, model=MODEL, pipeline="stalled_seconds = 4", more=LANE)
-    config = tmp_path / "chordwise.toml"
-    config.write_text(text.replace('"openai"', f'"{request.param}"'), "utf-8")
-    environment = {
-        "CHORDWISE_HOME": str(tmp_path / "home"),
-        "CHORDWISE_CONFIG": str(config),
-        "CHORDWISE_DATABASE_URL": database_url.get_secret_value(),
-        "CHORDWISE_BROKER_URL": broker_url.get_secret_value(),
-    }
-    processes = Processes(folder=tmp_path, environment=environment)
-    engine = open_engine(database_url)
-    yield Stage(processes=processes, provider=server, engine=engine, folder=tmp_path)
-    processes.end_all()
-    engine.dispose()
+    settings = text.replace('"openai"', f'"{request.param}"')
+    with set_stage(tmp_path, settings, server, database_url, broker_url) as stage:
+        yield stage
 
 
 def submit(stage: Stage) -> None:

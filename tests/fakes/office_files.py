@@ -194,6 +194,30 @@ def scan(text: str) -> bytes:
     )
 
 
+def picture_page(painted: str, content: str, form: str = "") -> bytes:
+    """Return a PDF of one page; to paint with are a font /F1, a picture /I, a form /X, and /P."""
+    content = f"q {painted} Q {content}"
+    fonts = "/Font<</F1 4 0 R>>"
+    resources = f"/Resources<<{fonts}/XObject<</I 6 0 R/X 7 0 R>>/Pattern<</P 8 0 R>>>>"
+    pixel = "/Width 1/Height 1/ColorSpace/DeviceGray/BitsPerComponent 8/Filter/ASCIIHexDecode"
+    box = "/BBox[0 0 300 300]"
+    head = f"/Type/XObject/Subtype/Form{box}/Resources<<{fonts}>>/Length {len(form)}"
+    colors = "/FunctionType 2/Domain[0 1]/C0[1 0 0]/C1[0 0 1]/N 1"
+    axis = "/ShadingType 2/ColorSpace/DeviceRGB/Coords[0 0 300 0]"
+    return _with_cross_references(
+        [
+            "<</Type/Catalog/Pages 2 0 R>>",
+            "<</Type/Pages/Kids[3 0 R]/Count 1>>",
+            f"<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 300]{resources}/Contents 5 0 R>>",
+            "<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+            f"<</Length {len(content)}>>\nstream\n{content}\nendstream",
+            f"<</Type/XObject/Subtype/Image{pixel}/Length 3>>\nstream\nff>\nendstream",
+            f"<<{head}>>\nstream\n{form}\nendstream",
+            f"<</Type/Pattern/PatternType 2/Shading<<{axis}/Function<<{colors}>>>>>>",
+        ]
+    )
+
+
 def shown(text: str, x: int = 20, y: int = 200) -> str:
     """Return the PDF operators that show a line of text at a place on the page."""
     return f"BT /F1 12 Tf {x} {y} Td ({text}) Tj ET"

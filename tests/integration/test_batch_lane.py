@@ -12,7 +12,6 @@ from chordwise.pipeline.batch_arrivals import MOST_ATTEMPTS
 from chordwise.settings import Settings
 from chordwise.storage import batch_requests
 from tests.fakes.batch_nights import (
-    RESERVED,
     handed_in,
     in_batches,
     judge,
@@ -137,74 +136,6 @@ def test_a_repair_is_a_question_of_a_later_batch(pipeline: Pipeline, server: Bat
     judge(pipeline, server)
 
 
-def test_all_samples_of_a_vote_go_into_the_same_batch(
-    pipeline: Pipeline, server: BatchProvider
-) -> None:
-    """Those of all chunks into the first, those of the synthesis into the second."""
-    submission = pipeline.submit(LONG, options=in_batches("100", votes=3))
-
-    pass_the_night(pipeline, submission)
-
-    chunks = pipeline.value("SELECT count(*) FROM chunks")
-    assert isinstance(chunks, int)
-    assert [len(batch.lines) for batch in server.batches] == [3 * chunks, 3]
-    assert pipeline.job(submission).status == "succeeded"
-    assert pipeline.value("SELECT agreement FROM results") == 1
-    samples = "SELECT sample, count(*) FROM model_calls GROUP BY 1 ORDER BY 1"
-    assert pipeline.rows(samples) == [(number, chunks + 1) for number in (1, 2, 3)]
-    assert pipeline.model.requests == []
-    judge(pipeline, server)
-
-
-def test_a_sample_that_needs_repair_is_repaired_in_a_later_batch(
-    pipeline: Pipeline, server: BatchProvider
-) -> None:
-    """The others wait for it with their answers, and nobody is asked twice."""
-    fates = iter([INVALID])
-    server.fate = lambda _question, _before: next(fates, "answered")
-    submission = pipeline.submit(PARAGRAPH, options=in_batches(votes=3))
-
-    pass_the_night(pipeline, submission)
-
-    assert [len(batch.lines) for batch in server.batches] == [3, 1]
-    assert pipeline.job(submission).status == "succeeded"
-    assert pipeline.value("SELECT agreement FROM results") == 1
-    judge(pipeline, server)
-
-
-def test_critique_and_revision_are_further_batches_of_the_same_night(
-    pipeline: Pipeline, server: BatchProvider
-) -> None:
-    """After those of the chunks and of the synthesis, one each; the samples of votes together."""
-    submission = pipeline.submit(LONG, options=in_batches("100", votes=2, critique=True))
-
-    pass_the_night(pipeline, submission)
-
-    chunks = pipeline.value("SELECT count(*) FROM chunks")
-    assert isinstance(chunks, int)
-    assert [len(batch.lines) for batch in server.batches] == [2 * chunks, 2, 1, 1]
-    assert pipeline.job(submission).status == "succeeded"
-    assert pipeline.value("SELECT critique_outcome FROM document_results") == "revised"
-    assert pipeline.value("SELECT count(*) FROM model_calls WHERE stage = 'critique'") == 1
-    assert pipeline.value("SELECT bool_and(service_tier = 'batch') FROM model_calls")
-    assert pipeline.model.requests == []
-    judge(pipeline, server)
-
-
-def test_an_answer_whose_critique_fails_in_its_batch_is_kept(
-    pipeline: Pipeline, server: BatchProvider
-) -> None:
-    """The provider rejects the line; the result says so, and the run is at its end."""
-    server.fate = lambda question, _: "400" if "analysis between" in question else "answered"
-    submission = pipeline.submit(PARAGRAPH, options=in_batches(critique=True))
-
-    pass_the_night(pipeline, submission)
-
-    assert pipeline.job(submission).status == "succeeded"
-    assert pipeline.value("SELECT critique_outcome FROM document_results") == "failed"
-    judge(pipeline, server)
-
-
 def test_a_batch_whose_creation_nobody_heard_of_is_taken_up(
     pipeline: Pipeline, server: BatchProvider, small_chunks: Settings
 ) -> None:
@@ -220,103 +151,32 @@ def test_a_batch_whose_creation_nobody_heard_of_is_taken_up(
     judge(pipeline, server)
 
 
-def test_after_the_deadline_the_rest_is_asked_online(
+def test_an_answer_that_came_twice_is_stored_once(
     pipeline: Pipeline, server: BatchProvider
 ) -> None:
-    """The batch is cancelled; what it answers later is paid for and not used."""
-    server.holds = True
-    submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
-    pipeline.work(submission)
-    pass_time(pipeline)
-    pipeline.execute("UPDATE jobs SET batch_until = now()")
-    pipeline.execute("UPDATE chunks SET due_at = now()")
+    """A scheduler that was cut off while it fetched reads the files again."""
+    pass_the_night(pipeline, pipeline.submit(PARAGRAPH, options=in_batches("100")))
+    spent = "SELECT spent_usd FROM budgets WHERE run_id IS NOT NULL"
+    before = pipeline.value(spent)
 
-    pipeline.work(submission)
+    pipeline.execute("UPDATE batches SET status = 'running', ended_at = NULL")
+    pass_time(pipeline)
 
-    assert pipeline.job(submission).status == "succeeded"
-    assert len(pipeline.model.requests) == 1
-    pass_time(pipeline)
-    assert server.batches[0].is_cancelled
-    pass_time(pipeline)
     assert pipeline.value("SELECT status FROM batches") == "ended"
+    assert pipeline.value(spent) == before
     judge(pipeline, server)
 
 
-def test_a_cancelled_run_asks_nothing_more(pipeline: Pipeline, server: BatchProvider) -> None:
-    """What was not handed in is dropped, with its money; what was is cancelled at the provider."""
-    server.holds = True
-    handed = pipeline.submit(PARAGRAPH, options=in_batches("100"))
-    pipeline.work(handed)
-    pass_time(pipeline)
-    kept = pipeline.submit(OTHER, options=in_batches("100"))
-    pipeline.work(kept)
-    assert pipeline.value("SELECT count(*) FROM batch_requests WHERE status = 'pending'") == 1
+def test_a_model_without_batches_is_asked_online(small_chunks: Settings) -> None:
+    """And the run says so."""
+    pipeline = a_pipeline(small_chunks, quoting_the_text, repeat_last=True)
 
-    for submission in (handed, kept):
-        retry.cancel(pipeline.context.sessions, submission.run_id)
-    for _ in range(3):
-        pass_time(pipeline)
-
-    assert server.batches[0].is_cancelled
-    assert len(server.batches) == 1
-    assert pipeline.value("SELECT count(*) FROM results") == 0
-    judge(pipeline, server)
-
-
-def test_a_late_answer_of_a_cancelled_run_is_paid_for(
-    pipeline: Pipeline, server: BatchProvider
-) -> None:
-    """It came before the provider heard of it: ledger and budget know, and nobody uses it."""
-    server.holds = True
-    submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
-    pipeline.work(submission)
-    pass_time(pipeline)
-    retry.cancel(pipeline.context.sessions, submission.run_id)
-    server.holds = False
-
-    pass_time(pipeline)
-
-    assert pipeline.value("SELECT spent_usd FROM budgets WHERE run_id IS NOT NULL") == Decimal(
-        "0.01"
-    )
-    assert pipeline.value("SELECT count(*) FROM results") == 0
-    judge(pipeline, server)
-
-
-def test_a_run_without_money_pauses(pipeline: Pipeline, server: BatchProvider) -> None:
-    """The most that a question can cost is reserved before it waits, at the price of batches."""
-    submission = pipeline.submit(PARAGRAPH, options=in_batches("0.10"))
-    pipeline.work(submission)
-    pass_time(pipeline)
-
-    assert pipeline.job(submission).error_code == "budget_exceeded"
-    assert server.batches == []
-
-    retry.retry(pipeline.context, submission.run_id, Decimal(100))
-    pipeline.work(submission)
-    assert pipeline.value(f"SELECT ({RESERVED}) > 0")
-    pass_the_night(pipeline, submission)
-    judge(pipeline, server)
-
-
-def test_a_provider_without_quota_pauses_the_run_until_somebody_pays(
-    pipeline: Pipeline, server: BatchProvider
-) -> None:
-    """The batch is turned away as a whole, and `retry` hands its questions in again."""
-    server.refuses = "billing_hard_limit_reached"
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
-    for _ in range(3):
-        pipeline.work(submission)
-        pass_time(pipeline)
     pipeline.work(submission)
-    assert pipeline.job(submission).status == "paused"
-    assert pipeline.job(submission).error_code == "quota_exceeded"
 
-    retry.retry(pipeline.context, submission.run_id)
-
-    pass_the_night(pipeline, submission)
+    assert submission.lane is Lane.ONLINE
+    assert pipeline.value("SELECT lane FROM runs") == "online"
     assert pipeline.job(submission).status == "succeeded"
-    judge(pipeline, server)
 
 
 def test_the_cache_answers_before_any_batch(pipeline: Pipeline, server: BatchProvider) -> None:
@@ -379,52 +239,3 @@ def test_questions_of_a_paused_job_are_not_handed_in(
     pass_the_night(pipeline, submission)
     assert len(handed_in(server)) == 1
     judge(pipeline, server)
-
-
-def test_a_batch_that_the_provider_forgot_is_given_up_in_the_end(
-    pipeline: Pipeline, server: BatchProvider
-) -> None:
-    """Nobody knows what it did cost; its questions are handed in again."""
-    submission = pipeline.submit(PARAGRAPH, options=in_batches())
-    pipeline.work(submission)
-    pass_time(pipeline)
-    server.is_forgetful = True
-    pass_time(pipeline)
-    assert pipeline.value("SELECT status FROM batches") == "running"
-
-    pipeline.execute("UPDATE batches SET created_at = now() - interval '4 days'")
-    pass_time(pipeline)
-    assert pipeline.value("SELECT status FROM batches") == "failed"
-    assert pipeline.value("SELECT cost_usd IS NULL FROM model_calls")
-
-    server.is_forgetful = False
-    pass_the_night(pipeline, submission)
-    assert pipeline.job(submission).status == "succeeded"
-
-
-def test_an_answer_that_came_twice_is_stored_once(
-    pipeline: Pipeline, server: BatchProvider
-) -> None:
-    """A scheduler that was cut off while it fetched reads the files again."""
-    pass_the_night(pipeline, pipeline.submit(PARAGRAPH, options=in_batches("100")))
-    spent = "SELECT spent_usd FROM budgets WHERE run_id IS NOT NULL"
-    before = pipeline.value(spent)
-
-    pipeline.execute("UPDATE batches SET status = 'running', ended_at = NULL")
-    pass_time(pipeline)
-
-    assert pipeline.value("SELECT status FROM batches") == "ended"
-    assert pipeline.value(spent) == before
-    judge(pipeline, server)
-
-
-def test_a_model_without_batches_is_asked_online(small_chunks: Settings) -> None:
-    """And the run says so."""
-    pipeline = a_pipeline(small_chunks, quoting_the_text, repeat_last=True)
-
-    submission = pipeline.submit(PARAGRAPH, options=in_batches())
-    pipeline.work(submission)
-
-    assert submission.lane is Lane.ONLINE
-    assert pipeline.value("SELECT lane FROM runs") == "online"
-    assert pipeline.job(submission).status == "succeeded"

@@ -1,103 +1,27 @@
-"""Spending never exceeds a cap: simulated workers, killed ones included, over a real PostgreSQL."""
+"""Spending never exceeds a cap: what is reserved, settled and forgotten, over a real PostgreSQL."""
 
 from __future__ import annotations
 
-import threading
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
-from random import Random
 
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 from sqlalchemy import select, text
-from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.errors import BudgetExceededError, BudgetReservedError, UsageError
 from chordwise.pipeline import budgets as spending
-from chordwise.pipeline.budgets import JobBudget
 from chordwise.settings import Settings
 from chordwise.storage import budget_reservations, budgets
-from chordwise.storage.budget_accounts import Budget
-from chordwise.storage.engine import open_engine, session_maker
-from tests.fakes.pipeline import with_settings
-
-_RUN = """
-INSERT INTO runs (id, name, status, options, type_count) VALUES (:run, :name, 'open', '{}', 1)
-"""
-_DOCUMENT = """
-INSERT INTO documents (id, sha256, source, media_type, text, character_count, normalization)
-VALUES (:document, :name, 'a.txt', 'text/plain', 'text', 4, '{}')
-"""
-_INTAKE = """
-INSERT INTO intakes (id, run_id, source, outcome, document_id)
-VALUES (:intake, :run, 'a.txt', 'accepted', :document)
-"""
-_JOB = """
-INSERT INTO jobs (id, run_id, intake_id, document_id, analysis_type, options, options_hash, model,
-    status, attempts, postponements)
-VALUES (:job, :run, :intake, :document, 'summary', '{}', 'h', 'm', 'running', 0, 0)
-"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bank:
-    """A database in which jobs spend money."""
-
-    settings: Settings
-    sessions: sessionmaker[Session]
-
-    def job(self, cap_usd: Decimal | None = None) -> tuple[uuid.UUID, uuid.UUID]:
-        """Make a run with one job; return the ids of both."""
-        names = ("run", "document", "intake", "job")
-        ids = {name: uuid.uuid4() for name in names}
-        values = {**ids, "name": str(ids["run"])}
-        with self.sessions.begin() as session:
-            for statement in (_RUN, _DOCUMENT, _INTAKE, _JOB):
-                session.execute(text(statement), values)
-            if cap_usd is not None:
-                spending.change_cap(session, ids["run"], cap_usd)
-        return ids["run"], ids["job"]
-
-    def budget(self, job_id: uuid.UUID, usd_per_day: Decimal | None = None) -> JobBudget:
-        """Return the budget of a job for a worker with this cap for the day."""
-        limited = with_settings(self.settings, "budget", usd_per_day=usd_per_day)
-        return JobBudget(limited, self.sessions, job_id)
-
-    def account(self, scope: str) -> tuple[Decimal, Decimal]:
-        """Return what is spent and what is reserved."""
-        with self.sessions() as session:
-            found = session.get_one(Budget, scope)
-            return found.spent_usd, found.reserved_usd
-
-    def day(self) -> tuple[Decimal, Decimal]:
-        """Return what is spent and reserved on the only day there is."""
-        with self.sessions() as session:
-            statement = text("SELECT scope FROM budgets WHERE run_id IS NULL")
-            scope = str(session.execute(statement).scalar_one())
-        return self.account(scope)
-
-    def give_up(self) -> int:
-        """Let every reservation run out, and apply the rule of recovery."""
-        with self.sessions.begin() as session:
-            session.execute(
-                text("UPDATE budget_reservations SET expires_at = now() - '1s'::interval")
-            )
-            return budgets.settle_abandoned(session, 1_000)
+from tests.fakes.bank import Bank, a_bank
 
 
 @pytest.fixture
 def bank(settings: Settings) -> Iterator[Bank]:
     """Open the database with as many connections as there are threads."""
-    assert settings.database_url is not None
-    engine = open_engine(settings.database_url, pool_size=20)
-    yield Bank(settings=settings, sessions=session_maker(engine))
-    engine.dispose()
+    with a_bank(settings) as lent:
+        yield lent
 
 
 def test_without_any_cap_nothing_is_reserved(bank: Bank) -> None:
@@ -269,181 +193,3 @@ def test_fractions_of_what_the_accounts_keep_are_rounded_up(bank: Bank) -> None:
     budget.settle(reservation, Decimal("0.0000000005"))
 
     assert bank.account(budgets.scope_of_run(run_id)) == (Decimal("0.00000001"), Decimal(0))
-
-
-@dataclass(slots=True, kw_only=True)
-class Provider:
-    """Charges for what it is asked, and remembers the sum by run; safe to share."""
-
-    charged: dict[uuid.UUID, Decimal] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def charge(self, run_id: uuid.UUID, usd: Decimal) -> None:
-        """Take money, whether the asker still lives or not."""
-        with self._lock:
-            self.charged[run_id] = self.charged.get(run_id, Decimal(0)) + usd
-
-
-@dataclass(slots=True, kw_only=True)
-class SimulatedWorker:
-    """Asks again and again; is killed now and then in the middle of a call."""
-
-    bank: Bank
-    provider: Provider
-    runs: list[tuple[uuid.UUID, uuid.UUID]]
-    usd_per_day: Decimal
-    random: Random
-
-    def work(self, calls: int) -> int:
-        """Make so many calls if the money lasts; return how many were made."""
-        return sum(self._call() for _ in range(calls))
-
-    def _call(self) -> bool:
-        run_id, job_id = self.random.choice(self.runs)
-        budget = self.bank.budget(job_id, self.usd_per_day)
-        most = Decimal(self.random.randint(1, 400)) / 10_000
-        try:
-            reservation = budget.reserve(most, 60)
-        except (BudgetExceededError, BudgetReservedError):
-            return False
-        assert reservation is not None
-        self._answer(budget, run_id, reservation, most)
-        return True
-
-    def _answer(
-        self, budget: JobBudget, run_id: uuid.UUID, reservation: uuid.UUID, most: Decimal
-    ) -> None:
-        cost = most * self.random.randint(0, 100) / 100
-        self.provider.charge(run_id, cost)
-        fate = self.random.random()
-        if fate < 0.2:
-            return  # killed between reserve and settle
-        budget.settle(reservation, None if fate < 0.3 else cost)
-        if fate > 0.9:
-            budget.settle(reservation, cost)  # the answer to the first commit was lost
-
-
-@pytest.mark.slow
-def test_hundreds_of_workers_spend_no_more_than_the_caps(bank: Bank) -> None:
-    """Three runs and a day, 200 workers, kills, unknown costs, recovery at any moment."""
-    caps = (Decimal("0.5"), Decimal(2), Decimal(50))
-    runs = [bank.job(cap) for cap in caps]
-    usd_per_day, provider = Decimal(6), Provider()
-    workers = [
-        SimulatedWorker(
-            bank=bank,
-            provider=provider,
-            runs=runs,
-            usd_per_day=usd_per_day,
-            random=Random(seed),  # noqa: S311 - the same in every run
-        )
-        for seed in range(200)
-    ]
-
-    with ThreadPoolExecutor(24) as threads:
-        made = [threads.submit(worker.work, 8) for worker in workers]
-        for turn in range(5):
-            threads.submit(bank.give_up).result(timeout=60 * (turn + 1))
-        calls = sum(each.result(timeout=120) for each in made)
-    bank.give_up()
-
-    accounts = [bank.account(budgets.scope_of_run(run_id)) for run_id, _ in runs]
-    for (run_id, _), cap, (spent, reserved) in zip(runs, caps, accounts, strict=True):
-        assert provider.charged.get(run_id, Decimal(0)) <= spent <= cap
-        assert reserved == 0
-    assert sum(provider.charged.values()) <= bank.day()[0] <= usd_per_day
-    assert bank.day() == (sum(spent for spent, _ in accounts), Decimal(0))
-    assert calls > 200  # the caps let most of the money be spent
-    assert bank.day()[0] > Decimal("0.9") * usd_per_day
-
-
-STEPS = st.lists(
-    st.tuples(
-        st.sampled_from(["reserve", "settle", "unknown", "kill", "recover", "late", "raise"]),
-        st.integers(0, 199),
-        st.integers(1, 60),
-    ),
-    min_size=5,
-    max_size=60,
-)
-
-
-@dataclass(slots=True, kw_only=True)
-class Interleaving:
-    """One order of the steps of 200 workers of a run, checked after every one of them."""
-
-    bank: Bank
-    run_id: uuid.UUID
-    budget: JobBudget
-    cap: Decimal = Decimal(1)
-    charged: Decimal = Decimal(0)
-    in_flight: dict[int, tuple[uuid.UUID, Decimal]] = field(default_factory=dict)
-    lost: dict[int, tuple[uuid.UUID, Decimal]] = field(default_factory=dict)
-
-    def take(self, step: str, worker: int, size: int) -> None:
-        """Let a worker do something, if it can."""
-        match step:
-            case "reserve":
-                self._reserve(worker, Decimal(size) / 100)
-            case "settle" | "unknown" if worker in self.in_flight:
-                self._settle(*self.in_flight.pop(worker), size, is_known=step == "settle")
-            case "kill" if worker in self.in_flight:
-                self.lost[worker] = self.in_flight.pop(worker)
-                self.charged += self.lost[worker][1]  # the provider answered nobody in full
-            case "late" if worker in self.lost:
-                reservation, most = self.lost.pop(worker)
-                self.budget.settle(reservation, most)
-            case "recover":
-                self.bank.give_up()
-            case "raise":
-                self._raise_cap(Decimal(size) / 10)
-            case _:
-                pass
-
-    def check(self) -> None:
-        """Compare the account with what the provider has charged and may still charge."""
-        spent, reserved = self.bank.account(budgets.scope_of_run(self.run_id))
-        possible = self.charged + sum(most for _, most in self.in_flight.values())
-        assert self.charged <= spent + reserved
-        assert possible <= spent + reserved <= self.cap
-
-    def _reserve(self, worker: int, most: Decimal) -> None:
-        if worker in self.in_flight or worker in self.lost:
-            return
-        try:
-            reservation = self.budget.reserve(most, 60)
-        except (BudgetExceededError, BudgetReservedError):
-            spent, reserved = self.bank.account(budgets.scope_of_run(self.run_id))
-            assert spent + reserved + most > self.cap  # nobody is turned away without need
-        else:
-            assert reservation is not None
-            self.in_flight[worker] = (reservation, most)
-
-    def _settle(self, reservation: uuid.UUID, most: Decimal, size: int, *, is_known: bool) -> None:
-        cost = most * size / 60
-        self.charged += cost
-        self.budget.settle(reservation, cost if is_known else None)
-
-    def _raise_cap(self, cap: Decimal) -> None:
-        spent, reserved = self.bank.account(budgets.scope_of_run(self.run_id))
-        if cap <= max(self.cap, spent + reserved):
-            return
-        with self.bank.sessions.begin() as session:
-            spending.change_cap(session, self.run_id, cap)
-        self.cap = cap
-
-
-@hypothesis_settings(
-    max_examples=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(steps=STEPS)
-def test_no_order_of_steps_leaks_money(bank: Bank, steps: list[tuple[str, int, int]]) -> None:
-    """Reserve, settle, kill, recover, a late word, another cap: the account covers it all."""
-    run_id, job_id = bank.job(Decimal(1))
-    interleaving = Interleaving(bank=bank, run_id=run_id, budget=bank.budget(job_id))
-
-    for step, worker, size in steps:
-        interleaving.take(step, worker % 200, size)
-        interleaving.check()

@@ -2,75 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from chordwise.cli import forecasting
-from chordwise.cli.rendering import quotes
-from chordwise.cli.rendering.screen import Screen
 from chordwise.domain import json_values
-from chordwise.domain.json_values import JsonObject
-from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ExitCode
 from chordwise.llm.counting import count_request, counter_for
 from chordwise.llm.providers.openai import OpenAIModel
-from chordwise.pipeline import quote, sampling
-from chordwise.pipeline.quote import Quote, Quoter
-from chordwise.pipeline.run_options import RunOptions
 from chordwise.settings import Settings
-from tests.fakes.commands import run
 from tests.fakes.pipeline import (
     LONG,
     SCRIPTED,
-    Pipeline,
-    a_document,
-    a_pipeline,
     a_run,
-    close_all,
-    quoting_the_text,
-    with_settings,
 )
-from tests.peers.answering_server import AnsweringServer, serving
-
-GPT = "openai/gpt-6.1-terra"
-SHORT = "The bridge was opened in May. Carts crossed it on the same day."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
-    """A database, two documents in a folder, and the command."""
-
-    pipeline: Pipeline
-    folder: Path
-    capsys: pytest.CaptureFixture[str]
-
-    def call(self, *arguments: str) -> tuple[int, str, str]:
-        """Quote the folder; return the exit code and what was written."""
-        self.capsys.readouterr()
-        code = run(["quote", str(self.folder), *arguments])
-        captured = self.capsys.readouterr()
-        return code, captured.out, captured.err
-
-    def quote(self, *arguments: str) -> JsonObject:
-        """Quote the folder as JSON."""
-        return json_values.as_object(json.loads(self.call("--json", *arguments)[1]))
-
-    def count(self, table: str) -> object:
-        """Return how many rows a table has."""
-        return self.pipeline.value(f"SELECT count(*) FROM {table}")  # noqa: S608 - our own names
-
-    def estimate(self, *texts: str, options: RunOptions | None = None) -> Quote:
-        """Quote texts as a run of the pipeline would ask them."""
-        context = self.pipeline.context
-        quoter = Quoter(settings=context.settings, sessions=context.sessions, models=context.models)
-        return quote.estimate(quoter, map(a_document, texts), options or a_run())
+from tests.fakes.quoting import GPT, SHORT, Desk, a_desk, line_of, typical
 
 
 @pytest.fixture
@@ -81,96 +30,8 @@ def desk(
     capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Desk]:
     """Point the command to this test's servers, with no key for any provider."""
-    folder = tmp_path / "reports"
-    folder.mkdir()
-    (folder / "bridge.txt").write_text(SHORT, "utf-8")
-    (folder / "harbour.txt").write_text(LONG, "utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CHORDWISE_HOME", str(settings.home))
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    for name in ("database_url", "broker_url"):
-        secret = getattr(settings, name)
-        monkeypatch.setenv(f"CHORDWISE_{name.upper()}", secret.get_secret_value())
-    narrow = with_settings(settings, "pipeline", chunk_tokens=300)
-    pipeline = a_pipeline(narrow, quoting_the_text, repeat_last=True)
-    yield Desk(pipeline=pipeline, folder=folder, capsys=capsys)
-    close_all()
-
-
-def line_of(quoted: JsonObject) -> JsonObject:
-    """Return the only line."""
-    (line,) = json_values.objects(quoted["lines"])
-    return line
-
-
-def typical(value: object) -> float:
-    """Return what is expected of an interval."""
-    assert isinstance(value, dict)
-    assert value["low"] <= value["typical"] <= value["high"]
-    return float(value["typical"])
-
-
-def test_every_lane_of_the_provider_has_its_price(desk: Desk) -> None:
-    """Without a key: the prompts are rendered, counted and priced; slow lanes cost half."""
-    quoted = desk.quote("--model", GPT)
-
-    line = line_of(quoted)
-    costs = json_values.as_object(line["costs"])
-    assert (quoted["documents"], quoted["jobs"], quoted["reused"]) == (2, 2, 0)
-    assert set(costs) == {"online", "flex", "batch"}
-    assert typical(costs["online"]) > 0
-    assert typical(costs["flex"]) == typical(costs["batch"])
-    assert typical(costs["flex"]) == pytest.approx(typical(costs["online"]) / 2)
-    assert quoted["total"] == costs["online"]
-    assert line["basis"] == "assumed"
-
-
-@pytest.mark.parametrize("lane", ["batch", "online"])
-def test_a_quote_for_a_lane_is_what_a_run_in_it_would_cost(desk: Desk, lane: str) -> None:
-    """The total is that lane's, and people see no other; programs see all of them."""
-    quoted = desk.quote("--model", GPT, "--lane", lane)
-    _, shown, _ = desk.call("--model", GPT, "--lane", lane)
-
-    costs = json_values.as_object(line_of(quoted)["costs"])
-    other = "online" if lane == "batch" else "batch"
-    assert line_of(quoted)["lane"] == lane
-    assert quoted["total"] == costs[lane] != costs[other]
-    assert f"Total, {lane}: $" in shown
-    assert f"Total, {other}" not in shown
-    assert ("batch.spill_over_hours" in shown) is (lane == "batch")
-
-
-def test_a_model_without_batches_is_quoted_online(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a run of the batch lane, too, and the quote says so; `batch = true` changes it."""
-    house = {"provider": "openai", "model": "x", "base_url": "https://models.example/v1"}
-    prices = {"input_usd_per_million_tokens": 1, "output_usd_per_million_tokens": 5}
-    monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"house": house | prices}))
-    _, shown, _ = desk.call("--model", "house", "--lane", "batch")
-    online = desk.quote("--model", "house", "--lane", "batch")
-
-    monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"house": house | prices | {"batch": True}}))
-    batch = desk.quote("--model", "house", "--lane", "batch")
-
-    assert "openai/x has no Batch API: it is asked online." in " ".join(shown.split())
-    assert (line_of(online)["lane"], line_of(batch)["lane"]) == ("online", "batch")
-    assert typical(batch["total"]) == pytest.approx(typical(online["total"]) / 2)
-
-
-def test_flex_has_no_part_in_a_quote_for_batches(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A model that is asked as flex online goes into batches at their price."""
-    flex = {"provider": "openai", "model": "gpt-6.1-terra", "service_tier": "flex"}
-    monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"slow": flex}))
-
-    lanes = [
-        line_of(desk.quote("--model", "slow", "--lane", lane))["lane"]
-        for lane in ("online", "batch")
-    ]
-
-    assert lanes == ["flex", "batch"]
+    with a_desk(settings, monkeypatch, tmp_path, capsys) as lent:
+        yield lent
 
 
 def test_rows_are_quoted_as_documents(desk: Desk) -> None:
@@ -266,150 +127,6 @@ def test_history_replaces_assumptions(desk: Desk) -> None:
     assert unknown.basis == "assumed"
 
 
-@pytest.fixture
-def house(monkeypatch: pytest.MonkeyPatch) -> Iterator[AnsweringServer]:
-    """Serve a model `house` whose price is known; as `slow` it may be asked once a minute."""
-    with serving() as server:
-        model = {"provider": "openai", "model": "peer", "base_url": server.base_url}
-        priced = {"input_usd_per_million_tokens": 1, "output_usd_per_million_tokens": 5}
-        slow = {**model, **priced, "requests_per_minute": 1}
-        models = {"house": model | priced, "slow": slow}
-        monkeypatch.setenv("CHORDWISE_MODELS", json.dumps(models))
-        yield server
-
-
-def test_a_sample_is_asked_and_paid(desk: Desk, house: AnsweringServer) -> None:
-    """It is announced with its cost first, leaves rows in the ledger, and decides the output."""
-    code, shown, said = desk.call("--model", "house", "--sample", "2", "--json")
-
-    line = line_of(json.loads(shown))
-    assert code == ExitCode.SUCCESS
-    assert "Asking 2 questions for real now, which costs $" in said
-    assert len(house.journal) == 2
-    assert (line["basis"], line["observations"]) == ("sample", 2)
-    paid = desk.pipeline.value("SELECT sum(cost_usd) FROM model_calls WHERE job_id IS NULL")
-    assert paid == 2 * (100 * Decimal(1) + 50 * Decimal(5)) / 1_000_000
-
-
-def test_a_sample_for_the_batch_lane_is_announced_as_online(desk: Desk) -> None:
-    """Nobody waits a day for a quote, so it costs what it costs now."""
-    context = desk.pipeline.context
-    quoter = Quoter(settings=context.settings, sessions=context.sessions, models=context.models)
-    announced = []
-    for lane in Lane:
-        options = RunOptions(types=(AnalysisType.SUMMARY,), model=GPT, lane=lane)
-        gathered = quote.gather(quoter, [a_document(LONG)], options, 2)
-        announced.append(sampling.expected_cost(quote.priced(quoter, gathered), gathered))
-
-    assert announced[0] == announced[1] is not None
-
-
-def test_a_sample_is_paid_from_the_budget_of_the_day(
-    desk: Desk, house: AnsweringServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The account of the day counts what the calls did cost, no more."""
-    monkeypatch.setenv("CHORDWISE_BUDGET__USD_PER_DAY", "1")
-
-    code, _, _ = desk.call("--model", "house", "--sample", "2")
-
-    paid = desk.pipeline.value("SELECT sum(cost_usd) FROM model_calls")
-    assert code == ExitCode.SUCCESS
-    assert len(house.journal) == 2
-    assert desk.pipeline.value("SELECT spent_usd FROM budgets WHERE cap_usd = 1") == paid
-
-
-def test_a_day_without_money_has_none_for_a_sample(
-    desk: Desk, house: AnsweringServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing is asked, and the hint is not about a run."""
-    monkeypatch.setenv("CHORDWISE_BUDGET__USD_PER_DAY", "0.001")
-
-    code, _, said = desk.call("--model", "house", "--sample", "2")
-
-    assert code == ExitCode.INCOMPLETE
-    assert "The day's budget of $0.001 is used up" in said
-    assert "Quote without --sample" in said
-    assert house.journal == []
-
-
-def test_a_sample_keeps_to_the_limits(
-    desk: Desk, house: AnsweringServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A question for which there is no permit in time is not asked."""
-    monkeypatch.setenv("CHORDWISE_LIMITS__LONGEST_WAIT_SECONDS", "1")
-
-    code, _, said = desk.call("--model", "slow", "--sample", "2")
-
-    assert code == ExitCode.INCOMPLETE
-    assert "peer" in said
-    assert house.journal == []
-
-
-def test_answers_of_a_sample_are_used_again(desk: Desk) -> None:
-    """A run asks what the sample did not; a second sample is free, a fresh one is not."""
-    context, asked = desk.pipeline.context, desk.pipeline.model.requests
-    whole = desk.estimate(LONG, SHORT).lines[0]
-    quoter = Quoter(settings=context.settings, sessions=context.sessions, models=context.models)
-    gathered = quote.gather(quoter, map(a_document, (LONG, SHORT)), a_run(), 3)
-
-    counts = []
-    for fresh in (False, False, True):
-        sampling.ask(quoter, gathered, fresh=fresh)
-        counts.append(len(asked))
-    desk.pipeline.work(desk.pipeline.submit(LONG, SHORT))
-
-    assert counts == [3, 3, 6]
-    assert len(asked) == 6 + whole.questions - 3 + round(whole.syntheses.typical)
-
-
-def test_an_unknown_price_is_not_zero(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The total is unknown then, too."""
-    house = {"provider": "openai", "model": "x", "base_url": "https://models.example/v1"}
-    monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"house": house}))
-
-    quoted = desk.quote("--model", "house")
-
-    assert quoted["total"] is None
-    assert line_of(quoted)["costs"] == {"online": None}
-    assert "Total, online: unknown" in desk.call("--model", "house")[1]
-
-
-def test_an_unknown_price_of_batches_is_not_zero(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Neither for a lane that is asked for by name."""
-    house = {"provider": "openai", "model": "x", "base_url": "https://models.example/v1"}
-    monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"house": house | {"batch": True}}))
-
-    quoted = desk.quote("--model", "house", "--lane", "batch")
-
-    assert quoted["total"] is None
-    assert line_of(quoted)["costs"] == {"online": None, "batch": None}
-    assert "Total, batch: unknown" in desk.call("--model", "house", "--lane", "batch")[1]
-
-
-def test_tiers_are_quoted_by_the_model_that_each_question_goes_to(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With thresholds that send everything to the small tier, only that one has a line."""
-    tiers = {"small": "openai/gpt-5.4-mini", "large": GPT}
-    monkeypatch.setenv("CHORDWISE_TIERS", json.dumps(tiers))
-    monkeypatch.setenv("CHORDWISE_ROUTING__MEDIUM_FROM", "1")
-    monkeypatch.setenv("CHORDWISE_ROUTING__LARGE_FROM", "1")
-
-    quoted = desk.quote("--model", "auto")
-
-    assert line_of(quoted)["model"] == tiers["small"]
-
-
-def test_the_built_in_model_costs_nothing(desk: Desk) -> None:
-    """And has one lane."""
-    quoted = desk.quote()
-
-    assert quoted["total"] == {"low": 0, "typical": 0, "high": 0}
-    assert line_of(quoted)["costs"] == {"online": quoted["total"]}
-
-
 def test_what_cannot_be_read_is_named(desk: Desk) -> None:
     """It is not counted, and the exit code says that something is missing; twins count once."""
     (desk.folder / "broken.pdf").write_bytes(b"%PDF-1.7 and nothing more")
@@ -430,60 +147,6 @@ def test_a_model_that_is_not_there_is_refused(desk: Desk) -> None:
     assert code == ExitCode.CONFIGURATION
     assert "nonsense" in said
     assert SCRIPTED not in said
-
-
-@pytest.mark.parametrize(
-    ("share", "warning"),
-    [("0.01", "is likely not to last"), ("1.05", "may not last"), ("100", "")],
-)
-def test_a_budget_is_compared_with_what_is_expected(desk: Desk, share: str, warning: str) -> None:
-    """Below what is expected it is warned of, above the upper end nothing is said."""
-    total = quote_of(desk)
-    assert total.total is not None
-
-    said = list(forecasting.sentences(total, total.total.typical * Decimal(share)))
-
-    assert said[0].startswith("Expected cost: $")
-    assert [sentence for sentence in said[1:] if warning in sentence] == said[1:]
-    assert len(said) == (2 if warning else 1)
-
-
-def test_the_numbers_are_said_before_a_run_with_a_budget(desk: Desk) -> None:
-    """They are those of `quote`, on standard error; standard input is not read for them."""
-    context = desk.pipeline.context
-    options = a_run()
-    screen = Screen()
-    desk.capsys.readouterr()
-
-    forecasting.announce(context, [str(desk.folder)], options, Decimal(5), screen)
-    forecasting.announce(context, ["-"], options, Decimal(5), screen)
-
-    said = desk.capsys.readouterr().err
-    assert "Expected cost: $0.00, of a budget of $5.00." in said
-    assert "standard input cannot be quoted" in said
-
-
-@pytest.mark.parametrize("lane", list(Lane))
-def test_the_numbers_before_a_run_are_those_of_its_lane(desk: Desk, lane: Lane) -> None:
-    """Half of online, for a run that waits for batches."""
-    options = RunOptions(types=(AnalysisType.SUMMARY,), model=GPT, lane=lane)
-    texts = [path.read_text("utf-8") for path in desk.folder.iterdir()]
-    quoted = desk.estimate(*texts, options=options)
-    desk.capsys.readouterr()
-
-    forecasting.announce(desk.pipeline.context, [str(desk.folder)], options, Decimal(5), Screen())
-
-    assert quoted.total == quoted.totals[lane.value]
-    assert quoted.totals["batch"] != quoted.totals["online"]
-    assert f"Expected cost: {quotes.amount(quoted.total)}, of" in desk.capsys.readouterr().err
-
-
-def quote_of(desk: Desk) -> Quote:
-    """Return the quote of a text for a model whose price is known."""
-    context = desk.pipeline.context
-    quoter = Quoter(settings=context.settings, sessions=context.sessions, models=context.models)
-    options = RunOptions(types=(AnalysisType.SUMMARY,), model=GPT)
-    return quote.estimate(quoter, [a_document(SHORT)], options)
 
 
 def test_votes_multiply_what_is_quoted(desk: Desk) -> None:

@@ -22,6 +22,13 @@ pytest.importorskip("xllamacpp")
 
 NOTHING = (sys.executable, "-c", "")
 SLEEP = (sys.executable, "-c", "import signal; signal.pause()")
+WORK = """
+import os, signal
+from pathlib import Path
+from chordwise.telemetry import liveness
+liveness.show(Path(os.environ["CHORDWISE_HOME"]), "worker", liveness.State.CONSUMING)
+signal.pause()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +122,7 @@ def test_a_file_that_is_no_model_is_named(home: Home, tmp_path: Path) -> None:
 def test_the_stack_serves_the_models_of_the_settings(home: Home, model: Path) -> None:
     """A local model, as first choice or as fallback, is up before the worker is."""
     settings = Settings(home=home.path, fallback=(f"local/{model}",))
-    commands = Commands(migrate=NOTHING, worker=SLEEP, scheduler=SLEEP)
+    commands = Commands(migrate=NOTHING, worker=(sys.executable, "-P", "-c", WORK), scheduler=SLEEP)
 
     try:
         stack.ensure(settings, Level.ALL, commands=commands)

@@ -1,112 +1,34 @@
-"""The embedded stack: real supervisors with real servers, and small stand-ins for our processes."""
+"""What a stack runs, at which addresses, and that it goes on running."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from signal import Signals
 
 import psycopg
 import pytest
 import redis
 
-import chordwise
-from chordwise.embedded import processes, stack
+from chordwise.embedded import stack
 from chordwise.embedded.home import home_at
-from chordwise.embedded.processes import ProcessIdentity
-from chordwise.embedded.stack import Commands, Level, StackState
-from chordwise.errors import ConfigurationError, ExitCode, ServiceUnavailableError
-from chordwise.settings import EmbeddedSettings, InboxSettings, Settings, WorkerSettings
-
-PATIENCE_SECONDS = 30.0
-PROCESS = """
-import os, signal, sys, threading
-from pathlib import Path
-from chordwise.embedded import lifeline
-note = Path(os.environ["CHORDWISE_HOME"], sys.argv[1] + ".note")
-gone = threading.Event()
-signal.signal(signal.SIGTERM, lambda *_: gone.set())
-wanted = ("CHORDWISE_DATABASE_URL", "CHORDWISE_BROKER_URL", "CHORDWISE_MODEL")
-note.write_text("\\n".join(os.environ.get(name, "") for name in wanted))
-lifeline.watch(lambda: (note.write_text("orphaned"), gone.set()))
-gone.wait()
-"""
-MIGRATION = """
-import os, psycopg
-address = os.environ["CHORDWISE_DATABASE_URL"].replace("+psycopg", "")
-with psycopg.connect(address) as connection:
-    connection.execute("CREATE TABLE IF NOT EXISTS jobs (status text)")
-    connection.execute("CREATE TABLE IF NOT EXISTS outbox (sent_at timestamptz)")
-"""
-
-
-def python(code: str, *arguments: str) -> tuple[str, ...]:
-    """Return the command that runs a piece of Python."""
-    return (sys.executable, "-P", "-c", code, *arguments)
-
-
-COMMANDS = Commands(
-    migrate=python(MIGRATION),
-    worker=python(PROCESS, "worker"),
-    scheduler=python(PROCESS, "scheduler"),
+from chordwise.embedded.stack import Level
+from tests.fakes.stacks import (
+    COMMANDS,
+    a_home,
+    becomes,
+    kill,
+    nobody_left,
+    note_of,
+    running,
+    settings_for,
 )
-
-
-def settings_for(home: Path, *, idle_seconds: float = 600, **changes: object) -> Settings:
-    """Return settings with everything embedded and the given changes."""
-    values: dict[str, object] = {
-        "home": home,
-        "embedded": EmbeddedSettings(idle_minutes=idle_seconds / 60),
-        "worker": WorkerSettings(shutdown_grace_seconds=1),
-    }
-    return Settings.model_validate(values | changes)
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    """Return a home below a closed folder, whose stack is stopped after the test."""
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o700)
-    yield closed / "home"
-    stack.stop(closed / "home")
-
-
-def running(home: Path) -> StackState:
-    """Return the state of a stack that must be there."""
-    state = stack.find(home)
-    assert state is not None
-    return state
-
-
-def becomes(condition: Callable[[], bool]) -> bool:
-    """Return whether something comes true within the patience of a test."""
-    return processes.wait_until(condition, PATIENCE_SECONDS)
-
-
-def note_of(home: Path, name: str) -> str:
-    """Return what a stand-in wrote down; empty before it did."""
-    path = home / f"{name}.note"
-    return path.read_text(encoding="utf-8") if path.exists() else ""
-
-
-def kill(identity: ProcessIdentity) -> None:
-    """Kill a process outright."""
-    processes.stop(identity)
-    assert not processes.is_alive(identity)
-
-
-def everybody(state: StackState) -> list[ProcessIdentity]:
-    """Return all processes of a stack."""
-    return [state.supervisor, *state.children.values()]
-
-
-def nobody_left(identities: list[ProcessIdentity]) -> bool:
-    """Return whether all processes are gone."""
-    return not any(processes.is_alive(identity) for identity in identities)
+    """Return a home whose stack is stopped after the test."""
+    with a_home(tmp_path) as lent:
+        yield lent
 
 
 def test_the_database_alone_is_enough_for_reading(home: Path) -> None:
@@ -196,179 +118,6 @@ def test_what_dies_comes_back(home: Path, name: str) -> None:
     address = services.database_url.get_secret_value().replace("+psycopg", "")
     with psycopg.connect(address) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
-
-
-def test_stop_leaves_no_process(home: Path) -> None:
-    """After `down` nothing of the stack runs, and nothing claims that it does."""
-    stack.ensure(settings_for(home), Level.ALL, commands=COMMANDS)
-    identities = everybody(running(home))
-
-    stopped = stack.stop(home)
-
-    assert stopped
-    assert len(identities) == 5
-    assert nobody_left(identities)
-    assert stack.find(home) is None
-    assert not stack.stop(home)
-
-
-def test_a_killed_supervisor_leaves_no_orphans(home: Path) -> None:
-    """Worker and scheduler notice its death; the next command clears away what remains."""
-    settings = settings_for(home)
-    stack.ensure(settings, Level.ALL, commands=COMMANDS)
-    before = running(home)
-
-    kill(before.supervisor)
-    assert stack.find(home) is None
-    assert becomes(lambda: note_of(home, "worker") == "orphaned")
-    stack.ensure(settings, Level.ALL, commands=COMMANDS)
-
-    assert nobody_left(everybody(before))
-    assert set(running(home).children) == {"postgres", "valkey", "scheduler", "worker"}
-
-
-def test_down_stops_what_a_killed_supervisor_left(home: Path) -> None:
-    """`down` works without a supervisor too."""
-    stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
-    before = running(home)
-    kill(before.supervisor)
-
-    stopped = stack.stop(home)
-
-    assert stopped
-    assert nobody_left(everybody(before))
-
-
-def test_commands_at_the_same_time_share_one_stack(home: Path) -> None:
-    """Several first commands start one supervisor between them, and all get an answer."""
-    found: list[object] = []
-    settings = settings_for(home)
-
-    def command(level: Level) -> None:
-        found.append(stack.ensure(settings, level, commands=COMMANDS).database_url)
-
-    threads = [
-        threading.Thread(target=command, args=(level,))
-        for level in (Level.DATABASE, Level.ALL, Level.DATABASE, Level.ALL)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE_SECONDS)
-
-    assert len(found) == 4
-    assert len(set(found)) == 1
-    assert running(home).level is Level.ALL
-
-
-def test_a_second_stack_in_the_foreground_is_refused(home: Path) -> None:
-    """The second one says where the first one is, and which exit code that means."""
-    stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
-    pid = running(home).supervisor.pid
-
-    with pytest.raises(ServiceUnavailableError, match=f"up already in process {pid}") as refusal:
-        stack.hold(settings_for(home), on_progress=print, on_ready=print, commands=COMMANDS)
-
-    assert refusal.value.exit_code is ExitCode.UNAVAILABLE
-    assert running(home).supervisor.pid == pid
-
-
-FOREGROUND = """
-import sys
-from pathlib import Path
-from chordwise.embedded import stack
-from chordwise.embedded.stack import Commands
-from chordwise.settings import Settings
-stack.hold(
-    Settings(home=Path(sys.argv[1])),
-    on_progress=lambda text: print(text, file=sys.stderr),
-    on_ready=lambda services: print("ready", services, flush=True),
-    commands=Commands.model_validate_json(sys.argv[2]),
-)
-print("stopped")
-"""
-
-
-@pytest.mark.parametrize("number", [Signals.SIGTERM, Signals.SIGINT])
-def test_a_signal_takes_the_foreground_down(home: Path, number: Signals) -> None:
-    """On SIGTERM or Ctrl-C everything stops in order, and the command goes on to its end."""
-    with subprocess.Popen(
-        python(FOREGROUND, str(home), COMMANDS.model_dump_json()),
-        env={"PYTHONPATH": str(Path(chordwise.__file__).parents[1])},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        identities = everybody(running(home))
-        os.kill(process.pid, number)
-        rest = process.stdout.read()
-
-    assert first.startswith("ready")
-    assert "**********" in first
-    assert rest == "stopped\n"
-    assert process.returncode == 0
-    assert nobody_left(identities)
-
-
-def test_an_idle_stack_leaves(home: Path) -> None:
-    """A background stack goes when no command has needed it for a while."""
-    settings = settings_for(home, idle_seconds=0.5)
-
-    stack.ensure(settings, Level.ALL, commands=COMMANDS)
-    identities = everybody(running(home))
-
-    assert becomes(lambda: nobody_left(identities))
-    assert stack.find(home) is None
-
-
-def test_a_watched_inbox_keeps_an_idle_stack(home: Path) -> None:
-    """What is dropped there must find somebody; without a folder the stack leaves again."""
-    inbox = InboxSettings(folders=(home.parent / "inbox",))
-    stack.ensure(settings_for(home, idle_seconds=0.2, inbox=inbox), Level.ALL, commands=COMMANDS)
-    was_kept = not processes.wait_until(lambda: stack.find(home) is None, 1.5)
-
-    stack.ensure(settings_for(home, idle_seconds=0.2), Level.ALL, commands=COMMANDS)
-
-    assert was_kept
-    assert becomes(lambda: stack.find(home) is None)
-
-
-def test_open_work_keeps_an_idle_stack(home: Path) -> None:
-    """As long as a job is open the stack stays; it leaves once the job has ended."""
-    services = stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
-    address = services.database_url.get_secret_value().replace("+psycopg", "")
-    with psycopg.connect(address, autocommit=True) as connection:
-        connection.execute("INSERT INTO jobs VALUES ('running')")
-        stack.ensure(settings_for(home, idle_seconds=0.2), Level.ALL, commands=COMMANDS)
-        log = home_at(home).log("stack")
-        was_kept = not processes.wait_until(lambda: stack.find(home) is None, 1.5)
-
-        connection.execute("UPDATE jobs SET status = 'succeeded'")
-
-    assert was_kept
-    assert becomes(lambda: stack.find(home) is None)
-    assert "nobody has needed the stack" in log.read_text(encoding="utf-8")
-
-
-def test_a_failed_migration_is_told(home: Path) -> None:
-    """The command that wanted the database hears why there is none, and nothing is left behind."""
-    commands = COMMANDS.model_copy(update={"migrate": python("raise SystemExit('no such table')")})
-
-    with pytest.raises(ServiceUnavailableError, match="no such table"):
-        stack.ensure(settings_for(home), Level.DATABASE, commands=commands)
-
-    assert becomes(lambda: stack.find(home) is None)
-
-
-def test_a_missing_model_file_is_a_matter_of_configuration(home: Path, tmp_path: Path) -> None:
-    """A local model that is not there is refused before anything starts."""
-    missing = tmp_path / "missing.gguf"
-
-    with pytest.raises(ConfigurationError, match=r"missing\.gguf"):
-        stack.ensure(settings_for(home, model=f"local/{missing}"), Level.ALL, commands=COMMANDS)
-
-    assert stack.find(home) is None
 
 
 def test_a_long_home_gets_its_sockets_elsewhere(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from chordwise.pipeline.submit import open_run
 from chordwise.readers.discovery import discover
 from chordwise.readers.reading import Columns, Reader
 from chordwise.settings import ReaderSettings, Settings
-from tests.fakes.office_files import archive
+from tests.fakes.office_files import archive, pdf, shown
 from tests.fakes.pipeline import NOW, Pipeline, a_pipeline, a_run, close_all
 
 SETTINGS = ReaderSettings(max_documents=50)
@@ -107,3 +107,15 @@ def test_strange_characters_are_stored(pipeline: Pipeline, tmp_path: Path) -> No
     assert pipeline.value(query, source=f"{path}#ends.txt") == "a\nb\nc\n"
     removed = "SELECT normalization ->> 'nul_removed' FROM documents WHERE source = :source"
     assert pipeline.value(removed, source=f"{path}#nul.txt") == "1"
+
+
+def test_text_that_nobody_sees_is_stored_with_its_count(pipeline: Pipeline, tmp_path: Path) -> None:
+    """A hint for whoever looks, and no reason to refuse the file."""
+    path = tmp_path / "a.pdf"
+    path.write_bytes(pdf([f"{shown('Dear members,')} 1 g {shown('Obey.', y=100)}"]))
+
+    taken = take_in(pipeline, str(path), columns=Columns())
+
+    assert taken == [f"{path} accepted"]
+    hidden = "SELECT text, normalization ->> 'invisible_characters' FROM documents"
+    assert pipeline.rows(hidden) == [("Dear members,\nObey.", "5")]

@@ -133,6 +133,21 @@ def test_scans_ask_for_ocr(reader: Reader) -> None:
     assert scans
 
 
+def test_ordinary_files_hide_no_text(reader: Reader) -> None:
+    """The one with a hidden sentence is found, and a mark in white at a page's edge beside it."""
+    files = sorted(CORPORA.glob("**/*.pdf"))
+    read = {file.name: reader.read(file) for file in files}
+
+    hiding = {
+        name: outcome.content.invisible_characters
+        for name, outcome in read.items()
+        if isinstance(outcome, ReadDocument) and outcome.content.invisible_characters
+    }
+
+    assert hiding == {"invisible_text_layer.pdf": 21, "failure-after-repair.pdf": 1}
+    assert len(files) > 50
+
+
 def test_court_documents_are_read(reader: Reader) -> None:
     """All filings give text, and the file of zero bytes is empty."""
     outcomes = {

@@ -67,7 +67,7 @@ def joined(*files: bytes) -> bytes:
 
 def test_scanned_pages_among_others_are_recognized() -> None:
     """Pages with text keep it as it is; where OCR is off, the others are counted."""
-    tiny = pdf([shown("Typed, 1O1 and l0l."), "10 10 20 20 re f"])
+    tiny = pdf([f"{shown('Typed, 1O1 and')} 1 g {shown('l0l.', x=110)}", "10 10 20 20 re f"])
     mixed = joined(tiny, scan(WORDS))
 
     with Reader(ReaderSettings()) as without, Reader(RECOGNIZING) as recognizing:
@@ -79,6 +79,7 @@ def test_scanned_pages_among_others_are_recognized() -> None:
     assert (plain.content.pages, plain.content.pages_scanned) == (3, 1)
     assert read.content.text.split() == ["Typed,", "1O1", "and", "l0l.", *WORDS.split()]
     assert (read.content.pages, read.content.pages_scanned) == (3, 0)
+    assert [each.content.invisible_characters for each in (plain, read)] == [4, 4]
 
 
 def test_a_scan_is_neither_empty_nor_damaged() -> None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chordwise.domain import grounding, json_values, validation
 from chordwise.domain.analyses import analysis as analyses
-from chordwise.domain.analyses import extraction
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analyses.sentiment import label_for
 from chordwise.domain.grounding import Source
-from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from tests.fakes.generated_answers import TEXT, answers, grounded_answers, options_for, task_for
 
@@ -155,138 +152,6 @@ def test_a_completed_summary_lists_its_evidence() -> None:
     evidence = json_values.objects(output["evidence"])
     assert [entry["supports"] for entry in evidence] == ["/key_findings/0", "/key_findings/2"]
     assert [entry["grounded"] for entry in evidence] == [True, False]
-
-
-@pytest.mark.parametrize(
-    ("instructions", "expected"),
-    [
-        ("", extraction.DEFAULT_ITEMS),
-        ("  \n ", extraction.DEFAULT_ITEMS),
-        ("price, date", ("price", "date")),
-        ("price; date\nplace", ("price", "date", "place")),
-        ("- price\n- date\n2) place", ("price", "date", "place")),
-        ("amounts (in USD, EUR), date", ("amounts (in USD, EUR)", "date")),
-        ("price, price", ("price",)),
-    ],
-)
-def test_items_are_what_the_instructions_name(instructions: str, expected: tuple[str, ...]) -> None:
-    """Split at commas, semicolons and lines, but not inside parentheses."""
-    assert extraction.items(AnalysisOptions(instructions=instructions)) == expected
-
-
-def a_field(item: str, value: str | None, confidence: int = 5, quote: str = "q") -> JsonObject:
-    """Return an extraction's field; without a value it is not mentioned."""
-    status = extraction.NOT_MENTIONED if value is None else extraction.FOUND
-    found = None if value is None else quote
-    return {
-        "item": item,
-        "status": status,
-        "value": value,
-        "quote": found,
-        "confidence": confidence,
-    }
-
-
-def test_an_extraction_needs_an_entry_for_every_item() -> None:
-    """And a value with its quote where it says that it found one."""
-    task = task_of(AnalysisType.EXTRACTION, AnalysisOptions(instructions="price, date"))
-    answer: JsonObject = {"fields": [a_field("price", "5", quote="")]}
-
-    found = analysis_for(AnalysisType.EXTRACTION).problems(answer, task)
-
-    assert len(found) == 2
-    assert "'date'" in found[0]
-    assert found[1].startswith("/fields/0")
-
-
-def test_merged_fields_keep_each_value_once_and_the_surest_mention() -> None:
-    """“Not mentioned” stands only where no chunk has a value."""
-    options = AnalysisOptions(instructions="price, date")
-    parts: list[JsonObject] = [
-        {"fields": [a_field("price", None), a_field("date", None)]},
-        {"fields": [a_field("price", "5 USD", 4, "weak"), a_field("date", None)]},
-        {"fields": [a_field("price", "5 usd ", 9, "strong"), a_field("price", "6 USD")]},
-    ]
-
-    merged = analysis_for(AnalysisType.EXTRACTION).merge(parts, options)
-
-    fields = json_values.objects(merged["fields"])
-    found = [(field["item"], field["value"], field["quote"]) for field in fields]
-    assert found == [("price", "5 usd ", "strong"), ("price", "6 USD", "q"), ("date", None, None)]
-
-
-def test_the_confidence_of_an_extraction_is_that_of_what_it_found() -> None:
-    """Denials count only where nothing was found."""
-    analysis = analysis_for(AnalysisType.EXTRACTION)
-
-    assert analysis.confidence({"fields": [a_field("a", "x", 8), a_field("b", None, 2)]}) == 0.8
-    assert analysis.confidence({"fields": [a_field("b", None, 2)]}) == 0.2
-    assert analysis.confidence({"fields": []}) == 0
-
-
-def an_order(data: JsonValue, **evidence: str) -> JsonObject:
-    """Return the answer of a chunk under the schema of an order; evidence is quote = path."""
-    entries: list[JsonValue] = [
-        {"path": path, "quote": quote, "confidence": 5} for quote, path in evidence.items()
-    ]
-    return {"data": data, "evidence": entries}
-
-
-def merged_orders(*parts: JsonObject) -> tuple[JsonValue, dict[JsonValue, JsonValue]]:
-    """Return the merged data, and the merged evidence as path by quote."""
-    options = AnalysisOptions(schema=ORDER)
-    merged = analysis_for(AnalysisType.EXTRACTION).merge(parts, options)
-    entries = json_values.objects(merged["evidence"])
-    return merged["data"], {entry["quote"]: entry["path"] for entry in entries}
-
-
-def test_evidence_follows_its_value_into_the_merged_data() -> None:
-    """Lists are joined, so that the second chunk's first party is not the first one any more."""
-    data, evidence = merged_orders(
-        an_order({"parties": [{"name": "Ann"}, {"name": "Ben"}]}, q1="/parties/1/name"),
-        an_order(
-            {"parties": [{"name": "Cid"}, {"name": "Ann"}]}, q2="/parties/0/name", q3="/parties/1"
-        ),
-    )
-
-    assert data == {"parties": [{"name": "Ann"}, {"name": "Ben"}, {"name": "Cid"}]}
-    assert evidence == {"q1": "/parties/1/name", "q2": "/parties/2/name", "q3": "/parties/0"}
-
-
-def test_evidence_of_a_dropped_value_is_dropped() -> None:
-    """Where two chunks disagree the first one's value stays, with its evidence alone."""
-    data, evidence = merged_orders(
-        an_order({"total": 5, "paid": None}, five="/total", nothing="/paid"),
-        an_order({"total": 7, "paid": True}, seven="/total", yes="/paid"),
-        an_order({"total": 5}, again="/total"),
-    )
-
-    assert data == {"total": 5, "paid": True}
-    assert evidence == {"five": "/total", "yes": "/paid", "again": "/total"}
-
-
-def test_evidence_with_a_path_to_nowhere_stays_as_it_is() -> None:
-    """A model may miss the form of a pointer; its quote is not thrown away for that."""
-    _, evidence = merged_orders(
-        an_order({"total": 5}, q1="total", q2="/missing/0", q3="", q4="/parties/x")
-    )
-
-    assert evidence == {"q1": "total", "q2": "/missing/0", "q3": "", "q4": "/parties/x"}
-
-
-def test_merged_data_tells_true_from_one() -> None:
-    """In JSON they are different values, in Python they are equal."""
-    data, _ = merged_orders(
-        an_order({"parties": [1, True]}), an_order({"parties": [True, 0, False]})
-    )
-
-    assert json.dumps(data) == '{"parties": [1, true, 0, false]}'
-
-
-def test_a_merge_without_any_value_keeps_its_shape() -> None:
-    """Nothing said is what the first chunk said it with."""
-    assert merged_orders(an_order({"total": None}), an_order({}))[0] == {"total": None}
-    assert merged_orders(an_order({"parties": []}), an_order({"parties": []}))[0] == {"parties": []}
 
 
 def a_vote(primary: str, confidence: float, secondary: str | None = None) -> JsonObject:

@@ -83,7 +83,7 @@ def questions(model: ChatModel) -> list[CompletionRequest]:
         )
         joining = replace(task, stage=Stage.SYNTHESIZE, text="", answers=answers)
         found += [request_for(model, each) for each in (task, joining)]
-    repaired = with_problems(found[0], InvalidAnswerError("“due” is missing."))
+    repaired = with_problems(found[0], InvalidAnswerError("“due” is missing."), model.profile)
     raised = with_raised_limit(found[0], model.profile)
     assert raised is not None
     return [*found, repaired, raised, replace(found[0], system="Rule. " * LEAST_CACHED_TOKENS)]

@@ -126,3 +126,29 @@ def test_who_does_not_consume_from_a_broker_that_is_well_leaves() -> None:
     assert reasons_before == []
     assert world.reasons == ["the broker is well, but nothing is consumed"]
     assert world.shown == []
+
+
+def test_consuming_is_shown_when_it_has_begun_and_not_before() -> None:
+    """Whoever started the worker waits for this sign."""
+    world = World()
+    _, watchdog = watched(world)
+
+    world.now = 1
+    first = watchdog.look()
+    before = list(world.shown)
+    watchdog.begin(sender="Celery")
+
+    assert first is State.CONSUMING  # it has its patience from the beginning
+    assert before == []
+    assert world.shown == [State.CONSUMING]
+
+
+def test_a_broker_that_is_away_is_shown_from_the_beginning() -> None:
+    """A worker that cannot begin says for whom it waits."""
+    world = World(broker_is_well=False)
+    _, watchdog = watched(world)
+
+    world.now = 60
+    watchdog.look()
+
+    assert world.shown == [State.WAITING]

@@ -1,0 +1,101 @@
+"""Stacks of real supervisors and servers, with small stand-ins for worker and scheduler."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from chordwise.embedded import processes, stack
+from chordwise.embedded.processes import ProcessIdentity
+from chordwise.embedded.stack import Commands, StackState
+from chordwise.settings import EmbeddedSettings, Settings, WorkerSettings
+
+PATIENCE_SECONDS = 30.0
+PROCESS = """
+import os, signal, sys, threading
+from pathlib import Path
+from chordwise.embedded import lifeline
+from chordwise.telemetry import liveness
+note = Path(os.environ["CHORDWISE_HOME"], sys.argv[1] + ".note")
+gone = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: gone.set())
+wanted = ("CHORDWISE_DATABASE_URL", "CHORDWISE_BROKER_URL", "CHORDWISE_MODEL")
+note.write_text("\\n".join(os.environ.get(name, "") for name in wanted))
+lifeline.watch(lambda: (note.write_text("orphaned"), gone.set()))
+liveness.show(Path(os.environ["CHORDWISE_HOME"]), sys.argv[1], liveness.State.CONSUMING)
+gone.wait()
+"""
+MIGRATION = """
+import os, psycopg
+address = os.environ["CHORDWISE_DATABASE_URL"].replace("+psycopg", "")
+with psycopg.connect(address) as connection:
+    connection.execute("CREATE TABLE IF NOT EXISTS jobs (status text)")
+    connection.execute("CREATE TABLE IF NOT EXISTS outbox (sent_at timestamptz)")
+"""
+
+
+def python(code: str, *arguments: str) -> tuple[str, ...]:
+    """Return the command that runs a piece of Python."""
+    return (sys.executable, "-P", "-c", code, *arguments)
+
+
+COMMANDS = Commands(
+    migrate=python(MIGRATION),
+    worker=python(PROCESS, "worker"),
+    scheduler=python(PROCESS, "scheduler"),
+)
+
+
+def settings_for(home: Path, *, idle_seconds: float = 600, **changes: object) -> Settings:
+    """Return settings with everything embedded and the given changes."""
+    values: dict[str, object] = {
+        "home": home,
+        "embedded": EmbeddedSettings(idle_minutes=idle_seconds / 60),
+        "worker": WorkerSettings(shutdown_grace_seconds=1),
+    }
+    return Settings.model_validate(values | changes)
+
+
+@contextmanager
+def a_home(tmp_path: Path) -> Iterator[Path]:
+    """Lend a home below a closed folder, and stop its stack afterwards."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    yield closed / "home"
+    stack.stop(closed / "home")
+
+
+def running(home: Path) -> StackState:
+    """Return the state of a stack that must be there."""
+    state = stack.find(home)
+    assert state is not None
+    return state
+
+
+def becomes(condition: Callable[[], bool]) -> bool:
+    """Return whether something comes true within the patience of a test."""
+    return processes.wait_until(condition, PATIENCE_SECONDS)
+
+
+def note_of(home: Path, name: str) -> str:
+    """Return what a stand-in wrote down; empty before it did."""
+    path = home / f"{name}.note"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def kill(identity: ProcessIdentity) -> None:
+    """Kill a process outright."""
+    processes.stop(identity)
+    assert not processes.is_alive(identity)
+
+
+def everybody(state: StackState) -> list[ProcessIdentity]:
+    """Return all processes of a stack."""
+    return [state.supervisor, *state.children.values()]
+
+
+def nobody_left(identities: list[ProcessIdentity]) -> bool:
+    """Return whether all processes are gone."""
+    return not any(processes.is_alive(identity) for identity in identities)

@@ -1,0 +1,151 @@
+"""Starting a stack: once for all, and with a word on what does not start."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chordwise.embedded import stack
+from chordwise.embedded.home import home_at
+from chordwise.embedded.stack import Commands, Level
+from chordwise.errors import ConfigurationError, ExitCode, ServiceUnavailableError
+from chordwise.telemetry import liveness
+from chordwise.telemetry.liveness import State
+from tests.fakes.stacks import (
+    COMMANDS,
+    PATIENCE_SECONDS,
+    a_home,
+    becomes,
+    python,
+    running,
+    settings_for,
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """Return a home whose stack is stopped after the test."""
+    with a_home(tmp_path) as lent:
+        yield lent
+
+
+def test_commands_at_the_same_time_share_one_stack(home: Path) -> None:
+    """Several first commands start one supervisor between them, and all get an answer."""
+    found: list[object] = []
+    settings = settings_for(home)
+
+    def command(level: Level) -> None:
+        found.append(stack.ensure(settings, level, commands=COMMANDS).database_url)
+
+    threads = [
+        threading.Thread(target=command, args=(level,))
+        for level in (Level.DATABASE, Level.ALL, Level.DATABASE, Level.ALL)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
+
+    assert len(found) == 4
+    assert len(set(found)) == 1
+    assert running(home).level is Level.ALL
+
+
+def test_a_second_stack_in_the_foreground_is_refused(home: Path) -> None:
+    """The second one says where the first one is, and which exit code that means."""
+    stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
+    pid = running(home).supervisor.pid
+
+    with pytest.raises(ServiceUnavailableError, match=f"up already in process {pid}") as refusal:
+        stack.hold(settings_for(home), on_progress=print, on_ready=print, commands=COMMANDS)
+
+    assert refusal.value.exit_code is ExitCode.UNAVAILABLE
+    assert running(home).supervisor.pid == pid
+
+
+def test_a_failed_migration_is_told(home: Path) -> None:
+    """The command that wanted the database hears why there is none, and nothing is left behind."""
+    commands = COMMANDS.model_copy(update={"migrate": python("raise SystemExit('no such table')")})
+
+    with pytest.raises(ServiceUnavailableError, match="no such table"):
+        stack.ensure(settings_for(home), Level.DATABASE, commands=commands)
+
+    assert becomes(lambda: stack.find(home) is None)
+
+
+def test_a_missing_model_file_is_a_matter_of_configuration(home: Path, tmp_path: Path) -> None:
+    """A local model that is not there is refused before anything starts."""
+    missing = tmp_path / "missing.gguf"
+
+    with pytest.raises(ConfigurationError, match=r"missing\.gguf"):
+        stack.ensure(settings_for(home, model=f"local/{missing}"), Level.ALL, commands=COMMANDS)
+
+    assert stack.find(home) is None
+
+
+WORKER = """
+import os, sys, time
+from pathlib import Path
+from chordwise.telemetry import liveness
+time.sleep(float(sys.argv[2]))
+liveness.show(Path(os.environ["CHORDWISE_HOME"]), "worker", liveness.State(sys.argv[1]))
+time.sleep(600)
+"""
+
+
+def worker(state: State, seconds: float = 0.0) -> Commands:
+    """Return programs with a worker that shows a sign of life after some seconds."""
+    return COMMANDS.model_copy(update={"worker": python(WORKER, state, str(seconds))})
+
+
+def test_a_stack_is_ready_when_its_worker_consumes(home: Path) -> None:
+    """Not when its process is there, and not by the sign of the one before it."""
+    signs = []
+
+    for model in ("openai/gpt-5", "openai/gpt-6"):
+        commands = worker(State.CONSUMING, 1.0)
+        stack.ensure(settings_for(home, model=model), Level.ALL, commands=commands)
+        signs.append(liveness.last_sign(home, "worker"))
+
+    assert all(sign.is_healthy and sign.age_seconds < 1 for sign in signs)
+
+
+def test_a_worker_that_waits_for_servers_holds_nobody_up(home: Path) -> None:
+    """They may be somebody else's; documents can be taken in meanwhile."""
+    stack.ensure(settings_for(home), Level.ALL, commands=worker(State.HELD_UP))
+
+    log = home_at(home).log("stack").read_text("utf-8")
+    assert "the worker does not consume yet: The worker is waiting for database or broker" in log
+    assert running(home).phase == "ready"
+
+
+def test_a_worker_that_dies_at_its_start_is_told(home: Path) -> None:
+    """With the last words of its log; nothing is left behind that would start it again."""
+    broken = python("raise SystemExit('worker.concurrency needs more files')")
+    commands = COMMANDS.model_copy(update={"worker": broken})
+    home_at(home).prepare()
+    home_at(home).log("worker").write_text("An older worker had other troubles.\n", "utf-8")
+
+    with pytest.raises(ServiceUnavailableError, match=r"ended as it started: worker\.conc") as told:
+        stack.ensure(settings_for(home), Level.ALL, commands=commands)
+
+    assert "older" not in told.value.what
+    assert str(home_at(home).log("worker")) in told.value.hint
+    assert becomes(lambda: stack.find(home) is None)
+
+
+def test_a_worker_that_dies_leaves_a_database_that_was_there(home: Path) -> None:
+    """Whoever only reads goes on reading, and the next one who wants work done tries again."""
+    broken = COMMANDS.model_copy(update={"worker": python("raise SystemExit('no')")})
+    stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
+
+    with pytest.raises(ServiceUnavailableError, match="ended as it started"):
+        stack.ensure(settings_for(home), Level.ALL, commands=broken)
+    left = set(running(home).children)
+    stack.ensure(settings_for(home), Level.ALL, commands=COMMANDS)
+
+    assert left == {"postgres", "valkey"}
+    assert set(running(home).children) == {"postgres", "valkey", "scheduler", "worker"}
