@@ -70,7 +70,8 @@ def compare(
     """Put results beside what a gold file says, or beside what people said of them.
 
     Only answers to one question, where it is given as it stands in `jobs.options`. Where nobody
-    has said anything yet there is nothing.
+    has said anything yet there is nothing. Answers are read some at a time, and the session's
+    transaction ends after each reading.
 
     Raises:
         UsageError: A gold file is about none of the results, or its labels may be of two types.
@@ -202,13 +203,18 @@ def _compared(
     session: Session, results: Sequence[Listed], truth_of: Mapping[uuid.UUID, Truth]
 ) -> Sequence[Compared]:
     found = []
-    for each in judgeable.read(session, results):
-        truth = truth_of[each.listed.result_id]
-        judged = judge(each.answer, truth)
-        if judged.judgments or says(truth, each.answer.analysis_type):
-            means = dict(_means(each, truth))
-            found.append(Compared(result=each.result, judged=judged, means=means))
-    return found
+    for some in judgeable.batches(results):
+        answers = list(judgeable.read(session, some))
+        session.rollback()  # nothing is open while it is reckoned, which may take a minute
+        found += [_compared_one(each, truth_of[each.listed.result_id]) for each in answers]
+    return [each for each in found if each is not None]
+
+
+def _compared_one(each: Judgeable, truth: Truth) -> Compared | None:
+    judged = judge(each.answer, truth)
+    if not judged.judgments and not says(truth, each.answer.analysis_type):
+        return None
+    return Compared(result=each.result, judged=judged, means=dict(_means(each, truth)))
 
 
 def _means(each: Judgeable, truth: Truth) -> Iterator[tuple[str, float]]:

@@ -106,7 +106,7 @@ def listed(
 def names(session: Session, results: Sequence[Listed], run_id: uuid.UUID | None) -> Names:
     """Return the names of the documents of these results, of a run only the names that it saw."""
     known = Names()
-    for some in _batches(sorted({result.document_id for result in results})):
+    for some in batches(sorted({result.document_id for result in results})):
         hashes = select(Document.id, Document.sha256).where(Document.id.in_(some))
         for document_id, sha256 in session.execute(hashes):
             known.add(document_id, sha256)
@@ -124,7 +124,7 @@ def names(session: Session, results: Sequence[Listed], run_id: uuid.UUID | None)
 
 def read(session: Session, results: Sequence[Listed]) -> Iterator[Judgeable]:
     """Yield the results with their answers, some at a time; one that is gone by now is left out."""
-    for some in _batches(results):
+    for some in batches(results):
         by_id: Mapping[uuid.UUID, Listed] = {each.result_id: each for each in some}
         statement = (
             select(Result, Job.options_hash)
@@ -136,7 +136,8 @@ def read(session: Session, results: Sequence[Listed]) -> Iterator[Judgeable]:
             yield _judgeable(by_id[result.id], result, options_hash)
 
 
-def _batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+def batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """Yield as many at once as a statement should name."""
     for start in range(0, len(items), _AT_ONCE):
         yield items[start : start + _AT_ONCE]
 
