@@ -18,14 +18,6 @@ from tests.fakes.generated_answers import TEXT, answers, grounded_answers, optio
 EVERY_TYPE = pytest.mark.parametrize("analysis_type", list(AnalysisType))
 # Answers are drawn from schemas and then sorted out: that takes its time.
 patiently = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
-ORDER: JsonObject = {
-    "type": "object",
-    "properties": {
-        "total": {"type": ["number", "null"]},
-        "paid": {"type": ["boolean", "null"]},
-        "parties": {"type": "array", "items": {"type": "object"}},
-    },
-}
 
 
 def task_of(analysis_type: AnalysisType, options: AnalysisOptions | None = None) -> AnalysisTask:
