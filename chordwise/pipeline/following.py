@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 
 import structlog
-from sqlalchemy import exists, select
+from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from chordwise.domain.lanes import Lane
@@ -41,12 +41,21 @@ def is_answered(session: Session, job: Job, *, follows: bool) -> bool:
 
 
 def served(context: Context, session: Session) -> int:
-    """End the jobs whose answer another job has got, and let those ask for whom there is none."""
+    """End the jobs whose answer another job has got, and let those ask for whom there is none.
+
+    One that was paused with its run asks nobody, and has an answer all the same.
+    """
     leader = aliased(Job)
-    is_working = exists().where(leader.id == Job.reused_from, leader.status.in_(WORKING_JOBS))
+    followed = exists().where(leader.id == Job.reused_from)
+    is_working = followed.where(leader.status.in_(WORKING_JOBS))
+    has_answer = followed.where(leader.status == JobStatus.SUCCEEDED)
+    is_over = (Job.status == JobStatus.QUEUED) & ~is_working
     found = session.scalars(
         select(Job)
-        .where(Job.status == JobStatus.QUEUED, Job.reused_from.is_not(None), ~is_working)
+        .where(
+            Job.reused_from.is_not(None),
+            or_(is_over, (Job.status == JobStatus.PAUSED) & has_answer),
+        )
         .order_by(Job.id)
         .limit(_MOST_AT_ONCE)
         .with_for_update(key_share=True, skip_locked=True)

@@ -233,6 +233,20 @@ def test_one_that_was_called_off_is_taken_up_again(inbox: WatchedInbox) -> None:
     assert len(inbox.pipeline.model.requests) == 1
 
 
+def test_a_pause_of_its_run_keeps_no_answer_from_it(inbox: WatchedInbox) -> None:
+    """Others of its run lack money or a key; it needs neither, once the first has its answer."""
+    drop_in_runs(inbox, "a.txt", "b.txt")
+    inbox.pipeline.execute("UPDATE jobs SET status = 'paused' WHERE reused_from IS NOT NULL")
+    recover(inbox.pipeline.context)
+    assert inbox.pipeline.value(STATES) == ["queued", "paused"]
+
+    go_on(inbox)
+
+    assert inbox.pipeline.value(STATES) == ["succeeded", "succeeded"]
+    assert intake(inbox, "b.txt")["same_as_intake"] == intake(inbox, "a.txt")["id"]
+    assert inbox.pipeline.value("SELECT array_agg(status) FROM runs") == ["finished", "finished"]
+
+
 def test_a_command_waits_for_nobody(inbox: WatchedInbox) -> None:
     """It is a person who waits: only files of an inbox wait for another run."""
     drop_in_runs(inbox, "a.txt")
