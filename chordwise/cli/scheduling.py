@@ -18,6 +18,7 @@ from chordwise.cli.rendering import schedules as rendered
 from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.screen import Screen
 from chordwise.domain.export_formats import ExportFormat
+from chordwise.domain.lanes import Lane
 from chordwise.embedded.stack import Level
 from chordwise.errors import UsageError
 from chordwise.pipeline import scheduling
@@ -36,6 +37,10 @@ Kind: TypeAlias = Annotated[ScheduleKind, typer.Option(help="What to do.")]
 Profile: TypeAlias = Annotated[str, typer.Option(metavar="NAME", help="What to ask.")]
 Paths: TypeAlias = Annotated[
     list[str] | None, typer.Option(metavar="PATH", help="What to analyze; may be repeated.")
+]
+InLane: TypeAlias = Annotated[
+    Lane | None,
+    typer.Option("--lane", help="For analyze and reanalyze; unset: as the profile, or the runs."),
 ]
 Folder: TypeAlias = Annotated[
     str, typer.Option(metavar="FOLDER", help="Where a report or an export is written to.")
@@ -160,6 +165,7 @@ def add(  # noqa: PLR0913 - a parameter is an option of the command
     kind: Kind = ScheduleKind.ANALYZE,
     profile: Profile = "",
     path: Paths = None,
+    lane: InLane = None,
     folder: Folder = "",
     view: View = "",
     sql: Statement = "",
@@ -168,7 +174,7 @@ def add(  # noqa: PLR0913 - a parameter is an option of the command
     gold: GoldFile = "",
     most_errors: MostErrors = None,
     catch_up: CatchingUp = CatchUp.ONCE,
-    expires_after_hours: Expiry = 20,
+    expires_after_hours: Expiry = 22,
     keep_cache_days: Age = None,
     keep_answers_days: Age = None,
     keep_runs_days: Age = None,
@@ -178,8 +184,8 @@ def add(  # noqa: PLR0913 - a parameter is an option of the command
     chordwise schedules add nightly --cron "0 2 * * *" --time-zone Europe/Berlin --path contracts
     """
     times = {"cron": cron, "time_zone": time_zone, "catch_up": catch_up}
-    work = {"kind": kind, "profile": profile, "paths": tuple(path or ()), "folder": folder}
-    export = {"view": view, "sql": sql, "format": export_format, "raw": raw}
+    work = {"kind": kind, "profile": profile, "paths": tuple(path or ()), "lane": lane}
+    export = {"folder": folder, "view": view, "sql": sql, "format": export_format, "raw": raw}
     learning = {"gold": gold, "most_errors": most_errors}
     ages = dict(zip(AGES, (keep_cache_days, keep_answers_days, keep_runs_days), strict=True))
     expiry = {"expires_after_hours": expires_after_hours}

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline import (
+    following,
     recovering_batches,
     recovering_budgets,
     recovering_chunks,
@@ -42,12 +43,13 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("chunk_message_lost", recovering_chunks.lost_messages),
     ("job_message_lost", recovering_jobs.lost_messages),
     ("synthesis_missing", recovering_jobs.missing_syntheses),
+    ("followed", following.served),
     ("intake_abandoned", recovering_jobs.abandoned_intakes),
     ("run_unsettled", recovering_jobs.unsettled_runs),
     ("reservation_abandoned", recovering_budgets.abandoned_reservations),
 )
 # Work that was put off on purpose is no accident.
-_PLANNED = ("due", "batch_answered", "batch_unwanted")
+_PLANNED = ("due", "batch_answered", "batch_unwanted", "followed")
 
 
 def recover(context: Context) -> dict[str, int]:

@@ -33,6 +33,7 @@ def lost_messages(context: Context, session: Session) -> int:
         session,
         FAN_OUT,
         (Job.status == JobStatus.QUEUED)
+        & Job.reused_from.is_(None)
         & or_(
             (Job.last_progress_at < newest_begun - OVERTAKEN),
             (Job.last_progress_at < clock.database_now() - stalled)

@@ -30,8 +30,9 @@ class RunOptions:
     `name` is empty for one that is made up; `fresh` asks again even where an answer is stored, and
     without `use_cache` nothing that was answered before is used. The calls of a `nightly` run let
     those of others go first. In the batch `lane` its questions wait for the provider's batches,
-    where a model has them. `budget_usd` is what its calls may cost, where not what the settings
-    say; `columns` are how tables are read.
+    where a model has them. One that `follows` asks nothing that a job of another run is asking
+    already, and waits for its answer. `budget_usd` is what its calls may cost, where not what the
+    settings say; `columns` are how tables are read.
     """
 
     types: tuple[AnalysisType, ...] = (AnalysisType.SUMMARY,)
@@ -42,6 +43,7 @@ class RunOptions:
     use_cache: bool = True
     nightly: bool = False
     lane: Lane = Lane.ONLINE
+    follows: bool = False
     budget_usd: Decimal | None = None
     columns: Columns = WHOLE
 

@@ -11,8 +11,9 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from chordwise.domain import due_times
+from chordwise.domain.lanes import Lane
 from chordwise.errors import ChordwiseError, ConfigurationError, UsageError
-from chordwise.pipeline import exporting, scheduling
+from chordwise.pipeline import exporting, lanes, scheduling
 from chordwise.pipeline.checks import Check, Verdict, failed, guarded
 from chordwise.pipeline.exports import writers
 from chordwise.pipeline.inbox.places import places
@@ -20,7 +21,7 @@ from chordwise.pipeline.learning import gold
 from chordwise.pipeline.place_diagnosis import require_writable
 from chordwise.pipeline.scheduled_analyses import holds_something
 from chordwise.pipeline.scheduled_exports import format_of, selection_of
-from chordwise.settings import ScheduleSettings, Settings
+from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
 from chordwise.settings.schedules import ScheduleKind
 from chordwise.storage import schedules
 from chordwise.storage.engine import reaching_database
@@ -82,6 +83,29 @@ def _analysis(settings: Settings, wanted: ScheduleSettings) -> None:
         except UsageError as error:
             hint = "Make its folder, or mount it, where the scheduler runs; an empty one is fine."
             raise UsageError(error.what, hint) from error
+    profile = settings.profiles.get(wanted.profile, ProfileSettings())
+    if (wanted.lane or profile.lane) is Lane.BATCH:
+        model = profile.model or settings.model
+        if lanes.lane_for(settings, model, Lane.BATCH) is Lane.ONLINE:
+            what = f"its lane is “batch”, and {model} has no Batch API: it is asked online."
+            raise ConfigurationError(what, "docs/batch-lane.md says which models have one.")
+        _require_time_for_the_rest(settings, wanted)
+
+
+def _reanalysis(settings: Settings, wanted: ScheduleSettings) -> None:
+    if wanted.lane is Lane.BATCH:
+        _require_time_for_the_rest(settings, wanted)
+
+
+def _require_time_for_the_rest(settings: Settings, wanted: ScheduleSettings) -> None:
+    """Refuse that a night in the batch lane expires before the rest of it is asked online."""
+    expiry, spill_over = wanted.expires_after_hours, settings.batch.spill_over_hours
+    if expiry <= spill_over:
+        what = (
+            f"it expires after {expiry:g} hours, and what has no answer is asked online after "
+            f"{spill_over:g} hours only."
+        )
+        raise ConfigurationError(what, "Raise expires_after_hours, or lower spill_over_hours.")
 
 
 def _require_profile(settings: Settings, wanted: ScheduleSettings) -> None:
@@ -114,6 +138,7 @@ def _nothing(_settings: Settings, _wanted: ScheduleSettings) -> None:
 
 _NEEDS: Mapping[ScheduleKind, Callable[[Settings, ScheduleSettings], None]] = {
     ScheduleKind.ANALYZE: _analysis,
+    ScheduleKind.REANALYZE: _reanalysis,
     ScheduleKind.REPORT: _report,
     ScheduleKind.EXPORT: _export,
     ScheduleKind.EVALUATE: _evaluation,

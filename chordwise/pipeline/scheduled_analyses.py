@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sqlalchemy import column, exists, select, table
+from sqlalchemy import ColumnElement, column, exists, literal, select, table
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased, undefer
 
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.pipeline.intake import FileSource
@@ -30,17 +31,22 @@ from chordwise.storage.documents import Document
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
+from chordwise.storage.runs import Run
 
 _STALE = table("stale_results", column("job_id"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StaleQuestion:
-    """What was asked of documents whose results are stale: type, options and model of the jobs."""
+    """What was asked of documents whose results are stale: type, options and model of the jobs.
+
+    `lane` is the one to ask in now: the schedule's, else that of their runs.
+    """
 
     analysis_type: AnalysisType
     options: JsonObject
     model: str
+    lane: Lane
 
     def asked_anew(self, name: str) -> RunOptions:
         """Return the options of a run that asks the same."""
@@ -50,10 +56,12 @@ class StaleQuestion:
             model=self.model,
             name=name,
             nightly=True,
+            lane=self.lane,
         )
 
     def __str__(self) -> str:
-        return json.dumps([self.analysis_type, self.options, self.model], sort_keys=True)
+        asked = [self.analysis_type, self.options, self.model, self.lane]
+        return json.dumps(asked, sort_keys=True)
 
 
 def analyze(work: Work) -> JsonObject:
@@ -72,7 +80,8 @@ def analyze(work: Work) -> JsonObject:
             f"There is no profile “{work.settings.profile}” any more.",
             "Change the schedule, or the scheduler's chordwise.toml.",
         )
-    options = replace(run_options(settings, profile, work.run_name()), nightly=True)
+    lane = work.settings.lane or profile.lane
+    options = replace(run_options(settings, profile, work.run_name()), nightly=True, lane=lane)
     paths = [path for path in work.settings.paths if holds_something(path)]
     if not paths:
         return {"found": 0}
@@ -98,7 +107,7 @@ def reanalyze(work: Work) -> JsonObject:
     """
     found = unknown = 0
     with reaching_database(), work.context.sessions() as session:
-        questions = _stale_questions(session)
+        questions = _stale_questions(session, _lane(work))
     for question in questions:
         options = question.asked_anew(work.run_name(str(question)))
         try:
@@ -126,22 +135,32 @@ def holds_something(path: str) -> bool:
     return True
 
 
-def _stale_questions(session: Session) -> Sequence[StaleQuestion]:
+def _lane(work: Work) -> ColumnElement[str]:
+    """Return in which lane a stale job is asked anew: the schedule's, else that of its run."""
+    wanted = work.settings.lane
+    return Run.lane.expression if wanted is None else literal(wanted.value)
+
+
+def _stale_questions(session: Session, lane: ColumnElement[str]) -> Sequence[StaleQuestion]:
+    asked_in = lane.label("asked_in")
     statement = (
-        select(Job.analysis_type, Job.options, Job.model)
+        select(Job.analysis_type, Job.options, Job.model, asked_in)
+        .join(Run, Run.id == Job.run_id)
         .where(Job.id.in_(select(_STALE.c.job_id)))
         .distinct()
-        .order_by(Job.analysis_type, Job.model, Job.options)
+        .order_by(Job.analysis_type, Job.model, Job.options, asked_in)
     )
     return [
-        StaleQuestion(analysis_type=AnalysisType(kind), options=options, model=model)
-        for kind, options, model in session.execute(statement)
+        StaleQuestion(
+            analysis_type=AnalysisType(kind), options=options, model=model, lane=Lane(lane_name)
+        )
+        for kind, options, model, lane_name in session.execute(statement)
     ]
 
 
 def _ask_anew(work: Work, question: StaleQuestion, options: RunOptions, identity: str) -> int:
     with reaching_database(), work.context.sessions() as session:
-        waiting = _stale_jobs(session, question, identity)
+        waiting = _stale_jobs(session, question, identity, _lane(work))
     if not waiting:
         return 0
     submission = open_scheduled_run(work, options)
@@ -154,17 +173,21 @@ def _ask_anew(work: Work, question: StaleQuestion, options: RunOptions, identity
     return submission.found
 
 
-def _stale_jobs(session: Session, question: StaleQuestion, identity: str) -> Sequence[uuid.UUID]:
+def _stale_jobs(
+    session: Session, question: StaleQuestion, identity: str, lane: ColumnElement[str]
+) -> Sequence[uuid.UUID]:
     """Return the newest stale job for each document that was not asked the new question yet."""
     later = aliased(Job)
     asked = exists().where(later.document_id == Job.document_id, later.options_hash == identity)
     newest = (
         select(Job.id, Job.document_id)
+        .join(Run, Run.id == Job.run_id)
         .where(
             Job.id.in_(select(_STALE.c.job_id)),
             Job.analysis_type == question.analysis_type,
             Job.options == question.options,
             Job.model == question.model,
+            lane == question.lane,
             ~asked,
         )
         .ext(distinct_on(Job.document_id))

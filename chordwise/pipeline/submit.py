@@ -16,7 +16,7 @@ from chordwise.domain.states import IntakeOutcome, JobStatus, RunStatus
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from chordwise.llm.limits.permits import Priority
-from chordwise.pipeline import budgets, lanes
+from chordwise.pipeline import budgets, following, lanes
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.messages import FAN_OUT
 from chordwise.pipeline.questions import options_to_json
@@ -24,7 +24,7 @@ from chordwise.pipeline.run_names import check_name
 from chordwise.pipeline.run_options import RunOptions, answerable, identity, to_json
 from chordwise.prompts import library
 from chordwise.readers.reading import Columns, ReadDocument, UnreadDocument
-from chordwise.storage import documents, intakes, jobs, outbox, prompt_versions, results, runs
+from chordwise.storage import documents, intakes, jobs, outbox, prompt_versions, runs
 from chordwise.storage.documents import Document
 from chordwise.storage.engine import persistently
 from chordwise.storage.intakes import Intake
@@ -166,7 +166,10 @@ class Submission:
         document_id: uuid.UUID,
         analysis_type: AnalysisType,
     ) -> bool:
-        """Queue a job, or end it at once with a stored result; tell whether it was reused."""
+        """Queue a job, or end it at once with a stored result; tell whether it was reused.
+
+        One that is queued has its message, unless it follows another job.
+        """
         job = Job(
             id=new_id(),
             run_id=self.run_id,
@@ -184,16 +187,12 @@ class Submission:
         if self._is_cancelled(session):
             jobs.end(session, job, JobStatus.CANCELLED, _CANCELLED)
             return False
-        stored = None
-        if not self.options.fresh:
-            stored = results.reusable(session, document_id, job.options_hash)
-        if stored is None:
+        follows = self.options.follows
+        if not self.options.fresh and following.is_answered(session, job, follows=follows):
+            return True
+        if job.reused_from is None:
             outbox.put(session, FAN_OUT, job.id, reason="submitted")
-            return False
-        job.reused_from = stored
-        results.copy_for(session, job.id, stored)
-        jobs.end(session, job, JobStatus.SUCCEEDED)
-        return True
+        return False
 
 
 def open_run(

@@ -66,7 +66,9 @@ def send_everything(session: Session) -> int:
     count = send_again(session, [(row[0], row[1]) for row in rows], "everything")
     queued = session.scalars(
         select(Job.id).where(
-            Job.status == JobStatus.QUEUED, ~outbox.is_promised(FAN_OUT, of=Job.id)
+            Job.status == JobStatus.QUEUED,
+            Job.reused_from.is_(None),
+            ~outbox.is_promised(FAN_OUT, of=Job.id),
         )
     ).all()
     for job_id in queued:

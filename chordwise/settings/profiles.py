@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from chordwise.domain.inbox_names import is_inside
 from chordwise.domain.lanes import Lane
@@ -47,6 +47,12 @@ class ProfileSettings(Section):
         default="", description="CSV, JSONL and XLSX: a row for each document, its text from here."
     )
     id_column: str = Field(default="", description="The column that names the rows.")
+
+    @field_validator("schema_file", "budget_usd", mode="before")
+    @classmethod
+    def unset(cls, value: object) -> object:
+        """Take an empty text for none: so a side-car takes away what its profile has."""
+        return None if value == "" else value
 
 
 def folders_of(name: str, profile: ProfileSettings, inboxes: Iterable[Path]) -> tuple[Path, ...]:

@@ -12,6 +12,7 @@ from pydantic import Field, PositiveFloat, ValidationError, field_validator, mod
 
 from chordwise.domain import due_times
 from chordwise.domain.export_formats import ExportFormat
+from chordwise.domain.lanes import Lane
 from chordwise.settings.profiles import ProfileSettings, folders_of
 from chordwise.settings.sections import Section
 
@@ -49,6 +50,9 @@ class ScheduleSettings(Section):
     paths: tuple[str, ...] = Field(
         default=(), description="Files, folders, patterns, relative to chordwise.toml."
     )
+    lane: Lane | None = Field(
+        default=None, description="Unset: the profile's; asked anew: that of the runs before."
+    )
     folder: str = Field(
         default="", description="For reports and exports, relative to chordwise.toml."
     )
@@ -62,7 +66,7 @@ class ScheduleSettings(Section):
     )
     catch_up: CatchUp = CatchUp.ONCE
     expires_after_hours: PositiveFloat = Field(
-        default=20, description="After which it no longer keeps the next one from starting."
+        default=22, description="After which it no longer keeps the next one from starting."
     )
     keep_cache_days: PositiveFloat | None = None
     keep_answers_days: PositiveFloat | None = None
@@ -111,6 +115,7 @@ class ScheduleSettings(Section):
 _OF_KINDS: Mapping[str, tuple[ScheduleKind, ...]] = {
     "profile": (ScheduleKind.ANALYZE, ScheduleKind.EVALUATE),
     "paths": (ScheduleKind.ANALYZE,),
+    "lane": (ScheduleKind.ANALYZE, ScheduleKind.REANALYZE),
     "folder": (ScheduleKind.REPORT, ScheduleKind.EXPORT),
     **dict.fromkeys(("view", "sql", "format", "raw"), (ScheduleKind.EXPORT,)),
     "gold": (ScheduleKind.EVALUATE,),

@@ -20,7 +20,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from chordwise.domain.states import UNDELIVERED, UNFINISHED_JOBS, InboxStatus
 from chordwise.storage import clock
@@ -140,16 +140,21 @@ def ready(session: Session, store_id: uuid.UUID, limit: int) -> Sequence[InboxFi
     ).all()
 
 
-def outcomes(session: Session, file_id: uuid.UUID) -> Sequence[Row[Intake, Run, Job | None]]:
+def outcomes(
+    session: Session, file_id: uuid.UUID
+) -> Sequence[Row[Intake, Run, Job | None, uuid.UUID | None]]:
     """Return what came of a file: its intakes in order, each with its run and each of its jobs.
 
-    The jobs of a duplicate are those of the intake that it repeats.
+    The jobs of a duplicate are those of the intake that it repeats. Last comes the intake whose
+    content was analyzed for the job: another one where the job has the answer of another.
     """
+    analyzed = aliased(Job)
     return session.execute(
-        select(Intake, Run, Job)
+        select(Intake, Run, Job, func.coalesce(analyzed.intake_id, Job.intake_id))
         .join(InboxIntake, InboxIntake.intake_id == Intake.id)
         .join(Run, Run.id == Intake.run_id)
         .join(Job, _of_intake(), isouter=True)
+        .join(analyzed, analyzed.id == Job.reused_from, isouter=True)
         .where(InboxIntake.inbox_file_id == file_id)
         .order_by(InboxIntake.position, Job.id)
     ).all()

@@ -24,6 +24,7 @@ class Job(Record):
 
     `options` are those of the analysis; `options_hash` is the identity of the result together with
     the document. `model` is the policy asked for; rows of the ledger say which model answered.
+    `reused_from` is the job that has its answer, or of which it waits for the answer while queued.
     In the batch lane its questions wait for batches as long as `batch_until`; else it is null.
     """
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from chordwise.pipeline import following
 from chordwise.pipeline.inbox.store import Store
 from chordwise.pipeline.inbox.watch import Watch
 from chordwise.settings import InboxSettings, ProfileSettings, Settings
@@ -70,11 +71,13 @@ class WatchedInbox:
         self.wait(STABILITY_SECONDS)
 
     def work(self) -> None:
-        """Do what the workers do with whatever is queued."""
+        """Do what the workers do with whatever is queued, and recovery with who waits for it."""
         queued = "SELECT array_agg(id ORDER BY id) FROM jobs WHERE status = 'queued'"
         found = self.pipeline.value(queued)
         for job_id in found if isinstance(found, list) else ():
             self.pipeline.work_on(job_id)
+        with self.pipeline.context.sessions.begin() as session:
+            following.served(self.pipeline.context, session)
 
     def deliver(self) -> None:
         """Take, work, and deliver."""
@@ -93,6 +96,23 @@ def watched(
 
     `more` are further settings of the inbox.
     """
+    return watching(
+        tmp_path,
+        settings,
+        lambda changed: a_pipeline(changed, quoting_the_text, repeat_last=True),
+        profiles,
+        **more,
+    )
+
+
+def watching(
+    tmp_path: Path,
+    settings: Settings,
+    open_pipeline: Callable[[Settings], Pipeline],
+    profiles: Mapping[str, ProfileSettings] | None = None,
+    **more: object,
+) -> WatchedInbox:
+    """Return an inbox whose pipeline is opened with the settings that it has then."""
     folders = Folders(root=tmp_path, home=tmp_path / "home")
     given = {
         "folders": (folders.inbox,),
@@ -102,5 +122,5 @@ def watched(
     }
     inbox = InboxSettings.model_validate(given)
     changes = {"inbox": inbox, "profiles": profiles or {}, "model": SCRIPTED}
-    pipeline = a_pipeline(settings.model_copy(update=changes), quoting_the_text, repeat_last=True)
+    pipeline = open_pipeline(settings.model_copy(update=changes))
     return WatchedInbox(folders=folders, pipeline=pipeline)

@@ -74,7 +74,11 @@ def a_night(
     settings: Settings, *script: Line, repeat_last: bool = False, **schedules: ScheduleSettings
 ) -> Night:
     """Return an evening on which a scheduler with these schedules begins to lead."""
-    pipeline = a_pipeline(settings, *script, repeat_last=repeat_last)
+    return a_night_over(a_pipeline(settings, *script, repeat_last=repeat_last), **schedules)
+
+
+def a_night_over(pipeline: Pipeline, **schedules: ScheduleSettings) -> Night:
+    """Return such an evening over a pipeline that there is."""
     changed = pipeline.context.settings.model_copy(
         update={"schedules": schedules, "model": "scripted"}
     )

@@ -81,6 +81,22 @@ def test_an_export_is_added(capsys: pytest.CaptureFixture[str]) -> None:
     assert {name: line["options"][name] for name in wanted} == wanted
 
 
+@pytest.mark.parametrize("kind", ["analyze", "reanalyze"])
+def test_the_lane_is_added(capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    """For the kinds that ask a model; without it there is none, and the default of expiry."""
+    paths = ("--path", "in") if kind == "analyze" else ()
+    plain = ("schedules", "add", "plain", "--cron", "0 5 * * SUN", "--kind", kind, *paths)
+
+    assert run(plain) == ExitCode.SUCCESS
+    assert run([*ADD, "--kind", kind, *paths, "--lane", "batch"]) == ExitCode.SUCCESS
+
+    found = [line["options"] for line in answer(capsys, "schedules", "list")["schedules"]]
+    asked = [
+        (each["lane"], each["expires_after_hours"]) for each in found if isinstance(each, dict)
+    ]
+    assert asked == [(None, 22), ("batch", 22)]
+
+
 def test_the_next_time_is_shown_in_its_own_zone(capsys: pytest.CaptureFixture[str]) -> None:
     """And those that no scheduler has taken up yet are named."""
     run(["schedules", "add", "tokyo", "--cron", "30 2 * * *", "--path", "in"])
@@ -114,6 +130,7 @@ def test_the_next_time_is_shown_in_its_own_zone(capsys: pytest.CaptureFixture[st
         ((*ADD, "--path", "in", "--profile", "none"), "there is no profile “none”"),
         (ADD, "nothing says what to analyze"),
         ((*ADD, "--kind", "prune"), "pruning needs an age"),
+        ((*PRUNE, "--lane", "batch"), "lane is for kind = “analyze” or “reanalyze”"),
         ((*ADD, "--kind", "export", "--folder", "out"), "either a view or a statement in sql"),
         (
             ("schedules", "add", "a/b", "--cron", "0 5 * * *", "--path", "in"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from chordwise import settings
+from chordwise.domain.lanes import Lane
 from chordwise.errors import ConfigurationError
 from chordwise.pipeline import scheduling
 from chordwise.settings.schedules import CatchUp, ScheduleKind
@@ -32,7 +33,7 @@ def test_a_schedule_says_what_is_done_when(tmp_path: Path) -> None:
     found = load(tmp_path, 'cron = "0 2 * * *"', 'paths = ["in/*.pdf"]').schedules["nightly"]
 
     assert (found.kind, found.time_zone, found.profile) == (ScheduleKind.ANALYZE, "UTC", "")
-    assert (found.catch_up, found.expires_after_hours) == (CatchUp.ONCE, 20)
+    assert (found.catch_up, found.expires_after_hours) == (CatchUp.ONCE, 22)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,8 @@ def test_a_schedule_says_what_is_done_when(tmp_path: Path) -> None:
         (('cron = "0 2 * * *"', 'paths = ["a"]', 'folder = "b"'), "folder is for kind"),
         (('cron = "0 2 * * *"', 'paths = ["a"]', 'view = "runs"'), "view is for kind = “export”"),
         (('cron = "0 2 * * *"', 'paths = ["a"]', "raw = true"), "raw is for kind = “export”"),
+        (('cron = "0 2 * * *"', 'kind = "prune"', 'lane = "batch"'), "lane is for kind = “ana"),
+        (('cron = "0 2 * * *"', 'paths = ["a"]', 'lane = "fast"'), "lane: Input should be"),
         (('cron = "0 2 * * *"', 'kind = "export"', 'view = "runs"'), "an export needs a folder"),
         (('cron = "0 2 * * *"', 'kind = "export"', 'folder = "b"'), "either a view or a statement"),
         (
@@ -119,6 +122,14 @@ def test_a_name_can_be_part_of_a_run_name(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match="a name is of letters"):
         settings.load(file)
+
+
+def test_a_night_in_batches_has_time_to_be_asked_online(tmp_path: Path) -> None:
+    """By default it expires later than its questions spill over, and earlier than a short day."""
+    found = load(tmp_path, 'cron = "0 2 * * *"', 'paths = ["a"]', 'lane = "batch"')
+
+    assert found.schedules["nightly"].lane is Lane.BATCH
+    assert found.batch.spill_over_hours < found.schedules["nightly"].expires_after_hours < 23
 
 
 def test_paths_count_from_the_folder_of_the_file(tmp_path: Path) -> None:

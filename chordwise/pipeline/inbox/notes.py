@@ -68,13 +68,14 @@ def verdict(session: Session, file: InboxFile, now: datetime) -> Verdict:
 
 
 def _intakes(
-    rows: Sequence[Row[Intake, Run, Job | None]], attempts: Mapping[uuid.UUID, int]
+    rows: Sequence[Row[Intake, Run, Job | None, uuid.UUID | None]],
+    attempts: Mapping[uuid.UUID, int],
 ) -> Iterator[JsonObject]:
     for _, group in itertools.groupby(rows, key=lambda row: row[0].id):
         members = list(group)
         intake = members[0][0]
-        jobs = [job for _, _, job in members if job is not None]
-        first = next((job.intake_id for job in jobs if job.intake_id != intake.id), None)
+        jobs = [row[2] for row in members if row[2] is not None]
+        analyzed = [row[3] for row in members if row[3] is not None]
         yield {
             "id": str(intake.id),
             "source": intake.source,
@@ -83,9 +84,16 @@ def _intakes(
             "message": intake.message,
             "hint": intake.hint,
             "document_id": _text(intake.document_id),
-            "same_as_intake": _text(first),
+            "same_as_intake": _text(_first(intake, jobs, analyzed)),
             "jobs": [_job(job, attempts.get(job.id, 0)) for job in jobs],
         }
+
+
+def _first(intake: Intake, jobs: Sequence[Job], analyzed: Sequence[uuid.UUID]) -> uuid.UUID | None:
+    """Return the intake that this one repeats, in its run or in all that another was asked."""
+    if of_run := [job.intake_id for job in jobs if job.intake_id != intake.id]:
+        return of_run[0]
+    return analyzed[0] if analyzed and intake.id not in analyzed else None
 
 
 def _job(job: Job, attempts: int) -> JsonObject:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from chordwise.domain.inbox_names import is_inside
+from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from chordwise.pipeline import budgets
 from chordwise.pipeline.context import Context
@@ -15,6 +17,10 @@ from chordwise.pipeline.profiles import run_options
 from chordwise.settings import ProfileSettings, Settings
 
 _MOST_BYTES = 256 * 1024
+_FOR_TYPES = (
+    ("schema", AnalysisType.EXTRACTION, "The side-car's schema is for extractions"),
+    ("labels", AnalysisType.CLASSIFICATION, "The side-car's labels are for classifications"),
+)
 
 
 def profile_named(settings: Settings, name: str) -> ProfileSettings:
@@ -25,22 +31,28 @@ def profile_named(settings: Settings, name: str) -> ProfileSettings:
 def with_side_car(profile: ProfileSettings, side_car: Path) -> ProfileSettings:
     """Return the profile with the entries of a side-car in place of its own.
 
+    What the profile has for analysis types that the side-car does not ask for is left out, and so
+    is what is for reading rows, or for a critique, where the side-car has turned that off.
+
     Raises:
         UsageError: It is no TOML, has entries that a profile has not, or asks for what it must not.
     """
     given = _entries(side_car)
     if "folder" in given:
         raise UsageError("The side-car names a folder.", "A folder is for [profiles] only.")
-    own = profile.model_dump(exclude_unset=True, by_alias=True)
     try:
-        merged = ProfileSettings.model_validate(own | given)
+        wanted = ProfileSettings.model_validate(given)
     except ValidationError as error:
-        raise UsageError(f"The side-car is wrong: {_problems(error)}.", "docs/inbox.md") from error
-    if "schema" in given and not is_inside(merged.schema_file or Path("/")):
+        raise UsageError(f"The side-car is wrong: {_problems(error)}.", _hint(given)) from error
+    if wanted.schema_file is not None and not is_inside(wanted.schema_file):
         raise UsageError(
             "The side-car's schema lies outside of the folder of chordwise.toml.",
             "Name it relative to that folder.",
         )
+    own = profile.model_dump(exclude_unset=True, by_alias=True)
+    kept = {name: own[name] for name in own.keys() - _left_out(given, wanted)}
+    merged = ProfileSettings.model_validate(kept | given)
+    _require_types(given, merged)
     return merged
 
 
@@ -54,6 +66,31 @@ def check(context: Context, profile: ProfileSettings) -> None:
     options = run_options(context.settings, profile)
     context.models.identity(options.model)
     budgets.cap_for(context.settings, options.model, options.budget_usd)
+
+
+def _left_out(given: Collection[str], wanted: ProfileSettings) -> set[str]:
+    """Return which entries of the profile make no sense beside those of the side-car."""
+    found = {name for name, needed, _ in _FOR_TYPES if wanted.types and needed not in wanted.types}
+    if "text_column" in given and not wanted.text_column:
+        found.add("id_column")
+    if "critique" in given and not wanted.critique:
+        found.add("principles")
+    return found
+
+
+def _require_types(given: Mapping[str, object], merged: ProfileSettings) -> None:
+    """Refuse a schema or labels of the side-car that nothing which is asked for has a use for."""
+    for name, needed, what in _FOR_TYPES:
+        if given.get(name) and merged.types and needed not in merged.types:
+            asked = " and ".join(merged.types)
+            hint = f'Add "{needed}" to the types of the side-car.'
+            raise UsageError(f"{what}, and what is asked for is {asked}.", hint)
+
+
+def _hint(given: Mapping[str, object]) -> str:
+    if given.get("budget_usd") == 0:
+        return 'budget_usd = "" takes the profile\'s budget away.'
+    return "docs/inbox.md"
 
 
 def _entries(side_car: Path) -> dict[str, object]:

@@ -149,7 +149,8 @@ class Submitting:
             known.submission.close()
             known = None
         if known is None:
-            options = run_options(self._context.settings, profile, self._run_name(name))
+            asked = run_options(self._context.settings, profile, self._run_name(name))
+            options = replace(asked, follows=True)
             submission, at = open_run(self._context, options, self._now()), self._monotonic()
             known = self._open[key] = _OpenRun(submission=submission, opened_at=at, last_at=at)
         return known

@@ -1,0 +1,256 @@
+"""What is dropped again while it is being analyzed waits for that answer, unless there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject
+from chordwise.pipeline import retry, unclaimed
+from chordwise.pipeline.fan_out import fan_out
+from chordwise.pipeline.recover import recover
+from chordwise.settings import ProfileSettings, Settings
+from chordwise.storage import runs
+from tests.fakes.batch_nights import handed_in, judge, opened, pass_time
+from tests.fakes.inbox_watch import QUIET_SECONDS, WatchedInbox, watched, watching
+from tests.fakes.pipeline import a_run
+from tests.peers.batch_provider import BatchProvider
+
+LETTER = "Anna writes to Berta. She wants to know when the ferry leaves."
+BOTH = "summary and sentiment"
+PROFILES = {
+    "urgent": ProfileSettings(),
+    "cheap": ProfileSettings.model_validate({"lane": "batch"}),
+    "nightly": ProfileSettings(nightly=True),
+    "one": ProfileSettings(model="extractive"),
+    BOTH: ProfileSettings.model_validate(
+        {"model": "extractive", "types": ["summary", "sentiment"]}
+    ),
+}
+STATES = "SELECT array_agg(status ORDER BY id) FROM jobs"
+BALANCE = "SELECT bool_and(intakes_balance AND jobs_balance) FROM run_accounts"
+
+
+@pytest.fixture
+def inbox(tmp_path: Path, settings: Settings) -> Iterator[WatchedInbox]:
+    """Watch an inbox."""
+    found = watched(tmp_path, settings, PROFILES)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def server() -> BatchProvider:
+    """Return the provider of a Batch API."""
+    return BatchProvider()
+
+
+@pytest.fixture
+def cheap(tmp_path: Path, settings: Settings, server: BatchProvider) -> Iterator[WatchedInbox]:
+    """Watch an inbox whose model has a Batch API."""
+    found = watching(tmp_path, settings, lambda changed: opened(changed, server), PROFILES)
+    yield found
+    found.close()
+
+
+def drop_in_runs(inbox: WatchedInbox, *names: str) -> None:
+    """Drop the same content under these names, each after the run before was closed."""
+    for name in names:
+        inbox.drop(name, LETTER)
+        inbox.take()
+        inbox.wait(QUIET_SECONDS)
+
+
+def go_on(inbox: WatchedInbox) -> None:
+    """Do what workers, recovery and the watch do until nothing moves any more."""
+    for _ in range(3):
+        recover(inbox.pipeline.context)
+        inbox.work()
+    recover(inbox.pipeline.context)
+    inbox.wait(1)
+
+
+def intake(inbox: WatchedInbox, name: str) -> JsonObject:
+    """Return the only intake of a file that went to done."""
+    (found,) = json_values.objects(inbox.folders.note(inbox.folders.done / name)["intakes"])
+    return found
+
+
+def jobs(of_intake: JsonObject) -> list[JsonObject]:
+    """Return its jobs."""
+    return list(json_values.objects(of_intake["jobs"]))
+
+
+def test_one_analysis_for_two_drops(inbox: WatchedInbox) -> None:
+    """The second run waits for the first, has its result, and points to it."""
+    drop_in_runs(inbox, "a.txt", "b.txt")
+    assert inbox.pipeline.value("SELECT count(*) FROM runs WHERE intake_finished_at IS NOT NULL")
+    assert inbox.pipeline.value(STATES) == ["queued", "queued"]
+
+    go_on(inbox)
+
+    first, second = intake(inbox, "a.txt"), intake(inbox, "b.txt")
+    assert len(inbox.pipeline.model.requests) == 1
+    assert second["outcome"] == "accepted"
+    assert second["same_as_intake"] == first["id"]
+    assert [each["reused_from"] for each in jobs(second)] == [each["id"] for each in jobs(first)]
+    assert (first["same_as_intake"], jobs(first)[0]["reused_from"]) == (None, None)
+    assert inbox.pipeline.value("SELECT count(DISTINCT output::text) FROM results") == 1
+    assert inbox.pipeline.value("SELECT array_agg(status) FROM runs") == ["finished", "finished"]
+    assert inbox.pipeline.value(BALANCE) is True
+
+
+def test_each_analysis_type_waits_for_its_own(inbox: WatchedInbox) -> None:
+    """And what is asked for in addition is asked; then no single intake is the first."""
+    drop_in_runs(inbox, "one/a.txt", f"{BOTH}/b.txt", f"{BOTH}/c.txt")
+
+    go_on(inbox)
+
+    names = ("one/a.txt", f"{BOTH}/b.txt", f"{BOTH}/c.txt")
+    first, second, third = (intake(inbox, name) for name in names)
+    assert [bool(each["reused_from"]) for each in jobs(second)] == [True, False]
+    assert [bool(each["reused_from"]) for each in jobs(third)] == [True, True]
+    assert second["same_as_intake"] is None
+    assert third["same_as_intake"] in {first["id"], second["id"]}
+
+
+def test_a_night_in_batches_has_one_analysis(cheap: WatchedInbox, server: BatchProvider) -> None:
+    """However long the batch takes; the second one is delivered with the first."""
+    drop_in_runs(cheap, "cheap/a.txt")
+    cheap.work()
+    drop_in_runs(cheap, "cheap/b.txt")
+    pass_time(cheap.pipeline)
+    cheap.work()
+    assert cheap.pipeline.value(STATES) == ["waiting", "queued"]
+
+    pass_time(cheap.pipeline)
+    cheap.pipeline.execute("UPDATE chunks SET due_at = now() WHERE status = 'waiting'")
+    for (job_id,) in cheap.pipeline.rows("SELECT id FROM jobs WHERE status = 'waiting'"):
+        cheap.pipeline.work_on(job_id)  # type: ignore[arg-type]  # a UUID, says the table
+    go_on(cheap)
+
+    first, second = intake(cheap, "cheap/a.txt"), intake(cheap, "cheap/b.txt")
+    assert second["same_as_intake"] == first["id"]
+    assert len(handed_in(server)) == 1
+    assert cheap.pipeline.value("SELECT count(*) FROM model_calls") == 1
+    judge(cheap.pipeline, server)
+
+
+@pytest.mark.parametrize("status", ["failed", "partial", "quarantined", "cancelled", "paused"])
+def test_without_an_answer_of_the_first_the_second_asks(inbox: WatchedInbox, status: str) -> None:
+    """Once it is known that there will be none; nothing points to the first then."""
+    drop_in_runs(inbox, "a.txt", "b.txt")
+    inbox.pipeline.execute(
+        f"UPDATE jobs SET status = '{status}' WHERE reused_from IS NULL"  # noqa: S608 - our own words
+    )
+
+    go_on(inbox)
+
+    second = intake(inbox, "b.txt")
+    assert len(inbox.pipeline.model.requests) == 1
+    assert (second["same_as_intake"], jobs(second)[0]["reused_from"]) == (None, None)
+    assert inbox.pipeline.value(STATES) == [status, "succeeded"]
+    assert inbox.pipeline.value(BALANCE) is True
+
+
+def test_the_next_in_the_line_asks_for_the_others(inbox: WatchedInbox) -> None:
+    """Where the first fails, the second asks, and the third waits for that one."""
+    drop_in_runs(inbox, "a.txt", "b.txt", "c.txt")
+    inbox.pipeline.execute("UPDATE jobs SET status = 'failed' WHERE reused_from IS NULL")
+
+    go_on(inbox)
+
+    second, third = intake(inbox, "b.txt"), intake(inbox, "c.txt")
+    assert len(inbox.pipeline.model.requests) == 1
+    assert third["same_as_intake"] == second["id"]
+    assert jobs(third)[0]["reused_from"] == jobs(second)[0]["id"]
+
+
+def test_in_batches_the_second_has_its_own_time(cheap: WatchedInbox) -> None:
+    """How long it waits for batches counts from when it asks itself."""
+    drop_in_runs(cheap, "cheap/a.txt", "cheap/b.txt")
+    cheap.pipeline.execute("UPDATE jobs SET status = 'failed' WHERE reused_from IS NULL")
+    cheap.pipeline.execute("UPDATE jobs SET batch_until = now() - interval '1 hour'")
+
+    recover(cheap.pipeline.context)
+
+    left = "SELECT batch_until > now() + interval '19 hours' FROM jobs WHERE status = 'queued'"
+    assert cheap.pipeline.value(left) is True
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "waits"),
+    [
+        ("cheap", "urgent", False),
+        ("urgent", "cheap", True),
+        ("nightly", "urgent", False),
+        ("urgent", "nightly", True),
+        ("cheap", "nightly", False),
+    ],
+)
+def test_nobody_waits_for_what_is_slower(
+    cheap: WatchedInbox, first: str, second: str, *, waits: bool
+) -> None:
+    """What is wanted now does not wait for a batch, nor for a nightly run."""
+    drop_in_runs(cheap, f"{first}/a.txt", f"{second}/b.txt")
+
+    follows = "SELECT reused_from IS NOT NULL FROM jobs ORDER BY id DESC LIMIT 1"
+    assert cheap.pipeline.value(follows) is waits
+
+
+def test_who_waits_has_no_message(inbox: WatchedInbox) -> None:
+    """A message of whatever origin begins nothing, and recovery promises none."""
+    drop_in_runs(inbox, "a.txt", "b.txt")
+    (second,) = inbox.pipeline.rows("SELECT id FROM jobs WHERE reused_from IS NOT NULL")[0]
+    inbox.pipeline.execute("DELETE FROM outbox")
+    inbox.pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '1 hour'")
+
+    assert fan_out(inbox.pipeline.context, second) == 0  # type: ignore[arg-type]  # a UUID
+    with inbox.pipeline.context.sessions.begin() as session:
+        assert unclaimed.send_everything(session) == 1
+    assert recover(inbox.pipeline.context) == {}
+
+    left = "SELECT status, attempts FROM jobs WHERE reused_from IS NOT NULL"
+    assert inbox.pipeline.rows(left) == [("queued", 0)]
+
+
+def test_one_that_was_called_off_is_taken_up_again(inbox: WatchedInbox) -> None:
+    """And has the answer that the first has got meanwhile."""
+    drop_in_runs(inbox, "a.txt", "b.txt")
+    with inbox.pipeline.context.sessions() as session:
+        run = runs.newest(session, 1)[0]
+    retry.cancel(inbox.pipeline.context.sessions, run.id)
+    inbox.work()
+    assert inbox.pipeline.value(STATES) == ["succeeded", "cancelled"]
+
+    retry.retry(inbox.pipeline.context, run.id)
+    go_on(inbox)
+
+    assert inbox.pipeline.value(STATES) == ["succeeded", "succeeded"]
+    assert len(inbox.pipeline.model.requests) == 1
+
+
+def test_a_pause_of_its_run_keeps_no_answer_from_it(inbox: WatchedInbox) -> None:
+    """Others of its run lack money or a key; it needs neither, once the first has its answer."""
+    drop_in_runs(inbox, "a.txt", "b.txt")
+    inbox.pipeline.execute("UPDATE jobs SET status = 'paused' WHERE reused_from IS NOT NULL")
+    recover(inbox.pipeline.context)
+    assert inbox.pipeline.value(STATES) == ["queued", "paused"]
+
+    go_on(inbox)
+
+    assert inbox.pipeline.value(STATES) == ["succeeded", "succeeded"]
+    assert intake(inbox, "b.txt")["same_as_intake"] == intake(inbox, "a.txt")["id"]
+    assert inbox.pipeline.value("SELECT array_agg(status) FROM runs") == ["finished", "finished"]
+
+
+def test_a_command_waits_for_nobody(inbox: WatchedInbox) -> None:
+    """It is a person who waits: only files of an inbox wait for another run."""
+    drop_in_runs(inbox, "a.txt")
+
+    inbox.pipeline.submit(LETTER, options=a_run())
+
+    assert inbox.pipeline.value("SELECT count(*) FROM jobs WHERE reused_from IS NULL") == 2
