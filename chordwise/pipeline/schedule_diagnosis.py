@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from chordwise.domain import due_times
-from chordwise.errors import ChordwiseError, ConfigurationError, UsageError
+from chordwise.errors import ChordwiseError, ConfigurationError
 from chordwise.pipeline import exporting, scheduling
 from chordwise.pipeline.checks import Check, Verdict, failed, guarded
 from chordwise.pipeline.exports import writers
@@ -77,11 +77,7 @@ def _analysis(settings: Settings, wanted: ScheduleSettings) -> None:
         if settings.inbox.is_watched and places(settings).holding(Path(path)) is not None:
             what = f"{path} lies in an inbox that is watched: its files are taken at once."
             raise ConfigurationError(what, "Take another folder, or set inbox.enabled = false.")
-        try:
-            holds_something(path)
-        except UsageError as error:
-            hint = "Make its folder, or mount it, where the scheduler runs; an empty one is fine."
-            raise UsageError(error.what, hint) from error
+        holds_something(path)
 
 
 def _require_profile(settings: Settings, wanted: ScheduleSettings) -> None:
