@@ -68,6 +68,7 @@ class Submitting:
         settings = opening.with_model(self._invocation, settings, options.model)
         # Before anything is started.
         budgets.cap_for(settings, options.model, options.budget_usd)
+        opening.require_own_database(settings)
         reached = opening.reach(self._invocation, settings, Level.ALL, self._screen.note)
         with opening.working_context(reached) as context:
             if options.budget_usd is not None:

@@ -106,6 +106,21 @@ def test_a_pattern_that_matches_nothing_is_a_usage_error(
     assert not (tmp_path / "home").exists()
 
 
+def test_a_wrong_database_starts_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No worker is started, or replaced, for an address at which there is no server."""
+    monkeypatch.setenv("CHORDWISE_DATABASE_URL", "postgresql://u:p@127.0.0.1:1/chordwise")
+    document = tmp_path / "a.txt"
+    document.write_text("Tea.", "utf-8")
+
+    code = run(["analyze", str(document), "--home", str(tmp_path / "home")])
+
+    assert code == ExitCode.UNAVAILABLE
+    assert "PostgreSQL cannot be reached" in capsys.readouterr().err
+    assert not (tmp_path / "home").exists()
+
+
 def test_an_error_of_ours_is_a_sentence_a_hint_and_a_code(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
