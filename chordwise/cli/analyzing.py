@@ -47,7 +47,7 @@ cat notes.txt | chordwise analyze - -t summary -t sentiment --json
 
 Ctrl-C detaches: the work goes on, and `chordwise wait RUN` comes back to it.
 """
-_SUBMIT_HELP = """Take documents in and print the run's id; the work goes on in the background.
+_SUBMIT_HELP = """Take documents in and print the run's id. The work goes on in the background.
 
 RUN=$(chordwise submit reports/) && chordwise wait $RUN
 """
@@ -125,7 +125,7 @@ def submit(  # noqa: PLR0913 - a parameter is an option of the command
     budget: Budget = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take documents in and print the run's id; the work goes on in the background."""
+    """Take documents in and print the run's id. The work goes on in the background."""
     request = Request(
         paths=paths,
         profile=profile,

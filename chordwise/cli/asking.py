@@ -104,6 +104,30 @@ def options_of(request: Request) -> AnalysisOptions:
     )
 
 
+def run_options(request: Request, settings: Settings) -> RunOptions:
+    """Return what a run asks, by the options given and by the profile where one is named.
+
+    Raises:
+        UsageError: The options contradict each other or the profile, or there is no such profile.
+    """
+    from chordwise.pipeline.run_options import RunOptions  # noqa: PLC0415 - as below
+
+    if request.profile:
+        return profile_options(request, settings)
+    return RunOptions(
+        types=types_of(request),
+        analysis=options_of(request),
+        model=request.model or settings.model,
+        name=request.run_name,
+        fresh=request.reuse.fresh,
+        use_cache=not request.reuse.no_cache,
+        nightly=request.urgency.nightly,
+        lane=request.urgency.lane or Lane.ONLINE,
+        budget_usd=budget_of(request.budget),
+        columns=columns_of(request),
+    )
+
+
 def profile_options(request: Request, settings: Settings) -> RunOptions:
     """Return what a run asks by a profile of the settings; the options given go before it.
 
@@ -113,8 +137,9 @@ def profile_options(request: Request, settings: Settings) -> RunOptions:
     from chordwise.pipeline.profiles import run_options  # noqa: PLC0415 - as below
 
     if request.profile not in settings.profiles:
-        known = ", ".join(sorted(settings.profiles)) or "none"
-        raise UsageError(f"There is no profile “{request.profile}”.", f"Known: {known}.")
+        known = ", ".join(sorted(settings.profiles))
+        hint = f"Known: {known}." if known else "[profiles.NAME] in chordwise.toml makes one."
+        raise UsageError(f"There is no profile “{request.profile}”.", hint)
     given: dict[str, object] = {
         "types": tuple(request.types),
         "instructions": request.details.instructions,

@@ -51,7 +51,7 @@ def register(app: typer.Typer) -> None:
 
 
 def config(context: typer.Context, *, as_json: AsJson = False) -> None:
-    """Show every setting with its value and where that comes from; secrets are hidden.
+    """Show every setting, and where it comes from. Secrets are hidden.
 
     chordwise config
 

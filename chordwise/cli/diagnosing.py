@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 from pydantic import SecretStr
+from rich.console import RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from chordwise.cli import opening
@@ -15,7 +17,7 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.plain_text import one_line
-from chordwise.cli.rendering.screen import Screen
+from chordwise.cli.rendering.screen import Screen, indented
 from chordwise.embedded import stack
 from chordwise.embedded.stack import Level
 from chordwise.errors import ChordwiseError, ExitCode
@@ -39,7 +41,7 @@ def doctor(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look at settings, database, broker, processes, models and disk; start what is embedded.
+    """Say what is wrong and what to do. Starts what is embedded, to look at it.
 
     chordwise doctor
 
@@ -95,9 +97,13 @@ def _secret(address: str | None) -> SecretStr | None:
     return None if address is None else SecretStr(address)
 
 
-def _lines(check: Check) -> Iterator[Text]:
-    line = Text(f"{check.verdict.upper():<5}", style=_STYLES[check.verdict])
-    line.append(f"{check.name:<12} ", style="bold").append(one_line(check.finding), style="none")
+def _lines(check: Check) -> Iterator[RenderableType]:
+    line = Table.grid()
+    line.add_column(no_wrap=True)
+    line.add_column(overflow="fold")
+    verdict = Text(f"{check.verdict.upper():<5}", style=_STYLES[check.verdict])
+    verdict.append(f"{check.name:<12} ", style="bold")
+    line.add_row(verdict, Text(one_line(check.finding)))
     yield line
     if check.hint:
-        yield Text(f"     → {one_line(check.hint)}", style="dim")
+        yield indented(Text(f"→ {one_line(check.hint)}", style="dim"), 5)

@@ -30,7 +30,7 @@ def inbox(
     limit: Annotated[int, typer.Option(min=0, help="How many taken files to list.")] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Show the watched folders: what waits, what is being analyzed, what was delivered.
+    """Show the watched folders. What waits, is being analyzed, and was delivered.
 
     chordwise inbox
 

@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     context: typer.Context,
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="A run's name or id, or latest.")
+        str | None, typer.Argument(metavar="RUN", help="A run's name or id, or latest.")
     ] = None,
     *,
     gold_file: Annotated[
@@ -47,7 +47,7 @@ def evaluate(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Compare results with the truth; without a run the newest of each document.
+    """Compare results with the truth. Without a run, the newest of each document.
 
     chordwise evaluate latest --gold truth.csv
     """
@@ -80,7 +80,7 @@ def recalibrate(
     ] = recalibrating.MOST_ERRORS,
     as_json: AsJson = False,
 ) -> None:
-    """Learn from feedback and evaluations what a claimed confidence is worth.
+    """Learn what a claimed confidence is worth. Feedback and evaluations say it.
 
     chordwise recalibrate
     """

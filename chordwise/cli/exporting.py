@@ -47,7 +47,7 @@ def register(app: typer.Typer) -> None:
 def export(  # noqa: PLR0913 - a parameter is an option of the command
     context: typer.Context,
     view: Annotated[
-        str | None, typer.Argument(metavar="[VIEW]", help="A view or table of the SQL cookbook.")
+        str | None, typer.Argument(metavar="VIEW", help="A view or table of the SQL cookbook.")
     ] = None,
     *,
     statement: Statement = "",
@@ -64,7 +64,7 @@ def export(  # noqa: PLR0913 - a parameter is an option of the command
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     raw: Raw = False,
 ) -> None:
-    """Write a view or a table into a file: CSV, JSON Lines, Parquet or XLSX.
+    """Write a view or a table into a file. CSV, JSON Lines, Parquet or XLSX.
 
     chordwise export document_results --run latest --output answers.xlsx
 

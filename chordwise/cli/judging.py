@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
 def feedback(  # noqa: PLR0913 - a parameter is an option of the command
     context: typer.Context,
     target: Annotated[
-        str | None, typer.Argument(metavar="[RUN|JOB]", help="A run's name or id, or a job's id.")
+        str | None, typer.Argument(metavar="RUN|JOB", help="A run's name or id, or a job's id.")
     ] = None,
     *,
     approve: Annotated[bool, typer.Option("--approve", help="It is right.")] = False,

@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
 def runs(
     context: typer.Context,
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="A run's name or id, or latest.")
+        str | None, typer.Argument(metavar="RUN", help="A run's name or id, or latest.")
     ] = None,
     *,
     limit: Annotated[int, typer.Option(min=1, help="How many runs to list.")] = 20,
@@ -76,7 +76,7 @@ def results(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show stored results; without --run the newest of each document.
+    """Show stored results. Without --run, the newest to each question about each document.
 
     chordwise results --run latest --type summary
 

@@ -62,6 +62,20 @@ def database(
         engine.dispose()
 
 
+def require_own_database(settings: Settings) -> None:
+    """Make sure that a database which is not embedded can be used, before anything is started.
+
+    Else a wrong address would replace the workers that are at work by ones that cannot be.
+
+    Raises:
+        ConfigurationError: It has to be migrated, or refuses us.
+        ServiceUnavailableError: It cannot be reached.
+    """
+    if settings.database_url is not None:
+        with database(settings):
+            return
+
+
 @contextmanager
 def working_context(settings: Settings) -> Iterator[Context]:
     """Open a context to submit and retry with; the database has to let us write.

@@ -12,7 +12,7 @@ from chordwise.domain.tasks import MOST_VOTES, AnalysisType
 
 Paths: TypeAlias = Annotated[
     list[str],
-    typer.Argument(metavar="PATH…", help="Files, folders, patterns in quotes, or - for stdin."),
+    typer.Argument(metavar="PATH", help="Files, folders, patterns in quotes, or - for stdin."),
 ]
 Types: TypeAlias = Annotated[
     list[AnalysisType] | None,

@@ -25,6 +25,7 @@ from chordwise.cli.options import (
     Model,
     Paths,
     PrinciplesFile,
+    Profile,
     SchemaFile,
     TextColumn,
     Types,
@@ -33,18 +34,16 @@ from chordwise.cli.options import (
 from chordwise.cli.rendering import quotes
 from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.screen import Screen
-from chordwise.domain.lanes import Lane
 from chordwise.embedded.stack import Level
 from chordwise.errors import ExitCode
 from chordwise.pipeline import quote as quoting
 from chordwise.pipeline import sampling
 from chordwise.pipeline.models import Models
 from chordwise.pipeline.quote import Quote, Quoter
-from chordwise.pipeline.run_options import RunOptions
 from chordwise.readers.discovery import discover
 from chordwise.readers.extracted import Columns
 
-_HELP = """Say what an analysis would take and cost; nothing is stored, and nothing asked.
+_HELP = """Say what an analysis would take and cost. Nothing is stored, nor asked without --sample.
 
 chordwise quote reports/ --model openai/gpt-6.1-terra --lane batch
 
@@ -61,6 +60,7 @@ def quote(  # noqa: PLR0913 - a parameter is an option of the command
     context: typer.Context,
     paths: Paths,
     *,
+    profile: Profile = "",
     types: Types = None,
     instructions: Instructions = "",
     schema: SchemaFile = None,
@@ -79,10 +79,11 @@ def quote(  # noqa: PLR0913 - a parameter is an option of the command
     ] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Say what an analysis would take and cost; nothing is stored, and nothing asked."""
+    """Say what an analysis would take and cost, without storing anything."""
     request = Request(
         paths=paths,
         types=types or (),
+        profile=profile,
         details=Details(instructions=instructions, schema=schema, labels=labels),
         columns=Columns(text=text_column, identity=id_column),
         model=model,
@@ -121,17 +122,9 @@ class _Quoting:
         Raises:
             ChordwiseError: The options, the settings, or a service.
         """
-        analysis = asking.options_of(self._request)
-        found = discover(self._request.paths)
         settings = self._invocation.settings()
-        options = RunOptions(
-            types=asking.types_of(self._request),
-            analysis=analysis,
-            model=self._request.model or settings.model,
-            fresh=self._request.reuse.fresh,
-            lane=self._request.urgency.lane or Lane.ONLINE,
-            columns=asking.columns_of(self._request),
-        )
+        options = asking.run_options(self._request, settings)
+        found = discover(self._request.paths)
         reached = opening.reach(self._invocation, settings, Level.DATABASE, self._screen.note)
         with opening.database(reached) as sessions:
             quoter = Quoter(settings=reached, sessions=sessions, models=Models(reached, sessions))

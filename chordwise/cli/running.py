@@ -50,7 +50,7 @@ def retry(
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take up again whatever of a run has not succeeded; what it has reached stays.
+    """Take up again whatever of a run has not succeeded. What it has reached stays.
 
     chordwise retry latest
 
@@ -74,7 +74,7 @@ def retry(
 
 
 def cancel(context: typer.Context, run: RunArgument, *, as_json: AsJson = False) -> None:
-    """Call off whatever of a run has not ended; answers that are there stay.
+    """Call off whatever of a run has not ended. Answers that are there stay.
 
     chordwise cancel latest
     """

@@ -110,7 +110,7 @@ def list_schedules(context: typer.Context, *, as_json: AsJson = False) -> None:
 
 
 def run(context: typer.Context, name: Name, *, as_json: AsJson = False) -> None:
-    """Let a schedule be done now; the time at which it is due next stays.
+    """Let a schedule be done now. The time at which it is due next stays.
 
     chordwise schedules run nightly
     """
@@ -134,7 +134,7 @@ def run(context: typer.Context, name: Name, *, as_json: AsJson = False) -> None:
 def history(
     context: typer.Context,
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Only of this schedule.")
+        str | None, typer.Argument(metavar="NAME", help="Only of this schedule.")
     ] = None,
     *,
     limit: Annotated[int, typer.Option(min=1, help="How many to list.")] = 20,

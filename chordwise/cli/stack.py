@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def up(context: typer.Context, *, model: Model = None) -> None:
-    """Run database, broker, worker and scheduler here until Ctrl-C, with one log.
+    """Run everything here until Ctrl-C. Database, broker, worker and scheduler have one log.
 
     chordwise up
 
@@ -52,7 +52,7 @@ def up(context: typer.Context, *, model: Model = None) -> None:
 
 
 def down(context: typer.Context, *, as_json: AsJson = False) -> None:
-    """Stop the stack that runs in the background, or in another terminal.
+    """Stop what runs in the background. What runs in another terminal, too.
 
     chordwise down
     """
@@ -66,7 +66,7 @@ def down(context: typer.Context, *, as_json: AsJson = False) -> None:
 
 
 def migrate(context: typer.Context, *, as_json: AsJson = False) -> None:
-    """Bring the tables to what this version needs; waits for another migration.
+    """Bring the tables to what this version needs. Waits for another migration.
 
     chordwise migrate
 

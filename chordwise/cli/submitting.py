@@ -14,12 +14,10 @@ from chordwise.cli.rendering import live
 from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.live import Display
 from chordwise.cli.rendering.screen import Screen
-from chordwise.domain.lanes import Lane
 from chordwise.embedded.stack import Level
 from chordwise.errors import ExitCode
 from chordwise.pipeline import budgets, intake
 from chordwise.pipeline.intake import FileSource
-from chordwise.pipeline.run_options import RunOptions
 from chordwise.pipeline.submit import Submission, TakenIn, open_run
 from chordwise.readers.discovery import FoundFile, discover
 from chordwise.readers.reading import Reader
@@ -65,11 +63,12 @@ class Submitting:
     def _take_in(self) -> tuple[Settings, Submission, bool]:
         """Return the settings with the stack's addresses, the closed run, and whether by Ctrl-C."""
         settings = self._invocation.settings()
-        options = self._options(settings)
+        options = asking.run_options(self._request, settings)
         found = discover(self._request.paths)
         settings = opening.with_model(self._invocation, settings, options.model)
         # Before anything is started.
         budgets.cap_for(settings, options.model, options.budget_usd)
+        opening.require_own_database(settings)
         reached = opening.reach(self._invocation, settings, Level.ALL, self._screen.note)
         with opening.working_context(reached) as context:
             if options.budget_usd is not None:
@@ -84,23 +83,6 @@ class Submitting:
                 self._screen.tell(_ASKED_ONCE)
             was_interrupted = self._read_all(reached, submission, found)
         return reached, submission, was_interrupted
-
-    def _options(self, settings: Settings) -> RunOptions:
-        request = self._request
-        if request.profile:
-            return asking.profile_options(request, settings)
-        return RunOptions(
-            types=asking.types_of(request),
-            analysis=asking.options_of(request),
-            model=request.model or settings.model,
-            name=request.run_name,
-            fresh=request.reuse.fresh,
-            use_cache=not request.reuse.no_cache,
-            nightly=request.urgency.nightly,
-            lane=request.urgency.lane or Lane.ONLINE,
-            budget_usd=asking.budget_of(request.budget),
-            columns=asking.columns_of(request),
-        )
 
     def _read_all(
         self, settings: Settings, submission: Submission, found: Iterator[FoundFile]

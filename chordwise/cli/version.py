@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 def version(
     *, as_json: Annotated[bool, typer.Option("--json", help="As one JSON document.")] = False
 ) -> None:
-    """Show the versions of Chordwise, of Python, and of the database schema."""
+    """Show the versions of Chordwise, Python and the schema."""
     found = {
         "chordwise": own_version(),
         "python": platform.python_version(),

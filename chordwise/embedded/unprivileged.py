@@ -15,8 +15,11 @@ import sys
 
 _CAP_DAC_OVERRIDE = 1
 _CAPABILITY_VERSION_3 = 0x20080522
-_PR_SET_KEEPCAPS = 8
 _PR_CAPBSET_DROP = 24
+_PR_SET_SECUREBITS = 28
+# With access(2) the kernel asks without capabilities, for any user but root, unless this is set;
+# PostgreSQL looks for its programs by access(2).
+_SECBIT_NO_SETUID_FIXUP = 1 << 2
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
@@ -56,7 +59,7 @@ def _change_user_on_linux(uid: int, gid: int) -> None:
     for capability in range(_LAST_POSSIBLE_CAPABILITY + 1):
         if capability != _CAP_DAC_OVERRIDE:
             libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
-    _check(libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0))
+    _check(libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0))
     _change_user(uid, gid)
     mask = 1 << _CAP_DAC_OVERRIDE
     sets = (_Sets * 2)(_Sets(mask, mask, mask), _Sets(0, 0, 0))

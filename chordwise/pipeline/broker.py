@@ -79,5 +79,15 @@ def _connected(url: SecretStr) -> Iterator[redis.Redis]:
             yield client
     except (redis.RedisError, OSError, ValueError) as error:
         raise ServiceUnavailableError(
-            f"The broker cannot be reached: {type(error).__name__}.", "Check CHORDWISE_BROKER_URL."
+            f"The broker cannot be reached: {reason(error)}.", "Check CHORDWISE_BROKER_URL."
         ) from error
+
+
+def reason(error: Exception) -> str:
+    """Return why the broker cannot be reached, with its address and without its password.
+
+    What is wrong with an address itself (`ValueError`) may quote a part of it that is secret.
+    """
+    if isinstance(error, ValueError):
+        return type(error).__name__
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

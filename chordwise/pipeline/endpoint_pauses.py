@@ -12,6 +12,7 @@ from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.llm.limits import pauses
 from chordwise.llm.limits.opening import open_client
 from chordwise.llm.limits.pauses import Pause, Place
+from chordwise.pipeline.broker import reason
 from chordwise.pipeline.checks import Check, Verdict
 from chordwise.settings import ModelSettings, Settings
 
@@ -76,7 +77,7 @@ def _holding(settings: Settings) -> list[Pause]:
             return [pause for pause in pauses.read(client) if pause.name in ours]
     except (redis.RedisError, OSError) as error:
         raise ServiceUnavailableError(
-            f"The broker cannot be reached: {type(error).__name__}.", "Check CHORDWISE_BROKER_URL."
+            f"The broker cannot be reached: {reason(error)}.", "Check CHORDWISE_BROKER_URL."
         ) from error
 
 

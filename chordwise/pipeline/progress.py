@@ -49,7 +49,8 @@ class JobCounts:
 class CallCounts:
     """The model calls of a run; `unpriced` have no known price, and `cost_usd` sums the others.
 
-    `extractive` are those that the built-in extractive model answered.
+    `extractive` are those that the built-in extractive model answered, `failed` those without an
+    answer.
     """
 
     total: int = 0
@@ -57,11 +58,15 @@ class CallCounts:
     tokens: int = 0
     cost_usd: Decimal = Decimal(0)
     unpriced: int = 0
+    failed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """A run at one moment; equal to another one if nothing has moved in between."""
+    """A run at one moment; equal to another one if nothing has moved in between.
+
+    `trouble` says why the newest call that has ended has failed; it is empty where it has not.
+    """
 
     status: RunStatus
     is_taking_in: bool
@@ -69,6 +74,7 @@ class Progress:
     chunks: int
     chunks_done: int
     calls: CallCounts
+    trouble: str = ""
     batches: Sequence[BatchWait] = ()
 
     @property
@@ -123,14 +129,15 @@ def read(session: Session, run_id: uuid.UUID) -> Progress:
     """
     with reaching_database():
         run = session.scalars(select(Run).where(Run.id == run_id)).one()
-        chunks = _chunks(session, run_id)
+        chunks, calls = _chunks(session, run_id), _calls(session, run_id)
         return Progress(
             status=RunStatus(run.status),
             is_taking_in=run.intake_finished_at is None,
             jobs=_jobs(session, run_id),
             chunks=chunks[0],
             chunks_done=chunks[1],
-            calls=_calls(session, run_id),
+            calls=calls,
+            trouble=_trouble(session, run_id) if calls.failed else "",
             batches=batch_waits.of_run(session, run_id) if run.lane == Lane.BATCH else (),
         )
 
@@ -181,6 +188,7 @@ def _calls(session: Session, run_id: uuid.UUID) -> CallCounts:
             func.coalesce(func.sum(tokens), 0),
             func.sum(ModelCall.cost_usd),
             func.count().filter(ModelCall.cost_usd.is_(None) & ModelCall.finished_at.is_not(None)),
+            func.count().filter(ModelCall.error_code.is_not(None)),
         )
         .join(Job, Job.id == ModelCall.job_id)
         .where(Job.run_id == run_id)
@@ -191,4 +199,17 @@ def _calls(session: Session, run_id: uuid.UUID) -> CallCounts:
         tokens=int(row[2]),
         cost_usd=row[3] or Decimal(0),
         unpriced=row[4],
+        failed=row[5],
     )
+
+
+def _trouble(session: Session, run_id: uuid.UUID) -> str:
+    """Return why the newest call that has ended has failed, or nothing."""
+    newest = (
+        select(ModelCall.error_message)
+        .join(Job, Job.id == ModelCall.job_id)
+        .where(Job.run_id == run_id, ModelCall.finished_at.is_not(None))
+        .order_by(ModelCall.finished_at.desc())
+        .limit(1)
+    )
+    return session.scalar(newest) or ""

@@ -259,9 +259,17 @@ def explaining(readable: str, seconds: int = STATEMENT_SECONDS) -> Iterator[None
     except psycopg.OperationalError:
         raise
     except psycopg.Error as error:
-        raise UsageError(
-            f"PostgreSQL refuses the statement: {_sentence(error)}", readable
-        ) from error
+        what = f"PostgreSQL refuses the statement: {_sentence(error)}"
+        raise UsageError(what, _hint(error, readable)) from error
+
+
+def _hint(error: psycopg.Error, readable: str) -> str:
+    """Return what helps: the names that there are where a name is not known or not allowed."""
+    if "multiple commands" in str(error):
+        return "One statement at a time."
+    if isinstance(error, _WHERE_NAMES_HELP):
+        return readable
+    return "docs/sql-cookbook.md has statements to begin with."
 
 
 def _sentence(error: psycopg.Error) -> str:

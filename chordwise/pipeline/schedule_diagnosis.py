@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain import due_times
 from chordwise.domain.lanes import Lane
-from chordwise.errors import ChordwiseError, ConfigurationError, UsageError
+from chordwise.errors import ChordwiseError, ConfigurationError
 from chordwise.pipeline import exporting, lanes, scheduling
 from chordwise.pipeline.checks import Check, Verdict, failed, guarded
 from chordwise.pipeline.exports import writers
@@ -78,11 +78,7 @@ def _analysis(settings: Settings, wanted: ScheduleSettings) -> None:
         if settings.inbox.is_watched and places(settings).holding(Path(path)) is not None:
             what = f"{path} lies in an inbox that is watched: its files are taken at once."
             raise ConfigurationError(what, "Take another folder, or set inbox.enabled = false.")
-        try:
-            holds_something(path)
-        except UsageError as error:
-            hint = "Make its folder, or mount it, where the scheduler runs; an empty one is fine."
-            raise UsageError(error.what, hint) from error
+        holds_something(path)
     profile = settings.profiles.get(wanted.profile, ProfileSettings())
     if (wanted.lane or profile.lane) is Lane.BATCH:
         model = profile.model or settings.model

@@ -127,11 +127,12 @@ def holds_something(path: str) -> bool:
     """
     try:
         next(discover([path]))
-    except UsageError:
+    except UsageError as error:
         folder = wildcards.split(path)[0] if wildcards.has_wildcard(path) else path
         if Path(folder).is_dir():
             return False
-        raise
+        hint = "Make its folder, or mount it, where the scheduler runs; an empty one is fine."
+        raise UsageError(error.what, hint) from error
     return True
 
 

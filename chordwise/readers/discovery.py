@@ -45,10 +45,18 @@ def _first_of(found: Iterator[FoundFile], argument: str) -> Iterator[FoundFile]:
     first = next(found, None)
     if first is None:
         raise UsageError(
-            f"{printable(argument)} matches no file.",
+            _why_nothing(argument),
             "Name files, folders, patterns in quotes, or - for standard input.",
         )
     return itertools.chain([first], found)
+
+
+def _why_nothing(argument: str) -> str:
+    if wildcards.has_wildcard(argument):
+        folder, _ = wildcards.split(argument)
+        if not Path(folder).is_dir():
+            return f"{printable(argument)} matches no file: there is no folder {printable(folder)}."
+    return f"{printable(argument)} matches no file."
 
 
 def _once(found: Iterator[FoundFile]) -> Iterator[FoundFile]:

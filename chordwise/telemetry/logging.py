@@ -18,7 +18,10 @@ _BEARER = re.compile(
 )
 _SECRET_NAME = re.compile(r"(password|secret|api_?key|authorization)$", re.IGNORECASE)
 _HIDDEN = "…"
-_QUIET = ("httpx", "httpcore", "urllib3", "celery.worker.strategy", "celery.app.trace", "alembic")
+_QUIET = (
+    *("httpx", "httpcore", "urllib3", "alembic", "watchfiles"),
+    *("celery.worker.strategy", "celery.app.trace"),
+)
 
 Event = MutableMapping[str, object]
 

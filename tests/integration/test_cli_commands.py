@@ -264,6 +264,22 @@ def test_the_progress_of_a_run_adds_up(desk: Desk) -> None:
     assert found.calls.extractive == 0
 
 
+def test_what_holds_a_run_up_is_said_while_it_goes_on(desk: Desk) -> None:
+    """A server that is not there is no silence of ten minutes; an answer ends the trouble."""
+    desk.pipeline.execute("UPDATE runs SET status = 'open'")
+    newest = "(SELECT id FROM model_calls ORDER BY finished_at DESC LIMIT 1)"
+    failed = "error_code = 'model_transport', error_message = 'It cannot be reached.'"
+    desk.pipeline.execute(f"UPDATE model_calls SET {failed} WHERE id = {newest}")  # noqa: S608
+    held_up = desk.call("runs", "latest")
+    desk.pipeline.execute(
+        f"UPDATE model_calls SET error_code = NULL WHERE id = {newest}"  # noqa: S608 - as above
+    )
+    going_on = desk.call("runs", "latest")
+
+    assert "the last call failed: It cannot be reached." in held_up.out
+    assert "the last call failed" not in going_on.out
+
+
 def test_a_wait_ends_with_the_run(desk: Desk) -> None:
     """While it works the display is told, and at the end the wait is over."""
     waiting = open_run(desk.pipeline.context, a_run(AnalysisType.SUMMARY, fresh=True), NOW)

@@ -79,6 +79,20 @@ def test_people_see_the_same(inbox: WatchedInbox, capsys: pytest.CaptureFixture[
     assert "0 files waiting · 0 being analyzed" in shown
     assert "1 done · 0 failed" in shown
     assert "letter.txt" in shown
+    assert "a note beside each file" not in shown
+
+
+def test_whoever_sees_a_failure_is_told_where_the_reason_is(
+    inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table has no room for reasons; the notes have them."""
+    inbox.drop("empty.txt", "")
+    inbox.deliver()
+    capsys.readouterr()
+
+    run(["inbox"])
+
+    assert f"{inbox.folders.inbox.with_name('failed')}: a note" in capsys.readouterr().out
 
 
 def test_without_a_folder_it_says_what_to_set(

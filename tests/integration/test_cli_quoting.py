@@ -34,6 +34,22 @@ def desk(
         yield lent
 
 
+def test_a_profile_is_quoted_as_a_run_asks_it(desk: Desk, tmp_path: Path) -> None:
+    """Types and instructions are the profile's; an option goes before its entry."""
+    profile = '[profiles.contracts]\ntypes = ["extraction", "summary"]\ninstructions = "term"\n'
+    (tmp_path / "chordwise.toml").write_text(profile, "utf-8")
+
+    asked = desk.quote("--profile", "contracts", "--model", GPT, "--lane", "online")
+    changed = desk.quote("--profile", "contracts", "-t", "sentiment", "--lane", "online")
+    unknown, _, said = desk.call("--profile", "letters")
+
+    lines = json_values.objects(asked["lines"])
+    assert [line["analysis_type"] for line in lines] == ["extraction", "summary"]
+    assert line_of(changed)["analysis_type"] == "sentiment"
+    assert unknown == ExitCode.USAGE
+    assert "Known: contracts." in said
+
+
 def test_rows_are_quoted_as_documents(desk: Desk) -> None:
     """With a column of texts, each row of a table counts, and other files as ever."""
     (desk.folder / "reviews.csv").write_text("id,review\na,Fine.\nb,Poor.\n", "utf-8")

@@ -114,6 +114,28 @@ def test_root_gives_up_all_but_one_capability(server: EmbeddedPostgres) -> None:
     assert {fields[name] for name in ("CapPrm", "CapEff", "CapBnd")} == {f"{1 << 1:016x}"}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+def test_programs_may_lie_below_a_folder_of_roots(tmp_path: Path) -> None:
+    """A checkout below root's own home works: access(2) says yes too, by which initdb looks."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    program = closed / "program"
+    program.touch(mode=0o755)
+    launcher = [sys.executable, "-I", "-S", unprivileged.__file__, str(NOBODY), str(NOBODY)]
+    asking = "import os, sys; print(os.getuid(), os.access(sys.argv[1], os.R_OK | os.X_OK))"
+
+    outcome = subprocess.run(
+        [*launcher, sys.executable, "-c", asking, str(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert outcome.stdout.split() == [str(NOBODY), "True"], outcome.stderr
+
+
 @pytest.mark.parametrize("crash", ["with a client", "with a stranger's pid"])
 def test_it_starts_after_a_kill(home: Path, server: EmbeddedPostgres, crash: str) -> None:
     """A killed server starts again, and has lost nothing that was committed."""

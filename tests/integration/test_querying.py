@@ -128,6 +128,24 @@ def test_every_view_and_table_for_users_can_be_read(database_url: SecretStr) -> 
         ask(database_url, f"SELECT * FROM {name}")  # noqa: S608 - names of our own tables
 
 
+@pytest.mark.parametrize(
+    ("statement", "hint"),
+    [
+        ("SELECT 1; SELECT 2", "One statement at a time."),
+        ("SELECT nothing FROM runs", "docs/sql-cookbook.md has statements to begin with."),
+        ("SELECT 1 / 0", "docs/sql-cookbook.md has statements to begin with."),
+    ],
+)
+def test_names_are_listed_where_a_name_is_wrong_only(
+    database_url: SecretStr, statement: str, hint: str
+) -> None:
+    """Forty names do not help whoever has made another mistake."""
+    with pytest.raises(UsageError) as caught:
+        ask(database_url, statement)
+
+    assert caught.value.hint == hint
+
+
 def test_the_session_is_the_readers_own(database_url: SecretStr) -> None:
     """There is no way back to the owner: the session itself belongs to the reader."""
     found = ask(

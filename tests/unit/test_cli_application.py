@@ -56,6 +56,29 @@ def test_every_command_has_help_with_an_example(
     assert f"chordwise {command}" in shown.partition("\n")[2].replace("\n  ", " ")
 
 
+@pytest.mark.parametrize("group", [[], ["schedules"]])
+def test_no_sentence_in_a_list_of_commands_is_cut(
+    group: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each command says in one short sentence what it does, on a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    run([*group, "--help"])
+
+    commands = capsys.readouterr().out.partition("Commands:\n")[2].partition("\n\n")[0]
+    assert commands
+    assert [line for line in commands.splitlines() if not line.endswith(".")] == []
+    assert "..." not in commands
+
+
+def test_a_missing_folder_of_a_pattern_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever wrote the path wrong sees which part of it."""
+    run(["analyze", str(tmp_path / "archive" / "**" / "*.pdf"), "--home", str(tmp_path / "home")])
+
+    assert f"there is no folder {tmp_path / 'archive'}." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["nonsense"], ["analyze"], ["analyze", "x", "--type", "poem"], ["runs", "--limit", "0"]],
@@ -80,6 +103,21 @@ def test_a_pattern_that_matches_nothing_is_a_usage_error(
 
     assert code == ExitCode.USAGE
     assert "matches no file" in capsys.readouterr().err
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_wrong_database_starts_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No worker is started, or replaced, for an address at which there is no server."""
+    monkeypatch.setenv("CHORDWISE_DATABASE_URL", "postgresql://u:p@127.0.0.1:1/chordwise")
+    document = tmp_path / "a.txt"
+    document.write_text("Tea.", "utf-8")
+
+    code = run(["analyze", str(document), "--home", str(tmp_path / "home")])
+
+    assert code == ExitCode.UNAVAILABLE
+    assert "PostgreSQL cannot be reached" in capsys.readouterr().err
     assert not (tmp_path / "home").exists()
 
 

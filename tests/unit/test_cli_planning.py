@@ -46,6 +46,7 @@ def test_what_is_given_is_not_assumed(capsys: pytest.CaptureFixture[str]) -> Non
     assert "96 KiB" in shown
     assert "not given" not in shown
     assert "In 24.0 GB" in shown
+    assert " at once" in shown
 
 
 def test_what_does_not_fit_the_context_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

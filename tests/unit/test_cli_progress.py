@@ -97,6 +97,19 @@ def test_a_log_gets_the_first_the_last_and_a_line_now_and_then() -> None:
     assert said[-1] == "10/10 documents · 100/100 chunks · 100 calls · 100k tokens · $1.00"
 
 
+def test_a_log_says_why_calls_fail() -> None:
+    """As long as the run goes on."""
+    said: list[str] = []
+    lines = Lines(said.append, iter(range(0, 100, 10)).__next__)
+    trouble = "127.0.0.1 cannot be reached."
+
+    lines.progress(replace(a_progress(10), trouble=trouble), Pace())
+    lines.progress(replace(a_progress(100, status=RunStatus.FINISHED), trouble=trouble), Pace())
+
+    assert said[0].endswith(f"the last call failed: {trouble}")
+    assert trouble not in said[1]
+
+
 def test_bars_show_what_lines_say() -> None:
     """Both displays take the same calls."""
     shown: list[object] = []

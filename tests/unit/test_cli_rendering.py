@@ -293,7 +293,7 @@ def test_a_share_is_never_rounded_up_to_all() -> None:
 
 
 def test_agreement_and_standing_objections_are_shown() -> None:
-    """Of a critique only what the reader has to know: what was mended needs no word."""
+    """Of a critique the outcome, and in full what it objects to still."""
     violation: JsonObject = {
         "path": "/main_topic",
         "problem": "Too [b]short[/b].",
@@ -309,4 +309,22 @@ def test_agreement_and_standing_objections_are_shown() -> None:
     assert "Critique kept: It declined." in text
     assert "/main_topic: Too [b]short[/b]." in text
     assert "Critique" not in shown(*rendered_results.laid_out([revised]))
+    assert "critique revised" in shown(*rendered_results.laid_out([revised]))
     assert "agreement" not in shown(*rendered_results.laid_out([a_result()]))
+
+
+def test_the_name_of_a_run_stands_in_one_piece() -> None:
+    """On a narrow terminal, too, it can be copied out of the list."""
+    account = replace(an_account(succeeded=1), run="inbox-contracts-20261125-1032")
+
+    assert account.run in shown(rendered_accounts.table([account]), width=80)
+
+
+def test_a_long_hint_is_broken_below_itself() -> None:
+    """No line of a reason begins where the next failure would."""
+    failure = a_failure("a.gif", hint="Save it as PNG first. " * 12)
+
+    lines = shown(*rendered_accounts.failures([failure]), width=80).splitlines()
+
+    assert len(lines) > 4
+    assert all(line.startswith("    ") for line in lines[1:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -281,6 +283,18 @@ def test_what_cannot_be_meant_is_said(answer: Answer, saying: Saying, what: str)
         understand(answer, saying)
 
     assert refused.value.hint
+
+
+def test_of_many_values_those_near_the_top_are_named() -> None:
+    """A label is corrected more often than the end of a quote."""
+    evidence: list[JsonValue] = [{"quote": str(number), "start": number} for number in range(20)]
+    answer = replace(a_sentiment("mixed"), output={"evidence": evidence, "topic": "tea"})
+
+    with pytest.raises(UsageError) as refused:
+        understand(answer, Saying(verdict=Verdict.APPROVED, path="/nothing"))
+
+    assert refused.value.hint.startswith("It has /topic, ")
+    assert refused.value.hint.endswith(" more.")
 
 
 @pytest.mark.parametrize(

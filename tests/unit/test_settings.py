@@ -184,6 +184,17 @@ def test_half_a_price_is_refused(folder: Path, given: str, missing: str) -> None
     assert f"without {missing}_usd_per_million_tokens: set both" in said
 
 
+def test_what_is_wrong_is_said_in_words_of_ours(folder: Path) -> None:
+    """A misspelt name is no “extra input”, and a contradiction no “value error”."""
+    write(folder, 'modle = "x"\n[inbox]\nfolder = ["a"]\n')
+    misspelt = refused().partition("\n")[0]
+    write(folder, '[schedules.x]\ncron = "0 2 * * *"\nprofile = "none"\n')
+    contradiction = refused().partition("\n")[0]
+
+    assert "there is no setting inbox.folder; there is no setting modle" in misspelt
+    assert contradiction.endswith("wrong: schedules.x: there is no profile “none”.")
+
+
 def test_a_model_is_known_by_its_name_or_by_its_provider(folder: Path) -> None:
     """What the user named goes first."""
     found = load(

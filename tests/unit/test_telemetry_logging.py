@@ -136,6 +136,7 @@ def test_levels_and_chatter_are_kept_out(capsys: pytest.CaptureFixture[str]) -> 
 
     structlog.get_logger("test").debug("quiet")
     logging.getLogger("httpx").info("POST https://provider.example/")
+    logging.getLogger("watchfiles.main").info("10 changes detected")
 
     assert capsys.readouterr().err == ""
     assert not sys.stderr.isatty()

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chordwise.cli.rendering.plain_text import one_line
+from chordwise.cli.rendering.screen import indented
 from chordwise.cli.rendering.words import counted, moment
 from chordwise.domain.states import JobStatus
 from chordwise.pipeline.accounts import Account, Failure
@@ -42,9 +43,9 @@ def failures(found: Sequence[Failure]) -> Iterator[RenderableType]:
 
 
 def table(accounts: Sequence[Account]) -> Table:
-    """Return one row for each run."""
+    """Return one row for each run; a name has to stay in one piece, to be copied."""
     shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("Run", "Status", "Started", "Jobs", "Not well", "Id"):
+    for name in ("Run", "Status", "Started", "Jobs", "Not well"):
         right = name in ("Jobs", "Not well")
         shown.add_column(
             name, justify="right" if right else "left", no_wrap=name != "Run", overflow="fold"
@@ -56,7 +57,6 @@ def table(accounts: Sequence[Account]) -> Table:
             moment(account.created_at),
             f"{account.states[JobStatus.SUCCEEDED]}/{account.jobs_planned}",
             _not_well(account),
-            str(account.run_id),
         )
     return shown
 
@@ -101,9 +101,9 @@ def _group(group: Sequence[Failure]) -> Iterator[RenderableType]:
     if len(group) > _MOST_OF_A_REASON:
         yield Text(f"  … and {len(group) - _MOST_OF_A_REASON:,} others alike", style="dim")
     if message := group[0].error_message:
-        yield Text(f"    {one_line(message, _MESSAGE_WIDTH)}")
+        yield indented(Text(one_line(message, _MESSAGE_WIDTH)), 4)
     if hint := group[0].hint:
-        yield Text(f"    → {one_line(hint, _MESSAGE_WIDTH)}", style="dim")
+        yield indented(Text(f"→ {one_line(hint, _MESSAGE_WIDTH)}", style="dim"), 4)
 
 
 def _line(failure: Failure) -> Text:

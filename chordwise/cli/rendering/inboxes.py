@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -10,6 +11,7 @@ from rich.text import Text
 
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.words import counted, moment
+from chordwise.domain.inbox_names import FAILED
 from chordwise.pipeline.inbox.looking import InboxAccount, RecentFile
 
 
@@ -25,6 +27,9 @@ def laid_out(found: Sequence[InboxAccount]) -> Iterator[RenderableType]:
             yield Text(f"  {one_line(refused.path)} {one_line(refused.reason)}.", style="yellow")
         if each.recent:
             yield _table(each.recent)
+        if each.failed:
+            failed = Path(each.folder).with_name(FAILED)
+            yield Text(f"  {one_line(str(failed))}: a note beside each file, NAME.json, says why")
 
 
 def _table(recent: Sequence[RecentFile]) -> Table:

@@ -22,6 +22,7 @@ from chordwise.pipeline.progress import Pace, Progress
 
 _LINE_SECONDS = 5.0
 _BAR_WIDTH = 32
+_TROUBLE_WIDTH = 160
 
 
 class Display(Protocol):
@@ -131,6 +132,8 @@ def _speed(progress: Progress, pace: Pace) -> str:
         parts.append(f"about {span(remaining)} left")
     if progress.jobs.failed:
         parts.append(f"{progress.jobs.failed:,} not well")
+    if progress.trouble and not progress.is_over:
+        parts.append(f"the last call failed: {one_line(progress.trouble, _TROUBLE_WIDTH)}")
     if progress.batches and not progress.is_over:
         parts.append(batches.in_short(progress.batches))
     elif progress.jobs.waiting and not progress.is_over:

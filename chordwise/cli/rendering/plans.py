@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chordwise.cli.rendering.quotes import dollars
+from chordwise.cli.rendering.words import counted
 from chordwise.domain import sizing
 from chordwise.domain.sizing import GIGA, TERA, Load, Machine, Model, Sizing
 
@@ -101,7 +102,7 @@ def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
         fits = "fits" if found.total_bytes <= plan.memory_bytes else "does not fit"
         yield (
             f"In {_gigabytes(plan.memory_bytes)}",
-            f"{fits}; at most {plan.most_parallel:,} requests do",
+            f"{fits}; at most {counted(plan.most_parallel or 0, 'request')} at once",
         )
     yield (
         "Bandwidth, arithmetic",

@@ -71,10 +71,18 @@ def _measures(result: StoredResult) -> str:
         f"quality {result.quality:.2f}",
         f"coverage {share(result.coverage)}",
         *([] if result.agreement is None else [f"agreement {share(result.agreement)}"]),
+        *(_critiqued(result.critique or {})),
         who,
         *(["reused"] if result.reused else []),
     ]
     return one_line(" · ".join(parts))
+
+
+def _critiqued(critique: JsonObject) -> list[str]:
+    """Return what a critique led to where nothing more has to be said about it."""
+    outcome = text(critique.get("outcome"))
+    is_well = outcome in (CritiqueOutcome.PASSED, CritiqueOutcome.REVISED)
+    return [f"critique {outcome}"] if is_well else []
 
 
 def _table(results: Sequence[StoredResult]) -> Table:

@@ -15,13 +15,18 @@ from chordwise.domain.states import JobStatus
 from chordwise.pipeline.accounts import JobLine
 from chordwise.pipeline.progress import Progress
 
+_TROUBLE_WIDTH = 300
+
 
 def usage(progress: Progress) -> RenderableType:
-    """Return what a run has cost, and whether the built-in model answered."""
-    line = Text(f"Usage    {live.spent(progress)}")
-    if not progress.calls.extractive:
-        return line
-    return Group(line, Text(EXTRACTIVE, style="yellow"))
+    """Return what a run has cost, what holds it up, and whether the built-in model answered."""
+    lines = [Text(f"Usage    {live.spent(progress)}")]
+    if progress.trouble and not progress.is_over:
+        trouble = f"Trouble  the last call failed: {one_line(progress.trouble, _TROUBLE_WIDTH)}"
+        lines.append(Text(trouble, style="yellow"))
+    if progress.calls.extractive:
+        lines.append(Text(EXTRACTIVE, style="yellow"))
+    return Group(*lines)
 
 
 def jobs(found: Sequence[JobLine], total: int) -> RenderableType:

@@ -11,6 +11,7 @@ from typing import TextIO
 
 import typer
 from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
 from chordwise.cli.rendering.plain_text import one_line
@@ -58,6 +59,11 @@ class Screen:
     def suggest(self, command: str) -> None:
         """Show a command to type next, in one piece however long it is."""
         self.talk.print(Text(f"  {command}", style="cyan"), soft_wrap=True)
+
+
+def indented(text: Text, columns: int) -> RenderableType:
+    """Return a text whose every line, where it is broken, begins so far to the right."""
+    return Padding(text, (0, 0, 0, columns), expand=False)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from chordwise.domain import json_values
@@ -148,11 +148,7 @@ def _of_anything(answer: Answer, saying: Saying) -> Understood:
         raise UsageError("Nothing says which value is corrected.", "Say it as PATH=VALUE.")
     known = dict(json_values.walk(answer.output))
     if saying.path not in known:
-        named = [path for path, value in known.items() if not isinstance(value, dict | list)]
-        raise UsageError(
-            f"The answer has nothing at “{saying.path}”.",
-            f"It has {', '.join(named[:_MOST_NAMED])}.",
-        )
+        raise UsageError(f"The answer has nothing at “{saying.path}”.", _paths(known))
     corrected = saying.value if saying.verdict is Verdict.CORRECTED else None
     remark = Remark(
         path=saying.path,
@@ -162,3 +158,12 @@ def _of_anything(answer: Answer, saying: Saying) -> Understood:
     )
     confidence = None if saying.path else answer.confidence
     return Understood(remark=remark, confidence=confidence)
+
+
+def _paths(known: Mapping[str, JsonValue]) -> str:
+    """Name the values that can be judged, those nearest to the top first."""
+    named = [path for path, value in known.items() if not isinstance(value, dict | list)]
+    named.sort(key=lambda path: path.count("/"))
+    further = len(named) - _MOST_NAMED
+    more = f", and {further:,} more" if further > 0 else ""
+    return f"It has {', '.join(named[:_MOST_NAMED])}{more}."
