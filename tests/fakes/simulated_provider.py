@@ -120,14 +120,21 @@ class Simulation:
     """Drives workers that always have a next call, in virtual time.
 
     `lanes` says how many workers each priority has; `limits` must take its time from `clock`.
+    During `rest`, a span of time, nobody asks for a next call.
     """
 
-    def __init__(self, provider: SimulatedProvider, lanes: Mapping[Priority, int]) -> None:
+    def __init__(
+        self,
+        provider: SimulatedProvider,
+        lanes: Mapping[Priority, int],
+        rest: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
         self.now = 1_000_000.0
         self.begun_at = self.now
         self.tally = Tally()
         self.provider = provider
         self._lanes = lanes
+        self._rest = rest
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._cost = {QuotaKind.REQUESTS: 1, QuotaKind.TOKENS: 2_000}
@@ -151,6 +158,9 @@ class Simulation:
         heapq.heappush(self._events, (self.now + seconds, next(self._numbers), act))
 
     def _next(self, limits: Limits, priority: Priority) -> None:
+        if self._rest[0] <= self._time() < self._rest[1]:
+            self._later(self._rest[1] - self._time(), lambda: self._next(limits, priority))
+            return
         number = next(self._numbers)
         wanted = PermitRequest(permit=str(number), priority=priority, cost=self._cost)
         self._take(limits, wanted, self.now)

@@ -61,11 +61,13 @@ class Experiment:
         notes: str = "",
         patience_seconds: float = 90,
         bound_seconds: float | None = None,
+        tolerance: float = TOLERANCE,
         invariants: Iterable[tuple[str, Invariant]] = INVARIANTS,
     ) -> None:
         """Wait until every run is finished, judge, and leave a row.
 
-        The bound is lease + 2 intervals + the work, unless the experiment has another one.
+        The bound is lease + 2 intervals + the work, unless the experiment has another one; it may
+        be exceeded by the factor `tolerance`, and the row then says so.
 
         Raises:
             AssertionError: A run does not finish, an invariant is violated, or it took far longer
@@ -76,7 +78,7 @@ class Experiment:
         extra_calls = self.cluster.provider.extra_calls
         bound = bound_seconds or RECOVERY_SECONDS + self._work_seconds
         violations = violations or judge(self.cluster, allowance, invariants)
-        if not violations and seconds > bound * TOLERANCE:
+        if not violations and seconds > bound * tolerance:
             violations = [f"it took {seconds:.1f} s, and {bound:.1f} s are promised"]
         self.report(
             Row(

@@ -30,6 +30,8 @@ from chordwise.settings import LimitSettings, ModelSettings
 ANSWERED = CallReport(result=CallResult.ANSWERED, latency_seconds=1.0)
 FAILED = CallReport(result=CallResult.FAILED)
 ENDPOINT = "endpoint"
+# As long as the first pace is not confirmed; 15 after that.
+COOL_DOWN_SECONDS = 5
 
 
 @dataclass(slots=True)
@@ -76,6 +78,22 @@ class Fleet:
         answer = self.ask(priority, tokens)
         assert isinstance(answer, Wait)
         return answer
+
+    def work(self, seconds: float) -> None:
+        """Let every call that is let through be answered a second later, for so long."""
+        ends_at = self.clock.now + seconds
+        while self.clock.now < ends_at:
+            permits: list[Permit] = []
+            while isinstance(answer := self.ask(), Permit):
+                permits.append(answer)
+            self._asked -= 1  # who has to wait asks again by the same name
+            self.clock.now += 1
+            self.settle(permits, ANSWERED)
+
+    def found(self) -> tuple[float, float]:
+        """Return the window, and the calls a second that were found to be borne."""
+        window, rate = self.client.hmget(keys(ENDPOINT)[0], "window", "rate")
+        return float(window or 0), float(rate or 0)
 
     def settle(self, permits: Sequence[Permit], report: CallReport) -> None:
         """Let calls end."""
@@ -213,6 +231,37 @@ def test_the_window_doubles_until_the_first_refusal(valkey: redis.Redis) -> None
 
     assert grown == 8
     assert state.read(valkey, ENDPOINT, fleet.policy).window == 8
+
+
+def test_a_failure_stops_the_doubling_for_a_moment(valkey: redis.Redis) -> None:
+    """Answers beside a failure widen nothing; a second later they do again."""
+    fleet = Fleet(client=valkey, policy=LimitPolicy(first_in_flight=4))
+    held = [fleet.granted() for _ in range(4)]
+
+    fleet.settle(held[:1], FAILED)
+    held.append(fleet.granted())
+    fleet.settle(held[1:2], ANSWERED)
+    assert fleet.found()[0] == 4
+
+    fleet.clock.now += 1
+    held.append(fleet.granted())
+    fleet.settle(held[2:3], ANSWERED)
+    assert fleet.found()[0] == 5
+
+
+def test_a_failure_pauses_growth(valkey: redis.Redis) -> None:
+    """Neither window nor pace grow in the cool-down, however clean it is; after it they do."""
+    fleet = Fleet(client=valkey, policy=LimitPolicy(first_in_flight=40))
+    fleet.settle([fleet.granted() for _ in range(40)], CallReport(result=CallResult.LIMITED))
+    fleet.work(10)
+    fleet.settle([fleet.granted()], FAILED)
+    before = fleet.found()
+
+    fleet.work(COOL_DOWN_SECONDS)
+    assert fleet.found() == before
+
+    fleet.work(20)
+    assert fleet.found() > before
 
 
 def test_the_breaker_opens_probes_and_closes(valkey: redis.Redis) -> None:

@@ -1,10 +1,15 @@
-"""More than a hundred workers in virtual time around the real script on a real Valkey."""
+"""Hundreds of workers in virtual time around the real script on a real Valkey.
+
+`pytest -m thorough` on this file asks every number of workers and every seed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
+from itertools import product
 from random import Random
+from typing import TypeAlias
 
 import pytest
 import redis
@@ -20,6 +25,8 @@ WARM_UP = 60.0
 END = 200.0
 PER_SECOND = 10.0
 TOKENS_PER_CALL = 2_000
+WORKERS = (120, 300, 400)
+SEEDS = (1, 2, 3, 4, 5)
 
 pytestmark = pytest.mark.slow
 
@@ -52,16 +59,35 @@ def simulated(
     policy: LimitPolicy | None = None,
     lanes: Mapping[Priority, int] | None = None,
     seconds: float = END,
+    rest: tuple[float, float] = (0.0, 0.0),
 ) -> Tally:
     """Let more than a hundred workers ask a provider for some minutes."""
-    simulation = Simulation(provider, lanes or {Priority.INTERACTIVE: 120})
+    simulation = Simulation(provider, lanes or {Priority.INTERACTIVE: 120}, rest)
     limits = SharedLimits(valkey, "endpoint", policy or LimitPolicy(), simulation.clock)
     return simulation.run(limits, seconds)
 
 
-def a_random() -> Random:
+def a_random(seed: int = 1) -> Random:
     """Return jitter that repeats from run to run."""
-    return Random(1)  # noqa: S311 - no secrecy needed
+    return Random(seed)  # noqa: S311 - no secrecy needed
+
+
+def seeded(provider: SimulatedProvider, seed: int) -> SimulatedProvider:
+    """Return a provider of its own with this jitter."""
+    own = deepcopy(provider)
+    own.random = a_random(seed)
+    return own
+
+
+Case: TypeAlias = tuple[str | float, int, int]
+
+
+def cases(names: Iterable[str | float], workers: Iterable[int], *routine: Case) -> list[object]:
+    """Return each name with each number of workers and each seed; all but some are thorough."""
+    return [
+        pytest.param(*case, marks=[] if case in routine else [pytest.mark.thorough])
+        for case in product(names, workers, SEEDS)
+    ]
 
 
 UNKNOWN = {
@@ -69,26 +95,51 @@ UNKNOWN = {
     "no Retry-After": SimulatedProvider(random=a_random(), buckets=requests(), retry_after=False),
     "half a second at once": SimulatedProvider(random=a_random(), buckets=requests(capacity=5)),
     "tokens": SimulatedProvider(random=a_random(), buckets=tokens()),
+    "twenty calls at the same time": SimulatedProvider(
+        random=a_random(), slots=20, latency_seconds=2
+    ),
 }
 
 
-@pytest.mark.parametrize("name", UNKNOWN)
-def test_unknown_limits_are_found(valkey: redis.Redis, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "workers", "seed"),
+    cases(
+        UNKNOWN,
+        WORKERS,
+        ("a minute at once, then the pace", 120, 1),
+        ("no Retry-After", 300, 2),
+        ("half a second at once", 120, 1),
+        ("half a second at once", 400, 1),
+        ("tokens", 120, 1),
+        ("twenty calls at the same time", 120, 1),
+        ("twenty calls at the same time", 120, 3),
+        ("twenty calls at the same time", 300, 5),
+        ("twenty calls at the same time", 400, 4),
+    ),
+)
+def test_unknown_limits_are_found(valkey: redis.Redis, name: str, workers: int, seed: int) -> None:
     """Whatever the limit is, 90 % of it are used, and fewer than 2 % of the calls refused."""
-    tally = simulated(valkey, deepcopy(UNKNOWN[name]))
+    tally = simulated(valkey, seeded(UNKNOWN[name], seed), lanes={Priority.INTERACTIVE: workers})
 
     assert tally.rate(WARM_UP, END) >= 0.9 * PER_SECOND
     assert tally.refused_share(WARM_UP, END) < 0.02
 
 
-def test_a_limit_of_calls_at_the_same_time_is_found(valkey: redis.Redis) -> None:
-    """Where a provider counts calls in flight, nearly all of its places are kept busy."""
-    provider = SimulatedProvider(random=a_random(), slots=20, latency_seconds=2)
+@pytest.mark.parametrize(
+    ("name", "workers", "seed"),
+    cases(["half a second at once"], WORKERS, ("half a second at once", 120, 1)),
+)
+def test_a_limit_is_kept_over_a_rest(
+    valkey: redis.Redis, name: str, workers: int, seed: int
+) -> None:
+    """What nobody asked for while there was no work is not taken for what was not allowed."""
+    provider = seeded(UNKNOWN[name], seed)
+    rest = (100.0, 200.0)
 
-    tally = simulated(valkey, provider)
+    tally = simulated(valkey, provider, None, {Priority.INTERACTIVE: workers}, 320, rest)
 
-    assert tally.rate(WARM_UP, END) >= 0.9 * PER_SECOND
-    assert tally.refused_share(WARM_UP, END) < 0.02
+    assert tally.rate(rest[1], 320) >= 0.9 * PER_SECOND
+    assert tally.refused_share(rest[1], 320) < 0.02
 
 
 KNOWN = {
@@ -182,15 +233,18 @@ def test_a_storm_of_refusals_costs_few_calls_and_is_forgotten(
     assert tally.rate(ends_at + 420, ends_at + 480) >= 0.9 * PER_SECOND
 
 
-@pytest.mark.parametrize("per_second", [0.3, 1.0, 5.0])
+@pytest.mark.parametrize(
+    ("per_second", "workers", "seed"),
+    cases([0.3, 1.0, 5.0], (8, 120), (0.3, 8, 1), (0.3, 120, 1), (1.0, 8, 1), (5.0, 8, 1)),
+)
 def test_a_slow_limit_is_not_leapt_over_again_and_again(
-    valkey: redis.Redis, per_second: float
+    valkey: redis.Redis, per_second: float, workers: int, seed: int
 ) -> None:
     """A pace that is slow for good is used, and fewer than 2 % try whether it still is."""
     buckets = {QuotaKind.REQUESTS: minute(60 * per_second)}
-    provider = SimulatedProvider(random=a_random(), buckets=buckets)
+    provider = SimulatedProvider(random=a_random(seed), buckets=buckets)
 
-    tally = simulated(valkey, provider, lanes={Priority.INTERACTIVE: 8}, seconds=1_000)
+    tally = simulated(valkey, provider, lanes={Priority.INTERACTIVE: workers}, seconds=1_000)
 
     assert tally.rate(WARM_UP, 1_000) >= 0.9 * per_second
     assert tally.refused_share(WARM_UP, 1_000) < 0.02

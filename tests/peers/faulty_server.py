@@ -63,9 +63,13 @@ Behavior: TypeAlias = Callable[[Connection], None]
 
 @dataclass(slots=True)
 class FaultyServer:
-    """Plays `behaviors` in turn, one per request; the last one answers all further requests."""
+    """Plays `behaviors` in turn, one per request; the last one answers all further requests.
+
+    `greeting` is played on each connection instead, before anything is read.
+    """
 
     base_url: str
+    greeting: Behavior | None = None
     behaviors: list[Behavior] = field(default_factory=list)
     received: list[Received] = field(default_factory=list)
     connections: int = 0
@@ -114,6 +118,9 @@ def _accept(listener: socket.socket, server: FaultyServer, stopped: threading.Ev
 def _converse(connection: Connection, server: FaultyServer) -> None:
     connection.socket.settimeout(DRIP_SECONDS)
     with connection.socket, suppress(OSError):
+        if server.greeting is not None:
+            server.greeting(connection)
+            return
         while (received := _receive(connection)) is not None:
             server.received.append(received)
             server.next_behavior()(connection)

@@ -17,9 +17,10 @@ local LEAP = 2                 -- where the pace is so slow that a round would t
 local MOST_CAUTION = 6         -- leaps in vain after which there is none for a while
 local CALMING = 0.125          -- what a clean round takes off that caution
 local CAUTION_REACH = 4        -- at a pace so many times slower or faster it does not count
-local COOL_DOWN_SECONDS = 15
+local COOL_DOWN_SECONDS = 15   -- after a refusal or a failure nothing grows
 local FIRST_COOL_DOWN_SECONDS = 5
-local EPISODE_SECONDS = 1      -- refusals within this of a cut belong to it
+local EPISODE_SECONDS = 1      -- refusals within this of a cut belong to it; while the window doubles,
+                               -- a failure stops it for as long
 local EPISODE_ANSWERS = 8
 local MEASURING_SECONDS = 10   -- shorter measurements are taken only while the rate is sought
 local LONGEST_PAUSE_SECONDS = 300
@@ -345,7 +346,7 @@ local function is_time_to_leap()
   local care = caution()
   if state.leapt > 0 and care > 0 then care = care + 1 end
   return is_held and now - state.round_at >= ROUND_SECONDS
-    and state.round_answers >= 2 ^ care and state.round_answers < ROUND_ANSWERS
+    and state.round_answers >= 2 ^ math.ceil(care) and state.round_answers < ROUND_ANSWERS
 end
 
 local function leap()
@@ -361,6 +362,7 @@ local function leap()
 end
 
 local function grow(in_flight)
+  if now < state.cool_until then return end
   if state.slow_start == 1 then
     -- One more for each answer doubles the window in every round; only while it is used up.
     if in_flight + 1 >= CUT * state.window then
@@ -368,11 +370,9 @@ local function grow(in_flight)
     end
     return
   end
-  if now < state.cool_until then return end
-  if state.seeking == 1 then
-    state.seeking = 0
-    begin_round()
-  end
+  -- A round begins after the cool-down: what was pressed, or slow, in it was so on purpose.
+  if state.seeking == 1 or state.round_at < state.cool_until then begin_round() end
+  state.seeking = 0
   state.round_answers = state.round_answers + 1
   if is_time_to_leap() then return leap() end
   local answers = math.max(state.window, ROUND_ANSWERS)
@@ -400,6 +400,7 @@ end
 
 local function cool()
   local seconds = state.unsure == 1 and FIRST_COOL_DOWN_SECONDS or COOL_DOWN_SECONDS
+  if state.slow_start == 1 then seconds = EPISODE_SECONDS end
   state.cool_until = math.max(state.cool_until, now + seconds)
   state.clean_rounds = 0
   begin_round()
@@ -422,8 +423,15 @@ local function cut_rate(is_first)
   local rate = 0.9 * state.rate
   if is_first then
     rate = CUT * measured
-  elseif state.seeking == 1 or elapsed >= MEASURING_SECONDS then
+  elseif state.seeking == 1 or state.doubted == 1 or elapsed >= MEASURING_SECONDS then
     rate = MEASURED_SHARE * measured
+  end
+  -- Who saves nothing up was not asked for all that he allows on the way to a pace that he bore for
+  -- a round. If he did save up, the next refusal comes at once, and measures exactly.
+  state.doubted = 0
+  if rate < CUT * state.rate and state.clean_rounds > 0 then
+    rate = CUT * state.rate
+    state.doubted = 1
   end
   if state.rate == 0 or rate < state.rate then state.rate = rate end
 end
