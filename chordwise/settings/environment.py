@@ -10,10 +10,8 @@ PREFIX = "CHORDWISE_"
 CONFIG_VARIABLE = "CHORDWISE_CONFIG"
 SUPERVISOR_PIPE_VARIABLE = "CHORDWISE_SUPERVISOR_PIPE"
 # Those that the Compose file reads itself may stand in the same shell.
-_NO_SETTINGS = frozenset(
-    (CONFIG_VARIABLE, SUPERVISOR_PIPE_VARIABLE)
-    + tuple(PREFIX + name for name in ("DATABASE_PASSWORD", "FOLDERS", "LOCK", "SETTINGS"))
-)
+_OF_COMPOSE = ("DATABASE_PASSWORD", "FOLDERS", "LOCK", "SETTINGS")
+_NO_SETTINGS = {CONFIG_VARIABLE, SUPERVISOR_PIPE_VARIABLE, *(PREFIX + each for each in _OF_COMPOSE)}
 
 
 def unknown_variables(settings: Collection[str]) -> list[str]:
