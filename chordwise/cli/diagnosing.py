@@ -24,6 +24,7 @@ from chordwise.errors import ChordwiseError, ExitCode
 from chordwise.pipeline import diagnosis
 from chordwise.pipeline.checks import Check, Verdict, failed
 from chordwise.settings import Settings
+from chordwise.settings.environment import unknown_variables
 
 _STYLES = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
 
@@ -71,11 +72,22 @@ def _checks(invocation: Invocation, screen: Screen, *, asks_model: bool) -> Iter
         return
     file = type(settings).toml_file
     yield Check(name="settings", finding=f"from {file}" if file else "defaults and environment")
+    yield from _unknown(unknown_variables(type(settings).model_fields))
     try:
         settings = _reach(invocation, settings, screen)
     except ChordwiseError as error:
         yield failed("stack", error)
     yield from diagnosis.diagnose(settings, asks_model=asks_model)
+
+
+def _unknown(variables: Sequence[str]) -> Iterator[Check]:
+    if variables:
+        yield Check(
+            name="environment",
+            verdict=Verdict.WARN,
+            finding=f"no setting is called like {', '.join(variables)}",
+            hint="Those of a section are CHORDWISE_SECTION__NAME; `chordwise config` shows all.",
+        )
 
 
 def _reach(invocation: Invocation, settings: Settings, screen: Screen) -> Settings:

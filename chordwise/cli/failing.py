@@ -33,6 +33,7 @@ def explained(invocation: Invocation) -> Iterator[Outcome]:
         outcome.exit_code = _code_of(leaving)
     except KeyboardInterrupt:
         outcome.exit_code = ExitCode.DETACHED
+        say("Interrupted.")
     except ChordwiseError as error:
         outcome.exit_code = error.exit_code
         _explain(error, invocation)

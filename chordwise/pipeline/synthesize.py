@@ -175,14 +175,21 @@ def _verdict(parts: Sequence[Chunk]) -> tuple[JobStatus, JobFailure]:
     example = next(part for part in failed if part.error_code == code)
     failure = JobFailure(
         code=code or "internal",
-        message=f"{len(failed)} of {len(parts)} chunks failed, {count} of them so: "
-        f"{example.error_message}",
+        message=f"{_how_many(len(failed), len(parts), count)}{example.error_message}",
         hint=example.hint or "",
     )
     if len(failed) < len(parts):
         return JobStatus.PARTIAL, failure
     quarantined = all(part.status == ChunkStatus.QUARANTINED for part in failed)
     return (JobStatus.QUARANTINED if quarantined else JobStatus.FAILED), failure
+
+
+def _how_many(failed: int, chunks: int, alike: int) -> str:
+    """Say how many chunks failed and how many of these for the reason that follows."""
+    if chunks == 1:
+        return ""
+    so = "" if alike == failed else f", {alike} of them so"
+    return f"{failed} of {chunks} chunks failed{so}: "
 
 
 def _end_of(

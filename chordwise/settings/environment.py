@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
+PREFIX = "CHORDWISE_"
 CONFIG_VARIABLE = "CHORDWISE_CONFIG"
 SUPERVISOR_PIPE_VARIABLE = "CHORDWISE_SUPERVISOR_PIPE"
+# Those that the Compose file reads itself may stand in the same shell.
+_OF_COMPOSE = ("DATABASE_PASSWORD", "FOLDERS", "LOCK", "SETTINGS")
+_NO_SETTINGS = {CONFIG_VARIABLE, SUPERVISOR_PIPE_VARIABLE, *(PREFIX + each for each in _OF_COMPOSE)}
+
+
+def unknown_variables(settings: Collection[str]) -> list[str]:
+    """Return the variables that look like ours and belong to none of these settings."""
+    return sorted(
+        name
+        for name in os.environ  # noqa: TID251 - the one reader of the environment
+        if name.startswith(PREFIX)
+        and name not in _NO_SETTINGS
+        and name.removeprefix(PREFIX).partition("__")[0].lower() not in settings
+    )
 
 
 def config_path() -> Path | None:

@@ -109,6 +109,21 @@ def test_a_failed_chunk_makes_the_result_partial_and_is_named(small_chunks: Sett
     assert 0.5 < result.coverage < 1
     assert pipeline.value("SELECT failed_chunks -> 0 ->> 'position' FROM results") == "0"
     assert pipeline.value("SELECT count(*) FROM failures WHERE what = 'chunk'") == 1
+    message = pipeline.value("SELECT error_message FROM jobs")
+    assert str(message).startswith("1 of ")
+    assert "of them so" not in str(message)
+
+
+def test_a_single_chunk_is_not_counted_in_its_reason(settings: Settings) -> None:
+    """The reason itself is what the reader wants."""
+    pipeline = a_pipeline(settings, "no JSON", repeat_last=True)
+    submission = pipeline.submit(PARAGRAPH)
+
+    pipeline.work(submission)
+
+    reasons = pipeline.rows("SELECT error_message FROM jobs UNION SELECT error_message FROM chunks")
+    assert len(reasons) == 1
+    assert "chunks failed" not in str(reasons[0][0])
 
 
 def test_a_synthesis_that_fails_leaves_the_merged_answers(small_chunks: Settings) -> None:

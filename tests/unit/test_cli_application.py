@@ -150,12 +150,13 @@ def test_a_defect_is_written_down_without_secrets(
     assert "hunter2" not in shown + written
 
 
-def test_ctrl_c_ends_with_its_code() -> None:
-    """130, as shells expect."""
+def test_ctrl_c_ends_with_its_code_and_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    """130, as shells expect; who presses it before there is a run to come back to hears of it."""
     with failing.explained(Invocation()) as outcome:
         fail_with(KeyboardInterrupt())
 
     assert outcome.exit_code == ExitCode.DETACHED
+    assert capsys.readouterr().err == "Interrupted.\n"
 
 
 def test_version_as_json(capsys: pytest.CaptureFixture[str]) -> None:

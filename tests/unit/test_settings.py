@@ -184,6 +184,18 @@ def test_half_a_price_is_refused(folder: Path, given: str, missing: str) -> None
     assert f"without {missing}_usd_per_million_tokens: set both" in said
 
 
+def test_a_variable_that_no_setting_reads_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that lacks its section changes nothing, and nobody would notice."""
+    for name in ("LEASE_SECONDS", "MODLE", "PIPELINE__LEASE_SECONDS", "CONFIG", "FOLDERS"):
+        monkeypatch.setenv(f"CHORDWISE_{name}", "10")
+
+    found = environment.unknown_variables(Settings.model_fields)
+
+    assert {"CHORDWISE_LEASE_SECONDS", "CHORDWISE_MODLE"} <= set(found)
+    assert not {f"CHORDWISE_{each}" for each in ("PIPELINE__LEASE_SECONDS", "CONFIG")} & set(found)
+    assert "CHORDWISE_FOLDERS" not in found
+
+
 def test_what_is_wrong_is_said_in_words_of_ours(folder: Path) -> None:
     """A misspelt name is no “extra input”, and a contradiction no “value error”."""
     write(folder, 'modle = "x"\n[inbox]\nfolder = ["a"]\n')
