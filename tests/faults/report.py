@@ -1,10 +1,12 @@
 """`python -m tests.faults.report` writes the measured rows into `docs/reliability.md`.
 
-The table stands between two marker lines, everything else of the page stays as it is.
+The table stands between two marker lines, everything else of the page stays as it is, and so do the
+rows of experiments that were not run this time.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -36,12 +38,13 @@ def written(page: str, measured: list[rows.Row]) -> str:
         ValueError: A marker is missing.
     """
     before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    old, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{Path(PAGE).name} has not the lines “{BEGIN}” and “{END}”.")
-    dates = sorted({row.date for row in measured if row.date})
+    told = re.findall(r"\d{4}-\d\d-\d\d", old.partition("|")[0])
+    dates = sorted({*told, *(row.date for row in measured if row.date)})
     when = f"Measured {dates[0]} to {dates[-1]}." if dates else ""
-    return f"{before}{BEGIN}\n\n{when}\n\n{rows.markdown_table(measured)}\n\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{when}\n\n{rows.markdown_table(measured, old)}\n\n{END}{after}"
 
 
 if __name__ == "__main__":

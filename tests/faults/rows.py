@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class Row:
         return (
             self.id,
             self.injected,
-            self.verdict,
+            _plain(self.verdict, self.seconds, self.bound_seconds),
             f"{self.seconds:.1f}",
             f"{self.bound_seconds:.1f}",
             str(self.extra_calls),
@@ -67,10 +68,29 @@ def plain_table(rows: Iterable[Row]) -> list[str]:
     ]
 
 
-def markdown_table(rows: Iterable[Row]) -> str:
-    """Return a table for a page."""
-    lines = [_HEAD, ("---",) * len(_HEAD), *(row.cells() for row in rows)]
+def markdown_table(rows: Iterable[Row], before: str = "") -> str:
+    """Return a table for a page; rows of the one `before` stay where there is none to replace them.
+
+    A row whose experiment has another name now is deleted by hand.
+    """
+    cells = _cells_of(before) | {row.id: row.cells() for row in rows}
+    lines = [_HEAD, ("---",) * len(_HEAD), *(line for _, line in sorted(cells.items()))]
     return "\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines)
+
+
+def _plain(verdict: str, seconds: float, bound_seconds: float) -> str:
+    """Return the verdict, which says where more time went by than the bound."""
+    return "holds, slower" if verdict == "holds" and seconds > bound_seconds else verdict
+
+
+def _cells_of(table: str) -> dict[str, tuple[str, ...]]:
+    lines = [line for line in table.splitlines() if line.startswith("|")][2:]
+    found = {}
+    for line in lines:
+        cells = [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        cells[2] = _plain(cells[2], float(cells[3]), float(cells[4]))
+        found[cells[0]] = tuple(cells)
+    return found
 
 
 def _escaped(cell: str) -> str:

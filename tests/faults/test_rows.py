@@ -43,6 +43,27 @@ def test_the_table_replaces_what_stood_between_the_markers() -> None:
     assert "yesterday" not in written
 
 
+def test_rows_that_were_not_measured_again_stay() -> None:
+    """Whoever runs one experiment loses none of the others, nor the day of the first."""
+    page = report.written(f"{report.BEGIN}\n{report.END}", [ROW, replace(ROW, id="R01")])
+
+    written = report.written(page, [replace(ROW, seconds=6.0, date="2026-11-26")])
+
+    assert "Measured 2026-11-24 to 2026-11-26." in written
+    assert "| P01 | kill \\| pipe | holds | 6.0 | 9.6 | 1 | seed 7 |" in written
+    assert "| R01 | kill \\| pipe | holds | 5.0 | 9.6 | 1 | seed 7 |" in written
+
+
+def test_a_row_says_that_it_was_slower_than_its_bound() -> None:
+    """Within the tolerance a promise is kept, and still no reader takes it for punctual."""
+    page = report.written(f"{report.BEGIN}\n{report.END}", [replace(ROW, seconds=9.7)])
+
+    assert "| holds, slower | 9.7 | 9.6 |" in page
+    old = page.replace("holds, slower", "holds")
+    assert "| holds, slower | 9.7 | 9.6 |" in report.written(old, [replace(ROW, id="R01")])
+    assert "| I1 | 9.7 |" in report.written(old, [replace(ROW, verdict="I1", seconds=9.7)])
+
+
 def test_a_page_without_markers_is_left_alone() -> None:
     """Nothing is guessed about where the table belongs."""
     with pytest.raises(ValueError, match="has not the lines"):
