@@ -11,9 +11,10 @@ from threading import Event
 import structlog
 
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline import batches, dispatch
+from chordwise.pipeline import dispatch
+from chordwise.pipeline.batches import exchange
 from chordwise.pipeline.context import Context
-from chordwise.pipeline.recover import recover, take_up_after_standstill
+from chordwise.pipeline.recovery.recover import recover, take_up_after_standstill
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State
 from scheduler import scheduling
@@ -49,7 +50,7 @@ class Loop:
         self._context = context
         self._leadership = leadership
         self._led = False
-        self._batching = Batching(partial(batches.tick, context))
+        self._batching = Batching(partial(exchange.tick, context))
         self._is_held_up = False
         self._recovers_from = 0.0
         self._scheduling = Scheduling(context, leadership)

@@ -8,9 +8,9 @@ import structlog
 
 from chordwise.domain.troubles import Troubles
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline import scheduling
 from chordwise.pipeline.context import Context
-from chordwise.pipeline.schedule_runner import ScheduleRunner
+from chordwise.pipeline.schedules import scheduling
+from chordwise.pipeline.schedules.runner import ScheduleRunner
 from scheduler.leadership import Leadership
 
 log = structlog.get_logger(__name__)

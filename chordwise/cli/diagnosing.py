@@ -21,8 +21,8 @@ from chordwise.cli.rendering.screen import Screen, indented
 from chordwise.embedded import stack
 from chordwise.embedded.stack import Level
 from chordwise.errors import ChordwiseError, ExitCode
-from chordwise.pipeline import diagnosis
-from chordwise.pipeline.checks import Check, Verdict, failed
+from chordwise.pipeline.diagnosis import everything
+from chordwise.pipeline.diagnosis.checks import Check, Verdict, failed
 from chordwise.settings import Settings
 from chordwise.settings.environment import unknown_variables
 
@@ -77,7 +77,7 @@ def _checks(invocation: Invocation, screen: Screen, *, asks_model: bool) -> Iter
         settings = _reach(invocation, settings, screen)
     except ChordwiseError as error:
         yield failed("stack", error)
-    yield from diagnosis.diagnose(settings, asks_model=asks_model)
+    yield from everything.diagnose(settings, asks_model=asks_model)
 
 
 def _unknown(variables: Sequence[str]) -> Iterator[Check]:

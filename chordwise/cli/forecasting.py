@@ -8,10 +8,10 @@ from decimal import Decimal
 
 from chordwise.cli.rendering import quotes
 from chordwise.cli.rendering.screen import Screen
-from chordwise.pipeline import quote as quoting
 from chordwise.pipeline.context import ReadingContext
 from chordwise.pipeline.intake import FileSource
-from chordwise.pipeline.quote import Quote
+from chordwise.pipeline.quoting import quote as quoting
+from chordwise.pipeline.quoting.quote import Quote
 from chordwise.pipeline.run_options import RunOptions
 from chordwise.readers.discovery import STDIN, FoundFile, discover
 from chordwise.readers.reading import Columns, ReadDocument, Reader, UnreadDocument

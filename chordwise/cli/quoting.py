@@ -36,10 +36,10 @@ from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.screen import Screen
 from chordwise.embedded.stack import Level
 from chordwise.errors import ExitCode
-from chordwise.pipeline import quote as quoting
-from chordwise.pipeline import sampling
 from chordwise.pipeline.models import Models
-from chordwise.pipeline.quote import Quote, Quoter
+from chordwise.pipeline.quoting import quote as quoting
+from chordwise.pipeline.quoting import sampling
+from chordwise.pipeline.quoting.quote import Quote, Quoter
 from chordwise.readers.discovery import discover
 from chordwise.readers.extracted import Columns
 

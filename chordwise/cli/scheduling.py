@@ -21,7 +21,7 @@ from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.lanes import Lane
 from chordwise.embedded.stack import Level
 from chordwise.errors import UsageError
-from chordwise.pipeline import scheduling
+from chordwise.pipeline.schedules import scheduling
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.settings.schedules import AGES, CatchUp, ScheduleKind, check_one, reason
 from chordwise.storage import clock, schedule_runs, schedules

@@ -30,7 +30,7 @@ from chordwise.llm.model import (
     CompletionRequest,
     FinishReason,
 )
-from chordwise.pipeline.awaiting import every
+from chordwise.pipeline.batches.awaiting import every
 from chordwise.pipeline.checking import INVALID, Judge, checked
 from chordwise.pipeline.merging import merged
 from chordwise.pipeline.requests import request_for, with_problems, with_raised_limit

@@ -13,7 +13,7 @@ from chordwise.llm.limits import pauses
 from chordwise.llm.limits.opening import open_client
 from chordwise.llm.limits.pauses import Pause, Place
 from chordwise.pipeline.broker import reason
-from chordwise.pipeline.checks import Check, Verdict
+from chordwise.pipeline.diagnosis.checks import Check, Verdict
 from chordwise.settings import ModelSettings, Settings
 
 log = structlog.get_logger(__name__)

@@ -16,7 +16,7 @@ from chordwise.domain.tasks import AnalysisTask, Stage
 from chordwise.errors import ModelError, PausingError, TransientError
 from chordwise.llm.model import ChatModel
 from chordwise.pipeline.answering import ONE_PROMPT, AskingPolicy
-from chordwise.pipeline.awaiting import every
+from chordwise.pipeline.batches.awaiting import every
 from chordwise.pipeline.checking import Judge
 from chordwise.pipeline.merging import merged
 from chordwise.pipeline.requests import room_for_answers

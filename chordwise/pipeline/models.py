@@ -39,7 +39,7 @@ from chordwise.llm.pricing import Price, price_of
 from chordwise.llm.providers import connect
 from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.pipeline import caching, routing
-from chordwise.pipeline.batch_queue import JobBatches
+from chordwise.pipeline.batches.queue import JobBatches
 from chordwise.pipeline.budgets import JobBudget
 from chordwise.pipeline.checking import Verdict
 from chordwise.pipeline.ledger import Ledger, record_verdict

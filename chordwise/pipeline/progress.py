@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain.lanes import Lane
 from chordwise.domain.states import OPEN_CHUNKS, UNFINISHED_JOBS, JobStatus, RunStatus
-from chordwise.pipeline import batch_waits
-from chordwise.pipeline.batch_waits import BatchWait
+from chordwise.pipeline.batches import waits
+from chordwise.pipeline.batches.waits import BatchWait
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.jobs import Job
@@ -138,7 +138,7 @@ def read(session: Session, run_id: uuid.UUID) -> Progress:
             chunks_done=chunks[1],
             calls=calls,
             trouble=_trouble(session, run_id) if calls.failed else "",
-            batches=batch_waits.of_run(session, run_id) if run.lane == Lane.BATCH else (),
+            batches=waits.of_run(session, run_id) if run.lane == Lane.BATCH else (),
         )
 
 

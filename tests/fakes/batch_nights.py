@@ -10,7 +10,8 @@ import pytest
 
 from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisOptions
-from chordwise.pipeline import batches, recovering_batches
+from chordwise.pipeline.batches import exchange
+from chordwise.pipeline.recovery import batches
 from chordwise.pipeline.run_options import RunOptions
 from chordwise.pipeline.submit import Submission
 from chordwise.settings import ModelSettings, Settings
@@ -96,10 +97,10 @@ def pass_time(pipeline: Pipeline) -> None:
 
 def schedule(pipeline: Pipeline) -> None:
     """Let the scheduler do what is due, and nothing before its time."""
-    batches.tick(pipeline.context)
+    exchange.tick(pipeline.context)
     with pipeline.context.sessions.begin() as session:
-        recovering_batches.unwanted(pipeline.context, session)
-        recovering_batches.answered(pipeline.context, session)
+        batches.unwanted(pipeline.context, session)
+        batches.answered(pipeline.context, session)
 
 
 def pass_hours(pipeline: Pipeline, hours: float) -> None:

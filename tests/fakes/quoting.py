@@ -13,8 +13,8 @@ import pytest
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisType
-from chordwise.pipeline import quote
-from chordwise.pipeline.quote import Quote, Quoter
+from chordwise.pipeline.quoting import quote
+from chordwise.pipeline.quoting.quote import Quote, Quoter
 from chordwise.pipeline.run_options import RunOptions
 from chordwise.settings import Settings
 from tests.fakes.commands import run

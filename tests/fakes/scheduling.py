@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 from sqlalchemy.orm import Session
 
 from chordwise.domain.troubles import Troubles
-from chordwise.pipeline import scheduling
-from chordwise.pipeline.schedule_runner import ScheduleRunner
+from chordwise.pipeline.schedules import scheduling
+from chordwise.pipeline.schedules.runner import ScheduleRunner
 from chordwise.settings import ScheduleSettings, Settings
 from tests.fakes.pipeline import Pipeline, a_pipeline
 from tests.fakes.scripted_model import Line

@@ -19,7 +19,7 @@ from tests.faults.proxy import Proxy, proxy_to
 SILENCE_SECONDS = 10.0
 # Of everybody who tries to reach the broker again, and may have just begun to wait.
 RECONNECTION_SECONDS = 5.0
-# `OVERTAKEN` of recovering_chunks.py: by so much later messages show that one is lost.
+# `OVERTAKEN` of recovery/chunks.py: by so much later messages show that one is lost.
 OVERTAKEN_SECONDS = 10.0
 
 

@@ -23,7 +23,7 @@ from chordwise.domain.states import (
 )
 from chordwise.domain.tasks import AnalysisType, Stage
 from chordwise.errors import ChordwiseError, ExitCode, ModelError
-from chordwise.pipeline import recover
+from chordwise.pipeline.recovery import recover
 from chordwise.settings import Settings
 from tests.house.checkout import ROOT
 

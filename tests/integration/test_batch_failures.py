@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from chordwise.llm.batching.api import PreparedBatch
-from chordwise.pipeline import batches, retry
+from chordwise.pipeline import retry
+from chordwise.pipeline.batches import exchange
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.batch_nights import (
     RESERVED,
@@ -165,7 +166,7 @@ class Overtaken(InMemoryBatches):
     def upload(self, batch: PreparedBatch) -> str:
         """Upload, and let the other one go ahead."""
         file = super().upload(batch)
-        batches.tick(self._other.context)
+        exchange.tick(self._other.context)
         return file
 
 

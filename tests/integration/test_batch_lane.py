@@ -8,7 +8,7 @@ import pytest
 
 from chordwise.domain.lanes import Lane
 from chordwise.pipeline import retry
-from chordwise.pipeline.batch_arrivals import MOST_ATTEMPTS
+from chordwise.pipeline.batches.arrivals import MOST_ATTEMPTS
 from chordwise.settings import Settings
 from chordwise.storage import batch_requests
 from tests.fakes.batch_nights import (

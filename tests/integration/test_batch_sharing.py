@@ -8,8 +8,9 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import Engine, event
 
-from chordwise.pipeline import batches, retry
+from chordwise.pipeline import retry
 from chordwise.pipeline.analyze_chunk import analyze_chunk
+from chordwise.pipeline.batches import exchange
 from chordwise.pipeline.fan_out import fan_out
 from chordwise.pipeline.submit import Submission
 from chordwise.settings import Settings
@@ -48,7 +49,7 @@ def steps_of_storing(pipeline: Pipeline, submission: Submission) -> int:
 
     pipeline.execute("UPDATE batches SET poll_at = now() - interval '1 second'")
     event.listen(Engine, "before_cursor_execute", note)
-    batches.tick(pipeline.context)
+    exchange.tick(pipeline.context)
     event.remove(Engine, "before_cursor_execute", note)
     return len(statements)
 

@@ -10,8 +10,9 @@ import pytest
 from chordwise.cli.rendering import batches as rendered
 from chordwise.cli.rendering.live import Lines
 from chordwise.cli.waiting import Watch
-from chordwise.pipeline import batch_waits, retry
-from chordwise.pipeline.batch_waits import BatchWait
+from chordwise.pipeline import retry
+from chordwise.pipeline.batches import waits
+from chordwise.pipeline.batches.waits import BatchWait
 from chordwise.pipeline.submit import Submission
 from chordwise.settings import Settings
 from tests.fakes.batch_nights import in_batches, opened, pass_hours, pass_the_night, schedule
@@ -55,15 +56,15 @@ def show(
     return shown
 
 
-def waits(pipeline: Pipeline, submission: Submission) -> Sequence[BatchWait]:
+def found(pipeline: Pipeline, submission: Submission) -> Sequence[BatchWait]:
     """Return what a run waits for."""
     with pipeline.context.sessions() as session:
-        return batch_waits.of_run(session, submission.run_id)
+        return waits.of_run(session, submission.run_id)
 
 
 def in_words(pipeline: Pipeline, submission: Submission) -> list[str]:
     """Return the lines that people are shown."""
-    return [line.plain for line in rendered.laid_out(waits(pipeline, submission))]
+    return [line.plain for line in rendered.laid_out(found(pipeline, submission))]
 
 
 def test_a_run_says_which_batches_it_waits_for(
@@ -88,7 +89,7 @@ def test_questions_that_are_in_no_batch_yet_are_gathered(pipeline: Pipeline) -> 
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
     pipeline.work(submission)
 
-    (wait,) = waits(pipeline, submission)
+    (wait,) = found(pipeline, submission)
     (line,) = in_words(pipeline, submission)
 
     assert (wait.batch_id, wait.status, wait.questions) == (None, "gathering", 1)
@@ -121,7 +122,7 @@ def test_whoever_follows_waits_for_the_batch_of_the_other(pipeline: Pipeline) ->
     pipeline.work(following)
     schedule(pipeline)
 
-    (wait,) = waits(pipeline, following)
+    (wait,) = found(pipeline, following)
 
     assert wait.provider_id == "batch-1"
     assert wait.questions == 1
@@ -153,7 +154,7 @@ def test_a_run_that_is_over_waits_for_nothing(pipeline: Pipeline, provider: Batc
 
     retry.cancel(pipeline.context.sessions, called_off.run_id)
 
-    assert waits(pipeline, done) == waits(pipeline, called_off) == ()
+    assert found(pipeline, done) == found(pipeline, called_off) == ()
 
 
 def test_a_wait_says_what_it_waits_for_and_explains_itself_once(pipeline: Pipeline) -> None:

@@ -12,8 +12,8 @@ import pytest
 from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ExitCode
-from chordwise.pipeline import quote, sampling
-from chordwise.pipeline.quote import Quoter
+from chordwise.pipeline.quoting import quote, sampling
+from chordwise.pipeline.quoting.quote import Quoter
 from chordwise.pipeline.run_options import RunOptions
 from chordwise.settings import Settings
 from tests.fakes.pipeline import (

@@ -7,8 +7,9 @@ from pydantic import SecretStr
 
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ModelAccessError, ModelUnreachableError, QuotaExceededError
-from chordwise.pipeline import endpoint_pauses, model_diagnosis, retry
-from chordwise.pipeline.checks import Verdict
+from chordwise.pipeline import endpoint_pauses, retry
+from chordwise.pipeline.diagnosis import models
+from chordwise.pipeline.diagnosis.checks import Verdict
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.pipeline import AWAY, PARAGRAPH, SCRIPTED, Pipeline, a_pipeline, quoting_the_text
 
@@ -105,7 +106,7 @@ def test_a_tiny_question_is_asked_all_the_same(settings: Settings) -> None:
     pipeline.work(pipeline.submit(PARAGRAPH))
 
     with pytest.raises(ModelUnreachableError):
-        model_diagnosis.question(settings_asking(settings))
+        models.question(settings_asking(settings))
 
 
 def test_a_retry_succeeds_while_valkey_is_away(settings: Settings) -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
-from chordwise.pipeline import retry, unclaimed
+from chordwise.pipeline import retry
 from chordwise.pipeline.fan_out import fan_out
-from chordwise.pipeline.recover import recover
+from chordwise.pipeline.recovery import unclaimed
+from chordwise.pipeline.recovery.recover import recover
 from chordwise.settings import ProfileSettings, Settings
 from chordwise.storage import runs
 from tests.fakes.batch_nights import handed_in, judge, opened, pass_time

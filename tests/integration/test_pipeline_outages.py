@@ -17,7 +17,7 @@ from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline import retry
 from chordwise.pipeline.analyze_chunk import ChunkOutcome, analyze_chunk
 from chordwise.pipeline.fan_out import fan_out
-from chordwise.pipeline.recover import recover
+from chordwise.pipeline.recovery.recover import recover
 from chordwise.pipeline.submit import open_run
 from chordwise.pipeline.synthesize import synthesize
 from chordwise.settings import Settings

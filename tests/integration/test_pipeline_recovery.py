@@ -9,7 +9,7 @@ from chordwise.pipeline import retry
 from chordwise.pipeline.analyze_chunk import ChunkOutcome, analyze_chunk
 from chordwise.pipeline.fan_out import fan_out
 from chordwise.pipeline.messages import CHUNK_QUEUE
-from chordwise.pipeline.recover import recover, take_up_after_standstill
+from chordwise.pipeline.recovery.recover import recover, take_up_after_standstill
 from chordwise.pipeline.synthesize import synthesize
 from chordwise.settings import Settings
 from tests.fakes.pipeline import LONG, PARAGRAPH, a_pipeline, quoting_the_text

@@ -12,8 +12,8 @@ import pytest
 
 from chordwise import settings as settings_module
 from chordwise.errors import ExitCode
-from chordwise.pipeline import place_diagnosis, schedule_diagnosis
-from chordwise.pipeline.checks import Check, Verdict
+from chordwise.pipeline.diagnosis import places, schedules
+from chordwise.pipeline.diagnosis.checks import Check, Verdict
 from chordwise.settings import Settings
 from chordwise.storage.engine import open_engine
 from tests.fakes.pipeline import a_pipeline
@@ -49,7 +49,7 @@ def load(folder: Path, toml: str, servers: Settings | None = None) -> Settings:
 
 def looked_at(folder: Path, toml: str) -> dict[str, Check]:
     """Return what is said of the places of a configuration, by name."""
-    return {each.name: each for each in place_diagnosis.look_at_places(load(folder, toml))}
+    return {each.name: each for each in places.look_at_places(load(folder, toml))}
 
 
 def webhook(url: str, more: str = "") -> str:
@@ -112,7 +112,7 @@ def test_a_place_of_somebody_else_is_found(toml: str) -> None:
         folder.chmod(0o555)
 
         with as_nobody():
-            (check,) = place_diagnosis.look_at_places(settings)
+            (check,) = places.look_at_places(settings)
             user = os.geteuid()
 
         folder.chmod(0o755)
@@ -125,7 +125,7 @@ def test_a_schedule_is_shown_with_its_next_time(tmp_path: Path) -> None:
     """In its own time zone."""
     (tmp_path / "in").mkdir()
 
-    (check,) = schedule_diagnosis.configured(load(tmp_path, f'{NIGHTLY}paths = ["in"]'))
+    (check,) = schedules.configured(load(tmp_path, f'{NIGHTLY}paths = ["in"]'))
 
     assert (check.name, check.verdict) == ("schedule nightly", Verdict.OK)
     assert check.finding.startswith("analyze, due ")
@@ -152,7 +152,7 @@ def test_a_schedule_that_would_fail_is_a_warning(
     """What it lacks may be there in time, and nothing else waits for it."""
     (tmp_path / "out").mkdir()
 
-    (check,) = schedule_diagnosis.configured(load(tmp_path, toml, settings))
+    (check,) = schedules.configured(load(tmp_path, toml, settings))
 
     assert (check.verdict, check.exit_code) == (Verdict.WARN, ExitCode.SUCCESS)
     assert finding in check.finding
@@ -177,7 +177,7 @@ def test_schedules_of_the_database_are_looked_at_too(settings: Settings, tmp_pat
     assert settings.database_url is not None
     engine = open_engine(settings.database_url)
 
-    broken, tidy = schedule_diagnosis.added(load(tmp_path, "", settings), engine)
+    broken, tidy = schedules.added(load(tmp_path, "", settings), engine)
 
     engine.dispose()
     assert (broken.name, broken.verdict) == ("schedule broken", Verdict.FAIL)

@@ -12,8 +12,8 @@ from pydantic import SecretStr
 
 from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.errors import ExitCode
-from chordwise.pipeline.checks import Check, Verdict, guarded
-from chordwise.pipeline.process_diagnosis import look_at_broker, look_at_processes
+from chordwise.pipeline.diagnosis.checks import Check, Verdict, guarded
+from chordwise.pipeline.diagnosis.processes import look_at_broker, look_at_processes
 from chordwise.settings import Settings, load
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.pipeline import scheduled_exports
-from chordwise.pipeline.scheduled_work import Work
+from chordwise.pipeline.schedules import exports
+from chordwise.pipeline.schedules.work import Work
 from chordwise.settings import ScheduleSettings, Settings
 from tests.fakes.pipeline import quoting_the_text
 from tests.fakes.scheduling import Night, a_night
@@ -93,17 +93,17 @@ def test_a_killed_scheduler_leaves_one_file(
 ) -> None:
     """Killed before the file was written, or after it: whoever goes on finds what there is."""
     night = a_morning(settings, exporting(tmp_path, sql=FORMULA))
-    write = scheduled_exports._write
+    write = exports._write
 
     def killed(work: Work, path: Path) -> int:
         if moment == "after":
             write(work, path)
         raise KilledError
 
-    monkeypatch.setattr(scheduled_exports, "_write", killed)
+    monkeypatch.setattr(exports, "_write", killed)
     with pytest.raises(KilledError):
         night.carry_out()
-    monkeypatch.setattr(scheduled_exports, "_write", write)
+    monkeypatch.setattr(exports, "_write", write)
     night.pipeline.execute(FREE)
 
     assert night.carry_out()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.pipeline import scheduled_work
-from chordwise.pipeline.schedule_runner import MOST_ATTEMPTS
-from chordwise.pipeline.scheduled_work import ContinuedSubmission
+from chordwise.pipeline.schedules import work
+from chordwise.pipeline.schedules.runner import MOST_ATTEMPTS
+from chordwise.pipeline.schedules.work import ContinuedSubmission
 from chordwise.readers.reading import ReadDocument, UnreadDocument
 from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
 from tests.fakes.pipeline import SCRIPTED, quoting_the_text
@@ -297,7 +297,7 @@ def test_a_defect_is_met_once(
     def broken(*_: object) -> None:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(scheduled_work, "open_run", broken)
+    monkeypatch.setattr(work, "open_run", broken)
     night.carry_out()
 
     assert night.rows("SELECT status, error_code FROM schedule_runs") == [("failed", "internal")]

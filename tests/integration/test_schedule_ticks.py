@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from chordwise.errors import UsageError
-from chordwise.pipeline import scheduling
+from chordwise.pipeline.schedules import scheduling
 from chordwise.settings import Settings
 from chordwise.storage import schedule_runs
 from chordwise.storage.engine import persistently

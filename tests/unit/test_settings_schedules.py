@@ -9,7 +9,7 @@ import pytest
 from chordwise import settings
 from chordwise.domain.lanes import Lane
 from chordwise.errors import ConfigurationError
-from chordwise.pipeline import scheduling
+from chordwise.pipeline.schedules import scheduling
 from chordwise.settings.schedules import CatchUp, ScheduleKind
 
 PROFILES = """

@@ -14,8 +14,8 @@ from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.words import approximate, counted
 from chordwise.domain.lanes import Lane
 from chordwise.llm.pricing import BATCH
-from chordwise.pipeline.quote import Gathered, Quote
-from chordwise.pipeline.quoted_lines import ASSUMED, Cost, QuotedLine
+from chordwise.pipeline.quoting.lines import ASSUMED, Cost, QuotedLine
+from chordwise.pipeline.quoting.quote import Gathered, Quote
 
 _COLUMNS = ("Type", "Model", "Lane", "In", "Out", "Cost", "Between")
 _LEFT = ("Type", "Model", "Lane")

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import ScheduleRunStatus
-from chordwise.pipeline import scheduling
+from chordwise.pipeline.schedules import scheduling
 from chordwise.settings import ScheduleSettings
 from chordwise.storage.runs import Run
 from chordwise.storage.schedule_runs import ScheduleRun

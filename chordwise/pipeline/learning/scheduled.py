@@ -6,7 +6,7 @@ from pathlib import Path
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.pipeline.learning import evaluating, gold, recalibrating, scopes
-from chordwise.pipeline.scheduled_work import Work
+from chordwise.pipeline.schedules.work import Work
 from chordwise.storage import calibrations
 from chordwise.storage.engine import reaching_database
 

@@ -16,8 +16,8 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import ScheduleRunStatus
 from chordwise.domain.troubles import Troubles
 from chordwise.errors import UsageError
-from chordwise.pipeline import schedule_outcomes
 from chordwise.pipeline.context import Context
+from chordwise.pipeline.schedules import outcomes
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.settings.schedules import CatchUp, ScheduleKind, profile_folders, reason
 from chordwise.storage import clock, schedule_runs, schedules
@@ -58,7 +58,7 @@ def tick(context: Context, read_clock: Clock = clock.read, troubles: Troubles | 
         ServiceUnavailableError: The database cannot be reached.
     """
     with reaching_database(), context.sessions.begin() as session:
-        schedule_outcomes.settle(session)
+        outcomes.settle(session)
         for expired in schedule_runs.expire(session, read_clock(session)):
             log.warning("schedule.expired", schedule=expired.schedule, due_at=str(expired.due_at))
     started = 0

@@ -15,8 +15,8 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import ScheduleRunStatus
 from chordwise.errors import ChordwiseError, LeaseLostError, ServiceUnavailableError
 from chordwise.pipeline.context import Context
-from chordwise.pipeline.schedule_kinds import KINDS
-from chordwise.pipeline.scheduled_work import InterruptedWorkError, Work
+from chordwise.pipeline.schedules.kinds import KINDS
+from chordwise.pipeline.schedules.work import InterruptedWorkError, Work
 from chordwise.pipeline.submit import PATIENCE
 from chordwise.settings import ScheduleSettings
 from chordwise.storage import schedule_runs

@@ -14,15 +14,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline import (
-    following,
-    recovering_batches,
-    recovering_budgets,
-    recovering_chunks,
-    recovering_jobs,
-    unclaimed,
-)
+from chordwise.pipeline import following
 from chordwise.pipeline.context import Context
+from chordwise.pipeline.recovery import batches, budgets, chunks, jobs, unclaimed
 from chordwise.storage import broker_marker, incidents
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.incidents import IncidentKind
@@ -34,19 +28,19 @@ Rule: TypeAlias = Callable[[Context, Session], int]
 """Takes up what stopped for one reason; returns how much that was."""
 
 RULES: tuple[tuple[str, Rule], ...] = (
-    ("lease_expired", recovering_chunks.expired_leases),
-    ("last_attempt", recovering_chunks.last_attempts_in_turn),
-    ("due", recovering_chunks.due),
-    ("batch_answered", recovering_batches.answered),
-    ("batch_unwanted", recovering_batches.unwanted),
-    ("chunk_never_sent", recovering_chunks.never_sent),
-    ("chunk_message_lost", recovering_chunks.lost_messages),
-    ("job_message_lost", recovering_jobs.lost_messages),
-    ("synthesis_missing", recovering_jobs.missing_syntheses),
+    ("lease_expired", chunks.expired_leases),
+    ("last_attempt", chunks.last_attempts_in_turn),
+    ("due", chunks.due),
+    ("batch_answered", batches.answered),
+    ("batch_unwanted", batches.unwanted),
+    ("chunk_never_sent", chunks.never_sent),
+    ("chunk_message_lost", chunks.lost_messages),
+    ("job_message_lost", jobs.lost_messages),
+    ("synthesis_missing", jobs.missing_syntheses),
     ("followed", following.served),
-    ("intake_abandoned", recovering_jobs.abandoned_intakes),
-    ("run_unsettled", recovering_jobs.unsettled_runs),
-    ("reservation_abandoned", recovering_budgets.abandoned_reservations),
+    ("intake_abandoned", jobs.abandoned_intakes),
+    ("run_unsettled", jobs.unsettled_runs),
+    ("reservation_abandoned", budgets.abandoned_reservations),
 )
 # Work that was put off on purpose is no accident.
 _PLANNED = ("due", "batch_answered", "batch_unwanted", "followed")

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from chordwise.errors import ConfigurationError, DeliveryError, UsageError
 from chordwise.pipeline import delivering
-from chordwise.pipeline.checks import Check, guarded
 from chordwise.pipeline.deliveries.guarded_network import allowed_addresses
+from chordwise.pipeline.diagnosis.checks import Check, guarded
 from chordwise.pipeline.exports import writers
 from chordwise.pipeline.inbox.places import Place, places
 from chordwise.pipeline.profiles import run_options

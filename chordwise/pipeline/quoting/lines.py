@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 from chordwise.domain import estimating
 from chordwise.domain.estimating import NOTHING, Interval
 from chordwise.domain.tasks import AnalysisType, Stage
-from chordwise.pipeline.tallying import WorkKind
-from chordwise.pipeline.unasked import UnaskedModel
+from chordwise.pipeline.quoting.tallying import WorkKind
+from chordwise.pipeline.quoting.unasked import UnaskedModel
 from chordwise.storage import call_history
 from chordwise.storage.call_history import CallHistory
 

@@ -18,16 +18,9 @@ from chordwise.errors import (
     ExitCode,
     ServiceUnavailableError,
 )
-from chordwise.pipeline import (
-    endpoint_pauses,
-    model_diagnosis,
-    ocr_diagnosis,
-    place_diagnosis,
-    process_diagnosis,
-    querying,
-    schedule_diagnosis,
-)
-from chordwise.pipeline.checks import Check, Verdict, guarded
+from chordwise.pipeline import endpoint_pauses, querying
+from chordwise.pipeline.diagnosis import models, ocr, places, processes, schedules
+from chordwise.pipeline.diagnosis.checks import Check, Verdict, guarded
 from chordwise.settings import Settings
 from chordwise.storage import migrating
 from chordwise.storage.engine import open_engine, reaching_database
@@ -47,17 +40,17 @@ def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]
     """
     yield guarded("limits", lambda: _limits(settings))
     yield guarded("disk", lambda: _disk(settings.home))
-    yield guarded("ocr", lambda: ocr_diagnosis.look_at_ocr(settings.readers))
+    yield guarded("ocr", lambda: ocr.look_at_ocr(settings.readers))
     yield from _database_checks(settings)
-    yield guarded("broker", lambda: process_diagnosis.look_at_broker(settings))
-    yield process_diagnosis.look_at_processes(settings)
-    yield from place_diagnosis.look_at_places(settings)
-    yield from schedule_diagnosis.configured(settings)
+    yield guarded("broker", lambda: processes.look_at_broker(settings))
+    yield processes.look_at_processes(settings)
+    yield from places.look_at_places(settings)
+    yield from schedules.configured(settings)
     for name in _names(settings):
-        yield guarded(f"model {name}", partial(model_diagnosis.model, settings, name))
+        yield guarded(f"model {name}", partial(models.model, settings, name))
     yield guarded(endpoint_pauses.CHECK, lambda: endpoint_pauses.look(settings))
     if asks_model:
-        yield guarded("question", lambda: model_diagnosis.question(settings))
+        yield guarded("question", lambda: models.question(settings))
 
 
 def _names(settings: Settings) -> Iterable[str]:
@@ -106,7 +99,7 @@ def _database_checks(settings: Settings) -> Iterator[Check]:
             yield guarded("schema", lambda: _schema(engine))
             yield guarded("clock", lambda: _clock(engine))
             yield _reader(settings)
-            yield from schedule_diagnosis.added(settings, engine)
+            yield from schedules.added(settings, engine)
     finally:
         engine.dispose()
 

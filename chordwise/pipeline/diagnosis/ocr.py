@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chordwise.errors import ExitCode
-from chordwise.pipeline.checks import Check, Verdict
+from chordwise.pipeline.diagnosis.checks import Check, Verdict
 from chordwise.readers.reading import Reader, UnreadDocument
 from chordwise.settings import ReaderSettings
 

@@ -13,7 +13,7 @@ from chordwise.embedded.home import home_at
 from chordwise.errors import ServiceUnavailableError
 from chordwise.llm.providers import connect
 from chordwise.pipeline import answering, endpoint_pauses
-from chordwise.pipeline.checks import Check
+from chordwise.pipeline.diagnosis.checks import Check
 from chordwise.pipeline.models import Models
 from chordwise.settings import ModelSettings, Settings
 

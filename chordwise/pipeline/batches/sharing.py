@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from chordwise.domain.lanes import BatchRequestStatus
-from chordwise.pipeline.batch_queue import from_json
+from chordwise.pipeline.batches.queue import from_json
 from chordwise.pipeline.ledger import hit_of
 from chordwise.storage import batch_followers, clock, model_calls
 from chordwise.storage.batch_requests import BatchRequest

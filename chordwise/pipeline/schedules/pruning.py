@@ -9,7 +9,7 @@ from functools import partial
 from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.pipeline.scheduled_work import Work
+from chordwise.pipeline.schedules.work import Work
 from chordwise.storage import pruning
 from chordwise.storage.engine import reaching_database
 

@@ -7,7 +7,7 @@ from chordwise.embedded.home import home_at
 from chordwise.errors import ConfigurationError
 from chordwise.pipeline import broker
 from chordwise.pipeline.broker import BrokerReport
-from chordwise.pipeline.checks import Check, Verdict
+from chordwise.pipeline.diagnosis.checks import Check, Verdict
 from chordwise.settings import Settings
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import Sign

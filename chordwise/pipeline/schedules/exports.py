@@ -18,7 +18,7 @@ from chordwise.pipeline.exporting import Selection
 from chordwise.pipeline.exports import writers
 from chordwise.pipeline.exports.new_file import new_file
 from chordwise.pipeline.querying import Row
-from chordwise.pipeline.scheduled_work import Work
+from chordwise.pipeline.schedules.work import Work
 from chordwise.settings import ScheduleSettings
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.schedule_runs import ScheduleRun

@@ -18,8 +18,9 @@ from chordwise.llm.batching.api import LineOutcome
 from chordwise.llm.middleware.cached import is_worth_keeping
 from chordwise.llm.model import Completion, FinishReason
 from chordwise.llm.pricing import BATCH, Price
-from chordwise.pipeline import batch_sharing, caching
-from chordwise.pipeline.batch_queue import to_json
+from chordwise.pipeline import caching
+from chordwise.pipeline.batches import sharing
+from chordwise.pipeline.batches.queue import to_json
 from chordwise.storage import batch_requests, budgets, cached_completions, clock, model_calls
 from chordwise.storage.batch_requests import BatchRequest
 from chordwise.storage.jobs import Job
@@ -67,7 +68,7 @@ class Arrivals:
                 cost = self._take_answer(session, row, outcome)
             if row.finished_at is not None and row.reservation_id is not None:
                 costs[row.reservation_id] = cost
-        batch_sharing.share(session, list(found))
+        sharing.share(session, list(found))
         session.flush()
         budgets.settle_all(session, costs)
         return len(found)

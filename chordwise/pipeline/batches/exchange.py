@@ -32,8 +32,8 @@ from chordwise.errors import (
     TransientError,
 )
 from chordwise.llm.batching.api import BatchApi, BatchLine, BatchState, Phase, PreparedBatch
-from chordwise.pipeline import batch_preparing
-from chordwise.pipeline.batch_arrivals import Arrivals
+from chordwise.pipeline.batches import preparing
+from chordwise.pipeline.batches.arrivals import Arrivals
 from chordwise.pipeline.context import Context
 from chordwise.storage import batch_followers, batch_requests, batches, clock
 from chordwise.storage.batch_requests import BatchRequest
@@ -66,7 +66,7 @@ class _Batches:
         self._settings = context.settings.batch
 
     def tick(self) -> None:
-        batch_preparing.prepare(self._context)
+        preparing.prepare(self._context)
         for batch in self._store(batches.due):
             try:
                 self._advance(batch)
@@ -258,7 +258,7 @@ class _Batches:
         too_long = isinstance(error, ContextTooLongError) and batch.request_count > 1
         if not (too_long or isinstance(error, RateLimitedError)):
             return arrivals
-        times = len(self._store(lambda s: batch_preparing.refused(s, batch.model_name)))
+        times = len(self._store(lambda s: preparing.refused(s, batch.model_name)))
         return replace(arrivals, delay=self._pause(times), was_taken=False)
 
     def _arrivals(self, batch: Batch) -> Arrivals:

@@ -22,7 +22,7 @@ from chordwise.pipeline.profiles import run_options
 from chordwise.pipeline.questions import options_from
 from chordwise.pipeline.run_options import RunOptions
 from chordwise.pipeline.run_options import identity as identity_of
-from chordwise.pipeline.scheduled_work import Work, open_scheduled_run
+from chordwise.pipeline.schedules.work import Work, open_scheduled_run
 from chordwise.readers import wildcards
 from chordwise.readers.discovery import discover
 from chordwise.readers.reading import ReadDocument, Reader, ReadText

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from chordwise.pipeline.learning.scheduled import evaluate, recalibrate
-from chordwise.pipeline.pruning import prune
-from chordwise.pipeline.scheduled_analyses import analyze, reanalyze
-from chordwise.pipeline.scheduled_exports import export
-from chordwise.pipeline.scheduled_reports import report
-from chordwise.pipeline.scheduled_work import Kind
+from chordwise.pipeline.schedules.analyses import analyze, reanalyze
+from chordwise.pipeline.schedules.exports import export
+from chordwise.pipeline.schedules.pruning import prune
+from chordwise.pipeline.schedules.reports import report
+from chordwise.pipeline.schedules.work import Kind
 from chordwise.settings.schedules import ScheduleKind
 
 KINDS: Mapping[ScheduleKind, Kind] = {

@@ -13,14 +13,15 @@ from sqlalchemy.orm import Session
 from chordwise.domain import due_times
 from chordwise.domain.lanes import Lane
 from chordwise.errors import ChordwiseError, ConfigurationError
-from chordwise.pipeline import exporting, lanes, scheduling
-from chordwise.pipeline.checks import Check, Verdict, failed, guarded
+from chordwise.pipeline import exporting, lanes
+from chordwise.pipeline.diagnosis.checks import Check, Verdict, failed, guarded
+from chordwise.pipeline.diagnosis.places import require_writable
 from chordwise.pipeline.exports import writers
 from chordwise.pipeline.inbox.places import places
 from chordwise.pipeline.learning import gold
-from chordwise.pipeline.place_diagnosis import require_writable
-from chordwise.pipeline.scheduled_analyses import holds_something
-from chordwise.pipeline.scheduled_exports import format_of, selection_of
+from chordwise.pipeline.schedules import scheduling
+from chordwise.pipeline.schedules.analyses import holds_something
+from chordwise.pipeline.schedules.exports import format_of, selection_of
 from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
 from chordwise.settings.schedules import ScheduleKind
 from chordwise.storage import schedules

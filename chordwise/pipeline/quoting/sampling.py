@@ -13,8 +13,8 @@ from chordwise.pipeline.context import ReadingContext
 from chordwise.pipeline.day_budget import DayBudget
 from chordwise.pipeline.ledger import Ledger
 from chordwise.pipeline.models import Asking
-from chordwise.pipeline.quote import Gathered, Quote
-from chordwise.pipeline.tallying import WorkKind
+from chordwise.pipeline.quoting.quote import Gathered, Quote
+from chordwise.pipeline.quoting.tallying import WorkKind
 from chordwise.storage.record import new_id
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import ScheduleRunStatus
 from chordwise.errors import ConfigurationError
-from chordwise.pipeline.scheduled_work import Work
+from chordwise.pipeline.schedules.work import Work
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.schedule_runs import ScheduleRun
 

@@ -1,0 +1,1 @@
+"""Finding work that stopped moving, and moving it again: the rules, each repeatable."""
