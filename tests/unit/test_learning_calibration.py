@@ -7,7 +7,7 @@ from itertools import pairwise
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chordwise.domain.learning.calibration import (
@@ -81,6 +81,11 @@ def test_a_late_violation_pools_backwards() -> None:
     assert points == ((0.1, 0.5), (0.2, 5 / 9), (0.4, 5 / 9))
 
 
+def a_claim(confidence: float, *, is_right: bool) -> Claim:
+    """Return a claim about a document that all such claims share."""
+    return Claim(confidence=confidence, is_right=is_right, group="0")
+
+
 @given(CLAIMS)
 def test_an_isotonic_curve_rises_and_keeps_the_mean(judged: list[Claim]) -> None:
     """And has no two points at the same claim, so that a line leads from each to the next."""
@@ -106,6 +111,8 @@ def test_no_rising_curve_is_closer_than_the_isotonic_one(judged: list[Claim]) ->
 
 
 @given(CLAIMS)
+@example([a_claim(0.875, is_right=False), a_claim(0.90625, is_right=True)])
+@example([a_claim(0.09375, is_right=False), a_claim(0.125, is_right=True)])
 def test_a_logistic_curve_rises_between_0_and_1(judged: list[Claim]) -> None:
     """Whatever was judged, be it all right, all alike, or against the claims."""
     points = platt(judged)

@@ -22,6 +22,7 @@ FEWEST = 30
 FEWEST_OF_EACH = 5
 """How many of them have to be right, and how many wrong."""
 _FOLDS = 5
+_LEAST_DOUBT = 1e-12
 _STEPS = 20
 _ITERATIONS = 100
 _RIDGE = 1e-9
@@ -220,7 +221,8 @@ def _brier(forecasts: Sequence[_Foreseen]) -> float:
 
 
 def _sigmoid(value: float) -> float:
-    return 0.5 * (1 + math.tanh(value / 2))
+    """Return the logistic function; rounding makes no certainty of it, 0 or 1."""
+    return min(max(0.5 * (1 + math.tanh(value / 2)), _LEAST_DOUBT), 1 - _LEAST_DOUBT)
 
 
 def _logistic(targets: Sequence[tuple[float, float]]) -> tuple[float, float]:
