@@ -460,7 +460,11 @@ local function cut(in_flight)
     take_back_a_leap()
   else
     if is_full then cut_window(in_flight, is_sought) end
-    if is_sought or not is_full then cut_rate(first) end
+    if is_sought or not is_full then
+      cut_rate(first)
+    else
+      state.doubted = 1  -- if it was the pace after all, the next refusal comes at once
+    end
   end
   if not is_full then
     state.window = math.min(window(), math.max(4, 1.25 * in_flight + 2))
