@@ -93,8 +93,8 @@ class InboxWatcher(Thread):
 
     def _tick(self) -> None:
         try:
-            self._watch.tick()
-            self._stop_event.wait(_TICK_SECONDS)
+            is_behind = self._watch.tick()
+            self._stop_event.wait(0 if is_behind else _TICK_SECONDS)
         except ServiceUnavailableError as error:
             log.warning("inbox.waiting", reason=error.what)
             self._stop_event.wait(_PAUSE_SECONDS)

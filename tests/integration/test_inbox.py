@@ -589,6 +589,25 @@ def test_a_store_that_cannot_be_written_to_leaves_no_rows(inbox: WatchedInbox) -
     assert (inbox.folders.done / "a.txt").exists()
 
 
+def test_a_crowd_waits_for_no_pause(inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn that was too short for all says so: the next one begins at once."""
+    for number in range(3):
+        inbox.drop(f"{number}.txt", f"{LETTER} {number}")
+    inbox.watch.tick()
+    inbox.now += STABILITY_SECONDS
+    forget = inbox.watch._waiting.forget
+
+    def forget_slowly(path: Path) -> None:
+        forget(path)
+        inbox.now += 0.3  # of the half second of a turn
+
+    monkeypatch.setattr(inbox.watch._waiting, "forget", forget_slowly)
+
+    told = [(inbox.watch.tick(), len(list(inbox.folders.inbox.iterdir()))) for _ in range(2)]
+
+    assert told == [(True, 1), (False, 0)]
+
+
 def test_one_watch_at_a_time(inbox: WatchedInbox) -> None:
     """A second process of the same home waits for its turn."""
     other = type(inbox.store)(inbox.folders.home)

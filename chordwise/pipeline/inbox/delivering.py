@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from pathlib import Path
 
 from chordwise.domain.inbox_names import is_inside, names_like, note_name, side_car_name
@@ -50,7 +49,7 @@ class Delivering:
         self._add_side_car(file, destination)
         self._add_note(file, destination, found)
         self._store.end(file.id)
-        self._finish(file.id, destination, found)
+        self._finish(file, destination, found)
         return destination
 
     def _resumed(self, file: InboxFile, stored: Path) -> Path | None:
@@ -97,17 +96,19 @@ class Delivering:
         _place_freely(mark, note, f"{file.id.hex}-note-again")
 
     def _note_destination(self, file: InboxFile, destination: Path) -> None:
-        with reaching_database(), self._context.sessions.begin() as session:
-            row = inbox_files.get(session, file.id)
-            row.status = InboxStatus.DELIVERING
-            row.raw_destination = os.fsencode(destination)
+        self._write(file, status=InboxStatus.DELIVERING, raw_destination=os.fsencode(destination))
 
-    def _finish(self, file_id: uuid.UUID, destination: Path, found: Verdict) -> None:
+    def _finish(self, file: InboxFile, destination: Path, found: Verdict) -> None:
+        self._write(
+            file,
+            status=InboxStatus.DONE if found.is_done else InboxStatus.FAILED,
+            delivered_path=printable(str(destination)),
+            delivered_at=clock.database_now(),
+        )
+
+    def _write(self, file: InboxFile, **values: object) -> None:
         with reaching_database(), self._context.sessions.begin() as session:
-            row = inbox_files.get(session, file_id)
-            row.status = InboxStatus.DONE if found.is_done else InboxStatus.FAILED
-            row.delivered_path = printable(str(destination))
-            row.delivered_at = clock.read(session)
+            inbox_files.change(session, file.id, values)
 
 
 def _folder_for(file: InboxFile, found: Verdict) -> Path:

@@ -169,12 +169,17 @@ class Submitting:
             return status == RunStatus.CANCELLED
 
     def _note_submitted(self, file: InboxFile) -> None:
+        noted = {
+            "status": InboxStatus.SUBMITTED,
+            "sha256": file.sha256,
+            "byte_count": file.byte_count,
+            "reason": file.reason,
+            "message": file.message,
+            "hint": file.hint,
+            "submitted_at": clock.database_now(),
+        }
         with reaching_database(), self._context.sessions.begin() as session:
-            row = inbox_files.get(session, file.id)
-            row.status = InboxStatus.SUBMITTED
-            row.sha256, row.byte_count = file.sha256, file.byte_count
-            row.reason, row.message, row.hint = file.reason, file.message, file.hint
-            row.submitted_at = clock.read(session)
+            inbox_files.change(session, file.id, noted)
 
 
 def _link(file_id: uuid.UUID, position: int, session: Session, intake_id: uuid.UUID) -> None:

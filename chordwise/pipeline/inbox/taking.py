@@ -172,10 +172,8 @@ class Taking:
         log.warning("inbox.put_back", file=printable(str(origin)))
 
     def _mark_taken(self, file: InboxFile) -> None:
-        def write(session: Session) -> None:
-            inbox_files.get(session, file.id).status = InboxStatus.TAKEN
-
-        self._write(write)
+        taken = {"status": InboxStatus.TAKEN}
+        self._write(lambda session: inbox_files.change(session, file.id, taken))
         file.status = InboxStatus.TAKEN
 
     def _in_status(self, status: InboxStatus) -> list[InboxFile]:

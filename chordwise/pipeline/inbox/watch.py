@@ -87,8 +87,8 @@ class Watch:
         for path in paths:
             self._events.put(path)
 
-    def tick(self) -> None:
-        """Do what is due.
+    def tick(self) -> bool:
+        """Do what is due, or some of it; tell whether more files are waiting for their turn.
 
         Raises:
             ServiceUnavailableError: The database cannot be reached; the next call goes on.
@@ -99,7 +99,7 @@ class Watch:
             self._settle_cut_off()
             self._hear()
             self._scan_if_due()
-            self._take_ripe()
+            is_behind = self._take_ripe()
             self._submit_pending()
             self._deliver_due()
             self._submitting.close_quiet()
@@ -107,6 +107,7 @@ class Watch:
             # Whether the last statement was carried out is not known: look at everything anew.
             self._must_recover = True
             raise
+        return is_behind
 
     def close(self) -> None:
         """Close the open runs, and end the reader's process.
@@ -172,16 +173,18 @@ class Watch:
         self._refused = refused
         self._troubles.keep_only({file[0] for file in found}, of=PurePath)
 
-    def _take_ripe(self) -> None:
-        now = self._monotonic()
+    def _take_ripe(self) -> bool:
+        """Take files for as long as a turn lasts; tell whether it was too short for all."""
+        now, in_time = self._monotonic(), self._in_time()
         ripe = (
             each for each in self._waiting.ripe(now) if not self._troubles.rests(each.path, now)
         )
-        for sighting in itertools.takewhile(self._in_time(), ripe):
+        for sighting in itertools.takewhile(in_time, ripe):
             path = Path(sighting.path)
             inbox = self._places.holding(path)
             if inbox is not None:
                 self._tried(path, "take", partial(self._take, sighting, inbox))
+        return not in_time(None)
 
     def _take(self, sighting: Sighting, inbox: Place) -> None:
         path, now = Path(sighting.path), self._monotonic()
