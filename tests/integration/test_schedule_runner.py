@@ -218,7 +218,7 @@ def test_one_over_which_schedulers_are_lost_is_given_up(settings: Settings, fold
 def test_one_that_has_expired_is_not_gone_on_with(settings: Settings, folder: Path) -> None:
     """Whoever is at it notices before the next letter."""
     night = a_due_night(settings, nightly(folder))
-    night.sleep_until("2026-03-29T00:00")
+    night.sleep_until("2026-03-29T01:00")
     night.tick()
 
     assert not night.carry_out()
