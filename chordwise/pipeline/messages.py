@@ -124,14 +124,14 @@ class Messenger:
         with reaching_broker():
             chord(header, body, app=self._app).apply_async()
 
-    def is_waiting(self, queue: str) -> bool:
-        """Tell whether messages wait in a queue for a worker that takes them.
+    def is_waiting(self, queue: str, more_than: int = 0) -> bool:
+        """Tell whether messages, more than so many, wait in a queue for a worker that takes them.
 
         Raises:
             ServiceUnavailableError: The broker cannot be reached.
         """
         with reaching_broker(), self._app.pool.acquire(block=True) as connection:
-            return bool(connection.default_channel.client.llen(queue))
+            return bool(connection.default_channel.client.llen(queue) > more_than)
 
     def marker(self) -> str | None:
         """Return the marker in the broker; `None` when it lost its memory or never had one.

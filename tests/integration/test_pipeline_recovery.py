@@ -8,7 +8,7 @@ from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline import retry
 from chordwise.pipeline.analyze_chunk import ChunkOutcome, analyze_chunk
 from chordwise.pipeline.fan_out import fan_out
-from chordwise.pipeline.messages import CHUNK_QUEUE
+from chordwise.pipeline.messages import CHUNK_QUEUE, CONTROL_QUEUE
 from chordwise.pipeline.recovery.recover import recover, take_up_after_standstill
 from chordwise.pipeline.synthesize import synthesize
 from chordwise.settings import Settings
@@ -174,6 +174,31 @@ def test_recovery_finishes_what_the_chord_dropped(settings: Settings) -> None:
 
     assert rescued["synthesis_missing"] == 1
     assert pipeline.value("SELECT task FROM outbox") == "chordwise.synthesize"
+
+
+def test_a_synthesis_in_a_long_queue_is_not_sent_again(settings: Settings) -> None:
+    """Thousands wait for it to be their turn: sent again they would only make it longer."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    submission = pipeline.submit(PARAGRAPH, f"Another text. {PARAGRAPH}")
+    job, at_work = pipeline.jobs(submission)
+    for each in (job, at_work):
+        fan_out(pipeline.context, each.id)
+    for chunk_id in pipeline.open_chunks(job.id):
+        analyze_chunk(pipeline.context, job.id, chunk_id)
+    pipeline.claim(pipeline.open_chunks(at_work.id)[0])
+    pipeline.execute("DELETE FROM outbox")
+    pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '1 hour'")
+    with pipeline.context.messenger._app.connection_for_write() as connection:
+        channel = connection.default_channel
+        channel.client.rpush(CONTROL_QUEUE, *["a message"] * 501)
+        in_the_crowd = recover(pipeline.context)
+        channel.queue_purge(CONTROL_QUEUE)
+        channel.client.rpush(CONTROL_QUEUE, *["a message"] * 500)
+        rescued = recover(pipeline.context)
+        channel.queue_purge(CONTROL_QUEUE)
+
+    assert "synthesis_missing" not in in_the_crowd
+    assert rescued["synthesis_missing"] == 1
 
 
 def test_recovery_notices_a_broker_without_memory(settings: Settings) -> None:

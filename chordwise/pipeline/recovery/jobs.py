@@ -46,14 +46,15 @@ def lost_messages(context: Context, session: Session) -> int:
 def missing_syntheses(context: Context, session: Session) -> int:
     """Send the synthesis of jobs whose chunks have all ended and which nobody is finishing.
 
-    As long as other messages wait for a worker, so may this one: it gets more time then.
+    As long as other messages wait for a worker, so may this one: it gets more time then, and all
+    the time that it takes while the queue is long.
     """
     settings = context.settings.pipeline
     now = clock.database_now()
     long_idle = Job.last_progress_at < now - timedelta(seconds=settings.stalled_seconds)
     idle_since = Job.last_progress_at < now - timedelta(seconds=settings.recovery_interval_seconds)
     overdue = (idle_since & unclaimed.queue_is_empty(context, CONTROL_QUEUE)) | (
-        long_idle & unclaimed.somebody_works()
+        long_idle & unclaimed.somebody_works() & ~unclaimed.queue_is_long(context, CONTROL_QUEUE)
     )
     open_chunk = exists().where(Chunk.job_id == Job.id, Chunk.status.in_(OPEN_CHUNKS))
     waiting = (Job.status == JobStatus.WAITING) & or_(

@@ -16,6 +16,8 @@ from chordwise.storage import clock, outbox
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
 
+_LONG_QUEUE = 500
+
 
 def somebody_works() -> ColumnElement[bool]:
     """Return the condition that a worker holds a live lease on a chunk."""
@@ -29,6 +31,17 @@ def queue_is_empty(context: Context, queue: str) -> ColumnElement[bool]:
     """Return the condition that no message waits in a queue, as far as the broker can say."""
     try:
         return false() if context.messenger.is_waiting(queue) else true()
+    except ServiceUnavailableError:
+        return false()
+
+
+def queue_is_long(context: Context, queue: str) -> ColumnElement[bool]:
+    """Return the condition that so many wait in a queue that whoever waits long may be there.
+
+    Sent again by the thousand, they would make it longer than the workers make it shorter.
+    """
+    try:
+        return true() if context.messenger.is_waiting(queue, more_than=_LONG_QUEUE) else false()
     except ServiceUnavailableError:
         return false()
 
