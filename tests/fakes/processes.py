@@ -13,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 _POLL_SECONDS = 0.05
+_POLL_SHARE = 0.005
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,12 +80,13 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait for a condition.
+    """Wait for a condition, asked more rarely the longer it takes: asking costs processor time.
 
     Raises:
         AssertionError: It did not come true in time.
     """
-    deadline = time.monotonic() + seconds
+    begun = time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, f"in vain for {seconds} s: {what}"
-        time.sleep(_POLL_SECONDS)  # noqa: TID251 - polling with a deadline, not luck
+        waited = time.monotonic() - begun
+        assert waited < seconds, f"in vain for {seconds} s: {what}"
+        time.sleep(max(_POLL_SECONDS, waited * _POLL_SHARE))  # noqa: TID251 - polling with a deadline, not luck
