@@ -17,6 +17,7 @@ from chordwise.pipeline.submit import Submission
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.in_memory_batches import InMemoryBatches
 from tests.fakes.pipeline import (
+    PARAGRAPH,
     SCRIPTED,
     Pipeline,
     a_pipeline,
@@ -26,6 +27,7 @@ from tests.fakes.pipeline import (
 )
 from tests.peers.batch_provider import BatchProvider
 
+OTHER = PARAGRAPH.replace("Lindau", "Bregenz")
 RESERVED = "SELECT coalesce(sum(reserved_usd), 0) FROM budgets"
 # What both providers take as an id.
 _LINE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -41,6 +41,12 @@ class Desk:
     folder: Path
     capsys: pytest.CaptureFixture[str]
 
+    @property
+    def quoter(self) -> Quoter:
+        """Return what quotes as the command does, over the pipeline's database."""
+        context = self.pipeline.context
+        return Quoter(settings=context.settings, sessions=context.sessions, models=context.models)
+
     def call(self, *arguments: str) -> tuple[int, str, str]:
         """Quote the folder; return the exit code and what was written."""
         self.capsys.readouterr()
@@ -58,9 +64,7 @@ class Desk:
 
     def estimate(self, *texts: str, options: RunOptions | None = None) -> Quote:
         """Quote texts as a run of the pipeline would ask them."""
-        context = self.pipeline.context
-        quoter = Quoter(settings=context.settings, sessions=context.sessions, models=context.models)
-        return quote.estimate(quoter, map(a_document, texts), options or a_run())
+        return quote.estimate(self.quoter, map(a_document, texts), options or a_run())
 
 
 @contextmanager
@@ -102,7 +106,5 @@ def typical(value: object) -> float:
 
 def quote_of(desk: Desk) -> Quote:
     """Return the quote of a text for a model whose price is known."""
-    context = desk.pipeline.context
-    quoter = Quoter(settings=context.settings, sessions=context.sessions, models=context.models)
     options = RunOptions(types=(AnalysisType.SUMMARY,), model=GPT)
-    return quote.estimate(quoter, [a_document(SHORT)], options)
+    return desk.estimate(SHORT, options=options)

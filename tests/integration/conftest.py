@@ -9,6 +9,8 @@ import pytest
 
 from chordwise.settings import Settings
 from tests.fakes.pipeline import close_all, with_settings
+from tests.fakes.quoting import Desk, a_desk
+from tests.peers.batch_provider import BatchProvider
 
 
 @pytest.fixture(autouse=True)
@@ -33,3 +35,21 @@ def addressed(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     for name in ("database_url", "broker_url"):
         secret = getattr(settings, name)
         monkeypatch.setenv(f"CHORDWISE_{name.upper()}", secret.get_secret_value())
+
+
+@pytest.fixture
+def desk(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[Desk]:
+    """Lend the desk of `quote`, with no key for any provider; other commands have their own."""
+    with a_desk(settings, monkeypatch, tmp_path, capsys) as lent:
+        yield lent
+
+
+@pytest.fixture
+def provider() -> BatchProvider:
+    """Return the provider of the Batch API, in memory."""
+    return BatchProvider()

@@ -9,6 +9,7 @@ import pytest
 from chordwise.pipeline import retry
 from chordwise.settings import Settings
 from tests.fakes.batch_nights import (
+    OTHER,
     RESERVED,
     in_batches,
     judge,
@@ -19,26 +20,18 @@ from tests.fakes.batch_nights import (
 from tests.fakes.pipeline import PARAGRAPH, Pipeline
 from tests.peers.batch_provider import BatchProvider
 
-OTHER = PARAGRAPH.replace("Lindau", "Bregenz")
-
 
 @pytest.fixture
-def server() -> BatchProvider:
-    """Return the provider of the Batch API."""
-    return BatchProvider()
-
-
-@pytest.fixture
-def pipeline(small_chunks: Settings, server: BatchProvider) -> Pipeline:
+def pipeline(small_chunks: Settings, provider: BatchProvider) -> Pipeline:
     """Open a pipeline that hands in and looks at once; online, its model answers properly."""
-    return opened(small_chunks, server)
+    return opened(small_chunks, provider)
 
 
 def test_after_the_deadline_the_rest_is_asked_online(
-    pipeline: Pipeline, server: BatchProvider
+    pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     """The batch is cancelled; what it answers later is paid for and not used."""
-    server.holds = True
+    provider.holds = True
     submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
     pipeline.work(submission)
     pass_time(pipeline)
@@ -50,15 +43,15 @@ def test_after_the_deadline_the_rest_is_asked_online(
     assert pipeline.job(submission).status == "succeeded"
     assert len(pipeline.model.requests) == 1
     pass_time(pipeline)
-    assert server.batches[0].is_cancelled
+    assert provider.batches[0].is_cancelled
     pass_time(pipeline)
     assert pipeline.value("SELECT status FROM batches") == "ended"
-    judge(pipeline, server)
+    judge(pipeline, provider)
 
 
-def test_a_cancelled_run_asks_nothing_more(pipeline: Pipeline, server: BatchProvider) -> None:
+def test_a_cancelled_run_asks_nothing_more(pipeline: Pipeline, provider: BatchProvider) -> None:
     """What was not handed in is dropped, with its money; what was is cancelled at the provider."""
-    server.holds = True
+    provider.holds = True
     handed = pipeline.submit(PARAGRAPH, options=in_batches("100"))
     pipeline.work(handed)
     pass_time(pipeline)
@@ -71,22 +64,22 @@ def test_a_cancelled_run_asks_nothing_more(pipeline: Pipeline, server: BatchProv
     for _ in range(3):
         pass_time(pipeline)
 
-    assert server.batches[0].is_cancelled
-    assert len(server.batches) == 1
+    assert provider.batches[0].is_cancelled
+    assert len(provider.batches) == 1
     assert pipeline.value("SELECT count(*) FROM results") == 0
-    judge(pipeline, server)
+    judge(pipeline, provider)
 
 
 def test_a_late_answer_of_a_cancelled_run_is_paid_for(
-    pipeline: Pipeline, server: BatchProvider
+    pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     """It came before the provider heard of it: ledger and budget know, and nobody uses it."""
-    server.holds = True
+    provider.holds = True
     submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
     pipeline.work(submission)
     pass_time(pipeline)
     retry.cancel(pipeline.context.sessions, submission.run_id)
-    server.holds = False
+    provider.holds = False
 
     pass_time(pipeline)
 
@@ -94,30 +87,30 @@ def test_a_late_answer_of_a_cancelled_run_is_paid_for(
         "0.01"
     )
     assert pipeline.value("SELECT count(*) FROM results") == 0
-    judge(pipeline, server)
+    judge(pipeline, provider)
 
 
-def test_a_run_without_money_pauses(pipeline: Pipeline, server: BatchProvider) -> None:
+def test_a_run_without_money_pauses(pipeline: Pipeline, provider: BatchProvider) -> None:
     """The most that a question can cost is reserved before it waits, at the price of batches."""
     submission = pipeline.submit(PARAGRAPH, options=in_batches("0.10"))
     pipeline.work(submission)
     pass_time(pipeline)
 
     assert pipeline.job(submission).error_code == "budget_exceeded"
-    assert server.batches == []
+    assert provider.batches == []
 
     retry.retry(pipeline.context, submission.run_id, Decimal(100))
     pipeline.work(submission)
     assert pipeline.value(f"SELECT ({RESERVED}) > 0")
     pass_the_night(pipeline, submission)
-    judge(pipeline, server)
+    judge(pipeline, provider)
 
 
 def test_a_provider_without_quota_pauses_the_run_until_somebody_pays(
-    pipeline: Pipeline, server: BatchProvider
+    pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     """The batch is turned away as a whole, and `retry` hands its questions in again."""
-    server.refuses = "billing_hard_limit_reached"
+    provider.refuses = "billing_hard_limit_reached"
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
     for _ in range(3):
         pipeline.work(submission)
@@ -130,17 +123,17 @@ def test_a_provider_without_quota_pauses_the_run_until_somebody_pays(
 
     pass_the_night(pipeline, submission)
     assert pipeline.job(submission).status == "succeeded"
-    judge(pipeline, server)
+    judge(pipeline, provider)
 
 
 def test_a_batch_that_the_provider_forgot_is_given_up_in_the_end(
-    pipeline: Pipeline, server: BatchProvider
+    pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     """Nobody knows what it did cost; its questions are handed in again."""
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
     pipeline.work(submission)
     pass_time(pipeline)
-    server.is_forgetful = True
+    provider.is_forgetful = True
     pass_time(pipeline)
     assert pipeline.value("SELECT status FROM batches") == "running"
 
@@ -149,6 +142,6 @@ def test_a_batch_that_the_provider_forgot_is_given_up_in_the_end(
     assert pipeline.value("SELECT status FROM batches") == "failed"
     assert pipeline.value("SELECT cost_usd IS NULL FROM model_calls")
 
-    server.is_forgetful = False
+    provider.is_forgetful = False
     pass_the_night(pipeline, submission)
     assert pipeline.job(submission).status == "succeeded"

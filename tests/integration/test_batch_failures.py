@@ -9,6 +9,7 @@ from chordwise.pipeline import retry
 from chordwise.pipeline.batches import exchange
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.batch_nights import (
+    OTHER,
     RESERVED,
     in_batches,
     judge,
@@ -27,15 +28,8 @@ from tests.fakes.pipeline import (
 )
 from tests.peers.batch_provider import BatchProvider
 
-OTHER = PARAGRAPH.replace("Lindau", "Bregenz")
 RUNNING = "SELECT status = 'running' FROM batches"
 NEXT_LOOK = "SELECT extract(epoch FROM poll_at - clock_timestamp())::float FROM batches"
-
-
-@pytest.fixture
-def provider() -> BatchProvider:
-    """Return the provider of the Batch API."""
-    return BatchProvider()
 
 
 @pytest.fixture

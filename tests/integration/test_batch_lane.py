@@ -12,6 +12,7 @@ from chordwise.pipeline.batches.arrivals import MOST_ATTEMPTS
 from chordwise.settings import Settings
 from chordwise.storage import batch_requests
 from tests.fakes.batch_nights import (
+    OTHER,
     handed_in,
     in_batches,
     judge,
@@ -22,23 +23,15 @@ from tests.fakes.batch_nights import (
 from tests.fakes.pipeline import LONG, PARAGRAPH, SCRIPTED, Pipeline, a_pipeline, quoting_the_text
 from tests.peers.batch_provider import EXPIRED, INVALID, MISSING, BatchProvider
 
-OTHER = PARAGRAPH.replace("Lindau", "Bregenz")
-
 
 @pytest.fixture
-def server() -> BatchProvider:
-    """Return the provider of the Batch API."""
-    return BatchProvider()
-
-
-@pytest.fixture
-def pipeline(small_chunks: Settings, server: BatchProvider) -> Pipeline:
+def pipeline(small_chunks: Settings, provider: BatchProvider) -> Pipeline:
     """Open a pipeline that hands in and looks at once; online, its model answers properly."""
-    return opened(small_chunks, server)
+    return opened(small_chunks, provider)
 
 
 def test_a_long_document_is_answered_in_two_batches(
-    pipeline: Pipeline, server: BatchProvider
+    pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     """All chunks in the first, the synthesis in the second, and a result as online."""
     submission = pipeline.submit(LONG, options=in_batches())
@@ -46,15 +39,15 @@ def test_a_long_document_is_answered_in_two_batches(
     pass_the_night(pipeline, submission)
 
     chunks = pipeline.value("SELECT count(*) FROM chunks")
-    assert [len(batch.lines) for batch in server.batches] == [chunks, 1]
+    assert [len(batch.lines) for batch in provider.batches] == [chunks, 1]
     assert pipeline.job(submission).status == "succeeded"
     assert pipeline.value("SELECT coverage FROM results") == 1
     assert pipeline.value("SELECT bool_and(grounded) FROM facts WHERE quote IS NOT NULL")
     assert pipeline.model.requests == []
-    judge(pipeline, server)
+    judge(pipeline, provider)
 
 
-def test_the_ledger_knows_the_price_of_batches(pipeline: Pipeline, server: BatchProvider) -> None:
+def test_the_ledger_knows_the_price_of_batches(pipeline: Pipeline, provider: BatchProvider) -> None:
     """Half of 100 and 200 dollars for a million tokens, once for each question."""
     pass_the_night(pipeline, pipeline.submit(PARAGRAPH, options=in_batches()))
 
@@ -62,14 +55,14 @@ def test_the_ledger_knows_the_price_of_batches(pipeline: Pipeline, server: Batch
     assert pipeline.value("SELECT service_tier FROM model_calls") == "batch"
     assert pipeline.value("SELECT valid FROM model_calls")
     assert pipeline.value("SELECT lane FROM runs") == "batch"
-    judge(pipeline, server)
+    judge(pipeline, provider)
 
 
 def test_a_waiting_chunk_holds_nobody_and_counts_nothing(
-    pipeline: Pipeline, server: BatchProvider
+    pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     """It has no lease, no attempt, and is due only when nobody waits for batches any more."""
-    server.holds = True
+    provider.holds = True
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
     pipeline.work(submission)
     pass_time(pipeline)
@@ -83,49 +76,51 @@ def test_a_waiting_chunk_holds_nobody_and_counts_nothing(
 
 @pytest.mark.parametrize("fate", [EXPIRED, MISSING, "429", "500"])
 def test_only_what_brought_no_answer_is_handed_in_again(
-    pipeline: Pipeline, server: BatchProvider, fate: str
+    pipeline: Pipeline, provider: BatchProvider, fate: str
 ) -> None:
     """A line that expired, is missing, or failed for the moment goes into the next batch."""
-    server.fate = lambda question, before: (
+    provider.fate = lambda question, before: (
         fate if "Bregenz" in question and not before else "answered"
     )
     submission = pipeline.submit(PARAGRAPH, OTHER, options=in_batches())
 
     pass_the_night(pipeline, submission)
 
-    assert [len(batch.lines) for batch in server.batches] == [2, 1]
+    assert [len(batch.lines) for batch in provider.batches] == [2, 1]
     assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
-    judge(pipeline, server)
+    judge(pipeline, provider)
 
 
-def test_what_no_batch_answers_is_asked_online(pipeline: Pipeline, server: BatchProvider) -> None:
+def test_what_no_batch_answers_is_asked_online(pipeline: Pipeline, provider: BatchProvider) -> None:
     """After so many batches, once, and at the price of online."""
-    server.fate = lambda _question, _: EXPIRED
+    provider.fate = lambda _question, _: EXPIRED
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
 
     pass_the_night(pipeline, submission)
 
-    assert len(handed_in(server)) == MOST_ATTEMPTS
+    assert len(handed_in(provider)) == MOST_ATTEMPTS
     assert len(pipeline.model.requests) == 1
     assert pipeline.job(submission).status == "succeeded"
-    judge(pipeline, server)
+    judge(pipeline, provider)
 
 
-def test_an_error_for_good_is_that_of_online(pipeline: Pipeline, server: BatchProvider) -> None:
+def test_an_error_for_good_is_that_of_online(pipeline: Pipeline, provider: BatchProvider) -> None:
     """The chunk fails with the same code, and nobody asks again."""
-    server.fate = lambda _question, _: "400"
+    provider.fate = lambda _question, _: "400"
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
 
     pass_the_night(pipeline, submission)
 
     assert pipeline.job(submission).error_code == "model_request"
-    assert len(handed_in(server)) == 1
-    judge(pipeline, server)
+    assert len(handed_in(provider)) == 1
+    judge(pipeline, provider)
 
 
-def test_a_repair_is_a_question_of_a_later_batch(pipeline: Pipeline, server: BatchProvider) -> None:
+def test_a_repair_is_a_question_of_a_later_batch(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
     """The invalid answer is not asked for again, and its row says that it was invalid."""
-    server.fate = lambda _question, _: "answered" if server.lines else INVALID
+    provider.fate = lambda _question, _: "answered" if provider.lines else INVALID
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
 
     pass_the_night(pipeline, submission)
@@ -133,26 +128,26 @@ def test_a_repair_is_a_question_of_a_later_batch(pipeline: Pipeline, server: Bat
     assert pipeline.job(submission).status == "succeeded"
     stages = "SELECT string_agg(stage || ' ' || valid, ', ' ORDER BY id) FROM model_calls"
     assert pipeline.value(stages) == "analyze false, repair true"
-    judge(pipeline, server)
+    judge(pipeline, provider)
 
 
 def test_a_batch_whose_creation_nobody_heard_of_is_taken_up(
-    pipeline: Pipeline, server: BatchProvider, small_chunks: Settings
+    pipeline: Pipeline, provider: BatchProvider, small_chunks: Settings
 ) -> None:
     """The answer is lost, and so is the process: the next one finds the batch by its mark."""
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
     pipeline.work(submission)
-    server.loses_answer = True
+    provider.loses_answer = True
     pass_time(pipeline)
 
-    pass_the_night(opened(small_chunks, server), submission)
+    pass_the_night(opened(small_chunks, provider), submission)
 
-    assert len(server.batches) == 1
-    judge(pipeline, server)
+    assert len(provider.batches) == 1
+    judge(pipeline, provider)
 
 
 def test_an_answer_that_came_twice_is_stored_once(
-    pipeline: Pipeline, server: BatchProvider
+    pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     """A scheduler that was cut off while it fetched reads the files again."""
     pass_the_night(pipeline, pipeline.submit(PARAGRAPH, options=in_batches("100")))
@@ -164,7 +159,7 @@ def test_an_answer_that_came_twice_is_stored_once(
 
     assert pipeline.value("SELECT status FROM batches") == "ended"
     assert pipeline.value(spent) == before
-    judge(pipeline, server)
+    judge(pipeline, provider)
 
 
 def test_a_model_without_batches_is_asked_online(small_chunks: Settings) -> None:
@@ -179,7 +174,7 @@ def test_a_model_without_batches_is_asked_online(small_chunks: Settings) -> None
     assert pipeline.job(submission).status == "succeeded"
 
 
-def test_the_cache_answers_before_any_batch(pipeline: Pipeline, server: BatchProvider) -> None:
+def test_the_cache_answers_before_any_batch(pipeline: Pipeline, provider: BatchProvider) -> None:
     """What one run was answered in a batch, another run need not wait for."""
     pass_the_night(pipeline, pipeline.submit(PARAGRAPH, options=in_batches()))
 
@@ -188,25 +183,25 @@ def test_the_cache_answers_before_any_batch(pipeline: Pipeline, server: BatchPro
 
     assert pipeline.job(second).status == "succeeded"
     assert pipeline.value("SELECT count(*) FROM model_calls WHERE cache_hit") == 1
-    judge(pipeline, server)
+    judge(pipeline, provider)
 
 
 def test_questions_gather_until_a_batch_is_full(
-    small_chunks: Settings, server: BatchProvider
+    small_chunks: Settings, provider: BatchProvider
 ) -> None:
     """What is more than a batch takes goes out at once; the rest waits for company."""
-    pipeline = opened(small_chunks, server, gather_seconds=3_600, most_requests=2)
+    pipeline = opened(small_chunks, provider, gather_seconds=3_600, most_requests=2)
     submission = pipeline.submit(PARAGRAPH, OTHER, f"{OTHER} Again.", options=in_batches())
     pipeline.work(submission)
 
     pass_time(pipeline)
     pass_time(pipeline)
 
-    assert [len(batch.lines) for batch in server.batches] == [2]
+    assert [len(batch.lines) for batch in provider.batches] == [2]
     assert pipeline.value("SELECT count(*) FROM batch_requests WHERE status = 'pending'") == 1
 
 
-def test_a_batch_has_no_more_bytes_than_it_may(pipeline: Pipeline, server: BatchProvider) -> None:
+def test_a_batch_has_no_more_bytes_than_it_may(pipeline: Pipeline, provider: BatchProvider) -> None:
     """The oldest questions go first, and one at least, however long it is."""
     submission = pipeline.submit(PARAGRAPH, OTHER, f"{OTHER} Again.", options=in_batches())
     pipeline.work(submission)
@@ -221,21 +216,21 @@ def test_a_batch_has_no_more_bytes_than_it_may(pipeline: Pipeline, server: Batch
 
     assert taken == [1, 1, 2, 3]
     assert all(counted == written for counted, written in sizes)
-    assert server.batches == []
+    assert provider.batches == []
 
 
 def test_questions_of_a_paused_job_are_not_handed_in(
-    pipeline: Pipeline, server: BatchProvider
+    pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     """They wait for whoever takes the run up again, and then go as they are."""
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
     pipeline.work(submission)
     pipeline.execute("UPDATE jobs SET status = 'paused'")
     pass_time(pipeline)
-    assert server.batches == []
+    assert provider.batches == []
 
     retry.retry(pipeline.context, submission.run_id)
 
     pass_the_night(pipeline, submission)
-    assert len(handed_in(server)) == 1
-    judge(pipeline, server)
+    assert len(handed_in(provider)) == 1
+    judge(pipeline, provider)

@@ -55,12 +55,6 @@ def steps_of_storing(pipeline: Pipeline, submission: Submission) -> int:
 
 
 @pytest.fixture
-def provider() -> BatchProvider:
-    """Return the provider of the Batch API."""
-    return BatchProvider()
-
-
-@pytest.fixture
 def pipeline(small_chunks: Settings, provider: BatchProvider) -> Pipeline:
     """Open a pipeline that hands in and looks at once."""
     return opened(small_chunks, provider)

@@ -9,6 +9,7 @@ import pytest
 from chordwise.pipeline import retry
 from chordwise.settings import Settings
 from tests.fakes.batch_nights import (
+    OTHER,
     RESERVED,
     handed_in,
     in_batches,
@@ -25,14 +26,6 @@ from tests.fakes.pipeline import (
     Pipeline,
 )
 from tests.peers.batch_provider import EXPIRED, BatchProvider
-
-OTHER = PARAGRAPH.replace("Lindau", "Bregenz")
-
-
-@pytest.fixture
-def provider() -> BatchProvider:
-    """Return the provider of the Batch API."""
-    return BatchProvider()
 
 
 @pytest.fixture

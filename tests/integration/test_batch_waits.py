@@ -15,12 +15,10 @@ from chordwise.pipeline.batches import waits
 from chordwise.pipeline.batches.waits import BatchWait
 from chordwise.pipeline.submit import Submission
 from chordwise.settings import Settings
-from tests.fakes.batch_nights import in_batches, opened, pass_hours, pass_the_night, schedule
+from tests.fakes.batch_nights import OTHER, in_batches, opened, pass_hours, pass_the_night, schedule
 from tests.fakes.commands import run
 from tests.fakes.pipeline import PARAGRAPH, Pipeline
 from tests.peers.batch_provider import BatchProvider
-
-OTHER = PARAGRAPH.replace("Lindau", "Bregenz")
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
@@ -16,23 +14,10 @@ from chordwise.domain import json_values
 from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.pipeline.run_options import RunOptions
-from chordwise.settings import Settings
 from tests.fakes.pipeline import (
     a_run,
 )
-from tests.fakes.quoting import GPT, Desk, a_desk, line_of, quote_of, typical
-
-
-@pytest.fixture
-def desk(
-    settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[Desk]:
-    """Point the command to this test's servers, with no key for any provider."""
-    with a_desk(settings, monkeypatch, tmp_path, capsys) as lent:
-        yield lent
+from tests.fakes.quoting import GPT, Desk, line_of, quote_of, typical
 
 
 def test_every_lane_of_the_provider_has_its_price(desk: Desk) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
@@ -13,28 +12,14 @@ from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ExitCode
 from chordwise.pipeline.quoting import quote, sampling
-from chordwise.pipeline.quoting.quote import Quoter
 from chordwise.pipeline.run_options import RunOptions
-from chordwise.settings import Settings
 from tests.fakes.pipeline import (
     LONG,
     a_document,
     a_run,
 )
-from tests.fakes.quoting import GPT, SHORT, Desk, a_desk, line_of
+from tests.fakes.quoting import GPT, SHORT, Desk, line_of
 from tests.peers.answering_server import AnsweringServer, serving
-
-
-@pytest.fixture
-def desk(
-    settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[Desk]:
-    """Point the command to this test's servers, with no key for any provider."""
-    with a_desk(settings, monkeypatch, tmp_path, capsys) as lent:
-        yield lent
 
 
 @pytest.fixture
@@ -64,8 +49,7 @@ def test_a_sample_is_asked_and_paid(desk: Desk, house: AnsweringServer) -> None:
 
 def test_a_sample_for_the_batch_lane_is_announced_as_online(desk: Desk) -> None:
     """Nobody waits a day for a quote, so it costs what it costs now."""
-    context = desk.pipeline.context
-    quoter = Quoter(settings=context.settings, sessions=context.sessions, models=context.models)
+    quoter = desk.quoter
     announced = []
     for lane in Lane:
         options = RunOptions(types=(AnalysisType.SUMMARY,), model=GPT, lane=lane)
@@ -118,9 +102,8 @@ def test_a_sample_keeps_to_the_limits(
 
 def test_answers_of_a_sample_are_used_again(desk: Desk) -> None:
     """A run asks what the sample did not; a second sample is free, a fresh one is not."""
-    context, asked = desk.pipeline.context, desk.pipeline.model.requests
+    quoter, asked = desk.quoter, desk.pipeline.model.requests
     whole = desk.estimate(LONG, SHORT).lines[0]
-    quoter = Quoter(settings=context.settings, sessions=context.sessions, models=context.models)
     gathered = quote.gather(quoter, map(a_document, (LONG, SHORT)), a_run(), 3)
 
     counts = []

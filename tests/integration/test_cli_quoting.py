@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,25 +12,12 @@ from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ExitCode
 from chordwise.llm.counting import count_request, counter_for
 from chordwise.llm.providers.openai import OpenAIModel
-from chordwise.settings import Settings
 from tests.fakes.pipeline import (
     LONG,
     SCRIPTED,
     a_run,
 )
-from tests.fakes.quoting import GPT, SHORT, Desk, a_desk, line_of, typical
-
-
-@pytest.fixture
-def desk(
-    settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[Desk]:
-    """Point the command to this test's servers, with no key for any provider."""
-    with a_desk(settings, monkeypatch, tmp_path, capsys) as lent:
-        yield lent
+from tests.fakes.quoting import GPT, SHORT, Desk, line_of, typical
 
 
 def test_a_profile_is_quoted_as_a_run_asks_it(desk: Desk, tmp_path: Path) -> None:

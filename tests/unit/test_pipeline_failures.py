@@ -8,9 +8,7 @@ from itertools import count
 import pytest
 
 from chordwise.domain import tokens
-from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.errors import (
     BudgetExceededError,
     ChordwiseError,
@@ -26,16 +24,11 @@ from chordwise.llm.model import Completion, FinishReason, ModelProfile
 from chordwise.pipeline.answering import AskingPolicy, ask, policy_of
 from chordwise.pipeline.checking import Verdict
 from chordwise.settings import Settings
-from tests.fakes.pipeline import a_summary
+from tests.fakes.asking import GOOD, PLAIN, TASK, TEXT, asked
 from tests.fakes.scripted_model import Answer as Line
 from tests.fakes.scripted_model import ScriptedModel
 
-TEXT = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned. "
-TASK = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE, text=TEXT)
-GOOD = a_summary("rebuilt in 1856")
-PLAIN = AskingPolicy(prompts=("plain",))
 USUAL_VERSION, PLAIN_VERSION = "summary.analyze@2", "summary.analyze-plain@1"
-OFFSET = 1_000
 
 
 def a_model(*script: Line, name: str = "script-1", most: int | None = 800) -> ScriptedModel:
@@ -53,17 +46,6 @@ def a_model(*script: Line, name: str = "script-1", most: int | None = 800) -> Sc
 def cut_off(text: str = GOOD) -> Completion:
     """Return an answer that hit the output limit, although it looks whole."""
     return replace(ScriptedModel([]).completion(text), finish_reason=FinishReason.LENGTH)
-
-
-def ignore(_completion: Completion, _verdict: Verdict) -> None:
-    """Keep no ledger."""
-
-
-def asked(
-    model: ScriptedModel | Fallback, policy: AskingPolicy = PLAIN, text: str = TEXT
-) -> Answer:
-    """Ask about a text that starts at character 1,000 of its document."""
-    return ask(model, replace(TASK, text=text), Source(text, OFFSET), ignore, policy)
 
 
 def falling_back(*models: ScriptedModel) -> Fallback:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,48 +10,15 @@ from hypothesis import strategies as st
 
 from chordwise.domain import grounding
 from chordwise.domain.answers import Answer
-from chordwise.domain.grounding import Source
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.errors import (
     ContextTooLongError,
     RefusedError,
 )
-from chordwise.llm.middleware.fallback import Fallback
-from chordwise.llm.model import Completion, CompletionRequest, ModelProfile
-from chordwise.pipeline.answering import AskingPolicy, ask
-from chordwise.pipeline.checking import Verdict
-from tests.fakes.pipeline import a_summary, quoting_the_text
+from chordwise.llm.model import CompletionRequest
+from tests.fakes.asking import GOOD, OFFSET, TEXT, asked
+from tests.fakes.pipeline import quoting_the_text
 from tests.fakes.scripted_model import Answer as Line
 from tests.fakes.scripted_model import ScriptedModel
-
-TEXT = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned. "
-TASK = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE, text=TEXT)
-GOOD = a_summary("rebuilt in 1856")
-PLAIN = AskingPolicy(prompts=("plain",))
-OFFSET = 1_000
-
-
-def a_model(*script: Line, name: str = "script-1", most: int | None = 800) -> ScriptedModel:
-    """Return a model whose answers have 200 tokens, and `most` where they were cut off."""
-    profile = ModelProfile(
-        provider="scripted",
-        model=name,
-        context_tokens=8_000,
-        max_output_tokens=200,
-        most_output_tokens=most,
-    )
-    return ScriptedModel(script, profile=profile)
-
-
-def ignore(_completion: Completion, _verdict: Verdict) -> None:
-    """Keep no ledger."""
-
-
-def asked(
-    model: ScriptedModel | Fallback, policy: AskingPolicy = PLAIN, text: str = TEXT
-) -> Answer:
-    """Ask about a text that starts at character 1,000 of its document."""
-    return ask(model, replace(TASK, text=text), Source(text, OFFSET), ignore, policy)
 
 
 def limited_to(characters: int) -> Callable[[CompletionRequest], Line]:
@@ -126,12 +92,12 @@ def test_a_half_that_fails_is_not_left_out() -> None:
     script: list[Line] = [ContextTooLongError("too long"), GOOD, RefusedError("no")]
 
     with pytest.raises(RefusedError):
-        asked(a_model(*script))
+        asked(ScriptedModel(script))
 
 
 def test_white_space_around_a_text_is_not_asked_about() -> None:
     """Quotes keep their place all the same."""
-    model = a_model(GOOD)
+    model = ScriptedModel([GOOD])
 
     answer = asked(model, text=f"\n\n   {TEXT}   ")
 

@@ -1,0 +1,28 @@
+"""A short text, and how a chunk with it is asked about: without a database and a ledger."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from chordwise.domain.answers import Answer
+from chordwise.domain.grounding import Source
+from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
+from chordwise.llm.model import ChatModel, Completion
+from chordwise.pipeline.answering import AskingPolicy, ask
+from chordwise.pipeline.checking import Verdict
+from tests.fakes.pipeline import PARAGRAPH, a_summary
+
+TEXT = PARAGRAPH
+TASK = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE, text=TEXT)
+GOOD = a_summary("rebuilt in 1856")
+PLAIN = AskingPolicy(prompts=("plain",))
+OFFSET = 1_000
+
+
+def ignore(_completion: Completion, _verdict: Verdict) -> None:
+    """Keep no ledger."""
+
+
+def asked(model: ChatModel, policy: AskingPolicy = PLAIN, text: str = TEXT) -> Answer:
+    """Ask about a text that starts at character 1,000 of its document."""
+    return ask(model, replace(TASK, text=text), Source(text, OFFSET), ignore, policy)
