@@ -24,6 +24,7 @@ from chordwise.storage import batch_requests, clock, deliveries, outbox
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.jobs import Job
+from chordwise.storage.record import among
 from chordwise.storage.runs import Run
 
 
@@ -80,7 +81,7 @@ def cancel(sessions: sessionmaker[Session], run_id: uuid.UUID) -> int:
         ).all()
         session.execute(
             update(Chunk)
-            .where(Chunk.job_id.in_(job_ids), Chunk.status.in_(OPEN_CHUNKS))
+            .where(among(Chunk.job_id, job_ids), Chunk.status.in_(OPEN_CHUNKS))
             .values(status=ChunkStatus.CANCELLED, lease_token=None, lease_until=None)
         )
         _cancel_run(session, run_id)

@@ -16,7 +16,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import OPEN_CHUNKS, ChunkStatus
 from chordwise.errors import ChordwiseError
 from chordwise.storage import clock
-from chordwise.storage.record import Identity, Record, new_id
+from chordwise.storage.record import Identity, Record, among, new_id
 
 
 class Chunk(Record):
@@ -160,10 +160,9 @@ def unsent_ids(session: Session, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
 
 
 def mark_sent(session: Session, chunk_ids: Sequence[uuid.UUID]) -> None:
-    """Note that the broker has taken the messages for these chunks."""
-    session.execute(
-        update(Chunk).where(Chunk.id.in_(chunk_ids)).values(sent_at=clock.database_now())
-    )
+    """Note that messages for these chunks are with the broker, or promised."""
+    sent = update(Chunk).where(among(Chunk.id, chunk_ids)).values(sent_at=clock.database_now())
+    session.execute(sent)
 
 
 def of_job(session: Session, job_id: uuid.UUID) -> Sequence[Chunk]:

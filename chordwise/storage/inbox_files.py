@@ -27,7 +27,7 @@ from chordwise.storage import clock
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import CreatedAt, Identity, Record
+from chordwise.storage.record import CreatedAt, Identity, Record, among
 from chordwise.storage.runs import Run
 
 _UNDELIVERED = f"status IN ({', '.join(repr(each.value) for each in UNDELIVERED)})"
@@ -98,7 +98,7 @@ def change(session: Session, file_id: uuid.UUID, values: Mapping[str, object]) -
 
 def known_ids(session: Session, ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
     """Return those of the ids that are in the table and not delivered."""
-    condition = InboxFile.id.in_(ids), InboxFile.status.in_(UNDELIVERED)
+    condition = among(InboxFile.id, ids), InboxFile.status.in_(UNDELIVERED)
     return set(session.scalars(select(InboxFile.id).where(*condition)))
 
 
@@ -165,11 +165,14 @@ def outcomes(
     ).all()
 
 
-def attempts(session: Session, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, int]:
-    """Return how often the most stubborn chunk of each job was claimed."""
+def attempts(session: Session, file_id: uuid.UUID) -> dict[uuid.UUID, int]:
+    """Return how often the most stubborn chunk of each job of a file was claimed."""
     statement = (
         select(Chunk.job_id, func.max(Chunk.attempts))
-        .where(Chunk.job_id.in_(job_ids))
+        .join(Job, Job.id == Chunk.job_id)
+        .join(Intake, _of_intake())
+        .join(InboxIntake, InboxIntake.intake_id == Intake.id)
+        .where(InboxIntake.inbox_file_id == file_id)
         .group_by(Chunk.job_id)
     )
     return dict(session.execute(statement).all())

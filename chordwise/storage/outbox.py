@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import (
@@ -16,6 +16,7 @@ from sqlalchemy import (
     cast,
     delete,
     func,
+    insert,
     select,
     update,
 )
@@ -42,6 +43,15 @@ class OutboxMessage(Record):
 def put(session: Session, task: str, *ids: uuid.UUID, reason: str) -> None:
     """Promise a message; it goes out after the transaction has been committed."""
     session.add(OutboxMessage(task=task, arguments=[str(id_) for id_ in ids], reason=reason))
+
+
+def put_all(
+    session: Session, task: str, of: Iterable[tuple[uuid.UUID, ...]], *, reason: str
+) -> None:
+    """Promise a message for each of the ids, or of the pairs of them, in this order."""
+    rows = [{"task": task, "arguments": list(map(str, ids)), "reason": reason} for ids in of]
+    if rows:
+        session.execute(insert(OutboxMessage), rows)
 
 
 def take(session: Session, limit: int) -> Sequence[OutboxMessage]:

@@ -5,12 +5,23 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from collections.abc import Collection
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, ClassVar
 
-from sqlalchemy import DateTime, MetaData, Numeric, Text, func
-from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    MetaData,
+    Numeric,
+    SQLColumnExpression,
+    Text,
+    any_,
+    func,
+    literal,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -23,6 +34,16 @@ def new_id() -> uuid.UUID:
     octets[6] = octets[6] & 0x0F | 0x70
     octets[8] = octets[8] & 0x3F | 0x80
     return uuid.UUID(bytes=bytes(octets))
+
+
+def among(
+    column: SQLColumnExpression[uuid.UUID], ids: Collection[uuid.UUID]
+) -> ColumnElement[bool]:
+    """Return the condition that a column holds one of the ids, however many those are.
+
+    They are one parameter of the statement, of which the protocol allows 65,535.
+    """
+    return column == any_(literal(list(ids), ARRAY(UUID(as_uuid=True))))
 
 
 class Record(DeclarativeBase):

@@ -62,7 +62,7 @@ def verdict(session: Session, file: InboxFile, now: datetime) -> Verdict:
         "hint": file.hint,
         "run": rows[-1][1].name if rows else None,
         "run_id": str(rows[-1][1].id) if rows else None,
-        "intakes": list(_intakes(rows, inbox_files.attempts(session, list(jobs)))),
+        "intakes": list(_intakes(rows, inbox_files.attempts(session, file.id))),
     }
     return Verdict(is_done=is_done, note=note)
 

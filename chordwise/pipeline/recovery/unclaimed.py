@@ -5,14 +5,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, exists, false, or_, select, true, update
+from sqlalchemy import ColumnElement, exists, false, or_, select, true
 from sqlalchemy.orm import Session, aliased
 
 from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.messages import ANALYZE_CHUNK, FAN_OUT
-from chordwise.storage import clock, outbox
+from chordwise.storage import chunks, clock, outbox
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
 
@@ -54,13 +54,9 @@ def unclaimed(chunk: type[Chunk]) -> ColumnElement[bool]:
 
 def send_again(session: Session, found: Sequence[tuple[uuid.UUID, uuid.UUID]], reason: str) -> int:
     """Promise messages for chunks, given with their jobs; return how many those are."""
-    for chunk_id, job_id in found:
-        outbox.put(session, ANALYZE_CHUNK, job_id, chunk_id, reason=reason)
-    session.execute(
-        update(Chunk)
-        .where(Chunk.id.in_([chunk_id for chunk_id, _ in found]))
-        .values(sent_at=clock.database_now())
-    )
+    pairs = ((job_id, chunk_id) for chunk_id, job_id in found)
+    outbox.put_all(session, ANALYZE_CHUNK, pairs, reason=reason)
+    chunks.mark_sent(session, [chunk_id for chunk_id, _ in found])
     return len(found)
 
 
@@ -84,6 +80,5 @@ def send_everything(session: Session) -> int:
             ~outbox.is_promised(FAN_OUT, of=Job.id),
         )
     ).all()
-    for job_id in queued:
-        outbox.put(session, FAN_OUT, job_id, reason="everything")
+    outbox.put_all(session, FAN_OUT, ((job_id,) for job_id in queued), reason="everything")
     return count + len(queued)
