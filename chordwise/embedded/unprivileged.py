@@ -4,7 +4,8 @@ Run as a file with nothing but the standard library:
 `python -I -S unprivileged.py UID GID PROGRAM ARGUMENT…`. PostgreSQL refuses to run as root, but
 its data and programs may live below a folder that only root may enter. Opening that folder to
 others is not ours to do; the kernel's ambient capabilities (capabilities(7)) let the program keep
-the one privilege of root's that it needs, CAP_DAC_OVERRIDE, and lose all others.
+the one privilege of root's that it needs, CAP_DAC_OVERRIDE, and lose all others. Where root itself
+lacks the privilege to arrange that, as in a container without CAP_SETPCAP, the program keeps none.
 """
 
 from __future__ import annotations
@@ -45,7 +46,13 @@ def main(arguments: list[str]) -> None:
         _change_user_on_linux(int(uid), int(gid))
     else:
         _change_user(int(uid), int(gid))
-    os.execv(command[0], command)  # noqa: S606 - no shell is wanted here
+    try:
+        os.execv(command[0], command)  # noqa: S606 - no shell is wanted here
+    except OSError as error:
+        sys.exit(
+            f"{command[0]} cannot be started by user {uid}: {error.strerror}. Let everybody pass "
+            "through the folders above it, or run Chordwise as an ordinary user."
+        )
 
 
 def _change_user(uid: int, gid: int) -> None:
@@ -59,13 +66,18 @@ def _change_user_on_linux(uid: int, gid: int) -> None:
     for capability in range(_LAST_POSSIBLE_CAPABILITY + 1):
         if capability != _CAP_DAC_OVERRIDE:
             libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
-    _check(libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0))
+    may_keep_any = libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0) == 0
     _change_user(uid, gid)
+    if may_keep_any:
+        _keep_passing_folders(libc)
+    _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+
+
+def _keep_passing_folders(libc: ctypes.CDLL) -> None:
     mask = 1 << _CAP_DAC_OVERRIDE
     sets = (_Sets * 2)(_Sets(mask, mask, mask), _Sets(0, 0, 0))
     _check(libc.capset(ctypes.byref(_Header(_CAPABILITY_VERSION_3, 0)), sets))
     _check(libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _CAP_DAC_OVERRIDE, 0, 0))
-    _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 
 
 def _check(outcome: int) -> None:

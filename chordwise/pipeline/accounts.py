@@ -30,7 +30,8 @@ SELECT
     j.id AS job_id, i.source, j.analysis_type, j.model, j.status, j.chunk_count AS chunks,
     (SELECT count(*) FROM chunks AS c WHERE c.job_id = j.id AND c.status = 'succeeded')
         AS chunks_done,
-    r.confidence, r.coverage, j.reused_from IS NOT NULL AS reused, j.finished_at
+    r.confidence, r.coverage, j.finished_at,
+    j.reused_from IS NOT NULL AND j.status = 'succeeded' AS reused
 FROM jobs AS j
 INNER JOIN intakes AS i ON i.id = j.intake_id
 LEFT JOIN results AS r ON r.job_id = j.id

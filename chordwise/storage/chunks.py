@@ -29,6 +29,7 @@ class Chunk(Record):
     __tablename__ = "chunks"
     __table_args__ = (
         UniqueConstraint("job_id", "position"),
+        Index("ix_chunks_started_at", "started_at"),
         Index(
             "ix_chunks_open",
             "status",

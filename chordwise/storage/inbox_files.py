@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
-from chordwise.domain.states import UNDELIVERED, UNFINISHED_JOBS, InboxStatus
+from chordwise.domain.states import UNDELIVERED, UNFINISHED_JOBS, InboxStatus, JobStatus
 from chordwise.storage import clock
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.intakes import Intake
@@ -103,7 +103,7 @@ def known_ids(session: Session, ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
 
 
 def in_status(
-    session: Session, store_id: uuid.UUID, status: InboxStatus, limit: int
+    session: Session, store_id: uuid.UUID, status: InboxStatus, limit: int | None
 ) -> Sequence[InboxFile]:
     """Return files of a store, the first taken first."""
     return session.scalars(
@@ -153,13 +153,13 @@ def outcomes(
     The jobs of a duplicate are those of the intake that it repeats. Last comes the intake whose
     content was analyzed for the job: another one where the job has the answer of another.
     """
-    analyzed = aliased(Job)
+    analyzed, has_answer = aliased(Job), Job.status == JobStatus.SUCCEEDED
     return session.execute(
         select(Intake, Run, Job, func.coalesce(analyzed.intake_id, Job.intake_id))
         .join(InboxIntake, InboxIntake.intake_id == Intake.id)
         .join(Run, Run.id == Intake.run_id)
         .join(Job, _of_intake(), isouter=True)
-        .join(analyzed, analyzed.id == Job.reused_from, isouter=True)
+        .join(analyzed, has_answer & (analyzed.id == Job.reused_from), isouter=True)
         .where(InboxIntake.inbox_file_id == file_id)
         .order_by(InboxIntake.position, Job.id)
     ).all()

@@ -31,6 +31,7 @@ class Job(Record):
     __tablename__ = "jobs"
     __table_args__ = (
         Index("ix_jobs_identity", "document_id", "options_hash"),
+        Index("ix_jobs_started_at", "started_at"),
         Index("ix_jobs_reused_from", "reused_from", postgresql_where="reused_from IS NOT NULL"),
         Index(
             "ix_jobs_unfinished",

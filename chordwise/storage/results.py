@@ -91,6 +91,7 @@ def copy_for(session: Session, job_id: uuid.UUID, from_job_id: uuid.UUID) -> Non
 def reusable(session: Session, document_id: uuid.UUID, options_hash: str) -> uuid.UUID | None:
     """Return the job with the newest complete answer to the same question, if there is one.
 
+    A copy of an answer is named only where the job that asked for it is gone.
     It is locked against being pruned before the commit.
     """
     return session.scalar(
@@ -101,7 +102,7 @@ def reusable(session: Session, document_id: uuid.UUID, options_hash: str) -> uui
             Job.options_hash == options_hash,
             Job.status == JobStatus.SUCCEEDED,
         )
-        .order_by(Result.id.desc())
+        .order_by(Job.reused_from.is_not(None), Result.id.desc())
         .limit(1)
         .with_for_update(read=True, key_share=True, of=Job)
     )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import psycopg
@@ -224,6 +225,33 @@ def test_nothing_is_left_after_a_stop(server: EmbeddedPostgres) -> None:
         lambda: not any(processes.is_alive(child) for child in (identity, *children)), 10
     )
     assert not server.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+def test_root_without_the_right_to_keep_rights_keeps_none(mode: int) -> None:
+    """In a container without CAP_SETPCAP, what the other user may not reach is told."""
+    bounded = ["setpriv", "--bounding-set=-setpcap", sys.executable, "-I", "-S"]
+    with TemporaryDirectory() as folder:
+        program = Path(folder) / "program"
+        program.write_text("#!/bin/sh\ngrep CapEff /proc/self/status\n", "ascii")
+        program.chmod(0o755)
+        Path(folder).chmod(mode)
+
+        outcome = subprocess.run(
+            [*bounded, unprivileged.__file__, str(NOBODY), str(NOBODY), str(program)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    if mode == 0o755:
+        assert outcome.stdout.split() == ["CapEff:", "0" * 16], outcome.stderr
+    else:
+        assert "cannot be started by user" in outcome.stderr
+        assert "Traceback" not in outcome.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

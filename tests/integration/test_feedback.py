@@ -6,9 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
+from sqlalchemy import event
 
 from chordwise.errors import ExitCode
+from chordwise.pipeline.learning.evaluating import evaluate
+from chordwise.pipeline.learning.scopes import Scope
 from chordwise.settings import Settings
+from chordwise.storage.engine import open_engine, session_maker
 from tests.fakes.commands import run
 from tests.fakes.learning import a_learner, classified, extracted, written
 from tests.fakes.past_results import into_history
@@ -107,6 +112,22 @@ def test_feedback_outlives_a_new_answer_and_judges_it(
         (False, "invoice", 0.75),
         (True, "invoice", 0.9),
     ]
+
+
+def test_what_was_said_is_read_once(pipeline: Pipeline, database_url: SecretStr) -> None:
+    """However many results there are, and of however many analysis types."""
+    classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
+    extracted(pipeline, {"c.txt": {"sum": ("12", 7)}})
+    for (job_id,) in pipeline.rows("SELECT id FROM jobs"):
+        assert run(["feedback", str(job_id), "--approve"]) == ExitCode.SUCCESS
+    engine, statements = open_engine(database_url), list[str]()
+    event.listen(engine, "before_cursor_execute", lambda *sent: statements.append(sent[2]))
+
+    found = evaluate(session_maker(engine), Scope(), None, lambda _write: 0)
+
+    engine.dispose()
+    assert len(found) == 2  # of two analysis types
+    assert len([each for each in statements if "FROM feedback" in each]) == 1
 
 
 def test_feedback_judges_answers_however_they_were_come_by(

@@ -32,6 +32,7 @@ PROFILES = {
     ),
 }
 STATES = "SELECT array_agg(status ORDER BY id) FROM jobs"
+REUSED = "SELECT array_agg(reused ORDER BY run_id) FROM run_accounts"
 BALANCE = "SELECT bool_and(intakes_balance AND jobs_balance) FROM run_accounts"
 
 
@@ -102,6 +103,20 @@ def test_one_analysis_for_two_drops(inbox: WatchedInbox) -> None:
     assert inbox.pipeline.value("SELECT count(DISTINCT output::text) FROM results") == 1
     assert inbox.pipeline.value("SELECT array_agg(status) FROM runs") == ["finished", "finished"]
     assert inbox.pipeline.value(BALANCE) is True
+
+
+def test_a_third_drop_points_to_the_first(inbox: WatchedInbox) -> None:
+    """Not to the second, which asked nobody."""
+    drop_in_runs(inbox, "a.txt", "b.txt")
+    go_on(inbox)
+
+    drop_in_runs(inbox, "c.txt")
+    go_on(inbox)
+
+    first, third = intake(inbox, "a.txt"), intake(inbox, "c.txt")
+    assert third["same_as_intake"] == first["id"]
+    assert jobs(third)[0]["reused_from"] == jobs(first)[0]["id"]
+    assert inbox.pipeline.value(REUSED) == [0, 1, 1]
 
 
 def test_each_analysis_type_waits_for_its_own(inbox: WatchedInbox) -> None:
@@ -227,9 +242,16 @@ def test_one_that_was_called_off_is_taken_up_again(inbox: WatchedInbox) -> None:
     inbox.work()
     assert inbox.pipeline.value(STATES) == ["succeeded", "cancelled"]
 
+    inbox.wait(1)
+    called_off = inbox.folders.note(inbox.folders.failed / "b.txt")
+    (of_it,) = json_values.objects(called_off["intakes"])
+    assert (of_it["same_as_intake"], jobs(of_it)[0]["reused_from"]) == (None, None)
+    assert inbox.pipeline.value(REUSED) == [0, 0]
+
     retry.retry(inbox.pipeline.context, run.id)
     go_on(inbox)
 
+    assert inbox.pipeline.value(REUSED) == [0, 1]
     assert inbox.pipeline.value(STATES) == ["succeeded", "succeeded"]
     assert len(inbox.pipeline.model.requests) == 1
 

@@ -1,11 +1,14 @@
-"""More chunks and jobs at once than a statement may have parameters: 65,535 (libpq's protocol)."""
+"""More at once than a statement may have parameters, 65,535, or than is otherwise looked at."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from chordwise.pipeline import retry
 from chordwise.pipeline.fan_out import fan_out
 from chordwise.pipeline.recovery.recover import recover
 from chordwise.settings import Settings
+from tests.fakes.inbox_watch import watched
 from tests.fakes.pipeline import PARAGRAPH, a_pipeline
 
 MANY = 66_000
@@ -18,6 +21,13 @@ _JOBS = """
 INSERT INTO jobs
 SELECT (jsonb_populate_record(j, jsonb_build_object('id', gen_random_uuid(), 'options_hash', n))).*
 FROM jobs AS j, generate_series(1, :more) AS n
+"""
+_CUT_OFF = """
+INSERT INTO inbox_files
+SELECT (
+    jsonb_populate_record(f, jsonb_build_object('id', gen_random_uuid(), 'status', 'taking'))
+).*
+FROM inbox_files AS f, generate_series(1, :more) AS n
 """
 
 
@@ -51,3 +61,18 @@ def test_a_run_of_more_jobs_than_a_statement_may_name_is_cancelled(settings: Set
     assert cancelled == MANY
     assert pipeline.rows("SELECT DISTINCT status FROM jobs") == [("cancelled",)]
     assert pipeline.value("SELECT bool_and(status = 'cancelled') FROM chunks") is True
+
+
+def test_every_file_that_a_kill_cut_off_is_settled(settings: Settings, tmp_path: Path) -> None:
+    """In one look, for the next comes with the next start only."""
+    inbox = watched(tmp_path, settings)
+    inbox.drop("a.txt", "Anna writes to Berta.")
+    inbox.take()
+    inbox.pipeline.execute(_CUT_OFF, more=501)
+    inbox.begin_anew()
+
+    inbox.watch.tick()
+
+    left = inbox.pipeline.rows("SELECT name, status FROM inbox_files")
+    inbox.close()
+    assert left == [("a.txt", "submitted")]

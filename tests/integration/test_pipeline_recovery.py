@@ -8,7 +8,8 @@ from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline import retry
 from chordwise.pipeline.analyze_chunk import ChunkOutcome, analyze_chunk
 from chordwise.pipeline.fan_out import fan_out
-from chordwise.pipeline.messages import CHUNK_QUEUE, CONTROL_QUEUE
+from chordwise.pipeline.messages import CHUNK_QUEUE
+from chordwise.pipeline.recovery.chunks import lost_messages
 from chordwise.pipeline.recovery.recover import recover, take_up_after_standstill
 from chordwise.pipeline.synthesize import synthesize
 from chordwise.settings import Settings
@@ -160,45 +161,24 @@ def test_recovery_sends_a_lost_chunk_again(settings: Settings) -> None:
     assert pipeline.value("SELECT task FROM outbox") == "chordwise.analyze_chunk"
 
 
-def test_recovery_finishes_what_the_chord_dropped(settings: Settings) -> None:
-    """All chunks ended and no synthesis came: recovery sends it."""
-    pipeline = a_pipeline(settings, quoting_the_text)
-    job = pipeline.job(pipeline.submit(PARAGRAPH))
+def test_what_is_due_and_unsent_has_lost_no_message(settings: Settings) -> None:
+    """Younger messages overtake nothing that was put off: the rule for what is due sends it."""
+    pipeline = a_pipeline(settings)
+    job = pipeline.job(pipeline.submit(LONG))
     fan_out(pipeline.context, job.id)
-    for chunk_id in pipeline.open_chunks(job.id):
-        analyze_chunk(pipeline.context, job.id, chunk_id)
-    pipeline.execute("DELETE FROM outbox")
-    pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '1 hour'")
+    late, taken, *_ = pipeline.open_chunks(job.id)
+    pipeline.claim(taken)
+    pipeline.execute(
+        "UPDATE chunks SET status = 'waiting', due_at = now() - interval '1 second',"
+        " sent_at = now() - interval '1 minute' WHERE id = :id",
+        id=late,
+    )
 
-    rescued = recover(pipeline.context)
+    with pipeline.context.sessions.begin() as session:
+        lost = lost_messages(pipeline.context, session)
 
-    assert rescued["synthesis_missing"] == 1
-    assert pipeline.value("SELECT task FROM outbox") == "chordwise.synthesize"
-
-
-def test_a_synthesis_in_a_long_queue_is_not_sent_again(settings: Settings) -> None:
-    """Thousands wait for it to be their turn: sent again they would only make it longer."""
-    pipeline = a_pipeline(settings, quoting_the_text)
-    submission = pipeline.submit(PARAGRAPH, f"Another text. {PARAGRAPH}")
-    job, at_work = pipeline.jobs(submission)
-    for each in (job, at_work):
-        fan_out(pipeline.context, each.id)
-    for chunk_id in pipeline.open_chunks(job.id):
-        analyze_chunk(pipeline.context, job.id, chunk_id)
-    pipeline.claim(pipeline.open_chunks(at_work.id)[0])
-    pipeline.execute("DELETE FROM outbox")
-    pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '1 hour'")
-    with pipeline.context.messenger._app.connection_for_write() as connection:
-        channel = connection.default_channel
-        channel.client.rpush(CONTROL_QUEUE, *["a message"] * 501)
-        in_the_crowd = recover(pipeline.context)
-        channel.queue_purge(CONTROL_QUEUE)
-        channel.client.rpush(CONTROL_QUEUE, *["a message"] * 500)
-        rescued = recover(pipeline.context)
-        channel.queue_purge(CONTROL_QUEUE)
-
-    assert "synthesis_missing" not in in_the_crowd
-    assert rescued["synthesis_missing"] == 1
+    assert lost == 0
+    assert recover(pipeline.context)["due"] == 1
 
 
 def test_recovery_notices_a_broker_without_memory(settings: Settings) -> None:

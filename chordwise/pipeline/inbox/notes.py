@@ -105,7 +105,7 @@ def _job(job: Job, attempts: int) -> JsonObject:
         "message": job.error_message,
         "hint": job.hint,
         "attempts": max(job.attempts, attempts),
-        "reused_from": _text(job.reused_from),
+        "reused_from": _text(job.reused_from) if job.status == JobStatus.SUCCEEDED else None,
     }
 
 

@@ -86,7 +86,7 @@ class Taking:
         """
         self._left_behind = []
         orphans = set(self._store.ids())  # before the rows: a sub-folder comes after its row
-        files = self._in_status(InboxStatus.TAKING)
+        files = self._in_status(InboxStatus.TAKING, limit=None)
         with reaching_database(), self._context.sessions() as session:
             orphans -= inbox_files.known_ids(session, list(orphans))
         return [
@@ -176,9 +176,9 @@ class Taking:
         self._write(lambda session: inbox_files.change(session, file.id, taken))
         file.status = InboxStatus.TAKEN
 
-    def _in_status(self, status: InboxStatus) -> list[InboxFile]:
+    def _in_status(self, status: InboxStatus, limit: int | None = _BATCH) -> list[InboxFile]:
         with reaching_database(), self._context.sessions() as session:
-            return list(inbox_files.in_status(session, self._store.id, status, _BATCH))
+            return list(inbox_files.in_status(session, self._store.id, status, limit))
 
     def _write(self, write: Callable[[Session], object]) -> None:
         with reaching_database(), self._context.sessions.begin() as session:

@@ -205,7 +205,7 @@ def _compared(
     found = []
     for some in judgeable.batches(results):
         answers = list(judgeable.read(session, some))
-        session.rollback()  # nothing is open while it is reckoned, which may take a minute
+        session.commit()  # nothing is open while it is reckoned, which may take a minute
         found += [_compared_one(each, truth_of[each.listed.result_id]) for each in answers]
     return [each for each in found if each is not None]
 

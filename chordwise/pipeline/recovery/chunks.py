@@ -124,7 +124,8 @@ def lost_messages(context: Context, session: Session) -> int:
 
     The queue is first in, first out: what was sent well before a message that has been taken up
     since, and still waits, is not in it any more. Where nobody works, an empty queue tells; as long
-    as messages wait there, further ones would only pile up.
+    as messages wait there, further ones would only pile up. What is due and was not sent since has
+    no message to lose.
     """
     stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
     newest_taken = (
@@ -139,6 +140,7 @@ def lost_messages(context: Context, session: Session) -> int:
         .where(
             Job.status.in_(_WORKING),
             unclaimed.unclaimed(waiting),
+            or_(waiting.status == ChunkStatus.PENDING, waiting.sent_at >= waiting.due_at),
             ~outbox.is_promised(ANALYZE_CHUNK, of=waiting.id),
             or_(
                 waiting.sent_at < newest_taken - OVERTAKEN,

@@ -46,8 +46,9 @@ def lost_messages(context: Context, session: Session) -> int:
 def missing_syntheses(context: Context, session: Session) -> int:
     """Send the synthesis of jobs whose chunks have all ended and which nobody is finishing.
 
-    As long as other messages wait for a worker, so may this one: it gets more time then, and all
-    the time that it takes while the queue is long.
+    One that has been due, or abandoned, since it was last sent has no message and gets one at once.
+    As long as other messages wait for a worker, so may that of any other: it gets more time then,
+    and all the time that it takes while the queue is long.
     """
     settings = context.settings.pipeline
     now = clock.database_now()
@@ -61,11 +62,14 @@ def missing_syntheses(context: Context, session: Session) -> int:
         Job.due_at.is_(None), Job.due_at <= clock.database_now()
     )
     abandoned = (Job.status == JobStatus.SYNTHESIZING) & (Job.lease_until < clock.database_now())
+    unsent = (waiting & (Job.last_progress_at < Job.due_at)) | (
+        abandoned & (Job.last_progress_at < Job.lease_until)
+    )
     idle = (Job.status == JobStatus.RUNNING) & Job.chunk_count.is_not(None)
     return _send_jobs(
         session,
         SYNTHESIZE,
-        or_(waiting, abandoned, idle) & ~open_chunk & overdue,
+        or_(waiting, abandoned, idle) & ~open_chunk & or_(unsent, overdue),
     )
 
 
