@@ -31,7 +31,7 @@ def read(pieces: Iterable[bytes], encoding: str, most_bytes: int) -> bytes:
     Raises:
         TooLargeError: It is larger than `most_bytes`.
         UnknownPackingError: It is not packed once with gzip or deflate.
-        zlib.error: What it is packed into is broken.
+        zlib.error: What it is packed into is broken, or cut off.
     """
     return b"".join(unpacked(pieces, encoding, most_bytes))
 
@@ -48,7 +48,7 @@ def unpacked(pieces: Iterable[bytes], encoding: str, most_bytes: int) -> Iterato
     if encoding in PLAIN:
         return _bounded(pieces, most_bytes)
     if encoding in PACKED:
-        return _bounded(_unpacked(pieces), most_bytes)
+        return _bounded(_unpacked(_bounded(pieces, most_bytes)), most_bytes)
     raise UnknownPackingError(encoding)
 
 
@@ -62,10 +62,16 @@ def _bounded(pieces: Iterable[bytes], most_bytes: int) -> Iterator[bytes]:
 
 
 def _unpacked(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    unpacker = zlib.decompressobj(_EITHER_HEADER)
+    """Yield what is in all members of a body, of which gzip may have several (RFC 1952, 2.2)."""
+    unpacker = None
     for piece in pieces:
         packed = piece
         while packed:
+            if unpacker is None or unpacker.eof:
+                unpacker = zlib.decompressobj(_EITHER_HEADER)
             yield unpacker.decompress(packed, _UNPACKED_BYTES)
-            packed = unpacker.unconsumed_tail
-    yield unpacker.flush()
+            packed = unpacker.unconsumed_tail or unpacker.unused_data
+    if unpacker is not None:
+        yield unpacker.flush()
+        if not unpacker.eof:
+            raise zlib.error("cut off")

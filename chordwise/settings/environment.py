@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -12,6 +13,8 @@ SUPERVISOR_PIPE_VARIABLE = "CHORDWISE_SUPERVISOR_PIPE"
 # Those that the Compose file reads itself may stand in the same shell.
 _OF_COMPOSE = ("DATABASE_PASSWORD", "FOLDERS", "LOCK", "SETTINGS")
 _NO_SETTINGS = {CONFIG_VARIABLE, SUPERVISOR_PIPE_VARIABLE, *(PREFIX + each for each in _OF_COMPOSE)}
+# Set in every container beside a service called `chordwise…`.
+_OF_KUBERNETES = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)\w*)?$")
 
 
 def unknown_variables(settings: Collection[str]) -> list[str]:
@@ -19,9 +22,10 @@ def unknown_variables(settings: Collection[str]) -> list[str]:
     return sorted(
         name
         for name in os.environ  # noqa: TID251 - the one reader of the environment
-        if name.startswith(PREFIX)
-        and name not in _NO_SETTINGS
-        and name.removeprefix(PREFIX).partition("__")[0].lower() not in settings
+        if name.upper().startswith(PREFIX)
+        and name.upper() not in _NO_SETTINGS
+        and not _OF_KUBERNETES.search(name)
+        and name[len(PREFIX) :].partition("__")[0].lower() not in settings
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from chordwise.llm.batching.api import PreparedBatch
+from chordwise.llm.batching.api import BatchState, LineOutcome, PreparedBatch
 from chordwise.pipeline import retry
 from chordwise.pipeline.batches import exchange
 from chordwise.settings import ModelSettings, Settings
@@ -147,6 +149,36 @@ def test_a_batch_that_may_be_there_is_not_given_up_because_nobody_can_look_for_i
     pass_the_night(pipeline, submission)
 
     assert len(provider.batches) == 1
+    judge(pipeline, provider)
+
+
+def test_a_batch_that_nobody_can_read_keeps_no_other_from_its_answers(
+    pipeline: Pipeline, provider: BatchProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong with it: it is put off, and told; and read once that is mended."""
+    submissions = [pipeline.submit(each, options=in_batches("100")) for each in (PARAGRAPH, OTHER)]
+    read = InMemoryBatches.results
+
+    def unreadable(api: InMemoryBatches, state: BatchState) -> Iterator[LineOutcome]:
+        if state.provider_id == provider.batches[0].id:
+            raise ZeroDivisionError
+        return read(api, state)
+
+    monkeypatch.setattr(InMemoryBatches, "results", unreadable)
+    for submission in submissions:
+        pipeline.work(submission)
+        pass_time(pipeline)
+    for _ in range(2):
+        pass_time(pipeline)
+    asked = provider.asked["look"]
+    schedule(pipeline)
+    assert provider.asked["look"] == asked
+    found = pipeline.rows("SELECT status, error_code FROM batches ORDER BY id")
+    assert found == [("running", "model_transport"), ("ended", None)]
+
+    monkeypatch.undo()
+    pass_the_night(pipeline, *submissions)
+
     judge(pipeline, provider)
 
 

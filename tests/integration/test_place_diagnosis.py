@@ -22,6 +22,7 @@ NOBODY = 65_534
 KEY = "whsec_bm90IHZlcnkgc2VjcmV0LCBidXQgbG9uZyBlbm91Z2g="
 NIGHTLY = '[schedules.nightly]\ncron = "30 2 * * *"\ntime_zone = "Europe/Berlin"\n'
 IN_BATCHES = f'{NIGHTLY}paths = ["out"]\nlane = "batch"\n'
+HALF_PRICE = '[profiles.contracts]\nlane = "batch"'
 EXPORT = f'{NIGHTLY}kind = "export"\nfolder = "out"\n'
 
 
@@ -141,6 +142,7 @@ def test_a_schedule_is_shown_with_its_next_time(tmp_path: Path) -> None:
         (IN_BATCHES, "extractive has no Batch API: it is asked online"),
         (f'model = "openai/gpt-6.1-terra"\n{IN_BATCHES}expires_after_hours = 20', "20 hours only"),
         (f'{NIGHTLY}kind = "reanalyze"\nlane = "batch"\nexpires_after_hours = 2', "20 hours only"),
+        (f'{NIGHTLY}kind = "reanalyze"\nexpires_after_hours = 2\n{HALF_PRICE}', "20 hours only"),
         (f'{EXPORT}view = "nothing"', "There is no table or view “nothing” to export."),
         (f'{EXPORT}sql = "SELECT missing"', "missing"),
         (f'{EXPORT}sql = "VACUUM"', "Only statements that read are taken"),

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import tracemalloc
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 from pydantic import SecretStr
 
 from chordwise.domain.json_values import JsonObject
+from chordwise.errors import ModelTransportError
 from chordwise.llm.batching import http
 from chordwise.llm.batching.http import BatchHttp
 from chordwise.llm.transport import JsonResponse, JsonTransport
 
 MOST = 1_000
+FULL = Path("/dev/full")
 GOOD = b'{"custom_id": "good"}\n'
 
 
@@ -55,6 +60,17 @@ def lines_of(*pieces: bytes) -> list[JsonObject]:
 @pytest.fixture(autouse=True)
 def _small_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "MAX_BODY_BYTES", MOST)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="only Linux has a device that is always full")
+def test_a_full_disk_is_told_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a file that did not come: the batch is looked at again later."""
+    monkeypatch.setattr(tempfile, "TemporaryFile", partial(FULL.open, "r+b"))
+
+    with pytest.raises(ModelTransportError, match="No space left on device") as refused:
+        lines_of(GOOD)
+
+    assert "TMPDIR" in refused.value.hint
 
 
 def test_a_line_without_end_is_passed_over_and_never_held() -> None:

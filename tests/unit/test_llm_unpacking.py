@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import zlib
+from collections.abc import Iterator
 
 import pytest
 
@@ -24,6 +26,7 @@ def pieces(body: bytes) -> list[bytes]:
         ("identity", CONTENT),
         ("gzip", gzip.compress(CONTENT)),
         ("X-GZIP ", gzip.compress(CONTENT)),
+        ("gzip", gzip.compress(CONTENT[:5_000]) + gzip.compress(CONTENT[5_000:])),
         ("deflate", zlib.compress(CONTENT)),
     ],
 )
@@ -37,6 +40,32 @@ def test_more_than_is_wanted_is_refused(encoding: str, body: bytes) -> None:
     """One byte more is too many."""
     with pytest.raises(unpacking.TooLargeError):
         unpacking.read(pieces(body), encoding, len(CONTENT) - 1)
+
+
+@pytest.mark.parametrize("left", [1, 8, 30])
+def test_what_was_cut_off_is_not_taken_for_whole(left: int) -> None:
+    """Its last bytes say that it is, and nothing before them."""
+    packed = gzip.compress(CONTENT)
+
+    with pytest.raises(zlib.error):
+        unpacking.read(pieces(packed[:-left]), "gzip", len(CONTENT))
+
+
+def test_nothing_is_nothing_however_it_is_packed() -> None:
+    """An answer without a body may say how that is packed."""
+    assert unpacking.read([], "gzip", 10) == b""
+
+
+@pytest.mark.parametrize("more", [b"x" * 100, gzip.compress(b"")])
+def test_what_follows_the_end_is_not_read_for_ever(more: bytes) -> None:
+    """Neither what is no packed body, nor packed bodies without end in which there is nothing."""
+
+    def endless() -> Iterator[bytes]:
+        yield gzip.compress(CONTENT)
+        yield from itertools.repeat(more)
+
+    with pytest.raises((unpacking.TooLargeError, zlib.error)):
+        unpacking.read(endless(), "gzip", 1_000_000)
 
 
 def test_a_bomb_is_not_read_to_its_end() -> None:

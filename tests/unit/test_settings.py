@@ -196,6 +196,18 @@ def test_a_variable_that_no_setting_reads_is_found(monkeypatch: pytest.MonkeyPat
     assert "CHORDWISE_FOLDERS" not in found
 
 
+def test_a_variable_is_looked_at_as_the_settings_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In either case; those that Kubernetes sets for services of our name are nobody's mistake."""
+    host, tcp = "CHORDWISE_WORKER_SERVICE_HOST", "CHORDWISE_PORT_8080_TCP_ADDR"
+    for name in ("chordwise_modle", "chordwise_model", host, tcp, "CHORDWISE_SERVICE_PORT_HTTP"):
+        monkeypatch.setenv(name, "10")
+
+    found = set(environment.unknown_variables(Settings.model_fields))
+
+    assert "chordwise_modle" in found
+    assert not {"chordwise_model", host, tcp, "CHORDWISE_SERVICE_PORT_HTTP"} & found
+
+
 def test_what_is_wrong_is_said_in_words_of_ours(folder: Path) -> None:
     """A misspelt name is no “extra input”, and a contradiction no “value error”."""
     write(folder, 'modle = "x"\n[inbox]\nfolder = ["a"]\n')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import BinaryIO, cast
@@ -13,7 +14,7 @@ import structlog
 from pydantic import SecretStr
 
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.errors import ModelAccessError, ModelError
+from chordwise.errors import ModelAccessError, ModelError, ModelTransportError
 from chordwise.llm.excerpts import excerpt
 from chordwise.llm.providers.endpoint import endpoint
 from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, Kind, read_fault
@@ -84,10 +85,10 @@ class BatchHttp:
         So is a line larger than an answer online may be: its question counts as not answered.
 
         Raises:
-            ModelError: The file cannot be read; nothing was yielded then.
+            ModelError: The file cannot be read, or kept; nothing was yielded then.
         """
         url = endpoint(self.base_url, path)
-        with tempfile.TemporaryFile() as file:
+        with _needing_room(self.label), tempfile.TemporaryFile() as file:
             failed = self.transport.download(url, self.headers, file, LONG_SECONDS)
             if failed is not None:
                 raise self.failure(failed)
@@ -124,6 +125,18 @@ class BatchHttp:
                 yield parsed
             elif line.strip():
                 log.warning("batch.line_unreadable", model=self.label, bytes=len(line))
+
+
+@contextmanager
+def _needing_room(label: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ModelTransportError(
+            f"A file of a batch of {label} cannot be kept while it is read: {reason}.",
+            "Make room where temporary files go, or set TMPDIR to a folder on a larger disk.",
+        ) from error
 
 
 def _parsed(line: bytes) -> JsonValue:

@@ -74,6 +74,10 @@ class _Batches:
                 raise
             except (ModelError, ConfigurationError) as error:
                 self._put_off(batch, error)
+            except Exception as defect:  # it must not keep the other batches from their answers
+                log.exception("batch.defect", batch_id=str(batch.id))
+                what = f"Chordwise failed over it ({type(defect).__name__}); the log says more."
+                self._put_off(batch, ModelTransportError(what))
 
     def _store(self, write: Callable[[Session], Stored]) -> Stored:
         with reaching_database(), self._context.sessions.begin() as session:
