@@ -30,9 +30,10 @@ _ROWS: pytest.StashKey[list[Row]] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Take the length of a soak and the seed of what is random."""
+    """Take the lengths of a soak and a stream, and the seed of what is random."""
     group = parser.getgroup("fault experiments")
     group.addoption("--soak-minutes", type=float, default=0.0, help="how long to soak; 0: not")
+    group.addoption("--stream-minutes", type=float, default=2.0, help="how long files come for F10")
     group.addoption("--fault-seed", type=int, default=None, help="repeat what this seed did")
 
 
