@@ -5,9 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+import pytest
 import structlog
 
 from chordwise.cli import application
+from chordwise.settings import Settings
+
+
+def point_to(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands find a test's servers, and start none of their own."""
+    monkeypatch.setenv("CHORDWISE_HOME", str(settings.home))
+    monkeypatch.setenv("CHORDWISE_EMBEDDED__START", "false")
+    for name in ("database_url", "broker_url"):
+        secret = getattr(settings, name)
+        monkeypatch.setenv(f"CHORDWISE_{name.upper()}", secret.get_secret_value())
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -14,6 +14,8 @@ from chordwise.settings import InboxSettings, ProfileSettings, Settings
 from tests.fakes.dropping import Folders
 from tests.fakes.pipeline import SCRIPTED, Pipeline, a_pipeline, quoting_the_text
 
+LETTER = "Anna writes to Berta. She wants to know when the ferry leaves."
+OTHER = "Berta answers Anna. The ferry leaves at noon."
 NOW = datetime(2026, 11, 25, 2, 13, tzinfo=UTC)
 STABILITY_SECONDS = 5.0
 QUIET_SECONDS = 10.0
@@ -124,3 +126,17 @@ def watching(
     changes = {"inbox": inbox, "profiles": profiles or {}, "model": SCRIPTED}
     pipeline = open_pipeline(settings.model_copy(update=changes))
     return WatchedInbox(folders=folders, pipeline=pipeline)
+
+
+def intake(note: object) -> dict[str, object]:
+    """Return the only intake of a note."""
+    assert isinstance(note, dict)
+    (found,) = note["intakes"]
+    return dict(found)
+
+
+def jobs(of_intake: dict[str, object]) -> list[dict[str, object]]:
+    """Return the jobs of an intake of a note."""
+    found = of_intake["jobs"]
+    assert isinstance(found, list)
+    return found

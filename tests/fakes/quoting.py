@@ -17,7 +17,7 @@ from chordwise.pipeline.quoting import quote
 from chordwise.pipeline.quoting.quote import Quote, Quoter
 from chordwise.pipeline.run_options import RunOptions
 from chordwise.settings import Settings
-from tests.fakes.commands import run
+from tests.fakes.commands import point_to, run
 from tests.fakes.pipeline import (
     LONG,
     Pipeline,
@@ -80,11 +80,8 @@ def a_desk(
     (folder / "bridge.txt").write_text(SHORT, "utf-8")
     (folder / "harbour.txt").write_text(LONG, "utf-8")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CHORDWISE_HOME", str(settings.home))
+    point_to(settings, monkeypatch)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    for name in ("database_url", "broker_url"):
-        secret = getattr(settings, name)
-        monkeypatch.setenv(f"CHORDWISE_{name.upper()}", secret.get_secret_value())
     narrow = with_settings(settings, "pipeline", chunk_tokens=300)
     pipeline = a_pipeline(narrow, quoting_the_text, repeat_last=True)
     yield Desk(pipeline=pipeline, folder=folder, capsys=capsys)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.settings import Settings
+from chordwise.settings import ProfileSettings, Settings
+from tests.fakes.commands import point_to
+from tests.fakes.inbox_watch import WatchedInbox, watched
 from tests.fakes.pipeline import close_all, with_settings
 from tests.fakes.quoting import Desk, a_desk
 from tests.peers.batch_provider import BatchProvider
@@ -30,11 +32,7 @@ def small_chunks(settings: Settings) -> Settings:
 def addressed(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Point commands to this test's servers, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CHORDWISE_HOME", str(settings.home))
-    monkeypatch.setenv("CHORDWISE_EMBEDDED__START", "false")
-    for name in ("database_url", "broker_url"):
-        secret = getattr(settings, name)
-        monkeypatch.setenv(f"CHORDWISE_{name.upper()}", secret.get_secret_value())
+    point_to(settings, monkeypatch)
 
 
 @pytest.fixture
@@ -53,3 +51,15 @@ def desk(
 def provider() -> BatchProvider:
     """Return the provider of the Batch API, in memory."""
     return BatchProvider()
+
+
+@pytest.fixture
+def inbox(tmp_path: Path, settings: Settings) -> Iterator[WatchedInbox]:
+    """Watch an inbox with two profiles."""
+    profiles = {
+        "letters": ProfileSettings(instructions="who writes to whom"),
+        "bills": ProfileSettings(folder=Path("letters/bills"), budget_usd=None),
+    }
+    found = watched(tmp_path, settings, profiles)
+    yield found
+    found.close()

@@ -16,7 +16,7 @@ from chordwise.pipeline.batches.waits import BatchWait
 from chordwise.pipeline.submit import Submission
 from chordwise.settings import Settings
 from tests.fakes.batch_nights import OTHER, in_batches, opened, pass_hours, pass_the_night, schedule
-from tests.fakes.commands import run
+from tests.fakes.commands import point_to, run
 from tests.fakes.pipeline import PARAGRAPH, Pipeline
 from tests.peers.batch_provider import BatchProvider
 
@@ -40,11 +40,7 @@ def show(
     small_chunks: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[tuple[str, ...]], str]:
     """Return the command `runs` over this test's servers, as a function to its output."""
-    monkeypatch.setenv("CHORDWISE_HOME", str(small_chunks.home))
-    monkeypatch.setenv("CHORDWISE_EMBEDDED__START", "false")
-    for name in ("database_url", "broker_url"):
-        secret = getattr(small_chunks, name)
-        monkeypatch.setenv(f"CHORDWISE_{name.upper()}", secret.get_secret_value())
+    point_to(small_chunks, monkeypatch)
 
     def shown(arguments: tuple[str, ...]) -> str:
         capsys.readouterr()

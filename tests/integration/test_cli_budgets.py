@@ -14,7 +14,7 @@ from chordwise.errors import ExitCode, ModelRequestError
 from chordwise.pipeline.budgets import JobBudget
 from chordwise.pipeline.submit import Submission
 from chordwise.settings import Settings
-from tests.fakes.commands import run
+from tests.fakes.commands import point_to, run
 from tests.fakes.pipeline import AWAY, SCRIPTED, Pipeline, a_pipeline, a_run, a_summary
 
 TEXT = "The bridge was opened in May. Carts crossed it on the same day."
@@ -24,19 +24,15 @@ TEXT = "The bridge was opened in May. Carts crossed it on the same day."
 def _addresses(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Point the commands to this test's servers."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CHORDWISE_HOME", str(settings.home))
-    for name in ("database_url", "broker_url"):
-        secret = getattr(settings, name)
-        monkeypatch.setenv(f"CHORDWISE_{name.upper()}", secret.get_secret_value())
+    point_to(settings, monkeypatch)
     (tmp_path / "letter.txt").write_text(TEXT)
 
 
 @pytest.fixture
 def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the commands know the model of the pipeline, and start nothing."""
+    """Let the commands know the model of the pipeline."""
     models = {SCRIPTED: AWAY.model_dump(mode="json", exclude_defaults=True)}
     monkeypatch.setenv("CHORDWISE_MODELS", json.dumps(models))
-    monkeypatch.setenv("CHORDWISE_EMBEDDED__START", "false")
 
 
 def a_budgeted_run(settings: Settings) -> tuple[Pipeline, Submission]:

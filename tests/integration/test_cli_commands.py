@@ -8,7 +8,6 @@ import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -56,19 +55,9 @@ class Desk:
 
 
 @pytest.fixture
-def addresses(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Point the commands to this test's servers."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CHORDWISE_HOME", str(settings.home))
-    for name in ("database_url", "broker_url"):
-        secret = getattr(settings, name)
-        monkeypatch.setenv(f"CHORDWISE_{name.upper()}", secret.get_secret_value())
-
-
-@pytest.fixture
-def desk(settings: Settings, addresses: None, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
+def desk(settings: Settings, addressed: None, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
     """Fill the database."""
-    assert addresses is None
+    assert addressed is None
     failing = ModelRequestError("The model does not like it.", "Ask otherwise.")
     pipeline = a_pipeline(settings, ANSWER, failing)
     submission = open_run(pipeline.context, a_run(), NOW)

@@ -11,9 +11,7 @@ import pytest
 from chordwise.errors import ExitCode
 from chordwise.settings import ProfileSettings, Settings
 from tests.fakes.commands import run
-from tests.fakes.inbox_watch import WatchedInbox, watched
-
-LETTER = "Anna writes to Berta. She wants to know when the ferry leaves."
+from tests.fakes.inbox_watch import LETTER, WatchedInbox, watched
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from chordwise.errors import ExitCode
 from chordwise.settings import Settings
 from chordwise.storage.engine import open_engine
-from tests.fakes.commands import run
+from tests.fakes.commands import point_to, run
 
 TEXT = "The bridge was opened in May. Carts crossed it on the same day."
 MODEL = "openai/gpt-6.1-terra"
@@ -22,12 +22,8 @@ SAID = "has no Batch API: the run is asked online."
 def _addresses(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Point the commands to this test's servers, and let them start nothing."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CHORDWISE_HOME", str(settings.home))
-    monkeypatch.setenv("CHORDWISE_EMBEDDED__START", "false")
+    point_to(settings, monkeypatch)
     monkeypatch.setenv("OPENAI_API_KEY", "key")
-    for name in ("database_url", "broker_url"):
-        secret = getattr(settings, name)
-        monkeypatch.setenv(f"CHORDWISE_{name.upper()}", secret.get_secret_value())
     (tmp_path / "letter.txt").write_text(TEXT)
 
 

@@ -10,7 +10,7 @@ import pytest
 from chordwise.embedded import idleness
 from chordwise.errors import ExitCode
 from chordwise.settings import Settings
-from tests.fakes.commands import run
+from tests.fakes.commands import point_to, run
 from tests.fakes.pipeline import a_pipeline
 
 CONFIGURATION = """
@@ -30,10 +30,7 @@ PRUNE = (*ADD, "--kind", "prune", "--keep-cache-days", "30")
 def _addresses(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Point the commands to this test's servers and configuration."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CHORDWISE_HOME", str(settings.home))
-    for name in ("database_url", "broker_url"):
-        secret = getattr(settings, name)
-        monkeypatch.setenv(f"CHORDWISE_{name.upper()}", secret.get_secret_value())
+    point_to(settings, monkeypatch)
     (tmp_path / "chordwise.toml").write_text(CONFIGURATION, "utf-8")
 
 

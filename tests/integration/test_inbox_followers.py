@@ -16,11 +16,10 @@ from chordwise.pipeline.recovery.recover import recover
 from chordwise.settings import ProfileSettings, Settings
 from chordwise.storage import runs
 from tests.fakes.batch_nights import handed_in, judge, opened, pass_time
-from tests.fakes.inbox_watch import QUIET_SECONDS, WatchedInbox, watched, watching
+from tests.fakes.inbox_watch import LETTER, QUIET_SECONDS, WatchedInbox, watched, watching
 from tests.fakes.pipeline import a_run
 from tests.peers.batch_provider import BatchProvider
 
-LETTER = "Anna writes to Berta. She wants to know when the ferry leaves."
 BOTH = "summary and sentiment"
 PROFILES = {
     "urgent": ProfileSettings(),

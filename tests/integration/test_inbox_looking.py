@@ -1,0 +1,180 @@
+"""What a watch looks at, and when: events, full looks, polling, and the bounds of its memory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from chordwise.errors import ConfigurationError
+from chordwise.pipeline.inbox import scanning
+from chordwise.pipeline.inbox.places import places
+from chordwise.pipeline.inbox.scanning import Refused
+from chordwise.settings import InboxSettings, ProfileSettings, Settings
+from tests.fakes.inbox_watch import (
+    LETTER,
+    OTHER,
+    STABILITY_SECONDS,
+    WatchedInbox,
+    watched,
+)
+
+
+def test_what_no_event_told_of_is_found(inbox: WatchedInbox) -> None:
+    """A full look every five minutes is the net below the events."""
+    inbox.watch.tick()
+    (inbox.folders.inbox / "silent.txt").write_text(LETTER, "utf-8")
+
+    inbox.wait(299)
+    inbox.wait(100)
+    assert (inbox.folders.inbox / "silent.txt").exists()
+    inbox.wait(5)
+    inbox.work()
+    inbox.wait(1)
+
+    assert (inbox.folders.done / "silent.txt").exists()
+
+
+def test_a_folder_that_is_pointed_at_is_looked_at(inbox: WatchedInbox) -> None:
+    """As whoever begins to listen does: for what came before the first event."""
+    inbox.watch.tick()
+    (inbox.folders.inbox / "silent.txt").write_text(LETTER, "utf-8")
+    inbox.wait(2 * STABILITY_SECONDS)
+    assert inbox.pipeline.value("SELECT count(*) FROM inbox_files") == 0
+
+    inbox.watch.disturb([inbox.folders.inbox])
+    inbox.take()
+
+    assert inbox.pipeline.value("SELECT count(*) FROM inbox_files") == 1
+
+
+def test_a_share_that_tells_nothing_is_polled(tmp_path: Path, settings: Settings) -> None:
+    """A file is found by the next look, and taken once it was quiet from then on."""
+    inbox = watched(tmp_path, settings, polling=True, polling_seconds=2)
+    inbox.watch.tick()
+    (inbox.folders.inbox / "silent.txt").write_text(LETTER, "utf-8")
+
+    inbox.wait(2)
+    inbox.wait(STABILITY_SECONDS)
+
+    assert inbox.pipeline.rows("SELECT name FROM inbox_files") == [("silent.txt",)]
+    inbox.close()
+
+
+def test_each_inbox_has_places_of_its_own(tmp_path: Path, settings: Settings) -> None:
+    """What came out of one goes beside that one; a profile may be for one of them alone."""
+    other = tmp_path / "scanner" / "in"
+    profiles = {"scans": ProfileSettings(folder=other), "bills": ProfileSettings()}
+    both = (tmp_path / "inbox", other)
+    inbox = watched(tmp_path, settings, profiles, folders=both)
+    for path in (both[0] / "bills" / "a.txt", both[1] / "bills" / "b.txt", both[1] / "c.txt"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{path.name}: {LETTER}", "utf-8")
+
+    inbox.deliver()
+
+    assert inbox.pipeline.rows("SELECT name, profile, status FROM inbox_files ORDER BY name") == [
+        ("bills/a.txt", "bills", "done"),
+        ("bills/b.txt", "bills", "done"),
+        ("c.txt", "scans", "done"),
+    ]
+    for name in ("done/bills/a.txt", "scanner/done/bills/b.txt", "scanner/done/c.txt"):
+        assert (tmp_path / name).exists()
+        assert (tmp_path / f"{name}.json").exists()
+    inbox.close()
+
+
+def test_a_side_car_within_the_delay_counts(inbox: WatchedInbox) -> None:
+    """It may come after its file, which then has to be quiet anew."""
+    path = inbox.drop("a.txt", LETTER)
+    inbox.watch.tick()
+    inbox.wait(4)
+    inbox.drop("a.txt.chordwise.toml", "instructions = 'late'")
+    inbox.wait(4)
+    assert path.exists()
+
+    inbox.wait(5)
+
+    asked = "SELECT options ->> 'instructions' FROM jobs"
+    assert inbox.pipeline.value(asked) == "late"
+
+
+def test_a_writer_is_waited_for_however_long(inbox: WatchedInbox) -> None:
+    """As long as a program holds the file open for writing, it is not complete."""
+    path = inbox.drop("a.txt", LETTER)
+    with path.open("a", encoding="utf-8") as file:
+        for _ in range(5):
+            inbox.wait(100)
+        assert path.exists()
+        file.write(OTHER)
+
+    inbox.watch.disturb([path])
+    inbox.deliver()
+
+    assert (inbox.folders.done / "a.txt").read_text("utf-8") == LETTER + OTHER
+
+
+def test_a_crowd_waits_for_no_pause(inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn that was too short for all says so: the next one begins at once."""
+    for number in range(3):
+        inbox.drop(f"{number}.txt", f"{LETTER} {number}")
+    inbox.watch.tick()
+    inbox.now += STABILITY_SECONDS
+    forget = inbox.watch._waiting.forget
+
+    def forget_slowly(path: Path) -> None:
+        forget(path)
+        inbox.now += 0.3  # of the half second of a turn
+
+    monkeypatch.setattr(inbox.watch._waiting, "forget", forget_slowly)
+
+    told = [(inbox.watch.tick(), len(list(inbox.folders.inbox.iterdir()))) for _ in range(2)]
+
+    assert told == [(True, 1), (False, 0)]
+
+
+def test_one_watch_at_a_time(inbox: WatchedInbox) -> None:
+    """A second process of the same home waits for its turn."""
+    other = type(inbox.store)(inbox.folders.home)
+
+    assert not other.acquire()
+
+    inbox.store.release()
+    assert other.acquire()
+    other.release()
+
+
+def test_ten_thousand_files_are_looked_at_in_bounded_memory(tmp_path: Path) -> None:
+    """F10: only so many are returned, and they are the oldest."""
+    for number in range(10_000):
+        path = tmp_path / f"{number % 100}" / f"{number}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        os.utime(path, ns=(0, (number * 7919) % 10_000))
+    refused: list[Refused] = []
+
+    found = scanning.oldest(tmp_path, 500, refused.append)
+
+    assert [each[1][0].modified_ns for each in found] == list(range(500))
+    assert refused == []
+
+
+@pytest.mark.parametrize(
+    "folders", [("in", "in/deeper"), ("in", "done"), ("failed", "in"), (".", "in")]
+)
+def test_inboxes_that_overlap_are_refused(tmp_path: Path, folders: tuple[str, ...]) -> None:
+    """No file may be found twice, and what is done must not be taken again."""
+    inbox = InboxSettings(folders=tuple(tmp_path / each for each in folders))
+
+    with pytest.raises(ConfigurationError, match="overlap"):
+        places(Settings(inbox=inbox))
+
+
+def test_a_profile_stays_in_the_inbox(tmp_path: Path) -> None:
+    """Its folder must not lead out of it by a relative path."""
+    inbox = InboxSettings(folders=(tmp_path / "in",))
+    profiles = {"x": ProfileSettings(folder=Path("../elsewhere"))}
+
+    with pytest.raises(ConfigurationError, match=r"profiles\.x\.folder"):
+        places(Settings(inbox=inbox, profiles=profiles))
