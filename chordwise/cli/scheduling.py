@@ -21,6 +21,8 @@ from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.lanes import Lane
 from chordwise.embedded.stack import Level
 from chordwise.errors import UsageError
+from chordwise.pipeline.diagnosis.checks import Verdict
+from chordwise.pipeline.diagnosis.schedules import judged
 from chordwise.pipeline.schedules import scheduling
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.settings.schedules import AGES, CatchUp, ScheduleKind, check_one, reason
@@ -210,7 +212,11 @@ def _add(invocation: Invocation, name: str, values: dict[str, object]) -> None:
     settings = opening.reach(invocation, settings, Level.DATABASE, screen.note)
 
     _write(settings, lambda session: _define(session, name, wanted))
-    screen.tell(f"The schedule {name} is in force while a scheduler runs.")
+    check = judged(settings, name, wanted)
+    finding = check.finding.removesuffix(".")
+    screen.tell(f"The schedule {name} is in force while a scheduler runs: {finding}.")
+    if check.verdict is Verdict.WARN:
+        screen.tell(f"Warning: {check.hint}")
 
 
 def _define(session: Session, name: str, wanted: ScheduleSettings) -> None:

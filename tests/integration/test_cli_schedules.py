@@ -66,6 +66,22 @@ def test_one_is_added_changed_and_removed(capsys: pytest.CaptureFixture[str]) ->
     assert left["name"] == "letters"
 
 
+def test_whoever_adds_one_is_told_when_it_is_due_and_what_it_lacks(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """At once, and not by `doctor` alone; it is added, for a share may be mounted by then."""
+    nightly = ("schedules", "add", "nightly", "--cron", "30 2 * * *", "--path", "in")
+    assert run(nightly) == ExitCode.SUCCESS
+    lacking = capsys.readouterr().err
+    (tmp_path / "in").mkdir()
+    assert run(nightly) == ExitCode.SUCCESS
+    ready = capsys.readouterr().err
+
+    assert "no file.\nWarning: Make its folder" in lacking
+    assert "Warning" not in ready
+    assert "02:30 UTC." in ready
+
+
 def test_an_export_is_added(capsys: pytest.CaptureFixture[str]) -> None:
     """With what it reads, its format, and a folder that counts from where the command was given."""
     export = (*ADD, "--kind", "export", "--view", "failures", "--format", "xlsx", "--folder", "out")

@@ -34,7 +34,7 @@ def configured(settings: Settings) -> Iterator[Check]:
     folder = scheduling.folder_of(settings)
     for name, wanted in settings.schedules.items():
         anchored = scheduling.anchor(settings, wanted, folder)
-        yield _judged(settings, name, anchored)
+        yield judged(settings, name, anchored)
 
 
 def added(settings: Settings, engine: Engine) -> Iterator[Check]:
@@ -53,10 +53,10 @@ def _of_row(settings: Settings, row: Schedule) -> Check:
     if defect := scheduling.defect_of(row):
         what = f"{row.name} cannot be read: {defect}."
         raise ConfigurationError(what, scheduling.WHOSE_DEFECT)
-    return _judged(settings, row.name, ScheduleSettings.model_validate(row.options))
+    return judged(settings, row.name, ScheduleSettings.model_validate(row.options))
 
 
-def _judged(settings: Settings, name: str, wanted: ScheduleSettings) -> Check:
+def judged(settings: Settings, name: str, wanted: ScheduleSettings) -> Check:
     """Return when a schedule is due next, with a warning where it would fail now.
 
     What is missing may be there in time, such as a share that is mounted at night.
