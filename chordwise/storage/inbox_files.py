@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -18,11 +18,18 @@ from sqlalchemy import (
     exists,
     func,
     select,
+    true,
     update,
 )
 from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
-from chordwise.domain.states import UNDELIVERED, UNFINISHED_JOBS, InboxStatus, JobStatus
+from chordwise.domain.states import (
+    UNDELIVERED,
+    UNFINISHED_JOBS,
+    InboxStatus,
+    IntakeOutcome,
+    JobStatus,
+)
 from chordwise.storage import clock
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.intakes import Intake
@@ -30,6 +37,8 @@ from chordwise.storage.jobs import Job
 from chordwise.storage.record import CreatedAt, Identity, Record, among
 from chordwise.storage.runs import Run
 
+_AT_ONCE = 500
+_TAKEN_IN = (IntakeOutcome.ACCEPTED, IntakeOutcome.DUPLICATE)
 _UNDELIVERED = f"status IN ({', '.join(repr(each.value) for each in UNDELIVERED)})"
 
 
@@ -145,37 +154,40 @@ def ready(session: Session, store_id: uuid.UUID, limit: int) -> Sequence[InboxFi
     ).all()
 
 
+def is_done(session: Session, file_id: uuid.UUID) -> bool:
+    """Tell whether all that a file held was taken in, and every analysis of it succeeded."""
+    taken_in = func.bool_and(Intake.outcome.in_(_TAKEN_IN))
+    succeeded = func.coalesce(func.bool_and(Job.status == JobStatus.SUCCEEDED), true())
+    statement = (
+        select(taken_in & succeeded)
+        .select_from(InboxIntake)
+        .join(Intake, Intake.id == InboxIntake.intake_id)
+        .join(Job, _of_intake(), isouter=True)
+        .where(InboxIntake.inbox_file_id == file_id)
+    )
+    return bool(session.scalar(statement))
+
+
 def outcomes(
     session: Session, file_id: uuid.UUID
-) -> Sequence[Row[Intake, Run, Job | None, uuid.UUID | None]]:
-    """Return what came of a file: its intakes in order, each with its run and each of its jobs.
+) -> Iterable[Row[Intake, Job | None, uuid.UUID | None, int | None]]:
+    """Return what came of a file: its intakes in order, each with each of its jobs.
 
-    The jobs of a duplicate are those of the intake that it repeats. Last comes the intake whose
-    content was analyzed for the job: another one where the job has the answer of another.
+    Few are held at once. The jobs of a duplicate are those of the intake that it repeats. After the
+    job comes the intake whose content was analyzed for it: another one where the job has the answer
+    of another; and how often the most stubborn chunk of the job was claimed.
     """
     analyzed, has_answer = aliased(Job), Job.status == JobStatus.SUCCEEDED
+    claims = select(func.max(Chunk.attempts)).where(Chunk.job_id == Job.id).scalar_subquery()
     return session.execute(
-        select(Intake, Run, Job, func.coalesce(analyzed.intake_id, Job.intake_id))
+        select(Intake, Job, func.coalesce(analyzed.intake_id, Job.intake_id), claims)
         .join(InboxIntake, InboxIntake.intake_id == Intake.id)
-        .join(Run, Run.id == Intake.run_id)
         .join(Job, _of_intake(), isouter=True)
         .join(analyzed, has_answer & (analyzed.id == Job.reused_from), isouter=True)
         .where(InboxIntake.inbox_file_id == file_id)
         .order_by(InboxIntake.position, Job.id)
-    ).all()
-
-
-def attempts(session: Session, file_id: uuid.UUID) -> dict[uuid.UUID, int]:
-    """Return how often the most stubborn chunk of each job of a file was claimed."""
-    statement = (
-        select(Chunk.job_id, func.max(Chunk.attempts))
-        .join(Job, Job.id == Chunk.job_id)
-        .join(Intake, _of_intake())
-        .join(InboxIntake, InboxIntake.intake_id == Intake.id)
-        .where(InboxIntake.inbox_file_id == file_id)
-        .group_by(Chunk.job_id)
+        .execution_options(yield_per=_AT_ONCE)
     )
-    return dict(session.execute(statement).all())
 
 
 def open_runs(session: Session, store_id: uuid.UUID) -> Sequence[uuid.UUID]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
+from sqlalchemy import text
+
+from chordwise.domain.json_values import objects
 from chordwise.pipeline import retry
 from chordwise.pipeline.fan_out import fan_out
 from chordwise.pipeline.recovery.recover import recover
@@ -22,6 +26,38 @@ INSERT INTO jobs
 SELECT (jsonb_populate_record(j, jsonb_build_object('id', gen_random_uuid(), 'options_hash', n))).*
 FROM jobs AS j, generate_series(1, :more) AS n
 """
+_ROWS = 5_000
+_ROWS_OF_A_FILE = (
+    """
+    CREATE TEMPORARY TABLE more ON COMMIT DROP AS
+    SELECT gen_random_uuid() AS document, gen_random_uuid() AS intake, gen_random_uuid() AS job, n
+    FROM generate_series(1, :more) AS n
+    """,
+    """
+    INSERT INTO documents
+    SELECT (jsonb_populate_record(d, jsonb_build_object('id', document, 'sha256', n))).*
+    FROM documents AS d, more
+    """,
+    """
+    INSERT INTO intakes
+    SELECT (
+        jsonb_populate_record(
+            i, jsonb_build_object('id', intake, 'document_id', document, 'source', 'a.csv#' || n)
+        )
+    ).*
+    FROM intakes AS i, more
+    """,
+    "INSERT INTO inbox_intakes SELECT intake, inbox_file_id, n FROM inbox_intakes, more",
+    """
+    INSERT INTO jobs
+    SELECT (
+        jsonb_populate_record(
+            j, jsonb_build_object('id', job, 'document_id', document, 'intake_id', intake)
+        )
+    ).*
+    FROM jobs AS j, more
+    """,
+)
 _CUT_OFF = """
 INSERT INTO inbox_files
 SELECT (
@@ -76,3 +112,29 @@ def test_every_file_that_a_kill_cut_off_is_settled(settings: Settings, tmp_path:
     left = inbox.pipeline.rows("SELECT name, status FROM inbox_files")
     inbox.close()
     assert left == [("a.txt", "submitted")]
+
+
+def test_the_note_of_a_file_with_thousands_of_rows_is_written_piece_by_piece(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """However many those are, and the file may hold a hundred thousand, few are held at once."""
+    inbox = watched(tmp_path, settings)
+    inbox.drop("a.txt", "Anna writes to Berta.")
+    inbox.take()
+    inbox.work()
+    with inbox.pipeline.context.sessions.begin() as session:
+        session.execute(text(_ROWS_OF_A_FILE[0]), {"more": _ROWS - 1})
+        for statement in _ROWS_OF_A_FILE[1:]:
+            session.execute(text(statement))
+    tracemalloc.start()
+
+    inbox.wait(1)
+
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    note = inbox.folders.note(inbox.folders.done / "a.txt")
+    inbox.close()
+    intakes = objects(note["intakes"])
+    assert [each["source"] for each in intakes][1:] == [f"a.csv#{n}" for n in range(1, _ROWS)]
+    assert {objects(each["jobs"])[0]["status"] for each in intakes} == {"succeeded"}
+    assert most_bytes < 12_000_000

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import IO
 
 from chordwise.domain.inbox_names import is_inside, names_like, note_name, side_car_name
 from chordwise.domain.states import InboxStatus
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.inbox import moving, notes
-from chordwise.pipeline.inbox.notes import Verdict
 from chordwise.pipeline.inbox.places import Place
 from chordwise.pipeline.inbox.store import Store
 from chordwise.readers.printable_names import printable
 from chordwise.storage import clock, inbox_files
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.inbox_files import InboxFile
+
+_NOTE_BYTES = 1024 * 1024
+"""A larger note waits in a temporary file for its place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether everything that was asked of a file succeeded, and the note that says so."""
+
+    is_done: bool
+    note: IO[str]
 
 
 class Delivering:
@@ -42,15 +58,22 @@ class Delivering:
             OSError: The place cannot be written to; the file is safe, and a later call goes on.
             ServiceUnavailableError: The database cannot be reached; the same.
         """
-        with reaching_database(), self._context.sessions() as session:
-            found = notes.verdict(session, file, clock.read(session))
         stored = self._store.path_of(file.id, file.relative.name)
-        destination = self._resumed(file, stored) or self._placed(file, stored, found)
-        self._add_side_car(file, destination)
-        self._add_note(file, destination, found)
-        self._store.end(file.id)
-        self._finish(file, destination, found)
+        with self._judged(file) as found:
+            destination = self._resumed(file, stored) or self._placed(file, stored, found)
+            self._add_side_car(file, destination)
+            self._add_note(file, destination, found)
+            self._store.end(file.id)
+            self._finish(file, destination, found)
         return destination
+
+    @contextmanager
+    def _judged(self, file: InboxFile) -> Iterator[Verdict]:
+        with SpooledTemporaryFile(_NOTE_BYTES, "w+", encoding="utf-8") as note:
+            with reaching_database(), self._context.sessions() as session:
+                session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+                is_done = notes.write(note, session, file, clock.read(session))
+            yield Verdict(is_done=is_done, note=note)
 
     def _resumed(self, file: InboxFile, stored: Path) -> Path | None:
         """Return where the file was brought before a kill, if it got there."""
@@ -92,7 +115,9 @@ class Delivering:
         if os.path.lexists(note):  # written before a kill: the name was free when it was chosen
             mark.unlink(missing_ok=True)
             return
-        mark.write_text(found.text(), "utf-8")
+        found.note.seek(0)
+        with mark.open("w", encoding="utf-8") as written:
+            shutil.copyfileobj(found.note, written)
         _place_freely(mark, note, f"{file.id.hex}-note-again")
 
     def _note_destination(self, file: InboxFile, destination: Path) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from typing import IO
 
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.states import IntakeOutcome, JobStatus
+from chordwise.domain.states import JobStatus
 from chordwise.storage import inbox_files
 from chordwise.storage.inbox_files import InboxFile
 from chordwise.storage.intakes import Intake
@@ -21,33 +21,18 @@ from chordwise.storage.jobs import Job
 from chordwise.storage.runs import Run
 
 SCHEMA_VERSION = 1
-_TAKEN_IN = (IntakeOutcome.ACCEPTED, IntakeOutcome.DUPLICATE)
+_INDENT = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """Whether everything that was asked of a file succeeded, and the note that says so."""
+def write(note: IO[str], session: Session, file: InboxFile, now: datetime) -> bool:
+    """Write the note of a file whose analyses have all ended; tell whether all of them succeeded.
 
-    is_done: bool
-    note: JsonObject
-
-    def text(self) -> str:
-        """Return the note as it stands in the file."""
-        return f"{json.dumps(self.note, ensure_ascii=False, indent=2)}\n"
-
-
-def verdict(session: Session, file: InboxFile, now: datetime) -> Verdict:
-    """Return what became of a file whose analyses have all ended."""
-    rows = inbox_files.outcomes(session, file.id)
-    jobs = {row[2].id: row[2] for row in rows if row[2] is not None}
-    intakes = {row[0].id: row[0] for row in rows}
-    is_done = (
-        bool(intakes)
-        and file.reason is None
-        and all(each.outcome in _TAKEN_IN for each in intakes.values())
-        and all(each.status == JobStatus.SUCCEEDED for each in jobs.values())
-    )
-    note: JsonObject = {
+    It is written piece by piece: a table may hold a hundred thousand documents. The transaction
+    has to see one state of the database throughout.
+    """
+    is_done = file.reason is None and inbox_files.is_done(session, file.id)
+    run = None if file.run_id is None else session.get_one(Run, file.run_id)
+    head: JsonObject = {
         "schema_version": SCHEMA_VERSION,
         "outcome": "done" if is_done else "failed",
         "file": file.name,
@@ -60,22 +45,31 @@ def verdict(session: Session, file: InboxFile, now: datetime) -> Verdict:
         "reason": file.reason,
         "message": file.message,
         "hint": file.hint,
-        "run": rows[-1][1].name if rows else None,
-        "run_id": str(rows[-1][1].id) if rows else None,
-        "intakes": list(_intakes(rows, inbox_files.attempts(session, file.id))),
+        "run": run.name if run else None,
+        "run_id": str(run.id) if run else None,
     }
-    return Verdict(is_done=is_done, note=note)
+    note.write(_laid_out(head).removesuffix("\n}") + ',\n  "intakes": [')
+    before = ""
+    for intake in _intakes(inbox_files.outcomes(session, file.id)):
+        note.write(f"{before}\n{_laid_out(intake, 2 * _INDENT)}")
+        before = ","
+    note.write("\n  ]\n}\n" if before else "]\n}\n")
+    return is_done
+
+
+def _laid_out(value: JsonObject, indent: int = 0) -> str:
+    text = json.dumps(value, ensure_ascii=False, indent=_INDENT)
+    return " " * indent + text.replace("\n", "\n" + " " * indent)
 
 
 def _intakes(
-    rows: Sequence[Row[Intake, Run, Job | None, uuid.UUID | None]],
-    attempts: Mapping[uuid.UUID, int],
+    rows: Iterable[Row[Intake, Job | None, uuid.UUID | None, int | None]],
 ) -> Iterator[JsonObject]:
     for _, group in itertools.groupby(rows, key=lambda row: row[0].id):
         members = list(group)
         intake = members[0][0]
-        jobs = [row[2] for row in members if row[2] is not None]
-        analyzed = [row[3] for row in members if row[3] is not None]
+        jobs = [(row[1], row[3] or 0) for row in members if row[1] is not None]
+        analyzed = [row[2] for row in members if row[2] is not None]
         yield {
             "id": str(intake.id),
             "source": intake.source,
@@ -84,8 +78,8 @@ def _intakes(
             "message": intake.message,
             "hint": intake.hint,
             "document_id": _text(intake.document_id),
-            "same_as_intake": _text(_first(intake, jobs, analyzed)),
-            "jobs": [_job(job, attempts.get(job.id, 0)) for job in jobs],
+            "same_as_intake": _text(_first(intake, [job for job, _ in jobs], analyzed)),
+            "jobs": [_job(job, claims) for job, claims in jobs],
         }
 
 
@@ -96,7 +90,7 @@ def _first(intake: Intake, jobs: Sequence[Job], analyzed: Sequence[uuid.UUID]) -
     return analyzed[0] if analyzed and intake.id not in analyzed else None
 
 
-def _job(job: Job, attempts: int) -> JsonObject:
+def _job(job: Job, claims: int) -> JsonObject:
     return {
         "id": str(job.id),
         "analysis_type": job.analysis_type,
@@ -104,7 +98,7 @@ def _job(job: Job, attempts: int) -> JsonObject:
         "code": job.error_code,
         "message": job.error_message,
         "hint": job.hint,
-        "attempts": max(job.attempts, attempts),
+        "attempts": max(job.attempts, claims),
         "reused_from": _text(job.reused_from) if job.status == JobStatus.SUCCEEDED else None,
     }
 
