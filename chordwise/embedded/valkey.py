@@ -74,10 +74,6 @@ class EmbeddedValkey:
         """Return the address for Celery's broker, with the password in it."""
         return self.url()
 
-    def result_url(self) -> str:
-        """Return the address for Celery's result backend, with the password in it."""
-        return self.url()
-
     def redis_url(self) -> str:
         """Return the address for redis-py, with the password in it."""
         return f"unix://{self._address()}"

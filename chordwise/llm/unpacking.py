@@ -25,24 +25,15 @@ class UnknownPackingError(ValueError):
     """The body is packed in a way that nobody has asked for, or more than once."""
 
 
-def read(pieces: Iterable[bytes], encoding: str, most_bytes: int) -> bytes:
-    """Return the body; `encoding` is the header `content-encoding`, empty where there is none.
+def unpacked(pieces: Iterable[bytes], encoding: str, most_bytes: int) -> Iterator[bytes]:
+    """Yield the body piece by piece, none of them large, until it is more than is wanted.
+
+    `encoding` is the header `content-encoding`, empty where there is none.
 
     Raises:
-        TooLargeError: It is larger than `most_bytes`.
+        TooLargeError: It is larger than `most_bytes`; so many or fewer were yielded.
         UnknownPackingError: It is not packed once with gzip or deflate.
         zlib.error: What it is packed into is broken, or cut off.
-    """
-    return b"".join(unpacked(pieces, encoding, most_bytes))
-
-
-def unpacked(pieces: Iterable[bytes], encoding: str, most_bytes: int) -> Iterator[bytes]:
-    """Yield the same piece by piece, none of them large, until it is more than is wanted.
-
-    Raises:
-        TooLargeError: As above; `most_bytes` or less were yielded.
-        UnknownPackingError: As above.
-        zlib.error: As above.
     """
     encoding = encoding.strip().lower()
     if encoding in PLAIN:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from sqlalchemy import BigInteger, ForeignKey, func, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from chordwise.domain.states import IntakeOutcome
 from chordwise.storage.record import CreatedAt, Identity, Record
 
 
@@ -28,16 +27,6 @@ class Intake(Record):
     hint: Mapped[str | None]
     document_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("documents.id"), index=True)
     created_at: Mapped[CreatedAt]
-
-
-def not_accepted(session: Session, run_id: uuid.UUID) -> Sequence[Intake]:
-    """Return what a run saw and did not take in, duplicates left out, in the order seen."""
-    taken = (IntakeOutcome.ACCEPTED, IntakeOutcome.DUPLICATE)
-    return session.scalars(
-        select(Intake)
-        .where(Intake.run_id == run_id, Intake.outcome.not_in(taken))
-        .order_by(Intake.id)
-    ).all()
 
 
 def count(session: Session, run_id: uuid.UUID) -> int:

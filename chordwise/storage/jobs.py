@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -229,11 +229,6 @@ def end(session: Session, job: Job, status: JobStatus, failure: JobFailure | Non
     job.hint = (failure.hint or None) if failure else None
     job.lease_until = job.due_at = None
     job.finished_at = job.last_progress_at = clock.read(session)
-
-
-def of_run(session: Session, run_id: uuid.UUID) -> Sequence[Job]:
-    """Return the jobs of a run in the order of their intake."""
-    return session.scalars(select(Job).where(Job.run_id == run_id).order_by(Job.id)).all()
 
 
 def _give_back(

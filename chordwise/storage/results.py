@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import ForeignKey, delete, func, insert, select
@@ -106,11 +105,6 @@ def reusable(session: Session, document_id: uuid.UUID, options_hash: str) -> uui
         .limit(1)
         .with_for_update(read=True, key_share=True, of=Job)
     )
-
-
-def of_jobs(session: Session, job_ids: Sequence[uuid.UUID]) -> Sequence[Result]:
-    """Return the current results of these jobs."""
-    return session.scalars(select(Result).where(Result.job_id.in_(job_ids))).all()
 
 
 def _columns(result: Result) -> dict[str, object]:
