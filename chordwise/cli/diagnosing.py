@@ -19,6 +19,7 @@ from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import Screen, indented
 from chordwise.embedded import stack
+from chordwise.embedded.plan import standing
 from chordwise.embedded.stack import Level
 from chordwise.errors import ChordwiseError, ExitCode
 from chordwise.pipeline.diagnosis import everything
@@ -77,7 +78,21 @@ def _checks(invocation: Invocation, screen: Screen, *, asks_model: bool) -> Iter
         settings = _reach(invocation, settings, screen)
     except ChordwiseError as error:
         yield failed("stack", error)
+    yield from _unwatched(settings)
     yield from everything.diagnose(settings, asks_model=asks_model)
+
+
+def _unwatched(settings: Settings) -> Iterator[Check]:
+    """Yield a warning where the stack that runs here is that of other settings."""
+    found = stack.find(settings.home)
+    is_ready = found is not None and found.level is Level.ALL
+    if is_ready and standing(settings) and stack.keeps_watch(settings) is False:
+        yield Check(
+            name="stack",
+            verdict=Verdict.WARN,
+            finding="under other settings: it watches none of these inboxes, nor keeps schedules",
+            hint="`chordwise down`, then `chordwise up` with these settings.",
+        )
 
 
 def _unknown(variables: Sequence[str]) -> Iterator[Check]:

@@ -13,6 +13,7 @@ from chordwise.cli.options import AsJson
 from chordwise.cli.rendering import inboxes
 from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.screen import Screen
+from chordwise.embedded import stack
 from chordwise.embedded.stack import Level
 from chordwise.errors import UsageError
 from chordwise.pipeline.inbox import looking
@@ -45,9 +46,12 @@ def inbox(
     reached = opening.reach(invocation, settings, Level.DATABASE, screen.note)
     with opening.database(reached) as sessions, reaching_database(), sessions() as session:
         found = looking.accounts(session, reached, limit)
+    watched = settings.inbox.enabled and stack.keeps_watch(settings)
     if as_json:
-        screen.write(document(enabled=settings.inbox.enabled, inboxes=found))
+        screen.write(document(enabled=settings.inbox.enabled, watched=watched, inboxes=found))
         return
     screen.show(*inboxes.laid_out(found))
     if not settings.inbox.enabled:
         screen.tell("inbox.enabled is false: nothing is watched.")
+    elif watched is False:
+        screen.tell("Nothing here watches them now: files wait until the next chordwise up.")

@@ -15,7 +15,7 @@ from chordwise.embedded.processes import ProcessIdentity
 from chordwise.embedded.services import BackgroundProcess, Service, Watched
 from chordwise.embedded.state import Level
 from chordwise.embedded.valkey import EmbeddedValkey
-from chordwise.errors import ChordwiseError, ServiceUnavailableError
+from chordwise.errors import ChordwiseError, ConfigurationError, ServiceUnavailableError
 from chordwise.settings.environment import SUPERVISOR_PIPE_VARIABLE
 from chordwise.telemetry import liveness
 
@@ -93,6 +93,8 @@ class Children:
         return (self.plan.database_url if self.plan else None) or self.database_url
 
     def _apply_all(self, plan: Plan) -> None:
+        if self.plan is not None and plan.would_end(self.plan):
+            raise _would_end(self.plan)
         if plan.is_broker_embedded and VALKEY not in self._watched:
             self._start_valkey()
         if self.plan is None or self.plan.fingerprint != plan.fingerprint:
@@ -195,6 +197,17 @@ class Children:
         for name in reversed(names):
             self._tell(f"Stopping {name}")
             self._watched.pop(name).service.stop()
+
+
+def _would_end(running: Plan) -> ConfigurationError:
+    file = running.settings_file
+    of_them = f"of {file}" if file else "that its environment named"
+    same = f"Add --config {file} to work under those settings" if file else "Set the same variables"
+    return ConfigurationError(
+        f"The stack that runs here watches the inboxes and keeps the schedules {of_them}; "
+        "under the settings of this command it would not.",
+        f"{same}, take another home with --home, or end that stack with chordwise down.",
+    )
 
 
 def postgres(home: Home) -> EmbeddedPostgres:

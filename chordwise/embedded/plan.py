@@ -37,13 +37,16 @@ class Plan(BaseModel):
 
     `database_url` and `broker_url` are those of the user's own services; `None` asks for embedded
     ones. `stays` is for a stack that has folders to watch: it does not leave by itself. `directory`
-    is the folder from which relative paths in the settings count.
+    is the folder from which relative paths in the settings count, `settings_file` is theirs.
+    `standing` is a hash of what the stack does by itself, empty where that is nothing.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     level: Level
     fingerprint: str
+    settings_file: Path | None = None
+    standing: str = ""
     environment: dict[str, str]
     directory: Path
     database_url: str | None
@@ -74,6 +77,15 @@ class Plan(BaseModel):
             return True
         return found.level is Level.ALL and found.fingerprint == self.fingerprint
 
+    def would_end(self, running: Plan) -> bool:
+        """Return whether folders and schedules of other settings would go unwatched by this plan.
+
+        Whoever changes the settings file of a stack, and whoever watches the same, may replace it.
+        """
+        if running.standing in {"", self.standing}:
+            return False
+        return self.settings_file is None or self.settings_file != running.settings_file
+
 
 def plan_for(
     settings: Settings,
@@ -91,6 +103,8 @@ def plan_for(
     return Plan(
         level=level,
         fingerprint=fingerprint(settings),
+        settings_file=_settings_file(settings),
+        standing=standing(settings),
         environment=_environment(settings, config),
         directory=Path.cwd(),
         database_url=_revealed(settings.database_url),
@@ -105,9 +119,25 @@ def plan_for(
 
 def fingerprint(settings: Settings) -> str:
     """Return a hash over all settings, keys included, that a worker could behave by."""
-    values = settings.model_dump(exclude={"home", "embedded"})
+    return _hash(settings.model_dump(exclude={"home", "embedded"}))
+
+
+def standing(settings: Settings) -> str:
+    """Return a hash over the folders to watch and the schedules; empty where there are none."""
+    if not settings.inbox.is_watched and not settings.schedules:
+        return ""
+    values = settings.model_dump(include={"inbox", "profiles", "schedules"})
+    return _hash({**values, "folder": settings.base_folder})
+
+
+def _hash(values: dict[str, object]) -> str:
     text = json.dumps(values, default=_plain, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _settings_file(settings: Settings) -> Path | None:
+    file = type(settings).toml_file
+    return file.resolve() if file else None
 
 
 def _environment(settings: Settings, config: Path | None) -> dict[str, str]:

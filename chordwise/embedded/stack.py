@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from chordwise.embedded import exchange, idleness, leftovers, lock, processes, state
 from chordwise.embedded.home import Home, home_at
-from chordwise.embedded.plan import Commands, Plan, plan_for
+from chordwise.embedded.plan import Commands, Plan, plan_for, standing
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.embedded.state import Level, StackState
 from chordwise.embedded.supervisor import Supervisor
@@ -28,6 +28,7 @@ __all__ = [
     "ensure",
     "find",
     "hold",
+    "keeps_watch",
     "stop",
     "touch_last_used",
 ]
@@ -108,6 +109,17 @@ def hold(
 def find(home: Path) -> StackState | None:
     """Return what a running stack says about itself; `None` where none runs."""
     return state.current(home_at(home))
+
+
+def keeps_watch(settings: Settings) -> bool | None:
+    """Tell whether the stack here watches the folders and keeps the schedules of these settings.
+
+    `None` where processes that others start do that.
+    """
+    if not settings.embedded.start:
+        return None
+    found = find(settings.home)
+    return found is not None and found.level is Level.ALL and found.standing == standing(settings)
 
 
 def touch_last_used(home: Path) -> None:

@@ -139,12 +139,12 @@ class Supervisor:
             self.request_stop()  # the first wish was refused: there is nothing to watch over
 
     def _try(self, plan: Plan) -> ChordwiseError | None:
-        self._idle_seconds = plan.idle_seconds
         try:
             self._children.apply(plan)
         except (ConfigurationError, ServiceUnavailableError) as error:
             LOGGER.error("%s %s", error.what, error.hint)  # noqa: TRY400 - the sentence says it all
             return error
+        self._idle_seconds = plan.idle_seconds
         self._phase = Phase.READY
         return None
 
@@ -204,6 +204,7 @@ class Supervisor:
             phase=self._phase,
             level=self._children.level or Level.DATABASE,
             fingerprint=plan.fingerprint if plan else "",
+            standing=plan.standing if plan else "",
             activity=self._activity,
             is_foreground=not self._leaves_when_idle,
             database_url=self._children.database_url,

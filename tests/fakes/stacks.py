@@ -48,14 +48,20 @@ COMMANDS = Commands(
 )
 
 
-def settings_for(home: Path, *, idle_seconds: float = 600, **changes: object) -> Settings:
-    """Return settings with everything embedded and the given changes."""
+def settings_for(
+    home: Path, *, idle_seconds: float = 600, file: Path | None = None, **changes: object
+) -> Settings:
+    """Return settings with everything embedded and the given changes, as if out of a file."""
     values: dict[str, object] = {
         "home": home,
         "embedded": EmbeddedSettings(idle_minutes=idle_seconds / 60),
         "worker": WorkerSettings(shutdown_grace_seconds=1),
     }
-    return Settings.model_validate(values | changes)
+
+    class OfFile(Settings):
+        toml_file = file
+
+    return OfFile.model_validate(values | changes)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -158,6 +158,25 @@ def test_the_stack_is_one_and_can_be_stopped(desk: Desk) -> None:
     assert "Nothing runs" in desk.talk("down")
     assert json.loads(desk.call("doctor", "--json"))["exit_code"] == 0
     desk.call("down")
+
+
+@pytest.mark.slow
+def test_a_command_from_elsewhere_ends_no_watch(desk: Desk, tmp_path: Path) -> None:
+    """It is refused, and says how to go on; `inbox` says when nothing watches."""
+    own = Processes(folder=tmp_path, environment={"CHORDWISE_HOME": str(desk.folder / "watch")})
+    (tmp_path / "chordwise.toml").write_text('[inbox]\nfolders = ["inbox"]\n', "utf-8")
+    before = own.run("inbox")
+    assert own.run("analyze", str(desk.folder / "letters" / "one.txt")).returncode == 0
+
+    elsewhere = replace(own, folder=desk.folder).run("analyze", "letters")
+    during, checked = own.run("inbox", "--json"), replace(own, folder=desk.folder).run("doctor")
+    own.run("down")
+
+    assert "Nothing here watches them now" in before.stderr
+    assert elsewhere.returncode == ExitCode.CONFIGURATION
+    assert f"--config {tmp_path / 'chordwise.toml'}" in " ".join(elsewhere.stderr.split())
+    assert json.loads(during.stdout)["watched"] is True
+    assert checked.returncode == 0, checked.stdout
 
 
 @pytest.mark.slow

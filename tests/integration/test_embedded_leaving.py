@@ -129,11 +129,12 @@ def test_an_idle_stack_leaves(home: Path) -> None:
 
 def test_a_watched_inbox_keeps_an_idle_stack(home: Path) -> None:
     """What is dropped there must find somebody; without a folder the stack leaves again."""
-    inbox = InboxSettings(folders=(home.parent / "inbox",))
-    stack.ensure(settings_for(home, idle_seconds=0.2, inbox=inbox), Level.ALL, commands=COMMANDS)
+    inbox, file = InboxSettings(folders=(home.parent / "inbox",)), home.parent / "chordwise.toml"
+    watching = settings_for(home, idle_seconds=0.2, file=file, inbox=inbox)
+    stack.ensure(watching, Level.ALL, commands=COMMANDS)
     was_kept = not processes.wait_until(lambda: stack.find(home) is None, 1.5)
 
-    stack.ensure(settings_for(home, idle_seconds=0.2), Level.ALL, commands=COMMANDS)
+    stack.ensure(settings_for(home, idle_seconds=0.2, file=file), Level.ALL, commands=COMMANDS)
 
     assert was_kept
     assert becomes(lambda: stack.find(home) is None)

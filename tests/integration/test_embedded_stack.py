@@ -12,6 +12,8 @@ import redis
 from chordwise.embedded import stack
 from chordwise.embedded.home import home_at
 from chordwise.embedded.stack import Level
+from chordwise.errors import ConfigurationError
+from chordwise.settings import InboxSettings
 from tests.fakes.stacks import (
     COMMANDS,
     a_home,
@@ -88,6 +90,39 @@ def test_other_settings_bring_a_new_worker(home: Path) -> None:
     assert after.children["valkey"] == before.children["valkey"]
     assert nobody_left([before.children["worker"], before.children["scheduler"]])
     assert {"worker", "scheduler"} <= set(after.children)
+
+
+def test_what_a_stack_watches_is_not_ended_from_elsewhere(home: Path, tmp_path: Path) -> None:
+    """Files would wait, and nights pass, for a command that somebody gave in another folder."""
+    file = tmp_path / "chordwise.toml"
+    inbox = InboxSettings(folders=(tmp_path / "inbox",))
+    stack.ensure(settings_for(home, file=file, inbox=inbox), Level.ALL, commands=COMMANDS)
+    before = running(home)
+    other = tmp_path / "other" / "chordwise.toml"
+
+    for elsewhere in (settings_for(home), settings_for(home, file=other, model="openai/gpt-5")):
+        with pytest.raises(ConfigurationError, match="watches the inboxes") as refused:
+            stack.ensure(elsewhere, Level.ALL, commands=COMMANDS)
+        assert str(file) in refused.value.hint
+        stack.ensure(elsewhere, Level.DATABASE, commands=COMMANDS)
+        assert not stack.keeps_watch(elsewhere)
+
+    assert running(home).children == before.children
+    assert stack.keeps_watch(settings_for(home, file=file, inbox=inbox))
+
+
+def test_who_changes_the_settings_of_a_stack_may_end_what_it_watches(
+    home: Path, tmp_path: Path
+) -> None:
+    """It is the same file: somebody took the folder out of it."""
+    file = tmp_path / "chordwise.toml"
+    inbox = InboxSettings(folders=(tmp_path / "inbox",))
+    stack.ensure(settings_for(home, file=file, inbox=inbox), Level.ALL, commands=COMMANDS)
+    before = running(home)
+
+    stack.ensure(settings_for(home, file=file), Level.ALL, commands=COMMANDS)
+
+    assert nobody_left([before.children["scheduler"]])
 
 
 def test_services_of_the_users_own_are_not_started(home: Path, tmp_path: Path) -> None:
