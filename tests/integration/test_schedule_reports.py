@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from chordwise.errors import ReadError
 from chordwise.pipeline.submit import open_run
 from chordwise.readers.reading import UnreadDocument
 from chordwise.settings import ScheduleSettings, Settings
 from tests.fakes.pipeline import NOW, a_document, a_run, quoting_the_text
-from tests.fakes.scheduling import Night, a_night
+from tests.fakes.scheduling import Night, a_night, pruning
 
+INTO_THE_NIGHT = (
+    "UPDATE results SET needs_review = true, created_at = '2026-03-28T01:00Z'",
+    "UPDATE runs SET created_at = '2026-03-28T01:00Z', finished_at = '2026-03-28T01:00Z'",
+    "UPDATE model_calls SET started_at = '2026-03-28T01:00Z'",
+)
 HOSTILE = "letter|<b>one</b>.txt"
 
 
@@ -31,10 +38,26 @@ def a_night_with_a_run(settings: Settings, folder: Path) -> Night:
     submission.take_in(UnreadDocument(source="scan.pdf", error=scan))
     submission.close()
     pipeline.work(submission)
-    pipeline.execute("UPDATE results SET needs_review = true")
+    for moved in INTO_THE_NIGHT:
+        pipeline.execute(moved)
     night.sleep_until("2026-03-28T06:01")
     night.tick()
     return night
+
+
+def report_of(night: Night, hour: str, folder: Path) -> str:
+    """Return what the report of an hour in Berlin says."""
+    night.sleep_until(f"2026-03-28T{hour}:01")
+    night.tick()
+    night.carry_out()
+    written = "UPDATE schedule_runs SET finished_at = due_at + interval '5 seconds'"
+    night.pipeline.execute(written + " WHERE schedule = 'morning'")
+    return max(folder.glob("morning-*")).read_text("utf-8")
+
+
+def section(written: str, heading: str) -> str:
+    """Return what stands below a heading of a report."""
+    return written.partition(f"## {heading}\n\n")[2].partition("\n\n")[0]
 
 
 def test_a_report_has_every_section(settings: Settings, tmp_path: Path) -> None:
@@ -59,15 +82,69 @@ def test_the_next_report_begins_where_the_last_one_ended(
     """And says so where nothing has happened since."""
     night = a_night_with_a_run(settings, tmp_path)
     night.carry_out()
-    night.pipeline.execute("UPDATE runs SET created_at = '2026-03-27'")
-    night.sleep_until("2026-03-28T07:01")
-    night.tick()
 
-    night.carry_out()
+    newest = report_of(night, "07", tmp_path)
 
-    newest = max(tmp_path.glob("morning-*")).read_text("utf-8")
     assert newest.startswith("# Chordwise, 2026-03-28 05:00 to 2026-03-28 06:00 UTC")
     assert "## Runs\n\nNothing." in newest
+
+
+@pytest.mark.parametrize("end", ["finished", "cancelled"])
+def test_the_end_of_a_run_is_told_once(settings: Settings, tmp_path: Path, end: str) -> None:
+    """By the report in whose time it is, with what failed; until then the run is open."""
+    night = a_night_with_a_run(settings, tmp_path)
+    night.pipeline.execute("UPDATE runs SET status = 'open', finished_at = NULL")
+    first = report_of(night, "06", tmp_path)
+    ended = "UPDATE runs SET status = :end, finished_at = '2026-03-28T05:30Z'"
+    night.pipeline.execute(ended, end=end)
+
+    second, third = report_of(night, "07", tmp_path), report_of(night, "08", tmp_path)
+
+    assert "| open |" in section(first, "Runs")
+    assert f"| {end} |" in section(second, "Runs")
+    assert "needs_ocr" in section(second, "What failed")
+    assert section(third, "Runs") == section(third, "What failed") == "Nothing."
+
+
+def test_an_end_after_the_due_time_is_left_to_the_next_report(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Where one is written late, and so are the calls that were made after it."""
+    night = a_night_with_a_run(settings, tmp_path)
+    night.pipeline.execute("UPDATE runs SET finished_at = '2026-03-28T05:00:30Z'")
+    night.pipeline.execute("UPDATE model_calls SET started_at = '2026-03-28T05:00:30Z'")
+
+    first, second = report_of(night, "06", tmp_path), report_of(night, "07", tmp_path)
+
+    assert "| open |" in section(first, "Runs")
+    assert section(first, "What it cost") == "Nothing."
+    assert "| finished |" in section(second, "Runs")
+    assert "| scripted |" in section(second, "What it cost")
+
+
+def test_the_end_of_an_occurrence_is_told_once(settings: Settings, tmp_path: Path) -> None:
+    """However long ago it was due; that a report was written is not told by the next one."""
+    tidy = pruning(keep_cache_days=30)
+    night = a_night(settings, morning=reporting(tmp_path), tidy=tidy)
+    night.sleep_until("2026-03-28T02:31")
+    night.tick()
+    night.pipeline.execute(
+        "UPDATE schedule_runs SET status = 'running', lease_until = 'infinity'"
+        " WHERE schedule = 'tidy'"
+    )
+    night.carry_out()
+    first = report_of(night, "06", tmp_path)
+    night.pipeline.execute(
+        "UPDATE schedule_runs SET status = 'failed', error_message = 'It broke.',"
+        " finished_at = '2026-03-28T05:30Z' WHERE schedule = 'tidy'"
+    )
+
+    second, third = report_of(night, "07", tmp_path), report_of(night, "08", tmp_path)
+
+    done = "What was done by itself"
+    assert "| tidy | 2026-03-28 01:30 | running | – |" in section(first, done)
+    assert "| tidy | 2026-03-28 01:30 | failed | It broke. |" in section(second, done)
+    assert section(third, done) == "Nothing."
 
 
 def test_a_report_that_cannot_be_written_is_a_failure(settings: Settings, tmp_path: Path) -> None:

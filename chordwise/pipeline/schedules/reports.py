@@ -20,26 +20,32 @@ from chordwise.storage.schedule_runs import ScheduleRun
 _AT_FIRST = timedelta(days=1)
 _SECTIONS = {
     "What was done by itself": """
-        SELECT schedule, to_char(due_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS due, status,
-            error_message AS reason
+        SELECT schedule, to_char(due_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS due,
+            CASE WHEN finished_at > :until THEN 'running' ELSE status END AS status,
+            CASE WHEN finished_at > :until THEN NULL ELSE error_message END AS reason
         FROM schedule_runs
-        WHERE due_at > :since AND due_at < :until
+        WHERE due_at < :until AND (finished_at IS NULL OR finished_at > :since)
+            AND NOT (schedule = :schedule AND due_at = :since)
         ORDER BY due_at
     """,
     "Runs": """
-        SELECT run, a.status, intakes_found AS found, accepted, duplicate, succeeded, partial,
-            failed + quarantined AS failed,
+        SELECT a.run, CASE WHEN r.finished_at > :until THEN 'open' ELSE a.status END AS status,
+            intakes_found AS found, accepted, duplicate, succeeded, partial,
+            failed + quarantined AS failed, cancelled,
             queued + running + waiting + synthesizing + paused AS unfinished,
             intakes_balance AND jobs_balance AS balances
         FROM run_accounts AS a
         INNER JOIN runs AS r ON r.id = a.run_id
-        WHERE r.created_at > :since
+        WHERE r.created_at <= :until AND (r.finished_at IS NULL OR r.finished_at > :since)
         ORDER BY r.id
     """,
     "What failed": """
         SELECT what, state, error_code AS code, count(*) AS times, min(hint) AS hint
         FROM failures
-        WHERE run IN (SELECT name FROM runs WHERE created_at > :since)
+        WHERE run IN (
+            SELECT name FROM runs
+            WHERE created_at <= :until AND (finished_at IS NULL OR finished_at > :since)
+        )
         GROUP BY 1, 2, 3
         ORDER BY times DESC, 1, 2, 3
     """,
@@ -48,7 +54,7 @@ _SECTIONS = {
             sum(output_tokens) AS output_tokens, sum(cost_usd) AS usd,
             count(*) FILTER (WHERE cost_usd IS NULL) AS unpriced
         FROM model_calls
-        WHERE started_at > :since AND NOT cache_hit
+        WHERE started_at > :since AND started_at <= :until AND NOT cache_hit
         GROUP BY 1, 2
         ORDER BY 1, 2
     """,
@@ -56,7 +62,8 @@ _SECTIONS = {
         SELECT run, source, analysis_type AS type, status,
             round(confidence::numeric, 2) AS confidence, round(quality::numeric, 2) AS quality
         FROM document_results
-        WHERE created_at > :since AND (needs_review OR quality < 0.8 OR status = 'partial')
+        WHERE created_at > :since AND created_at <= :until
+            AND (needs_review OR quality < 0.8 OR status = 'partial')
         ORDER BY confidence, source
         LIMIT 20
     """,
@@ -66,13 +73,15 @@ _SECTIONS = {
 def report(work: Work) -> JsonObject:
     """Write what happened since the report before, or within a day; return the file's name.
 
+    What had not ended at the due time is told as open, and its end in the report of that time.
+
     Raises:
         ConfigurationError: The file cannot be written.
         ServiceUnavailableError: The database cannot be reached.
     """
     with reaching_database(), work.context.sessions() as session:
         since = _since(session, work)
-        lines = list(_lines(session, since, work.due_at))
+        lines = list(_lines(session, work.schedule, since, work.due_at))
     path = Path(work.settings.folder) / f"{work.run_name()}.md"
     unfinished = path.with_suffix(".md.part")
     try:
@@ -100,10 +109,11 @@ def _since(session: Session, work: Work) -> datetime:
     return before or work.due_at - _AT_FIRST
 
 
-def _lines(session: Session, since: datetime, until: datetime) -> Iterator[str]:
+def _lines(session: Session, schedule: str, since: datetime, until: datetime) -> Iterator[str]:
+    bounds = {"schedule": schedule, "since": since, "until": until}
     yield f"# Chordwise, {since:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M} UTC"
     for heading, query in _SECTIONS.items():
-        found = session.execute(text(query), {"since": since, "until": until})
+        found = session.execute(text(query), bounds)
         names, rows = list(found.keys()), found.all()
         yield from ("", f"## {heading}", "")
         if rows:
