@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from chordwise.cli.rendering import quotes
 from chordwise.cli.rendering.screen import Screen
+from chordwise.domain.money import dollars
 from chordwise.pipeline.context import ReadingContext
 from chordwise.pipeline.intake import FileSource
 from chordwise.pipeline.quoting import quote as quoting
@@ -57,7 +58,7 @@ def announce(
 
 def sentences(quote: Quote, budget_usd: Decimal) -> Iterator[str]:
     """Return what a quote says about a budget; a warning where it will probably not last."""
-    expected, budget = quotes.amount(quote.total), quotes.dollars(budget_usd)
+    expected, budget = quotes.amount(quote.total), dollars(budget_usd)
     yield f"Expected cost: {expected}, of a budget of {budget}."
     if quote.total is None or budget_usd >= quote.total.high:
         return

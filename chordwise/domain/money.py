@@ -1,4 +1,4 @@
-"""Sums of money as the accounts keep them: US dollars with eight decimals."""
+"""Sums of money in US dollars: with eight decimals in the accounts, with fewer for people."""
 
 from __future__ import annotations
 
@@ -15,3 +15,10 @@ def rounded_up(usd: Decimal) -> Decimal:
 def rounded_down(usd: Decimal) -> Decimal:
     """Return a cap, never more than it is."""
     return usd.quantize(_SMALLEST_USD, rounding=ROUND_FLOOR)
+
+
+def dollars(usd: Decimal) -> str:
+    """Return a sum of money, small ones with two digits that mean something."""
+    if not usd or usd >= 1:
+        return f"${usd:,.2f}"
+    return f"${usd:.4f}" if usd >= Decimal("0.0001") else "under $0.0001"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from chordwise.domain.states import InboxStatus
 from chordwise.errors import ReadError
 from chordwise.pipeline.submit import open_run
 from chordwise.readers.reading import UnreadDocument
 from chordwise.settings import ScheduleSettings, Settings
+from chordwise.storage.inbox_files import InboxFile
 from tests.fakes.pipeline import NOW, a_document, a_run, quoting_the_text
 from tests.fakes.scheduling import Night, a_night, pruning
 
@@ -70,9 +74,10 @@ def test_a_report_has_every_section(settings: Settings, tmp_path: Path) -> None:
     assert status == "succeeded"
     written = Path(str(outcome)).read_text("utf-8")
     headings = [line for line in written.splitlines() if line.startswith("#")]
-    assert len(headings) == 6
+    assert len(headings) == 9
     assert "letter\\|&lt;b&gt;one&lt;/b&gt;.txt" in written
-    assert "| needs_ocr | 1 | Run it through OCR. |" in written
+    assert "| needs_ocr | 1 |" in section(written, "What failed")
+    assert "| needs_ocr | scan.pdf holds no text. | Run it through OCR. |" in written
     assert [file.suffix for file in tmp_path.glob("morning-*")] == [".md"]
 
 
@@ -145,6 +150,88 @@ def test_the_end_of_an_occurrence_is_told_once(settings: Settings, tmp_path: Pat
     assert "| tidy | 2026-03-28 01:30 | running | – |" in section(first, done)
     assert "| tidy | 2026-03-28 01:30 | failed | It broke. |" in section(second, done)
     assert section(third, done) == "Nothing."
+
+
+def test_what_failed_is_named_with_its_own_hint(settings: Settings, tmp_path: Path) -> None:
+    """The first twenty, with some of each code among them, and how many more there are."""
+    night = a_night(settings, morning=reporting(tmp_path))
+    submission = open_run(night.pipeline.context, a_run(), NOW)
+    for number in range(25):
+        error = ReadError(f"No {number}.", f"Mend {number}.", "unreadable", "broken")
+        submission.take_in(UnreadDocument(source=f"{number:02}.pdf", error=error))
+    locked = ReadError("It is locked.", "Unlock it.", "encrypted", "zz_locked")
+    submission.take_in(UnreadDocument(source="zz.pdf", error=locked))
+    submission.close()
+    night.pipeline.execute(INTO_THE_NIGHT[1])
+
+    written = report_of(night, "06", tmp_path)
+
+    names = section(written, "What failed, by name").splitlines()[2:]
+    assert len(names) == 20
+    assert "| zz.pdf | – | encrypted | zz_locked | It is locked. | Unlock it. |" in written
+    assert "| 07.pdf | – | unreadable | broken | No 7. | Mend 7. |" in written
+    assert "… and 6 more" in written
+    assert "| unreadable | broken | 25 |" in section(written, "What failed")
+
+
+def test_files_of_an_inbox_without_a_run_are_told(settings: Settings, tmp_path: Path) -> None:
+    """Such as one with a broken side-car; only by the report in whose time it was put aside."""
+    night = a_night(settings, morning=reporting(tmp_path))
+    file = InboxFile(
+        store_id=uuid.uuid4(),
+        folder="/in",
+        name="a|b.txt",
+        raw_name=b"a|b.txt",
+        profile="",
+        status=InboxStatus.FAILED,
+        stored_path="",
+        reason="usage",
+        message="The side-car is wrong." * 100,
+        hint="docs/inbox.md",
+        delivered_at=datetime(2026, 3, 28, 1, tzinfo=UTC),
+    )
+    with night.pipeline.context.sessions.begin() as session:
+        session.add(file)
+
+    first, second = report_of(night, "06", tmp_path), report_of(night, "07", tmp_path)
+
+    told = section(first, "Files of an inbox that could not be taken in")
+    assert "| /in | a\\|b.txt | usage | The side-car is wrong." in told
+    assert told.endswith("… | docs/inbox.md |")
+    assert len(told) < 500
+    assert section(second, "Files of an inbox that could not be taken in") == "Nothing."
+
+
+def test_deliveries_that_failed_are_told(settings: Settings, tmp_path: Path) -> None:
+    """With the reason of the last attempt; those that arrived, or that nobody wants, are not."""
+    night = a_night_with_a_run(settings, tmp_path)
+    night.pipeline.execute(
+        "UPDATE deliveries SET finished_at = '2026-03-28T01:00Z', attempts = 9,"
+        " status = CASE kind WHEN 'webhook' THEN 'failed' ELSE 'delivered' END,"
+        " last_error = 'The server answered 410.'"
+    )
+
+    written = report_of(night, "06", tmp_path)
+
+    told = section(written, "Deliveries that failed for good").splitlines()[2:]
+    (line,) = told
+    assert line.endswith("| webhook | run.finished | 9 | The server answered 410. |")
+
+
+@pytest.mark.parametrize(
+    ("usd", "shown"),
+    [("0", "$0.00"), ("0.0123", "$0.0123"), ("0.00000001", "under $0.0001"), ("12.5", "$12.50")],
+)
+def test_costs_are_shown_as_elsewhere(
+    settings: Settings, tmp_path: Path, usd: str, shown: str
+) -> None:
+    """No sum is written with an exponent."""
+    night = a_night_with_a_run(settings, tmp_path)
+    night.pipeline.execute("UPDATE model_calls SET cost_usd = CAST(:usd AS numeric)", usd=usd)
+
+    written = report_of(night, "06", tmp_path)
+
+    assert f"| {shown} | 0 |" in section(written, "What it cost")
 
 
 def test_a_report_that_cannot_be_written_is_a_failure(settings: Settings, tmp_path: Path) -> None:

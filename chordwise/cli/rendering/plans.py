@@ -9,9 +9,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from chordwise.cli.rendering.quotes import dollars
 from chordwise.cli.rendering.words import counted
 from chordwise.domain import sizing
+from chordwise.domain.money import dollars
 from chordwise.domain.sizing import GIGA, TERA, Load, Machine, Model, Sizing
 
 _KIBI = 1024

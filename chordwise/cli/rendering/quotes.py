@@ -13,6 +13,7 @@ from rich.text import Text
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.words import approximate, counted
 from chordwise.domain.lanes import Lane
+from chordwise.domain.money import dollars
 from chordwise.llm.pricing import BATCH
 from chordwise.pipeline.quoting.lines import ASSUMED, Cost, QuotedLine
 from chordwise.pipeline.quoting.quote import Gathered, Quote
@@ -78,13 +79,6 @@ def amount(cost: Cost | None) -> str:
     if cost.low == cost.high:
         return dollars(cost.typical)
     return f"{dollars(cost.typical)} ({dollars(cost.low)} to {dollars(cost.high)})"
-
-
-def dollars(sum_usd: Decimal) -> str:
-    """Return a sum of money, small ones with two digits that mean something."""
-    if not sum_usd or sum_usd >= 1:
-        return f"${sum_usd:,.2f}"
-    return f"${sum_usd:.4f}" if sum_usd >= Decimal("0.0001") else "under $0.0001"
 
 
 def members(quote: Quote) -> dict[str, object]:
