@@ -150,6 +150,8 @@ def history(
     settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
     with opening.database(settings) as sessions, reaching_database(), sessions() as session:
         found = rendered.past_lines(session, schedule_runs.newest(session, name, limit))
+        if name is not None and not found and name not in settings.schedules:
+            scheduling.require(session, name)
     if as_json:
         screen.write(document(schedule_runs=found))
     elif found:

@@ -181,7 +181,24 @@ def test_one_of_the_configuration_is_run_by_hand(
     assert (line["trigger"], line["status"], line["runs"]) == ("command", "failed", [])
     assert run(["schedules", "history"]) == ExitCode.SUCCESS
     assert "It is gone." in capsys.readouterr().out
-    assert answer(capsys, "schedules", "history", "other")["schedule_runs"] == []
+
+
+def test_a_history_is_that_of_a_schedule_or_of_one_that_was(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A name that nothing ever had is a mistake, and no schedule that was not due yet."""
+    run(PRUNE)
+    for name in ("nightly", "tidy"):
+        assert answer(capsys, "schedules", "history", name)["schedule_runs"] == []
+    assert run(["schedules", "history", "none"]) == ExitCode.USAGE
+    said = capsys.readouterr()
+    run(["schedules", "run", "tidy"])
+    run(["schedules", "remove", "tidy"])
+
+    assert "There is no schedule “none”." in said.err
+    assert "Nothing has been due" not in said.err
+    (line,) = answer(capsys, "schedules", "history", "tidy")["schedule_runs"]
+    assert line["schedule"] == "tidy"
 
 
 def test_one_that_cannot_be_read_is_listed_with_the_reason(
