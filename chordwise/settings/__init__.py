@@ -49,6 +49,7 @@ from chordwise.settings.sections import (
     TierSettings,
     WorkerSettings,
 )
+from chordwise.settings.wording import problems
 
 __all__ = [
     "AUTO",
@@ -272,16 +273,5 @@ def load(config: Path | None = None, **flags: object) -> Settings:
 
 
 def _sentence(error: ValidationError, path: Path | None) -> str:
-    problems = "; ".join(
-        _problem(".".join(str(step) for step in problem["loc"]), problem["type"], problem["msg"])
-        for problem in error.errors(include_input=False, include_url=False)
-    )
-    return f"The settings{f' in {path} or the environment' if path else ''} are wrong: {problems}."
-
-
-def _problem(place: str, kind: str, message: str) -> str:
-    """Return one problem in our words: pydantic speaks of inputs and value errors."""
-    if kind == "extra_forbidden":
-        return f"there is no setting {place}"
-    said = message.removeprefix("Value error, ")
-    return f"{place}: {said}" if place else said
+    where = f" in {path} or the environment" if path else ""
+    return f"The settings{where} are wrong: {'; '.join(problems(error))}."

@@ -15,6 +15,7 @@ from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.lanes import Lane
 from chordwise.settings.profiles import ProfileSettings, folders_of
 from chordwise.settings.sections import Section
+from chordwise.settings.wording import problems
 
 AGES = ("keep_cache_days", "keep_answers_days", "keep_runs_days")
 """The settings of a schedule that say what it deletes."""
@@ -179,7 +180,4 @@ def reason(error: ValueError) -> str:
     """Return in words why a schedule cannot be kept, without a stop at the end."""
     if not isinstance(error, ValidationError):
         return str(error)
-    first = error.errors(include_input=False, include_url=False)[0]
-    where = ".".join(str(step) for step in first["loc"])
-    what = str(first["msg"]).removeprefix("Value error, ")
-    return f"{where}: {what}" if where else what
+    return problems(error)[0]

@@ -219,6 +219,29 @@ def test_what_is_wrong_is_said_in_words_of_ours(folder: Path) -> None:
     assert contradiction.endswith("wrong: schedules.x: there is no profile “none”.")
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            '[inbox]\nfolders = "letters"',
+            'inbox.folders: it wants a list, such as ["inbox"].',
+        ),
+        (
+            '[schedules.x]\ncron = "0 2 * * *"\npaths = "a"',
+            'schedules.x.paths: it wants a list, such as ["letters"].',
+        ),
+        ('fallback = "a"', 'fallback: it wants a list, such as ["a", "b"].'),
+        ('inbox = "a"', "inbox: it wants a table."),
+        ('profiles = "a"', "profiles: it wants a table."),
+    ],
+)
+def test_lists_and_tables_are_called_so(folder: Path, content: str, said: str) -> None:
+    """In the words of the file, which knows neither tuples nor dictionaries."""
+    write(folder, f"{content}\n")
+
+    assert refused().partition("\n")[0].endswith(f"are wrong: {said}")
+
+
 def test_a_model_is_known_by_its_name_or_by_its_provider(folder: Path) -> None:
     """What the user named goes first."""
     found = load(

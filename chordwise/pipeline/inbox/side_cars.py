@@ -15,6 +15,7 @@ from chordwise.pipeline import budgets
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.profiles import run_options
 from chordwise.settings import ProfileSettings, Settings
+from chordwise.settings.wording import problems
 
 _MOST_BYTES = 256 * 1024
 _FOR_TYPES = (
@@ -43,7 +44,9 @@ def with_side_car(profile: ProfileSettings, side_car: Path) -> ProfileSettings:
     try:
         wanted = ProfileSettings.model_validate(given)
     except ValidationError as error:
-        raise UsageError(f"The side-car is wrong: {_problems(error)}.", _hint(given)) from error
+        raise UsageError(
+            f"The side-car is wrong: {'; '.join(problems(error))}.", _hint(given)
+        ) from error
     if wanted.schema_file is not None and not is_inside(wanted.schema_file):
         raise UsageError(
             "The side-car's schema lies outside of the folder of chordwise.toml.",
@@ -104,10 +107,3 @@ def _entries(side_car: Path) -> dict[str, object]:
     except (OSError, UnicodeDecodeError) as error:
         what = f"The side-car cannot be read as UTF-8 text: {type(error).__name__}."
         raise UsageError(what) from error
-
-
-def _problems(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(str(step) for step in problem['loc'])}: {problem['msg']}"
-        for problem in error.errors(include_input=False, include_url=False)
-    )
