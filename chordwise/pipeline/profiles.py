@@ -49,9 +49,14 @@ def read_schema(path: Path) -> JsonObject:
         return validation.check_schema(json.loads(path.read_text(encoding="utf-8-sig")))
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise UsageError(f"The schema {path} cannot be read: {reason}.") from error
+        what, hint = f"The schema {path} cannot be read: {reason}.", "Put the file there"
+        raise UsageError(what, f"{hint}, or name another schema.") from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"The schema {path} is not JSON: {error}.") from error
+        what, hint = f"The schema {path} is not JSON: {error}.", "Mend the file"
+        raise UsageError(what, f"{hint}, or name another schema.") from error
+    except UsageError as error:
+        hint = error.hint or f"Mend {path}, or name another schema."
+        raise UsageError(error.what, hint) from error
 
 
 def read_principles(path: Path) -> tuple[str, ...]:

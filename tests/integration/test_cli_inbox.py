@@ -93,6 +93,44 @@ def test_whoever_sees_a_failure_is_told_where_the_reason_is(
     assert f"{inbox.folders.inbox.with_name('failed')}: a note" in capsys.readouterr().out
 
 
+def test_a_profile_that_keeps_its_files_waiting_says_why(
+    inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With how many they are and what to do; files of other profiles are not named."""
+    add_to_profile(inbox, 'schema = "gone.json"')
+    inbox.drop("bills/a.txt", LETTER)
+    inbox.drop("bills/2026/b.txt", LETTER)
+    inbox.drop("c.txt", LETTER)
+    capsys.readouterr()
+
+    codes = run(["inbox", "--json"]), run(["inbox"])
+
+    document, _, shown = capsys.readouterr().out.partition("\n}\n")
+    (found,) = json.loads(f"{document}}}")["inboxes"]
+    (held_back,) = found["held_back"]
+    assert codes == (ExitCode.SUCCESS, ExitCode.SUCCESS)
+    assert (found["waiting"], held_back["profile"], held_back["files"]) == (3, "bills", 2)
+    assert "gone.json cannot be read: No such file" in held_back["message"]
+    assert held_back["hint"] == "Put the file there, or name another schema."
+    said = " ".join(shown.split())
+    assert f"2 files of profile bills held back: {held_back['message']}" in said
+    assert f"→ {held_back['hint']}" in said
+
+
+def test_nothing_is_held_back_by_a_profile_without_waiting_files(
+    inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is wrong with it is for `doctor` to say."""
+    add_to_profile(inbox, 'schema = "gone.json"')
+    inbox.drop("c.txt", LETTER)
+    capsys.readouterr()
+
+    run(["inbox", "--json"])
+
+    (found,) = json.loads(capsys.readouterr().out)["inboxes"]
+    assert (found["waiting"], found["held_back"]) == (1, [])
+
+
 def test_without_a_folder_it_says_what_to_set(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -103,3 +141,11 @@ def test_without_a_folder_it_says_what_to_set(
 
     assert code == ExitCode.USAGE
     assert "[inbox] folders" in capsys.readouterr().err
+
+
+def add_to_profile(inbox: WatchedInbox, entry: str) -> None:
+    """Give the profile of the command's settings another entry."""
+    config = inbox.folders.root / "chordwise.toml"
+    config.write_text(
+        config.read_text("utf-8").replace("[profiles.bills]", f"[profiles.bills]\n{entry}"), "utf-8"
+    )

@@ -72,3 +72,26 @@ def test_a_profile_that_contradicts_itself_is_refused(
 
     with pytest.raises(UsageError, match=complaint):
         run_options(Settings(), profile)
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (None, "Put the file there, or name another schema."),
+        ("{", "Mend the file, or name another schema."),
+        ('{"type": "object", "required": 7}', "Mend {schema}, or name another schema."),
+        ('{"type": "array"}', 'Its root needs "type": "object".'),
+    ],
+)
+def test_a_schema_that_cannot_be_used_has_a_hint(
+    tmp_path: Path, content: str | None, hint: str
+) -> None:
+    """Whatever is wrong with it: missing, no JSON, no schema, or none of an object."""
+    schema = tmp_path / "contract.json"
+    if content is not None:
+        schema.write_text(content, "utf-8")
+
+    with pytest.raises(UsageError) as caught:
+        run_options(Settings(), ProfileSettings.model_validate({"schema": schema}))
+
+    assert caught.value.hint == hint.replace("{schema}", str(schema))

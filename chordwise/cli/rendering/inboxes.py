@@ -10,13 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from chordwise.cli.rendering.plain_text import one_line
+from chordwise.cli.rendering.screen import indented
 from chordwise.cli.rendering.words import counted, moment
 from chordwise.domain.inbox_names import FAILED
-from chordwise.pipeline.inbox.looking import InboxAccount, RecentFile
+from chordwise.pipeline.inbox.looking import HeldBack, InboxAccount, RecentFile
 
 
 def laid_out(found: Sequence[InboxAccount]) -> Iterator[RenderableType]:
-    """Return each inbox: its folder, four counts, what is refused, and the files taken last."""
+    """Return each inbox: its folder, four counts, what stays and why, and the files taken last."""
     for each in found:
         yield Text(one_line(each.folder), style="bold")
         yield Text(f"  {counted(each.waiting, 'file')} waiting · {each.in_store:,} being analyzed")
@@ -25,11 +26,23 @@ def laid_out(found: Sequence[InboxAccount]) -> Iterator[RenderableType]:
             yield Text(f"  profiles: {one_line(', '.join(each.profiles))}")
         for refused in each.refused:
             yield Text(f"  {one_line(refused.path)} {one_line(refused.reason)}.", style="yellow")
+        yield from _held_back(each.held_back)
         if each.recent:
             yield _table(each.recent)
         if each.failed:
             failed = Path(each.folder).with_name(FAILED)
             yield Text(f"  {one_line(str(failed))}: a note beside each file, NAME.json, says why")
+
+
+def _held_back(found: Sequence[HeldBack]) -> Iterator[RenderableType]:
+    for each in found:
+        whose = f"profile {one_line(each.profile)}" if each.profile else "no profile"
+        what = f"  {counted(each.files, 'file')} of {whose} held back: {one_line(each.message)}"
+        yield Text(what, style="yellow")
+        if each.hint:
+            yield indented(Text(f"→ {one_line(each.hint)}", style="dim"), 4)
+    if found:
+        yield Text("  The scheduler reads a schema each time, chordwise.toml only at its start.")
 
 
 def _table(recent: Sequence[RecentFile]) -> Table:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import InboxStatus
+from chordwise.errors import ChordwiseError
 from chordwise.pipeline.inbox import scanning
-from chordwise.pipeline.inbox.places import Place, places
+from chordwise.pipeline.inbox.places import Place, Places, places
 from chordwise.pipeline.inbox.scanning import Refused
 from chordwise.readers.printable_names import printable
 from chordwise.settings import Settings
@@ -30,6 +32,16 @@ class RefusedFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeldBack:
+    """How many files wait for a profile that cannot work, and why; no name: for none of them."""
+
+    profile: str
+    files: int
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecentFile:
     """A file that was taken, and how far it has come."""
 
@@ -44,7 +56,10 @@ class RecentFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboxAccount:
-    """One inbox: files that wait in it, in the store, and delivered within a day."""
+    """One inbox: files that wait in it, in the store, and delivered within a day.
+
+    Those of `held_back` are among the waiting ones.
+    """
 
     folder: str
     done_folder: str
@@ -55,6 +70,7 @@ class InboxAccount:
     done: int
     failed: int
     refused: Sequence[RefusedFile]
+    held_back: Sequence[HeldBack]
     recent: Sequence[RecentFile]
 
 
@@ -65,20 +81,11 @@ def accounts(session: Session, settings: Settings, most_recent: int) -> list[Inb
         ConfigurationError: The inboxes overlap, or a profile's folder lies outside.
     """
     known = places(settings)
-    bound = dict(known.bindings)
-    return [
-        _account(
-            session,
-            inbox,
-            sorted({name for at, name in bound.items() if at.is_relative_to(inbox.folder)}),
-            most_recent,
-        )
-        for inbox in known.inboxes
-    ]
+    return [_account(session, settings, known, inbox, most_recent) for inbox in known.inboxes]
 
 
 def _account(
-    session: Session, inbox: Place, profiles: Sequence[str], most_recent: int
+    session: Session, settings: Settings, known: Places, inbox: Place, most_recent: int
 ) -> InboxAccount:
     refused: list[RefusedFile] = []
 
@@ -86,21 +93,39 @@ def _account(
         if len(refused) < _MOST_REFUSED:
             refused.append(RefusedFile(path=printable(str(each.path)), reason=each.reason))
 
-    waiting = scanning.count(inbox.folder, refuse)
+    waiting = Counter(map(known.profile_of, scanning.every(inbox.folder, refuse)))
     counts = inbox_files.counts(session, str(inbox.folder), _DAY)
     done, failed = counts.pop(InboxStatus.DONE, 0), counts.pop(InboxStatus.FAILED, 0)
+    bound = {name for at, name in known.bindings.items() if at.is_relative_to(inbox.folder)}
     return InboxAccount(
         folder=printable(str(inbox.folder)),
         done_folder=printable(str(inbox.done)),
         failed_folder=printable(str(inbox.failed)),
-        profiles=profiles,
-        waiting=waiting,
+        profiles=sorted(bound),
+        waiting=waiting.total(),
         in_store=sum(counts.values()),
         done=done,
         failed=failed,
         refused=refused,
+        held_back=_held_back(settings, waiting),
         recent=_recent(session, inbox.folder, most_recent),
     )
+
+
+def _held_back(settings: Settings, waiting: Mapping[str, int]) -> list[HeldBack]:
+    if not waiting:
+        return []
+    # Celery comes with it: only where files wait is it worth a third of a second.
+    from chordwise.pipeline.inbox import side_cars  # noqa: PLC0415 - see above
+
+    found = []
+    for name, files in sorted(waiting.items()):
+        try:
+            side_cars.check(settings, side_cars.profile_named(settings, name))
+        except ChordwiseError as error:
+            each = HeldBack(profile=name, files=files, message=error.what, hint=error.hint)
+            found.append(each)
+    return found
 
 
 def _recent(session: Session, folder: Path, most: int) -> list[RecentFile]:

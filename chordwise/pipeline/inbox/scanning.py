@@ -41,9 +41,9 @@ def oldest(folder: Path, most: int, refuse: Callable[[Refused], None]) -> list[F
     )
 
 
-def count(folder: Path, refuse: Callable[[Refused], None]) -> int:
-    """Return how many files of an inbox can be taken; `refuse` is called as above."""
-    return sum(1 for _ in _files(folder, refuse))
+def every(folder: Path, refuse: Callable[[Refused], None]) -> Iterator[Path]:
+    """Yield each file of an inbox that can be taken, in no order; `refuse` is called as above."""
+    return (Path(path) for path, _ in _files(folder, refuse))
 
 
 def fingerprints(path: Path) -> tuple[Fingerprint, ...] | None:

@@ -11,8 +11,7 @@ from pydantic import ValidationError
 from chordwise.domain.inbox_names import is_inside
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
-from chordwise.pipeline import budgets
-from chordwise.pipeline.context import Context
+from chordwise.pipeline import budgets, routing
 from chordwise.pipeline.profiles import run_options
 from chordwise.settings import ProfileSettings, Settings
 from chordwise.settings.wording import problems
@@ -59,16 +58,16 @@ def with_side_car(profile: ProfileSettings, side_car: Path) -> ProfileSettings:
     return merged
 
 
-def check(context: Context, profile: ProfileSettings) -> None:
+def check(settings: Settings, profile: ProfileSettings) -> None:
     """Refuse a profile that no run could be opened with.
 
     Raises:
         UsageError: It contradicts itself, or its schema cannot be used.
         ConfigurationError: Its model is unknown, or the price of it where there is a budget.
     """
-    options = run_options(context.settings, profile)
-    context.models.identity(options.model)
-    budgets.cap_for(context.settings, options.model, options.budget_usd)
+    options = run_options(settings, profile)
+    routing.identity(settings, options.model)
+    budgets.cap_for(settings, options.model, options.budget_usd)
 
 
 def _left_out(given: Collection[str], wanted: ProfileSettings) -> set[str]:

@@ -139,7 +139,7 @@ class Submitting:
         if side_car.is_symlink():
             raise UsageError("The side-car is a symbolic link.", "Put the file itself there.")
         merged = side_cars.with_side_car(profile, side_car)
-        side_cars.check(self._context, merged)
+        side_cars.check(self._context.settings, merged)
         return merged
 
     def _run_for(self, name: str, profile: ProfileSettings) -> _OpenRun:

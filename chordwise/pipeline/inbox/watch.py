@@ -193,7 +193,8 @@ class Watch:
             self._scan_at = min(self._scan_at, now)
             return
         profile = self._places.profile_of(path)
-        side_cars.check(self._context, side_cars.profile_named(self._context.settings, profile))
+        settings = self._context.settings
+        side_cars.check(settings, side_cars.profile_named(settings, profile))
         file = self._taking.take(path, inbox, profile, sighting.prints)
         self._waiting.forget(path)
         if file is not None:
