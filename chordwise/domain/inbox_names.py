@@ -21,6 +21,11 @@ def side_car_name(name: str) -> str:
     return f"{name}{SIDE_CAR}"
 
 
+def side_car_owner(name: str) -> str | None:
+    """Return the name of the file that a side-car is for, in whatever case; `None` for others."""
+    return (name[: -len(SIDE_CAR)] or None) if name.lower().endswith(SIDE_CAR) else None
+
+
 def note_name(name: str) -> str:
     """Return the name of the note beside a file; that of a very long name is shortened."""
     return f"{_cut(name, len(NOTE))}{NOTE}"

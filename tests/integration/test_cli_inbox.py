@@ -131,6 +131,50 @@ def test_nothing_is_held_back_by_a_profile_without_waiting_files(
     assert (found["waiting"], found["held_back"]) == (1, [])
 
 
+def test_a_side_car_that_belongs_to_no_file_is_told(
+    inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With how it has to be called; neither a hidden one nor one whose file is there counts."""
+    for name in ("bills/.a.txt", "bills/a.txt", "bills/b", "C.TXT", "folder"):
+        inbox.drop(f"{name}.chordwise.toml", "critique = true")
+    upper = inbox.drop("C.TXT", LETTER).with_name("C.TXT.chordwise.toml")
+    upper.rename(upper.with_name("C.TXT.CHORDWISE.TOML"))
+    inbox.drop("bills/a.txt", LETTER)
+    inbox.drop("bills/b.txt", LETTER)
+    (inbox.folders.inbox / "folder").mkdir()
+    capsys.readouterr()
+
+    codes = run(["inbox", "--json"]), run(["inbox"])
+
+    document, _, shown = capsys.readouterr().out.partition("\n}\n")
+    (found,) = json.loads(f"{document}}}")["inboxes"]
+    assert codes == (ExitCode.SUCCESS, ExitCode.SUCCESS)
+    assert (found["waiting"], found["orphaned_side_car_count"]) == (3, 3)
+    names = ["C.TXT.CHORDWISE.TOML", "bills/b.chordwise.toml", "folder.chordwise.toml"]
+    told = [str(inbox.folders.inbox / each) for each in names]
+    assert found["orphaned_side_cars"] == told
+    said = " ".join(shown.split())
+    assert all(f"{path} belongs to no file." in said for path in told)
+    assert said.count("→ A side-car is called NAME.EXT.chordwise.toml") == 1
+
+
+def test_of_many_side_cars_without_a_file_the_first_are_named(
+    inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others are counted."""
+    for number in range(23):
+        inbox.drop(f"{number:02}.txt.chordwise.toml", "critique = true")
+    capsys.readouterr()
+
+    run(["inbox"])
+
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count("belongs to no file") == 20
+    assert "19.txt.chordwise.toml" in shown
+    assert "20.txt.chordwise.toml" not in shown
+    assert "… and 3 side-cars more without a file" in shown
+
+
 def test_without_a_folder_it_says_what_to_set(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chordwise.domain.ignored_names import is_ignored
-from chordwise.domain.inbox_names import is_inside, names_like, note_name, profile_of
+from chordwise.domain.inbox_names import (
+    is_inside,
+    names_like,
+    note_name,
+    profile_of,
+    side_car_name,
+    side_car_owner,
+)
 from chordwise.domain.stability import Fingerprint, Sightings
 from chordwise.domain.troubles import Troubles
 
@@ -42,6 +49,19 @@ def test_names_that_no_document_has_are_ignored(name: str) -> None:
 def test_names_of_documents_are_not_ignored(name: str) -> None:
     """What merely looks like them is a document."""
     assert not is_ignored(name)
+
+
+@given(name=NAMES)
+def test_a_side_car_is_for_the_file_that_it_is_named_after(name: str) -> None:
+    """In whatever case its end is written."""
+    assert side_car_owner(side_car_name(name)) == name
+    assert side_car_owner(f"{name}.CHORDWISE.toml") == name
+
+
+@pytest.mark.parametrize("name", ["a.txt", ".chordwise.toml", "chordwise.toml", "a.toml"])
+def test_what_is_no_side_car_is_for_no_file(name: str) -> None:
+    """Neither is what is nothing but the end."""
+    assert side_car_owner(name) is None
 
 
 @given(name=NAMES)

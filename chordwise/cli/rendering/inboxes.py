@@ -12,7 +12,7 @@ from rich.text import Text
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import indented
 from chordwise.cli.rendering.words import counted, moment
-from chordwise.domain.inbox_names import FAILED
+from chordwise.domain.inbox_names import FAILED, side_car_name
 from chordwise.pipeline.inbox.looking import HeldBack, InboxAccount, RecentFile
 
 
@@ -27,6 +27,7 @@ def laid_out(found: Sequence[InboxAccount]) -> Iterator[RenderableType]:
         for refused in each.refused:
             yield Text(f"  {one_line(refused.path)} {one_line(refused.reason)}.", style="yellow")
         yield from _held_back(each.held_back)
+        yield from _orphans(each)
         if each.recent:
             yield _table(each.recent)
         if each.failed:
@@ -43,6 +44,17 @@ def _held_back(found: Sequence[HeldBack]) -> Iterator[RenderableType]:
             yield indented(Text(f"→ {one_line(each.hint)}", style="dim"), 4)
     if found:
         yield Text("  The scheduler reads a schema each time, chordwise.toml only at its start.")
+
+
+def _orphans(inbox: InboxAccount) -> Iterator[RenderableType]:
+    for path in inbox.orphaned_side_cars:
+        yield Text(f"  {one_line(path)} belongs to no file.", style="yellow")
+    more = inbox.orphaned_side_car_count - len(inbox.orphaned_side_cars)
+    if more:
+        yield Text(f"  … and {counted(more, 'side-car')} more without a file", style="yellow")
+    if inbox.orphaned_side_cars:
+        rule = f"→ A side-car is called {side_car_name('NAME.EXT')}, after its file NAME.EXT."
+        yield indented(Text(rule, style="dim"), 4)
 
 
 def _table(recent: Sequence[RecentFile]) -> Table:

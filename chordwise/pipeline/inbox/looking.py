@@ -21,6 +21,7 @@ from chordwise.storage import inbox_files
 
 _DAY = timedelta(days=1)
 _MOST_REFUSED = 50
+_MOST_ORPHANS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,7 @@ class RecentFile:
 class InboxAccount:
     """One inbox: files that wait in it, in the store, and delivered within a day.
 
-    Those of `held_back` are among the waiting ones.
+    Those of `held_back` are among the waiting ones. Of the side-cars without a file some are named.
     """
 
     folder: str
@@ -71,6 +72,8 @@ class InboxAccount:
     failed: int
     refused: Sequence[RefusedFile]
     held_back: Sequence[HeldBack]
+    orphaned_side_cars: Sequence[str]
+    orphaned_side_car_count: int
     recent: Sequence[RecentFile]
 
 
@@ -96,6 +99,7 @@ def _account(
     waiting = Counter(map(known.profile_of, scanning.every(inbox.folder, refuse)))
     counts = inbox_files.counts(session, str(inbox.folder), _DAY)
     done, failed = counts.pop(InboxStatus.DONE, 0), counts.pop(InboxStatus.FAILED, 0)
+    orphans = sorted(printable(str(each)) for each in scanning.orphans(inbox.folder))
     bound = {name for at, name in known.bindings.items() if at.is_relative_to(inbox.folder)}
     return InboxAccount(
         folder=printable(str(inbox.folder)),
@@ -108,6 +112,8 @@ def _account(
         failed=failed,
         refused=refused,
         held_back=_held_back(settings, waiting),
+        orphaned_side_cars=orphans[:_MOST_ORPHANS],
+        orphaned_side_car_count=len(orphans),
         recent=_recent(session, inbox.folder, most_recent),
     )
 

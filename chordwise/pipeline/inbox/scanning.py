@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chordwise.domain.ignored_names import is_ignored
-from chordwise.domain.inbox_names import side_car_name
+from chordwise.domain.inbox_names import side_car_name, side_car_owner
 from chordwise.domain.stability import Fingerprint, Found
 
 LINK = "is a symbolic link; put the file itself there"
@@ -44,6 +44,16 @@ def oldest(folder: Path, most: int, refuse: Callable[[Refused], None]) -> list[F
 def every(folder: Path, refuse: Callable[[Refused], None]) -> Iterator[Path]:
     """Yield each file of an inbox that can be taken, in no order; `refuse` is called as above."""
     return (Path(path) for path, _ in _files(folder, refuse))
+
+
+def orphans(folder: Path) -> Iterator[Path]:
+    """Yield each side-car of an inbox that belongs to no file, in no order; it may still come."""
+    for entry in _entries(folder, lambda _: None):
+        owner, path = side_car_owner(entry.name), Path(entry.path)
+        if owner is None or is_ignored(owner):
+            continue
+        if entry.name != side_car_name(owner) or not _is_there(path.with_name(owner)):
+            yield path
 
 
 def fingerprints(path: Path) -> tuple[Fingerprint, ...] | None:
@@ -99,18 +109,23 @@ def is_being_written(path: Path) -> bool:
 
 
 def _files(folder: Path, refuse: Callable[[Refused], None]) -> Iterator[Found]:
+    for entry in _entries(folder, refuse):
+        if not is_ignored(entry.name):
+            yield from _file(Path(entry.path), refuse)
+
+
+def _entries(folder: Path, refuse: Callable[[Refused], None]) -> Iterator[os.DirEntry[str]]:
+    """Yield what is no folder, whatever it is called."""
     waiting = [folder]  # a stack instead of recursion: folders may be nested deeply
     while waiting:
         current = waiting.pop()
         try:
             with os.scandir(current) as entries:
                 for entry in entries:
-                    if is_ignored(entry.name):
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
+                    if not entry.is_dir(follow_symlinks=False):
+                        yield entry
+                    elif not is_ignored(entry.name):
                         waiting.append(Path(entry.path))
-                    else:
-                        yield from _file(Path(entry.path), refuse)
         except OSError:
             refuse(Refused(path=current, reason=FORBIDDEN_FOLDER))
 
@@ -123,6 +138,15 @@ def _file(path: Path, refuse: Callable[[Refused], None]) -> Iterator[Found]:
     prints = fingerprints(path)
     if prints is not None:
         yield path, prints
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return not stat.S_ISDIR(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # nobody can tell
 
 
 def _fingerprint(path: Path) -> Fingerprint | None:
