@@ -15,6 +15,7 @@ from sqlalchemy import (
     Index,
     Row,
     and_,
+    case,
     exists,
     func,
     select,
@@ -46,7 +47,8 @@ class InboxFile(Record):
     """One file; `store_id` tells the stores of several homes apart.
 
     `folder` is the inbox and `name` the path below it in printable characters, `raw_name` and
-    `raw_destination` the very bytes. `reason`, `message` and `hint` say why there is no intake.
+    `raw_destination` the very bytes. `reason`, `message` and `hint` say why there is no intake, and
+    once the file is delivered what went wrong with it first.
     """
 
     __tablename__ = "inbox_files"
@@ -166,6 +168,29 @@ def is_done(session: Session, file_id: uuid.UUID) -> bool:
         .where(InboxIntake.inbox_file_id == file_id)
     )
     return bool(session.scalar(statement))
+
+
+def first_trouble(session: Session, file_id: uuid.UUID) -> dict[str, str | None]:
+    """Return reason, message and hint of the first intake or job of a file that went wrong."""
+    is_out = Intake.outcome.not_in(_TAKEN_IN)
+    statement = (
+        select(
+            case(
+                (is_out, func.coalesce(Intake.reason, Intake.outcome)),
+                else_=func.coalesce(Job.error_code, Job.status),
+            ).label("reason"),
+            case((is_out, Intake.message), else_=Job.error_message).label("message"),
+            case((is_out, Intake.hint), else_=Job.hint).label("hint"),
+        )
+        .select_from(InboxIntake)
+        .join(Intake, Intake.id == InboxIntake.intake_id)
+        .join(Job, _of_intake(), isouter=True)
+        .where(InboxIntake.inbox_file_id == file_id, is_out | (Job.status != JobStatus.SUCCEEDED))
+        .order_by(InboxIntake.position, Job.id)
+        .limit(1)
+    )
+    found = session.execute(statement).mappings().one_or_none()
+    return {} if found is None else {name: found[name] for name in ("reason", "message", "hint")}
 
 
 def outcomes(

@@ -83,14 +83,21 @@ def test_people_see_the_same(inbox: WatchedInbox, capsys: pytest.CaptureFixture[
 def test_whoever_sees_a_failure_is_told_where_the_reason_is(
     inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The table has no room for reasons; the notes have them."""
+    """What went wrong first stands below the table; the notes have all of it."""
     inbox.drop("empty.txt", "")
     inbox.deliver()
     capsys.readouterr()
 
+    run(["inbox", "--json"])
+    (found,) = json.loads(capsys.readouterr().out)["inboxes"]
     run(["inbox"])
 
-    assert f"{inbox.folders.inbox.with_name('failed')}: a note" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    (file,) = found["recent"]
+    assert file["reason"] == "empty"
+    assert file["message"].startswith(f"{inbox.folders.inbox}/empty.txt ")
+    assert f"✗ empty.txt: {file['message']} → {file['hint']}" in shown
+    assert f"{inbox.folders.inbox.with_name('failed')}: a note" in shown
 
 
 def test_a_profile_that_keeps_its_files_waiting_says_why(

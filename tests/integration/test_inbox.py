@@ -176,6 +176,50 @@ def test_a_job_that_failed_sends_its_file_to_failed(inbox: WatchedInbox) -> None
     assert job["attempts"] == 0
 
 
+def test_the_row_says_what_went_wrong_first(inbox: WatchedInbox) -> None:
+    """Of intake or job; the note says the same further down, and a file that is done nothing."""
+    inbox.drop("a.txt", LETTER)
+    inbox.drop("b.txt", OTHER)
+    inbox.drop("c.txt", "")
+    inbox.drop("d.txt.chordwise.toml", "types = [")
+    inbox.drop("d.txt", LETTER)
+    inbox.take()
+    inbox.pipeline.execute(
+        "UPDATE jobs SET status = 'failed', error_code = 'refused', error_message = 'No.',"
+        " hint = 'Ask otherwise.' FROM intakes AS i"
+        " WHERE i.id = intake_id AND i.source LIKE '%b.txt'"
+    )
+    inbox.work()
+    inbox.wait(1)
+
+    rows = inbox.pipeline.rows("SELECT reason, message, hint FROM inbox_files ORDER BY name")
+    notes = [inbox.folders.note(inbox.folders.failed / f"{name}.txt") for name in "bcd"]
+    job, empty = jobs(intake(notes[0]))[0], intake(notes[1])
+    assert rows == [
+        (None, None, None),
+        ("refused", "No.", "Ask otherwise."),
+        ("empty", empty["message"], empty["hint"]),
+        tuple(notes[2][name] for name in ("reason", "message", "hint")),
+    ]
+    assert (job["code"], job["message"], job["hint"]) == rows[1]
+    assert [note["message"] is None for note in notes] == [True, True, False]
+
+
+def test_of_several_troubles_the_row_has_the_first(inbox: WatchedInbox) -> None:
+    """In the order of the things in a file; what has no reason is called by its state."""
+    inbox.drop("a.csv.chordwise.toml", 'text_column = "text"')
+    inbox.drop("a.csv", f"text\n{LETTER}\n{OTHER}\n{LETTER} {OTHER}\n")
+    inbox.take()
+    inbox.pipeline.execute(
+        "UPDATE jobs SET status = CASE position WHEN 0 THEN 'succeeded' ELSE 'cancelled' END,"
+        " error_message = position FROM inbox_intakes AS i WHERE i.intake_id = jobs.intake_id"
+    )
+    inbox.wait(1)
+
+    rows = inbox.pipeline.rows("SELECT status, reason, message FROM inbox_files")
+    assert rows == [("failed", "cancelled", "1")]
+
+
 def test_nothing_is_ever_overwritten(inbox: WatchedInbox) -> None:
     """Neither a file of that name, nor one that is called as the note would be."""
     inbox.folders.done.mkdir()

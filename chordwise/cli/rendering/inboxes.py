@@ -13,7 +13,10 @@ from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import indented
 from chordwise.cli.rendering.words import counted, moment
 from chordwise.domain.inbox_names import FAILED, side_car_name
+from chordwise.domain.states import InboxStatus
 from chordwise.pipeline.inbox.looking import HeldBack, InboxAccount, RecentFile
+
+_MESSAGE_WIDTH = 300
 
 
 def laid_out(found: Sequence[InboxAccount]) -> Iterator[RenderableType]:
@@ -30,6 +33,7 @@ def laid_out(found: Sequence[InboxAccount]) -> Iterator[RenderableType]:
         yield from _orphans(each)
         if each.recent:
             yield _table(each.recent)
+            yield from _failures(each.recent)
         if each.failed:
             failed = Path(each.folder).with_name(FAILED)
             yield Text(f"  {one_line(str(failed))}: a note beside each file, NAME.json, says why")
@@ -70,3 +74,13 @@ def _table(recent: Sequence[RecentFile]) -> Table:
             Text(one_line(file.run or "")),
         )
     return shown
+
+
+def _failures(recent: Sequence[RecentFile]) -> Iterator[RenderableType]:
+    """Return why files failed; a table has no room for sentences."""
+    for file in recent:
+        if file.status == InboxStatus.FAILED and file.message:
+            what = f"✗ {one_line(file.name)}: {one_line(file.message, _MESSAGE_WIDTH)}"
+            yield indented(Text(what, style="yellow"), 2)
+            if file.hint:
+                yield indented(Text(f"→ {one_line(file.hint, _MESSAGE_WIDTH)}", style="dim"), 4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +28,14 @@ _NOTE_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Whether everything that was asked of a file succeeded, and the note that says so."""
+    """Whether everything that was asked of a file succeeded, and the note that says so.
+
+    `trouble` is what its row lacks of the reason, by column.
+    """
 
     is_done: bool
     note: IO[str]
+    trouble: Mapping[str, str | None]
 
 
 class Delivering:
@@ -73,7 +77,9 @@ class Delivering:
             with reaching_database(), self._context.sessions() as session:
                 session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
                 is_done = notes.write(note, session, file, clock.read(session))
-            yield Verdict(is_done=is_done, note=note)
+                is_told = is_done or file.reason is not None
+                trouble = {} if is_told else inbox_files.first_trouble(session, file.id)
+            yield Verdict(is_done=is_done, note=note, trouble=trouble)
 
     def _resumed(self, file: InboxFile, stored: Path) -> Path | None:
         """Return where the file was brought before a kill, if it got there."""
@@ -129,6 +135,7 @@ class Delivering:
             status=InboxStatus.DONE if found.is_done else InboxStatus.FAILED,
             delivered_path=printable(str(destination)),
             delivered_at=clock.database_now(),
+            **found.trouble,
         )
 
     def _write(self, file: InboxFile, **values: object) -> None:

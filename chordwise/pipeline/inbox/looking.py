@@ -51,7 +51,9 @@ class RecentFile:
     status: str
     run: str | None
     path: str
+    reason: str | None
     message: str | None
+    hint: str | None
     taken_at: datetime
 
 
@@ -142,7 +144,9 @@ def _recent(session: Session, folder: Path, most: int) -> list[RecentFile]:
             status=file.status,
             run=run,
             path=file.delivered_path or file.stored_path,
+            reason=file.reason,
             message=file.message,
+            hint=file.hint,
             taken_at=file.created_at,
         )
         for file, run in inbox_files.newest(session, str(folder), most)
