@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -121,6 +122,31 @@ def test_a_place_of_somebody_else_is_found(toml: str) -> None:
     assert check.verdict is Verdict.FAIL
     assert f"cannot be written to by user {user}" in check.finding
     assert f"chown {user} {folder}" in check.hint
+
+
+def test_an_inbox_that_cannot_be_made_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in /proc, where even root may write and nobody can make anything."""
+
+    def refuse(path: str, _mode: int = 0o777) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    settings = load(tmp_path, '[inbox]\nfolders = ["in"]')
+    monkeypatch.setattr(os, "mkdir", refuse)
+
+    (check,) = places.look_at_places(settings)
+
+    assert (check.verdict, check.exit_code) == (Verdict.WARN, ExitCode.SUCCESS)
+    assert check.finding == f"{tmp_path}/in cannot be made: No such file or directory"
+    assert check.hint == "Make it, or name another folder in inbox.folders."
+
+
+def test_looking_at_an_inbox_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Neither the folder that will be made, nor the trial."""
+    looked_at(tmp_path, '[inbox]\nfolders = ["deep/in"]')
+
+    assert [each.name for each in tmp_path.iterdir()] == ["chordwise.toml"]
 
 
 def test_a_schedule_is_shown_with_its_next_time(tmp_path: Path) -> None:

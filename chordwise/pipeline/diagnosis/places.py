@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from chordwise.domain.inbox_names import MARK
 from chordwise.errors import ConfigurationError, DeliveryError, UsageError
 from chordwise.pipeline import delivering
 from chordwise.pipeline.deliveries.guarded_network import allowed_addresses
-from chordwise.pipeline.diagnosis.checks import Check, guarded
+from chordwise.pipeline.diagnosis.checks import Check, Verdict, guarded
 from chordwise.pipeline.exports import writers
 from chordwise.pipeline.inbox.places import Place, places
 from chordwise.pipeline.profiles import run_options
@@ -68,6 +70,14 @@ def _inbox(settings: Settings) -> Check:
     folders = ", ".join(str(each.folder) for each in found)
     if not settings.inbox.is_watched:
         return Check(name="inbox", finding=f"{folders}, not watched (inbox.enabled = false)")
+    for each in found:
+        if (reason := _unmakeable(each.folder)) is not None:
+            return Check(
+                name="inbox",
+                verdict=Verdict.WARN,
+                finding=f"{each.folder} cannot be made: {reason}",
+                hint="Make it, or name another folder in inbox.folders.",
+            )
     how = "polled" if settings.inbox.polling else "watched"
     return Check(name="inbox", finding=f"{how}: {folders}")
 
@@ -75,11 +85,26 @@ def _inbox(settings: Settings) -> Check:
 def _require_movable(place: Place) -> None:
     for folder in (place.folder, place.done, place.failed):
         # The scheduler makes what is missing, as far down as it may.
-        there = next(each for each in (folder, *folder.parents) if each.exists())
-        require_writable(there, "inbox.folders")
+        require_writable(_nearest(folder), "inbox.folders")
     if place.folder.exists() and not os.access(place.folder, os.R_OK, effective_ids=True):
         what = f"inbox.folders: {place.folder} cannot be listed by user {os.geteuid()}."
         raise ConfigurationError(what, f"chmod u+r {place.folder}; the scheduler's user counts.")
+
+
+def _unmakeable(folder: Path) -> str | None:
+    """Return why a missing folder cannot be made; permissions do not tell, as those of /proc."""
+    if folder.exists():
+        return None
+    try:
+        Path(tempfile.mkdtemp(prefix=MARK, dir=_nearest(folder))).rmdir()
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return None
+
+
+def _nearest(folder: Path) -> Path:
+    """Return the folder, or the deepest one above it that is there."""
+    return next(each for each in (folder, *folder.parents) if each.exists())
 
 
 def _webhook(settings: Settings) -> Check:
