@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.errors import ConfigurationError
+from chordwise.errors import ConfigurationError, ExitCode
 from chordwise.pipeline.inbox import scanning
 from chordwise.pipeline.inbox.places import places
 from chordwise.pipeline.inbox.scanning import Refused
@@ -178,3 +178,33 @@ def test_a_profile_stays_in_the_inbox(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match=r"profiles\.x\.folder"):
         places(Settings(inbox=inbox, profiles=profiles))
+
+
+@pytest.mark.parametrize("folder", ["in/bills", "in/other/../bills", "link"])
+def test_two_profiles_for_one_folder_are_refused(tmp_path: Path, folder: str) -> None:
+    """However it is written: a file could belong to either."""
+    (tmp_path / "in" / "bills").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "in" / "bills")
+    inbox = InboxSettings(folders=(tmp_path / "in",))
+    profiles = {"bills": ProfileSettings(), "more": ProfileSettings(folder=tmp_path / folder)}
+
+    with pytest.raises(ConfigurationError) as caught:
+        places(Settings(inbox=inbox, profiles=profiles))
+
+    assert (
+        caught.value.what == f"profiles.bills and profiles.more are both for {tmp_path}/in/bills."
+    )
+    assert caught.value.exit_code == ExitCode.CONFIGURATION
+    assert "another folder" in caught.value.hint
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_schedules_may_share_a_folder_that_is_not_watched(tmp_path: Path, *, enabled: bool) -> None:
+    """Outside of every inbox, and with inboxes that are not watched, no file is taken out of it."""
+    inbox = InboxSettings(folders=(tmp_path / "in",), enabled=enabled)
+    shared = tmp_path / ("out" if enabled else "in/bills")
+    profiles = {name: ProfileSettings(folder=shared) for name in ("bills", "more")}
+
+    found = places(Settings(inbox=inbox, profiles=profiles))
+
+    assert shared in found.bindings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -50,7 +50,8 @@ def places(settings: Settings) -> Places:
     """Return what the settings say, made absolute; nothing is created.
 
     Raises:
-        ConfigurationError: Inboxes that overlap each other, or a profile's folder outside of them.
+        ConfigurationError: Inboxes that overlap each other, a profile's folder outside of them, or
+            the same one for two profiles while inboxes are watched.
     """
     base = settings.base_folder
     folders = [(base / each.expanduser()).resolve() for each in settings.inbox.folders]
@@ -75,8 +76,25 @@ def _bindings(settings: Settings, inboxes: tuple[Place, ...]) -> dict[PurePath, 
     found: dict[PurePath, str] = {}
     for name, profile in settings.profiles.items():
         try:
-            found |= {each.resolve(): name for each in folders_of(name, profile, folders)}
+            own: dict[PurePath, str] = {
+                each.resolve(): name for each in folders_of(name, profile, folders)
+            }
         except ValueError as error:
             hint = "Name a sub-folder, or an absolute path."
             raise ConfigurationError(f"{error}.", hint) from error
+        if settings.inbox.enabled:
+            _refuse_rivals(found, own, folders)
+        found |= own
     return found
+
+
+def _refuse_rivals(
+    found: Mapping[PurePath, str], own: Mapping[PurePath, str], inboxes: Iterable[Path]
+) -> None:
+    """Refuse a folder of an inbox for a second profile: its files can belong to one only."""
+    for each in found.keys() & own.keys():
+        if any(each.is_relative_to(inbox) for inbox in inboxes):
+            raise ConfigurationError(
+                f"profiles.{found[each]} and profiles.{own[each]} are both for {each}.",
+                "Give one of them another folder; where none is set, it is the profile's name.",
+            )
