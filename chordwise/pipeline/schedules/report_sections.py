@@ -88,14 +88,21 @@ FAILED_BY_NAME = Section(
     """,
     most=_FEW,
 )
+# Not those of which an intake or a job went wrong: they are among what failed.
 INBOX_FILES = Section(
     heading="Files of an inbox that could not be taken in",
     query="""
         SELECT folder, name AS file, reason AS code, message AS reason, hint,
             count(*) OVER () AS there_are
-        FROM inbox_files
+        FROM inbox_files AS f
         WHERE status = 'failed' AND delivered_at > :since AND delivered_at <= :until
-            AND (run_id IS NULL OR reason IS NOT NULL)
+            AND NOT EXISTS (
+                SELECT FROM inbox_intakes AS l
+                INNER JOIN intakes AS i ON i.id = l.intake_id
+                LEFT JOIN jobs AS j ON j.run_id = i.run_id AND j.document_id = i.document_id
+                WHERE l.inbox_file_id = f.id
+                    AND (i.outcome NOT IN ('accepted', 'duplicate') OR j.status <> 'succeeded')
+            )
         ORDER BY delivered_at, id
         LIMIT :most
     """,
