@@ -48,6 +48,16 @@ class Invocation:
         self._configure_logging(loaded)
         return loaded
 
+    def find_home(self) -> Path:
+        """Return where the data is, even where other settings are wrong.
+
+        Raises:
+            ConfigurationError: The file that is asked for is missing.
+        """
+        from chordwise.settings import find_home  # noqa: PLC0415 - as above
+
+        return find_home(self.config, self.home)
+
     def _configure_logging(self, settings: Settings) -> None:
         from chordwise.telemetry.logging import configure  # noqa: PLC0415 - as above
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 from pydantic import SecretStr
 from sqlalchemy.exc import ProgrammingError
@@ -57,12 +59,22 @@ def down(context: typer.Context, *, as_json: AsJson = False) -> None:
     chordwise down
     """
     invocation, screen = Invocation.of(context), Screen()
-    settings = invocation.settings()
-    was_up = stack.stop(settings.home)
+    home = _home(invocation, screen)
+    was_up = stack.stop(home)
     if as_json:
         screen.write(document(stopped=was_up))
     else:
-        screen.tell("Stopped." if was_up else f"Nothing runs in {settings.home}.")
+        screen.tell("Stopped." if was_up else f"Nothing runs in {home}.")
+
+
+def _home(invocation: Invocation, screen: Screen) -> Path:
+    """Return whose stack is meant; nothing else in the settings keeps it from being stopped."""
+    try:
+        return invocation.settings().home
+    except ConfigurationError as error:
+        home = invocation.find_home()
+        screen.note(f"{error.what} What runs in {home} is stopped all the same.")
+        return home
 
 
 def migrate(context: typer.Context, *, as_json: AsJson = False) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-import platformdirs
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -26,8 +25,14 @@ from chordwise.settings import schedules as schedules_module
 from chordwise.settings.batch import BatchSettings
 from chordwise.settings.critique import CritiqueSettings
 from chordwise.settings.delivery import DeliverySettings
-from chordwise.settings.environment import config_path
 from chordwise.settings.inbox import InboxSettings
+from chordwise.settings.places import (
+    FILE_NAME,
+    default_home,
+    find_file,
+    find_home,
+    settings_file,
+)
 from chordwise.settings.profiles import ProfileSettings
 from chordwise.settings.schedules import ScheduleSettings
 from chordwise.settings.sections import (
@@ -78,10 +83,9 @@ __all__ = [
     "TierSettings",
     "WorkerSettings",
     "find_file",
+    "find_home",
     "load",
 ]
-
-FILE_NAME = "chordwise.toml"
 
 
 class Settings(BaseSettings):
@@ -97,7 +101,7 @@ class Settings(BaseSettings):
     )
     toml_file: ClassVar[Path | None] = None
 
-    home: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("chordwise")))
+    home: Path = Field(default_factory=default_home)
     database_url: SecretStr | None = Field(default=None, description="Unset: embedded.")
     broker_url: SecretStr | None = Field(default=None, description="Unset: embedded.")
     model: str = Field(
@@ -239,23 +243,13 @@ class Settings(BaseSettings):
         return keys.get(model.provider, SecretStr(""))
 
 
-def find_file(start: Path) -> Path | None:
-    """Return the nearest `chordwise.toml` from `start` upward."""
-    for folder in (start, *start.parents):
-        if (folder / FILE_NAME).is_file():
-            return folder / FILE_NAME
-    return None
-
-
 def load(config: Path | None = None, **flags: object) -> Settings:
     """Read the settings; `flags` that are `None` do not count.
 
     Raises:
         ConfigurationError: A file is missing or broken, or a value is wrong.
     """
-    path = config or config_path() or find_file(Path.cwd())
-    if path is not None and not path.is_file():
-        raise ConfigurationError(f"There is no settings file {path}.", "Check --config.")
+    path = settings_file(config)
     given = {name: value for name, value in flags.items() if value is not None}
     source = type("Settings", (Settings,), {"toml_file": path, "__doc__": Settings.__doc__})
     try:

@@ -149,12 +149,20 @@ def test_a_schema_shapes_the_answer(desk: Desk) -> None:
 
 @pytest.mark.slow
 def test_the_stack_is_one_and_can_be_stopped(desk: Desk) -> None:
-    """While it runs in the background `up` is refused; after `down` nothing is left."""
+    """While it runs in the background `up` is refused; after `down` nothing is left.
+
+    A wrong setting in the file is told, and does not keep it up.
+    """
+    wrong = desk.folder / "wrong.toml"
+    wrong.write_text("[worker]\nconcurrency = 0\n", "utf-8")
     desk.call("runs")
 
     desk.call("up", expects=ExitCode.UNAVAILABLE)
-    desk.call("down")
+    stopped = desk.processes.run("down", "--config", str(wrong))
 
+    assert stopped.returncode == ExitCode.SUCCESS
+    assert "worker.concurrency" in stopped.stderr
+    assert "Stopped." in stopped.stderr
     assert "Nothing runs" in desk.talk("down")
     assert json.loads(desk.call("doctor", "--json"))["exit_code"] == 0
     desk.call("down")
