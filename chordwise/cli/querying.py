@@ -6,13 +6,13 @@ import itertools
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from chordwise.cli import opening
 from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Raw
+from chordwise.cli.rendering import fitting
 from chordwise.cli.rendering.documents import SCHEMA_VERSION, encoded
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import Screen
@@ -25,6 +25,8 @@ from chordwise.pipeline.querying import Answer
 
 MOST_ROWS = 100
 _CELL_WIDTH = 300
+# Texts in a table are broken into lines, but not into shorter ones than this.
+_PROSE_WIDTH = 20
 
 
 def register(app: typer.Typer) -> None:
@@ -81,12 +83,10 @@ def _write_json(screen: Screen, answer: Answer, limit: int | None) -> None:
 
 def _show_table(screen: Screen, answer: Answer, limit: int) -> None:
     rows = list(itertools.islice(answer.rows, limit + 1))
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in answer.columns:
-        table.add_column(Text(one_line(column)), overflow="fold")
-    for row in rows[:limit]:
-        table.add_row(*[_cell(value) for value in row])
-    screen.show(table)
+    names = [one_line(column) for column in answer.columns]
+    cells = [[_cell(value) for value in row] for row in rows[:limit]]
+    laid_out = fitting.table(names, cells, _PROSE_WIDTH)
+    screen.show(fitting.FirstThatFits(laid_out, fitting.records(names, cells)))
     if len(rows) > limit:
         screen.tell(
             f"Only the first {limit} rows are shown; --limit N, --csv and --json show more."

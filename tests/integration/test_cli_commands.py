@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -169,6 +170,16 @@ def test_sql_as_csv_json_and_table(desk: Desk) -> None:
     assert as_json["columns"] == ["source", "outcome", "nothing"]
     assert as_json["rows"][0] == {"source": "bridge.txt", "outcome": "accepted", "nothing": None}
     assert "∅" in as_table.out
+
+
+def test_a_wide_view_is_shown_row_by_row(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each column has a line, where a table has no room for all of them."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    shown = desk.call("sql", "SELECT * FROM document_results", "--limit", "1").out
+
+    assert re.search(r"^source +\| bridge.txt +$", shown, re.MULTILINE)
+    assert re.search(r"^prompt_version +\| summary.analyze@\d +$", shown, re.MULTILINE)
 
 
 def test_a_table_is_cut_and_says_so(desk: Desk) -> None:

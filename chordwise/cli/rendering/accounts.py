@@ -48,7 +48,10 @@ def table(accounts: Sequence[Account]) -> Table:
     for name in ("Run", "Status", "Started", "Jobs", "Not well"):
         right = name in ("Jobs", "Not well")
         shown.add_column(
-            name, justify="right" if right else "left", no_wrap=name != "Run", overflow="fold"
+            name,
+            justify="right" if right else "left",
+            no_wrap=name != "Run",
+            overflow="fold" if name == "Run" else "ellipsis",
         )
     for account in accounts:
         shown.add_row(

@@ -93,7 +93,8 @@ def _fields(fields: Iterable[JsonObject], name: str) -> Table:
         ("Item", "Value", "Quote", "Confidence") if name == "item" else ("Path", "Quote", "C.")
     )
     for column in columns:
-        table.add_column(column, justify="right" if column.startswith("C") else "left")
+        right = column.startswith("C")
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
     for field in fields:
         value = [_cell(field.get("value") or field.get("status"))] if name == "item" else []
         table.add_row(

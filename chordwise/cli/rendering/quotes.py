@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from decimal import Decimal
 
-from rich.console import JustifyMethod, RenderableType
-from rich.table import Table
+from rich.console import RenderableType
 from rich.text import Text
 
+from chordwise.cli.rendering import fitting
+from chordwise.cli.rendering.fitting import FirstThatFits
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.words import approximate, counted
 from chordwise.domain.lanes import Lane
@@ -18,8 +19,8 @@ from chordwise.llm.pricing import BATCH
 from chordwise.pipeline.quoting.lines import ASSUMED, Cost, QuotedLine
 from chordwise.pipeline.quoting.quote import Gathered, Quote
 
-_COLUMNS = ("Type", "Model", "Lane", "In", "Out", "Cost", "Between")
-_LEFT = ("Type", "Model", "Lane")
+_NUMBERS = ("In", "Out", "Cost", "Between")
+_COLUMNS = ("Type", "Model", "Lane", *_NUMBERS)
 _MOST_UNREAD = 5
 
 
@@ -105,16 +106,22 @@ def _totals(quote: Quote, lane: Lane | None) -> Mapping[str, Cost | None]:
     return {" and ".join(dict.fromkeys(line.lane for line in quote.lines)): quote.total}
 
 
-def _table(quote: Quote, *, are_all_shown: bool) -> Table:
-    """Return the numbers in all lanes that there are, or in that of the run alone."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in _COLUMNS:
-        justify: JustifyMethod = "left" if name in _LEFT else "right"
-        table.add_column(name, justify=justify, no_wrap=name != "Model", overflow="fold")
-    for line in quote.lines:
-        for name in line.costs if are_all_shown else (line.lane,):
-            table.add_row(*_row(line, name))
-    return table
+def _table(quote: Quote, *, are_all_shown: bool) -> RenderableType:
+    """Return the numbers in all lanes that there are, or in that of the run alone.
+
+    On a narrow terminal the two bounds stand below each other, and long names are broken.
+    """
+    rows = [
+        _row(line, lane)
+        for line in quote.lines
+        for lane in (line.costs if are_all_shown else (line.lane,))
+    ]
+    wide = [[Text(cell) for cell in row] for row in rows]
+    narrow = [[*map(Text, row[:-1]), Text(row[-1].replace("–", "–\n"))] for row in rows]
+    return FirstThatFits(
+        fitting.table(_COLUMNS, wide, right=_NUMBERS),
+        fitting.folded(_COLUMNS, narrow, ("Type", "Lane", *_NUMBERS), right=_NUMBERS),
+    )
 
 
 def _row(line: QuotedLine, lane: str) -> tuple[str, ...]:

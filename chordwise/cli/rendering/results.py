@@ -9,7 +9,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from chordwise.cli.rendering import answers
+from chordwise.cli.rendering import answers, sources
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.words import EXTRACTIVE, share
 from chordwise.domain.critique import CritiqueOutcome
@@ -18,7 +18,6 @@ from chordwise.domain.states import JobStatus
 from chordwise.pipeline.findings import StoredResult
 
 MOST_IN_FULL = 10
-_SOURCE_WIDTH = 48
 _HEADLINE_WIDTH = 300
 
 
@@ -87,22 +86,17 @@ def _critiqued(critique: JsonObject) -> list[str]:
 
 def _table(results: Sequence[StoredResult]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("Document", max_width=_SOURCE_WIDTH, overflow="fold")
+    table.add_column("Document", max_width=sources.WIDTH, overflow="fold")
     types = {result.analysis_type for result in results}
     if len(types) > 1:
         table.add_column("Type", no_wrap=True)
     table.add_column("Conf.", justify="right", no_wrap=True)
     table.add_column("Answer", ratio=1)
-    for result in results:
+    documents = sources.shortened([result.source for result in results])
+    for document, result in zip(documents, results, strict=True):
         kind = [result.analysis_type] if len(types) > 1 else []
-        table.add_row(_document(result), *kind, f"{result.confidence:.2f}", _answer(result))
+        table.add_row(document, *kind, f"{result.confidence:.2f}", _answer(result))
     return table
-
-
-def _document(result: StoredResult) -> Text:
-    name = one_line(result.source)
-    # The end of a path tells documents apart.
-    return Text(name if len(name) <= _SOURCE_WIDTH else f"…{name[1 - _SOURCE_WIDTH :]}")
 
 
 def _answer(result: StoredResult) -> Text:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from chordwise.cli.rendering import live
+from chordwise.cli.rendering import fitting, live, sources
+from chordwise.cli.rendering.fitting import FirstThatFits
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.words import EXTRACTIVE, share
 from chordwise.domain.states import JobStatus
@@ -16,6 +16,8 @@ from chordwise.pipeline.accounts import JobLine
 from chordwise.pipeline.progress import Progress
 
 _TROUBLE_WIDTH = 300
+_NUMBERS = ("Chunks", "Confidence", "Coverage")
+_COLUMNS = ("Document", "Type", "Status", *_NUMBERS)
 
 
 def usage(progress: Progress) -> RenderableType:
@@ -31,22 +33,29 @@ def usage(progress: Progress) -> RenderableType:
 
 def jobs(found: Sequence[JobLine], total: int) -> RenderableType:
     """Return one row for each job; `total` is how many there are."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("Document", "Type", "Status", "Chunks", "Confidence", "Coverage"):
-        right = name in ("Chunks", "Confidence", "Coverage")
-        table.add_column(name, justify="right" if right else "left", no_wrap=name != "Document")
-    for job in found:
-        table.add_row(
-            Text(one_line(job.source)),
-            job.analysis_type,
-            _status(job),
-            "–" if job.chunks is None else f"{job.chunks_done}/{job.chunks}",
-            "–" if job.confidence is None else f"{job.confidence:.2f}",
-            "–" if job.coverage is None else share(job.coverage),
-        )
+    rest = [_row(job) for job in found]
+    names = [job.source for job in found]
+    whole = [[Text(one_line(name)), *row] for name, row in zip(names, rest, strict=True)]
+    shortened = sources.shortened(names, room=0)
+    short = [[name, *row] for name, row in zip(shortened, rest, strict=True)]
+    table = FirstThatFits(
+        fitting.table(_COLUMNS, whole, right=_NUMBERS),
+        fitting.folded(_COLUMNS, short, whole=_COLUMNS[1:], right=_NUMBERS),
+    )
     if total <= len(found):
         return table
     return Group(table, Text(f"… and {total - len(found):,} more jobs.", style="dim"))
+
+
+def _row(job: JobLine) -> list[Text]:
+    """Return all that stands beside the document."""
+    return [
+        Text(job.analysis_type),
+        _status(job),
+        Text("–" if job.chunks is None else f"{job.chunks_done}/{job.chunks}"),
+        Text("–" if job.confidence is None else f"{job.confidence:.2f}"),
+        Text("–" if job.coverage is None else share(job.coverage)),
+    ]
 
 
 def _status(job: JobLine) -> Text:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from chordwise.cli.rendering import fitting
+from chordwise.cli.rendering.fitting import FirstThatFits
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import ScheduleRunStatus
@@ -27,6 +28,10 @@ _QUIET = (
     ScheduleRunStatus.WAITING,
     ScheduleRunStatus.SUCCEEDED,
 )
+_NOTHING = "–"
+_OUTCOME_WIDTH = 20
+# Columns whose words are ours, and never long.
+_SHORT = ("Kind", "From", "Due (UTC)", "By", "Status")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +97,19 @@ def past_lines(session: Session, found: Sequence[ScheduleRun]) -> list[PastLine]
 
 
 def table(found: Sequence[ScheduleLine]) -> RenderableType:
-    """Return one row for each schedule, its next time in its own time zone."""
-    laid_out = _table("Schedule", "Kind", "Cron", "Next", "Time zone", "From")
-    for each in found:
-        laid_out.add_row(each.name, each.kind, each.cron, _next(each), each.time_zone, each.origin)
-    return laid_out
+    """Return one row for each schedule, its next time in its own time zone.
+
+    On a narrow terminal the time zone stands below the time.
+    """
+    wide = [
+        (each.name, each.kind, each.cron, _next(each), each.time_zone, each.origin)
+        for each in found
+    ]
+    narrow = [(*row[:3], f"{row[3]}\n{row[4]}", row[5]) for row in wide]
+    return FirstThatFits(
+        fitting.table(("Schedule", "Kind", "Cron", "Next", "Time zone", "From"), _texts(wide)),
+        fitting.folded(("Schedule", "Kind", "Cron", "Next", "From"), _texts(narrow), _SHORT),
+    )
 
 
 def defects(found: Sequence[ScheduleLine]) -> Iterator[Text]:
@@ -108,19 +121,26 @@ def defects(found: Sequence[ScheduleLine]) -> Iterator[Text]:
 
 
 def past_table(found: Sequence[PastLine]) -> RenderableType:
-    """Return one row for each due time."""
-    laid_out = _table("Schedule", "Due (UTC)", "By", "Status", "Runs", "Outcome")
-    for each in found:
-        style = "" if each.status in _QUIET else "yellow"
-        laid_out.add_row(
+    """Return one row for each due time; on a narrow terminal the outcome stands below the runs."""
+    wide = _texts(
+        (
             each.schedule,
             f"{each.due_at:%Y-%m-%d %H:%M}",
             each.trigger,
-            Text(each.status, style=style),
-            "\n".join(each.runs) or "–",
-            Text(one_line(_outcome(each.outcome))),
+            each.status,
+            "\n".join(each.runs) or _NOTHING,
+            one_line(_outcome(each.outcome)),
         )
-    return laid_out
+        for each in found
+    )
+    for each, row in zip(found, wide, strict=True):
+        row[3].style = "" if each.status in _QUIET else "yellow"
+    narrow = [[*row[:4], _below_each_other(row[4:])] for row in wide]
+    names = ("Schedule", "Due (UTC)", "By", "Status", "Runs")
+    return FirstThatFits(
+        fitting.table((*names, "Outcome"), wide, _OUTCOME_WIDTH),
+        fitting.folded((*names[:-1], "Runs and outcome"), narrow, _SHORT),
+    )
 
 
 def reasons(found: Sequence[PastLine]) -> Iterator[Text]:
@@ -131,16 +151,17 @@ def reasons(found: Sequence[PastLine]) -> Iterator[Text]:
             yield Text(one_line(f"{when}: {each.error_message} {each.hint or ''}"), style="dim")
 
 
-def _table(*names: str) -> Table:
-    laid_out = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in names:
-        laid_out.add_column(name, no_wrap=name not in ("Runs", "Outcome"), overflow="fold")
-    return laid_out
+def _texts(rows: Iterable[Sequence[str]]) -> list[list[Text]]:
+    return [[Text(cell) for cell in row] for row in rows]
+
+
+def _below_each_other(cells: Sequence[Text]) -> Text:
+    return Text("\n").join([cell for cell in cells if cell.plain != _NOTHING] or cells[:1])
 
 
 def _next(line: ScheduleLine) -> str:
     if line.next_due_at is None or line.defect:
-        return "–"
+        return _NOTHING
     zone = ScheduleSettings.model_validate(line.options).zone
     return f"{line.next_due_at.astimezone(zone):%Y-%m-%d %H:%M}"
 
@@ -150,4 +171,4 @@ def _outcome(outcome: JsonObject | None) -> str:
     for name, value in (outcome or {}).items():
         members = value.items() if isinstance(value, dict) else [(name, value)]
         parts += [f"{key} {count}" for key, count in members]
-    return ", ".join(parts) or "–"
+    return ", ".join(parts) or _NOTHING

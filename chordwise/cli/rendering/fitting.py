@@ -1,0 +1,96 @@
+"""Layouts for terminals of every width: nothing is cut, and no word is broken without need."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+_ENDLESS = 100_000
+
+
+class FirstThatFits:
+    """Shows the first of several layouts that there is room for; else the last."""
+
+    def __init__(self, *layouts: RenderableType) -> None:
+        self._layouts = layouts
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Choose a layout for the width that there is."""
+        *preferred, last = self._layouts
+        endless = options.update(width=_ENDLESS)
+        for layout in preferred:
+            if Measurement.get(console, endless, layout).minimum <= options.max_width:
+                yield layout
+                return
+        yield last
+
+
+def table(
+    names: Sequence[str],
+    rows: Sequence[Sequence[Text]],
+    prose_width: int = _ENDLESS,
+    right: Collection[str] = (),
+) -> Table:
+    """Return a table that fits where no word has to be broken, nor prose into shorter lines."""
+    shown = _empty()
+    for place, name in enumerate(names):
+        lines = [line for row in rows for line in row[place].split(allow_blank=True)]
+        widest = max(line.cell_len for line in (Text(name), *lines))
+        is_broken = widest > prose_width and any(" " in line.plain for line in lines)
+        shown.add_column(
+            Text(name),
+            justify="right" if name in right else "left",
+            min_width=min(widest, prose_width),
+            no_wrap=not is_broken,
+            overflow="fold",
+        )
+    return _filled(shown, rows)
+
+
+def folded(
+    names: Sequence[str],
+    rows: Sequence[Sequence[Text]],
+    whole: Collection[str],
+    right: Collection[str] = (),
+) -> Table:
+    """Return a table that breaks whatever is too long, but for the columns that stay whole.
+
+    Where there is no room for those alone, a mark says that they are cut.
+    """
+    shown = _empty()
+    for name in names:
+        shown.add_column(
+            name,
+            justify="right" if name in right else "left",
+            no_wrap=name in whole,
+            overflow="ellipsis" if name in whole else "fold",
+        )
+    return _filled(shown, rows)
+
+
+def _empty() -> Table:
+    return Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+
+
+def _filled(empty: Table, rows: Sequence[Sequence[Text]]) -> Table:
+    for row in rows:
+        empty.add_row(*row)
+    return empty
+
+
+def records(names: Sequence[str], rows: Sequence[Sequence[Text]]) -> RenderableType:
+    """Return the rows one below the other, each with a line for every column."""
+    shown: list[RenderableType] = []
+    for number, row in enumerate(rows, start=1):
+        lines = Table.grid(padding=(0, 1))
+        for style in ("bold", "dim", ""):
+            lines.add_column(style=style, overflow="fold")
+        for name, cell in zip(names, row, strict=True):
+            lines.add_row(Text(name), "|", cell)
+        shown += [Rule(f"Row {number}", align="left", characters="─", style="dim"), lines]
+    return Group(*shown)

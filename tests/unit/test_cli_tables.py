@@ -1,0 +1,252 @@
+"""Tables on terminals of 80 columns: nothing is cut without a mark, and rows can be told apart."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from rich.text import Text
+
+from chordwise.cli.rendering import accounts, evaluations, fitting, quotes, results, runs, schedules
+from chordwise.cli.rendering.fitting import FirstThatFits
+from chordwise.cli.rendering.schedules import PastLine, ScheduleLine
+from chordwise.domain.estimating import Interval
+from chordwise.domain.learning.measures import Measure
+from chordwise.domain.tasks import AnalysisType
+from chordwise.pipeline.accounts import JobLine
+from chordwise.pipeline.quoting.lines import Cost, QuotedLine
+from chordwise.pipeline.quoting.quote import Quote
+from tests.unit.test_cli_rendering import a_result, an_account, shown
+
+NARROW, WIDE = 80, 140
+INBOX = "/srv/documents/chordwise/inbox/reviews-of-2026-and-2027"
+LONG = "nightly-contracts-of-the-whole-company-abroad"
+NOW = datetime(2026, 11, 26, 22, 30, tzinfo=UTC)
+ZONE = "America/Argentina/ComodRivadavia"
+
+
+def a_job(source: str) -> JobLine:
+    """Return a job of a document."""
+    return JobLine(
+        job_id=uuid.uuid4(),
+        source=source,
+        analysis_type="classification",
+        model="extractive",
+        status="succeeded",
+        chunks=1,
+        chunks_done=1,
+        confidence=0.8,
+        coverage=1.0,
+        reused=True,
+        finished_at=None,
+    )
+
+
+def a_schedule(name: str, zone: str = "Europe/Berlin") -> ScheduleLine:
+    """Return a schedule of a kind and an origin with long names."""
+    options = {"kind": "recalibrate", "cron": "0 2 * * MON-FRI", "time_zone": zone}
+    return ScheduleLine(
+        name=name,
+        kind="recalibrate",
+        cron=options["cron"],
+        time_zone=zone,
+        next_due_at=NOW,
+        origin="configuration",
+        options=dict(options),
+        defect=None,
+    )
+
+
+def past(name: str) -> PastLine:
+    """Return what became of a due time."""
+    return PastLine(
+        schedule=name,
+        kind="analyze",
+        due_at=NOW,
+        trigger="catch_up",
+        status="succeeded",
+        runs=(f"{name}-20261126-2230",),
+        outcome={"intakes": {"accepted": 3, "unsupported": 12}, "jobs": {"succeeded": 1000}},
+        error_code=None,
+        error_message=None,
+        hint=None,
+        started_at=None,
+        finished_at=None,
+    )
+
+
+def a_quote() -> Quote:
+    """Return a quote with large sums for a model of a long name."""
+    cost = Cost(low=Decimal("1234.5"), typical=Decimal("2345.67"), high=Decimal("12345.67"))
+    tokens = Interval(low=123_456, typical=123_456, high=123_456)
+    line = QuotedLine(
+        analysis_type=AnalysisType.CLASSIFICATION,
+        model="anthropic/claude-sonnet-4-5-20250929",
+        questions=1,
+        syntheses=tokens,
+        critiques=tokens,
+        input_tokens=tokens,
+        output_tokens=tokens,
+        basis="assumed",
+        observations=0,
+        counter="",
+        counts_exactly=True,
+        lane="online",
+        costs={"online": cost, "batch": cost},
+    )
+    return Quote(
+        documents=1,
+        duplicates=0,
+        unread=(),
+        jobs=1,
+        reused=0,
+        lines=(line,),
+        totals={"online": cost, "batch": cost},
+        total=cost,
+    )
+
+
+def columns(text: str) -> list[str]:
+    """Return what stands below each heading, joined over its lines."""
+    head, *lines = text.splitlines()
+    starts = [i for i, c in enumerate(head) if c != " " and head[:i][-2:] in ("", "  ")]
+    ends = [*starts[1:], None]
+    return [
+        "".join(line[start:end].strip() for line in lines)
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def test_jobs_of_one_folder_can_be_told_apart() -> None:
+    """What all paths have in common goes first, and the whole path is shown where it fits."""
+    table = runs.jobs([a_job(f"{INBOX}/letter-{number}.txt") for number in range(3)], 3)
+
+    narrow, wide = shown(table, width=NARROW), shown(table, width=WIDE)
+
+    assert columns(narrow)[0] == "…/letter-0.txt…/letter-1.txt…/letter-2.txt"
+    assert "succeeded (reused)" in narrow
+    assert "100 %" in narrow
+    assert f"{INBOX}/letter-2.txt  classification" in wide
+
+
+def test_a_folder_that_results_share_says_nothing() -> None:
+    """In the table of many results alike; short names stay as they are."""
+    long = [a_result(source=f"{INBOX}/{number}.txt") for number in range(11)]
+    short = [a_result(source=f"letters/{number}.txt") for number in range(11)]
+
+    assert "…/10.txt " in shown(*results.laid_out(long), width=NARROW)
+    assert INBOX not in shown(*results.laid_out(long), width=NARROW)
+    assert "letters/10.txt " in shown(*results.laid_out(short), width=NARROW)
+
+
+@pytest.mark.parametrize("name", ["nightly", LONG])
+@pytest.mark.parametrize("zone", ["Europe/Berlin", ZONE])
+def test_schedules_are_shown_whole(name: str, zone: str) -> None:
+    """On a narrow terminal the time zone stands below the time."""
+    line = a_schedule(name, zone)
+
+    narrow = shown(schedules.table([line]), width=NARROW)
+
+    due = f"{schedules._next(line)}{zone}".replace(" ", "")
+    found = columns(narrow)
+    assert found[:3] == [name, line.kind, line.cron]
+    assert found[3].replace(" ", "") == due
+    assert found[4] == line.origin
+    assert all(len(each.rstrip()) <= NARROW for each in narrow.splitlines())
+
+
+def test_schedules_have_a_line_each_where_there_is_room() -> None:
+    """With a column for the time zone."""
+    lines = shown(schedules.table([a_schedule("nightly")] * 2), width=WIDE).splitlines()
+
+    assert len(lines) == 3
+    assert lines[0].split() == ["Schedule", "Kind", "Cron", "Next", "Time", "zone", "From"]
+    assert lines[1].split()[-2:] == ["Europe/Berlin", "configuration"]
+
+
+def test_the_history_of_schedules_is_shown_whole() -> None:
+    """Names of any length, and what came of it below the runs."""
+    line = past(LONG)
+
+    narrow = columns(shown(schedules.past_table([line]), width=NARROW))
+    wide = shown(schedules.past_table([past("nightly")]), width=WIDE)
+
+    assert narrow[:4] == [LONG, "2026-11-26 22:30", "catch_up", "succeeded"]
+    assert narrow[4].startswith(line.runs[0])
+    assert narrow[4].endswith("succeeded 1000")
+    assert len(wide.splitlines()) == 2
+
+
+def test_a_quote_keeps_its_numbers() -> None:
+    """The bounds stand below each other where they do not fit side by side."""
+    narrow = shown(*quotes.in_brief(a_quote()), width=NARROW)
+
+    assert columns(narrow)[0] == "classification"
+    assert columns(narrow)[1] == "anthropic/claude-sonnet-4-5-20250929"
+    assert "$2,345.67  $1,234.50–" in narrow
+    assert "$12,345.67" in narrow
+    assert "$1,234.50–$12,345.67" in shown(*quotes.in_brief(a_quote()), width=WIDE)
+
+
+def test_a_table_that_is_far_too_wide_marks_what_it_cuts() -> None:
+    """Where not even our own words fit."""
+    account = replace(an_account(succeeded=1), run=LONG)
+
+    assert "…" in shown(accounts.table([account]), width=40)
+
+
+def test_long_names_in_an_evaluation_are_broken() -> None:
+    """A name of a field has no blank at which to break it."""
+    names = [f"contracts_termination_clause_{number}_notice_period_in_days" for number in "ab"]
+    measures = [
+        Measure(metric=metric, value=0.5, count=10, label=name)
+        for name in names
+        for metric in ("match", "exact_match", "precision", "recall", "f1", "rouge_1")
+    ]
+
+    (table,) = evaluations._by_label(measures)
+
+    text = shown(table, width=NARROW)
+    assert "…" not in text
+    assert "".join(line[:10].strip() for line in text.splitlines()).endswith("days")
+
+
+def in_sql(names: list[str], *rows: list[str]) -> FirstThatFits:
+    """Return rows laid out as `chordwise sql` does."""
+    cells = [[Text(cell) for cell in row] for row in rows]
+    return FirstThatFits(fitting.table(names, cells, 20), fitting.records(names, cells))
+
+
+def test_rows_that_do_not_fit_stand_below_each_other() -> None:
+    """Each column has its line then; the values are whole."""
+    names = [f"column_{number}" for number in range(21)]
+    laid_out = in_sql(names, *[[f"value {number}-{row}" for number in range(21)] for row in "ab"])
+
+    lines = shown(laid_out, width=NARROW).splitlines()
+
+    assert len(lines) == 2 * 22
+    assert lines[0].startswith("Row 1 ─")
+    assert lines[1].rstrip() == "column_0  | value 0-a"
+    assert lines[22].startswith("Row 2 ─")
+    assert lines[-1].rstrip() == "column_20 | value 20-b"
+
+
+def test_rows_that_fit_are_a_table() -> None:
+    """Prose is broken into lines for that, but not ids, and not into narrow strips."""
+    row = [str(uuid.uuid4()), "It rained on Monday. " * 9]
+
+    at_eighty = shown(in_sql(["id", "text"], row), width=NARROW).splitlines()
+    at_fifty = shown(in_sql(["id", "text"], row), width=50).splitlines()
+
+    assert at_eighty[0].split() == ["id", "text"]
+    assert at_eighty[1].startswith(f"{row[0]}  It rained on Monday.")
+    assert at_fifty[1].rstrip() == f"id   | {row[0]}"
+
+
+def test_no_rows_need_no_room() -> None:
+    """The names of the columns alone may be too many, too."""
+    assert shown(in_sql(["source", "outcome"]), width=NARROW).split() == ["source", "outcome"]
+    assert shown(in_sql(["a_column_of_a_view"] * 10), width=NARROW).strip() == ""
