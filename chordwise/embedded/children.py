@@ -140,9 +140,10 @@ class Children:
                 inherited=(self._reader,),
             )
             self._start(name, server, f"Loading the model {model.file.name}")
+        for name in (SCHEDULER, WORKER):
+            liveness.forget(self._home.path, name)
         self._start(SCHEDULER, self._process(plan, SCHEDULER), "Starting the scheduler")
         worker = self._process(plan, WORKER)
-        liveness.forget(self._home.path, WORKER)
         self._start(WORKER, worker, "Starting the worker")
         self._await_worker(worker)
         self.plan = plan

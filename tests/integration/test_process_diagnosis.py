@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 import redis
 from pydantic import SecretStr
 
+from chordwise.embedded import stack
+from chordwise.embedded.stack import Commands, Level
 from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.errors import ExitCode
 from chordwise.pipeline.diagnosis.checks import Check, Verdict, guarded
@@ -17,6 +20,19 @@ from chordwise.pipeline.diagnosis.processes import look_at_broker, look_at_proce
 from chordwise.settings import Settings, load
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State
+from tests.fakes.stacks import COMMANDS, PROCESS, a_home, python, running, settings_for
+
+# Says nothing before it is told to.
+SILENT = """
+go = note.with_name("go")
+while not go.exists() and not gone.wait(0.05):
+    pass
+liveness.show"""
+SLOW = Commands(
+    migrate=COMMANDS.migrate,
+    worker=COMMANDS.worker,
+    scheduler=python(PROCESS.replace("\nliveness.show", SILENT), "scheduler"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +136,22 @@ def test_a_worker_that_waits_is_warned_of(tmp_path: Path) -> None:
     assert waiting.finding.startswith("The worker is waiting for the broker.")
     assert waiting.hint.endswith("worker.log.")
     assert working.verdict is Verdict.OK
+
+
+def test_a_process_that_has_just_started_gets_time_for_its_first_sign(tmp_path: Path) -> None:
+    """The stack is ready when the worker is; the sign of an earlier scheduler is not taken for it.
+
+    Once it is there, nobody waits for anything.
+    """
+    with a_home(tmp_path) as home:
+        liveness.show(home, "scheduler", State.HELD_UP)
+        stack.ensure(settings_for(home), Level.ALL, commands=SLOW)
+        before = liveness.last_sign(home, "scheduler")
+        threading.Timer(1, (home / "go").touch).start()
+
+        check = look_at_processes(settings_for(home))
+
+        assert "scheduler" in running(home).children
+        assert before.state is None
+        assert check.verdict is Verdict.OK
+        assert check.finding == "The worker is consuming. The scheduler is consuming."

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from chordwise.embedded import stack
+import time
+from pathlib import Path
+
+from chordwise.embedded import processes, stack
 from chordwise.embedded.home import home_at
+from chordwise.embedded.processes import ProcessIdentity
 from chordwise.errors import ConfigurationError
 from chordwise.pipeline import broker
 from chordwise.pipeline.broker import BrokerReport
@@ -15,6 +19,8 @@ from chordwise.telemetry.liveness import Sign
 _MUCH_MEMORY = 0.7
 _MEGABYTE = 1024**2
 _PROCESSES = ("worker", "scheduler")
+_FIRST_SIGN_SECONDS = 30.0
+_POLL_SECONDS = 0.05
 
 
 def look_at_broker(settings: Settings) -> Check:
@@ -59,9 +65,9 @@ def _memory(found: BrokerReport) -> str:
 
 def look_at_processes(settings: Settings) -> Check:
     """Look for worker and scheduler on this machine; elsewhere they cannot be seen."""
-    signs = [liveness.last_sign(settings.home, name) for name in _PROCESSES]
     state = stack.find(settings.home)
-    running = set(state.children) if state is not None else set()
+    running = state.children if state is not None else {}
+    signs = [_sign_of(settings.home, name, running.get(name)) for name in _PROCESSES]
     missing = [sign.process for sign in signs if sign.process not in running and not sign.is_fresh]
     if missing:
         return Check(
@@ -71,6 +77,21 @@ def look_at_processes(settings: Settings) -> Check:
             hint="chordwise up, or python -m worker and python -m scheduler.",
         )
     return _judged(settings, signs)
+
+
+def _sign_of(home: Path, name: str, running: ProcessIdentity | None) -> Sign:
+    """Return the last sign of a process; one that has just been started gets time for its first.
+
+    The stack is ready when the worker is: its scheduler may be loading still.
+    """
+
+    def is_decided() -> bool:
+        is_new = running is not None and time.time() - running.created_at < _FIRST_SIGN_SECONDS
+        is_silent = not liveness.last_sign(home, name).is_fresh
+        return not (is_new and is_silent and processes.is_alive(running))
+
+    processes.wait_until(is_decided, _FIRST_SIGN_SECONDS, _POLL_SECONDS)
+    return liveness.last_sign(home, name)
 
 
 def _judged(settings: Settings, signs: list[Sign]) -> Check:
