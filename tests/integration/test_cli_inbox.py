@@ -34,6 +34,20 @@ def inbox(
     found.close()
 
 
+def test_a_folder_that_is_not_there_yet_is_no_matter_of_permissions(
+    inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody has started a scheduler yet, which makes it."""
+    inbox.folders.inbox.rmdir()
+
+    assert run(["inbox", "--json"]) == ExitCode.SUCCESS
+
+    (found,) = json.loads(capsys.readouterr().out)["inboxes"]
+    assert [each["reason"] for each in found["refused"]] == [
+        "is not there; a scheduler makes it when it starts"
+    ]
+
+
 def test_everything_is_counted_where_it_lies(
     inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
 ) -> None:

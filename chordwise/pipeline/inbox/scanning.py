@@ -20,6 +20,7 @@ LINK = "is a symbolic link; put the file itself there"
 HARD_LINK = "has another name as well (a hard link), by which it could change; copy it instead"
 NOT_A_FILE = "is no regular file"
 FORBIDDEN = "may not be read; change its permissions"
+MISSING_FOLDER = "is not there; a scheduler makes it when it starts"
 FORBIDDEN_FOLDER = "cannot be listed; change its permissions"
 
 
@@ -126,6 +127,9 @@ def _entries(folder: Path, refuse: Callable[[Refused], None]) -> Iterator[os.Dir
                         yield entry
                     elif not is_ignored(entry.name):
                         waiting.append(Path(entry.path))
+        except FileNotFoundError:
+            if current == folder:  # else it went away while we looked
+                refuse(Refused(path=current, reason=MISSING_FOLDER))
         except OSError:
             refuse(Refused(path=current, reason=FORBIDDEN_FOLDER))
 
