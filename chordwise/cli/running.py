@@ -12,6 +12,7 @@ from chordwise.cli.options import AsJson, Budget, NoWait, RunArgument
 from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.rendering.words import counted
+from chordwise.embedded import stack
 from chordwise.embedded.stack import Level
 from chordwise.errors import ExitCode
 from chordwise.pipeline import retry as retrying
@@ -36,7 +37,11 @@ def wait(context: typer.Context, run: RunArgument = "latest", *, as_json: AsJson
     chordwise wait latest --json
     """
     invocation, screen = Invocation.of(context), Screen()
-    settings = opening.for_run(invocation, invocation.settings(), run, screen.note)
+    settings = invocation.settings()
+    if stack.watches_for_others(settings):  # it is at work already, and stays as it is
+        settings = opening.reach(invocation, settings, Level.DATABASE, screen.note)
+    else:
+        settings = opening.for_run(invocation, settings, run, screen.note)
     found = _find(settings, run)
     following = Following(invocation, settings, screen)
     raise typer.Exit(following.follow(found.id, found.name, as_json=as_json))

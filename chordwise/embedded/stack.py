@@ -31,6 +31,7 @@ __all__ = [
     "keeps_watch",
     "stop",
     "touch_last_used",
+    "watches_for_others",
 ]
 
 _MAX_SUPERVISORS = 3
@@ -120,6 +121,12 @@ def keeps_watch(settings: Settings) -> bool | None:
         return None
     found = find(settings.home)
     return found is not None and found.level is Level.ALL and found.standing == standing(settings)
+
+
+def watches_for_others(settings: Settings) -> bool:
+    """Tell whether the stack here watches folders or keeps schedules of other settings."""
+    found = find(settings.home) if settings.embedded.start else None
+    return found is not None and found.standing not in {"", standing(settings)}
 
 
 def touch_last_used(home: Path) -> None:

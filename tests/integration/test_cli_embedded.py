@@ -177,12 +177,14 @@ def test_a_command_from_elsewhere_ends_no_watch(desk: Desk, tmp_path: Path) -> N
     assert own.run("analyze", str(desk.folder / "letters" / "one.txt")).returncode == 0
 
     elsewhere = replace(own, folder=desk.folder).run("analyze", "letters")
+    waited = replace(own, folder=desk.folder).run("wait", "latest")
     during, checked = own.run("inbox", "--json"), replace(own, folder=desk.folder).run("doctor")
     own.run("down")
 
     assert "Nothing here watches them now" in before.stderr
     assert elsewhere.returncode == ExitCode.CONFIGURATION
     assert f"--config {tmp_path / 'chordwise.toml'}" in " ".join(elsewhere.stderr.split())
+    assert waited.returncode == 0, waited.stderr
     assert json.loads(during.stdout)["watched"] is True
     assert checked.returncode == 0, checked.stdout
 
