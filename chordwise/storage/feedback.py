@@ -12,9 +12,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning.truths import Remark, Verdict
 from chordwise.storage.clock import database_now
-from chordwise.storage.record import Identity, Record
-
-_AT_ONCE = 1_000
+from chordwise.storage.record import Identity, Record, among
 
 
 class Feedback(Record):
@@ -68,11 +66,11 @@ def store(session: Session, feedback: Feedback) -> bool:
 
 def of_documents(session: Session, document_ids: Sequence[uuid.UUID]) -> Sequence[Feedback]:
     """Return what was said of results of these documents, the latest last."""
-    found: list[Feedback] = []
-    for start in range(0, len(document_ids), _AT_ONCE):
-        some = document_ids[start : start + _AT_ONCE]
-        found += session.scalars(select(Feedback).where(Feedback.document_id.in_(some)))
-    return sorted(found, key=lambda each: (each.created_at, each.id))
+    return session.scalars(
+        select(Feedback)
+        .where(among(Feedback.document_id, document_ids))
+        .order_by(Feedback.created_at, Feedback.id)
+    ).all()
 
 
 def remark(feedback: Feedback) -> Remark:

@@ -74,8 +74,7 @@ def _syntheses(session: Session) -> int:
         .limit(_MOST)
         .with_for_update(key_share=True, skip_locked=True)
     ).all()
-    for job_id in ids:
-        outbox.put(session, SYNTHESIZE, job_id, reason="batch answered")
+    outbox.put_all(session, SYNTHESIZE, ((job_id,) for job_id in ids), reason="batch answered")
     now = clock.database_now()
     session.execute(update(Job).where(Job.id.in_(ids)).values(due_at=now, last_progress_at=now))
     return len(ids)

@@ -112,8 +112,7 @@ def _send_jobs(session: Session, task: str, condition: ColumnElement[bool]) -> i
         .limit(BATCH)
         .with_for_update(key_share=True, skip_locked=True)
     ).all()
-    for job_id in ids:
-        outbox.put(session, task, job_id, reason="recovery")
+    outbox.put_all(session, task, ((job_id,) for job_id in ids), reason="recovery")
     session.execute(
         update(Job).where(Job.id.in_(ids)).values(last_progress_at=clock.database_now())
     )
