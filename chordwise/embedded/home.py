@@ -76,7 +76,7 @@ class Home:
         """Create the folders that are missing, each for our eyes only.
 
         Raises:
-            ConfigurationError: The home cannot be created or written to.
+            ConfigurationError: The home cannot be created or written to, or others can write to it.
         """
         for folder in (self.path, self.logs, self.run, self.requests, self.replies):
             private_files.make_folder(folder)
@@ -85,6 +85,7 @@ class Home:
                 f"The folder {self.path} cannot be written to.",
                 "Set CHORDWISE_HOME to a folder of your own.",
             )
+        private_files.check_writers(self.path)
 
     def sockets(self) -> Path:
         """Return the folder for sockets: `run`, or one below the temporary folder.

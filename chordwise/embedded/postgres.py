@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from chordwise.embedded import private_files, processes
-from chordwise.embedded.account import account_for
+from chordwise.embedded.account import account_for, named_account
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 
@@ -111,15 +111,19 @@ class EmbeddedPostgres:
     def _initialize(self) -> None:
         if self._data.exists():
             self._check_data()
+            account_for(self._data).take(self._data)
             return
-        fresh = self._data.with_name(f"{self._data.name}.new")
+        # A folder that no other user can enter: for root, initdb runs as a user that others share.
+        closed = self._data.with_name(f"{self._data.name}.new")
         # A crash in the middle of an earlier initialization leaves this one behind.
-        shutil.rmtree(fresh, ignore_errors=True)
-        private_files.make_folder(fresh)
-        account_for(fresh).take(fresh)
+        shutil.rmtree(closed, ignore_errors=True)
+        fresh = private_files.make_folder(private_files.make_folder(closed) / "data")
+        named_account().take(fresh)
         private_files.password(self._password_file)
         self._run_initdb(fresh)
+        account_for(self._data).take(fresh)
         fresh.rename(self._data)
+        closed.rmdir()
 
     def _run_initdb(self, folder: Path) -> None:
         options = [
@@ -135,7 +139,7 @@ class EmbeddedPostgres:
             "--no-sync",
             "--no-instructions",
         ]
-        command = account_for(folder).command([str(self._programs / "initdb"), *options])
+        command = named_account().command([str(self._programs / "initdb"), *options])
         try:
             outcome = subprocess.run(  # noqa: S603 - the command is of our own making
                 command,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import stat
 from pathlib import Path
 
@@ -41,6 +42,19 @@ def check_ownership(folder: Path) -> None:
         raise ConfigurationError(
             f"The folder {folder} belongs to somebody else or is open to others.",
             "Remove it, or set TMPDIR to a folder of your own.",
+        )
+
+
+def check_writers(folder: Path) -> None:
+    """Refuse a folder that other users can write to: they could replace what lies in it.
+
+    Raises:
+        ConfigurationError: Its group or everyone can write to it.
+    """
+    if stat.S_IMODE(folder.stat().st_mode) & 0o022:
+        raise ConfigurationError(
+            f"Other users can write to the folder {folder}.",
+            f"Run `chmod go-w {shlex.quote(str(folder))}`, or set CHORDWISE_HOME to another folder.",
         )
 
 

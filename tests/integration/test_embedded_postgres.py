@@ -115,6 +115,45 @@ def test_root_gives_up_all_but_one_capability(server: EmbeddedPostgres) -> None:
     assert {fields[name] for name in ("CapPrm", "CapEff", "CapBnd")} == {f"{1 << 1:016x}"}
 
 
+def as_nobody(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as the user `nobody`, without any capability."""
+    plain = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *command]
+    return subprocess.run(plain, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+@pytest.mark.parametrize("before", ["new data", "data of nobody"])
+def test_in_an_open_home_the_data_is_closed_to_nobody(before: str) -> None:
+    """Below a folder that everyone can enter, no other service can read or change the data."""
+    with TemporaryDirectory() as folder:
+        home = Path(folder)
+        home.chmod(0o755)
+        (home / "run").mkdir(mode=0o700)
+        server = EmbeddedPostgres(home / "postgres", home / "run")
+        server.start()
+        if before == "data of nobody":
+            server.stop()
+            subprocess.run(
+                ["chown", "-R", f"{NOBODY}:{NOBODY}", str(home / "postgres")],  # noqa: S607
+                check=True,
+            )
+            server.start()
+        try:
+            rules = str(home / "postgres" / "pg_hba.conf")
+            read = as_nobody("cat", rules)
+            written = as_nobody("sh", "-c", f"echo 'local all all trust' >> '{rules}'")
+            owners = {path.lstat().st_uid for path in (home / "postgres").rglob("*")}
+            value = answer(server, "SELECT 1")
+        finally:
+            server.stop()
+
+    assert "Permission denied" in read.stderr
+    assert "Permission denied" in written.stderr
+    assert value == 1
+    assert owners & {0, NOBODY} == set()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
 def test_programs_may_lie_below_a_folder_of_roots(tmp_path: Path) -> None:

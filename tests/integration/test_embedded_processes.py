@@ -105,6 +105,19 @@ def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
         home_at(tmp_path / "home").prepare()
 
 
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
+def test_a_home_that_others_can_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    """They could replace the data and the passwords; the error says what to do."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    folder.chmod(mode)
+
+    with pytest.raises(ConfigurationError, match="Other users can write to") as caught:
+        home_at(folder).prepare()
+
+    assert f"chmod go-w {folder}" in caught.value.hint
+
+
 def test_sockets_of_a_deep_home_lie_in_a_folder_of_our_own(tmp_path: Path) -> None:
     """Their path is short enough, and a folder that is open to others is refused."""
     home = home_at(tmp_path / ("deep" * 30))
