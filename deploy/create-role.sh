@@ -1,10 +1,27 @@
 # PostgreSQL's image runs this once, when it makes the database: Chordwise works as a role without
 # any privilege beyond its own database and the role that `chordwise sql` reads as, whose password
-# it sets for every use.
+# it sets for every use. Functions that take locks, write to the log of the database or raise limits
+# are closed to readers.
 psql --set=ON_ERROR_STOP=1 --quiet --username="${POSTGRES_USER:-postgres}" \
     --set=password="$CHORDWISE_DATABASE_PASSWORD" <<'SQL'
 CREATE ROLE chordwise LOGIN CREATEROLE PASSWORD :'password';
 CREATE ROLE chordwise_reader NOLOGIN;
 GRANT chordwise_reader TO chordwise WITH ADMIN OPTION;
 CREATE DATABASE chordwise OWNER chordwise;
+\connect chordwise
+DO $$
+DECLARE
+    f regprocedure;
+BEGIN
+    FOR f IN
+        SELECT oid FROM pg_proc
+        WHERE pronamespace = 'pg_catalog'::regnamespace
+            AND (proname LIKE 'pg%advisory%' OR proname IN
+                ('set_config', 'pg_logical_emit_message', 'pg_notify',
+                 'pg_cancel_backend', 'pg_terminate_backend'))
+    LOOP
+        EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO chordwise, pg_read_all_data', f);
+    END LOOP;
+END $$;
 SQL

@@ -73,14 +73,11 @@ def run(settings: Settings, context: Context, stop: Event) -> None:
     """
     if settings.database_url is None:
         raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
-    leadership = Leadership(
-        open_engine(
-            settings.database_url,
-            pool_size=1,
-            name="chordwise leader",
-            statement_seconds=_leader_seconds(settings.pipeline),
-        )
+    seconds = _leader_seconds(settings.pipeline)
+    engine = open_engine(
+        settings.database_url, pool_size=1, name="chordwise leader", statement_seconds=seconds
     )
+    leadership = Leadership(engine, silence_seconds=2 * seconds)
     log.info("scheduler.started")
     with inbox.watched(context, stop):
         Loop(context, leadership).run(stop)

@@ -1,20 +1,27 @@
-"""One leader among any number of schedulers, by an advisory lock of PostgreSQL."""
+"""One leader among any number of schedulers, by a lock of PostgreSQL."""
 
 from __future__ import annotations
 
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from chordwise.storage.engine import reaching_database
-
-_LOCK = 4_271_002  # any number will do, as long as it is always this one
+from chordwise.storage.locks import Lock
 
 
 class Leadership:
-    """Holds the lock as long as its connection lives; a killed leader frees it with its socket."""
+    """Holds the lock as long as its connection lives; a killed leader frees it with its socket.
 
-    def __init__(self, engine: Engine) -> None:
+    The transaction that holds the lock stays open. It keeps no snapshot, and so holds up no vacuum.
+    The server ends a connection that is silent for `silence_seconds`.
+    """
+
+    def __init__(self, engine: Engine, silence_seconds: float) -> None:
         self._engine = engine
+        self._silence = (
+            f"SET LOCAL idle_in_transaction_session_timeout = '{round(silence_seconds * 1_000)}ms'"
+        )
         self._connection: Connection | None = None
 
     def hold(self) -> bool:
@@ -40,13 +47,15 @@ class Leadership:
     def _try(self) -> bool:
         if self._connection is not None:
             self._connection.execute(text("SELECT 1"))
-            self._connection.commit()
             return True
         connection = self._engine.connect()
-        got = bool(connection.scalar(text("SELECT pg_try_advisory_lock(:l)"), {"l": _LOCK}))
-        connection.commit()
-        if got:
-            self._connection = connection
-        else:
+        try:
+            connection.execute(text(self._silence))
+            connection.execute(text(Lock.LEADER.statement(wait=False)))
+        except OperationalError as error:
             connection.close()
-        return got
+            if isinstance(error.orig, LockNotAvailable):
+                return False
+            raise
+        self._connection = connection
+        return True

@@ -38,6 +38,8 @@ _SETTINGS = {
     "max_connections": "200",
     "shared_buffers": "64MB",
     "max_wal_size": "512MB",
+    # For each process: a statement of a reader cannot fill the disk.
+    "temp_file_limit": "2GB",
     "fsync": "on",
     "io_method": "sync",
     "jit": "off",

@@ -54,7 +54,7 @@ def check_writers(folder: Path) -> None:
     if stat.S_IMODE(folder.stat().st_mode) & 0o022:
         raise ConfigurationError(
             f"Other users can write to the folder {folder}.",
-            f"Run `chmod go-w {shlex.quote(str(folder))}`, or set CHORDWISE_HOME to another folder.",
+            f"Run `chmod go-w {shlex.quote(str(folder))}`, or set CHORDWISE_HOME elsewhere.",
         )
 
 

@@ -70,8 +70,7 @@ def opened(database_url: SecretStr, wanted: Selection | str) -> Iterator[Table]:
     """
     if isinstance(wanted, str):
         querying.check_reading(wanted)
-    options = querying.session_options(_STATEMENT_SECONDS, _IDLE_SECONDS)
-    with querying.reader(database_url, options) as connection:
+    with querying.reader(database_url, _STATEMENT_SECONDS, _IDLE_SECONDS) as connection:
         names = querying.readable_names(connection)
         statement = wanted if isinstance(wanted, str) else _statement(connection, wanted, names)
         readable = f"Tables and views: {', '.join(names)}."

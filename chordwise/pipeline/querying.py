@@ -16,14 +16,19 @@ from typing import TypeAlias
 import psycopg
 from psycopg import errors, sql
 from psycopg.conninfo import make_conninfo
+from psycopg.pq import ExecStatus
 from pydantic import SecretStr
 from sqlalchemy import URL, make_url
 
 from chordwise.errors import ConfigurationError, ServiceUnavailableError, UsageError
+from chordwise.storage.connections import BoundedConnection
+from chordwise.storage.locks import Lock
 
 READER = "chordwise_reader"
 STATEMENT_SECONDS = 30
-_LOCK = 4_271_003  # any number will do, as long as it is always this one
+_IDLE_SECONDS = 60
+# The server ends a statement at its limit; the client cancels it later, if the server did not.
+_CLIENT_MARGIN_SECONDS = 2.0
 _LOGIN_ATTEMPTS = 3
 _CONNECT_SECONDS = 10
 _READING = ("select", "with", "values", "table", "explain", "show")
@@ -35,22 +40,31 @@ WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v')
     AND has_table_privilege(c.oid, 'SELECT')
 ORDER BY c.relkind DESC, c.relname
 """
+_TOO_LARGE = (errors.ConfigurationLimitExceeded, errors.OutOfMemory, errors.DiskFull)
 _WHERE_NAMES_HELP = (errors.UndefinedTable, errors.InsufficientPrivilege, errors.SyntaxError)
 
 
-def session_options(statement_seconds: int, idle_seconds: int) -> str:
-    """Return the options of a session that only reads, within these times."""
-    return (
-        "-c default_transaction_read_only=on -c search_path=public -c timezone=UTC "
-        f"-c statement_timeout={statement_seconds}s -c lock_timeout=5s "
-        f"-c idle_in_transaction_session_timeout={idle_seconds}s"
-    )
+RISKY_FUNCTIONS = (
+    "set_config",
+    "pg_logical_emit_message",
+    "pg_notify",
+    "pg_cancel_backend",
+    "pg_terminate_backend",
+)
+"""Functions that everyone may call and no reader needs; the advisory locks are added to them.
 
-
-_SESSION = session_options(STATEMENT_SECONDS, idle_seconds=60)
+They take locks, write to the log of the database, wake its listeners, or raise limits.
+"""
+_CALLABLE = """
+SELECT DISTINCT proname FROM pg_proc
+WHERE pronamespace = 'pg_catalog'::regnamespace
+    AND (proname LIKE 'pg%%advisory%%' OR proname = ANY(%s))
+    AND has_function_privilege(oid, 'EXECUTE')
+ORDER BY proname
+"""
 
 Row: TypeAlias = tuple[object, ...]
-Connection: TypeAlias = "psycopg.Connection[Row]"
+Connection: TypeAlias = BoundedConnection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,24 +90,38 @@ def answer(database_url: SecretStr, statement: str) -> Iterator[Answer]:
         cursor = connection.cursor()
         # One row at a time: a large result must not have to fit into memory. The extended protocol
         # that this speaks takes a single statement only. Closing it cancels what is not read.
+        with explaining(readable):
+            columns = _described(connection, statement)
         with explaining(readable), closing(_stream(cursor, statement)) as rows:
             first = next(rows, None)
-            if first is None:
-                # Only an execution of the other kind knows the columns where there are no rows.
-                cursor.execute(statement, prepare=True)
-            columns = [column.name for column in cursor.description or ()]
             yield Answer(columns=columns, rows=_chained(first, rows, readable))
 
 
-def check(database_url: SecretStr) -> None:
-    """Log in as the reader, and out again.
+def callable_functions(database_url: SecretStr) -> list[str]:
+    """Log in as the reader, and return which functions it should not be able to call.
 
     Raises:
         ConfigurationError: The role is missing, or cannot log in.
         ServiceUnavailableError: The database cannot be reached.
     """
-    with reader(database_url):
-        return
+    with reader(database_url) as connection:
+        rows = connection.execute(_CALLABLE, (list(RISKY_FUNCTIONS),))
+        return [str(row[0]) for row in rows]
+
+
+def _described(connection: Connection, statement: str) -> list[str]:
+    """Return the names of a statement's columns without running it.
+
+    Raises:
+        psycopg.Error: PostgreSQL refuses it, or it is more than one statement.
+    """
+    encoding = connection.info.encoding
+    prepared = connection.pgconn.prepare(b"", statement.encode(encoding))
+    if prepared.status != ExecStatus.COMMAND_OK:
+        raise errors.error_from_result(prepared, encoding=encoding)
+    described = connection.pgconn.describe_prepared(b"")
+    names = [described.fname(number) or b"" for number in range(described.nfields)]
+    return [name.decode(encoding) for name in names]
 
 
 def _stream(cursor: psycopg.Cursor[Row], statement: str) -> Generator[Row, None, None]:
@@ -125,15 +153,29 @@ def check_reading(statement: str) -> None:
 
 
 @contextmanager
-def reader(database_url: SecretStr, options: str = "") -> Iterator[Connection]:
-    """Log in as the role that reads; `options` are those of the session, else as `sql` has them.
+def reader(
+    database_url: SecretStr,
+    statement_seconds: int = STATEMENT_SECONDS,
+    idle_seconds: int = _IDLE_SECONDS,
+) -> Iterator[Connection]:
+    """Log in as the role that reads, for statements and pauses that are no longer than this.
+
+    The server ends a statement that takes longer; where the statement has switched that off, the
+    client cancels it.
 
     Raises:
         ConfigurationError: The role is missing, or cannot log in.
         ServiceUnavailableError: The database cannot be reached.
     """
     url = make_url(database_url.get_secret_value())
-    with _reaching(), _login(url, options or _SESSION) as connection:
+    options = (
+        "-c default_transaction_read_only=on -c search_path=public -c timezone=UTC "
+        f"-c statement_timeout={statement_seconds}s -c lock_timeout=5s "
+        f"-c idle_in_transaction_session_timeout={idle_seconds}s"
+    )
+    with _reaching(), _login(url, options) as connection:
+        connection.answer_seconds = statement_seconds + _CLIENT_MARGIN_SECONDS
+        connection.cancels = True
         yield connection
 
 
@@ -152,12 +194,22 @@ def _login(url: URL, options: str) -> Connection:
 
 def _login_once(url: URL, options: str) -> Connection:
     password = secrets.token_urlsafe(32)
-    with _connect(url) as owner:
-        owner.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+    # The password has to be committed before it can be used, and the lock is held beyond that.
+    with _connect(url, autocommit=False) as holder, _connect(url) as owner:
+        _take_turns(holder)
         _set_password(owner, password)
         session = _connect(url.set(username=READER, password=password), options, autocommit=False)
     session.read_only = True
     return session
+
+
+def _take_turns(holder: Connection) -> None:
+    try:
+        holder.execute(Lock.READER_LOGIN.statement().encode())
+    except errors.UndefinedTable as error:
+        raise ConfigurationError(
+            "The database is not at the schema of this version.", "Run `chordwise migrate`."
+        ) from error
 
 
 def _connect(
@@ -176,7 +228,7 @@ def _connect(
         "dbname": url.database,
     }
     given = {name: value for name, value in address.items() if value is not None}
-    return psycopg.connect(
+    return BoundedConnection.connect(
         make_conninfo("", **{**parameters, **given}),
         connect_timeout=_CONNECT_SECONDS,
         application_name="chordwise sql",
@@ -254,6 +306,11 @@ def explaining(readable: str, seconds: int = STATEMENT_SECONDS) -> Iterator[None
     except errors.QueryCanceled as error:
         raise UsageError(
             f"The statement took longer than {seconds} seconds.",
+            "Narrow it down with WHERE or LIMIT.",
+        ) from error
+    except _TOO_LARGE as error:
+        raise UsageError(
+            f"The statement is too large for the server: {_sentence(error)}",
             "Narrow it down with WHERE or LIMIT.",
         ) from error
     except psycopg.OperationalError:

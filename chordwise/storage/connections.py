@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol, TypeVar, cast
 
 import psycopg
@@ -24,6 +24,7 @@ _IDLE_MILLISECONDS = 30_000
 _ON_TOP = 1.25
 _ON_TOP_SECONDS = 1.0
 _CONNECT_SECONDS = 10
+_CANCEL_SECONDS = 5.0
 _LEAST_CONNECT_SECONDS = 2  # PostgreSQL's library takes no fewer
 
 
@@ -32,9 +33,14 @@ class _Connect(Protocol):
 
 
 class BoundedConnection(psycopg.Connection[TupleRow]):
-    """Closes itself when an answer takes longer than `answer_seconds`; `None`: never."""
+    """Closes itself when an answer takes longer than `answer_seconds`; `None`: never.
+
+    Where `cancels`, it first asks the server to cancel the statement, and closes a server that does
+    not: what runs there may have switched the server's own limit off.
+    """
 
     answer_seconds: float | None = None
+    cancels: bool = False
 
     def wait(
         self, gen: PQGen[Returned], interval: float = _POLL_SECONDS, timeout: float | None = None
@@ -50,17 +56,25 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
 
     def _bounded(self, gen: PQGen[Returned], seconds: float) -> PQGen[Returned]:
         deadline = time.monotonic() + seconds
+        may_cancel = self.cancels
         try:
             wanted = next(gen)
             while True:
                 ready = yield wanted
                 if time.monotonic() > deadline:
-                    self.close()
-                    raise psycopg.OperationalError(f"the server is silent for {seconds:g} s")
+                    if not may_cancel:
+                        self.close()
+                        raise psycopg.OperationalError(f"the server is silent for {seconds:g} s")
+                    may_cancel, deadline = False, deadline + _CANCEL_SECONDS
+                    self._ask_to_cancel()
                 wanted = gen.send(ready)
         except StopIteration as end:
             returned: Returned = end.value
             return returned
+
+    def _ask_to_cancel(self) -> None:
+        with suppress(psycopg.Error):
+            self.cancel_safe(timeout=_CANCEL_SECONDS)
 
 
 def bound(engine: Engine, statement_seconds: float) -> None:

@@ -6,15 +6,14 @@ to blame. Those that are innocent succeed when they get their last attempt witho
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, exists, func, or_, select
+from sqlalchemy import ColumnElement, exists, or_, select, text
 from sqlalchemy.orm import Session, aliased
 
 from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.storage import clock
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
-
-_LOCK = 4_271_004  # any number will do, as long as it is always this one
+from chordwise.storage.locks import Lock
 
 
 def is_last(attempts: int, most_attempts: int) -> bool:
@@ -29,7 +28,7 @@ def may_begin(session: Session, attempts: int, most_attempts: int) -> bool:
     """
     if not is_last(attempts, most_attempts):
         return True
-    session.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+    session.execute(text(Lock.LAST_ATTEMPT.statement()))
     return not session.scalar(select(somebody_is_at_one(most_attempts)))
 
 

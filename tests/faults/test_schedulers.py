@@ -14,8 +14,8 @@ TAKEOVER_SECONDS = 30.0
 MANY = 32
 _LEADER = """
 SELECT coalesce(max(l.pid), 0) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
-WHERE l.locktype = 'advisory' AND l.granted AND a.application_name = 'chordwise leader'
-    AND a.datname = current_database()"""
+WHERE l.relation = 'leader_lock'::regclass AND l.granted
+    AND a.application_name = 'chordwise leader' AND a.datname = current_database()"""
 
 _FAN_OUTS = "SELECT count(*) FROM outbox WHERE task = 'chordwise.fan_out'"
 

@@ -15,6 +15,7 @@ from sqlalchemy import make_url
 from chordwise.errors import ConfigurationError, ServiceUnavailableError, UsageError
 from chordwise.pipeline import querying
 from chordwise.pipeline.querying import READER, Row
+from chordwise.storage.locks import Lock
 from tests.conftest import Servers
 
 REFUSED = [
@@ -177,15 +178,89 @@ def test_an_error_after_some_rows_is_told(database_url: SecretStr) -> None:
             list(answer.rows)
 
 
-def test_a_statement_that_takes_too_long_is_ended(
-    database_url: SecretStr, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_statement_that_takes_too_long_is_ended(database_url: SecretStr) -> None:
     """The server itself stops it."""
-    shorter = querying._SESSION.replace("statement_timeout=30s", "statement_timeout=300ms")
-    monkeypatch.setattr(querying, "_SESSION", shorter)
+    with (
+        querying.reader(database_url, statement_seconds=1) as connection,
+        pytest.raises(UsageError, match="took longer"),
+        querying.explaining(""),
+    ):
+        connection.execute("SELECT pg_sleep(60)")
 
-    with pytest.raises(UsageError, match="took longer"):
-        ask(database_url, "SELECT pg_sleep(60)")
+
+def test_a_statement_without_rows_runs_once(
+    database_url: SecretStr, owner: psycopg.Connection[Row]
+) -> None:
+    """A second run would be under settings that the first one has changed."""
+    owner.execute("GRANT EXECUTE ON FUNCTION set_config TO PUBLIC")
+    statement = """
+        WITH earlier AS MATERIALIZED (SELECT current_setting('statement_timeout') AS setting),
+        changed AS MATERIALIZED (SELECT set_config('statement_timeout', '0', false) FROM earlier)
+        SELECT 1 / (length(setting) - 1) AS second FROM earlier, changed WHERE setting = '0'"""
+
+    with querying.answer(database_url, statement) as answer:
+        assert list(answer.columns) == ["second"]
+        assert list(answer.rows) == []
+
+
+def test_a_limit_that_was_switched_off_is_kept_by_the_client(
+    database_url: SecretStr, owner: psycopg.Connection[Row]
+) -> None:
+    """The client cancels the statement by its own clock, and nothing runs on."""
+    owner.execute("GRANT EXECUTE ON FUNCTION set_config TO PUBLIC")
+
+    with querying.reader(database_url, statement_seconds=1) as connection:
+        connection.execute("SELECT set_config('statement_timeout', '0', false)")
+        with pytest.raises(UsageError, match="took longer"), querying.explaining("", 1):
+            connection.execute("SELECT pg_sleep(600)")
+
+    running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600%'"
+    assert owner.execute(running).fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "pg_advisory_lock(4271002)",
+        "pg_try_advisory_lock(4271002)",
+        "pg_advisory_lock_shared(1, 2)",
+        "pg_try_advisory_xact_lock(1)",
+        "pg_logical_emit_message(false, 'x', repeat('x', 1000))",
+        "pg_notify('x', 'y')",
+        "set_config('statement_timeout', '0', false)",
+        "set_config('work_mem', '1GB', true)",
+        "pg_terminate_backend(1)",
+    ],
+)
+def test_functions_that_could_do_harm_are_refused(database_url: SecretStr, call: str) -> None:
+    """Readers take no lock, write nothing to the log of the database, and raise no limit."""
+    with pytest.raises(UsageError, match="permission denied for function"):
+        ask(database_url, f"SELECT {call}")
+
+
+def test_the_locks_of_the_processes_cannot_be_taken(database_url: SecretStr) -> None:
+    """They are views that readers have no right to, and are not listed as readable."""
+    with querying.reader(database_url) as connection:
+        assert not {*Lock} & {*querying.readable_names(connection)}
+        for lock in Lock:
+            for mode in ("ACCESS SHARE", "SHARE UPDATE EXCLUSIVE"):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute(f"LOCK TABLE {lock} IN {mode} MODE".encode())
+                connection.rollback()
+
+
+def test_temporary_files_are_bounded(
+    database_url: SecretStr, owner: psycopg.Connection[Row]
+) -> None:
+    """The embedded server has a limit, and the message of a statement above it says what to do."""
+    assert ask(database_url, "SELECT current_setting('temp_file_limit')") == [("2GB",)]
+    name = sql.Identifier(owner.info.dbname)
+    owner.execute(sql.SQL("ALTER DATABASE {} SET temp_file_limit = '1MB'").format(name))
+
+    with pytest.raises(UsageError, match="temp_file_limit") as caught:
+        ask(database_url, "SELECT DISTINCT n::text FROM generate_series(1, 1000000) AS n")
+
+    assert "LIMIT" in caught.value.hint
 
 
 def test_several_at_once_do_not_lock_each_other_out(database_url: SecretStr) -> None:

@@ -152,7 +152,14 @@ def _reader(settings: Settings) -> Check:
     if settings.database_url is None:
         raise ConfigurationError("No database is configured.")
     try:
-        querying.check(settings.database_url)
+        callable_ = querying.callable_functions(settings.database_url)
     except ChordwiseError as error:
         return Check(name="reader", verdict=Verdict.WARN, finding=error.what, hint=error.hint)
+    if callable_:
+        return Check(
+            name="reader",
+            verdict=Verdict.WARN,
+            finding=f"{querying.READER} can call {', '.join(callable_)}",
+            hint="A superuser revokes them from PUBLIC: docs/operations.md, “The role of readers”.",
+        )
     return Check(name="reader", finding=f"{querying.READER} can log in (chordwise sql)")
