@@ -18,12 +18,14 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from chordwise.domain.addresses import is_at_provider
 from chordwise.domain.routing import Tier
 from chordwise.errors import ConfigurationError
 from chordwise.settings import schedules as schedules_module
 from chordwise.settings.batch import BatchSettings
 from chordwise.settings.critique import CritiqueSettings
 from chordwise.settings.delivery import DeliverySettings
+from chordwise.settings.environment import variable
 from chordwise.settings.inbox import InboxSettings
 from chordwise.settings.places import (
     FILE_NAME,
@@ -236,9 +238,16 @@ class Settings(BaseSettings):
         )
 
     def api_key_for(self, model: ModelSettings) -> SecretStr:
-        """Return the model's own key, or the one that its provider's variable holds."""
+        """Return the model's own key, or at its provider's public address that of the provider.
+
+        It is empty where there is none: then none is sent.
+        """
         if model.api_key.get_secret_value():
             return model.api_key
+        if model.api_key_env:
+            return variable(model.api_key_env)
+        if not is_at_provider(model.provider, model.base_url):
+            return SecretStr("")
         keys = {"openai": self.openai_api_key, "anthropic": self.anthropic_api_key}
         return keys.get(model.provider, SecretStr(""))
 
