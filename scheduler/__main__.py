@@ -9,6 +9,7 @@ from threading import Event
 import structlog
 
 from chordwise import settings as settings_module
+from chordwise.domain.visible_text import visible
 from chordwise.embedded import lifeline
 from chordwise.errors import ChordwiseError, ConfigurationError, ExitCode
 from chordwise.pipeline import starting
@@ -36,7 +37,7 @@ def main() -> int:
         logging.configure(settings.logging, "scheduler")
         return schedule(settings)
     except ChordwiseError as error:
-        sys.stderr.write(f"{error.what}\n{error.hint}\n")
+        sys.stderr.write(visible(f"{error.what}\n{error.hint}\n"))
         return error.exit_code
 
 

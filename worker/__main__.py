@@ -15,6 +15,7 @@ from celery.signals import worker_ready
 from pydantic import SecretStr
 
 from chordwise import settings as settings_module
+from chordwise.domain.visible_text import visible
 from chordwise.embedded import lifeline
 from chordwise.errors import ChordwiseError, ExitCode
 from chordwise.pipeline import broker, messages, starting
@@ -45,7 +46,7 @@ def main() -> int:
         check(settings)
         return work(settings)
     except ChordwiseError as error:
-        sys.stderr.write(f"{error.what}\n{error.hint}\n")
+        sys.stderr.write(visible(f"{error.what}\n{error.hint}\n"))
         return error.exit_code
 
 

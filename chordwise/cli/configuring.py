@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from urllib.parse import urlsplit
 
 import typer
 from pydantic import SecretStr
@@ -19,9 +17,11 @@ from chordwise.cli.options import AsJson
 from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import Screen
+from chordwise.domain import addresses
 from chordwise.domain.json_forms import plain
 from chordwise.domain.json_values import JsonValue
 from chordwise.settings import Settings
+from chordwise.settings.keys import without_key
 
 _COMMENT_COLUMN = 50
 
@@ -60,14 +60,18 @@ def config(context: typer.Context, *, as_json: AsJson = False) -> None:
     invocation, screen = Invocation.of(context), Screen()
     settings = invocation.settings()
     file = type(settings).toml_file
+    written = type(settings).toml_values
     flags = {"home": str(invocation.home)} if invocation.home is not None else {}
-    found = list(entries(settings, flags, environment(), _written(settings)))
+    found = list(entries(settings, flags, environment(), written))
+    notes = list(key_notes(settings))
     if as_json:
-        screen.write(document(file=str(file) if file else None, settings=found))
+        screen.write(document(file=str(file) if file else None, settings=found, notes=notes))
         return
     screen.write(f"# {f'with {file}' if file else 'without a chordwise.toml'}\n")
     for line in toml_lines(found):
         screen.write(f"{line}\n")
+    for note in notes:
+        screen.write(f"\n# {one_line(note)}\n")
 
 
 def environment() -> Mapping[str, object]:
@@ -87,7 +91,7 @@ def entries(
         Entry(
             section=".".join(path[:-1]),
             name=path[-1],
-            value=_shown(value),
+            value=_shown(path[-1], value),
             origin=next((each for each, source in sources.items() if _has(source, path)), _DEFAULT),
         )
         for path, value in _leaves(settings.model_dump())
@@ -96,6 +100,13 @@ def entries(
 
 
 _DEFAULT = Origin.DEFAULT
+
+
+def key_notes(settings: Settings) -> Iterator[str]:
+    """Yield a sentence for each model of the settings that is asked without a key."""
+    for name in settings.models:
+        if keyless := without_key(settings, name):
+            yield f"models.{name}: {keyless[0]}. {keyless[1]}"
 
 
 def toml_lines(found: list[Entry]) -> Iterator[str]:
@@ -131,27 +142,14 @@ def _has(source: Mapping[str, object], path: tuple[str, ...]) -> bool:
     return True
 
 
-def _shown(value: object) -> JsonValue:
-    if not isinstance(value, SecretStr):
-        return plain(value)
-    secret = value.get_secret_value()
-    return _without_password(secret) if "://" in secret else "********" if secret else ""
-
-
-def _without_password(address: str) -> str:
-    """Return an address with everything hidden that may be secret: password and parameters."""
-    try:
-        parts = urlsplit(address)
-        host = f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
-    except ValueError:
-        return "********"
-    user = f"{parts.username or ''}:********@" if parts.password else ""
-    return f"{parts.scheme}://{user}{host}{parts.path}{'?…' if parts.query else ''}"
-
-
-def _written(settings: Settings) -> Mapping[str, object]:
-    file = type(settings).toml_file
-    return tomllib.loads(file.read_text(encoding="utf-8")) if file is not None else {}
+def _shown(name: str, value: object) -> JsonValue:
+    """Return a value without its secrets; the path of a webhook is one, as is a query."""
+    if isinstance(value, SecretStr):
+        secret = value.get_secret_value()
+        if "://" not in secret:
+            return addresses.HIDDEN if secret else ""
+        return addresses.shown(secret, hide_path=name == "webhook_url")
+    return addresses.shown(value) if name == "base_url" and isinstance(value, str) else plain(value)
 
 
 def _toml(value: JsonValue) -> str:

@@ -15,10 +15,10 @@ from chordwise.cli import opening
 from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import Raw
-from chordwise.cli.rendering.plain_text import safe
 from chordwise.cli.rendering.screen import Screen, until_reader_left
 from chordwise.cli.rendering.words import counted
 from chordwise.domain.export_formats import ExportFormat
+from chordwise.domain.visible_text import visible
 from chordwise.embedded.stack import Level
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.pipeline import exporting
@@ -157,5 +157,5 @@ class _Terminal:
     """Shows text on a terminal, which must not obey what documents say."""
 
     def write(self, content: bytes) -> int:
-        sys.stdout.write(safe(content.decode()))
+        sys.stdout.write(visible(content.decode()))
         return len(content)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.rendering.plain_text import one_line
+from chordwise.domain.visible_text import visible
 from chordwise.errors import ChordwiseError, ExitCode
 
 LOG_NAME = "command"
@@ -50,7 +51,7 @@ def _code_of(leaving: SystemExit) -> int:
 
 def _explain(error: ChordwiseError, invocation: Invocation) -> None:
     if invocation.is_debug:
-        traceback.print_exception(error)
+        _say_where(error)
     say(f"Error: {one_line(error.what)}")
     if error.hint:
         say(f"Hint: {one_line(error.hint)}")
@@ -58,11 +59,18 @@ def _explain(error: ChordwiseError, invocation: Invocation) -> None:
 
 def _explain_defect(error: Exception, invocation: Invocation) -> None:
     if invocation.is_debug:
-        traceback.print_exception(error)
+        _say_where(error)
         return
     say(f"Error: something unexpected happened in Chordwise itself: {type(error).__name__}.")
     log = _write_down(error, invocation)
     say(f"Hint: {f'the details are in {log}; ' if log else ''}--debug shows where it happened.")
+
+
+def _say_where(error: Exception) -> None:
+    from chordwise.telemetry.logging import without_secrets  # noqa: PLC0415 - rarely needed
+
+    lines = "".join(traceback.format_exception(error)).rstrip("\n")
+    say(visible(without_secrets(lines)))
 
 
 def _write_down(error: Exception, invocation: Invocation) -> Path | None:

@@ -119,7 +119,8 @@ def plan_for(
 
 def fingerprint(settings: Settings) -> str:
     """Return a hash over all settings, keys included, that a worker could behave by."""
-    return _hash(settings.model_dump(exclude={"home", "embedded"}))
+    keys = {name: settings.api_key_for(model) for name, model in settings.models.items()}
+    return _hash({**settings.model_dump(exclude={"home", "embedded"}), "keys": keys})
 
 
 def standing(settings: Settings) -> str:

@@ -15,14 +15,16 @@ import threading
 import weakref
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, BinaryIO, cast
+from urllib.parse import urljoin
 
 import httpcore
 import httpx
 
+from chordwise.domain import addresses
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.errors import ModelAccessError, ModelTransportError, ModelUnreachableError
 from chordwise.llm import unpacking
@@ -241,7 +243,7 @@ def _raise_connect_error(host: str, error: httpcore.ConnectError) -> NoReturn:
 def _parsed(response: httpx.Response, raw: bytes) -> JsonResponse:
     status, host = response.status_code, response.url.host
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-        target = excerpt(response.headers.get("location", "nowhere"))
+        target = excerpt(_redirected(response))
         raise ModelAccessError(
             f"{host} redirects the request (HTTP {status}) to {target}.", HIDDEN_ENDPOINT_HINT
         )
@@ -253,6 +255,16 @@ def _parsed(response: httpx.Response, raw: bytes) -> JsonResponse:
             return JsonResponse(status=status, headers=headers, body=None, excerpt=_summary(raw))
         _raise_not_json(host, raw, error)
     return JsonResponse(status=status, headers=headers, body=body)
+
+
+def _redirected(response: httpx.Response) -> str:
+    """Return where a redirect leads, without the secrets that it may repeat."""
+    location = response.headers.get("location")
+    if location is None:
+        return "nowhere"
+    with suppress(ValueError):
+        return addresses.shown(urljoin(str(response.url), location))
+    return addresses.HIDDEN
 
 
 def _summary(raw: bytes) -> str:

@@ -5,7 +5,6 @@ Order of precedence: command-line flags, then `CHORDWISE_…` variables, then th
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -13,18 +12,20 @@ from typing import Annotated, ClassVar
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
-    TomlConfigSettingsSource,
 )
 
+from chordwise.domain.addresses import is_at_provider
 from chordwise.domain.routing import Tier
 from chordwise.errors import ConfigurationError
 from chordwise.settings import schedules as schedules_module
 from chordwise.settings.batch import BatchSettings
 from chordwise.settings.critique import CritiqueSettings
 from chordwise.settings.delivery import DeliverySettings
+from chordwise.settings.environment import variable
 from chordwise.settings.inbox import InboxSettings
 from chordwise.settings.places import (
     FILE_NAME,
@@ -100,6 +101,7 @@ class Settings(BaseSettings):
         populate_by_name=True,
     )
     toml_file: ClassVar[Path | None] = None
+    toml_values: ClassVar[Mapping[str, object]] = {}
 
     home: Path = Field(default_factory=default_home)
     database_url: SecretStr | None = Field(default=None, description="Unset: embedded.")
@@ -146,7 +148,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Rank the sources: flags, environment, secret files, `chordwise.toml`."""
-        file = TomlConfigSettingsSource(settings_cls, toml_file=cls.toml_file)
+        file = InitSettingsSource(settings_cls, dict(cls.toml_values))
         return init_settings, env_settings, file_secret_settings, file
 
     @model_validator(mode="after")
@@ -236,9 +238,16 @@ class Settings(BaseSettings):
         )
 
     def api_key_for(self, model: ModelSettings) -> SecretStr:
-        """Return the model's own key, or the one that its provider's variable holds."""
+        """Return the model's own key, or at its provider's public address that of the provider.
+
+        It is empty where there is none: then none is sent.
+        """
         if model.api_key.get_secret_value():
             return model.api_key
+        if model.api_key_env:
+            return variable(model.api_key_env)
+        if not is_at_provider(model.provider, model.base_url):
+            return SecretStr("")
         keys = {"openai": self.openai_api_key, "anthropic": self.anthropic_api_key}
         return keys.get(model.provider, SecretStr(""))
 
@@ -247,11 +256,13 @@ def load(config: Path | None = None, **flags: object) -> Settings:
     """Read the settings; `flags` that are `None` do not count.
 
     Raises:
-        ConfigurationError: A file is missing or broken, or a value is wrong.
+        ConfigurationError: A file is missing, broken or not trusted, or a value is wrong.
     """
-    path = settings_file(config)
+    file = settings_file(config)
+    path = file.path if file else None
+    read = {"toml_file": path, "toml_values": file.values() if file else {}}
     given = {name: value for name, value in flags.items() if value is not None}
-    source = type("Settings", (Settings,), {"toml_file": path, "__doc__": Settings.__doc__})
+    source = type("Settings", (Settings,), {**read, "__doc__": Settings.__doc__})
     try:
         return source(**given)  # type: ignore[no-any-return]  # a class made at run time
     except ValidationError as error:
@@ -259,11 +270,6 @@ def load(config: Path | None = None, **flags: object) -> Settings:
     except SettingsError as error:  # names the field; the variable's text is in its cause only
         what = f"A variable in the environment is wrong: {error}."
         raise ConfigurationError(what, "Lists and tables are written as JSON there.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path} is not valid TOML: {error}.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        what = f"{path} cannot be read as UTF-8 text: {type(error).__name__}."
-        raise ConfigurationError(what, "Check its permissions and encoding.") from error
 
 
 def _sentence(error: ValidationError, path: Path | None) -> str:

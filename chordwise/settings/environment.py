@@ -7,6 +7,8 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
+from pydantic import SecretStr
+
 PREFIX = "CHORDWISE_"
 CONFIG_VARIABLE = "CHORDWISE_CONFIG"
 SUPERVISOR_PIPE_VARIABLE = "CHORDWISE_SUPERVISOR_PIPE"
@@ -27,6 +29,11 @@ def unknown_variables(settings: Collection[str]) -> list[str]:
         and not _OF_KUBERNETES.search(name)
         and name[len(PREFIX) :].partition("__")[0].lower() not in settings
     )
+
+
+def variable(name: str) -> SecretStr:
+    """Return the key that a variable of the user's own choice holds; empty where it is not set."""
+    return SecretStr(os.environ.get(name, ""))  # noqa: TID251 - the one reader of the environment
 
 
 def config_path() -> Path | None:

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from chordwise.domain.addresses import has_user, is_at_provider, provider_host
 from chordwise.domain.routing import Tier
 from chordwise.errors import ConfigurationError
 
@@ -47,7 +48,13 @@ class ModelSettings(Section):
     model: str = Field(default="", description="The provider's name of it, or a GGUF file (local).")
     base_url: str = Field(default="", description="Empty: the provider's public address.")
     api_key: SecretStr = Field(
-        default=SecretStr(""), description="Empty: OPENAI_API_KEY or ANTHROPIC_API_KEY."
+        default=SecretStr(""),
+        description="Empty: of api_key_env, else at the public address the provider's.",
+    )
+    api_key_env: str = Field(
+        default="",
+        pattern=r"^([A-Z][A-Z0-9_]*_API_KEY)?$",
+        description="The variable that holds the key: NAME_API_KEY.",
     )
     context_tokens: PositiveInt = 32_768
     max_output_tokens: PositiveInt = 2_048
@@ -97,6 +104,24 @@ class ModelSettings(Section):
             raise ValueError(
                 f"{given[0]} is set without {missing[0]}: set both, or neither of them"
             )
+        return self
+
+    @model_validator(mode="after")
+    def check_key(self) -> ModelSettings:
+        """Refuse a provider's own variable at another address, and a key beside user information.
+
+        Raises:
+            ValueError: `api_key_env` names such a variable, or both are set.
+        """
+        provider = self.api_key_env.removesuffix("_API_KEY").lower()
+        host = provider_host(provider)
+        if host and not (provider == self.provider and is_at_provider(provider, self.base_url)):
+            raise ValueError(
+                f"api_key_env names {self.api_key_env}, which goes to {host} only: put the key for "
+                "this address into a variable of its own"
+            )
+        if has_user(self.base_url) and (self.api_key.get_secret_value() or self.api_key_env):
+            raise ValueError("base_url holds user information beside a key: set one of the two")
         return self
 
     @property

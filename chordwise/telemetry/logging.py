@@ -9,9 +9,13 @@ from collections.abc import MutableMapping
 
 import structlog
 
+from chordwise.domain.visible_text import visible
 from chordwise.settings import LoggingSettings
 
-_URL_PASSWORD = re.compile(r"""(\w+://[^:/@\s]*):[^/\s"'<>]+@""")
+_URL_PASSWORD = re.compile(r"""(\b\w+://[^:/@\s]*):[^/\s"'<>]+@""")
+# In an address of the web the user may be a token.
+_URL_USER = re.compile(r"""(\bhttps?://)[^/\s"'<>@]+@""")
+_URL_QUERY = re.compile(r"""(\b\w+://[^\s"'<>?]+)\?[^\s"'<>]+""")
 _KEY = re.compile(r"\b(sk|key|pk)-[A-Za-z0-9_-]{8,}")
 _BEARER = re.compile(
     r"\b(bearer|authorization\W{1,4}basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE
@@ -66,8 +70,9 @@ def redact(logger: object, method: str, event: Event) -> Event:  # noqa: ARG001 
 
 
 def without_secrets(text: str) -> str:
-    """Take passwords in URLs, keys and tokens out of a text."""
-    hidden = _KEY.sub(rf"\1-{_HIDDEN}", _URL_PASSWORD.sub(rf"\1:{_HIDDEN}@", text))
+    """Take users, passwords and queries of URLs, keys and tokens out of a text."""
+    hidden = _URL_USER.sub(rf"\1{_HIDDEN}@", _URL_PASSWORD.sub(rf"\1:{_HIDDEN}@", text))
+    hidden = _KEY.sub(rf"\1-{_HIDDEN}", _URL_QUERY.sub(rf"\1?{_HIDDEN}", hidden))
     return _BEARER.sub(rf"\1 {_HIDDEN}", hidden)
 
 
@@ -109,7 +114,20 @@ def _shared(process: str) -> list[structlog.typing.Processor]:
 
 
 def _renderer(settings: LoggingSettings) -> structlog.typing.Processor:
+    """Return what writes a line in which a terminal finds nothing to obey but our own colors.
+
+    Names of files and words of others are among the values. What is no text is written by its
+    `repr`, which escapes it.
+    """
     on_terminal = settings.format == "auto" and sys.stderr.isatty()
     if settings.format == "json":
-        return structlog.processors.JSONRenderer(ensure_ascii=False)
-    return structlog.dev.ConsoleRenderer(colors=on_terminal)
+        in_json = structlog.processors.JSONRenderer(ensure_ascii=False)
+        return lambda logger, method, event: visible(str(in_json(logger, method, event)))
+    console = structlog.dev.ConsoleRenderer(colors=on_terminal)
+    return lambda logger, method, event: console(
+        logger, method, {visible(name): _visible(value) for name, value in event.items()}
+    )
+
+
+def _visible(value: object) -> object:
+    return visible(value) if isinstance(value, str) else value

@@ -237,6 +237,6 @@ def _environment(folder: Path) -> dict[str, str]:
         "CHORDWISE_HOME": str(folder / "home"),
         "CHORDWISE_CONFIG": str(folder / "chordwise.toml"),
         "CHORDWISE_LOGGING__FORMAT": "json",
-        "OPENAI_API_KEY": API_KEY,
+        "CHORDWISE_MODELS__PEER__API_KEY": API_KEY,
         "TMPDIR": str(folder / "tmp"),
     }

@@ -38,7 +38,9 @@ class Poisoning:
     def start_worker(self) -> None:
         """Start a worker that can be told from the others."""
         key = f"{API_KEY}-{len(self.workers)}"
-        self.workers[f"Bearer {key}"] = self.cluster.start_worker(OPENAI_API_KEY=key)
+        self.workers[f"Bearer {key}"] = self.cluster.start_worker(
+            CHORDWISE_MODELS__PEER__API_KEY=key
+        )
 
     def act(self, request: Request) -> None:
         """Kill whoever asks about the poison."""

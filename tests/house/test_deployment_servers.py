@@ -15,7 +15,7 @@ from psycopg import sql
 from pydantic import SecretStr
 from sqlalchemy import URL
 
-from chordwise.embedded import postgres, valkey
+from chordwise.embedded import postgres, processes, valkey
 from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.errors import UsageError
 from chordwise.pipeline import querying
@@ -114,14 +114,22 @@ def test_chordwise_works_as_a_role_of_few_privileges(
 
 
 def test_the_broker_keeps_what_it_is_told(folder: Path) -> None:
-    """The options of the container make a server that needs the password, logs and never evicts."""
+    """The container's command makes a server that needs the password, logs and never evicts."""
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
-    _, *options = compose["services"]["valkey"]["command"]
+    shell, script, *options = compose["services"]["valkey"]["command"]
+    (mount,) = compose["services"]["valkey"]["configs"]
+    assert script == mount["target"]
+    started = ROOT / compose["configs"][mount["source"]]["file"]
     socket = folder / "valkey.sock"
-    given = [PASSWORD if option.startswith("${VALKEY_PASSWORD") else option for option in options]
-    command = [str(valkey.program()), *given, "--port", "0", "--unixsocket", str(socket)]
+    local = ["--port", "0", "--unixsocket", str(socket), "--dir", str(folder)]
+    environment = {
+        "PATH": f"{valkey.program().parent}:/usr/bin:/bin",
+        "TMPDIR": str(folder),
+        "REDISCLI_AUTH": PASSWORD,
+    }
 
-    with subprocess.Popen([*command, "--dir", str(folder)], stdout=subprocess.DEVNULL) as server:
+    command = [shell, str(started), *options, *local]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as server:
         try:
             wait_until(socket.exists, 30, "the broker's socket")
             with redis.Redis(unix_socket_path=str(socket), password=PASSWORD) as client:
@@ -133,12 +141,30 @@ def test_the_broker_keeps_what_it_is_told(folder: Path) -> None:
                 pytest.raises(redis.AuthenticationError),
             ):
                 stranger.ping()
+            arguments = processes.command_of(server.pid)
         finally:
             server.terminate()
 
+    assert PASSWORD not in " ".join(arguments)
+    assert "valkey-server" in arguments[0]  # the shell is gone, so that signals arrive
     assert told == {
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": "",
         "maxmemory-policy": "noeviction",
     }
+
+
+def test_the_role_is_made_without_its_password_among_arguments(folder: Path) -> None:
+    """Every user of the host can read the arguments of a process."""
+    script = (ROOT / "deploy" / "create-role.sh").read_text("utf-8")
+    written = folder / "arguments"
+    psql = folder / "psql"
+    psql.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >{written}\ncat >/dev/null\n', "utf-8")
+    psql.chmod(0o700)
+
+    environment = {"PATH": f"{folder}:/usr/bin:/bin", "CHORDWISE_DATABASE_PASSWORD": PASSWORD}
+    subprocess.run(["sh", "-c", script], env=environment, check=True)  # noqa: S607 - as above
+
+    assert "--quiet" in written.read_text("utf-8")
+    assert PASSWORD not in written.read_text("utf-8")

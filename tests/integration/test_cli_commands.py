@@ -5,9 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
+import termios
+import threading
+import unicodedata
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
@@ -170,6 +178,76 @@ def test_sql_as_csv_json_and_table(desk: Desk) -> None:
     assert as_json["columns"] == ["source", "outcome", "nothing"]
     assert as_json["rows"][0] == {"source": "bridge.txt", "outcome": "accepted", "nothing": None}
     assert "∅" in as_table.out
+
+
+NASTY = "SELECT U&'a\\001B[2Jb\\0007c\\009Dd\\000De\\202Ef' AS text"
+SHOWN = "a\\u001b[2Jb\\u0007c\\u009dd\\u000de\\u202ef"
+
+
+def on_terminal(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a command whose output is a real terminal; return what that was sent."""
+    ours, theirs = pty.openpty()
+    attributes = termios.tcgetattr(theirs)
+    attributes[1] &= ~termios.OPOST  # what is written arrives as it is
+    termios.tcsetattr(theirs, termios.TCSANOW, attributes)
+    received = bytearray()
+
+    def receive() -> None:
+        with suppress(OSError):  # the other end is closed
+            while piece := os.read(ours, 65_536):
+                received.extend(piece)
+
+    reader = threading.Thread(target=receive)
+    reader.start()
+    with os.fdopen(theirs, "w", encoding="utf-8") as terminal, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", terminal)
+        patch.setenv("TERM", "dumb")  # no styles of ours: what is left is a document's
+        assert run(arguments) == ExitCode.SUCCESS
+    reader.join()
+    os.close(ours)
+    return received.decode()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("sql", "--csv", NASTY), ("export", "--sql", NASTY, "-o", "-")],
+)
+def test_csv_on_a_terminal_is_seen_and_not_obeyed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    """Escaped there; in a file or a pipe every byte is as it is stored."""
+    assert desk.submission.name
+
+    shown = on_terminal(arguments, monkeypatch)
+    command = [sys.executable, "-m", "chordwise", *arguments]
+    redirected = subprocess.run(command, capture_output=True, check=True).stdout
+
+    assert SHOWN in shown
+    assert "a\x1b[2Jb\x07c\x9dd\re\u202ef".encode() in redirected
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("sql", NASTY),
+        ("sql", "--json", NASTY),
+        ("sql", "SELECT source FROM intakes"),
+        ("export", "--sql", NASTY, "--format", "jsonl", "-o", "-"),
+        ("runs", "latest"),
+        ("runs", "latest", "--json"),
+        ("results",),
+    ],
+)
+def test_a_terminal_is_never_commanded(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    """Whatever a command prints of documents, names and answers; only line ends are left."""
+    assert desk.submission.name
+
+    shown = on_terminal(arguments, monkeypatch)
+
+    assert shown.strip()
+    assert [c for c in shown if unicodedata.category(c) in {"Cc", "Cf"} and c != "\n"] == []
 
 
 def test_a_wide_view_is_shown_row_by_row(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

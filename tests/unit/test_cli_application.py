@@ -132,6 +132,25 @@ def test_an_error_of_ours_is_a_sentence_a_hint_and_a_code(
     assert capsys.readouterr().err == "Error: The file is wrong.\nHint: Mend it.\n"
 
 
+def test_a_traceback_shows_neither_secrets_nor_commands_a_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With `--debug` the errors of libraries are shown in full, and quote what others said."""
+    for error in (ConfigurationError("a\x1b[2Jb", "Mend it."), ValueError("c\x1b[2Jd")):
+        with failing.explained(Invocation(is_debug=True)):
+            try:
+                fail_with(OSError("GET https://user:hunter2@host/v1?code=hunter2"))
+            except OSError as cause:
+                raise error from cause
+
+    shown = capsys.readouterr().err
+    assert shown.count("Traceback") == 4
+    assert "https://…@host/v1?…" in shown
+    assert "c\\u001b[2Jd" in shown
+    assert "hunter2" not in shown
+    assert "\x1b" not in shown
+
+
 def test_a_defect_is_written_down_without_secrets(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,8 @@ from chordwise.domain.json_forms import plain
 from chordwise.settings import load
 from tests.fakes.commands import run
 
+SIGNING = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
+WEBHOOK = "https://hooks.example/services/PLANTED/x?PLANTED"
 FILE = """
 model = "mine"
 
@@ -73,6 +75,48 @@ def test_no_secret_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     for secret in ("hunter2", "hush", "sk-in"):
         assert secret not in shown
     assert "postgresql://u:********@host:5/db?…" in shown
+
+
+@pytest.mark.parametrize(
+    ("table", "shown"),
+    [
+        (
+            '[models.m]\nprovider = "openai"\nbase_url = "https://me:PLANTED@g.example:8/v1?k=PLANTED"',
+            "https://********@g.example:8/v1?…",
+        ),
+        (
+            '[models.m]\nprovider = "openai"\nbase_url = "https://PLANTED@g.example/v1#PLANTED"',
+            "https://********@g.example/v1",
+        ),
+        (
+            '[models.m]\nprovider = "openai"\nbase_url = "https://g.example/sk-PLANTED12/v1"',
+            "https://g.example/********/v1",
+        ),
+        ('[models.m]\nprovider = "openai"\nbase_url = "me:PLANTED@g.example/v1"', "********"),
+        (
+            f'[delivery]\nwebhook_secret = "{SIGNING}"\nwebhook_url = "{WEBHOOK}"',
+            "https://hooks.example/…?…",
+        ),
+        ('broker_url = "redis://:1/PLANTED@host"', "********"),
+        (
+            'broker_url = "redis+socket://:PLANTED@/run/valkey.sock"',
+            "redis+socket://:********@/run",
+        ),
+    ],
+)
+def test_no_part_of_an_address_that_may_be_secret_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str, shown: str
+) -> None:
+    """User information, query, keys in a path, and all of a webhook's path."""
+    (tmp_path / "chordwise.toml").write_text(f"{table}\n", "utf-8")
+
+    assert run(["config"]) == 0
+    assert run(["config", "--json"]) == 0
+
+    out = capsys.readouterr().out
+    assert "PLANTED" not in out
+    assert out.count(f'_url = "{shown}') == 1
+    assert out.count(f'"value": "{shown}') >= 1
 
 
 def test_what_is_shown_is_toml(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import unicodedata
 from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
@@ -95,6 +96,9 @@ def test_what_is_named_a_secret_is_hidden(
     [
         (BROKER, "redis://:…@broker.example:6379/0"),
         ("postgresql://u:p@ss@host/db", "postgresql://u:…@host/db"),
+        ("GET https://token@host/v1 failed", "GET https://…@host/v1 failed"),
+        ("https://host/v1?code=abc&x=1 failed", "https://host/v1?… failed"),
+        ("postgresql://user@host/db", None),
         ("see https://example.com:8080/a and mail a@b.example", None),
         ("https://example.com/a:b@c", None),
         ("the desk-top-computer-system", None),
@@ -140,6 +144,26 @@ def test_levels_and_chatter_are_kept_out(capsys: pytest.CaptureFixture[str]) -> 
 
     assert capsys.readouterr().err == ""
     assert not sys.stderr.isatty()
+
+
+@EVERY_FORMAT
+def test_no_log_line_commands_a_terminal(
+    written_as: Format, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wherever it sits: in the event, a value or its name, a list, an error, a traceback."""
+    hostile = "a\x1b]0;b\x07c\x9b2Jd\u202ee"
+    log = a_log(written_as)
+
+    log.warning(hostile, value=hostile, nested=[hostile], error=ValueError(hostile), **{hostile: 1})
+    try:
+        fail(hostile)
+    except ValueError:
+        log.exception("failed")
+        logging.getLogger("foreign").exception("of %s", hostile)
+
+    written = capsys.readouterr().err
+    assert "\\x1b]0;b" in written or "\\u001b]0;b" in written
+    assert [c for c in written if unicodedata.category(c) in {"Cc", "Cf"} and c != "\n"] == []
 
 
 def test_a_text_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 
-_UNSAFE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-# Joiners are part of the spelling in Persian and Indian scripts, and of emoji.
-_JOINERS = "\u200c\u200d"
+from chordwise.domain.visible_text import is_shown, visible
+
 # ECMA-48: control sequences; operating system commands and their like up to their terminator.
 _ESCAPES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
@@ -21,7 +19,7 @@ def safe(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     bare = _ESCAPES.sub("", text.replace("\r\n", "\n").replace("\t", " "))
-    return "".join(character for character in bare if _is_shown(character))
+    return "".join(character for character in bare if character == "\n" or is_shown(character))
 
 
 def one_line(text: str, width: int | None = None) -> str:
@@ -36,18 +34,4 @@ def escape_json(document: str) -> str:
     r"""Escape what a terminal might obey in a JSON text; as `\u…` it means the same."""
     if document.isascii():
         return document.replace("\x7f", "\\u007f")
-    return "".join(
-        character if character == "\n" or _is_shown(character) else _escaped(character)
-        for character in document
-    )
-
-
-def _escaped(character: str) -> str:
-    units = character.encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
-
-
-def _is_shown(character: str) -> bool:
-    if character == "\n" or character in _JOINERS:
-        return True
-    return unicodedata.category(character) not in _UNSAFE
+    return visible(document)

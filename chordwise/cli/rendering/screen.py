@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from typing import TextIO
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.text import Text
 
 from chordwise.cli.rendering.plain_text import one_line
+from chordwise.domain.visible_text import visible
 
 _WIDTH_WITHOUT_TERMINAL = 100
 _WIDEST = 140
@@ -39,9 +41,9 @@ class Screen:
                 self._out.print(renderable)
 
     def write(self, text: str) -> None:
-        """Write to standard output as it is."""
+        """Write to standard output: as it is into a file or pipe, visible to a terminal."""
         with until_reader_left():
-            sys.stdout.write(text)
+            sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
 
     def tell_laid_out(self, *renderables: RenderableType) -> None:
         """Print to standard error, laid out for people."""
@@ -83,6 +85,15 @@ def until_reader_left() -> Iterator[None]:
 
 
 class _Console(Console):
+    """Writes no control character but those of its own styles and movements."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """Yield the segments of what is printed, their text made visible."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
     def on_broken_pipe(self) -> None:
         """Leave it to `until_reader_left`."""
         raise BrokenPipeError

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
+from chordwise.domain.addresses import is_at_provider, provider_host
 from chordwise.errors import ConfigurationError
 from chordwise.llm.batching.anthropic import AnthropicBatches
 from chordwise.llm.batching.api import BatchApi
 from chordwise.llm.batching.openai import OpenAIBatches
-from chordwise.llm.providers.endpoint import host_of
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
-
-_PUBLIC_HOSTS = {"openai": "api.openai.com", "anthropic": "api.anthropic.com"}
 
 
 def has_batches(settings: ModelSettings) -> bool:
@@ -20,11 +18,11 @@ def has_batches(settings: ModelSettings) -> bool:
 
     Servers at other addresses mostly have no such API: they have to be named by `batch = true`.
     """
-    if settings.provider not in _PUBLIC_HOSTS:
+    if not provider_host(settings.provider):
         return False
     if settings.batch is not None:
         return settings.batch
-    return not settings.base_url or host_of(settings.base_url) == _PUBLIC_HOSTS[settings.provider]
+    return is_at_provider(settings.provider, settings.base_url)
 
 
 def connect(

@@ -48,7 +48,7 @@ class AnthropicBatches:
         base_url = (settings.base_url or PUBLIC_BASE_URL).rstrip("/")
         self._http = BatchHttp(
             base_url=base_url.removesuffix("/messages").removesuffix("/v1"),
-            headers={"anthropic-version": API_VERSION, "x-api-key": key},
+            headers={"anthropic-version": API_VERSION} | ({"x-api-key": key} if key else {}),
             key=SecretStr(key),
             label=f"{settings.provider}/{settings.model}",
             codes=CODES,

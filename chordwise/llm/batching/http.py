@@ -13,6 +13,7 @@ from typing import BinaryIO, cast
 import structlog
 from pydantic import SecretStr
 
+from chordwise.domain.addresses import secrets_in
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.errors import ModelAccessError, ModelError, ModelTransportError
 from chordwise.llm.excerpts import excerpt
@@ -99,7 +100,8 @@ class BatchHttp:
         """Return what an error answer means."""
         fault = read_fault(response)
         kind = fault.kind(self.codes, self.phrases)
-        return fault.error(kind, self.label, (self.key.get_secret_value(),))
+        hidden = (self.key.get_secret_value(), *secrets_in(self.base_url))
+        return fault.error(kind, self.label, hidden)
 
     def refusal(self, error: JsonValue, status: int) -> ModelError:
         """Return what the error in a line or in a batch means, for which there is no status.

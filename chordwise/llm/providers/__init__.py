@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
+from chordwise.domain.addresses import is_at_provider
 from chordwise.errors import ConfigurationError
 from chordwise.llm.model import ChatModel
 from chordwise.llm.providers.anthropic import AnthropicModel
-from chordwise.llm.providers.endpoint import host_of
 from chordwise.llm.providers.ollama import kept_loaded, require_keep_alive
-from chordwise.llm.providers.openai import PUBLIC_BASE_URL, OpenAIModel
+from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
 
@@ -40,6 +40,7 @@ def connect(
             return AnthropicModel(settings, api_key, transport)
         case "local":
             _require_address(settings)
+            _require_key(settings, api_key, settings.api_key_env)
             return OpenAIModel(settings, api_key, transport)
         case "extractive":
             raise ConfigurationError("The extractive model has no address to connect to.")
@@ -47,8 +48,7 @@ def connect(
 
 def has_service_tiers(settings: ModelSettings) -> bool:
     """Tell whether requests say how they are served, and so at which price: at OpenAI itself."""
-    base_url = settings.base_url or PUBLIC_BASE_URL
-    return settings.provider == "openai" and host_of(base_url) == host_of(PUBLIC_BASE_URL)
+    return settings.provider == "openai" and is_at_provider("openai", settings.base_url)
 
 
 def _require_tier(settings: ModelSettings) -> None:
@@ -60,8 +60,16 @@ def _require_tier(settings: ModelSettings) -> None:
 
 
 def _require_key(settings: ModelSettings, api_key: SecretStr, variable: str) -> None:
+    if api_key.get_secret_value().strip():
+        return
+    if settings.api_key_env:
+        raise ConfigurationError(
+            f"The variable {settings.api_key_env}, which holds the key for {settings.provider}/"
+            f"{settings.model}, is not set.",
+            f"Set {settings.api_key_env}, or change api_key_env of the model.",
+        )
     # Servers at an address of the user's own often ask for no key.
-    if not settings.base_url and not api_key.get_secret_value().strip():
+    if is_at_provider(settings.provider, settings.base_url):
         raise ConfigurationError(
             f"There is no API key for {settings.provider}/{settings.model}.",
             f"Set {variable}, or api_key of the model. Without a key: --model extractive.",

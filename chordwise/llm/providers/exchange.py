@@ -7,11 +7,18 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
+from chordwise.domain.addresses import secrets_in
 from chordwise.domain.json_values import JsonObject
+from chordwise.errors import ModelAccessError, ModelError
 from chordwise.llm.model import CompletionRequest
-from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, Kind, read_fault
+from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, Fault, Kind, read_fault
 from chordwise.llm.reported_limits import ReportedLimits, reported_limits
 from chordwise.llm.transport import CALL_HEADER, JsonTransport
+
+KEYLESS_HINT = (
+    "No key was sent: set api_key_env of the model to the variable that holds one, and check model "
+    "and base_url."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +58,12 @@ class Exchange:
         response = self.transport.post_json(self.url, named, body, timeout_seconds)
         answer = response.body if isinstance(response.body, dict) else {}
         if response.status >= LOWEST_ERROR_STATUS or answer.get("error"):
-            fault = read_fault(response)
-            hidden = (self.key.get_secret_value(), request.user, request.system)
-            raise fault.error(fault.kind(self.codes, self.phrases), self.label, hidden)
+            raise self._refusal(read_fault(response), request)
         return Answered(body=answer, limits=reported_limits(response.headers))
+
+    def _refusal(self, fault: Fault, request: CompletionRequest) -> ModelError:
+        key = self.key.get_secret_value()
+        kind = fault.kind(self.codes, self.phrases)
+        hidden = (key, *secrets_in(self.url), request.user, request.system)
+        hint = "" if key or kind is not ModelAccessError else KEYLESS_HINT
+        return fault.error(kind, self.label, hidden, hint)

@@ -93,12 +93,12 @@ class Fault:
                 return kind
         return self._kind_by_header() or self._kind_by_status()
 
-    def error(self, kind: Kind, label: str, hidden: Iterable[str]) -> ModelError:
+    def error(self, kind: Kind, label: str, hidden: Iterable[str], hint: str = "") -> ModelError:
         """Return the error, with a short quote of the provider that repeats nothing `hidden`."""
         named = f", {excerpt(self.codes[0])}" if self.codes else ""
         quote = excerpt(self.message, hidden)
         said = f": “{quote}”" if quote else ""
-        error = kind(f"{label} {_DEEDS[kind]} (HTTP {self.status}{named}){said}.")
+        error = kind(f"{label} {_DEEDS[kind]} (HTTP {self.status}{named}){said}.", hint)
         if isinstance(error, TransientError):
             error.retry_after_seconds = self.retry_after_seconds
             error.reported_limits = self.limits

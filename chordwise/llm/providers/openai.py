@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from pydantic import SecretStr
 
+from chordwise.domain.addresses import is_at_provider
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, text
 from chordwise.errors import (
     ContextTooLongError,
@@ -28,7 +29,7 @@ from chordwise.llm.model import (
     ModelProfile,
     Usage,
 )
-from chordwise.llm.providers.endpoint import checked_key, endpoint, host_of
+from chordwise.llm.providers.endpoint import checked_key, endpoint
 from chordwise.llm.providers.exchange import Exchange
 from chordwise.llm.providers.faults import Kind
 from chordwise.llm.providers.reading import child, count, storable
@@ -168,7 +169,7 @@ class OpenAIModel:
     @property
     def _is_public(self) -> bool:
         """Tell whether this is OpenAI itself: other servers refuse fields that they do not know."""
-        return host_of(self._settings.base_url or PUBLIC_BASE_URL) == host_of(PUBLIC_BASE_URL)
+        return is_at_provider("openai", self._settings.base_url)
 
     def _headers(self) -> dict[str, str]:
         key = self._exchange.key.get_secret_value()

@@ -16,6 +16,7 @@ from chordwise.pipeline import answering, endpoint_pauses
 from chordwise.pipeline.diagnosis.checks import Check
 from chordwise.pipeline.models import Models
 from chordwise.settings import ModelSettings, Settings
+from chordwise.settings.keys import without_key
 
 _TINY_TEXT = "The meeting is on Monday. Anna brings the report."
 
@@ -34,6 +35,9 @@ def model(settings: Settings, name: str) -> Check:
     if named.provider == "local" and not named.base_url:
         return _local_model(settings, name, named)
     connect(named, settings.api_key_for(named))
+    if keyless := without_key(settings, name):
+        finding, hint = keyless
+        return Check(name=f"model {name}", finding=f"{finding} (--ask tries it)", hint=hint)
     return Check(name=f"model {name}", finding="name and key are there (--ask tries it)")
 
 

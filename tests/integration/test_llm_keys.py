@@ -1,0 +1,252 @@
+"""Which key goes to which server: those of the environment reach their provider and nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chordwise import AnalysisRequest, AnalysisType, DocumentAnalyzer
+from chordwise.errors import ChordwiseError, ConfigurationError, ModelAccessError
+from chordwise.llm import batching
+from chordwise.llm.providers import connect
+from chordwise.pipeline.diagnosis import models
+from chordwise.settings import ModelSettings, load
+from tests.fakes.commands import run
+from tests.fakes.completion_requests import a_request
+from tests.peers.faulty_server import FaultyServer, answer, faulty_server
+
+SECRET = "sk-planted-in-the-environment"  # noqa: S105 - nobody's
+OWN = "gateway-planted-key"
+REFUSAL = answer({"error": {"message": "No key.", "code": "invalid_api_key"}}, status=401)
+
+
+@pytest.fixture
+def server() -> Iterator[FaultyServer]:
+    """Return a server that refuses every request and keeps what it was sent."""
+    with faulty_server() as server:
+        server.play(*[REFUSAL] * 20)
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder, with the keys of both providers in the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CHORDWISE_HOME", str(tmp_path / "home"))
+    for name in ("CHORDWISE_CONFIG", "CHORDWISE_MODEL", "GATEWAY_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", SECRET)
+    return tmp_path
+
+
+def configured(folder: Path, base_url: str, *lines: str, provider: str = "openai") -> Path:
+    """Write a settings file with one model of these lines."""
+    file = folder / "chordwise.toml"
+    table = [
+        "[models.house]",
+        f'provider = "{provider}"',
+        'model = "m"',
+        f'base_url = "{base_url}"',
+    ]
+    file.write_text("\n".join([*table, *lines, ""]), "utf-8")
+    return file
+
+
+def sent(server: FaultyServer) -> str:
+    """Return everything that the server was sent, headers and bodies."""
+    assert server.received
+    return repr([(each.line, dict(each.headers), each.content) for each in server.received])
+
+
+def ask() -> ChordwiseError:
+    """Ask the model by the library; return why it refuses."""
+    request = AnalysisRequest(text="A text.", analysis_type=AnalysisType.SUMMARY)
+    with pytest.raises(ChordwiseError) as caught:
+        DocumentAnalyzer("house").analyze_document(request)
+    return caught.value
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "local"])
+def test_a_key_of_the_environment_goes_to_no_other_address(
+    folder: Path, server: FaultyServer, provider: str
+) -> None:
+    """The request bears no key, and the refusal says so."""
+    configured(folder, server.base_url, provider=provider)
+
+    error = ask()
+
+    assert SECRET not in sent(server)
+    assert "authorization" not in sent(server)
+    assert isinstance(error, ModelAccessError)
+    assert "No key was sent" in error.hint
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+def test_nor_does_it_by_the_batch_api(folder: Path, server: FaultyServer, provider: str) -> None:
+    """Neither files nor batches carry it there."""
+    configured(folder, server.base_url, "batch = true", provider=provider)
+    settings = load()
+    model = settings.model_named("house")
+
+    with pytest.raises(ChordwiseError):
+        batching.connect(model, settings.api_key_for(model)).look("batch_1")
+
+    assert SECRET not in sent(server)
+    assert not {"authorization", "x-api-key"} & set(server.received[-1].headers)
+
+
+def test_nor_to_ollamas_own_api(folder: Path, server: FaultyServer) -> None:
+    """What keeps a model loaded is a request like any other."""
+    configured(folder, server.base_url, 'keep_alive = "10m"')
+    settings = load()
+    model = settings.model_named("house")
+
+    with pytest.raises(ChordwiseError):
+        connect(model, settings.api_key_for(model)).complete(a_request())
+
+    assert SECRET not in sent(server)
+
+
+@pytest.mark.parametrize("line", [f'api_key = "{OWN}"', 'api_key_env = "GATEWAY_API_KEY"'])
+def test_a_model_may_have_a_key_of_its_own(
+    folder: Path, server: FaultyServer, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """In the file, or in the variable that it names."""
+    monkeypatch.setenv("GATEWAY_API_KEY", OWN)
+    configured(folder, server.base_url, line)
+
+    ask()
+
+    assert server.received[-1].headers["authorization"] == f"Bearer {OWN}"
+
+
+def test_a_variable_that_is_not_set_is_refused_before_anything_is_sent(
+    folder: Path, server: FaultyServer
+) -> None:
+    """A request without the key that the user meant to send would be refused there."""
+    configured(folder, server.base_url, 'api_key_env = "GATEWAY_API_KEY"')
+
+    error = ask()
+
+    assert isinstance(error, ConfigurationError)
+    assert "GATEWAY_API_KEY" in error.what
+    assert server.received == []
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "AWS_SECRET", "PATH"])
+def test_a_file_cannot_name_any_variable_it_likes(folder: Path, name: str) -> None:
+    """Those of providers go to them only, and others are no keys of models."""
+    configured(folder, "https://gateway.example/v1", f'api_key_env = "{name}"')
+
+    with pytest.raises(ConfigurationError, match="api_key_env"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("base_url", "is_sent"),
+    [
+        ("", True),
+        ("https://api.openai.com/v1", True),
+        ("https://API.openai.com:443/v1/", True),
+        ("http://api.openai.com/v1", False),
+        ("https://api.openai.com:8443/v1", False),
+        ("https://api.openai.com.evil.example/v1", False),
+        ("https://api.openai.com@evil.example/v1", False),
+        ("https://evil.example/api.openai.com/v1", False),
+        ("https://evil.example\\\\@api.openai.com/v1", False),
+        ("https://evil.example#@api.openai.com/v1", False),
+        ("https://api.anthropic.com/v1", False),
+        ("https://openai.com/v1", False),
+    ],
+)
+def test_only_the_very_address_of_a_provider_is_its_own(
+    folder: Path, base_url: str, *, is_sent: bool
+) -> None:
+    """Encrypted, that host and port, and nobody's name before it."""
+    configured(folder, base_url)
+    settings = load()
+
+    key = settings.api_key_for(settings.model_named("house")).get_secret_value()
+
+    assert key == (SECRET if is_sent else "")
+
+
+def test_the_commands_say_that_no_key_is_sent(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the address and the line to write."""
+    configured(folder, "https://gateway.example/v1?code=hush")
+
+    run(["config"])
+    run(["config", "--json"])
+    shown = capsys.readouterr().out
+    check = models.model(load(), "house")
+
+    for said in (shown, f"{check.finding} {check.hint}"):
+        assert "no key is sent to https://gateway.example/v1?…" in said
+        assert 'api_key_env = "HOUSE_API_KEY"' in said.replace('\\"', '"')
+        assert "OPENAI_API_KEY goes to api.openai.com only" in said
+        assert "hush" not in said
+
+
+def test_user_information_and_a_key_are_one_too_many(folder: Path, server: FaultyServer) -> None:
+    """A request has one Authorization header: the user information would take the key's place."""
+    address = server.base_url.replace("http://", "http://user:hush@")
+    configured(folder, address, f'api_key = "{OWN}"')
+
+    error = ask()
+
+    assert isinstance(error, ConfigurationError)
+    assert "hush" not in f"{error.what} {error.hint}"
+
+
+def test_proxies_of_the_environment_are_not_used(
+    folder: Path, server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another server than the named one would see the key."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    configured(folder, server.base_url, f'api_key = "{OWN}"')
+
+    ask()
+
+    assert server.received[-1].headers["authorization"] == f"Bearer {OWN}"
+
+
+def test_a_redirect_does_not_show_what_its_address_repeats(
+    folder: Path, server: FaultyServer
+) -> None:
+    """A gateway sends the query along, and the key may be in it."""
+    location = f"https://user:{OWN}@gateway.example/v1?code={OWN}"
+    server.behaviors.clear()
+    server.play(answer({}, status=307, headers={"location": location}))
+    configured(folder, server.base_url)
+
+    error = ask()
+
+    assert "gateway.example/v1" in error.what
+    assert OWN not in f"{error.what} {error.hint}"
+
+
+def test_an_error_of_a_server_does_not_repeat_the_secrets_of_its_address(
+    folder: Path, server: FaultyServer
+) -> None:
+    """Some quote the request line."""
+    server.behaviors.clear()
+    server.play(*[answer({"error": {"message": f"Bad query code={OWN}"}}, status=400)] * 9)
+    configured(folder, f"{server.base_url}?code={OWN}")
+
+    error = ask()
+
+    assert f"code={OWN}" in server.received[-1].line
+    assert OWN not in f"{error.what} {error.hint}"
+
+
+def test_the_users_own_model_is_as_before() -> None:
+    """A key in the settings goes first."""
+    model = ModelSettings.model_validate({"provider": "openai", "api_key": OWN})
+
+    assert load().api_key_for(model).get_secret_value() == OWN
