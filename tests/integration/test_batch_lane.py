@@ -52,6 +52,7 @@ def test_the_ledger_knows_the_price_of_batches(pipeline: Pipeline, provider: Bat
     pass_the_night(pipeline, pipeline.submit(PARAGRAPH, options=in_batches()))
 
     assert pipeline.value("SELECT cost_usd FROM model_calls") == Decimal("0.01")
+    assert pipeline.value("SELECT cost_basis FROM model_calls") == "settings"
     assert pipeline.value("SELECT service_tier FROM model_calls") == "batch"
     assert pipeline.value("SELECT valid FROM model_calls")
     assert pipeline.value("SELECT lane FROM runs") == "batch"

@@ -32,11 +32,11 @@ def approximate(number: int) -> str:
 
 
 def money(cost_usd: Decimal, unpriced: int, calls: int) -> str:
-    """Return what calls cost, and say how much of that is not known."""
-    if calls and unpriced >= calls:
+    """Return what calls cost, and say how many of them have an unknown cost."""
+    if unpriced and (not cost_usd or unpriced >= calls):
         return "cost unknown"
     known = f"${cost_usd:.4f}" if 0 < cost_usd < 1 else f"${cost_usd:,.2f}"
-    return f"{known} and {counted(unpriced, 'call')} of unknown price" if unpriced else known
+    return f"{known} and {counted(unpriced, 'call')} of unknown cost" if unpriced else known
 
 
 def span(length: timedelta) -> str:

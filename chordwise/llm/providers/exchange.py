@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 
 from pydantic import SecretStr
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.llm.model import CompletionRequest
+from chordwise.llm.model import Completion, CompletionRequest
 from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, Kind, read_fault
+from chordwise.llm.providers.reading import cost_in_header
 from chordwise.llm.reported_limits import ReportedLimits, reported_limits
 from chordwise.llm.transport import CALL_HEADER, JsonTransport
 
@@ -20,6 +22,14 @@ class Answered:
 
     body: JsonObject
     limits: ReportedLimits
+    reported_cost_usd: Decimal | None = None
+
+    def added_to(self, completion: Completion) -> Completion:
+        """Return the completion with what the headers say; a cost there replaces the body's."""
+        cost_usd = self.reported_cost_usd
+        if cost_usd is None:
+            cost_usd = completion.reported_cost_usd
+        return replace(completion, limits=self.limits, reported_cost_usd=cost_usd)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,4 +64,8 @@ class Exchange:
             fault = read_fault(response)
             hidden = (self.key.get_secret_value(), request.user, request.system)
             raise fault.error(fault.kind(self.codes, self.phrases), self.label, hidden)
-        return Answered(body=answer, limits=reported_limits(response.headers))
+        return Answered(
+            body=answer,
+            limits=reported_limits(response.headers),
+            reported_cost_usd=cost_in_header(response.headers),
+        )
