@@ -96,7 +96,7 @@ class ModelSettings(Section):
         """
         given = [name for name in _PRICES if getattr(self, name) is not None]
         if given and self.price:
-            raise ValueError(f"price is “free”, and {given[0]} is set too: remove one of them")
+            raise ValueError(f'price is "free", and {given[0]} is set too: remove one of them')
         missing = [name for name in _PRICES[:2] if name not in given]
         if given and missing:
             raise ValueError(

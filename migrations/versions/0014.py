@@ -21,11 +21,12 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Take back."""
-    _remove_costs()
+    _restore_cost_views()
+    op.drop_column("model_calls", "cost_basis")
 
 
 def _add_costs() -> None:
-    """Add the column and the views' counts; what costs are known of older rows is not said."""
+    """Add the column and the counts of the views; rows from before have no basis."""
     op.add_column("model_calls", sa.Column("cost_basis", sa.Text(), nullable=True))
     for view in COST_VIEWS:
         op.execute(_definition(f"{view}@2").replace("CREATE VIEW", "CREATE OR REPLACE VIEW"))
@@ -33,13 +34,12 @@ def _add_costs() -> None:
     _let_read("run_costs")
 
 
-def _remove_costs() -> None:
+def _restore_cost_views() -> None:
     op.execute("DROP VIEW run_costs")
     for view in COST_VIEWS:
         op.execute(f"DROP VIEW {view}")
         op.execute(_definition(f"{view}@1"))
         _let_read(view)
-    op.drop_column("model_calls", "cost_basis")
 
 
 def _definition(view: str) -> str:

@@ -151,7 +151,7 @@ def test_a_budget_refuses_an_unknown_price_before_anything_is_asked(
     said = " ".join(capsys.readouterr().err.split())
     assert code == ExitCode.CONFIGURATION
     assert f"There is a budget, but no price is known of {GATEWAY}." in said
-    assert "price = “free”" in said
+    assert 'price = "free"' in said
     assert "input_usd_per_million_tokens" in said
     assert "Run " not in said
     assert server.journal == []
@@ -354,7 +354,7 @@ def test_doctor_warns_of_an_unknown_price_where_there_is_a_budget(
 
     assert found.verdict is verdict
     assert said in found.finding
-    assert ("price = “free”" in found.hint) is (verdict is Verdict.WARN)
+    assert ('price = "free"' in found.hint) is (verdict is Verdict.WARN)
     assert (free.verdict, free.hint) == (Verdict.OK, "")
 
 
