@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol
 
@@ -79,9 +80,10 @@ class Completion:
 
     `service_tier` is the server's own word for how it served the request, which decides the price:
     `flex` and `batch` cost half. `inference_geo` is its word for where it did, which may cost more;
-    empty where nothing was said. `call_id` names the ledger's row of the request, where a ledger is
-    kept, and `cache_key` the cached completion where it came from a cache or went into it. `limits`
-    is what the provider said of its limits along with the answer.
+    empty where nothing was said. `reported_cost_usd` is what the server itself says the request
+    cost, `None` where it says nothing. `call_id` names the ledger's row of the request, where a
+    ledger is kept, and `cache_key` the cached completion where it came from a cache or went into
+    it. `limits` is what the provider said of its limits along with the answer.
     """
 
     text: str
@@ -93,6 +95,7 @@ class Completion:
     refusal: str = ""
     service_tier: str = ""
     inference_geo: str = ""
+    reported_cost_usd: Decimal | None = None
     call_id: str = ""
     cache_key: str = ""
     limits: ReportedLimits = field(default_factory=dict, compare=False)

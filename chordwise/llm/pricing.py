@@ -1,13 +1,15 @@
-"""What a completion cost: from the settings, from the public price lists, or nothing at home."""
+"""What a completion cost, and how that is known: reported, by the settings, or by a price list."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Protocol
 
+from chordwise.domain import money
 from chordwise.errors import (
     ChordwiseError,
     ModelAccessError,
@@ -18,7 +20,6 @@ from chordwise.errors import (
 )
 from chordwise.llm.model import Completion, CompletionRequest, Usage
 from chordwise.llm.providers import has_service_tiers
-from chordwise.llm.providers.endpoint import is_loopback
 from chordwise.llm.request_size import most_input_tokens
 from chordwise.settings import ModelSettings
 
@@ -56,8 +57,34 @@ _UNBILLED: tuple[type[ChordwiseError], ...] = (
 )
 
 
+class CostBasis(StrEnum):
+    """How the cost of a request is known; the values stand in `model_calls.cost_basis`.
+
+    `NOT_BILLED` is a request that no model has worked for, and an answer that took no request.
+    """
+
+    FREE = "free"
+    SETTINGS = "settings"
+    PRICE_LIST = "price_list"
+    REPORTED = "reported"
+    NOT_BILLED = "not_billed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BookedCost:
+    """The cost of a request as ledger and budgets book it; both are `None` where it is unknown."""
+
+    usd: Decimal | None
+    basis: CostBasis | None
+
+
 class Price(Protocol):
     """What a model charges."""
+
+    @property
+    def basis(self) -> CostBasis:
+        """Return how the costs are known that this price tells."""
+        ...
 
     def cost_usd(self, completion: Completion) -> Decimal | None:
         """Return the cost in US dollars; `None` where price or usage is unknown, never 0 for it."""
@@ -81,7 +108,12 @@ class Price(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FreePrice:
-    """A model that runs on this machine costs nothing per call."""
+    """A model that Chordwise serves, or that is free by the settings, costs nothing per call."""
+
+    @property
+    def basis(self) -> CostBasis:
+        """Return that the model is free."""
+        return CostBasis.FREE
 
     def cost_usd(self, completion: Completion) -> Decimal | None:  # noqa: ARG002 - as in the port
         """Return zero."""
@@ -121,6 +153,11 @@ class OwnPrice(PaidPrice):
     input_usd_per_million_tokens: Decimal
     output_usd_per_million_tokens: Decimal
     cached_input_usd_per_million_tokens: Decimal | None = None
+
+    @property
+    def basis(self) -> CostBasis:
+        """Return that the settings say the price."""
+        return CostBasis.SETTINGS
 
     def cost_usd(self, completion: Completion) -> Decimal | None:
         """Return the cost of all tokens."""
@@ -167,6 +204,11 @@ class ListPrice(PaidPrice):
     model: str
     base_url: str = ""
     says_tier: bool = False
+
+    @property
+    def basis(self) -> CostBasis:
+        """Return that the price list says the price."""
+        return CostBasis.PRICE_LIST
 
     def cost_usd(self, completion: Completion) -> Decimal | None:
         """Return the cost by the model that answered, or by the one that was asked for."""
@@ -230,7 +272,12 @@ class ListPrice(PaidPrice):
 
 
 def price_of(settings: ModelSettings) -> Price:
-    """Return how the model of the settings is priced: by its own prices, free, or by the list."""
+    """Return how the model of the settings is priced: by its own prices, free, or by the list.
+
+    Only what Chordwise serves itself is free by nature. A server at an address of the user's own,
+    on this machine too, may be a gateway to a model that costs money: its price is unknown unless
+    the settings or the list say it.
+    """
     own_input = settings.input_usd_per_million_tokens
     own_output = settings.output_usd_per_million_tokens
     if own_input is not None and own_output is not None:
@@ -239,8 +286,8 @@ def price_of(settings: ModelSettings) -> Price:
             output_usd_per_million_tokens=own_output,
             cached_input_usd_per_million_tokens=settings.cached_input_usd_per_million_tokens,
         )
-    at_home = settings.provider in {"local", "extractive"} or is_loopback(settings.base_url)
-    if at_home:
+    is_served_here = settings.provider == "local" and not settings.base_url
+    if settings.price == "free" or settings.provider == "extractive" or is_served_here:
         return FreePrice()
     return ListPrice(
         provider=settings.provider,
@@ -248,6 +295,23 @@ def price_of(settings: ModelSettings) -> Price:
         base_url=settings.base_url,
         says_tier=has_service_tiers(settings),
     )
+
+
+def booked_cost(price: Price, completion: Completion) -> BookedCost:
+    """Return what to book for a completion: what its server reports, else what its price says."""
+    if completion.reported_cost_usd is not None:
+        usd = money.rounded_up(completion.reported_cost_usd)
+        return BookedCost(usd=usd, basis=CostBasis.REPORTED)
+    computed = price.cost_usd(completion)
+    return BookedCost(usd=computed, basis=None if computed is None else price.basis)
+
+
+def booked_failure(price: Price, error: ChordwiseError) -> BookedCost:
+    """Return what to book for a request without an answer."""
+    usd = price.failure_cost_usd(error)
+    is_free = price.basis is CostBasis.FREE
+    basis = CostBasis.FREE if is_free else CostBasis.NOT_BILLED
+    return BookedCost(usd=usd, basis=None if usd is None else basis)
 
 
 def _cached(usage: Usage) -> tuple[int, int]:

@@ -30,21 +30,25 @@ log = structlog.get_logger(__name__)
 
 # Before anything is paid for, there is no reason to wait for long.
 _RESERVE_PATIENCE = timedelta(seconds=15)
-_PRICE_HINT = (
+PRICE_HINT = (
     "Set input_usd_per_million_tokens and output_usd_per_million_tokens of the model, "
-    "or budget.allow_unknown_prices."
+    'or price = "free" where it costs nothing, or budget.allow_unknown_prices (docs/budgets.md).'
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetLine:
-    """What a cap has come to; `scope` is run:ID or day:YYYY-MM-DD (UTC)."""
+    """What a cap has come to; `scope` is run:ID or day:YYYY-MM-DD (UTC).
+
+    `unpriced_calls` have an unknown cost: what was reserved for them, if anything, counts as spent.
+    """
 
     scope: str
     cap_usd: Decimal
     spent_usd: Decimal
     reserved_usd: Decimal
     left_usd: Decimal
+    unpriced_calls: int
 
 
 class JobBudget:
@@ -67,7 +71,7 @@ class JobBudget:
         Raises:
             BudgetReservedError: The money is there, but others have reserved it.
             BudgetExceededError: So much is not left.
-            ConfigurationError: There is a cap, and a price that nobody knows.
+            ConfigurationError: There is a cap, and an unknown price.
             ServiceUnavailableError: The database is away.
         """
         reservation_id = new_id()
@@ -97,11 +101,13 @@ class JobBudget:
             BudgetExceededError: As above.
             ConfigurationError: As above.
         """
-        spending = None if most_usd == 0 else self._spending(session)
-        if spending is None or not spending.is_limited or self._is_waived(most_usd):
+        spending = self._spending(session)
+        if spending is None or not spending.is_limited:
             return False
-        amount_usd = money.rounded_up(known(most_usd))
-        require(budgets.lock_accounts(session, spending), amount_usd)
+        amount_usd = Decimal(0) if self._is_waived(most_usd) else money.rounded_up(known(most_usd))
+        accounts = budgets.lock_accounts(session, spending)
+        if most_usd != 0:
+            require(accounts, amount_usd)
         budgets.reserve(session, reservation_id, spending, amount_usd, lasts)
         return True
 
@@ -115,7 +121,7 @@ class JobBudget:
         reserved_usd = persistently(
             self._sessions, patience, lambda s: budgets.settle(s, reservation_id, cost_usd)
         )
-        if cost_usd is not None and reserved_usd is not None and cost_usd > reserved_usd:
+        if cost_usd is not None and reserved_usd and cost_usd > reserved_usd:
             log.warning(
                 "budget.bound_exceeded", cost_usd=str(cost_usd), reserved_usd=str(reserved_usd)
             )
@@ -137,7 +143,7 @@ def cap_for(settings: Settings, model: str, budget_usd: Decimal | None) -> Decim
 
     Raises:
         UsageError: No such budget can be kept.
-        ConfigurationError: There is a cap for the run or the day, and a price that nobody knows.
+        ConfigurationError: There is a cap for the run or the day, and an unknown price.
     """
     cap_usd = settings.budget.usd_per_run if budget_usd is None else checked_cap(budget_usd)
     if cap_usd is not None or settings.budget.usd_per_day is not None:
@@ -146,7 +152,7 @@ def cap_for(settings: Settings, model: str, budget_usd: Decimal | None) -> Decim
 
 
 def require_known_prices(settings: Settings, models: Iterable[str]) -> None:
-    """Refuse models that may be asked for these and whose price nobody knows, unless allowed.
+    """Refuse models that may be asked for these and of unknown price, unless allowed.
 
     Raises:
         ConfigurationError: There is such a model, or none of that name.
@@ -158,7 +164,7 @@ def require_known_prices(settings: Settings, models: Iterable[str]) -> None:
     unknown = [name for name in names if not price_of(settings.model_named(name)).is_known()]
     if unknown:
         raise ConfigurationError(
-            f"There is a budget, but nobody knows the price of {', '.join(unknown)}.", _PRICE_HINT
+            f"There is a budget, but no price is known of {', '.join(unknown)}.", PRICE_HINT
         )
 
 
@@ -199,7 +205,7 @@ def lines_of_run(session: Session, run_id: uuid.UUID) -> Sequence[BudgetLine]:
     """
     with reaching_database():
         return [
-            _line(account, account.cap_usd)
+            _line(account, account.cap_usd, budgets.unpriced_calls(session, account))
             for account in budgets.of_run(session, run_id)
             if account.cap_usd is not None
         ]
@@ -213,7 +219,7 @@ def known(most_usd: Decimal | None) -> Decimal:
     """
     if most_usd is None:
         raise ConfigurationError(
-            "There is a budget, but nobody knows the price of the model.", _PRICE_HINT
+            "There is a budget, but the price of the model is unknown.", PRICE_HINT
         )
     return most_usd
 
@@ -237,21 +243,22 @@ def require(accounts: Sequence[Budget], amount_usd: Decimal) -> None:
             )
 
 
-def _line(account: Budget, cap_usd: Decimal) -> BudgetLine:
+def _line(account: Budget, cap_usd: Decimal, unpriced_calls: int) -> BudgetLine:
     return BudgetLine(
         scope=account.scope,
         cap_usd=cap_usd,
         spent_usd=account.spent_usd,
         reserved_usd=account.reserved_usd,
         left_usd=max(Decimal(0), cap_usd - account.spent_usd - account.reserved_usd),
+        unpriced_calls=unpriced_calls,
     )
 
 
 def _exceeded(account: Budget, cap_usd: Decimal, amount_usd: Decimal) -> BudgetExceededError:
+    following = f"may cost up to ${_shown(amount_usd)}" if amount_usd else "has an unknown price"
     what = (
         f"The {_whose(account)}'s budget of ${_shown(cap_usd)} is used up: "
-        f"${_shown(account.spent_usd)} are spent, and the next call may cost "
-        f"up to ${_shown(amount_usd)}."
+        f"${_shown(account.spent_usd)} are spent, and the next call {following}."
     )
     if account.run_id is not None:
         return BudgetExceededError(what, "Raise it and go on: chordwise retry RUN --budget USD")

@@ -40,16 +40,18 @@ class DayBudget:
         Raises:
             BudgetReservedError: The money is there, but others have reserved it.
             BudgetExceededError: So much is not left.
-            ConfigurationError: There is a cap, and a price that nobody knows.
+            ConfigurationError: There is a cap, and an unknown price.
             ServiceUnavailableError: The database is away.
         """
         usd_per_day = self._settings.usd_per_day
-        if usd_per_day is None or (most_usd is None and self._settings.allow_unknown_prices):
+        if usd_per_day is None:
             return None
-        amount_usd = money.rounded_up(caps.known(most_usd))
+        is_waived = most_usd is None and self._settings.allow_unknown_prices
+        amount_usd = Decimal(0) if is_waived else money.rounded_up(caps.known(most_usd))
         with reaching_database(), self._sessions.begin() as session:
             day = budgets.lock_day(session, usd_per_day)
-            self._require(day, amount_usd)
+            if most_usd != 0:
+                self._require(day, amount_usd)
             budgets.spend(session, day.scope, amount_usd)
         payment_id = new_id()
         self._paid[payment_id] = (day.scope, amount_usd)

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from chordwise.domain.json_values import JsonObject
 from chordwise.llm.middleware.metered import CallOutcome, CallStart
 from chordwise.llm.model import EXTRACTIVE, Completion, FinishReason
+from chordwise.llm.pricing import CostBasis
 from chordwise.pipeline.checking import Verdict
 from chordwise.storage import model_calls
 from chordwise.storage.engine import persistently
@@ -67,6 +68,8 @@ class Ledger:
         known = {name: getattr(outcome, name) for name in CallOutcome.__dataclass_fields__}
         if outcome.finish_reason is not None:
             known["finish_reason"] = outcome.finish_reason.value
+        if outcome.cost_basis is not None:
+            known["cost_basis"] = outcome.cost_basis.value
         known["finished_at"] = func.clock_timestamp()
         persistently(
             self._sessions, self._patience, lambda s: model_calls.change(s, call_id, **known)
@@ -96,6 +99,7 @@ def hit_of(completion: Completion) -> dict[str, object]:
         "input_tokens": 0,
         "output_tokens": 0,
         "cost_usd": Decimal(0),
+        "cost_basis": CostBasis.NOT_BILLED.value,
         "response_length": len(completion.text),
         "response_id": completion.response_id or None,
         "finish_reason": completion.finish_reason.value,

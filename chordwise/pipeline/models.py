@@ -126,11 +126,11 @@ class Models:
         model: ChatModel = Metered(connection, asking.ledger, price, reference=self._reference)
         if settings.provider == "extractive":
             return model
-        model = Budgeted(model, asking.budget, price, _sleep, self._random)
         facts = facts_about(settings)
         if llama.is_served_here(settings):
             # Whoever claims a question has its turn already, and others wait for the asking alone.
             return Queued(self._cached(self._retrying(model), asking, facts), self._turns)
+        model = Budgeted(model, asking.budget, price, _sleep, self._random)
         patience = self._settings.limits.longest_wait_seconds
         model = RateLimited(model, self._limits(name), asking.priority, patience, _sleep)
         model = self._cached(self._retrying(model), asking, facts)

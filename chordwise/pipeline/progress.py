@@ -129,7 +129,7 @@ def read(session: Session, run_id: uuid.UUID) -> Progress:
     """
     with reaching_database():
         run = session.scalars(select(Run).where(Run.id == run_id)).one()
-        chunks, calls = _chunks(session, run_id), _calls(session, run_id)
+        chunks, calls = _chunks(session, run_id), _calls(session, run)
         return Progress(
             status=RunStatus(run.status),
             is_taking_in=run.intake_finished_at is None,
@@ -179,7 +179,9 @@ def _chunks(session: Session, run_id: uuid.UUID) -> tuple[int, int]:
     return row[0], row[1]
 
 
-def _calls(session: Session, run_id: uuid.UUID) -> CallCounts:
+def _calls(session: Session, run: Run) -> CallCounts:
+    """Return the sums; a call that has not ended in a run that has was cut off, and may cost."""
+    is_over = ModelCall.finished_at.is_not(None) | (run.status != RunStatus.OPEN)
     tokens = func.coalesce(ModelCall.input_tokens, 0) + func.coalesce(ModelCall.output_tokens, 0)
     row = session.execute(
         select(
@@ -187,11 +189,11 @@ def _calls(session: Session, run_id: uuid.UUID) -> CallCounts:
             func.count().filter(~ModelCall.language_model),
             func.coalesce(func.sum(tokens), 0),
             func.sum(ModelCall.cost_usd),
-            func.count().filter(ModelCall.cost_usd.is_(None) & ModelCall.finished_at.is_not(None)),
+            func.count().filter(ModelCall.cost_usd.is_(None) & is_over),
             func.count().filter(ModelCall.error_code.is_not(None)),
         )
         .join(Job, Job.id == ModelCall.job_id)
-        .where(Job.run_id == run_id)
+        .where(Job.run_id == run.id)
     ).one()
     return CallCounts(
         total=row[0],

@@ -37,7 +37,7 @@ def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None
 
     Raises:
         UsageError: More is spent already, or the budget is none.
-        ConfigurationError: There is a new budget, and a price that nobody knows.
+        ConfigurationError: There is a new budget, and an unknown price.
         ServiceUnavailableError: The database cannot be reached.
     """
     _resume_models(context, run_id)

@@ -85,6 +85,9 @@ class ModelSettings(Section):
     max_in_flight: PositiveInt | None = Field(
         default=None, description="Calls at the same time, of all workers; unset: found out."
     )
+    price: Literal["", "free"] = Field(
+        default="", description="free: costs nothing; unset: the prices below, or the price list."
+    )
     input_usd_per_million_tokens: Decimal | None = Field(default=None, ge=0)
     cached_input_usd_per_million_tokens: Decimal | None = Field(
         default=None, ge=0, description="Unset: as the others."
@@ -96,9 +99,11 @@ class ModelSettings(Section):
         """Refuse half a price: it would be passed over, and the public list's or none would hold.
 
         Raises:
-            ValueError: One of the two prices is missing.
+            ValueError: One of the two prices is missing, or the model is free as well.
         """
         given = [name for name in _PRICES if getattr(self, name) is not None]
+        if given and self.price:
+            raise ValueError(f'price is "free", and {given[0]} is set too: remove one of them')
         missing = [name for name in _PRICES[:2] if name not in given]
         if given and missing:
             raise ValueError(
@@ -232,7 +237,7 @@ class BudgetSettings(Section):
         description="All runs of a UTC day.",
     )
     allow_unknown_prices: bool = Field(
-        default=False, description="Ask models whose price nobody knows, although there is a cap."
+        default=False, description="Ask models of unknown price, although there is a cap."
     )
 
 

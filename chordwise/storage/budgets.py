@@ -221,6 +221,26 @@ def of_run(session: Session, run_id: uuid.UUID) -> Sequence[Budget]:
     ).all()
 
 
+def unpriced_calls(session: Session, account: Budget) -> int:
+    """Return how many calls of an account's run or day have ended with an unknown cost."""
+    calls = (
+        select(func.count())
+        .select_from(ModelCall)
+        .where(ModelCall.cost_usd.is_(None), ModelCall.finished_at.is_not(None))
+    )
+    if account.run_id is not None:
+        calls = calls.join(Job, Job.id == ModelCall.job_id).where(Job.run_id == account.run_id)
+    else:
+        begins_at = _beginning_of(date.fromisoformat(account.scope.removeprefix("day:")))
+        ends_at = begins_at + timedelta(days=1)
+        calls = calls.where(ModelCall.started_at >= begins_at, ModelCall.started_at < ends_at)
+    return session.scalars(calls).one()
+
+
+def _beginning_of(day: date) -> datetime:
+    return datetime.combine(day, datetime.min.time(), tzinfo=UTC)
+
+
 def _scopes(run_id: uuid.UUID, day: date) -> tuple[str, str]:
     """Return both scopes in the order in which accounts are locked."""
     return _scope_of_day(day), scope_of_run(run_id)
@@ -231,10 +251,9 @@ def _scope_of_day(day: date) -> str:
 
 
 def _open_day(session: Session, day: date, usd_per_day: Decimal | None) -> None:
-    begins_at = datetime.combine(day, datetime.min.time(), tzinfo=UTC)
     known = (
         select(func.coalesce(func.sum(ModelCall.cost_usd), 0))
-        .where(ModelCall.started_at >= begins_at)
+        .where(ModelCall.started_at >= _beginning_of(day))
         .scalar_subquery()
     )
     opening = _opening(_scope_of_day(day), usd_per_day, known)

@@ -17,13 +17,15 @@ from chordwise.storage.record import CreatedAt, Identity, Record
 class ModelCall(Record):
     """One request. `finished_at` is null while it runs, and for ever if its worker was killed.
 
-    `latency_ms` counts from sending to the whole answer; `cost_usd` is null where the price is
-    unknown; `response_length` is in characters; `valid` and `quality` are filled in once the answer
-    has been checked. `language_model` is false for the built-in extractive model. `tier` is the one
-    that routing chose (`escalated` after a smaller one had been asked), `service_tier` the
-    provider's own word for how it served the request. `reference_cost_usd` is what the same tokens
-    would have cost at the largest tier: one answered request of each routed question has it.
-    `sample` numbers, from 1, the times that the same question was asked for a vote.
+    `latency_ms` counts from sending to the whole answer; `cost_usd` is null where the cost is
+    unknown, and `cost_basis` says how it is known: `free`, `settings`, `price_list`, `reported` by
+    the server, or `not_billed` (no model has worked for it). `response_length` is in characters;
+    `valid` and `quality` are filled in once the answer has been checked. `language_model` is false
+    for the built-in extractive model. `tier` is the one that routing chose (`escalated` after a
+    smaller one had been asked), `service_tier` the provider's own word for how it served the
+    request. `reference_cost_usd` is what the same tokens would have cost at the largest tier: one
+    answered request of each routed question has it. `sample` numbers, from 1, the times that the
+    same question was asked for a vote.
     """
 
     __tablename__ = "model_calls"
@@ -49,6 +51,7 @@ class ModelCall(Record):
     cached_input_tokens: Mapped[int | None] = mapped_column(BigInteger)
     cache_write_tokens: Mapped[int | None] = mapped_column(BigInteger)
     cost_usd: Mapped[Decimal | None]
+    cost_basis: Mapped[str | None]
     reference_cost_usd: Mapped[Decimal | None]
     response_length: Mapped[int | None] = mapped_column(BigInteger)
     response_id: Mapped[str | None]

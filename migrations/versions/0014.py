@@ -1,5 +1,8 @@
-"""Locks that readers cannot take, and functions that they cannot call."""
+"""What hides a loss shows it: costs that are unknown, and what readers must not touch."""
 
+from pathlib import Path
+
+import sqlalchemy as sa
 from alembic import op
 
 revision = "0014"
@@ -8,7 +11,7 @@ branch_labels = None
 depends_on = None
 works_from = "0003"
 
-_LOOP = """
+_FOR_EACH_FUNCTION = """
 DO $$
 DECLARE
     f regprocedure;
@@ -28,10 +31,12 @@ BEGIN
 END $$
 """
 LOCKS = ("leader_lock", "last_attempt_lock", "reader_login_lock")
+COST_VIEWS = ("tier_statistics", "budget_accounts")
 
 
 def upgrade() -> None:
     """Apply."""
+    _add_costs()
     _make_locks()
     _close_functions()
 
@@ -41,6 +46,25 @@ def downgrade() -> None:
     _open_functions()
     for lock in LOCKS:
         op.execute(f"DROP VIEW {lock}")
+    _remove_costs()
+
+
+def _add_costs() -> None:
+    """Add the column and the counts of the views; rows from before have no basis."""
+    op.add_column("model_calls", sa.Column("cost_basis", sa.Text(), nullable=True))
+    for view in COST_VIEWS:
+        _create(f"{view}@2")
+    _create("run_costs@1")
+    _let_read("run_costs")
+
+
+def _remove_costs() -> None:
+    op.execute("DROP VIEW run_costs")
+    for view in COST_VIEWS:
+        op.execute(f"DROP VIEW {view}")
+        _create(f"{view}@1")
+        _let_read(view)
+    op.drop_column("model_calls", "cost_basis")
 
 
 def _make_locks() -> None:
@@ -66,4 +90,24 @@ def _open_functions() -> None:
 
 def _for_functions(*statements: str) -> None:
     executed = "\n".join(f"EXECUTE format('{each}', f, owner);" for each in statements)
-    op.execute(_LOOP.replace("STATEMENTS", executed))
+    op.execute(_FOR_EACH_FUNCTION.replace("STATEMENTS", executed))
+
+
+def _create(view: str) -> None:
+    """Create a view, or replace it by one with further columns at its end."""
+    folder = Path(__file__).resolve().parent.parent / "views"
+    definition = (folder / f"{view}.sql").read_text("utf-8")
+    op.execute(definition.replace("CREATE VIEW", "CREATE OR REPLACE VIEW"))
+
+
+def _let_read(view: str) -> None:
+    op.execute(
+        f"""
+        DO $$
+        BEGIN
+            IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'chordwise_reader') THEN
+                GRANT SELECT ON {view} TO chordwise_reader;
+            END IF;
+        END $$
+        """
+    )

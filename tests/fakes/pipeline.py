@@ -39,7 +39,9 @@ from tests.fakes.processes import wait_until
 from tests.fakes.scripted_model import Line, ScriptedModel
 
 SCRIPTED = "scripted"
-AWAY = ModelSettings(provider="openai", model=SCRIPTED, base_url="http://127.0.0.1:9/v1")
+AWAY = ModelSettings(
+    provider="openai", model=SCRIPTED, base_url="http://127.0.0.1:9/v1", price="free"
+)
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 PARAGRAPH = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned. "
 LONG = "".join(f"{number}. {PARAGRAPH}" for number in range(120))

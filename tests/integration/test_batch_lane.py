@@ -9,7 +9,7 @@ import pytest
 from chordwise.domain.lanes import Lane
 from chordwise.pipeline import retry
 from chordwise.pipeline.batches.arrivals import MOST_ATTEMPTS
-from chordwise.settings import Settings
+from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import batch_requests
 from tests.fakes.batch_nights import (
     OTHER,
@@ -17,11 +17,13 @@ from tests.fakes.batch_nights import (
     in_batches,
     judge,
     opened,
+    over_the_wire,
     pass_the_night,
     pass_time,
 )
 from tests.fakes.pipeline import LONG, PARAGRAPH, SCRIPTED, Pipeline, a_pipeline, quoting_the_text
 from tests.peers.batch_provider import EXPIRED, INVALID, MISSING, BatchProvider
+from tests.peers.batch_server import serving_batches
 
 
 @pytest.fixture
@@ -52,6 +54,7 @@ def test_the_ledger_knows_the_price_of_batches(pipeline: Pipeline, provider: Bat
     pass_the_night(pipeline, pipeline.submit(PARAGRAPH, options=in_batches()))
 
     assert pipeline.value("SELECT cost_usd FROM model_calls") == Decimal("0.01")
+    assert pipeline.value("SELECT cost_basis FROM model_calls") == "settings"
     assert pipeline.value("SELECT service_tier FROM model_calls") == "batch"
     assert pipeline.value("SELECT valid FROM model_calls")
     assert pipeline.value("SELECT lane FROM runs") == "batch"
@@ -234,3 +237,34 @@ def test_questions_of_a_paused_job_are_not_handed_in(
     pass_the_night(pipeline, submission)
     assert len(handed_in(provider)) == 1
     judge(pipeline, provider)
+
+
+def test_a_cost_reported_with_a_batch_settles_the_budget(small_chunks: Settings) -> None:
+    """It goes before the price of the settings, as online; the ledger says where it is from."""
+    with serving_batches() as server:
+        server.cost_usage = {"cost": 0.003}
+        pipeline = over_the_wire(small_chunks, "openai", server.base_url)
+
+        pass_the_night(pipeline, pipeline.submit(PARAGRAPH, options=in_batches("5")))
+
+        calls = pipeline.rows("SELECT cost_usd, cost_basis, service_tier FROM model_calls")
+        accounts = pipeline.rows("SELECT DISTINCT spent_usd, reserved_usd FROM budget_accounts")
+        assert calls == [(Decimal("0.003"), "reported", "batch")]
+        assert accounts == [(Decimal("0.003"), Decimal(0))]
+
+
+def test_a_budget_takes_no_batch_of_unknown_price(small_chunks: Settings) -> None:
+    """Nothing is handed in: the price was taken out of the settings after the run had begun."""
+    with serving_batches() as server:
+        priced = over_the_wire(small_chunks, "openai", server.base_url)
+        submission = priced.submit(PARAGRAPH, options=in_batches("5"))
+        named = ModelSettings(
+            provider="openai", model=SCRIPTED, base_url=server.base_url, batch=True
+        )
+        unpriced = a_pipeline(small_chunks, quoting_the_text, named=named)
+
+        unpriced.work(submission)
+
+        assert unpriced.job(submission).status == "paused"
+        assert unpriced.value("SELECT count(*) FROM batch_requests") == 0
+        assert server.journal == []

@@ -309,7 +309,7 @@ def test_a_budget_and_a_price_that_nobody_knows_are_refused(settings: Settings) 
     named = ModelSettings(provider="openai", model="ours", base_url="https://llm.example/v1")
     unpriced = settings.model_copy(update={"models": {PEER: named}})
 
-    with pytest.raises(ConfigurationError, match="nobody knows the price of peer") as error:
+    with pytest.raises(ConfigurationError, match="no price is known of peer") as error:
         budgets.cap_for(unpriced, PEER, Decimal(1))
 
     assert "budget.allow_unknown_prices" in error.value.hint

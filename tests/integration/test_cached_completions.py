@@ -272,9 +272,10 @@ def test_a_hit_has_its_row_in_the_ledger(settings: Settings) -> None:
 
     row = pipeline.value(
         "SELECT json_build_array(id, cache_hit, input_tokens, output_tokens, cost_usd, "
-        "response_length, finish_reason, prompt_version, finished_at IS NOT NULL) FROM model_calls"
+        "cost_basis, response_length, finish_reason, prompt_version, finished_at IS NOT NULL) "
+        "FROM model_calls"
     )
-    assert row == [hit.call_id, True, 0, 0, 0, 2, "stop", "sentiment@1", True]
+    assert row == [hit.call_id, True, 0, 0, 0, "not_billed", 2, "stop", "sentiment@1", True]
 
 
 @pytest.mark.parametrize(

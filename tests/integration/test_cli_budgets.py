@@ -57,7 +57,7 @@ def a_budgeted_run(settings: Settings) -> tuple[Pipeline, Submission]:
         (
             ("--budget", "1", "--model", "openai/ours"),
             ExitCode.CONFIGURATION,
-            "nobody knows the price of openai/ours",
+            "no price is known of openai/ours",
         ),
     ],
 )
@@ -106,6 +106,7 @@ def test_a_budget_as_json(settings: Settings, capsys: pytest.CaptureFixture[str]
             "spent_usd": 0.25,
             "reserved_usd": 0.5,
             "left_usd": 1.25,
+            "unpriced_calls": 0,
         }
     ]
 

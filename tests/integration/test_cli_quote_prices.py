@@ -83,16 +83,31 @@ def test_flex_has_no_part_in_a_quote_for_batches(
     assert lanes == ["flex", "batch"]
 
 
-def test_an_unknown_price_is_not_zero(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The total is unknown then, too."""
-    house = {"provider": "openai", "model": "x", "base_url": "https://models.example/v1"}
+@pytest.mark.parametrize("base_url", ["https://models.example/v1", "http://localhost:4000/v1"])
+def test_an_unknown_price_is_not_zero(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, base_url: str
+) -> None:
+    """The total is unknown then, too, on this machine as elsewhere; the quote says what to set."""
+    house = {"provider": "openai", "model": "x", "base_url": base_url}
     monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"house": house}))
 
     quoted = desk.quote("--model", "house")
 
     assert quoted["total"] is None
     assert line_of(quoted)["costs"] == {"online": None}
-    assert "Total, online: unknown" in desk.call("--model", "house")[1]
+    shown = " ".join(desk.call("--model", "house")[1].split())
+    assert "Total, online: unknown" in shown
+    assert "The price of openai/x is unknown. Set input_usd_per_million_tokens" in shown
+
+
+def test_a_model_that_the_settings_call_free_is_quoted_so(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server of one's own, for example."""
+    house = {"provider": "openai", "model": "x", "base_url": "http://localhost:11434/v1"}
+    monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"house": house | {"price": "free"}}))
+
+    assert desk.quote("--model", "house")["total"] == {"low": 0, "typical": 0, "high": 0}
 
 
 def test_an_unknown_price_of_batches_is_not_zero(

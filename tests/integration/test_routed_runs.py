@@ -169,6 +169,8 @@ def test_an_unknown_price_leaves_the_savings_unknown(
     found = statistics(database_url)
     assert [found[tier]["saved_usd"] for tier in ("small", "large")] == [None, None]
     assert found["small"]["cost_usd"] is not None
+    assert found["small"]["unpriced_calls"] == 0
+    assert found["large"]["unpriced_calls"] == found["large"]["calls"]
 
 
 def test_a_pinned_tier_is_asked_alone(settings: Settings, database_url: SecretStr) -> None:

@@ -220,18 +220,24 @@ def test_deliveries_that_failed_are_told(settings: Settings, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("usd", "shown"),
-    [("0", "$0.00"), ("0.0123", "$0.0123"), ("0.00000001", "under $0.0001"), ("12.5", "$12.50")],
+    [
+        ("0", "$0.00 | 0"),
+        ("0.0123", "$0.0123 | 0"),
+        ("0.00000001", "under $0.0001 | 0"),
+        ("12.5", "$12.50 | 0"),
+        (None, "unknown | 1"),
+    ],
 )
 def test_costs_are_shown_as_elsewhere(
-    settings: Settings, tmp_path: Path, usd: str, shown: str
+    settings: Settings, tmp_path: Path, usd: str | None, shown: str
 ) -> None:
-    """No sum is written with an exponent."""
+    """No sum is written with an exponent, and an unknown cost is no nothing."""
     night = a_night_with_a_run(settings, tmp_path)
     night.pipeline.execute("UPDATE model_calls SET cost_usd = CAST(:usd AS numeric)", usd=usd)
 
     written = report_of(night, "06", tmp_path)
 
-    assert f"| {shown} | 0 |" in section(written, "What it cost")
+    assert f"| {shown} |" in section(written, "What it cost")
 
 
 def test_a_report_that_cannot_be_written_is_a_failure(settings: Settings, tmp_path: Path) -> None:

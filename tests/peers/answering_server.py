@@ -14,13 +14,17 @@ from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
 from tests.peers.serving import serving_in_a_thread
 
+USAGE: JsonObject = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
 _MATERIAL = re.compile(r"^(TEXT-[0-9a-f]+)\n(.*)\n\1$", re.DOTALL | re.MULTILINE)
 _CRITIQUE = "the analysis between the second and the third"
 _QUOTE = re.compile(r'"quote": "((?:[^"\\]|\\.)*)"')
 
 
 class AnsweringServer(ThreadingHTTPServer):
-    """Summarizes by quoting: a chunk's first words, or the quotes of the parts it is given."""
+    """Summarizes by quoting: a chunk's first words, or the quotes of the parts it is given.
+
+    Like a gateway it may say what an answer cost: `cost_headers` and `cost_usage` go with each.
+    """
 
     daemon_threads = True
     request_queue_size = 128
@@ -28,6 +32,8 @@ class AnsweringServer(ThreadingHTTPServer):
     def __init__(self, delay_seconds: float, handler: type[AnsweringHandler] | None = None) -> None:
         super().__init__(("127.0.0.1", 0), handler or AnsweringHandler)
         self.delay_seconds = delay_seconds
+        self.cost_headers: dict[str, str] = {}
+        self.cost_usage: JsonObject = {}
         self._journal: list[str] = []
         self._lock = threading.Lock()
 
@@ -73,7 +79,9 @@ class AnsweringHandler(BaseHTTPRequestHandler):
 
     def answer(self, user: str) -> bool:
         """Answer one chat completion; false when the client was not there any more."""
-        return self.reply(200, json.dumps(completion(summary(user))).encode())
+        answered = completion(summary(user))
+        answered["usage"] = {**USAGE, **self.server.cost_usage}
+        return self.reply(200, json.dumps(answered).encode(), self.server.cost_headers)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is http.server's
         """Keep quiet."""
@@ -135,5 +143,5 @@ def completion(content: str | None) -> dict[str, JsonValue]:
         "object": "chat.completion",
         "model": "peer",
         "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
-        "usage": {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150},
+        "usage": dict(USAGE),
     }

@@ -9,7 +9,13 @@ from contextlib import contextmanager
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
-from tests.peers.answering_server import AnsweringHandler, AnsweringServer, completion, summary
+from tests.peers.answering_server import (
+    USAGE,
+    AnsweringHandler,
+    AnsweringServer,
+    completion,
+    summary,
+)
 from tests.peers.batch_provider import (
     ANSWERED,
     EXPIRED,
@@ -151,7 +157,7 @@ class BatchHandler(AnsweringHandler):
         errors: list[bytes] = []
         for line, fate in self._shuffled(batch):
             (output if fate in {ANSWERED, INVALID, GARBLED, OVERLONG} else errors).append(
-                _openai_line(line, fate)
+                _openai_line(line, fate, self.server.cost_usage)
             )
         names: list[JsonValue] = []
         for kind, found in (("output", output), ("errors", errors)):
@@ -206,7 +212,7 @@ class BatchHandler(AnsweringHandler):
         self.reply(status, payload)
 
 
-def _openai_line(line: JsonObject, fate: str) -> bytes:
+def _openai_line(line: JsonObject, fate: str, cost: JsonObject) -> bytes:
     custom_id = line["custom_id"]
     known: JsonObject = {"id": "batch_req", "custom_id": custom_id, "response": None}
     if fate == MISSING:
@@ -214,12 +220,13 @@ def _openai_line(line: JsonObject, fate: str) -> bytes:
     if fate == GARBLED:
         return b'{"id": "batch_req", "custom_id": "half a li'
     if fate == OVERLONG:
-        return _openai_line(line, ANSWERED) + _PADDING
+        return _openai_line(line, ANSWERED, cost) + _PADDING
     if fate == EXPIRED:
         error: JsonObject = {"code": "batch_expired", "message": "It could not be run in time."}
         return json.dumps({**known, "error": error}).encode()
     if fate in {ANSWERED, INVALID}:
         body = completion(_content(line, fate))
+        body["usage"] = {**USAGE, **cost}
         response: JsonObject = {"status_code": 200, "request_id": "request", "body": body}
     else:
         body = {"error": {"message": "It is refused.", "type": "invalid_request_error"}}

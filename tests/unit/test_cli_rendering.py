@@ -281,8 +281,10 @@ def test_a_sum_of_money_says_what_it_does_not_know() -> None:
     """An unknown price is never shown as nothing."""
     assert words.money(Decimal(0), 0, 0) == "$0.00"
     assert words.money(Decimal("0.0123"), 0, 4) == "$0.0123"
-    assert words.money(Decimal("12.5"), 2, 4) == "$12.50 and 2 calls of unknown price"
+    assert words.money(Decimal("0.000045"), 0, 1) == "under $0.0001"
+    assert words.money(Decimal("12.5"), 2, 4) == "$12.50 and 2 calls of unknown cost"
     assert words.money(Decimal(0), 4, 4) == "cost unknown"
+    assert words.money(Decimal(0), 3, 4) == "cost unknown"
 
 
 def test_a_share_is_never_rounded_up_to_all() -> None:

@@ -27,6 +27,7 @@ from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import Line, ScriptedModel
 
 PRICE = OwnPrice(input_usd_per_million_tokens=Decimal(2), output_usd_per_million_tokens=Decimal(10))
+UNKNOWN = ListPrice(provider="openai", model="our-own")
 ANSWER = Completion(
     text="{}",
     finish_reason=FinishReason.STOP,
@@ -168,14 +169,28 @@ def test_without_our_database_the_reservation_stays() -> None:
     assert desk.budget.settled == []
 
 
-def test_a_free_model_needs_no_money() -> None:
-    """What runs on this machine is asked even where nothing is left."""
-    desk = a_desk(ANSWER, answers=[BudgetExceededError("nothing left")], price=FreePrice())
+@pytest.mark.parametrize("price", [PRICE, FreePrice(), UNKNOWN])
+@pytest.mark.parametrize("reported", ["0", "0.002"])
+def test_a_reported_cost_is_settled(price: Price, reported: str) -> None:
+    """Whatever the price says: the server knows better what it charges."""
+    desk = a_desk(replace(ANSWER, reported_cost_usd=Decimal(reported)), price=price)
 
     desk.ask()
 
-    assert desk.budget.reserved == []
-    assert desk.budget.settled == []
+    assert desk.budget.settled == [Decimal(reported)]
+
+
+@pytest.mark.parametrize(("price", "most", "cost"), [(FreePrice(), 0, 0), (UNKNOWN, None, None)])
+def test_the_budget_hears_of_free_models_and_of_unknown_prices(
+    price: Price, most: int | None, cost: int | None
+) -> None:
+    """It decides what is reserved for them, and takes what is reported."""
+    desk = a_desk(ANSWER, price=price)
+
+    desk.ask()
+
+    assert [amount for amount, _ in desk.budget.reserved] == [most]
+    assert desk.budget.settled == [cost]
 
 
 def test_nothing_is_sent_without_money() -> None:

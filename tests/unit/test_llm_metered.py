@@ -12,7 +12,7 @@ import pytest
 from chordwise.errors import RefusedError, ServiceUnavailableError
 from chordwise.llm.middleware.metered import CallOutcome, CallStart, Metered, NullLedger
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason, Usage
-from chordwise.llm.pricing import OwnPrice
+from chordwise.llm.pricing import CostBasis, OwnPrice
 from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import ScriptedModel
 
@@ -93,6 +93,7 @@ def test_a_call_is_written_with_its_cost() -> None:
         output_tokens=100,
         cached_input_tokens=10,
         cost_usd=Decimal("0.003"),
+        cost_basis=CostBasis.SETTINGS,
         response_length=8,
         finish_reason=FinishReason.STOP,
         response_id="r1",

@@ -21,7 +21,15 @@ from chordwise.errors import (
     RefusedError,
 )
 from chordwise.llm.model import Completion, FinishReason, Usage
-from chordwise.llm.pricing import FreePrice, ListPrice, price_of
+from chordwise.llm.pricing import (
+    BookedCost,
+    CostBasis,
+    FreePrice,
+    ListPrice,
+    booked_cost,
+    booked_failure,
+    price_of,
+)
 from chordwise.llm.request_size import most_input_tokens
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_request
@@ -96,13 +104,83 @@ def test_unknown_usage_has_an_unknown_cost(usage: Usage, own: Decimal | None) ->
     [
         ModelSettings(provider="local", model="tiny.gguf"),
         ModelSettings(provider="extractive", model="textrank-1"),
-        ModelSettings(provider="openai", model="qwen", base_url="http://localhost:11434/v1"),
+        ModelSettings(
+            provider="openai", model="qwen", base_url="http://localhost:11434/v1", price="free"
+        ),
+        ModelSettings(
+            provider="local", model="q.gguf", base_url="http://gpu:8080/v1", price="free"
+        ),
     ],
 )
-def test_a_model_on_this_machine_is_free(settings: ModelSettings) -> None:
-    """What runs here costs nothing per call."""
+def test_what_chordwise_serves_and_what_the_settings_call_free_costs_nothing(
+    settings: ModelSettings,
+) -> None:
+    """Nothing else does."""
     assert price_of(settings) == FreePrice()
     assert cost(settings, FRESH) == 0
+    assert booked_cost(price_of(settings), completion("m", FRESH)).basis == "free"
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "local"])
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "http://localhost:4000",
+        "http://127.0.0.1:4000/v1",
+        "http://[::1]:11434/v1",
+        "http://localhost:1234/v1",
+        "http://gateway.example.org/v1",
+    ],
+)
+def test_the_price_of_a_server_is_unknown_wherever_it_runs(provider: str, base_url: str) -> None:
+    """Behind an address on this machine there may be a gateway to a model that costs money."""
+    settings = ModelSettings.model_validate(
+        {"provider": provider, "model": "gpt-6.1-terra", "base_url": base_url}
+    )
+    price = price_of(settings)
+
+    assert not price.is_known()
+    assert price.most_usd(a_request()) is None
+    assert booked_cost(price, completion("gpt-6.1-terra", FRESH)) == BookedCost(
+        usd=None, basis=None
+    )
+
+
+@pytest.mark.parametrize(
+    ("reported", "booked"),
+    [("0", "0"), ("0.0042", "0.0042"), ("4.4999999999999996e-05", "0.000045"), ("1e-12", "1e-8")],
+)
+def test_what_the_server_reports_is_booked(reported: str, booked: str) -> None:
+    """Before any price of ours, rounded up to what the accounts keep."""
+    answer = replace(completion("m", FRESH), reported_cost_usd=Decimal(reported))
+
+    for settings in (OWN, LISTED, ModelSettings(provider="local", model="tiny.gguf")):
+        cost = booked_cost(price_of(settings), answer)
+        assert cost == BookedCost(usd=Decimal(booked), basis=CostBasis.REPORTED)
+
+
+@pytest.mark.parametrize(
+    ("settings", "basis"),
+    [
+        (ModelSettings(provider="openai", model="gpt-6.1-terra"), "price_list"),
+        (
+            ModelSettings(
+                provider="openai",
+                model="gpt-6.1-terra",
+                input_usd_per_million_tokens=Decimal(0),
+                output_usd_per_million_tokens=Decimal(0),
+            ),
+            "settings",
+        ),
+    ],
+)
+def test_a_computed_cost_names_its_price(settings: ModelSettings, basis: str) -> None:
+    """The list, or the settings; a failure that was turned away was not billed by either."""
+    price = price_of(settings)
+
+    assert booked_cost(price, completion(settings.model, FRESH)).basis == basis
+    assert booked_failure(price, RateLimitedError("too fast")).basis == "not_billed"
+    assert booked_failure(price, ModelOverloadedError("broken")).basis is None
 
 
 def test_a_server_of_ones_own_has_no_public_price() -> None:

@@ -166,6 +166,17 @@ def test_contradictions_are_refused(section: str, values: dict[str, float], word
     assert word in refused(None, **{section: values})
 
 
+def test_a_free_model_has_no_prices(folder: Path) -> None:
+    """One of the two would be passed over."""
+    prices = "input_usd_per_million_tokens = 1\noutput_usd_per_million_tokens = 2\n"
+    write(folder, f'[models.house]\nprovider = "openai"\nprice = "free"\n{prices}')
+
+    said = refused()
+
+    assert "models.house" in said
+    assert 'price is "free", and input_usd_per_million_tokens is set too' in said
+
+
 @pytest.mark.parametrize(
     ("given", "missing"),
     [("input", "output"), ("output", "input"), ("cached_input", "input")],

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from rich.text import Text
 
-from chordwise.cli.rendering.words import money
+from chordwise.cli.rendering.words import counted, money
 from chordwise.pipeline.budgets import BudgetLine
 
 
@@ -20,8 +20,13 @@ def laid_out(found: Sequence[BudgetLine]) -> Iterator[Text]:
             f"{_shown(line.spent_usd)} of {_shown(line.cap_usd)} spent by {whose}",
             *([f"{_shown(line.reserved_usd)} reserved for calls"] if line.reserved_usd else []),
             f"{_shown(line.left_usd)} left",
+            *([_unpriced(line.unpriced_calls)] if line.unpriced_calls else []),
         ]
         yield Text(f"Budget   {' · '.join(parts)}")
+
+
+def _unpriced(calls: int) -> str:
+    return f"{counted(calls, 'call')} of unknown cost"
 
 
 def _shown(usd: Decimal) -> str:

@@ -16,6 +16,7 @@ from chordwise.cli.rendering.words import approximate, counted
 from chordwise.domain.lanes import Lane
 from chordwise.domain.money import dollars
 from chordwise.llm.pricing import BATCH
+from chordwise.pipeline.budgets import PRICE_HINT
 from chordwise.pipeline.quoting.lines import ASSUMED, Cost, QuotedLine
 from chordwise.pipeline.quoting.quote import Gathered, Quote
 
@@ -56,6 +57,9 @@ def remarks(quote: Quote, lane: Lane | None) -> Iterator[str]:
         yield f"Input is {'counted exactly' if is_exact else 'estimated'}, by {counter}."
     if any(line.basis == ASSUMED for line in quote.lines):
         yield "Output is assumed, hence the wide intervals: --sample 10 asks for real first."
+    unpriced = [line.model for line in quote.lines if line.costs[line.lane] is None]
+    for model in dict.fromkeys(unpriced):
+        yield f"The price of {one_line(model)} is unknown. {PRICE_HINT}"
     if lane is Lane.BATCH:
         yield from _without_batches(quote)
     if quote.duplicates:

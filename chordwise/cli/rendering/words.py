@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+from chordwise.domain.money import dollars
+
 EXTRACTIVE = (
     "Answered by the built-in extractive model: it quotes and counts, it is not a language model."
 )
@@ -32,11 +34,11 @@ def approximate(number: int) -> str:
 
 
 def money(cost_usd: Decimal, unpriced: int, calls: int) -> str:
-    """Return what calls cost, and say how much of that is not known."""
-    if calls and unpriced >= calls:
+    """Return what calls cost, and say how many of them have an unknown cost."""
+    if unpriced and (not cost_usd or unpriced >= calls):
         return "cost unknown"
-    known = f"${cost_usd:.4f}" if 0 < cost_usd < 1 else f"${cost_usd:,.2f}"
-    return f"{known} and {counted(unpriced, 'call')} of unknown price" if unpriced else known
+    known = dollars(cost_usd)
+    return f"{known} and {counted(unpriced, 'call')} of unknown cost" if unpriced else known
 
 
 def span(length: timedelta) -> str:

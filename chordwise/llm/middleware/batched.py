@@ -39,7 +39,7 @@ class BatchQueue(Protocol):
         Raises:
             AwaitingBatchError: It waits, from now on or already.
             ModelError: The provider's answer was an error, or there is no money for the question.
-            ConfigurationError: There is a cap, and a price that nobody knows.
+            ConfigurationError: There is a cap, and an unknown price.
             ServiceUnavailableError: The queue is out of reach.
         """
         ...
@@ -76,7 +76,7 @@ class Batched:
         Raises:
             AwaitingBatchError: The answer is still to come.
             ModelError: What the batch or the model inside says.
-            ConfigurationError: There is a cap, and a price that nobody knows.
+            ConfigurationError: There is a cap, and an unknown price.
             ServiceUnavailableError: The database is away.
         """
         route = request.route

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from chordwise.errors import BudgetReservedError, ChordwiseError, ServiceUnavailableError
 from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
-from chordwise.llm.pricing import Price
+from chordwise.llm.pricing import Price, booked_cost, booked_failure
 
 ReservationId: TypeAlias = UUID
 
@@ -30,12 +30,13 @@ class Budget(Protocol):
         """Set aside what a request can cost at most; `None` where nothing limits it.
 
         `most_usd` is `None` where the price is unknown. A request that nobody settles within its
-        timeout and some time more counts as spent.
+        timeout and some time more counts as spent. Of a free model, and of one whose unknown price
+        is allowed, nothing is set aside; the reservation takes the cost that the server reports.
 
         Raises:
             BudgetReservedError: The money is there, but others have reserved it.
             BudgetExceededError: So much is not left.
-            ConfigurationError: There is a cap, and a price that nobody knows.
+            ConfigurationError: There is a cap, and an unknown price.
             ServiceUnavailableError: The account is out of reach.
         """
         ...
@@ -61,7 +62,7 @@ class Unlimited:
 
 
 class Budgeted:
-    """Asks only for what the budget has money for; a free model needs none.
+    """Asks only for what the budget has money for.
 
     `sleep` waits so many seconds, `clock` returns seconds and never goes back.
     """
@@ -95,7 +96,7 @@ class Budgeted:
 
         Raises:
             ModelError: What the model inside raised, or the budget.
-            ConfigurationError: There is a cap, and a price that nobody knows.
+            ConfigurationError: There is a cap, and an unknown price.
             ServiceUnavailableError: The account is out of reach.
         """
         reservation_id = self._reserve(request)
@@ -106,16 +107,14 @@ class Budgeted:
         except ServiceUnavailableError:
             raise
         except ChordwiseError as error:
-            self._budget.settle(reservation_id, self._price.failure_cost_usd(error))
+            self._budget.settle(reservation_id, booked_failure(self._price, error).usd)
             raise
-        self._budget.settle(reservation_id, self._price.cost_usd(completion))
+        self._budget.settle(reservation_id, booked_cost(self._price, completion).usd)
         return completion
 
     def _reserve(self, request: CompletionRequest) -> ReservationId | None:
         """Reserve, and wait a while for others to settle theirs."""
         most_usd = self._price.most_usd(request)
-        if most_usd == 0:
-            return None
         ends_at = self._clock() + LONGEST_WAIT_SECONDS
         pause = _SHORTEST_PAUSE_SECONDS
         while True:

@@ -19,7 +19,7 @@ from chordwise.llm.model import (
     FinishReason,
     ModelProfile,
 )
-from chordwise.llm.pricing import Price
+from chordwise.llm.pricing import CostBasis, Price, booked_cost, booked_failure
 
 CallId: TypeAlias = UUID
 
@@ -42,6 +42,7 @@ class CallStart:
 class CallOutcome:
     """What became of a model call; `None` is unknown, never zero.
 
+    `cost_basis` says how the cost is known, `None` where it is not.
     `response_length` counts characters. `error_code` is the class of ours that failed it.
     `reference_cost_usd` is what the same tokens cost at the largest tier; one request of each
     routed question is compared so.
@@ -53,6 +54,7 @@ class CallOutcome:
     cached_input_tokens: int | None = None
     cache_write_tokens: int | None = None
     cost_usd: Decimal | None = None
+    cost_basis: CostBasis | None = None
     reference_cost_usd: Decimal | None = None
     response_length: int | None = None
     service_tier: str | None = None
@@ -159,13 +161,15 @@ class Metered:
         return round((self._clock() - started) * 1000)
 
     def _success(self, completion: Completion, latency_ms: int) -> CallOutcome:
+        cost = booked_cost(self._price, completion)
         return CallOutcome(
             latency_ms=latency_ms,
             input_tokens=completion.usage.input_tokens,
             output_tokens=completion.usage.output_tokens,
             cached_input_tokens=completion.usage.cached_input_tokens,
             cache_write_tokens=completion.usage.cache_write_tokens,
-            cost_usd=self._price.cost_usd(completion),
+            cost_usd=cost.usd,
+            cost_basis=cost.basis,
             response_length=len(completion.text),
             service_tier=completion.service_tier or None,
             finish_reason=completion.finish_reason,
@@ -180,9 +184,11 @@ class Metered:
         return self._reference.cost_usd(replace(completion, model=""))
 
     def _failure(self, error: ChordwiseError, latency_ms: int) -> CallOutcome:
+        cost = booked_failure(self._price, error)
         return CallOutcome(
             latency_ms=latency_ms,
-            cost_usd=self._price.failure_cost_usd(error),
+            cost_usd=cost.usd,
+            cost_basis=cost.basis,
             refused=isinstance(error, RefusedError),
             error_code=error.code,
             error_message=error.what,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 
 from pydantic import SecretStr
@@ -127,7 +126,7 @@ class AnthropicModel:
             ModelError: The request brought no answer; the subclass says why.
         """
         answer = self._exchange.post(request, self._headers(), self.body(request))
-        return replace(self.completion(answer.body), limits=answer.limits)
+        return answer.added_to(self.completion(answer.body))
 
     def body(self, request: CompletionRequest) -> JsonObject:
         """Return the JSON that `complete` sends."""

@@ -8,8 +8,6 @@ from pydantic import SecretStr
 
 from chordwise.errors import ConfigurationError
 
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
-
 
 def endpoint(base_url: str, path: str) -> str:
     """Return the address of an operation below `base_url`, which may hold the path already.
@@ -31,11 +29,6 @@ def endpoint(base_url: str, path: str) -> str:
         )
     base = parts.path.rstrip("/").removesuffix(path)
     return urlunsplit((parts.scheme, parts.netloc, base + path, parts.query, ""))
-
-
-def is_loopback(base_url: str) -> bool:
-    """Return whether `base_url` leads to this very machine."""
-    return host_of(base_url) in LOOPBACK_HOSTS
 
 
 def host_of(base_url: str) -> str:

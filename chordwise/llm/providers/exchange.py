@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 
 from pydantic import SecretStr
 
 from chordwise.domain.addresses import secrets_in
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import ModelAccessError, ModelError
-from chordwise.llm.model import CompletionRequest
+from chordwise.llm.model import Completion, CompletionRequest
 from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, Fault, Kind, read_fault
+from chordwise.llm.providers.reading import cost_in_header
 from chordwise.llm.reported_limits import ReportedLimits, reported_limits
 from chordwise.llm.transport import CALL_HEADER, JsonTransport
 
@@ -27,6 +29,14 @@ class Answered:
 
     body: JsonObject
     limits: ReportedLimits
+    reported_cost_usd: Decimal | None = None
+
+    def added_to(self, completion: Completion) -> Completion:
+        """Return the completion with what the headers say; a cost there replaces the body's."""
+        cost_usd = self.reported_cost_usd
+        if cost_usd is None:
+            cost_usd = completion.reported_cost_usd
+        return replace(completion, limits=self.limits, reported_cost_usd=cost_usd)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +69,11 @@ class Exchange:
         answer = response.body if isinstance(response.body, dict) else {}
         if response.status >= LOWEST_ERROR_STATUS or answer.get("error"):
             raise self._refusal(read_fault(response), request)
-        return Answered(body=answer, limits=reported_limits(response.headers))
+        return Answered(
+            body=answer,
+            limits=reported_limits(response.headers),
+            reported_cost_usd=cost_in_header(response.headers),
+        )
 
     def _refusal(self, fault: Fault, request: CompletionRequest) -> ModelError:
         key = self.key.get_secret_value()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import PurePath
 from types import MappingProxyType
 
@@ -32,7 +31,7 @@ from chordwise.llm.model import (
 from chordwise.llm.providers.endpoint import checked_key, endpoint
 from chordwise.llm.providers.exchange import Exchange
 from chordwise.llm.providers.faults import Kind
-from chordwise.llm.providers.reading import child, count, storable
+from chordwise.llm.providers.reading import child, cost_in_usage, count, storable
 from chordwise.llm.schema_dialects import as_instruction, for_llama_cpp, for_openai_strict
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
@@ -142,7 +141,7 @@ class OpenAIModel:
             ModelError: The request brought no answer; the subclass says why.
         """
         answer = self._exchange.post(request, self._headers(), self.body(request))
-        return replace(self.completion(answer.body), limits=answer.limits)
+        return answer.added_to(self.completion(answer.body))
 
     def body(self, request: CompletionRequest) -> JsonObject:
         """Return the JSON that `complete` sends."""
@@ -223,6 +222,7 @@ class OpenAIModel:
             response_id=storable(text(body.get("id"))),
             refusal=refusal,
             service_tier=storable(text(body.get("service_tier"))),
+            reported_cost_usd=cost_in_usage(child(body, "usage")),
         )
 
 

@@ -17,7 +17,7 @@ from chordwise.errors import ModelError, ModelTransportError, RefusedError, Tran
 from chordwise.llm.batching.api import LineOutcome
 from chordwise.llm.middleware.cached import is_worth_keeping
 from chordwise.llm.model import Completion, FinishReason
-from chordwise.llm.pricing import BATCH, Price
+from chordwise.llm.pricing import BATCH, CostBasis, Price, booked_cost
 from chordwise.pipeline import caching
 from chordwise.pipeline.batches import sharing
 from chordwise.pipeline.batches.queue import to_json
@@ -77,8 +77,9 @@ class Arrivals:
         self, session: Session, row: BatchRequest, completion: Completion
     ) -> Decimal | None:
         answer = replace(completion, service_tier=BATCH)
-        cost = self.price.cost_usd(answer)
-        values = {**_known_of(answer), "cost_usd": cost}
+        cost = booked_cost(self.price, answer)
+        basis = None if cost.basis is None else cost.basis.value
+        values = {**_known_of(answer), "cost_usd": cost.usd, "cost_basis": basis}
         if row.is_compared and self.reference is not None:
             values["reference_cost_usd"] = self.reference.cost_usd(replace(answer, model=""))
         _finish_call(session, row, values)
@@ -86,13 +87,14 @@ class Arrivals:
         if row.status == BatchRequestStatus.SUBMITTED:
             row.status = BatchRequestStatus.ANSWERED
         self._keep(session, row, answer)
-        return cost
+        return cost.usd
 
     def _take_error(self, session: Session, row: BatchRequest, error: ModelError) -> Decimal | None:
         """Note an error; lines without an answer cost nothing, those that were lost may have."""
         cost = None if isinstance(error, ModelTransportError) else Decimal(0)
         values: dict[str, object] = {
             "cost_usd": cost,
+            "cost_basis": None if cost is None else CostBasis.NOT_BILLED.value,
             "service_tier": BATCH,
             "refused": isinstance(error, RefusedError),
             "error_code": error.code,

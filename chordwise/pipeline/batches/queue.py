@@ -62,7 +62,7 @@ class JobBatches:
         Raises:
             AwaitingBatchError: It waits, from now on or already.
             ModelError: The provider's answer was an error, or there is no money for the question.
-            ConfigurationError: There is a cap, and a price that nobody knows.
+            ConfigurationError: There is a cap, and an unknown price.
             ServiceUnavailableError: The database is away.
         """
         found = persistently(self.sessions, _PATIENCE, lambda s: self._look(s, question))

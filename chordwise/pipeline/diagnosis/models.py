@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from pydantic import SecretStr
 
@@ -11,9 +12,11 @@ from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.embedded import llama
 from chordwise.embedded.home import home_at
 from chordwise.errors import ServiceUnavailableError
+from chordwise.llm.pricing import price_of
 from chordwise.llm.providers import connect
 from chordwise.pipeline import answering, endpoint_pauses
-from chordwise.pipeline.diagnosis.checks import Check
+from chordwise.pipeline.budgets import PRICE_HINT
+from chordwise.pipeline.diagnosis.checks import Check, Verdict
 from chordwise.pipeline.models import Models
 from chordwise.settings import ModelSettings, Settings
 from chordwise.settings.keys import without_key
@@ -35,10 +38,25 @@ def model(settings: Settings, name: str) -> Check:
     if named.provider == "local" and not named.base_url:
         return _local_model(settings, name, named)
     connect(named, settings.api_key_for(named))
+    check = Check(name=f"model {name}", finding="name and key are there (--ask tries it)")
     if keyless := without_key(settings, name):
         finding, hint = keyless
-        return Check(name=f"model {name}", finding=f"{finding} (--ask tries it)", hint=hint)
-    return Check(name=f"model {name}", finding="name and key are there (--ask tries it)")
+        check = replace(check, finding=f"{finding} (--ask tries it)", hint=hint)
+    return check if price_of(named).is_known() else _of_unknown_price(settings, check)
+
+
+def _of_unknown_price(settings: Settings, check: Check) -> Check:
+    """Say what an unknown price means for the budgets of the settings; warn where there are any."""
+    caps = (settings.budget.usd_per_run, settings.budget.usd_per_day)
+    of_profiles = (profile.budget_usd for profile in settings.profiles.values())
+    if all(cap is None for cap in (*caps, *of_profiles)):
+        return replace(check, finding=f"{check.finding}; its price is unknown")
+    meaning = "runs with a budget refuse it"
+    if settings.budget.allow_unknown_prices:
+        meaning = "budgets count only those of its calls whose cost the server reports"
+    finding = f"{check.finding}; its price is unknown: {meaning}"
+    hint = " ".join(filter(None, (check.hint, PRICE_HINT)))
+    return replace(check, verdict=Verdict.WARN, finding=finding, hint=hint)
 
 
 def _local_model(settings: Settings, name: str, named: ModelSettings) -> Check:

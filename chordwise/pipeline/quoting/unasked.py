@@ -96,7 +96,7 @@ class UnaskedModel(ChatModel):
         return tokens.estimate(read)
 
     def cost_usd(self, input_tokens: float, output_tokens: float, lane: str) -> Decimal | None:
-        """Return what one question costs; `None` where nobody knows the price."""
+        """Return what one question costs; `None` where the price is unknown."""
         usage = Usage(input_tokens=round(input_tokens), output_tokens=round(output_tokens))
         completion = Completion(
             text="",

@@ -85,7 +85,9 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[s
 
 
 def _shown(name: str, value: object) -> object:
-    return dollars(value) if name == "usd" and isinstance(value, Decimal) else value
+    if name != "usd":
+        return value
+    return dollars(value) if isinstance(value, Decimal) else "unknown"
 
 
 def _row(cells: Sequence[object]) -> str:

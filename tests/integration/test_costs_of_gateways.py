@@ -1,0 +1,368 @@
+"""What calls of servers at an address of one's own cost: unknown, free, priced, or reported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from chordwise import settings as settings_module
+from chordwise.domain.states import JobStatus
+from chordwise.errors import ExitCode
+from chordwise.pipeline.diagnosis import models as diagnosis
+from chordwise.pipeline.diagnosis.checks import Verdict
+from chordwise.pipeline.models import Models
+from chordwise.pipeline.submit import Submission
+from chordwise.settings import ModelSettings, Settings
+from tests.fakes.commands import run
+from tests.fakes.pipeline import LONG, PARAGRAPH, Pipeline, a_pipeline, a_run, with_settings
+from tests.peers.answering_server import AnsweringServer, serving
+
+GATEWAY = "gateway"
+PRICES = {"input_usd_per_million_tokens": "100", "output_usd_per_million_tokens": "200"}
+NOTHING: Mapping[str, str] = MappingProxyType({})
+COMPUTED_USD = Decimal("0.02")  # for the 100 and 50 tokens of the peer
+COST_HEADER = "x-litellm-response-cost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Office:
+    """A pipeline whose model is a server on loopback."""
+
+    pipeline: Pipeline
+
+    def analyze(self, text: str = PARAGRAPH, budget_usd: str | None = None) -> Submission:
+        """Analyze a text; return the run."""
+        cap = None if budget_usd is None else Decimal(budget_usd)
+        options = replace(a_run(fresh=True), model=GATEWAY, budget_usd=cap)
+        submission = self.pipeline.submit(text, options=options)
+        self.pipeline.work(submission)
+        return submission
+
+    def costs(self) -> list[tuple[object, ...]]:
+        """Return cost and basis of each call."""
+        query = "SELECT cost_usd, cost_basis FROM model_calls ORDER BY started_at"
+        return self.pipeline.rows(query)
+
+
+@pytest.fixture
+def server() -> Iterator[AnsweringServer]:
+    """Serve the gateway."""
+    with serving() as server:
+        yield server
+
+
+def an_office(
+    settings: Settings,
+    server: AnsweringServer,
+    model: Mapping[str, str] = NOTHING,
+    budget: Mapping[str, object] = NOTHING,
+) -> Office:
+    """Open a pipeline that asks the server, with these settings of the model and of budgets."""
+    given = {"provider": "openai", "model": "behind", "base_url": server.base_url}
+    named = ModelSettings.model_validate({**given, **model})
+    limited = with_settings(settings, "budget", **budget)
+    pipeline = a_pipeline(limited)
+    known = pipeline.context.settings.model_copy(update={"models": {GATEWAY: named}})
+    models = Models(known, pipeline.context.sessions)
+    context = replace(pipeline.context, settings=known, models=models)
+    return Office(pipeline=replace(pipeline, context=context))
+
+
+@pytest.mark.usefixtures("addressed")
+@pytest.mark.parametrize("provider", ["openai", "local"])
+def test_the_cost_of_a_server_on_this_machine_is_unknown(
+    settings: Settings, server: AnsweringServer, capsys: pytest.CaptureFixture[str], provider: str
+) -> None:
+    """It is null in the ledger, counted beside every sum, and shown as unknown, never as 0."""
+    office = an_office(settings, server, {"provider": provider})
+
+    office.analyze()
+
+    run(["runs", "latest"])
+    assert office.costs() == [(None, None)]
+    assert office.pipeline.rows("SELECT calls, cost_usd, unpriced_calls FROM run_costs") == [
+        (1, None, 1)
+    ]
+    assert office.pipeline.rows("SELECT cost_usd, unpriced_calls FROM model_costs_by_day") == [
+        (None, 1)
+    ]
+    assert "1 call · 150 tokens · cost unknown" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("addressed")
+def test_a_sum_names_the_calls_that_it_leaves_out(
+    settings: Settings, server: AnsweringServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of one answer the server reports the cost, of the other it does not."""
+    office = an_office(settings, server)
+    options = replace(a_run(fresh=True), model=GATEWAY)
+    submission = office.pipeline.submit(PARAGRAPH, f"{PARAGRAPH} Again.", options=options)
+    first, second = office.pipeline.jobs(submission)
+    office.pipeline.work_on(first.id)
+    server.cost_headers = {COST_HEADER: "0.25"}
+
+    office.pipeline.work_on(second.id)
+
+    run(["runs", "latest"])
+    assert "$0.2500 and 1 call of unknown cost" in capsys.readouterr().out
+    assert office.pipeline.rows(
+        "SELECT cost_usd, unpriced_calls, reported_calls FROM run_costs"
+    ) == [(Decimal("0.25"), 1, 1)]
+
+
+@pytest.mark.usefixtures("addressed")
+@pytest.mark.parametrize("command", ["analyze", "submit"])
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (("--model", GATEWAY, "--budget", "1"), {}),
+        (("--model", GATEWAY), {"CHORDWISE_BUDGET__USD_PER_RUN": "1"}),
+        (("--model", GATEWAY), {"CHORDWISE_BUDGET__USD_PER_DAY": "1"}),
+        (("--budget", "1"), {"CHORDWISE_FALLBACK": json.dumps([GATEWAY])}),
+        (
+            ("--model", "auto", "--budget", "1"),
+            {"CHORDWISE_TIERS__SMALL": "extractive", "CHORDWISE_TIERS__LARGE": GATEWAY},
+        ),
+    ],
+)
+def test_a_budget_refuses_an_unknown_price_before_anything_is_asked(
+    server: AnsweringServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    arguments: tuple[str, ...],
+    environment: dict[str, str],
+) -> None:
+    """Of the model, of a fallback and of a tier; the hint says what to write into the settings."""
+    house = {"provider": "openai", "model": "behind", "base_url": server.base_url}
+    monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({GATEWAY: house}))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    Path("letter.txt").write_text(PARAGRAPH, "utf-8")
+
+    code = run([command, "letter.txt", *arguments])
+
+    said = " ".join(capsys.readouterr().err.split())
+    assert code == ExitCode.CONFIGURATION
+    assert f"There is a budget, but no price is known of {GATEWAY}." in said
+    assert 'price = "free"' in said
+    assert "input_usd_per_million_tokens" in said
+    assert "Run " not in said
+    assert server.journal == []
+
+
+def test_a_worker_asks_no_model_of_unknown_price_within_a_budget(
+    settings: Settings, server: AnsweringServer
+) -> None:
+    """The price was taken out of the settings after the run had begun: it pauses."""
+    office = an_office(settings, server, PRICES)
+    options = replace(a_run(), model=GATEWAY, budget_usd=Decimal(1))
+    submission = office.pipeline.submit(PARAGRAPH, options=options)
+    unpriced = an_office(settings, server)
+
+    unpriced.pipeline.work(submission)
+
+    assert unpriced.pipeline.job(submission).status == JobStatus.PAUSED
+    assert server.journal == []
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ({"price": "free"}, (Decimal(0), "free")),
+        (PRICES, (COMPUTED_USD, "settings")),
+    ],
+)
+def test_a_price_in_the_settings_is_kept_to(
+    settings: Settings,
+    server: AnsweringServer,
+    model: dict[str, str],
+    expected: tuple[Decimal, str],
+) -> None:
+    """Free or priced: a budget takes both, and the ledger says how the cost is known."""
+    office = an_office(settings, server, model)
+
+    submission = office.analyze(budget_usd="5")
+
+    assert office.pipeline.job(submission).status == JobStatus.SUCCEEDED
+    assert office.costs() == [expected]
+    assert spent(office) == expected[0]
+
+
+@pytest.mark.parametrize("model", [{}, PRICES, {"price": "free"}])
+@pytest.mark.parametrize(
+    ("headers", "usage", "usd"),
+    [
+        ({COST_HEADER: "0.0042"}, {}, "0.0042"),
+        ({COST_HEADER: "4.4999999999999996e-05"}, {}, "0.000045"),
+        ({}, {"cost": 0.95, "cost_details": {"upstream_inference_cost": 19}}, "0.95"),
+        (
+            {},
+            {"cost": 0.05, "is_byok": True, "cost_details": {"upstream_inference_cost": 1}},
+            "1.05",
+        ),
+        ({COST_HEADER: "0.3"}, {"cost": 0.2}, "0.3"),
+        ({COST_HEADER: "0.0"}, {}, "0"),
+    ],
+)
+def test_a_reported_cost_is_booked_and_marked(
+    settings: Settings,
+    server: AnsweringServer,
+    model: dict[str, str],
+    headers: dict[str, str],
+    usage: dict[str, object],
+    usd: str,
+) -> None:
+    """By LiteLLM in a header, by OpenRouter in the usage; it goes before any price of ours."""
+    server.cost_headers, server.cost_usage = headers, json.loads(json.dumps(usage))
+    office = an_office(settings, server, model)
+
+    office.analyze()
+
+    assert office.costs() == [(Decimal(usd), "reported")]
+
+
+@pytest.mark.parametrize(
+    "usd", ["-1", "nan", "inf", "1_0", "1e9", "٣", " ", "0.1, 0.2", "$1", "0x1"]
+)
+def test_a_report_that_is_no_amount_is_passed_over(
+    settings: Settings, server: AnsweringServer, usd: str
+) -> None:
+    """Without a price the cost is unknown then."""
+    server.cost_headers = {COST_HEADER: usd} if usd.isascii() else {}
+    server.cost_usage = {"cost": usd}
+    office = an_office(settings, server)
+
+    office.analyze()
+
+    assert office.costs() == [(None, None)]
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"cost": True},
+        {"cost": -0.5},
+        {"cost": "0.5"},
+        {"cost": {"total_cost": 0.5}},
+        {"cost": 10_000},
+        {"cost": 0, "is_byok": True},
+        {"cost": 0.01, "is_byok": True, "cost_details": {"upstream_inference_cost": None}},
+    ],
+)
+def test_a_usage_without_a_sensible_cost_leaves_our_own_price(
+    settings: Settings, server: AnsweringServer, usage: dict[str, object]
+) -> None:
+    """With a key of one's own for the provider behind it, the fee alone is not the cost."""
+    server.cost_usage = json.loads(json.dumps(usage))
+    office = an_office(settings, server, PRICES)
+
+    office.analyze()
+
+    assert office.costs() == [(COMPUTED_USD, "settings")]
+
+
+@pytest.mark.parametrize("model", [PRICES, {"price": "free"}])
+def test_a_budget_is_settled_with_what_is_reported(
+    settings: Settings, server: AnsweringServer, model: dict[str, str]
+) -> None:
+    """What was reserved at our own price goes back; of a free model the report counts as well."""
+    server.cost_headers = {COST_HEADER: "0.125"}
+    office = an_office(settings, server, model)
+
+    office.analyze(budget_usd="5")
+
+    assert spent(office) == Decimal("0.125")
+    assert reserved(office) == 0
+
+
+def test_unknown_prices_that_are_allowed_count_as_they_are_reported(
+    small_chunks: Settings, server: AnsweringServer
+) -> None:
+    """The next call is refused once more is spent than the budget has."""
+    server.cost_headers = {COST_HEADER: "0.4"}
+    office = an_office(small_chunks, server, budget={"allow_unknown_prices": True})
+
+    submission = office.analyze(LONG, budget_usd="1")
+
+    assert office.costs() == 3 * [(Decimal("0.4"), "reported")]
+    assert spent(office) == Decimal("1.2")
+    assert office.pipeline.job(submission).status == JobStatus.PAUSED
+
+
+@pytest.mark.usefixtures("addressed")
+def test_a_budget_says_how_many_calls_have_an_unknown_cost(
+    settings: Settings, server: AnsweringServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They were allowed, and nothing is spent as far as is known."""
+    office = an_office(settings, server, budget={"allow_unknown_prices": True})
+    office.analyze(budget_usd="1")
+
+    run(["runs", "latest"])
+    run(["runs", "latest", "--json"])
+
+    shown, _, document = capsys.readouterr().out.partition("{")
+    assert "$0.00 of $1.00 spent by this run · $1.00 left · 1 call of unknown cost" in shown
+    assert json.loads("{" + document)["budgets"][0]["unpriced_calls"] == 1
+    accounts = "SELECT unpriced_calls FROM budget_accounts ORDER BY scope"
+    assert office.pipeline.rows(accounts) == [(1,), (1,)]
+
+
+def test_what_no_model_has_worked_for_is_not_billed(
+    settings: Settings, server: AnsweringServer
+) -> None:
+    """A request that found no server, whatever the price."""
+    office = an_office(settings, server, {"base_url": "http://127.0.0.1:9/v1"})
+
+    office.analyze()
+
+    assert office.costs() == [(Decimal(0), "not_billed")]
+
+
+@pytest.mark.parametrize(
+    ("budget", "verdict", "said"),
+    [
+        ("", Verdict.OK, "its price is unknown"),
+        ("[budget]\nusd_per_run = 1\n", Verdict.WARN, "runs with a budget refuse it"),
+        ("[budget]\nusd_per_day = 1\n", Verdict.WARN, "runs with a budget refuse it"),
+        ("[profiles.bills]\nbudget_usd = 1\n", Verdict.WARN, "runs with a budget refuse it"),
+        (
+            "[budget]\nusd_per_day = 1\nallow_unknown_prices = true\n",
+            Verdict.WARN,
+            "only those of its calls whose cost the server reports",
+        ),
+    ],
+)
+def test_doctor_warns_of_an_unknown_price_where_there_is_a_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: str, verdict: Verdict, said: str
+) -> None:
+    """The hint says what to write; with a price, or price = "free", there is nothing to warn of."""
+    monkeypatch.chdir(tmp_path)
+    house = '[models.gateway]\nprovider = "openai"\nmodel = "m"\nbase_url = "http://localhost:1"\n'
+    file = tmp_path / "chordwise.toml"
+
+    file.write_text(budget + house, "utf-8")
+    found = diagnosis.model(settings_module.load(), GATEWAY)
+    file.write_text(f'{budget}{house}price = "free"\n', "utf-8")
+    free = diagnosis.model(settings_module.load(), GATEWAY)
+
+    assert found.verdict is verdict
+    assert said in found.finding
+    assert ('price = "free"' in found.hint) is (verdict is Verdict.WARN)
+    assert (free.verdict, free.hint) == (Verdict.OK, "")
+
+
+def spent(office: Office) -> object:
+    """Return what the only run's account has spent."""
+    return office.pipeline.value("SELECT spent_usd FROM budget_accounts WHERE run IS NOT NULL")
+
+
+def reserved(office: Office) -> object:
+    """Return what calls in flight have reserved of it."""
+    return office.pipeline.value("SELECT reserved_usd FROM budget_accounts WHERE run IS NOT NULL")
