@@ -85,7 +85,7 @@ def _load(text: str, *, lenient: bool) -> tuple[JsonValue, bool]:
         pass
     if not lenient or not text.endswith("}"):
         raise InvalidAnswerError("The answer is not JSON, or it breaks off.")
-    if _ELLIPSIS.search(_STRING.sub("", text)):
+    if _ELLIPSIS.search(_STRING.sub("", text[text.find("{") :])):
         raise InvalidAnswerError(
             "The answer leaves values out with an ellipsis; write all of them."
         )

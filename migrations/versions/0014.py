@@ -28,18 +28,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
-    _remove_missing_rows()
-
-
-def _add_missing_rows() -> None:
-    for table in TABLES_WITH_MISSING_ROWS:
-        op.add_column(table, sa.Column("missing_rows", JSONB(), nullable=True))
-    _create("document_results@3")
-
-
-def _remove_missing_rows() -> None:
-    """Drop the columns; a view that loses one is made anew, and so are those that read it."""
+    """Take back; views that lose a column are made anew, and so are those that read them."""
     for view in reversed(VIEWS_OF_RESULTS):
         op.execute(f"DROP VIEW {view.partition('@')[0]}")
     for table in TABLES_WITH_MISSING_ROWS:
@@ -47,6 +36,12 @@ def _remove_missing_rows() -> None:
     for view in VIEWS_OF_RESULTS:
         _create(view)
         _grant(view.partition("@")[0])
+
+
+def _add_missing_rows() -> None:
+    for table in TABLES_WITH_MISSING_ROWS:
+        op.add_column(table, sa.Column("missing_rows", JSONB(), nullable=True))
+    _create("document_results@3")
 
 
 def _create(view: str) -> None:

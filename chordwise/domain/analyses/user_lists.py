@@ -110,7 +110,8 @@ class _Tally:
     def add(self, value: JsonValue, node: SchemaNode, path: str) -> None:
         if isinstance(value, dict):
             for name, member in value.items():
-                self.add(member, node.member(name), json_values.pointer(path, name))
+                if isinstance(member, dict | list):
+                    self.add(member, node.member(name), json_values.pointer(path, name))
         elif isinstance(value, list) and not node.is_tuple:
             self._add_list(value, node, path)
 
@@ -120,8 +121,9 @@ class _Tally:
             self.distinct.setdefault(path, set()).update(identity(item) for item in value)
         self.rows[path] = self.rows.get(path, 0) + len(value)
         self.limits[path] = None if is_nested else node.max_items
+        items, place = node.items, json_values.pointer(path, ANY_POSITION)
         for item in value:
-            self.add(item, node.items, json_values.pointer(path, ANY_POSITION))
+            self.add(item, items, place)
 
     def count(self, path: str) -> RowCount:
         distinct = self.distinct.get(path)
