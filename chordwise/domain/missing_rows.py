@@ -16,6 +16,10 @@ HINT = (
     "joins them again; a larger pipeline.chunk_tokens leaves fewer parts to join. If equal values "
     'are meant to count once, say "uniqueItems": true of the list in your schema.'
 )
+HINT_OF_ONE_CHUNK = (
+    "The model dropped them when it mended an invalid answer. Submit the document again with "
+    "--fresh, with another model (--model) or a smaller pipeline.chunk_tokens."
+)
 _MAX_NAMED = 5
 _PREFIXES = {"/data/": "rows", "/fields/": "values"}
 

@@ -206,7 +206,8 @@ def _end_of(
         reasons.append(JobFailure(code=error.code, message=message, hint=error.hint))
     if lost := missing_rows.losses(examined.answer.missing_rows):
         said = " ".join(missing_rows.sentences(lost))
-        failure = JobFailure(code=missing_rows.CODE, message=said, hint=missing_rows.HINT)
+        hint = missing_rows.HINT if len(parts) > 1 else missing_rows.HINT_OF_ONE_CHUNK
+        failure = JobFailure(code=missing_rows.CODE, message=said, hint=hint)
         reasons.append(failure)
     if not reasons:
         return JobStatus.SUCCEEDED, None

@@ -218,6 +218,7 @@ def test_a_repair_that_drops_rows_is_partial(settings: Settings) -> None:
     job = pipeline.job(submission)
     assert (job.status, job.error_code) == (JobStatus.PARTIAL, "missing_rows")
     assert job.error_message == "5 of 20 rows of `line_items` are in the result."
+    assert "--fresh" in str(job.hint)
     assert pipeline.rows(MEASURES) == [("partial", 0.2, 0.25, True)]
     assert pipeline.value("SELECT missing_rows -> 0 ->> 'found' FROM chunks") == "20"
 

@@ -246,11 +246,13 @@ def test_missing_rows_are_named() -> None:
     rows: JsonObject = {"path": "/data/lines", "kept": 30, "found": 1200, "max_items": None}
     limited: JsonObject = {"path": "/data/best", "kept": 5, "found": 9, "max_items": 5}
     partial = replace(a_result(), status=JobStatus.PARTIAL, missing_rows=[rows, limited])
+    partial = replace(partial, quality=0.999, coverage=0.9999)
 
     text = shown(*rendered_results.laid_out([partial]))
     table = shown(*rendered_results.laid_out([partial] * 11))
 
     assert "30 of 1,200 rows of `lines` are in the result." in text
+    assert "quality 0.99 · coverage 99.9 %" in text
     assert "5 of 9 rows of `best` are in the result, as many as maxItems" in text
     assert "(partial: 30 of 1,200 rows of `lines` are in the result)" in " ".join(table.split())
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from chordwise.cli.rendering import answers, sources
 from chordwise.cli.rendering.plain_text import one_line
-from chordwise.cli.rendering.words import EXTRACTIVE, share
+from chordwise.cli.rendering.words import EXTRACTIVE, score, share
 from chordwise.domain import missing_rows
 from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.json_values import JsonObject, objects, text
@@ -70,7 +70,7 @@ def _measures(result: StoredResult) -> str:
     who = f"{result.provider}/{result.model}" + ("" if result.language_model else " (built in)")
     parts = [
         f"confidence {result.confidence:.2f}",
-        f"quality {result.quality:.2f}",
+        f"quality {score(result.quality)}",
         f"coverage {share(result.coverage)}",
         *([] if result.agreement is None else [f"agreement {share(result.agreement)}"]),
         *(_critiqued(result.critique or {})),
