@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
-from chordwise.domain import grounding, json_values, schemas
+from chordwise.domain import grounding, json_values, missing_rows, schemas
 from chordwise.domain.analyses.analysis import Analysis
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer
@@ -142,17 +142,36 @@ def named(violations: Sequence[JsonObject], principles: Sequence[str]) -> tuple[
     )
 
 
-def objection_to(revised: Answer, original: Answer) -> str:
+def objection_to(revised: Answer, original: Answer, task: AnalysisTask) -> str:
     """Return why a revision must not replace the original; empty where it may.
 
-    A revision may drop a quote that stands nowhere, not all evidence that there was.
+    A revision may drop a quote that stands nowhere, and a row with it, not all evidence that there
+    was, and not more rows than quotes that stand nowhere.
     """
     share = grounding.grounded_share(revised.output)
     if share < grounding.grounded_share(original.output):
         return "The revision is grounded less well."
     if _grounded(original.output) and not _grounded(revised.output):
         return "The revision has lost its evidence."
+    lost = missing_rows.losses(rows_lost(revised, original, task))
+    if sum(each.wanted - each.kept for each in lost) > _ungrounded(original) - _ungrounded(revised):
+        return " ".join(["The revision has lost rows.", *missing_rows.sentences(lost)])
     return ""
+
+
+def rows_lost(
+    revised: Answer, original: Answer, task: AnalysisTask
+) -> tuple[missing_rows.MissingRows, ...]:
+    """Return the lists of which a revision has fewer rows than the original."""
+    analysis = analysis_for(task.analysis_type)
+    return missing_rows.compare(
+        analysis.row_counts([original.output], task.options),
+        analysis.row_counts([revised.output], task.options),
+    )
+
+
+def _ungrounded(answer: Answer) -> int:
+    return len(grounding.quotes(answer.output)) - _grounded(answer.output)
 
 
 def _grounded(output: JsonObject) -> int:

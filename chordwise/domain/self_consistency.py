@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -22,8 +22,11 @@ from chordwise.domain.extractive import words
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 
-Marks: TypeAlias = frozenset[tuple[str, str]]
-"""By what two samples are compared: the more marks they share, the more they agree."""
+Marks: TypeAlias = frozenset[tuple[str, str, int]]
+"""By what two samples are compared: the more marks they share, the more they agree.
+
+Each is a place, what stands there, and how often it has been met so far.
+"""
 
 _LABELS = {AnalysisType.CLASSIFICATION: "primary_label", AnalysisType.SENTIMENT: "label"}
 _WORDED = (AnalysisType.SUMMARY, AnalysisType.REASONING)
@@ -84,8 +87,15 @@ def _most_alike(samples: Sequence[Answer], marks_of: Callable[[JsonObject], Mark
     sums = (math.fsum(_alike(own, each) for each in marks) for own in marks)
     agreements = [_share(each, len(marks)) for each in sums]
     most = max(agreements)
-    best = [s for s, agreement in zip(samples, agreements, strict=True) if agreement == most]
-    return replace(_foremost(best), agreement=most)
+    equals = [
+        (sample, len(own))
+        for sample, own, agreement in zip(samples, marks, agreements, strict=True)
+        if agreement == most
+    ]
+    if marks_of is _values_of:  # of equals the one with more rows
+        longest = max(length for _, length in equals)
+        equals = [each for each in equals if each[1] == longest]
+    return replace(_foremost([sample for sample, _ in equals]), agreement=most)
 
 
 def _by_item(samples: Sequence[Answer], items: Sequence[str]) -> Answer:
@@ -150,17 +160,22 @@ class _Ballot:
 
 def _words_of(output: JsonObject) -> Marks:
     texts = (value for _, value in json_values.walk(output) if isinstance(value, str))
-    return frozenset(("", term) for text in texts for term in words.terms(text))
+    return frozenset(("", term, 1) for text in texts for term in words.terms(text))
 
 
 def _values_of(output: JsonObject) -> Marks:
-    """Return the values of a user's own data with their places; those of lists have no order."""
-    leaves = json_values.walk(output.get("data"))
-    return frozenset(
-        (_without_positions(path), _leaf(value))
-        for path, value in leaves
-        if not isinstance(value, dict | list)
-    )
+    """Return the values of a user's own data with their places; those of lists have no order.
+
+    A value that several rows of a list have counts as often as it stands there.
+    """
+    met: Counter[tuple[str, str]] = Counter()
+    marks: set[tuple[str, str, int]] = set()
+    for path, value in json_values.walk(output.get("data")):
+        if not isinstance(value, dict | list):
+            leaf = (_without_positions(path), _leaf(value))
+            met[leaf] += 1
+            marks.add((*leaf, met[leaf]))
+    return frozenset(marks)
 
 
 def _leaf(value: JsonValue) -> str:

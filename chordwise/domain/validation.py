@@ -25,6 +25,8 @@ _OWN_REFERENCES = ("#/$defs/", "#/definitions/")
 _FENCE = "```"
 _THINKING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_ELLIPSIS = re.compile(r"\.\.\.|…")
 _PHONE = re.compile(r"\+?[0-9(][0-9 ()./-]{4,}[0-9]")
 _MODELS_OWN_WORDS = {
     "additionalProperties": "has members that the schema does not name",
@@ -33,6 +35,10 @@ _MODELS_OWN_WORDS = {
 }
 """Complaints that would repeat names which a model, and so perhaps a document, made up."""
 _LONGEST_STEP = 60
+
+
+class _RepeatedMemberError(ValueError):
+    """An object has two values for a name; never leaves this module."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,15 +78,33 @@ def _without_fence(text: str) -> str:
 
 def _load(text: str, *, lenient: bool) -> tuple[JsonValue, bool]:
     try:
-        return json.loads(text), False
+        return json.loads(text, object_pairs_hook=_object), False
+    except _RepeatedMemberError as error:
+        raise InvalidAnswerError("The answer has a member twice, with different values.") from error
     except (ValueError, RecursionError):
         pass
     if not lenient or not text.endswith("}"):
         raise InvalidAnswerError("The answer is not JSON, or it breaks off.")
+    if _ELLIPSIS.search(_STRING.sub("", text[text.find("{") :])):
+        raise InvalidAnswerError(
+            "The answer leaves values out with an ellipsis; write all of them."
+        )
     try:
         return json_repair.loads(text, skip_json_loads=True, strict=True), True  # type: ignore[return-value]  # its JSON types are ours under another name
     except (ValueError, RecursionError) as error:
         raise InvalidAnswerError("The answer is not JSON.") from error
+
+
+def _object(members: list[tuple[str, JsonValue]]) -> JsonObject:
+    """Return an object of its members.
+
+    Raises:
+        _RepeatedMemberError: A name comes twice: what it has first would be lost.
+    """
+    found = dict(members)
+    if len(found) < len(members) and any(found[name] != value for name, value in members):
+        raise _RepeatedMemberError
+    return found
 
 
 def _storable(value: JsonValue) -> JsonValue:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chordwise import settings as settings_module
-from chordwise.domain import chunking, facts, self_consistency
+from chordwise.domain import chunking, facts, missing_rows, self_consistency
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer
 from chordwise.domain.critique import Critique
 from chordwise.domain.facts import Fact
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.missing_rows import MissingRows
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.text_normalization import normalize
 from chordwise.domain.validation import check_schema
@@ -56,7 +57,8 @@ class Analysis:
     characters of `text`, which is the request's text after normalization. `merged_without_model`
     says why the parts of a long text had to be joined by rule; it is empty otherwise. `agreement`
     is how far the samples of a vote agreed, `critique` what came of examining the answer; `None`
-    without one.
+    without one. `missing_rows` are the lists that lack rows of the parts, and `coverage` is the
+    share of their rows that is in the output.
     """
 
     text: str
@@ -64,6 +66,7 @@ class Analysis:
     facts: tuple[Fact, ...]
     confidence: float
     quality: float
+    coverage: float
     needs_review: bool
     chunk_count: int
     provider: str
@@ -73,6 +76,12 @@ class Analysis:
     merged_without_model: str = ""
     agreement: float | None = None
     critique: Critique | None = None
+    missing_rows: tuple[MissingRows, ...] = ()
+
+    @property
+    def is_partial(self) -> bool:
+        """Tell whether rows are missing, or the parts had to be merged by rule."""
+        return bool(self.merged_without_model or missing_rows.losses(self.missing_rows))
 
 
 class DocumentAnalyzer:
@@ -167,6 +176,7 @@ def _analysis(
         facts=tuple(facts.facts(output, analysis)),
         confidence=confidence,
         quality=answer.quality,
+        coverage=missing_rows.share(answer.missing_rows),
         needs_review=examined.needs_review(confidence, options),
         chunk_count=chunk_count,
         provider=answer.provider,
@@ -176,6 +186,7 @@ def _analysis(
         merged_without_model=error.what if error else "",
         agreement=answer.agreement,
         critique=examined.critique,
+        missing_rows=answer.missing_rows,
     )
 
 

@@ -31,7 +31,7 @@ from chordwise.llm.model import (
     FinishReason,
 )
 from chordwise.pipeline.batches.awaiting import every
-from chordwise.pipeline.checking import INVALID, Judge, checked
+from chordwise.pipeline.checking import INVALID, Judge, checked, with_dropped_rows
 from chordwise.pipeline.merging import merged
 from chordwise.pipeline.requests import request_for, with_problems, with_raised_limit
 from chordwise.prompts import library
@@ -151,8 +151,9 @@ class _Question:
             return checked(completion, request, source, self.judge, repaired=False)
         except InvalidAnswerError as error:
             request = with_problems(request, error, model.profile)
-        request, completion = self._completed(request, model)
-        return checked(completion, request, source, self.judge, repaired=True)
+        request, repaired = self._completed(request, model)
+        answer = checked(repaired, request, source, self.judge, repaired=True)
+        return with_dropped_rows(answer, completion, request)
 
     def _completed(
         self, request: CompletionRequest, model: ChatModel

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from chordwise.domain import grounding, quality, validation
+from chordwise.domain import grounding, missing_rows, quality, validation
 from chordwise.domain.answers import Answer
 from chordwise.domain.critique import analysis_of
 from chordwise.domain.grounding import Source
+from chordwise.domain.json_values import JsonObject
 from chordwise.errors import InvalidAnswerError, RefusedError, TruncatedError
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What the check of a completion found; it goes into the ledger beside the call."""
+    """What the check of a completion found; it goes into the ledger beside the call.
+
+    `is_complete` is false for a valid answer that lacks rows of the answers that it joins.
+    """
 
     valid: bool
     quality: float | None
+    is_complete: bool = True
 
 
 INVALID = Verdict(valid=False, quality=None)
@@ -47,8 +52,34 @@ def checked(
     except (InvalidAnswerError, RefusedError, TruncatedError):
         judge(completion, INVALID)
         raise
-    judge(completion, Verdict(valid=True, quality=answer.quality))
+    is_complete = not missing_rows.losses(answer.missing_rows)
+    judge(completion, Verdict(valid=True, quality=answer.quality, is_complete=is_complete))
     return answer
+
+
+def with_dropped_rows(answer: Answer, before: Completion, request: CompletionRequest) -> Answer:
+    """Return a repaired answer with the rows that it lacks of the invalid one `before` it.
+
+    An answer that joins others is compared with those instead.
+    """
+    draft = _draft(before)
+    if draft is None or request.task.answers:
+        return answer
+    analysis, options = analysis_of(request.task), request.task.options
+    found, kept = (analysis.row_counts([each], options) for each in (draft, answer.output))
+    missing = missing_rows.compare(found, kept)
+    if sum(each.number for each in found.values()) <= sum(each.number for each in kept.values()):
+        return answer  # the rows only moved to where they belong
+    lowered = quality.lowered(answer.quality, missing_rows.share(missing))
+    return replace(answer, missing_rows=missing, quality=lowered)
+
+
+def _draft(completion: Completion) -> JsonObject | None:
+    """Return an invalid answer as far as it can be read."""
+    try:
+        return validation.parse(completion.text).answer
+    except InvalidAnswerError:
+        return None
 
 
 def _check(
@@ -65,14 +96,21 @@ def _check(
         raise InvalidAnswerError("; ".join(found[: validation.MAX_PROBLEMS]))
     output = grounding.ground(parsed.answer, source)
     mended = repaired or parsed.repaired
+    missing = missing_rows.compare(
+        analysis.row_counts(task.answers, task.options),
+        analysis.row_counts([output], task.options),
+    )
     return Answer(
         output=output,
         confidence=analysis.confidence(output),
-        quality=quality.quality(output, repaired=mended),
+        quality=quality.lowered(
+            quality.quality(output, repaired=mended), missing_rows.share(missing)
+        ),
         repaired=mended,
         provider=completion.provider,
         model=completion.model,
         prompt_version=request.prompt_version,
+        missing_rows=missing,
     )
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from chordwise.domain import critique
+from chordwise.domain import critique, missing_rows, quality
+from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer
 from chordwise.domain.critique import Critique, CritiqueOutcome
 from chordwise.domain.grounding import Source
@@ -24,17 +25,23 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examined:
-    """An answer, mended or not, and what its critique came to; `None` where there was none."""
+    """An answer, mended or not, and what its critique came to; `None` where there was none.
+
+    `is_merged_by_rule` says that no model has joined its parts, since the synthesis failed.
+    """
 
     answer: Answer
     critique: Critique | None = None
+    is_merged_by_rule: bool = False
 
     def needs_review(self, confidence: float, options: AnalysisOptions) -> bool:
         """Tell whether a person should look, since nobody else has, or somebody objects.
 
         It is unsure, or its critique leaves a doubt, or of the votes that were asked for a language
-        model has given one alone.
+        model has given one alone, or rows are missing, or it was merged by rule.
         """
+        if self.is_merged_by_rule or missing_rows.losses(self.answer.missing_rows):
+            return True
         is_unsure = confidence < options.confidence_threshold
         leaves_doubt = self.critique is not None and self.critique.leaves_doubt
         is_alone = options.votes > 1 and self.answer.agreement is None
@@ -85,12 +92,12 @@ class Critic:
         except ModelError as error:
             _require_the_end(error)
             return _examined(answer, question, CritiqueOutcome.KEPT, error.what)
-        objection = critique.objection_to(revised, answer)
+        objection = critique.objection_to(revised, answer, question)
         if revised.provider == EXTRACTIVE:
             objection = "Only the built-in model was there to revise it."
         if objection:
             return _examined(answer, question, CritiqueOutcome.KEPT, objection)
-        mended = replace(revised, agreement=answer.agreement)
+        mended = _mended(revised, answer, question)
         return _examined(mended, question, CritiqueOutcome.REVISED)
 
 
@@ -116,9 +123,23 @@ def unexamined(answer: Answer, task: AnalysisTask, error: ModelError) -> Examine
 
 def _merged_by_rule(answer: Answer, task: AnalysisTask) -> Examined:
     if not task.options.critique:
-        return Examined(answer=answer)
+        return Examined(answer=answer, is_merged_by_rule=True)
     what = "The parts were merged by rule, since the synthesis failed."
-    return _examined(answer, task, CritiqueOutcome.FAILED, what)
+    found = _examined(answer, task, CritiqueOutcome.FAILED, what)
+    return replace(found, is_merged_by_rule=True)
+
+
+def _mended(revised: Answer, before: Answer, task: AnalysisTask) -> Answer:
+    """Return a revision with the agreement of the answer before, and the rows that both lack."""
+    kept = analysis_for(task.analysis_type).row_counts([revised.output], task.options)
+    missing = missing_rows.recounted(before.missing_rows, kept)
+    whole = quality.quality(revised.output, repaired=revised.repaired)
+    return replace(
+        revised,
+        agreement=before.agreement,
+        missing_rows=missing,
+        quality=quality.lowered(whole, missing_rows.share(missing)),
+    )
 
 
 def _examined(

@@ -53,6 +53,7 @@ class StoredResult:
     critique: JsonObject | None
     needs_review: bool
     failed_chunks: JsonValue
+    missing_rows: JsonValue
     provider: str
     model: str
     language_model: bool
@@ -77,6 +78,7 @@ _COLUMNS = (
     Result.critique,
     Result.needs_review,
     Result.failed_chunks,
+    Result.missing_rows,
     Result.provider,
     Result.model,
     Result.language_model,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
 
-from chordwise.domain import grounding, self_consistency, tokens
+from chordwise.domain import grounding, missing_rows, quality, self_consistency, tokens
 from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
@@ -18,7 +18,7 @@ from chordwise.llm.model import ChatModel
 from chordwise.pipeline.answering import ONE_PROMPT, AskingPolicy
 from chordwise.pipeline.batches.awaiting import every
 from chordwise.pipeline.checking import Judge
-from chordwise.pipeline.merging import merged
+from chordwise.pipeline.merging import merged, rows_missing_in
 from chordwise.pipeline.requests import room_for_answers
 from chordwise.pipeline.voting import ask
 
@@ -68,11 +68,16 @@ class Integrator:
             if isinstance(error, TransientError | PausingError):
                 raise
             return self.merged(answers, error)
-        return Integration(answer=level[0], joined=tuple(groups[0]))
+        return Integration(answer=self._counted(level[0], answers), joined=tuple(groups[0]))
 
     def merged(self, answers: Sequence[Answer], error: ModelError) -> Integration:
-        """Return the answers joined by rule, since the model could not for the reason given."""
-        return Integration(answer=merged(answers, self.task), error=error)
+        """Return the answers joined by rule, since the model could not for the reason given.
+
+        Their quality is lowered as that of an answer that needed repair.
+        """
+        answer = merged(answers, self.task)
+        lowered = round(answer.quality * quality.REPAIR_FACTOR, 3)
+        return Integration(answer=replace(answer, quality=lowered), error=error)
 
     def question(self, joined: Sequence[Answer], span: tuple[int, int]) -> Question:
         """Return what was asked last: to join answers, or about a part of the text."""
@@ -83,6 +88,15 @@ class Integrator:
         start, end = span
         text = self.text[start:end]
         return replace(self.task, text=text), Source(text, offset=start)
+
+    def _counted(self, answer: Answer, answers: Sequence[Answer]) -> Answer:
+        """Return an answer with the rows that it lacks of those it joins, over all levels."""
+        if len(answers) == 1:
+            return answer
+        missing = rows_missing_in(answer.output, answers, self.task)
+        whole = quality.quality(answer.output, repaired=answer.repaired)
+        lowered = quality.lowered(whole, missing_rows.share(missing))
+        return replace(answer, missing_rows=missing, quality=lowered)
 
     def _groups(self, answers: list[Answer]) -> list[list[Answer]]:
         """Pack neighbours into as few questions as fit the context, two at least in each."""

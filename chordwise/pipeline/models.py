@@ -159,9 +159,12 @@ class Models:
         return price_of(self._settings.model_named(name)), self._reference
 
     def judge(self, completion: Completion, verdict: Verdict) -> None:
-        """Write what the check of an answer found into the ledger; the cache keeps valid ones."""
+        """Write what the check of an answer found into the ledger.
+
+        The cache keeps valid and complete answers.
+        """
         if self._sessions is not None:
-            if not verdict.valid:
+            if not (verdict.valid and verdict.is_complete):
                 caching.discard(self._sessions, completion)
             record_verdict(self._sessions, self._patience, completion, verdict)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import structlog
 from sqlalchemy.orm import Session
 
-from chordwise.domain import quality, self_consistency
+from chordwise.domain import missing_rows, quality, self_consistency
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonValue
@@ -114,7 +115,7 @@ def _integrate(context: Context, lease: Lease, job: Job, parts: Sequence[Chunk])
         _postpone(context, lease, job, error)
     else:
         result = _result(job, text, parts, examined)
-        _end(context, lease, *_end_of(parts, integration), result)
+        _end(context, lease, *_end_of(parts, integration, examined), result)
 
 
 def _integration(
@@ -193,15 +194,25 @@ def _how_many(failed: int, chunks: int, alike: int) -> str:
 
 
 def _end_of(
-    parts: Sequence[Chunk], integration: Integration
+    parts: Sequence[Chunk], integration: Integration, examined: Examined
 ) -> tuple[JobStatus, JobFailure | None]:
+    """Name the end of a job that has a result: `partial` where anything is missing in it."""
+    reasons: list[JobFailure] = []
     if any(part.status != ChunkStatus.SUCCEEDED for part in parts):
-        return _verdict(parts)
-    if integration.error is not None:
+        reasons.append(_verdict(parts)[1])
+    elif integration.error is not None:
         error = integration.error
         message = f"The parts were merged by rule, since the synthesis failed: {error.what}"
-        return JobStatus.PARTIAL, JobFailure(code=error.code, message=message, hint=error.hint)
-    return JobStatus.SUCCEEDED, None
+        reasons.append(JobFailure(code=error.code, message=message, hint=error.hint))
+    if lost := missing_rows.losses(examined.answer.missing_rows):
+        said = " ".join(missing_rows.sentences(lost))
+        hint = missing_rows.HINT if len(parts) > 1 else missing_rows.HINT_OF_ONE_CHUNK
+        failure = JobFailure(code=missing_rows.CODE, message=said, hint=hint)
+        reasons.append(failure)
+    if not reasons:
+        return JobStatus.SUCCEEDED, None
+    message = " ".join(reason.message for reason in reasons)
+    return JobStatus.PARTIAL, replace(reasons[0], message=message)
 
 
 def _result(job: Job, text: str, parts: Sequence[Chunk], examined: Examined) -> Result:
@@ -216,10 +227,11 @@ def _result(job: Job, text: str, parts: Sequence[Chunk], examined: Examined) -> 
         output=analysis_for(task.analysis_type).complete(answer.output, task.options),
         confidence=confidence,
         quality=answer.quality,
-        coverage=quality.coverage(len(text), covered),
+        coverage=quality.coverage(len(text), covered) * missing_rows.share(answer.missing_rows),
         agreement=agreement,
         critique=examined.critique.to_json() if examined.critique else None,
         needs_review=examined.needs_review(confidence, task.options),
+        missing_rows=missing_rows.to_json(answer.missing_rows),
         failed_chunks=[_named(p) for p in parts if p.status != ChunkStatus.SUCCEEDED],
         provider=answer.provider,
         model=answer.model,

@@ -10,9 +10,9 @@ from sqlalchemy import ColumnElement, ForeignKey, Index, UniqueConstraint, and_,
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from chordwise.domain import chunking
+from chordwise.domain import chunking, missing_rows
 from chordwise.domain.answers import Answer
-from chordwise.domain.json_values import JsonObject
+from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.states import OPEN_CHUNKS, ChunkStatus
 from chordwise.errors import ChordwiseError
 from chordwise.storage import clock
@@ -24,6 +24,7 @@ class Chunk(Record):
 
     `attempts` counts claims, so that a kill counts; `postponements` counts waits for a provider.
     `confidence` is what the answer claims; `agreement` that of its samples, null without a vote.
+    `missing_rows` names lists that lost rows when the answer was repaired, as in `results`.
     """
 
     __tablename__ = "chunks"
@@ -53,6 +54,7 @@ class Chunk(Record):
     confidence: Mapped[float | None]
     quality: Mapped[float | None]
     agreement: Mapped[float | None]
+    missing_rows: Mapped[JsonValue | None]
     provider: Mapped[str | None]
     model: Mapped[str | None]
     prompt_version: Mapped[str | None]
@@ -92,6 +94,7 @@ def succeed(session: Session, chunk_id: uuid.UUID, token: uuid.UUID, answer: Ans
         confidence=answer.confidence,
         quality=answer.quality,
         agreement=answer.agreement,
+        missing_rows=missing_rows.to_json(answer.missing_rows),
         provider=answer.provider,
         model=answer.model,
         prompt_version=answer.prompt_version,
@@ -119,6 +122,7 @@ def answer_of(chunk: Chunk) -> Answer:
         model=chunk.model or "",
         prompt_version=chunk.prompt_version or "",
         agreement=chunk.agreement,
+        missing_rows=missing_rows.from_json(chunk.missing_rows),
     )
 
 

@@ -31,6 +31,7 @@ class Findings:
     critique: Mapped[JsonObject | None]
     needs_review: Mapped[bool]
     failed_chunks: Mapped[JsonValue]
+    missing_rows: Mapped[JsonValue | None]
     provider: Mapped[str]
     model: Mapped[str]
     language_model: Mapped[bool]
@@ -42,6 +43,8 @@ class Result(Findings, Record):
 
     `confidence`, `quality`, `coverage` and `agreement` are 0 to 1, the last null without votes.
     `failed_chunks` names what no answer covers: position, start_char, end_char, error_code.
+    `missing_rows` names lists with fewer rows than the parts: path, kept, found, max_items; null in
+    results of versions that did not count.
     `critique` says what was objected to and what became of it, null where nobody asked for one.
     `language_model` is false where the built-in extractive model answered, be it for one chunk.
     """

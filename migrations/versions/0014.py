@@ -1,9 +1,10 @@
-"""What hides a loss shows it: costs that are unknown, and what readers must not touch."""
+"""Losses that were hidden are stored, costs say how they are known, and readers do no harm."""
 
 from pathlib import Path
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "0014"
 down_revision = "0013"
@@ -31,22 +32,41 @@ BEGIN
 END $$
 """
 LOCKS = ("leader_lock", "last_attempt_lock", "reader_login_lock")
+TABLES_WITH_MISSING_ROWS = ("results", "result_history", "chunks")
+VIEWS_OF_RESULTS = (
+    "document_results@2",
+    "results_by_day@1",
+    "stale_results@1",
+    "calibrated_results@1",
+    "calibrated_facts@1",
+)
 COST_VIEWS = ("tier_statistics", "budget_accounts")
 
 
 def upgrade() -> None:
     """Apply."""
     _add_costs()
+    _add_missing_rows()
     _make_locks()
     _close_functions()
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Take back; views that lose a column are made anew, and so are those that read them."""
     _open_functions()
     for lock in LOCKS:
         op.execute(f"DROP VIEW {lock}")
-    _remove_costs()
+    for view in reversed(VIEWS_OF_RESULTS):
+        op.execute(f"DROP VIEW {view.partition('@')[0]}")
+    for table in TABLES_WITH_MISSING_ROWS:
+        op.drop_column(table, "missing_rows")
+    op.execute("DROP VIEW run_costs")
+    for view in COST_VIEWS:
+        op.execute(f"DROP VIEW {view}")
+    op.drop_column("model_calls", "cost_basis")
+    for view in (*VIEWS_OF_RESULTS, *(f"{view}@1" for view in COST_VIEWS)):
+        _create(view)
+        _let_read(view.partition("@")[0])
 
 
 def _add_costs() -> None:
@@ -58,13 +78,10 @@ def _add_costs() -> None:
     _let_read("run_costs")
 
 
-def _remove_costs() -> None:
-    op.execute("DROP VIEW run_costs")
-    for view in COST_VIEWS:
-        op.execute(f"DROP VIEW {view}")
-        _create(f"{view}@1")
-        _let_read(view)
-    op.drop_column("model_calls", "cost_basis")
+def _add_missing_rows() -> None:
+    for table in TABLES_WITH_MISSING_ROWS:
+        op.add_column(table, sa.Column("missing_rows", JSONB(), nullable=True))
+    _create("document_results@3")
 
 
 def _make_locks() -> None:

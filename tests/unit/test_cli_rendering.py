@@ -104,6 +104,7 @@ def a_result(
         agreement=None,
         critique=None,
         needs_review=False,
+        missing_rows=None,
         failed_chunks=[],
         provider="openai",
         model="m",
@@ -179,6 +180,16 @@ def test_a_users_own_structure_is_shown_as_json() -> None:
     assert "[4–14]" in text
 
 
+def test_what_is_not_shown_of_long_data_is_said() -> None:
+    """The beginning is shown, and where the rest is."""
+    output: JsonObject = {"data": {"lines": ["x" * 100] * 100}, "evidence": []}
+
+    text = shown(answers.laid_out(AnalysisType.EXTRACTION, output))
+
+    assert "… the first 4,000 of 10," in text
+    assert "--json shows all" in text
+
+
 def test_a_quote_that_the_document_does_not_have_is_marked() -> None:
     """Nobody may take it for a quotation."""
     text = shown(answers.quote({"quote": "Invented.", "grounded": False}))
@@ -228,6 +239,22 @@ def test_what_no_answer_covers_is_named() -> None:
 
     assert "partial" in text
     assert "characters 10–20 (refused)" in text
+
+
+def test_missing_rows_are_named() -> None:
+    """In full, in a table, and apart from those that the schema leaves no room for."""
+    rows: JsonObject = {"path": "/data/lines", "kept": 30, "found": 1200, "max_items": None}
+    limited: JsonObject = {"path": "/data/best", "kept": 5, "found": 9, "max_items": 5}
+    partial = replace(a_result(), status=JobStatus.PARTIAL, missing_rows=[rows, limited])
+    partial = replace(partial, quality=0.999, coverage=0.9999)
+
+    text = shown(*rendered_results.laid_out([partial]))
+    table = shown(*rendered_results.laid_out([partial] * 11))
+
+    assert "30 of 1,200 rows of `lines` are in the result." in text
+    assert "quality 0.99 · coverage 99.9 %" in text
+    assert "5 of 9 rows of `best` are in the result, as many as maxItems" in text
+    assert "(partial: 30 of 1,200 rows of `lines` are in the result)" in " ".join(table.split())
 
 
 def test_an_account_that_does_not_balance_says_so() -> None:

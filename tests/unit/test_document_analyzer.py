@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 import chordwise
-from chordwise import AnalysisRequest, AnalysisType, DocumentAnalyzer
+from chordwise import Analysis, AnalysisRequest, AnalysisType, DocumentAnalyzer
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import (
@@ -20,6 +20,7 @@ from chordwise.errors import (
     UsageError,
 )
 from chordwise.llm.model import CompletionRequest, FinishReason, ModelProfile
+from tests.fakes import order_rows
 from tests.fakes.pipeline import a_summary, quoting_the_text
 from tests.fakes.scripted_model import ScriptedModel
 
@@ -104,7 +105,7 @@ def test_a_long_text_is_analyzed_in_chunks_and_synthesized() -> None:
 
 
 def test_a_synthesis_that_fails_is_told() -> None:
-    """The parts are merged by rule and the reason stands in the analysis."""
+    """The parts are merged by rule; the reason stands in the analysis, and it needs review."""
 
     def no_synthesis(request: CompletionRequest) -> str:
         return "no JSON" if request.task.answers else quoting_the_text(request)
@@ -116,7 +117,50 @@ def test_a_synthesis_that_fails_is_told() -> None:
     )
 
     assert "not JSON" in analysis.merged_without_model
-    assert analysis.quality == 1.0
+    assert (analysis.quality, analysis.is_partial, analysis.needs_review) == (0.8, True, True)
+
+
+def test_rows_that_a_synthesis_drops_are_told() -> None:
+    """The library says what the results in the database say."""
+    request = AnalysisRequest(
+        text=order_rows.ORDER, analysis_type=AnalysisType.EXTRACTION, schema=order_rows.SCHEMA
+    )
+
+    def analyzed(at_most: int) -> Analysis:
+        model = ScriptedModel([order_rows.extracting(at_most)], repeat_last=True)
+        return DocumentAnalyzer(model, chunk_tokens=800).analyze_document(request)
+
+    losing, complete = analyzed(30), analyzed(order_rows.ROW_COUNT)
+
+    (missing,) = losing.missing_rows
+    assert str(missing) == "30 of 1,200 rows of `line_items`"
+    assert (losing.quality, losing.coverage) == (0.025, 0.025)
+    assert losing.is_partial
+    assert losing.needs_review
+    assert (complete.quality, complete.coverage, complete.missing_rows) == (1.0, 1.0, ())
+    assert not complete.is_partial
+    assert not complete.needs_review
+
+
+def test_a_list_that_its_schema_limits_is_complete_when_it_is_full() -> None:
+    """What found no room is counted, and no reason for a review."""
+    schema = json.loads(json.dumps(order_rows.SCHEMA))
+    schema["properties"]["line_items"]["maxItems"] = 60
+    request = AnalysisRequest(
+        text=order_rows.ORDER, analysis_type=AnalysisType.EXTRACTION, schema=schema
+    )
+
+    def analyzed(at_most: int) -> Analysis:
+        model = ScriptedModel([order_rows.extracting(at_most)], repeat_last=True)
+        return DocumentAnalyzer(model, chunk_tokens=400).analyze_document(request)
+
+    full, short = analyzed(60), analyzed(59)
+
+    assert [(each.kept, each.max_items) for each in full.missing_rows] == [(60, 60)]
+    assert full.missing_rows[0].found == order_rows.ROW_COUNT
+    assert (full.is_partial, full.needs_review, full.coverage) == (False, False, 1.0)
+    assert (short.is_partial, short.needs_review) == (True, True)
+    assert short.coverage == pytest.approx(59 / 60)
 
 
 def test_a_refusal_and_a_truncation_have_their_own_errors() -> None:

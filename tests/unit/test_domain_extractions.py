@@ -14,10 +14,14 @@ from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, 
 
 ORDER: JsonObject = {
     "type": "object",
+    "$defs": {"best": {"type": "array", "maxItems": 3}},
     "properties": {
         "total": {"type": ["number", "null"]},
         "paid": {"type": ["boolean", "null"]},
         "parties": {"type": "array", "items": {"type": "object"}},
+        "flags": {"type": "array", "uniqueItems": True},
+        "best": {"anyOf": [{"$ref": "#/$defs/best"}, {"type": "null"}]},
+        "place": {"type": "array", "minItems": 2, "maxItems": 2},
     },
 }
 
@@ -113,7 +117,7 @@ def merged_orders(*parts: JsonObject) -> tuple[JsonValue, dict[JsonValue, JsonVa
 
 
 def test_evidence_follows_its_value_into_the_merged_data() -> None:
-    """Lists are joined, so that the second chunk's first party is not the first one any more."""
+    """Lists are joined: equal rows of two chunks stand at different places, and both are kept."""
     data, evidence = merged_orders(
         an_order({"parties": [{"name": "Ann"}, {"name": "Ben"}]}, q1="/parties/1/name"),
         an_order(
@@ -121,8 +125,9 @@ def test_evidence_follows_its_value_into_the_merged_data() -> None:
         ),
     )
 
-    assert data == {"parties": [{"name": "Ann"}, {"name": "Ben"}, {"name": "Cid"}]}
-    assert evidence == {"q1": "/parties/1/name", "q2": "/parties/2/name", "q3": "/parties/0"}
+    names = ["Ann", "Ben", "Cid", "Ann"]
+    assert data == {"parties": [{"name": name} for name in names]}
+    assert evidence == {"q1": "/parties/1/name", "q2": "/parties/2/name", "q3": "/parties/3"}
 
 
 def test_evidence_of_a_dropped_value_is_dropped() -> None:
@@ -148,11 +153,78 @@ def test_evidence_with_a_path_to_nowhere_stays_as_it_is() -> None:
 
 def test_merged_data_tells_true_from_one() -> None:
     """In JSON they are different values, in Python they are equal."""
-    data, _ = merged_orders(
-        an_order({"parties": [1, True]}), an_order({"parties": [True, 0, False]})
+    data, _ = merged_orders(an_order({"flags": [1, True]}), an_order({"flags": [True, 0, False]}))
+
+    assert json.dumps(data) == '{"flags": [1, true, 0, false]}'
+
+
+def test_a_list_of_distinct_values_drops_repetitions() -> None:
+    """`uniqueItems` says so; the evidence of each mention leads to the one value."""
+    data, evidence = merged_orders(
+        an_order({"flags": ["a", "b"]}, q1="/flags/1"),
+        an_order({"flags": ["b", "c"]}, q2="/flags/0", q3="/flags/1"),
     )
 
-    assert json.dumps(data) == '{"parties": [1, true, 0, false]}'
+    assert data == {"flags": ["a", "b", "c"]}
+    assert evidence == {"q1": "/flags/1", "q2": "/flags/1", "q3": "/flags/2"}
+
+
+def test_a_list_with_a_limit_takes_turns_between_the_chunks() -> None:
+    """The merged data keeps to `maxItems`; evidence of what found no room is dropped."""
+    data, evidence = merged_orders(
+        an_order({"best": ["a", "b", "c"]}, q1="/best/0", q2="/best/2"),
+        an_order({"best": ["d", "e"]}, q3="/best/0"),
+    )
+
+    assert data == {"best": ["a", "b", "d"]}
+    assert evidence == {"q1": "/best/0", "q3": "/best/2"}
+
+
+def test_a_tuple_is_one_value() -> None:
+    """A pair of coordinates is not joined with another one."""
+    data, evidence = merged_orders(
+        an_order({"place": [47.5, 9.7]}, q1="/place/0"),
+        an_order({"place": [48.1, 11.6]}, q2="/place/1"),
+    )
+
+    assert data == {"place": [47.5, 9.7]}
+    assert evidence == {"q1": "/place/0"}
+
+
+def test_rows_are_counted_by_list() -> None:
+    """Nested ones over all rows, distinct values once; tuples are no lists."""
+    parts = [
+        an_order({"parties": [{"tags": ["x"]}, {"tags": ["x", "y"]}], "flags": ["a", "b"]}),
+        an_order({"parties": [{"tags": ["x"]}], "flags": ["b"], "place": [1, 2], "best": ["k"]}),
+    ]
+
+    counts = analysis_for(AnalysisType.EXTRACTION).row_counts(parts, AnalysisOptions(schema=ORDER))
+
+    assert {path: (count.number, count.max_items) for path, count in counts.items()} == {
+        "/data/parties": (3, None),
+        "/data/parties/*/tags": (4, None),
+        "/data/flags": (2, None),
+        "/data/best": (1, 3),
+    }
+
+
+def test_rows_under_a_recursive_schema_are_counted() -> None:
+    """References to itself end where the data ends."""
+    node: JsonObject = {
+        "type": "object",
+        "properties": {"parts": {"type": "array", "items": {"$ref": "#/$defs/node"}}},
+    }
+    schema: JsonObject = {**node, "$defs": {"node": node}}
+    tree: JsonValue = {"parts": [{"parts": [{}, {}]}, {"parts": []}]}
+
+    counts = analysis_for(AnalysisType.EXTRACTION).row_counts(
+        [an_order(tree)], AnalysisOptions(schema=schema)
+    )
+
+    assert {path: count.number for path, count in counts.items()} == {
+        "/data/parts": 2,
+        "/data/parts/*/parts": 2,
+    }
 
 
 def test_a_merge_without_any_value_keeps_its_shape() -> None:

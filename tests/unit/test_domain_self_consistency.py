@@ -289,6 +289,17 @@ def test_data_of_a_users_own_schema_is_one_sample_as_a_whole() -> None:
     assert problems(winner.output, {"type": "object", "required": ["data"]}) == []
 
 
+def test_equal_rows_of_a_users_own_schema_count_each() -> None:
+    """A sample that has fewer of them agrees less, and between two the one with more wins."""
+    few: JsonObject = {"data": {"lines": ["x"]}, "evidence": []}
+    many: JsonObject = {"data": {"lines": ["x", "x", "x"]}, "evidence": []}
+
+    winner = elected([a_sample(EXTRACTION, each) for each in (few, many)], EXTRACTION, OWN_SCHEMA)
+
+    assert winner.output == many
+    assert winner.agreement == pytest.approx(0.75)
+
+
 @pytest.mark.parametrize(
     ("one", "other", "agreement"),
     [(7, 7.0, 1), ("ACME Inc.", "acme inc", 1), ("7", 7, 0.5), (True, 1, 0.5), (7, 7.5, 0.5)],

@@ -128,6 +128,27 @@ def test_what_is_no_answer(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"rows": [{"a": 1}], "rows": [{"a": 2}]}', "a member twice"),
+        ('{"rows": [1, 2, ..., 1200]}', "leaves values out"),
+        ('{"rows": [1, 2 // … 1198 more\n]}', "leaves values out"),
+    ],
+)
+def test_an_answer_that_loses_rows_by_its_form_is_refused(text: str, words: str) -> None:
+    """A parser would take what is left for all there is."""
+    with pytest.raises(InvalidAnswerError, match=words):
+        parse(text)
+
+
+def test_repetitions_and_dots_that_lose_nothing_are_taken() -> None:
+    """The same value twice, and an ellipsis inside a text or before the answer."""
+    assert parse('Well… here it is: {"a": 1}').answer == {"a": 1}
+    assert parse('{"a": 1, "a": 1}').answer == {"a": 1}
+    assert parse("""{"a": "and so on ...", 'b': 2}""").answer == {"a": "and so on ...", "b": 2}
+
+
+@pytest.mark.parametrize(
     ("text", "repaired"),
     [
         ('```json\n{"a": 1}\n```', False),

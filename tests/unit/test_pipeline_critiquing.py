@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from chordwise.domain import critique
+from chordwise.domain import critique, json_values
 from chordwise.domain.answers import Answer
 from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.grounding import Source
@@ -141,6 +141,37 @@ def test_a_revision_must_not_drop_all_evidence() -> None:
     found, before, _ = examined(OBJECTED, bare, task=task, draft=json.dumps(label))
 
     assert (found.answer, outcome_of(found)) == (before, CritiqueOutcome.KEPT)
+
+
+@pytest.mark.parametrize(
+    ("quotes", "kept", "outcome"),
+    [
+        (["rebuilt in 1856", "built by giants"], 1, CritiqueOutcome.REVISED),
+        (["rebuilt in 1856", "had planned"], 1, CritiqueOutcome.KEPT),
+        (["rebuilt in 1856", "had planned"], 2, CritiqueOutcome.REVISED),
+    ],
+)
+def test_a_revision_may_drop_a_row_that_stands_nowhere_and_no_other(
+    quotes: list[str], kept: int, outcome: CritiqueOutcome
+) -> None:
+    """An invented row is what a critique is for; one of the text's own is a loss."""
+    schema = json_values.as_object(
+        {"type": "object", "properties": {"rows": {"type": "array", "items": {"type": "string"}}}}
+    )
+    options = replace(OPTIONS, schema=schema)
+    task = replace(TASK, analysis_type=AnalysisType.EXTRACTION, options=options)
+
+    def extraction(rows: list[str]) -> str:
+        evidence = [
+            {"path": f"/rows/{place}", "quote": quote, "confidence": 5}
+            for place, quote in enumerate(rows)
+        ]
+        return json.dumps({"data": {"rows": rows}, "evidence": evidence})
+
+    found, _, _ = examined(OBJECTED, extraction(quotes[:kept]), task=task, draft=extraction(quotes))
+
+    assert outcome_of(found) is outcome
+    assert found.answer.missing_rows == ()
 
 
 @pytest.mark.parametrize(

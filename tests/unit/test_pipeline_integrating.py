@@ -124,14 +124,14 @@ def test_answers_that_exceed_the_context_are_joined_in_levels() -> None:
 
 @pytest.mark.parametrize("script", [["no JSON", "still none"], [ContextTooLongError("too long")]])
 def test_what_the_model_cannot_join_is_merged_by_rule(script: list[Line]) -> None:
-    """Nothing that the chunks found is lost, and the reason is told."""
+    """Nothing that the chunks found is lost; the reason is told, and the quality is lowered."""
     chunks = [an_answer(5), replace(an_answer(7), quality=0.5, repaired=True)]
 
     integration = integrator(ScriptedModel(script)).integrate(chunks)
 
     assert integration.error is not None
     assert spans(integration.answer) == [span for chunk in chunks for span in spans(chunk)]
-    assert (integration.answer.quality, integration.answer.repaired) == (0.75, True)
+    assert (integration.answer.quality, integration.answer.repaired) == (0.6, True)
 
 
 @pytest.mark.parametrize("error", [RateLimitedError("busy"), ModelAccessError("no key")])

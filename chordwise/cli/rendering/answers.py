@@ -81,7 +81,7 @@ def _finding(item: JsonObject) -> Text:
 
 def _extraction(output: JsonObject) -> Rows:
     if "data" in output:
-        yield "Data", Text(safe(encoded(output["data"], indent=2))[:_DATA_WIDTH])
+        yield "Data", _json(output["data"])
         yield "Evidence", _fields(objects(output.get("evidence")), "path")
     else:
         yield "Found", _fields(objects(output.get("fields")), "item")
@@ -154,7 +154,17 @@ def _step(item: JsonObject) -> Text:
 
 
 def _anything(output: JsonObject) -> Rows:
-    yield "Answer", Text(safe(encoded(output, indent=2))[:_DATA_WIDTH])
+    yield "Answer", _json(output)
+
+
+def _json(value: JsonValue) -> Text:
+    """Return a value as JSON; of a long one the beginning, and how much there is."""
+    whole = safe(encoded(value, indent=2))
+    shown = Text(whole[:_DATA_WIDTH])
+    if len(whole) > _DATA_WIDTH:
+        note = f"\n… the first {_DATA_WIDTH:,} of {len(whole):,} characters; --json shows all."
+        shown.append(note, style="yellow")
+    return shown
 
 
 def _listed(label: str, parts: Iterable[Text]) -> Rows:

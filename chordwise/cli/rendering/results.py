@@ -11,7 +11,8 @@ from rich.text import Text
 
 from chordwise.cli.rendering import answers, sources
 from chordwise.cli.rendering.plain_text import one_line
-from chordwise.cli.rendering.words import EXTRACTIVE, share
+from chordwise.cli.rendering.words import EXTRACTIVE, score, share
+from chordwise.domain import missing_rows
 from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.json_values import JsonObject, objects, text
 from chordwise.domain.states import JobStatus
@@ -38,6 +39,8 @@ def _in_full(result: StoredResult) -> Iterator[RenderableType]:
     for chunk in objects(result.failed_chunks):
         start, end, code = (chunk.get(name) for name in ("start_char", "end_char", "error_code"))
         yield Text(f"  Not covered: characters {start}–{end} ({code})", style="yellow")
+    for sentence in missing_rows.sentences(missing_rows.from_json(result.missing_rows)):
+        yield Text(f"  {one_line(sentence, _HEADLINE_WIDTH)}", style="yellow")
     yield answers.laid_out(result.analysis_type, result.output)
     yield from _critique(result.critique or {})
     yield Text()
@@ -67,7 +70,7 @@ def _measures(result: StoredResult) -> str:
     who = f"{result.provider}/{result.model}" + ("" if result.language_model else " (built in)")
     parts = [
         f"confidence {result.confidence:.2f}",
-        f"quality {result.quality:.2f}",
+        f"quality {score(result.quality)}",
         f"coverage {share(result.coverage)}",
         *([] if result.agreement is None else [f"agreement {share(result.agreement)}"]),
         *(_critiqued(result.critique or {})),
@@ -103,5 +106,7 @@ def _answer(result: StoredResult) -> Text:
     answer = answers.headline(result.analysis_type, result.output)
     shown = Text(one_line(answer, 140))
     if result.status != JobStatus.SUCCEEDED:
-        shown.append(f" ({result.status})", style="yellow")
+        lost = missing_rows.losses(missing_rows.from_json(result.missing_rows))
+        why = "".join(f": {one_line(said)}" for said in missing_rows.sentences(lost))
+        shown.append(f" ({result.status}{why.removesuffix('.')})", style="yellow")
     return shown

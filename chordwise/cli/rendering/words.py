@@ -56,6 +56,11 @@ def moment(when: datetime) -> str:
     return f"{when.astimezone():%Y-%m-%d %H:%M}"
 
 
+def score(value: float) -> str:
+    """Return a number from 0 to 1 with two digits, never rounded up to 1."""
+    return f"{value if value >= 1 else min(value, 0.99):.2f}"
+
+
 def share(value: float) -> str:
     """Return a number from 0 to 1 as a percentage that is never rounded up to all."""
     percent = value * 100

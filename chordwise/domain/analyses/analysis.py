@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 from chordwise.domain import json_values
@@ -11,6 +12,14 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
 
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowCount:
+    """How many rows a list has, and how many the user's schema allows, where it says so."""
+
+    number: int
+    max_items: int | None = None
 
 
 class Analysis(ABC):
@@ -35,6 +44,18 @@ class Analysis(ABC):
     @abstractmethod
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:
         """Join the grounded answers of consecutive chunks (one or more) without a model."""
+
+    def row_counts(
+        self,
+        answers: Sequence[JsonObject],  # noqa: ARG002
+        options: AnalysisOptions,  # noqa: ARG002
+    ) -> dict[str, RowCount]:
+        """Count the rows of several answers together, list by list.
+
+        Rows are items that an answer about the whole document has to keep. Lists that condense the
+        document, as the findings of a summary do, have none.
+        """
+        return {}
 
     def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:  # noqa: ARG002
         """Return what is wrong with an answer beyond its schema, in words for the model."""

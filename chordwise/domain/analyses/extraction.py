@@ -7,11 +7,12 @@ With a user's own JSON Schema the values stand under `data`, shaped and validate
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 
 from chordwise.domain import json_values, schemas
-from chordwise.domain.analyses.analysis import Analysis, claimed, mean
-from chordwise.domain.analyses.user_data import merge_data, merge_evidence
+from chordwise.domain.analyses import user_data, user_lists
+from chordwise.domain.analyses.analysis import Analysis, RowCount, claimed, mean
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
 
@@ -72,10 +73,23 @@ class Extraction(Analysis):
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:
         """Keep every distinct value of an item; “not mentioned” only where no chunk has one."""
         if options.schema is not None:
-            data = merge_data([answer.get("data") for answer in answers])
-            return {"data": data, "evidence": merge_evidence(answers, data)}
+            return user_data.merge(answers, options.schema)
         fields = [field for answer in answers for field in _fields(answer)]
         return {"fields": [field for item in items(options) for field in _best_of(item, fields)]}
+
+    def row_counts(
+        self, answers: Sequence[JsonObject], options: AnalysisOptions
+    ) -> dict[str, RowCount]:
+        """Count the lists of the user's data, or the distinct values of each item."""
+        if options.schema is not None:
+            counts = user_lists.row_counts([a.get("data") for a in answers], options.schema)
+            return {f"/data{path}": count for path, count in counts.items()}
+        values: dict[str, set[str]] = defaultdict(set)
+        for field in (field for answer in answers for field in _fields(answer)):
+            if field.get("status") == FOUND:
+                item = json_values.pointer("/fields", json_values.text(field.get("item")))
+                values[item].add(_folded(field))
+        return {item: RowCount(number=len(found)) for item, found in values.items()}
 
 
 def _around(schema: JsonObject) -> JsonObject:
@@ -110,7 +124,11 @@ def _best_of(item: str, fields: Sequence[JsonObject]) -> list[JsonValue]:
     best: dict[str, JsonObject] = {}
     for field in own:
         if field.get("status") == FOUND:
-            value = json_values.text(field.get("value")).strip().casefold()
+            value = _folded(field)
             if value not in best or claimed(field) > claimed(best[value]):
                 best[value] = field
     return list(best.values()) or list(own[:1])
+
+
+def _folded(field: JsonObject) -> str:
+    return json_values.text(field.get("value")).strip().casefold()

@@ -139,7 +139,7 @@ REVIEW = Section(
     heading="What a person should look at",
     query="""
         SELECT run, source, analysis_type AS type, status,
-            round(confidence::numeric, 2) AS confidence, round(quality::numeric, 2) AS quality,
+            round(confidence::numeric, 2) AS confidence, trunc(quality::numeric, 2) AS quality,
             count(*) OVER () AS there_are
         FROM document_results
         WHERE created_at > :since AND created_at <= :until

@@ -1,0 +1,150 @@
+"""Missing rows: lists of which an answer has fewer rows than were found in the document."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from chordwise.domain import json_values
+from chordwise.domain.analyses.analysis import RowCount
+from chordwise.domain.json_values import JsonObject, JsonValue
+
+CODE = "missing_rows"
+HINT = (
+    "The answers of the parts, with all their rows, are in chunks.answer. chordwise retry RUN "
+    "joins them again; a larger pipeline.chunk_tokens leaves fewer parts to join. If equal values "
+    'are meant to count once, say "uniqueItems": true of the list in your schema.'
+)
+HINT_OF_ONE_CHUNK = (
+    "The model dropped them when it mended an invalid answer. Submit the document again with "
+    "--fresh, with another model (--model) or a smaller pipeline.chunk_tokens."
+)
+_MAX_NAMED = 5
+_PREFIXES = {"/data/": "rows", "/fields/": "values"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissingRows:
+    """A list of which `kept` of `found` rows are in an answer.
+
+    `path` is a JSON Pointer into the output, with `*` for the position of an enclosing row;
+    `/fields/ITEM` stands for the distinct values of an item. `max_items` is the limit that the
+    user's schema sets.
+    """
+
+    path: str
+    kept: int
+    found: int
+    max_items: int | None = None
+
+    @property
+    def wanted(self) -> int:
+        """Return how many rows the answer should have: all, or as many as the schema allows."""
+        return self.found if self.max_items is None else min(self.found, self.max_items)
+
+    @property
+    def is_loss(self) -> bool:
+        """Tell whether rows are missing that the schema leaves room for."""
+        return self.kept < self.wanted
+
+    def __str__(self) -> str:
+        prefix = next((each for each in _PREFIXES if self.path.startswith(each)), "")
+        noun = _PREFIXES.get(prefix, "rows")
+        return f"{self.kept:,} of {self.found:,} {noun} of `{self.path.removeprefix(prefix)}`"
+
+
+def compare(
+    found: Mapping[str, RowCount],
+    kept: Mapping[str, RowCount],
+    before: Iterable[MissingRows] = (),
+) -> tuple[MissingRows, ...]:
+    """Return the lists of which fewer rows are kept than were found.
+
+    `before` are the rows that what was counted in `found` lacked itself.
+    """
+    none = RowCount(number=0)
+    lost: Counter[str] = Counter()
+    limits = {path: count.max_items for path, count in found.items()}
+    for each in before:
+        lost[each.path] += each.found - each.kept
+        limits.setdefault(each.path, each.max_items)
+    numbers = {path: count.number for path, count in found.items()}
+    compared = (
+        MissingRows(
+            path=path,
+            kept=kept.get(path, none).number,
+            found=numbers.get(path, 0) + lost[path],
+            max_items=limits[path],
+        )
+        for path in limits
+    )
+    return tuple(each for each in compared if each.kept < each.found)
+
+
+def recounted(
+    missing: Iterable[MissingRows], kept: Mapping[str, RowCount]
+) -> tuple[MissingRows, ...]:
+    """Return the lists that still lack rows once an answer was revised."""
+    none = RowCount(number=0)
+    now = (replace(each, kept=kept.get(each.path, none).number) for each in missing)
+    return tuple(each for each in now if each.kept < each.found)
+
+
+def losses(missing: Iterable[MissingRows]) -> list[MissingRows]:
+    """Return the lists that lack rows which the schema leaves room for."""
+    return [each for each in missing if each.is_loss]
+
+
+def share(missing: Iterable[MissingRows]) -> float:
+    """Return the share of the rows that are kept, over the lists that lost some; else 1."""
+    lost = losses(missing)
+    if not lost:
+        return 1.0
+    return sum(each.kept for each in lost) / sum(each.wanted for each in lost)
+
+
+def sentences(missing: Iterable[MissingRows]) -> list[str]:
+    """Say how many rows the lists have: first those that lost some, then those at their limit."""
+    every = list(missing)
+    lost, limited = losses(every), [each for each in every if not each.is_loss]
+    said = [f"{_listed(lost)} are in the result."] if lost else []
+    if limited:
+        counts = _listed(limited)
+        said.append(f"{counts} are in the result, as many as maxItems of the schema allows.")
+    return said
+
+
+def to_json(missing: Iterable[MissingRows]) -> list[JsonValue]:
+    """Return what the columns `missing_rows` keep."""
+    return [
+        {
+            "path": each.path,
+            "kept": each.kept,
+            "found": each.found,
+            "max_items": each.max_items,
+        }
+        for each in missing
+    ]
+
+
+def from_json(stored: JsonValue) -> tuple[MissingRows, ...]:
+    """Read what `to_json` wrote; null is none."""
+    return tuple(_read(each) for each in json_values.objects(stored))
+
+
+def _read(stored: JsonObject) -> MissingRows:
+    limit = json_values.number(stored.get("max_items"))
+    return MissingRows(
+        path=json_values.text(stored.get("path")),
+        kept=int(json_values.number(stored.get("kept")) or 0),
+        found=int(json_values.number(stored.get("found")) or 0),
+        max_items=None if limit is None else int(limit),
+    )
+
+
+def _listed(missing: Sequence[MissingRows]) -> str:
+    named = [str(each) for each in missing[:_MAX_NAMED]]
+    if rest := len(missing) - len(named):
+        named.append(f"rows of {rest:,} more list{'' if rest == 1 else 's'}")
+    return " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
