@@ -62,7 +62,7 @@ class Part(Thread):
         """Let the process live; return how long to wait before it is started anew."""
         reading, writing = os.pipe()
         try:
-            process = self._started(reading)
+            process = self._spawned(reading)
             while process.poll() is None and not self._stop_event.wait(_POLL_SECONDS):
                 continue
             status = _ended(process)
@@ -76,7 +76,7 @@ class Part(Thread):
         self._count_loss(status, pause)
         return pause
 
-    def _started(self, pipe: int) -> subprocess.Popen[bytes]:
+    def _spawned(self, pipe: int) -> subprocess.Popen[bytes]:
         environment = child_environment(self._context.settings.home)
         return subprocess.Popen(  # noqa: S603 - our own module, no shell
             [sys.executable, "-P", "-m", "scheduler", self.name],

@@ -10,8 +10,8 @@ from pathlib import Path
 from chordwise.settings import ReaderSettings
 
 MEGABYTE = 1024 * 1024
-RESERVED_MEGABYTES = 352
-"""What the processes of a scheduler hold before they read a file."""
+RESERVED_MEGABYTES = 420
+"""What the three processes of a scheduler and their parsers hold before they read a file."""
 READERS = 3
 """How many files a scheduler reads at once: one quick, one slow, and one of a schedule."""
 _LEAST_MEGABYTES = 48

@@ -109,16 +109,13 @@ class ParserProcess:
         channel = self._running()
         is_idle = False
         self._time_setting = "ocr_timeout_seconds" if question.ocr_data else "timeout_seconds"
-        seconds = self._seconds
         try:
             reading_time.check()  # now that there is a child that can be ended
             with reading_time.counted():
-                deadline = reading_time.deadline(seconds)
-                frames.send_file(channel, file.fileno(), deadline)
-                frames.send(channel, self._request(question), b"", deadline)
+                self._ask(channel, file, question, reading_time.deadline(self._seconds))
             while not is_idle:
                 with reading_time.counted():
-                    answer = self._answer(channel, reading_time.deadline(seconds))
+                    answer = self._answer(channel, reading_time.deadline(self._seconds))
                 is_idle = bool(answer.header.get("last"))
                 if answer.header.get("reason") == "memory":
                     # What filled the memory may still be held by a library.
@@ -169,6 +166,12 @@ class ParserProcess:
     def _seconds(self) -> float:
         is_ocr = self._time_setting == "ocr_timeout_seconds"
         return self._settings.ocr_timeout_seconds if is_ocr else self._settings.timeout_seconds
+
+    def _ask(
+        self, channel: socket.socket, file: BinaryIO, question: Question, deadline: float
+    ) -> None:
+        frames.send_file(channel, file.fileno(), deadline)
+        frames.send(channel, self._request(question), b"", deadline)
 
     def _answer(self, channel: socket.socket, deadline: float) -> Answer:
         """Return the next answer; a part is written to a file while it arrives.

@@ -21,5 +21,7 @@ def downgrade() -> None:
 
 
 def _count_attempts_at_inbox_files() -> None:
-    attempts = sa.Column("attempts", sa.Integer(), server_default="0", nullable=False)
-    op.add_column("inbox_files", attempts)
+    op.add_column(
+        "inbox_files",
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+    )
