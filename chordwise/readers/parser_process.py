@@ -106,8 +106,7 @@ class ParserProcess:
             ReadingInterruptedError: Another thread has ended it.
             InternalError: No child can be started.
         """
-        channel = self._running()
-        is_idle = False
+        channel, is_idle = self._running(), False
         self._time_setting = "ocr_timeout_seconds" if question.ocr_data else "timeout_seconds"
         try:
             reading_time.check()  # now that there is a child that can be ended
