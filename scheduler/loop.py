@@ -72,21 +72,18 @@ class Loop:
                 every_seconds=scheduling.TICK_SECONDS,
                 do=self._scheduling.tick,
             ),
-            Chore(name="beat", every_seconds=settings.heartbeat_seconds, do=self._scheduling.beat),
             Chore(name="show", every_seconds=liveness.INTERVAL_SECONDS, do=self._show),
             Chore(name="forget", every_seconds=_FORGET_SECONDS, do=self._forget),
         ]
 
     def run(self, stop: Event) -> None:
         """Do what is due until `stop` is set."""
-        self._scheduling.start()
         self._deliveries.start()
         while not stop.is_set():
             for chore in self._chores:
                 self._do(chore)
             next_due = min(chore.due_at for chore in self._chores)
             stop.wait(max(0.01, next_due - time.monotonic()))
-        self._scheduling.stop()
         self._deliveries.stop()
         self._batching.stop()
         self._leadership.give_up()

@@ -24,7 +24,7 @@ def read_all(
 ) -> Iterator[ReadDocument | UnreadDocument]:
     """Read file after file, as an analysis would."""
     with Reader(settings.readers) as reader:
-        source = FileSource(reader, settings.readers, sys.stdin.buffer)
+        source = FileSource(reader, sys.stdin.buffer)
         for file in found:
             yield from source.read(file, columns)
 

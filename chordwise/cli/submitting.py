@@ -93,7 +93,7 @@ class Submitting:
             live.display(self._screen) as display,
             interruption.deferred(self._say_stopping) as is_stopped,
         ):
-            source = FileSource(reader, settings.readers, sys.stdin.buffer)
+            source = FileSource(reader, sys.stdin.buffer)
             intake.take_in(
                 submission,
                 self._announced(found),

@@ -8,17 +8,13 @@ from typing import BinaryIO
 from chordwise.pipeline.submit import Submission, TakenIn
 from chordwise.readers.discovery import FoundFile
 from chordwise.readers.reading import WHOLE, Columns, ReadDocument, Reader, UnreadDocument
-from chordwise.settings import ReaderSettings
-
-_MEGABYTE = 1024 * 1024
 
 
 class FileSource:
-    """Reads what discovery found; standard input as well, up to one byte above the limit."""
+    """Reads what discovery found; standard input as well, up to the limit."""
 
-    def __init__(self, reader: Reader, settings: ReaderSettings, stdin: BinaryIO) -> None:
+    def __init__(self, reader: Reader, stdin: BinaryIO) -> None:
         self._reader = reader
-        self._limit = settings.max_file_megabytes * _MEGABYTE
         self._stdin = stdin
 
     def read(
@@ -31,8 +27,7 @@ class FileSource:
         if file.failure is not None:
             yield UnreadDocument(source=file.source, error=file.failure)
         elif file.path is None:
-            data = self._stdin.read(self._limit + 1)
-            yield from self._reader.documents_in(data, file.source, columns)
+            yield from self._reader.documents_from(self._stdin, file.source, columns)
         else:
             yield from self._reader.read_documents(
                 file.path, columns, follow_symlinks=file.follow_symlinks

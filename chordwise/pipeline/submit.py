@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from threading import Lock
 from typing import TypeAlias
 
 from sqlalchemy import select
@@ -64,6 +65,7 @@ class Submission:
         self._hashes = {each: identity(context, each, self.options) for each in options.types}
         self.lane = lanes.lane_for(context.settings, options.model, options.lane)
         self._found = 0
+        self._turn = Lock()
 
     @property
     def columns(self) -> Columns:
@@ -78,7 +80,8 @@ class Submission:
     def take_in(self, found: ReadDocument | UnreadDocument, also: Also | None = None) -> TakenIn:
         """Store a document with its jobs and their messages, or why there is none.
 
-        `also` writes more in the same transaction.
+        `also` writes more in the same transaction. Threads take turns, so that the same content
+        is taken in once.
 
         Raises:
             ServiceUnavailableError: The database stayed away; nothing of this was stored, unless
@@ -94,8 +97,9 @@ class Submission:
             if also is not None:
                 also(session, intake_id)
 
-        persistently(self._context.sessions, PATIENCE, write)
-        self._found += 1
+        with self._turn:
+            persistently(self._context.sessions, PATIENCE, write)
+            self._found += 1
         return taken[0]
 
     def close(self) -> None:

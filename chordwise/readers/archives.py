@@ -10,14 +10,15 @@ from collections.abc import Iterator
 
 from chordwise.domain.ignored_names import is_ignored
 from chordwise.readers import failures
-from chordwise.readers.extracted import Extraction, Part, Unread, Wanted
+from chordwise.readers.extracted import Extraction, Part, Source, Unread, Wanted
 from chordwise.readers.naming import Naming
 
 _ENCRYPTED_FLAG = 1
+_SLICE_BYTES = 1024 * 1024
 _DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
 
 
-def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
+def documents(source: Source, wanted: Wanted) -> Iterator[Extraction]:
     """Yield the files in the order of the archive; hidden and temporary ones as in a folder, not.
 
     Nothing is written anywhere, so that a name like `../../etc/passwd` is only a name.
@@ -26,15 +27,15 @@ def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
         ReadError: The archive is damaged.
     """
     naming = Naming()
-    with _opened(data) as archive:
+    with _opened(source) as archive:
         for member in archive.infolist():
             if not member.is_dir() and not _is_ignored(member.filename):
                 yield _part(archive, member, naming.place(member.filename), wanted)
 
 
-def _opened(data: bytes) -> zipfile.ZipFile:
+def _opened(source: Source) -> zipfile.ZipFile:
     try:
-        return zipfile.ZipFile(io.BytesIO(data))
+        return zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source)
     except (*_DAMAGES, NotImplementedError) as error:
         raise failures.malformed("is a damaged ZIP archive.") from error
 
@@ -51,13 +52,21 @@ def _part(
         return Unread(place=place, error=failures.encrypted())
     if member.file_size > wanted.max_part_bytes:
         return Unread(place=place, error=failures.larger_than(wanted.max_part_bytes >> 20))
+    return Part(place=place, name=member.filename, pieces=_pieces(archive, member))
+
+
+def _pieces(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
+    """Unpack a file slice by slice; the library never gives more bytes than the member declares.
+
+    Raises:
+        ReadError: It is damaged, or packed in an unknown way.
+    """
     try:
-        # The library never gives more bytes than the member declares.
-        content = archive.read(member)
-    except NotImplementedError:
-        error = failures.unsupported("packed in a way that is not supported", "Pack it anew.")
-    except (*_DAMAGES, RuntimeError):
-        error = failures.malformed("is damaged: it cannot be unpacked.")
-    else:
-        return Part(place=place, name=member.filename, data=content)
-    return Unread(place=place, error=error)
+        with archive.open(member) as stream:
+            while piece := stream.read(_SLICE_BYTES):
+                yield piece
+    except NotImplementedError as error:
+        kind = "packed in a way that is not supported"
+        raise failures.unsupported(kind, "Pack it anew.") from error
+    except (*_DAMAGES, RuntimeError) as error:
+        raise failures.malformed("is damaged: it cannot be unpacked.") from error

@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from typing import assert_never
+from typing import BinaryIO, assert_never
 
 from chordwise.domain.json_values import JsonObject, number, text
 from chordwise.errors import ReadError
@@ -18,7 +18,7 @@ from chordwise.readers.extracted import Columns, Extracted, Extraction, Ocr, Par
 from chordwise.readers.extraction import extract
 
 _TITLE_CHARACTERS = 1_000
-_ANY_LENGTH = 1 << 40
+_SLICE_BYTES = 1024 * 1024
 
 
 def main() -> None:
@@ -37,26 +37,29 @@ def main() -> None:
 
 
 def _serve(channel: socket.socket) -> None:
-    request, data = frames.receive(channel, _ANY_LENGTH)
-    seconds = number(request["timeout_seconds"]) or 0
-    limits.limit_file(seconds)
-    for header, body in _answers(request, data):
-        # Waiting for a parent that stores what it has is no fault; each answer has its own time.
-        limits.release_file()
-        frames.send(channel, header, body)
+    with frames.receive_file(channel) as file:
+        request, _ = frames.receive(channel, 0)
+        seconds = number(request["timeout_seconds"]) or 0
         limits.limit_file(seconds)
-    limits.release_file()
+        for header, body in _answers(request, file):
+            # Waiting for a parent that stores what it has is no fault; each answer has its time.
+            limits.release_file()
+            frames.send(channel, header, body)
+            limits.limit_file(seconds)
+        limits.release_file()
 
 
-def _answers(request: JsonObject, data: bytes) -> Iterator[tuple[JsonObject, bytes]]:
+def _answers(request: JsonObject, file: BinaryIO) -> Iterator[tuple[JsonObject, bytes]]:
     """Yield an answer for each thing in the file; the last one says that it is."""
     try:
-        found = extract(data, text(request["name"]), _wanted(request))
+        max_bytes = int(number(request["max_text_bytes"]) or 0)
+        found = extract(file, text(request["name"]), _wanted(request))
         if isinstance(found, Extracted):
-            header, body = _success(found)
+            header, body = _success(found, max_bytes)
             yield {**header, "last": True}, body
             return
-        yield from map(_answer, found)
+        for each in found:
+            yield from _answer(each, max_bytes)
         yield {"end": True, "last": True}, b""
     except ReadError as error:
         yield _last(error), b""
@@ -76,23 +79,43 @@ def _wanted(request: JsonObject) -> Wanted:
     )
 
 
-def _answer(found: Extraction) -> tuple[JsonObject, bytes]:
-    match found:
-        case Extracted():
-            return _success(found)
-        case Part():
-            return {"part": True, "place": _cut(found.place), "name": _cut(found.name)}, found.data
-        case Unread():
-            return {**_failure(found.error), "place": _cut(found.place)}, b""
-        case _:
-            assert_never(found)
+def _answer(found: Extraction, max_bytes: int) -> Iterator[tuple[JsonObject, bytes]]:
+    place = _cut(found.place)
+    try:
+        match found:
+            case Extracted():
+                yield _success(found, max_bytes)
+            case Part():
+                yield {"part": True, "place": place, "name": _cut(found.name)}, b""
+                for piece in found.pieces:
+                    yield from _slices(piece)
+                yield {"complete": True}, b""
+            case Unread():
+                raise found.error
+            case _:
+                assert_never(found)
+    except ReadError as error:
+        yield {**_failure(error), "place": place}, b""
+
+
+def _slices(piece: bytes) -> Iterator[tuple[JsonObject, bytes]]:
+    for start in range(0, len(piece), _SLICE_BYTES):
+        yield {"piece": True}, piece[start : start + _SLICE_BYTES]
 
 
 def _last(error: ReadError) -> JsonObject:
     return {**_failure(error), "last": True}
 
 
-def _success(extracted: Extracted) -> tuple[JsonObject, bytes]:
+def _success(extracted: Extracted, max_bytes: int) -> tuple[JsonObject, bytes]:
+    """Return a text as an answer.
+
+    Raises:
+        ReadError: It has more bytes than the other side can bear.
+    """
+    body = extracted.text.encode("utf-8", "surrogatepass")
+    if len(body) > max_bytes:
+        raise failures.too_much_text(max_bytes)
     header: JsonObject = {
         "media_type": extracted.media_type,
         "place": _cut(extracted.place),
@@ -103,7 +126,7 @@ def _success(extracted: Extracted) -> tuple[JsonObject, bytes]:
         "pages_scanned": extracted.pages_scanned,
         "invisible_characters": extracted.invisible_characters,
     }
-    return header, extracted.text.encode("utf-8", "surrogatepass")
+    return header, body
 
 
 def _failure(error: ReadError) -> JsonObject:

@@ -70,7 +70,7 @@ def failure(header: JsonObject) -> ReadError:
     )
 
 
-def checked(header: JsonObject, body: bytes, max_characters: int) -> ReadText:
+def checked(header: JsonObject, body: bytes | bytearray, max_characters: int) -> ReadText:
     """Take nothing on trust from a process that a hostile file may have taken over.
 
     Raises:
@@ -101,7 +101,7 @@ def line(value: JsonValue) -> str:
     return " ".join(normalize(text(value)).text.split())
 
 
-def _decoded(body: bytes) -> str:
+def _decoded(body: bytes | bytearray) -> str:
     """Return the text that a reader sent, with its half characters, which are counted later."""
     try:
         return body.decode("utf-8", "surrogatepass")

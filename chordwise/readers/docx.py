@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from chordwise.readers import encodings, failures, html
-from chordwise.readers.extracted import Extracted
+from chordwise.readers.extracted import Extracted, Source
 from chordwise.readers.office_package import OfficePackage, Relationship, value_of
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
@@ -30,7 +30,7 @@ _EMBEDDED_MARKUP = (".html", ".htm", ".xhtml")
 _EMBEDDED_TEXT = (".txt",)
 
 
-def read(data: bytes, max_characters: int) -> Extracted:
+def read(data: Source, max_characters: int) -> Extracted:
     """Return the text that is shown: a blank line between paragraphs, a tab between cells.
 
     Raises:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from urllib.parse import unquote
 
 from chordwise.readers import encodings, failures, html
-from chordwise.readers.extracted import Extracted
+from chordwise.readers.extracted import Extracted, Source
 from chordwise.readers.office_package import OfficePackage, local
 from chordwise.readers.spending import Spending
 
@@ -17,7 +17,7 @@ _ENCRYPTION = "META-INF/encryption.xml"
 _PARSED = (".xml", ".opf", ".xhtml", ".html", ".htm")
 
 
-def read(data: bytes, max_characters: int) -> Extracted:
+def read(data: Source, max_characters: int) -> Extracted:
     """Return the visible text of all chapters.
 
     Raises:

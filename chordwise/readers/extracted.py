@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from chordwise.errors import ReadError
 
@@ -64,11 +65,14 @@ class Extracted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A file inside the file, to be read like any other; `name` tells kinds of text apart."""
+    """A file inside the file, to be read like any other; `name` tells kinds of text apart.
+
+    `pieces` are its bytes; taking them may raise ReadError where it is damaged.
+    """
 
     place: str
     name: str
-    data: bytes
+    pieces: Iterable[bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,3 +84,5 @@ class Unread:
 
 
 Extraction: TypeAlias = Extracted | Part | Unread
+Source: TypeAlias = bytes | BinaryIO
+"""Bytes in memory, or a file that is read where it is needed."""

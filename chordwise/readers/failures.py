@@ -128,9 +128,10 @@ def too_large(what: str, hint: str, reason: str = "") -> ReadError:
 
 
 def larger_than(megabytes: int) -> ReadError:
-    """The file is larger than the settings allow."""
+    """The file is larger than the settings allow, or the memory where they say nothing."""
     return too_large(
-        f"is larger than {megabytes} MB.", "Split it, or raise readers.max_file_megabytes."
+        f"is larger than {megabytes} MB.",
+        "Split it, give Chordwise more memory, or raise readers.max_file_megabytes.",
     )
 
 
@@ -143,12 +144,28 @@ def too_many_characters(limit: int) -> ReadError:
     )
 
 
+def too_much_text(byte_count: int) -> ReadError:
+    """The text is longer than the memory there is can bear."""
+    return too_large(
+        f"holds more than {byte_count >> 20} MB of text.",
+        "Split it, or give Chordwise more memory.",
+        "too_many_characters",
+    )
+
+
 def out_of_memory() -> ReadError:
     """The system gave no more memory within the limit."""
     return too_large(
         "needs more memory than a file may take.",
-        "Split it, or raise readers.memory_megabytes.",
+        "Split it, give Chordwise more memory, or raise readers.memory_megabytes.",
         "memory",
+    )
+
+
+def changed() -> ReadError:
+    """Something wrote to the file while it was read."""
+    return unreadable(
+        "was changed while it was read.", "Submit it again once it is complete.", "changed"
     )
 
 

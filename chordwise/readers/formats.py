@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import os
 import re
 import struct
 import zipfile
@@ -11,6 +12,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import PurePath
+from typing import BinaryIO
 
 import olefile
 
@@ -92,6 +94,11 @@ _EMAIL_START = re.compile(
 )
 
 
+def is_zip(head: bytes) -> bool:
+    """Tell whether a file that begins so is a ZIP archive, an office document among them."""
+    return head.startswith(_ZIP)
+
+
 def detect(data: bytes, name: str) -> Format:
     """Return the format of the content; `name` decides only among kinds of text.
 
@@ -99,10 +106,11 @@ def detect(data: bytes, name: str) -> Format:
         ReadError: The format has no reader, or the file is an encrypted container.
     """
     extension = PurePath(name.rstrip("~")).suffix.lower()
+    # Before PDF: the first file in an archive may be one, right behind the archive's own head.
+    if is_zip(data):
+        return zip_format(io.BytesIO(data))
     if _is_pdf(data, extension):
         return Format.PDF
-    if data.startswith(_ZIP):
-        return _zip_format(data)
     if data.startswith(_OLE):
         return _ole_format(data)
     if data.startswith(b"{\\rtf"):
@@ -123,13 +131,18 @@ def _is_pdf(data: bytes, extension: str) -> bool:
     return not data[:position].strip() or extension == ".pdf" or b"startxref" in data
 
 
-def _zip_format(data: bytes) -> Format:
+def zip_format(file: BinaryIO) -> Format:
+    """Return the format of a file that begins like a ZIP archive.
+
+    Raises:
+        ReadError: It is damaged, or of a format without a reader.
+    """
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
             is_table = _SPREADSHEET in _mimetype(archive)
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, OSError) as error:
-        if _ZIP_END not in data[-_ZIP_END_BYTES:]:
+        if _ZIP_END not in _end(file):
             raise failures.truncated("an office file or ZIP archive") from error
         raise failures.malformed("is a damaged DOCX or ZIP file.") from error
     if "[Content_Types].xml" in names:
@@ -139,6 +152,12 @@ def _zip_format(data: bytes) -> Format:
     if "content.xml" in names and "META-INF/manifest.xml" in names:
         return Format.SHEETS if is_table else Format.OPEN_DOCUMENT
     return Format.ZIP
+
+
+def _end(file: BinaryIO) -> bytes:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _ZIP_END_BYTES))
+    return file.read()
 
 
 def _mimetype(archive: zipfile.ZipFile) -> bytes:
@@ -205,14 +224,19 @@ def _text_format(data: bytes, extension: str) -> Format:
         return Format.HTML
     if extension in _MARKDOWN_NAMES:
         return Format.MARKDOWN
-    if extension not in _EMAIL_NAMES and _is_mailbox(data, extension):
+    if extension not in _EMAIL_NAMES and _opens_mailbox(data, extension):
         return Format.MAILBOX
     if extension in _EMAIL_NAMES or _EMAIL_START.match(head):
         return Format.EMAIL
     return Format.PLAIN
 
 
-def _is_mailbox(data: bytes, extension: str) -> bool:
+def is_mailbox(head: bytes, name: str) -> bool:
+    """Tell by its beginning whether a file is a mailbox, which may be too large for memory."""
+    return SEPARATOR.match(head) is not None and detect(head, name) is Format.MAILBOX
+
+
+def _opens_mailbox(data: bytes, extension: str) -> bool:
     opening = SEPARATOR.match(data)
     if opening is None:
         return False

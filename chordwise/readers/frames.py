@@ -1,16 +1,22 @@
-"""The language between a reader and its parser process: a JSON header, then bytes, on a socket."""
+"""The language between a reader and its parser process: a JSON header, then bytes, on a socket.
+
+The file itself is handed over as an open descriptor, before the header that asks for its text.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 import time
+from typing import BinaryIO
 
 from chordwise.domain.json_values import JsonObject, as_object
 
 _LENGTHS = struct.Struct("!IQ")
 _HEADER_BYTES = 1024 * 1024
+_FILE = b"F"
 
 
 def send(
@@ -29,9 +35,34 @@ def send(
     channel.sendall(body)
 
 
+def send_file(channel: socket.socket, descriptor: int, deadline: float) -> None:
+    """Hand an open file over.
+
+    Raises:
+        TimeoutError: The other side did not take it in time.
+        ConnectionError: The other side is gone.
+    """
+    _limit(channel, deadline)
+    socket.send_fds(channel, [_FILE], [descriptor])
+
+
+def receive_file(channel: socket.socket) -> BinaryIO:
+    """Return the next file that is handed over, at its beginning.
+
+    Raises:
+        ConnectionError: The other side is gone or sends nonsense.
+    """
+    mark, descriptors, _, _ = socket.recv_fds(channel, len(_FILE), 1)
+    if mark != _FILE or len(descriptors) != 1:
+        raise ConnectionError("the other side closed the channel")
+    file = os.fdopen(descriptors[0], "rb")
+    file.seek(0)
+    return file
+
+
 def receive(
     channel: socket.socket, body_bytes: int, deadline: float | None = None
-) -> tuple[JsonObject, bytes]:
+) -> tuple[JsonObject, bytearray]:
     """Return the next frame, whose body may be `body_bytes` long at most.
 
     Raises:
@@ -45,7 +76,7 @@ def receive(
     return header, _exactly(channel, body_length, deadline)
 
 
-def _header(encoded: bytes) -> JsonObject:
+def _header(encoded: bytearray) -> JsonObject:
     try:
         header = json.loads(encoded)
     except (ValueError, RecursionError) as error:
@@ -55,7 +86,7 @@ def _header(encoded: bytes) -> JsonObject:
     return as_object(header)
 
 
-def _exactly(channel: socket.socket, length: int, deadline: float | None) -> bytes:
+def _exactly(channel: socket.socket, length: int, deadline: float | None) -> bytearray:
     buffer = bytearray(length)
     view = memoryview(buffer)
     while view:
@@ -64,7 +95,7 @@ def _exactly(channel: socket.socket, length: int, deadline: float | None) -> byt
         if not received:
             raise ConnectionError("the other side closed the channel")
         view = view[received:]
-    return bytes(buffer)
+    return buffer
 
 
 def _limit(channel: socket.socket, deadline: float | None) -> None:

@@ -1,4 +1,4 @@
-"""Takes the bytes of a regular file, once, so that what is hashed is what is parsed."""
+"""Opens regular files, and nothing else."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from chordwise.readers import failures
 _MEGABYTE = 1024 * 1024
 
 
-def load(path: Path, max_megabytes: int, *, follow_symlinks: bool) -> bytes:
-    """Return the content of a regular file.
+def opened(path: Path, max_megabytes: int, *, follow_symlinks: bool) -> BinaryIO:
+    """Return a regular file, open for reading.
 
     Raises:
         ReadError: Not a regular file, not allowed, gone, or larger than the limit.
@@ -28,12 +28,16 @@ def load(path: Path, max_megabytes: int, *, follow_symlinks: bool) -> bytes:
         descriptor = os.open(path, flags if follow_symlinks else flags | os.O_NOFOLLOW)
     except (OSError, ValueError) as error:
         raise explained(error) from error
-    with os.fdopen(descriptor, "rb") as file:
+    file = os.fdopen(descriptor, "rb", buffering=0)
+    try:
         status = os.fstat(file.fileno())
         _refuse_irregular(status.st_mode)
         if status.st_size > max_megabytes * _MEGABYTE:
             raise failures.larger_than(max_megabytes)
-        return _content(file, max_megabytes)
+    except ReadError:
+        file.close()
+        raise
+    return file
 
 
 def _check_kind(path: Path, *, follow_symlinks: bool) -> None:
@@ -42,18 +46,6 @@ def _check_kind(path: Path, *, follow_symlinks: bool) -> None:
     except (OSError, ValueError) as error:
         raise explained(error) from error
     _refuse_irregular(mode)
-
-
-def _content(file: BinaryIO, max_megabytes: int) -> bytes:
-    """Read to the end, but no further than the limit: the file may be growing."""
-    limit = max_megabytes * _MEGABYTE
-    try:
-        content = file.read(limit + 1)  # at once, for what is put together is held twice
-    except OSError as error:
-        raise explained(error) from error
-    if len(content) > limit:
-        raise failures.larger_than(max_megabytes)
-    return content
 
 
 def _refuse_irregular(mode: int) -> None:

@@ -116,7 +116,7 @@ def _attachment(part: Message, naming: Naming, wanted: Wanted) -> Extraction:
         return Unread(place=place, error=failures.malformed("is a damaged attachment."))
     if len(data) > wanted.max_part_bytes:
         return Unread(place=place, error=failures.larger_than(wanted.max_part_bytes >> 20))
-    return Part(place=place, name=name, data=data)
+    return Part(place=place, name=name, pieces=(data,))
 
 
 def _bytes_of(part: Message) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from mmap import mmap
 
 from chordwise.readers import failures
 from chordwise.readers.extracted import Extraction, Part, Unread, Wanted
@@ -16,7 +17,7 @@ SEPARATOR = re.compile(
 _QUOTED = re.compile(rb"^>(>*From )", re.MULTILINE)
 
 
-def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
+def documents(data: bytes | mmap, wanted: Wanted) -> Iterator[Extraction]:
     """Yield the messages, named by their number from 1."""
     openings = SEPARATOR.finditer(data)
     opening = next(openings, None)
@@ -32,4 +33,4 @@ def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
 def _message(data: bytes, place: str, wanted: Wanted) -> Extraction:
     if len(data) > wanted.max_part_bytes:
         return Unread(place=place, error=failures.larger_than(wanted.max_part_bytes >> 20))
-    return Part(place=place, name=f"{place}.eml", data=_QUOTED.sub(rb"\1", data))
+    return Part(place=place, name=f"{place}.eml", pieces=(_QUOTED.sub(rb"\1", data),))

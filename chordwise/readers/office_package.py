@@ -15,6 +15,7 @@ from lxml import etree
 
 from chordwise.errors import ReadError
 from chordwise.readers import failures
+from chordwise.readers.extracted import Source
 
 _MEMBERS = 10_000
 _PART_BYTES = 256 * 1024 * 1024
@@ -54,7 +55,7 @@ class OfficePackage:
 
     def __init__(
         self,
-        data: bytes,
+        data: Source,
         kind: str = "DOCX",
         *,
         parsed: tuple[str, ...] = (".xml", ".rels"),
@@ -69,7 +70,8 @@ class OfficePackage:
             ReadError: Damaged, encrypted, a ZIP bomb, or with a document type declaration.
         """
         try:
-            self._archive = zipfile.ZipFile(io.BytesIO(data))
+            file = io.BytesIO(data) if isinstance(data, bytes) else data
+            self._archive = zipfile.ZipFile(file)
         except (*_DAMAGES, ValueError) as error:
             raise failures.malformed(f"is a damaged {kind} file.") from error
         self._parsed = parsed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from chordwise.readers import failures, tables
-from chordwise.readers.extracted import Extracted
+from chordwise.readers.extracted import Extracted, Source
 from chordwise.readers.office_package import OfficePackage, local, value_of
 from chordwise.readers.spending import Spending
 
@@ -15,7 +15,7 @@ _REPEATED = 100
 _DEEPEST_HEADING = 6
 
 
-def read(data: bytes, max_characters: int) -> Extracted:
+def read(data: Source, max_characters: int) -> Extracted:
     """Return the text that is shown; footnotes stand at the end.
 
     Raises:

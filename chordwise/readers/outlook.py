@@ -150,7 +150,7 @@ class _Message:
             error = failures.larger_than(self._wanted.max_part_bytes >> 20)
             yield Unread(place=place, error=error)
         else:
-            yield Part(place=place, name=name, data=data)
+            yield Part(place=place, name=name, pieces=(data,))
 
     def _name(self, folder: tuple[str, ...]) -> str:
         found = (self._string(each, folder) for each in _NAMES)

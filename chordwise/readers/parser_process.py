@@ -10,18 +10,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import InternalError, ReadError
-from chordwise.readers import failures, frames, limits
+from chordwise.readers import contents, failures, frames, limits
+from chordwise.readers.capacity import MEGABYTE, Limits
+from chordwise.readers.contents import Content
 from chordwise.readers.extracted import WHOLE, Columns
+from chordwise.readers.reading_time import ReadingTime
 from chordwise.settings import ReaderSettings
 
 _CHILD = "chordwise.readers.child"
 _SOURCE = Path(__file__).parents[2]
-_BYTES_PER_CHARACTER = 4
-_MEGABYTE = 1024 * 1024
 # Against leaks in C libraries; a start costs a quarter of a second.
 _FILES_PER_PROCESS = 500
 _GOODBYE_SECONDS = 1.0
@@ -29,51 +32,104 @@ _START_SECONDS = 60.0
 _TIME_SIGNALS = (-signal.SIGALRM, -signal.SIGXCPU)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked about a file; `ocr_data` is the folder of languages where it is a scan."""
+
+    name: str
+    columns: Columns = WHOLE
+    ocr_data: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A header that describes text, part or failure, with the text or the part."""
+
+    header: JsonObject
+    text: bytearray = field(default_factory=bytearray)
+    part: Content | None = None
+
+
+class _ChannelError(Exception):
+    """What went wrong with the channel, not with the file that a part is written to."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+class _Part:
+    """A part that arrives; `end` is the header after its last piece."""
+
+    def __init__(self, channel: socket.socket, max_bytes: int, deadline: float) -> None:
+        self._channel = channel
+        self._bytes_left = max_bytes
+        self._deadline = deadline
+        self.end: JsonObject = {}
+
+    def pieces(self) -> Iterator[bytearray]:
+        while True:
+            try:
+                header, piece = frames.receive(self._channel, contents.SLICE_BYTES, self._deadline)
+            except OSError as error:
+                raise _ChannelError(error) from error
+            if not header.get("piece"):
+                self.end = header
+                return
+            self._bytes_left -= len(piece)
+            if self._bytes_left < 0:
+                raise _ChannelError(ConnectionError("a part is longer than allowed"))
+            yield piece
+
+
 class ParserProcess:
     """One child that parses file after file; started when needed, replaced after every failure."""
 
-    def __init__(self, settings: ReaderSettings) -> None:
+    def __init__(self, settings: ReaderSettings, bounds: Limits) -> None:
         self._settings = settings
+        self._limits = bounds
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._files = 0
         self._time_setting = "timeout_seconds"
 
     def answers(
-        self, data: bytes, name: str, columns: Columns = WHOLE, ocr_data: str = ""
-    ) -> Iterator[tuple[JsonObject, bytes]]:
-        """Yield the child's answers: a header that describes text, part or failure, and the bytes.
+        self, file: BinaryIO, question: Question, reading_time: ReadingTime
+    ) -> Iterator[Answer]:
+        """Yield the child's answers about an open file: texts, parts and failures.
 
-        Each has the whole time limit; with `ocr_data` (for a scan) that for scans. Who stops
-        asking before the last answer costs the child.
+        Each has the whole time limit, within what is left for the file; for a scan that for scans.
+        Who stops asking before the last answer costs the child.
 
         Raises:
             ReadError: The child did not answer in time, or ended over this file.
+            ReadingInterruptedError: Another thread has ended it.
             InternalError: No child can be started.
         """
-        channel = self._running()
-        is_idle = False
-        self._time_setting = "ocr_timeout_seconds" if ocr_data else "timeout_seconds"
-        request = self._request(name, columns, ocr_data)
-        seconds = self._seconds
+        channel, is_idle = self._running(), False
+        self._time_setting = "ocr_timeout_seconds" if question.ocr_data else "timeout_seconds"
         try:
-            frames.send(channel, request, data, time.monotonic() + seconds)
+            reading_time.check()  # now that there is a child that can be ended
+            with reading_time.counted():
+                self._ask(channel, file, question, reading_time.deadline(self._seconds))
             while not is_idle:
-                deadline = time.monotonic() + seconds
-                header, body = frames.receive(channel, self._longest_answer, deadline)
-                is_idle = bool(header.get("last"))
-                if header.get("reason") == "memory":
+                with reading_time.counted():
+                    answer = self._answer(channel, reading_time.deadline(self._seconds))
+                is_idle = bool(answer.header.get("last"))
+                if answer.header.get("reason") == "memory":
                     # What filled the memory may still be held by a library.
                     self.stop()
                     is_idle = True
-                if not header.get("end"):
-                    yield header, body
+                if not answer.header.get("end"):
+                    yield answer
         except TimeoutError as error:
-            self._kill()
+            self.kill()
             self.stop()
             raise self._timed_out() from error
         except OSError as error:
-            raise self._ended(self.stop()) from error
+            status = self.stop()
+            reading_time.check()
+            raise self._ended(status) from error
         finally:
             if not is_idle:
                 self.stop()
@@ -93,6 +149,13 @@ class ParserProcess:
             os.killpg(process.pid, signal.SIGKILL)
             return process.wait()
 
+    def kill(self) -> None:
+        """End the child in the middle of whatever it does; safe from other threads."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
     @property
     def process_id(self) -> int | None:
         """The child's process id, while it lives."""
@@ -103,21 +166,43 @@ class ParserProcess:
         is_ocr = self._time_setting == "ocr_timeout_seconds"
         return self._settings.ocr_timeout_seconds if is_ocr else self._settings.timeout_seconds
 
-    @property
-    def _longest_answer(self) -> int:
-        text_bytes = self._settings.max_characters * _BYTES_PER_CHARACTER
-        return max(text_bytes, self._settings.max_file_megabytes * _MEGABYTE)
+    def _ask(
+        self, channel: socket.socket, file: BinaryIO, question: Question, deadline: float
+    ) -> None:
+        frames.send_file(channel, file.fileno(), deadline)
+        frames.send(channel, self._request(question), b"", deadline)
 
-    def _request(self, name: str, columns: Columns, ocr_data: str) -> JsonObject:
-        settings = self._settings
+    def _answer(self, channel: socket.socket, deadline: float) -> Answer:
+        """Return the next answer; a part is written to a file while it arrives.
+
+        Raises:
+            ReadError: There is no room for the part.
+            OSError: The child did not answer in time, is gone, or sends nonsense.
+        """
+        header, body = frames.receive(channel, self._limits.max_text_bytes, deadline)
+        if not header.get("part"):
+            return Answer(header=header, text=body)
+        arriving = _Part(channel, self._limits.max_file_megabytes * MEGABYTE, deadline)
+        try:
+            content = contents.spooled(arriving.pieces())
+        except _ChannelError as error:
+            raise error.cause from error
+        if arriving.end.get("complete"):
+            return Answer(header=header, part=content)
+        content.close()
+        return Answer(header=arriving.end)
+
+    def _request(self, question: Question) -> JsonObject:
+        settings, bounds = self._settings, self._limits
         return {
-            "name": name,
+            "name": question.name,
             "max_characters": settings.max_characters,
-            "max_part_bytes": settings.max_file_megabytes * _MEGABYTE,
+            "max_text_bytes": bounds.max_text_bytes,
+            "max_part_bytes": bounds.max_file_megabytes * MEGABYTE,
             "timeout_seconds": self._seconds,
-            "text_column": columns.text,
-            "id_column": columns.identity,
-            "ocr_data": ocr_data,
+            "text_column": question.columns.text,
+            "id_column": question.columns.identity,
+            "ocr_data": question.ocr_data,
             "ocr_languages": settings.ocr_languages,
         }
 
@@ -133,7 +218,7 @@ class ParserProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
-                [sys.executable, "-P", "-m", _CHILD, str(self._settings.memory_megabytes)],
+                [sys.executable, "-P", "-m", _CHILD, str(self._limits.memory_megabytes)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -150,17 +235,12 @@ class ParserProcess:
         try:
             frames.receive(channel, 0, time.monotonic() + _START_SECONDS)
         except OSError as error:
-            self._kill()
+            self.kill()
             status = self.stop()
             raise InternalError(
                 f"The process that reads files does not start (status {status}).",
                 f"See what {sys.executable} -m {_CHILD} 64 says.",
             ) from error
-
-    def _kill(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _timed_out(self) -> ReadError:
         return failures.unreadable(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from chordwise.readers import failures, tables
-from chordwise.readers.extracted import Extracted
+from chordwise.readers.extracted import Extracted, Source
 from chordwise.readers.office_package import OfficePackage, local, value_of
 from chordwise.readers.spending import Spending
 
@@ -14,7 +14,7 @@ _TITLES = ("title", "ctrTitle")
 _FURNITURE = ("sldNum", "dt", "hdr", "ftr", "sldImg")
 
 
-def read(data: bytes, max_characters: int) -> Extracted:
+def read(data: Source, max_characters: int) -> Extracted:
     """Return the text of the slides in their order, a heading for each.
 
     Raises:

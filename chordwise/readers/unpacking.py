@@ -1,21 +1,26 @@
 """The documents of one file: its own text, its rows, and whatever stands in the files inside it.
 
 Each file that is open has a parser process of its own, so a part that takes its parser with it
-costs nothing but that part; nothing is kept but the parts on the way to the one at hand.
+costs nothing but that part; nothing is kept but the parts on the way to the one at hand, each in a
+file without a name in the folder for temporary files.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
 
-from chordwise.domain.json_values import JsonObject, text
+from chordwise.domain.json_values import text
 from chordwise.errors import ReadError
 from chordwise.readers import failures, ocr_data
+from chordwise.readers.contents import Content
 from chordwise.readers.documents import ReadDocument, UnreadDocument, checked, failure
 from chordwise.readers.extracted import Columns
-from chordwise.readers.parser_process import ParserProcess
+from chordwise.readers.parser_process import Answer, ParserProcess, Question
 from chordwise.readers.printable_names import printable
+from chordwise.readers.reading_time import ReadingTime
 from chordwise.settings import ReaderSettings
 
 LEVELS = 6
@@ -35,85 +40,93 @@ class Unpacking:
         settings: ReaderSettings,
         columns: Columns,
         parser_at: Callable[[int], ParserProcess],
+        reading_time: ReadingTime,
     ) -> None:
         self._settings = settings
+        self._time = reading_time
         self._columns = columns
         self._parser_at = parser_at
         self._documents_left = settings.max_documents
         self._bytes_left = settings.max_unpacked_megabytes * _MEGABYTE
         self._costly_left = _COSTLY_PARTS
 
-    def documents(self, data: bytes, source: str) -> Iterator[ReadDocument | UnreadDocument]:
-        """Yield document after document; where a bound ends it, the last one says so."""
+    def documents(self, content: Content, source: str) -> Iterator[ReadDocument | UnreadDocument]:
+        """Yield document after document; where a bound ends it, the last one says so.
+
+        Raises:
+            ReadingInterruptedError: Another thread has ended it.
+        """
         try:
-            for found in self._documents(data, source, source, 0):
+            for found in self._documents(content, source, source, 0):
                 self._count_document()
+                _require_unchanged(content)
                 yield found
         except _BoundReachedError as bound:
-            yield _unread(source, bound.error, data)
+            yield _unread(source, bound.error, content)
 
     def _documents(
-        self, data: bytes, source: str, name: str, level: int
+        self, content: Content, source: str, name: str, level: int
     ) -> Iterator[ReadDocument | UnreadDocument]:
         try:
-            self._check_size(data)
-            for header, body in self._answers(data, name, level):
-                yield from self._answered(header, body, (data, source), level)
+            if not content.byte_count:
+                raise failures.empty()
+            for answer in self._answers(content, name, level):
+                yield from self._answered(answer, (content, source), level)
         except ReadError as error:
+            if self._time.is_over:
+                raise _BoundReachedError(_too_slow(self._time.total)) from error
             self._count_costs(error)
-            yield _unread(source, error, data)
+            yield _unread(source, error, content)
 
-    def _answers(self, data: bytes, name: str, level: int) -> Iterator[tuple[JsonObject, bytes]]:
+    def _answers(self, content: Content, name: str, level: int) -> Iterator[Answer]:
         """Ask the parser; where it finds pictures of pages, once more if they are to be recognized.
 
         Raises:
             ReadError: The parser broke over the file, or scans cannot be recognized here.
         """
-        parser = self._parser_at(level)
-        for header, body in parser.answers(data, name, self._columns):
+        parser, question = self._parser_at(level), Question(name=name, columns=self._columns)
+        for answer in parser.answers(content.file, question, self._time):
+            header = answer.header
             is_scanned = header.get("reason") == failures.NEEDS_OCR or header.get("pages_scanned")
             if is_scanned and self._settings.ocr:
-                folder = str(ocr_data.folder(self._settings))
+                scan = replace(question, ocr_data=str(ocr_data.folder(self._settings)))
                 seen = {"invisible_characters": header.get("invisible_characters")}
-                for again, text in parser.answers(data, name, self._columns, folder):
-                    yield {**again, **seen}, text
+                for again in parser.answers(content.file, scan, self._time):
+                    yield replace(again, header={**again.header, **seen})
             else:
-                yield header, body
+                yield answer
 
     def _answered(
-        self, header: JsonObject, body: bytes, whole: tuple[bytes, str], level: int
+        self, answer: Answer, whole: tuple[Content, str], level: int
     ) -> Iterator[ReadDocument | UnreadDocument]:
-        """Yield what an answer about a file (its bytes and source) stands for."""
-        data, source = whole
+        """Yield what an answer about a file (its content and source) stands for."""
+        (content, source), header = whole, answer.header
         place = _name(header.get("place"))
         here = f"{source}#{place}" if place else source
-        origin = body if place else data
+        origin = None if place else content
         if "what" in header:
             error = failure(header)
             self._count_costs(error)
-            yield _unread(here, error, None if place else data)
-        elif header.get("part"):
-            self._spend(len(body), level)
-            yield from self._documents(body, here, _name(header.get("name")), level + 1)
+            yield _unread(here, error, origin)
+        elif answer.part is not None:
+            with closing(answer.part) as part:
+                self._spend(part.byte_count, level)
+                yield from self._documents(part, here, _name(header.get("name")), level + 1)
         else:
-            yield self._read(header, body, here, origin)
+            yield self._read(answer, here, origin)
 
     def _read(
-        self, header: JsonObject, body: bytes, source: str, origin: bytes
+        self, answer: Answer, source: str, origin: Content | None
     ) -> ReadDocument | UnreadDocument:
+        """Return a text; one without a file of its own, such as a row, has the hash of its text."""
+        sha256 = origin.sha256 if origin else hashlib.sha256(answer.text).hexdigest()
+        byte_count = origin.byte_count if origin else len(answer.text)
         try:
-            content = checked(header, body, self._settings.max_characters)
+            text = checked(answer.header, answer.text, self._settings.max_characters)
         except ReadError as error:
-            return _unread(source, error, origin)
-        return ReadDocument(
-            source=source, sha256=_sha256(origin), byte_count=len(origin), content=content
-        )
-
-    def _check_size(self, data: bytes) -> None:
-        if not data:
-            raise failures.empty()
-        if len(data) > self._settings.max_file_megabytes * _MEGABYTE:
-            raise failures.larger_than(self._settings.max_file_megabytes)
+            named = failures.named(source, error)
+            return UnreadDocument(source=source, error=named, sha256=sha256, byte_count=byte_count)
+        return ReadDocument(source=source, sha256=sha256, byte_count=byte_count, content=text)
 
     def _spend(self, byte_count: int, level: int) -> None:
         if level + 1 == LEVELS:
@@ -146,17 +159,20 @@ def _name(value: object) -> str:
     return printable(text(value if isinstance(value, str) else ""))[:_NAME_CHARACTERS]
 
 
-def _unread(source: str, error: ReadError, data: bytes | None) -> UnreadDocument:
+def _require_unchanged(content: Content) -> None:
+    try:
+        content.require_unchanged()
+    except ReadError as error:
+        raise _BoundReachedError(error) from error
+
+
+def _unread(source: str, error: ReadError, content: Content | None) -> UnreadDocument:
     return UnreadDocument(
         source=source,
         error=failures.named(source, error),
-        sha256=None if data is None else _sha256(data),
-        byte_count=None if data is None else len(data),
+        sha256=None if content is None else content.sha256,
+        byte_count=None if content is None else content.byte_count,
     )
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _too_many(documents: int) -> ReadError:
@@ -180,6 +196,15 @@ def _too_deep() -> ReadError:
         f"has files in files, {LEVELS} levels deep; the rest was left out.",
         "Unpack it and submit the folder.",
         "nested_too_deep",
+    )
+
+
+def _too_slow(seconds: float) -> ReadError:
+    return failures.unreadable(
+        f"took longer than {seconds:g} s to read; the rest was left out.",
+        "Unpack or split it and submit the parts that are wanted, "
+        "or raise readers.file_timeout_seconds.",
+        "file_timeout",
     )
 
 

@@ -260,8 +260,15 @@ class ReaderSettings(Section):
     """The limits within which files become text."""
 
     timeout_seconds: PositiveFloat = 60
-    memory_megabytes: PositiveInt = 1_024
-    max_file_megabytes: PositiveInt = 256
+    file_timeout_seconds: PositiveFloat = Field(
+        default=1_200, description="For everything that a file holds, in total."
+    )
+    memory_megabytes: PositiveInt | None = Field(
+        default=None, description="Follows from the memory there is where it is not set."
+    )
+    max_file_megabytes: PositiveInt | None = Field(
+        default=None, description="Follows from the memory there is where it is not set."
+    )
     max_characters: PositiveInt = 50_000_000
     max_documents: PositiveInt = 100_000
     max_unpacked_megabytes: PositiveInt = 1_024

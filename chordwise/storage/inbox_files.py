@@ -48,7 +48,8 @@ class InboxFile(Record):
 
     `folder` is the inbox and `name` the path below it in printable characters, `raw_name` and
     `raw_destination` the very bytes. `reason`, `message` and `hint` say why there is no intake, and
-    once the file is delivered what went wrong with it first.
+    once the file is delivered what went wrong with it first. `attempts` counts the processes that
+    have begun to read it; those that left in good order take theirs back.
     """
 
     __tablename__ = "inbox_files"
@@ -67,6 +68,7 @@ class InboxFile(Record):
     byte_count: Mapped[int | None] = mapped_column(BigInteger)
     stored_path: Mapped[str]
     run_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("runs.id"), index=True)
+    attempts: Mapped[int] = mapped_column(default=0, server_default="0")
     reason: Mapped[str | None]
     message: Mapped[str | None]
     hint: Mapped[str | None]
@@ -105,6 +107,17 @@ def change(session: Session, file_id: uuid.UUID, values: Mapping[str, object]) -
     """
     statement = update(InboxFile).where(InboxFile.id == file_id).values(**values)
     session.scalars(statement.returning(InboxFile.id)).one()
+
+
+def count_attempt(session: Session, file_id: uuid.UUID) -> None:
+    """Note that a process begins to read a file, before it does."""
+    change(session, file_id, {"attempts": InboxFile.attempts + 1})
+
+
+def take_attempts_back(session: Session, ids: Iterable[uuid.UUID]) -> None:
+    """Note that a process leaves in good order while it reads files, or before."""
+    statement = update(InboxFile).where(among(InboxFile.id, list(ids)), InboxFile.attempts > 0)
+    session.execute(statement.values(attempts=InboxFile.attempts - 1))
 
 
 def known_ids(session: Session, ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:

@@ -21,6 +21,7 @@ class IncidentKind(StrEnum):
     LEASE_LOST = "lease_lost"
     HANDED_BACK = "handed_back"
     DELIVERY_FAILED = "delivery_failed"
+    PROCESS_LOST = "process_lost"
 
 
 class Incident(Record):

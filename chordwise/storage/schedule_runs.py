@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, ForeignKey, Index, UniqueConstraint, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    ForeignKey,
+    Index,
+    UniqueConstraint,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -103,16 +113,16 @@ def unfinished(session: Session, schedule_id: uuid.UUID) -> ScheduleRun | None:
     ).one_or_none()
 
 
+def is_waiting(session: Session) -> bool:
+    """Tell whether there is an occurrence that nobody is at."""
+    return bool(session.scalar(select(exists().where(_is_free()))))
+
+
 def claim(session: Session, token: uuid.UUID, lease: timedelta) -> ScheduleRun | None:
     """Take an occurrence that nobody is at, counting the attempt; on the database's clock."""
-    now = clock.database_now()
-    free = or_(
-        ScheduleRun.status == ScheduleRunStatus.DUE,
-        (ScheduleRun.status == ScheduleRunStatus.RUNNING) & (ScheduleRun.lease_until < now),
-    )
     wanted = (
         select(ScheduleRun.id)
-        .where(free)
+        .where(_is_free())
         .order_by(ScheduleRun.due_at)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -234,3 +244,11 @@ def _values(end: End) -> dict[str, object]:
         "finished_at": clock.database_now() if ended else None,
     }
     return values if end.outcome is None else {**values, "outcome": end.outcome}
+
+
+def _is_free() -> ColumnElement[bool]:
+    return or_(
+        ScheduleRun.status == ScheduleRunStatus.DUE,
+        (ScheduleRun.status == ScheduleRunStatus.RUNNING)
+        & (ScheduleRun.lease_until < clock.database_now()),
+    )

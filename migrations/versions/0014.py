@@ -47,6 +47,7 @@ def upgrade() -> None:
     """Apply."""
     _add_costs()
     _add_missing_rows()
+    _count_attempts_at_inbox_files()
     _make_locks()
     _close_functions()
 
@@ -64,6 +65,7 @@ def downgrade() -> None:
     for view in COST_VIEWS:
         op.execute(f"DROP VIEW {view}")
     op.drop_column("model_calls", "cost_basis")
+    op.drop_column("inbox_files", "attempts")
     for view in (*VIEWS_OF_RESULTS, *(f"{view}@1" for view in COST_VIEWS)):
         _create(view)
         _let_read(view.partition("@")[0])
@@ -82,6 +84,11 @@ def _add_missing_rows() -> None:
     for table in TABLES_WITH_MISSING_ROWS:
         op.add_column(table, sa.Column("missing_rows", JSONB(), nullable=True))
     _create("document_results@3")
+
+
+def _count_attempts_at_inbox_files() -> None:
+    attempts = sa.Column("attempts", sa.Integer(), server_default="0", nullable=False)
+    op.add_column("inbox_files", attempts)
 
 
 def _make_locks() -> None:

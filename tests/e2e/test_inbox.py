@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
+from chordwise.domain import json_values
 from tests.e2e.conftest import Stage
 from tests.fakes.dropping import Folders, sha256
 from tests.fakes.processes import kill, wait_until
@@ -25,6 +29,8 @@ quiet_seconds = 2
 [profiles.letters]
 instructions = "who writes to whom"
 """
+SLOW_PAGE = b"<html>" + b"<p hidden>x &amp; y</p>" * 300_000
+SLOW_PAGES = 400
 TEXT = "The council of Lindau voted in 1856 about the harbour. It was rebuilt in the same year. "
 
 
@@ -222,3 +228,89 @@ def test_a_file_that_is_touched_has_to_be_quiet_anew(stage: Stage, folders: Fold
     assert isinstance(taken_at, float)
     assert taken_at - target.stat().st_mtime >= STABILITY_SECONDS
     assert stage.count("SELECT count(*) FROM intakes") == 2
+
+
+def slow_archive(folder: Path) -> Path:
+    """Write a small archive of pages that together take minutes to parse and show no text."""
+    slow = folder / "staged.zip"
+    with zipfile.ZipFile(slow, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed:
+        for number in range(SLOW_PAGES):
+            packed.writestr(f"{number}.html", SLOW_PAGE)
+    assert slow.stat().st_size < 30_000_000
+    return slow
+
+
+def has_begun(stage: Stage, attempt: int) -> bool:
+    """Tell whether a process has begun to read the deadly file so many times."""
+    query = "SELECT coalesce(max(attempts), 0) FROM inbox_files WHERE name = 'deadly.zip'"
+    return stage.count(query) == attempt
+
+
+def has_results(stage: Stage, count: int) -> bool:
+    """Tell whether there are so many results."""
+    return stage.count("SELECT count(*) FROM results") == count
+
+
+def inbox_process(scheduler: int) -> psutil.Process:
+    """Return the process of a scheduler that takes files in, once it is there."""
+
+    def found() -> list[psutil.Process]:
+        children = psutil.Process(scheduler).children()
+        return [each for each in children if each.cmdline()[-2:] == ["scheduler", "inbox"]]
+
+    wait_until(lambda: bool(found()), 60, "the inbox is watched")
+    return found()[0]
+
+
+def test_a_slow_file_holds_up_no_other(stage: Stage, folders: Folders) -> None:
+    """Ordinary files are done while it is read; at its limit it is set aside, and accounted for."""
+    with (stage.folder / "chordwise.toml").open("a", encoding="utf-8") as config:
+        config.write("[readers]\nfile_timeout_seconds = 60\n")
+    slow = slow_archive(stage.folder)
+    also_slow = Path(shutil.copy(slow, stage.folder / "also.zip"))
+    start(stage, folders)
+    slow.rename(folders.inbox / "slow.zip")
+    also_slow.rename(folders.inbox / "letters" / "also slow.zip")
+    stage.wait_for("SELECT bool_or(attempts = 1) FROM inbox_files WHERE name = 'slow.zip'")
+
+    for number in range(10):
+        for folder in (folders.inbox, folders.inbox / "letters"):
+            (folder / f"{number}.txt").write_text(f"Number {number}. {TEXT}", "utf-8")
+    wait_until(lambda: len(list(folders.done.rglob("[0-9].txt.json"))) == 20, 60, "ordinary ones")
+
+    assert not folders.failed.exists()
+    wait_until(delivered(folders.failed / "slow.zip"), 120, "the slow file is set aside")
+    note = folders.note(folders.failed / "slow.zip")
+    found = json_values.objects(note["intakes"])
+    assert [each["outcome"] for each in found[:-1]] == ["empty"] * (len(found) - 1)
+    assert (found[-1]["outcome"], found[-1]["reason"]) == ("unreadable", "file_timeout")
+    assert 1 < len(found) <= SLOW_PAGES
+    wait_until(
+        delivered(folders.failed / "letters" / "also slow.zip"), 120, "the other one is set aside"
+    )
+    stage.wait_for("SELECT bool_and(intakes_balance AND jobs_balance) FROM run_accounts")
+    assert "Traceback" not in stage.processes.logs()
+
+
+def test_a_file_that_ends_its_reader_is_set_aside(stage: Stage, folders: Folders) -> None:
+    """After three lost processes it lies in failed/; the scheduler has dispatched all the while."""
+    stage.processes.start("worker")
+    scheduler = stage.processes.start("scheduler")
+    slow_archive(stage.folder).rename(folders.inbox / "deadly.zip")
+    letter = stage.folder / "letter.txt"
+
+    for attempt in (1, 2, 3):
+        wait_until(partial(has_begun, stage, attempt), 60, f"attempt {attempt}")
+        inbox_process(scheduler.pid).kill()
+        letter.write_text(f"Letter {attempt}. {TEXT}", "utf-8")
+        stage.submit(str(letter))
+        wait_until(partial(has_results, stage, attempt), 60, f"result {attempt}")
+
+    wait_until(delivered(folders.failed / "deadly.zip"), 60, "it is set aside")
+    note = folders.note(folders.failed / "deadly.zip")
+    assert note["reason"] == "quarantined"
+    assert "more memory" in str(note["hint"])
+    (folders.inbox / "next.txt").write_text(TEXT, "utf-8")
+    wait_until(delivered(folders.done / "next.txt"), 60, "the next file is done")
+    assert scheduler.poll() is None
+    assert stage.count("SELECT count FROM incidents WHERE kind = 'process_lost'") == 3

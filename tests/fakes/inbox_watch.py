@@ -19,6 +19,8 @@ OTHER = "Berta answers Anna. The ferry leaves at noon."
 NOW = datetime(2026, 11, 25, 2, 13, tzinfo=UTC)
 STABILITY_SECONDS = 5.0
 QUIET_SECONDS = 10.0
+# Each file is read to its end before a tick goes on.
+READING_SECONDS = 60.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,13 +42,17 @@ class WatchedInbox:
 
     def begin_anew(self) -> None:
         """Watch as the next process would after a kill."""
-        self.watch._submitting.close()  # its reader's process, which a kill would end, too
+        self.watch.stop_reading()  # which a kill would end, too
         self.begin()
 
     def begin(self) -> None:
         """Make a watch."""
         self.watch = Watch(
-            self.pipeline.context, self.store, monotonic=lambda: self.now, now=lambda: NOW
+            self.pipeline.context,
+            self.store,
+            monotonic=lambda: self.now,
+            now=lambda: NOW,
+            reading_turn_seconds=READING_SECONDS,
         )
 
     def close(self) -> None:

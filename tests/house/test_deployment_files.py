@@ -15,7 +15,8 @@ from chordwise import settings as settings_module
 from chordwise.embedded.plan import Commands
 from chordwise.pipeline.inbox.places import places
 from chordwise.pipeline.inbox.store import Store
-from chordwise.settings import Settings
+from chordwise.readers import capacity
+from chordwise.settings import ReaderSettings, Settings
 from tests.house.checkout import PACKAGES, ROOT
 
 COMPOSE = (ROOT / "docker-compose.yml").read_text("utf-8")
@@ -23,7 +24,9 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 OURS = ("migrate", "worker", "scheduler", "chordwise")
 SERVERS = ("postgres", "valkey")
 LASTING = (*SERVERS, "worker", "scheduler")
+READING = ("scheduler", "chordwise")
 HOME = PurePosixPath("/var/lib/chordwise")
+SCRATCH = PurePosixPath("/var/tmp")  # noqa: S108 - a volume in the container
 FOLDERS = PurePosixPath("/folders")
 SETTINGS = PurePosixPath("/etc/chordwise")
 OPTIONS_OF_PYTHON = 3  # python -P -m
@@ -219,18 +222,42 @@ def test_only_what_takes_files_sees_the_folders(compose: Compose) -> None:
     sees = {name: compose.services[name].mounted(writable=True) for name in OURS}
 
     assert {name for name, mounts in sees.items() if mounts} == {"scheduler", "chordwise"}
-    assert sees["chordwise"].items() < sees["scheduler"].items()
-    assert set(sees["chordwise"]) == {FOLDERS, HOME / "inbox"}
+    assert sees["chordwise"] == sees["scheduler"]
+    assert set(sees["chordwise"]) == {FOLDERS, HOME / "inbox", SCRATCH}
 
 
-def test_large_files_that_are_fetched_are_no_memory(compose: Compose) -> None:
-    """Those of batches go to a disk: what lies in a tmpfs counts as its container's memory."""
-    scheduler = compose.services["scheduler"]
+@pytest.mark.parametrize("name", READING)
+def test_large_files_are_no_memory(compose: Compose, name: str) -> None:
+    """Those of batches and in archives go to a disk: a tmpfs counts as its container's memory."""
+    service = compose.services[name]
 
-    place = PurePosixPath(scheduler.environment["TMPDIR"] or "")
+    place = PurePosixPath(service.environment["TMPDIR"] or "")
 
-    assert scheduler.mounted(writable=True)[place] in compose.volumes
-    assert str(place) not in scheduler.tmpfs
+    assert service.mounted(writable=True)[place] in compose.volumes
+    assert str(place) not in service.tmpfs
+
+
+@pytest.mark.parametrize("name", READING)
+def test_the_limits_on_files_fit_into_the_memory_of_what_reads_them(
+    compose: Compose, name: str
+) -> None:
+    """All files that are read at once do, beside the processes; and they are not too small."""
+    memory = str(compose.services[name].deploy["resources"]["limits"]["memory"])  # type: ignore[index]  # YAML
+    megabytes = int(memory.removesuffix("m"))
+
+    found = capacity.limits(ReaderSettings(), megabytes)
+
+    assert capacity.RESERVED_MEGABYTES + capacity.READERS * found.memory_megabytes <= megabytes
+    assert found.max_file_megabytes <= found.memory_megabytes
+    assert found.max_file_megabytes >= 250
+    assert found.max_text_bytes >= 40_000_000
+
+
+def test_nothing_else_sets_the_limits_on_files() -> None:
+    """The settings of the containers leave them to the memory."""
+    readers = settings_module.load(ROOT / "deploy" / "settings" / "chordwise.toml").readers
+
+    assert (readers.memory_megabytes, readers.max_file_megabytes) == (None, None)
 
 
 def test_the_store_outlives_its_container(compose: Compose) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -10,14 +11,17 @@ from pathlib import Path
 import pytest
 import structlog
 
+from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.inbox import moving, scanning
 from chordwise.pipeline.inbox.places import Place
 from chordwise.pipeline.inbox.taking import Taking
+from chordwise.pipeline.submit import Submission
 from chordwise.settings import ProfileSettings, Settings
 from tests.fakes.inbox_watch import (
     LETTER,
     OTHER,
     WatchedInbox,
+    intake,
     watched,
 )
 
@@ -230,6 +234,45 @@ def test_a_store_that_cannot_be_written_to_leaves_no_rows(inbox: WatchedInbox) -
     inbox.wait(1)
 
     assert (inbox.folders.done / "a.txt").exists()
+
+
+def test_a_file_over_which_processes_were_lost_is_set_aside(inbox: WatchedInbox) -> None:
+    """Three were; what the archive gave before stays, and the note says why and what to do."""
+    inbox.drop("a.txt", LETTER)
+    inbox.take()
+    inbox.pipeline.execute("UPDATE inbox_files SET status = 'taken', attempts = 3")
+
+    inbox.begin_anew()
+    inbox.deliver()
+
+    note = inbox.folders.note(inbox.folders.failed / "a.txt")
+    assert (note["outcome"], note["reason"]) == ("failed", "quarantined")
+    assert "more memory" in str(note["hint"])
+    assert intake(note)["outcome"] == "accepted"
+
+
+def test_only_lost_processes_count(inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outage of the database in mid-read counts once, and an orderly end takes it back."""
+    attempts = "SELECT attempts FROM inbox_files"
+    with monkeypatch.context() as away:
+        away.setattr(Submission, "take_in", out_of_service)
+        inbox.drop("a.txt", LETTER)
+        for _ in range(3):
+            with contextlib.suppress(ServiceUnavailableError):
+                inbox.take()
+    assert inbox.pipeline.value(attempts) == 1
+
+    inbox.watch.close()
+
+    assert inbox.pipeline.value(attempts) == 0
+    inbox.begin()
+    inbox.deliver()
+    assert (inbox.folders.done / "a.txt").exists()
+
+
+def out_of_service(*_: object) -> None:
+    """Find the database gone."""
+    raise ServiceUnavailableError("PostgreSQL is away.", "Wait.")
 
 
 def another_file_system(source: Path, _target: Path) -> None:

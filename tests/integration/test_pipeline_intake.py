@@ -44,7 +44,7 @@ def take_in(pipeline: Pipeline, *arguments: str, columns: Columns, stdin: bytes 
     """Take files in as a command does; return source and outcome of every intake, in order."""
     submission = open_run(pipeline.context, replace(a_run(), columns=columns), NOW)
     with Reader(SETTINGS) as reader:
-        source = FileSource(reader, SETTINGS, io.BytesIO(stdin))
+        source = FileSource(reader, io.BytesIO(stdin))
         intake.take_in(
             submission,
             discover(arguments),

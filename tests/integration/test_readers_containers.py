@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from email.message import EmailMessage
@@ -158,6 +161,66 @@ def test_what_a_file_may_give_is_bounded(
         assert [type(each) for each in found[:-1]] == [ReadDocument] * read
         assert (found[-1].source, outcome(found[-1])) == ("a.zip", reason)
         assert listed(reader.documents_in(data[:4], "stump.zip")) != []
+
+
+def test_the_time_of_a_file_is_bounded() -> None:
+    """However quick each of its parts is; what was read before stays."""
+    page = b"<html>" + b"<p hidden>x &amp; y</p>" * 300_000 + b"<p>seen"
+    data = archive({f"{number}.html": page for number in range(60)})
+    with Reader(ReaderSettings(file_timeout_seconds=4)) as reader:
+        found = listed(reader.documents_in(data, "a.zip"))
+        after = listed(reader.documents_in(b"next", "b.txt"))
+
+    texts = [text for _, text in found]
+    assert 1 < len(texts) < 60
+    assert texts == ["seen"] * (len(texts) - 1) + ["file_timeout"]
+    assert found[-1][0] == "a.zip"
+    assert after == [("b.txt", "next")]
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from chordwise.readers.reading import Reader
+from chordwise.settings import ReaderSettings
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+with Reader(ReaderSettings()) as reader:
+    list(reader.read_documents(Path(sys.argv[2])))
+    before = peak()
+    print([each.byte_count for each in reader.read_documents(Path(sys.argv[1]))], peak() - before)
+"""
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_the_reading_process_holds_no_file(tmp_path: Path, method: int) -> None:
+    """Neither an archive nor what is in it: both go from file to file."""
+    path, small = tmp_path / "a.zip", tmp_path / "small.zip"
+    for target, megabytes in ((path, 60), (small, 1)):
+        with zipfile.ZipFile(target, "w", method) as packed:
+            packed.writestr("a.bin", os.urandom(megabytes * MEGABYTE))
+
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, str(path), str(small)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    counts, _, grown = done.stdout.strip().rpartition(" ")
+    assert counts == f"[{60 * MEGABYTE}]"
+    assert int(grown) < 10
+
+
+def test_an_archive_that_begins_with_a_pdf_is_an_archive(reader: Reader) -> None:
+    """The first file in it lies as it is, right behind the archive's own head."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_STORED) as packed:
+        packed.writestr("a.pdf", pdf([shown("one")]))
+        packed.writestr("b.txt", "two")
+
+    found = listed(reader.documents_in(data.getvalue(), "a.zip"))
+
+    assert found == [("a.zip#a.pdf", "one"), ("a.zip#b.txt", "two")]
 
 
 def test_many_costly_parts_end_the_reading() -> None:

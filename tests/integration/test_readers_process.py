@@ -15,9 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from chordwise.readers import capacity
 from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
 from chordwise.settings import ReaderSettings
-from tests.fakes.office_files import document, docx, paragraph, pdf, shown
+from tests.fakes.office_files import archive, document, docx, paragraph, pdf, shown
 
 PATIENCE_SECONDS = 20
 # A million elements: over a second of parsing in very little memory.
@@ -274,6 +275,44 @@ def test_limits_of_size_are_checked_before_reading(tmp_path: Path) -> None:
         assert outcome.sha256 is None
         assert failure_of(reader.read_bytes(b"x" * 11, "a.txt"))[1] == "too_many_characters"
         assert text_of(reader.read_bytes(b"x" * 10, "a.txt")) == "x" * 10
+
+
+def test_a_file_that_changes_while_it_is_read_gives_no_text(tmp_path: Path) -> None:
+    """Its hash would be that of other bytes."""
+    path = tmp_path / "a.zip"
+    path.write_bytes(archive({"a.txt": "one", "b.txt": "two"}))
+    with Reader(ReaderSettings()) as reader:
+        found = reader.read_documents(path)
+        assert text_of(next(found)) == "one"
+
+        path.write_bytes(path.read_bytes() + b"more")
+
+        assert [failure_of(each) for each in found] == [("unreadable", "changed")]
+
+
+def test_text_beyond_what_memory_bears_is_refused_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where a container has little memory, its limits are low and say so."""
+    monkeypatch.setattr(capacity, "memory_megabytes", lambda: 675)
+    with Reader(ReaderSettings()) as reader:
+        text = reader.read_bytes(b"words " * 3_200_000, "a.txt")
+        file = reader.read_bytes(bytes(90 * 1024 * 1024), "b.bin")
+
+    assert failure_of(text) == ("too_large", "too_many_characters")
+    assert failure_of(file)[0] == "too_large"
+    assert isinstance(file, UnreadDocument)
+    assert file.error.what == "b.bin is larger than 85 MB."
+    assert "more memory" in file.error.hint
+
+
+def test_the_kernel_ends_the_child_before_its_parent(reader: Reader) -> None:
+    """Whatever runs out of memory, the process that stores what was read lives on."""
+    text_of(reader.read_bytes(b"text", "a.txt"))
+
+    score = Path(f"/proc/{child_of(reader).pid}/oom_score_adj").read_text("ascii")
+
+    assert score.strip() == "1000"
 
 
 def test_a_failure_names_the_file_and_keeps_its_hash(reader: Reader) -> None:

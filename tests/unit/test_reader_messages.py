@@ -30,7 +30,10 @@ def content(each: Extraction) -> str:
     if isinstance(each, Extracted):
         return each.text
     if isinstance(each, Part):
-        return each.data.decode("utf-8", "replace").strip()
+        try:
+            return b"".join(each.pieces).decode("utf-8", "replace").strip()
+        except ReadError as error:
+            return error.reason
     return each.error.reason
 
 
@@ -73,7 +76,7 @@ def test_an_attached_message_is_given_as_it_is() -> None:
     found = list(mail.documents(mixed(b"\nHello", inner), WANTED))
 
     assert isinstance(found[1], Part)
-    assert found[1].data.startswith(b"From: c@d.example")
+    assert b"".join(found[1].pieces).startswith(b"From: c@d.example")
 
 
 def test_an_attachment_above_the_limit_is_named() -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
+import structlog
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -31,8 +34,12 @@ from chordwise.storage.engine import reaching_database
 from chordwise.storage.inbox_files import InboxFile
 from chordwise.storage.runs import Run
 
+log = structlog.get_logger(__name__)
+
 _LONGEST_SECONDS = 3_600.0
 """For how long a run may stay open while files keep coming."""
+MAX_ATTEMPTS = 3
+"""How many processes may end while they read a file, before it is set aside."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,11 +47,13 @@ class _OpenRun:
     submission: Submission
     opened_at: float
     last_at: float
+    readers: int = 0
 
 
 class Submitting:
     """Opens runs, takes files into them, and closes them when no more files come.
 
+    Several threads may submit, each with a reader of its own; all else is for one thread.
     `monotonic` is in seconds; `now` names the runs.
     """
 
@@ -60,9 +69,10 @@ class Submitting:
         self._store = store
         self._monotonic = monotonic
         self._now = now
-        self._reader = Reader(context.settings.readers)
-        self._source = FileSource(self._reader, context.settings.readers, io.BytesIO())
         self._open: dict[str, _OpenRun] = {}
+        self._retired: list[_OpenRun] = []
+        self._begun: set[uuid.UUID] = set()
+        self._lock = Lock()
 
     def waiting(self, limit: int) -> list[InboxFile]:
         """Return files that lie in the store and were not submitted, the first taken first."""
@@ -70,26 +80,33 @@ class Submitting:
             taken = InboxStatus.TAKEN
             return list(inbox_files.in_status(session, self._store.id, taken, limit))
 
-    def submit(self, file: InboxFile) -> bool:
+    def needs_to_be_alone(self, file: InboxFile) -> bool:
+        """Tell whether no other file may be read beside it: its next loss would be its last."""
+        return file.id not in self._begun and file.attempts == MAX_ATTEMPTS - 1
+
+    def submit(self, file: InboxFile, reader: Reader) -> bool:
         """Take everything in a file in; false while somebody still writes to it.
 
         What a file lacks, or its side-car, is noted with the file and no error here.
 
         Raises:
             ServiceUnavailableError: The database cannot be reached; a later call goes on.
+            ReadingInterruptedError: The reader was interrupted; a later call goes on.
         """
         stored = self._store.path_of(file.id, file.relative.name)
         if scanning.is_being_written(stored):
             return False
-        if stored.exists():
-            file.sha256, file.byte_count = moving.sha256_of(stored), stored.stat().st_size
-        try:
-            self._take_in(file, stored)
-        except ServiceUnavailableError:
-            raise
-        except ChordwiseError as error:
-            file.reason, file.message, file.hint = error.code, error.what, error.hint or None
+        if self._begin(file):
+            if stored.exists():
+                file.sha256, file.byte_count = moving.sha256_of(stored), stored.stat().st_size
+            try:
+                self._take_in(file, stored, FileSource(reader, io.BytesIO()))
+            except ServiceUnavailableError:
+                raise
+            except ChordwiseError as error:
+                file.reason, file.message, file.hint = error.code, error.what, error.hint or None
         self._note_submitted(file)
+        self._begun.discard(file.id)
         return True
 
     def close_quiet(self, *, everything: bool = False) -> None:
@@ -99,11 +116,15 @@ class Submitting:
             ServiceUnavailableError: The database cannot be reached.
         """
         now, quiet = self._monotonic(), self._context.settings.inbox.quiet_seconds
-        for key, each in list(self._open.items()):
-            is_old = now - each.opened_at >= _LONGEST_SECONDS
-            if everything or is_old or now - each.last_at >= quiet:
-                each.submission.close()
-                del self._open[key]
+        with self._lock:
+            for key, each in list(self._open.items()):
+                is_old = now - each.opened_at >= _LONGEST_SECONDS
+                if everything or is_old or now - each.last_at >= quiet:
+                    self._retired.append(self._open.pop(key))
+        # A slow file may still be read into a run that gets no others any more.
+        for each in [each for each in self._retired if not each.readers]:
+            each.submission.close()
+            self._retired.remove(each)
 
     def close_abandoned(self) -> None:
         """Close the runs that an earlier watcher of this store has left open.
@@ -111,25 +132,51 @@ class Submitting:
         Raises:
             ServiceUnavailableError: The database cannot be reached.
         """
+        ours = {each.submission.run_id for each in (*self._open.values(), *self._retired)}
         with reaching_database(), self._context.sessions.begin() as session:
             for run_id in inbox_files.open_runs(session, self._store.id):
-                runs.finish_intake(session, run_id, intakes.count(session, run_id))
+                if run_id not in ours:
+                    runs.finish_intake(session, run_id, intakes.count(session, run_id))
 
-    def close(self) -> None:
-        """End the reader's process."""
-        self._reader.close()
+    def take_attempts_back(self) -> None:
+        """Let no file bear the blame that this process leaves.
 
-    def _take_in(self, file: InboxFile, stored: Path) -> None:
+        Raises:
+            ServiceUnavailableError: The database cannot be reached.
+        """
+        with reaching_database(), self._context.sessions.begin() as session:
+            inbox_files.take_attempts_back(session, self._begun)
+
+    def _begin(self, file: InboxFile) -> bool:
+        """Count the attempt of this process, once; false where too many were lost over the file."""
+        if file.id in self._begun:
+            return True
+        if file.attempts >= MAX_ATTEMPTS:
+            file.reason = "quarantined"
+            file.message = (
+                f"Reading {file.name} has ended the process that reads files {MAX_ATTEMPTS} times."
+            )
+            file.hint = (
+                "It probably needs more memory than there is: split it, or give the scheduler "
+                "more memory, and drop it again."
+            )
+            log.error("inbox.quarantined", file=file.name, folder=file.folder)
+            return False
+        with reaching_database(), self._context.sessions.begin() as session:
+            inbox_files.count_attempt(session, file.id)
+        self._begun.add(file.id)
+        return True
+
+    def _take_in(self, file: InboxFile, stored: Path, source: FileSource) -> None:
         profile = self._profile_of(file)
-        run = self._run_for(file.profile, profile)
-        with reaching_database(), self._context.sessions() as session:
-            done = inbox_files.linked(session, file.id)
-        found = FoundFile(source=file.name, path=stored, follow_symlinks=False)
-        for position, document in enumerate(self._source.read(found, run.submission.columns)):
-            if position >= done:
-                shown = _renamed(document, printable(str(stored)), printable(str(file.source)))
-                run.submission.take_in(shown, partial(_link, file.id, position))
-        run.last_at = self._monotonic()
+        with self._run_for(file.profile, profile) as run:
+            with reaching_database(), self._context.sessions() as session:
+                done = inbox_files.linked(session, file.id)
+            found = FoundFile(source=file.name, path=stored, follow_symlinks=False)
+            for position, document in enumerate(source.read(found, run.submission.columns)):
+                if position >= done:
+                    shown = _renamed(document, printable(str(stored)), printable(str(file.source)))
+                    run.submission.take_in(shown, partial(_link, file.id, position))
 
     def _profile_of(self, file: InboxFile) -> ProfileSettings:
         profile = side_cars.profile_named(self._context.settings, file.profile)
@@ -142,11 +189,24 @@ class Submitting:
         side_cars.check(self._context.settings, merged)
         return merged
 
-    def _run_for(self, name: str, profile: ProfileSettings) -> _OpenRun:
+    @contextmanager
+    def _run_for(self, name: str, profile: ProfileSettings) -> Iterator[_OpenRun]:
+        """Keep a run open for the block; it is the newest of the profile, or a new one."""
+        with self._lock:
+            run = self._found_or_opened(name, profile)
+            run.readers += 1
+        try:
+            yield run
+        finally:
+            with self._lock:
+                run.readers -= 1
+                run.last_at = self._monotonic()
+
+    def _found_or_opened(self, name: str, profile: ProfileSettings) -> _OpenRun:
         key = f"{name}\n{profile.model_dump_json()}"
         known = self._open.get(key)
         if known is not None and self._is_cancelled(known.submission.run_id):
-            known.submission.close()
+            self._retired.append(self._open.pop(key))
             known = None
         if known is None:
             asked = run_options(self._context.settings, profile, self._run_name(name))

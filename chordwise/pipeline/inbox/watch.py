@@ -19,6 +19,7 @@ from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.inbox import scanning, side_cars
 from chordwise.pipeline.inbox.delivering import Delivering
+from chordwise.pipeline.inbox.lanes import Lanes, Task
 from chordwise.pipeline.inbox.places import Place, places
 from chordwise.pipeline.inbox.scanning import Refused
 from chordwise.pipeline.inbox.store import Store
@@ -43,7 +44,8 @@ _SHARE = 10
 class Watch:
     """Everything that has to be done again and again, by whoever holds the lock of the store.
 
-    `monotonic` is in seconds. Call `recover` first, then `tick` several times a second.
+    `monotonic` is in seconds. Call `tick` several times a second; for a file that is read it waits
+    no longer than `reading_turn_seconds`, and goes on with all else.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Watch:
         *,
         monotonic: Callable[[], float],
         now: Callable[[], datetime],
+        reading_turn_seconds: float = _TURN_SECONDS,
     ) -> None:
         self._context = context
         self._settings = context.settings.inbox
@@ -60,6 +63,8 @@ class Watch:
         self._monotonic = monotonic
         self._taking = Taking(context, store)
         self._submitting = Submitting(context, store, monotonic=monotonic, now=now)
+        self._lanes = Lanes(self._submitting.submit, context.settings.readers, monotonic)
+        self._reading_turn_seconds = reading_turn_seconds
         self._delivering = Delivering(context, store)
         self._waiting = Sightings(self._settings.stability_seconds, MOST_WAITING)
         self._troubles = Troubles()
@@ -97,6 +102,7 @@ class Watch:
             if self._must_recover:
                 self._recover()
             self._settle_cut_off()
+            self._collect()
             self._hear()
             self._scan_if_due()
             is_behind = self._take_ripe()
@@ -110,13 +116,18 @@ class Watch:
         return is_behind
 
     def close(self) -> None:
-        """Close the open runs, and end the reader's process.
+        """End what is being read, and close the open runs.
 
         Raises:
             ServiceUnavailableError: The database cannot be reached; the next watch closes them.
         """
-        self._submitting.close()
+        self.stop_reading()
+        self._submitting.take_attempts_back()
         self._submitting.close_quiet(everything=True)
+
+    def stop_reading(self) -> None:
+        """End what is being read, in the middle, and the processes of the readers."""
+        self._lanes.close()
 
     def _hear(self) -> None:
         now = self._monotonic()
@@ -179,12 +190,13 @@ class Watch:
         ripe = (
             each for each in self._waiting.ripe(now) if not self._troubles.rests(each.path, now)
         )
-        for sighting in itertools.takewhile(in_time, ripe):
+        may_go_on = (each for each in ripe if in_time(None) and self._lanes.is_free)
+        for sighting in may_go_on:
             path = Path(sighting.path)
             inbox = self._places.holding(path)
             if inbox is not None:
                 self._tried(path, "take", partial(self._take, sighting, inbox))
-        return not in_time(None)
+        return not in_time(None) and self._lanes.is_free
 
     def _take(self, sighting: Sighting, inbox: Place) -> None:
         path, now = Path(sighting.path), self._monotonic()
@@ -198,19 +210,34 @@ class Watch:
         file = self._taking.take(path, inbox, profile, sighting.prints)
         self._waiting.forget(path)
         if file is not None:
-            self._tried(file.id, "submit", partial(self._submit, file))
+            self._read(file)
 
     def _submit_pending(self) -> None:
         now = self._monotonic()
         if now < self._pending_at:
             return
-        for file in self._submitting.waiting(_BATCH):
+        in_time = self._in_time()
+        waiting = self._submitting.waiting(_BATCH + self._lanes.held)
+        for file in itertools.takewhile(in_time, waiting):
             if not self._troubles.rests(file.id, now):
-                self._tried(file.id, "submit", partial(self._submit, file))
-        self._pending_at = self._monotonic() + _PENDING_SECONDS
+                self._read(file)
+        self._pending_at = self._monotonic() + (_PENDING_SECONDS if in_time(None) else 0)
 
-    def _submit(self, file: InboxFile) -> None:
-        if self._submitting.submit(file):
+    def _read(self, file: InboxFile) -> None:
+        """Begin to read a file where its lane is free, and wait a moment for its end."""
+        alone = self._submitting.needs_to_be_alone(file)
+        task = self._lanes.begin(file, alone=alone)
+        if task is not None:
+            task.ended.wait(self._reading_turn_seconds)
+            self._collect()
+
+    def _collect(self) -> None:
+        for task in self._lanes.ended():
+            self._tried(task.file.id, "submit", partial(self._submitted, task))
+
+    def _submitted(self, task: Task) -> None:
+        if task.result():
+            file = task.file
             log.info("inbox.taken", file=file.name, folder=file.folder, profile=file.profile)
 
     def _deliver_due(self) -> None:

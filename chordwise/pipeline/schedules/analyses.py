@@ -87,7 +87,7 @@ def analyze(work: Work) -> JsonObject:
         return {"found": 0}
     submission = open_scheduled_run(work, options)
     with Reader(settings.readers) as reader:
-        source = FileSource(reader, settings.readers, io.BytesIO())
+        source = FileSource(reader, io.BytesIO())
         for file in discover(paths):
             work.go_on()
             for document in source.read(file, options.columns):
