@@ -58,6 +58,7 @@ def schedule(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     lifeline.watch(stop.set)
+    starting.require_broker(settings)
     starting.require_files(_FILES)
     context = open_context(settings, "scheduler")
     if starting.wait_until_ready(settings, "scheduler", stop):

@@ -10,7 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -21,6 +28,7 @@ from pydantic_settings import (
 
 from chordwise.domain.routing import Tier
 from chordwise.errors import ConfigurationError
+from chordwise.settings import addresses
 from chordwise.settings import schedules as schedules_module
 from chordwise.settings.batch import BatchSettings
 from chordwise.settings.critique import CritiqueSettings
@@ -148,6 +156,22 @@ class Settings(BaseSettings):
         """Rank the sources: flags, environment, secret files, `chordwise.toml`."""
         file = TomlConfigSettingsSource(settings_cls, toml_file=cls.toml_file)
         return init_settings, env_settings, file_secret_settings, file
+
+    @field_validator("database_url")
+    @classmethod
+    def check_database_url(cls, url: SecretStr | None) -> SecretStr | None:
+        """Refuse an address that is not one of PostgreSQL."""
+        if url is not None:
+            addresses.check_database(url.get_secret_value())
+        return url
+
+    @field_validator("broker_url")
+    @classmethod
+    def check_broker_url(cls, url: SecretStr | None) -> SecretStr | None:
+        """Refuse an address that is not one of Valkey or Redis."""
+        if url is not None:
+            addresses.check_broker(url.get_secret_value())
+        return url
 
     @model_validator(mode="after")
     def check_times(self) -> Settings:

@@ -13,11 +13,13 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     SecretStr,
+    field_validator,
     model_validator,
 )
 
 from chordwise.domain.routing import Tier
 from chordwise.errors import ConfigurationError
+from chordwise.settings import addresses
 
 AUTO = "auto"
 """The name that stands for the tiers: routing chooses among them."""
@@ -83,6 +85,14 @@ class ModelSettings(Section):
         default=None, ge=0, description="Unset: as the others."
     )
     output_usd_per_million_tokens: Decimal | None = Field(default=None, ge=0)
+
+    @field_validator("base_url")
+    @classmethod
+    def check_base_url(cls, url: str) -> str:
+        """Refuse an address that no web server can have."""
+        if url:
+            addresses.check_web(url)
+        return url
 
     @model_validator(mode="after")
     def check_prices(self) -> ModelSettings:
