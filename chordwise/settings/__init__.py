@@ -178,8 +178,7 @@ class Settings(BaseSettings):
         """Refuse times that contradict each other (design: heartbeat < lease, deadline < …)."""
         if self.pipeline.heartbeat_seconds >= self.pipeline.lease_seconds:
             raise ValueError("pipeline.heartbeat_seconds must be shorter than lease_seconds")
-        # All calls of a chunk share that half (pipeline/answering.py); one has to fit in.
-        if 2 * self.retries.total_seconds > self.worker.visibility_timeout_seconds:
+        if self.retries.total_seconds > self.worker.chunk_seconds:
             raise ValueError(
                 "retries.total_seconds must not exceed half of worker.visibility_timeout_seconds"
             )

@@ -140,7 +140,7 @@ class RetrySettings(Section):
     attempts: PositiveInt = 4
     base_seconds: PositiveFloat = 1
     max_wait_seconds: PositiveFloat = 30
-    total_seconds: PositiveFloat = Field(default=240, description="Waits and calls of a question.")
+    total_seconds: PositiveFloat = Field(default=300, description="Waits and calls of a question.")
 
 
 class LimitSettings(Section):
@@ -260,6 +260,11 @@ class WorkerSettings(Section):
     consumption_seconds: PositiveFloat = 45
     shutdown_grace_seconds: PositiveFloat = 20
     visibility_timeout_seconds: PositiveInt = 1_800
+
+    @property
+    def chunk_seconds(self) -> float:
+        """The time that all calls of a chunk share; the other half is for waits and storing."""
+        return self.visibility_timeout_seconds / 2
 
 
 class EmbeddedSettings(Section):
