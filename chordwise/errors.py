@@ -9,7 +9,8 @@
     ├── ReadError                     a file could not become text
     ├── ModelError                    a model call did not bring a usable answer
     │   ├── ModelTransportError       no answer, or half of one                   (transient)
-    │   │   └── ModelUnreachableError no connection, so nothing was sent
+    │   │   ├── ModelUnreachableError no connection, so nothing was sent
+    │   │   └── ModelTimeoutError     no complete answer within the request's time
     │   ├── ModelOverloadedError      the provider is busy                        (transient)
     │   ├── RateLimitedError          too many requests for now                   (transient)
     │   ├── BudgetReservedError       money left, but calls in flight may need it (transient)
@@ -31,6 +32,7 @@ Retries look only at the mixin `TransientError`; work that `PausingError` stops 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import ClassVar
 
@@ -205,6 +207,28 @@ class ModelTransportError(ModelError, TransientError):
 
 class ModelUnreachableError(ModelTransportError):
     """There was no connection: nothing was sent, and nobody charges for it."""
+
+
+class ModelTimeoutError(ModelTransportError):
+    """The request had `granted_seconds`, and its answer was not complete by then.
+
+    No request of the same question begins with less time than that.
+    """
+
+    code = "model_timeout"
+    usual_hint = (
+        "Raise timeout_seconds of the model and retries.total_seconds, ask fewer questions at "
+        "once, or lower pipeline.chunk_tokens; then chordwise retry RUN."
+    )
+
+    def __init__(self, what: str, hint: str = "", *, granted_seconds: float = 0.0) -> None:
+        super().__init__(what, hint)
+        self.granted_seconds = granted_seconds
+
+
+def seconds_not_enough(errors: Iterable[ChordwiseError]) -> float:
+    """Return the most time that a request of these errors had and did not suffice; 0 for none."""
+    return max((e.granted_seconds for e in errors if isinstance(e, ModelTimeoutError)), default=0.0)
 
 
 class ModelOverloadedError(ModelError, TransientError):

@@ -71,6 +71,7 @@ def schedule(settings: Settings) -> int:
     """
     stop = _stopped_by_signals()
     lifeline.watch(stop.set)
+    starting.require_broker(settings)
     starting.require_files(_FILES)
     context = open_context(settings, "scheduler")
     if starting.wait_until_ready(settings, "scheduler", stop):

@@ -61,7 +61,7 @@ def check(settings: Settings) -> None:
     # Until Celery listens to the signal; a wait for the database can be long.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.SUCCESS))
     lifeline.watch(stop_at_once)
-    messages.open_app(settings)
+    starting.require_broker(settings)
     files = _FILES + _FILES_OF_A_SLOT * settings.worker.concurrency
     starting.require_files(files, f"worker.concurrency = {settings.worker.concurrency}")
     starting.wait_until_ready(settings, "worker", Event())

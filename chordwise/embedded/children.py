@@ -174,7 +174,7 @@ class Children:
         return BackgroundProcess(
             commands[name],
             log=self._home.log(name),
-            environment=self._environment(plan),
+            environment=self._environment(plan) | _concurrency(plan, name),
             inherited=(self._reader,),
             grace_seconds=plan.grace_seconds,
             directory=plan.directory,
@@ -198,6 +198,13 @@ class Children:
         for name in reversed(names):
             self._tell(f"Stopping {name}")
             self._watched.pop(name).service.stop()
+
+
+def _concurrency(plan: Plan, name: str) -> dict[str, str]:
+    """Return the variable by which a worker takes no more chunks than local models have slots."""
+    if name != WORKER or plan.worker_concurrency is None:
+        return {}
+    return {"CHORDWISE_WORKER__CONCURRENCY": str(plan.worker_concurrency)}
 
 
 def _would_end(running: Plan) -> ConfigurationError:

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from chordwise.embedded import private_files, processes
+from chordwise.embedded import cores, private_files, processes
 from chordwise.embedded.home import Home
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
@@ -23,18 +23,24 @@ SMOLLM2 = "smollm2"
 
 _DEFAULT_CONTEXT_TOKENS = 8_192
 _MAX_SLOTS = 2
+_CORES_OF_A_SLOT = 2
+_MAX_THREADS = 16
 _START_SECONDS = 120.0
 _SHUTDOWN_SECONDS = 5.0
 
 
 class LocalModel(BaseModel):
-    """A model file and how to serve it: `slots` requests at once, each with its whole context."""
+    """A model file and how to serve it.
+
+    `slots` requests are answered at once, each with its whole context, on `threads` together.
+    """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     file: Path
     context_tokens: int = _DEFAULT_CONTEXT_TOKENS
-    slots: int = _MAX_SLOTS
+    slots: int = 1
+    threads: int = 1
 
 
 class ServerAddress(BaseModel):
@@ -115,6 +121,7 @@ class EmbeddedLlama:
             "--port": self._port,
             "--context": self._model.context_tokens,
             "--slots": self._model.slots,
+            "--threads": self._model.threads,
             "--key-file": self._key_file,
             "--address-file": self._address_file,
         }
@@ -175,6 +182,7 @@ def local_models(settings: Settings) -> tuple[LocalModel, ...]:
             file=model_file(model.model),
             context_tokens=context_tokens(model),
             slots=slots(settings),
+            threads=threads(),
         )
         for model in wanted
     }
@@ -186,9 +194,33 @@ def is_served_here(model: ModelSettings) -> bool:
     return model.provider == "local" and not model.base_url
 
 
+def threads() -> int:
+    """Return how many threads a local model's server computes on.
+
+    One core is left for the other processes: the threads wait for each other at every step, so
+    that one without a core stops all of them (docs/models.md has measurements).
+    """
+    return max(1, min(cores.usable() - 1, _MAX_THREADS))
+
+
 def slots(settings: Settings) -> int:
-    """Return how many requests a local model's server answers at once."""
-    return min(_MAX_SLOTS, settings.worker.concurrency)
+    """Return how many requests a local model's server answers at once: one where cores are few."""
+    fitting = max(1, cores.usable() // _CORES_OF_A_SLOT)
+    return min(fitting, _MAX_SLOTS, settings.worker.concurrency)
+
+
+def worker_concurrency(settings: Settings) -> int | None:
+    """Return how many chunks a worker takes at once where local models answer all of them.
+
+    That is as many as these have slots for: others would wait for one with their time running.
+    `None` where the settings say it, or where another model may be asked.
+    """
+    names = (*settings.names_asked(settings.model), *settings.fallback)
+    asked = [settings.model_named(name) for name in names]
+    served = [is_served_here(model) for model in asked if model.provider != "extractive"]
+    if not served or not all(served) or "concurrency" in settings.worker.model_fields_set:
+        return None
+    return slots(settings)
 
 
 def context_tokens(model: ModelSettings) -> int:

@@ -43,6 +43,8 @@ def main(arguments: list[str]) -> None:
     parameters.n_parallel = options.slots
     parameters.n_ctx = options.slots * options.context
     parameters.warmup = False
+    parameters.cpuparams.n_threads = options.threads
+    parameters.cpuparams_batch.n_threads = options.threads
     _steady(parameters.sampling)
     server = xllamacpp.Server(parameters)
     own = processes.identify(os.getpid())
@@ -71,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--context", type=int, default=8_192)
     parser.add_argument("--slots", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--key-file", type=Path, required=True)
     parser.add_argument("--address-file", type=Path, required=True)
     return parser

@@ -39,6 +39,7 @@ class Plan(BaseModel):
     ones. `stays` is for a stack that has folders to watch: it does not leave by itself. `directory`
     is the folder from which relative paths in the settings count, `settings_file` is theirs.
     `standing` is a hash of what the stack does by itself, empty where that is nothing.
+    `worker_concurrency` is set where the settings of the worker's process do not know it.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, hide_input_in_errors=True)
@@ -52,6 +53,7 @@ class Plan(BaseModel):
     database_url: str | None
     broker_url: str | None
     local_models: tuple[LocalModel, ...] = ()
+    worker_concurrency: int | None = None
     commands: Commands = Commands()
     stays: bool = False
     idle_seconds: float
@@ -110,6 +112,7 @@ def plan_for(
         database_url=_revealed(settings.database_url),
         broker_url=_revealed(settings.broker_url),
         local_models=llama.local_models(settings) if wants_models else (),
+        worker_concurrency=llama.worker_concurrency(settings) if wants_models else None,
         commands=commands or Commands(),
         stays=level is Level.ALL and settings.inbox.is_watched,
         idle_seconds=settings.embedded.idle_minutes * 60,

@@ -43,6 +43,19 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """How long a server computed on a prompt and on an answer, by its own measurement.
+
+    `prompt_tokens` are those that it did not find in its cache.
+    """
+
+    prompt_tokens: int
+    prompt_seconds: float
+    output_tokens: int
+    output_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionRequest:
     """One question, as a prompt for language models and as a task for those that are none.
 
@@ -83,7 +96,8 @@ class Completion:
     empty where nothing was said. `reported_cost_usd` is what the server itself says the request
     cost, `None` where it says nothing. `call_id` names the ledger's row of the request, where a
     ledger is kept, and `cache_key` the cached completion where it came from a cache or went into
-    it. `limits` is what the provider said of its limits along with the answer.
+    it. `limits` is what the provider said of its limits along with the answer, and `timings` what
+    llama.cpp measured.
     """
 
     text: str
@@ -99,6 +113,7 @@ class Completion:
     call_id: str = ""
     cache_key: str = ""
     limits: ReportedLimits = field(default_factory=dict, compare=False)
+    timings: Timings | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,12 @@ import httpx
 
 from chordwise.domain import addresses
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.errors import ModelAccessError, ModelTransportError, ModelUnreachableError
+from chordwise.errors import (
+    ModelAccessError,
+    ModelTimeoutError,
+    ModelTransportError,
+    ModelUnreachableError,
+)
 from chordwise.llm import unpacking
 from chordwise.llm.connections import Channel
 from chordwise.llm.excerpts import excerpt, page_title
@@ -213,9 +218,9 @@ def _translated(host: str, timeout_seconds: float) -> Iterator[None]:
             f"{host} could not be reached in time.", "Check base_url and the network."
         ) from error
     except httpcore.TimeoutException as error:
-        raise ModelTransportError(
+        raise ModelTimeoutError(
             f"{host} did not complete its answer within {timeout_seconds:g} s.",
-            "Raise timeout_seconds of the model if this happens often.",
+            granted_seconds=timeout_seconds,
         ) from error
     except httpcore.ConnectError as error:
         _raise_connect_error(host, error)

@@ -21,6 +21,7 @@ from chordwise.errors import (
     InvalidAnswerError,
     ModelError,
     TransientError,
+    seconds_not_enough,
 )
 from chordwise.llm.middleware.fallback import further_models
 from chordwise.llm.model import (
@@ -47,7 +48,8 @@ class AskingPolicy:
     """How much is tried before a question is given up.
 
     `prompts` names the templates after the usual one, for answers that stay invalid. All calls and
-    their waits together take `seconds`; after them no further prompt or model is tried. `require`
+    their waits together take `seconds`; after them no further prompt or model is tried, and none
+    with less time than a request of the same question had that timed out. `require`
     is called before each request, and raises where the answer would be of no use any more.
     """
 
@@ -65,8 +67,8 @@ def policy_of(settings: Settings, require: Callable[[], None] = lambda: None) ->
 
     `require` raises once the work is somebody else's: nothing more is paid for then.
     """
-    patience = settings.worker.visibility_timeout_seconds / 2
-    return AskingPolicy(prompts=settings.prompts.fallback, seconds=patience, require=require)
+    seconds = settings.worker.chunk_seconds
+    return AskingPolicy(prompts=settings.prompts.fallback, seconds=seconds, require=require)
 
 
 def ask(
@@ -119,7 +121,7 @@ class _Question:
     def _in_every_way(self, task: AnalysisTask, source: Source) -> Answer:
         errors: list[ModelError] = []
         for model, template in self._ways(task):
-            if errors and self.policy.clock() > self.ends_at:
+            if errors and self._left() <= seconds_not_enough(errors):
                 break
             try:
                 return self._in_one_way(request_for(model, task, template), model, source)
@@ -150,6 +152,8 @@ class _Question:
         try:
             return checked(completion, request, source, self.judge, repaired=False)
         except InvalidAnswerError as error:
+            if self._left() < SHORTEST_REQUEST_SECONDS:
+                raise
             request = with_problems(request, error, model.profile)
         request, repaired = self._completed(request, model)
         answer = checked(repaired, request, source, self.judge, repaired=True)
@@ -163,16 +167,19 @@ class _Question:
         if completion.finish_reason is not FinishReason.LENGTH:
             return request, completion
         raised = with_raised_limit(request, model.profile)
-        if raised is None:
+        if raised is None or self._left() < SHORTEST_REQUEST_SECONDS:
             return request, completion
         self.judge(completion, INVALID)
         return raised, self._complete(raised, model)
 
     def _complete(self, request: CompletionRequest, model: ChatModel) -> Completion:
         self.policy.require()
-        left = max(SHORTEST_REQUEST_SECONDS, self.ends_at - self.policy.clock())
+        left = max(SHORTEST_REQUEST_SECONDS, self._left())
         bounded = replace(request, timeout_seconds=left) if left < math.inf else request
         return model.complete(bounded)
+
+    def _left(self) -> float:
+        return self.ends_at - self.policy.clock()
 
 
 def _trimmed(task: AnalysisTask, source: Source) -> tuple[AnalysisTask, Source]:

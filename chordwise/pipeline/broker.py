@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import redis
 from pydantic import SecretStr
 
-from chordwise.errors import ServiceUnavailableError
+from chordwise.errors import ConfigurationError, ServiceUnavailableError
+from chordwise.settings import addresses
 
 _SECONDS = 5.0
 _PROBE_KEY = "chordwise:probe"
 _PROBE_SECONDS = 60
+_NO_SUCH_DATABASE = "DB index is out of range"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,7 @@ def require_working(url: SecretStr) -> None:
     """See that the broker answers and takes a message.
 
     Raises:
+        ConfigurationError: It has no database of the number in the address.
         ServiceUnavailableError: It is out of reach, or takes nothing.
     """
     with _connected(url) as client:
@@ -49,10 +52,21 @@ def require_working(url: SecretStr) -> None:
             ) from error
 
 
+def require_database(url: SecretStr) -> None:
+    """Refuse a number of a database that the broker does not have; one that is away may have it.
+
+    Raises:
+        ConfigurationError: The broker has no database of this number.
+    """
+    with suppress(ServiceUnavailableError), _connected(url) as client:
+        client.ping()
+
+
 def report(url: SecretStr) -> BrokerReport:
     """Return what the broker says about itself.
 
     Raises:
+        ConfigurationError: It has no database of the number in the address.
         ServiceUnavailableError: It is out of reach.
     """
     with _connected(url) as client:
@@ -69,8 +83,7 @@ def report(url: SecretStr) -> BrokerReport:
 
 @contextmanager
 def _connected(url: SecretStr) -> Iterator[redis.Redis]:
-    # Celery and redis-py spell the address of a socket differently.
-    address = url.get_secret_value().replace("redis+socket://", "unix://", 1)
+    address = addresses.redis_address(url.get_secret_value())
     limits = {"socket_timeout": _SECONDS}
     if not address.startswith("unix://"):
         limits["socket_connect_timeout"] = _SECONDS
@@ -78,6 +91,11 @@ def _connected(url: SecretStr) -> Iterator[redis.Redis]:
         with redis.Redis.from_url(address, **limits) as client:
             yield client
     except (redis.RedisError, OSError, ValueError) as error:
+        if _NO_SUCH_DATABASE in str(error):
+            raise ConfigurationError(
+                f"The broker refuses the number of the database in broker_url: {reason(error)}.",
+                "Use a smaller number (CHORDWISE_BROKER_URL), or raise `databases` of the server.",
+            ) from error
         raise ServiceUnavailableError(
             f"The broker cannot be reached: {reason(error)}.", "Check CHORDWISE_BROKER_URL."
         ) from error

@@ -11,7 +11,7 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
-from chordwise.settings import Settings
+from chordwise.settings import Settings, addresses
 
 FAN_OUT = "chordwise.fan_out"
 ANALYZE_CHUNK = "chordwise.analyze_chunk"
@@ -37,7 +37,7 @@ def open_app(settings: Settings) -> Celery:
     """
     if settings.broker_url is None:
         raise ConfigurationError("No broker is configured.", "Set CHORDWISE_BROKER_URL.")
-    url = settings.broker_url.get_secret_value()
+    url = addresses.celery_address(settings.broker_url.get_secret_value())
     app = Celery("chordwise", broker=url, backend=url, set_as_current=False)
     app.conf.update(_reliability(settings), **_hygiene())
     return app

@@ -31,6 +31,7 @@ from chordwise.llm.middleware.budgeted import Budget, Budgeted, Unlimited
 from chordwise.llm.middleware.cached import Cached, CompletionCache, HitLedger, facts_about
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.middleware.metered import CallLedger, Metered, NullLedger
+from chordwise.llm.middleware.paced import Paced
 from chordwise.llm.middleware.queued import Queued
 from chordwise.llm.middleware.rate_limited import RateLimited
 from chordwise.llm.middleware.retrying import Retrying
@@ -129,7 +130,8 @@ class Models:
         facts = facts_about(settings)
         if llama.is_served_here(settings):
             # Whoever claims a question has its turn already, and others wait for the asking alone.
-            return Queued(self._cached(self._retrying(model), asking, facts), self._turns)
+            patient = self._retrying(model, self._settings.worker.chunk_seconds)
+            return Queued(self._cached(patient, asking, facts), self._turns)
         model = Budgeted(model, asking.budget, price, _sleep, self._random)
         patience = self._settings.limits.longest_wait_seconds
         model = RateLimited(model, self._limits(name), asking.priority, patience, _sleep)
@@ -176,8 +178,11 @@ class Models:
         """
         return routing.identity(self._settings, name)
 
-    def _retrying(self, model: ChatModel) -> ChatModel:
-        return Retrying(model, self._settings.retries, _sleep, self._random)
+    def _retrying(self, model: ChatModel, total_seconds: float | None = None) -> ChatModel:
+        policy = self._settings.retries
+        if total_seconds is not None:
+            policy = policy.model_copy(update={"total_seconds": total_seconds})
+        return Retrying(model, policy, _sleep, self._random)
 
     def _cached(self, model: ChatModel, asking: Asking, facts: JsonObject) -> ChatModel:
         if asking.cache is None:
@@ -210,9 +215,12 @@ class Models:
         if settings.provider == "extractive":
             return self._extractive
         key = self._settings.api_key_for(settings)
-        if llama.is_served_here(settings):
-            settings, key = self._served_here(settings)
-        return connect(settings, key)
+        if not llama.is_served_here(settings):
+            return connect(settings, key)
+        most_seconds = self._settings.worker.chunk_seconds
+        served, key = self._served_here(settings)
+        served = served.model_copy(update={"timeout_seconds": most_seconds})
+        return Paced(connect(served, key), settings.timeout_seconds, most_seconds)
 
     @property
     def _patience(self) -> timedelta:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -13,7 +13,13 @@ from chordwise.domain import routing
 from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
 from chordwise.domain.tasks import AnalysisTask
-from chordwise.errors import BudgetExceededError, ModelError, PausingError, TransientError
+from chordwise.errors import (
+    BudgetExceededError,
+    ModelError,
+    PausingError,
+    TransientError,
+    seconds_not_enough,
+)
 from chordwise.llm.middleware.fallback import OnFallback
 from chordwise.llm.middleware.tiered import Tiered, TierModel
 from chordwise.llm.model import ChatModel
@@ -74,6 +80,8 @@ def ask(
 ) -> Answer:
     """Ask a model, or where it has tiers as many of them as it takes, each at most once.
 
+    The tiers share the time of the policy.
+
     Raises:
         ModelError: No usable answer came; the subclass says why.
     """
@@ -81,8 +89,13 @@ def ask(
         return answering.ask(model, task, source, judge, asking)
     cascade = _Cascade(policy=model.policy)
     steps = model.steps(task)
+    ends_at = asking.clock() + asking.seconds
     for step, following in zip(steps, (*steps[1:], None), strict=True):
-        answer = cascade.try_step(partial(answering.ask, step, task, source, judge, asking))
+        left = ends_at - asking.clock()
+        if cascade.is_too_late(left):
+            break
+        policy = replace(asking, seconds=left)
+        answer = cascade.try_step(partial(answering.ask, step, task, source, judge, policy))
         if answer is not None:
             return answer
         if following is not None:
@@ -118,6 +131,10 @@ class _Cascade:
         self.weak.append(answer)
         self.reason = f"quality {answer.quality:g}, confidence {answer.confidence:g}"
         return None
+
+    def is_too_late(self, seconds: float) -> bool:
+        """Tell whether the time that is left does not suffice for a further tier."""
+        return bool(self.weak or self.errors) and seconds <= seconds_not_enough(self.errors)
 
     def outcome(self) -> Answer:
         """Return the best of the weak answers.

@@ -9,6 +9,7 @@ import structlog
 from sqlalchemy import Engine
 
 from chordwise.errors import ConfigurationError, DatabaseRefusedError, ServiceUnavailableError
+from chordwise.pipeline import broker
 from chordwise.settings import Settings
 from chordwise.storage.engine import open_engine, reaching_database
 from chordwise.storage.readiness import require_ready
@@ -19,6 +20,17 @@ log = structlog.get_logger(__name__)
 _FIRST_PAUSE_SECONDS = 0.5
 # Shorter than what a health check takes for death: whoever waits is alive.
 _LONGEST_PAUSE_SECONDS = liveness.INTERVAL_SECONDS
+
+
+def require_broker(settings: Settings) -> None:
+    """Refuse a broker that is not configured, or that lacks the database in its address.
+
+    Raises:
+        ConfigurationError: As said.
+    """
+    if settings.broker_url is None:
+        raise ConfigurationError("No broker is configured.", "Set CHORDWISE_BROKER_URL.")
+    broker.require_database(settings.broker_url)
 
 
 def require_files(wanted: int, setting: str = "") -> None:

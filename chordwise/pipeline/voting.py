@@ -16,6 +16,7 @@ from chordwise.errors import (
     ModelRequestError,
     PausingError,
     TransientError,
+    seconds_not_enough,
 )
 from chordwise.llm.model import EXTRACTIVE, ChatModel
 from chordwise.pipeline import routing
@@ -61,7 +62,7 @@ class _Poll:
     waiting: list[AwaitingBatchError] = field(default_factory=list)
 
     def ask(self, task: AnalysisTask) -> None:
-        """Ask for every sample, as long as there is time.
+        """Ask for every sample, as long as there is time: more than one had that timed out.
 
         Raises:
             ModelError: It ends the vote.
@@ -69,7 +70,7 @@ class _Poll:
         ends_at = self.policy.clock() + self.policy.seconds
         for number in range(1, task.options.votes + 1):
             left = ends_at - self.policy.clock()
-            if left <= 0 and (self.answers or self.errors):
+            if left <= seconds_not_enough(self.errors) and (self.answers or self.errors):
                 log.info("vote.out_of_time", samples=number - 1, votes=task.options.votes)
                 return
             self._ask_once(replace(task, sample=number), replace(self.policy, seconds=left))

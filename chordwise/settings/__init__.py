@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -21,6 +28,7 @@ from pydantic_settings import (
 from chordwise.domain.addresses import is_at_provider
 from chordwise.domain.routing import Tier
 from chordwise.errors import ConfigurationError
+from chordwise.settings import addresses
 from chordwise.settings import schedules as schedules_module
 from chordwise.settings.batch import BatchSettings
 from chordwise.settings.critique import CritiqueSettings
@@ -151,13 +159,28 @@ class Settings(BaseSettings):
         file = InitSettingsSource(settings_cls, dict(cls.toml_values))
         return init_settings, env_settings, file_secret_settings, file
 
+    @field_validator("database_url")
+    @classmethod
+    def check_database_url(cls, url: SecretStr | None) -> SecretStr | None:
+        """Refuse an address that is not one of PostgreSQL."""
+        if url is not None:
+            addresses.check_database(url.get_secret_value())
+        return url
+
+    @field_validator("broker_url")
+    @classmethod
+    def check_broker_url(cls, url: SecretStr | None) -> SecretStr | None:
+        """Refuse an address that is not one of Valkey or Redis."""
+        if url is not None:
+            addresses.check_broker(url.get_secret_value())
+        return url
+
     @model_validator(mode="after")
     def check_times(self) -> Settings:
         """Refuse times that contradict each other (design: heartbeat < lease, deadline < …)."""
         if self.pipeline.heartbeat_seconds >= self.pipeline.lease_seconds:
             raise ValueError("pipeline.heartbeat_seconds must be shorter than lease_seconds")
-        # All calls of a chunk share that half (pipeline/answering.py); one has to fit in.
-        if 2 * self.retries.total_seconds > self.worker.visibility_timeout_seconds:
+        if self.retries.total_seconds > self.worker.chunk_seconds:
             raise ValueError(
                 "retries.total_seconds must not exceed half of worker.visibility_timeout_seconds"
             )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, model_validator
 
 from chordwise.domain import webhook_signatures
 from chordwise.domain.export_formats import ExportFormat
+from chordwise.settings import addresses
 from chordwise.settings.sections import Section
 
 
@@ -42,24 +42,16 @@ class DeliverySettings(Section):
         url = self.webhook_url.get_secret_value()
         if not url:
             return self
-        scheme, host = _scheme_and_host(url)
-        if not host or scheme not in ("https", "http"):
+        if not url.isascii():
             raise ValueError("webhook_url is not an address that begins with https://")
-        if scheme == "http" and not self.allow_http:
+        try:
+            addresses.check_web(url)
+        except ValueError as error:
+            raise ValueError(f"webhook_url: {error}") from None
+        if url.strip().lower().startswith("http://") and not self.allow_http:
             raise ValueError("webhook_url begins with http://: take https, or set allow_http")
         try:
             webhook_signatures.key_of(self.webhook_secret.get_secret_value())
         except ValueError as error:
             raise ValueError(f"webhook_secret is {error}: openssl rand -base64 32") from None
         return self
-
-
-def _scheme_and_host(url: str) -> tuple[str, str]:
-    if not url.isascii():
-        return "", ""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return "", ""
-    return parts.scheme.lower(), parts.hostname or ""

@@ -13,12 +13,14 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     SecretStr,
+    field_validator,
     model_validator,
 )
 
 from chordwise.domain.addresses import has_user, is_at_provider, provider_host
 from chordwise.domain.routing import Tier
 from chordwise.errors import ConfigurationError
+from chordwise.settings import addresses
 
 AUTO = "auto"
 """The name that stands for the tiers: routing chooses among them."""
@@ -94,6 +96,14 @@ class ModelSettings(Section):
     )
     output_usd_per_million_tokens: Decimal | None = Field(default=None, ge=0)
 
+    @field_validator("base_url")
+    @classmethod
+    def check_base_url(cls, url: str) -> str:
+        """Refuse an address that no web server can have."""
+        if url:
+            addresses.check_web(url)
+        return url
+
     @model_validator(mode="after")
     def check_prices(self) -> ModelSettings:
         """Refuse half a price: it would be passed over, and the public list's or none would hold.
@@ -160,7 +170,7 @@ class RetrySettings(Section):
     attempts: PositiveInt = 4
     base_seconds: PositiveFloat = 1
     max_wait_seconds: PositiveFloat = 30
-    total_seconds: PositiveFloat = Field(default=240, description="Waits and calls of a question.")
+    total_seconds: PositiveFloat = Field(default=300, description="Waits and calls of a question.")
 
 
 class LimitSettings(Section):
@@ -287,6 +297,11 @@ class WorkerSettings(Section):
     consumption_seconds: PositiveFloat = 45
     shutdown_grace_seconds: PositiveFloat = 20
     visibility_timeout_seconds: PositiveInt = 1_800
+
+    @property
+    def chunk_seconds(self) -> float:
+        """The time that all calls of a chunk share; the other half is for waits and storing."""
+        return self.visibility_timeout_seconds / 2
 
 
 class EmbeddedSettings(Section):

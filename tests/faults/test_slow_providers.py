@@ -16,7 +16,7 @@ TOLERANCE = 0.1
 _FAILED = "SELECT count(*) FROM model_calls WHERE error_code IS NOT NULL"
 _WAITED = """
 SELECT min(latency_ms) / 1000.0::float8, max(latency_ms) / 1000.0::float8 FROM model_calls
-WHERE error_code = 'model_transport'"""
+WHERE error_code = 'model_timeout'"""
 _DEADLINE = {"CHORDWISE_MODELS__PEER__TIMEOUT_SECONDS": str(DEADLINE_SECONDS)}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from chordwise.embedded import llama, processes, stack
 from chordwise.embedded.home import Home, home_at
@@ -15,7 +16,10 @@ from chordwise.embedded.llama import EmbeddedLlama, LocalModel
 from chordwise.embedded.plan import python_path
 from chordwise.embedded.stack import Commands, Level
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
-from chordwise.settings import Settings
+from chordwise.llm.middleware.metered import CallId, CallStart, NullLedger
+from chordwise.pipeline.models import Asking, Models
+from chordwise.settings import ModelSettings, Settings
+from tests.fakes.completion_requests import a_request
 from tests.peers import tiny_gguf
 
 pytest.importorskip("xllamacpp")
@@ -24,11 +28,27 @@ NOTHING = (sys.executable, "-c", "")
 SLEEP = (sys.executable, "-c", "import signal; signal.pause()")
 WORK = """
 import os, signal
+from chordwise import settings
 from pathlib import Path
 from chordwise.telemetry import liveness
+Path(os.environ["CHORDWISE_HOME"], "concurrency").write_text(
+    str(settings.load().worker.concurrency)
+)
 liveness.show(Path(os.environ["CHORDWISE_HOME"]), "worker", liveness.State.CONSUMING)
 signal.pause()
 """
+
+
+class Attempts(NullLedger):
+    """Remembers which attempt each request was."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    def begin(self, start: CallStart) -> CallId:
+        """Note the attempt."""
+        self.numbers.append(start.attempt)
+        return super().begin(start)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +140,10 @@ def test_a_file_that_is_no_model_is_named(home: Home, tmp_path: Path) -> None:
 
 
 def test_the_stack_serves_the_models_of_the_settings(home: Home, model: Path) -> None:
-    """A local model, as first choice or as fallback, is up before the worker is."""
+    """A local model, as first choice or as fallback, is up before the worker is.
+
+    The worker takes no more chunks at once than the model's server has slots.
+    """
     settings = Settings(home=home.path, fallback=(f"local/{model}",))
     commands = Commands(migrate=NOTHING, worker=(sys.executable, "-P", "-c", WORK), scheduler=SLEEP)
 
@@ -128,6 +151,7 @@ def test_the_stack_serves_the_models_of_the_settings(home: Home, model: Path) ->
         stack.ensure(settings, Level.ALL, commands=commands)
         found = llama.running(home, str(model))
         state = stack.find(home.path)
+        concurrency = (home.path / "concurrency").read_text("utf-8")
     finally:
         stack.stop(home.path)
 
@@ -135,6 +159,29 @@ def test_the_stack_serves_the_models_of_the_settings(home: Home, model: Path) ->
     assert state is not None
     assert "llama" in state.children
     assert not processes.is_alive(state.children["llama"])
+    assert concurrency == str(llama.slots(settings))
+
+
+def test_a_slow_machine_gets_the_time_that_it_needs(
+    home: Home, model: Path, server: EmbeddedLlama
+) -> None:
+    """A deadline that no answer keeps is only the least: each question takes one request."""
+    server.start()
+    named = ModelSettings(provider="local", model=str(model), timeout_seconds=0.001)
+    settings = Settings(home=home.path, models={"tiny": named})
+    found = llama.running(home, str(model))
+    assert found is not None
+    models = Models(settings, local_server=lambda _model: (found[0], SecretStr(found[1])))
+    ledger = Attempts()
+    asked = models.asked_by(Asking(ledger=ledger), "tiny")
+
+    first = asked.complete(a_request(max_output_tokens=16))
+    second = asked.complete(a_request(max_output_tokens=16))
+
+    for completion in (first, second):
+        assert completion.timings is not None
+        assert completion.timings.output_seconds > 0
+    assert ledger.numbers == [1, 1]
 
 
 def test_the_packaged_model_is_found_or_missed_with_a_hint() -> None:

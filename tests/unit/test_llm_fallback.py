@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from chordwise.errors import (
@@ -10,6 +12,7 @@ from chordwise.errors import (
     ModelError,
     ModelOverloadedError,
     ModelRequestError,
+    ModelTimeoutError,
     ModelTransportError,
     QuotaExceededError,
     RateLimitedError,
@@ -119,6 +122,29 @@ def test_the_models_share_the_time_of_a_request() -> None:
         Fallback(models, ignored, clock=lambda: now[0]).complete(a_request(timeout_seconds=90.0))
 
     assert [model.requests[0].timeout_seconds for model in models] == [90.0, 40.0, 1.0]
+
+
+def test_after_a_time_out_only_models_with_as_much_time_are_asked() -> None:
+    """The built-in model, which takes none, is asked all the same."""
+    now = [0.0]
+
+    def late(_request: CompletionRequest) -> ModelError:
+        now[0] += 60.0
+        return ModelTimeoutError("late", granted_seconds=60.0)
+
+    first, second = named("one", late), named("two", "{}")
+    profile = replace(named("three", "{}").profile, understands_language=False)
+    built_in = ScriptedModel(["{}"], profile=profile)
+    changes: list[tuple[str, str]] = []
+
+    def note(asked: ModelProfile, following: ModelProfile, _error: ModelError) -> None:
+        changes.append((asked.model, following.model))
+
+    subject = Fallback([first, second, built_in], note, clock=lambda: now[0])
+
+    assert subject.complete(a_request(timeout_seconds=90.0)).text == "{}"
+    assert (len(second.requests), len(built_in.requests)) == (0, 1)
+    assert changes == [("one", "three")]
 
 
 def test_no_model_is_a_matter_of_the_settings() -> None:

@@ -8,12 +8,14 @@ import pytest
 
 from chordwise.errors import (
     ModelOverloadedError,
+    ModelTimeoutError,
     ModelTransportError,
     QuotaExceededError,
     RateLimitedError,
     TruncatedError,
 )
 from chordwise.llm.middleware.retrying import Retrying
+from chordwise.llm.model import CompletionRequest
 from chordwise.settings import RetrySettings
 from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import Line, ScriptedModel
@@ -138,3 +140,52 @@ def test_the_budget_covers_waits_and_calls() -> None:
 
     assert clock.sleeps == [20.0, 20.0]
     assert [request.timeout_seconds for request in model.requests] == [50.0, 30.0, 10.0]
+
+
+@pytest.mark.parametrize(
+    ("deadline", "total", "granted"),
+    [
+        (200.0, 240.0, [200.0]),  # 39 seconds are left for what 200 did not suffice for
+        (120.0, 240.0, [120.0]),
+        (120.0, 300.0, [120.0, 120.0]),
+        (50.0, 600.0, [50.0] * 4),
+        (600.0, 300.0, [300.0]),
+    ],
+)
+def test_no_request_begins_with_less_time_than_one_that_timed_out(
+    deadline: float, total: float, granted: list[float]
+) -> None:
+    """What is left decides: each further request has the whole deadline, or is not sent."""
+    policy = RetrySettings(attempts=4, base_seconds=1, total_seconds=total)
+    given: list[float] = []
+
+    def time_out(request: CompletionRequest) -> ModelTimeoutError:
+        assert request.timeout_seconds is not None
+        given.append(min(deadline, request.timeout_seconds))
+        clock.now += given[-1]
+        return ModelTimeoutError("late", granted_seconds=given[-1])
+
+    subject, _, clock = retrying([time_out] * 9, policy)
+
+    with pytest.raises(ModelTimeoutError) as caught:
+        subject.complete(a_request())
+
+    assert given == granted
+    assert "timeout_seconds" in caught.value.hint
+    assert "pipeline.chunk_tokens" in caught.value.hint
+
+
+def test_a_time_out_counts_also_after_other_errors() -> None:
+    """The time that did not suffice is remembered over a rate limit."""
+    policy = RetrySettings(attempts=9, base_seconds=1, max_wait_seconds=60, total_seconds=300)
+
+    def time_out(_request: CompletionRequest) -> ModelTimeoutError:
+        clock.now += 120.0
+        return ModelTimeoutError("late", granted_seconds=120.0)
+
+    subject, model, clock = retrying([time_out, limited(50.0), limited(20.0), "{}"], policy)
+
+    with pytest.raises(RateLimitedError):
+        subject.complete(a_request())
+
+    assert len(model.requests) == 3  # 110 seconds are left then

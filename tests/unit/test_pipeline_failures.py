@@ -202,7 +202,7 @@ def test_what_is_wrong_with_a_further_model_does_not_hide_what_the_first_said(
 
 
 def test_nothing_further_is_tried_when_the_time_is_up() -> None:
-    """What was begun is finished."""
+    """Not even a repair, which would have a second."""
     ticks = count(0.0, 100.0)
     policy = replace(PLAIN, seconds=50, clock=lambda: next(ticks))
     model = a_model("no JSON", "{}")
@@ -210,7 +210,7 @@ def test_nothing_further_is_tried_when_the_time_is_up() -> None:
     with pytest.raises(InvalidAnswerError):
         asked(model, policy)
 
-    assert versions(model) == [USUAL_VERSION] * 2
+    assert versions(model) == [USUAL_VERSION]
 
 
 def test_the_policy_of_the_settings() -> None:

@@ -32,10 +32,11 @@ def test_http_has_to_be_allowed() -> None:
 @pytest.mark.parametrize(
     ("url", "secret", "reason"),
     [
-        ("ftp://example.org", SECRET, "begins with https://"),
-        ("https://", SECRET, "begins with https://"),
+        ("ftp://example.org", SECRET, "ftp:// is not supported; use https://"),
+        ("https://", SECRET, "names no host"),
         ("example.org/hook", SECRET, "begins with https://"),
-        ("https://example.org:none", SECRET, "begins with https://"),
+        ("https://example.org:none", SECRET, "port is not a number"),
+        (" http://example.org", SECRET, "take https, or set allow_http"),
         ("https://exämple.org", SECRET, "begins with https://"),
         ("https://example.org", "", "webhook_secret is not 24 to 64 bytes"),
         ("https://example.org", "hunter2!", "webhook_secret is not base64"),

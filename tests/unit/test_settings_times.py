@@ -21,7 +21,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("[pipeline]\nheartbeat_seconds = 60", ["pipeline.heartbeat_seconds", "lease_seconds"]),
         ("[retries]\ntotal_seconds = 901", ["retries.total_seconds", "half"]),
-        ("[worker]\nvisibility_timeout_seconds = 479", ["worker.visibility_timeout_seconds"]),
+        ("[worker]\nvisibility_timeout_seconds = 599", ["worker.visibility_timeout_seconds"]),
         (
             'model = "openai/a"\n[retries]\ntotal_seconds = 60',
             ["models.openai/a.timeout_seconds", "retries.total_seconds"],
@@ -31,7 +31,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             ["models.anthropic/a.timeout_seconds"],
         ),
         (
-            '[models.house]\nprovider = "openai"\ntimeout_seconds = 300',
+            '[models.house]\nprovider = "openai"\ntimeout_seconds = 301',
             ["models.house.timeout_seconds"],
         ),
     ],
@@ -53,7 +53,7 @@ def test_contradictions_are_refused(content: str, names: list[str]) -> None:
         'fallback = ["extractive"]\n[retries]\ntotal_seconds = 900',
         'fallback = ["openai/a", "openai/b", "openai/c"]\n[retries]\ntotal_seconds = 900',
         'model = "nobody/knows"\n[retries]\ntotal_seconds = 60',
-        "[worker]\nvisibility_timeout_seconds = 480",
+        "[worker]\nvisibility_timeout_seconds = 600",
     ],
 )
 def test_what_just_fits_is_taken(content: str) -> None:

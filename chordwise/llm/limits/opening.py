@@ -13,7 +13,7 @@ from chordwise.llm.limits.permits import LimitPolicy
 from chordwise.llm.limits.process import ProcessLimits
 from chordwise.llm.limits.resilient import ResilientLimits
 from chordwise.llm.limits.shared import SharedLimits, endpoint_id
-from chordwise.settings import LimitSettings, ModelSettings
+from chordwise.settings import LimitSettings, ModelSettings, addresses
 
 # A permit outlives its call's deadline by this, so that no running call goes uncounted.
 _MARGIN_SECONDS = 5.0
@@ -23,8 +23,7 @@ _MOST_CONNECTIONS = 8
 
 def open_client(broker_url: SecretStr) -> redis.Redis:
     """Return a client of the broker's Valkey with few connections; nothing is connected yet."""
-    # Celery and redis-py spell the address of a socket differently.
-    address = broker_url.get_secret_value().replace("redis+socket://", "unix://", 1)
+    address = addresses.redis_address(broker_url.get_secret_value())
     seconds = {"socket_timeout": _ANSWER_SECONDS, "timeout": _ANSWER_SECONDS}
     if not address.startswith("unix://"):
         seconds["socket_connect_timeout"] = _ANSWER_SECONDS

@@ -16,6 +16,7 @@ from chordwise.errors import (
     QuotaExceededError,
     RateLimitedError,
     TransientError,
+    seconds_not_enough,
 )
 from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
 
@@ -48,6 +49,7 @@ def further_models(model: ChatModel) -> tuple[ChatModel, ...]:
 class Fallback:
     """Asks the models in order until one answers; the completion says which did.
 
+    After a time-out, a language model is passed over for which less time is left than that.
     `causes` are the errors after which the next one is asked: add `RefusedError` to ask another
     model what the first declines. `on_fallback` hears of each change: from, to, and why.
     """
@@ -91,12 +93,25 @@ class Fallback:
                 may answer later, the work is worth putting off.
         """
         errors: list[ModelError] = []
+        asked: list[ChatModel] = []
         started = self._clock()
-        for position, model in enumerate(self._models, start=1):
+        for model in self._models:
+            remaining = request.after(self._clock() - started)
+            if _is_too_late(remaining, model, errors):
+                continue
+            if errors:
+                self._on_fallback(asked[-1].profile, model.profile, errors[-1])
+            asked.append(model)
             try:
-                return model.complete(request.after(self._clock() - started))
+                return model.complete(remaining)
             except self._causes as error:
                 errors.append(error)
-                for following in self._models[position : position + 1]:
-                    self._on_fallback(model.profile, following.profile, error)
         raise next((error for error in errors if isinstance(error, TransientError)), errors[0])
+
+
+def _is_too_late(
+    request: CompletionRequest, model: ChatModel, errors: Sequence[ModelError]
+) -> bool:
+    if request.timeout_seconds is None or not model.profile.understands_language:
+        return False
+    return request.timeout_seconds < seconds_not_enough(errors)

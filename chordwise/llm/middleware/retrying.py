@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from random import Random
 
 import tenacity
 
-from chordwise.errors import TransientError
+from chordwise.errors import ModelTimeoutError, TransientError
 from chordwise.llm.model import (
     SHORTEST_REQUEST_SECONDS,
     ChatModel,
@@ -21,9 +21,18 @@ from chordwise.llm.model import (
 from chordwise.settings import RetrySettings
 
 
+@dataclass(slots=True, kw_only=True)
+class _Question:
+    """When the time of a question is over, and with how much of it a request may still begin."""
+
+    ends_at: float
+    least_seconds: float = SHORTEST_REQUEST_SECONDS
+
+
 class Retrying:
     """Asks again after a transient error, within the attempts and the seconds of the policy.
 
+    No request begins with less time than an earlier one that timed out had.
     A wait above `max_wait_seconds` is not held here: the error goes up with its
     `retry_after_seconds`, so that the work can be put off without a worker waiting for it.
     """
@@ -53,22 +62,27 @@ class Retrying:
         Raises:
             ModelError: The last error, or the first that is not transient.
         """
-        ends_at = self._clock() + _shorter(request, self._policy.total_seconds)
+        seconds = _shorter(request, self._policy.total_seconds)
+        question = _Question(ends_at=self._clock() + seconds)
         numbers = count(request.attempt)
 
         def ask() -> Completion:
-            left = _shorter(request, ends_at - self._clock())
-            return self._model.complete(
-                replace(request, attempt=next(numbers), timeout_seconds=left)
-            )
+            left = _shorter(request, question.ends_at - self._clock())
+            try:
+                return self._model.complete(
+                    replace(request, attempt=next(numbers), timeout_seconds=left)
+                )
+            except ModelTimeoutError as error:
+                question.least_seconds = max(question.least_seconds, error.granted_seconds)
+                raise
 
-        return self._attempts(ends_at)(ask)
+        return self._attempts(question)(ask)
 
-    def _attempts(self, ends_at: float) -> tenacity.Retrying:
+    def _attempts(self, question: _Question) -> tenacity.Retrying:
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception(_is_worth_repeating),
             wait=self._wait_seconds,
-            stop=lambda state: self._exhausted(state, ends_at),
+            stop=lambda state: self._exhausted(state, question),
             sleep=self._sleep,
             reraise=True,
         )
@@ -78,9 +92,9 @@ class Retrying:
         jitter = self._random.uniform(0, min(doubled, self._policy.max_wait_seconds))
         return max(jitter, _asked_for(state))
 
-    def _exhausted(self, state: tenacity.RetryCallState, ends_at: float) -> bool:
+    def _exhausted(self, state: tenacity.RetryCallState, question: _Question) -> bool:
         wait = state.upcoming_sleep
-        too_late = self._clock() + wait + SHORTEST_REQUEST_SECONDS > ends_at
+        too_late = self._clock() + wait + question.least_seconds > question.ends_at
         too_often = state.attempt_number >= self._policy.attempts
         return too_often or too_late or wait > self._policy.max_wait_seconds
 

@@ -12,21 +12,9 @@ from chordwise.errors import ConfigurationError
 def endpoint(base_url: str, path: str) -> str:
     """Return the address of an operation below `base_url`, which may hold the path already.
 
-    A query (Azure's `api-version`) stays.
-
-    Raises:
-        ConfigurationError: `base_url` is no address of a web server.
+    A query (Azure's `api-version`) stays. The settings refuse what is no address of a web server.
     """
-    try:
-        parts = urlsplit(base_url.strip())
-        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid:
-        raise ConfigurationError(
-            "base_url of a model is not an http or https address.",
-            "It looks like https://api.openai.com/v1 or http://127.0.0.1:8080/v1.",
-        )
+    parts = urlsplit(base_url.strip())
     base = parts.path.rstrip("/").removesuffix(path)
     return urlunsplit((parts.scheme, parts.netloc, base + path, parts.query, ""))
 

@@ -26,6 +26,7 @@ from chordwise.llm.model import (
     CompletionRequest,
     FinishReason,
     ModelProfile,
+    Timings,
     Usage,
 )
 from chordwise.llm.providers.endpoint import checked_key, endpoint
@@ -223,6 +224,7 @@ class OpenAIModel:
             refusal=refusal,
             service_tier=storable(text(body.get("service_tier"))),
             reported_cost_usd=cost_in_usage(child(body, "usage")),
+            timings=_timings(child(body, "timings")),
         )
 
 
@@ -271,3 +273,22 @@ def _usage(usage: JsonObject) -> Usage:
         cached_input_tokens=count(details, "cached_tokens"),
         cache_write_tokens=count(details, "cache_write_tokens"),
     )
+
+
+def _timings(timings: JsonObject) -> Timings | None:
+    """Return what llama.cpp measured; `None` where the server is another one."""
+    counts = (count(timings, "prompt_n"), count(timings, "predicted_n"))
+    lasted = (_milliseconds(timings, "prompt_ms"), _milliseconds(timings, "predicted_ms"))
+    if counts[0] is None or counts[1] is None or lasted[0] is None or lasted[1] is None:
+        return None
+    return Timings(
+        prompt_tokens=counts[0],
+        prompt_seconds=lasted[0] / 1000,
+        output_tokens=counts[1],
+        output_seconds=lasted[1] / 1000,
+    )
+
+
+def _milliseconds(timings: JsonObject, name: str) -> float | None:
+    value = timings.get(name)
+    return float(value) if isinstance(value, int | float) and value >= 0 else None

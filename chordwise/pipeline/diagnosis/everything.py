@@ -65,7 +65,7 @@ def _names(settings: Settings) -> Iterable[str]:
 def _limits(settings: Settings) -> Check:
     """Say which times hold; those that contradict each other are refused with the settings."""
     lease, heartbeat = settings.pipeline.lease_seconds, settings.pipeline.heartbeat_seconds
-    question, half = settings.retries.total_seconds, settings.worker.visibility_timeout_seconds / 2
+    question, half = settings.retries.total_seconds, settings.worker.chunk_seconds
     return Check(
         name="limits",
         finding=f"heartbeat {heartbeat:g} < lease {lease:g} s; question {question:g} ≤ {half:g} s",

@@ -1,0 +1,87 @@
+"""A deadline for each request that follows the measured speed of the server that answers it."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import replace
+
+from chordwise.domain import tokens
+from chordwise.errors import ModelTimeoutError
+from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile, Timings
+
+MARGIN = 2.0
+"""How many times the measured time a request gets."""
+
+_REMEMBERED = 8
+
+
+class Speed:
+    """The speed of a server over its last answers; safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._last: deque[Timings] = deque(maxlen=_REMEMBERED)
+        self._lock = threading.Lock()
+
+    def note(self, timings: Timings) -> None:
+        """Remember what the server measured for an answer."""
+        with self._lock:
+            self._last.append(timings)
+
+    def forget(self) -> None:
+        """Forget every measurement: the server has become slower than all of them."""
+        with self._lock:
+            self._last.clear()
+
+    def seconds_for(self, prompt_tokens: int, output_tokens: int) -> float | None:
+        """Return how long a request takes at this speed; `None` where nothing was measured."""
+        with self._lock:
+            last = tuple(self._last)
+        read, written = sum(t.prompt_tokens for t in last), sum(t.output_tokens for t in last)
+        if not read or not written:
+            return None
+        reading = sum(t.prompt_seconds for t in last) / read * prompt_tokens
+        writing = sum(t.output_seconds for t in last) / written * output_tokens
+        return reading + writing
+
+
+class Paced:
+    """Gives a request twice the time that its prompt and its longest answer need.
+
+    That is never less than `least_seconds`. Until an answer was measured, and again after a
+    time-out, a request has all the time of its question, or `most_seconds`.
+    """
+
+    def __init__(self, model: ChatModel, least_seconds: float, most_seconds: float) -> None:
+        self._model = model
+        self._least_seconds = least_seconds
+        self._most_seconds = most_seconds
+        self._speed = Speed()
+
+    @property
+    def profile(self) -> ModelProfile:
+        """Return the profile of the model inside."""
+        return self._model.profile
+
+    def complete(self, request: CompletionRequest) -> Completion:
+        """Ask once, within the time that the measured speed gives.
+
+        Raises:
+            ModelError: What the model inside raised.
+        """
+        try:
+            completion = self._model.complete(
+                replace(request, timeout_seconds=self._seconds_for(request))
+            )
+        except ModelTimeoutError:
+            self._speed.forget()
+            raise
+        if completion.timings is not None:
+            self._speed.note(completion.timings)
+        return completion
+
+    def _seconds_for(self, request: CompletionRequest) -> float:
+        left = self._most_seconds if request.timeout_seconds is None else request.timeout_seconds
+        prompt = tokens.estimate(request.system) + tokens.estimate(request.user)
+        needed = self._speed.seconds_for(prompt, request.max_output_tokens)
+        return left if needed is None else min(left, max(self._least_seconds, MARGIN * needed))

@@ -1,0 +1,187 @@
+"""The addresses in the settings: which are supported, and how each library spells them.
+
+A refusal names the part that is wrong and never quotes it: an address holds a password.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
+
+SUPPORTED_BROKERS = (
+    "redis://HOST:6379/0, rediss://HOST:6379/0 (TLS), or redis+socket:///PATH and unix:///PATH "
+    "(a Unix socket)"
+)
+
+_TLS = "rediss"
+_NETWORK = ("redis", _TLS)
+_SOCKETS = ("redis+socket", "unix")
+_NUMBER = ("db", "virtual_host")
+"""How redis-py and how Celery call the database's number where a path names a socket."""
+_VERIFICATION: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("required", "CERT_REQUIRED"), "required"),
+        **dict.fromkeys(("optional", "CERT_OPTIONAL"), "optional"),
+        **dict.fromkeys(("none", "CERT_NONE"), "none"),
+    }
+)
+_CERTIFICATES = "ssl_cert_reqs"
+_TLS_OPTIONS = (
+    _CERTIFICATES,
+    "ssl_ca_certs",
+    "ssl_certfile",
+    "ssl_keyfile",
+    "ssl_check_hostname",
+)
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30})://")
+_LARGEST_PORT = 65_535
+_PORT = re.compile(r"[0-9]{1,5}")
+_INDEX = re.compile(r"[0-9]{0,9}")
+_ENCODED = "special characters in a password are percent-encoded, such as %40 for @"
+_WRONG_PORT = f"its port is not a number from 1 to {_LARGEST_PORT}; {_ENCODED}"
+# As SQLAlchemy reads one: a password may hold a slash, and no @.
+_DATABASE = re.compile(
+    r"[\w+]+://"
+    r"(?:[^:/?]*(?P<password>:[^@]*)?@)?"
+    r"(?P<host>\[[^/?]+\]|[^/:?]*)(?::(?P<port>[^/?]*))?"
+    r"(?:/[^?]*)?(?:\?(?P<query>.*))?"
+)
+
+
+def check_broker(url: str) -> None:
+    """Refuse an address that Celery or redis-py cannot use.
+
+    Raises:
+        ValueError: The scheme, the host, the port, the database's number or an option is wrong.
+    """
+    scheme = _scheme(url, f"of Valkey or Redis: {SUPPORTED_BROKERS}")
+    if scheme not in (*_NETWORK, *_SOCKETS):
+        raise ValueError(f"{scheme}:// is not supported; use {SUPPORTED_BROKERS}")
+    parts, options = _split(url), _options(url)
+    if scheme in _NETWORK:
+        _require_host(parts, f"{scheme}://HOST:6379/0")
+        _require_number(parts.path.removeprefix("/"))
+    else:
+        if parts.hostname or not parts.path.strip("/"):
+            raise ValueError(f"it names no path of a socket; it looks like {scheme}:///PATH")
+        _require_number(next((options[name] for name in _NUMBER if name in options), ""))
+    known = _NUMBER if scheme in _SOCKETS else _TLS_OPTIONS if scheme == _TLS else ()
+    if not options.keys() <= set(known):
+        taken = f"only {', '.join(known)}" if known else "no option"
+        raise ValueError(f"after the ? {scheme}:// takes {taken}")
+    if options.get(_CERTIFICATES, "required") not in _VERIFICATION:
+        raise ValueError(f"{_CERTIFICATES} is required, optional or none")
+
+
+def check_database(url: str) -> None:
+    """Refuse an address that is not one of PostgreSQL.
+
+    Without a host, PostgreSQL's library takes the Unix socket of this machine.
+
+    Raises:
+        ValueError: The scheme, the host or the port is wrong.
+    """
+    form = "postgresql://USER:PASSWORD@HOST:5432/DATABASE"
+    scheme = _scheme(url, f"of PostgreSQL: {form}")
+    if scheme.partition("+")[0] not in ("postgresql", "postgres"):
+        raise ValueError(f"{scheme}:// is not supported; Chordwise needs PostgreSQL: {form}")
+    found = _DATABASE.fullmatch(url)
+    if found is None or "@" in found["host"]:
+        raise ValueError(f"it cannot be read; it looks like {form}, and {_ENCODED}")
+    if found["port"] is not None and not _is_port(found["port"]):
+        raise ValueError(_WRONG_PORT)
+    named = found["host"] or "host" in dict(parse_qsl(found["query"] or ""))
+    if not named and (found["password"] or found["port"]):
+        raise ValueError(f"it names no host; it looks like {form}")
+
+
+def check_web(url: str) -> None:
+    """Refuse an address that no web server can have.
+
+    Raises:
+        ValueError: The scheme, the host or the port is wrong.
+    """
+    form = "https://HOST/PATH"
+    scheme = _scheme(url.strip(), f"that begins with https:// or http://, such as {form}")
+    if scheme not in ("http", "https"):
+        raise ValueError(f"{scheme}:// is not supported; use https:// or http://")
+    _require_host(_split(url.strip()), form)
+
+
+def celery_address(url: str) -> str:
+    """Return the address of a broker as Celery takes it, for messages and for results.
+
+    Certificates are verified unless the address says otherwise, as redis-py does it: Celery's
+    broker would accept any, and its result backend would refuse the address.
+    """
+    parts, options = _split(url), _options(url)
+    if parts.scheme in _SOCKETS:
+        return _joined("redis+socket", parts, _numbered(options, "virtual_host"))
+    return _joined(parts.scheme, parts, _verifying(parts, options))
+
+
+def redis_address(url: str) -> str:
+    """Return the address of a broker as redis-py takes it."""
+    parts, options = _split(url), _options(url)
+    if parts.scheme in _SOCKETS:
+        return _joined("unix", parts, _numbered(options, "db"))
+    return _joined(parts.scheme, parts, _verifying(parts, options))
+
+
+def _joined(scheme: str, parts: SplitResult, options: Mapping[str, str]) -> str:
+    # `urlunsplit` drops the slashes of an empty host for schemes that it does not know.
+    query = f"?{urlencode(options, quote_via=quote, safe='/')}" if options else ""
+    return f"{scheme}://{parts.netloc}{parts.path}{query}"
+
+
+def _numbered(options: Mapping[str, str], name: str) -> dict[str, str]:
+    found = [options[each] for each in _NUMBER if each in options]
+    return {name: found[0]} if found else {}
+
+
+def _verifying(parts: SplitResult, options: Mapping[str, str]) -> dict[str, str]:
+    if parts.scheme != _TLS:
+        return dict(options)
+    wanted = _VERIFICATION[options.get(_CERTIFICATES, "required")]
+    return {**options, _CERTIFICATES: wanted}
+
+
+def _scheme(url: str, what: str) -> str:
+    if not url:
+        raise ValueError("it is empty; remove it, or give an address")
+    found = _SCHEME.match(url)
+    if found is None:
+        raise ValueError(f"it is not an address {what}")
+    return found[1].lower()
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.hostname
+    except ValueError:
+        raise ValueError("its host cannot be read; IPv6 addresses look like [::1]") from None
+    return parts
+
+
+def _options(url: str) -> dict[str, str]:
+    return dict(parse_qsl(_split(url).query, keep_blank_values=True))
+
+
+def _require_host(parts: SplitResult, form: str) -> None:
+    if not parts.hostname:
+        raise ValueError(f"it names no host; it looks like {form}, and {_ENCODED}")
+    _, colon, port = parts.netloc.rpartition("@")[2].rpartition("]")[2].partition(":")
+    if colon and not _is_port(port):
+        raise ValueError(_WRONG_PORT)
+
+
+def _is_port(port: str) -> bool:
+    return bool(_PORT.fullmatch(port)) and 0 < int(port) <= _LARGEST_PORT
+
+
+def _require_number(number: str) -> None:
+    if not _INDEX.fullmatch(unquote(number)):
+        raise ValueError("its database is not a number such as 0")

@@ -1,0 +1,93 @@
+"""An address that cannot work ends every process and every command at its start, with code 78."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from tests.fakes.processes import Processes
+
+SECRET = "s3cr3tP4ssword"  # noqa: S105 - planted, to be looked for
+HOOK = f"https://user:{SECRET}@example.org:port/{SECRET}"
+WRONG = {
+    "BROKER_URL": (f"amqp://user:{SECRET}@host//", "broker_url: amqp:// is not supported"),
+    "DATABASE_URL": (f"mysql://user:{SECRET}@host/db", "database_url: mysql:// is not supported"),
+    "MODELS__HOUSE__BASE_URL": (f"ftp://user:{SECRET}@host", "models.house.base_url: ftp:// is"),
+    "DELIVERY__WEBHOOK_URL": (HOOK, "delivery: webhook_url: its port is not a number"),
+}
+COMMANDS = (
+    ("analyze", "a.txt"),
+    ("submit", "a.txt"),
+    ("wait", "a run"),
+    ("runs",),
+    ("sql", "SELECT 1"),
+    ("doctor",),
+    ("migrate",),
+    ("up",),
+)
+
+
+def environment_with(folder: Path, name: str) -> dict[str, str]:
+    """Return the variables of a setup that is right but for one."""
+    return {
+        "CHORDWISE_HOME": str(folder / "home"),
+        "CHORDWISE_DATABASE_URL": "postgresql://nobody@127.0.0.1:9/nothing",
+        "CHORDWISE_BROKER_URL": "redis://127.0.0.1:9/0",
+        "CHORDWISE_MODELS__HOUSE__PROVIDER": "openai",
+        f"CHORDWISE_{name}": WRONG[name][0],
+    }
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("process", ["worker", "scheduler"])
+def test_a_process_refuses_it(tmp_path: Path, process: str, name: str) -> None:
+    """Two lines, no traceback, and nothing of the address but its scheme."""
+    processes = Processes(folder=tmp_path, environment=environment_with(tmp_path, name))
+    started = processes.start(process)
+
+    assert started.wait(timeout=60) == 78
+    said = processes.logs()
+    assert WRONG[name][1] in said
+    assert SECRET not in said
+    assert len(said.strip().splitlines()) == 2
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_a_command_refuses_it(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """Before anything is started or taken in."""
+    (tmp_path / "a.txt").write_text("The harbour was rebuilt in 1856.", "utf-8")
+    processes = Processes(folder=tmp_path, environment=environment_with(tmp_path, "BROKER_URL"))
+
+    done = processes.run(*command)
+
+    said = " ".join(f"{done.stdout} {done.stderr}".split())
+    assert done.returncode == 78, said
+    assert "broker_url: amqp:// is not supported; use redis://HOST:6379/0" in said
+    assert "Traceback" not in said
+    assert SECRET not in said
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("process", ["worker", "scheduler"])
+def test_a_number_that_the_broker_does_not_have_is_refused(
+    tmp_path: Path, database_url: SecretStr, broker_url: SecretStr, process: str
+) -> None:
+    """Only the server knows how many databases it has; usually they are sixteen."""
+    environment = {
+        "CHORDWISE_HOME": str(tmp_path / "home"),
+        "CHORDWISE_DATABASE_URL": database_url.get_secret_value(),
+        "CHORDWISE_BROKER_URL": f"{broker_url.get_secret_value()}?virtual_host=99",
+    }
+    processes = Processes(folder=tmp_path, environment=environment)
+
+    ended = processes.start(process).wait(timeout=60)
+    examined = processes.run("doctor")
+
+    assert ended == 78, processes.logs()
+    said = processes.logs()
+    assert "refuses the number of the database in broker_url: DB index is out of range" in said
+    assert "Traceback" not in said
+    assert examined.returncode == 78, examined.stdout
+    assert "refuses the number of the database" in " ".join(examined.stdout.split())
