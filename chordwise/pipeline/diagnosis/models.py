@@ -37,7 +37,7 @@ def model(settings: Settings, name: str) -> Check:
     connect(named, settings.api_key_for(named))
     if keyless := without_key(settings, name):
         finding, hint = keyless
-        return Check(name=f"model {name}", finding=f"{finding} (--ask tries it)", hint=hint)
+        return Check(name=f"model {name}", finding=f"{finding}; --ask tries it", hint=hint)
     return Check(name=f"model {name}", finding="name and key are there (--ask tries it)")
 
 
