@@ -55,7 +55,7 @@ class _Step:
         """Tell whether anyone but the owner and root may write the file or replace an entry."""
         mode = self.state.st_mode
         if stat.S_ISLNK(mode) or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
-            return False  # nobody writes a link; in a sticky folder, the owner of an entry counts
+            return False  # a link has no content; in a sticky folder, the owner of an entry counts
         if mode & stat.S_IWOTH:
             return True
         return bool(mode & stat.S_IWGRP) and not self._is_group_private()

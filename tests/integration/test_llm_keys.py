@@ -1,4 +1,4 @@
-"""Which key goes to which server: those of the environment reach their provider and nobody else."""
+"""Which key goes to which server: those of the environment reach their provider only."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_a_file_cannot_name_any_variable_it_likes(folder: Path, name: str) -> No
 def test_only_the_very_address_of_a_provider_is_its_own(
     folder: Path, base_url: str, *, is_sent: bool
 ) -> None:
-    """Encrypted, that host and port, and nobody's name before it."""
+    """Encrypted, that host and port, and no user information before it."""
     configured(folder, base_url)
     settings = load()
 

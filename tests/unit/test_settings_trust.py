@@ -85,7 +85,7 @@ def test_the_command_ends_with_78(
 @pytest.mark.parametrize("is_named", [False, True])
 @pytest.mark.parametrize("mode", [0o666, 0o646])
 def test_a_file_that_all_may_write_is_refused(folder: Path, mode: int, *, is_named: bool) -> None:
-    """However it was found: nobody knows who wrote it."""
+    """However it was found: any user could have written it."""
     file = folder / "chordwise.toml"
     file.chmod(mode)
 
@@ -133,7 +133,7 @@ def test_a_file_that_is_mounted_into_a_container_is_read_when_it_is_named(folder
 def test_a_folder_in_which_others_may_replace_the_file_is_refused(
     tmp_path: Path, folder: Path, *, is_named: bool
 ) -> None:
-    """Also one further up; in a sticky one, as /tmp is, nobody replaces what is ours."""
+    """Also one further up; in a sticky one, as /tmp is, no other user replaces our file."""
     file = folder / "chordwise.toml"
     tmp_path.chmod(0o777)
     assert f"may write to {tmp_path} and so replace" in refused(file if is_named else None)
@@ -187,8 +187,8 @@ def test_a_link_of_another_user_is_refused(
     assert "belongs to" in refused()
 
 
-def test_a_pipe_in_its_place_holds_nobody_up(folder: Path) -> None:
-    """It is no file, and is not opened for as long as nobody writes to it."""
+def test_a_pipe_in_its_place_blocks_no_command(folder: Path) -> None:
+    """It is no file, and is not opened to wait for a writer."""
     (folder / "chordwise.toml").unlink()
     os.mkfifo(folder / "chordwise.toml")
 

@@ -41,7 +41,7 @@ def model(settings: Settings, name: str) -> Check:
     check = Check(name=f"model {name}", finding="name and key are there (--ask tries it)")
     if keyless := without_key(settings, name):
         finding, hint = keyless
-        check = replace(check, finding=f"{finding} (--ask tries it)", hint=hint)
+        check = replace(check, finding=f"{finding}; --ask tries it", hint=hint)
     return check if price_of(named).is_known() else _of_unknown_price(settings, check)
 
 
