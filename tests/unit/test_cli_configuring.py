@@ -13,6 +13,7 @@ import pytest
 from chordwise.cli.configuring import Entry, Origin, entries, toml_lines
 from chordwise.cli.rendering.documents import document
 from chordwise.domain.json_forms import plain
+from chordwise.errors import ExitCode
 from chordwise.settings import load
 from tests.fakes.commands import run
 
@@ -92,12 +93,10 @@ def test_no_secret_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
             '[models.m]\nprovider = "openai"\nbase_url = "https://g.example/sk-PLANTED12/v1"',
             "https://g.example/********/v1",
         ),
-        ('[models.m]\nprovider = "openai"\nbase_url = "me:PLANTED@g.example/v1"', "********"),
         (
             f'[delivery]\nwebhook_secret = "{SIGNING}"\nwebhook_url = "{WEBHOOK}"',
             "https://hooks.example/…?…",
         ),
-        ('broker_url = "redis://:1/PLANTED@host"', "********"),
         (
             'broker_url = "redis+socket://:PLANTED@/run/valkey.sock"',
             "redis+socket://:********@/run",
@@ -117,6 +116,26 @@ def test_no_part_of_an_address_that_may_be_secret_is_shown(
     assert "PLANTED" not in out
     assert out.count(f'_url = "{shown}') == 1
     assert out.count(f'"value": "{shown}') >= 1
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        '[models.m]\nprovider = "openai"\nbase_url = "me:PLANTED@g.example/v1"',
+        'broker_url = "redis://:1/PLANTED@host"',
+    ],
+)
+def test_an_address_that_cannot_work_is_refused_without_its_secrets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str
+) -> None:
+    """The message names the setting, and not its value."""
+    (tmp_path / "chordwise.toml").write_text(f"{table}\n", "utf-8")
+
+    assert run(["config"]) == ExitCode.CONFIGURATION
+
+    said = capsys.readouterr()
+    assert "_url" in said.err
+    assert "PLANTED" not in said.out + said.err
 
 
 def test_what_is_shown_is_toml(capsys: pytest.CaptureFixture[str]) -> None:
