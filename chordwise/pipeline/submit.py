@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
-from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from chordwise.domain.states import IntakeOutcome, JobStatus, RunStatus
+from chordwise.domain.states import IntakeOutcome, JobStatus
 from chordwise.domain.tasks import AnalysisType
-from chordwise.errors import UsageError
+from chordwise.errors import RunCancelledError, UsageError
 from chordwise.llm.limits.permits import Priority
 from chordwise.pipeline import budgets, following, lanes
 from chordwise.pipeline.context import Context
@@ -24,21 +23,16 @@ from chordwise.pipeline.run_names import check_name
 from chordwise.pipeline.run_options import RunOptions, answerable, identity, to_json
 from chordwise.prompts import library
 from chordwise.readers.reading import Columns, ReadDocument, UnreadDocument
-from chordwise.storage import documents, intakes, jobs, outbox, prompt_versions, runs
+from chordwise.storage import documents, intakes, outbox, prompt_versions, runs
 from chordwise.storage.documents import Document
 from chordwise.storage.engine import persistently
 from chordwise.storage.intakes import Intake
-from chordwise.storage.jobs import Job, JobFailure
+from chordwise.storage.jobs import Job
 from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
 
 PATIENCE = timedelta(seconds=20)
 """How long a person waits for a database that restarts, before being told."""
-_CANCELLED = JobFailure(
-    code="cancelled",
-    message="The run was cancelled while it was taken in.",
-    hint="`chordwise retry RUN` takes it up again.",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +58,7 @@ class Submission:
         self._hashes = {each: identity(context, each, self.options) for each in options.types}
         self.lane = lanes.lane_for(context.settings, options.model, options.lane)
         self._found = 0
+        self._has_found_all = True
 
     @property
     def columns(self) -> Columns:
@@ -81,6 +76,7 @@ class Submission:
         `also` writes more in the same transaction.
 
         Raises:
+            RunCancelledError: The run is cancelled; nothing of this was stored.
             ServiceUnavailableError: The database stayed away; nothing of this was stored, unless
                 its last answer was lost.
         """
@@ -94,7 +90,11 @@ class Submission:
             if also is not None:
                 also(session, intake_id)
 
-        persistently(self._context.sessions, PATIENCE, write)
+        try:
+            persistently(self._context.sessions, PATIENCE, write)
+        except RunCancelledError:
+            self._has_found_all = False
+            raise
         self._found += 1
         return taken[0]
 
@@ -103,8 +103,13 @@ class Submission:
         persistently(
             self._context.sessions,
             PATIENCE,
-            lambda session: runs.finish_intake(session, self.run_id, self._found),
+            lambda session: runs.finish_intake(session, self.run_id, self._counted),
         )
+
+    @property
+    def _counted(self) -> int | None:
+        """How many things there were, unless a cancellation kept the rest from being looked at."""
+        return self._found if self._has_found_all else None
 
     def _take_in(
         self, session: Session, intake_id: uuid.UUID, found: ReadDocument | UnreadDocument
@@ -154,11 +159,6 @@ class Submission:
         )
         return TakenIn(outcome=outcome, jobs=len(self.options.types), reused=reused)
 
-    def _is_cancelled(self, session: Session) -> bool:
-        """Tell whether somebody has called the run off; the lock keeps it so until the commit."""
-        status = select(Run.status).where(Run.id == self.run_id).with_for_update(read=True)
-        return session.scalar(status) == RunStatus.CANCELLED
-
     def _add_job(
         self,
         session: Session,
@@ -184,9 +184,6 @@ class Submission:
         )
         session.add(job)
         session.flush()
-        if self._is_cancelled(session):
-            jobs.end(session, job, JobStatus.CANCELLED, _CANCELLED)
-            return False
         follows = self.options.follows
         if not self.options.fresh and following.is_answered(session, job, follows=follows):
             return True
