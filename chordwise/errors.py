@@ -25,7 +25,8 @@
     ├── AwaitingBatchError            the answer comes with a batch           (transient)
     ├── DeliveryError                 somebody could not be told that a run ended
     │   └── DeliveryRefusedError      and does not want to be
-    └── LeaseLostError                somebody else took the work over
+    ├── LeaseLostError                somebody else took the work over
+    └── RunCancelledError             the run takes nothing more in
 
 Retries look only at the mixin `TransientError`; work that `PausingError` stops waits for a person.
 """
@@ -139,6 +140,13 @@ class LeaseLostError(ChordwiseError):
     """The lease ran out and somebody else took the work over; nothing was written."""
 
     code = "lease_lost"
+
+
+class RunCancelledError(ChordwiseError):
+    """The run is cancelled: it takes nothing more in, and none of its questions is asked."""
+
+    code = "cancelled"
+    exit_code = ExitCode.INCOMPLETE
 
 
 class AwaitingBatchError(TransientError):

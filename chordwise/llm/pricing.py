@@ -12,6 +12,7 @@ from typing import Protocol
 from chordwise.domain import money
 from chordwise.errors import (
     ChordwiseError,
+    LeaseLostError,
     ModelAccessError,
     ModelRequestError,
     ModelUnreachableError,
@@ -47,13 +48,14 @@ _ANYWHERE = frozenset({"", "global", "not_available"})
 MOST_USD = Decimal(1_000_000)
 """No single request costs as much: whoever counts so many tokens has miscounted."""
 _ONE_TOKEN = Usage(input_tokens=1, output_tokens=1)
-# The provider turned the request away before any model saw it, or it never got there.
+# The provider turned the request away before any model saw it, it never got there, or was not sent.
 _UNBILLED: tuple[type[ChordwiseError], ...] = (
     RateLimitedError,
     QuotaExceededError,
     ModelAccessError,
     ModelRequestError,
     ModelUnreachableError,
+    LeaseLostError,
 )
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import RowMapping, text
 from sqlalchemy.orm import Session
 
-from chordwise.domain.states import UNFINISHED_JOBS, IntakeOutcome, JobStatus
+from chordwise.domain.states import UNFINISHED_JOBS, IntakeOutcome, JobStatus, RunStatus
 from chordwise.storage.engine import reaching_database
 
 _GOOD_OUTCOMES = (IntakeOutcome.ACCEPTED, IntakeOutcome.DUPLICATE)
@@ -75,6 +75,8 @@ class Account:
     @property
     def is_complete(self) -> bool:
         """Whether everything was taken in and every job succeeded."""
+        if self.status == RunStatus.CANCELLED and self.intakes_found is None:
+            return False
         return not self.not_accepted and self.states[JobStatus.SUCCEEDED] == sum(
             self.states.values()
         )

@@ -138,7 +138,8 @@ def _outcome_of_others(session: Session, job_id: uuid.UUID, chunk_id: uuid.UUID)
 
 def _analyze(context: Context, claimed: Claimed) -> ChunkOutcome:
     try:
-        model = context.models.open(claimed.model, claimed.lease.job_id, claimed.chunk_id)
+        lease = claimed.lease
+        model = context.models.open(claimed.model, lease.job_id, claimed.chunk_id, lease.token)
         source = Source(claimed.task.text, offset=claimed.start_char)
         policy = policy_of(context.settings, claimed.lease.require)
         answer = ask(model, claimed.task, source, context.models.judge, policy)

@@ -24,8 +24,9 @@ def fan_out(context: Context, job_id: uuid.UUID) -> int | None:
     `None` says that there is no such job: somebody else has written the message. Work that is not
     to be done costs a look: no lock, no write.
 
-    A job that has ended, is paused, is being synthesized, or follows another is left alone; one
-    whose model is not configured in this process is paused. What was sent before is not sent again.
+    A job that has ended, is paused, is being synthesized, follows another, or whose run is
+    cancelled is left alone; one whose model is not configured in this process is paused. What was
+    sent before is not sent again.
 
     Raises:
         ServiceUnavailableError: Database or broker cannot be reached; recovery repeats it.
@@ -55,10 +56,19 @@ _LOST = JobFailure(
 )
 
 
+def _locked(session: Session, job_id: uuid.UUID) -> Job | None:
+    """Return a job that is to be fanned out, locked: it can be cancelled after the commit only."""
+    job = jobs.lock(session, job_id)
+    if job is None or job.status not in (JobStatus.QUEUED, JobStatus.RUNNING):
+        return None
+    follows = job.reused_from is not None
+    return None if follows or runs.is_cancelled(session, job.run_id) else job
+
+
 def _count_attempt(context: Context, session: Session, job_id: uuid.UUID) -> None:
     """Count before the work, so that a kill counts; after the limit the job is set aside."""
-    job = jobs.lock(session, job_id)
-    if job is None or job.status != JobStatus.QUEUED or job.reused_from is not None:
+    job = _locked(session, job_id)
+    if job is None or job.status != JobStatus.QUEUED:
         return
     if job.attempts >= context.settings.pipeline.max_attempts:
         jobs.end(session, job, JobStatus.QUARANTINED, _LOST)
@@ -69,10 +79,8 @@ def _count_attempt(context: Context, session: Session, job_id: uuid.UUID) -> Non
 
 
 def _prepare(context: Context, session: Session, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
-    job = jobs.lock(session, job_id)
-    if job is None or job.status not in (JobStatus.QUEUED, JobStatus.RUNNING):
-        return []
-    if job.reused_from is not None:
+    job = _locked(session, job_id)
+    if job is None:
         return []
     if job.chunk_count is None:
         _write_chunks(context, session, job)

@@ -13,7 +13,7 @@ from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from chordwise.domain.lanes import Lane
-from chordwise.domain.states import WORKING_JOBS, JobStatus
+from chordwise.domain.states import WORKING_JOBS, JobStatus, RunStatus
 from chordwise.llm.limits.permits import Priority
 from chordwise.pipeline import lanes
 from chordwise.pipeline.context import Context
@@ -82,6 +82,7 @@ def _leader(session: Session, job: Job) -> uuid.UUID | None:
             Job.document_id == job.document_id,
             Job.options_hash == job.options_hash,
             Job.status.in_(WORKING_JOBS),
+            Run.status != RunStatus.CANCELLED,
             Job.id < job.id,
         )
         .order_by(Job.id)

@@ -47,6 +47,7 @@ def take_in(
     The run is closed whatever happens, so that what was taken in goes on.
 
     Raises:
+        RunCancelledError: The run is cancelled; the rest is not read.
         ServiceUnavailableError: The database cannot be reached.
     """
     try:

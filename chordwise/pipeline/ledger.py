@@ -10,11 +10,12 @@ from sqlalchemy import func
 from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.domain.json_values import JsonObject
+from chordwise.errors import LeaseLostError
 from chordwise.llm.middleware.metered import CallOutcome, CallStart
 from chordwise.llm.model import EXTRACTIVE, Completion, FinishReason
 from chordwise.llm.pricing import CostBasis
 from chordwise.pipeline.checking import Verdict
-from chordwise.storage import model_calls
+from chordwise.storage import chunk_leases, jobs, model_calls
 from chordwise.storage.engine import persistently
 from chordwise.storage.record import new_id
 
@@ -25,7 +26,8 @@ _BEGIN_PATIENCE = timedelta(seconds=15)
 class Ledger:
     """Writes the calls of one chunk, of one synthesis (no chunk), or of a sample (no job either).
 
-    What is known of an answer waits `patience` for a database that is away.
+    What is known of an answer waits `patience` for a database that is away. With the `token` of a
+    claim, no call begins once the claim is lost.
     """
 
     def __init__(
@@ -34,17 +36,30 @@ class Ledger:
         patience: timedelta,
         job_id: uuid.UUID | None,
         chunk_id: uuid.UUID | None,
+        token: uuid.UUID | None = None,
     ) -> None:
         self._sessions = sessions
         self._patience = patience
         self._job_id = job_id
         self._chunk_id = chunk_id
+        self._token = token
 
     def begin(self, start: CallStart) -> uuid.UUID:
-        """Write a call that is about to be made."""
+        """Write a call that is about to be made.
+
+        Raises:
+            LeaseLostError: The run is cancelled, or somebody else has taken the work over.
+            ServiceUnavailableError: The database is away.
+        """
         call_id = new_id()
         values = self._row(call_id, start)
-        persistently(self._sessions, _BEGIN_PATIENCE, lambda s: model_calls.begin(s, values))
+
+        def write(session: Session) -> None:
+            if not self._is_claimed(session):
+                raise LeaseLostError("The run was cancelled, or the work was taken over.")
+            model_calls.begin(session, values)
+
+        persistently(self._sessions, _BEGIN_PATIENCE, write)
         return call_id
 
     def note_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> uuid.UUID:
@@ -54,6 +69,14 @@ class Ledger:
         values = self._row(call_id, start) | known
         persistently(self._sessions, _BEGIN_PATIENCE, lambda s: model_calls.begin(s, values))
         return call_id
+
+    def _is_claimed(self, session: Session) -> bool:
+        """Tell whether the work is still ours; nobody takes it before the commit."""
+        if self._token is None or self._job_id is None:
+            return True
+        if self._chunk_id is None:
+            return jobs.holds_synthesis(session, self._job_id, self._token)
+        return chunk_leases.holds(session, self._chunk_id, self._token)
 
     def _row(self, call_id: uuid.UUID, start: CallStart) -> dict[str, object]:
         return {

@@ -100,14 +100,20 @@ class Models:
         self._limits_by_name: dict[str, Limits] = {}
 
     def open(
-        self, name: str, job_id: uuid.UUID | None = None, chunk_id: uuid.UUID | None = None
+        self,
+        name: str,
+        job_id: uuid.UUID | None = None,
+        chunk_id: uuid.UUID | None = None,
+        token: uuid.UUID | None = None,
     ) -> ChatModel:
         """Return the model or the tiers of this name, with fallbacks, writing to the job's ledger.
+
+        With the `token` of a claim, nothing is asked once the claim is lost (`LeaseLostError`).
 
         Raises:
             ConfigurationError: A model is unknown or cannot be used as configured.
         """
-        asking = self._asking(job_id, chunk_id)
+        asking = self._asking(job_id, chunk_id, token)
 
         def open_models(names: tuple[str, ...]) -> ChatModel:
             wrapped = [self.asked_by(asking, each) for each in dict.fromkeys(names)]
@@ -247,7 +253,12 @@ class Models:
         served = {"base_url": f"{address}/v1", "context_tokens": llama.context_tokens(settings)}
         return settings.model_copy(update=served), key
 
-    def _asking(self, job_id: uuid.UUID | None, chunk_id: uuid.UUID | None) -> Asking:
+    def _asking(
+        self,
+        job_id: uuid.UUID | None,
+        chunk_id: uuid.UUID | None,
+        token: uuid.UUID | None = None,
+    ) -> Asking:
         """Return for whom is asked: its ledger, its budget, its urgency, its cache.
 
         Raises:
@@ -273,7 +284,7 @@ class Models:
             )
 
         return Asking(
-            ledger=Ledger(sessions, self._patience, job_id, chunk_id),
+            ledger=Ledger(sessions, self._patience, job_id, chunk_id, token),
             budget=budget,
             priority=Priority(run.priority),
             cache=cache,

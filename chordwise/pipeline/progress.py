@@ -80,6 +80,8 @@ class Progress:
     @property
     def is_over(self) -> bool:
         """Whether nothing happens any more without a person."""
+        if self.status is RunStatus.CANCELLED:
+            return self.jobs.done == self.jobs.total  # the jobs are cancelled after their run
         return self.status is not RunStatus.OPEN
 
     @property

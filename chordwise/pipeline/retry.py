@@ -1,30 +1,24 @@
-"""Taking up again what has not succeeded, and calling off what has not ended."""
+"""Retrying what has not succeeded of a run, and cancelling what has not ended."""
 
 from __future__ import annotations
 
 import uuid
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 
 from sqlalchemy import ColumnElement, case, null, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from chordwise.domain.states import (
-    OPEN_CHUNKS,
-    RETRYABLE_JOBS,
-    UNFINISHED_JOBS,
-    ChunkStatus,
-    JobStatus,
-    RunStatus,
-)
+from chordwise.domain.states import RETRYABLE_JOBS, ChunkStatus, JobStatus, RunStatus
 from chordwise.pipeline import budgets, endpoint_pauses, lanes
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.messages import FAN_OUT
-from chordwise.storage import batch_requests, clock, deliveries, outbox
+from chordwise.pipeline.submit import PATIENCE
+from chordwise.storage import batch_requests, clock, outbox, runs
 from chordwise.storage.chunks import Chunk
-from chordwise.storage.engine import reaching_database
+from chordwise.storage.engine import persistently, reaching_database
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import among
 from chordwise.storage.runs import Run
 
 
@@ -32,8 +26,9 @@ def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None
     """Queue every job of the run that has not succeeded; return how many those are.
 
     What chunks have reached stays: only those that have not succeeded are asked again. Where the
-    models of the run are paused for everybody, one call looks whether they still have to be.
-    `budget_usd` is what the run may cost from now on, with what it did cost already.
+    models of the run are paused for everybody, one call looks whether they still have to be. Where
+    the run is cancelled and not all of its jobs are yet, that is completed first. `budget_usd` is
+    what the run may cost from now on, with what it did cost already.
 
     Raises:
         UsageError: More is spent already, or the budget is none.
@@ -41,12 +36,14 @@ def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None
         ServiceUnavailableError: The database cannot be reached.
     """
     _resume_models(context, run_id)
+    _cancel_jobs(context.sessions, run_id)
     with reaching_database(), context.sessions.begin() as session:
         if budget_usd is not None:
             _change_budget(context, session, run_id, budget_usd)
         job_ids = session.scalars(
             select(Job.id)
             .where(Job.run_id == run_id, Job.status.in_(RETRYABLE_JOBS))
+            .order_by(Job.id)
             .with_for_update(key_share=True)
         ).all()
         if job_ids:
@@ -57,46 +54,28 @@ def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None
 
 
 def cancel(sessions: sessionmaker[Session], run_id: uuid.UUID) -> int:
-    """Call off every job of the run that has not ended; return how many those are.
+    """Cancel a run, then every job of it that has not ended; return how many those are.
 
-    Calls in flight are not stopped, but their answers are not stored.
+    The run is cancelled in a transaction of its own: once that is committed nothing is taken in,
+    claimed or asked for it. Its jobs follow in short transactions; recovery, a repetition and
+    `retry` complete what a kill has cut off. Calls in flight are not stopped, but their answers
+    are not stored.
 
     Raises:
-        ServiceUnavailableError: The database cannot be reached.
+        ServiceUnavailableError: The database stayed away.
     """
-    with reaching_database(), sessions.begin() as session:
-        job_ids = session.scalars(
-            update(Job)
-            .where(Job.run_id == run_id, Job.status.in_(UNFINISHED_JOBS))
-            .values(
-                status=JobStatus.CANCELLED,
-                error_code="cancelled",
-                error_message="The run was cancelled.",
-                hint="`chordwise retry RUN` takes it up again.",
-                finished_at=clock.database_now(),
-                lease_token=None,
-                lease_until=None,
-            )
-            .returning(Job.id)
-        ).all()
-        session.execute(
-            update(Chunk)
-            .where(among(Chunk.job_id, job_ids), Chunk.status.in_(OPEN_CHUNKS))
-            .values(status=ChunkStatus.CANCELLED, lease_token=None, lease_until=None)
-        )
-        _cancel_run(session, run_id)
-        return len(job_ids)
+    begun_at = persistently(sessions, PATIENCE, clock.read)
+    persistently(sessions, PATIENCE, partial(runs.begin_cancelling, run_id=run_id))
+    _cancel_jobs(sessions, run_id)
+    count = partial(runs.cancelled_since, run_id=run_id, moment=begun_at)
+    return persistently(sessions, PATIENCE, count)
 
 
-def _cancel_run(session: Session, run_id: uuid.UUID) -> None:
-    cancelled = session.scalars(
-        update(Run)
-        .where(Run.id == run_id, Run.status.in_((RunStatus.OPEN, RunStatus.PAUSED)))
-        .values(status=RunStatus.CANCELLED, finished_at=clock.database_now())
-        .returning(Run.id)
-    ).all()
-    for each in cancelled:
-        deliveries.announce(session, each, RunStatus.CANCELLED)
+def _cancel_jobs(sessions: sessionmaker[Session], run_id: uuid.UUID) -> None:
+    """Cancel the jobs of a cancelled run, some in each transaction."""
+    step = partial(runs.cancel_jobs, run_id=run_id, limit=_STEP)
+    while persistently(sessions, PATIENCE, step):
+        pass
 
 
 def _resume_models(context: Context, run_id: uuid.UUID) -> None:
@@ -114,6 +93,8 @@ def _change_budget(
     budgets.change_cap(session, run_id, budgets.checked_cap(budget_usd))
 
 
+_STEP = 1_000
+"""How many jobs are cancelled in a transaction."""
 _OPEN_RUN = {"status": RunStatus.OPEN, "finished_at": None}
 _FRESH = {"attempts": 0, "postponements": 0, "error_code": None, "error_message": None}
 

@@ -9,13 +9,12 @@ from datetime import datetime, timedelta
 from threading import Lock
 from typing import TypeAlias
 
-from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from chordwise.domain.states import IntakeOutcome, JobStatus, RunStatus
+from chordwise.domain.states import IntakeOutcome, JobStatus
 from chordwise.domain.tasks import AnalysisType
-from chordwise.errors import UsageError
+from chordwise.errors import RunCancelledError, UsageError
 from chordwise.llm.limits.permits import Priority
 from chordwise.pipeline import budgets, following, lanes
 from chordwise.pipeline.context import Context
@@ -25,21 +24,16 @@ from chordwise.pipeline.run_names import check_name
 from chordwise.pipeline.run_options import RunOptions, answerable, identity, to_json
 from chordwise.prompts import library
 from chordwise.readers.reading import Columns, ReadDocument, UnreadDocument
-from chordwise.storage import documents, intakes, jobs, outbox, prompt_versions, runs
+from chordwise.storage import documents, intakes, outbox, prompt_versions, runs
 from chordwise.storage.documents import Document
 from chordwise.storage.engine import persistently
 from chordwise.storage.intakes import Intake
-from chordwise.storage.jobs import Job, JobFailure
+from chordwise.storage.jobs import Job
 from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
 
 PATIENCE = timedelta(seconds=20)
 """How long a person waits for a database that restarts, before being told."""
-_CANCELLED = JobFailure(
-    code="cancelled",
-    message="The run was cancelled while it was taken in.",
-    hint="`chordwise retry RUN` takes it up again.",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +59,7 @@ class Submission:
         self._hashes = {each: identity(context, each, self.options) for each in options.types}
         self.lane = lanes.lane_for(context.settings, options.model, options.lane)
         self._found = 0
+        self._has_found_all = True
         self._turn = Lock()
 
     @property
@@ -84,6 +79,7 @@ class Submission:
         is taken in once.
 
         Raises:
+            RunCancelledError: The run is cancelled; nothing of this was stored.
             ServiceUnavailableError: The database stayed away; nothing of this was stored, unless
                 its last answer was lost.
         """
@@ -98,7 +94,11 @@ class Submission:
                 also(session, intake_id)
 
         with self._turn:
-            persistently(self._context.sessions, PATIENCE, write)
+            try:
+                persistently(self._context.sessions, PATIENCE, write)
+            except RunCancelledError:
+                self._has_found_all = False
+                raise
             self._found += 1
         return taken[0]
 
@@ -107,8 +107,13 @@ class Submission:
         persistently(
             self._context.sessions,
             PATIENCE,
-            lambda session: runs.finish_intake(session, self.run_id, self._found),
+            lambda session: runs.finish_intake(session, self.run_id, self._counted),
         )
+
+    @property
+    def _counted(self) -> int | None:
+        """How many things there were, unless a cancellation kept the rest from being looked at."""
+        return self._found if self._has_found_all else None
 
     def _take_in(
         self, session: Session, intake_id: uuid.UUID, found: ReadDocument | UnreadDocument
@@ -158,11 +163,6 @@ class Submission:
         )
         return TakenIn(outcome=outcome, jobs=len(self.options.types), reused=reused)
 
-    def _is_cancelled(self, session: Session) -> bool:
-        """Tell whether somebody has called the run off; the lock keeps it so until the commit."""
-        status = select(Run.status).where(Run.id == self.run_id).with_for_update(read=True)
-        return session.scalar(status) == RunStatus.CANCELLED
-
     def _add_job(
         self,
         session: Session,
@@ -188,9 +188,6 @@ class Submission:
         )
         session.add(job)
         session.flush()
-        if self._is_cancelled(session):
-            jobs.end(session, job, JobStatus.CANCELLED, _CANCELLED)
-            return False
         follows = self.options.follows
         if not self.options.fresh and following.is_answered(session, job, follows=follows):
             return True

@@ -100,7 +100,7 @@ def _integrate(context: Context, lease: Lease, job: Job, parts: Sequence[Chunk])
     text = backoff.store(context, lambda s: documents.text_of(s, job.document_id))
     try:
         integrator = Integrator(
-            model=context.models.open(job.model, job.id),
+            model=context.models.open(job.model, job.id, token=lease.token),
             task=question_of(job),
             text=text,
             judge=context.models.judge,

@@ -12,7 +12,8 @@ from chordwise.domain.lanes import BatchRequestStatus
 from chordwise.domain.states import UNFINISHED_JOBS, WORKING_JOBS
 from chordwise.storage import batch_requests
 from chordwise.storage.batch_requests import BatchRequest
-from chordwise.storage.jobs import Job
+from chordwise.storage.jobs import Job, of_cancelled_run
+from chordwise.storage.runs import Run
 
 
 def of(session: Session, keys: Collection[str]) -> Sequence[BatchRequest]:
@@ -40,6 +41,36 @@ def want(session: Session, batch_id: uuid.UUID) -> bool:
         Job.status.in_(UNFINISHED_JOBS),
     )
     return bool(session.scalar(select(wanted)))
+
+
+def has_cancelled(session: Session, batch_id: uuid.UUID) -> bool:
+    """Tell whether a batch has questions of a cancelled run that nobody else waits for.
+
+    No run of a question in it is cancelled before the transaction ends.
+    """
+    in_batch = (
+        select(Job.run_id)
+        .join(BatchRequest, BatchRequest.job_id == Job.id)
+        .where(BatchRequest.batch_id == batch_id)
+    )
+    session.execute(
+        select(Run.id).where(Run.id.in_(in_batch)).order_by(Run.id).with_for_update(read=True)
+    )
+    follower, of_follower = aliased(BatchRequest), aliased(Job)
+    followed = exists().where(
+        follower.key == BatchRequest.key,
+        _follows(follower.status),
+        of_follower.id == follower.job_id,
+        of_follower.status.in_(UNFINISHED_JOBS),
+    )
+    cancelled = exists().where(
+        BatchRequest.batch_id == batch_id,
+        BatchRequest.status == BatchRequestStatus.SUBMITTED,
+        Job.id == BatchRequest.job_id,
+        of_cancelled_run(),
+        ~(BatchRequest.leads & followed),
+    )
+    return bool(session.scalar(select(cancelled)))
 
 
 def drop_idle_leaders(session: Session, limit: int) -> int:

@@ -37,7 +37,7 @@ from chordwise.domain.states import (
 )
 from chordwise.storage import budgets, clock
 from chordwise.storage.chunks import Chunk
-from chordwise.storage.jobs import Job
+from chordwise.storage.jobs import Job, of_cancelled_run
 from chordwise.storage.record import Identity, Record
 
 
@@ -188,9 +188,10 @@ def take(
         ids.append(id_)
     return session.scalars(
         select(BatchRequest)
-        .where(BatchRequest.id.in_(ids), BatchRequest.status == BatchRequestStatus.PENDING)
+        .join(Job, Job.id == BatchRequest.job_id)
+        .where(BatchRequest.id.in_(ids), _may_go())
         .order_by(BatchRequest.id)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, of=BatchRequest)
         .execution_options(populate_existing=True)
     ).all()
 
@@ -291,9 +292,10 @@ def forget(session: Session, older_than: timedelta) -> None:
 
 
 def _may_go() -> ColumnElement[bool]:
-    """Return the condition that a question waits for a batch, and its job moves on."""
+    """Return the condition that a question waits for a batch, and its job and run move on."""
     return and_(
         BatchRequest.status == BatchRequestStatus.PENDING,
         or_(BatchRequest.due_at.is_(None), BatchRequest.due_at <= clock.database_now()),
         Job.status.in_(WORKING_JOBS),
+        ~of_cancelled_run(),
     )

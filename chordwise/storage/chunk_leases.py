@@ -13,6 +13,7 @@ from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.errors import TransientError
 from chordwise.storage import clock, last_attempts
 from chordwise.storage.chunks import Chunk, held, leave
+from chordwise.storage.jobs import Job, of_cancelled_run
 from chordwise.storage.model_calls import ModelCall
 
 
@@ -60,6 +61,20 @@ def claim(
         .execution_options(populate_existing=True)
     )
     return session.scalars(statement).one_or_none()
+
+
+def holds(session: Session, chunk_id: uuid.UUID, token: uuid.UUID) -> bool:
+    """Tell whether a chunk is still claimed with this token, and its run not cancelled.
+
+    It stays so until the transaction ends.
+    """
+    found = (
+        select(Chunk.id)
+        .join(Job, Job.id == Chunk.job_id)
+        .where(held(chunk_id, token), ~of_cancelled_run())
+        .with_for_update(read=True, of=Chunk)
+    )
+    return session.scalar(found) is not None
 
 
 def extend(session: Session, tokens: Collection[uuid.UUID], lease: timedelta) -> set[uuid.UUID]:
@@ -166,7 +181,6 @@ def _forget_message(session: Session, chunk_id: uuid.UUID) -> None:
 
 
 def _of_working_job() -> ColumnElement[bool]:
-    """Return the condition that the chunk's job is neither paused nor at its end."""
-    jobs = Chunk.metadata.tables["jobs"]
-    working = (JobStatus.RUNNING, JobStatus.WAITING)
-    return select(jobs.c.id).where(jobs.c.id == Chunk.job_id, jobs.c.status.in_(working)).exists()
+    """Return the condition that the chunk's job is neither paused nor at its end, nor its run."""
+    working = Job.status.in_((JobStatus.RUNNING, JobStatus.WAITING))
+    return exists().where(Job.id == Chunk.job_id, working, ~of_cancelled_run())

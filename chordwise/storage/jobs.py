@@ -11,7 +11,13 @@ from sqlalchemy import ColumnElement, ForeignKey, Index, case, exists, or_, sele
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.states import OPEN_CHUNKS, UNFINISHED_JOBS, ChunkStatus, JobStatus
+from chordwise.domain.states import (
+    OPEN_CHUNKS,
+    UNFINISHED_JOBS,
+    ChunkStatus,
+    JobStatus,
+    RunStatus,
+)
 from chordwise.errors import ChordwiseError, TransientError
 from chordwise.storage import clock
 from chordwise.storage.chunks import Chunk
@@ -102,13 +108,33 @@ def lock(session: Session, job_id: uuid.UUID) -> Job | None:
     ).one_or_none()
 
 
+def of_cancelled_run() -> ColumnElement[bool]:
+    """Return the condition that the run of a job is cancelled."""
+    runs = Record.metadata.tables["runs"]
+    return exists().where(runs.c.id == Job.run_id, runs.c.status == RunStatus.CANCELLED)
+
+
+def holds_synthesis(session: Session, job_id: uuid.UUID, token: uuid.UUID) -> bool:
+    """Tell whether a synthesis is still claimed with this token, and its run not cancelled.
+
+    It stays so until the transaction ends.
+    """
+    found = select(Job.id).where(
+        Job.id == job_id,
+        Job.lease_token == token,
+        Job.status == JobStatus.SYNTHESIZING,
+        ~of_cancelled_run(),
+    )
+    return session.scalar(found.with_for_update(read=True)) is not None
+
+
 def claim_synthesis(
     session: Session, job_id: uuid.UUID, token: uuid.UUID, lease: timedelta
 ) -> Job | None:
     """Take the synthesis of a job whose chunks are all in end states, counting the attempt.
 
-    Nothing is returned while chunks are open, after the end, and while another lease lives. A claim
-    that was made already with this token is found again.
+    Nothing is returned while chunks are open, after the end, while another lease lives, and where
+    the run is cancelled. A claim that was made already with this token is found again.
     """
     job = get(session, job_id)
     if job and job.lease_token == token and job.status == JobStatus.SYNTHESIZING:
@@ -120,6 +146,7 @@ def claim_synthesis(
             Job.id == job_id,
             Job.chunk_count.is_not(None),
             ~open_chunk.exists(),
+            ~of_cancelled_run(),
             or_(
                 Job.status == JobStatus.RUNNING,
                 (Job.status == JobStatus.WAITING)

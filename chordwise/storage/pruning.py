@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, delete, exists, select, update
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import UNDELIVERED, JobStatus, RunStatus
@@ -36,15 +36,12 @@ _OVER = (RunStatus.FINISHED, RunStatus.CANCELLED)
 
 def forget_completions(session: Session, age: timedelta) -> int:
     """Delete cached completions that are older; return how many."""
-    old = (
-        select(CachedCompletion.key)
-        .where(
-            CachedCompletion.created_at < clock.database_now() - age,
-            CachedCompletion.completion.is_not(None),
-        )
-        .limit(STEP)
+    is_old = (CachedCompletion.created_at < clock.database_now() - age) & (
+        CachedCompletion.completion.is_not(None)
     )
-    statement = delete(CachedCompletion).where(CachedCompletion.key.in_(old))
+    old = select(CachedCompletion.key).where(is_old).limit(STEP)
+    # Looked at again: one that is asked anew at this moment is not deleted with its claim.
+    statement = delete(CachedCompletion).where(CachedCompletion.key.in_(old), is_old)
     return len(session.scalars(statement.returning(CachedCompletion.key)).all())
 
 
@@ -79,23 +76,21 @@ def forget_past_results(session: Session, age: timedelta) -> int:
 
 def old_runs(session: Session, age: timedelta) -> Sequence[uuid.UUID]:
     """Return the runs that were over longer ago and owe nobody a file, the oldest first."""
-    ended_at = func.coalesce(Run.finished_at, Run.intake_finished_at)
-    return session.scalars(
-        select(Run.id)
-        .where(Run.status.in_(_OVER), ended_at < clock.database_now() - age, ~_has_files())
-        .order_by(Run.id)
-    ).all()
+    return session.scalars(select(Run.id).where(_is_old(age)).order_by(Run.id)).all()
 
 
-def forget_jobs(session: Session, run_id: uuid.UUID) -> int:
-    """Delete some jobs of a run with all that belongs to them; return how many.
+def forget_jobs(session: Session, run_id: uuid.UUID, age: timedelta) -> int:
+    """Delete some jobs of an old run with all that belongs to them; return how many.
 
-    Their rows in the ledger stay, for what was spent was spent.
+    A run that was retried since it was found is left alone. The rows of the jobs in the ledger
+    stay, for what was spent was spent.
     """
     # Locked for good first: nobody begins to use their results again meanwhile.
     ids = session.scalars(
-        select(Job.id).where(Job.run_id == run_id).limit(STEP).with_for_update()
+        select(Job.id).where(Job.run_id == run_id).order_by(Job.id).limit(STEP).with_for_update()
     ).all()
+    if not _is_still_old(session, run_id, age):
+        return 0
     session.execute(update(Job).where(Job.reused_from.in_(ids)).values(reused_from=None))
     session.execute(
         update(ModelCall).where(ModelCall.job_id.in_(ids)).values(job_id=None, chunk_id=None)
@@ -112,8 +107,13 @@ def forget_jobs(session: Session, run_id: uuid.UUID) -> int:
     return len(ids)
 
 
-def forget_run(session: Session, run_id: uuid.UUID) -> int:
-    """Delete a run without jobs, its account and its budget; return 1 unless it was gone."""
+def forget_run(session: Session, run_id: uuid.UUID, age: timedelta) -> int:
+    """Delete an old run without jobs, its account and its budget; return 1 unless it stays.
+
+    It stays where it was retried since it was found.
+    """
+    if not _is_still_old(session, run_id, age):
+        return 0
     of_run = select(Intake.id).where(Intake.run_id == run_id)
     session.execute(delete(InboxIntake).where(InboxIntake.intake_id.in_(of_run)))
     session.execute(update(Evaluation).where(Evaluation.run_id == run_id).values(run_id=None))
@@ -135,6 +135,19 @@ def forget_documents(session: Session, age: timedelta) -> int:
     ).all()
     statement = delete(Document).where(Document.id.in_(ids), _unused()).returning(Document.id)
     return len(session.scalars(statement).all())
+
+
+def _is_old(age: timedelta) -> ColumnElement[bool]:
+    over = Run.status.in_(_OVER) & (Run.finished_at < clock.database_now() - age)
+    return over & ~_has_files()
+
+
+def _is_still_old(session: Session, run_id: uuid.UUID, age: timedelta) -> bool:
+    """Look at a run again; nobody retries it, or gives it a file, before the commit."""
+    locked = select(Run.id).where(Run.id == run_id).with_for_update()
+    if session.scalar(locked) is None:
+        return False
+    return session.scalar(select(Run.id).where(Run.id == run_id, _is_old(age))) is not None
 
 
 def _has_files() -> ColumnElement[bool]:

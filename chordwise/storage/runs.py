@@ -11,11 +11,18 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.lanes import Lane
-from chordwise.domain.states import UNFINISHED_JOBS, JobStatus, RunStatus
-from chordwise.errors import UsageError
-from chordwise.storage import deliveries
+from chordwise.domain.states import (
+    OPEN_CHUNKS,
+    UNFINISHED_JOBS,
+    ChunkStatus,
+    JobStatus,
+    RunStatus,
+)
+from chordwise.errors import RunCancelledError, UsageError
+from chordwise.storage import clock, deliveries
+from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import CreatedAt, Identity, Record
+from chordwise.storage.record import CreatedAt, Identity, Record, among
 
 
 class Run(Record):
@@ -23,6 +30,7 @@ class Run(Record):
 
     `found_count` is what the submitter counted while it looked for things to take in, and
     `type_count` how many analyses each document gets: against them the account has to balance.
+    A cancelled run without `finished_at` still has jobs to be cancelled.
     """
 
     __tablename__ = "runs"
@@ -89,7 +97,13 @@ def finish_intake(session: Session, run_id: uuid.UUID, found_count: int | None) 
 
 
 def resume_intake(session: Session, run_id: uuid.UUID) -> None:
-    """Open a run again whose submitter was thought to have gone away, and had not."""
+    """Open a run again whose submitter was thought to have gone away, and had not.
+
+    The run cannot be cancelled before the transaction ends.
+
+    Raises:
+        RunCancelledError: It is cancelled already.
+    """
     session.execute(
         update(Run)
         .where(
@@ -97,6 +111,81 @@ def resume_intake(session: Session, run_id: uuid.UUID) -> None:
         )
         .values(intake_finished_at=None, status=RunStatus.OPEN, finished_at=None)
     )
+    status, name = session.execute(
+        select(Run.status, Run.name).where(Run.id == run_id).with_for_update(read=True)
+    ).one()
+    if status == RunStatus.CANCELLED:
+        raise RunCancelledError(
+            f"The run “{name}” is cancelled and takes nothing more in.",
+            f"`chordwise retry {name}` analyzes what was taken in before; submit the rest anew.",
+        )
+
+
+def is_cancelled(session: Session, run_id: uuid.UUID) -> bool:
+    """Tell whether a run is cancelled."""
+    return session.scalar(select(Run.status).where(Run.id == run_id)) == RunStatus.CANCELLED
+
+
+def begin_cancelling(session: Session, run_id: uuid.UUID) -> None:
+    """Mark a run that is not over as cancelled: from the commit on nothing of it begins."""
+    session.execute(
+        update(Run)
+        .where(Run.id == run_id, Run.status.in_((RunStatus.OPEN, RunStatus.PAUSED)))
+        .values(status=RunStatus.CANCELLED)
+    )
+
+
+def cancel_jobs(session: Session, run_id: uuid.UUID, limit: int) -> int:
+    """Cancel some unfinished jobs of a cancelled run; without any left the run is over.
+
+    Returns how many those were. A run that was taken up again meanwhile is left alone.
+    """
+    if not is_cancelled(session, run_id):
+        return 0
+    job_ids = session.scalars(
+        select(Job.id)
+        .where(Job.run_id == run_id, Job.status.in_(UNFINISHED_JOBS))
+        .order_by(Job.id)
+        .limit(limit)
+        .with_for_update(key_share=True)
+    ).all()
+    run = _locked(session, run_id)  # the jobs before their run, as everywhere
+    if run.status != RunStatus.CANCELLED:
+        return 0
+    _cancel(session, job_ids)
+    if len(job_ids) < limit and run.finished_at is None:
+        run.finished_at = clock.read(session)
+        run.intake_finished_at = run.intake_finished_at or run.finished_at
+        deliveries.announce(session, run_id, RunStatus.CANCELLED)
+    return len(job_ids)
+
+
+def _cancel(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
+    session.execute(
+        update(Job)
+        .where(among(Job.id, job_ids))
+        .values(
+            status=JobStatus.CANCELLED,
+            error_code="cancelled",
+            error_message="The run was cancelled.",
+            hint="`chordwise retry RUN` takes it up again.",
+            finished_at=clock.database_now(),
+            lease_token=None,
+            lease_until=None,
+        )
+    )
+    session.execute(
+        update(Chunk)
+        .where(among(Chunk.job_id, job_ids), Chunk.status.in_(OPEN_CHUNKS))
+        .values(status=ChunkStatus.CANCELLED, lease_token=None, lease_until=None)
+    )
+
+
+def cancelled_since(session: Session, run_id: uuid.UUID, moment: datetime) -> int:
+    """Return how many jobs of a run were cancelled since a moment."""
+    cancelled = Job.status == JobStatus.CANCELLED
+    counted = select(func.count()).where(Job.run_id == run_id, cancelled)
+    return session.scalar(counted.where(Job.finished_at >= moment)) or 0
 
 
 def settle(session: Session, run_id: uuid.UUID) -> None:
@@ -106,7 +195,7 @@ def settle(session: Session, run_id: uuid.UUID) -> None:
     It is not FOR UPDATE: a job that was written twice in a transaction has its foreign key checked,
     and shares a lock here with others, each of which would then wait for the other.
     """
-    run = session.scalars(select(Run).where(Run.id == run_id).with_for_update(key_share=True)).one()
+    run = _locked(session, run_id)
     if run.intake_finished_at is None or run.status == RunStatus.CANCELLED:
         return
     before = run.status
@@ -122,6 +211,16 @@ def settle(session: Session, run_id: uuid.UUID) -> None:
         run.status, run.finished_at = RunStatus.FINISHED, session.scalar(select(func.now()))
     if run.status != before:
         deliveries.announce(session, run_id, RunStatus(run.status))
+
+
+def _locked(session: Session, run_id: uuid.UUID) -> Run:
+    """Return a run as it is now, whatever this transaction read of it before."""
+    return session.scalars(
+        select(Run)
+        .where(Run.id == run_id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    ).one()
 
 
 def _id(text: str) -> uuid.UUID | None:

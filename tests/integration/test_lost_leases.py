@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 from chordwise.domain.states import ChunkStatus
 from chordwise.llm.model import CompletionRequest
@@ -10,7 +12,8 @@ from chordwise.pipeline.analyze_chunk import ChunkOutcome, analyze_chunk
 from chordwise.pipeline.fan_out import fan_out
 from chordwise.pipeline.leases import Lease
 from chordwise.settings import Settings
-from tests.fakes.pipeline import PARAGRAPH, Pipeline, a_pipeline, quoting_the_text
+from tests.fakes.pipeline import AWAY, LONG, PARAGRAPH, Pipeline, a_pipeline, quoting_the_text
+from tests.fakes.processes import wait_until
 
 LOSSES = "SELECT coalesce(string_agg(reason || count, ' '), '') FROM incidents"
 
@@ -75,3 +78,33 @@ def test_work_that_has_just_ended_is_not_lost(settings: Settings) -> None:
 
     assert not lease.lost
     assert pipeline.value(LOSSES) == ""
+
+
+def test_what_was_taken_over_is_not_asked(small_chunks: Settings) -> None:
+    """A chunk that waits for its permit when another worker takes it over is asked by that one."""
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    def slowly(request: CompletionRequest) -> str:
+        is_asked.set()
+        assert may_answer.wait(30)
+        return quoting_the_text(request)
+
+    alone = AWAY.model_copy(update={"max_in_flight": 1})
+    pipeline = a_pipeline(small_chunks, slowly, repeat_last=True, named=alone)
+    job = pipeline.job(pipeline.submit(LONG))
+    fan_out(pipeline.context, job.id)
+    first, second = pipeline.open_chunks(job.id)[:2]
+
+    with ThreadPoolExecutor(2) as workers:
+        workers.submit(analyze_chunk, pipeline.context, job.id, first)
+        assert is_asked.wait(30)
+        waiting = workers.submit(analyze_chunk, pipeline.context, job.id, second)
+        claimed = "SELECT count(*) = 2 FROM chunks WHERE status = 'running'"
+        wait_until(lambda: pipeline.value(claimed) is True, 30, claimed)
+        pipeline.expire_leases()
+        pipeline.claim(second)
+        may_answer.set()
+        assert waiting.result(30) is ChunkOutcome.NOT_ENDED
+
+    assert len(pipeline.model.requests) == 1
+    assert pipeline.value("SELECT count(*) FROM model_calls") == 1

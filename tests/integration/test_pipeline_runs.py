@@ -9,7 +9,7 @@ import pytest
 
 from chordwise.domain.states import ChunkStatus, IntakeOutcome, JobStatus
 from chordwise.domain.tasks import AnalysisType
-from chordwise.errors import ReadError, UsageError
+from chordwise.errors import ReadError, RunCancelledError, UsageError
 from chordwise.llm.limits.permits import Priority
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline import retry
@@ -27,20 +27,26 @@ from tests.fakes.pipeline import (
 )
 
 
-def test_what_comes_into_a_cancelled_run_is_cancelled(settings: Settings) -> None:
-    """Taking in goes on to its end, but nothing of it is asked, and the account balances."""
+def test_nothing_comes_into_a_cancelled_run(settings: Settings) -> None:
+    """Neither what can be read nor what cannot; what was not looked at is not counted."""
     pipeline = a_pipeline(settings)
     submission = open_run(pipeline.context, a_run(), NOW)
     submission.take_in(a_document(PARAGRAPH))
     retry.cancel(pipeline.context.sessions, submission.run_id)
     pipeline.execute("DELETE FROM outbox")
 
-    submission.take_in(a_document(f"Another text. {PARAGRAPH}"))
+    for found in (
+        a_document(f"Another text. {PARAGRAPH}"),
+        UnreadDocument(source="a.pdf", error=ReadError("a.pdf is a scan.")),
+    ):
+        with pytest.raises(RunCancelledError, match=submission.name):
+            submission.take_in(found)
     submission.close()
 
-    assert {job.status for job in pipeline.jobs(submission)} == {JobStatus.CANCELLED}
+    assert pipeline.job(submission).status == JobStatus.CANCELLED
+    assert pipeline.value("SELECT count(*) FROM intakes") == 1
     assert pipeline.value("SELECT count(*) FROM outbox") == 0
-    assert pipeline.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
+    assert pipeline.rows("SELECT intakes_found, jobs_balance FROM run_accounts") == [(None, True)]
 
 
 def test_the_same_content_in_one_run_is_analyzed_once(settings: Settings) -> None:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from chordwise.domain.learning.remarks import Saying
 from chordwise.domain.learning.truths import Verdict
+from chordwise.pipeline import retry
 from chordwise.pipeline.findings import Wanted
 from chordwise.pipeline.learning import evaluating, giving_feedback
 from chordwise.pipeline.learning.giving_feedback import Line, Signed
 from chordwise.pipeline.learning.scopes import Scope
+from chordwise.pipeline.schedules.runner import ScheduleRunner
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.storage import documents, pruning
 from chordwise.storage.documents import Document, hash_of
 from tests.fakes.past_results import into_history
 from tests.fakes.pipeline import Pipeline, a_run, quoting_the_text
+from tests.fakes.processes import wait_until
 from tests.fakes.scheduling import A_DAY, Night, a_night
 from tests.fakes.scheduling import pruning as pruned_after
 
@@ -27,6 +33,12 @@ OLD, SHARED, NEW = (
     for name in ("old", "wide", "new")
 )
 OUTCOME = "SELECT status, outcome FROM schedule_runs ORDER BY due_at DESC LIMIT 1"
+THE_OLD = "SELECT id FROM runs ORDER BY finished_at LIMIT 1"
+FAIL_THE_OLD = f"UPDATE jobs SET status = 'failed' WHERE run_id = ({THE_OLD})"  # noqa: S608 - ours
+WAITING = (
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
 TABLES = ("runs", "intakes", "jobs", "results", "chunks", "facts", "documents", "result_history")
 
 
@@ -164,6 +176,73 @@ def test_nothing_goes_without_an_age(settings: Settings) -> None:
 
     assert counts(night) == before
     assert night.rows(OUTCOME) == [("succeeded", {"completions": 0})]
+
+
+def test_a_run_that_is_retried_while_it_is_pruned_stays(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step looks again: what the retry has taken up is not deleted, nor is the run."""
+    monkeypatch.setattr(pruning, "STEP", 1)
+    night = a_past(settings, pruned_after(keep_runs_days=30))
+    night.pipeline.execute(FAIL_THE_OLD)
+    ((run_id,),) = night.rows(THE_OLD)
+    steps: list[int] = []
+
+    def retry_after_the_first() -> bool:
+        steps.append(1)
+        if len(steps) == 2:
+            assert isinstance(run_id, uuid.UUID)
+            assert retry.retry(night.pipeline.context, run_id) == 1
+        return False
+
+    assert ScheduleRunner(night.pipeline.context, retry_after_the_first).work()
+
+    assert night.rows("SELECT count(*), count(DISTINCT run_id) FROM jobs") == [(3, 2)]
+    assert night.rows("SELECT status FROM runs ORDER BY id") == [("open",), ("finished",)]
+    assert night.rows(OUTCOME) == [("succeeded", {"runs": 0, "jobs": 1, "documents": 0})]
+
+
+def test_a_run_that_is_just_being_retried_stays(settings: Settings) -> None:
+    """The retry is not committed yet: pruning waits for it, and sees it then."""
+    night = a_past(settings, pruned_after(keep_runs_days=30))
+    night.pipeline.execute(FAIL_THE_OLD)
+    ((run_id,),) = night.rows(THE_OLD)
+    assert isinstance(run_id, uuid.UUID)
+    context = night.pipeline.context
+
+    with ThreadPoolExecutor(2) as threads:
+        # The retry has its jobs, and waits for the run.
+        with context.sessions.begin() as session:
+            session.execute(text("SELECT FROM runs WHERE id = :id FOR UPDATE"), {"id": run_id})
+            retried = threads.submit(retry.retry, context, run_id)
+            wait_until(lambda: night.pipeline.value(WAITING) == 1, 30, WAITING)
+            pruned = threads.submit(night.carry_out)
+            wait_until(lambda: night.pipeline.value(WAITING) == 2, 30, WAITING)
+        assert retried.result(30) == 2
+        assert pruned.result(30)
+
+    assert night.rows("SELECT status FROM runs ORDER BY id") == [("open",), ("finished",)]
+    assert night.rows("SELECT count(*) FROM jobs") == [(4,)]
+
+
+def test_a_run_that_ended_again_meanwhile_is_young(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Retried and finished between two steps, it is over, but not for long."""
+    monkeypatch.setattr(pruning, "STEP", 1)
+    night = a_past(settings, pruned_after(keep_runs_days=30))
+    steps: list[int] = []
+
+    def end_again_after_the_first() -> bool:
+        steps.append(1)
+        if len(steps) == 2:
+            night.pipeline.execute("UPDATE runs SET finished_at = now()")
+        return False
+
+    assert ScheduleRunner(night.pipeline.context, end_again_after_the_first).work()
+
+    assert night.rows("SELECT count(*) FROM runs") == [(2,)]
+    assert night.rows("SELECT count(*) FROM jobs") == [(3,)]
 
 
 def test_a_run_that_is_not_over_stays(settings: Settings) -> None:

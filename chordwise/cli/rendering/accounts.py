@@ -73,7 +73,7 @@ def _not_well(account: Account) -> Text:
 
 def _found(account: Account) -> str:
     if account.intakes_found is None:
-        return "still being counted"
+        return "not all counted" if account.finished_at else "still being counted"
     return f"{account.intakes_found:,} found"
 
 

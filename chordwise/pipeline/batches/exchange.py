@@ -60,6 +60,10 @@ def tick(context: Context) -> None:
     _Batches(context).tick()
 
 
+class _CancelledQuestionsError(ModelOverloadedError):
+    """A batch holds questions of a cancelled run; the others are gathered into another one."""
+
+
 class _Batches:
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -102,6 +106,9 @@ class _Batches:
             return
         try:
             state = state or self._created(api, batch, prepared)
+        except _CancelledQuestionsError as error:
+            self._turn_away(batch, error)
+            return
         except ModelError as error:
             if isinstance(error, TransientError):
                 raise
@@ -137,9 +144,21 @@ class _Batches:
         return api.find(prepared, self._store(batches.provider_ids))
 
     def _created(self, api: BatchApi, batch: Batch, prepared: PreparedBatch) -> BatchState | None:
-        """Create the batch; `None` where another leader does it at this very moment."""
+        """Create the batch; `None` where another leader does it at this very moment.
+
+        Raises:
+            _CancelledQuestionsError: A run was cancelled since the batch was put together; none of
+                its questions is handed in.
+            ModelError: The provider does not take the batch, or cannot be asked.
+        """
+        self._store(lambda s: _require_no_cancelled(s, batch))
         upload = prepared.upload or api.upload(prepared)
-        if not self._store(lambda s: batches.attempt(s, batch, upload)):
+
+        def attempt(session: Session) -> bool:
+            _require_no_cancelled(session, batch)
+            return batches.attempt(session, batch, upload)
+
+        if not self._store(attempt):
             log.warning("batch.created_elsewhere", batch_id=str(batch.id))
             return None
         return api.create(replace(prepared, upload=upload))
@@ -257,8 +276,13 @@ class _Batches:
         return timedelta(seconds=min(seconds, self._settings.poll_max_seconds))
 
     def _arrivals_after(self, batch: Batch, error: ModelError) -> Arrivals:
-        """Return what stores that a batch was turned away; one that was too much does not count."""
+        """Return what stores that a batch was turned away.
+
+        One that was too much, or that a cancellation has stopped, counts as no attempt.
+        """
         arrivals = self._arrivals(batch)
+        if isinstance(error, _CancelledQuestionsError):
+            return replace(arrivals, was_taken=False)
         too_long = isinstance(error, ContextTooLongError) and batch.request_count > 1
         if not (too_long or isinstance(error, RateLimitedError)):
             return arrivals
@@ -273,6 +297,18 @@ class _Batches:
             reference=reference,
             uses_cache=self._context.settings.cache.enabled,
             delay=timedelta(seconds=self._settings.poll_seconds),
+        )
+
+
+def _require_no_cancelled(session: Session, batch: Batch) -> None:
+    """Keep the runs of a batch from being cancelled before the commit.
+
+    Raises:
+        _CancelledQuestionsError: One of them is.
+    """
+    if batch_followers.has_cancelled(session, batch.id):
+        raise _CancelledQuestionsError(
+            "A run was cancelled before this batch was handed in; other runs ask again."
         )
 
 

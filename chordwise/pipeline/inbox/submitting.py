@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from chordwise.domain.states import InboxStatus, RunStatus
+from chordwise.domain.states import InboxStatus
 from chordwise.errors import ChordwiseError, ReadError, ServiceUnavailableError, UsageError
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.inbox import moving, scanning, side_cars
@@ -225,8 +225,7 @@ class Submitting:
 
     def _is_cancelled(self, run_id: uuid.UUID) -> bool:
         with reaching_database(), self._context.sessions() as session:
-            status = session.scalar(select(Run.status).where(Run.id == run_id))
-            return status == RunStatus.CANCELLED
+            return runs.is_cancelled(session, run_id)
 
     def _note_submitted(self, file: InboxFile) -> None:
         noted = {

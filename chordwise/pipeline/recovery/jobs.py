@@ -79,16 +79,33 @@ def abandoned_intakes(context: Context, session: Session) -> int:  # noqa: ARG00
         Intake.run_id == Run.id, Intake.created_at > clock.database_now() - _ABANDONED_INTAKE
     )
     ids = session.scalars(
-        select(Run.id).where(
+        select(Run.id)
+        .where(
             Run.intake_finished_at.is_(None),
             Run.status == RunStatus.OPEN,
             Run.created_at < clock.database_now() - _ABANDONED_INTAKE,
             ~recent,
         )
+        .order_by(Run.id)
+        .with_for_update(key_share=True, skip_locked=True)
     ).all()
     for run_id in ids:
         runs.finish_intake(session, run_id, found_count=None)
     return len(ids)
+
+
+def cancelled_runs(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
+    """Cancel what a killed `cancel` has left of a run; return how many jobs that is."""
+    unfinished = select(Job.run_id).where(Job.status.in_(UNFINISHED_JOBS))
+    ids = session.scalars(
+        select(Run.id)
+        .where(
+            Run.status == RunStatus.CANCELLED,
+            or_(Run.finished_at.is_(None), Run.id.in_(unfinished)),
+        )
+        .order_by(Run.id)
+    ).all()
+    return sum(runs.cancel_jobs(session, run_id, BATCH) for run_id in ids)
 
 
 def unsettled_runs(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all

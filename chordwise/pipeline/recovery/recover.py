@@ -28,6 +28,7 @@ Rule: TypeAlias = Callable[[Context, Session], int]
 """Takes up what stopped for one reason; returns how much that was."""
 
 RULES: tuple[tuple[str, Rule], ...] = (
+    ("run_cancelled", jobs.cancelled_runs),
     ("lease_expired", chunks.expired_leases),
     ("last_attempt", chunks.last_attempts_in_turn),
     ("due", chunks.due),
@@ -43,7 +44,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("reservation_abandoned", budgets.abandoned_reservations),
 )
 # Work that was put off on purpose is no accident.
-_PLANNED = ("due", "batch_answered", "batch_unwanted", "followed")
+_PLANNED = ("run_cancelled", "due", "batch_answered", "batch_unwanted", "followed")
 
 
 def recover(context: Context) -> dict[str, int]:

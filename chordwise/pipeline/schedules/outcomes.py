@@ -16,7 +16,7 @@ from chordwise.storage.schedule_runs import End, ScheduleRun
 
 log = structlog.get_logger(__name__)
 
-_OVER = {RunStatus.FINISHED, RunStatus.CANCELLED}
+_OVER = (RunStatus.FINISHED, RunStatus.CANCELLED)
 _PAUSED = "paused"
 _TAKEN_IN = (IntakeOutcome.ACCEPTED, IntakeOutcome.DUPLICATE)
 
@@ -27,8 +27,10 @@ def settle(session: Session) -> None:
     One that is paused goes on waiting, and says why: it ends with its runs, or it expires.
     """
     for waiting in schedule_runs.waiting(session):
-        of_it = select(Run.status).where(Run.schedule_run_id == waiting.id)
-        going_on = set(session.scalars(of_it)) - _OVER
+        is_over = Run.status.in_(_OVER) & Run.finished_at.is_not(None)
+        going_on = set(
+            session.scalars(select(Run.status).where(Run.schedule_run_id == waiting.id, ~is_over))
+        )
         if not going_on:
             end = _end(session, waiting)
             schedule_runs.settle(session, waiting.id, end)

@@ -43,12 +43,12 @@ def _answers(work: Work, age: timedelta) -> JsonObject:
 def _runs(work: Work, age: timedelta) -> JsonObject:
     with reaching_database(), work.context.sessions() as session:
         old = pruning.old_runs(session, age)
-    jobs = 0
+    runs = jobs = 0
     for run_id in old:
-        jobs += _all_of(work, partial(pruning.forget_jobs, run_id=run_id))
-        work.write(partial(pruning.forget_run, run_id=run_id))
+        jobs += _all_of(work, partial(pruning.forget_jobs, run_id=run_id, age=age))
+        runs += work.write(partial(pruning.forget_run, run_id=run_id, age=age))
     documents = _all_of(work, partial(pruning.forget_documents, age=age))
-    return {"runs": len(old), "jobs": jobs, "documents": documents}
+    return {"runs": runs, "jobs": jobs, "documents": documents}
 
 
 def _all_of(work: Work, step: Callable[[Session], int]) -> int:

@@ -95,6 +95,7 @@ class ContinuedSubmission(Submission):
 
         Raises:
             LeaseLostError: Somebody else goes on with it.
+            RunCancelledError: The run is cancelled.
             ServiceUnavailableError: The database stayed away.
         """
         if self._before[found.source]:

@@ -1,0 +1,428 @@
+"""After a run is cancelled nothing of it begins, whatever was under way at that moment."""
+
+from __future__ import annotations
+
+import re
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from sqlalchemy.orm import Session
+
+from chordwise.domain.states import JobStatus
+from chordwise.errors import ExitCode
+from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline import following, retry
+from chordwise.pipeline.analyze_chunk import analyze_chunk
+from chordwise.pipeline.fan_out import fan_out
+from chordwise.pipeline.recovery.recover import recover
+from chordwise.pipeline.run_options import RunOptions
+from chordwise.pipeline.submit import Submission, open_run
+from chordwise.pipeline.synthesize import synthesize
+from chordwise.settings import Settings
+from chordwise.storage import runs
+from chordwise.storage.jobs import Job
+from chordwise.storage.runs import Run
+from tests.fakes.batch_nights import (
+    OTHER,
+    in_batches,
+    judge,
+    opened,
+    pass_the_night,
+    pass_time,
+    priced,
+)
+from tests.fakes.inbox_watch import WatchedInbox
+from tests.fakes.pipeline import (
+    NOW,
+    PARAGRAPH,
+    Pipeline,
+    a_document,
+    a_pipeline,
+    a_run,
+    quoting_the_text,
+)
+from tests.fakes.processes import Processes, wait_until
+from tests.fakes.scheduling import a_night, nightly
+from tests.peers.batch_provider import BatchProvider
+
+UNFINISHED = (
+    "SELECT count(*) FROM jobs"
+    " WHERE status IN ('queued', 'running', 'waiting', 'synthesizing', 'paused')"
+)
+OPEN_CHUNKS = "SELECT count(*) FROM chunks WHERE status IN ('pending', 'running', 'waiting')"
+STATUSES = "SELECT array_agg(DISTINCT status ORDER BY status) FROM jobs"
+WAITING_FOR_LOCK = (
+    "SELECT count(*) > 0 FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
+# Cancels each run in the transaction that stores its second document.
+CANCEL_AT_THE_SECOND = """
+CREATE FUNCTION cancel_at_the_second() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE runs SET status = 'cancelled' WHERE id = NEW.run_id
+    AND (SELECT count(*) FROM intakes WHERE run_id = NEW.run_id) = 2;
+    RETURN NULL;
+END $$
+"""
+ON_INTAKES = """
+CREATE TRIGGER cancel_at_the_second AFTER INSERT ON intakes
+FOR EACH ROW EXECUTE FUNCTION cancel_at_the_second()
+"""
+MORE_JOBS = """
+INSERT INTO jobs
+SELECT (jsonb_populate_record(j, jsonb_build_object('id', gen_random_uuid(), 'options_hash', n))).*
+FROM jobs AS j, generate_series(1, :more) AS n
+"""
+
+
+@contextmanager
+def cancelling(pipeline: Pipeline, run_id: uuid.UUID) -> Iterator[threading.Thread]:
+    """Cancel a run in a session of its own while the block runs."""
+    thread = threading.Thread(target=retry.cancel, args=(pipeline.context.sessions, run_id))
+    thread.start()
+    yield thread
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def a_half_cancelled_run(pipeline: Pipeline, *texts: str) -> Submission:
+    """Return a run whose `cancel` was killed once the run was cancelled, and no job of it."""
+    submission = pipeline.submit(*texts)
+    pipeline.execute("UPDATE runs SET status = 'cancelled'")
+    return submission
+
+
+def counted(pipeline: Pipeline) -> list[object]:
+    """Return how many calls, intakes and jobs there are, and how many jobs have not ended."""
+    tables = ("model_calls", "intakes", "jobs")
+    counts = [pipeline.value(f"SELECT count(*) FROM {name}") for name in tables]  # noqa: S608 - names of ours
+    return [*counts, pipeline.value(UNFINISHED)]
+
+
+def analyze(pipeline: Pipeline, jobs: Sequence[Job]) -> None:
+    """Do with these jobs what a worker does whose messages come at any time."""
+    for job in jobs:
+        for chunk_id in pipeline.open_chunks(job.id):
+            analyze_chunk(pipeline.context, job.id, chunk_id)
+        synthesize(pipeline.context, job.id)
+
+
+def following_others() -> RunOptions:
+    """Return options of a run that waits where another one asks the same already."""
+    return replace(a_run(), follows=True)
+
+
+def submitting(settings: Settings, folder: Path, files: int) -> Processes:
+    """Return the processes of a folder with so many letters, over this test's servers."""
+    (folder / "letters").mkdir()
+    for number in range(files):
+        (folder / "letters" / f"{number}.txt").write_text(f"{number}. {PARAGRAPH}", "utf-8")
+    assert settings.database_url is not None
+    assert settings.broker_url is not None
+    environment = {
+        "CHORDWISE_HOME": str(folder / "home"),
+        "CHORDWISE_EMBEDDED__START": "false",
+        "CHORDWISE_DATABASE_URL": settings.database_url.get_secret_value(),
+        "CHORDWISE_BROKER_URL": settings.broker_url.get_secret_value(),
+    }
+    return Processes(folder=folder, environment=environment)
+
+
+def test_a_document_that_is_just_being_stored_is_cancelled_too(settings: Settings) -> None:
+    """Its transaction began before the cancellation and is committed during it."""
+    pipeline = a_pipeline(settings)
+    submission = open_run(pipeline.context, a_run(), NOW)
+    is_stored, may_commit = threading.Event(), threading.Event()
+
+    def hold(_session: Session, _intake_id: uuid.UUID) -> None:
+        is_stored.set()
+        assert may_commit.wait(30)
+
+    taking_in = threading.Thread(target=submission.take_in, args=(a_document(PARAGRAPH), hold))
+    taking_in.start()
+    assert is_stored.wait(30)
+    with cancelling(pipeline, submission.run_id):
+        wait_until(lambda: pipeline.value(WAITING_FOR_LOCK) is True, 30, WAITING_FOR_LOCK)
+        may_commit.set()
+        taking_in.join(30)
+
+    assert pipeline.value("SELECT count(*) FROM intakes") == 1
+    assert pipeline.value(STATUSES) == ["cancelled"]
+
+
+def test_no_call_begins_after_the_cancellation(settings: Settings) -> None:
+    """A chunk that was claimed and waits for its permit meanwhile is not asked any more."""
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    def slowly(request: CompletionRequest) -> str:
+        is_asked.set()
+        assert may_answer.wait(30)
+        return quoting_the_text(request)
+
+    alone = priced("openai", "http://127.0.0.1:9/v1").model_copy(update={"max_in_flight": 1})
+    pipeline = a_pipeline(settings, slowly, repeat_last=True, named=alone)
+    options = a_run(budget_usd=Decimal(100))
+    submission = pipeline.submit(PARAGRAPH, OTHER, options=options)
+    for job in pipeline.jobs(submission):
+        fan_out(pipeline.context, job.id)
+
+    with ThreadPoolExecutor(2) as workers:
+        for job in pipeline.jobs(submission):
+            (chunk_id,) = pipeline.open_chunks(job.id)
+            workers.submit(analyze_chunk, pipeline.context, job.id, chunk_id)
+        assert is_asked.wait(30)
+        claimed = "SELECT count(*) = 2 FROM chunks WHERE status = 'running'"
+        wait_until(lambda: pipeline.value(claimed) is True, 30, claimed)
+        retry.cancel(pipeline.context.sessions, submission.run_id)
+        may_answer.set()
+
+    assert len(pipeline.model.requests) == 1
+    assert pipeline.value("SELECT count(*) FROM model_calls") == 1
+    spent = pipeline.value("SELECT spent_usd FROM budgets WHERE run_id IS NOT NULL")
+    assert spent == pipeline.value("SELECT sum(cost_usd) FROM model_calls")
+    assert pipeline.value("SELECT sum(reserved_usd) FROM budgets") == 0
+    assert pipeline.value(UNFINISHED) == pipeline.value(OPEN_CHUNKS) == 0
+
+
+def test_no_call_of_many_workers_begins_after_the_cancellation(settings: Settings) -> None:
+    """Four workers ask and synthesize, and jobs are fanned out, while documents still come in."""
+    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
+    submission = open_run(pipeline.context, a_run(), NOW)
+    is_over = threading.Event()
+
+    def take_in() -> None:
+        for number in range(10_000):
+            submission.take_in(a_document(f"Letter {number}. {PARAGRAPH}"))
+
+    def work(number: int) -> None:
+        while not is_over.is_set():
+            analyze(pipeline, pipeline.jobs(submission)[number::4])
+
+    def fan_out_all() -> bool:
+        for job in pipeline.jobs(submission):
+            fan_out(pipeline.context, job.id)
+        return len(pipeline.model.requests) > 20
+
+    with ThreadPoolExecutor(5) as threads:
+        found = [threads.submit(take_in), *(threads.submit(work, number) for number in range(4))]
+        wait_until(fan_out_all, 60, "twenty calls")
+        retry.cancel(pipeline.context.sessions, submission.run_id)
+        seen = counted(pipeline)
+        refusal = found[0].exception(timeout=30)
+        fan_out_all()
+        is_over.wait(1)
+        is_over.set()
+
+    assert submission.name in str(refusal)
+    assert [each.exception() for each in found[1:]] == [None] * 4
+    assert counted(pipeline) == seen
+    assert pipeline.value(UNFINISHED) == pipeline.value(OPEN_CHUNKS) == 0
+
+
+def test_workers_refuse_the_jobs_of_a_cancelled_run(settings: Settings) -> None:
+    """Also those that a killed `cancel` has left: none is fanned out, claimed or synthesized."""
+    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
+    submission = pipeline.submit(PARAGRAPH, OTHER, f"{OTHER} {PARAGRAPH}")
+    queued, split, answered = pipeline.jobs(submission)
+    for job in (split, answered):
+        fan_out(pipeline.context, job.id)
+    for chunk_id in pipeline.open_chunks(answered.id):
+        analyze_chunk(pipeline.context, answered.id, chunk_id)
+    asked = len(pipeline.model.requests)
+    pipeline.execute("UPDATE runs SET status = 'cancelled'")
+
+    fan_out(pipeline.context, queued.id)
+    (chunk_id,) = pipeline.open_chunks(split.id)
+    analyze_chunk(pipeline.context, split.id, chunk_id)
+    synthesize(pipeline.context, answered.id)
+
+    assert len(pipeline.model.requests) == asked
+    assert pipeline.value("SELECT count(*) FROM results") == 0
+    assert pipeline.value("SELECT count(*) FROM chunks WHERE job_id = :id", id=queued.id) == 0
+
+
+@pytest.mark.parametrize("by", ["recovery", "repetition"])
+def test_a_killed_cancellation_is_completed(settings: Settings, by: str) -> None:
+    """By recovery, or by the command once more; its end is told once."""
+    pipeline = a_pipeline(settings)
+    submission = a_half_cancelled_run(pipeline, PARAGRAPH, OTHER)
+
+    for _ in range(3):
+        if by == "recovery":
+            recover(pipeline.context)
+        else:
+            retry.cancel(pipeline.context.sessions, submission.run_id)
+
+    assert pipeline.value(STATUSES) == ["cancelled"]
+    assert pipeline.rows("SELECT status, finished_at IS NOT NULL FROM runs") == [
+        ("cancelled", True)
+    ]
+    told = "SELECT count(*) FROM deliveries WHERE event = 'run.cancelled'"
+    assert pipeline.value(told) == 1
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_retry_takes_a_cancelled_run_up_again(settings: Settings, *, killed: bool) -> None:
+    """All of it, however far the cancellation had come."""
+    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
+    submission = a_half_cancelled_run(pipeline, PARAGRAPH, OTHER)
+    if not killed:
+        retry.cancel(pipeline.context.sessions, submission.run_id)
+
+    assert retry.retry(pipeline.context, submission.run_id) == 2
+    recover(pipeline.context)
+    pipeline.work(submission)
+
+    assert pipeline.value(STATUSES) == ["succeeded"]
+    assert pipeline.value("SELECT status FROM runs") == "finished"
+
+
+def test_a_run_that_was_read_before_stays_cancelled(settings: Settings) -> None:
+    """A transaction that read the run and settles it afterwards sees the cancellation."""
+    pipeline = a_pipeline(settings)
+    submission = pipeline.submit(PARAGRAPH)
+
+    with pipeline.context.sessions.begin() as session:
+        session.get_one(Run, submission.run_id)
+        retry.cancel(pipeline.context.sessions, submission.run_id)
+        runs.settle(session, submission.run_id)
+
+    assert pipeline.value("SELECT status FROM runs") == "cancelled"
+    assert pipeline.rows("SELECT DISTINCT event FROM deliveries") == [("run.cancelled",)]
+
+
+def test_who_follows_a_cancelled_job_asks_for_itself(settings: Settings) -> None:
+    """A run that waits for the answer of another one does not end with it."""
+    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
+    first = pipeline.submit(PARAGRAPH)
+    second = pipeline.submit(PARAGRAPH, options=following_others())
+    assert pipeline.job(second).reused_from == pipeline.job(first).id
+
+    retry.cancel(pipeline.context.sessions, first.run_id)
+    with pipeline.context.sessions.begin() as session:
+        following.served(pipeline.context, session)
+    pipeline.work(second)
+
+    assert pipeline.job(first).status == JobStatus.CANCELLED
+    assert pipeline.job(second).status == JobStatus.SUCCEEDED
+
+
+def test_a_cancelled_job_has_no_new_followers(settings: Settings) -> None:
+    """While its run is being cancelled, a later run asks for itself at once."""
+    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
+    a_half_cancelled_run(pipeline, PARAGRAPH)
+
+    second = pipeline.submit(PARAGRAPH, options=following_others())
+
+    assert pipeline.job(second).reused_from is None
+
+
+def test_a_submit_stops_when_its_run_is_cancelled(settings: Settings, tmp_path: Path) -> None:
+    """It says so, ends with 3, and reads none of the files that are left."""
+    pipeline = a_pipeline(settings)
+    processes = submitting(settings, tmp_path, files=1_500)
+    process = processes.start("chordwise", "submit", "letters", "--run-name", "letters")
+    taken = "SELECT count(*) > 3 FROM intakes"
+    wait_until(lambda: pipeline.value(taken) is True, 60, taken)
+
+    try:
+        cancelled = processes.run("cancel", "letters")
+        code = process.wait(60)
+    finally:
+        processes.end_all()
+
+    said = (tmp_path / "chordwise-0.log").read_text("utf-8")
+    assert re.match(r"\d+ analyses of letters cancelled\.", cancelled.stderr)
+    assert code == ExitCode.INCOMPLETE
+    assert "The run “letters” is cancelled and takes nothing more in" in said
+    assert "chordwise retry letters" in said
+    found = pipeline.value("SELECT count(*) FROM intakes")
+    assert isinstance(found, int)
+    assert 3 < found < 1_500
+    assert pipeline.value(STATUSES) == ["cancelled"]
+    assert pipeline.rows("SELECT intakes_found, status FROM run_accounts") == [(None, "cancelled")]
+
+
+def test_an_inbox_stops_when_its_run_is_cancelled(inbox: WatchedInbox) -> None:
+    """The file at hand is set aside with the reason, and its rest is not taken in."""
+    letters = "".join(
+        f"From a@b.org Tue Nov 24 12:0{n}:00 2026\nSubject: {n}\n\nLetter {n}. {PARAGRAPH}\n\n"
+        for n in range(6)
+    )
+    inbox.pipeline.execute(CANCEL_AT_THE_SECOND)
+    inbox.pipeline.execute(ON_INTAKES)
+    inbox.drop("letters.mbox", letters)
+
+    inbox.take()
+    recover(inbox.pipeline.context)
+    inbox.wait(1)
+
+    note = inbox.folders.note(inbox.folders.failed / "letters.mbox")
+    assert note["reason"] == "cancelled"
+    assert inbox.pipeline.value("SELECT count(*) FROM intakes") == 2
+    assert inbox.pipeline.value(STATUSES) == ["cancelled"]
+
+
+def test_a_schedule_stops_when_its_run_is_cancelled(settings: Settings, tmp_path: Path) -> None:
+    """Its occurrence fails with the reason, and nothing else is taken in."""
+    for number in range(6):
+        (tmp_path / f"{number}.txt").write_text(f"Letter {number}. {PARAGRAPH}", "utf-8")
+    night = a_night(settings, letters=nightly(tmp_path))
+    night.pipeline.execute(CANCEL_AT_THE_SECOND)
+    night.pipeline.execute(ON_INTAKES)
+    night.sleep_until("2026-03-28T02:31")
+    night.tick()
+
+    night.carry_out()
+    recover(night.pipeline.context)
+
+    assert night.rows("SELECT status, error_code FROM schedule_runs") == [("failed", "cancelled")]
+    assert night.rows("SELECT count(*) FROM intakes") == [(2,)]
+    assert night.rows("SELECT intake_finished_at IS NOT NULL FROM runs") == [(True,)]
+    assert night.pipeline.value(STATUSES) == ["cancelled"]
+
+
+def test_a_batch_is_handed_in_without_a_cancelled_run(
+    settings: Settings, provider: BatchProvider
+) -> None:
+    """It was put together before; what others ask in it goes into another batch."""
+    pipeline = opened(settings, provider)
+    kept = pipeline.submit(PARAGRAPH, options=in_batches("100"))
+    cancelled = pipeline.submit(OTHER, options=in_batches("100"))
+    for submission in (kept, cancelled):
+        pipeline.work(submission)
+    provider.statuses = {"upload": 503}
+    pass_time(pipeline)
+    assert pipeline.value("SELECT status FROM batches") == "preparing"
+
+    retry.cancel(pipeline.context.sessions, cancelled.run_id)
+    provider.statuses = {}
+    pass_the_night(pipeline, kept)
+
+    asked = [str(line) for batch in provider.batches for line in batch.lines]
+    assert len(asked) == 1
+    assert "Bregenz" not in asked[0]
+    assert pipeline.job(kept).status == JobStatus.SUCCEEDED
+    spent = "SELECT spent_usd FROM budgets WHERE run_id = :id"
+    assert pipeline.value(spent, id=cancelled.run_id) == 0
+    judge(pipeline, provider, turned_away=2)
+
+
+def test_jobs_are_cancelled_in_short_transactions(settings: Settings) -> None:
+    """No transaction holds all of a large run: a worker commits in between."""
+    pipeline = a_pipeline(settings)
+    submission = pipeline.submit(PARAGRAPH)
+    pipeline.execute(MORE_JOBS, more=3_000)
+
+    assert retry.cancel(pipeline.context.sessions, submission.run_id) == 3_001
+
+    transactions = "SELECT count(DISTINCT xmin::text) > 2 FROM jobs"
+    assert pipeline.value(transactions) is True
+    assert pipeline.value(STATUSES) == ["cancelled"]
