@@ -50,21 +50,28 @@ class Reader:
             parser.stop()
 
     def read_documents(
-        self, path: Path, columns: Columns = WHOLE, *, follow_symlinks: bool = True
+        self,
+        path: Path,
+        columns: Columns = WHOLE,
+        *,
+        follow_symlinks: bool = True,
+        source: str = "",
     ) -> Iterator[ReadDocument | UnreadDocument]:
         """Yield what a regular file holds, at least one; whatever is wrong is a value, too.
+
+        `source` is the printable name that it is shown under, where that is not its path.
 
         Most files are one document. A message is followed by its attachments; a mailbox and an
         archive are what they hold; a table is one document, or one for each row by `columns`.
         """
-        source = printable(str(path))
+        source = source or printable(str(path))
         try:
             limit = self._settings.max_file_megabytes
             data = load(path, limit, follow_symlinks=follow_symlinks)
         except ReadError as error:
             yield UnreadDocument(source=source, error=failures.named(source, error))
             return
-        yield from self.documents_in(data, str(path), columns)
+        yield from Unpacking(self._settings, columns, self._parser_at).documents(data, source)
 
     def documents_in(
         self, data: bytes, name: str, columns: Columns = WHOLE

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, func, select, true, update
+from sqlalchemy import ForeignKey, func, select, true
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
@@ -19,9 +19,10 @@ from chordwise.storage.record import CreatedAt, Identity, Record
 
 
 class Run(Record):
-    """One submission; `intake_finished_at` is null while things are still being taken in.
+    """One submission; `intake_finished_at` is null until everything that was found is taken in.
 
-    `found_count` is what the submitter counted while it looked for things to take in, and
+    The process that takes in holds `intake_token` until `intake_until`, which its heartbeat moves
+    on; without a living lease the intake is interrupted. `found_count` is how much was found, and
     `type_count` how many analyses each document gets: against them the account has to balance.
     """
 
@@ -41,6 +42,8 @@ class Run(Record):
     )
     created_at: Mapped[CreatedAt]
     intake_finished_at: Mapped[datetime | None]
+    intake_token: Mapped[uuid.UUID | None]
+    intake_until: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
 
@@ -73,30 +76,6 @@ def of_job(session: Session, job_id: uuid.UUID) -> Run:
 def newest(session: Session, limit: int) -> Sequence[Run]:
     """Return the newest runs first."""
     return session.scalars(select(Run).order_by(Run.id.desc()).limit(limit)).all()
-
-
-def finish_intake(session: Session, run_id: uuid.UUID, found_count: int | None) -> None:
-    """Record that nothing more is taken in, and finish the run if nothing is left to do.
-
-    `found_count` is `None` when the submitter went away before it had counted everything.
-    """
-    session.execute(
-        update(Run)
-        .where(Run.id == run_id)
-        .values(intake_finished_at=func.now(), found_count=found_count)
-    )
-    settle(session, run_id)
-
-
-def resume_intake(session: Session, run_id: uuid.UUID) -> None:
-    """Open a run again whose submitter was thought to have gone away, and had not."""
-    session.execute(
-        update(Run)
-        .where(
-            Run.id == run_id, Run.intake_finished_at.is_not(None), Run.status != RunStatus.CANCELLED
-        )
-        .values(intake_finished_at=None, status=RunStatus.OPEN, finished_at=None)
-    )
 
 
 def settle(session: Session, run_id: uuid.UUID) -> None:
