@@ -46,6 +46,7 @@ chordwise analyze contract.docx -t extraction --instructions "parties, term, pen
 cat notes.txt | chordwise analyze - -t summary -t sentiment --json
 
 Ctrl-C detaches: the work goes on, and `chordwise wait RUN` comes back to it.
+While files are taken in it interrupts: `chordwise resume RUN` takes in the rest.
 """
 _SUBMIT_HELP = """Take documents in and print the run's id. The work goes on in the background.
 
@@ -143,5 +144,4 @@ def submit(  # noqa: PLR0913 - a parameter is an option of the command
 
 
 def _begin(context: typer.Context, request: Request, *, waits: bool, as_json: bool) -> ExitCode:
-    submitting = Submitting(Invocation.of(context), request, Screen())
-    return (submitting.analyze if waits else submitting.submit)(as_json=as_json)
+    return Submitting(Invocation.of(context), request, Screen()).run(waits=waits, as_json=as_json)

@@ -19,6 +19,7 @@ MODULES = {
     "quote": "quoting",
     "plan": "planning",
     "wait": "running",
+    "resume": "resuming",
     "retry": "running",
     "cancel": "running",
     "runs": "looking",

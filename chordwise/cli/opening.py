@@ -92,6 +92,7 @@ def working_context(settings: Settings) -> Iterator[Context]:
     try:
         yield context
     finally:
+        context.leases.close()
         context.sessions.kw["bind"].dispose()
 
 

@@ -94,6 +94,9 @@ class Report:
             self._screen.tell("Take up again what has not succeeded with:")
         if ended_badly:
             self._suggest("retry", account.run)
+        if account.is_interrupted:
+            self._screen.tell("The intake was interrupted. Take in the rest with:")
+            self._suggest("resume", account.run)
 
     def _say_where_to_look(self, account: Account, *, has_results: bool) -> None:
         self._screen.tell("Look further with:")

@@ -16,6 +16,22 @@ class IntakeOutcome(StrEnum):
     EMPTY = "empty"
     TOO_LARGE = "too_large"
     REFUSED = "refused"
+    NOT_TAKEN = "not_taken"
+
+
+TAKEN_IN = (IntakeOutcome.ACCEPTED, IntakeOutcome.DUPLICATE)
+"""A document is in the run."""
+
+FAILED_INTAKES = tuple(set(IntakeOutcome) - {*TAKEN_IN, IntakeOutcome.NOT_TAKEN})
+"""What was read, or could not be, and gave no document."""
+
+
+class IntakeStatus(StrEnum):
+    """How far the intake of a run is; the values of `run_accounts.intake_status`."""
+
+    TAKING_IN = "taking_in"
+    INTERRUPTED = "interrupted"
+    FINISHED = "finished"
 
 
 class RunStatus(StrEnum):

@@ -10,10 +10,14 @@ from datetime import datetime
 from sqlalchemy import RowMapping, text
 from sqlalchemy.orm import Session
 
-from chordwise.domain.states import UNFINISHED_JOBS, IntakeOutcome, JobStatus, RunStatus
+from chordwise.domain.states import (
+    FAILED_INTAKES,
+    UNFINISHED_JOBS,
+    IntakeOutcome,
+    IntakeStatus,
+    JobStatus,
+)
 from chordwise.storage.engine import reaching_database
-
-_GOOD_OUTCOMES = (IntakeOutcome.ACCEPTED, IntakeOutcome.DUPLICATE)
 
 _ACCOUNTS = """
 SELECT a.*, r.created_at, r.finished_at
@@ -45,8 +49,9 @@ LIMIT :limit
 class Account:
     """Two lines that balance: intakes found by outcome, and jobs planned by status.
 
-    `intakes_found` and `intakes_balance` are `None` while a run is still taking things in, and
-    where its submitter went away before it had counted.
+    `intakes_balance` is `None` while a run is still taking in, and false where it was interrupted:
+    of what was found something is not taken in. `intakes_found` is `None` for a run without a list
+    of what was found, until it is finished.
     """
 
     run_id: uuid.UUID
@@ -61,11 +66,27 @@ class Account:
     states: Mapping[str, int]
     jobs_balance: bool
     reused: int
+    intake_status: str
 
     @property
     def not_accepted(self) -> int:
-        """Things that were seen and could not be taken in; duplicates are not among them."""
-        return sum(self.outcomes[each] for each in IntakeOutcome if each not in _GOOD_OUTCOMES)
+        """Things that were read and could not be taken in; duplicates are not among them."""
+        return sum(self.outcomes[each] for each in FAILED_INTAKES)
+
+    @property
+    def not_taken(self) -> int:
+        """Things that were found and not read."""
+        return self.outcomes[IntakeOutcome.NOT_TAKEN]
+
+    @property
+    def taken(self) -> int:
+        """Things that were read, whatever became of them."""
+        return sum(self.outcomes.values()) - self.not_taken
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the intake has stopped before its end, and can be resumed."""
+        return self.intake_status == IntakeStatus.INTERRUPTED
 
     @property
     def unfinished(self) -> int:
@@ -75,11 +96,9 @@ class Account:
     @property
     def is_complete(self) -> bool:
         """Whether everything was taken in and every job succeeded."""
-        if self.status == RunStatus.CANCELLED and self.intakes_found is None:
-            return False
-        return not self.not_accepted and self.states[JobStatus.SUCCEEDED] == sum(
-            self.states.values()
-        )
+        is_taken_in = self.intake_status == IntakeStatus.FINISHED and not self.not_taken
+        has_succeeded = self.states[JobStatus.SUCCEEDED] == sum(self.states.values())
+        return is_taken_in and not self.not_accepted and has_succeeded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +183,7 @@ def jobs_of_run(session: Session, run_id: uuid.UUID, limit: int) -> Sequence[Job
 
 def _account(row: RowMapping) -> Account:
     kept = ("run_id", "run", "status", "created_at", "finished_at", "intakes_found")
-    balances = ("intakes_balance", "jobs_planned", "jobs_balance", "reused")
+    balances = ("intakes_balance", "jobs_planned", "jobs_balance", "reused", "intake_status")
     return Account(
         outcomes={each.value: row[each.value] for each in IntakeOutcome},
         states={each.value: row[each.value] for each in JobStatus},

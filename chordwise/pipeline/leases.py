@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.errors import LeaseLostError, ServiceUnavailableError
 from chordwise.pipeline.messages import ANALYZE_CHUNK, FAN_OUT, SYNTHESIZE
-from chordwise.storage import chunk_leases, chunks, incidents, jobs, outbox
+from chordwise.storage import chunk_leases, chunks, incidents, intake_leases, jobs, outbox
 from chordwise.storage.engine import persistently, reaching_database
 from chordwise.storage.incidents import IncidentKind
 
@@ -59,6 +59,7 @@ class LeaseKeeper:
         self._held: dict[uuid.UUID, Lease] = {}
         self._given_up: dict[uuid.UUID, Lease] = {}
         self._fanning_out: set[uuid.UUID] = set()
+        self._intakes: set[uuid.UUID] = set()
         self._losses: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -67,6 +68,13 @@ class LeaseKeeper:
     def stop(self) -> None:
         """Prolong nothing any more; what is still held runs out."""
         self._stopped.set()
+
+    def close(self) -> None:
+        """Stop, and close the connection of the heartbeat."""
+        self.stop()
+        if self._thread is not None:
+            self._thread.join()
+        self._sessions.kw["bind"].dispose()
 
     @contextmanager
     def holding(self, lease: Lease) -> Iterator[Lease]:
@@ -97,6 +105,16 @@ class LeaseKeeper:
             yield
         finally:
             self._fanning_out.discard(job_id)
+
+    def keep_intake(self, token: uuid.UUID) -> None:
+        """Prolong the lease of an intake until it is dropped."""
+        with self._lock:
+            self._intakes.add(token)
+            self._start()
+
+    def drop_intake(self, token: uuid.UUID) -> None:
+        """Prolong the lease of an intake no longer."""
+        self._intakes.discard(token)
 
     def release_all(self) -> int:
         """Give everything held back through PostgreSQL; return how much that was.
@@ -140,7 +158,8 @@ class LeaseKeeper:
         Returns whether the database could be reached.
         """
         held, fanning_out = self._snapshot(), set(self._fanning_out)
-        if not (held or fanning_out or self._given_up or self._losses):
+        intakes = set(self._intakes)
+        if not (held or fanning_out or intakes or self._given_up or self._losses):
             return True
         try:
             with reaching_database(), self._sessions.begin() as session:
@@ -150,6 +169,7 @@ class LeaseKeeper:
                     self.note_lost(lease, "heartbeat")
                 self._give_up(session)
                 counted = self._count_losses(session)
+                intake_leases.extend(session, intakes, self._duration)  # runs after their jobs
         except ServiceUnavailableError as error:
             log.warning("lease.not_extended", count=len(held), reason=error.what)
             return False

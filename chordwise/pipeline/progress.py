@@ -16,6 +16,7 @@ from chordwise.domain.lanes import Lane
 from chordwise.domain.states import OPEN_CHUNKS, UNFINISHED_JOBS, JobStatus, RunStatus
 from chordwise.pipeline.batches import waits
 from chordwise.pipeline.batches.waits import BatchWait
+from chordwise.storage import intake_leases
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.jobs import Job
@@ -65,7 +66,8 @@ class CallCounts:
 class Progress:
     """A run at one moment; equal to another one if nothing has moved in between.
 
-    `trouble` says why the newest call that has ended has failed; it is empty where it has not.
+    `trouble` says why the newest call that has ended has failed; it is empty where it has not. One
+    that `is_interrupted` has found more than it has taken in, and no process is taking in for it.
     """
 
     status: RunStatus
@@ -76,13 +78,15 @@ class Progress:
     calls: CallCounts
     trouble: str = ""
     batches: Sequence[BatchWait] = ()
+    is_interrupted: bool = False
 
     @property
     def is_over(self) -> bool:
         """Whether nothing happens any more without a person."""
         if self.status is RunStatus.CANCELLED:
             return self.jobs.done == self.jobs.total  # the jobs are cancelled after their run
-        return self.status is not RunStatus.OPEN
+        is_idle = self.jobs.total - self.jobs.done == self.jobs.paused
+        return self.status is not RunStatus.OPEN or (self.is_interrupted and is_idle)
 
     @property
     def chunks_open(self) -> float:
@@ -130,11 +134,14 @@ def read(session: Session, run_id: uuid.UUID) -> Progress:
         ServiceUnavailableError: The database cannot be reached.
     """
     with reaching_database():
-        run = session.scalars(select(Run).where(Run.id == run_id)).one()
+        run, is_interrupted = session.execute(
+            select(Run, intake_leases.is_interrupted()).where(Run.id == run_id)
+        ).one()
         chunks, calls = _chunks(session, run_id), _calls(session, run)
         return Progress(
             status=RunStatus(run.status),
-            is_taking_in=run.intake_finished_at is None,
+            is_taking_in=run.intake_finished_at is None and not is_interrupted,
+            is_interrupted=is_interrupted,
             jobs=_jobs(session, run_id),
             chunks=chunks[0],
             chunks_done=chunks[1],

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
-from chordwise.domain import critique
+from chordwise.domain import critique, json_values
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.context import ReadingContext
-from chordwise.pipeline.questions import options_to_json
+from chordwise.pipeline.questions import options_from, options_to_json
 from chordwise.prompts import library
 from chordwise.readers.extracted import WHOLE, Columns
 from chordwise.settings import Settings
@@ -32,7 +32,8 @@ class RunOptions:
     those of others go first. In the batch `lane` its questions wait for the provider's batches,
     where a model has them. One that `follows` asks nothing that a job of another run is asking
     already, and waits for its answer. `budget_usd` is what its calls may cost, where not what the
-    settings say; `columns` are how tables are read.
+    settings say; `columns` are how tables are read. `paths` are the arguments that name what is
+    taken in, absolute and printable: the same command again goes on with an interrupted run.
     """
 
     types: tuple[AnalysisType, ...] = (AnalysisType.SUMMARY,)
@@ -46,6 +47,7 @@ class RunOptions:
     follows: bool = False
     budget_usd: Decimal | None = None
     columns: Columns = WHOLE
+    paths: tuple[str, ...] = ()
 
 
 def answerable(settings: Settings, options: RunOptions) -> RunOptions:
@@ -95,10 +97,40 @@ def _critique(analysis_type: AnalysisType, options: AnalysisOptions) -> dict[str
 
 
 def to_json(options: RunOptions) -> JsonObject:
-    """Return what `runs.options` keeps of them."""
+    """Return what `runs.options` keeps of them: all but the name."""
     return {
         "types": [each.value for each in options.types],
         "model": options.model,
         "fresh": options.fresh,
+        "use_cache": options.use_cache,
+        "nightly": options.nightly,
+        "lane": options.lane.value,
+        "follows": options.follows,
+        "budget_usd": None if options.budget_usd is None else str(options.budget_usd),
+        "text_column": options.columns.text,
+        "id_column": options.columns.identity,
+        "paths": list(options.paths),
         **options_to_json(options.analysis),
     }
+
+
+def from_json(stored: JsonObject, name: str) -> RunOptions:
+    """Read what `to_json` wrote; `name` is that of the run."""
+    budget = json_values.text(stored.get("budget_usd"))
+    return RunOptions(
+        types=tuple(AnalysisType(each) for each in json_values.strings(stored.get("types"))),
+        analysis=options_from(stored),
+        model=json_values.text(stored.get("model")),
+        name=name,
+        fresh=stored.get("fresh") is True,
+        use_cache=stored.get("use_cache") is not False,
+        nightly=stored.get("nightly") is True,
+        lane=Lane(json_values.text(stored.get("lane")) or Lane.ONLINE),
+        follows=stored.get("follows") is True,
+        budget_usd=Decimal(budget) if budget else None,
+        columns=Columns(
+            text=json_values.text(stored.get("text_column")),
+            identity=json_values.text(stored.get("id_column")),
+        ),
+        paths=tuple(json_values.strings(stored.get("paths"))),
+    )

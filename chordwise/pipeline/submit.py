@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Lock
@@ -12,23 +12,32 @@ from typing import TypeAlias
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from chordwise.domain.states import IntakeOutcome, JobStatus
+from chordwise.domain.lanes import Lane
+from chordwise.domain.states import IntakeOutcome, JobStatus, RunStatus
 from chordwise.domain.tasks import AnalysisType
-from chordwise.errors import RunCancelledError, UsageError
+from chordwise.errors import LeaseLostError, RunCancelledError, UsageError
 from chordwise.llm.limits.permits import Priority
 from chordwise.pipeline import budgets, following, lanes
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.messages import FAN_OUT
 from chordwise.pipeline.questions import options_to_json
 from chordwise.pipeline.run_names import check_name
-from chordwise.pipeline.run_options import RunOptions, answerable, identity, to_json
+from chordwise.pipeline.run_options import RunOptions, answerable, from_json, identity, to_json
 from chordwise.prompts import library
 from chordwise.readers.reading import Columns, ReadDocument, UnreadDocument
-from chordwise.storage import documents, intakes, outbox, prompt_versions, runs
+from chordwise.storage import (
+    documents,
+    intake_leases,
+    intakes,
+    listed_files,
+    outbox,
+    prompt_versions,
+)
 from chordwise.storage.documents import Document
-from chordwise.storage.engine import persistently
+from chordwise.storage.engine import persistently, reaching_database
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
+from chordwise.storage.listed_files import Entry, ListedFile
 from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
 
@@ -46,21 +55,42 @@ class TakenIn:
 
 
 Also: TypeAlias = Callable[[Session, uuid.UUID], None]
+Guard: TypeAlias = Callable[[Session], None]
+
+
+def unguarded(_session: Session) -> None:
+    """Let every transaction write."""
 
 
 class Submission:
-    """An open run that takes things in, one transaction each, until it is closed."""
+    """An open run that takes things in, one transaction each, until it is closed.
 
-    def __init__(self, context: Context, run_id: uuid.UUID, name: str, options: RunOptions) -> None:
-        self.run_id = run_id
-        self.name = name
+    It holds the lease of the run's intake with `token`. `guard` is called first in each
+    transaction, and raises where this process must not write any more. One that `is_resumed` goes
+    on with the list of a run that was interrupted.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        run: Run,
+        token: uuid.UUID,
+        guard: Guard = unguarded,
+        *,
+        is_resumed: bool = False,
+    ) -> None:
+        self.run_id = run.id
+        self.name = run.name
+        self.is_resumed = is_resumed
         self._context = context
-        self.options = answerable(context.settings, options)
-        self._hashes = {each: identity(context, each, self.options) for each in options.types}
-        self.lane = lanes.lane_for(context.settings, options.model, options.lane)
-        self._found = 0
-        self._has_found_all = True
+        self._token = token
+        self._guard = guard
+        self.options = answerable(context.settings, from_json(run.options, run.name))
+        self._hashes = {each: identity(context, each, self.options) for each in self.options.types}
+        self.lane = Lane(run.lane)
+        self._unlisted = 0
         self._turn = Lock()
+        context.leases.keep_intake(token)
 
     @property
     def columns(self) -> Columns:
@@ -72,14 +102,60 @@ class Submission:
         given = self.options.analysis
         return (given.votes, given.critique) != (wanted.analysis.votes, wanted.analysis.critique)
 
-    def take_in(self, found: ReadDocument | UnreadDocument, also: Also | None = None) -> TakenIn:
+    def enlist(self, entry: Entry, also: Also | None = None) -> uuid.UUID:
+        """Put one more thing on the list of the run; return the id of its intake.
+
+        Raises:
+            LeaseLostError: Another process takes in for this run.
+            ServiceUnavailableError: The database stayed away.
+        """
+        stored: list[uuid.UUID] = []
+
+        def write(session: Session) -> None:
+            if stored and intakes.exists(session, stored[0]):
+                return
+            self._require_lease(session)
+            stored[:] = listed_files.add(session, self.run_id, [entry])
+            if also is not None:
+                also(session, stored[0])
+
+        with self._turn:
+            persistently(self._context.sessions, PATIENCE, write)
+        return stored[0]
+
+    def untaken(self) -> Iterator[tuple[ListedFile, str]]:
+        """Yield what is left on the list, in its order, with the name that it is shown under.
+
+        Raises:
+            ServiceUnavailableError: The database cannot be reached.
+        """
+        after = -1
+        while True:
+            with reaching_database(), self._context.sessions() as session:
+                some = listed_files.of_run(session, self.run_id, after)
+            if not some:
+                return
+            for listed, source in some:
+                yield listed, source
+                after = listed.position
+
+    def take_in(
+        self,
+        found: ReadDocument | UnreadDocument,
+        also: Also | None = None,
+        *,
+        of: uuid.UUID | None = None,
+        is_last: bool = True,
+    ) -> TakenIn:
         """Store a document with its jobs and their messages, or why there is none.
 
-        `also` writes more in the same transaction. Threads take turns, so that the same content
-        is taken in once.
+        `also` writes more in the same transaction. `of` is the intake of the entry on the list in
+        which it was found: the entry is taken off with the last document in it. Threads take turns,
+        so that the same content is taken in once.
 
         Raises:
             RunCancelledError: The run is cancelled; nothing of this was stored.
+            LeaseLostError: Another process takes in for this run; nothing of this was stored.
             ServiceUnavailableError: The database stayed away; nothing of this was stored, unless
                 its last answer was lost.
         """
@@ -90,35 +166,62 @@ class Submission:
             if taken and intakes.exists(session, intake_id):
                 return  # an earlier commit was made, and only its answer was lost
             taken[:] = [self._take_in(session, intake_id, found)]
+            if of is not None:
+                (listed_files.remove if is_last else listed_files.note_taken)(session, of)
             if also is not None:
                 also(session, intake_id)
 
         with self._turn:
-            try:
-                persistently(self._context.sessions, PATIENCE, write)
-            except RunCancelledError:
-                self._has_found_all = False
-                raise
-            self._found += 1
+            persistently(self._context.sessions, PATIENCE, write)
+            self._unlisted += of is None
         return taken[0]
 
     def close(self) -> None:
-        """Declare that nothing more comes; only then can the run be finished."""
+        """Declare that nothing more comes from here.
+
+        Only a run of whose list nothing is left can be finished; another one is interrupted.
+
+        Raises:
+            ServiceUnavailableError: The database stayed away.
+        """
+        self._context.leases.drop_intake(self._token)
         persistently(
             self._context.sessions,
             PATIENCE,
-            lambda session: runs.finish_intake(session, self.run_id, self._counted),
+            lambda session: intake_leases.give_back(
+                session, self.run_id, self._token, self._unlisted
+            ),
         )
 
-    @property
-    def _counted(self) -> int | None:
-        """How many things there were, unless a cancellation kept the rest from being looked at."""
-        return self._found if self._has_found_all else None
+    def has_lease(self) -> bool:
+        """Tell whether this is still the one that takes in for an open run.
+
+        Raises:
+            ServiceUnavailableError: The database cannot be reached.
+        """
+        with reaching_database(), self._context.sessions() as session:
+            run = session.get_one(Run, self.run_id)
+            return run.intake_token == self._token and run.status != RunStatus.CANCELLED
+
+    def _require_lease(self, session: Session) -> None:
+        self._guard(session)
+        status, token = intake_leases.locked(session, self.run_id)
+        if status == RunStatus.CANCELLED:
+            raise RunCancelledError(
+                f"The run “{self.name}” is cancelled and takes nothing more in.",
+                f"`chordwise retry {self.name}` analyzes what was taken in before, and "
+                f"`chordwise resume {self.name}` takes in the rest then.",
+            )
+        if token != self._token:
+            raise LeaseLostError(
+                f"The run {self.name} was taken over by another process.",
+                "`chordwise runs RUN` says how far it is.",
+            )
 
     def _take_in(
         self, session: Session, intake_id: uuid.UUID, found: ReadDocument | UnreadDocument
     ) -> TakenIn:
-        runs.resume_intake(session, self.run_id)
+        self._require_lease(session)
         if isinstance(found, UnreadDocument):
             return self._refuse(session, intake_id, found)
         return self._accept(session, intake_id, found)
@@ -197,9 +300,15 @@ class Submission:
 
 
 def open_run(
-    context: Context, options: RunOptions, now: datetime, run_id: uuid.UUID | None = None
+    context: Context,
+    options: RunOptions,
+    now: datetime,
+    found: Sequence[Entry] = (),
+    guard: Guard = unguarded,
 ) -> Submission:
-    """Begin a run, or go on with that of `run_id`; `now` names it where the user does not.
+    """Begin a run with the list of what was found; `now` names it where the user does not.
+
+    Run and list are stored in one transaction, so that there is no run with half a list.
 
     Raises:
         UsageError: The name is taken or could be an id, or the budget is none.
@@ -209,25 +318,32 @@ def open_run(
     context.models.identity(options.model)
     options = answerable(context.settings, options)
     cap_usd = budgets.cap_for(context.settings, options.model, options.budget_usd)
-    run_id = run_id or new_id()
+    run_id, token = new_id(), uuid.uuid4()
     name = options.name or f"{now:%Y%m%d-%H%M%S}-{run_id.hex[-4:]}"
     check_name(name)
 
-    def write(session: Session) -> None:
+    def write(session: Session) -> Run:
+        guard(session)
         prompt_versions.register(session, library.released().values())
-        if session.get(Run, run_id) is None:
-            session.add(_run(context, run_id, name, options))
+        if (run := session.get(Run, run_id)) is None:
+            run = _run(context, run_id, name, options)
+            run.intake_token = token
+            session.add(run)
             session.flush()
+            intake_leases.extend(session, [token], context.lease)
+            if found:
+                listed_files.add(session, run_id, found)
             if cap_usd is not None:
                 budgets.change_cap(session, run_id, cap_usd)
+        return run
 
     try:
-        persistently(context.sessions, PATIENCE, write)
+        run = persistently(context.sessions, PATIENCE, write)
     except IntegrityError as error:
         raise UsageError(
             f"There is a run named “{name}” already.", "Choose another --run-name."
         ) from error
-    return Submission(context, run_id, name, options)
+    return Submission(context, run, token, guard)
 
 
 def _run(context: Context, run_id: uuid.UUID, name: str, options: RunOptions) -> Run:

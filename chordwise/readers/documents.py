@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chordwise.domain.json_values import JsonObject, JsonValue, text
-from chordwise.domain.states import IntakeOutcome
+from chordwise.domain.states import FAILED_INTAKES, IntakeOutcome
 from chordwise.domain.text_normalization import normalize
 from chordwise.errors import ReadError
 from chordwise.readers import failures
@@ -61,7 +61,7 @@ class UnreadDocument:
 def failure(header: JsonObject) -> ReadError:
     """Return the failure that a parser process reports."""
     outcome = text(header.get("outcome"))
-    known = outcome in list(IntakeOutcome)
+    known = outcome in FAILED_INTAKES
     return ReadError(
         printable(text(header.get("what"))),
         printable(text(header.get("hint"))),

@@ -74,9 +74,16 @@ class Reader:
             parser.kill()
 
     def read_documents(
-        self, path: Path, columns: Columns = WHOLE, *, follow_symlinks: bool = True
+        self,
+        path: Path,
+        columns: Columns = WHOLE,
+        *,
+        follow_symlinks: bool = True,
+        source: str = "",
     ) -> Iterator[ReadDocument | UnreadDocument]:
         """Yield what a regular file holds, at least one; whatever is wrong is a value, too.
+
+        `source` is the printable name that it is shown under, where that is not its path.
 
         Most files are one document. A message is followed by its attachments; a mailbox and an
         archive are what they hold; a table is one document, or one for each row by `columns`.
@@ -85,7 +92,7 @@ class Reader:
             ReadingInterruptedError: See `interrupt`.
         """
         self._interruption.clear()
-        source = printable(str(path))
+        source = source or printable(str(path))
         megabytes = self._limits.max_file_megabytes
         try:
             file = loading.opened(path, megabytes, follow_symlinks=follow_symlinks)

@@ -25,10 +25,10 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from chordwise.domain.states import (
+    TAKEN_IN,
     UNDELIVERED,
     UNFINISHED_JOBS,
     InboxStatus,
-    IntakeOutcome,
     JobStatus,
 )
 from chordwise.storage import clock
@@ -39,7 +39,6 @@ from chordwise.storage.record import CreatedAt, Identity, Record, among
 from chordwise.storage.runs import Run
 
 _AT_ONCE = 500
-_TAKEN_IN = (IntakeOutcome.ACCEPTED, IntakeOutcome.DUPLICATE)
 _UNDELIVERED = f"status IN ({', '.join(repr(each.value) for each in UNDELIVERED)})"
 
 
@@ -171,7 +170,7 @@ def ready(session: Session, store_id: uuid.UUID, limit: int) -> Sequence[InboxFi
 
 def is_done(session: Session, file_id: uuid.UUID) -> bool:
     """Tell whether all that a file held was taken in, and every analysis of it succeeded."""
-    taken_in = func.bool_and(Intake.outcome.in_(_TAKEN_IN))
+    taken_in = func.bool_and(Intake.outcome.in_(TAKEN_IN))
     succeeded = func.coalesce(func.bool_and(Job.status == JobStatus.SUCCEEDED), true())
     statement = (
         select(taken_in & succeeded)
@@ -185,7 +184,7 @@ def is_done(session: Session, file_id: uuid.UUID) -> bool:
 
 def first_trouble(session: Session, file_id: uuid.UUID) -> dict[str, str | None]:
     """Return reason, message and hint of the first intake or job of a file that went wrong."""
-    is_out = Intake.outcome.not_in(_TAKEN_IN)
+    is_out = Intake.outcome.not_in(TAKEN_IN)
     statement = (
         select(
             case(
@@ -228,14 +227,9 @@ def outcomes(
     )
 
 
-def open_runs(session: Session, store_id: uuid.UUID) -> Sequence[uuid.UUID]:
-    """Return the runs that files of a store were submitted to and that nobody has closed."""
-    return session.scalars(
-        select(Run.id)
-        .join(InboxFile, InboxFile.run_id == Run.id)
-        .where(InboxFile.store_id == store_id, Run.intake_finished_at.is_(None))
-        .distinct()
-    ).all()
+def is_submitted_to(store_id: uuid.UUID) -> ColumnElement[bool]:
+    """Return the condition that files of a store were submitted to a run."""
+    return exists().where(InboxFile.run_id == Run.id, InboxFile.store_id == store_id)
 
 
 def counts(session: Session, folder: str, since: timedelta) -> dict[str, int]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
 
-from sqlalchemy import BigInteger, ForeignKey, func, select
+from sqlalchemy import BigInteger, ForeignKey, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.storage.record import CreatedAt, Identity, Record
 
 
 class Intake(Record):
-    """One file, row or stream; `sha256` is the hash of its bytes, `reason` a stable code."""
+    """One file, row or stream; `sha256` is the hash of its bytes, `reason` a stable code.
+
+    A file that is not read yet has the outcome `not_taken`, and a row in `listed_files`.
+    """
 
     __tablename__ = "intakes"
 
@@ -27,16 +29,6 @@ class Intake(Record):
     hint: Mapped[str | None]
     document_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("documents.id"), index=True)
     created_at: Mapped[CreatedAt]
-
-
-def count(session: Session, run_id: uuid.UUID) -> int:
-    """Return how many things a run saw."""
-    return session.scalar(select(func.count()).where(Intake.run_id == run_id)) or 0
-
-
-def sources_of(session: Session, run_id: uuid.UUID) -> Sequence[str]:
-    """Return the names of everything that a run has seen, each as often as it did."""
-    return session.scalars(select(Intake.source).where(Intake.run_id == run_id)).all()
 
 
 def exists(session: Session, intake_id: uuid.UUID) -> bool:

@@ -6,11 +6,11 @@ import uuid
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, delete, exists, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
-from chordwise.domain.states import UNDELIVERED, JobStatus, RunStatus
-from chordwise.storage import clock
+from chordwise.domain.states import UNDELIVERED, UNFINISHED_JOBS, JobStatus, RunStatus
+from chordwise.storage import clock, intake_leases
 from chordwise.storage.batch_requests import BatchRequest
 from chordwise.storage.budget_accounts import Budget
 from chordwise.storage.budget_reservations import BudgetReservation
@@ -25,6 +25,7 @@ from chordwise.storage.inbox_files import InboxFile, InboxIntake
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.judgments import Judgment
+from chordwise.storage.listed_files import ListedFile
 from chordwise.storage.model_calls import ModelCall
 from chordwise.storage.results import PastResult, Result
 from chordwise.storage.runs import Run
@@ -75,7 +76,10 @@ def forget_past_results(session: Session, age: timedelta) -> int:
 
 
 def old_runs(session: Session, age: timedelta) -> Sequence[uuid.UUID]:
-    """Return the runs that were over longer ago and owe nobody a file, the oldest first."""
+    """Return the runs that were over longer ago and owe nobody a file, the oldest first.
+
+    One whose intake was interrupted is over when its jobs have ended, and counts from then on.
+    """
     return session.scalars(select(Run.id).where(_is_old(age)).order_by(Run.id)).all()
 
 
@@ -117,7 +121,7 @@ def forget_run(session: Session, run_id: uuid.UUID, age: timedelta) -> int:
     of_run = select(Intake.id).where(Intake.run_id == run_id)
     session.execute(delete(InboxIntake).where(InboxIntake.intake_id.in_(of_run)))
     session.execute(update(Evaluation).where(Evaluation.run_id == run_id).values(run_id=None))
-    for owned in (BudgetReservation, Budget, Delivery, InboxFile, Intake):
+    for owned in (BudgetReservation, Budget, Delivery, InboxFile, ListedFile, Intake):
         session.execute(delete(owned).where(owned.run_id == run_id))
     return len(session.scalars(delete(Run).where(Run.id == run_id).returning(Run.id)).all())
 
@@ -138,8 +142,11 @@ def forget_documents(session: Session, age: timedelta) -> int:
 
 
 def _is_old(age: timedelta) -> ColumnElement[bool]:
-    over = Run.status.in_(_OVER) & (Run.finished_at < clock.database_now() - age)
-    return over & ~_has_files()
+    ended_at = func.coalesce(Run.finished_at, Run.intake_until, Run.created_at)
+    unfinished = exists().where(Job.run_id == Run.id, Job.status.in_(UNFINISHED_JOBS))
+    is_ended = Run.status.in_(_OVER) & Run.finished_at.is_not(None)
+    is_over = is_ended | (intake_leases.is_interrupted() & ~unfinished)
+    return is_over & (ended_at < clock.database_now() - age) & ~_has_files()
 
 
 def _is_still_old(session: Session, run_id: uuid.UUID, age: timedelta) -> bool:

@@ -18,7 +18,7 @@ from chordwise.domain.states import (
     JobStatus,
     RunStatus,
 )
-from chordwise.errors import RunCancelledError, UsageError
+from chordwise.errors import UsageError
 from chordwise.storage import clock, deliveries
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
@@ -26,9 +26,10 @@ from chordwise.storage.record import CreatedAt, Identity, Record, among
 
 
 class Run(Record):
-    """One submission; `intake_finished_at` is null while things are still being taken in.
+    """One submission; `intake_finished_at` is null until everything that was found is taken in.
 
-    `found_count` is what the submitter counted while it looked for things to take in, and
+    The process that takes in holds `intake_token` until `intake_until`, which its heartbeat moves
+    on; without a living lease the intake is interrupted. `found_count` is how much was found, and
     `type_count` how many analyses each document gets: against them the account has to balance.
     A cancelled run without `finished_at` still has jobs to be cancelled.
     """
@@ -49,6 +50,8 @@ class Run(Record):
     )
     created_at: Mapped[CreatedAt]
     intake_finished_at: Mapped[datetime | None]
+    intake_token: Mapped[uuid.UUID | None]
+    intake_until: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
 
@@ -81,44 +84,6 @@ def of_job(session: Session, job_id: uuid.UUID) -> Run:
 def newest(session: Session, limit: int) -> Sequence[Run]:
     """Return the newest runs first."""
     return session.scalars(select(Run).order_by(Run.id.desc()).limit(limit)).all()
-
-
-def finish_intake(session: Session, run_id: uuid.UUID, found_count: int | None) -> None:
-    """Record that nothing more is taken in, and finish the run if nothing is left to do.
-
-    `found_count` is `None` when the submitter went away before it had counted everything.
-    """
-    session.execute(
-        update(Run)
-        .where(Run.id == run_id)
-        .values(intake_finished_at=func.now(), found_count=found_count)
-    )
-    settle(session, run_id)
-
-
-def resume_intake(session: Session, run_id: uuid.UUID) -> None:
-    """Open a run again whose submitter was thought to have gone away, and had not.
-
-    The run cannot be cancelled before the transaction ends.
-
-    Raises:
-        RunCancelledError: It is cancelled already.
-    """
-    session.execute(
-        update(Run)
-        .where(
-            Run.id == run_id, Run.intake_finished_at.is_not(None), Run.status != RunStatus.CANCELLED
-        )
-        .values(intake_finished_at=None, status=RunStatus.OPEN, finished_at=None)
-    )
-    status, name = session.execute(
-        select(Run.status, Run.name).where(Run.id == run_id).with_for_update(read=True)
-    ).one()
-    if status == RunStatus.CANCELLED:
-        raise RunCancelledError(
-            f"The run “{name}” is cancelled and takes nothing more in.",
-            f"`chordwise retry {name}` analyzes what was taken in before; submit the rest anew.",
-        )
 
 
 def is_cancelled(session: Session, run_id: uuid.UUID) -> bool:
@@ -155,7 +120,6 @@ def cancel_jobs(session: Session, run_id: uuid.UUID, limit: int) -> int:
     _cancel(session, job_ids)
     if len(job_ids) < limit and run.finished_at is None:
         run.finished_at = clock.read(session)
-        run.intake_finished_at = run.intake_finished_at or run.finished_at
         deliveries.announce(session, run_id, RunStatus.CANCELLED)
     return len(job_ids)
 

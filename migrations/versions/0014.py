@@ -40,6 +40,7 @@ VIEWS_OF_RESULTS = (
     "calibrated_results@1",
     "calibrated_facts@1",
 )
+VIEWS_OF_INTAKES = ("failures@1", "run_accounts@2")
 COST_VIEWS = ("tier_statistics", "budget_accounts")
 
 
@@ -48,12 +49,19 @@ def upgrade() -> None:
     _add_costs()
     _add_missing_rows()
     _count_attempts_at_inbox_files()
+    _add_intake_leases()
+    _add_listed_files()
+    _create("run_accounts@3")
+    _create("failures@2")
     _make_locks()
     _close_functions()
 
 
 def downgrade() -> None:
-    """Take back; views that lose a column are made anew, and so are those that read them."""
+    """Take back; views that lose a column are made anew, and so are those that read them.
+
+    What is listed and not taken in is forgotten.
+    """
     _open_functions()
     for lock in LOCKS:
         op.execute(f"DROP VIEW {lock}")
@@ -66,7 +74,14 @@ def downgrade() -> None:
         op.execute(f"DROP VIEW {view}")
     op.drop_column("model_calls", "cost_basis")
     op.drop_column("inbox_files", "attempts")
-    for view in (*VIEWS_OF_RESULTS, *(f"{view}@1" for view in COST_VIEWS)):
+    for view in VIEWS_OF_INTAKES:
+        op.execute(f"DROP VIEW {view.partition('@')[0]}")
+    op.drop_table("listed_files")
+    op.execute("DELETE FROM intakes WHERE outcome = 'not_taken'")
+    op.drop_column("runs", "intake_until")
+    op.drop_column("runs", "intake_token")
+    restored = (*VIEWS_OF_RESULTS, *VIEWS_OF_INTAKES, *(f"{view}@1" for view in COST_VIEWS))
+    for view in restored:
         _create(view)
         _let_read(view.partition("@")[0])
 
@@ -89,6 +104,36 @@ def _add_missing_rows() -> None:
 def _count_attempts_at_inbox_files() -> None:
     attempts = sa.Column("attempts", sa.Integer(), server_default="0", nullable=False)
     op.add_column("inbox_files", attempts)
+
+
+def _add_intake_leases() -> None:
+    op.add_column("runs", sa.Column("intake_token", sa.Uuid(), nullable=True))
+    op.add_column("runs", sa.Column("intake_until", sa.DateTime(timezone=True), nullable=True))
+
+
+def _add_listed_files() -> None:
+    op.create_table(
+        "listed_files",
+        sa.Column("intake_id", sa.Uuid(), nullable=False),
+        sa.Column("run_id", sa.Uuid(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("raw_path", sa.LargeBinary(), nullable=True),
+        sa.Column("follow_symlinks", sa.Boolean(), nullable=False),
+        sa.Column("byte_count", sa.BigInteger(), nullable=True),
+        sa.Column("modified_ns", sa.BigInteger(), nullable=True),
+        sa.Column("job_id", sa.Uuid(), nullable=True),
+        sa.Column("documents_taken", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.PrimaryKeyConstraint("intake_id", name="pk_listed_files"),
+        sa.ForeignKeyConstraint(["intake_id"], ["intakes.id"], name="fk_listed_files_intake_id"),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_listed_files_run_id"),
+        sa.ForeignKeyConstraint(
+            ["job_id"], ["jobs.id"], name="fk_listed_files_job_id", ondelete="SET NULL"
+        ),
+    )
+    op.create_index(
+        "ix_listed_files_run_id_position", "listed_files", ["run_id", "position"], unique=True
+    )
+    op.create_index("ix_listed_files_job_id", "listed_files", ["job_id"])
 
 
 def _make_locks() -> None:

@@ -24,13 +24,15 @@ class Processes:
     environment: Mapping[str, str]
     _started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def start(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def start(
+        self, module: str, *arguments: str, stdin: int = subprocess.DEVNULL
+    ) -> subprocess.Popen[bytes]:
         """Start `python -m module` with its output in a log file of the test's folder."""
         log = (self.folder / f"{module}-{len(self._started)}.log").open("wb")
         with log:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", module, *arguments],
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
@@ -40,14 +42,16 @@ class Processes:
         self._started.append(process)
         return process
 
-    def run(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run the command `chordwise` to its end."""
+    def run(
+        self, *arguments: str, timeout: float = 120, folder: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command `chordwise` to its end, in the test's folder or another one."""
         return subprocess.run(
             [sys.executable, "-P", "-m", "chordwise", *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            cwd=self.folder,
+            cwd=folder or self.folder,
             env=self._environment(),
             timeout=timeout,
             check=False,
@@ -67,6 +71,8 @@ class Processes:
                 process.wait(timeout=15)
             except subprocess.TimeoutExpired:
                 kill(process)
+        for process in self._started:
+            _close(process)
 
     def _environment(self) -> dict[str, str]:
         bare = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}  # noqa: TID251 - the processes need a PATH
@@ -77,6 +83,12 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     """Kill a process and its children, as the kernel does when memory runs out."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    _close(process)
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:

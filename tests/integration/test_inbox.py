@@ -68,7 +68,7 @@ def test_a_run_is_closed_when_no_file_comes_for_a_while(inbox: WatchedInbox) -> 
     inbox.deliver()
 
     counts = "SELECT array_agg(name || ' ' || coalesce(found_count, 0) ORDER BY id) FROM runs"
-    assert inbox.pipeline.value(counts) == ["inbox-20261125-0213 2", "inbox-20261125-0213-2 0"]
+    assert inbox.pipeline.value(counts) == ["inbox-20261125-0213 2", "inbox-20261125-0213-2 1"]
     inbox.wait(QUIET_SECONDS)
     balance = "SELECT bool_and(intakes_balance AND jobs_balance) FROM run_accounts"
     assert inbox.pipeline.value(balance) is True

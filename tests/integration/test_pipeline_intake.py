@@ -42,12 +42,13 @@ def pipeline(settings: Settings) -> Iterator[Pipeline]:
 
 def take_in(pipeline: Pipeline, *arguments: str, columns: Columns, stdin: bytes = b"") -> list[str]:
     """Take files in as a command does; return source and outcome of every intake, in order."""
-    submission = open_run(pipeline.context, replace(a_run(), columns=columns), NOW)
+    found = [intake.entry_of(file) for file in discover(arguments)]
+    submission = open_run(pipeline.context, replace(a_run(), columns=columns), NOW, found)
     with Reader(SETTINGS) as reader:
         source = FileSource(reader, io.BytesIO(stdin))
         intake.take_in(
+            pipeline.context,
             submission,
-            discover(arguments),
             source,
             on_taken=lambda _file, _taken: None,
             is_stopped=lambda: False,
@@ -57,8 +58,8 @@ def take_in(pipeline: Pipeline, *arguments: str, columns: Columns, stdin: bytes 
         run=submission.run_id,
     )
     assert isinstance(listed, list)
-    found = pipeline.value("SELECT found_count FROM runs WHERE id = :run", run=submission.run_id)
-    assert found == len(listed)
+    counted = "SELECT intakes_found FROM run_accounts WHERE run_id = :run AND intakes_balance"
+    assert pipeline.value(counted, run=submission.run_id) == len(listed)
     return listed
 
 

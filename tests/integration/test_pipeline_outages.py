@@ -12,12 +12,13 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import ChunkStatus, IntakeOutcome, JobStatus
-from chordwise.errors import ModelAccessError, ServiceUnavailableError
+from chordwise.errors import LeaseLostError, ModelAccessError, ServiceUnavailableError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline import retry
 from chordwise.pipeline.analyze_chunk import ChunkOutcome, analyze_chunk
 from chordwise.pipeline.fan_out import fan_out
 from chordwise.pipeline.recovery.recover import recover
+from chordwise.pipeline.resuming import claim
 from chordwise.pipeline.submit import open_run
 from chordwise.pipeline.synthesize import synthesize
 from chordwise.settings import Settings
@@ -269,16 +270,25 @@ def test_a_document_whose_commit_was_made_unseen_is_taken_in_once(settings: Sett
     assert pipeline.value("SELECT intakes_balance AND jobs_planned = 1 FROM run_accounts")
 
 
-def test_a_submitter_thought_gone_may_go_on(settings: Settings) -> None:
-    """What is taken in after the run was closed for it opens the run again."""
+def test_a_submitter_whose_lease_ran_out_may_go_on(settings: Settings) -> None:
+    """Unless another one has taken over: then it stores nothing more."""
     pipeline = a_pipeline(settings, quoting_the_text)
-    submission = pipeline.submit(PARAGRAPH)
-    pipeline.work(submission)
-    assert pipeline.value("SELECT status FROM runs") == "finished"
-
+    submission = open_run(pipeline.context, a_run(), NOW)
+    submission.take_in(a_document(PARAGRAPH))
+    pipeline.execute("UPDATE runs SET intake_until = now()")
+    recover(pipeline.context)
     submission.take_in(a_document(f"Another text. {PARAGRAPH}"))
+    pipeline.execute("UPDATE runs SET intake_until = now()")
+    other = claim(pipeline.context, submission.run_id)
 
-    assert pipeline.value("SELECT status FROM runs") == "open"
+    assert other is not None
+    with pytest.raises(LeaseLostError):
+        submission.take_in(a_document(f"A third text. {PARAGRAPH}"))
+    submission.close()
+    assert pipeline.value("SELECT intake_status FROM run_accounts") == "taking_in"
+    other.close()
+
+    assert pipeline.rows("SELECT accepted, intake_status FROM run_accounts") == [(2, "finished")]
 
 
 def test_leases_are_kept_in_one_statement(settings: Settings) -> None:

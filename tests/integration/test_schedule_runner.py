@@ -10,8 +10,7 @@ import pytest
 
 from chordwise.pipeline.schedules import work
 from chordwise.pipeline.schedules.runner import MOST_ATTEMPTS
-from chordwise.pipeline.schedules.work import ContinuedSubmission
-from chordwise.readers.reading import ReadDocument, UnreadDocument
+from chordwise.pipeline.submit import Submission
 from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
 from tests.fakes.pipeline import SCRIPTED, quoting_the_text
 from tests.fakes.scheduling import Night, a_night, nightly
@@ -49,17 +48,26 @@ def a_due_night(settings: Settings, wanted: ScheduleSettings) -> Night:
 
 def killed_after(monkeypatch: pytest.MonkeyPatch, count: int) -> Callable[[], None]:
     """Let the process that takes letters in be killed after so many; return what stops that."""
-    take_in_once = ContinuedSubmission.take_in_once
+    wrapped, close = Submission.take_in, Submission.close
     taken: list[object] = []
 
-    def take_in(self: ContinuedSubmission, found: ReadDocument | UnreadDocument) -> None:
+    def take_in(self: Submission, *found: object, **named: object) -> object:
         if len(taken) == count:
             raise KilledError
         taken.append(found)
-        take_in_once(self, found)
+        return wrapped(self, *found, **named)  # type: ignore[arg-type]  # passed on as they came
 
-    monkeypatch.setattr(ContinuedSubmission, "take_in_once", take_in)
-    return lambda: monkeypatch.setattr(ContinuedSubmission, "take_in_once", take_in_once)
+    def killed(_: Submission) -> None:
+        raise KilledError
+
+    monkeypatch.setattr(Submission, "take_in", take_in)
+    monkeypatch.setattr(Submission, "close", killed)
+
+    def stop() -> None:
+        monkeypatch.setattr(Submission, "take_in", wrapped)
+        monkeypatch.setattr(Submission, "close", close)
+
+    return stop
 
 
 def test_a_folder_is_analyzed_and_the_occurrence_ends_with_its_run(
@@ -109,18 +117,14 @@ def test_a_killed_scheduler_is_no_letter_lost_or_doubled(
     """Another one goes on in the same run, and the account balances."""
     night = a_due_night(settings, nightly(folder))
     stop_killing = killed_after(monkeypatch, count)
-    if count < 5:
-        with pytest.raises(KilledError):
-            night.carry_out()
-    else:
-        monkeypatch.setattr(
-            ContinuedSubmission, "close", lambda _: (_ for _ in ()).throw(KilledError)
-        )
-        with pytest.raises(KilledError):
-            night.carry_out()
-        monkeypatch.undo()
+    with pytest.raises(KilledError):
+        night.carry_out()
     stop_killing()
 
+    listed = "SELECT intakes_found, not_taken, intakes_balance IS TRUE, status FROM run_accounts"
+    night.pipeline.execute("UPDATE runs SET intake_until = now()")
+    night.work()
+    assert night.rows(listed) == [(5, 5 - count, count == 5, "open")]
     assert not night.carry_out()
     night.pipeline.execute(EXPIRE)
     (folder / "0.txt").unlink()
@@ -128,9 +132,9 @@ def test_a_killed_scheduler_is_no_letter_lost_or_doubled(
     night.work()
     night.tick()
 
-    found = 5 if count else 4
-    assert night.rows(ACCOUNT) == [(found, found, 0, True, True, "finished")]
-    assert night.rows("SELECT status, attempts FROM schedule_runs") == [("succeeded", 2)]
+    accepted, status = (5, "succeeded") if count else (4, "incomplete")
+    assert night.rows(ACCOUNT) == [(5, accepted, 0, True, True, "finished")]
+    assert night.rows("SELECT status, attempts FROM schedule_runs") == [(status, 2)]
     assert night.rows("SELECT count(*) FROM runs") == [(1,)]
 
 
@@ -140,17 +144,17 @@ def test_a_frozen_scheduler_writes_nothing_after_it_was_replaced(
     """It wakes up between two letters, when another has taken over and finished."""
     night = a_due_night(settings, nightly(folder))
     frozen, thawed = threading.Event(), threading.Event()
-    take_in_once = ContinuedSubmission.take_in_once
+    wrapped = Submission.take_in
     counted: list[object] = []
 
-    def take_in(self: ContinuedSubmission, found: ReadDocument | UnreadDocument) -> None:
+    def take_in(self: Submission, *found: object, **named: object) -> object:
         counted.append(found)
         if len(counted) == 3:
             frozen.set()
             assert thawed.wait(60)
-        take_in_once(self, found)
+        return wrapped(self, *found, **named)  # type: ignore[arg-type]  # passed on as they came
 
-    monkeypatch.setattr(ContinuedSubmission, "take_in_once", take_in)
+    monkeypatch.setattr(Submission, "take_in", take_in)
     first = threading.Thread(target=night.carry_out)
     first.start()
     assert frozen.wait(60)
@@ -186,15 +190,15 @@ def test_a_heartbeat_keeps_it(
     night = a_due_night(settings, nightly(folder))
     runner = night.runner()
     seen: list[object] = []
-    take_in_once = ContinuedSubmission.take_in_once
+    wrapped = Submission.take_in
 
-    def take_in(self: ContinuedSubmission, found: ReadDocument | UnreadDocument) -> None:
+    def take_in(self: Submission, *found: object, **named: object) -> object:
         night.pipeline.execute(EXPIRE)
         runner.beat()
         seen.append(night.carry_out())
-        take_in_once(self, found)
+        return wrapped(self, *found, **named)  # type: ignore[arg-type]  # passed on as they came
 
-    monkeypatch.setattr(ContinuedSubmission, "take_in_once", take_in)
+    monkeypatch.setattr(Submission, "take_in", take_in)
     runner.work()
 
     assert seen == [False] * 5

@@ -115,7 +115,7 @@ def test_bars_show_what_lines_say() -> None:
     shown: list[object] = []
     bars = Bars(shown.append)
 
-    bars.taking_in(1, "[red]a.txt")
+    bars.taking_in(1, 2, "[red]a.txt")
     bars.progress(a_progress(50), Pace())
 
     assert len(shown) == 2

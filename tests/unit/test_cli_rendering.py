@@ -126,6 +126,7 @@ def an_account(**states: int) -> Account:
         intakes_found=3,
         outcomes={each.value: 1 if each is IntakeOutcome.ACCEPTED else 0 for each in IntakeOutcome},
         intakes_balance=False,
+        intake_status="finished",
         jobs_planned=sum(states.values()),
         states={each.value: states.get(each.value, 0) for each in JobStatus},
         jobs_balance=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import RenderableType
@@ -21,9 +22,10 @@ _MOST_OF_A_REASON = 3
 
 def laid_out(account: Account) -> Iterator[RenderableType]:
     """Return both lines of an account, each with whether it balances."""
-    yield Text(
-        f"Intakes  {_found(account)} = {_sum(account.outcomes)}{_balance(account.intakes_balance)}"
-    )
+    yield Text(f"Intakes  {_found(account)} = {_sum(account.outcomes)}{_intake(account)}")
+    if account.is_interrupted:
+        name = shlex.quote(one_line(account.run))
+        yield Text(f"         → `chordwise resume {name}` takes in the rest", style="dim")
     reused = f" · {account.reused:,} reused" if account.reused else ""
     planned = f"{account.jobs_planned:,} planned = {_sum(account.states)}"
     yield Text(f"Jobs     {planned}{_balance(account.jobs_balance)}{reused}")
@@ -56,12 +58,20 @@ def table(accounts: Sequence[Account]) -> Table:
     for account in accounts:
         shown.add_row(
             Text(one_line(account.run)),
-            account.status,
+            _status(account),
             moment(account.created_at),
             f"{account.states[JobStatus.SUCCEEDED]}/{account.jobs_planned}",
             _not_well(account),
         )
     return shown
+
+
+def _status(account: Account) -> Text:
+    """Return the status, and how much was taken in where that is not everything that was found."""
+    if not account.is_interrupted and not account.not_taken:
+        return Text(account.status)
+    status = "interrupted" if account.is_interrupted else account.status
+    return Text(f"{status}, {taken_of_found(account)}", style="yellow")
 
 
 def _not_well(account: Account) -> Text:
@@ -73,13 +83,30 @@ def _not_well(account: Account) -> Text:
 
 def _found(account: Account) -> str:
     if account.intakes_found is None:
-        return "not all counted" if account.finished_at else "still being counted"
+        is_over = account.is_interrupted or account.finished_at is not None
+        return "an unknown number found" if is_over else "still being counted"
     return f"{account.intakes_found:,} found"
 
 
 def _sum(counts: Mapping[str, int]) -> str:
     parts = [f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count]
     return " + ".join(parts) or "0"
+
+
+def taken_of_found(account: Account) -> str:
+    """Return how much of what was found is taken in."""
+    if account.intakes_found is None:
+        return f"{account.taken:,} taken in, and how much was found is not known"
+    return f"{account.taken:,} of {account.intakes_found:,} taken in"
+
+
+def _intake(account: Account) -> str:
+    """Return whether everything is taken in and counted."""
+    if account.is_interrupted:
+        return f" ✗ interrupted, {taken_of_found(account)}"
+    if account.not_taken:
+        return f" · {taken_of_found(account)}"
+    return _balance(account.intakes_balance)
 
 
 def _balance(balances: bool | None) -> str:  # noqa: FBT001 - the fact itself, not a switch
@@ -124,7 +151,8 @@ def _line(failure: Failure) -> Text:
 def heading(account: Account) -> Text:
     """Return a run's name, id and status in one line."""
     line = Text(one_line(account.run), style="bold")
-    line.append(f"  {account.status} · {account.run_id}", style="not bold dim")
+    is_interrupted = ", interrupted" if account.is_interrupted else ""
+    line.append(f"  {account.status}{is_interrupted} · {account.run_id}", style="not bold dim")
     return line
 
 
@@ -146,4 +174,6 @@ def in_words(account: Account) -> str:
     if account.not_accepted:
         problems.append(f"{counted(account.not_accepted, 'document')} not accepted")
     sentence = f"{succeeded:,} of {counted(total, 'analysis')} succeeded"
+    if account.is_interrupted or account.not_taken:
+        sentence = f"{taken_of_found(account)}; {sentence}"
     return f"{sentence}{'; ' if problems else ''}{', '.join(problems)}."

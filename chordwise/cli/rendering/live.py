@@ -28,8 +28,12 @@ _TROUBLE_WIDTH = 160
 class Display(Protocol):
     """Where a waiting command shows what goes on."""
 
-    def taking_in(self, count: int, source: str) -> None:
-        """Show that so many things have been taken in, the last of them from `source`."""
+    def finding(self, count: int) -> None:
+        """Show how many files have been found."""
+        ...
+
+    def taking_in(self, count: int, found: int, source: str) -> None:
+        """Show how many of the things found have been taken in, the last of them from `source`."""
         ...
 
     def progress(self, progress: Progress, pace: Pace) -> None:
@@ -58,9 +62,14 @@ class Lines:
         self._due_at = 0.0
         self._last = ""
 
-    def taking_in(self, count: int, source: str) -> None:
-        """Say how many things have been taken in."""
-        self._say(f"Taking in: {counted(count, 'document')}, the last {source}", is_last=False)
+    def finding(self, count: int) -> None:
+        """Say how many files have been found, if finding them takes long."""
+        self._due_at = self._due_at or self._clock() + _LINE_SECONDS
+        self._say(f"Found {counted(count, 'file')} so far", is_last=False)
+
+    def taking_in(self, count: int, found: int, source: str) -> None:
+        """Say how many of the things found have been taken in."""
+        self._say(f"Taking in: {of_found(count, found)}, the last {source}", is_last=False)
 
     def progress(self, progress: Progress, pace: Pace) -> None:
         """Say how far a run has come."""
@@ -82,11 +91,13 @@ class Bars:
         self._update = update
         self._spinner = Spinner("dots")
 
-    def taking_in(self, count: int, source: str) -> None:
-        """Show how many things have been taken in."""
-        text = f"Taking in: {counted(count, 'document')} · {one_line(source, 60)}"
-        self._spinner.update(text=Text(text))
-        self._update(self._spinner)
+    def finding(self, count: int) -> None:
+        """Show how many files have been found."""
+        self._spin(f"Found {counted(count, 'file')}")
+
+    def taking_in(self, count: int, found: int, source: str) -> None:
+        """Show how many of the things found have been taken in."""
+        self._spin(f"Taking in: {of_found(count, found)} · {one_line(source, 60)}")
 
     def progress(self, progress: Progress, pace: Pace) -> None:
         """Show how far a run has come."""
@@ -97,6 +108,15 @@ class Bars:
         talk = Text(f"{spent(progress)}{_speed(progress, pace)}", style="dim")
         lines = [Text(EXTRACTIVE, style="yellow")] if progress.calls.extractive else []
         self._update(Group(table, talk, *lines))
+
+    def _spin(self, text: str) -> None:
+        self._spinner.update(text=Text(text))
+        self._update(self._spinner)
+
+
+def of_found(count: int, found: int) -> str:
+    """Return how much was taken in; a file of several documents counts as one until it is read."""
+    return f"{count:,} of {max(count, found):,}"
 
 
 def spent(progress: Progress) -> str:

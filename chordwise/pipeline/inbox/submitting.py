@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import os
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -18,18 +17,19 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import InboxStatus
-from chordwise.errors import ChordwiseError, ReadError, ServiceUnavailableError, UsageError
+from chordwise.errors import ChordwiseError, LeaseLostError, ServiceUnavailableError, UsageError
 from chordwise.pipeline.context import Context
 from chordwise.pipeline.inbox import moving, scanning, side_cars
 from chordwise.pipeline.inbox.store import Store
-from chordwise.pipeline.intake import FileSource
+from chordwise.pipeline.intake import FileSource, entry_of, marking_last
 from chordwise.pipeline.profiles import run_options
+from chordwise.pipeline.resuming import claim
 from chordwise.pipeline.submit import Submission, open_run
 from chordwise.readers.discovery import FoundFile
 from chordwise.readers.printable_names import printable
-from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
+from chordwise.readers.reading import Reader
 from chordwise.settings import ProfileSettings
-from chordwise.storage import clock, inbox_files, intakes, runs
+from chordwise.storage import clock, inbox_files, intake_leases, listed_files
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.inbox_files import InboxFile
 from chordwise.storage.runs import Run
@@ -90,6 +90,7 @@ class Submitting:
         What a file lacks, or its side-car, is noted with the file and no error here.
 
         Raises:
+            LeaseLostError: Another process takes in for the run; a later call opens another one.
             ServiceUnavailableError: The database cannot be reached; a later call goes on.
             ReadingInterruptedError: The reader was interrupted; a later call goes on.
         """
@@ -101,7 +102,7 @@ class Submitting:
                 file.sha256, file.byte_count = moving.sha256_of(stored), stored.stat().st_size
             try:
                 self._take_in(file, stored, FileSource(reader, io.BytesIO()))
-            except ServiceUnavailableError:
+            except (LeaseLostError, ServiceUnavailableError):
                 raise
             except ChordwiseError as error:
                 file.reason, file.message, file.hint = error.code, error.what, error.hint or None
@@ -129,14 +130,15 @@ class Submitting:
     def close_abandoned(self) -> None:
         """Close the runs that an earlier watcher of this store has left open.
 
+        One with a file that was being taken in stays open: submitting the file goes on with it.
+
         Raises:
             ServiceUnavailableError: The database cannot be reached.
         """
         ours = {each.submission.run_id for each in (*self._open.values(), *self._retired)}
         with reaching_database(), self._context.sessions.begin() as session:
-            for run_id in inbox_files.open_runs(session, self._store.id):
-                if run_id not in ours:
-                    runs.finish_intake(session, run_id, intakes.count(session, run_id))
+            is_abandoned = inbox_files.is_submitted_to(self._store.id) & Run.id.not_in(ours)
+            intake_leases.finish_all(session, is_abandoned)
 
     def take_attempts_back(self) -> None:
         """Let no file bear the blame that this process leaves.
@@ -169,14 +171,56 @@ class Submitting:
 
     def _take_in(self, file: InboxFile, stored: Path, source: FileSource) -> None:
         profile = self._profile_of(file)
-        with self._run_for(file.profile, profile) as run:
-            with reaching_database(), self._context.sessions() as session:
-                done = inbox_files.linked(session, file.id)
-            found = FoundFile(source=file.name, path=stored, follow_symlinks=False)
-            for position, document in enumerate(source.read(found, run.submission.columns)):
+        with reaching_database(), self._context.sessions() as session:
+            done = inbox_files.linked(session, file.id)
+        with self._lock:
+            run, intake_id = self._place_of(file, stored)
+            if run is None and done:
+                return  # a kill came between the last document and the row of the file
+            run = run or self._run_for(file.profile, profile)
+            run.readers += 1
+        try:
+            shown = printable(str(file.source))
+            found = FoundFile(source=shown, path=stored, follow_symlinks=False)
+            if intake_id is None:
+                also = partial(_note_run, file.id, run.submission.run_id)
+                intake_id = run.submission.enlist(entry_of(found, shown), also)
+            documents = source.read(found, run.submission.columns, shown)
+            for position, (document, is_last) in enumerate(marking_last(documents)):
                 if position >= done:
-                    shown = _renamed(document, printable(str(stored)), printable(str(file.source)))
-                    run.submission.take_in(shown, partial(_link, file.id, position))
+                    also = partial(_link, file.id, position)
+                    run.submission.take_in(document, also, of=intake_id, is_last=is_last)
+        finally:
+            with self._lock:
+                run.readers -= 1
+                run.last_at = self._monotonic()
+
+    def _place_of(self, file: InboxFile, stored: Path) -> tuple[_OpenRun | None, uuid.UUID | None]:
+        """Return the run that a file was being taken into, and where it stands on its list."""
+        if file.run_id is None:
+            return None, None
+        with reaching_database(), self._context.sessions() as session:
+            listed = listed_files.at(session, file.run_id, os.fsencode(stored.absolute()))
+        if listed is None:
+            return None, None
+        run = self._open_run(file.run_id) or self._resumed(file.run_id)
+        return run, None if run is None else listed.intake_id
+
+    def _open_run(self, run_id: uuid.UUID) -> _OpenRun | None:
+        known = (*self._open.values(), *self._retired)
+        of_id = (each for each in known if each.submission.run_id == run_id)
+        run = next(of_id, None)
+        return run if run is not None and run.submission.has_lease() else None
+
+    def _resumed(self, run_id: uuid.UUID) -> _OpenRun | None:
+        """Go on with a run of a lost watcher: the lock of the store says that it is gone."""
+        submission = claim(self._context, run_id, by_force=True)
+        return None if submission is None else self._opened(str(run_id), submission)
+
+    def _opened(self, key: str, submission: Submission) -> _OpenRun:
+        at = self._monotonic()
+        self._open[key] = _OpenRun(submission=submission, opened_at=at, last_at=at)
+        return self._open[key]
 
     def _profile_of(self, file: InboxFile) -> ProfileSettings:
         profile = side_cars.profile_named(self._context.settings, file.profile)
@@ -189,30 +233,17 @@ class Submitting:
         side_cars.check(self._context.settings, merged)
         return merged
 
-    @contextmanager
-    def _run_for(self, name: str, profile: ProfileSettings) -> Iterator[_OpenRun]:
-        """Keep a run open for the block; it is the newest of the profile, or a new one."""
-        with self._lock:
-            run = self._found_or_opened(name, profile)
-            run.readers += 1
-        try:
-            yield run
-        finally:
-            with self._lock:
-                run.readers -= 1
-                run.last_at = self._monotonic()
-
-    def _found_or_opened(self, name: str, profile: ProfileSettings) -> _OpenRun:
+    def _run_for(self, name: str, profile: ProfileSettings) -> _OpenRun:
+        """Return the open run of a profile, or a new one."""
         key = f"{name}\n{profile.model_dump_json()}"
         known = self._open.get(key)
-        if known is not None and self._is_cancelled(known.submission.run_id):
+        if known is not None and not known.submission.has_lease():
             self._retired.append(self._open.pop(key))
             known = None
         if known is None:
             asked = run_options(self._context.settings, profile, self._run_name(name))
             options = replace(asked, follows=True)
-            submission, at = open_run(self._context, options, self._now()), self._monotonic()
-            known = self._open[key] = _OpenRun(submission=submission, opened_at=at, last_at=at)
+            known = self._opened(key, open_run(self._context, options, self._now()))
         return known
 
     def _run_name(self, profile: str) -> str:
@@ -222,10 +253,6 @@ class Submitting:
             taken = select(func.count()).where(Run.name.startswith(stem, autoescape=True))
             count = session.scalar(taken) or 0
         return f"{stem}-{count + 1}" if count else stem
-
-    def _is_cancelled(self, run_id: uuid.UUID) -> bool:
-        with reaching_database(), self._context.sessions() as session:
-            return runs.is_cancelled(session, run_id)
 
     def _note_submitted(self, file: InboxFile) -> None:
         noted = {
@@ -245,14 +272,7 @@ def _link(file_id: uuid.UUID, position: int, session: Session, intake_id: uuid.U
     inbox_files.link(session, file_id, intake_id, position)
 
 
-def _renamed(
-    document: ReadDocument | UnreadDocument, stored: str, shown: str
-) -> ReadDocument | UnreadDocument:
-    """Return the document under the name that it had in the inbox."""
-    source = document.source.replace(stored, shown, 1)
-    if isinstance(document, ReadDocument):
-        return replace(document, source=source)
-    error = document.error
-    what = error.what.replace(stored, shown)
-    renamed = ReadError(what, error.hint, error.outcome, str(error.args[3]))
-    return replace(document, source=source, error=renamed)
+def _note_run(
+    file_id: uuid.UUID, run_id: uuid.UUID, session: Session, _intake_id: uuid.UUID
+) -> None:
+    inbox_files.change(session, file_id, {"run_id": run_id})

@@ -12,13 +12,10 @@ from chordwise.pipeline.context import Context
 from chordwise.pipeline.messages import CONTROL_QUEUE, FAN_OUT, SYNTHESIZE
 from chordwise.pipeline.recovery import unclaimed
 from chordwise.pipeline.recovery.chunks import BATCH, OVERTAKEN
-from chordwise.storage import clock, outbox, runs
+from chordwise.storage import clock, intake_leases, outbox, runs
 from chordwise.storage.chunks import Chunk
-from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.runs import Run
-
-_ABANDONED_INTAKE = timedelta(minutes=15)
 
 
 def lost_messages(context: Context, session: Session) -> int:
@@ -74,24 +71,11 @@ def missing_syntheses(context: Context, session: Session) -> int:
 
 
 def abandoned_intakes(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
-    """Close the intake of runs whose submitter went away in the middle."""
-    recent = exists().where(
-        Intake.run_id == Run.id, Intake.created_at > clock.database_now() - _ABANDONED_INTAKE
-    )
-    ids = session.scalars(
-        select(Run.id)
-        .where(
-            Run.intake_finished_at.is_(None),
-            Run.status == RunStatus.OPEN,
-            Run.created_at < clock.database_now() - _ABANDONED_INTAKE,
-            ~recent,
-        )
-        .order_by(Run.id)
-        .with_for_update(key_share=True, skip_locked=True)
-    ).all()
-    for run_id in ids:
-        runs.finish_intake(session, run_id, found_count=None)
-    return len(ids)
+    """Finish the intake of runs whose submitter was lost after it had taken everything in.
+
+    One with something left on its list stays interrupted: `chordwise resume` goes on with it.
+    """
+    return intake_leases.finish_all(session, intake_leases.is_interrupted())
 
 
 def cancelled_runs(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all

@@ -11,26 +11,26 @@ from pathlib import Path
 
 from sqlalchemy import ColumnElement, column, exists, literal, select, table
 from sqlalchemy.dialects.postgresql import distinct_on
-from sqlalchemy.orm import Session, aliased, undefer
+from sqlalchemy.orm import Session, aliased
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ConfigurationError, UsageError
-from chordwise.pipeline.intake import FileSource
+from chordwise.pipeline.intake import FileSource, entry_of
 from chordwise.pipeline.profiles import run_options
 from chordwise.pipeline.questions import options_from
 from chordwise.pipeline.run_options import RunOptions
 from chordwise.pipeline.run_options import identity as identity_of
-from chordwise.pipeline.schedules.work import Work, open_scheduled_run
+from chordwise.pipeline.schedules.work import Work, take_all_in
 from chordwise.readers import wildcards
 from chordwise.readers.discovery import discover
-from chordwise.readers.reading import ReadDocument, Reader, ReadText
+from chordwise.readers.reading import Reader
 from chordwise.settings import ProfileSettings
-from chordwise.storage.documents import Document
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
+from chordwise.storage.listed_files import Entry
 from chordwise.storage.runs import Run
 
 _STALE = table("stale_results", column("job_id"))
@@ -82,18 +82,14 @@ def analyze(work: Work) -> JsonObject:
         )
     lane = work.settings.lane or profile.lane
     options = replace(run_options(settings, profile, work.run_name()), nightly=True, lane=lane)
-    paths = [path for path in work.settings.paths if holds_something(path)]
-    if not paths:
-        return {"found": 0}
-    submission = open_scheduled_run(work, options)
+
+    def found() -> list[Entry]:
+        paths = [path for path in work.settings.paths if holds_something(path)]
+        return [entry_of(file) for file in discover(paths)]
+
     with Reader(settings.readers) as reader:
         source = FileSource(reader, io.BytesIO())
-        for file in discover(paths):
-            work.go_on()
-            for document in source.read(file, options.columns):
-                submission.take_in_once(document)
-    submission.close()
-    return {"found": submission.found}
+        return {"found": take_all_in(work, options, source, found)}
 
 
 def reanalyze(work: Work) -> JsonObject:
@@ -160,29 +156,29 @@ def _stale_questions(session: Session, lane: ColumnElement[str]) -> Sequence[Sta
 
 
 def _ask_anew(work: Work, question: StaleQuestion, options: RunOptions, identity: str) -> int:
-    with reaching_database(), work.context.sessions() as session:
-        waiting = _stale_jobs(session, question, identity, _lane(work))
-    if not waiting:
-        return 0
-    submission = open_scheduled_run(work, options)
-    for job_id in waiting:
-        work.go_on()
+    def found() -> list[Entry]:
         with reaching_database(), work.context.sessions() as session:
-            document = _read_again(session, job_id)
-        submission.take_in(document)
-    submission.close()
-    return submission.found
+            jobs = _stale_jobs(session, question, identity, _lane(work))
+        return [Entry(source=source, job_id=job_id) for job_id, source in jobs]
+
+    settings = work.context.settings.readers
+    with Reader(settings) as reader:  # its processes begin with the first file: there is none
+        return take_all_in(work, options, FileSource(reader, io.BytesIO()), found)
 
 
 def _stale_jobs(
     session: Session, question: StaleQuestion, identity: str, lane: ColumnElement[str]
-) -> Sequence[uuid.UUID]:
-    """Return the newest stale job for each document that was not asked the new question yet."""
+) -> Sequence[tuple[uuid.UUID, str]]:
+    """Return the newest stale job for each document that was not asked the new question yet.
+
+    With each comes the name under which its document was taken in.
+    """
     later = aliased(Job)
     asked = exists().where(later.document_id == Job.document_id, later.options_hash == identity)
     newest = (
-        select(Job.id, Job.document_id)
+        select(Job.id, Intake.source)
         .join(Run, Run.id == Job.run_id)
+        .join(Intake, Intake.id == Job.intake_id)
         .where(
             Job.id.in_(select(_STALE.c.job_id)),
             Job.analysis_type == question.analysis_type,
@@ -194,23 +190,4 @@ def _stale_jobs(
         .ext(distinct_on(Job.document_id))
         .order_by(Job.document_id, Job.id.desc())
     )
-    return [job_id for job_id, _ in session.execute(newest)]
-
-
-def _read_again(session: Session, job_id: uuid.UUID) -> ReadDocument:
-    """Return a stored document as its reader had found it."""
-    intake, document = session.execute(
-        select(Intake, Document)
-        .join(Job, Job.intake_id == Intake.id)
-        .join(Document, Document.id == Job.document_id)
-        .where(Job.id == job_id)
-        .options(undefer(Document.text))
-    ).one()
-    return ReadDocument(
-        source=intake.source,
-        sha256=intake.sha256 or "",
-        byte_count=intake.byte_count or 0,
-        content=ReadText(
-            text=document.text, media_type=document.media_type, title=document.title or ""
-        ),
-    )
+    return [(job_id, source) for job_id, source in session.execute(newest)]

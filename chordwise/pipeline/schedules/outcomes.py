@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.states import IntakeOutcome, JobStatus, RunStatus, ScheduleRunStatus
+from chordwise.domain.states import TAKEN_IN, JobStatus, RunStatus, ScheduleRunStatus
 from chordwise.storage import schedule_runs
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
@@ -18,7 +18,6 @@ log = structlog.get_logger(__name__)
 
 _OVER = (RunStatus.FINISHED, RunStatus.CANCELLED)
 _PAUSED = "paused"
-_TAKEN_IN = (IntakeOutcome.ACCEPTED, IntakeOutcome.DUPLICATE)
 
 
 def settle(session: Session) -> None:
@@ -70,7 +69,7 @@ def _end(session: Session, waiting: ScheduleRun) -> End:
     refused = session.scalar(
         select(func.count())
         .select_from(Intake)
-        .where(Intake.run_id.in_(ids), Intake.outcome.not_in(_TAKEN_IN))
+        .where(Intake.run_id.in_(ids), Intake.outcome.not_in(TAKEN_IN))
     )
     counts: JsonObject = {str(status): int(count) for status, count in jobs}
     outcome: JsonObject = {**(waiting.outcome or {}), "jobs": counts}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
@@ -16,13 +15,14 @@ from sqlalchemy.orm import Session
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import LeaseLostError
 from chordwise.pipeline.context import Context
+from chordwise.pipeline.intake import FileSource, take_in
+from chordwise.pipeline.resuming import claim
 from chordwise.pipeline.run_options import RunOptions
-from chordwise.pipeline.submit import PATIENCE, Submission, TakenIn, open_run
-from chordwise.readers.reading import ReadDocument, UnreadDocument
+from chordwise.pipeline.submit import PATIENCE, Submission, open_run
 from chordwise.settings import ScheduleSettings
-from chordwise.storage import intakes, runs, schedule_runs
+from chordwise.storage import schedule_runs
 from chordwise.storage.engine import persistently, reaching_database
-from chordwise.storage.record import new_id
+from chordwise.storage.listed_files import Entry
 from chordwise.storage.runs import Run
 
 
@@ -80,71 +80,54 @@ class Work:
         return f"{name}-{hashlib.sha256(part.encode()).hexdigest()[:6]}" if part else name
 
 
-class ContinuedSubmission(Submission):
-    """Takes things in for an occurrence, but not again what a killed scheduler has taken in."""
+def take_all_in(
+    work: Work, options: RunOptions, source: FileSource, found: Callable[[], Sequence[Entry]]
+) -> int:
+    """Take everything that is found in, as the run of this name; return how much that was.
 
-    def __init__(self, work: Work, run_id: uuid.UUID, options: RunOptions) -> None:
-        super().__init__(work.context, run_id, options.name, options)
-        self._work = work
-        with reaching_database(), work.context.sessions() as session:
-            self._before = Counter(intakes.sources_of(session, run_id))
-        self._found = self._before.total()
-
-    def take_in_once(self, found: ReadDocument | UnreadDocument) -> None:
-        """Take a thing in unless it was before.
-
-        Raises:
-            LeaseLostError: Somebody else goes on with it.
-            RunCancelledError: The run is cancelled.
-            ServiceUnavailableError: The database stayed away.
-        """
-        if self._before[found.source]:
-            self._before[found.source] -= 1
-        else:
-            self.take_in(found)
-
-    @property
-    def found(self) -> int:
-        """Return how many things the run has seen."""
-        return self._found
-
-    def close(self) -> None:
-        """Declare that nothing more comes.
-
-        Raises:
-            LeaseLostError: Somebody else goes on with it.
-            ServiceUnavailableError: The database stayed away.
-        """
-
-        def finish(session: Session) -> int:
-            runs.finish_intake(session, self.run_id, self._found)
-            return self._found
-
-        self._work.write(finish)
-
-    def _take_in(
-        self, session: Session, intake_id: uuid.UUID, found: ReadDocument | UnreadDocument
-    ) -> TakenIn:
-        self._work.guard(session)
-        return super()._take_in(session, intake_id, found)
-
-
-def open_scheduled_run(work: Work, options: RunOptions) -> ContinuedSubmission:
-    """Begin the run of this name for an occurrence, or go on with it.
+    A run that a killed scheduler has begun is resumed with its own list. Nothing found is no run.
 
     Raises:
+        InterruptedWorkError: The process has to leave; the run stays open.
         ConfigurationError: The model is unknown, or its price where there is a budget.
-        LeaseLostError: Somebody else goes on with it.
+        LeaseLostError: Another process goes on with it.
         ServiceUnavailableError: The database cannot be reached.
     """
+    known = _run_named(work, options.name)
+    if known is None:
+        entries = found()
+        if not entries:
+            return 0
+        submission: Submission | None = open_run(
+            work.context, options, work.due_at, entries, work.guard
+        )
+    else:
+        submission = claim(work.context, known.id, work.guard, by_force=True)
+    _attach(work, options.name)
+    if submission is not None:
+        is_whole = take_in(
+            work.context,
+            submission,
+            source,
+            on_taken=lambda _shown, _taken: None,
+            is_stopped=work.is_stopped,
+        )
+        if not is_whole:
+            raise InterruptedWorkError
+    run = _run_named(work, options.name)
+    return (run.found_count if run is not None else None) or 0
+
+
+def _run_named(work: Work, name: str) -> Run | None:
     with reaching_database(), work.context.sessions() as session:
         work.guard(session)
-        known = session.scalar(select(Run.id).where(Run.name == options.name))
-    run_id = known or new_id()
-    open_run(work.context, options, work.due_at, run_id)
-    mine = update(Run).where(Run.id == run_id).values(schedule_run_id=work.schedule_run_id)
+        return session.scalars(select(Run).where(Run.name == name)).one_or_none()
+
+
+def _attach(work: Work, name: str) -> None:
+    """Note which occurrence has begun a run."""
+    mine = update(Run).where(Run.name == name).values(schedule_run_id=work.schedule_run_id)
     work.write(lambda session: len(session.scalars(mine.returning(Run.id)).all()))
-    return ContinuedSubmission(work, run_id, options)
 
 
 Kind: TypeAlias = Callable[[Work], JsonObject]

@@ -1,0 +1,50 @@
+-- Everything that did not end well, by where it happened and its class.
+-- What is not taken in yet has not ended.
+CREATE VIEW failures AS
+SELECT
+    run.name AS run,
+    'intake' AS what,
+    i.source,
+    NULL AS analysis_type,
+    i.outcome AS state,
+    i.reason AS error_code,
+    i.message AS error_message,
+    i.hint,
+    NULL::integer AS start_char,
+    NULL::integer AS end_char
+FROM intakes AS i
+INNER JOIN runs AS run ON run.id = i.run_id
+WHERE i.outcome NOT IN ('accepted', 'duplicate', 'not_taken')
+UNION ALL
+SELECT
+    run.name,
+    'job',
+    i.source,
+    j.analysis_type,
+    j.status,
+    j.error_code,
+    j.error_message,
+    j.hint,
+    NULL,
+    NULL
+FROM jobs AS j
+INNER JOIN runs AS run ON run.id = j.run_id
+INNER JOIN intakes AS i ON i.id = j.intake_id
+WHERE j.status IN ('partial', 'failed', 'quarantined', 'cancelled', 'paused')
+UNION ALL
+SELECT
+    run.name,
+    'chunk',
+    i.source,
+    j.analysis_type,
+    c.status,
+    c.error_code,
+    c.error_message,
+    c.hint,
+    c.start_char,
+    c.end_char
+FROM chunks AS c
+INNER JOIN jobs AS j ON j.id = c.job_id
+INNER JOIN runs AS run ON run.id = j.run_id
+INNER JOIN intakes AS i ON i.id = j.intake_id
+WHERE c.status IN ('failed', 'quarantined');

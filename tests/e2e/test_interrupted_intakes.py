@@ -1,0 +1,258 @@
+"""An intake that is interrupted is not certified, and is resumed without loss or repetition.
+
+The commands read standard input in the middle of their list: there a test holds them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from chordwise.errors import ExitCode
+from tests.e2e.conftest import Stage
+from tests.fakes.processes import kill
+
+FILES = ("a.txt", "b.txt", "c.txt")
+HELD = "SELECT count(*) = 2 FROM intakes WHERE outcome = 'accepted'"
+TAKEN = "SELECT source, outcome, coalesce(reason, '') FROM intakes ORDER BY source"
+LEFT = "SELECT intake_status = 'interrupted' FROM run_accounts"
+
+
+def a_letter(name: str) -> str:
+    """Return a text of its own for a file."""
+    return f"Letter {name}: the bridge was opened in May, and carts crossed it on the same day."
+
+
+@pytest.fixture
+def held(stage: Stage) -> Stage:
+    """Put letters into the folder `letters`."""
+    (stage.folder / "letters").mkdir()
+    for name in FILES:
+        (stage.folder / "letters" / name).write_text(a_letter(name), "utf-8")
+    stage.provider.delay_seconds = 0.0
+    return stage
+
+
+def begin(stage: Stage, *options: str) -> subprocess.Popen[bytes]:
+    """Begin to take two letters in, standard input, and a third letter; wait before the third."""
+    paths = ("letters/a.txt", "letters/b.txt", "-", "letters/c.txt")
+    process = stage.processes.start(
+        "chordwise", "submit", *paths, *options, "--run-name", "spring", stdin=subprocess.PIPE
+    )
+    stage.wait_for(HELD)
+    return process
+
+
+def again(stage: Stage, *options: str) -> subprocess.CompletedProcess[str]:
+    """Give the same command again."""
+    paths = ("letters/a.txt", "letters/b.txt", "-", "letters/c.txt")
+    return stage.processes.run("submit", *paths, "--run-name", "spring", *options)
+
+
+def rows(stage: Stage, query: str) -> list[tuple[object, ...]]:
+    """Return every row that a query finds."""
+    with stage.engine.connect() as connection:
+        return [tuple(row) for row in connection.exec_driver_sql(query)]
+
+
+def work(stage: Stage) -> None:
+    """Let a worker and a scheduler work."""
+    stage.processes.start("scheduler")
+    stage.processes.start("worker")
+
+
+def test_a_killed_intake_is_not_certified(held: Stage) -> None:
+    """`wait` ends with 3, and every command says how much of what was found is taken in."""
+    work(held)
+    kill(begin(held))
+
+    waited = held.processes.run("wait", "spring")
+    as_json = json.loads(held.processes.run("wait", "spring", "--json").stdout)["run"]
+    listed = held.processes.run("runs")
+    shown = held.processes.run("runs", "spring")
+
+    assert waited.returncode == ExitCode.INCOMPLETE
+    assert "2 of 4 taken in; 2 of 2 analyses succeeded" in waited.stderr
+    assert "resume" in waited.stderr
+    assert (as_json["intakes_found"], as_json["outcomes"]["not_taken"]) == (4, 2)
+    assert (as_json["intakes_balance"], as_json["intake_status"]) == (False, "interrupted")
+    assert (as_json["status"], as_json["finished_at"]) == ("open", None)
+    assert "interrupted, 2 of 4 taken in" in listed.stdout
+    assert "4 found = 2 accepted + 2 not taken ✗ interrupted, 2 of 4 taken in" in shown.stdout
+
+
+def test_a_killed_intake_is_resumed_from_another_folder(held: Stage, tmp_path: Path) -> None:
+    """What is left is found again; standard input is not, and that is said."""
+    work(held)
+    kill(begin(held))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    resumed = held.processes.run("resume", "spring", folder=elsewhere)
+
+    assert resumed.returncode == ExitCode.INCOMPLETE
+    assert "cannot be read again" in resumed.stdout
+    assert rows(held, TAKEN) == [
+        ("letters/a.txt", "accepted", ""),
+        ("letters/b.txt", "accepted", ""),
+        ("letters/c.txt", "accepted", ""),
+        ("stdin", "unreadable", "not_resumable"),
+    ]
+    balance = "SELECT intakes_balance AND jobs_balance AND intakes_found = 4 FROM run_accounts"
+    held.wait_for(f"SELECT status = 'finished' AND ({balance}) FROM runs")  # noqa: S608 - ours
+    twice = held.processes.run("resume", "spring")
+    assert twice.returncode == ExitCode.USAGE
+    assert "Everything that the run spring found is taken in" in twice.stderr
+
+
+def test_ctrl_c_ends_after_the_document_at_hand(held: Stage) -> None:
+    """The same command again takes in the rest; another one with the name is refused."""
+    process = begin(held)
+    process.send_signal(signal.SIGINT)
+    held.wait_for("SELECT count(*) = 2 FROM intakes WHERE outcome = 'not_taken'")
+    process.communicate(b"Letter from the pipe: the harbour was closed in June.", timeout=60)
+
+    assert process.returncode == ExitCode.DETACHED
+    assert "Interrupted: 3 of 4 taken in. Take in the rest with:" in held.processes.logs()
+    other = again(held, "--type", "sentiment", "--text-column", "text")
+    assert other.returncode == ExitCode.USAGE
+    assert "There is a run named “spring” already" in other.stderr
+    assert "(text_column, types)" in other.stderr
+    assert held.value(LEFT) is True
+
+    assert again(held).returncode == ExitCode.SUCCESS
+
+    assert rows(held, TAKEN) == [
+        ("letters/a.txt", "accepted", ""),
+        ("letters/b.txt", "accepted", ""),
+        ("letters/c.txt", "accepted", ""),
+        ("stdin", "accepted", ""),
+    ]
+    assert held.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
+    assert again(held).returncode == ExitCode.USAGE
+
+
+def test_a_second_ctrl_c_stops_at_once(held: Stage) -> None:
+    """Even in the middle of a document, which is read again by `resume`."""
+    process = begin(held)
+    process.send_signal(signal.SIGINT)
+    held.wait_for("SELECT pg_sleep(0.5) IS NOT NULL")
+    process.send_signal(signal.SIGINT)
+
+    assert process.wait(60) == ExitCode.DETACHED
+    assert "Interrupted: 2 of 4 taken in" in held.processes.logs()
+    assert held.value(LEFT) is True
+
+
+def test_two_processes_never_take_in_for_the_same_run(held: Stage) -> None:
+    """Resuming is refused while the first one is at it, by name and by the same command."""
+    process = begin(held)
+
+    resumed, same = held.processes.run("resume", "spring"), again(held)
+
+    assert (resumed.returncode, same.returncode) == (ExitCode.USAGE, ExitCode.USAGE)
+    assert "Another process is taking in for this run" in resumed.stderr
+    assert "Another process is taking in for this run" in same.stderr
+    process.communicate(b"Letter from the pipe: the harbour was closed in June.", timeout=60)
+    assert process.returncode == ExitCode.SUCCESS
+    assert held.value("SELECT accepted = 4 AND intakes_balance FROM run_accounts")
+
+
+def test_what_vanished_or_changed_meanwhile_is_accounted_for(held: Stage) -> None:
+    """Each with a reason of its own; the rest is taken in."""
+    for name in ("d.txt", "e.txt"):
+        (held.folder / "letters" / name).write_text(a_letter(name), "utf-8")
+    kill(begin(held, "letters/d.txt", "letters/e.txt"))
+    (held.folder / "letters" / "c.txt").unlink()
+    (held.folder / "letters" / "d.txt").write_text("Another text altogether.", "utf-8")
+
+    resumed = held.processes.run("resume", "spring", "--no-wait")
+
+    assert resumed.returncode == ExitCode.SUCCESS, resumed.stderr
+    assert rows(held, TAKEN)[2:] == [
+        ("letters/c.txt", "unreadable", "not_found"),
+        ("letters/d.txt", "unreadable", "changed"),
+        ("letters/e.txt", "accepted", ""),
+        ("stdin", "unreadable", "not_resumable"),
+    ]
+    assert held.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
+
+
+def test_a_file_half_taken_in_is_continued(held: Stage) -> None:
+    """Killed in the middle of a table: every row is taken in once, and under its own name."""
+    table = held.folder / "letters" / "rows.csv"
+    lines = [f"{number},{a_letter(str(number))!r}" for number in range(400)]
+    table.write_text("\n".join(["id,text", *(each.replace("'", '"') for each in lines)]), "utf-8")
+    options = ("--run-name", "rows", "--text-column", "text", "--id-column", "id")
+    process = held.processes.start("chordwise", "submit", "letters", *options)
+    held.wait_for("SELECT count(*) > 20 FROM intakes WHERE source LIKE '%rows.csv#%'")
+    kill(process)
+    before = held.count("SELECT sum(documents_taken)::integer FROM listed_files")
+
+    resumed = held.processes.run("resume", "rows", "--no-wait")
+
+    assert 0 < before < 400
+    assert resumed.returncode == ExitCode.SUCCESS, resumed.stderr
+    assert held.count("SELECT count(*) FROM jobs") == len(FILES) + 400
+    assert held.count("SELECT count(DISTINCT source) FROM intakes") == len(FILES) + 400
+    assert held.value(
+        "SELECT accepted = 403 AND intakes_found = 403 AND intakes_balance AND jobs_balance"
+        " FROM run_accounts"
+    )
+
+
+def test_a_table_that_changed_halfway_is_not_mixed(held: Stage) -> None:
+    """The rows that are in the run stay; the file has an outcome that says how many those are."""
+    table = held.folder / "rows.csv"
+    table.write_text("text\n" + "".join(f"{a_letter(str(n))}\n" for n in range(400)), "utf-8")
+    options = ("--run-name", "rows", "--text-column", "text")
+    process = held.processes.start("chordwise", "submit", "rows.csv", *options)
+    held.wait_for("SELECT count(*) > 20 FROM intakes WHERE source LIKE 'rows.csv#%'")
+    kill(process)
+    taken = held.count("SELECT sum(documents_taken)::integer FROM listed_files")
+    os.utime(table, (0, 0))
+
+    held.processes.run("resume", "rows", "--no-wait")
+
+    assert rows(held, "SELECT source, reason FROM intakes WHERE outcome <> 'accepted'") == [
+        ("rows.csv", "changed")
+    ]
+    assert held.value("SELECT message FROM intakes WHERE outcome <> 'accepted'") == (
+        f"rows.csv has changed since the run found it. {taken} documents of it are in the run."
+    )
+    assert held.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
+
+
+def test_cancelling_an_interrupted_run_ends_it(held: Stage) -> None:
+    """What is not taken in stays counted, and the run is not resumed."""
+    kill(begin(held))
+    held.wait_for(LEFT)
+
+    cancelled = held.processes.run("cancel", "spring")
+    waited = held.processes.run("wait", "spring", "--json")
+    resumed = held.processes.run("resume", "spring")
+
+    assert cancelled.returncode == ExitCode.SUCCESS
+    account = json.loads(waited.stdout)["run"]
+    assert waited.returncode == ExitCode.INCOMPLETE
+    assert (account["status"], account["outcomes"]["not_taken"]) == ("cancelled", 2)
+    assert (resumed.returncode, "was cancelled" in resumed.stderr) == (ExitCode.USAGE, True)
+
+
+def test_a_retry_of_an_interrupted_run_says_how_to_resume_it(held: Stage) -> None:
+    """It takes up again what is in the run and has not succeeded, and nothing else."""
+    work(held)
+    kill(begin(held))
+    held.wait_for("SELECT count(*) = 2 FROM jobs WHERE status = 'succeeded'")
+
+    retried = held.processes.run("retry", "spring")
+
+    assert retried.returncode == ExitCode.INCOMPLETE
+    assert "0 analyses taken up again" in retried.stderr
+    assert "The intake was interrupted. Take in the rest with:" in retried.stderr
+    assert held.value(LEFT) is True
