@@ -64,18 +64,12 @@ def looked_at(settings: Settings) -> Check:
     return guarded("broker", lambda: look_at_broker(settings))
 
 
-@pytest.mark.parametrize(
-    ("address", "words"),
-    [
-        ("redis://:planted-word@127.0.0.1:1/0", "127.0.0.1:1. Connection refused."),
-        ("redis://127.0.0.1:planted-word/0", "ValueError."),
-    ],
-)
-def test_a_broker_out_of_reach_has_its_reason(tmp_path: Path, address: str, words: str) -> None:
+def test_a_broker_out_of_reach_has_its_reason(tmp_path: Path) -> None:
     """With the address, and without what may be secret in it."""
-    check = looked_at(load(home=tmp_path, broker_url=SecretStr(address)))
+    address = SecretStr("redis://:planted-word@127.0.0.1:1/0")
+    check = looked_at(load(home=tmp_path, broker_url=address))
 
-    assert check.finding.endswith(words)
+    assert check.finding.endswith("127.0.0.1:1. Connection refused.")
     assert "planted-word" not in check.finding
 
 
