@@ -102,8 +102,10 @@ def _add_missing_rows() -> None:
 
 
 def _count_attempts_at_inbox_files() -> None:
-    attempts = sa.Column("attempts", sa.Integer(), server_default="0", nullable=False)
-    op.add_column("inbox_files", attempts)
+    op.add_column(
+        "inbox_files",
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+    )
 
 
 def _add_intake_leases() -> None:
