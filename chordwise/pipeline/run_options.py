@@ -19,7 +19,7 @@ from chordwise.prompts import library
 from chordwise.readers.extracted import WHOLE, Columns
 from chordwise.settings import Settings
 
-PIPELINE_VERSION = 1
+PIPELINE_VERSION = 2
 """Raised whenever the same question would get another answer for reasons of our own code."""
 
 

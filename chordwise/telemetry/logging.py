@@ -11,7 +11,7 @@ import structlog
 
 from chordwise.settings import LoggingSettings
 
-_URL_PASSWORD = re.compile(r"""(\w+://[^:/@\s]*):[^/\s"'<>]+@""")
+_URL_PASSWORD = re.compile(r"""(\b\w++://[^:/@\s]*+):[^/\s"'<>]+@""")
 _KEY = re.compile(r"\b(sk|key|pk)-[A-Za-z0-9_-]{8,}")
 _BEARER = re.compile(
     r"\b(bearer|authorization\W{1,4}basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE
