@@ -104,6 +104,7 @@ def a_result(
         agreement=None,
         critique=None,
         needs_review=False,
+        review_reason=None,
         failed_chunks=[],
         provider="openai",
         model="m",

@@ -1,0 +1,30 @@
+-- Every current result with its run, document and state; review_reason is what its intake said.
+CREATE OR REPLACE VIEW document_results AS
+SELECT
+    r.id AS result_id,
+    j.id AS job_id,
+    run.name AS run,
+    i.source,
+    d.id AS document_id,
+    d.title,
+    r.analysis_type,
+    j.status,
+    r.output,
+    r.confidence,
+    r.quality,
+    r.coverage,
+    r.needs_review,
+    r.provider,
+    r.model,
+    r.language_model,
+    r.prompt_version,
+    j.reused_from IS NOT NULL AS reused,
+    r.created_at,
+    r.agreement,
+    r.critique ->> 'outcome' AS critique_outcome,
+    i.message AS review_reason
+FROM results AS r
+INNER JOIN jobs AS j ON j.id = r.job_id
+INNER JOIN runs AS run ON run.id = j.run_id
+INNER JOIN intakes AS i ON i.id = j.intake_id
+INNER JOIN documents AS d ON d.id = j.document_id;
