@@ -21,6 +21,7 @@
     │   ├── ContextTooLongError       the prompt does not fit the model
     │   ├── RefusedError              the model declined to answer
     │   ├── TruncatedError            the answer hit the output limit
+    │   ├── AnswerTimeoutError        the built-in model did not finish in time
     │   └── InvalidAnswerError        the answer is not what the schema asks for
     ├── AwaitingBatchError            the answer comes with a batch           (transient)
     ├── DeliveryError                 somebody could not be told that a run ended
@@ -319,6 +320,13 @@ class TruncatedError(ModelError):
         "Raise max_output_tokens and most_output_tokens of the model, or lower "
         "pipeline.chunk_tokens."
     )
+
+
+class AnswerTimeoutError(ModelError):
+    """The built-in model did not finish its answer in time; asking again would take as long."""
+
+    code = "answer_timeout"
+    usual_hint = "Lower pipeline.chunk_tokens, or raise timeout_seconds of the model."
 
 
 class InvalidAnswerError(ModelError):

@@ -114,6 +114,7 @@ def _show(session: Session, screen: Screen, name: str, *, as_json: bool) -> None
     run_id = stored_runs.find(session, name).id
     account = accounts.of_run(session, run_id)
     failed = accounts.failures(session, account.run, EVERY if as_json else MOST_FAILURES)
+    noticed = accounts.notices(session, run_id, EVERY if as_json else MOST_FAILURES)
     counts = progress.read(session, run_id)
     caps = budgets.lines_of_run(session, run_id)
     listed = accounts.jobs_of_run(session, run_id, EVERY if as_json else MOST_JOBS)
@@ -127,6 +128,7 @@ def _show(session: Session, screen: Screen, name: str, *, as_json: bool) -> None
                 batches=counts.batches,
                 jobs=listed,
                 failures=failed,
+                notices=noticed,
                 deliveries=owed,
             )
         )
@@ -136,3 +138,4 @@ def _show(session: Session, screen: Screen, name: str, *, as_json: bool) -> None
     screen.show(*rendered_batches.laid_out(counts.batches))
     screen.show(rendered_runs.jobs(listed, counts.jobs.total))
     screen.show(*rendered_deliveries.laid_out(owed), *rendered_accounts.failures(failed))
+    screen.show(*rendered_accounts.notices(noticed))

@@ -42,7 +42,10 @@ _MANY_PARTS = 12
 _FEWEST_WORDS = 20
 _UNKNOWN = 0.5
 
-_SENTENCE_END = re.compile(r"[.!?…\u3002\uff01\uff1f\u0964\u061f]+(?=[\s\"')\]”’]|$)|\n\s*\n")
+_SENTENCE_END = re.compile(
+    r"(?<![.!?…\u3002\uff01\uff1f\u0964\u061f])[.!?…\u3002\uff01\uff1f\u0964\u061f]++"
+    r"(?=[\s\"')\]”’]|$)|\n\s*\n"
+)
 _TABLE_ROW = re.compile(r"\t|\|.*\||\S(?: {3,}\S+){2}")
 _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f\u1e00-\u1eff]")
 

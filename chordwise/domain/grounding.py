@@ -7,8 +7,11 @@ wording, with its character span.
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
+from array import array
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +25,9 @@ _TYPOGRAPHY = str.maketrans(
     "‘’‚‛“”„‟«»‐‑‒–—―\u00a0\u202f\u2007\u0130\u03a3\u03c2",
     '\'\'\'\'""""""------   i\u03c3\u03c3',
 )
+_WORD = re.compile(r"\S+")
+# A long quote in a text that repeats it everywhere: the first places are as good as any other.
+_MAX_COMPARED_CHARACTERS = 10_000_000
 _FRAME = " \t\n\"'.…,;:()[]<>"
 _USER_DATA = "data"
 # A superscript or a fraction is not the digit that it decomposes to; a ligature is its letters.
@@ -70,11 +76,11 @@ class Source:
         return boundaries.best(self.text, _occurrences(quote, self.text))
 
     def _folded_place(self, quote: str) -> Place | None:
-        return boundaries.best(self.text, _matches(_fold(quote), self._folded))
+        return boundaries.best(self.text, self._folded_words.places(_fold(quote)))
 
     def _decomposed_place(self, quote: str) -> Place | None:
-        text, origins = self._decomposed
-        found = _matches(_decompose(_fold(quote))[0], text)
+        words, origins = self._decomposed_words
+        found = words.places(_decompose(_fold(quote))[0])
         whole = (
             (origins[start], origins[end])
             for start, end in found
@@ -88,23 +94,49 @@ class Source:
         return _fold(self.text)
 
     @cached_property
-    def _decomposed(self) -> tuple[str, list[int]]:
-        return _decompose(self._folded)
+    def _folded_words(self) -> _Words:
+        return _Words(self._folded)
+
+    @cached_property
+    def _decomposed_words(self) -> tuple[_Words, list[int]]:
+        text, origins = _decompose(self._folded)
+        return _Words(text), origins
+
+
+class _Words:
+    """The words of a text, one blank between them, in which those of a quote are looked up.
+
+    A pattern with any white space between the words would take time by the length of the text
+    times that of the quote, where both repeat themselves.
+    """
+
+    def __init__(self, text: str) -> None:
+        found = [match.span() for match in _WORD.finditer(text)]
+        self._joined = " ".join(text[start:end] for start, end in found)
+        self._starts = array("q", (start for start, _ in found))
+        lengths = (end - start + 1 for start, end in found)
+        self._joined_starts = array("q", itertools.accumulate(lengths, initial=0))
+
+    def places(self, quote: str) -> Iterator[Place]:
+        """Yield where the words of a quote follow each other, whatever is between them."""
+        words = " ".join(quote.strip(_FRAME).split())
+        if words:
+            for start, end in _occurrences(words, self._joined):
+                yield self._place(start), self._place(end - 1) + 1
+
+    def _place(self, joined: int) -> int:
+        word = bisect_right(self._joined_starts, joined) - 1
+        return self._starts[word] + joined - self._joined_starts[word]
 
 
 def _occurrences(quote: str, text: str) -> Iterator[Place]:
+    """Yield where a quote stands, as often as comparing it stays affordable."""
     start = text.find(quote)
-    while start >= 0:
+    for _ in range(max(1, _MAX_COMPARED_CHARACTERS // len(quote))):
+        if start < 0:
+            break
         yield start, start + len(quote)
         start = text.find(quote, start + 1)
-
-
-def _matches(folded_quote: str, folded_text: str) -> Iterator[Place]:
-    """Yield where the words of a quote follow each other, whatever white space is between them."""
-    words = folded_quote.strip(_FRAME).split()
-    if words:
-        pattern = r"\s+".join(re.escape(word) for word in words)
-        yield from (match.span() for match in re.finditer(pattern, folded_text))
 
 
 def _fold(text: str) -> str:

@@ -31,6 +31,8 @@ _TOKENS_OF_THE_REPLY = 3
 _CLAUDE_FACTOR = 1.65
 # What is known to use o200k_base; nobody has said so of GPT-6.
 _O200K = re.compile(r"(chatgpt-)?(gpt-4o|gpt-4\.1|gpt-5|o[134])(?!\d)")
+_QWEN = re.compile(r"qwen-?3\.[5-9]")
+_OPENAI_NAME = re.compile(r"gpt-|o\d")
 _CLAUDE_VERSION = re.compile(r"(?<!\d)(\d{1,2})[.-](\d{1,2})(?!\d)|(?<!\d)(\d{1,2})(?!\d)")
 
 
@@ -110,10 +112,10 @@ def _encoding_of(settings: ModelSettings) -> str:
     name = settings.model.lower()
     if "gpt-oss" in name:
         return "o200k_harmony"
-    if re.search(r"qwen-?3\.[5-9]", name):
+    if _QWEN.search(name):
         return "qwen3.5"
     # A server of the user's own may serve anything, unless the name says what.
-    is_openai = has_service_tiers(settings) or re.match(r"(gpt-|o\d)", name) is not None
+    is_openai = has_service_tiers(settings) or _OPENAI_NAME.match(name) is not None
     return _OPENAI if is_openai and settings.provider == "openai" else ""
 
 

@@ -15,7 +15,7 @@ from typing import TypeAlias
 LONGEST_MINUTE_SECONDS = 120.0
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_DURATION = re.compile(r"(\d+(?:\.\d*)?)(ms|us|µs|ns|h|m|s)")
+_DURATION = re.compile(r"(?<![\d.])(\d++(?:\.\d*+)?)(ms|us|µs|ns|h|m|s)")
 _LARGEST = 10**12
 
 

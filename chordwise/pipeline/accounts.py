@@ -29,6 +29,11 @@ FROM failures WHERE run = :run
 ORDER BY what = 'intake' DESC, source, analysis_type, start_char NULLS FIRST
 LIMIT :limit
 """
+_NOTICES = """
+SELECT source, reason, message, hint FROM intakes
+WHERE run_id = :run_id AND outcome IN ('accepted', 'duplicate') AND message IS NOT NULL
+ORDER BY id LIMIT :limit
+"""
 _JOBS = """
 SELECT
     j.id AS job_id, i.source, j.analysis_type, j.model, j.status, j.chunk_count AS chunks,
@@ -117,6 +122,16 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """A document that was taken in and should be looked at, with the reason and what to do."""
+
+    source: str
+    reason: str
+    message: str
+    hint: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobLine:
     """A job in a list; `chunks` is `None` until the document is split, and where it was reused."""
 
@@ -168,6 +183,17 @@ def failures(session: Session, run: str, limit: int) -> Sequence[Failure]:
     with reaching_database():
         rows = session.execute(text(_FAILURES), {"run": run, "limit": limit})
         return [Failure(**row) for row in rows.mappings()]
+
+
+def notices(session: Session, run_id: uuid.UUID, limit: int) -> Sequence[Notice]:
+    """Return the documents of a run that were taken in and should be looked at.
+
+    Raises:
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    with reaching_database():
+        rows = session.execute(text(_NOTICES), {"run_id": run_id, "limit": limit})
+        return [Notice(**row) for row in rows.mappings()]
 
 
 def jobs_of_run(session: Session, run_id: uuid.UUID, limit: int) -> Sequence[JobLine]:

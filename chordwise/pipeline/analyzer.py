@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chordwise import settings as settings_module
 from chordwise.domain import chunking, facts, missing_rows, self_consistency
@@ -11,6 +11,7 @@ from chordwise.domain.answers import Answer
 from chordwise.domain.critique import Critique
 from chordwise.domain.facts import Fact
 from chordwise.domain.grounding import Source
+from chordwise.domain.invisible_characters import review_reason
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.missing_rows import MissingRows
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
@@ -54,7 +55,8 @@ class Analysis:
     """The answer to a request.
 
     `output` has the shape that the analysis type documents; `facts` lists it flat. Offsets count
-    characters of `text`, which is the request's text after normalization. `merged_without_model`
+    characters of `text`, which is the request's text after normalization; `review_reason` says what
+    was invisible in it, if that is a reason to look. `merged_without_model`
     says why the parts of a long text had to be joined by rule; it is empty otherwise. `agreement`
     is how far the samples of a vote agreed, `critique` what came of examining the answer; `None`
     without one. `missing_rows` are the lists that lack rows of the parts, and `coverage` is the
@@ -74,6 +76,7 @@ class Analysis:
     language_model: bool
     prompt_version: str
     merged_without_model: str = ""
+    review_reason: str = ""
     agreement: float | None = None
     critique: Critique | None = None
     missing_rows: tuple[MissingRows, ...] = ()
@@ -109,7 +112,8 @@ class DocumentAnalyzer:
             ConfigurationError: The prompt alone fills the model's context.
             ModelError: The model gave no usable answer; the subclass says why.
         """
-        text = normalize(request.text).text
+        normalized = normalize(request.text)
+        text = normalized.text
         if not text.strip():
             raise UsageError("The text is empty.")
         task = _task(request)
@@ -124,7 +128,11 @@ class DocumentAnalyzer:
         )
         integration = integrator.integrate(answers)
         examined = _examined(integrator, integration, parts[0])
-        return _analysis(request, examined, integration.error, text, len(parts))
+        found = _analysis(request, examined, integration.error, text, len(parts))
+        reason = review_reason(
+            unseen=0, removed=normalized.invisible_removed, hiding=normalized.hiding_removed
+        )
+        return replace(found, needs_review=True, review_reason=reason) if reason else found
 
     def _answer(self, task: AnalysisTask, text: str, part: chunking.Chunk) -> Answer:
         content = text[part.start_char : part.end_char]

@@ -36,7 +36,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredResult:
-    """A result with where it came from."""
+    """A result with where it came from; `review_reason` is what its intake says of the document."""
 
     run: str
     source: str
@@ -52,6 +52,7 @@ class StoredResult:
     agreement: float | None
     critique: JsonObject | None
     needs_review: bool
+    review_reason: str | None
     failed_chunks: JsonValue
     missing_rows: JsonValue
     provider: str
@@ -77,6 +78,7 @@ _COLUMNS = (
     Result.agreement,
     Result.critique,
     Result.needs_review,
+    Intake.message.label("review_reason"),
     Result.failed_chunks,
     Result.missing_rows,
     Result.provider,

@@ -219,7 +219,7 @@ class Models:
 
     def _connect(self, settings: ModelSettings) -> ChatModel:
         if settings.provider == "extractive":
-            return self._extractive
+            return ExtractiveModel(settings.timeout_seconds)
         key = self._settings.api_key_for(settings)
         if not llama.is_served_here(settings):
             return connect(settings, key)
@@ -237,10 +237,6 @@ class Models:
         """Return the price of the largest tier, with which the others are compared."""
         names = list(self._settings.tiers.configured().values())
         return price_of(self._settings.model_named(names[-1])) if names else None
-
-    @cached_property
-    def _extractive(self) -> ChatModel:
-        return ExtractiveModel()
 
     def _served_here(self, settings: ModelSettings) -> tuple[ModelSettings, SecretStr]:
         running = self._local_server(settings.model) if self._local_server else None

@@ -33,6 +33,7 @@ _LOGIN_ATTEMPTS = 3
 _CONNECT_SECONDS = 10
 _READING = ("select", "with", "values", "table", "explain", "show")
 # Blanks, comments and parentheses that may stand before the first word.
+_WORD = re.compile(r"\w*")
 _BEFORE_FIRST_WORD = re.compile(r"(?:\s|\(|--[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
 _READABLE = """
 SELECT c.relname FROM pg_class AS c
@@ -143,7 +144,7 @@ def check_reading(statement: str) -> None:
         UsageError: It is not.
     """
     begin = _BEFORE_FIRST_WORD.match(statement)
-    word = re.match(r"\w*", statement[begin.end() if begin else 0 :])
+    word = _WORD.match(statement, begin.end() if begin else 0)
     # What follows a NUL would not reach the server.
     if word is None or word.group().lower() not in _READING or "\0" in statement:
         raise UsageError(

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from chordwise.domain.invisible_characters import HINT, REASON
 from chordwise.domain.lanes import Lane
 from chordwise.domain.states import IntakeOutcome, JobStatus, RunStatus
 from chordwise.domain.tasks import AnalysisType
@@ -247,6 +248,7 @@ class Submission:
         document_id = documents.store(session, _document(found))
         again = intakes.has_document(session, self.run_id, document_id)
         outcome = IntakeOutcome.DUPLICATE if again else IntakeOutcome.ACCEPTED
+        review = found.content.review_reason
         intake = Intake(
             id=intake_id,
             run_id=self.run_id,
@@ -254,7 +256,9 @@ class Submission:
             sha256=found.sha256,
             byte_count=found.byte_count,
             outcome=outcome,
-            reason="same_content_in_run" if again else None,
+            reason="same_content_in_run" if again else (REASON if review else None),
+            message=review or None,
+            hint=HINT if review else None,
             document_id=document_id,
         )
         session.add(intake)
@@ -373,6 +377,7 @@ def _document(found: ReadDocument) -> Document:
             "pages": content.pages,
             "pages_unread": content.pages_unread,
             "pages_scanned": content.pages_scanned,
-            "invisible_characters": content.invisible_characters,
+            "invisible_characters": content.invisible_characters + content.invisible_removed,
+            "invisible_removed": content.invisible_removed,
         },
     )

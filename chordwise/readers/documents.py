@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from chordwise.domain import invisible_characters
 from chordwise.domain.json_values import JsonObject, JsonValue, text
 from chordwise.domain.states import FAILED_INTAKES, IntakeOutcome
 from chordwise.domain.text_normalization import normalize
@@ -18,8 +19,8 @@ class ReadText:
 
     `pages` and `encoding` are `None` where the format has none; `pages_unread` counts damaged
     pages whose text is missing, `pages_scanned` pictures of pages that were not recognized,
-    `invisible_characters` those of the text that nobody sees who looks at the file. The other
-    counts say how often normalisation changed something.
+    `invisible_characters` those of a PDF that are not visible on its pages. The other counts say
+    how often normalisation changed something; `hiding_removed` is a part of `invisible_removed`.
     """
 
     text: str
@@ -33,6 +34,17 @@ class ReadText:
     nul_removed: int = 0
     surrogates_replaced: int = 0
     line_ends_changed: int = 0
+    invisible_removed: int = 0
+    hiding_removed: int = 0
+
+    @property
+    def review_reason(self) -> str:
+        """Why a person should look at the document; empty where there is no reason."""
+        return invisible_characters.review_reason(
+            unseen=self.invisible_characters,
+            removed=self.invisible_removed,
+            hiding=self.hiding_removed,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +105,8 @@ def checked(header: JsonObject, body: bytes | bytearray, max_characters: int) ->
         nul_removed=normalized.nul_removed,
         surrogates_replaced=normalized.surrogates_replaced,
         line_ends_changed=normalized.line_ends_changed,
+        invisible_removed=normalized.invisible_removed,
+        hiding_removed=normalized.hiding_removed,
     )
 
 

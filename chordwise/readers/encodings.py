@@ -19,7 +19,11 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 # Encodings that hide other scripts in plain ASCII, by the sequences that open them.
-_SHIFTED = ((rb"\x1b\$[@AB]", "iso2022_jp_2"), (rb"\x1b\$\)C", "iso2022_kr"), (rb"~\{", "hz"))
+_SHIFTED = (
+    (re.compile(rb"\x1b\$[@AB]"), "iso2022_jp_2"),
+    (re.compile(rb"\x1b\$\)C"), "iso2022_kr"),
+    (re.compile(rb"~\{"), "hz"),
+)
 # Without backspace and escape, which old manuals and logs of terminals contain.
 _CONTROLS = bytes({*range(8), *range(0x0E, 0x1B), *range(0x1C, 0x20), 0x7F})
 _ALLOWED_CONTROLS = "\t\n\v\f\r\b\x1b\ufeff"
@@ -82,7 +86,7 @@ def _halves(data: bytes) -> Decoded | None:
 
 def _shifted(data: bytes) -> Decoded | None:
     for pattern, encoding in _SHIFTED:
-        if re.search(pattern, data) is None:
+        if pattern.search(data) is None:
             continue
         # A file cut off in the middle of a character still is what its escapes say.
         text = data.decode(encoding, "replace")

@@ -27,9 +27,10 @@ _UNSHOWN = frozenset((
 ))
 # fmt: on
 _HIDDEN_STYLE = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)\b", re.IGNORECASE)
-_DECLARED = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
+_DECLARED = re.compile(rb"""(?:charset|encoding)\s*+=\s*+(?:["']\s*+)?([\w.:-]+)""", re.IGNORECASE)
 _DECLARATION_BYTES = 2_048
 _SLICE = 65_536
+_TITLE_CHARACTERS = 1_000
 
 
 def read(data: bytes, max_characters: int) -> Extracted:
@@ -80,7 +81,7 @@ class Page:
 
     def data(self, text: str) -> None:
         """Take a piece of text; the parser may cut it anywhere."""
-        if self._in_title:
+        if self._in_title and len(self.title) < _TITLE_CHARACTERS:
             self.title += text
         if self._unshown:
             return

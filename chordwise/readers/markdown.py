@@ -7,7 +7,7 @@ import re
 from chordwise.readers import encodings
 from chordwise.readers.extracted import Extracted
 
-_HEADING = re.compile(r"^#\s+(.+?)\s*#*\s*$", re.MULTILINE)
+_HEADING = re.compile(r"^#[ \t]+(.+)$", re.MULTILINE)
 _FENCED = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 _HEAD_CHARACTERS = 20_000
 
@@ -23,6 +23,11 @@ def read(data: bytes, name: str) -> Extracted:  # noqa: ARG001 - the signature o
     return Extracted(
         text=decoded.text,
         media_type="text/markdown",
-        title=heading.group(1) if heading else "",
+        title=_without_closing(heading.group(1)) if heading else "",
         encoding=decoded.encoding,
     )
+
+
+def _without_closing(heading: str) -> str:
+    """Return a heading without the number signs that may close it."""
+    return heading.rstrip().rstrip("#").strip()

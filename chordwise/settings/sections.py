@@ -60,7 +60,9 @@ class ModelSettings(Section):
     )
     context_tokens: PositiveInt = 32_768
     max_output_tokens: PositiveInt = 2_048
-    timeout_seconds: PositiveFloat = Field(default=120, description="Of one request, in total.")
+    timeout_seconds: PositiveFloat = Field(
+        default=120, description="Of one request, in total; of an answer of the built-in model."
+    )
     structured_output: StructuredOutput = "json_schema"
     max_tokens_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     temperature: float | None = Field(default=None, description="Sent only when set.")

@@ -15,6 +15,7 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.states import JobStatus
 from chordwise.domain.tasks import AnalysisType
 from chordwise.storage.facts import Fact
+from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import CreatedAt, Identity, Record, new_id
 
@@ -70,12 +71,16 @@ class PastResult(Findings, Record):
 
 
 def save(session: Session, result: Result) -> None:
-    """Make this the job's current result, with its facts; the one before goes to the history."""
+    """Make this the job's current result, with its facts; the one before goes to the history.
+
+    It needs review where its intake says why.
+    """
     current = session.scalars(select(Result).where(Result.job_id == result.job_id)).one_or_none()
     if current is not None:
         session.add(PastResult(**_columns(current)))
         session.delete(current)
         session.flush()
+    result.needs_review = result.needs_review or _has_reason_for_review(session, result.job_id)
     session.add(result)
     session.execute(delete(Fact).where(Fact.job_id == result.job_id))
     analysis = analysis_for(AnalysisType(result.analysis_type))
@@ -108,6 +113,15 @@ def reusable(session: Session, document_id: uuid.UUID, options_hash: str) -> uui
         .limit(1)
         .with_for_update(read=True, key_share=True, of=Job)
     )
+
+
+def _has_reason_for_review(session: Session, job_id: uuid.UUID) -> bool:
+    statement = (
+        select(Intake.id)
+        .join(Job, Job.intake_id == Intake.id)
+        .where(Job.id == job_id, Intake.message.is_not(None))
+    )
+    return session.scalar(statement) is not None
 
 
 def _columns(result: Result) -> dict[str, object]:

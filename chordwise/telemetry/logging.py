@@ -12,10 +12,10 @@ import structlog
 from chordwise.domain.visible_text import visible
 from chordwise.settings import LoggingSettings
 
-_URL_PASSWORD = re.compile(r"""(\b\w+://[^:/@\s]*):[^/\s"'<>]+@""")
+_URL_PASSWORD = re.compile(r"""(\b\w++://[^:/@\s]*+):[^/\s"'<>]+@""")
 # In an address of the web the user may be a token.
 _URL_USER = re.compile(r"""(\bhttps?://)[^/\s"'<>@]+@""")
-_URL_QUERY = re.compile(r"""(\b\w+://[^\s"'<>?]+)\?[^\s"'<>]+""")
+_URL_QUERY = re.compile(r"""(\b\w++://[^\s"'<>?]++)\?[^\s"'<>]+""")
 _KEY = re.compile(r"\b(sk|key|pk)-[A-Za-z0-9_-]{8,}")
 _BEARER = re.compile(
     r"\b(bearer|authorization\W{1,4}basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE

@@ -175,7 +175,7 @@ def a_pipeline(
 
 def _asking_once(settings: Settings, named: ModelSettings) -> Settings:
     """Return settings with the scripted model, which is asked once and not again."""
-    models = {SCRIPTED: named}
+    models = {**settings.models, SCRIPTED: named}
     once = settings.retries.model_copy(update={"attempts": 1})
     return settings.model_copy(update={"models": models, "retries": once})
 

@@ -16,7 +16,7 @@ import unicodedata
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from pydantic import SecretStr
@@ -437,3 +437,41 @@ def test_cancelled_jobs_are_no_success(desk: Desk) -> None:
     found = json.loads(desk.call("runs", "latest", "--json").out)
 
     assert set(found["run"]["states"]) == {each.value for each in JobStatus}
+
+
+def test_a_document_with_invisible_characters_needs_review(desk: Desk) -> None:
+    """`results`, `runs RUN`, their JSON and SQL say why; reused results of other runs, too."""
+    reason = "25 invisible Unicode characters were removed from the text."
+    clean = a_document("The old bridge is closed.", "clean.txt")
+    hiding = replace(
+        clean, source="hiding.txt", content=replace(clean.content, invisible_removed=25)
+    )
+    pipeline = a_pipeline(desk.pipeline.context.settings, a_summary("The old bridge is closed."))
+    runs = []
+    for found in (clean, hiding):
+        runs.append(open_run(pipeline.context, a_run(), NOW))
+        runs[-1].take_in(found)
+        runs[-1].close()
+        pipeline.work(runs[-1])
+    first, second = (run.name for run in runs)
+
+    shown = desk.call("results", "--run", second)
+    stored = {
+        name: json.loads(desk.call("results", "--run", name, "--json").out)["results"][0]
+        for name in (first, second)
+    }
+    account = desk.call("runs", second)
+    notices = json.loads(desk.call("runs", second, "--json").out)["notices"]
+    query = "SELECT needs_review, review_reason FROM document_results WHERE needs_review"
+    listed = json.loads(desk.call("sql", query, "--json").out)["rows"]
+
+    assert "needs review" in shown.out
+    assert f"Review: {reason}" in shown.out
+    assert (stored[second]["needs_review"], stored[second]["review_reason"]) == (True, reason)
+    assert (stored[first]["needs_review"], stored[first]["review_reason"]) == (False, None)
+    assert stored[second]["reused"]
+    assert "! hiding.txt" in account.out
+    assert reason in account.out
+    assert [(each["source"], each["message"]) for each in notices] == [("hiding.txt", reason)]
+    assert listed == [{"needs_review": True, "review_reason": reason}]
+    assert account.code == ExitCode.SUCCESS

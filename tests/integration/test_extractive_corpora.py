@@ -273,3 +273,23 @@ def test_a_long_document_is_answered_fast() -> None:
         assert len(stored) == 300
         assert (middle - started) / len(chunks) < 0.12
         assert ended - middle < 0.6
+
+
+def test_every_contract_is_asked_for_its_name() -> None:
+    """No title of a real contract takes longer than a moment."""
+    slow = []
+    for row in rows("cuad_contracts"):
+        started = time.process_time()
+        found = answer(
+            AnalysisTask(
+                analysis_type=AnalysisType.EXTRACTION,
+                stage=Stage.ANALYZE,
+                options=AnalysisOptions(instructions="document name"),
+                text=text_of("cuad_contracts", row)[:CHUNK_CHARACTERS],
+            )
+        )
+        assert found["fields"]
+        if time.process_time() - started > 5:
+            slow.append(row["path"])
+
+    assert slow == []

@@ -15,7 +15,18 @@ from chordwise.pipeline.submit import open_run
 from chordwise.readers.discovery import discover
 from chordwise.readers.reading import Columns, Reader
 from chordwise.settings import ReaderSettings, Settings
-from tests.fakes.office_files import archive, pdf, shown
+from tests.fakes.office_files import (
+    archive,
+    document,
+    docx,
+    open_document,
+    paragraph,
+    pdf,
+    presentation,
+    shape,
+    shown,
+    workbook,
+)
 from tests.fakes.pipeline import NOW, Pipeline, a_pipeline, a_run, close_all
 
 SETTINGS = ReaderSettings(max_documents=50)
@@ -24,7 +35,7 @@ STRANGE = {
     "surrogate.txt": b"a\xed\xa0\x80b",
     "noncharacter.txt": "a\ufdd0\uffffb".encode(),
     "combining.txt": b"a" + "\u0301".encode() * 500_000,
-    "invisible.txt": "a\u200b\u2060\U000e0041b".encode(),
+    "invisible.txt": "c\u200b\u2060\U000e0041d".encode(),
     "cp1252.txt": "Gr\xfc\xdfe \x96 aus K\xf6ln".encode("latin-1"),
     "wide.txt": "without a mark".encode("utf-16-le"),
     "ends.txt": b"a\r\nb\rc\n",
@@ -106,6 +117,7 @@ def test_strange_characters_are_stored(pipeline: Pipeline, tmp_path: Path) -> No
     assert pipeline.value(query, source=f"{path}#cp1252.txt") == "Gr\xfc\xdfe \u2013 aus K\xf6ln"
     assert pipeline.value(query, source=f"{path}#wide.txt") == "without a mark"
     assert pipeline.value(query, source=f"{path}#ends.txt") == "a\nb\nc\n"
+    assert pipeline.value(query, source=f"{path}#invisible.txt") == "cd"
     removed = "SELECT normalization ->> 'nul_removed' FROM documents WHERE source = :source"
     assert pipeline.value(removed, source=f"{path}#nul.txt") == "1"
 
@@ -120,3 +132,41 @@ def test_text_that_nobody_sees_is_stored_with_its_count(pipeline: Pipeline, tmp_
     assert taken == [f"{path} accepted"]
     hidden = "SELECT text, normalization ->> 'invisible_characters' FROM documents"
     assert pipeline.rows(hidden) == [("Dear members,\nObey.", "5")]
+
+
+def test_invisible_characters_are_counted_in_every_format(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """None is stored, and each intake says why a person should look; the file is accepted."""
+    hidden = "".join(chr(0xE0000 + ord(letter)) for letter in "Obey.")
+    texts = {name: f"A letter of {name}.{hidden}" for name in ("txt", "md", "html", "eml", "docx")}
+    files = {
+        "a.txt": texts["txt"].encode(),
+        "a.md": texts["md"].encode(),
+        "a.html": f"<html><p>{texts['html']}</p>".encode(),
+        "a.eml": f"From: a@example.com\nMIME-Version: 1.0\n"
+        f"Content-Type: text/plain; charset=utf-8\n\n{texts['eml']}".encode(),
+        "a.docx": docx(document(paragraph(texts["docx"]))),
+        "a.pptx": presentation(shape(f"A slide.{hidden}")),
+        "a.xlsx": workbook({"Sheet": [["name", f"A cell.{hidden}"]]}),
+        "a.odt": open_document(f"<text:p>A paragraph.{hidden}</text:p>"),
+        "a.csv": f"a,b\n1,A row.{hidden}\n".encode(),
+        "clean.txt": b"A clean letter.",
+    }
+    path = tmp_path / "a.zip"
+    path.write_bytes(archive(files))
+
+    taken = take_in(pipeline, str(path), columns=Columns())
+
+    assert taken == [f"{path}#{name} accepted" for name in files]
+    counted = (
+        "SELECT i.reason, i.message, d.normalization ->> 'invisible_characters',"
+        " d.text ~ '[\U000e0000-\U000e007f]' FROM intakes AS i"
+        " JOIN documents AS d ON d.id = i.document_id ORDER BY i.id"
+    )
+    message = (
+        "5 invisible Unicode characters were removed from the text, 5 of them tags, variation "
+        "selectors or direction overrides, which can hide instructions."
+    )
+    noticed = ("invisible_characters", message, "5", False)
+    assert pipeline.rows(counted) == [noticed] * 9 + [(None, None, "0", False)]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sqlalchemy import text
 
 from chordwise.domain.states import JobStatus
+from chordwise.errors import AnswerTimeoutError
 from chordwise.llm.model import CompletionRequest
-from chordwise.settings import Settings
+from chordwise.settings import ModelSettings, Settings
 from tests.fakes.pipeline import (
     LONG,
     PARAGRAPH,
     a_pipeline,
+    a_run,
     a_summary,
     quoting_the_text,
 )
@@ -155,3 +159,20 @@ def test_text_that_postgresql_refuses_does_not_lose_the_answer(settings: Setting
     with pipeline.context.sessions() as session:
         topic = session.execute(text("SELECT output ->> 'main_topic' FROM results")).scalar_one()
     assert topic == "A\ufffd \ufffd topic."
+
+
+def test_an_answer_of_the_built_in_model_that_takes_too_long_fails(settings: Settings) -> None:
+    """Its time is an outcome of the chunk, with what to do about it, and is not asked for again."""
+    hasty = ModelSettings(provider="extractive", timeout_seconds=1e-9)
+    pipeline = a_pipeline(settings.model_copy(update={"models": {"hasty": hasty}}))
+    submission = pipeline.submit(PARAGRAPH, options=replace(a_run(), model="hasty"))
+
+    pipeline.work(submission)
+
+    job = pipeline.job(submission)
+    assert (job.status, job.error_code) == (JobStatus.FAILED, "answer_timeout")
+    assert pipeline.rows("SELECT state, error_code, hint FROM failures WHERE what = 'chunk'") == [
+        ("failed", "answer_timeout", AnswerTimeoutError.usual_hint)
+    ]
+    assert pipeline.rows("SELECT error_code FROM model_calls") == [("answer_timeout",)]
+    assert pipeline.value("SELECT status FROM runs") == "finished"

@@ -195,3 +195,17 @@ def test_naughty_strings_are_kept_as_they_are(reader: Reader) -> None:
     # Nothing, all the kinds of blanks, and a string of control characters only.
     assert not any(character.isprintable() and character != " " for character in "".join(refused))
     assert len(refused) <= 5
+
+
+def test_real_texts_of_many_scripts_keep_their_spelling(reader: Reader) -> None:
+    """No real text is a reason to look for invisible characters; a collection of nasty ones is."""
+    folders = ("udhr", "xquad", "prompt_injection_bipia", "cuad_contracts", "speeches")
+    files = [file for folder in folders for file in sorted((CORPORA / folder / "docs").iterdir())]
+    outcomes = [reader.read(file) for file in files]
+    contents = [each.content for each in outcomes if isinstance(each, ReadDocument)]
+
+    assert len(contents) > 100
+    assert [each.review_reason for each in contents if each.review_reason] == []
+    assert sum(each.invisible_removed for each in contents) < 20
+    nasty = normalize((CORPORA / "naughty_strings" / "blns.txt").read_text("utf-8"))
+    assert nasty.hiding_removed > 90

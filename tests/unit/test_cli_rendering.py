@@ -105,6 +105,7 @@ def a_result(
         critique=None,
         needs_review=False,
         missing_rows=None,
+        review_reason=None,
         failed_chunks=[],
         provider="openai",
         model="m",

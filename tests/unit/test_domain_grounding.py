@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import unicodedata
 
 import pytest
@@ -200,3 +201,16 @@ def test_a_quote_that_is_no_string_is_not_grounded() -> None:
     grounded = grounding.ground({"found": [{"quote": 5}]}, Source("5"))
 
     assert json_values.objects(grounded["found"])[0]["grounded"] is False
+
+
+@pytest.mark.parametrize("unit", ["a", " x", "ab. ", "\u4e2d", "a\u0301", "\u200b "])
+@pytest.mark.parametrize("end", ["", "?"])
+def test_a_quote_is_looked_for_in_linear_time(unit: str, end: str) -> None:
+    """Not even a long quote that repeats itself takes its length times that of the text."""
+    quote = unit * 2_500 + end
+    started = time.process_time()
+
+    found = Source(unit * 200_000).locate(quote)
+
+    assert (found is None) == bool(end) or quote.isspace()
+    assert time.process_time() - started < 5

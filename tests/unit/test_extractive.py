@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.extractive.answers import answer
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.errors import AnswerTimeoutError
 from chordwise.llm.model import CompletionRequest, FinishReason
 from chordwise.llm.providers.extractive import ExtractiveModel
 
@@ -207,3 +210,28 @@ def test_a_megabyte_without_a_sentence_end_is_summarized() -> None:
 
     assert problems(found, task) == []
     assert all(300 < len(quote) <= 400 for quote in quotes(found))
+
+
+@pytest.mark.parametrize("task", list(tasks(LETTER)), ids=lambda task: str(task.analysis_type))
+def test_an_answer_ends_when_its_time_is_up(task: AnalysisTask) -> None:
+    """It is looked at between two sentences, whatever the analysis; the error says what to do."""
+    minutes = itertools.count(step=60.0)
+    model = ExtractiveModel(timeout_seconds=90, clock=lambda: next(minutes))
+
+    with pytest.raises(AnswerTimeoutError, match="within 90 s") as raised:
+        model.complete(request(task))
+
+    assert "timeout_seconds" in raised.value.hint
+
+
+def test_an_answer_has_no_more_time_than_is_left_for_the_question() -> None:
+    """The time of a request counts where it is shorter, and for that request alone."""
+    minutes = itertools.count(step=60.0)
+    model = ExtractiveModel(timeout_seconds=100_000, clock=lambda: next(minutes))
+    asked = request(next(tasks(LETTER)))
+
+    with pytest.raises(AnswerTimeoutError, match="within 30 s"):
+        model.complete(replace(asked, timeout_seconds=30))
+
+    assert model.complete(asked).finish_reason is FinishReason.STOP
+    assert answer(asked.task)

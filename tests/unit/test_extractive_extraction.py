@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from chordwise.domain import json_values, validation
@@ -259,3 +261,14 @@ def test_a_schema_may_refer_to_its_own_properties() -> None:
     found = fill("The late fee is $7. The fee is $12.", schema)
 
     assert found["data"] == {"fee": 12}
+
+
+@pytest.mark.parametrize("start", ["A" * 60, "Aa " * 20 + "A" * 60, "OF THE " * 15])
+def test_a_title_is_looked_for_in_linear_time(start: str) -> None:
+    """A line that begins like a heading and goes on otherwise is no title, and keeps nobody."""
+    started = time.process_time()
+
+    found = extract(f"{start} x fails\n\nThe rest of the text.", "document name")
+
+    assert list(found) == ["document name"]
+    assert time.process_time() - started < 2

@@ -13,7 +13,7 @@ from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import indented
 from chordwise.cli.rendering.words import counted, moment
 from chordwise.domain.states import JobStatus
-from chordwise.pipeline.accounts import Account, Failure
+from chordwise.pipeline.accounts import Account, Failure, Notice
 
 _MESSAGE_WIDTH = 300
 _MOST_REASONS = 30
@@ -42,6 +42,17 @@ def failures(found: Sequence[Failure]) -> Iterator[RenderableType]:
     hidden = len(found) - sum(len(group) for group in shown)
     if hidden > 0:
         yield Text(f"… and {hidden:,} more; the view “failures” has them all.", style="dim")
+
+
+def notices(found: Sequence[Notice]) -> Iterator[RenderableType]:
+    """Return the documents that were taken in and should be looked at, each with the reason."""
+    for notice in found:
+        line = Text("! ", style="yellow")
+        line.append(one_line(notice.source), style="default")
+        yield line
+        yield indented(Text(one_line(notice.message, _MESSAGE_WIDTH)), 4)
+        if notice.hint:
+            yield indented(Text(f"→ {one_line(notice.hint, _MESSAGE_WIDTH)}", style="dim"), 4)
 
 
 def table(accounts: Sequence[Account]) -> Table:

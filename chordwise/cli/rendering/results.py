@@ -36,6 +36,8 @@ def laid_out(results: Sequence[StoredResult]) -> Iterator[RenderableType]:
 def _in_full(result: StoredResult) -> Iterator[RenderableType]:
     yield Rule(_heading(result), align="left", characters="─", style="dim")
     yield Text(f"  {_measures(result)}", style="dim")
+    if result.review_reason:
+        yield Text(f"  Review: {one_line(result.review_reason)}", style="yellow")
     for chunk in objects(result.failed_chunks):
         start, end, code = (chunk.get(name) for name in ("start_char", "end_char", "error_code"))
         yield Text(f"  Not covered: characters {start}–{end} ({code})", style="yellow")
@@ -109,4 +111,6 @@ def _answer(result: StoredResult) -> Text:
         lost = missing_rows.losses(missing_rows.from_json(result.missing_rows))
         why = "".join(f": {one_line(said)}" for said in missing_rows.sentences(lost))
         shown.append(f" ({result.status}{why.removesuffix('.')})", style="yellow")
+    if result.needs_review:
+        shown.append(" (needs review)", style="yellow")
     return shown

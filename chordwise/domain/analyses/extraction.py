@@ -19,7 +19,8 @@ from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
 FOUND, NOT_MENTIONED = "found", "not mentioned"
 DEFAULT_ITEMS = ("people", "organizations", "dates", "amounts of money", "places")
 _OF_THE_ROOT = ("$schema", "$defs", "definitions")
-_SEPARATORS = re.compile(r"[\n;]+|,(?![^()]*\))")
+# A comma in brackets is part of an item, where the brackets close within 500 characters.
+_SEPARATORS = re.compile(r"[\n;]+|,(?![^()]{0,500}\))")
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s*")
 
 

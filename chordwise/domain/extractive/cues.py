@@ -7,7 +7,7 @@ import re
 
 def _any_of(phrases: str) -> re.Pattern[str]:
     """Compile phrases, one a line, into one pattern that matches any of them as words."""
-    listed = (line.strip().replace(" ", r"\s+") for line in phrases.strip().splitlines())
+    listed = (line.strip().replace(" ", r"\s++") for line in phrases.strip().splitlines())
     return re.compile(rf"\b(?:{'|'.join(listed)})\b", re.IGNORECASE)
 
 
@@ -158,7 +158,7 @@ PREMISE = _any_of(
     """
 )
 
-FIGURE = re.compile(r"\d[\d.,]*\s?%|[$€£]\s?\d[\d.,]*|\b\d{1,3}(?:,\d{3})+\b|\b\d+\.\d+\b")
+FIGURE = re.compile(r"\d[\d.,]*+\s?%|[$€£]\s?\d[\d.,]*|\b\d{1,3}(?:,\d{3})+\b|\b\d+\.\d+\b")
 SOURCE = re.compile(r"\b[Aa]ccording to\b|\[\d+\]|\(\w[^()]{2,40},\s?(?:1[5-9]|20)\d\d\)|https?://")
 HEDGE = _any_of(
     """

@@ -66,6 +66,8 @@ _TITLE = re.compile(
     r"|subject|(?:name|title)\s+of\s+the\s+\w+)$",
     re.IGNORECASE,
 )
+_EMAIL = re.compile(r"\be-mail", re.IGNORECASE)
+_JOINTS = re.compile(r"(?<=[a-z])(?=[A-Z])|[_-]+")
 _QUESTION_WORDS = frozenset({"when", "who", "where", "many"})
 
 _CUES: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = tuple(
@@ -128,8 +130,7 @@ def hint(item: str, description: str = "") -> Hint:
 
 def _spaced(name: str) -> str:
     """Part the words of a property's name: `dueDate`, `due_date` and `due-date` alike."""
-    joined = re.sub(r"\be-mail", "email", name, flags=re.IGNORECASE)
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|[_-]+", " ", joined)
+    return _JOINTS.sub(" ", _EMAIL.sub("email", name))
 
 
 def _is_plural(item: str) -> bool:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from chordwise.domain.extractive import words
+from chordwise.domain.extractive.checkpoints import checkpoint
 from chordwise.domain.extractive.stopwords import FOREIGN_FUNCTION_WORDS, GENERIC_WORDS, STOPWORDS
 
 # Marks of transcripts and templates, such as {vocalsound} and <br>.
@@ -57,6 +58,7 @@ def _excluded(word_lists: Sequence[list[str]]) -> frozenset[str]:
 
 def _runs(listed: Sequence[str], excluded: frozenset[str]) -> Iterable[list[str]]:
     """Yield the stretches of content words; ideographs count as pairs, each on its own."""
+    checkpoint()
     run: list[str] = []
     for word in listed:
         if words.is_unspaced(word):

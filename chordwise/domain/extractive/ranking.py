@@ -11,6 +11,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
+from chordwise.domain.extractive.checkpoints import checkpoint
 from chordwise.domain.extractive.sentences import Sentence
 
 Vector = dict[str, float]
@@ -53,6 +54,7 @@ def centrality(vectors: Sequence[Vector], preferences: Sequence[float]) -> list[
     degrees = [_affinity(one, masses) or 1.0 for one in vectors]
     scores = start
     for _ in range(_STEPS):
+        checkpoint()
         parts = [score / degree for score, degree in zip(scores, degrees, strict=True)]
         masses = _masses(vectors, parts)
         scores = [
@@ -96,6 +98,7 @@ def pick(scores: Sequence[float], vectors: Sequence[Vector], count: int) -> list
     reach = max(1.0, len(scores) / max(1, count))
     chosen: list[int] = []
     while len(chosen) < min(count, len(scores)):
+        checkpoint()
         open_places = [place for place in range(len(scores)) if place not in chosen]
         best = max(open_places, key=lambda place: scores[place] - penalties[place])
         chosen.append(best)

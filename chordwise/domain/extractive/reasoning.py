@@ -10,6 +10,7 @@ from typing import NamedTuple
 from chordwise.domain import grounding, json_values
 from chordwise.domain.analyses.reasoning import Reasoning
 from chordwise.domain.extractive import cues, ranking
+from chordwise.domain.extractive.checkpoints import checkpoint
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, Sentence, sentences
 from chordwise.domain.extractive.summary import distinct
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -70,6 +71,7 @@ def synthesize(task: AnalysisTask) -> JsonObject:
 
 
 def _step(sentence: Sentence, position: float) -> _Step:
+    checkpoint()
     if position >= _LAST_PART and (match := cues.CONCLUSION.search(sentence.text)):
         return _Step(sentence.text, "conclusion", match.group())
     for role, pattern in _ROLES:

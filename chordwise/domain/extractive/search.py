@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from chordwise.domain.extractive import words
+from chordwise.domain.extractive.checkpoints import checkpoint
 from chordwise.domain.extractive.item_hints import Hint
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, Sentence, sentences
 from chordwise.domain.extractive.titles import title
@@ -29,7 +30,9 @@ _DEFINED = re.compile(
 _DEFINITION_BONUS = 0.5
 _EARLINESS = 0.5
 _LABEL_SHARE = 0.5
-_LABEL = re.compile(r"^\W*([^:=\t\n]{1,60}?)\s*(?:[:=]\s*|\t+\s*|\s{3,})(?=\S)(.+)$", re.DOTALL)
+_LABEL = re.compile(
+    r"^\W*+([^:=\t\n]{1,60}?)(?:\s*+[:=]|(?=\s{3}|[^\S\t]*+\t))\s*+(?=\S)(.+)$", re.DOTALL
+)
 _PATTERN_KINDS = {Kind.EMAIL, Kind.URL, Kind.MONEY, Kind.DATE, Kind.PERCENT, Kind.LAW}
 
 
@@ -100,6 +103,7 @@ class SearchableText:
         scores = self._coverages(hint)
         if hint.cue:
             for place, sentence in enumerate(self._sentences):
+                checkpoint()
                 if hint.cue.search(sentence.text):
                     scores.setdefault(place, 0.0)
         hits = (self._hit(hint, place, coverage) for place, coverage in scores.items())
@@ -123,6 +127,7 @@ class SearchableText:
         return math.log(1 + (len(self._sentences) + 1) / (len(self._places.get(term, ())) + 0.5))
 
     def _hit(self, hint: Hint, place: int, coverage: float) -> _Hit | None:
+        checkpoint()
         sentence = self._sentences[place]
         has_cue = bool(hint.cue and hint.cue.search(sentence.text))
         has_value = any(True for kind in hint.kinds for _ in values(kind, sentence.text))

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 from chordwise.domain import boundaries, chunking
 from chordwise.domain.extractive import words
+from chordwise.domain.extractive.checkpoints import checkpoint
 
 MAX_QUOTE_CHARACTERS = 400
 _SHORTEST_CUT = 150
-_LINE_END = re.compile(r"[^\S\n]*\n\s*")
+# The blanks before a line's end are taken from their first one, or not at all.
+_LINE_END = re.compile(r"(?:(?<![^\S\n])[^\S\n]++)?\n\s*")
 # With the full stops, question marks and commas of Chinese, Japanese, Hindi and Arabic.
 _SENTENCE_END = re.compile(r"[.!?…:;\u3002\uff01\uff1f\u0964\u061f]['\")\]”’]*$")
 _CLAUSE_END = re.compile(r"[;:,\u3001\uff0c\uff1b\u060c]\s*")
@@ -47,6 +49,7 @@ def sentences(text: str) -> list[Sentence]:
 
 
 def _sentence(text: str, start: int, end: int) -> Sentence:
+    checkpoint()
     piece = text[start:end]
     trimmed = piece.strip()
     lead = len(piece) - len(piece.lstrip())

@@ -22,6 +22,7 @@ from chordwise.domain.analyses.sentiment import (
     label_for,
 )
 from chordwise.domain.extractive import words
+from chordwise.domain.extractive.checkpoints import checkpoint
 from chordwise.domain.extractive.sentences import Sentence, sentences
 from chordwise.domain.extractive.valence import (
     EMOTIONS,
@@ -93,6 +94,7 @@ def polarity(text: str) -> float:
 
 
 def _rate(sentence: Sentence) -> _Rated:
+    checkpoint()
     listed = words.words(sentence.text)
     turn = max((place for place, word in enumerate(listed) if word in TURNS), default=0)
     praise = blame = 0.0

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from chordwise.domain.extractive import names
+from chordwise.domain.extractive.checkpoints import checkpoint
 
 
 class Kind(StrEnum):
@@ -41,7 +42,7 @@ _MONTH = (
     r"|Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)\.?"
 )
 _DAY = r"\d{1,2}(?:st|nd|rd|th)?"
-_AMOUNT = r"\d[\d,]*(?:\.\d+)?(?:\s?(?:million|billion|trillion|thousand|bn)\b)?"
+_AMOUNT = r"\d[\d,]*+(?:\.\d+)?(?:\s?(?:million|billion|trillion|thousand|bn)\b)?"
 _CURRENCY = r"(?:USD|EUR|GBP|CHF|JPY|CAD|AUD|INR|CNY|Rs\.?)"
 _COUNT = (
     r"(?:\d+|one|two|three|four|five|six|seven|eight|nine|ten|twelve|fifteen|eighteen|twenty"
@@ -52,10 +53,10 @@ _PROPER = r"[A-Z][\w.]+(?:\s+(?:and\s+)?[A-Z][\w.]+){0,3}"
 
 _PATTERNS: dict[Kind, re.Pattern[str]] = {
     Kind.DATE: re.compile(
-        rf"\b{_MONTH}\s+{_DAY}\s*,?\s+\d{{4}}\b"
-        rf"|\b{_DAY}\s+(?:day\s+of\s+)?{_MONTH}\s*,?\s+\d{{4}}\b"
+        rf"\b{_MONTH}\s+{_DAY}(?:\s*+,)?\s++\d{{4}}\b"
+        rf"|\b{_DAY}\s+(?:day\s+of\s+)?{_MONTH}(?:\s*+,)?\s++\d{{4}}\b"
         r"|\b\d{4}-\d{2}-\d{2}\b|\b\d{1,2}[/.]\d{1,2}[/.](?:\d{4}|\d{2})\b"
-        rf"|\b{_MONTH}\s*,?\s+\d{{4}}\b|\b{_MONTH}\s+{_DAY}\b|\b{_DAY}\s+{_MONTH}(?=\W)"
+        rf"|\b{_MONTH}(?:\s*+,)?\s++\d{{4}}\b|\b{_MONTH}\s+{_DAY}\b|\b{_DAY}\s+{_MONTH}(?=\W)"
         r"|(?:(?<=\b[Ii]n )|(?<=\bof )|(?<=\bby )|(?<=\b[Ss]ince )|(?<=\buntil )|(?<=\bfrom )"
         r"|(?<=\byear )|(?<=\bto ))(?:1[5-9]|20)\d\d\b(?!\s*[%,.]?\d)"
     ),
@@ -63,7 +64,7 @@ _PATTERNS: dict[Kind, re.Pattern[str]] = {
         rf"(?:\b(?:US|CA|AU|HK)\s?)?[$€£¥₹]\s?{_AMOUNT}|\b{_CURRENCY}\s?{_AMOUNT}"
         rf"|\b{_AMOUNT}\s?(?:(?:US\s)?dollars\b|euros?\b|pounds\b|cents\b|€|{_CURRENCY}\b)"
     ),
-    Kind.PERCENT: re.compile(r"\d[\d.,]*\s?(?:%|percent\b|per\s?cent\b|percentage points)"),
+    Kind.PERCENT: re.compile(r"\d[\d.,]*+\s?(?:%|percent\b|per\s?cent\b|percentage points)"),
     Kind.EMAIL: re.compile(r"\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,6}\b"),
     Kind.PHONE: re.compile(
         r"(?<![\w.,/$€£-])(?!\d{4}-\d\d-\d\d\b)(?:\+\d[\d ()./-]{6,16}\d"
@@ -88,6 +89,7 @@ _NAMES = {
 
 def values(kind: Kind, text: str) -> Iterator[Value]:
     """Yield the values of a kind in order."""
+    checkpoint()
     if kind in _NAMES:
         yield from (
             Value(name.text, name.start_char)

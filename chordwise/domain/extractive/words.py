@@ -21,6 +21,7 @@ WORD = re.compile(
     f"[{_UNSPACED}]+|[^\\W_{_UNSPACED}](?:[^\\W_{_UNSPACED}]|[{_MARKS}]|['’](?=\\w))*"
 )
 _RUN = re.compile(f"[{_UNSPACED}]")
+_VOWELS = frozenset("aeiouy")
 _SHORTEST_STEM = 3
 _SHORTEST_WITH_ENDING = 4
 _SHORTEST_WITH_SUFFIX = 6
@@ -85,7 +86,7 @@ def _without_plural(word: str) -> str:
 def _without_suffix(word: str) -> str:
     for ending in ("ing", "ed", "ly"):
         rest = word.removesuffix(ending)
-        if rest != word and len(rest) >= _SHORTEST_STEM and re.search("[aeiouy]", rest):
+        if rest != word and len(rest) >= _SHORTEST_STEM and not _VOWELS.isdisjoint(rest):
             return _unified(_undoubled(rest))
     if len(word) > _SHORTEST_WITH_SUFFIX and word.endswith(("tion", "sion")):
         return word[:-3]

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+import time
+from collections.abc import Callable
 
 from chordwise.domain import tokens
 from chordwise.domain.extractive.answers import answer
+from chordwise.domain.extractive.checkpoints import Check, checked
+from chordwise.errors import AnswerTimeoutError
 from chordwise.llm.model import (
     ChatModel,
     Completion,
@@ -17,6 +22,8 @@ from chordwise.llm.model import (
 
 PROVIDER = "extractive"
 MODEL = "textrank-1"
+TIMEOUT_SECONDS = 120.0
+"""How long an answer may take where no settings say it; a usual chunk takes milliseconds."""
 _LARGE = 1_000_000
 _PROFILE = ModelProfile(
     provider=PROVIDER,
@@ -31,8 +38,16 @@ class ExtractiveModel(ChatModel):
     """The default where nothing is configured, the fallback, and the baseline to beat.
 
     It answers `request.task` by statistics of words and ignores the prompt. Its usage is an
-    estimate and costs nothing.
+    estimate and costs nothing. `timeout_seconds` bounds an answer; `clock` never goes back.
     """
+
+    def __init__(
+        self,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._clock = clock
 
     @property
     def profile(self) -> ModelProfile:
@@ -40,8 +55,13 @@ class ExtractiveModel(ChatModel):
         return _PROFILE
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Return an answer that keeps to the schema; it never fails and never refuses."""
-        text = json.dumps(answer(request.task), ensure_ascii=False)
+        """Return an answer that keeps to the schema; it never refuses.
+
+        Raises:
+            AnswerTimeoutError: It took longer than it may.
+        """
+        with checked(self._deadline(request)):
+            text = json.dumps(answer(request.task), ensure_ascii=False)
         read = request.task.text or json.dumps(request.task.answers, ensure_ascii=False)
         return Completion(
             text=text,
@@ -50,3 +70,17 @@ class ExtractiveModel(ChatModel):
             provider=PROVIDER,
             model=MODEL,
         )
+
+    def _deadline(self, request: CompletionRequest) -> Check:
+        """Return the check that ends an answer to this request when its time is up."""
+        left = math.inf if request.timeout_seconds is None else request.timeout_seconds
+        seconds = min(self._timeout_seconds, left)
+        ends_at = self._clock() + seconds
+
+        def check() -> None:
+            if self._clock() > ends_at:
+                raise AnswerTimeoutError(
+                    f"The built-in model did not finish its answer within {seconds:g} s."
+                )
+
+        return check

@@ -1,0 +1,31 @@
+"""The places between two steps of an answer at which whoever asked may end it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+Check = Callable[[], None]
+
+
+def _go_on() -> None:
+    """Let an answer take as long as it does."""
+
+
+_check: ContextVar[Check] = ContextVar("check", default=_go_on)
+
+
+@contextmanager
+def checked(check: Check) -> Iterator[None]:
+    """Call `check` at every checkpoint of this thread inside the block; what it raises ends it."""
+    token = _check.set(check)
+    try:
+        yield
+    finally:
+        _check.reset(token)
+
+
+def checkpoint() -> None:
+    """Stop here if the answer has to end; called once for each sentence and each search."""
+    _check.get()()

@@ -1,0 +1,210 @@
+"""No regular expression of ours can be made to backtrack for long by the text of a document."""
+
+from __future__ import annotations
+
+import ast
+import pkgutil
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from typing import NamedTuple, TypeAlias
+
+import pytest
+
+from tests.fakes.adversarial_strings import Attack, attacks
+from tests.house.checkout import PACKAGES, ROOT, modules
+
+Pattern: TypeAlias = re.Pattern[str] | re.Pattern[bytes]
+
+EXTRACTIVE = "chordwise.domain.extractive."
+READ_SENTENCES = (
+    *(f"{EXTRACTIVE}{name}." for name in ("iso_dates", "names", "schema_values", "search")),
+    *(f"{EXTRACTIVE}{name}." for name in ("titles", "value_patterns", "item_hints")),
+    *(f"{EXTRACTIVE}cues.{name}" for name in ("INFERENCE", "FIGURE")),
+)
+"""What is only ever given a sentence, of 400 characters at most, or the words of a user."""
+COMPILED_IN_FUNCTIONS = {
+    "chordwise/domain/extractive/cues.py": "_any_of",  # called at the top of the module
+}
+
+
+class Growth(NamedTuple):
+    """How much longer a string of `large` may take than one of `small` characters."""
+
+    small: int
+    large: int
+    factor: float
+
+
+LINEAR = Growth(8_000, 64_000, 24)  # of linear time: 8, of quadratic: 64
+QUADRATIC = Growth(500, 2_000, 32)  # of quadratic time: 16, of cubic: 64
+SHORT_CHARACTERS = 100
+SHORT_SECONDS = 2.0  # microseconds, unless the time grows exponentially
+LONG_SECONDS = 10.0
+MEASURABLE_SECONDS = 0.005
+TRIES = 3
+"""A busy machine may make one measurement too long; it does not three in a row."""
+
+
+class TooSlowError(Exception):
+    """The process has used as much time as it was given."""
+
+
+@contextmanager
+def cpu_limit(seconds: float) -> Iterator[None]:
+    """Interrupt what takes more of the processor's time; what else runs here does not count.
+
+    Raises:
+        TooSlowError: It took longer.
+    """
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        raise TooSlowError
+
+    before = signal.signal(signal.SIGVTALRM, interrupt)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+@cache
+def compiled() -> dict[str, Pattern]:
+    """Return every pattern that a module of ours holds, by its place."""
+    found: dict[Pattern, str] = {}
+    for package in PACKAGES:
+        for module in pkgutil.walk_packages(import_module(package).__path__, f"{package}."):
+            if not module.name.endswith("__main__"):
+                for name, value in vars(import_module(module.name)).items():
+                    for place, pattern in patterns_in(f"{module.name}.{name}", value):
+                        found.setdefault(pattern, place)
+    return {place: pattern for pattern, place in found.items()}
+
+
+def patterns_in(place: str, value: object) -> Iterator[tuple[str, Pattern]]:
+    """Yield the patterns that a value is or holds."""
+    if isinstance(value, re.Pattern):
+        yield place, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from patterns_in(f"{place}[{key!s}]", item)
+            yield from patterns_in(f"{place}[{key!s}]", key)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for number, item in enumerate(value):
+            yield from patterns_in(f"{place}[{number}]", item)
+
+
+@cache
+def calls_of(name: str) -> frozenset[str]:
+    """Return the methods that are called on a pattern of this name, anywhere in our code."""
+    sources = (file.read_text("utf-8") for file in modules(*PACKAGES))
+    return frozenset(
+        method for source in sources for method in re.findall(rf"\b{name}\.(\w+)\(", source)
+    )
+
+
+def application(place: str, pattern: Pattern) -> Callable[[str], object]:
+    """Return how a pattern is applied: at the start alone where our code never looks further."""
+    methods = calls_of(place.rpartition(".")[2]) if "[" not in place else frozenset()
+    anchored = methods & {"match", "fullmatch"} if methods <= {"match", "fullmatch"} else ()
+
+    def apply(text: str) -> None:
+        given = text if isinstance(pattern.pattern, str) else text.encode()
+        for method in anchored:
+            getattr(pattern, method)(given)
+        if not anchored:
+            for _ in pattern.finditer(given):  # type: ignore[arg-type]  # str or bytes, as it is
+                pass
+
+    return apply
+
+
+def timed(apply: Callable[[str], object], text: str, limit: float) -> float:
+    """Return the seconds of the processor that it takes."""
+    with cpu_limit(limit):
+        started = time.process_time()
+        apply(text)
+        return time.process_time() - started
+
+
+def growth_of(place: str) -> Growth:
+    """Return what is allowed of a pattern."""
+    return QUADRATIC if place.startswith(READ_SENTENCES) else LINEAR
+
+
+def holds_out(
+    apply: Callable[[str], object], growth: Growth, attack: Attack, tries: int = TRIES
+) -> bool:
+    """Tell whether the time that a pattern takes grows no faster than allowed."""
+    for _ in range(tries):
+        try:
+            timed(apply, attack.of_length(SHORT_CHARACTERS), SHORT_SECONDS)
+            seconds = timed(apply, attack.of_length(growth.small), LONG_SECONDS)
+            if seconds > MEASURABLE_SECONDS:
+                timed(apply, attack.of_length(growth.large), seconds * growth.factor)
+        except TooSlowError:
+            continue
+        return True
+    return False
+
+
+@pytest.mark.parametrize("place", sorted(compiled()))
+def test_patterns_hold_out_against_adversarial_strings(place: str) -> None:
+    """The time grows with the length of the text; with its square where that is a sentence."""
+    pattern = compiled()[place]
+    apply, growth = application(place, pattern), growth_of(place)
+
+    slow = next((each for each in attacks(pattern) if not holds_out(apply, growth, each)), None)
+
+    assert slow is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "growth"),
+    [
+        (r"(?:[^a-z]+|(?:[A-Z0-9]\S*|of|and|the|for|in|to|a|\s)+)$", QUADRATIC),
+        (r"^#\s+(.+?)\s*#*\s*$", QUADRATIC),
+        (r"[^\S\n]*\n\s*", LINEAR),
+    ],
+    ids=["exponential", "cubic", "quadratic"],
+)
+def test_slow_patterns_are_found(pattern: str, growth: Growth) -> None:
+    """Patterns that once were ours, and took seconds or forever, do not pass."""
+    found = re.compile(pattern)
+    apply = application("[…]", found)
+
+    assert not all(holds_out(apply, growth, attack, tries=1) for attack in attacks(found))
+
+
+def test_every_pattern_is_among_those_that_are_tried() -> None:
+    """Patterns are compiled at the top of a module; none is given to `re` as a text."""
+    hidden = []
+    for file in modules(*PACKAGES):
+        place = str(file.relative_to(ROOT))
+        tree = ast.parse(file.read_text("utf-8"))
+        for function, call in calls_to_re(tree):
+            at_top = call == "compile" and not function
+            is_known = COMPILED_IN_FUNCTIONS.get(place) == function
+            if not (at_top or is_known or call == "escape"):
+                hidden.append(f"{place}: re.{call} in {function or 'the module'}")
+
+    assert hidden == []
+
+
+def calls_to_re(tree: ast.AST, function: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every call to the module `re` with the function it is in, and imports out of it."""
+    for node in ast.iter_child_nodes(tree):
+        inner = node.name if isinstance(node, ast.FunctionDef) else function
+        if isinstance(node, ast.ImportFrom) and node.module == "re":
+            yield function, "import"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner = node.func.value
+            if isinstance(owner, ast.Name) and owner.id == "re":
+                yield function, node.func.attr
+        yield from calls_to_re(node, inner)
