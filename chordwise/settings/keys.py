@@ -10,6 +10,8 @@ from chordwise.domain import addresses
 if TYPE_CHECKING:
     from chordwise.settings import Settings
 
+_NO_NAME = re.compile(r"[^A-Z0-9]+")
+
 
 def without_key(settings: Settings, name: str) -> tuple[str, str] | None:
     """Return what is so and what to write for a model that is asked without a key, if it is.
@@ -27,7 +29,7 @@ def without_key(settings: Settings, name: str) -> tuple[str, str] | None:
     what = f"no key is sent to {addresses.shown(model.base_url)} (no Authorization header)"
     if model.api_key_env:
         return what, f"Set {model.api_key_env}, the variable that api_key_env names."
-    variable = f"{re.sub(r'[^A-Z0-9]+', '_', name.upper()).strip('_0123456789')}_API_KEY"
+    variable = f"{_NO_NAME.sub('_', name.upper()).strip('_0123456789')}_API_KEY"
     hint = f'If the server needs one: api_key_env = "{variable}" below [models.{name}].'
     host = addresses.provider_host(model.provider)
     own = f" {model.provider.upper()}_API_KEY goes to {host} only." if host else ""
