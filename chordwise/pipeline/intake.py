@@ -90,14 +90,14 @@ def take_in(
         ServiceUnavailableError: The database cannot be reached.
     """
     try:
-        for listed, shown in submission.untaken():
+        for listed in submission.untaken():
             if is_stopped():
                 return False
-            documents = _documents(context, submission, source, listed, shown)
+            documents = _documents(context, submission, source, listed)
             for document, is_last in marking_last(documents):
                 taken = submission.take_in(document, of=listed.intake_id, is_last=is_last)
-                on_taken(shown, taken)
-                if is_stopped() and not is_last:  # a file may hold very many
+                on_taken(listed.source, taken)
+                if not is_last and is_stopped():  # a file may hold very many
                     return False
         return True
     finally:
@@ -116,7 +116,7 @@ def marking_last(documents: Iterable[Found]) -> Iterator[tuple[Found, bool]]:
 
 
 def _documents(
-    context: Context, submission: Submission, source: FileSource, listed: ListedFile, shown: str
+    context: Context, submission: Submission, source: FileSource, listed: ListedFile
 ) -> Iterator[Found]:
     """Yield what is to be taken in of an entry on the list, at least one."""
     if listed.job_id is not None:
@@ -124,19 +124,19 @@ def _documents(
         return
     reason = _why_not(listed) if submission.is_resumed else None
     if reason is None:
-        documents = source.read(_found(listed, shown), submission.columns, shown)
+        documents = source.read(_found(listed), submission.columns, listed.source)
         first = next(rest := islice(documents, listed.documents_taken, None), None)
         if first is not None:
             yield first
             yield from rest
             return
         reason = _changed(listed)
-    yield UnreadDocument(source=shown, error=failures.named(shown, reason))
+    yield UnreadDocument(source=listed.source, error=failures.named(listed.source, reason))
 
 
-def _found(listed: ListedFile, shown: str) -> FoundFile:
+def _found(listed: ListedFile) -> FoundFile:
     path = None if listed.raw_path is None else Path(os.fsdecode(listed.raw_path))
-    return FoundFile(source=shown, path=path, follow_symlinks=listed.follow_symlinks)
+    return FoundFile(source=listed.source, path=path, follow_symlinks=listed.follow_symlinks)
 
 
 def _why_not(listed: ListedFile) -> ReadError | None:

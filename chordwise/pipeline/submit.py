@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from threading import Lock
 from typing import TypeAlias
 
@@ -124,8 +125,8 @@ class Submission:
             persistently(self._context.sessions, PATIENCE, write)
         return stored[0]
 
-    def untaken(self) -> Iterator[tuple[ListedFile, str]]:
-        """Yield what is left on the list, in its order, with the name that it is shown under.
+    def untaken(self) -> Iterator[ListedFile]:
+        """Yield what is left on the list, in its order.
 
         Raises:
             ServiceUnavailableError: The database cannot be reached.
@@ -136,9 +137,8 @@ class Submission:
                 some = listed_files.of_run(session, self.run_id, after)
             if not some:
                 return
-            for listed, source in some:
-                yield listed, source
-                after = listed.position
+            yield from some
+            after = some[-1].position
 
     def take_in(
         self,
@@ -312,7 +312,7 @@ def open_run(
 ) -> Submission:
     """Begin a run with the list of what was found; `now` names it where the user does not.
 
-    Run and list are stored in one transaction, so that there is no run with half a list.
+    Both are stored in one transaction, so that there is no run with half a list.
 
     Raises:
         UsageError: The name is taken or could be an id, or the budget is none.
@@ -329,16 +329,11 @@ def open_run(
     def write(session: Session) -> Run:
         guard(session)
         prompt_versions.register(session, library.released().values())
-        if (run := session.get(Run, run_id)) is None:
-            run = _run(context, run_id, name, options)
-            run.intake_token = token
-            session.add(run)
-            session.flush()
-            intake_leases.extend(session, [token], context.lease)
-            if found:
-                listed_files.add(session, run_id, found)
-            if cap_usd is not None:
-                budgets.change_cap(session, run_id, cap_usd)
+        if (stored := session.get(Run, run_id)) is not None:
+            return stored  # only the answer to an earlier commit was lost
+        run = _run(context, run_id, name, options)
+        run.intake_token = token
+        _store(context, session, run, found, cap_usd)
         return run
 
     try:
@@ -348,6 +343,22 @@ def open_run(
             f"There is a run named “{name}” already.", "Choose another --run-name."
         ) from error
     return Submission(context, run, token, guard)
+
+
+def _store(
+    context: Context,
+    session: Session,
+    run: Run,
+    found: Sequence[Entry],
+    cap_usd: Decimal | None,
+) -> None:
+    session.add(run)
+    session.flush()
+    intake_leases.extend(session, [run.intake_token], context.lease)
+    if found:
+        listed_files.add(session, run.id, found)
+    if cap_usd is not None:
+        budgets.change_cap(session, run.id, cap_usd)
 
 
 def _run(context: Context, run_id: uuid.UUID, name: str, options: RunOptions) -> Run:

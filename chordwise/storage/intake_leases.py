@@ -57,7 +57,7 @@ def held_until(session: Session, run_id: uuid.UUID) -> datetime | None:
     return session.scalar(select(Run.intake_until).where(Run.id == run_id, is_held()))
 
 
-def extend(session: Session, tokens: Collection[uuid.UUID], lease: timedelta) -> None:
+def extend(session: Session, tokens: Collection[uuid.UUID | None], lease: timedelta) -> None:
     """Prolong leases."""
     if not tokens:
         return

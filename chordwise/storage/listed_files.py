@@ -10,14 +10,15 @@ from sqlalchemy import (
     BigInteger,
     ForeignKey,
     Index,
-    Row,
     delete,
     func,
     insert,
+    literal,
     select,
     text,
     update,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.states import IntakeOutcome
@@ -44,6 +45,7 @@ class ListedFile(Record):
     intake_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("intakes.id"), primary_key=True)
     run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id"))
     position: Mapped[int]
+    source: Mapped[str]
     raw_path: Mapped[bytes | None]
     follow_symlinks: Mapped[bool]
     byte_count: Mapped[int | None] = mapped_column(BigInteger)
@@ -78,23 +80,22 @@ def add(session: Session, run_id: uuid.UUID, entries: Sequence[Entry]) -> Sequen
     position = (session.scalars(statement).one() or 0) - len(entries)
     ids = [new_id() for _ in entries]
     for begin in range(0, len(entries), _AT_ONCE):
-        some = list(zip(ids, entries, strict=True))[begin : begin + _AT_ONCE]
-        session.execute(insert(Intake), [_intake(run_id, id_, each) for id_, each in some])
+        step = slice(begin, begin + _AT_ONCE)
+        some = list(zip(ids[step], entries[step], strict=True))
+        _insert(session, Intake, [_intake(run_id, id_, each) for id_, each in some])
         listed = [
             _listed(run_id, id_, position + begin + index, each)
             for index, (id_, each) in enumerate(some)
             if each.error is None
         ]
-        if listed:
-            session.execute(insert(ListedFile), listed)
+        _insert(session, ListedFile, listed)
     return ids
 
 
-def of_run(session: Session, run_id: uuid.UUID, after: int) -> Sequence[Row[ListedFile, str]]:
-    """Return the next entries behind a position, each with the name that it is shown under."""
-    return session.execute(
-        select(ListedFile, Intake.source)
-        .join(Intake, Intake.id == ListedFile.intake_id)
+def of_run(session: Session, run_id: uuid.UUID, after: int) -> Sequence[ListedFile]:
+    """Return the next entries behind a position."""
+    return session.scalars(
+        select(ListedFile)
         .where(ListedFile.run_id == run_id, ListedFile.position > after)
         .order_by(ListedFile.position)
         .limit(_AT_ONCE)
@@ -147,6 +148,18 @@ def remove(session: Session, intake_id: uuid.UUID) -> None:
         )
 
 
+def _insert(session: Session, table: type[Record], rows: Sequence[dict[str, object]]) -> None:
+    """Insert many rows in one statement, with an array for each column."""
+    if not rows:
+        return
+    names = list(rows[0])
+    arrays = [
+        literal([row[name] for row in rows], ARRAY(table.__table__.c[name].type)) for name in names
+    ]
+    found = func.unnest(*arrays).table_valued(*names).render_derived()
+    session.execute(insert(table).from_select(names, select(found)))
+
+
 def _intake(run_id: uuid.UUID, intake_id: uuid.UUID, entry: Entry) -> dict[str, object]:
     error = entry.error
     return {
@@ -167,6 +180,7 @@ def _listed(
         "intake_id": intake_id,
         "run_id": run_id,
         "position": position,
+        "source": entry.source,
         "raw_path": entry.raw_path,
         "follow_symlinks": entry.follow_symlinks,
         "byte_count": entry.byte_count,

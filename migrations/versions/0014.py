@@ -119,6 +119,7 @@ def _add_listed_files() -> None:
         sa.Column("intake_id", sa.Uuid(), nullable=False),
         sa.Column("run_id", sa.Uuid(), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("source", sa.Text(), nullable=False),
         sa.Column("raw_path", sa.LargeBinary(), nullable=True),
         sa.Column("follow_symlinks", sa.Boolean(), nullable=False),
         sa.Column("byte_count", sa.BigInteger(), nullable=True),

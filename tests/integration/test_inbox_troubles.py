@@ -15,11 +15,13 @@ from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.inbox import moving, scanning
 from chordwise.pipeline.inbox.places import Place
 from chordwise.pipeline.inbox.taking import Taking
+from chordwise.pipeline.recovery.recover import recover
 from chordwise.pipeline.submit import Submission
 from chordwise.settings import ProfileSettings, Settings
 from tests.fakes.inbox_watch import (
     LETTER,
     OTHER,
+    QUIET_SECONDS,
     WatchedInbox,
     intake,
     watched,
@@ -120,6 +122,49 @@ def test_what_was_taken_in_is_not_taken_in_again(inbox: WatchedInbox) -> None:
 
     assert inbox.pipeline.value("SELECT count(*) FROM intakes") == 1
     assert (inbox.folders.done / "a.txt").exists()
+
+
+def test_a_kill_in_the_middle_of_a_file_certifies_nothing(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run is open and says so; the next watcher goes on in it, without a row twice."""
+    profiles = {"rows": ProfileSettings(text_column="text")}
+    inbox = watched(tmp_path, settings, profiles)
+    inbox.drop("rows/a.csv", "".join(["text\n", *(f"Row {n}. {LETTER}\n" for n in range(6))]))
+    take_in, taken = Submission.take_in, list[object]()
+
+    def killed(self: Submission, *found: object, **named: object) -> object:
+        if len(taken) == 4:
+            raise KilledError
+        taken.append(found)
+        return take_in(self, *found, **named)  # type: ignore[arg-type]  # passed on as they came
+
+    monkeypatch.setattr(Submission, "take_in", killed)
+    with pytest.raises(KilledError):
+        inbox.take()
+    monkeypatch.setattr(Submission, "take_in", take_in)
+    inbox.pipeline.execute("UPDATE runs SET intake_until = now()")
+    recover(inbox.pipeline.context)
+    inbox.work()
+    account = (
+        "SELECT accepted, not_taken, intakes_balance IS TRUE, intake_status, status"
+        " FROM run_accounts"
+    )
+    assert inbox.pipeline.rows(account) == [(4, 1, False, "interrupted", "open")]
+
+    inbox.begin_anew()
+    inbox.deliver()
+    inbox.wait(QUIET_SECONDS)
+    inbox.work()
+    inbox.wait(1)
+
+    assert inbox.pipeline.rows(account) == [(6, 0, True, "finished", "finished")]
+    assert inbox.pipeline.value("SELECT count(DISTINCT source) FROM intakes") == 6
+    assert (inbox.folders.done / "rows" / "a.csv").exists()
+
+
+class KilledError(BaseException):
+    """Ends a watch as a kill would: nothing is cleaned up in the database."""
 
 
 def test_across_file_systems_a_file_is_copied_and_then_removed(

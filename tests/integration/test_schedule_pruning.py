@@ -19,11 +19,13 @@ from chordwise.pipeline.learning import evaluating, giving_feedback
 from chordwise.pipeline.learning.giving_feedback import Line, Signed
 from chordwise.pipeline.learning.scopes import Scope
 from chordwise.pipeline.schedules.runner import ScheduleRunner
+from chordwise.pipeline.submit import open_run
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.storage import documents, pruning
 from chordwise.storage.documents import Document, hash_of
+from chordwise.storage.listed_files import Entry
 from tests.fakes.past_results import into_history
-from tests.fakes.pipeline import Pipeline, a_run, quoting_the_text
+from tests.fakes.pipeline import NOW, Pipeline, a_document, a_run, quoting_the_text
 from tests.fakes.processes import wait_until
 from tests.fakes.scheduling import A_DAY, Night, a_night
 from tests.fakes.scheduling import pruning as pruned_after
@@ -91,6 +93,31 @@ def test_old_runs_go_and_what_newer_ones_use_stays(settings: Settings) -> None:
     assert night.rows("SELECT count(*) FROM document_results WHERE status = 'succeeded'") == [(2,)]
     assert night.rows("SELECT intakes_balance, jobs_balance FROM run_accounts") == [(True, True)]
     assert night.rows("SELECT count(*), count(job_id) FROM model_calls") == [(3, 1)]
+
+
+def test_an_interrupted_run_goes_when_it_is_old(settings: Settings) -> None:
+    """With its list; a younger one stays, and one that is being taken in."""
+    night = a_past(settings, pruned_after(keep_runs_days=30))
+    listed = [Entry(source=f"{number}.txt", raw_path=b"/nowhere") for number in range(3)]
+    names = []
+    for ago in ("40 days", "1 day", "-1 day"):
+        run = open_run(night.pipeline.context, a_run(), NOW, listed)
+        run.take_in(a_document(OLD))
+        names.append(run.name)
+        run.close()
+        night.pipeline.execute(
+            f"UPDATE runs SET intake_until = now() - interval '{ago}' WHERE name = :run",  # noqa: S608 - our own words
+            run=run.name,
+        )
+    for job_id, *_ in night.rows("SELECT id FROM jobs WHERE status = 'queued'"):
+        night.pipeline.work_on(job_id)  # type: ignore[arg-type]  # a UUID, says the table
+
+    assert night.carry_out()
+
+    assert night.rows("SELECT outcome ->> 'runs' FROM schedule_runs") == [("2",)]
+    kept = {name for (name,) in night.rows("SELECT name FROM runs")}
+    assert kept & set(names) == set(names[1:])
+    assert night.rows("SELECT count(*) FROM listed_files") == [(6,)]
 
 
 def test_feedback_goes_with_its_job_and_what_it_taught_stays(settings: Settings) -> None:
