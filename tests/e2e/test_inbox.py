@@ -265,7 +265,7 @@ def inbox_process(scheduler: int) -> psutil.Process:
 def test_a_slow_file_holds_up_no_other(stage: Stage, folders: Folders) -> None:
     """Ordinary files are done while it is read; at its limit it is set aside, and accounted for."""
     with (stage.folder / "chordwise.toml").open("a", encoding="utf-8") as config:
-        config.write("[readers]\nfile_timeout_seconds = 60\n")
+        config.write("[readers]\nfile_timeout_seconds = 40\n")
     slow = slow_archive(stage.folder)
     also_slow = Path(shutil.copy(slow, stage.folder / "also.zip"))
     start(stage, folders)
