@@ -28,6 +28,10 @@ from tests.fakes.inbox_watch import (
 )
 
 
+class KilledError(BaseException):
+    """Ends a watch as a kill would: nothing is cleaned up in the database."""
+
+
 def test_a_place_that_cannot_be_written_to_is_told_once(inbox: WatchedInbox) -> None:
     """The file is safe in the store meanwhile, and delivered once the place is mended."""
     inbox.folders.done.write_text("no folder", "utf-8")
@@ -161,10 +165,7 @@ def test_a_kill_in_the_middle_of_a_file_certifies_nothing(
     assert inbox.pipeline.rows(account) == [(6, 0, True, "finished", "finished")]
     assert inbox.pipeline.value("SELECT count(DISTINCT source) FROM intakes") == 6
     assert (inbox.folders.done / "rows" / "a.csv").exists()
-
-
-class KilledError(BaseException):
-    """Ends a watch as a kill would: nothing is cleaned up in the database."""
+    inbox.close()
 
 
 def test_across_file_systems_a_file_is_copied_and_then_removed(
