@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from threading import Event, Thread
 
@@ -61,6 +62,7 @@ class Part(Thread):
     def _live(self) -> float:
         """Let the process live; return how long to wait before it is started anew."""
         reading, writing = os.pipe()
+        begun_at = time.monotonic()
         try:
             process = self._spawned(reading)
             while process.poll() is None and not self._stop_event.wait(_POLL_SECONDS):
@@ -72,6 +74,8 @@ class Part(Thread):
         if status == 0 or self._stop_event.is_set():
             self._pause = _FIRST_PAUSE_SECONDS
             return _FIRST_PAUSE_SECONDS
+        if time.monotonic() - begun_at > _LONGEST_PAUSE_SECONDS:
+            self._pause = _FIRST_PAUSE_SECONDS  # it has not died of its start
         pause, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
         self._count_loss(status, pause)
         return pause

@@ -22,7 +22,7 @@ from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.rendering.words import counted
 from chordwise.domain.states import IntakeStatus
 from chordwise.embedded.stack import Level
-from chordwise.errors import ChordwiseError, ExitCode
+from chordwise.errors import ChordwiseError, ExitCode, RunCancelledError
 from chordwise.pipeline import accounts, budgets, intake
 from chordwise.pipeline.accounts import Account
 from chordwise.pipeline.context import Context
@@ -62,6 +62,8 @@ class TakingIn:
         try:
             with suppress(KeyboardInterrupt):  # the second Ctrl-C; the first only asks to stop
                 self._take_in(context, submission)
+        except RunCancelledError:
+            raise
         except ChordwiseError:
             self._say_how_to_resume(submission.name, "The intake was interrupted.")
             raise

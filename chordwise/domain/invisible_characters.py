@@ -1,7 +1,8 @@
 """Removes the Unicode characters that nobody sees and a model reads, where nothing needs them.
 
 The candidates are those with the property Default_Ignorable_Code_Point (Unicode Character Database,
-DerivedCoreProperties.txt) and the interlinear annotation characters. Each is kept where a standard
+DerivedCoreProperties.txt), the interlinear annotation characters and the format controls of
+Egyptian hieroglyphs. Each is kept where a standard
 gives it a task at its place: in emoji sequences (UTS #51), in the spelling of scripts that join
 their letters (Core Specification 23.2, UAX #31), between words of scripts without spaces
 (UAX #14), after the bases of variation sequences (StandardizedVariants.txt, UTS #37), and in texts
@@ -22,7 +23,7 @@ HINT = "Look at the file before you rely on its results (docs/formats.md, Text t
 _IGNORABLE = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
     "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
-    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+    "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 _JOINING = (
     "\u0600-\u061b\u061d-\u109f\u1780-\u17b3\u17b6-\u180a\u1810-\u18af\u1900-\u1cff\ua800-\uabff"
@@ -66,6 +67,9 @@ _NEEDED = (
     "(?<=[\u1800-\u180a\u1810-\u18aa])[\u180b-\u180f]",
     # The flags of England, Scotland, Wales and other regions.
     "(?<=\U0001f3f4)[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f",
+    # Joiners of Egyptian hieroglyphs, which have another property and are as invisible.
+    "(?<=[\U00013000-\U0001342f\U00013440-\U00013455])[\U00013430-\U0001343f]",
+    "[\U00013430-\U0001343f](?=[\U00013000-\U0001342f\U00013440-\U00013455])",
     # Fillers of Hangul, inherent vowels of Khmer, controls of shorthand and of music.
     "\u115f(?=[\u1161-\u11ff])|(?<=[\u1100-\u115e\ua960-\ua97f])\u1160",
     "(?<=[\u1780-\u17b3])[\u17b4\u17b5]",

@@ -16,6 +16,7 @@ from chordwise.domain.states import (
     IntakeOutcome,
     IntakeStatus,
     JobStatus,
+    RunStatus,
 )
 from chordwise.storage.engine import reaching_database
 
@@ -91,7 +92,8 @@ class Account:
     @property
     def is_interrupted(self) -> bool:
         """Whether the intake has stopped before its end, and can be resumed."""
-        return self.intake_status == IntakeStatus.INTERRUPTED
+        is_cancelled = self.status == RunStatus.CANCELLED
+        return self.intake_status == IntakeStatus.INTERRUPTED and not is_cancelled
 
     @property
     def unfinished(self) -> int:

@@ -49,7 +49,7 @@ class Resume:
         self._await_lease(run_id)
         submission = claim(self._context, run_id)
         if submission is None:
-            raise _being_taken_in()
+            raise self._being_taken_in(run_id)
         return submission
 
     def _require_interrupted(self, run_id: uuid.UUID) -> None:
@@ -85,8 +85,16 @@ class Resume:
         )
         while (until := self._held_until(run_id)) is not None:
             if until != first:
-                raise _being_taken_in()
+                raise self._being_taken_in(run_id)
             self._pause(_LOOK_SECONDS)
+
+    def _being_taken_in(self, run_id: uuid.UUID) -> UsageError:
+        with reaching_database(), self._context.sessions() as session:
+            name = session.get_one(Run, run_id).name
+        return UsageError(
+            "Another process is taking in for this run.",
+            f"Wait for it with `chordwise wait {name}`.",
+        )
 
     def _held_until(self, run_id: uuid.UUID) -> datetime | None:
         with reaching_database(), self._context.sessions() as session:
@@ -141,9 +149,3 @@ def claim(
 
 def _can_be_resumed(run: Run) -> bool:
     return run.intake_finished_at is None and run.status != RunStatus.CANCELLED
-
-
-def _being_taken_in() -> UsageError:
-    return UsageError(
-        "Another process is taking in for this run.", "Wait for it with `chordwise wait RUN`."
-    )

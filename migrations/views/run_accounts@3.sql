@@ -85,7 +85,7 @@ SELECT
     CASE
         WHEN r.intake_finished_at IS NOT NULL THEN 'finished'
         WHEN r.intake_until > clock_timestamp() THEN 'taking_in'
-        WHEN r.status = 'cancelled' THEN 'finished'
+        WHEN r.status = 'cancelled' AND coalesce(i.not_taken, 0) = 0 THEN 'finished'
         ELSE 'interrupted'
     END AS intake_status
 FROM runs AS r

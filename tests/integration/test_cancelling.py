@@ -386,7 +386,7 @@ def test_a_schedule_stops_when_its_run_is_cancelled(settings: Settings, tmp_path
 
     assert night.rows("SELECT status, error_code FROM schedule_runs") == [("failed", "cancelled")]
     assert night.rows("SELECT count(*) FROM intakes WHERE outcome <> 'not_taken'") == [(2,)]
-    assert night.rows("SELECT intake_status FROM run_accounts") == [("finished",)]
+    assert night.rows("SELECT intake_status FROM run_accounts") == [("interrupted",)]
     assert night.pipeline.value(STATUSES) == ["cancelled"]
 
 

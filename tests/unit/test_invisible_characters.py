@@ -29,6 +29,7 @@ NEEDED = {
     "soft hyphen": "Donau\u00addampf\u00adschiff",
     "formula": "f\u2061(x)",
     "Hangul": "\u1112\u1160",
+    "hieroglyphs": "\U00013171\U00013431\U000131a2\U0001343c\U00013171\U0001343d",
 }
 STRAY = {
     "tags": (f"Fine.{TAGS}", "Fine.", len(TAGS), len(TAGS)),
@@ -39,6 +40,7 @@ STRAY = {
     "marks in Latin": ("a\u200e \u2066b\u2069", "a b", 3, 0),
     "soft hyphens in a row": ("a" + "\u00ad" * 9, "a\u00ad", 8, 0),
     "fillers": ("a\u3164\uffa0b\u115f", "ab", 3, 0),
+    "joiners of hieroglyphs": ("a\U00013430b\U0001343f", "ab", 2, 0),
     "annotation": ("\ufff9a\ufffab\ufffb", "ab", 3, 0),
 }
 
