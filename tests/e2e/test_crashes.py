@@ -91,7 +91,7 @@ def test_a_broker_that_loses_everything_costs_no_document(stage: Stage, servers:
 def test_a_worker_that_is_told_to_leave_hands_its_work_back(stage: Stage) -> None:
     """SIGTERM with calls in flight longer than the grace: they are pending again at once."""
     stage.processes.start("scheduler")
-    stage.provider.delay_seconds = 3.0
+    stage.provider.delay_seconds = 8.0
     worker = stage.processes.start("worker")
     submit(stage)
     stage.wait_for("SELECT count(*) = 4 FROM chunks WHERE status = 'running'")

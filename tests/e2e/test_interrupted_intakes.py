@@ -243,7 +243,7 @@ def test_cancelling_an_interrupted_run_ends_it(held: Stage) -> None:
     account = json.loads(waited.stdout)["run"]
     assert waited.returncode == ExitCode.INCOMPLETE
     assert (account["status"], account["outcomes"]["not_taken"]) == ("cancelled", 2)
-    assert (resumed.returncode, "was cancelled" in resumed.stderr) == (ExitCode.USAGE, True)
+    assert (resumed.returncode, "is cancelled" in resumed.stderr) == (ExitCode.USAGE, True)
 
 
 def test_a_retry_of_an_interrupted_run_says_how_to_resume_it(held: Stage) -> None:

@@ -9,6 +9,7 @@ import pytest
 from chordwise.storage import migrating
 from tests.e2e.conftest import Stage
 from tests.fakes.later_migrations import LATER, NEWEST, newer_version, take_back
+from tests.fakes.processes import wait_until
 
 
 def test_up_down_and_up_while_a_worker_works(
@@ -32,9 +33,9 @@ def test_up_down_and_up_while_a_worker_works(
     stage.processes.start("worker")
 
     stage.wait_for("SELECT status = 'finished' FROM runs")
-    started = stage.processes.logs().count("worker.started")
+    both = "both workers have started"
+    wait_until(lambda: stage.processes.logs().count("worker.started") == 2, 60, both)
     assert in_the_middle
-    assert started == 2
     assert migrating.revision_of(stage.engine) == LATER
     assert stage.value("SELECT bool_and(status = 'succeeded') FROM jobs")
     assert stage.value("SELECT max(attempts) = 1 FROM chunks")
