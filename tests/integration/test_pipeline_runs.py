@@ -46,7 +46,7 @@ def test_nothing_comes_into_a_cancelled_run(settings: Settings) -> None:
     assert pipeline.job(submission).status == JobStatus.CANCELLED
     assert pipeline.value("SELECT count(*) FROM intakes") == 1
     assert pipeline.value("SELECT count(*) FROM outbox") == 0
-    assert pipeline.rows("SELECT intakes_found, jobs_balance FROM run_accounts") == [(None, True)]
+    assert pipeline.rows("SELECT intakes_found, jobs_balance FROM run_accounts") == [(1, True)]
 
 
 def test_the_same_content_in_one_run_is_analyzed_once(settings: Settings) -> None:
