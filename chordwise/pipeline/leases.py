@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
 from collections import Counter
@@ -171,7 +172,9 @@ class LeaseKeeper:
                 counted = self._count_losses(session)
                 intake_leases.extend(session, intakes, self._duration)  # runs after their jobs
         except ServiceUnavailableError as error:
-            log.warning("lease.not_extended", count=len(held), reason=error.what)
+            # An intake notices by itself, and says so.
+            level = logging.WARNING if held or fanning_out else logging.INFO
+            log.log(level, "lease.not_extended", count=len(held), reason=error.what)
             return False
         with self._lock:
             self._losses -= counted
