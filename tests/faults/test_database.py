@@ -116,7 +116,7 @@ def test_a_submission_whose_commit_is_answered_into_the_void(
 ) -> None:
     """D02: a command that is not told whether it has submitted finds out, and submits once."""
     experiment.begin("D02 submit", "the answers to a submission's COMMITs lost")
-    for holding in (b"INSERT INTO runs", b"INSERT INTO intakes"):
+    for holding in (b"INSERT INTO runs", b"INSERT INTO jobs"):
         cluster.to_database.drop_answer_after(b"COMMIT\0", holding=holding)
         cluster.submit(cluster.documents.write(chunks=12))
     cluster.start_scheduler()
