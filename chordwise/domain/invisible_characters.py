@@ -1,4 +1,4 @@
-"""Removes the Unicode characters that nobody sees and a model reads, where nothing needs them.
+"""Removes Unicode characters that are invisible to people and that a model still reads.
 
 The candidates are those with the property Default_Ignorable_Code_Point (Unicode Character Database,
 DerivedCoreProperties.txt), the interlinear annotation characters and the format controls of

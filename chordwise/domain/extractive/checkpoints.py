@@ -1,4 +1,4 @@
-"""The places between two steps of an answer at which whoever asked may end it."""
+"""Checkpoints between the steps of an answer, at which a time limit can end it."""
 
 from __future__ import annotations
 
