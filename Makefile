@@ -5,6 +5,8 @@ VENV ?= .venv
 MODEL ?=
 DEMO_HOME ?= .chordwise
 MINUTES ?= 30
+# Test processes at once, each with servers of its own: tests wait more than they work.
+JOBS ?= 4
 
 python := $(VENV)/bin/python
 chordwise := $(VENV)/bin/chordwise
@@ -23,13 +25,14 @@ smollm2 := $(call installed,smollm2,-smollm2)
 package := $(VENV)/.package-$(version)-$(call checksum,pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test faults soak check lint format types contracts house lock \
+.PHONY: help demo demo-stop test nightly faults soak check lint format types contracts house lock \
 	lock-check wheel hooks clean
 
 help: ## show this list
 	@echo "Targets:"
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON=python3.13, VENV=.venv, MODEL=local or a name or a .gguf file (for demo)"
+	@echo "Variables: PYTHON=python3.13, VENV=.venv, JOBS=4 (tests at once),"
+	@echo "  MODEL=local or a name or a .gguf file (for demo)"
 
 # --- what users run ------------------------------------------------------------------------------
 
@@ -65,7 +68,27 @@ endif
 # --- what developers and CI run ------------------------------------------------------------------
 
 test: $(dev) $(package) ## run the tests; they start databases and servers by themselves
-	@$(python) -m pytest $(ARGS)
+	@$(python) -m pytest $(parallel) $(OPTIONS) $(or $(ARGS),$(suites))
+
+nightly: $(dev) $(package) ## run the tests that take long as well, and every fault experiment
+	@$(python) -m pytest $(parallel) -m 'nightly or not thorough' --durations=20 $(suites); \
+		outcome=$$?; $(unit_tests_elsewhere) $(MAKE) --no-print-directory faults && exit $$outcome
+
+# Another Python than the one that runs everything: what needs no server must hold there too.
+define unit_tests_elsewhere
+for other in python3.14 python3.13 python3.12 python3.11 /usr/bin/python3; do \
+	if "$$other" -c 'import ensurepip, sys; \
+		sys.exit("%d.%d" % sys.version_info[:2] == "$(version)")' 2>/dev/null; then \
+		$(MAKE) --no-print-directory test PYTHON="$$other" VENV=.venv-other ARGS=tests/unit \
+			|| outcome=1; \
+		break; \
+	fi; \
+done;
+endef
+
+# House rules belong to `make check`.
+suites := tests/unit tests/contract tests/integration tests/e2e tests/faults
+parallel = -n $(JOBS) --dist worksteal
 
 faults: $(dev) $(package) ## run every fault experiment, and write the table of docs/reliability.md
 	@$(python) -m pytest tests/faults -m 'thorough or not thorough' $(ARGS); outcome=$$?; \

@@ -91,8 +91,22 @@ def settings(tmp_path: Path, database_url: SecretStr, broker_url: SecretStr) -> 
 
 
 @pytest.fixture(scope="session")
-def corpora() -> Path:
+def corpora(request: pytest.FixtureRequest) -> Path:
     """Return the shared corpora; tests that need them skip where they are absent."""
     if not CORPORA.is_dir():
+        if request.config.getoption("--require-corpora"):
+            pytest.fail(f"The shared corpora are absent: {CORPORA}.")
         pytest.skip("the shared corpora are absent")
     return CORPORA
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take whether the corpora have to be there."""
+    parser.addoption(
+        "--require-corpora", action="store_true", help="fail where the shared corpora are absent"
+    )
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their argument: compressed bytes hold the time, and names must not change."""
+    return argname if isinstance(val, bytes) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,8 @@ from tests.faults.work import UndisturbedWork
 
 _HERE = Path(__file__).parent
 _DISK_MEGABYTES = 96
-_ROWS: pytest.StashKey[list[Row]] = pytest.StashKey()
+_ROW = "fault experiment"
+_measured: list[Row] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,11 +39,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--fault-seed", type=int, default=None, help="repeat what this seed did")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Begin the minutes."""
-    config.stash[_ROWS] = []
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark everything here."""
     for item in items:
@@ -49,14 +46,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.faults)
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Collect the rows of experiments, which may have run in other processes."""
+    if report.when == "call":
+        _measured.extend(Row(**value) for name, value in report.user_properties if name == _ROW)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the row of each experiment, whatever became of it."""
-    measured = config.stash.get(_ROWS, [])
-    if measured:
+    if _measured:
         terminalreporter.section("fault experiments")
-        for line in rows.plain_table(measured):
+        for line in rows.plain_table(_measured):
             terminalreporter.write_line(line)
 
 
@@ -130,10 +130,9 @@ def own_cluster(tmp_path: Path) -> Iterator[Cluster]:
 @pytest.fixture
 def report(request: pytest.FixtureRequest) -> Callable[[Row], None]:
     """Return where rows go: to the terminal at the end, and to the file."""
-    minutes = request.config.stash[_ROWS]
 
     def keep(row: Row) -> None:
-        minutes.append(row)
+        request.node.user_properties.append((_ROW, asdict(row)))
         rows.append(row)
 
     return keep

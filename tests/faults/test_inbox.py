@@ -16,7 +16,7 @@ from chordwise.domain.json_values import JsonObject
 from tests.fakes.processes import ROOT
 from tests.faults.disks import another_file_system
 
-pytestmark = [pytest.mark.faults, pytest.mark.thorough, pytest.mark.slow]
+pytestmark = [pytest.mark.faults, pytest.mark.thorough]
 
 SETTINGS = """
 [inbox]

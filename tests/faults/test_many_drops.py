@@ -14,7 +14,7 @@ from tests.faults.drops import WAITING_SECONDS, Drops
 from tests.faults.experiment import Experiment
 from tests.faults.members import Member
 
-pytestmark = [pytest.mark.thorough, pytest.mark.slow]
+pytestmark = pytest.mark.thorough
 
 FILES = 10_000
 GROWTH_MEGABYTES = 128

@@ -82,7 +82,7 @@ class SimulatedWorker:
             budget.settle(reservation, cost)  # the answer to the first commit was lost
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_hundreds_of_workers_spend_no_more_than_the_caps(bank: Bank) -> None:
     """Three runs and a day, 200 workers, kills, unknown costs, recovery at any moment."""
     caps = (Decimal("0.5"), Decimal(2), Decimal(50))

@@ -63,7 +63,6 @@ def desk() -> Iterator[Desk]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.slow
 def test_documents_become_answers(desk: Desk) -> None:
     """One file is answered, an empty one is not accepted: exit code 3, and both are shown."""
     shown = desk.call("analyze", "letters", "--run-name", "first", expects=ExitCode.INCOMPLETE)
@@ -74,7 +73,6 @@ def test_documents_become_answers(desk: Desk) -> None:
     assert EXTRACTIVE in shown
 
 
-@pytest.mark.slow
 def test_the_same_question_is_not_asked_twice(desk: Desk) -> None:
     """A later run reuses the answer; `--fresh` asks again."""
     one = str(desk.folder / "letters" / "one.txt")
@@ -90,7 +88,6 @@ def test_the_same_question_is_not_asked_twice(desk: Desk) -> None:
     assert again["results"][0]["output"] == fresh["results"][0]["output"]
 
 
-@pytest.mark.slow
 def test_standard_input_is_a_document(desk: Desk) -> None:
     """With several types at once."""
     command = "printf '%s' 'I am happy. It works.' | \"$0\" -P -m chordwise analyze - --json"
@@ -111,7 +108,6 @@ def test_standard_input_is_a_document(desk: Desk) -> None:
     assert {result["source"] for result in found["results"]} == {"stdin"}
 
 
-@pytest.mark.slow
 def test_ctrl_c_detaches_and_the_work_goes_on(desk: Desk) -> None:
     """A provider that cannot be reached keeps the run open; cancelling ends it, retrying opens it.
 
@@ -134,7 +130,6 @@ def test_ctrl_c_detaches_and_the_work_goes_on(desk: Desk) -> None:
     desk.call("cancel", run_id)
 
 
-@pytest.mark.slow
 def test_a_schema_shapes_the_answer(desk: Desk) -> None:
     """The user's own structure comes back, as JSON."""
     schema = desk.folder / "schema.json"
@@ -147,7 +142,6 @@ def test_a_schema_shapes_the_answer(desk: Desk) -> None:
     assert set(result["output"]) == {"data", "evidence"}
 
 
-@pytest.mark.slow
 def test_the_stack_is_one_and_can_be_stopped(desk: Desk) -> None:
     """While it runs in the background `up` is refused; after `down` nothing is left.
 
@@ -168,7 +162,6 @@ def test_the_stack_is_one_and_can_be_stopped(desk: Desk) -> None:
     desk.call("down")
 
 
-@pytest.mark.slow
 def test_a_command_from_elsewhere_ends_no_watch(desk: Desk, tmp_path: Path) -> None:
     """It is refused, and says how to go on; `inbox` says when nothing watches."""
     own = Processes(folder=tmp_path, environment={"CHORDWISE_HOME": str(desk.folder / "watch")})
@@ -189,7 +182,6 @@ def test_a_command_from_elsewhere_ends_no_watch(desk: Desk, tmp_path: Path) -> N
     assert checked.returncode == 0, checked.stdout
 
 
-@pytest.mark.slow
 def test_up_holds_the_stack_until_it_is_told_to_stop(desk: Desk) -> None:
     """One log of all processes; SIGTERM stops them in order, with success."""
     up = desk.processes.start("chordwise", "up")

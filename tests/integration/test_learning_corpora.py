@@ -23,8 +23,8 @@ CORPORA = Path(__file__).parents[2] / ".." / "shared" / "corpora"
 
 pytestmark = [
     pytest.mark.corpus,
-    pytest.mark.slow,
-    pytest.mark.skipif(not CORPORA.is_dir(), reason="the shared corpora are absent"),
+    pytest.mark.nightly,
+    pytest.mark.usefixtures("corpora"),
     pytest.mark.usefixtures("addressed"),
 ]
 

@@ -20,7 +20,7 @@ SECONDS = 60.0
 PER_SECOND = 20.0
 TOO_MANY_REQUESTS = 429
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 def fleet(folder: Path, provider: str, base_url: str, broker_url: SecretStr) -> Counter[str]:

@@ -28,7 +28,7 @@ TOKENS_PER_CALL = 2_000
 WORKERS = (120, 240, 300, 400)
 SEEDS = (1, 2, 3, 4, 5)
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 @pytest.fixture

@@ -215,7 +215,6 @@ def test_many_costly_parts_end_the_reading() -> None:
     assert [reason for _, reason in found] == ["parser_crashed"] * 19 + ["too_many_failures"]
 
 
-@pytest.mark.slow
 def test_a_mailbox_of_ten_thousand_messages_takes_little_memory(
     reader: Reader, tmp_path: Path
 ) -> None:

@@ -56,7 +56,7 @@ LANGUAGE_PROBES = {
 
 pytestmark = [
     pytest.mark.corpus,
-    pytest.mark.skipif(not CORPORA.is_dir(), reason="the shared corpora are not here"),
+    pytest.mark.usefixtures("corpora"),
 ]
 
 
