@@ -24,15 +24,14 @@ _TEXT = "Document. " + "The report and a service were delivered late. " * 60
 
 
 def curator(url: str, calls: int, in_flight: int) -> None:
-    """Ask by bespokelabs-curator's online processor, without its cache."""
-    os.environ.update(  # set before the import, which reads them
-        CURATOR_DISABLE_CACHE="true", TELEMETRY_ENABLED="false", OPENAI_API_KEY="none"
-    )
+    """Ask by bespokelabs-curator's online processor; it makes one call more, as a trial."""
+    # Set before the import, which reads them; the cache is the temporary folder.
+    os.environ.update(CURATOR_CACHE_DIR=str(Path.cwd()), TELEMETRY_ENABLED="false")
     from bespokelabs import curator as library  # noqa: PLC0415
 
     limits = {"max_requests_per_minute": 10**6, "max_tokens_per_minute": 10**9}
     backend = {**limits, "base_url": url, "max_concurrent_requests": in_flight}
-    model = library.LLM(model_name="gpt-4o-mini", backend="openai", backend_params=backend)
+    model = library.LLM(model_name="openai/gpt-4o-mini", backend="litellm", backend_params=backend)
     model([f"{number}. {_TEXT}" for number in range(calls)])
 
 
@@ -65,7 +64,7 @@ def langextract(url: str, calls: int, in_flight: int) -> None:
 
 def docetl(url: str, calls: int, in_flight: int) -> None:
     """Run a pipeline of one map operation over as many documents, without its cache."""
-    os.environ.update(OPENAI_API_KEY="none", OPENAI_API_BASE=url, OPENAI_BASE_URL=url)
+    os.environ.update(OPENAI_API_BASE=url, OPENAI_BASE_URL=url)
     from docetl.runner import DSLRunner  # noqa: PLC0415
 
     rows = [{"text": f"{number}. {_TEXT}"} for number in range(calls)]
@@ -98,6 +97,8 @@ def main() -> None:
     parser.add_argument("in_flight", type=int)
     options = parser.parse_args()
     asked = {"curator": curator, "langextract": langextract, "docetl": docetl}[options.name]
+    # Without the second, LiteLLM looks prices up on the Internet when it is imported.
+    os.environ.update(OPENAI_API_KEY="none", LITELLM_LOCAL_MODEL_COST_MAP="True")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         asked(options.url, options.calls, options.in_flight)
