@@ -79,7 +79,7 @@ def docetl(url: str, calls: int, in_flight: int) -> None:
     step = {"name": "only", "input": "rows", "operations": ["topic"]}
     output = {"type": "file", "path": "out.json", "intermediate_dir": "intermediate"}
     pipeline = {
-        "default_model": "gpt-4o-mini",
+        "default_model": "gpt-4",
         "bypass_cache": True,
         "datasets": {"rows": {"type": "file", "path": "rows.json"}},
         "operations": [operation],

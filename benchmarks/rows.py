@@ -36,7 +36,8 @@ class Bench:
         return max(1, round(count * self.scale))
 
     def record(self, row: str, bound: Bound, value: float, note: str = "") -> None:
-        """Keep a measured value."""
+        """Keep a measured value, and say it on standard error."""
+        print(f"{bound.what}: {value:.3g} {bound.unit}", file=sys.stderr, flush=True)
         self.report.measurements.append(Measurement(row=row, bound=bound, value=value, note=note))
 
 
