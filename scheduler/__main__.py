@@ -18,10 +18,10 @@ from chordwise import settings as settings_module
 from chordwise.domain.visible_text import visible
 from chordwise.embedded import lifeline
 from chordwise.errors import ChordwiseError, ConfigurationError, ExitCode
-from chordwise.pipeline import starting
-from chordwise.pipeline.context import Context
 from chordwise.pipeline.inbox.places import places
-from chordwise.pipeline.opening import open_context
+from chordwise.pipeline.runtime import starting
+from chordwise.pipeline.runtime.context import Context
+from chordwise.pipeline.runtime.opening import open_context
 from chordwise.readers import limits
 from chordwise.settings import PipelineSettings, Settings
 from chordwise.storage import schedule_runs

@@ -8,7 +8,7 @@ from threading import Event, Thread
 import structlog
 
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline.context import Context
+from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.schedules.runner import ScheduleRunner
 
 log = structlog.get_logger(__name__)

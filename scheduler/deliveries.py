@@ -8,8 +8,8 @@ from threading import Event, Thread
 import structlog
 
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline import delivering
-from chordwise.pipeline.context import Context
+from chordwise.pipeline.deliveries import run_ends
+from chordwise.pipeline.runtime.context import Context
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +47,6 @@ class Deliveries:
     def _deliver(self) -> None:
         if not self._leads():
             return
-        delivering.skip_unwanted(self._context)
-        while not self._stop.is_set() and delivering.deliver_next(self._context):
+        run_ends.skip_unwanted(self._context)
+        while not self._stop.is_set() and run_ends.deliver_next(self._context):
             continue

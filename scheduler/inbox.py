@@ -15,9 +15,9 @@ import watchfiles
 from chordwise.domain.ignored_names import is_ignored
 from chordwise.domain.inbox_names import SIDE_CAR
 from chordwise.errors import ChordwiseError, ServiceUnavailableError
-from chordwise.pipeline.context import Context
 from chordwise.pipeline.inbox.store import Store
 from chordwise.pipeline.inbox.watch import Watch
+from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.printable_names import printable
 
 log = structlog.get_logger(__name__)

@@ -11,10 +11,10 @@ from threading import Event
 import structlog
 
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline import dispatch
 from chordwise.pipeline.batches import exchange
-from chordwise.pipeline.context import Context
+from chordwise.pipeline.jobs import dispatch
 from chordwise.pipeline.recovery.recover import recover, take_up_after_standstill
+from chordwise.pipeline.runtime.context import Context
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State
 from scheduler import scheduling

@@ -15,7 +15,7 @@ from threading import Event, Thread
 import structlog
 
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline.context import Context
+from chordwise.pipeline.runtime.context import Context
 from chordwise.settings.environment import SUPERVISOR_PIPE_VARIABLE, child_environment
 from chordwise.storage import incidents
 from chordwise.storage.engine import reaching_database

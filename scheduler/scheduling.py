@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chordwise.domain.troubles import Troubles
-from chordwise.pipeline.context import Context
+from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.schedules import scheduling
 from scheduler.leadership import Leadership
 

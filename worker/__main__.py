@@ -18,8 +18,8 @@ from chordwise import settings as settings_module
 from chordwise.domain.visible_text import visible
 from chordwise.embedded import lifeline
 from chordwise.errors import ChordwiseError, ExitCode
-from chordwise.pipeline import broker, messages, starting
-from chordwise.pipeline.opening import open_context
+from chordwise.pipeline.runtime import broker, messages, starting
+from chordwise.pipeline.runtime.opening import open_context
 from chordwise.settings import Settings
 from chordwise.telemetry import liveness, logging
 from worker import results, tasks, transport

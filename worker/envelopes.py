@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from kombu.utils import json
 
-from chordwise.pipeline.messages import ANALYZE_CHUNK, FAN_OUT, SYNTHESIZE
+from chordwise.pipeline.runtime.messages import ANALYZE_CHUNK, FAN_OUT, SYNTHESIZE
 
 MOST_CHARACTERS = 65_536
 """Of an encoded body, and of any one header: ours hold two ids."""

@@ -11,7 +11,7 @@ from celery import Celery, bootsteps
 from celery.signals import worker_shutting_down
 
 from chordwise.errors import ChordwiseError
-from chordwise.pipeline.leases import LeaseKeeper
+from chordwise.pipeline.runtime.leases import LeaseKeeper
 from worker import transport
 
 log = structlog.get_logger(__name__)

@@ -12,11 +12,11 @@ from celery import Celery
 from celery.exceptions import Ignore
 
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline import messages
-from chordwise.pipeline.analyze_chunk import ChunkOutcome, analyze_chunk
-from chordwise.pipeline.context import Context
-from chordwise.pipeline.fan_out import fan_out
-from chordwise.pipeline.synthesize import synthesize
+from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome, analyze_chunk
+from chordwise.pipeline.jobs.fan_out import fan_out
+from chordwise.pipeline.jobs.synthesize import synthesize
+from chordwise.pipeline.runtime import messages
+from chordwise.pipeline.runtime.context import Context
 from worker.envelopes import Rejection
 from worker.rejecting import Rejections
 

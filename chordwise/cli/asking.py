@@ -15,7 +15,7 @@ from chordwise.readers.extracted import WHOLE, Columns
 from chordwise.settings import Settings
 
 if TYPE_CHECKING:
-    from chordwise.pipeline.run_options import RunOptions
+    from chordwise.pipeline.intake.run_options import RunOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ def options_of(request: Request) -> AnalysisOptions:
     Raises:
         UsageError: Options contradict each other, or the schema cannot be used.
     """
-    from chordwise.pipeline.profiles import read_schema  # noqa: PLC0415 - as below
+    from chordwise.pipeline.intake.profiles import read_schema  # noqa: PLC0415 - as below
 
     scrutiny = request.scrutiny
 
@@ -110,7 +110,7 @@ def run_options(request: Request, settings: Settings) -> RunOptions:
     Raises:
         UsageError: The options contradict each other or the profile, or there is no such profile.
     """
-    from chordwise.pipeline.run_options import RunOptions  # noqa: PLC0415 - as below
+    from chordwise.pipeline.intake.run_options import RunOptions  # noqa: PLC0415 - as below
 
     if request.profile:
         return profile_options(request, settings)
@@ -134,7 +134,7 @@ def profile_options(request: Request, settings: Settings) -> RunOptions:
     Raises:
         UsageError: There is no such profile, or it and the options contradict each other.
     """
-    from chordwise.pipeline.profiles import run_options  # noqa: PLC0415 - as below
+    from chordwise.pipeline.intake.profiles import run_options  # noqa: PLC0415 - as below
 
     if request.profile not in settings.profiles:
         known = ", ".join(sorted(settings.profiles))
@@ -181,7 +181,7 @@ def budget_of(given: str | None) -> Decimal | None:
     """
     if given is None:
         return None
-    from chordwise.pipeline.budgets import checked_cap  # noqa: PLC0415 - it costs what others need not pay
+    from chordwise.pipeline.models.budgets import checked_cap  # noqa: PLC0415 - it costs what others need not pay
 
     try:
         return checked_cap(Decimal(given.strip().removeprefix("$")))
@@ -190,7 +190,7 @@ def budget_of(given: str | None) -> Decimal | None:
 
 
 def _principles(scrutiny: Scrutiny) -> tuple[str, ...]:
-    from chordwise.pipeline.profiles import read_principles  # noqa: PLC0415 - as above
+    from chordwise.pipeline.intake.profiles import read_principles  # noqa: PLC0415 - as above
 
     return read_principles(scrutiny.principles) if scrutiny.principles else ()
 

@@ -21,9 +21,8 @@ from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.visible_text import visible
 from chordwise.embedded.stack import Level
 from chordwise.errors import ConfigurationError, UsageError
-from chordwise.pipeline import exporting
-from chordwise.pipeline.exporting import Selection
-from chordwise.pipeline.exports import new_file, writers
+from chordwise.pipeline.exports import new_file, selection, writers
+from chordwise.pipeline.exports.selection import Selection
 from chordwise.pipeline.exports.table import Table
 from chordwise.settings import Settings
 from chordwise.storage import runs
@@ -126,7 +125,7 @@ def _chosen_format(wanted: ExportFormat | None, output: Path) -> ExportFormat:
 def _write(settings: Settings, wanted: Selection | str, target: _Target, *, raw: bool) -> int:
     if settings.database_url is None:
         raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
-    with exporting.opened(settings.database_url, wanted) as table:
+    with selection.opened(settings.database_url, wanted) as table:
         return target.receive(table, raw=raw)
 
 

@@ -9,11 +9,11 @@ from decimal import Decimal
 from chordwise.cli.rendering import quotes
 from chordwise.cli.rendering.screen import Screen
 from chordwise.domain.money import dollars
-from chordwise.pipeline.context import ReadingContext
-from chordwise.pipeline.intake import FileSource
+from chordwise.pipeline.intake.found_files import FileSource
+from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.quoting import quote as quoting
 from chordwise.pipeline.quoting.quote import Quote
-from chordwise.pipeline.run_options import RunOptions
+from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.discovery import STDIN, FoundFile, discover
 from chordwise.readers.reading import Columns, ReadDocument, Reader, UnreadDocument
 from chordwise.settings import Settings

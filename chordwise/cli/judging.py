@@ -20,10 +20,10 @@ from chordwise.domain.learning.remarks import Saying, parsed
 from chordwise.domain.learning.truths import Verdict
 from chordwise.embedded.stack import Level
 from chordwise.errors import ExitCode, UsageError
-from chordwise.pipeline.findings import Wanted
 from chordwise.pipeline.learning import giving_feedback, targets
 from chordwise.pipeline.learning.giving_feedback import Given, Line, Signed
 from chordwise.pipeline.learning.targets import Target
+from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.storage.engine import reaching_database
 
 _MOST_SHOWN = 20

@@ -21,8 +21,9 @@ from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.reporting import EVERY, MOST_FAILURES
 from chordwise.embedded.stack import Level
-from chordwise.pipeline import accounts, budgets, findings, progress
-from chordwise.pipeline.findings import Wanted
+from chordwise.pipeline.models import budgets
+from chordwise.pipeline.runs import accounts, progress, stored_results
+from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.storage import deliveries
 from chordwise.storage import runs as stored_runs
 from chordwise.storage.engine import reaching_database
@@ -88,8 +89,8 @@ def results(
     with opening.database(settings) as sessions, reaching_database(), sessions() as session:
         run_id = stored_runs.find(session, run).id if run else None
         wanted = Wanted(run_id=run_id, types=tuple(types or ()), document=wanted_document)
-        total = findings.count(session, wanted)
-        found = findings.read(session, wanted, most)
+        total = stored_results.count(session, wanted)
+        found = stored_results.read(session, wanted, most)
     if as_json:
         screen.write(document(total=total, results=found))
         return

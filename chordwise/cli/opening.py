@@ -20,9 +20,9 @@ from chordwise.storage import migrating, readiness, runs
 from chordwise.storage.engine import admitted, open_engine, reaching_database, session_maker
 
 if TYPE_CHECKING:
-    from chordwise.pipeline.context import Context
+    from chordwise.pipeline.runtime.context import Context
 
-_WORKING = "chordwise.pipeline.opening"
+_WORKING = "chordwise.pipeline.runtime.opening"
 
 
 def reach(
@@ -85,7 +85,7 @@ def working_context(settings: Settings) -> Iterator[Context]:
         ServiceUnavailableError: The database cannot be reached.
     """
     # Celery comes with it: only commands that work on runs pay for loading that.
-    from chordwise.pipeline.opening import open_context  # noqa: PLC0415 - see above
+    from chordwise.pipeline.runtime.opening import open_context  # noqa: PLC0415 - see above
 
     with database(settings, readiness.require_ready):
         context = open_context(settings, "command")

@@ -18,10 +18,10 @@ from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import Screen
 from chordwise.embedded.stack import Level
 from chordwise.errors import ConfigurationError, UsageError
-from chordwise.pipeline import querying
 from chordwise.pipeline.exports import comma_separated
 from chordwise.pipeline.exports.json_lines import distinct
-from chordwise.pipeline.querying import Answer
+from chordwise.pipeline.runs import user_sql
+from chordwise.pipeline.runs.user_sql import Answer
 
 MOST_ROWS = 100
 _CELL_WIDTH = 300
@@ -57,7 +57,7 @@ def sql(
     settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
     if settings.database_url is None:
         raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
-    with querying.answer(settings.database_url, statement) as answer:
+    with user_sql.answer(settings.database_url, statement) as answer:
         if as_csv:
             _write_csv(screen, answer, limit, raw=raw)
         elif as_json:

@@ -36,7 +36,7 @@ from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.screen import Screen
 from chordwise.embedded.stack import Level
 from chordwise.errors import ExitCode
-from chordwise.pipeline.models import Models
+from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.quoting import quote as quoting
 from chordwise.pipeline.quoting import sampling
 from chordwise.pipeline.quoting.quote import Quote, Quoter

@@ -16,9 +16,10 @@ from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.screen import Screen
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ExitCode
-from chordwise.pipeline import accounts, budgets, findings, progress
-from chordwise.pipeline.accounts import Account
-from chordwise.pipeline.findings import Wanted
+from chordwise.pipeline.models import budgets
+from chordwise.pipeline.runs import accounts, progress, stored_results
+from chordwise.pipeline.runs.accounts import Account
+from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.settings import Settings
 
 MOST_FAILURES = 10_000
@@ -61,15 +62,15 @@ class Report:
                 run=account,
                 usage=progress.read(session, account.run_id).calls,
                 budgets=budgets.lines_of_run(session, account.run_id),
-                results=findings.read(session, Wanted(run_id=account.run_id)),
+                results=stored_results.read(session, Wanted(run_id=account.run_id)),
                 failures=accounts.failures(session, account.run, EVERY),
             )
         )
 
     def _for_people(self, session: Session, account: Account) -> None:
         wanted = Wanted(run_id=account.run_id)
-        total = findings.count(session, wanted)
-        read = findings.read(session, wanted, MOST_RESULTS)
+        total = stored_results.count(session, wanted)
+        read = stored_results.read(session, wanted, MOST_RESULTS)
         self._screen.show(*rendered_results.laid_out(read))
         if total > len(read):
             self._screen.note(f"The first {len(read)} of {total:,} results are shown.")

@@ -15,7 +15,7 @@ from chordwise.cli.rendering.words import counted
 from chordwise.embedded import stack
 from chordwise.embedded.stack import Level
 from chordwise.errors import ExitCode
-from chordwise.pipeline import retry as retrying
+from chordwise.pipeline.jobs import retry as retrying
 from chordwise.settings import Settings
 from chordwise.storage import runs
 from chordwise.storage.engine import reaching_database

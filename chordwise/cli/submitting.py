@@ -23,13 +23,15 @@ from chordwise.cli.rendering.words import counted
 from chordwise.domain.states import IntakeStatus
 from chordwise.embedded.stack import Level
 from chordwise.errors import ChordwiseError, ExitCode, RunCancelledError
-from chordwise.pipeline import accounts, budgets, intake
-from chordwise.pipeline.accounts import Account
-from chordwise.pipeline.context import Context
-from chordwise.pipeline.intake import FileSource
-from chordwise.pipeline.resuming import Resume, open_or_resume
-from chordwise.pipeline.run_options import RunOptions
-from chordwise.pipeline.submit import Submission, TakenIn
+from chordwise.pipeline.intake import found_files
+from chordwise.pipeline.intake.found_files import FileSource
+from chordwise.pipeline.intake.resume import Resume, open_or_resume
+from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.pipeline.intake.submit import Submission, TakenIn
+from chordwise.pipeline.models import budgets
+from chordwise.pipeline.runs import accounts
+from chordwise.pipeline.runs.accounts import Account
+from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import STDIN, FoundFile, discover
 from chordwise.readers.printable_names import printable
 from chordwise.readers.reading import Reader
@@ -108,7 +110,7 @@ class TakingIn:
             live.display(self._screen) as display,
             interruption.deferred(self._say_stopping) as is_stopped,
         ):
-            intake.take_in(
+            found_files.take_in(
                 context,
                 submission,
                 FileSource(reader, sys.stdin.buffer),
@@ -172,7 +174,7 @@ class Submitting:
         taking_in: TakingIn,
     ) -> Submission:
         """Store the run with the list of what was found, or go on with an interrupted one."""
-        entries = [intake.entry_of(file) for file in found]
+        entries = [found_files.entry_of(file) for file in found]
         asked = replace(options, paths=tuple(map(_absolute, self._request.paths)))
         now = datetime.now(UTC)  # noqa: TID251 - the clock
         submission = open_or_resume(context, asked, now, entries, taking_in.resume(context))

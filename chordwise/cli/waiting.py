@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from chordwise.cli.rendering.live import Display
 from chordwise.embedded import stack
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline import progress
-from chordwise.pipeline.progress import Pace, Progress
+from chordwise.pipeline.runs import progress
+from chordwise.pipeline.runs.progress import Pace, Progress
 from chordwise.settings import Settings
 
 _SHORTEST_SECONDS = 0.25

@@ -19,13 +19,13 @@ from chordwise.domain.text_normalization import normalize
 from chordwise.domain.validation import check_schema
 from chordwise.errors import ModelError, UsageError
 from chordwise.llm.model import EXTRACTIVE, ChatModel, Completion
-from chordwise.pipeline.answering import ONE_PROMPT, policy_of
-from chordwise.pipeline.checking import Verdict
-from chordwise.pipeline.critiquing import Examined, examine, unexamined
-from chordwise.pipeline.integrating import Integration, Integrator
-from chordwise.pipeline.models import Models
-from chordwise.pipeline.questions import text_budget
-from chordwise.pipeline.voting import ask
+from chordwise.pipeline.asking.answers import ONE_PROMPT, policy_of
+from chordwise.pipeline.asking.check import Verdict
+from chordwise.pipeline.asking.critique import Examined, examine, unexamined
+from chordwise.pipeline.asking.merge import Integration, Integrator
+from chordwise.pipeline.asking.questions import text_budget
+from chordwise.pipeline.asking.votes import ask
+from chordwise.pipeline.models.client import Models
 
 DEFAULT_CHUNK_TOKENS = 3_000
 

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from chordwise.domain.json_values import JsonValue
-from chordwise.pipeline.messages import ANALYZE_CHUNK, CHUNK_QUEUE, CONTROL_QUEUE, FAN_OUT
+from chordwise.pipeline.runtime.messages import ANALYZE_CHUNK, CHUNK_QUEUE, CONTROL_QUEUE, FAN_OUT
 from tests.conftest import Servers
 from tests.e2e.conftest import Stage
 from tests.fakes.forged_messages import CANARY, FORGED, an_id, envelope

@@ -8,8 +8,8 @@ from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.llm.model import ChatModel, Completion
-from chordwise.pipeline.answering import AskingPolicy, ask
-from chordwise.pipeline.checking import Verdict
+from chordwise.pipeline.asking.answers import AskingPolicy, ask
+from chordwise.pipeline.asking.check import Verdict
 from tests.fakes.pipeline import PARAGRAPH, a_summary
 
 TEXT = PARAGRAPH

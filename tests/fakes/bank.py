@@ -11,8 +11,8 @@ from decimal import Decimal
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-from chordwise.pipeline import budgets as spending
-from chordwise.pipeline.budgets import JobBudget
+from chordwise.pipeline.models import budgets as spending
+from chordwise.pipeline.models.budgets import JobBudget
 from chordwise.settings import Settings
 from chordwise.storage import budgets
 from chordwise.storage.budget_accounts import Budget

@@ -11,9 +11,9 @@ import pytest
 from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisOptions
 from chordwise.pipeline.batches import exchange
+from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.recovery import batches
-from chordwise.pipeline.run_options import RunOptions
-from chordwise.pipeline.submit import Submission
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.in_memory_batches import InMemoryBatches
 from tests.fakes.pipeline import (

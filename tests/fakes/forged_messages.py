@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.pipeline.messages import ANALYZE_CHUNK, CHUNK_QUEUE, FAN_OUT, SYNTHESIZE
+from chordwise.pipeline.runtime.messages import ANALYZE_CHUNK, CHUNK_QUEUE, FAN_OUT, SYNTHESIZE
 
 CANARY = "c4n4ryWord"
 

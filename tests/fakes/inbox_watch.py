@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from chordwise.pipeline import following
 from chordwise.pipeline.inbox.store import Store
 from chordwise.pipeline.inbox.watch import Watch
+from chordwise.pipeline.jobs import shared_jobs
 from chordwise.settings import InboxSettings, ProfileSettings, Settings
 from tests.fakes.dropping import Folders
 from tests.fakes.pipeline import SCRIPTED, Pipeline, a_pipeline, quoting_the_text
@@ -85,7 +85,7 @@ class WatchedInbox:
         for job_id in found if isinstance(found, list) else ():
             self.pipeline.work_on(job_id)
         with self.pipeline.context.sessions.begin() as session:
-            following.served(self.pipeline.context, session)
+            shared_jobs.served(self.pipeline.context, session)
 
     def deliver(self) -> None:
         """Take, work, and deliver."""

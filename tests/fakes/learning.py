@@ -9,7 +9,7 @@ from pathlib import Path
 
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.submit import Submission, open_run
+from chordwise.pipeline.intake.submit import Submission, open_run
 from chordwise.settings import Settings
 from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run
 

@@ -20,15 +20,15 @@ from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.llm.batching.api import BatchApi
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.analyze_chunk import analyze_chunk
-from chordwise.pipeline.context import Context
-from chordwise.pipeline.fan_out import fan_out
-from chordwise.pipeline.leases import LeaseKeeper
-from chordwise.pipeline.messages import Messenger, open_app
-from chordwise.pipeline.models import Models
-from chordwise.pipeline.run_options import RunOptions
-from chordwise.pipeline.submit import Submission, open_run
-from chordwise.pipeline.synthesize import synthesize
+from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.pipeline.intake.submit import Submission, open_run
+from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk
+from chordwise.pipeline.jobs.fan_out import fan_out
+from chordwise.pipeline.jobs.synthesize import synthesize
+from chordwise.pipeline.models.client import Models
+from chordwise.pipeline.runtime.context import Context
+from chordwise.pipeline.runtime.leases import LeaseKeeper
+from chordwise.pipeline.runtime.messages import Messenger, open_app
 from chordwise.readers.reading import ReadDocument, ReadText
 from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import chunk_leases, chunks

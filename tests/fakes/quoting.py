@@ -13,9 +13,9 @@ import pytest
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisType
+from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.quoting import quote
 from chordwise.pipeline.quoting.quote import Quote, Quoter
-from chordwise.pipeline.run_options import RunOptions
 from chordwise.settings import Settings
 from tests.fakes.commands import point_to, run
 from tests.fakes.pipeline import (

@@ -73,7 +73,7 @@ _CHORD = "celery.backends.redis"
 POINTS: Mapping[str, Point] = {
     "chunk.before_claim": Point(module="worker.tasks", function="analyze_chunk", before=True),
     "chunk.claimed": Point(
-        module="chordwise.pipeline.leases",
+        module="chordwise.pipeline.runtime.leases",
         function="LeaseKeeper.holding",
         before=True,
         condition=_is_chunk_lease,
@@ -98,16 +98,16 @@ POINTS: Mapping[str, Point] = {
         module="celery.app.base", function="Celery.send_task", condition=_is_chunk_message
     ),
     "fan_out.published": Point(
-        module="chordwise.pipeline.messages", function="Messenger.start_chord"
+        module="chordwise.pipeline.runtime.messages", function="Messenger.start_chord"
     ),
     "synthesis.claimed": Point(
-        module="chordwise.pipeline.leases",
+        module="chordwise.pipeline.runtime.leases",
         function="LeaseKeeper.holding",
         before=True,
         condition=_is_synthesis_lease,
     ),
     "synthesis.result_saved": Point(module="chordwise.storage.results", function="save"),
-    "synthesis.committed": Point(module="chordwise.pipeline.synthesize", function="_end"),
+    "synthesis.committed": Point(module="chordwise.pipeline.jobs.synthesize", function="_end"),
     "broker.popped": Point(module="kombu.transport.redis", function="QoS.append", before=True),
     "dispatch.sent": Point(module="chordwise.storage.outbox", function="mark_sent", before=True),
 }

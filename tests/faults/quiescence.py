@@ -9,7 +9,7 @@ import redis
 from pydantic import SecretStr
 
 from chordwise import settings as settings_module
-from chordwise.pipeline import messages
+from chordwise.pipeline.runtime import messages
 from tests.fakes.processes import wait_until
 from tests.faults.allowance import Allowance
 from tests.faults.cluster import Cluster

@@ -11,8 +11,8 @@ import pytest
 from pydantic import SecretStr
 
 from chordwise import settings as settings_module
-from chordwise.pipeline import messages
-from chordwise.pipeline.messages import Messenger
+from chordwise.pipeline.runtime import messages
+from chordwise.pipeline.runtime.messages import Messenger
 from tests.fakes.configuration import CONCURRENCY
 from tests.fakes.processes import wait_until
 from tests.faults.cluster import Cluster

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from chordwise.domain.json_values import JsonValue
-from chordwise.pipeline.messages import CHUNK_QUEUE, CONTROL_QUEUE
+from chordwise.pipeline.runtime.messages import CHUNK_QUEUE, CONTROL_QUEUE
 from tests.fakes.forged_messages import CANARY, FORGED, bent
 from tests.fakes.processes import wait_until
 from tests.faults.cluster import Cluster

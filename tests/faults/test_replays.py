@@ -7,8 +7,8 @@ import redis
 from pydantic import SecretStr
 
 from chordwise import settings as settings_module
-from chordwise.pipeline import messages
-from chordwise.pipeline.messages import Messenger
+from chordwise.pipeline.runtime import messages
+from chordwise.pipeline.runtime.messages import Messenger
 from tests.fakes.configuration import INTERVAL_SECONDS
 from tests.fakes.processes import wait_until
 from tests.faults import quiescence

@@ -18,7 +18,7 @@ from sqlalchemy import URL
 from chordwise.embedded import postgres, processes, valkey
 from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.errors import UsageError
-from chordwise.pipeline import querying
+from chordwise.pipeline.runs import user_sql
 from chordwise.storage import migrating
 from chordwise.storage.engine import open_engine
 from tests.fakes.processes import wait_until
@@ -95,19 +95,19 @@ def test_chordwise_works_as_a_role_of_few_privileges(
     _, revision = migrating.migrate(engine)
     engine.dispose()
     address = SecretStr(url.render_as_string(hide_password=False))
-    with querying.answer(address, "SELECT count(*) FROM documents") as answer:
+    with user_sql.answer(address, "SELECT count(*) FROM documents") as answer:
         (documents,) = next(iter(answer.rows))
 
     with (
         pytest.raises(UsageError, match="permission denied for function"),
-        querying.answer(address, "SELECT pg_advisory_lock(1)") as answer,
+        user_sql.answer(address, "SELECT pg_advisory_lock(1)") as answer,
     ):
         next(iter(answer.rows))
 
     rights = database.execute(
         "SELECT rolsuper, rolcreaterole, rolcreatedb FROM pg_roles WHERE rolname = 'chordwise'"
     ).fetchone()
-    assert querying.callable_functions(address) == []
+    assert user_sql.callable_functions(address) == []
     assert revision == migrating.newest_revision()
     assert documents == 0
     assert rights == (False, True, False)

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from chordwise.pipeline import retry
+from chordwise.pipeline.jobs import retry
 from chordwise.settings import Settings
 from tests.fakes.batch_nights import (
     OTHER,

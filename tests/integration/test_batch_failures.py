@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from chordwise.llm.batching.api import BatchState, LineOutcome, PreparedBatch
-from chordwise.pipeline import retry
 from chordwise.pipeline.batches import exchange
+from chordwise.pipeline.jobs import retry
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.batch_nights import (
     OTHER,

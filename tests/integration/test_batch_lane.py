@@ -7,8 +7,8 @@ from decimal import Decimal
 import pytest
 
 from chordwise.domain.lanes import Lane
-from chordwise.pipeline import retry
 from chordwise.pipeline.batches.arrivals import MOST_ATTEMPTS
+from chordwise.pipeline.jobs import retry
 from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import batch_requests
 from tests.fakes.batch_nights import (

@@ -8,11 +8,11 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import Engine, event
 
-from chordwise.pipeline import retry
-from chordwise.pipeline.analyze_chunk import analyze_chunk
 from chordwise.pipeline.batches import exchange
-from chordwise.pipeline.fan_out import fan_out
-from chordwise.pipeline.submit import Submission
+from chordwise.pipeline.intake.submit import Submission
+from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk
+from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.settings import Settings
 from tests.fakes.batch_nights import (
     RESERVED,

@@ -10,10 +10,10 @@ import pytest
 from chordwise.cli.rendering import batches as rendered
 from chordwise.cli.rendering.live import Lines
 from chordwise.cli.waiting import Watch
-from chordwise.pipeline import retry
-from chordwise.pipeline.batches import waits
-from chordwise.pipeline.batches.waits import BatchWait
-from chordwise.pipeline.submit import Submission
+from chordwise.pipeline.intake.submit import Submission
+from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.runs import batch_waits
+from chordwise.pipeline.runs.batch_waits import BatchWait
 from chordwise.settings import Settings
 from tests.fakes.batch_nights import OTHER, in_batches, opened, pass_hours, pass_the_night, schedule
 from tests.fakes.commands import point_to, run
@@ -53,7 +53,7 @@ def show(
 def found(pipeline: Pipeline, submission: Submission) -> Sequence[BatchWait]:
     """Return what a run waits for."""
     with pipeline.context.sessions() as session:
-        return waits.of_run(session, submission.run_id)
+        return batch_waits.of_run(session, submission.run_id)
 
 
 def in_words(pipeline: Pipeline, submission: Submission) -> list[str]:

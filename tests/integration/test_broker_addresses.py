@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from chordwise.errors import ServiceUnavailableError
 from chordwise.llm.limits.opening import open_client
-from chordwise.pipeline import broker, messages
+from chordwise.pipeline.runtime import broker, messages
 from chordwise.settings import Settings, load
 from tests.conftest import Servers
 from tests.peers import certificates

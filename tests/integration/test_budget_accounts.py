@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select, text
 
 from chordwise.errors import BudgetExceededError, BudgetReservedError, UsageError
-from chordwise.pipeline import budgets as spending
+from chordwise.pipeline.models import budgets as spending
 from chordwise.settings import Settings
 from chordwise.storage import budget_reservations, budgets
 from tests.fakes.bank import Bank, a_bank

@@ -16,8 +16,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from chordwise.errors import BudgetExceededError, BudgetReservedError
-from chordwise.pipeline import budgets as spending
-from chordwise.pipeline.budgets import JobBudget
+from chordwise.pipeline.models import budgets as spending
+from chordwise.pipeline.models.budgets import JobBudget
 from chordwise.settings import Settings
 from chordwise.storage import budgets
 from tests.fakes.bank import Bank, a_bank

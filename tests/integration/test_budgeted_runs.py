@@ -18,15 +18,15 @@ from chordwise.domain.states import ChunkStatus, JobStatus, RunStatus
 from chordwise.domain.tasks import AnalysisOptions
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.llm.pricing import MILLION
-from chordwise.pipeline import budgets
-from chordwise.pipeline.analyze_chunk import analyze_chunk
-from chordwise.pipeline.budgets import BudgetLine
-from chordwise.pipeline.fan_out import fan_out
-from chordwise.pipeline.models import Models
-from chordwise.pipeline.retry import retry
-from chordwise.pipeline.run_options import RunOptions
-from chordwise.pipeline.submit import Submission, open_run
-from chordwise.pipeline.synthesize import synthesize
+from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.pipeline.intake.submit import Submission, open_run
+from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk
+from chordwise.pipeline.jobs.fan_out import fan_out
+from chordwise.pipeline.jobs.retry import retry
+from chordwise.pipeline.jobs.synthesize import synthesize
+from chordwise.pipeline.models import budgets
+from chordwise.pipeline.models.budgets import BudgetLine
+from chordwise.pipeline.models.client import Models
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.pipeline import LONG, NOW, Pipeline, a_document, a_pipeline, a_run, with_settings
 from tests.peers.answering_server import AnsweringHandler, AnsweringServer, summary

@@ -21,9 +21,10 @@ from chordwise.llm.middleware.cached import Cached, CacheEntry, Standing, facts_
 from chordwise.llm.middleware.metered import CallStart
 from chordwise.llm.model import ChatModel, Completion
 from chordwise.llm.providers import connect
-from chordwise.pipeline import caching, dispatch
-from chordwise.pipeline.caching import StoredCompletions, stored_completions
-from chordwise.pipeline.ledger import Ledger
+from chordwise.pipeline.jobs import dispatch
+from chordwise.pipeline.models import answer_cache
+from chordwise.pipeline.models.answer_cache import StoredCompletions, stored_completions
+from chordwise.pipeline.models.ledger import Ledger
 from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import runs
 from chordwise.storage.engine import open_engine, session_maker
@@ -216,8 +217,8 @@ def test_an_invalid_completion_is_taken_out_again(sessions: sessionmaker[Session
     model = ScriptedModel(["no JSON", "{}"])
     first = wrapped(model, cache_of(sessions)).complete(a_request())
 
-    caching.discard(sessions, first)
-    caching.discard(sessions, replace(first, cache_key=""))
+    answer_cache.discard(sessions, first)
+    answer_cache.discard(sessions, replace(first, cache_key=""))
     second = wrapped(model, cache_of(sessions)).complete(a_request())
 
     assert (first.text, second.text) == ("no JSON", "{}")

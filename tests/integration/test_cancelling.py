@@ -18,13 +18,13 @@ from sqlalchemy.orm import Session
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ExitCode
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline import following, retry
-from chordwise.pipeline.analyze_chunk import analyze_chunk
-from chordwise.pipeline.fan_out import fan_out
+from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.pipeline.intake.submit import Submission, open_run
+from chordwise.pipeline.jobs import retry, shared_jobs
+from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk
+from chordwise.pipeline.jobs.fan_out import fan_out
+from chordwise.pipeline.jobs.synthesize import synthesize
 from chordwise.pipeline.recovery.recover import recover
-from chordwise.pipeline.run_options import RunOptions
-from chordwise.pipeline.submit import Submission, open_run
-from chordwise.pipeline.synthesize import synthesize
 from chordwise.settings import Settings
 from chordwise.storage import runs
 from chordwise.storage.jobs import Job
@@ -308,7 +308,7 @@ def test_who_follows_a_cancelled_job_asks_for_itself(settings: Settings) -> None
 
     retry.cancel(pipeline.context.sessions, first.run_id)
     with pipeline.context.sessions.begin() as session:
-        following.served(pipeline.context, session)
+        shared_jobs.served(pipeline.context, session)
     pipeline.work(second)
 
     assert pipeline.job(first).status == JobStatus.CANCELLED

@@ -11,8 +11,8 @@ import pytest
 
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ExitCode, ModelRequestError
-from chordwise.pipeline.budgets import JobBudget
-from chordwise.pipeline.submit import Submission
+from chordwise.pipeline.intake.submit import Submission
+from chordwise.pipeline.models.budgets import JobBudget
 from chordwise.settings import Settings
 from tests.fakes.commands import point_to, run
 from tests.fakes.pipeline import AWAY, SCRIPTED, Pipeline, a_pipeline, a_run, a_summary

@@ -26,8 +26,8 @@ from chordwise.cli.waiting import Watch
 from chordwise.domain.states import IntakeOutcome, JobStatus, RunStatus
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ExitCode, ModelRequestError, ReadError, ServiceUnavailableError
-from chordwise.pipeline import progress
-from chordwise.pipeline.submit import Submission, open_run
+from chordwise.pipeline.intake.submit import Submission, open_run
+from chordwise.pipeline.runs import progress
 from chordwise.readers.reading import UnreadDocument
 from chordwise.settings import Settings
 from tests.fakes.commands import run

@@ -13,7 +13,7 @@ from chordwise.cli.rendering.screen import Screen
 from chordwise.domain import json_values
 from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisType
-from chordwise.pipeline.run_options import RunOptions
+from chordwise.pipeline.intake.run_options import RunOptions
 from tests.fakes.pipeline import (
     a_run,
 )

@@ -11,8 +11,8 @@ import pytest
 from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ExitCode
+from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.quoting import quote, sampling
-from chordwise.pipeline.run_options import RunOptions
 from tests.fakes.pipeline import (
     LONG,
     a_document,

@@ -16,8 +16,8 @@ from chordwise.domain.states import JobStatus
 from chordwise.errors import ExitCode
 from chordwise.pipeline.diagnosis import models as diagnosis
 from chordwise.pipeline.diagnosis.checks import Verdict
-from chordwise.pipeline.models import Models
-from chordwise.pipeline.submit import Submission
+from chordwise.pipeline.intake.submit import Submission
+from chordwise.pipeline.models.client import Models
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.commands import run
 from tests.fakes.pipeline import LONG, PARAGRAPH, Pipeline, a_pipeline, a_run, with_settings

@@ -10,9 +10,9 @@ import pytest
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType, Stage
 from chordwise.errors import ChordwiseError, ModelOverloadedError, QuotaExceededError
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline import retry
-from chordwise.pipeline.run_options import RunOptions, identity
-from chordwise.pipeline.submit import Submission
+from chordwise.pipeline.intake.run_options import RunOptions, identity
+from chordwise.pipeline.intake.submit import Submission
+from chordwise.pipeline.jobs import retry
 from chordwise.settings import Settings
 from tests.fakes.pipeline import (
     LONG,

@@ -11,8 +11,9 @@ import pytest
 
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.errors import ModelAccessError
-from chordwise.pipeline import delivering, retry
-from chordwise.pipeline.submit import Submission
+from chordwise.pipeline.deliveries import run_ends
+from chordwise.pipeline.intake.submit import Submission
+from chordwise.pipeline.jobs import retry
 from chordwise.settings import DeliverySettings, Settings
 from tests.fakes.pipeline import Pipeline, a_pipeline, a_run, close_all, quoting_the_text
 from tests.integration.test_webhook import settings_for
@@ -50,9 +51,9 @@ def dropping(
 
 def deliver(pipeline: Pipeline) -> int:
     """Deliver what is due; return how many attempts that were."""
-    delivering.skip_unwanted(pipeline.context)
+    run_ends.skip_unwanted(pipeline.context)
     attempts = 0
-    while delivering.deliver_next(pipeline.context):
+    while run_ends.deliver_next(pipeline.context):
         attempts += 1
     return attempts
 
@@ -86,10 +87,10 @@ def test_the_account_of_a_finished_run_is_sent(pipeline: Pipeline) -> None:
 
 def test_what_nobody_wants_is_never_attempted(pipeline: Pipeline) -> None:
     """Not even where a run ends between setting such deliveries aside and taking one up."""
-    delivering.skip_unwanted(pipeline.context)
+    run_ends.skip_unwanted(pipeline.context)
     a_finished_run(pipeline)
 
-    attempted = delivering.deliver_next(pipeline.context)
+    attempted = run_ends.deliver_next(pipeline.context)
 
     assert not attempted
     assert pipeline.value(STATES) == "file pending, webhook pending"

@@ -17,7 +17,7 @@ from chordwise.embedded.plan import python_path
 from chordwise.embedded.stack import Commands, Level
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.llm.middleware.metered import CallId, CallStart, NullLedger
-from chordwise.pipeline.models import Asking, Models
+from chordwise.pipeline.models.client import Asking, Models
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.completion_requests import a_request
 from tests.peers import tiny_gguf

@@ -12,10 +12,10 @@ from sqlalchemy import event
 
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ExitCode
+from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.learning.evaluating import evaluate
 from chordwise.pipeline.learning.gold import read
 from chordwise.pipeline.learning.scopes import Scope
-from chordwise.pipeline.submit import open_run
 from chordwise.settings import Settings
 from chordwise.storage.engine import open_engine, session_maker
 from tests.fakes.commands import run

@@ -23,7 +23,7 @@ from chordwise.errors import ConfigurationError, UsageError
 from chordwise.pipeline.exports import workbook, writers
 from chordwise.pipeline.exports.new_file import new_file
 from chordwise.pipeline.exports.table import Column, Kind, Table
-from chordwise.pipeline.querying import Row
+from chordwise.pipeline.runs.user_sql import Row
 
 COLUMNS = (
     Column(name="text"),

@@ -21,8 +21,9 @@ from sqlalchemy import make_url
 
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.errors import ExitCode, UsageError
-from chordwise.pipeline import exporting, querying
-from chordwise.pipeline.exporting import Selection
+from chordwise.pipeline.exports import selection
+from chordwise.pipeline.exports.selection import Selection
+from chordwise.pipeline.runs import user_sql
 from chordwise.settings import Settings
 from tests.fakes.commands import run
 from tests.fakes.pipeline import Pipeline, a_pipeline, a_summary, close_all
@@ -151,8 +152,8 @@ def test_every_table_and_view_of_readers_can_be_exported(
     desk: Desk, database_url: SecretStr
 ) -> None:
     """In every format, and by its run wherever its rows have one."""
-    with querying.reader(database_url) as connection:
-        names = querying.readable_names(connection)
+    with user_sql.reader(database_url) as connection:
+        names = user_sql.readable_names(connection)
     of_no_run = set()
 
     for name in names:
@@ -271,7 +272,7 @@ def test_one_snapshot_for_all_rows(database_url: SecretStr) -> None:
         for number in range(60):
             owner.execute(insert.format(f"before@{number}"))
 
-        with exporting.opened(database_url, Selection(name="prompt_versions")) as table:
+        with selection.opened(database_url, Selection(name="prompt_versions")) as table:
             found = list(next(table.batches))
             owner.execute(insert.format("meanwhile@1"))
             found += [row for batch in table.batches for row in batch]
@@ -284,7 +285,7 @@ def test_large_values_come_few_at_a_time(database_url: SecretStr) -> None:
     """A batch is bounded by its size, not by a number of rows."""
     statement = "SELECT repeat('x', 1000000) FROM generate_series(1, 60)"
 
-    with exporting.opened(database_url, statement) as table:
+    with selection.opened(database_url, statement) as table:
         counts = [len(batch) for batch in table.batches]
 
     assert sum(counts) == 60
@@ -293,14 +294,14 @@ def test_large_values_come_few_at_a_time(database_url: SecretStr) -> None:
 
 def test_a_statement_in_sql_may_have_no_rows(database_url: SecretStr) -> None:
     """Its columns are known all the same."""
-    with exporting.opened(database_url, "SELECT 1 AS x, 'a%sb' AS y LIMIT 0") as table:
+    with selection.opened(database_url, "SELECT 1 AS x, 'a%sb' AS y LIMIT 0") as table:
         assert table.names == ["x", "y"]
         assert list(table.batches) == []
 
 
 def test_a_statement_that_does_more_is_refused_here_too(database_url: SecretStr) -> None:
     """The use case does not rely on the command."""
-    with pytest.raises(UsageError), exporting.opened(database_url, "TRUNCATE runs"):
+    with pytest.raises(UsageError), selection.opened(database_url, "TRUNCATE runs"):
         pytest.fail("it was opened")
 
 

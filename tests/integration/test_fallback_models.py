@@ -17,8 +17,8 @@ from chordwise.errors import (
     QuotaExceededError,
 )
 from chordwise.llm.model import ModelProfile
-from chordwise.pipeline.models import Models
-from chordwise.pipeline.submit import Submission
+from chordwise.pipeline.intake.submit import Submission
+from chordwise.pipeline.models.client import Models
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.pipeline import SCRIPTED, Pipeline, a_pipeline, a_run, a_summary, close_all
 from tests.fakes.scripted_model import Line, ScriptedModel

@@ -9,8 +9,8 @@ import pytest
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
-from chordwise.pipeline import retry
-from chordwise.pipeline.fan_out import fan_out
+from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.recovery import unclaimed
 from chordwise.pipeline.recovery.recover import recover
 from chordwise.settings import ProfileSettings, Settings

@@ -15,8 +15,8 @@ from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.inbox import moving, scanning
 from chordwise.pipeline.inbox.places import Place
 from chordwise.pipeline.inbox.taking import Taking
+from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.recovery.recover import recover
-from chordwise.pipeline.submit import Submission
 from chordwise.settings import ProfileSettings, Settings
 from tests.fakes.inbox_watch import (
     LETTER,

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline import querying
+from chordwise.pipeline.runs import user_sql
 from chordwise.storage import incidents
 from chordwise.storage.engine import open_engine, session_maker
 from chordwise.storage.incidents import Incident, IncidentKind
@@ -72,7 +72,7 @@ def test_readers_see_them(database_url: SecretStr) -> None:
         incidents.count(session, IncidentKind.RESCUE, "lease_expired")
     engine.dispose()
 
-    with querying.answer(database_url, "SELECT kind, reason, count FROM incidents") as answer:
+    with user_sql.answer(database_url, "SELECT kind, reason, count FROM incidents") as answer:
         rows = list(answer.rows)
 
     assert rows == [("rescue", "lease_expired", 1)]

@@ -12,7 +12,7 @@ from chordwise.domain.extractive.answers import answer
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ExitCode
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.submit import open_run
+from chordwise.pipeline.intake.submit import open_run
 from chordwise.settings import Settings
 from tests.fakes.commands import run
 from tests.fakes.learning import written

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from chordwise.domain.states import ChunkStatus
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.analyze_chunk import ChunkOutcome, analyze_chunk
-from chordwise.pipeline.fan_out import fan_out
-from chordwise.pipeline.leases import Lease
+from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome, analyze_chunk
+from chordwise.pipeline.jobs.fan_out import fan_out
+from chordwise.pipeline.runtime.leases import Lease
 from chordwise.settings import Settings
 from tests.fakes.pipeline import AWAY, LONG, PARAGRAPH, Pipeline, a_pipeline, quoting_the_text
 from tests.fakes.processes import wait_until

@@ -8,8 +8,8 @@ from pathlib import Path
 from sqlalchemy import text
 
 from chordwise.domain.json_values import objects
-from chordwise.pipeline import retry
-from chordwise.pipeline.fan_out import fan_out
+from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.recovery.recover import recover
 from chordwise.settings import Settings
 from tests.fakes.inbox_watch import watched

@@ -16,9 +16,9 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import JobStatus
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason
-from chordwise.pipeline.retry import retry
-from chordwise.pipeline.run_options import RunOptions
-from chordwise.pipeline.submit import Submission
+from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.pipeline.intake.submit import Submission
+from chordwise.pipeline.jobs.retry import retry
 from chordwise.settings import Settings
 from tests.fakes import commands
 from tests.fakes.order_rows import (

@@ -7,9 +7,9 @@ from dataclasses import replace
 from threading import Event
 from typing import cast
 
-from chordwise.pipeline.dispatch import dispatch
-from chordwise.pipeline.messages import Messenger
+from chordwise.pipeline.jobs.dispatch import dispatch
 from chordwise.pipeline.recovery.recover import recover
+from chordwise.pipeline.runtime.messages import Messenger
 from chordwise.settings import Settings
 from tests.fakes.pipeline import PARAGRAPH, a_pipeline, with_settings
 

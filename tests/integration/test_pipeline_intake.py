@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.pipeline import intake
-from chordwise.pipeline.intake import FileSource
-from chordwise.pipeline.submit import open_run
+from chordwise.pipeline.intake import found_files
+from chordwise.pipeline.intake.found_files import FileSource
+from chordwise.pipeline.intake.submit import open_run
 from chordwise.readers.discovery import discover
 from chordwise.readers.reading import Columns, Reader
 from chordwise.settings import ReaderSettings, Settings
@@ -53,11 +53,11 @@ def pipeline(settings: Settings) -> Iterator[Pipeline]:
 
 def take_in(pipeline: Pipeline, *arguments: str, columns: Columns, stdin: bytes = b"") -> list[str]:
     """Take files in as a command does; return source and outcome of every intake, in order."""
-    found = [intake.entry_of(file) for file in discover(arguments)]
+    found = [found_files.entry_of(file) for file in discover(arguments)]
     submission = open_run(pipeline.context, replace(a_run(), columns=columns), NOW, found)
     with Reader(SETTINGS) as reader:
         source = FileSource(reader, io.BytesIO(stdin))
-        intake.take_in(
+        found_files.take_in(
             pipeline.context,
             submission,
             source,

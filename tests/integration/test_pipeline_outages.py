@@ -14,13 +14,13 @@ from sqlalchemy.orm import Session
 from chordwise.domain.states import ChunkStatus, IntakeOutcome, JobStatus
 from chordwise.errors import LeaseLostError, ModelAccessError, ServiceUnavailableError
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline import retry
-from chordwise.pipeline.analyze_chunk import ChunkOutcome, analyze_chunk
-from chordwise.pipeline.fan_out import fan_out
+from chordwise.pipeline.intake.resume import claim
+from chordwise.pipeline.intake.submit import open_run
+from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome, analyze_chunk
+from chordwise.pipeline.jobs.fan_out import fan_out
+from chordwise.pipeline.jobs.synthesize import synthesize
 from chordwise.pipeline.recovery.recover import recover
-from chordwise.pipeline.resuming import claim
-from chordwise.pipeline.submit import open_run
-from chordwise.pipeline.synthesize import synthesize
 from chordwise.settings import Settings
 from chordwise.storage import chunk_leases
 from tests.fakes.pipeline import (

@@ -5,13 +5,13 @@ from __future__ import annotations
 from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.errors import ModelAccessError, ModelOverloadedError, RateLimitedError
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline import retry
-from chordwise.pipeline.analyze_chunk import ChunkOutcome, analyze_chunk
-from chordwise.pipeline.fan_out import fan_out
-from chordwise.pipeline.messages import CHUNK_QUEUE
+from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome, analyze_chunk
+from chordwise.pipeline.jobs.fan_out import fan_out
+from chordwise.pipeline.jobs.synthesize import synthesize
 from chordwise.pipeline.recovery.chunks import lost_messages
 from chordwise.pipeline.recovery.recover import recover, take_up_after_standstill
-from chordwise.pipeline.synthesize import synthesize
+from chordwise.pipeline.runtime.messages import CHUNK_QUEUE
 from chordwise.settings import Settings
 from tests.fakes.pipeline import LONG, PARAGRAPH, a_pipeline, quoting_the_text
 

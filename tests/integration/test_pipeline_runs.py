@@ -12,8 +12,8 @@ from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ReadError, RunCancelledError, UsageError
 from chordwise.llm.limits.permits import Priority
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline import retry
-from chordwise.pipeline.submit import open_run
+from chordwise.pipeline.intake.submit import open_run
+from chordwise.pipeline.jobs import retry
 from chordwise.readers.reading import UnreadDocument
 from chordwise.settings import Settings
 from tests.fakes.pipeline import (

@@ -9,9 +9,9 @@ import pytest
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ModelOverloadedError, RateLimitedError
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.analyze_chunk import analyze_chunk
-from chordwise.pipeline.fan_out import fan_out
-from chordwise.pipeline.synthesize import synthesize
+from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk
+from chordwise.pipeline.jobs.fan_out import fan_out
+from chordwise.pipeline.jobs.synthesize import synthesize
 from chordwise.settings import Settings
 from tests.fakes.pipeline import LONG, Pipeline, a_pipeline, quoting_the_text, with_settings
 from tests.fakes.scripted_model import Answer, Line

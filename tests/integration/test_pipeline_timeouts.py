@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from chordwise.pipeline.analyze_chunk import analyze_chunk
-from chordwise.pipeline.models import Models
-from chordwise.pipeline.synthesize import synthesize
+from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk
+from chordwise.pipeline.jobs.synthesize import synthesize
+from chordwise.pipeline.models.client import Models
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.pipeline import Pipeline, a_pipeline, with_settings
 from tests.fakes.processes import wait_until

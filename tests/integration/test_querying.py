@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from chordwise.errors import ConfigurationError, ServiceUnavailableError, UsageError
-from chordwise.pipeline import querying
-from chordwise.pipeline.querying import READER, Row
+from chordwise.pipeline.runs import user_sql
+from chordwise.pipeline.runs.user_sql import READER, Row
 from chordwise.storage.locks import Lock
 from tests.conftest import Servers
 
@@ -63,7 +63,7 @@ REFUSED = [
 
 def ask(database_url: SecretStr, statement: str) -> list[Row]:
     """Return all rows of a statement."""
-    with querying.answer(database_url, statement) as answer:
+    with user_sql.answer(database_url, statement) as answer:
         return list(answer.rows)
 
 
@@ -112,7 +112,7 @@ def test_a_percent_sign_is_nothing_special(database_url: SecretStr) -> None:
 
 def test_an_empty_answer_has_its_columns(database_url: SecretStr) -> None:
     """No rows, but a header."""
-    with querying.answer(database_url, "SELECT id, name FROM runs") as answer:
+    with user_sql.answer(database_url, "SELECT id, name FROM runs") as answer:
         assert list(answer.columns) == ["id", "name"]
         assert list(answer.rows) == []
 
@@ -162,7 +162,7 @@ def test_the_rows_need_not_be_read_to_the_end(database_url: SecretStr) -> None:
     """A large answer is cut off where the reader has enough, at once."""
     endless = "SELECT generate_series(1, 1000000000)"
 
-    with querying.answer(database_url, endless) as answer:
+    with user_sql.answer(database_url, endless) as answer:
         found = list(itertools.islice(answer.rows, 3))
 
     assert found == [(1,), (2,), (3,)]
@@ -172,7 +172,7 @@ def test_an_error_after_some_rows_is_told(database_url: SecretStr) -> None:
     """What came before it stays; the message is PostgreSQL's own."""
     statement = "SELECT 10 / (3 - n) FROM generate_series(1, 5) AS n"
 
-    with querying.answer(database_url, statement) as answer:
+    with user_sql.answer(database_url, statement) as answer:
         assert next(answer.rows) == (5,)
         with pytest.raises(UsageError, match="division by zero"):
             list(answer.rows)
@@ -181,9 +181,9 @@ def test_an_error_after_some_rows_is_told(database_url: SecretStr) -> None:
 def test_a_statement_that_takes_too_long_is_ended(database_url: SecretStr) -> None:
     """The server itself stops it."""
     with (
-        querying.reader(database_url, statement_seconds=1) as connection,
+        user_sql.reader(database_url, statement_seconds=1) as connection,
         pytest.raises(UsageError, match="took longer"),
-        querying.explaining(""),
+        user_sql.explaining(""),
     ):
         connection.execute("SELECT pg_sleep(60)")
 
@@ -198,7 +198,7 @@ def test_a_statement_without_rows_runs_once(
         changed AS MATERIALIZED (SELECT set_config('statement_timeout', '0', false) FROM earlier)
         SELECT 1 / (length(setting) - 1) AS second FROM earlier, changed WHERE setting = '0'"""
 
-    with querying.answer(database_url, statement) as answer:
+    with user_sql.answer(database_url, statement) as answer:
         assert list(answer.columns) == ["second"]
         assert list(answer.rows) == []
 
@@ -209,9 +209,9 @@ def test_a_limit_that_was_switched_off_is_kept_by_the_client(
     """The client cancels the statement by its own clock, and nothing runs on."""
     owner.execute("GRANT EXECUTE ON FUNCTION set_config TO PUBLIC")
 
-    with querying.reader(database_url, statement_seconds=1) as connection:
+    with user_sql.reader(database_url, statement_seconds=1) as connection:
         connection.execute("SELECT set_config('statement_timeout', '0', false)")
-        with pytest.raises(UsageError, match="took longer"), querying.explaining("", 1):
+        with pytest.raises(UsageError, match="took longer"), user_sql.explaining("", 1):
             connection.execute("SELECT pg_sleep(600)")
 
     running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600%'"
@@ -240,8 +240,8 @@ def test_functions_that_could_do_harm_are_refused(database_url: SecretStr, call:
 
 def test_the_locks_of_the_processes_cannot_be_taken(database_url: SecretStr) -> None:
     """They are views that readers have no right to, and are not listed as readable."""
-    with querying.reader(database_url) as connection:
-        assert not {*Lock} & {*querying.readable_names(connection)}
+    with user_sql.reader(database_url) as connection:
+        assert not {*Lock} & {*user_sql.readable_names(connection)}
         for lock in Lock:
             for mode in ("ACCESS SHARE", "SHARE UPDATE EXCLUSIVE"):
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):

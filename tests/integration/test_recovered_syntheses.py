@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from chordwise.pipeline.analyze_chunk import analyze_chunk
-from chordwise.pipeline.fan_out import fan_out
-from chordwise.pipeline.messages import CONTROL_QUEUE
+from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk
+from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.recovery.recover import recover
+from chordwise.pipeline.runtime.messages import CONTROL_QUEUE
 from chordwise.settings import Settings
 from chordwise.storage.jobs import Job
 from tests.fakes.pipeline import PARAGRAPH, Pipeline, a_pipeline, quoting_the_text

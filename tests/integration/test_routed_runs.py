@@ -15,9 +15,9 @@ from chordwise.domain.states import JobStatus
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ModelAccessError
 from chordwise.llm.model import CompletionRequest, ModelProfile
-from chordwise.pipeline import querying
-from chordwise.pipeline.models import Models
-from chordwise.pipeline.run_options import RunOptions
+from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.pipeline.models.client import Models
+from chordwise.pipeline.runs import user_sql
 from chordwise.settings import AUTO, ModelSettings, Settings, TierSettings
 from tests.fakes.pipeline import (
     LONG,
@@ -98,7 +98,7 @@ def documented() -> tuple[str, list[str]]:
 
 def statistics(address: SecretStr) -> dict[str, dict[str, object]]:
     """Return what the view says of each tier, as a reader sees it."""
-    with querying.answer(address, "SELECT * FROM tier_statistics") as answer:
+    with user_sql.answer(address, "SELECT * FROM tier_statistics") as answer:
         rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
     return {str(row["tier"]): row for row in rows}
 
@@ -150,7 +150,7 @@ def test_the_documented_statement_brings_the_columns_that_the_page_names(
     pipeline.work(pipeline.submit(LONG, options=a_routed_run()))
     statement, columns = documented()
 
-    with querying.answer(database_url, statement) as answer:
+    with user_sql.answer(database_url, statement) as answer:
         rows = list(answer.rows)
 
     assert list(answer.columns) == columns

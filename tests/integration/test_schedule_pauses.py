@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from chordwise.errors import BudgetExceededError
-from chordwise.pipeline.retry import retry
+from chordwise.pipeline.jobs.retry import retry
 from chordwise.settings import Settings
 from tests.fakes.pipeline import quoting_the_text
 from tests.fakes.scheduling import A_DAY, Night, a_night, nightly

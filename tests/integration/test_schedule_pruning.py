@@ -13,13 +13,13 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain.learning.remarks import Saying
 from chordwise.domain.learning.truths import Verdict
-from chordwise.pipeline import retry
-from chordwise.pipeline.findings import Wanted
+from chordwise.pipeline.intake.submit import open_run
+from chordwise.pipeline.jobs import retry
 from chordwise.pipeline.learning import evaluating, giving_feedback
 from chordwise.pipeline.learning.giving_feedback import Line, Signed
 from chordwise.pipeline.learning.scopes import Scope
+from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.pipeline.schedules.runner import ScheduleRunner
-from chordwise.pipeline.submit import open_run
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.storage import documents, pruning
 from chordwise.storage.documents import Document, hash_of

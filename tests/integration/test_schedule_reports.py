@@ -10,7 +10,7 @@ import pytest
 
 from chordwise.domain.states import InboxStatus
 from chordwise.errors import ReadError
-from chordwise.pipeline.submit import open_run
+from chordwise.pipeline.intake.submit import open_run
 from chordwise.readers.reading import UnreadDocument
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.storage.inbox_files import InboxFile

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.schedules import work
 from chordwise.pipeline.schedules.runner import MOST_ATTEMPTS
-from chordwise.pipeline.submit import Submission
 from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
 from tests.fakes.pipeline import SCRIPTED, quoting_the_text
 from tests.fakes.scheduling import Night, a_night, nightly

@@ -17,12 +17,12 @@ from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ModelRequestError, ReadError, RefusedError
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline import querying
-from chordwise.pipeline.findings import Wanted
+from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.learning import evaluating, giving_feedback
 from chordwise.pipeline.learning.giving_feedback import Line, Signed
 from chordwise.pipeline.learning.scopes import Scope
-from chordwise.pipeline.submit import open_run
+from chordwise.pipeline.runs import user_sql
+from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.readers.reading import UnreadDocument
 from chordwise.settings import Settings
 from tests.fakes.pipeline import (
@@ -94,7 +94,7 @@ class Reader:
 
     def ask(self, statement: str) -> Table:
         """Run a statement as `chordwise sql` does."""
-        with querying.answer(self._address, statement) as answer:
+        with user_sql.answer(self._address, statement) as answer:
             columns = list(answer.columns)
             rows = [dict(zip(columns, row, strict=True)) for row in answer.rows]
         return Table(columns=columns, rows=rows)

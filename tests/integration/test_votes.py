@@ -9,8 +9,8 @@ import pytest
 
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.run_options import RunOptions, identity
-from chordwise.pipeline.submit import Submission
+from chordwise.pipeline.intake.run_options import RunOptions, identity
+from chordwise.pipeline.intake.submit import Submission
 from chordwise.settings import Settings
 from tests.fakes.pipeline import LONG, PARAGRAPH, Pipeline, a_pipeline, a_run
 

@@ -14,7 +14,7 @@ from chordwise.cli.interruption import Interruption
 from chordwise.cli.rendering.live import Bars, Lines
 from chordwise.cli.rendering.log_lines import LogLines
 from chordwise.domain.states import RunStatus
-from chordwise.pipeline.progress import CallCounts, JobCounts, Pace, Progress
+from chordwise.pipeline.runs.progress import CallCounts, JobCounts, Pace, Progress
 
 
 def a_progress(done: int, chunks: int = 100, status: RunStatus = RunStatus.OPEN) -> Progress:

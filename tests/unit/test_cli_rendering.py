@@ -19,8 +19,8 @@ from chordwise.cli.rendering.words import EXTRACTIVE
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import IntakeOutcome, JobStatus
 from chordwise.domain.tasks import AnalysisType
-from chordwise.pipeline.accounts import Account, Failure
-from chordwise.pipeline.findings import StoredResult
+from chordwise.pipeline.runs.accounts import Account, Failure
+from chordwise.pipeline.runs.stored_results import StoredResult
 
 SPAN: JsonObject = {"quote": "It rained.", "start_char": 4, "end_char": 14, "grounded": True}
 OUTPUTS: dict[AnalysisType, JsonObject] = {

@@ -24,9 +24,9 @@ from chordwise.llm.model import Completion, FinishReason, Usage
 from chordwise.llm.pricing import BATCH, ListPrice, OwnPrice, price_of
 from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.llm.request_size import most_input_tokens
-from chordwise.pipeline.batches.awaiting import every
-from chordwise.pipeline.batches.queue import from_json, to_json
-from chordwise.pipeline.lanes import lane_for
+from chordwise.pipeline.asking.answers import every
+from chordwise.pipeline.models.batch_queue import from_json, to_json
+from chordwise.pipeline.models.lanes import lane_for
 from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import tables
 from chordwise.storage.batch_requests import BatchRequest

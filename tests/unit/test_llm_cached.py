@@ -21,7 +21,7 @@ from chordwise.llm.middleware.cached import (
 )
 from chordwise.llm.middleware.metered import CallStart
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason, Usage
-from chordwise.pipeline.caching import from_json, to_json
+from chordwise.pipeline.models.answer_cache import from_json, to_json
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import Answer, ScriptedModel

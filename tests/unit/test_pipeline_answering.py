@@ -18,8 +18,8 @@ from chordwise.errors import (
     TruncatedError,
 )
 from chordwise.llm.model import Completion, FinishReason
-from chordwise.pipeline.answering import ask
-from chordwise.pipeline.checking import Verdict
+from chordwise.pipeline.asking.answers import ask
+from chordwise.pipeline.asking.check import Verdict
 from tests.fakes.pipeline import a_summary
 from tests.fakes.scripted_model import Line, ScriptedModel
 

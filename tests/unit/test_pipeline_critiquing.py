@@ -22,9 +22,9 @@ from chordwise.errors import (
     RefusedError,
 )
 from chordwise.llm.providers.extractive import ExtractiveModel
-from chordwise.pipeline.answering import ask
-from chordwise.pipeline.critiquing import Critic, Examined, examine
-from chordwise.pipeline.integrating import Integration, Integrator
+from chordwise.pipeline.asking.answers import ask
+from chordwise.pipeline.asking.critique import Critic, Examined, examine
+from chordwise.pipeline.asking.merge import Integration, Integrator
 from tests.fakes.pipeline import a_summary
 from tests.fakes.scripted_model import Line, ScriptedModel
 

@@ -21,8 +21,8 @@ from chordwise.errors import (
 )
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.model import Completion, FinishReason, ModelProfile
-from chordwise.pipeline.answering import AskingPolicy, ask, policy_of
-from chordwise.pipeline.checking import Verdict
+from chordwise.pipeline.asking.answers import AskingPolicy, ask, policy_of
+from chordwise.pipeline.asking.check import Verdict
 from chordwise.settings import Settings
 from tests.fakes.asking import GOOD, PLAIN, TASK, TEXT, asked
 from tests.fakes.scripted_model import Answer as Line

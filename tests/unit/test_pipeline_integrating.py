@@ -27,15 +27,15 @@ from chordwise.errors import (
     RateLimitedError,
 )
 from chordwise.llm.model import ModelProfile
-from chordwise.pipeline import backoff
-from chordwise.pipeline.answering import ask
-from chordwise.pipeline.checking import Verdict
-from chordwise.pipeline.context import Context
-from chordwise.pipeline.integrating import Integrator
-from chordwise.pipeline.leases import LeaseKeeper
-from chordwise.pipeline.models import Models
-from chordwise.pipeline.questions import options_from, options_to_json, text_budget
-from chordwise.pipeline.requests import request_for
+from chordwise.pipeline.asking.answers import ask
+from chordwise.pipeline.asking.check import Verdict
+from chordwise.pipeline.asking.merge import Integrator
+from chordwise.pipeline.asking.questions import options_from, options_to_json, text_budget
+from chordwise.pipeline.asking.requests import request_for
+from chordwise.pipeline.jobs import backoff
+from chordwise.pipeline.models.client import Models
+from chordwise.pipeline.runtime.context import Context
+from chordwise.pipeline.runtime.leases import LeaseKeeper
 from chordwise.settings import PipelineSettings, Settings
 from tests.fakes.pipeline import a_summary, quoting_the_text
 from tests.fakes.scripted_model import Line, ScriptedModel

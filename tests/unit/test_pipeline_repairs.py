@@ -14,11 +14,11 @@ from chordwise.domain.grounding import Source
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.errors import InvalidAnswerError
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason, ModelProfile
-from chordwise.pipeline.answering import ask
-from chordwise.pipeline.checking import Verdict
-from chordwise.pipeline.integrating import Integrator
-from chordwise.pipeline.questions import text_budget
-from chordwise.pipeline.requests import REPAIR_TOKENS, request_for, with_problems
+from chordwise.pipeline.asking.answers import ask
+from chordwise.pipeline.asking.check import Verdict
+from chordwise.pipeline.asking.merge import Integrator
+from chordwise.pipeline.asking.questions import text_budget
+from chordwise.pipeline.asking.requests import REPAIR_TOKENS, request_for, with_problems
 from tests.fakes.pipeline import a_summary
 from tests.fakes.scripted_model import Line, ScriptedModel
 

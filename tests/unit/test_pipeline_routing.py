@@ -25,7 +25,7 @@ from chordwise.errors import (
 )
 from chordwise.llm.middleware.tiered import Tiered
 from chordwise.llm.model import ModelProfile
-from chordwise.pipeline.routing import ask
+from chordwise.pipeline.asking.cascade import ask
 from chordwise.settings import RoutingSettings
 from tests.fakes.completion_requests import a_request
 from tests.fakes.pipeline import a_summary

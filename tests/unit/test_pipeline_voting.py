@@ -25,8 +25,8 @@ from chordwise.errors import (
 from chordwise.llm.middleware.cached import key_of
 from chordwise.llm.model import Completion
 from chordwise.llm.providers.extractive import ExtractiveModel
-from chordwise.pipeline.answering import ONE_PROMPT, AskingPolicy
-from chordwise.pipeline.voting import ask
+from chordwise.pipeline.asking.answers import ONE_PROMPT, AskingPolicy
+from chordwise.pipeline.asking.votes import ask
 from tests.fakes.scripted_model import Line, ScriptedModel
 
 TEXT = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned."

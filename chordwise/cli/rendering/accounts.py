@@ -13,7 +13,7 @@ from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import indented
 from chordwise.cli.rendering.words import counted, moment
 from chordwise.domain.states import JobStatus
-from chordwise.pipeline.accounts import Account, Failure, Notice
+from chordwise.pipeline.runs.accounts import Account, Failure, Notice
 
 _MESSAGE_WIDTH = 300
 _MOST_REASONS = 30

@@ -18,7 +18,7 @@ from chordwise.cli.rendering import batches
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.rendering.words import EXTRACTIVE, approximate, counted, money, span
-from chordwise.pipeline.progress import Pace, Progress
+from chordwise.pipeline.runs.progress import Pace, Progress
 
 _LINE_SECONDS = 5.0
 _BAR_WIDTH = 32

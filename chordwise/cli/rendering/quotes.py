@@ -16,7 +16,7 @@ from chordwise.cli.rendering.words import approximate, counted
 from chordwise.domain.lanes import Lane
 from chordwise.domain.money import dollars
 from chordwise.llm.pricing import BATCH
-from chordwise.pipeline.budgets import PRICE_HINT
+from chordwise.pipeline.models.budgets import PRICE_HINT
 from chordwise.pipeline.quoting.lines import ASSUMED, Cost, QuotedLine
 from chordwise.pipeline.quoting.quote import Gathered, Quote
 

@@ -16,7 +16,7 @@ from chordwise.domain import missing_rows
 from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.json_values import JsonObject, objects, text
 from chordwise.domain.states import JobStatus
-from chordwise.pipeline.findings import StoredResult
+from chordwise.pipeline.runs.stored_results import StoredResult
 
 MOST_IN_FULL = 10
 _HEADLINE_WIDTH = 300

@@ -12,8 +12,8 @@ from chordwise.cli.rendering.fitting import FirstThatFits
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.words import EXTRACTIVE, share
 from chordwise.domain.states import JobStatus
-from chordwise.pipeline.accounts import JobLine
-from chordwise.pipeline.progress import Progress
+from chordwise.pipeline.runs.accounts import JobLine
+from chordwise.pipeline.runs.progress import Progress
 
 _TROUBLE_WIDTH = 300
 _NUMBERS = ("Chunks", "Confidence", "Coverage")

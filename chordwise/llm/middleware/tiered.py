@@ -19,7 +19,8 @@ class Tiered:
     """Chooses a model by the complexity of each question; the ledger learns of the tier.
 
     `policy` has the thresholds, and says what whoever can check an answer accepts
-    (`chordwise.pipeline.routing`). `on_change` hears of each change of tier: from, to, and why.
+    (`chordwise.pipeline.asking.cascade`). `on_change` hears of each change of tier: from, to, and
+    why.
     """
 
     def __init__(

@@ -1,1 +1,1 @@
-"""The batch lane: questions that wait for a batch, batches at the provider, and what comes back."""
+"""The batch lane: preparing batches, exchanging them with the provider, their answers."""

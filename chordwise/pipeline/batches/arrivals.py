@@ -18,9 +18,9 @@ from chordwise.llm.batching.api import LineOutcome
 from chordwise.llm.middleware.cached import is_worth_keeping
 from chordwise.llm.model import Completion, FinishReason
 from chordwise.llm.pricing import BATCH, CostBasis, Price, booked_cost
-from chordwise.pipeline import caching
 from chordwise.pipeline.batches import sharing
-from chordwise.pipeline.batches.queue import to_json
+from chordwise.pipeline.models import answer_cache
+from chordwise.pipeline.models.batch_queue import to_json
 from chordwise.storage import batch_requests, budgets, cached_completions, clock, model_calls
 from chordwise.storage.batch_requests import BatchRequest
 from chordwise.storage.jobs import Job
@@ -127,7 +127,7 @@ class Arrivals:
                 "provider": json_values.text(row.call.get("provider")),
                 "model": json_values.text(row.call.get("model")),
                 "prompt_version": json_values.text(row.call.get("prompt_version")),
-                "completion": caching.to_json(completion),
+                "completion": answer_cache.to_json(completion),
             }
             cached_completions.put(session, values)
 

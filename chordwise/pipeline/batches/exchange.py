@@ -34,7 +34,7 @@ from chordwise.errors import (
 from chordwise.llm.batching.api import BatchApi, BatchLine, BatchState, Phase, PreparedBatch
 from chordwise.pipeline.batches import preparing
 from chordwise.pipeline.batches.arrivals import Arrivals
-from chordwise.pipeline.context import Context
+from chordwise.pipeline.runtime.context import Context
 from chordwise.storage import batch_followers, batch_requests, batches, clock
 from chordwise.storage.batch_requests import BatchRequest
 from chordwise.storage.batches import Batch

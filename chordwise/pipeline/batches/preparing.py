@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain import json_values
 from chordwise.domain.lanes import BatchRequestStatus
 from chordwise.errors import ContextTooLongError, RateLimitedError
-from chordwise.pipeline.context import Context
+from chordwise.pipeline.runtime.context import Context
 from chordwise.storage import batch_requests, batches, model_calls
 from chordwise.storage.batch_requests import BatchRequest
 from chordwise.storage.batches import Batch

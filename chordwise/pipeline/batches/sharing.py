@@ -9,8 +9,8 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from chordwise.domain.lanes import BatchRequestStatus
-from chordwise.pipeline.batches.queue import from_json
-from chordwise.pipeline.ledger import hit_of
+from chordwise.pipeline.models.batch_queue import from_json
+from chordwise.pipeline.models.ledger import hit_of
 from chordwise.storage import batch_followers, clock, model_calls
 from chordwise.storage.batch_requests import BatchRequest
 from chordwise.storage.record import new_id

@@ -1,1 +1,1 @@
-"""The ways in which others are told that a run ended: a webhook, and a file."""
+"""Telling receivers that a run has ended: by a webhook, or by a file in a folder."""

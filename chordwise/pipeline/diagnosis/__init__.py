@@ -1,1 +1,1 @@
-"""Looking at what has to be right before work can be done, a module for each thing."""
+"""Checks of what has to be right before work can be done, a module for each subject."""

@@ -18,9 +18,9 @@ from chordwise.errors import (
     ExitCode,
     ServiceUnavailableError,
 )
-from chordwise.pipeline import endpoint_pauses, querying
-from chordwise.pipeline.diagnosis import models, ocr, places, processes, schedules
+from chordwise.pipeline.diagnosis import models, ocr, paused_endpoints, places, processes, schedules
 from chordwise.pipeline.diagnosis.checks import Check, Verdict, guarded
+from chordwise.pipeline.runs import user_sql
 from chordwise.settings import Settings
 from chordwise.storage import migrating
 from chordwise.storage.engine import open_engine, reaching_database
@@ -48,7 +48,7 @@ def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]
     yield from schedules.configured(settings)
     for name in _names(settings):
         yield guarded(f"model {name}", partial(models.model, settings, name))
-    yield guarded(endpoint_pauses.CHECK, lambda: endpoint_pauses.look(settings))
+    yield guarded(paused_endpoints.CHECK, lambda: paused_endpoints.look(settings))
     if asks_model:
         yield guarded("question", lambda: models.question(settings))
 
@@ -152,14 +152,14 @@ def _reader(settings: Settings) -> Check:
     if settings.database_url is None:
         raise ConfigurationError("No database is configured.")
     try:
-        callable_ = querying.callable_functions(settings.database_url)
+        callable_ = user_sql.callable_functions(settings.database_url)
     except ChordwiseError as error:
         return Check(name="reader", verdict=Verdict.WARN, finding=error.what, hint=error.hint)
     if callable_:
         return Check(
             name="reader",
             verdict=Verdict.WARN,
-            finding=f"{querying.READER} can call {', '.join(callable_)}",
+            finding=f"{user_sql.READER} can call {', '.join(callable_)}",
             hint="A superuser revokes them from PUBLIC: docs/operations.md, “The role of readers”.",
         )
-    return Check(name="reader", finding=f"{querying.READER} can log in (chordwise sql)")
+    return Check(name="reader", finding=f"{user_sql.READER} can log in (chordwise sql)")

@@ -14,10 +14,11 @@ from chordwise.embedded.home import home_at
 from chordwise.errors import ServiceUnavailableError
 from chordwise.llm.pricing import price_of
 from chordwise.llm.providers import connect
-from chordwise.pipeline import answering, endpoint_pauses
-from chordwise.pipeline.budgets import PRICE_HINT
+from chordwise.pipeline.asking import answers
 from chordwise.pipeline.diagnosis.checks import Check, Verdict
-from chordwise.pipeline.models import Models
+from chordwise.pipeline.jobs import endpoint_pauses
+from chordwise.pipeline.models.budgets import PRICE_HINT
+from chordwise.pipeline.models.client import Models
 from chordwise.settings import ModelSettings, Settings
 from chordwise.settings.keys import without_key
 
@@ -87,6 +88,6 @@ def question(settings: Settings) -> Check:
     endpoint_pauses.resume(settings, [settings.model])
     started = time.monotonic()
     source = Source(text=_TINY_TEXT)
-    answer = answering.ask(models.open(settings.model), task, source, lambda *_: None)
+    answer = answers.ask(models.open(settings.model), task, source, lambda *_: None)
     seconds = time.monotonic() - started
     return Check(name="question", finding=f"{answer.provider}/{answer.model} took {seconds:.1f} s")

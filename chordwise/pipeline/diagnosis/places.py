@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 
 from chordwise.domain.inbox_names import MARK
 from chordwise.errors import ConfigurationError, DeliveryError, UsageError
-from chordwise.pipeline import delivering
+from chordwise.pipeline.deliveries import run_ends
 from chordwise.pipeline.deliveries.guarded_network import allowed_addresses
 from chordwise.pipeline.diagnosis.checks import Check, Verdict, guarded
 from chordwise.pipeline.exports import writers
 from chordwise.pipeline.inbox.places import Place, places
-from chordwise.pipeline.profiles import run_options
+from chordwise.pipeline.intake.profiles import run_options
 from chordwise.settings import Settings
 
 _HTTPS_PORT, _HTTP_PORT = 443, 80
@@ -121,7 +121,7 @@ def _webhook(settings: Settings) -> Check:
 
 
 def _delivery(settings: Settings) -> Check:
-    folder = delivering.folder_of(settings)
+    folder = run_ends.folder_of(settings)
     require_writable(folder, "delivery.folder")
     writers.require(settings.delivery.format)
     return Check(name="delivery", finding=f"{settings.delivery.format} into {folder}")

@@ -9,9 +9,9 @@ from chordwise.embedded import processes, stack
 from chordwise.embedded.home import home_at
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.errors import ConfigurationError
-from chordwise.pipeline import broker
-from chordwise.pipeline.broker import BrokerReport
 from chordwise.pipeline.diagnosis.checks import Check, Verdict
+from chordwise.pipeline.runtime import broker
+from chordwise.pipeline.runtime.broker import BrokerReport
 from chordwise.settings import Settings
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import Sign

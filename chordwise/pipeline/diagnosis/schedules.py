@@ -13,12 +13,12 @@ from sqlalchemy.orm import Session
 from chordwise.domain import due_times
 from chordwise.domain.lanes import Lane
 from chordwise.errors import ChordwiseError, ConfigurationError
-from chordwise.pipeline import exporting, lanes
 from chordwise.pipeline.diagnosis.checks import Check, Verdict, failed, guarded
 from chordwise.pipeline.diagnosis.places import require_writable
-from chordwise.pipeline.exports import writers
+from chordwise.pipeline.exports import selection, writers
 from chordwise.pipeline.inbox.places import places
 from chordwise.pipeline.learning import gold
+from chordwise.pipeline.models import lanes
 from chordwise.pipeline.schedules import scheduling
 from chordwise.pipeline.schedules.analyses import holds_something
 from chordwise.pipeline.schedules.exports import format_of, selection_of
@@ -124,7 +124,7 @@ def _export(settings: Settings, wanted: ScheduleSettings) -> None:
     require_writable(Path(wanted.folder), "folder")
     writers.require(format_of(wanted))
     if settings.database_url is not None:
-        with exporting.opened(settings.database_url, selection_of(wanted)):
+        with selection.opened(settings.database_url, selection_of(wanted)):
             return
 
 

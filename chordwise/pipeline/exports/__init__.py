@@ -1,1 +1,1 @@
-"""Tables as files: one module for each format, and a file that appears whole or not at all."""
+"""Tables as files: a module for each format, and files that appear whole or not at all."""

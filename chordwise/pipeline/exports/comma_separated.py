@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from chordwise.pipeline.exports import cells
 from chordwise.pipeline.exports.table import Table
-from chordwise.pipeline.querying import Row
+from chordwise.pipeline.runs.user_sql import Row
 
 _QUOTED = "\r\n"
 

@@ -10,7 +10,7 @@ from chordwise.errors import ConfigurationError, UsageError
 from chordwise.pipeline.exports import cells
 from chordwise.pipeline.exports.json_lines import distinct
 from chordwise.pipeline.exports.table import Column, Kind, Table
-from chordwise.pipeline.querying import Row
+from chordwise.pipeline.runs.user_sql import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import psycopg
 
-from chordwise.pipeline.querying import Row
+from chordwise.pipeline.runs.user_sql import Row
 
 
 class Kind(StrEnum):

@@ -19,7 +19,7 @@ from chordwise.domain.neutralizing import is_risky
 from chordwise.errors import UsageError
 from chordwise.pipeline.exports import cells
 from chordwise.pipeline.exports.table import Table
-from chordwise.pipeline.querying import Row
+from chordwise.pipeline.runs.user_sql import Row
 
 MOST_ROWS = 1_048_576
 """Of a sheet, the header among them (ECMA-376 leaves it open; it is what Excel opens)."""

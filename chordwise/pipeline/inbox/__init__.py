@@ -1,1 +1,1 @@
-"""The inbox: files are taken out of watched folders, analyzed, and delivered with a note."""
+"""The inbox: takes files out of watched folders, submits them, delivers them with a note."""

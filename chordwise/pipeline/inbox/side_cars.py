@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from chordwise.domain.inbox_names import is_inside
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
-from chordwise.pipeline import budgets, routing
-from chordwise.pipeline.profiles import run_options
+from chordwise.pipeline.asking import cascade
+from chordwise.pipeline.intake.profiles import run_options
+from chordwise.pipeline.models import budgets
 from chordwise.settings import ProfileSettings, Settings
 from chordwise.settings.wording import problems
 
@@ -66,7 +67,7 @@ def check(settings: Settings, profile: ProfileSettings) -> None:
         ConfigurationError: Its model is unknown, or the price of it where there is a budget.
     """
     options = run_options(settings, profile)
-    routing.identity(settings, options.model)
+    cascade.identity(settings, options.model)
     budgets.cap_for(settings, options.model, options.budget_usd)
 
 

@@ -18,13 +18,13 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain.states import InboxStatus
 from chordwise.errors import ChordwiseError, LeaseLostError, ServiceUnavailableError, UsageError
-from chordwise.pipeline.context import Context
 from chordwise.pipeline.inbox import moving, scanning, side_cars
 from chordwise.pipeline.inbox.store import Store
-from chordwise.pipeline.intake import FileSource, entry_of, marking_last
-from chordwise.pipeline.profiles import run_options
-from chordwise.pipeline.resuming import claim
-from chordwise.pipeline.submit import Submission, open_run
+from chordwise.pipeline.intake.found_files import FileSource, entry_of, marking_last
+from chordwise.pipeline.intake.profiles import run_options
+from chordwise.pipeline.intake.resume import claim
+from chordwise.pipeline.intake.submit import Submission, open_run
+from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import FoundFile
 from chordwise.readers.printable_names import printable
 from chordwise.readers.reading import Reader

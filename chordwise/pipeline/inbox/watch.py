@@ -16,7 +16,6 @@ from chordwise.domain.inbox_names import SIDE_CAR
 from chordwise.domain.stability import Sighting, Sightings
 from chordwise.domain.troubles import Troubles
 from chordwise.errors import ChordwiseError, ServiceUnavailableError
-from chordwise.pipeline.context import Context
 from chordwise.pipeline.inbox import scanning, side_cars
 from chordwise.pipeline.inbox.delivering import Delivering
 from chordwise.pipeline.inbox.lanes import Lanes, Task
@@ -25,6 +24,7 @@ from chordwise.pipeline.inbox.scanning import Refused
 from chordwise.pipeline.inbox.store import Store
 from chordwise.pipeline.inbox.submitting import Submitting
 from chordwise.pipeline.inbox.taking import CutOff, Taking
+from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.printable_names import printable
 from chordwise.storage.inbox_files import InboxFile
 

@@ -1,1 +1,1 @@
-"""Learning what results are worth: feedback, evaluations against the truth, calibrations."""
+"""Learning how good results are: feedback, evaluation against the truth, calibration."""

@@ -17,11 +17,11 @@ from chordwise.domain.learning.judging import Judged, judge
 from chordwise.domain.learning.truths import LABEL_PATHS, Truth
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
-from chordwise.pipeline.findings import Wanted
+from chordwise.pipeline.asking.questions import options_from
 from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.learning.gold import Gold, says
 from chordwise.pipeline.learning.judgeable import Judgeable, Listed
-from chordwise.pipeline.questions import options_from
+from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.storage import feedback
 from chordwise.storage.feedback import Feedback
 from chordwise.storage.judgments import JudgedResult

@@ -17,10 +17,10 @@ from chordwise.domain.learning.remarks import Saying, parsed, understand
 from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
-from chordwise.pipeline.findings import Wanted
 from chordwise.pipeline.learning import judgeable, records, targets
 from chordwise.pipeline.learning.judgeable import Judgeable, Listed
 from chordwise.pipeline.learning.records import RecordFile
+from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.storage import feedback, judgments
 from chordwise.storage.feedback import Feedback
 from chordwise.storage.judgments import JudgedBy

@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.judging import Answer
 from chordwise.domain.tasks import AnalysisType
-from chordwise.pipeline import findings
-from chordwise.pipeline.findings import Wanted
+from chordwise.pipeline.runs import stored_results
+from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.storage.documents import Document
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
@@ -85,7 +85,7 @@ def listed(
         )
         .join(Job, Job.id == Result.job_id)
         .join(Intake, Intake.id == Job.intake_id)
-        .where(Result.id.in_(findings.ids(wanted)))
+        .where(Result.id.in_(stored_results.ids(wanted)))
         .order_by(Result.id)
     )
     if question is not None:

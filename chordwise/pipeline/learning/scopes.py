@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ConfigurationError
-from chordwise.pipeline.findings import Wanted
-from chordwise.pipeline.profiles import run_options
-from chordwise.pipeline.questions import options_to_json
-from chordwise.pipeline.run_options import answerable
+from chordwise.pipeline.asking.questions import options_to_json
+from chordwise.pipeline.intake.profiles import run_options
+from chordwise.pipeline.intake.run_options import answerable
+from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.settings import Settings
 from chordwise.storage import runs
 

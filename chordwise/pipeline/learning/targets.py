@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from sqlalchemy.orm import Session
 
 from chordwise.errors import UsageError
-from chordwise.pipeline.findings import Wanted
 from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.learning.judgeable import Judgeable, Listed
+from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.storage import jobs, runs
 from chordwise.storage.jobs import Job
 

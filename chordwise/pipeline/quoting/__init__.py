@@ -1,1 +1,1 @@
-"""What a run would take and cost, reckoned with the real prompts before it begins."""
+"""What a run would take and cost, estimated with its real prompts before it begins."""

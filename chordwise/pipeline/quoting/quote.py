@@ -9,11 +9,11 @@ from decimal import Decimal
 from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.domain.tasks import AnalysisType
-from chordwise.pipeline.context import ReadingContext
-from chordwise.pipeline.models import Models
+from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.quoting.lines import Cost, Pricing, QuotedLine
 from chordwise.pipeline.quoting.tallying import Tally, Tallying
-from chordwise.pipeline.run_options import RunOptions
+from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.reading import ReadDocument, UnreadDocument
 from chordwise.settings import Settings
 from chordwise.storage.engine import reaching_database

@@ -8,13 +8,13 @@ from decimal import Decimal
 
 from chordwise.domain import tokens
 from chordwise.llm.model import ChatModel
-from chordwise.pipeline import caching
-from chordwise.pipeline.context import ReadingContext
-from chordwise.pipeline.day_budget import DayBudget
-from chordwise.pipeline.ledger import Ledger
-from chordwise.pipeline.models import Asking
+from chordwise.pipeline.models import answer_cache
+from chordwise.pipeline.models.client import Asking
+from chordwise.pipeline.models.day_budget import DayBudget
+from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.quoting.quote import Gathered, Quote
 from chordwise.pipeline.quoting.tallying import WorkKind
+from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.storage.record import new_id
 
 
@@ -61,7 +61,7 @@ def _asking(context: ReadingContext, *, fresh: bool) -> Asking:
     return Asking(
         ledger=Ledger(sessions, patience, job_id=None, chunk_id=None),
         budget=DayBudget(settings, sessions),
-        cache=None if fresh else caching.stored_completions(settings, sessions, new_id()),
+        cache=None if fresh else answer_cache.stored_completions(settings, sessions, new_id()),
     )
 
 

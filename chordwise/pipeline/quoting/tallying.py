@@ -12,12 +12,12 @@ from chordwise.domain.estimating import Syntheses
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.llm.middleware.tiered import Tiered
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.context import ReadingContext
-from chordwise.pipeline.questions import text_budget
+from chordwise.pipeline.asking.questions import text_budget
+from chordwise.pipeline.asking.requests import request_for, room_for_answers
+from chordwise.pipeline.intake.run_options import RunOptions, answerable, identity
 from chordwise.pipeline.quoting import unasked
 from chordwise.pipeline.quoting.unasked import UnaskedModel
-from chordwise.pipeline.requests import request_for, room_for_answers
-from chordwise.pipeline.run_options import RunOptions, answerable, identity
+from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.reading import ReadDocument, UnreadDocument
 from chordwise.storage import documents, results
 from chordwise.storage.documents import Document

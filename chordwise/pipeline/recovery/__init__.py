@@ -1,1 +1,1 @@
-"""Finding work that stopped moving, and moving it again: the rules, each repeatable."""
+"""Recovery: finds work that stopped moving and sends it again; every rule is repeatable."""

@@ -7,9 +7,9 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.errors import AwaitingBatchError
-from chordwise.pipeline.context import Context
-from chordwise.pipeline.messages import SYNTHESIZE
 from chordwise.pipeline.recovery import unclaimed
+from chordwise.pipeline.runtime.context import Context
+from chordwise.pipeline.runtime.messages import SYNTHESIZE
 from chordwise.storage import batch_followers, batch_requests, clock, outbox
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job

@@ -9,10 +9,10 @@ from sqlalchemy import func, or_, select, text
 from sqlalchemy.orm import Session, aliased
 
 from chordwise.domain.states import ChunkStatus, JobStatus
-from chordwise.pipeline.analyze_chunk import end_if_last
-from chordwise.pipeline.context import Context
-from chordwise.pipeline.messages import ANALYZE_CHUNK, CHUNK_QUEUE
+from chordwise.pipeline.jobs.analyze_chunk import end_if_last
 from chordwise.pipeline.recovery import unclaimed
+from chordwise.pipeline.runtime.context import Context
+from chordwise.pipeline.runtime.messages import ANALYZE_CHUNK, CHUNK_QUEUE
 from chordwise.storage import chunk_leases, clock, jobs, last_attempts, outbox
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job

@@ -8,10 +8,10 @@ from sqlalchemy import ColumnElement, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import OPEN_CHUNKS, UNFINISHED_JOBS, JobStatus, RunStatus
-from chordwise.pipeline.context import Context
-from chordwise.pipeline.messages import CONTROL_QUEUE, FAN_OUT, SYNTHESIZE
 from chordwise.pipeline.recovery import unclaimed
 from chordwise.pipeline.recovery.chunks import BATCH, OVERTAKEN
+from chordwise.pipeline.runtime.context import Context
+from chordwise.pipeline.runtime.messages import CONTROL_QUEUE, FAN_OUT, SYNTHESIZE
 from chordwise.storage import clock, intake_leases, outbox, runs
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job

@@ -14,10 +14,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline import following
-from chordwise.pipeline.context import Context
-from chordwise.pipeline.recovery import batches, budgets, chunks, jobs, unclaimed
-from chordwise.storage import broker_marker, incidents
+from chordwise.pipeline.jobs import shared_jobs
+from chordwise.pipeline.recovery import batches, chunks, jobs, unclaimed
+from chordwise.pipeline.runtime.context import Context
+from chordwise.storage import broker_marker, budgets, incidents
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.incidents import IncidentKind
 from chordwise.storage.record import new_id
@@ -26,6 +26,14 @@ log = structlog.get_logger(__name__)
 
 Rule: TypeAlias = Callable[[Context, Session], int]
 """Takes up what stopped for one reason; returns how much that was."""
+
+_BATCH = 500
+
+
+def abandoned_reservations(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
+    """Count requests as spent that nobody has settled in time."""
+    return budgets.settle_abandoned(session, _BATCH)
+
 
 RULES: tuple[tuple[str, Rule], ...] = (
     ("run_cancelled", jobs.cancelled_runs),
@@ -38,10 +46,10 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("chunk_message_lost", chunks.lost_messages),
     ("job_message_lost", jobs.lost_messages),
     ("synthesis_missing", jobs.missing_syntheses),
-    ("followed", following.served),
+    ("followed", shared_jobs.served),
     ("intake_abandoned", jobs.abandoned_intakes),
     ("run_unsettled", jobs.unsettled_runs),
-    ("reservation_abandoned", budgets.abandoned_reservations),
+    ("reservation_abandoned", abandoned_reservations),
 )
 # Work that was put off on purpose is no accident.
 _PLANNED = ("run_cancelled", "due", "batch_answered", "batch_unwanted", "followed")

@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session, aliased
 
 from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline.context import Context
-from chordwise.pipeline.messages import ANALYZE_CHUNK, FAN_OUT
+from chordwise.pipeline.runtime.context import Context
+from chordwise.pipeline.runtime.messages import ANALYZE_CHUNK, FAN_OUT
 from chordwise.storage import chunks, clock, outbox
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job

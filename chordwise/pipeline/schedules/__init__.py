@@ -1,1 +1,1 @@
-"""Work that is done by itself: what is due, who carries it out, and the kinds that there are."""
+"""Schedules: what is due, the runner that carries it out, and the kinds of work."""

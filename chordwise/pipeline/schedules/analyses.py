@@ -17,11 +17,11 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ConfigurationError, UsageError
-from chordwise.pipeline.intake import FileSource, entry_of
-from chordwise.pipeline.profiles import run_options
-from chordwise.pipeline.questions import options_from
-from chordwise.pipeline.run_options import RunOptions
-from chordwise.pipeline.run_options import identity as identity_of
+from chordwise.pipeline.asking.questions import options_from
+from chordwise.pipeline.intake.found_files import FileSource, entry_of
+from chordwise.pipeline.intake.profiles import run_options
+from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.pipeline.intake.run_options import identity as identity_of
 from chordwise.pipeline.schedules.work import Work, take_all_in
 from chordwise.readers import wildcards
 from chordwise.readers.discovery import discover

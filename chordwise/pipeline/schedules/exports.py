@@ -13,11 +13,10 @@ from sqlalchemy.orm import Session
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import ConfigurationError
-from chordwise.pipeline import exporting
-from chordwise.pipeline.exporting import Selection
-from chordwise.pipeline.exports import writers
+from chordwise.pipeline.exports import selection, writers
 from chordwise.pipeline.exports.new_file import new_file
-from chordwise.pipeline.querying import Row
+from chordwise.pipeline.exports.selection import Selection
+from chordwise.pipeline.runs.user_sql import Row
 from chordwise.pipeline.schedules.work import Work
 from chordwise.settings import ScheduleSettings
 from chordwise.storage.engine import reaching_database
@@ -58,7 +57,7 @@ def _write(work: Work, path: Path) -> int:
     if address is None:
         raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
     with (
-        exporting.opened(address, selection_of(work.settings)) as table,
+        selection.opened(address, selection_of(work.settings)) as table,
         new_file(path) as sink,
     ):
         watched = replace(table, batches=_while_allowed(work, table.batches))

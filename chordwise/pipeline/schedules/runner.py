@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 import structlog
@@ -14,11 +14,15 @@ from sqlalchemy.orm import Session
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import ScheduleRunStatus
 from chordwise.errors import ChordwiseError, LeaseLostError, ServiceUnavailableError
-from chordwise.pipeline.context import Context
-from chordwise.pipeline.schedules.kinds import KINDS
-from chordwise.pipeline.schedules.work import InterruptedWorkError, Work
-from chordwise.pipeline.submit import PATIENCE
+from chordwise.pipeline.runtime.context import PATIENCE, Context
+from chordwise.pipeline.schedules.analyses import analyze, reanalyze
+from chordwise.pipeline.schedules.exports import export
+from chordwise.pipeline.schedules.learning import evaluate, recalibrate
+from chordwise.pipeline.schedules.pruning import prune
+from chordwise.pipeline.schedules.reports import report
+from chordwise.pipeline.schedules.work import InterruptedWorkError, Kind, Work
 from chordwise.settings import ScheduleSettings
+from chordwise.settings.schedules import ScheduleKind
 from chordwise.storage import schedule_runs
 from chordwise.storage.engine import persistently, reaching_database
 from chordwise.storage.runs import Run
@@ -42,6 +46,16 @@ _DEFECT = End(
     message="A defect of Chordwise stopped it.",
     hint="The scheduler's log has the details (schedule.defect).",
 )
+
+KINDS: Mapping[ScheduleKind, Kind] = {
+    ScheduleKind.ANALYZE: analyze,
+    ScheduleKind.REANALYZE: reanalyze,
+    ScheduleKind.PRUNE: prune,
+    ScheduleKind.REPORT: report,
+    ScheduleKind.EXPORT: export,
+    ScheduleKind.EVALUATE: evaluate,
+    ScheduleKind.RECALIBRATE: recalibrate,
+}
 
 
 class ScheduleRunner:

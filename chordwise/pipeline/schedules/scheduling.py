@@ -16,7 +16,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import ScheduleRunStatus
 from chordwise.domain.troubles import Troubles
 from chordwise.errors import UsageError
-from chordwise.pipeline.context import Context
+from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.schedules import outcomes
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.settings.schedules import CatchUp, ScheduleKind, profile_folders, reason

@@ -1,0 +1,1 @@
+"""Asking one question: prompts, checks, repairs, the cascade, votes, critique and merging."""

@@ -1,0 +1,165 @@
+"""Examining the answer about a document, where its job wants that, and having it mended once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import structlog
+
+from chordwise.domain import critique, missing_rows, quality
+from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.answers import Answer
+from chordwise.domain.critique import Critique, CritiqueOutcome
+from chordwise.domain.grounding import Source
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, Stage
+from chordwise.errors import ModelError, PausingError, TransientError
+from chordwise.llm.model import EXTRACTIVE, ChatModel
+from chordwise.pipeline.asking.answers import ONE_PROMPT, AskingPolicy
+from chordwise.pipeline.asking.cascade import ask
+from chordwise.pipeline.asking.check import Judge
+from chordwise.pipeline.asking.merge import Integration, Integrator
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examined:
+    """An answer, mended or not, and what its critique came to; `None` where there was none.
+
+    `is_merged_by_rule` says that no model has joined its parts, since the synthesis failed.
+    """
+
+    answer: Answer
+    critique: Critique | None = None
+    is_merged_by_rule: bool = False
+
+    def needs_review(self, confidence: float, options: AnalysisOptions) -> bool:
+        """Tell whether a person should look, since nobody else has, or somebody objects.
+
+        It is unsure, or its critique leaves a doubt, or of the votes that were asked for a language
+        model has given one alone, or rows are missing, or it was merged by rule.
+        """
+        if self.is_merged_by_rule or missing_rows.losses(self.answer.missing_rows):
+            return True
+        is_unsure = confidence < options.confidence_threshold
+        leaves_doubt = self.critique is not None and self.critique.leaves_doubt
+        is_alone = options.votes > 1 and self.answer.agreement is None
+        return is_unsure or leaves_doubt or (is_alone and self.answer.provider != EXTRACTIVE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Critic:
+    """Examines answers with the model that gives them."""
+
+    model: ChatModel
+    judge: Judge
+    policy: AskingPolicy = ONE_PROMPT
+
+    def examine(self, answer: Answer, task: AnalysisTask, source: Source) -> Examined:
+        """Return the answer to a question, revised once where a critique objects to it.
+
+        A critique or a revision that fails leaves the answer as it is, and so does a revision that
+        is grounded less well. The built-in model neither examines nor is examined.
+
+        Raises:
+            ModelError: Transient or pausing: the job has to wait.
+            AwaitingBatchError: The critique or the revision is still to come.
+        """
+        is_built_in = EXTRACTIVE in {answer.provider, self.model.profile.provider}
+        if not task.options.critique or is_built_in:
+            return Examined(answer=answer)
+        question = replace(task, draft=answer.output)
+        try:
+            found = self._violations(question, source)
+        except ModelError as error:
+            _require_the_end(error)
+            return unexamined(answer, task, error)
+        if not found:
+            return _examined(answer, task, CritiqueOutcome.PASSED)
+        return self._revise(answer, replace(question, violations=found), source)
+
+    def _violations(self, question: AnalysisTask, source: Source) -> tuple[JsonObject, ...]:
+        asked = replace(question, stage=Stage.CRITIQUE)
+        output = ask(self.model, asked, source, self.judge, self.policy).output
+        principles = critique.principles_for(question.analysis_type, question.options)
+        return critique.named(critique.violations_in(output), principles)
+
+    def _revise(self, answer: Answer, question: AnalysisTask, source: Source) -> Examined:
+        asked = replace(question, stage=Stage.REVISE)
+        try:
+            revised = ask(self.model, asked, source, self.judge, self.policy)
+        except ModelError as error:
+            _require_the_end(error)
+            return _examined(answer, question, CritiqueOutcome.KEPT, error.what)
+        objection = critique.objection_to(revised, answer, question)
+        if revised.provider == EXTRACTIVE:
+            objection = "Only the built-in model was there to revise it."
+        if objection:
+            return _examined(answer, question, CritiqueOutcome.KEPT, objection)
+        mended = _mended(revised, answer, question)
+        return _examined(mended, question, CritiqueOutcome.REVISED)
+
+
+def examine(integrator: Integrator, integration: Integration, span: tuple[int, int]) -> Examined:
+    """Let the answer about a document be examined; what had to be merged by rule cannot be.
+
+    `span` has the characters that an answer is about which joins no others.
+
+    Raises:
+        ModelError: Transient or pausing: the job has to wait.
+        AwaitingBatchError: The critique or the revision is still to come.
+    """
+    if integration.error is not None:
+        return _merged_by_rule(integration.answer, integrator.task)
+    critic = Critic(model=integrator.model, judge=integrator.judge, policy=integrator.policy)
+    return critic.examine(integration.answer, *integrator.question(integration.joined, span))
+
+
+def unexamined(answer: Answer, task: AnalysisTask, error: ModelError) -> Examined:
+    """Return an answer that could not be examined, with the reason."""
+    return _examined(answer, task, CritiqueOutcome.FAILED, error.what)
+
+
+def _merged_by_rule(answer: Answer, task: AnalysisTask) -> Examined:
+    if not task.options.critique:
+        return Examined(answer=answer, is_merged_by_rule=True)
+    what = "The parts were merged by rule, since the synthesis failed."
+    found = _examined(answer, task, CritiqueOutcome.FAILED, what)
+    return replace(found, is_merged_by_rule=True)
+
+
+def _mended(revised: Answer, before: Answer, task: AnalysisTask) -> Answer:
+    """Return a revision with the agreement of the answer before, and the rows that both lack."""
+    kept = analysis_for(task.analysis_type).row_counts([revised.output], task.options)
+    missing = missing_rows.recounted(before.missing_rows, kept)
+    whole = quality.quality(revised.output, repaired=revised.repaired)
+    return replace(
+        revised,
+        agreement=before.agreement,
+        missing_rows=missing,
+        quality=quality.lowered(whole, missing_rows.share(missing)),
+    )
+
+
+def _examined(
+    answer: Answer, task: AnalysisTask, outcome: CritiqueOutcome, reason: str = ""
+) -> Examined:
+    log.info("answer.examined", outcome=outcome, violations=len(task.violations), reason=reason)
+    found = Critique(
+        outcome=outcome,
+        principles=critique.principles_for(task.analysis_type, task.options),
+        violations=task.violations,
+        reason=reason,
+    )
+    return Examined(answer=answer, critique=found)
+
+
+def _require_the_end(error: ModelError) -> None:
+    """Go on only after what neither time nor a person mends.
+
+    Raises:
+        ModelError: It is mended, and the question asked again then.
+    """
+    if isinstance(error, TransientError | PausingError):
+        raise error

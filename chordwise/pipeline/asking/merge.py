@@ -1,0 +1,129 @@
+"""Joining the answers of a document's chunks into one, in levels where they are too long."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeAlias
+
+from chordwise.domain import grounding, missing_rows, quality, self_consistency, tokens
+from chordwise.domain.answers import Answer
+from chordwise.domain.grounding import Source
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisTask, Stage
+from chordwise.errors import ModelError, PausingError, TransientError
+from chordwise.llm.model import ChatModel
+from chordwise.pipeline.asking.answers import (
+    ONE_PROMPT,
+    AskingPolicy,
+    every,
+    merged,
+    rows_missing_in,
+)
+from chordwise.pipeline.asking.check import Judge
+from chordwise.pipeline.asking.requests import room_for_answers
+from chordwise.pipeline.asking.votes import ask
+
+Question: TypeAlias = tuple[AnalysisTask, Source]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Integration:
+    """The answer for the whole document; `error` when it was merged without the model.
+
+    `joined` are the answers that the last question joined; none where there was one from the start.
+    """
+
+    answer: Answer
+    error: ModelError | None = None
+    joined: tuple[Answer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Integrator:
+    """Integrates the answers of one job.
+
+    `task` carries the analysis type and its options; `text` is the document's.
+    """
+
+    model: ChatModel
+    task: AnalysisTask
+    text: str
+    judge: Judge
+    policy: AskingPolicy = ONE_PROMPT
+
+    def integrate(self, answers: Sequence[Answer]) -> Integration:
+        """Return one answer for one or more, which are in the order of the document.
+
+        What the model cannot join for good is merged by rule, and `error` says why.
+
+        Raises:
+            ModelError: Transient or pausing: the job has to wait.
+        """
+        level = list(answers)
+        groups: list[list[Answer]] = [[]]
+        try:
+            while len(level) > 1:
+                groups = self._groups(level)
+                level = every([partial(self._join, group) for group in groups])
+        except ModelError as error:
+            if isinstance(error, TransientError | PausingError):
+                raise
+            return self.merged(answers, error)
+        return Integration(answer=self._counted(level[0], answers), joined=tuple(groups[0]))
+
+    def merged(self, answers: Sequence[Answer], error: ModelError) -> Integration:
+        """Return the answers joined by rule, since the model could not for the reason given.
+
+        Their quality is lowered as that of an answer that needed repair.
+        """
+        answer = merged(answers, self.task)
+        lowered = round(answer.quality * quality.REPAIR_FACTOR, 3)
+        return Integration(answer=replace(answer, quality=lowered), error=error)
+
+    def question(self, joined: Sequence[Answer], span: tuple[int, int]) -> Question:
+        """Return what was asked last: to join answers, or about a part of the text."""
+        if joined:
+            outputs = tuple(answer.output for answer in joined)
+            task = replace(self.task, stage=Stage.SYNTHESIZE, answers=outputs)
+            return task, Source(self.text, known=grounding.known_spans(outputs))
+        start, end = span
+        text = self.text[start:end]
+        return replace(self.task, text=text), Source(text, offset=start)
+
+    def _counted(self, answer: Answer, answers: Sequence[Answer]) -> Answer:
+        """Return an answer with the rows that it lacks of those it joins, over all levels."""
+        if len(answers) == 1:
+            return answer
+        missing = rows_missing_in(answer.output, answers, self.task)
+        whole = quality.quality(answer.output, repaired=answer.repaired)
+        lowered = quality.lowered(whole, missing_rows.share(missing))
+        return replace(answer, missing_rows=missing, quality=lowered)
+
+    def _groups(self, answers: list[Answer]) -> list[list[Answer]]:
+        """Pack neighbours into as few questions as fit the context, two at least in each."""
+        room = room_for_answers(self.model, self.task)
+        groups: list[list[Answer]] = [[]]
+        filled = 0.0
+        for answer in answers:
+            weight = tokens.weigh(_as_material(answer.output))
+            if len(groups[-1]) > 1 and filled + weight > room:
+                groups.append([])
+                filled = 0.0
+            groups[-1].append(answer)
+            filled += weight
+        return groups
+
+    def _join(self, group: list[Answer]) -> Answer:
+        if len(group) == 1:
+            return group[0]
+        task, source = self.question(group, (0, 0))
+        joined = ask(self.model, task, source, self.judge, self.policy)
+        parts = [answer.agreement for answer in group]
+        return replace(joined, agreement=self_consistency.combined(parts, joined.agreement))
+
+
+def _as_material(output: JsonObject) -> str:
+    return json.dumps(grounding.without_spans(output), ensure_ascii=False, indent=1)

@@ -1,0 +1,136 @@
+"""Exporting: a table, a view or an answer in SQL as a file, read by the role of readers.
+
+Everything is read in one read-only transaction through a cursor of the server, in batches by size,
+so that neither a million rows nor a few enormous ones have to fit into memory.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import set_json_loads
+from pydantic import SecretStr
+
+from chordwise.errors import UsageError
+from chordwise.pipeline.exports.table import Column, Table
+from chordwise.pipeline.runs import user_sql
+from chordwise.pipeline.runs.user_sql import Connection, Row
+
+_STATEMENT_SECONDS = 600
+"""For one batch; the first one of a sorted view takes longest."""
+_IDLE_SECONDS = 600
+_BATCH_CHARACTERS = 4_000_000
+_FIRST_ROWS = 20
+_MOST_ROWS = 2_000
+_COLUMNS = """
+SELECT attname FROM pg_attribute
+WHERE attrelid = (SELECT oid FROM pg_class
+                  WHERE relname = %s AND relnamespace = 'public'::regnamespace)
+    AND attnum > 0 AND NOT attisdropped
+ORDER BY attnum
+"""
+# How a table or view tells the run of a row, by the first of these columns that it has.
+_OF_RUN: Mapping[str, str] = {
+    "run_id": "{column} = {run_id}",
+    "run": "{column} = (SELECT name FROM runs WHERE id = {run_id})",
+    "job_id": "{column} IN (SELECT id FROM jobs WHERE run_id = {run_id})",
+    "intake_id": "{column} IN (SELECT id FROM intakes WHERE run_id = {run_id})",
+}
+_OF_RUN_BY_NAME: Mapping[str, str] = {
+    "runs": "id = {run_id}",
+    "documents": "id IN (SELECT document_id FROM intakes WHERE run_id = {run_id})",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What of a table or view is wanted: all of it, or only some columns, or of one run."""
+
+    name: str
+    columns: Sequence[str] = ()
+    run_id: uuid.UUID | None = None
+
+
+@contextmanager
+def opened(database_url: SecretStr, wanted: Selection | str) -> Iterator[Table]:
+    """Open a selection, or a statement of the user's own; rows can be read until the block ends.
+
+    Raises:
+        UsageError: There is no such table, view or column, or PostgreSQL refuses the statement.
+        ConfigurationError: The role of readers is missing, or cannot log in.
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    if isinstance(wanted, str):
+        user_sql.check_reading(wanted)
+    with user_sql.reader(database_url, _STATEMENT_SECONDS, _IDLE_SECONDS) as connection:
+        names = user_sql.readable_names(connection)
+        statement = wanted if isinstance(wanted, str) else _statement(connection, wanted, names)
+        readable = f"Tables and views: {', '.join(names)}."
+        with connection.cursor("export") as cursor:
+            set_json_loads(partial(json.loads, parse_float=Decimal), cursor)
+            with user_sql.explaining(readable, _STATEMENT_SECONDS):
+                cursor.execute(statement)
+            with closing(_batches(cursor, readable)) as batches:
+                columns = [Column.described(each) for each in cursor.description or ()]
+                yield Table(columns=columns, batches=batches)
+
+
+def _batches(
+    cursor: psycopg.ServerCursor[Row], readable: str
+) -> Generator[Sequence[Row], None, None]:
+    """Yield rows, as many at a time as have about the same size together."""
+    count = _FIRST_ROWS
+    while True:
+        with user_sql.explaining(readable, _STATEMENT_SECONDS):
+            rows = cursor.fetchmany(count)
+        if not rows:
+            return
+        yield rows
+        characters = max(1, sum(_size(value) for row in rows for value in row))
+        fitting = _BATCH_CHARACTERS * len(rows) // characters
+        # A few small rows say little about the next ones.
+        count = max(1, min(fitting, 4 * count, _MOST_ROWS))
+
+
+def _size(value: object) -> int:
+    if isinstance(value, dict | list):
+        return len(str(value))
+    return len(value) if isinstance(value, str | bytes) else 8
+
+
+def _statement(connection: Connection, wanted: Selection, names: Sequence[str]) -> sql.Composed:
+    if wanted.name not in names:
+        raise UsageError(
+            f"There is no table or view “{wanted.name}” to export.",
+            f"Tables and views: {', '.join(names)}.",
+        )
+    columns = [str(row[0]) for row in connection.execute(_COLUMNS, (wanted.name,))]
+    connection.rollback()
+    unknown = [column for column in wanted.columns if column not in columns]
+    if unknown:
+        raise UsageError(
+            f"{wanted.name} has no column “{unknown[0]}”.", f"Columns: {', '.join(columns)}."
+        )
+    return sql.SQL("SELECT {} FROM {} WHERE {}").format(
+        sql.SQL(", ").join(map(sql.Identifier, wanted.columns or columns)),
+        sql.Identifier(wanted.name),
+        sql.SQL("true") if wanted.run_id is None else _of_run(wanted.name, columns, wanted.run_id),
+    )
+
+
+def _of_run(name: str, columns: Sequence[str], run_id: uuid.UUID) -> sql.Composed:
+    column = next((each for each in _OF_RUN if each in columns), "")
+    condition = _OF_RUN_BY_NAME.get(name) or _OF_RUN.get(column)
+    if condition is None:
+        raise UsageError(
+            f"The rows of {name} belong to no run.", "Leave --run out, or take another view."
+        )
+    return sql.SQL(condition).format(column=sql.Identifier(column), run_id=sql.Literal(run_id))

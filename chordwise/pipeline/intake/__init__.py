@@ -1,0 +1,1 @@
+"""Taking documents in: profiles, the options of a run, submitting and resuming."""

@@ -1,0 +1,191 @@
+"""Taking in what was found: store the list, read each file, store it or why not, close the run."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, TypeAlias
+
+from sqlalchemy import select
+from sqlalchemy.orm import undefer
+
+from chordwise.errors import ReadError
+from chordwise.pipeline.intake.submit import Submission, TakenIn
+from chordwise.pipeline.runtime.context import Context
+from chordwise.readers import failures
+from chordwise.readers.discovery import FoundFile
+from chordwise.readers.printable_names import printable
+from chordwise.readers.reading import (
+    WHOLE,
+    Columns,
+    ReadDocument,
+    Reader,
+    ReadText,
+    UnreadDocument,
+)
+from chordwise.storage.documents import Document
+from chordwise.storage.engine import reaching_database
+from chordwise.storage.intakes import Intake
+from chordwise.storage.jobs import Job
+from chordwise.storage.listed_files import Entry, ListedFile
+
+Found: TypeAlias = ReadDocument | UnreadDocument
+
+
+class FileSource:
+    """Reads what discovery found; standard input as well, up to the limit."""
+
+    def __init__(self, reader: Reader, stdin: BinaryIO) -> None:
+        self._reader = reader
+        self._stdin = stdin
+
+    def read(self, file: FoundFile, columns: Columns = WHOLE, shown: str = "") -> Iterator[Found]:
+        """Yield the documents in a file, each with its text or why there is none.
+
+        `columns` say how tables are read; all other files are read as ever. `shown` is the name
+        to show instead of the path.
+        """
+        if file.failure is not None:
+            yield UnreadDocument(source=file.source, error=file.failure)
+        elif file.path is None:
+            yield from self._reader.documents_from(self._stdin, file.source, columns)
+        else:
+            yield from self._reader.read_documents(
+                file.path, columns, follow_symlinks=file.follow_symlinks, source=shown
+            )
+
+
+def entry_of(file: FoundFile, shown: str = "") -> Entry:
+    """Return what goes on the list for a file: it is found again from another working folder."""
+    if file.path is None or file.failure is not None:
+        return Entry(source=file.source, error=file.failure)
+    size, modified_ns = _fingerprint(file.path, follow_symlinks=file.follow_symlinks)
+    return Entry(
+        source=shown or printable(str(file.path)),
+        raw_path=os.fsencode(file.path.absolute()),
+        follow_symlinks=file.follow_symlinks,
+        byte_count=size,
+        modified_ns=modified_ns,
+    )
+
+
+def take_in(
+    context: Context,
+    submission: Submission,
+    source: FileSource,
+    *,
+    on_taken: Callable[[str, TakenIn], None],
+    is_stopped: Callable[[], bool],
+) -> bool:
+    """Take in what is left on the list of a run until `is_stopped`; tell whether that was all.
+
+    The run is closed whatever happens, so that what was taken in goes on.
+
+    Raises:
+        RunCancelledError: The run is cancelled; the rest is not read.
+        LeaseLostError: Another process takes in for this run.
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    try:
+        for listed in submission.untaken():
+            if is_stopped():
+                return False
+            documents = _documents(context, submission, source, listed)
+            for document, is_last in marking_last(documents):
+                taken = submission.take_in(document, of=listed.intake_id, is_last=is_last)
+                on_taken(listed.source, taken)
+                if not is_last and is_stopped():  # a file may hold very many
+                    return False
+        return True
+    finally:
+        submission.close()
+
+
+def marking_last(documents: Iterable[Found]) -> Iterator[tuple[Found, bool]]:
+    """Yield each document with whether it is the last one."""
+    waiting: list[Found] = []
+    for document in documents:
+        if waiting:
+            yield waiting.pop(), False
+        waiting.append(document)
+    for document in waiting:
+        yield document, True
+
+
+def _documents(
+    context: Context, submission: Submission, source: FileSource, listed: ListedFile
+) -> Iterator[Found]:
+    """Yield what is to be taken in of an entry on the list, at least one."""
+    if listed.job_id is not None:
+        yield _stored_document(context, listed.job_id)
+        return
+    reason = _why_not(listed) if submission.is_resumed else None
+    if reason is None:
+        documents = source.read(_found(listed), submission.columns, listed.source)
+        first = next(rest := islice(documents, listed.documents_taken, None), None)
+        if first is not None:
+            yield first
+            yield from rest
+            return
+        reason = _changed(listed)
+    yield UnreadDocument(source=listed.source, error=failures.named(listed.source, reason))
+
+
+def _found(listed: ListedFile) -> FoundFile:
+    path = None if listed.raw_path is None else Path(os.fsdecode(listed.raw_path))
+    return FoundFile(source=listed.source, path=path, follow_symlinks=listed.follow_symlinks)
+
+
+def _why_not(listed: ListedFile) -> ReadError | None:
+    """Return why an entry of an interrupted run cannot be taken in any more."""
+    if listed.raw_path is None:
+        return failures.unreadable(
+            "came from standard input, or its stored text was deleted; it cannot be read again.",
+            "Submit it in a run of its own.",
+            "not_resumable",
+        )
+    path = Path(os.fsdecode(listed.raw_path))
+    now = _fingerprint(path, follow_symlinks=listed.follow_symlinks)
+    before = (listed.byte_count, listed.modified_ns)
+    return _changed(listed) if None not in {*now, *before} and now != before else None
+
+
+def _changed(listed: ListedFile) -> ReadError:
+    part = f" {listed.documents_taken:,} documents of it are in the run."
+    return failures.unreadable(
+        f"has changed since the run found it.{part if listed.documents_taken else ''}",
+        "Submit it in a run of its own.",
+        "changed",
+    )
+
+
+def _fingerprint(path: Path, *, follow_symlinks: bool) -> tuple[int | None, int | None]:
+    """Return size and time of modification; nothing where the reader will say what is wrong."""
+    try:
+        status = path.stat(follow_symlinks=follow_symlinks)
+    except (OSError, ValueError):
+        return None, None
+    return status.st_size, status.st_mtime_ns
+
+
+def _stored_document(context: Context, job_id: uuid.UUID) -> ReadDocument:
+    """Return the document of a job as its reader had found it."""
+    with reaching_database(), context.sessions() as session:
+        intake, document = session.execute(
+            select(Intake, Document)
+            .join(Job, Job.intake_id == Intake.id)
+            .join(Document, Document.id == Job.document_id)
+            .where(Job.id == job_id)
+            .options(undefer(Document.text))
+        ).one()
+    return ReadDocument(
+        source=intake.source,
+        sha256=intake.sha256 or "",
+        byte_count=intake.byte_count or 0,
+        content=ReadText(
+            text=document.text, media_type=document.media_type, title=document.title or ""
+        ),
+    )

@@ -1,0 +1,160 @@
+"""What a run asks, what of it decides about a result, and how a run may be named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+
+from chordwise.domain import critique, json_values
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.lanes import Lane
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.errors import UsageError
+from chordwise.llm.model import EXTRACTIVE
+from chordwise.pipeline.asking.questions import options_from, options_to_json
+from chordwise.pipeline.runtime.context import ReadingContext
+from chordwise.prompts import library
+from chordwise.readers.extracted import WHOLE, Columns
+from chordwise.settings import Settings
+
+PIPELINE_VERSION = 2
+"""Raised whenever the same question would get another answer for reasons of our own code."""
+
+MAX_NAME_LENGTH = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What a run asks of every document.
+
+    `name` is empty for one that is made up; `fresh` asks again even where an answer is stored, and
+    without `use_cache` nothing that was answered before is used. The calls of a `nightly` run let
+    those of others go first. In the batch `lane` its questions wait for the provider's batches,
+    where a model has them. One that `follows` asks nothing that a job of another run is asking
+    already, and waits for its answer. `budget_usd` is what its calls may cost, where not what the
+    settings say; `columns` are how tables are read. `paths` are the arguments that name what is
+    taken in, absolute and printable: the same command again goes on with an interrupted run.
+    """
+
+    types: tuple[AnalysisType, ...] = (AnalysisType.SUMMARY,)
+    analysis: AnalysisOptions = field(default_factory=AnalysisOptions)
+    model: str
+    name: str = ""
+    fresh: bool = False
+    use_cache: bool = True
+    nightly: bool = False
+    lane: Lane = Lane.ONLINE
+    follows: bool = False
+    budget_usd: Decimal | None = None
+    columns: Columns = WHOLE
+    paths: tuple[str, ...] = ()
+
+
+def answerable(settings: Settings, options: RunOptions) -> RunOptions:
+    """Return the options as they hold here: with the principles of the settings for a critique.
+
+    Where no language model is asked, without what only one can give: the built-in model would give
+    the same answer in every sample of a vote, and can examine none.
+
+    Raises:
+        ConfigurationError: The model is unknown.
+    """
+    wanted = options.analysis
+    asked = (settings.model_named(name) for name in settings.names_asked(options.model))
+    if all(model.provider == EXTRACTIVE for model in asked):
+        return replace(options, analysis=replace(wanted, votes=1, critique=False))
+    principles = wanted.principles or settings.critique.principles
+    return replace(options, analysis=replace(wanted, principles=principles))
+
+
+def identity(context: ReadingContext, analysis_type: AnalysisType, options: RunOptions) -> str:
+    """Return the hash of everything but the document that decides about a result."""
+    task = AnalysisTask(analysis_type=analysis_type, stage=Stage.ANALYZE, options=options.analysis)
+    synthesis = replace(task, stage=Stage.SYNTHESIZE)
+    parts: Mapping[str, object] = {
+        "type": analysis_type,
+        "options": options_to_json(options.analysis),
+        "prompts": [
+            template.version
+            for each in (task, synthesis)
+            for template in library.templates_for(each, context.settings.prompts.fallback)
+        ],
+        "models": context.models.identity(options.model),
+        "chunk_tokens": context.settings.pipeline.chunk_tokens,
+        "pipeline": PIPELINE_VERSION,
+        **_critique(analysis_type, options.analysis),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _critique(analysis_type: AnalysisType, options: AnalysisOptions) -> dict[str, object]:
+    """Return what decides about a critique, the words of the usual principles included."""
+    if not options.critique:
+        return {}
+    prompts = [library.latest(name).version for name in (library.CRITIQUE, library.REVISION)]
+    principles = critique.principles_for(analysis_type, options)
+    return {"critique": prompts, "principles": list(principles)}
+
+
+def to_json(options: RunOptions) -> JsonObject:
+    """Return what `runs.options` keeps of them: all but the name."""
+    return {
+        "types": [each.value for each in options.types],
+        "model": options.model,
+        "fresh": options.fresh,
+        "use_cache": options.use_cache,
+        "nightly": options.nightly,
+        "lane": options.lane.value,
+        "follows": options.follows,
+        "budget_usd": None if options.budget_usd is None else str(options.budget_usd),
+        "text_column": options.columns.text,
+        "id_column": options.columns.identity,
+        "paths": list(options.paths),
+        **options_to_json(options.analysis),
+    }
+
+
+def from_json(stored: JsonObject, name: str) -> RunOptions:
+    """Read what `to_json` wrote; `name` is that of the run."""
+    budget = json_values.text(stored.get("budget_usd"))
+    return RunOptions(
+        types=tuple(AnalysisType(each) for each in json_values.strings(stored.get("types"))),
+        analysis=options_from(stored),
+        model=json_values.text(stored.get("model")),
+        name=name,
+        fresh=stored.get("fresh") is True,
+        use_cache=stored.get("use_cache") is not False,
+        nightly=stored.get("nightly") is True,
+        lane=Lane(json_values.text(stored.get("lane")) or Lane.ONLINE),
+        follows=stored.get("follows") is True,
+        budget_usd=Decimal(budget) if budget else None,
+        columns=Columns(
+            text=json_values.text(stored.get("text_column")),
+            identity=json_values.text(stored.get("id_column")),
+        ),
+        paths=tuple(json_values.strings(stored.get("paths"))),
+    )
+
+
+def check_name(name: str) -> None:
+    """Refuse names that `RUN` on the command line could not tell from something else.
+
+    Raises:
+        UsageError: It cannot be used.
+    """
+    try:
+        uuid.UUID(name)
+    except ValueError:
+        pass
+    else:
+        raise UsageError("A run's name must not look like an id.", "Choose another --run-name.")
+    fits = len(name) <= MAX_NAME_LENGTH and name.isprintable() and name.strip()
+    if name == "latest" or not fits:
+        raise UsageError(
+            "The run's name cannot be used.",
+            f"Up to {MAX_NAME_LENGTH} printable characters, and not “latest”.",
+        )

@@ -1,0 +1,48 @@
+"""Sending what committed transactions promised: the outbox, in batches, by any number of hands."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+from chordwise.domain import json_values
+from chordwise.pipeline.runtime.context import Context
+from chordwise.storage import batch_requests, budget_reservations, cached_completions, outbox
+from chordwise.storage.engine import reaching_database
+
+BATCH = 200
+KEEP_SENT = timedelta(days=1)
+KEEP_SETTLED = timedelta(days=7)
+_MOST_SECONDS = 5.0
+
+
+def dispatch(context: Context) -> int:
+    """Send a batch of the outbox, less where the broker is slow; return how many went out.
+
+    A crash between sending and committing sends a message twice, which is harmless. PostgreSQL ends
+    a transaction that is silent for a lease: what is out by then would be sent without end.
+
+    Raises:
+        ServiceUnavailableError: Database or broker cannot be reached; nothing is lost.
+    """
+    with reaching_database(), context.sessions.begin() as session:
+        ends_at = time.monotonic() + min(_MOST_SECONDS, context.lease.total_seconds() / 4)
+        sent = []
+        for message in outbox.take(session, BATCH):
+            context.messenger.send(message.task, json_values.strings(message.arguments))
+            sent.append(message)
+            if time.monotonic() > ends_at:
+                break
+        if sent:
+            outbox.mark_sent(session, sent)
+        return len(sent)
+
+
+def forget(context: Context) -> None:
+    """Delete what serves nobody any more: sent messages, old completions, what was settled."""
+    oldest = timedelta(days=context.settings.cache.max_age_days)
+    with reaching_database(), context.sessions.begin() as session:
+        outbox.forget_sent(session, KEEP_SENT)
+        cached_completions.forget(session, oldest)
+        budget_reservations.forget_settled(session, KEEP_SETTLED)
+        batch_requests.forget(session, KEEP_SETTLED)

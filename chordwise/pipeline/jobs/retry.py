@@ -1,0 +1,132 @@
+"""Retrying what has not succeeded of a run, and cancelling what has not ended."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from decimal import Decimal
+from functools import partial
+
+from sqlalchemy import ColumnElement, case, null, select, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from chordwise.domain.states import RETRYABLE_JOBS, ChunkStatus, JobStatus, RunStatus
+from chordwise.pipeline.jobs import endpoint_pauses
+from chordwise.pipeline.models import budgets, lanes
+from chordwise.pipeline.runtime.context import PATIENCE, Context
+from chordwise.pipeline.runtime.messages import FAN_OUT
+from chordwise.storage import batch_requests, clock, outbox, runs
+from chordwise.storage.chunks import Chunk
+from chordwise.storage.engine import persistently, reaching_database
+from chordwise.storage.jobs import Job
+from chordwise.storage.runs import Run
+
+
+def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None) -> int:
+    """Queue every job of the run that has not succeeded; return how many those are.
+
+    What chunks have reached stays: only those that have not succeeded are asked again. Where the
+    models of the run are paused for everybody, one call looks whether they still have to be. Where
+    the run is cancelled and not all of its jobs are yet, that is completed first. `budget_usd` is
+    what the run may cost from now on, with what it did cost already.
+
+    Raises:
+        UsageError: More is spent already, or the budget is none.
+        ConfigurationError: There is a new budget, and an unknown price.
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    _resume_models(context, run_id)
+    _cancel_jobs(context.sessions, run_id)
+    with reaching_database(), context.sessions.begin() as session:
+        if budget_usd is not None:
+            _change_budget(context, session, run_id, budget_usd)
+        job_ids = session.scalars(
+            select(Job.id)
+            .where(Job.run_id == run_id, Job.status.in_(RETRYABLE_JOBS))
+            .order_by(Job.id)
+            .with_for_update(key_share=True)
+        ).all()
+        if job_ids:
+            session.execute(update(Run).where(Run.id == run_id).values(_OPEN_RUN))
+        for job_id in job_ids:
+            _reopen(context, session, job_id)
+        return len(job_ids)
+
+
+def cancel(sessions: sessionmaker[Session], run_id: uuid.UUID) -> int:
+    """Cancel a run, then every job of it that has not ended; return how many those are.
+
+    The run is cancelled in a transaction of its own: once that is committed nothing is taken in,
+    claimed or asked for it. Its jobs follow in short transactions; recovery, a repetition and
+    `retry` complete what a kill has cut off. Calls in flight are not stopped, but their answers
+    are not stored.
+
+    Raises:
+        ServiceUnavailableError: The database stayed away.
+    """
+    begun_at = persistently(sessions, PATIENCE, clock.read)
+    persistently(sessions, PATIENCE, partial(runs.begin_cancelling, run_id=run_id))
+    _cancel_jobs(sessions, run_id)
+    count = partial(runs.cancelled_since, run_id=run_id, moment=begun_at)
+    return persistently(sessions, PATIENCE, count)
+
+
+def _cancel_jobs(sessions: sessionmaker[Session], run_id: uuid.UUID) -> None:
+    """Cancel the jobs of a cancelled run, some in each transaction."""
+    step = partial(runs.cancel_jobs, run_id=run_id, limit=_STEP)
+    while persistently(sessions, PATIENCE, step):
+        pass
+
+
+def _resume_models(context: Context, run_id: uuid.UUID) -> None:
+    """Before anything is queued: no worker may meet a pause that a person has just ended."""
+    with reaching_database(), context.sessions() as session:
+        models = session.scalars(select(Job.model).where(Job.run_id == run_id).distinct()).all()
+    endpoint_pauses.resume(context.settings, models)
+
+
+def _change_budget(
+    context: Context, session: Session, run_id: uuid.UUID, budget_usd: Decimal
+) -> None:
+    models = session.scalars(select(Job.model).where(Job.run_id == run_id).distinct()).all()
+    budgets.require_known_prices(context.settings, models)
+    budgets.change_cap(session, run_id, budgets.checked_cap(budget_usd))
+
+
+_STEP = 1_000
+"""How many jobs are cancelled in a transaction."""
+_OPEN_RUN = {"status": RunStatus.OPEN, "finished_at": None}
+_FRESH = {"attempts": 0, "postponements": 0, "error_code": None, "error_message": None}
+
+
+def _is_in_flight() -> ColumnElement[bool]:
+    """Return the condition that somebody is at a chunk: its answer is worth waiting for."""
+    return (Chunk.status == ChunkStatus.RUNNING) & (Chunk.lease_until > clock.database_now())
+
+
+def _batch_until(context: Context) -> ColumnElement[datetime | None]:
+    """Return until when a job that waited for batches does so from now on."""
+    until = lanes.spill_over(context.settings)
+    return case((Job.batch_until.is_not(None), until), else_=null())
+
+
+def _reopen(context: Context, session: Session, job_id: uuid.UUID) -> None:
+    batch_requests.forget_failures(session, job_id)
+    cleared = {**_FRESH, "hint": None, "due_at": None, "lease_token": None, "lease_until": None}
+    session.execute(
+        update(Chunk)
+        .where(Chunk.job_id == job_id, Chunk.status != ChunkStatus.SUCCEEDED, ~_is_in_flight())
+        .values(status=ChunkStatus.PENDING, sent_at=None, finished_at=None, **cleared)
+    )
+    session.execute(
+        update(Job)
+        .where(Job.id == job_id)
+        .values(
+            status=JobStatus.QUEUED,
+            finished_at=None,
+            last_progress_at=clock.database_now(),
+            batch_until=_batch_until(context),
+            **cleared,
+        )
+    )
+    outbox.put(session, FAN_OUT, job_id, reason="retry")

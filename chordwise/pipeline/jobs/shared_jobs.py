@@ -1,0 +1,106 @@
+"""Waiting for the answer to a question that another job is asking: one analysis for both.
+
+A job that follows another is queued, names it in `reused_from`, and has no message. Recovery lets
+it have the answer once it is there; where there will be none it asks for itself.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+import structlog
+from sqlalchemy import exists, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from chordwise.domain.lanes import Lane
+from chordwise.domain.states import WORKING_JOBS, JobStatus, RunStatus
+from chordwise.llm.limits.permits import Priority
+from chordwise.pipeline.models import lanes
+from chordwise.pipeline.runtime.context import Context
+from chordwise.pipeline.runtime.messages import FAN_OUT
+from chordwise.storage import clock, jobs, outbox, results, runs
+from chordwise.storage.jobs import Job
+from chordwise.storage.runs import Run
+
+log = structlog.get_logger(__name__)
+
+_MOST_AT_ONCE = 500
+
+
+def is_answered(session: Session, job: Job, *, follows: bool) -> bool:
+    """End a new or queued job if its answer is stored, and tell so; else it `follows` who asks."""
+    # Looked for first: one that ends between the two has its answer then.
+    leader = _leader(session, job) if follows else None
+    stored = results.reusable(session, job.document_id, job.options_hash)
+    job.reused_from = stored or leader
+    if stored is None:
+        return False
+    results.copy_for(session, job.id, stored)
+    jobs.end(session, job, JobStatus.SUCCEEDED)
+    return True
+
+
+def served(context: Context, session: Session) -> int:
+    """End the jobs whose answer another job has got, and let those ask for whom there is none.
+
+    One that was paused with its run asks nobody, and has an answer all the same.
+    """
+    leader = aliased(Job)
+    followed = exists().where(leader.id == Job.reused_from)
+    is_working = followed.where(leader.status.in_(WORKING_JOBS))
+    has_answer = followed.where(leader.status == JobStatus.SUCCEEDED)
+    is_over = (Job.status == JobStatus.QUEUED) & ~is_working
+    found = session.scalars(
+        select(Job)
+        .where(
+            Job.reused_from.is_not(None),
+            or_(is_over, (Job.status == JobStatus.PAUSED) & has_answer),
+        )
+        .order_by(Job.id)
+        .limit(_MOST_AT_ONCE)
+        .with_for_update(key_share=True, skip_locked=True)
+    ).all()
+    for job in found:
+        _serve(context, session, job)
+    session.flush()
+    for run_id in sorted({job.run_id for job in found if job.status == JobStatus.SUCCEEDED}):
+        runs.settle(session, run_id)
+    return len(found)
+
+
+def _leader(session: Session, job: Job) -> uuid.UUID | None:
+    """Return the first job before this one that is asking the same question, and as urgently.
+
+    What is wanted online does not wait for batches, nor what is wanted now for a nightly run. That
+    it was before keeps two from waiting for each other.
+    """
+    run = session.get_one(Run, job.run_id)
+    statement = (
+        select(Job.id)
+        .join(Run, Run.id == Job.run_id)
+        .where(
+            Job.document_id == job.document_id,
+            Job.options_hash == job.options_hash,
+            Job.status.in_(WORKING_JOBS),
+            Run.status != RunStatus.CANCELLED,
+            Job.id < job.id,
+        )
+        .order_by(Job.id)
+        .limit(1)
+    )
+    if run.lane == Lane.ONLINE:
+        statement = statement.where(Run.lane == Lane.ONLINE)
+    if run.priority == Priority.INTERACTIVE:
+        statement = statement.where(Run.priority == Priority.INTERACTIVE)
+    return session.scalar(statement)
+
+
+def _serve(context: Context, session: Session, job: Job) -> None:
+    if is_answered(session, job, follows=True):
+        log.info("job.ended", job_id=str(job.id), status=job.status)
+    elif job.reused_from is None:
+        run = session.get_one(Run, job.run_id)
+        until = lanes.batch_until(context.settings, Lane(run.lane))
+        job.batch_until = None if until is None else session.scalar(select(until))
+        job.last_progress_at = clock.read(session)
+        outbox.put(session, FAN_OUT, job.id, reason="nobody to follow")

@@ -1,0 +1,1 @@
+"""The model client, and the ledger, budgets, cache and batch queue that it writes to."""

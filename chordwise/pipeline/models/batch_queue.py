@@ -1,0 +1,172 @@
+"""The questions of one chunk or synthesis that wait for a batch, each step in a transaction."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from types import MappingProxyType
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from chordwise import errors
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.lanes import UNASKED_REQUESTS, BatchRequestStatus
+from chordwise.errors import AwaitingBatchError, ChordwiseError, ModelError
+from chordwise.llm.middleware.batched import BatchQuestion
+from chordwise.llm.model import Completion, FinishReason
+from chordwise.pipeline.models import answer_cache
+from chordwise.pipeline.models.budgets import JobBudget
+from chordwise.pipeline.models.ledger import row_of
+from chordwise.storage import batch_requests, cached_completions
+from chordwise.storage.batch_requests import BatchRequest
+from chordwise.storage.engine import persistently
+from chordwise.storage.record import new_id
+
+# Nothing is paid for yet, so there is no reason to wait for long.
+_PATIENCE = timedelta(seconds=15)
+_WINDOW = timedelta(hours=30)
+"""How long after the last moment to hand it in a question may still be answered and paid for."""
+
+
+def _kinds(kind: type[ModelError]) -> dict[str, type[ModelError]]:
+    found = {kind.code: kind}
+    for below in kind.__subclasses__():
+        found = {**_kinds(below), **found}
+    return found
+
+
+_KINDS: Mapping[str, type[ModelError]] = MappingProxyType(_kinds(errors.ModelError))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobBatches:
+    """Implements `chordwise.llm.middleware.batched.BatchQueue` for one model.
+
+    `model_name` is the name in the settings; `max_age` that of the cache, `None` without one.
+    """
+
+    sessions: sessionmaker[Session]
+    budget: JobBudget
+    job_id: uuid.UUID
+    chunk_id: uuid.UUID | None
+    model_name: str
+    max_age: timedelta | None
+
+    def answer(self, question: BatchQuestion) -> Completion | None:
+        """Return the answer once it has arrived; `None` where the question is asked online.
+
+        Raises:
+            AwaitingBatchError: It waits, from now on or already.
+            ModelError: The provider's answer was an error, or there is no money for the question.
+            ConfigurationError: There is a cap, and an unknown price.
+            ServiceUnavailableError: The database is away.
+        """
+        found = persistently(self.sessions, _PATIENCE, lambda s: self._look(s, question))
+        if isinstance(found, ChordwiseError):
+            raise found
+        return found
+
+    @property
+    def _owner_id(self) -> uuid.UUID:
+        return self.chunk_id or self.job_id
+
+    def _look(
+        self, session: Session, question: BatchQuestion
+    ) -> Completion | ChordwiseError | None:
+        left = batch_requests.seconds_left(session, self.job_id)
+        row = batch_requests.locked(session, self._owner_id, question.key)
+        if row is not None and row.status == BatchRequestStatus.ANSWERED:
+            return from_json(row)
+        if row is not None and row.status == BatchRequestStatus.FAILED:
+            return _error_of(row)
+        if left is None or left <= 0 or batch_requests.has_given_up(session, self._owner_id):
+            self._give_up(session, row)
+            return None
+        if row is None:
+            if self._is_cached(session, question.key):
+                return None
+            self._add(session, question, timedelta(seconds=left))
+        return _awaiting(question, left)
+
+    def _is_cached(self, session: Session, key: str) -> bool:
+        return self.max_age is not None and cached_completions.has(session, key, self.max_age)
+
+    def _give_up(self, session: Session, row: BatchRequest | None) -> None:
+        """Leave a question that is asked online now: out of its batch, or to its late answer."""
+        if row is None:
+            return
+        if row.status in UNASKED_REQUESTS:
+            batch_requests.remove(session, [row])
+        else:
+            row.status = BatchRequestStatus.GIVEN_UP
+
+    def _add(self, session: Session, question: BatchQuestion, left: timedelta) -> None:
+        """Write the question and reserve its money, or none of both.
+
+        Where somebody waits for the answer to the very same one, it is only noted that this owner
+        waits for it, too: it is asked and paid once.
+        """
+        body = json.dumps(question.body, ensure_ascii=False)
+        id_ = new_id()
+        values: dict[str, object] = {
+            "id": id_,
+            "job_id": self.job_id,
+            "chunk_id": self.chunk_id,
+            "owner_id": self._owner_id,
+            "key": question.key,
+            "status": BatchRequestStatus.PENDING,
+            "model_name": self.model_name,
+            "body": body,
+            "body_bytes": len(body.encode(errors="replace")),
+            "call": row_of(question.call),
+            "is_compared": question.is_compared,
+            "leads": self.max_age is not None,
+            "attempts": 0,
+        }
+        # Whoever has lost its lease may ask the same at this very moment.
+        if batch_requests.add(session, values):
+            lasts = left + _WINDOW
+            if self.budget.reserve_in(session, id_, question.most_usd, lasts):
+                batch_requests.note_reservation(session, id_)
+        elif self.max_age is not None:
+            follows = {"status": BatchRequestStatus.FOLLOWING, "leads": False}
+            # It is never handed in itself.
+            batch_requests.add(session, values | follows | {"body": "", "body_bytes": 0})
+
+
+def to_json(completion: Completion) -> JsonObject:
+    """Write a completion as it stands in `batch_requests.answer`; it may have ended badly."""
+    return {
+        **answer_cache.to_json(replace(completion, text=completion.text.replace("\0", "\ufffd"))),
+        "finish_reason": completion.finish_reason.value,
+        "refusal": completion.refusal,
+    }
+
+
+def from_json(row: BatchRequest) -> Completion:
+    """Read what `to_json` wrote, with the ledger's row and the key in the cache."""
+    stored = row.answer or {}
+    return replace(
+        answer_cache.from_json(stored),
+        finish_reason=FinishReason(json_values.text(stored.get("finish_reason"))),
+        refusal=json_values.text(stored.get("refusal")),
+        call_id=str(row.call_id or ""),
+        cache_key=row.key,
+    )
+
+
+def _error_of(row: BatchRequest) -> ModelError:
+    kind = _KINDS.get(row.error_code or "", ModelError)
+    return kind(row.error_message or "The question failed in its batch.", row.hint or "")
+
+
+def _awaiting(question: BatchQuestion, seconds_left: float) -> AwaitingBatchError:
+    error = AwaitingBatchError(
+        f"The question waits for a batch of {question.call.provider}/{question.call.model}."
+    )
+    error.retry_after_seconds = seconds_left
+    return error

@@ -1,0 +1,1 @@
+"""What is read of runs: accounts, progress, results, and SQL of the user's own."""

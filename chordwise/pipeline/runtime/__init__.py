@@ -1,0 +1,1 @@
+"""What a process works with: its context, leases, messages, and the broker."""

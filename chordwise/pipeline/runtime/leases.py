@@ -1,0 +1,258 @@
+"""Keeping the leases of this process alive, and giving them back when it has to go."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import structlog
+from sqlalchemy.orm import Session, sessionmaker
+
+from chordwise.errors import LeaseLostError, ServiceUnavailableError
+from chordwise.pipeline.runtime.messages import ANALYZE_CHUNK, FAN_OUT, SYNTHESIZE
+from chordwise.storage import chunk_leases, chunks, incidents, intake_leases, jobs, outbox
+from chordwise.storage.engine import persistently, reaching_database
+from chordwise.storage.incidents import IncidentKind
+
+log = structlog.get_logger(__name__)
+
+_LEAVING_PATIENCE = timedelta(seconds=5)
+_OUTAGE_PAUSE_SECONDS = 1.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Lease:
+    """The right of one thread to work on a chunk, or on a job's synthesis (`chunk_id` is None)."""
+
+    job_id: uuid.UUID
+    chunk_id: uuid.UUID | None = None
+    token: uuid.UUID = field(default_factory=uuid.uuid4)
+    lost: bool = False
+
+    def require(self) -> None:
+        """Go on only while the lease is ours.
+
+        Raises:
+            LeaseLostError: Somebody else has taken the work over.
+        """
+        if self.lost:
+            raise LeaseLostError(f"The lease of job {self.job_id} is lost.")
+
+
+class LeaseKeeper:
+    """One thread that prolongs every lease of this process.
+
+    Work that stopped because the database was away is given back as soon as that answers again.
+    """
+
+    def __init__(
+        self, sessions: sessionmaker[Session], duration: timedelta, heartbeat: timedelta
+    ) -> None:
+        self._sessions = sessions
+        self._duration = duration
+        self._heartbeat = heartbeat
+        self._held: dict[uuid.UUID, Lease] = {}
+        self._given_up: dict[uuid.UUID, Lease] = {}
+        self._fanning_out: set[uuid.UUID] = set()
+        self._intakes: set[uuid.UUID] = set()
+        self._losses: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Prolong nothing any more; what is still held runs out."""
+        self._stopped.set()
+
+    def close(self) -> None:
+        """Stop, and close the connection of the heartbeat."""
+        self.stop()
+        if self._thread is not None:
+            self._thread.join()
+        self._sessions.kw["bind"].dispose()
+
+    @contextmanager
+    def holding(self, lease: Lease) -> Iterator[Lease]:
+        """Keep a claimed lease alive inside the block, and give it up where the database fails.
+
+        Raises:
+            ServiceUnavailableError: What the block raised.
+        """
+        with self._lock:
+            self._held[lease.token] = lease
+            self._start()
+        try:
+            yield lease
+        except ServiceUnavailableError:
+            self._given_up[lease.token] = lease
+            raise
+        finally:
+            with self._lock:
+                self._held.pop(lease.token, None)
+
+    @contextmanager
+    def fanning_out(self, job_id: uuid.UUID) -> Iterator[None]:
+        """Show that a job comes on inside the block; others do it, should this process leave."""
+        with self._lock:
+            self._fanning_out.add(job_id)
+            self._start()
+        try:
+            yield
+        finally:
+            self._fanning_out.discard(job_id)
+
+    def keep_intake(self, token: uuid.UUID) -> None:
+        """Prolong the lease of an intake until it is dropped."""
+        with self._lock:
+            self._intakes.add(token)
+            self._start()
+
+    def drop_intake(self, token: uuid.UUID) -> None:
+        """Prolong the lease of an intake no longer."""
+        self._intakes.discard(token)
+
+    def release_all(self) -> int:
+        """Give everything held back through PostgreSQL; return how much that was.
+
+        The threads at work are not stopped, but what they find is not stored any more.
+
+        Raises:
+            ServiceUnavailableError: The database cannot be reached.
+        """
+        held, fanning_out = self._snapshot(), set(self._fanning_out)
+        for lease in held:
+            lease.lost = True
+
+        def give_back(session: Session) -> int:
+            for job_id in fanning_out:
+                outbox.put(session, FAN_OUT, job_id, reason="shutdown")
+            freed = [_free(session, lease, is_leaving=True) for lease in held]
+            released = sum(freed) + len(fanning_out)
+            incidents.count(session, IncidentKind.HANDED_BACK, "shutdown", released)
+            return released
+
+        return persistently(self._sessions, _LEAVING_PATIENCE, give_back)
+
+    def note_lost(self, lease: Lease, noticed_by: str) -> None:
+        """Mark a lease as lost and remember it for the incidents: once, whoever notices first."""
+        with self._lock:
+            if lease.lost:
+                return
+            lease.lost = True
+            self._losses[noticed_by] += 1
+        log.warning(
+            "lease.lost",
+            job_id=str(lease.job_id),
+            chunk_id=str(lease.chunk_id),
+            noticed_by=noticed_by,
+        )
+
+    def beat(self) -> bool:
+        """Prolong every lease once, mark those that are lost, and count them.
+
+        Returns whether the database could be reached.
+        """
+        held, fanning_out = self._snapshot(), set(self._fanning_out)
+        intakes = set(self._intakes)
+        if not (held or fanning_out or intakes or self._given_up or self._losses):
+            return True
+        try:
+            with reaching_database(), self._sessions.begin() as session:
+                for job_id in sorted(fanning_out):  # jobs before chunks, as everywhere
+                    jobs.note_progress(session, job_id)
+                for lease in self._lost(session, held):
+                    self.note_lost(lease, "heartbeat")
+                self._give_up(session)
+                counted = self._count_losses(session)
+                intake_leases.extend(session, intakes, self._duration)  # runs after their jobs
+        except ServiceUnavailableError as error:
+            # An intake notices by itself, and says so.
+            level = logging.WARNING if held or fanning_out else logging.INFO
+            log.log(level, "lease.not_extended", count=len(held), reason=error.what)
+            return False
+        with self._lock:
+            self._losses -= counted
+        return True
+
+    def _lost(self, session: Session, held: list[Lease]) -> list[Lease]:
+        kept = self._extend(session, held)
+        return [
+            lease
+            for lease in held
+            if lease.token not in kept
+            and lease.token in self._held
+            and not _has_ended(session, lease)
+        ]
+
+    def _count_losses(self, session: Session) -> Counter[str]:
+        with self._lock:
+            losses = self._losses.copy()
+        for noticed_by, number in sorted(losses.items()):
+            incidents.count(session, IncidentKind.LEASE_LOST, noticed_by, number)
+        return losses
+
+    def _extend(self, session: Session, held: list[Lease]) -> set[uuid.UUID]:
+        syntheses = [lease.token for lease in held if lease.chunk_id is None]
+        of_chunks = [lease.token for lease in held if lease.chunk_id is not None]
+        kept = chunk_leases.extend(session, of_chunks, self._duration) if of_chunks else set()
+        return kept | (jobs.extend(session, syntheses, self._duration) if syntheses else set())
+
+    def _give_up(self, session: Session) -> None:
+        for token, lease in list(self._given_up.items()):
+            if _free(session, lease, is_leaving=False):
+                log.info("lease.given_up", job_id=str(lease.job_id), chunk_id=str(lease.chunk_id))
+            # Where the commit fails, the lease runs out, and recovery finds it.
+            self._given_up.pop(token, None)
+
+    def _snapshot(self) -> list[Lease]:
+        with self._lock:
+            return list(self._held.values())
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        usual = self._heartbeat.total_seconds()
+        seconds = usual
+        while not self._stopped.wait(seconds):
+            try:
+                # Once the database is back, leases are prolonged before recovery looks at them.
+                seconds = usual if self.beat() else min(usual, _OUTAGE_PAUSE_SECONDS)
+            except Exception:  # whatever happens to one beat, the next one has to come
+                log.exception("lease.defect")
+
+
+def _has_ended(session: Session, lease: Lease) -> bool:
+    """Tell whether the work was just brought to its end under this lease."""
+    if lease.chunk_id is not None:
+        return chunks.has_left(session, lease.chunk_id, lease.token)
+    job = jobs.get(session, lease.job_id)
+    return job is not None and job.lease_token == lease.token
+
+
+def _free(session: Session, lease: Lease, *, is_leaving: bool) -> bool:
+    """Free work with the message for the next one: unharmed, or stopped by the database."""
+    free: Callable[[Session, uuid.UUID, uuid.UUID], bool]
+    if lease.chunk_id is None:
+        free = jobs.release if is_leaving else jobs.give_up
+    else:
+        free = chunk_leases.release if is_leaving else chunk_leases.give_up
+    freed = free(session, lease.chunk_id or lease.job_id, lease.token)
+    if freed:
+        _promise(session, lease, "shutdown" if is_leaving else "database was away")
+    return freed
+
+
+def _promise(session: Session, lease: Lease, reason: str) -> None:
+    if lease.chunk_id is None:
+        outbox.put(session, SYNTHESIZE, lease.job_id, reason=reason)
+    else:
+        outbox.put(session, ANALYZE_CHUNK, lease.job_id, lease.chunk_id, reason=reason)
