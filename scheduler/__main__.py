@@ -22,6 +22,7 @@ from chordwise.pipeline.inbox.places import places
 from chordwise.pipeline.runtime import starting
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.opening import open_context
+from chordwise.pipeline.runtime.part import Part
 from chordwise.readers import limits
 from chordwise.settings import PipelineSettings, Settings
 from chordwise.storage import schedule_runs
@@ -31,7 +32,6 @@ from scheduler import inbox
 from scheduler.carrying import Carrying
 from scheduler.leadership import Leadership
 from scheduler.loop import Loop
-from scheduler.part import Part
 
 log = structlog.get_logger(__name__)
 
@@ -124,8 +124,18 @@ def run(settings: Settings, context: Context, stop: Event) -> None:
     )
     leadership = Leadership(engine, silence_seconds=2 * seconds)
     parts = [
-        Part(context, "inbox", lambda: context.settings.inbox.is_watched, stop),
-        Part(context, "schedules", partial(_is_schedule_waiting, context), stop),
+        Part(
+            context,
+            ("scheduler", "inbox"),
+            stop,
+            is_wanted=lambda: context.settings.inbox.is_watched,
+        ),
+        Part(
+            context,
+            ("scheduler", "schedules"),
+            stop,
+            is_wanted=partial(_is_schedule_waiting, context),
+        ),
     ]
     log.info("scheduler.started")
     for part in parts:

@@ -1,4 +1,7 @@
-"""`python -m worker` starts a worker; `python -m worker health` asks whether one is alive here."""
+"""`python -m worker` starts a worker; `python -m worker health` asks whether one is alive here.
+
+The first process starts the others, as `python -m worker worker-2` and so on.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from pydantic import SecretStr
 
 from chordwise import settings as settings_module
 from chordwise.domain.visible_text import visible
-from chordwise.embedded import lifeline
+from chordwise.embedded import cores, lifeline
 from chordwise.errors import ChordwiseError, ExitCode
 from chordwise.pipeline.runtime import broker, messages, starting
 from chordwise.pipeline.runtime.opening import open_context
@@ -27,6 +30,8 @@ from worker.consumption import Consumption
 from worker.pool import CountedThreads
 from worker.rejecting import Rejections
 from worker.shutdown import Shutdown
+from worker.siblings import Siblings, shares_of
+from worker.slots import Slots
 from worker.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)
@@ -34,6 +39,8 @@ log = structlog.get_logger(__name__)
 # Measured under load: libraries, pools and the broker's connections; then what each slot holds.
 _FILES = 64
 _FILES_OF_A_SLOT = 4
+# Beside slices, of which each has a chunk in a slot or more.
+_CONTROL_MESSAGES = 4
 
 
 def main() -> int:
@@ -42,9 +49,10 @@ def main() -> int:
         settings = settings_module.load()
         if sys.argv[1:] == ["health"]:
             return health(settings)
-        logging.configure(settings.logging, "worker", expected=transport.TROUBLE)
+        name = sys.argv[1] if sys.argv[1:] else "worker"
+        logging.configure(settings.logging, name, expected=transport.TROUBLE)
         check(settings)
-        return work(settings)
+        return work(settings, name)
     except ChordwiseError as error:
         sys.stderr.write(visible(f"{error.what}\n{error.hint}\n"))
         return error.exit_code
@@ -67,24 +75,29 @@ def check(settings: Settings) -> None:
     starting.wait_until_ready(settings, "worker", Event())
 
 
-def work(settings: Settings) -> int:
+def work(settings: Settings, name: str) -> int:
     """Consume messages on the threads pool until a signal comes."""
     # Celery warns root because of pickle; we accept nothing but JSON.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    concurrency = settings.worker.concurrency
-    context = open_context(settings, "worker", connections=concurrency + 2)
+    shares = shares_of(settings.worker, cores.usable())
+    concurrency = shares[0]
+    context = open_context(settings, name, connections=concurrency + 2)
     app = messages.open_app(settings)
     rejections = Rejections(context.sessions)
     rejections.start()
-    tasks.register(app, context, rejections)
-    CountedThreads.consumption = Consumption(concurrency)
-    transport.observe(app, CountedThreads.consumption, rejections)
+    slots = Slots(concurrency)
+    tasks.register(app, context, rejections, slots)
+    messages_at_once = concurrency + _CONTROL_MESSAGES
+    CountedThreads.consumption = Consumption(messages_at_once, has_room=lambda: slots.has_room)
+    transport.observe(app, CountedThreads.consumption, rejections, slots)
     results.forgive(app, CountedThreads.consumption)
     shutdown = Shutdown(context.leases, settings.worker.shutdown_grace_seconds)
     shutdown.install(app)
+    siblings = Siblings(context, shares[1:], shutdown.seconds)
+    siblings.follow()
     worker = app.Worker(
         pool=CountedThreads,
-        concurrency=concurrency,
+        concurrency=messages_at_once,
         queues=[messages.CONTROL_QUEUE, messages.CHUNK_QUEUE],
         without_gossip=True,
         without_mingle=True,
@@ -92,20 +105,21 @@ def work(settings: Settings) -> int:
         quiet=True,
         loglevel=settings.logging.level,
     )
-    log.info("worker.started", concurrency=concurrency)
-    watch(settings, CountedThreads.consumption, shutdown)
+    log.info("worker.started", concurrency=concurrency, processes=len(shares))
+    watch(settings, name, CountedThreads.consumption, shutdown)
     worker.start()
     shutdown.begin("Celery has ended by itself")  # nothing new where it was told to
+    siblings.wait()
     return shutdown.exit_code
 
 
-def watch(settings: Settings, consumption: Consumption, shutdown: Shutdown) -> None:
+def watch(settings: Settings, name: str, consumption: Consumption, shutdown: Shutdown) -> None:
     """Look every few seconds whether this worker consumes, and show it."""
     watchdog = Watchdog(
         consumption,
         patience_seconds=settings.worker.consumption_seconds,
         ask=partial(broker.require_working, settings.broker_url or SecretStr("")),
-        show=partial(liveness.show, settings.home, "worker"),
+        show=partial(liveness.show, settings.home, name),
         leave=shutdown.leave_broken,
     )
     worker_ready.connect(watchdog.begin, weak=False)

@@ -11,12 +11,18 @@ from contextlib import contextmanager
 class Consumption:
     """Written by the event loop and the threads of the pool, read by the watchdog.
 
-    A message and an empty answer count alike. A worker whose slots are all at work asks for
-    nothing, and is not to blame for it: that time is not quiet.
+    A message and an empty answer count alike. A worker whose threads are all at work, or whose
+    slots have no room, asks for nothing, and is not to blame for it: that time is not quiet.
     """
 
-    def __init__(self, slots: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        slots: int,
+        clock: Callable[[], float] = time.monotonic,
+        has_room: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._slots = slots
+        self._has_room = has_room
         self._clock = clock
         self._lock = threading.Lock()
         self._at_work = 0
@@ -54,8 +60,8 @@ class Consumption:
 
     @property
     def is_busy(self) -> bool:
-        """Whether every slot is at work."""
-        return self._at_work >= self._slots
+        """Whether nothing more is asked for, since there is no room for it."""
+        return self._at_work >= self._slots or not self._has_room()
 
     @property
     def quiet_seconds(self) -> float:

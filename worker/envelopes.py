@@ -12,16 +12,16 @@ from enum import StrEnum
 
 from kombu.utils import json
 
-from chordwise.pipeline.runtime.messages import ANALYZE_CHUNK, FAN_OUT, SYNTHESIZE
+from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT, MAX_SLICE, SYNTHESIZE
 
 MOST_CHARACTERS = 65_536
-"""Of an encoded body, and of any one header: ours hold two ids."""
+"""Of an encoded body, and of any one header: ours hold a few ids."""
 
 UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
 """What decoding JSON raises, with kombu's own notation for dates and the like in it."""
 
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_IDS = {FAN_OUT: 1, ANALYZE_CHUNK: 2, SYNTHESIZE: 1}
+_MAX_IDS = {FAN_OUT: 1, ANALYZE_SLICE: MAX_SLICE, SYNTHESIZE: 1}
 _CONTENT = ("application/json", "utf-8")
 # Due times stand in PostgreSQL; what else may be called afterward is the synthesis alone.
 _UNUSED_OPTIONS = ("callbacks", "errbacks")
@@ -68,7 +68,7 @@ def reason_against(message: object) -> Rejection | None:
 
 def _reason_against_task(headers: dict[str, object], body: str) -> Rejection | None:
     task = headers.get("task")
-    if not isinstance(task, str) or task not in _IDS:
+    if not isinstance(task, str) or task not in _MAX_IDS:
         return Rejection.UNKNOWN_TASK
     if not _are_ours(headers):
         return Rejection.OPTIONS
@@ -88,7 +88,7 @@ def _reason_against_call(
 ) -> Rejection | None:
     if named != {} or not isinstance(options, dict) or not _lead_to_synthesis(options):
         return Rejection.OPTIONS
-    if not isinstance(arguments, list) or len(arguments) != _IDS[task]:
+    if not isinstance(arguments, list) or not 1 <= len(arguments) <= _MAX_IDS[task]:
         return Rejection.ARGUMENTS
     return None if all(_is_id(argument) for argument in arguments) else Rejection.ARGUMENTS
 
@@ -154,7 +154,7 @@ def _is_synthesis(follower: object) -> bool:
         (follower.get("task"), follower.get("kwargs")) == (SYNTHESIZE, {})
         and (follower.get("subtask_type"), follower.get("immutable")) == (None, True)
         and isinstance(arguments, list)
-        and len(arguments) == _IDS[SYNTHESIZE]
+        and len(arguments) == _MAX_IDS[SYNTHESIZE]
         and _is_id(arguments[0])
         and isinstance(options, dict)
         and set(options) <= set(_FOLLOWER_OPTIONS)

@@ -34,6 +34,11 @@ class Shutdown:
         self.exit_code: int = os.EX_OK
 
     @property
+    def seconds(self) -> float:
+        """How long leaving takes at most."""
+        return self._grace_seconds + 2 * _GIVE_BACK_SECONDS
+
+    @property
     def has_begun(self) -> bool:
         """Whether this worker is leaving."""
         return self._begun.is_set()

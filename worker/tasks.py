@@ -19,6 +19,7 @@ from chordwise.pipeline.runtime import messages
 from chordwise.pipeline.runtime.context import Context
 from worker.envelopes import Rejection
 from worker.rejecting import Rejections
+from worker.slots import Slots
 
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
@@ -26,7 +27,7 @@ Returned = TypeVar("Returned")
 log = structlog.get_logger(__name__)
 
 
-def register(app: Celery, context: Context, rejections: Rejections) -> None:
+def register(app: Celery, context: Context, rejections: Rejections, slots: Slots) -> None:
     """Give the application its tasks; their names are a contract.
 
     The ids are known to be such (`worker.envelopes`), but not whether there is work behind them.
@@ -36,11 +37,11 @@ def register(app: Celery, context: Context, rejections: Rejections) -> None:
         if fan_out(context, UUID(job_id)) is None:
             rejections.add(Rejection.UNKNOWN_WORK, messages.CONTROL_QUEUE)
 
-    def analyze_chunk_task(job_id: str, chunk_id: str) -> None:
-        outcome = analyze_chunk(context, UUID(job_id), UUID(chunk_id))
-        if outcome is ChunkOutcome.UNKNOWN:
+    def analyze_slice_task(*chunk_ids: str) -> None:
+        outcomes = slots.run(lambda chunk_id: analyze_chunk(context, UUID(chunk_id)), chunk_ids)
+        for _ in range(outcomes.count(ChunkOutcome.UNKNOWN)):
             rejections.add(Rejection.UNKNOWN_WORK, messages.CHUNK_QUEUE)
-        if outcome is not ChunkOutcome.ENDED:
+        if any(outcome is not ChunkOutcome.ENDED for outcome in outcomes):
             raise Ignore
 
     def synthesize_task(job_id: str) -> None:
@@ -48,7 +49,7 @@ def register(app: Celery, context: Context, rejections: Rejections) -> None:
             rejections.add(Rejection.UNKNOWN_WORK, messages.CONTROL_QUEUE)
 
     app.task(name=messages.FAN_OUT, ignore_result=True)(never_raising(fan_out_task))
-    app.task(name=messages.ANALYZE_CHUNK)(never_raising(analyze_chunk_task))
+    app.task(name=messages.ANALYZE_SLICE)(never_raising(analyze_slice_task))
     app.task(name=messages.SYNTHESIZE, ignore_result=True)(never_raising(synthesize_task))
 
 

@@ -5,12 +5,15 @@ Kombu is typed in parts: what is called of it untyped says so.
 
 from __future__ import annotations
 
+import os
 import threading
-from typing import ClassVar
+from collections.abc import Callable
+from contextlib import suppress
+from typing import ClassVar, Protocol
 from weakref import WeakSet
 
 import structlog
-from celery import Celery
+from celery import Celery, bootsteps
 from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 from kombu.transport import redis
@@ -19,6 +22,7 @@ from redis.exceptions import OutOfMemoryError, RedisError
 
 from worker import rejecting
 from worker.consumption import Consumption
+from worker.slots import Slots
 
 TROUBLE = (OperationalError, RedisError, OSError)
 """What is raised where the broker is away, full, or in no state to answer."""
@@ -27,6 +31,7 @@ log = structlog.get_logger(__name__)
 
 _LONGEST_PAUSE_SECONDS = 5.0
 _GIVING_TRIES = 2
+_PIPE_BYTES = 4_096
 
 
 class PatientReceipts(redis.QoS):
@@ -45,6 +50,13 @@ class PatientReceipts(redis.QoS):
         super().__init__(*args, **options)  # type: ignore[no-untyped-call]
         self._was_full = False
         self.in_use.add(self)
+
+    slots: ClassVar[Slots | None] = None
+
+    def can_consume(self) -> bool:
+        """Whether another message is asked for: only while there is room for its work."""
+        has_room = self.slots is None or self.slots.has_room
+        return has_room and bool(super().can_consume())  # type: ignore[no-untyped-call]
 
     def append(self, message: object, delivery_tag: str) -> None:
         """Record a message, in the broker if it can."""
@@ -109,6 +121,16 @@ class ObservedChannel(rejecting.Channel):
         "consumption",
     )
     consumption: Consumption
+    _shared_client: object = None
+
+    def _create_client(self, asynchronous: bool = False) -> object:  # noqa: FBT001, FBT002 - kombu's
+        """Return a client; the one that acknowledges is made once for all messages."""
+        if asynchronous:
+            return super()._create_client(asynchronous)  # type: ignore[no-untyped-call]
+        shared = self._shared_client
+        if getattr(shared, "connection_pool", None) is not self.pool:
+            shared = self._shared_client = super()._create_client()  # type: ignore[no-untyped-call]
+        return shared
 
     def _queue_bind(self, *binding: object) -> None:
         """Note where a queue belongs, if there is room: ours are addressed by their names."""
@@ -147,14 +169,52 @@ class ObservedConnection(Connection):
         return self
 
 
-def observe(app: Celery, consumption: Consumption, rejections: rejecting.Rejections) -> None:
-    """Let every connection of the application report to both what it gets from the broker."""
+def observe(
+    app: Celery, consumption: Consumption, rejections: rejecting.Rejections, slots: Slots
+) -> None:
+    """Let every connection of the application report what it gets from the broker.
+
+    It asks the broker for messages while the slots have room, and at once when they have it again.
+    """
     ObservedTransport.rejections = rejections
+    PatientReceipts.slots = slots
+    app.steps["consumer"].add(Waking)
+    slots.on_room = Waking.wake
     app.amqp.Connection = ObservedConnection
     app.conf.broker_transport_options = {
         **app.conf.broker_transport_options,
         "consumption": consumption,
     }
+
+
+class Waking(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no types
+    """Wakes Celery's event loop, which otherwise looks once a second, from another thread."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+    ends: ClassVar[tuple[int, int]] = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def start(self, parent: _Consumer) -> None:
+        """Listen, with each new connection to the broker."""
+        parent.hub.add_reader(self.ends[0], self._drain)
+
+    def _drain(self) -> None:
+        with suppress(BlockingIOError):
+            os.read(self.ends[0], _PIPE_BYTES)
+
+    @classmethod
+    def wake(cls) -> None:
+        """Let the loop look at once."""
+        with suppress(BlockingIOError):
+            os.write(cls.ends[1], b"\0")
+
+
+class _Hub(Protocol):
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None: ...
+
+
+class _Consumer(Protocol):
+    @property
+    def hub(self) -> _Hub: ...
 
 
 def give_back(seconds: float) -> int | None:

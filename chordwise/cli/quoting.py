@@ -127,7 +127,7 @@ class _Quoting:
         found = discover(self._request.paths)
         reached = opening.reach(self._invocation, settings, Level.DATABASE, self._screen.note)
         with opening.database(reached) as sessions:
-            quoter = Quoter(settings=reached, sessions=sessions, models=Models(reached, sessions))
+            quoter = Quoter(settings=reached, sessions=sessions, models=Models(reached))
             read = read_all(reached, found, options.columns)
             gathered = quoting.gather(quoter, read, options, self._sample)
             made = quoting.priced(quoter, gathered)

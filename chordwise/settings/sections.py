@@ -293,9 +293,12 @@ class ReaderSettings(Section):
 
 
 class WorkerSettings(Section):
-    """One worker process."""
+    """The worker of one machine: its processes share `concurrency`."""
 
-    concurrency: PositiveInt = 16
+    concurrency: PositiveInt = Field(default=16, description="Calls at once, of all processes.")
+    processes: PositiveInt | Literal["auto"] = Field(
+        default="auto", description="“auto”: as many as cores, at most one for each call at once."
+    )
     consumption_seconds: PositiveFloat = 45
     shutdown_grace_seconds: PositiveFloat = 20
     visibility_timeout_seconds: PositiveInt = 1_800

@@ -70,19 +70,6 @@ def book_reservation(
     )
 
 
-def book_settlement(
-    session: Session, reservation: BudgetReservation, scopes: Sequence[str], cost_usd: Decimal
-) -> None:
-    """Settle a reservation, whose row is locked, with what its request did cost.
-
-    A later settlement corrects an earlier one.
-    """
-    spent = cost_usd - (reservation.settled_usd or Decimal(0))
-    reserved = Decimal(0) if reservation.settled_at else -reservation.amount_usd
-    change = _change(scopes, spent, reserved)
-    session.execute(_SETTLE, {**change, "reservation": reservation.id, "cost": cost_usd})
-
-
 def _change(scopes: Sequence[str], spent: Decimal, reserved: Decimal) -> dict[str, object]:
     return {**_between(scopes), "spent": spent, "reserved": reserved}
 
@@ -115,7 +102,7 @@ def _is_meant() -> ColumnElement[bool]:
     return Budget.scope.in_([bindparam(name) for name in ("first_scope", "last_scope")])
 
 
-# Every call under a cap takes three of these: they are put together once.
+# Every call under a cap takes these: they are put together once.
 _LOCKED = (
     select(Budget)
     .where(_is_meant())
@@ -134,10 +121,4 @@ _RESERVE = _booking().add_cte(
         expires_at=clock.database_now() + bindparam("lasts", type_=Interval),
     )
     .cte("made")
-)
-_SETTLE = _booking().add_cte(
-    update(BudgetReservation)
-    .where(BudgetReservation.id == bindparam("reservation"))
-    .values(settled_at=clock.database_now(), settled_usd=bindparam("cost"))
-    .cte("settled")
 )

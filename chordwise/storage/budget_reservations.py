@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
-from sqlalchemy import ForeignKey, Index, delete
+from sqlalchemy import ForeignKey, Index, delete, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.storage import clock
-from chordwise.storage.record import Record
+from chordwise.storage.record import Record, among
 
 
 class BudgetReservation(Record):
@@ -31,9 +32,10 @@ class BudgetReservation(Record):
     settled_usd: Mapped[Decimal | None]
 
 
-def is_reserved(session: Session, reservation_id: uuid.UUID) -> bool:
-    """Tell whether a reservation was made already."""
-    return session.get(BudgetReservation, reservation_id) is not None
+def reserved(session: Session, reservation_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+    """Return those of the reservations that are made already."""
+    found = select(BudgetReservation.id).where(among(BudgetReservation.id, reservation_ids))
+    return set(session.scalars(found))
 
 
 def forget_settled(session: Session, older_than: timedelta) -> None:

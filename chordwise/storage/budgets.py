@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -59,13 +59,15 @@ def _today() -> ColumnElement[date]:
     return cast(func.timezone("UTC", clock.database_now()), Date)
 
 
-def _limits() -> Select[uuid.UUID, date, str, Decimal | None, str, Decimal | None]:
+def _limits() -> Select[uuid.UUID, uuid.UUID, date, str, Decimal | None, str, Decimal | None]:
     of_run, of_day = aliased(Budget), aliased(Budget)
     return (
-        select(Job.run_id, _today(), of_run.scope, of_run.cap_usd, of_day.scope, of_day.cap_usd)
+        select(
+            Job.id, Job.run_id, _today(), of_run.scope, of_run.cap_usd, of_day.scope, of_day.cap_usd
+        )
         .outerjoin(of_run, of_run.scope == func.concat("run:", cast(Job.run_id, Text)))
         .outerjoin(of_day, of_day.scope == func.concat("day:", cast(_today(), Text)))
-        .where(Job.id == bindparam("job_id"))
+        .where(Job.id.in_(bindparam("job_ids", expanding=True)))
     )
 
 
@@ -73,18 +75,21 @@ def _limits() -> Select[uuid.UUID, date, str, Decimal | None, str, Decimal | Non
 _LIMITS = _limits()
 
 
-def spending_of(
-    session: Session, job_id: uuid.UUID, usd_per_day: Decimal | None
-) -> Spending | None:
-    """Return what limits the spending for a job now; `None` when there is no such job."""
-    row = session.execute(_LIMITS, {"job_id": job_id}).one_or_none()
-    if row is None:
-        return None
-    run_id, day, run_scope, run_cap, scope, cap = row
-    is_open = bool(run_scope and scope) and cap == usd_per_day
-    return Spending(
-        run_id=run_id, day=day, usd_per_run=run_cap, usd_per_day=usd_per_day, is_open=is_open
-    )
+def spendings_of(
+    session: Session, job_ids: Collection[uuid.UUID], usd_per_day: Decimal | None
+) -> dict[uuid.UUID, Spending]:
+    """Return what limits the spending for jobs now, by job; unknown jobs are left out."""
+    rows = session.execute(_LIMITS, {"job_ids": list(job_ids)})
+    return {
+        job_id: Spending(
+            run_id=run_id,
+            day=day,
+            usd_per_run=run_cap,
+            usd_per_day=usd_per_day,
+            is_open=bool(run_scope and scope) and cap == usd_per_day,
+        )
+        for job_id, run_id, day, run_scope, run_cap, scope, cap in rows
+    }
 
 
 def lock_accounts(session: Session, spending: Spending) -> Sequence[Budget]:
@@ -128,29 +133,14 @@ def reserve(
     budget_accounts.book_reservation(session, reservation, scopes, lasts)
 
 
-def settle(session: Session, reservation_id: uuid.UUID, cost_usd: Decimal | None) -> Decimal | None:
-    """Book what a request did cost; unknown is all that was reserved.
-
-    A later word is the better one: whoever comes after the reservation was given up corrects it,
-    and the same word twice changes nothing. Returns what was reserved, `None` for an unknown id.
-    """
-    row = session.scalars(
-        select(BudgetReservation)
-        .where(BudgetReservation.id == reservation_id)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    ).one_or_none()
-    if row is None:
-        return None
-    cost = row.amount_usd if cost_usd is None else money.rounded_up(cost_usd)
-    budget_accounts.book_settlement(session, row, _scopes(row.run_id, row.day), cost)
-    return row.amount_usd
-
-
 def settle_all(
     session: Session, costs: Mapping[uuid.UUID, Decimal | None]
 ) -> Mapping[uuid.UUID, Decimal]:
-    """Do the same for many requests at once; returns what was reserved for each that is known."""
+    """Book what requests did cost; unknown is all that was reserved.
+
+    A later word is the better one: one that comes after the reservation was given up corrects it,
+    and the same word twice changes nothing. Returns what was reserved for each that is known.
+    """
     rows = session.scalars(
         select(BudgetReservation)
         .where(BudgetReservation.id.in_(costs))

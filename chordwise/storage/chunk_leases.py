@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, and_, case, exists, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, exists, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import ChunkStatus, JobStatus
@@ -15,6 +16,103 @@ from chordwise.storage import clock, last_attempts
 from chordwise.storage.chunks import Chunk, held, leave
 from chordwise.storage.jobs import Job, of_cancelled_run
 from chordwise.storage.model_calls import ModelCall
+from chordwise.storage.record import among
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedChunk:
+    """A chunk as it is after an attempt to claim it, with its job, document and run.
+
+    `claim_token` is that of the attempt; the chunk is claimed where `lease_token` equals it and the
+    chunk is running. `options` is JSON text. `text` is the document's where a claimed chunk is all
+    of it, else null.
+    """
+
+    id: uuid.UUID
+    claim_token: uuid.UUID
+    job_id: uuid.UUID
+    status: str
+    attempts: int
+    postponements: int
+    lease_token: uuid.UUID | None
+    start_char: int
+    end_char: int
+    analysis_type: str
+    options: str
+    model: str
+    document_id: uuid.UUID
+    character_count: int
+    text: str | None
+    priority: str
+    lane: str
+    use_cache: bool
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether the attempt succeeded."""
+        return self.lease_token == self.claim_token and self.status == ChunkStatus.RUNNING
+
+
+_CLAIMABLE = """(
+    c.status = 'pending'
+    OR c.status = 'waiting' AND c.due_at <= clock_timestamp()
+    OR c.status = 'running' AND c.lease_until < clock_timestamp()
+)"""
+_MARK_RUNNING = text(f"""
+    UPDATE jobs SET status = 'running', due_at = NULL,
+        error_code = NULL, error_message = NULL, hint = NULL
+    WHERE status = 'waiting' AND id IN (
+        SELECT c.job_id FROM chunks c WHERE c.id = ANY(:ids) AND {_CLAIMABLE}
+    )""")  # noqa: S608 - names of our own
+_CLAIM = text(f"""
+    UPDATE chunks SET status = 'running', attempts = chunks.attempts + 1, due_at = NULL,
+        lease_token = free.token, lease_until = clock_timestamp() + :lease,
+        started_at = clock_timestamp()
+    FROM (
+        SELECT c.id, wanted.token
+        FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS wanted (id, token)
+        JOIN chunks c ON c.id = wanted.id
+        JOIN jobs j ON j.id = c.job_id
+        JOIN runs r ON r.id = j.run_id
+        WHERE {_CLAIMABLE} AND c.attempts < :last_attempt
+            AND j.status IN ('running', 'waiting') AND r.status <> 'cancelled'
+        ORDER BY c.id
+        FOR NO KEY UPDATE OF c
+    ) AS free
+    WHERE chunks.id = free.id""")  # noqa: S608 - names of our own
+_LOOK = text("""
+    SELECT c.id, wanted.token AS claim_token, c.job_id, c.status, c.attempts, c.postponements,
+        c.lease_token, c.start_char, c.end_char, j.analysis_type,
+        CAST(j.options AS text) AS options, j.model,
+        j.document_id, d.character_count,
+        CASE WHEN c.lease_token = wanted.token AND c.start_char = 0
+            AND c.end_char = d.character_count THEN d.text END AS text,
+        r.priority, r.lane, r.use_cache
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS wanted (id, token)
+    JOIN chunks c ON c.id = wanted.id
+    JOIN jobs j ON j.id = c.job_id
+    JOIN documents d ON d.id = j.document_id
+    JOIN runs r ON r.id = j.run_id""")
+
+
+def claim_all(
+    session: Session,
+    claims: Sequence[tuple[uuid.UUID, uuid.UUID]],
+    lease: timedelta,
+    max_attempts: int,
+) -> dict[uuid.UUID, ClaimedChunk]:
+    """Take chunks, given with the tokens to claim them by; return what is found, by token.
+
+    A chunk is not taken while it is finished, not due, or leased, nor where it has to wait for its
+    last attempt (`claim` takes those). A claim that was made already with its token stands.
+    """
+    ids, tokens = [each[0] for each in claims], [each[1] for each in claims]
+    wanted = {"ids": ids, "tokens": tokens}
+    session.execute(_MARK_RUNNING, {"ids": ids})
+    last = last_attempts.first_last(max_attempts)
+    session.execute(_CLAIM, {**wanted, "lease": lease, "last_attempt": last})
+    found = session.execute(_LOOK, wanted).mappings()
+    return {row["claim_token"]: ClaimedChunk(**row) for row in found}
 
 
 def claimable() -> ColumnElement[bool]:
@@ -63,18 +161,19 @@ def claim(
     return session.scalars(statement).one_or_none()
 
 
-def holds(session: Session, chunk_id: uuid.UUID, token: uuid.UUID) -> bool:
-    """Tell whether a chunk is still claimed with this token, and its run not cancelled.
+def held_tokens(session: Session, chunk_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
+    """Return the tokens of those chunks that are claimed, of runs that are not cancelled.
 
-    It stays so until the transaction ends.
+    They stay claimed until the transaction ends.
     """
     found = (
-        select(Chunk.id)
+        select(Chunk.lease_token)
         .join(Job, Job.id == Chunk.job_id)
-        .where(held(chunk_id, token), ~of_cancelled_run())
+        .where(among(Chunk.id, chunk_ids), Chunk.status == ChunkStatus.RUNNING, ~of_cancelled_run())
+        .order_by(Chunk.id)
         .with_for_update(read=True, of=Chunk)
     )
-    return session.scalar(found) is not None
+    return {token for token in session.scalars(found) if token is not None}
 
 
 def extend(session: Session, tokens: Collection[uuid.UUID], lease: timedelta) -> set[uuid.UUID]:

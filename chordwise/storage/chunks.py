@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, ForeignKey, Index, UniqueConstraint, and_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    ForeignKey,
+    Index,
+    UniqueConstraint,
+    and_,
+    func,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -84,24 +95,62 @@ def write(session: Session, job_id: uuid.UUID, parts: Sequence[chunking.Chunk]) 
     session.execute(insert(Chunk).on_conflict_do_nothing(), rows)
 
 
-def succeed(session: Session, chunk_id: uuid.UUID, token: uuid.UUID, answer: Answer) -> bool:
-    """Store the answer; false, and nothing written, when the lease is lost."""
-    return leave(
-        session,
-        held(chunk_id, token),
-        status=ChunkStatus.SUCCEEDED,
-        answer=answer.output,
-        confidence=answer.confidence,
-        quality=answer.quality,
-        agreement=answer.agreement,
-        missing_rows=missing_rows.to_json(answer.missing_rows),
-        provider=answer.provider,
-        model=answer.model,
-        prompt_version=answer.prompt_version,
-        error_code=None,
-        error_message=None,
-        hint=None,
+def answered(answer: Answer) -> JsonObject:
+    """Return what `end_all` stores of a chunk that succeeded."""
+    return {
+        "status": ChunkStatus.SUCCEEDED,
+        "answer": answer.output,
+        "confidence": answer.confidence,
+        "quality": answer.quality,
+        "agreement": answer.agreement,
+        "missing_rows": missing_rows.to_json(answer.missing_rows),
+        "provider": answer.provider,
+        "model": answer.model,
+        "prompt_version": answer.prompt_version,
+    }
+
+
+def failed(error: ChordwiseError) -> JsonObject:
+    """Return what `end_all` stores of a chunk that failed for good."""
+    return {
+        "status": ChunkStatus.FAILED,
+        "error_code": error.code,
+        "error_message": error.what,
+        "hint": error.hint or None,
+    }
+
+
+_ENDED = (
+    *("status", "answer", "confidence", "quality", "agreement", "missing_rows"),
+    *("provider", "model", "prompt_version", "error_code", "error_message", "hint"),
+)
+_END = text(f"""
+    UPDATE chunks SET {", ".join(f"{name} = new.{name}" for name in _ENDED)},
+        lease_until = NULL, finished_at = clock_timestamp()
+    FROM json_populate_recordset(NULL::chunks, CAST(:rows AS json)) AS new
+    WHERE chunks.id = new.id AND chunks.lease_token = new.lease_token
+        AND chunks.status = 'running'
+    RETURNING chunks.id""")  # noqa: S608 - names of our own
+
+
+def end_all(session: Session, rows: Sequence[Mapping[str, JsonValue]]) -> set[uuid.UUID]:
+    """End chunks whose leases hold; return those that have just ended.
+
+    A row holds `id` and `lease_token` as text, and what `answered` or `failed` returned. The jobs
+    are locked by the caller.
+    """
+    content = json.dumps(rows, allow_nan=False)
+    return set(session.scalars(_END, {"rows": content}))
+
+
+def left(session: Session, chunk_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, uuid.UUID | None]:
+    """Return those of the chunks that are not running, with the token of their last lease."""
+    rows = session.execute(
+        select(Chunk.id, Chunk.lease_token).where(
+            among(Chunk.id, chunk_ids), Chunk.status != ChunkStatus.RUNNING
+        )
     )
+    return {row[0]: row[1] for row in rows}
 
 
 def has_left(session: Session, chunk_id: uuid.UUID, token: uuid.UUID) -> bool:
@@ -126,30 +175,15 @@ def answer_of(chunk: Chunk) -> Answer:
     )
 
 
-def fail(session: Session, chunk_id: uuid.UUID, token: uuid.UUID, error: ChordwiseError) -> bool:
-    """Store why the chunk failed for good; false when the lease is lost."""
-    return leave(
-        session,
-        held(chunk_id, token),
-        status=ChunkStatus.FAILED,
-        error_code=error.code,
-        error_message=error.what,
-        hint=error.hint or None,
-    )
-
-
 def status_of(session: Session, job_id: uuid.UUID, chunk_id: uuid.UUID) -> str | None:
     """Look at a job's chunk without locking anything; `None` when the job has no such chunk."""
     return session.scalar(select(Chunk.status).where(Chunk.id == chunk_id, Chunk.job_id == job_id))
 
 
-def open_ids(session: Session, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
-    """Return the chunks of a job that still have work to come, in the order of the document."""
-    return session.scalars(
-        select(Chunk.id)
-        .where(Chunk.job_id == job_id, Chunk.status.in_(OPEN_CHUNKS))
-        .order_by(Chunk.position)
-    ).all()
+def count_open(session: Session, job_id: uuid.UUID) -> int:
+    """Return how many chunks of a job still have work to come."""
+    counted = select(func.count()).where(Chunk.job_id == job_id, Chunk.status.in_(OPEN_CHUNKS))
+    return session.scalar(counted) or 0
 
 
 def unsent_ids(session: Session, job_id: uuid.UUID) -> Sequence[uuid.UUID]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 
-from sqlalchemy import Text, func, select
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -62,9 +62,3 @@ def store(session: Session, document: Document) -> uuid.UUID:
 def text_of(session: Session, document_id: uuid.UUID) -> str:
     """Return a document's whole text."""
     return session.scalars(select(Document.text).where(Document.id == document_id)).one()
-
-
-def part_of(session: Session, document_id: uuid.UUID, start_char: int, end_char: int) -> str:
-    """Return characters `start_char` to `end_char` of a text, the end exclusive."""
-    part = func.substr(Document.text, start_char + 1, end_char - start_char, type_=Text())
-    return session.scalars(select(part).where(Document.id == document_id)).one()

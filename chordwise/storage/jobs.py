@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, ForeignKey, Index, case, exists, or_, select, update
+from sqlalchemy import ColumnElement, ForeignKey, Index, case, exists, or_, select, text, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import (
     OPEN_CHUNKS,
     UNFINISHED_JOBS,
-    ChunkStatus,
     JobStatus,
     RunStatus,
 )
@@ -22,7 +21,7 @@ from chordwise.errors import ChordwiseError, TransientError
 from chordwise.storage import clock
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.model_calls import ModelCall
-from chordwise.storage.record import CreatedAt, Identity, Record
+from chordwise.storage.record import CreatedAt, Identity, Record, among
 
 
 class Job(Record):
@@ -32,6 +31,7 @@ class Job(Record):
     the document. `model` is the policy asked for; rows of the ledger say which model answered.
     `reused_from` is the job that has its answer, or of which it waits for the answer while queued.
     In the batch lane its questions wait for batches as long as `batch_until`; else it is null.
+    `open_chunks` counts the chunks that have not ended; the chunks themselves are the truth.
     """
 
     __tablename__ = "jobs"
@@ -61,6 +61,7 @@ class Job(Record):
     hint: Mapped[str | None]
     reused_from: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("jobs.id"))
     chunk_count: Mapped[int | None]
+    open_chunks: Mapped[int | None]
     attempts: Mapped[int] = mapped_column(default=0)
     postponements: Mapped[int] = mapped_column(default=0)
     due_at: Mapped[datetime | None]
@@ -114,18 +115,26 @@ def of_cancelled_run() -> ColumnElement[bool]:
     return exists().where(runs.c.id == Job.run_id, runs.c.status == RunStatus.CANCELLED)
 
 
-def holds_synthesis(session: Session, job_id: uuid.UUID, token: uuid.UUID) -> bool:
-    """Tell whether a synthesis is still claimed with this token, and its run not cancelled.
+def held(session: Session, tokens: Collection[uuid.UUID]) -> set[uuid.UUID]:
+    """Return those of the tokens with which syntheses are claimed, of runs not cancelled.
 
-    It stays so until the transaction ends.
+    They stay claimed until the transaction ends.
     """
-    found = select(Job.id).where(
-        Job.id == job_id,
-        Job.lease_token == token,
-        Job.status == JobStatus.SYNTHESIZING,
-        ~of_cancelled_run(),
+    found = (
+        select(Job.lease_token)
+        .where(
+            Job.lease_token.in_(tokens), Job.status == JobStatus.SYNTHESIZING, ~of_cancelled_run()
+        )
+        .order_by(Job.id)
+        .with_for_update(read=True)
     )
-    return session.scalar(found.with_for_update(read=True)) is not None
+    return {token for token in session.scalars(found) if token is not None}
+
+
+def lock_all(session: Session, job_ids: Collection[uuid.UUID]) -> None:
+    """Lock the rows of jobs, in the order of their ids: nobody else changes them meanwhile."""
+    ids = select(Job.id).where(among(Job.id, job_ids)).order_by(Job.id)
+    session.execute(ids.with_for_update(key_share=True))
 
 
 def claim_synthesis(
@@ -238,14 +247,47 @@ def mark_running(session: Session, job_id: uuid.UUID) -> Job:
 
 def mark_waiting(session: Session, job_id: uuid.UUID) -> None:
     """Show that a locked job waits, if every chunk that is open waits for a due-time."""
-    busy = select(Chunk.id).where(
-        Chunk.job_id == job_id, Chunk.status.in_((ChunkStatus.PENDING, ChunkStatus.RUNNING))
-    )
-    session.execute(
-        update(Job)
-        .where(Job.id == job_id, Job.status == JobStatus.RUNNING, ~busy.exists())
-        .values(status=JobStatus.WAITING)
-    )
+    session.execute(_MARK_WAITING, {"ids": [job_id]})
+
+
+_BUSY = """EXISTS (
+    SELECT FROM chunks c WHERE c.job_id = jobs.id AND c.status IN ('pending', 'running')
+)"""
+_MARK_WAITING = text(f"""
+    UPDATE jobs SET status = 'waiting'
+    WHERE id = ANY(:ids) AND status = 'running' AND NOT {_BUSY}""")  # noqa: S608 - names of our own
+_COUNT_DOWN = text(f"""
+    UPDATE jobs SET open_chunks = greatest(0, open_chunks - ended.number),
+        last_progress_at = clock_timestamp(),
+        status = CASE WHEN status = 'running' AND open_chunks > ended.number AND NOT {_BUSY}
+            THEN 'waiting' ELSE status END
+    FROM (
+        SELECT id AS ended_id, count(*) AS number
+        FROM unnest(CAST(:ids AS uuid[])) AS id GROUP BY id
+    ) AS ended
+    WHERE jobs.id = ended.ended_id
+    RETURNING jobs.id, jobs.open_chunks""")  # noqa: S608 - names of our own
+_PROMISE_SYNTHESIS = text("""
+    INSERT INTO outbox (task, arguments, reason)
+    SELECT CAST(:task AS text), jsonb_build_array(jobs.id), 'last chunk ended'
+    FROM jobs WHERE id = ANY(:ids) AND NOT EXISTS (
+        SELECT FROM chunks c
+        WHERE c.job_id = jobs.id AND c.status IN ('pending', 'running', 'waiting')
+    )""")
+
+
+def count_down(session: Session, job_ids: Sequence[uuid.UUID], synthesis: str) -> None:
+    """Note that a chunk of each of these locked jobs has ended, a job being named once for each.
+
+    Where none is left open the task `synthesis` is promised. A job of which every open chunk waits
+    for a due-time waits as well.
+    """
+    if not job_ids:
+        return
+    rows = session.execute(_COUNT_DOWN, {"ids": list(job_ids)}).all()
+    over = [row[0] for row in rows if not row[1]]
+    if over:
+        session.execute(_PROMISE_SYNTHESIS, {"task": synthesis, "ids": over})
 
 
 def end(session: Session, job: Job, status: JobStatus, failure: JobFailure | None = None) -> None:

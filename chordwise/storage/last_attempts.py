@@ -18,7 +18,12 @@ from chordwise.storage.locks import Lock
 
 def is_last(attempts: int, most_attempts: int) -> bool:
     """Tell whether the next attempt is the last, and not the first as well."""
-    return attempts >= max(1, most_attempts - 1)
+    return attempts >= first_last(most_attempts)
+
+
+def first_last(most_attempts: int) -> int:
+    """Return with how many attempts the next one is the last, and not the first as well."""
+    return max(1, most_attempts - 1)
 
 
 def may_begin(session: Session, attempts: int, most_attempts: int) -> bool:

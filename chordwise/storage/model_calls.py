@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import BigInteger, ForeignKey, update
+from sqlalchemy import BigInteger, ForeignKey, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -64,9 +65,56 @@ class ModelCall(Record):
     error_message: Mapped[str | None]
 
 
-def begin(session: Session, values: Mapping[str, object]) -> None:
-    """Write a call that is about to be made; writing it twice is harmless."""
-    session.execute(insert(ModelCall).values(values).on_conflict_do_nothing())
+_BEGUN = (
+    *("id", "job_id", "chunk_id", "stage", "provider", "model", "language_model"),
+    *("prompt_version", "tier", "escalated", "attempt", "sample", "cache_hit"),
+)
+_ENDED = (
+    *("latency_ms", "input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens"),
+    *("cost_usd", "cost_basis", "reference_cost_usd", "response_length", "response_id"),
+    *("service_tier", "finish_reason", "refused", "error_code", "error_message"),
+)
+_CHECKED = ("valid", "quality")
+_BEGIN = text(f"""
+    INSERT INTO model_calls ({", ".join(_BEGUN)}, started_at)
+    SELECT {", ".join(_BEGUN)}, clock_timestamp()
+    FROM json_populate_recordset(NULL::model_calls, CAST(:rows AS json))
+    ON CONFLICT DO NOTHING""")  # noqa: S608 - names of our own
+# The end is written a moment after it; the call began when its row was committed.
+_END = text(f"""
+    UPDATE model_calls SET {", ".join(f"{name} = new.{name}" for name in (*_ENDED, *_CHECKED))},
+        finished_at = least(clock_timestamp(),
+            model_calls.started_at + new.latency_ms * interval '1 millisecond')
+    FROM json_populate_recordset(NULL::model_calls, CAST(:rows AS json)) AS new
+    WHERE model_calls.id = new.id""")  # noqa: S608 - names of our own
+
+
+_CHECK = text("""
+    UPDATE model_calls SET valid = new.valid, quality = new.quality
+    FROM json_populate_recordset(NULL::model_calls, CAST(:rows AS json)) AS new
+    WHERE model_calls.id = new.id""")
+
+
+def begin_all(session: Session, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write calls that are about to be made; writing one twice is harmless."""
+    if rows:
+        session.execute(_BEGIN, {"rows": _json(rows)})
+
+
+def end_all(session: Session, rows: Sequence[Mapping[str, object]]) -> None:
+    """Fill in how calls ended and what the check of their answers found."""
+    if rows:
+        session.execute(_END, {"rows": _json(rows)})
+
+
+def check_all(session: Session, rows: Sequence[Mapping[str, object]]) -> None:
+    """Fill in what the check of the answers to calls that are stored already found."""
+    if rows:
+        session.execute(_CHECK, {"rows": _json(rows)})
+
+
+def _json(rows: Sequence[Mapping[str, object]]) -> str:
+    return json.dumps(rows, default=str, allow_nan=False)
 
 
 def add_all(session: Session, rows: Sequence[Mapping[str, object]]) -> None:

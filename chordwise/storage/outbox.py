@@ -25,6 +25,9 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain.json_values import JsonValue
 from chordwise.storage.record import CreatedAt, Record
 
+LAST_ATTEMPT = "last attempt"
+"""The reason of a message for a chunk that lost its worker again and again."""
+
 
 class OutboxMessage(Record):
     """One message to come: the task's name and its arguments, ids and nothing else."""
@@ -38,6 +41,11 @@ class OutboxMessage(Record):
     reason: Mapped[str]
     created_at: Mapped[CreatedAt]
     sent_at: Mapped[datetime | None]
+
+    @property
+    def goes_alone(self) -> bool:
+        """Whether the chunk may share no message with others."""
+        return self.reason == LAST_ATTEMPT
 
 
 def put(session: Session, task: str, *ids: uuid.UUID, reason: str) -> None:
@@ -82,7 +90,7 @@ def forget_sent(session: Session, older_than: timedelta) -> None:
 def is_promised(task: str, *, of: SQLColumnExpression[uuid.UUID]) -> ColumnElement[bool]:
     """Return the condition that a message of this task, for the id in a column, waits already.
 
-    The id is a task's last argument: the job's, or the chunk's after its job's.
+    The id is a task's last argument: the job's, or the chunk's.
     """
     return (
         select(OutboxMessage.id)

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from chordwise.domain.json_values import JsonValue
-from chordwise.pipeline.runtime.messages import ANALYZE_CHUNK, CHUNK_QUEUE, CONTROL_QUEUE, FAN_OUT
+from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, CHUNK_QUEUE, CONTROL_QUEUE, FAN_OUT
 from tests.conftest import Servers
 from tests.e2e.conftest import Stage
 from tests.fakes.forged_messages import CANARY, FORGED, an_id, envelope
@@ -74,37 +74,17 @@ def test_forged_messages_are_rejected_and_counted(stage: Stage, broker: redis.Re
     assert broker.llen(f"chordwise:{CHUNK_QUEUE}") == 0
 
 
-def test_a_chunk_under_another_job_is_left_alone(stage: Stage, broker: redis.Redis) -> None:
-    """Ids that exist but do not belong together claim nothing and cost no call."""
-    with working(stage):
-        for text in ("The harbour was rebuilt in 1856.", "The bridge was closed in 1857."):
-            finish_a_good_document(stage, text)
-        calls = stage.count("SELECT count(*) FROM model_calls")
-        pairs = stage.value(
-            "SELECT json_agg(json_build_array(jobs.id, chunks.id))"
-            " FROM jobs JOIN chunks ON chunks.job_id <> jobs.id"
-        )
-        assert isinstance(pairs, list)
-
-        forge(broker, *[envelope(ANALYZE_CHUNK, pair) for pair in pairs])
-        wait_until(lambda: sum(counted(stage).values()) >= len(pairs), 30, "all are counted")
-
-    assert counted(stage) == {"unknown_work": len(pairs)}
-    assert stage.count("SELECT count(*) FROM model_calls") == calls
-    assert stage.value("SELECT max(attempts) <= 1 FROM chunks")
-
-
 def test_a_replayed_message_is_no_rejection(stage: Stage, broker: redis.Redis) -> None:
     """Finished work costs a look: no call, no write, no incident."""
     with working(stage):
         finish_a_good_document(stage, "The harbour was rebuilt in 1856.")
         written = stage.value("SELECT json_agg(chunks.xmin::text) FROM chunks")
         calls = stage.count("SELECT count(*) FROM model_calls")
-        ids = stage.value("SELECT json_build_array(job_id, id) FROM chunks LIMIT 1")
+        ids = stage.value("SELECT json_build_array(id) FROM chunks LIMIT 1")
         assert isinstance(ids, list)
 
-        forge(broker, *[envelope(ANALYZE_CHUNK, ids) for _ in range(3)])
-        forge(broker, envelope(ANALYZE_CHUNK, [an_id(), an_id()]))  # by it we see that all are done
+        forge(broker, *[envelope(ANALYZE_SLICE, ids) for _ in range(3)])
+        forge(broker, envelope(ANALYZE_SLICE, [an_id()]))  # by it we see that all are done
         wait_until(lambda: sum(counted(stage).values()) >= 1, 30, "the last one is counted")
         wait_until(lambda: broker.hlen("chordwise:unacked") == 0, 10, "all are acknowledged")
 

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.pipeline.models import budgets as spending
-from chordwise.pipeline.models.budgets import JobBudget
+from chordwise.pipeline.models.budgets import JobBudget, Reservations
 from chordwise.settings import Settings
 from chordwise.storage import budgets
 from chordwise.storage.budget_accounts import Budget
@@ -59,7 +59,7 @@ class Bank:
     def budget(self, job_id: uuid.UUID, usd_per_day: Decimal | None = None) -> JobBudget:
         """Return the budget of a job for a worker with this cap for the day."""
         limited = with_settings(self.settings, "budget", usd_per_day=usd_per_day)
-        return JobBudget(limited, self.sessions, job_id)
+        return JobBudget(reservations=Reservations(limited, self.sessions), job_id=job_id)
 
     def account(self, scope: str) -> tuple[Decimal, Decimal]:
         """Return what is spent and what is reserved."""

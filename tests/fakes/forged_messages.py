@@ -9,7 +9,13 @@ import uuid
 from collections.abc import Iterator
 
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.pipeline.runtime.messages import ANALYZE_CHUNK, CHUNK_QUEUE, FAN_OUT, SYNTHESIZE
+from chordwise.pipeline.runtime.messages import (
+    ANALYZE_SLICE,
+    CHUNK_QUEUE,
+    FAN_OUT,
+    MAX_SLICE,
+    SYNTHESIZE,
+)
 
 CANARY = "c4n4ryWord"
 
@@ -70,17 +76,18 @@ FORGED: tuple[tuple[str, JsonValue], ...] = (
     ("arguments", envelope(FAN_OUT, [CANARY])),
     ("arguments", envelope(FAN_OUT, [f"{an_id()}'; DROP TABLE jobs; --{CANARY}"])),
     ("arguments", envelope(FAN_OUT, [{"id": an_id()}])),
-    ("arguments", envelope(ANALYZE_CHUNK, [an_id()])),
-    ("arguments", envelope(ANALYZE_CHUNK, [1, 2])),
+    ("arguments", envelope(ANALYZE_SLICE, [])),
+    ("arguments", envelope(ANALYZE_SLICE, [an_id() for _ in range(MAX_SLICE + 1)])),
+    ("arguments", envelope(ANALYZE_SLICE, [1, 2])),
     ("unknown_work", envelope(FAN_OUT, [an_id()])),
     ("unknown_work", envelope("chordwise.synthesize", [an_id()])),
-    ("unknown_work", envelope(ANALYZE_CHUNK, [an_id(), an_id()])),
+    ("unknown_work", envelope(ANALYZE_SLICE, [an_id()])),
 )
 
 
 def bent(job_id: str, chunk_id: str) -> Iterator[JsonObject]:
     """Yield messages for work that there is, which would have Celery stumble or call others."""
-    ids: list[JsonValue] = [job_id, chunk_id]
+    ids: list[JsonValue] = [chunk_id]
     synthesis: JsonObject = {
         "task": SYNTHESIZE,
         "args": [job_id],
@@ -101,14 +108,14 @@ def bent(job_id: str, chunk_id: str) -> Iterator[JsonObject]:
     for follower in followers:
         for place in ("chord", "chain"):
             content: JsonValue = [follower] if place == "chain" else follower
-            yield envelope(ANALYZE_CHUNK, [], body=encoded([ids, {}, {place: content}]))
+            yield envelope(ANALYZE_SLICE, [], body=encoded([ids, {}, {place: content}]))
     for name in ("get", "id", "group", "delivery_info", "called_directly"):
-        yield envelope(ANALYZE_CHUNK, [], body=encoded([ids, {}, {name: CANARY}]))
+        yield envelope(ANALYZE_SLICE, [], body=encoded([ids, {}, {name: CANARY}]))
     for name in ("get", "update", "_children", "children", "is_eager", "__class__"):
-        yield envelope(ANALYZE_CHUNK, ids, **{name: CANARY})
+        yield envelope(ANALYZE_SLICE, ids, **{name: CANARY})
     for place in ("chain", "chord", "callbacks", "errbacks"):
-        yield envelope(ANALYZE_CHUNK, [], body=encoded([ids, {}, {}]), **{place: other})
-    yield envelope(ANALYZE_CHUNK, ids, group=an_id(), group_index=CANARY)
-    yield envelope(ANALYZE_CHUNK, ids, group=an_id(), group_index={})
-    yield envelope(ANALYZE_CHUNK, ids, replaced_task_nesting=CANARY)
-    yield envelope(ANALYZE_CHUNK, ids, ignore_result=CANARY)
+        yield envelope(ANALYZE_SLICE, [], body=encoded([ids, {}, {}]), **{place: other})
+    yield envelope(ANALYZE_SLICE, ids, group=an_id(), group_index=CANARY)
+    yield envelope(ANALYZE_SLICE, ids, group=an_id(), group_index={})
+    yield envelope(ANALYZE_SLICE, ids, replaced_task_nesting=CANARY)
+    yield envelope(ANALYZE_SLICE, ids, ignore_result=CANARY)

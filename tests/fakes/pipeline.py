@@ -17,6 +17,7 @@ from sqlalchemy import select, text
 
 from chordwise.domain import grounding, json_values
 from chordwise.domain.lanes import Lane
+from chordwise.domain.states import OPEN_CHUNKS
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.llm.batching.api import BatchApi
 from chordwise.llm.model import CompletionRequest
@@ -26,12 +27,13 @@ from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk
 from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.jobs.synthesize import synthesize
 from chordwise.pipeline.models.client import Models
-from chordwise.pipeline.runtime.context import Context
+from chordwise.pipeline.runtime.context import Context, open_stores
 from chordwise.pipeline.runtime.leases import LeaseKeeper
 from chordwise.pipeline.runtime.messages import Messenger, open_app
 from chordwise.readers.reading import ReadDocument, ReadText
 from chordwise.settings import ModelSettings, Settings
-from chordwise.storage import chunk_leases, chunks
+from chordwise.storage import chunk_leases
+from chordwise.storage.chunks import Chunk
 from chordwise.storage.engine import open_engine, session_maker
 from chordwise.storage.jobs import Job
 from chordwise.storage.results import Result
@@ -74,7 +76,7 @@ class Pipeline:
         """Fan a job out, analyze its chunks and synthesize it."""
         fan_out(self.context, job_id)
         for chunk_id in self.open_chunks(job_id):
-            analyze_chunk(self.context, job_id, chunk_id)
+            analyze_chunk(self.context, chunk_id)
         synthesize(self.context, job_id)
 
     def jobs(self, submission: Submission) -> Sequence[Job]:
@@ -91,7 +93,11 @@ class Pipeline:
     def open_chunks(self, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
         """Return the chunks with work to come."""
         with self.context.sessions() as session:
-            return chunks.open_ids(session, job_id)
+            return session.scalars(
+                select(Chunk.id)
+                .where(Chunk.job_id == job_id, Chunk.status.in_(OPEN_CHUNKS))
+                .order_by(Chunk.position)
+            ).all()
 
     def claim(self, chunk_id: uuid.UUID) -> uuid.UUID:
         """Claim a chunk as another worker would; return the token."""
@@ -155,9 +161,9 @@ def a_pipeline(
     context = Context(
         settings=patient,
         sessions=sessions,
+        stores=open_stores(patient, sessions),
         models=Models(
             patient,
-            sessions,
             connected={SCRIPTED: model},
             batch_apis={SCRIPTED: batch_api} if batch_api else None,
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -48,8 +49,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Collect the rows of experiments, which may have run in other processes."""
+    found = [value for name, value in report.user_properties if name == _ROW]
     if report.when == "call":
-        _measured.extend(Row(**value) for name, value in report.user_properties if name == _ROW)
+        _measured.extend(Row(**json.loads(str(value))) for value in found)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -132,7 +134,7 @@ def report(request: pytest.FixtureRequest) -> Callable[[Row], None]:
     """Return where rows go: to the terminal at the end, and to the file."""
 
     def keep(row: Row) -> None:
-        request.node.user_properties.append((_ROW, asdict(row)))
+        request.node.user_properties.append((_ROW, json.dumps(asdict(row))))
         rows.append(row)
 
     return keep

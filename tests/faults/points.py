@@ -56,7 +56,7 @@ def _has_ended(_args: tuple[object, ...], _named: Mapping[str, object], returned
 
 
 def _is_chunk_message(args: tuple[object, ...], named: Mapping[str, object], _: object) -> bool:
-    return "chordwise.analyze_chunk" in (*args, named.get("name"))
+    return "chordwise.analyze_slice" in (*args, named.get("name"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ POINTS: Mapping[str, Point] = {
         module="chordwise.llm.transport", function="JsonTransport.post_json", before=True
     ),
     "call.answered": Point(module="chordwise.llm.transport", function="JsonTransport.post_json"),
-    "chunk.before_commit": Point(module="chordwise.storage.chunks", function="succeed"),
+    "chunk.before_commit": Point(module="chordwise.storage.chunks", function="end_all"),
     "chunk.committed": Point(module="worker.tasks", function="analyze_chunk", condition=_has_ended),
     "chord.before_count": Point(
         module=_CHORD, function="RedisBackend.on_chord_part_return", before=True

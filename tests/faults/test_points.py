@@ -18,10 +18,10 @@ THREE_TIMES = """
 import sys, uuid
 from chordwise.storage import chunks
 from tests.faults.points import arm
-chunks.succeed = lambda *args: sys.stdout.write("done ")
+chunks.end_all = lambda *args: sys.stdout.write("done ")
 arm(sys.argv[1])
 for _ in range(3):
-    chunks.succeed()
+    chunks.end_all()
 """
 
 

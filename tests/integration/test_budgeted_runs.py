@@ -127,7 +127,9 @@ class Company:
 
     def _analyze(self, chunks: Sequence[tuple[uuid.UUID, uuid.UUID]], workers: int) -> None:
         with ThreadPoolExecutor(workers) as threads:
-            done = [threads.submit(analyze_chunk, self.pipeline.context, *each) for each in chunks]
+            done = [
+                threads.submit(analyze_chunk, self.pipeline.context, each) for _, each in chunks
+            ]
             for each in done:
                 each.result(timeout=120)
 
@@ -158,7 +160,7 @@ def a_company(settings: Settings, provider: ChargingServer, **budget: object) ->
     quick = with_settings(limited, "retries", base_seconds=0.01)
     pipeline = a_pipeline(quick)
     named = quick.model_copy(update={"models": {PEER: priced}})
-    models = Models(named, pipeline.context.sessions)
+    models = Models(named)
     context = replace(pipeline.context, settings=named, models=models)
     return Company(pipeline=replace(pipeline, context=context), provider=provider)
 

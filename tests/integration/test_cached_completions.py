@@ -27,6 +27,7 @@ from chordwise.pipeline.models.answer_cache import StoredCompletions, stored_com
 from chordwise.pipeline.models.ledger import Ledger
 from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import runs
+from chordwise.storage.chunk_work import CallStore
 from chordwise.storage.engine import open_engine, session_maker
 from tests.fakes.completion_requests import a_request
 from tests.fakes.pipeline import AWAY, PARAGRAPH, a_pipeline, a_run, a_summary, with_settings
@@ -262,7 +263,7 @@ def test_a_hit_has_its_row_in_the_ledger(settings: Settings) -> None:
     pipeline = a_pipeline(settings)
     job = pipeline.job(pipeline.submit(PARAGRAPH))
     sessions = pipeline.context.sessions
-    ledger = Ledger(sessions, timedelta(seconds=5), job.id, None)
+    ledger = Ledger(calls=CallStore(sessions), patience=timedelta(seconds=5), job_id=job.id)
     about = facts_about(ModelSettings(provider="openai", model="peer"))
     cache = stored_completions(settings, sessions, job.id)
     assert cache is not None
@@ -270,6 +271,7 @@ def test_a_hit_has_its_row_in_the_ledger(settings: Settings) -> None:
     model.complete(a_request())
 
     hit = model.complete(a_request())
+    ledger.flush()
 
     row = pipeline.value(
         "SELECT json_build_array(id, cache_hit, input_tokens, output_tokens, cost_usd, "

@@ -111,7 +111,7 @@ def analyze(pipeline: Pipeline, jobs: Sequence[Job]) -> None:
     """Do with these jobs what a worker does whose messages come at any time."""
     for job in jobs:
         for chunk_id in pipeline.open_chunks(job.id):
-            analyze_chunk(pipeline.context, job.id, chunk_id)
+            analyze_chunk(pipeline.context, chunk_id)
         synthesize(pipeline.context, job.id)
 
 
@@ -177,7 +177,7 @@ def test_no_call_begins_after_the_cancellation(settings: Settings) -> None:
     with ThreadPoolExecutor(2) as workers:
         for job in pipeline.jobs(submission):
             (chunk_id,) = pipeline.open_chunks(job.id)
-            workers.submit(analyze_chunk, pipeline.context, job.id, chunk_id)
+            workers.submit(analyze_chunk, pipeline.context, chunk_id)
         assert is_asked.wait(30)
         claimed = "SELECT count(*) = 2 FROM chunks WHERE status = 'running'"
         wait_until(lambda: pipeline.value(claimed) is True, 30, claimed)
@@ -235,13 +235,13 @@ def test_workers_refuse_the_jobs_of_a_cancelled_run(settings: Settings) -> None:
     for job in (split, answered):
         fan_out(pipeline.context, job.id)
     for chunk_id in pipeline.open_chunks(answered.id):
-        analyze_chunk(pipeline.context, answered.id, chunk_id)
+        analyze_chunk(pipeline.context, chunk_id)
     asked = len(pipeline.model.requests)
     pipeline.execute("UPDATE runs SET status = 'cancelled'")
 
     fan_out(pipeline.context, queued.id)
     (chunk_id,) = pipeline.open_chunks(split.id)
-    analyze_chunk(pipeline.context, split.id, chunk_id)
+    analyze_chunk(pipeline.context, chunk_id)
     synthesize(pipeline.context, answered.id)
 
     assert len(pipeline.model.requests) == asked

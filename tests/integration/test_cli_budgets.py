@@ -12,7 +12,7 @@ import pytest
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ExitCode, ModelRequestError
 from chordwise.pipeline.intake.submit import Submission
-from chordwise.pipeline.models.budgets import JobBudget
+from chordwise.pipeline.models.budgets import JobBudget, Reservations
 from chordwise.settings import Settings
 from tests.fakes.commands import point_to, run
 from tests.fakes.pipeline import AWAY, SCRIPTED, Pipeline, a_pipeline, a_run, a_summary
@@ -39,7 +39,8 @@ def a_budgeted_run(settings: Settings) -> tuple[Pipeline, Submission]:
     """Make a run that has spent a quarter of a dollar and is about to spend more."""
     pipeline = a_pipeline(settings, a_summary("The bridge was opened in May."))
     submission = pipeline.submit(TEXT, options=replace(a_run(), budget_usd=Decimal(2)))
-    budget = JobBudget(settings, pipeline.context.sessions, pipeline.job(submission).id)
+    reservations = Reservations(settings, pipeline.context.sessions)
+    budget = JobBudget(reservations=reservations, job_id=pipeline.job(submission).id)
     spent = budget.reserve(Decimal(1), 60)
     assert spent is not None
     budget.settle(spent, Decimal("0.25"))

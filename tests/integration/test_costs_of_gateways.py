@@ -69,7 +69,7 @@ def an_office(
     limited = with_settings(settings, "budget", **budget)
     pipeline = a_pipeline(limited)
     known = pipeline.context.settings.model_copy(update={"models": {GATEWAY: named}})
-    models = Models(known, pipeline.context.sessions)
+    models = Models(known)
     context = replace(pipeline.context, settings=known, models=models)
     return Office(pipeline=replace(pipeline, context=context))
 

@@ -65,7 +65,7 @@ def a_pair(settings: Settings, first: Line, *second: Line) -> Pair:
         provider="second-provider", model="second-1", context_tokens=32_768, max_output_tokens=2_048
     )
     connected = {SCRIPTED: pipeline.model, SECOND: ScriptedModel(second, profile=profile)}
-    asked = Models(named, pipeline.context.sessions, connected=connected)
+    asked = Models(named, connected=connected)
     context = replace(pipeline.context, settings=named, models=asked)
     return Pair(pipeline=replace(pipeline, context=context))
 

@@ -18,12 +18,12 @@ from tests.fakes.processes import wait_until
 LOSSES = "SELECT coalesce(string_agg(reason || count, ' '), '') FROM incidents"
 
 
-def a_chunk(pipeline: Pipeline) -> tuple[uuid.UUID, uuid.UUID]:
-    """Fan a document of one chunk out; return job and chunk."""
+def a_chunk(pipeline: Pipeline) -> uuid.UUID:
+    """Fan a document of one chunk out; return the chunk."""
     job = pipeline.job(pipeline.submit(PARAGRAPH))
     fan_out(pipeline.context, job.id)
     (chunk_id,) = pipeline.open_chunks(job.id)
-    return job.id, chunk_id
+    return chunk_id
 
 
 def test_a_late_answer_is_counted_as_a_lost_lease(settings: Settings) -> None:
@@ -35,9 +35,9 @@ def test_a_late_answer_is_counted_as_a_lost_lease(settings: Settings) -> None:
         return quoting_the_text(request)
 
     pipeline = a_pipeline(settings, slowly)
-    job_id, chunk_id = a_chunk(pipeline)
+    chunk_id = a_chunk(pipeline)
 
-    outcome = analyze_chunk(pipeline.context, job_id, chunk_id)
+    outcome = analyze_chunk(pipeline.context, chunk_id)
 
     pipeline.context.leases.beat()
     pipeline.context.leases.beat()
@@ -56,9 +56,9 @@ def test_a_heartbeat_counts_a_lost_lease_once(settings: Settings) -> None:
         return quoting_the_text(request)
 
     pipeline = a_pipeline(settings, more_slowly)
-    job_id, chunk_id = a_chunk(pipeline)
+    chunk_id = a_chunk(pipeline)
 
-    analyze_chunk(pipeline.context, job_id, chunk_id)
+    analyze_chunk(pipeline.context, chunk_id)
 
     pipeline.context.leases.beat()
     assert pipeline.value(LOSSES) == "heartbeat1"
@@ -67,11 +67,11 @@ def test_a_heartbeat_counts_a_lost_lease_once(settings: Settings) -> None:
 def test_work_that_has_just_ended_is_not_lost(settings: Settings) -> None:
     """A heartbeat between the end and the release of the lease takes it for what it is."""
     pipeline = a_pipeline(settings, quoting_the_text)
-    job_id, chunk_id = a_chunk(pipeline)
-    analyze_chunk(pipeline.context, job_id, chunk_id)
+    chunk_id = a_chunk(pipeline)
+    analyze_chunk(pipeline.context, chunk_id)
     token = pipeline.value("SELECT lease_token FROM chunks")
     assert isinstance(token, uuid.UUID)
-    lease = Lease(job_id=job_id, chunk_id=chunk_id, token=token)
+    lease = Lease(job_id=uuid.uuid4(), chunk_id=chunk_id, token=token)
 
     with pipeline.context.leases.holding(lease):
         pipeline.context.leases.beat()
@@ -96,9 +96,9 @@ def test_what_was_taken_over_is_not_asked(small_chunks: Settings) -> None:
     first, second = pipeline.open_chunks(job.id)[:2]
 
     with ThreadPoolExecutor(2) as workers:
-        workers.submit(analyze_chunk, pipeline.context, job.id, first)
+        workers.submit(analyze_chunk, pipeline.context, first)
         assert is_asked.wait(30)
-        waiting = workers.submit(analyze_chunk, pipeline.context, job.id, second)
+        waiting = workers.submit(analyze_chunk, pipeline.context, second)
         claimed = "SELECT count(*) = 2 FROM chunks WHERE status = 'running'"
         wait_until(lambda: pipeline.value(claimed) is True, 30, claimed)
         pipeline.expire_leases()

@@ -62,7 +62,7 @@ def ambiguous(pipeline: Pipeline, statement: str) -> Callable[[], None]:
     seen: list[str] = []
 
     def note(*arguments: object) -> None:
-        if str(arguments[2]).startswith(statement):
+        if str(arguments[2]).lstrip().startswith(statement):
             seen.append(statement)
 
     def lose(_: Session) -> None:
@@ -86,34 +86,33 @@ def ambiguous(pipeline: Pipeline, statement: str) -> Callable[[], None]:
 def test_a_finished_chunk_is_only_looked_at(settings: Settings) -> None:
     """A replayed message takes no lock and writes nothing."""
     pipeline = a_pipeline(settings, quoting_the_text)
-    ((job_id, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
-    analyze_chunk(pipeline.context, job_id, chunk_id)
+    ((_, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
+    analyze_chunk(pipeline.context, chunk_id)
     before = pipeline.value("SELECT xmax::text || ctid::text FROM jobs")
 
-    outcome = analyze_chunk(pipeline.context, job_id, chunk_id)
+    outcome = analyze_chunk(pipeline.context, chunk_id)
 
     assert outcome is ChunkOutcome.ENDED
     assert pipeline.value("SELECT xmax::text || ctid::text FROM jobs") == before
 
 
-def test_a_chunk_of_another_job_is_unknown(settings: Settings) -> None:
-    """A message that mixes two jobs up claims nothing."""
-    pipeline = a_pipeline(settings)
-    first, second = fanned_out(pipeline, PARAGRAPH, f"Another text. {PARAGRAPH}")
+def test_a_chunk_that_there_is_not_is_unknown(settings: Settings) -> None:
+    """A message with an id of no chunk claims nothing, and harms none that it names beside it."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    ((_, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
 
-    outcome = analyze_chunk(pipeline.context, first[0], second[1])
+    outcomes = [analyze_chunk(pipeline.context, each) for each in (uuid.uuid4(), chunk_id)]
 
-    assert outcome is ChunkOutcome.UNKNOWN
-    assert pipeline.value("SELECT max(attempts) FROM chunks") == 0
+    assert outcomes == [ChunkOutcome.UNKNOWN, ChunkOutcome.ENDED]
 
 
 def test_a_claim_whose_commit_was_made_unseen_is_ours(settings: Settings) -> None:
     """The claim is repeated with the same token, found, and counted once."""
     pipeline = a_pipeline(settings, quoting_the_text)
-    ((job_id, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
+    ((_, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
     end = ambiguous(pipeline, "UPDATE chunks SET status")
 
-    outcome = analyze_chunk(pipeline.context, job_id, chunk_id)
+    outcome = analyze_chunk(pipeline.context, chunk_id)
 
     end()
     assert outcome is ChunkOutcome.ENDED
@@ -130,9 +129,9 @@ def test_an_answer_whose_commit_was_made_unseen_is_stored_once(settings: Setting
 
     ends: list[Callable[[], None]] = []
     pipeline = a_pipeline(settings, answer)
-    ((job_id, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
+    ((_, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
 
-    outcome = analyze_chunk(pipeline.context, job_id, chunk_id)
+    outcome = analyze_chunk(pipeline.context, chunk_id)
 
     ends[0]()
     assert outcome is ChunkOutcome.ENDED
@@ -143,7 +142,7 @@ def test_a_result_whose_commit_was_made_unseen_has_no_history(settings: Settings
     """The repeated write of a synthesis finds the job ended and leaves it alone."""
     pipeline = a_pipeline(settings, quoting_the_text)
     ((job_id, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
-    analyze_chunk(pipeline.context, job_id, chunk_id)
+    analyze_chunk(pipeline.context, chunk_id)
     end = ambiguous(pipeline, "INSERT INTO results")
 
     synthesize(pipeline.context, job_id)
@@ -157,10 +156,10 @@ def test_a_result_whose_commit_was_made_unseen_has_no_history(settings: Settings
 def test_trouble_of_the_database_before_a_call_does_not_count(settings: Settings) -> None:
     """Work that stopped because the database was away is given back, with its attempt."""
     pipeline = a_pipeline(settings, ServiceUnavailableError("PostgreSQL is away."))
-    ((job_id, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
+    ((_, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
     pipeline.execute("DELETE FROM outbox")
     with pytest.raises(ServiceUnavailableError):
-        analyze_chunk(pipeline.context, job_id, chunk_id)
+        analyze_chunk(pipeline.context, chunk_id)
     pipeline.execute("DELETE FROM model_calls")
 
     pipeline.context.leases.beat()
@@ -172,9 +171,9 @@ def test_trouble_of_the_database_before_a_call_does_not_count(settings: Settings
 def test_trouble_of_the_database_after_a_call_counts(settings: Settings) -> None:
     """A model that was asked again and again in vain is not asked without end."""
     pipeline = a_pipeline(settings, ServiceUnavailableError("PostgreSQL is away."))
-    ((job_id, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
+    ((_, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
     with pytest.raises(ServiceUnavailableError):
-        analyze_chunk(pipeline.context, job_id, chunk_id)
+        analyze_chunk(pipeline.context, chunk_id)
 
     pipeline.context.leases.beat()
 
@@ -193,7 +192,7 @@ def test_what_was_never_sent_is_sent_after_a_lease(settings: Settings) -> None:
     rescued = recover(pipeline.context)
 
     assert rescued["chunk_never_sent"] == 1
-    assert pipeline.value("SELECT task FROM outbox") == "chordwise.analyze_chunk"
+    assert pipeline.value("SELECT task FROM outbox") == "chordwise.analyze_slice"
 
 
 def test_a_fan_out_that_takes_long_is_left_alone(settings: Settings) -> None:
@@ -220,11 +219,11 @@ def test_neighbours_of_a_poisonous_chunk_get_their_last_attempt_alone(settings: 
     innocent = next(chunk_id for chunk_id in job_of if chunk_id != poison)
 
     pipeline.claim(poison)
-    refused = analyze_chunk(pipeline.context, job_of[innocent], innocent)
+    refused = analyze_chunk(pipeline.context, innocent)
     lose_worker(pipeline)
     for _ in range(2):
         chunk_id = sent_chunk(pipeline)
-        analyze_chunk(pipeline.context, job_of[chunk_id], chunk_id)
+        analyze_chunk(pipeline.context, chunk_id)
         dispatch(pipeline)
         recover(pipeline.context)
 
@@ -248,7 +247,7 @@ def test_a_retry_waits_for_answers_in_flight(small_chunks: Settings) -> None:
     fan_out(pipeline.context, job.id)
     flying, refused, *_ = pipeline.open_chunks(job.id)
     token = pipeline.claim(flying)
-    analyze_chunk(pipeline.context, job.id, refused)
+    analyze_chunk(pipeline.context, refused)
     assert pipeline.job(submission).status == JobStatus.PAUSED
 
     retry.retry(pipeline.context, submission.run_id)

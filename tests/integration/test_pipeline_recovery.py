@@ -22,9 +22,9 @@ def test_a_message_for_a_finished_chunk_costs_nothing(settings: Settings) -> Non
     job = pipeline.job(pipeline.submit(PARAGRAPH))
     fan_out(pipeline.context, job.id)
     (chunk_id,) = pipeline.open_chunks(job.id)
-    analyze_chunk(pipeline.context, job.id, chunk_id)
+    analyze_chunk(pipeline.context, chunk_id)
 
-    again = analyze_chunk(pipeline.context, job.id, chunk_id)
+    again = analyze_chunk(pipeline.context, chunk_id)
 
     assert again is ChunkOutcome.ENDED
     assert len(pipeline.model.requests) == 1
@@ -38,7 +38,7 @@ def test_a_chunk_under_a_live_lease_is_left_alone(settings: Settings) -> None:
     (chunk_id,) = pipeline.open_chunks(job.id)
     pipeline.claim(chunk_id)
 
-    outcome = analyze_chunk(pipeline.context, job.id, chunk_id)
+    outcome = analyze_chunk(pipeline.context, chunk_id)
 
     assert outcome is ChunkOutcome.NOT_ENDED
     assert pipeline.model.requests == []
@@ -57,7 +57,7 @@ def test_a_writer_who_lost_the_lease_is_fenced(settings: Settings) -> None:
     fan_out(pipeline.context, job.id)
     (chunk_id,) = pipeline.open_chunks(job.id)
 
-    outcome = analyze_chunk(pipeline.context, job.id, chunk_id)
+    outcome = analyze_chunk(pipeline.context, chunk_id)
 
     assert outcome is ChunkOutcome.NOT_ENDED
     assert pipeline.value("SELECT status FROM chunks") == ChunkStatus.RUNNING
@@ -158,7 +158,7 @@ def test_recovery_sends_a_lost_chunk_again(settings: Settings) -> None:
 
     assert "chunk_message_lost" not in while_it_waits
     assert rescued["chunk_message_lost"] == 1
-    assert pipeline.value("SELECT task FROM outbox") == "chordwise.analyze_chunk"
+    assert pipeline.value("SELECT task FROM outbox") == "chordwise.analyze_slice"
 
 
 def test_what_is_due_and_unsent_has_lost_no_message(settings: Settings) -> None:
@@ -242,7 +242,7 @@ def test_a_synthesis_waits_for_every_chunk(small_chunks: Settings) -> None:
     submission = pipeline.submit(LONG)
     job = pipeline.job(submission)
     fan_out(pipeline.context, job.id)
-    analyze_chunk(pipeline.context, job.id, pipeline.open_chunks(job.id)[0])
+    analyze_chunk(pipeline.context, pipeline.open_chunks(job.id)[0])
 
     synthesize(pipeline.context, job.id)
 
@@ -263,7 +263,7 @@ def test_a_shutdown_hands_its_chunks_back(settings: Settings) -> None:
     (chunk_id,) = pipeline.open_chunks(job.id)
     pipeline.execute("DELETE FROM outbox")
 
-    outcome = analyze_chunk(pipeline.context, job.id, chunk_id)
+    outcome = analyze_chunk(pipeline.context, chunk_id)
 
     assert outcome is ChunkOutcome.NOT_ENDED
     assert pipeline.value("SELECT status = 'pending' AND attempts = 0 FROM chunks")

@@ -14,6 +14,7 @@ from chordwise.llm.limits.permits import Priority
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.readers.reading import UnreadDocument
 from chordwise.settings import Settings
 from tests.fakes.pipeline import (
@@ -96,9 +97,12 @@ def test_a_run_says_who_goes_first(settings: Settings, *, nightly: bool) -> None
     pipeline = a_pipeline(settings)
     submission = pipeline.submit(PARAGRAPH, options=replace(a_run(), nightly=nightly))
 
-    asking = pipeline.context.models._asking(pipeline.job(submission).id, None)
+    fan_out(pipeline.context, pipeline.job(submission).id)
+    (chunk_id,) = pipeline.open_chunks(pipeline.job(submission).id)
+    claimed = pipeline.context.stores.chunks.claim(chunk_id, uuid.uuid4())
 
-    assert asking.priority is (Priority.NIGHTLY if nightly else Priority.INTERACTIVE)
+    assert claimed is not None
+    assert claimed.priority == (Priority.NIGHTLY if nightly else Priority.INTERACTIVE)
 
 
 def test_what_cannot_be_read_is_accounted_for(settings: Settings) -> None:

@@ -52,7 +52,7 @@ def work_until(pipeline: Pipeline, text: str, rounds: int) -> str:
         for table in ("chunks", "jobs"):
             pipeline.execute(f"UPDATE {table} SET due_at = now() WHERE due_at IS NOT NULL")  # noqa: S608 - our own names
         for chunk_id in pipeline.open_chunks(job_id):
-            analyze_chunk(pipeline.context, job_id, chunk_id)
+            analyze_chunk(pipeline.context, chunk_id)
         synthesize(pipeline.context, job_id)
     return pipeline.job(submission).status
 

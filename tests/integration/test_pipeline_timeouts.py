@@ -53,9 +53,7 @@ def pipeline_asking(provider: AnsweringServer, settings: Settings) -> Pipeline:
         base_seconds=0.01,
         total_seconds=TOTAL_SECONDS,
     )
-    context = replace(
-        opened.context, settings=asking, models=Models(asking, opened.context.sessions)
-    )
+    context = replace(opened.context, settings=asking, models=Models(asking))
     return replace(opened, context=context)
 
 
@@ -77,7 +75,7 @@ def test_every_request_has_the_whole_deadline_and_they_end(
         lambda: pipeline.value("SELECT due_at <= clock_timestamp() FROM chunks") is True, 10, "due"
     )
     for chunk_id in pipeline.open_chunks(job.id):
-        analyze_chunk(pipeline.context, job.id, chunk_id)
+        analyze_chunk(pipeline.context, chunk_id)
     synthesize(pipeline.context, job.id)
 
     (last,) = pipeline.rows(_CHUNK)

@@ -29,7 +29,7 @@ def without_synthesis(pipeline: Pipeline) -> Job:
     job = pipeline.job(pipeline.submit(PARAGRAPH))
     fan_out(pipeline.context, job.id)
     for chunk_id in pipeline.open_chunks(job.id):
-        analyze_chunk(pipeline.context, job.id, chunk_id)
+        analyze_chunk(pipeline.context, chunk_id)
     pipeline.execute("DELETE FROM outbox")
     return job
 

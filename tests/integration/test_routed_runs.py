@@ -65,7 +65,7 @@ def routed(settings: Settings, small: Line, large: Line) -> Pipeline:
             "tiers": TierSettings(small="small", large="large"),
         }
     )
-    models = Models(own, plain.context.sessions, connected=tiers)
+    models = Models(own, connected=tiers)
     return replace(plain, context=replace(plain.context, settings=own, models=models))
 
 
@@ -210,7 +210,7 @@ def test_other_thresholds_make_another_result(settings: Settings) -> None:
     first = pipeline.submit("The harbour of Lindau is old.", options=a_routed_run())
     pipeline.work(first)
     stricter = with_settings(pipeline.context.settings, "routing", accept_confidence=0.65)
-    models = Models(stricter, pipeline.context.sessions)
+    models = Models(stricter)
     other = replace(pipeline, context=replace(pipeline.context, settings=stricter, models=models))
 
     again = pipeline.submit("The harbour of Lindau is old.", options=a_routed_run())

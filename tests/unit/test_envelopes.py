@@ -35,7 +35,7 @@ def a_message(body: object = None, **headers: object) -> dict[str, object]:
         "body": base64.b64encode(json.dumps(body or content).encode()).decode(),
         "content-encoding": "utf-8",
         "content-type": "application/json",
-        "headers": {"task": "chordwise.analyze_chunk", "id": str(uuid.uuid4()), **headers},
+        "headers": {"task": "chordwise.analyze_slice", "id": str(uuid.uuid4()), **headers},
         "properties": {
             "delivery_info": {"exchange": "", "routing_key": "chordwise.chunks"},
             "body_encoding": "base64",

@@ -34,7 +34,7 @@ from chordwise.pipeline.asking.questions import options_from, options_to_json, t
 from chordwise.pipeline.asking.requests import request_for
 from chordwise.pipeline.jobs import backoff
 from chordwise.pipeline.models.client import Models
-from chordwise.pipeline.runtime.context import Context
+from chordwise.pipeline.runtime.context import Context, open_stores
 from chordwise.pipeline.runtime.leases import LeaseKeeper
 from chordwise.settings import PipelineSettings, Settings
 from tests.fakes.pipeline import a_summary, quoting_the_text
@@ -231,6 +231,7 @@ def a_context() -> Context:
     return Context(
         settings=settings,
         sessions=sessions,
+        stores=open_stores(settings, sessions),
         models=Models(settings),
         messenger=None,  # type: ignore[arg-type]  # nothing is sent here
         leases=LeaseKeeper(sessions, timedelta(seconds=60), timedelta(seconds=15)),

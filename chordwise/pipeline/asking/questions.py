@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from functools import lru_cache
+
 from chordwise.domain import json_values, tokens
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
@@ -21,6 +24,12 @@ def question_of(job: Job, text: str = "") -> AnalysisTask:
         text=text,
         options=options_from(job.options),
     )
+
+
+@lru_cache(maxsize=256)
+def options_of(stored: str) -> AnalysisOptions:
+    """Read `jobs.options` as JSON text; the chunks of a job share the answer."""
+    return options_from(json_values.as_object(json.loads(stored)))
 
 
 def options_from(stored: JsonObject) -> AnalysisOptions:

@@ -75,7 +75,7 @@ def _put_together(session: Session, name: str, size: int) -> None:
     session.flush()
     for row in rows:
         call_id = new_id()
-        model_calls.begin(session, _call_of(row, call_id))
+        model_calls.begin_all(session, [_call_of(row, call_id)])
         row.call_id = call_id
         row.batch_id, row.status = batch.id, BatchRequestStatus.SUBMITTED
         row.attempts += 1
@@ -85,5 +85,5 @@ def _put_together(session: Session, name: str, size: int) -> None:
 def _call_of(row: BatchRequest, call_id: uuid.UUID) -> dict[str, object]:
     values: dict[str, object] = dict(row.call)
     attempt = json_values.number(row.call.get("attempt")) or 1
-    known = {"id": call_id, "job_id": row.job_id, "chunk_id": row.chunk_id}
+    known = {"id": call_id, "job_id": row.job_id, "chunk_id": row.chunk_id, "cache_hit": False}
     return {**values, **known, "attempt": int(attempt) + row.attempts}

@@ -83,7 +83,7 @@ def question(settings: Settings) -> Check:
         found = llama.running(home_at(settings.home), name)
         return (found[0], SecretStr(found[1])) if found else None
 
-    models = Models(settings.model_copy(update={"retries": once}), None, local_server)
+    models = Models(settings.model_copy(update={"retries": once}), local_server)
     task = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE, text=_TINY_TEXT)
     endpoint_pauses.resume(settings, [settings.model])
     started = time.monotonic()

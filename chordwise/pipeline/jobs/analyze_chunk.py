@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 import structlog
 from sqlalchemy.orm import Session
 
-from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
+from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import OPEN_CHUNKS
-from chordwise.domain.tasks import AnalysisTask
+from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.errors import (
     ChordwiseError,
     ConfigurationError,
@@ -24,15 +24,16 @@ from chordwise.errors import (
     TransientError,
 )
 from chordwise.pipeline.asking.answers import policy_of
-from chordwise.pipeline.asking.questions import question_of
+from chordwise.pipeline.asking.questions import options_of
 from chordwise.pipeline.asking.votes import ask
 from chordwise.pipeline.jobs import backoff
-from chordwise.pipeline.runtime.context import Context
+from chordwise.pipeline.models.ledger import Ledger
+from chordwise.pipeline.runtime.context import Context, Owner
 from chordwise.pipeline.runtime.leases import Lease
 from chordwise.pipeline.runtime.messages import SYNTHESIZE
-from chordwise.storage import chunk_leases, chunks, documents, jobs, outbox
-from chordwise.storage.chunks import Chunk
-from chordwise.storage.jobs import Job
+from chordwise.storage import chunk_leases, chunks, jobs, last_attempts
+from chordwise.storage.chunk_leases import ClaimedChunk
+from chordwise.storage.chunk_work import ChunkEnd
 
 log = structlog.get_logger(__name__)
 
@@ -49,18 +50,17 @@ class ChunkOutcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed:
-    """A chunk that is ours until the lease runs out, with what is needed to analyze it."""
+class _Work:
+    """A chunk that is leased, its question, and the ledger of its calls."""
 
     lease: Lease
-    chunk_id: uuid.UUID
-    start_char: int
-    postponements: int
-    model: str
+    chunk: ClaimedChunk
     task: AnalysisTask
+    owner: Owner
+    ledger: Ledger
 
 
-def analyze_chunk(context: Context, job_id: uuid.UUID, chunk_id: uuid.UUID) -> ChunkOutcome:
+def analyze_chunk(context: Context, chunk_id: uuid.UUID) -> ChunkOutcome:
     """Bring a chunk to an end state, unless it is there already or somebody else is at it.
 
     Finished work costs a look: no lock, no write, no call.
@@ -68,23 +68,43 @@ def analyze_chunk(context: Context, job_id: uuid.UUID, chunk_id: uuid.UUID) -> C
     Raises:
         ServiceUnavailableError: The database cannot be reached; the chunk is taken up again.
     """
-    found = backoff.store(context, lambda s: chunks.status_of(s, job_id, chunk_id))
-    if found is None:
-        return ChunkOutcome.UNKNOWN
-    if found not in OPEN_CHUNKS:
-        return ChunkOutcome.ENDED
-    lease = Lease(job_id=job_id, chunk_id=chunk_id)
-    chunk = backoff.store(context, lambda session: _claim(context, session, lease, chunk_id))
+    token = uuid.uuid4()
+    chunk = context.stores.chunks.claim(chunk_id, token)
+    if chunk is not None and _may_be_last(context, chunk):
+        backoff.store(context, partial(_claim_last, context, chunk))
+        chunk = context.stores.chunks.claim(chunk_id, token)
     if chunk is None:
-        return backoff.store(context, lambda s: _outcome_of_others(s, job_id, chunk_id))
+        return ChunkOutcome.UNKNOWN
+    if not chunk.is_claimed:
+        is_open = chunk.status in OPEN_CHUNKS
+        return ChunkOutcome.NOT_ENDED if is_open else ChunkOutcome.ENDED
+    lease = Lease(job_id=chunk.job_id, chunk_id=chunk_id, token=token)
     with context.leases.holding(lease):
         return _work_on(context, lease, chunk)
 
 
-def _work_on(context: Context, lease: Lease, chunk: Chunk) -> ChunkOutcome:
-    claimed = backoff.store(context, lambda session: _read(session, lease, chunk))
+def _may_be_last(context: Context, chunk: ClaimedChunk) -> bool:
+    """Tell whether a chunk was not claimed because it may have its last attempt to come."""
+    is_last = last_attempts.is_last(chunk.attempts, context.settings.pipeline.max_attempts)
+    return is_last and not chunk.is_claimed and chunk.status in OPEN_CHUNKS
+
+
+def _claim_last(context: Context, chunk: ClaimedChunk, session: Session) -> None:
+    """Claim a chunk for its last attempt, or set it aside where it has had that."""
+    max_attempts = context.settings.pipeline.max_attempts
+    jobs.lock(session, chunk.job_id)
+    if chunk_leases.quarantine(session, chunk.id, max_attempts):
+        jobs.count_down(session, [chunk.job_id], SYNTHESIZE)
+        return
+    token = chunk.claim_token
+    if chunk_leases.claim(session, chunk.id, token, context.lease, max_attempts):
+        jobs.mark_running(session, chunk.job_id)
+
+
+def _work_on(context: Context, lease: Lease, chunk: ClaimedChunk) -> ChunkOutcome:
+    work = _work(context, lease, chunk)
     try:
-        return _analyze(context, claimed)
+        return _analyze(context, work)
     except LeaseLostError:
         context.leases.note_lost(lease, "answer")
         return ChunkOutcome.NOT_ENDED
@@ -93,102 +113,91 @@ def _work_on(context: Context, lease: Lease, chunk: Chunk) -> ChunkOutcome:
     except Exception as error:  # a defect of ours ends the chunk, and visibly
         log.exception("chunk.defect", chunk_id=str(chunk.id))
         what = f"A defect of Chordwise stopped this chunk ({type(error).__name__})."
-        return _fail(context, claimed, InternalError(what, "The worker's log has the details."))
+        return _fail(context, work, InternalError(what, "The worker's log has the details."))
+    finally:
+        work.ledger.flush()
 
 
-def end_if_last(session: Session, job_id: uuid.UUID) -> None:
-    """After a chunk has ended or was put off: promise the synthesis if it was the last to end."""
-    jobs.note_progress(session, job_id)
-    if chunks.open_ids(session, job_id):
-        jobs.mark_waiting(session, job_id)
-    else:
-        outbox.put(session, SYNTHESIZE, job_id, reason="last chunk ended")
-
-
-def _claim(context: Context, session: Session, lease: Lease, chunk_id: uuid.UUID) -> Chunk | None:
-    jobs.lock(session, lease.job_id)
-    most_attempts = context.settings.pipeline.max_attempts
-    if chunk_leases.quarantine(session, chunk_id, most_attempts):
-        end_if_last(session, lease.job_id)
-        return None
-    chunk = chunk_leases.claim(session, chunk_id, lease.token, context.lease, most_attempts)
-    if chunk is not None:
-        jobs.mark_running(session, lease.job_id)
-    return chunk
-
-
-def _read(session: Session, lease: Lease, chunk: Chunk) -> Claimed:
-    """Read what there is to analyze, after the claim: nobody waits for it behind our lock."""
-    job = session.get_one(Job, lease.job_id)
-    text = documents.part_of(session, job.document_id, chunk.start_char, chunk.end_char)
-    return Claimed(
-        lease=lease,
+def _work(context: Context, lease: Lease, chunk: ClaimedChunk) -> _Work:
+    owner = Owner(
+        job_id=chunk.job_id,
         chunk_id=chunk.id,
-        start_char=chunk.start_char,
-        postponements=chunk.postponements,
-        model=job.model,
-        task=question_of(job, text),
+        token=lease.token,
+        priority=chunk.priority,
+        lane=chunk.lane,
+        use_cache=chunk.use_cache,
     )
+    options = options_of(chunk.options)
+    task = AnalysisTask(
+        analysis_type=AnalysisType(chunk.analysis_type),
+        stage=Stage.ANALYZE,
+        text=_text_of(context, chunk),
+        options=options,
+    )
+    ledger = context.ledger(owner)
+    return _Work(lease=lease, chunk=chunk, task=task, owner=owner, ledger=ledger)
 
 
-def _outcome_of_others(session: Session, job_id: uuid.UUID, chunk_id: uuid.UUID) -> ChunkOutcome:
-    ended = chunks.status_of(session, job_id, chunk_id) not in OPEN_CHUNKS
-    return ChunkOutcome.ENDED if ended else ChunkOutcome.NOT_ENDED
+def _text_of(context: Context, chunk: ClaimedChunk) -> str:
+    if chunk.text is not None:
+        return chunk.text
+    text = context.stores.texts.of(chunk.document_id, within=context.lease)
+    return text[chunk.start_char : chunk.end_char]
 
 
-def _analyze(context: Context, claimed: Claimed) -> ChunkOutcome:
+def _analyze(context: Context, work: _Work) -> ChunkOutcome:
     try:
-        lease = claimed.lease
-        model = context.models.open(claimed.model, lease.job_id, claimed.chunk_id, lease.token)
-        source = Source(claimed.task.text, offset=claimed.start_char)
-        policy = policy_of(context.settings, claimed.lease.require)
-        answer = ask(model, claimed.task, source, context.models.judge, policy)
+        asking = context.asking(work.owner, work.ledger)
+        model = context.models.open(work.chunk.model, asking)
+        source = Source(work.task.text, offset=work.chunk.start_char)
+        policy = policy_of(context.settings, work.lease.require)
+        answer = ask(model, work.task, source, work.ledger.check, policy)
     except ServiceUnavailableError:
         raise  # the ledger's database, not the model: recovery takes the chunk up again
     except (PausingError, ConfigurationError) as error:
-        return _pause(context, claimed, error)
+        return _pause(context, work, error)
     except TransientError as error:  # waiting for a batch among them
-        return _postpone(context, claimed, error)
+        return _postpone(context, work, error)
     except ChordwiseError as error:
-        return _fail(context, claimed, error)
-    return _succeed(context, claimed, answer)
-
-
-def _succeed(context: Context, claimed: Claimed, answer: Answer) -> ChunkOutcome:
-    token = claimed.lease.token
-    _leave(context, claimed, lambda s: chunks.succeed(s, claimed.chunk_id, token, answer))
+        return _fail(context, work, error)
+    _end(context, work, chunks.answered(answer))
     return ChunkOutcome.ENDED
 
 
-def _fail(context: Context, claimed: Claimed, error: ChordwiseError) -> ChunkOutcome:
-    token = claimed.lease.token
-    _leave(context, claimed, lambda s: chunks.fail(s, claimed.chunk_id, token, error))
-    log.warning("chunk.failed", chunk_id=str(claimed.chunk_id), code=error.code, what=error.what)
+def _fail(context: Context, work: _Work, error: ChordwiseError) -> ChunkOutcome:
+    _end(context, work, chunks.failed(error))
+    log.warning("chunk.failed", chunk_id=str(work.chunk.id), code=error.code, what=error.what)
     return ChunkOutcome.ENDED
 
 
-def _postpone(context: Context, claimed: Claimed, error: TransientError) -> ChunkOutcome:
-    settings = context.settings.pipeline
-    if claimed.postponements >= settings.max_postponements and not error.is_throttling:
-        return _fail(context, claimed, error)
-    delay = backoff.postponement(settings, claimed.postponements, error, context.random)
+def _postpone(context: Context, work: _Work, error: TransientError) -> ChunkOutcome:
+    settings, chunk = context.settings.pipeline, work.chunk
+    if chunk.postponements >= settings.max_postponements and not error.is_throttling:
+        return _fail(context, work, error)
+    delay = backoff.postponement(settings, chunk.postponements, error, context.random)
+    work.lease.require()
 
-    def write(session: Session) -> bool:
-        return chunk_leases.postpone(session, claimed.chunk_id, claimed.lease.token, delay, error)
+    def write(session: Session) -> None:
+        jobs.lock(session, chunk.job_id)
+        if chunk_leases.postpone(session, chunk.id, work.lease.token, delay, error):
+            jobs.note_progress(session, chunk.job_id)
+            jobs.mark_waiting(session, chunk.job_id)
+        elif not chunks.has_left(session, chunk.id, work.lease.token):
+            raise _taken_over()
 
-    _leave(context, claimed, write)
-    log.info("chunk.postponed", chunk_id=str(claimed.chunk_id), code=error.code, delay=str(delay))
+    backoff.store_answer(context, write)
+    log.info("chunk.postponed", chunk_id=str(chunk.id), code=error.code, delay=str(delay))
     return ChunkOutcome.NOT_ENDED
 
 
-def _pause(context: Context, claimed: Claimed, error: ChordwiseError) -> ChunkOutcome:
-    backoff.store(context, lambda s: chunk_leases.release(s, claimed.chunk_id, claimed.lease.token))
-    backoff.pause(context, claimed.lease.job_id, error)
+def _pause(context: Context, work: _Work, error: ChordwiseError) -> ChunkOutcome:
+    backoff.store(context, lambda s: chunk_leases.release(s, work.chunk.id, work.lease.token))
+    backoff.pause(context, work.chunk.job_id, error)
     return ChunkOutcome.NOT_ENDED
 
 
-def _leave(context: Context, claimed: Claimed, write: Callable[[Session], bool]) -> None:
-    """Store what became of a chunk; the job's row is locked first, so that the last one is known.
+def _end(context: Context, work: _Work, values: JsonObject) -> None:
+    """Store the end of a chunk, and those of its calls.
 
     An answer that has been paid for waits as long as the database is away: nobody else can take
     the chunk over as long.
@@ -196,13 +205,18 @@ def _leave(context: Context, claimed: Claimed, write: Callable[[Session], bool])
     Raises:
         LeaseLostError: Somebody else has taken the chunk over.
     """
-    claimed.lease.require()
+    work.lease.require()
+    chunk = work.chunk
+    end = ChunkEnd(
+        job_id=chunk.job_id,
+        chunk_id=chunk.id,
+        token=work.lease.token,
+        values=values,
+        calls=work.ledger.take_ended(),
+    )
+    if not context.stores.chunks.end(end, context.outage):
+        raise _taken_over()
 
-    def write_and_look(session: Session) -> None:
-        jobs.lock(session, claimed.lease.job_id)
-        if write(session):
-            end_if_last(session, claimed.lease.job_id)
-        elif not chunks.has_left(session, claimed.chunk_id, claimed.lease.token):
-            raise LeaseLostError("Somebody else has taken the chunk over.")
 
-    backoff.store_answer(context, write_and_look)
+def _taken_over() -> LeaseLostError:
+    return LeaseLostError("Somebody else has taken the chunk over.")

@@ -13,7 +13,7 @@ from chordwise.errors import ConfigurationError
 from chordwise.pipeline.asking.questions import question_of, text_budget
 from chordwise.pipeline.jobs import backoff
 from chordwise.pipeline.runtime.context import Context
-from chordwise.pipeline.runtime.messages import SYNTHESIZE
+from chordwise.pipeline.runtime.messages import MAX_SLICE, SYNTHESIZE, sliced
 from chordwise.storage import chunks, clock, documents, jobs, outbox, runs
 from chordwise.storage.jobs import Job, JobFailure
 
@@ -31,21 +31,18 @@ def fan_out(context: Context, job_id: uuid.UUID) -> int | None:
     Raises:
         ServiceUnavailableError: Database or broker cannot be reached; recovery repeats it.
     """
-    found = backoff.store(context, lambda session: jobs.status_of(session, job_id))
-    if found is None:
-        return None
-    if found not in (JobStatus.QUEUED, JobStatus.RUNNING):
-        return 0
+    counted = backoff.store(context, lambda session: _count_attempt(context, session, job_id))
+    if not counted:
+        return 0 if counted is False else None
     with context.leases.fanning_out(job_id):
         try:
-            backoff.store(context, lambda session: _count_attempt(context, session, job_id))
             unsent = backoff.store(context, lambda session: _prepare(context, session, job_id))
         except ConfigurationError as error:
             backoff.pause(context, job_id, error)
             return 0
         if unsent:
-            context.messenger.start_chord(job_id, unsent)
-            backoff.store(context, lambda session: _mark_sent(session, job_id, unsent))
+            context.messenger.start_chord(job_id, sliced(unsent, _slice_size(context)))
+            backoff.store(context, lambda session: chunks.mark_sent(session, unsent))
         return len(unsent)
 
 
@@ -65,17 +62,26 @@ def _locked(session: Session, job_id: uuid.UUID) -> Job | None:
     return None if follows or runs.is_cancelled(session, job.run_id) else job
 
 
-def _count_attempt(context: Context, session: Session, job_id: uuid.UUID) -> None:
-    """Count before the work, so that a kill counts; after the limit the job is set aside."""
+def _count_attempt(context: Context, session: Session, job_id: uuid.UUID) -> bool | None:
+    """Count before the work, so that a kill counts; after the limit the job is set aside.
+
+    Returns whether there is work to do; `None` where there is no such job.
+    """
+    status = jobs.status_of(session, job_id)
+    if status not in (JobStatus.QUEUED, JobStatus.RUNNING):
+        return None if status is None else False
     job = _locked(session, job_id)
-    if job is None or job.status != JobStatus.QUEUED:
-        return
+    if job is None:
+        return False
+    if job.status != JobStatus.QUEUED:
+        return True
     if job.attempts >= context.settings.pipeline.max_attempts:
         jobs.end(session, job, JobStatus.QUARANTINED, _LOST)
         session.flush()
         runs.settle(session, job.run_id)
-    else:
-        job.attempts += 1
+        return False
+    job.attempts += 1
+    return True
 
 
 def _prepare(context: Context, session: Session, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
@@ -89,15 +95,15 @@ def _prepare(context: Context, session: Session, job_id: uuid.UUID) -> Sequence[
     job.attempts = 0
     job.started_at = job.started_at or now
     job.last_progress_at = now
-    if not chunks.open_ids(session, job_id):
+    job.open_chunks = chunks.count_open(session, job_id)
+    if not job.open_chunks:
         outbox.put(session, SYNTHESIZE, job_id, reason="all chunks ended")
     return chunks.unsent_ids(session, job_id)
 
 
-def _mark_sent(session: Session, job_id: uuid.UUID, chunk_ids: Sequence[uuid.UUID]) -> None:
-    """Note what the broker has taken, afterwards: what a kill leaves out is sent once more."""
-    jobs.lock(session, job_id)
-    chunks.mark_sent(session, chunk_ids)
+def _slice_size(context: Context) -> int:
+    """Return how many chunks go into a message: no more than one process is at at once."""
+    return min(MAX_SLICE, context.settings.worker.concurrency)
 
 
 def _write_chunks(context: Context, session: Session, job: Job) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 from sqlalchemy.orm import Session
@@ -31,14 +31,27 @@ from chordwise.pipeline.asking.critique import Examined, examine, unexamined
 from chordwise.pipeline.asking.merge import Integration, Integrator
 from chordwise.pipeline.asking.questions import question_of
 from chordwise.pipeline.jobs import backoff
-from chordwise.pipeline.runtime.context import Context
+from chordwise.pipeline.models.ledger import Ledger
+from chordwise.pipeline.runtime.context import Context, Owner
 from chordwise.pipeline.runtime.leases import Lease
-from chordwise.storage import chunks, documents, jobs, last_attempts, results, runs
+from chordwise.storage import chunks, jobs, last_attempts, model_calls, results, runs
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job, JobFailure
 from chordwise.storage.results import Result
+from chordwise.storage.runs import Run
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """A synthesis that is leased, the chunks that it joins, and the ledger of its calls."""
+
+    lease: Lease
+    job: Job
+    parts: Sequence[Chunk]
+    owner: Owner
+    ledger: Ledger
 
 
 def synthesize(context: Context, job_id: uuid.UUID) -> bool:
@@ -52,28 +65,30 @@ def synthesize(context: Context, job_id: uuid.UUID) -> bool:
     found = backoff.store(context, lambda session: jobs.status_of(session, job_id))
     lease = Lease(job_id=job_id)
     if found in WORKING_JOBS:
-        job = backoff.store(context, lambda session: _claim(context, session, lease))
-        if job is not None:
-            _work_on(context, lease, job)
+        work = backoff.store(context, lambda session: _claim(context, session, lease))
+        if work is not None:
+            _work_on(context, work)
     return found is not None
 
 
-def _work_on(context: Context, lease: Lease, job: Job) -> None:
-    with context.leases.holding(lease):
+def _work_on(context: Context, work: _Work) -> None:
+    with context.leases.holding(work.lease):
         try:
-            _synthesize(context, lease, job)
+            _synthesize(context, work)
         except LeaseLostError:
-            context.leases.note_lost(lease, "answer")
+            context.leases.note_lost(work.lease, "answer")
         except ServiceUnavailableError:
             raise
         except Exception as error:  # a defect of ours ends the job, and visibly
-            log.exception("synthesis.defect", job_id=str(lease.job_id))
+            log.exception("synthesis.defect", job_id=str(work.job.id))
             what = f"A defect of Chordwise stopped the synthesis ({type(error).__name__})."
             failure = JobFailure(code="internal", message=what, hint="See the worker's log.")
-            _end(context, lease, JobStatus.FAILED, failure)
+            _end(context, work, JobStatus.FAILED, failure)
+        finally:
+            work.ledger.flush()
 
 
-def _claim(context: Context, session: Session, lease: Lease) -> Job | None:
+def _claim(context: Context, session: Session, lease: Lease) -> _Work | None:
     found = jobs.lock(session, lease.job_id)
     if found is None:
         return None
@@ -81,41 +96,53 @@ def _claim(context: Context, session: Session, lease: Lease) -> Job | None:
     is_ours = found.lease_token == lease.token  # the answer to an earlier commit was lost
     if not is_ours and not last_attempts.may_begin(session, found.attempts, most_attempts):
         return None
-    return jobs.claim_synthesis(session, lease.job_id, lease.token, context.lease)
+    job = jobs.claim_synthesis(session, lease.job_id, lease.token, context.lease)
+    if job is None:
+        return None
+    run = session.get_one(Run, job.run_id)
+    owner = Owner(
+        job_id=job.id,
+        chunk_id=None,
+        token=lease.token,
+        priority=run.priority,
+        lane=run.lane,
+        use_cache=run.use_cache,
+    )
+    parts = chunks.of_job(session, job.id)
+    return _Work(lease=lease, job=job, parts=parts, owner=owner, ledger=context.ledger(owner))
 
 
-def _synthesize(context: Context, lease: Lease, job: Job) -> None:
-    parts = backoff.store(context, lambda session: chunks.of_job(session, job.id))
-    succeeded = [part for part in parts if part.status == ChunkStatus.SUCCEEDED]
-    if job.attempts > context.settings.pipeline.max_attempts:
-        _end(context, lease, JobStatus.QUARANTINED, _LOST)
-    elif not succeeded:
-        _end(context, lease, *_verdict(parts))
+def _synthesize(context: Context, work: _Work) -> None:
+    if work.job.attempts > context.settings.pipeline.max_attempts:
+        _end(context, work, JobStatus.QUARANTINED, _LOST)
+    elif not any(part.status == ChunkStatus.SUCCEEDED for part in work.parts):
+        _end(context, work, *_verdict(work.parts))
     else:
-        _integrate(context, lease, job, parts)
+        _integrate(context, work)
 
 
-def _integrate(context: Context, lease: Lease, job: Job, parts: Sequence[Chunk]) -> None:
+def _integrate(context: Context, work: _Work) -> None:
+    job, parts = work.job, work.parts
     answers = [chunks.answer_of(part) for part in parts if part.status == ChunkStatus.SUCCEEDED]
-    text = backoff.store(context, lambda s: documents.text_of(s, job.document_id))
+    text = context.stores.texts.of(job.document_id, within=context.lease)
     try:
         integrator = Integrator(
-            model=context.models.open(job.model, job.id, token=lease.token),
+            model=context.models.open(job.model, context.asking(work.owner, work.ledger)),
             task=question_of(job),
             text=text,
-            judge=context.models.judge,
-            policy=policy_of(context.settings, lease.require),
+            judge=work.ledger.check,
+            policy=policy_of(context.settings, work.lease.require),
         )
         integration = _integration(context, integrator, answers, job)
         examined = _examined(context, integrator, integration, job, parts)
     except (PausingError, ConfigurationError) as error:
-        backoff.store(context, lambda s: jobs.release(s, job.id, lease.token))
+        backoff.store(context, lambda s: jobs.release(s, job.id, work.lease.token))
         backoff.pause(context, job.id, error)
     except (ModelError, AwaitingBatchError) as error:
-        _postpone(context, lease, job, error)
+        _postpone(context, work, error)
     else:
         result = _result(job, text, parts, examined)
-        _end(context, lease, *_end_of(parts, integration, examined), result)
+        _end(context, work, *_end_of(parts, integration, examined), result)
 
 
 def _integration(
@@ -251,32 +278,38 @@ def _named(part: Chunk) -> JsonValue:
 
 def _end(
     context: Context,
-    lease: Lease,
+    work: _Work,
     status: JobStatus,
     failure: JobFailure | None,
     result: Result | None = None,
 ) -> None:
     """Store result, end state and the run's standing in one transaction, if the lease holds."""
+    lease = work.lease
     lease.require()
+    calls = work.ledger.take_ended()
 
-    def write(session: Session) -> None:
+    def write(session: Session) -> bool:
         job = jobs.lock(session, lease.job_id)
+        model_calls.end_all(session, calls)
         if job is None or job.lease_token != lease.token:
-            raise LeaseLostError("Somebody else has taken the synthesis over.")
+            return False
         if job.status != JobStatus.SYNTHESIZING:
-            return  # an earlier commit was made, and only its answer was lost
+            return True  # an earlier commit was made, and only its answer was lost
         if result is not None:
             results.save(session, result)
         jobs.end(session, job, status, failure)
         session.flush()
         runs.settle(session, job.run_id)
+        return True
 
-    backoff.store_answer(context, write)
+    if not backoff.store_answer(context, write):
+        raise LeaseLostError("Somebody else has taken the synthesis over.")
     log.info("job.ended", job_id=str(lease.job_id), status=status)
 
 
-def _postpone(context: Context, lease: Lease, job: Job, error: ChordwiseError) -> None:
+def _postpone(context: Context, work: _Work, error: ChordwiseError) -> None:
+    job = work.job
     delay = backoff.postponement(
         context.settings.pipeline, job.postponements, error, context.random
     )
-    backoff.store(context, lambda s: jobs.postpone(s, job.id, lease.token, delay, error))
+    backoff.store(context, lambda s: jobs.postpone(s, job.id, work.lease.token, delay, error))

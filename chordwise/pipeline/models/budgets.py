@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -15,6 +15,7 @@ from chordwise.domain import money
 from chordwise.errors import (
     BudgetExceededError,
     BudgetReservedError,
+    ChordwiseError,
     ConfigurationError,
     UsageError,
 )
@@ -23,7 +24,8 @@ from chordwise.settings import Settings
 from chordwise.storage import budget_reservations, budgets
 from chordwise.storage.budget_accounts import Budget
 from chordwise.storage.budgets import Spending
-from chordwise.storage.engine import persistently, reaching_database
+from chordwise.storage.engine import reaching_database
+from chordwise.storage.group_commit import GroupCommit
 from chordwise.storage.record import new_id
 
 log = structlog.get_logger(__name__)
@@ -51,22 +53,37 @@ class BudgetLine:
     unpriced_calls: int
 
 
-class JobBudget:
-    """What may be spent for one job: the budget of its run, and that of the day.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """A reservation to be made for a request."""
 
-    Implements `chordwise.llm.middleware.budgeted.Budget`. Each reservation is one short transaction
-    that locks both accounts, so that the caps hold however many workers there are.
+    reservation_id: uuid.UUID
+    job_id: uuid.UUID
+    most_usd: Decimal | None
+    lasts: timedelta
+
+
+_REFUSALS = (BudgetReservedError, BudgetExceededError, ConfigurationError)
+
+
+class Reservations:
+    """Reserves and settles the money of requests, those of many threads in one transaction.
+
+    A group locks the accounts of its runs and of the day, so that the caps hold however many
+    workers there are.
     """
 
-    def __init__(
-        self, settings: Settings, sessions: sessionmaker[Session], job_id: uuid.UUID
-    ) -> None:
+    def __init__(self, settings: Settings, sessions: sessionmaker[Session]) -> None:
         self._settings = settings
-        self._sessions = sessions
-        self._job_id = job_id
+        self._reserved = GroupCommit(sessions, self._reserve_all)
+        self._settled = GroupCommit(sessions, _settle_all)
 
-    def reserve(self, most_usd: Decimal | None, timeout_seconds: float | None) -> uuid.UUID | None:
-        """Set aside what a request can cost at most; `None` where nothing limits it.
+    def reserve(
+        self, job_id: uuid.UUID, most_usd: Decimal | None, timeout_seconds: float | None
+    ) -> uuid.UUID | None:
+        """Set aside what a request of a job can cost at most; `None` where nothing limits it.
+
+        The reservation lasts for the request, and a lease more to settle it.
 
         Raises:
             BudgetReservedError: The money is there, but others have reserved it.
@@ -74,42 +91,33 @@ class JobBudget:
             ConfigurationError: There is a cap, and an unknown price.
             ServiceUnavailableError: The database is away.
         """
-        reservation_id = new_id()
-        tries: list[int] = []
-
-        def write(session: Session) -> bool:
-            tries.append(1)
-            if len(tries) > 1 and budget_reservations.is_reserved(session, reservation_id):
-                return True  # an earlier commit was made, and only its answer was lost
-            lasts = self._lasting(timeout_seconds)
-            return self.reserve_in(session, reservation_id, most_usd, lasts)
-
-        reserved = persistently(self._sessions, _RESERVE_PATIENCE, write)
-        return reservation_id if reserved else None
+        seconds = timeout_seconds or self._settings.retries.total_seconds
+        lasts = timedelta(seconds=seconds + self._settings.pipeline.lease_seconds)
+        wanted = _Wanted(reservation_id=new_id(), job_id=job_id, most_usd=most_usd, lasts=lasts)
+        outcome = self._reserved.commit(wanted, _RESERVE_PATIENCE)
+        if isinstance(outcome, ChordwiseError):
+            raise outcome
+        return wanted.reservation_id if outcome else None
 
     def reserve_in(
         self,
         session: Session,
         reservation_id: uuid.UUID,
+        job_id: uuid.UUID,
         most_usd: Decimal | None,
         lasts: timedelta,
     ) -> bool:
-        """Do the same in the caller's transaction, for so long; false where nothing limits it.
+        """Reserve for a request of a job in the caller's transaction; false without a limit.
 
         Raises:
             BudgetReservedError: As above.
             BudgetExceededError: As above.
             ConfigurationError: As above.
         """
-        spending = self._spending(session)
-        if spending is None or not spending.is_limited:
-            return False
-        amount_usd = Decimal(0) if self._is_waived(most_usd) else money.rounded_up(known(most_usd))
-        accounts = budgets.lock_accounts(session, spending)
-        if most_usd != 0:
-            require(accounts, amount_usd)
-        budgets.reserve(session, reservation_id, spending, amount_usd, lasts)
-        return True
+        wanted = _Wanted(
+            reservation_id=reservation_id, job_id=job_id, most_usd=most_usd, lasts=lasts
+        )
+        return self._reserve(session, wanted, self._spendings(session, [job_id]).get(job_id))
 
     def settle(self, reservation_id: uuid.UUID, cost_usd: Decimal | None) -> None:
         """Give back what a request did not cost; an unknown cost is all that was reserved.
@@ -118,24 +126,85 @@ class JobBudget:
             ServiceUnavailableError: The database stayed away; the reservation counts as spent.
         """
         patience = timedelta(seconds=self._settings.pipeline.outage_seconds)
-        reserved_usd = persistently(
-            self._sessions, patience, lambda s: budgets.settle(s, reservation_id, cost_usd)
-        )
+        reserved_usd = self._settled.commit((reservation_id, cost_usd), patience)
         if cost_usd is not None and reserved_usd and cost_usd > reserved_usd:
             log.warning(
                 "budget.bound_exceeded", cost_usd=str(cost_usd), reserved_usd=str(reserved_usd)
             )
 
-    def _spending(self, session: Session) -> Spending | None:
-        return budgets.spending_of(session, self._job_id, self._settings.budget.usd_per_day)
+    def _spendings(
+        self, session: Session, job_ids: Collection[uuid.UUID]
+    ) -> dict[uuid.UUID, Spending]:
+        return budgets.spendings_of(session, job_ids, self._settings.budget.usd_per_day)
 
-    def _is_waived(self, most_usd: Decimal | None) -> bool:
-        return most_usd is None and self._settings.budget.allow_unknown_prices
+    def _reserve_all(
+        self, session: Session, group: Sequence[_Wanted]
+    ) -> Sequence[bool | ChordwiseError]:
+        spendings = self._spendings(session, {wanted.job_id for wanted in group})
+        made: set[uuid.UUID] = set()
+        if any(spending.is_limited for spending in spendings.values()):
+            # Of a commit whose answer was lost the reservations are found to be made.
+            ids = [wanted.reservation_id for wanted in group]
+            made = budget_reservations.reserved(session, ids)
+        outcomes: list[bool | ChordwiseError] = []
+        for wanted in group:
+            if wanted.reservation_id in made:
+                outcomes.append(True)
+                continue
+            spending = spendings.get(wanted.job_id)
+            try:
+                outcomes.append(self._reserve(session, wanted, spending))
+            except _REFUSALS as refusal:
+                outcomes.append(refusal)
+        return outcomes
 
-    def _lasting(self, timeout_seconds: float | None) -> timedelta:
-        """Return how long a reservation lasts: the request, and some time to settle it."""
-        seconds = timeout_seconds or self._settings.retries.total_seconds
-        return timedelta(seconds=seconds + self._settings.pipeline.lease_seconds)
+    def _reserve(self, session: Session, wanted: _Wanted, spending: Spending | None) -> bool:
+        if spending is None or not spending.is_limited:
+            return False
+        most_usd = wanted.most_usd
+        waived = most_usd is None and self._settings.budget.allow_unknown_prices
+        amount_usd = Decimal(0) if waived else money.rounded_up(known(most_usd))
+        accounts = budgets.lock_accounts(session, spending)
+        if most_usd != 0:
+            require(accounts, amount_usd)
+        budgets.reserve(session, wanted.reservation_id, spending, amount_usd, wanted.lasts)
+        return True
+
+
+def _settle_all(
+    session: Session, group: Sequence[tuple[uuid.UUID, Decimal | None]]
+) -> Sequence[Decimal | None]:
+    reserved = budgets.settle_all(session, dict(group))
+    return [reserved.get(reservation_id) for reservation_id, _ in group]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobBudget:
+    """What may be spent for one job: the budget of its run, and that of the day.
+
+    Implements `chordwise.llm.middleware.budgeted.Budget`.
+    """
+
+    reservations: Reservations
+    job_id: uuid.UUID
+
+    def reserve(self, most_usd: Decimal | None, timeout_seconds: float | None) -> uuid.UUID | None:
+        """Set aside what a request can cost at most, as `Reservations.reserve`."""
+        return self.reservations.reserve(self.job_id, most_usd, timeout_seconds)
+
+    def reserve_in(
+        self,
+        session: Session,
+        reservation_id: uuid.UUID,
+        most_usd: Decimal | None,
+        lasts: timedelta,
+    ) -> bool:
+        """Reserve in the caller's transaction, as `Reservations.reserve_in`."""
+        return self.reservations.reserve_in(session, reservation_id, self.job_id, most_usd, lasts)
+
+    def settle(self, reservation_id: uuid.UUID, cost_usd: Decimal | None) -> None:
+        """Give back what a request did not cost, as `Reservations.settle`."""
+        self.reservations.settle(reservation_id, cost_usd)
 
 
 def cap_for(settings: Settings, model: str, budget_usd: Decimal | None) -> Decimal | None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import cached_property
 from random import Random
 from threading import Semaphore
@@ -14,10 +12,8 @@ from typing import Protocol, TypeAlias
 
 import structlog
 from pydantic import SecretStr
-from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.lanes import Lane
 from chordwise.embedded import llama
 from chordwise.errors import ConfigurationError, ModelError
 from chordwise.llm import batching
@@ -35,26 +31,18 @@ from chordwise.llm.middleware.paced import Paced
 from chordwise.llm.middleware.queued import Queued
 from chordwise.llm.middleware.rate_limited import RateLimited
 from chordwise.llm.middleware.retrying import Retrying
-from chordwise.llm.model import ChatModel, Completion, ModelProfile
+from chordwise.llm.model import ChatModel, ModelProfile
 from chordwise.llm.pricing import Price, price_of
 from chordwise.llm.providers import connect
 from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.pipeline.asking import cascade
-from chordwise.pipeline.asking.check import Verdict
-from chordwise.pipeline.models import answer_cache
-from chordwise.pipeline.models.batch_queue import JobBatches
-from chordwise.pipeline.models.budgets import JobBudget
-from chordwise.pipeline.models.ledger import Ledger, record_verdict
 from chordwise.settings import ModelSettings, Settings
-from chordwise.storage import runs
-from chordwise.storage.engine import persistently
 
 log = structlog.get_logger(__name__)
 
 LocalServer: TypeAlias = Callable[[str], tuple[str, SecretStr] | None]
 """Returns address and key of the server that runs a GGUF file on this machine."""
 
-_LOOK_PATIENCE = timedelta(seconds=15)
 _sleep = time.sleep  # noqa: TID251 - here the waiting is wired in
 
 
@@ -86,13 +74,11 @@ class Models:
     def __init__(
         self,
         settings: Settings,
-        sessions: sessionmaker[Session] | None = None,
         local_server: LocalServer | None = None,
         connected: Mapping[str, ChatModel] | None = None,
         batch_apis: Mapping[str, BatchApi] | None = None,
     ) -> None:
         self._settings = settings
-        self._sessions = sessions
         self._local_server = local_server
         self._random = Random()  # noqa: S311 - jitter needs no secrecy
         self._connections = dict(connected or {})
@@ -100,21 +86,13 @@ class Models:
         self._batch_apis = dict(batch_apis or {})
         self._limits_by_name: dict[str, Limits] = {}
 
-    def open(
-        self,
-        name: str,
-        job_id: uuid.UUID | None = None,
-        chunk_id: uuid.UUID | None = None,
-        token: uuid.UUID | None = None,
-    ) -> ChatModel:
-        """Return the model or the tiers of this name, with fallbacks, writing to the job's ledger.
-
-        With the `token` of a claim, nothing is asked once the claim is lost (`LeaseLostError`).
+    def open(self, name: str, asking: Asking | None = None) -> ChatModel:
+        """Return the model or the tiers of this name, with fallbacks, asked as `asking` says.
 
         Raises:
             ConfigurationError: A model is unknown or cannot be used as configured.
         """
-        asking = self._asking(job_id, chunk_id, token)
+        asking = asking or Asking()
 
         def open_models(names: tuple[str, ...]) -> ChatModel:
             wrapped = [self.asked_by(asking, each) for each in dict.fromkeys(names)]
@@ -166,16 +144,6 @@ class Models:
             ConfigurationError: The model is unknown.
         """
         return price_of(self._settings.model_named(name)), self._reference
-
-    def judge(self, completion: Completion, verdict: Verdict) -> None:
-        """Write what the check of an answer found into the ledger.
-
-        The cache keeps valid and complete answers.
-        """
-        if self._sessions is not None:
-            if not (verdict.valid and verdict.is_complete):
-                answer_cache.discard(self._sessions, completion)
-            record_verdict(self._sessions, self._patience, completion, verdict)
 
     def identity(self, name: str) -> list[str]:
         """Return what of a model belongs to a result's identity: who may have answered, and when.
@@ -229,10 +197,6 @@ class Models:
         served = served.model_copy(update={"timeout_seconds": most_seconds})
         return Paced(connect(served, key), settings.timeout_seconds, most_seconds)
 
-    @property
-    def _patience(self) -> timedelta:
-        return timedelta(seconds=self._settings.pipeline.outage_seconds)
-
     @cached_property
     def _reference(self) -> Price | None:
         """Return the price of the largest tier, with which the others are compared."""
@@ -249,44 +213,6 @@ class Models:
         address, key = running
         served = {"base_url": f"{address}/v1", "context_tokens": llama.context_tokens(settings)}
         return settings.model_copy(update=served), key
-
-    def _asking(
-        self,
-        job_id: uuid.UUID | None,
-        chunk_id: uuid.UUID | None,
-        token: uuid.UUID | None = None,
-    ) -> Asking:
-        """Return for whom is asked: its ledger, its budget, its urgency, its cache.
-
-        Raises:
-            ServiceUnavailableError: The database is away.
-        """
-        if self._sessions is None or job_id is None:
-            return Asking()
-        sessions, wanted = self._sessions, job_id
-        run = persistently(sessions, _LOOK_PATIENCE, lambda s: runs.of_job(s, wanted))
-        budget = JobBudget(self._settings, sessions, job_id)
-        owner = chunk_id or job_id
-        stored = answer_cache.stored_completions(self._settings, sessions, owner)
-        cache = stored if run.use_cache else None
-
-        def batches(name: str) -> BatchQueue:
-            return JobBatches(
-                sessions=sessions,
-                budget=budget,
-                job_id=wanted,
-                chunk_id=chunk_id,
-                model_name=name,
-                max_age=cache.max_age if cache else None,
-            )
-
-        return Asking(
-            ledger=Ledger(sessions, self._patience, job_id, chunk_id, token),
-            budget=budget,
-            priority=Priority(run.priority),
-            cache=cache,
-            batches=batches if run.lane == Lane.BATCH else None,
-        )
 
 
 def _log_fallback(asked: ModelProfile, following: ModelProfile, error: ModelError) -> None:

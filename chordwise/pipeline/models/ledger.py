@@ -1,13 +1,12 @@
-"""The ledger of model calls, kept in PostgreSQL, each entry in a transaction of its own."""
+"""The ledger of model calls, kept in PostgreSQL: each call is written before it is made."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
-
-from sqlalchemy import func
-from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import LeaseLostError
@@ -15,88 +14,102 @@ from chordwise.llm.middleware.metered import CallOutcome, CallStart
 from chordwise.llm.model import EXTRACTIVE, Completion, FinishReason
 from chordwise.llm.pricing import CostBasis
 from chordwise.pipeline.asking.check import Verdict
-from chordwise.storage import chunk_leases, jobs, model_calls
-from chordwise.storage.engine import persistently
+from chordwise.storage.chunk_work import CallEntry, CallStore
 from chordwise.storage.record import new_id
 
 # Before anything is paid for, there is no reason to wait for long.
 _BEGIN_PATIENCE = timedelta(seconds=15)
+_IDS = ("id", "job_id", "chunk_id")
 
 
+@dataclass(slots=True, kw_only=True)
 class Ledger:
     """Writes the calls of one chunk, of one synthesis (no chunk), or of a sample (no job either).
 
-    What is known of an answer waits `patience` for a database that is away. With the `token` of a
-    claim, no call begins once the claim is lost.
+    A call is committed before it is made. How it ended goes with the next entry, or with the end of
+    the work, which takes it (`take_ended`); an error is stored at once. What is known of an answer
+    waits `patience` for a database that is away. With the `token` of a claim, no call begins once
+    the claim is lost. `discard` takes a completion out of the cache that is not valid and complete.
+    A ledger belongs to one thread.
     """
 
-    def __init__(
-        self,
-        sessions: sessionmaker[Session],
-        patience: timedelta,
-        job_id: uuid.UUID | None,
-        chunk_id: uuid.UUID | None,
-        token: uuid.UUID | None = None,
-    ) -> None:
-        self._sessions = sessions
-        self._patience = patience
-        self._job_id = job_id
-        self._chunk_id = chunk_id
-        self._token = token
+    calls: CallStore
+    patience: timedelta
+    job_id: uuid.UUID | None = None
+    chunk_id: uuid.UUID | None = None
+    token: uuid.UUID | None = None
+    discard: Callable[[Completion], None] = lambda _completion: None
+    _ended: dict[str, dict[str, object]] = field(default_factory=dict)
 
     def begin(self, start: CallStart) -> uuid.UUID:
         """Write a call that is about to be made.
 
         Raises:
-            LeaseLostError: The run is cancelled, or somebody else has taken the work over.
+            LeaseLostError: The run is cancelled, or the work was taken over.
             ServiceUnavailableError: The database is away.
         """
         call_id = new_id()
-        values = self._row(call_id, start)
-
-        def write(session: Session) -> None:
-            if not self._is_claimed(session):
-                raise LeaseLostError("The run was cancelled, or the work was taken over.")
-            model_calls.begin(session, values)
-
-        persistently(self._sessions, _BEGIN_PATIENCE, write)
+        begun = self._row(call_id, start)
+        ended = self.take_ended()
+        entry = CallEntry(begun=begun, token=self.token, ended=ended)
+        try:
+            begins = self.calls.enter(entry, _BEGIN_PATIENCE)
+        except BaseException:
+            self._ended = {str(each["id"]): each for each in ended}
+            raise
+        if not begins:
+            raise LeaseLostError("The run was cancelled, or the work was taken over.")
         return call_id
 
     def note_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> uuid.UUID:
         """Write that the cache had the completion: no request, no tokens, no money."""
         call_id = new_id()
-        known = hit_of(completion) | {"latency_ms": latency_ms}
-        values = self._row(call_id, start) | known
-        persistently(self._sessions, _BEGIN_PATIENCE, lambda s: model_calls.begin(s, values))
+        begun = self._row(call_id, start) | {"cache_hit": True}
+        known = hit_of(completion) | {"id": str(call_id), "latency_ms": latency_ms}
+        self.calls.enter(CallEntry(begun=begun), _BEGIN_PATIENCE)
+        self._ended[str(call_id)] = known
         return call_id
 
-    def _is_claimed(self, session: Session) -> bool:
-        """Tell whether the work is still ours; nobody takes it before the commit."""
-        if self._token is None or self._job_id is None:
-            return True
-        if self._chunk_id is None:
-            return jobs.holds_synthesis(session, self._job_id, self._token)
-        return chunk_leases.holds(session, self._chunk_id, self._token)
+    def finish(self, call_id: uuid.UUID, outcome: CallOutcome) -> None:
+        """Note how a call ended."""
+        known = {name: getattr(outcome, name) for name in CallOutcome.__dataclass_fields__}
+        self._ended[str(call_id)] = {**known, "id": str(call_id)}
+        if outcome.error_code is not None or self.job_id is None:
+            self.flush()
+
+    def check(self, completion: Completion, verdict: Verdict) -> None:
+        """Note beside a call what the check of its answer found."""
+        if not (verdict.valid and verdict.is_complete):
+            self.discard(completion)
+        known = self._ended.get(completion.call_id)
+        if known is not None:
+            known.update(valid=verdict.valid, quality=verdict.quality)
+        elif completion.call_id:
+            checked = {
+                "id": completion.call_id,
+                "valid": verdict.valid,
+                "quality": verdict.quality,
+            }
+            self.calls.enter(CallEntry(checked=(checked,)), self.patience)
+
+    def take_ended(self) -> list[dict[str, object]]:
+        """Return the ends of calls that are not stored yet; the caller stores them."""
+        ended, self._ended = list(self._ended.values()), {}
+        return ended
+
+    def flush(self) -> None:
+        """Store the ends of calls that are not stored yet.
+
+        Raises:
+            ServiceUnavailableError: The database stayed away.
+        """
+        if self._ended:
+            self.calls.enter(CallEntry(ended=self.take_ended()), self.patience)
 
     def _row(self, call_id: uuid.UUID, start: CallStart) -> dict[str, object]:
-        return {
-            "id": call_id,
-            "job_id": self._job_id,
-            "chunk_id": self._chunk_id,
-            **row_of(start),
-        }
-
-    def finish(self, call_id: uuid.UUID, outcome: CallOutcome) -> None:
-        """Complete the call's row."""
-        known = {name: getattr(outcome, name) for name in CallOutcome.__dataclass_fields__}
-        if outcome.finish_reason is not None:
-            known["finish_reason"] = outcome.finish_reason.value
-        if outcome.cost_basis is not None:
-            known["cost_basis"] = outcome.cost_basis.value
-        known["finished_at"] = func.clock_timestamp()
-        persistently(
-            self._sessions, self._patience, lambda s: model_calls.change(s, call_id, **known)
-        )
+        ids = (call_id, self.job_id, self.chunk_id)
+        row = {name: str(id_) if id_ else None for name, id_ in zip(_IDS, ids, strict=True)}
+        return {**row, **row_of(start), "cache_hit": False}
 
 
 def row_of(start: CallStart) -> JsonObject:
@@ -118,7 +131,6 @@ def hit_of(completion: Completion) -> dict[str, object]:
     """Return what the ledger says of an answer that took no request: no tokens, no money."""
     return {
         "cache_hit": True,
-        "finished_at": func.clock_timestamp(),
         "input_tokens": 0,
         "output_tokens": 0,
         "cost_usd": Decimal(0),
@@ -128,17 +140,3 @@ def hit_of(completion: Completion) -> dict[str, object]:
         "finish_reason": completion.finish_reason.value,
         "refused": completion.finish_reason is FinishReason.REFUSAL,
     }
-
-
-def record_verdict(
-    sessions: sessionmaker[Session],
-    patience: timedelta,
-    completion: Completion,
-    verdict: Verdict,
-) -> None:
-    """Write beside a call what the check of its answer found."""
-    if not completion.call_id:
-        return
-    call_id = uuid.UUID(completion.call_id)
-    known = {"valid": verdict.valid, "quality": verdict.quality}
-    persistently(sessions, patience, lambda s: model_calls.change(s, call_id, **known))

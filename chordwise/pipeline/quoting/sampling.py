@@ -15,6 +15,7 @@ from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.quoting.quote import Gathered, Quote
 from chordwise.pipeline.quoting.tallying import WorkKind
 from chordwise.pipeline.runtime.context import ReadingContext
+from chordwise.storage.chunk_work import CallStore
 from chordwise.storage.record import new_id
 
 
@@ -59,7 +60,7 @@ def _asking(context: ReadingContext, *, fresh: bool) -> Asking:
     settings, sessions = context.settings, context.sessions
     patience = timedelta(seconds=settings.pipeline.outage_seconds)
     return Asking(
-        ledger=Ledger(sessions, patience, job_id=None, chunk_id=None),
+        ledger=Ledger(calls=CallStore(sessions), patience=patience),
         budget=DayBudget(settings, sessions),
         cache=None if fresh else answer_cache.stored_completions(settings, sessions, new_id()),
     )

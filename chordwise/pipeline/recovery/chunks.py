@@ -9,10 +9,9 @@ from sqlalchemy import func, or_, select, text
 from sqlalchemy.orm import Session, aliased
 
 from chordwise.domain.states import ChunkStatus, JobStatus
-from chordwise.pipeline.jobs.analyze_chunk import end_if_last
 from chordwise.pipeline.recovery import unclaimed
 from chordwise.pipeline.runtime.context import Context
-from chordwise.pipeline.runtime.messages import ANALYZE_CHUNK, CHUNK_QUEUE
+from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, CHUNK_QUEUE, SYNTHESIZE
 from chordwise.storage import chunk_leases, clock, jobs, last_attempts, outbox
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
@@ -43,7 +42,7 @@ def expired_leases(context: Context, session: Session) -> int:
     for chunk_id, job_id in rows:
         jobs.lock(session, job_id)  # the job before its chunk, as everywhere
         if chunk_leases.quarantine(session, chunk_id, context.settings.pipeline.max_attempts):
-            end_if_last(session, job_id)
+            jobs.count_down(session, [job_id], SYNTHESIZE)
         elif chunk_leases.reopen(session, chunk_id):
             _send_unless_last(context, session, chunk_id, job_id)
     return len(rows)
@@ -71,7 +70,7 @@ def last_attempts_in_turn(context: Context, session: Session) -> int:
             waiting,
             Job.status.in_(_WORKING),
             Chunk.sent_at.is_(None),
-            ~outbox.is_promised(ANALYZE_CHUNK, of=Chunk.id),
+            ~outbox.is_promised(ANALYZE_SLICE, of=Chunk.id),
             ~on_its_way.exists(),
             ~last_attempts.somebody_is_at_one(most_attempts),
         )
@@ -79,7 +78,7 @@ def last_attempts_in_turn(context: Context, session: Session) -> int:
         .limit(1)
         .with_for_update(key_share=True, skip_locked=True, of=Chunk)
     ).first()
-    return unclaimed.send_again(session, [(row[0], row[1])], "last attempt") if row else 0
+    return unclaimed.send_again(session, [(row[0], row[1])], outbox.LAST_ATTEMPT) if row else 0
 
 
 def never_sent(context: Context, session: Session) -> int:
@@ -94,7 +93,7 @@ def never_sent(context: Context, session: Session) -> int:
             Chunk.sent_at.is_(None),
             Job.status.in_(_WORKING),
             Job.last_progress_at < clock.database_now() - context.lease,
-            ~outbox.is_promised(ANALYZE_CHUNK, of=Chunk.id),
+            ~outbox.is_promised(ANALYZE_SLICE, of=Chunk.id),
         )
         .order_by(Chunk.id)
         .limit(BATCH)
@@ -110,7 +109,7 @@ def due(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape 
         .where(
             Chunk.status == ChunkStatus.WAITING,
             Chunk.due_at <= clock.database_now(),
-            ~outbox.is_promised(ANALYZE_CHUNK, of=Chunk.id),
+            ~outbox.is_promised(ANALYZE_SLICE, of=Chunk.id),
             or_(Chunk.sent_at.is_(None), Chunk.sent_at < Chunk.due_at),
         )
         .limit(BATCH)
@@ -141,7 +140,7 @@ def lost_messages(context: Context, session: Session) -> int:
             Job.status.in_(_WORKING),
             unclaimed.unclaimed(waiting),
             or_(waiting.status == ChunkStatus.PENDING, waiting.sent_at >= waiting.due_at),
-            ~outbox.is_promised(ANALYZE_CHUNK, of=waiting.id),
+            ~outbox.is_promised(ANALYZE_SLICE, of=waiting.id),
             or_(
                 waiting.sent_at < newest_taken - OVERTAKEN,
                 (waiting.sent_at < clock.database_now() - stalled)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, aliased
 from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.runtime.context import Context
-from chordwise.pipeline.runtime.messages import ANALYZE_CHUNK, FAN_OUT
+from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT
 from chordwise.storage import chunks, clock, outbox
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
@@ -54,8 +54,7 @@ def unclaimed(chunk: type[Chunk]) -> ColumnElement[bool]:
 
 def send_again(session: Session, found: Sequence[tuple[uuid.UUID, uuid.UUID]], reason: str) -> int:
     """Promise messages for chunks, given with their jobs; return how many those are."""
-    pairs = ((job_id, chunk_id) for chunk_id, job_id in found)
-    outbox.put_all(session, ANALYZE_CHUNK, pairs, reason=reason)
+    outbox.put_all(session, ANALYZE_SLICE, ((chunk_id,) for chunk_id, _ in found), reason=reason)
     chunks.mark_sent(session, [chunk_id for chunk_id, _ in found])
     return len(found)
 
@@ -68,7 +67,7 @@ def send_everything(session: Session) -> int:
         .where(
             Job.status.in_((JobStatus.RUNNING, JobStatus.WAITING)),
             unclaimed(Chunk),
-            ~outbox.is_promised(ANALYZE_CHUNK, of=Chunk.id),
+            ~outbox.is_promised(ANALYZE_SLICE, of=Chunk.id),
         )
         .order_by(Chunk.id)
     ).all()

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from random import Random
 from typing import Protocol
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from chordwise.pipeline.models.client import Models
+from chordwise.domain.lanes import Lane
+from chordwise.llm.limits.permits import Priority
+from chordwise.llm.middleware.batched import BatchQueue
+from chordwise.pipeline.models import answer_cache
+from chordwise.pipeline.models.batch_queue import JobBatches
+from chordwise.pipeline.models.budgets import JobBudget, Reservations
+from chordwise.pipeline.models.client import Asking, Models
+from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.runtime.leases import LeaseKeeper
-from chordwise.pipeline.runtime.messages import Messenger
+from chordwise.pipeline.runtime.messages import SYNTHESIZE, Messenger
 from chordwise.settings import Settings
+from chordwise.storage.chunk_work import CallStore, ChunkWork
+from chordwise.storage.document_texts import DocumentTexts
 
 PATIENCE = timedelta(seconds=20)
 """How long a person waits for a database that restarts, before being told."""
@@ -38,11 +49,48 @@ class ReadingContext(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stores:
+    """Where the threads of a process store their work together."""
+
+    chunks: ChunkWork
+    calls: CallStore
+    reservations: Reservations
+    texts: DocumentTexts
+
+
+def open_stores(settings: Settings, sessions: sessionmaker[Session]) -> Stores:
+    """Return the stores of a process."""
+    lease = timedelta(seconds=settings.pipeline.lease_seconds)
+    return Stores(
+        chunks=ChunkWork(sessions, lease, settings.pipeline.max_attempts, SYNTHESIZE),
+        calls=CallStore(sessions),
+        reservations=Reservations(settings, sessions),
+        texts=DocumentTexts(sessions),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """The chunk, or the synthesis of a job (no chunk), for which models are asked.
+
+    Nothing is asked once the lease of `token` is lost. The rest are options of its run.
+    """
+
+    job_id: uuid.UUID
+    chunk_id: uuid.UUID | None
+    token: uuid.UUID
+    priority: str
+    lane: str
+    use_cache: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """One per process; safe to share between threads."""
 
     settings: Settings
     sessions: sessionmaker[Session]
+    stores: Stores
     models: Models
     messenger: Messenger
     leases: LeaseKeeper
@@ -52,3 +100,45 @@ class Context:
     def lease(self) -> timedelta:
         """How long a claim lasts without a heartbeat."""
         return timedelta(seconds=self.settings.pipeline.lease_seconds)
+
+    @property
+    def outage(self) -> timedelta:
+        """How long what has been paid for waits for a database that is away."""
+        return timedelta(seconds=self.settings.pipeline.outage_seconds)
+
+    def ledger(self, owner: Owner) -> Ledger:
+        """Return the ledger of a chunk or a synthesis."""
+        return Ledger(
+            calls=self.stores.calls,
+            patience=self.outage,
+            job_id=owner.job_id,
+            chunk_id=owner.chunk_id,
+            token=owner.token,
+            discard=partial(answer_cache.discard, self.sessions),
+        )
+
+    def asking(self, owner: Owner, ledger: Ledger) -> Asking:
+        """Return how models are asked for a chunk or a synthesis: its budget, urgency and cache."""
+        budget = JobBudget(reservations=self.stores.reservations, job_id=owner.job_id)
+        stored = answer_cache.stored_completions(
+            self.settings, self.sessions, owner.chunk_id or owner.job_id
+        )
+        cache = stored if owner.use_cache else None
+
+        def batches(name: str) -> BatchQueue:
+            return JobBatches(
+                sessions=self.sessions,
+                budget=budget,
+                job_id=owner.job_id,
+                chunk_id=owner.chunk_id,
+                model_name=name,
+                max_age=cache.max_age if cache else None,
+            )
+
+        return Asking(
+            ledger=ledger,
+            budget=budget,
+            priority=Priority(owner.priority),
+            cache=cache,
+            batches=batches if owner.lane == Lane.BATCH else None,
+        )

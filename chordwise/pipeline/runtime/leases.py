@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.errors import LeaseLostError, ServiceUnavailableError
-from chordwise.pipeline.runtime.messages import ANALYZE_CHUNK, FAN_OUT, SYNTHESIZE
+from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT, SYNTHESIZE
 from chordwise.storage import chunk_leases, chunks, incidents, intake_leases, jobs, outbox
 from chordwise.storage.engine import persistently, reaching_database
 from chordwise.storage.incidents import IncidentKind
@@ -255,4 +255,4 @@ def _promise(session: Session, lease: Lease, reason: str) -> None:
     if lease.chunk_id is None:
         outbox.put(session, SYNTHESIZE, lease.job_id, reason=reason)
     else:
-        outbox.put(session, ANALYZE_CHUNK, lease.job_id, lease.chunk_id, reason=reason)
+        outbox.put(session, ANALYZE_SLICE, lease.chunk_id, reason=reason)

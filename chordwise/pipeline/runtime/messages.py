@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
 from celery import Celery, chord
 from kombu.exceptions import KombuError
@@ -14,9 +15,12 @@ from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.settings import Settings, addresses
 
 FAN_OUT = "chordwise.fan_out"
-ANALYZE_CHUNK = "chordwise.analyze_chunk"
+ANALYZE_SLICE = "chordwise.analyze_slice"
 SYNTHESIZE = "chordwise.synthesize"
-TASKS = (FAN_OUT, ANALYZE_CHUNK, SYNTHESIZE)
+TASKS = (FAN_OUT, ANALYZE_SLICE, SYNTHESIZE)
+
+MAX_SLICE = 16
+"""How many chunks a message names at most."""
 
 CONTROL_QUEUE = "chordwise.control"
 CHUNK_QUEUE = "chordwise.chunks"
@@ -86,7 +90,7 @@ def _hygiene() -> dict[str, object]:
         "enable_utc": True,
         "timezone": "UTC",
         "task_default_queue": CONTROL_QUEUE,
-        "task_routes": {ANALYZE_CHUNK: {"queue": CHUNK_QUEUE}},
+        "task_routes": {ANALYZE_SLICE: {"queue": CHUNK_QUEUE}},
         "task_track_started": False,
         "worker_send_task_events": False,
         "worker_enable_remote_control": False,
@@ -110,15 +114,20 @@ class Messenger:
         with reaching_broker():
             self._app.send_task(task, args=list(ids), ignore_result=True, retry=False)
 
-    def start_chord(self, job_id: uuid.UUID, chunk_ids: Sequence[uuid.UUID]) -> None:
-        """Send a job's chunks as one flat chord whose body is the synthesis.
+    def start_chord(self, job_id: uuid.UUID, slices: Sequence[Sequence[uuid.UUID]]) -> None:
+        """Send the slices of a job's chunks as one flat chord whose body is the synthesis.
+
+        A single slice needs none: the end of the last chunk promises the synthesis anyway.
 
         Raises:
             ServiceUnavailableError: The broker did not take all of it; recovery sends the rest.
         """
+        if len(slices) == 1:
+            self.send(ANALYZE_SLICE, [str(chunk_id) for chunk_id in slices[0]])
+            return
         header = [
-            self._app.signature(ANALYZE_CHUNK, args=(str(job_id), str(chunk_id)), immutable=True)
-            for chunk_id in chunk_ids
+            self._app.signature(ANALYZE_SLICE, args=tuple(map(str, chunk_ids)), immutable=True)
+            for chunk_ids in slices
         ]
         body = self._app.signature(SYNTHESIZE, args=(str(job_id),), immutable=True)
         with reaching_broker():
@@ -166,3 +175,10 @@ def reaching_broker() -> Iterator[None]:
         raise ServiceUnavailableError(
             f"The broker cannot be reached: {type(error).__name__}.", "Run `chordwise doctor`."
         ) from error
+
+
+def sliced(chunk_ids: Sequence[uuid.UUID], size: int = MAX_SLICE) -> list[Sequence[uuid.UUID]]:
+    """Cut chunks into slices of one message each, of nearly the same size."""
+    count = -(-len(chunk_ids) // size)
+    ends = [len(chunk_ids) * number // count for number in range(count + 1)] if count else []
+    return [chunk_ids[start:end] for start, end in pairwise(ends)]

@@ -11,7 +11,7 @@ from chordwise.embedded import llama
 from chordwise.embedded.home import home_at
 from chordwise.errors import ConfigurationError
 from chordwise.pipeline.models.client import Models
-from chordwise.pipeline.runtime.context import Context
+from chordwise.pipeline.runtime.context import Context, open_stores
 from chordwise.pipeline.runtime.leases import LeaseKeeper
 from chordwise.pipeline.runtime.messages import Messenger, open_app
 from chordwise.settings import PipelineSettings, Settings
@@ -48,7 +48,8 @@ def open_context(settings: Settings, name: str, connections: int = 5) -> Context
     return Context(
         settings=settings,
         sessions=sessions,
-        models=Models(settings, sessions, local_server),
+        stores=open_stores(settings, sessions),
+        models=Models(settings, local_server),
         messenger=Messenger(open_app(settings)),
         leases=_lease_keeper(pipeline, settings.database_url, name),
         random=Random(),  # noqa: S311 - jitter needs no secrecy

@@ -1,6 +1,6 @@
-"""A process of the scheduler's for work that may end its process, such as reading files.
+"""A further process of a scheduler or a worker, which its first process starts and watches.
 
-Dispatch and recovery do not notice its end; it is counted, and the process started anew.
+Its end does not touch the first process; it is counted, and the process is started anew.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from threading import Event, Thread
+from types import MappingProxyType
 
 import structlog
 
@@ -31,15 +32,28 @@ _POLL_SECONDS = 0.5
 
 
 class Part(Thread):
-    """Runs `python -m scheduler NAME` whenever it is wanted, until a stop."""
+    """Runs a module whenever it is wanted, until a stop; `module` is its name with arguments.
+
+    After a stop it has `leaving_seconds` before it is killed. `environment` is added to its own.
+    """
 
     def __init__(
-        self, context: Context, name: str, is_wanted: Callable[[], bool], stop: Event
+        self,
+        context: Context,
+        module: Sequence[str],
+        stop: Event,
+        *,
+        is_wanted: Callable[[], bool] = lambda: True,
+        environment: Mapping[str, str] = MappingProxyType({}),
+        leaving_seconds: float = _LEAVING_SECONDS,
     ) -> None:
-        super().__init__(name=name, daemon=True)
+        super().__init__(name=module[-1], daemon=True)
         self._context = context
+        self._module = tuple(module)
         self._is_wanted = is_wanted
         self._stop_event = stop
+        self._environment = environment
+        self._leaving_seconds = leaving_seconds
         self._pause = _FIRST_PAUSE_SECONDS
 
     def run(self) -> None:
@@ -50,14 +64,14 @@ class Part(Thread):
                 if self._is_wanted():
                     pause = self._live()
             except ServiceUnavailableError as error:
-                log.warning("scheduler.put_off", chore=self.name, reason=error.what)
+                log.warning("process.put_off", process=self.name, reason=error.what)
             except Exception:  # the thread has to outlive a defect
-                log.exception("scheduler.defect", chore=self.name)
+                log.exception("process.defect", process=self.name)
             self._stop_event.wait(pause)
 
     def wait(self) -> None:
         """Wait until the process has left, after a stop."""
-        self.join(_LEAVING_SECONDS + _LOOK_SECONDS)
+        self.join(self._leaving_seconds + _LOOK_SECONDS)
 
     def _live(self) -> float:
         """Let the process live; return how long to wait before it is started anew."""
@@ -67,7 +81,7 @@ class Part(Thread):
             process = self._spawned(reading)
             while process.poll() is None and not self._stop_event.wait(_POLL_SECONDS):
                 continue
-            status = _ended(process)
+            status = self._ended(process)
         finally:
             os.close(reading)
             os.close(writing)
@@ -83,23 +97,22 @@ class Part(Thread):
     def _spawned(self, pipe: int) -> subprocess.Popen[bytes]:
         environment = child_environment(self._context.settings.home)
         return subprocess.Popen(  # noqa: S603 - our own module, no shell
-            [sys.executable, "-P", "-m", "scheduler", self.name],
+            [sys.executable, "-P", "-m", *self._module],
             stdin=subprocess.DEVNULL,
-            env={**environment, SUPERVISOR_PIPE_VARIABLE: str(pipe)},
+            env={**environment, **self._environment, SUPERVISOR_PIPE_VARIABLE: str(pipe)},
             pass_fds=(pipe,),
         )
 
     def _count_loss(self, status: int, pause: float) -> None:
-        log.error("scheduler.process_lost", process=self.name, status=status, again_seconds=pause)
+        log.error("process.lost", process=self.name, status=status, again_seconds=pause)
         with reaching_database(), self._context.sessions.begin() as session:
             incidents.count(session, IncidentKind.PROCESS_LOST, self.name)
 
-
-def _ended(process: subprocess.Popen[bytes]) -> int:
-    """Return how a process has ended; one that still runs is asked to leave."""
-    process.terminate()
-    try:
-        return process.wait(_LEAVING_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
+    def _ended(self, process: subprocess.Popen[bytes]) -> int:
+        """Return how a process has ended; one that still runs is asked to leave."""
+        process.terminate()
+        try:
+            return process.wait(self._leaving_seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()

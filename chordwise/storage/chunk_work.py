@@ -1,0 +1,139 @@
+"""Storing what workers do with chunks: claims, ends and calls, of many threads in one transaction.
+
+The order of locks is that of the whole schema: jobs, then chunks, then calls.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from chordwise.domain.json_values import JsonObject
+from chordwise.storage import chunk_leases, chunks, jobs, model_calls
+from chordwise.storage.chunk_leases import ClaimedChunk
+from chordwise.storage.group_commit import GroupCommit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkEnd:
+    """The end of a chunk that is leased with `token`: what `chunks.answered` or `failed` returned.
+
+    `calls` are the ends of its calls that are not stored yet.
+    """
+
+    job_id: uuid.UUID
+    chunk_id: uuid.UUID
+    token: uuid.UUID
+    values: JsonObject
+    calls: Sequence[Mapping[str, object]] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallEntry:
+    """An entry of the ledger: a call that begins, or none, and what became of earlier ones.
+
+    A call with the `token` of a lease begins only while that is held: on the chunk of the call, or
+    on the synthesis of its job where it has no chunk.
+    """
+
+    begun: Mapping[str, object] | None = None
+    token: uuid.UUID | None = None
+    ended: Sequence[Mapping[str, object]] = ()
+    checked: Sequence[Mapping[str, object]] = ()
+
+
+class ChunkWork:
+    """What the threads of a worker store; safe to share between them.
+
+    `synthesis` is the task that is promised when the last chunk of a job has ended.
+    """
+
+    def __init__(
+        self,
+        sessions: sessionmaker[Session],
+        lease: timedelta,
+        max_attempts: int,
+        synthesis: str,
+    ) -> None:
+        self._lease = lease
+        self._max_attempts = max_attempts
+        self._synthesis = synthesis
+        self._claims = GroupCommit(sessions, self._store_claims)
+        self._ends = GroupCommit(sessions, self._store_ends)
+
+    def claim(self, chunk_id: uuid.UUID, token: uuid.UUID) -> ClaimedChunk | None:
+        """Claim a chunk with a token; return it as it is now, `None` where there is none.
+
+        Raises:
+            ServiceUnavailableError: The database stayed away for the length of a lease.
+        """
+        return self._claims.commit((chunk_id, token), self._lease)
+
+    def end(self, end: ChunkEnd, within: timedelta) -> bool:
+        """Store the end of a chunk and those of its calls; false when its lease is lost.
+
+        The job's open chunks are counted down; the last one promises the synthesis.
+
+        Raises:
+            ServiceUnavailableError: The database stayed away for longer than `within`.
+        """
+        return self._ends.commit(end, within)
+
+    def _store_claims(
+        self, session: Session, claims: Sequence[tuple[uuid.UUID, uuid.UUID]]
+    ) -> Sequence[ClaimedChunk | None]:
+        found = chunk_leases.claim_all(session, claims, self._lease, self._max_attempts)
+        return [found.get(token) for _, token in claims]
+
+    def _store_ends(self, session: Session, ends: Sequence[ChunkEnd]) -> Sequence[bool]:
+        jobs.lock_all(session, {end.job_id for end in ends})
+        rows = [
+            {**end.values, "id": str(end.chunk_id), "lease_token": str(end.token)} for end in ends
+        ]
+        ended = chunks.end_all(session, rows)
+        model_calls.end_all(session, [call for end in ends for call in end.calls])
+        jobs.count_down(
+            session, [end.job_id for end in ends if end.chunk_id in ended], self._synthesis
+        )
+        late = [end.chunk_id for end in ends if end.chunk_id not in ended]
+        # Of a commit whose answer was lost the ends are found to be made.
+        left = chunks.left(session, late) if late else {}
+        return [end.chunk_id in ended or left.get(end.chunk_id) == end.token for end in ends]
+
+
+class CallStore:
+    """Stores entries of the ledger; safe to share between threads."""
+
+    def __init__(self, sessions: sessionmaker[Session]) -> None:
+        self._entries = GroupCommit(sessions, _store_entries)
+
+    def enter(self, entry: CallEntry, within: timedelta) -> bool:
+        """Store an entry; false where its call may not begin, since the lease is lost.
+
+        The run of a lease may be cancelled as well. The ends are stored whatever the outcome.
+
+        Raises:
+            ServiceUnavailableError: The database stayed away for longer than `within`.
+        """
+        return self._entries.commit(entry, within)
+
+
+def _store_entries(session: Session, entries: Sequence[CallEntry]) -> Sequence[bool]:
+    of_chunks = [each for each in entries if each.token and each.begun and each.begun["chunk_id"]]
+    of_jobs = [each for each in entries if each.token and each.begun and not each.begun["chunk_id"]]
+    held: set[uuid.UUID] = set()
+    if of_jobs:
+        held |= jobs.held(session, [each.token for each in of_jobs if each.token])
+    if of_chunks:
+        ids = [uuid.UUID(str(each.begun["chunk_id"])) for each in of_chunks if each.begun]
+        held |= chunk_leases.held_tokens(session, ids)
+    begins = [each.token is None or each.token in held for each in entries]
+    begun = zip(entries, begins, strict=True)
+    model_calls.begin_all(session, [each.begun for each, begins in begun if begins and each.begun])
+    model_calls.end_all(session, [call for each in entries for call in each.ended])
+    model_calls.check_all(session, [call for each in entries for call in each.checked])
+    return begins
