@@ -103,6 +103,9 @@ WORKING_JOBS = (
 UNFINISHED_JOBS = (*WORKING_JOBS, JobStatus.PAUSED)
 """A job in one of these keeps its run open."""
 
+FOLLOWING_JOBS = (JobStatus.QUEUED, JobStatus.PAUSED)
+"""A job in one of these may wait for the answer of another job."""
+
 RETRYABLE_JOBS = (
     JobStatus.PAUSED,
     JobStatus.PARTIAL,

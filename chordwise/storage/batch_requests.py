@@ -38,7 +38,7 @@ from chordwise.domain.states import (
 from chordwise.storage import budgets, clock
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job, of_cancelled_run
-from chordwise.storage.record import Identity, Record
+from chordwise.storage.record import Identity, Record, among
 
 
 class BatchRequest(Record):
@@ -260,8 +260,8 @@ def remove(session: Session, rows: Sequence[BatchRequest]) -> None:
     session.execute(delete(BatchRequest).where(BatchRequest.id.in_([row.id for row in rows])))
 
 
-def forget_failures(session: Session, job_id: uuid.UUID) -> None:
-    """Let a job that is taken up again ask anew what failed: errors, and answers of no use."""
+def forget_failures(session: Session, job_ids: Collection[uuid.UUID]) -> None:
+    """Let jobs that are taken up again ask anew what failed: errors, and answers of no use."""
     failed_chunk = exists().where(
         Chunk.id == BatchRequest.chunk_id,
         Chunk.status.in_((ChunkStatus.FAILED, ChunkStatus.QUARANTINED)),
@@ -276,7 +276,7 @@ def forget_failures(session: Session, job_id: uuid.UUID) -> None:
     )
     session.execute(
         delete(BatchRequest).where(
-            BatchRequest.job_id == job_id, BatchRequest.finished_at.is_not(None), useless
+            among(BatchRequest.job_id, job_ids), BatchRequest.finished_at.is_not(None), useless
         )
     )
 

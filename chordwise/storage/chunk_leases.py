@@ -240,23 +240,6 @@ def give_up(session: Session, chunk_id: uuid.UUID, token: uuid.UUID) -> bool:
     )
 
 
-def reopen(session: Session, chunk_id: uuid.UUID) -> bool:
-    """Free a chunk whose lease has run out; the attempt stays counted."""
-    expired = and_(
-        Chunk.id == chunk_id,
-        Chunk.status == ChunkStatus.RUNNING,
-        Chunk.lease_until < clock.database_now(),
-    )
-    return leave(
-        session,
-        expired,
-        status=ChunkStatus.PENDING,
-        lease_token=None,
-        finished_at=None,
-        sent_at=None,
-    )
-
-
 def quarantine(session: Session, chunk_id: uuid.UUID, attempts: int) -> bool:
     """Set a chunk aside that ended its worker too often; false when it is claimed or finished."""
     return leave(

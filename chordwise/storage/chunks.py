@@ -27,7 +27,14 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.states import OPEN_CHUNKS, ChunkStatus
 from chordwise.errors import ChordwiseError
 from chordwise.storage import clock
-from chordwise.storage.record import Identity, Record, among, new_id
+from chordwise.storage.record import (
+    Identity,
+    Record,
+    among,
+    block_range_index,
+    new_id,
+    status_among,
+)
 
 
 class Chunk(Record):
@@ -41,12 +48,22 @@ class Chunk(Record):
     __tablename__ = "chunks"
     __table_args__ = (
         UniqueConstraint("job_id", "position"),
-        Index("ix_chunks_started_at", "started_at"),
+        block_range_index("ix_chunks_started_at", "started_at"),
         Index(
-            "ix_chunks_open",
+            "ix_chunks_open_sent_at",
             "status",
-            "lease_until",
-            postgresql_where=f"status IN ({', '.join(repr(s.value) for s in OPEN_CHUNKS)})",
+            "sent_at",
+            postgresql_where=status_among(OPEN_CHUNKS),
+        ),
+        Index(
+            "ix_chunks_waiting",
+            "due_at",
+            postgresql_where=f"status = '{ChunkStatus.WAITING.value}'",
+        ),
+        Index(
+            "ix_chunks_claimed_before",
+            "id",
+            postgresql_where=f"status = '{ChunkStatus.PENDING.value}' AND attempts > 0",
         ),
     )
 

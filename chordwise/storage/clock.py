@@ -13,6 +13,14 @@ def database_now() -> ColumnElement[datetime]:
     return func.clock_timestamp()
 
 
+def statement_start() -> ColumnElement[datetime]:
+    """Return when the statement began: one moment for all rows, by which an index can be asked.
+
+    A volatile function such as that of `database_now` is never compared with an index.
+    """
+    return func.statement_timestamp()
+
+
 def after(delay: timedelta) -> ColumnElement[datetime]:
     """Return the moment `delay` from now."""
     return func.clock_timestamp() + literal(delay)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,7 +12,9 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import (
+    FOLLOWING_JOBS,
     OPEN_CHUNKS,
+    RETRYABLE_JOBS,
     UNFINISHED_JOBS,
     JobStatus,
     RunStatus,
@@ -21,7 +23,17 @@ from chordwise.errors import ChordwiseError, TransientError
 from chordwise.storage import clock
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.model_calls import ModelCall
-from chordwise.storage.record import CreatedAt, Identity, Record, among
+from chordwise.storage.record import (
+    CreatedAt,
+    Identity,
+    Record,
+    among,
+    block_range_index,
+    status_among,
+)
+
+STEP_CHUNKS = 20_000
+"""How many chunks a transaction changes that changes many jobs."""
 
 
 class Job(Record):
@@ -37,18 +49,26 @@ class Job(Record):
     __tablename__ = "jobs"
     __table_args__ = (
         Index("ix_jobs_identity", "document_id", "options_hash"),
-        Index("ix_jobs_started_at", "started_at"),
+        Index("ix_jobs_run_id_status", "run_id", "status"),
+        block_range_index("ix_jobs_started_at", "started_at"),
         Index("ix_jobs_reused_from", "reused_from", postgresql_where="reused_from IS NOT NULL"),
         Index(
-            "ix_jobs_unfinished",
+            "ix_jobs_following",
+            "id",
+            postgresql_where=f"reused_from IS NOT NULL AND {status_among(FOLLOWING_JOBS)}",
+        ),
+        Index("ix_jobs_retryable", "run_id", "id", postgresql_where=status_among(RETRYABLE_JOBS)),
+        Index(
+            "ix_jobs_unfinished_created_at",
             "status",
-            "last_progress_at",
-            postgresql_where=f"status IN ({', '.join(repr(s.value) for s in UNFINISHED_JOBS)})",
+            "created_at",
+            "id",
+            postgresql_where=status_among(UNFINISHED_JOBS),
         ),
     )
 
     id: Mapped[Identity]
-    run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id"), index=True)
+    run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id"))
     intake_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("intakes.id"), index=True)
     document_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("documents.id"))
     analysis_type: Mapped[str]
@@ -94,6 +114,21 @@ def hold(session: Session, job_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
     return set(session.scalars(statement.with_for_update(read=True, key_share=True)))
 
 
+def of_one_step(rows: Iterable[tuple[uuid.UUID, int | None]]) -> list[uuid.UUID]:
+    """Return the first of these jobs, given with their chunk counts, that a transaction changes.
+
+    Together they have at most `STEP_CHUNKS` chunks, or it is one job.
+    """
+    ids: list[uuid.UUID] = []
+    total = 0
+    for job_id, chunk_count in rows:
+        total += chunk_count or 0
+        if ids and total > STEP_CHUNKS:
+            break
+        ids.append(job_id)
+    return ids
+
+
 def status_of(session: Session, job_id: uuid.UUID) -> str | None:
     """Look at a job without locking anything; `None` when there is no such job."""
     return session.scalar(select(Job.status).where(Job.id == job_id))
@@ -107,6 +142,12 @@ def lock(session: Session, job_id: uuid.UUID) -> Job | None:
         .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     ).one_or_none()
+
+
+def lock_all(session: Session, job_ids: Collection[uuid.UUID]) -> None:
+    """Let nobody else change these jobs before the transaction ends."""
+    statement = select(Job.id).where(among(Job.id, job_ids)).order_by(Job.id)
+    session.execute(statement.with_for_update(key_share=True)).all()
 
 
 def of_cancelled_run() -> ColumnElement[bool]:
@@ -129,12 +170,6 @@ def held(session: Session, tokens: Collection[uuid.UUID]) -> set[uuid.UUID]:
         .with_for_update(read=True)
     )
     return {token for token in session.scalars(found) if token is not None}
-
-
-def lock_all(session: Session, job_ids: Collection[uuid.UUID]) -> None:
-    """Lock the rows of jobs, in the order of their ids: nobody else changes them meanwhile."""
-    ids = select(Job.id).where(among(Job.id, job_ids)).order_by(Job.id)
-    session.execute(ids.with_for_update(key_share=True))
 
 
 def claim_synthesis(

@@ -8,16 +8,22 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     ColumnElement,
     Identity,
     Index,
+    Select,
     SQLColumnExpression,
     Text,
+    bindparam,
     cast,
     delete,
     func,
     insert,
+    literal,
+    literal_column,
     select,
+    text,
     update,
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -33,7 +39,10 @@ class OutboxMessage(Record):
     """One message to come: the task's name and its arguments, ids and nothing else."""
 
     __tablename__ = "outbox"
-    __table_args__ = (Index("ix_outbox_unsent", "id", postgresql_where="sent_at IS NULL"),)
+    __table_args__ = (
+        Index("ix_outbox_unsent", "id", postgresql_where="sent_at IS NULL"),
+        Index("ix_outbox_promised", text("(arguments ->> -1)"), postgresql_where="sent_at IS NULL"),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     task: Mapped[str]
@@ -60,6 +69,21 @@ def put_all(
     rows = [{"task": task, "arguments": list(map(str, ids)), "reason": reason} for ids in of]
     if rows:
         session.execute(insert(OutboxMessage), rows)
+
+
+def put_selected(
+    session: Session, task: str, ids: Select[*tuple[uuid.UUID, ...]], *, reason: str
+) -> int:
+    """Promise a message for each row of ids that a query selects; return how many those are.
+
+    The rows do not leave the server.
+    """
+    found = ids.subquery()
+    arguments = func.jsonb_build_array(*(cast(column, Text) for column in found.c))
+    rows = select(literal(task), arguments, literal(reason)).select_from(found)
+    names = ["task", "arguments", "reason"]
+    inserted = insert(OutboxMessage).from_select(names, rows).returning(OutboxMessage.id).cte()
+    return session.scalar(select(func.count()).select_from(inserted)) or 0
 
 
 def take(session: Session, limit: int) -> Sequence[OutboxMessage]:
@@ -97,7 +121,27 @@ def is_promised(task: str, *, of: SQLColumnExpression[uuid.UUID]) -> ColumnEleme
         .where(
             OutboxMessage.sent_at.is_(None),
             OutboxMessage.task == task,
-            OutboxMessage.arguments[-1].astext == cast(of, Text),
+            _named() == cast(of, Text),
         )
         .exists()
     )
+
+
+def unpromised(session: Session, task: str, ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
+    """Return those of the ids for which no message of this task waits.
+
+    The ids are a part of the statement: PostgreSQL hashes a list of constants, and so reads the
+    messages once at most, whatever the planner believes of their number.
+    """
+    values = list(map(str, ids))
+    texts: BindParameter[str] = bindparam("ids", values, expanding=True, literal_execute=True)
+    waiting = select(_named()).where(
+        OutboxMessage.sent_at.is_(None), OutboxMessage.task == task, _named().in_(texts)
+    )
+    found = set(session.scalars(waiting))
+    return [id_ for id_ in ids if str(id_) not in found]
+
+
+def _named() -> ColumnElement[str]:
+    """Return the last argument of a message, as the index has it."""
+    return OutboxMessage.arguments.op("->>", return_type=Text())(literal_column("-1"))

@@ -8,11 +8,13 @@ import uuid
 from collections.abc import Collection
 from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
 from typing import Annotated, ClassVar
 
 from sqlalchemy import (
     ColumnElement,
     DateTime,
+    Index,
     MetaData,
     Numeric,
     SQLColumnExpression,
@@ -44,6 +46,17 @@ def among(
     They are one parameter of the statement, of which the protocol allows 65,535.
     """
     return column == any_(literal(list(ids), ARRAY(UUID(as_uuid=True))))
+
+
+def status_among(states: Collection[StrEnum]) -> str:
+    """Return the condition of a partial index: the status is one of these."""
+    return f"status IN ({', '.join(repr(state.value) for state in states)})"
+
+
+def block_range_index(name: str, column: str) -> Index:
+    """Return an index for the newest moments in a column; updates of it stay heap-only (HOT)."""
+    small = {"autosummarize": True, "pages_per_range": 16}
+    return Index(name, column, postgresql_using="brin", postgresql_with=small)
 
 
 class Record(DeclarativeBase):

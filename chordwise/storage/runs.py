@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, func, select, true, update
+from sqlalchemy import ForeignKey, exists, func, select, true, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
@@ -14,12 +14,13 @@ from chordwise.domain.lanes import Lane
 from chordwise.domain.states import (
     OPEN_CHUNKS,
     UNFINISHED_JOBS,
+    WORKING_JOBS,
     ChunkStatus,
     JobStatus,
     RunStatus,
 )
 from chordwise.errors import UsageError
-from chordwise.storage import clock, deliveries
+from chordwise.storage import clock, deliveries, jobs
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import CreatedAt, Identity, Record, among
@@ -107,18 +108,20 @@ def cancel_jobs(session: Session, run_id: uuid.UUID, limit: int) -> int:
     """
     if not is_cancelled(session, run_id):
         return 0
-    job_ids = session.scalars(
-        select(Job.id)
-        .where(Job.run_id == run_id, Job.status.in_(UNFINISHED_JOBS))
+    is_unfinished = (Job.run_id == run_id) & Job.status.in_(UNFINISHED_JOBS)
+    some = select(Job.id).where(is_unfinished).limit(limit)
+    rows = session.execute(
+        select(Job.id, Job.chunk_count)
+        .where(Job.id.in_(some), is_unfinished)
         .order_by(Job.id)
-        .limit(limit)
         .with_for_update(key_share=True)
     ).all()
+    job_ids = jobs.of_one_step((row[0], row[1]) for row in rows)
     run = _locked(session, run_id)  # the jobs before their run, as everywhere
     if run.status != RunStatus.CANCELLED:
         return 0
     _cancel(session, job_ids)
-    if len(job_ids) < limit and run.finished_at is None:
+    if run.finished_at is None and not _has_jobs(session, run_id, UNFINISHED_JOBS):
         run.finished_at = clock.read(session)
         deliveries.announce(session, run_id, RunStatus.CANCELLED)
     return len(job_ids)
@@ -163,18 +166,19 @@ def settle(session: Session, run_id: uuid.UUID) -> None:
     if run.intake_finished_at is None or run.status == RunStatus.CANCELLED:
         return
     before = run.status
-    unfinished = set(
-        session.scalars(
-            select(Job.status).where(Job.run_id == run_id, Job.status.in_(UNFINISHED_JOBS))
-        )
-    )
-    if unfinished:
-        paused = unfinished == {JobStatus.PAUSED}
-        run.status, run.finished_at = (RunStatus.PAUSED if paused else RunStatus.OPEN), None
+    if _has_jobs(session, run_id, WORKING_JOBS):
+        run.status, run.finished_at = RunStatus.OPEN, None
+    elif _has_jobs(session, run_id, (JobStatus.PAUSED,)):
+        run.status, run.finished_at = RunStatus.PAUSED, None
     else:
         run.status, run.finished_at = RunStatus.FINISHED, session.scalar(select(func.now()))
     if run.status != before:
         deliveries.announce(session, run_id, RunStatus(run.status))
+
+
+def _has_jobs(session: Session, run_id: uuid.UUID, states: Sequence[JobStatus]) -> bool:
+    found = exists().where(Job.run_id == run_id, Job.status.in_(states))
+    return bool(session.scalar(select(found)))
 
 
 def _locked(session: Session, run_id: uuid.UUID) -> Run:

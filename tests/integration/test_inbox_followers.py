@@ -14,7 +14,7 @@ from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.recovery import unclaimed
 from chordwise.pipeline.recovery.recover import recover
 from chordwise.settings import ProfileSettings, Settings
-from chordwise.storage import runs
+from chordwise.storage import clock, runs
 from tests.fakes.batch_nights import handed_in, judge, opened, pass_time
 from tests.fakes.inbox_watch import LETTER, QUIET_SECONDS, WatchedInbox, watched, watching
 from tests.fakes.pipeline import a_run
@@ -224,8 +224,9 @@ def test_who_waits_has_no_message(inbox: WatchedInbox) -> None:
     inbox.pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '1 hour'")
 
     assert fan_out(inbox.pipeline.context, second) == 0  # type: ignore[arg-type]  # a UUID
-    with inbox.pipeline.context.sessions.begin() as session:
-        assert unclaimed.send_everything(session) == 1
+    with inbox.pipeline.context.sessions() as session:
+        now = clock.read(session)
+    assert unclaimed.send_everything(inbox.pipeline.context, now) == 1
     assert recover(inbox.pipeline.context) == {}
 
     left = "SELECT status, attempts FROM jobs WHERE reused_from IS NOT NULL"

@@ -14,7 +14,9 @@ from chordwise.settings import Settings
 from tests.fakes.pipeline import PARAGRAPH, a_pipeline, with_settings
 
 TEXTS = [f"{number}. {PARAGRAPH}" for number in range(4)]
-LONG_AGO = "UPDATE jobs SET last_progress_at = now() - interval '1 hour'"
+LONG_AGO = """
+UPDATE jobs SET created_at = now() - interval '1 hour', last_progress_at = now() - interval '1 hour'
+"""
 
 
 class SlowMessenger:

@@ -135,7 +135,8 @@ def test_recovery_fans_a_forgotten_job_out(settings: Settings) -> None:
     pipeline = a_pipeline(settings)
     pipeline.submit(PARAGRAPH)
     pipeline.execute("DELETE FROM outbox")
-    pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '1 hour'")
+    pipeline.execute("UPDATE jobs SET created_at = now() - interval '1 hour'")
+    pipeline.execute("UPDATE jobs SET last_progress_at = created_at")
 
     rescued = recover(pipeline.context)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
 
-from sqlalchemy import ColumnElement, case, null, select, update
+from sqlalchemy import ColumnElement, case, null, select, true, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.domain.states import RETRYABLE_JOBS, ChunkStatus, JobStatus, RunStatus
@@ -15,10 +17,11 @@ from chordwise.pipeline.jobs import endpoint_pauses
 from chordwise.pipeline.models import budgets, lanes
 from chordwise.pipeline.runtime.context import PATIENCE, Context
 from chordwise.pipeline.runtime.messages import FAN_OUT
-from chordwise.storage import batch_requests, clock, outbox, runs
+from chordwise.storage import batch_requests, clock, jobs, outbox, runs
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.engine import persistently, reaching_database
 from chordwise.storage.jobs import Job
+from chordwise.storage.record import among
 from chordwise.storage.runs import Run
 
 
@@ -30,27 +33,26 @@ def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None
     the run is cancelled and not all of its jobs are yet, that is completed first. `budget_usd` is
     what the run may cost from now on, with what it did cost already.
 
+    The jobs are queued in short transactions, and their messages follow once all are: none of them
+    ends the run before the last is queued. After a kill recovery sends those that are queued, and a
+    repetition takes up the rest.
+
     Raises:
         UsageError: More is spent already, or the budget is none.
         ConfigurationError: There is a new budget, and an unknown price.
-        ServiceUnavailableError: The database cannot be reached.
+        ServiceUnavailableError: The database stayed away.
     """
     _resume_models(context, run_id)
     _cancel_jobs(context.sessions, run_id)
-    with reaching_database(), context.sessions.begin() as session:
-        if budget_usd is not None:
+    if budget_usd is not None:
+        with reaching_database(), context.sessions.begin() as session:
             _change_budget(context, session, run_id, budget_usd)
-        job_ids = session.scalars(
-            select(Job.id)
-            .where(Job.run_id == run_id, Job.status.in_(RETRYABLE_JOBS))
-            .order_by(Job.id)
-            .with_for_update(key_share=True)
-        ).all()
-        if job_ids:
-            session.execute(update(Run).where(Run.id == run_id).values(_OPEN_RUN))
-        for job_id in job_ids:
-            _reopen(context, session, job_id)
-        return len(job_ids)
+    begun_at = persistently(context.sessions, PATIENCE, clock.read)
+    steps = list(_reopen_jobs(context, run_id))
+    for step in steps:
+        send = partial(_send, run_id=run_id, step=step, begun_at=begun_at)
+        persistently(context.sessions, PATIENCE, send)
+    return sum(step.count for step in steps)
 
 
 def cancel(sessions: sessionmaker[Session], run_id: uuid.UUID) -> int:
@@ -94,9 +96,19 @@ def _change_budget(
 
 
 _STEP = 1_000
-"""How many jobs are cancelled in a transaction."""
+"""How many jobs are cancelled or queued in a transaction, at most."""
+_BEFORE_ALL = uuid.UUID(int=0)
 _OPEN_RUN = {"status": RunStatus.OPEN, "finished_at": None}
 _FRESH = {"attempts": 0, "postponements": 0, "error_code": None, "error_message": None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """The jobs of a run that one transaction has queued, by the ends of their range of ids."""
+
+    first: uuid.UUID
+    last: uuid.UUID
+    count: int
 
 
 def _is_in_flight() -> ColumnElement[bool]:
@@ -110,17 +122,51 @@ def _batch_until(context: Context) -> ColumnElement[datetime | None]:
     return case((Job.batch_until.is_not(None), until), else_=null())
 
 
-def _reopen(context: Context, session: Session, job_id: uuid.UUID) -> None:
-    batch_requests.forget_failures(session, job_id)
+def _reopen_jobs(context: Context, run_id: uuid.UUID) -> Iterator[_Step]:
+    """Queue the jobs of a run that are to be retried, each of them once, some in a transaction."""
+    after = _BEFORE_ALL
+    while True:
+        reopen = partial(_reopen_some, context, run_id=run_id, after=after)
+        step = persistently(context.sessions, PATIENCE, reopen)
+        if step is None:
+            return
+        yield step
+        after = step.last
+
+
+def _reopen_some(
+    context: Context, session: Session, run_id: uuid.UUID, after: uuid.UUID
+) -> _Step | None:
+    rows = session.execute(
+        select(Job.id, Job.chunk_count)
+        .where(Job.run_id == run_id, Job.status.in_(RETRYABLE_JOBS), Job.id > after)
+        .order_by(Job.id)
+        .limit(_STEP)
+        .with_for_update(key_share=True)
+    ).all()
+    if not rows:
+        return None
+    may_open = true() if after == _BEFORE_ALL else Run.status != RunStatus.CANCELLED
+    opened = update(Run).where(Run.id == run_id, may_open).values(_OPEN_RUN).returning(Run.id)
+    if session.scalar(opened) is None:
+        return None  # cancelled since the first step
+    job_ids = jobs.of_one_step((row[0], row[1]) for row in rows)
+    _reopen(context, session, job_ids)
+    return _Step(first=job_ids[0], last=job_ids[-1], count=len(job_ids))
+
+
+def _reopen(context: Context, session: Session, job_ids: Sequence[uuid.UUID]) -> None:
+    batch_requests.forget_failures(session, job_ids)
     cleared = {**_FRESH, "hint": None, "due_at": None, "lease_token": None, "lease_until": None}
+    is_left = (Chunk.status != ChunkStatus.SUCCEEDED) & ~_is_in_flight()
     session.execute(
         update(Chunk)
-        .where(Chunk.job_id == job_id, Chunk.status != ChunkStatus.SUCCEEDED, ~_is_in_flight())
+        .where(among(Chunk.job_id, job_ids), is_left)
         .values(status=ChunkStatus.PENDING, sent_at=None, finished_at=None, **cleared)
     )
     session.execute(
         update(Job)
-        .where(Job.id == job_id)
+        .where(among(Job.id, job_ids))
         .values(
             status=JobStatus.QUEUED,
             finished_at=None,
@@ -129,4 +175,15 @@ def _reopen(context: Context, session: Session, job_id: uuid.UUID) -> None:
             **cleared,
         )
     )
-    outbox.put(session, FAN_OUT, job_id, reason="retry")
+
+
+def _send(session: Session, run_id: uuid.UUID, step: _Step, begun_at: datetime) -> None:
+    """Promise messages for the jobs of a step that still wait for one."""
+    queued = select(Job.id).where(
+        Job.id.between(step.first, step.last),
+        Job.run_id == run_id,
+        Job.status == JobStatus.QUEUED,
+        Job.reused_from.is_(None),
+        Job.last_progress_at >= begun_at,
+    )
+    outbox.put_selected(session, FAN_OUT, queued.order_by(Job.id), reason="retry")

@@ -13,7 +13,7 @@ from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from chordwise.domain.lanes import Lane
-from chordwise.domain.states import WORKING_JOBS, JobStatus, RunStatus
+from chordwise.domain.states import FOLLOWING_JOBS, WORKING_JOBS, JobStatus, RunStatus
 from chordwise.llm.limits.permits import Priority
 from chordwise.pipeline.models import lanes
 from chordwise.pipeline.runtime.context import Context
@@ -54,6 +54,7 @@ def served(context: Context, session: Session) -> int:
         select(Job)
         .where(
             Job.reused_from.is_not(None),
+            Job.status.in_(FOLLOWING_JOBS),
             or_(is_over, (Job.status == JobStatus.PAUSED) & has_answer),
         )
         .order_by(Job.id)

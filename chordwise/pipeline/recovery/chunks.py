@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy import func, or_, select, text
+from sqlalchemy import func, or_, select, text, update
 from sqlalchemy.orm import Session, aliased
 
 from chordwise.domain.states import ChunkStatus, JobStatus
@@ -15,6 +16,7 @@ from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, CHUNK_QUEUE, SYNT
 from chordwise.storage import chunk_leases, clock, jobs, last_attempts, outbox
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
+from chordwise.storage.record import among
 
 BATCH = 500
 OVERTAKEN = timedelta(seconds=10)
@@ -34,34 +36,51 @@ def expired_leases(context: Context, session: Session) -> int:
     ):
         return 0
     rows = session.execute(
-        select(Chunk.id, Chunk.job_id)
+        select(Chunk.id, Chunk.job_id, Chunk.attempts)
         .where(Chunk.status == ChunkStatus.RUNNING, Chunk.lease_until < clock.database_now())
         .order_by(Chunk.job_id, Chunk.id)
         .limit(BATCH)
     ).all()
-    for chunk_id, job_id in rows:
-        jobs.lock(session, job_id)  # the job before its chunk, as everywhere
-        if chunk_leases.quarantine(session, chunk_id, context.settings.pipeline.max_attempts):
+    jobs.lock_all(session, {row[1] for row in rows})  # the job before its chunk, as everywhere
+    most_attempts = context.settings.pipeline.max_attempts
+    for chunk_id, job_id, attempts in rows:
+        if attempts >= most_attempts and chunk_leases.quarantine(session, chunk_id, most_attempts):
             jobs.count_down(session, [job_id], SYNTHESIZE)
-        elif chunk_leases.reopen(session, chunk_id):
-            _send_unless_last(context, session, chunk_id, job_id)
+    _reopen(session, [row[0] for row in rows], most_attempts)
     return len(rows)
 
 
-def _send_unless_last(
-    context: Context, session: Session, chunk_id: uuid.UUID, job_id: uuid.UUID
-) -> None:
-    """Send a chunk again; what has its last attempt to come waits for its turn."""
-    chunk = session.get_one(Chunk, chunk_id, populate_existing=True)
-    if not last_attempts.is_last(chunk.attempts, context.settings.pipeline.max_attempts):
-        unclaimed.send_again(session, [(chunk_id, job_id)], "lease expired")
+def _reopen(session: Session, chunk_ids: Sequence[uuid.UUID], most_attempts: int) -> None:
+    """Free and send chunks whose lease has run out; the attempt stays counted.
+
+    What has its last attempt to come waits for its turn.
+    """
+    freed = session.execute(
+        update(Chunk)
+        .where(
+            among(Chunk.id, chunk_ids),
+            Chunk.status == ChunkStatus.RUNNING,
+            Chunk.lease_until < clock.database_now(),
+        )
+        .values(
+            status=ChunkStatus.PENDING,
+            lease_token=None,
+            lease_until=None,
+            finished_at=None,
+            sent_at=None,
+        )
+        .returning(Chunk.id, Chunk.job_id, Chunk.attempts)
+    ).all()
+    again = [(row[0], row[1]) for row in freed if not last_attempts.is_last(row[2], most_attempts)]
+    unclaimed.send_again(session, again, "lease expired")
 
 
 def last_attempts_in_turn(context: Context, session: Session) -> int:
     """Send the next chunk that has its last attempt to come, if no other such is under way."""
     most_attempts = context.settings.pipeline.max_attempts
     stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
-    waiting = (Chunk.status == ChunkStatus.PENDING) & (Chunk.attempts >= max(1, most_attempts - 1))
+    claimed_before = (Chunk.status == ChunkStatus.PENDING) & (Chunk.attempts > 0)
+    waiting = claimed_before & (Chunk.attempts >= most_attempts - 1)
     on_its_way = select(Chunk.id).where(waiting, Chunk.sent_at > clock.database_now() - stalled)
     row = session.execute(
         select(Chunk.id, Chunk.job_id)
@@ -108,7 +127,7 @@ def due(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape 
         select(Chunk.id, Chunk.job_id)
         .where(
             Chunk.status == ChunkStatus.WAITING,
-            Chunk.due_at <= clock.database_now(),
+            Chunk.due_at <= clock.statement_start(),
             ~outbox.is_promised(ANALYZE_SLICE, of=Chunk.id),
             or_(Chunk.sent_at.is_(None), Chunk.sent_at < Chunk.due_at),
         )
@@ -129,9 +148,12 @@ def lost_messages(context: Context, session: Session) -> int:
     stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
     newest_taken = (
         select(func.max(Chunk.sent_at))
-        .where(Chunk.started_at > clock.database_now() - stalled * 2)
+        .where(Chunk.started_at > clock.statement_start() - stalled * 2)
         .scalar_subquery()
     )
+    sent_before = unclaimed.lost_since(context, session, newest_taken - OVERTAKEN, CHUNK_QUEUE)
+    if sent_before is None:
+        return 0
     waiting = aliased(Chunk)
     rows = session.execute(
         select(waiting.id, waiting.job_id)
@@ -140,13 +162,8 @@ def lost_messages(context: Context, session: Session) -> int:
             Job.status.in_(_WORKING),
             unclaimed.unclaimed(waiting),
             or_(waiting.status == ChunkStatus.PENDING, waiting.sent_at >= waiting.due_at),
+            waiting.sent_at < sent_before,
             ~outbox.is_promised(ANALYZE_SLICE, of=waiting.id),
-            or_(
-                waiting.sent_at < newest_taken - OVERTAKEN,
-                (waiting.sent_at < clock.database_now() - stalled)
-                & ~unclaimed.somebody_works()
-                & unclaimed.queue_is_empty(context, CHUNK_QUEUE),
-            ),
         )
         .limit(BATCH)
         .with_for_update(key_share=True, skip_locked=True, of=waiting)

@@ -23,20 +23,19 @@ def lost_messages(context: Context, session: Session) -> int:
     stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
     newest_begun = (
         select(func.max(Job.created_at))
-        .where(Job.started_at > clock.database_now() - stalled * 2)
+        .where(Job.started_at > clock.statement_start() - stalled * 2)
         .scalar_subquery()
     )
+    sent_before = unclaimed.lost_since(context, session, newest_begun - OVERTAKEN, CONTROL_QUEUE)
+    if sent_before is None:
+        return 0
     return _send_jobs(
         session,
         FAN_OUT,
         (Job.status == JobStatus.QUEUED)
         & Job.reused_from.is_(None)
-        & or_(
-            (Job.last_progress_at < newest_begun - OVERTAKEN),
-            (Job.last_progress_at < clock.database_now() - stalled)
-            & ~unclaimed.somebody_works()
-            & unclaimed.queue_is_empty(context, CONTROL_QUEUE),
-        ),
+        & (Job.created_at < sent_before)  # no job was sent before; this is in the index
+        & (Job.last_progress_at < sent_before),
     )
 
 
@@ -80,13 +79,10 @@ def abandoned_intakes(context: Context, session: Session) -> int:  # noqa: ARG00
 
 def cancelled_runs(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
     """Cancel what a killed `cancel` has left of a run; return how many jobs that is."""
-    unfinished = select(Job.run_id).where(Job.status.in_(UNFINISHED_JOBS))
+    unfinished = exists().where(Job.run_id == Run.id, Job.status.in_(UNFINISHED_JOBS))
     ids = session.scalars(
         select(Run.id)
-        .where(
-            Run.status == RunStatus.CANCELLED,
-            or_(Run.finished_at.is_(None), Run.id.in_(unfinished)),
-        )
+        .where(Run.status == RunStatus.CANCELLED, or_(Run.finished_at.is_(None), unfinished))
         .order_by(Run.id)
     ).all()
     return sum(runs.cancel_jobs(session, run_id, BATCH) for run_id in ids)

@@ -1,7 +1,8 @@
 """Recovery: finding work that stopped moving, and moving it again.
 
-Every rule is one transaction that locks what it takes up; two recoveries at once are harmless, and
-sending too early is, too: a message for finished work costs a look into the database.
+Every rule is one transaction that locks what it takes up, and takes up so much at most; two
+recoveries at once are harmless, and sending too early is, too: a message for finished work costs a
+look into the database.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.jobs import shared_jobs
 from chordwise.pipeline.recovery import batches, chunks, jobs, unclaimed
 from chordwise.pipeline.runtime.context import Context
-from chordwise.storage import broker_marker, budgets, incidents
+from chordwise.storage import broker_marker, budgets, clock, incidents
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.incidents import IncidentKind
 from chordwise.storage.record import new_id
@@ -81,13 +82,24 @@ def take_up_after_standstill(context: Context) -> int:
     Raises:
         ServiceUnavailableError: The database cannot be reached.
     """
-    return _in_transaction(context, "standstill", _standstill)
-
-
-def _standstill(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
-    if session.scalar(select(unclaimed.somebody_works())):
+    try:
+        return _standstill(context)
+    except ServiceUnavailableError:
+        raise
+    except Exception:  # recovery goes on without it
+        log.exception("recovery.defect", reason="standstill")
         return 0
-    return unclaimed.send_everything(session)
+
+
+def _standstill(context: Context) -> int:
+    with reaching_database(), context.sessions() as session:
+        if session.scalar(select(unclaimed.somebody_works())):
+            return 0
+        begun_at = clock.read(session)
+    sent = unclaimed.send_everything(context, begun_at)
+    with reaching_database(), context.sessions.begin() as session:
+        incidents.count(session, IncidentKind.RESCUE, "standstill", sent)
+    return sent
 
 
 def _in_transaction(context: Context, reason: str, rule: Rule) -> int:
@@ -108,7 +120,8 @@ def _broker_forgot(context: Context) -> int:
     """Send everything unclaimed again, if the broker has lost its memory.
 
     The marker stands in the broker and in the database; a broker that restarted empty, or was
-    flushed, does not know it any more.
+    flushed, does not know it any more. Until everything is promised, the broker holds the moment
+    when that began instead: another recovery goes on from there, and the new marker comes last.
     """
     try:
         found = context.messenger.marker()
@@ -117,21 +130,30 @@ def _broker_forgot(context: Context) -> int:
         return 0
     with reaching_database(), context.sessions() as session:
         known = broker_marker.current(session)
+        now = clock.read(session)
     if found is not None and found == known:
         return 0
+    begun_at = broker_marker.begun_at(found) or now
     # The broker first: where it takes no marker, it takes no messages either.
+    if not _leave_marker(context, broker_marker.of_beginning(begun_at)):
+        return 0
+    sent = 0 if known is None else unclaimed.send_everything(context, begun_at)
     marker = str(new_id())
+    with reaching_database(), context.sessions.begin() as session:
+        broker_marker.remember(session, marker)
+        if known is not None:
+            # Something has happened even where nothing was lost by it.
+            incidents.count(session, IncidentKind.RESCUE, "broker_forgot", max(1, sent))
+    _leave_marker(context, marker)
+    if known is not None:
+        log.warning("recovery.broker_forgot", sent=sent)
+    return sent
+
+
+def _leave_marker(context: Context, marker: str) -> bool:
     try:
         context.messenger.set_marker(marker)
     except ServiceUnavailableError as error:
         log.warning("recovery.broker_takes_nothing", reason=error.what)
-        return 0
-    with reaching_database(), context.sessions.begin() as session:
-        broker_marker.remember(session, marker)
-        if known is None:
-            return 0
-        sent = unclaimed.send_everything(session)
-        # Something has happened even where nothing was lost by it.
-        incidents.count(session, IncidentKind.RESCUE, "broker_forgot", max(1, sent))
-    log.warning("recovery.broker_forgot", sent=sent)
-    return sent
+        return False
+    return True

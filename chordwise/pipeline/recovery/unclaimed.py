@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TypeAlias
 
-from sqlalchemy import ColumnElement, exists, false, or_, select, true
+from sqlalchemy import (
+    ColumnElement,
+    case,
+    exists,
+    false,
+    func,
+    null,
+    or_,
+    select,
+    true,
+    tuple_,
+    update,
+)
 from sqlalchemy.orm import Session, aliased
 
 from chordwise.domain.states import ChunkStatus, JobStatus
@@ -14,9 +28,15 @@ from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT
 from chordwise.storage import chunks, clock, outbox
 from chordwise.storage.chunks import Chunk
+from chordwise.storage.engine import reaching_database
 from chordwise.storage.jobs import Job
+from chordwise.storage.record import among
 
+BATCH = 2_000
 _LONG_QUEUE = 500
+
+_Place: TypeAlias = tuple[datetime, uuid.UUID]
+"""Where a batch of jobs ends: when its last one was created, and its id."""
 
 
 def somebody_works() -> ColumnElement[bool]:
@@ -46,6 +66,23 @@ def queue_is_long(context: Context, queue: str) -> ColumnElement[bool]:
         return false()
 
 
+def lost_since(
+    context: Context,
+    session: Session,
+    overtaken: ColumnElement[datetime] | ColumnElement[datetime | None],
+    queue: str,
+) -> datetime | None:
+    """Return the moment before which what was sent and still waits has lost its message, if any.
+
+    That is `overtaken`, or a while ago where nobody works and the queue is empty. It is asked
+    beforehand, so that the planner knows how much of an index lies before it.
+    """
+    stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
+    in_no_queue = ~somebody_works() & queue_is_empty(context, queue)
+    left = case((in_no_queue, clock.database_now() - stalled), else_=null())
+    return session.scalar(select(func.greatest(overtaken, left)))
+
+
 def unclaimed(chunk: type[Chunk]) -> ColumnElement[bool]:
     """Return the condition that a chunk is there for whoever gets its message."""
     due = (chunk.status == ChunkStatus.WAITING) & (chunk.due_at <= clock.database_now())
@@ -59,25 +96,86 @@ def send_again(session: Session, found: Sequence[tuple[uuid.UUID, uuid.UUID]], r
     return len(found)
 
 
-def send_everything(session: Session) -> int:
-    """Promise messages for all that waits and has none promised; return how much that is."""
-    rows = session.execute(
-        select(Chunk.id, Chunk.job_id)
+def send_everything(context: Context, begun_at: datetime) -> int:
+    """Promise messages for all that waits and was not sent since a moment; return how many.
+
+    What has one promised already gets no second one. Each transaction takes `BATCH` rows and marks
+    them as sent, so that a repetition with the same moment goes on after the last commit.
+
+    Raises:
+        ServiceUnavailableError: The database cannot be reached; what was committed stays.
+    """
+    total = 0
+    for condition in _unsent_since(begun_at):
+        found = BATCH
+        while found == BATCH:
+            with reaching_database(), context.sessions.begin() as session:
+                found, promised = _send_chunks(session, condition)
+            total += promised
+    after: _Place | None = None
+    while True:
+        with reaching_database(), context.sessions.begin() as session:
+            after, promised = _send_queued(session, begun_at, after)
+        total += promised
+        if after is None:
+            return total
+
+
+def _unsent_since(begun_at: datetime) -> Sequence[ColumnElement[bool]]:
+    """Return the conditions, one for each range of an index, of chunks that wait unsent."""
+    pending = Chunk.status == ChunkStatus.PENDING
+    is_unsent = or_(Chunk.sent_at.is_(None), Chunk.sent_at < begun_at)
+    return (
+        pending & (Chunk.sent_at < begun_at),
+        pending & Chunk.sent_at.is_(None),
+        (Chunk.status == ChunkStatus.WAITING) & (Chunk.due_at <= begun_at) & is_unsent,
+    )
+
+
+def _send_chunks(session: Session, condition: ColumnElement[bool]) -> tuple[int, int]:
+    """Send a batch of chunks; return how many were found and how many messages are promised.
+
+    Those of paused jobs are marked as well, which keeps them out of the next batch; `retry` clears
+    the mark.
+    """
+    ids = session.scalars(
+        select(Chunk.id)
+        .where(condition)
+        .limit(BATCH)
+        .with_for_update(key_share=True, skip_locked=True)
+    ).all()
+    chunks.mark_sent(session, ids)
+    is_wanted = among(Chunk.id, outbox.unpromised(session, ANALYZE_SLICE, ids))
+    wanted = (
+        select(Chunk.id)
         .join(Job, Job.id == Chunk.job_id)
-        .where(
-            Job.status.in_((JobStatus.RUNNING, JobStatus.WAITING)),
-            unclaimed(Chunk),
-            ~outbox.is_promised(ANALYZE_SLICE, of=Chunk.id),
-        )
+        .where(is_wanted, Job.status.in_((JobStatus.RUNNING, JobStatus.WAITING)))
         .order_by(Chunk.id)
+    )
+    return len(ids), outbox.put_selected(session, ANALYZE_SLICE, wanted, reason="everything")
+
+
+def _send_queued(
+    session: Session, begun_at: datetime, after: _Place | None
+) -> tuple[_Place | None, int]:
+    """Send a batch of queued jobs; return the place after it, if any is left, and how many."""
+    statement = select(Job.created_at, Job.id).where(
+        Job.status == JobStatus.QUEUED,
+        Job.reused_from.is_(None),
+        Job.last_progress_at < begun_at,
+    )
+    if after is not None:
+        statement = statement.where(tuple_(Job.created_at, Job.id) > tuple_(*after))
+    rows = session.execute(
+        statement.order_by(Job.created_at, Job.id)
+        .limit(BATCH)
+        .with_for_update(key_share=True, skip_locked=True)
     ).all()
-    count = send_again(session, [(row[0], row[1]) for row in rows], "everything")
-    queued = session.scalars(
-        select(Job.id).where(
-            Job.status == JobStatus.QUEUED,
-            Job.reused_from.is_(None),
-            ~outbox.is_promised(FAN_OUT, of=Job.id),
-        )
-    ).all()
-    outbox.put_all(session, FAN_OUT, ((job_id,) for job_id in queued), reason="everything")
-    return count + len(queued)
+    ids = [row[1] for row in rows]
+    session.execute(
+        update(Job).where(among(Job.id, ids)).values(last_progress_at=clock.database_now())
+    )
+    is_wanted = among(Job.id, outbox.unpromised(session, FAN_OUT, ids))
+    wanted = select(Job.id).where(is_wanted).order_by(Job.id)
+    promised = outbox.put_selected(session, FAN_OUT, wanted, reason="everything")
+    return ((rows[-1][0], rows[-1][1]) if len(rows) == BATCH else None), promised

@@ -1,0 +1,326 @@
+"""What one step costs does not grow with the run: statements, rows read, length of transactions."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.orm import Session
+
+from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.recovery import unclaimed
+from chordwise.pipeline.recovery.recover import RULES, Rule, recover
+from chordwise.settings import Settings
+from chordwise.storage import broker_marker, chunk_leases, jobs, outbox, runs
+from tests.fakes.pipeline import PARAGRAPH, Pipeline, a_pipeline
+
+SIZES = (1_000, 20_000)
+STEP = 1_000
+_JOBS = """
+INSERT INTO jobs (id, run_id, intake_id, document_id, analysis_type, options, options_hash, model,
+                  status, attempts, postponements, chunk_count, started_at)
+SELECT uuidv7(), run_id, intake_id, document_id, analysis_type, options, n::text, model,
+       states[1 + (cardinality(states) * (n - 1)) / :size], 0, 0, 1, now() - interval '1 hour'
+FROM jobs, CAST(:states AS text[]) AS states, generate_series(1, :size) AS n
+"""
+_CHUNKS = """
+INSERT INTO chunks (id, job_id, position, start_char, end_char, status, attempts, postponements,
+                    sent_at, started_at, finished_at)
+SELECT uuidv7(), j.id, 0, 0, 80, s.status, 0, 0, now(),
+       CASE WHEN s.status <> 'pending' THEN now() - interval '1 hour' END,
+       CASE WHEN s.status <> 'pending' THEN now() END
+FROM jobs AS j,
+LATERAL (SELECT CASE j.status WHEN 'running' THEN 'pending' ELSE j.status END AS status) AS s
+WHERE j.status <> 'queued' ORDER BY j.id
+"""
+_CALLS = """
+INSERT INTO model_calls (id, job_id, chunk_id, stage, provider, model, language_model,
+                         prompt_version, attempt, cache_hit)
+SELECT uuidv7(), job_id, id, 'analysis', 'openai', 'a-model', true, 'summary@1', 1, false
+FROM chunks
+"""
+_CLAIMED = """
+UPDATE chunks SET status = 'running', lease_token = id, started_at = now(),
+                  lease_until = now() + interval '1 minute'
+WHERE id IN (SELECT id FROM chunks WHERE status = 'pending' ORDER BY id LIMIT 16)
+"""
+_READ = """
+SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0) FROM pg_stat_xact_user_tables
+WHERE relname IN ('jobs', 'chunks', 'outbox')
+"""
+_UPDATED = """
+SELECT relname, n_tup_upd, n_tup_hot_upd FROM pg_stat_xact_user_tables
+WHERE relname IN ('jobs', 'chunks', 'model_calls')
+"""
+_ENDED = """
+UPDATE model_calls SET finished_at = clock_timestamp(), latency_ms = 500, input_tokens = 900,
+       output_tokens = 300, cost_usd = 0.001, cost_basis = 'price_list', response_length = 900,
+       finish_reason = 'stop', refused = false, valid = true, quality = 1
+WHERE get_byte(uuid_send(id), 15) % 2 = 0
+"""
+
+
+@dataclass(slots=True)
+class Meter:
+    """What was committed: for each transaction its statements and the rows that they changed."""
+
+    transactions: list[tuple[int, int]] = field(default_factory=list)
+    statements: int = 0
+    changed: int = 0
+
+    def note(self, statement: str, rows: int) -> None:
+        """Count a statement."""
+        self.statements += 1
+        if not statement.lstrip().startswith("SELECT"):
+            self.changed += max(0, rows)
+
+    def commit(self, _connection: Connection) -> None:
+        """End a transaction."""
+        self.transactions.append((self.statements, self.changed))
+        self.statements = self.changed = 0
+
+    @property
+    def most_statements(self) -> int:
+        """Return how many statements the longest transaction had."""
+        return max(statements for statements, _ in self.transactions)
+
+    @property
+    def most_changed(self) -> int:
+        """Return how many rows the largest transaction changed."""
+        return max(changed for _, changed in self.transactions)
+
+
+@contextmanager
+def measured(pipeline: Pipeline) -> Iterator[Meter]:
+    """Count what the block asks the database."""
+    with pipeline.context.sessions() as session:
+        engine = session.get_bind()
+    assert isinstance(engine, Engine)
+    meter = Meter()
+
+    def after(_c: object, cursor: object, statement: str, *_: object) -> None:
+        meter.note(statement, getattr(cursor, "rowcount", 0))
+
+    event.listen(engine, "after_cursor_execute", after)
+    event.listen(engine, "commit", meter.commit)
+    try:
+        yield meter
+    finally:
+        event.remove(engine, "after_cursor_execute", after)
+        event.remove(engine, "commit", meter.commit)
+
+
+def a_large_run(settings: Settings, size: int, *states: str) -> tuple[Pipeline, uuid.UUID]:
+    """Return a run with so many jobs, in equal shares in these states, and their one chunk each."""
+    pipeline = a_pipeline(settings)
+    submission = pipeline.submit(PARAGRAPH)
+    recover(pipeline.context)  # leaves the first marker in the broker
+    original = pipeline.job(submission).id
+    pipeline.execute(_JOBS, size=size, states=list(states))
+    pipeline.execute("DELETE FROM outbox")
+    pipeline.execute("DELETE FROM jobs WHERE id = :id", id=original)
+    pipeline.execute(_CHUNKS)
+    tidy(pipeline)
+    return pipeline, submission.run_id
+
+
+def tidy(pipeline: Pipeline) -> None:
+    """Do what the server's own vacuum does from time to time."""
+    with pipeline.context.sessions() as session:
+        connection = session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        connection.execute(text("VACUUM ANALYZE jobs, chunks, outbox"))
+
+
+def rows_read(pipeline: Pipeline, step: Callable[[Session], object]) -> int:
+    """Return how many rows of jobs, chunks and messages a step looks at."""
+    with pipeline.context.sessions.begin() as session:
+        before = int(session.execute(text(_READ)).scalar_one())
+        step(session)
+        session.flush()
+        return int(session.execute(text(_READ)).scalar_one()) - before
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("state", ["queued", "paused", "succeeded"])
+def test_settling_a_run_looks_at_a_few_rows(settings: Settings, size: int, state: str) -> None:
+    """Whether its jobs are queued, paused or over."""
+    pipeline, run_id = a_large_run(settings, size, state)
+
+    with measured(pipeline) as meter:
+        read = rows_read(pipeline, lambda session: runs.settle(session, run_id))
+
+    assert read <= 5
+    assert meter.most_statements <= 8
+    expected = {"queued": "open", "paused": "paused", "succeeded": "finished"}[state]
+    assert pipeline.value("SELECT status FROM runs") == expected
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_retry_takes_steps(settings: Settings, size: int) -> None:
+    """All jobs are queued in short transactions, and each gets one message afterwards."""
+    pipeline, run_id = a_large_run(settings, size, "failed", "succeeded")
+    failed = size // 2
+
+    with measured(pipeline) as meter:
+        assert retry.retry(pipeline.context, run_id) == failed
+
+    assert len(meter.transactions) <= 2 * -(-failed // STEP) + 6
+    assert meter.most_statements <= 8
+    assert meter.most_changed <= 2 * STEP + 1
+    assert pipeline.value("SELECT count(*) FROM jobs WHERE status = 'queued'") == failed
+    assert pipeline.value("SELECT count(*) FROM chunks WHERE status = 'pending'") == failed
+    assert pipeline.value("SELECT count(DISTINCT arguments ->> 0) FROM outbox") == failed
+    assert pipeline.value("SELECT count(*) FROM outbox") == failed
+
+
+def test_a_step_of_a_retry_reads_its_own_jobs(settings: Settings) -> None:
+    """Not those before or after it, which another step takes."""
+    pipeline, run_id = a_large_run(settings, SIZES[1], "failed", "succeeded")
+    middle = pipeline.rows("SELECT id FROM jobs WHERE status = 'failed' ORDER BY id OFFSET 5000")
+
+    def step(session: Session) -> None:
+        retry._reopen_some(pipeline.context, session, run_id, uuid.UUID(str(middle[0][0])))
+
+    # Each job is found, locked and changed, and so is its chunk.
+    assert rows_read(pipeline, step) <= 8 * STEP
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_cancellation_takes_steps(settings: Settings, size: int) -> None:
+    """However many jobs are queued, running or paused."""
+    pipeline, run_id = a_large_run(settings, size, "queued", "running", "paused", "succeeded")
+    unfinished = size - size // 4
+
+    with measured(pipeline) as meter:
+        assert retry.cancel(pipeline.context.sessions, run_id) == unfinished
+
+    assert len(meter.transactions) <= -(-unfinished // STEP) + 5
+    assert meter.most_statements <= 9
+    assert meter.most_changed <= 2 * STEP + 2
+    assert pipeline.value("SELECT count(*) FROM chunks WHERE status = 'pending'") == 0
+    assert pipeline.value("SELECT status = 'cancelled' AND finished_at IS NOT NULL FROM runs")
+
+
+def flush(pipeline: Pipeline) -> None:
+    """Let the broker lose its memory."""
+    with pipeline.context.messenger._app.connection_for_write() as connection:
+        connection.default_channel.client.flushall()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_forgetful_broker_is_given_everything_in_batches(settings: Settings, size: int) -> None:
+    """One message for each job or chunk that waits, and nothing passes through this process."""
+    pipeline, _ = a_large_run(settings, size, "queued", "running")
+    flush(pipeline)
+
+    with measured(pipeline) as meter:
+        assert recover(pipeline.context)["broker_forgot"] == size
+
+    assert len(meter.transactions) <= -(-size // unclaimed.BATCH) + len(RULES) + 12
+    assert meter.most_statements <= 8
+    assert meter.most_changed <= 2 * unclaimed.BATCH
+    assert pipeline.value("SELECT count(*) FROM outbox") == size
+    assert pipeline.value("SELECT count(DISTINCT arguments ->> -1) FROM outbox") == size
+
+
+class KilledError(Exception):
+    """The process ends here."""
+
+
+def test_a_kill_while_everything_is_sent(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next recovery goes on from there, although what was promised has gone out meanwhile."""
+    size = 12_000
+    pipeline, _ = a_large_run(settings, size, "queued", "running")
+    flush(pipeline)
+    put, calls = outbox.put_selected, iter(range(100))
+
+    def until_killed(*arguments: object, **named: object) -> int:
+        if next(calls) in {2, 6}:
+            raise KilledError
+        return put(*arguments, **named)  # type: ignore[arg-type]  # handed on as they are
+
+    monkeypatch.setattr(outbox, "put_selected", until_killed)
+    for _ in range(2):
+        with pytest.raises(KilledError):
+            recover(pipeline.context)
+        marker = pipeline.context.messenger.marker()
+        assert broker_marker.begun_at(marker) is not None
+        pipeline.execute("UPDATE outbox SET sent_at = now()")
+
+    rescued = recover(pipeline.context)
+
+    assert 0 < rescued["broker_forgot"] < size
+    assert pipeline.value("SELECT count(*) FROM outbox") == size
+    assert pipeline.value("SELECT count(DISTINCT arguments ->> -1) FROM outbox") == size
+    assert pipeline.context.messenger.marker() == pipeline.value(
+        "SELECT marker FROM broker_markers"
+    )
+
+
+# Reads all jobs that run: whether all chunks of one have ended is in no index.
+_READS_RUNNING_JOBS = "synthesis_missing"
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_rules_of_recovery_read_what_concerns_them(settings: Settings, size: int) -> None:
+    """In a large run in which nothing is lost, each asks the same and looks at few rows."""
+    pipeline, _ = a_large_run(settings, size, "succeeded", "queued", "running", "running")
+    pipeline.execute(_CLAIMED)
+    tidy(pipeline)
+    context = pipeline.context
+
+    def reading(rule: Rule) -> Callable[[Session], object]:
+        return lambda session: rule(context, session)
+
+    with measured(pipeline) as meter:
+        read = {reason: rows_read(pipeline, reading(rule)) for reason, rule in RULES}
+
+    found = {reason: rows for reason, rows in read.items() if reason != _READS_RUNNING_JOBS}
+    assert max(found.values()) <= 1_500, found
+    assert meter.most_statements <= 10
+
+
+def test_many_expired_leases_are_a_few_statements(settings: Settings) -> None:
+    """As many as one tick takes are freed and sent together."""
+    pipeline, _ = a_large_run(settings, SIZES[0], "running")
+    pipeline.execute("UPDATE chunks SET status = 'running', attempts = 1, lease_token = id")
+    pipeline.expire_leases()
+
+    with measured(pipeline) as meter:
+        assert recover(pipeline.context)["lease_expired"] == 500
+
+    assert meter.most_statements <= 8
+    assert pipeline.value("SELECT count(*) FROM outbox WHERE task LIKE '%chunk%'") == 500
+
+
+def updated(session: Session) -> dict[str, tuple[int, int]]:
+    """Return how many rows of each table were updated so far, and how many without an index."""
+    return {row[0]: (row[1], row[2]) for row in session.execute(text(_UPDATED))}
+
+
+def test_frequent_updates_are_heap_only(settings: Settings) -> None:
+    """Progress of a job, a heartbeat and the end of a call write no index."""
+    pipeline, _ = a_large_run(settings, SIZES[0], "running")
+    pipeline.execute(_CLAIMED)
+    pipeline.execute(_CALLS)
+    lease = pipeline.context.lease
+    tokens = [row[0] for row in pipeline.rows("SELECT id FROM chunks WHERE status = 'running'")]
+    moved = [row[0] for row in pipeline.rows("SELECT id FROM jobs ORDER BY id")][::8]
+
+    with pipeline.context.sessions.begin() as session:
+        before = updated(session)
+        for job_id in moved:
+            jobs.note_progress(session, uuid.UUID(str(job_id)))
+        chunk_leases.extend(session, [uuid.UUID(str(token)) for token in tokens], lease)
+        session.execute(text(_ENDED))
+        after = updated(session)
+
+    for table, (all_updates, heap_only) in after.items():
+        all_before, heap_only_before = before[table]
+        assert heap_only - heap_only_before >= 0.85 * (all_updates - all_before) > 0, table
