@@ -24,10 +24,11 @@ from chordwise.domain.states import IntakeStatus
 from chordwise.embedded.stack import Level
 from chordwise.errors import ChordwiseError, ExitCode, RunCancelledError
 from chordwise.pipeline.intake import found_files
+from chordwise.pipeline.intake.batches import TakenIn
 from chordwise.pipeline.intake.found_files import FileSource
 from chordwise.pipeline.intake.resume import Resume, open_or_resume
 from chordwise.pipeline.intake.run_options import RunOptions
-from chordwise.pipeline.intake.submit import Submission, TakenIn
+from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.models import budgets
 from chordwise.pipeline.runs import accounts
 from chordwise.pipeline.runs.accounts import Account

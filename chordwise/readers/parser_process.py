@@ -26,7 +26,7 @@ from chordwise.settings import ReaderSettings
 _CHILD = "chordwise.readers.child"
 _SOURCE = Path(__file__).parents[2]
 # Against leaks in C libraries; a start costs a quarter of a second.
-_FILES_PER_PROCESS = 500
+_FILES_PER_PROCESS = 2_000
 _GOODBYE_SECONDS = 1.0
 _START_SECONDS = 60.0
 _TIME_SIGNALS = (-signal.SIGALRM, -signal.SIGXCPU)

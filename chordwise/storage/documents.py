@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Sequence
 
-from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Select, Text, any_, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
@@ -36,9 +37,51 @@ def hash_of(text: str) -> str:
 
 def store(session: Session, document: Document) -> uuid.UUID:
     """Insert a document unless its content is known; return the id under which it is stored."""
-    values = {
+    return store_all(session, [document])[0]
+
+
+def store_all(session: Session, documents: Sequence[Document]) -> list[uuid.UUID]:
+    """Insert the documents whose content is not known; return the ids under which all are stored.
+
+    They are inserted in the order of their hashes, so that two transactions with the same documents
+    do not wait for each other.
+    """
+    hashes = [hash_of(each.text) for each in documents]
+    rows: dict[str, dict[str, object]] = {}
+    for sha256, document in zip(hashes, documents, strict=True):
+        rows.setdefault(sha256, _row(sha256, document))
+    ids: dict[str, uuid.UUID] = {}
+    while missing := sorted(rows.keys() - ids.keys()):
+        # A parameter for each value: an array would hold all texts once more, escaped.
+        statement = insert(
+            Document.metadata.tables[Document.__tablename__]
+        ).on_conflict_do_nothing()
+        returned = statement.returning(Document.sha256, Document.id)
+        stored = session.execute(returned, [rows[sha256] for sha256 in missing])
+        ids |= {sha256: id_ for sha256, id_ in stored}  # noqa: C416 - rows are no pairs to mypy
+        if others := sorted(rows.keys() - ids.keys()):
+            known = session.execute(_known(others))
+            ids |= {sha256: id_ for sha256, id_ in known}  # noqa: C416 - rows are no pairs to mypy
+    return [ids[sha256] for sha256 in hashes]
+
+
+def _known(hashes: Sequence[str]) -> Select[str, uuid.UUID]:
+    """Find documents, locked against being pruned before the commit.
+
+    Those that were just pruned are not found, and are stored anew.
+    """
+    return (
+        select(Document.sha256, Document.id)
+        .where(Document.sha256 == any_(literal(hashes, ARRAY(Text()))))
+        .order_by(Document.sha256)
+        .with_for_update(read=True, key_share=True)
+    )
+
+
+def _row(sha256: str, document: Document) -> dict[str, object]:
+    return {
         "id": new_id(),
-        "sha256": hash_of(document.text),
+        "sha256": sha256,
         "source": document.source,
         "media_type": document.media_type,
         "title": document.title,
@@ -46,17 +89,6 @@ def store(session: Session, document: Document) -> uuid.UUID:
         "character_count": len(document.text),
         "normalization": document.normalization,
     }
-    statement = insert(Document).values(values).on_conflict_do_nothing().returning(Document.id)
-    # Locked against being pruned before the commit; one that was just pruned is stored anew.
-    known = (
-        select(Document.id)
-        .where(Document.sha256 == values["sha256"])
-        .with_for_update(read=True, key_share=True)
-    )
-    while True:
-        stored = session.scalar(statement) or session.scalar(known)
-        if stored is not None:
-            return stored
 
 
 def text_of(session: Session, document_id: uuid.UUID) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -18,10 +18,12 @@ from sqlalchemy import (
     case,
     exists,
     func,
+    literal,
     select,
     true,
     update,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from chordwise.domain.states import (
@@ -35,7 +37,7 @@ from chordwise.storage import clock
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import CreatedAt, Identity, Record, among
+from chordwise.storage.record import CreatedAt, Identity, Record, among, insert_all
 from chordwise.storage.runs import Run
 
 _AT_ONCE = 500
@@ -108,9 +110,43 @@ def change(session: Session, file_id: uuid.UUID, values: Mapping[str, object]) -
     session.scalars(statement.returning(InboxFile.id)).one()
 
 
-def count_attempt(session: Session, file_id: uuid.UUID) -> None:
-    """Note that a process begins to read a file, before it does."""
-    change(session, file_id, {"attempts": InboxFile.attempts + 1})
+def change_all(session: Session, ids: Collection[uuid.UUID], values: Mapping[str, object]) -> None:
+    """Write the same values into columns of several files."""
+    if ids:
+        session.execute(update(InboxFile).where(among(InboxFile.id, ids)).values(**values))
+
+
+def count_attempts(session: Session, ids: Collection[uuid.UUID]) -> None:
+    """Note that a process begins to read files, before it does."""
+    change_all(session, ids, {"attempts": InboxFile.attempts + 1})
+
+
+def write_each(
+    session: Session,
+    files: Mapping[uuid.UUID, Mapping[str, object]],
+    same: Mapping[str, object],
+) -> None:
+    """Write columns of files in one statement: of each its own values, and `same` of all."""
+    if not files:
+        return
+    columns = InboxFile.metadata.tables[InboxFile.__tablename__].c
+    names = list(next(iter(files.values())))
+    arrays = [
+        literal([values[name] for values in files.values()], ARRAY(columns[name].type))
+        for name in names
+    ]
+    ids = literal(list(files), ARRAY(columns.id.type))
+    found = func.unnest(ids, *arrays).table_valued("id", *names).render_derived()
+    own = {name: found.c[name] for name in names}
+    session.execute(update(InboxFile).where(InboxFile.id == found.c.id).values(**own, **same))
+
+
+def note_submitted(session: Session, files: Sequence[InboxFile]) -> None:
+    """Note of files that everything in them is taken in, or why nothing is."""
+    names = ("sha256", "byte_count", "reason", "message", "hint")
+    rows = {file.id: {name: getattr(file, name) for name in names} for file in files}
+    now = clock.database_now()
+    write_each(session, rows, {"status": InboxStatus.SUBMITTED, "submitted_at": now})
 
 
 def take_attempts_back(session: Session, ids: Iterable[uuid.UUID]) -> None:
@@ -137,12 +173,16 @@ def in_status(
     ).all()
 
 
-def link(session: Session, file_id: uuid.UUID, intake_id: uuid.UUID, position: int) -> None:
-    """Note which intake came of a file; that of its first also names the run."""
-    session.flush()  # the intake has to be there first
-    session.add(InboxIntake(intake_id=intake_id, inbox_file_id=file_id, position=position))
-    run_id = select(Intake.run_id).where(Intake.id == intake_id).scalar_subquery()
-    session.execute(update(InboxFile).where(InboxFile.id == file_id).values(run_id=run_id))
+def link_all(
+    session: Session, run_id: uuid.UUID, links: Sequence[tuple[uuid.UUID, uuid.UUID, int]]
+) -> None:
+    """Note which intakes came of files, as ids of file and intake and positions, and of the run."""
+    rows: list[dict[str, object]] = [
+        {"inbox_file_id": file_id, "intake_id": intake_id, "position": position}
+        for file_id, intake_id, position in links
+    ]
+    insert_all(session, InboxIntake, rows)
+    change_all(session, {file_id for file_id, _, _ in links}, {"run_id": run_id})
 
 
 def linked(session: Session, file_id: uuid.UUID) -> int:
@@ -168,18 +208,19 @@ def ready(session: Session, store_id: uuid.UUID, limit: int) -> Sequence[InboxFi
     ).all()
 
 
-def is_done(session: Session, file_id: uuid.UUID) -> bool:
-    """Tell whether all that a file held was taken in, and every analysis of it succeeded."""
+def done(session: Session, ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+    """Return the files of which all was taken in, and every analysis of it succeeded."""
     taken_in = func.bool_and(Intake.outcome.in_(TAKEN_IN))
     succeeded = func.coalesce(func.bool_and(Job.status == JobStatus.SUCCEEDED), true())
     statement = (
-        select(taken_in & succeeded)
-        .select_from(InboxIntake)
+        select(InboxIntake.inbox_file_id)
         .join(Intake, Intake.id == InboxIntake.intake_id)
         .join(Job, _of_intake(), isouter=True)
-        .where(InboxIntake.inbox_file_id == file_id)
+        .where(among(InboxIntake.inbox_file_id, ids))
+        .group_by(InboxIntake.inbox_file_id)
+        .having(taken_in & succeeded)
     )
-    return bool(session.scalar(statement))
+    return set(session.scalars(statement))
 
 
 def first_trouble(session: Session, file_id: uuid.UUID) -> dict[str, str | None]:
@@ -206,23 +247,30 @@ def first_trouble(session: Session, file_id: uuid.UUID) -> dict[str, str | None]
 
 
 def outcomes(
-    session: Session, file_id: uuid.UUID
-) -> Iterable[Row[Intake, Job | None, uuid.UUID | None, int | None]]:
-    """Return what came of a file: its intakes in order, each with each of its jobs.
+    session: Session, ids: Collection[uuid.UUID]
+) -> Iterable[Row[uuid.UUID, Intake, Job | None, uuid.UUID | None, int | None]]:
+    """Return what came of files, by id: their intakes in order, each with each of its jobs.
 
-    Few are held at once. The jobs of a duplicate are those of the intake that it repeats. After the
-    job comes the intake whose content was analyzed for it: another one where the job has the answer
-    of another; and how often the most stubborn chunk of the job was claimed.
+    Few are held at once. The id of the file comes first. The jobs of a duplicate are those of the
+    intake that it repeats. After the job comes the intake whose content was analyzed for it:
+    another one where the job has the answer of another; and how often the most stubborn chunk of
+    the job was claimed.
     """
     analyzed, has_answer = aliased(Job), Job.status == JobStatus.SUCCEEDED
     claims = select(func.max(Chunk.attempts)).where(Chunk.job_id == Job.id).scalar_subquery()
     return session.execute(
-        select(Intake, Job, func.coalesce(analyzed.intake_id, Job.intake_id), claims)
-        .join(InboxIntake, InboxIntake.intake_id == Intake.id)
+        select(
+            InboxIntake.inbox_file_id,
+            Intake,
+            Job,
+            func.coalesce(analyzed.intake_id, Job.intake_id),
+            claims,
+        )
+        .join(Intake, InboxIntake.intake_id == Intake.id)
         .join(Job, _of_intake(), isouter=True)
         .join(analyzed, has_answer & (analyzed.id == Job.reused_from), isouter=True)
-        .where(InboxIntake.inbox_file_id == file_id)
-        .order_by(InboxIntake.position, Job.id)
+        .where(among(InboxIntake.inbox_file_id, ids))
+        .order_by(InboxIntake.inbox_file_id, InboxIntake.position, Job.id)
         .execution_options(yield_per=_AT_ONCE)
     )
 

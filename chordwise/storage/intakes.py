@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection
 
 from sqlalchemy import BigInteger, ForeignKey, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from chordwise.storage.record import CreatedAt, Identity, Record
+from chordwise.storage.record import CreatedAt, Identity, Record, among
 
 
 class Intake(Record):
@@ -36,9 +37,11 @@ def exists(session: Session, intake_id: uuid.UUID) -> bool:
     return session.scalar(select(Intake.id).where(Intake.id == intake_id)) is not None
 
 
-def has_document(session: Session, run_id: uuid.UUID, document_id: uuid.UUID) -> bool:
-    """Tell whether the run took this content in before."""
-    found = session.scalar(
-        select(Intake.id).where(Intake.run_id == run_id, Intake.document_id == document_id).limit(1)
+def documents_in(
+    session: Session, run_id: uuid.UUID, document_ids: Collection[uuid.UUID]
+) -> set[uuid.UUID]:
+    """Return those of the documents that the run took in before."""
+    statement = select(Intake.document_id).where(
+        Intake.run_id == run_id, among(Intake.document_id, document_ids)
     )
-    return found is not None
+    return {each for each in session.scalars(statement) if each is not None}

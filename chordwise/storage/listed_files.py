@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import (
@@ -12,7 +12,6 @@ from sqlalchemy import (
     Index,
     delete,
     func,
-    insert,
     literal,
     select,
     text,
@@ -24,7 +23,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain.states import IntakeOutcome
 from chordwise.errors import LeaseLostError, ReadError
 from chordwise.storage.intakes import Intake
-from chordwise.storage.record import Record, new_id
+from chordwise.storage.record import Record, among, insert_all, new_id
 from chordwise.storage.runs import Run
 
 _AT_ONCE = 1_000
@@ -82,13 +81,13 @@ def add(session: Session, run_id: uuid.UUID, entries: Sequence[Entry]) -> Sequen
     for begin in range(0, len(entries), _AT_ONCE):
         step = slice(begin, begin + _AT_ONCE)
         some = list(zip(ids[step], entries[step], strict=True))
-        _insert(session, Intake, [_intake(run_id, id_, each) for id_, each in some])
+        insert_all(session, Intake, [_intake(run_id, id_, each) for id_, each in some])
         listed = [
             _listed(run_id, id_, position + begin + index, each)
             for index, (id_, each) in enumerate(some)
             if each.error is None
         ]
-        _insert(session, ListedFile, listed)
+        insert_all(session, ListedFile, listed)
     return ids
 
 
@@ -110,54 +109,56 @@ def at(session: Session, run_id: uuid.UUID, raw_path: bytes) -> ListedFile | Non
     return session.scalars(statement).one_or_none()
 
 
-def note_taken(session: Session, intake_id: uuid.UUID) -> None:
-    """Count one of several documents in a file.
+def note_taken(session: Session, counts: Mapping[uuid.UUID, int]) -> None:
+    """Count documents that were taken in of files that hold more, by the ids of their intakes.
 
     Raises:
-        LeaseLostError: Another process has taken the file in.
+        LeaseLostError: Another process has taken a file in.
     """
+    if not counts:
+        return
+    arrays = (
+        literal(list(counts), ARRAY(ListedFile.intake_id.type)),
+        literal(list(counts.values()), ARRAY(ListedFile.documents_taken.type)),
+    )
+    taken = func.unnest(*arrays).table_valued("intake_id", "documents").render_derived()
     statement = (
         update(ListedFile)
-        .where(ListedFile.intake_id == intake_id)
-        .values(documents_taken=ListedFile.documents_taken + 1)
-        .returning(ListedFile.run_id)
+        .where(ListedFile.intake_id == taken.c.intake_id)
+        .values(documents_taken=ListedFile.documents_taken + taken.c.documents)
+        .returning(ListedFile.intake_id)
     )
-    if session.scalar(statement) is None:
-        raise LeaseLostError("Another process has taken this file in.")
+    _require_all(session.scalars(statement).all(), counts)
 
 
-def remove(session: Session, intake_id: uuid.UUID) -> None:
-    """Take an entry off the list with the last document in it, which has an intake of its own.
+def remove(session: Session, run_id: uuid.UUID, counts: Mapping[uuid.UUID, int]) -> None:
+    """Take entries off the list with the last documents in them, which have intakes of their own.
+
+    `counts` says, by the ids of the intakes of the entries, how many documents come last.
 
     Raises:
-        LeaseLostError: Another process has taken the file in.
+        LeaseLostError: Another process has taken a file in.
     """
+    if not counts:
+        return
     statement = (
         delete(ListedFile)
-        .where(ListedFile.intake_id == intake_id)
-        .returning(ListedFile.run_id, ListedFile.documents_taken)
+        .where(among(ListedFile.intake_id, counts))
+        .returning(ListedFile.intake_id, ListedFile.documents_taken)
     )
-    removed = session.execute(statement).one_or_none()
-    if removed is None:
-        raise LeaseLostError("Another process has taken this file in.")
-    session.execute(delete(Intake).where(Intake.id == intake_id))
-    run_id, others = removed
+    removed = session.execute(statement).all()
+    _require_all([intake_id for intake_id, _ in removed], counts)
+    session.execute(delete(Intake).where(among(Intake.id, counts)))
+    others = sum(before + counts[intake_id] - 1 for intake_id, before in removed)
     if others:
         session.execute(
             update(Run).where(Run.id == run_id).values(found_count=Run.found_count + others)
         )
 
 
-def _insert(session: Session, table: type[Record], rows: Sequence[dict[str, object]]) -> None:
-    """Insert many rows in one statement, with an array for each column."""
-    if not rows:
-        return
-    names = list(rows[0])
-    arrays = [
-        literal([row[name] for row in rows], ARRAY(table.__table__.c[name].type)) for name in names
-    ]
-    found = func.unnest(*arrays).table_valued(*names).render_derived()
-    session.execute(insert(table).from_select(names, select(found)))
+def _require_all(found: Sequence[uuid.UUID], wanted: Collection[uuid.UUID]) -> None:
+    if len(found) < len(wanted):
+        raise LeaseLostError("Another process has taken this file in.")
 
 
 def _intake(run_id: uuid.UUID, intake_id: uuid.UUID, entry: Entry) -> dict[str, object]:

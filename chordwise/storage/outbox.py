@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonValue
-from chordwise.storage.record import CreatedAt, Record
+from chordwise.storage.record import CreatedAt, Record, insert_all
 
 LAST_ATTEMPT = "last attempt"
 """The reason of a message for a chunk that lost its worker again and again."""
@@ -66,9 +66,8 @@ def put_all(
     session: Session, task: str, of: Iterable[tuple[uuid.UUID, ...]], *, reason: str
 ) -> None:
     """Promise a message for each of the ids, or of the pairs of them, in this order."""
-    rows = [{"task": task, "arguments": list(map(str, ids)), "reason": reason} for ids in of]
-    if rows:
-        session.execute(insert(OutboxMessage), rows)
+    rows = [{"arguments": list(map(str, ids))} for ids in of]
+    insert_all(session, OutboxMessage, rows, task=task, reason=reason)
 
 
 def put_selected(

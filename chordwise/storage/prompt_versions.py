@@ -31,21 +31,25 @@ def register(session: Session, templates: Iterable[PromptTemplate]) -> None:
     Raises:
         ConfigurationError: A template differs from what was stored under its version.
     """
-    rows = session.execute(select(PromptVersion.version, PromptVersion.sha256))
-    known = {version: sha256 for version, sha256 in rows}  # noqa: C416 - rows are no pairs to mypy
+    found = session.execute(select(PromptVersion.version, PromptVersion.sha256))
+    known = {version: sha256 for version, sha256 in found}  # noqa: C416 - rows are no pairs to mypy
+    rows = []
     for template in templates:
         if known.get(template.version, template.sha256) != template.sha256:
             raise ConfigurationError(
                 f"The prompt template {template.version} differs from the one in the database.",
                 "A released version never changes: give the new text the next number.",
             )
-        session.execute(
-            insert(PromptVersion)
-            .values(
-                version=template.version,
-                sha256=template.sha256,
-                system=template.system,
-                user=template.user,
-            )
-            .on_conflict_do_nothing()
-        )
+        if template.version not in known:
+            rows.append(_row(template))
+    if rows:
+        session.execute(insert(PromptVersion).values(rows).on_conflict_do_nothing())
+
+
+def _row(template: PromptTemplate) -> dict[str, str]:
+    return {
+        "version": template.version,
+        "sha256": template.sha256,
+        "system": template.system,
+        "user": template.user,
+    }

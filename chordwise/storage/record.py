@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -21,25 +21,64 @@ from sqlalchemy import (
     Text,
     any_,
     func,
+    insert,
     literal,
+    select,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
-from sqlalchemy.orm import DeclarativeBase, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject, JsonValue
 
+_NANOSECONDS = 1_000_000  # in a millisecond
+
 
 def new_id() -> uuid.UUID:
-    """Return a UUIDv7: random, and ascending with the clock (RFC 9562, section 5.7)."""
-    milliseconds = (time.time_ns() // 1_000_000).to_bytes(6, "big")
-    octets = bytearray(milliseconds + os.urandom(10))
-    octets[6] = octets[6] & 0x0F | 0x70
+    """Return a UUIDv7: random, and ascending with the clock (RFC 9562, section 5.7).
+
+    The twelve bits after the milliseconds are a fraction of one (section 6.2, method 3), so that
+    ids that a process makes one after the other ascend, too.
+    """
+    milliseconds, nanoseconds = divmod(time.time_ns(), _NANOSECONDS)
+    octets = bytearray(milliseconds.to_bytes(6, "big") + os.urandom(10))
+    octets[6:8] = (0x7000 | (nanoseconds << 12) // _NANOSECONDS).to_bytes(2, "big")
     octets[8] = octets[8] & 0x3F | 0x80
     return uuid.UUID(bytes=bytes(octets))
 
 
+def insert_all(
+    session: Session,
+    table: type[Record],
+    rows: Sequence[Mapping[str, object]],
+    **same: object,
+) -> None:
+    """Insert many rows in one statement, with an array for each column.
+
+    All rows have the same columns. `same` are further columns that have one value, or SQL
+    expression, in all of them.
+    """
+    if not rows:
+        return
+    into = table.metadata.tables[table.__tablename__]
+    names = list(rows[0])
+    arrays = [
+        literal([row[name] for row in rows], ARRAY(into.c[name].type, dimensions=1))
+        for name in names
+    ]
+    found = func.unnest(*arrays).table_valued(*names).render_derived()
+    shared = [
+        value if isinstance(value, ColumnElement) else literal(value, into.c[name].type)
+        for name, value in same.items()
+    ]
+    statement = insert(into).from_select(
+        [*names, *same], select(*(found.c[name] for name in names), *shared)
+    )
+    session.execute(statement)
+
+
 def among(
-    column: SQLColumnExpression[uuid.UUID], ids: Collection[uuid.UUID]
+    column: SQLColumnExpression[uuid.UUID] | SQLColumnExpression[uuid.UUID | None],
+    ids: Collection[uuid.UUID],
 ) -> ColumnElement[bool]:
     """Return the condition that a column holds one of the ids, however many those are.
 

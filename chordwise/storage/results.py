@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from typing import TypeAlias
 
-from sqlalchemy import ForeignKey, delete, func, insert, select
+from sqlalchemy import ForeignKey, Select, delete, func, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.analyses.catalog import analysis_for
@@ -17,7 +20,10 @@ from chordwise.domain.tasks import AnalysisType
 from chordwise.storage.facts import Fact
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import CreatedAt, Identity, Record, new_id
+from chordwise.storage.record import CreatedAt, Identity, Record, among, insert_all, new_id
+
+Question: TypeAlias = tuple[uuid.UUID, str]
+"""A document, and the hash of what is asked of it (`jobs.options_hash`)."""
 
 
 class Findings:
@@ -80,13 +86,11 @@ def save(session: Session, result: Result) -> None:
         session.add(PastResult(**_columns(current)))
         session.delete(current)
         session.flush()
-    result.needs_review = result.needs_review or _has_reason_for_review(session, result.job_id)
+    is_odd = session.scalar(_with_reason_for_review([result.job_id])) is not None
+    result.needs_review = result.needs_review or is_odd
     session.add(result)
     session.execute(delete(Fact).where(Fact.job_id == result.job_id))
-    analysis = analysis_for(AnalysisType(result.analysis_type))
-    rows = [_fact_row(result.job_id, fact) for fact in facts(result.output, analysis)]
-    if rows:
-        session.execute(insert(Fact), rows)
+    insert_all(session, Fact, _fact_rows(result.job_id, result))
 
 
 def copy_for(session: Session, job_id: uuid.UUID, from_job_id: uuid.UUID) -> None:
@@ -95,39 +99,77 @@ def copy_for(session: Session, job_id: uuid.UUID, from_job_id: uuid.UUID) -> Non
     save(session, Result(**{**_columns(original), "id": new_id(), "job_id": job_id}))
 
 
+def copy_all(session: Session, copies: Mapping[uuid.UUID, uuid.UUID]) -> None:
+    """Store the current results of other jobs for jobs that have none, by the jobs' ids."""
+    if not copies:
+        return
+    found = session.scalars(select(Result).where(among(Result.job_id, set(copies.values()))))
+    originals = {each.job_id: each for each in found}
+    reviewed = set(session.scalars(_with_reason_for_review(copies)))
+    results, facts_of = [], []
+    for job_id, from_job_id in copies.items():
+        original = originals[from_job_id]
+        needs_review = original.needs_review or job_id in reviewed
+        own = {"id": new_id(), "job_id": job_id, "needs_review": needs_review}
+        results.append({**_columns(original), **own})
+        facts_of.extend(_fact_rows(job_id, original))
+    insert_all(session, Result, results)
+    insert_all(session, Fact, facts_of)
+
+
 def reusable(session: Session, document_id: uuid.UUID, options_hash: str) -> uuid.UUID | None:
     """Return the job with the newest complete answer to the same question, if there is one.
 
     A copy of an answer is named only where the job that asked for it is gone.
     It is locked against being pruned before the commit.
     """
-    return session.scalar(
+    question = document_id, options_hash
+    return reusable_all(session, [question]).get(question)
+
+
+def reusable_all(session: Session, questions: Sequence[Question]) -> dict[Question, uuid.UUID]:
+    """Return what `reusable` finds for each question."""
+    if not questions:
+        return {}
+    arrays = (
+        literal([document_id for document_id, _ in questions], ARRAY(Job.document_id.type)),
+        literal([options_hash for _, options_hash in questions], ARRAY(Job.options_hash.type)),
+    )
+    asked = func.unnest(*arrays).table_valued("document_id", "options_hash").render_derived()
+    best = (
         select(Job.id)
         .join(Result, Result.job_id == Job.id)
         .where(
-            Job.document_id == document_id,
-            Job.options_hash == options_hash,
+            Job.document_id == asked.c.document_id,
+            Job.options_hash == asked.c.options_hash,
             Job.status == JobStatus.SUCCEEDED,
         )
         .order_by(Job.reused_from.is_not(None), Result.id.desc())
         .limit(1)
         .with_for_update(read=True, key_share=True, of=Job)
+        .lateral()
     )
+    found = session.execute(select(asked.c.document_id, asked.c.options_hash, best.c.id))
+    return {(document_id, options_hash): job_id for document_id, options_hash, job_id in found}
 
 
-def _has_reason_for_review(session: Session, job_id: uuid.UUID) -> bool:
-    statement = (
-        select(Intake.id)
-        .join(Job, Job.intake_id == Intake.id)
-        .where(Job.id == job_id, Intake.message.is_not(None))
+def _with_reason_for_review(job_ids: Collection[uuid.UUID]) -> Select[uuid.UUID]:
+    """Find those of the jobs whose intakes say why a person should look at the document."""
+    return (
+        select(Job.id)
+        .join(Intake, Job.intake_id == Intake.id)
+        .where(among(Job.id, job_ids), Intake.message.is_not(None))
     )
-    return session.scalar(statement) is not None
 
 
 def _columns(result: Result) -> dict[str, object]:
     return {column.key: getattr(result, column.key) for column in Result.__table__.columns}
 
 
-def _fact_row(job_id: uuid.UUID, fact: FactValue) -> dict[str, object]:
-    values = {name: getattr(fact, name) for name in FactValue.__dataclass_fields__}
-    return {"id": new_id(), "job_id": job_id, **values}
+def _fact_rows(job_id: uuid.UUID, result: Result) -> list[dict[str, object]]:
+    analysis = analysis_for(AnalysisType(result.analysis_type))
+    return [
+        {"id": new_id(), "job_id": job_id}
+        | {name: getattr(fact, name) for name in FactValue.__dataclass_fields__}
+        for fact in facts(result.output, analysis)
+    ]

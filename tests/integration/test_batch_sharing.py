@@ -98,7 +98,7 @@ def test_of_many_workers_at_the_same_moment_one_asks(
     ]
 
     with ThreadPoolExecutor(len(owners)) as workers:
-        list(workers.map(lambda owner: analyze_chunk(pipeline.context, *owner), owners))
+        list(workers.map(lambda owner: analyze_chunk(pipeline.context, owner[1]), owners))
 
     assert pipeline.value(FOLLOWING) == len(owners) - 1
     assert pipeline.value("SELECT count(*) FROM batch_requests WHERE leads") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ from sqlalchemy.orm import Session
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ExitCode
 from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline.intake import batch_writer
+from chordwise.pipeline.intake.batches import Offered
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission, open_run
 from chordwise.pipeline.jobs import retry, shared_jobs
@@ -142,7 +145,7 @@ def test_a_document_that_is_just_being_stored_is_cancelled_too(settings: Setting
     submission = open_run(pipeline.context, a_run(), NOW)
     is_stored, may_commit = threading.Event(), threading.Event()
 
-    def hold(_session: Session, _intake_id: uuid.UUID) -> None:
+    def hold(_session: Session, _stored: Sequence[Offered]) -> None:
         is_stored.set()
         assert may_commit.wait(30)
 
@@ -326,16 +329,21 @@ def test_a_cancelled_job_has_no_new_followers(settings: Settings) -> None:
 
 
 def test_a_submit_stops_when_its_run_is_cancelled(settings: Settings, tmp_path: Path) -> None:
-    """It says so, ends with 3, and reads none of the files that are left."""
+    """It says so, ends with 3, and stores nothing of the files that are left."""
     pipeline = a_pipeline(settings)
-    processes = submitting(settings, tmp_path, files=1_500)
-    process = processes.start("chordwise", "submit", "letters", "--run-name", "letters")
-    taken = "SELECT count(*) > 3 FROM intakes WHERE outcome <> 'not_taken'"
+    processes = submitting(settings, tmp_path, files=8)
+    before, after = ([f"letters/{n}.txt" for n in some] for some in (range(4), range(4, 8)))
+    paths = (*before, "-", *after)  # at standard input the test holds it
+    process = processes.start(
+        "chordwise", "submit", *paths, "--run-name", "letters", stdin=subprocess.PIPE
+    )
+    taken = "SELECT count(*) = 4 FROM intakes WHERE outcome <> 'not_taken'"
     wait_until(lambda: pipeline.value(taken) is True, 60, taken)
 
     try:
         cancelled = processes.run("cancel", "letters")
-        code = process.wait(60)
+        process.communicate(b"A letter from the pipe.", timeout=60)
+        code = process.returncode
     finally:
         processes.end_all()
 
@@ -344,13 +352,19 @@ def test_a_submit_stops_when_its_run_is_cancelled(settings: Settings, tmp_path: 
     assert code == ExitCode.INCOMPLETE
     assert "The run “letters” is cancelled and takes nothing more in" in said
     assert "chordwise retry letters" in said
-    found = pipeline.value("SELECT count(*) FROM intakes WHERE outcome <> 'not_taken'")
-    assert isinstance(found, int)
-    assert 3 < found < 1_500
+    assert pipeline.value(taken) is True
     assert pipeline.value(STATUSES) == ["cancelled"]
-    assert pipeline.rows("SELECT intakes_found, status FROM run_accounts") == [(1_500, "cancelled")]
+    assert pipeline.rows("SELECT intakes_found, status FROM run_accounts") == [(9, "cancelled")]
 
 
+@pytest.fixture
+def _pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Store two documents in each transaction."""
+    monkeypatch.setattr(batch_writer, "MAX_DOCUMENTS", 2)
+    monkeypatch.setattr(batch_writer, "FLUSH_SECONDS", 60)
+
+
+@pytest.mark.usefixtures("_pairs")
 def test_an_inbox_stops_when_its_run_is_cancelled(inbox: WatchedInbox) -> None:
     """The file at hand is set aside with the reason, and its rest is not taken in."""
     letters = "".join(
@@ -371,6 +385,7 @@ def test_an_inbox_stops_when_its_run_is_cancelled(inbox: WatchedInbox) -> None:
     assert inbox.pipeline.value(STATUSES) == ["cancelled"]
 
 
+@pytest.mark.usefixtures("_pairs")
 def test_a_schedule_stops_when_its_run_is_cancelled(settings: Settings, tmp_path: Path) -> None:
     """Its occurrence fails with the reason, and nothing else is taken in."""
     for number in range(6):

@@ -296,7 +296,7 @@ def test_many_expired_leases_are_a_few_statements(settings: Settings) -> None:
         assert recover(pipeline.context)["lease_expired"] == 500
 
     assert meter.most_statements <= 8
-    assert pipeline.value("SELECT count(*) FROM outbox WHERE task LIKE '%chunk%'") == 500
+    assert pipeline.value("SELECT count(*) FROM outbox WHERE task LIKE '%slice%'") == 500
 
 
 def updated(session: Session) -> dict[str, tuple[int, int]]:

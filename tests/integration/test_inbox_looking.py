@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chordwise.errors import ConfigurationError, ExitCode
-from chordwise.pipeline.inbox import scanning
+from chordwise.pipeline.inbox import scanning, watch
 from chordwise.pipeline.inbox.places import places
 from chordwise.pipeline.inbox.scanning import Refused
 from chordwise.settings import InboxSettings, ProfileSettings, Settings
@@ -128,6 +128,7 @@ def test_a_crowd_waits_for_no_pause(inbox: WatchedInbox, monkeypatch: pytest.Mon
         inbox.now += 0.3  # of the half second of a turn
 
     monkeypatch.setattr(inbox.watch._waiting, "forget", forget_slowly)
+    monkeypatch.setattr(watch, "_BATCH", 1)
 
     told = [(inbox.watch.tick(), len(list(inbox.folders.inbox.iterdir()))) for _ in range(2)]
 

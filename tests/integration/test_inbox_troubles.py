@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 import structlog
 
+from chordwise.domain.stability import Fingerprint
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.inbox import moving, scanning
 from chordwise.pipeline.inbox.places import Place
-from chordwise.pipeline.inbox.taking import Taking
+from chordwise.pipeline.inbox.taking import Taking, Wanted
+from chordwise.pipeline.intake import batch_writer
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.recovery.recover import recover
 from chordwise.settings import ProfileSettings, Settings
+from chordwise.storage.inbox_files import InboxFile
 from tests.fakes.inbox_watch import (
     LETTER,
     OTHER,
@@ -135,18 +138,19 @@ def test_a_kill_in_the_middle_of_a_file_certifies_nothing(
     profiles = {"rows": ProfileSettings(text_column="text")}
     inbox = watched(tmp_path, settings, profiles)
     inbox.drop("rows/a.csv", "".join(["text\n", *(f"Row {n}. {LETTER}\n" for n in range(6))]))
-    take_in, taken = Submission.take_in, list[object]()
+    take_in_all, taken = Submission.take_in_all, list[object]()
 
-    def killed(self: Submission, *found: object, **named: object) -> object:
-        if len(taken) == 4:
+    def killed(self: Submission, *batch: object) -> object:
+        if taken:
             raise KilledError
-        taken.append(found)
-        return take_in(self, *found, **named)  # type: ignore[arg-type]  # passed on as they came
+        taken.append(batch)
+        return take_in_all(self, *batch)  # type: ignore[arg-type]  # passed on as they came
 
-    monkeypatch.setattr(Submission, "take_in", killed)
-    with pytest.raises(KilledError):
-        inbox.take()
-    monkeypatch.setattr(Submission, "take_in", take_in)
+    with monkeypatch.context() as killing:
+        killing.setattr(batch_writer, "MAX_DOCUMENTS", 4)
+        killing.setattr(Submission, "take_in_all", killed)
+        with pytest.raises(KilledError):
+            inbox.take()
     inbox.pipeline.execute("UPDATE runs SET intake_until = now()")
     recover(inbox.pipeline.context)
     inbox.work()
@@ -179,9 +183,9 @@ def test_across_file_systems_a_file_is_copied_and_then_removed(
     assert prints is not None
     taking = Taking(inbox.pipeline.context, inbox.store, rename=another_file_system)
 
-    file = taking.take(path, Place(folder=path.parent), "", prints)
+    (file,) = taking.take([a_wanted(path, prints)])
 
-    assert file is not None
+    assert isinstance(file, InboxFile)
     stored = inbox.store.path_of(file.id, "a.txt")
     assert stored.read_text("utf-8") == LETTER
     assert stored.stat().st_mtime_ns == prints[0].modified_ns
@@ -215,7 +219,7 @@ def test_what_cannot_be_recovered_yet_holds_up_nobody(
 ) -> None:
     """F09: a copy that a kill cut off waits for room on the disk; it is told once, others go on."""
     path = inbox.drop("a.txt", LETTER)
-    file = inbox.watch._taking._row(path, Place(folder=path.parent), "")
+    file = inbox.watch._taking._row(a_wanted(path, ()))
     with inbox.pipeline.context.sessions.begin() as session:
         session.add(file)
         session.flush()
@@ -301,7 +305,7 @@ def test_only_lost_processes_count(inbox: WatchedInbox, monkeypatch: pytest.Monk
     """An outage of the database in mid-read counts once, and an orderly end takes it back."""
     attempts = "SELECT attempts FROM inbox_files"
     with monkeypatch.context() as away:
-        away.setattr(Submission, "take_in", out_of_service)
+        away.setattr(Submission, "take_in_all", out_of_service)
         inbox.drop("a.txt", LETTER)
         for _ in range(3):
             with contextlib.suppress(ServiceUnavailableError):
@@ -314,6 +318,11 @@ def test_only_lost_processes_count(inbox: WatchedInbox, monkeypatch: pytest.Monk
     inbox.begin()
     inbox.deliver()
     assert (inbox.folders.done / "a.txt").exists()
+
+
+def a_wanted(path: Path, prints: tuple[Fingerprint, ...]) -> Wanted:
+    """Return a file of an inbox that is to be taken."""
+    return Wanted(path=path, place=Place(folder=path.parent), profile="", prints=prints)
 
 
 def out_of_service(*_: object) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from chordwise.pipeline.intake import batch_writer
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.schedules import work
 from chordwise.pipeline.schedules.runner import MOST_ATTEMPTS
@@ -46,10 +47,16 @@ def a_due_night(settings: Settings, wanted: ScheduleSettings) -> Night:
     return night
 
 
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Store each document in a transaction of its own."""
+    monkeypatch.setattr(batch_writer, "MAX_DOCUMENTS", 1)
+
+
 def killed_after(monkeypatch: pytest.MonkeyPatch, count: int) -> Callable[[], None]:
     """Let the process that takes letters in be killed after so many; return what stops that."""
-    wrapped, close = Submission.take_in, Submission.close
+    wrapped, close = Submission.take_in_all, Submission.close
     taken: list[object] = []
+    one_by_one(monkeypatch)
 
     def take_in(self: Submission, *found: object, **named: object) -> object:
         if len(taken) == count:
@@ -60,11 +67,11 @@ def killed_after(monkeypatch: pytest.MonkeyPatch, count: int) -> Callable[[], No
     def killed(_: Submission) -> None:
         raise KilledError
 
-    monkeypatch.setattr(Submission, "take_in", take_in)
+    monkeypatch.setattr(Submission, "take_in_all", take_in)
     monkeypatch.setattr(Submission, "close", killed)
 
     def stop() -> None:
-        monkeypatch.setattr(Submission, "take_in", wrapped)
+        monkeypatch.setattr(Submission, "take_in_all", wrapped)
         monkeypatch.setattr(Submission, "close", close)
 
     return stop
@@ -144,8 +151,9 @@ def test_a_frozen_scheduler_writes_nothing_after_it_was_replaced(
     """It wakes up between two letters, when another has taken over and finished."""
     night = a_due_night(settings, nightly(folder))
     frozen, thawed = threading.Event(), threading.Event()
-    wrapped = Submission.take_in
+    wrapped = Submission.take_in_all
     counted: list[object] = []
+    one_by_one(monkeypatch)
 
     def take_in(self: Submission, *found: object, **named: object) -> object:
         counted.append(found)
@@ -154,7 +162,7 @@ def test_a_frozen_scheduler_writes_nothing_after_it_was_replaced(
             assert thawed.wait(60)
         return wrapped(self, *found, **named)  # type: ignore[arg-type]  # passed on as they came
 
-    monkeypatch.setattr(Submission, "take_in", take_in)
+    monkeypatch.setattr(Submission, "take_in_all", take_in)
     first = threading.Thread(target=night.carry_out)
     first.start()
     assert frozen.wait(60)
@@ -190,7 +198,8 @@ def test_a_heartbeat_keeps_it(
     night = a_due_night(settings, nightly(folder))
     runner = night.runner()
     seen: list[object] = []
-    wrapped = Submission.take_in
+    one_by_one(monkeypatch)
+    wrapped = Submission.take_in_all
 
     def take_in(self: Submission, *found: object, **named: object) -> object:
         night.pipeline.execute(EXPIRE)
@@ -198,7 +207,7 @@ def test_a_heartbeat_keeps_it(
         seen.append(night.carry_out())
         return wrapped(self, *found, **named)  # type: ignore[arg-type]  # passed on as they came
 
-    monkeypatch.setattr(Submission, "take_in", take_in)
+    monkeypatch.setattr(Submission, "take_in_all", take_in)
     runner.work()
 
     assert seen == [False] * 5

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO
 
 from chordwise.domain.inbox_names import is_inside, names_like, note_name, side_car_name
 from chordwise.domain.states import InboxStatus
+from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.inbox import moving, notes
 from chordwise.pipeline.inbox.places import Place
 from chordwise.pipeline.inbox.store import Store
@@ -21,6 +24,7 @@ from chordwise.readers.printable_names import printable
 from chordwise.storage import clock, inbox_files
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.inbox_files import InboxFile
+from chordwise.storage.runs import Run
 
 _NOTE_BYTES = 1024 * 1024
 """A larger note waits in a temporary file for its place."""
@@ -55,31 +59,86 @@ class Delivering:
             begun = inbox_files.in_status(session, self._store.id, InboxStatus.DELIVERING, limit)
             return [*begun, *inbox_files.ready(session, self._store.id, limit)]
 
-    def deliver(self, file: InboxFile) -> Path:
-        """Bring a file to its place, with its side-car and its note; return where it lies.
+    def deliver(self, files: Sequence[InboxFile]) -> list[Path | Exception]:
+        """Bring files to their places, with their side-cars and notes; return where they lie.
+
+        Of a file that cannot be brought there now it returns why; the file is safe, and a later
+        call goes on with it.
 
         Raises:
-            OSError: The place cannot be written to; the file is safe, and a later call goes on.
             ServiceUnavailableError: The database cannot be reached; the same.
         """
-        stored = self._store.path_of(file.id, file.relative.name)
-        with self._judged(file) as found:
-            destination = self._resumed(file, stored) or self._placed(file, stored, found)
-            self._add_side_car(file, destination)
-            self._add_note(file, destination, found)
-            self._store.end(file.id)
-            self._finish(file, destination, found)
-        return destination
+        try:
+            return self._deliver(files)
+        except ServiceUnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one must not keep the others
+            if len(files) == 1:
+                return [error]
+            return [self.deliver([file])[0] for file in files]
+
+    def _deliver(self, files: Sequence[InboxFile]) -> list[Path | Exception]:
+        brought: list[Path | Exception] = []
+        ended: dict[uuid.UUID, Mapping[str, object]] = {}
+        with self._judged(files) as found:
+            self._note_destinations(files, found)
+            for file in files:
+                try:
+                    destination = self._brought(file, found[file.id])
+                except OSError as error:
+                    brought.append(error)
+                else:
+                    brought.append(destination)
+                    ended[file.id] = _end(file, destination, found[file.id])
+            with reaching_database(), self._context.sessions.begin() as session:
+                inbox_files.write_each(session, ended, {"delivered_at": clock.database_now()})
+        return brought
 
     @contextmanager
-    def _judged(self, file: InboxFile) -> Iterator[Verdict]:
-        with SpooledTemporaryFile(_NOTE_BYTES, "w+", encoding="utf-8") as note:
+    def _judged(self, files: Sequence[InboxFile]) -> Iterator[Mapping[uuid.UUID, Verdict]]:
+        """Write the notes of files, in one transaction that sees one state of the database."""
+        found: dict[uuid.UUID, Verdict] = {}
+        ids = [file.id for file in files]
+        with ExitStack() as stack:
             with reaching_database(), self._context.sessions() as session:
                 session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-                is_done = notes.write(note, session, file, clock.read(session))
-                is_told = is_done or file.reason is not None
-                trouble = {} if is_told else inbox_files.first_trouble(session, file.id)
-            yield Verdict(is_done=is_done, note=note, trouble=trouble)
+                now, done = clock.read(session), inbox_files.done(session, ids)
+                for file, outcomes in _by_file(files, inbox_files.outcomes(session, ids)):
+                    note = stack.enter_context(
+                        SpooledTemporaryFile(_NOTE_BYTES, "w+", encoding="utf-8")
+                    )
+                    is_done = file.reason is None and file.id in done
+                    run = None if file.run_id is None else session.get_one(Run, file.run_id)
+                    notes.write(note, file, run, outcomes, now, is_done=is_done)
+                    is_told = is_done or file.reason is not None
+                    trouble = {} if is_told else inbox_files.first_trouble(session, file.id)
+                    found[file.id] = Verdict(is_done=is_done, note=note, trouble=trouble)
+            yield found
+
+    def _note_destinations(
+        self, files: Sequence[InboxFile], found: Mapping[uuid.UUID, Verdict]
+    ) -> None:
+        """Choose and note free names, in one transaction, for the files that are not there yet."""
+        chosen: set[Path] = set()
+        noted: dict[uuid.UUID, Mapping[str, object]] = {}
+        for file in files:
+            if self._resumed(file, self._stored(file)) is None:
+                place = _free_place(file, found[file.id], chosen)
+                file.raw_destination = os.fsencode(place)
+                noted[file.id] = {"raw_destination": file.raw_destination}
+        with reaching_database(), self._context.sessions.begin() as session:
+            inbox_files.write_each(session, noted, {"status": InboxStatus.DELIVERING})
+
+    def _brought(self, file: InboxFile, found: Verdict) -> Path:
+        stored = self._stored(file)
+        destination = self._resumed(file, stored) or self._placed(file, stored, found)
+        self._add_side_car(file, destination)
+        self._add_note(file, destination, found)
+        self._store.end(file.id)
+        return destination
+
+    def _stored(self, file: InboxFile) -> Path:
+        return self._store.path_of(file.id, file.relative.name)
 
     def _resumed(self, file: InboxFile, stored: Path) -> Path | None:
         """Return where the file was brought before a kill, if it got there."""
@@ -93,21 +152,15 @@ class Delivering:
         return destination if is_there else None
 
     def _placed(self, file: InboxFile, stored: Path, found: Verdict) -> Path:
-        """Move the file to the first free name, which is noted before."""
-        folder = _folder_for(file, found)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in names_like(file.relative.name):
-            beside = (name, note_name(name), side_car_name(name))
-            if any(os.path.lexists(folder / each) for each in beside):
-                continue
-            destination = folder / name
-            self._note_destination(file, destination)
+        """Move the file to the name that was noted, or to the next free one, which is noted."""
+        while True:
+            destination = Path(os.fsdecode(file.raw_destination or b""))
             try:
                 moving.place(stored, destination, file.id.hex)
             except FileExistsError:
-                continue
-            return destination
-        raise AssertionError("there is always another name")
+                self._note_destinations([file], {file.id: found})
+            else:
+                return destination
 
     def _add_side_car(self, file: InboxFile, destination: Path) -> None:
         side_car = self._store.side_car_of(file.id, file.relative.name)
@@ -126,21 +179,44 @@ class Delivering:
             shutil.copyfileobj(found.note, written)
         _place_freely(mark, note, f"{file.id.hex}-note-again")
 
-    def _note_destination(self, file: InboxFile, destination: Path) -> None:
-        self._write(file, status=InboxStatus.DELIVERING, raw_destination=os.fsencode(destination))
 
-    def _finish(self, file: InboxFile, destination: Path, found: Verdict) -> None:
-        self._write(
-            file,
-            status=InboxStatus.DONE if found.is_done else InboxStatus.FAILED,
-            delivered_path=printable(str(destination)),
-            delivered_at=clock.database_now(),
-            **found.trouble,
-        )
+def _by_file(
+    files: Sequence[InboxFile], outcomes: Iterable[notes.Outcome]
+) -> Iterator[tuple[InboxFile, Iterable[notes.Outcome]]]:
+    """Yield each file with its outcomes, in the order of the ids, in which the outcomes are."""
+    nothing: tuple[None, Iterable[notes.Outcome]] = None, ()
+    groups = groupby(outcomes, lambda row: row[0])
+    file_id, of_file = next(groups, nothing)
+    for file in sorted(files, key=lambda each: each.id):
+        if file.id == file_id:
+            yield file, of_file
+            file_id, of_file = next(groups, nothing)
+        else:
+            yield file, ()
 
-    def _write(self, file: InboxFile, **values: object) -> None:
-        with reaching_database(), self._context.sessions.begin() as session:
-            inbox_files.change(session, file.id, values)
+
+def _free_place(file: InboxFile, found: Verdict, chosen: set[Path]) -> Path:
+    """Return a name that is free with its note and side-car, and add the three to the `chosen`."""
+    folder = _folder_for(file, found)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names_like(file.relative.name):
+        beside = {folder / each for each in (name, note_name(name), side_car_name(name))}
+        if not chosen & beside and not any(map(os.path.lexists, beside)):
+            chosen |= beside
+            return folder / name
+    raise AssertionError("there is always another name")
+
+
+def _end(file: InboxFile, destination: Path, found: Verdict) -> Mapping[str, object]:
+    """Return what the row of a delivered file gets."""
+    return {
+        "status": InboxStatus.DONE if found.is_done else InboxStatus.FAILED,
+        "delivered_path": printable(str(destination)),
+        "reason": file.reason,
+        "message": file.message,
+        "hint": file.hint,
+        **found.trouble,
+    }
 
 
 def _folder_for(file: InboxFile, found: Verdict) -> Path:

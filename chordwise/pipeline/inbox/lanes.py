@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
-from threading import Event, Thread
+from collections.abc import Callable, Iterator, Sequence
+from threading import Event, Lock, Thread
 from typing import TypeAlias
 
 import structlog
@@ -19,57 +19,93 @@ SLOW_SECONDS = 5.0
 """How long a file may hold the quick lane up."""
 _LEAVING_SECONDS = 10.0
 
-Submit: TypeAlias = Callable[[InboxFile, Reader], bool]
-
 
 class Task:
-    """A file that is being read; `alone` means that no other one is read meanwhile."""
+    """Files that are read one after the other; `alone` means that nothing is read meanwhile.
+
+    `outcomes` says of each file that is through whether it was submitted, or why it could not be.
+    """
 
     def __init__(
-        self, file: InboxFile, reader: Reader, submit: Submit, begun_at: float, *, alone: bool
+        self,
+        files: Sequence[InboxFile],
+        reader: Reader,
+        submit: Submit,
+        monotonic: Callable[[], float],
+        *,
+        alone: bool,
     ) -> None:
-        self.file = file
+        self.files = files
         self.reader = reader
-        self.begun_at = begun_at
         self.alone = alone
         self.is_interrupted = False
+        self.outcomes: dict[uuid.UUID, bool | BaseException] = {}
         self.ended = Event()
+        self.begun_at = monotonic()
+        self._monotonic = monotonic
         self._submit = submit
-        self._is_submitted = False
-        self._error: BaseException | None = None
+        self._current: InboxFile | None = None
+        self._gives_back = False
+        self._lock = Lock()
         self._thread = Thread(target=self._run, name="reading", daemon=True)
         self._thread.start()
 
-    def result(self) -> bool:
-        """Return whether the file was submitted, or raise what kept it from that."""
-        if self._error is not None:
-            raise self._error
-        return self._is_submitted
+    def begin(self, file: InboxFile) -> bool:
+        """Tell whether a file may be read now; false where what is left was given back."""
+        with self._lock:
+            if self._gives_back:
+                return False
+            self._current, self.begun_at = file, self._monotonic()
+            return True
+
+    def give_back(self) -> InboxFile | None:
+        """Let no further file be begun by this task; return the one at hand."""
+        with self._lock:
+            self._gives_back = True
+            return self._current
 
     @property
-    def was_put_off(self) -> bool:
-        """Whether it was ended before it was through."""
-        return isinstance(self._error, ReadingInterruptedError)
+    def held(self) -> set[uuid.UUID]:
+        """The ids of the files that are read, or will be."""
+        if not self._gives_back:
+            return {file.id for file in self.files}
+        through = list(self.outcomes)  # which other threads add to
+        return {*through, *([] if self._current is None else [self._current.id])}
+
+    @property
+    def put_off(self) -> InboxFile | None:
+        """The file that was ended before it was through."""
+        interrupted = (
+            file
+            for file in self.files
+            if isinstance(self.outcomes.get(file.id), ReadingInterruptedError)
+        )
+        return next(interrupted, None)
 
     def interrupt(self) -> None:
         """End the reading soon."""
+        self.give_back()
         self.is_interrupted = True
         self.reader.interrupt()
 
     def _run(self) -> None:
         try:
-            self._is_submitted = self._submit(self.file, self.reader)
-        except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
-            self._error = error
+            self._submit(self, self.reader)
+        except BaseException as error:  # noqa: BLE001 - raised again where the outcome is asked for
+            for file_id in self.held:
+                self.outcomes.setdefault(file_id, error)
         finally:
             self.ended.set()
 
 
-class Lanes:
-    """Two files at once: where the one in the quick lane is slow, it leaves that lane.
+Submit: TypeAlias = Callable[[Task, Reader], None]
 
-    It goes on in the slow lane; where another slow file is there, it is put off until that has
-    ended, and then begun anew. All methods are for one thread.
+
+class Lanes:
+    """Two tasks at once: where a file in the quick lane is slow, it leaves that lane.
+
+    It goes on in the slow lane, and the files behind it are begun anew; where another slow file is
+    there, it is put off until that has ended, and then begun anew. All methods are for one thread.
     """
 
     def __init__(
@@ -85,38 +121,44 @@ class Lanes:
 
     @property
     def is_free(self) -> bool:
-        """Whether a file that nothing is known of can be begun."""
+        """Whether files that nothing is known of can be begun."""
         is_alone = self._slow is not None and self._slow.alone
         return self._quick is None and not is_alone
 
     @property
     def tasks(self) -> list[Task]:
-        """The files that are being read."""
+        """What is being read."""
         return [task for task in (self._quick, self._slow) if task is not None]
 
     @property
-    def held(self) -> int:
-        """How many files are being read, or wait for the slow lane."""
-        return len({*self._known_slow, *(task.file.id for task in self.tasks)})
+    def held(self) -> set[uuid.UUID]:
+        """The files that are being read, or wait for the slow lane."""
+        return self._known_slow.union(*(task.held for task in self.tasks))
 
-    def begin(self, file: InboxFile, *, alone: bool) -> Task | None:
-        """Begin to read a file; `None` where its lane is not free."""
-        is_slow = file.id in self._known_slow
+    def is_slow(self, file: InboxFile) -> bool:
+        """Tell whether a file is known to be slow, and needs a task of its own."""
+        return file.id in self._known_slow
+
+    def begin(self, files: Sequence[InboxFile], *, alone: bool) -> Task | None:
+        """Begin to read files, a slow one by itself; `None` where their lane is not free."""
+        is_slow = self.is_slow(files[0])
         is_busy = self._slow is not None if is_slow else not self.is_free
         if is_busy or any(task.alone or alone for task in self.tasks):
             return None
-        if any(task.file.id == file.id for task in self.tasks):
+        read = {file_id for task in self.tasks for file_id in task.held}
+        files = [file for file in files if file.id not in read]
+        if not files:
             return None
         reader = self._idle_readers.pop() if self._idle_readers else Reader(self._settings)
-        task = Task(file, reader, self._submit, self._monotonic(), alone=alone)
+        task = Task(files, reader, self._submit, self._monotonic, alone=alone)
         if is_slow:
             self._slow = task
         else:
             self._quick = task
         return task
 
-    def ended(self) -> Iterator[Task]:
-        """Yield, once each, the tasks that are through; those that were put off are begun later."""
+    def ended(self) -> Iterator[tuple[InboxFile, bool | BaseException]]:
+        """Yield, once each, the files that are through; those put off are begun later."""
         self._sort_out()
         for task in self.tasks:
             if not task.ended.is_set():
@@ -124,11 +166,13 @@ class Lanes:
             self._quick = None if task is self._quick else self._quick
             self._slow = None if task is self._slow else self._slow
             self._idle_readers.append(task.reader)
-            if task.was_put_off:
-                self._known_slow.add(task.file.id)
-                continue
-            self._known_slow.discard(task.file.id)
-            yield task
+            put_off = task.put_off
+            for file in task.files:
+                if file.id in task.outcomes and file is not put_off:
+                    self._known_slow.discard(file.id)
+                    yield file, task.outcomes[file.id]
+            if put_off is not None:
+                self._known_slow.add(put_off.id)
 
     def close(self) -> None:
         """End what is being read, and the processes of the readers."""
@@ -148,7 +192,9 @@ class Lanes:
             return
         if self._slow is None:
             self._slow, self._quick = task, None
-            log.info("inbox.slow", file=task.file.name, folder=task.file.folder)
+            file, told = task.give_back(), "inbox.slow"
         else:
+            file, told = task.give_back(), "inbox.slow_waits"
             task.interrupt()
-            log.info("inbox.slow_waits", file=task.file.name, folder=task.file.folder)
+        if file is not None:
+            log.info(told, file=file.name, folder=file.folder)

@@ -7,14 +7,12 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import IO
+from typing import IO, TypeAlias
 
 from sqlalchemy import Row
-from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import JobStatus
-from chordwise.storage import inbox_files
 from chordwise.storage.inbox_files import InboxFile
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
@@ -24,14 +22,24 @@ SCHEMA_VERSION = 1
 _INDENT = 2
 
 
-def write(note: IO[str], session: Session, file: InboxFile, now: datetime) -> bool:
-    """Write the note of a file whose analyses have all ended; tell whether all of them succeeded.
+Outcome: TypeAlias = Row[uuid.UUID, Intake, Job | None, uuid.UUID | None, int | None]
+"""A row of `inbox_files.outcomes`."""
 
-    It is written piece by piece: a table may hold a hundred thousand documents. The transaction
-    has to see one state of the database throughout.
+
+def write(
+    note: IO[str],
+    file: InboxFile,
+    run: Run | None,
+    outcomes: Iterable[Outcome],
+    now: datetime,
+    *,
+    is_done: bool,
+) -> None:
+    """Write the note of a file whose analyses have all ended; `is_done`: all of them succeeded.
+
+    It is written piece by piece: a table may hold a hundred thousand documents. The outcomes have
+    to be of one state of the database.
     """
-    is_done = file.reason is None and inbox_files.is_done(session, file.id)
-    run = None if file.run_id is None else session.get_one(Run, file.run_id)
     head: JsonObject = {
         "schema_version": SCHEMA_VERSION,
         "outcome": "done" if is_done else "failed",
@@ -50,11 +58,10 @@ def write(note: IO[str], session: Session, file: InboxFile, now: datetime) -> bo
     }
     note.write(_laid_out(head).removesuffix("\n}") + ',\n  "intakes": [')
     before = ""
-    for intake in _intakes(inbox_files.outcomes(session, file.id)):
+    for intake in _intakes(outcomes):
         note.write(f"{before}\n{_laid_out(intake, 2 * _INDENT)}")
         before = ","
     note.write("\n  ]\n}\n" if before else "]\n}\n")
-    return is_done
 
 
 def _laid_out(value: JsonObject, indent: int = 0) -> str:
@@ -62,14 +69,12 @@ def _laid_out(value: JsonObject, indent: int = 0) -> str:
     return " " * indent + text.replace("\n", "\n" + " " * indent)
 
 
-def _intakes(
-    rows: Iterable[Row[Intake, Job | None, uuid.UUID | None, int | None]],
-) -> Iterator[JsonObject]:
-    for _, group in itertools.groupby(rows, key=lambda row: row[0].id):
+def _intakes(rows: Iterable[Outcome]) -> Iterator[JsonObject]:
+    for _, group in itertools.groupby(rows, key=lambda row: row[1].id):
         members = list(group)
-        intake = members[0][0]
-        jobs = [(row[1], row[3] or 0) for row in members if row[1] is not None]
-        analyzed = [row[2] for row in members if row[2] is not None]
+        intake = members[0][1]
+        jobs = [(row[2], row[4] or 0) for row in members if row[2] is not None]
+        analyzed = [row[3] for row in members if row[3] is not None]
         yield {
             "id": str(intake.id),
             "source": intake.source,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from threading import Lock
 
@@ -17,9 +18,18 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import InboxStatus
-from chordwise.errors import ChordwiseError, LeaseLostError, ServiceUnavailableError, UsageError
+from chordwise.errors import (
+    ChordwiseError,
+    LeaseLostError,
+    RunCancelledError,
+    ServiceUnavailableError,
+    UsageError,
+)
 from chordwise.pipeline.inbox import moving, scanning, side_cars
+from chordwise.pipeline.inbox.lanes import Task
 from chordwise.pipeline.inbox.store import Store
+from chordwise.pipeline.intake.batch_writer import BatchWriter
+from chordwise.pipeline.intake.batches import Offered
 from chordwise.pipeline.intake.found_files import FileSource, entry_of, marking_last
 from chordwise.pipeline.intake.profiles import run_options
 from chordwise.pipeline.intake.resume import claim
@@ -27,9 +37,9 @@ from chordwise.pipeline.intake.submit import Submission, open_run
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import FoundFile
 from chordwise.readers.printable_names import printable
-from chordwise.readers.reading import Reader
+from chordwise.readers.reading import Reader, ReadingInterruptedError
 from chordwise.settings import ProfileSettings
-from chordwise.storage import clock, inbox_files, intake_leases, listed_files
+from chordwise.storage import inbox_files, intake_leases, listed_files
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.inbox_files import InboxFile
 from chordwise.storage.runs import Run
@@ -48,6 +58,20 @@ class _OpenRun:
     opened_at: float
     last_at: float
     readers: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class _Placed:
+    """A file of the store with its run; `done` is how many of its documents are taken in.
+
+    `of` is the intake of its entry on the list, `None` where it is on none.
+    """
+
+    file: InboxFile
+    found: FoundFile
+    run: _OpenRun
+    done: int
+    of: uuid.UUID | None
 
 
 class Submitting:
@@ -84,31 +108,45 @@ class Submitting:
         """Tell whether no other file may be read beside it: its next loss would be its last."""
         return file.id not in self._begun and file.attempts == MAX_ATTEMPTS - 1
 
-    def submit(self, file: InboxFile, reader: Reader) -> bool:
-        """Take everything in a file in; false while somebody still writes to it.
+    def submit(self, task: Task, reader: Reader) -> None:
+        """Take everything in the files of a task in, and note in it what became of each.
 
-        What a file lacks, or its side-car, is noted with the file and no error here.
+        Files come together in few transactions. What a file lacks, or its side-car, is noted with
+        the file and no error here. A file that is still written to is not submitted; one whose
+        reading was interrupted has the outcome ReadingInterruptedError, and a later call goes on.
 
         Raises:
-            LeaseLostError: Another process takes in for the run; a later call opens another one.
+            LeaseLostError: Another process takes in for a run; a later call opens another one.
             ServiceUnavailableError: The database cannot be reached; a later call goes on.
-            ReadingInterruptedError: The reader was interrupted; a later call goes on.
         """
-        stored = self._store.path_of(file.id, file.relative.name)
-        if scanning.is_being_written(stored):
-            return False
-        if self._begin(file):
-            if stored.exists():
-                file.sha256, file.byte_count = moving.sha256_of(stored), stored.stat().st_size
-            try:
-                self._take_in(file, stored, FileSource(reader, io.BytesIO()))
-            except (LeaseLostError, ServiceUnavailableError):
-                raise
-            except ChordwiseError as error:
-                file.reason, file.message, file.hint = error.code, error.what, error.hint or None
-        self._note_submitted(file)
-        self._begun.discard(file.id)
-        return True
+        files = []
+        for file in task.files:
+            if scanning.is_being_written(self._stored(file)):
+                task.outcomes[file.id] = False
+            else:
+                files.append(file)
+        self._begin(files)
+        placed: list[_Placed] = []
+        try:
+            self._place(files, placed)
+            for run in {id(each.run): each.run for each in placed}.values():
+                self._enlist([each for each in placed if each.run is run and each.of is None])
+            self._read(task, [each for each in placed if each.of is not None], reader)
+        finally:
+            with self._lock:
+                for each in placed:
+                    each.run.readers -= 1
+                    each.run.last_at = self._monotonic()
+        unplaced = {file.id for file in files} - {each.file.id for each in placed}
+        ended = [
+            file
+            for file in files
+            if file.id not in task.outcomes and (file.reason is not None or file.id in unplaced)
+        ]
+        if ended:
+            with reaching_database(), self._context.sessions.begin() as session:
+                inbox_files.note_submitted(session, ended)
+            self._note_outcomes(task, ended)
 
     def close_quiet(self, *, everything: bool = False) -> None:
         """Close the runs that got no file for a while, or all of them.
@@ -149,51 +187,108 @@ class Submitting:
         with reaching_database(), self._context.sessions.begin() as session:
             inbox_files.take_attempts_back(session, self._begun)
 
-    def _begin(self, file: InboxFile) -> bool:
-        """Count the attempt of this process, once; false where too many were lost over the file."""
-        if file.id in self._begun:
-            return True
-        if file.attempts >= MAX_ATTEMPTS:
-            file.reason = "quarantined"
-            file.message = (
-                f"Reading {file.name} has ended the process that reads files {MAX_ATTEMPTS} times."
-            )
-            file.hint = (
-                "It probably needs more memory than there is: split it, or give the scheduler "
-                "more memory, and drop it again."
-            )
-            log.error("inbox.quarantined", file=file.name, folder=file.folder)
-            return False
-        with reaching_database(), self._context.sessions.begin() as session:
-            inbox_files.count_attempt(session, file.id)
-        self._begun.add(file.id)
-        return True
+    def _stored(self, file: InboxFile) -> Path:
+        return self._store.path_of(file.id, file.relative.name)
 
-    def _take_in(self, file: InboxFile, stored: Path, source: FileSource) -> None:
-        profile = self._profile_of(file)
-        with reaching_database(), self._context.sessions() as session:
-            done = inbox_files.linked(session, file.id)
+    def _begin(self, files: Sequence[InboxFile]) -> None:
+        """Count the attempts of this process, once; give a reason where too many were lost."""
+        new = [file for file in files if file.id not in self._begun]
+        for file in new:
+            if file.attempts >= MAX_ATTEMPTS:
+                file.reason = "quarantined"
+                file.message = (
+                    f"Reading {file.name} has ended the process that reads files "
+                    f"{MAX_ATTEMPTS} times."
+                )
+                file.hint = (
+                    "It probably needs more memory than there is: split it, or give the scheduler "
+                    "more memory, and drop it again."
+                )
+                log.error("inbox.quarantined", file=file.name, folder=file.folder)
+        begun = {file.id for file in new if file.reason is None}
+        if begun:
+            with reaching_database(), self._context.sessions.begin() as session:
+                inbox_files.count_attempts(session, begun)
+        self._begun |= begun
+
+    def _place(self, files: Sequence[InboxFile], placed: list[_Placed]) -> None:
+        """Add those of the files that are to be taken in, each with its run.
+
+        The others have a reason, or were taken in before a kill.
+        """
+        leased: set[str] = set()
+        for file in files:
+            if file.reason is not None:
+                continue
+            stored = self._stored(file)
+            try:
+                if stored.exists():
+                    file.sha256, file.byte_count = moving.sha256_of(stored), stored.stat().st_size
+                found = self._found_run(file, stored, leased)
+            except (LeaseLostError, ServiceUnavailableError):
+                raise
+            except ChordwiseError as error:
+                _refuse(file, error)
+                continue
+            if found is not None:
+                placed.append(found)
+
+    def _found_run(self, file: InboxFile, stored: Path, leased: set[str]) -> _Placed | None:
+        """Return a file with its run; `None` where all of it was taken in before a kill.
+
+        `leased` are the keys of the runs that are known to be open.
+        """
+        profile, done = self._profile_of(file), 0
+        if file.run_id is not None:
+            with reaching_database(), self._context.sessions() as session:
+                done = inbox_files.linked(session, file.id)
         with self._lock:
-            run, intake_id = self._place_of(file, stored)
+            run, of = self._place_of(file, stored)
             if run is None and done:
-                return  # a kill came between the last document and the row of the file
-            run = run or self._run_for(file.profile, profile)
+                return None
+            run = run or self._run_for(file.profile, profile, leased)
             run.readers += 1
+        shown = printable(str(file.source))
+        found = FoundFile(source=shown, path=stored, follow_symlinks=False)
+        return _Placed(file=file, found=found, run=run, done=done, of=of)
+
+    def _enlist(self, placed: Sequence[_Placed]) -> None:
+        """Put files on the list of their run, where they are not."""
+        if not placed:
+            return
+        submission = placed[0].run.submission
+        values = {"run_id": submission.run_id}
+        ids = [each.file.id for each in placed]
+        entries = [entry_of(each.found, each.found.source) for each in placed]
         try:
-            shown = printable(str(file.source))
-            found = FoundFile(source=shown, path=stored, follow_symlinks=False)
-            if intake_id is None:
-                also = partial(_note_run, file.id, run.submission.run_id)
-                intake_id = run.submission.enlist(entry_of(found, shown), also)
-            documents = source.read(found, run.submission.columns, shown)
-            for position, (document, is_last) in enumerate(marking_last(documents)):
-                if position >= done:
-                    also = partial(_link, file.id, position)
-                    run.submission.take_in(document, also, of=intake_id, is_last=is_last)
-        finally:
-            with self._lock:
-                run.readers -= 1
-                run.last_at = self._monotonic()
+            listed = submission.enlist(
+                entries, lambda session: inbox_files.change_all(session, ids, values)
+            )
+        except RunCancelledError as error:
+            for each in placed:
+                _refuse(each.file, error)
+            return
+        for each, of in zip(placed, listed, strict=True):
+            each.of = of
+
+    def _read(self, task: Task, placed: Sequence[_Placed], reader: Reader) -> None:
+        source = FileSource(reader, io.BytesIO())
+        batches = _Batches()
+        with BatchWriter(lambda batch: self._note_outcomes(task, batches.store(batch))) as writer:
+            for each in placed:
+                if not task.begin(each.file):
+                    return
+                try:
+                    for offered in batches.of(each, source):
+                        writer.put(offered)
+                except ReadingInterruptedError as error:
+                    task.outcomes[each.file.id] = error
+                    return
+
+    def _note_outcomes(self, task: Task, files: Sequence[InboxFile]) -> None:
+        for file in files:
+            task.outcomes[file.id] = True
+            self._begun.discard(file.id)
 
     def _place_of(self, file: InboxFile, stored: Path) -> tuple[_OpenRun | None, uuid.UUID | None]:
         """Return the run that a file was being taken into, and where it stands on its list."""
@@ -233,17 +328,18 @@ class Submitting:
         side_cars.check(self._context.settings, merged)
         return merged
 
-    def _run_for(self, name: str, profile: ProfileSettings) -> _OpenRun:
-        """Return the open run of a profile, or a new one."""
+    def _run_for(self, name: str, profile: ProfileSettings, leased: set[str]) -> _OpenRun:
+        """Return the open run of a profile, or a new one; note that its lease is ours."""
         key = f"{name}\n{profile.model_dump_json()}"
         known = self._open.get(key)
-        if known is not None and not known.submission.has_lease():
+        if known is not None and key not in leased and not known.submission.has_lease():
             self._retired.append(self._open.pop(key))
             known = None
         if known is None:
             asked = run_options(self._context.settings, profile, self._run_name(name))
             options = replace(asked, follows=True)
             known = self._opened(key, open_run(self._context, options, self._now()))
+        leased.add(key)
         return known
 
     def _run_name(self, profile: str) -> str:
@@ -254,25 +350,56 @@ class Submitting:
             count = session.scalar(taken) or 0
         return f"{stem}-{count + 1}" if count else stem
 
-    def _note_submitted(self, file: InboxFile) -> None:
-        noted = {
-            "status": InboxStatus.SUBMITTED,
-            "sha256": file.sha256,
-            "byte_count": file.byte_count,
-            "reason": file.reason,
-            "message": file.message,
-            "hint": file.hint,
-            "submitted_at": clock.database_now(),
-        }
-        with reaching_database(), self._context.sessions.begin() as session:
-            inbox_files.change(session, file.id, noted)
+
+class _Batches:
+    """What the files of a task hold, and what is noted of the files with it."""
+
+    def __init__(self) -> None:
+        self._places: dict[uuid.UUID, tuple[_Placed, int]] = {}
+
+    def of(self, placed: _Placed, source: FileSource) -> Iterator[Offered]:
+        """Yield what is to be taken in of a file, until there is a reason against it."""
+        found, columns = placed.found, placed.run.submission.columns
+        documents = source.read(found, columns, found.source)
+        for position, (document, is_last) in enumerate(marking_last(documents)):
+            if placed.file.reason is not None:
+                return
+            if position >= placed.done:
+                offered = Offered(found=document, of=placed.of, is_last=is_last)
+                self._places[offered.intake_id] = placed, position
+                yield offered
+
+    def store(self, batch: Sequence[Offered]) -> list[InboxFile]:
+        """Store a batch, each part in its run; return the files that are through."""
+        through: list[InboxFile] = []
+        for _, part in groupby(batch, lambda each: id(self._placed(each).run)):
+            offered = list(part)
+            submission = self._placed(offered[0]).run.submission
+            try:
+                submission.take_in_all(offered, partial(self._note, submission.run_id))
+            except RunCancelledError as error:
+                for each in offered:
+                    _refuse(self._placed(each).file, error)
+            else:
+                through += self._ended(offered)
+            for each in offered:
+                del self._places[each.intake_id]
+        return through
+
+    def _note(self, run_id: uuid.UUID, session: Session, offered: Sequence[Offered]) -> None:
+        links = []
+        for each in offered:
+            placed, position = self._places[each.intake_id]
+            links.append((placed.file.id, each.intake_id, position))
+        inbox_files.link_all(session, run_id, links)
+        inbox_files.note_submitted(session, self._ended(offered))
+
+    def _ended(self, offered: Sequence[Offered]) -> list[InboxFile]:
+        return [self._placed(each).file for each in offered if each.is_last]
+
+    def _placed(self, offered: Offered) -> _Placed:
+        return self._places[offered.intake_id][0]
 
 
-def _link(file_id: uuid.UUID, position: int, session: Session, intake_id: uuid.UUID) -> None:
-    inbox_files.link(session, file_id, intake_id, position)
-
-
-def _note_run(
-    file_id: uuid.UUID, run_id: uuid.UUID, session: Session, _intake_id: uuid.UUID
-) -> None:
-    inbox_files.change(session, file_id, {"run_id": run_id})
+def _refuse(file: InboxFile, error: ChordwiseError) -> None:
+    file.reason, file.message, file.hint = error.code, error.what, error.hint or None

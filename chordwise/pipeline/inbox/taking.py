@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -36,6 +37,16 @@ The call may raise OSError where the file cannot be moved; nothing is lost, and 
 _BATCH = 500
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A file in an inbox that is to be taken, as it was seen."""
+
+    path: Path
+    place: Place
+    profile: str
+    prints: tuple[Fingerprint, ...]
+
+
 class Taking:
     """Moves files from the inboxes of one home into its store, and knows how to go on."""
 
@@ -45,32 +56,41 @@ class Taking:
         self._rename = rename
         self._left_behind: list[CutOff] = []
 
-    def take(
-        self, path: Path, place: Place, profile: str, prints: tuple[Fingerprint, ...]
-    ) -> InboxFile | None:
-        """Move a file and its side-car into the store; `None` where it is not what was seen.
+    def take(self, wanted: Sequence[Wanted]) -> list[InboxFile | OSError | None]:
+        """Move files with their side-cars into the store.
+
+        Of each it returns the row, `None` where the file is not what was seen, or why it cannot be
+        moved: then it is where it was, or see `left_behind`.
 
         Raises:
-            OSError: It cannot be moved; it is where it was, or see `left_behind`.
             ServiceUnavailableError: The database cannot be reached; see `cut_off`.
         """
-        file = self._row(path, place, profile)
-        self._write(lambda session: session.add(file))
+        files = [self._row(each) for each in wanted]
+        self._write(lambda session: session.add_all(files))
+        moved = [self._moved(*pair) for pair in zip(files, wanted, strict=True)]
+        taken = [each.id for each in moved if isinstance(each, InboxFile)]
+        values = {"status": InboxStatus.TAKEN}
+        self._write(lambda session: inbox_files.change_all(session, taken, values))
+        for each in moved:
+            if isinstance(each, InboxFile):
+                each.status = InboxStatus.TAKEN
+        return moved
+
+    def _moved(self, file: InboxFile, wanted: Wanted) -> InboxFile | OSError | None:
         try:
-            self._store.begin(file.id, path)
+            self._store.begin(file.id, wanted.path)
             for source, stored, token in self._parts(file):
                 if os.path.lexists(source):
                     moving.take(source, stored, token, self._rename)
-            is_good = self._is_as_seen(file, prints)
+            is_good = self._is_as_seen(file, wanted.prints)
         except FileNotFoundError:
             is_good = False  # somebody else was faster, or took it back
-        except OSError:
+        except OSError as error:
             self._undo_now_or_later(file)
-            raise
+            return error
         if not is_good:
             self._undo_now_or_later(file)
             return None
-        self._mark_taken(file)
         return file
 
     def left_behind(self) -> list[CutOff]:
@@ -94,7 +114,8 @@ class Taking:
             *((file_id, partial(self._put_orphan_back, file_id)) for file_id in orphans),
         ]
 
-    def _row(self, path: Path, place: Place, profile: str) -> InboxFile:
+    def _row(self, wanted: Wanted) -> InboxFile:
+        path, place = wanted.path, wanted.place
         file_id, relative = new_id(), path.relative_to(place.folder)
         return InboxFile(
             id=file_id,
@@ -102,7 +123,7 @@ class Taking:
             folder=str(place.folder),
             name=printable(str(relative)),
             raw_name=os.fsencode(relative),
-            profile=profile,
+            profile=wanted.profile,
             status=InboxStatus.TAKING,
             stored_path=printable(str(self._store.path_of(file_id, path.name))),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path, PurePath
@@ -18,12 +18,12 @@ from chordwise.domain.troubles import Troubles
 from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.pipeline.inbox import scanning, side_cars
 from chordwise.pipeline.inbox.delivering import Delivering
-from chordwise.pipeline.inbox.lanes import Lanes, Task
-from chordwise.pipeline.inbox.places import Place, places
+from chordwise.pipeline.inbox.lanes import Lanes
+from chordwise.pipeline.inbox.places import places
 from chordwise.pipeline.inbox.scanning import Refused
 from chordwise.pipeline.inbox.store import Store
 from chordwise.pipeline.inbox.submitting import Submitting
-from chordwise.pipeline.inbox.taking import CutOff, Taking
+from chordwise.pipeline.inbox.taking import CutOff, Taking, Wanted
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.printable_names import printable
 from chordwise.storage.inbox_files import InboxFile
@@ -34,6 +34,7 @@ MOST_WAITING = 2_000
 """How many files are held in memory while they are waited for; the others stay in their folder."""
 _BATCH = 50
 _MOST_DELIVERED = 500
+_DELIVERED_TOGETHER = 20
 _PENDING_SECONDS = 1.0
 _DELIVER_SECONDS = 0.3
 _TURN_SECONDS = 0.5
@@ -190,16 +191,23 @@ class Watch:
         ripe = (
             each for each in self._waiting.ripe(now) if not self._troubles.rests(each.path, now)
         )
-        may_go_on = (each for each in ripe if in_time(None) and self._lanes.is_free)
-        for sighting in may_go_on:
-            path = Path(sighting.path)
-            inbox = self._places.holding(path)
-            if inbox is not None:
-                self._tried(path, "take", partial(self._take, sighting, inbox))
-        return not in_time(None) and self._lanes.is_free
+        while in_time(None) and self._lanes.is_free:
+            some = list(itertools.islice(ripe, _BATCH))
+            if not some:
+                return False
+            wanted: list[Wanted] = []
+            for sighting in some:
+                want = partial(self._want, sighting, wanted)
+                self._tried(sighting.path, "take", want, is_whole=False)
+            self._take(wanted)
+        return self._lanes.is_free
 
-    def _take(self, sighting: Sighting, inbox: Place) -> None:
+    def _want(self, sighting: Sighting, wanted: list[Wanted]) -> None:
+        """Add a file to those that are to be taken, unless it is still written to."""
         path, now = Path(sighting.path), self._monotonic()
+        inbox = self._places.holding(path)
+        if inbox is None:
+            return
         if scanning.fingerprints(path) != sighting.prints or scanning.is_being_written(path):
             self._waiting.disturb(path, now)
             self._scan_at = min(self._scan_at, now)
@@ -207,37 +215,56 @@ class Watch:
         profile = self._places.profile_of(path)
         settings = self._context.settings
         side_cars.check(settings, side_cars.profile_named(settings, profile))
-        file = self._taking.take(path, inbox, profile, sighting.prints)
-        self._waiting.forget(path)
-        if file is not None:
-            self._read(file)
+        wanted.append(Wanted(path=path, place=inbox, profile=profile, prints=sighting.prints))
+
+    def _take(self, wanted: Sequence[Wanted]) -> None:
+        files = []
+        for each, file in zip(wanted, self._taking.take(wanted), strict=True):
+            if isinstance(file, OSError):
+                self._tried(each.path, "take", partial(_fail, file))
+                continue
+            self._troubles.clear(each.path)
+            self._waiting.forget(each.path)
+            if file is not None:
+                files.append(file)
+        self._read(files)
 
     def _submit_pending(self) -> None:
         now = self._monotonic()
         if now < self._pending_at:
             return
-        in_time = self._in_time()
-        waiting = self._submitting.waiting(_BATCH + self._lanes.held)
-        for file in itertools.takewhile(in_time, waiting):
-            if not self._troubles.rests(file.id, now):
-                self._read(file)
-        self._pending_at = self._monotonic() + (_PENDING_SECONDS if in_time(None) else 0)
+        held = self._lanes.held
+        waiting = self._submitting.waiting(_BATCH + len(held))
+        self._read([file for file in waiting if not self._troubles.rests(file.id, now)])
+        is_behind = len(waiting) > _BATCH
+        self._pending_at = self._monotonic() + (0 if is_behind else _PENDING_SECONDS)
 
-    def _read(self, file: InboxFile) -> None:
-        """Begin to read a file where its lane is free, and wait a moment for its end."""
-        alone = self._submitting.needs_to_be_alone(file)
-        task = self._lanes.begin(file, alone=alone)
+    def _read(self, files: Iterable[InboxFile]) -> None:
+        """Begin to read files where their lanes are free, and wait a moment for the end."""
+        together: list[InboxFile] = []
+        for file in files:
+            alone = self._submitting.needs_to_be_alone(file)
+            if alone or self._lanes.is_slow(file):
+                self._begin([file], alone=alone)
+            else:
+                together.append(file)
+        if together:
+            self._begin(together, alone=False)
+
+    def _begin(self, files: Sequence[InboxFile], *, alone: bool) -> None:
+        task = self._lanes.begin(files, alone=alone)
         if task is not None:
             task.ended.wait(self._reading_turn_seconds)
             self._collect()
 
     def _collect(self) -> None:
-        for task in self._lanes.ended():
-            self._tried(task.file.id, "submit", partial(self._submitted, task))
+        for file, outcome in self._lanes.ended():
+            self._tried(file.id, "submit", partial(self._submitted, file, outcome))
 
-    def _submitted(self, task: Task) -> None:
-        if task.result():
-            file = task.file
+    def _submitted(self, file: InboxFile, outcome: bool | BaseException) -> None:  # noqa: FBT001 - passed on
+        if isinstance(outcome, BaseException):
+            raise outcome
+        if outcome:
             log.info("inbox.taken", file=file.name, folder=file.folder, profile=file.profile)
 
     def _deliver_due(self) -> None:
@@ -248,8 +275,10 @@ class Watch:
         # With thousands of files at work the question takes a while, and is asked less often.
         pause = max(_DELIVER_SECONDS, _SHARE * (self._monotonic() - now))
         ready = (each for each in due if not self._troubles.rests(each.id, now))
-        for file in itertools.takewhile(self._in_time(), ready):
-            self._tried(file.id, "deliver", partial(self._deliver, file))
+        in_time = self._in_time()
+        while in_time(None) and (files := list(itertools.islice(ready, _DELIVERED_TOGETHER))):
+            for file, brought in zip(files, self._delivering.deliver(files), strict=True):
+                self._tried(file.id, "deliver", partial(self._delivered, file, brought))
         self._deliver_at = self._monotonic() + pause
 
     def _in_time(self) -> Callable[[object], bool]:
@@ -257,12 +286,18 @@ class Watch:
         until = self._monotonic() + _TURN_SECONDS
         return lambda _: self._monotonic() <= until
 
-    def _deliver(self, file: InboxFile) -> None:
-        destination = self._delivering.deliver(file)
-        log.info("inbox.delivered", file=file.name, to=printable(str(destination)))
+    def _delivered(self, file: InboxFile, brought: Path | Exception) -> None:
+        if isinstance(brought, Exception):
+            raise brought
+        log.info("inbox.delivered", file=file.name, to=printable(str(brought)))
 
-    def _tried(self, key: Hashable, what: str, do: Callable[[], None]) -> None:
-        """Do something with one file; whatever is wrong with it is told once and tried again."""
+    def _tried(
+        self, key: Hashable, what: str, do: Callable[[], None], *, is_whole: bool = True
+    ) -> None:
+        """Do something with one file; whatever is wrong with it is told once and tried again.
+
+        Where it `is_whole`, its success ends the trouble with the file.
+        """
         try:
             do()
         except ServiceUnavailableError:
@@ -275,4 +310,9 @@ class Watch:
             if self._troubles.note(key, "defect", self._monotonic()):
                 log.exception("inbox.defect", what=what, file=printable(str(key)))
         else:
-            self._troubles.clear(key)
+            if is_whole:
+                self._troubles.clear(key)
+
+
+def _fail(error: OSError) -> None:
+    raise error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -13,7 +13,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import undefer
 
 from chordwise.errors import ReadError
-from chordwise.pipeline.intake.submit import Submission, TakenIn
+from chordwise.pipeline.intake.batch_writer import BatchWriter
+from chordwise.pipeline.intake.batches import Offered, TakenIn
+from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers import failures
 from chordwise.readers.discovery import FoundFile
@@ -82,23 +84,28 @@ def take_in(
 ) -> bool:
     """Take in what is left on the list of a run until `is_stopped`; tell whether that was all.
 
-    The run is closed whatever happens, so that what was taken in goes on.
+    What was read is stored in batches by another thread, which calls `on_taken`. The run is closed
+    whatever happens, so that what was taken in goes on.
 
     Raises:
         RunCancelledError: The run is cancelled; the rest is not read.
         LeaseLostError: Another process takes in for this run.
         ServiceUnavailableError: The database cannot be reached.
     """
+
+    def store(batch: Sequence[Offered]) -> None:
+        for each, taken in zip(batch, submission.take_in_all(batch), strict=True):
+            on_taken(each.shown, taken)
+
     try:
-        for listed in submission.untaken():
-            if is_stopped():
-                return False
-            documents = _documents(context, submission, source, listed)
-            for document, is_last in marking_last(documents):
-                taken = submission.take_in(document, of=listed.intake_id, is_last=is_last)
-                on_taken(listed.source, taken)
-                if not is_last and is_stopped():  # a file may hold very many
+        with BatchWriter(store) as writer:
+            for listed in submission.untaken():
+                if is_stopped():
                     return False
+                for offered in _offered(context, submission, source, listed):
+                    writer.put(offered)
+                    if not offered.is_last and is_stopped():  # a file may hold very many
+                        return False
         return True
     finally:
         submission.close()
@@ -113,6 +120,13 @@ def marking_last(documents: Iterable[Found]) -> Iterator[tuple[Found, bool]]:
         waiting.append(document)
     for document in waiting:
         yield document, True
+
+
+def _offered(
+    context: Context, submission: Submission, source: FileSource, listed: ListedFile
+) -> Iterator[Offered]:
+    for found, is_last in marking_last(_documents(context, submission, source, listed)):
+        yield Offered(found=found, of=listed.intake_id, is_last=is_last, shown=listed.source)
 
 
 def _documents(

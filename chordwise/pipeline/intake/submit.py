@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from threading import Lock
 from typing import TypeAlias
 
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
 
-from chordwise.domain.invisible_characters import HINT, REASON
 from chordwise.domain.lanes import Lane
-from chordwise.domain.states import IntakeOutcome, JobStatus, RunStatus
-from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.states import RunStatus
 from chordwise.errors import LeaseLostError, RunCancelledError, UsageError
 from chordwise.llm.limits.permits import Priority
-from chordwise.pipeline.asking.questions import options_to_json
+from chordwise.pipeline.intake import batches
+from chordwise.pipeline.intake.batches import Asked, Offered, TakenIn
 from chordwise.pipeline.intake.run_options import (
     RunOptions,
     answerable,
@@ -28,39 +26,18 @@ from chordwise.pipeline.intake.run_options import (
     identity,
     to_json,
 )
-from chordwise.pipeline.jobs import shared_jobs
 from chordwise.pipeline.models import budgets, lanes
 from chordwise.pipeline.runtime.context import PATIENCE, Context
-from chordwise.pipeline.runtime.messages import FAN_OUT
 from chordwise.prompts import library
 from chordwise.readers.reading import Columns, ReadDocument, UnreadDocument
-from chordwise.storage import (
-    documents,
-    intake_leases,
-    intakes,
-    listed_files,
-    outbox,
-    prompt_versions,
-)
-from chordwise.storage.documents import Document
+from chordwise.storage import intake_leases, intakes, listed_files, prompt_versions
 from chordwise.storage.engine import persistently, reaching_database
-from chordwise.storage.intakes import Intake
-from chordwise.storage.jobs import Job
 from chordwise.storage.listed_files import Entry, ListedFile
 from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TakenIn:
-    """What became of one thing: its outcome, and how many of its jobs reuse a stored result."""
-
-    outcome: IntakeOutcome
-    jobs: int = 0
-    reused: int = 0
-
-
-Also: TypeAlias = Callable[[Session, uuid.UUID], None]
+Also: TypeAlias = Callable[[Session], None]
+AlsoOfBatch: TypeAlias = Callable[[Session, Sequence[Offered]], None]
 Guard: TypeAlias = Callable[[Session], None]
 
 
@@ -69,7 +46,7 @@ def unguarded(_session: Session) -> None:
 
 
 class Submission:
-    """An open run that takes things in, one transaction each, until it is closed.
+    """An open run that takes things in, a batch in each transaction, until it is closed.
 
     It holds the lease of the run's intake with `token`. `guard` is called first in each
     transaction, and raises where this process must not write any more. One that `is_resumed` goes
@@ -92,7 +69,8 @@ class Submission:
         self._token = token
         self._guard = guard
         self.options = answerable(context.settings, from_json(run.options, run.name))
-        self._hashes = {each: identity(context, each, self.options) for each in self.options.types}
+        hashes = {each: identity(context, each, self.options) for each in self.options.types}
+        self._asked = Asked(run=run, options=self.options, hashes=hashes)
         self.lane = Lane(run.lane)
         self._unlisted = 0
         self._turn = Lock()
@@ -108,10 +86,13 @@ class Submission:
         given = self.options.analysis
         return (given.votes, given.critique) != (wanted.analysis.votes, wanted.analysis.critique)
 
-    def enlist(self, entry: Entry, also: Also | None = None) -> uuid.UUID:
-        """Put one more thing on the list of the run; return the id of its intake.
+    def enlist(self, entries: Sequence[Entry], also: Also | None = None) -> Sequence[uuid.UUID]:
+        """Put more things on the list of the run; return the ids of their intakes.
+
+        `also` writes more in the same transaction.
 
         Raises:
+            RunCancelledError: The run is cancelled.
             LeaseLostError: Another process takes in for this run.
             ServiceUnavailableError: The database stayed away.
         """
@@ -121,13 +102,13 @@ class Submission:
             if stored and intakes.exists(session, stored[0]):
                 return
             self._require_lease(session)
-            stored[:] = listed_files.add(session, self.run_id, [entry])
+            stored[:] = listed_files.add(session, self.run_id, entries)
             if also is not None:
-                also(session, stored[0])
+                also(session)
 
         with self._turn:
             persistently(self._context.sessions, PATIENCE, write)
-        return stored[0]
+        return stored
 
     def untaken(self) -> Iterator[ListedFile]:
         """Yield what is left on the list, in its order.
@@ -145,41 +126,29 @@ class Submission:
             after = some[-1].position
 
     def take_in(
-        self,
-        found: ReadDocument | UnreadDocument,
-        also: Also | None = None,
-        *,
-        of: uuid.UUID | None = None,
-        is_last: bool = True,
+        self, found: ReadDocument | UnreadDocument, also: AlsoOfBatch | None = None
     ) -> TakenIn:
-        """Store a document with its jobs and their messages, or why there is none.
+        """Store one thing that is on no list, as `take_in_all` does."""
+        return self.take_in_all([Offered(found=found)], also)[0]
 
-        `also` writes more in the same transaction. `of` is the intake of the entry on the list in
-        which it was found: the entry is taken off with the last document in it. Threads take turns,
-        so that the same content is taken in once.
+    def take_in_all(
+        self, offered: Sequence[Offered], also: AlsoOfBatch | None = None
+    ) -> list[TakenIn]:
+        """Store documents with their jobs and their messages, or why there are none, at once.
+
+        `also` writes more in the same transaction. Where PostgreSQL does not take one of them, they
+        are stored in several transactions, and that one has a reason. Threads take turns, so that
+        the same content is taken in once.
 
         Raises:
-            RunCancelledError: The run is cancelled; nothing of this was stored.
-            LeaseLostError: Another process takes in for this run; nothing of this was stored.
-            ServiceUnavailableError: The database stayed away; nothing of this was stored, unless
-                its last answer was lost.
+            RunCancelledError: The run is cancelled.
+            LeaseLostError: Another process takes in for this run.
+            ServiceUnavailableError: The database stayed away.
+                Of what is not stored then, all is still on the list; it is all of them, unless the
+                last answer of the database was lost or they took several transactions.
         """
-        intake_id = new_id()
-        taken: list[TakenIn] = []
-
-        def write(session: Session) -> None:
-            if taken and intakes.exists(session, intake_id):
-                return  # an earlier commit was made, and only its answer was lost
-            taken[:] = [self._take_in(session, intake_id, found)]
-            if of is not None:
-                (listed_files.remove if is_last else listed_files.note_taken)(session, of)
-            if also is not None:
-                also(session, intake_id)
-
         with self._turn:
-            persistently(self._context.sessions, PATIENCE, write)
-            self._unlisted += of is None
-        return taken[0]
+            return self._store(offered, also)
 
     def close(self) -> None:
         """Declare that nothing more comes from here.
@@ -223,88 +192,23 @@ class Submission:
                 "`chordwise runs RUN` says how far it is.",
             )
 
-    def _take_in(
-        self, session: Session, intake_id: uuid.UUID, found: ReadDocument | UnreadDocument
-    ) -> TakenIn:
-        self._require_lease(session)
-        if isinstance(found, UnreadDocument):
-            return self._refuse(session, intake_id, found)
-        return self._accept(session, intake_id, found)
+    def _store(self, offered: Sequence[Offered], also: AlsoOfBatch | None) -> list[TakenIn]:
+        taken: list[TakenIn] = []
 
-    def _refuse(self, session: Session, intake_id: uuid.UUID, found: UnreadDocument) -> TakenIn:
-        error = found.error
-        session.add(
-            Intake(
-                id=intake_id,
-                run_id=self.run_id,
-                source=found.source,
-                sha256=found.sha256,
-                byte_count=found.byte_count,
-                outcome=error.outcome,
-                reason=error.reason,
-                message=error.what,
-                hint=error.hint or None,
-            )
-        )
-        return TakenIn(outcome=IntakeOutcome(error.outcome))
+        def write(session: Session) -> None:
+            if taken and intakes.exists(session, offered[0].intake_id):
+                return  # an earlier commit was made, and only its answer was lost
+            self._require_lease(session)
+            taken[:] = batches.store(session, self._context.settings, self._asked, offered)
+            if also is not None:
+                also(session, offered)
 
-    def _accept(self, session: Session, intake_id: uuid.UUID, found: ReadDocument) -> TakenIn:
-        document_id = documents.store(session, _document(found))
-        again = intakes.has_document(session, self.run_id, document_id)
-        outcome = IntakeOutcome.DUPLICATE if again else IntakeOutcome.ACCEPTED
-        review = found.content.review_reason
-        intake = Intake(
-            id=intake_id,
-            run_id=self.run_id,
-            source=found.source,
-            sha256=found.sha256,
-            byte_count=found.byte_count,
-            outcome=outcome,
-            reason="same_content_in_run" if again else (REASON if review else None),
-            message=review or None,
-            hint=HINT if review else None,
-            document_id=document_id,
-        )
-        session.add(intake)
-        session.flush()
-        if again:
-            return TakenIn(outcome=outcome)
-        reused = sum(
-            self._add_job(session, intake.id, document_id, each) for each in self.options.types
-        )
-        return TakenIn(outcome=outcome, jobs=len(self.options.types), reused=reused)
-
-    def _add_job(
-        self,
-        session: Session,
-        intake_id: uuid.UUID,
-        document_id: uuid.UUID,
-        analysis_type: AnalysisType,
-    ) -> bool:
-        """Queue a job, or end it at once with a stored result; tell whether it was reused.
-
-        One that is queued has its message, unless it follows another job.
-        """
-        job = Job(
-            id=new_id(),
-            run_id=self.run_id,
-            intake_id=intake_id,
-            document_id=document_id,
-            analysis_type=analysis_type.value,
-            options=options_to_json(self.options.analysis),
-            options_hash=self._hashes[analysis_type],
-            model=self.options.model,
-            status=JobStatus.QUEUED,
-            batch_until=lanes.batch_until(self._context.settings, self.lane),
-        )
-        session.add(job)
-        session.flush()
-        follows = self.options.follows
-        if not self.options.fresh and shared_jobs.is_answered(session, job, follows=follows):
-            return True
-        if job.reused_from is None:
-            outbox.put(session, FAN_OUT, job.id, reason="submitted")
-        return False
+        try:
+            persistently(self._context.sessions, PATIENCE, write)
+        except (DataError, UnicodeError) as error:
+            return [each for part in _apart(offered, error) for each in self._store(part, also)]
+        self._unlisted += sum(each.of is None for each in offered)
+        return taken
 
 
 def open_run(
@@ -377,22 +281,12 @@ def _run(context: Context, run_id: uuid.UUID, name: str, options: RunOptions) ->
     )
 
 
-def _document(found: ReadDocument) -> Document:
-    content = found.content
-    return Document(
-        source=found.source,
-        media_type=content.media_type,
-        title=content.title or None,
-        text=content.text,
-        normalization={
-            "nul_removed": content.nul_removed,
-            "surrogates_replaced": content.surrogates_replaced,
-            "line_ends_changed": content.line_ends_changed,
-            "encoding": content.encoding,
-            "pages": content.pages,
-            "pages_unread": content.pages_unread,
-            "pages_scanned": content.pages_scanned,
-            "invisible_characters": content.invisible_characters + content.invisible_removed,
-            "invisible_removed": content.invisible_removed,
-        },
-    )
+def _apart(offered: Sequence[Offered], error: Exception) -> list[Sequence[Offered]]:
+    """Return two halves of what cannot be stored together, or why a single one cannot be."""
+    if len(offered) > 1:
+        middle = len(offered) // 2
+        return [offered[:middle], offered[middle:]]
+    (alone,) = offered
+    if isinstance(alone.found, UnreadDocument):
+        raise error
+    return [[batches.unstorable(alone, error)]]

@@ -7,9 +7,11 @@ it have the answer once it is there; where there will be none it asks for itself
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 
 import structlog
 from sqlalchemy import exists, or_, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased
 
 from chordwise.domain.lanes import Lane
@@ -20,6 +22,8 @@ from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import FAN_OUT
 from chordwise.storage import clock, jobs, outbox, results, runs
 from chordwise.storage.jobs import Job
+from chordwise.storage.record import among
+from chordwise.storage.results import Question
 from chordwise.storage.runs import Run
 
 log = structlog.get_logger(__name__)
@@ -28,9 +32,11 @@ _MOST_AT_ONCE = 500
 
 
 def is_answered(session: Session, job: Job, *, follows: bool) -> bool:
-    """End a new or queued job if its answer is stored, and tell so; else it `follows` who asks."""
+    """End a queued job if its answer is stored, and tell so; else it `follows` who asks."""
     # Looked for first: one that ends between the two has its answer then.
-    leader = _leader(session, job) if follows else None
+    question = job.document_id, job.options_hash
+    run = session.get_one(Run, job.run_id)
+    leader = leaders(session, run, [question], job.id).get(question) if follows else None
     stored = results.reusable(session, job.document_id, job.options_hash)
     job.reused_from = stored or leader
     if stored is None:
@@ -38,6 +44,35 @@ def is_answered(session: Session, job: Job, *, follows: bool) -> bool:
     results.copy_for(session, job.id, stored)
     jobs.end(session, job, JobStatus.SUCCEEDED)
     return True
+
+
+def leaders(
+    session: Session, run: Run, questions: Sequence[Question], before: uuid.UUID
+) -> dict[Question, uuid.UUID]:
+    """Return the first jobs before a job that are asking the same questions, and as urgently.
+
+    What is wanted online does not wait for batches, nor what is wanted now for a nightly run. That
+    a leader was before keeps two jobs from waiting for each other.
+    """
+    statement = (
+        select(Job.document_id, Job.options_hash, Job.id)
+        .ext(distinct_on(Job.document_id, Job.options_hash))
+        .join(Run, Run.id == Job.run_id)
+        .where(
+            among(Job.document_id, {document_id for document_id, _ in questions}),
+            Job.options_hash.in_({options_hash for _, options_hash in questions}),
+            Job.status.in_(WORKING_JOBS),
+            Run.status != RunStatus.CANCELLED,
+            Job.id < before,
+        )
+        .order_by(Job.document_id, Job.options_hash, Job.id)
+    )
+    if run.lane == Lane.ONLINE:
+        statement = statement.where(Run.lane == Lane.ONLINE)
+    if run.priority == Priority.INTERACTIVE:
+        statement = statement.where(Run.priority == Priority.INTERACTIVE)
+    found = session.execute(statement)
+    return {(document_id, options_hash): job_id for document_id, options_hash, job_id in found}
 
 
 def served(context: Context, session: Session) -> int:
@@ -67,33 +102,6 @@ def served(context: Context, session: Session) -> int:
     for run_id in sorted({job.run_id for job in found if job.status == JobStatus.SUCCEEDED}):
         runs.settle(session, run_id)
     return len(found)
-
-
-def _leader(session: Session, job: Job) -> uuid.UUID | None:
-    """Return the first job before this one that is asking the same question, and as urgently.
-
-    What is wanted online does not wait for batches, nor what is wanted now for a nightly run. That
-    it was before keeps two from waiting for each other.
-    """
-    run = session.get_one(Run, job.run_id)
-    statement = (
-        select(Job.id)
-        .join(Run, Run.id == Job.run_id)
-        .where(
-            Job.document_id == job.document_id,
-            Job.options_hash == job.options_hash,
-            Job.status.in_(WORKING_JOBS),
-            Run.status != RunStatus.CANCELLED,
-            Job.id < job.id,
-        )
-        .order_by(Job.id)
-        .limit(1)
-    )
-    if run.lane == Lane.ONLINE:
-        statement = statement.where(Run.lane == Lane.ONLINE)
-    if run.priority == Priority.INTERACTIVE:
-        statement = statement.where(Run.priority == Priority.INTERACTIVE)
-    return session.scalar(statement)
 
 
 def _serve(context: Context, session: Session, job: Job) -> None:

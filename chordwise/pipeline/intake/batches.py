@@ -1,0 +1,277 @@
+"""Storing a batch of what was read: documents, intakes, jobs and messages, a statement for each."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, Null, null
+from sqlalchemy.orm import Session
+
+from chordwise.domain.invisible_characters import HINT, REASON
+from chordwise.domain.lanes import Lane
+from chordwise.domain.states import IntakeOutcome, JobStatus
+from chordwise.domain.tasks import AnalysisType
+from chordwise.pipeline.asking.questions import options_to_json
+from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.pipeline.jobs import shared_jobs
+from chordwise.pipeline.models import lanes
+from chordwise.pipeline.runtime.messages import FAN_OUT
+from chordwise.readers import failures
+from chordwise.readers.reading import ReadDocument, UnreadDocument
+from chordwise.settings import Settings
+from chordwise.storage import clock, documents, intakes, listed_files, outbox, results
+from chordwise.storage.documents import Document
+from chordwise.storage.intakes import Intake
+from chordwise.storage.jobs import Job
+from chordwise.storage.record import insert_all, new_id
+from chordwise.storage.results import Question
+from chordwise.storage.runs import Run
+
+MAX_DOCUMENTS = 200
+MAX_BYTES = 4 * 1024 * 1024
+"""How many bytes of text a batch may hold before it is stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenIn:
+    """What became of one thing: its outcome, and how many of its jobs reuse a stored result."""
+
+    outcome: IntakeOutcome
+    jobs: int = 0
+    reused: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offered:
+    """One thing to take in; it gets the intake `intake_id`.
+
+    `of` is the intake of the entry on the list in which it was found: the entry is taken off with
+    the last document in it. `shown` is the name of that entry.
+    """
+
+    found: ReadDocument | UnreadDocument
+    of: uuid.UUID | None = None
+    is_last: bool = True
+    shown: str = ""
+    intake_id: uuid.UUID = field(default_factory=new_id)
+
+    @property
+    def byte_count(self) -> int:
+        """How many bytes its text takes in memory, at least."""
+        return len(self.found.content.text) if isinstance(self.found, ReadDocument) else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a run asks of each document; `hashes` are the identities of the results by type."""
+
+    run: Run
+    options: RunOptions
+    hashes: Mapping[AnalysisType, str]
+
+
+class _NewJob(NamedTuple):
+    id: uuid.UUID
+    intake_id: uuid.UUID
+    question: Question
+    analysis_type: AnalysisType
+
+
+def unstorable(offered: Offered, error: Exception) -> Offered:
+    """Return what is stored instead of a document that PostgreSQL does not take."""
+    found = offered.found
+    sentence = str(getattr(error, "orig", error)).strip().partition("\n")[0]
+    reason = failures.unreadable(
+        f"has a text that cannot be stored: {sentence}.", "Report this as a defect.", "unstorable"
+    )
+    unread = UnreadDocument(
+        source=found.source,
+        error=failures.named(found.source, reason),
+        sha256=found.sha256,
+        byte_count=found.byte_count,
+    )
+    return replace(offered, found=unread)
+
+
+def store(
+    session: Session, settings: Settings, asked: Asked, offered: Sequence[Offered]
+) -> list[TakenIn]:
+    """Store each thing with its jobs and their messages, or why there is no document.
+
+    The number of statements does not depend on how many things those are.
+
+    Raises:
+        LeaseLostError: Another process has taken in the file of one of them.
+    """
+    document_ids = _documents(session, offered)
+    seen = intakes.documents_in(session, asked.run.id, list(document_ids.values()))
+    rows: list[dict[str, object]] = []
+    new: dict[uuid.UUID, uuid.UUID] = {}
+    for each in offered:
+        if isinstance(each.found, UnreadDocument):
+            rows.append(_refused(each.intake_id, each.found))
+            continue
+        document_id = document_ids[each.intake_id]
+        is_again = document_id in seen
+        if not is_again:
+            seen.add(document_id)
+            new[each.intake_id] = document_id
+        rows.append(_accepted(each.intake_id, each.found, document_id, is_again=is_again))
+    insert_all(session, Intake, rows, run_id=asked.run.id)
+    reused = _add_jobs(session, settings, asked, new)
+    _take_off_list(session, asked.run.id, offered)
+    jobs = len(asked.options.types)
+    return [
+        TakenIn(
+            outcome=IntakeOutcome(str(row["outcome"])),
+            jobs=jobs if each.intake_id in new else 0,
+            reused=reused[each.intake_id],
+        )
+        for each, row in zip(offered, rows, strict=True)
+    ]
+
+
+def _documents(session: Session, offered: Sequence[Offered]) -> dict[uuid.UUID, uuid.UUID]:
+    """Store the documents; return their ids by those of the intakes."""
+    read = {
+        each.intake_id: _document(each.found)
+        for each in offered
+        if isinstance(each.found, ReadDocument)
+    }
+    return dict(zip(read, documents.store_all(session, list(read.values())), strict=True))
+
+
+def _add_jobs(
+    session: Session, settings: Settings, asked: Asked, new: Mapping[uuid.UUID, uuid.UUID]
+) -> Counter[uuid.UUID]:
+    """Add the jobs of documents that are new to the run, by their intakes; count the reused ones.
+
+    A job whose answer is stored ends at once. One that is queued has its message, unless it follows
+    another job.
+    """
+    jobs = [
+        _NewJob(new_id(), intake_id, (document_id, asked.hashes[each]), each)
+        for intake_id, document_id in new.items()
+        for each in asked.options.types
+    ]
+    stored, leaders = _answers(session, asked, jobs)
+    now = clock.read(session) if stored else None
+    insert_all(
+        session,
+        Job,
+        [_job(each, stored, leaders, now) for each in jobs],
+        run_id=asked.run.id,
+        options=options_to_json(asked.options.analysis),
+        model=asked.options.model,
+        batch_until=_batch_until(settings, asked.run),
+    )
+    ended = [each for each in jobs if each.question in stored]
+    results.copy_all(session, {each.id: stored[each.question] for each in ended})
+    unasked = {*stored, *leaders}
+    asking = ((each.id,) for each in jobs if each.question not in unasked)
+    outbox.put_all(session, FAN_OUT, asking, reason="submitted")
+    return Counter(each.intake_id for each in ended)
+
+
+def _answers(
+    session: Session, asked: Asked, jobs: Sequence[_NewJob]
+) -> tuple[Mapping[Question, uuid.UUID], Mapping[Question, uuid.UUID]]:
+    """Return the jobs that have answers to the questions of new jobs, and those to follow."""
+    if not jobs or asked.options.fresh:
+        return {}, {}
+    questions = [each.question for each in jobs]
+    leaders: Mapping[Question, uuid.UUID] = {}
+    if asked.options.follows:
+        # Looked for first: one that ends between the two has its answer then.
+        leaders = shared_jobs.leaders(session, asked.run, questions, jobs[0].id)
+    return results.reusable_all(session, questions), leaders
+
+
+def _job(
+    job: _NewJob,
+    stored: Mapping[Question, uuid.UUID],
+    leaders: Mapping[Question, uuid.UUID],
+    now: datetime | None,
+) -> dict[str, object]:
+    document_id, options_hash = job.question
+    is_answered = job.question in stored
+    return {
+        "id": job.id,
+        "intake_id": job.intake_id,
+        "document_id": document_id,
+        "analysis_type": job.analysis_type.value,
+        "options_hash": options_hash,
+        "status": JobStatus.SUCCEEDED if is_answered else JobStatus.QUEUED,
+        "reused_from": stored.get(job.question, leaders.get(job.question)),
+        "finished_at": now if is_answered else None,
+    }
+
+
+def _batch_until(settings: Settings, run: Run) -> ColumnElement[datetime] | Null:
+    until = lanes.batch_until(settings, Lane(run.lane))
+    return null() if until is None else until
+
+
+def _take_off_list(session: Session, run_id: uuid.UUID, offered: Sequence[Offered]) -> None:
+    counts = Counter(each.of for each in offered if each.of is not None)
+    ended = {each.of for each in offered if each.is_last}
+    listed_files.note_taken(session, {of: counts[of] for of in counts if of not in ended})
+    listed_files.remove(session, run_id, {of: counts[of] for of in counts if of in ended})
+
+
+def _refused(intake_id: uuid.UUID, found: UnreadDocument) -> dict[str, object]:
+    error = found.error
+    return {
+        "id": intake_id,
+        "source": found.source,
+        "sha256": found.sha256,
+        "byte_count": found.byte_count,
+        "outcome": error.outcome,
+        "reason": error.reason,
+        "message": error.what,
+        "hint": error.hint or None,
+        "document_id": None,
+    }
+
+
+def _accepted(
+    intake_id: uuid.UUID, found: ReadDocument, document_id: uuid.UUID, *, is_again: bool
+) -> dict[str, object]:
+    review = found.content.review_reason
+    return {
+        "id": intake_id,
+        "source": found.source,
+        "sha256": found.sha256,
+        "byte_count": found.byte_count,
+        "outcome": IntakeOutcome.DUPLICATE if is_again else IntakeOutcome.ACCEPTED,
+        "reason": "same_content_in_run" if is_again else (REASON if review else None),
+        "message": review or None,
+        "hint": HINT if review else None,
+        "document_id": document_id,
+    }
+
+
+def _document(found: ReadDocument) -> Document:
+    content = found.content
+    return Document(
+        source=found.source,
+        media_type=content.media_type,
+        title=content.title or None,
+        text=content.text,
+        normalization={
+            "nul_removed": content.nul_removed,
+            "surrogates_replaced": content.surrogates_replaced,
+            "line_ends_changed": content.line_ends_changed,
+            "encoding": content.encoding,
+            "pages": content.pages,
+            "pages_unread": content.pages_unread,
+            "pages_scanned": content.pages_scanned,
+            "invisible_characters": content.invisible_characters + content.invisible_removed,
+            "invisible_removed": content.invisible_removed,
+        },
+    )

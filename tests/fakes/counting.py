@@ -1,0 +1,43 @@
+"""Counts the statements and transactions of this process: what does not depend on the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import event
+
+from tests.fakes.pipeline import Pipeline
+
+
+@dataclass(slots=True, kw_only=True)
+class Counts:
+    """What was counted so far."""
+
+    statements: int = 0
+    transactions: int = 0
+
+
+@contextmanager
+def counting(pipeline: Pipeline) -> Iterator[Counts]:
+    """Count what the connections of a pipeline do during the block."""
+    counts = Counts()
+    engine = pipeline.context.sessions.kw["bind"]
+
+    def count_statement(*_: object) -> None:
+        counts.statements += 1
+
+    def count_transaction(*_: object) -> None:
+        counts.transactions += 1
+
+    listeners: list[tuple[str, Callable[[object], None]]] = [
+        ("before_cursor_execute", count_statement),
+        ("commit", count_transaction),
+        ("rollback", count_transaction),
+    ]
+    for name, listener in listeners:
+        event.listen(engine, name, listener)
+    yield counts
+    for name, listener in listeners:
+        event.remove(engine, name, listener)

@@ -1,0 +1,202 @@
+"""Many files of an inbox are taken in together, and none of them suffers from that."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from chordwise.errors import RunCancelledError
+from chordwise.pipeline.inbox import moving
+from chordwise.pipeline.inbox.lanes import SLOW_SECONDS
+from chordwise.pipeline.intake import batch_writer
+from chordwise.pipeline.intake.found_files import FileSource, Found
+from chordwise.pipeline.intake.submit import Submission
+from chordwise.readers.discovery import FoundFile
+from chordwise.readers.reading import Columns
+from tests.fakes.counting import counting
+from tests.fakes.inbox_watch import LETTER, STABILITY_SECONDS, WatchedInbox, intake
+from tests.fakes.processes import wait_until
+
+SUBMITTED = "SELECT array_agg(name ORDER BY name) FROM inbox_files WHERE status = 'submitted'"
+
+LINKED = """
+SELECT count(*) FROM inbox_files AS f
+JOIN inbox_intakes AS l ON l.inbox_file_id = f.id
+JOIN intakes AS i ON i.id = l.intake_id AND i.source LIKE '%/' || f.name
+WHERE f.status = 'submitted' AND f.attempts = 1 AND f.run_id = i.run_id
+"""
+
+
+def drop(inbox: WatchedInbox, *names: str) -> None:
+    """Write letters into the inbox, each of its own."""
+    for name in names:
+        inbox.drop(name, f"{name}. {LETTER}")
+
+
+def test_forty_files_take_few_transactions(
+    inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows, renames, attempts, list and documents of all of them together."""
+    monkeypatch.setattr(batch_writer, "FLUSH_SECONDS", 60)
+    drop(inbox, *(f"{number:02}.txt" for number in range(40)))
+
+    with counting(inbox.pipeline) as counts:
+        inbox.take()
+
+    assert counts.transactions <= 20
+    assert counts.statements <= 60
+    assert inbox.pipeline.value(LINKED) == 40
+    assert inbox.pipeline.value("SELECT count(*) FROM runs") == 1
+    inbox.work()
+    inbox.wait(1)
+    assert len(list(inbox.folders.done.glob("*.txt"))) == 40
+
+
+def test_a_file_that_cannot_be_moved_harms_only_itself(
+    inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays where it is, without a row; the others are taken."""
+    drop(inbox, "a.txt", "b.txt", "c.txt")
+    take = moving.take
+
+    def failing(source: Path, target: Path, token: str, rename: moving.Rename) -> None:
+        if source.name == "b.txt":
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(source))
+        take(source, target, token, rename)
+
+    with monkeypatch.context() as context:
+        context.setattr(moving, "take", failing)
+        inbox.take()
+
+    assert [each.name for each in inbox.folders.inbox.glob("*.txt")] == ["b.txt"]
+    assert inbox.pipeline.value(SUBMITTED) == ["a.txt", "c.txt"]
+    assert inbox.pipeline.value("SELECT count(*) FROM inbox_files") == 2
+    inbox.wait(100)
+    assert inbox.pipeline.value(SUBMITTED) == ["a.txt", "b.txt", "c.txt"]
+
+
+def test_files_behind_a_slow_one_are_read_meanwhile(
+    inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read before it is submitted at once; what comes after it leaves its task."""
+    may_go_on = threading.Event()
+    read = FileSource.read
+
+    def slowly(
+        self: FileSource, file: FoundFile, columns: Columns, shown: str = ""
+    ) -> Iterator[Found]:
+        if file.source.endswith("b.txt"):
+            assert may_go_on.wait(60)
+        yield from read(self, file, columns, shown)
+
+    monkeypatch.setattr(FileSource, "read", slowly)
+    monkeypatch.setattr(inbox.watch, "_reading_turn_seconds", 0.1)
+    for name in ("a.txt", "b.txt", "c.txt"):
+        drop(inbox, name)
+        os.utime(inbox.folders.inbox / name, (ord(name[0]), ord(name[0])))
+    inbox.take()
+    wait_until(submitted(inbox, "a.txt"), 30, "the file before it")
+
+    inbox.wait(SLOW_SECONDS)
+    wait_until(submitted(inbox, "a.txt", "c.txt"), 30, "the file behind it")
+    may_go_on.set()
+    wait_until(submitted(inbox, "a.txt", "b.txt", "c.txt"), 30, "the slow file")
+
+    assert inbox.pipeline.value("SELECT array_agg(attempts) FROM inbox_files") == [1, 1, 1]
+    assert inbox.pipeline.value("SELECT count(*) FROM intakes") == 3
+
+
+def submitted(inbox: WatchedInbox, *names: str) -> Callable[[], bool]:
+    """Return what lets the watch go on and tells whether these files are submitted."""
+
+    def look() -> bool:
+        inbox.wait(0.05)
+        return inbox.pipeline.value(SUBMITTED) == list(names)
+
+    return look
+
+
+def test_files_of_a_run_that_was_cancelled_meanwhile_say_so(
+    inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that were read for it; what comes later gets another run."""
+
+    def cancelled(*_: object) -> None:
+        raise RunCancelledError("The run is cancelled.", "Retry it.")
+
+    with monkeypatch.context() as context:
+        context.setattr(Submission, "take_in_all", cancelled)
+        drop(inbox, "a.txt", "b.txt")
+        inbox.take()
+    drop(inbox, "c.txt")
+    inbox.watch.tick()
+    inbox.wait(STABILITY_SECONDS)
+
+    stored = inbox.pipeline.rows("SELECT name, coalesce(reason, '') FROM inbox_files ORDER BY name")
+    code = RunCancelledError("").code
+    assert stored == [("a.txt", code), ("b.txt", code), ("c.txt", "")]
+
+
+def test_forty_files_are_delivered_in_few_transactions(inbox: WatchedInbox) -> None:
+    """Notes, destinations and ends of twenty of them together."""
+    drop(inbox, *(f"{number:02}.txt" for number in range(40)))
+    inbox.take()
+    inbox.work()
+
+    with counting(inbox.pipeline) as counts:
+        inbox.wait(1)
+
+    assert counts.transactions <= 20
+    assert counts.statements <= 40
+    for number in range(40):
+        note = inbox.folders.note(inbox.folders.done / f"{number:02}.txt")
+        assert (note["outcome"], note["file"]) == ("done", f"{number:02}.txt")
+        assert str(intake(note)["source"]).endswith(f"/{number:02}.txt")
+    assert inbox.pipeline.value("SELECT bool_and(status = 'done') FROM inbox_files") is True
+    assert list(inbox.store.ids()) == []
+
+
+def test_two_files_of_a_name_are_delivered_together(inbox: WatchedInbox) -> None:
+    """Each under a name of its own, with its own note."""
+    for content in ("The first.", "The second."):
+        inbox.drop("a.txt", f"{content} {LETTER}")
+        inbox.take()
+    inbox.work()
+    inbox.wait(1)
+
+    for name, content in (("a.txt", "The first."), ("a (2).txt", "The second.")):
+        delivered = inbox.folders.done / name
+        assert delivered.read_text("utf-8") == f"{content} {LETTER}"
+        sha256 = hashlib.sha256(delivered.read_bytes()).hexdigest()
+        assert inbox.folders.note(delivered)["sha256"] == sha256
+
+
+def test_a_file_that_cannot_be_delivered_harms_only_itself(
+    inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are delivered, and it is later."""
+    drop(inbox, "a.txt", "b.txt", "c.txt")
+    inbox.take()
+    inbox.work()
+    place = moving.place
+
+    def failing(source: Path, target: Path, token: str) -> None:
+        if source.name == "b.txt":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(source))
+        place(source, target, token)
+
+    with monkeypatch.context() as context:
+        context.setattr(moving, "place", failing)
+        inbox.wait(1)
+    assert sorted(each.name for each in inbox.folders.done.glob("*.txt")) == ["a.txt", "c.txt"]
+
+    inbox.wait(100)
+
+    assert inbox.pipeline.value("SELECT count(*) FROM inbox_files WHERE status = 'done'") == 3
+    assert len(list(inbox.folders.done.glob("*.txt.json"))) == 3
