@@ -81,7 +81,10 @@ def work(settings: Settings, name: str) -> int:
     warnings.filterwarnings("ignore", category=SecurityWarning)
     shares = shares_of(settings.worker, cores.usable())
     concurrency = shares[0]
-    context = open_context(settings, name, connections=concurrency + 2)
+    share = settings.worker.model_copy(update={"concurrency": concurrency})
+    settings = settings.model_copy(update={"worker": share})
+    # All that a worker stores is repeated where a connection is lost.
+    context = open_context(settings, name, connections=concurrency + 2, pings=False)
     app = messages.open_app(settings)
     rejections = Rejections(context.sessions)
     rejections.start()

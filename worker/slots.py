@@ -3,46 +3,56 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from chordwise.pipeline.runtime.messages import MAX_SLICE
+
+_SPARE = 4
 
 Argument = TypeVar("Argument")
 Returned = TypeVar("Returned")
 
 
 class Slots:
-    """Runs the chunks of slices in `count` threads, first come, first served.
+    """Runs the chunks of slices, first come, first served; `count` of them call a model at once.
 
-    There is room for another slice while fewer chunks than slots are at work or wait: so each slot
-    finds the next chunk at once, and no more than one slice is held back from other workers.
-    `on_room` is called when there is room again.
+    The chunks of a slice begin together, so that what they store at the same moment can share
+    transactions. There are threads enough for another slice that is being prepared, and for
+    answers that are being stored, so that the calls need not wait for either. `on_room` is called
+    when there is room again.
     """
 
     def __init__(self, count: int) -> None:
+        size = count + MAX_SLICE + count // _SPARE
+        self._threads = ThreadPoolExecutor(size, thread_name_prefix="slot")
+        self._free = size
         self._count = count
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix="slot")
-        self._lock = threading.Lock()
         self._chunks = 0
+        self._changed = threading.Condition()
+        self._turn = threading.Lock()
         self.on_room: Callable[[], None] = lambda: None
 
     @property
     def has_room(self) -> bool:
-        """Whether the worker should take another message."""
+        """Whether the worker should take another message: no slice waits for its beginning."""
         return self._chunks < self._count
 
     def run(
-        self, work: Callable[[Argument], Returned], arguments: Iterable[Argument]
+        self, work: Callable[[Argument], Returned], arguments: Sequence[Argument]
     ) -> list[Returned]:
         """Do the work for each argument in the slots; return what came of it, in order.
 
         Raises:
             Exception: What the work raised first, after all of it is done.
         """
-        given = list(arguments)
-        with self._lock:
-            self._chunks += len(given)
-        futures = [self._threads.submit(self._occupied, work, argument) for argument in given]
+        with self._changed:
+            self._chunks += len(arguments)
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: self._free >= len(arguments))
+            self._free -= len(arguments)
+        futures = [self._threads.submit(self._occupied, work, argument) for argument in arguments]
         errors = [error for future in futures if (error := future.exception())]
         if errors:
             raise errors[0]
@@ -52,9 +62,11 @@ class Slots:
         try:
             return work(argument)
         finally:
-            with self._lock:
+            with self._changed:
                 had_room = self.has_room
                 self._chunks -= 1
+                self._free += 1
                 has_room = self.has_room
+                self._changed.notify()
             if has_room and not had_room:
                 self.on_room()

@@ -12,7 +12,7 @@ from celery import Celery
 from celery.exceptions import Ignore
 
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome, analyze_chunk
+from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome, SliceClaims, analyze_chunk
 from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.jobs.synthesize import synthesize
 from chordwise.pipeline.runtime import messages
@@ -38,7 +38,9 @@ def register(app: Celery, context: Context, rejections: Rejections, slots: Slots
             rejections.add(Rejection.UNKNOWN_WORK, messages.CONTROL_QUEUE)
 
     def analyze_slice_task(*chunk_ids: str) -> None:
-        outcomes = slots.run(lambda chunk_id: analyze_chunk(context, UUID(chunk_id)), chunk_ids)
+        ids = [UUID(chunk_id) for chunk_id in chunk_ids]
+        claims = SliceClaims(context, ids)
+        outcomes = slots.run(lambda chunk_id: analyze_chunk(context, chunk_id, claims), ids)
         for _ in range(outcomes.count(ChunkOutcome.UNKNOWN)):
             rejections.add(Rejection.UNKNOWN_WORK, messages.CHUNK_QUEUE)
         if any(outcome is not ChunkOutcome.ENDED for outcome in outcomes):

@@ -92,6 +92,14 @@ def spendings_of(
     }
 
 
+def is_capped(session: Session, run_id: uuid.UUID) -> bool:
+    """Tell whether the budget of a run is limited."""
+    found = select(Budget.scope).where(
+        Budget.scope == scope_of_run(run_id), Budget.cap_usd.is_not(None)
+    )
+    return session.scalar(found) is not None
+
+
 def lock_accounts(session: Session, spending: Spending) -> Sequence[Budget]:
     """Return the accounts of day and run, opened where needed; nobody else changes them now."""
     if not spending.is_open:

@@ -46,6 +46,7 @@ class ClaimedChunk:
     priority: str
     lane: str
     use_cache: bool
+    is_capped: bool
 
     @property
     def is_claimed(self) -> bool:
@@ -87,7 +88,9 @@ _LOOK = text("""
         j.document_id, d.character_count,
         CASE WHEN c.lease_token = wanted.token AND c.start_char = 0
             AND c.end_char = d.character_count THEN d.text END AS text,
-        r.priority, r.lane, r.use_cache
+        r.priority, r.lane, r.use_cache, EXISTS (
+            SELECT FROM budgets b WHERE b.scope = concat('run:', r.id) AND b.cap_usd IS NOT NULL
+        ) AS is_capped
     FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS wanted (id, token)
     JOIN chunks c ON c.id = wanted.id
     JOIN jobs j ON j.id = c.job_id
@@ -111,6 +114,14 @@ def claim_all(
     session.execute(_MARK_RUNNING, {"ids": ids})
     last = last_attempts.first_last(max_attempts)
     session.execute(_CLAIM, {**wanted, "lease": lease, "last_attempt": last})
+    return look(session, claims)
+
+
+def look(
+    session: Session, claims: Sequence[tuple[uuid.UUID, uuid.UUID]]
+) -> dict[uuid.UUID, ClaimedChunk]:
+    """Return chunks, given with the tokens of attempts to claim them, as they are; by token."""
+    wanted = {"ids": [each[0] for each in claims], "tokens": [each[1] for each in claims]}
     found = session.execute(_LOOK, wanted).mappings()
     return {row["claim_token"]: ClaimedChunk(**row) for row in found}
 

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeAlias
 
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -16,6 +17,13 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.storage import chunk_leases, chunks, jobs, model_calls
 from chordwise.storage.chunk_leases import ClaimedChunk
 from chordwise.storage.group_commit import GroupCommit
+
+# How long to wait for others: requests hold a permit meanwhile, and ends hold nothing.
+_BEGIN_SECONDS = 0.005
+_END_SECONDS = 0.02
+
+Claims: TypeAlias = Sequence[tuple[uuid.UUID, uuid.UUID]]
+"""Chunks with the tokens to claim them by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,15 +71,15 @@ class ChunkWork:
         self._max_attempts = max_attempts
         self._synthesis = synthesis
         self._claims = GroupCommit(sessions, self._store_claims)
-        self._ends = GroupCommit(sessions, self._store_ends)
+        self._ends = GroupCommit(sessions, self._store_ends, _END_SECONDS)
 
-    def claim(self, chunk_id: uuid.UUID, token: uuid.UUID) -> ClaimedChunk | None:
-        """Claim a chunk with a token; return it as it is now, `None` where there is none.
+    def claim(self, claims: Claims) -> Mapping[uuid.UUID, ClaimedChunk]:
+        """Claim chunks, given with tokens; return those that there are, as they are now, by token.
 
         Raises:
             ServiceUnavailableError: The database stayed away for the length of a lease.
         """
-        return self._claims.commit((chunk_id, token), self._lease)
+        return self._claims.commit(claims, self._lease)
 
     def end(self, end: ChunkEnd, within: timedelta) -> bool:
         """Store the end of a chunk and those of its calls; false when its lease is lost.
@@ -84,10 +92,11 @@ class ChunkWork:
         return self._ends.commit(end, within)
 
     def _store_claims(
-        self, session: Session, claims: Sequence[tuple[uuid.UUID, uuid.UUID]]
-    ) -> Sequence[ClaimedChunk | None]:
+        self, session: Session, group: Sequence[Claims]
+    ) -> Sequence[Mapping[uuid.UUID, ClaimedChunk]]:
+        claims = [claim for slice_ in group for claim in slice_]
         found = chunk_leases.claim_all(session, claims, self._lease, self._max_attempts)
-        return [found.get(token) for _, token in claims]
+        return [{token: found[token] for _, token in slice_ if token in found} for slice_ in group]
 
     def _store_ends(self, session: Session, ends: Sequence[ChunkEnd]) -> Sequence[bool]:
         jobs.lock_all(session, {end.job_id for end in ends})
@@ -109,7 +118,7 @@ class CallStore:
     """Stores entries of the ledger; safe to share between threads."""
 
     def __init__(self, sessions: sessionmaker[Session]) -> None:
-        self._entries = GroupCommit(sessions, _store_entries)
+        self._entries = GroupCommit(sessions, _store_entries, _BEGIN_SECONDS)
 
     def enter(self, entry: CallEntry, within: timedelta) -> bool:
         """Store an entry; false where its call may not begin, since the lease is lost.

@@ -66,12 +66,14 @@ def open_engine(
     pool_size: int = 5,
     name: str = "chordwise",
     statement_seconds: float = STATEMENT_SECONDS,
+    pings: bool = True,
 ) -> Engine:
     """Return an engine for a `postgresql://` URL; nothing is connected yet.
 
     Statements take no longer than `statement_seconds`, and a wait for a lock half of it; a server
-    that is silent for longer is given up, so that it never holds a thread for ever. Connections are
-    tested before use, and the server closes those that nobody uses.
+    that is silent for longer is given up, so that it never holds a thread for ever. The server
+    closes connections that are not used; `pings` tests each before it is used, which spares work
+    that is not repeated an error.
 
     Raises:
         ConfigurationError: The URL is not one of PostgreSQL.
@@ -88,7 +90,7 @@ def open_engine(
         address.set(drivername=_DRIVER),
         pool_size=pool_size,
         max_overflow=5,
-        pool_pre_ping=True,
+        pool_pre_ping=pings,
         pool_use_lifo=True,  # so that those of a busier time are left alone until they end
         pool_timeout=min(_POOL_SECONDS, statement_seconds),
         hide_parameters=True,

@@ -19,7 +19,6 @@ Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
 MAX_ITEMS = 500
-_GATHER_SECONDS = 0.002
 _BASE_PAUSE_SECONDS = 0.2
 _MAX_PAUSE_SECONDS = 5.0
 _random = Random()  # noqa: S311 - jitter needs no secrecy
@@ -51,7 +50,7 @@ class GroupCommit(Generic[Item, Outcome]):
 
     `write` stores items and returns an outcome for each, in their order; it must be repeatable,
     since the answer to a commit can be lost. A thread that finds no group being stored leads: it
-    waits for two milliseconds, stores what has gathered, and hands the lead to the next in line.
+    waits for `gather_seconds`, stores what has gathered, and hands the lead to the next in line.
     A group that fails for another reason than an unavailable database is stored item by item, so
     that one bad item harms no other.
     """
@@ -60,9 +59,11 @@ class GroupCommit(Generic[Item, Outcome]):
         self,
         sessions: sessionmaker[Session],
         write: Callable[[Session, Sequence[Item]], Sequence[Outcome]],
+        gather_seconds: float = 0.002,
     ) -> None:
         self._sessions = sessions
         self._write = write
+        self._gather_seconds = gather_seconds
         self._lock = Lock()
         self._waiting: list[_Entry[Item, Outcome]] = []
         self._is_led = False
@@ -87,7 +88,7 @@ class GroupCommit(Generic[Item, Outcome]):
     def _lead(self, entry: _Entry[Item, Outcome]) -> None:
         tries = 0
         try:
-            _sleep(_GATHER_SECONDS)
+            _sleep(self._gather_seconds)
             while not entry.is_settled:
                 with self._lock:
                     group = self._waiting[:MAX_ITEMS]

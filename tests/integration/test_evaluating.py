@@ -302,6 +302,7 @@ def test_a_gold_file_that_makes_no_sense_is_refused(
     assert pipeline.value("SELECT count(*) FROM evaluations") == 0
 
 
+@pytest.mark.nightly
 def test_no_transaction_is_open_while_it_is_reckoned(
     settings: Settings, database_url: SecretStr, tmp_path: Path
 ) -> None:

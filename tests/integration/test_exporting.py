@@ -305,6 +305,7 @@ def test_a_statement_that_does_more_is_refused_here_too(database_url: SecretStr)
         pytest.fail("it was opened")
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("wanted", ExportFormat)
 def test_memory_is_bounded(desk: Desk, wanted: ExportFormat) -> None:
     """A hundred times the rows take hardly more memory than a few."""

@@ -28,6 +28,7 @@ CORPORA = Path(__file__).parents[2] / ".." / "shared" / "corpora"
 CHUNK_CHARACTERS = 12_000
 
 pytestmark = [
+    pytest.mark.nightly,
     pytest.mark.corpus,
     pytest.mark.usefixtures("corpora"),
 ]
@@ -255,7 +256,6 @@ def test_every_language_gets_valid_grounded_answers(corpus: str) -> None:
             assert grounding.grounded_share(grounded) == 1.0
 
 
-@pytest.mark.nightly
 def test_a_long_document_is_answered_fast() -> None:
     """A chunk takes milliseconds and 300 chunks are joined in a fraction of a second."""
     text = text_of("large_text", rows("large_text")[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 
 from chordwise.domain.json_values import objects
@@ -67,6 +68,7 @@ FROM inbox_files AS f, generate_series(1, :more) AS n
 """
 
 
+@pytest.mark.nightly
 def test_a_broker_forgets_more_than_a_statement_may_name(settings: Settings) -> None:
     """Every chunk has its message again, and the scheduler's recovery goes on."""
     pipeline = a_pipeline(settings)
@@ -85,6 +87,7 @@ def test_a_broker_forgets_more_than_a_statement_may_name(settings: Settings) -> 
     assert pipeline.value("SELECT bool_and(sent_at IS NOT NULL) FROM chunks") is True
 
 
+@pytest.mark.nightly
 def test_a_run_of_more_jobs_than_a_statement_may_name_is_cancelled(settings: Settings) -> None:
     """All of them, and what they had to do."""
     pipeline = a_pipeline(settings)
@@ -114,6 +117,7 @@ def test_every_file_that_a_kill_cut_off_is_settled(settings: Settings, tmp_path:
     assert left == [("a.txt", "submitted")]
 
 
+@pytest.mark.nightly
 def test_the_note_of_a_file_with_thousands_of_rows_is_written_piece_by_piece(
     settings: Settings, tmp_path: Path
 ) -> None:

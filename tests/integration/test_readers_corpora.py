@@ -90,6 +90,7 @@ def expected_kinds(entry: JsonObject) -> tuple[str, ...]:
     return KINDS[text(entry["expect"])]
 
 
+@pytest.mark.nightly
 def test_real_files_give_what_their_curator_expects(reader: Reader) -> None:
     """Text, nothing, or the right kind of error for all files of 41 formats."""
     surprises = {}

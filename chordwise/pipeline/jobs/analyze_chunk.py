@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from threading import Lock
 
 import structlog
 from sqlalchemy.orm import Session
@@ -60,27 +62,60 @@ class _Work:
     ledger: Ledger
 
 
-def analyze_chunk(context: Context, chunk_id: uuid.UUID) -> ChunkOutcome:
+class SliceClaims:
+    """Claims the chunks of one message together, when the first of them begins."""
+
+    def __init__(self, context: Context, chunk_ids: Sequence[uuid.UUID]) -> None:
+        self._context = context
+        self._tokens = {chunk_id: uuid.uuid4() for chunk_id in chunk_ids}
+        self._lock = Lock()
+        self._found: Mapping[uuid.UUID, ClaimedChunk] | None = None
+
+    def of(self, chunk_id: uuid.UUID) -> ClaimedChunk | None:
+        """Return a chunk of the message as it is after the claim; `None` where there is none.
+
+        Raises:
+            ServiceUnavailableError: The database cannot be reached.
+        """
+        with self._lock:
+            if self._found is None:
+                self._found = self._claimed()
+        return self._found.get(self._tokens[chunk_id])
+
+    def _claimed(self) -> Mapping[uuid.UUID, ClaimedChunk]:
+        found = self._context.stores.chunks.claim(list(self._tokens.items()))
+        for chunk in found.values():
+            if chunk.is_claimed:
+                self._context.leases.keep(_lease_of(chunk))
+        return found
+
+
+def analyze_chunk(
+    context: Context, chunk_id: uuid.UUID, claims: SliceClaims | None = None
+) -> ChunkOutcome:
     """Bring a chunk to an end state, unless it is there already or somebody else is at it.
 
-    Finished work costs a look: no lock, no write, no call.
+    `claims` are those of its message. Finished work costs a look: no lock, no write, no call.
 
     Raises:
         ServiceUnavailableError: The database cannot be reached; the chunk is taken up again.
     """
-    token = uuid.uuid4()
-    chunk = context.stores.chunks.claim(chunk_id, token)
+    claims = claims or SliceClaims(context, [chunk_id])
+    chunk = claims.of(chunk_id)
     if chunk is not None and _may_be_last(context, chunk):
-        backoff.store(context, partial(_claim_last, context, chunk))
-        chunk = context.stores.chunks.claim(chunk_id, token)
+        chunk = backoff.store(context, partial(_claim_last, context, chunk))
     if chunk is None:
         return ChunkOutcome.UNKNOWN
     if not chunk.is_claimed:
         is_open = chunk.status in OPEN_CHUNKS
         return ChunkOutcome.NOT_ENDED if is_open else ChunkOutcome.ENDED
-    lease = Lease(job_id=chunk.job_id, chunk_id=chunk_id, token=token)
+    lease = _lease_of(chunk)
     with context.leases.holding(lease):
         return _work_on(context, lease, chunk)
+
+
+def _lease_of(chunk: ClaimedChunk) -> Lease:
+    return Lease(job_id=chunk.job_id, chunk_id=chunk.id, token=chunk.claim_token)
 
 
 def _may_be_last(context: Context, chunk: ClaimedChunk) -> bool:
@@ -89,16 +124,16 @@ def _may_be_last(context: Context, chunk: ClaimedChunk) -> bool:
     return is_last and not chunk.is_claimed and chunk.status in OPEN_CHUNKS
 
 
-def _claim_last(context: Context, chunk: ClaimedChunk, session: Session) -> None:
+def _claim_last(context: Context, chunk: ClaimedChunk, session: Session) -> ClaimedChunk | None:
     """Claim a chunk for its last attempt, or set it aside where it has had that."""
     max_attempts = context.settings.pipeline.max_attempts
     jobs.lock(session, chunk.job_id)
+    token = chunk.claim_token
     if chunk_leases.quarantine(session, chunk.id, max_attempts):
         jobs.count_down(session, [chunk.job_id], SYNTHESIZE)
-        return
-    token = chunk.claim_token
-    if chunk_leases.claim(session, chunk.id, token, context.lease, max_attempts):
+    elif chunk_leases.claim(session, chunk.id, token, context.lease, max_attempts):
         jobs.mark_running(session, chunk.job_id)
+    return chunk_leases.look(session, [(chunk.id, token)]).get(token)
 
 
 def _work_on(context: Context, lease: Lease, chunk: ClaimedChunk) -> ChunkOutcome:
@@ -126,6 +161,7 @@ def _work(context: Context, lease: Lease, chunk: ClaimedChunk) -> _Work:
         priority=chunk.priority,
         lane=chunk.lane,
         use_cache=chunk.use_cache,
+        is_capped=chunk.is_capped,
     )
     options = options_of(chunk.options)
     task = AnalysisTask(

@@ -34,7 +34,7 @@ from chordwise.pipeline.jobs import backoff
 from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.runtime.context import Context, Owner
 from chordwise.pipeline.runtime.leases import Lease
-from chordwise.storage import chunks, jobs, last_attempts, model_calls, results, runs
+from chordwise.storage import budgets, chunks, jobs, last_attempts, model_calls, results, runs
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job, JobFailure
 from chordwise.storage.results import Result
@@ -107,6 +107,7 @@ def _claim(context: Context, session: Session, lease: Lease) -> _Work | None:
         priority=run.priority,
         lane=run.lane,
         use_cache=run.use_cache,
+        is_capped=budgets.is_capped(session, run.id),
     )
     parts = chunks.of_job(session, job.id)
     return _Work(lease=lease, job=job, parts=parts, owner=owner, ledger=context.ledger(owner))

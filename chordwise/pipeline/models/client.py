@@ -83,6 +83,7 @@ class Models:
         self._random = Random()  # noqa: S311 - jitter needs no secrecy
         self._connections = dict(connected or {})
         self._turns = Semaphore(llama.slots(settings))
+        self._slots = Semaphore(settings.worker.concurrency)
         self._batch_apis = dict(batch_apis or {})
         self._limits_by_name: dict[str, Limits] = {}
 
@@ -120,7 +121,7 @@ class Models:
         model = Budgeted(model, asking.budget, price, _sleep, self._random)
         patience = self._settings.limits.longest_wait_seconds
         model = RateLimited(model, self._limits(name), asking.priority, patience, _sleep)
-        model = self._cached(self._retrying(model), asking, facts)
+        model = self._cached(self._retrying(Queued(model, self._slots)), asking, facts)
         if asking.batches is None or not has_batches(settings):
             return model
         return Batched(model, asking.batches(name), self.batch_api(name).body, price, facts)

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from chordwise.domain.lanes import Lane
 from chordwise.llm.limits.permits import Priority
 from chordwise.llm.middleware.batched import BatchQueue
+from chordwise.llm.middleware.budgeted import Unlimited
 from chordwise.pipeline.models import answer_cache
 from chordwise.pipeline.models.batch_queue import JobBatches
 from chordwise.pipeline.models.budgets import JobBudget, Reservations
@@ -73,7 +74,8 @@ def open_stores(settings: Settings, sessions: sessionmaker[Session]) -> Stores:
 class Owner:
     """The chunk, or the synthesis of a job (no chunk), for which models are asked.
 
-    Nothing is asked once the lease of `token` is lost. The rest are options of its run.
+    Nothing is asked once the lease of `token` is lost. The rest are options of its run; it
+    `is_capped` where its budget was limited when the work was claimed.
     """
 
     job_id: uuid.UUID
@@ -82,6 +84,7 @@ class Owner:
     priority: str
     lane: str
     use_cache: bool
+    is_capped: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +127,7 @@ class Context:
             self.settings, self.sessions, owner.chunk_id or owner.job_id
         )
         cache = stored if owner.use_cache else None
+        is_limited = owner.is_capped or self.settings.budget.usd_per_day is not None
 
         def batches(name: str) -> BatchQueue:
             return JobBatches(
@@ -137,7 +141,7 @@ class Context:
 
         return Asking(
             ledger=ledger,
-            budget=budget,
+            budget=budget if is_limited else Unlimited(),
             priority=Priority(owner.priority),
             cache=cache,
             batches=batches if owner.lane == Lane.BATCH else None,

@@ -77,6 +77,12 @@ class LeaseKeeper:
             self._thread.join()
         self._sessions.kw["bind"].dispose()
 
+    def keep(self, lease: Lease) -> None:
+        """Keep a claimed lease alive until it is held and given up again."""
+        with self._lock:
+            self._held[lease.token] = lease
+            self._start()
+
     @contextmanager
     def holding(self, lease: Lease) -> Iterator[Lease]:
         """Keep a claimed lease alive inside the block, and give it up where the database fails.
@@ -84,9 +90,7 @@ class LeaseKeeper:
         Raises:
             ServiceUnavailableError: What the block raised.
         """
-        with self._lock:
-            self._held[lease.token] = lease
-            self._start()
+        self.keep(lease)
         try:
             yield lease
         except ServiceUnavailableError:

@@ -21,7 +21,9 @@ from chordwise.storage.engine import STATEMENT_SECONDS, open_engine, session_mak
 _MOST_CONNECTIONS = 20
 
 
-def open_context(settings: Settings, name: str, connections: int = 5) -> Context:
+def open_context(
+    settings: Settings, name: str, connections: int = 5, *, pings: bool = True
+) -> Context:
     """Return a context; nothing is connected before the first use.
 
     Raises:
@@ -38,6 +40,7 @@ def open_context(settings: Settings, name: str, connections: int = 5) -> Context
         name=f"chordwise {name}",
         # What takes longer comes too late: the lease is lost.
         statement_seconds=min(STATEMENT_SECONDS, pipeline.lease_seconds),
+        pings=pings,
     )
     sessions = session_maker(engine)
 
