@@ -37,6 +37,12 @@ class Servers:
         return psycopg.connect(self.postgres.connection_string("postgres"), autocommit=True)
 
 
+@pytest.fixture(autouse=True)
+def _no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the width of the terminal, which test processes of pytest-xdist are given."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
     """Start PostgreSQL and Valkey in a short folder: paths of sockets are limited."""

@@ -98,6 +98,7 @@ def work(settings: Settings, name: str) -> int:
     shutdown.install(app)
     siblings = Siblings(context, shares[1:], shutdown.seconds)
     siblings.follow()
+    shutdown.wait_for_siblings = siblings.wait
     worker = app.Worker(
         pool=CountedThreads,
         concurrency=messages_at_once,

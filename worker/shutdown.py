@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from typing import ClassVar
 
 import structlog
@@ -31,6 +32,7 @@ class Shutdown:
         self._leases = leases
         self._grace_seconds = grace_seconds
         self._begun = threading.Event()
+        self.wait_for_siblings: Callable[[], None] = lambda: None
         self.exit_code: int = os.EX_OK
 
     @property
@@ -74,6 +76,7 @@ class Shutdown:
         """Hand everything back, and end this process."""
         try:
             self._hand_back()
+            self.wait_for_siblings()
         finally:
             os._exit(self.exit_code)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from chordwise.pipeline.runtime.messages import MAX_SLICE
@@ -25,10 +25,10 @@ class Slots:
     """
 
     def __init__(self, count: int) -> None:
-        size = count + MAX_SLICE + count // _SPARE
+        self.count = count
+        size = count + min(count, MAX_SLICE) + count // _SPARE
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="slot")
         self._free = size
-        self._count = count
         self._chunks = 0
         self._changed = threading.Condition()
         self._turn = threading.Lock()
@@ -37,26 +37,18 @@ class Slots:
     @property
     def has_room(self) -> bool:
         """Whether the worker should take another message: no slice waits for its beginning."""
-        return self._chunks < self._count
+        return self._chunks < self.count
 
-    def run(
+    def begin(
         self, work: Callable[[Argument], Returned], arguments: Sequence[Argument]
-    ) -> list[Returned]:
-        """Do the work for each argument in the slots; return what came of it, in order.
-
-        Raises:
-            Exception: What the work raised first, after all of it is done.
-        """
+    ) -> list[Future[Returned]]:
+        """Begin the work for each argument, at most `count` of them, once all find a thread."""
         with self._changed:
             self._chunks += len(arguments)
         with self._turn, self._changed:
             self._changed.wait_for(lambda: self._free >= len(arguments))
             self._free -= len(arguments)
-        futures = [self._threads.submit(self._occupied, work, argument) for argument in arguments]
-        errors = [error for future in futures if (error := future.exception())]
-        if errors:
-            raise errors[0]
-        return [future.result() for future in futures]
+        return [self._threads.submit(self._occupied, work, argument) for argument in arguments]
 
     def _occupied(self, work: Callable[[Argument], Returned], argument: Argument) -> Returned:
         try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from functools import partial
 from typing import ParamSpec, TypeVar
 from uuid import UUID
 
@@ -38,9 +40,7 @@ def register(app: Celery, context: Context, rejections: Rejections, slots: Slots
             rejections.add(Rejection.UNKNOWN_WORK, messages.CONTROL_QUEUE)
 
     def analyze_slice_task(*chunk_ids: str) -> None:
-        ids = [UUID(chunk_id) for chunk_id in chunk_ids]
-        claims = SliceClaims(context, ids)
-        outcomes = slots.run(lambda chunk_id: analyze_chunk(context, chunk_id, claims), ids)
+        outcomes = analyze_slice(context, slots, [UUID(chunk_id) for chunk_id in chunk_ids])
         for _ in range(outcomes.count(ChunkOutcome.UNKNOWN)):
             rejections.add(Rejection.UNKNOWN_WORK, messages.CHUNK_QUEUE)
         if any(outcome is not ChunkOutcome.ENDED for outcome in outcomes):
@@ -53,6 +53,22 @@ def register(app: Celery, context: Context, rejections: Rejections, slots: Slots
     app.task(name=messages.FAN_OUT, ignore_result=True)(never_raising(fan_out_task))
     app.task(name=messages.ANALYZE_SLICE)(never_raising(analyze_slice_task))
     app.task(name=messages.SYNTHESIZE, ignore_result=True)(never_raising(synthesize_task))
+
+
+def analyze_slice(
+    context: Context, slots: Slots, chunk_ids: Sequence[UUID]
+) -> Sequence[ChunkOutcome]:
+    """Bring the chunks of a message to their ends; those that begin together are claimed together.
+
+    Raises:
+        ServiceUnavailableError: The database could not be reached for one of them.
+    """
+    begun: list[Future[ChunkOutcome]] = []
+    for ids in messages.sliced(chunk_ids, slots.count):
+        work = partial(analyze_chunk, context, claims=SliceClaims(context, ids))
+        begun += slots.begin(work, ids)
+    wait(begun)
+    return [each.result() for each in begun]
 
 
 def never_raising(task: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:

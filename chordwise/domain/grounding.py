@@ -79,8 +79,8 @@ class Source:
         return boundaries.best(self.text, self._folded_words.places(_fold(quote)))
 
     def _decomposed_place(self, quote: str) -> Place | None:
-        words, origins = self._decomposed_words
-        found = words.places(_decompose(_fold(quote))[0])
+        found = list(self._decomposed_words.places(_decompose(_fold(quote))))
+        origins = _origins(self._folded) if found else []
         whole = (
             (origins[start], origins[end])
             for start, end in found
@@ -98,9 +98,8 @@ class Source:
         return _Words(self._folded)
 
     @cached_property
-    def _decomposed_words(self) -> tuple[_Words, list[int]]:
-        text, origins = _decompose(self._folded)
-        return _Words(text), origins
+    def _decomposed_words(self) -> _Words:
+        return _Words(_decompose(self._folded))
 
 
 class _Words:
@@ -111,11 +110,16 @@ class _Words:
     """
 
     def __init__(self, text: str) -> None:
-        found = [match.span() for match in _WORD.finditer(text)]
-        self._joined = " ".join(text[start:end] for start, end in found)
-        self._starts = array("q", (start for start, _ in found))
+        self._text = text
+        self._joined = " ".join(text.split())
+
+    @cached_property
+    def _starts(self) -> tuple[array[int], array[int]]:
+        """Where each word starts, in the text and among the joined words."""
+        found = [match.span() for match in _WORD.finditer(self._text)]
         lengths = (end - start + 1 for start, end in found)
-        self._joined_starts = array("q", itertools.accumulate(lengths, initial=0))
+        joined = array("q", itertools.accumulate(lengths, initial=0))
+        return array("q", (start for start, _ in found)), joined
 
     def places(self, quote: str) -> Iterator[Place]:
         """Yield where the words of a quote follow each other, whatever is between them."""
@@ -125,8 +129,9 @@ class _Words:
                 yield self._place(start), self._place(end - 1) + 1
 
     def _place(self, joined: int) -> int:
-        word = bisect_right(self._joined_starts, joined) - 1
-        return self._starts[word] + joined - self._joined_starts[word]
+        starts, joined_starts = self._starts
+        word = bisect_right(joined_starts, joined) - 1
+        return starts[word] + joined - joined_starts[word]
 
 
 def _occurrences(quote: str, text: str) -> Iterator[Place]:
@@ -144,18 +149,16 @@ def _fold(text: str) -> str:
     return text.translate(_TYPOGRAPHY).lower()
 
 
-def _decompose(folded: str) -> tuple[str, list[int]]:
-    """Take ligatures and accented letters apart; say for each character where it came from.
+def _decompose(folded: str) -> str:
+    """Take ligatures and accented letters apart, and leave invisible formatting characters out."""
+    return folded.translate({ord(char): _parts(char) for char in set(folded) if not char.isascii()})
 
-    Invisible formatting characters, such as soft hyphens, are left out. The last origin is the end.
-    """
-    pieces: list[str] = []
-    origins: list[int] = []
-    for place, char in enumerate(folded):
-        piece = char if char.isascii() else _parts(char)
-        pieces.append(piece)
-        origins += [place] * len(piece)
-    return "".join(pieces), [*origins, len(folded)]
+
+def _origins(folded: str) -> list[int]:
+    """Return for each character of the decomposed text where it came from; the last is the end."""
+    lengths = {char: 1 if char.isascii() else len(_parts(char)) for char in set(folded)}
+    places = ([place] * lengths[char] for place, char in enumerate(folded))
+    return [*itertools.chain.from_iterable(places), len(folded)]
 
 
 def _parts(char: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, and_, case, exists, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, case, exists, or_, text, update
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import ChunkStatus, JobStatus
@@ -16,7 +16,6 @@ from chordwise.storage import clock, last_attempts
 from chordwise.storage.chunks import Chunk, held, leave
 from chordwise.storage.jobs import Job, of_cancelled_run
 from chordwise.storage.model_calls import ModelCall
-from chordwise.storage.record import among
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,19 +171,19 @@ def claim(
     return session.scalars(statement).one_or_none()
 
 
+_HELD = text("""
+    SELECT c.lease_token
+    FROM chunks c JOIN jobs j ON j.id = c.job_id JOIN runs r ON r.id = j.run_id
+    WHERE c.id = ANY(:ids) AND c.status = 'running' AND r.status <> 'cancelled'
+    ORDER BY c.id FOR SHARE OF c""")
+
+
 def held_tokens(session: Session, chunk_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
     """Return the tokens of those chunks that are claimed, of runs that are not cancelled.
 
     They stay claimed until the transaction ends.
     """
-    found = (
-        select(Chunk.lease_token)
-        .join(Job, Job.id == Chunk.job_id)
-        .where(among(Chunk.id, chunk_ids), Chunk.status == ChunkStatus.RUNNING, ~of_cancelled_run())
-        .order_by(Chunk.id)
-        .with_for_update(read=True, of=Chunk)
-    )
-    return {token for token in session.scalars(found) if token is not None}
+    return set(session.scalars(_HELD, {"ids": list(chunk_ids)}))
 
 
 def extend(session: Session, tokens: Collection[uuid.UUID], lease: timedelta) -> set[uuid.UUID]:

@@ -132,17 +132,22 @@ class CallStore:
 
 
 def _store_entries(session: Session, entries: Sequence[CallEntry]) -> Sequence[bool]:
-    of_chunks = [each for each in entries if each.token and each.begun and each.begun["chunk_id"]]
-    of_jobs = [each for each in entries if each.token and each.begun and not each.begun["chunk_id"]]
-    held: set[uuid.UUID] = set()
-    if of_jobs:
-        held |= jobs.held(session, [each.token for each in of_jobs if each.token])
-    if of_chunks:
-        ids = [uuid.UUID(str(each.begun["chunk_id"])) for each in of_chunks if each.begun]
-        held |= chunk_leases.held_tokens(session, ids)
-    begins = [each.token is None or each.token in held for each in entries]
+    held = _held(session, [entry.begun for entry in entries if entry.begun and entry.token])
+    begins = [entry.token is None or entry.token in held for entry in entries]
     begun = zip(entries, begins, strict=True)
     model_calls.begin_all(session, [each.begun for each, begins in begun if begins and each.begun])
     model_calls.end_all(session, [call for each in entries for call in each.ended])
     model_calls.check_all(session, [call for each in entries for call in each.checked])
     return begins
+
+
+def _held(session: Session, calls: Sequence[Mapping[str, object]]) -> set[uuid.UUID]:
+    """Return the tokens of the leases that are held on the work for which calls are made."""
+    of_jobs = [_id(call["job_id"]) for call in calls if not call["chunk_id"]]
+    of_chunks = [_id(call["chunk_id"]) for call in calls if call["chunk_id"]]
+    held = jobs.held(session, of_jobs) if of_jobs else set()
+    return held | (chunk_leases.held_tokens(session, of_chunks) if of_chunks else set())
+
+
+def _id(value: object) -> uuid.UUID:
+    return uuid.UUID(str(value))

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Index,
     UniqueConstraint,
     and_,
+    bindparam,
     func,
     select,
     text,
@@ -192,15 +193,9 @@ def answer_of(chunk: Chunk) -> Answer:
     )
 
 
-def status_of(session: Session, job_id: uuid.UUID, chunk_id: uuid.UUID) -> str | None:
-    """Look at a job's chunk without locking anything; `None` when the job has no such chunk."""
-    return session.scalar(select(Chunk.status).where(Chunk.id == chunk_id, Chunk.job_id == job_id))
-
-
 def count_open(session: Session, job_id: uuid.UUID) -> int:
     """Return how many chunks of a job still have work to come."""
-    counted = select(func.count()).where(Chunk.job_id == job_id, Chunk.status.in_(OPEN_CHUNKS))
-    return session.scalar(counted) or 0
+    return session.scalar(_COUNT_OPEN, {"job_id": job_id}) or 0
 
 
 def unsent_ids(session: Session, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
@@ -208,17 +203,28 @@ def unsent_ids(session: Session, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
 
     What was sent before is left to recovery, which knows whether its message is lost.
     """
-    return session.scalars(
-        select(Chunk.id)
-        .where(Chunk.job_id == job_id, Chunk.status == ChunkStatus.PENDING, Chunk.sent_at.is_(None))
-        .order_by(Chunk.position)
-    ).all()
+    return session.scalars(_UNSENT, {"job_id": job_id}).all()
 
 
 def mark_sent(session: Session, chunk_ids: Sequence[uuid.UUID]) -> None:
     """Note that messages for these chunks are with the broker, or promised."""
-    sent = update(Chunk).where(among(Chunk.id, chunk_ids)).values(sent_at=clock.database_now())
-    session.execute(sent)
+    session.execute(_MARK_SENT, {"ids": list(chunk_ids)})
+
+
+# Every job needs these: they are put together once.
+_MARK_SENT = text("UPDATE chunks SET sent_at = clock_timestamp() WHERE id = ANY(:ids)")
+_COUNT_OPEN = select(func.count()).where(
+    Chunk.job_id == bindparam("job_id"), Chunk.status.in_(OPEN_CHUNKS)
+)
+_UNSENT = (
+    select(Chunk.id)
+    .where(
+        Chunk.job_id == bindparam("job_id"),
+        Chunk.status == ChunkStatus.PENDING,
+        Chunk.sent_at.is_(None),
+    )
+    .order_by(Chunk.position)
+)
 
 
 def of_job(session: Session, job_id: uuid.UUID) -> Sequence[Chunk]:

@@ -6,9 +6,23 @@ import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 
-from sqlalchemy import ColumnElement, ForeignKey, Index, case, exists, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    ForeignKey,
+    Index,
+    Interval,
+    bindparam,
+    case,
+    exists,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import (
@@ -27,7 +41,6 @@ from chordwise.storage.record import (
     CreatedAt,
     Identity,
     Record,
-    among,
     block_range_index,
     status_among,
 )
@@ -131,23 +144,17 @@ def of_one_step(rows: Iterable[tuple[uuid.UUID, int | None]]) -> list[uuid.UUID]
 
 def status_of(session: Session, job_id: uuid.UUID) -> str | None:
     """Look at a job without locking anything; `None` when there is no such job."""
-    return session.scalar(select(Job.status).where(Job.id == job_id))
+    return session.scalar(_STATUS, {"id": job_id})
 
 
 def lock(session: Session, job_id: uuid.UUID) -> Job | None:
     """Return a job whose row nobody else can change before the transaction ends."""
-    return session.scalars(
-        select(Job)
-        .where(Job.id == job_id)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    ).one_or_none()
+    return session.scalars(_LOCK, {"id": job_id}).one_or_none()
 
 
 def lock_all(session: Session, job_ids: Collection[uuid.UUID]) -> None:
     """Let nobody else change these jobs before the transaction ends."""
-    statement = select(Job.id).where(among(Job.id, job_ids)).order_by(Job.id)
-    session.execute(statement.with_for_update(key_share=True)).all()
+    session.execute(_LOCK_ALL, {"ids": list(job_ids)}).all()
 
 
 def of_cancelled_run() -> ColumnElement[bool]:
@@ -156,20 +163,19 @@ def of_cancelled_run() -> ColumnElement[bool]:
     return exists().where(runs.c.id == Job.run_id, runs.c.status == RunStatus.CANCELLED)
 
 
-def held(session: Session, tokens: Collection[uuid.UUID]) -> set[uuid.UUID]:
-    """Return those of the tokens with which syntheses are claimed, of runs not cancelled.
+def held(session: Session, job_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+    """Return the tokens of those jobs whose syntheses are claimed, of runs not cancelled.
 
     They stay claimed until the transaction ends.
     """
-    found = (
-        select(Job.lease_token)
-        .where(
-            Job.lease_token.in_(tokens), Job.status == JobStatus.SYNTHESIZING, ~of_cancelled_run()
-        )
-        .order_by(Job.id)
-        .with_for_update(read=True)
-    )
-    return {token for token in session.scalars(found) if token is not None}
+    return set(session.scalars(_HELD, {"ids": list(job_ids)}))
+
+
+_LOCK_ALL = text("SELECT id FROM jobs WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE")
+_HELD = text("""
+    SELECT j.lease_token FROM jobs j JOIN runs r ON r.id = j.run_id
+    WHERE j.id = ANY(:ids) AND j.status = 'synthesizing' AND r.status <> 'cancelled'
+    ORDER BY j.id FOR SHARE OF j""")
 
 
 def claim_synthesis(
@@ -183,11 +189,17 @@ def claim_synthesis(
     job = get(session, job_id)
     if job and job.lease_token == token and job.status == JobStatus.SYNTHESIZING:
         return job
-    open_chunk = select(Chunk.id).where(Chunk.job_id == job_id, Chunk.status.in_(OPEN_CHUNKS))
-    statement = (
+    named = {"claimed_id": job_id, "token": token, "lease": lease}
+    return session.scalars(_claiming(), named).one_or_none()
+
+
+@cache
+def _claiming() -> ReturningUpdate[Job]:
+    open_chunk = select(Chunk.id).where(Chunk.job_id == Job.id, Chunk.status.in_(OPEN_CHUNKS))
+    return (
         update(Job)
         .where(
-            Job.id == job_id,
+            Job.id == bindparam("claimed_id"),
             Job.chunk_count.is_not(None),
             ~open_chunk.exists(),
             ~of_cancelled_run(),
@@ -201,14 +213,23 @@ def claim_synthesis(
         .values(
             status=JobStatus.SYNTHESIZING,
             attempts=Job.attempts + 1,
-            lease_token=token,
-            lease_until=clock.after(lease),
+            lease_token=bindparam("token"),
+            lease_until=clock.database_now() + bindparam("lease", type_=Interval),
             last_progress_at=clock.database_now(),
         )
         .returning(Job)
         .execution_options(populate_existing=True)
     )
-    return session.scalars(statement).one_or_none()
+
+
+# Every job needs these: they are put together once.
+_STATUS = select(Job.status).where(Job.id == bindparam("id"))
+_LOCK = (
+    select(Job)
+    .where(Job.id == bindparam("id"))
+    .with_for_update(key_share=True)
+    .execution_options(populate_existing=True)
+)
 
 
 def extend(session: Session, tokens: Collection[uuid.UUID], lease: timedelta) -> set[uuid.UUID]:

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, exists, func, select, true, update
+from sqlalchemy import ForeignKey, bindparam, func, select, text, true, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
@@ -177,18 +177,24 @@ def settle(session: Session, run_id: uuid.UUID) -> None:
 
 
 def _has_jobs(session: Session, run_id: uuid.UUID, states: Sequence[JobStatus]) -> bool:
-    found = exists().where(Job.run_id == run_id, Job.status.in_(states))
-    return bool(session.scalar(select(found)))
+    return bool(session.scalar(_HAS_JOBS, {"run_id": run_id, "states": list(states)}))
 
 
 def _locked(session: Session, run_id: uuid.UUID) -> Run:
     """Return a run as it is now, whatever this transaction read of it before."""
-    return session.scalars(
-        select(Run)
-        .where(Run.id == run_id)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    ).one()
+    return session.scalars(_LOCK, {"id": run_id}).one()
+
+
+# Every job needs these: they are put together once.
+_HAS_JOBS = text(
+    "SELECT EXISTS (SELECT FROM jobs WHERE run_id = :run_id AND status = ANY(:states))"
+)
+_LOCK = (
+    select(Run)
+    .where(Run.id == bindparam("id"))
+    .with_for_update(key_share=True)
+    .execution_options(populate_existing=True)
+)
 
 
 def _id(text: str) -> uuid.UUID | None:

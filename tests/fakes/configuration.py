@@ -27,6 +27,7 @@ start = false
 
 [worker]
 concurrency = {CONCURRENCY}
+processes = 1
 shutdown_grace_seconds = 1
 {{worker}}
 {{more}}

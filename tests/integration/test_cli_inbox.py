@@ -14,6 +14,12 @@ from tests.fakes.commands import run
 from tests.fakes.inbox_watch import LETTER, WatchedInbox, watched
 
 
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no path be wrapped, however long the name of the test's folder is."""
+    monkeypatch.setenv("COLUMNS", "250")
+
+
 @pytest.fixture
 def inbox(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch

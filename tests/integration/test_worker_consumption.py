@@ -254,13 +254,13 @@ def test_a_worker_that_leaves_keeps_no_message(scene: Scene) -> None:
     worker = scene.start_worker()
     scene.provider.delay_seconds = 60.0
     scene.submit(years=400)
-    scene.wait_for("SELECT count(*) = 4 FROM chunks WHERE status = 'running'")
+    scene.wait_for("SELECT count(*) >= 4 FROM chunks WHERE status = 'running'")
     held = scene.broker.hlen("chordwise:unacked")
 
     worker.send_signal(signal.SIGTERM)
     code = worker.wait(timeout=30)
 
-    assert held >= 4
+    assert held >= 1
     assert code == 0
     assert scene.broker.hlen("chordwise:unacked") == 0
     scene.provider.delay_seconds = 0.1

@@ -39,7 +39,7 @@ def evidence(quote: str, source: Source) -> JsonObject:
 
 def canonical(text: str) -> str:
     """Return what two texts share that differ in typography, white space or case only."""
-    folded = unicodedata.normalize("NFKD", grounding._decompose(grounding._fold(text))[0])
+    folded = unicodedata.normalize("NFKD", grounding._decompose(grounding._fold(text)))
     return "".join(folded.split())
 
 

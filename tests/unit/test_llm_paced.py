@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from chordwise.errors import ModelTimeoutError, ModelTransportError
-from chordwise.llm.middleware.paced import MARGIN, Paced
+from chordwise.llm.middleware.paced import MARGIN, OVERHEAD_SECONDS, Paced
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason, Timings, Usage
 from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import Line, ScriptedModel
@@ -56,7 +56,9 @@ def test_before_the_first_answer_a_request_has_all_the_time() -> None:
 
 def test_then_it_has_what_prompt_and_answer_need_at_the_measured_speed() -> None:
     """With a margin; 2 seconds to read and 40 to write here."""
-    assert granted(answered(SLOW), requests=2)[1] == pytest.approx(MARGIN * (2.0 + 40.0))
+    assert granted(answered(SLOW), requests=2)[1] == pytest.approx(
+        MARGIN * (2.0 + 40.0) + OVERHEAD_SECONDS
+    )
 
 
 def test_it_never_has_less_than_the_settings_say_nor_more_than_is_left() -> None:
@@ -79,7 +81,9 @@ def test_another_failure_forgets_nothing() -> None:
     """A connection that breaks says nothing about the speed."""
     broken = ModelTransportError("broken")
 
-    assert granted(answered(SLOW), broken, answered(SLOW))[2] == pytest.approx(84.0)
+    assert granted(answered(SLOW), broken, answered(SLOW))[2] == pytest.approx(
+        84.0 + OVERHEAD_SECONDS
+    )
 
 
 @pytest.mark.parametrize(

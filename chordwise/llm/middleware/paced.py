@@ -12,6 +12,8 @@ from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelP
 
 MARGIN = 2.0
 """How many times the measured time a request gets."""
+OVERHEAD_SECONDS = 1.0
+"""What it gets beside that: the server does not measure its queue, nor the way to it."""
 
 _REMEMBERED = 8
 
@@ -46,7 +48,7 @@ class Speed:
 
 
 class Paced:
-    """Gives a request twice the time that its prompt and its longest answer need.
+    """Gives a request a second more than twice the time that prompt and longest answer need.
 
     That is never less than `least_seconds`. Until an answer was measured, and again after a
     time-out, a request has all the time of its question, or `most_seconds`.
@@ -84,4 +86,8 @@ class Paced:
         left = self._most_seconds if request.timeout_seconds is None else request.timeout_seconds
         prompt = tokens.estimate(request.system) + tokens.estimate(request.user)
         needed = self._speed.seconds_for(prompt, request.max_output_tokens)
-        return left if needed is None else min(left, max(self._least_seconds, MARGIN * needed))
+        return (
+            left
+            if needed is None
+            else min(left, max(self._least_seconds, MARGIN * needed + OVERHEAD_SECONDS))
+        )
