@@ -51,14 +51,14 @@ def main() -> int:
             return health(settings)
         name = sys.argv[1] if sys.argv[1:] else "worker"
         logging.configure(settings.logging, name, expected=transport.TROUBLE)
-        check(settings)
+        check(settings, name)
         return work(settings, name)
     except ChordwiseError as error:
         sys.stderr.write(visible(f"{error.what}\n{error.hint}\n"))
         return error.exit_code
 
 
-def check(settings: Settings) -> None:
+def check(settings: Settings, name: str) -> None:
     """Refuse what is configured wrongly, and wait for a database that is away.
 
     Raises:
@@ -72,7 +72,7 @@ def check(settings: Settings) -> None:
     starting.require_broker(settings)
     files = _FILES + _FILES_OF_A_SLOT * settings.worker.concurrency
     starting.require_files(files, f"worker.concurrency = {settings.worker.concurrency}")
-    starting.wait_until_ready(settings, "worker", Event())
+    starting.wait_until_ready(settings, name, Event())
 
 
 def work(settings: Settings, name: str) -> int:

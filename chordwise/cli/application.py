@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,34 +14,38 @@ import typer
 from chordwise.cli import failing
 from chordwise.cli.invocation import Invocation
 
-MODULES = {
-    "analyze": "analyzing",
-    "submit": "analyzing",
-    "quote": "quoting",
-    "plan": "planning",
-    "wait": "running",
-    "resume": "resuming",
-    "retry": "running",
-    "cancel": "running",
-    "runs": "looking",
-    "results": "looking",
-    "feedback": "judging",
-    "evaluate": "evaluating",
-    "recalibrate": "evaluating",
-    "inbox": "dropping",
-    "schedules": "scheduling",
-    "sql": "querying",
-    "export": "exporting",
-    "up": "stack",
-    "down": "stack",
-    "migrate": "stack",
-    "doctor": "diagnosing",
-    "config": "configuring",
-    "version": "version",
+COMMANDS = {
+    "analyze": ("analyzing", "Take documents in, analyze them, and show the answers."),
+    "submit": ("analyzing", "Take documents in and print the run's id."),
+    "quote": ("quoting", "Say what an analysis would take and cost."),
+    "plan": ("planning", "Reckon memory, speed and cost on hardware of your own."),
+    "wait": ("running", "Wait until a run is over, and show its results."),
+    "retry": ("running", "Take up again whatever of a run has not succeeded."),
+    "cancel": ("running", "Call off whatever of a run has not ended."),
+    "resume": ("resuming", "Take in the rest of a run that was interrupted."),
+    "runs": ("looking", "List the newest runs, or show the account of one."),
+    "results": ("looking", "Show stored results."),
+    "feedback": ("judging", "Say that a result is right or wrong, or what it should be."),
+    "evaluate": ("evaluating", "Compare results with the truth."),
+    "recalibrate": ("evaluating", "Learn what a claimed confidence is worth."),
+    "inbox": ("dropping", "Show the watched folders."),
+    "sql": ("querying", "Ask the database in SQL; nothing can be changed that way."),
+    "export": ("exporting", "Write a view or a table into a file."),
+    "up": ("stack", "Run everything here until Ctrl-C."),
+    "down": ("stack", "Stop what runs in the background."),
+    "migrate": ("stack", "Bring the tables to what this version needs."),
+    "doctor": ("diagnosing", "Say what is wrong and what to do."),
+    "config": ("configuring", "Show every setting, and where it comes from."),
+    "version": ("version", "Show the versions of Chordwise, Python and the schema."),
+    "schedules": ("scheduling", "Show what is done by itself, start it now, and change it."),
 }
+"""The module of each command, and its line in the list of them, in the order of that list."""
+MODULES = {name: module for name, (module, _) in COMMANDS.items()}
 EPILOG = "Everywhere: --config FILE, --home FOLDER, --verbose, --debug (chordwise --help)."
 _WITH_VALUE = ("--config", "--home")
 _WITHOUT_VALUE = ("--verbose", "--debug")
+_HELP = frozenset({"--help", "-h"})
+_COMPLETION = "_CHORDWISE_COMPLETE"
 
 
 class CommandModule(Protocol):
@@ -64,7 +69,8 @@ def run(arguments: Sequence[str]) -> int:
     invocation = Invocation()
     hoisted = hoist(arguments)
     with failing.explained(invocation) as outcome:
-        application(named_in(hoisted))(args=hoisted, prog_name="chordwise", obj=invocation)
+        app = listing() if wants_listing(hoisted) else application(named_in(hoisted))
+        app(args=hoisted, prog_name="chordwise", obj=invocation)
     return outcome.exit_code
 
 
@@ -91,8 +97,32 @@ def named_in(hoisted: Sequence[str]) -> Iterable[str]:
     return {MODULES[words[0]]} if words else dict.fromkeys(MODULES.values())
 
 
+def wants_listing(hoisted: Sequence[str]) -> bool:
+    """Tell whether the list of commands is asked for, for which no command has to be loaded."""
+    if _COMPLETION in os.environ:  # noqa: TID251 - typer's variable; the settings take long to load
+        return False
+    names_none = not any(word in MODULES for word in hoisted)
+    return names_none and (not hoisted or not _HELP.isdisjoint(hoisted))
+
+
+def listing() -> typer.Typer:
+    """Return an application that shows the list of commands, and has none of them loaded."""
+    app = _empty()
+    for name, (_, summary) in COMMANDS.items():
+        app.command(name, help=summary)(lambda: None)
+    return app
+
+
 def application(modules: Iterable[str]) -> typer.Typer:
     """Return the application with the commands of these modules."""
+    app = _empty()
+    for module in modules:
+        loaded = importlib.import_module(f"chordwise.cli.{module}")
+        cast("CommandModule", loaded).register(app)
+    return app
+
+
+def _empty() -> typer.Typer:
     app = typer.Typer(
         name="chordwise",
         no_args_is_help=True,
@@ -101,9 +131,6 @@ def application(modules: Iterable[str]) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(chordwise)
-    for module in modules:
-        loaded = importlib.import_module(f"chordwise.cli.{module}")
-        cast("CommandModule", loaded).register(app)
     return app
 
 

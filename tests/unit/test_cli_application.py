@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chordwise.cli import application, failing
-from chordwise.cli.application import MODULES, hoist, named_in
+from chordwise.cli.application import MODULES, hoist, named_in, wants_listing
 from chordwise.cli.invocation import Invocation
 from chordwise.errors import ConfigurationError, ExitCode
 from tests.fakes.commands import run
@@ -42,6 +42,20 @@ def test_only_the_module_of_the_named_command_is_loaded() -> None:
     """A command loads one module, help and completion load them all."""
     assert set(named_in(["--home", "h", "version"])) == {"version"}
     assert set(named_in(["--help"])) == set(MODULES.values())
+
+
+def test_the_list_of_commands_needs_none_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    """It says the same as the commands themselves do."""
+    code = run(["--help"])
+    listed = capsys.readouterr().out
+    every = application.application(dict.fromkeys(MODULES.values()))
+    with pytest.raises(SystemExit):
+        every(args=["--help"], prog_name="chordwise")
+
+    assert code == ExitCode.SUCCESS
+    assert listed == capsys.readouterr().out
+    assert wants_listing([]) is wants_listing(["--home", "h", "-h"]) is True
+    assert wants_listing(["runs", "--help"]) is wants_listing(["nonsense"]) is False
 
 
 @pytest.mark.parametrize("command", sorted(MODULES))
