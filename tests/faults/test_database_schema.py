@@ -85,16 +85,10 @@ WRONG_ADDRESSES = {
     "without rights": _without_rights,
     "read-only": _read_only,
 }
-IN_THE_SUBSET = ("wrong password",)
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, marks=() if case in IN_THE_SUBSET else pytest.mark.thorough)
-        for case in WRONG_ADDRESSES
-    ],
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("case", WRONG_ADDRESSES)
 def test_a_database_that_does_not_let_us_work(
     own_cluster: Cluster, experiment: Experiment, case: str
 ) -> None:

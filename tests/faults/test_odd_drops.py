@@ -60,6 +60,7 @@ def relative_bytes(folder: Path) -> set[bytes]:
     return {os.fsencode(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file()}
 
 
+@pytest.mark.thorough
 def test_names_that_nobody_expects(cluster: Cluster, experiment: Experiment) -> None:
     """F06: every file arrives under the very same bytes, and every name is shown harmlessly."""
     experiment.begin("F06", f"{len(NAMES)} names, such as invalid UTF-8, =cmd(), newlines, twins")

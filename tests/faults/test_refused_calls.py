@@ -34,6 +34,7 @@ def test_a_request_that_is_rejected(cluster: Cluster, experiment: Experiment) ->
     assert ends(cluster)["malformed"][:2] == ("failed", "model_request")
 
 
+@pytest.mark.thorough
 def test_a_context_that_is_too_short(cluster: Cluster, experiment: Experiment) -> None:
     """L08: a chunk that is too long is asked about in halves, and its answer covers both."""
     experiment.begin("L08 too long", f"400 for prompts above {_LONGEST_PROMPT:,} characters")

@@ -72,6 +72,7 @@ def number(request: pytest.FixtureRequest) -> int:
     return secrets.randbelow(1_000_000) if given_one is None else given_one
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(240)
 def test_a_few_schedules_of_a_new_seed(begin: Begin, number: int) -> None:
     """Two schedules nobody has thought of hold; the row says which seed repeats them."""

@@ -58,6 +58,7 @@ def expect(drops: Drops, *contents: Iterable[str]) -> None:
         drops.expect(copy)
 
 
+@pytest.mark.thorough
 def test_files_written_slowly(cluster: Cluster, experiment: Experiment) -> None:
     """F01: held open, renamed into place, or touched again and again: each is taken once, whole."""
     experiment.begin("F01 slow", f"writers that take {WRITING_SECONDS:.0f} stability delays")

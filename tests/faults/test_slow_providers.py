@@ -47,6 +47,7 @@ def hold_all_slots(cluster: Cluster, experiment: Experiment, slow: list[Treatmen
     assert cluster.count("SELECT max(attempts) FROM chunks") == 1
 
 
+@pytest.mark.thorough
 def test_every_slot_meets_another_slowness(cluster: Cluster, experiment: Experiment) -> None:
     """L03, L04: one deadline for the whole call, and every slot is free after it."""
     experiment.begin("L03 L04 each", "each slot: no word, or a byte of head or body every 0.5 s")

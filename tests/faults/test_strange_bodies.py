@@ -40,6 +40,7 @@ CODES = {
 }
 
 
+@pytest.mark.thorough
 def test_bodies_that_are_no_answers(cluster: Cluster, experiment: Experiment) -> None:
     """L06: each is told from an answer, none is held in memory, and the next request counts."""
     experiment.begin("L06 once", "200 with an error object, nothing, 200 MB, gzip bombs, a BOM")
@@ -74,6 +75,7 @@ def test_bodies_that_stay_no_answers(cluster: Cluster, experiment: Experiment) -
     assert {name: end[1] for name, end in ends(cluster).items()} == CODES
 
 
+@pytest.mark.thorough
 def test_a_login_page(cluster: Cluster, experiment: Experiment) -> None:
     """L06: the run pauses after a request for each slot, names the page, and can go on."""
     experiment.begin("L06 login page", "200 with a web page, until somebody mends the address")

@@ -127,6 +127,7 @@ def test_a_retry_after_of_a_day(cluster: Cluster, experiment: Experiment) -> Non
     )
 
 
+@pytest.mark.thorough
 def test_a_storm_as_a_peer_sees_it(
     cluster: Cluster, experiment: Experiment, llmock: LLMock
 ) -> None:

@@ -25,6 +25,7 @@ def failure_of(cluster: Cluster, model: str) -> tuple[str, str, str]:
     return str(code), str(what), str(hint)
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(OPENSSL_IS_ABSENT, reason="makes its certificates with openssl")
 @pytest.mark.parametrize(
     ("name", "host", "ends", "reason"),

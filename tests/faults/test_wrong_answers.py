@@ -61,6 +61,7 @@ def test_answers_that_are_mended(cluster: Cluster, experiment: Experiment) -> No
     }
 
 
+@pytest.mark.thorough
 def test_answers_that_stay_wrong(cluster: Cluster, experiment: Experiment) -> None:
     """L07: after one repair with each prompt the chunk fails; a refusal is not even asked again."""
     experiment.begin("L07 always", "the same with every request, and refusals")
@@ -118,6 +119,7 @@ SELECT count(*) FROM model_calls
 WHERE error_code = 'model_transport' AND error_message LIKE '%the answer to another request%'"""
 
 
+@pytest.mark.thorough
 def test_answers_that_are_mixed_up(cluster: Cluster, experiment: Experiment) -> None:
     """L09: an answer that bears the id of another request is never stored, and asked for again."""
     experiment.begin("L09 swapped", "4 answers with another's id, two and two swapped", chunks=36)
@@ -162,6 +164,7 @@ def test_answers_that_are_mixed_up_unseen(cluster: Cluster, experiment: Experime
     assert cluster.rows(_MARKED) == [(mixer.mixed_up, mixer.mixed_up)]
 
 
+@pytest.mark.thorough
 def test_answers_that_come_twice(cluster: Cluster, experiment: Experiment) -> None:
     """L09: the answer to one request is never taken for that to the next on its connection."""
     experiment.begin("L09 twice", "each of the first ten answers sent twice", chunks=36)
