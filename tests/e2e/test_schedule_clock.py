@@ -116,6 +116,7 @@ def exported_at(stage: Stage, moment: datetime) -> Path:
     return stage.folder / "answers" / f"answers-{due_at:%Y%m%d-%H%M}.csv"
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(400)
 def test_through_both_changes_of_the_clock_and_missed_nights(stage_at_night: Stage) -> None:
     """Half past two comes once: after the gap, after three nights without anybody, and of two."""

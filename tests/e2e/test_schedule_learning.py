@@ -51,6 +51,7 @@ def carried_out(stage: Stage, name: str) -> object:
     return stage.value(OUTCOME.format(name))
 
 
+@pytest.mark.nightly
 def test_results_are_evaluated_and_their_claims_recalibrated(stage: Stage, reviews: str) -> None:
     """Once each, with two schedulers: half of the reviews are not what the truth says."""
     stage.processes.start("scheduler")

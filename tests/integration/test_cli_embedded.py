@@ -162,6 +162,7 @@ def test_the_stack_is_one_and_can_be_stopped(desk: Desk) -> None:
     desk.call("down")
 
 
+@pytest.mark.nightly
 def test_a_command_from_elsewhere_ends_no_watch(desk: Desk, tmp_path: Path) -> None:
     """It is refused, and says how to go on; `inbox` says when nothing watches."""
     own = Processes(folder=tmp_path, environment={"CHORDWISE_HOME": str(desk.folder / "watch")})

@@ -148,6 +148,7 @@ def test_answers_are_json_in_a_line(desk: Desk) -> None:
     assert json.loads(line)["output"]["main_topic"] == FORMULA
 
 
+@pytest.mark.nightly
 def test_every_table_and_view_of_readers_can_be_exported(
     desk: Desk, database_url: SecretStr
 ) -> None:

@@ -70,6 +70,7 @@ def test_a_throttled_document_is_never_given_up(impatient: Settings, *, synthesi
     assert pipeline.value("SELECT max(postponements) FROM jobs") == 0
 
 
+@pytest.mark.nightly
 def test_a_broken_provider_is_given_up(impatient: Settings) -> None:
     """What is no throttling uses the postponements up."""
     script = failing(ModelOverloadedError, 1_000, synthesis=False)

@@ -208,6 +208,7 @@ def test_a_worker_that_starts_before_a_full_broker_consumes(scene: Scene) -> Non
     assert "Traceback" not in scene.processes.logs()
 
 
+@pytest.mark.nightly
 def test_a_silent_network_is_outlived(scene: Scene) -> None:
     """Connections that are open and dead are given up, and work goes on after the silence."""
     worker = scene.start_worker()
