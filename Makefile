@@ -6,7 +6,7 @@ MODEL ?=
 DEMO_HOME ?= .chordwise
 MINUTES ?= 30
 # Test processes at once, each with servers of its own: tests wait more than they work.
-JOBS ?= 4
+JOBS ?= 3
 ROWS ?=
 SCALE ?= 1
 
@@ -34,7 +34,7 @@ package := $(VENV)/.package-$(version)-$(call checksum,pyproject.toml)
 help: ## show this list
 	@echo "Targets:"
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON=python3.13, VENV=.venv, JOBS=4 (tests at once),"
+	@echo "Variables: PYTHON=python3.13, VENV=.venv, JOBS=3 (tests at once),"
 	@echo "  MODEL=local or a name or a .gguf file (for demo)"
 
 # --- what users run ------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ contracts: $(dev) $(package) ## check who may import whom
 	@$(VENV)/bin/lint-imports --no-logo
 
 house: $(dev) $(package) ## check the rules that no linter knows
-	@$(python) -m pytest --quiet tests/house
+	@$(python) -m pytest --quiet -n 2 tests/house
 
 wheel: $(dev) ## build the wheel into dist/
 	@$(python) -m hatchling build --target wheel

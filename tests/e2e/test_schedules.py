@@ -11,7 +11,7 @@ from tests.e2e.conftest import Stage
 from tests.fakes.configuration import configuration
 from tests.fakes.processes import kill
 
-LETTERS = 400
+LETTERS = 220
 SCHEDULE = """
 [schedules.nightly]
 cron = "0 2 * * *"
@@ -21,7 +21,7 @@ paths = ["letters"]
 DEFINED = "SELECT count(*) = 1 FROM schedules WHERE enabled"
 SOON = "UPDATE schedules SET next_due_at = now() + interval '2 seconds'"
 ENDED = "SELECT count(*) = 1 FROM schedule_runs WHERE status = 'succeeded'"
-IN_THE_MIDDLE = "SELECT count(*) BETWEEN 1 AND 390 FROM intakes WHERE outcome <> 'not_taken'"
+IN_THE_MIDDLE = "SELECT count(*) BETWEEN 1 AND 210 FROM intakes WHERE outcome <> 'not_taken'"
 
 
 @pytest.fixture
