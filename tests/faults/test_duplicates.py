@@ -45,8 +45,8 @@ def deliver_again(cluster: Cluster, message: bytes) -> None:
 
 
 def status_of(cluster: Cluster, message: bytes) -> object:
-    """Return the status of the chunk that a message is about."""
-    (_, chunk_id), *_ = json.loads(base64.b64decode(json.loads(message)["body"]))
+    """Return the status of the first chunk that a message is about."""
+    (chunk_id, *_), *_ = json.loads(base64.b64decode(json.loads(message)["body"]))
     return cluster.value(f"SELECT status FROM chunks WHERE id = '{chunk_id}'")  # noqa: S608 - an id of ours
 
 
