@@ -65,7 +65,7 @@ def plan(  # noqa: PLR0913 - a parameter is an option of the command
     usd_per_hour: UsdPerHour = None,
     as_json: AsJson = False,
 ) -> None:
-    """Reckon memory, speed and cost on hardware of your own. docs/sizing.md has the formulas.
+    """Estimate memory, speed and cost on your own hardware. docs/sizing.md has the formulas.
 
     chordwise plan --parameters 8e9 --context 8192 --parallel 16
 

@@ -55,7 +55,7 @@ def retry(
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take up again whatever of a run has not succeeded. What it has reached stays.
+    """Retry the analyses of a run that have not succeeded. Stored answers are kept.
 
     chordwise retry latest
 
@@ -79,7 +79,7 @@ def retry(
 
 
 def cancel(context: typer.Context, run: RunArgument, *, as_json: AsJson = False) -> None:
-    """Call off whatever of a run has not ended. Answers that are there stay.
+    """Cancel the analyses of a run that have not ended. Stored answers are kept.
 
     chordwise cancel latest
     """

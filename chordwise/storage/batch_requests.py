@@ -261,7 +261,7 @@ def remove(session: Session, rows: Sequence[BatchRequest]) -> None:
 
 
 def forget_failures(session: Session, job_ids: Collection[uuid.UUID]) -> None:
-    """Let jobs that are taken up again ask anew what failed: errors, and answers of no use."""
+    """Let retried jobs ask again what failed: errors, and unusable answers."""
     failed_chunk = exists().where(
         Chunk.id == BatchRequest.chunk_id,
         Chunk.status.in_((ChunkStatus.FAILED, ChunkStatus.QUARANTINED)),

@@ -173,7 +173,7 @@ def settle_all(
 
 
 def settle_abandoned(session: Session, limit: int) -> int:
-    """Book what nobody has settled in time as spent; return how many requests those were."""
+    """Book requests that were not settled in time as spent; return how many those were."""
     rows = session.scalars(
         select(BudgetReservation)
         .where(

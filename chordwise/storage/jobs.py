@@ -153,7 +153,7 @@ def lock(session: Session, job_id: uuid.UUID) -> Job | None:
 
 
 def lock_all(session: Session, job_ids: Collection[uuid.UUID]) -> None:
-    """Let nobody else change these jobs before the transaction ends."""
+    """Lock these jobs against changes by other transactions, in the order of their ids."""
     session.execute(_LOCK_ALL, {"ids": list(job_ids)}).all()
 
 

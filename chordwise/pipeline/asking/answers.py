@@ -95,7 +95,7 @@ def ask(
 
     Raises:
         ModelError: No usable answer came; the subclass says why.
-        LeaseLostError: Somebody else has taken the work over, as the policy says.
+        LeaseLostError: Another worker has claimed the work, as the policy says.
     """
     question = _Question(
         model=model, judge=judge, policy=policy, ends_at=policy.clock() + policy.seconds

@@ -18,7 +18,7 @@ from chordwise.errors import (
     ExitCode,
     ServiceUnavailableError,
 )
-from chordwise.pipeline.diagnosis import models, ocr, paused_endpoints, places, processes, schedules
+from chordwise.pipeline.diagnosis import models, ocr, places, processes, schedules
 from chordwise.pipeline.diagnosis.checks import Check, Verdict, guarded
 from chordwise.pipeline.runs import user_sql
 from chordwise.settings import Settings
@@ -48,7 +48,7 @@ def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]
     yield from schedules.configured(settings)
     for name in _names(settings):
         yield guarded(f"model {name}", partial(models.model, settings, name))
-    yield guarded(paused_endpoints.CHECK, lambda: paused_endpoints.look(settings))
+    yield guarded(models.PAUSES, lambda: models.pauses(settings))
     if asks_model:
         yield guarded("question", lambda: models.question(settings))
 

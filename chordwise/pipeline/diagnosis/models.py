@@ -22,6 +22,8 @@ from chordwise.pipeline.models.client import Models
 from chordwise.settings import ModelSettings, Settings
 from chordwise.settings.keys import without_key
 
+PAUSES = "pauses"
+_MINUTE = 60
 _TINY_TEXT = "The meeting is on Monday. Anna brings the report."
 
 
@@ -91,3 +93,23 @@ def question(settings: Settings) -> Check:
     answer = answers.ask(models.open(settings.model), task, source, lambda *_: None)
     seconds = time.monotonic() - started
     return Check(name="question", finding=f"{answer.provider}/{answer.model} took {seconds:.1f} s")
+
+
+def pauses(settings: Settings) -> Check:
+    """Look whether a denied key, model or quota has paused calls for all runs.
+
+    Raises:
+        ServiceUnavailableError: The broker is out of reach.
+    """
+    paused = endpoint_pauses.holding(settings)
+    if not paused:
+        return Check(name=PAUSES, finding="no model, key or quota is denied")
+    first = paused[0]
+    minutes = max(1, round(first.seconds / _MINUTE))
+    when = f"calls are paused for {minutes} min" if first.seconds else "the next call looks again"
+    return Check(
+        name=PAUSES,
+        verdict=Verdict.WARN,
+        finding=f"{first.denial.what} For all runs: {when}.",
+        hint=f"{first.denial.hint} chordwise retry RUN asks at once.".strip(),
+    )

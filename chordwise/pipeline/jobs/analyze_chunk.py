@@ -43,7 +43,7 @@ log = structlog.get_logger(__name__)
 class ChunkOutcome(StrEnum):
     """What a header task tells Celery: ended (it counts for the chord), or not (it must not).
 
-    `UNKNOWN` says that the message names no chunk of ours: somebody else has written it.
+    `UNKNOWN`: there is no such chunk, so the message was not written by Chordwise.
     """
 
     ENDED = "ended"
@@ -93,12 +93,12 @@ class SliceClaims:
 def analyze_chunk(
     context: Context, chunk_id: uuid.UUID, claims: SliceClaims | None = None
 ) -> ChunkOutcome:
-    """Bring a chunk to an end state, unless it is there already or somebody else is at it.
+    """Bring a chunk to an end state, unless it has ended or another worker holds its lease.
 
     `claims` are those of its message. Finished work costs a look: no lock, no write, no call.
 
     Raises:
-        ServiceUnavailableError: The database cannot be reached; the chunk is taken up again.
+        ServiceUnavailableError: The database cannot be reached; recovery sends the chunk again.
     """
     claims = claims or SliceClaims(context, [chunk_id])
     chunk = claims.of(chunk_id)
@@ -189,7 +189,7 @@ def _analyze(context: Context, work: _Work) -> ChunkOutcome:
         policy = policy_of(context.settings, work.lease.require)
         answer = ask(model, work.task, source, work.ledger.check, policy)
     except ServiceUnavailableError:
-        raise  # the ledger's database, not the model: recovery takes the chunk up again
+        raise  # the database, not the model: recovery sends the chunk again
     except (PausingError, ConfigurationError) as error:
         return _pause(context, work, error)
     except TransientError as error:  # waiting for a batch among them
@@ -235,11 +235,11 @@ def _pause(context: Context, work: _Work, error: ChordwiseError) -> ChunkOutcome
 def _end(context: Context, work: _Work, values: JsonObject) -> None:
     """Store the end of a chunk, and those of its calls.
 
-    An answer that has been paid for waits as long as the database is away: nobody else can take
-    the chunk over as long.
+    An answer that has been paid for waits while the database is unavailable; no other worker can
+    claim the chunk meanwhile.
 
     Raises:
-        LeaseLostError: Somebody else has taken the chunk over.
+        LeaseLostError: Another worker has claimed the chunk.
     """
     work.lease.require()
     chunk = work.chunk
@@ -255,4 +255,4 @@ def _end(context: Context, work: _Work, values: JsonObject) -> None:
 
 
 def _taken_over() -> LeaseLostError:
-    return LeaseLostError("Somebody else has taken the chunk over.")
+    return LeaseLostError("Another worker has claimed the chunk.")

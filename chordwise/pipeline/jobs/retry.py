@@ -35,7 +35,7 @@ def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None
 
     The jobs are queued in short transactions, and their messages follow once all are: none of them
     ends the run before the last is queued. After a kill recovery sends those that are queued, and a
-    repetition takes up the rest.
+    repetition queues the rest.
 
     Raises:
         UsageError: More is spent already, or the budget is none.

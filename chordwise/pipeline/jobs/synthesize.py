@@ -304,7 +304,7 @@ def _end(
         return True
 
     if not backoff.store_answer(context, write):
-        raise LeaseLostError("Somebody else has taken the synthesis over.")
+        raise LeaseLostError("Another worker has claimed the synthesis.")
     log.info("job.ended", job_id=str(lease.job_id), status=status)
 
 

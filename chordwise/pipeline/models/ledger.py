@@ -113,7 +113,7 @@ class Ledger:
 
 
 def row_of(start: CallStart) -> JsonObject:
-    """Return what the ledger says of a call before it is made, whoever makes it."""
+    """Return the columns of a ledger row that are known before the call is made."""
     return {
         "stage": start.stage.value,
         "provider": start.provider,

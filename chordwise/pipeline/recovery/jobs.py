@@ -51,7 +51,7 @@ def missing_syntheses(context: Context, session: Session) -> int:
     long_idle = Job.last_progress_at < now - timedelta(seconds=settings.stalled_seconds)
     idle_since = Job.last_progress_at < now - timedelta(seconds=settings.recovery_interval_seconds)
     overdue = (idle_since & unclaimed.queue_is_empty(context, CONTROL_QUEUE)) | (
-        long_idle & unclaimed.somebody_works() & ~unclaimed.queue_is_long(context, CONTROL_QUEUE)
+        long_idle & unclaimed.worker_is_active() & ~unclaimed.queue_is_long(context, CONTROL_QUEUE)
     )
     open_chunk = exists().where(Chunk.job_id == Job.id, Chunk.status.in_(OPEN_CHUNKS))
     waiting = (Job.status == JobStatus.WAITING) & or_(

@@ -1,8 +1,7 @@
 """Recovery: finding work that stopped moving, and moving it again.
 
-Every rule is one transaction that locks what it takes up, and takes up so much at most; two
-recoveries at once are harmless, and sending too early is, too: a message for finished work costs a
-look into the database.
+Every rule is one transaction that locks a bounded number of rows. Two recoveries at once are
+harmless, and so is sending too early: a message for finished work costs one query.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _BATCH = 500
 
 
 def abandoned_reservations(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
-    """Count requests as spent that nobody has settled in time."""
+    """Count requests that were not settled in time as spent."""
     return budgets.settle_abandoned(session, _BATCH)
 
 
@@ -93,7 +92,7 @@ def take_up_after_standstill(context: Context) -> int:
 
 def _standstill(context: Context) -> int:
     with reaching_database(), context.sessions() as session:
-        if session.scalar(select(unclaimed.somebody_works())):
+        if session.scalar(select(unclaimed.worker_is_active())):
             return 0
         begun_at = clock.read(session)
     sent = unclaimed.send_everything(context, begun_at)

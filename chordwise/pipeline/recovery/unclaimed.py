@@ -39,7 +39,7 @@ _Place: TypeAlias = tuple[datetime, uuid.UUID]
 """Where a batch of jobs ends: when its last one was created, and its id."""
 
 
-def somebody_works() -> ColumnElement[bool]:
+def worker_is_active() -> ColumnElement[bool]:
     """Return the condition that a worker holds a live lease on a chunk."""
     running = aliased(Chunk)
     return exists().where(
@@ -74,11 +74,11 @@ def lost_since(
 ) -> datetime | None:
     """Return the moment before which what was sent and still waits has lost its message, if any.
 
-    That is `overtaken`, or a while ago where nobody works and the queue is empty. It is asked
-    beforehand, so that the planner knows how much of an index lies before it.
+    That is `overtaken`, or a while ago where no worker is active and the queue is empty. It is a
+    query of its own, so that the planner knows how much of an index lies before the moment.
     """
     stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
-    in_no_queue = ~somebody_works() & queue_is_empty(context, queue)
+    in_no_queue = ~worker_is_active() & queue_is_empty(context, queue)
     left = case((in_no_queue, clock.database_now() - stalled), else_=null())
     return session.scalar(select(func.greatest(overtaken, left)))
 

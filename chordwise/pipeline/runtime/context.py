@@ -31,7 +31,7 @@ PATIENCE = timedelta(seconds=20)
 
 
 class ReadingContext(Protocol):
-    """What of a context suffices to look and to reckon."""
+    """The part of a context that reading and estimating need."""
 
     @property
     def settings(self) -> Settings:

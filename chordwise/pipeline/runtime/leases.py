@@ -39,7 +39,7 @@ class Lease:
         """Go on only while the lease is ours.
 
         Raises:
-            LeaseLostError: Somebody else has taken the work over.
+            LeaseLostError: Another worker has claimed the work.
         """
         if self.lost:
             raise LeaseLostError(f"The lease of job {self.job_id} is lost.")
