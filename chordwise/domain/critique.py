@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from types import MappingProxyType
 
 from chordwise.domain import grounding, json_values, missing_rows, schemas
@@ -121,7 +122,12 @@ class Examination(Analysis):
 def analysis_of(task: AnalysisTask) -> Analysis:
     """Return what a question asks for: an analysis of its type, or the critique of one."""
     kind = task.analysis_type
-    return Examination(kind) if task.is_critique else analysis_for(kind)
+    return _examination(kind) if task.is_critique else analysis_for(kind)
+
+
+@cache
+def _examination(kind: AnalysisType) -> Examination:
+    return Examination(kind)
 
 
 def principles_for(kind: AnalysisType, options: AnalysisOptions) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from string import Template
 
-from chordwise.domain import critique, grounding
+from chordwise.domain import critique, grounding, schemas
 from chordwise.domain.analyses import extraction
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisTask, AnalysisType
@@ -90,7 +90,7 @@ def _variables(task: AnalysisTask, schema: JsonObject) -> dict[str, str]:
         "instructions": _instructions(task),
         "labels": ", ".join(task.options.labels) or "labels of your own choice",
         "items": "\n".join(f"- {item}" for item in extraction.items(task.options)),
-        "schema": json.dumps(schema, ensure_ascii=False),
+        "schema": schemas.as_text(schema),
     }
 
 

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
+from chordwise.domain import tokens
 from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.memoizing import memoized_by_identity
+
+
+@memoized_by_identity
+def as_text(schema: JsonObject) -> str:
+    """Return a schema as JSON text, for prompts and for estimates of its size."""
+    return json.dumps(schema, ensure_ascii=False)
+
+
+@memoized_by_identity
+def estimated_tokens(schema: JsonObject) -> int:
+    """Return a cautious number of the tokens that a schema takes."""
+    return tokens.estimate(as_text(schema))
 
 
 def closed(properties: JsonObject) -> JsonObject:

@@ -14,6 +14,7 @@ import jsonschema_rs
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.memoizing import memoized_by_identity
 from chordwise.errors import InvalidAnswerError, UsageError
 
 MAX_PROBLEMS = 5
@@ -137,7 +138,7 @@ def problems(answer: JsonObject, schema: JsonObject) -> list[str]:
     They speak of the schema only and never repeat the answer: the words go into the next prompt,
     outside the marks that part a document's text from the instructions.
     """
-    errors = _validator(json.dumps(schema, sort_keys=True)).iter_errors(answer)
+    errors = _validator_of(schema).iter_errors(answer)
     return [_problem(error) for error in itertools.islice(errors, MAX_PROBLEMS)]
 
 
@@ -178,6 +179,11 @@ def check_schema(schema: JsonValue) -> JsonObject:
         reason = str(error).partition("\n")[0][:300]
         raise UsageError(f"The schema is not valid: {reason}") from error
     return schema
+
+
+@memoized_by_identity
+def _validator_of(schema: JsonObject) -> jsonschema_rs.Validator:
+    return _validator(json.dumps(schema, sort_keys=True))
 
 
 @lru_cache(maxsize=64)

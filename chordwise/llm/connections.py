@@ -20,18 +20,13 @@ KEEP_ALIVE_SECONDS = 30.0
 
 
 class Channel:
-    """One thread's client and the deadline of its running call; closes with the thread."""
+    """One thread's connections and the deadline of its running call; closes with the thread."""
 
     def __init__(self) -> None:
         self.process_id = os.getpid()
         self.deadline = Deadline()
-        self.client = httpx.Client(
-            transport=_PoolTransport(self.deadline),
-            headers={"accept": "application/json", "accept-encoding": "identity"},
-            follow_redirects=False,
-            trust_env=False,
-        )
-        weakref.finalize(self, self.client.close)
+        self.transport: httpx.BaseTransport = _PoolTransport(self.deadline)
+        weakref.finalize(self, self.transport.close)
 
 
 class _PoolTransport(httpx.BaseTransport):
@@ -55,7 +50,9 @@ class _PoolTransport(httpx.BaseTransport):
             )
         )
         stream = cast("_Closable", answer.stream)
-        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(stream))
+        return httpx.Response(
+            answer.status, headers=answer.headers, stream=_Body(stream), request=request
+        )
 
     def close(self) -> None:
         self._pool.close()

@@ -14,6 +14,7 @@ import json
 from dataclasses import dataclass
 
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, strings, text
+from chordwise.domain.memoizing import memoized_by_identity
 from chordwise.llm.schema_shape import REF_PREFIX, is_recursive, within_limits
 
 # llama.cpp unrolls repetitions into its grammar and refuses at 2,000.
@@ -72,18 +73,21 @@ _ANTHROPIC = _Dialect(
 )
 
 
+@memoized_by_identity
 def for_openai_strict(schema: JsonObject) -> JsonObject | None:
     """Return the schema for `strict: true`, or `None` where it has no strict form."""
     translated = _translated(schema, _OPENAI)
     return translated if translated is not None and within_limits(translated) else None
 
 
+@memoized_by_identity
 def for_anthropic(schema: JsonObject) -> JsonObject | None:
     """Return the schema for `output_config.format`, or `None` where it cannot be said there."""
     translated = _translated(schema, _ANTHROPIC)
     return None if translated is None or is_recursive(translated) else translated
 
 
+@memoized_by_identity
 def for_llama_cpp(schema: JsonObject) -> JsonObject:
     """Return the schema without the constraints that make llama.cpp refuse the whole of it."""
     return {

@@ -1,7 +1,7 @@
 """JSON over HTTP with one deadline for the whole call; hides httpx from everything else.
 
 httpx bounds phases (connect, each read), not calls, and its shared pool is quadratic in its
-connections. So each thread has a client of its own, and below it a network whose every socket
+connections. So each thread has a transport of its own, and below it a network whose every socket
 operation waits no longer than what is left of the running call. Proxies and `.netrc` files of the
 environment are not used: documents go to the address that the settings name, and nowhere else.
 """
@@ -15,9 +15,11 @@ import threading
 import weakref
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import urljoin
 
@@ -46,6 +48,9 @@ MAX_FILE_BYTES = 1024 * 1024 * 1024
 usual, and on disk, not in memory."""
 CALL_HEADER = "x-client-request-id"
 """By this name OpenAI's logs take a client's own id of a request; other servers pass it over."""
+_HEADERS: Mapping[str, str] = MappingProxyType(
+    {"accept": "application/json", "accept-encoding": "identity", "user-agent": "chordwise"}
+)
 HIDDEN_ENDPOINT_HINT = "Check base_url: does it lead to the API, or to a login page?"
 
 
@@ -123,7 +128,7 @@ class JsonTransport:
     def close(self) -> None:
         """Close the connections of all threads; a later call opens new ones."""
         for channel in list(self._channels):
-            channel.client.close()
+            channel.transport.close()
         self._local = threading.local()
 
     @contextmanager
@@ -135,11 +140,12 @@ class JsonTransport:
         content: bytes | None,
         timeout_seconds: float,
     ) -> Iterator[httpx.Response]:
-        channel = self._channel()
+        channel, address = self._channel(), _address(url)
+        request = httpx.Request(method, address, headers={**_HEADERS, **headers}, content=content)
         channel.deadline.start(timeout_seconds)
         with (
-            _translated(httpx.URL(url).host, timeout_seconds),
-            channel.client.stream(method, url, headers=dict(headers), content=content) as response,
+            _translated(address.host, timeout_seconds),
+            closing(channel.transport.handle_request(request)) as response,
         ):
             yield response
         self._require_later_answer(channel, response)
@@ -205,7 +211,13 @@ class JsonTransport:
 
     def _abandon(self, channel: Channel) -> None:
         self._local = threading.local()
-        channel.client.close()
+        channel.transport.close()
+
+
+@lru_cache(maxsize=64)
+def _address(url: str) -> httpx.URL:
+    """Parse an address once, not with each call."""
+    return httpx.URL(url)
 
 
 @contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import cache, lru_cache
 from importlib import resources
 
 from chordwise.domain.prompting import PromptTemplate
@@ -25,6 +25,7 @@ def released() -> dict[str, PromptTemplate]:
     return {template.version: template for template in found}
 
 
+@cache
 def latest(name: str) -> PromptTemplate:
     """Return the newest version of a template.
 
@@ -45,13 +46,13 @@ def template_for(task: AnalysisTask) -> PromptTemplate:
     return latest(_name_for(task))
 
 
-def templates_for(task: AnalysisTask, fallback: Iterable[str]) -> tuple[PromptTemplate, ...]:
+def templates_for(task: AnalysisTask, fallback: Sequence[str]) -> tuple[PromptTemplate, ...]:
     """Return the templates to ask a task with, in order: the usual one, then those of `fallback`.
 
     A fallback that has no template for this kind of question is left out.
     """
     usual = _name_for(task)
-    names = {template.name for template in released().values()}
+    names = {template.name for template in released().values()} if fallback else ()
     others = (f"{usual}-{each}" for each in fallback)
     return tuple(latest(name) for name in (usual, *others) if name == usual or name in names)
 

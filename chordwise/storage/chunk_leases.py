@@ -14,38 +14,38 @@ from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.errors import TransientError
 from chordwise.storage import clock, last_attempts
 from chordwise.storage.chunks import Chunk, held, leave
+from chordwise.storage.engine import Store
 from chordwise.storage.jobs import Job, of_cancelled_run
 from chordwise.storage.model_calls import ModelCall
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ClaimedChunk:
     """A chunk as it is after an attempt to claim it, with its job, document and run.
 
     `claim_token` is that of the attempt; the chunk is claimed where `lease_token` equals it and the
-    chunk is running. `options` is JSON text. `text` is the document's where a claimed chunk is all
-    of it, else null.
+    chunk is running. `options` is JSON text. `text` is the document's where the chunk is all of it,
+    else null.
     """
 
     id: uuid.UUID
     claim_token: uuid.UUID
     job_id: uuid.UUID
-    status: str
-    attempts: int
     postponements: int
-    lease_token: uuid.UUID | None
     start_char: int
     end_char: int
     analysis_type: str
     options: str
     model: str
     document_id: uuid.UUID
-    character_count: int
     text: str | None
     priority: str
     lane: str
     use_cache: bool
     is_capped: bool
+    status: str
+    attempts: int
+    lease_token: uuid.UUID | None
 
     @property
     def is_claimed(self) -> bool:
@@ -53,52 +53,63 @@ class ClaimedChunk:
         return self.lease_token == self.claim_token and self.status == ChunkStatus.RUNNING
 
 
+_SELECT = """
+    SELECT c.id, wanted.token, c.job_id, c.postponements, c.start_char, c.end_char,
+        j.analysis_type, CAST(j.options AS text), j.model, j.document_id,
+        CASE WHEN c.start_char = 0 AND c.end_char = d.character_count THEN d.text END,
+        r.priority, r.lane, r.use_cache, EXISTS (
+            SELECT FROM budgets b WHERE b.scope = concat('run:', r.id) AND b.cap_usd IS NOT NULL
+        ),"""
+_FROM_WANTED = """
+    FROM wanted JOIN chunks c ON c.id = wanted.id
+    JOIN jobs j ON j.id = c.job_id
+    JOIN documents d ON d.id = j.document_id
+    JOIN runs r ON r.id = j.run_id"""
 _CLAIMABLE = """(
     c.status = 'pending'
     OR c.status = 'waiting' AND c.due_at <= clock_timestamp()
     OR c.status = 'running' AND c.lease_until < clock_timestamp()
 )"""
-_MARK_RUNNING = text(f"""
-    UPDATE jobs SET status = 'running', due_at = NULL,
-        error_code = NULL, error_message = NULL, hint = NULL
-    WHERE status = 'waiting' AND id IN (
-        SELECT c.job_id FROM chunks c WHERE c.id = ANY(:ids) AND {_CLAIMABLE}
-    )""")  # noqa: S608 - names of our own
 _CLAIM = text(f"""
-    UPDATE chunks SET status = 'running', attempts = chunks.attempts + 1, due_at = NULL,
-        lease_token = free.token, lease_until = clock_timestamp() + :lease,
-        started_at = clock_timestamp()
-    FROM (
+    WITH wanted AS MATERIALIZED (
+        SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS wanted (id, token)
+    ), marked AS (
+        UPDATE jobs SET status = 'running', due_at = NULL,
+            error_code = NULL, error_message = NULL, hint = NULL
+        WHERE status = 'waiting' AND id IN (
+            SELECT c.job_id FROM chunks c JOIN wanted ON wanted.id = c.id WHERE {_CLAIMABLE}
+        )
+        RETURNING id
+    ), free AS (
         SELECT c.id, wanted.token
-        FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS wanted (id, token)
-        JOIN chunks c ON c.id = wanted.id
+        FROM wanted JOIN chunks c ON c.id = wanted.id
         JOIN jobs j ON j.id = c.job_id
         JOIN runs r ON r.id = j.run_id
-        WHERE {_CLAIMABLE} AND c.attempts < :last_attempt
+        WHERE (SELECT count(*) >= 0 FROM marked)  -- the jobs first, as everywhere
+            AND {_CLAIMABLE} AND c.attempts < :last_attempt
             AND j.status IN ('running', 'waiting') AND r.status <> 'cancelled'
         ORDER BY c.id
         FOR NO KEY UPDATE OF c
-    ) AS free
-    WHERE chunks.id = free.id""")  # noqa: S608 - names of our own
-_LOOK = text("""
-    SELECT c.id, wanted.token AS claim_token, c.job_id, c.status, c.attempts, c.postponements,
-        c.lease_token, c.start_char, c.end_char, j.analysis_type,
-        CAST(j.options AS text) AS options, j.model,
-        j.document_id, d.character_count,
-        CASE WHEN c.lease_token = wanted.token AND c.start_char = 0
-            AND c.end_char = d.character_count THEN d.text END AS text,
-        r.priority, r.lane, r.use_cache, EXISTS (
-            SELECT FROM budgets b WHERE b.scope = concat('run:', r.id) AND b.cap_usd IS NOT NULL
-        ) AS is_capped
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS wanted (id, token)
-    JOIN chunks c ON c.id = wanted.id
-    JOIN jobs j ON j.id = c.job_id
-    JOIN documents d ON d.id = j.document_id
-    JOIN runs r ON r.id = j.run_id""")
+    ), claimed AS (
+        UPDATE chunks SET status = 'running', attempts = chunks.attempts + 1, due_at = NULL,
+            lease_token = free.token, lease_until = clock_timestamp() + :lease,
+            started_at = clock_timestamp()
+        FROM free WHERE chunks.id = free.id
+        RETURNING chunks.id, chunks.status, chunks.attempts, chunks.lease_token
+    )
+    {_SELECT}
+        coalesce(claimed.status, c.status), coalesce(claimed.attempts, c.attempts),
+        coalesce(claimed.lease_token, c.lease_token)
+    {_FROM_WANTED} LEFT JOIN claimed ON claimed.id = c.id""")  # noqa: S608 - names of our own
+_LOOK = text(f"""
+    WITH wanted AS (
+        SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS wanted (id, token)
+    )
+    {_SELECT} c.status, c.attempts, c.lease_token {_FROM_WANTED}""")  # noqa: S608 - as above
 
 
 def claim_all(
-    session: Session,
+    store: Store,
     claims: Sequence[tuple[uuid.UUID, uuid.UUID]],
     lease: timedelta,
     max_attempts: int,
@@ -108,21 +119,20 @@ def claim_all(
     A chunk is not taken while it is finished, not due, or leased, nor where it has to wait for its
     last attempt (`claim` takes those). A claim that was made already with its token stands.
     """
-    ids, tokens = [each[0] for each in claims], [each[1] for each in claims]
-    wanted = {"ids": ids, "tokens": tokens}
-    session.execute(_MARK_RUNNING, {"ids": ids})
     last = last_attempts.first_last(max_attempts)
-    session.execute(_CLAIM, {**wanted, "lease": lease, "last_attempt": last})
-    return look(session, claims)
+    named = {**_arrays(claims), "lease": lease, "last_attempt": last}
+    return {row[1]: ClaimedChunk(*row) for row in store.execute(_CLAIM, named)}
 
 
 def look(
-    session: Session, claims: Sequence[tuple[uuid.UUID, uuid.UUID]]
+    store: Store, claims: Sequence[tuple[uuid.UUID, uuid.UUID]]
 ) -> dict[uuid.UUID, ClaimedChunk]:
     """Return chunks, given with the tokens of attempts to claim them, as they are; by token."""
-    wanted = {"ids": [each[0] for each in claims], "tokens": [each[1] for each in claims]}
-    found = session.execute(_LOOK, wanted).mappings()
-    return {row["claim_token"]: ClaimedChunk(**row) for row in found}
+    return {row[1]: ClaimedChunk(*row) for row in store.execute(_LOOK, _arrays(claims))}
+
+
+def _arrays(claims: Sequence[tuple[uuid.UUID, uuid.UUID]]) -> dict[str, object]:
+    return {"ids": [each[0] for each in claims], "tokens": [each[1] for each in claims]}
 
 
 def claimable() -> ColumnElement[bool]:
@@ -169,21 +179,6 @@ def claim(
         .execution_options(populate_existing=True)
     )
     return session.scalars(statement).one_or_none()
-
-
-_HELD = text("""
-    SELECT c.lease_token
-    FROM chunks c JOIN jobs j ON j.id = c.job_id JOIN runs r ON r.id = j.run_id
-    WHERE c.id = ANY(:ids) AND c.status = 'running' AND r.status <> 'cancelled'
-    ORDER BY c.id FOR SHARE OF c""")
-
-
-def held_tokens(session: Session, chunk_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
-    """Return the tokens of those chunks that are claimed, of runs that are not cancelled.
-
-    They stay claimed until the transaction ends.
-    """
-    return set(session.scalars(_HELD, {"ids": list(chunk_ids)}))
 
 
 def extend(session: Session, tokens: Collection[uuid.UUID], lease: timedelta) -> set[uuid.UUID]:

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeAlias
 
+from sqlalchemy import Connection
 from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.storage import chunk_leases, chunks, jobs, model_calls
 from chordwise.storage.chunk_leases import ClaimedChunk
+from chordwise.storage.engine import committing_at_once, engine_of
 from chordwise.storage.group_commit import GroupCommit
 
 # How long to wait for others: requests hold a permit meanwhile, and ends hold nothing.
@@ -70,8 +72,9 @@ class ChunkWork:
         self._lease = lease
         self._max_attempts = max_attempts
         self._synthesis = synthesis
-        self._claims = GroupCommit(sessions, self._store_claims)
-        self._ends = GroupCommit(sessions, self._store_ends, _END_SECONDS)
+        engine = engine_of(sessions)
+        self._claims = GroupCommit(committing_at_once(engine), self._store_claims)
+        self._ends = GroupCommit(engine.begin, self._store_ends, _END_SECONDS)
 
     def claim(self, claims: Claims) -> Mapping[uuid.UUID, ClaimedChunk]:
         """Claim chunks, given with tokens; return those that there are, as they are now, by token.
@@ -92,25 +95,30 @@ class ChunkWork:
         return self._ends.commit(end, within)
 
     def _store_claims(
-        self, session: Session, group: Sequence[Claims]
+        self, store: Connection, group: Sequence[Claims]
     ) -> Sequence[Mapping[uuid.UUID, ClaimedChunk]]:
         claims = [claim for slice_ in group for claim in slice_]
-        found = chunk_leases.claim_all(session, claims, self._lease, self._max_attempts)
+        found = chunk_leases.claim_all(store, claims, self._lease, self._max_attempts)
         return [{token: found[token] for _, token in slice_ if token in found} for slice_ in group]
 
-    def _store_ends(self, session: Session, ends: Sequence[ChunkEnd]) -> Sequence[bool]:
-        jobs.lock_all(session, {end.job_id for end in ends})
+    def _store_ends(self, store: Connection, ends: Sequence[ChunkEnd]) -> Sequence[bool]:
         rows = [
-            {**end.values, "id": str(end.chunk_id), "lease_token": str(end.token)} for end in ends
+            {
+                **end.values,
+                "id": str(end.chunk_id),
+                "job_id": str(end.job_id),
+                "lease_token": str(end.token),
+            }
+            for end in ends
         ]
-        ended = chunks.end_all(session, rows)
-        model_calls.end_all(session, [call for end in ends for call in end.calls])
+        ended = chunks.end_all(store, rows)
+        model_calls.end_all(store, [call for end in ends for call in end.calls])
         jobs.count_down(
-            session, [end.job_id for end in ends if end.chunk_id in ended], self._synthesis
+            store, [end.job_id for end in ends if end.chunk_id in ended], self._synthesis
         )
         late = [end.chunk_id for end in ends if end.chunk_id not in ended]
         # Of a commit whose answer was lost the ends are found to be made.
-        left = chunks.left(session, late) if late else {}
+        left = chunks.left(store, late) if late else {}
         return [end.chunk_id in ended or left.get(end.chunk_id) == end.token for end in ends]
 
 
@@ -118,7 +126,9 @@ class CallStore:
     """Stores entries of the ledger; safe to share between threads."""
 
     def __init__(self, sessions: sessionmaker[Session]) -> None:
-        self._entries = GroupCommit(sessions, _store_entries, _BEGIN_SECONDS)
+        self._entries = GroupCommit(
+            committing_at_once(engine_of(sessions)), _store_entries, _BEGIN_SECONDS
+        )
 
     def enter(self, entry: CallEntry, within: timedelta) -> bool:
         """Store an entry; false where its call may not begin, since the lease is lost.
@@ -131,23 +141,11 @@ class CallStore:
         return self._entries.commit(entry, within)
 
 
-def _store_entries(session: Session, entries: Sequence[CallEntry]) -> Sequence[bool]:
-    held = _held(session, [entry.begun for entry in entries if entry.begun and entry.token])
-    begins = [entry.token is None or entry.token in held for entry in entries]
-    begun = zip(entries, begins, strict=True)
-    model_calls.begin_all(session, [each.begun for each, begins in begun if begins and each.begun])
-    model_calls.end_all(session, [call for each in entries for call in each.ended])
-    model_calls.check_all(session, [call for each in entries for call in each.checked])
-    return begins
-
-
-def _held(session: Session, calls: Sequence[Mapping[str, object]]) -> set[uuid.UUID]:
-    """Return the tokens of the leases that are held on the work for which calls are made."""
-    of_jobs = [_id(call["job_id"]) for call in calls if not call["chunk_id"]]
-    of_chunks = [_id(call["chunk_id"]) for call in calls if call["chunk_id"]]
-    held = jobs.held(session, of_jobs) if of_jobs else set()
-    return held | (chunk_leases.held_tokens(session, of_chunks) if of_chunks else set())
-
-
-def _id(value: object) -> uuid.UUID:
-    return uuid.UUID(str(value))
+def _store_entries(store: Connection, entries: Sequence[CallEntry]) -> Sequence[bool]:
+    """Store entries, each kind in a transaction of its own: they do not depend on each other."""
+    begun = [entry.begun for entry in entries if entry.begun]
+    tokens = {str(each.begun["id"]): each.token for each in entries if each.begun and each.token}
+    held = model_calls.begin_all(store, begun, tokens)
+    model_calls.end_all(store, [call for each in entries for call in each.ended])
+    model_calls.check_all(store, [call for each in entries for call in each.checked])
+    return [entry.token is None or entry.token in held for entry in entries]

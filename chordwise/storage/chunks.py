@@ -28,6 +28,7 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.states import OPEN_CHUNKS, ChunkStatus
 from chordwise.errors import ChordwiseError
 from chordwise.storage import clock
+from chordwise.storage.engine import Store
 from chordwise.storage.record import (
     Identity,
     Record,
@@ -142,28 +143,34 @@ _ENDED = (
     *("status", "answer", "confidence", "quality", "agreement", "missing_rows"),
     *("provider", "model", "prompt_version", "error_code", "error_message", "hint"),
 )
+# The jobs are locked first, as everywhere.
 _END = text(f"""
+    WITH new AS MATERIALIZED (
+        SELECT * FROM json_populate_recordset(NULL::chunks, CAST(:rows AS json))
+    ), locked AS MATERIALIZED (
+        SELECT id FROM jobs WHERE id IN (SELECT job_id FROM new) ORDER BY id FOR NO KEY UPDATE
+    )
     UPDATE chunks SET {", ".join(f"{name} = new.{name}" for name in _ENDED)},
         lease_until = NULL, finished_at = clock_timestamp()
-    FROM json_populate_recordset(NULL::chunks, CAST(:rows AS json)) AS new
-    WHERE chunks.id = new.id AND chunks.lease_token = new.lease_token
-        AND chunks.status = 'running'
+    FROM new
+    WHERE (SELECT count(*) >= 0 FROM locked) AND chunks.id = new.id
+        AND chunks.lease_token = new.lease_token AND chunks.status = 'running'
     RETURNING chunks.id""")  # noqa: S608 - names of our own
 
 
-def end_all(session: Session, rows: Sequence[Mapping[str, JsonValue]]) -> set[uuid.UUID]:
-    """End chunks whose leases hold; return those that have just ended.
+def end_all(store: Store, rows: Sequence[Mapping[str, JsonValue]]) -> set[uuid.UUID]:
+    """End chunks whose leases hold, and lock their jobs; return those that have just ended.
 
-    A row holds `id` and `lease_token` as text, and what `answered` or `failed` returned. The jobs
-    are locked by the caller.
+    A row holds `id`, `job_id` and `lease_token` as text, and what `answered` or `failed` has
+    returned.
     """
     content = json.dumps(rows, allow_nan=False)
-    return set(session.scalars(_END, {"rows": content}))
+    return {row[0] for row in store.execute(_END, {"rows": content})}
 
 
-def left(session: Session, chunk_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, uuid.UUID | None]:
+def left(store: Store, chunk_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, uuid.UUID | None]:
     """Return those of the chunks that are not running, with the token of their last lease."""
-    rows = session.execute(
+    rows = store.execute(
         select(Chunk.id, Chunk.lease_token).where(
             among(Chunk.id, chunk_ids), Chunk.status != ChunkStatus.RUNNING
         )

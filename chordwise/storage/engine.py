@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypeAlias, TypeVar, cast
 
 import tenacity
 from pydantic import SecretStr
-from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy import Connection, Engine, create_engine, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
@@ -58,6 +58,8 @@ _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 
 Stored = TypeVar("Stored")
+Store: TypeAlias = Session | Connection
+"""What statements are executed on: a unit of work, or the bare connection of the hot path."""
 
 
 def open_engine(
@@ -103,6 +105,16 @@ def open_engine(
 def session_maker(engine: Engine) -> sessionmaker[Session]:
     """Return what opens units of work; rows stay readable after the commit."""
     return sessionmaker(engine, expire_on_commit=False)
+
+
+def engine_of(sessions: sessionmaker[Session]) -> Engine:
+    """Return the engine to which units of work are bound."""
+    return cast("Engine", sessions.kw["bind"])
+
+
+def committing_at_once(engine: Engine) -> Callable[[], AbstractContextManager[Connection]]:
+    """Return what lends a connection on which each statement is a transaction of its own."""
+    return engine.execution_options(isolation_level="AUTOCOMMIT").connect
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from chordwise.domain.states import (
 from chordwise.errors import ChordwiseError, TransientError
 from chordwise.storage import clock
 from chordwise.storage.chunks import Chunk
+from chordwise.storage.engine import Store
 from chordwise.storage.model_calls import ModelCall
 from chordwise.storage.record import (
     CreatedAt,
@@ -163,19 +164,7 @@ def of_cancelled_run() -> ColumnElement[bool]:
     return exists().where(runs.c.id == Job.run_id, runs.c.status == RunStatus.CANCELLED)
 
 
-def held(session: Session, job_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
-    """Return the tokens of those jobs whose syntheses are claimed, of runs not cancelled.
-
-    They stay claimed until the transaction ends.
-    """
-    return set(session.scalars(_HELD, {"ids": list(job_ids)}))
-
-
 _LOCK_ALL = text("SELECT id FROM jobs WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE")
-_HELD = text("""
-    SELECT j.lease_token FROM jobs j JOIN runs r ON r.id = j.run_id
-    WHERE j.id = ANY(:ids) AND j.status = 'synthesizing' AND r.status <> 'cancelled'
-    ORDER BY j.id FOR SHARE OF j""")
 
 
 def claim_synthesis(
@@ -332,7 +321,7 @@ _PROMISE_SYNTHESIS = text("""
     )""")
 
 
-def count_down(session: Session, job_ids: Sequence[uuid.UUID], synthesis: str) -> None:
+def count_down(store: Store, job_ids: Sequence[uuid.UUID], synthesis: str) -> None:
     """Note that a chunk of each of these locked jobs has ended, a job being named once for each.
 
     Where none is left open the task `synthesis` is promised. A job of which every open chunk waits
@@ -340,10 +329,10 @@ def count_down(session: Session, job_ids: Sequence[uuid.UUID], synthesis: str) -
     """
     if not job_ids:
         return
-    rows = session.execute(_COUNT_DOWN, {"ids": list(job_ids)}).all()
+    rows = store.execute(_COUNT_DOWN, {"ids": list(job_ids)}).all()
     over = [row[0] for row in rows if not row[1]]
     if over:
-        session.execute(_PROMISE_SYNTHESIS, {"task": synthesis, "ids": over})
+        store.execute(_PROMISE_SYNTHESIS, {"task": synthesis, "ids": over})
 
 
 def end(session: Session, job: Job, status: JobStatus, failure: JobFailure | None = None) -> None:

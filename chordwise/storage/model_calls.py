@@ -12,6 +12,7 @@ from sqlalchemy import BigInteger, ForeignKey, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from chordwise.storage.engine import Store
 from chordwise.storage.record import CreatedAt, Identity, Record
 
 
@@ -75,11 +76,33 @@ _ENDED = (
     *("service_tier", "finish_reason", "refused", "error_code", "error_message"),
 )
 _CHECKED = ("valid", "quality")
+# What is leased is locked, the jobs before the chunks: none is taken over before the commit.
 _BEGIN = text(f"""
-    INSERT INTO model_calls ({", ".join(_BEGUN)}, started_at)
-    SELECT {", ".join(_BEGUN)}, clock_timestamp()
-    FROM json_populate_recordset(NULL::model_calls, CAST(:rows AS json))
-    ON CONFLICT DO NOTHING""")  # noqa: S608 - names of our own
+    WITH new AS MATERIALIZED (
+        SELECT call.*, wanted.token
+        FROM json_populate_recordset(NULL::model_calls, CAST(:rows AS json)) AS call
+        LEFT JOIN unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS wanted (id, token)
+            ON wanted.id = call.id
+    ), syntheses AS MATERIALIZED (
+        SELECT j.lease_token AS token FROM jobs j JOIN runs r ON r.id = j.run_id
+        WHERE j.id = ANY(CAST(:jobs AS uuid[]))
+            AND j.status = 'synthesizing' AND r.status <> 'cancelled'
+        ORDER BY j.id FOR SHARE OF j
+    ), analyses AS MATERIALIZED (
+        SELECT c.lease_token AS token
+        FROM chunks c JOIN jobs j ON j.id = c.job_id JOIN runs r ON r.id = j.run_id
+        WHERE c.id = ANY(CAST(:chunks AS uuid[]))
+            AND c.status = 'running' AND r.status <> 'cancelled'
+        ORDER BY c.id FOR SHARE OF c
+    ), held AS (
+        SELECT token FROM syntheses UNION ALL SELECT token FROM analyses
+    ), begun AS (
+        INSERT INTO model_calls ({", ".join(_BEGUN)}, started_at)
+        SELECT {", ".join(_BEGUN)}, clock_timestamp() FROM new
+        WHERE token IS NULL OR token IN (SELECT token FROM held)
+        ON CONFLICT DO NOTHING
+    )
+    SELECT token FROM held""")  # noqa: S608 - names of our own
 # The end is written a moment after it; the call began when its row was committed.
 _END = text(f"""
     UPDATE model_calls SET {", ".join(f"{name} = new.{name}" for name in (*_ENDED, *_CHECKED))},
@@ -95,22 +118,40 @@ _CHECK = text("""
     WHERE model_calls.id = new.id""")
 
 
-def begin_all(session: Session, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write calls that are about to be made; writing one twice is harmless."""
-    if rows:
-        session.execute(_BEGIN, {"rows": _json(rows)})
+def begin_all(
+    store: Store,
+    rows: Sequence[Mapping[str, object]],
+    tokens: Mapping[str, uuid.UUID] | None = None,
+) -> set[uuid.UUID]:
+    """Write calls that are about to be made; writing one twice is harmless.
+
+    `tokens` are those of the leases by which calls are made, by their ids: such a call is written
+    only while its lease is held, on its chunk or on the synthesis of its job, and not where the run
+    is cancelled. Returns the tokens that are held.
+    """
+    if not rows:
+        return set()
+    of_leases = [row for row in rows if row["id"] in tokens] if tokens else []
+    wanted = {
+        "rows": _json(rows),
+        "ids": [row["id"] for row in of_leases],
+        "tokens": list((tokens or {}).values()),
+        "jobs": [row["job_id"] for row in of_leases if not row["chunk_id"]],
+        "chunks": [row["chunk_id"] for row in of_leases if row["chunk_id"]],
+    }
+    return {row[0] for row in store.execute(_BEGIN, wanted)}
 
 
-def end_all(session: Session, rows: Sequence[Mapping[str, object]]) -> None:
+def end_all(store: Store, rows: Sequence[Mapping[str, object]]) -> None:
     """Fill in how calls ended and what the check of their answers found."""
     if rows:
-        session.execute(_END, {"rows": _json(rows)})
+        store.execute(_END, {"rows": _json(rows)})
 
 
-def check_all(session: Session, rows: Sequence[Mapping[str, object]]) -> None:
+def check_all(store: Store, rows: Sequence[Mapping[str, object]]) -> None:
     """Fill in what the check of the answers to calls that are stored already found."""
     if rows:
-        session.execute(_CHECK, {"rows": _json(rows)})
+        store.execute(_CHECK, {"rows": _json(rows)})
 
 
 def _json(rows: Sequence[Mapping[str, object]]) -> str:

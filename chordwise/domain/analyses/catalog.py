@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import assert_never
 
 from chordwise.domain.analyses.analysis import Analysis
@@ -13,6 +14,7 @@ from chordwise.domain.analyses.summary import Summary
 from chordwise.domain.tasks import AnalysisType
 
 
+@cache
 def analysis_for(analysis_type: AnalysisType) -> Analysis:
     """Return the analysis of a type."""
     match analysis_type:

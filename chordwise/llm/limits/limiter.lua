@@ -3,8 +3,9 @@
 -- KEYS: the state; permits in flight by their expiry; those who wait, by arrival, interactive and
 -- nightly; all who wait by the moment at which they count as gone; the pauses of all endpoints,
 -- until a person acts.
--- ARGV[1]: the question as JSON (`operation` is take or settle). Times are seconds, on the
--- server's clock unless `now` is given.
+-- ARGV[1]: what holds for every question of this model, as JSON; the others are questions, as JSON
+-- (`operation` is take or settle), which are answered in their order. Times are seconds, on the
+-- server's clock unless a question says `now`.
 
 local ROUND_SECONDS = 5        -- a round is at least this long, and has at least so many answers
 local ROUND_ANSWERS = 32
@@ -41,37 +42,45 @@ local MOMENTS = {'began_at', 'asks_again_at', 'looked_at'}
 
 local STATE, FLIGHT, INTERACTIVE, NIGHTLY, ALIVE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local PAUSES = KEYS[6]
-local ask = cjson.decode(ARGV[1])
-local now = ask.now
-if not now then
-  local time = redis.call('TIME')
-  now = tonumber(time[1]) + tonumber(time[2]) / 1000000
-end
+local known = cjson.decode(ARGV[1])
+local ask  -- the question that is being answered
+local time = redis.call('TIME')
+local servers_now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local now
 
 local state = setmetatable({}, {__index = function() return 0 end})
 local entries = redis.call('HGETALL', STATE)
 for position = 1, #entries, 2 do
   state[entries[position]] = tonumber(entries[position + 1])
 end
-if state.window == 0 then
-  state.window = ask.first_in_flight
-  state.slow_start = 1
-  state.marked_at = now
-  state.round_at = now
-end
 
 local function exactly(number)
   return string.format('%.17g', number)
 end
 
+local function begin()
+  state.window = known.first_in_flight
+  state.slow_start = 1
+  state.marked_at = now
+  state.round_at = now
+end
+
+local is_changed = false
+
 local function save()
+  is_changed = true
+end
+
+local function write_down()
   local fields = {}
   for name, value in pairs(state) do
     fields[#fields + 1] = name
     fields[#fields + 1] = exactly(value)
   end
   redis.call('HSET', STATE, unpack(fields))
-  redis.call('EXPIRE', STATE, KEPT_SECONDS)
+  for _, key in ipairs({STATE, INTERACTIVE, NIGHTLY, ALIVE, FLIGHT}) do
+    redis.call('EXPIRE', key, KEPT_SECONDS)
+  end
 end
 
 -- What is known of a kind per minute: the settings' word, else the provider's; 0 if nothing.
@@ -192,9 +201,6 @@ local function wait(seconds, reason)
   seconds = math.max(seconds, SHORTEST_WAIT_SECONDS)
   redis.call('ZADD', lane(), 'NX', exactly(now), ask.permit)
   redis.call('ZADD', ALIVE, exactly(now + seconds + GONE_SECONDS), ask.permit)
-  for _, key in ipairs({INTERACTIVE, NIGHTLY, ALIVE, FLIGHT}) do
-    redis.call('EXPIRE', key, KEPT_SECONDS)
-  end
   save()
   return cjson.encode({granted = false, seconds = seconds, reason = reason})
 end
@@ -269,7 +275,6 @@ local function grant(cost, in_flight)
   if state.latency > 0 then lease = math.min(lease, math.max(15, 8 * state.latency)) end
   if state.openings > 0 then state.probed_until = now + lease end
   redis.call('ZADD', FLIGHT, exactly(now + lease), ask.permit)
-  redis.call('EXPIRE', FLIGHT, KEPT_SECONDS)
   leave_the_queue()
   if state.heard == 0 and state.began_at == 0 then state.began_at = now end
   look()
@@ -623,5 +628,12 @@ local function settle()
   return cjson.encode({settled = true})
 end
 
-if ask.operation == 'take' then return take() end
-return settle()
+local answers = {}
+for position = 2, #ARGV do
+  ask = setmetatable(cjson.decode(ARGV[position]), {__index = known})
+  now = ask.now or servers_now
+  if state.window == 0 then begin() end
+  answers[#answers + 1] = ask.operation == 'take' and take() or settle()
+end
+if is_changed then write_down() end
+return answers

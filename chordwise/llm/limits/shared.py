@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import cast
 
 import redis
 from pydantic import SecretStr
 
+from chordwise.domain.gathering import Entry, Gathering
 from chordwise.domain.json_values import JsonObject, as_object, text
 from chordwise.llm.limits import pauses
 from chordwise.llm.limits.pauses import Place
@@ -27,6 +29,9 @@ from chordwise.llm.limits.permits import (
 from chordwise.llm.reported_limits import QuotaKind
 
 PREFIX = "chordwise:limits"
+_MAX_QUESTIONS = 64
+_GATHER_SECONDS = 0.002
+_sleep = time.sleep  # noqa: TID251 - here the waiting is wired in
 
 
 def endpoint_id(provider: str, base_url: str, model: str, api_key: SecretStr) -> str:
@@ -54,8 +59,11 @@ class SharedLimits:
         self._keys = [*keys(endpoint), pauses.KEY]
         self._place = place
         self._policy = policy
-        self._known = _known(policy) | {"pauses": list(place.names) if place else []}
+        self._known = json.dumps(_known(policy) | {"pauses": list(place.names) if place else []})
         self._clock = clock
+        self._questions = Gathering[str, JsonObject](
+            self._answer_all, partial(_sleep, _GATHER_SECONDS), _MAX_QUESTIONS
+        )
 
     def take(self, request: PermitRequest) -> Permit | Wait | Denial:
         """Return a permit, how long to wait and why, or why nobody may ask.
@@ -108,9 +116,20 @@ class SharedLimits:
     def _ask(self, question: dict[str, object]) -> JsonObject:
         if self._clock is not None:
             question["now"] = self._clock()
-        document = json.dumps({**self._known, **question})
-        answer = self._script(keys=self._keys, args=[document])
-        return cast("JsonObject", json.loads(cast("bytes", answer)))
+        return self._questions.outcome(json.dumps(question))
+
+    def _answer_all(self, group: list[Entry[str, JsonObject]]) -> list[Entry[str, JsonObject]]:
+        """Ask the script what several threads want to know at the same moment."""
+        questions = [entry.item for entry in group]
+        try:
+            answers = cast("list[bytes]", self._script(self._keys, [self._known, *questions]))
+        except (redis.RedisError, OSError) as error:
+            for entry in group:
+                entry.fail(error)
+        else:
+            for entry, answer in zip(group, answers, strict=True):
+                entry.settle(cast("JsonObject", json.loads(answer)))
+        return []
 
 
 def keys(endpoint: str) -> list[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 from uuid import uuid4
 
-from chordwise.domain import tokens
+from chordwise.domain import schemas, tokens
 from chordwise.errors import (
     BudgetExceededError,
     BudgetReservedError,
@@ -126,9 +125,8 @@ def denied(denial: Denial) -> ModelError:
 
 def cost_of(request: CompletionRequest, profile: ModelProfile) -> Mapping[QuotaKind, int]:
     """Return the most that a request can take of each quota, as providers reserve it."""
-    schema = json.dumps(request.schema, ensure_ascii=False)
     read = tokens.estimate(request.system) + tokens.estimate(request.user)
-    read += tokens.estimate(schema)
+    read += schemas.estimated_tokens(request.schema)
     written = min(request.max_output_tokens, profile.output_ceiling)
     return {
         QuotaKind.REQUESTS: 1,

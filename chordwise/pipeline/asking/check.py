@@ -90,7 +90,7 @@ def _check(
     clean = completion.finish_reason is FinishReason.STOP
     parsed = validation.parse(completion.text, lenient=clean)
     analysis = analysis_of(task)
-    found = validation.problems(parsed.answer, analysis.schema(task.options))
+    found = validation.problems(parsed.answer, request.schema)
     found = found or analysis.problems(parsed.answer, task)
     if found:
         raise InvalidAnswerError("; ".join(found[: validation.MAX_PROBLEMS]))

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from chordwise.domain import critique, tokens
+from chordwise.domain.analyses.analysis import Analysis
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.memoizing import memoized_by_identity
 from chordwise.domain.prompting import PromptTemplate, render, render_revision
-from chordwise.domain.tasks import AnalysisTask, Stage
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, Stage
 from chordwise.errors import InvalidAnswerError
 from chordwise.llm.model import ChatModel, CompletionRequest, ModelProfile
 from chordwise.prompts import library
@@ -22,7 +25,7 @@ def request_for(
     model: ChatModel, task: AnalysisTask, template: PromptTemplate | None = None
 ) -> CompletionRequest:
     """Render the question for a model, with the usual template where none is given."""
-    schema = critique.analysis_of(task).schema(task.options)
+    schema = _schema_of(task.options, critique.analysis_of(task))
     template = template or library.template_for(task)
     prompt = render(template, task, schema)
     remark = ""
@@ -37,6 +40,12 @@ def request_for(
         prompt_version=template.version,
         max_output_tokens=model.profile.max_output_tokens,
     )
+
+
+@memoized_by_identity
+def _schema_of(options: AnalysisOptions, analysis: Analysis) -> JsonObject:
+    """Return the schema of the answers; the chunks of a job share it, as they share the options."""
+    return analysis.schema(options)
 
 
 def reserve_for_critique(model: ChatModel, task: AnalysisTask) -> int:

@@ -75,8 +75,8 @@ class Reservations:
 
     def __init__(self, settings: Settings, sessions: sessionmaker[Session]) -> None:
         self._settings = settings
-        self._reserved = GroupCommit(sessions, self._reserve_all)
-        self._settled = GroupCommit(sessions, _settle_all)
+        self._reserved = GroupCommit(sessions.begin, self._reserve_all)
+        self._settled = GroupCommit(sessions.begin, _settle_all)
 
     def reserve(
         self, job_id: uuid.UUID, most_usd: Decimal | None, timeout_seconds: float | None

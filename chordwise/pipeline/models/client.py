@@ -118,7 +118,8 @@ class Models:
             # Whoever claims a question has its turn already, and others wait for the asking alone.
             patient = self._retrying(model, self._settings.worker.chunk_seconds)
             return Queued(self._cached(patient, asking, facts), self._turns)
-        model = Budgeted(model, asking.budget, price, _sleep, self._random)
+        if not isinstance(asking.budget, Unlimited):
+            model = Budgeted(model, asking.budget, price, _sleep, self._random)
         patience = self._settings.limits.longest_wait_seconds
         model = RateLimited(model, self._limits(name), asking.priority, patience, _sleep)
         model = self._cached(self._retrying(Queued(model, self._slots)), asking, facts)

@@ -1,0 +1,100 @@
+"""Gathering: what many threads want at the same moment, one of them does for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Event, Lock
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+
+@dataclass(slots=True, eq=False)
+class Entry(Generic[Item, Outcome]):
+    """An item of one thread, which waits for its outcome, its error, or the lead."""
+
+    item: Item
+    _outcomes: list[Outcome] = field(default_factory=list)
+    _error: Exception | None = None
+    event: Event = field(default_factory=Event)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the outcome or the error is known."""
+        return bool(self._outcomes) or self._error is not None
+
+    def settle(self, outcome: Outcome) -> None:
+        """Give the thread its outcome."""
+        self._outcomes.append(outcome)
+        self.event.set()
+
+    def fail(self, error: Exception) -> None:
+        """Let the thread raise an error."""
+        self._error = error
+        self.event.set()
+
+    def result(self) -> Outcome:
+        """Return the outcome of a settled entry, or raise its error."""
+        if self._error is not None:
+            raise self._error
+        return self._outcomes[0]
+
+
+class Gathering(Generic[Item, Outcome]):
+    """Does what threads want in groups of at most `max_items`.
+
+    `act` settles the entries of a group and returns those that are to be tried again. A thread that
+    finds none at it leads: it waits a moment (`gather`) for others, acts for all who have come, and
+    hands the lead to the next in line once its own entry is settled.
+    """
+
+    def __init__(
+        self,
+        act: Callable[[list[Entry[Item, Outcome]]], list[Entry[Item, Outcome]]],
+        gather: Callable[[], None],
+        max_items: int,
+    ) -> None:
+        self._act = act
+        self._gather = gather
+        self._max_items = max_items
+        self._lock = Lock()
+        self._waiting: list[Entry[Item, Outcome]] = []
+        self._is_led = False
+
+    def outcome(self, item: Item) -> Outcome:
+        """Return the outcome of an item.
+
+        Raises:
+            Exception: The error of this item.
+        """
+        entry = Entry[Item, Outcome](item)
+        with self._lock:
+            self._waiting.append(entry)
+            leads, self._is_led = not self._is_led, True
+        if not leads:
+            entry.event.wait()
+        if not entry.is_settled:
+            self._lead(entry)
+        return entry.result()
+
+    def _lead(self, entry: Entry[Item, Outcome]) -> None:
+        try:
+            self._gather()
+            while not entry.is_settled:
+                with self._lock:
+                    group = self._waiting[: self._max_items]
+                    del self._waiting[: self._max_items]
+                left = self._act(group)
+                with self._lock:
+                    self._waiting[:0] = left
+        finally:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Let the first who still waits lead."""
+        with self._lock:
+            self._is_led = bool(self._waiting)
+            if self._waiting:
+                self._waiting[0].event.set()
