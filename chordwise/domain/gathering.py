@@ -69,7 +69,7 @@ class Gathering(Generic[Item, Outcome]):
         Raises:
             Exception: The error of this item.
         """
-        entry = Entry[Item, Outcome](item)
+        entry: Entry[Item, Outcome] = Entry(item)
         with self._lock:
             self._waiting.append(entry)
             leads, self._is_led = not self._is_led, True

@@ -99,7 +99,7 @@ def _draft(task: AnalysisTask) -> str:
 
 
 def _json(value: JsonValue) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=1)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _mark(material: str) -> str:

@@ -11,6 +11,7 @@ import string
 
 _LETTERS = (string.ascii_letters + " ").encode()
 _DIGITS = string.digits.encode()
+_NOT_ASCII = bytes(range(128, 256))
 
 _LETTERS_PER_TOKEN = 4.0
 _DIGITS_PER_TOKEN = 1.8
@@ -21,10 +22,10 @@ _OTHER_BYTES_PER_TOKEN = 3.0
 def weigh(text: str) -> float:
     """Return the estimate before rounding; additive over the parts of a text."""
     encoded = text.encode("utf-8", "surrogatepass")
-    ascii_part = encoded.translate(None, bytes(range(128, 256)))
-    letters = len(ascii_part) - len(ascii_part.translate(None, _LETTERS))
-    digits = len(ascii_part) - len(ascii_part.translate(None, _DIGITS))
-    signs = len(ascii_part) - letters - digits
+    ascii_part = encoded if text.isascii() else encoded.translate(None, _NOT_ASCII)
+    others = ascii_part.translate(None, _LETTERS)
+    signs = len(others.translate(None, _DIGITS))
+    letters, digits = len(ascii_part) - len(others), len(others) - signs
     return (
         letters / _LETTERS_PER_TOKEN
         + digits / _DIGITS_PER_TOKEN

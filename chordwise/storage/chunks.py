@@ -13,13 +13,10 @@ from sqlalchemy import (
     Index,
     UniqueConstraint,
     and_,
-    bindparam,
-    func,
     select,
     text,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain import chunking, missing_rows
@@ -98,20 +95,25 @@ class Chunk(Record):
 
 def write(session: Session, job_id: uuid.UUID, parts: Sequence[chunking.Chunk]) -> None:
     """Insert a job's chunks; those that are there already stay as they are."""
-    rows = [
-        {
-            "id": new_id(),
+    if parts:
+        columns = {
             "job_id": job_id,
-            "position": part.position,
-            "start_char": part.start_char,
-            "end_char": part.end_char,
-            "status": ChunkStatus.PENDING,
-            "attempts": 0,
-            "postponements": 0,
+            "ids": [new_id() for _ in parts],
+            "positions": [part.position for part in parts],
+            "starts": [part.start_char for part in parts],
+            "ends": [part.end_char for part in parts],
         }
-        for part in parts
-    ]
-    session.execute(insert(Chunk).on_conflict_do_nothing(), rows)
+        session.execute(_WRITE, columns)
+
+
+_WRITE = text("""
+    INSERT INTO chunks (id, job_id, position, start_char, end_char, status, attempts, postponements)
+    SELECT new.id, CAST(:job_id AS uuid), position, start_char, end_char, 'pending', 0, 0
+    FROM unnest(
+        CAST(:ids AS uuid[]), CAST(:positions AS integer[]),
+        CAST(:starts AS integer[]), CAST(:ends AS integer[])
+    ) AS new (id, position, start_char, end_char)
+    ON CONFLICT DO NOTHING""")
 
 
 def answered(answer: Answer) -> JsonObject:
@@ -200,11 +202,6 @@ def answer_of(chunk: Chunk) -> Answer:
     )
 
 
-def count_open(session: Session, job_id: uuid.UUID) -> int:
-    """Return how many chunks of a job still have work to come."""
-    return session.scalar(_COUNT_OPEN, {"job_id": job_id}) or 0
-
-
 def unsent_ids(session: Session, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
     """Return the chunks that wait and have no message yet, in the order of the document.
 
@@ -220,18 +217,9 @@ def mark_sent(session: Session, chunk_ids: Sequence[uuid.UUID]) -> None:
 
 # Every job needs these: they are put together once.
 _MARK_SENT = text("UPDATE chunks SET sent_at = clock_timestamp() WHERE id = ANY(:ids)")
-_COUNT_OPEN = select(func.count()).where(
-    Chunk.job_id == bindparam("job_id"), Chunk.status.in_(OPEN_CHUNKS)
-)
-_UNSENT = (
-    select(Chunk.id)
-    .where(
-        Chunk.job_id == bindparam("job_id"),
-        Chunk.status == ChunkStatus.PENDING,
-        Chunk.sent_at.is_(None),
-    )
-    .order_by(Chunk.position)
-)
+_UNSENT = text("""
+    SELECT id FROM chunks WHERE job_id = :job_id AND status = 'pending' AND sent_at IS NULL
+    ORDER BY position""")
 
 
 def of_job(session: Session, job_id: uuid.UUID) -> Sequence[Chunk]:

@@ -54,7 +54,7 @@ class GroupCommit(Generic[Transaction, Item, Outcome]):
     ) -> None:
         self._begin = begin
         self._write = write
-        self._gathering = Gathering[_Patient[Item], Outcome](
+        self._gathering: Gathering[_Patient[Item], Outcome] = Gathering(
             self._store_or_pause, partial(_sleep, gather_seconds), _MAX_ITEMS
         )
         self._failures = 0

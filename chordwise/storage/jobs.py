@@ -153,6 +153,60 @@ def lock(session: Session, job_id: uuid.UUID) -> Job | None:
     return session.scalars(_LOCK, {"id": job_id}).one_or_none()
 
 
+@dataclass(frozen=True, slots=True)
+class FanOut:
+    """A job whose chunks are to be sent; `chunk_count` is null where they are not written yet.
+
+    `options` is JSON text.
+    """
+
+    document_id: uuid.UUID
+    analysis_type: str
+    options: str
+    model: str
+    chunk_count: int | None
+
+
+def begin_fan_out(session: Session, job_id: uuid.UUID, max_attempts: int) -> FanOut | None:
+    """Count an attempt to fan a job out, while it is queued; `None` where it may not be."""
+    named = {"id": job_id, "max_attempts": max_attempts}
+    row = session.execute(_BEGIN_FAN_OUT, named).one_or_none()
+    return None if row is None else FanOut(*row)
+
+
+def lock_for_fan_out(session: Session, job_id: uuid.UUID) -> bool:
+    """Lock a job that may be fanned out: it can be cancelled after the commit only."""
+    return session.scalar(_LOCK_FOR_FAN_OUT, {"id": job_id}) is not None
+
+
+def start(session: Session, job_id: uuid.UUID) -> int:
+    """Let a locked job run, its chunks being written; return how many of them are open."""
+    return int(session.execute(_START, {"id": job_id}).scalar_one())
+
+
+_MAY_FAN_OUT = """
+    id = :id AND status IN ('queued', 'running') AND reused_from IS NULL AND NOT EXISTS (
+        SELECT FROM runs r WHERE r.id = jobs.run_id AND r.status = 'cancelled'
+    )"""
+_BEGIN_FAN_OUT = text(f"""
+    UPDATE jobs SET attempts = attempts + CAST(status = 'queued' AS integer)
+    WHERE {_MAY_FAN_OUT} AND (status = 'running' OR attempts < :max_attempts)
+    RETURNING document_id, analysis_type, CAST(options AS text), model, chunk_count
+""")  # noqa: S608 - names of our own
+_LOCK_FOR_FAN_OUT = text(f"SELECT id FROM jobs WHERE {_MAY_FAN_OUT} FOR NO KEY UPDATE")  # noqa: S608
+_START = text("""
+    UPDATE jobs SET status = 'running', attempts = 0, last_progress_at = clock_timestamp(),
+        started_at = coalesce(started_at, clock_timestamp()),
+        chunk_count = found.number, open_chunks = found.open
+    FROM (
+        SELECT count(*) AS number,
+            count(*) FILTER (WHERE status IN ('pending', 'running', 'waiting')) AS open
+        FROM chunks WHERE job_id = :id
+    ) AS found
+    WHERE id = :id
+    RETURNING open_chunks""")
+
+
 def lock_all(session: Session, job_ids: Collection[uuid.UUID]) -> None:
     """Lock these jobs against changes by other transactions, in the order of their ids."""
     session.execute(_LOCK_ALL, {"ids": list(job_ids)}).all()
@@ -168,17 +222,14 @@ _LOCK_ALL = text("SELECT id FROM jobs WHERE id = ANY(:ids) ORDER BY id FOR NO KE
 
 
 def claim_synthesis(
-    session: Session, job_id: uuid.UUID, token: uuid.UUID, lease: timedelta
+    session: Session, job_id: uuid.UUID, token: uuid.UUID, lease: timedelta, below: int
 ) -> Job | None:
     """Take the synthesis of a job whose chunks are all in end states, counting the attempt.
 
-    Nothing is returned while chunks are open, after the end, while another lease lives, and where
-    the run is cancelled. A claim that was made already with this token is found again.
+    Nothing is returned while chunks are open, after the end, while another lease lives, where the
+    run is cancelled, and where it has been attempted `below` times.
     """
-    job = get(session, job_id)
-    if job and job.lease_token == token and job.status == JobStatus.SYNTHESIZING:
-        return job
-    named = {"claimed_id": job_id, "token": token, "lease": lease}
+    named = {"claimed_id": job_id, "token": token, "lease": lease, "below": below}
     return session.scalars(_claiming(), named).one_or_none()
 
 
@@ -189,6 +240,7 @@ def _claiming() -> ReturningUpdate[Job]:
         update(Job)
         .where(
             Job.id == bindparam("claimed_id"),
+            Job.attempts < bindparam("below"),
             Job.chunk_count.is_not(None),
             ~open_chunk.exists(),
             ~of_cancelled_run(),
@@ -335,14 +387,14 @@ def count_down(store: Store, job_ids: Sequence[uuid.UUID], synthesis: str) -> No
         store.execute(_PROMISE_SYNTHESIS, {"task": synthesis, "ids": over})
 
 
-def end(session: Session, job: Job, status: JobStatus, failure: JobFailure | None = None) -> None:
+def end(job: Job, status: JobStatus, failure: JobFailure | None = None) -> None:
     """Put a locked job into an end state; its token stays, to tell who has brought it there."""
     job.status = status
     job.error_code = failure.code if failure else None
     job.error_message = failure.message if failure else None
     job.hint = (failure.hint or None) if failure else None
     job.lease_until = job.due_at = None
-    job.finished_at = job.last_progress_at = clock.read(session)
+    job.finished_at = job.last_progress_at = clock.database_now()
 
 
 def _give_back(

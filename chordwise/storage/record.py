@@ -9,17 +9,20 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, ClassVar
 
 from sqlalchemy import (
     ColumnElement,
     DateTime,
     Index,
+    Insert,
     MetaData,
     Numeric,
     SQLColumnExpression,
     Text,
     any_,
+    bindparam,
     func,
     insert,
     literal,
@@ -59,21 +62,32 @@ def insert_all(
     """
     if not rows:
         return
-    into = table.metadata.tables[table.__tablename__]
-    names = list(rows[0])
-    arrays = [
-        literal([row[name] for row in rows], ARRAY(into.c[name].type, dimensions=1))
-        for name in names
-    ]
-    found = func.unnest(*arrays).table_valued(*names).render_derived()
-    shared = [
-        value if isinstance(value, ColumnElement) else literal(value, into.c[name].type)
-        for name, value in same.items()
-    ]
-    statement = insert(into).from_select(
-        [*names, *same], select(*(found.c[name] for name in names), *shared)
+    names = tuple(rows[0])
+    expressions = tuple(
+        (name, value) for name, value in same.items() if isinstance(value, ColumnElement)
     )
-    session.execute(statement)
+    values = {name: value for name, value in same.items() if not isinstance(value, ColumnElement)}
+    columns = {name: [row[name] for row in rows] for name in names}
+    session.execute(_insertion(table, names, tuple(values), expressions), {**columns, **values})
+
+
+@lru_cache(maxsize=128)
+def _insertion(
+    table: type[Record],
+    names: tuple[str, ...],
+    same: tuple[str, ...],
+    expressions: tuple[tuple[str, ColumnElement[object]], ...],
+) -> Insert:
+    """Put the statement together once: that takes longer than to execute it."""
+    into = table.metadata.tables[table.__tablename__]
+    arrays = [bindparam(name, type_=ARRAY(into.c[name].type, dimensions=1)) for name in names]
+    found = func.unnest(*arrays).table_valued(*names).render_derived()
+    shared = [bindparam(name, type_=into.c[name].type) for name in same]
+    added = [expression for _, expression in expressions]
+    return insert(into).from_select(
+        [*names, *same, *(name for name, _ in expressions)],
+        select(*(found.c[name] for name in names), *shared, *added),
+    )
 
 
 def among(

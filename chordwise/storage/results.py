@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias
 
-from sqlalchemy import ForeignKey, Select, delete, func, literal, select
+from sqlalchemy import ForeignKey, Select, delete, func, literal, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -81,16 +81,22 @@ def save(session: Session, result: Result) -> None:
 
     It needs review where its intake says why.
     """
-    current = session.scalars(select(Result).where(Result.job_id == result.job_id)).one_or_none()
-    if current is not None:
+    has_result, is_odd = session.execute(_BEFORE_SAVING, {"job_id": result.job_id}).one()
+    if has_result:
+        current = session.scalars(select(Result).where(Result.job_id == result.job_id)).one()
         session.add(PastResult(**_columns(current)))
         session.delete(current)
         session.flush()
-    is_odd = session.scalar(_with_reason_for_review([result.job_id])) is not None
+        session.execute(delete(Fact).where(Fact.job_id == result.job_id))
     result.needs_review = result.needs_review or is_odd
     session.add(result)
-    session.execute(delete(Fact).where(Fact.job_id == result.job_id))
     insert_all(session, Fact, _fact_rows(result.job_id, result))
+
+
+_BEFORE_SAVING = text("""
+    SELECT EXISTS (SELECT FROM results r WHERE r.job_id = j.id),
+        EXISTS (SELECT FROM intakes i WHERE i.id = j.intake_id AND i.message IS NOT NULL)
+    FROM jobs j WHERE j.id = :job_id""")
 
 
 def copy_for(session: Session, job_id: uuid.UUID, from_job_id: uuid.UUID) -> None:

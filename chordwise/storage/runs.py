@@ -23,7 +23,7 @@ from chordwise.errors import UsageError
 from chordwise.storage import clock, deliveries, jobs
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import CreatedAt, Identity, Record, among
+from chordwise.storage.record import CreatedAt, Identity, Record, among, status_among
 
 
 class Run(Record):
@@ -166,12 +166,13 @@ def settle(session: Session, run_id: uuid.UUID) -> None:
     if run.intake_finished_at is None or run.status == RunStatus.CANCELLED:
         return
     before = run.status
-    if _has_jobs(session, run_id, WORKING_JOBS):
+    is_worked_on, is_paused = session.execute(_STANDING, {"run_id": run_id}).one()
+    if is_worked_on:
         run.status, run.finished_at = RunStatus.OPEN, None
-    elif _has_jobs(session, run_id, (JobStatus.PAUSED,)):
+    elif is_paused:
         run.status, run.finished_at = RunStatus.PAUSED, None
     else:
-        run.status, run.finished_at = RunStatus.FINISHED, session.scalar(select(func.now()))
+        run.status, run.finished_at = RunStatus.FINISHED, func.now()
     if run.status != before:
         deliveries.announce(session, run_id, RunStatus(run.status))
 
@@ -186,6 +187,9 @@ def _locked(session: Session, run_id: uuid.UUID) -> Run:
 
 
 # Every job needs these: they are put together once.
+_STANDING = text(f"""
+    SELECT EXISTS (SELECT FROM jobs WHERE run_id = :run_id AND {status_among(WORKING_JOBS)}),
+        EXISTS (SELECT FROM jobs WHERE run_id = :run_id AND status = 'paused')""")  # noqa: S608
 _HAS_JOBS = text(
     "SELECT EXISTS (SELECT FROM jobs WHERE run_id = :run_id AND status = ANY(:states))"
 )

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, event
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 
 from chordwise.domain.states import ChunkStatus, IntakeOutcome, JobStatus
 from chordwise.errors import LeaseLostError, ModelAccessError, ServiceUnavailableError
@@ -59,25 +58,32 @@ def dispatch(pipeline: Pipeline) -> None:
 
 def ambiguous(pipeline: Pipeline, statement: str) -> Callable[[], None]:
     """Have the next commit after a statement made, and reported as lost; return what ends it."""
+    engine: Engine = pipeline.context.sessions.kw["bind"]
+    commit = engine.dialect.do_commit
     seen: list[str] = []
+    lost: list[str] = []
 
-    def note(*arguments: object) -> None:
-        if str(arguments[2]).lstrip().startswith(statement):
-            seen.append(statement)
-
-    def lose(_: Session) -> None:
+    def lose_if_seen() -> None:
         if seen and not lost:
-            lost.append(True)
+            lost.extend(seen)
             raise OperationalError("COMMIT", {}, Exception("the connection is lost"))
 
-    lost: list[bool] = []
-    engine = pipeline.context.sessions.kw["bind"]
-    event.listen(engine, "before_cursor_execute", note)
-    event.listen(pipeline.context.sessions, "after_commit", lose)
+    def note(connection: Connection, *arguments: object) -> None:
+        if statement in str(arguments[1]):
+            seen.append(statement)
+            if connection.get_isolation_level() == "AUTOCOMMIT":
+                lose_if_seen()
+
+    def do_commit(connection: PoolProxiedConnection) -> None:
+        commit(connection)
+        lose_if_seen()
+
+    event.listen(engine, "after_cursor_execute", note)
+    engine.dialect.do_commit = do_commit  # type: ignore[method-assign]
 
     def end() -> None:
-        event.remove(engine, "before_cursor_execute", note)
-        event.remove(pipeline.context.sessions, "after_commit", lose)
+        event.remove(engine, "after_cursor_execute", note)
+        engine.dialect.do_commit = commit  # type: ignore[method-assign]
         assert lost
 
     return end

@@ -61,7 +61,7 @@ class SharedLimits:
         self._policy = policy
         self._known = json.dumps(_known(policy) | {"pauses": list(place.names) if place else []})
         self._clock = clock
-        self._questions = Gathering[str, JsonObject](
+        self._questions: Gathering[str, JsonObject] = Gathering(
             self._answer_all, partial(_sleep, _GATHER_SECONDS), _MAX_QUESTIONS
         )
 

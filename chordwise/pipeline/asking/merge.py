@@ -126,4 +126,4 @@ class Integrator:
 
 
 def _as_material(output: JsonObject) -> str:
-    return json.dumps(grounding.without_spans(output), ensure_ascii=False, indent=1)
+    return json.dumps(grounding.without_spans(output), ensure_ascii=False)

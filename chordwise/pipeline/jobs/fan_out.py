@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from typing import Literal
 
 from sqlalchemy.orm import Session
 
 from chordwise.domain import chunking
 from chordwise.domain.states import JobStatus
+from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.errors import ConfigurationError
-from chordwise.pipeline.asking.questions import question_of, text_budget
+from chordwise.pipeline.asking.questions import options_of, text_budget
 from chordwise.pipeline.jobs import backoff
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import MAX_SLICE, SYNTHESIZE, sliced
-from chordwise.storage import chunks, clock, documents, jobs, outbox, runs
-from chordwise.storage.jobs import Job, JobFailure
+from chordwise.storage import chunks, jobs, outbox, runs
+from chordwise.storage.jobs import FanOut, JobFailure
 
 
 def fan_out(context: Context, job_id: uuid.UUID) -> int | None:
@@ -31,15 +33,16 @@ def fan_out(context: Context, job_id: uuid.UUID) -> int | None:
     Raises:
         ServiceUnavailableError: Database or broker cannot be reached; recovery repeats it.
     """
-    counted = backoff.store(context, lambda session: _count_attempt(context, session, job_id))
-    if not counted:
-        return 0 if counted is False else None
+    begun = backoff.store(context, lambda session: _begin(context, session, job_id))
+    if not isinstance(begun, FanOut):
+        return begun
     with context.leases.fanning_out(job_id):
         try:
-            unsent = backoff.store(context, lambda session: _prepare(context, session, job_id))
+            parts = _cut(context, begun) if begun.chunk_count is None else ()
         except ConfigurationError as error:
             backoff.pause(context, job_id, error)
             return 0
+        unsent = backoff.store(context, lambda session: _prepare(session, job_id, parts))
         if unsent:
             context.messenger.start_chord(job_id, sliced(unsent, _slice_size(context)))
             backoff.store(context, lambda session: chunks.mark_sent(session, unsent))
@@ -53,50 +56,44 @@ _LOST = JobFailure(
 )
 
 
-def _locked(session: Session, job_id: uuid.UUID) -> Job | None:
-    """Return a job that is to be fanned out, locked: it can be cancelled after the commit only."""
-    job = jobs.lock(session, job_id)
-    if job is None or job.status not in (JobStatus.QUEUED, JobStatus.RUNNING):
-        return None
-    follows = job.reused_from is not None
-    return None if follows or runs.is_cancelled(session, job.run_id) else job
-
-
-def _count_attempt(context: Context, session: Session, job_id: uuid.UUID) -> bool | None:
+def _begin(context: Context, session: Session, job_id: uuid.UUID) -> FanOut | Literal[0] | None:
     """Count before the work, so that a kill counts; after the limit the job is set aside.
 
-    Returns whether there is work to do; `None` where there is no such job.
+    Returns 0 where there is nothing to do, and `None` where there is no such job.
     """
-    status = jobs.status_of(session, job_id)
-    if status not in (JobStatus.QUEUED, JobStatus.RUNNING):
-        return None if status is None else False
-    job = _locked(session, job_id)
+    max_attempts = context.settings.pipeline.max_attempts
+    begun = jobs.begin_fan_out(session, job_id, max_attempts)
+    if begun is not None:
+        return begun
+    job = jobs.lock(session, job_id)
     if job is None:
-        return False
-    if job.status != JobStatus.QUEUED:
-        return True
-    if job.attempts >= context.settings.pipeline.max_attempts:
-        jobs.end(session, job, JobStatus.QUARANTINED, _LOST)
+        return None
+    if job.status == JobStatus.QUEUED and job.attempts >= max_attempts:
+        jobs.end(job, JobStatus.QUARANTINED, _LOST)
         session.flush()
         runs.settle(session, job.run_id)
-        return False
-    job.attempts += 1
-    return True
+    return 0
 
 
-def _prepare(context: Context, session: Session, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
-    job = _locked(session, job_id)
-    if job is None:
+def _cut(context: Context, begun: FanOut) -> Sequence[chunking.Chunk]:
+    text = context.stores.texts.of(begun.document_id, within=context.lease)
+    options, kind = options_of(begun.options), AnalysisType(begun.analysis_type)
+    task = AnalysisTask(analysis_type=kind, stage=Stage.ANALYZE, text="", options=options)
+    budget = text_budget(
+        context.models.open(begun.model), task, context.settings.pipeline.chunk_tokens
+    )
+    return chunking.split(text, budget)
+
+
+def _prepare(
+    session: Session, job_id: uuid.UUID, parts: Sequence[chunking.Chunk]
+) -> Sequence[uuid.UUID]:
+    """Write the chunks, unless they are written already; return those that have no message."""
+    if not jobs.lock_for_fan_out(session, job_id):
         return []
-    if job.chunk_count is None:
-        _write_chunks(context, session, job)
-    now = clock.read(session)
-    job.status = JobStatus.RUNNING
-    job.attempts = 0
-    job.started_at = job.started_at or now
-    job.last_progress_at = now
-    job.open_chunks = chunks.count_open(session, job_id)
-    if not job.open_chunks:
+    chunks.write(session, job_id, parts)
+    open_chunks = jobs.start(session, job_id)
+    if not open_chunks:
         outbox.put(session, SYNTHESIZE, job_id, reason="all chunks ended")
     return chunks.unsent_ids(session, job_id)
 
@@ -104,12 +101,3 @@ def _prepare(context: Context, session: Session, job_id: uuid.UUID) -> Sequence[
 def _slice_size(context: Context) -> int:
     """Return how many chunks go into a message: no more than one process is at at once."""
     return min(MAX_SLICE, context.settings.worker.concurrency)
-
-
-def _write_chunks(context: Context, session: Session, job: Job) -> None:
-    text = documents.text_of(session, job.document_id)
-    model = context.models.open(job.model)
-    budget = text_budget(model, question_of(job), context.settings.pipeline.chunk_tokens)
-    parts = chunking.split(text, budget)
-    chunks.write(session, job.id, parts)
-    job.chunk_count = len(parts)

@@ -42,7 +42,7 @@ def is_answered(session: Session, job: Job, *, follows: bool) -> bool:
     if stored is None:
         return False
     results.copy_for(session, job.id, stored)
-    jobs.end(session, job, JobStatus.SUCCEEDED)
+    jobs.end(job, JobStatus.SUCCEEDED)
     return True
 
 

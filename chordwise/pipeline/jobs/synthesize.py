@@ -6,6 +6,7 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import structlog
 from sqlalchemy.orm import Session
@@ -62,13 +63,11 @@ def synthesize(context: Context, job_id: uuid.UUID) -> bool:
     Raises:
         ServiceUnavailableError: The database cannot be reached; recovery repeats it.
     """
-    found = backoff.store(context, lambda session: jobs.status_of(session, job_id))
     lease = Lease(job_id=job_id)
-    if found in WORKING_JOBS:
-        work = backoff.store(context, lambda session: _claim(context, session, lease))
-        if work is not None:
-            _work_on(context, work)
-    return found is not None
+    work = backoff.store(context, lambda session: _claim(context, session, lease))
+    if isinstance(work, _Work):
+        _work_on(context, work)
+    return work is not None
 
 
 def _work_on(context: Context, work: _Work) -> None:
@@ -88,17 +87,17 @@ def _work_on(context: Context, work: _Work) -> None:
             work.ledger.flush()
 
 
-def _claim(context: Context, session: Session, lease: Lease) -> _Work | None:
-    found = jobs.lock(session, lease.job_id)
-    if found is None:
-        return None
-    most_attempts = context.settings.pipeline.max_attempts
-    is_ours = found.lease_token == lease.token  # the answer to an earlier commit was lost
-    if not is_ours and not last_attempts.may_begin(session, found.attempts, most_attempts):
-        return None
-    job = jobs.claim_synthesis(session, lease.job_id, lease.token, context.lease)
+def _claim(context: Context, session: Session, lease: Lease) -> _Work | Literal[False] | None:
+    """Claim a synthesis; false where there is nothing to do, `None` where there is no such job."""
+    below = last_attempts.first_last(context.settings.pipeline.max_attempts)
+    job = jobs.claim_synthesis(session, lease.job_id, lease.token, context.lease, below)
     if job is None:
-        return None
+        status = jobs.status_of(session, lease.job_id)
+        if status not in WORKING_JOBS:
+            return None if status is None else False
+        job = _claim_last(context, session, lease)
+    if job is None:
+        return False
     run = session.get_one(Run, job.run_id)
     owner = Owner(
         job_id=job.id,
@@ -111,6 +110,20 @@ def _claim(context: Context, session: Session, lease: Lease) -> _Work | None:
     )
     parts = chunks.of_job(session, job.id)
     return _Work(lease=lease, job=job, parts=parts, owner=owner, ledger=context.ledger(owner))
+
+
+def _claim_last(context: Context, session: Session, lease: Lease) -> Job | None:
+    """Claim a synthesis for its last attempt, or find it claimed by an earlier commit."""
+    found = jobs.lock(session, lease.job_id)
+    if found is None or found.lease_token == lease.token:
+        return found
+    max_attempts = context.settings.pipeline.max_attempts
+    if not last_attempts.is_last(found.attempts, max_attempts):
+        return None
+    if not last_attempts.may_begin(session, found.attempts, max_attempts):
+        return None
+    below = found.attempts + 1
+    return jobs.claim_synthesis(session, lease.job_id, lease.token, context.lease, below)
 
 
 def _synthesize(context: Context, work: _Work) -> None:
@@ -298,7 +311,7 @@ def _end(
             return True  # an earlier commit was made, and only its answer was lost
         if result is not None:
             results.save(session, result)
-        jobs.end(session, job, status, failure)
+        jobs.end(job, status, failure)
         session.flush()
         runs.settle(session, job.run_id)
         return True
