@@ -74,14 +74,19 @@ def split(text: str, max_tokens: int, language: str = "en") -> list[Chunk]:
     """
     if max_tokens < 1:
         raise ValueError("max_tokens must be positive")
-    weight = tokens.weigh(text)
-    if weight <= max_tokens:
+    if fits(text, max_tokens):
         return [Chunk(position=0, start_char=0, end_char=len(text))] if text else []
-    ends = _with_words(text, _pack(text, _pieces(text, max_tokens, language), weight, max_tokens))
+    pieces = _pieces(text, max_tokens, language)
+    ends = _with_words(text, _pack(text, pieces, tokens.weigh(text), max_tokens))
     return [
         Chunk(position=position, start_char=start, end_char=end)
         for position, (start, end) in enumerate(itertools.pairwise([0, *ends]))
     ]
+
+
+def fits(text: str, max_tokens: int) -> bool:
+    """Tell whether `split` leaves a text whole; of a long one nothing is read."""
+    return tokens.least(len(text)) <= max_tokens and tokens.weigh(text) <= max_tokens
 
 
 def halfway(text: str, language: str = "en") -> int | None:

@@ -34,6 +34,11 @@ def weigh(text: str) -> float:
     )
 
 
+def least(characters: int) -> float:
+    """Return the least that `weigh` returns of any text with so many characters."""
+    return characters / _LETTERS_PER_TOKEN
+
+
 def estimate(text: str) -> int:
     """Return a cautious number of tokens; 0 only for the empty text."""
     return math.ceil(weigh(text))

@@ -24,8 +24,8 @@ class ClaimedChunk:
     """A chunk as it is after an attempt to claim it, with its job, document and run.
 
     `claim_token` is that of the attempt; the chunk is claimed where `lease_token` equals it and the
-    chunk is running. `options` is JSON text. `text` is the document's where the chunk is all of it,
-    else null.
+    chunk is running. `chunk_count` is that of its job. `options` is JSON text. `text` is the
+    document's where the chunk is all of it, else null.
     """
 
     id: uuid.UUID
@@ -34,6 +34,8 @@ class ClaimedChunk:
     postponements: int
     start_char: int
     end_char: int
+    chunk_count: int
+    character_count: int
     analysis_type: str
     options: str
     model: str
@@ -55,7 +57,7 @@ class ClaimedChunk:
 
 _SELECT = """
     SELECT c.id, wanted.token, c.job_id, c.postponements, c.start_char, c.end_char,
-        j.analysis_type, CAST(j.options AS text), j.model, j.document_id,
+        j.chunk_count, d.character_count, j.analysis_type, CAST(j.options AS text), j.model, j.document_id,
         CASE WHEN c.start_char = 0 AND c.end_char = d.character_count THEN d.text END,
         r.priority, r.lane, r.use_cache, EXISTS (
             SELECT FROM budgets b WHERE b.scope = concat('run:', r.id) AND b.cap_usd IS NOT NULL

@@ -15,10 +15,11 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.storage import chunk_leases, chunks, jobs, model_calls
+from chordwise.storage import chunk_leases, chunks, job_ends, jobs, model_calls
 from chordwise.storage.chunk_leases import ClaimedChunk
 from chordwise.storage.engine import committing_at_once, engine_of
 from chordwise.storage.group_commit import GroupCommit
+from chordwise.storage.job_ends import JobEnd
 
 # How long to wait for others: requests hold a permit meanwhile, and ends hold nothing.
 _BEGIN_SECONDS = 0.005
@@ -32,7 +33,8 @@ Claims: TypeAlias = Sequence[tuple[uuid.UUID, uuid.UUID]]
 class ChunkEnd:
     """The end of a chunk that is leased with `token`: what `chunks.answered` or `failed` returned.
 
-    `calls` are the ends of its calls that are not stored yet.
+    `calls` are the ends of its calls that are not stored yet. `job_end` is that of its job, where
+    it is the only chunk and no model has to be asked for the result.
     """
 
     job_id: uuid.UUID
@@ -40,6 +42,7 @@ class ChunkEnd:
     token: uuid.UUID
     values: JsonObject
     calls: Sequence[Mapping[str, object]] = ()
+    job_end: JobEnd | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +90,8 @@ class ChunkWork:
     def end(self, end: ChunkEnd, within: timedelta) -> bool:
         """Store the end of a chunk and those of its calls; false when its lease is lost.
 
-        The job's open chunks are counted down; the last one promises the synthesis.
+        Its job ends with it, where that is given. Else the job's open chunks are counted down; the
+        last one promises the synthesis.
 
         Raises:
             ServiceUnavailableError: The database stayed away for longer than `within`.
@@ -113,13 +117,22 @@ class ChunkWork:
         ]
         ended = chunks.end_all(store, rows)
         model_calls.end_all(store, [call for end in ends for call in end.calls])
-        jobs.count_down(
-            store, [end.job_id for end in ends if end.chunk_id in ended], self._synthesis
+        over = _end_jobs(
+            store, [end.job_end for end in ends if end.job_end and end.chunk_id in ended]
         )
+        left_open = [end.job_id for end in ends if end.chunk_id in ended and end.job_id not in over]
+        jobs.count_down(store, left_open, self._synthesis)
         late = [end.chunk_id for end in ends if end.chunk_id not in ended]
         # Of a commit whose answer was lost the ends are found to be made.
         left = chunks.left(store, late) if late else {}
         return [end.chunk_id in ended or left.get(end.chunk_id) == end.token for end in ends]
+
+
+def _end_jobs(store: Connection, ends: Sequence[JobEnd]) -> set[uuid.UUID]:
+    if not ends:
+        return set()
+    with Session(store) as session:  # within the transaction of the connection
+        return job_ends.store_all(session, ends)
 
 
 class CallStore:

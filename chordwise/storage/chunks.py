@@ -31,6 +31,7 @@ from chordwise.storage.record import (
     Record,
     among,
     block_range_index,
+    insert_all,
     new_id,
     status_among,
 )
@@ -114,6 +115,22 @@ _WRITE = text("""
         CAST(:starts AS integer[]), CAST(:ends AS integer[])
     ) AS new (id, position, start_char, end_char)
     ON CONFLICT DO NOTHING""")
+
+
+def write_whole(session: Session, lengths: Mapping[uuid.UUID, int]) -> list[uuid.UUID]:
+    """Insert the only chunk of each job, given with the length of its text; return their ids.
+
+    The caller promises their messages.
+    """
+    ids = [new_id() for _ in lengths]
+    rows = [
+        {"id": id_, "job_id": job_id, "end_char": length}
+        for id_, (job_id, length) in zip(ids, lengths.items(), strict=True)
+    ]
+    same = {"position": 0, "start_char": 0, "attempts": 0, "postponements": 0}
+    status, now = ChunkStatus.PENDING, clock.database_now()
+    insert_all(session, Chunk, rows, status=status, sent_at=now, **same)
+    return ids
 
 
 def answered(answer: Answer) -> JsonObject:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -24,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, Session, mapped_column
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from chordwise.domain.json_values import JsonObject
+from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.states import (
     FOLLOWING_JOBS,
     OPEN_CHUNKS,
@@ -385,6 +386,37 @@ def count_down(store: Store, job_ids: Sequence[uuid.UUID], synthesis: str) -> No
     over = [row[0] for row in rows if not row[1]]
     if over:
         store.execute(_PROMISE_SYNTHESIS, {"task": synthesis, "ids": over})
+
+
+_END = text("""
+    UPDATE jobs SET status = new.status, error_code = new.error_code,
+        error_message = new.error_message, hint = new.hint,
+        open_chunks = 0, due_at = NULL, lease_until = NULL,
+        started_at = coalesce(jobs.started_at, (
+            SELECT min(chunks.started_at) FROM chunks WHERE chunks.job_id = jobs.id
+        )),
+        finished_at = clock_timestamp(), last_progress_at = clock_timestamp()
+    FROM json_populate_recordset(NULL::jobs, CAST(:rows AS json)) AS new, runs
+    WHERE jobs.id = new.id AND runs.id = jobs.run_id AND CASE
+        WHEN new.lease_token IS NOT NULL
+            THEN jobs.status = 'synthesizing' AND jobs.lease_token = new.lease_token
+        ELSE jobs.status IN ('running', 'waiting') AND jobs.chunk_count = 1
+            AND runs.status <> 'cancelled'
+    END
+    RETURNING jobs.id, jobs.run_id""")
+
+
+def end_all(
+    session: Session, rows: Sequence[Mapping[str, JsonValue]]
+) -> dict[uuid.UUID, uuid.UUID]:
+    """Put locked jobs into end states; return those that have just ended, with their runs.
+
+    A row holds `id`, `status`, `error_code`, `error_message` and `hint`, and the `lease_token` of
+    the synthesis; where that is null, the job ends with its only chunk. The token stays, to tell
+    who has brought the job to its end.
+    """
+    found = session.execute(_END, {"rows": json.dumps(rows)})
+    return {row[0]: row[1] for row in found}
 
 
 def end(job: Job, status: JobStatus, failure: JobFailure | None = None) -> None:

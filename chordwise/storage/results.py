@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias
 
-from sqlalchemy import ForeignKey, Select, delete, func, literal, select, text
+from sqlalchemy import ForeignKey, delete, func, literal, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -18,9 +19,8 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.states import JobStatus
 from chordwise.domain.tasks import AnalysisType
 from chordwise.storage.facts import Fact
-from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import CreatedAt, Identity, Record, among, insert_all, new_id
+from chordwise.storage.record import CreatedAt, Identity, Record, among, new_id
 
 Question: TypeAlias = tuple[uuid.UUID, str]
 """A document, and the hash of what is asked of it (`jobs.options_hash`)."""
@@ -76,51 +76,41 @@ class PastResult(Findings, Record):
     replaced_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-def save(session: Session, result: Result) -> None:
-    """Make this the job's current result, with its facts; the one before goes to the history.
+def save_all(session: Session, results: Sequence[Result]) -> None:
+    """Make these the current results of their jobs, with their facts, in a few statements.
 
-    It needs review where its intake says why.
+    Those before go to the history. A result needs review where its intake says why.
     """
-    has_result, is_odd = session.execute(_BEFORE_SAVING, {"job_id": result.job_id}).one()
-    if has_result:
-        current = session.scalars(select(Result).where(Result.job_id == result.job_id)).one()
-        session.add(PastResult(**_columns(current)))
-        session.delete(current)
-        session.flush()
-        session.execute(delete(Fact).where(Fact.job_id == result.job_id))
-    result.needs_review = result.needs_review or is_odd
-    session.add(result)
-    insert_all(session, Fact, _fact_rows(result.job_id, result))
+    if not results:
+        return
+    added = _add(session, results)
+    if again := [each for each in results if each.job_id not in added]:
+        job_ids = [each.job_id for each in again]
+        session.execute(_TO_HISTORY, {"ids": job_ids})
+        session.execute(delete(Fact).where(among(Fact.job_id, job_ids)))
+        _add(session, again)
 
 
-_BEFORE_SAVING = text("""
-    SELECT EXISTS (SELECT FROM results r WHERE r.job_id = j.id),
-        EXISTS (SELECT FROM intakes i WHERE i.id = j.intake_id AND i.message IS NOT NULL)
-    FROM jobs j WHERE j.id = :job_id""")
-
-
-def copy_for(session: Session, job_id: uuid.UUID, from_job_id: uuid.UUID) -> None:
-    """Store another job's current result for this job as well."""
-    original = session.scalars(select(Result).where(Result.job_id == from_job_id)).one()
-    save(session, Result(**{**_columns(original), "id": new_id(), "job_id": job_id}))
+def _add(session: Session, results: Sequence[Result]) -> set[uuid.UUID]:
+    """Insert the results of jobs that have none, and return these jobs."""
+    rows = [{**_columns(each), "id": new_id()} for each in results]
+    facts_of = [row for each in results for row in _facts_of(each)]
+    return set(session.scalars(_ADD, {"rows": _as_json(rows), "facts": _as_json(facts_of)}))
 
 
 def copy_all(session: Session, copies: Mapping[uuid.UUID, uuid.UUID]) -> None:
-    """Store the current results of other jobs for jobs that have none, by the jobs' ids."""
+    """Store the current results of other jobs for jobs as well, by the ids of these jobs."""
     if not copies:
         return
     found = session.scalars(select(Result).where(among(Result.job_id, set(copies.values()))))
     originals = {each.job_id: each for each in found}
-    reviewed = set(session.scalars(_with_reason_for_review(copies)))
-    results, facts_of = [], []
-    for job_id, from_job_id in copies.items():
-        original = originals[from_job_id]
-        needs_review = original.needs_review or job_id in reviewed
-        own = {"id": new_id(), "job_id": job_id, "needs_review": needs_review}
-        results.append({**_columns(original), **own})
-        facts_of.extend(_fact_rows(job_id, original))
-    insert_all(session, Result, results)
-    insert_all(session, Fact, facts_of)
+    save_all(
+        session,
+        [
+            Result(**{**_columns(originals[from_job_id]), "job_id": job_id})
+            for job_id, from_job_id in copies.items()
+        ],
+    )
 
 
 def reusable(session: Session, document_id: uuid.UUID, options_hash: str) -> uuid.UUID | None:
@@ -159,23 +149,43 @@ def reusable_all(session: Session, questions: Sequence[Question]) -> dict[Questi
     return {(document_id, options_hash): job_id for document_id, options_hash, job_id in found}
 
 
-def _with_reason_for_review(job_ids: Collection[uuid.UUID]) -> Select[uuid.UUID]:
-    """Find those of the jobs whose intakes say why a person should look at the document."""
-    return (
-        select(Job.id)
-        .join(Intake, Job.intake_id == Intake.id)
-        .where(among(Job.id, job_ids), Intake.message.is_not(None))
+_NAMES = ", ".join(column.key for column in Result.__table__.columns)
+_TO_HISTORY = text(f"""
+    WITH former AS (DELETE FROM results WHERE job_id = ANY(:ids) RETURNING {_NAMES})
+    INSERT INTO result_history ({_NAMES}) SELECT {_NAMES} FROM former""")  # noqa: S608 - names of our own
+_VALUES = _NAMES.replace("created_at", "coalesce(new.created_at, now())").replace(
+    "needs_review",
+    """needs_review OR EXISTS (
+        SELECT FROM jobs JOIN intakes ON intakes.id = jobs.intake_id
+        WHERE jobs.id = new.job_id AND intakes.message IS NOT NULL
+    )""",
+)
+_OF_FACTS = ", ".join(("id", "job_id", *FactValue.__dataclass_fields__))
+_ADD = text(f"""
+    WITH added AS (
+        INSERT INTO results ({_NAMES}) SELECT {_VALUES}
+        FROM json_populate_recordset(NULL::results, CAST(:rows AS json)) AS new
+        ON CONFLICT (job_id) DO NOTHING RETURNING job_id
+    ), stated AS (
+        INSERT INTO facts ({_OF_FACTS}) SELECT {_OF_FACTS}
+        FROM json_populate_recordset(NULL::facts, CAST(:facts AS json))
+        WHERE job_id IN (SELECT job_id FROM added)
     )
+    SELECT job_id FROM added""")  # noqa: S608 - names of our own
+
+
+def _as_json(rows: Sequence[Mapping[str, object]]) -> str:
+    return json.dumps(rows, allow_nan=False, default=str)
 
 
 def _columns(result: Result) -> dict[str, object]:
     return {column.key: getattr(result, column.key) for column in Result.__table__.columns}
 
 
-def _fact_rows(job_id: uuid.UUID, result: Result) -> list[dict[str, object]]:
+def _facts_of(result: Result) -> list[dict[str, object]]:
     analysis = analysis_for(AnalysisType(result.analysis_type))
     return [
-        {"id": new_id(), "job_id": job_id}
+        {"id": new_id(), "job_id": result.job_id}
         | {name: getattr(fact, name) for name in FactValue.__dataclass_fields__}
         for fact in facts(result.output, analysis)
     ]

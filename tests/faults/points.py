@@ -106,7 +106,7 @@ POINTS: Mapping[str, Point] = {
         before=True,
         condition=_is_synthesis_lease,
     ),
-    "synthesis.result_saved": Point(module="chordwise.storage.results", function="save"),
+    "synthesis.result_saved": Point(module="chordwise.storage.results", function="save_all"),
     "synthesis.committed": Point(module="chordwise.pipeline.jobs.synthesize", function="_end"),
     "broker.popped": Point(module="kombu.transport.redis", function="QoS.append", before=True),
     "dispatch.sent": Point(module="chordwise.storage.outbox", function="mark_sent", before=True),

@@ -53,6 +53,28 @@ def test_a_worker_killed_at_any_step(cluster: Cluster, experiment: Experiment, p
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize(
+    "point", ["chunk.claimed", "chunk.before_commit", "synthesis.result_saved", "chunk.committed"]
+)
+def test_a_worker_killed_over_small_documents(
+    cluster: Cluster, experiment: Experiment, point: str
+) -> None:
+    """P01: documents of one chunk end with it, whole or not at all."""
+    experiment.begin(f"P01 small {point}", "kill -9 of a worker over 24 documents of one chunk")
+    cluster.start_scheduler()
+    worker = cluster.start_worker(f"{point}:kill")
+    cluster.submit(*(cluster.documents.write(chunks=1) for _ in range(24)))
+
+    assert worker.wait_for_end() == -9
+    experiment.fault_is_over()
+    cluster.start_worker()
+
+    experiment.finish()
+    promised = "SELECT count(*) FROM outbox WHERE task = 'chordwise.synthesize'"
+    assert cluster.count(promised) == 0
+
+
+@pytest.mark.thorough
 def test_a_message_lost_while_others_keep_working(cluster: Cluster, experiment: Experiment) -> None:
     """P04: a message that is nowhere any more is missed, although the queue keeps moving."""
     experiment.begin("P04 beside another", "kill -9 between taking a message and noting it")

@@ -138,7 +138,7 @@ def test_a_broker_slower_than_the_messages_for_it(cluster: Cluster, experiment: 
     """P07: what is out is noted now and then, so that it is not sent again and again."""
     experiment.begin("P07 slow broker", "a fifth of a second for each of many messages", chunks=72)
     cluster.start_worker()
-    cluster.submit(*(cluster.documents.write(chunks=1) for _ in range(MANY)))
+    cluster.submit(*(cluster.documents.write(chunks=2) for _ in range(MANY)))
     cluster.to_broker.delay(0.05)
     cluster.start_scheduler()
 

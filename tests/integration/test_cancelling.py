@@ -43,6 +43,7 @@ from tests.fakes.batch_nights import (
 )
 from tests.fakes.inbox_watch import WatchedInbox
 from tests.fakes.pipeline import (
+    LONG,
     NOW,
     PARAGRAPH,
     Pipeline,
@@ -233,7 +234,7 @@ def test_no_call_of_many_workers_begins_after_the_cancellation(settings: Setting
 def test_workers_refuse_the_jobs_of_a_cancelled_run(settings: Settings) -> None:
     """Also those that a killed `cancel` has left: none is fanned out, claimed or synthesized."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
-    submission = pipeline.submit(PARAGRAPH, OTHER, f"{OTHER} {PARAGRAPH}")
+    submission = pipeline.submit(LONG, OTHER, f"{OTHER} {LONG}")
     queued, split, answered = pipeline.jobs(submission)
     for job in (split, answered):
         fan_out(pipeline.context, job.id)

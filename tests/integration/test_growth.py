@@ -122,6 +122,7 @@ def a_large_run(settings: Settings, size: int, *states: str) -> tuple[Pipeline, 
     original = pipeline.job(submission).id
     pipeline.execute(_JOBS, size=size, states=list(states))
     pipeline.execute("DELETE FROM outbox")
+    pipeline.execute("DELETE FROM chunks")
     pipeline.execute("DELETE FROM jobs WHERE id = :id", id=original)
     pipeline.execute(_CHUNKS)
     tidy(pipeline)

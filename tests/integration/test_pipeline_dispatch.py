@@ -11,9 +11,9 @@ from chordwise.pipeline.jobs.dispatch import dispatch
 from chordwise.pipeline.recovery.recover import recover
 from chordwise.pipeline.runtime.messages import Messenger
 from chordwise.settings import Settings
-from tests.fakes.pipeline import PARAGRAPH, a_pipeline, with_settings
+from tests.fakes.pipeline import LONG, a_pipeline, with_settings
 
-TEXTS = [f"{number}. {PARAGRAPH}" for number in range(4)]
+TEXTS = [f"{number}. {LONG}" for number in range(4)]
 LONG_AGO = """
 UPDATE jobs SET created_at = now() - interval '1 hour', last_progress_at = now() - interval '1 hour'
 """

@@ -142,14 +142,19 @@ def test_an_answer_whose_commit_was_made_unseen_is_stored_once(settings: Setting
     ends[0]()
     assert outcome is ChunkOutcome.ENDED
     assert pipeline.value("SELECT status FROM chunks") == ChunkStatus.SUCCEEDED
+    assert pipeline.value("SELECT status FROM jobs") == JobStatus.SUCCEEDED
+    assert pipeline.value("SELECT count(*) FROM results") == 1
+    assert pipeline.value("SELECT count(*) FROM result_history") == 0
 
 
 def test_a_result_whose_commit_was_made_unseen_has_no_history(settings: Settings) -> None:
     """The repeated write of a synthesis finds the job ended and leaves it alone."""
-    pipeline = a_pipeline(settings, quoting_the_text)
-    ((job_id, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
-    analyze_chunk(pipeline.context, chunk_id)
-    end = ambiguous(pipeline, "INSERT INTO results")
+    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
+    job_id = pipeline.job(pipeline.submit(LONG)).id
+    fan_out(pipeline.context, job_id)
+    for chunk_id in pipeline.open_chunks(job_id):
+        analyze_chunk(pipeline.context, chunk_id)
+    end = ambiguous(pipeline, "WITH added AS")
 
     synthesize(pipeline.context, job_id)
 

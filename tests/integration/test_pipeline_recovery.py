@@ -7,6 +7,7 @@ from chordwise.errors import ModelAccessError, ModelOverloadedError, RateLimited
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.jobs import retry
 from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome, analyze_chunk
+from chordwise.pipeline.jobs.dispatch import dispatch
 from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.jobs.synthesize import synthesize
 from chordwise.pipeline.recovery.chunks import lost_messages
@@ -133,7 +134,7 @@ def test_a_chunk_that_kills_its_workers_is_quarantined(settings: Settings) -> No
 def test_recovery_fans_a_forgotten_job_out(settings: Settings) -> None:
     """A queued job whose message is gone gets another one."""
     pipeline = a_pipeline(settings)
-    pipeline.submit(PARAGRAPH)
+    pipeline.submit(LONG)
     pipeline.execute("DELETE FROM outbox")
     pipeline.execute("UPDATE jobs SET created_at = now() - interval '1 hour'")
     pipeline.execute("UPDATE jobs SET last_progress_at = created_at")
@@ -147,8 +148,8 @@ def test_recovery_fans_a_forgotten_job_out(settings: Settings) -> None:
 def test_recovery_sends_a_lost_chunk_again(settings: Settings) -> None:
     """A chunk that is in no queue while nobody works is sent again; one that waits there is not."""
     pipeline = a_pipeline(settings)
-    job = pipeline.job(pipeline.submit(PARAGRAPH))
-    fan_out(pipeline.context, job.id)
+    pipeline.submit(PARAGRAPH)
+    dispatch(pipeline.context)
     pipeline.execute("DELETE FROM outbox")
     pipeline.execute("UPDATE chunks SET sent_at = now() - interval '1 hour'")
 

@@ -13,7 +13,7 @@ from chordwise.pipeline.recovery.recover import recover
 from chordwise.pipeline.runtime.messages import CONTROL_QUEUE
 from chordwise.settings import Settings
 from chordwise.storage.jobs import Job
-from tests.fakes.pipeline import PARAGRAPH, Pipeline, a_pipeline, quoting_the_text
+from tests.fakes.pipeline import LONG, PARAGRAPH, Pipeline, a_pipeline, quoting_the_text
 
 LONG_AGO = "UPDATE jobs SET last_progress_at = now() - interval '1 hour'"
 
@@ -26,7 +26,7 @@ def pipeline(settings: Settings) -> Pipeline:
 
 def without_synthesis(pipeline: Pipeline) -> Job:
     """Return a job whose chunks have ended and whose synthesis nobody has sent."""
-    job = pipeline.job(pipeline.submit(PARAGRAPH))
+    job = pipeline.job(pipeline.submit(LONG))
     fan_out(pipeline.context, job.id)
     for chunk_id in pipeline.open_chunks(job.id):
         analyze_chunk(pipeline.context, chunk_id)

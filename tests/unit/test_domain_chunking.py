@@ -83,6 +83,15 @@ def test_a_text_that_fits_stays_whole() -> None:
     assert split("", 10) == []
 
 
+@given(TEXTS.filter(bool), st.integers(1, 80))
+def test_a_text_is_known_to_stay_whole_without_being_cut(text: str, max_tokens: int) -> None:
+    """Where it weighs no more than the budget."""
+    fits = chunking.fits(text, max_tokens)
+
+    assert fits == (tokens.weigh(text) <= max_tokens)
+    assert not fits or pieces(text, max_tokens) == [text]
+
+
 def test_chunks_end_at_sentences_and_are_of_similar_size() -> None:
     """A text a little above the budget is halved, not cut into a whole and a remainder."""
     text = "The council met in the old hall again. " * 11

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, Null, null
 from sqlalchemy.orm import Session
 
+from chordwise.domain import chunking
 from chordwise.domain.invisible_characters import HINT, REASON
 from chordwise.domain.lanes import Lane
 from chordwise.domain.states import IntakeOutcome, JobStatus
@@ -20,11 +21,11 @@ from chordwise.pipeline.asking.questions import options_to_json
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.jobs import shared_jobs
 from chordwise.pipeline.models import lanes
-from chordwise.pipeline.runtime.messages import FAN_OUT
+from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT
 from chordwise.readers import failures
 from chordwise.readers.reading import ReadDocument, UnreadDocument
 from chordwise.settings import Settings
-from chordwise.storage import clock, documents, intakes, listed_files, outbox, results
+from chordwise.storage import chunks, clock, documents, intakes, listed_files, outbox, results
 from chordwise.storage.documents import Document
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
@@ -68,11 +69,25 @@ class Offered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a run asks of each document; `hashes` are the identities of the results by type."""
+    """What a run asks of each document; `hashes` are the identities of the results by type.
+
+    `budgets` are the tokens of text that a chunk may have, by type; none where only a worker knows.
+    """
 
     run: Run
     options: RunOptions
     hashes: Mapping[AnalysisType, str]
+    budgets: Mapping[AnalysisType, int]
+
+    def is_whole(self, job: _NewJob) -> bool:
+        """Tell whether a document is a single chunk for a job."""
+        budget = self.budgets.get(job.analysis_type)
+        return budget is not None and bool(job.text) and chunking.fits(job.text, budget)
+
+
+class _NewDocument(NamedTuple):
+    id: uuid.UUID
+    text: str
 
 
 class _NewJob(NamedTuple):
@@ -80,6 +95,7 @@ class _NewJob(NamedTuple):
     intake_id: uuid.UUID
     question: Question
     analysis_type: AnalysisType
+    text: str
 
 
 def unstorable(offered: Offered, error: Exception) -> Offered:
@@ -111,7 +127,7 @@ def store(
     document_ids = _documents(session, offered)
     seen = intakes.documents_in(session, asked.run.id, list(document_ids.values()))
     rows: list[dict[str, object]] = []
-    new: dict[uuid.UUID, uuid.UUID] = {}
+    new: dict[uuid.UUID, _NewDocument] = {}
     for each in offered:
         if isinstance(each.found, UnreadDocument):
             rows.append(_refused(each.intake_id, each.found))
@@ -120,7 +136,7 @@ def store(
         is_again = document_id in seen
         if not is_again:
             seen.add(document_id)
-            new[each.intake_id] = document_id
+            new[each.intake_id] = _NewDocument(document_id, each.found.content.text)
         rows.append(_accepted(each.intake_id, each.found, document_id, is_again=is_again))
     insert_all(session, Intake, rows, run_id=asked.run.id)
     reused = _add_jobs(session, settings, asked, new)
@@ -147,24 +163,26 @@ def _documents(session: Session, offered: Sequence[Offered]) -> dict[uuid.UUID, 
 
 
 def _add_jobs(
-    session: Session, settings: Settings, asked: Asked, new: Mapping[uuid.UUID, uuid.UUID]
+    session: Session, settings: Settings, asked: Asked, new: Mapping[uuid.UUID, _NewDocument]
 ) -> Counter[uuid.UUID]:
     """Add the jobs of documents that are new to the run, by their intakes; count the reused ones.
 
-    A job whose answer is stored ends at once. One that is queued has its message, unless it follows
-    another job.
+    A job whose answer is stored ends at once, and one may follow another job. What is left has its
+    message: for the only chunk of a job, which is written here, or for the fan-out.
     """
     jobs = [
-        _NewJob(new_id(), intake_id, (document_id, asked.hashes[each]), each)
-        for intake_id, document_id in new.items()
+        _NewJob(new_id(), intake_id, (document.id, asked.hashes[each]), each, document.text)
+        for intake_id, document in new.items()
         for each in asked.options.types
     ]
     stored, leaders = _answers(session, asked, jobs)
+    asking = [each for each in jobs if each.question not in {*stored, *leaders}]
+    whole = {each.id: len(each.text) for each in asking if asked.is_whole(each)}
     now = clock.read(session) if stored else None
     insert_all(
         session,
         Job,
-        [_job(each, stored, leaders, now) for each in jobs],
+        [_job(each, stored, leaders, now, whole) for each in jobs],
         run_id=asked.run.id,
         options=options_to_json(asked.options.analysis),
         model=asked.options.model,
@@ -172,9 +190,10 @@ def _add_jobs(
     )
     ended = [each for each in jobs if each.question in stored]
     results.copy_all(session, {each.id: stored[each.question] for each in ended})
-    unasked = {*stored, *leaders}
-    asking = ((each.id,) for each in jobs if each.question not in unasked)
-    outbox.put_all(session, FAN_OUT, asking, reason="submitted")
+    chunk_ids = chunks.write_whole(session, whole)
+    outbox.put_all(session, ANALYZE_SLICE, ((id_,) for id_ in chunk_ids), reason="submitted")
+    cut = ((each.id,) for each in asking if each.id not in whole)
+    outbox.put_all(session, FAN_OUT, cut, reason="submitted")
     return Counter(each.intake_id for each in ended)
 
 
@@ -197,16 +216,21 @@ def _job(
     stored: Mapping[Question, uuid.UUID],
     leaders: Mapping[Question, uuid.UUID],
     now: datetime | None,
+    whole: Container[uuid.UUID],
 ) -> dict[str, object]:
     document_id, options_hash = job.question
     is_answered = job.question in stored
+    chunk_count = 1 if job.id in whole else None
+    status = JobStatus.QUEUED if chunk_count is None else JobStatus.RUNNING
     return {
         "id": job.id,
         "intake_id": job.intake_id,
         "document_id": document_id,
         "analysis_type": job.analysis_type.value,
         "options_hash": options_hash,
-        "status": JobStatus.SUCCEEDED if is_answered else JobStatus.QUEUED,
+        "status": JobStatus.SUCCEEDED if is_answered else status,
+        "chunk_count": chunk_count,
+        "open_chunks": chunk_count,
         "reused_from": stored.get(job.question, leaders.get(job.question)),
         "finished_at": now if is_answered else None,
     }

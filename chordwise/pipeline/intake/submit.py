@@ -14,8 +14,10 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain.lanes import Lane
 from chordwise.domain.states import RunStatus
-from chordwise.errors import LeaseLostError, RunCancelledError, UsageError
+from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
+from chordwise.errors import ConfigurationError, LeaseLostError, RunCancelledError, UsageError
 from chordwise.llm.limits.permits import Priority
+from chordwise.pipeline.asking.questions import text_budget
 from chordwise.pipeline.intake import batches
 from chordwise.pipeline.intake.batches import Asked, Offered, TakenIn
 from chordwise.pipeline.intake.run_options import (
@@ -69,8 +71,12 @@ class Submission:
         self._token = token
         self._guard = guard
         self.options = answerable(context.settings, from_json(run.options, run.name))
-        hashes = {each: identity(context, each, self.options) for each in self.options.types}
-        self._asked = Asked(run=run, options=self.options, hashes=hashes)
+        self._asked = Asked(
+            run=run,
+            options=self.options,
+            hashes={each: identity(context, each, self.options) for each in self.options.types},
+            budgets=_text_budgets(context, self.options),
+        )
         self.lane = Lane(run.lane)
         self._unlisted = 0
         self._turn = Lock()
@@ -279,6 +285,27 @@ def _run(context: Context, run_id: uuid.UUID, name: str, options: RunOptions) ->
         use_cache=options.use_cache and not options.fresh,
         lane=lanes.lane_for(context.settings, options.model, options.lane),
     )
+
+
+def _text_budgets(context: Context, options: RunOptions) -> dict[AnalysisType, int]:
+    """Return how many tokens of text a chunk may have, by type.
+
+    Nothing where the model cannot be opened here, for want of its key, say: its jobs are fanned out
+    by the workers.
+    """
+    chunk_tokens = context.settings.pipeline.chunk_tokens
+    try:
+        model = context.models.open(options.model)
+        return {
+            each: text_budget(
+                model,
+                AnalysisTask(analysis_type=each, stage=Stage.ANALYZE, options=options.analysis),
+                chunk_tokens,
+            )
+            for each in options.types
+        }
+    except ConfigurationError:
+        return {}
 
 
 def _apart(offered: Sequence[Offered], error: Exception) -> list[Sequence[Offered]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from threading import Lock
@@ -28,7 +28,8 @@ from chordwise.errors import (
 from chordwise.pipeline.asking.answers import policy_of
 from chordwise.pipeline.asking.questions import options_of
 from chordwise.pipeline.asking.votes import ask
-from chordwise.pipeline.jobs import backoff
+from chordwise.pipeline.jobs import backoff, job_results
+from chordwise.pipeline.jobs.job_results import AskedJob
 from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.runtime.context import Context, Owner
 from chordwise.pipeline.runtime.leases import Lease
@@ -36,6 +37,8 @@ from chordwise.pipeline.runtime.messages import SYNTHESIZE
 from chordwise.storage import chunk_leases, chunks, jobs, last_attempts
 from chordwise.storage.chunk_leases import ClaimedChunk
 from chordwise.storage.chunk_work import ChunkEnd
+from chordwise.storage.chunks import Chunk
+from chordwise.storage.job_ends import JobEnd
 
 log = structlog.get_logger(__name__)
 
@@ -250,8 +253,31 @@ def _end(context: Context, work: _Work, values: JsonObject) -> None:
         values=values,
         calls=work.ledger.take_ended(),
     )
-    if not context.stores.chunks.end(end, context.outage):
+    stores, patience = context.stores.chunks, context.outage
+    try:
+        is_ours = stores.end(replace(end, job_end=_job_end(work, values)), patience)
+    except ServiceUnavailableError:
+        raise
+    except Exception:  # the answer is kept, and the synthesis says what is wrong with the result
+        log.exception("result.defect", job_id=str(chunk.job_id))
+        is_ours = stores.end(end, patience)
+    if not is_ours:
         raise _taken_over()
+
+
+def _job_end(work: _Work, values: JsonObject) -> JobEnd | None:
+    """Return the end of a job whose only chunk ends with these values, if none has to be asked."""
+    chunk = work.chunk
+    if chunk.chunk_count != 1:
+        return None
+    asked = AskedJob(
+        id=chunk.job_id,
+        document_id=chunk.document_id,
+        task=work.task,
+        characters=chunk.character_count,
+    )
+    place = {"position": 0, "start_char": chunk.start_char, "end_char": chunk.end_char}
+    return job_results.of_only_chunk(asked, Chunk(**place, **values))
 
 
 def _taken_over() -> LeaseLostError:

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from chordwise.domain import json_values
 from chordwise.pipeline.runtime.context import Context
-from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, MAX_SLICE
+from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, slice_size, sliced
 from chordwise.storage import batch_requests, budget_reservations, cached_completions, outbox
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.outbox import OutboxMessage
@@ -31,7 +31,7 @@ def dispatch(context: Context) -> int:
     with reaching_database(), context.sessions.begin() as session:
         ends_at = time.monotonic() + min(_MOST_SECONDS, context.lease.total_seconds() / 4)
         sent: list[OutboxMessage] = []
-        for group in _packed(outbox.take(session, BATCH)):
+        for group in _packed(outbox.take(session, BATCH), slice_size(context.settings)):
             ids = [id_ for each in group for id_ in json_values.strings(each.arguments)]
             context.messenger.send(group[0].task, ids)
             sent.extend(group)
@@ -42,14 +42,13 @@ def dispatch(context: Context) -> int:
         return len(sent)
 
 
-def _packed(messages: Sequence[OutboxMessage]) -> Iterator[Sequence[OutboxMessage]]:
-    """Yield messages that go out as one: chunks share a slice, the others go alone.
+def _packed(messages: Sequence[OutboxMessage], size: int) -> Iterator[Sequence[OutboxMessage]]:
+    """Yield messages that go out as one: chunks share slices of up to `size`, the others go alone.
 
     A last attempt is made alone, so it shares none.
     """
     shared = [each for each in messages if each.task == ANALYZE_SLICE and not each.goes_alone]
-    for start in range(0, len(shared), MAX_SLICE):
-        yield shared[start : start + MAX_SLICE]
+    yield from sliced(shared, size)
     yield from ([each] for each in messages if each.task != ANALYZE_SLICE or each.goes_alone)
 
 

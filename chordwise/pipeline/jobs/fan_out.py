@@ -15,7 +15,7 @@ from chordwise.errors import ConfigurationError
 from chordwise.pipeline.asking.questions import options_of, text_budget
 from chordwise.pipeline.jobs import backoff
 from chordwise.pipeline.runtime.context import Context
-from chordwise.pipeline.runtime.messages import MAX_SLICE, SYNTHESIZE, sliced
+from chordwise.pipeline.runtime.messages import SYNTHESIZE, slice_size, sliced
 from chordwise.storage import chunks, jobs, outbox, runs
 from chordwise.storage.jobs import FanOut, JobFailure
 
@@ -44,7 +44,7 @@ def fan_out(context: Context, job_id: uuid.UUID) -> int | None:
             return 0
         unsent = backoff.store(context, lambda session: _prepare(session, job_id, parts))
         if unsent:
-            context.messenger.start_chord(job_id, sliced(unsent, _slice_size(context)))
+            context.messenger.start_chord(job_id, sliced(unsent, slice_size(context.settings)))
             backoff.store(context, lambda session: chunks.mark_sent(session, unsent))
         return len(unsent)
 
@@ -96,8 +96,3 @@ def _prepare(
     if not open_chunks:
         outbox.put(session, SYNTHESIZE, job_id, reason="all chunks ended")
     return chunks.unsent_ids(session, job_id)
-
-
-def _slice_size(context: Context) -> int:
-    """Return how many chunks go into a message: no more than one process is at at once."""
-    return min(MAX_SLICE, context.settings.worker.concurrency)

@@ -41,7 +41,7 @@ def is_answered(session: Session, job: Job, *, follows: bool) -> bool:
     job.reused_from = stored or leader
     if stored is None:
         return False
-    results.copy_for(session, job.id, stored)
+    results.copy_all(session, {job.id: stored})
     jobs.end(job, JobStatus.SUCCEEDED)
     return True
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -11,10 +10,7 @@ from typing import Literal
 import structlog
 from sqlalchemy.orm import Session
 
-from chordwise.domain import missing_rows, quality, self_consistency
-from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer
-from chordwise.domain.json_values import JsonValue
 from chordwise.domain.states import WORKING_JOBS, ChunkStatus, JobStatus
 from chordwise.errors import (
     AwaitingBatchError,
@@ -26,19 +22,19 @@ from chordwise.errors import (
     ServiceUnavailableError,
     TransientError,
 )
-from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.asking.answers import policy_of
 from chordwise.pipeline.asking.critique import Examined, examine, unexamined
 from chordwise.pipeline.asking.merge import Integration, Integrator
 from chordwise.pipeline.asking.questions import question_of
-from chordwise.pipeline.jobs import backoff
+from chordwise.pipeline.jobs import backoff, job_results
+from chordwise.pipeline.jobs.job_results import AskedJob
 from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.runtime.context import Context, Owner
 from chordwise.pipeline.runtime.leases import Lease
-from chordwise.storage import budgets, chunks, jobs, last_attempts, model_calls, results, runs
+from chordwise.storage import budgets, chunks, job_ends, jobs, last_attempts, model_calls
 from chordwise.storage.chunks import Chunk
+from chordwise.storage.job_ends import JobEnd
 from chordwise.storage.jobs import Job, JobFailure
-from chordwise.storage.results import Result
 from chordwise.storage.runs import Run
 
 log = structlog.get_logger(__name__)
@@ -79,10 +75,11 @@ def _work_on(context: Context, work: _Work) -> None:
         except ServiceUnavailableError:
             raise
         except Exception as error:  # a defect of ours ends the job, and visibly
-            log.exception("synthesis.defect", job_id=str(work.job.id))
+            job_id = work.job.id
+            log.exception("synthesis.defect", job_id=str(job_id))
             what = f"A defect of Chordwise stopped the synthesis ({type(error).__name__})."
             failure = JobFailure(code="internal", message=what, hint="See the worker's log.")
-            _end(context, work, JobStatus.FAILED, failure)
+            _end(context, work, JobEnd(job_id=job_id, status=JobStatus.FAILED, failure=failure))
         finally:
             work.ledger.flush()
 
@@ -128,9 +125,9 @@ def _claim_last(context: Context, session: Session, lease: Lease) -> Job | None:
 
 def _synthesize(context: Context, work: _Work) -> None:
     if work.job.attempts > context.settings.pipeline.max_attempts:
-        _end(context, work, JobStatus.QUARANTINED, _LOST)
+        _end(context, work, JobEnd(job_id=work.job.id, status=JobStatus.QUARANTINED, failure=_LOST))
     elif not any(part.status == ChunkStatus.SUCCEEDED for part in work.parts):
-        _end(context, work, *_verdict(work.parts))
+        _end(context, work, job_results.without_result(work.job.id, work.parts))
     else:
         _integrate(context, work)
 
@@ -155,8 +152,10 @@ def _integrate(context: Context, work: _Work) -> None:
     except (ModelError, AwaitingBatchError) as error:
         _postpone(context, work, error)
     else:
-        result = _result(job, text, parts, examined)
-        _end(context, work, *_end_of(parts, integration, examined), result)
+        asked = AskedJob(
+            id=job.id, document_id=job.document_id, task=integrator.task, characters=len(text)
+        )
+        _end(context, work, job_results.with_result(asked, parts, integration, examined))
 
 
 def _integration(
@@ -201,124 +200,26 @@ _LOST = JobFailure(
 )
 
 
-_NO_CHUNKS = JobFailure(
-    code="internal",
-    message="The document was cut into no chunks at all.",
-    hint="This is a defect; please report it with the document's media type.",
-)
-
-
-def _verdict(parts: Sequence[Chunk]) -> tuple[JobStatus, JobFailure]:
-    """Name the end of a job of whose chunks some or all failed: the commonest reason counts."""
-    if not parts:
-        return JobStatus.FAILED, _NO_CHUNKS
-    failed = [part for part in parts if part.status != ChunkStatus.SUCCEEDED]
-    code, count = Counter(part.error_code for part in failed).most_common(1)[0]
-    example = next(part for part in failed if part.error_code == code)
-    failure = JobFailure(
-        code=code or "internal",
-        message=f"{_how_many(len(failed), len(parts), count)}{example.error_message}",
-        hint=example.hint or "",
-    )
-    if len(failed) < len(parts):
-        return JobStatus.PARTIAL, failure
-    quarantined = all(part.status == ChunkStatus.QUARANTINED for part in failed)
-    return (JobStatus.QUARANTINED if quarantined else JobStatus.FAILED), failure
-
-
-def _how_many(failed: int, chunks: int, alike: int) -> str:
-    """Say how many chunks failed and how many of these for the reason that follows."""
-    if chunks == 1:
-        return ""
-    so = "" if alike == failed else f", {alike} of them so"
-    return f"{failed} of {chunks} chunks failed{so}: "
-
-
-def _end_of(
-    parts: Sequence[Chunk], integration: Integration, examined: Examined
-) -> tuple[JobStatus, JobFailure | None]:
-    """Name the end of a job that has a result: `partial` where anything is missing in it."""
-    reasons: list[JobFailure] = []
-    if any(part.status != ChunkStatus.SUCCEEDED for part in parts):
-        reasons.append(_verdict(parts)[1])
-    elif integration.error is not None:
-        error = integration.error
-        message = f"The parts were merged by rule, since the synthesis failed: {error.what}"
-        reasons.append(JobFailure(code=error.code, message=message, hint=error.hint))
-    if lost := missing_rows.losses(examined.answer.missing_rows):
-        said = " ".join(missing_rows.sentences(lost))
-        hint = missing_rows.HINT if len(parts) > 1 else missing_rows.HINT_OF_ONE_CHUNK
-        failure = JobFailure(code=missing_rows.CODE, message=said, hint=hint)
-        reasons.append(failure)
-    if not reasons:
-        return JobStatus.SUCCEEDED, None
-    message = " ".join(reason.message for reason in reasons)
-    return JobStatus.PARTIAL, replace(reasons[0], message=message)
-
-
-def _result(job: Job, text: str, parts: Sequence[Chunk], examined: Examined) -> Result:
-    task, answer = question_of(job), examined.answer
-    agreement = answer.agreement
-    confidence = self_consistency.tempered(answer.confidence, agreement, task.analysis_type)
-    covered = [(p.start_char, p.end_char) for p in parts if p.status == ChunkStatus.SUCCEEDED]
-    return Result(
-        job_id=job.id,
-        document_id=job.document_id,
-        analysis_type=job.analysis_type,
-        output=analysis_for(task.analysis_type).complete(answer.output, task.options),
-        confidence=confidence,
-        quality=answer.quality,
-        coverage=quality.coverage(len(text), covered) * missing_rows.share(answer.missing_rows),
-        agreement=agreement,
-        critique=examined.critique.to_json() if examined.critique else None,
-        needs_review=examined.needs_review(confidence, task.options),
-        missing_rows=missing_rows.to_json(answer.missing_rows),
-        failed_chunks=[_named(p) for p in parts if p.status != ChunkStatus.SUCCEEDED],
-        provider=answer.provider,
-        model=answer.model,
-        language_model=EXTRACTIVE not in {answer.provider, *(part.provider for part in parts)},
-        prompt_version=answer.prompt_version,
-    )
-
-
-def _named(part: Chunk) -> JsonValue:
-    return {
-        "position": part.position,
-        "start_char": part.start_char,
-        "end_char": part.end_char,
-        "error_code": part.error_code,
-    }
-
-
-def _end(
-    context: Context,
-    work: _Work,
-    status: JobStatus,
-    failure: JobFailure | None,
-    result: Result | None = None,
-) -> None:
+def _end(context: Context, work: _Work, end: JobEnd) -> None:
     """Store result, end state and the run's standing in one transaction, if the lease holds."""
     lease = work.lease
     lease.require()
     calls = work.ledger.take_ended()
+    end = replace(end, token=lease.token)
 
     def write(session: Session) -> bool:
         job = jobs.lock(session, lease.job_id)
         model_calls.end_all(session, calls)
         if job is None or job.lease_token != lease.token:
             return False
-        if job.status != JobStatus.SYNTHESIZING:
-            return True  # an earlier commit was made, and only its answer was lost
-        if result is not None:
-            results.save(session, result)
-        jobs.end(job, status, failure)
-        session.flush()
-        runs.settle(session, job.run_id)
+        # Otherwise an earlier commit was made, and only its answer was lost.
+        if job.status == JobStatus.SYNTHESIZING:
+            job_ends.store_all(session, [end])
         return True
 
     if not backoff.store_answer(context, write):
         raise LeaseLostError("Another worker has claimed the synthesis.")
-    log.info("job.ended", job_id=str(lease.job_id), status=status)
+    log.info("job.ended", job_id=str(lease.job_id), status=end.status)
 
 
 def _postpone(context: Context, work: _Work, error: ChordwiseError) -> None:

@@ -23,7 +23,8 @@ def lost_messages(context: Context, session: Session) -> int:
     stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
     newest_begun = (
         select(func.max(Job.created_at))
-        .where(Job.started_at > clock.statement_start() - stalled * 2)
+        # The only chunk of a job may have been sent without a fan-out.
+        .where(Job.started_at > clock.statement_start() - stalled * 2, Job.chunk_count > 1)
         .scalar_subquery()
     )
     sent_before = unclaimed.lost_since(context, session, newest_begun - OVERTAKEN, CONTROL_QUEUE)

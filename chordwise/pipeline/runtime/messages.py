@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import TypeVar
 
 from celery import Celery, chord
 from kombu.exceptions import KombuError
@@ -24,6 +25,8 @@ MAX_SLICE = 16
 
 CONTROL_QUEUE = "chordwise.control"
 CHUNK_QUEUE = "chordwise.chunks"
+Sliced = TypeVar("Sliced")
+
 _KEY_PREFIX = "chordwise:"
 # A hash: of the commands that Celery's client prefixes, SET is one and GET is not.
 _STATE_KEY = "state"
@@ -177,8 +180,13 @@ def reaching_broker() -> Iterator[None]:
         ) from error
 
 
-def sliced(chunk_ids: Sequence[uuid.UUID], size: int = MAX_SLICE) -> list[Sequence[uuid.UUID]]:
+def slice_size(settings: Settings) -> int:
+    """Return how many chunks go into a message: no more than are worked on at once."""
+    return min(MAX_SLICE, settings.worker.concurrency)
+
+
+def sliced(chunks: Sequence[Sliced], size: int = MAX_SLICE) -> list[Sequence[Sliced]]:
     """Cut chunks into slices of one message each, of nearly the same size."""
-    count = -(-len(chunk_ids) // size)
-    ends = [len(chunk_ids) * number // count for number in range(count + 1)] if count else []
-    return [chunk_ids[start:end] for start, end in pairwise(ends)]
+    count = -(-len(chunks) // size)
+    ends = [len(chunks) * number // count for number in range(count + 1)] if count else []
+    return [chunks[start:end] for start, end in pairwise(ends)]

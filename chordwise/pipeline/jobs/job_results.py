@@ -1,0 +1,150 @@
+"""The end of a job out of the answers of its chunks: its state, what is missing, its result."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from chordwise.domain import missing_rows, quality, self_consistency
+from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.json_values import JsonValue
+from chordwise.domain.states import ChunkStatus, JobStatus
+from chordwise.domain.tasks import AnalysisTask
+from chordwise.llm.model import EXTRACTIVE
+from chordwise.pipeline.asking.critique import Examined
+from chordwise.pipeline.asking.merge import Integration
+from chordwise.storage import chunks
+from chordwise.storage.chunks import Chunk
+from chordwise.storage.job_ends import JobEnd
+from chordwise.storage.jobs import JobFailure
+from chordwise.storage.results import Result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedJob:
+    """What a result needs of its job: the question, and a document of so many `characters`."""
+
+    id: uuid.UUID
+    document_id: uuid.UUID
+    task: AnalysisTask
+    characters: int
+
+
+def with_result(
+    asked: AskedJob, parts: Sequence[Chunk], integration: Integration, examined: Examined
+) -> JobEnd:
+    """Return the end of a job that has an answer, which joins those of the chunks `parts`."""
+    status, failure = _standing(parts, integration, examined)
+    result = _result(asked, parts, examined)
+    return JobEnd(job_id=asked.id, status=status, failure=failure, result=result)
+
+
+def without_result(job_id: uuid.UUID, parts: Sequence[Chunk]) -> JobEnd:
+    """Return the end of a job none of whose chunks has an answer."""
+    status, failure = _verdict(parts)
+    return JobEnd(job_id=job_id, status=status, failure=failure)
+
+
+def of_only_chunk(asked: AskedJob, part: Chunk) -> JobEnd | None:
+    """Return the end of a job with one chunk, which has just ended.
+
+    `None` where its answer has to be examined first: a model is asked for that.
+    """
+    if part.status != ChunkStatus.SUCCEEDED:
+        return without_result(asked.id, [part])
+    if asked.task.options.critique:
+        return None
+    integration = Integration(answer=chunks.answer_of(part))
+    return with_result(asked, [part], integration, Examined(answer=integration.answer))
+
+
+_NO_CHUNKS = JobFailure(
+    code="internal",
+    message="The document was cut into no chunks at all.",
+    hint="This is a defect; please report it with the document's media type.",
+)
+
+
+def _verdict(parts: Sequence[Chunk]) -> tuple[JobStatus, JobFailure]:
+    """Name the end of a job of whose chunks some or all failed: the commonest reason counts."""
+    if not parts:
+        return JobStatus.FAILED, _NO_CHUNKS
+    failed = [part for part in parts if part.status != ChunkStatus.SUCCEEDED]
+    code, count = Counter(part.error_code for part in failed).most_common(1)[0]
+    example = next(part for part in failed if part.error_code == code)
+    failure = JobFailure(
+        code=code or "internal",
+        message=f"{_how_many(len(failed), len(parts), count)}{example.error_message}",
+        hint=example.hint or "",
+    )
+    if len(failed) < len(parts):
+        return JobStatus.PARTIAL, failure
+    quarantined = all(part.status == ChunkStatus.QUARANTINED for part in failed)
+    return (JobStatus.QUARANTINED if quarantined else JobStatus.FAILED), failure
+
+
+def _how_many(failed: int, chunks: int, alike: int) -> str:
+    """Say how many chunks failed and how many of these for the reason that follows."""
+    if chunks == 1:
+        return ""
+    so = "" if alike == failed else f", {alike} of them so"
+    return f"{failed} of {chunks} chunks failed{so}: "
+
+
+def _standing(
+    parts: Sequence[Chunk], integration: Integration, examined: Examined
+) -> tuple[JobStatus, JobFailure | None]:
+    """Name the end of a job that has a result: `partial` where anything is missing in it."""
+    reasons: list[JobFailure] = []
+    if any(part.status != ChunkStatus.SUCCEEDED for part in parts):
+        reasons.append(_verdict(parts)[1])
+    elif integration.error is not None:
+        error = integration.error
+        message = f"The parts were merged by rule, since the synthesis failed: {error.what}"
+        reasons.append(JobFailure(code=error.code, message=message, hint=error.hint))
+    if lost := missing_rows.losses(examined.answer.missing_rows):
+        said = " ".join(missing_rows.sentences(lost))
+        hint = missing_rows.HINT if len(parts) > 1 else missing_rows.HINT_OF_ONE_CHUNK
+        failure = JobFailure(code=missing_rows.CODE, message=said, hint=hint)
+        reasons.append(failure)
+    if not reasons:
+        return JobStatus.SUCCEEDED, None
+    message = " ".join(reason.message for reason in reasons)
+    return JobStatus.PARTIAL, replace(reasons[0], message=message)
+
+
+def _result(asked: AskedJob, parts: Sequence[Chunk], examined: Examined) -> Result:
+    task, answer = asked.task, examined.answer
+    agreement = answer.agreement
+    confidence = self_consistency.tempered(answer.confidence, agreement, task.analysis_type)
+    covered = [(p.start_char, p.end_char) for p in parts if p.status == ChunkStatus.SUCCEEDED]
+    return Result(
+        job_id=asked.id,
+        document_id=asked.document_id,
+        analysis_type=task.analysis_type,
+        output=analysis_for(task.analysis_type).complete(answer.output, task.options),
+        confidence=confidence,
+        quality=answer.quality,
+        coverage=quality.coverage(asked.characters, covered)
+        * missing_rows.share(answer.missing_rows),
+        agreement=agreement,
+        critique=examined.critique.to_json() if examined.critique else None,
+        needs_review=examined.needs_review(confidence, task.options),
+        missing_rows=missing_rows.to_json(answer.missing_rows),
+        failed_chunks=[_named(p) for p in parts if p.status != ChunkStatus.SUCCEEDED],
+        provider=answer.provider,
+        model=answer.model,
+        language_model=EXTRACTIVE not in {answer.provider, *(part.provider for part in parts)},
+        prompt_version=answer.prompt_version,
+    )
+
+
+def _named(part: Chunk) -> JsonValue:
+    return {
+        "position": part.position,
+        "start_char": part.start_char,
+        "end_char": part.end_char,
+        "error_code": part.error_code,
+    }

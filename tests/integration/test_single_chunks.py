@@ -1,0 +1,290 @@
+"""Documents of one chunk: no fan-out, no synthesis, and the result with the end of the chunk."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import cast
+
+import pytest
+from sqlalchemy.orm import Session
+
+from chordwise.domain.states import JobStatus
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.errors import RefusedError
+from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline.jobs import job_results, retry
+from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome, SliceClaims, analyze_chunk
+from chordwise.pipeline.jobs.dispatch import dispatch
+from chordwise.pipeline.jobs.fan_out import fan_out
+from chordwise.pipeline.jobs.synthesize import synthesize
+from chordwise.pipeline.recovery.recover import recover
+from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT, SYNTHESIZE, Messenger
+from chordwise.settings import ModelSettings, Settings
+from chordwise.storage import results
+from chordwise.storage.results import Result
+from tests.fakes.counting import counting
+from tests.fakes.order_rows import ORDER, SCHEMA, an_extraction, rows_in
+from tests.fakes.pipeline import (
+    LONG,
+    PARAGRAPH,
+    Pipeline,
+    a_pipeline,
+    a_run,
+    a_summary,
+    quoting_the_text,
+    with_settings,
+)
+from tests.fakes.scripted_model import Line
+
+TEXTS = [f"{number}. {PARAGRAPH}" for number in range(16)]
+SOME_ROWS = "".join(ORDER.splitlines(keepends=True)[:20])
+INVALID_ROWS = an_extraction([*rows_in(SOME_ROWS)[:-1], {"name": "Part-19"}])
+TASKS = "SELECT coalesce(array_agg(DISTINCT task), '{}') FROM outbox"
+CHUNKS = "SELECT id FROM chunks WHERE status = 'pending' ORDER BY id"
+RESULTS = """
+SELECT to_jsonb(r) - '{id,job_id,document_id,created_at}'::text[] AS result,
+       j.status, j.error_code, j.error_message, j.hint, j.chunk_count, j.open_chunks,
+       j.started_at IS NOT NULL AND j.finished_at >= j.started_at AS in_order, j.lease_until,
+       (SELECT jsonb_agg(to_jsonb(f) - '{id,job_id}'::text[] ORDER BY f.path)
+        FROM facts f WHERE f.job_id = j.id) AS facts
+FROM jobs j LEFT JOIN results r ON r.job_id = j.id
+"""
+
+
+class Messages:
+    """Keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, list[str]]] = []
+
+    def send(self, task: str, ids: Sequence[str]) -> None:
+        """Note one message."""
+        self.sent.append((task, list(ids)))
+
+
+def work_together(pipeline: Pipeline, chunk_ids: Sequence[uuid.UUID]) -> list[ChunkOutcome]:
+    """Analyze the chunks of one message as a worker does."""
+    work = partial(analyze_chunk, pipeline.context, claims=SliceClaims(pipeline.context, chunk_ids))
+    with ThreadPoolExecutor(len(chunk_ids)) as threads:
+        return list(threads.map(work, chunk_ids))
+
+
+def pending(pipeline: Pipeline) -> list[uuid.UUID]:
+    """Return the chunks that wait for a worker."""
+    return [uuid.UUID(str(row[0])) for row in pipeline.rows(CHUNKS)]
+
+
+def promising_the_synthesis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every job go the way of those whose result takes a question."""
+    monkeypatch.setattr(job_results, "of_only_chunk", lambda *_: None)
+
+
+def test_small_documents_share_messages(settings: Settings) -> None:
+    """A message for up to 16 of them, and none for the fan-out or the synthesis."""
+    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
+    messages = Messages()
+    context = replace(pipeline.context, messenger=cast("Messenger", messages))
+
+    submission = pipeline.submit(*TEXTS)
+    sent = dispatch(context)
+    for task, ids in messages.sent:
+        assert task == ANALYZE_SLICE
+        work_together(pipeline, [uuid.UUID(id_) for id_ in ids])
+
+    assert sent == len(TEXTS)
+    assert len(messages.sent) == -(-len(TEXTS) // min(16, settings.worker.concurrency))
+    assert pipeline.value(TASKS) == [ANALYZE_SLICE]
+    assert {job.status for job in pipeline.jobs(submission)} == {JobStatus.SUCCEEDED}
+    assert pipeline.value("SELECT count(*) FROM results") == len(TEXTS)
+    assert pipeline.value("SELECT status FROM runs") == "finished"
+    assert pipeline.value("SELECT count(*) FROM deliveries WHERE event = 'run.finished'") == 2
+    assert dispatch(context) == 0
+
+
+def test_documents_of_a_message_share_their_statements(settings: Settings) -> None:
+    """Claims, calls, ends and results of 16 documents take a few statements for each of them."""
+    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
+    pipeline.submit(*TEXTS, options=replace(a_run(), use_cache=False))
+    chunk_ids = pending(pipeline)
+
+    with counting(pipeline) as counts:
+        outcomes = work_together(pipeline, chunk_ids)
+
+    assert set(outcomes) == {ChunkOutcome.ENDED}
+    assert counts.statements <= 4 * len(TEXTS)
+    assert counts.transactions <= len(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [
+        (PARAGRAPH, [quoting_the_text]),
+        (PARAGRAPH, [a_summary("The harbour of Lindau", confidence=1)]),
+        (PARAGRAPH, [RefusedError("It does not answer that.")]),
+        (f"{PARAGRAPH}\u202e", [quoting_the_text]),
+        (SOME_ROWS, [INVALID_ROWS, an_extraction(rows_in(SOME_ROWS)[:5])]),
+    ],
+    ids=["succeeds", "is unsure", "fails", "is odd", "lacks rows"],
+)
+def test_the_result_is_the_one_of_a_synthesis(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, text: str, script: list[Line]
+) -> None:
+    """The same rows, whether the end of the chunk or a synthesis has written them."""
+    pipeline = a_pipeline(settings, *script, *script)
+    kind = AnalysisType.EXTRACTION if text == SOME_ROWS else AnalysisType.SUMMARY
+    schema = SCHEMA if text == SOME_ROWS else None
+    analysis = AnalysisOptions(schema=schema, confidence_threshold=0.5)
+    options = replace(a_run(kind, analysis=analysis), use_cache=False)
+    pipeline.work(pipeline.submit(text, options=options))
+    at_once, promised = pipeline.rows(RESULTS), pipeline.value(TASKS)
+
+    pipeline.execute("TRUNCATE runs, documents, outbox CASCADE")
+    promising_the_synthesis(monkeypatch)
+    pipeline.work(pipeline.submit(text, options=replace(options, name="another")))
+
+    assert at_once == pipeline.rows(RESULTS)
+    assert promised == [ANALYZE_SLICE]
+    assert pipeline.value(TASKS) == [ANALYZE_SLICE, SYNTHESIZE]
+
+
+def test_a_text_that_does_not_fit_is_fanned_out(settings: Settings) -> None:
+    """Beside one that does, of which nothing is left for the fan-out to do."""
+    pipeline = a_pipeline(with_settings(settings, "pipeline", chunk_tokens=100))
+
+    submission = pipeline.submit(PARAGRAPH, LONG)
+
+    small, large = pipeline.jobs(submission)
+    assert (small.status, small.chunk_count, small.open_chunks) == (JobStatus.RUNNING, 1, 1)
+    assert (large.status, large.chunk_count, large.open_chunks) == (JobStatus.QUEUED, None, None)
+    assert pipeline.value(TASKS) == [ANALYZE_SLICE, FAN_OUT]
+    assert pipeline.rows("SELECT position, start_char, end_char FROM chunks") == [
+        (0, 0, len(PARAGRAPH))
+    ]
+    assert fan_out(pipeline.context, small.id) == 0
+
+
+def test_a_model_that_cannot_be_opened_here_is_left_to_the_workers(settings: Settings) -> None:
+    """They have its key, say; the fan-out writes the chunk then."""
+    keyless = ModelSettings(provider="openai", model="gpt-4o-mini", api_key_env="MISSING_API_KEY")
+    named = settings.model_copy(update={"models": {**settings.models, "keyless": keyless}})
+    pipeline = a_pipeline(named)
+
+    pipeline.submit(PARAGRAPH, options=replace(a_run(), model="keyless"))
+
+    assert pipeline.value(TASKS) == [FAN_OUT]
+    assert pipeline.value("SELECT count(*) FROM chunks") == 0
+
+
+def changing(
+    pipeline: Callable[[], Pipeline], statement: str
+) -> Callable[[CompletionRequest], str]:
+    """Return an answer before which a statement is executed."""
+
+    def answer(request: CompletionRequest) -> str:
+        pipeline().execute(statement)
+        return quoting_the_text(request)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["UPDATE jobs SET status = 'paused'", "UPDATE runs SET status = 'cancelled'"],
+)
+def test_a_job_that_may_not_end_keeps_its_answer(settings: Settings, statement: str) -> None:
+    """It was paused, or its run cancelled, during the call: there is no result until a retry."""
+    answer = changing(lambda: pipeline, statement)
+    pipeline = a_pipeline(settings, answer)
+    submission = pipeline.submit(PARAGRAPH)
+
+    analyze_chunk(pipeline.context, pending(pipeline)[0])
+    before = pipeline.value("SELECT count(*) FROM results")
+    retry.retry(pipeline.context, submission.run_id)
+    pipeline.work(submission)
+
+    assert before == 0
+    assert pipeline.job(submission).status == JobStatus.SUCCEEDED
+    assert len(pipeline.model.requests) == 1
+
+
+def test_a_retried_job_has_its_former_result_in_the_history(settings: Settings) -> None:
+    """The only chunk of a job writes its result again, as the synthesis did."""
+    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
+    submission = pipeline.submit(PARAGRAPH)
+    pipeline.work(submission)
+    facts = pipeline.value("SELECT count(*) FROM facts")
+    pipeline.execute("UPDATE jobs SET status = 'partial'")
+    pipeline.execute("UPDATE chunks SET status = 'failed'")
+
+    retry.retry(pipeline.context, submission.run_id)
+    pipeline.work(submission)
+
+    assert pipeline.job(submission).status == JobStatus.SUCCEEDED
+    assert pipeline.value("SELECT count(*) FROM result_history") == 1
+    assert pipeline.value("SELECT count(*) FROM facts") == facts
+
+
+def test_a_result_that_cannot_be_stored_harms_no_other(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that end at the same moment have theirs, and the answer of the bad one is kept."""
+    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
+    submission = pipeline.submit(*TEXTS)
+    bad = pipeline.jobs(submission)[7].id
+    save_all = results.save_all
+
+    def refusing(session: Session, new: Sequence[Result]) -> None:
+        save_all(session, new)
+        if bad in {each.job_id for each in new}:
+            raise ValueError("PostgreSQL does not take this result.")
+
+    monkeypatch.setattr(results, "save_all", refusing)
+    work_together(pipeline, pending(pipeline))
+
+    assert pipeline.value("SELECT count(*) FROM results") == len(TEXTS) - 1
+    assert pipeline.value("SELECT bool_and(status = 'succeeded') FROM chunks")
+    promised = pipeline.value("SELECT arguments ->> 0 FROM outbox WHERE task = :t", t=SYNTHESIZE)
+    assert promised == str(bad)
+
+
+def test_recovery_promises_the_synthesis_of_an_ended_chunk(settings: Settings) -> None:
+    """A job whose only chunk has ended without a result, by a worker of an older version, say."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    submission = pipeline.submit(PARAGRAPH)
+    pipeline.execute("UPDATE chunks SET status = 'failed', error_code = 'x', error_message = 'y'")
+    pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '1 hour'")
+    pipeline.execute("DELETE FROM outbox")
+
+    rescued = recover(pipeline.context)
+    synthesize(pipeline.context, pipeline.job(submission).id)
+
+    assert rescued["synthesis_missing"] == 1
+    assert pipeline.job(submission).status == JobStatus.FAILED
+
+
+def test_a_critique_is_left_to_the_synthesis(settings: Settings) -> None:
+    """A model has to be asked for it: the end of the chunk promises it."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    options = a_run(analysis=AnalysisOptions(critique=True))
+    submission = pipeline.submit(PARAGRAPH, options=options)
+
+    analyze_chunk(pipeline.context, pending(pipeline)[0])
+
+    assert pipeline.job(submission).status == JobStatus.RUNNING
+    assert pipeline.value("SELECT count(*) FROM outbox WHERE task = :t", t=SYNTHESIZE) == 1
+
+
+def test_runs_that_end_in_one_transaction_are_all_settled(settings: Settings) -> None:
+    """Each of them once."""
+    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
+    for text in TEXTS[:5]:
+        pipeline.submit(text)
+
+    work_together(pipeline, pending(pipeline))
+
+    assert pipeline.rows("SELECT status, count(*) FROM runs GROUP BY status") == [("finished", 5)]
+    assert pipeline.value("SELECT count(*) FROM deliveries") == 10
