@@ -9,8 +9,6 @@ from typing import TypeVar
 
 from chordwise.pipeline.runtime.messages import MAX_SLICE
 
-_SPARE = 4
-
 Argument = TypeVar("Argument")
 Returned = TypeVar("Returned")
 
@@ -19,14 +17,13 @@ class Slots:
     """Runs the chunks of slices, first come, first served; `count` of them call a model at once.
 
     The chunks of a slice begin together, so that what they store at the same moment can share
-    transactions. There are threads enough for another slice that is being prepared, and for
-    answers that are being stored, so that the calls need not wait for either. `on_room` is called
-    when there is room again.
+    transactions. There are threads enough for another slice that is being prepared, so that the
+    calls need not wait for it. `on_room` is called when there is room again.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
-        size = count + min(count, MAX_SLICE) + count // _SPARE
+        size = count + min(count, MAX_SLICE)
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="slot")
         self._free = size
         self._chunks = 0

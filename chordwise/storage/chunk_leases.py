@@ -14,6 +14,7 @@ from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.errors import TransientError
 from chordwise.storage import clock, last_attempts
 from chordwise.storage.chunks import Chunk, held, leave
+from chordwise.storage.clock import HOLDERS_HAVE_COME
 from chordwise.storage.engine import Store
 from chordwise.storage.jobs import Job, of_cancelled_run
 from chordwise.storage.model_calls import ModelCall
@@ -57,7 +58,8 @@ class ClaimedChunk:
 
 _SELECT = """
     SELECT c.id, wanted.token, c.job_id, c.postponements, c.start_char, c.end_char,
-        j.chunk_count, d.character_count, j.analysis_type, CAST(j.options AS text), j.model, j.document_id,
+        j.chunk_count, d.character_count, j.analysis_type, CAST(j.options AS text), j.model,
+        j.document_id,
         CASE WHEN c.start_char = 0 AND c.end_char = d.character_count THEN d.text END,
         r.priority, r.lane, r.use_cache, EXISTS (
             SELECT FROM budgets b WHERE b.scope = concat('run:', r.id) AND b.cap_usd IS NOT NULL
@@ -67,10 +69,10 @@ _FROM_WANTED = """
     JOIN jobs j ON j.id = c.job_id
     JOIN documents d ON d.id = j.document_id
     JOIN runs r ON r.id = j.run_id"""
-_CLAIMABLE = """(
+_CLAIMABLE = f"""(
     c.status = 'pending'
     OR c.status = 'waiting' AND c.due_at <= clock_timestamp()
-    OR c.status = 'running' AND c.lease_until < clock_timestamp()
+    OR c.status = 'running' AND c.lease_until < clock_timestamp() AND {HOLDERS_HAVE_COME}
 )"""
 _CLAIM = text(f"""
     WITH wanted AS MATERIALIZED (
@@ -142,7 +144,11 @@ def claimable() -> ColumnElement[bool]:
     return or_(
         Chunk.status == ChunkStatus.PENDING,
         and_(Chunk.status == ChunkStatus.WAITING, Chunk.due_at <= clock.database_now()),
-        and_(Chunk.status == ChunkStatus.RUNNING, Chunk.lease_until < clock.database_now()),
+        and_(
+            Chunk.status == ChunkStatus.RUNNING,
+            Chunk.lease_until < clock.database_now(),
+            clock.holders_have_come(),
+        ),
     )
 
 

@@ -21,9 +21,8 @@ from chordwise.storage.engine import committing_at_once, engine_of
 from chordwise.storage.group_commit import GroupCommit
 from chordwise.storage.job_ends import JobEnd
 
-# How long to wait for others: requests hold a permit meanwhile, and ends hold nothing.
-_BEGIN_SECONDS = 0.005
-_END_SECONDS = 0.02
+# How long beginnings and ends of calls wait for others: they keep a slot busy meanwhile.
+_GATHER_SECONDS = 0.005
 
 Claims: TypeAlias = Sequence[tuple[uuid.UUID, uuid.UUID]]
 """Chunks with the tokens to claim them by."""
@@ -77,7 +76,7 @@ class ChunkWork:
         self._synthesis = synthesis
         engine = engine_of(sessions)
         self._claims = GroupCommit(committing_at_once(engine), self._store_claims)
-        self._ends = GroupCommit(engine.begin, self._store_ends, _END_SECONDS)
+        self._ends = GroupCommit(engine.begin, self._store_ends, _GATHER_SECONDS)
 
     def claim(self, claims: Claims) -> Mapping[uuid.UUID, ClaimedChunk]:
         """Claim chunks, given with tokens; return those that there are, as they are now, by token.
@@ -140,7 +139,7 @@ class CallStore:
 
     def __init__(self, sessions: sessionmaker[Session]) -> None:
         self._entries = GroupCommit(
-            committing_at_once(engine_of(sessions)), _store_entries, _BEGIN_SECONDS
+            committing_at_once(engine_of(sessions)), _store_entries, _GATHER_SECONDS
         )
 
     def enter(self, entry: CallEntry, within: timedelta) -> bool:

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, func, literal, select
+from sqlalchemy import Boolean, ColumnElement, func, literal, literal_column, select
 from sqlalchemy.orm import Session
+
+HOLDERS_HAVE_COME = "pg_postmaster_start_time() < clock_timestamp() - interval '6 seconds'"
+"""Says that a lease that has run out may be taken over.
+
+While the database was away nobody could prolong one: after its restart, the holders come first. Who
+holds an answer tries at least every five seconds to store it.
+"""
 
 
 def database_now() -> ColumnElement[datetime]:
@@ -24,6 +31,11 @@ def statement_start() -> ColumnElement[datetime]:
 def after(delay: timedelta) -> ColumnElement[datetime]:
     """Return the moment `delay` from now."""
     return func.clock_timestamp() + literal(delay)
+
+
+def holders_have_come() -> ColumnElement[bool]:
+    """Return the condition that a lease that has run out may be taken over."""
+    return literal_column(HOLDERS_HAVE_COME, Boolean)
 
 
 def read(session: Session) -> datetime:

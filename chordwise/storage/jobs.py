@@ -168,9 +168,14 @@ class FanOut:
     chunk_count: int | None
 
 
-def begin_fan_out(session: Session, job_id: uuid.UUID, max_attempts: int) -> FanOut | None:
-    """Count an attempt to fan a job out, while it is queued; `None` where it may not be."""
-    named = {"id": job_id, "max_attempts": max_attempts}
+def begin_fan_out(
+    session: Session, job_id: uuid.UUID, max_attempts: int, patience: timedelta
+) -> FanOut | None:
+    """Count an attempt to fan a job out, while it is queued; `None` where it may not be.
+
+    An attempt that has come on within `patience` is not counted again.
+    """
+    named = {"id": job_id, "max_attempts": max_attempts, "patience": patience}
     row = session.execute(_BEGIN_FAN_OUT, named).one_or_none()
     return None if row is None else FanOut(*row)
 
@@ -189,9 +194,13 @@ _MAY_FAN_OUT = """
     id = :id AND status IN ('queued', 'running') AND reused_from IS NULL AND NOT EXISTS (
         SELECT FROM runs r WHERE r.id = jobs.run_id AND r.status = 'cancelled'
     )"""
+_COMES_ON = """(
+    status = 'running' OR attempts > 0 AND last_progress_at > clock_timestamp() - :patience
+)"""
 _BEGIN_FAN_OUT = text(f"""
-    UPDATE jobs SET attempts = attempts + CAST(status = 'queued' AS integer)
-    WHERE {_MAY_FAN_OUT} AND (status = 'running' OR attempts < :max_attempts)
+    UPDATE jobs SET attempts = attempts + CAST(NOT {_COMES_ON} AS integer),
+        last_progress_at = CASE WHEN {_COMES_ON} THEN last_progress_at ELSE clock_timestamp() END
+    WHERE {_MAY_FAN_OUT} AND ({_COMES_ON} OR attempts < :max_attempts)
     RETURNING document_id, analysis_type, CAST(options AS text), model, chunk_count
 """)  # noqa: S608 - names of our own
 _LOCK_FOR_FAN_OUT = text(f"SELECT id FROM jobs WHERE {_MAY_FAN_OUT} FOR NO KEY UPDATE")  # noqa: S608
@@ -249,7 +258,9 @@ def _claiming() -> ReturningUpdate[Job]:
                 Job.status == JobStatus.RUNNING,
                 (Job.status == JobStatus.WAITING)
                 & or_(Job.due_at.is_(None), Job.due_at <= clock.database_now()),
-                (Job.status == JobStatus.SYNTHESIZING) & (Job.lease_until < clock.database_now()),
+                (Job.status == JobStatus.SYNTHESIZING)
+                & (Job.lease_until < clock.database_now())
+                & clock.holders_have_come(),
             ),
         )
         .values(

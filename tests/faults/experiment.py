@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from tests.fakes.configuration import INTERVAL_SECONDS, LEASE_SECONDS
+from tests.fakes.configuration import CONCURRENCY, INTERVAL_SECONDS, LEASE_SECONDS
 from tests.faults.allowance import NOTHING_SPECIAL, Allowance
 from tests.faults.cluster import Cluster
 from tests.faults.oracle import INVARIANTS, Invariant, judge
@@ -15,6 +15,8 @@ from tests.faults.rows import Row
 
 RECOVERY_SECONDS = LEASE_SECONDS + 2 * INTERVAL_SECONDS
 CHUNKS = 24
+# Fan-out cuts a document into slices of as many chunks as a worker has slots.
+MESSAGES = CHUNKS // CONCURRENCY
 # A machine that does other things meanwhile is not a broken promise.
 TOLERANCE = 2.0
 

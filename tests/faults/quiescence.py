@@ -28,6 +28,8 @@ SELECT (SELECT count(*) FROM outbox WHERE sent_at IS NULL)
     + (SELECT count(*) FROM chunks WHERE lease_until > now() OR status = 'running')
     + (SELECT count(*) FROM jobs WHERE lease_until > now() OR status = 'synthesizing')"""
 
+_OWED = "SELECT count(*) FROM deliveries WHERE status = 'pending'"
+
 _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename"
 
 
@@ -105,12 +107,15 @@ def _contents(cluster: Cluster) -> dict[str, object]:
 
 
 def _steady_contents(cluster: Cluster) -> dict[str, object]:
-    """Return the contents once nothing changes any more: who was frozen closes its ledger late."""
+    """Return the contents once nothing changes any more.
+
+    Who was frozen closes its ledger late, and the scheduler looks later whom a run's end concerns.
+    """
     found = [_contents(cluster)]
 
     def is_steady() -> bool:
         found.append(_contents(cluster))
-        return found[-1] == found[-2]
+        return found[-1] == found[-2] and cluster.count(_OWED) == 0
 
     _settles(cluster, is_steady, every_seconds=1.0)
     return found[-1]

@@ -11,7 +11,7 @@ import redis
 from tests.fakes.configuration import LEASE_SECONDS
 from tests.fakes.processes import wait_until
 from tests.faults.cluster import Cluster
-from tests.faults.experiment import RECOVERY_SECONDS, Experiment
+from tests.faults.experiment import MESSAGES, RECOVERY_SECONDS, Experiment
 from tests.faults.test_broker import RECONNECTION_SECONDS, begin
 
 _MARKED = "SELECT count(*) > 0 FROM broker_markers"
@@ -115,9 +115,9 @@ def test_a_broker_that_is_gone_in_the_middle_of_a_fan_out(
     own_cluster: Cluster, experiment: Experiment
 ) -> None:
     """Half of a chord is out: the rest follows when the broker is back, however long that takes."""
-    experiment.begin("R03 fan-out", "no broker for six leases after the twelfth message of a chord")
+    experiment.begin("R03 fan-out", "no broker for six leases after half of a chord")
     own_cluster.start_scheduler()
-    worker = own_cluster.start_worker("fan_out.mid_publish:hang:2:12")
+    worker = own_cluster.start_worker(f"fan_out.mid_publish:hang:2:{MESSAGES // 2}")
     own_cluster.submit(own_cluster.documents.write(chunks=24))
     wait_until(lambda: "fan_out.mid_publish passed" in worker.text(), 60, "half a chord is sent")
 

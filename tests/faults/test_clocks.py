@@ -19,7 +19,7 @@ _RECEIVED = re.compile(r"chunk\.before_claim passed")
 
 
 def received(cluster: Cluster) -> int:
-    """Return how many messages for chunks the workers have received."""
+    """Return how often workers have begun with a chunk of a message."""
     return len(_RECEIVED.findall(cluster.logs()))
 
 
@@ -45,7 +45,7 @@ def test_a_process_whose_clock_is_wrong(
     chunks = cluster.count("SELECT count(*) FROM chunks")
     experiment.finish(
         Allowance(extra_calls=0),
-        notes=f"{received(cluster) - chunks} messages came twice",
+        notes=f"{received(cluster) - chunks} chunks came twice",
         bound_seconds=RECOVERY_SECONDS + 2.0 * chunks / 8 + 10,
     )
     assert cluster.count("SELECT max(attempts) FROM chunks") == 1

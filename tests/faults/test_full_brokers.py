@@ -11,7 +11,7 @@ import pytest
 from tests.fakes.configuration import LEASE_SECONDS
 from tests.fakes.processes import wait_until
 from tests.faults.cluster import Cluster
-from tests.faults.experiment import RECOVERY_SECONDS, Experiment
+from tests.faults.experiment import MESSAGES, RECOVERY_SECONDS, Experiment
 
 # The longest pause of Celery between two tries to write a result, and of a reconnection.
 PAUSE_SECONDS = 5.0
@@ -98,9 +98,9 @@ def test_a_broker_that_fills_up_in_the_middle_of_a_fan_out(
     own_cluster: Cluster, experiment: Experiment
 ) -> None:
     """A chord that was sent in parts is completed, and no chunk of it is asked about twice."""
-    experiment.begin("R04 fan-out", "no room in the broker after the twelfth message of a chord")
+    experiment.begin("R04 fan-out", "no room in the broker after half of a chord")
     own_cluster.start_scheduler()
-    worker = own_cluster.start_worker(f"fan_out.mid_publish:hang:{PAUSE_SECONDS}:12")
+    worker = own_cluster.start_worker(f"fan_out.mid_publish:hang:{PAUSE_SECONDS}:{MESSAGES // 2}")
     own_cluster.submit(own_cluster.documents.write(chunks=24))
     wait_until(lambda: "fan_out.mid_publish passed" in worker.text(), 60, "half a chord is sent")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.faults.cluster import Cluster
-from tests.faults.experiment import Experiment
+from tests.faults.experiment import MESSAGES, Experiment
 
 # The passing of each point at which the worker dies: in the middle where there is a middle.
 WORKER_POINTS = {
@@ -19,7 +19,7 @@ WORKER_POINTS = {
     "chord.before_publish": 1,
     "chord.published": 1,
     "fan_out.before_chunks": 1,
-    "fan_out.mid_publish": 12,
+    "fan_out.mid_publish": MESSAGES // 2,
     "fan_out.published": 1,
     "synthesis.claimed": 1,
     "synthesis.result_saved": 1,

@@ -9,12 +9,13 @@ from pydantic import SecretStr
 from chordwise import settings as settings_module
 from chordwise.pipeline.runtime import messages
 from chordwise.pipeline.runtime.messages import Messenger
-from tests.fakes.configuration import INTERVAL_SECONDS
+from tests.fakes.configuration import CONCURRENCY, INTERVAL_SECONDS
 from tests.fakes.processes import wait_until
 from tests.faults import quiescence
 from tests.faults.allowance import NOTHING_SPECIAL
 from tests.faults.cluster import Cluster
 from tests.faults.experiment import Experiment
+from tests.faults.provider import HOLD
 
 _QUEUE = f"chordwise:{messages.CHUNK_QUEUE}"
 _CHORDS = "chordwise:celery-taskset-meta-*"
@@ -30,10 +31,17 @@ def begin(cluster: Cluster, experiment: Experiment, id_: str, injected: str) -> 
     cluster.submit(cluster.documents.write(chunks=24))
 
 
-def waiting_messages(cluster: Cluster) -> list[bytes]:
-    """Return the messages for chunks that no worker has taken yet, and leave them there."""
+def begin_with_copies(
+    cluster: Cluster, experiment: Experiment, id_: str, injected: str
+) -> list[bytes]:
+    """Have a worker in the middle of its first calls; return the messages that wait meanwhile.
+
+    They stay where they are. Each names as many chunks as the worker has slots.
+    """
+    cluster.provider.treat(HOLD, times=CONCURRENCY)
+    begin(cluster, experiment, id_, injected)
     with cluster.broker.client() as client:
-        wait_until(lambda: client.llen(_QUEUE) > _TIMES, 30, "messages for chunks wait")
+        wait_until(lambda: client.llen(_QUEUE) > 1, 60, "messages for chunks wait")
         found = client.lrange(_QUEUE, 0, -1)
     return [message for message in found if isinstance(message, bytes)]
 
@@ -63,15 +71,17 @@ def forget(client: redis.Redis, pattern: str) -> int:
 @pytest.mark.parametrize("later", ["at once", "a day later"])
 def test_messages_for_finished_work(cluster: Cluster, experiment: Experiment, later: str) -> None:
     """R06: a chunk's, a fan-out's and a synthesis' message again cost no call and no write."""
-    begin(cluster, experiment, f"R06 {later}", f"{_TIMES} copies of each message of a finished job")
-    copies = waiting_messages(cluster) * _TIMES
+    injected = f"{_TIMES} copies of each message of a finished job"
+    copies = begin_with_copies(cluster, experiment, f"R06 {later}", injected) * _TIMES
+    cluster.provider.forgive()
     cluster.wait_until_finished()
     assert list(quiescence.nothing_waits(cluster, NOTHING_SPECIAL)) == []
     if later == "a day later":
         with cluster.broker.client() as client:
             assert forget(client, _RESULTS) > 0
             forget(client, _CHORDS)
-    before, requests = quiescence._contents(cluster), len(cluster.provider.requests)
+    # The scheduler notes a moment later that nobody wants to be told of the end.
+    before, requests = quiescence._steady_contents(cluster), len(cluster.provider.requests)
 
     deliver(cluster, copies, messages.FAN_OUT, messages.SYNTHESIZE)
     assert list(quiescence.nothing_waits(cluster, NOTHING_SPECIAL)) == []
@@ -86,10 +96,11 @@ def test_messages_for_finished_work(cluster: Cluster, experiment: Experiment, la
 @pytest.mark.thorough
 def test_fan_outs_beside_a_running_document(cluster: Cluster, experiment: Experiment) -> None:
     """R06: fanning out again while the chunks are worked on sends and asks nothing again."""
-    begin(cluster, experiment, "R06 fan-out", f"{_TIMES} more fan-outs of a running job")
-    copies = waiting_messages(cluster)
+    injected = f"{_TIMES} more fan-outs of a running job"
+    copies = begin_with_copies(cluster, experiment, "R06 fan-out", injected)
 
     deliver(cluster, copies, messages.FAN_OUT, messages.SYNTHESIZE)
+    cluster.provider.forgive()
     experiment.fault_is_over()
 
     experiment.finish(bound_seconds=2 * INTERVAL_SECONDS + experiment.undisturbed_seconds)

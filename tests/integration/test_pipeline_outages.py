@@ -10,13 +10,14 @@ import pytest
 from sqlalchemy import Connection, Engine, PoolProxiedConnection, event
 from sqlalchemy.exc import OperationalError
 
+from chordwise.domain import chunking
 from chordwise.domain.states import ChunkStatus, IntakeOutcome, JobStatus
 from chordwise.errors import LeaseLostError, ModelAccessError, ServiceUnavailableError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.resume import claim
 from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.jobs import retry
-from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome, analyze_chunk
+from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome, SliceClaims, analyze_chunk
 from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.jobs.synthesize import synthesize
 from chordwise.pipeline.recovery.recover import recover
@@ -110,6 +111,66 @@ def test_a_chunk_that_there_is_not_is_unknown(settings: Settings) -> None:
     outcomes = [analyze_chunk(pipeline.context, each) for each in (uuid.uuid4(), chunk_id)]
 
     assert outcomes == [ChunkOutcome.UNKNOWN, ChunkOutcome.ENDED]
+
+
+def test_a_fan_out_whose_commits_were_made_unseen_counts_once(settings: Settings) -> None:
+    """However often its first step is repeated, the document is not set aside for it."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    (job,) = pipeline.jobs(pipeline.submit(PARAGRAPH))
+    most_attempts = pipeline.context.settings.pipeline.max_attempts
+    ends = [ambiguous(pipeline, "UPDATE jobs SET attempts") for _ in range(most_attempts)]
+
+    sent = fan_out(pipeline.context, job.id)
+
+    for end in ends:
+        end()
+    assert sent == 1
+    assert pipeline.value("SELECT status FROM jobs") == JobStatus.RUNNING
+
+
+def test_a_document_that_ends_every_worker_which_cuts_it_is_set_aside(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt counts once the job has stood still since the last one."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    (job,) = pipeline.jobs(pipeline.submit(PARAGRAPH))
+    monkeypatch.setattr(chunking, "split", interrupted)
+
+    for _ in range(pipeline.context.settings.pipeline.max_attempts):
+        with pytest.raises(KeyboardInterrupt):
+            fan_out(pipeline.context, job.id)
+        pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '1 hour'")
+
+    assert fan_out(pipeline.context, job.id) == 0
+    assert pipeline.value("SELECT status FROM jobs") == JobStatus.QUARANTINED
+
+
+def interrupted(*_: object) -> object:
+    """End the worker while it cuts a document."""
+    raise KeyboardInterrupt
+
+
+def test_a_slice_that_could_not_be_claimed_is_left_alone(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that is back meanwhile makes no chunk anybody's whose thread has left."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    ids = [chunk_id for _, chunk_id in fanned_out(pipeline, PARAGRAPH, LONG)]
+    claims = SliceClaims(pipeline.context, ids)
+
+    monkeypatch.setattr(pipeline.context.stores.chunks, "claim", is_away)
+    with pytest.raises(ServiceUnavailableError):
+        analyze_chunk(pipeline.context, ids[0], claims)
+    monkeypatch.undo()
+    with pytest.raises(ServiceUnavailableError):
+        analyze_chunk(pipeline.context, ids[1], claims)
+
+    assert pipeline.value("SELECT count(*) FROM chunks WHERE status <> 'pending'") == 0
+
+
+def is_away(*_: object) -> object:
+    """Be a database that cannot be reached."""
+    raise ServiceUnavailableError("PostgreSQL cannot be reached.", "Wait for it.")
 
 
 def test_a_claim_whose_commit_was_made_unseen_is_ours(settings: Settings) -> None:

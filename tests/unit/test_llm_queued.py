@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from chordwise.errors import ModelOverloadedError
-from chordwise.llm.middleware.queued import Queued
+from chordwise.llm.middleware.queued import Queued, Turn
 from chordwise.llm.model import CompletionRequest
 from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import ScriptedModel
@@ -54,3 +54,30 @@ def test_a_failed_question_gives_its_turn_back() -> None:
 
     assert queued.complete(a_request()).text == "{}"
     assert queued.profile == model.profile
+
+
+def test_a_turn_is_kept_until_the_answer_is_stored() -> None:
+    """Further questions of the same work need no second turn; others wait until it is closed."""
+    turns = threading.Semaphore(1)
+    turn = Turn(turns)
+    queued = Queued(ScriptedModel(["{}"], repeat_last=True), turn)
+
+    queued.complete(a_request())
+    queued.complete(a_request())
+
+    assert not turns.acquire(blocking=False)
+    turn.close()
+    turn.close()
+    assert turns.acquire(blocking=False)
+    assert not turns.acquire(blocking=False)
+
+
+def test_a_failed_question_keeps_no_turn() -> None:
+    """Whoever waits before asking again lets others ask meanwhile."""
+    turns = threading.Semaphore(1)
+    queued = Queued(ScriptedModel([ModelOverloadedError("busy")]), Turn(turns))
+
+    with pytest.raises(ModelOverloadedError):
+        queued.complete(a_request())
+
+    assert turns.acquire(blocking=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -25,6 +26,7 @@ from chordwise.errors import (
     ServiceUnavailableError,
     TransientError,
 )
+from chordwise.llm.middleware.queued import Turn
 from chordwise.pipeline.asking.answers import policy_of
 from chordwise.pipeline.asking.questions import options_of
 from chordwise.pipeline.asking.votes import ask
@@ -56,23 +58,29 @@ class ChunkOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Work:
-    """A chunk that is leased, its question, and the ledger of its calls."""
+    """A chunk that is leased, its question, and ledger and turn of its calls."""
 
     lease: Lease
     chunk: ClaimedChunk
     task: AnalysisTask
     owner: Owner
     ledger: Ledger
+    turn: Turn
 
 
 class SliceClaims:
-    """Claims the chunks of one message together, when the first of them begins."""
+    """Claims the chunks of one message together, when the first of them begins.
+
+    Where that fails, it fails for all of them: a claim that succeeded later would hold the chunks
+    of those threads that have left already.
+    """
 
     def __init__(self, context: Context, chunk_ids: Sequence[uuid.UUID]) -> None:
         self._context = context
         self._tokens = {chunk_id: uuid.uuid4() for chunk_id in chunk_ids}
         self._lock = Lock()
         self._found: Mapping[uuid.UUID, ClaimedChunk] | None = None
+        self._error: Exception | None = None
 
     def of(self, chunk_id: uuid.UUID) -> ClaimedChunk | None:
         """Return a chunk of the message as it is after the claim; `None` where there is none.
@@ -81,8 +89,14 @@ class SliceClaims:
             ServiceUnavailableError: The database cannot be reached.
         """
         with self._lock:
+            if self._error is not None:
+                raise self._error
             if self._found is None:
-                self._found = self._claimed()
+                try:
+                    self._found = self._claimed()
+                except Exception as error:
+                    self._error = error
+                    raise
         return self._found.get(self._tokens[chunk_id])
 
     def _claimed(self) -> Mapping[uuid.UUID, ClaimedChunk]:
@@ -114,7 +128,9 @@ def analyze_chunk(
         return ChunkOutcome.NOT_ENDED if is_open else ChunkOutcome.ENDED
     lease = _lease_of(chunk)
     with context.leases.holding(lease):
-        return _work_on(context, lease, chunk)
+        work = _work(context, lease, chunk)
+        with closing(work.turn):
+            return _work_on(context, work)
 
 
 def _lease_of(chunk: ClaimedChunk) -> Lease:
@@ -139,17 +155,16 @@ def _claim_last(context: Context, chunk: ClaimedChunk, session: Session) -> Clai
     return chunk_leases.look(session, [(chunk.id, token)]).get(token)
 
 
-def _work_on(context: Context, lease: Lease, chunk: ClaimedChunk) -> ChunkOutcome:
-    work = _work(context, lease, chunk)
+def _work_on(context: Context, work: _Work) -> ChunkOutcome:
     try:
         return _analyze(context, work)
     except LeaseLostError:
-        context.leases.note_lost(lease, "answer")
+        context.leases.note_lost(work.lease, "answer")
         return ChunkOutcome.NOT_ENDED
     except ServiceUnavailableError:
         raise
     except Exception as error:  # a defect of ours ends the chunk, and visibly
-        log.exception("chunk.defect", chunk_id=str(chunk.id))
+        log.exception("chunk.defect", chunk_id=str(work.chunk.id))
         what = f"A defect of Chordwise stopped this chunk ({type(error).__name__})."
         return _fail(context, work, InternalError(what, "The worker's log has the details."))
     finally:
@@ -173,8 +188,14 @@ def _work(context: Context, lease: Lease, chunk: ClaimedChunk) -> _Work:
         text=_text_of(context, chunk),
         options=options,
     )
-    ledger = context.ledger(owner)
-    return _Work(lease=lease, chunk=chunk, task=task, owner=owner, ledger=ledger)
+    return _Work(
+        lease=lease,
+        chunk=chunk,
+        task=task,
+        owner=owner,
+        ledger=context.ledger(owner),
+        turn=context.models.turn(),
+    )
 
 
 def _text_of(context: Context, chunk: ClaimedChunk) -> str:
@@ -186,7 +207,7 @@ def _text_of(context: Context, chunk: ClaimedChunk) -> str:
 
 def _analyze(context: Context, work: _Work) -> ChunkOutcome:
     try:
-        asking = context.asking(work.owner, work.ledger)
+        asking = context.asking(work.owner, work.ledger, work.turn)
         model = context.models.open(work.chunk.model, asking)
         source = Source(work.task.text, offset=work.chunk.start_char)
         policy = policy_of(context.settings, work.lease.require)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Literal
 
 from sqlalchemy.orm import Session
@@ -59,16 +60,20 @@ _LOST = JobFailure(
 def _begin(context: Context, session: Session, job_id: uuid.UUID) -> FanOut | Literal[0] | None:
     """Count before the work, so that a kill counts; after the limit the job is set aside.
 
+    What comes on already is not counted again: it is this attempt, whose commit was not answered,
+    or a message that came twice. After a kill no message is sent until the job has stood still.
+
     Returns 0 where there is nothing to do, and `None` where there is no such job.
     """
-    max_attempts = context.settings.pipeline.max_attempts
-    begun = jobs.begin_fan_out(session, job_id, max_attempts)
+    pipeline = context.settings.pipeline
+    patience = timedelta(seconds=min(pipeline.lease_seconds, pipeline.stalled_seconds))
+    begun = jobs.begin_fan_out(session, job_id, pipeline.max_attempts, patience)
     if begun is not None:
         return begun
     job = jobs.lock(session, job_id)
     if job is None:
         return None
-    if job.status == JobStatus.QUEUED and job.attempts >= max_attempts:
+    if job.status == JobStatus.QUEUED and job.attempts >= pipeline.max_attempts:
         jobs.end(job, JobStatus.QUARANTINED, _LOST)
         session.flush()
         runs.settle(session, job.run_id)

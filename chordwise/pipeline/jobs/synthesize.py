@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -22,6 +23,7 @@ from chordwise.errors import (
     ServiceUnavailableError,
     TransientError,
 )
+from chordwise.llm.middleware.queued import Turn
 from chordwise.pipeline.asking.answers import policy_of
 from chordwise.pipeline.asking.critique import Examined, examine, unexamined
 from chordwise.pipeline.asking.merge import Integration, Integrator
@@ -42,13 +44,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Work:
-    """A synthesis that is leased, the chunks that it joins, and the ledger of its calls."""
+    """A synthesis that is leased, the chunks that it joins, and ledger and turn of its calls."""
 
     lease: Lease
     job: Job
     parts: Sequence[Chunk]
     owner: Owner
     ledger: Ledger
+    turn: Turn
 
 
 def synthesize(context: Context, job_id: uuid.UUID) -> bool:
@@ -67,7 +70,7 @@ def synthesize(context: Context, job_id: uuid.UUID) -> bool:
 
 
 def _work_on(context: Context, work: _Work) -> None:
-    with context.leases.holding(work.lease):
+    with context.leases.holding(work.lease), closing(work.turn):
         try:
             _synthesize(context, work)
         except LeaseLostError:
@@ -106,7 +109,14 @@ def _claim(context: Context, session: Session, lease: Lease) -> _Work | Literal[
         is_capped=budgets.is_capped(session, run.id),
     )
     parts = chunks.of_job(session, job.id)
-    return _Work(lease=lease, job=job, parts=parts, owner=owner, ledger=context.ledger(owner))
+    return _Work(
+        lease=lease,
+        job=job,
+        parts=parts,
+        owner=owner,
+        ledger=context.ledger(owner),
+        turn=context.models.turn(),
+    )
 
 
 def _claim_last(context: Context, session: Session, lease: Lease) -> Job | None:
@@ -136,9 +146,10 @@ def _integrate(context: Context, work: _Work) -> None:
     job, parts = work.job, work.parts
     answers = [chunks.answer_of(part) for part in parts if part.status == ChunkStatus.SUCCEEDED]
     text = context.stores.texts.of(job.document_id, within=context.lease)
+    asking = context.asking(work.owner, work.ledger, work.turn)
     try:
         integrator = Integrator(
-            model=context.models.open(job.model, context.asking(work.owner, work.ledger)),
+            model=context.models.open(job.model, asking),
             task=question_of(job),
             text=text,
             judge=work.ledger.check,

@@ -28,7 +28,7 @@ from chordwise.llm.middleware.cached import Cached, CompletionCache, HitLedger, 
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.middleware.metered import CallLedger, Metered, NullLedger
 from chordwise.llm.middleware.paced import Paced
-from chordwise.llm.middleware.queued import Queued
+from chordwise.llm.middleware.queued import Queued, Turn
 from chordwise.llm.middleware.rate_limited import RateLimited
 from chordwise.llm.middleware.retrying import Retrying
 from chordwise.llm.model import ChatModel, ModelProfile
@@ -54,13 +54,15 @@ class KeptLedger(CallLedger, HitLedger, Protocol):
 class Asking:
     """For whom a model is asked; the defaults are those of a library without a database.
 
-    `batches` returns where questions to the model of a name wait, for jobs of the batch lane.
+    `turn` is held from a call to the end of the work; without it, for each call alone. `batches`
+    returns where questions to the model of a name wait, for jobs of the batch lane.
     """
 
     ledger: KeptLedger = field(default_factory=NullLedger)
     budget: Budget = field(default_factory=Unlimited)
     priority: Priority = Priority.INTERACTIVE
     cache: CompletionCache | None = None
+    turn: Turn | None = None
     batches: Callable[[str], BatchQueue] | None = None
 
 
@@ -122,10 +124,15 @@ class Models:
             model = Budgeted(model, asking.budget, price, _sleep, self._random)
         patience = self._settings.limits.longest_wait_seconds
         model = RateLimited(model, self._limits(name), asking.priority, patience, _sleep)
-        model = self._cached(self._retrying(Queued(model, self._slots)), asking, facts)
+        model = self._retrying(Queued(model, asking.turn or self._slots))
+        model = self._cached(model, asking, facts)
         if asking.batches is None or not has_batches(settings):
             return model
         return Batched(model, asking.batches(name), self.batch_api(name).body, price, facts)
+
+    def turn(self) -> Turn:
+        """Return a turn at the slots of this process; whoever takes it has to close it."""
+        return Turn(self._slots)
 
     def batch_api(self, name: str) -> BatchApi:
         """Return the Batch API of a model; its connections are kept.
@@ -165,7 +172,13 @@ class Models:
         if asking.cache is None:
             return model
         longest = self._settings.retries.total_seconds
-        return Cached(model, asking.cache, asking.ledger, facts, longest, _sleep)
+
+        def sleep(seconds: float) -> None:
+            if asking.turn is not None:
+                asking.turn.close()  # the other, for whose answer this waits, may need it
+            _sleep(seconds)
+
+        return Cached(model, asking.cache, asking.ledger, facts, longest, sleep)
 
     def _limits(self, name: str) -> Limits:
         """Return the limits of a model, which all who ask it share."""

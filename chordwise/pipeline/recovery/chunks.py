@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy import func, or_, select, text, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from chordwise.domain.states import ChunkStatus, JobStatus
@@ -20,20 +20,12 @@ from chordwise.storage.record import among
 
 BATCH = 500
 OVERTAKEN = timedelta(seconds=10)
-# Who holds an answer tries at least every five seconds to store it.
-_AFTER_RESTART = timedelta(seconds=6)
 _WORKING = (JobStatus.RUNNING, JobStatus.WAITING)
 
 
 def expired_leases(context: Context, session: Session) -> int:
-    """Send chunks again whose worker is gone; set those aside that ended it too often.
-
-    While the database was away nobody could prolong a lease: after its restart, the holders come
-    first.
-    """
-    if not session.scalar(
-        select(text("pg_postmaster_start_time()") < clock.database_now() - _AFTER_RESTART)
-    ):
+    """Send chunks again whose worker is gone; set those aside that ended it too often."""
+    if not session.scalar(select(clock.holders_have_come())):
         return 0
     rows = session.execute(
         select(Chunk.id, Chunk.job_id, Chunk.attempts)

@@ -58,7 +58,8 @@ def missing_syntheses(context: Context, session: Session) -> int:
     waiting = (Job.status == JobStatus.WAITING) & or_(
         Job.due_at.is_(None), Job.due_at <= clock.database_now()
     )
-    abandoned = (Job.status == JobStatus.SYNTHESIZING) & (Job.lease_until < clock.database_now())
+    ran_out = (Job.lease_until < clock.database_now()) & clock.holders_have_come()
+    abandoned = (Job.status == JobStatus.SYNTHESIZING) & ran_out
     unsent = (waiting & (Job.last_progress_at < Job.due_at)) | (
         abandoned & (Job.last_progress_at < Job.lease_until)
     )

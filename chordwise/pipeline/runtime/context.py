@@ -15,6 +15,7 @@ from chordwise.domain.lanes import Lane
 from chordwise.llm.limits.permits import Priority
 from chordwise.llm.middleware.batched import BatchQueue
 from chordwise.llm.middleware.budgeted import Unlimited
+from chordwise.llm.middleware.queued import Turn
 from chordwise.pipeline.models import answer_cache
 from chordwise.pipeline.models.batch_queue import JobBatches
 from chordwise.pipeline.models.budgets import JobBudget, Reservations
@@ -120,7 +121,7 @@ class Context:
             discard=partial(answer_cache.discard, self.sessions),
         )
 
-    def asking(self, owner: Owner, ledger: Ledger) -> Asking:
+    def asking(self, owner: Owner, ledger: Ledger, turn: Turn) -> Asking:
         """Return how models are asked for a chunk or a synthesis: its budget, urgency and cache."""
         budget = JobBudget(reservations=self.stores.reservations, job_id=owner.job_id)
         stored = answer_cache.stored_completions(
@@ -144,5 +145,6 @@ class Context:
             budget=budget if is_limited else Unlimited(),
             priority=Priority(owner.priority),
             cache=cache,
+            turn=turn,
             batches=batches if owner.lane == Lane.BATCH else None,
         )
