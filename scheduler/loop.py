@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Event
+from threading import Event, Thread
 
 import structlog
 
@@ -15,12 +15,16 @@ from chordwise.pipeline.batches import exchange
 from chordwise.pipeline.jobs import dispatch
 from chordwise.pipeline.recovery.recover import recover, take_up_after_standstill
 from chordwise.pipeline.runtime.context import Context
+from chordwise.storage import unfinished
+from chordwise.storage.engine import reaching_database
+from chordwise.storage.unfinished import Waiting
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State
 from scheduler import scheduling
 from scheduler.batching import Batching
 from scheduler.deliveries import Deliveries
 from scheduler.leadership import Leadership
+from scheduler.listening import Listener
 from scheduler.scheduling import Scheduling
 
 log = structlog.get_logger(__name__)
@@ -28,6 +32,9 @@ log = structlog.get_logger(__name__)
 _FORGET_SECONDS = 3_600.0
 _OUTAGE_SECONDS = 1.0
 _DISPATCH_SECONDS = 2.0
+_LOOK_SECONDS = 1.0
+# How seldom the outbox is looked at while nothing is told of it: a notification may be lost.
+_QUIET_SECONDS = 2.0
 # Longer than the longest pause between two tries to store an answer.
 _AFTER_OUTAGE_SECONDS = 6.0
 
@@ -40,21 +47,34 @@ class Chore:
     every_seconds: float
     do: Callable[[], object]
     due_at: float = field(default=0.0)
+    done_at: float = field(default=0.0)
 
 
 class Loop:
-    """Runs the chores, one at a time, until told to stop."""
+    """Runs the chores, one at a time, until told to stop; `wake` is set when the outbox has more.
 
-    def __init__(self, context: Context, leadership: Leadership) -> None:
+    `waiting` is what was seen last of the work of the parts.
+    """
+
+    def __init__(
+        self, context: Context, leadership: Leadership, listener: Listener, wake: Event
+    ) -> None:
         settings = context.settings.pipeline
         self._context = context
         self._leadership = leadership
+        self._listener = listener
+        self._wake = wake
+        self.waiting = Waiting()
         self._led = False
+        self._acts = False
         self._batching = Batching(partial(exchange.tick, context))
         self._is_held_up = False
         self._recovers_from = 0.0
         self._scheduling = Scheduling(context, leadership)
-        self._deliveries = Deliveries(context, lambda: self._led)
+        self._deliveries = Deliveries(context, lambda: self._led and self.waiting.deliveries)
+        self._dispatching = Chore(
+            name="dispatch", every_seconds=settings.dispatch_interval_seconds, do=self._dispatch
+        )
         self._chores = [
             # First of all: what is still promised when it looks was never lost.
             Chore(
@@ -62,11 +82,8 @@ class Loop:
                 every_seconds=settings.recovery_interval_seconds,
                 do=self._recover,
             ),
-            Chore(
-                name="dispatch",
-                every_seconds=settings.dispatch_interval_seconds,
-                do=self._dispatch,
-            ),
+            self._dispatching,
+            Chore(name="look", every_seconds=_LOOK_SECONDS, do=self._look),
             Chore(
                 name="schedules",
                 every_seconds=scheduling.TICK_SECONDS,
@@ -79,29 +96,51 @@ class Loop:
     def run(self, stop: Event) -> None:
         """Do what is due until `stop` is set."""
         self._deliveries.start()
+        self._listener.start()
+        Thread(target=self._wake_at, args=(stop,), name="stop", daemon=True).start()
         while not stop.is_set():
             for chore in self._chores:
                 self._do(chore)
             next_due = min(chore.due_at for chore in self._chores)
-            stop.wait(max(0.01, next_due - time.monotonic()))
+            if self._wake.wait(max(0.01, next_due - time.monotonic())):
+                self._wake.clear()
+                self._hurry()
+        self._listener.stop()
         self._deliveries.stop()
         self._batching.stop()
         self._leadership.give_up()
 
+    def _wake_at(self, stop: Event) -> None:
+        stop.wait()
+        self._wake.set()
+
+    def _hurry(self) -> None:
+        """Let the outbox be looked at now, but no more often than it is sent."""
+        chore = self._dispatching
+        chore.every_seconds = self._context.settings.pipeline.dispatch_interval_seconds
+        chore.due_at = min(chore.due_at, chore.done_at + chore.every_seconds)
+
     def _do(self, chore: Chore) -> None:
         if time.monotonic() < chore.due_at:
             return
-        pause = chore.every_seconds
+        pause = 0.0
         try:
             chore.do()
         except ServiceUnavailableError as error:
             log.warning("scheduler.put_off", chore=chore.name, reason=error.what)
             self._is_held_up = True
-            pause = max(pause, _OUTAGE_SECONDS)
+            pause = _OUTAGE_SECONDS
         except Exception:  # one defect must not stop the other chores
             log.exception("scheduler.defect", chore=chore.name)
-            pause = max(pause, _OUTAGE_SECONDS)
-        chore.due_at = time.monotonic() + pause
+            pause = _OUTAGE_SECONDS
+        chore.done_at = time.monotonic()
+        chore.due_at = chore.done_at + max(pause, chore.every_seconds)
+
+    def _look(self) -> None:
+        """See what waits for the parts, in one statement for all of them."""
+        with reaching_database(), self._context.sessions() as session:
+            self.waiting = unfinished.waiting(session)
+        self._batching.lead(leads=self._acts and self.waiting.batches)
 
     def _show(self) -> None:
         """Show what held since the last time: a chore that was put off is not forgotten."""
@@ -110,18 +149,29 @@ class Loop:
         liveness.show(self._context.settings.home, "scheduler", state)
 
     def _dispatch(self) -> None:
-        """Send batch after batch, but let the other chores have their turn."""
+        """Send batch after batch, but let the other chores have their turn.
+
+        While there is nothing to send, and PostgreSQL tells when there is, it is looked for less
+        and less often.
+        """
+        every_seconds = self._context.settings.pipeline.dispatch_interval_seconds
+        seldom = max(every_seconds, min(_QUIET_SECONDS, 2 * self._dispatching.every_seconds))
+        self._dispatching.every_seconds = every_seconds
         ends_at = time.monotonic() + _DISPATCH_SECONDS
-        while dispatch.dispatch(self._context) == dispatch.BATCH and time.monotonic() < ends_at:
-            continue
+        sent = dispatch.dispatch(self._context)
+        if not sent and self._listener.hears:
+            self._dispatching.every_seconds = seldom
+        while sent == dispatch.BATCH and time.monotonic() < ends_at:
+            sent = dispatch.dispatch(self._context)
 
     def _recover(self) -> None:
         try:
-            leads = self._takes_the_lead()
-            self._batching.lead(leads=leads)
-            if leads:
+            self._acts = self._takes_the_lead()
+            self._batching.lead(leads=self._acts and self.waiting.batches)
+            if self._acts:
                 recover(self._context)
         except ServiceUnavailableError:
+            self._acts = False
             self._batching.lead(leads=False)
             # Once the database is back, who holds an answer stores it before leases are looked at.
             self._recovers_from = time.monotonic() + _AFTER_OUTAGE_SECONDS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,7 @@ import typer
 
 from chordwise.cli import failing
 from chordwise.cli.invocation import Invocation
+from chordwise.loading import load
 
 COMMANDS = {
     "analyze": ("analyzing", "Take documents in, analyze them, and show the answers."),
@@ -46,6 +46,8 @@ _WITH_VALUE = ("--config", "--home")
 _WITHOUT_VALUE = ("--verbose", "--debug")
 _HELP = frozenset({"--help", "-h"})
 _COMPLETION = "_CHORDWISE_COMPLETE"
+# An option without a value is read by pydantic, and to import that takes longer than `version` may.
+_NO_HELP = {"help": False, **{name: {"help": False} for name in COMMANDS}}
 
 
 class CommandModule(Protocol):
@@ -69,7 +71,7 @@ def run(arguments: Sequence[str]) -> int:
     invocation = Invocation()
     hoisted = hoist(arguments)
     with failing.explained(invocation) as outcome:
-        app = listing() if wants_listing(hoisted) else application(named_in(hoisted))
+        app = listing() if wants_listing(hoisted) else _loaded(hoisted)
         app(args=hoisted, prog_name="chordwise", obj=invocation)
     return outcome.exit_code
 
@@ -113,24 +115,36 @@ def listing() -> typer.Typer:
     return app
 
 
-def application(modules: Iterable[str]) -> typer.Typer:
-    """Return the application with the commands of these modules."""
-    app = _empty()
+def application(modules: Iterable[str], *, takes_options: bool = True) -> typer.Typer:
+    """Return the application with the commands of these modules.
+
+    Without `takes_options` none may stand before the command, and none has to be read.
+    """
+    app = _empty(takes_options=takes_options)
     for module in modules:
-        loaded = importlib.import_module(f"chordwise.cli.{module}")
+        loaded = load(f"chordwise.cli.{module}")
         cast("CommandModule", loaded).register(app)
     return app
 
 
-def _empty() -> typer.Typer:
+def _loaded(hoisted: Sequence[str]) -> typer.Typer:
+    begins_with_command = bool(hoisted) and hoisted[0] in MODULES
+    return application(named_in(hoisted), takes_options=not begins_with_command)
+
+
+def _empty(*, takes_options: bool = True) -> typer.Typer:
     app = typer.Typer(
         name="chordwise",
+        add_completion=takes_options,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={
+            "help_option_names": ["-h", "--help"],
+            "default_map": None if takes_options else _NO_HELP,
+        },
     )
-    app.callback()(chordwise)
+    app.callback()(chordwise if takes_options else lambda: None)
     return app
 
 

@@ -21,8 +21,7 @@ from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.reporting import EVERY, MOST_FAILURES
 from chordwise.embedded.stack import Level
-from chordwise.pipeline.models import budgets
-from chordwise.pipeline.runs import accounts, progress, stored_results
+from chordwise.pipeline.runs import accounts, budget_lines, progress, stored_results
 from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.storage import deliveries
 from chordwise.storage import runs as stored_runs
@@ -117,7 +116,7 @@ def _show(session: Session, screen: Screen, name: str, *, as_json: bool) -> None
     failed = accounts.failures(session, account.run, EVERY if as_json else MOST_FAILURES)
     noticed = accounts.notices(session, run_id, EVERY if as_json else MOST_FAILURES)
     counts = progress.read(session, run_id)
-    caps = budgets.lines_of_run(session, run_id)
+    caps = budget_lines.of_run(session, run_id)
     listed = accounts.jobs_of_run(session, run_id, EVERY if as_json else MOST_JOBS)
     owed = deliveries.of_run(session, run_id)
     if as_json:

@@ -16,7 +16,7 @@ from chordwise.embedded import llama, stack
 from chordwise.embedded.stack import Level
 from chordwise.errors import ConfigurationError
 from chordwise.settings import Settings
-from chordwise.storage import migrating, readiness, runs
+from chordwise.storage import revisions, runs
 from chordwise.storage.engine import admitted, open_engine, reaching_database, session_maker
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def reach(
 
 @contextmanager
 def database(
-    settings: Settings, require: Callable[[Engine], None] = migrating.require_compatible
+    settings: Settings, require: Callable[[Engine], None] = revisions.require_compatible
 ) -> Iterator[sessionmaker[Session]]:
     """Open the database, which has to be at a schema that suits this version.
 
@@ -86,8 +86,9 @@ def working_context(settings: Settings) -> Iterator[Context]:
     """
     # Celery comes with it: only commands that work on runs pay for loading that.
     from chordwise.pipeline.runtime.opening import open_context  # noqa: PLC0415 - see above
+    from chordwise.storage.readiness import require_ready  # noqa: PLC0415 - it knows all tables
 
-    with database(settings, readiness.require_ready):
+    with database(settings, require_ready):
         context = open_context(settings, "command")
     try:
         yield context

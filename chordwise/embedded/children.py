@@ -84,8 +84,8 @@ class Children:
         os.close(self._reader)
 
     def identities(self) -> dict[str, ProcessIdentity]:
-        """Return the processes that run, by name."""
-        found = {name: watched.service.identity() for name, watched in self._watched.items()}
+        """Return the processes that run, by name, as they were last looked for."""
+        found = {name: watched.identity for name, watched in self._watched.items()}
         return {name: identity for name, identity in found.items() if identity is not None}
 
     def effective_database_url(self) -> str | None:

@@ -92,7 +92,10 @@ class BackgroundProcess:
 
 
 class Watched:
-    """A service that comes back when it dies, after pauses that double from 0.5 to 10 seconds."""
+    """A service that comes back when it dies, after pauses that double from 0.5 to 10 seconds.
+
+    `identity` is its process as it was last looked for, at a start or by `tend`.
+    """
 
     def __init__(self, service: Service, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.service = service
@@ -100,6 +103,7 @@ class Watched:
         self._failures = 0
         self._started_at = clock()
         self._due_at: float | None = None
+        self.identity: ProcessIdentity | None = None
 
     def start(self) -> None:
         """Start the service.
@@ -110,13 +114,15 @@ class Watched:
         self._due_at = None
         self._started_at = self._clock()
         self.service.start()
+        self.identity = self.service.identity()
 
     def tend(self) -> ChordwiseError | None:
         """Restart the service if it is dead and its pause is over.
 
         Returns what to report: that it died, or why it does not start again.
         """
-        if self.service.identity() is not None:
+        self.identity = self.service.identity()
+        if self.identity is not None:
             return None
         now = self._clock()
         if self._due_at is None:

@@ -63,6 +63,8 @@ class Supervisor:
         self._idle_check_at = 0.0
         self._tend_at = 0.0
         self._published: StackState | None = None
+        own = processes.identify(os.getpid())
+        self._identity = own or ProcessIdentity(pid=os.getpid(), created_at=0)
 
     def request_stop(self) -> None:
         """Make `run` return; safe from signal handlers and from other threads."""
@@ -196,10 +198,9 @@ class Supervisor:
             self._published = now
 
     def _state(self) -> StackState:
-        own = processes.identify(os.getpid())
         plan = self._children.plan
         return StackState(
-            supervisor=own or ProcessIdentity(pid=os.getpid(), created_at=0),
+            supervisor=self._identity,
             children=self._children.identities(),
             phase=self._phase,
             level=self._children.level or Level.DATABASE,

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import Index, exists, select, update
+from sqlalchemy import ColumnElement, Index, exists, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
@@ -55,6 +55,11 @@ class Batch(Record):
     expires_at: Mapped[datetime | None]
     cancel_asked_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+
+
+def is_any_open() -> ColumnElement[bool]:
+    """Return the condition that a batch is open, whenever it is to be looked at."""
+    return exists().where(Batch.status.in_(_OPEN))
 
 
 def due(session: Session) -> Sequence[Batch]:

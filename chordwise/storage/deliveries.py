@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import ForeignKey, Index, select, update
+from sqlalchemy import ColumnElement, ForeignKey, Index, exists, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
@@ -90,6 +90,11 @@ def skip(session: Session, kind: DeliveryKind) -> None:
         .where(Delivery.kind == kind, Delivery.status == DeliveryStatus.PENDING)
         .values(status=DeliveryStatus.SKIPPED, finished_at=clock.database_now())
     )
+
+
+def is_pending() -> ColumnElement[bool]:
+    """Return the condition that a delivery has not ended, whenever it is due."""
+    return exists().where(Delivery.status == DeliveryStatus.PENDING)
 
 
 def take_due(session: Session, kinds: Collection[DeliveryKind]) -> Delivery | None:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    tuple_,
     update,
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -74,6 +75,11 @@ class Job(Record):
         ),
         Index("ix_jobs_retryable", "run_id", "id", postgresql_where=status_among(RETRYABLE_JOBS)),
         Index(
+            "ix_jobs_waiting",
+            "due_at",
+            postgresql_where=f"status = '{JobStatus.WAITING.value}'",
+        ),
+        Index(
             "ix_jobs_unfinished_created_at",
             "status",
             "created_at",
@@ -121,6 +127,23 @@ class JobFailure:
 def get(session: Session, job_id: uuid.UUID) -> Job | None:
     """Return a job as it is now."""
     return session.get(Job, job_id, populate_existing=True)
+
+
+class Walk:
+    """Goes through the jobs of a state, some in each step, and begins anew after the last one."""
+
+    def __init__(self, status: JobStatus) -> None:
+        self._status = status
+        self._after: tuple[datetime, uuid.UUID] | None = None
+
+    def step(self, session: Session, limit: int) -> list[uuid.UUID]:
+        """Return the next jobs, those created first before the others."""
+        statement = select(Job.created_at, Job.id).where(Job.status == self._status)
+        if self._after is not None:
+            statement = statement.where(tuple_(Job.created_at, Job.id) > tuple_(*self._after))
+        rows = session.execute(statement.order_by(Job.created_at, Job.id).limit(limit)).all()
+        self._after = (rows[-1][0], rows[-1][1]) if len(rows) == limit else None
+        return [row[1] for row in rows]
 
 
 def hold(session: Session, job_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:

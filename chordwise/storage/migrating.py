@@ -4,50 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import tenacity
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
-from chordwise.errors import ConfigurationError, ServiceUnavailableError
-from chordwise.storage import schema_versions
+from chordwise.errors import ServiceUnavailableError
+from chordwise.storage import revisions
 from chordwise.storage.connections import taking_its_time
 
-_PACKAGE = Path(__file__).resolve().parent.parent
 _LOCK = 4_271_001  # any number will do, as long as it is always this one
 _ALONE_SECONDS = 60
 _LOCK_MILLISECONDS = 1_000
 _ATTEMPTS = 20
 
 
-def migrations_folder() -> Path:
-    """Return where the migrations are: inside the wheel, or in the checkout."""
-    packaged = _PACKAGE / "_packaged" / "migrations"
-    return packaged if packaged.is_dir() else _PACKAGE.parent / "migrations"
-
-
 def configuration() -> Config:
     """Return Alembic's configuration without any file."""
     config = Config()
-    config.set_main_option("script_location", str(migrations_folder()))
+    config.set_main_option("script_location", str(revisions.migrations_folder()))
     return config
-
-
-def newest_revision() -> str:
-    """Return the revision that this version of Chordwise needs."""
-    return str(ScriptDirectory.from_config(configuration()).get_current_head())
-
-
-def revision_of(engine: Engine) -> str | None:
-    """Return the revision that the database is at; `None` when it is empty."""
-    with engine.connect() as connection:
-        return _current(connection)
 
 
 def migrate(engine: Engine) -> tuple[str | None, str]:
@@ -61,53 +40,15 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
         ServiceUnavailableError: Somebody holds a table's lock for too long.
     """
     with engine.connect() as connection, _alone(connection):
-        before = _current(connection)
-        if before is not None and before not in _known():
-            _require_compatible(connection)
+        before = revisions.current(connection)
+        if before is not None and before not in revisions.known():
+            revisions.require_suitable(connection)
             return before, before
         try:
             _upgrade(connection)
         except OperationalError as error:
             raise _lock_held(error) from error
-    return before, newest_revision()
-
-
-def require_compatible(engine: Engine) -> None:
-    """Refuse to work on a schema that this version's code does not fit.
-
-    A newer schema is good as long as it says so: it notes from which revision on code still works.
-
-    Raises:
-        ConfigurationError: The database is empty, older, or newer in a way that breaks us.
-    """
-    with engine.connect() as connection:
-        _require_compatible(connection)
-
-
-def _require_compatible(connection: Connection) -> None:
-    found, wanted = _current(connection), newest_revision()
-    if found == wanted:
-        return
-    if found is None or found in _known():
-        raise ConfigurationError(
-            f"The database is at schema {found or 'none'}, this version needs {wanted}.",
-            "Run `chordwise migrate` with this version.",
-        )
-    oldest = schema_versions.works_from(connection, found)
-    if oldest is None or oldest > wanted:
-        raise ConfigurationError(
-            f"The database is at schema {found}, which this version ({wanted}) does not know.",
-            f"Update Chordwise here to one with schema {oldest or found} or newer.",
-        )
-
-
-def _current(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
-
-
-def _known() -> set[str]:
-    scripts = ScriptDirectory.from_config(configuration())
-    return {script.revision for script in scripts.walk_revisions()}
+    return before, revisions.newest_revision()
 
 
 @contextmanager

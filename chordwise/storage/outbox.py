@@ -31,6 +31,8 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain.json_values import JsonValue
 from chordwise.storage.record import CreatedAt, Record, insert_all
 
+CHANNEL = "chordwise_outbox"
+"""Where PostgreSQL tells of every transaction that has promised messages."""
 LAST_ATTEMPT = "last attempt"
 """The reason of a message for a chunk that lost its worker again and again."""
 

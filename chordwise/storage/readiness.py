@@ -7,7 +7,7 @@ from itertools import groupby
 from sqlalchemy import Connection, Engine, text
 
 from chordwise.errors import ConfigurationError
-from chordwise.storage import migrating
+from chordwise.storage import revisions
 from chordwise.storage.tables import metadata
 
 _SETTING = "database_url (CHORDWISE_DATABASE_URL)"
@@ -38,7 +38,7 @@ def require_ready(engine: Engine) -> None:
     with engine.connect() as connection:
         _require_writable(connection)
         _require_rights(connection)
-    migrating.require_compatible(engine)
+    revisions.require_compatible(engine)
 
 
 def _require_writable(connection: Connection) -> None:

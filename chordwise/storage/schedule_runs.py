@@ -113,9 +113,9 @@ def unfinished(session: Session, schedule_id: uuid.UUID) -> ScheduleRun | None:
     ).one_or_none()
 
 
-def is_waiting(session: Session) -> bool:
-    """Tell whether there is an occurrence that nobody is at."""
-    return bool(session.scalar(select(exists().where(_is_free()))))
+def is_any_free() -> ColumnElement[bool]:
+    """Return the condition that there is an occurrence that nobody is at."""
+    return exists().where(_is_free())
 
 
 def claim(session: Session, token: uuid.UUID, lease: timedelta) -> ScheduleRun | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, select, text
+from sqlalchemy import Connection, delete, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -17,14 +17,6 @@ class SchemaVersion(Record):
     revision: Mapped[str] = mapped_column(primary_key=True)
     works_from: Mapped[str]
     applied_at: Mapped[CreatedAt]
-
-
-def works_from(connection: Connection, revision: str) -> str | None:
-    """Return the oldest revision whose code still works; `None` where nobody has noted one."""
-    if not _exists(connection):
-        return None
-    statement = select(SchemaVersion.works_from).where(SchemaVersion.revision == revision)
-    return connection.scalar(statement)
 
 
 def note(connection: Connection, revision: str, oldest: str) -> None:

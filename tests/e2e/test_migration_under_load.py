@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.storage import migrating
+from chordwise.storage import migrating, revisions
 from tests.e2e.conftest import Stage
 from tests.fakes.later_migrations import LATER, NEWEST, newer_version, take_back
 from tests.fakes.processes import wait_until
@@ -36,7 +36,7 @@ def test_up_down_and_up_while_a_worker_works(
     both = "both workers have started"
     wait_until(lambda: stage.processes.logs().count("worker.started") == 2, 60, both)
     assert in_the_middle
-    assert migrating.revision_of(stage.engine) == LATER
+    assert revisions.revision_of(stage.engine) == LATER
     assert stage.value("SELECT bool_and(status = 'succeeded') FROM jobs")
     assert stage.value("SELECT max(attempts) = 1 FROM chunks")
     assert "Traceback" not in stage.processes.logs()

@@ -9,7 +9,7 @@ import pytest
 from alembic import command
 from sqlalchemy import Engine
 
-from chordwise.storage import migrating
+from chordwise.storage import migrating, revisions
 
 REVISION = '''"""A later revision."""
 
@@ -31,17 +31,17 @@ def downgrade() -> None:
     """Take back."""
     op.execute("ALTER TABLE jobs DROP COLUMN priority")
 '''
-NEWEST = migrating.newest_revision()
+NEWEST = revisions.newest_revision()
 LATER = f"{int(NEWEST) + 1:04}"
 
 
 def newer_version(folder: Path, patch: pytest.MonkeyPatch, works_from: str) -> None:
     """Let migrations be those of a version that has one more."""
     copy = folder / "migrations"
-    shutil.copytree(migrating.migrations_folder(), copy)
+    shutil.copytree(revisions.migrations_folder(), copy)
     later = REVISION.format(revision=LATER, before=NEWEST, works_from=works_from)
     (copy / "versions" / f"{LATER}.py").write_text(later, "utf-8")
-    patch.setattr(migrating, "migrations_folder", lambda: copy)
+    patch.setattr(revisions, "migrations_folder", lambda: copy)
 
 
 def take_back(engine: Engine, revision: str) -> None:

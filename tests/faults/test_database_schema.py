@@ -11,7 +11,7 @@ from psycopg import sql
 from pydantic import SecretStr
 from sqlalchemy import Engine, make_url
 
-from chordwise.storage import migrating
+from chordwise.storage import migrating, revisions
 from chordwise.storage.engine import open_engine
 from tests.fakes.later_migrations import LATER, NEWEST, newer_version, take_back
 from tests.faults.cluster import Cluster
@@ -50,7 +50,7 @@ def test_migrations_up_down_and_up_under_load(
             take_back(engine, NEWEST)
         migrating.migrate(engine)
         in_the_middle = cluster.value("SELECT bool_or(status <> 'succeeded') FROM chunks")
-        found = migrating.revision_of(engine)
+        found = revisions.revision_of(engine)
     beside = cluster.start_worker()
     experiment.fault_is_over()
 

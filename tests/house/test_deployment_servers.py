@@ -19,7 +19,7 @@ from chordwise.embedded import postgres, processes, valkey
 from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.errors import UsageError
 from chordwise.pipeline.runs import user_sql
-from chordwise.storage import migrating
+from chordwise.storage import migrating, revisions
 from chordwise.storage.engine import open_engine
 from tests.fakes.processes import wait_until
 from tests.house.checkout import ROOT
@@ -108,7 +108,7 @@ def test_chordwise_works_as_a_role_of_few_privileges(
         "SELECT rolsuper, rolcreaterole, rolcreatedb FROM pg_roles WHERE rolname = 'chordwise'"
     ).fetchone()
     assert user_sql.callable_functions(address) == []
-    assert revision == migrating.newest_revision()
+    assert revision == revisions.newest_revision()
     assert documents == 0
     assert rights == (False, True, False)
 

@@ -25,8 +25,9 @@ from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.jobs.retry import retry
 from chordwise.pipeline.jobs.synthesize import synthesize
 from chordwise.pipeline.models import budgets
-from chordwise.pipeline.models.budgets import BudgetLine
 from chordwise.pipeline.models.client import Models
+from chordwise.pipeline.runs import budget_lines
+from chordwise.pipeline.runs.budget_lines import BudgetLine
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.pipeline import LONG, NOW, Pipeline, a_document, a_pipeline, a_run, with_settings
 from tests.peers.answering_server import AnsweringHandler, AnsweringServer, summary
@@ -116,7 +117,7 @@ class Company:
     def lines(self, submission: Submission) -> Sequence[BudgetLine]:
         """Return what all budgets have come to."""
         with self.pipeline.context.sessions() as session:
-            return budgets.lines_of_run(session, submission.run_id)
+            return budget_lines.of_run(session, submission.run_id)
 
     def states(self, submission: Submission) -> set[str]:
         """Return the states of the jobs."""

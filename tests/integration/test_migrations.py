@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, inspect, text
 
 from chordwise.settings import Settings
-from chordwise.storage import migrating
+from chordwise.storage import migrating, revisions
 from chordwise.storage.engine import open_engine
 from chordwise.storage.tables import metadata
 from tests.fakes.learning import a_learner, classified
@@ -35,7 +35,7 @@ def test_migrating_again_changes_nothing(database_url: SecretStr) -> None:
     before, after = migrating.migrate(engine)
 
     engine.dispose()
-    assert before == after == migrating.newest_revision()
+    assert before == after == revisions.newest_revision()
 
 
 def test_every_migration_can_be_taken_back(database_url: SecretStr) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import OperationalError
 
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
-from chordwise.storage import migrating
+from chordwise.storage import migrating, revisions
 from chordwise.storage.engine import open_engine
 from tests.fakes.later_migrations import LATER, NEWEST, newer_version, take_back
 from tests.fakes.processes import wait_until
@@ -33,11 +33,11 @@ def test_an_old_version_works_on_a_newer_schema_that_says_so(
         migrating.migrate(engine)
 
     if suits:
-        migrating.require_compatible(engine)
+        revisions.require_compatible(engine)
         assert migrating.migrate(engine) == (LATER, LATER)
     else:
         with pytest.raises(ConfigurationError, match="does not know") as caught:
-            migrating.require_compatible(engine)
+            revisions.require_compatible(engine)
         assert LATER in caught.value.hint
         with pytest.raises(ConfigurationError, match="does not know"):
             migrating.migrate(engine)
@@ -50,7 +50,7 @@ def test_a_newer_schema_without_a_note_is_refused(engine: Engine) -> None:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
 
     with pytest.raises(ConfigurationError, match="9999"):
-        migrating.require_compatible(engine)
+        revisions.require_compatible(engine)
     engine.dispose()
 
 
@@ -61,7 +61,7 @@ def test_a_new_version_on_an_older_schema_is_told_to_migrate(
     newer_version(tmp_path, monkeypatch, NEWEST)
 
     with pytest.raises(ConfigurationError, match=f"needs {LATER}") as caught:
-        migrating.require_compatible(engine)
+        revisions.require_compatible(engine)
 
     engine.dispose()
     assert "chordwise migrate" in caught.value.hint
@@ -130,5 +130,5 @@ def test_a_migration_gives_up_at_last(
         bounds = connection.scalar(text("SELECT current_setting('lock_timeout')"))
         locks = connection.scalar(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"))
     assert isinstance(caught.value.__cause__, OperationalError)
-    assert (migrating.revision_of(engine), bounds, locks) == (NEWEST, "30s", 0)
+    assert (revisions.revision_of(engine), bounds, locks) == (NEWEST, "30s", 0)
     engine.dispose()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import scheduler.__main__
-import worker.__main__
+import scheduler.process
+import worker.process
 from chordwise.errors import ExitCode
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State
@@ -60,7 +60,7 @@ def test_a_file_of_another_making_is_no_sign(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("process", "main"), [("worker", worker.__main__.main), ("scheduler", scheduler.__main__.main)]
+    ("process", "main"), [("worker", worker.process.main), ("scheduler", scheduler.process.main)]
 )
 def test_health_is_an_exit_code_and_a_sentence(
     monkeypatch: pytest.MonkeyPatch,

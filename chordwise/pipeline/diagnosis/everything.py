@@ -22,7 +22,7 @@ from chordwise.pipeline.diagnosis import models, ocr, places, processes, schedul
 from chordwise.pipeline.diagnosis.checks import Check, Verdict, guarded
 from chordwise.pipeline.runs import user_sql
 from chordwise.settings import Settings
-from chordwise.storage import migrating
+from chordwise.storage import revisions
 from chordwise.storage.engine import open_engine, reaching_database
 
 _GIGABYTE = 1024**3
@@ -128,8 +128,8 @@ def _reaching() -> Iterator[None]:
 
 def _schema(engine: Engine) -> Check:
     with reaching_database():
-        migrating.require_compatible(engine)
-    return Check(name="schema", finding=f"up to date ({migrating.newest_revision()})")
+        revisions.require_compatible(engine)
+    return Check(name="schema", finding=f"up to date ({revisions.newest_revision()})")
 
 
 def _clock(engine: Engine) -> Check:

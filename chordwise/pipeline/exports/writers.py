@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import BinaryIO, assert_never
 
 from chordwise.domain.export_formats import ExportFormat
-from chordwise.pipeline.exports import comma_separated, json_lines, parquet, workbook
+from chordwise.pipeline.exports import comma_separated, json_lines, parquet
 from chordwise.pipeline.exports.table import Table
 
 
@@ -36,6 +36,9 @@ def write(sink: BinaryIO, table: Table, wanted: ExportFormat, *, raw: bool = Fal
         case ExportFormat.PARQUET:
             return parquet.write(sink, table)
         case ExportFormat.XLSX:
+            # XlsxWriter takes long to load, and the scheduler may never need it.
+            from chordwise.pipeline.exports import workbook  # noqa: PLC0415 - see above
+
             return workbook.write(sink, table, raw=raw)
         case _:
             assert_never(wanted)

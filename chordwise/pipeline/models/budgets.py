@@ -24,7 +24,6 @@ from chordwise.settings import Settings
 from chordwise.storage import budget_reservations, budgets
 from chordwise.storage.budget_accounts import Budget
 from chordwise.storage.budgets import Spending
-from chordwise.storage.engine import reaching_database
 from chordwise.storage.group_commit import GroupCommit
 from chordwise.storage.record import new_id
 
@@ -36,21 +35,6 @@ PRICE_HINT = (
     "Set input_usd_per_million_tokens and output_usd_per_million_tokens of the model, "
     'or price = "free" where it costs nothing, or budget.allow_unknown_prices (docs/budgets.md).'
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetLine:
-    """What a cap has come to; `scope` is run:ID or day:YYYY-MM-DD (UTC).
-
-    `unpriced_calls` have an unknown cost: what was reserved for them, if anything, counts as spent.
-    """
-
-    scope: str
-    cap_usd: Decimal
-    spent_usd: Decimal
-    reserved_usd: Decimal
-    left_usd: Decimal
-    unpriced_calls: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,20 +250,6 @@ def change_cap(session: Session, run_id: uuid.UUID, cap_usd: Decimal) -> None:
         )
 
 
-def lines_of_run(session: Session, run_id: uuid.UUID) -> Sequence[BudgetLine]:
-    """Return what the caps of a run and of today have come to; none where there are no caps.
-
-    Raises:
-        ServiceUnavailableError: The database cannot be reached.
-    """
-    with reaching_database():
-        return [
-            _line(account, account.cap_usd, budgets.unpriced_calls(session, account))
-            for account in budgets.of_run(session, run_id)
-            if account.cap_usd is not None
-        ]
-
-
 def known(most_usd: Decimal | None) -> Decimal:
     """Return what a request can cost at most.
 
@@ -310,17 +280,6 @@ def require(accounts: Sequence[Budget], amount_usd: Decimal) -> None:
                 f"The rest of the {_whose(account)}'s budget of ${_shown(cap_usd)} is reserved "
                 "for calls in flight."
             )
-
-
-def _line(account: Budget, cap_usd: Decimal, unpriced_calls: int) -> BudgetLine:
-    return BudgetLine(
-        scope=account.scope,
-        cap_usd=cap_usd,
-        spent_usd=account.spent_usd,
-        reserved_usd=account.reserved_usd,
-        left_usd=max(Decimal(0), cap_usd - account.spent_usd - account.reserved_usd),
-        unpriced_calls=unpriced_calls,
-    )
 
 
 def _exceeded(account: Budget, cap_usd: Decimal, amount_usd: Decimal) -> BudgetExceededError:

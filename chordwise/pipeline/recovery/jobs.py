@@ -15,7 +15,10 @@ from chordwise.pipeline.runtime.messages import CONTROL_QUEUE, FAN_OUT, SYNTHESI
 from chordwise.storage import clock, intake_leases, outbox, runs
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
+from chordwise.storage.record import among
 from chordwise.storage.runs import Run
+
+_STEP = 400
 
 
 def lost_messages(context: Context, session: Session) -> int:
@@ -45,7 +48,8 @@ def missing_syntheses(context: Context, session: Session) -> int:
 
     One that has been due, or abandoned, since it was last sent has no message and gets one at once.
     As long as other messages wait for a worker, so may that of any other: it gets more time then,
-    and all the time that it takes while the queue is long.
+    and all the time that it takes while the queue is long. Whether all chunks of a job have ended
+    is in no index: of the jobs without such a moment each call looks at the next few hundred.
     """
     settings = context.settings.pipeline
     now = clock.database_now()
@@ -54,21 +58,22 @@ def missing_syntheses(context: Context, session: Session) -> int:
     overdue = (idle_since & unclaimed.queue_is_empty(context, CONTROL_QUEUE)) | (
         long_idle & unclaimed.worker_is_active() & ~unclaimed.queue_is_long(context, CONTROL_QUEUE)
     )
-    open_chunk = exists().where(Chunk.job_id == Job.id, Chunk.status.in_(OPEN_CHUNKS))
+    # Looked for job by job: a condition that the planner can make a join of may read all chunks.
+    open_chunk = select(Chunk.id).where(Chunk.job_id == Job.id, Chunk.status.in_(OPEN_CHUNKS))
+    has_ended = open_chunk.limit(1).scalar_subquery().is_(None)
     waiting = (Job.status == JobStatus.WAITING) & or_(
         Job.due_at.is_(None), Job.due_at <= clock.database_now()
     )
     ran_out = (Job.lease_until < clock.database_now()) & clock.holders_have_come()
     abandoned = (Job.status == JobStatus.SYNTHESIZING) & ran_out
-    unsent = (waiting & (Job.last_progress_at < Job.due_at)) | (
-        abandoned & (Job.last_progress_at < Job.lease_until)
-    )
     idle = (Job.status == JobStatus.RUNNING) & Job.chunk_count.is_not(None)
-    return _send_jobs(
-        session,
-        SYNTHESIZE,
-        or_(waiting, abandoned, idle) & ~open_chunk & or_(unsent, overdue),
+    looked_at = [job_id for walk in context.walks for job_id in walk.step(session, _STEP)]
+    wanted = (
+        waiting & (Job.last_progress_at < Job.due_at),
+        abandoned & (Job.last_progress_at < Job.lease_until),
+        among(Job.id, looked_at) & or_(waiting, abandoned, idle) & overdue,
     )
+    return sum(_send_jobs(session, SYNTHESIZE, each & has_ended) for each in wanted)
 
 
 def abandoned_intakes(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
@@ -111,6 +116,8 @@ def _send_jobs(session: Session, task: str, condition: ColumnElement[bool]) -> i
         .limit(BATCH)
         .with_for_update(key_share=True, skip_locked=True)
     ).all()
+    if not ids:
+        return 0
     outbox.put_all(session, task, ((job_id,) for job_id in ids), reason="recovery")
     session.execute(
         update(Job).where(Job.id.in_(ids)).values(last_progress_at=clock.database_now())

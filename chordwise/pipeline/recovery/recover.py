@@ -17,7 +17,7 @@ from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.jobs import shared_jobs
 from chordwise.pipeline.recovery import batches, chunks, jobs, unclaimed
 from chordwise.pipeline.runtime.context import Context
-from chordwise.storage import broker_marker, budgets, clock, incidents
+from chordwise.storage import broker_marker, budgets, clock, incidents, unfinished
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.incidents import IncidentKind
 from chordwise.storage.record import new_id
@@ -58,18 +58,23 @@ _PLANNED = ("run_cancelled", "due", "batch_answered", "batch_unwanted", "followe
 def recover(context: Context) -> dict[str, int]:
     """Apply every rule once; return how many rescues each made, those of none left out.
 
-    Each rescue is logged, and counted in `incidents`.
+    Where nothing is unfinished no rule is asked. Each rescue is logged, and counted in `incidents`.
 
     Raises:
         ServiceUnavailableError: The database cannot be reached.
     """
     rescues = {"broker_forgot": _broker_forgot(context)}
-    for reason, rule in RULES:
+    for reason, rule in RULES if _may_find_something(context) else ():
         rescues[reason] = _in_transaction(context, reason, rule)
     found = {reason: count for reason, count in rescues.items() if count}
     for reason, count in found.items():
         log.warning("recovery.rescued", reason=reason, count=count)
     return found
+
+
+def _may_find_something(context: Context) -> bool:
+    with reaching_database(), context.sessions() as session:
+        return unfinished.may_stop_moving(session)
 
 
 def take_up_after_standstill(context: Context) -> int:

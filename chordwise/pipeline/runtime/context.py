@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from random import Random
@@ -12,6 +13,7 @@ from typing import Protocol
 from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.domain.lanes import Lane
+from chordwise.domain.states import JobStatus
 from chordwise.llm.limits.permits import Priority
 from chordwise.llm.middleware.batched import BatchQueue
 from chordwise.llm.middleware.budgeted import Unlimited
@@ -26,7 +28,9 @@ from chordwise.pipeline.runtime.messages import SYNTHESIZE, Messenger
 from chordwise.settings import Settings
 from chordwise.storage.chunk_work import CallStore, ChunkWork
 from chordwise.storage.document_texts import DocumentTexts
+from chordwise.storage.jobs import Walk
 
+_WALKED = (JobStatus.RUNNING, JobStatus.WAITING, JobStatus.SYNTHESIZING)
 PATIENCE = timedelta(seconds=20)
 """How long a person waits for a database that restarts, before being told."""
 
@@ -90,7 +94,10 @@ class Owner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """One per process; safe to share between threads."""
+    """One per process; safe to share between threads.
+
+    `walks` are how far recovery has come among the jobs that may wait for a synthesis.
+    """
 
     settings: Settings
     sessions: sessionmaker[Session]
@@ -99,6 +106,7 @@ class Context:
     messenger: Messenger
     leases: LeaseKeeper
     random: Random
+    walks: Sequence[Walk] = field(default_factory=lambda: tuple(map(Walk, _WALKED)))
 
     @property
     def lease(self) -> timedelta:

@@ -1,0 +1,89 @@
+"""Which schema this version needs, and whether that of a database suits it.
+
+Alembic, which takes long to import, is for `migrating` alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, text
+
+from chordwise.errors import ConfigurationError
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_EXISTS = text("SELECT to_regclass(:table) IS NOT NULL")
+_CURRENT = text("SELECT version_num FROM alembic_version")
+_WORKS_FROM = text("SELECT works_from FROM schema_versions WHERE revision = :revision")
+
+
+def migrations_folder() -> Path:
+    """Return where the migrations are: inside the wheel, or in the checkout."""
+    packaged = _PACKAGE / "_packaged" / "migrations"
+    return packaged if packaged.is_dir() else _PACKAGE.parent / "migrations"
+
+
+def known() -> set[str]:
+    """Return the revisions that this version has migrations for, by the names of their files."""
+    return {file.stem for file in (migrations_folder() / "versions").glob("[0-9]*.py")}
+
+
+def newest_revision() -> str:
+    """Return the revision that this version of Chordwise needs."""
+    return max(known())
+
+
+def revision_of(engine: Engine) -> str | None:
+    """Return the revision that the database is at; `None` when it is empty."""
+    with engine.connect() as connection:
+        return current(connection)
+
+
+def current(connection: Connection) -> str | None:
+    """Return the revision that the database is at; `None` when it is empty."""
+    if not connection.scalar(_EXISTS, {"table": "alembic_version"}):
+        return None
+    found: str | None = connection.scalar(_CURRENT)
+    return found
+
+
+def require_compatible(engine: Engine) -> None:
+    """Refuse to work on a schema that this version's code does not fit.
+
+    A newer schema is good as long as it says so: it notes from which revision on code still works.
+
+    Raises:
+        ConfigurationError: The database is empty, older, or newer in a way that breaks us.
+    """
+    with engine.connect() as connection:
+        require_suitable(connection)
+
+
+def require_suitable(connection: Connection) -> None:
+    """Refuse as `require_compatible`, over a connection that is open.
+
+    Raises:
+        ConfigurationError: As said.
+    """
+    found, wanted = current(connection), newest_revision()
+    if found == wanted:
+        return
+    if found is None or found in known():
+        raise ConfigurationError(
+            f"The database is at schema {found or 'none'}, this version needs {wanted}.",
+            "Run `chordwise migrate` with this version.",
+        )
+    oldest = _works_from(connection, found)
+    if oldest is None or oldest > wanted:
+        raise ConfigurationError(
+            f"The database is at schema {found}, which this version ({wanted}) does not know.",
+            f"Update Chordwise here to one with schema {oldest or found} or newer.",
+        )
+
+
+def _works_from(connection: Connection, revision: str) -> str | None:
+    """Return the oldest revision whose code still works; `None` where none is noted."""
+    if not connection.scalar(_EXISTS, {"table": "schema_versions"}):
+        return None
+    oldest: str | None = connection.scalar(_WORKS_FROM, {"revision": revision})
+    return oldest

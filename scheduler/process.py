@@ -1,0 +1,171 @@
+"""A scheduler: `python -m scheduler` runs it; `… health` asks whether one is alive here.
+
+It starts itself twice more, as `… inbox` and `… schedules`: whatever happens to a process that
+reads files, dispatch and recovery go on.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from threading import Event
+
+import structlog
+from pydantic import SecretStr
+from sqlalchemy import Engine
+
+from chordwise import settings as settings_module
+from chordwise.domain.visible_text import visible
+from chordwise.embedded import lifeline
+from chordwise.errors import ChordwiseError, ConfigurationError, ExitCode
+from chordwise.pipeline.inbox.places import places
+from chordwise.pipeline.runtime import starting
+from chordwise.pipeline.runtime.context import Context
+from chordwise.pipeline.runtime.opening import open_context
+from chordwise.pipeline.runtime.part import Part
+from chordwise.readers import limits
+from chordwise.settings import PipelineSettings, Settings
+from chordwise.storage import outbox
+from chordwise.storage.engine import open_engine
+from chordwise.telemetry import liveness, logging
+from scheduler import inbox
+from scheduler.carrying import Carrying
+from scheduler.leadership import Leadership
+from scheduler.listening import Listener
+from scheduler.loop import Loop
+
+log = structlog.get_logger(__name__)
+
+_FILES = 48
+_LEADER_SECONDS = 10.0
+# More than that of other processes, and less than that of the parsers.
+_READERS_SCORE = 500
+
+
+def main() -> int:
+    """Run until told to stop; return an exit code of docs/command-line.md."""
+    try:
+        settings = settings_module.load()
+        if sys.argv[1:] == ["health"]:
+            return health(settings)
+        logging.configure(settings.logging, "scheduler")
+        part = _PARTS.get(sys.argv[1]) if sys.argv[1:] else None
+        return take_part(settings, part) if part else schedule(settings)
+    except ChordwiseError as error:
+        sys.stderr.write(visible(f"{error.what}\n{error.hint}\n"))
+        return error.exit_code
+
+
+def health(settings: Settings) -> ExitCode:
+    """Say in a sentence what the scheduler of this home does; fail where it is held up."""
+    sign = liveness.last_sign(settings.home, "scheduler")
+    sys.stdout.write(f"{sign}\n")
+    return ExitCode.SUCCESS if sign.is_healthy else ExitCode.UNAVAILABLE
+
+
+def schedule(settings: Settings) -> int:
+    """Wait for the database, then run the loop until a signal comes.
+
+    Raises:
+        ConfigurationError: No database, no broker, or a database that does not suit us as it is.
+        DatabaseRefusedError: The database does not let us in.
+    """
+    stop = _stopped_by_signals()
+    lifeline.watch(stop.set)
+    starting.require_broker(settings)
+    starting.require_files(_FILES)
+    context = open_context(settings, "scheduler")
+    if starting.wait_until_ready(settings, "scheduler", stop):
+        run(settings, context, stop)
+    return ExitCode.SUCCESS
+
+
+def take_part(settings: Settings, do: Callable[[Context, Event], None]) -> int:
+    """Do a part of the scheduler's work in this process, which the kernel may end before that one.
+
+    Raises:
+        ConfigurationError: No database, no broker, or inboxes that cannot be watched.
+    """
+    stop = _stopped_by_signals()
+    lifeline.watch(stop.set)
+    limits.offer_to_kernel(_READERS_SCORE)
+    starting.require_files(_FILES)
+    do(open_context(settings, "scheduler"), stop)
+    return ExitCode.SUCCESS
+
+
+def watch_inboxes(context: Context, stop: Event) -> None:
+    """Watch the inboxes until `stop` is set.
+
+    Raises:
+        ConfigurationError: The inboxes overlap, or a profile's folder lies outside.
+    """
+    with inbox.watched(context, stop):
+        stop.wait()
+
+
+def carry_out(context: Context, stop: Event) -> None:
+    """Carry schedules out until there is nothing to do, or `stop` is set."""
+    Carrying(context, stop).run()
+
+
+def run(settings: Settings, context: Context, stop: Event) -> None:
+    """Do the chores over and over until `stop` is set.
+
+    Raises:
+        ConfigurationError: No database is configured, or inboxes cannot be watched.
+    """
+    if context.settings.inbox.is_watched:
+        places(context.settings)
+    if settings.database_url is None:
+        raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
+    seconds = _leader_seconds(settings.pipeline)
+    engine = open_engine(
+        settings.database_url, pool_size=1, name="chordwise leader", statement_seconds=seconds
+    )
+    leadership = Leadership(engine, silence_seconds=2 * seconds)
+    wake = Event()
+    listener = Listener(_listening_engine(settings.database_url), outbox.CHANNEL, wake)
+    loop = Loop(context, leadership, listener, wake)
+    parts = [
+        Part(
+            context,
+            ("scheduler", "inbox"),
+            stop,
+            is_wanted=lambda: context.settings.inbox.is_watched,
+        ),
+        Part(
+            context,
+            ("scheduler", "schedules"),
+            stop,
+            is_wanted=lambda: loop.waiting.schedules,
+        ),
+    ]
+    log.info("scheduler.started")
+    for part in parts:
+        part.start()
+    loop.run(stop)
+    for part in parts:
+        part.wait()
+    log.info("scheduler.stopped")
+
+
+def _listening_engine(url: SecretStr) -> Engine:
+    return open_engine(url, pool_size=1, name="chordwise listener")
+
+
+def _stopped_by_signals() -> Event:
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _leader_seconds(pipeline: PipelineSettings) -> float:
+    """Return how long a leader may be silent: twice that, and the server lets another one lead."""
+    most = min(_LEADER_SECONDS, pipeline.lease_seconds / 2)
+    return max(most, 2 * pipeline.recovery_interval_seconds)
+
+
+_PARTS = {"inbox": watch_inboxes, "schedules": carry_out}

@@ -1,0 +1,142 @@
+"""A scheduler with nothing to do asks little, and hears at once when there is something."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event
+
+import pytest
+from sqlalchemy import Engine, event, text
+
+from chordwise.pipeline.runtime.messages import FAN_OUT
+from chordwise.settings import Settings
+from chordwise.storage import outbox
+from chordwise.storage.engine import open_engine
+from scheduler.leadership import Leadership
+from scheduler.listening import Listener
+from scheduler.loop import Loop
+from tests.fakes.pipeline import Pipeline, a_pipeline
+from tests.fakes.processes import wait_until
+
+SOON = 10.0
+SECONDS = 5
+# Of recovery: the broker's marker, and whether anything is unfinished; in a transaction each.
+LOOKS_OF_RECOVERY = 6
+
+
+@pytest.fixture
+def pipeline(settings: Settings) -> Pipeline:
+    """Return a pipeline without any work."""
+    return a_pipeline(settings)
+
+
+def a_listener(settings: Settings, wake: Event) -> Listener:
+    """Return what hears of the outbox."""
+    assert settings.database_url is not None
+    engine = open_engine(settings.database_url, pool_size=1, name="a listener")
+    return Listener(engine, outbox.CHANNEL, wake)
+
+
+@contextmanager
+def running(pipeline: Pipeline) -> Iterator[Listener]:
+    """Let a scheduler's loop run."""
+    settings, stop, wake = pipeline.context.settings, Event(), Event()
+    assert settings.database_url is not None
+    listener = a_listener(settings, wake)
+    leader = Leadership(open_engine(settings.database_url, pool_size=1), silence_seconds=30)
+    thread = threading.Thread(
+        target=Loop(pipeline.context, leader, listener, wake).run, args=(stop,)
+    )
+    thread.start()
+    try:
+        yield listener
+    finally:
+        stop.set()
+        thread.join(SOON)
+    assert not thread.is_alive()
+
+
+def promise(pipeline: Pipeline) -> None:
+    """Promise a message."""
+    with pipeline.context.sessions.begin() as session:
+        outbox.put(session, FAN_OUT, uuid.uuid4(), reason="a test")
+
+
+def is_sent(pipeline: Pipeline) -> bool:
+    """Tell whether every message is out."""
+    return pipeline.value("SELECT count(*) FROM outbox WHERE sent_at IS NULL") == 0
+
+
+def test_an_idle_scheduler_makes_few_statements(pipeline: Pipeline) -> None:
+    """It looks once a second, at the outbox less often, and asks no rule of recovery."""
+    statements: list[str] = []
+    with pipeline.context.sessions() as session:
+        engine = session.get_bind()
+    assert isinstance(engine, Engine)
+
+    with running(pipeline) as listener:
+        wait_until(lambda: listener.hears, SOON, "a listener")
+        time.sleep(SECONDS)  # noqa: TID251 - until it is idle
+        event.listen(engine, "before_cursor_execute", lambda *told: statements.append(str(told[2])))
+        time.sleep(SECONDS)  # noqa: TID251 - the time that is measured
+
+    looks = sum("FROM outbox" in each for each in statements)
+    assert 1 <= looks <= SECONDS
+    assert len(statements) - looks <= SECONDS + 2 + LOOKS_OF_RECOVERY
+
+
+def test_a_promise_is_kept_at_once_by_an_idle_scheduler(pipeline: Pipeline) -> None:
+    """PostgreSQL wakes it, long before it would look by itself."""
+    with running(pipeline) as listener:
+        wait_until(lambda: listener.hears, SOON, "a listener")
+        time.sleep(SECONDS)  # noqa: TID251 - until it looks seldom
+        waits = []
+        for _ in range(5):
+            promise(pipeline)
+            begun_at = time.monotonic()
+            wait_until(lambda: is_sent(pipeline), SOON, "a message")
+            waits.append(time.monotonic() - begun_at)
+
+    assert sorted(waits)[2] < 1
+
+
+def test_a_promise_is_kept_where_no_notification_comes(pipeline: Pipeline) -> None:
+    """The outbox is looked at, though seldom."""
+    pipeline.execute("ALTER TABLE outbox DISABLE TRIGGER tell_of_outbox")
+
+    with running(pipeline) as listener:
+        wait_until(lambda: listener.hears, SOON, "a listener")
+        promise(pipeline)
+        wait_until(lambda: is_sent(pipeline), SOON, "a message")
+
+
+def test_several_schedulers_hear_of_one_promise(pipeline: Pipeline) -> None:
+    """And each one again after its connection was lost."""
+    settings, wakes = pipeline.context.settings, [Event(), Event()]
+    listeners = [a_listener(settings, wake) for wake in wakes]
+    for each in listeners:
+        each.start()
+    wait_until(lambda: all(each.hears for each in listeners), SOON, "listeners")
+    for wake in wakes:
+        wake.clear()
+
+    promise(pipeline)
+    assert all(wake.wait(SOON) for wake in wakes)
+
+    with pipeline.context.sessions.begin() as session:
+        session.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE application_name = 'a listener' AND datname = current_database()"
+            )
+        )
+    wait_until(lambda: not any(each.hears for each in listeners), SOON, "the loss")
+    for wake in wakes:
+        wake.clear()
+    assert all(wake.wait(SOON) for wake in wakes), "what was missed is looked for"
+    for each in listeners:
+        each.stop()

@@ -1,0 +1,142 @@
+"""A worker: `python -m worker` runs it; `… health` asks whether one is alive here.
+
+The first process starts the others, as `python -m worker worker-2` and so on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from functools import partial
+from threading import Event
+
+import structlog
+from celery.exceptions import SecurityWarning
+from celery.signals import worker_ready
+from pydantic import SecretStr
+
+from chordwise import settings as settings_module
+from chordwise.domain.visible_text import visible
+from chordwise.embedded import cores, lifeline
+from chordwise.errors import ChordwiseError, ExitCode
+from chordwise.pipeline.runtime import broker, messages, starting
+from chordwise.pipeline.runtime.opening import open_context
+from chordwise.settings import Settings
+from chordwise.telemetry import liveness, logging
+from worker import results, tasks, transport
+from worker.consumption import Consumption
+from worker.pool import CountedThreads
+from worker.rejecting import Rejections
+from worker.shutdown import Shutdown
+from worker.siblings import Siblings, shares_of
+from worker.slots import Slots
+from worker.watchdog import Watchdog
+
+log = structlog.get_logger(__name__)
+
+# Measured under load: libraries, pools and the broker's connections; then what each slot holds.
+_FILES = 64
+_FILES_OF_A_SLOT = 4
+# Beside slices, of which each has a chunk in a slot or more.
+_CONTROL_MESSAGES = 4
+
+
+def main() -> int:
+    """Run until told to stop; return an exit code of docs/command-line.md."""
+    try:
+        settings = settings_module.load()
+        if sys.argv[1:] == ["health"]:
+            return health(settings)
+        name = sys.argv[1] if sys.argv[1:] else "worker"
+        logging.configure(settings.logging, name, expected=transport.TROUBLE)
+        check(settings, name)
+        return work(settings, name)
+    except ChordwiseError as error:
+        sys.stderr.write(visible(f"{error.what}\n{error.hint}\n"))
+        return error.exit_code
+
+
+def check(settings: Settings, name: str) -> None:
+    """Refuse what is configured wrongly, and wait for a database that is away.
+
+    Raises:
+        ConfigurationError: No database, no broker, too few files, or a database that does not suit
+            us as it is.
+        DatabaseRefusedError: The database does not let us in.
+    """
+    # Until Celery listens to the signal; a wait for the database can be long.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.SUCCESS))
+    lifeline.watch(stop_at_once)
+    starting.require_broker(settings)
+    files = _FILES + _FILES_OF_A_SLOT * settings.worker.concurrency
+    starting.require_files(files, f"worker.concurrency = {settings.worker.concurrency}")
+    starting.wait_until_ready(settings, name, Event())
+
+
+def work(settings: Settings, name: str) -> int:
+    """Consume messages on the threads pool until a signal comes."""
+    # Celery warns root because of pickle; we accept nothing but JSON.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    shares = shares_of(settings.worker, cores.usable())
+    concurrency = shares[0]
+    share = settings.worker.model_copy(update={"concurrency": concurrency})
+    settings = settings.model_copy(update={"worker": share})
+    # All that a worker stores is repeated where a connection is lost.
+    context = open_context(settings, name, connections=concurrency + 2, pings=False)
+    app = messages.open_app(settings)
+    rejections = Rejections(context.sessions)
+    rejections.start()
+    slots = Slots(concurrency)
+    tasks.register(app, context, rejections, slots)
+    messages_at_once = concurrency + _CONTROL_MESSAGES
+    CountedThreads.consumption = Consumption(messages_at_once, has_room=lambda: slots.has_room)
+    transport.observe(app, CountedThreads.consumption, rejections, slots)
+    results.forgive(app, CountedThreads.consumption)
+    shutdown = Shutdown(context.leases, settings.worker.shutdown_grace_seconds)
+    shutdown.install(app)
+    siblings = Siblings(context, shares[1:], shutdown.seconds)
+    siblings.follow()
+    shutdown.wait_for_siblings = siblings.wait
+    worker = app.Worker(
+        pool=CountedThreads,
+        concurrency=messages_at_once,
+        queues=[messages.CONTROL_QUEUE, messages.CHUNK_QUEUE],
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+        loglevel=settings.logging.level,
+    )
+    log.info("worker.started", concurrency=concurrency, processes=len(shares))
+    watch(settings, name, CountedThreads.consumption, shutdown)
+    worker.start()
+    shutdown.begin("Celery has ended by itself")  # nothing new where it was told to
+    siblings.wait()
+    return shutdown.exit_code
+
+
+def watch(settings: Settings, name: str, consumption: Consumption, shutdown: Shutdown) -> None:
+    """Look every few seconds whether this worker consumes, and show it."""
+    watchdog = Watchdog(
+        consumption,
+        patience_seconds=settings.worker.consumption_seconds,
+        ask=partial(broker.require_working, settings.broker_url or SecretStr("")),
+        show=partial(liveness.show, settings.home, name),
+        leave=shutdown.leave_broken,
+    )
+    worker_ready.connect(watchdog.begin, weak=False)
+    watchdog.start()
+
+
+def health(settings: Settings) -> ExitCode:
+    """Say in a sentence what the worker of this home does; fail where it does not consume."""
+    sign = liveness.last_sign(settings.home, "worker")
+    sys.stdout.write(f"{sign}\n")
+    return ExitCode.SUCCESS if sign.is_healthy else ExitCode.UNAVAILABLE
+
+
+def stop_at_once() -> None:
+    """Leave in order when the supervisor is gone: its successor starts another worker."""
+    os.kill(os.getpid(), signal.SIGTERM)
