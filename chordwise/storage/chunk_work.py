@@ -45,6 +45,14 @@ class ChunkEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SynthesisEnd:
+    """The end of a job that is leased for its synthesis; `calls` as for a chunk."""
+
+    job_end: JobEnd
+    calls: Sequence[Mapping[str, object]] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CallEntry:
     """An entry of the ledger: a call that begins, or none, and what became of earlier ones.
 
@@ -86,11 +94,11 @@ class ChunkWork:
         """
         return self._claims.commit(claims, self._lease)
 
-    def end(self, end: ChunkEnd, within: timedelta) -> bool:
-        """Store the end of a chunk and those of its calls; false when its lease is lost.
+    def end(self, end: ChunkEnd | SynthesisEnd, within: timedelta) -> bool:
+        """Store the end of a chunk, or of a synthesis; false when its lease is lost.
 
-        Its job ends with it, where that is given. Else the job's open chunks are counted down; the
-        last one promises the synthesis.
+        The ends of its calls are stored with it. The job of a chunk ends with it, where that is
+        given; else its open chunks are counted down, and the last one promises the synthesis.
 
         Raises:
             ServiceUnavailableError: The database stayed away for longer than `within`.
@@ -104,7 +112,28 @@ class ChunkWork:
         found = chunk_leases.claim_all(store, claims, self._lease, self._max_attempts)
         return [{token: found[token] for _, token in slice_ if token in found} for slice_ in group]
 
-    def _store_ends(self, store: Connection, ends: Sequence[ChunkEnd]) -> Sequence[bool]:
+    def _store_ends(
+        self, store: Connection, group: Sequence[ChunkEnd | SynthesisEnd]
+    ) -> Sequence[bool]:
+        """Store ends; of a commit whose answer was lost they are found to be made."""
+        syntheses = [end.job_end for end in group if isinstance(end, SynthesisEnd)]
+        of_chunks = [end for end in group if isinstance(end, ChunkEnd)]
+        if syntheses:
+            locked = [end.job_id for end in syntheses] + [end.job_id for end in of_chunks]
+            jobs.lock_all(store, locked)
+        model_calls.end_all(store, [call for end in group for call in end.calls])
+        chunk_ids = self._end_chunks(store, of_chunks, syntheses)
+        job_ids = jobs.ended_by(store, [(end.job_id, end.token) for end in syntheses])
+        return [
+            end.chunk_id in chunk_ids
+            if isinstance(end, ChunkEnd)
+            else end.job_end.job_id in job_ids
+            for end in group
+        ]
+
+    def _end_chunks(
+        self, store: Connection, ends: Sequence[ChunkEnd], syntheses: Sequence[JobEnd]
+    ) -> set[uuid.UUID]:
         rows = [
             {
                 **end.values,
@@ -114,24 +143,23 @@ class ChunkWork:
             }
             for end in ends
         ]
-        ended = chunks.end_all(store, rows)
-        model_calls.end_all(store, [call for end in ends for call in end.calls])
-        over = _end_jobs(
-            store, [end.job_end for end in ends if end.job_end and end.chunk_id in ended]
-        )
+        ended = chunks.end_all(store, rows) if rows else set()
+        of_only_chunks = [end.job_end for end in ends if end.job_end and end.chunk_id in ended]
+        over = _end_jobs(store, [*syntheses, *of_only_chunks])
         left_open = [end.job_id for end in ends if end.chunk_id in ended and end.job_id not in over]
         jobs.count_down(store, left_open, self._synthesis)
-        late = [end.chunk_id for end in ends if end.chunk_id not in ended]
-        # Of a commit whose answer was lost the ends are found to be made.
-        left = chunks.left(store, late) if late else {}
-        return [end.chunk_id in ended or left.get(end.chunk_id) == end.token for end in ends]
+        late = [end for end in ends if end.chunk_id not in ended]
+        left = chunks.left(store, [end.chunk_id for end in late]) if late else {}
+        return ended | {end.chunk_id for end in late if left.get(end.chunk_id) == end.token}
 
 
 def _end_jobs(store: Connection, ends: Sequence[JobEnd]) -> set[uuid.UUID]:
     if not ends:
         return set()
     with Session(store) as session:  # within the transaction of the connection
-        return job_ends.store_all(session, ends)
+        ended = job_ends.store_all(session, ends)
+        session.flush()
+    return ended
 
 
 class CallStore:

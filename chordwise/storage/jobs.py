@@ -240,9 +240,9 @@ _START = text("""
     RETURNING open_chunks""")
 
 
-def lock_all(session: Session, job_ids: Collection[uuid.UUID]) -> None:
+def lock_all(store: Store, job_ids: Collection[uuid.UUID]) -> None:
     """Lock these jobs against changes by other transactions, in the order of their ids."""
-    session.execute(_LOCK_ALL, {"ids": list(job_ids)}).all()
+    store.execute(_LOCK_ALL, {"ids": list(job_ids)}).all()
 
 
 def of_cancelled_run() -> ColumnElement[bool]:
@@ -391,7 +391,9 @@ _MARK_WAITING = text(f"""
 _COUNT_DOWN = text(f"""
     UPDATE jobs SET open_chunks = greatest(0, open_chunks - ended.number),
         last_progress_at = clock_timestamp(),
-        status = CASE WHEN status = 'running' AND open_chunks > ended.number AND NOT {_BUSY}
+        status = CASE WHEN status = 'running' AND open_chunks > ended.number
+            AND EXISTS (SELECT FROM chunks c WHERE c.job_id = jobs.id AND c.status = 'waiting')
+            AND NOT {_BUSY}
             THEN 'waiting' ELSE status END
     FROM (
         SELECT id AS ended_id, count(*) AS number
@@ -422,6 +424,19 @@ def count_down(store: Store, job_ids: Sequence[uuid.UUID], synthesis: str) -> No
         store.execute(_PROMISE_SYNTHESIS, {"task": synthesis, "ids": over})
 
 
+def ended_by(store: Store, claims: Sequence[tuple[uuid.UUID, uuid.UUID | None]]) -> set[uuid.UUID]:
+    """Return those of the jobs, given with tokens of their syntheses, that these have ended."""
+    if not claims:
+        return set()
+    ids, tokens = zip(*claims, strict=True)
+    return {row[0] for row in store.execute(_ENDED_BY, {"ids": list(ids), "tokens": list(tokens)})}
+
+
+_ENDED_BY = text("""
+    SELECT jobs.id
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS claim (id, token)
+    JOIN jobs ON jobs.id = claim.id AND jobs.lease_token = claim.token
+    WHERE jobs.status <> 'synthesizing'""")
 _END = text("""
     UPDATE jobs SET status = new.status, error_code = new.error_code,
         error_message = new.error_message, hint = new.hint,

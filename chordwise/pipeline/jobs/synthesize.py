@@ -33,7 +33,8 @@ from chordwise.pipeline.jobs.job_results import AskedJob
 from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.runtime.context import Context, Owner
 from chordwise.pipeline.runtime.leases import Lease
-from chordwise.storage import budgets, chunks, job_ends, jobs, last_attempts, model_calls
+from chordwise.storage import budgets, chunks, jobs, last_attempts
+from chordwise.storage.chunk_work import SynthesisEnd
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.job_ends import JobEnd
 from chordwise.storage.jobs import Job, JobFailure
@@ -216,19 +217,8 @@ def _end(context: Context, work: _Work, end: JobEnd) -> None:
     lease = work.lease
     lease.require()
     calls = work.ledger.take_ended()
-    end = replace(end, token=lease.token)
-
-    def write(session: Session) -> bool:
-        job = jobs.lock(session, lease.job_id)
-        model_calls.end_all(session, calls)
-        if job is None or job.lease_token != lease.token:
-            return False
-        # Otherwise an earlier commit was made, and only its answer was lost.
-        if job.status == JobStatus.SYNTHESIZING:
-            job_ends.store_all(session, [end])
-        return True
-
-    if not backoff.store_answer(context, write):
+    ended = SynthesisEnd(job_end=replace(end, token=lease.token), calls=calls)
+    if not context.stores.chunks.end(ended, context.outage):
         raise LeaseLostError("Another worker has claimed the synthesis.")
     log.info("job.ended", job_id=str(lease.job_id), status=end.status)
 
