@@ -24,7 +24,7 @@ COMMANDS = {
     "cancel": ("running", "Cancel the analyses of a run that have not ended."),
     "resume": ("resuming", "Take in the rest of a run that was interrupted."),
     "runs": ("looking", "List the newest runs, or show the account of one."),
-    "results": ("looking", "Show stored results."),
+    "results": ("showing", "Show stored results."),
     "feedback": ("judging", "Say that a result is right or wrong, or what it should be."),
     "evaluate": ("evaluating", "Compare results with the truth."),
     "recalibrate": ("evaluating", "Learn what a claimed confidence is worth."),

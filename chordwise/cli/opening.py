@@ -16,7 +16,7 @@ from chordwise.embedded import llama, stack
 from chordwise.embedded.stack import Level
 from chordwise.errors import ConfigurationError
 from chordwise.settings import Settings
-from chordwise.storage import revisions, runs
+from chordwise.storage import revisions
 from chordwise.storage.engine import admitted, open_engine, reaching_database, session_maker
 
 if TYPE_CHECKING:
@@ -122,6 +122,8 @@ def for_run(
         ConfigurationError: A setting stands in the way.
         ServiceUnavailableError: A service does not start, or the database cannot be reached.
     """
+    from chordwise.storage import runs  # noqa: PLC0415 - the list of runs does without its tables
+
     reached = reach(invocation, settings, Level.DATABASE, tell)
     with database(reached) as sessions, reaching_database(), sessions() as session:
         model = str(runs.find(session, name).options.get("model") or settings.model)

@@ -79,9 +79,9 @@ class WatchedInbox:
         self.wait(STABILITY_SECONDS)
 
     def work(self) -> None:
-        """Do what the workers do with whatever is queued, and recovery with who waits for it."""
-        queued = "SELECT array_agg(id ORDER BY id) FROM jobs WHERE status = 'queued'"
-        found = self.pipeline.value(queued)
+        """Do what the workers do with whatever waits, and recovery with who waits for it."""
+        waiting = "SELECT array_agg(id ORDER BY id) FROM jobs WHERE status IN ('queued', 'running')"
+        found = self.pipeline.value(waiting)
         for job_id in found if isinstance(found, list) else ():
             self.pipeline.work_on(job_id)
         with self.pipeline.context.sessions.begin() as session:

@@ -17,6 +17,7 @@ from tests.fakes.pipeline import Pipeline, a_pipeline
 from tests.fakes.scripted_model import Line
 
 BERLIN = ZoneInfo("Europe/Berlin")
+UNDONE = "SELECT id FROM jobs WHERE status IN ('queued', 'running') ORDER BY id"
 EVENING = datetime(2026, 3, 27, 18, tzinfo=UTC)
 
 
@@ -55,7 +56,7 @@ class Night:
 
     def work(self) -> None:
         """Do what the workers would do for all jobs."""
-        for (job_id,) in self.rows("SELECT id FROM jobs WHERE status = 'queued' ORDER BY id"):
+        for (job_id,) in self.rows(UNDONE):
             self.pipeline.work_on(job_id)  # type: ignore[arg-type]  # a UUID, says the table
 
     def rows(self, query: str) -> list[tuple[object, ...]]:

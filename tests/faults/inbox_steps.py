@@ -86,7 +86,9 @@ def succeed(context: Context) -> None:
     """Do what the workers would do, and past the sessions: their commits are no steps of ours."""
     engine: Engine = context.sessions.kw["bind"]
     with engine.begin() as connection:
-        connection.execute(text("UPDATE jobs SET status = 'succeeded' WHERE status = 'queued'"))
+        connection.execute(
+            text("UPDATE jobs SET status = 'succeeded' WHERE status IN ('queued', 'running')")
+        )
 
 
 def notes(folders: Folders) -> list[str]:

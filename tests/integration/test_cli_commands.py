@@ -366,7 +366,7 @@ def test_a_wait_ends_with_the_run(desk: Desk) -> None:
     said: list[str] = []
 
     def cancel_meanwhile(_seconds: float) -> None:
-        desk.pipeline.execute("UPDATE jobs SET status = 'cancelled' WHERE status = 'queued'")
+        desk.pipeline.execute("UPDATE jobs SET status = 'cancelled' WHERE status = 'running'")
         desk.pipeline.execute("UPDATE runs SET status = 'finished'")
 
     watch = Watch(

@@ -89,7 +89,7 @@ def test_one_analysis_for_two_drops(inbox: WatchedInbox) -> None:
     """The second run waits for the first, has its result, and points to it."""
     drop_in_runs(inbox, "a.txt", "b.txt")
     assert inbox.pipeline.value("SELECT count(*) FROM runs WHERE intake_finished_at IS NOT NULL")
-    assert inbox.pipeline.value(STATES) == ["queued", "queued"]
+    assert inbox.pipeline.value(STATES) == ["running", "queued"]
 
     go_on(inbox)
 
@@ -261,7 +261,7 @@ def test_a_pause_of_its_run_keeps_no_answer_from_it(inbox: WatchedInbox) -> None
     drop_in_runs(inbox, "a.txt", "b.txt")
     inbox.pipeline.execute("UPDATE jobs SET status = 'paused' WHERE reused_from IS NOT NULL")
     recover(inbox.pipeline.context)
-    assert inbox.pipeline.value(STATES) == ["queued", "paused"]
+    assert inbox.pipeline.value(STATES) == ["running", "paused"]
 
     go_on(inbox)
 

@@ -56,7 +56,7 @@ def test_the_next_night_does_not_ask_again(settings: Settings) -> None:
     """Old results stay stale in the view; that they were asked anew is enough, even in vain."""
     night = a_stale_night(settings)
     night.carry_out()
-    night.pipeline.execute("UPDATE jobs SET status = 'failed' WHERE status = 'queued'")
+    night.pipeline.execute("UPDATE jobs SET status = 'failed' WHERE status = 'running'")
     night.pipeline.execute("UPDATE runs SET status = 'finished'")
     night.tick()
     night.sleep_until("2026-03-29T05:01")

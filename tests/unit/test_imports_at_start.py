@@ -30,13 +30,14 @@ def test_the_lightest_commands_import_no_large_library(argument: str) -> None:
     assert len(modules) <= 300
 
 
-def test_commands_that_look_import_what_they_look_with() -> None:
+@pytest.mark.parametrize("module", ["looking", "showing"])
+def test_commands_that_look_import_what_they_look_with(module: str) -> None:
     """No broker, no provider, no reader and no migration; and of the tables those they show."""
-    modules = imported_by("import chordwise.cli.looking")
+    modules = imported_by(f"import chordwise.cli.{module}")
 
     assert not modules & {"celery", "kombu", "redis", "httpx", *RARE}
     assert not {"chordwise.llm", "chordwise.readers", "chordwise.storage.tables"} & modules
-    assert len(modules) <= 900
+    assert len(modules) <= 850
 
 
 @pytest.mark.parametrize("process", ["worker", "scheduler"])
