@@ -37,7 +37,7 @@ from worker.watchdog import Watchdog
 log = structlog.get_logger(__name__)
 
 # Measured under load: libraries, pools and the broker's connections; then what each slot holds.
-_FILES = 64
+_FILES = 96
 _FILES_OF_A_SLOT = 4
 # Beside slices, of which each has a chunk in a slot or more.
 _CONTROL_MESSAGES = 4

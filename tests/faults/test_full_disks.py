@@ -96,7 +96,7 @@ def _wait_for_the_last_page(cluster: Cluster) -> None:
     seen = [len(cluster.provider.requests)]
 
     def is_quiet() -> bool:
-        time.sleep(LEASE_SECONDS)  # noqa: TID251 - so long nobody may be asked
+        time.sleep(2 * LEASE_SECONDS)  # noqa: TID251 - longer than any pause between two tries
         seen.append(len(cluster.provider.requests))
         return seen[-1] == seen[-2]
 

@@ -47,9 +47,9 @@ def test_a_worker_with_as_few_files_as_it_asks_for(
     cluster: Cluster, experiment: Experiment
 ) -> None:
     """P10: what it says that it needs is enough."""
-    experiment.begin("P10 worker 80", "a worker that may open 80 files", chunks=48)
+    experiment.begin("P10 worker 112", "a worker that may open 112 files", chunks=48)
     cluster.start_scheduler()
-    cluster.start_worker("files:80")
+    cluster.start_worker("files:112")
     cluster.submit(*(cluster.documents.write(chunks=4) for _ in range(12)))
 
     experiment.finish()

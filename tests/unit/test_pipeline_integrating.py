@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
+from sqlalchemy import create_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.domain import grounding, json_values, tokens
@@ -227,7 +228,8 @@ def test_waits_grow_to_a_ceiling_and_honour_the_server(
 def a_context() -> Context:
     """Return a context over no servers: its sessions never reach for one."""
     settings = Settings.model_construct(pipeline=PipelineSettings(), models={}, fallback=())
-    sessions: sessionmaker[Session] = sessionmaker()
+    engine = create_engine("postgresql+psycopg://")
+    sessions: sessionmaker[Session] = sessionmaker(engine)
     return Context(
         settings=settings,
         sessions=sessions,
