@@ -28,8 +28,8 @@ smollm2 := $(call installed,smollm2,-smollm2)
 package := $(VENV)/.package-$(version)-$(call checksum,pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test nightly faults soak bench check lint format types contracts house \
-	lock lock-check wheel hooks clean
+.PHONY: help demo demo-stop test nightly faults soak bench scale check lint format types contracts \
+	house lock lock-check wheel hooks clean
 
 help: ## show this list
 	@echo "Targets:"
@@ -102,6 +102,9 @@ soak: $(dev) $(package) ## kill at random for MINUTES=30 while documents keep co
 
 bench: $(dev) $(bench) $(package) ## measure what Chordwise costs (ROWS="commands idle", SCALE=0.2)
 	@$(python) -m benchmarks $(if $(ROWS),--rows $(ROWS)) --scale '$(SCALE)' $(ARGS)
+
+scale: $(dev) $(package) ## measure one run of 300,000 jobs, and fail where a bound is missed (SCALE=0.1)
+	@$(python) -m benchmarks.scale --scale '$(SCALE)' $(ARGS)
 
 check: lint types contracts house lock-check ## everything but the tests: what CI asks first
 

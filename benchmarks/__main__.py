@@ -11,7 +11,7 @@ import time
 import psycopg
 
 from benchmarks import peers
-from benchmarks.machine import description, raise_file_limit
+from benchmarks.machine import heading, raise_file_limit
 from benchmarks.report import Report
 from benchmarks.rows import ROWS, Bench
 from benchmarks.stack import MeasurementError
@@ -23,8 +23,7 @@ def main() -> int:
     raise_file_limit()
     # Leave by way of the `finally` clauses, which stop the stack.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    scale = "" if options.scale == 1 else f"\nScale {options.scale:g}."
-    report = Report(heading=f"{time.strftime('%Y-%m-%d')}: {description()}{scale}")
+    report = Report(heading=heading(options.scale))
     bench = Bench(
         scale=options.scale,
         timeout=60 * options.minutes,

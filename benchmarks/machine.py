@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 
 import psutil
@@ -89,6 +89,12 @@ def raise_file_limit() -> int:
     return hard
 
 
+def heading(scale: float) -> str:
+    """Return the date, the machine, the versions, and the share of the work where it is not 1."""
+    share = "" if scale == 1 else f"\nScale {scale:g}."
+    return f"{time.strftime('%Y-%m-%d')}: {description()}{share}"
+
+
 def description() -> str:
     """Return a sentence about the machine and one about the versions."""
     model = platform.machine()
@@ -97,7 +103,9 @@ def description() -> str:
         model = next(line for line in lines if line.startswith("model name")).partition(": ")[2]
     memory = psutil.virtual_memory().total / 2**30
     load = os.getloadavg()[0]
-    versions = ", ".join(f"{name} {version(name)}" for name in (*_VERSIONS, *_SERVERS))
+    installed = {each.name: each.version for each in distributions()}
+    names = [name for name in (*_VERSIONS, *_SERVERS) if name in installed]
+    versions = ", ".join(f"{name} {installed[name]}" for name in names)
     return (
         f"{os.cpu_count()} cores ({model}), {memory:.0f} GB, {platform.system()} "
         f"{platform.release()}, load {load:.1f} at the start, "

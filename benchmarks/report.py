@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+MISSED = "**missed**"
 GROUPS = ("worker", "scheduler", "postgres", "valkey", "supervisor", "command")
 
 
@@ -23,7 +24,7 @@ class Bound:
         for limit, word in ((self.goal, "goal"), (self.must, "must")):
             if measured >= limit if self.at_least else measured <= limit:
                 return word
-        return "**missed**"
+        return MISSED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,14 @@ class Report:
     measurements: list[Measurement] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def misses(self) -> list[str]:
+        """Return what has missed what it must reach."""
+        return [
+            each.bound.what
+            for each in self.measurements
+            if each.value is not None and each.bound.verdict(each.value) == MISSED
+        ]
 
     def markdown(self) -> str:
         """Return the tables."""

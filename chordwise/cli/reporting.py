@@ -68,11 +68,11 @@ class Report:
 
     def _for_people(self, session: Session, account: Account) -> None:
         wanted = Wanted(run_id=account.run_id)
-        total = stored_results.count(session, wanted)
         read = stored_results.read(session, wanted, MOST_RESULTS)
         self._screen.show(*rendered_results.laid_out(read))
-        if total > len(read):
-            self._screen.note(f"The first {len(read)} of {total:,} results are shown.")
+        if len(read) == MOST_RESULTS:
+            words = stored_results.count_in_words(session, wanted)
+            self._screen.note(f"The first {len(read)} of {words} results are shown.")
         failed = accounts.failures(session, account.run, MOST_FAILURES)
         self._screen.show(*rendered_accounts.failures(failed))
         self._screen.show(*rendered_accounts.laid_out(account))

@@ -54,13 +54,14 @@ def results(
     with opening.database(settings) as sessions, reaching_database(), sessions() as session:
         run_id = stored_runs.find(session, run).id if run else None
         wanted = Wanted(run_id=run_id, types=tuple(types or ()), document=wanted_document)
-        total = stored_results.count(session, wanted)
         found = stored_results.read(session, wanted, most)
-    if as_json:
-        screen.write(document(total=total, results=found))
-        return
+        if as_json:
+            total = len(found) if limit is None else stored_results.count(session, wanted)
+            screen.write(document(total=total, results=found))
+            return
+        words = stored_results.count_in_words(session, wanted) if len(found) == most else ""
     screen.show(*rendered_results.laid_out(found))
     if not found:
         screen.tell("There are no such results (yet). `chordwise runs` lists the runs.")
-    elif total > len(found):
-        screen.tell(f"{len(found)} of {total:,} results are shown; --limit {total} shows all.")
+    elif words not in ("", f"{len(found):,}"):
+        screen.tell(f"{len(found)} of {words} results are shown; --limit shows more.")

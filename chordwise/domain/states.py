@@ -92,6 +92,9 @@ UNDELIVERED = (
 OPEN_CHUNKS = (ChunkStatus.PENDING, ChunkStatus.RUNNING, ChunkStatus.WAITING)
 """A chunk in one of these still has work to come."""
 
+FAILED_CHUNKS = (ChunkStatus.FAILED, ChunkStatus.QUARANTINED)
+"""A chunk in one of these has no answer and gets none by itself."""
+
 WORKING_JOBS = (
     JobStatus.QUEUED,
     JobStatus.RUNNING,

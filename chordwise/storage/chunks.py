@@ -22,7 +22,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain import chunking, missing_rows
 from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.states import OPEN_CHUNKS, ChunkStatus
+from chordwise.domain.states import FAILED_CHUNKS, OPEN_CHUNKS, ChunkStatus
 from chordwise.errors import ChordwiseError
 from chordwise.storage import clock
 from chordwise.storage.engine import Store
@@ -55,6 +55,7 @@ class Chunk(Record):
             "sent_at",
             postgresql_where=status_among(OPEN_CHUNKS),
         ),
+        Index("ix_chunks_failed", "job_id", postgresql_where=status_among(FAILED_CHUNKS)),
         Index(
             "ix_chunks_waiting",
             "due_at",

@@ -64,7 +64,6 @@ class Job(Record):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        Index("ix_jobs_identity", "document_id", "options_hash"),
         Index("ix_jobs_run_id_status", "run_id", "status"),
         block_range_index("ix_jobs_started_at", "started_at"),
         Index("ix_jobs_reused_from", "reused_from", postgresql_where="reused_from IS NOT NULL"),
@@ -91,7 +90,7 @@ class Job(Record):
     id: Mapped[Identity]
     run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id"))
     intake_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("intakes.id"), index=True)
-    document_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("documents.id"))
+    document_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("documents.id"), index=True)
     analysis_type: Mapped[str]
     options: Mapped[JsonObject]
     options_hash: Mapped[str]

@@ -80,7 +80,7 @@ def ambiguous(pipeline: Pipeline, statement: str) -> Callable[[], None]:
         lose_if_seen()
 
     event.listen(engine, "after_cursor_execute", note)
-    engine.dialect.do_commit = do_commit  # type: ignore[method-assign]
+    engine.dialect.do_commit = do_commit  # type: ignore[assignment, method-assign]
 
     def end() -> None:
         event.remove(engine, "after_cursor_execute", note)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 
-from sqlalchemy import case, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from chordwise.domain.lanes import Lane
@@ -142,7 +142,7 @@ def read(session: Session, run_id: uuid.UUID) -> Progress:
             status=RunStatus(run.status),
             is_taking_in=run.intake_finished_at is None and not is_interrupted,
             is_interrupted=is_interrupted,
-            jobs=_jobs(session, run_id),
+            jobs=_jobs(session, run),
             chunks=chunks[0],
             chunks_done=chunks[1],
             calls=calls,
@@ -151,41 +151,42 @@ def read(session: Session, run_id: uuid.UUID) -> Progress:
         )
 
 
-def _jobs(session: Session, run_id: uuid.UUID) -> JobCounts:
-    unfinished = Job.status.in_(UNFINISHED_JOBS)
-    documents = func.count(func.distinct(Job.intake_id))
-    row = session.execute(
-        select(
-            documents,
-            func.count(func.distinct(case((unfinished, Job.intake_id)))),
-            func.count(),
-            func.count().filter(~unfinished),
-            func.count().filter(Job.status == JobStatus.SUCCEEDED),
-            func.count().filter(Job.status == JobStatus.PAUSED),
-            func.count().filter(Job.status == JobStatus.WAITING),
-            func.count().filter(unfinished & Job.chunk_count.is_(None)),
-        ).where(Job.run_id == run_id)
+def _jobs(session: Session, run: Run) -> JobCounts:
+    """Return the counts; each accepted intake has a job of each type, whatever became of them."""
+    counted = select(Job.status, func.count()).where(Job.run_id == run.id).group_by(Job.status)
+    states = Counter(dict(session.execute(counted).all()))
+    unfinished = (
+        select(func.count().filter(Job.chunk_count.is_(None)).label("unsplit"))
+        .where(Job.run_id == run.id, Job.status.in_(UNFINISHED_JOBS))
+        .group_by(Job.intake_id)
+        .subquery()
+    )
+    unfinished_documents, unsplit = session.execute(
+        select(func.count(), func.coalesce(func.sum(unfinished.c.unsplit), 0))
     ).one()
+    documents = -(-states.total() // run.type_count)
     return JobCounts(
-        documents=row[0],
-        documents_done=row[0] - row[1],
-        total=row[2],
-        done=row[3],
-        succeeded=row[4],
-        paused=row[5],
-        waiting=row[6],
-        unsplit=row[7],
+        documents=documents,
+        documents_done=documents - unfinished_documents,
+        total=states.total(),
+        done=states.total() - sum(states[each] for each in UNFINISHED_JOBS),
+        succeeded=states[JobStatus.SUCCEEDED],
+        paused=states[JobStatus.PAUSED],
+        waiting=states[JobStatus.WAITING],
+        unsplit=int(unsplit),
     )
 
 
 def _chunks(session: Session, run_id: uuid.UUID) -> tuple[int, int]:
-    """Return how many chunks there are, and how many are in an end state."""
-    row = session.execute(
-        select(func.count(), func.count().filter(Chunk.status.not_in(OPEN_CHUNKS)))
-        .join(Job, Job.id == Chunk.job_id)
-        .where(Job.run_id == run_id)
-    ).one()
-    return row[0], row[1]
+    """Return how many chunks there are, and how many are in an end state.
+
+    Only open ones are read, for which there is an index; the jobs say how many there are.
+    """
+    planned = select(func.coalesce(func.sum(Job.chunk_count), 0)).where(Job.run_id == run_id)
+    is_open = (Job.run_id == run_id) & Chunk.status.in_(OPEN_CHUNKS)
+    left = select(func.count()).select_from(Chunk).join(Job, Job.id == Chunk.job_id).where(is_open)
+    row = session.execute(select(planned.scalar_subquery(), left.scalar_subquery())).one()
+    return row[0], row[0] - row[1]
 
 
 def _calls(session: Session, run: Run) -> CallCounts:
@@ -215,12 +216,12 @@ def _calls(session: Session, run: Run) -> CallCounts:
 
 
 def _trouble(session: Session, run_id: uuid.UUID) -> str:
-    """Return why the newest call that has ended has failed, or nothing."""
+    """Return why the newest call, of those that have ended, has failed, or nothing."""
     newest = (
         select(ModelCall.error_message)
         .join(Job, Job.id == ModelCall.job_id)
         .where(Job.run_id == run_id, ModelCall.finished_at.is_not(None))
-        .order_by(ModelCall.finished_at.desc())
+        .order_by(ModelCall.id.desc())  # in the order of their beginnings, by which they are found
         .limit(1)
     )
     return session.scalar(newest) or ""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Select, Text, cast, func, select
-from sqlalchemy.dialects.postgresql import distinct_on
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, Text, cast, exists, func, select
+from sqlalchemy.orm import Session, aliased
 
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisType
@@ -63,6 +62,9 @@ class StoredResult:
     created_at: datetime
 
 
+MOST_COUNTED = 10_000
+"""How many results are counted to say how many there are; more is said to be more."""
+
 _COLUMNS = (
     Run.name.label("run"),
     Intake.source,
@@ -102,8 +104,22 @@ def count(session: Session, wanted: Wanted) -> int:
     Raises:
         ServiceUnavailableError: The database cannot be reached.
     """
+    return _count(session, ids(wanted))
+
+
+def count_in_words(session: Session, wanted: Wanted) -> str:
+    """Return how many results there are, where they are not too many to be counted.
+
+    Raises:
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    found = _count(session, ids(wanted).limit(MOST_COUNTED + 1))
+    return f"more than {MOST_COUNTED:,}" if found > MOST_COUNTED else f"{found:,}"
+
+
+def _count(session: Session, found: Select[uuid.UUID]) -> int:
     with reaching_database():
-        return session.scalar(select(func.count()).select_from(ids(wanted).subquery())) or 0
+        return session.scalar(select(func.count()).select_from(found.subquery())) or 0
 
 
 def read(session: Session, wanted: Wanted, limit: int | None = None) -> Sequence[StoredResult]:
@@ -113,32 +129,53 @@ def read(session: Session, wanted: Wanted, limit: int | None = None) -> Sequence
         ServiceUnavailableError: The database cannot be reached.
     """
     order = Job.id if wanted.run_id else Result.id.desc()
-    chosen = ids(wanted).subquery()
-    statement = (
-        select(*_COLUMNS)
-        .where(*_LINKS, Result.id.in_(select(chosen.c.id)))
-        .order_by(order)
-        .limit(limit)
-    )
+    statement = select(*_COLUMNS).where(*_LINKS, *_narrowing(wanted)).order_by(order).limit(limit)
     with reaching_database():
         rows = session.execute(statement).mappings()
         return [StoredResult(**row) for row in rows]
 
 
 def ids(wanted: Wanted) -> Select[uuid.UUID]:
-    """Return the query for the ids of these results; it selects from jobs as well."""
-    statement = select(Result.id).where(*_LINKS)
+    """Return the query for the ids of these results, which stands for itself in any other."""
+    narrowing = _narrowing(wanted)
+    return select(Result.id).where(Job.id == Result.job_id, *narrowing).correlate(None)
+
+
+def _narrowing(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
+    """Yield the conditions of a query for results and their jobs."""
     if wanted.run_id is not None:
-        statement = statement.where(Job.run_id == wanted.run_id)
+        yield Job.run_id == wanted.run_id
     else:
-        question = (Job.document_id, Job.options_hash)
-        statement = statement.ext(distinct_on(*question)).order_by(*question, Result.id.desc())
+        yield ~_has_newer_answer(wanted)
     if wanted.types:
-        statement = statement.where(Result.analysis_type.in_([each.value for each in wanted.types]))
+        yield Result.analysis_type.in_([each.value for each in wanted.types])
     if wanted.document:
-        statement = statement.where(
-            Intake.source.icontains(wanted.document, autoescape=True)
-            | Document.title.icontains(wanted.document, autoescape=True)
-            | (cast(Document.id, Text) == wanted.document)
-        )
-    return statement
+        yield Intake.id == Job.intake_id
+        yield Document.id == Result.document_id
+        yield _is_named(Intake, wanted.document)
+
+
+def _has_newer_answer(wanted: Wanted) -> ColumnElement[bool]:
+    """Return the condition that a newer result, of those that are wanted, answers the question.
+
+    Looked up for each result, so that the newest ones are found without reading all the others.
+    """
+    newer, again = aliased(Result), aliased(Job)
+    found = exists().where(
+        newer.id > Result.id,
+        again.id == newer.job_id,
+        again.document_id == Job.document_id,
+        again.options_hash == Job.options_hash,
+    )
+    if wanted.document:
+        intake = aliased(Intake)
+        found = found.where(intake.id == again.intake_id, _is_named(intake, wanted.document))
+    return found
+
+
+def _is_named(intake: type[Intake], part: str) -> ColumnElement[bool]:
+    return (
+        intake.source.icontains(part, autoescape=True)
+        | Document.title.icontains(part, autoescape=True)
+        | (cast(Document.id, Text) == part)
+    )

@@ -1,0 +1,96 @@
+-- The closing account of each run: two lines that must balance.
+-- Intakes: what was found is the sum over the outcomes, and all of it was taken in.
+-- intake_status says how far that is; until it is finished, not_taken counts what is listed only.
+-- Jobs: accepted intakes times the analysis types is the sum over the states.
+-- Reused: those that have the answer of another job.
+-- The sums are made run by run, so that the newest runs need not wait for those of all.
+CREATE VIEW run_accounts AS
+SELECT
+    r.id AS run_id,
+    r.name AS run,
+    r.status,
+    (r.found_count + p.parts)::integer AS intakes_found,
+    i.accepted,
+    i.duplicate,
+    i.unsupported,
+    i.unreadable,
+    i.encrypted,
+    i.empty,
+    i.too_large,
+    i.refused,
+    CASE
+        WHEN r.intake_finished_at IS NULL AND r.intake_until > clock_timestamp() THEN NULL
+        ELSE r.found_count + p.parts = (
+            i.accepted + i.duplicate + i.unsupported + i.unreadable
+            + i.encrypted + i.empty + i.too_large + i.refused
+        )
+    END AS intakes_balance,
+    i.accepted * r.type_count AS jobs_planned,
+    j.queued,
+    j.running,
+    j.waiting,
+    j.synthesizing,
+    j.paused,
+    j.succeeded,
+    j.partial,
+    j.failed,
+    j.quarantined,
+    j.cancelled,
+    i.accepted * r.type_count = (
+        j.queued + j.running + j.waiting + j.synthesizing + j.paused
+        + j.succeeded + j.partial + j.failed + j.quarantined + j.cancelled
+    ) AS jobs_balance,
+    u.reused,
+    i.not_taken,
+    CASE
+        WHEN r.intake_finished_at IS NOT NULL THEN 'finished'
+        WHEN r.intake_until > clock_timestamp() THEN 'taking_in'
+        WHEN r.status = 'cancelled' AND i.not_taken = 0 THEN 'finished'
+        ELSE 'interrupted'
+    END AS intake_status
+FROM runs AS r
+CROSS JOIN LATERAL (
+    SELECT
+        count(*) FILTER (WHERE outcome = 'accepted') AS accepted,
+        count(*) FILTER (WHERE outcome = 'duplicate') AS duplicate,
+        count(*) FILTER (WHERE outcome = 'unsupported') AS unsupported,
+        count(*) FILTER (WHERE outcome = 'unreadable') AS unreadable,
+        count(*) FILTER (WHERE outcome = 'encrypted') AS encrypted,
+        count(*) FILTER (WHERE outcome = 'empty') AS empty,
+        count(*) FILTER (WHERE outcome = 'too_large') AS too_large,
+        count(*) FILTER (WHERE outcome = 'refused') AS refused,
+        count(*) FILTER (WHERE outcome = 'not_taken') AS not_taken
+    FROM intakes
+    WHERE run_id = r.id
+) AS i
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(documents_taken), 0) AS parts
+    FROM listed_files
+    WHERE run_id = r.id
+) AS p
+CROSS JOIN LATERAL (
+    SELECT
+        coalesce(sum(jobs) FILTER (WHERE status = 'queued'), 0)::bigint AS queued,
+        coalesce(sum(jobs) FILTER (WHERE status = 'running'), 0)::bigint AS running,
+        coalesce(sum(jobs) FILTER (WHERE status = 'waiting'), 0)::bigint AS waiting,
+        coalesce(sum(jobs) FILTER (WHERE status = 'synthesizing'), 0)::bigint AS synthesizing,
+        coalesce(sum(jobs) FILTER (WHERE status = 'paused'), 0)::bigint AS paused,
+        coalesce(sum(jobs) FILTER (WHERE status = 'succeeded'), 0)::bigint AS succeeded,
+        coalesce(sum(jobs) FILTER (WHERE status = 'partial'), 0)::bigint AS partial,
+        coalesce(sum(jobs) FILTER (WHERE status = 'failed'), 0)::bigint AS failed,
+        coalesce(sum(jobs) FILTER (WHERE status = 'quarantined'), 0)::bigint AS quarantined,
+        coalesce(sum(jobs) FILTER (WHERE status = 'cancelled'), 0)::bigint AS cancelled
+    FROM (
+        SELECT
+            status,
+            count(*) AS jobs
+        FROM jobs
+        WHERE run_id = r.id
+        GROUP BY status
+    ) AS counted
+) AS j
+CROSS JOIN LATERAL (
+    SELECT count(*) AS reused
+    FROM jobs
+    WHERE run_id = r.id AND reused_from IS NOT NULL AND status = 'succeeded'
+) AS u;

@@ -1,0 +1,82 @@
+"""Stored results are found by run, type and name; without a run the newest answers count."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+from chordwise.domain.tasks import AnalysisType
+from chordwise.pipeline.intake.submit import open_run
+from chordwise.pipeline.learning import judgeable
+from chordwise.pipeline.runs import stored_results
+from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.settings import Settings
+from tests.fakes.pipeline import NOW, PARAGRAPH, Pipeline, a_document, a_pipeline, a_run
+
+_RESULTS = """
+INSERT INTO results (id, job_id, document_id, analysis_type, output, confidence, quality, coverage,
+                     needs_review, failed_chunks, provider, model, language_model, prompt_version)
+SELECT uuidv7(), id, document_id, analysis_type, '{}', 1, 1, 1, false, '[]', 'p', 'm', true, 'x@1'
+FROM jobs WHERE run_id = :run_id ORDER BY id
+"""
+BOTH = (AnalysisType.SUMMARY, AnalysisType.SENTIMENT)
+
+
+def answered(pipeline: Pipeline, source: str, text: str = PARAGRAPH) -> uuid.UUID:
+    """Take a document in under a name, and store two results as if it had been analyzed."""
+    submission = open_run(pipeline.context, a_run(*BOTH, fresh=True), NOW)
+    submission.take_in(a_document(text, source))
+    submission.close()
+    pipeline.execute(_RESULTS, run_id=submission.run_id)
+    return submission.run_id
+
+
+def found(pipeline: Pipeline, wanted: Wanted) -> Sequence[tuple[str, str]]:
+    """Return sources and types of what is read, after a look that it is counted and listed too."""
+    with pipeline.context.sessions() as session:
+        results = stored_results.read(session, wanted)
+        assert stored_results.count(session, wanted) == len(results)
+        assert stored_results.read(session, wanted, limit=1) == results[:1]
+        listed = {each.job_id for each in judgeable.listed(session, wanted)}
+        assert listed == {each.job_id for each in results}
+        return [(each.source, each.analysis_type) for each in results]
+
+
+def test_the_newest_answers_count(settings: Settings) -> None:
+    """Of several to the same question about the same document, the newest first."""
+    pipeline = a_pipeline(settings)
+    answered(pipeline, "old.txt")
+    answered(pipeline, "other.txt", "Another text. It is short.")
+    answered(pipeline, "new.txt")
+
+    assert found(pipeline, Wanted()) == [
+        ("new.txt", "sentiment"),
+        ("new.txt", "summary"),
+        ("other.txt", "sentiment"),
+        ("other.txt", "summary"),
+    ]
+    assert found(pipeline, Wanted(types=(AnalysisType.SUMMARY,), document="OTHER")) == [
+        ("other.txt", "summary")
+    ]
+
+
+def test_a_document_is_found_by_each_of_its_names(settings: Settings) -> None:
+    """Also by the older one, under which the newest answer was not given."""
+    pipeline = a_pipeline(settings)
+    answered(pipeline, "old.txt")
+    answered(pipeline, "old-copy.txt")
+    answered(pipeline, "new.txt")
+
+    assert [source for source, _ in found(pipeline, Wanted(document="old"))] == ["old-copy.txt"] * 2
+
+
+def test_a_run_has_all_of_its_results(settings: Settings) -> None:
+    """In the order of its intake, whether or not there are newer ones."""
+    pipeline = a_pipeline(settings)
+    run_id = answered(pipeline, "old.txt")
+    answered(pipeline, "new.txt")
+
+    assert found(pipeline, Wanted(run_id=run_id)) == [
+        ("old.txt", "summary"),
+        ("old.txt", "sentiment"),
+    ]
