@@ -69,7 +69,8 @@ class CallEntry:
 class ChunkWork:
     """What the threads of a worker store; safe to share between them.
 
-    `synthesis` is the task that is promised when the last chunk of a job has ended.
+    `synthesis` is the task that is promised when the last chunk of a job has ended; a job of more
+    than `max_slice` chunks is a chord, whose body is that task.
     """
 
     def __init__(
@@ -78,10 +79,12 @@ class ChunkWork:
         lease: timedelta,
         max_attempts: int,
         synthesis: str,
+        max_slice: int,
     ) -> None:
         self._lease = lease
         self._max_attempts = max_attempts
         self._synthesis = synthesis
+        self._max_slice = max_slice
         engine = engine_of(sessions)
         self._claims = GroupCommit(committing_at_once(engine), self._store_claims)
         self._ends = GroupCommit(engine.begin, self._store_ends, _GATHER_SECONDS)
@@ -147,7 +150,7 @@ class ChunkWork:
         of_only_chunks = [end.job_end for end in ends if end.job_end and end.chunk_id in ended]
         over = _end_jobs(store, [*syntheses, *of_only_chunks])
         left_open = [end.job_id for end in ends if end.chunk_id in ended and end.job_id not in over]
-        jobs.count_down(store, left_open, self._synthesis)
+        jobs.count_down(store, left_open, self._synthesis, self._max_slice)
         late = [end for end in ends if end.chunk_id not in ended]
         left = chunks.left(store, [end.chunk_id for end in late]) if late else {}
         return ended | {end.chunk_id for end in late if left.get(end.chunk_id) == end.token}

@@ -401,26 +401,44 @@ _COUNT_DOWN = text(f"""
     WHERE jobs.id = ended.ended_id
     RETURNING jobs.id, jobs.open_chunks""")  # noqa: S608 - names of our own
 _PROMISE_SYNTHESIS = text("""
-    INSERT INTO outbox (task, arguments, reason)
-    SELECT CAST(:task AS text), jsonb_build_array(jobs.id), 'last chunk ended'
+    INSERT INTO outbox (task, arguments, reason, due_at)
+    SELECT CAST(:task AS text), jsonb_build_array(jobs.id), 'last chunk ended',
+        clock_timestamp() + CASE WHEN jobs.chunk_count > :max_slice
+            THEN interval '1 second' ELSE interval '0' END
     FROM jobs WHERE id = ANY(:ids) AND NOT EXISTS (
         SELECT FROM chunks c
         WHERE c.job_id = jobs.id AND c.status IN ('pending', 'running', 'waiting')
     )""")
 
 
-def count_down(store: Store, job_ids: Sequence[uuid.UUID], synthesis: str) -> None:
+def count_down(
+    store: Store, job_ids: Sequence[uuid.UUID], synthesis: str, max_slice: int | None = None
+) -> None:
     """Note that a chunk of each of these locked jobs has ended, a job being named once for each.
 
-    Where none is left open the task `synthesis` is promised. A job of which every open chunk waits
-    for a due-time waits as well.
+    Where none is left open the task `synthesis` is promised; a job of more than `max_slice` chunks
+    was sent as a chord, and its body has a second to come first. A job of which every open chunk
+    waits for a due-time waits as well.
     """
     if not job_ids:
         return
     rows = store.execute(_COUNT_DOWN, {"ids": list(job_ids)}).all()
     over = [row[0] for row in rows if not row[1]]
     if over:
-        store.execute(_PROMISE_SYNTHESIS, {"task": synthesis, "ids": over})
+        named = {"task": synthesis, "ids": over, "max_slice": max_slice}
+        store.execute(_PROMISE_SYNTHESIS, named)
+
+
+def past_synthesis(session: Session, job_ids: Collection[str]) -> set[str]:
+    """Return those of the jobs that are being synthesized, or are over, as text."""
+    return set(session.scalars(_PAST_SYNTHESIS, {"ids": list(job_ids)})) if job_ids else set()
+
+
+_PAST_SYNTHESIS = text("""
+    SELECT CAST(id AS text) FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) AND (
+        status = 'synthesizing' AND lease_until > clock_timestamp()
+        OR status IN ('succeeded', 'partial', 'failed', 'quarantined', 'cancelled')
+    )""")
 
 
 def ended_by(store: Store, claims: Sequence[tuple[uuid.UUID, uuid.UUID | None]]) -> set[uuid.UUID]:

@@ -38,7 +38,10 @@ LAST_ATTEMPT = "last attempt"
 
 
 class OutboxMessage(Record):
-    """One message to come: the task's name and its arguments, ids and nothing else."""
+    """One message to come: the task's name and its arguments, ids and nothing else.
+
+    It is not sent before `due_at`.
+    """
 
     __tablename__ = "outbox"
     __table_args__ = (
@@ -51,6 +54,7 @@ class OutboxMessage(Record):
     arguments: Mapped[JsonValue]
     reason: Mapped[str]
     created_at: Mapped[CreatedAt]
+    due_at: Mapped[CreatedAt]
     sent_at: Mapped[datetime | None]
 
     @property
@@ -88,10 +92,10 @@ def put_selected(
 
 
 def take(session: Session, limit: int) -> Sequence[OutboxMessage]:
-    """Lock the oldest unsent messages that no other dispatcher holds."""
+    """Lock the oldest unsent messages that are due and that no other dispatcher holds."""
     return session.scalars(
         select(OutboxMessage)
-        .where(OutboxMessage.sent_at.is_(None))
+        .where(OutboxMessage.sent_at.is_(None), OutboxMessage.due_at <= func.clock_timestamp())
         .order_by(OutboxMessage.id)
         .limit(limit)
         .with_for_update(key_share=True, skip_locked=True)

@@ -6,10 +6,18 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
+from sqlalchemy.orm import Session
+
 from chordwise.domain import json_values
 from chordwise.pipeline.runtime.context import Context
-from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, slice_size, sliced
-from chordwise.storage import batch_requests, budget_reservations, cached_completions, outbox
+from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, SYNTHESIZE, slice_size, sliced
+from chordwise.storage import (
+    batch_requests,
+    budget_reservations,
+    cached_completions,
+    jobs,
+    outbox,
+)
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.outbox import OutboxMessage
 
@@ -30,8 +38,8 @@ def dispatch(context: Context) -> int:
     """
     with reaching_database(), context.sessions.begin() as session:
         ends_at = time.monotonic() + min(_MOST_SECONDS, context.lease.total_seconds() / 4)
-        sent: list[OutboxMessage] = []
-        for group in _packed(outbox.take(session, BATCH), slice_size(context.settings)):
+        wanted, sent = _apart(session, outbox.take(session, BATCH))
+        for group in _packed(wanted, slice_size(context.settings)):
             ids = [id_ for each in group for id_ in json_values.strings(each.arguments)]
             context.messenger.send(group[0].task, ids)
             sent.extend(group)
@@ -40,6 +48,24 @@ def dispatch(context: Context) -> int:
         if sent:
             outbox.mark_sent(session, sent)
         return len(sent)
+
+
+def _apart(
+    session: Session, messages: Sequence[OutboxMessage]
+) -> tuple[list[OutboxMessage], list[OutboxMessage]]:
+    """Part messages that are wanted from syntheses that a chord has begun meanwhile."""
+    of_jobs = {json_values.strings(each.arguments)[-1] for each in messages if _joins(each)}
+    past = jobs.past_synthesis(session, of_jobs)
+    wanted: list[OutboxMessage] = []
+    overtaken: list[OutboxMessage] = []
+    for each in messages:
+        is_past = _joins(each) and not past.isdisjoint(json_values.strings(each.arguments))
+        (overtaken if is_past else wanted).append(each)
+    return wanted, overtaken
+
+
+def _joins(message: OutboxMessage) -> bool:
+    return message.task == SYNTHESIZE
 
 
 def _packed(messages: Sequence[OutboxMessage], size: int) -> Iterator[Sequence[OutboxMessage]]:

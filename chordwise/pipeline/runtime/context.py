@@ -24,7 +24,7 @@ from chordwise.pipeline.models.budgets import JobBudget, Reservations
 from chordwise.pipeline.models.client import Asking, Models
 from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.runtime.leases import LeaseKeeper
-from chordwise.pipeline.runtime.messages import SYNTHESIZE, Messenger
+from chordwise.pipeline.runtime.messages import MAX_SLICE, SYNTHESIZE, Messenger
 from chordwise.settings import Settings
 from chordwise.storage.chunk_work import CallStore, ChunkWork
 from chordwise.storage.document_texts import DocumentTexts
@@ -68,7 +68,9 @@ def open_stores(settings: Settings, sessions: sessionmaker[Session]) -> Stores:
     """Return the stores of a process."""
     lease = timedelta(seconds=settings.pipeline.lease_seconds)
     return Stores(
-        chunks=ChunkWork(sessions, lease, settings.pipeline.max_attempts, SYNTHESIZE),
+        chunks=ChunkWork(
+            sessions, lease, settings.pipeline.max_attempts, SYNTHESIZE, MAX_SLICE
+        ),
         calls=CallStore(sessions),
         reservations=Reservations(settings, sessions),
         texts=DocumentTexts(sessions),
