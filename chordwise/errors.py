@@ -34,7 +34,7 @@ Retries look only at the mixin `TransientError`; work that `PausingError` stops 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import ClassVar
 
@@ -238,6 +238,11 @@ class ModelTimeoutError(ModelTransportError):
 def seconds_not_enough(errors: Iterable[ChordwiseError]) -> float:
     """Return the most time that a request of these errors had and did not suffice; 0 for none."""
     return max((e.granted_seconds for e in errors if isinstance(e, ModelTimeoutError)), default=0.0)
+
+
+def first_transient_or_first(errors: Sequence[ModelError]) -> ModelError:
+    """Return the first transient error, without one the first error: the work may be put off."""
+    return next((error for error in errors if isinstance(error, TransientError)), errors[0])
 
 
 class ModelOverloadedError(ModelError, TransientError):

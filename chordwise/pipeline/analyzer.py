@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from chordwise import settings as settings_module
 from chordwise.domain import chunking, facts, missing_rows, self_consistency
 from chordwise.domain.analyses.catalog import analysis_for
-from chordwise.domain.answers import Answer
 from chordwise.domain.critique import Critique
 from chordwise.domain.facts import Fact
 from chordwise.domain.grounding import Source
@@ -19,12 +18,12 @@ from chordwise.domain.text_normalization import normalize
 from chordwise.domain.validation import check_schema
 from chordwise.errors import ModelError, UsageError
 from chordwise.llm.model import EXTRACTIVE, ChatModel, Completion
-from chordwise.pipeline.asking.answers import ONE_PROMPT, policy_of
+from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.asking.check import Verdict
 from chordwise.pipeline.asking.critique import Examined, examine, unexamined
 from chordwise.pipeline.asking.merge import Integration, Integrator
-from chordwise.pipeline.asking.questions import text_budget
-from chordwise.pipeline.asking.votes import ask
+from chordwise.pipeline.asking.question import ONE_PROMPT, policy_of
+from chordwise.pipeline.asking.requests import text_budget
 from chordwise.pipeline.models.client import Models
 
 DEFAULT_CHUNK_TOKENS = 3_000
@@ -118,14 +117,15 @@ class DocumentAnalyzer:
             raise UsageError("The text is empty.")
         task = _task(request)
         parts = chunking.split(text, text_budget(self._model, task, self._chunk_tokens))
-        answers = [self._answer(task, text, part) for part in parts]
-        integrator = Integrator(
+        document = Question(
             model=self._model,
             task=task,
-            text=text,
+            source=Source(text),
             judge=_keep_no_ledger,
             policy=self._policy,
         )
+        integrator = Integrator(document=document)
+        answers = [ask(integrator.about(part.start_char, part.end_char)) for part in parts]
         integration = integrator.integrate(answers)
         examined = _examined(integrator, integration, parts[0])
         found = _analysis(request, examined, integration.error, text, len(parts))
@@ -133,17 +133,6 @@ class DocumentAnalyzer:
             unseen=0, removed=normalized.invisible_removed, hiding=normalized.hiding_removed
         )
         return replace(found, needs_review=True, review_reason=reason) if reason else found
-
-    def _answer(self, task: AnalysisTask, text: str, part: chunking.Chunk) -> Answer:
-        content = text[part.start_char : part.end_char]
-        question = AnalysisTask(
-            analysis_type=task.analysis_type,
-            stage=Stage.ANALYZE,
-            options=task.options,
-            text=content,
-        )
-        source = Source(content, offset=part.start_char)
-        return ask(self._model, question, source, _keep_no_ledger, self._policy)
 
 
 def _examined(integrator: Integrator, integration: Integration, part: chunking.Chunk) -> Examined:

@@ -33,7 +33,7 @@ _TIME_SIGNALS = (-signal.SIGALRM, -signal.SIGXCPU)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class FileQuestion:
     """What is asked about a file; `ocr_data` is the folder of languages where it is a scan."""
 
     name: str
@@ -94,7 +94,7 @@ class ParserProcess:
         self._time_setting = "timeout_seconds"
 
     def answers(
-        self, file: BinaryIO, question: Question, reading_time: ReadingTime
+        self, file: BinaryIO, question: FileQuestion, reading_time: ReadingTime
     ) -> Iterator[Answer]:
         """Yield the child's answers about an open file: texts, parts and failures.
 
@@ -167,7 +167,7 @@ class ParserProcess:
         return self._settings.ocr_timeout_seconds if is_ocr else self._settings.timeout_seconds
 
     def _ask(
-        self, channel: socket.socket, file: BinaryIO, question: Question, deadline: float
+        self, channel: socket.socket, file: BinaryIO, question: FileQuestion, deadline: float
     ) -> None:
         frames.send_file(channel, file.fileno(), deadline)
         frames.send(channel, self._request(question), b"", deadline)
@@ -192,7 +192,7 @@ class ParserProcess:
         content.close()
         return Answer(header=arriving.end)
 
-    def _request(self, question: Question) -> JsonObject:
+    def _request(self, question: FileQuestion) -> JsonObject:
         settings, bounds = self._settings, self._limits
         return {
             "name": question.name,

@@ -18,7 +18,7 @@ from chordwise.readers import failures, ocr_data
 from chordwise.readers.contents import Content
 from chordwise.readers.documents import ReadDocument, UnreadDocument, checked, failure
 from chordwise.readers.extracted import Columns
-from chordwise.readers.parser_process import Answer, ParserProcess, Question
+from chordwise.readers.parser_process import Answer, FileQuestion, ParserProcess
 from chordwise.readers.printable_names import printable
 from chordwise.readers.reading_time import ReadingTime
 from chordwise.settings import ReaderSettings
@@ -84,7 +84,7 @@ class Unpacking:
         Raises:
             ReadError: The parser broke over the file, or scans cannot be recognized here.
         """
-        parser, question = self._parser_at(level), Question(name=name, columns=self._columns)
+        parser, question = self._parser_at(level), FileQuestion(name=name, columns=self._columns)
         for answer in parser.answers(content.file, question, self._time):
             header = answer.header
             is_scanned = header.get("reason") == failures.NEEDS_OCR or header.get("pages_scanned")

@@ -69,6 +69,8 @@ _FROM_WANTED = """
     JOIN jobs j ON j.id = c.job_id
     JOIN documents d ON d.id = j.document_id
     JOIN runs r ON r.id = j.run_id"""
+# Said beside each join: the planner finds chunks by their ids, however few it knows of.
+_NAMED = "c.id = ANY(CAST(:ids AS uuid[]))"
 _CLAIMABLE = f"""(
     c.status = 'pending'
     OR c.status = 'waiting' AND c.due_at <= clock_timestamp()
@@ -81,7 +83,7 @@ _CLAIM = text(f"""
         UPDATE jobs SET status = 'running', due_at = NULL,
             error_code = NULL, error_message = NULL, hint = NULL
         WHERE status = 'waiting' AND id IN (
-            SELECT c.job_id FROM chunks c JOIN wanted ON wanted.id = c.id WHERE {_CLAIMABLE}
+            SELECT c.job_id FROM chunks c WHERE {_NAMED} AND {_CLAIMABLE}
         )
         RETURNING id
     ), free AS (
@@ -90,26 +92,26 @@ _CLAIM = text(f"""
         JOIN jobs j ON j.id = c.job_id
         JOIN runs r ON r.id = j.run_id
         WHERE (SELECT count(*) >= 0 FROM marked)  -- the jobs first, as everywhere
-            AND {_CLAIMABLE} AND c.attempts < :last_attempt
+            AND {_NAMED} AND {_CLAIMABLE} AND c.attempts < :last_attempt
             AND j.status IN ('running', 'waiting') AND r.status <> 'cancelled'
         ORDER BY c.id
         FOR NO KEY UPDATE OF c
     ), claimed AS (
-        UPDATE chunks SET status = 'running', attempts = chunks.attempts + 1, due_at = NULL,
+        UPDATE chunks c SET status = 'running', attempts = c.attempts + 1, due_at = NULL,
             lease_token = free.token, lease_until = clock_timestamp() + :lease,
             started_at = clock_timestamp()
-        FROM free WHERE chunks.id = free.id
-        RETURNING chunks.id, chunks.status, chunks.attempts, chunks.lease_token
+        FROM free WHERE c.id = free.id AND {_NAMED}
+        RETURNING c.id, c.status, c.attempts, c.lease_token
     )
     {_SELECT}
         coalesce(claimed.status, c.status), coalesce(claimed.attempts, c.attempts),
         coalesce(claimed.lease_token, c.lease_token)
-    {_FROM_WANTED} LEFT JOIN claimed ON claimed.id = c.id""")  # noqa: S608 - names of our own
+    {_FROM_WANTED} LEFT JOIN claimed ON claimed.id = c.id WHERE {_NAMED}""")  # noqa: S608 - names of our own
 _LOOK = text(f"""
     WITH wanted AS (
         SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS wanted (id, token)
     )
-    {_SELECT} c.status, c.attempts, c.lease_token {_FROM_WANTED}""")  # noqa: S608 - as above
+    {_SELECT} c.status, c.attempts, c.lease_token {_FROM_WANTED} WHERE {_NAMED}""")  # noqa: S608 - as above
 
 
 def claim_all(

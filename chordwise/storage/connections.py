@@ -92,7 +92,9 @@ def bound(engine: Engine, statement_seconds: float) -> None:
     event.listen(engine, "do_connect", do_connect)
 
 
-def parameters(statement_seconds: float, name: str) -> dict[str, str | int]:
+def parameters(
+    statement_seconds: float, name: str, *, keeps_plans: bool = False
+) -> dict[str, str | int]:
     """Return what a connection is opened with, so that neither side waits for the other for long.
 
     The server ends statements, waits for locks and transactions without statements, and sessions
@@ -112,6 +114,7 @@ def parameters(statement_seconds: float, name: str) -> dict[str, str | int]:
         "tcp_keepalives_count": 3,
         "tcp_user_timeout": silence,
         "timezone": "UTC",
+        "plan_cache_mode": "force_generic_plan" if keeps_plans else "auto",
     }
     return {
         "application_name": name,

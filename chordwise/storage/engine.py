@@ -69,13 +69,15 @@ def open_engine(
     name: str = "chordwise",
     statement_seconds: float = STATEMENT_SECONDS,
     pings: bool = True,
+    keeps_plans: bool = False,
 ) -> Engine:
     """Return an engine for a `postgresql://` URL; nothing is connected yet.
 
     Statements take no longer than `statement_seconds`, and a wait for a lock half of it; a server
     that is silent for longer is given up, so that it never holds a thread for ever. The server
     closes connections that are not used; `pings` tests each before it is used, which spares work
-    that is not repeated an error.
+    that is not repeated an error. Where it `keeps_plans`, a prepared statement is planned once,
+    whatever its parameters: no index may depend on their values.
 
     Raises:
         ConfigurationError: The URL is not one of PostgreSQL.
@@ -96,7 +98,7 @@ def open_engine(
         pool_use_lifo=True,  # so that those of a busier time are left alone until they end
         pool_timeout=min(_POOL_SECONDS, statement_seconds),
         hide_parameters=True,
-        connect_args=connections.parameters(statement_seconds, name),
+        connect_args=connections.parameters(statement_seconds, name, keeps_plans=keeps_plans),
     )
     connections.bound(engine, statement_seconds)
     return engine

@@ -22,7 +22,7 @@ from chordwise.storage.facts import Fact
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import CreatedAt, Identity, Record, among, new_id
 
-Question: TypeAlias = tuple[uuid.UUID, str]
+ResultKey: TypeAlias = tuple[uuid.UUID, str]
 """A document, and the hash of what is asked of it (`jobs.options_hash`)."""
 
 
@@ -123,7 +123,7 @@ def reusable(session: Session, document_id: uuid.UUID, options_hash: str) -> uui
     return reusable_all(session, [question]).get(question)
 
 
-def reusable_all(session: Session, questions: Sequence[Question]) -> dict[Question, uuid.UUID]:
+def reusable_all(session: Session, questions: Sequence[ResultKey]) -> dict[ResultKey, uuid.UUID]:
     """Return what `reusable` finds for each question."""
     if not questions:
         return {}

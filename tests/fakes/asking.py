@@ -8,7 +8,7 @@ from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.llm.model import ChatModel, Completion
-from chordwise.pipeline.asking.answers import AskingPolicy, ask
+from chordwise.pipeline.asking import AskingPolicy, Question, ask
 from chordwise.pipeline.asking.check import Verdict
 from tests.fakes.pipeline import PARAGRAPH, a_summary
 
@@ -23,6 +23,12 @@ def ignore(_completion: Completion, _verdict: Verdict) -> None:
     """Keep no ledger."""
 
 
+def question(model: ChatModel, task: AnalysisTask, text: str = TEXT) -> Question:
+    """Return a question about a text that is a document, without a ledger."""
+    return Question(model=model, task=task, source=Source(text), judge=ignore)
+
+
 def asked(model: ChatModel, policy: AskingPolicy = PLAIN, text: str = TEXT) -> Answer:
     """Ask about a text that starts at character 1,000 of its document."""
-    return ask(model, replace(TASK, text=text), Source(text, OFFSET), ignore, policy)
+    task, source = replace(TASK, text=text), Source(text, OFFSET)
+    return ask(Question(model=model, task=task, source=source, judge=ignore, policy=policy))

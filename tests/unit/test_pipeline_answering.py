@@ -17,9 +17,9 @@ from chordwise.errors import (
     RefusedError,
     TruncatedError,
 )
-from chordwise.llm.model import Completion, FinishReason
-from chordwise.pipeline.asking.answers import ask
-from chordwise.pipeline.asking.check import Verdict
+from chordwise.llm.model import ChatModel, Completion, FinishReason
+from chordwise.pipeline.asking import Question, ask
+from chordwise.pipeline.asking.check import Judge, Verdict
 from tests.fakes.pipeline import a_summary
 from tests.fakes.scripted_model import Line, ScriptedModel
 
@@ -39,10 +39,15 @@ class Judgements:
         self.verdicts.append(verdict)
 
 
+def a_question(model: ChatModel, judge: Judge, task: AnalysisTask = TASK) -> Question:
+    """Return a question about a chunk that starts at character 100."""
+    return Question(model=model, task=task, source=Source(TEXT, offset=100), judge=judge)
+
+
 def asked(*script: Line, task: AnalysisTask = TASK) -> tuple[Answer, ScriptedModel, Judgements]:
-    """Ask a model that plays the script about a chunk that starts at character 100."""
+    """Ask a model that plays the script."""
     model, judge = ScriptedModel(script), Judgements()
-    return ask(model, task, Source(TEXT, offset=100), judge), model, judge
+    return ask(a_question(model, judge, task)), model, judge
 
 
 def ended_by(reason: FinishReason, text: str = GOOD) -> Completion:
@@ -108,7 +113,7 @@ def test_two_invalid_answers_are_the_end() -> None:
     model, judge = ScriptedModel(["no JSON", "{}"]), Judgements()
 
     with pytest.raises(InvalidAnswerError):
-        ask(model, TASK, Source(TEXT), judge)
+        ask(a_question(model, judge))
 
     assert len(model.requests) == 2
     assert judge.verdicts == [Verdict(valid=False, quality=None)] * 2
@@ -125,7 +130,7 @@ def test_refused_and_truncated_answers_are_not_read(
     model, judge = ScriptedModel([ended_by(reason)]), Judgements()
 
     with pytest.raises(expected) as caught:
-        ask(model, TASK, Source(TEXT), judge)
+        ask(a_question(model, judge))
 
     assert caught.value.hint
     assert len(model.requests) == 1
@@ -137,7 +142,7 @@ def test_a_repair_may_be_refused() -> None:
     model = ScriptedModel(["no JSON", ended_by(FinishReason.REFUSAL)])
 
     with pytest.raises(RefusedError):
-        ask(model, TASK, Source(TEXT), Judgements())
+        ask(a_question(model, Judgements()))
 
 
 def test_what_kept_the_model_from_answering_goes_up_unjudged() -> None:
@@ -145,7 +150,7 @@ def test_what_kept_the_model_from_answering_goes_up_unjudged() -> None:
     model, judge = ScriptedModel([ModelOverloadedError("busy")]), Judgements()
 
     with pytest.raises(ModelOverloadedError):
-        ask(model, TASK, Source(TEXT), judge)
+        ask(a_question(model, judge))
 
     assert judge.verdicts == []
 

@@ -10,7 +10,6 @@ import pytest
 from chordwise.domain import critique, json_values
 from chordwise.domain.answers import Answer
 from chordwise.domain.critique import CritiqueOutcome
-from chordwise.domain.grounding import Source
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.errors import (
     AwaitingBatchError,
@@ -22,9 +21,10 @@ from chordwise.errors import (
     RefusedError,
 )
 from chordwise.llm.providers.extractive import ExtractiveModel
-from chordwise.pipeline.asking.answers import ask
-from chordwise.pipeline.asking.critique import Critic, Examined, examine
+from chordwise.pipeline.asking import ask
+from chordwise.pipeline.asking.critique import Examined, examine, examine_answer
 from chordwise.pipeline.asking.merge import Integration, Integrator
+from tests.fakes.asking import question
 from tests.fakes.pipeline import a_summary
 from tests.fakes.scripted_model import Line, ScriptedModel
 
@@ -44,11 +44,9 @@ def examined(
     *script: Line, task: AnalysisTask = TASK, draft: str = DRAFT
 ) -> tuple[Examined, Answer, ScriptedModel]:
     """Examine an answer with a model that plays the script; return the answer before, too."""
-    source = Source(TEXT)
-    answer = ask(ScriptedModel([draft]), task, source, lambda *_: None)
+    answer = ask(question(ScriptedModel([draft]), task, TEXT))
     model = ScriptedModel(script)
-    critic = Critic(model=model, judge=lambda *_: None)
-    return critic.examine(answer, task, source), answer, model
+    return examine_answer(answer, question(model, task, TEXT)), answer, model
 
 
 def outcome_of(found: Examined) -> CritiqueOutcome:
@@ -229,17 +227,17 @@ def test_a_job_that_wants_no_critique_has_none() -> None:
 
 def test_the_built_in_model_neither_examines_nor_is_examined() -> None:
     """It is no language model; as a fallback in a revision, it does not replace one."""
-    built_in = ask(ExtractiveModel(), TASK, Source(TEXT), lambda *_: None)
+    built_in = ask(question(ExtractiveModel(), TASK, TEXT))
     model = ScriptedModel([])
     as_fallback = replace(ScriptedModel([]).completion(BETTER), provider="extractive")
 
-    by_it = Critic(model=ExtractiveModel(), judge=lambda *_: None)
-    of_it = Critic(model=model, judge=lambda *_: None)
+    by_it = question(ExtractiveModel(), TASK, TEXT)
+    of_it = question(model, TASK, TEXT)
     found, before, _ = examined(OBJECTED, as_fallback)
 
     answer = replace(built_in, provider="openai")
-    assert by_it.examine(answer, TASK, Source(TEXT)).critique is None
-    assert of_it.examine(built_in, TASK, Source(TEXT)).critique is None
+    assert examine_answer(answer, by_it).critique is None
+    assert examine_answer(built_in, of_it).critique is None
     assert (found.answer, outcome_of(found)) == (before, CritiqueOutcome.KEPT)
 
 
@@ -282,9 +280,10 @@ def test_a_sample_that_is_left_alone_needs_review(
 def test_what_was_merged_by_rule_says_that_it_was_not_examined() -> None:
     """Where a critique was asked for; nobody is asked for it then."""
     model = ScriptedModel([])
-    answer = ask(ScriptedModel([DRAFT]), TASK, Source(TEXT), lambda *_: None)
-    wanted = Integrator(model=model, task=TASK, text=TEXT, judge=lambda *_: None)
-    unwanted = replace(wanted, task=replace(TASK, options=AnalysisOptions()))
+    answer = ask(question(ScriptedModel([DRAFT]), TASK, TEXT))
+    wanted = Integrator(document=question(model, TASK, TEXT))
+    uncritical = replace(TASK, options=AnalysisOptions())
+    unwanted = Integrator(document=question(model, uncritical, TEXT))
     merged = Integration(answer=answer, error=InvalidAnswerError("No JSON."))
 
     found = examine(wanted, merged, (0, len(TEXT)))
@@ -296,13 +295,25 @@ def test_what_was_merged_by_rule_says_that_it_was_not_examined() -> None:
 
 def test_the_agreement_of_a_vote_outlives_a_revision() -> None:
     """It is about the samples, which nobody has asked for again."""
-    answer = ask(ScriptedModel([DRAFT]), TASK, Source(TEXT), lambda *_: None)
+    answer = ask(question(ScriptedModel([DRAFT]), TASK, TEXT))
     voted = replace(answer, agreement=0.8)
-    critic = Critic(model=ScriptedModel([OBJECTED, BETTER]), judge=lambda *_: None)
+    model = ScriptedModel([OBJECTED, BETTER])
 
-    found = critic.examine(voted, TASK, Source(TEXT))
+    found = examine_answer(voted, question(model, TASK, TEXT))
 
     assert (outcome_of(found), found.answer.agreement) == (CritiqueOutcome.REVISED, 0.8)
+
+
+def test_neither_a_critique_nor_a_revision_is_voted_on() -> None:
+    """Each is asked for once, whatever the number of votes."""
+    task = replace(TASK, options=replace(OPTIONS, votes=3))
+    answer = ask(question(ScriptedModel([DRAFT]), TASK, TEXT))
+    model = ScriptedModel([OBJECTED, BETTER])
+
+    found = examine_answer(answer, question(model, task, TEXT))
+
+    assert outcome_of(found) is CritiqueOutcome.REVISED
+    assert [each.task.stage for each in model.requests] == [Stage.CRITIQUE, Stage.REVISE]
 
 
 @pytest.mark.parametrize("kind", AnalysisType)

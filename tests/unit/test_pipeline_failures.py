@@ -8,7 +8,6 @@ from itertools import count
 import pytest
 
 from chordwise.domain import tokens
-from chordwise.domain.grounding import Source
 from chordwise.errors import (
     BudgetExceededError,
     ChordwiseError,
@@ -21,10 +20,11 @@ from chordwise.errors import (
 )
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.model import Completion, FinishReason, ModelProfile
-from chordwise.pipeline.asking.answers import AskingPolicy, ask, policy_of
+from chordwise.pipeline.asking import AskingPolicy, ask
 from chordwise.pipeline.asking.check import Verdict
+from chordwise.pipeline.asking.question import policy_of
 from chordwise.settings import Settings
-from tests.fakes.asking import GOOD, PLAIN, TASK, TEXT, asked
+from tests.fakes.asking import GOOD, PLAIN, TASK, asked, question
 from tests.fakes.scripted_model import Answer as Line
 from tests.fakes.scripted_model import ScriptedModel
 
@@ -62,7 +62,8 @@ def test_an_answer_that_was_cut_off_is_asked_for_with_more_room() -> None:
     """Twice as much, with the same words; what was cut off counts as invalid in the ledger."""
     model, verdicts = a_model(cut_off(), GOOD), list[Verdict]()
 
-    answer = ask(model, TASK, Source(TEXT), lambda _, verdict: verdicts.append(verdict))
+    heard = replace(question(model, TASK), judge=lambda _, verdict: verdicts.append(verdict))
+    answer = ask(heard)
 
     first, second = model.requests
     assert [request.max_output_tokens for request in model.requests] == [200, 400]

@@ -11,8 +11,8 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy.exc import OperationalError
 from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.domain import grounding, json_values, tokens
@@ -28,16 +28,17 @@ from chordwise.errors import (
     RateLimitedError,
 )
 from chordwise.llm.model import ModelProfile
-from chordwise.pipeline.asking.answers import ask
+from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.asking.check import Verdict
 from chordwise.pipeline.asking.merge import Integrator
-from chordwise.pipeline.asking.questions import options_from, options_to_json, text_budget
-from chordwise.pipeline.asking.requests import request_for
+from chordwise.pipeline.asking.requests import request_for, text_budget
+from chordwise.pipeline.asking.stored_options import options_from, options_to_json
 from chordwise.pipeline.jobs import backoff
 from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.runtime.context import Context, open_stores
 from chordwise.pipeline.runtime.leases import LeaseKeeper
 from chordwise.settings import PipelineSettings, Settings
+from tests.fakes.asking import question
 from tests.fakes.pipeline import a_summary, quoting_the_text
 from tests.fakes.scripted_model import Line, ScriptedModel
 
@@ -65,12 +66,13 @@ def an_answer(place: int, quote: str = "") -> Answer:
     start = sum(map(len, SENTENCES[:place]))
     text = SENTENCES[place]
     model = ScriptedModel([a_summary(quote or text.strip())])
-    return ask(model, replace(TASK, text=text), Source(text, offset=start), ignore)
+    task, source = replace(TASK, text=text), Source(text, offset=start)
+    return ask(Question(model=model, task=task, source=source, judge=ignore))
 
 
 def integrator(model: ScriptedModel) -> Integrator:
     """Return an integrator of the text's summary."""
-    return Integrator(model=model, task=TASK, text=TEXT, judge=ignore)
+    return Integrator(document=question(model, TASK, TEXT))
 
 
 def spans(answer: Answer) -> list[tuple[object, object, object]]:

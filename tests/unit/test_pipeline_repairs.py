@@ -10,15 +10,19 @@ from hypothesis import strategies as st
 
 from chordwise.domain import json_values, tokens
 from chordwise.domain.answers import Answer
-from chordwise.domain.grounding import Source
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.errors import InvalidAnswerError
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason, ModelProfile
-from chordwise.pipeline.asking.answers import ask
+from chordwise.pipeline.asking import ask
 from chordwise.pipeline.asking.check import Verdict
 from chordwise.pipeline.asking.merge import Integrator
-from chordwise.pipeline.asking.questions import text_budget
-from chordwise.pipeline.asking.requests import REPAIR_TOKENS, request_for, with_problems
+from chordwise.pipeline.asking.requests import (
+    REPAIR_TOKENS,
+    request_for,
+    text_budget,
+    with_problems,
+)
+from tests.fakes.asking import question
 from tests.fakes.pipeline import a_summary
 from tests.fakes.scripted_model import Line, ScriptedModel
 
@@ -75,7 +79,7 @@ def an_answer(number: int) -> Answer:
     """Return the answer of a chunk."""
     text = f"{number}. The harbour was rebuilt."
     model = ScriptedModel([a_summary("rebuilt", topic=f"Chunk {number}.")])
-    return ask(model, replace(a_task(AnalysisType.SUMMARY), text=text), Source(text), ignore)
+    return ask(question(model, replace(a_task(AnalysisType.SUMMARY), text=text), text))
 
 
 @given(st.text(min_size=1, max_size=5_000))
@@ -128,7 +132,7 @@ def test_a_raised_limit_gives_way_to_the_remark_of_a_repair() -> None:
     model = ScriptedModel(script, profile=a_profile(1_000, most=5_000))
     task = replace(a_task(AnalysisType.SUMMARY), text=text)
 
-    ask(model, task, Source(text), ignore)
+    ask(question(model, task, text))
 
     first, raised, repaired = model.requests
     assert first.max_output_tokens == 300
@@ -141,7 +145,7 @@ def test_answers_that_are_joined_leave_room_for_a_repair() -> None:
     """Whatever fits one question fits its repetition: two answers are the least, and go anyway."""
     model = ScriptedModel([a_summary("rebuilt")], profile=a_profile(), repeat_last=True)
     task = a_task(AnalysisType.SUMMARY)
-    integrator = Integrator(model=model, task=task, text="It was rebuilt.", judge=ignore)
+    integrator = Integrator(document=question(model, task, "It was rebuilt."))
 
     integrator.integrate([an_answer(number) for number in range(60)])
 

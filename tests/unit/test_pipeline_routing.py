@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import pytest
 
 from chordwise.domain.answers import Answer
-from chordwise.domain.grounding import Source
 from chordwise.domain.routing import Route, Tier
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.errors import (
@@ -25,8 +24,9 @@ from chordwise.errors import (
 )
 from chordwise.llm.middleware.tiered import Tiered
 from chordwise.llm.model import ModelProfile
-from chordwise.pipeline.asking.cascade import ask
+from chordwise.pipeline.asking import ask
 from chordwise.settings import RoutingSettings
+from tests.fakes.asking import question
 from tests.fakes.completion_requests import a_request
 from tests.fakes.pipeline import a_summary
 from tests.fakes.scripted_model import Line, ScriptedModel
@@ -77,7 +77,7 @@ def asked(
 ) -> Asked:
     """Ask the tiers a question about `TEXT`."""
     model, models = tiered(policy, **scripts)
-    answer = ask(model, task, Source(TEXT), lambda *_: None)
+    answer = ask(question(model, task, TEXT))
     requests = list(itertools.chain(*(each.requests for each in models.values())))
     return Asked(
         answer=answer,
@@ -225,7 +225,7 @@ def test_a_model_without_tiers_is_asked_as_ever() -> None:
     """The cascade is for tiers only, however weak the answer."""
     model = ScriptedModel([UNSURE])
 
-    answer = ask(model, EASY, Source(TEXT), lambda *_: None)
+    answer = ask(question(model, EASY, TEXT))
 
     assert answer.model == "script-1"
     assert model.requests[0].route is None

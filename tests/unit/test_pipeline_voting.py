@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 
 from chordwise.domain.answers import Answer
-from chordwise.domain.grounding import Source
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.errors import (
     AwaitingBatchError,
@@ -25,8 +24,9 @@ from chordwise.errors import (
 from chordwise.llm.middleware.cached import key_of
 from chordwise.llm.model import Completion
 from chordwise.llm.providers.extractive import ExtractiveModel
-from chordwise.pipeline.asking.answers import ONE_PROMPT, AskingPolicy
-from chordwise.pipeline.asking.votes import ask
+from chordwise.pipeline.asking import AskingPolicy, ask
+from chordwise.pipeline.asking.question import ONE_PROMPT
+from tests.fakes.asking import question
 from tests.fakes.scripted_model import Line, ScriptedModel
 
 TEXT = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned."
@@ -59,7 +59,7 @@ def asked(
 ) -> tuple[Answer, ScriptedModel]:
     """Ask a model that plays the script."""
     model = ScriptedModel(script)
-    return ask(model, a_task(votes), Source(TEXT), lambda *_: None, policy), model
+    return ask(replace(question(model, a_task(votes), TEXT), policy=policy)), model
 
 
 def test_the_majority_answers_and_stays_grounded() -> None:
@@ -165,7 +165,7 @@ def test_all_samples_wait_for_the_same_batch() -> None:
     model = ScriptedModel([AwaitingBatchError("1"), a_label("a"), AwaitingBatchError("3")])
 
     with pytest.raises(AwaitingBatchError):
-        ask(model, a_task(3), Source(TEXT), lambda *_: None)
+        ask(question(model, a_task(3), TEXT))
 
     assert [request.task.sample for request in model.requests] == [1, 2, 3]
 
@@ -194,16 +194,17 @@ def test_nothing_more_is_asked_once_the_work_is_somebody_elses() -> None:
             raise LeaseLostError("Somebody else has it.")
 
     model = ScriptedModel([a_label("a"), "no JSON"])
+    wanted = question(model, a_task(5), TEXT)
 
     with pytest.raises(LeaseLostError):
-        ask(model, a_task(5), Source(TEXT), lambda *_: None, AskingPolicy(require=require))
+        ask(replace(wanted, policy=AskingPolicy(require=require)))
 
     assert len(model.requests) == 2
 
 
 def test_the_built_in_model_is_asked_once() -> None:
     """It would repeat itself, and repeating is not agreeing."""
-    answer = ask(ExtractiveModel(), a_task(5), Source(TEXT), lambda *_: None)
+    answer = ask(question(ExtractiveModel(), a_task(5), TEXT))
 
     assert answer.agreement is None
 

@@ -7,7 +7,7 @@ import pytest
 from chordwise import settings
 from chordwise.domain.routing import Tier
 from chordwise.errors import ConfigurationError
-from chordwise.pipeline.asking import cascade
+from chordwise.pipeline.models import client
 from chordwise.settings import AUTO, Settings
 
 TINY = {"provider": "openai", "model": "tiny-1", "base_url": "http://127.0.0.1:9/v1"}
@@ -45,7 +45,7 @@ def test_tiers_that_are_not_set_cannot_be_asked(name: str) -> None:
     without = given(tiers={})
 
     with pytest.raises(ConfigurationError):
-        cascade.identity(without, name)
+        client.identity(without, name)
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_the_identity_of_auto_covers_models_thresholds_and_fallbacks() -> None:
         given(fallback=("extractive",)),
     )
 
-    identities = [tuple(cascade.identity(each, AUTO)) for each in (known, *others)]
+    identities = [tuple(client.identity(each, AUTO)) for each in (known, *others)]
 
     assert len(set(identities)) == len(identities)
-    assert cascade.identity(known, "small") == cascade.identity(known, "tiny")
-    assert cascade.identity(known, "small") == cascade.identity(others[2], "small")
+    assert client.identity(known, "small") == client.identity(known, "tiny")
+    assert client.identity(known, "small") == client.identity(others[2], "small")

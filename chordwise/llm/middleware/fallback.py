@@ -15,7 +15,7 @@ from chordwise.errors import (
     ModelTransportError,
     QuotaExceededError,
     RateLimitedError,
-    TransientError,
+    first_transient_or_first,
     seconds_not_enough,
 )
 from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
@@ -106,7 +106,7 @@ class Fallback:
                 return model.complete(remaining)
             except self._causes as error:
                 errors.append(error)
-        raise next((error for error in errors if isinstance(error, TransientError)), errors[0])
+        raise first_transient_or_first(errors)
 
 
 def _is_too_late(

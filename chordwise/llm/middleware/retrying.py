@@ -22,7 +22,7 @@ from chordwise.settings import RetrySettings
 
 
 @dataclass(slots=True, kw_only=True)
-class _Question:
+class _Deadline:
     """When the time of a question is over, and with how much of it a request may still begin."""
 
     ends_at: float
@@ -63,26 +63,26 @@ class Retrying:
             ModelError: The last error, or the first that is not transient.
         """
         seconds = _shorter(request, self._policy.total_seconds)
-        question = _Question(ends_at=self._clock() + seconds)
+        deadline = _Deadline(ends_at=self._clock() + seconds)
         numbers = count(request.attempt)
 
         def ask() -> Completion:
-            left = _shorter(request, question.ends_at - self._clock())
+            left = _shorter(request, deadline.ends_at - self._clock())
             try:
                 return self._model.complete(
                     replace(request, attempt=next(numbers), timeout_seconds=left)
                 )
             except ModelTimeoutError as error:
-                question.least_seconds = max(question.least_seconds, error.granted_seconds)
+                deadline.least_seconds = max(deadline.least_seconds, error.granted_seconds)
                 raise
 
-        return self._attempts(question)(ask)
+        return self._attempts(deadline)(ask)
 
-    def _attempts(self, question: _Question) -> tenacity.Retrying:
+    def _attempts(self, deadline: _Deadline) -> tenacity.Retrying:
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception(_is_worth_repeating),
             wait=self._wait_seconds,
-            stop=lambda state: self._exhausted(state, question),
+            stop=lambda state: self._exhausted(state, deadline),
             sleep=self._sleep,
             reraise=True,
         )
@@ -92,9 +92,9 @@ class Retrying:
         jitter = self._random.uniform(0, min(doubled, self._policy.max_wait_seconds))
         return max(jitter, _asked_for(state))
 
-    def _exhausted(self, state: tenacity.RetryCallState, question: _Question) -> bool:
+    def _exhausted(self, state: tenacity.RetryCallState, deadline: _Deadline) -> bool:
         wait = state.upcoming_sleep
-        too_late = self._clock() + wait + question.least_seconds > question.ends_at
+        too_late = self._clock() + wait + deadline.least_seconds > deadline.ends_at
         too_often = state.attempt_number >= self._policy.attempts
         return too_often or too_late or wait > self._policy.max_wait_seconds
 

@@ -55,9 +55,9 @@ class Tiered:
         policy = self.policy
         wanted = routing.tier_for(complexity(task).score, policy.medium_from, policy.large_from)
         tiers = routing.steps(wanted, self._models)
-        question = _Question()
+        progress = _Progress()
         return tuple(
-            TierModel(self._models[tier], Route(tier=tier, escalated=place > 0), question)
+            TierModel(self._models[tier], Route(tier=tier, escalated=place > 0), progress)
             for place, tier in enumerate(tiers)
         )
 
@@ -71,8 +71,8 @@ class Tiered:
 
 
 @dataclass(slots=True)
-class _Question:
-    """What the tiers know together of the question that they are asked."""
+class _Progress:
+    """What the tiers share about the question that they are asked."""
 
     is_answered: bool = False
 
@@ -80,10 +80,10 @@ class _Question:
 class TierModel:
     """One tier's model, asked one question: its requests say by which route they came."""
 
-    def __init__(self, model: ChatModel, route: Route, question: _Question) -> None:
+    def __init__(self, model: ChatModel, route: Route, progress: _Progress) -> None:
         self._model = model
         self._route = route
-        self._question = question
+        self._progress = progress
 
     @property
     def tier(self) -> Tier:
@@ -99,7 +99,7 @@ class TierModel:
     def further(self) -> tuple[ChatModel, ...]:
         """Return the fallbacks of the model inside, asked on behalf of this tier."""
         models = further_models(self._model)
-        return tuple(TierModel(model, self._route, self._question) for model in models)
+        return tuple(TierModel(model, self._route, self._progress) for model in models)
 
     def complete(self, request: CompletionRequest) -> Completion:
         """Ask; the first completion of a question is what the largest tier is compared with.
@@ -107,9 +107,9 @@ class TierModel:
         Raises:
             ModelError: What the model inside raised.
         """
-        route = replace(self._route, is_compared=not self._question.is_answered)
+        route = replace(self._route, is_compared=not self._progress.is_answered)
         completion = self._model.complete(replace(request, route=route))
-        self._question.is_answered = True
+        self._progress.is_answered = True
         return completion
 
 

@@ -1,9 +1,8 @@
-"""Asking one question until its answer is valid and grounded; joining answers by rule."""
+"""Asking one model until its answer is valid and grounded; joining answers by rule."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +25,7 @@ from chordwise.errors import (
     ContextTooLongError,
     InvalidAnswerError,
     ModelError,
-    TransientError,
+    first_transient_or_first,
     seconds_not_enough,
 )
 from chordwise.llm.middleware.fallback import further_models
@@ -38,10 +37,10 @@ from chordwise.llm.model import (
     CompletionRequest,
     FinishReason,
 )
-from chordwise.pipeline.asking.check import INVALID, Judge, checked, with_dropped_rows
+from chordwise.pipeline.asking.check import INVALID, checked, with_dropped_rows
+from chordwise.pipeline.asking.question import Question
 from chordwise.pipeline.asking.requests import request_for, with_problems, with_raised_limit
 from chordwise.prompts import library
-from chordwise.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -50,98 +49,67 @@ _MOST_SPLITS = 3
 Answered = TypeVar("Answered")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AskingPolicy:
-    """How much is tried before a question is given up.
-
-    `prompts` names the templates after the usual one, for answers that stay invalid. All calls and
-    their waits together take `seconds`; after them no further prompt or model is tried, and none
-    with less time than a request of the same question had that timed out. `require`
-    is called before each request, and raises where the answer would be of no use any more.
-    """
-
-    prompts: tuple[str, ...] = ()
-    seconds: float = math.inf
-    clock: Callable[[], float] = time.monotonic
-    require: Callable[[], None] = lambda: None
-
-
-ONE_PROMPT = AskingPolicy()
-
-
-def policy_of(settings: Settings, require: Callable[[], None] = lambda: None) -> AskingPolicy:
-    """Return the policy of the settings: half of the broker's patience, the rest is for storing.
-
-    `require` raises once the work is somebody else's: nothing more is paid for then.
-    """
-    seconds = settings.worker.chunk_seconds
-    return AskingPolicy(prompts=settings.prompts.fallback, seconds=seconds, require=require)
-
-
-def ask(
-    model: ChatModel,
-    task: AnalysisTask,
-    source: Source,
-    judge: Judge,
-    policy: AskingPolicy = ONE_PROMPT,
-) -> Answer:
-    """Ask, check, and ask again where that can help; `judge` hears of every completion.
+def ask_model(question: Question) -> Answer:
+    """Ask one model, and ask again where that can help; the judge hears of every completion.
 
     Each failure has its own rule. An answer that was cut off is asked for once more with more room.
     An invalid one is asked for once more with what was wrong, then with the policy's prompts, then
     of the model's fallbacks. A text that is too long for the model is halved, up to three times,
     and the answers about its parts are merged by rule; not so where an answer is examined or
-    mended, which takes the whole. White space around a text is left out.
+    revised, which takes the whole. White space around a text is left out.
 
     Raises:
         ModelError: No usable answer came; the subclass says why.
         LeaseLostError: Another worker has claimed the work, as the policy says.
     """
-    question = _Question(
-        model=model, judge=judge, policy=policy, ends_at=policy.clock() + policy.seconds
-    )
-    splits = _MOST_SPLITS if task.draft is None else 0
-    return question.about(*_trimmed(task, source), splits=splits)
+    ends_at = question.policy.clock() + question.policy.seconds
+    splits = _MOST_SPLITS if question.task.draft is None else 0
+    return _whole_or_halves(_trimmed(question), ends_at, splits)
+
+
+def _whole_or_halves(question: Question, ends_at: float, splits: int) -> Answer:
+    """Return the answer about a text, or about its halves where it is too long."""
+    try:
+        return _Attempts(question=question, ends_at=ends_at).answer()
+    except ContextTooLongError as error:
+        halves = _halves(question) if splits else ()
+        if not halves:
+            raise
+        log.info("question.split", model=question.model.profile.model, reason=error.what)
+    asked = [partial(_whole_or_halves, half, ends_at, splits - 1) for half in halves]
+    return merged(every(asked), question.task)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Question:
-    """One call of `ask`."""
+class _Attempts:
+    """The attempts at a question: its model and the fallbacks, each with every prompt."""
 
-    model: ChatModel
-    judge: Judge
-    policy: AskingPolicy
+    question: Question
     ends_at: float
 
-    def about(self, task: AnalysisTask, source: Source, splits: int) -> Answer:
-        """Return the answer about a text, or about its halves where it is too long."""
-        try:
-            return self._in_every_way(task, source)
-        except ContextTooLongError as error:
-            halves = _halves(task, source) if splits else ()
-            if not halves:
-                raise
-            log.info("question.split", model=self.model.profile.model, reason=error.what)
-        asked = [partial(self.about, *half, splits=splits - 1) for half in halves]
-        return merged(every(asked), task)
+    def answer(self) -> Answer:
+        """Return the first valid answer.
 
-    def _in_every_way(self, task: AnalysisTask, source: Source) -> Answer:
+        Raises:
+            ModelError: There is none.
+        """
         errors: list[ModelError] = []
-        for model, template in self._ways(task):
+        for model, template in self._ways():
             if errors and self._left() <= seconds_not_enough(errors):
                 break
             try:
-                return self._in_one_way(request_for(model, task, template), model, source)
+                return self._attempt(request_for(model, self.question.task, template), model)
             except ModelError as error:
                 if not self._goes_on_after(error, model):
                     raise
                 errors.append(error)
                 log.info("question.failed", prompt=template.version, code=error.code)
-        raise next((error for error in errors if isinstance(error, TransientError)), errors[0])
+        raise first_transient_or_first(errors)
 
-    def _ways(self, task: AnalysisTask) -> Iterator[tuple[ChatModel, PromptTemplate]]:
-        for model in (self.model, *further_models(self.model)):
-            for template in library.templates_for(task, self.policy.prompts):
+    def _ways(self) -> Iterator[tuple[ChatModel, PromptTemplate]]:
+        first, prompts = self.question.model, self.question.policy.prompts
+        for model in (first, *further_models(first)):
+            for template in library.templates_for(self.question.task, prompts):
                 yield model, template
 
     def _goes_on_after(self, error: ModelError, model: ChatModel) -> bool:
@@ -152,18 +120,20 @@ class _Question:
         if isinstance(error, InvalidAnswerError):
             return True
         ends = isinstance(error, BudgetExceededError | ContextTooLongError)
-        return model is not self.model and not ends
+        return model is not self.question.model and not ends
 
-    def _in_one_way(self, request: CompletionRequest, model: ChatModel, source: Source) -> Answer:
+    def _attempt(self, request: CompletionRequest, model: ChatModel) -> Answer:
+        """Ask with one prompt, and once more with what was wrong."""
+        source, judge = self.question.source, self.question.judge
         request, completion = self._completed(request, model)
         try:
-            return checked(completion, request, source, self.judge, repaired=False)
+            return checked(completion, request, source, judge, repaired=False)
         except InvalidAnswerError as error:
             if self._left() < SHORTEST_REQUEST_SECONDS:
                 raise
             request = with_problems(request, error, model.profile)
         request, repaired = self._completed(request, model)
-        answer = checked(repaired, request, source, self.judge, repaired=True)
+        answer = checked(repaired, request, source, judge, repaired=True)
         return with_dropped_rows(answer, completion, request)
 
     def _completed(
@@ -176,37 +146,41 @@ class _Question:
         raised = with_raised_limit(request, model.profile)
         if raised is None or self._left() < SHORTEST_REQUEST_SECONDS:
             return request, completion
-        self.judge(completion, INVALID)
+        self.question.judge(completion, INVALID)
         return raised, self._complete(raised, model)
 
     def _complete(self, request: CompletionRequest, model: ChatModel) -> Completion:
-        self.policy.require()
+        self.question.policy.require()
         left = max(SHORTEST_REQUEST_SECONDS, self._left())
         bounded = replace(request, timeout_seconds=left) if left < math.inf else request
         return model.complete(bounded)
 
     def _left(self) -> float:
-        return self.ends_at - self.policy.clock()
+        return self.ends_at - self.question.policy.clock()
 
 
-def _trimmed(task: AnalysisTask, source: Source) -> tuple[AnalysisTask, Source]:
-    text = task.text.strip()
-    return _part(task, source, task.text.index(text), text) if text else (task, source)
+def _trimmed(question: Question) -> Question:
+    whole = question.task.text
+    text = whole.strip()
+    return _about(question, whole.index(text), text) if text else question
 
 
-def _halves(task: AnalysisTask, source: Source) -> tuple[tuple[AnalysisTask, Source], ...]:
-    cut = chunking.halfway(task.text)
+def _halves(question: Question) -> tuple[Question, ...]:
+    text = question.task.text
+    cut = chunking.halfway(text)
     if cut is None:
         return ()
-    parts = (_part(task, source, 0, task.text[:cut]), _part(task, source, cut, task.text[cut:]))
-    return tuple(_trimmed(*part) for part in parts)
+    halves = (_about(question, 0, text[:cut]), _about(question, cut, text[cut:]))
+    return tuple(map(_trimmed, halves))
 
 
-def _part(task: AnalysisTask, source: Source, start: int, text: str) -> tuple[AnalysisTask, Source]:
+def _about(question: Question, start: int, text: str) -> Question:
     """Return the question about a part of the text, with its place in the document."""
+    task, source = question.task, question.source
     if text == task.text:
-        return task, source
-    return replace(task, text=text), Source(text, source.offset + start, source.known)
+        return question
+    part = Source(text, source.offset + start, source.known)
+    return replace(question, task=replace(task, text=text), source=part)
 
 
 def every(questions: Iterable[Callable[[], Answered]]) -> list[Answered]:

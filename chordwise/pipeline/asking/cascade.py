@@ -1,18 +1,13 @@
-"""Asking the tiers of a routed model until one's answer is good enough: the cascade."""
+"""The cascade: the tiers of a routed model are asked until one's answer is good enough."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TypeAlias
 
 import structlog
 
 from chordwise.domain import routing
 from chordwise.domain.answers import Answer
-from chordwise.domain.grounding import Source
-from chordwise.domain.tasks import AnalysisTask
 from chordwise.errors import (
     BudgetExceededError,
     ModelError,
@@ -20,64 +15,15 @@ from chordwise.errors import (
     TransientError,
     seconds_not_enough,
 )
-from chordwise.llm.middleware.fallback import OnFallback
 from chordwise.llm.middleware.tiered import Tiered, TierModel
-from chordwise.llm.model import ChatModel
-from chordwise.pipeline.asking import answers
-from chordwise.pipeline.asking.answers import ONE_PROMPT, AskingPolicy
-from chordwise.pipeline.asking.check import Judge
-from chordwise.settings import RoutingSettings, Settings
+from chordwise.pipeline.asking.answers import ask_model
+from chordwise.pipeline.asking.question import Question
+from chordwise.settings import RoutingSettings
 
 log = structlog.get_logger(__name__)
 
-OpenModels: TypeAlias = Callable[[tuple[str, ...]], ChatModel]
-"""Returns the model of the first name, which falls back to those of the others, in order."""
 
-
-def opened(
-    settings: Settings, name: str, open_models: OpenModels, on_change: OnFallback
-) -> ChatModel:
-    """Return what a name stands for: one model, or several tiers of them.
-
-    Only the largest tier has the fallbacks of the settings: what a smaller one cannot answer goes
-    to the tier above it.
-
-    Raises:
-        ConfigurationError: There is no such model or tier.
-    """
-    tiers = settings.tiers.behind(name)
-    if not tiers:
-        return open_models((name, *settings.fallback))
-    largest = list(tiers)[-1]
-    models = {
-        tier: open_models((named, *(settings.fallback if tier is largest else ())))
-        for tier, named in tiers.items()
-    }
-    return Tiered(models, settings.routing, on_change)
-
-
-def identity(settings: Settings, name: str) -> list[str]:
-    """Return what of a model belongs to a result's identity: who may have answered, and when.
-
-    Raises:
-        ConfigurationError: There is no such model or tier.
-    """
-    tiers = settings.tiers.behind(name)
-    names = dict.fromkeys((*(tiers.values() or (name,)), *settings.fallback))
-    found = [settings.model_named(each) for each in names]
-    models = [f"{each.provider}/{each.model}@{each.base_url}" for each in found]
-    if len(tiers) < 2:  # noqa: PLR2004 - one tier is asked whatever the policy says
-        return models
-    return [*models, f"tiers {' '.join(tiers)}", settings.routing.model_dump_json()]
-
-
-def ask(
-    model: ChatModel,
-    task: AnalysisTask,
-    source: Source,
-    judge: Judge,
-    asking: AskingPolicy = ONE_PROMPT,
-) -> Answer:
+def ask_tiers(question: Question) -> Answer:
     """Ask a model, or where it has tiers as many of them as it takes, each at most once.
 
     The tiers share the time of the policy.
@@ -85,17 +31,18 @@ def ask(
     Raises:
         ModelError: No usable answer came; the subclass says why.
     """
+    model, policy = question.model, question.policy
     if not isinstance(model, Tiered):
-        return answers.ask(model, task, source, judge, asking)
+        return ask_model(question)
     cascade = _Cascade(policy=model.policy)
-    steps = model.steps(task)
-    ends_at = asking.clock() + asking.seconds
+    steps = model.steps(question.task)
+    ends_at = policy.clock() + policy.seconds
     for step, following in zip(steps, (*steps[1:], None), strict=True):
-        left = ends_at - asking.clock()
+        left = ends_at - policy.clock()
         if cascade.is_too_late(left):
             break
-        policy = replace(asking, seconds=left)
-        answer = cascade.try_step(partial(answers.ask, step, task, source, judge, policy))
+        limited = replace(policy, seconds=left)
+        answer = cascade.try_step(replace(question, model=step, policy=limited))
         if answer is not None:
             return answer
         if following is not None:
@@ -112,14 +59,14 @@ class _Cascade:
     errors: list[ModelError] = field(default_factory=list)
     reason: str = ""
 
-    def try_step(self, ask_step: Callable[[], Answer]) -> Answer | None:
-        """Return the step's answer if it is good enough; keep it otherwise, or its error.
+    def try_step(self, question: Question) -> Answer | None:
+        """Return a tier's answer if it is good enough; keep it otherwise, or its error.
 
         Raises:
             ModelError: It ends the question, whatever other tiers would say.
         """
         try:
-            answer = ask_step()
+            answer = ask_model(question)
         except ModelError as error:
             if not self._goes_on_after(error):
                 raise

@@ -10,14 +10,11 @@ from chordwise.domain import critique, missing_rows, quality
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer
 from chordwise.domain.critique import Critique, CritiqueOutcome
-from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, Stage
 from chordwise.errors import ModelError, PausingError, TransientError
-from chordwise.llm.model import EXTRACTIVE, ChatModel
-from chordwise.pipeline.asking.answers import ONE_PROMPT, AskingPolicy
-from chordwise.pipeline.asking.cascade import ask
-from chordwise.pipeline.asking.check import Judge
+from chordwise.llm.model import EXTRACTIVE
+from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.asking.merge import Integration, Integrator
 
 log = structlog.get_logger(__name__)
@@ -48,63 +45,10 @@ class Examined:
         return is_unsure or leaves_doubt or (is_alone and self.answer.provider != EXTRACTIVE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Critic:
-    """Examines answers with the model that gives them."""
-
-    model: ChatModel
-    judge: Judge
-    policy: AskingPolicy = ONE_PROMPT
-
-    def examine(self, answer: Answer, task: AnalysisTask, source: Source) -> Examined:
-        """Return the answer to a question, revised once where a critique objects to it.
-
-        A critique or a revision that fails leaves the answer as it is, and so does a revision that
-        is grounded less well. The built-in model neither examines nor is examined.
-
-        Raises:
-            ModelError: Transient or pausing: the job has to wait.
-            AwaitingBatchError: The critique or the revision is still to come.
-        """
-        is_built_in = EXTRACTIVE in {answer.provider, self.model.profile.provider}
-        if not task.options.critique or is_built_in:
-            return Examined(answer=answer)
-        question = replace(task, draft=answer.output)
-        try:
-            found = self._violations(question, source)
-        except ModelError as error:
-            _require_the_end(error)
-            return unexamined(answer, task, error)
-        if not found:
-            return _examined(answer, task, CritiqueOutcome.PASSED)
-        return self._revise(answer, replace(question, violations=found), source)
-
-    def _violations(self, question: AnalysisTask, source: Source) -> tuple[JsonObject, ...]:
-        asked = replace(question, stage=Stage.CRITIQUE)
-        output = ask(self.model, asked, source, self.judge, self.policy).output
-        principles = critique.principles_for(question.analysis_type, question.options)
-        return critique.named(critique.violations_in(output), principles)
-
-    def _revise(self, answer: Answer, question: AnalysisTask, source: Source) -> Examined:
-        asked = replace(question, stage=Stage.REVISE)
-        try:
-            revised = ask(self.model, asked, source, self.judge, self.policy)
-        except ModelError as error:
-            _require_the_end(error)
-            return _examined(answer, question, CritiqueOutcome.KEPT, error.what)
-        objection = critique.objection_to(revised, answer, question)
-        if revised.provider == EXTRACTIVE:
-            objection = "Only the built-in model was there to revise it."
-        if objection:
-            return _examined(answer, question, CritiqueOutcome.KEPT, objection)
-        mended = _mended(revised, answer, question)
-        return _examined(mended, question, CritiqueOutcome.REVISED)
-
-
 def examine(integrator: Integrator, integration: Integration, span: tuple[int, int]) -> Examined:
-    """Let the answer about a document be examined; what had to be merged by rule cannot be.
+    """Have the answer about a document examined; one that was merged by rule cannot be.
 
-    `span` has the characters that an answer is about which joins no others.
+    `span` is the part of the text that an answer is about which joins no others.
 
     Raises:
         ModelError: Transient or pausing: the job has to wait.
@@ -112,8 +56,56 @@ def examine(integrator: Integrator, integration: Integration, span: tuple[int, i
     """
     if integration.error is not None:
         return _merged_by_rule(integration.answer, integrator.task)
-    critic = Critic(model=integrator.model, judge=integrator.judge, policy=integrator.policy)
-    return critic.examine(integration.answer, *integrator.question(integration.joined, span))
+    joined = integration.joined
+    question = integrator.joining(joined) if joined else integrator.about(*span)
+    return examine_answer(integration.answer, question)
+
+
+def examine_answer(answer: Answer, question: Question) -> Examined:
+    """Return the answer to a question, revised once where a critique by its model objects to it.
+
+    A critique or a revision that fails leaves the answer as it is, and so does a revision that
+    is grounded less well. The built-in model neither examines nor is examined.
+
+    Raises:
+        ModelError: Transient or pausing: the job has to wait.
+        AwaitingBatchError: The critique or the revision is still to come.
+    """
+    task = question.task
+    is_built_in = EXTRACTIVE in {answer.provider, question.model.profile.provider}
+    if not task.options.critique or is_built_in:
+        return Examined(answer=answer)
+    try:
+        found = _violations(answer, question)
+    except ModelError as error:
+        _require_the_end(error)
+        return unexamined(answer, task, error)
+    if not found:
+        return _examined(answer, task, CritiqueOutcome.PASSED)
+    task = replace(task, stage=Stage.REVISE, draft=answer.output, violations=found)
+    return _revise(answer, replace(question, task=task))
+
+
+def _violations(answer: Answer, question: Question) -> tuple[JsonObject, ...]:
+    task = replace(question.task, stage=Stage.CRITIQUE, draft=answer.output)
+    output = ask(replace(question, task=task)).output
+    principles = critique.principles_for(task.analysis_type, task.options)
+    return critique.named(critique.violations_in(output), principles)
+
+
+def _revise(answer: Answer, question: Question) -> Examined:
+    task = question.task
+    try:
+        revised = ask(question)
+    except ModelError as error:
+        _require_the_end(error)
+        return _examined(answer, task, CritiqueOutcome.KEPT, error.what)
+    objection = critique.objection_to(revised, answer, task)
+    if revised.provider == EXTRACTIVE:
+        objection = "Only the built-in model was there to revise it."
+    if objection:
+        return _examined(answer, task, CritiqueOutcome.KEPT, objection)
+    return _examined(_mended(revised, answer, task), task, CritiqueOutcome.REVISED)
 
 
 def unexamined(answer: Answer, task: AnalysisTask, error: ModelError) -> Examined:

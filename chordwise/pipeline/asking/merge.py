@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeAlias
 
 from chordwise.domain import grounding, missing_rows, quality, self_consistency, tokens
 from chordwise.domain.answers import Answer
@@ -14,19 +13,9 @@ from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisTask, Stage
 from chordwise.errors import ModelError, PausingError, TransientError
-from chordwise.llm.model import ChatModel
-from chordwise.pipeline.asking.answers import (
-    ONE_PROMPT,
-    AskingPolicy,
-    every,
-    merged,
-    rows_missing_in,
-)
-from chordwise.pipeline.asking.check import Judge
+from chordwise.pipeline.asking import Question, ask
+from chordwise.pipeline.asking.answers import every, merged, rows_missing_in
 from chordwise.pipeline.asking.requests import room_for_answers
-from chordwise.pipeline.asking.votes import ask
-
-Question: TypeAlias = tuple[AnalysisTask, Source]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +34,29 @@ class Integration:
 class Integrator:
     """Integrates the answers of one job.
 
-    `task` carries the analysis type and its options; `text` is the document's.
+    `document` is the question about the whole text, which is its source; no model is asked it as it
+    is. Its task carries the analysis type and its options.
     """
 
-    model: ChatModel
-    task: AnalysisTask
-    text: str
-    judge: Judge
-    policy: AskingPolicy = ONE_PROMPT
+    document: Question
+
+    @property
+    def task(self) -> AnalysisTask:
+        """Return the task, without a text."""
+        return self.document.task
+
+    def about(self, start: int, end: int) -> Question:
+        """Return the question about a part of the text, from one character to another."""
+        text = self.document.source.text[start:end]
+        task, source = replace(self.task, text=text), Source(text, offset=start)
+        return replace(self.document, task=task, source=source)
+
+    def joining(self, answers: Sequence[Answer]) -> Question:
+        """Return the question that joins answers."""
+        outputs = tuple(answer.output for answer in answers)
+        task = replace(self.task, stage=Stage.SYNTHESIZE, answers=outputs)
+        source = Source(self.document.source.text, known=grounding.known_spans(outputs))
+        return replace(self.document, task=task, source=source)
 
     def integrate(self, answers: Sequence[Answer]) -> Integration:
         """Return one answer for one or more, which are in the order of the document.
@@ -83,16 +87,6 @@ class Integrator:
         lowered = round(answer.quality * quality.REPAIR_FACTOR, 3)
         return Integration(answer=replace(answer, quality=lowered), error=error)
 
-    def question(self, joined: Sequence[Answer], span: tuple[int, int]) -> Question:
-        """Return what was asked last: to join answers, or about a part of the text."""
-        if joined:
-            outputs = tuple(answer.output for answer in joined)
-            task = replace(self.task, stage=Stage.SYNTHESIZE, answers=outputs)
-            return task, Source(self.text, known=grounding.known_spans(outputs))
-        start, end = span
-        text = self.text[start:end]
-        return replace(self.task, text=text), Source(text, offset=start)
-
     def _counted(self, answer: Answer, answers: Sequence[Answer]) -> Answer:
         """Return an answer with the rows that it lacks of those it joins, over all levels."""
         if len(answers) == 1:
@@ -104,7 +98,7 @@ class Integrator:
 
     def _groups(self, answers: list[Answer]) -> list[list[Answer]]:
         """Pack neighbours into as few questions as fit the context, two at least in each."""
-        room = room_for_answers(self.model, self.task)
+        room = room_for_answers(self.document.model, self.task)
         groups: list[list[Answer]] = [[]]
         filled = 0.0
         for answer in answers:
@@ -119,8 +113,7 @@ class Integrator:
     def _join(self, group: list[Answer]) -> Answer:
         if len(group) == 1:
             return group[0]
-        task, source = self.question(group, (0, 0))
-        joined = ask(self.model, task, source, self.judge, self.policy)
+        joined = ask(self.joining(group))
         parts = [answer.agreement for answer in group]
         return replace(joined, agreement=self_consistency.combined(parts, joined.agreement))
 

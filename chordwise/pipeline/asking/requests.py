@@ -1,4 +1,4 @@
-"""Requests for completions: a question as asked first, after a mistake, and with more room."""
+"""Requests for completions: a task asked first, after a mistake, with more room; what fits in."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.memoizing import memoized_by_identity
 from chordwise.domain.prompting import PromptTemplate, render, render_revision
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, Stage
-from chordwise.errors import InvalidAnswerError
+from chordwise.errors import ConfigurationError, InvalidAnswerError
 from chordwise.llm.model import ChatModel, CompletionRequest, ModelProfile
 from chordwise.prompts import library
 
 REPAIR_TOKENS = 256
 """What the remark below a repeated question takes at most (estimated)."""
 
+_LEAST_TEXT_TOKENS = 64
 _RAISED_BY = 2
 _MATERIAL_SHARE = 0.9
 
@@ -58,6 +59,25 @@ def reserve_for_critique(model: ChatModel, task: AnalysisTask) -> int:
     kind = task.analysis_type
     principles = tokens.estimate("\n".join(critique.principles_for(kind, task.options)))
     return principles + REPAIR_TOKENS + model.profile.max_output_tokens // 2
+
+
+def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int) -> int:
+    """Return how many tokens of text one question to this model may carry, repeated ones included.
+
+    Raises:
+        ConfigurationError: The prompt alone fills the model's context.
+    """
+    request = request_for(model, task)
+    used = tokens.estimate(request.system + request.user) + REPAIR_TOKENS
+    used += request.max_output_tokens + reserve_for_critique(model, task)
+    room = model.profile.context_tokens - used
+    if room < _LEAST_TEXT_TOKENS:
+        raise ConfigurationError(
+            f"The prompt and the answer fill the context of {model.profile.model} "
+            f"({model.profile.context_tokens:,} tokens) without any text.",
+            "Raise context_tokens or lower max_output_tokens of the model.",
+        )
+    return min(chunk_tokens, room)
 
 
 def room_for_answers(model: ChatModel, task: AnalysisTask) -> float:

@@ -14,7 +14,7 @@ from chordwise.embedded.home import home_at
 from chordwise.errors import ServiceUnavailableError
 from chordwise.llm.pricing import price_of
 from chordwise.llm.providers import connect
-from chordwise.pipeline.asking import answers
+from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.diagnosis.checks import Check, Verdict
 from chordwise.pipeline.jobs import endpoint_pauses
 from chordwise.pipeline.models.budgets import PRICE_HINT
@@ -89,8 +89,9 @@ def question(settings: Settings) -> Check:
     task = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE, text=_TINY_TEXT)
     endpoint_pauses.resume(settings, [settings.model])
     started = time.monotonic()
+    model = models.open(settings.model)
     source = Source(text=_TINY_TEXT)
-    answer = answers.ask(models.open(settings.model), task, source, lambda *_: None)
+    answer = ask(Question(model=model, task=task, source=source, judge=lambda *_: None))
     seconds = time.monotonic() - started
     return Check(name="question", finding=f"{answer.provider}/{answer.model} took {seconds:.1f} s")
 

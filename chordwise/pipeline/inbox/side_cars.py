@@ -11,9 +11,8 @@ from pydantic import ValidationError
 from chordwise.domain.inbox_names import is_inside
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
-from chordwise.pipeline.asking import cascade
 from chordwise.pipeline.intake.profiles import run_options
-from chordwise.pipeline.models import budgets
+from chordwise.pipeline.models import budgets, client
 from chordwise.settings import ProfileSettings, Settings
 from chordwise.settings.wording import problems
 
@@ -67,7 +66,7 @@ def check(settings: Settings, profile: ProfileSettings) -> None:
         ConfigurationError: Its model is unknown, or the price of it where there is a budget.
     """
     options = run_options(settings, profile)
-    cascade.identity(settings, options.model)
+    client.identity(settings, options.model)
     budgets.cap_for(settings, options.model, options.budget_usd)
 
 

@@ -17,7 +17,7 @@ from chordwise.domain.invisible_characters import HINT, REASON
 from chordwise.domain.lanes import Lane
 from chordwise.domain.states import IntakeOutcome, JobStatus
 from chordwise.domain.tasks import AnalysisType
-from chordwise.pipeline.asking.questions import options_to_json
+from chordwise.pipeline.asking.stored_options import options_to_json
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.jobs import shared_jobs
 from chordwise.pipeline.models import lanes
@@ -30,7 +30,7 @@ from chordwise.storage.documents import Document
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import insert_all, new_id
-from chordwise.storage.results import Question
+from chordwise.storage.results import ResultKey
 from chordwise.storage.runs import Run
 
 MAX_DOCUMENTS = 200
@@ -93,7 +93,7 @@ class _NewDocument(NamedTuple):
 class _NewJob(NamedTuple):
     id: uuid.UUID
     intake_id: uuid.UUID
-    question: Question
+    question: ResultKey
     analysis_type: AnalysisType
     text: str
 
@@ -199,12 +199,12 @@ def _add_jobs(
 
 def _answers(
     session: Session, asked: Asked, jobs: Sequence[_NewJob]
-) -> tuple[Mapping[Question, uuid.UUID], Mapping[Question, uuid.UUID]]:
+) -> tuple[Mapping[ResultKey, uuid.UUID], Mapping[ResultKey, uuid.UUID]]:
     """Return the jobs that have answers to the questions of new jobs, and those to follow."""
     if not jobs or asked.options.fresh:
         return {}, {}
     questions = [each.question for each in jobs]
-    leaders: Mapping[Question, uuid.UUID] = {}
+    leaders: Mapping[ResultKey, uuid.UUID] = {}
     if asked.options.follows:
         # Looked for first: one that ends between the two has its answer then.
         leaders = shared_jobs.leaders(session, asked.run, questions, jobs[0].id)
@@ -213,8 +213,8 @@ def _answers(
 
 def _job(
     job: _NewJob,
-    stored: Mapping[Question, uuid.UUID],
-    leaders: Mapping[Question, uuid.UUID],
+    stored: Mapping[ResultKey, uuid.UUID],
+    leaders: Mapping[ResultKey, uuid.UUID],
     now: datetime | None,
     whole: Container[uuid.UUID],
 ) -> dict[str, object]:

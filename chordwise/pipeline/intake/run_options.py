@@ -15,7 +15,8 @@ from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.errors import UsageError
 from chordwise.llm.model import EXTRACTIVE
-from chordwise.pipeline.asking.questions import options_from, options_to_json
+from chordwise.pipeline.asking.stored_options import options_from, options_to_json
+from chordwise.pipeline.models import client
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.prompts import library
 from chordwise.readers.extracted import WHOLE, Columns
@@ -83,7 +84,7 @@ def identity(context: ReadingContext, analysis_type: AnalysisType, options: RunO
             for each in (task, synthesis)
             for template in library.templates_for(each, context.settings.prompts.fallback)
         ],
-        "models": context.models.identity(options.model),
+        "models": client.identity(context.settings, options.model),
         "chunk_tokens": context.settings.pipeline.chunk_tokens,
         "pipeline": PIPELINE_VERSION,
         **_critique(analysis_type, options.analysis),

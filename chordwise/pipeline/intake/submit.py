@@ -17,7 +17,7 @@ from chordwise.domain.states import RunStatus
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.errors import ConfigurationError, LeaseLostError, RunCancelledError, UsageError
 from chordwise.llm.limits.permits import Priority
-from chordwise.pipeline.asking.questions import text_budget
+from chordwise.pipeline.asking.requests import text_budget
 from chordwise.pipeline.intake import batches
 from chordwise.pipeline.intake.batches import Asked, Offered, TakenIn
 from chordwise.pipeline.intake.run_options import (
@@ -28,7 +28,7 @@ from chordwise.pipeline.intake.run_options import (
     identity,
     to_json,
 )
-from chordwise.pipeline.models import budgets, lanes
+from chordwise.pipeline.models import budgets, client, lanes
 from chordwise.pipeline.runtime.context import PATIENCE, Context
 from chordwise.prompts import library
 from chordwise.readers.reading import Columns, ReadDocument, UnreadDocument
@@ -233,7 +233,7 @@ def open_run(
         ConfigurationError: The model is unknown, or its price where there is a budget.
         ServiceUnavailableError: The database cannot be reached.
     """
-    context.models.identity(options.model)
+    client.identity(context.settings, options.model)
     options = answerable(context.settings, options)
     cap_usd = budgets.cap_for(context.settings, options.model, options.budget_usd)
     run_id, token = new_id(), uuid.uuid4()

@@ -27,9 +27,9 @@ from chordwise.errors import (
     TransientError,
 )
 from chordwise.llm.middleware.queued import Turn
-from chordwise.pipeline.asking.answers import policy_of
-from chordwise.pipeline.asking.questions import options_of
-from chordwise.pipeline.asking.votes import ask
+from chordwise.pipeline.asking import Question, ask
+from chordwise.pipeline.asking.question import policy_of
+from chordwise.pipeline.asking.stored_options import options_of
 from chordwise.pipeline.jobs import backoff, job_results
 from chordwise.pipeline.jobs.job_results import AskedJob
 from chordwise.pipeline.models.ledger import Ledger
@@ -208,10 +208,14 @@ def _text_of(context: Context, chunk: ClaimedChunk) -> str:
 def _analyze(context: Context, work: _Work) -> ChunkOutcome:
     try:
         asking = context.asking(work.owner, work.ledger, work.turn)
-        model = context.models.open(work.chunk.model, asking)
-        source = Source(work.task.text, offset=work.chunk.start_char)
-        policy = policy_of(context.settings, work.lease.require)
-        answer = ask(model, work.task, source, work.ledger.check, policy)
+        question = Question(
+            model=context.models.open(work.chunk.model, asking),
+            task=work.task,
+            source=Source(work.task.text, offset=work.chunk.start_char),
+            judge=work.ledger.check,
+            policy=policy_of(context.settings, work.lease.require),
+        )
+        answer = ask(question)
     except ServiceUnavailableError:
         raise  # the database, not the model: recovery sends the chunk again
     except (PausingError, ConfigurationError) as error:

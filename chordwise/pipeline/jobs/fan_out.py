@@ -13,7 +13,8 @@ from chordwise.domain import chunking
 from chordwise.domain.states import JobStatus
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.errors import ConfigurationError
-from chordwise.pipeline.asking.questions import options_of, text_budget
+from chordwise.pipeline.asking.requests import text_budget
+from chordwise.pipeline.asking.stored_options import options_of
 from chordwise.pipeline.jobs import backoff
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import SYNTHESIZE, slice_size, sliced

@@ -23,7 +23,7 @@ from chordwise.pipeline.runtime.messages import FAN_OUT
 from chordwise.storage import clock, jobs, outbox, results, runs
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import among
-from chordwise.storage.results import Question
+from chordwise.storage.results import ResultKey
 from chordwise.storage.runs import Run
 
 log = structlog.get_logger(__name__)
@@ -47,8 +47,8 @@ def is_answered(session: Session, job: Job, *, follows: bool) -> bool:
 
 
 def leaders(
-    session: Session, run: Run, questions: Sequence[Question], before: uuid.UUID
-) -> dict[Question, uuid.UUID]:
+    session: Session, run: Run, questions: Sequence[ResultKey], before: uuid.UUID
+) -> dict[ResultKey, uuid.UUID]:
     """Return the first jobs before a job that are asking the same questions, and as urgently.
 
     What is wanted online does not wait for batches, nor what is wanted now for a nightly run. That

@@ -12,7 +12,9 @@ import structlog
 from sqlalchemy.orm import Session
 
 from chordwise.domain.answers import Answer
+from chordwise.domain.grounding import Source
 from chordwise.domain.states import WORKING_JOBS, ChunkStatus, JobStatus
+from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.errors import (
     AwaitingBatchError,
     ChordwiseError,
@@ -24,10 +26,11 @@ from chordwise.errors import (
     TransientError,
 )
 from chordwise.llm.middleware.queued import Turn
-from chordwise.pipeline.asking.answers import policy_of
+from chordwise.pipeline.asking import Question
 from chordwise.pipeline.asking.critique import Examined, examine, unexamined
 from chordwise.pipeline.asking.merge import Integration, Integrator
-from chordwise.pipeline.asking.questions import question_of
+from chordwise.pipeline.asking.question import policy_of
+from chordwise.pipeline.asking.stored_options import options_from
 from chordwise.pipeline.jobs import backoff, job_results
 from chordwise.pipeline.jobs.job_results import AskedJob
 from chordwise.pipeline.models.ledger import Ledger
@@ -149,13 +152,14 @@ def _integrate(context: Context, work: _Work) -> None:
     text = context.stores.texts.of(job.document_id, within=context.lease)
     asking = context.asking(work.owner, work.ledger, work.turn)
     try:
-        integrator = Integrator(
+        document = Question(
             model=context.models.open(job.model, asking),
-            task=question_of(job),
-            text=text,
+            task=_task_of(job),
+            source=Source(text),
             judge=work.ledger.check,
             policy=policy_of(context.settings, work.lease.require),
         )
+        integrator = Integrator(document=document)
         integration = _integration(context, integrator, answers, job)
         examined = _examined(context, integrator, integration, job, parts)
     except (PausingError, ConfigurationError) as error:
@@ -168,6 +172,14 @@ def _integrate(context: Context, work: _Work) -> None:
             id=job.id, document_id=job.document_id, task=integrator.task, characters=len(text)
         )
         _end(context, work, job_results.with_result(asked, parts, integration, examined))
+
+
+def _task_of(job: Job) -> AnalysisTask:
+    return AnalysisTask(
+        analysis_type=AnalysisType(job.analysis_type),
+        stage=Stage.ANALYZE,
+        options=options_from(job.options),
+    )
 
 
 def _integration(

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ConfigurationError
-from chordwise.pipeline.asking.questions import options_to_json
+from chordwise.pipeline.asking.stored_options import options_to_json
 from chordwise.pipeline.intake.profiles import run_options
 from chordwise.pipeline.intake.run_options import answerable
 from chordwise.pipeline.runs.stored_results import Wanted

@@ -1,4 +1,4 @@
-"""Putting the model client together: one sentence, read from the inside out."""
+"""The model client: one expression in `Models.asked_by`, read from the inside out."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from chordwise.llm.middleware.paced import Paced
 from chordwise.llm.middleware.queued import Queued, Turn
 from chordwise.llm.middleware.rate_limited import RateLimited
 from chordwise.llm.middleware.retrying import Retrying
+from chordwise.llm.middleware.tiered import Tiered
 from chordwise.llm.model import ChatModel, ModelProfile
 from chordwise.llm.pricing import Price, price_of
 from chordwise.llm.providers import connect
 from chordwise.llm.providers.extractive import ExtractiveModel
-from chordwise.pipeline.asking import cascade
 from chordwise.settings import ModelSettings, Settings
 
 log = structlog.get_logger(__name__)
@@ -66,6 +66,25 @@ class Asking:
     batches: Callable[[str], BatchQueue] | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Named:
+    """A model of the settings, and what does not depend on who asks it."""
+
+    name: str
+    settings: ModelSettings
+    connection: ChatModel
+    price: Price
+    facts: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Use:
+    """A model, and for whom it is asked."""
+
+    named: _Named
+    asking: Asking
+
+
 class Models:
     """The models of the settings, by name; the connections are kept, the wrapping is per use.
 
@@ -83,7 +102,8 @@ class Models:
         self._settings = settings
         self._local_server = local_server
         self._random = Random()  # noqa: S311 - jitter needs no secrecy
-        self._connections = dict(connected or {})
+        self._connected = dict(connected or {})
+        self._models: dict[str, _Named] = {}
         self._turns = Semaphore(llama.slots(settings))
         self._slots = Semaphore(settings.worker.concurrency)
         self._batch_apis = dict(batch_apis or {})
@@ -92,16 +112,22 @@ class Models:
     def open(self, name: str, asking: Asking | None = None) -> ChatModel:
         """Return the model or the tiers of this name, with fallbacks, asked as `asking` says.
 
+        Only the largest tier has the fallbacks of the settings: what a smaller one cannot answer
+        goes to the tier above it.
+
         Raises:
-            ConfigurationError: A model is unknown or cannot be used as configured.
+            ConfigurationError: A model or tier is unknown or cannot be used as configured.
         """
         asking = asking or Asking()
-
-        def open_models(names: tuple[str, ...]) -> ChatModel:
-            wrapped = [self.asked_by(asking, each) for each in dict.fromkeys(names)]
-            return wrapped[0] if len(wrapped) == 1 else Fallback(wrapped, _log_fallback)
-
-        return cascade.opened(self._settings, name, open_models, _log_fallback)
+        tiers, fallback = self._settings.tiers.behind(name), self._settings.fallback
+        if not tiers:
+            return self._falling_back(asking, name, *fallback)
+        largest = list(tiers)[-1]
+        models = {
+            tier: self._falling_back(asking, named, *(fallback if tier is largest else ()))
+            for tier, named in tiers.items()
+        }
+        return Tiered(models, self._settings.routing, _log_fallback)
 
     def asked_by(self, asking: Asking, name: str) -> ChatModel:
         """Return one model; what runs on this machine is neither limited nor paid for.
@@ -109,26 +135,23 @@ class Models:
         Raises:
             ConfigurationError: It is unknown, or cannot be used as configured.
         """
-        settings = self._settings.model_named(name)
-        price = price_of(settings)
-        connection = self._connection(name, settings)
-        model: ChatModel = Metered(connection, asking.ledger, price, reference=self._reference)
-        if settings.provider == "extractive":
-            return model
-        facts = facts_about(settings)
-        if llama.is_served_here(settings):
-            # Whoever claims a question has its turn already, and others wait for the asking alone.
-            patient = self._retrying(model, self._settings.worker.chunk_seconds)
-            return Queued(self._cached(patient, asking, facts), self._turns)
-        if not isinstance(asking.budget, Unlimited):
-            model = Budgeted(model, asking.budget, price, _sleep, self._random)
-        patience = self._settings.limits.longest_wait_seconds
-        model = RateLimited(model, self._limits(name), asking.priority, patience, _sleep)
-        model = self._retrying(Queued(model, asking.turn or self._slots))
-        model = self._cached(model, asking, facts)
-        if asking.batches is None or not has_batches(settings):
-            return model
-        return Batched(model, asking.batches(name), self.batch_api(name).body, price, facts)
+        use = _Use(named=self._named(name), asking=asking)
+        metered = self._metered(use)
+        if use.named.settings.provider == "extractive":
+            return metered
+        if llama.is_served_here(use.named.settings):
+            # Who claims a question in the cache has its turn: others wait for the request alone.
+            total_seconds = self._settings.worker.chunk_seconds
+            return Queued(self._cached(use, self._retrying(metered, total_seconds)), self._turns)
+        return self._batched(
+            use,
+            self._cached(
+                use,
+                self._retrying(
+                    self._queued(use, self._rate_limited(use, self._budgeted(use, metered)))
+                ),
+            ),
+        )
 
     def turn(self) -> Turn:
         """Return a turn at the slots of this process; whoever takes it has to close it."""
@@ -154,13 +177,27 @@ class Models:
         """
         return price_of(self._settings.model_named(name)), self._reference
 
-    def identity(self, name: str) -> list[str]:
-        """Return what of a model belongs to a result's identity: who may have answered, and when.
+    def _falling_back(self, asking: Asking, *names: str) -> ChatModel:
+        models = [self.asked_by(asking, name) for name in dict.fromkeys(names)]
+        return models[0] if len(models) == 1 else Fallback(models, _log_fallback)
 
-        Raises:
-            ConfigurationError: A model is unknown.
-        """
-        return cascade.identity(self._settings, name)
+    def _metered(self, use: _Use) -> ChatModel:
+        named = use.named
+        ledger, reference = use.asking.ledger, self._reference
+        return Metered(named.connection, ledger, named.price, reference=reference)
+
+    def _budgeted(self, use: _Use, model: ChatModel) -> ChatModel:
+        budget = use.asking.budget
+        if isinstance(budget, Unlimited):
+            return model
+        return Budgeted(model, budget, use.named.price, _sleep, self._random)
+
+    def _rate_limited(self, use: _Use, model: ChatModel) -> ChatModel:
+        limits, longest = self._limits(use.named), self._settings.limits.longest_wait_seconds
+        return RateLimited(model, limits, use.asking.priority, longest, _sleep)
+
+    def _queued(self, use: _Use, model: ChatModel) -> ChatModel:
+        return Queued(model, use.asking.turn or self._slots)
 
     def _retrying(self, model: ChatModel, total_seconds: float | None = None) -> ChatModel:
         policy = self._settings.retries
@@ -168,22 +205,30 @@ class Models:
             policy = policy.model_copy(update={"total_seconds": total_seconds})
         return Retrying(model, policy, _sleep, self._random)
 
-    def _cached(self, model: ChatModel, asking: Asking, facts: JsonObject) -> ChatModel:
-        if asking.cache is None:
+    def _cached(self, use: _Use, model: ChatModel) -> ChatModel:
+        cache, ledger, turn = use.asking.cache, use.asking.ledger, use.asking.turn
+        if cache is None:
             return model
         longest = self._settings.retries.total_seconds
 
         def sleep(seconds: float) -> None:
-            if asking.turn is not None:
-                asking.turn.close()  # the other, for whose answer this waits, may need it
+            if turn is not None:
+                turn.close()  # the thread whose answer this one waits for may need it
             _sleep(seconds)
 
-        return Cached(model, asking.cache, asking.ledger, facts, longest, sleep)
+        return Cached(model, cache, ledger, use.named.facts, longest, sleep)
 
-    def _limits(self, name: str) -> Limits:
+    def _batched(self, use: _Use, model: ChatModel) -> ChatModel:
+        named, batches = use.named, use.asking.batches
+        if batches is None or not has_batches(named.settings):
+            return model
+        body = self.batch_api(named.name).body
+        return Batched(model, batches(named.name), body, named.price, named.facts)
+
+    def _limits(self, named: _Named) -> Limits:
         """Return the limits of a model, which all who ask it share."""
+        name, settings = named.name, named.settings
         if name not in self._limits_by_name:
-            settings = self._settings.model_named(name)
             broker_url = self._settings.broker_url
             if broker_url is None:
                 self._limits_by_name[name] = ProcessLimits(
@@ -196,10 +241,17 @@ class Models:
                 self._limits_by_name[name] = limits
         return self._limits_by_name[name]
 
-    def _connection(self, name: str, settings: ModelSettings) -> ChatModel:
-        if name not in self._connections:
-            self._connections[name] = self._connect(settings)
-        return self._connections[name]
+    def _named(self, name: str) -> _Named:
+        if name not in self._models:
+            settings, connected = self._settings.model_named(name), self._connected
+            self._models[name] = _Named(
+                name=name,
+                settings=settings,
+                connection=connected[name] if name in connected else self._connect(settings),
+                price=price_of(settings),
+                facts=facts_about(settings),
+            )
+        return self._models[name]
 
     def _connect(self, settings: ModelSettings) -> ChatModel:
         if settings.provider == "extractive":
@@ -228,6 +280,21 @@ class Models:
         address, key = running
         served = {"base_url": f"{address}/v1", "context_tokens": llama.context_tokens(settings)}
         return settings.model_copy(update=served), key
+
+
+def identity(settings: Settings, name: str) -> list[str]:
+    """Return what of a model belongs to a result's identity: who may have answered, and when.
+
+    Raises:
+        ConfigurationError: There is no such model or tier.
+    """
+    tiers = settings.tiers.behind(name)
+    names = dict.fromkeys((*(tiers.values() or (name,)), *settings.fallback))
+    found = [settings.model_named(each) for each in names]
+    models = [f"{each.provider}/{each.model}@{each.base_url}" for each in found]
+    if len(tiers) < 2:  # noqa: PLR2004 - one tier is asked whatever the policy says
+        return models
+    return [*models, f"tiers {' '.join(tiers)}", settings.routing.model_dump_json()]
 
 
 def _log_fallback(asked: ModelProfile, following: ModelProfile, error: ModelError) -> None:

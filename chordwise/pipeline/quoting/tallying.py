@@ -12,8 +12,7 @@ from chordwise.domain.estimating import Syntheses
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.llm.middleware.tiered import Tiered
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.asking.questions import text_budget
-from chordwise.pipeline.asking.requests import request_for, room_for_answers
+from chordwise.pipeline.asking.requests import request_for, room_for_answers, text_budget
 from chordwise.pipeline.intake.run_options import RunOptions, answerable, identity
 from chordwise.pipeline.quoting import unasked
 from chordwise.pipeline.quoting.unasked import UnaskedModel

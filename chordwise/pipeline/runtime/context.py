@@ -10,6 +10,7 @@ from functools import partial
 from random import Random
 from typing import Protocol
 
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.domain.lanes import Lane
@@ -28,6 +29,7 @@ from chordwise.pipeline.runtime.messages import MAX_SLICE, SYNTHESIZE, Messenger
 from chordwise.settings import Settings
 from chordwise.storage.chunk_work import CallStore, ChunkWork
 from chordwise.storage.document_texts import DocumentTexts
+from chordwise.storage.engine import session_maker
 from chordwise.storage.jobs import Walk
 
 _WALKED = (JobStatus.RUNNING, JobStatus.WAITING, JobStatus.SYNTHESIZING)
@@ -64,14 +66,15 @@ class Stores:
     texts: DocumentTexts
 
 
-def open_stores(settings: Settings, sessions: sessionmaker[Session]) -> Stores:
-    """Return the stores of a process."""
+def open_stores(
+    settings: Settings, sessions: sessionmaker[Session], engine: Engine | None = None
+) -> Stores:
+    """Return the stores of a process; `engine` is for what its threads store together."""
     lease = timedelta(seconds=settings.pipeline.lease_seconds)
+    together = session_maker(engine) if engine else sessions
     return Stores(
-        chunks=ChunkWork(
-            sessions, lease, settings.pipeline.max_attempts, SYNTHESIZE, MAX_SLICE
-        ),
-        calls=CallStore(sessions),
+        chunks=ChunkWork(together, lease, settings.pipeline.max_attempts, SYNTHESIZE, MAX_SLICE),
+        calls=CallStore(together),
         reservations=Reservations(settings, sessions),
         texts=DocumentTexts(sessions),
     )

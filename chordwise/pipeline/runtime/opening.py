@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from random import Random
 
 from pydantic import SecretStr
@@ -19,6 +20,7 @@ from chordwise.storage import tables
 from chordwise.storage.engine import STATEMENT_SECONDS, open_engine, session_maker
 
 _MOST_CONNECTIONS = 20
+_GROUPS = 3
 
 
 def open_context(
@@ -32,17 +34,17 @@ def open_context(
     if settings.database_url is None:
         raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
     tables.configure()
-    pool_size = min(connections, _MOST_CONNECTIONS)
     pipeline = settings.pipeline
-    engine = open_engine(
+    opened = partial(
+        open_engine,
         settings.database_url,
-        pool_size=pool_size,
         name=f"chordwise {name}",
         # What takes longer comes too late: the lease is lost.
         statement_seconds=min(STATEMENT_SECONDS, pipeline.lease_seconds),
         pings=pings,
     )
-    sessions = session_maker(engine)
+    sessions = session_maker(opened(pool_size=min(connections, _MOST_CONNECTIONS)))
+    together = opened(pool_size=_GROUPS, keeps_plans=True)
 
     def local_server(model: str) -> tuple[str, SecretStr] | None:
         found = llama.running(home_at(settings.home), model)
@@ -51,7 +53,7 @@ def open_context(
     return Context(
         settings=settings,
         sessions=sessions,
-        stores=open_stores(settings, sessions),
+        stores=open_stores(settings, sessions, together),
         models=Models(settings, local_server),
         messenger=Messenger(open_app(settings)),
         leases=_lease_keeper(pipeline, settings.database_url, name),
