@@ -13,11 +13,15 @@ Outcome = TypeVar("Outcome")
 
 @dataclass(slots=True, eq=False)
 class Entry(Generic[Item, Outcome]):
-    """An item of one thread, which waits for its outcome, its error, or the lead."""
+    """An item of one thread, which waits for its outcome, its error, or the lead.
+
+    No thread waits for one that `is_left`.
+    """
 
     item: Item
     _outcomes: list[Outcome] = field(default_factory=list)
     _error: Exception | None = None
+    is_left: bool = False
     event: Event = field(default_factory=Event)
 
     @property
@@ -63,6 +67,12 @@ class Gathering(Generic[Item, Outcome]):
         self._waiting: list[Entry[Item, Outcome]] = []
         self._is_led = False
 
+    def leave(self, item: Item) -> None:
+        """Leave an item to whoever leads, without waiting for its outcome or its error."""
+        entry: Entry[Item, Outcome] = Entry(item, is_left=True)
+        if self._leads_with(entry):
+            self._lead(entry)
+
     def outcome(self, item: Item) -> Outcome:
         """Return the outcome of an item.
 
@@ -70,31 +80,42 @@ class Gathering(Generic[Item, Outcome]):
             Exception: The error of this item.
         """
         entry: Entry[Item, Outcome] = Entry(item)
-        with self._lock:
-            self._waiting.append(entry)
-            leads, self._is_led = not self._is_led, True
-        if not leads:
+        if not self._leads_with(entry):
             entry.event.wait()
         if not entry.is_settled:
             self._lead(entry)
         return entry.result()
 
+    def _leads_with(self, entry: Entry[Item, Outcome]) -> bool:
+        """Join those who wait; tell whether nobody leads them yet."""
+        with self._lock:
+            self._waiting.append(entry)
+            leads, self._is_led = not self._is_led, True
+        return leads
+
     def _lead(self, entry: Entry[Item, Outcome]) -> None:
         try:
             self._gather()
             while not entry.is_settled:
-                with self._lock:
-                    group = self._waiting[: self._max_items]
-                    del self._waiting[: self._max_items]
-                left = self._act(group)
-                with self._lock:
-                    self._waiting[:0] = left
+                self._act_once()
         finally:
-            self._hand_over()
+            while not self._hands_over():
+                self._act_once()
 
-    def _hand_over(self) -> None:
-        """Let the first who still waits lead."""
+    def _act_once(self) -> None:
         with self._lock:
+            group = self._waiting[: self._max_items]
+            del self._waiting[: self._max_items]
+        again = self._act(group)
+        with self._lock:
+            self._waiting[:0] = again
+
+    def _hands_over(self) -> bool:
+        """Let the first thread that still waits lead; false while there are items of none."""
+        with self._lock:
+            following = next((each for each in self._waiting if not each.is_left), None)
+            if following is not None:
+                following.event.set()
+                return True
             self._is_led = bool(self._waiting)
-            if self._waiting:
-                self._waiting[0].event.set()
+            return not self._is_led

@@ -36,6 +36,7 @@ from chordwise.domain.states import (
     JobStatus,
 )
 from chordwise.storage import budgets, clock
+from chordwise.storage.batches import Batch
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job, of_cancelled_run
 from chordwise.storage.record import Identity, Record, among
@@ -86,7 +87,7 @@ class BatchRequest(Record):
     is_compared: Mapped[bool]
     leads: Mapped[bool] = mapped_column(server_default=false())
     reservation_id: Mapped[uuid.UUID | None]
-    batch_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("batches.id"), index=True)
+    batch_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey(Batch.id), index=True)
     call_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("model_calls.id"))
     attempts: Mapped[int] = mapped_column(default=0)
     due_at: Mapped[datetime | None]

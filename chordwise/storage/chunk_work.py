@@ -22,7 +22,7 @@ from chordwise.storage.group_commit import GroupCommit
 from chordwise.storage.job_ends import JobEnd
 
 # How long beginnings and ends of calls wait for others: they keep a slot busy meanwhile.
-_GATHER_SECONDS = 0.005
+_GATHER_SECONDS = 0.01
 
 Claims: TypeAlias = Sequence[tuple[uuid.UUID, uuid.UUID]]
 """Chunks with the tokens to claim them by."""

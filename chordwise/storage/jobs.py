@@ -38,7 +38,9 @@ from chordwise.domain.states import (
 from chordwise.errors import ChordwiseError, TransientError
 from chordwise.storage import clock
 from chordwise.storage.chunks import Chunk
+from chordwise.storage.documents import Document
 from chordwise.storage.engine import Store
+from chordwise.storage.intakes import Intake
 from chordwise.storage.model_calls import ModelCall
 from chordwise.storage.record import (
     CreatedAt,
@@ -89,8 +91,8 @@ class Job(Record):
 
     id: Mapped[Identity]
     run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id"))
-    intake_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("intakes.id"), index=True)
-    document_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("documents.id"), index=True)
+    intake_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(Intake.id), index=True)
+    document_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(Document.id), index=True)
     analysis_type: Mapped[str]
     options: Mapped[JsonObject]
     options_hash: Mapped[str]
@@ -404,7 +406,7 @@ _PROMISE_SYNTHESIS = text("""
     INSERT INTO outbox (task, arguments, reason, due_at)
     SELECT CAST(:task AS text), jsonb_build_array(jobs.id), 'last chunk ended',
         clock_timestamp() + CASE WHEN jobs.chunk_count > :max_slice
-            THEN interval '1 second' ELSE interval '0' END
+            THEN interval '5 seconds' ELSE interval '0' END
     FROM jobs WHERE id = ANY(:ids) AND NOT EXISTS (
         SELECT FROM chunks c
         WHERE c.job_id = jobs.id AND c.status IN ('pending', 'running', 'waiting')
@@ -417,8 +419,8 @@ def count_down(
     """Note that a chunk of each of these locked jobs has ended, a job being named once for each.
 
     Where none is left open the task `synthesis` is promised; a job of more than `max_slice` chunks
-    was sent as a chord, and its body has a second to come first. A job of which every open chunk
-    waits for a due-time waits as well.
+    was sent as a chord, and its body has some seconds to come first. A job of which every open
+    chunk waits for a due-time waits as well.
     """
     if not job_ids:
         return

@@ -16,6 +16,7 @@ from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning.judging import Judgment as JudgmentValue
 from chordwise.storage import jobs
 from chordwise.storage.clock import database_now
+from chordwise.storage.evaluations import Evaluation
 from chordwise.storage.record import Identity, Record, new_id
 
 _AT_ONCE = 500
@@ -41,7 +42,7 @@ class Judgment(Record):
 
     id: Mapped[Identity]
     job_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("jobs.id"), index=True)
-    evaluation_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("evaluations.id"))
+    evaluation_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey(Evaluation.id))
     document_id: Mapped[uuid.UUID]
     result_id: Mapped[uuid.UUID]
     options_hash: Mapped[str]

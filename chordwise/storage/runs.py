@@ -24,6 +24,7 @@ from chordwise.storage import clock, deliveries, jobs
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import CreatedAt, Identity, Record, among, status_among
+from chordwise.storage.schedule_runs import ScheduleRun
 
 
 class Run(Record):
@@ -47,7 +48,7 @@ class Run(Record):
     use_cache: Mapped[bool] = mapped_column(server_default=true())
     found_count: Mapped[int | None]
     schedule_run_id: Mapped[uuid.UUID | None] = mapped_column(
-        ForeignKey("schedule_runs.id"), index=True
+        ForeignKey(ScheduleRun.id), index=True
     )
     created_at: Mapped[CreatedAt]
     intake_finished_at: Mapped[datetime | None]

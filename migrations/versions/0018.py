@@ -12,9 +12,12 @@ works_from = "0003"
 
 def upgrade() -> None:
     """Apply."""
-    now = sa.text("now()")
-    due_at = sa.Column("due_at", sa.DateTime(timezone=True), nullable=False, server_default=now)
-    op.add_column("outbox", due_at)
+    op.add_column(
+        "outbox",
+        sa.Column(
+            "due_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()
+        ),
+    )
 
 
 def downgrade() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TypeAlias
 
 from chordwise.errors import ChordwiseError
@@ -40,6 +41,10 @@ class ScriptedModel:
         self._profile = profile or ModelProfile(
             provider="scripted", model="script-1", context_tokens=32_768, max_output_tokens=2_048
         )
+
+    def narrow(self, context_tokens: int) -> None:
+        """Leave the model a smaller context."""
+        self._profile = replace(self._profile, context_tokens=context_tokens)
 
     @property
     def profile(self) -> ModelProfile:

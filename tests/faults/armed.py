@@ -29,7 +29,7 @@ def main() -> int:
     if role not in ROLES:
         sys.stderr.write(f"“{role}” cannot be armed: {' or '.join(ROLES)}.\n")
         return CONFIGURATION_EXIT_CODE
-    process = importlib.import_module(f"{role}.__main__")
+    process = importlib.import_module(f"{role}.process")
     try:
         points.arm(text)
     except (points.UnknownPointError, ValueError) as error:

@@ -77,7 +77,7 @@ def test_the_command_is_installed(wheel: zipfile.Path) -> None:
 def test_migrations_are_found_outside_a_checkout(wheel: zipfile.Path, tmp_path: Path) -> None:
     """Unpacked elsewhere, as an installer does, the newest revision is known."""
     wheel.root.extractall(tmp_path / "site")
-    code = "from chordwise.storage import migrating as m; print(m.__file__, m.newest_revision())"
+    code = "from chordwise.storage import revisions as m; print(m.__file__, m.newest_revision())"
 
     said = subprocess.run(
         [sys.executable, "-P", "-c", code],
@@ -89,4 +89,4 @@ def test_migrations_are_found_outside_a_checkout(wheel: zipfile.Path, tmp_path: 
     ).stdout
 
     newest = max(file.stem for file in (ROOT / "migrations" / "versions").glob("*.py"))
-    assert said.split() == [str(tmp_path / "site/chordwise/storage/migrating.py"), newest]
+    assert said.split() == [str(tmp_path / "site/chordwise/storage/revisions.py"), newest]

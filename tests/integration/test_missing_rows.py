@@ -80,7 +80,10 @@ def test_a_synthesis_that_drops_rows_is_partial_and_names_the_counts(
     small_chunks: Settings,
 ) -> None:
     """However many levels it takes, the rows of the chunks are what counts."""
-    pipeline, submission = worked(small_chunks, extracting(at_most=30))
+    pipeline = a_pipeline(small_chunks, extracting(at_most=30), repeat_last=True)
+    pipeline.model.narrow(context_tokens=16_000)
+    submission = pipeline.submit(ORDER, options=an_extraction_run())
+    pipeline.work(submission)
 
     job = pipeline.job(submission)
     assert (job.status, job.error_code, job.error_message) == (

@@ -7,11 +7,14 @@ from dataclasses import replace
 from threading import Event
 from typing import cast
 
+from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk
 from chordwise.pipeline.jobs.dispatch import dispatch
+from chordwise.pipeline.jobs.fan_out import fan_out
+from chordwise.pipeline.jobs.synthesize import synthesize
 from chordwise.pipeline.recovery.recover import recover
-from chordwise.pipeline.runtime.messages import Messenger
+from chordwise.pipeline.runtime.messages import FAN_OUT, Messenger
 from chordwise.settings import Settings
-from tests.fakes.pipeline import LONG, a_pipeline, with_settings
+from tests.fakes.pipeline import LONG, a_pipeline, quoting_the_text, with_settings
 
 TEXTS = [f"{number}. {LONG}" for number in range(4)]
 LONG_AGO = """
@@ -70,3 +73,27 @@ def test_a_message_that_went_out_and_got_lost_is_promised_again(settings: Settin
         recover(pipeline.context)
 
     assert pipeline.value("SELECT count(*) FROM outbox WHERE sent_at IS NULL") == len(TEXTS)
+
+
+def test_the_body_of_a_chord_comes_before_the_promise(settings: Settings) -> None:
+    """The promise waits for some seconds, and is dropped where the synthesis is over by then."""
+    pipeline = a_pipeline(
+        with_settings(settings, "pipeline", chunk_tokens=150), quoting_the_text, repeat_last=True
+    )
+    job = pipeline.job(pipeline.submit(LONG))
+    messenger = SlowMessenger()
+    context = replace(pipeline.context, messenger=cast("Messenger", messenger))
+    dispatch(context)
+    fan_out(pipeline.context, job.id)
+    for chunk_id in pipeline.open_chunks(job.id):
+        analyze_chunk(pipeline.context, chunk_id)
+
+    early = dispatch(context)
+    synthesize(pipeline.context, job.id)
+    pipeline.execute("UPDATE outbox SET due_at = now()")
+    late = dispatch(context)
+
+    assert pipeline.value("SELECT chunk_count > 16 FROM jobs")
+    assert (early, late) == (0, 1)
+    assert messenger.sent == [f"{FAN_OUT} ['{job.id}']"]
+    assert pipeline.value("SELECT bool_and(sent_at IS NOT NULL) FROM outbox")

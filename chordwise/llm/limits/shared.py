@@ -62,7 +62,7 @@ class SharedLimits:
         self._known = json.dumps(_known(policy) | {"pauses": list(place.names) if place else []})
         self._clock = clock
         self._questions: Gathering[str, JsonObject] = Gathering(
-            self._answer_all, partial(_sleep, _GATHER_SECONDS), _MAX_QUESTIONS
+            self._answer_all, partial(_sleep, 0.0 if clock else _GATHER_SECONDS), _MAX_QUESTIONS
         )
 
     def take(self, request: PermitRequest) -> Permit | Wait | Denial:
@@ -78,7 +78,7 @@ class SharedLimits:
             "cost": {kind.value: request.cost.get(kind, 0) for kind in QuotaKind},
             "lease_seconds": self._policy.lease_seconds,
         }
-        answer = self._ask(question)
+        answer = self._questions.outcome(self._said(question))
         if answer["granted"]:
             return Permit(request=request, granted_at=float(str(answer["granted_at"])))
         if "denied" in answer:
@@ -91,32 +91,30 @@ class SharedLimits:
         return Wait(seconds=float(str(answer["seconds"])), reason=Reason(str(answer["reason"])))
 
     def settle(self, permit: Permit, report: CallReport) -> None:
-        """Give a permit back.
+        """Give a permit back, without waiting for it where others ask at the same moment.
 
-        Raises:
-            redis.RedisError: Valkey is away, or full; the permit runs out by itself.
+        Where Valkey is away, or full, the permit runs out by itself.
         """
         denial = self._place.pause(report.denial) if self._place and report.denial else None
         left = {kind: quota.remaining for kind, quota in report.limits.items()}
-        self._ask(
-            {
-                "operation": "settle",
-                "permit": permit.request.permit,
-                "granted_at": permit.granted_at,
-                "outcome": report.result.value,
-                "denial": denial,
-                "latency_seconds": report.latency_seconds,
-                "retry_after_seconds": report.retry_after_seconds or 0,
-                "refund": refund(permit, report),
-                "limits": {kind: quota.limit for kind, quota in report.limits.items()},
-                "left": {kind: count for kind, count in left.items() if count is not None},
-            }
-        )
+        question: dict[str, object] = {
+            "operation": "settle",
+            "permit": permit.request.permit,
+            "granted_at": permit.granted_at,
+            "outcome": report.result.value,
+            "denial": denial,
+            "latency_seconds": report.latency_seconds,
+            "retry_after_seconds": report.retry_after_seconds or 0,
+            "refund": refund(permit, report),
+            "limits": {kind: quota.limit for kind, quota in report.limits.items()},
+            "left": {kind: count for kind, count in left.items() if count is not None},
+        }
+        self._questions.leave(self._said(question))
 
-    def _ask(self, question: dict[str, object]) -> JsonObject:
+    def _said(self, question: dict[str, object]) -> str:
         if self._clock is not None:
             question["now"] = self._clock()
-        return self._questions.outcome(json.dumps(question))
+        return json.dumps(question)
 
     def _answer_all(self, group: list[Entry[str, JsonObject]]) -> list[Entry[str, JsonObject]]:
         """Ask the script what several threads want to know at the same moment."""

@@ -1,0 +1,92 @@
+"""One thread acts for all that want something at the same moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, Event
+
+import pytest
+
+from chordwise.domain.gathering import Entry, Gathering
+
+THREADS = 8
+PATIENCE_SECONDS = 20.0
+
+
+class Group:
+    """Doubles numbers, and keeps the groups in which they came; no double of a negative one."""
+
+    def __init__(self, gather: Callable[[], None] = lambda: None) -> None:
+        self.groups: list[list[int]] = []
+        self.gathering: Gathering[int, int] = Gathering(self.act, gather, max_items=THREADS)
+
+    def act(self, group: list[Entry[int, int]]) -> list[Entry[int, int]]:
+        """Settle a group."""
+        self.groups.append([entry.item for entry in group])
+        for entry in group:
+            if entry.item < 0:
+                entry.fail(ValueError("negative"))
+            else:
+                entry.settle(2 * entry.item)
+        return []
+
+
+def test_what_comes_while_the_leader_waits_is_done_with_its_own() -> None:
+    """Each thread has the outcome of its own item."""
+    everyone = Barrier(THREADS)
+    come = Event()
+    group = Group(gather=lambda: assert_set(come))
+
+    def ask(number: int) -> int:
+        everyone.wait(PATIENCE_SECONDS)
+        return group.gathering.outcome(number)
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        asked = [threads.submit(ask, number) for number in range(THREADS)]
+        come.set()
+        assert [each.result(PATIENCE_SECONDS) for each in asked] == list(range(0, 2 * THREADS, 2))
+
+    assert sorted(number for each in group.groups for number in each) == list(range(THREADS))
+
+
+def test_an_error_is_raised_where_its_item_came_from() -> None:
+    """The next item is not harmed."""
+    group = Group()
+
+    with pytest.raises(ValueError, match="negative"):
+        group.gathering.outcome(-1)
+
+    assert group.gathering.outcome(3) == 6
+
+
+def test_what_was_left_is_done_by_whoever_leads_before_it_goes() -> None:
+    """No thread waits for it, and none has to come by later."""
+    group = Group()
+
+    def leave_two() -> None:
+        if not group.groups and not left:
+            left.extend([5, -6])
+            for number in left:
+                group.gathering.leave(number)
+
+    left: list[int] = []
+    group.gathering = Gathering(group.act, leave_two, max_items=1)
+
+    assert group.gathering.outcome(4) == 8
+    assert group.groups == [[4], [5], [-6]]
+
+
+def test_what_is_left_alone_is_done_at_once() -> None:
+    """Its error is nobody's."""
+    group = Group()
+
+    group.gathering.leave(-1)
+
+    assert group.groups == [[-1]]
+    assert group.gathering.outcome(1) == 2
+
+
+def assert_set(event: Event) -> None:
+    """Wait for an event."""
+    assert event.wait(PATIENCE_SECONDS)
