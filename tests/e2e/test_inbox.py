@@ -262,6 +262,7 @@ def inbox_process(scheduler: int) -> psutil.Process:
     return found()[0]
 
 
+@pytest.mark.nightly
 def test_a_slow_file_holds_up_no_other(stage: Stage, folders: Folders) -> None:
     """Ordinary files are done while it is read; at its limit it is set aside, and accounted for."""
     with (stage.folder / "chordwise.toml").open("a", encoding="utf-8") as config:

@@ -11,7 +11,8 @@ from tests.fakes.processes import wait_until
 from tests.faults.cluster import Cluster
 from tests.faults.experiment import Experiment
 
-DOCUMENTS = 24
+# Several batches: while one is stored, the files of the next are read.
+DOCUMENTS = 300
 _POLLS_OF_STANDSTILL = 20
 _NOT_ACCEPTED = 3
 _INTAKES = "SELECT count(*) FROM intakes WHERE outcome <> 'not_taken'"
