@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, and_, case, exists, or_, text, update
+from sqlalchemy import ColumnElement, and_, case, exists, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import ChunkStatus, JobStatus
@@ -192,10 +192,15 @@ def claim(
 
 
 def extend(session: Session, tokens: Collection[uuid.UUID], lease: timedelta) -> set[uuid.UUID]:
-    """Prolong leases; return the tokens of those that still held."""
+    """Prolong leases; return the tokens of those that still held.
+
+    Their chunks are locked in the order of the ids, as those that end are.
+    """
+    is_held = and_(Chunk.lease_token.in_(tokens), Chunk.status == ChunkStatus.RUNNING)
+    held = select(Chunk.id).where(is_held).order_by(Chunk.id).with_for_update(key_share=True)
     statement = (
         update(Chunk)
-        .where(Chunk.lease_token.in_(tokens), Chunk.status == ChunkStatus.RUNNING)
+        .where(Chunk.id.in_(held), is_held)
         .values(lease_until=clock.after(lease))
         .returning(Chunk.lease_token)
     )

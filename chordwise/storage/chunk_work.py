@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from operator import attrgetter
 from typing import TypeAlias
 
 from sqlalchemy import Connection
@@ -124,8 +125,8 @@ class ChunkWork:
         if syntheses:
             locked = [end.job_id for end in syntheses] + [end.job_id for end in of_chunks]
             jobs.lock_all(store, locked)
-        model_calls.end_all(store, [call for end in group for call in end.calls])
         chunk_ids = self._end_chunks(store, of_chunks, syntheses)
+        model_calls.end_all(store, [call for end in group for call in end.calls])
         job_ids = jobs.ended_by(store, [(end.job_id, end.token) for end in syntheses])
         return [
             end.chunk_id in chunk_ids
@@ -144,7 +145,7 @@ class ChunkWork:
                 "job_id": str(end.job_id),
                 "lease_token": str(end.token),
             }
-            for end in ends
+            for end in sorted(ends, key=attrgetter("chunk_id"))
         ]
         ended = chunks.end_all(store, rows) if rows else set()
         of_only_chunks = [end.job_end for end in ends if end.job_end and end.chunk_id in ended]
