@@ -13,9 +13,9 @@ Outcome = TypeVar("Outcome")
 
 @dataclass(slots=True, eq=False)
 class Entry(Generic[Item, Outcome]):
-    """An item of one thread, which waits for its outcome, its error, or the lead.
+    """An item of one thread, which waits for its outcome or error, or to become the leader.
 
-    No thread waits for one that `is_left`.
+    No thread waits for an item that `is_left`.
     """
 
     item: Item
@@ -35,7 +35,7 @@ class Entry(Generic[Item, Outcome]):
         self.event.set()
 
     def fail(self, error: Exception) -> None:
-        """Let the thread raise an error."""
+        """Give the thread an error to raise."""
         self._error = error
         self.event.set()
 
@@ -68,7 +68,7 @@ class Gathering(Generic[Item, Outcome]):
         self._is_led = False
 
     def leave(self, item: Item) -> None:
-        """Leave an item to whoever leads, without waiting for its outcome or its error."""
+        """Hand an item to the leading thread without waiting for its outcome or its error."""
         entry: Entry[Item, Outcome] = Entry(item, is_left=True)
         if self._leads_with(entry):
             self._lead(entry)
@@ -87,7 +87,7 @@ class Gathering(Generic[Item, Outcome]):
         return entry.result()
 
     def _leads_with(self, entry: Entry[Item, Outcome]) -> bool:
-        """Join those who wait; tell whether nobody leads them yet."""
+        """Queue an entry; tell whether its thread has to lead."""
         with self._lock:
             self._waiting.append(entry)
             leads, self._is_led = not self._is_led, True
@@ -111,7 +111,7 @@ class Gathering(Generic[Item, Outcome]):
             self._waiting[:0] = again
 
     def _hands_over(self) -> bool:
-        """Let the first thread that still waits lead; false while there are items of none."""
+        """Make the first waiting thread the leader; false while only handed-over items are left."""
         with self._lock:
             following = next((each for each in self._waiting if not each.is_left), None)
             if following is not None:

@@ -1,4 +1,4 @@
-"""Promised messages wake the schedulers once they are committed; due jobs have an index."""
+"""Messages of the outbox wake the schedulers and may be due later; due jobs have an index."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -23,6 +23,12 @@ def upgrade() -> None:
         "CREATE TRIGGER tell_of_outbox AFTER INSERT ON outbox "
         "FOR EACH STATEMENT EXECUTE FUNCTION tell_of_outbox()"
     )
+    op.add_column(
+        "outbox",
+        sa.Column(
+            "due_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()
+        ),
+    )
     is_waiting = sa.text("status = 'waiting'")
     op.create_index("ix_jobs_waiting", "jobs", ["due_at"], postgresql_where=is_waiting)
 
@@ -30,5 +36,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Take back."""
     op.drop_index("ix_jobs_waiting", table_name="jobs")
+    op.drop_column("outbox", "due_at")
     op.execute("DROP TRIGGER tell_of_outbox ON outbox")
     op.execute("DROP FUNCTION tell_of_outbox()")

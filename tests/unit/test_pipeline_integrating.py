@@ -18,7 +18,14 @@ from sqlalchemy.orm import Session, sessionmaker
 from chordwise.domain import grounding, json_values, tokens
 from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.tasks import (
+    AnalysisOptions,
+    AnalysisTask,
+    AnalysisType,
+    Stage,
+    options_from,
+    options_to_json,
+)
 from chordwise.errors import (
     ChordwiseError,
     ConfigurationError,
@@ -32,7 +39,6 @@ from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.asking.check import Verdict
 from chordwise.pipeline.asking.merge import Integrator
 from chordwise.pipeline.asking.requests import request_for, text_budget
-from chordwise.pipeline.asking.stored_options import options_from, options_to_json
 from chordwise.pipeline.jobs import backoff
 from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.runtime.context import Context, open_stores

@@ -16,8 +16,7 @@ from chordwise.domain import chunking
 from chordwise.domain.invisible_characters import HINT, REASON
 from chordwise.domain.lanes import Lane
 from chordwise.domain.states import IntakeOutcome, JobStatus
-from chordwise.domain.tasks import AnalysisType
-from chordwise.pipeline.asking.stored_options import options_to_json
+from chordwise.domain.tasks import AnalysisType, options_to_json
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.jobs import shared_jobs
 from chordwise.pipeline.models import lanes

@@ -12,10 +12,16 @@ from decimal import Decimal
 from chordwise.domain import critique, json_values
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.lanes import Lane
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.tasks import (
+    AnalysisOptions,
+    AnalysisTask,
+    AnalysisType,
+    Stage,
+    options_from,
+    options_to_json,
+)
 from chordwise.errors import UsageError
 from chordwise.llm.model import EXTRACTIVE
-from chordwise.pipeline.asking.stored_options import options_from, options_to_json
 from chordwise.pipeline.models import client
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.prompts import library

@@ -290,8 +290,8 @@ def _run(context: Context, run_id: uuid.UUID, name: str, options: RunOptions) ->
 def _text_budgets(context: Context, options: RunOptions) -> dict[AnalysisType, int]:
     """Return how many tokens of text a chunk may have, by type.
 
-    Nothing where the model cannot be opened here, for want of its key, say: its jobs are fanned out
-    by the workers.
+    Empty where this process cannot open the model, for example because it has no key: the workers
+    fan those jobs out.
     """
     chunk_tokens = context.settings.pipeline.chunk_tokens
     try:

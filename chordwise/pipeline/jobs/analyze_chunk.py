@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import OPEN_CHUNKS
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
+from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_of
 from chordwise.errors import (
     ChordwiseError,
     ConfigurationError,
@@ -29,7 +29,6 @@ from chordwise.errors import (
 from chordwise.llm.middleware.queued import Turn
 from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.asking.question import policy_of
-from chordwise.pipeline.asking.stored_options import options_of
 from chordwise.pipeline.jobs import backoff, job_results
 from chordwise.pipeline.jobs.job_results import AskedJob
 from chordwise.pipeline.models.ledger import Ledger

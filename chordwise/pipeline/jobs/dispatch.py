@@ -79,7 +79,7 @@ def _packed(messages: Sequence[OutboxMessage], size: int) -> Iterator[Sequence[O
 
 
 def forget(context: Context) -> None:
-    """Delete what serves nobody any more: sent messages, old completions, what was settled."""
+    """Delete old rows: sent messages, cached completions, settled reservations, batch requests."""
     oldest = timedelta(days=context.settings.cache.max_age_days)
     with reaching_database(), context.sessions.begin() as session:
         outbox.forget_sent(session, KEEP_SENT)

@@ -11,10 +11,9 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain import chunking
 from chordwise.domain.states import JobStatus
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
+from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_of
 from chordwise.errors import ConfigurationError
 from chordwise.pipeline.asking.requests import text_budget
-from chordwise.pipeline.asking.stored_options import options_of
 from chordwise.pipeline.jobs import backoff
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import SYNTHESIZE, slice_size, sliced
@@ -25,8 +24,7 @@ from chordwise.storage.jobs import FanOut, JobFailure
 def fan_out(context: Context, job_id: uuid.UUID) -> int | None:
     """Write the job's chunks, then send those that are open; return how many were sent.
 
-    `None` says that there is no such job: somebody else has written the message. Work that is not
-    to be done costs a look: no lock, no write.
+    Returns `None` where there is no such job, which means that the message is not ours.
 
     A job that has ended, is paused, is being synthesized, follows another, or whose run is
     cancelled is left alone; one whose model is not configured in this process is paused. What was

@@ -1,4 +1,4 @@
-"""Synthesizing a job: once all chunks have ended, exactly one result, whoever comes first."""
+"""Synthesizing a job: exactly one result, once all chunks of the job have ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
 from chordwise.domain.states import WORKING_JOBS, ChunkStatus, JobStatus
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
+from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_from
 from chordwise.errors import (
     AwaitingBatchError,
     ChordwiseError,
@@ -30,7 +30,6 @@ from chordwise.pipeline.asking import Question
 from chordwise.pipeline.asking.critique import Examined, examine, unexamined
 from chordwise.pipeline.asking.merge import Integration, Integrator
 from chordwise.pipeline.asking.question import policy_of
-from chordwise.pipeline.asking.stored_options import options_from
 from chordwise.pipeline.jobs import backoff, job_results
 from chordwise.pipeline.jobs.job_results import AskedJob
 from chordwise.pipeline.models.ledger import Ledger

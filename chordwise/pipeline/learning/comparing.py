@@ -15,9 +15,8 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import fields, overlap, truths
 from chordwise.domain.learning.judging import Judged, judge
 from chordwise.domain.learning.truths import LABEL_PATHS, Truth
-from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.tasks import AnalysisType, options_from
 from chordwise.errors import UsageError
-from chordwise.pipeline.asking.stored_options import options_from
 from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.learning.gold import Gold, says
 from chordwise.pipeline.learning.judgeable import Judgeable, Listed

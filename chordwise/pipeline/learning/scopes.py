@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.tasks import AnalysisType, options_to_json
 from chordwise.errors import ConfigurationError
-from chordwise.pipeline.asking.stored_options import options_to_json
 from chordwise.pipeline.intake.profiles import run_options
 from chordwise.pipeline.intake.run_options import answerable
 from chordwise.pipeline.runs.stored_results import Wanted

@@ -154,7 +154,7 @@ class Models:
         )
 
     def turn(self) -> Turn:
-        """Return a turn at the slots of this process; whoever takes it has to close it."""
+        """Return a turn at the slots of this process; the caller has to close it."""
         return Turn(self._slots)
 
     def batch_api(self, name: str) -> BatchApi:

@@ -1,4 +1,4 @@
-"""What the caps of a run have come to, for whoever looks at it."""
+"""The budgets of a run: what is spent, reserved and left of each cap."""
 
 from __future__ import annotations
 

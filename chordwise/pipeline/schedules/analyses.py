@@ -15,9 +15,8 @@ from sqlalchemy.orm import Session, aliased
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.lanes import Lane
-from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.tasks import AnalysisType, options_from
 from chordwise.errors import ConfigurationError, UsageError
-from chordwise.pipeline.asking.stored_options import options_from
 from chordwise.pipeline.intake.found_files import FileSource, entry_of
 from chordwise.pipeline.intake.profiles import run_options
 from chordwise.pipeline.intake.run_options import RunOptions
