@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from threading import Event, Lock
+from threading import Event, Lock, Timer
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
+
+# While others keep coming, a leader waits for them as often as this.
+_MAX_WAITS = 5
 
 
 @dataclass(slots=True, eq=False)
@@ -50,8 +53,9 @@ class Gathering(Generic[Item, Outcome]):
     """Does what threads want in groups of at most `max_items`.
 
     `act` settles the entries of a group and returns those that are to be tried again. A thread that
-    finds none at it leads: it waits a moment (`gather`) for others, acts for all who have come, and
-    hands the lead to the next in line once its own entry is settled.
+    finds none at it leads: it waits a moment (`gather`) for others, again while some have come,
+    acts for all, and hands the lead to the next in line once its own entry is settled.
+    An item that is left for others (`leave`) waits at most `linger_seconds` for the next leader.
     """
 
     def __init__(
@@ -59,19 +63,43 @@ class Gathering(Generic[Item, Outcome]):
         act: Callable[[list[Entry[Item, Outcome]]], list[Entry[Item, Outcome]]],
         gather: Callable[[], None],
         max_items: int,
+        linger_seconds: float = 0.0,
     ) -> None:
         self._act = act
         self._gather = gather
         self._max_items = max_items
+        self._linger_seconds = linger_seconds
         self._lock = Lock()
         self._waiting: list[Entry[Item, Outcome]] = []
         self._is_led = False
+        self._is_lingering = False
 
-    def leave(self, item: Item) -> None:
-        """Hand an item to the leading thread without waiting for its outcome or its error."""
+    def leave(self, item: Item, *, at_once: bool = False) -> None:
+        """Leave an item to the next leader, without waiting for its outcome or its error.
+
+        One that is to be done `at_once` does not wait for a leader.
+        """
         entry: Entry[Item, Outcome] = Entry(item, is_left=True)
-        if self._leads_with(entry):
-            self._lead(entry)
+        if at_once or not self._linger_seconds:
+            if self._leads_with(entry):
+                self._lead(entry)
+            return
+        with self._lock:
+            self._waiting.append(entry)
+            if self._is_led or self._is_lingering:
+                return
+            self._is_lingering = True
+        Timer(self._linger_seconds, self._act_on_left).start()
+
+    def _act_on_left(self) -> None:
+        """Act for those who left an item, where no thread has come that leads."""
+        with self._lock:
+            self._is_lingering = False
+            if self._is_led or not self._waiting:
+                return
+            self._is_led = True
+        while not self._hands_over():
+            self._act_once()
 
     def outcome(self, item: Item) -> Outcome:
         """Return the outcome of an item.
@@ -95,12 +123,19 @@ class Gathering(Generic[Item, Outcome]):
 
     def _lead(self, entry: Entry[Item, Outcome]) -> None:
         try:
-            self._gather()
+            self._wait_for_others()
             while not entry.is_settled:
                 self._act_once()
         finally:
             while not self._hands_over():
                 self._act_once()
+
+    def _wait_for_others(self) -> None:
+        for _ in range(_MAX_WAITS):
+            count = len(self._waiting)
+            self._gather()
+            if len(self._waiting) == count:
+                return
 
     def _act_once(self) -> None:
         with self._lock:

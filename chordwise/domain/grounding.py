@@ -99,7 +99,8 @@ class Source:
 
     @cached_property
     def _decomposed_words(self) -> _Words:
-        return _Words(_decompose(self._folded))
+        plain = self._folded.isascii()
+        return self._folded_words if plain else _Words(_decompose(self._folded))
 
 
 class _Words:

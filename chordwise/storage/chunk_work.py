@@ -15,15 +15,18 @@ from typing import TypeAlias
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session, sessionmaker
 
-from chordwise.domain.json_values import JsonObject
-from chordwise.storage import chunk_leases, chunks, job_ends, jobs, model_calls
+from chordwise.storage import chunk_leases, chunks, job_ends, jobs, model_calls, synthesis_claims
 from chordwise.storage.chunk_leases import ClaimedChunk
+from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.engine import committing_at_once, engine_of
 from chordwise.storage.group_commit import GroupCommit
 from chordwise.storage.job_ends import JobEnd
+from chordwise.storage.last_attempts import first_last
+from chordwise.storage.synthesis_claims import ClaimedSynthesis
 
-# How long beginnings and ends of calls wait for others: they keep a slot busy meanwhile.
-_GATHER_SECONDS = 0.01
+# How long beginnings and ends of calls wait for others, again while some come: a slot is busy
+# meanwhile.
+_GATHER_SECONDS = 0.006
 
 Claims: TypeAlias = Sequence[tuple[uuid.UUID, uuid.UUID]]
 """Chunks with the tokens to claim them by."""
@@ -31,7 +34,7 @@ Claims: TypeAlias = Sequence[tuple[uuid.UUID, uuid.UUID]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkEnd:
-    """The end of a chunk that is leased with `token`: what `chunks.answered` or `failed` returned.
+    """The end of a chunk that is leased with `token`.
 
     `calls` are the ends of its calls that are not stored yet. `job_end` is that of its job, where
     it is the only chunk and no model has to be asked for the result.
@@ -40,7 +43,7 @@ class ChunkEnd:
     job_id: uuid.UUID
     chunk_id: uuid.UUID
     token: uuid.UUID
-    values: JsonObject
+    ended: EndedChunk
     calls: Sequence[Mapping[str, object]] = ()
     job_end: JobEnd | None = None
 
@@ -67,11 +70,29 @@ class CallEntry:
     checked: Sequence[Mapping[str, object]] = ()
 
 
+class CallStore:
+    """Stores entries of the ledger alone; safe to share between threads."""
+
+    def __init__(self, sessions: sessionmaker[Session]) -> None:
+        self._entries = GroupCommit(engine_of(sessions).begin, _store_entries, _GATHER_SECONDS)
+
+    def enter(self, entry: CallEntry, within: timedelta) -> bool:
+        """Store an entry; false where its call may not begin, since the lease is lost.
+
+        The run of a lease may be cancelled as well. The ends are stored whatever the outcome.
+
+        Raises:
+            ServiceUnavailableError: The database stayed away for longer than `within`.
+        """
+        return self._entries.commit(entry, within)
+
+
 class ChunkWork:
     """What the threads of a worker store; safe to share between them.
 
-    `synthesis` is the task that is promised when the last chunk of a job has ended; a job of more
-    than `max_slice` chunks is a chord, whose body is that task.
+    Ends and entries of the ledger share transactions: mostly, a call begins where another has just
+    ended. `synthesis` is the task that is promised when the last chunk of a job has ended; a job of
+    more than `max_slice` chunks is a chord, whose body is that task.
     """
 
     def __init__(
@@ -87,8 +108,10 @@ class ChunkWork:
         self._synthesis = synthesis
         self._max_slice = max_slice
         engine = engine_of(sessions)
-        self._claims = GroupCommit(committing_at_once(engine), self._store_claims)
-        self._ends = GroupCommit(engine.begin, self._store_ends, _GATHER_SECONDS)
+        at_once = committing_at_once(engine)
+        self._claims = GroupCommit(at_once, self._store_claims)
+        self._synthesis_claims = GroupCommit(at_once, self._store_synthesis_claims)
+        self._work = GroupCommit(engine.begin, self._store, _GATHER_SECONDS)
 
     def claim(self, claims: Claims) -> Mapping[uuid.UUID, ClaimedChunk]:
         """Claim chunks, given with tokens; return those that there are, as they are now, by token.
@@ -97,6 +120,22 @@ class ChunkWork:
             ServiceUnavailableError: The database stayed away for the length of a lease.
         """
         return self._claims.commit(claims, self._lease)
+
+    def claim_synthesis(self, job_id: uuid.UUID, token: uuid.UUID) -> ClaimedSynthesis | None:
+        """Claim the synthesis of a job; `None` where it may not be, or only as the last attempt.
+
+        Raises:
+            ServiceUnavailableError: The database stayed away for the length of a lease.
+        """
+        return self._synthesis_claims.commit((job_id, token), self._lease)
+
+    def enter(self, entry: CallEntry, within: timedelta) -> bool:
+        """Store an entry of the ledger, as `CallStore` does.
+
+        Raises:
+            ServiceUnavailableError: The database stayed away for longer than `within`.
+        """
+        return self._work.commit(entry, within)
 
     def end(self, end: ChunkEnd | SynthesisEnd, within: timedelta) -> bool:
         """Store the end of a chunk, or of a synthesis; false when its lease is lost.
@@ -107,7 +146,7 @@ class ChunkWork:
         Raises:
             ServiceUnavailableError: The database stayed away for longer than `within`.
         """
-        return self._ends.commit(end, within)
+        return self._work.commit(end, within)
 
     def _store_claims(
         self, store: Connection, group: Sequence[Claims]
@@ -116,38 +155,58 @@ class ChunkWork:
         found = chunk_leases.claim_all(store, claims, self._lease, self._max_attempts)
         return [{token: found[token] for _, token in slice_ if token in found} for slice_ in group]
 
-    def _store_ends(
-        self, store: Connection, group: Sequence[ChunkEnd | SynthesisEnd]
+    def _store_synthesis_claims(
+        self, store: Connection, group: synthesis_claims.Claims
+    ) -> Sequence[ClaimedSynthesis | None]:
+        below = first_last(self._max_attempts)
+        found = synthesis_claims.claim_all(store, group, self._lease, below)
+        return [found.get(token) for _, token in group]
+
+    def _store(
+        self, store: Connection, group: Sequence[CallEntry | ChunkEnd | SynthesisEnd]
     ) -> Sequence[bool]:
-        """Store ends; of a commit whose answer was lost they are found to be made."""
-        syntheses = [end.job_end for end in group if isinstance(end, SynthesisEnd)]
-        of_chunks = [end for end in group if isinstance(end, ChunkEnd)]
-        if syntheses:
-            locked = [end.job_id for end in syntheses] + [end.job_id for end in of_chunks]
-            jobs.lock_all(store, locked)
-        chunk_ids = self._end_chunks(store, of_chunks, syntheses)
-        model_calls.end_all(store, [call for end in group for call in end.calls])
-        job_ids = jobs.ended_by(store, [(end.job_id, end.token) for end in syntheses])
-        return [
-            end.chunk_id in chunk_ids
-            if isinstance(end, ChunkEnd)
-            else end.job_end.job_id in job_ids
-            for end in group
-        ]
+        """Store ends and entries; of a commit whose answer was lost they are found to be made."""
+        entries = [item for item in group if isinstance(item, CallEntry)]
+        of_chunks = [item for item in group if isinstance(item, ChunkEnd)]
+        syntheses = [item for item in group if isinstance(item, SynthesisEnd)]
+        chunk_ids = self._end_chunks(store, of_chunks, [end.job_end for end in syntheses], entries)
+        calls = [call for end in of_chunks for call in end.calls]
+        calls += [call for end in syntheses for call in end.calls]
+        begun = iter(_store_entries(store, entries, calls))
+        job_ids = jobs.ended_by(
+            store, [(end.job_end.job_id, end.job_end.token) for end in syntheses]
+        )
+
+        def outcome(item: CallEntry | ChunkEnd | SynthesisEnd) -> bool:
+            match item:
+                case CallEntry():
+                    return next(begun)
+                case ChunkEnd():
+                    return item.chunk_id in chunk_ids
+                case SynthesisEnd():
+                    return item.job_end.job_id in job_ids
+
+        return [outcome(item) for item in group]
 
     def _end_chunks(
-        self, store: Connection, ends: Sequence[ChunkEnd], syntheses: Sequence[JobEnd]
+        self,
+        store: Connection,
+        ends: Sequence[ChunkEnd],
+        syntheses: Sequence[JobEnd],
+        entries: Sequence[CallEntry],
     ) -> set[uuid.UUID]:
-        rows = [
-            {
-                **end.values,
-                "id": str(end.chunk_id),
-                "job_id": str(end.job_id),
-                "lease_token": str(end.token),
-            }
+        """End chunks and jobs; all that the transaction needs is locked in one order before."""
+        beginning = [entry.begun for entry in entries if entry.begun and entry.token]
+        synthesizing = [_id(begun, "job_id") for begun in beginning if not begun["chunk_id"]]
+        if syntheses or synthesizing:
+            ending = [*(end.job_id for end in syntheses), *(end.job_id for end in ends)]
+            jobs.lock_all(store, [*ending, *synthesizing])
+        named = [
+            (end.ended, {"id": end.chunk_id, "job_id": end.job_id, "lease_token": end.token})
             for end in sorted(ends, key=attrgetter("chunk_id"))
         ]
-        ended = chunks.end_all(store, rows) if rows else set()
+        analyzing = [_id(begun, "chunk_id") for begun in beginning if begun["chunk_id"]]
+        ended = chunks.end_all(store, named, analyzing) if named else set()
         of_only_chunks = [end.job_end for end in ends if end.job_end and end.chunk_id in ended]
         over = _end_jobs(store, [*syntheses, *of_only_chunks])
         left_open = [end.job_id for end in ends if end.chunk_id in ended and end.job_id not in over]
@@ -155,6 +214,10 @@ class ChunkWork:
         late = [end for end in ends if end.chunk_id not in ended]
         left = chunks.left(store, [end.chunk_id for end in late]) if late else {}
         return ended | {end.chunk_id for end in late if left.get(end.chunk_id) == end.token}
+
+
+def _id(begun: Mapping[str, object], name: str) -> uuid.UUID:
+    return uuid.UUID(str(begun[name]))
 
 
 def _end_jobs(store: Connection, ends: Sequence[JobEnd]) -> set[uuid.UUID]:
@@ -166,30 +229,15 @@ def _end_jobs(store: Connection, ends: Sequence[JobEnd]) -> set[uuid.UUID]:
     return ended
 
 
-class CallStore:
-    """Stores entries of the ledger; safe to share between threads."""
-
-    def __init__(self, sessions: sessionmaker[Session]) -> None:
-        self._entries = GroupCommit(
-            committing_at_once(engine_of(sessions)), _store_entries, _GATHER_SECONDS
-        )
-
-    def enter(self, entry: CallEntry, within: timedelta) -> bool:
-        """Store an entry; false where its call may not begin, since the lease is lost.
-
-        The run of a lease may be cancelled as well. The ends are stored whatever the outcome.
-
-        Raises:
-            ServiceUnavailableError: The database stayed away for longer than `within`.
-        """
-        return self._entries.commit(entry, within)
-
-
-def _store_entries(store: Connection, entries: Sequence[CallEntry]) -> Sequence[bool]:
-    """Store entries, each kind in a transaction of its own: they do not depend on each other."""
+def _store_entries(
+    store: Connection,
+    entries: Sequence[CallEntry],
+    ended: Sequence[Mapping[str, object]] = (),
+) -> Sequence[bool]:
+    """Store entries, and ends of other calls with theirs."""
     begun = [entry.begun for entry in entries if entry.begun]
     tokens = {str(each.begun["id"]): each.token for each in entries if each.begun and each.token}
+    model_calls.end_all(store, [*ended, *(call for each in entries for call in each.ended)])
     held = model_calls.begin_all(store, begun, tokens)
-    model_calls.end_all(store, [call for each in entries for call in each.ended])
     model_calls.check_all(store, [call for each in entries for call in each.checked])
     return [entry.token is None or entry.token in held for entry in entries]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 from sqlalchemy import (
@@ -19,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from chordwise.domain import chunking, missing_rows
+from chordwise.domain import missing_rows
 from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.states import FAILED_CHUNKS, OPEN_CHUNKS, ChunkStatus
@@ -95,27 +97,25 @@ class Chunk(Record):
     finished_at: Mapped[datetime | None]
 
 
-def write(session: Session, job_id: uuid.UUID, parts: Sequence[chunking.Chunk]) -> None:
-    """Insert a job's chunks; those that are there already stay as they are."""
-    if parts:
-        columns = {
-            "job_id": job_id,
-            "ids": [new_id() for _ in parts],
-            "positions": [part.position for part in parts],
-            "starts": [part.start_char for part in parts],
-            "ends": [part.end_char for part in parts],
-        }
-        session.execute(_WRITE, columns)
+@dataclass(frozen=True, slots=True)
+class EndedChunk:
+    """What a result needs of a chunk that has ended; the fields are those of `Chunk`."""
 
-
-_WRITE = text("""
-    INSERT INTO chunks (id, job_id, position, start_char, end_char, status, attempts, postponements)
-    SELECT new.id, CAST(:job_id AS uuid), position, start_char, end_char, 'pending', 0, 0
-    FROM unnest(
-        CAST(:ids AS uuid[]), CAST(:positions AS integer[]),
-        CAST(:starts AS integer[]), CAST(:ends AS integer[])
-    ) AS new (id, position, start_char, end_char)
-    ON CONFLICT DO NOTHING""")
+    status: str
+    answer: JsonObject | None = None
+    confidence: float | None = None
+    quality: float | None = None
+    agreement: float | None = None
+    missing_rows: JsonValue | None = None
+    provider: str | None = None
+    model: str | None = None
+    prompt_version: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    hint: str | None = None
+    position: int = 0
+    start_char: int = 0
+    end_char: int = 0
 
 
 def write_whole(session: Session, lengths: Mapping[uuid.UUID, int]) -> list[uuid.UUID]:
@@ -134,58 +134,71 @@ def write_whole(session: Session, lengths: Mapping[uuid.UUID, int]) -> list[uuid
     return ids
 
 
-def answered(answer: Answer) -> JsonObject:
-    """Return what `end_all` stores of a chunk that succeeded."""
-    return {
-        "status": ChunkStatus.SUCCEEDED,
-        "answer": answer.output,
-        "confidence": answer.confidence,
-        "quality": answer.quality,
-        "agreement": answer.agreement,
-        "missing_rows": missing_rows.to_json(answer.missing_rows),
-        "provider": answer.provider,
-        "model": answer.model,
-        "prompt_version": answer.prompt_version,
-    }
+def answered(answer: Answer) -> EndedChunk:
+    """Return the end of a chunk that succeeded."""
+    return EndedChunk(
+        status=ChunkStatus.SUCCEEDED,
+        answer=answer.output,
+        confidence=answer.confidence,
+        quality=answer.quality,
+        agreement=answer.agreement,
+        missing_rows=missing_rows.to_json(answer.missing_rows),
+        provider=answer.provider,
+        model=answer.model,
+        prompt_version=answer.prompt_version,
+    )
 
 
-def failed(error: ChordwiseError) -> JsonObject:
-    """Return what `end_all` stores of a chunk that failed for good."""
-    return {
-        "status": ChunkStatus.FAILED,
-        "error_code": error.code,
-        "error_message": error.what,
-        "hint": error.hint or None,
-    }
+def failed(error: ChordwiseError) -> EndedChunk:
+    """Return the end of a chunk that failed for good."""
+    return EndedChunk(
+        status=ChunkStatus.FAILED,
+        error_code=error.code,
+        error_message=error.what,
+        hint=error.hint or None,
+    )
 
 
-_ENDED = (
-    *("status", "answer", "confidence", "quality", "agreement", "missing_rows"),
-    *("provider", "model", "prompt_version", "error_code", "error_message", "hint"),
-)
+_PLACE = ("position", "start_char", "end_char")
+_COLUMNS = tuple(field.name for field in fields(EndedChunk))
+_ENDED = tuple(name for name in _COLUMNS if name not in _PLACE)
 # The jobs are locked first, as everywhere.
 _END = text(f"""
     WITH new AS MATERIALIZED (
         SELECT * FROM json_populate_recordset(NULL::chunks, CAST(:rows AS json))
     ), locked AS MATERIALIZED (
         SELECT id FROM jobs WHERE id IN (SELECT job_id FROM new) ORDER BY id FOR NO KEY UPDATE
+    ), ordered AS MATERIALIZED (
+        SELECT id FROM chunks
+        WHERE (SELECT count(*) >= 0 FROM locked) AND id = ANY(CAST(:ids AS uuid[]))
+        ORDER BY id FOR NO KEY UPDATE
     )
     UPDATE chunks SET {", ".join(f"{name} = new.{name}" for name in _ENDED)},
         lease_until = NULL, finished_at = clock_timestamp()
     FROM new
-    WHERE (SELECT count(*) >= 0 FROM locked) AND chunks.id = new.id
+    WHERE (SELECT count(*) >= 0 FROM ordered) AND chunks.id = new.id
         AND chunks.lease_token = new.lease_token AND chunks.status = 'running'
     RETURNING chunks.id""")  # noqa: S608 - names of our own
 
 
-def end_all(store: Store, rows: Sequence[Mapping[str, JsonValue]]) -> set[uuid.UUID]:
+def end_all(
+    store: Store,
+    ends: Sequence[tuple[EndedChunk, Mapping[str, uuid.UUID]]],
+    also_locked: Collection[uuid.UUID] = (),
+) -> set[uuid.UUID]:
     """End chunks whose leases hold, and lock their jobs; return those that have just ended.
 
-    A row holds `id`, `job_id` and `lease_token` as text, and what `answered` or `failed` has
-    returned.
+    Beside each stand its `id`, `job_id` and `lease_token`. The chunks `also_locked` are locked with
+    them, in one order.
     """
+    rows = [
+        {name: getattr(ended, name) for name in _ENDED}
+        | {name: str(value) for name, value in named.items()}
+        for ended, named in ends
+    ]
     content = json.dumps(rows, allow_nan=False)
-    return {row[0] for row in store.execute(_END, {"rows": content})}
+    ids = [*(named["id"] for _, named in ends), *also_locked] if also_locked else []
+    return {row[0] for row in store.execute(_END, {"rows": content, "ids": ids})}
 
 
 def left(store: Store, chunk_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, uuid.UUID | None]:
@@ -205,7 +218,7 @@ def has_left(session: Session, chunk_id: uuid.UUID, token: uuid.UUID) -> bool:
     return session.scalar(found) is not None
 
 
-def answer_of(chunk: Chunk) -> Answer:
+def answer_of(chunk: EndedChunk) -> Answer:
     """Return the answer of a chunk that succeeded; of repairs its quality tells."""
     return Answer(
         output=chunk.answer or {},
@@ -220,34 +233,27 @@ def answer_of(chunk: Chunk) -> Answer:
     )
 
 
-def unsent_ids(session: Session, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
-    """Return the chunks that wait and have no message yet, in the order of the document.
-
-    What was sent before is left to recovery, which knows whether its message is lost.
-    """
-    return session.scalars(_UNSENT, {"job_id": job_id}).all()
-
-
 def mark_sent(session: Session, chunk_ids: Sequence[uuid.UUID]) -> None:
     """Note that messages for these chunks are with the broker, or promised."""
     session.execute(_MARK_SENT, {"ids": list(chunk_ids)})
 
 
-# Every job needs these: they are put together once.
 _MARK_SENT = text("UPDATE chunks SET sent_at = clock_timestamp() WHERE id = ANY(:ids)")
-_UNSENT = text("""
-    SELECT id FROM chunks WHERE job_id = :job_id AND status = 'pending' AND sent_at IS NULL
-    ORDER BY position""")
 
 
-def of_job(session: Session, job_id: uuid.UUID) -> Sequence[Chunk]:
-    """Return the chunks of a job in the order of the document."""
-    return session.scalars(
-        select(Chunk)
-        .where(Chunk.job_id == job_id)
-        .order_by(Chunk.position)
-        .execution_options(populate_existing=True)
-    ).all()
+_OF_JOBS = text(f"""
+    SELECT job_id, {", ".join(_COLUMNS)}
+    FROM chunks WHERE job_id = ANY(:ids) ORDER BY job_id, position""")  # noqa: S608 - names of our own
+
+
+def of_jobs(
+    store: Store, job_ids: Collection[uuid.UUID]
+) -> Mapping[uuid.UUID, Sequence[EndedChunk]]:
+    """Return the chunks of jobs, all of which have ended, in the order of their documents."""
+    found: defaultdict[uuid.UUID, list[EndedChunk]] = defaultdict(list)
+    for job_id, *columns in store.execute(_OF_JOBS, {"ids": list(job_ids)}):
+        found[job_id].append(EndedChunk(*columns))
+    return found
 
 
 def held(chunk_id: uuid.UUID, token: uuid.UUID) -> ColumnElement[bool]:

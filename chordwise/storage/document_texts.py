@@ -46,10 +46,11 @@ class DocumentTexts:
             text = persistently(
                 self._sessions, within, lambda session: documents.text_of(session, document_id)
             )
-            self._keep(document_id, text)
+            self.keep(document_id, text)
         return text
 
-    def _keep(self, document_id: uuid.UUID, text: str) -> None:
+    def keep(self, document_id: uuid.UUID, text: str) -> None:
+        """Keep a text that was read."""
         with self._lock:
             self._texts[document_id] = text
             self._reading.pop(document_id, None)

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Sequence
 
 from sqlalchemy import Select, Text, any_, literal, select
+from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -93,4 +94,7 @@ def _row(sha256: str, document: Document) -> dict[str, object]:
 
 def text_of(session: Session, document_id: uuid.UUID) -> str:
     """Return a document's whole text."""
-    return session.scalars(select(Document.text).where(Document.id == document_id)).one()
+    return str(session.execute(_TEXT, {"id": document_id}).scalar_one())
+
+
+_TEXT = sql("SELECT text FROM documents WHERE id = :id")

@@ -7,29 +7,24 @@ import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
 
 from sqlalchemy import (
     ColumnElement,
     ForeignKey,
     Index,
-    Interval,
     bindparam,
     case,
     exists,
-    or_,
     select,
     text,
     tuple_,
     update,
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column
-from sqlalchemy.sql.dml import ReturningUpdate
 
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.states import (
     FOLLOWING_JOBS,
-    OPEN_CHUNKS,
     RETRYABLE_JOBS,
     UNFINISHED_JOBS,
     JobStatus,
@@ -37,7 +32,6 @@ from chordwise.domain.states import (
 )
 from chordwise.errors import ChordwiseError, TransientError
 from chordwise.storage import clock
-from chordwise.storage.chunks import Chunk
 from chordwise.storage.documents import Document
 from chordwise.storage.engine import Store
 from chordwise.storage.intakes import Intake
@@ -178,69 +172,6 @@ def lock(session: Session, job_id: uuid.UUID) -> Job | None:
     return session.scalars(_LOCK, {"id": job_id}).one_or_none()
 
 
-@dataclass(frozen=True, slots=True)
-class FanOut:
-    """A job whose chunks are to be sent; `chunk_count` is null where they are not written yet.
-
-    `options` is JSON text.
-    """
-
-    document_id: uuid.UUID
-    analysis_type: str
-    options: str
-    model: str
-    chunk_count: int | None
-
-
-def begin_fan_out(
-    session: Session, job_id: uuid.UUID, max_attempts: int, patience: timedelta
-) -> FanOut | None:
-    """Count an attempt to fan a job out, while it is queued; `None` where it may not be.
-
-    An attempt that has come on within `patience` is not counted again.
-    """
-    named = {"id": job_id, "max_attempts": max_attempts, "patience": patience}
-    row = session.execute(_BEGIN_FAN_OUT, named).one_or_none()
-    return None if row is None else FanOut(*row)
-
-
-def lock_for_fan_out(session: Session, job_id: uuid.UUID) -> bool:
-    """Lock a job that may be fanned out: it can be cancelled after the commit only."""
-    return session.scalar(_LOCK_FOR_FAN_OUT, {"id": job_id}) is not None
-
-
-def start(session: Session, job_id: uuid.UUID) -> int:
-    """Let a locked job run, its chunks being written; return how many of them are open."""
-    return int(session.execute(_START, {"id": job_id}).scalar_one())
-
-
-_MAY_FAN_OUT = """
-    id = :id AND status IN ('queued', 'running') AND reused_from IS NULL AND NOT EXISTS (
-        SELECT FROM runs r WHERE r.id = jobs.run_id AND r.status = 'cancelled'
-    )"""
-_COMES_ON = """(
-    status = 'running' OR attempts > 0 AND last_progress_at > clock_timestamp() - :patience
-)"""
-_BEGIN_FAN_OUT = text(f"""
-    UPDATE jobs SET attempts = attempts + CAST(NOT {_COMES_ON} AS integer),
-        last_progress_at = CASE WHEN {_COMES_ON} THEN last_progress_at ELSE clock_timestamp() END
-    WHERE {_MAY_FAN_OUT} AND ({_COMES_ON} OR attempts < :max_attempts)
-    RETURNING document_id, analysis_type, CAST(options AS text), model, chunk_count
-""")  # noqa: S608 - names of our own
-_LOCK_FOR_FAN_OUT = text(f"SELECT id FROM jobs WHERE {_MAY_FAN_OUT} FOR NO KEY UPDATE")  # noqa: S608
-_START = text("""
-    UPDATE jobs SET status = 'running', attempts = 0, last_progress_at = clock_timestamp(),
-        started_at = coalesce(started_at, clock_timestamp()),
-        chunk_count = found.number, open_chunks = found.open
-    FROM (
-        SELECT count(*) AS number,
-            count(*) FILTER (WHERE status IN ('pending', 'running', 'waiting')) AS open
-        FROM chunks WHERE job_id = :id
-    ) AS found
-    WHERE id = :id
-    RETURNING open_chunks""")
-
-
 def lock_all(store: Store, job_ids: Collection[uuid.UUID]) -> None:
     """Lock these jobs against changes by other transactions, in the order of their ids."""
     store.execute(_LOCK_ALL, {"ids": list(job_ids)}).all()
@@ -253,50 +184,6 @@ def of_cancelled_run() -> ColumnElement[bool]:
 
 
 _LOCK_ALL = text("SELECT id FROM jobs WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE")
-
-
-def claim_synthesis(
-    session: Session, job_id: uuid.UUID, token: uuid.UUID, lease: timedelta, below: int
-) -> Job | None:
-    """Take the synthesis of a job whose chunks are all in end states, counting the attempt.
-
-    Nothing is returned while chunks are open, after the end, while another lease lives, where the
-    run is cancelled, and where it has been attempted `below` times.
-    """
-    named = {"claimed_id": job_id, "token": token, "lease": lease, "below": below}
-    return session.scalars(_claiming(), named).one_or_none()
-
-
-@cache
-def _claiming() -> ReturningUpdate[Job]:
-    open_chunk = select(Chunk.id).where(Chunk.job_id == Job.id, Chunk.status.in_(OPEN_CHUNKS))
-    return (
-        update(Job)
-        .where(
-            Job.id == bindparam("claimed_id"),
-            Job.attempts < bindparam("below"),
-            Job.chunk_count.is_not(None),
-            ~open_chunk.exists(),
-            ~of_cancelled_run(),
-            or_(
-                Job.status == JobStatus.RUNNING,
-                (Job.status == JobStatus.WAITING)
-                & or_(Job.due_at.is_(None), Job.due_at <= clock.database_now()),
-                (Job.status == JobStatus.SYNTHESIZING)
-                & (Job.lease_until < clock.database_now())
-                & clock.holders_have_come(),
-            ),
-        )
-        .values(
-            status=JobStatus.SYNTHESIZING,
-            attempts=Job.attempts + 1,
-            lease_token=bindparam("token"),
-            lease_until=clock.database_now() + bindparam("lease", type_=Interval),
-            last_progress_at=clock.database_now(),
-        )
-        .returning(Job)
-        .execution_options(populate_existing=True)
-    )
 
 
 # Every job needs these: they are put together once.

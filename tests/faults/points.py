@@ -92,7 +92,7 @@ POINTS: Mapping[str, Point] = {
     ),
     "chord.published": Point(module="celery.app.amqp", function="AMQP._retry_publish"),
     "fan_out.before_chunks": Point(
-        module="chordwise.storage.chunks", function="write", before=True
+        module="chordwise.storage.fan_outs", function="_insert", before=True
     ),
     "fan_out.mid_publish": Point(
         module="celery.app.base", function="Celery.send_task", condition=_is_chunk_message

@@ -263,7 +263,7 @@ def test_a_hit_has_its_row_in_the_ledger(settings: Settings) -> None:
     pipeline = a_pipeline(settings)
     job = pipeline.job(pipeline.submit(PARAGRAPH))
     sessions = pipeline.context.sessions
-    ledger = Ledger(calls=CallStore(sessions), patience=timedelta(seconds=5), job_id=job.id)
+    ledger = Ledger(enter=CallStore(sessions).enter, patience=timedelta(seconds=5), job_id=job.id)
     about = facts_about(ModelSettings(provider="openai", model="peer"))
     cache = stored_completions(settings, sessions, job.id)
     assert cache is not None

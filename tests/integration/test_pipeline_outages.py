@@ -118,7 +118,7 @@ def test_a_fan_out_whose_commits_were_made_unseen_counts_once(settings: Settings
     pipeline = a_pipeline(settings, quoting_the_text)
     (job,) = pipeline.jobs(pipeline.submit(LONG))
     most_attempts = pipeline.context.settings.pipeline.max_attempts
-    ends = [ambiguous(pipeline, "UPDATE jobs SET attempts") for _ in range(most_attempts)]
+    ends = [ambiguous(pipeline, "UPDATE jobs j SET attempts") for _ in range(most_attempts)]
 
     sent = fan_out(pipeline.context, job.id)
 

@@ -87,6 +87,34 @@ def test_what_is_left_alone_is_done_at_once() -> None:
     assert group.gathering.outcome(1) == 2
 
 
+def test_what_lingers_goes_with_the_next_item() -> None:
+    """Unless it is to be done at once, or nobody comes."""
+    group = Group()
+    group.gathering = Gathering(group.act, lambda: None, THREADS, linger_seconds=3.0)
+
+    group.gathering.leave(1)
+    assert group.groups == []
+    assert group.gathering.outcome(2) == 4
+    group.gathering.leave(3, at_once=True)
+
+    assert group.groups == [[1, 2], [3]]
+
+
+def test_what_lingers_for_nobody_is_done_all_the_same() -> None:
+    """After the time that it may linger."""
+    done = Event()
+
+    def act(group: list[Entry[int, int]]) -> list[Entry[int, int]]:
+        group[0].settle(0)
+        done.set()
+        return []
+
+    gathering: Gathering[int, int] = Gathering(act, lambda: None, THREADS, linger_seconds=0.01)
+    gathering.leave(1)
+
+    assert_set(done)
+
+
 def assert_set(event: Event) -> None:
     """Wait for an event."""
     assert event.wait(PATIENCE_SECONDS)

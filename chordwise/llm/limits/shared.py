@@ -19,6 +19,7 @@ from chordwise.llm.limits import pauses
 from chordwise.llm.limits.pauses import Place
 from chordwise.llm.limits.permits import (
     CallReport,
+    CallResult,
     Denial,
     LimitPolicy,
     Permit,
@@ -31,6 +32,8 @@ from chordwise.llm.reported_limits import QuotaKind
 PREFIX = "chordwise:limits"
 _MAX_QUESTIONS = 64
 _GATHER_SECONDS = 0.002
+# A permit that is given back mostly travels with the next one that is taken.
+_LINGER_SECONDS = 0.02
 _sleep = time.sleep  # noqa: TID251 - here the waiting is wired in
 
 
@@ -62,7 +65,10 @@ class SharedLimits:
         self._known = json.dumps(_known(policy) | {"pauses": list(place.names) if place else []})
         self._clock = clock
         self._questions: Gathering[str, JsonObject] = Gathering(
-            self._answer_all, partial(_sleep, 0.0 if clock else _GATHER_SECONDS), _MAX_QUESTIONS
+            self._answer_all,
+            partial(_sleep, 0.0 if clock else _GATHER_SECONDS),
+            _MAX_QUESTIONS,
+            0.0 if clock else _LINGER_SECONDS,
         )
 
     def take(self, request: PermitRequest) -> Permit | Wait | Denial:
@@ -91,7 +97,7 @@ class SharedLimits:
         return Wait(seconds=float(str(answer["seconds"])), reason=Reason(str(answer["reason"])))
 
     def settle(self, permit: Permit, report: CallReport) -> None:
-        """Give a permit back, without waiting for it where others ask at the same moment.
+        """Give a permit back, with the next question that is asked; bad news are told at once.
 
         Where Valkey is away, or full, the permit runs out by itself.
         """
@@ -109,7 +115,8 @@ class SharedLimits:
             "limits": {kind: quota.limit for kind, quota in report.limits.items()},
             "left": {kind: count for kind, count in left.items() if count is not None},
         }
-        self._questions.leave(self._said(question))
+        is_news = report.result not in (CallResult.ANSWERED, CallResult.UNSENT)
+        self._questions.leave(self._said(question), at_once=is_news)
 
     def _said(self, question: dict[str, object]) -> str:
         if self._clock is not None:

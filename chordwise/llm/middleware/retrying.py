@@ -76,7 +76,17 @@ class Retrying:
                 deadline.least_seconds = max(deadline.least_seconds, error.granted_seconds)
                 raise
 
-        return self._attempts(deadline)(ask)
+        try:
+            return ask()
+        except TransientError as error:
+            first = [error]
+
+        def ask_again() -> Completion:
+            if first:
+                raise first.pop()
+            return ask()
+
+        return self._attempts(deadline)(ask_again)
 
     def _attempts(self, deadline: _Deadline) -> tenacity.Retrying:
         return tenacity.Retrying(

@@ -14,7 +14,6 @@ import structlog
 from sqlalchemy.orm import Session
 
 from chordwise.domain.grounding import Source
-from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import OPEN_CHUNKS
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_of
 from chordwise.errors import (
@@ -38,7 +37,7 @@ from chordwise.pipeline.runtime.messages import SYNTHESIZE
 from chordwise.storage import chunk_leases, chunks, jobs, last_attempts
 from chordwise.storage.chunk_leases import ClaimedChunk
 from chordwise.storage.chunk_work import ChunkEnd
-from chordwise.storage.chunks import Chunk
+from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.job_ends import JobEnd
 
 log = structlog.get_logger(__name__)
@@ -259,7 +258,7 @@ def _pause(context: Context, work: _Work, error: ChordwiseError) -> ChunkOutcome
     return ChunkOutcome.NOT_ENDED
 
 
-def _end(context: Context, work: _Work, values: JsonObject) -> None:
+def _end(context: Context, work: _Work, ended: EndedChunk) -> None:
     """Store the end of a chunk, and those of its calls.
 
     An answer that has been paid for waits while the database is unavailable; no other worker can
@@ -274,12 +273,12 @@ def _end(context: Context, work: _Work, values: JsonObject) -> None:
         job_id=chunk.job_id,
         chunk_id=chunk.id,
         token=work.lease.token,
-        values=values,
+        ended=ended,
         calls=work.ledger.take_ended(),
     )
     stores, patience = context.stores.chunks, context.outage
     try:
-        is_ours = stores.end(replace(end, job_end=_job_end(work, values)), patience)
+        is_ours = stores.end(replace(end, job_end=_job_end(work, ended)), patience)
     except ServiceUnavailableError:
         raise
     except Exception:  # the answer is kept, and the synthesis says what is wrong with the result
@@ -289,8 +288,8 @@ def _end(context: Context, work: _Work, values: JsonObject) -> None:
         raise _taken_over()
 
 
-def _job_end(work: _Work, values: JsonObject) -> JobEnd | None:
-    """Return the end of a job whose only chunk ends with these values, if none has to be asked."""
+def _job_end(work: _Work, ended: EndedChunk) -> JobEnd | None:
+    """Return the end of a job whose only chunk ends so, unless a model has to be asked for it."""
     chunk = work.chunk
     if chunk.chunk_count != 1:
         return None
@@ -300,8 +299,8 @@ def _job_end(work: _Work, values: JsonObject) -> JobEnd | None:
         task=work.task,
         characters=chunk.character_count,
     )
-    place = {"position": 0, "start_char": chunk.start_char, "end_char": chunk.end_char}
-    return job_results.of_only_chunk(asked, Chunk(**place, **values))
+    part = replace(ended, start_char=chunk.start_char, end_char=chunk.end_char)
+    return job_results.of_only_chunk(asked, part)
 
 
 def _taken_over() -> LeaseLostError:

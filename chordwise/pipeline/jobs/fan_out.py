@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Literal
 
 from sqlalchemy.orm import Session
@@ -16,9 +15,10 @@ from chordwise.errors import ConfigurationError
 from chordwise.pipeline.asking.requests import text_budget
 from chordwise.pipeline.jobs import backoff
 from chordwise.pipeline.runtime.context import Context
-from chordwise.pipeline.runtime.messages import SYNTHESIZE, slice_size, sliced
-from chordwise.storage import chunks, jobs, outbox, runs
-from chordwise.storage.jobs import FanOut, JobFailure
+from chordwise.pipeline.runtime.messages import slice_size, sliced
+from chordwise.storage import jobs, runs
+from chordwise.storage.fan_outs import CutJob, FanOut
+from chordwise.storage.jobs import JobFailure
 
 
 def fan_out(context: Context, job_id: uuid.UUID) -> int | None:
@@ -33,19 +33,20 @@ def fan_out(context: Context, job_id: uuid.UUID) -> int | None:
     Raises:
         ServiceUnavailableError: Database or broker cannot be reached; recovery repeats it.
     """
-    begun = backoff.store(context, lambda session: _begin(context, session, job_id))
-    if not isinstance(begun, FanOut):
-        return begun
+    fan_outs = context.stores.fan_outs
+    begun = fan_outs.begin(job_id)
+    if begun is None:
+        return backoff.store(context, lambda session: _set_aside(context, session, job_id))
     with context.leases.fanning_out(job_id):
         try:
             parts = _cut(context, begun) if begun.chunk_count is None else ()
         except ConfigurationError as error:
             backoff.pause(context, job_id, error)
             return 0
-        unsent = backoff.store(context, lambda session: _prepare(session, job_id, parts))
+        unsent = fan_outs.write(CutJob(job_id, parts))
         if unsent:
             context.messenger.start_chord(job_id, sliced(unsent, slice_size(context.settings)))
-            backoff.store(context, lambda session: chunks.mark_sent(session, unsent))
+            fan_outs.mark_sent(unsent)
         return len(unsent)
 
 
@@ -56,23 +57,19 @@ _LOST = JobFailure(
 )
 
 
-def _begin(context: Context, session: Session, job_id: uuid.UUID) -> FanOut | Literal[0] | None:
-    """Count before the work, so that a kill counts; after the limit the job is set aside.
+def _set_aside(context: Context, session: Session, job_id: uuid.UUID) -> Literal[0] | None:
+    """Set a job aside that is not begun because it was attempted too often.
 
-    What comes on already is not counted again: it is this attempt, whose commit was not answered,
-    or a message that came twice. After a kill no message is sent until the job has stood still.
+    An attempt is counted before the work, so that a kill counts. What comes on already is not
+    counted again: it is this attempt, whose commit was not answered, or a message that came twice.
+    After a kill no message is sent until the job has stood still.
 
-    Returns 0 where there is nothing to do, and `None` where there is no such job.
+    Returns `None` where there is no such job.
     """
-    pipeline = context.settings.pipeline
-    patience = timedelta(seconds=min(pipeline.lease_seconds, pipeline.stalled_seconds))
-    begun = jobs.begin_fan_out(session, job_id, pipeline.max_attempts, patience)
-    if begun is not None:
-        return begun
     job = jobs.lock(session, job_id)
     if job is None:
         return None
-    if job.status == JobStatus.QUEUED and job.attempts >= pipeline.max_attempts:
+    if job.status == JobStatus.QUEUED and job.attempts >= context.settings.pipeline.max_attempts:
         jobs.end(job, JobStatus.QUARANTINED, _LOST)
         session.flush()
         runs.settle(session, job.run_id)
@@ -80,23 +77,13 @@ def _begin(context: Context, session: Session, job_id: uuid.UUID) -> FanOut | Li
 
 
 def _cut(context: Context, begun: FanOut) -> Sequence[chunking.Chunk]:
-    text = context.stores.texts.of(begun.document_id, within=context.lease)
+    texts = context.stores.texts
+    if begun.text is not None:
+        texts.keep(begun.document_id, begun.text)
+    text = begun.text or texts.of(begun.document_id, within=context.lease)
     options, kind = options_of(begun.options), AnalysisType(begun.analysis_type)
     task = AnalysisTask(analysis_type=kind, stage=Stage.ANALYZE, text="", options=options)
     budget = text_budget(
         context.models.open(begun.model), task, context.settings.pipeline.chunk_tokens
     )
     return chunking.split(text, budget)
-
-
-def _prepare(
-    session: Session, job_id: uuid.UUID, parts: Sequence[chunking.Chunk]
-) -> Sequence[uuid.UUID]:
-    """Write the chunks, unless they are written already; return those that have no message."""
-    if not jobs.lock_for_fan_out(session, job_id):
-        return []
-    chunks.write(session, job_id, parts)
-    open_chunks = jobs.start(session, job_id)
-    if not open_chunks:
-        outbox.put(session, SYNTHESIZE, job_id, reason="all chunks ended")
-    return chunks.unsent_ids(session, job_id)

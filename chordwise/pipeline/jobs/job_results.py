@@ -16,7 +16,7 @@ from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.asking.critique import Examined
 from chordwise.pipeline.asking.merge import Integration
 from chordwise.storage import chunks
-from chordwise.storage.chunks import Chunk
+from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.job_ends import JobEnd
 from chordwise.storage.jobs import JobFailure
 from chordwise.storage.results import Result
@@ -33,7 +33,7 @@ class AskedJob:
 
 
 def with_result(
-    asked: AskedJob, parts: Sequence[Chunk], integration: Integration, examined: Examined
+    asked: AskedJob, parts: Sequence[EndedChunk], integration: Integration, examined: Examined
 ) -> JobEnd:
     """Return the end of a job that has an answer, which joins those of the chunks `parts`."""
     status, failure = _standing(parts, integration, examined)
@@ -41,13 +41,13 @@ def with_result(
     return JobEnd(job_id=asked.id, status=status, failure=failure, result=result)
 
 
-def without_result(job_id: uuid.UUID, parts: Sequence[Chunk]) -> JobEnd:
+def without_result(job_id: uuid.UUID, parts: Sequence[EndedChunk]) -> JobEnd:
     """Return the end of a job none of whose chunks has an answer."""
     status, failure = _verdict(parts)
     return JobEnd(job_id=job_id, status=status, failure=failure)
 
 
-def of_only_chunk(asked: AskedJob, part: Chunk) -> JobEnd | None:
+def of_only_chunk(asked: AskedJob, part: EndedChunk) -> JobEnd | None:
     """Return the end of a job with one chunk, which has just ended.
 
     `None` where its answer has to be examined first: a model is asked for that.
@@ -67,7 +67,7 @@ _NO_CHUNKS = JobFailure(
 )
 
 
-def _verdict(parts: Sequence[Chunk]) -> tuple[JobStatus, JobFailure]:
+def _verdict(parts: Sequence[EndedChunk]) -> tuple[JobStatus, JobFailure]:
     """Name the end of a job of whose chunks some or all failed: the commonest reason counts."""
     if not parts:
         return JobStatus.FAILED, _NO_CHUNKS
@@ -94,7 +94,7 @@ def _how_many(failed: int, chunks: int, alike: int) -> str:
 
 
 def _standing(
-    parts: Sequence[Chunk], integration: Integration, examined: Examined
+    parts: Sequence[EndedChunk], integration: Integration, examined: Examined
 ) -> tuple[JobStatus, JobFailure | None]:
     """Name the end of a job that has a result: `partial` where anything is missing in it."""
     reasons: list[JobFailure] = []
@@ -115,7 +115,7 @@ def _standing(
     return JobStatus.PARTIAL, replace(reasons[0], message=message)
 
 
-def _result(asked: AskedJob, parts: Sequence[Chunk], examined: Examined) -> Result:
+def _result(asked: AskedJob, parts: Sequence[EndedChunk], examined: Examined) -> Result:
     task, answer = asked.task, examined.answer
     agreement = answer.agreement
     confidence = self_consistency.tempered(answer.confidence, agreement, task.analysis_type)
@@ -141,7 +141,7 @@ def _result(asked: AskedJob, parts: Sequence[Chunk], examined: Examined) -> Resu
     )
 
 
-def _named(part: Chunk) -> JsonValue:
+def _named(part: EndedChunk) -> JsonValue:
     return {
         "position": part.position,
         "start_char": part.start_char,

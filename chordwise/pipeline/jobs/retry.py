@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from functools import partial
 
-from sqlalchemy import ColumnElement, case, null, select, true, update
+from sqlalchemy import ColumnElement, ScalarSelect, case, func, null, select, true, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.domain.states import RETRYABLE_JOBS, ChunkStatus, JobStatus, RunStatus
@@ -172,9 +172,16 @@ def _reopen(context: Context, session: Session, job_ids: Sequence[uuid.UUID]) ->
             finished_at=None,
             last_progress_at=clock.database_now(),
             batch_until=_batch_until(context),
+            open_chunks=_open_chunks(),
             **cleared,
         )
     )
+
+
+def _open_chunks() -> ScalarSelect[int]:
+    """Count the chunks of a job that have not ended, found by the job and not by their state."""
+    is_open = (Chunk.job_id == Job.id) & Chunk.finished_at.is_(None)
+    return select(func.count()).select_from(Chunk).where(is_open).correlate(Job).scalar_subquery()
 
 
 def _send(session: Session, run_id: uuid.UUID, step: _Step, begun_at: datetime) -> None:

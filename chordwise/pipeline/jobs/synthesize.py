@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
 from chordwise.domain.states import WORKING_JOBS, ChunkStatus, JobStatus
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_from
+from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_of
 from chordwise.errors import (
     AwaitingBatchError,
     ChordwiseError,
@@ -35,23 +35,21 @@ from chordwise.pipeline.jobs.job_results import AskedJob
 from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.runtime.context import Context, Owner
 from chordwise.pipeline.runtime.leases import Lease
-from chordwise.storage import budgets, chunks, jobs, last_attempts
+from chordwise.storage import chunks, jobs, last_attempts, synthesis_claims
 from chordwise.storage.chunk_work import SynthesisEnd
-from chordwise.storage.chunks import Chunk
 from chordwise.storage.job_ends import JobEnd
-from chordwise.storage.jobs import Job, JobFailure
-from chordwise.storage.runs import Run
+from chordwise.storage.jobs import JobFailure
+from chordwise.storage.synthesis_claims import ClaimedSynthesis
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Work:
-    """A synthesis that is leased, the chunks that it joins, and ledger and turn of its calls."""
+    """A synthesis that is leased, and ledger and turn of its calls."""
 
     lease: Lease
-    job: Job
-    parts: Sequence[Chunk]
+    job: ClaimedSynthesis
     owner: Owner
     ledger: Ledger
     turn: Turn
@@ -66,10 +64,12 @@ def synthesize(context: Context, job_id: uuid.UUID) -> bool:
         ServiceUnavailableError: The database cannot be reached; recovery repeats it.
     """
     lease = Lease(job_id=job_id)
-    work = backoff.store(context, lambda session: _claim(context, session, lease))
-    if isinstance(work, _Work):
-        _work_on(context, work)
-    return work is not None
+    claimed = context.stores.chunks.claim_synthesis(job_id, lease.token) or backoff.store(
+        context, lambda session: _claim_last(context, session, lease)
+    )
+    if isinstance(claimed, ClaimedSynthesis):
+        _work_on(context, _work(context, lease, claimed))
+    return claimed is not None
 
 
 def _work_on(context: Context, work: _Work) -> None:
@@ -81,7 +81,7 @@ def _work_on(context: Context, work: _Work) -> None:
         except ServiceUnavailableError:
             raise
         except Exception as error:  # a defect of ours ends the job, and visibly
-            job_id = work.job.id
+            job_id = work.job.job_id
             log.exception("synthesis.defect", job_id=str(job_id))
             what = f"A defect of Chordwise stopped the synthesis ({type(error).__name__})."
             failure = JobFailure(code="internal", message=what, hint="See the worker's log.")
@@ -90,63 +90,57 @@ def _work_on(context: Context, work: _Work) -> None:
             work.ledger.flush()
 
 
-def _claim(context: Context, session: Session, lease: Lease) -> _Work | Literal[False] | None:
-    """Claim a synthesis; false where there is nothing to do, `None` where there is no such job."""
-    below = last_attempts.first_last(context.settings.pipeline.max_attempts)
-    job = jobs.claim_synthesis(session, lease.job_id, lease.token, context.lease, below)
-    if job is None:
-        status = jobs.status_of(session, lease.job_id)
-        if status not in WORKING_JOBS:
-            return None if status is None else False
-        job = _claim_last(context, session, lease)
-    if job is None:
-        return False
-    run = session.get_one(Run, job.run_id)
-    owner = Owner(
-        job_id=job.id,
-        chunk_id=None,
-        token=lease.token,
-        priority=run.priority,
-        lane=run.lane,
-        use_cache=run.use_cache,
-        is_capped=budgets.is_capped(session, run.id),
-    )
-    parts = chunks.of_job(session, job.id)
-    return _Work(
-        lease=lease,
-        job=job,
-        parts=parts,
-        owner=owner,
-        ledger=context.ledger(owner),
-        turn=context.models.turn(),
-    )
+def _claim_last(
+    context: Context, session: Session, lease: Lease
+) -> ClaimedSynthesis | Literal[False] | None:
+    """Claim a synthesis for its last attempt, or find it claimed by an earlier commit.
 
-
-def _claim_last(context: Context, session: Session, lease: Lease) -> Job | None:
-    """Claim a synthesis for its last attempt, or find it claimed by an earlier commit."""
+    False where there is nothing to do, `None` where there is no such job.
+    """
+    status = jobs.status_of(session, lease.job_id)
+    if status not in WORKING_JOBS:
+        return None if status is None else False
     found = jobs.lock(session, lease.job_id)
-    if found is None or found.lease_token == lease.token:
-        return found
+    if found is None:
+        return None
+    if found.lease_token == lease.token:
+        return synthesis_claims.look(session, lease.job_id, lease.token) or False
     max_attempts = context.settings.pipeline.max_attempts
     if not last_attempts.is_last(found.attempts, max_attempts):
-        return None
+        return False
     if not last_attempts.may_begin(session, found.attempts, max_attempts):
-        return None
-    below = found.attempts + 1
-    return jobs.claim_synthesis(session, lease.job_id, lease.token, context.lease, below)
+        return False
+    claims, below = [(lease.job_id, lease.token)], found.attempts + 1
+    claimed = synthesis_claims.claim_all(session, claims, context.lease, below)
+    return claimed.get(lease.token, False)
+
+
+def _work(context: Context, lease: Lease, job: ClaimedSynthesis) -> _Work:
+    owner = Owner(
+        job_id=job.job_id,
+        chunk_id=None,
+        token=lease.token,
+        priority=job.priority,
+        lane=job.lane,
+        use_cache=job.use_cache,
+        is_capped=job.is_capped,
+    )
+    ledger, turn = context.ledger(owner), context.models.turn()
+    return _Work(lease=lease, job=job, owner=owner, ledger=ledger, turn=turn)
 
 
 def _synthesize(context: Context, work: _Work) -> None:
+    job_id, parts = work.job.job_id, work.job.parts
     if work.job.attempts > context.settings.pipeline.max_attempts:
-        _end(context, work, JobEnd(job_id=work.job.id, status=JobStatus.QUARANTINED, failure=_LOST))
-    elif not any(part.status == ChunkStatus.SUCCEEDED for part in work.parts):
-        _end(context, work, job_results.without_result(work.job.id, work.parts))
+        _end(context, work, JobEnd(job_id=job_id, status=JobStatus.QUARANTINED, failure=_LOST))
+    elif not any(part.status == ChunkStatus.SUCCEEDED for part in parts):
+        _end(context, work, job_results.without_result(job_id, parts))
     else:
         _integrate(context, work)
 
 
 def _integrate(context: Context, work: _Work) -> None:
-    job, parts = work.job, work.parts
+    job, parts = work.job, work.job.parts
     answers = [chunks.answer_of(part) for part in parts if part.status == ChunkStatus.SUCCEEDED]
     text = context.stores.texts.of(job.document_id, within=context.lease)
     asking = context.asking(work.owner, work.ledger, work.turn)
@@ -160,29 +154,29 @@ def _integrate(context: Context, work: _Work) -> None:
         )
         integrator = Integrator(document=document)
         integration = _integration(context, integrator, answers, job)
-        examined = _examined(context, integrator, integration, job, parts)
+        examined = _examined(context, integrator, integration, job)
     except (PausingError, ConfigurationError) as error:
-        backoff.store(context, lambda s: jobs.release(s, job.id, work.lease.token))
-        backoff.pause(context, job.id, error)
+        backoff.store(context, lambda s: jobs.release(s, job.job_id, work.lease.token))
+        backoff.pause(context, job.job_id, error)
     except (ModelError, AwaitingBatchError) as error:
         _postpone(context, work, error)
     else:
         asked = AskedJob(
-            id=job.id, document_id=job.document_id, task=integrator.task, characters=len(text)
+            id=job.job_id, document_id=job.document_id, task=integrator.task, characters=len(text)
         )
         _end(context, work, job_results.with_result(asked, parts, integration, examined))
 
 
-def _task_of(job: Job) -> AnalysisTask:
+def _task_of(job: ClaimedSynthesis) -> AnalysisTask:
     return AnalysisTask(
         analysis_type=AnalysisType(job.analysis_type),
         stage=Stage.ANALYZE,
-        options=options_from(job.options),
+        options=options_of(job.options),
     )
 
 
 def _integration(
-    context: Context, integrator: Integrator, answers: Sequence[Answer], job: Job
+    context: Context, integrator: Integrator, answers: Sequence[Answer], job: ClaimedSynthesis
 ) -> Integration:
     """Ask the model; what it cannot give after the last postponement is merged by rule."""
     try:
@@ -197,11 +191,10 @@ def _examined(
     context: Context,
     integrator: Integrator,
     integration: Integration,
-    job: Job,
-    parts: Sequence[Chunk],
+    job: ClaimedSynthesis,
 ) -> Examined:
     """Let the answer be examined; after the last postponement it is kept as it is."""
-    first = next(part for part in parts if part.status == ChunkStatus.SUCCEEDED)
+    first = next(part for part in job.parts if part.status == ChunkStatus.SUCCEEDED)
     try:
         return examine(integrator, integration, (first.start_char, first.end_char))
     except ModelError as error:
@@ -210,7 +203,7 @@ def _examined(
         raise
 
 
-def _is_final(context: Context, job: Job, error: ModelError) -> bool:
+def _is_final(context: Context, job: ClaimedSynthesis, error: ModelError) -> bool:
     """Tell whether waiting was tried often enough, and not only for a turn."""
     last = job.postponements >= context.settings.pipeline.max_postponements
     return last and isinstance(error, TransientError) and not error.is_throttling
@@ -239,4 +232,4 @@ def _postpone(context: Context, work: _Work, error: ChordwiseError) -> None:
     delay = backoff.postponement(
         context.settings.pipeline, job.postponements, error, context.random
     )
-    backoff.store(context, lambda s: jobs.postpone(s, job.id, work.lease.token, delay, error))
+    backoff.store(context, lambda s: jobs.postpone(s, job.job_id, work.lease.token, delay, error))

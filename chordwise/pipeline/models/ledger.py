@@ -14,7 +14,7 @@ from chordwise.llm.middleware.metered import CallOutcome, CallStart
 from chordwise.llm.model import EXTRACTIVE, Completion, FinishReason
 from chordwise.llm.pricing import CostBasis
 from chordwise.pipeline.asking.check import Verdict
-from chordwise.storage.chunk_work import CallEntry, CallStore
+from chordwise.storage.chunk_work import CallEntry
 from chordwise.storage.record import new_id
 
 # Before anything is paid for, there is no reason to wait for long.
@@ -30,10 +30,10 @@ class Ledger:
     the work, which takes it (`take_ended`); an error is stored at once. What is known of an answer
     waits `patience` for a database that is away. With the `token` of a claim, no call begins once
     the claim is lost. `discard` takes a completion out of the cache that is not valid and complete.
-    A ledger belongs to one thread.
+    `enter` stores an entry, and waits so long for the database. A ledger belongs to one thread.
     """
 
-    calls: CallStore
+    enter: Callable[[CallEntry, timedelta], bool]
     patience: timedelta
     job_id: uuid.UUID | None = None
     chunk_id: uuid.UUID | None = None
@@ -53,7 +53,7 @@ class Ledger:
         ended = self.take_ended()
         entry = CallEntry(begun=begun, token=self.token, ended=ended)
         try:
-            begins = self.calls.enter(entry, _BEGIN_PATIENCE)
+            begins = self.enter(entry, _BEGIN_PATIENCE)
         except BaseException:
             self._ended = {str(each["id"]): each for each in ended}
             raise
@@ -66,7 +66,7 @@ class Ledger:
         call_id = new_id()
         begun = self._row(call_id, start) | {"cache_hit": True}
         known = hit_of(completion) | {"id": str(call_id), "latency_ms": latency_ms}
-        self.calls.enter(CallEntry(begun=begun), _BEGIN_PATIENCE)
+        self.enter(CallEntry(begun=begun), _BEGIN_PATIENCE)
         self._ended[str(call_id)] = known
         return call_id
 
@@ -90,7 +90,7 @@ class Ledger:
                 "valid": verdict.valid,
                 "quality": verdict.quality,
             }
-            self.calls.enter(CallEntry(checked=(checked,)), self.patience)
+            self.enter(CallEntry(checked=(checked,)), self.patience)
 
     def take_ended(self) -> list[dict[str, object]]:
         """Return the ends of calls that are not stored yet; the caller stores them."""
@@ -104,7 +104,7 @@ class Ledger:
             ServiceUnavailableError: The database stayed away.
         """
         if self._ended:
-            self.calls.enter(CallEntry(ended=self.take_ended()), self.patience)
+            self.enter(CallEntry(ended=self.take_ended()), self.patience)
 
     def _row(self, call_id: uuid.UUID, start: CallStart) -> dict[str, object]:
         ids = (call_id, self.job_id, self.chunk_id)

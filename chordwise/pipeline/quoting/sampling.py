@@ -60,7 +60,7 @@ def _asking(context: ReadingContext, *, fresh: bool) -> Asking:
     settings, sessions = context.settings, context.sessions
     patience = timedelta(seconds=settings.pipeline.outage_seconds)
     return Asking(
-        ledger=Ledger(calls=CallStore(sessions), patience=patience),
+        ledger=Ledger(enter=CallStore(sessions).enter, patience=patience),
         budget=DayBudget(settings, sessions),
         cache=None if fresh else answer_cache.stored_completions(settings, sessions, new_id()),
     )

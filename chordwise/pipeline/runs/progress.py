@@ -13,11 +13,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from chordwise.domain.lanes import Lane
-from chordwise.domain.states import OPEN_CHUNKS, UNFINISHED_JOBS, JobStatus, RunStatus
+from chordwise.domain.states import UNFINISHED_JOBS, JobStatus, RunStatus
 from chordwise.pipeline.runs import batch_waits
 from chordwise.pipeline.runs.batch_waits import BatchWait
 from chordwise.storage import intake_leases
-from chordwise.storage.chunks import Chunk
 from chordwise.storage.engine import reaching_database
 from chordwise.storage.jobs import Job
 from chordwise.storage.model_calls import ModelCall
@@ -178,15 +177,11 @@ def _jobs(session: Session, run: Run) -> JobCounts:
 
 
 def _chunks(session: Session, run_id: uuid.UUID) -> tuple[int, int]:
-    """Return how many chunks there are, and how many are in an end state.
-
-    Only open ones are read, for which there is an index; the jobs say how many there are.
-    """
-    planned = select(func.coalesce(func.sum(Job.chunk_count), 0)).where(Job.run_id == run_id)
-    is_open = (Job.run_id == run_id) & Chunk.status.in_(OPEN_CHUNKS)
-    left = select(func.count()).select_from(Chunk).join(Job, Job.id == Chunk.job_id).where(is_open)
-    row = session.execute(select(planned.scalar_subquery(), left.scalar_subquery())).one()
-    return row[0], row[0] - row[1]
+    """Return how many chunks there are and how many have ended, as the jobs count them."""
+    left = func.sum(Job.open_chunks).filter(Job.status.in_(UNFINISHED_JOBS))
+    counted = select(func.sum(Job.chunk_count), left)
+    planned, open_ = session.execute(counted.where(Job.run_id == run_id)).one()
+    return planned or 0, (planned or 0) - (open_ or 0)
 
 
 def _calls(session: Session, run: Run) -> CallCounts:

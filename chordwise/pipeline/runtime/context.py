@@ -27,9 +27,10 @@ from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.runtime.leases import LeaseKeeper
 from chordwise.pipeline.runtime.messages import MAX_SLICE, SYNTHESIZE, Messenger
 from chordwise.settings import Settings
-from chordwise.storage.chunk_work import CallStore, ChunkWork
+from chordwise.storage.chunk_work import ChunkWork
 from chordwise.storage.document_texts import DocumentTexts
 from chordwise.storage.engine import session_maker
+from chordwise.storage.fan_outs import FanOuts
 from chordwise.storage.jobs import Walk
 
 _WALKED = (JobStatus.RUNNING, JobStatus.WAITING, JobStatus.SYNTHESIZING)
@@ -61,7 +62,7 @@ class Stores:
     """Where the threads of a process store their work together."""
 
     chunks: ChunkWork
-    calls: CallStore
+    fan_outs: FanOuts
     reservations: Reservations
     texts: DocumentTexts
 
@@ -72,9 +73,11 @@ def open_stores(
     """Return the stores of a process; `engine` is for what its threads store together."""
     lease = timedelta(seconds=settings.pipeline.lease_seconds)
     together = session_maker(engine) if engine else sessions
+    pipeline = settings.pipeline
+    patience = timedelta(seconds=min(pipeline.lease_seconds, pipeline.stalled_seconds))
     return Stores(
-        chunks=ChunkWork(together, lease, settings.pipeline.max_attempts, SYNTHESIZE, MAX_SLICE),
-        calls=CallStore(together),
+        chunks=ChunkWork(together, lease, pipeline.max_attempts, SYNTHESIZE, MAX_SLICE),
+        fan_outs=FanOuts(together, pipeline.max_attempts, patience, lease, SYNTHESIZE),
         reservations=Reservations(settings, sessions),
         texts=DocumentTexts(sessions),
     )
@@ -126,7 +129,7 @@ class Context:
     def ledger(self, owner: Owner) -> Ledger:
         """Return the ledger of a chunk or a synthesis."""
         return Ledger(
-            calls=self.stores.calls,
+            enter=self.stores.chunks.enter,
             patience=self.outage,
             job_id=owner.job_id,
             chunk_id=owner.chunk_id,

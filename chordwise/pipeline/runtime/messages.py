@@ -20,7 +20,7 @@ ANALYZE_SLICE = "chordwise.analyze_slice"
 SYNTHESIZE = "chordwise.synthesize"
 TASKS = (FAN_OUT, ANALYZE_SLICE, SYNTHESIZE)
 
-MAX_SLICE = 16
+MAX_SLICE = 32
 """How many chunks a message names at most."""
 
 CONTROL_QUEUE = "chordwise.control"

@@ -1,0 +1,200 @@
+"""Fan-outs: chunks of jobs written and sent, those of many threads with few statements."""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import Connection, text
+from sqlalchemy.orm import Session, sessionmaker
+
+from chordwise.domain.chunking import Chunk
+from chordwise.storage.engine import Store, committing_at_once, engine_of
+from chordwise.storage.group_commit import GroupCommit
+from chordwise.storage.record import new_id
+
+
+@dataclass(frozen=True, slots=True)
+class FanOut:
+    """A job whose chunks are to be sent; `chunk_count` is null where they are not written yet.
+
+    `options` is JSON text. `text` is the document's, if the chunks are to be written and it is not
+    large.
+    """
+
+    document_id: uuid.UUID
+    analysis_type: str
+    options: str
+    model: str
+    chunk_count: int | None
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CutJob:
+    """A job and the chunks that its document was cut into; none where they are written already."""
+
+    job_id: uuid.UUID
+    parts: Sequence[Chunk]
+
+
+class FanOuts:
+    """Stores the steps of fan-outs; safe to share between threads.
+
+    `patience` is how long an attempt that has come on is not counted again, `within` how long
+    everything waits for a database that is away, and `synthesis` the task that is promised for a
+    job without open chunks.
+    """
+
+    def __init__(
+        self,
+        sessions: sessionmaker[Session],
+        max_attempts: int,
+        patience: timedelta,
+        within: timedelta,
+        synthesis: str,
+    ) -> None:
+        self._max_attempts = max_attempts
+        self._patience = patience
+        self._within = within
+        self._synthesis = synthesis
+        engine = engine_of(sessions)
+        self._begun = GroupCommit(committing_at_once(engine), self._begin_all)
+        self._written = GroupCommit(engine.begin, self._write_all)
+        self._sent = GroupCommit(committing_at_once(engine), _mark_sent)
+
+    def begin(self, job_id: uuid.UUID) -> FanOut | None:
+        """Count an attempt to fan a job out, while it is queued; `None` where it may not be.
+
+        Raises:
+            ServiceUnavailableError: The database stayed away.
+        """
+        return self._begun.commit(job_id, self._within)
+
+    def write(self, job: CutJob) -> Sequence[uuid.UUID]:
+        """Write the chunks of a job that may still be fanned out, and let it run.
+
+        Chunks that are there already stay as they are. Returns those that wait and have no message
+        yet, in the order of the document. What was sent before is left to recovery, which knows
+        whether its message is lost.
+
+        Raises:
+            ServiceUnavailableError: The database stayed away.
+        """
+        return self._written.commit(job, self._within)
+
+    def mark_sent(self, chunk_ids: Sequence[uuid.UUID]) -> None:
+        """Note that messages for these chunks are with the broker.
+
+        Raises:
+            ServiceUnavailableError: The database stayed away.
+        """
+        self._sent.commit(chunk_ids, self._within)
+
+    def _begin_all(
+        self, store: Connection, job_ids: Sequence[uuid.UUID]
+    ) -> Sequence[FanOut | None]:
+        named = {
+            "ids": list(job_ids),
+            "max_attempts": self._max_attempts,
+            "patience": self._patience,
+        }
+        found = {row[0]: FanOut(*row[1:]) for row in store.execute(_BEGIN, named)}
+        return [found.get(job_id) for job_id in job_ids]
+
+    def _write_all(
+        self, store: Connection, group: Sequence[CutJob]
+    ) -> Sequence[Sequence[uuid.UUID]]:
+        locked = {row[0] for row in store.execute(_LOCK, {"ids": [job.job_id for job in group]})}
+        cut = [job for job in group if job.job_id in locked]
+        _insert(store, cut)
+        ids = [job.job_id for job in cut]
+        started = {row[0]: row[1] for row in store.execute(_START, {"ids": ids})} if ids else {}
+        without = [job_id for job_id, open_chunks in started.items() if not open_chunks]
+        if without:
+            store.execute(_PROMISE, {"ids": without, "task": self._synthesis})
+        unsent: defaultdict[uuid.UUID, list[uuid.UUID]] = defaultdict(list)
+        for job_id, chunk_id in store.execute(_UNSENT, {"ids": ids}) if ids else ():
+            unsent[job_id].append(chunk_id)
+        return [unsent[job.job_id] for job in group]
+
+
+def _insert(store: Store, jobs: Sequence[CutJob]) -> None:
+    rows = [(job.job_id, part) for job in jobs for part in job.parts]
+    if rows:
+        columns: Mapping[str, object] = {
+            "ids": [new_id() for _ in rows],
+            "jobs": [job_id for job_id, _ in rows],
+            "positions": [part.position for _, part in rows],
+            "starts": [part.start_char for _, part in rows],
+            "ends": [part.end_char for _, part in rows],
+        }
+        store.execute(_INSERT, columns)
+
+
+def _mark_sent(store: Connection, group: Sequence[Sequence[uuid.UUID]]) -> Sequence[None]:
+    store.execute(_MARK_SENT, {"ids": [chunk_id for ids in group for chunk_id in ids]})
+    return [None for _ in group]
+
+
+# A text that is longer is read by whoever cuts it: many at once would fill the memory.
+_SHORT_CHARACTERS = 500_000
+_MAY_FAN_OUT = """
+    id = ANY(CAST(:ids AS uuid[])) AND status IN ('queued', 'running') AND reused_from IS NULL
+    AND NOT EXISTS (SELECT FROM runs r WHERE r.id = jobs.run_id AND r.status = 'cancelled')"""
+_COMES_ON = """(
+    j.status = 'running' OR j.attempts > 0 AND j.last_progress_at > clock_timestamp() - :patience
+)"""
+_BEGIN = text(f"""
+    WITH locked AS MATERIALIZED (
+        SELECT id FROM jobs WHERE {_MAY_FAN_OUT} ORDER BY id FOR NO KEY UPDATE
+    )
+    UPDATE jobs j SET attempts = j.attempts + CAST(NOT {_COMES_ON} AS integer),
+        last_progress_at =
+            CASE WHEN {_COMES_ON} THEN j.last_progress_at ELSE clock_timestamp() END
+    FROM locked, documents d
+    WHERE j.id = locked.id AND j.id = ANY(CAST(:ids AS uuid[])) AND d.id = j.document_id
+        AND ({_COMES_ON} OR j.attempts < :max_attempts)
+    RETURNING j.id, j.document_id, j.analysis_type, CAST(j.options AS text), j.model,
+        j.chunk_count, CASE
+            WHEN j.chunk_count IS NULL AND d.character_count < {_SHORT_CHARACTERS} THEN d.text
+        END""")  # noqa: S608 - names of our own
+_LOCK = text(f"SELECT id FROM jobs WHERE {_MAY_FAN_OUT} ORDER BY id FOR NO KEY UPDATE")  # noqa: S608
+_INSERT = text("""
+    INSERT INTO chunks (id, job_id, position, start_char, end_char, status, attempts, postponements)
+    SELECT new.id, job_id, position, start_char, end_char, 'pending', 0, 0
+    FROM unnest(
+        CAST(:ids AS uuid[]), CAST(:jobs AS uuid[]), CAST(:positions AS integer[]),
+        CAST(:starts AS integer[]), CAST(:ends AS integer[])
+    ) AS new (id, job_id, position, start_char, end_char)
+    ON CONFLICT DO NOTHING""")
+_START = text("""
+    UPDATE jobs SET status = 'running', attempts = 0, last_progress_at = clock_timestamp(),
+        started_at = coalesce(started_at, clock_timestamp()),
+        chunk_count = found.number, open_chunks = found.open
+    FROM (
+        SELECT started.id AS started_id, count(c.id) AS number,
+            count(c.id) FILTER (WHERE c.status IN ('pending', 'running', 'waiting')) AS open
+        FROM unnest(CAST(:ids AS uuid[])) AS started (id)
+        LEFT JOIN chunks c ON c.job_id = started.id
+        GROUP BY started.id
+    ) AS found
+    WHERE jobs.id = found.started_id
+    RETURNING jobs.id, jobs.open_chunks""")
+_PROMISE = text("""
+    INSERT INTO outbox (task, arguments, reason)
+    SELECT CAST(:task AS text), jsonb_build_array(id), 'all chunks ended'
+    FROM unnest(CAST(:ids AS uuid[])) AS id""")
+_UNSENT = text("""
+    SELECT job_id, id FROM chunks
+    WHERE job_id = ANY(CAST(:ids AS uuid[])) AND status = 'pending' AND sent_at IS NULL
+    ORDER BY job_id, position""")
+_MARK_SENT = text("""
+    WITH locked AS MATERIALIZED (
+        SELECT id FROM chunks WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE
+    )
+    UPDATE chunks SET sent_at = clock_timestamp() FROM locked
+    WHERE chunks.id = locked.id AND chunks.id = ANY(CAST(:ids AS uuid[]))""")
