@@ -176,13 +176,14 @@ _START = text("""
         started_at = coalesce(started_at, clock_timestamp()),
         chunk_count = found.number, open_chunks = found.open
     FROM (
-        SELECT started.id AS started_id, count(c.id) AS number,
-            count(c.id) FILTER (WHERE c.status IN ('pending', 'running', 'waiting')) AS open
-        FROM unnest(CAST(:ids AS uuid[])) AS started (id)
-        LEFT JOIN chunks c ON c.job_id = started.id
-        GROUP BY started.id
+        SELECT j.id AS started_id, count(c.id) AS number,
+            count(c.id) FILTER (WHERE c.finished_at IS NULL) AS open
+        FROM jobs j
+        LEFT JOIN chunks c ON c.job_id = j.id AND c.job_id = ANY(CAST(:ids AS uuid[]))
+        WHERE j.id = ANY(CAST(:ids AS uuid[]))
+        GROUP BY j.id
     ) AS found
-    WHERE jobs.id = found.started_id
+    WHERE jobs.id = found.started_id AND jobs.id = ANY(CAST(:ids AS uuid[]))
     RETURNING jobs.id, jobs.open_chunks""")
 _PROMISE = text("""
     INSERT INTO outbox (task, arguments, reason)

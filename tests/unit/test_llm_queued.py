@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from chordwise.errors import ModelOverloadedError
-from chordwise.llm.middleware.queued import Queued, Turn
+from chordwise.llm.middleware.queued import Queued, Slots, Turn
 from chordwise.llm.model import CompletionRequest
 from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import ScriptedModel
@@ -56,28 +56,64 @@ def test_a_failed_question_gives_its_turn_back() -> None:
     assert queued.profile == model.profile
 
 
-def test_a_turn_is_kept_until_the_answer_is_stored() -> None:
-    """Further questions of the same work need no second turn; others wait until it is closed."""
-    turns = threading.Semaphore(1)
-    turn = Turn(turns)
-    queued = Queued(ScriptedModel(["{}"], repeat_last=True), turn)
+def sending(slots: Slots, *answers: str | Exception) -> tuple[Queued, Turn]:
+    """Return a model that waits for a slot before it is asked, as `Metered` does."""
+    turn = Turn(slots)
+    replies = iter(answers)
+
+    def answer(_request: CompletionRequest) -> str:
+        turn.send()
+        reply = next(replies)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    return Queued(ScriptedModel([answer], repeat_last=True), turn), turn
+
+
+def has_room(semaphore: threading.Semaphore) -> bool:
+    """Take one of a semaphore, if there is any."""
+    return semaphore.acquire(blocking=False)
+
+
+def test_a_slot_is_kept_until_the_answer_is_stored() -> None:
+    """Further questions of the same work need no second one; others wait until it is closed."""
+    slots = Slots(1)
+    queued, turn = sending(slots, "{}", "{}")
 
     queued.complete(a_request())
     queued.complete(a_request())
 
-    assert not turns.acquire(blocking=False)
+    assert not has_room(slots.prepared)
+    assert not has_room(slots.sent)
     turn.close()
     turn.close()
-    assert turns.acquire(blocking=False)
-    assert not turns.acquire(blocking=False)
+    assert has_room(slots.sent)
+    assert not has_room(slots.sent)
 
 
-def test_a_failed_question_keeps_no_turn() -> None:
+def test_the_next_request_is_prepared_while_an_answer_is_stored() -> None:
+    """It is sent when that is done."""
+    slots = Slots(1)
+    queued, turn = sending(slots, "{}")
+
+    queued.complete(a_request())
+    turn.finish()
+
+    assert has_room(slots.prepared)
+    assert not has_room(slots.sent)
+    turn.close()
+    assert not has_room(slots.prepared)
+    assert has_room(slots.sent)
+
+
+def test_a_failed_question_keeps_no_slot() -> None:
     """Whoever waits before asking again lets others ask meanwhile."""
-    turns = threading.Semaphore(1)
-    queued = Queued(ScriptedModel([ModelOverloadedError("busy")]), Turn(turns))
+    slots = Slots(1)
+    queued, _ = sending(slots, ModelOverloadedError("busy"))
 
     with pytest.raises(ModelOverloadedError):
         queued.complete(a_request())
 
-    assert turns.acquire(blocking=False)
+    assert has_room(slots.prepared)
+    assert has_room(slots.sent)

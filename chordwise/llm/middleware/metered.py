@@ -115,6 +115,7 @@ class Metered:
     """Writes one ledger row for every request, answered or not, with its cost and latency.
 
     `reference` is the price of the largest tier, with which routed questions are compared.
+    `wait` is called once a request is written down, and returns when it may be sent.
     `clock` returns seconds and never goes back.
     """
 
@@ -125,12 +126,14 @@ class Metered:
         price: Price,
         clock: Callable[[], float] = time.monotonic,
         reference: Price | None = None,
+        wait: Callable[[], None] = lambda: None,
     ) -> None:
         self._model = model
         self._ledger = ledger
         self._price = price
         self._clock = clock
         self._reference = reference
+        self._wait = wait
 
     @property
     def profile(self) -> ModelProfile:
@@ -145,6 +148,7 @@ class Metered:
             ServiceUnavailableError: The ledger is out of reach; before the request, none is sent.
         """
         call_id = self._ledger.begin(call_start(self.profile, request))
+        self._wait()
         started = self._clock()
         try:
             completion = self._model.complete(replace(request, call_id=str(call_id)))

@@ -8,30 +8,53 @@ from threading import Semaphore
 from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
 
 
+class Slots:
+    """The slots of a process: so many of its calls are in flight, or answered and not stored."""
+
+    def __init__(self, count: int) -> None:
+        self.prepared = Semaphore(count)
+        self.sent = Semaphore(count)
+
+
 class Turn:
-    """One of the turns, kept after an answer until `close`; for one thread.
+    """A turn at one of the slots, kept after an answer until `close`; for one thread.
 
     An answer is lost with its process until it is stored. So a process has no more to lose than it
-    has turns. A request that fails gives the turn back at once.
+    has slots. Entering the turn allows to prepare a request, `send` to send it. Whoever has all
+    its answers and stores them (`finish`) lets another thread prepare one meanwhile. A request that
+    fails gives the turn back at once.
     """
 
-    def __init__(self, turns: Semaphore) -> None:
-        self._turns = turns
-        self._is_held = False
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._is_prepared = False
+        self._is_sent = False
 
     def __enter__(self) -> None:
-        if not self._is_held:
-            self._is_held = self._turns.acquire()
+        if not self._is_prepared:
+            self._is_prepared = self._slots.prepared.acquire()
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if error is not None:
             self.close()
 
+    def send(self) -> None:
+        """Wait within the turn until the request may be sent."""
+        if not self._is_sent:
+            self._is_sent = self._slots.sent.acquire()
+
+    def finish(self) -> None:
+        """Let another thread prepare its request: this one asks no more, and has to be stored."""
+        if self._is_prepared:
+            self._is_prepared = False
+            self._slots.prepared.release()
+
     def close(self) -> None:
         """Give the turn back, if it is held."""
-        if self._is_held:
-            self._is_held = False
-            self._turns.release()
+        self.finish()
+        if self._is_sent:
+            self._is_sent = False
+            self._slots.sent.release()
 
 
 class Queued:

@@ -268,6 +268,7 @@ def _end(context: Context, work: _Work, ended: EndedChunk) -> None:
         LeaseLostError: Another worker has claimed the chunk.
     """
     work.lease.require()
+    work.turn.finish()
     chunk = work.chunk
     end = ChunkEnd(
         job_id=chunk.job_id,

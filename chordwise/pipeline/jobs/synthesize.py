@@ -220,6 +220,7 @@ def _end(context: Context, work: _Work, end: JobEnd) -> None:
     """Store result, end state and the run's standing in one transaction, if the lease holds."""
     lease = work.lease
     lease.require()
+    work.turn.finish()
     calls = work.ledger.take_ended()
     ended = SynthesisEnd(job_end=replace(end, token=lease.token), calls=calls)
     if not context.stores.chunks.end(ended, context.outage):

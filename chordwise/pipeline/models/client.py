@@ -28,7 +28,7 @@ from chordwise.llm.middleware.cached import Cached, CompletionCache, HitLedger, 
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.middleware.metered import CallLedger, Metered, NullLedger
 from chordwise.llm.middleware.paced import Paced
-from chordwise.llm.middleware.queued import Queued, Turn
+from chordwise.llm.middleware.queued import Queued, Slots, Turn
 from chordwise.llm.middleware.rate_limited import RateLimited
 from chordwise.llm.middleware.retrying import Retrying
 from chordwise.llm.middleware.tiered import Tiered
@@ -105,7 +105,7 @@ class Models:
         self._connected = dict(connected or {})
         self._models: dict[str, _Named] = {}
         self._turns = Semaphore(llama.slots(settings))
-        self._slots = Semaphore(settings.worker.concurrency)
+        self._slots = Slots(settings.worker.concurrency)
         self._batch_apis = dict(batch_apis or {})
         self._limits_by_name: dict[str, Limits] = {}
 
@@ -136,22 +136,18 @@ class Models:
             ConfigurationError: It is unknown, or cannot be used as configured.
         """
         use = _Use(named=self._named(name), asking=asking)
-        metered = self._metered(use)
         if use.named.settings.provider == "extractive":
-            return metered
+            return self._metered(use)
         if llama.is_served_here(use.named.settings):
             # Who claims a question in the cache has its turn: others wait for the request alone.
             total_seconds = self._settings.worker.chunk_seconds
-            return Queued(self._cached(use, self._retrying(metered, total_seconds)), self._turns)
-        return self._batched(
-            use,
-            self._cached(
-                use,
-                self._retrying(
-                    self._queued(use, self._rate_limited(use, self._budgeted(use, metered)))
-                ),
-            ),
-        )
+            retrying = self._retrying(self._metered(use), total_seconds)
+            return Queued(self._cached(use, retrying), self._turns)
+        turn = asking.turn
+        metered = self._metered(use, turn.send) if turn else self._metered(use)
+        limited = self._rate_limited(use, self._budgeted(use, metered))
+        queued = Queued(limited, turn or self._slots.sent)
+        return self._batched(use, self._cached(use, self._retrying(queued)))
 
     def turn(self) -> Turn:
         """Return a turn at the slots of this process; the caller has to close it."""
@@ -181,10 +177,10 @@ class Models:
         models = [self.asked_by(asking, name) for name in dict.fromkeys(names)]
         return models[0] if len(models) == 1 else Fallback(models, _log_fallback)
 
-    def _metered(self, use: _Use) -> ChatModel:
+    def _metered(self, use: _Use, wait: Callable[[], None] = lambda: None) -> ChatModel:
         named = use.named
         ledger, reference = use.asking.ledger, self._reference
-        return Metered(named.connection, ledger, named.price, reference=reference)
+        return Metered(named.connection, ledger, named.price, reference=reference, wait=wait)
 
     def _budgeted(self, use: _Use, model: ChatModel) -> ChatModel:
         budget = use.asking.budget
@@ -195,9 +191,6 @@ class Models:
     def _rate_limited(self, use: _Use, model: ChatModel) -> ChatModel:
         limits, longest = self._limits(use.named), self._settings.limits.longest_wait_seconds
         return RateLimited(model, limits, use.asking.priority, longest, _sleep)
-
-    def _queued(self, use: _Use, model: ChatModel) -> ChatModel:
-        return Queued(model, use.asking.turn or self._slots)
 
     def _retrying(self, model: ChatModel, total_seconds: float | None = None) -> ChatModel:
         policy = self._settings.retries
