@@ -5,10 +5,13 @@ The first process starts the others, as `python -m worker worker-2` and so on.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import signal
 import sys
 import warnings
+from contextlib import suppress
 from functools import partial
 from threading import Event
 
@@ -39,12 +42,16 @@ log = structlog.get_logger(__name__)
 # Measured under load: libraries, pools and the broker's connections; then what each slot holds.
 _FILES = 96
 _FILES_OF_A_SLOT = 4
+_ALLOCATIONS = 10_000
+_SWITCH_SECONDS = 0.02
+_M_ARENA_MAX, _ARENAS = -8, 2
 # Beside slices, of which each has a chunk in a slot or more.
 _CONTROL_MESSAGES = 4
 
 
 def main() -> int:
     """Run until told to stop; return an exit code of docs/command-line.md."""
+    tune_interpreter()
     try:
         settings = settings_module.load()
         if sys.argv[1:] == ["health"]:
@@ -56,6 +63,18 @@ def main() -> int:
     except ChordwiseError as error:
         sys.stderr.write(visible(f"{error.what}\n{error.hint}\n"))
         return error.exit_code
+
+
+def tune_interpreter() -> None:
+    """Suit the interpreter to many threads that mostly wait, each for a moment's work.
+
+    With CPython's own values, at 256 calls in flight: the collector took 4 % of the CPU, forced
+    changes of threads about as much, and the arenas of the allocator 30 MB.
+    """
+    gc.set_threshold(_ALLOCATIONS, *gc.get_threshold()[1:])
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    with suppress(AttributeError, OSError):  # another C library than glibc
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 def check(settings: Settings, name: str) -> None:

@@ -25,53 +25,81 @@ class Channel:
     def __init__(self) -> None:
         self.process_id = os.getpid()
         self.deadline = Deadline()
-        self.transport: httpx.BaseTransport = _PoolTransport(self.deadline)
+        self.transport: httpx.BaseTransport = _Connections(self.deadline)
         weakref.finalize(self, self.transport.close)
 
 
-class _PoolTransport(httpx.BaseTransport):
-    """Carries httpx's requests over a connection pool that keeps to the deadline."""
+class _Connections(httpx.BaseTransport):
+    """Carries httpx's requests over connections that keep to the deadline, one to each address.
+
+    A pool would look at all of its connections twice for each request, for other threads that there
+    are none of here.
+    """
 
     def __init__(self, deadline: Deadline) -> None:
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=_certificates(),
-            max_connections=CONNECTIONS_PER_THREAD,
-            keepalive_expiry=KEEP_ALIVE_SECONDS,
-            network_backend=DeadlineNetwork(deadline),
-        )
+        self._network = DeadlineNetwork(deadline)
+        self._connections: dict[tuple[bytes, bytes, int | None], httpcore.HTTPConnection] = {}
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        answer = self._pool.handle_request(
-            httpcore.Request(
-                request.method,
-                str(request.url),
-                headers=request.headers.raw,
-                content=cast("httpx.SyncByteStream", request.stream),
-            )
+        url = request.url
+        sent = httpcore.Request(
+            request.method,
+            httpcore.URL(
+                scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+            ),
+            headers=request.headers.raw,
+            content=cast("httpx.SyncByteStream", request.stream),
         )
-        stream = cast("_Closable", answer.stream)
-        return httpx.Response(
-            answer.status, headers=answer.headers, stream=_Body(stream), request=request
+        answer = self._connection(sent.url).handle_request(sent)
+        body = Body(cast("_Closable", answer.stream))
+        return httpx.Response(answer.status, headers=answer.headers, stream=body, request=request)
+
+    def _connection(self, url: httpcore.URL) -> httpcore.HTTPConnection:
+        """Return the open connection to an address, or a new one."""
+        address = (url.scheme, url.host, url.port)
+        kept = self._connections.pop(address, None)
+        if kept is not None and not _is_usable(kept):
+            kept.close()
+            kept = None
+        while len(self._connections) >= CONNECTIONS_PER_THREAD:
+            self._connections.pop(next(iter(self._connections))).close()
+        self._connections[address] = connection = kept or httpcore.HTTPConnection(
+            url.origin,
+            ssl_context=_certificates(),
+            keepalive_expiry=KEEP_ALIVE_SECONDS,
+            network_backend=self._network,
         )
+        return connection
 
     def close(self) -> None:
-        self._pool.close()
+        while self._connections:
+            self._connections.popitem()[1].close()
+
+
+def _is_usable(connection: httpcore.HTTPConnection) -> bool:
+    return connection.is_idle() and not connection.is_closed() and not connection.has_expired()
 
 
 class _Closable(Iterable[bytes]):
-    """What the pool's body streams are: iterable, and closed to give the connection back."""
+    """What the body of an answer is: iterable, and closed to give the connection back."""
 
     def close(self) -> None: ...
 
 
-class _Body(httpx.SyncByteStream):
+class Body(httpx.SyncByteStream):
+    """The body of an answer, of which `received_bytes` were read."""
+
     def __init__(self, stream: _Closable) -> None:
         self._stream = stream
+        self.received_bytes = 0
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._stream
+        for piece in self._stream:
+            self.received_bytes += len(piece)
+            yield piece
 
     def close(self) -> None:
+        """Give the connection back."""
         self._stream.close()
 
 

@@ -1,7 +1,7 @@
 """JSON over HTTP with one deadline for the whole call; hides httpx from everything else.
 
-httpx bounds phases (connect, each read), not calls, and its shared pool is quadratic in its
-connections. So each thread has a transport of its own, and below it a network whose every socket
+httpx bounds phases (connect, each read), not calls, and its pool is quadratic in its
+connections. So each thread has connections of its own, and below them a network whose every socket
 operation waits no longer than what is left of the running call. Proxies and `.netrc` files of the
 environment are not used: documents go to the address that the settings name, and nowhere else.
 """
@@ -35,7 +35,7 @@ from chordwise.errors import (
     ModelUnreachableError,
 )
 from chordwise.llm import unpacking
-from chordwise.llm.connections import Channel
+from chordwise.llm.connections import Body, Channel
 from chordwise.llm.excerpts import excerpt, page_title
 from chordwise.llm.request_ids import RequestIds
 
@@ -166,7 +166,7 @@ class JsonTransport:
     def _pieces(self, response: httpx.Response, most_bytes: int) -> Iterator[bytes]:
         host, encoding = response.url.host, response.headers.get("content-encoding", "")
         try:
-            yield from unpacking.unpacked(response.iter_raw(), encoding, most_bytes)
+            yield from unpacking.unpacked(_body(response), encoding, most_bytes)
         except unpacking.TooLargeError as error:
             what = f"{host} sent more than {most_bytes:,} bytes."
             raise ModelTransportError(what, HIDDEN_ENDPOINT_HINT) from error
@@ -183,7 +183,7 @@ class JsonTransport:
         request would find it. That connection is not used again.
         """
         head = sum(len(name) + len(value) for name, value in response.headers.raw)
-        if channel.deadline.received_bytes >= head + response.num_bytes_downloaded:
+        if channel.deadline.received_bytes >= head + _body(response).received_bytes:
             return
         self._abandon(channel)
         raise ModelTransportError(
@@ -212,6 +212,10 @@ class JsonTransport:
     def _abandon(self, channel: Channel) -> None:
         self._local = threading.local()
         channel.transport.close()
+
+
+def _body(response: httpx.Response) -> Body:
+    return cast("Body", response.stream)
 
 
 @lru_cache(maxsize=64)
