@@ -60,14 +60,20 @@ def analyze_slice(
 ) -> Sequence[ChunkOutcome]:
     """Bring the chunks of a message to their ends; those that begin together are claimed together.
 
+    Jobs that end with it are synthesized here, without a message.
+
     Raises:
         ServiceUnavailableError: The database could not be reached for one of them.
     """
     begun: list[Future[ChunkOutcome]] = []
-    for ids in messages.sliced(chunk_ids, slots.count):
-        work = partial(analyze_chunk, context, claims=SliceClaims(context, ids))
-        begun += slots.begin(work, ids)
+    slices = messages.sliced(chunk_ids, slots.count)
+    claims = [SliceClaims(context, ids) for ids in slices]
+    for ids, claim in zip(slices, claims, strict=True):
+        begun += slots.begin(partial(analyze_chunk, context, claims=claim), ids)
     wait(begun)
+    finished = [job_id for claim in claims for job_id in claim.finished_jobs]
+    for job_ids in messages.sliced(finished, slots.count):
+        wait(slots.begin(partial(synthesize, context), job_ids))
     return [each.result() for each in begun]
 
 

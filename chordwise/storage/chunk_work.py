@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum
 from operator import attrgetter
 from typing import TypeAlias
 
@@ -24,9 +25,24 @@ from chordwise.storage.job_ends import JobEnd
 from chordwise.storage.last_attempts import first_last
 from chordwise.storage.synthesis_claims import ClaimedSynthesis
 
+# How long the promise of a synthesis waits for whoever ended the last chunk, or for a chord's body.
+_SYNTHESIS_DELAY = timedelta(seconds=5)
 # How long beginnings and ends of calls wait for others, again while some come: a slot is busy
 # meanwhile.
-_GATHER_SECONDS = 0.006
+_GATHER_SECONDS = 0.008
+
+
+class Stored(Enum):
+    """What became of something to store.
+
+    `LOST`: the lease is lost, and nothing was stored. `LAST`: the job has no open chunks any more,
+    and needs a synthesis.
+    """
+
+    LOST = "lost"
+    STORED = "stored"
+    LAST = "last"
+
 
 Claims: TypeAlias = Sequence[tuple[uuid.UUID, uuid.UUID]]
 """Chunks with the tokens to claim them by."""
@@ -91,8 +107,8 @@ class ChunkWork:
     """What the threads of a worker store; safe to share between them.
 
     Ends and entries of the ledger share transactions: mostly, a call begins where another has just
-    ended. `synthesis` is the task that is promised when the last chunk of a job has ended; a job of
-    more than `max_slice` chunks is a chord, whose body is that task.
+    ended. `synthesis` is the task that is promised when the last chunk of a job has ended, and due
+    some seconds later: whoever ends that chunk, or the body of a chord, comes first.
     """
 
     def __init__(
@@ -101,12 +117,10 @@ class ChunkWork:
         lease: timedelta,
         max_attempts: int,
         synthesis: str,
-        max_slice: int,
     ) -> None:
         self._lease = lease
         self._max_attempts = max_attempts
         self._synthesis = synthesis
-        self._max_slice = max_slice
         engine = engine_of(sessions)
         at_once = committing_at_once(engine)
         self._claims = GroupCommit(at_once, self._store_claims)
@@ -135,10 +149,10 @@ class ChunkWork:
         Raises:
             ServiceUnavailableError: The database stayed away for longer than `within`.
         """
-        return self._work.commit(entry, within)
+        return self._work.commit(entry, within) is not Stored.LOST
 
-    def end(self, end: ChunkEnd | SynthesisEnd, within: timedelta) -> bool:
-        """Store the end of a chunk, or of a synthesis; false when its lease is lost.
+    def end(self, end: ChunkEnd | SynthesisEnd, within: timedelta) -> Stored:
+        """Store the end of a chunk, or of a synthesis.
 
         The ends of its calls are stored with it. The job of a chunk ends with it, where that is
         given; else its open chunks are counted down, and the last one promises the synthesis.
@@ -164,12 +178,12 @@ class ChunkWork:
 
     def _store(
         self, store: Connection, group: Sequence[CallEntry | ChunkEnd | SynthesisEnd]
-    ) -> Sequence[bool]:
+    ) -> Sequence[Stored]:
         """Store ends and entries; of a commit whose answer was lost they are found to be made."""
         entries = [item for item in group if isinstance(item, CallEntry)]
         of_chunks = [item for item in group if isinstance(item, ChunkEnd)]
         syntheses = [item for item in group if isinstance(item, SynthesisEnd)]
-        chunk_ids = self._end_chunks(store, of_chunks, [end.job_end for end in syntheses], entries)
+        ended = self._end_chunks(store, of_chunks, [end.job_end for end in syntheses], entries)
         calls = [call for end in of_chunks for call in end.calls]
         calls += [call for end in syntheses for call in end.calls]
         begun = iter(_store_entries(store, entries, calls))
@@ -177,14 +191,14 @@ class ChunkWork:
             store, [(end.job_end.job_id, end.job_end.token) for end in syntheses]
         )
 
-        def outcome(item: CallEntry | ChunkEnd | SynthesisEnd) -> bool:
+        def outcome(item: CallEntry | ChunkEnd | SynthesisEnd) -> Stored:
             match item:
                 case CallEntry():
-                    return next(begun)
+                    return _stored(next(begun))
                 case ChunkEnd():
-                    return item.chunk_id in chunk_ids
+                    return ended.get(item.chunk_id, Stored.LOST)
                 case SynthesisEnd():
-                    return item.job_end.job_id in job_ids
+                    return _stored(item.job_end.job_id in job_ids)
 
         return [outcome(item) for item in group]
 
@@ -194,7 +208,7 @@ class ChunkWork:
         ends: Sequence[ChunkEnd],
         syntheses: Sequence[JobEnd],
         entries: Sequence[CallEntry],
-    ) -> set[uuid.UUID]:
+    ) -> Mapping[uuid.UUID, Stored]:
         """End chunks and jobs; all that the transaction needs is locked in one order before."""
         beginning = [entry.begun for entry in entries if entry.begun and entry.token]
         synthesizing = [_id(begun, "job_id") for begun in beginning if not begun["chunk_id"]]
@@ -209,11 +223,18 @@ class ChunkWork:
         ended = chunks.end_all(store, named, analyzing) if named else set()
         of_only_chunks = [end.job_end for end in ends if end.job_end and end.chunk_id in ended]
         over = _end_jobs(store, [*syntheses, *of_only_chunks])
-        left_open = [end.job_id for end in ends if end.chunk_id in ended and end.job_id not in over]
-        jobs.count_down(store, left_open, self._synthesis, self._max_slice)
+        left_open = [end for end in ends if end.chunk_id in ended and end.job_id not in over]
+        job_ids = [end.job_id for end in left_open]
+        without = jobs.count_down(store, job_ids, self._synthesis, _SYNTHESIS_DELAY)
         late = [end for end in ends if end.chunk_id not in ended]
         left = chunks.left(store, [end.chunk_id for end in late]) if late else {}
-        return ended | {end.chunk_id for end in late if left.get(end.chunk_id) == end.token}
+        ended |= {end.chunk_id for end in late if left.get(end.chunk_id) == end.token}
+        last = {end.job_id: end.chunk_id for end in left_open if end.job_id in without}
+        return dict.fromkeys(ended, Stored.STORED) | dict.fromkeys(last.values(), Stored.LAST)
+
+
+def _stored(is_stored: bool) -> Stored:  # noqa: FBT001 - it is all that this is about
+    return Stored.STORED if is_stored else Stored.LOST
 
 
 def _id(begun: Mapping[str, object], name: str) -> uuid.UUID:

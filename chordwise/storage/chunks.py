@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -160,8 +159,8 @@ def failed(error: ChordwiseError) -> EndedChunk:
 
 
 _PLACE = ("position", "start_char", "end_char")
-_COLUMNS = tuple(field.name for field in fields(EndedChunk))
-_ENDED = tuple(name for name in _COLUMNS if name not in _PLACE)
+COLUMNS = tuple(field.name for field in fields(EndedChunk))
+_ENDED = tuple(name for name in COLUMNS if name not in _PLACE)
 # The jobs are locked first, as everywhere.
 _END = text(f"""
     WITH new AS MATERIALIZED (
@@ -239,21 +238,6 @@ def mark_sent(session: Session, chunk_ids: Sequence[uuid.UUID]) -> None:
 
 
 _MARK_SENT = text("UPDATE chunks SET sent_at = clock_timestamp() WHERE id = ANY(:ids)")
-
-
-_OF_JOBS = text(f"""
-    SELECT job_id, {", ".join(_COLUMNS)}
-    FROM chunks WHERE job_id = ANY(:ids) ORDER BY job_id, position""")  # noqa: S608 - names of our own
-
-
-def of_jobs(
-    store: Store, job_ids: Collection[uuid.UUID]
-) -> Mapping[uuid.UUID, Sequence[EndedChunk]]:
-    """Return the chunks of jobs, all of which have ended, in the order of their documents."""
-    found: defaultdict[uuid.UUID, list[EndedChunk]] = defaultdict(list)
-    for job_id, *columns in store.execute(_OF_JOBS, {"ids": list(job_ids)}):
-        found[job_id].append(EndedChunk(*columns))
-    return found
 
 
 def held(chunk_id: uuid.UUID, token: uuid.UUID) -> ColumnElement[bool]:

@@ -16,6 +16,9 @@ from chordwise.storage.engine import Store, committing_at_once, engine_of
 from chordwise.storage.group_commit import GroupCommit
 from chordwise.storage.record import new_id
 
+# How long a step waits for those of other jobs: no slot waits for it.
+_GATHER_SECONDS = 0.01
+
 
 @dataclass(frozen=True, slots=True)
 class FanOut:
@@ -62,9 +65,10 @@ class FanOuts:
         self._within = within
         self._synthesis = synthesis
         engine = engine_of(sessions)
-        self._begun = GroupCommit(committing_at_once(engine), self._begin_all)
-        self._written = GroupCommit(engine.begin, self._write_all)
-        self._sent = GroupCommit(committing_at_once(engine), _mark_sent)
+        at_once = committing_at_once(engine)
+        self._begun = GroupCommit(at_once, self._begin_all, _GATHER_SECONDS)
+        self._written = GroupCommit(engine.begin, self._write_all, _GATHER_SECONDS)
+        self._sent = GroupCommit(at_once, _mark_sent, _GATHER_SECONDS)
 
     def begin(self, job_id: uuid.UUID) -> FanOut | None:
         """Count an attempt to fan a job out, while it is queued; `None` where it may not be.

@@ -292,30 +292,30 @@ _COUNT_DOWN = text(f"""
 _PROMISE_SYNTHESIS = text("""
     INSERT INTO outbox (task, arguments, reason, due_at)
     SELECT CAST(:task AS text), jsonb_build_array(jobs.id), 'last chunk ended',
-        clock_timestamp() + CASE WHEN jobs.chunk_count > :max_slice
-            THEN interval '5 seconds' ELSE interval '0' END
+        clock_timestamp() + :delay
     FROM jobs WHERE id = ANY(:ids) AND NOT EXISTS (
         SELECT FROM chunks c
         WHERE c.job_id = jobs.id AND c.status IN ('pending', 'running', 'waiting')
-    )""")
+    )
+    RETURNING CAST(arguments ->> 0 AS uuid)""")
 
 
 def count_down(
-    store: Store, job_ids: Sequence[uuid.UUID], synthesis: str, max_slice: int | None = None
-) -> None:
+    store: Store, job_ids: Sequence[uuid.UUID], synthesis: str, delay: timedelta = timedelta()
+) -> set[uuid.UUID]:
     """Note that a chunk of each of these locked jobs has ended, a job being named once for each.
 
-    Where none is left open the task `synthesis` is promised; a job of more than `max_slice` chunks
-    was sent as a chord, and its body has some seconds to come first. A job of which every open
-    chunk waits for a due-time waits as well.
+    Where none is left open the task `synthesis` is promised, and due after `delay`; returns these
+    jobs. A job of which every open chunk waits for a due-time waits as well.
     """
     if not job_ids:
-        return
+        return set()
     rows = store.execute(_COUNT_DOWN, {"ids": list(job_ids)}).all()
     over = [row[0] for row in rows if not row[1]]
-    if over:
-        named = {"task": synthesis, "ids": over, "max_slice": max_slice}
-        store.execute(_PROMISE_SYNTHESIS, named)
+    if not over:
+        return set()
+    promised = store.execute(_PROMISE_SYNTHESIS, {"task": synthesis, "ids": over, "delay": delay})
+    return {row[0] for row in promised}
 
 
 def past_synthesis(session: Session, job_ids: Collection[str]) -> set[str]:

@@ -37,11 +37,14 @@ class ClaimedSynthesis:
     is_capped: bool
 
 
-_SELECT = """
+_SELECT = f"""
     SELECT wanted.token, j.id, j.document_id, j.analysis_type, CAST(j.options AS text), j.model,
         j.attempts, j.postponements, r.priority, r.lane, r.use_cache, EXISTS (
             SELECT FROM budgets b WHERE b.scope = concat('run:', r.id) AND b.cap_usd IS NOT NULL
-        )"""
+        ), (
+            SELECT json_agg(part ORDER BY position)
+            FROM (SELECT {", ".join(chunks.COLUMNS)} FROM chunks WHERE job_id = j.id) AS part
+        )"""  # noqa: S608 - names of our own
 _WANTED = """
     wanted AS MATERIALIZED (
         SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS wanted (id, token)
@@ -106,6 +109,8 @@ def _arrays(claims: Claims) -> dict[str, object]:
 def _found(
     store: Store, statement: TextClause, named: Mapping[str, object]
 ) -> Mapping[uuid.UUID, ClaimedSynthesis]:
-    rows = store.execute(statement, named).all()
-    parts = chunks.of_jobs(store, [row[1] for row in rows]) if rows else {}
-    return {row[0]: ClaimedSynthesis(parts.get(row[1], ()), *row[1:]) for row in rows}
+    found = {}
+    for token, *columns, parts in store.execute(statement, named):
+        ended = [EndedChunk(**part) for part in parts or ()]
+        found[token] = ClaimedSynthesis(ended, *columns)
+    return found

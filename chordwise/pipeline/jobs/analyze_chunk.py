@@ -33,10 +33,10 @@ from chordwise.pipeline.jobs.job_results import AskedJob
 from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.runtime.context import Context, Owner
 from chordwise.pipeline.runtime.leases import Lease
-from chordwise.pipeline.runtime.messages import SYNTHESIZE
+from chordwise.pipeline.runtime.messages import SYNTHESIZE, slice_size
 from chordwise.storage import chunk_leases, chunks, jobs, last_attempts
 from chordwise.storage.chunk_leases import ClaimedChunk
-from chordwise.storage.chunk_work import ChunkEnd
+from chordwise.storage.chunk_work import ChunkEnd, Stored
 from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.job_ends import JobEnd
 
@@ -64,13 +64,15 @@ class _Work:
     owner: Owner
     ledger: Ledger
     turn: Turn
+    claims: SliceClaims
 
 
 class SliceClaims:
     """Claims the chunks of one message together, when the first of them begins.
 
     Where that fails, it fails for all of them: a claim that succeeded later would hold the chunks
-    of those threads that have left already.
+    of those threads that have left already. `finished_jobs` are those that ended with it and need a
+    synthesis, unless a chord has that for its body.
     """
 
     def __init__(self, context: Context, chunk_ids: Sequence[uuid.UUID]) -> None:
@@ -79,6 +81,7 @@ class SliceClaims:
         self._lock = Lock()
         self._found: Mapping[uuid.UUID, ClaimedChunk] | None = None
         self._error: Exception | None = None
+        self.finished_jobs: list[uuid.UUID] = []
 
     def of(self, chunk_id: uuid.UUID) -> ClaimedChunk | None:
         """Return a chunk of the message as it is after the claim; `None` where there is none.
@@ -126,7 +129,7 @@ def analyze_chunk(
         return ChunkOutcome.NOT_ENDED if is_open else ChunkOutcome.ENDED
     lease = _lease_of(chunk)
     with context.leases.holding(lease):
-        work = _work(context, lease, chunk)
+        work = _work(context, lease, chunk, claims)
         with closing(work.turn):
             return _work_on(context, work)
 
@@ -169,7 +172,7 @@ def _work_on(context: Context, work: _Work) -> ChunkOutcome:
         work.ledger.flush()
 
 
-def _work(context: Context, lease: Lease, chunk: ClaimedChunk) -> _Work:
+def _work(context: Context, lease: Lease, chunk: ClaimedChunk, claims: SliceClaims) -> _Work:
     owner = Owner(
         job_id=chunk.job_id,
         chunk_id=chunk.id,
@@ -193,6 +196,7 @@ def _work(context: Context, lease: Lease, chunk: ClaimedChunk) -> _Work:
         owner=owner,
         ledger=context.ledger(owner),
         turn=context.models.turn(),
+        claims=claims,
     )
 
 
@@ -279,14 +283,16 @@ def _end(context: Context, work: _Work, ended: EndedChunk) -> None:
     )
     stores, patience = context.stores.chunks, context.outage
     try:
-        is_ours = stores.end(replace(end, job_end=_job_end(work, ended)), patience)
+        stored = stores.end(replace(end, job_end=_job_end(work, ended)), patience)
     except ServiceUnavailableError:
         raise
     except Exception:  # the answer is kept, and the synthesis says what is wrong with the result
         log.exception("result.defect", job_id=str(chunk.job_id))
-        is_ours = stores.end(end, patience)
-    if not is_ours:
+        stored = stores.end(end, patience)
+    if stored is Stored.LOST:
         raise _taken_over()
+    if stored is Stored.LAST and chunk.chunk_count <= slice_size(context.settings):
+        work.claims.finished_jobs.append(chunk.job_id)
 
 
 def _job_end(work: _Work, ended: EndedChunk) -> JobEnd | None:

@@ -36,7 +36,7 @@ from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.runtime.context import Context, Owner
 from chordwise.pipeline.runtime.leases import Lease
 from chordwise.storage import chunks, jobs, last_attempts, synthesis_claims
-from chordwise.storage.chunk_work import SynthesisEnd
+from chordwise.storage.chunk_work import Stored, SynthesisEnd
 from chordwise.storage.job_ends import JobEnd
 from chordwise.storage.jobs import JobFailure
 from chordwise.storage.synthesis_claims import ClaimedSynthesis
@@ -223,7 +223,7 @@ def _end(context: Context, work: _Work, end: JobEnd) -> None:
     work.turn.finish()
     calls = work.ledger.take_ended()
     ended = SynthesisEnd(job_end=replace(end, token=lease.token), calls=calls)
-    if not context.stores.chunks.end(ended, context.outage):
+    if context.stores.chunks.end(ended, context.outage) is Stored.LOST:
         raise LeaseLostError("Another worker has claimed the synthesis.")
     log.info("job.ended", job_id=str(lease.job_id), status=end.status)
 

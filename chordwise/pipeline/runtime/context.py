@@ -25,7 +25,7 @@ from chordwise.pipeline.models.budgets import JobBudget, Reservations
 from chordwise.pipeline.models.client import Asking, Models
 from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.runtime.leases import LeaseKeeper
-from chordwise.pipeline.runtime.messages import MAX_SLICE, SYNTHESIZE, Messenger
+from chordwise.pipeline.runtime.messages import SYNTHESIZE, Messenger
 from chordwise.settings import Settings
 from chordwise.storage.chunk_work import ChunkWork
 from chordwise.storage.document_texts import DocumentTexts
@@ -76,7 +76,7 @@ def open_stores(
     pipeline = settings.pipeline
     patience = timedelta(seconds=min(pipeline.lease_seconds, pipeline.stalled_seconds))
     return Stores(
-        chunks=ChunkWork(together, lease, pipeline.max_attempts, SYNTHESIZE, MAX_SLICE),
+        chunks=ChunkWork(together, lease, pipeline.max_attempts, SYNTHESIZE),
         fan_outs=FanOuts(together, pipeline.max_attempts, patience, lease, SYNTHESIZE),
         reservations=Reservations(settings, sessions),
         texts=DocumentTexts(sessions),
