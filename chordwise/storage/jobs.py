@@ -293,9 +293,9 @@ _PROMISE_SYNTHESIS = text("""
     INSERT INTO outbox (task, arguments, reason, due_at)
     SELECT CAST(:task AS text), jsonb_build_array(jobs.id), 'last chunk ended',
         clock_timestamp() + :delay
-    FROM jobs WHERE id = ANY(:ids) AND NOT EXISTS (
+    FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) AND NOT EXISTS (
         SELECT FROM chunks c
-        WHERE c.job_id = jobs.id AND c.status IN ('pending', 'running', 'waiting')
+        WHERE c.job_id = jobs.id AND c.job_id = ANY(CAST(:ids AS uuid[])) AND c.finished_at IS NULL
     )
     RETURNING CAST(arguments ->> 0 AS uuid)""")
 

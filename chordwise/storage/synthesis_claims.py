@@ -57,7 +57,8 @@ _CLAIM = text(f"""
             AND j.attempts < :below AND j.chunk_count IS NOT NULL
             AND NOT EXISTS (
                 SELECT FROM chunks c
-                WHERE c.job_id = j.id AND c.status IN ('pending', 'running', 'waiting')
+                WHERE c.job_id = j.id AND c.job_id = ANY(CAST(:ids AS uuid[]))
+                    AND c.finished_at IS NULL
             )
             AND (
                 j.status = 'running'

@@ -7,15 +7,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.orm import Session
 
+from chordwise.domain import chunking
 from chordwise.pipeline.jobs import retry
 from chordwise.pipeline.recovery import unclaimed
 from chordwise.pipeline.recovery.recover import RULES, Rule, recover
 from chordwise.settings import Settings
-from chordwise.storage import broker_marker, chunk_leases, jobs, outbox, runs
+from chordwise.storage import (
+    broker_marker,
+    chunk_leases,
+    fan_outs,
+    jobs,
+    outbox,
+    runs,
+    synthesis_claims,
+)
+from chordwise.storage.chunk_work import CallEntry, ChunkEnd
+from chordwise.storage.chunks import EndedChunk
+from chordwise.storage.fan_outs import CutJob
 from tests.fakes.pipeline import PARAGRAPH, Pipeline, a_pipeline
 
 SIZES = (1_000, 20_000)
@@ -62,6 +75,17 @@ UPDATE model_calls SET finished_at = clock_timestamp(), latency_ms = 500, input_
        finish_reason = 'stop', refused = false, valid = true, quality = 1
 WHERE get_byte(uuid_send(id), 15) % 2 = 0
 """
+
+_CALL = {
+    "stage": "analysis",
+    "provider": "openai",
+    "model": "a-model",
+    "language_model": True,
+    "prompt_version": "summary@1",
+    "attempt": 1,
+    "sample": 1,
+    "cache_hit": False,
+}
 
 
 @dataclass(slots=True)
@@ -293,6 +317,47 @@ def test_many_expired_leases_are_a_few_statements(settings: Settings) -> None:
 
     assert meter.most_statements <= 8
     assert pipeline.value("SELECT count(*) FROM outbox WHERE task LIKE '%slice%'") == 500
+
+
+def planned_once(session: Session) -> Connection:
+    """Return the connection of a session with plans like those of a worker: for any arguments."""
+    connection = session.connection()
+    connection.execute(text("SET LOCAL plan_cache_mode = force_generic_plan"))
+    raw: object = connection.connection.dbapi_connection
+    assert isinstance(raw, psycopg.Connection)
+    raw.prepare_threshold = 0
+    return connection
+
+
+def test_the_steps_of_a_job_read_its_own_rows(settings: Settings) -> None:
+    """Fan-out, claims, the end of a chunk and the claim of the synthesis, in a large run.
+
+    A small table PostgreSQL reads as a whole.
+    """
+    pipeline, _ = a_large_run(settings, SIZES[1], "queued", "running", "running", "succeeded")
+    stores, lease = pipeline.context.stores, pipeline.context.lease
+    (job_id,), *_ = pipeline.rows("SELECT id FROM jobs WHERE status = 'queued' LIMIT 1")
+    job, token = uuid.UUID(str(job_id)), uuid.uuid4()
+    job_of_one = CutJob(job, [chunking.Chunk(position=0, start_char=0, end_char=80)])
+    read: dict[str, int] = {}
+
+    def step(name: str, act: Callable[[Connection], object]) -> None:
+        read[name] = rows_read(pipeline, lambda session: act(planned_once(session)))
+
+    step("begin", lambda store: stores.fan_outs._begin_all(store, [job]))
+    step("write", lambda store: stores.fan_outs._write_all(store, [job_of_one]))
+    chunk = uuid.UUID(str(pipeline.value("SELECT id FROM chunks WHERE job_id = :job", job=job)))
+    step("sent", lambda store: fan_outs._mark_sent(store, [[chunk]]))
+    step("claim", lambda store: chunk_leases.claim_all(store, [(chunk, token)], lease, 3))
+    call = {"id": str(uuid.uuid4()), "job_id": str(job), "chunk_id": str(chunk)} | _CALL
+    entry = CallEntry(begun=call, token=token)
+    end = ChunkEnd(job_id=job, chunk_id=chunk, token=token, ended=EndedChunk(status="succeeded"))
+    step("call", lambda store: stores.chunks._store(store, [entry]))
+    step("end", lambda store: stores.chunks._store(store, [end]))
+    step("synthesis", lambda store: synthesis_claims.claim_all(store, [(job, token)], lease, 3))
+
+    assert pipeline.value("SELECT status FROM jobs WHERE id = :job", job=job) == "synthesizing"
+    assert max(read.values()) <= 20, read
 
 
 def updated(session: Session) -> dict[str, tuple[int, int]]:
