@@ -7,14 +7,18 @@ from dataclasses import replace
 from threading import Event
 from typing import cast
 
+import pytest
+
 from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk
 from chordwise.pipeline.jobs.dispatch import dispatch
 from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.jobs.synthesize import synthesize
 from chordwise.pipeline.recovery.recover import recover
-from chordwise.pipeline.runtime.messages import FAN_OUT, MAX_SLICE, Messenger
+from chordwise.pipeline.runtime.messages import FAN_OUT, MAX_SLICE, Messenger, sliced
 from chordwise.settings import Settings
 from tests.fakes.pipeline import LONG, a_pipeline, quoting_the_text, with_settings
+from worker.slots import Slots
+from worker.tasks import analyze_slice
 
 TEXTS = [f"{number}. {LONG}" for number in range(4)]
 LONG_AGO = """
@@ -97,3 +101,26 @@ def test_the_body_of_a_chord_comes_before_the_promise(settings: Settings) -> Non
     assert (early, late) == (0, 1)
     assert messenger.sent == [f"{FAN_OUT} ['{job.id}']"]
     assert pipeline.value("SELECT bool_and(sent_at IS NOT NULL) FROM outbox")
+
+
+@pytest.mark.parametrize(("chunk_tokens", "status"), [(400, "succeeded"), (75, "running")])
+def test_one_message_carries_a_job_to_its_end(
+    settings: Settings, chunk_tokens: int, status: str
+) -> None:
+    """The synthesis follows the last chunk without another; a chord has it for its body."""
+    narrow = with_settings(settings, "pipeline", chunk_tokens=chunk_tokens)
+    pipeline = a_pipeline(narrow, quoting_the_text, repeat_last=True)
+    job = pipeline.job(pipeline.submit(LONG))
+    messenger = SlowMessenger()
+    context = replace(pipeline.context, messenger=cast("Messenger", messenger))
+    dispatch(context)
+    fan_out(pipeline.context, job.id)
+
+    for ids in sliced(pipeline.open_chunks(job.id)):
+        analyze_slice(pipeline.context, Slots(4), ids)
+    dispatch(context)
+
+    assert pipeline.value("SELECT status FROM jobs") == status
+    assert messenger.sent == [f"{FAN_OUT} ['{job.id}']"]
+    promised = "SELECT count(*) FROM outbox WHERE sent_at IS NULL AND due_at > now()"
+    assert pipeline.value(promised) == 1
