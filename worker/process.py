@@ -45,7 +45,8 @@ _FILES_OF_A_SLOT = 4
 _ALLOCATIONS = 10_000
 _SWITCH_SECONDS = 0.02
 _M_ARENA_MAX, _ARENAS = -8, 2
-# Beside slices, of which each has a chunk in a slot or more.
+# Slices, of which each has a chunk in a slot or more, and mostly many; and others beside them.
+_MOST_SLICES = 64
 _CONTROL_MESSAGES = 4
 
 
@@ -109,7 +110,7 @@ def work(settings: Settings, name: str) -> int:
     rejections.start()
     slots = Slots(concurrency)
     tasks.register(app, context, rejections, slots)
-    messages_at_once = concurrency + _CONTROL_MESSAGES
+    messages_at_once = min(concurrency, _MOST_SLICES) + _CONTROL_MESSAGES
     CountedThreads.consumption = Consumption(messages_at_once, has_room=lambda: slots.has_room)
     transport.observe(app, CountedThreads.consumption, rejections, slots)
     results.forgive(app, CountedThreads.consumption)

@@ -114,8 +114,9 @@ def _steady_contents(cluster: Cluster) -> dict[str, object]:
     found = [_contents(cluster)]
 
     def is_steady() -> bool:
+        owed = cluster.count(_OWED)  # before the contents: what is paid between them would show
         found.append(_contents(cluster))
-        return found[-1] == found[-2] and cluster.count(_OWED) == 0
+        return found[-1] == found[-2] and not owed
 
     _settles(cluster, is_steady, every_seconds=1.0)
     return found[-1]

@@ -79,7 +79,7 @@ def test_a_message_lost_while_others_keep_working(cluster: Cluster, experiment: 
     """P04: a message that is nowhere any more is missed, although the queue keeps moving."""
     experiment.begin("P04 beside another", "kill -9 between taking a message and noting it")
     cluster.start_scheduler()
-    worker = cluster.start_worker("broker.popped:kill:4")
+    worker = cluster.start_worker("broker.popped:kill:2")
     cluster.start_worker()
     cluster.submit(cluster.documents.write(chunks=24))
 
