@@ -22,7 +22,7 @@ from chordwise.errors import ChordwiseError, ConfigurationError, ServiceUnavaila
 
 LOGGER = logging.getLogger("chordwise.embedded")
 
-_TICK_SECONDS = 0.05
+_TICK_SECONDS = 0.1
 _TEND_SECONDS = 0.5
 _IDLE_CHECK_SECONDS = 2.0
 # How long a supervisor that nobody has asked for anything waits for the first request.

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from chordwise.storage import documents
 from chordwise.storage.engine import persistently
 
-MAX_CHARACTERS = 4_000_000
+MAX_CHARACTERS = 2_000_000
 """Of all texts that are kept; the newest one is, whatever its size."""
 
 
