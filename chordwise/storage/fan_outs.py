@@ -181,7 +181,7 @@ _START = text("""
         chunk_count = found.number, open_chunks = found.open
     FROM (
         SELECT j.id AS started_id, count(c.id) AS number,
-            count(c.id) FILTER (WHERE c.finished_at IS NULL) AS open
+            count(c.id) FILTER (WHERE c.status IN ('pending', 'running', 'waiting')) AS open
         FROM jobs j
         LEFT JOIN chunks c ON c.job_id = j.id AND c.job_id = ANY(CAST(:ids AS uuid[]))
         WHERE j.id = ANY(CAST(:ids AS uuid[]))

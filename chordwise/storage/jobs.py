@@ -295,7 +295,8 @@ _PROMISE_SYNTHESIS = text("""
         clock_timestamp() + :delay
     FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) AND NOT EXISTS (
         SELECT FROM chunks c
-        WHERE c.job_id = jobs.id AND c.job_id = ANY(CAST(:ids AS uuid[])) AND c.finished_at IS NULL
+        WHERE c.job_id = jobs.id AND c.job_id = ANY(CAST(:ids AS uuid[]))
+            AND c.status IN ('pending', 'running', 'waiting')
     )
     RETURNING CAST(arguments ->> 0 AS uuid)""")
 

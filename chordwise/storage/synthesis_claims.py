@@ -58,7 +58,7 @@ _CLAIM = text(f"""
             AND NOT EXISTS (
                 SELECT FROM chunks c
                 WHERE c.job_id = j.id AND c.job_id = ANY(CAST(:ids AS uuid[]))
-                    AND c.finished_at IS NULL
+                    AND c.status IN ('pending', 'running', 'waiting')
             )
             AND (
                 j.status = 'running'
