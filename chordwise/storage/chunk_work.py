@@ -25,7 +25,8 @@ from chordwise.storage.job_ends import JobEnd
 from chordwise.storage.last_attempts import first_last
 from chordwise.storage.synthesis_claims import ClaimedSynthesis
 
-# How long the promise of a synthesis waits for whoever ended the last chunk, or for a chord's body.
+# The promise of a synthesis is due after this time; normally the process that ended the last
+# chunk, or the body of the chord, has begun the synthesis by then.
 _SYNTHESIS_DELAY = timedelta(seconds=5)
 # How long beginnings and ends of calls wait for others, again while some come: a slot is busy
 # meanwhile.
@@ -108,7 +109,7 @@ class ChunkWork:
 
     Ends and entries of the ledger share transactions: mostly, a call begins where another has just
     ended. `synthesis` is the task that is promised when the last chunk of a job has ended, and due
-    some seconds later: whoever ends that chunk, or the body of a chord, comes first.
+    some seconds later: normally that process, or the body of a chord, has begun it by then.
     """
 
     def __init__(

@@ -10,8 +10,9 @@ from sqlalchemy.orm import Session
 HOLDERS_HAVE_COME = "pg_postmaster_start_time() < clock_timestamp() - interval '6 seconds'"
 """Says that a lease that has run out may be taken over.
 
-While the database was away nobody could prolong one: after its restart, the holders come first. Who
-holds an answer tries at least every five seconds to store it.
+Leases cannot be renewed while the database is unavailable, so for six seconds after its restart
+they are left to their holders. A worker with an answer tries to store it every five seconds or
+more often.
 """
 
 

@@ -144,7 +144,7 @@ def _mark_sent(store: Connection, group: Sequence[Sequence[uuid.UUID]]) -> Seque
     return [None for _ in group]
 
 
-# A text that is longer is read by whoever cuts it: many at once would fill the memory.
+# Longer texts are read one by one, by the thread that cuts them, to bound the memory of a group.
 _SHORT_CHARACTERS = 500_000
 _MAY_FAN_OUT = """
     id = ANY(CAST(:ids AS uuid[])) AND status IN ('queued', 'running') AND reused_from IS NULL

@@ -114,7 +114,7 @@ def unfinished(session: Session, schedule_id: uuid.UUID) -> ScheduleRun | None:
 
 
 def is_any_free() -> ColumnElement[bool]:
-    """Return the condition that there is an occurrence that nobody is at."""
+    """Return the condition that there is an occurrence that no process works on."""
     return exists().where(_is_free())
 
 

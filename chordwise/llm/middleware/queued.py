@@ -20,9 +20,9 @@ class Turn:
     """A turn at one of the slots, kept after an answer until `close`; for one thread.
 
     An answer is lost with its process until it is stored. So a process has no more to lose than it
-    has slots. Entering the turn allows to prepare a request, `send` to send it. Whoever has all
-    its answers and stores them (`finish`) lets another thread prepare one meanwhile. A request that
-    fails gives the turn back at once.
+    has slots. Entering the turn permits preparing a request; `send` permits sending it. A thread
+    that has all its answers calls `finish` before it stores them, so that another thread can
+    prepare a request meanwhile. A request that fails gives the turn back at once.
     """
 
     def __init__(self, slots: Slots) -> None:
