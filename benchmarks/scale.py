@@ -40,7 +40,7 @@ from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.opening import open_context
 from chordwise.settings import load
 from chordwise.storage import broker_marker, migrating, runs
-from chordwise.storage.engine import open_engine
+from chordwise.storage.database import open_engine
 from chordwise.telemetry import logging
 
 _COOKBOOK = Path(__file__).resolve().parent.parent / "docs" / "sql-cookbook.md"
@@ -225,7 +225,7 @@ def _tick(measured: Measured, state: str) -> None:
 
 def _marked(measured: Measured) -> None:
     """Let the broker know the marker, whatever became of it."""
-    with measured.context.sessions() as session:
+    with measured.context.database.read() as session:
         known = broker_marker.current(session)
     if known is None:
         recover(measured.context)
@@ -251,7 +251,7 @@ def _forgetful_broker(measured: Measured, state: str) -> None:
 
     measured.timed("recovery", what, send_again)
     promised = measured.large.count("SELECT count(*) FROM outbox WHERE sent_at IS NULL")
-    with measured.context.sessions() as session:
+    with measured.context.database.read() as session:
         is_marked = measured.context.messenger.marker() == broker_marker.current(session)
     if not promised == found.get("broker_forgot") == expected or not is_marked:
         raise MeasurementError(f"{what}: {promised:,} promised instead of {expected:,}, {found}.")
@@ -260,7 +260,7 @@ def _forgetful_broker(measured: Measured, state: str) -> None:
 
 def _cancel_and_retry(measured: Measured, state: str) -> None:
     run_id, context = measured.run_id, measured.context
-    measured.timed("cancel", f"cancel, {state}", lambda: retry.cancel(context.sessions, run_id))
+    measured.timed("cancel", f"cancel, {state}", lambda: retry.cancel(context.database, run_id))
     measured.take_all()
     measured.timed("retry", f"retry, {state}", lambda: retry.retry(context, run_id))
     measured.take_all()
@@ -271,7 +271,7 @@ def _settle(measured: Measured) -> None:
     run_id, seconds = measured.run_id, []
     for _ in range(_SETTLED):
         begun = time.monotonic()
-        with measured.context.sessions.begin() as session:
+        with measured.context.database.write() as session:
             runs.settle(session, run_id)
         seconds.append(1000 * (time.monotonic() - begun))
     bound = Bound(what="the run settled at the end of a job", must=20, goal=5, unit="ms")
@@ -379,12 +379,12 @@ def _scheduler(
     migrating.migrate(engine)
     engine.dispose()
     context, transactions = open_context(settings, "scheduler"), Transactions()
-    transactions.watch(context.sessions.kw["bind"])
+    transactions.watch(context.database.engine)
     try:
         yield context, transactions
     finally:
         context.leases.close()
-        context.sessions.kw["bind"].dispose()
+        context.database.engine.dispose()
 
 
 def _process(postgres: EmbeddedPostgres) -> psutil.Process:

@@ -4,7 +4,7 @@ from alembic import context
 
 from chordwise.settings import load
 from chordwise.storage import schema_versions
-from chordwise.storage.engine import open_engine
+from chordwise.storage.database import open_engine
 from chordwise.storage.tables import metadata
 
 

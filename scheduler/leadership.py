@@ -6,7 +6,7 @@ from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from chordwise.storage.engine import reaching_database
+from chordwise.storage.database import translate_errors
 from chordwise.storage.locks import Lock
 
 
@@ -30,7 +30,7 @@ class Leadership:
         Raises:
             ServiceUnavailableError: The database cannot be reached; nobody leads here.
         """
-        with reaching_database():
+        with translate_errors():
             try:
                 return self._try()
             except DBAPIError:

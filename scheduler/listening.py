@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy import Engine, text
 
 from chordwise.errors import ServiceUnavailableError
-from chordwise.storage.engine import reaching_database
+from chordwise.storage.database import translate_errors
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +55,7 @@ class Listener:
             self._stop.wait(_PAUSE_SECONDS)
 
     def _listen(self) -> None:
-        with reaching_database(), self._engine.connect() as connection:
+        with translate_errors(), self._engine.connect() as connection:
             connection.execution_options(isolation_level="AUTOCOMMIT")
             # Else the server ends a session that only listens.
             connection.execute(text("SET idle_session_timeout = 0"))

@@ -16,7 +16,6 @@ from chordwise.pipeline.jobs import dispatch
 from chordwise.pipeline.recovery.recover import recover, take_up_after_standstill
 from chordwise.pipeline.runtime.context import Context
 from chordwise.storage import unfinished
-from chordwise.storage.engine import reaching_database
 from chordwise.storage.unfinished import Waiting
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State
@@ -138,7 +137,7 @@ class Loop:
 
     def _look(self) -> None:
         """See what waits for the parts, in one statement for all of them."""
-        with reaching_database(), self._context.sessions() as session:
+        with self._context.database.read() as session:
             self.waiting = unfinished.waiting(session)
         self._batching.lead(leads=self._acts and self.waiting.batches)
 

@@ -27,7 +27,7 @@ from chordwise.pipeline.runtime.part import Part
 from chordwise.readers import limits
 from chordwise.settings import PipelineSettings, Settings
 from chordwise.storage import outbox
-from chordwise.storage.engine import open_engine
+from chordwise.storage.database import open_engine
 from chordwise.telemetry import liveness, logging
 from scheduler import inbox
 from scheduler.carrying import Carrying

@@ -18,7 +18,7 @@ from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.settings import Settings, load
 from chordwise.storage import migrating
-from chordwise.storage.engine import open_engine
+from chordwise.storage.database import open_engine
 
 CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
 _TEMPLATE = "template_chordwise"

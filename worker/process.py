@@ -109,7 +109,7 @@ def work(settings: Settings, name: str) -> int:
     # All that a worker stores is repeated where a connection is lost.
     context = open_context(settings, name, connections=concurrency + 2, pings=False)
     app = messages.open_app(settings)
-    rejections = Rejections(context.sessions)
+    rejections = Rejections(context.database)
     rejections.start()
     slots = Slots(concurrency)
     tasks.register(app, context, rejections, slots)

@@ -7,11 +7,10 @@ from collections import Counter
 
 import structlog
 from kombu.transport import redis
-from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.errors import ServiceUnavailableError
 from chordwise.storage import incidents
-from chordwise.storage.engine import reaching_database
+from chordwise.storage.database import Database
 from chordwise.storage.incidents import IncidentKind
 from worker.envelopes import UNREADABLE, Rejection, reason_against
 
@@ -26,8 +25,8 @@ class Rejections:
     The database may be away: what could not be counted is counted later, unless the process ends.
     """
 
-    def __init__(self, sessions: sessionmaker[Session]) -> None:
-        self._sessions = sessions
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._uncounted: Counter[Rejection] = Counter()
         self._lock = threading.Lock()
 
@@ -58,7 +57,7 @@ class Rejections:
             raise
 
     def _write(self, counted: Counter[Rejection]) -> None:
-        with reaching_database(), self._sessions.begin() as session:
+        with self._database.write() as session:
             for reason, number in sorted(counted.items()):
                 incidents.count(session, IncidentKind.REJECTED_MESSAGE, reason.value, number)
 

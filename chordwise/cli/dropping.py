@@ -17,7 +17,6 @@ from chordwise.embedded import stack
 from chordwise.embedded.stack import Level
 from chordwise.errors import UsageError
 from chordwise.pipeline.inbox import looking
-from chordwise.storage.engine import reaching_database
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +43,7 @@ def inbox(
             "No folder is watched.", 'Say which in chordwise.toml: [inbox] folders = ["inbox"]'
         )
     reached = opening.reach(invocation, settings, Level.DATABASE, screen.note)
-    with opening.database(reached) as sessions, reaching_database(), sessions() as session:
+    with opening.database(reached) as database, database.read() as session:
         found = looking.accounts(session, reached, limit)
     watched = settings.inbox.enabled and stack.keeps_watch(settings)
     if as_json:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
 from chordwise.cli import opening
 from chordwise.cli.application import EPILOG
@@ -22,7 +22,7 @@ from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning import evaluating, gold, recalibrating, scopes
 from chordwise.pipeline.learning.evaluating import Evaluated, Measured
 from chordwise.storage import calibrations
-from chordwise.storage.engine import reaching_database
+from chordwise.storage.database import Database
 
 
 def register(app: typer.Typer) -> None:
@@ -56,8 +56,8 @@ def evaluate(
     truth = gold.read(gold_file) if gold_file else None
     scope = scopes.of(settings, run, profile, types or ())
     settings = opening.reach(invocation, settings, Level.DATABASE, screen.note)
-    with opening.database(settings) as sessions:
-        found = evaluating.evaluate(sessions, scope, truth, partial(_write, sessions))
+    with opening.database(settings) as database:
+        found = evaluating.evaluate(database, scope, truth, partial(_write, database))
     if not found:
         raise UsageError(
             "Nobody has said yet what is right of these results.",
@@ -86,11 +86,11 @@ def recalibrate(
     """
     invocation, screen = Invocation.of(context), Screen()
     settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
-    with opening.database(settings) as sessions, reaching_database():
-        with sessions() as session:
+    with opening.database(settings) as database:
+        with database.read() as session:
             claims = calibrations.claims(session)
         lessons = recalibrating.learn(claims, most_errors)
-        with sessions.begin() as session:
+        with database.write() as session:
             changed = recalibrating.store(session, lessons, most_errors)
     if as_json:
         screen.write(document(lessons=lessons, most_errors=most_errors, changed=changed))
@@ -100,8 +100,8 @@ def recalibrate(
         screen.tell("Nothing has been judged yet: `chordwise feedback` or `chordwise evaluate`.")
 
 
-def _write(sessions: sessionmaker[Session], change: Callable[[Session], int]) -> int:
-    with reaching_database(), sessions.begin() as session:
+def _write(database: Database, change: Callable[[Session], int]) -> int:
+    with database.write() as session:
         return change(session)
 
 

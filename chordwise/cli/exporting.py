@@ -26,7 +26,6 @@ from chordwise.pipeline.exports.selection import Selection
 from chordwise.pipeline.exports.table import Table
 from chordwise.settings import Settings
 from chordwise.storage import runs
-from chordwise.storage.engine import reaching_database
 
 STDOUT = Path("-")
 Format: TypeAlias = Annotated[
@@ -132,7 +131,7 @@ def _write(settings: Settings, wanted: Selection | str, target: _Target, *, raw:
 def _selection(settings: Settings, view: str, columns: list[str], run: str | None) -> Selection:
     if run is None:
         return Selection(name=view, columns=columns)
-    with opening.database(settings) as sessions, reaching_database(), sessions() as session:
+    with opening.database(settings) as database, database.read() as session:
         return Selection(name=view, columns=columns, run_id=runs.find(session, run).id)
 
 

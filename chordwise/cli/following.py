@@ -28,15 +28,15 @@ class Following:
         Raises:
             ServiceUnavailableError: The database stays away.
         """
-        with opening.database(self._settings) as sessions:
-            watch = Watch(self._settings, sessions, self._screen.tell)
+        with opening.database(self._settings) as database:
+            watch = Watch(self._settings, database, self._screen.tell)
             try:
                 with live.display(self._screen) as display:
                     watch.until_over(run_id, display)
             except KeyboardInterrupt:
                 self.say_how_to_come_back(name, was_interrupted=True)
                 return ExitCode.DETACHED
-            report = Report(self._invocation, self._settings, sessions, self._screen)
+            report = Report(self._invocation, self._settings, database, self._screen)
             return report.give(run_id, as_json=as_json)
 
     def say_how_to_come_back(self, name: str, *, was_interrupted: bool) -> ExitCode:

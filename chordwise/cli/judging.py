@@ -24,7 +24,6 @@ from chordwise.pipeline.learning import giving_feedback, targets
 from chordwise.pipeline.learning.giving_feedback import Given, Line, Signed
 from chordwise.pipeline.learning.targets import Target
 from chordwise.pipeline.runs.stored_results import Wanted
-from chordwise.storage.engine import reaching_database
 
 _MOST_SHOWN = 20
 Corrections: TypeAlias = Annotated[
@@ -77,7 +76,7 @@ def feedback(  # noqa: PLR0913 - a parameter is an option of the command
     said = [Signed(saying=saying, note=note, author=author) for saying in sayings]
     invocation, screen = Invocation.of(context), Screen()
     settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
-    with opening.database(settings) as sessions, reaching_database(), sessions.begin() as session:
+    with opening.database(settings) as database, database.write() as session:
         given = _give(session, Target(name=target, wanted=wanted), said, lines)
     _report(screen, given, as_json=as_json)
     if given.unmatched:

@@ -16,7 +16,6 @@ from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.screen import Screen
 from chordwise.embedded.stack import Level
 from chordwise.pipeline.runs import accounts
-from chordwise.storage.engine import reaching_database
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +40,7 @@ def runs(
     """
     invocation, screen = Invocation.of(context), Screen()
     settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
-    with opening.database(settings) as sessions, reaching_database(), sessions() as session:
+    with opening.database(settings) as database, database.read() as session:
         if run is None:
             _list(session, screen, limit, as_json=as_json)
         else:

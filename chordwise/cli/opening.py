@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
-from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.cli.invocation import Invocation
 from chordwise.embedded import llama, stack
@@ -17,7 +16,7 @@ from chordwise.embedded.stack import Level
 from chordwise.errors import ConfigurationError
 from chordwise.settings import Settings
 from chordwise.storage import revisions
-from chordwise.storage.engine import admitted, open_engine, reaching_database, session_maker
+from chordwise.storage.database import Database, admitted, open_engine
 
 if TYPE_CHECKING:
     from chordwise.pipeline.runtime.context import Context
@@ -45,7 +44,7 @@ def reach(
 @contextmanager
 def database(
     settings: Settings, require: Callable[[Engine], None] = revisions.require_compatible
-) -> Iterator[sessionmaker[Session]]:
+) -> Iterator[Database]:
     """Open the database, which has to be at a schema that suits this version.
 
     Raises:
@@ -57,7 +56,7 @@ def database(
     engine = open_engine(settings.database_url, pool_size=2, name="chordwise command")
     try:
         admitted(lambda: require(engine))
-        yield session_maker(engine)
+        yield Database(engine)
     finally:
         engine.dispose()
 
@@ -94,7 +93,7 @@ def working_context(settings: Settings) -> Iterator[Context]:
         yield context
     finally:
         context.leases.close()
-        context.sessions.kw["bind"].dispose()
+        context.database.close()
 
 
 def with_model(invocation: Invocation, settings: Settings, model: str) -> Settings:
@@ -125,6 +124,6 @@ def for_run(
     from chordwise.storage import runs  # noqa: PLC0415 - the list of runs does without its tables
 
     reached = reach(invocation, settings, Level.DATABASE, tell)
-    with database(reached) as sessions, reaching_database(), sessions() as session:
+    with database(reached) as opened, opened.read() as session:
         model = str(runs.find(session, name).options.get("model") or settings.model)
     return reach(invocation, with_model(invocation, settings, model), Level.ALL, tell)

@@ -126,8 +126,8 @@ class _Quoting:
         options = asking.run_options(self._request, settings)
         found = discover(self._request.paths)
         reached = opening.reach(self._invocation, settings, Level.DATABASE, self._screen.note)
-        with opening.database(reached) as sessions:
-            quoter = Quoter(settings=reached, sessions=sessions, models=Models(reached))
+        with opening.database(reached) as database:
+            quoter = Quoter(settings=reached, database=database, models=Models(reached))
             read = read_all(reached, found, options.columns)
             gathered = quoting.gather(quoter, read, options, self._sample)
             made = quoting.priced(quoter, gathered)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
 from chordwise.cli import suggestions
 from chordwise.cli.invocation import Invocation
@@ -20,6 +20,7 @@ from chordwise.pipeline.runs import accounts, budget_lines, progress, stored_res
 from chordwise.pipeline.runs.accounts import Account
 from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.settings import Settings
+from chordwise.storage.database import Database
 
 MOST_FAILURES = 10_000
 MOST_RESULTS = 100
@@ -33,12 +34,12 @@ class Report:
         self,
         invocation: Invocation,
         settings: Settings,
-        sessions: sessionmaker[Session],
+        database: Database,
         screen: Screen,
     ) -> None:
         self._invocation = invocation
         self._settings = settings
-        self._sessions = sessions
+        self._database = database
         self._screen = screen
 
     def give(self, run_id: uuid.UUID, *, as_json: bool) -> ExitCode:
@@ -47,7 +48,7 @@ class Report:
         Raises:
             ServiceUnavailableError: The database cannot be reached.
         """
-        with self._sessions() as session:
+        with self._database.read() as session:
             account = accounts.of_run(session, run_id)
             if as_json:
                 self._as_json(session, account)

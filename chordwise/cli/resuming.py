@@ -11,7 +11,6 @@ from chordwise.cli.options import AsJson, NoWait, RunArgument
 from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.submitting import TakingIn
 from chordwise.storage import runs
-from chordwise.storage.engine import reaching_database
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +31,7 @@ def resume(
     settings = opening.for_run(invocation, invocation.settings(), run, screen.note)
     taking_in = TakingIn(invocation, settings, screen)
     with opening.working_context(settings) as working:
-        with reaching_database(), working.sessions() as session:
+        with working.database.read() as session:
             run_id = runs.find(session, run).id
         submission = taking_in.resume(working).resume(run_id)
         account = taking_in.take_in(working, submission)

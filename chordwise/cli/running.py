@@ -18,7 +18,6 @@ from chordwise.errors import ExitCode
 from chordwise.pipeline.jobs import retry as retrying
 from chordwise.settings import Settings
 from chordwise.storage import runs
-from chordwise.storage.engine import reaching_database
 from chordwise.storage.runs import Run
 
 
@@ -86,8 +85,8 @@ def cancel(context: typer.Context, run: RunArgument, *, as_json: AsJson = False)
     invocation, screen = Invocation.of(context), Screen()
     settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
     found = _find(settings, run)
-    with opening.database(settings) as sessions:
-        count = retrying.cancel(sessions, found.id)
+    with opening.database(settings) as database:
+        count = retrying.cancel(database, found.id)
     if as_json:
         screen.write(document(run_id=found.id, run=found.name, cancelled=count))
     else:
@@ -96,5 +95,5 @@ def cancel(context: typer.Context, run: RunArgument, *, as_json: AsJson = False)
 
 
 def _find(settings: Settings, name: str) -> Run:
-    with opening.database(settings) as sessions, reaching_database(), sessions() as session:
+    with opening.database(settings) as database, database.read() as session:
         return runs.find(session, name)

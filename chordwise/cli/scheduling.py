@@ -27,7 +27,6 @@ from chordwise.pipeline.schedules import scheduling
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.settings.schedules import AGES, CatchUp, ScheduleKind, check_one, reason
 from chordwise.storage import clock, schedule_runs, schedules
-from chordwise.storage.engine import reaching_database
 from chordwise.storage.schedules import Origin
 
 Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
@@ -99,7 +98,7 @@ def list_schedules(context: typer.Context, *, as_json: AsJson = False) -> None:
     """
     invocation, screen = Invocation.of(context), Screen()
     settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
-    with opening.database(settings) as sessions, reaching_database(), sessions() as session:
+    with opening.database(settings) as database, database.read() as session:
         found = rendered.lines(schedules.enabled(session))
     if as_json:
         screen.write(document(schedules=found))
@@ -148,7 +147,7 @@ def history(
     """
     invocation, screen = Invocation.of(context), Screen()
     settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
-    with opening.database(settings) as sessions, reaching_database(), sessions() as session:
+    with opening.database(settings) as database, database.read() as session:
         found = rendered.past_lines(session, schedule_runs.newest(session, name, limit))
         if name is not None and not found and name not in settings.schedules:
             scheduling.require(session, name)
@@ -226,7 +225,7 @@ def _define(session: Session, name: str, wanted: ScheduleSettings) -> None:
 
 
 def _write(settings: Settings, change: Callable[[Session], None]) -> None:
-    with opening.database(settings) as sessions, reaching_database(), sessions.begin() as session:
+    with opening.database(settings) as database, database.write() as session:
         change(session)
 
 

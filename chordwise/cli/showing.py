@@ -17,7 +17,6 @@ from chordwise.embedded.stack import Level
 from chordwise.pipeline.runs import stored_results
 from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.storage import runs as stored_runs
-from chordwise.storage.engine import reaching_database
 
 MOST_RESULTS = 50
 
@@ -51,7 +50,7 @@ def results(
     invocation, screen = Invocation.of(context), Screen()
     settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
     most = limit or (None if as_json else MOST_RESULTS)
-    with opening.database(settings) as sessions, reaching_database(), sessions() as session:
+    with opening.database(settings) as database, database.read() as session:
         run_id = stored_runs.find(session, run).id if run else None
         wanted = Wanted(run_id=run_id, types=tuple(types or ()), document=wanted_document)
         found = stored_results.read(session, wanted, most)

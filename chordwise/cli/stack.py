@@ -20,7 +20,7 @@ from chordwise.embedded.stack import Level, Services
 from chordwise.errors import ConfigurationError
 from chordwise.settings import Settings
 from chordwise.storage import migrating
-from chordwise.storage.engine import open_engine, reaching_database
+from chordwise.storage.database import open_engine, translate_errors
 
 
 def register(app: typer.Typer) -> None:
@@ -107,7 +107,7 @@ def _embedded(invocation: Invocation, settings: Settings, screen: Screen) -> Sec
 def _migrate(url: SecretStr) -> tuple[str | None, str]:
     engine = open_engine(url, pool_size=1, name="chordwise migrate")
     try:
-        with reaching_database():
+        with translate_errors():
             return migrating.migrate(engine)
     except ProgrammingError as error:
         reason = str(error.orig).strip().partition("\n")[0]

@@ -37,7 +37,6 @@ from chordwise.readers.discovery import STDIN, FoundFile, discover
 from chordwise.readers.printable_names import printable
 from chordwise.readers.reading import Reader
 from chordwise.settings import Settings
-from chordwise.storage.engine import reaching_database
 
 _ASKED_ONCE = "Votes and critique are for language models; the built-in model is asked once."
 
@@ -70,7 +69,7 @@ class TakingIn:
         except ChordwiseError:
             self._say_how_to_resume(submission.name, "The intake was interrupted.")
             raise
-        with reaching_database(), context.sessions() as session:
+        with context.database.read() as session:
             return accounts.of_run(session, submission.run_id)
 
     def conclude(self, account: Account, *, waits: bool, as_json: bool) -> ExitCode:
@@ -104,7 +103,7 @@ class TakingIn:
         return code
 
     def _take_in(self, context: Context, submission: Submission) -> None:
-        with reaching_database(), context.sessions() as session:
+        with context.database.read() as session:
             account = accounts.of_run(session, submission.run_id)
         with (
             Reader(self._settings.readers) as reader,

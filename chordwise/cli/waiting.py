@@ -7,14 +7,13 @@ import time
 import uuid
 from collections.abc import Callable
 
-from sqlalchemy.orm import Session, sessionmaker
-
 from chordwise.cli.rendering.live import Display
 from chordwise.embedded import stack
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.runs import progress
 from chordwise.pipeline.runs.progress import Pace, Progress
 from chordwise.settings import Settings
+from chordwise.storage.database import Database
 
 _SHORTEST_SECONDS = 0.25
 # A large run is looked at less often, so that looking takes little of the database's time.
@@ -37,14 +36,14 @@ class Watch:
     def __init__(
         self,
         settings: Settings,
-        sessions: sessionmaker[Session],
+        database: Database,
         warn: Callable[[str], None],
         *,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], object] | None = None,
     ) -> None:
         self._settings = settings
-        self._sessions = sessions
+        self._database = database
         self._warn = warn
         self._clock = clock
         self._pause = pause or threading.Event().wait
@@ -75,7 +74,7 @@ class Watch:
     def _look(self, run_id: uuid.UUID) -> Progress | None:
         """Return the progress, or nothing while the database is away for a moment."""
         try:
-            with self._sessions() as session:
+            with self._database.read() as session:
                 found = progress.read(session, run_id)
         except ServiceUnavailableError:
             if self._clock() - self._reached_at > _OUTAGE_SECONDS:

@@ -15,7 +15,7 @@ from chordwise.errors import TransientError
 from chordwise.storage import clock, last_attempts
 from chordwise.storage.chunks import Chunk, held, leave
 from chordwise.storage.clock import HOLDERS_HAVE_COME
-from chordwise.storage.engine import Store
+from chordwise.storage.database import Store
 from chordwise.storage.jobs import Job, of_cancelled_run
 from chordwise.storage.model_calls import ModelCall
 

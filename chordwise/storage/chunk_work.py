@@ -14,12 +14,12 @@ from operator import attrgetter
 from typing import TypeAlias
 
 from sqlalchemy import Connection
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
 from chordwise.storage import chunk_leases, chunks, job_ends, jobs, model_calls, synthesis_claims
 from chordwise.storage.chunk_leases import ClaimedChunk
 from chordwise.storage.chunks import EndedChunk
-from chordwise.storage.engine import committing_at_once, engine_of
+from chordwise.storage.database import Database
 from chordwise.storage.group_commit import GroupCommit
 from chordwise.storage.job_ends import JobEnd
 from chordwise.storage.last_attempts import first_last
@@ -90,8 +90,8 @@ class CallEntry:
 class CallStore:
     """Stores entries of the ledger alone; safe to share between threads."""
 
-    def __init__(self, sessions: sessionmaker[Session]) -> None:
-        self._entries = GroupCommit(engine_of(sessions).begin, _store_entries, _GATHER_SECONDS)
+    def __init__(self, database: Database) -> None:
+        self._entries = GroupCommit(database.transaction, _store_entries, _GATHER_SECONDS)
 
     def enter(self, entry: CallEntry, within: timedelta) -> bool:
         """Store an entry; false where its call may not begin, since the lease is lost.
@@ -114,7 +114,7 @@ class ChunkWork:
 
     def __init__(
         self,
-        sessions: sessionmaker[Session],
+        database: Database,
         lease: timedelta,
         max_attempts: int,
         synthesis: str,
@@ -122,11 +122,9 @@ class ChunkWork:
         self._lease = lease
         self._max_attempts = max_attempts
         self._synthesis = synthesis
-        engine = engine_of(sessions)
-        at_once = committing_at_once(engine)
-        self._claims = GroupCommit(at_once, self._store_claims)
-        self._synthesis_claims = GroupCommit(at_once, self._store_synthesis_claims)
-        self._work = GroupCommit(engine.begin, self._store, _GATHER_SECONDS)
+        self._claims = GroupCommit(database.autocommit, self._store_claims)
+        self._synthesis_claims = GroupCommit(database.autocommit, self._store_synthesis_claims)
+        self._work = GroupCommit(database.transaction, self._store, _GATHER_SECONDS)
 
     def claim(self, claims: Claims) -> Mapping[uuid.UUID, ClaimedChunk]:
         """Claim chunks, given with tokens; return those that there are, as they are now, by token.

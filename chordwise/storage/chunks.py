@@ -26,7 +26,7 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.states import FAILED_CHUNKS, OPEN_CHUNKS, ChunkStatus
 from chordwise.errors import ChordwiseError
 from chordwise.storage import clock
-from chordwise.storage.engine import Store
+from chordwise.storage.database import Store
 from chordwise.storage.record import (
     Identity,
     Record,

@@ -7,10 +7,8 @@ from collections import OrderedDict
 from datetime import timedelta
 from threading import Lock
 
-from sqlalchemy.orm import Session, sessionmaker
-
 from chordwise.storage import documents
-from chordwise.storage.engine import persistently
+from chordwise.storage.database import Database
 
 MAX_CHARACTERS = 2_000_000
 """Of all texts that are kept; the newest one is, whatever its size."""
@@ -22,8 +20,8 @@ class DocumentTexts:
     A document's text never changes.
     """
 
-    def __init__(self, sessions: sessionmaker[Session]) -> None:
-        self._sessions = sessions
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._texts: OrderedDict[uuid.UUID, str] = OrderedDict()
         self._reading: dict[uuid.UUID, Lock] = {}
         self._lock = Lock()
@@ -43,9 +41,9 @@ class DocumentTexts:
             with self._lock:
                 if document_id in self._texts:
                     return self._texts[document_id]
-            text = persistently(
-                self._sessions, within, lambda session: documents.text_of(session, document_id)
-            )
+            for attempt in self._database.attempts(within):
+                with attempt as session:
+                    text = documents.text_of(session, document_id)
             self.keep(document_id, text)
         return text
 

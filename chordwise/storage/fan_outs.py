@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import Connection, text
-from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.domain.chunking import Chunk
-from chordwise.storage.engine import Store, committing_at_once, engine_of
+from chordwise.storage.database import Database, Store
 from chordwise.storage.group_commit import GroupCommit
 from chordwise.storage.record import new_id
 
@@ -54,7 +53,7 @@ class FanOuts:
 
     def __init__(
         self,
-        sessions: sessionmaker[Session],
+        database: Database,
         max_attempts: int,
         patience: timedelta,
         within: timedelta,
@@ -64,11 +63,9 @@ class FanOuts:
         self._patience = patience
         self._within = within
         self._synthesis = synthesis
-        engine = engine_of(sessions)
-        at_once = committing_at_once(engine)
-        self._begun = GroupCommit(at_once, self._begin_all, _GATHER_SECONDS)
-        self._written = GroupCommit(engine.begin, self._write_all, _GATHER_SECONDS)
-        self._sent = GroupCommit(at_once, _mark_sent, _GATHER_SECONDS)
+        self._begun = GroupCommit(database.autocommit, self._begin_all, _GATHER_SECONDS)
+        self._written = GroupCommit(database.transaction, self._write_all, _GATHER_SECONDS)
+        self._sent = GroupCommit(database.autocommit, _mark_sent, _GATHER_SECONDS)
 
     def begin(self, job_id: uuid.UUID) -> FanOut | None:
         """Count an attempt to fan a job out, while it is queued; `None` where it may not be.

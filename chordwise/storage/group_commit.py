@@ -13,7 +13,6 @@ from typing import Generic, TypeAlias, TypeVar
 
 from chordwise.domain.gathering import Entry, Gathering
 from chordwise.errors import ServiceUnavailableError
-from chordwise.storage.engine import reaching_database
 
 Transaction = TypeVar("Transaction")
 Item = TypeVar("Item")
@@ -93,7 +92,7 @@ class GroupCommit(Generic[Transaction, Item, Outcome]):
         return []
 
     def _transact(self, group: _Group[Item, Outcome]) -> Sequence[Outcome]:
-        with reaching_database(), self._begin() as transaction:
+        with self._begin() as transaction:
             return self._write(transaction, [entry.item.item for entry in group])
 
 

@@ -32,8 +32,8 @@ from chordwise.domain.states import (
 )
 from chordwise.errors import ChordwiseError, TransientError
 from chordwise.storage import clock
+from chordwise.storage.database import Store
 from chordwise.storage.documents import Document
-from chordwise.storage.engine import Store
 from chordwise.storage.intakes import Intake
 from chordwise.storage.model_calls import ModelCall
 from chordwise.storage.record import (

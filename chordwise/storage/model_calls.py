@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, ForeignKey, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from chordwise.storage.engine import Store
+from chordwise.storage.database import Store
 from chordwise.storage.record import CreatedAt, Identity, Record
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import TextClause, text
 from chordwise.storage import chunks
 from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.clock import HOLDERS_HAVE_COME
-from chordwise.storage.engine import Store
+from chordwise.storage.database import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
-from chordwise.storage.engine import open_engine
+from chordwise.storage.database import open_engine
 from tests.fakes.configuration import configuration
 from tests.fakes.processes import Processes, wait_until
 from tests.peers.answering_server import AnsweringServer, serving

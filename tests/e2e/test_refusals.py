@@ -19,7 +19,7 @@ from sqlalchemy import URL, make_url
 
 from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.storage import migrating
-from chordwise.storage.engine import open_engine
+from chordwise.storage.database import open_engine
 from tests.conftest import Servers
 from tests.fakes.processes import ROOT, Processes, wait_until
 

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from sqlalchemy import text
-from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.pipeline.models import budgets as spending
 from chordwise.pipeline.models.budgets import JobBudget, Reservations
 from chordwise.settings import Settings
 from chordwise.storage import budgets
 from chordwise.storage.budget_accounts import Budget
-from chordwise.storage.engine import open_engine, session_maker
+from chordwise.storage.database import Database, open_engine
 from tests.fakes.pipeline import with_settings
 
 _RUN = """
@@ -42,14 +41,14 @@ class Bank:
     """A database in which jobs spend money."""
 
     settings: Settings
-    sessions: sessionmaker[Session]
+    database: Database
 
     def job(self, cap_usd: Decimal | None = None) -> tuple[uuid.UUID, uuid.UUID]:
         """Make a run with one job; return the ids of both."""
         names = ("run", "document", "intake", "job")
         ids = {name: uuid.uuid4() for name in names}
         values = {**ids, "name": str(ids["run"])}
-        with self.sessions.begin() as session:
+        with self.database.write() as session:
             for statement in (_RUN, _DOCUMENT, _INTAKE, _JOB):
                 session.execute(text(statement), values)
             if cap_usd is not None:
@@ -59,24 +58,24 @@ class Bank:
     def budget(self, job_id: uuid.UUID, usd_per_day: Decimal | None = None) -> JobBudget:
         """Return the budget of a job for a worker with this cap for the day."""
         limited = with_settings(self.settings, "budget", usd_per_day=usd_per_day)
-        return JobBudget(reservations=Reservations(limited, self.sessions), job_id=job_id)
+        return JobBudget(reservations=Reservations(limited, self.database), job_id=job_id)
 
     def account(self, scope: str) -> tuple[Decimal, Decimal]:
         """Return what is spent and what is reserved."""
-        with self.sessions() as session:
+        with self.database.read() as session:
             found = session.get_one(Budget, scope)
             return found.spent_usd, found.reserved_usd
 
     def day(self) -> tuple[Decimal, Decimal]:
         """Return what is spent and reserved on the only day there is."""
-        with self.sessions() as session:
+        with self.database.read() as session:
             statement = text("SELECT scope FROM budgets WHERE run_id IS NULL")
             scope = str(session.execute(statement).scalar_one())
         return self.account(scope)
 
     def give_up(self) -> int:
         """Let every reservation run out, and apply the rule of recovery."""
-        with self.sessions.begin() as session:
+        with self.database.write() as session:
             session.execute(
                 text("UPDATE budget_reservations SET expires_at = now() - '1s'::interval")
             )
@@ -88,5 +87,5 @@ def a_bank(settings: Settings) -> Iterator[Bank]:
     """Open the database with as many connections as there are threads."""
     assert settings.database_url is not None
     engine = open_engine(settings.database_url, pool_size=20)
-    yield Bank(settings=settings, sessions=session_maker(engine))
+    yield Bank(settings=settings, database=Database(engine))
     engine.dispose()

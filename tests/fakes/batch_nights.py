@@ -100,7 +100,7 @@ def pass_time(pipeline: Pipeline) -> None:
 def schedule(pipeline: Pipeline) -> None:
     """Let the scheduler do what is due, and nothing before its time."""
     exchange.tick(pipeline.context)
-    with pipeline.context.sessions.begin() as session:
+    with pipeline.context.database.write() as session:
         batches.unwanted(pipeline.context, session)
         batches.answered(pipeline.context, session)
 

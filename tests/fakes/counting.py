@@ -23,7 +23,7 @@ class Counts:
 def counting(pipeline: Pipeline) -> Iterator[Counts]:
     """Count what the connections of a pipeline do during the block."""
     counts = Counts()
-    engine = pipeline.context.sessions.kw["bind"]
+    engine = pipeline.context.database.engine
 
     def count_statement(*_: object) -> None:
         counts.statements += 1

@@ -84,7 +84,7 @@ class WatchedInbox:
         found = self.pipeline.value(waiting)
         for job_id in found if isinstance(found, list) else ():
             self.pipeline.work_on(job_id)
-        with self.pipeline.context.sessions.begin() as session:
+        with self.pipeline.context.database.write() as session:
             shared_jobs.served(self.pipeline.context, session)
 
     def deliver(self) -> None:

@@ -34,7 +34,7 @@ from chordwise.readers.reading import ReadDocument, ReadText
 from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import chunk_leases
 from chordwise.storage.chunks import Chunk
-from chordwise.storage.engine import open_engine, session_maker
+from chordwise.storage.database import Database, open_engine
 from chordwise.storage.jobs import Job
 from chordwise.storage.results import Result
 from tests.fakes.processes import wait_until
@@ -81,7 +81,7 @@ class Pipeline:
 
     def jobs(self, submission: Submission) -> Sequence[Job]:
         """Return the run's jobs as they are now, in order."""
-        with self.context.sessions() as session:
+        with self.context.database.read() as session:
             statement = select(Job).where(Job.run_id == submission.run_id).order_by(Job.id)
             return session.scalars(statement).all()
 
@@ -92,7 +92,7 @@ class Pipeline:
 
     def open_chunks(self, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
         """Return the chunks with work to come."""
-        with self.context.sessions() as session:
+        with self.context.database.read() as session:
             return session.scalars(
                 select(Chunk.id)
                 .where(Chunk.job_id == job_id, Chunk.status.in_(OPEN_CHUNKS))
@@ -103,7 +103,7 @@ class Pipeline:
         """Claim a chunk as another worker would; return the token."""
         token = uuid.uuid4()
         most_attempts = self.context.settings.pipeline.max_attempts
-        with self.context.sessions.begin() as session:
+        with self.context.database.write() as session:
             assert chunk_leases.claim(
                 session, chunk_id, token, timedelta(seconds=60), most_attempts
             )
@@ -118,23 +118,23 @@ class Pipeline:
 
     def result(self, job_id: uuid.UUID) -> Result | None:
         """Return the job's current result."""
-        with self.context.sessions() as session:
+        with self.context.database.read() as session:
             return session.scalars(select(Result).where(Result.job_id == job_id)).one_or_none()
 
     def value(self, query: str, **parameters: object) -> object:
         """Return the one value that a query finds."""
-        with self.context.sessions() as session:
+        with self.context.database.read() as session:
             found: object = session.execute(text(query), parameters).scalar_one()
             return found
 
     def rows(self, query: str) -> list[tuple[object, ...]]:
         """Return every row that a query finds."""
-        with self.context.sessions() as session:
+        with self.context.database.read() as session:
             return [tuple(row) for row in session.execute(text(query))]
 
     def execute(self, statement: str, **parameters: object) -> None:
         """Change rows behind the pipeline's back."""
-        with self.context.sessions.begin() as session:
+        with self.context.database.write() as session:
             session.execute(text(statement), parameters)
 
 
@@ -156,12 +156,12 @@ def a_pipeline(
     _set_task_join_will_block(True)
     engine = open_engine(settings.database_url)
     _opened.append(engine.dispose)
-    sessions = session_maker(engine)
+    database = Database(engine)
     pipeline = patient.pipeline
     context = Context(
         settings=patient,
-        sessions=sessions,
-        stores=open_stores(patient, sessions),
+        database=database,
+        stores=open_stores(patient, database),
         models=Models(
             patient,
             connected={SCRIPTED: model},
@@ -169,7 +169,7 @@ def a_pipeline(
         ),
         messenger=_messenger(patient),
         leases=LeaseKeeper(
-            sessions,
+            database,
             timedelta(seconds=pipeline.lease_seconds),
             timedelta(seconds=pipeline.heartbeat_seconds),
         ),

@@ -45,7 +45,7 @@ class Desk:
     def quoter(self) -> Quoter:
         """Return what quotes as the command does, over the pipeline's database."""
         context = self.pipeline.context
-        return Quoter(settings=context.settings, sessions=context.sessions, models=context.models)
+        return Quoter(settings=context.settings, database=context.database, models=context.models)
 
     def call(self, *arguments: str) -> tuple[int, str, str]:
         """Quote the folder; return the exit code and what was written."""

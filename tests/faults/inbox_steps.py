@@ -84,7 +84,7 @@ def watch_until_delivered(folders: Folders, count: int) -> None:
 
 def succeed(context: Context) -> None:
     """Do what the workers would do, and past the sessions: their commits are no steps of ours."""
-    engine: Engine = context.sessions.kw["bind"]
+    engine: Engine = context.database.engine
     with engine.begin() as connection:
         connection.execute(
             text("UPDATE jobs SET status = 'succeeded' WHERE status IN ('queued', 'running')")

@@ -25,7 +25,7 @@ from chordwise.embedded.processes import ProcessIdentity
 from chordwise.embedded.valkey import SOCKET_NAME as VALKEY_SOCKET
 from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.storage import migrating
-from chordwise.storage.engine import open_engine
+from chordwise.storage.database import open_engine
 from tests.faults.proxy import Target
 
 _DEATH_SECONDS = 10.0

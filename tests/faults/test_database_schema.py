@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, make_url
 
 from chordwise.storage import migrating, revisions
-from chordwise.storage.engine import open_engine
+from chordwise.storage.database import open_engine
 from tests.fakes.later_migrations import LATER, NEWEST, newer_version, take_back
 from tests.faults.cluster import Cluster
 from tests.faults.experiment import Experiment

@@ -20,7 +20,7 @@ from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.errors import UsageError
 from chordwise.pipeline.runs import user_sql
 from chordwise.storage import migrating, revisions
-from chordwise.storage.engine import open_engine
+from chordwise.storage.database import open_engine
 from tests.fakes.processes import wait_until
 from tests.house.checkout import ROOT
 

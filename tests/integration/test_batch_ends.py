@@ -60,7 +60,7 @@ def test_a_cancelled_run_asks_nothing_more(pipeline: Pipeline, provider: BatchPr
     assert pipeline.value("SELECT count(*) FROM batch_requests WHERE status = 'pending'") == 1
 
     for submission in (handed, kept):
-        retry.cancel(pipeline.context.sessions, submission.run_id)
+        retry.cancel(pipeline.context.database, submission.run_id)
     for _ in range(3):
         pass_time(pipeline)
 
@@ -78,7 +78,7 @@ def test_a_late_answer_of_a_cancelled_run_is_paid_for(
     submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
     pipeline.work(submission)
     pass_time(pipeline)
-    retry.cancel(pipeline.context.sessions, submission.run_id)
+    retry.cancel(pipeline.context.database, submission.run_id)
     provider.holds = False
 
     pass_time(pipeline)

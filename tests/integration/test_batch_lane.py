@@ -211,7 +211,7 @@ def test_a_batch_has_no_more_bytes_than_it_may(pipeline: Pipeline, provider: Bat
     sizes = pipeline.rows("SELECT body_bytes, octet_length(body) FROM batch_requests ORDER BY id")
     first, second = (int(str(size)) for size, _ in sizes[:2])
 
-    with pipeline.context.sessions.begin() as session:
+    with pipeline.context.database.write() as session:
         taken = [
             len(batch_requests.take(session, SCRIPTED, 1_000, most))
             for most in (1, first, first + second, 10 * (first + second))

@@ -201,7 +201,7 @@ def test_whoever_follows_a_run_that_is_called_off_asks_anew(
     pipeline.work(second)
     assert pipeline.value(STATUSES) == "following following pending"
 
-    retry.cancel(pipeline.context.sessions, first.run_id)
+    retry.cancel(pipeline.context.database, first.run_id)
     pass_the_night(pipeline, second)
 
     assert len(handed_in(provider)) == 1
@@ -221,7 +221,7 @@ def test_a_batch_is_kept_for_those_who_follow_its_questions(
     pass_time(pipeline)
     second = pipeline.submit(TWINS[1], options=in_batches("200"))
     pipeline.work(second)
-    retry.cancel(pipeline.context.sessions, first.run_id)
+    retry.cancel(pipeline.context.database, first.run_id)
     pass_time(pipeline)
     assert not provider.batches[0].is_cancelled
 

@@ -52,7 +52,7 @@ def show(
 
 def found(pipeline: Pipeline, submission: Submission) -> Sequence[BatchWait]:
     """Return what a run waits for."""
-    with pipeline.context.sessions() as session:
+    with pipeline.context.database.read() as session:
         return batch_waits.of_run(session, submission.run_id)
 
 
@@ -146,7 +146,7 @@ def test_a_run_that_is_over_waits_for_nothing(pipeline: Pipeline, provider: Batc
     pipeline.work(called_off)
     schedule(pipeline)
 
-    retry.cancel(pipeline.context.sessions, called_off.run_id)
+    retry.cancel(pipeline.context.database, called_off.run_id)
 
     assert found(pipeline, done) == found(pipeline, called_off) == ()
 
@@ -167,7 +167,7 @@ def test_a_wait_says_what_it_waits_for_and_explains_itself_once(pipeline: Pipeli
 
     watch = Watch(
         pipeline.context.settings,
-        pipeline.context.sessions,
+        pipeline.context.database,
         warned.append,
         clock=lambda: now[0],
         pause=pass_a_while,

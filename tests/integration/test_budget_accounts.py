@@ -69,10 +69,10 @@ def test_what_was_settled_long_ago_is_forgotten(bank: Bank) -> None:
     assert settled is not None
     budget.settle(settled, Decimal("0.1"))
 
-    with bank.sessions.begin() as session:
+    with bank.database.write() as session:
         budget_reservations.forget_settled(session, timedelta(0))
 
-    with bank.sessions() as session:
+    with bank.database.read() as session:
         assert session.scalars(select(budget_reservations.BudgetReservation.id)).all() == [
             still_open
         ]
@@ -115,7 +115,7 @@ def test_a_new_day_begins_with_nothing(bank: Bank) -> None:
     budget = bank.budget(job_id, Decimal(1))
     reservation = budget.reserve(Decimal("0.9"), 60)
     assert reservation is not None
-    with bank.sessions.begin() as session:
+    with bank.database.write() as session:
         session.execute(text("UPDATE budgets SET scope = 'day:2001-01-01' WHERE run_id IS NULL"))
         session.execute(text("UPDATE budget_reservations SET day = '2001-01-01'"))
 
@@ -142,7 +142,7 @@ def test_another_cap_of_the_day_holds_at_once(bank: Bank) -> None:
 def test_a_cap_counts_what_was_spent_without_one(bank: Bank) -> None:
     """The ledger knows what a run did cost before anybody thought of a budget."""
     run_id, job_id = bank.job()
-    with bank.sessions.begin() as session:
+    with bank.database.write() as session:
         session.execute(
             text(
                 "INSERT INTO model_calls (id, job_id, stage, provider, model, language_model,"
@@ -152,11 +152,11 @@ def test_a_cap_counts_what_was_spent_without_one(bank: Bank) -> None:
             {"id": uuid.uuid4(), "job": job_id},
         )
 
-    with bank.sessions.begin() as session:
+    with bank.database.write() as session:
         spending.change_cap(session, run_id, Decimal(1))
 
     assert bank.account(budgets.scope_of_run(run_id)) == (Decimal("0.75"), Decimal(0))
-    with pytest.raises(UsageError, match="spent"), bank.sessions.begin() as session:
+    with pytest.raises(UsageError, match="spent"), bank.database.write() as session:
         spending.change_cap(session, run_id, Decimal("0.5"))
     with pytest.raises(BudgetExceededError):
         bank.budget(job_id, Decimal(5)).reserve(Decimal("0.3"), 60)
@@ -172,7 +172,7 @@ def test_a_killed_worker_has_spent_all_until_it_says_otherwise(bank: Bank) -> No
     assert reservation is not None
 
     before_it_ran_out = None
-    with bank.sessions.begin() as session:
+    with bank.database.write() as session:
         before_it_ran_out = budgets.settle_abandoned(session, 10)
     given_up = bank.give_up()
     abandoned = bank.account(budgets.scope_of_run(run_id))

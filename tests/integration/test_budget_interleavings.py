@@ -187,7 +187,7 @@ class Interleaving:
         spent, reserved = self.bank.account(budgets.scope_of_run(self.run_id))
         if cap <= max(self.cap, spent + reserved):
             return
-        with self.bank.sessions.begin() as session:
+        with self.bank.database.write() as session:
             spending.change_cap(session, self.run_id, cap)
         self.cap = cap
 

@@ -116,7 +116,7 @@ class Company:
 
     def lines(self, submission: Submission) -> Sequence[BudgetLine]:
         """Return what all budgets have come to."""
-        with self.pipeline.context.sessions() as session:
+        with self.pipeline.context.database.read() as session:
             return budget_lines.of_run(session, submission.run_id)
 
     def states(self, submission: Submission) -> set[str]:

@@ -13,7 +13,6 @@ from datetime import timedelta
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
-from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.domain.tasks import AnalysisOptions
 from chordwise.errors import ModelOverloadedError
@@ -28,7 +27,7 @@ from chordwise.pipeline.models.ledger import Ledger
 from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import runs
 from chordwise.storage.chunk_work import CallStore
-from chordwise.storage.engine import open_engine, session_maker
+from chordwise.storage.database import Database, open_engine
 from tests.fakes.completion_requests import a_request
 from tests.fakes.pipeline import AWAY, PARAGRAPH, a_pipeline, a_run, a_summary, with_settings
 from tests.fakes.processes import wait_until
@@ -57,17 +56,17 @@ class NoLedger:
 
 
 @contextmanager
-def database(url: SecretStr) -> Iterator[sessionmaker[Session]]:
+def opened(url: SecretStr) -> Iterator[Database]:
     """Open the database inside the block."""
     engine = open_engine(url, pool_size=5)
-    yield session_maker(engine)
+    yield Database(engine)
     engine.dispose()
 
 
 @pytest.fixture
-def sessions(database_url: SecretStr) -> Iterator[sessionmaker[Session]]:
-    """Return what opens units of work in this test's database."""
-    with database(database_url) as found:
+def database(database_url: SecretStr) -> Iterator[Database]:
+    """Return this test's database."""
+    with opened(database_url) as found:
         yield found
 
 
@@ -79,14 +78,14 @@ def peer() -> Iterator[AnsweringServer]:
 
 
 def cache_of(
-    sessions: sessionmaker[Session],
+    database: Database,
     owner: uuid.UUID | None = None,
     claim_lasts: timedelta = timedelta(seconds=60),
     max_age: timedelta = MONTH,
 ) -> StoredCompletions:
     """Return the cache as a chunk sees it."""
     return StoredCompletions(
-        sessions=sessions, owner=owner or uuid.uuid4(), claim_lasts=claim_lasts, max_age=max_age
+        database=database, owner=owner or uuid.uuid4(), claim_lasts=claim_lasts, max_age=max_age
     )
 
 
@@ -106,16 +105,14 @@ def pause(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
-def value(sessions: sessionmaker[Session], query: str) -> object:
+def value(database: Database, query: str) -> object:
     """Return the one value that a query finds."""
-    with sessions() as session:
+    with database.read() as session:
         found: object = session.execute(text(query)).scalar_one()
         return found
 
 
-def test_fifty_who_ask_the_same_make_one_request(
-    sessions: sessionmaker[Session], peer: AnsweringServer
-) -> None:
+def test_fifty_who_ask_the_same_make_one_request(database: Database, peer: AnsweringServer) -> None:
     """The others wait for it, without a transaction open, and get the same answer."""
     ledger = NoLedger()
     model = connect(
@@ -124,7 +121,7 @@ def test_fifty_who_ask_the_same_make_one_request(
     start = threading.Barrier(50)
 
     def ask(_: int) -> str:
-        mine = wrapped(model, cache_of(sessions), ledger)
+        mine = wrapped(model, cache_of(database), ledger)
         start.wait(30)
         return mine.complete(a_request()).text
 
@@ -134,100 +131,100 @@ def test_fifty_who_ask_the_same_make_one_request(
     assert len(answers) == 1
     assert len(peer.journal) == 1
     assert ledger.hits == 49
-    assert value(sessions, "SELECT uses FROM cached_completions") == 49
+    assert value(database, "SELECT uses FROM cached_completions") == 49
 
 
-def test_nothing_is_locked_while_a_model_is_asked(sessions: sessionmaker[Session]) -> None:
+def test_nothing_is_locked_while_a_model_is_asked(database: Database) -> None:
     """Whoever looks meanwhile learns at once that somebody asks."""
     seen: list[Completion | Standing] = []
     busy: list[object] = []
     query = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
 
     def look(_: object) -> str:
-        (key,) = (value(sessions, "SELECT key FROM cached_completions"),)
-        seen.append(cache_of(sessions).take(replace(ENTRY, key=str(key))))
-        busy.append(value(sessions, query))
+        (key,) = (value(database, "SELECT key FROM cached_completions"),)
+        seen.append(cache_of(database).take(replace(ENTRY, key=str(key))))
+        busy.append(value(database, query))
         return "{}"
 
-    wrapped(ScriptedModel([look]), cache_of(sessions)).complete(a_request())
+    wrapped(ScriptedModel([look]), cache_of(database)).complete(a_request())
 
     assert seen == [Standing.OTHERS]
     assert busy == [0]
 
 
-def test_a_claim_of_somebody_who_was_killed_is_taken_over(sessions: sessionmaker[Session]) -> None:
+def test_a_claim_of_somebody_who_was_killed_is_taken_over(database: Database) -> None:
     """Once it has run out, by one of those who wait."""
-    lost = cache_of(sessions, claim_lasts=timedelta(seconds=1))
+    lost = cache_of(database, claim_lasts=timedelta(seconds=1))
     assert lost.take(ENTRY) is Standing.OURS
 
-    others = [cache_of(sessions) for _ in range(5)]
+    others = [cache_of(database) for _ in range(5)]
     at_first = [each.take(ENTRY) for each in others]
     expired = "SELECT claimed_until < clock_timestamp() FROM cached_completions"
-    wait_until(lambda: value(sessions, expired) is True, 10, expired)
+    wait_until(lambda: value(database, expired) is True, 10, expired)
     afterwards = [each.take(ENTRY) for each in others]
 
     assert at_first == [Standing.OTHERS] * 5
     assert afterwards == [Standing.OURS, *[Standing.OTHERS] * 4]
 
 
-def test_whoever_takes_a_chunk_over_takes_its_claim_over(sessions: sessionmaker[Session]) -> None:
+def test_whoever_takes_a_chunk_over_takes_its_claim_over(database: Database) -> None:
     """The lease says that the worker before is gone: nobody waits for its claim to run out."""
     chunk = uuid.uuid4()
-    assert cache_of(sessions, chunk).take(ENTRY) is Standing.OURS
+    assert cache_of(database, chunk).take(ENTRY) is Standing.OURS
 
-    assert cache_of(sessions, chunk).take(ENTRY) is Standing.OURS
+    assert cache_of(database, chunk).take(ENTRY) is Standing.OURS
 
 
-def test_who_was_taken_over_stores_nothing(sessions: sessionmaker[Session]) -> None:
+def test_who_was_taken_over_stores_nothing(database: Database) -> None:
     """It comes too late."""
-    late = cache_of(sessions, claim_lasts=timedelta(0))
+    late = cache_of(database, claim_lasts=timedelta(0))
     assert late.take(ENTRY) is Standing.OURS
-    assert cache_of(sessions).take(ENTRY) is Standing.OURS
+    assert cache_of(database).take(ENTRY) is Standing.OURS
 
     late.store(ENTRY, a_completion())
     late.release(ENTRY)
 
-    assert cache_of(sessions).take(ENTRY) is Standing.OTHERS
+    assert cache_of(database).take(ENTRY) is Standing.OTHERS
 
 
-def test_after_a_failure_the_next_one_may_ask(sessions: sessionmaker[Session]) -> None:
+def test_after_a_failure_the_next_one_may_ask(database: Database) -> None:
     """Nobody waits for what does not come."""
     with pytest.raises(ModelOverloadedError):
-        wrapped(ScriptedModel([ModelOverloadedError("busy")]), cache_of(sessions)).complete(
+        wrapped(ScriptedModel([ModelOverloadedError("busy")]), cache_of(database)).complete(
             a_request()
         )
 
-    assert value(sessions, "SELECT count(*) FROM cached_completions") == 0
+    assert value(database, "SELECT count(*) FROM cached_completions") == 0
 
 
-def test_what_is_too_old_is_asked_again(sessions: sessionmaker[Session]) -> None:
+def test_what_is_too_old_is_asked_again(database: Database) -> None:
     """Its row is claimed anew, and counts its uses anew."""
-    cache = cache_of(sessions)
+    cache = cache_of(database)
     assert cache.take(ENTRY) is Standing.OURS
     cache.store(ENTRY, a_completion('{"a": 1}'))
     assert cache.take(ENTRY) == a_completion('{"a": 1}')
 
-    strict = cache_of(sessions, max_age=timedelta(0))
+    strict = cache_of(database, max_age=timedelta(0))
 
     assert strict.take(ENTRY) is Standing.OURS
-    assert value(sessions, "SELECT uses FROM cached_completions") == 0
+    assert value(database, "SELECT uses FROM cached_completions") == 0
 
 
-def test_an_invalid_completion_is_taken_out_again(sessions: sessionmaker[Session]) -> None:
+def test_an_invalid_completion_is_taken_out_again(database: Database) -> None:
     """The check finds it by the key that the completion bears."""
     model = ScriptedModel(["no JSON", "{}"])
-    first = wrapped(model, cache_of(sessions)).complete(a_request())
+    first = wrapped(model, cache_of(database)).complete(a_request())
 
-    answer_cache.discard(sessions, first)
-    answer_cache.discard(sessions, replace(first, cache_key=""))
-    second = wrapped(model, cache_of(sessions)).complete(a_request())
+    answer_cache.discard(database, first)
+    answer_cache.discard(database, replace(first, cache_key=""))
+    second = wrapped(model, cache_of(database)).complete(a_request())
 
     assert (first.text, second.text) == ("no JSON", "{}")
 
 
 def test_without_its_database_the_cache_is_left_out() -> None:
     """The model is asked, and nothing is kept."""
-    with database(SecretStr("postgresql://nobody@127.0.0.1:9/nothing")) as away:
+    with opened(SecretStr("postgresql://nobody@127.0.0.1:9/nothing")) as away:
         cache = cache_of(away)
         model = ScriptedModel(["{}"])
 
@@ -240,9 +237,9 @@ def test_without_its_database_the_cache_is_left_out() -> None:
 def test_old_completions_are_forgotten(settings: Settings) -> None:
     """By the scheduler's chore, after the age of the settings; claims that live are left alone."""
     pipeline = a_pipeline(settings)
-    sessions = pipeline.context.sessions
+    database = pipeline.context.database
     for key in ("old", "new", "claimed"):
-        cache_of(sessions).take(replace(ENTRY, key=key))
+        cache_of(database).take(replace(ENTRY, key=key))
     pipeline.execute(
         "UPDATE cached_completions SET completion = '{}', claimed_until = NULL "
         "WHERE key IN ('old', 'new')"
@@ -262,10 +259,10 @@ def test_a_hit_has_its_row_in_the_ledger(settings: Settings) -> None:
     """Without a request, tokens or money; the check's verdict goes beside it."""
     pipeline = a_pipeline(settings)
     job = pipeline.job(pipeline.submit(PARAGRAPH))
-    sessions = pipeline.context.sessions
-    ledger = Ledger(enter=CallStore(sessions).enter, patience=timedelta(seconds=5), job_id=job.id)
+    database = pipeline.context.database
+    ledger = Ledger(enter=CallStore(database).enter, patience=timedelta(seconds=5), job_id=job.id)
     about = facts_about(ModelSettings(provider="openai", model="peer"))
-    cache = stored_completions(settings, sessions, job.id)
+    cache = stored_completions(settings, database, job.id)
     assert cache is not None
     model = Cached(ScriptedModel(["{}"]), cache, ledger, about, 60, pause)
     model.complete(a_request())
@@ -294,7 +291,7 @@ def test_a_run_says_whether_it_uses_the_cache(
 
     submission = pipeline.submit(PARAGRAPH, options=options)
 
-    with pipeline.context.sessions() as session:
+    with pipeline.context.database.read() as session:
         assert runs.of_job(session, pipeline.job(submission).id).use_cache is expected
 
 

@@ -90,7 +90,7 @@ FROM jobs AS j, generate_series(1, :more) AS n
 @contextmanager
 def cancelling(pipeline: Pipeline, run_id: uuid.UUID) -> Iterator[threading.Thread]:
     """Cancel a run in a session of its own while the block runs."""
-    thread = threading.Thread(target=retry.cancel, args=(pipeline.context.sessions, run_id))
+    thread = threading.Thread(target=retry.cancel, args=(pipeline.context.database, run_id))
     thread.start()
     yield thread
     thread.join(30)
@@ -185,7 +185,7 @@ def test_no_call_begins_after_the_cancellation(settings: Settings) -> None:
         assert is_asked.wait(30)
         claimed = "SELECT count(*) = 2 FROM chunks WHERE status = 'running'"
         wait_until(lambda: pipeline.value(claimed) is True, 30, claimed)
-        retry.cancel(pipeline.context.sessions, submission.run_id)
+        retry.cancel(pipeline.context.database, submission.run_id)
         may_answer.set()
 
     assert len(pipeline.model.requests) == 1
@@ -218,7 +218,7 @@ def test_no_call_of_many_workers_begins_after_the_cancellation(settings: Setting
     with ThreadPoolExecutor(5) as threads:
         found = [threads.submit(take_in), *(threads.submit(work, number) for number in range(4))]
         wait_until(fan_out_all, 60, "twenty calls")
-        retry.cancel(pipeline.context.sessions, submission.run_id)
+        retry.cancel(pipeline.context.database, submission.run_id)
         seen = counted(pipeline)
         refusal = found[0].exception(timeout=30)
         fan_out_all()
@@ -263,7 +263,7 @@ def test_a_killed_cancellation_is_completed(settings: Settings, by: str) -> None
         if by == "recovery":
             recover(pipeline.context)
         else:
-            retry.cancel(pipeline.context.sessions, submission.run_id)
+            retry.cancel(pipeline.context.database, submission.run_id)
 
     assert pipeline.value(STATUSES) == ["cancelled"]
     assert pipeline.rows("SELECT status, finished_at IS NOT NULL FROM runs") == [
@@ -279,7 +279,7 @@ def test_a_retry_takes_a_cancelled_run_up_again(settings: Settings, *, killed: b
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     submission = a_half_cancelled_run(pipeline, PARAGRAPH, OTHER)
     if not killed:
-        retry.cancel(pipeline.context.sessions, submission.run_id)
+        retry.cancel(pipeline.context.database, submission.run_id)
 
     assert retry.retry(pipeline.context, submission.run_id) == 2
     recover(pipeline.context)
@@ -294,9 +294,9 @@ def test_a_run_that_was_read_before_stays_cancelled(settings: Settings) -> None:
     pipeline = a_pipeline(settings)
     submission = pipeline.submit(PARAGRAPH)
 
-    with pipeline.context.sessions.begin() as session:
+    with pipeline.context.database.write() as session:
         session.get_one(Run, submission.run_id)
-        retry.cancel(pipeline.context.sessions, submission.run_id)
+        retry.cancel(pipeline.context.database, submission.run_id)
         runs.settle(session, submission.run_id)
 
     assert pipeline.value("SELECT status FROM runs") == "cancelled"
@@ -310,8 +310,8 @@ def test_who_follows_a_cancelled_job_asks_for_itself(settings: Settings) -> None
     second = pipeline.submit(PARAGRAPH, options=following_others())
     assert pipeline.job(second).reused_from == pipeline.job(first).id
 
-    retry.cancel(pipeline.context.sessions, first.run_id)
-    with pipeline.context.sessions.begin() as session:
+    retry.cancel(pipeline.context.database, first.run_id)
+    with pipeline.context.database.write() as session:
         shared_jobs.served(pipeline.context, session)
     pipeline.work(second)
 
@@ -419,7 +419,7 @@ def test_a_batch_is_handed_in_without_a_cancelled_run(
     pass_time(pipeline)
     assert pipeline.value("SELECT status FROM batches") == "preparing"
 
-    retry.cancel(pipeline.context.sessions, cancelled.run_id)
+    retry.cancel(pipeline.context.database, cancelled.run_id)
     provider.statuses = {}
     pass_the_night(pipeline, kept)
 
@@ -438,7 +438,7 @@ def test_jobs_are_cancelled_in_short_transactions(settings: Settings) -> None:
     submission = pipeline.submit(PARAGRAPH)
     pipeline.execute(MORE_JOBS, more=3_000)
 
-    assert retry.cancel(pipeline.context.sessions, submission.run_id) == 3_001
+    assert retry.cancel(pipeline.context.database, submission.run_id) == 3_001
 
     transactions = "SELECT count(DISTINCT xmin::text) > 2 FROM jobs"
     assert pipeline.value(transactions) is True

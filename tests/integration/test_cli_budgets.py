@@ -39,7 +39,7 @@ def a_budgeted_run(settings: Settings) -> tuple[Pipeline, Submission]:
     """Make a run that has spent a quarter of a dollar and is about to spend more."""
     pipeline = a_pipeline(settings, a_summary("The bridge was opened in May."))
     submission = pipeline.submit(TEXT, options=replace(a_run(), budget_usd=Decimal(2)))
-    reservations = Reservations(settings, pipeline.context.sessions)
+    reservations = Reservations(settings, pipeline.context.database)
     budget = JobBudget(reservations=reservations, job_id=pipeline.job(submission).id)
     spent = budget.reserve(Decimal(1), 60)
     assert spent is not None

@@ -330,7 +330,7 @@ def test_doctor_says_what_is_wrong(desk: Desk, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_progress_of_a_run_adds_up(desk: Desk) -> None:
     """Documents, chunks, calls and tokens, as the display shows them."""
-    with desk.pipeline.context.sessions() as session:
+    with desk.pipeline.context.database.read() as session:
         found = progress.read(session, desk.submission.run_id)
 
     assert found.status is RunStatus.FINISHED
@@ -371,7 +371,7 @@ def test_a_wait_ends_with_the_run(desk: Desk) -> None:
 
     watch = Watch(
         desk.pipeline.context.settings,
-        desk.pipeline.context.sessions,
+        desk.pipeline.context.database,
         said.append,
         pause=cancel_meanwhile,
     )
@@ -396,7 +396,7 @@ def test_a_wait_says_when_nothing_moves(desk: Desk) -> None:
 
     watch = Watch(
         desk.pipeline.context.settings,
-        desk.pipeline.context.sessions,
+        desk.pipeline.context.database,
         warned.append,
         clock=lambda: now[0],
         pause=pass_time,
@@ -410,12 +410,12 @@ def test_a_wait_says_when_nothing_moves(desk: Desk) -> None:
 def test_a_wait_outlives_a_short_outage_of_the_database(desk: Desk) -> None:
     """A minute is borne, more is reported."""
     now = [0.0]
-    sessions = desk.pipeline.context.sessions
+    database = desk.pipeline.context.database
     broken = a_pipeline(
         desk.pipeline.context.settings.model_copy(
             update={"database_url": SecretStr("postgresql://u:p@127.0.0.1:1/none")}
         )
-    ).context.sessions
+    ).context.database
 
     def pass_time(_seconds: float) -> None:
         now[0] += 25
@@ -428,7 +428,7 @@ def test_a_wait_outlives_a_short_outage_of_the_database(desk: Desk) -> None:
         watch.until_over(uuid.uuid4(), Lines(lambda _line: None))
 
     assert now[0] >= 60
-    with sessions() as session:
+    with database.read() as session:
         assert progress.read(session, desk.submission.run_id).jobs.total == 2
 
 

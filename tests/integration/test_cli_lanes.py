@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from chordwise.errors import ExitCode
 from chordwise.settings import Settings
-from chordwise.storage.engine import open_engine
+from chordwise.storage.database import open_engine
 from tests.fakes.commands import point_to, run
 
 TEXT = "The bridge was opened in May. Carts crossed it on the same day."

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, func, select, text
 
 from chordwise.errors import ServiceUnavailableError
 from chordwise.storage.connections import BoundedConnection, taking_its_time
-from chordwise.storage.engine import open_engine, reaching_database
+from chordwise.storage.database import open_engine, translate_errors
 from tests.conftest import Servers
 from tests.faults.proxy import Proxy, Target, proxy_to
 from tests.faults.servers import DatabaseServer, address_through
@@ -44,13 +44,13 @@ def engine(servers: Servers, proxy: Proxy) -> Iterator[Engine]:
 
 def ask(engine: Engine, statement: str = "SELECT 1") -> object:
     """Return the one value of a statement."""
-    with reaching_database(), engine.begin() as connection:
+    with translate_errors(), engine.begin() as connection:
         return connection.scalar(text(statement))
 
 
 def ask_in_silence(engine: Engine, proxy: Proxy) -> None:
     """Let the server fall silent between two statements."""
-    with reaching_database(), engine.begin() as connection:
+    with translate_errors(), engine.begin() as connection:
         connection.execute(text("SELECT 1"))
         proxy.swallow()
         connection.execute(text("SELECT 2"))
@@ -64,7 +64,7 @@ def test_a_connection_that_falls_silent_is_given_up(engine: Engine, proxy: Proxy
     proxy.swallow()
     with (
         pytest.raises(ServiceUnavailableError, match="cannot be reached"),
-        reaching_database(),
+        translate_errors(),
         engine.connect(),
     ):
         pass

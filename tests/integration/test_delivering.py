@@ -181,8 +181,8 @@ def test_every_end_is_told(settings: Settings) -> None:
     retry.retry(pipeline.context, submission.run_id)
     pipeline.work(submission)
     other = pipeline.submit(f"{TEXT} Or not.")
-    retry.cancel(pipeline.context.sessions, other.run_id)
-    retry.cancel(pipeline.context.sessions, other.run_id)
+    retry.cancel(pipeline.context.database, other.run_id)
+    retry.cancel(pipeline.context.database, other.run_id)
 
     with receiving() as receiver:
         deliver(told_by(pipeline, receiver))

@@ -17,7 +17,7 @@ from chordwise.pipeline.learning.evaluating import evaluate
 from chordwise.pipeline.learning.gold import read
 from chordwise.pipeline.learning.scopes import Scope
 from chordwise.settings import Settings
-from chordwise.storage.engine import open_engine, session_maker
+from chordwise.storage.database import Database, open_engine
 from tests.fakes.commands import run
 from tests.fakes.learning import a_learner, classified, extracted, written
 from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run, a_summary
@@ -322,7 +322,7 @@ def test_no_transaction_is_open_while_it_is_reckoned(
     engine = open_engine(database_url)
     event.listen(engine, "connect", ending_idle_transactions)
 
-    (found,) = evaluate(session_maker(engine), Scope(), gold, lambda _write: 0)
+    (found,) = evaluate(Database(engine), Scope(), gold, lambda _write: 0)
 
     engine.dispose()
     values = {each.metric: each.value for each in found.measured[0].measures}

@@ -13,7 +13,7 @@ from chordwise.errors import ExitCode
 from chordwise.pipeline.learning.evaluating import evaluate
 from chordwise.pipeline.learning.scopes import Scope
 from chordwise.settings import Settings
-from chordwise.storage.engine import open_engine, session_maker
+from chordwise.storage.database import Database, open_engine
 from tests.fakes.commands import run
 from tests.fakes.learning import a_learner, classified, extracted, written
 from tests.fakes.past_results import into_history
@@ -123,7 +123,7 @@ def test_what_was_said_is_read_once(pipeline: Pipeline, database_url: SecretStr)
     engine, statements = open_engine(database_url), list[str]()
     event.listen(engine, "before_cursor_execute", lambda *sent: statements.append(sent[2]))
 
-    found = evaluate(session_maker(engine), Scope(), None, lambda _write: 0)
+    found = evaluate(Database(engine), Scope(), None, lambda _write: 0)
 
     engine.dispose()
     assert len(found) == 2  # of two analysis types

@@ -121,7 +121,7 @@ class Meter:
 @contextmanager
 def measured(pipeline: Pipeline) -> Iterator[Meter]:
     """Count what the block asks the database."""
-    with pipeline.context.sessions() as session:
+    with pipeline.context.database.read() as session:
         engine = session.get_bind()
     assert isinstance(engine, Engine)
     meter = Meter()
@@ -155,14 +155,14 @@ def a_large_run(settings: Settings, size: int, *states: str) -> tuple[Pipeline, 
 
 def tidy(pipeline: Pipeline) -> None:
     """Do what the server's own vacuum does from time to time."""
-    with pipeline.context.sessions() as session:
+    with pipeline.context.database.read() as session:
         connection = session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
         connection.execute(text("VACUUM ANALYZE jobs, chunks, outbox"))
 
 
 def rows_read(pipeline: Pipeline, step: Callable[[Session], object]) -> int:
     """Return how many rows of jobs, chunks and messages a step looks at."""
-    with pipeline.context.sessions.begin() as session:
+    with pipeline.context.database.write() as session:
         before = int(session.execute(text(_READ)).scalar_one())
         step(session)
         session.flush()
@@ -221,7 +221,7 @@ def test_a_cancellation_takes_steps(settings: Settings, size: int) -> None:
     unfinished = size - size // 4
 
     with measured(pipeline) as meter:
-        assert retry.cancel(pipeline.context.sessions, run_id) == unfinished
+        assert retry.cancel(pipeline.context.database, run_id) == unfinished
 
     assert len(meter.transactions) <= -(-unfinished // STEP) + 5
     assert meter.most_statements <= 9
@@ -374,7 +374,7 @@ def test_frequent_updates_are_heap_only(settings: Settings) -> None:
     tokens = [row[0] for row in pipeline.rows("SELECT id FROM chunks WHERE status = 'running'")]
     moved = [row[0] for row in pipeline.rows("SELECT id FROM jobs ORDER BY id")][::8]
 
-    with pipeline.context.sessions.begin() as session:
+    with pipeline.context.database.write() as session:
         before = updated(session)
         for job_id in moved:
             jobs.note_progress(session, uuid.UUID(str(job_id)))

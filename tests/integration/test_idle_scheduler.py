@@ -15,7 +15,7 @@ from sqlalchemy import Engine, event, text
 from chordwise.pipeline.runtime.messages import FAN_OUT
 from chordwise.settings import Settings
 from chordwise.storage import outbox
-from chordwise.storage.engine import open_engine
+from chordwise.storage.database import open_engine
 from scheduler.leadership import Leadership
 from scheduler.listening import Listener
 from scheduler.loop import Loop
@@ -62,7 +62,7 @@ def running(pipeline: Pipeline) -> Iterator[Listener]:
 
 def promise(pipeline: Pipeline) -> None:
     """Promise a message."""
-    with pipeline.context.sessions.begin() as session:
+    with pipeline.context.database.write() as session:
         outbox.put(session, FAN_OUT, uuid.uuid4(), reason="a test")
 
 
@@ -74,7 +74,7 @@ def is_sent(pipeline: Pipeline) -> bool:
 def test_an_idle_scheduler_makes_few_statements(pipeline: Pipeline) -> None:
     """It looks once a second, at the outbox less often, and asks no rule of recovery."""
     statements: list[str] = []
-    with pipeline.context.sessions() as session:
+    with pipeline.context.database.read() as session:
         engine = session.get_bind()
     assert isinstance(engine, Engine)
 
@@ -127,7 +127,7 @@ def test_several_schedulers_hear_of_one_promise(pipeline: Pipeline) -> None:
     promise(pipeline)
     assert all(wake.wait(SOON) for wake in wakes)
 
-    with pipeline.context.sessions.begin() as session:
+    with pipeline.context.database.write() as session:
         session.execute(
             text(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "

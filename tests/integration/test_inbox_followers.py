@@ -224,7 +224,7 @@ def test_who_waits_has_no_message(inbox: WatchedInbox) -> None:
     inbox.pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '1 hour'")
 
     assert fan_out(inbox.pipeline.context, second) == 0  # type: ignore[arg-type]  # a UUID
-    with inbox.pipeline.context.sessions() as session:
+    with inbox.pipeline.context.database.read() as session:
         now = clock.read(session)
     assert unclaimed.send_everything(inbox.pipeline.context, now) == 1
     assert recover(inbox.pipeline.context) == {}
@@ -236,9 +236,9 @@ def test_who_waits_has_no_message(inbox: WatchedInbox) -> None:
 def test_one_that_was_called_off_is_taken_up_again(inbox: WatchedInbox) -> None:
     """And has the answer that the first has got meanwhile."""
     drop_in_runs(inbox, "a.txt", "b.txt")
-    with inbox.pipeline.context.sessions() as session:
+    with inbox.pipeline.context.database.read() as session:
         run = runs.newest(session, 1)[0]
-    retry.cancel(inbox.pipeline.context.sessions, run.id)
+    retry.cancel(inbox.pipeline.context.database, run.id)
     inbox.work()
     assert inbox.pipeline.value(STATES) == ["succeeded", "cancelled"]
 

@@ -220,7 +220,7 @@ def test_what_cannot_be_recovered_yet_holds_up_nobody(
     """F09: a copy that a kill cut off waits for room on the disk; it is told once, others go on."""
     path = inbox.drop("a.txt", LETTER)
     file = inbox.watch._taking._row(a_wanted(path, ()))
-    with inbox.pipeline.context.sessions.begin() as session:
+    with inbox.pipeline.context.database.write() as session:
         session.add(file)
         session.flush()
         inbox.store.begin(file.id, path)

@@ -7,37 +7,36 @@ import threading
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
-from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.runs import user_sql
 from chordwise.storage import incidents
-from chordwise.storage.engine import open_engine, session_maker
+from chordwise.storage.database import Database, open_engine
 from chordwise.storage.incidents import Incident, IncidentKind
 from tests.fakes.processes import wait_until
 from worker.envelopes import Rejection
 from worker.rejecting import Rejections
 
 
-def counts(sessions: sessionmaker[Session]) -> dict[tuple[str, str], int]:
+def counts(database: Database) -> dict[tuple[str, str], int]:
     """Return every count by kind and reason."""
-    with sessions() as session:
+    with database.read() as session:
         return {(row.kind, row.reason): row.count for row in session.scalars(select(Incident))}
 
 
 def test_counts_add_up_by_kind_and_reason(database_url: SecretStr) -> None:
     """The same reason under two kinds is two rows; none is no row."""
     engine = open_engine(database_url)
-    sessions = session_maker(engine)
+    database = Database(engine)
     for number in (1, 4):
-        with sessions.begin() as session:
+        with database.write() as session:
             incidents.count(session, IncidentKind.RESCUE, "due", number)
             incidents.count(session, IncidentKind.HANDED_BACK, "due")
             incidents.count(session, IncidentKind.LEASE_LOST, "late", 0)
 
-    found = counts(sessions)
+    found = counts(database)
 
-    with sessions() as session:
+    with database.read() as session:
         row = session.get_one(Incident, ("rescue", "due"))
     engine.dispose()
     assert found == {("rescue", "due"): 5, ("handed_back", "due"): 2}
@@ -47,11 +46,11 @@ def test_counts_add_up_by_kind_and_reason(database_url: SecretStr) -> None:
 def test_counting_at_the_same_time_loses_nothing(database_url: SecretStr) -> None:
     """Eight threads that count the same reason do not overwrite each other."""
     engine = open_engine(database_url, pool_size=8)
-    sessions = session_maker(engine)
+    database = Database(engine)
 
     def work() -> None:
         for _ in range(10):
-            with sessions.begin() as session:
+            with database.write() as session:
                 incidents.count(session, IncidentKind.LEASE_LOST, "heartbeat")
 
     threads = [threading.Thread(target=work) for _ in range(8)]
@@ -60,7 +59,7 @@ def test_counting_at_the_same_time_loses_nothing(database_url: SecretStr) -> Non
     for thread in threads:
         thread.join()
 
-    found = counts(sessions)
+    found = counts(database)
     engine.dispose()
     assert found == {("lease_lost", "heartbeat"): 80}
 
@@ -68,7 +67,7 @@ def test_counting_at_the_same_time_loses_nothing(database_url: SecretStr) -> Non
 def test_readers_see_them(database_url: SecretStr) -> None:
     """`chordwise sql` answers what went wrong lately."""
     engine = open_engine(database_url)
-    with session_maker(engine).begin() as session:
+    with Database(engine).write() as session:
         incidents.count(session, IncidentKind.RESCUE, "lease_expired")
     engine.dispose()
 
@@ -78,21 +77,23 @@ def test_readers_see_them(database_url: SecretStr) -> None:
     assert rows == [("rescue", "lease_expired", 1)]
 
 
-def test_a_rejection_is_counted_once_the_database_is_back(database_url: SecretStr) -> None:
+def test_a_rejection_is_counted_once_the_database_is_back(
+    database_url: SecretStr, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While it is away nothing is raised into the worker, and nothing forgotten."""
     away = open_engine(SecretStr("postgresql://nobody@127.0.0.1:9/nothing"))
     back = open_engine(database_url)
-    sessions = session_maker(away)
-    rejections = Rejections(sessions)
+    database = Database(away)
+    rejections = Rejections(database)
     rejections.add(Rejection.BODY)
     rejections.add(Rejection.BODY)
     with pytest.raises(ServiceUnavailableError):
         rejections.count()
 
-    sessions.configure(bind=back)
+    reached = Database(back)
+    monkeypatch.setattr(database, "write", reached.write)
     rejections.start()
 
-    reached = session_maker(back)
     wait_until(lambda: bool(counts(reached)), 10, "the thread counts")
     found = counts(reached)
     away.dispose()

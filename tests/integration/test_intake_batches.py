@@ -276,7 +276,7 @@ def test_a_batch_of_a_cancelled_or_lost_run_is_not_stored(settings: Settings) ->
     """All of it or nothing."""
     pipeline = a_pipeline(settings)
     cancelled = open_run(pipeline.context, replace(a_run(), name="cancelled"), NOW)
-    retry.cancel(pipeline.context.sessions, cancelled.run_id)
+    retry.cancel(pipeline.context.database, cancelled.run_id)
     lost = open_run(pipeline.context, replace(a_run(), name="lost"), NOW)
     pipeline.execute("UPDATE runs SET intake_token = :other", other=uuid.uuid4())
 

@@ -95,7 +95,7 @@ def test_a_run_of_more_jobs_than_a_statement_may_name_is_cancelled(settings: Set
     fan_out(pipeline.context, pipeline.job(submission).id)
     pipeline.execute(_JOBS, more=MANY - 1)
 
-    cancelled = retry.cancel(pipeline.context.sessions, submission.run_id)
+    cancelled = retry.cancel(pipeline.context.database, submission.run_id)
 
     assert cancelled == MANY
     assert pipeline.rows("SELECT DISTINCT status FROM jobs") == [("cancelled",)]
@@ -126,7 +126,7 @@ def test_the_note_of_a_file_with_thousands_of_rows_is_written_piece_by_piece(
     inbox.drop("a.txt", "Anna writes to Berta.")
     inbox.take()
     inbox.work()
-    with inbox.pipeline.context.sessions.begin() as session:
+    with inbox.pipeline.context.database.write() as session:
         session.execute(text(_ROWS_OF_A_FILE[0]), {"more": _ROWS - 1})
         for statement in _ROWS_OF_A_FILE[1:]:
             session.execute(text(statement))

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, inspect, text
 
 from chordwise.settings import Settings
 from chordwise.storage import migrating, revisions
-from chordwise.storage.engine import open_engine
+from chordwise.storage.database import open_engine
 from chordwise.storage.tables import metadata
 from tests.fakes.learning import a_learner, classified
 

@@ -156,7 +156,7 @@ def test_text_that_postgresql_refuses_does_not_lose_the_answer(settings: Setting
     pipeline.work(submission)
 
     assert pipeline.job(submission).status == JobStatus.SUCCEEDED
-    with pipeline.context.sessions() as session:
+    with pipeline.context.database.read() as session:
         topic = session.execute(text("SELECT output ->> 'main_topic' FROM results")).scalar_one()
     assert topic == "A\ufffd \ufffd topic."
 

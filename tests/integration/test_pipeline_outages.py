@@ -59,7 +59,7 @@ def dispatch(pipeline: Pipeline) -> None:
 
 def ambiguous(pipeline: Pipeline, statement: str) -> Callable[[], None]:
     """Have the next commit after a statement made, and reported as lost; return what ends it."""
-    engine: Engine = pipeline.context.sessions.kw["bind"]
+    engine: Engine = pipeline.context.database.engine
     commit = engine.dialect.do_commit
     seen: list[str] = []
     lost: list[str] = []
@@ -368,7 +368,7 @@ def test_leases_are_kept_in_one_statement(settings: Settings) -> None:
     work = fanned_out(pipeline, PARAGRAPH, f"Another text. {PARAGRAPH}")
     tokens = [pipeline.claim(chunk_id) for _, chunk_id in work]
 
-    with pipeline.context.sessions.begin() as session:
+    with pipeline.context.database.write() as session:
         kept = chunk_leases.extend(session, [*tokens, uuid.uuid4()], timedelta(seconds=60))
 
     assert kept == set(tokens)

@@ -176,7 +176,7 @@ def test_what_is_due_and_unsent_has_lost_no_message(settings: Settings) -> None:
         id=late,
     )
 
-    with pipeline.context.sessions.begin() as session:
+    with pipeline.context.database.write() as session:
         lost = lost_messages(pipeline.context, session)
 
     assert lost == 0

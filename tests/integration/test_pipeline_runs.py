@@ -33,7 +33,7 @@ def test_nothing_comes_into_a_cancelled_run(settings: Settings) -> None:
     pipeline = a_pipeline(settings)
     submission = open_run(pipeline.context, a_run(), NOW)
     submission.take_in(a_document(PARAGRAPH))
-    retry.cancel(pipeline.context.sessions, submission.run_id)
+    retry.cancel(pipeline.context.database, submission.run_id)
     pipeline.execute("DELETE FROM outbox")
 
     for found in (
@@ -123,7 +123,7 @@ def test_a_cancelled_run_stores_no_late_answer(settings: Settings) -> None:
     """An answer that arrives after the cancellation is dropped."""
 
     def cancel_meanwhile(request: CompletionRequest) -> str:
-        retry.cancel(pipeline.context.sessions, submission.run_id)
+        retry.cancel(pipeline.context.database, submission.run_id)
         return quoting_the_text(request)
 
     pipeline = a_pipeline(settings, cancel_meanwhile)

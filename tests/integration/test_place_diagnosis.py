@@ -16,7 +16,7 @@ from chordwise.errors import ExitCode
 from chordwise.pipeline.diagnosis import places, schedules
 from chordwise.pipeline.diagnosis.checks import Check, Verdict
 from chordwise.settings import Settings
-from chordwise.storage.engine import open_engine
+from chordwise.storage.database import open_engine
 from tests.fakes.pipeline import a_pipeline
 
 NOBODY = 65_534

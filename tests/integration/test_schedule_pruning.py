@@ -131,16 +131,16 @@ def test_feedback_goes_with_its_job_and_what_it_taught_stays(settings: Settings)
         )
         for number, text in enumerate((OLD, NEW))
     ]
-    sessions = night.pipeline.context.sessions
-    with sessions.begin() as session:
+    database = night.pipeline.context.database
+    with database.write() as session:
         assert giving_feedback.give_all(session, Wanted(), said).stored == 2
     ((run,),) = night.rows("SELECT name FROM runs ORDER BY finished_at LIMIT 1")
 
     def write(change: Callable[[Session], int]) -> int:
-        with sessions.begin() as session:
+        with database.write() as session:
             return change(session)
 
-    evaluating.evaluate(sessions, Scope(run=str(run)), None, write)
+    evaluating.evaluate(database, Scope(run=str(run)), None, write)
     night.pipeline.execute("UPDATE judgments SET expected = '1', found = '2'")
 
     assert night.carry_out()
@@ -238,7 +238,7 @@ def test_a_run_that_is_just_being_retried_stays(settings: Settings) -> None:
 
     with ThreadPoolExecutor(2) as threads:
         # The retry has its jobs, and waits for the run.
-        with context.sessions.begin() as session:
+        with context.database.write() as session:
             session.execute(text("SELECT FROM runs WHERE id = :id FOR UPDATE"), {"id": run_id})
             retried = threads.submit(retry.retry, context, run_id)
             wait_until(lambda: night.pipeline.value(WAITING) == 1, 30, WAITING)
@@ -352,24 +352,24 @@ def test_pruning_in_small_steps_ends(
 def test_a_document_that_is_taken_in_meanwhile_is_not_lost(settings: Settings) -> None:
     """Whoever stores it while it is being deleted waits, and stores it anew."""
     night = a_night(settings, tidy=pruned_after(keep_runs_days=30))
-    sessions = night.pipeline.context.sessions
+    database = night.pipeline.context.database
     again = threading.Event()
     stored: list[object] = []
 
     def letter() -> Document:
         return Document(source="a", media_type="text/plain", text=OLD, normalization={})
 
-    with sessions.begin() as session:
+    with database.write() as session:
         documents.store(session, letter())
     night.pipeline.execute("UPDATE documents SET created_at = now() - interval '40 days'")
 
     def store() -> None:
-        with sessions.begin() as session:
+        with database.write() as session:
             again.set()
             stored.append(documents.store(session, letter()))
 
     thread = threading.Thread(target=store)
-    with sessions.begin() as session:
+    with database.write() as session:
         assert pruning.forget_documents(session, A_DAY) == 1
         thread.start()
         assert again.wait(30)
@@ -381,7 +381,7 @@ def test_a_document_that_is_taken_in_meanwhile_is_not_lost(settings: Settings) -
 def test_a_document_that_was_just_taken_in_stays(settings: Settings) -> None:
     """Its run is not committed yet, and holds it."""
     night = a_night(settings, tidy=pruned_after(keep_runs_days=30))
-    sessions = night.pipeline.context.sessions
+    database = night.pipeline.context.database
     night.pipeline.submit(OLD, options=a_run())
     night.pipeline.execute("UPDATE documents SET created_at = now() - interval '40 days'")
     night.pipeline.execute("DELETE FROM outbox")
@@ -389,10 +389,10 @@ def test_a_document_that_was_just_taken_in_stays(settings: Settings) -> None:
     night.pipeline.execute("DELETE FROM jobs")
     night.pipeline.execute("DELETE FROM intakes")
 
-    with sessions.begin() as taking_in:
+    with database.write() as taking_in:
         letter = Document(source="a", media_type="text/plain", text=OLD, normalization={})
         documents.store(taking_in, letter)
-        with sessions.begin() as session:
+        with database.write() as session:
             assert pruning.forget_documents(session, A_DAY) == 0
 
     assert night.rows("SELECT text FROM documents") == [(OLD,)]

@@ -190,7 +190,7 @@ def test_files_of_an_inbox_without_a_run_are_told(settings: Settings, tmp_path: 
         hint="docs/inbox.md",
         delivered_at=datetime(2026, 3, 28, 1, tzinfo=UTC),
     )
-    with night.pipeline.context.sessions.begin() as session:
+    with night.pipeline.context.database.write() as session:
         session.add(file)
 
     first, second = report_of(night, "06", tmp_path), report_of(night, "07", tmp_path)

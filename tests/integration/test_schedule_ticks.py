@@ -12,7 +12,6 @@ from chordwise.errors import UsageError
 from chordwise.pipeline.schedules import scheduling
 from chordwise.settings import Settings
 from chordwise.storage import schedule_runs
-from chordwise.storage.engine import persistently
 from chordwise.storage.schedules import Origin
 from tests.fakes.scheduling import A_DAY, Night, a_night, nightly, pruning
 
@@ -33,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 def start_now(night: Night, name: str = "nightly") -> None:
     """Ask for a schedule by hand."""
-    with night.pipeline.context.sessions.begin() as session:
+    with night.pipeline.context.database.write() as session:
         scheduling.start_now(session, name, night.now)
 
 
@@ -205,29 +204,30 @@ def test_schedules_of_the_database_stay_when_the_configuration_changes(
 ) -> None:
     """Only who wrote a schedule takes it away, and its history stays."""
     night = a_night(settings, ours=nightly(folder))
-    sessions = night.pipeline.context.sessions
+    database = night.pipeline.context.database
     wanted = nightly(folder)
 
-    with sessions.begin() as session:
+    with database.write() as session:
         scheduling.define(session, "theirs", wanted, Origin.DATABASE, night.now)
     night.synchronize()
-    with sessions.begin() as session, pytest.raises(UsageError, match="in the configuration"):
+    with database.write() as session, pytest.raises(UsageError, match="in the configuration"):
         scheduling.remove(session, "ours")
     with (
         pytest.raises(UsageError, match="configuration has a schedule"),
-        sessions.begin() as session,
+        database.write() as session,
     ):
         scheduling.define(session, "ours", wanted, Origin.DATABASE, night.now)
     start_now(night, "theirs")
-    with sessions.begin() as session:
+    with database.write() as session:
         scheduling.remove(session, "theirs")
 
     assert night.rows("SELECT name, enabled FROM schedules ORDER BY name") == [
         ("ours", True),
         ("theirs", False),
     ]
-    found = persistently(sessions, A_DAY, lambda s: schedule_runs.newest(s, "theirs", 9))
-    assert [each.trigger for each in found] == ["command"]
+    with database.read() as session:
+        found = schedule_runs.newest(session, "theirs", 9)
+        assert [each.trigger for each in found] == ["command"]
 
 
 def test_a_row_that_cannot_be_read_does_not_stop_the_others(

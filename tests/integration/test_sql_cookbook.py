@@ -169,7 +169,7 @@ def fill(pipeline: Pipeline) -> None:
 
 def learn(pipeline: Pipeline) -> None:
     """Say of two results whether they are right, and evaluate them all by that."""
-    sessions = pipeline.context.sessions
+    database = pipeline.context.database
     for name, verdict in (("sure", Verdict.APPROVED), ("unsure", Verdict.REJECTED)):
         line = Line(
             number=1,
@@ -177,14 +177,14 @@ def learn(pipeline: Pipeline) -> None:
             analysis_type=None,
             signed=Signed(saying=Saying(verdict=verdict)),
         )
-        with sessions.begin() as session:
+        with database.write() as session:
             assert giving_feedback.give_all(session, Wanted(), [line]).stored == 1
 
     def write(change: Callable[[Session], int]) -> int:
-        with sessions.begin() as session:
+        with database.write() as session:
             return change(session)
 
-    evaluating.evaluate(sessions, Scope(), None, write)
+    evaluating.evaluate(database, Scope(), None, write)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def answered(pipeline: Pipeline, source: str, text: str = PARAGRAPH) -> uuid.UUI
 
 def found(pipeline: Pipeline, wanted: Wanted) -> Sequence[tuple[str, str]]:
     """Return sources and types of what is read, after a look that it is counted and listed too."""
-    with pipeline.context.sessions() as session:
+    with pipeline.context.database.read() as session:
         results = stored_results.read(session, wanted)
         assert stored_results.count(session, wanted) == len(results)
         assert stored_results.read(session, wanted, limit=1) == results[:1]

@@ -21,7 +21,7 @@ from sqlalchemy import Engine, text
 
 from chordwise.embedded.valkey import SOCKET_NAME, EmbeddedValkey
 from chordwise.errors import ExitCode
-from chordwise.storage.engine import open_engine
+from chordwise.storage.database import open_engine
 from tests.fakes.configuration import configuration
 from tests.fakes.processes import ROOT, Processes, wait_until
 from tests.faults.proxy import Proxy, Target, proxy_to

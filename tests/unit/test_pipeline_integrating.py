@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import create_engine
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.domain import grounding, json_values, tokens
 from chordwise.domain.answers import Answer
@@ -30,7 +25,6 @@ from chordwise.errors import (
     ChordwiseError,
     ConfigurationError,
     ContextTooLongError,
-    LeaseLostError,
     ModelAccessError,
     RateLimitedError,
 )
@@ -40,10 +34,7 @@ from chordwise.pipeline.asking.check import Verdict
 from chordwise.pipeline.asking.merge import Integrator
 from chordwise.pipeline.asking.requests import request_for, text_budget
 from chordwise.pipeline.jobs import backoff
-from chordwise.pipeline.models.client import Models
-from chordwise.pipeline.runtime.context import Context, open_stores
-from chordwise.pipeline.runtime.leases import LeaseKeeper
-from chordwise.settings import PipelineSettings, Settings
+from chordwise.settings import PipelineSettings
 from tests.fakes.asking import question
 from tests.fakes.pipeline import a_summary, quoting_the_text
 from tests.fakes.scripted_model import Line, ScriptedModel
@@ -231,46 +222,3 @@ def test_waits_grow_to_a_ceiling_and_honour_the_server(
     ceiling = min(900, 30 * 2**before)
     least = max(ceiling / 2, asked_for or 0)
     assert least - 1e-3 <= wait.total_seconds() <= max(ceiling, asked_for or 0) + 1e-3
-
-
-def a_context() -> Context:
-    """Return a context over no servers: its sessions never reach for one."""
-    settings = Settings.model_construct(pipeline=PipelineSettings(), models={}, fallback=())
-    engine = create_engine("postgresql+psycopg://")
-    sessions: sessionmaker[Session] = sessionmaker(engine)
-    return Context(
-        settings=settings,
-        sessions=sessions,
-        stores=open_stores(settings, sessions),
-        models=Models(settings),
-        messenger=None,  # type: ignore[arg-type]  # nothing is sent here
-        leases=LeaseKeeper(sessions, timedelta(seconds=60), timedelta(seconds=15)),
-        random=Random(0),  # noqa: S311 - jitter
-    )
-
-
-def failing(times: int, error: Exception) -> Callable[[Session], str]:
-    """Return a write that fails so often before it succeeds."""
-    left = [times]
-
-    def write(_session: Session) -> str:
-        if left[0]:
-            left[0] -= 1
-            raise error
-        return "stored"
-
-    return write
-
-
-def test_what_was_paid_for_is_stored_when_the_database_comes_back() -> None:
-    """A lost connection is waited out."""
-    lost = OperationalError("UPDATE", {}, Exception("server closed the connection"))
-
-    assert backoff.store(a_context(), failing(2, lost)) == "stored"
-
-
-@pytest.mark.parametrize("error", [LeaseLostError("gone"), ValueError("a defect")])
-def test_other_errors_are_not_waited_out(error: Exception) -> None:
-    """They would come again."""
-    with pytest.raises(type(error)):
-        backoff.store(a_context(), failing(1, error))

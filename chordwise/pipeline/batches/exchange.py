@@ -38,7 +38,6 @@ from chordwise.pipeline.runtime.context import Context
 from chordwise.storage import batch_followers, batch_requests, batches, clock
 from chordwise.storage.batch_requests import BatchRequest
 from chordwise.storage.batches import Batch
-from chordwise.storage.engine import reaching_database
 
 log = structlog.get_logger(__name__)
 
@@ -84,7 +83,7 @@ class _Batches:
                 self._put_off(batch, ModelTransportError(what))
 
     def _store(self, write: Callable[[Session], Stored]) -> Stored:
-        with reaching_database(), self._context.sessions.begin() as session:
+        with self._context.database.write() as session:
             return write(session)
 
     def _advance(self, batch: Batch) -> None:

@@ -16,7 +16,6 @@ from chordwise.pipeline.runtime.context import Context
 from chordwise.storage import batch_requests, batches, model_calls
 from chordwise.storage.batch_requests import BatchRequest
 from chordwise.storage.batches import Batch
-from chordwise.storage.engine import reaching_database
 from chordwise.storage.record import new_id
 
 log = structlog.get_logger(__name__)
@@ -36,10 +35,10 @@ def prepare(context: Context) -> None:
     """
     settings = context.settings.batch
     gather, most = timedelta(seconds=settings.gather_seconds), settings.most_requests
-    with reaching_database(), context.sessions.begin() as session:
+    with context.database.write() as session:
         ready = batch_requests.ready_models(session, gather, most, MOST_BYTES)
     for name in ready:
-        with reaching_database(), context.sessions.begin() as session:
+        with context.database.write() as session:
             if size := _size(session, name, most):
                 _put_together(session, name, size)
 

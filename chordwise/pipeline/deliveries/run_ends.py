@@ -33,7 +33,6 @@ from chordwise.pipeline.runtime.context import Context
 from chordwise.settings import DeliverySettings, Settings
 from chordwise.storage import clock, deliveries, incidents
 from chordwise.storage.deliveries import Delivery, DeliveryKind, DeliveryStatus
-from chordwise.storage.engine import reaching_database
 from chordwise.storage.incidents import IncidentKind
 
 log = structlog.get_logger(__name__)
@@ -71,7 +70,7 @@ def skip_unwanted(context: Context) -> None:
     Raises:
         ServiceUnavailableError: The database cannot be reached.
     """
-    with reaching_database(), context.sessions.begin() as session:
+    with context.database.write() as session:
         for kind in set(DeliveryKind) - _wanted(context):
             deliveries.skip(session, kind)
 
@@ -87,7 +86,7 @@ def _wanted(context: Context) -> set[DeliveryKind]:
 
 def _begin(context: Context) -> tuple[Delivery | None, int]:
     """Take up what is due; return it with the moment of this attempt, in seconds."""
-    with reaching_database(), context.sessions.begin() as session:
+    with context.database.write() as session:
         delivery = deliveries.take_due(session, _wanted(context))
         if delivery is None:
             return None, 0
@@ -178,7 +177,7 @@ def _record_failure(context: Context, delivery: Delivery, error: ChordwiseError)
         log.error("delivery.failed", reason=error.what, **_named(delivery))
         return
     delay = _delay(settings, delivery.attempts) * context.random.uniform(0.8, 1.2)
-    with reaching_database(), context.sessions.begin() as session:
+    with context.database.write() as session:
         deliveries.put_off(session, delivery, delay, error.what)
     log.warning("delivery.put_off", reason=error.what, **_named(delivery))
 
@@ -191,7 +190,7 @@ def _delay(settings: DeliverySettings, attempts: int) -> timedelta:
 def _end(
     context: Context, delivery: Delivery, status: DeliveryStatus, reason: str | None = None
 ) -> None:
-    with reaching_database(), context.sessions.begin() as session:
+    with context.database.write() as session:
         deliveries.end(session, delivery, status, reason)
         if status is DeliveryStatus.FAILED:
             incidents.count(session, IncidentKind.DELIVERY_FAILED, delivery.kind)

@@ -23,7 +23,7 @@ from chordwise.pipeline.diagnosis.checks import Check, Verdict, guarded
 from chordwise.pipeline.runs import user_sql
 from chordwise.settings import Settings
 from chordwise.storage import revisions
-from chordwise.storage.engine import open_engine, reaching_database
+from chordwise.storage.database import open_engine, translate_errors
 
 _GIGABYTE = 1024**3
 _LITTLE_DISK = 1 * _GIGABYTE
@@ -116,7 +116,7 @@ def _database(engine: Engine) -> Check:
 @contextmanager
 def _reaching() -> Iterator[None]:
     try:
-        with reaching_database():
+        with translate_errors():
             yield
     except DatabaseRefusedError:
         raise
@@ -127,13 +127,13 @@ def _reaching() -> Iterator[None]:
 
 
 def _schema(engine: Engine) -> Check:
-    with reaching_database():
+    with translate_errors():
         revisions.require_compatible(engine)
     return Check(name="schema", finding=f"up to date ({revisions.newest_revision()})")
 
 
 def _clock(engine: Engine) -> Check:
-    with reaching_database(), engine.connect() as connection:
+    with translate_errors(), engine.connect() as connection:
         theirs = connection.scalar(text("SELECT clock_timestamp()"))
     ours = datetime.now(UTC)  # noqa: TID251 - the clock of this machine is what is looked at
     apart = abs((ours - theirs).total_seconds()) if theirs else 0.0

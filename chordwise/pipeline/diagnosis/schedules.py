@@ -25,7 +25,7 @@ from chordwise.pipeline.schedules.exports import format_of, selection_of
 from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
 from chordwise.settings.schedules import ScheduleKind
 from chordwise.storage import schedules
-from chordwise.storage.engine import reaching_database
+from chordwise.storage.database import translate_errors
 from chordwise.storage.schedules import Origin, Schedule
 
 
@@ -40,7 +40,7 @@ def configured(settings: Settings) -> Iterator[Check]:
 def added(settings: Settings, engine: Engine) -> Iterator[Check]:
     """Yield what there is to say of the schedules that were added to the database."""
     try:
-        with reaching_database(), Session(engine) as session:
+        with translate_errors(), Session(engine) as session:
             found = [each for each in schedules.enabled(session) if each.origin == Origin.DATABASE]
     except ChordwiseError as error:
         yield failed("schedules", error)

@@ -22,7 +22,6 @@ from chordwise.pipeline.inbox.store import Store
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.printable_names import printable
 from chordwise.storage import clock, inbox_files
-from chordwise.storage.engine import reaching_database
 from chordwise.storage.inbox_files import InboxFile
 from chordwise.storage.runs import Run
 
@@ -55,7 +54,7 @@ class Delivering:
         Raises:
             ServiceUnavailableError: The database cannot be reached.
         """
-        with reaching_database(), self._context.sessions() as session:
+        with self._context.database.read() as session:
             begun = inbox_files.in_status(session, self._store.id, InboxStatus.DELIVERING, limit)
             return [*begun, *inbox_files.ready(session, self._store.id, limit)]
 
@@ -90,7 +89,7 @@ class Delivering:
                 else:
                     brought.append(destination)
                     ended[file.id] = _end(file, destination, found[file.id])
-            with reaching_database(), self._context.sessions.begin() as session:
+            with self._context.database.write() as session:
                 inbox_files.write_each(session, ended, {"delivered_at": clock.database_now()})
         return brought
 
@@ -100,7 +99,7 @@ class Delivering:
         found: dict[uuid.UUID, Verdict] = {}
         ids = [file.id for file in files]
         with ExitStack() as stack:
-            with reaching_database(), self._context.sessions() as session:
+            with self._context.database.read() as session:
                 session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
                 now, done = clock.read(session), inbox_files.done(session, ids)
                 for file, outcomes in _by_file(files, inbox_files.outcomes(session, ids)):
@@ -126,7 +125,7 @@ class Delivering:
                 place = _free_place(file, found[file.id], chosen)
                 file.raw_destination = os.fsencode(place)
                 noted[file.id] = {"raw_destination": file.raw_destination}
-        with reaching_database(), self._context.sessions.begin() as session:
+        with self._context.database.write() as session:
             inbox_files.write_each(session, noted, {"status": InboxStatus.DELIVERING})
 
     def _brought(self, file: InboxFile, found: Verdict) -> Path:

@@ -40,7 +40,6 @@ from chordwise.readers.printable_names import printable
 from chordwise.readers.reading import Reader, ReadingInterruptedError
 from chordwise.settings import ProfileSettings
 from chordwise.storage import inbox_files, intake_leases, listed_files
-from chordwise.storage.engine import reaching_database
 from chordwise.storage.inbox_files import InboxFile
 from chordwise.storage.runs import Run
 
@@ -100,7 +99,7 @@ class Submitting:
 
     def waiting(self, limit: int) -> list[InboxFile]:
         """Return files that lie in the store and were not submitted, the first taken first."""
-        with reaching_database(), self._context.sessions() as session:
+        with self._context.database.read() as session:
             taken = InboxStatus.TAKEN
             return list(inbox_files.in_status(session, self._store.id, taken, limit))
 
@@ -144,7 +143,7 @@ class Submitting:
             if file.id not in task.outcomes and (file.reason is not None or file.id in unplaced)
         ]
         if ended:
-            with reaching_database(), self._context.sessions.begin() as session:
+            with self._context.database.write() as session:
                 inbox_files.note_submitted(session, ended)
             self._note_outcomes(task, ended)
 
@@ -174,7 +173,7 @@ class Submitting:
             ServiceUnavailableError: The database cannot be reached.
         """
         ours = {each.submission.run_id for each in (*self._open.values(), *self._retired)}
-        with reaching_database(), self._context.sessions.begin() as session:
+        with self._context.database.write() as session:
             is_abandoned = inbox_files.is_submitted_to(self._store.id) & Run.id.not_in(ours)
             intake_leases.finish_all(session, is_abandoned)
 
@@ -184,7 +183,7 @@ class Submitting:
         Raises:
             ServiceUnavailableError: The database cannot be reached.
         """
-        with reaching_database(), self._context.sessions.begin() as session:
+        with self._context.database.write() as session:
             inbox_files.take_attempts_back(session, self._begun)
 
     def _stored(self, file: InboxFile) -> Path:
@@ -207,7 +206,7 @@ class Submitting:
                 log.error("inbox.quarantined", file=file.name, folder=file.folder)
         begun = {file.id for file in new if file.reason is None}
         if begun:
-            with reaching_database(), self._context.sessions.begin() as session:
+            with self._context.database.write() as session:
                 inbox_files.count_attempts(session, begun)
         self._begun |= begun
 
@@ -240,7 +239,7 @@ class Submitting:
         """
         profile, done = self._profile_of(file), 0
         if file.run_id is not None:
-            with reaching_database(), self._context.sessions() as session:
+            with self._context.database.read() as session:
                 done = inbox_files.linked(session, file.id)
         with self._lock:
             run, of = self._place_of(file, stored)
@@ -294,7 +293,7 @@ class Submitting:
         """Return the run that a file was being taken into, and where it stands on its list."""
         if file.run_id is None:
             return None, None
-        with reaching_database(), self._context.sessions() as session:
+        with self._context.database.read() as session:
             listed = listed_files.at(session, file.run_id, os.fsencode(stored.absolute()))
         if listed is None:
             return None, None
@@ -345,7 +344,7 @@ class Submitting:
     def _run_name(self, profile: str) -> str:
         """Return a name such as `inbox-contracts-20261125-0213`, numbered where it is taken."""
         stem = "-".join(("inbox", *([profile] if profile else []), f"{self._now():%Y%m%d-%H%M}"))
-        with reaching_database(), self._context.sessions() as session:
+        with self._context.database.read() as session:
             taken = select(func.count()).where(Run.name.startswith(stem, autoescape=True))
             count = session.scalar(taken) or 0
         return f"{stem}-{count + 1}" if count else stem

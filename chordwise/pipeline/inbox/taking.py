@@ -23,7 +23,6 @@ from chordwise.pipeline.inbox.store import Store
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.printable_names import printable
 from chordwise.storage import inbox_files
-from chordwise.storage.engine import reaching_database
 from chordwise.storage.inbox_files import InboxFile
 from chordwise.storage.record import new_id
 
@@ -107,7 +106,7 @@ class Taking:
         self._left_behind = []
         orphans = set(self._store.ids())  # before the rows: a sub-folder comes after its row
         files = self._in_status(InboxStatus.TAKING, limit=None)
-        with reaching_database(), self._context.sessions() as session:
+        with self._context.database.read() as session:
             orphans -= inbox_files.known_ids(session, list(orphans))
         return [
             *((file.id, partial(self._settle, file)) for file in files),
@@ -198,11 +197,11 @@ class Taking:
         file.status = InboxStatus.TAKEN
 
     def _in_status(self, status: InboxStatus, limit: int | None = _BATCH) -> list[InboxFile]:
-        with reaching_database(), self._context.sessions() as session:
+        with self._context.database.read() as session:
             return list(inbox_files.in_status(session, self._store.id, status, limit))
 
     def _write(self, write: Callable[[Session], object]) -> None:
-        with reaching_database(), self._context.sessions.begin() as session:
+        with self._context.database.write() as session:
             write(session)
 
 

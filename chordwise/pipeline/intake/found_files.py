@@ -29,7 +29,6 @@ from chordwise.readers.reading import (
     UnreadDocument,
 )
 from chordwise.storage.documents import Document
-from chordwise.storage.engine import reaching_database
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.listed_files import Entry, ListedFile
@@ -187,7 +186,7 @@ def _fingerprint(path: Path, *, follow_symlinks: bool) -> tuple[int | None, int 
 
 def _stored_document(context: Context, job_id: uuid.UUID) -> ReadDocument:
     """Return the document of a job as its reader had found it."""
-    with reaching_database(), context.sessions() as session:
+    with context.database.read() as session:
         intake, document = session.execute(
             select(Intake, Document)
             .join(Job, Job.intake_id == Intake.id)

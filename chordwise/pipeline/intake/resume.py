@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from chordwise.domain.states import InboxStatus, RunStatus
 from chordwise.errors import UsageError
@@ -15,7 +14,6 @@ from chordwise.pipeline.intake.run_options import RunOptions, answerable, to_jso
 from chordwise.pipeline.intake.submit import Guard, Submission, open_run, unguarded
 from chordwise.pipeline.runtime.context import PATIENCE, Context
 from chordwise.storage import intake_leases
-from chordwise.storage.engine import persistently, reaching_database
 from chordwise.storage.inbox_files import InboxFile
 from chordwise.storage.listed_files import Entry
 from chordwise.storage.runs import Run
@@ -56,7 +54,7 @@ class Resume:
         of_inbox = select(InboxFile.id).where(
             InboxFile.run_id == run_id, InboxFile.status == InboxStatus.TAKEN
         )
-        with reaching_database(), self._context.sessions() as session:
+        with self._context.database.read() as session:
             run = session.get_one(Run, run_id)
             is_of_inbox = session.scalar(select(of_inbox.exists()))
         if run.status == RunStatus.CANCELLED:
@@ -89,7 +87,7 @@ class Resume:
             self._pause(_LOOK_SECONDS)
 
     def _being_taken_in(self, run_id: uuid.UUID) -> UsageError:
-        with reaching_database(), self._context.sessions() as session:
+        with self._context.database.read() as session:
             name = session.get_one(Run, run_id).name
         return UsageError(
             "Another process is taking in for this run.",
@@ -97,7 +95,7 @@ class Resume:
         )
 
     def _held_until(self, run_id: uuid.UUID) -> datetime | None:
-        with reaching_database(), self._context.sessions() as session:
+        with self._context.database.read() as session:
             return intake_leases.held_until(session, run_id)
 
 
@@ -111,7 +109,7 @@ def open_or_resume(
         ConfigurationError: The model is unknown, or its price where there is a budget.
         ServiceUnavailableError: The database cannot be reached.
     """
-    with reaching_database(), context.sessions() as session:
+    with context.database.read() as session:
         known = session.scalars(select(Run).where(Run.name == options.name)).one_or_none()
     if known is None or not _can_be_resumed(known):
         return open_run(context, options, now, found)
@@ -137,13 +135,11 @@ def claim(
         ServiceUnavailableError: The database cannot be reached.
     """
     token = uuid.uuid4()
-
-    def write(session: Session) -> Run | None:
-        guard(session)
-        is_ours = intake_leases.claim(session, run_id, token, context.lease, by_force=by_force)
-        return session.get_one(Run, run_id) if is_ours else None
-
-    run = persistently(context.sessions, PATIENCE, write)
+    for attempt in context.database.attempts(PATIENCE):
+        with attempt as session:
+            guard(session)
+            is_ours = intake_leases.claim(session, run_id, token, context.lease, by_force=by_force)
+            run = session.get_one(Run, run_id) if is_ours else None
     return None if run is None else Submission(context, run, token, guard, is_resumed=True)
 
 

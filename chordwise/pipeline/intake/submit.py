@@ -33,7 +33,6 @@ from chordwise.pipeline.runtime.context import PATIENCE, Context
 from chordwise.prompts import library
 from chordwise.readers.reading import Columns, ReadDocument, UnreadDocument
 from chordwise.storage import intake_leases, intakes, listed_files, prompt_versions
-from chordwise.storage.engine import persistently, reaching_database
 from chordwise.storage.listed_files import Entry, ListedFile
 from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
@@ -102,18 +101,16 @@ class Submission:
             LeaseLostError: Another process takes in for this run.
             ServiceUnavailableError: The database stayed away.
         """
-        stored: list[uuid.UUID] = []
-
-        def write(session: Session) -> None:
-            if stored and intakes.exists(session, stored[0]):
-                return
-            self._require_lease(session)
-            stored[:] = listed_files.add(session, self.run_id, entries)
-            if also is not None:
-                also(session)
-
+        stored: Sequence[uuid.UUID] = ()
         with self._turn:
-            persistently(self._context.sessions, PATIENCE, write)
+            for attempt in self._context.database.attempts(PATIENCE):
+                with attempt as session:
+                    if stored and intakes.exists(session, stored[0]):
+                        continue  # an earlier commit was made, and only its answer was lost
+                    self._require_lease(session)
+                    stored = listed_files.add(session, self.run_id, entries)
+                    if also is not None:
+                        also(session)
         return stored
 
     def untaken(self) -> Iterator[ListedFile]:
@@ -124,7 +121,7 @@ class Submission:
         """
         after = -1
         while True:
-            with reaching_database(), self._context.sessions() as session:
+            with self._context.database.read() as session:
                 some = listed_files.of_run(session, self.run_id, after)
             if not some:
                 return
@@ -139,7 +136,7 @@ class Submission:
 
     def take_in_all(
         self, offered: Sequence[Offered], also: AlsoOfBatch | None = None
-    ) -> list[TakenIn]:
+    ) -> Sequence[TakenIn]:
         """Store documents with their jobs and their messages, or why there are none, at once.
 
         `also` writes more in the same transaction. Where PostgreSQL does not take one of them, they
@@ -165,13 +162,9 @@ class Submission:
             ServiceUnavailableError: The database stayed away.
         """
         self._context.leases.drop_intake(self._token)
-        persistently(
-            self._context.sessions,
-            PATIENCE,
-            lambda session: intake_leases.give_back(
-                session, self.run_id, self._token, self._unlisted
-            ),
-        )
+        for attempt in self._context.database.attempts(PATIENCE):
+            with attempt as session:
+                intake_leases.give_back(session, self.run_id, self._token, self._unlisted)
 
     def has_lease(self) -> bool:
         """Tell whether this is still the one that takes in for an open run.
@@ -179,7 +172,7 @@ class Submission:
         Raises:
             ServiceUnavailableError: The database cannot be reached.
         """
-        with reaching_database(), self._context.sessions() as session:
+        with self._context.database.read() as session:
             run = session.get_one(Run, self.run_id)
             return run.intake_token == self._token and run.status != RunStatus.CANCELLED
 
@@ -198,19 +191,17 @@ class Submission:
                 "`chordwise runs RUN` says how far it is.",
             )
 
-    def _store(self, offered: Sequence[Offered], also: AlsoOfBatch | None) -> list[TakenIn]:
-        taken: list[TakenIn] = []
-
-        def write(session: Session) -> None:
-            if taken and intakes.exists(session, offered[0].intake_id):
-                return  # an earlier commit was made, and only its answer was lost
-            self._require_lease(session)
-            taken[:] = batches.store(session, self._context.settings, self._asked, offered)
-            if also is not None:
-                also(session, offered)
-
+    def _store(self, offered: Sequence[Offered], also: AlsoOfBatch | None) -> Sequence[TakenIn]:
+        taken: Sequence[TakenIn] = ()
         try:
-            persistently(self._context.sessions, PATIENCE, write)
+            for attempt in self._context.database.attempts(PATIENCE):
+                with attempt as session:
+                    if taken and intakes.exists(session, offered[0].intake_id):
+                        continue  # an earlier commit was made, and only its answer was lost
+                    self._require_lease(session)
+                    taken = batches.store(session, self._context.settings, self._asked, offered)
+                    if also is not None:
+                        also(session, offered)
         except (DataError, UnicodeError) as error:
             return [each for part in _apart(offered, error) for each in self._store(part, also)]
         self._unlisted += sum(each.of is None for each in offered)
@@ -239,19 +230,16 @@ def open_run(
     run_id, token = new_id(), uuid.uuid4()
     name = options.name or f"{now:%Y%m%d-%H%M%S}-{run_id.hex[-4:]}"
     check_name(name)
-
-    def write(session: Session) -> Run:
-        guard(session)
-        prompt_versions.register(session, library.released().values())
-        if (stored := session.get(Run, run_id)) is not None:
-            return stored  # only the answer to an earlier commit was lost
-        run = _run(context, run_id, name, options)
-        run.intake_token = token
-        _store(context, session, run, found, cap_usd)
-        return run
-
     try:
-        run = persistently(context.sessions, PATIENCE, write)
+        for attempt in context.database.attempts(PATIENCE):
+            with attempt as session:
+                guard(session)
+                prompt_versions.register(session, library.released().values())
+                stored = session.get(Run, run_id)
+                run = stored or _run(context, run_id, name, options)
+                if stored is None:  # else only the answer to an earlier commit was lost
+                    run.intake_token = token
+                    _store(context, session, run, found, cap_usd)
     except IntegrityError as error:
         raise UsageError(
             f"There is a run named “{name}” already.", "Choose another --run-name."

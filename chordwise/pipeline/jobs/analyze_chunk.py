@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import partial
 from threading import Lock
 
 import structlog
-from sqlalchemy.orm import Session
 
 from chordwise.domain.grounding import Source
 from chordwise.domain.states import OPEN_CHUNKS
@@ -121,7 +119,7 @@ def analyze_chunk(
     claims = claims or SliceClaims(context, [chunk_id])
     chunk = claims.of(chunk_id)
     if chunk is not None and _may_be_last(context, chunk):
-        chunk = backoff.store(context, partial(_claim_last, context, chunk))
+        chunk = _claim_last(context, chunk)
     if chunk is None:
         return ChunkOutcome.UNKNOWN
     if not chunk.is_claimed:
@@ -144,16 +142,19 @@ def _may_be_last(context: Context, chunk: ClaimedChunk) -> bool:
     return is_last and not chunk.is_claimed and chunk.status in OPEN_CHUNKS
 
 
-def _claim_last(context: Context, chunk: ClaimedChunk, session: Session) -> ClaimedChunk | None:
+def _claim_last(context: Context, chunk: ClaimedChunk) -> ClaimedChunk | None:
     """Claim a chunk for its last attempt, or set it aside where it has had that."""
     max_attempts = context.settings.pipeline.max_attempts
-    jobs.lock(session, chunk.job_id)
     token = chunk.claim_token
-    if chunk_leases.quarantine(session, chunk.id, max_attempts):
-        jobs.count_down(session, [chunk.job_id], SYNTHESIZE)
-    elif chunk_leases.claim(session, chunk.id, token, context.lease, max_attempts):
-        jobs.mark_running(session, chunk.job_id)
-    return chunk_leases.look(session, [(chunk.id, token)]).get(token)
+    for attempt in context.database.attempts(context.lease):
+        with attempt as session:
+            jobs.lock(session, chunk.job_id)
+            if chunk_leases.quarantine(session, chunk.id, max_attempts):
+                jobs.count_down(session, [chunk.job_id], SYNTHESIZE)
+            elif chunk_leases.claim(session, chunk.id, token, context.lease, max_attempts):
+                jobs.mark_running(session, chunk.job_id)
+            found = chunk_leases.look(session, [(chunk.id, token)])
+    return found.get(token)
 
 
 def _work_on(context: Context, work: _Work) -> ChunkOutcome:
@@ -243,21 +244,22 @@ def _postpone(context: Context, work: _Work, error: TransientError) -> ChunkOutc
     delay = backoff.postponement(settings, chunk.postponements, error, context.random)
     work.lease.require()
 
-    def write(session: Session) -> None:
-        jobs.lock(session, chunk.job_id)
-        if chunk_leases.postpone(session, chunk.id, work.lease.token, delay, error):
-            jobs.note_progress(session, chunk.job_id)
-            jobs.mark_waiting(session, chunk.job_id)
-        elif not chunks.has_left(session, chunk.id, work.lease.token):
-            raise _taken_over()
-
-    backoff.store_answer(context, write)
+    for attempt in context.database.attempts(context.outage):
+        with attempt as session:
+            jobs.lock(session, chunk.job_id)
+            if chunk_leases.postpone(session, chunk.id, work.lease.token, delay, error):
+                jobs.note_progress(session, chunk.job_id)
+                jobs.mark_waiting(session, chunk.job_id)
+            elif not chunks.has_left(session, chunk.id, work.lease.token):
+                raise _taken_over()
     log.info("chunk.postponed", chunk_id=str(chunk.id), code=error.code, delay=str(delay))
     return ChunkOutcome.NOT_ENDED
 
 
 def _pause(context: Context, work: _Work, error: ChordwiseError) -> ChunkOutcome:
-    backoff.store(context, lambda s: chunk_leases.release(s, work.chunk.id, work.lease.token))
+    for attempt in context.database.attempts(context.lease):
+        with attempt as session:
+            chunk_leases.release(session, work.chunk.id, work.lease.token)
     backoff.pause(context, work.chunk.job_id, error)
     return ChunkOutcome.NOT_ENDED
 

@@ -1,12 +1,10 @@
-"""How long to put work off, how patiently to store it, and pausing jobs that need a person."""
+"""How long to put work off, and pausing jobs that need a person."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 from datetime import timedelta
 from random import Random
-from typing import TypeVar
 
 from sqlalchemy import update
 from sqlalchemy.orm import Session
@@ -16,10 +14,7 @@ from chordwise.errors import AwaitingBatchError, ChordwiseError, TransientError
 from chordwise.pipeline.runtime.context import Context
 from chordwise.settings import PipelineSettings
 from chordwise.storage import jobs, runs
-from chordwise.storage.engine import persistently
 from chordwise.storage.jobs import Job
-
-Stored = TypeVar("Stored")
 
 
 def postponement(
@@ -40,34 +35,14 @@ def postponement(
     return timedelta(seconds=max(wait, asked_for or 0.0))
 
 
-def store(context: Context, write: Callable[[Session], Stored]) -> Stored:
-    """Run `write` in a transaction, again and again while the database is away.
-
-    `write` has to bear being repeated after it was committed: of a commit whose answer is lost
-    nobody knows whether it was made.
-
-    Raises:
-        ServiceUnavailableError: The database stayed away for the length of a lease.
-    """
-    return persistently(context.sessions, context.lease, write)
-
-
-def store_answer(context: Context, write: Callable[[Session], Stored]) -> Stored:
-    """Do the same for what has been paid for, as long as `pipeline.outage_seconds`.
-
-    Raises:
-        ServiceUnavailableError: The database stayed away for longer.
-    """
-    patience = timedelta(seconds=context.settings.pipeline.outage_seconds)
-    return persistently(context.sessions, patience, write)
-
-
 def pause(context: Context, job_id: uuid.UUID, error: ChordwiseError) -> None:
     """Pause every job of the run that asks the same model: each would fail alike.
 
     `chordwise retry RUN` takes them up again, with what they have reached so far.
     """
-    store(context, lambda session: _pause(session, job_id, error))
+    for attempt in context.database.attempts(context.lease):
+        with attempt as session:
+            _pause(session, job_id, error)
 
 
 def _pause(session: Session, job_id: uuid.UUID, error: ChordwiseError) -> None:

@@ -18,7 +18,6 @@ from chordwise.storage import (
     jobs,
     outbox,
 )
-from chordwise.storage.engine import reaching_database
 from chordwise.storage.outbox import OutboxMessage
 
 BATCH = 200
@@ -36,7 +35,7 @@ def dispatch(context: Context) -> int:
     Raises:
         ServiceUnavailableError: Database or broker cannot be reached; nothing is lost.
     """
-    with reaching_database(), context.sessions.begin() as session:
+    with context.database.write() as session:
         ends_at = time.monotonic() + min(_MOST_SECONDS, context.lease.total_seconds() / 4)
         wanted, sent = _apart(session, outbox.take(session, BATCH))
         for group in _packed(wanted, slice_size(context.settings)):
@@ -81,7 +80,7 @@ def _packed(messages: Sequence[OutboxMessage], size: int) -> Iterator[Sequence[O
 def forget(context: Context) -> None:
     """Delete old rows: sent messages, cached completions, settled reservations, batch requests."""
     oldest = timedelta(days=context.settings.cache.max_age_days)
-    with reaching_database(), context.sessions.begin() as session:
+    with context.database.write() as session:
         outbox.forget_sent(session, KEEP_SENT)
         cached_completions.forget(session, oldest)
         budget_reservations.forget_settled(session, KEEP_SETTLED)

@@ -6,8 +6,6 @@ import uuid
 from collections.abc import Sequence
 from typing import Literal
 
-from sqlalchemy.orm import Session
-
 from chordwise.domain import chunking
 from chordwise.domain.states import JobStatus
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_of
@@ -36,7 +34,7 @@ def fan_out(context: Context, job_id: uuid.UUID) -> int | None:
     fan_outs = context.stores.fan_outs
     begun = fan_outs.begin(job_id)
     if begun is None:
-        return backoff.store(context, lambda session: _set_aside(context, session, job_id))
+        return _set_aside(context, job_id)
     with context.leases.fanning_out(job_id):
         try:
             parts = _cut(context, begun) if begun.chunk_count is None else ()
@@ -57,7 +55,7 @@ _LOST = JobFailure(
 )
 
 
-def _set_aside(context: Context, session: Session, job_id: uuid.UUID) -> Literal[0] | None:
+def _set_aside(context: Context, job_id: uuid.UUID) -> Literal[0] | None:
     """Set a job aside that is not begun because it was attempted too often.
 
     An attempt is counted before the work, so that a kill counts. What comes on already is not
@@ -66,14 +64,15 @@ def _set_aside(context: Context, session: Session, job_id: uuid.UUID) -> Literal
 
     Returns `None` where there is no such job.
     """
-    job = jobs.lock(session, job_id)
-    if job is None:
-        return None
-    if job.status == JobStatus.QUEUED and job.attempts >= context.settings.pipeline.max_attempts:
-        jobs.end(job, JobStatus.QUARANTINED, _LOST)
-        session.flush()
-        runs.settle(session, job.run_id)
-    return 0
+    most = context.settings.pipeline.max_attempts
+    for attempt in context.database.attempts(context.lease):
+        with attempt as session:
+            job = jobs.lock(session, job_id)
+            if job and job.status == JobStatus.QUEUED and job.attempts >= most:
+                jobs.end(job, JobStatus.QUARANTINED, _LOST)
+                session.flush()
+                runs.settle(session, job.run_id)
+    return None if job is None else 0
 
 
 def _cut(context: Context, begun: FanOut) -> Sequence[chunking.Chunk]:

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from functools import partial
 
 from sqlalchemy import ColumnElement, ScalarSelect, case, func, null, select, true, update
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
 from chordwise.domain.states import RETRYABLE_JOBS, ChunkStatus, JobStatus, RunStatus
 from chordwise.pipeline.jobs import endpoint_pauses
@@ -19,7 +18,7 @@ from chordwise.pipeline.runtime.context import PATIENCE, Context
 from chordwise.pipeline.runtime.messages import FAN_OUT
 from chordwise.storage import batch_requests, clock, jobs, outbox, runs
 from chordwise.storage.chunks import Chunk
-from chordwise.storage.engine import persistently, reaching_database
+from chordwise.storage.database import Database
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import among
 from chordwise.storage.runs import Run
@@ -43,19 +42,20 @@ def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None
         ServiceUnavailableError: The database stayed away.
     """
     _resume_models(context, run_id)
-    _cancel_jobs(context.sessions, run_id)
+    _cancel_jobs(context.database, run_id)
     if budget_usd is not None:
-        with reaching_database(), context.sessions.begin() as session:
+        with context.database.write() as session:
             _change_budget(context, session, run_id, budget_usd)
-    begun_at = persistently(context.sessions, PATIENCE, clock.read)
+    begun_at = _now(context.database)
     steps = list(_reopen_jobs(context, run_id))
     for step in steps:
-        send = partial(_send, run_id=run_id, step=step, begun_at=begun_at)
-        persistently(context.sessions, PATIENCE, send)
+        for attempt in context.database.attempts(PATIENCE):
+            with attempt as session:
+                _send(session, run_id, step, begun_at)
     return sum(step.count for step in steps)
 
 
-def cancel(sessions: sessionmaker[Session], run_id: uuid.UUID) -> int:
+def cancel(database: Database, run_id: uuid.UUID) -> int:
     """Cancel a run, then every job of it that has not ended; return how many those are.
 
     The run is cancelled in a transaction of its own: once that is committed nothing is taken in,
@@ -66,23 +66,36 @@ def cancel(sessions: sessionmaker[Session], run_id: uuid.UUID) -> int:
     Raises:
         ServiceUnavailableError: The database stayed away.
     """
-    begun_at = persistently(sessions, PATIENCE, clock.read)
-    persistently(sessions, PATIENCE, partial(runs.begin_cancelling, run_id=run_id))
-    _cancel_jobs(sessions, run_id)
-    count = partial(runs.cancelled_since, run_id=run_id, moment=begun_at)
-    return persistently(sessions, PATIENCE, count)
+    begun_at = _now(database)
+    for attempt in database.attempts(PATIENCE):
+        with attempt as session:
+            runs.begin_cancelling(session, run_id)
+    _cancel_jobs(database, run_id)
+    for attempt in database.attempts(PATIENCE):
+        with attempt as session:
+            cancelled = runs.cancelled_since(session, run_id, begun_at)
+    return cancelled
 
 
-def _cancel_jobs(sessions: sessionmaker[Session], run_id: uuid.UUID) -> None:
+def _now(database: Database) -> datetime:
+    for attempt in database.attempts(PATIENCE):
+        with attempt as session:
+            moment = clock.read(session)
+    return moment
+
+
+def _cancel_jobs(database: Database, run_id: uuid.UUID) -> None:
     """Cancel the jobs of a cancelled run, some in each transaction."""
-    step = partial(runs.cancel_jobs, run_id=run_id, limit=_STEP)
-    while persistently(sessions, PATIENCE, step):
-        pass
+    cancelled = _STEP
+    while cancelled:
+        for attempt in database.attempts(PATIENCE):
+            with attempt as session:
+                cancelled = runs.cancel_jobs(session, run_id, limit=_STEP)
 
 
 def _resume_models(context: Context, run_id: uuid.UUID) -> None:
     """Before anything is queued: no worker may meet a pause that a person has just ended."""
-    with reaching_database(), context.sessions() as session:
+    with context.database.read() as session:
         models = session.scalars(select(Job.model).where(Job.run_id == run_id).distinct()).all()
     endpoint_pauses.resume(context.settings, models)
 
@@ -126,8 +139,9 @@ def _reopen_jobs(context: Context, run_id: uuid.UUID) -> Iterator[_Step]:
     """Queue the jobs of a run that are to be retried, each of them once, some in a transaction."""
     after = _BEFORE_ALL
     while True:
-        reopen = partial(_reopen_some, context, run_id=run_id, after=after)
-        step = persistently(context.sessions, PATIENCE, reopen)
+        for attempt in context.database.attempts(PATIENCE):
+            with attempt as session:
+                step = _reopen_some(context, session, run_id, after)
         if step is None:
             return
         yield step

@@ -64,9 +64,12 @@ def synthesize(context: Context, job_id: uuid.UUID) -> bool:
         ServiceUnavailableError: The database cannot be reached; recovery repeats it.
     """
     lease = Lease(job_id=job_id)
-    claimed = context.stores.chunks.claim_synthesis(job_id, lease.token) or backoff.store(
-        context, lambda session: _claim_last(context, session, lease)
-    )
+    claimed: ClaimedSynthesis | Literal[False] | None
+    claimed = context.stores.chunks.claim_synthesis(job_id, lease.token)
+    if claimed is None:
+        for attempt in context.database.attempts(context.lease):
+            with attempt as session:
+                claimed = _claim_last(context, session, lease)
     if isinstance(claimed, ClaimedSynthesis):
         _work_on(context, _work(context, lease, claimed))
     return claimed is not None
@@ -156,7 +159,9 @@ def _integrate(context: Context, work: _Work) -> None:
         integration = _integration(context, integrator, answers, job)
         examined = _examined(context, integrator, integration, job)
     except (PausingError, ConfigurationError) as error:
-        backoff.store(context, lambda s: jobs.release(s, job.job_id, work.lease.token))
+        for attempt in context.database.attempts(context.lease):
+            with attempt as session:
+                jobs.release(session, job.job_id, work.lease.token)
         backoff.pause(context, job.job_id, error)
     except (ModelError, AwaitingBatchError) as error:
         _postpone(context, work, error)
@@ -233,4 +238,6 @@ def _postpone(context: Context, work: _Work, error: ChordwiseError) -> None:
     delay = backoff.postponement(
         context.settings.pipeline, job.postponements, error, context.random
     )
-    backoff.store(context, lambda s: jobs.postpone(s, job.job_id, work.lease.token, delay, error))
+    for attempt in context.database.attempts(context.lease):
+        with attempt as session:
+            jobs.postpone(session, job.job_id, work.lease.token, delay, error)

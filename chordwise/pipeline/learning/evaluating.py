@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TypeAlias
 
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
 from chordwise.domain.learning import measures
 from chordwise.domain.learning.judging import Part
@@ -20,7 +20,7 @@ from chordwise.pipeline.learning.comparing import Compared, Comparison, Group
 from chordwise.pipeline.learning.gold import Gold
 from chordwise.pipeline.learning.scopes import Scope
 from chordwise.storage import evaluations, judgments
-from chordwise.storage.engine import reaching_database
+from chordwise.storage.database import Database
 from chordwise.storage.evaluations import Evaluation
 from chordwise.storage.judgments import JudgedBy
 
@@ -49,7 +49,7 @@ class Evaluated:
 
 
 def evaluate(
-    sessions: sessionmaker[Session], scope: Scope, gold: Gold | None, write: Write
+    database: Database, scope: Scope, gold: Gold | None, write: Write
 ) -> Sequence[Evaluated]:
     """Compare results with a gold file, or without one with feedback, and write down how they are.
 
@@ -61,7 +61,7 @@ def evaluate(
             may be that of two types.
         ServiceUnavailableError: The database cannot be reached.
     """
-    with reaching_database(), sessions() as session:
+    with database.read() as session:
         wanted, run = scopes.wanted(session, scope)
         comparisons = comparing.compare(session, wanted, scope.question, gold)
     random = Random(0)  # noqa: S311 - statistics, not secrets

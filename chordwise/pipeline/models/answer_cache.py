@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
 
 import structlog
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -19,15 +19,13 @@ from chordwise.llm.model import Completion, FinishReason, Usage
 from chordwise.settings import Settings
 from chordwise.storage import cached_completions
 from chordwise.storage.cached_completions import Claim
-from chordwise.storage.engine import persistently, reaching_database
+from chordwise.storage.database import Database
 
 log = structlog.get_logger(__name__)
 
 # What is paid for is worth a moment; without the cache the work goes on as well.
 _PATIENCE = timedelta(seconds=5)
 _COUNTS = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens")
-
-Stored = TypeVar("Stored")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +36,7 @@ class StoredCompletions:
     has the same owner, and waits for nobody.
     """
 
-    sessions: sessionmaker[Session]
+    database: Database
     owner: uuid.UUID
     claim_lasts: timedelta
     max_age: timedelta
@@ -46,7 +44,7 @@ class StoredCompletions:
     def take(self, entry: CacheEntry) -> Completion | Standing:
         """Return the completion, or claim the request for the owner."""
         try:
-            with reaching_database(), self.sessions.begin() as session:
+            with self.database.write() as session:
                 return self._take(session, entry)
         except ServiceUnavailableError as error:
             log.warning("cache.unreachable", reason=error.what)
@@ -55,12 +53,18 @@ class StoredCompletions:
     def store(self, entry: CacheEntry, completion: Completion) -> None:
         """Keep the completion of a request that is the owner's."""
         claim, content = self._claim(entry), to_json(completion)
-        _persistently(self.sessions, lambda s: cached_completions.store(s, claim, content))
+        with _doing_without():
+            for attempt in self.database.attempts(_PATIENCE):
+                with attempt as session:
+                    cached_completions.store(session, claim, content)
 
     def release(self, entry: CacheEntry) -> None:
         """Give up a request of the owner that brought nothing to keep."""
         claim = self._claim(entry)
-        _persistently(self.sessions, lambda s: cached_completions.release(s, claim))
+        with _doing_without():
+            for attempt in self.database.attempts(_PATIENCE):
+                with attempt as session:
+                    cached_completions.release(session, claim)
 
     def _take(self, session: Session, entry: CacheEntry) -> Completion | Standing:
         found = cached_completions.find(session, entry.key, self.max_age)
@@ -81,7 +85,7 @@ class StoredCompletions:
 
 
 def stored_completions(
-    settings: Settings, sessions: sessionmaker[Session], owner: uuid.UUID
+    settings: Settings, database: Database, owner: uuid.UUID
 ) -> StoredCompletions | None:
     """Return the cache of the settings, if there is one.
 
@@ -91,17 +95,21 @@ def stored_completions(
         return None
     longest = settings.retries.total_seconds + settings.limits.longest_wait_seconds
     return StoredCompletions(
-        sessions=sessions,
+        database=database,
         owner=owner,
         claim_lasts=timedelta(seconds=longest),
         max_age=timedelta(days=settings.cache.max_age_days),
     )
 
 
-def discard(sessions: sessionmaker[Session], completion: Completion) -> None:
+def discard(database: Database, completion: Completion) -> None:
     """Take a completion out of the cache that its check found invalid."""
-    if completion.cache_key:
-        _persistently(sessions, lambda s: cached_completions.discard(s, completion.cache_key))
+    if not completion.cache_key:
+        return
+    with _doing_without():
+        for attempt in database.attempts(_PATIENCE):
+            with attempt as session:
+                cached_completions.discard(session, completion.cache_key)
 
 
 def to_json(completion: Completion) -> JsonObject:
@@ -135,8 +143,10 @@ def _count(value: JsonValue) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _persistently(sessions: sessionmaker[Session], write: Callable[[Session], Stored]) -> None:
+@contextmanager
+def _doing_without() -> Iterator[None]:
+    """Go on where the database is away: the cache is not needed for an answer."""
     try:
-        persistently(sessions, _PATIENCE, write)
+        yield
     except ServiceUnavailableError as error:
         log.warning("cache.unreachable", reason=error.what)

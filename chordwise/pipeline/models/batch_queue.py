@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import MappingProxyType
 
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
 from chordwise import errors
 from chordwise.domain import json_values
@@ -23,7 +23,7 @@ from chordwise.pipeline.models.budgets import JobBudget
 from chordwise.pipeline.models.ledger import row_of
 from chordwise.storage import batch_requests, cached_completions
 from chordwise.storage.batch_requests import BatchRequest
-from chordwise.storage.engine import persistently
+from chordwise.storage.database import Database
 from chordwise.storage.record import new_id
 
 # Nothing is paid for yet, so there is no reason to wait for long.
@@ -49,7 +49,7 @@ class JobBatches:
     `model_name` is the name in the settings; `max_age` that of the cache, `None` without one.
     """
 
-    sessions: sessionmaker[Session]
+    database: Database
     budget: JobBudget
     job_id: uuid.UUID
     chunk_id: uuid.UUID | None
@@ -65,7 +65,9 @@ class JobBatches:
             ConfigurationError: There is a cap, and an unknown price.
             ServiceUnavailableError: The database is away.
         """
-        found = persistently(self.sessions, _PATIENCE, lambda s: self._look(s, question))
+        for attempt in self.database.attempts(_PATIENCE):
+            with attempt as session:
+                found = self._look(session, question)
         if isinstance(found, ChordwiseError):
             raise found
         return found

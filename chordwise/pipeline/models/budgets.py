@@ -9,7 +9,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 import structlog
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
 from chordwise.domain import money
 from chordwise.errors import (
@@ -24,6 +24,7 @@ from chordwise.settings import Settings
 from chordwise.storage import budget_reservations, budgets
 from chordwise.storage.budget_accounts import Budget
 from chordwise.storage.budgets import Spending
+from chordwise.storage.database import Database
 from chordwise.storage.group_commit import GroupCommit
 from chordwise.storage.record import new_id
 
@@ -57,10 +58,10 @@ class Reservations:
     workers there are.
     """
 
-    def __init__(self, settings: Settings, sessions: sessionmaker[Session]) -> None:
+    def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
-        self._reserved = GroupCommit(sessions.begin, self._reserve_all)
-        self._settled = GroupCommit(sessions.begin, _settle_all)
+        self._reserved = GroupCommit(database.write, self._reserve_all)
+        self._settled = GroupCommit(database.write, _settle_all)
 
     def reserve(
         self, job_id: uuid.UUID, most_usd: Decimal | None, timeout_seconds: float | None

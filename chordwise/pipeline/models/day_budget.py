@@ -5,15 +5,13 @@ from __future__ import annotations
 import uuid
 from decimal import Decimal
 
-from sqlalchemy.orm import Session, sessionmaker
-
 from chordwise.domain import money
 from chordwise.errors import BudgetExceededError
 from chordwise.pipeline.models import budgets as caps
 from chordwise.settings import Settings
 from chordwise.storage import budgets
 from chordwise.storage.budget_accounts import Budget
-from chordwise.storage.engine import reaching_database
+from chordwise.storage.database import Database
 from chordwise.storage.record import new_id
 
 
@@ -25,9 +23,9 @@ class DayBudget:
     again. Nothing is tried twice: what is lost with the database stays booked.
     """
 
-    def __init__(self, settings: Settings, sessions: sessionmaker[Session]) -> None:
+    def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings.budget
-        self._sessions = sessions
+        self._database = database
         self._paid: dict[uuid.UUID, tuple[str, Decimal]] = {}
 
     def reserve(
@@ -48,7 +46,7 @@ class DayBudget:
             return None
         is_waived = most_usd is None and self._settings.allow_unknown_prices
         amount_usd = Decimal(0) if is_waived else money.rounded_up(caps.known(most_usd))
-        with reaching_database(), self._sessions.begin() as session:
+        with self._database.write() as session:
             day = budgets.lock_day(session, usd_per_day)
             if most_usd != 0:
                 self._require(day, amount_usd)
@@ -66,7 +64,7 @@ class DayBudget:
         scope, amount_usd = self._paid.pop(reservation_id)
         if cost_usd is None:
             return
-        with reaching_database(), self._sessions.begin() as session:
+        with self._database.write() as session:
             budgets.spend(session, scope, money.rounded_up(cost_usd) - amount_usd)
 
     def _require(self, day: Budget, amount_usd: Decimal) -> None:

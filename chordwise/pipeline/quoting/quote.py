@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from sqlalchemy.orm import Session, sessionmaker
-
 from chordwise.domain.tasks import AnalysisType
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.models.client import Models
@@ -16,7 +14,7 @@ from chordwise.pipeline.quoting.tallying import Tally, Tallying
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.reading import ReadDocument, UnreadDocument
 from chordwise.settings import Settings
-from chordwise.storage.engine import reaching_database
+from chordwise.storage.database import Database
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +22,7 @@ class Quoter:
     """A context for quoting where none to work in is open."""
 
     settings: Settings
-    sessions: sessionmaker[Session]
+    database: Database
     models: Models
 
 
@@ -94,7 +92,7 @@ def priced(context: ReadingContext, gathered: Gathered) -> Quote:
         ServiceUnavailableError: The database cannot be reached.
     """
     tally = gathered.tally
-    with reaching_database(), context.sessions() as session:
+    with context.database.read() as session:
         lines = [
             Pricing(session, kind, gathered.observed.get(key, [])).line()
             for key, kind in tally.kinds.items()

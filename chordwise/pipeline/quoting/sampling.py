@@ -57,12 +57,12 @@ def ask(context: ReadingContext, gathered: Gathered, *, fresh: bool) -> None:
 
 
 def _asking(context: ReadingContext, *, fresh: bool) -> Asking:
-    settings, sessions = context.settings, context.sessions
+    settings, database = context.settings, context.database
     patience = timedelta(seconds=settings.pipeline.outage_seconds)
     return Asking(
-        ledger=Ledger(enter=CallStore(sessions).enter, patience=patience),
-        budget=DayBudget(settings, sessions),
-        cache=None if fresh else answer_cache.stored_completions(settings, sessions, new_id()),
+        ledger=Ledger(enter=CallStore(database).enter, patience=patience),
+        budget=DayBudget(settings, database),
+        cache=None if fresh else answer_cache.stored_completions(settings, database, new_id()),
     )
 
 

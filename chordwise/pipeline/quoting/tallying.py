@@ -20,7 +20,6 @@ from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.reading import ReadDocument, UnreadDocument
 from chordwise.storage import documents, results
 from chordwise.storage.documents import Document
-from chordwise.storage.engine import reaching_database
 
 
 @dataclass(slots=True, kw_only=True)
@@ -110,7 +109,7 @@ class Tallying:
     def _reusable(self, sha256: str) -> set[AnalysisType]:
         if self._options.fresh:
             return set()
-        with reaching_database(), self._context.sessions() as session:
+        with self._context.database.read() as session:
             stored = session.scalar(select(Document.id).where(Document.sha256 == sha256))
             if stored is None:
                 return set()

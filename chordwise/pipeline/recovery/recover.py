@@ -18,7 +18,6 @@ from chordwise.pipeline.jobs import shared_jobs
 from chordwise.pipeline.recovery import batches, chunks, jobs, unclaimed
 from chordwise.pipeline.runtime.context import Context
 from chordwise.storage import broker_marker, budgets, clock, incidents, unfinished
-from chordwise.storage.engine import reaching_database
 from chordwise.storage.incidents import IncidentKind
 from chordwise.storage.record import new_id
 
@@ -73,7 +72,7 @@ def recover(context: Context) -> dict[str, int]:
 
 
 def _may_find_something(context: Context) -> bool:
-    with reaching_database(), context.sessions() as session:
+    with context.database.read() as session:
         return unfinished.may_stop_moving(session)
 
 
@@ -96,19 +95,19 @@ def take_up_after_standstill(context: Context) -> int:
 
 
 def _standstill(context: Context) -> int:
-    with reaching_database(), context.sessions() as session:
+    with context.database.read() as session:
         if session.scalar(select(unclaimed.worker_is_active())):
             return 0
         begun_at = clock.read(session)
     sent = unclaimed.send_everything(context, begun_at)
-    with reaching_database(), context.sessions.begin() as session:
+    with context.database.write() as session:
         incidents.count(session, IncidentKind.RESCUE, "standstill", sent)
     return sent
 
 
 def _in_transaction(context: Context, reason: str, rule: Rule) -> int:
     try:
-        with reaching_database(), context.sessions.begin() as session:
+        with context.database.write() as session:
             count = rule(context, session)
             if reason not in _PLANNED:
                 incidents.count(session, IncidentKind.RESCUE, reason, count)
@@ -132,7 +131,7 @@ def _broker_forgot(context: Context) -> int:
     except ServiceUnavailableError as error:
         log.warning("recovery.broker_unreachable", reason=error.what)
         return 0
-    with reaching_database(), context.sessions() as session:
+    with context.database.read() as session:
         known = broker_marker.current(session)
         now = clock.read(session)
     if found is not None and found == known:
@@ -143,7 +142,7 @@ def _broker_forgot(context: Context) -> int:
         return 0
     sent = 0 if known is None else unclaimed.send_everything(context, begun_at)
     marker = str(new_id())
-    with reaching_database(), context.sessions.begin() as session:
+    with context.database.write() as session:
         broker_marker.remember(session, marker)
         if known is not None:
             # Something has happened even where nothing was lost by it.

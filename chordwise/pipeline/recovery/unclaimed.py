@@ -28,7 +28,6 @@ from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT
 from chordwise.storage import chunks, clock, outbox
 from chordwise.storage.chunks import Chunk
-from chordwise.storage.engine import reaching_database
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import among
 
@@ -109,12 +108,12 @@ def send_everything(context: Context, begun_at: datetime) -> int:
     for condition in _unsent_since(begun_at):
         found = BATCH
         while found == BATCH:
-            with reaching_database(), context.sessions.begin() as session:
+            with context.database.write() as session:
                 found, promised = _send_chunks(session, condition)
             total += promised
     after: _Place | None = None
     while True:
-        with reaching_database(), context.sessions.begin() as session:
+        with context.database.write() as session:
             after, promised = _send_queued(session, begun_at, after)
         total += promised
         if after is None:

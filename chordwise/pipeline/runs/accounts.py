@@ -18,7 +18,6 @@ from chordwise.domain.states import (
     JobStatus,
     RunStatus,
 )
-from chordwise.storage.engine import reaching_database
 
 _ACCOUNTS = """
 SELECT a.*, r.created_at, r.finished_at
@@ -151,62 +150,35 @@ class JobLine:
 
 
 def of_run(session: Session, run_id: uuid.UUID) -> Account:
-    """Return the account of a run.
-
-    Raises:
-        ServiceUnavailableError: The database cannot be reached.
-    """
-    with reaching_database():
-        rows = session.execute(text(f"{_ACCOUNTS} WHERE a.run_id = :run_id"), {"run_id": run_id})
-        return _account(rows.mappings().one())
+    """Return the account of a run."""
+    rows = session.execute(text(f"{_ACCOUNTS} WHERE a.run_id = :run_id"), {"run_id": run_id})
+    return _account(rows.mappings().one())
 
 
 def newest(session: Session, limit: int) -> Sequence[Account]:
-    """Return the accounts of the newest runs.
-
-    Raises:
-        ServiceUnavailableError: The database cannot be reached.
-    """
+    """Return the accounts of the newest runs."""
     # Chosen first: the view sums over all intakes and jobs of the runs that it is asked for.
     chosen = "WHERE a.run_id IN (SELECT id FROM runs ORDER BY id DESC LIMIT :limit)"
-    with reaching_database():
-        rows = session.execute(
-            text(f"{_ACCOUNTS} {chosen} ORDER BY a.run_id DESC"), {"limit": limit}
-        )
-        return [_account(row) for row in rows.mappings()]
+    rows = session.execute(text(f"{_ACCOUNTS} {chosen} ORDER BY a.run_id DESC"), {"limit": limit})
+    return [_account(row) for row in rows.mappings()]
 
 
 def failures(session: Session, run: str, limit: int) -> Sequence[Failure]:
-    """Return what did not end well in the run of this name, intakes first.
-
-    Raises:
-        ServiceUnavailableError: The database cannot be reached.
-    """
-    with reaching_database():
-        rows = session.execute(text(_FAILURES), {"run": run, "limit": limit})
-        return [Failure(**row) for row in rows.mappings()]
+    """Return what did not end well in the run of this name, intakes first."""
+    rows = session.execute(text(_FAILURES), {"run": run, "limit": limit})
+    return [Failure(**row) for row in rows.mappings()]
 
 
 def notices(session: Session, run_id: uuid.UUID, limit: int) -> Sequence[Notice]:
-    """Return the documents of a run that were taken in and should be looked at.
-
-    Raises:
-        ServiceUnavailableError: The database cannot be reached.
-    """
-    with reaching_database():
-        rows = session.execute(text(_NOTICES), {"run_id": run_id, "limit": limit})
-        return [Notice(**row) for row in rows.mappings()]
+    """Return the documents of a run that were taken in and should be looked at."""
+    rows = session.execute(text(_NOTICES), {"run_id": run_id, "limit": limit})
+    return [Notice(**row) for row in rows.mappings()]
 
 
 def jobs_of_run(session: Session, run_id: uuid.UUID, limit: int) -> Sequence[JobLine]:
-    """Return the jobs of a run in the order of their intake.
-
-    Raises:
-        ServiceUnavailableError: The database cannot be reached.
-    """
-    with reaching_database():
-        rows = session.execute(text(_JOBS), {"run_id": run_id, "limit": limit})
-        return [JobLine(**row) for row in rows.mappings()]
+    """Return the jobs of a run in the order of their intake."""
+    rows = session.execute(text(_JOBS), {"run_id": run_id, "limit": limit})
+    return [JobLine(**row) for row in rows.mappings()]
 
 
 def _account(row: RowMapping) -> Account:

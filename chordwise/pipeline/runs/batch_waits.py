@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.lanes import AWAITED_REQUESTS, BatchRequestStatus
 from chordwise.domain.states import UNFINISHED_JOBS
-from chordwise.storage.engine import reaching_database
 
 # A question that follows another waits for the batch of that one.
 _WAITS = """
@@ -62,19 +61,14 @@ class BatchWait:
 
 
 def of_run(session: Session, run_id: uuid.UUID) -> Sequence[BatchWait]:
-    """Return what a run waits for, the oldest first; nothing where it waits for no batch.
-
-    Raises:
-        ServiceUnavailableError: The database cannot be reached.
-    """
+    """Return what a run waits for, the oldest first; nothing where it waits for no batch."""
     known = {
         "run_id": run_id,
         "following": BatchRequestStatus.FOLLOWING.value,
         "unfinished": [status.value for status in UNFINISHED_JOBS],
         "awaited": [status.value for status in AWAITED_REQUESTS],
     }
-    with reaching_database():
-        rows = [dict(row) for row in session.execute(text(_WAITS), known).mappings()]
+    rows = [dict(row) for row in session.execute(text(_WAITS), known).mappings()]
     return tuple(BatchWait(done=_done(row.pop("counts")), **row) for row in rows)
 
 

@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 
 from chordwise.storage import budgets
 from chordwise.storage.budget_accounts import Budget
-from chordwise.storage.engine import reaching_database
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,17 +29,12 @@ class BudgetLine:
 
 
 def of_run(session: Session, run_id: uuid.UUID) -> Sequence[BudgetLine]:
-    """Return what the caps of a run and of today have come to; none where there are no caps.
-
-    Raises:
-        ServiceUnavailableError: The database cannot be reached.
-    """
-    with reaching_database():
-        return [
-            _line(account, account.cap_usd, budgets.unpriced_calls(session, account))
-            for account in budgets.of_run(session, run_id)
-            if account.cap_usd is not None
-        ]
+    """Return what the caps of a run and of today have come to; none where there are no caps."""
+    return [
+        _line(account, account.cap_usd, budgets.unpriced_calls(session, account))
+        for account in budgets.of_run(session, run_id)
+        if account.cap_usd is not None
+    ]
 
 
 def _line(account: Budget, cap_usd: Decimal, unpriced_calls: int) -> BudgetLine:

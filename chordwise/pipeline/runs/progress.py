@@ -17,7 +17,6 @@ from chordwise.domain.states import UNFINISHED_JOBS, JobStatus, RunStatus
 from chordwise.pipeline.runs import batch_waits
 from chordwise.pipeline.runs.batch_waits import BatchWait
 from chordwise.storage import intake_leases
-from chordwise.storage.engine import reaching_database
 from chordwise.storage.jobs import Job
 from chordwise.storage.model_calls import ModelCall
 from chordwise.storage.runs import Run
@@ -127,27 +126,22 @@ class Pace:
 
 
 def read(session: Session, run_id: uuid.UUID) -> Progress:
-    """Return how far a run has come.
-
-    Raises:
-        ServiceUnavailableError: The database cannot be reached.
-    """
-    with reaching_database():
-        run, is_interrupted = session.execute(
-            select(Run, intake_leases.is_interrupted()).where(Run.id == run_id)
-        ).one()
-        chunks, calls = _chunks(session, run_id), _calls(session, run)
-        return Progress(
-            status=RunStatus(run.status),
-            is_taking_in=run.intake_finished_at is None and not is_interrupted,
-            is_interrupted=is_interrupted,
-            jobs=_jobs(session, run),
-            chunks=chunks[0],
-            chunks_done=chunks[1],
-            calls=calls,
-            trouble=_trouble(session, run_id) if calls.failed else "",
-            batches=batch_waits.of_run(session, run_id) if run.lane == Lane.BATCH else (),
-        )
+    """Return how far a run has come."""
+    run, is_interrupted = session.execute(
+        select(Run, intake_leases.is_interrupted()).where(Run.id == run_id)
+    ).one()
+    chunks, calls = _chunks(session, run_id), _calls(session, run)
+    return Progress(
+        status=RunStatus(run.status),
+        is_taking_in=run.intake_finished_at is None and not is_interrupted,
+        is_interrupted=is_interrupted,
+        jobs=_jobs(session, run),
+        chunks=chunks[0],
+        chunks_done=chunks[1],
+        calls=calls,
+        trouble=_trouble(session, run_id) if calls.failed else "",
+        batches=batch_waits.of_run(session, run_id) if run.lane == Lane.BATCH else (),
+    )
 
 
 def _jobs(session: Session, run: Run) -> JobCounts:

@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session, aliased
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisType
 from chordwise.storage.documents import Document
-from chordwise.storage.engine import reaching_database
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.results import Result
@@ -99,40 +98,26 @@ _LINKS = (
 
 
 def count(session: Session, wanted: Wanted) -> int:
-    """Return how many results there are.
-
-    Raises:
-        ServiceUnavailableError: The database cannot be reached.
-    """
+    """Return how many results there are."""
     return _count(session, ids(wanted))
 
 
 def count_in_words(session: Session, wanted: Wanted) -> str:
-    """Return how many results there are, where they are not too many to be counted.
-
-    Raises:
-        ServiceUnavailableError: The database cannot be reached.
-    """
+    """Return how many results there are, where they are not too many to be counted."""
     found = _count(session, ids(wanted).limit(MOST_COUNTED + 1))
     return f"more than {MOST_COUNTED:,}" if found > MOST_COUNTED else f"{found:,}"
 
 
 def _count(session: Session, found: Select[uuid.UUID]) -> int:
-    with reaching_database():
-        return session.scalar(select(func.count()).select_from(found.subquery())) or 0
+    return session.scalar(select(func.count()).select_from(found.subquery())) or 0
 
 
 def read(session: Session, wanted: Wanted, limit: int | None = None) -> Sequence[StoredResult]:
-    """Return the results: those of a run in the order of its intake, others newest first.
-
-    Raises:
-        ServiceUnavailableError: The database cannot be reached.
-    """
+    """Return the results: those of a run in the order of its intake, others newest first."""
     order = Job.id if wanted.run_id else Result.id.desc()
     statement = select(*_COLUMNS).where(*_LINKS, *_narrowing(wanted)).order_by(order).limit(limit)
-    with reaching_database():
-        rows = session.execute(statement).mappings()
-        return [StoredResult(**row) for row in rows]
+    rows = session.execute(statement).mappings()
+    return [StoredResult(**row) for row in rows]
 
 
 def ids(wanted: Wanted) -> Select[uuid.UUID]:

@@ -1,4 +1,4 @@
-"""What every use case works with: settings, units of work, models and messages."""
+"""What every use case works with: settings, database, models and messages."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from datetime import timedelta
 from functools import partial
 from random import Random
 from typing import Protocol
-
-from sqlalchemy import Engine
-from sqlalchemy.orm import Session, sessionmaker
 
 from chordwise.domain.lanes import Lane
 from chordwise.domain.states import JobStatus
@@ -28,8 +25,8 @@ from chordwise.pipeline.runtime.leases import LeaseKeeper
 from chordwise.pipeline.runtime.messages import SYNTHESIZE, Messenger
 from chordwise.settings import Settings
 from chordwise.storage.chunk_work import ChunkWork
+from chordwise.storage.database import Database
 from chordwise.storage.document_texts import DocumentTexts
-from chordwise.storage.engine import session_maker
 from chordwise.storage.fan_outs import FanOuts
 from chordwise.storage.jobs import Walk
 
@@ -47,8 +44,8 @@ class ReadingContext(Protocol):
         ...
 
     @property
-    def sessions(self) -> sessionmaker[Session]:
-        """Return the units of work."""
+    def database(self) -> Database:
+        """Return the database."""
         ...
 
     @property
@@ -67,19 +64,17 @@ class Stores:
     texts: DocumentTexts
 
 
-def open_stores(
-    settings: Settings, sessions: sessionmaker[Session], engine: Engine | None = None
-) -> Stores:
-    """Return the stores of a process; `engine` is for what its threads store together."""
+def open_stores(settings: Settings, database: Database, together: Database | None = None) -> Stores:
+    """Return the stores of a process; `together` is for what its threads store together."""
     lease = timedelta(seconds=settings.pipeline.lease_seconds)
-    together = session_maker(engine) if engine else sessions
+    together = together or database
     pipeline = settings.pipeline
     patience = timedelta(seconds=min(pipeline.lease_seconds, pipeline.stalled_seconds))
     return Stores(
         chunks=ChunkWork(together, lease, pipeline.max_attempts, SYNTHESIZE),
         fan_outs=FanOuts(together, pipeline.max_attempts, patience, lease, SYNTHESIZE),
-        reservations=Reservations(settings, sessions),
-        texts=DocumentTexts(sessions),
+        reservations=Reservations(settings, database),
+        texts=DocumentTexts(database),
     )
 
 
@@ -108,7 +103,7 @@ class Context:
     """
 
     settings: Settings
-    sessions: sessionmaker[Session]
+    database: Database
     stores: Stores
     models: Models
     messenger: Messenger
@@ -134,21 +129,21 @@ class Context:
             job_id=owner.job_id,
             chunk_id=owner.chunk_id,
             token=owner.token,
-            discard=partial(answer_cache.discard, self.sessions),
+            discard=partial(answer_cache.discard, self.database),
         )
 
     def asking(self, owner: Owner, ledger: Ledger, turn: Turn) -> Asking:
         """Return how models are asked for a chunk or a synthesis: its budget, urgency and cache."""
         budget = JobBudget(reservations=self.stores.reservations, job_id=owner.job_id)
         stored = answer_cache.stored_completions(
-            self.settings, self.sessions, owner.chunk_id or owner.job_id
+            self.settings, self.database, owner.chunk_id or owner.job_id
         )
         cache = stored if owner.use_cache else None
         is_limited = owner.is_capped or self.settings.budget.usd_per_day is not None
 
         def batches(name: str) -> BatchQueue:
             return JobBatches(
-                sessions=self.sessions,
+                database=self.database,
                 budget=budget,
                 job_id=owner.job_id,
                 chunk_id=owner.chunk_id,

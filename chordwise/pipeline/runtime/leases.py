@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 import structlog
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
 from chordwise.errors import LeaseLostError, ServiceUnavailableError
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT, SYNTHESIZE
 from chordwise.storage import chunk_leases, chunks, incidents, intake_leases, jobs, outbox
-from chordwise.storage.engine import persistently, reaching_database
+from chordwise.storage.database import Database
 from chordwise.storage.incidents import IncidentKind
 
 log = structlog.get_logger(__name__)
@@ -51,10 +51,8 @@ class LeaseKeeper:
     Work that stopped because the database was away is given back as soon as that answers again.
     """
 
-    def __init__(
-        self, sessions: sessionmaker[Session], duration: timedelta, heartbeat: timedelta
-    ) -> None:
-        self._sessions = sessions
+    def __init__(self, database: Database, duration: timedelta, heartbeat: timedelta) -> None:
+        self._database = database
         self._duration = duration
         self._heartbeat = heartbeat
         self._held: dict[uuid.UUID, Lease] = {}
@@ -75,7 +73,7 @@ class LeaseKeeper:
         self.stop()
         if self._thread is not None:
             self._thread.join()
-        self._sessions.kw["bind"].dispose()
+        self._database.close()
 
     def keep(self, lease: Lease) -> None:
         """Keep a claimed lease alive until it is held and given up again."""
@@ -133,15 +131,14 @@ class LeaseKeeper:
         for lease in held:
             lease.lost = True
 
-        def give_back(session: Session) -> int:
-            for job_id in fanning_out:
-                outbox.put(session, FAN_OUT, job_id, reason="shutdown")
-            freed = [_free(session, lease, is_leaving=True) for lease in held]
-            released = sum(freed) + len(fanning_out)
-            incidents.count(session, IncidentKind.HANDED_BACK, "shutdown", released)
-            return released
-
-        return persistently(self._sessions, _LEAVING_PATIENCE, give_back)
+        for attempt in self._database.attempts(_LEAVING_PATIENCE):
+            with attempt as session:
+                for job_id in fanning_out:
+                    outbox.put(session, FAN_OUT, job_id, reason="shutdown")
+                freed = [_free(session, lease, is_leaving=True) for lease in held]
+                released = sum(freed) + len(fanning_out)
+                incidents.count(session, IncidentKind.HANDED_BACK, "shutdown", released)
+        return released
 
     def note_lost(self, lease: Lease, noticed_by: str) -> None:
         """Mark a lease as lost and remember it for the incidents: once, whoever notices first."""
@@ -167,7 +164,7 @@ class LeaseKeeper:
         if not (held or fanning_out or intakes or self._given_up or self._losses):
             return True
         try:
-            with reaching_database(), self._sessions.begin() as session:
+            with self._database.write() as session:
                 for job_id in sorted(fanning_out):  # jobs before chunks, as everywhere
                     jobs.note_progress(session, job_id)
                 for lease in self._lost(session, held):

@@ -17,7 +17,7 @@ from chordwise.pipeline.runtime.leases import LeaseKeeper
 from chordwise.pipeline.runtime.messages import Messenger, open_app
 from chordwise.settings import PipelineSettings, Settings
 from chordwise.storage import tables
-from chordwise.storage.engine import STATEMENT_SECONDS, open_engine, session_maker
+from chordwise.storage.database import STATEMENT_SECONDS, Database, open_engine
 
 _MOST_CONNECTIONS = 20
 _GROUPS = 3
@@ -43,8 +43,8 @@ def open_context(
         statement_seconds=min(STATEMENT_SECONDS, pipeline.lease_seconds),
         pings=pings,
     )
-    sessions = session_maker(opened(pool_size=min(connections, _MOST_CONNECTIONS)))
-    together = opened(pool_size=_GROUPS, keeps_plans=True)
+    database = Database(opened(pool_size=min(connections, _MOST_CONNECTIONS)))
+    together = Database(opened(pool_size=_GROUPS, keeps_plans=True))
 
     def local_server(model: str) -> tuple[str, SecretStr] | None:
         found = llama.running(home_at(settings.home), model)
@@ -52,8 +52,8 @@ def open_context(
 
     return Context(
         settings=settings,
-        sessions=sessions,
-        stores=open_stores(settings, sessions, together),
+        database=database,
+        stores=open_stores(settings, database, together),
         models=Models(settings, local_server),
         messenger=Messenger(open_app(settings)),
         leases=_lease_keeper(pipeline, settings.database_url, name),
@@ -74,7 +74,7 @@ def _lease_keeper(pipeline: PipelineSettings, url: SecretStr, name: str) -> Leas
         statement_seconds=min(pipeline.heartbeat_seconds, between),
     )
     return LeaseKeeper(
-        session_maker(engine),
+        Database(engine),
         timedelta(seconds=pipeline.lease_seconds),
         timedelta(seconds=pipeline.heartbeat_seconds),
     )

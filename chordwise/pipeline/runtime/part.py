@@ -19,7 +19,6 @@ from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.runtime.context import Context
 from chordwise.settings.environment import SUPERVISOR_PIPE_VARIABLE, child_environment
 from chordwise.storage import incidents
-from chordwise.storage.engine import reaching_database
 from chordwise.storage.incidents import IncidentKind
 
 log = structlog.get_logger(__name__)
@@ -105,7 +104,7 @@ class Part(Thread):
 
     def _count_loss(self, status: int, pause: float) -> None:
         log.error("process.lost", process=self.name, status=status, again_seconds=pause)
-        with reaching_database(), self._context.sessions.begin() as session:
+        with self._context.database.write() as session:
             incidents.count(session, IncidentKind.PROCESS_LOST, self.name)
 
     def _ended(self, process: subprocess.Popen[bytes]) -> int:

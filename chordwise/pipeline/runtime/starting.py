@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from chordwise.errors import ConfigurationError, DatabaseRefusedError, ServiceUnavailableError
 from chordwise.pipeline.runtime import broker
 from chordwise.settings import Settings
-from chordwise.storage.engine import open_engine, reaching_database
+from chordwise.storage.database import open_engine, translate_errors
 from chordwise.storage.readiness import require_ready
 from chordwise.telemetry import liveness
 
@@ -75,7 +75,7 @@ def wait_until_ready(settings: Settings, process: str, stop: Event) -> bool:
 
 def _is_ready(engine: Engine, process: str) -> bool:
     try:
-        with reaching_database():
+        with translate_errors():
             require_ready(engine)
     except DatabaseRefusedError:
         raise

@@ -26,7 +26,6 @@ from chordwise.readers import wildcards
 from chordwise.readers.discovery import discover
 from chordwise.readers.reading import Reader
 from chordwise.settings import ProfileSettings
-from chordwise.storage.engine import reaching_database
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.listed_files import Entry
@@ -101,7 +100,7 @@ def reanalyze(work: Work) -> JsonObject:
         ServiceUnavailableError: The database stayed away.
     """
     found = unknown = 0
-    with reaching_database(), work.context.sessions() as session:
+    with work.context.database.read() as session:
         questions = _stale_questions(session, _lane(work))
     for question in questions:
         options = question.asked_anew(work.run_name(str(question)))
@@ -156,7 +155,7 @@ def _stale_questions(session: Session, lane: ColumnElement[str]) -> Sequence[Sta
 
 def _ask_anew(work: Work, question: StaleQuestion, options: RunOptions, identity: str) -> int:
     def found() -> list[Entry]:
-        with reaching_database(), work.context.sessions() as session:
+        with work.context.database.read() as session:
             jobs = _stale_jobs(session, question, identity, _lane(work))
         return [Entry(source=source, job_id=job_id) for job_id, source in jobs]
 

@@ -19,7 +19,6 @@ from chordwise.pipeline.exports.selection import Selection
 from chordwise.pipeline.runs.user_sql import Row
 from chordwise.pipeline.schedules.work import Work
 from chordwise.settings import ScheduleSettings
-from chordwise.storage.engine import reaching_database
 from chordwise.storage.schedule_runs import ScheduleRun
 
 
@@ -80,7 +79,7 @@ def _path_of(work: Work) -> Path:
         return 1
 
     work.write(note)
-    with reaching_database(), work.context.sessions() as session:
+    with work.context.database.read() as session:
         row = session.get_one(ScheduleRun, work.schedule_run_id)
         return Path(str((row.outcome or {})["writing"]))
 

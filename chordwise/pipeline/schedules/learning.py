@@ -8,7 +8,6 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.pipeline.learning import evaluating, gold, recalibrating, scopes
 from chordwise.pipeline.schedules.work import Work
 from chordwise.storage import calibrations
-from chordwise.storage.engine import reaching_database
 
 
 def evaluate(work: Work) -> JsonObject:
@@ -22,7 +21,7 @@ def evaluate(work: Work) -> JsonObject:
     """
     truth = gold.read(Path(work.settings.gold)) if work.settings.gold else None
     scope = scopes.of(work.context.settings, None, work.settings.profile)
-    found = evaluating.evaluate(work.context.sessions, scope, truth, work.write)
+    found = evaluating.evaluate(work.context.database, scope, truth, work.write)
     return {
         "judged": sum(len(each.comparison.compared) for each in found),
         "missing": sum(len(each.comparison.missing) for each in found),
@@ -39,7 +38,7 @@ def recalibrate(work: Work) -> JsonObject:
     most_errors = work.settings.most_errors
     if most_errors is None:
         most_errors = recalibrating.MOST_ERRORS
-    with reaching_database(), work.context.sessions() as session:
+    with work.context.database.read() as session:
         claims = calibrations.claims(session)
     lessons = recalibrating.learn(claims, most_errors)
     changed = work.write(lambda session: recalibrating.store(session, lessons, most_errors))

@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 from chordwise.domain.json_values import JsonObject
 from chordwise.pipeline.schedules.work import Work
 from chordwise.storage import pruning
-from chordwise.storage.engine import reaching_database
 
 
 def prune(work: Work) -> JsonObject:
@@ -41,7 +40,7 @@ def _answers(work: Work, age: timedelta) -> JsonObject:
 
 
 def _runs(work: Work, age: timedelta) -> JsonObject:
-    with reaching_database(), work.context.sessions() as session:
+    with work.context.database.read() as session:
         old = pruning.old_runs(session, age)
     runs = jobs = 0
     for run_id in old:

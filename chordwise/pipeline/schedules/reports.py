@@ -17,7 +17,6 @@ from chordwise.domain.states import ScheduleRunStatus
 from chordwise.errors import ConfigurationError
 from chordwise.pipeline.schedules.report_sections import SECTIONS
 from chordwise.pipeline.schedules.work import Work
-from chordwise.storage.engine import reaching_database
 from chordwise.storage.schedule_runs import ScheduleRun
 
 _AT_FIRST = timedelta(days=1)
@@ -33,7 +32,7 @@ def report(work: Work) -> JsonObject:
         ConfigurationError: The file cannot be written.
         ServiceUnavailableError: The database cannot be reached.
     """
-    with reaching_database(), work.context.sessions() as session:
+    with work.context.database.read() as session:
         since = _since(session, work)
         lines = list(_lines(session, work.schedule, since, work.due_at))
     path = Path(work.settings.folder) / f"{work.run_name()}.md"

@@ -24,7 +24,6 @@ from chordwise.pipeline.schedules.work import InterruptedWorkError, Kind, Work
 from chordwise.settings import ScheduleSettings
 from chordwise.settings.schedules import ScheduleKind
 from chordwise.storage import schedule_runs
-from chordwise.storage.engine import persistently, reaching_database
 from chordwise.storage.runs import Run
 from chordwise.storage.schedule_runs import End, ScheduleRun
 from chordwise.storage.schedules import Schedule
@@ -93,14 +92,14 @@ class ScheduleRunner:
         work = self._current
         if work is None:
             return
-        with reaching_database(), self._context.sessions.begin() as session:
+        with self._context.database.write() as session:
             kept = schedule_runs.extend(session, work.schedule_run_id, work.token, self._lease)
         if not kept and self._current is work:
             log.warning("schedule.lease_lost", schedule=work.schedule)
 
     def _claim(self) -> Work | None:
         token = uuid.uuid4()
-        with reaching_database(), self._context.sessions.begin() as session:
+        with self._context.database.write() as session:
             claimed = schedule_runs.claim(session, token, self._lease)
             if claimed is None:
                 return None
@@ -149,22 +148,20 @@ class ScheduleRunner:
     def _outcome(self, work: Work, outcome: JsonObject) -> End:
         """Return the end of what is done, or the wait for the runs that it has begun."""
         begun = select(Run.id).where(Run.schedule_run_id == work.schedule_run_id).exists()
-        with reaching_database(), self._context.sessions() as session:
+        with self._context.database.read() as session:
             waits = session.scalar(select(begun))
         status = ScheduleRunStatus.WAITING if waits else ScheduleRunStatus.SUCCEEDED
         return End(status=status, outcome=outcome)
 
     def _finish(self, work: Work, end: End) -> None:
-        finished = persistently(
-            self._context.sessions,
-            PATIENCE,
-            lambda session: schedule_runs.finish(session, work.schedule_run_id, work.token, end),
-        )
+        for attempt in self._context.database.attempts(PATIENCE):
+            with attempt as session:
+                finished = schedule_runs.finish(session, work.schedule_run_id, work.token, end)
         if finished:
             log.info("schedule.done", schedule=work.schedule, status=end.status)
 
     def _release(self, work: Work) -> None:
-        with reaching_database(), self._context.sessions.begin() as session:
+        with self._context.database.write() as session:
             schedule_runs.release(session, work.schedule_run_id, work.token)
         log.info("schedule.handed_back", schedule=work.schedule)
 

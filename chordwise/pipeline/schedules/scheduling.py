@@ -21,7 +21,6 @@ from chordwise.pipeline.schedules import outcomes
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.settings.schedules import CatchUp, ScheduleKind, profile_folders, reason
 from chordwise.storage import clock, schedule_runs, schedules
-from chordwise.storage.engine import reaching_database
 from chordwise.storage.schedule_runs import End, Trigger
 from chordwise.storage.schedules import Origin, Schedule
 
@@ -57,14 +56,14 @@ def tick(context: Context, read_clock: Clock = clock.read, troubles: Troubles | 
     Raises:
         ServiceUnavailableError: The database cannot be reached.
     """
-    with reaching_database(), context.sessions.begin() as session:
+    with context.database.write() as session:
         outcomes.settle(session)
         for expired in schedule_runs.expire(session, read_clock(session)):
             log.warning("schedule.expired", schedule=expired.schedule, due_at=str(expired.due_at))
     started = 0
     broken: set[uuid.UUID] = set()
     while True:
-        with reaching_database(), context.sessions.begin() as session:
+        with context.database.write() as session:
             now = read_clock(session)
             schedule = schedules.next_due(session, now, broken)
             if schedule is None:
@@ -84,7 +83,7 @@ def synchronize(context: Context, read_clock: Clock = clock.read) -> None:
         ServiceUnavailableError: The database cannot be reached.
     """
     configured = context.settings.schedules
-    with reaching_database(), context.sessions.begin() as session:
+    with context.database.write() as session:
         now = read_clock(session)
         for name in sorted(configured):
             anchored = anchor(context.settings, configured[name], folder_of(context.settings))

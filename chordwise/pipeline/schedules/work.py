@@ -21,7 +21,6 @@ from chordwise.pipeline.intake.submit import Submission, open_run
 from chordwise.pipeline.runtime.context import PATIENCE, Context
 from chordwise.settings import ScheduleSettings
 from chordwise.storage import schedule_runs
-from chordwise.storage.engine import persistently, reaching_database
 from chordwise.storage.listed_files import Entry
 from chordwise.storage.runs import Run
 
@@ -67,12 +66,11 @@ class Work:
             LeaseLostError: The lease is lost; nothing was written.
             ServiceUnavailableError: The database stayed away.
         """
-
-        def guarded(session: Session) -> int:
-            self.guard(session)
-            return change(session)
-
-        return persistently(self.context.sessions, PATIENCE, guarded)
+        for attempt in self.context.database.attempts(PATIENCE):
+            with attempt as session:
+                self.guard(session)
+                changed = change(session)
+        return changed
 
     def run_name(self, part: str = "") -> str:
         """Return the name of a run of this occurrence, always the same for the same part."""
@@ -119,7 +117,7 @@ def take_all_in(
 
 
 def _run_named(work: Work, name: str) -> Run | None:
-    with reaching_database(), work.context.sessions() as session:
+    with work.context.database.read() as session:
         work.guard(session)
         return session.scalars(select(Run).where(Run.name == name)).one_or_none()
 

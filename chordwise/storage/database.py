@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
-from typing import TypeAlias, TypeVar, cast
+from typing import TypeAlias
 
 import tenacity
 from pydantic import SecretStr
@@ -57,7 +57,6 @@ _ACCESS_HINT = (
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 
-Stored = TypeVar("Stored")
 Store: TypeAlias = Session | Connection
 """What statements are executed on: a unit of work, or the bare connection of the hot path."""
 
@@ -104,23 +103,75 @@ def open_engine(
     return engine
 
 
-def session_maker(engine: Engine) -> sessionmaker[Session]:
-    """Return what opens units of work; rows stay readable after the commit."""
-    return sessionmaker(engine, expire_on_commit=False)
+class Database:
+    """PostgreSQL: opens transactions, and reports its errors as those of Chordwise.
 
+    Safe to share between threads. Rows stay readable after their transaction. Every method that
+    opens one raises `DatabaseRefusedError` or `ServiceUnavailableError` (see `translate_errors`).
+    """
 
-def engine_of(sessions: sessionmaker[Session]) -> Engine:
-    """Return the engine to which units of work are bound."""
-    return cast("Engine", sessions.kw["bind"])
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._sessions = sessionmaker(engine, expire_on_commit=False)
 
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """Open a session for the block; what it changes is rolled back."""
+        with translate_errors(), self._sessions() as session:
+            yield session
 
-def committing_at_once(engine: Engine) -> Callable[[], AbstractContextManager[Connection]]:
-    """Return what lends a connection on which each statement is a transaction of its own."""
-    return engine.execution_options(isolation_level="AUTOCOMMIT").connect
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """Open a transaction for the block, which is committed at its end."""
+        with translate_errors(), self._sessions.begin() as session:
+            yield session
+
+    def attempts(self, within: timedelta) -> Iterator[AbstractContextManager[Session]]:
+        """Yield transactions until one is committed, while the database is away.
+
+        The block has to be repeatable, since the answer to a commit can be lost:
+
+            for attempt in database.attempts(within):
+                with attempt as session:
+                    ...
+
+        Raises:
+            ServiceUnavailableError: The database stayed away for longer than `within`.
+        """
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(ServiceUnavailableError),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
+            stop=tenacity.stop_after_delay(within),
+            reraise=True,
+        )
+        for attempt in retrying:
+            yield self._attempt(attempt)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Open a transaction on a bare connection, for prepared statements."""
+        with translate_errors(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def autocommit(self) -> Iterator[Connection]:
+        """Lend a bare connection on which each statement is a transaction of its own."""
+        with translate_errors(), self._autocommit.connect() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _attempt(self, attempt: tenacity.AttemptManager) -> Iterator[Session]:
+        with attempt, self.write() as session:
+            yield session
 
 
 @contextmanager
-def reaching_database() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Translate a lost or refused connection, and rights that are missing.
 
     Raises:
@@ -147,26 +198,6 @@ def reaching_database() -> Iterator[None]:
         ) from error
 
 
-def persistently(
-    sessions: sessionmaker[Session], patience: timedelta, write: Callable[[Session], Stored]
-) -> Stored:
-    """Run `write` in a transaction, again and again while the database is away.
-
-    Raises:
-        ServiceUnavailableError: The database stayed away for longer than `patience`.
-    """
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(ServiceUnavailableError),
-        wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
-        stop=tenacity.stop_after_delay(patience),
-        reraise=True,
-    )
-    for attempt in retrying:
-        with attempt, reaching_database(), sessions.begin() as session:
-            stored = write(session)
-    return stored
-
-
 def admitted(ask: Callable[[], None]) -> None:
     """Run what asks the database something at first, and wait a while for a place in a full one.
 
@@ -181,7 +212,7 @@ def admitted(ask: Callable[[], None]) -> None:
         reraise=True,
     )
     for attempt in retrying:
-        with attempt, reaching_database():
+        with attempt, translate_errors():
             ask()
 
 
