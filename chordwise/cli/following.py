@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 
 from chordwise.cli import opening, suggestions
+from chordwise.cli.interruption import noted
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.rendering import live
 from chordwise.cli.rendering.screen import Screen
@@ -29,9 +30,11 @@ class Following:
             ServiceUnavailableError: The database stays away.
         """
         with opening.database(self._settings) as database:
-            watch = Watch(self._settings, database, self._screen.tell)
             try:
-                with live.display(self._screen) as display:
+                with noted() as interruption, live.display(self._screen) as display:
+                    watch = Watch(
+                        self._settings, database, self._screen.tell, pause=interruption.wait
+                    )
                     watch.until_over(run_id, display)
             except KeyboardInterrupt:
                 self.say_how_to_come_back(name, was_interrupted=True)

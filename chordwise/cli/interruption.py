@@ -1,4 +1,4 @@
-"""Ctrl-C while documents are taken in: the first one stops in order, the second at once."""
+"""Ctrl-C: it is deferred while documents are taken in, and noted while a command waits."""
 
 from __future__ import annotations
 
@@ -18,6 +18,19 @@ class Interruption:
         """Tell whether to stop."""
         return self._pressed.is_set()
 
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or until it is pressed; return whether it was."""
+        return self._pressed.wait(seconds)
+
+    def note(self) -> None:
+        """Remember that it was pressed, and interrupt.
+
+        Raises:
+            KeyboardInterrupt: Always.
+        """
+        self._pressed.set()
+        raise KeyboardInterrupt
+
     def press(self) -> None:
         """Ask to stop; the second time, insist.
 
@@ -31,15 +44,35 @@ class Interruption:
 
 @contextmanager
 def deferred(on_press: Callable[[], None]) -> Iterator[Interruption]:
-    """Let Ctrl-C ask instead of interrupting; `on_press` says so to the user."""
+    """Let Ctrl-C ask instead of interrupting, the second time insist; `on_press` tells the user."""
     interruption = Interruption()
 
-    def handle(_number: int, _frame: object) -> None:
+    def press() -> None:
         interruption.press()
         on_press()
 
+    with _handling(press):
+        yield interruption
+
+
+@contextmanager
+def noted() -> Iterator[Interruption]:
+    """Let Ctrl-C interrupt, and remember it.
+
+    Python drops an exception that is raised while it frees an object, so that a loop has to ask.
+    """
+    interruption = Interruption()
+    with _handling(interruption.note):
+        yield interruption
+
+
+@contextmanager
+def _handling(pressed: Callable[[], None]) -> Iterator[None]:
+    def handle(_number: int, _frame: object) -> None:
+        pressed()
+
     previous = signal.signal(signal.SIGINT, handle)
     try:
-        yield interruption
+        yield
     finally:
         signal.signal(signal.SIGINT, previous)

@@ -30,7 +30,8 @@ _WITHIN_A_DAY = (
 class Watch:
     """One wait for one run.
 
-    `warn` hears sentences about what seems to be wrong; `pause` waits so many seconds.
+    `warn` hears sentences about what seems to be wrong. `pause` waits so many seconds, and returns
+    whether to detach.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Watch:
         warn: Callable[[str], None],
         *,
         clock: Callable[[], float] = time.monotonic,
-        pause: Callable[[float], object] | None = None,
+        pause: Callable[[float], bool | None] | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -55,9 +56,10 @@ class Watch:
         self._warned = ""
 
     def until_over(self, run_id: uuid.UUID, display: Display) -> Progress:
-        """Show how a run comes on until it needs nobody any more, or a person.
+        """Show how a run comes on until it is over or needs a person.
 
         Raises:
+            KeyboardInterrupt: The pause was interrupted.
             ServiceUnavailableError: The database stays away.
         """
         while True:
@@ -69,7 +71,9 @@ class Watch:
                 if found.is_over:
                     return found
             self._keep_alive()
-            self._pause(max(_SHORTEST_SECONDS, (self._clock() - began) * _LOOKING_SHARE))
+            seconds = max(_SHORTEST_SECONDS, (self._clock() - began) * _LOOKING_SHARE)
+            if self._pause(seconds):
+                raise KeyboardInterrupt
 
     def _look(self, run_id: uuid.UUID) -> Progress | None:
         """Return the progress, or nothing while the database is away for a moment."""
