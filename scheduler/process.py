@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from chordwise import settings as settings_module
 from chordwise.domain.visible_text import visible
-from chordwise.embedded import lifeline
+from chordwise.embedded import processes
 from chordwise.errors import ChordwiseError, ConfigurationError, ExitCode
 from chordwise.pipeline.inbox.places import places
 from chordwise.pipeline.runtime import starting
@@ -72,7 +72,7 @@ def schedule(settings: Settings) -> int:
         DatabaseRefusedError: The database does not let us in.
     """
     stop = _stopped_by_signals()
-    lifeline.watch(stop.set)
+    processes.watch(stop.set)
     starting.require_broker(settings)
     starting.require_files(_FILES)
     context = open_context(settings, "scheduler")
@@ -88,7 +88,7 @@ def take_part(settings: Settings, do: Callable[[Context, Event], None]) -> int:
         ConfigurationError: No database, no broker, or inboxes that cannot be watched.
     """
     stop = _stopped_by_signals()
-    lifeline.watch(stop.set)
+    processes.watch(stop.set)
     limits.offer_to_kernel(_READERS_SCORE)
     starting.require_files(_FILES)
     do(open_context(settings, "scheduler"), stop)

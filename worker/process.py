@@ -22,7 +22,7 @@ from pydantic import SecretStr
 
 from chordwise import settings as settings_module
 from chordwise.domain.visible_text import visible
-from chordwise.embedded import cores, lifeline
+from chordwise.embedded import processes
 from chordwise.errors import ChordwiseError, ExitCode
 from chordwise.pipeline.runtime import broker, messages, starting
 from chordwise.pipeline.runtime.opening import open_context
@@ -91,7 +91,7 @@ def check(settings: Settings, name: str) -> None:
     """
     # Until Celery listens to the signal; a wait for the database can be long.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.SUCCESS))
-    lifeline.watch(stop_at_once)
+    processes.watch(stop_at_once)
     starting.require_broker(settings)
     files = _FILES + _FILES_OF_A_SLOT * settings.worker.concurrency
     starting.require_files(files, f"worker.concurrency = {settings.worker.concurrency}")
@@ -102,7 +102,7 @@ def work(settings: Settings, name: str) -> int:
     """Consume messages on the threads pool until a signal comes."""
     # Celery warns root because of pickle; we accept nothing but JSON.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    shares = shares_of(settings.worker, cores.usable())
+    shares = shares_of(settings.worker, processes.usable())
     concurrency = shares[0]
     share = settings.worker.model_copy(update={"concurrency": concurrency})
     settings = settings.model_copy(update={"worker": share})

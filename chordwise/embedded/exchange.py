@@ -9,8 +9,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from chordwise.embedded import private_files
-from chordwise.embedded.home import Home
+from chordwise.embedded.home import Home, write_private
 from chordwise.embedded.plan import Plan
 from chordwise.errors import ChordwiseError, ConfigurationError, ServiceUnavailableError
 
@@ -44,7 +43,7 @@ def ask(home: Home, plan: Plan) -> str:
     """Lay a request down and return its name."""
     name = f"{secrets.token_hex(8)}.json"
     # Written aside first: the supervisor must never see half a request.
-    private_files.write(home.requests / name, plan.model_dump_json())
+    write_private(home.requests / name, plan.model_dump_json())
     return name
 
 
@@ -97,7 +96,7 @@ def take(path: Path) -> Plan | None:
 def reply(home: Home, name: str, error: ChordwiseError | None = None) -> None:
     """Answer a request."""
     answer = Reply() if error is None else Reply(code=error.code, what=error.what, hint=error.hint)
-    private_files.write(home.replies / name, answer.model_dump_json())
+    write_private(home.replies / name, answer.model_dump_json())
 
 
 def clear(home: Home) -> None:

@@ -3,14 +3,144 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
+import json
 import os
+import secrets
+import shlex
+import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import ClassVar
 
-from chordwise.embedded import private_files
-from chordwise.errors import ConfigurationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from chordwise.embedded import processes
+from chordwise.embedded.processes import ProcessIdentity
+from chordwise.errors import ConfigurationError, ServiceUnavailableError
+
+_DYING_SECONDS = 5.0
+
+
+def lock_holder(home: Home) -> ProcessIdentity | None:
+    """Return the living process that holds the lock."""
+    try:
+        entry = json.loads(home.lock_file.read_text(encoding="utf-8"))
+        identity = ProcessIdentity(pid=int(entry["pid"]), created_at=float(entry["created_at"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return identity if processes.is_alive(identity) else None
+
+
+@contextmanager
+def locked(home: Home) -> Iterator[None]:
+    """Hold the lock of a home; the kernel frees it even when we are killed.
+
+    Raises:
+        ServiceUnavailableError: Another process holds it.
+    """
+    descriptor = os.open(home.lock_file, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _lock(descriptor, home)
+        own = processes.identify(os.getpid())
+        entry = {"pid": os.getpid(), "created_at": own.created_at if own else 0.0}
+        os.truncate(descriptor, 0)
+        os.write(descriptor, json.dumps(entry).encode())
+        yield
+        os.truncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, home: Home) -> None:
+    # A killed process of several threads is dead to everybody a moment before its files close.
+    processes.wait_until(
+        lambda: _has_locked(descriptor) or lock_holder(home) is not None, _DYING_SECONDS
+    )
+    if not _has_locked(descriptor):
+        found = lock_holder(home)
+        where = f" in process {found.pid}" if found else ""
+        raise ServiceUnavailableError(
+            f"The stack of {home.path} is up already{where}.", "Stop it with: chordwise down"
+        )
+
+
+def _has_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+_PASSWORD_BYTES = 24
+
+
+def make_folder(folder: Path) -> Path:
+    """Create a folder with mode 0700; one that exists already stays as it is.
+
+    Raises:
+        ConfigurationError: The folder cannot be created.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The folder {folder} cannot be created: {error.strerror}.",
+            "Set CHORDWISE_HOME to a folder that you may write to.",
+        ) from error
+    return folder
+
+
+def check_ownership(folder: Path) -> None:
+    """Refuse a folder that somebody else owns or may look into.
+
+    Raises:
+        ConfigurationError: The folder is not ours alone.
+    """
+    state = folder.lstat()
+    is_ours = stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid()
+    if not is_ours or stat.S_IMODE(state.st_mode) & 0o077:
+        raise ConfigurationError(
+            f"The folder {folder} belongs to somebody else or is open to others.",
+            "Remove it, or set TMPDIR to a folder of your own.",
+        )
+
+
+def check_writers(folder: Path) -> None:
+    """Refuse a folder that other users can write to: they could replace what lies in it.
+
+    Raises:
+        ConfigurationError: Its group or everyone can write to it.
+    """
+    if stat.S_IMODE(folder.stat().st_mode) & 0o022:
+        raise ConfigurationError(
+            f"Other users can write to the folder {folder}.",
+            f"Run `chmod go-w {shlex.quote(str(folder))}`, or set CHORDWISE_HOME elsewhere.",
+        )
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file of mode 0600 in one step: readers see the old or the new one, whole."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    fresh.replace(path)
+
+
+def password_in(path: Path) -> str:
+    """Return the password in a file; the first call makes one up."""
+    if not path.exists():
+        write_private(path, secrets.token_urlsafe(_PASSWORD_BYTES))
+    return path.read_text(encoding="utf-8").strip()
+
 
 # The address of a Unix socket holds 104 bytes on macOS and 108 on Linux, the final NUL included.
 MAX_SOCKET_PATH_BYTES = 100
@@ -79,13 +209,13 @@ class Home:
             ConfigurationError: The home cannot be created or written to, or others can write to it.
         """
         for folder in (self.path, self.logs, self.run, self.requests, self.replies):
-            private_files.make_folder(folder)
+            make_folder(folder)
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise ConfigurationError(
                 f"The folder {self.path} cannot be written to.",
                 "Set CHORDWISE_HOME to a folder of your own.",
             )
-        private_files.check_writers(self.path)
+        check_writers(self.path)
 
     def sockets(self) -> Path:
         """Return the folder for sockets: `run`, or one below the temporary folder.
@@ -105,8 +235,8 @@ class Home:
                 f"The temporary folder {places[0]} has too long a path for a socket.",
                 "Set CHORDWISE_HOME or TMPDIR to a shorter path.",
             )
-        private_files.make_folder(folder)
-        private_files.check_ownership(folder)
+        make_folder(folder)
+        check_ownership(folder)
         return folder
 
     def discard_sockets(self) -> None:
@@ -127,3 +257,61 @@ def fits_socket(folder: Path) -> bool:
 def home_at(path: Path) -> Home:
     """Return the home at a path, made absolute so that every process means the same one."""
     return Home(path=path.expanduser().resolve())
+
+
+class Level(StrEnum):
+    """How much of the stack runs: only the database, or everything that works on jobs."""
+
+    DATABASE = "database"
+    ALL = "all"
+
+
+class Phase(StrEnum):
+    """Where a stack is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    LEAVING = "leaving"
+
+
+class StackState(BaseModel):
+    """A snapshot of the stack.
+
+    The addresses are those of embedded services, with their passwords: `None` where a service of
+    the user's own is in use. `activity` is what the supervisor does just now, in words.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="ignore", frozen=True)
+
+    supervisor: ProcessIdentity
+    children: dict[str, ProcessIdentity] = {}
+    phase: Phase = Phase.STARTING
+    level: Level = Level.DATABASE
+    fingerprint: str = ""
+    standing: str = ""
+    activity: str = ""
+    is_foreground: bool = False
+    database_url: str | None = None
+    broker_url: str | None = None
+
+
+def write_state(home: Home, state: StackState) -> None:
+    """Replace the snapshot."""
+    write_private(home.state_file, state.model_dump_json(indent=1))
+
+
+def last_state(home: Home) -> StackState | None:
+    """Return the last_state snapshot, also when its supervisor is gone."""
+    try:
+        return StackState.model_validate_json(home.state_file.read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        return None
+
+
+def current_state(home: Home) -> StackState | None:
+    """Return the snapshot of the stack that runs now."""
+    state = last_state(home)
+    found = lock_holder(home)
+    if state is None or found is None or found.pid != state.supervisor.pid:
+        return None
+    return state

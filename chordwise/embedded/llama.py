@@ -13,8 +13,8 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from chordwise.embedded import cores, private_files, processes
-from chordwise.embedded.home import Home
+from chordwise.embedded import processes
+from chordwise.embedded.home import Home, password_in
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.settings import ModelSettings, Settings
@@ -79,7 +79,7 @@ class EmbeddedLlama:
             ServiceUnavailableError: The file is no model, or memory does not suffice.
         """
         self._address_file.unlink(missing_ok=True)
-        private_files.password(self._key_file)
+        password_in(self._key_file)
         server = processes.launch(
             self._command(), log=self._log, environment=self._environment, inherited=self._inherited
         )
@@ -114,7 +114,7 @@ class EmbeddedLlama:
 
     def api_key(self) -> str:
         """Return the key that the server asks for."""
-        return private_files.password(self._key_file)
+        return password_in(self._key_file)
 
     def _command(self) -> list[str]:
         options = {
@@ -163,7 +163,7 @@ def running(home: Home, model: str) -> tuple[str, str] | None:
     address = read_address(address_file(home.run, file))
     if address is None:
         return None
-    return address.url, private_files.password(key_file(home.run, file))
+    return address.url, password_in(key_file(home.run, file))
 
 
 def local_models(settings: Settings) -> tuple[LocalModel, ...]:
@@ -200,12 +200,12 @@ def threads() -> int:
     One core is left for the other processes: the threads wait for each other at every step, so
     that one without a core stops all of them (docs/models.md has measurements).
     """
-    return max(1, min(cores.usable() - 1, _MAX_THREADS))
+    return max(1, min(processes.usable() - 1, _MAX_THREADS))
 
 
 def slots(settings: Settings) -> int:
     """Return how many requests a local model's server answers at once: one where cores are few."""
-    fitting = max(1, cores.usable() // _CORES_OF_A_SLOT)
+    fitting = max(1, processes.usable() // _CORES_OF_A_SLOT)
     return min(fitting, _MAX_SLOTS, settings.worker.concurrency)
 
 

@@ -12,7 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
-from chordwise.embedded import lifeline, llama, private_files, processes
+from chordwise.embedded import llama, processes
+from chordwise.embedded.home import password_in, write_private
 from chordwise.errors import ConfigurationError
 
 
@@ -27,7 +28,7 @@ class Sampling(Protocol):
 def main(arguments: list[str]) -> None:
     """Load the model, say where it is served, and go on until a signal comes."""
     options = _parser().parse_args(arguments)
-    lifeline.watch(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    processes.watch(lambda: os.kill(os.getpid(), signal.SIGTERM))
     try:
         llama.check_installed()
     except ConfigurationError as error:
@@ -39,7 +40,7 @@ def main(arguments: list[str]) -> None:
     parameters.model_alias = {options.model.name}
     parameters.hostnames = ["127.0.0.1"]
     parameters.port = options.port
-    parameters.api_keys = [private_files.password(options.key_file)]
+    parameters.api_keys = [password_in(options.key_file)]
     parameters.n_parallel = options.slots
     parameters.n_ctx = options.slots * options.context
     parameters.warmup = False
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> None:
     if own is None:
         sys.exit("This process cannot look itself up.")
     address = {"url": server.listening_address, "server": asdict(own)}
-    private_files.write(options.address_file, json.dumps(address))
+    write_private(options.address_file, json.dumps(address))
     threading.Event().wait()
 
 

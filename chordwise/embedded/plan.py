@@ -12,9 +12,8 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from chordwise.embedded import llama
-from chordwise.embedded.home import home_at
+from chordwise.embedded.home import Level, Phase, StackState, home_at
 from chordwise.embedded.llama import LocalModel
-from chordwise.embedded.state import Level, Phase, StackState
 from chordwise.settings import Settings
 from chordwise.settings.environment import child_environment
 

@@ -11,11 +11,18 @@ from signal import Signals
 
 from pydantic import SecretStr
 
-from chordwise.embedded import exchange, idleness, leftovers, lock, processes, state
-from chordwise.embedded.home import Home, home_at
+from chordwise.embedded import exchange, idleness, processes, services
+from chordwise.embedded.home import (
+    Home,
+    Level,
+    StackState,
+    current_state,
+    home_at,
+    lock_holder,
+    locked,
+)
 from chordwise.embedded.plan import Commands, Plan, plan_for, standing
 from chordwise.embedded.processes import ProcessIdentity
-from chordwise.embedded.state import Level, StackState
 from chordwise.embedded.supervisor import Supervisor
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.settings import Settings
@@ -78,7 +85,7 @@ def ensure(
     home.prepare()
     idleness.touch(home)
     plan = plan_for(settings, level, config=config, commands=commands)
-    found = state.current(home)
+    found = current_state(home)
     if found is None or not plan.is_met_by(found):
         found = _Wish(home, plan, on_progress).come_true()
     return _services(settings, found)
@@ -109,7 +116,7 @@ def hold(
 
 def find(home: Path) -> StackState | None:
     """Return what a running stack says about itself; `None` where none runs."""
-    return state.current(home_at(home))
+    return current_state(home_at(home))
 
 
 def keeps_watch(settings: Settings) -> bool | None:
@@ -145,9 +152,9 @@ def stop(home: Path) -> bool:
     place = home_at(home)
     if not place.run.is_dir():
         return False
-    was_up = processes.stop(lock.holder(place), (Signals.SIGTERM, _STOP_SECONDS))
-    with lock.held(place):
-        return leftovers.stop(place) or was_up
+    was_up = processes.stop(lock_holder(place), (Signals.SIGTERM, _STOP_SECONDS))
+    with locked(place):
+        return services.stop(place) or was_up
 
 
 class _Wish:
@@ -181,12 +188,12 @@ class _Wish:
         deadline = time.monotonic() + exchange.PATIENCE_SECONDS
         while time.monotonic() < deadline:
             processes.wait_until(lambda: self._has_news(name), _POLL_SECONDS, _POLL_SECONDS)
-            found = state.current(self._home)
+            found = current_state(self._home)
             self._report(found)
             reply = exchange.take_reply(self._home, name)
             if reply is not None:
                 reply.raise_for_refusal()
-                return state.current(self._home)
+                return current_state(self._home)
             self._keep_alive(name)
         raise self._failure("The stack does not get ready in time")
 
@@ -200,7 +207,7 @@ class _Wish:
         self._heard = activity
 
     def _keep_alive(self, name: str) -> None:
-        if lock.holder(self._home) or processes.is_alive(self._supervisor):
+        if lock_holder(self._home) or processes.is_alive(self._supervisor):
             return
         # Whoever took the request is gone; the reply may have been its last word.
         if self._has_news(name):

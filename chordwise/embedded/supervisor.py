@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from chordwise.embedded import exchange, idleness, leftovers, lock, processes, state
-from chordwise.embedded.children import Children
-from chordwise.embedded.home import Home, home_at
+from chordwise.embedded import exchange, idleness, processes, services
+from chordwise.embedded.home import Home, Level, Phase, StackState, home_at, locked, write_state
 from chordwise.embedded.plan import Plan
 from chordwise.embedded.processes import ProcessIdentity
-from chordwise.embedded.state import Level, Phase, StackState
+from chordwise.embedded.services import Children
 from chordwise.errors import ChordwiseError, ConfigurationError, ServiceUnavailableError
 
 LOGGER = logging.getLogger("chordwise.embedded")
@@ -79,7 +78,7 @@ class Supervisor:
         """
         self._home.prepare()
         try:
-            with lock.held(self._home), self._stopping_on_signals():
+            with locked(self._home), self._stopping_on_signals():
                 self._work()
         finally:
             self._children.close()
@@ -107,7 +106,7 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def _begin(self) -> None:
-        if leftovers.stop(self._home):
+        if services.stop(self._home):
             LOGGER.warning("stopped what an earlier supervisor had left running")
         exchange.clear(self._home)
         idleness.touch(self._home)
@@ -194,7 +193,7 @@ class Supervisor:
     def _publish(self) -> None:
         now = self._state()
         if now != self._published:
-            state.write(self._home, now)
+            write_state(self._home, now)
             self._published = now
 
     def _state(self) -> StackState:

@@ -9,7 +9,8 @@ from pathlib import Path
 from signal import Signals
 from urllib.parse import quote
 
-from chordwise.embedded import private_files, processes
+from chordwise.embedded import home, processes
+from chordwise.embedded.home import password_in, write_private
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 
@@ -48,9 +49,9 @@ class EmbeddedValkey:
         """
         if self.is_alive():
             raise ServiceUnavailableError(f"Valkey runs already on {self._data}.")
-        private_files.make_folder(self._log.parent)
-        private_files.make_folder(self._data)
-        private_files.write(self._configuration, self._configuration_text())
+        home.make_folder(self._log.parent)
+        home.make_folder(self._data)
+        write_private(self._configuration, self._configuration_text())
         self._socket.unlink(missing_ok=True)
         self._serve()
 
@@ -79,7 +80,7 @@ class EmbeddedValkey:
         return f"unix://{self._address()}"
 
     def _address(self) -> str:
-        password = private_files.password(self._password_file)
+        password = password_in(self._password_file)
         return f":{password}@{quote(str(self._socket))}"
 
     def _configuration_text(self) -> str:
@@ -89,7 +90,7 @@ class EmbeddedValkey:
             "unixsocketperm": "700",
             "dir": _quoted(str(self._data)),
             "pidfile": _quoted(str(self._pid_file)),
-            "requirepass": _quoted(private_files.password(self._password_file)),
+            "requirepass": _quoted(password_in(self._password_file)),
             "appendonly": "yes",
             "appendfsync": "everysec",
             "save": '""',
@@ -103,7 +104,7 @@ class EmbeddedValkey:
     def _serve(self) -> None:
         command = [str(self._program), str(self._configuration)]
         server = processes.launch(command, log=self._log, environment=_ENVIRONMENT)
-        password = private_files.password(self._password_file)
+        password = password_in(self._password_file)
         ready = processes.wait_until(
             lambda: not processes.is_alive(server) or _answers(self._socket, password),
             _START_SECONDS,

@@ -3,16 +3,150 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl
+import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from typing import cast
+from typing import TypeAlias, cast
 
 import httpcore
 import httpx
 
-from chordwise.llm.deadline_network import Deadline, DeadlineNetwork
+CONNECT_SECONDS = 10.0
+
+Resolve: TypeAlias = Callable[[str, int], Sequence[str]]
+"""Returns the addresses of a host at a port."""
+
+# httpcore's own name for this is missing at run time on Python 3.14.
+_SocketOption: TypeAlias = (
+    tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
+)
+
+
+class Deadline:
+    """The moment by which the running call of one thread must be over.
+
+    `received_bytes` have come in since something was sent last.
+    """
+
+    def __init__(self) -> None:
+        self._ends_at = 0.0
+        self.received_bytes = 0
+
+    def start(self, seconds: float) -> None:
+        """Begin a call that may take `seconds`."""
+        self._ends_at = time.monotonic() + seconds
+
+    def remaining(self) -> float:
+        """Return the seconds that are left; never zero, which a socket takes for “don't wait”.
+
+        Raises:
+            httpcore.TimeoutException: None are left.
+        """
+        left = self._ends_at - time.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout("the deadline of the call has passed")
+        return left
+
+
+def addresses_of(host: str, port: int) -> Sequence[str]:
+    """Return what the resolver of this machine knows of a name.
+
+    Raises:
+        httpcore.ConnectError: It knows nothing.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise httpcore.ConnectError(str(error)) from error
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+class DeadlineNetwork(httpcore.NetworkBackend):
+    """Opens connections within the deadline, trying the addresses that `resolve` finds in turn."""
+
+    def __init__(
+        self,
+        deadline: Deadline,
+        *,
+        resolve: Resolve = addresses_of,
+        sockets: httpcore.NetworkBackend | None = None,
+    ) -> None:
+        self._deadline = deadline
+        self._resolve = resolve
+        self._sockets = sockets or httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ARG002 - the deadline stands in its place
+        local_address: str | None = None,
+        socket_options: Iterable[_SocketOption] | None = None,
+    ) -> httpcore.NetworkStream:
+        """Connect to the first address that answers."""
+        failure: Exception = httpcore.ConnectError(f"{host} has no address")
+        for address in self._resolve(host, port):
+            patience = min(CONNECT_SECONDS, self._deadline.remaining())
+            try:
+                stream = self._sockets.connect_tcp(
+                    address, port, patience, local_address, socket_options or ()
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+            else:
+                return DeadlineStream(stream, self._deadline)
+        raise failure
+
+
+class DeadlineStream(httpcore.NetworkStream):
+    """A connection whose reads, writes and TLS handshake keep to the deadline."""
+
+    def __init__(self, stream: httpcore.NetworkStream, deadline: Deadline) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - as above
+        """Return what has arrived, waiting for something if need be."""
+        data = self._stream.read(max_bytes, self._deadline.remaining())
+        self._deadline.received_bytes += len(data)
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - as above
+        """Send all of `buffer`; a peer that reads drop by drop gains no time by it."""
+        self._deadline.received_bytes = 0
+        connection = cast("socket.socket", self._stream.get_extra_info("socket"))
+        unsent = memoryview(buffer)
+        while unsent:
+            connection.settimeout(self._deadline.remaining())
+            try:
+                unsent = unsent[connection.send(unsent) :]
+            except TimeoutError as error:
+                raise httpcore.WriteTimeout(str(error)) from error
+            except OSError as error:
+                raise httpcore.WriteError(str(error)) from error
+
+    def close(self) -> None:
+        """Close the connection at once."""
+        self._stream.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ARG002 - as above
+    ) -> httpcore.NetworkStream:
+        """Return the encrypted connection (Python bounds the whole handshake by one timeout)."""
+        patience = min(CONNECT_SECONDS, self._deadline.remaining())
+        stream = self._stream.start_tls(ssl_context, server_hostname, patience)
+        return DeadlineStream(stream, self._deadline)
+
+    def get_extra_info(self, info: str) -> object:
+        """Return what the socket knows under the name `info`."""
+        return cast("object", self._stream.get_extra_info(info))
+
 
 # A thread talks to its model and perhaps to a fallback or two.
 CONNECTIONS_PER_THREAD = 4

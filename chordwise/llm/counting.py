@@ -19,7 +19,7 @@ from typing import Protocol, cast
 from chordwise.domain import json_values, tokens
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.llm.providers import has_service_tiers
-from chordwise.llm.providers.reading import child
+from chordwise.llm.providers.exchange import child
 from chordwise.settings import ModelSettings
 
 _OPENAI = "o200k_base"

@@ -16,8 +16,8 @@ from random import Random
 from pydantic import SecretStr
 
 from chordwise.errors import ModelError
-from chordwise.llm.limits.opening import open_client, open_limits
 from chordwise.llm.limits.permits import Priority
+from chordwise.llm.limits.shared import open_client, open_limits
 from chordwise.llm.middleware.rate_limited import RateLimited
 from chordwise.llm.middleware.retrying import Retrying
 from chordwise.llm.model import ChatModel

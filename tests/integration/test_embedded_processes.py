@@ -10,8 +10,8 @@ from signal import Signals
 
 import pytest
 
-from chordwise.embedded import lock, private_files, processes
-from chordwise.embedded.home import MAX_SOCKET_PATH_BYTES, home_at
+from chordwise.embedded import processes
+from chordwise.embedded.home import MAX_SOCKET_PATH_BYTES, home_at, lock_holder, locked, password_in
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 
@@ -134,9 +134,9 @@ def test_sockets_of_a_deep_home_lie_in_a_folder_of_our_own(tmp_path: Path) -> No
 
 def test_a_password_is_made_once(tmp_path: Path) -> None:
     """The first call makes a password up, later ones return it."""
-    first = private_files.password(tmp_path / "password")
+    first = password_in(tmp_path / "password")
 
-    assert first == private_files.password(tmp_path / "password")
+    assert first == password_in(tmp_path / "password")
     assert len(first) >= 32
     assert stat.S_IMODE((tmp_path / "password").stat().st_mode) == 0o600
 
@@ -146,13 +146,13 @@ def test_the_lock_says_who_holds_it(tmp_path: Path) -> None:
     home = home_at(tmp_path / "home")
     home.prepare()
 
-    with lock.held(home):
-        holder = lock.holder(home)
+    with locked(home):
+        holder = lock_holder(home)
         with (
             pytest.raises(ServiceUnavailableError, match=f"process {os.getpid()}"),
-            lock.held(home),
+            locked(home),
         ):
             pytest.fail("two held the lock")
 
     assert holder == processes.identify(os.getpid())
-    assert lock.holder(home) is None
+    assert lock_holder(home) is None

@@ -10,7 +10,6 @@ import redis
 from pydantic import SecretStr
 
 from chordwise.llm.limits import pauses
-from chordwise.llm.limits.opening import open_client
 from chordwise.llm.limits.pauses import Pause, Place
 from chordwise.llm.limits.permits import (
     CallReport,
@@ -23,7 +22,7 @@ from chordwise.llm.limits.permits import (
     Reason,
     Wait,
 )
-from chordwise.llm.limits.shared import SharedLimits, endpoint_id
+from chordwise.llm.limits.shared import SharedLimits, endpoint_id, open_client
 from chordwise.llm.reported_limits import QuotaKind
 
 PAUSE_SECONDS = 300.0

@@ -15,9 +15,8 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from chordwise.llm.limits.opening import open_client
 from chordwise.llm.limits.permits import LimitPolicy, Priority
-from chordwise.llm.limits.shared import SharedLimits
+from chordwise.llm.limits.shared import SharedLimits, open_client
 from chordwise.llm.reported_limits import QuotaKind
 from tests.fakes.simulated_provider import Bucket, SimulatedProvider, Simulation, Tally
 

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from standardwebhooks import Webhook as Verifier
 
 from chordwise.errors import DeliveryError, DeliveryRefusedError
-from chordwise.llm.deadline_network import Deadline
+from chordwise.llm.connections import Deadline
 from chordwise.pipeline.deliveries.guarded_network import GuardedNetwork
 from chordwise.pipeline.deliveries.webhook import Webhook
 from chordwise.settings import DeliverySettings

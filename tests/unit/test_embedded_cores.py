@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.embedded import cores, llama
+from chordwise.embedded import llama, processes
 from chordwise.settings import Settings
 
 LOCAL = "local/model.gguf"
@@ -35,7 +35,7 @@ def test_a_quota_of_a_container_counts(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content, "utf-8")
 
-    assert cores.usable(tmp_path, tmp_path / "own") == usable
+    assert processes.usable(tmp_path, tmp_path / "own") == usable
 
 
 @pytest.mark.parametrize(
@@ -45,14 +45,14 @@ def test_slots_and_threads_fit_the_cores(
     monkeypatch: pytest.MonkeyPatch, machine: int, threads: int, slots: int
 ) -> None:
     """One core is left for the other processes; a second slot needs cores of its own."""
-    monkeypatch.setattr(cores, "usable", lambda: machine)
+    monkeypatch.setattr(processes, "usable", lambda: machine)
 
     assert (llama.threads(), llama.slots(Settings())) == (threads, slots)
 
 
 def test_a_worker_takes_as_many_chunks_as_there_are_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless the settings say how many, or another model may be asked, which has its own limits."""
-    monkeypatch.setattr(cores, "usable", lambda: 2)
+    monkeypatch.setattr(processes, "usable", lambda: 2)
     remote = {"house": {"provider": "openai", "model": "m", "base_url": "http://h/v1"}}
 
     assert llama.worker_concurrency(Settings(model=LOCAL)) == 1

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from chordwise.embedded.home import fits_socket
+from chordwise.embedded.home import Level, Phase, StackState, fits_socket
 from chordwise.embedded.plan import Plan, fingerprint
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.embedded.services import Watched
-from chordwise.embedded.state import Level, Phase, StackState
 from chordwise.errors import ServiceUnavailableError
 from chordwise.settings import EmbeddedSettings, ModelSettings, Settings
 

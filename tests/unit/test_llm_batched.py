@@ -21,9 +21,8 @@ from chordwise.llm.middleware.batched import Batched, BatchQuestion
 from chordwise.llm.middleware.cached import facts_about, key_of
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.model import Completion, FinishReason, Usage
-from chordwise.llm.pricing import BATCH, ListPrice, OwnPrice, price_of
+from chordwise.llm.pricing import BATCH, ListPrice, OwnPrice, most_input_tokens, price_of
 from chordwise.llm.providers.openai import OpenAIModel
-from chordwise.llm.request_size import most_input_tokens
 from chordwise.pipeline.asking.answers import every
 from chordwise.pipeline.models.batch_queue import from_json, to_json
 from chordwise.pipeline.models.lanes import lane_for

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from chordwise.errors import ConfigurationError
 from chordwise.llm.providers import connect
 from chordwise.llm.providers.anthropic import AnthropicModel
-from chordwise.llm.providers.endpoint import endpoint
+from chordwise.llm.providers.exchange import endpoint
 from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.settings import ModelSettings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chordwise.llm.excerpts import MAX_CHARACTERS, excerpt, page_title
+from chordwise.llm.transport import MAX_CHARACTERS, excerpt, page_title
 
 
 @given(st.text(max_size=3_000))

@@ -8,9 +8,8 @@ import pytest
 from pydantic import SecretStr
 
 from chordwise.errors import ConfigurationError, ModelTransportError
-from chordwise.llm.middleware.kept_loaded import KeptLoaded
 from chordwise.llm.providers import connect
-from chordwise.llm.providers.ollama import interval_seconds
+from chordwise.llm.providers.ollama import KeptLoaded, interval_seconds
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import ScriptedModel

@@ -9,18 +9,19 @@ import redis
 from structlog.testing import capture_logs
 
 from chordwise.llm.limits.permits import (
+    PAUSE_SECONDS,
     CallReport,
     CallResult,
     LimitPolicy,
+    LimitState,
     Permit,
     PermitRequest,
     Priority,
+    ProcessLimits,
     Reason,
+    ResilientLimits,
     Wait,
 )
-from chordwise.llm.limits.process import ProcessLimits
-from chordwise.llm.limits.resilient import PAUSE_SECONDS, ResilientLimits
-from chordwise.llm.limits.state import LimitState
 from chordwise.llm.reported_limits import QuotaKind
 
 ANSWERED = CallReport(result=CallResult.ANSWERED)

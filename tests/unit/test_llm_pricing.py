@@ -28,9 +28,9 @@ from chordwise.llm.pricing import (
     ListPrice,
     booked_cost,
     booked_failure,
+    most_input_tokens,
     price_of,
 )
-from chordwise.llm.request_size import most_input_tokens
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_request
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chordwise.llm.retry_after import LONGEST_BELIEVED_SECONDS, retry_after_seconds
+from chordwise.llm.providers.faults import LONGEST_BELIEVED_SECONDS, retry_after_seconds
 
 NOON = 1_795_521_600.0  # Tue, 24 Nov 2026 12:00:00 GMT
 

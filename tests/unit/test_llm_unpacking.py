@@ -9,14 +9,14 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from chordwise.llm import unpacking
+from chordwise.llm import transport
 
 CONTENT = b'{"fine": true}' * 1_000
 
 
 def read(body: Iterable[bytes], encoding: str, most_bytes: int) -> bytes:
     """Return what is in a packed body."""
-    return b"".join(unpacking.unpacked(body, encoding, most_bytes))
+    return b"".join(transport.unpacked(body, encoding, most_bytes))
 
 
 def pieces(body: bytes) -> list[bytes]:
@@ -43,7 +43,7 @@ def test_what_servers_send_is_read(encoding: str, body: bytes) -> None:
 @pytest.mark.parametrize(("encoding", "body"), [("", CONTENT), ("gzip", gzip.compress(CONTENT))])
 def test_more_than_is_wanted_is_refused(encoding: str, body: bytes) -> None:
     """One byte more is too many."""
-    with pytest.raises(unpacking.TooLargeError):
+    with pytest.raises(transport.TooLargeError):
         read(pieces(body), encoding, len(CONTENT) - 1)
 
 
@@ -69,7 +69,7 @@ def test_what_follows_the_end_is_not_read_for_ever(more: bytes) -> None:
         yield gzip.compress(CONTENT)
         yield from itertools.repeat(more)
 
-    with pytest.raises((unpacking.TooLargeError, zlib.error)):
+    with pytest.raises((transport.TooLargeError, zlib.error)):
         read(endless(), "gzip", 1_000_000)
 
 
@@ -77,7 +77,7 @@ def test_a_bomb_is_not_read_to_its_end() -> None:
     """Nothing is taken from the network once there is more than is wanted."""
     rest = iter(pieces(gzip.compress(b" " * 50_000_000)))
 
-    with pytest.raises(unpacking.TooLargeError):
+    with pytest.raises(transport.TooLargeError):
         read(rest, "gzip", 1_000_000)
 
     assert len(list(rest)) > 400
@@ -87,7 +87,7 @@ def test_pieces_stay_small_however_much_they_unpack_to() -> None:
     """A file goes to the disk piece by piece; a bomb of one piece must not be held at once."""
     bomb = gzip.compress(b" " * 50_000_000)
 
-    sizes = [len(piece) for piece in unpacking.unpacked([bomb], "gzip", 50_000_000)]
+    sizes = [len(piece) for piece in transport.unpacked([bomb], "gzip", 50_000_000)]
 
     assert sum(sizes) == 50_000_000
     assert max(sizes) <= 1024 * 1024
@@ -96,5 +96,5 @@ def test_pieces_stay_small_however_much_they_unpack_to() -> None:
 @pytest.mark.parametrize("encoding", ["gzip, gzip", "br", "zstd", "nonsense"])
 def test_other_packings_are_refused(encoding: str) -> None:
     """What is packed twice may unpack to anything."""
-    with pytest.raises(unpacking.UnknownPackingError):
+    with pytest.raises(transport.UnknownPackingError):
         read([CONTENT], encoding, len(CONTENT))

@@ -21,8 +21,7 @@ from chordwise.llm.providers.anthropic import (
     PUBLIC_BASE_URL,
     AnthropicModel,
 )
-from chordwise.llm.providers.endpoint import checked_key
-from chordwise.llm.providers.reading import child, storable
+from chordwise.llm.providers.exchange import checked_key, child, storable
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
 

@@ -16,10 +16,9 @@ from pydantic import SecretStr
 from chordwise.domain.addresses import secrets_in
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.errors import ModelAccessError, ModelError, ModelTransportError
-from chordwise.llm.excerpts import excerpt
-from chordwise.llm.providers.endpoint import endpoint
+from chordwise.llm.providers.exchange import endpoint
 from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, Kind, read_fault
-from chordwise.llm.transport import MAX_BODY_BYTES, JsonResponse, JsonTransport
+from chordwise.llm.transport import MAX_BODY_BYTES, JsonResponse, JsonTransport, excerpt
 
 log = structlog.get_logger(__name__)
 

@@ -15,10 +15,9 @@ from chordwise.errors import ModelError, ModelOverloadedError, ModelTransportErr
 from chordwise.llm.batching.api import BatchLine, BatchState, LineOutcome, Phase, PreparedBatch
 from chordwise.llm.batching.http import BatchHttp, counts, moment
 from chordwise.llm.model import Completion, CompletionRequest
-from chordwise.llm.providers.endpoint import checked_key
+from chordwise.llm.providers.exchange import checked_key, child, count, storable
 from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, Kind
 from chordwise.llm.providers.openai import CODES, PHRASES, PUBLIC_BASE_URL, OpenAIModel
-from chordwise.llm.providers.reading import child, count, storable
 from chordwise.llm.transport import JsonResponse, JsonTransport
 from chordwise.settings import ModelSettings
 

@@ -25,10 +25,8 @@ from chordwise.llm.model import (
     ModelProfile,
     Usage,
 )
-from chordwise.llm.providers.endpoint import checked_key, endpoint
-from chordwise.llm.providers.exchange import Exchange
+from chordwise.llm.providers.exchange import Exchange, checked_key, child, count, endpoint, storable
 from chordwise.llm.providers.faults import Kind
-from chordwise.llm.providers.reading import child, count, storable
 from chordwise.llm.schema_dialects import as_instruction, for_anthropic
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings

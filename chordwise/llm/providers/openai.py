@@ -29,10 +29,16 @@ from chordwise.llm.model import (
     Timings,
     Usage,
 )
-from chordwise.llm.providers.endpoint import checked_key, endpoint
-from chordwise.llm.providers.exchange import Exchange
+from chordwise.llm.providers.exchange import (
+    Exchange,
+    checked_key,
+    child,
+    cost_in_usage,
+    count,
+    endpoint,
+    storable,
+)
 from chordwise.llm.providers.faults import Kind
-from chordwise.llm.providers.reading import child, cost_in_usage, count, storable
 from chordwise.llm.schema_dialects import as_instruction, for_llama_cpp, for_openai_strict
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings

@@ -12,7 +12,7 @@ import httpcore
 
 from chordwise.domain.public_addresses import is_public
 from chordwise.errors import DeliveryError
-from chordwise.llm.deadline_network import Deadline, DeadlineNetwork, Resolve, addresses_of
+from chordwise.llm.connections import Deadline, DeadlineNetwork, Resolve, addresses_of
 
 
 class GuardedNetwork(DeadlineNetwork):

@@ -15,7 +15,7 @@ import httpx
 
 from chordwise.domain import webhook_signatures
 from chordwise.errors import DeliveryError, DeliveryRefusedError
-from chordwise.llm.deadline_network import Deadline, Resolve, addresses_of
+from chordwise.llm.connections import Deadline, Resolve, addresses_of
 from chordwise.pipeline.deliveries.guarded_network import GuardedNetwork
 from chordwise.settings import DeliverySettings
 

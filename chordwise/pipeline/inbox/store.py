@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from chordwise.domain.inbox_names import side_car_name
-from chordwise.embedded import private_files
+from chordwise.embedded import home
+from chordwise.embedded.home import write_private
 from chordwise.storage.record import new_id
 
 ORIGIN = ".origin"
@@ -30,7 +31,7 @@ class Store:
             ConfigurationError: The folder cannot be created.
             OSError: It cannot be written to.
         """
-        private_files.make_folder(self.folder)
+        home.make_folder(self.folder)
         if self._lock is None:
             descriptor = os.open(
                 self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
@@ -55,7 +56,7 @@ class Store:
         if self._id is None:
             file = self.folder / ".id"
             if not file.exists():
-                private_files.write(file, str(new_id()))
+                write_private(file, str(new_id()))
             self._id = uuid.UUID(file.read_text("utf-8").strip())
         return self._id
 

@@ -10,8 +10,8 @@ import structlog
 
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.llm.limits import pauses
-from chordwise.llm.limits.opening import open_client
 from chordwise.llm.limits.pauses import Pause, Place
+from chordwise.llm.limits.shared import open_client
 from chordwise.pipeline.runtime.broker import reason
 from chordwise.settings import ModelSettings, Settings
 

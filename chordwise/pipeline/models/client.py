@@ -19,9 +19,8 @@ from chordwise.errors import ConfigurationError, ModelError
 from chordwise.llm import batching
 from chordwise.llm.batching import has_batches
 from chordwise.llm.batching.api import BatchApi
-from chordwise.llm.limits.opening import open_client, open_limits, policy_of
-from chordwise.llm.limits.permits import Limits, Priority
-from chordwise.llm.limits.process import ProcessLimits
+from chordwise.llm.limits.permits import Limits, Priority, ProcessLimits
+from chordwise.llm.limits.shared import open_client, open_limits, policy_of
 from chordwise.llm.middleware.batched import Batched, BatchQueue
 from chordwise.llm.middleware.budgeted import Budget, Budgeted, Unlimited
 from chordwise.llm.middleware.cached import Cached, CompletionCache, HitLedger, facts_about
