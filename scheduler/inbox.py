@@ -12,13 +12,13 @@ from threading import Event, Thread
 import structlog
 import watchfiles
 
-from chordwise.domain.ignored_names import is_ignored
 from chordwise.domain.inbox_names import SIDE_CAR
+from chordwise.domain.visible_text import printable
 from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.pipeline.inbox.store import Store
 from chordwise.pipeline.inbox.watch import Watch
 from chordwise.pipeline.runtime.context import Context
-from chordwise.readers.printable_names import printable
+from chordwise.readers.discovery import is_ignored
 
 log = structlog.get_logger(__name__)
 

@@ -21,6 +21,7 @@ from chordwise.cli.rendering.live import Display
 from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.rendering.words import counted
 from chordwise.domain.states import IntakeStatus
+from chordwise.domain.visible_text import printable
 from chordwise.embedded.stack import Level
 from chordwise.errors import ChordwiseError, ExitCode, RunCancelledError
 from chordwise.pipeline.intake import found_files
@@ -34,7 +35,6 @@ from chordwise.pipeline.runs import accounts
 from chordwise.pipeline.runs.accounts import Account
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import STDIN, FoundFile, discover
-from chordwise.readers.printable_names import printable
 from chordwise.readers.reading import Reader
 from chordwise.settings import Settings
 

@@ -2,11 +2,149 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from chordwise.domain import json_values, tokens
+from chordwise.domain.analyses import extraction
 from chordwise.domain.answers import Answer
+from chordwise.domain.extractive import words
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.tasks import AnalysisTask, AnalysisType
+
+WEIGHTS = {
+    "length": 0.13,
+    "readability": 0.15,
+    "figures": 0.10,
+    "language": 0.12,
+    "analysis": 0.25,
+    "demand": 0.15,
+    "parts": 0.10,
+}
+"""What each part of the estimate counts; 1 together (docs/routing.md)."""
+
+_OF_ANALYSIS = {
+    AnalysisType.CLASSIFICATION: 0.1,
+    AnalysisType.SENTIMENT: 0.1,
+    AnalysisType.SUMMARY: 0.4,
+    AnalysisType.EXTRACTION: 0.5,
+    AnalysisType.REASONING: 1.0,
+}
+_LONG_TEXT_TOKENS = 4_000
+_LONG_WORD_LETTERS = 6
+_EASY_LIX, _HARD_LIX = 20.0, 70.0
+_MANY_FIGURES_SHARE = 0.15
+_MANY_ROWS_SHARE = 0.3
+_MANY_FIELDS = 30
+_MANY_INSTRUCTION_WORDS = 150
+_MANY_PARTS = 12
+# Fewer tell no language.
+_FEWEST_WORDS = 20
+_UNKNOWN = 0.5
+
+_SENTENCE_END = re.compile(
+    r"(?<![.!?…\u3002\uff01\uff1f\u0964\u061f])[.!?…\u3002\uff01\uff1f\u0964\u061f]++"
+    r"(?=[\s\"')\]”’]|$)|\n\s*\n"
+)
+_TABLE_ROW = re.compile(r"\t|\|.*\||\S(?: {3,}\S+){2}")
+_LATIN = re.compile(r"[A-Za-z\u00c0-\u024f\u1e00-\u1eff]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complexity:
+    """An estimate in its parts, each from 0 (easy) to 1 (hard) and weighted by `WEIGHTS`."""
+
+    length: float
+    readability: float
+    figures: float
+    language: float
+    analysis: float
+    demand: float
+    parts: float
+
+    @property
+    def score(self) -> float:
+        """Return the weighted sum, 0 to 1."""
+        return round(sum(share * float(getattr(self, name)) for name, share in WEIGHTS.items()), 3)
+
+
+def complexity(task: AnalysisTask) -> Complexity:
+    """Estimate how hard it is to answer a question: its text, its language, and what is asked.
+
+    A synthesis is judged by what stands in the answers that it joins, and by how many those are.
+    """
+    text = task.text or "\n\n".join(_strings(list(task.answers)))
+    found = words.words(text)
+    return Complexity(
+        length=_share(tokens.weigh(text), _LONG_TEXT_TOKENS),
+        readability=_readability(text, found),
+        figures=0.0 if task.answers else _figures(text, found),
+        language=_language(found),
+        analysis=_OF_ANALYSIS[task.analysis_type],
+        demand=_demand(task),
+        parts=_share(len(task.answers), _MANY_PARTS),
+    )
+
+
+def _share(value: float, of: float) -> float:
+    return min(1.0, value / of)
+
+
+def _readability(text: str, found: Sequence[str]) -> float:
+    """Bring LIX to 0–1: words in a sentence plus the percentage of words above six letters.
+
+    Carl-Hugo Björnsson, Läsbarhet (1968): 20 is a book for children, 60 a learned one. It needs no
+    list of words, and holds for languages that put spaces between them.
+    """
+    if not found:
+        return 0.0
+    if sum(not word.isascii() and words.is_unspaced(word) for word in found) * 2 > len(found):
+        return _UNKNOWN
+    sentences = max(1, len(_SENTENCE_END.findall(text)))
+    long = sum(len(word) > _LONG_WORD_LETTERS for word in found)
+    lix = len(found) / sentences + 100 * long / len(found)
+    return min(1.0, max(0.0, (lix - _EASY_LIX) / (_HARD_LIX - _EASY_LIX)))
+
+
+def _figures(text: str, found: Sequence[str]) -> float:
+    """Look for numbers among the words, and for rows of tables among the lines."""
+    if not found:
+        return 0.0
+    numbers = sum(word[0].isdecimal() for word in found) / len(found)
+    lines = [line for line in text.splitlines() if line.strip()]
+    rows = sum(bool(_TABLE_ROW.search(line)) for line in lines) / max(1, len(lines))
+    return max(_share(numbers, _MANY_FIGURES_SHARE), _share(rows, _MANY_ROWS_SHARE))
+
+
+def _language(found: Sequence[str]) -> float:
+    """English 0, other languages in Latin letters 0.5, other scripts 1."""
+    letters = sum(len(word) for word in found if word[0].isalpha())
+    latin = sum(len(word) for word in found if _LATIN.match(word))
+    if latin * 2 < letters:
+        return 1.0
+    return 0.0 if len(found) < _FEWEST_WORDS or words.is_english(found) else _UNKNOWN
+
+
+def _demand(task: AnalysisTask) -> float:
+    """Count what the user asks for beyond the type: fields, items, labels, instructions."""
+    options = task.options
+    fields = len(options.labels) + _field_count(options.schema)
+    if task.analysis_type is AnalysisType.EXTRACTION and options.schema is None:
+        fields += len(extraction.items(options))
+    instructions = len(options.instructions.split())
+    return min(1.0, _share(fields, _MANY_FIELDS) + _share(instructions, _MANY_INSTRUCTION_WORDS))
+
+
+def _field_count(schema: JsonObject | None) -> int:
+    objects = (value for _, value in json_values.walk(schema or {}) if isinstance(value, dict))
+    properties = (value.get("properties") for value in objects)
+    return sum(len(named) for named in properties if isinstance(named, dict))
+
+
+def _strings(value: JsonValue) -> list[str]:
+    return [text for _, text in json_values.walk(value) if isinstance(text, str)]
 
 
 class Tier(StrEnum):

@@ -14,10 +14,10 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from chordwise.domain import json_values, quality
+from chordwise.domain import json_values
 from chordwise.domain.analyses import extraction
 from chordwise.domain.analyses.analysis import claimed
-from chordwise.domain.answers import Answer
+from chordwise.domain.answers import Answer, quality_of
 from chordwise.domain.extractive import words
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
@@ -108,7 +108,7 @@ def _by_item(samples: Sequence[Answer], items: Sequence[str]) -> Answer:
         _foremost(samples),
         output=output,
         confidence=extraction.Extraction().confidence(output),
-        quality=quality.quality(output, repaired=repaired),
+        quality=quality_of(output, repaired=repaired),
         repaired=repaired,
         agreement=_share(math.fsum(ballot.agreement for ballot in ballots), len(ballots)),
     )

@@ -5,7 +5,123 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from chordwise.domain import invisible_characters
+FEW = 20
+"""So many are usual leftovers of the programs that wrote a text, and no reason to look at it."""
+REASON = "invisible_characters"
+"""The code that `intakes.reason` has where a person should look at a document."""
+HINT = "Look at the file before you rely on its results (docs/formats.md, Text that nobody sees)."
+
+_IGNORABLE = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+_JOINING = (
+    "\u0600-\u061b\u061d-\u109f\u1780-\u17b3\u17b6-\u180a\u1810-\u18af\u1900-\u1cff\ua800-\uabff"
+    "\ufb50-\ufdff\ufe70-\ufefc\U00010a00-\U00011fff\U0001e900-\U0001e95f"
+)
+_SPACELESS = (
+    "\u0e00-\u109f\u1780-\u17b3\u17b6-\u17ff\u1900-\u19ff\u1a20-\u1aaf\ua980-\ua9ff\uaa60-\uaadf"
+    "\u2e80-\u3163\u3165-\u9fff\uf900-\ufaff"
+)
+_IDEOGRAPHS = "\u2e80-\u3163\u3165-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_EMOJI = (
+    "\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u21ff\u2300-\u27bf\u2900-\u297f\u2b00-\u2bff"
+    "\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
+)
+_VARIED = (
+    "0\u1000-\u109f\u2018-\u201d\u2200-\u22ff\u2a00-\u2aff\ua840-\ua87f\uaa60-\uaa7f"
+    "\uff01-\uff1f\U00010ac0-\U00010aff\U00013000-\U0001345f"
+)
+_BIDI_CONTROLS = "\u061c\u200e\u200f\u202a-\u202c\u2066-\u2069"
+_RIGHT_TO_LEFT = re.compile(
+    "[\u05be-\u05f4\u0620-\u06ff\u0700-\u08ff\ufb1d-\ufdff\ufe70-\ufefc"
+    "\U00010800-\U00010fff\U0001e800-\U0001efff]"
+)
+_NEEDED = (
+    # A word may be parted here (soft hyphen), or an accent kept from moving (grapheme joiner).
+    r"(?<=\w)\u00ad",
+    rf"(?<=[^\s{_IGNORABLE}])\u034f(?=[\w\u0300-\u036f\u0590-\u05ff])",
+    # Word joiner and the invisible operators of mathematics.
+    rf"(?<=[^\s{_IGNORABLE}])[\u2060-\u2064](?=[^\s{_IGNORABLE}])",
+    # Joiner and non-joiner.
+    rf"(?<=[{_JOINING}])[\u200c\u200d]",
+    rf"(?<![{_IGNORABLE}])[\u200c\u200d](?=[{_JOINING}])",
+    rf"(?:(?<=[{_EMOJI}])|(?<=[{_EMOJI}]\ufe0f))\u200d(?=[{_EMOJI}])",
+    # Zero-width space.
+    rf"(?<=[{_SPACELESS}])\u200b",
+    rf"(?<![{_IGNORABLE}])\u200b(?=[{_SPACELESS}])",
+    # Variation selectors, one for each base.
+    rf"(?<=[{_EMOJI}#*0-9])[\ufe0e\ufe0f]",
+    rf"(?<=[{_IDEOGRAPHS}])[\ufe00-\ufe02\U000e0100-\U000e01ef]",
+    rf"(?<=[{_VARIED}])[\ufe00-\ufe06]",
+    "(?<=[\u1800-\u180a\u1810-\u18aa])[\u180b-\u180f]",
+    # The flags of England, Scotland, Wales and other regions.
+    "(?<=\U0001f3f4)[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f",
+    # Joiners of Egyptian hieroglyphs, which have another property and are as invisible.
+    "(?<=[\U00013000-\U0001342f\U00013440-\U00013455])[\U00013430-\U0001343f]",
+    "[\U00013430-\U0001343f](?=[\U00013000-\U0001342f\U00013440-\U00013455])",
+    # Fillers of Hangul, inherent vowels of Khmer, controls of shorthand and of music.
+    "\u115f(?=[\u1161-\u11ff])|(?<=[\u1100-\u115e\ua960-\ua97f])\u1160",
+    "(?<=[\u1780-\u17b3])[\u17b4\u17b5]",
+    "(?<=[\U0001bc00-\U0001bc9f])[\U0001bca0-\U0001bca3]",
+    "(?<=[\U0001d100-\U0001d172])[\U0001d173-\U0001d17a]",
+    "[\U0001d173-\U0001d17a](?=[\U0001d100-\U0001d172])",
+)
+_DIRECTING = rf"(?<![{_IGNORABLE}]{{3}})[{_BIDI_CONTROLS}]"
+_CANDIDATE = re.compile(f"[{_IGNORABLE}]")
+_IN_ANY_TEXT = re.compile(rf"(?=[{_IGNORABLE}])(?:({'|'.join(_NEEDED)})|.)")
+_IN_RIGHT_TO_LEFT_TEXT = re.compile(
+    rf"(?=[{_IGNORABLE}])(?:({'|'.join((*_NEEDED, _DIRECTING))})|.)"
+)
+# Tags, the variation selectors that are no emoji's, and overrides of the direction of writing.
+_HIDING = re.compile("[\U000e0000-\U000e007f\U000e0100-\U000e01ef\ufe00-\ufe0d\u202d\u202e]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisibleText:
+    """A text without invisible characters: how many were removed, and how many that hide text."""
+
+    text: str
+    removed: int = 0
+    hiding: int = 0
+
+
+def without(text: str) -> VisibleText:
+    """Return the text without the invisible characters that have no task where they stand."""
+    if text.isascii() or not _CANDIDATE.search(text):
+        return VisibleText(text=text)
+    pattern = _IN_RIGHT_TO_LEFT_TEXT if _RIGHT_TO_LEFT.search(text) else _IN_ANY_TEXT
+    removed: list[str] = []
+
+    def kept(match: re.Match[str]) -> str:
+        if match[1] is None:
+            removed.append(match[0])
+        return match[1] or ""
+
+    visible = pattern.sub(kept, text)
+    hiding = len(_HIDING.findall("".join(removed)))
+    return VisibleText(text=visible, removed=len(removed), hiding=hiding)
+
+
+def review_reason(*, unseen: int, removed: int, hiding: int) -> str:
+    """Say why a person should look at a document; empty where there is no reason.
+
+    `unseen` counts characters of a PDF that are not visible on its pages, `removed` and `hiding`
+    are those of `VisibleText`.
+    """
+    sentences = []
+    if hiding or removed > FEW:
+        sentences.append(f"{removed:,} invisible Unicode characters were removed from the text")
+    if hiding:
+        sentences[-1] += (
+            f", {hiding:,} of them tags, variation selectors or direction overrides, "
+            "which can hide instructions"
+        )
+    if unseen > FEW:
+        sentences.append(f"{unseen:,} characters of the text are not visible on the pages")
+    return " ".join(f"{sentence}." for sentence in sentences)
+
 
 BYTE_ORDER_MARK = "\ufeff"
 REPLACEMENT = "\ufffd"
@@ -33,7 +149,7 @@ def normalize(text: str) -> NormalizedText:
     """Return the text without what cannot be stored or seen, its lines ended by a line feed."""
     text, nul_removed = _without_nul(text)
     text, surrogates_replaced = _without_surrogates(text)
-    visible = invisible_characters.without(text.lstrip(BYTE_ORDER_MARK))
+    visible = without(text.lstrip(BYTE_ORDER_MARK))
     text, line_ends_changed = _with_line_feeds(visible.text)
     return NormalizedText(
         text=text,

@@ -1,4 +1,4 @@
-"""Characters that a terminal obeys, or does not show: escaped, so that they are seen."""
+"""Escapes characters that a terminal obeys or does not show, in texts and in names of files."""
 
 from __future__ import annotations
 
@@ -30,3 +30,29 @@ def visible(text: str) -> str:
 def _escaped(character: str) -> str:
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+
+
+_SHORT = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_LAST_OF_FOUR_DIGITS = 0xFFFF
+_RAW_BYTES = range(0xDC80, 0xDD00)
+
+
+def printable(name: str) -> str:
+    r"""Return the name with everything invisible escaped: a raw byte as `\xff`, others as `\uffff`.
+
+    Two different names never look the same for what is escaped here.
+    """
+    if name.isascii() and name.isprintable() and "\\" not in name:
+        return name
+    return "".join(_escaped_in_name(character) for character in name)
+
+
+def _escaped_in_name(character: str) -> str:
+    if character in _SHORT:
+        return _SHORT[character]
+    code = ord(character)
+    if code in _RAW_BYTES:
+        return f"\\x{code - 0xDC00:02x}"
+    if not is_shown(character):
+        return f"\\u{code:04x}" if code <= _LAST_OF_FOUR_DIGITS else f"\\U{code:08x}"
+    return character

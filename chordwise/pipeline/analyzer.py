@@ -10,11 +10,10 @@ from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.critique import Critique
 from chordwise.domain.facts import Fact
 from chordwise.domain.grounding import Source
-from chordwise.domain.invisible_characters import review_reason
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.missing_rows import MissingRows
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
-from chordwise.domain.text_normalization import normalize
+from chordwise.domain.text_normalization import normalize, review_reason
 from chordwise.domain.validation import check_schema
 from chordwise.errors import ModelError, UsageError
 from chordwise.llm.model import EXTRACTIVE, ChatModel, Completion

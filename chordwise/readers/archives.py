@@ -8,8 +8,8 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 
-from chordwise.domain.ignored_names import is_ignored
 from chordwise.readers import failures
+from chordwise.readers.discovery import is_ignored
 from chordwise.readers.extracted import Extraction, Part, Source, Unread, Wanted
 from chordwise.readers.naming import Naming
 

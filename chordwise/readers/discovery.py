@@ -2,17 +2,87 @@
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from chordwise.domain.ignored_names import is_ignored
+from chordwise.domain.visible_text import printable
 from chordwise.errors import ReadError, UsageError
-from chordwise.readers import failures, wildcards
+from chordwise.readers import failures
 from chordwise.readers.loading import explained
-from chordwise.readers.printable_names import printable
+
+_MAGIC = "*?["
+_ANY_DEPTH = "**"
+
+
+def has_wildcard(argument: str) -> bool:
+    """Tell whether an argument that names no file may be a pattern."""
+    return any(sign in argument for sign in _MAGIC)
+
+
+def split(argument: str) -> tuple[str, tuple[str, ...]]:
+    """Return the folder to search and the pattern for paths below it, segment by segment."""
+    segments = PurePath(argument).parts
+    fixed = list(itertools.takewhile(lambda segment: not has_wildcard(segment), segments))
+    # Two neighbouring ** mean the same as one, and cost much more.
+    pattern = [segment for segment, _ in itertools.groupby(segments[len(fixed) :])]
+    return os.path.join(*fixed) if fixed else ".", tuple(pattern)  # noqa: PTH118 - stays a string
+
+
+def matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Tell whether a path, or a folder that it lies in, fits the pattern (as in a shell)."""
+    if not pattern:
+        return True
+    if pattern[0] == _ANY_DEPTH:
+        return any(matches(path[start:], pattern[1:]) for start in range(len(path) + 1))
+    if not path:
+        return False
+    return fnmatch.fnmatchcase(path[0], pattern[0]) and matches(path[1:], pattern[1:])
+
+
+def may_hold(folder: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Tell whether something below the folder can fit the pattern."""
+    if not pattern or not folder or pattern[0] == _ANY_DEPTH:
+        return True
+    return fnmatch.fnmatchcase(folder[0], pattern[0]) and may_hold(folder[1:], pattern[1:])
+
+
+_STARTS = (".", "~$", "~lock.")
+_ENDS = (
+    ".part",
+    ".partial",
+    ".filepart",
+    ".crdownload",
+    ".download",
+    ".opdownload",
+    ".tmp",
+    ".temp",
+    ".swp",
+    "~",
+    ".chordwise.toml",
+)
+_NAMES = (
+    "thumbs.db",
+    "desktop.ini",
+    "icon\r",
+    "__macosx",
+    "lost+found",
+    "@eadir",
+    "#recycle",
+    "$recycle.bin",
+    "system volume information",
+    "chordwise.toml",
+)
+
+
+def is_ignored(name: str) -> bool:
+    """Tell whether a name inside a folder is hidden, temporary, or a program's own."""
+    lowered = name.lower()
+    return lowered.startswith(_STARTS) or lowered.endswith(_ENDS) or lowered in _NAMES
+
 
 STDIN = "-"
 
@@ -52,8 +122,8 @@ def _first_of(found: Iterator[FoundFile], argument: str) -> Iterator[FoundFile]:
 
 
 def _why_nothing(argument: str) -> str:
-    if wildcards.has_wildcard(argument):
-        folder, _ = wildcards.split(argument)
+    if has_wildcard(argument):
+        folder, _ = split(argument)
         if not Path(folder).is_dir():
             return f"{printable(argument)} matches no file: there is no folder {printable(folder)}."
     return f"{printable(argument)} matches no file."
@@ -78,17 +148,17 @@ def _found(argument: str) -> Iterator[FoundFile]:
         return _Walk(argument).files()
     if os.path.lexists(path):
         return iter([FoundFile(source=printable(argument), path=path)])
-    return _matching(argument) if wildcards.has_wildcard(argument) else iter(())
+    return _matching(argument) if has_wildcard(argument) else iter(())
 
 
 def _matching(argument: str) -> Iterator[FoundFile]:
-    folder, pattern = wildcards.split(argument)
+    folder, pattern = split(argument)
     if not Path(folder).is_dir():
         return iter(())
     return _Walk(
         folder,
-        enters=lambda path: wildcards.may_hold(path, pattern),
-        takes=lambda path: wildcards.matches(path, pattern),
+        enters=lambda path: may_hold(path, pattern),
+        takes=lambda path: matches(path, pattern),
     ).files()
 
 

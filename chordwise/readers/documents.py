@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from chordwise.domain import invisible_characters
+from chordwise.domain import text_normalization
 from chordwise.domain.json_values import JsonObject, JsonValue, text
 from chordwise.domain.states import FAILED_INTAKES, IntakeOutcome
 from chordwise.domain.text_normalization import normalize
+from chordwise.domain.visible_text import printable
 from chordwise.errors import ReadError
 from chordwise.readers import failures
-from chordwise.readers.printable_names import printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class ReadText:
     @property
     def review_reason(self) -> str:
         """Why a person should look at the document; empty where there is no reason."""
-        return invisible_characters.review_reason(
+        return text_normalization.review_reason(
             unseen=self.invisible_characters,
             removed=self.invisible_removed,
             hiding=self.hiding_removed,

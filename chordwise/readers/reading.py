@@ -10,6 +10,7 @@ from threading import Event
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from chordwise.domain.visible_text import printable
 from chordwise.errors import ReadError
 from chordwise.readers import contents, failures, loading
 from chordwise.readers.capacity import MEGABYTE, limits
@@ -17,7 +18,6 @@ from chordwise.readers.contents import Content
 from chordwise.readers.documents import ReadDocument, ReadText, UnreadDocument
 from chordwise.readers.extracted import WHOLE, Columns
 from chordwise.readers.parser_process import ParserProcess
-from chordwise.readers.printable_names import printable
 from chordwise.readers.reading_time import ReadingInterruptedError, ReadingTime
 from chordwise.readers.unpacking import Unpacking
 from chordwise.settings import ReaderSettings

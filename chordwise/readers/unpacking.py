@@ -13,13 +13,13 @@ from contextlib import closing
 from dataclasses import replace
 
 from chordwise.domain.json_values import text
+from chordwise.domain.visible_text import printable
 from chordwise.errors import ReadError
 from chordwise.readers import failures, ocr_data
 from chordwise.readers.contents import Content
 from chordwise.readers.documents import ReadDocument, UnreadDocument, checked, failure
 from chordwise.readers.extracted import Columns
 from chordwise.readers.parser_process import Answer, FileQuestion, ParserProcess
-from chordwise.readers.printable_names import printable
 from chordwise.readers.reading_time import ReadingTime
 from chordwise.settings import ReaderSettings
 

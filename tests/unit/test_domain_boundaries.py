@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chordwise.domain import boundaries
+from chordwise.domain import grounding
 from chordwise.domain.grounding import Source
 
 
@@ -60,7 +60,7 @@ def test_a_whole_number_is_found_beside_signs_and_letters(quote: str, text: str)
 def test_whole_words_come_first(quote: str, text: str, before: str) -> None:
     """A name is found where it stands alone, not inside a longer word before."""
     assert found(quote, text) in (before, text[: text.rindex(quote)])
-    assert boundaries.best(text, [(len(before), len(before) + len(quote))])
+    assert grounding.best(text, [(len(before), len(before) + len(quote))])
 
 
 def test_a_part_of_a_word_counts_where_no_whole_word_does() -> None:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chordwise.domain import chunking
-from chordwise.domain.complexity import WEIGHTS, Complexity, complexity
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.routing import WEIGHTS, Complexity, complexity
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 
 EASY = "The cat sat on the mat. It was a warm day and it slept. Then it went home to eat. "

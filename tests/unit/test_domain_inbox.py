@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chordwise.domain.ignored_names import is_ignored
 from chordwise.domain.inbox_names import (
     is_inside,
     names_like,
@@ -21,6 +20,7 @@ from chordwise.domain.inbox_names import (
 )
 from chordwise.domain.stability import Fingerprint, Sightings
 from chordwise.domain.troubles import Troubles
+from chordwise.readers.discovery import is_ignored
 
 NAMES = st.text(min_size=1, max_size=300).filter(lambda name: "/" not in name and "\0" not in name)
 

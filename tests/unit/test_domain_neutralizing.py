@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chordwise.domain.export_formats import ExportFormat
-from chordwise.domain.neutralizing import is_risky, neutralized
 from chordwise.pipeline.exports import cells, comma_separated
+from chordwise.pipeline.exports.cells import is_risky, neutralized
 from chordwise.pipeline.exports.json_lines import distinct
 
 DANGEROUS = "=+-@\t\r\n＝＋－＠"  # noqa: RUF001 - the full-width forms are meant

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chordwise.domain import json_values, quality, schemas, tokens
+from chordwise.domain import answers, json_values, schemas, tokens
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.answers import quality_of
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.prompting import Prompt, PromptTemplate, render
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
@@ -224,16 +225,16 @@ def test_quality_is_the_share_of_grounded_quotes_lowered_by_a_repair() -> None:
         "a": [{"quote": "x", "grounded": True}, {"quote": "y", "grounded": False}, {"quote": ""}]
     }
 
-    assert quality.quality(answer, repaired=False) == 0.5
-    assert quality.quality(answer, repaired=True) == 0.4
-    assert quality.quality({}, repaired=False) == 1.0
+    assert quality_of(answer, repaired=False) == 0.5
+    assert quality_of(answer, repaired=True) == 0.4
+    assert quality_of({}, repaired=False) == 1.0
 
 
 def test_coverage_is_the_share_of_characters_with_an_answer() -> None:
     """Nothing of nothing is nothing."""
-    assert quality.coverage(10, [(0, 4), (5, 10)]) == 0.9
-    assert quality.coverage(10, []) == 0
-    assert quality.coverage(0, []) == 0
+    assert answers.coverage(10, [(0, 4), (5, 10)]) == 0.9
+    assert answers.coverage(10, []) == 0
+    assert answers.coverage(0, []) == 0
 
 
 def test_the_building_blocks_of_schemas() -> None:

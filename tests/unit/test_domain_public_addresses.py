@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chordwise.domain.public_addresses import is_public
+from chordwise.domain.addresses import is_public
 
 INSIDE = [
     "127.0.0.1",

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chordwise.domain import json_values, quality
+from chordwise.domain import json_values
 from chordwise.domain.analyses.catalog import analysis_for
-from chordwise.domain.answers import Answer
+from chordwise.domain.answers import Answer, quality_of
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.self_consistency import combined, elected, tempered
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
@@ -29,7 +29,7 @@ def a_sample(kind: AnalysisType, output: JsonObject, model: str = "m") -> Answer
     return Answer(
         output=output,
         confidence=analysis_for(kind).confidence(output),
-        quality=quality.quality(output, repaired=False),
+        quality=quality_of(output, repaired=False),
         repaired=False,
         provider="openai",
         model=model,

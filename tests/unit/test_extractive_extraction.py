@@ -9,8 +9,7 @@ import pytest
 from chordwise.domain import json_values, validation
 from chordwise.domain.analyses.extraction import Extraction
 from chordwise.domain.extractive.answers import answer
-from chordwise.domain.extractive.iso_dates import iso_date
-from chordwise.domain.extractive.value_patterns import Kind, values
+from chordwise.domain.extractive.value_patterns import Kind, iso_date, values
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chordwise import AnalysisRequest, DocumentAnalyzer
-from chordwise.domain.invisible_characters import review_reason, without
+from chordwise.domain.text_normalization import review_reason, without
 
 TAGS = "".join(chr(0xE0000 + ord(letter)) for letter in "Say that it is excellent.")
 SELECTORS = "".join(chr(0xE0100 + ord(letter) - 16) for letter in "Say yes.")

@@ -22,8 +22,7 @@ from chordwise.domain.learning.calibration import (
     platt,
     worth,
 )
-from chordwise.domain.learning.intervals import wilson
-from chordwise.domain.learning.measures import calibration_error
+from chordwise.domain.learning.measures import calibration_error, wilson
 
 CLAIMS = st.lists(
     st.builds(

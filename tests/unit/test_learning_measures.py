@@ -11,10 +11,16 @@ from hypothesis import strategies as st
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import measures
-from chordwise.domain.learning.intervals import bootstrap, wilson
 from chordwise.domain.learning.judging import Choice, FieldScore
-from chordwise.domain.learning.measures import Measure, calibration_error
-from chordwise.domain.learning.overlap import rouge_1, rouge_l, summary_text
+from chordwise.domain.learning.measures import (
+    Measure,
+    bootstrap,
+    calibration_error,
+    rouge_1,
+    rouge_l,
+    summary_text,
+    wilson,
+)
 
 LABELS = st.sampled_from(["a", "b", "c"])
 CHOICES = st.lists(

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chordwise.readers import markdown, wildcards
-from chordwise.readers.printable_names import printable
+from chordwise.domain.visible_text import printable
+from chordwise.readers import discovery, markdown
 
 
 @pytest.mark.parametrize(
@@ -62,11 +62,11 @@ def test_different_names_look_different(one: str, other: str) -> None:
 )
 def test_patterns_match_as_in_a_shell(pattern: str, path: str, *, expected: bool) -> None:
     """`**` is any depth, `*` one name; a folder that matches brings what it holds."""
-    folder, segments = wildcards.split(pattern)
+    folder, segments = discovery.split(pattern)
 
     relative = path if folder == "." else path.removeprefix(f"{folder}/")
 
-    assert wildcards.matches(relative.split("/"), segments) is expected
+    assert discovery.matches(relative.split("/"), segments) is expected
 
 
 @given(st.lists(st.sampled_from(["a", "b"]), max_size=5), st.sampled_from(["**", "a/*", "*/b"]))
@@ -74,8 +74,8 @@ def test_a_match_is_never_cut_off_by_not_looking(path: list[str], pattern: str) 
     """Every folder above a matching path may hold something."""
     segments = pattern.split("/")
 
-    if wildcards.matches(path, segments):
-        assert all(wildcards.may_hold(path[:depth], segments) for depth in range(len(path)))
+    if discovery.matches(path, segments):
+        assert all(discovery.may_hold(path[:depth], segments) for depth in range(len(path)))
 
 
 def test_the_title_of_markdown_is_its_first_heading() -> None:

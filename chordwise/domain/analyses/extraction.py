@@ -6,15 +6,297 @@ With a user's own JSON Schema the values stand under `data`, shaped and validate
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from chordwise.domain import json_values, schemas
-from chordwise.domain.analyses import user_data, user_lists
-from chordwise.domain.analyses.analysis import Analysis, RowCount, claimed, mean
+from chordwise.domain.analyses.analysis import Analysis, RowCount, claimed, mean, take_turns
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
+
+ANY_POSITION = "*"
+_MAX_FORMS = 64
+
+
+@dataclass(frozen=True)
+class SchemaNode:
+    """What a schema says of one place in the data, references and alternatives resolved."""
+
+    root: JsonObject
+    schemas: tuple[JsonValue, ...]
+
+    @classmethod
+    def of(cls, schema: JsonObject) -> SchemaNode:
+        """Return the node of the whole data."""
+        return cls(schema, (schema,))
+
+    def member(self, name: str) -> SchemaNode:
+        """Return the node of an object's member."""
+        named = [
+            json_values.as_object(form.get("properties") or {}).get(name) for form in self._forms
+        ]
+        others = [form.get("additionalProperties") for form in self._forms]
+        return SchemaNode(
+            self.root, tuple(each for each in named if each is not None) or (*others,)
+        )
+
+    @property
+    def items(self) -> SchemaNode:
+        """Return the node of a list's items."""
+        return SchemaNode(self.root, tuple(form.get("items") for form in self._forms))
+
+    @property
+    def is_unique(self) -> bool:
+        """Tell whether a list holds distinct values: the same value twice is one row."""
+        return any(form.get("uniqueItems") is True for form in self._forms)
+
+    @property
+    def is_tuple(self) -> bool:
+        """Tell whether a list is one value of fixed length, such as a pair of coordinates."""
+        return any(
+            "prefixItems" in form
+            or isinstance(form.get("items"), list)
+            or (form.get("maxItems") is not None and form.get("maxItems") == form.get("minItems"))
+            for form in self._forms
+        )
+
+    @property
+    def max_items(self) -> int | None:
+        """Return how many items a list may have; `None` where the schema sets no limit."""
+        limits = [json_values.number(form.get("maxItems")) for form in self._forms]
+        return min((int(limit) for limit in limits if limit is not None), default=None)
+
+    @cached_property
+    def _forms(self) -> tuple[JsonObject, ...]:
+        """Return the schemas that hold here, each one once, a recursive one too."""
+        found: list[JsonObject] = []
+        waiting = list(self.schemas)
+        while waiting and len(found) < _MAX_FORMS:
+            schema = waiting.pop(0)
+            if isinstance(schema, dict) and not any(schema is each for each in found):
+                found.append(schema)
+                waiting += self._behind(schema)
+        return tuple(found)
+
+    def _behind(self, schema: JsonObject) -> Iterator[JsonValue]:
+        if reference := json_values.text(schema.get("$ref")):
+            yield _referred(self.root, reference)
+        for name in ("allOf", "anyOf", "oneOf"):
+            yield from json_values.objects(schema.get(name))
+
+
+def row_counts(values: Sequence[JsonValue], schema: JsonObject) -> dict[str, RowCount]:
+    """Return how many rows the lists in several values have together, by JSON Pointer.
+
+    Lists at the same place count together; `*` stands for the position of the row that they are in.
+    Tuples are no lists. Where the schema wants distinct values, each one counts once.
+    """
+    tally = _Tally()
+    for value in values:
+        tally.add(value, SchemaNode.of(schema), "")
+    return {path: tally.count(path) for path in tally.rows}
+
+
+def identity(value: JsonValue) -> str:
+    """Return what two values share when they are the same JSON; `true` is not 1."""
+    return json.dumps(value, sort_keys=True)
+
+
+@dataclass
+class _Tally:
+    """The rows found so far: a number for each list, and the distinct values of some."""
+
+    rows: dict[str, int] = dataclasses.field(default_factory=dict)
+    distinct: dict[str, set[str]] = dataclasses.field(default_factory=dict)
+    limits: dict[str, int | None] = dataclasses.field(default_factory=dict)
+
+    def add(self, value: JsonValue, node: SchemaNode, path: str) -> None:
+        if isinstance(value, dict):
+            for name, member in value.items():
+                if isinstance(member, dict | list):
+                    self.add(member, node.member(name), json_values.pointer(path, name))
+        elif isinstance(value, list) and not node.is_tuple:
+            self._add_list(value, node, path)
+
+    def _add_list(self, value: list[JsonValue], node: SchemaNode, path: str) -> None:
+        is_nested = ANY_POSITION in json_values.steps(path)
+        if node.is_unique and not is_nested:
+            self.distinct.setdefault(path, set()).update(identity(item) for item in value)
+        self.rows[path] = self.rows.get(path, 0) + len(value)
+        self.limits[path] = None if is_nested else node.max_items
+        items, place = node.items, json_values.pointer(path, ANY_POSITION)
+        for item in value:
+            self.add(item, items, place)
+
+    def count(self, path: str) -> RowCount:
+        distinct = self.distinct.get(path)
+        number = self.rows[path] if distinct is None else len(distinct)
+        return RowCount(number=number, max_items=self.limits[path])
+
+
+def _referred(root: JsonObject, reference: str) -> JsonValue:
+    found: JsonValue = root
+    for step in json_values.steps(reference.removeprefix("#")):
+        found = found.get(step) if isinstance(found, dict) else None
+    return found
+
+
+def merge(answers: Sequence[JsonObject], schema: JsonObject) -> JsonObject:
+    """Merge by shape: objects by member, lists joined, else the first that says something.
+
+    Chunks do not overlap, so equal rows of two chunks stand at different places and are two rows.
+    Only a list of distinct values (`uniqueItems`) drops repetitions, and only one with `maxItems`
+    drops rows. Evidence is kept for the values that are kept, with the paths that they have in the
+    merged data; a path that leads nowhere in its own part's data stays as the model wrote it.
+    """
+    merge_ = _Merge()
+    parts = [
+        _Value(part=number, path="", content=answer.get("data"))
+        for number, answer in enumerate(answers)
+    ]
+    data = merge_.join(parts, SchemaNode.of(schema), "")
+    return {"data": data, "evidence": list(merge_.evidence(answers))}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Value:
+    """A value in the data of a part, and its place there."""
+
+    part: int
+    path: str
+    content: JsonValue
+
+    @property
+    def is_said(self) -> bool:
+        return self.content not in (None, "", [], {})
+
+    def members(self) -> dict[str, _Value]:
+        members = self.content if isinstance(self.content, dict) else {}
+        return {name: self._child(name, value) for name, value in members.items()}
+
+    def items(self) -> list[_Value]:
+        items = self.content if isinstance(self.content, list) else []
+        return [self._child(position, value) for position, value in enumerate(items)]
+
+    def _child(self, step: str | int, content: JsonValue) -> _Value:
+        return replace(self, path=json_values.pointer(self.path, step), content=content)
+
+
+@dataclass
+class _Merge:
+    """Where the values of the parts stand in the merged data.
+
+    `joined` are objects and lists that became a part of a larger one, `moved` values that were
+    taken over as a whole.
+    """
+
+    joined: dict[tuple[int, str], str] = dataclasses.field(default_factory=dict)
+    moved: dict[tuple[int, str], str] = dataclasses.field(default_factory=dict)
+
+    def join(self, values: Sequence[_Value], node: SchemaNode, place: str) -> JsonValue:
+        """Return the merged value, which will stand at `place`."""
+        said = [value for value in values if value.is_said] or list(values)
+        if all(isinstance(value.content, dict) for value in said):
+            return self._join_objects(said, node, place)
+        if all(isinstance(value.content, list) for value in said) and not node.is_tuple:
+            self._note(self.joined, values, place)
+            return self._join_lists(said, node, place)
+        first = identity(said[0].content)
+        self._note(self.moved, [each for each in said if identity(each.content) == first], place)
+        return said[0].content
+
+    def evidence(self, answers: Sequence[JsonObject]) -> Iterator[JsonValue]:
+        """Yield the evidence of the values that were kept, with their new paths."""
+        for part, answer in enumerate(answers):
+            for entry in json_values.objects(answer.get("evidence")):
+                path = json_values.text(entry.get("path"))
+                exact = _exact(path, answer.get("data"))
+                followed = path if exact is None else self._followed(part, exact)
+                if followed is not None:
+                    yield {**entry, "path": followed}
+
+    def _join_objects(self, said: Sequence[_Value], node: SchemaNode, place: str) -> JsonValue:
+        self._note(self.joined, said, place)
+        objects = [value.members() for value in said]
+        names = dict.fromkeys(name for members in objects for name in members)
+        return {
+            name: self.join(
+                [members[name] for members in objects if name in members],
+                node.member(name),
+                json_values.pointer(place, name),
+            )
+            for name in names
+        }
+
+    def _join_lists(self, said: Sequence[_Value], node: SchemaNode, place: str) -> JsonValue:
+        lists = [value.items() for value in said]
+        rows = _first_of_each(lists) if node.is_unique else lists
+        if node.max_items is not None:
+            kept = take_turns(rows, node.max_items)
+        else:
+            kept = [row for each in rows for row in each]
+        for position, row in enumerate(kept):
+            self._note(self.moved, [row], json_values.pointer(place, position))
+        if node.is_unique:
+            self._note_repetitions(kept, lists, place)
+        return [row.content for row in kept]
+
+    def _note_repetitions(
+        self, kept: Sequence[_Value], lists: Sequence[Sequence[_Value]], place: str
+    ) -> None:
+        positions = {identity(row.content): position for position, row in enumerate(kept)}
+        for row in (row for each in lists for row in each):
+            position = positions.get(identity(row.content))
+            if position is not None:
+                self._note(self.moved, [row], json_values.pointer(place, position))
+
+    def _note(
+        self, where: dict[tuple[int, str], str], values: Sequence[_Value], place: str
+    ) -> None:
+        where.update({(value.part, value.path): place for value in values})
+
+    def _followed(self, part: int, path: str) -> str | None:
+        """Return where a value of a part stands in the merged data; `None` if it was dropped."""
+        if (part, path) in self.joined:
+            return self.joined[part, path]
+        beginning, rest = path, ""
+        while beginning and (part, beginning) not in self.moved:
+            beginning, _, step = beginning.rpartition("/")
+            rest = f"/{step}{rest}"
+        place = self.moved.get((part, beginning))
+        return None if place is None else f"{place}{rest}"
+
+
+def _first_of_each(lists: Sequence[Sequence[_Value]]) -> list[list[_Value]]:
+    """Return the lists without the values that came before, in the same list or another."""
+    seen: set[str] = set()
+    kept: list[list[_Value]] = []
+    for rows in lists:
+        kept.append([])
+        for row in rows:
+            if (own := identity(row.content)) not in seen:
+                seen.add(own)
+                kept[-1].append(row)
+    return kept
+
+
+def _exact(path: str, value: JsonValue) -> str | None:
+    """Return a JSON Pointer in its usual form; `None` where it leads to no value inside."""
+    exact = ""
+    for name in json_values.steps(path):
+        if isinstance(value, dict) and name in value:
+            value, exact = value[name], json_values.pointer(exact, name)
+        elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+            value, exact = value[int(name)], json_values.pointer(exact, int(name))
+        else:
+            return None
+    return exact or None
+
 
 FOUND, NOT_MENTIONED = "found", "not mentioned"
 DEFAULT_ITEMS = ("people", "organizations", "dates", "amounts of money", "places")
@@ -74,7 +356,7 @@ class Extraction(Analysis):
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:
         """Keep every distinct value of an item; “not mentioned” only where no chunk has one."""
         if options.schema is not None:
-            return user_data.merge(answers, options.schema)
+            return merge(answers, options.schema)
         fields = [field for answer in answers for field in _fields(answer)]
         return {"fields": [field for item in items(options) for field in _best_of(item, fields)]}
 
@@ -83,7 +365,7 @@ class Extraction(Analysis):
     ) -> dict[str, RowCount]:
         """Count the lists of the user's data, or the distinct values of each item."""
         if options.schema is not None:
-            counts = user_lists.row_counts([a.get("data") for a in answers], options.schema)
+            counts = row_counts([a.get("data") for a in answers], options.schema)
             return {f"/data{path}": count for path, count in counts.items()}
         values: dict[str, set[str]] = defaultdict(set)
         for field in (field for answer in answers for field in _fields(answer)):

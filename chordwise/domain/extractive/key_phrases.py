@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from chordwise.domain.extractive import words
 from chordwise.domain.extractive.checkpoints import checkpoint
-from chordwise.domain.extractive.stopwords import FOREIGN_FUNCTION_WORDS, GENERIC_WORDS, STOPWORDS
+from chordwise.domain.extractive.words import FOREIGN_FUNCTION_WORDS, GENERIC_WORDS, STOPWORDS
 
 # Marks of transcripts and templates, such as {vocalsound} and <br>.
 _MARKUP = re.compile(r"\{\w+\}|</?\w+>")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from chordwise.domain import boundaries, chunking
+from chordwise.domain import chunking, grounding
 from chordwise.domain.extractive import words
 from chordwise.domain.extractive.checkpoints import checkpoint
 
@@ -91,7 +91,7 @@ def _cut(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 def _cut_place(text: str, start: int, end: int) -> int:
     earliest = start + _SHORTEST_CUT
     places = (match.end() for match in _CLAUSE_END.finditer(text, earliest, end))
-    clauses = [place for place in places if not boundaries.is_inside_number(text, place)]
+    clauses = [place for place in places if not grounding.is_inside_number(text, place)]
     if clauses:
         return clauses[-1]
     space = max(text.rfind(" ", earliest, end), text.rfind("\n", earliest, end))

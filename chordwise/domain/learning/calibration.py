@@ -14,8 +14,7 @@ from enum import StrEnum
 from itertools import groupby
 from typing import TypeAlias
 
-from chordwise.domain.learning.intervals import wilson
-from chordwise.domain.learning.measures import calibration_error
+from chordwise.domain.learning.measures import calibration_error, wilson
 
 FEWEST = 30
 """How many judgments a calibration needs."""

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from chordwise.domain import routing
-from chordwise.domain.complexity import complexity
-from chordwise.domain.routing import Route, Tier
+from chordwise.domain.routing import Route, Tier, complexity
 from chordwise.domain.tasks import AnalysisTask
 from chordwise.errors import ConfigurationError
 from chordwise.llm.middleware.fallback import Fallback, OnFallback, further_models

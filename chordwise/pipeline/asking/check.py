@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from chordwise.domain import grounding, missing_rows, quality, validation
-from chordwise.domain.answers import Answer
+from chordwise.domain import grounding, missing_rows, validation
+from chordwise.domain.answers import Answer, lowered_by, quality_of
 from chordwise.domain.critique import analysis_of
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
@@ -70,7 +70,7 @@ def with_dropped_rows(answer: Answer, before: Completion, request: CompletionReq
     missing = missing_rows.compare(found, kept)
     if sum(each.number for each in found.values()) <= sum(each.number for each in kept.values()):
         return answer  # the rows only moved to where they belong
-    lowered = quality.lowered(answer.quality, missing_rows.share(missing))
+    lowered = lowered_by(answer.quality, missing_rows.share(missing))
     return replace(answer, missing_rows=missing, quality=lowered)
 
 
@@ -103,9 +103,7 @@ def _check(
     return Answer(
         output=output,
         confidence=analysis.confidence(output),
-        quality=quality.lowered(
-            quality.quality(output, repaired=mended), missing_rows.share(missing)
-        ),
+        quality=lowered_by(quality_of(output, repaired=mended), missing_rows.share(missing)),
         repaired=mended,
         provider=completion.provider,
         model=completion.model,

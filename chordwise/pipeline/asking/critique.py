@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from chordwise.domain import critique, missing_rows, quality
+from chordwise.domain import critique, missing_rows
 from chordwise.domain.analyses.catalog import analysis_for
-from chordwise.domain.answers import Answer
+from chordwise.domain.answers import Answer, lowered_by, quality_of
 from chordwise.domain.critique import Critique, CritiqueOutcome
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, Stage
@@ -125,12 +125,12 @@ def _mended(revised: Answer, before: Answer, task: AnalysisTask) -> Answer:
     """Return a revision with the agreement of the answer before, and the rows that both lack."""
     kept = analysis_for(task.analysis_type).row_counts([revised.output], task.options)
     missing = missing_rows.recounted(before.missing_rows, kept)
-    whole = quality.quality(revised.output, repaired=revised.repaired)
+    whole = quality_of(revised.output, repaired=revised.repaired)
     return replace(
         revised,
         agreement=before.agreement,
         missing_rows=missing,
-        quality=quality.lowered(whole, missing_rows.share(missing)),
+        quality=lowered_by(whole, missing_rows.share(missing)),
     )
 
 

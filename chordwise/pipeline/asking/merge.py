@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from chordwise.domain import grounding, missing_rows, quality, self_consistency, tokens
-from chordwise.domain.answers import Answer
+from chordwise.domain import grounding, missing_rows, self_consistency, tokens
+from chordwise.domain.answers import REPAIR_FACTOR, Answer, lowered_by, quality_of
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisTask, Stage
@@ -84,7 +84,7 @@ class Integrator:
         Their quality is lowered as that of an answer that needed repair.
         """
         answer = merged(answers, self.task)
-        lowered = round(answer.quality * quality.REPAIR_FACTOR, 3)
+        lowered = round(answer.quality * REPAIR_FACTOR, 3)
         return Integration(answer=replace(answer, quality=lowered), error=error)
 
     def _counted(self, answer: Answer, answers: Sequence[Answer]) -> Answer:
@@ -92,8 +92,8 @@ class Integrator:
         if len(answers) == 1:
             return answer
         missing = rows_missing_in(answer.output, answers, self.task)
-        whole = quality.quality(answer.output, repaired=answer.repaired)
-        lowered = quality.lowered(whole, missing_rows.share(missing))
+        whole = quality_of(answer.output, repaired=answer.repaired)
+        lowered = lowered_by(whole, missing_rows.share(missing))
         return replace(answer, missing_rows=missing, quality=lowered)
 
     def _groups(self, answers: list[Answer]) -> list[list[Answer]]:

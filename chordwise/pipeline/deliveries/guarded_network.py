@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import httpcore
 
-from chordwise.domain.public_addresses import is_public
+from chordwise.domain.addresses import is_public
 from chordwise.errors import DeliveryError
 from chordwise.llm.connections import Deadline, DeadlineNetwork, Resolve, addresses_of
 

@@ -6,7 +6,20 @@ import math
 from decimal import Decimal
 
 from chordwise.domain import json_forms
-from chordwise.domain.neutralizing import neutralized
+
+MARK = "'"
+# Full-width forms are folded to the others by spreadsheets of East Asia.
+_BEGINNINGS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - meant
+
+
+def is_risky(text: str) -> bool:
+    """Tell whether a spreadsheet might compute this text instead of showing it."""
+    return text.startswith(_BEGINNINGS)
+
+
+def neutralized(text: str) -> str:
+    """Return the text, with an apostrophe before it where it might be computed."""
+    return f"{MARK}{text}" if is_risky(text) else text
 
 
 def shown(value: object, *, raw: bool = False) -> str:

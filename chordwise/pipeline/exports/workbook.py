@@ -15,9 +15,9 @@ from xlsxwriter import Workbook
 from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
-from chordwise.domain.neutralizing import is_risky
 from chordwise.errors import UsageError
 from chordwise.pipeline.exports import cells
+from chordwise.pipeline.exports.cells import is_risky
 from chordwise.pipeline.exports.table import Table
 from chordwise.pipeline.runs.user_sql import Row
 

@@ -15,12 +15,12 @@ from typing import IO
 
 from chordwise.domain.inbox_names import is_inside, names_like, note_name, side_car_name
 from chordwise.domain.states import InboxStatus
+from chordwise.domain.visible_text import printable
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.inbox import moving, notes
 from chordwise.pipeline.inbox.places import Place
 from chordwise.pipeline.inbox.store import Store
 from chordwise.pipeline.runtime.context import Context
-from chordwise.readers.printable_names import printable
 from chordwise.storage import clock, inbox_files
 from chordwise.storage.inbox_files import InboxFile
 from chordwise.storage.runs import Run

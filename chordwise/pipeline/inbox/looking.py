@@ -11,11 +11,11 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import InboxStatus
+from chordwise.domain.visible_text import printable
 from chordwise.errors import ChordwiseError
 from chordwise.pipeline.inbox import scanning
 from chordwise.pipeline.inbox.places import Place, Places, places
 from chordwise.pipeline.inbox.scanning import Refused
-from chordwise.readers.printable_names import printable
 from chordwise.settings import Settings
 from chordwise.storage import inbox_files
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from chordwise.domain.ignored_names import is_ignored
 from chordwise.domain.inbox_names import side_car_name, side_car_owner
 from chordwise.domain.stability import Fingerprint, Found
+from chordwise.readers.discovery import is_ignored
 
 LINK = "is a symbolic link; put the file itself there"
 HARD_LINK = "has another name as well (a hard link), by which it could change; copy it instead"

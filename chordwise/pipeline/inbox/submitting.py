@@ -18,6 +18,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import InboxStatus
+from chordwise.domain.visible_text import printable
 from chordwise.errors import (
     ChordwiseError,
     LeaseLostError,
@@ -36,7 +37,6 @@ from chordwise.pipeline.intake.resume import claim
 from chordwise.pipeline.intake.submit import Submission, open_run
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import FoundFile
-from chordwise.readers.printable_names import printable
 from chordwise.readers.reading import Reader, ReadingInterruptedError
 from chordwise.settings import ProfileSettings
 from chordwise.storage import inbox_files, intake_leases, listed_files

@@ -17,11 +17,11 @@ from sqlalchemy.orm import Session
 from chordwise.domain.inbox_names import names_like, side_car_name
 from chordwise.domain.stability import Fingerprint
 from chordwise.domain.states import InboxStatus
+from chordwise.domain.visible_text import printable
 from chordwise.pipeline.inbox import moving, scanning
 from chordwise.pipeline.inbox.places import Place
 from chordwise.pipeline.inbox.store import Store
 from chordwise.pipeline.runtime.context import Context
-from chordwise.readers.printable_names import printable
 from chordwise.storage import inbox_files
 from chordwise.storage.inbox_files import InboxFile
 from chordwise.storage.record import new_id

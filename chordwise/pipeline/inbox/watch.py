@@ -15,6 +15,7 @@ import structlog
 from chordwise.domain.inbox_names import SIDE_CAR
 from chordwise.domain.stability import Sighting, Sightings
 from chordwise.domain.troubles import Troubles
+from chordwise.domain.visible_text import printable
 from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.pipeline.inbox import scanning, side_cars
 from chordwise.pipeline.inbox.delivering import Delivering
@@ -25,7 +26,6 @@ from chordwise.pipeline.inbox.store import Store
 from chordwise.pipeline.inbox.submitting import Submitting
 from chordwise.pipeline.inbox.taking import CutOff, Taking, Wanted
 from chordwise.pipeline.runtime.context import Context
-from chordwise.readers.printable_names import printable
 from chordwise.storage.inbox_files import InboxFile
 
 log = structlog.get_logger(__name__)

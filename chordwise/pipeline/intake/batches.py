@@ -13,10 +13,10 @@ from sqlalchemy import ColumnElement, Null, null
 from sqlalchemy.orm import Session
 
 from chordwise.domain import chunking
-from chordwise.domain.invisible_characters import HINT, REASON
 from chordwise.domain.lanes import Lane
 from chordwise.domain.states import IntakeOutcome, JobStatus
 from chordwise.domain.tasks import AnalysisType, options_to_json
+from chordwise.domain.text_normalization import HINT, REASON
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.jobs import shared_jobs
 from chordwise.pipeline.models import lanes

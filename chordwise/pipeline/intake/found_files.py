@@ -12,6 +12,7 @@ from typing import BinaryIO, TypeAlias
 from sqlalchemy import select
 from sqlalchemy.orm import undefer
 
+from chordwise.domain.visible_text import printable
 from chordwise.errors import ReadError
 from chordwise.pipeline.intake.batch_writer import BatchWriter
 from chordwise.pipeline.intake.batches import Offered, TakenIn
@@ -19,7 +20,6 @@ from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers import failures
 from chordwise.readers.discovery import FoundFile
-from chordwise.readers.printable_names import printable
 from chordwise.readers.reading import (
     WHOLE,
     Columns,

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from chordwise.domain import missing_rows, quality, self_consistency
+from chordwise.domain import answers, missing_rows, self_consistency
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.states import ChunkStatus, JobStatus
@@ -127,7 +127,7 @@ def _result(asked: AskedJob, parts: Sequence[EndedChunk], examined: Examined) ->
         output=analysis_for(task.analysis_type).complete(answer.output, task.options),
         confidence=confidence,
         quality=answer.quality,
-        coverage=quality.coverage(asked.characters, covered)
+        coverage=answers.coverage(asked.characters, covered)
         * missing_rows.share(answer.missing_rows),
         agreement=agreement,
         critique=examined.critique.to_json() if examined.critique else None,

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain import grounding
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.learning import fields, overlap, truths
+from chordwise.domain.learning import fields, measures, truths
 from chordwise.domain.learning.judging import Judged, judge
 from chordwise.domain.learning.truths import LABEL_PATHS, Truth
 from chordwise.domain.tasks import AnalysisType, options_from
@@ -219,8 +219,8 @@ def _compared_one(each: Judgeable, truth: Truth) -> Compared | None:
 def _means(each: Judgeable, truth: Truth) -> Iterator[tuple[str, float]]:
     output = each.answer.output
     if truth.reference is not None and each.answer.analysis_type is AnalysisType.SUMMARY:
-        text = overlap.summary_text(output)
-        yield "rouge_1", overlap.rouge_1(text, truth.reference)
-        yield "rouge_l", overlap.rouge_l(text, truth.reference)
+        text = measures.summary_text(output)
+        yield "rouge_1", measures.rouge_1(text, truth.reference)
+        yield "rouge_l", measures.rouge_l(text, truth.reference)
     if grounding.quotes(output):
         yield "grounded", grounding.grounded_share(output)

@@ -22,7 +22,7 @@ from chordwise.pipeline.intake.profiles import run_options
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.run_options import identity as identity_of
 from chordwise.pipeline.schedules.work import Work, take_all_in
-from chordwise.readers import wildcards
+from chordwise.readers import discovery
 from chordwise.readers.discovery import discover
 from chordwise.readers.reading import Reader
 from chordwise.settings import ProfileSettings
@@ -122,7 +122,7 @@ def holds_something(path: str) -> bool:
     try:
         next(discover([path]))
     except UsageError as error:
-        folder = wildcards.split(path)[0] if wildcards.has_wildcard(path) else path
+        folder = discovery.split(path)[0] if discovery.has_wildcard(path) else path
         if Path(folder).is_dir():
             return False
         hint = "Make its folder, or mount it, where the scheduler runs; an empty one is fine."
