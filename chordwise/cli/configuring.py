@@ -21,7 +21,7 @@ from chordwise.domain import addresses
 from chordwise.domain.json_forms import plain
 from chordwise.domain.json_values import JsonValue
 from chordwise.settings import Settings
-from chordwise.settings.keys import without_key
+from chordwise.settings.environment import without_key
 
 _COMMENT_COLUMN = 50
 

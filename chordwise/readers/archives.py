@@ -10,8 +10,7 @@ from collections.abc import Iterator
 
 from chordwise.readers import failures
 from chordwise.readers.discovery import is_ignored
-from chordwise.readers.extracted import Extraction, Part, Source, Unread, Wanted
-from chordwise.readers.naming import Naming
+from chordwise.readers.extracted import Extraction, Naming, Part, Source, Unread, Wanted
 
 _ENCRYPTED_FLAG = 1
 _SLICE_BYTES = 1024 * 1024

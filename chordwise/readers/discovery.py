@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ReadError, UsageError
 from chordwise.readers import failures
-from chordwise.readers.loading import explained
+from chordwise.readers.contents import explained
 
 _MAGIC = "*?["
 _ANY_DEPTH = "**"

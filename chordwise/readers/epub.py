@@ -8,8 +8,7 @@ from urllib.parse import unquote
 
 from chordwise.readers import encodings, failures, html
 from chordwise.readers.extracted import Extracted, Source
-from chordwise.readers.office_package import OfficePackage, local
-from chordwise.readers.spending import Spending
+from chordwise.readers.office_package import OfficePackage, Spending, local
 
 MEDIA_TYPE = "application/epub+zip"
 CONTAINER = "META-INF/container.xml"

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import lzma
 import mmap
-from collections.abc import Callable, Iterator, Mapping
+import os
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from pathlib import PurePath
 from typing import BinaryIO
+
+import olefile
 
 from chordwise.errors import ReadError
 from chordwise.readers import (
@@ -14,8 +25,6 @@ from chordwise.readers import (
     failures,
     html,
     mail,
-    mailbox,
-    markdown,
     ocr,
     open_document,
     outlook,
@@ -23,24 +32,243 @@ from chordwise.readers import (
     plain,
     presentation,
     rich_text,
-    rows,
     scans,
     sheets,
     word97,
 )
 from chordwise.readers.extracted import Extracted, Extraction, Source, Unread, Wanted
-from chordwise.readers.formats import (
-    Format,
-    detect,
-    is_mailbox,
-    is_zip,
-    require_honest_name,
-    zip_format,
+from chordwise.readers.mail import SEPARATOR, mailbox_documents
+from chordwise.readers.plain import read_markdown
+from chordwise.readers.scans import picture_kind
+from chordwise.readers.sheets import documents_of_rows
+
+
+class Format(StrEnum):
+    """The formats that have a reader."""
+
+    PLAIN = "plain"
+    MARKDOWN = "markdown"
+    HTML = "html"
+    PDF = "pdf"
+    DOCX = "docx"
+    PPTX = "pptx"
+    SHEETS = "sheets"
+    OPEN_DOCUMENT = "open document"
+    EPUB = "epub"
+    RTF = "rtf"
+    WORD_97 = "word 97"
+    PICTURE = "picture"
+    EMAIL = "email"
+    OUTLOOK = "outlook"
+    MAILBOX = "mailbox"
+    ZIP = "zip"
+
+
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_ZIP_END = b"PK\x05\x06"
+_ZIP_END_BYTES = 65_558
+_SPREADSHEET = b"opendocument.spreadsheet"
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+_UNPACK = "Unpack it and submit the folder."
+_EXPORT = "Export it to CSV or PDF first."
+
+_FOREIGN = (
+    (b"\xffWPC", "a WordPerfect document", failures.convert_to("docx")),
+    (b"GIF8", "an image (GIF)", "Save it as PNG first."),
+    (b"%!PS", "a PostScript file", "Convert it to PDF first."),
+    (b"\x1f\x8b", "a gzip archive", _UNPACK),
+    (b"BZh", "a bzip2 archive", _UNPACK),
+    (b"\xfd7zXZ\0", "an xz archive", _UNPACK),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
+    (b"Rar!\x1a\x07", "a RAR archive", _UNPACK),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard archive", _UNPACK),
+    (b"SQLite format 3\0", "an SQLite database", _EXPORT),
+    (b"PAR1", "a Parquet file", _EXPORT),
+    (b"\x7fELF", "a program", ""),
+    (b"MZ\x90", "a program", ""),
 )
+# What the root of an OLE container holds.
+_OLD_PRESENTATION = "PowerPoint Document"
+_OLE_FORMATS = (
+    ("__properties_version1.0", Format.OUTLOOK),
+    ("WordDocument", Format.WORD_97),
+    ("Workbook", Format.SHEETS),
+    ("Book", Format.SHEETS),
+)
+_OFFICE_FOLDERS = (("word/", Format.DOCX), ("xl/", Format.SHEETS), ("ppt/", Format.PPTX))
+_HTML_NAMES = (".html", ".htm", ".xhtml", ".xht")
+_MARKDOWN_NAMES = (".md", ".markdown", ".mdown", ".mkd")
+_EMAIL_NAMES = (".eml",)
+_MAILBOX_NAMES = (".mbox", ".mbx")
+# Formats that hold no plain text: a file of such a name that is neither is not what it says.
+_CONTAINER_NAMES = (
+    *(".pdf", ".docx", ".docm", ".pptx", ".pptm", ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods"),
+    *(".odt", ".odp", ".epub", ".msg", ".zip", ".doc", ".ppt"),
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff"),
+)
+# Each step keeps what it took: a page of comments would cost exponential time otherwise.
+_HTML_START = re.compile(
+    rb"(?>\s+|<\?xml[^>]*>|<!--(?:(?!-->).)*-->)*+<(?:!doctype\s+html|html)\b", re.DOTALL
+)
+_HEADER_START = re.compile(rb">?[A-Za-z][\w-]{1,60}:[ \t]")
+_EMAIL_START = re.compile(
+    rb"(?:Return-Path|Received|Delivered-To|MIME-Version):[ \t]", re.IGNORECASE
+)
+
+
+def is_zip(head: bytes) -> bool:
+    """Tell whether a file that begins so is a ZIP archive, an office document among them."""
+    return head.startswith(_ZIP)
+
+
+def detect(data: bytes, name: str) -> Format:
+    """Return the format of the content; `name` decides only among kinds of text.
+
+    Raises:
+        ReadError: The format has no reader, or the file is an encrypted container.
+    """
+    extension = PurePath(name.rstrip("~")).suffix.lower()
+    # Before PDF: the first file in an archive may be one, right behind the archive's own head.
+    if is_zip(data):
+        return zip_format(io.BytesIO(data))
+    if _is_pdf(data, extension):
+        return Format.PDF
+    if data.startswith(_OLE):
+        return _ole_format(data)
+    if data.startswith(b"{\\rtf"):
+        return Format.RTF
+    if picture_kind(data):
+        return Format.PICTURE
+    for magic, kind, remedy in _FOREIGN:
+        if data.startswith(magic):
+            raise failures.unsupported(kind, remedy)
+    return _text_format(data, extension)
+
+
+def _is_pdf(data: bytes, extension: str) -> bool:
+    position = data[:1024].find(b"%PDF-")
+    if position < 0:
+        return False
+    # A text may speak of PDF; a file with junk before its header also has the trailer.
+    return not data[:position].strip() or extension == ".pdf" or b"startxref" in data
+
+
+def zip_format(file: BinaryIO) -> Format:
+    """Return the format of a file that begins like a ZIP archive.
+
+    Raises:
+        ReadError: It is damaged, or of a format without a reader.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+            is_table = _SPREADSHEET in _mimetype(archive)
+    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, OSError) as error:
+        if _ZIP_END not in _end(file):
+            raise failures.truncated("an office file or ZIP archive") from error
+        raise failures.malformed("is a damaged DOCX or ZIP file.") from error
+    if "[Content_Types].xml" in names:
+        return _office_format(names)
+    if "META-INF/container.xml" in names:
+        return Format.EPUB
+    if "content.xml" in names and "META-INF/manifest.xml" in names:
+        return Format.SHEETS if is_table else Format.OPEN_DOCUMENT
+    return Format.ZIP
+
+
+def _end(file: BinaryIO) -> bytes:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _ZIP_END_BYTES))
+    return file.read()
+
+
+def _mimetype(archive: zipfile.ZipFile) -> bytes:
+    """Return what an OpenDocument file says it is (OpenDocument 1.3, part 2, §3.3)."""
+    if "mimetype" not in archive.NameToInfo:
+        return b""
+    try:
+        with archive.open("mimetype") as stream:
+            return stream.read(200)
+    except (RuntimeError, zlib.error, lzma.LZMAError):
+        return b""  # encrypted or damaged, which its reader will say
+
+
+def _office_format(names: Sequence[str]) -> Format:
+    for folder, kind in _OFFICE_FOLDERS:
+        if any(name.startswith(folder) for name in names):
+            return kind
+    if any(name.startswith("visio/") for name in names):
+        raise failures.unsupported("a Visio drawing", failures.convert_to("pdf"))
+    return Format.DOCX
+
+
+def _ole_format(data: bytes) -> Format:
+    holds = _ole_contents(data)
+    if holds("EncryptedPackage"):
+        raise failures.encrypted()
+    for stream, format_found in _OLE_FORMATS:
+        if holds(stream):
+            return format_found
+    if holds(_OLD_PRESENTATION):
+        kind = "a PowerPoint file of the old format (.ppt)"
+        raise failures.unsupported(kind, failures.convert_to("pptx"))
+    kind = "an office document of an old format"
+    raise failures.unsupported(kind, failures.convert_to("pdf"))
+
+
+def _ole_contents(data: bytes) -> Callable[[str], bool]:
+    """Return a test of what the root holds; where it is damaged, the names anywhere count."""
+    try:
+        with olefile.OleFileIO(io.BytesIO(data)) as container:
+            names = {entry[0] for entry in container.listdir(streams=True, storages=True)}
+    except (OSError, ValueError, IndexError, TypeError, AttributeError, struct.error):
+        return lambda name: name.encode("utf-16-le") in data
+    return names.__contains__
+
+
+def require_honest_name(name: str) -> None:
+    """Explain binary content of no known format by the name that promises one.
+
+    Raises:
+        ReadError: The name says that the file is something that it is not.
+    """
+    extension = PurePath(name).suffix.lower()
+    if extension in _CONTAINER_NAMES:
+        raise failures.mislabeled(extension)
+
+
+def _text_format(data: bytes, extension: str) -> Format:
+    if extension == ".pdf" and b"endobj" in data:
+        return Format.PDF
+    # Without the zero bytes and marks of UTF-16, which hide the ASCII of a tag.
+    head = data[:4096].replace(b"\0", b"").lstrip(b"\xff\xfe\xef\xbb\xbf").lower()
+    if extension in _HTML_NAMES or _HTML_START.match(head[:2048]):
+        return Format.HTML
+    if extension in _MARKDOWN_NAMES:
+        return Format.MARKDOWN
+    if extension not in _EMAIL_NAMES and _opens_mailbox(data, extension):
+        return Format.MAILBOX
+    if extension in _EMAIL_NAMES or _EMAIL_START.match(head):
+        return Format.EMAIL
+    return Format.PLAIN
+
+
+def is_mailbox(head: bytes, name: str) -> bool:
+    """Tell by its beginning whether a file is a mailbox, which may be too large for memory."""
+    return SEPARATOR.match(head) is not None and detect(head, name) is Format.MAILBOX
+
+
+def _opens_mailbox(data: bytes, extension: str) -> bool:
+    opening = SEPARATOR.match(data)
+    if opening is None:
+        return False
+    following = data[opening.end() : opening.end() + 300].lstrip(b"\r\n")
+    return extension in _MAILBOX_NAMES or bool(_HEADER_START.match(following))
+
 
 _TEXTUAL: Mapping[Format, Callable[[bytes, str], Extracted]] = {
     Format.PLAIN: plain.read,
-    Format.MARKDOWN: markdown.read,
+    Format.MARKDOWN: read_markdown,
 }
 # Read out of the file itself, whose pictures may be large.
 _PACKED: Mapping[Format, Callable[[Source, int], Extracted]] = {
@@ -94,7 +322,7 @@ def extract(file: BinaryIO, name: str, wanted: Wanted) -> Extracted | Iterator[E
             return extracted
     elif is_mailbox(head, name):
         mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-        return _judged(mailbox.documents(mapped, wanted), wanted.max_characters)
+        return _judged(mailbox_documents(mapped, wanted), wanted.max_characters)
     data = file.read()
     return _of_bytes(data, detect(data, name), name, wanted)
 
@@ -111,7 +339,7 @@ def _of_bytes(
     if kind in _TEXTUAL and len(data) > wanted.max_characters * _BYTES_PER_CHARACTER:
         raise failures.too_many_characters(wanted.max_characters)
     if kind is Format.PLAIN and wanted.columns.text:
-        found = rows.documents(data, name, wanted)
+        found = documents_of_rows(data, name, wanted)
         if found is not None:
             return _judged(found, wanted.max_characters)
     extracted = _one(data, kind, name, wanted.max_characters)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from chordwise.readers import failures, tables
+from chordwise.readers import extracted, failures
 from chordwise.readers.extracted import Extracted, Source
-from chordwise.readers.office_package import OfficePackage, local, value_of
-from chordwise.readers.spending import Spending
+from chordwise.readers.office_package import OfficePackage, Spending, local, value_of
 
 _MANIFEST, _CONTENT, _META = "META-INF/manifest.xml", "content.xml", "meta.xml"
 _SKIPPED = frozenset(("tracked-changes", "annotation", "note-citation", "desc", "settings"))
@@ -112,7 +111,7 @@ class _Story:
 
     def _end_frame(self, name: str) -> None:
         if name == "table":
-            written = tables.markdown(self._rows.pop(), self._spend)
+            written = extracted.markdown(self._rows.pop(), self._spend)
             self._frames[-1].extend([written] if written else [])
         elif name == "table-cell":
             text = "\n".join(self._frames.pop())

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 import olefile
 
 from chordwise.errors import ReadError
-from chordwise.readers import compressed_rich_text, encodings, failures, html, rich_text
-from chordwise.readers.extracted import Extracted, Extraction, Part, Unread, Wanted
-from chordwise.readers.naming import Naming
+from chordwise.readers import encodings, failures, html, rich_text
+from chordwise.readers.extracted import Extracted, Extraction, Naming, Part, Unread, Wanted
 
 MEDIA_TYPE = "application/vnd.ms-outlook"
 PROPERTIES = "__properties_version1.0"
@@ -172,6 +171,6 @@ class _Message:
 
 def _unpacked(packed: bytes) -> bytes:
     try:
-        return compressed_rich_text.decompressed(packed)
+        return rich_text.decompressed(packed)
     except ValueError as error:
         raise failures.malformed("has a damaged body.") from error

@@ -17,10 +17,9 @@ from typing import BinaryIO
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import InternalError, ReadError
 from chordwise.readers import contents, failures, frames, limits
-from chordwise.readers.capacity import MEGABYTE, Limits
+from chordwise.readers.capacity import MEGABYTE, Limits, ReadingTime
 from chordwise.readers.contents import Content
 from chordwise.readers.extracted import WHOLE, Columns
-from chordwise.readers.reading_time import ReadingTime
 from chordwise.settings import ReaderSettings
 
 _CHILD = "chordwise.readers.child"

@@ -2,14 +2,213 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TypeAlias
 
 import pypdfium2
-from pypdfium2 import raw
+from pypdfium2 import PdfMatrix, raw
 
 from chordwise.errors import ReadError
-from chordwise.readers import failures, invisible_text
+from chordwise.readers import failures
 from chordwise.readers.extracted import Extracted
+
+Box: TypeAlias = tuple[float, float, float, float]
+"""Left, bottom, right and top, in the points of the page."""
+
+# What nobody tells apart from white paper.
+_WHITE = 240
+_BLACK = (0, 0, 0, 255)
+_LEAST_POINTS = 0.5
+# A line so thick may be the ground of a word.
+_THICK_POINTS = 4.0
+_MOST_LEVELS = 8
+# How closely a text is looked at whose color is not one but many.
+_MOST_PIXELS = 200
+# Among so many painted things, as on a map, looking would take long.
+_MOST_GROUNDS = 2_000
+_UNPAINTED = (raw.FPDF_TEXTRENDERMODE_INVISIBLE, raw.FPDF_TEXTRENDERMODE_CLIP)
+_FILLED = (raw.FPDF_TEXTRENDERMODE_FILL, raw.FPDF_TEXTRENDERMODE_FILL_CLIP)
+_BLANKS = frozenset(map(ord, "\t\n\r \xa0"))
+_PICTURES = (raw.FPDF_PAGEOBJ_IMAGE, raw.FPDF_PAGEOBJ_SHADING)
+
+
+def count(page: pypdfium2.PdfPage, text: pypdfium2.PdfTextPage) -> int:
+    """Return how many characters of the page's text are not to be seen, without white space.
+
+    They are painted in no color, or in white, or are smaller than half a point. Over a picture,
+    unpainted ones are a scan's recognized text, and over a painted ground white ones are readable:
+    neither counts.
+    """
+    objects = list(_objects(page))
+    suspects = list(_suspects(objects))
+    unseen = _unreadable(page, suspects, objects) if suspects else set()
+    return _characters(page, text, unseen) if unseen else 0
+
+
+class _Reason(Enum):
+    UNPAINTED = auto()
+    WHITE = auto()
+    SMALL = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """Something on a page; `matrix` is how the form that holds it lies there, if one does."""
+
+    found: raw.FPDF_PAGEOBJECT
+    kind: int
+    matrix: PdfMatrix | None
+
+    @property
+    def address(self) -> int:
+        """Return what tells it apart on its page."""
+        return ctypes.cast(self.found, ctypes.c_void_p).value or 0
+
+    @property
+    def own_box(self) -> Box:
+        """Return where it lies on the page, or in its form."""
+        left, bottom, right, top = (ctypes.c_float() for _ in range(4))
+        raw.FPDFPageObj_GetBounds(self.found, left, bottom, right, top)
+        return left.value, bottom.value, right.value, top.value
+
+    @property
+    def box(self) -> Box:
+        """Return where it lies on the page."""
+        box: Box = self.matrix.on_rect(*self.own_box) if self.matrix else self.own_box
+        return box
+
+    @property
+    def fill(self) -> tuple[int, int, int, int]:
+        """Return red, green, blue and opacity, 0 to 255; black where none is set."""
+        red, green, blue, alpha = (ctypes.c_uint() for _ in range(4))
+        if not raw.FPDFPageObj_GetFillColor(self.found, red, green, blue, alpha):
+            return _BLACK
+        return red.value, green.value, blue.value, alpha.value
+
+    @property
+    def points(self) -> float:
+        """Return how large its text is on the page."""
+        size, own = ctypes.c_float(), raw.FS_MATRIX()
+        raw.FPDFTextObj_GetFontSize(self.found, size)
+        raw.FPDFPageObj_GetMatrix(self.found, own)
+        outer = _scale(self.matrix) if self.matrix else 1.0
+        return float(abs(size.value) * _scale(own) * outer)
+
+    @property
+    def is_ground(self) -> bool:
+        """Whether it is painted otherwise than white, as an area or with a thick line."""
+        mode, is_stroked, width = ctypes.c_int(), ctypes.c_int(), ctypes.c_float()
+        raw.FPDFPath_GetDrawMode(self.found, mode, is_stroked)
+        raw.FPDFPageObj_GetStrokeWidth(self.found, width)
+        red, green, blue, alpha = self.fill
+        is_filled = mode.value != raw.FPDF_FILLMODE_NONE and alpha > 0
+        is_line = bool(is_stroked.value) and width.value >= _THICK_POINTS
+        return is_line or (is_filled and min(red, green, blue) < _WHITE)
+
+
+def _objects(page: pypdfium2.PdfPage) -> Iterator[_Object]:
+    """Yield all objects, those in forms too."""
+    for index in range(raw.FPDFPage_CountObjects(page)):
+        yield from _opened(raw.FPDFPage_GetObject(page, index), None, _MOST_LEVELS)
+
+
+def _opened(found: raw.FPDF_PAGEOBJECT, matrix: PdfMatrix | None, levels: int) -> Iterator[_Object]:
+    kind = raw.FPDFPageObj_GetType(found)
+    if kind != raw.FPDF_PAGEOBJ_FORM:
+        yield _Object(found, kind, matrix)
+        return
+    own = raw.FS_MATRIX()
+    raw.FPDFPageObj_GetMatrix(found, own)
+    inner = PdfMatrix.from_raw(own)
+    inner = inner.multiply(matrix) if matrix else inner
+    for index in range(raw.FPDFFormObj_CountObjects(found) if levels else 0):
+        yield from _opened(raw.FPDFFormObj_GetObject(found, index), inner, levels - 1)
+
+
+def _suspects(objects: Sequence[_Object]) -> Iterator[tuple[_Object, _Reason]]:
+    for each in objects:
+        if each.kind == raw.FPDF_PAGEOBJ_TEXT and (reason := _suspicion(each)):
+            yield each, reason
+
+
+def _suspicion(text: _Object) -> _Reason | None:
+    if text.points < _LEAST_POINTS:
+        return _Reason.SMALL
+    mode = raw.FPDFTextObj_GetTextRenderMode(text.found)
+    red, green, blue, alpha = text.fill
+    if mode in _UNPAINTED or (mode in _FILLED and alpha == 0):
+        return _Reason.UNPAINTED
+    is_white = mode in _FILLED and min(red, green, blue) >= _WHITE
+    return _Reason.WHITE if is_white else None
+
+
+def _unreadable(
+    page: pypdfium2.PdfPage,
+    suspects: Sequence[tuple[_Object, _Reason]],
+    objects: Sequence[_Object],
+) -> set[int]:
+    """Return the addresses of the texts that neither what is below them nor a pattern explains."""
+    pictures = [each.box for each in objects if each.kind in _PICTURES]
+    grounds = pictures
+    if any(reason is _Reason.WHITE for _, reason in suspects):
+        paths = (each for each in objects if each.kind == raw.FPDF_PAGEOBJ_PATH)
+        grounds = [*pictures, *(each.box for each in paths if each.is_ground)]
+    below = {_Reason.UNPAINTED: pictures, _Reason.WHITE: grounds, _Reason.SMALL: ()}
+    return {
+        text.address
+        for text, reason in suspects
+        if len(below[reason]) <= _MOST_GROUNDS
+        and not _lies(text.box, below[reason])
+        and not (reason is _Reason.WHITE and _is_colorful(page, text))
+    }
+
+
+def _lies(box: Box, grounds: Sequence[Box]) -> bool:
+    """Whether the middle of a box lies on a ground."""
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return any(left <= x <= right and bottom <= y <= top for left, bottom, right, top in grounds)
+
+
+def _is_colorful(page: pypdfium2.PdfPage, text: _Object) -> bool:
+    """Whether a text that is said to be white is painted with a gradient or another pattern."""
+    left, bottom, right, top = text.own_box
+    scale = min(1.0, _MOST_PIXELS / max(1.0, right - left, top - bottom))
+    rendered = raw.FPDFTextObj_GetRenderedBitmap(page.pdf, page, text.found, scale)
+    if not rendered:
+        return False
+    length = raw.FPDFBitmap_GetStride(rendered) * raw.FPDFBitmap_GetHeight(rendered)
+    pixels = ctypes.string_at(raw.FPDFBitmap_GetBuffer(rendered), length)  # blue, green, red, alpha
+    raw.FPDFBitmap_Destroy(rendered)
+    alphas = pixels[3::4]
+    return any(
+        alpha and value < _WHITE
+        for channel in range(3)
+        for value, alpha in zip(pixels[channel::4], alphas, strict=True)
+    )
+
+
+def _characters(page: pypdfium2.PdfPage, text: pypdfium2.PdfTextPage, unseen: set[int]) -> int:
+    """Count the characters of these texts that lie on the page and are no white space."""
+    left, bottom, right, top = page.get_bbox()
+    x, y = ctypes.c_double(), ctypes.c_double()
+    number = 0
+    for index in range(raw.FPDFText_CountChars(text)):
+        found = raw.FPDFText_GetTextObject(text, index)
+        if not found or ctypes.cast(found, ctypes.c_void_p).value not in unseen:
+            continue
+        raw.FPDFText_GetCharOrigin(text, index, x, y)
+        is_on_page = left <= x.value <= right and bottom <= y.value <= top
+        number += is_on_page and raw.FPDFText_GetUnicode(text, index) not in _BLANKS
+    return number
+
+
+def _scale(matrix: PdfMatrix | raw.FS_MATRIX) -> float:
+    return float(abs(matrix.a * matrix.d - matrix.b * matrix.c) ** 0.5)
+
 
 # PDFium's mark of a hyphen at a line's end (the word is whole without it), and glyphs with no text.
 _CONTROLS = re.compile("[\0-\x08\x0b\x0e-\x1f\ufffe]")
@@ -107,7 +306,7 @@ class _Pages:
         text = text_of(text_page)
         self.has_marks = self.has_marks or raw.FPDFPage_CountObjects(page) > 0
         self.scanned += not text.strip() and _is_picture(page)
-        self.invisible_characters += invisible_text.count(page, text_page) if text else 0
+        self.invisible_characters += count(page, text_page) if text else 0
         self.texts.append(text)
         self._left -= len(text)
         page.close()

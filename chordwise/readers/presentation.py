@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from chordwise.readers import failures, tables
+from chordwise.readers import extracted, failures
 from chordwise.readers.extracted import Extracted, Source
-from chordwise.readers.office_package import OfficePackage, local, value_of
-from chordwise.readers.spending import Spending
+from chordwise.readers.office_package import OfficePackage, Spending, local, value_of
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
 _TITLES = ("title", "ctrTitle")
@@ -136,7 +135,7 @@ class _Shapes:
     def _end_shape(self) -> None:
         text = "\n".join(self._paragraphs)
         if self._rows:
-            text = tables.markdown(self._rows, self._spend)
+            text = extracted.markdown(self._rows, self._spend)
         if self._placeholder in _TITLES and not self.title:
             self.title = text
         elif text and self._placeholder not in _FURNITURE:

@@ -2,10 +2,83 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+from collections.abc import Iterator
+
 from striprtf.striprtf import rtf_to_text
 
 from chordwise.readers import failures
 from chordwise.readers.extracted import Extracted
+
+_HEADER = struct.Struct("<II4sI")
+# What the header's first number, the size, does not count: itself.
+_SIZE_BYTES = 4
+_COMPRESSED, _RAW = b"LZFu", b"MELA"
+_WINDOW_BYTES = 4_096
+_INITIAL = (
+    rb"{\rtf1\ansi\mac\deff0\deftab720{\fonttbl;}{\f0\fnil \froman \fswiss \fmodern \fscript "
+    rb"\fdecor MS Sans SerifSymbolArialTimes New RomanCourier{\colortbl\red0\green0\blue0"
+    b"\r\n"
+    rb"\par \pard\plain\f0\fs20\b\i\u\tab\tx"
+)
+_SHORTEST = 2
+_TOKENS_IN_A_RUN = 8
+
+
+def decompressed(stream: bytes) -> bytes:
+    """Return the RTF.
+
+    Raises:
+        ValueError: The stream is cut off, damaged, or of an unknown kind.
+    """
+    if len(stream) < _HEADER.size:
+        raise ValueError("no header")
+    size, raw_size, kind, checksum = _HEADER.unpack_from(stream)
+    contents = stream[_HEADER.size : size + _SIZE_BYTES]
+    if kind == _RAW:
+        return contents[:raw_size]
+    if kind != _COMPRESSED or checksum != _checksum(contents):
+        raise ValueError("unknown kind, or another checksum")
+    return _expanded(contents)
+
+
+def _checksum(contents: bytes) -> int:
+    """Return the CRC of §2.1.3.2, which starts at zero and is not inverted at the end."""
+    return zlib.crc32(contents, 0xFFFF_FFFF) ^ 0xFFFF_FFFF
+
+
+def _expanded(contents: bytes) -> bytes:
+    text = bytearray(_WINDOW_BYTES - len(_INITIAL)) + _INITIAL
+    for token in _tokens(contents):
+        if len(token) == 1:
+            text += token
+            continue
+        reference = int.from_bytes(token, "big")
+        # The window's position of the next byte, which has run ahead by what it began with.
+        position = len(text) + len(_INITIAL)
+        distance = (position - (reference >> 4)) % _WINDOW_BYTES
+        if not distance:
+            break
+        for _ in range((reference & 0xF) + _SHORTEST):
+            text.append(text[-distance])
+    return bytes(text[_WINDOW_BYTES:])
+
+
+def _tokens(contents: bytes) -> Iterator[bytes]:
+    """Yield literal bytes, and references of two; a byte before each eight says which is which."""
+    position = 0
+    while position < len(contents):
+        kinds = contents[position]
+        position += 1
+        for index in range(_TOKENS_IN_A_RUN):
+            width = 1 + (kinds >> index & 1)
+            token = contents[position : position + width]
+            if len(token) < width:
+                return
+            yield token
+            position += width
+
 
 MEDIA_TYPE = "application/rtf"
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
 import io
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import TypeAlias
 
 import python_calamine
 from python_calamine import CalamineWorkbook, SheetTypeEnum
 
-from chordwise.readers import failures, rows, tables
-from chordwise.readers.extracted import Extracted, Extraction, Wanted
-from chordwise.readers.office_package import OfficePackage
-from chordwise.readers.spending import Spending
+from chordwise.domain.json_values import JsonValue
+from chordwise.errors import ReadError
+from chordwise.readers import encodings, extracted, failures
+from chordwise.readers.extracted import Columns, Extracted, Extraction, Naming, Unread, Wanted
+from chordwise.readers.office_package import OfficePackage, Spending
 
 _MEDIA_TYPES = {
     "xls": "application/vnd.ms-excel",
@@ -43,7 +47,7 @@ def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
     except python_calamine.CalamineError as error:
         raise failures.malformed("is a damaged workbook.") from error
     if wanted.columns.text:
-        return rows.of_tables(sheets, wanted.columns, _MEDIA_TYPES[kind])
+        return of_tables(sheets, wanted.columns, _MEDIA_TYPES[kind])
     return iter([_whole(sheets, kind, wanted.max_characters)])
 
 
@@ -69,7 +73,7 @@ def _whole(
     sheets: Sequence[tuple[str, list[list[str]]]], kind: str, max_characters: int
 ) -> Extracted:
     spend = Spending(max_characters)
-    written = [(name, tables.markdown(table, spend)) for name, table in sheets]
+    written = [(name, extracted.markdown(table, spend)) for name, table in sheets]
     text = "\n\n".join(f"## {name}\n\n{table}" for name, table in written if table)
     return Extracted(text=text, media_type=_MEDIA_TYPES[kind])
 
@@ -84,3 +88,127 @@ def _shown(cell: Cell) -> str:
         case dt.datetime():
             return str(cell).removesuffix(" 00:00:00")
     return str(cell)
+
+
+_LINES = (".jsonl", ".ndjson")
+_TABLES = (".csv", ".tsv", ".tab")
+_CSV, _JSONL = "text/csv", "application/x-ndjson"
+_DELIMITERS = ",;\t|"
+_COLUMNS_NAMED = 12
+
+
+def documents_of_rows(data: bytes, name: str, wanted: Wanted) -> Iterator[Extraction] | None:
+    """Return the rows of a CSV or JSON-lines file; `None` if it is no table with that column.
+
+    Raises:
+        ReadError: The bytes are no text, or the name says that it is a table and it is none.
+    """
+    extension = PurePath(name).suffix.lower()
+    decoded = encodings.decode(data).text
+    first = decoded[: decoded.find("\n") + 1] or decoded
+    if extension in _LINES or (extension not in _TABLES and first.lstrip().startswith("{")):
+        return _of_lines(decoded, wanted.columns)
+    delimiter = max(_DELIMITERS, key=first.count)
+    if extension not in _TABLES and wanted.columns.text not in _first_row(first, delimiter):
+        return None
+    return _of_csv(decoded, delimiter, wanted)
+
+
+def of_tables(
+    tables: Sequence[tuple[str, list[list[str]]]], columns: Columns, media_type: str
+) -> Iterator[Extraction]:
+    """Yield the rows of all named tables that have the text column in their first row.
+
+    Raises:
+        ReadError: No table has it.
+    """
+    found = [(name, table) for name, table in tables if table and columns.text in table[0]]
+    if not found:
+        raise _no_such_column(columns.text, [cell for _, table in tables for cell in table[0:1]])
+    naming = Naming()
+    for name, table in found:
+        prefix = f"{name}/" if len(tables) > 1 else ""
+        records = (dict(zip(table[0], row, strict=False)) for row in table[1:] if any(row))
+        yield from _documents(records, columns, media_type, (naming, prefix))
+
+
+def _of_csv(decoded: str, delimiter: str, wanted: Wanted) -> Iterator[Extraction]:
+    csv.field_size_limit(max(wanted.max_characters, 1))
+    reader = csv.DictReader(io.StringIO(decoded, newline=""), delimiter=delimiter)
+    try:
+        header = list(reader.fieldnames or ())
+        if wanted.columns.text not in header:
+            raise _no_such_column(wanted.columns.text, [header])
+        yield from _documents(reader, wanted.columns, _CSV, (Naming(), ""))
+    except csv.Error as error:
+        raise failures.malformed(f"is a damaged table near line {reader.line_num}.") from error
+
+
+def _of_lines(decoded: str, columns: Columns) -> Iterator[Extraction]:
+    naming = Naming()
+    seen: set[str] = set()
+    has_column = False
+    # Only these ends of lines: others may stand inside a JSON string.
+    for number, line in enumerate(io.StringIO(decoded, newline="\n"), start=1):
+        if not line.strip():
+            continue
+        record = _parsed(line)
+        if record is None:
+            error = failures.malformed(f"has no JSON object in line {number}.")
+            yield Unread(place=naming.place(str(number)), error=error)
+            continue
+        has_column = has_column or columns.text in record
+        seen.update(list(record)[:_COLUMNS_NAMED])
+        yield _document(record, columns, _JSONL, naming.place(_place(record, columns, number)))
+    if not has_column:
+        raise _no_such_column(columns.text, [sorted(seen)])
+
+
+def _documents(
+    records: Iterable[Mapping[str, str]],
+    columns: Columns,
+    media_type: str,
+    naming: tuple[Naming, str],
+) -> Iterator[Extraction]:
+    places, prefix = naming
+    for number, record in enumerate(records, start=1):
+        place = places.place(prefix + _place(record, columns, number))
+        yield _document(record, columns, media_type, place)
+
+
+def _document(
+    record: Mapping[str, JsonValue], columns: Columns, media_type: str, place: str
+) -> Extraction:
+    value = record.get(columns.text)
+    title = _text(record.get(columns.identity))
+    return Extracted(text=_text(value), media_type=media_type, place=place, title=title)
+
+
+def _place(record: Mapping[str, JsonValue], columns: Columns, number: int) -> str:
+    return _text(record.get(columns.identity)).strip() or str(number)
+
+
+def _parsed(line: str) -> Mapping[str, JsonValue] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _text(value: JsonValue) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _first_row(line: str, delimiter: str) -> list[str]:
+    return next(csv.reader([line.strip()], delimiter=delimiter), [])
+
+
+def _no_such_column(column: str, headers: Sequence[Sequence[str]]) -> ReadError:
+    names = list(dict.fromkeys(name for header in headers for name in header if name))
+    listed = ", ".join(names[:_COLUMNS_NAMED]) or "none"
+    return failures.unreadable(
+        f"has no column “{column}”.", f"Its columns: {listed}.", "no_such_column"
+    )

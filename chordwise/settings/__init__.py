@@ -30,11 +30,7 @@ from chordwise.domain.routing import Tier
 from chordwise.errors import ConfigurationError
 from chordwise.settings import addresses
 from chordwise.settings import schedules as schedules_module
-from chordwise.settings.batch import BatchSettings
-from chordwise.settings.critique import CritiqueSettings
-from chordwise.settings.delivery import DeliverySettings
 from chordwise.settings.environment import variable
-from chordwise.settings.inbox import InboxSettings
 from chordwise.settings.places import (
     FILE_NAME,
     default_home,
@@ -42,17 +38,21 @@ from chordwise.settings.places import (
     find_home,
     settings_file,
 )
-from chordwise.settings.profiles import ProfileSettings
 from chordwise.settings.schedules import ScheduleSettings
 from chordwise.settings.sections import (
     AUTO,
+    BatchSettings,
     BudgetSettings,
     CacheSettings,
+    CritiqueSettings,
+    DeliverySettings,
     EmbeddedSettings,
+    InboxSettings,
     LimitSettings,
     LoggingSettings,
     ModelSettings,
     PipelineSettings,
+    ProfileSettings,
     PromptSettings,
     Provider,
     ReaderSettings,
@@ -62,8 +62,8 @@ from chordwise.settings.sections import (
     StructuredOutput,
     TierSettings,
     WorkerSettings,
+    problems,
 )
-from chordwise.settings.wording import problems
 
 __all__ = [
     "AUTO",

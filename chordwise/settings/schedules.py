@@ -13,9 +13,7 @@ from pydantic import Field, PositiveFloat, ValidationError, field_validator, mod
 from chordwise.domain import due_times
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.lanes import Lane
-from chordwise.settings.profiles import ProfileSettings, folders_of
-from chordwise.settings.sections import Section
-from chordwise.settings.wording import problems
+from chordwise.settings.sections import ProfileSettings, Section, folders_of, problems
 
 AGES = ("keep_cache_days", "keep_answers_days", "keep_runs_days")
 """The settings of a schedule that say what it deletes."""

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     SecretStr,
+    StringConstraints,
+    ValidationError,
     field_validator,
     model_validator,
 )
 
+from chordwise.domain import webhook_signatures
 from chordwise.domain.addresses import has_user, is_at_provider, provider_host
+from chordwise.domain.export_formats import ExportFormat
+from chordwise.domain.inbox_names import is_inside
+from chordwise.domain.lanes import Lane
 from chordwise.domain.routing import Tier
+from chordwise.domain.tasks import MOST_VOTES, AnalysisType
 from chordwise.errors import ConfigurationError
 from chordwise.settings import addresses
 
@@ -324,3 +333,178 @@ class LoggingSettings(Section):
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     format: Literal["auto", "console", "json"] = "auto"
+
+
+Principle: TypeAlias = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)
+]
+Principles: TypeAlias = Annotated[tuple[Principle, ...], Field(max_length=20)]
+
+
+class CritiqueSettings(Section):
+    """The table `[critique]` (docs/votes-and-critique.md)."""
+
+    principles: Principles = Field(
+        default=(), description="Empty: those of all types and of each analysis type."
+    )
+
+
+class BatchSettings(Section):
+    """The table `[batch]` (docs/batch-lane.md)."""
+
+    gather_seconds: NonNegativeFloat = Field(
+        default=30, description="Without a new question, then what there is goes out."
+    )
+    poll_seconds: PositiveFloat = Field(default=30, description="The first look at a batch.")
+    poll_max_seconds: PositiveFloat = Field(default=600, description="Between later looks.")
+    spill_over_hours: PositiveFloat = Field(
+        default=20, description="After which the rest is asked online."
+    )
+    most_requests: PositiveInt = Field(default=20_000, le=50_000, description="In one batch.")
+
+
+class ProfileSettings(Section):
+    """One table `[profiles.NAME]`; a side-car beside a file has the same entries for that file."""
+
+    folder: Path | None = Field(
+        default=None, description="Relative to an inbox, or absolute; unset: the profile's name."
+    )
+    types: tuple[AnalysisType, ...] = Field(
+        default=(), description="Empty: what schema and labels imply, else summary."
+    )
+    instructions: str = ""
+    labels: tuple[str, ...] = Field(default=(), description="For classifications, two or more.")
+    schema_file: Path | None = Field(
+        default=None, alias="schema", description="A JSON Schema, relative to chordwise.toml."
+    )
+    model: str = Field(default="", description="Empty: the setting `model`.")
+    lane: Lane = Field(default=Lane.ONLINE, description="batch: half the price, within a day.")
+    nightly: bool = Field(default=False, description="Let the calls of other runs go first.")
+    budget_usd: Decimal | None = Field(
+        default=None, gt=0, lt=1_000_000, decimal_places=8, description="Of one run."
+    )
+    confidence_threshold: float = Field(default=0.0, ge=0, le=1)
+    critique: bool = Field(default=False, description="Examine answers, and mend them once.")
+    principles: Principles = Field(
+        default=(), description="To examine by, and then they are; empty: [critique]."
+    )
+    votes: int = Field(
+        default=1, ge=1, le=MOST_VOTES, description="How often a question is asked; 1: no vote."
+    )
+    text_column: str = Field(
+        default="", description="CSV, JSONL and XLSX: a row for each document, its text from here."
+    )
+    id_column: str = Field(default="", description="The column that names the rows.")
+
+    @field_validator("schema_file", "budget_usd", mode="before")
+    @classmethod
+    def unset(cls, value: object) -> object:
+        """Take an empty text for none: so a side-car takes away what its profile has."""
+        return None if value == "" else value
+
+
+def folders_of(name: str, profile: ProfileSettings, inboxes: Iterable[Path]) -> tuple[Path, ...]:
+    """Return the folders that a profile is for: its absolute one, else one in each inbox.
+
+    Raises:
+        ValueError: It leads out of the inboxes.
+    """
+    folder = (profile.folder or Path(name)).expanduser()
+    if folder.is_absolute():
+        return (folder,)
+    if not is_inside(folder / "file"):
+        raise ValueError(f"profiles.{name}.folder leads out of the inbox: {folder}")
+    return tuple(inbox / folder for inbox in inboxes)
+
+
+class InboxSettings(Section):
+    """The table `[inbox]`; without any folder nothing is watched (docs/inbox.md)."""
+
+    enabled: bool = True
+    folders: tuple[Path, ...] = Field(default=(), description="Relative to chordwise.toml.")
+    stability_seconds: PositiveFloat = Field(
+        default=5, description="A file is complete when nothing happened to it for so long."
+    )
+    quiet_seconds: PositiveFloat = Field(
+        default=10, description="A run is closed when no file came for so long."
+    )
+    rescan_seconds: PositiveFloat = Field(
+        default=300, description="A full look at the folders, for what no event told of."
+    )
+    polling: bool = Field(default=False, description="For network shares, which tell no events.")
+    polling_seconds: PositiveFloat = 2
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the scheduler has something to watch."""
+        return self.enabled and bool(self.folders)
+
+
+class DeliverySettings(Section):
+    """The table `[delivery]`; the scheduler delivers, so its settings count."""
+
+    webhook_url: SecretStr = Field(
+        default=SecretStr(""), description="Told when a run ends; empty: nobody is."
+    )
+    webhook_secret: SecretStr = Field(
+        default=SecretStr(""), description="Signs it; 24 to 64 bytes in base64, after whsec_."
+    )
+    allow_http: bool = Field(default=False, description="Let webhook_url begin with http://.")
+    allow_private_addresses: bool = Field(
+        default=False, description="Let webhook_url lead into this machine or its network."
+    )
+    folder: Path | None = Field(
+        default=None, description="Where a finished run's answers go, relative to chordwise.toml."
+    )
+    format: ExportFormat = Field(default=ExportFormat.JSONL, description="Of that file.")
+    timeout_seconds: PositiveFloat = Field(default=15, description="Of one request, in total.")
+    max_attempts: PositiveInt = 12
+    first_wait_seconds: PositiveFloat = Field(
+        default=10, description="After a failure; each further wait is twice as long."
+    )
+    max_wait_seconds: PositiveFloat = 3600
+
+    @model_validator(mode="after")
+    def check_webhook(self) -> DeliverySettings:
+        """Refuse an address that nobody can be told at, and one without a signature."""
+        url = self.webhook_url.get_secret_value()
+        if not url:
+            return self
+        if not url.isascii():
+            raise ValueError("webhook_url is not an address that begins with https://")
+        try:
+            addresses.check_web(url)
+        except ValueError as error:
+            raise ValueError(f"webhook_url: {error}") from None
+        if url.strip().lower().startswith("http://") and not self.allow_http:
+            raise ValueError("webhook_url begins with http://: take https, or set allow_http")
+        try:
+            webhook_signatures.key_of(self.webhook_secret.get_secret_value())
+        except ValueError as error:
+            raise ValueError(f"webhook_secret is {error}: openssl rand -base64 32") from None
+        return self
+
+
+_LISTS = {"folders": '["inbox"]', "paths": '["letters"]', "types": '["summary"]'}
+_ANY_LIST = '["a", "b"]'
+_TABLES = ("dict_type", "mapping_type", "model_type")
+
+
+def problems(error: ValidationError) -> list[str]:
+    """Return each problem, without a stop at its end and without what was entered."""
+    return [
+        _problem([str(step) for step in each["loc"]], each["type"], each["msg"])
+        for each in error.errors(include_input=False, include_url=False)
+    ]
+
+
+def _problem(steps: list[str], kind: str, message: str) -> str:
+    place = ".".join(steps)
+    if kind == "extra_forbidden":
+        return f"there is no setting {place}"
+    said = message.removeprefix("Value error, ")
+    if kind == "tuple_type":
+        said = f"it wants a list, such as {_LISTS.get(steps[-1], _ANY_LIST)}"
+    elif kind in _TABLES:
+        said = "it wants a table"
+    return f"{place}: {said}" if place else said

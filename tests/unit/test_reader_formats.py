@@ -7,7 +7,7 @@ import time
 import pytest
 
 from chordwise.errors import ReadError
-from chordwise.readers.formats import Format, detect
+from chordwise.readers.extraction import Format, detect
 from tests.fakes.office_files import archive, document, docx, paragraph, pdf, shown
 
 DOCX = docx(document(paragraph("x")))

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 import pytest
 
 from chordwise.errors import ReadError
-from chordwise.readers import archives, mail, mailbox, outlook
+from chordwise.readers import archives, mail, outlook
 from chordwise.readers.extracted import Extracted, Extraction, Part, Unread, Wanted
+from chordwise.readers.mail import mailbox_documents
 from tests.fakes.compound_files import attached, compound_file, message
 from tests.fakes.office_files import archive
 
@@ -94,7 +95,7 @@ def test_a_mailbox_is_its_messages() -> None:
         b"From MAILER-DAEMON Sun Jan  4 10:00:00 2026 +0100\r\nSubject: 2\r\n\r\nx\r\n"
     )
 
-    assert shown(mailbox.documents(data, WANTED)) == [
+    assert shown(mailbox_documents(data, WANTED)) == [
         ("1", "Subject: 1\n\nFrom here on.\nFrom me"),
         ("2", "Subject: 2\r\n\r\nx"),
     ]

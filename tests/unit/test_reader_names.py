@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chordwise.domain.visible_text import printable
-from chordwise.readers import discovery, markdown
+from chordwise.readers import discovery
+from chordwise.readers.plain import read_markdown
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_a_match_is_never_cut_off_by_not_looking(path: list[str], pattern: str) 
 
 def test_the_title_of_markdown_is_its_first_heading() -> None:
     """A comment in a code block is no heading."""
-    extracted = markdown.read(b"```sh\n# a comment\n```\n\n# The title #\n\nText\n", "a.md")
+    extracted = read_markdown(b"```sh\n# a comment\n```\n\n# The title #\n\nText\n", "a.md")
 
     assert extracted.title == "The title"
     assert extracted.text.startswith("```sh")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from chordwise.errors import ReadError
-from chordwise.readers import rows, sheets, tables
+from chordwise.readers import extracted, sheets
 from chordwise.readers.extracted import Columns, Extracted, Extraction, Unread, Wanted
+from chordwise.readers.sheets import documents_of_rows
 from tests.fakes.office_files import workbook
 
 WHOLE = Wanted(max_characters=10_000, max_part_bytes=10_000)
@@ -71,7 +72,7 @@ def test_rows_of_a_csv_are_documents(delimiter: str) -> None:
     lines = ("id,review", 'a,"Fine.\nVery."', "a,Poor.", ",Nameless.")
     data = "\n".join(lines).replace(",", delimiter).encode()
 
-    found = rows.documents(data, "reviews.csv", BY_ROW)
+    found = documents_of_rows(data, "reviews.csv", BY_ROW)
 
     expected = [("a", "Fine.\nVery."), ("a (2)", "Poor."), ("3", "Nameless.")]
     assert places(found) == expected
@@ -81,16 +82,16 @@ def test_lines_of_json_are_documents() -> None:
     """Numbers and lists are written as JSON; a line that is no object is named."""
     lines = ('{"id": 7, "review": "Fine."}', "nonsense", "", '{"review": [1, "é"]}')
 
-    found = rows.documents("\n".join(lines).encode(), "reviews.jsonl", BY_ROW)
+    found = documents_of_rows("\n".join(lines).encode(), "reviews.jsonl", BY_ROW)
 
     assert places(found) == [("7", "Fine."), ("2", "malformed"), ("4", '[1, "é"]')]
 
 
 def test_standard_input_is_recognised_as_a_table() -> None:
     """Without a name, the heading or the first brace decides; other text is left alone."""
-    assert places(rows.documents(b"review\nFine.\n", "stdin", NUMBERED)) == [("1", "Fine.")]
-    assert places(rows.documents(b'{"review": "Fine."}', "stdin", NUMBERED)) == [("1", "Fine.")]
-    assert rows.documents(b"Dear Sir,\n", "stdin", NUMBERED) is None
+    assert places(documents_of_rows(b"review\nFine.\n", "stdin", NUMBERED)) == [("1", "Fine.")]
+    assert places(documents_of_rows(b'{"review": "Fine."}', "stdin", NUMBERED)) == [("1", "Fine.")]
+    assert documents_of_rows(b"Dear Sir,\n", "stdin", NUMBERED) is None
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_standard_input_is_recognised_as_a_table() -> None:
 def test_a_missing_column_is_named_with_those_that_are_there(data: bytes, name: str) -> None:
     """The hint lists what could have been meant."""
     with pytest.raises(ReadError) as failure:
-        places(rows.documents(data, name, BY_ROW))
+        places(documents_of_rows(data, name, BY_ROW))
 
     assert failure.value.reason == "no_such_column"
     assert failure.value.hint == "Its columns: a, b."
@@ -123,6 +124,6 @@ def test_a_damaged_workbook_is_unreadable() -> None:
 
 def test_cells_cannot_break_out_of_their_table() -> None:
     """Bars are escaped, and lines in a cell stay in it; empty rows are dropped."""
-    written = tables.markdown([["a|b", "c\nd"], ["", " "], ["1"]], lambda _: None)
+    written = extracted.markdown([["a|b", "c\nd"], ["", " "], ["1"]], lambda _: None)
 
     assert written == "| a\\|b | c<br>d |\n| --- | --- |\n| 1 |"

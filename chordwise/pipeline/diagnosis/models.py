@@ -20,7 +20,7 @@ from chordwise.pipeline.jobs import endpoint_pauses
 from chordwise.pipeline.models.budgets import PRICE_HINT
 from chordwise.pipeline.models.client import Models
 from chordwise.settings import ModelSettings, Settings
-from chordwise.settings.keys import without_key
+from chordwise.settings.environment import without_key
 
 PAUSES = "pauses"
 _MINUTE = 60

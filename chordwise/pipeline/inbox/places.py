@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from chordwise.domain.inbox_names import DONE, FAILED, profile_of
 from chordwise.errors import ConfigurationError
 from chordwise.settings import Settings
-from chordwise.settings.profiles import folders_of
+from chordwise.settings.sections import folders_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from chordwise.errors import UsageError
 from chordwise.pipeline.intake.profiles import run_options
 from chordwise.pipeline.models import budgets, client
 from chordwise.settings import ProfileSettings, Settings
-from chordwise.settings.wording import problems
+from chordwise.settings.sections import problems
 
 _MOST_BYTES = 256 * 1024
 _FOR_TYPES = (
