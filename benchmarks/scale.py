@@ -39,7 +39,7 @@ from chordwise.pipeline.recovery.recover import recover
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.opening import open_context
 from chordwise.settings import load
-from chordwise.storage import broker_marker, migrating, runs
+from chordwise.storage import migrating, outbox, runs
 from chordwise.storage.database import open_engine
 from chordwise.telemetry import logging
 
@@ -226,7 +226,7 @@ def _tick(measured: Measured, state: str) -> None:
 def _marked(measured: Measured) -> None:
     """Let the broker know the marker, whatever became of it."""
     with measured.context.database.read() as session:
-        known = broker_marker.current(session)
+        known = outbox.current(session)
     if known is None:
         recover(measured.context)
     else:
@@ -252,7 +252,7 @@ def _forgetful_broker(measured: Measured, state: str) -> None:
     measured.timed("recovery", what, send_again)
     promised = measured.large.count("SELECT count(*) FROM outbox WHERE sent_at IS NULL")
     with measured.context.database.read() as session:
-        is_marked = measured.context.messenger.marker() == broker_marker.current(session)
+        is_marked = measured.context.messenger.marker() == outbox.current(session)
     if not promised == found.get("broker_forgot") == expected or not is_marked:
         raise MeasurementError(f"{what}: {promised:,} promised instead of {expected:,}, {found}.")
     measured.take_all()

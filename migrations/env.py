@@ -3,7 +3,7 @@
 from alembic import context
 
 from chordwise.settings import load
-from chordwise.storage import schema_versions
+from chordwise.storage import revisions
 from chordwise.storage.database import open_engine
 from chordwise.storage.tables import metadata
 
@@ -40,9 +40,9 @@ def _note(*, ctx, step, **_) -> None:  # noqa: ANN001, ANN003 - Alembic's own ty
     if oldest is None:
         return  # the first revisions have no table to note it in
     if step.is_upgrade:
-        schema_versions.note(ctx.connection, script.revision, oldest)
+        revisions.note(ctx.connection, script.revision, oldest)
     else:
-        schema_versions.forget(ctx.connection, script.revision)
+        revisions.forget(ctx.connection, script.revision)
 
 
 run()

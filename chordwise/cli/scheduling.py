@@ -26,7 +26,7 @@ from chordwise.pipeline.diagnosis.schedules import judged
 from chordwise.pipeline.schedules import scheduling
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.settings.schedules import AGES, CatchUp, ScheduleKind, check_one, reason
-from chordwise.storage import clock, schedule_runs, schedules
+from chordwise.storage import clock, schedules
 from chordwise.storage.schedules import Origin
 
 Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
@@ -148,7 +148,7 @@ def history(
     invocation, screen = Invocation.of(context), Screen()
     settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
     with opening.database(settings) as database, database.read() as session:
-        found = rendered.past_lines(session, schedule_runs.newest(session, name, limit))
+        found = rendered.past_lines(session, schedules.newest(session, name, limit))
         if name is not None and not found and name not in settings.schedules:
             scheduling.require(session, name)
     if as_json:

@@ -12,23 +12,157 @@ from decimal import Decimal
 from sqlalchemy import (
     ColumnElement,
     Date,
+    ForeignKey,
+    Index,
+    Interval,
     ScalarSelect,
     Select,
     Text,
+    Update,
     bindparam,
     cast,
+    delete,
     func,
     select,
+    update,
 )
 from sqlalchemy.dialects.postgresql import Insert, insert
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from chordwise.domain import money
-from chordwise.storage import budget_accounts, clock
-from chordwise.storage.budget_accounts import Budget
-from chordwise.storage.budget_reservations import BudgetReservation
+from chordwise.storage import clock
 from chordwise.storage.jobs import Job
 from chordwise.storage.model_calls import ModelCall
+from chordwise.storage.record import Record, among
+
+
+class BudgetReservation(Record):
+    """What one request may cost at most, until it is settled with what it did cost."""
+
+    __tablename__ = "budget_reservations"
+    __table_args__ = (
+        Index("ix_budget_reservations_open", "expires_at", postgresql_where="settled_at IS NULL"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id"), index=True)
+    day: Mapped[date]
+    amount_usd: Mapped[Decimal]
+    reserved_at: Mapped[datetime] = mapped_column(server_default=clock.database_now())
+    expires_at: Mapped[datetime]
+    settled_at: Mapped[datetime | None]
+    settled_usd: Mapped[Decimal | None]
+
+
+def reserved(session: Session, reservation_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+    """Return those of the reservations that are made already."""
+    found = select(BudgetReservation.id).where(among(BudgetReservation.id, reservation_ids))
+    return set(session.scalars(found))
+
+
+def forget_settled(session: Session, older_than: timedelta) -> None:
+    """Delete reservations that were settled long ago: the accounts hold what they came to."""
+    session.execute(
+        delete(BudgetReservation).where(
+            BudgetReservation.settled_at < clock.database_now() - older_than
+        )
+    )
+
+
+class Budget(Record):
+    """The account of a run (`run:ID`) or of a UTC day (`day:YYYY-MM-DD`).
+
+    `cap_usd` is null where nothing limits it; spent and reserved are counted all the same.
+    """
+
+    __tablename__ = "budgets"
+
+    scope: Mapped[str] = mapped_column(primary_key=True)
+    run_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("runs.id"))
+    cap_usd: Mapped[Decimal | None]
+    spent_usd: Mapped[Decimal] = mapped_column(server_default="0")
+    reserved_usd: Mapped[Decimal] = mapped_column(server_default="0")
+
+
+def locked(session: Session, scopes: Sequence[str]) -> Sequence[Budget]:
+    """Return the accounts that there are of one or two; nobody else changes them now."""
+    return session.scalars(_LOCKED, _between(scopes)).all()
+
+
+def book(session: Session, scopes: Sequence[str], spent: Decimal, reserved: Decimal) -> None:
+    """Add to what is spent and reserved on one or two accounts."""
+    session.execute(_BOOK, _change(scopes, spent, reserved))
+
+
+def book_reservation(
+    session: Session, reservation: BudgetReservation, scopes: Sequence[str], lasts: timedelta
+) -> None:
+    """Write a reservation, and set its amount aside on its accounts."""
+    session.execute(
+        _RESERVE,
+        {
+            **_change(scopes, Decimal(0), reservation.amount_usd),
+            "reservation": reservation.id,
+            "of_run": reservation.run_id,
+            "of_day": reservation.day,
+            "amount": reservation.amount_usd,
+            "lasts": lasts,
+        },
+    )
+
+
+def _change(scopes: Sequence[str], spent: Decimal, reserved: Decimal) -> dict[str, object]:
+    return {**_between(scopes), "spent": spent, "reserved": reserved}
+
+
+def _between(scopes: Sequence[str]) -> dict[str, str]:
+    return {"first_scope": scopes[0], "last_scope": scopes[-1]}
+
+
+def _booking() -> Update:
+    """Lock the accounts in their order, then change them, in one statement."""
+    ordered = (
+        select(Budget.scope)
+        .where(_is_meant())
+        .order_by(Budget.scope)
+        .with_for_update(key_share=True)
+        .cte("ordered")
+    )
+    return (
+        update(Budget)
+        .where(Budget.scope == ordered.c.scope)
+        .values(
+            spent_usd=Budget.spent_usd + bindparam("spent"),
+            reserved_usd=Budget.reserved_usd + bindparam("reserved"),
+        )
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _is_meant() -> ColumnElement[bool]:
+    return Budget.scope.in_([bindparam(name) for name in ("first_scope", "last_scope")])
+
+
+# Every call under a cap takes these: they are put together once.
+_LOCKED = (
+    select(Budget)
+    .where(_is_meant())
+    .order_by(Budget.scope)
+    .with_for_update(key_share=True)
+    .execution_options(populate_existing=True)
+)
+_BOOK = _booking()
+_RESERVE = _booking().add_cte(
+    insert(BudgetReservation)
+    .values(
+        id=bindparam("reservation"),
+        run_id=bindparam("of_run"),
+        day=bindparam("of_day"),
+        amount_usd=bindparam("amount"),
+        expires_at=clock.database_now() + bindparam("lasts", type_=Interval),
+    )
+    .cte("made")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,24 +240,24 @@ def lock_accounts(session: Session, spending: Spending) -> Sequence[Budget]:
         _open_day(session, spending.day, spending.usd_per_day)
         opening = _opening(scope_of_run(spending.run_id), None, _cost_of(spending.run_id))
         session.execute(opening.values(run_id=spending.run_id).on_conflict_do_nothing())
-    return budget_accounts.locked(session, _scopes(spending.run_id, spending.day))
+    return locked(session, _scopes(spending.run_id, spending.day))
 
 
 def lock_day(session: Session, usd_per_day: Decimal) -> Budget:
     """Return the account of today with this cap; nobody else changes it now."""
     day = session.scalars(select(_today())).one()
     scopes = (_scope_of_day(day),)
-    for account in budget_accounts.locked(session, scopes):
+    for account in locked(session, scopes):
         if account.cap_usd == usd_per_day:
             return account
     _open_day(session, day, usd_per_day)
-    (account,) = budget_accounts.locked(session, scopes)
+    (account,) = locked(session, scopes)
     return account
 
 
 def spend(session: Session, scope: str, usd: Decimal) -> None:
     """Book money on one account as spent, or give some of it back."""
-    budget_accounts.book(session, [scope], usd, Decimal(0))
+    book(session, [scope], usd, Decimal(0))
 
 
 def reserve(
@@ -138,7 +272,7 @@ def reserve(
         id=reservation_id, run_id=spending.run_id, day=spending.day, amount_usd=amount_usd
     )
     scopes = _scopes(spending.run_id, spending.day)
-    budget_accounts.book_reservation(session, reservation, scopes, lasts)
+    book_reservation(session, reservation, scopes, lasts)
 
 
 def settle_all(
@@ -168,7 +302,7 @@ def settle_all(
         row.settled_at, row.settled_usd = now, cost
     session.flush()
     for scope in sorted(spent):
-        budget_accounts.book(session, [scope], spent[scope], reserved[scope])
+        book(session, [scope], spent[scope], reserved[scope])
     return {row.id: row.amount_usd for row in rows}
 
 
@@ -193,7 +327,7 @@ def settle_abandoned(session: Session, limit: int) -> int:
             sums[scope] += row.amount_usd
     session.flush()
     for scope in sorted(sums):
-        budget_accounts.book(session, [scope], sums[scope], -sums[scope])
+        book(session, [scope], sums[scope], -sums[scope])
     return len(rows)
 
 

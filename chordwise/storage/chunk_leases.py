@@ -8,16 +8,52 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import ColumnElement, and_, case, exists, or_, select, text, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.errors import TransientError
-from chordwise.storage import clock, last_attempts
+from chordwise.storage import clock
 from chordwise.storage.chunks import Chunk, held, leave
 from chordwise.storage.clock import HOLDERS_HAVE_COME
-from chordwise.storage.database import Store
+from chordwise.storage.database import Lock, Store
 from chordwise.storage.jobs import Job, of_cancelled_run
 from chordwise.storage.model_calls import ModelCall
+
+
+def is_last(attempts: int, most_attempts: int) -> bool:
+    """Tell whether the next attempt is the last, and not the first as well."""
+    return attempts >= first_last(most_attempts)
+
+
+def first_last(most_attempts: int) -> int:
+    """Return with how many attempts the next one is the last, and not the first as well."""
+    return max(1, most_attempts - 1)
+
+
+def may_begin(session: Session, attempts: int, most_attempts: int) -> bool:
+    """Tell whether work with so many attempts may be taken now.
+
+    Until the transaction ends nobody else begins a last attempt.
+    """
+    if not is_last(attempts, most_attempts):
+        return True
+    session.execute(text(Lock.LAST_ATTEMPT.statement()))
+    return not session.scalar(select(somebody_is_at_one(most_attempts)))
+
+
+def somebody_is_at_one(most_attempts: int) -> ColumnElement[bool]:
+    """Return the condition that a last attempt is being made under a live lease."""
+    chunk, job = aliased(Chunk), aliased(Job)
+    last = max(2, most_attempts)
+    now = clock.database_now()
+    return or_(
+        exists().where(
+            chunk.status == ChunkStatus.RUNNING, chunk.attempts >= last, chunk.lease_until > now
+        ),
+        exists().where(
+            job.status == JobStatus.SYNTHESIZING, job.attempts >= last, job.lease_until > now
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +161,7 @@ def claim_all(
     A chunk is not taken while it is finished, not due, or leased, nor where it has to wait for its
     last attempt (`claim` takes those). A claim that was made already with its token stands.
     """
-    last = last_attempts.first_last(max_attempts)
+    last = first_last(max_attempts)
     named = {**_arrays(claims), "lease": lease, "last_attempt": last}
     return {row[1]: ClaimedChunk(*row) for row in store.execute(_CLAIM, named)}
 
@@ -171,7 +207,7 @@ def claim(
         return None
     if chunk.lease_token == token and chunk.status == ChunkStatus.RUNNING:
         return chunk
-    if not last_attempts.may_begin(session, chunk.attempts, most_attempts):
+    if not may_begin(session, chunk.attempts, most_attempts):
         _forget_message(session, chunk_id)
         return None
     statement = (

@@ -16,14 +16,12 @@ from typing import TypeAlias
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from chordwise.storage import chunk_leases, chunks, job_ends, jobs, model_calls, synthesis_claims
-from chordwise.storage.chunk_leases import ClaimedChunk
+from chordwise.storage import chunk_leases, chunks, jobs, model_calls, synthesis_claims
+from chordwise.storage.chunk_leases import ClaimedChunk, first_last
 from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.database import Database
 from chordwise.storage.group_commit import GroupCommit
-from chordwise.storage.job_ends import JobEnd
-from chordwise.storage.last_attempts import first_last
-from chordwise.storage.synthesis_claims import ClaimedSynthesis
+from chordwise.storage.synthesis_claims import ClaimedSynthesis, JobEnd
 
 # The promise of a synthesis is due after this time; normally the process that ended the last
 # chunk, or the body of the chord, has begun the synthesis by then.
@@ -244,7 +242,7 @@ def _end_jobs(store: Connection, ends: Sequence[JobEnd]) -> set[uuid.UUID]:
     if not ends:
         return set()
     with Session(store) as session:  # within the transaction of the connection
-        ended = job_ends.store_all(session, ends)
+        ended = synthesis_claims.store_all(session, ends)
         session.flush()
     return ended
 

@@ -8,16 +8,151 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import ForeignKey, UniqueConstraint, delete
+from sqlalchemy import ForeignKey, Index, UniqueConstraint, delete, select
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from chordwise.domain.json_values import JsonValue
+from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning.judging import Judgment as JudgmentValue
+from chordwise.domain.learning.measures import Measure
+from chordwise.domain.learning.truths import Remark, Verdict
 from chordwise.storage import jobs
 from chordwise.storage.clock import database_now
-from chordwise.storage.evaluations import Evaluation
-from chordwise.storage.record import Identity, Record, new_id
+from chordwise.storage.record import Identity, Record, among, new_id
+from chordwise.storage.runs import Run
+
+
+class Feedback(Record):
+    """A person's verdict on what a result said at `path`; the empty path is all of it.
+
+    `result_id` is the result that was judged, be it the current one or a past one by now; `judged`
+    is what it said, and `confidence` what it claimed of that. `field` names the field of an
+    extraction, whose values `judged` and `corrected` hold as lists. `question` is what was asked,
+    of whatever model and with whatever threshold.
+    """
+
+    __tablename__ = "feedback"
+    __table_args__ = (Index("ix_feedback_question", "document_id", "analysis_type"),)
+
+    id: Mapped[Identity]
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"), index=True)
+    document_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("documents.id"))
+    result_id: Mapped[uuid.UUID]
+    analysis_type: Mapped[str]
+    question: Mapped[JsonObject]
+    path: Mapped[str]
+    field: Mapped[str | None]
+    verdict: Mapped[str]
+    judged: Mapped[JsonValue | None]
+    corrected: Mapped[JsonValue | None]
+    confidence: Mapped[float | None]
+    note: Mapped[str | None]
+    author: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=database_now())
+
+
+def store_feedback(session: Session, feedback: Feedback) -> bool:
+    """Add feedback unless it repeats the last one on the same value; tell whether it was added."""
+    last = session.scalars(
+        select(Feedback)
+        .where(
+            Feedback.document_id == feedback.document_id,  # which has an index
+            Feedback.result_id == feedback.result_id,
+            Feedback.path == feedback.path,
+        )
+        .order_by(Feedback.created_at.desc(), Feedback.id.desc())
+        .limit(1)
+    ).one_or_none()
+    said = ("verdict", "corrected", "note", "author")
+    if last is not None and all(getattr(last, name) == getattr(feedback, name) for name in said):
+        return False
+    session.add(feedback)
+    session.flush()
+    return True
+
+
+def of_documents(session: Session, document_ids: Sequence[uuid.UUID]) -> Sequence[Feedback]:
+    """Return what was said of results of these documents, the latest last."""
+    return session.scalars(
+        select(Feedback)
+        .where(among(Feedback.document_id, document_ids))
+        .order_by(Feedback.created_at, Feedback.id)
+    ).all()
+
+
+def remark(feedback: Feedback) -> Remark:
+    """Return feedback as the domain knows it."""
+    return Remark(
+        path=feedback.path,
+        name=feedback.field or "",
+        verdict=Verdict(feedback.verdict),
+        judged=feedback.judged,
+        corrected=feedback.corrected,
+    )
+
+
+class Evaluation(Record):
+    """The results of one analysis type beside the truth.
+
+    `is_whole` is false for the part of one provider, model and prompt version, where there are
+    several; those of the whole are null then. `run` is the run's name, null for the current results
+    of all runs; `gold_file` and its hash are null where feedback was the truth. `missing` are
+    documents of the truth without a result, and fields of it that no question asks for; `unjudged`
+    are results that it says nothing of.
+    """
+
+    __tablename__ = "evaluations"
+
+    id: Mapped[Identity]
+    run_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("runs.id"), index=True)
+    run: Mapped[str | None]
+    profile: Mapped[str | None]
+    analysis_type: Mapped[str]
+    is_whole: Mapped[bool]
+    provider: Mapped[str | None]
+    model: Mapped[str | None]
+    prompt_version: Mapped[str | None]
+    gold_file: Mapped[str | None]
+    gold_sha256: Mapped[str | None]
+    judged: Mapped[int]
+    unjudged: Mapped[int]
+    missing: Mapped[int]
+    evaluated_at: Mapped[datetime] = mapped_column(server_default=database_now(), index=True)
+
+
+class EvaluationMeasure(Record):
+    """One number of an evaluation, with its bounds of 95 % where it has any.
+
+    `label` is a label or a field, empty for all together; of a confusion it is the right label, and
+    `found` the chosen one. `count` is how many cases it is measured on.
+    """
+
+    __tablename__ = "evaluation_measures"
+
+    evaluation_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("evaluations.id"), primary_key=True)
+    metric: Mapped[str] = mapped_column(primary_key=True)
+    label: Mapped[str] = mapped_column(primary_key=True)
+    found: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[float]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+    count: Mapped[int]
+
+
+def store_evaluation(session: Session, evaluation: Evaluation, measured: Sequence[Measure]) -> None:
+    """Add an evaluation with what was measured; a run that was pruned meanwhile stays a name."""
+    of_run = select(Run.id).where(Run.id == evaluation.run_id)
+    evaluation.run_id = session.scalar(of_run.with_for_update(read=True, key_share=True))
+    session.add(evaluation)
+    session.flush()
+    names = Measure.__dataclass_fields__
+    rows = [
+        {"evaluation_id": evaluation.id, **{name: getattr(each, name) for name in names}}
+        for each in measured
+    ]
+    if rows:
+        session.execute(insert(EvaluationMeasure), rows)
+
 
 _AT_ONCE = 500
 

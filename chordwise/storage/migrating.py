@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from chordwise.errors import ServiceUnavailableError
 from chordwise.storage import revisions
-from chordwise.storage.connections import taking_its_time
+from chordwise.storage.database import taking_its_time
 
 _LOCK = 4_271_001  # any number will do, as long as it is always this one
 _ALONE_SECONDS = 60

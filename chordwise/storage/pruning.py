@@ -10,24 +10,19 @@ from sqlalchemy import ColumnElement, delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import UNDELIVERED, UNFINISHED_JOBS, JobStatus, RunStatus
-from chordwise.storage import clock, intake_leases
+from chordwise.storage import clock, intakes
 from chordwise.storage.batch_requests import BatchRequest
-from chordwise.storage.budget_accounts import Budget
-from chordwise.storage.budget_reservations import BudgetReservation
+from chordwise.storage.budgets import Budget, BudgetReservation
 from chordwise.storage.cached_completions import CachedCompletion
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.deliveries import Delivery
 from chordwise.storage.documents import Document
-from chordwise.storage.evaluations import Evaluation
-from chordwise.storage.facts import Fact
-from chordwise.storage.feedback import Feedback
 from chordwise.storage.inbox_files import InboxFile, InboxIntake
-from chordwise.storage.intakes import Intake
+from chordwise.storage.intakes import Intake, ListedFile
 from chordwise.storage.jobs import Job
-from chordwise.storage.judgments import Judgment
-from chordwise.storage.listed_files import ListedFile
+from chordwise.storage.judgments import Evaluation, Feedback, Judgment
 from chordwise.storage.model_calls import ModelCall
-from chordwise.storage.results import PastResult, Result
+from chordwise.storage.results import Fact, PastResult, Result
 from chordwise.storage.runs import Run
 
 STEP = 200
@@ -145,7 +140,7 @@ def _is_old(age: timedelta) -> ColumnElement[bool]:
     ended_at = func.coalesce(Run.finished_at, Run.intake_until, Run.created_at)
     unfinished = exists().where(Job.run_id == Run.id, Job.status.in_(UNFINISHED_JOBS))
     is_ended = Run.status.in_(_OVER) & Run.finished_at.is_not(None)
-    is_over = is_ended | (intake_leases.is_interrupted() & ~unfinished)
+    is_over = is_ended | (intakes.is_interrupted() & ~unfinished)
     return is_over & (ended_at < clock.database_now() - age) & ~_has_files()
 
 

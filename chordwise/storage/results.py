@@ -18,9 +18,30 @@ from chordwise.domain.facts import facts
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.states import JobStatus
 from chordwise.domain.tasks import AnalysisType
-from chordwise.storage.facts import Fact
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import CreatedAt, Identity, Record, among, new_id
+
+
+class Fact(Record):
+    """A value at a JSON Pointer of the job's current output.
+
+    Where `grounded`, `substr(text, start_char + 1, end_char - start_char) = quote` holds for the
+    job's document.
+    """
+
+    __tablename__ = "facts"
+
+    id: Mapped[Identity]
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"), index=True)
+    path: Mapped[str]
+    text: Mapped[str | None]
+    number: Mapped[float | None]
+    confidence: Mapped[float | None]
+    quote: Mapped[str | None]
+    start_char: Mapped[int | None]
+    end_char: Mapped[int | None]
+    grounded: Mapped[bool | None]
+
 
 ResultKey: TypeAlias = tuple[uuid.UUID, str]
 """A document, and the hash of what is asked of it (`jobs.options_hash`)."""

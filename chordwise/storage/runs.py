@@ -24,7 +24,7 @@ from chordwise.storage import clock, deliveries, jobs
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import CreatedAt, Identity, Record, among, status_among
-from chordwise.storage.schedule_runs import ScheduleRun
+from chordwise.storage.schedules import ScheduleRun
 
 
 class Run(Record):

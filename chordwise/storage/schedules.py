@@ -4,17 +4,254 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import true, update
+from sqlalchemy import (
+    ColumnElement,
+    ForeignKey,
+    Index,
+    UniqueConstraint,
+    exists,
+    func,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
-from sqlalchemy.sql import select
 
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.states import UNFINISHED_SCHEDULE_RUNS, ScheduleRunStatus
 from chordwise.storage import clock
 from chordwise.storage.record import CreatedAt, Identity, Record, new_id
+
+_UNFINISHED = f"status IN ({', '.join(repr(s.value) for s in UNFINISHED_SCHEDULE_RUNS)})"
+
+
+class Trigger(StrEnum):
+    """What made an occurrence; the values of `schedule_runs.trigger`."""
+
+    CLOCK = "clock"
+    CATCH_UP = "catch_up"
+    COMMAND = "command"
+
+
+class ScheduleRun(Record):
+    """What became of one due time of a schedule.
+
+    `outcome` counts what was done, by what it is. Of an unfinished one at a time there is one at
+    most for each schedule.
+    """
+
+    __tablename__ = "schedule_runs"
+    __table_args__ = (
+        UniqueConstraint("schedule_id", "due_at"),
+        Index(
+            "ix_schedule_runs_unfinished", "schedule_id", unique=True, postgresql_where=_UNFINISHED
+        ),
+    )
+
+    id: Mapped[Identity]
+    schedule_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("schedules.id"))
+    schedule: Mapped[str]
+    kind: Mapped[str]
+    due_at: Mapped[datetime]
+    trigger: Mapped[str]
+    status: Mapped[str]
+    outcome: Mapped[JsonObject | None]
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+    hint: Mapped[str | None]
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    lease_token: Mapped[uuid.UUID | None]
+    lease_until: Mapped[datetime | None]
+    expires_at: Mapped[datetime]
+    created_at: Mapped[CreatedAt]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """How an occurrence ended, or why it was not begun."""
+
+    status: ScheduleRunStatus
+    code: str = ""
+    message: str = ""
+    hint: str = ""
+    outcome: JsonObject | None = None
+
+
+def add(session: Session, schedule: Schedule, *, due_at: datetime, **values: object) -> bool:
+    """Write an occurrence; false where this due time has one already."""
+    row = {
+        "id": new_id(),
+        "schedule_id": schedule.id,
+        "schedule": schedule.name,
+        "kind": schedule.kind,
+        "due_at": due_at,
+        **values,
+    }
+    statement = (
+        insert(ScheduleRun)
+        .values(row)
+        .on_conflict_do_nothing(constraint="uq_schedule_runs_schedule_id_due_at")
+    )
+    return session.scalar(statement.returning(ScheduleRun.id)) is not None
+
+
+def unfinished(session: Session, schedule_id: uuid.UUID) -> ScheduleRun | None:
+    """Return what of a schedule has begun, or is about to, and has not ended."""
+    return session.scalars(
+        select(ScheduleRun).where(
+            ScheduleRun.schedule_id == schedule_id,
+            ScheduleRun.status.in_(UNFINISHED_SCHEDULE_RUNS),
+        )
+    ).one_or_none()
+
+
+def is_any_free() -> ColumnElement[bool]:
+    """Return the condition that there is an occurrence that no process works on."""
+    return exists().where(_is_free())
+
+
+def claim(session: Session, token: uuid.UUID, lease: timedelta) -> ScheduleRun | None:
+    """Take an occurrence that nobody is at, counting the attempt; on the database's clock."""
+    wanted = (
+        select(ScheduleRun.id)
+        .where(_is_free())
+        .order_by(ScheduleRun.due_at)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    return session.scalars(
+        update(ScheduleRun)
+        .where(ScheduleRun.id == wanted)
+        .values(
+            status=ScheduleRunStatus.RUNNING,
+            attempts=ScheduleRun.attempts + 1,
+            lease_token=token,
+            lease_until=clock.after(lease),
+            started_at=func.coalesce(ScheduleRun.started_at, clock.database_now()),
+        )
+        .returning(ScheduleRun)
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+
+
+def holds(session: Session, schedule_run_id: uuid.UUID, token: uuid.UUID) -> bool:
+    """Tell whether the lease is still ours; nobody can take it before the commit."""
+    found = select(ScheduleRun.id).where(_held(schedule_run_id, token)).with_for_update(read=True)
+    return session.scalar(found) is not None
+
+
+def extend(
+    session: Session, schedule_run_id: uuid.UUID, token: uuid.UUID, lease: timedelta
+) -> bool:
+    """Prolong a lease; false where it is lost."""
+    return _change(session, _held(schedule_run_id, token), lease_until=clock.after(lease))
+
+
+def release(session: Session, schedule_run_id: uuid.UUID, token: uuid.UUID) -> bool:
+    """Give an occurrence back unharmed: the attempt does not count."""
+    return _change(
+        session,
+        _held(schedule_run_id, token),
+        status=ScheduleRunStatus.DUE,
+        attempts=ScheduleRun.attempts - 1,
+        lease_token=None,
+        lease_until=None,
+    )
+
+
+def finish(session: Session, schedule_run_id: uuid.UUID, token: uuid.UUID, end: End) -> bool:
+    """End an occurrence, or let it wait for its runs; false where the lease is lost."""
+    return _change(session, _held(schedule_run_id, token), **_values(end))
+
+
+def settle(session: Session, schedule_run_id: uuid.UUID, end: End) -> None:
+    """Bring an occurrence to its end whose runs have ended."""
+    waiting = ScheduleRun.status == ScheduleRunStatus.WAITING
+    _change(session, (ScheduleRun.id == schedule_run_id) & waiting, **_values(end))
+
+
+def expire(session: Session, now: datetime) -> Sequence[ScheduleRun]:
+    """Give up what has not ended in its time; whoever is at it loses the lease.
+
+    One that had noted what it waits for keeps that as the reason.
+    """
+    end = End(
+        status=ScheduleRunStatus.EXPIRED,
+        code="expired",
+        message="It was not finished in time.",
+        hint="Its runs go on; raise expires_after_hours, or analyze less at once.",
+    )
+    noted = {
+        name: func.coalesce(getattr(ScheduleRun, name), _values(end)[name])
+        for name in ("error_code", "error_message", "hint")
+    }
+    return session.scalars(
+        update(ScheduleRun)
+        .where(ScheduleRun.status.in_(UNFINISHED_SCHEDULE_RUNS), ScheduleRun.expires_at <= now)
+        .values(**{**_values(end), **noted})
+        .returning(ScheduleRun)
+    ).all()
+
+
+def waiting(session: Session) -> Sequence[ScheduleRun]:
+    """Return the occurrences that wait for their runs, each locked unless somebody has it."""
+    return session.scalars(
+        select(ScheduleRun)
+        .where(ScheduleRun.status == ScheduleRunStatus.WAITING)
+        .order_by(ScheduleRun.id)
+        .with_for_update(skip_locked=True)
+    ).all()
+
+
+def newest(session: Session, name: str | None, limit: int) -> Sequence[ScheduleRun]:
+    """Return the newest occurrences, of all schedules or of one, the latest first."""
+    statement = select(ScheduleRun).order_by(ScheduleRun.due_at.desc()).limit(limit)
+    if name is not None:
+        statement = statement.where(ScheduleRun.schedule == name)
+    return session.scalars(statement).all()
+
+
+def _held(schedule_run_id: uuid.UUID, token: uuid.UUID) -> ColumnElement[bool]:
+    return (
+        (ScheduleRun.id == schedule_run_id)
+        & (ScheduleRun.lease_token == token)
+        & (ScheduleRun.status == ScheduleRunStatus.RUNNING)
+    )
+
+
+def _change(session: Session, condition: ColumnElement[bool], **values: object) -> bool:
+    statement = update(ScheduleRun).where(condition).values(**values).returning(ScheduleRun.id)
+    return session.scalar(statement) is not None
+
+
+def _values(end: End) -> dict[str, object]:
+    ended = end.status is not ScheduleRunStatus.WAITING
+    values: dict[str, object] = {
+        "status": end.status,
+        "error_code": end.code or None,
+        "error_message": end.message or None,
+        "hint": end.hint or None,
+        "lease_until": None,
+        "finished_at": clock.database_now() if ended else None,
+    }
+    return values if end.outcome is None else {**values, "outcome": end.outcome}
+
+
+def _is_free() -> ColumnElement[bool]:
+    return or_(
+        ScheduleRun.status == ScheduleRunStatus.DUE,
+        (ScheduleRun.status == ScheduleRunStatus.RUNNING)
+        & (ScheduleRun.lease_until < clock.database_now()),
+    )
 
 
 class Origin(StrEnum):

@@ -14,7 +14,7 @@ from chordwise.pipeline.models import budgets as spending
 from chordwise.pipeline.models.budgets import JobBudget, Reservations
 from chordwise.settings import Settings
 from chordwise.storage import budgets
-from chordwise.storage.budget_accounts import Budget
+from chordwise.storage.budgets import Budget
 from chordwise.storage.database import Database, open_engine
 from tests.fakes.pipeline import with_settings
 

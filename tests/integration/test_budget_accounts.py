@@ -13,7 +13,7 @@ from sqlalchemy import select, text
 from chordwise.errors import BudgetExceededError, BudgetReservedError, UsageError
 from chordwise.pipeline.models import budgets as spending
 from chordwise.settings import Settings
-from chordwise.storage import budget_reservations, budgets
+from chordwise.storage import budgets
 from tests.fakes.bank import Bank, a_bank
 
 
@@ -70,12 +70,10 @@ def test_what_was_settled_long_ago_is_forgotten(bank: Bank) -> None:
     budget.settle(settled, Decimal("0.1"))
 
     with bank.database.write() as session:
-        budget_reservations.forget_settled(session, timedelta(0))
+        budgets.forget_settled(session, timedelta(0))
 
     with bank.database.read() as session:
-        assert session.scalars(select(budget_reservations.BudgetReservation.id)).all() == [
-            still_open
-        ]
+        assert session.scalars(select(budgets.BudgetReservation.id)).all() == [still_open]
     assert bank.day() == (Decimal("0.1"), Decimal("0.2"))
 
 

@@ -11,8 +11,12 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, func, select, text
 
 from chordwise.errors import ServiceUnavailableError
-from chordwise.storage.connections import BoundedConnection, taking_its_time
-from chordwise.storage.database import open_engine, translate_errors
+from chordwise.storage.database import (
+    BoundedConnection,
+    open_engine,
+    taking_its_time,
+    translate_errors,
+)
 from tests.conftest import Servers
 from tests.faults.proxy import Proxy, Target, proxy_to
 from tests.faults.servers import DatabaseServer, address_through

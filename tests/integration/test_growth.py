@@ -17,15 +17,7 @@ from chordwise.pipeline.jobs import retry
 from chordwise.pipeline.recovery import unclaimed
 from chordwise.pipeline.recovery.recover import RULES, Rule, recover
 from chordwise.settings import Settings
-from chordwise.storage import (
-    broker_marker,
-    chunk_leases,
-    fan_outs,
-    jobs,
-    outbox,
-    runs,
-    synthesis_claims,
-)
+from chordwise.storage import chunk_leases, fan_outs, jobs, outbox, runs, synthesis_claims
 from chordwise.storage.chunk_work import CallEntry, ChunkEnd
 from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.fan_outs import CutJob
@@ -275,7 +267,7 @@ def test_a_kill_while_everything_is_sent(
         with pytest.raises(KilledError):
             recover(pipeline.context)
         marker = pipeline.context.messenger.marker()
-        assert broker_marker.begun_at(marker) is not None
+        assert outbox.begun_at(marker) is not None
         pipeline.execute("UPDATE outbox SET sent_at = now()")
 
     rescued = recover(pipeline.context)

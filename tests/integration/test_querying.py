@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 from chordwise.errors import ConfigurationError, ServiceUnavailableError, UsageError
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runs.user_sql import READER, Row
-from chordwise.storage.locks import Lock
+from chordwise.storage.database import Lock
 from tests.conftest import Servers
 
 REFUSED = [

@@ -23,7 +23,7 @@ from chordwise.pipeline.schedules.runner import ScheduleRunner
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.storage import documents, pruning
 from chordwise.storage.documents import Document, hash_of
-from chordwise.storage.listed_files import Entry
+from chordwise.storage.intakes import Entry
 from tests.fakes.past_results import into_history
 from tests.fakes.pipeline import NOW, Pipeline, a_document, a_run, quoting_the_text
 from tests.fakes.processes import wait_until

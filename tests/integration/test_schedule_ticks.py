@@ -11,7 +11,7 @@ import structlog
 from chordwise.errors import UsageError
 from chordwise.pipeline.schedules import scheduling
 from chordwise.settings import Settings
-from chordwise.storage import schedule_runs
+from chordwise.storage import schedules
 from chordwise.storage.schedules import Origin
 from tests.fakes.scheduling import A_DAY, Night, a_night, nightly, pruning
 
@@ -226,7 +226,7 @@ def test_schedules_of_the_database_stay_when_the_configuration_changes(
         ("theirs", False),
     ]
     with database.read() as session:
-        found = schedule_runs.newest(session, "theirs", 9)
+        found = schedules.newest(session, "theirs", 9)
         assert [each.trigger for each in found] == ["command"]
 
 

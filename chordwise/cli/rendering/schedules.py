@@ -19,8 +19,7 @@ from chordwise.domain.states import ScheduleRunStatus
 from chordwise.pipeline.schedules import scheduling
 from chordwise.settings import ScheduleSettings
 from chordwise.storage.runs import Run
-from chordwise.storage.schedule_runs import ScheduleRun
-from chordwise.storage.schedules import Schedule
+from chordwise.storage.schedules import Schedule, ScheduleRun
 
 _QUIET = (
     ScheduleRunStatus.DUE,

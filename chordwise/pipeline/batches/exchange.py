@@ -35,7 +35,7 @@ from chordwise.llm.batching.api import BatchApi, BatchLine, BatchState, Phase, P
 from chordwise.pipeline.batches import preparing
 from chordwise.pipeline.batches.arrivals import Arrivals
 from chordwise.pipeline.runtime.context import Context
-from chordwise.storage import batch_followers, batch_requests, batches, clock
+from chordwise.storage import batch_requests, batches, clock
 from chordwise.storage.batch_requests import BatchRequest
 from chordwise.storage.batches import Batch
 
@@ -164,7 +164,7 @@ class _Batches:
 
     def _is_wanted(self, batch: Batch) -> bool:
         return self._store(
-            lambda s: batch_requests.is_wanted(s, batch.id) or batch_followers.want(s, batch.id)
+            lambda s: batch_requests.is_wanted(s, batch.id) or batch_requests.want(s, batch.id)
         )
 
     def _prepared(self, batch: Batch) -> PreparedBatch:
@@ -305,7 +305,7 @@ def _require_no_cancelled(session: Session, batch: Batch) -> None:
     Raises:
         _CancelledQuestionsError: One of them is.
     """
-    if batch_followers.has_cancelled(session, batch.id):
+    if batch_requests.has_cancelled(session, batch.id):
         raise _CancelledQuestionsError(
             "A run was cancelled before this batch was handed in; other runs ask again."
         )

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain.lanes import BatchRequestStatus
 from chordwise.pipeline.models.batch_queue import from_json
 from chordwise.pipeline.models.ledger import hit_of
-from chordwise.storage import batch_followers, clock, model_calls
+from chordwise.storage import batch_requests, clock, model_calls
 from chordwise.storage.batch_requests import BatchRequest
 from chordwise.storage.record import new_id
 
@@ -22,7 +22,7 @@ def share(session: Session, rows: Sequence[BatchRequest]) -> None:
     Those whose outcome is still to come go on leading.
     """
     ended = {row.key: row for row in rows if row.leads and row.finished_at is not None}
-    followers = batch_followers.of(session, ended)
+    followers = batch_requests.of(session, ended)
     if followers:
         _give(session, ended, followers)
     for row in ended.values():

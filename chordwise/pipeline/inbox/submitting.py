@@ -39,7 +39,7 @@ from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import FoundFile
 from chordwise.readers.reading import Reader, ReadingInterruptedError
 from chordwise.settings import ProfileSettings
-from chordwise.storage import inbox_files, intake_leases, listed_files
+from chordwise.storage import inbox_files, intakes
 from chordwise.storage.inbox_files import InboxFile
 from chordwise.storage.runs import Run
 
@@ -175,7 +175,7 @@ class Submitting:
         ours = {each.submission.run_id for each in (*self._open.values(), *self._retired)}
         with self._context.database.write() as session:
             is_abandoned = inbox_files.is_submitted_to(self._store.id) & Run.id.not_in(ours)
-            intake_leases.finish_all(session, is_abandoned)
+            intakes.finish_all(session, is_abandoned)
 
     def take_attempts_back(self) -> None:
         """Let no file bear the blame that this process leaves.
@@ -294,7 +294,7 @@ class Submitting:
         if file.run_id is None:
             return None, None
         with self._context.database.read() as session:
-            listed = listed_files.at(session, file.run_id, os.fsencode(stored.absolute()))
+            listed = intakes.listed_at(session, file.run_id, os.fsencode(stored.absolute()))
         if listed is None:
             return None, None
         run = self._open_run(file.run_id) or self._resumed(file.run_id)

@@ -24,7 +24,7 @@ from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT
 from chordwise.readers import failures
 from chordwise.readers.reading import ReadDocument, UnreadDocument
 from chordwise.settings import Settings
-from chordwise.storage import chunks, clock, documents, intakes, listed_files, outbox, results
+from chordwise.storage import chunks, clock, documents, intakes, outbox, results
 from chordwise.storage.documents import Document
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
@@ -243,8 +243,8 @@ def _batch_until(settings: Settings, run: Run) -> ColumnElement[datetime] | Null
 def _take_off_list(session: Session, run_id: uuid.UUID, offered: Sequence[Offered]) -> None:
     counts = Counter(each.of for each in offered if each.of is not None)
     ended = {each.of for each in offered if each.is_last}
-    listed_files.note_taken(session, {of: counts[of] for of in counts if of not in ended})
-    listed_files.remove(session, run_id, {of: counts[of] for of in counts if of in ended})
+    intakes.note_taken(session, {of: counts[of] for of in counts if of not in ended})
+    intakes.unlist(session, run_id, {of: counts[of] for of in counts if of in ended})
 
 
 def _refused(intake_id: uuid.UUID, found: UnreadDocument) -> dict[str, object]:

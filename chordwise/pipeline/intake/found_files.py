@@ -29,9 +29,8 @@ from chordwise.readers.reading import (
     UnreadDocument,
 )
 from chordwise.storage.documents import Document
-from chordwise.storage.intakes import Intake
+from chordwise.storage.intakes import Entry, Intake, ListedFile
 from chordwise.storage.jobs import Job
-from chordwise.storage.listed_files import Entry, ListedFile
 
 Found: TypeAlias = ReadDocument | UnreadDocument
 

@@ -13,9 +13,9 @@ from chordwise.errors import UsageError
 from chordwise.pipeline.intake.run_options import RunOptions, answerable, to_json
 from chordwise.pipeline.intake.submit import Guard, Submission, open_run, unguarded
 from chordwise.pipeline.runtime.context import PATIENCE, Context
-from chordwise.storage import intake_leases
+from chordwise.storage import intakes
 from chordwise.storage.inbox_files import InboxFile
-from chordwise.storage.listed_files import Entry
+from chordwise.storage.intakes import Entry
 from chordwise.storage.runs import Run
 
 _LOOK_SECONDS = 1.0
@@ -96,7 +96,7 @@ class Resume:
 
     def _held_until(self, run_id: uuid.UUID) -> datetime | None:
         with self._context.database.read() as session:
-            return intake_leases.held_until(session, run_id)
+            return intakes.held_until(session, run_id)
 
 
 def open_or_resume(
@@ -138,7 +138,7 @@ def claim(
     for attempt in context.database.attempts(PATIENCE):
         with attempt as session:
             guard(session)
-            is_ours = intake_leases.claim(session, run_id, token, context.lease, by_force=by_force)
+            is_ours = intakes.claim(session, run_id, token, context.lease, by_force=by_force)
             run = session.get_one(Run, run_id) if is_ours else None
     return None if run is None else Submission(context, run, token, guard, is_resumed=True)
 

@@ -32,8 +32,8 @@ from chordwise.pipeline.models import budgets, client, lanes
 from chordwise.pipeline.runtime.context import PATIENCE, Context
 from chordwise.prompts import library
 from chordwise.readers.reading import Columns, ReadDocument, UnreadDocument
-from chordwise.storage import intake_leases, intakes, listed_files, prompt_versions
-from chordwise.storage.listed_files import Entry, ListedFile
+from chordwise.storage import intakes, prompt_versions
+from chordwise.storage.intakes import Entry, ListedFile
 from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
 
@@ -108,7 +108,7 @@ class Submission:
                     if stored and intakes.exists(session, stored[0]):
                         continue  # an earlier commit was made, and only its answer was lost
                     self._require_lease(session)
-                    stored = listed_files.add(session, self.run_id, entries)
+                    stored = intakes.enlist(session, self.run_id, entries)
                     if also is not None:
                         also(session)
         return stored
@@ -122,7 +122,7 @@ class Submission:
         after = -1
         while True:
             with self._context.database.read() as session:
-                some = listed_files.of_run(session, self.run_id, after)
+                some = intakes.listed(session, self.run_id, after)
             if not some:
                 return
             yield from some
@@ -164,7 +164,7 @@ class Submission:
         self._context.leases.drop_intake(self._token)
         for attempt in self._context.database.attempts(PATIENCE):
             with attempt as session:
-                intake_leases.give_back(session, self.run_id, self._token, self._unlisted)
+                intakes.give_back(session, self.run_id, self._token, self._unlisted)
 
     def has_lease(self) -> bool:
         """Tell whether this is still the one that takes in for an open run.
@@ -178,7 +178,7 @@ class Submission:
 
     def _require_lease(self, session: Session) -> None:
         self._guard(session)
-        status, token = intake_leases.locked(session, self.run_id)
+        status, token = intakes.locked(session, self.run_id)
         if status == RunStatus.CANCELLED:
             raise RunCancelledError(
                 f"The run “{self.name}” is cancelled and takes nothing more in.",
@@ -256,9 +256,9 @@ def _store(
 ) -> None:
     session.add(run)
     session.flush()
-    intake_leases.extend(session, [run.intake_token], context.lease)
+    intakes.extend(session, [run.intake_token], context.lease)
     if found:
-        listed_files.add(session, run.id, found)
+        intakes.enlist(session, run.id, found)
     if cap_usd is not None:
         budgets.change_cap(session, run.id, cap_usd)
 

@@ -32,11 +32,11 @@ from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.runtime.context import Context, Owner
 from chordwise.pipeline.runtime.leases import Lease
 from chordwise.pipeline.runtime.messages import SYNTHESIZE, slice_size
-from chordwise.storage import chunk_leases, chunks, jobs, last_attempts
+from chordwise.storage import chunk_leases, chunks, jobs
 from chordwise.storage.chunk_leases import ClaimedChunk
 from chordwise.storage.chunk_work import ChunkEnd, Stored
 from chordwise.storage.chunks import EndedChunk
-from chordwise.storage.job_ends import JobEnd
+from chordwise.storage.synthesis_claims import JobEnd
 
 log = structlog.get_logger(__name__)
 
@@ -138,7 +138,7 @@ def _lease_of(chunk: ClaimedChunk) -> Lease:
 
 def _may_be_last(context: Context, chunk: ClaimedChunk) -> bool:
     """Tell whether a chunk was not claimed because it may have its last attempt to come."""
-    is_last = last_attempts.is_last(chunk.attempts, context.settings.pipeline.max_attempts)
+    is_last = chunk_leases.is_last(chunk.attempts, context.settings.pipeline.max_attempts)
     return is_last and not chunk.is_claimed and chunk.status in OPEN_CHUNKS
 
 

@@ -11,13 +11,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain import json_values
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, SYNTHESIZE, slice_size, sliced
-from chordwise.storage import (
-    batch_requests,
-    budget_reservations,
-    cached_completions,
-    jobs,
-    outbox,
-)
+from chordwise.storage import batch_requests, budgets, cached_completions, jobs, outbox
 from chordwise.storage.outbox import OutboxMessage
 
 BATCH = 200
@@ -83,5 +77,5 @@ def forget(context: Context) -> None:
     with context.database.write() as session:
         outbox.forget_sent(session, KEEP_SENT)
         cached_completions.forget(session, oldest)
-        budget_reservations.forget_settled(session, KEEP_SETTLED)
+        budgets.forget_settled(session, KEEP_SETTLED)
         batch_requests.forget(session, KEEP_SETTLED)

@@ -17,9 +17,9 @@ from chordwise.pipeline.asking.critique import Examined
 from chordwise.pipeline.asking.merge import Integration
 from chordwise.storage import chunks
 from chordwise.storage.chunks import EndedChunk
-from chordwise.storage.job_ends import JobEnd
 from chordwise.storage.jobs import JobFailure
 from chordwise.storage.results import Result
+from chordwise.storage.synthesis_claims import JobEnd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

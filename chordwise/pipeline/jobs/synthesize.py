@@ -35,11 +35,10 @@ from chordwise.pipeline.jobs.job_results import AskedJob
 from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.runtime.context import Context, Owner
 from chordwise.pipeline.runtime.leases import Lease
-from chordwise.storage import chunks, jobs, last_attempts, synthesis_claims
+from chordwise.storage import chunk_leases, chunks, jobs, synthesis_claims
 from chordwise.storage.chunk_work import Stored, SynthesisEnd
-from chordwise.storage.job_ends import JobEnd
 from chordwise.storage.jobs import JobFailure
-from chordwise.storage.synthesis_claims import ClaimedSynthesis
+from chordwise.storage.synthesis_claims import ClaimedSynthesis, JobEnd
 
 log = structlog.get_logger(__name__)
 
@@ -109,9 +108,9 @@ def _claim_last(
     if found.lease_token == lease.token:
         return synthesis_claims.look(session, lease.job_id, lease.token) or False
     max_attempts = context.settings.pipeline.max_attempts
-    if not last_attempts.is_last(found.attempts, max_attempts):
+    if not chunk_leases.is_last(found.attempts, max_attempts):
         return False
-    if not last_attempts.may_begin(session, found.attempts, max_attempts):
+    if not chunk_leases.may_begin(session, found.attempts, max_attempts):
         return False
     claims, below = [(lease.job_id, lease.token)], found.attempts + 1
     claimed = synthesis_claims.claim_all(session, claims, context.lease, below)

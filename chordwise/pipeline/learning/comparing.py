@@ -21,9 +21,8 @@ from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.learning.gold import Gold, says
 from chordwise.pipeline.learning.judgeable import Judgeable, Listed
 from chordwise.pipeline.runs.stored_results import Wanted
-from chordwise.storage import feedback
-from chordwise.storage.feedback import Feedback
-from chordwise.storage.judgments import JudgedResult
+from chordwise.storage import judgments
+from chordwise.storage.judgments import Feedback, JudgedResult
 
 Group: TypeAlias = tuple[str, str, str]
 """Provider, model and prompt version."""
@@ -90,7 +89,7 @@ def compare(
 
 def _with_feedback(session: Session, results: Sequence[Listed]) -> Sequence[Comparison]:
     said: dict[uuid.UUID, list[Feedback]] = defaultdict(list)
-    for each in feedback.of_documents(session, sorted({r.document_id for r in results})):
+    for each in judgments.of_documents(session, sorted({r.document_id for r in results})):
         said[each.document_id].append(each)
     return [
         _said_of_kind(session, [r for r in results if r.analysis_type is kind], said)
@@ -104,7 +103,7 @@ def _said_of_kind(
     truth_of: dict[uuid.UUID, Truth] = {}
     for result in results:
         about = [
-            feedback.remark(each)
+            judgments.remark(each)
             for each in said.get(result.document_id, ())
             if (each.analysis_type, each.question) == (result.analysis_type, result.question)
         ]

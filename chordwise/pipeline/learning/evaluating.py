@@ -19,10 +19,9 @@ from chordwise.pipeline.learning import comparing, scopes
 from chordwise.pipeline.learning.comparing import Compared, Comparison, Group
 from chordwise.pipeline.learning.gold import Gold
 from chordwise.pipeline.learning.scopes import Scope
-from chordwise.storage import evaluations, judgments
+from chordwise.storage import judgments
 from chordwise.storage.database import Database
-from chordwise.storage.evaluations import Evaluation
-from chordwise.storage.judgments import JudgedBy
+from chordwise.storage.judgments import Evaluation, JudgedBy
 
 Write: TypeAlias = Callable[[Callable[[Session], int]], int]
 """Runs a transaction."""
@@ -124,7 +123,7 @@ def _store(
             unjudged=each.unjudged,
             missing=len(evaluated.comparison.missing),
         )
-        evaluations.store(session, evaluation, each.measures)
+        judgments.store_evaluation(session, evaluation, each.measures)
         if each.is_whole:
             judged = [(c.result, c.judged.judgments) for c in evaluated.comparison.compared]
             source = JudgedBy.GOLD if gold else JudgedBy.FEEDBACK

@@ -21,9 +21,8 @@ from chordwise.pipeline.learning import judgeable, records, targets
 from chordwise.pipeline.learning.judgeable import Judgeable, Listed
 from chordwise.pipeline.learning.records import RecordFile
 from chordwise.pipeline.runs.stored_results import Wanted
-from chordwise.storage import feedback, judgments
-from chordwise.storage.feedback import Feedback
-from chordwise.storage.judgments import JudgedBy
+from chordwise.storage import judgments
+from chordwise.storage.judgments import Feedback, JudgedBy
 
 _COLUMNS = ("document", "type", "path", "verdict", "value", "note", "author")
 
@@ -129,7 +128,7 @@ def _store(session: Session, target: Judgeable, signed: Signed) -> bool:
     labels = json_values.strings(question.get("labels"))
     understood = understand(target.answer, signed.saying, labels)
     remark = understood.remark
-    return feedback.store(
+    return judgments.store_feedback(
         session,
         Feedback(
             job_id=target.result.job_id,
@@ -153,8 +152,8 @@ def _judge_again(session: Session, target: Judgeable) -> None:
     """Judge a result by all that was said of answers to this question."""
     kind = target.answer.analysis_type
     said = [
-        feedback.remark(each)
-        for each in feedback.of_documents(session, [target.result.document_id])
+        judgments.remark(each)
+        for each in judgments.of_documents(session, [target.result.document_id])
         if (each.analysis_type, each.question) == (kind, target.listed.question)
     ]
     judged = judge(target.answer, truths.from_remarks(kind, said))

@@ -21,9 +21,8 @@ from chordwise.errors import (
 )
 from chordwise.llm.pricing import MOST_USD, price_of
 from chordwise.settings import Settings
-from chordwise.storage import budget_reservations, budgets
-from chordwise.storage.budget_accounts import Budget
-from chordwise.storage.budgets import Spending
+from chordwise.storage import budgets
+from chordwise.storage.budgets import Budget, Spending
 from chordwise.storage.database import Database
 from chordwise.storage.group_commit import GroupCommit
 from chordwise.storage.record import new_id
@@ -130,7 +129,7 @@ class Reservations:
         if any(spending.is_limited for spending in spendings.values()):
             # Of a commit whose answer was lost the reservations are found to be made.
             ids = [wanted.reservation_id for wanted in group]
-            made = budget_reservations.reserved(session, ids)
+            made = budgets.reserved(session, ids)
         outcomes: list[bool | ChordwiseError] = []
         for wanted in group:
             if wanted.reservation_id in made:

@@ -10,7 +10,7 @@ from chordwise.errors import BudgetExceededError
 from chordwise.pipeline.models import budgets as caps
 from chordwise.settings import Settings
 from chordwise.storage import budgets
-from chordwise.storage.budget_accounts import Budget
+from chordwise.storage.budgets import Budget
 from chordwise.storage.database import Database
 from chordwise.storage.record import new_id
 

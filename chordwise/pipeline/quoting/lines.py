@@ -13,8 +13,8 @@ from chordwise.domain.estimating import NOTHING, Interval
 from chordwise.domain.tasks import AnalysisType, Stage
 from chordwise.pipeline.quoting.tallying import WorkKind
 from chordwise.pipeline.quoting.unasked import UnaskedModel
-from chordwise.storage import call_history
-from chordwise.storage.call_history import CallHistory
+from chordwise.storage import model_calls
+from chordwise.storage.model_calls import CallHistory
 
 SAMPLE, HISTORY, ASSUMED = "sample", "history", "assumed"
 
@@ -98,7 +98,7 @@ class Pricing:
     def _history(self, stage: Stage) -> CallHistory:
         profile = self._model.profile
         kind = self._kind.analysis_type
-        return call_history.read(self._session, kind, stage, profile.provider, profile.model)
+        return model_calls.read(self._session, kind, stage, profile.provider, profile.model)
 
     def _experience(self) -> Sequence[int]:
         if len(self._observed) > 1:

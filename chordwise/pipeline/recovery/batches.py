@@ -10,7 +10,7 @@ from chordwise.errors import AwaitingBatchError
 from chordwise.pipeline.recovery import unclaimed
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import SYNTHESIZE
-from chordwise.storage import batch_followers, batch_requests, clock, outbox
+from chordwise.storage import batch_requests, clock, outbox
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
 
@@ -34,8 +34,8 @@ def unwanted(context: Context, session: Session) -> int:  # noqa: ARG001 - one s
     wait for the answer to the same question of somebody who does not ask it any more.
     """
     dropped = batch_requests.drop_unwanted(session, _MOST)
-    dropped += batch_followers.drop_idle_leaders(session, _MOST)
-    return dropped + batch_followers.drop_lost(session, _MOST)
+    dropped += batch_requests.drop_idle_leaders(session, _MOST)
+    return dropped + batch_requests.drop_lost(session, _MOST)
 
 
 def _chunks(session: Session) -> int:

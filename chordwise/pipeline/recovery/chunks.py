@@ -13,7 +13,7 @@ from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.pipeline.recovery import unclaimed
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, CHUNK_QUEUE, SYNTHESIZE
-from chordwise.storage import chunk_leases, clock, jobs, last_attempts, outbox
+from chordwise.storage import chunk_leases, clock, jobs, outbox
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import among
@@ -63,7 +63,7 @@ def _reopen(session: Session, chunk_ids: Sequence[uuid.UUID], most_attempts: int
         )
         .returning(Chunk.id, Chunk.job_id, Chunk.attempts)
     ).all()
-    again = [(row[0], row[1]) for row in freed if not last_attempts.is_last(row[2], most_attempts)]
+    again = [(row[0], row[1]) for row in freed if not chunk_leases.is_last(row[2], most_attempts)]
     unclaimed.send_again(session, again, "lease expired")
 
 
@@ -83,7 +83,7 @@ def last_attempts_in_turn(context: Context, session: Session) -> int:
             Chunk.sent_at.is_(None),
             ~outbox.is_promised(ANALYZE_SLICE, of=Chunk.id),
             ~on_its_way.exists(),
-            ~last_attempts.somebody_is_at_one(most_attempts),
+            ~chunk_leases.somebody_is_at_one(most_attempts),
         )
         .order_by(Chunk.id)
         .limit(1)

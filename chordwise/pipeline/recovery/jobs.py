@@ -12,7 +12,7 @@ from chordwise.pipeline.recovery import unclaimed
 from chordwise.pipeline.recovery.chunks import BATCH, OVERTAKEN
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import CONTROL_QUEUE, FAN_OUT, SYNTHESIZE
-from chordwise.storage import clock, intake_leases, outbox, runs
+from chordwise.storage import clock, intakes, outbox, runs
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import among
@@ -81,7 +81,7 @@ def abandoned_intakes(context: Context, session: Session) -> int:  # noqa: ARG00
 
     One with something left on its list stays interrupted: `chordwise resume` goes on with it.
     """
-    return intake_leases.finish_all(session, intake_leases.is_interrupted())
+    return intakes.finish_all(session, intakes.is_interrupted())
 
 
 def cancelled_runs(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all

@@ -17,8 +17,9 @@ from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.jobs import shared_jobs
 from chordwise.pipeline.recovery import batches, chunks, jobs, unclaimed
 from chordwise.pipeline.runtime.context import Context
-from chordwise.storage import broker_marker, budgets, clock, incidents, unfinished
+from chordwise.storage import budgets, clock, incidents, outbox
 from chordwise.storage.incidents import IncidentKind
+from chordwise.storage.jobs import may_stop_moving
 from chordwise.storage.record import new_id
 
 log = structlog.get_logger(__name__)
@@ -73,7 +74,7 @@ def recover(context: Context) -> dict[str, int]:
 
 def _may_find_something(context: Context) -> bool:
     with context.database.read() as session:
-        return unfinished.may_stop_moving(session)
+        return may_stop_moving(session)
 
 
 def take_up_after_standstill(context: Context) -> int:
@@ -132,18 +133,18 @@ def _broker_forgot(context: Context) -> int:
         log.warning("recovery.broker_unreachable", reason=error.what)
         return 0
     with context.database.read() as session:
-        known = broker_marker.current(session)
+        known = outbox.current(session)
         now = clock.read(session)
     if found is not None and found == known:
         return 0
-    begun_at = broker_marker.begun_at(found) or now
+    begun_at = outbox.begun_at(found) or now
     # The broker first: where it takes no marker, it takes no messages either.
-    if not _leave_marker(context, broker_marker.of_beginning(begun_at)):
+    if not _leave_marker(context, outbox.of_beginning(begun_at)):
         return 0
     sent = 0 if known is None else unclaimed.send_everything(context, begun_at)
     marker = str(new_id())
     with context.database.write() as session:
-        broker_marker.remember(session, marker)
+        outbox.remember(session, marker)
         if known is not None:
             # Something has happened even where nothing was lost by it.
             incidents.count(session, IncidentKind.RESCUE, "broker_forgot", max(1, sent))

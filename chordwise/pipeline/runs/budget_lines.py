@@ -10,7 +10,7 @@ from decimal import Decimal
 from sqlalchemy.orm import Session
 
 from chordwise.storage import budgets
-from chordwise.storage.budget_accounts import Budget
+from chordwise.storage.budgets import Budget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

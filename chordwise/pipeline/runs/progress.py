@@ -16,7 +16,7 @@ from chordwise.domain.lanes import Lane
 from chordwise.domain.states import UNFINISHED_JOBS, JobStatus, RunStatus
 from chordwise.pipeline.runs import batch_waits
 from chordwise.pipeline.runs.batch_waits import BatchWait
-from chordwise.storage import intake_leases
+from chordwise.storage import intakes
 from chordwise.storage.jobs import Job
 from chordwise.storage.model_calls import ModelCall
 from chordwise.storage.runs import Run
@@ -128,7 +128,7 @@ class Pace:
 def read(session: Session, run_id: uuid.UUID) -> Progress:
     """Return how far a run has come."""
     run, is_interrupted = session.execute(
-        select(Run, intake_leases.is_interrupted()).where(Run.id == run_id)
+        select(Run, intakes.is_interrupted()).where(Run.id == run_id)
     ).one()
     chunks, calls = _chunks(session, run_id), _calls(session, run)
     return Progress(

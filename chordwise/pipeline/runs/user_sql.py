@@ -21,8 +21,7 @@ from pydantic import SecretStr
 from sqlalchemy import URL, make_url
 
 from chordwise.errors import ConfigurationError, ServiceUnavailableError, UsageError
-from chordwise.storage.connections import BoundedConnection
-from chordwise.storage.locks import Lock
+from chordwise.storage.database import BoundedConnection, Lock
 
 READER = "chordwise_reader"
 STATEMENT_SECONDS = 30

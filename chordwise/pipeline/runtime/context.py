@@ -26,7 +26,7 @@ from chordwise.pipeline.runtime.messages import SYNTHESIZE, Messenger
 from chordwise.settings import Settings
 from chordwise.storage.chunk_work import ChunkWork
 from chordwise.storage.database import Database
-from chordwise.storage.document_texts import DocumentTexts
+from chordwise.storage.documents import DocumentTexts
 from chordwise.storage.fan_outs import FanOuts
 from chordwise.storage.jobs import Walk
 

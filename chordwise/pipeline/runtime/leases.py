@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.errors import LeaseLostError, ServiceUnavailableError
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT, SYNTHESIZE
-from chordwise.storage import chunk_leases, chunks, incidents, intake_leases, jobs, outbox
+from chordwise.storage import chunk_leases, chunks, incidents, intakes, jobs, outbox
 from chordwise.storage.database import Database
 from chordwise.storage.incidents import IncidentKind
 
@@ -160,8 +160,8 @@ class LeaseKeeper:
         Returns whether the database could be reached.
         """
         held, fanning_out = self._snapshot(), set(self._fanning_out)
-        intakes = set(self._intakes)
-        if not (held or fanning_out or intakes or self._given_up or self._losses):
+        taking_in = set(self._intakes)
+        if not (held or fanning_out or taking_in or self._given_up or self._losses):
             return True
         try:
             with self._database.write() as session:
@@ -171,7 +171,7 @@ class LeaseKeeper:
                     self.note_lost(lease, "heartbeat")
                 self._give_up(session)
                 counted = self._count_losses(session)
-                intake_leases.extend(session, intakes, self._duration)  # runs after their jobs
+                intakes.extend(session, taking_in, self._duration)  # runs after their jobs
         except ServiceUnavailableError as error:
             # An intake notices by itself, and says so.
             level = logging.WARNING if held or fanning_out else logging.INFO

@@ -26,9 +26,8 @@ from chordwise.readers import discovery
 from chordwise.readers.discovery import discover
 from chordwise.readers.reading import Reader
 from chordwise.settings import ProfileSettings
-from chordwise.storage.intakes import Intake
+from chordwise.storage.intakes import Entry, Intake
 from chordwise.storage.jobs import Job
-from chordwise.storage.listed_files import Entry
 from chordwise.storage.runs import Run
 
 _STALE = table("stale_results", column("job_id"))

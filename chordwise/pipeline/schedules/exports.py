@@ -19,7 +19,7 @@ from chordwise.pipeline.exports.selection import Selection
 from chordwise.pipeline.runs.user_sql import Row
 from chordwise.pipeline.schedules.work import Work
 from chordwise.settings import ScheduleSettings
-from chordwise.storage.schedule_runs import ScheduleRun
+from chordwise.storage.schedules import ScheduleRun
 
 
 def export(work: Work) -> JsonObject:

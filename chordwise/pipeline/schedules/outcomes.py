@@ -8,11 +8,11 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import TAKEN_IN, JobStatus, RunStatus, ScheduleRunStatus
-from chordwise.storage import schedule_runs
+from chordwise.storage import schedules
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.runs import Run
-from chordwise.storage.schedule_runs import End, ScheduleRun
+from chordwise.storage.schedules import End, ScheduleRun
 
 log = structlog.get_logger(__name__)
 
@@ -25,18 +25,18 @@ def settle(session: Session) -> None:
 
     One that is paused goes on waiting, and says why: it ends with its runs, or it expires.
     """
-    for waiting in schedule_runs.waiting(session):
+    for waiting in schedules.waiting(session):
         is_over = Run.status.in_(_OVER) & Run.finished_at.is_not(None)
         going_on = set(
             session.scalars(select(Run.status).where(Run.schedule_run_id == waiting.id, ~is_over))
         )
         if not going_on:
             end = _end(session, waiting)
-            schedule_runs.settle(session, waiting.id, end)
+            schedules.settle(session, waiting.id, end)
             log.info("schedule.ended", schedule=waiting.schedule, status=end.status)
         elif going_on != {RunStatus.PAUSED}:
             if waiting.error_code == _PAUSED:
-                schedule_runs.settle(session, waiting.id, End(status=ScheduleRunStatus.WAITING))
+                schedules.settle(session, waiting.id, End(status=ScheduleRunStatus.WAITING))
         elif waiting.error_code is None:
             _note_pause(session, waiting)
 
@@ -57,7 +57,7 @@ def _note_pause(session: Session, waiting: ScheduleRun) -> None:
         message=f"Its run {run} is paused: {reason}",
         hint=f"`chordwise runs {run}` says what to do, and `chordwise retry {run}` goes on.",
     )
-    schedule_runs.settle(session, waiting.id, end)
+    schedules.settle(session, waiting.id, end)
     log.warning("schedule.paused", schedule=waiting.schedule, run=run)
 
 

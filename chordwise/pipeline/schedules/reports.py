@@ -17,7 +17,7 @@ from chordwise.domain.states import ScheduleRunStatus
 from chordwise.errors import ConfigurationError
 from chordwise.pipeline.schedules.report_sections import SECTIONS
 from chordwise.pipeline.schedules.work import Work
-from chordwise.storage.schedule_runs import ScheduleRun
+from chordwise.storage.schedules import ScheduleRun
 
 _AT_FIRST = timedelta(days=1)
 _LONGEST_CELL = 300

@@ -23,10 +23,9 @@ from chordwise.pipeline.schedules.reports import report
 from chordwise.pipeline.schedules.work import InterruptedWorkError, Kind, Work
 from chordwise.settings import ScheduleSettings
 from chordwise.settings.schedules import ScheduleKind
-from chordwise.storage import schedule_runs
+from chordwise.storage import schedules
 from chordwise.storage.runs import Run
-from chordwise.storage.schedule_runs import End, ScheduleRun
-from chordwise.storage.schedules import Schedule
+from chordwise.storage.schedules import End, Schedule, ScheduleRun
 
 log = structlog.get_logger(__name__)
 
@@ -93,18 +92,18 @@ class ScheduleRunner:
         if work is None:
             return
         with self._context.database.write() as session:
-            kept = schedule_runs.extend(session, work.schedule_run_id, work.token, self._lease)
+            kept = schedules.extend(session, work.schedule_run_id, work.token, self._lease)
         if not kept and self._current is work:
             log.warning("schedule.lease_lost", schedule=work.schedule)
 
     def _claim(self) -> Work | None:
         token = uuid.uuid4()
         with self._context.database.write() as session:
-            claimed = schedule_runs.claim(session, token, self._lease)
+            claimed = schedules.claim(session, token, self._lease)
             if claimed is None:
                 return None
             if claimed.attempts > MOST_ATTEMPTS:
-                schedule_runs.finish(session, claimed.id, token, _LOST_AGAIN)
+                schedules.finish(session, claimed.id, token, _LOST_AGAIN)
                 log.error("schedule.given_up", schedule=claimed.schedule)
                 return None
             return self._work(session, claimed, token)
@@ -115,7 +114,7 @@ class ScheduleRunner:
             settings = ScheduleSettings.model_validate(schedule.options)
         except ValidationError:  # written by another version
             log.exception("schedule.defect", schedule=claimed.schedule)
-            schedule_runs.finish(session, claimed.id, token, _DEFECT)
+            schedules.finish(session, claimed.id, token, _DEFECT)
             return None
         if claimed.attempts > 1:
             log.warning("schedule.taken_over", schedule=claimed.schedule, attempt=claimed.attempts)
@@ -156,13 +155,13 @@ class ScheduleRunner:
     def _finish(self, work: Work, end: End) -> None:
         for attempt in self._context.database.attempts(PATIENCE):
             with attempt as session:
-                finished = schedule_runs.finish(session, work.schedule_run_id, work.token, end)
+                finished = schedules.finish(session, work.schedule_run_id, work.token, end)
         if finished:
             log.info("schedule.done", schedule=work.schedule, status=end.status)
 
     def _release(self, work: Work) -> None:
         with self._context.database.write() as session:
-            schedule_runs.release(session, work.schedule_run_id, work.token)
+            schedules.release(session, work.schedule_run_id, work.token)
         log.info("schedule.handed_back", schedule=work.schedule)
 
 

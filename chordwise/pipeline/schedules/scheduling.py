@@ -20,9 +20,8 @@ from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.schedules import outcomes
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.settings.schedules import CatchUp, ScheduleKind, profile_folders, reason
-from chordwise.storage import clock, schedule_runs, schedules
-from chordwise.storage.schedule_runs import End, Trigger
-from chordwise.storage.schedules import Origin, Schedule
+from chordwise.storage import clock, schedules
+from chordwise.storage.schedules import End, Origin, Schedule, Trigger
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +57,7 @@ def tick(context: Context, read_clock: Clock = clock.read, troubles: Troubles | 
     """
     with context.database.write() as session:
         outcomes.settle(session)
-        for expired in schedule_runs.expire(session, read_clock(session)):
+        for expired in schedules.expire(session, read_clock(session)):
             log.warning("schedule.expired", schedule=expired.schedule, due_at=str(expired.due_at))
     started = 0
     broken: set[uuid.UUID] = set()
@@ -199,7 +198,7 @@ def start_now(session: Session, name: str, now: datetime) -> None:
     schedule = require(session, name)
     if defect := defect_of(schedule):
         raise UsageError(f"The schedule “{name}” cannot be read: {defect}.", WHOSE_DEFECT)
-    if schedule_runs.unfinished(session, schedule.id) is not None:
+    if schedules.unfinished(session, schedule.id) is not None:
         raise UsageError(
             f"The schedule “{name}” is being done right now.",
             f"`chordwise schedules history {name}` shows how it is getting on.",
@@ -230,7 +229,7 @@ def _refusal(
 ) -> End | None:
     if is_missed and wanted.catch_up is CatchUp.NONE:
         return _MISSED
-    if schedule_runs.unfinished(session, schedule.id) is not None:
+    if schedules.unfinished(session, schedule.id) is not None:
         return _STILL_RUNNING
     return None
 
@@ -245,7 +244,7 @@ def _add(  # noqa: PLR0913 - the columns of one row
     trigger: Trigger,
     refusal: End | None = None,
 ) -> bool:
-    return schedule_runs.add(
+    return schedules.add(
         session,
         schedule,
         due_at=due_at,

@@ -20,8 +20,8 @@ from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission, open_run
 from chordwise.pipeline.runtime.context import PATIENCE, Context
 from chordwise.settings import ScheduleSettings
-from chordwise.storage import schedule_runs
-from chordwise.storage.listed_files import Entry
+from chordwise.storage import schedules
+from chordwise.storage.intakes import Entry
 from chordwise.storage.runs import Run
 
 
@@ -56,7 +56,7 @@ class Work:
         Raises:
             LeaseLostError: Somebody else has taken the occurrence over, or it has expired.
         """
-        if not schedule_runs.holds(session, self.schedule_run_id, self.token):
+        if not schedules.holds(session, self.schedule_run_id, self.token):
             raise LeaseLostError(f"The schedule {self.schedule} was taken over.")
 
     def write(self, change: Callable[[Session], int]) -> int:
