@@ -19,7 +19,7 @@ from chordwise import settings as settings_module
 from chordwise.domain.visible_text import visible
 from chordwise.embedded import processes
 from chordwise.errors import ChordwiseError, ConfigurationError, ExitCode
-from chordwise.pipeline.inbox.places import places
+from chordwise.pipeline.inbox.moving import places
 from chordwise.pipeline.runtime import starting
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.opening import open_context

@@ -12,7 +12,8 @@ from chordwise.cli.rendering import runs as rendered_runs
 from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.reporting import EVERY, MOST_FAILURES
-from chordwise.pipeline.runs import accounts, budget_lines, progress
+from chordwise.pipeline.runs import accounts, progress
+from chordwise.pipeline.runs.accounts import caps_of_run
 from chordwise.storage import deliveries
 from chordwise.storage import runs as stored_runs
 
@@ -26,7 +27,7 @@ def show(session: Session, screen: Screen, name: str, *, as_json: bool) -> None:
     failed = accounts.failures(session, account.run, EVERY if as_json else MOST_FAILURES)
     noticed = accounts.notices(session, run_id, EVERY if as_json else MOST_FAILURES)
     counts = progress.read(session, run_id)
-    caps = budget_lines.of_run(session, run_id)
+    caps = caps_of_run(session, run_id)
     listed = accounts.jobs_of_run(session, run_id, EVERY if as_json else MOST_JOBS)
     owed = deliveries.of_run(session, run_id)
     if as_json:

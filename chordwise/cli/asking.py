@@ -84,7 +84,7 @@ def options_of(request: Request) -> AnalysisOptions:
     Raises:
         UsageError: Options contradict each other, or the schema cannot be used.
     """
-    from chordwise.pipeline.intake.profiles import read_schema  # noqa: PLC0415 - as below
+    from chordwise.pipeline.intake.run_options import read_schema  # noqa: PLC0415 - as below
 
     scrutiny = request.scrutiny
 
@@ -134,7 +134,7 @@ def profile_options(request: Request, settings: Settings) -> RunOptions:
     Raises:
         UsageError: There is no such profile, or it and the options contradict each other.
     """
-    from chordwise.pipeline.intake.profiles import run_options  # noqa: PLC0415 - as below
+    from chordwise.pipeline.intake.run_options import run_options  # noqa: PLC0415 - as below
 
     if request.profile not in settings.profiles:
         known = ", ".join(sorted(settings.profiles))
@@ -190,7 +190,7 @@ def budget_of(given: str | None) -> Decimal | None:
 
 
 def _principles(scrutiny: Scrutiny) -> tuple[str, ...]:
-    from chordwise.pipeline.intake.profiles import read_principles  # noqa: PLC0415 - as above
+    from chordwise.pipeline.intake.run_options import read_principles  # noqa: PLC0415 - as above
 
     return read_principles(scrutiny.principles) if scrutiny.principles else ()
 

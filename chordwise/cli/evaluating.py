@@ -19,7 +19,7 @@ from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.screen import Screen
 from chordwise.embedded.stack import Level
 from chordwise.errors import ExitCode, UsageError
-from chordwise.pipeline.learning import evaluating, gold, recalibrating, scopes
+from chordwise.pipeline.learning import evaluating, gold, recalibrating
 from chordwise.pipeline.learning.evaluating import Evaluated, Measured
 from chordwise.storage import calibrations
 from chordwise.storage.database import Database
@@ -54,7 +54,7 @@ def evaluate(
     invocation, screen = Invocation.of(context), Screen()
     settings = invocation.settings()
     truth = gold.read(gold_file) if gold_file else None
-    scope = scopes.of(settings, run, profile, types or ())
+    scope = evaluating.of(settings, run, profile, types or ())
     settings = opening.reach(invocation, settings, Level.DATABASE, screen.note)
     with opening.database(settings) as database:
         found = evaluating.evaluate(database, scope, truth, partial(_write, database))

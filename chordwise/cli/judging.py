@@ -20,9 +20,8 @@ from chordwise.domain.learning.remarks import Saying, parsed
 from chordwise.domain.learning.truths import Verdict
 from chordwise.embedded.stack import Level
 from chordwise.errors import ExitCode, UsageError
-from chordwise.pipeline.learning import giving_feedback, targets
-from chordwise.pipeline.learning.giving_feedback import Given, Line, Signed
-from chordwise.pipeline.learning.targets import Target
+from chordwise.pipeline.learning import giving_feedback
+from chordwise.pipeline.learning.giving_feedback import Given, Line, Signed, Target
 from chordwise.pipeline.runs.stored_results import Wanted
 
 _MOST_SHOWN = 20
@@ -85,8 +84,8 @@ def feedback(  # noqa: PLR0913 - a parameter is an option of the command
 
 def _give(session: Session, target: Target, said: list[Signed], lines: Sequence[Line]) -> Given:
     if said:
-        return giving_feedback.give(session, targets.one(session, target), said)
-    return giving_feedback.give_all(session, targets.wanted(session, target), lines)
+        return giving_feedback.give(session, giving_feedback.one(session, target), said)
+    return giving_feedback.give_all(session, giving_feedback.wanted(session, target), lines)
 
 
 def _report(screen: Screen, given: Given, *, as_json: bool) -> None:

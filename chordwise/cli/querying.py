@@ -18,8 +18,7 @@ from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import Screen
 from chordwise.embedded.stack import Level
 from chordwise.errors import ConfigurationError, UsageError
-from chordwise.pipeline.exports import comma_separated
-from chordwise.pipeline.exports.json_lines import distinct
+from chordwise.pipeline.exports.table import csv_lines, distinct
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runs.user_sql import Answer
 
@@ -68,7 +67,7 @@ def sql(
 
 def _write_csv(screen: Screen, answer: Answer, limit: int | None, *, raw: bool) -> None:
     rows = itertools.islice(answer.rows, limit)
-    for line in comma_separated.lines(answer.columns, rows, raw=raw):
+    for line in csv_lines(answer.columns, rows, raw=raw):
         screen.write(line)
 
 

@@ -16,8 +16,8 @@ from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.screen import Screen
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ExitCode
-from chordwise.pipeline.runs import accounts, budget_lines, progress, stored_results
-from chordwise.pipeline.runs.accounts import Account
+from chordwise.pipeline.runs import accounts, progress, stored_results
+from chordwise.pipeline.runs.accounts import Account, caps_of_run
 from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.settings import Settings
 from chordwise.storage.database import Database
@@ -61,7 +61,7 @@ class Report:
             document(
                 run=account,
                 usage=progress.read(session, account.run_id).calls,
-                budgets=budget_lines.of_run(session, account.run_id),
+                budgets=caps_of_run(session, account.run_id),
                 results=stored_results.read(session, Wanted(run_id=account.run_id)),
                 failures=accounts.failures(session, account.run, EVERY),
             )
@@ -77,7 +77,7 @@ class Report:
         failed = accounts.failures(session, account.run, MOST_FAILURES)
         self._screen.show(*rendered_accounts.failures(failed))
         self._screen.show(*rendered_accounts.laid_out(account))
-        caps = budget_lines.of_run(session, account.run_id)
+        caps = caps_of_run(session, account.run_id)
         self._screen.show(*rendered_budgets.laid_out(caps))
         self._screen.tell(
             f"{rendered_accounts.in_words(account)} "

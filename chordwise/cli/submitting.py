@@ -27,9 +27,8 @@ from chordwise.errors import ChordwiseError, ExitCode, RunCancelledError
 from chordwise.pipeline.intake import found_files
 from chordwise.pipeline.intake.batches import TakenIn
 from chordwise.pipeline.intake.found_files import FileSource
-from chordwise.pipeline.intake.resume import Resume, open_or_resume
 from chordwise.pipeline.intake.run_options import RunOptions
-from chordwise.pipeline.intake.submit import Submission
+from chordwise.pipeline.intake.submit import Resume, Submission, open_or_resume
 from chordwise.pipeline.models import budgets
 from chordwise.pipeline.runs import accounts
 from chordwise.pipeline.runs.accounts import Account

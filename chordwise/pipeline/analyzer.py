@@ -21,8 +21,7 @@ from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.asking.check import Verdict
 from chordwise.pipeline.asking.critique import Examined, examine, unexamined
 from chordwise.pipeline.asking.merge import Integration, Integrator
-from chordwise.pipeline.asking.question import ONE_PROMPT, policy_of
-from chordwise.pipeline.asking.requests import text_budget
+from chordwise.pipeline.asking.question import ONE_PROMPT, policy_of, text_budget
 from chordwise.pipeline.models.client import Models
 
 DEFAULT_CHUNK_TOKENS = 3_000

@@ -13,7 +13,7 @@ from chordwise.domain.tasks import AnalysisOptions
 from chordwise.pipeline.batches import exchange
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission
-from chordwise.pipeline.recovery import batches
+from chordwise.pipeline.recovery import recover
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.in_memory_batches import InMemoryBatches
 from tests.fakes.pipeline import (
@@ -101,8 +101,8 @@ def schedule(pipeline: Pipeline) -> None:
     """Let the scheduler do what is due, and nothing before its time."""
     exchange.tick(pipeline.context)
     with pipeline.context.database.write() as session:
-        batches.unwanted(pipeline.context, session)
-        batches.answered(pipeline.context, session)
+        recover.unwanted(pipeline.context, session)
+        recover.answered(pipeline.context, session)
 
 
 def pass_hours(pipeline: Pipeline, hours: float) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.orm import Session
 
 from chordwise import settings as settings_module
-from chordwise.pipeline.inbox.store import Store
+from chordwise.pipeline.inbox.moving import Store
 from chordwise.pipeline.inbox.watch import Watch
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.opening import open_context

@@ -12,8 +12,8 @@ from chordwise.cli.rendering.live import Lines
 from chordwise.cli.waiting import Watch
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs import retry
-from chordwise.pipeline.runs import batch_waits
-from chordwise.pipeline.runs.batch_waits import BatchWait
+from chordwise.pipeline.runs import progress
+from chordwise.pipeline.runs.progress import BatchWait
 from chordwise.settings import Settings
 from tests.fakes.batch_nights import OTHER, in_batches, opened, pass_hours, pass_the_night, schedule
 from tests.fakes.commands import point_to, run
@@ -53,7 +53,7 @@ def show(
 def found(pipeline: Pipeline, submission: Submission) -> Sequence[BatchWait]:
     """Return what a run waits for."""
     with pipeline.context.database.read() as session:
-        return batch_waits.of_run(session, submission.run_id)
+        return progress.of_run(session, submission.run_id)
 
 
 def in_words(pipeline: Pipeline, submission: Submission) -> list[str]:

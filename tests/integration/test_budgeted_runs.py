@@ -26,8 +26,7 @@ from chordwise.pipeline.jobs.retry import retry
 from chordwise.pipeline.jobs.synthesize import synthesize
 from chordwise.pipeline.models import budgets
 from chordwise.pipeline.models.client import Models
-from chordwise.pipeline.runs import budget_lines
-from chordwise.pipeline.runs.budget_lines import BudgetLine
+from chordwise.pipeline.runs.accounts import BudgetLine, caps_of_run
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.pipeline import LONG, NOW, Pipeline, a_document, a_pipeline, a_run, with_settings
 from tests.peers.answering_server import AnsweringHandler, AnsweringServer, summary
@@ -117,7 +116,7 @@ class Company:
     def lines(self, submission: Submission) -> Sequence[BudgetLine]:
         """Return what all budgets have come to."""
         with self.pipeline.context.database.read() as session:
-            return budget_lines.of_run(session, submission.run_id)
+            return caps_of_run(session, submission.run_id)
 
     def states(self, submission: Submission) -> set[str]:
         """Return the states of the jobs."""

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ExitCode
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.intake import batch_writer
+from chordwise.pipeline.intake import batches
 from chordwise.pipeline.intake.batches import Offered
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission, open_run
@@ -361,8 +361,8 @@ def test_a_submit_stops_when_its_run_is_cancelled(settings: Settings, tmp_path: 
 @pytest.fixture
 def _pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Store two documents in each transaction."""
-    monkeypatch.setattr(batch_writer, "MAX_DOCUMENTS", 2)
-    monkeypatch.setattr(batch_writer, "FLUSH_SECONDS", 60)
+    monkeypatch.setattr(batches, "MAX_DOCUMENTS", 2)
+    monkeypatch.setattr(batches, "FLUSH_SECONDS", 60)
 
 
 @pytest.mark.usefixtures("_pairs")

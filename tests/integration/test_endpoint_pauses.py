@@ -9,7 +9,7 @@ from chordwise.domain.states import JobStatus
 from chordwise.errors import ModelAccessError, ModelUnreachableError, QuotaExceededError
 from chordwise.pipeline.diagnosis import models
 from chordwise.pipeline.diagnosis.checks import Verdict
-from chordwise.pipeline.jobs import endpoint_pauses, retry
+from chordwise.pipeline.jobs import backoff, retry
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.pipeline import AWAY, PARAGRAPH, SCRIPTED, Pipeline, a_pipeline, quoting_the_text
 
@@ -116,6 +116,6 @@ def test_a_retry_succeeds_while_valkey_is_away(settings: Settings) -> None:
     pipeline.work(submission)
     away = settings.model_copy(update={"broker_url": SecretStr("redis://127.0.0.1:1/0")})
 
-    endpoint_pauses.resume(away, [SCRIPTED])
+    backoff.resume(away, [SCRIPTED])
 
     assert retry.retry(pipeline.context, submission.run_id) == 1

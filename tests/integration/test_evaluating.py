@@ -13,9 +13,8 @@ from sqlalchemy import event
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ExitCode
 from chordwise.pipeline.intake.submit import open_run
-from chordwise.pipeline.learning.evaluating import evaluate
+from chordwise.pipeline.learning.evaluating import Scope, evaluate
 from chordwise.pipeline.learning.gold import read
-from chordwise.pipeline.learning.scopes import Scope
 from chordwise.settings import Settings
 from chordwise.storage.database import Database, open_engine
 from tests.fakes.commands import run

@@ -10,8 +10,7 @@ from pydantic import SecretStr
 from sqlalchemy import event
 
 from chordwise.errors import ExitCode
-from chordwise.pipeline.learning.evaluating import evaluate
-from chordwise.pipeline.learning.scopes import Scope
+from chordwise.pipeline.learning.evaluating import Scope, evaluate
 from chordwise.settings import Settings
 from chordwise.storage.database import Database, open_engine
 from tests.fakes.commands import run

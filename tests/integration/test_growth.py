@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain import chunking
 from chordwise.pipeline.jobs import retry
-from chordwise.pipeline.recovery import unclaimed
+from chordwise.pipeline.recovery.chunks import MOST_PROMISED
 from chordwise.pipeline.recovery.recover import RULES, Rule, recover
 from chordwise.settings import Settings
 from chordwise.storage import chunk_leases, fan_outs, jobs, outbox, runs, synthesis_claims
@@ -237,9 +237,9 @@ def test_a_forgetful_broker_is_given_everything_in_batches(settings: Settings, s
     with measured(pipeline) as meter:
         assert recover(pipeline.context)["broker_forgot"] == size
 
-    assert len(meter.transactions) <= -(-size // unclaimed.BATCH) + len(RULES) + 12
+    assert len(meter.transactions) <= -(-size // MOST_PROMISED) + len(RULES) + 12
     assert meter.most_statements <= 8
-    assert meter.most_changed <= 2 * unclaimed.BATCH
+    assert meter.most_changed <= 2 * MOST_PROMISED
     assert pipeline.value("SELECT count(*) FROM outbox") == size
     assert pipeline.value("SELECT count(DISTINCT arguments ->> -1) FROM outbox") == size
 

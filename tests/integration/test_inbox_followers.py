@@ -11,7 +11,7 @@ from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
 from chordwise.pipeline.jobs import retry
 from chordwise.pipeline.jobs.fan_out import fan_out
-from chordwise.pipeline.recovery import unclaimed
+from chordwise.pipeline.recovery.chunks import send_everything
 from chordwise.pipeline.recovery.recover import recover
 from chordwise.settings import ProfileSettings, Settings
 from chordwise.storage import clock, runs
@@ -226,7 +226,7 @@ def test_who_waits_has_no_message(inbox: WatchedInbox) -> None:
     assert fan_out(inbox.pipeline.context, second) == 0  # type: ignore[arg-type]  # a UUID
     with inbox.pipeline.context.database.read() as session:
         now = clock.read(session)
-    assert unclaimed.send_everything(inbox.pipeline.context, now) == 1
+    assert send_everything(inbox.pipeline.context, now) == 1
     assert recover(inbox.pipeline.context) == {}
 
     left = "SELECT status, attempts FROM jobs WHERE reused_from IS NOT NULL"

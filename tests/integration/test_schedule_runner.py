@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.pipeline.intake import batch_writer
+from chordwise.pipeline.intake import batches
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.schedules import work
 from chordwise.pipeline.schedules.runner import MOST_ATTEMPTS
@@ -49,7 +49,7 @@ def a_due_night(settings: Settings, wanted: ScheduleSettings) -> Night:
 
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Store each document in a transaction of its own."""
-    monkeypatch.setattr(batch_writer, "MAX_DOCUMENTS", 1)
+    monkeypatch.setattr(batches, "MAX_DOCUMENTS", 1)
 
 
 def killed_after(monkeypatch: pytest.MonkeyPatch, count: int) -> Callable[[], None]:

@@ -19,8 +19,8 @@ from chordwise.errors import ModelRequestError, ReadError, RefusedError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.learning import evaluating, giving_feedback
+from chordwise.pipeline.learning.evaluating import Scope
 from chordwise.pipeline.learning.giving_feedback import Line, Signed
-from chordwise.pipeline.learning.scopes import Scope
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.readers.reading import UnreadDocument

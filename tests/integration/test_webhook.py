@@ -15,8 +15,7 @@ from standardwebhooks import Webhook as Verifier
 
 from chordwise.errors import DeliveryError, DeliveryRefusedError
 from chordwise.llm.connections import Deadline
-from chordwise.pipeline.deliveries.guarded_network import GuardedNetwork
-from chordwise.pipeline.deliveries.webhook import Webhook
+from chordwise.pipeline.deliveries.webhook import GuardedNetwork, Webhook
 from chordwise.settings import DeliverySettings
 from tests.peers.webhook_receiver import WebhookReceiver, receiving
 

@@ -16,8 +16,7 @@ from chordwise.cli.rendering.schedules import PastLine, ScheduleLine
 from chordwise.domain.estimating import Interval
 from chordwise.domain.learning.measures import Measure
 from chordwise.domain.tasks import AnalysisType
-from chordwise.pipeline.quoting.lines import Cost, QuotedLine
-from chordwise.pipeline.quoting.quote import Quote
+from chordwise.pipeline.quoting.quote import Cost, Quote, QuotedLine
 from chordwise.pipeline.runs.accounts import JobLine
 from tests.unit.test_cli_rendering import a_result, an_account, shown
 

@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chordwise.domain.export_formats import ExportFormat
-from chordwise.pipeline.exports import cells, comma_separated
-from chordwise.pipeline.exports.cells import is_risky, neutralized
-from chordwise.pipeline.exports.json_lines import distinct
+from chordwise.pipeline.exports import table
+from chordwise.pipeline.exports.table import csv_lines, distinct, is_risky, neutralized
 
 DANGEROUS = "=+-@\t\r\n＝＋－＠"  # noqa: RUF001 - the full-width forms are meant
 texts = st.text(st.characters(codec="utf-8")) | st.builds(
@@ -50,21 +49,21 @@ def test_what_begins_like_a_formula_gets_an_apostrophe(beginning: str) -> None:
 @given(st.lists(st.tuples(values, values), min_size=1))
 def test_no_cell_of_a_csv_begins_like_a_formula(rows: list[tuple[object, object]]) -> None:
     """But for numbers, which are what they look like; each cell is the value or its safe form."""
-    written = "".join(comma_separated.lines(["=a", "b"], rows, raw=False))
+    written = "".join(csv_lines(["=a", "b"], rows, raw=False))
 
     header, *found = read_back(written)
     assert header == ["'=a", "b"]
     for row, given_row in zip(found, rows, strict=True):
         for cell, value in zip(row, given_row, strict=True):
-            text = cells.text_of(value)
-            assert cell == (text if cells.is_number(value) else neutralized(text))
-            assert cells.is_number(value) or not is_risky(cell)
+            text = table.text_of(value)
+            assert cell == (text if table.is_number(value) else neutralized(text))
+            assert table.is_number(value) or not is_risky(cell)
 
 
 @given(st.lists(st.tuples(texts, texts), min_size=1))
 def test_raw_text_comes_back_as_it_was(rows: list[tuple[str, str]]) -> None:
     """With --raw a program that reads CSV finds exactly what is stored."""
-    written = "".join(comma_separated.lines(["a", "b"], rows, raw=True))
+    written = "".join(csv_lines(["a", "b"], rows, raw=True))
 
     assert read_back(written) == [["a", "b"], *map(list, rows)]
 
@@ -87,14 +86,14 @@ def test_raw_text_comes_back_as_it_was(rows: list[tuple[str, str]]) -> None:
 )
 def test_values_as_cells(value: object, cell: str) -> None:
     """Numbers have all their digits, moments their zone, and JSON is JSON."""
-    assert cells.shown(value) == cell
+    assert table.shown(value) == cell
 
 
 def test_csv_quotes_where_it_has_to() -> None:
     """A header, empty cells for null, quotation marks where they are needed."""
     rows = [(None, "=1+1", 'say "a, b"'), (True, {"a": 1}, Decimal("1.50"))]
 
-    lines = list(comma_separated.lines(["x", "y", "z"], rows, raw=True))
+    lines = list(csv_lines(["x", "y", "z"], rows, raw=True))
 
     assert lines == [
         "x,y,z\n",
@@ -105,7 +104,7 @@ def test_csv_quotes_where_it_has_to() -> None:
 
 def test_a_carriage_return_inside_a_text_begins_no_row() -> None:
     """For a spreadsheet it would, and a formula with it."""
-    (_, line) = comma_separated.lines(["x"], [("a\r=1+1",)], raw=False)
+    (_, line) = csv_lines(["x"], [("a\r=1+1",)], raw=False)
 
     assert line == '"a\r=1+1"\n'
 

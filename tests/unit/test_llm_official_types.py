@@ -17,7 +17,7 @@ from chordwise.errors import InvalidAnswerError
 from chordwise.llm.model import ChatModel, CompletionRequest
 from chordwise.llm.providers.anthropic import API_VERSION, LEAST_CACHED_TOKENS, AnthropicModel
 from chordwise.llm.providers.openai import OpenAIModel
-from chordwise.pipeline.asking.requests import request_for, with_problems, with_raised_limit
+from chordwise.pipeline.asking.question import request_for, with_problems, with_raised_limit
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_request
 from tests.fakes.official_types import require_anthropic, require_openai

@@ -32,7 +32,7 @@ from chordwise.llm.model import ModelProfile
 from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.asking.check import Verdict
 from chordwise.pipeline.asking.merge import Integrator
-from chordwise.pipeline.asking.requests import request_for, text_budget
+from chordwise.pipeline.asking.question import request_for, text_budget
 from chordwise.pipeline.jobs import backoff
 from chordwise.settings import PipelineSettings
 from tests.fakes.asking import question

@@ -11,7 +11,7 @@ import pytest
 from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
-from chordwise.pipeline.intake.profiles import run_options
+from chordwise.pipeline.intake.run_options import run_options
 from chordwise.readers.extracted import Columns
 from chordwise.settings import ProfileSettings, Settings
 

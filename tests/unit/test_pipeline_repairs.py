@@ -16,7 +16,7 @@ from chordwise.llm.model import Completion, CompletionRequest, FinishReason, Mod
 from chordwise.pipeline.asking import ask
 from chordwise.pipeline.asking.check import Verdict
 from chordwise.pipeline.asking.merge import Integrator
-from chordwise.pipeline.asking.requests import (
+from chordwise.pipeline.asking.question import (
     REPAIR_TOKENS,
     request_for,
     text_budget,

@@ -14,9 +14,8 @@ from chordwise.domain import json_values
 from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
-from chordwise.pipeline.inbox.side_cars import with_side_car
-from chordwise.pipeline.intake.profiles import run_options
-from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.pipeline.inbox.scanning import with_side_car
+from chordwise.pipeline.intake.run_options import RunOptions, run_options
 from chordwise.settings import ProfileSettings
 
 PROFILE = """

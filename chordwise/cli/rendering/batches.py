@@ -8,7 +8,7 @@ from rich.text import Text
 
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.words import counted, moment
-from chordwise.pipeline.runs.batch_waits import BatchWait
+from chordwise.pipeline.runs.progress import BatchWait
 
 
 def laid_out(found: Sequence[BatchWait]) -> Iterator[Text]:

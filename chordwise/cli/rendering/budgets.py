@@ -8,7 +8,7 @@ from decimal import Decimal
 from rich.text import Text
 
 from chordwise.cli.rendering.words import counted, money
-from chordwise.pipeline.runs.budget_lines import BudgetLine
+from chordwise.pipeline.runs.accounts import BudgetLine
 
 
 def laid_out(found: Sequence[BudgetLine]) -> Iterator[Text]:

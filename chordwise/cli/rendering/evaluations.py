@@ -12,8 +12,7 @@ from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.words import counted, share
 from chordwise.domain.learning.calibration import FEWEST, FEWEST_OF_EACH
 from chordwise.domain.learning.measures import Measure
-from chordwise.pipeline.learning.comparing import Comparison
-from chordwise.pipeline.learning.evaluating import Evaluated, Measured
+from chordwise.pipeline.learning.evaluating import Comparison, Evaluated, Measured
 from chordwise.pipeline.learning.recalibrating import Lesson
 
 MOST_MISSING = 10

@@ -17,8 +17,7 @@ from chordwise.domain.lanes import Lane
 from chordwise.domain.money import dollars
 from chordwise.llm.pricing import BATCH
 from chordwise.pipeline.models.budgets import PRICE_HINT
-from chordwise.pipeline.quoting.lines import ASSUMED, Cost, QuotedLine
-from chordwise.pipeline.quoting.quote import Gathered, Quote
+from chordwise.pipeline.quoting.quote import ASSUMED, Cost, Gathered, Quote, QuotedLine
 
 _NUMBERS = ("In", "Out", "Cost", "Between")
 _COLUMNS = ("Type", "Model", "Lane", *_NUMBERS)

@@ -38,8 +38,12 @@ from chordwise.llm.model import (
     FinishReason,
 )
 from chordwise.pipeline.asking.check import INVALID, checked, with_dropped_rows
-from chordwise.pipeline.asking.question import Question
-from chordwise.pipeline.asking.requests import request_for, with_problems, with_raised_limit
+from chordwise.pipeline.asking.question import (
+    Question,
+    request_for,
+    with_problems,
+    with_raised_limit,
+)
 from chordwise.prompts import library
 
 log = structlog.get_logger(__name__)

@@ -15,7 +15,7 @@ from chordwise.domain.tasks import AnalysisTask, Stage
 from chordwise.errors import ModelError, PausingError, TransientError
 from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.asking.answers import every, merged, rows_missing_in
-from chordwise.pipeline.asking.requests import room_for_answers
+from chordwise.pipeline.asking.question import room_for_answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

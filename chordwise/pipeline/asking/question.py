@@ -5,13 +5,137 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from chordwise.domain import critique, tokens
+from chordwise.domain.analyses.analysis import Analysis
 from chordwise.domain.grounding import Source
-from chordwise.domain.tasks import AnalysisTask
-from chordwise.llm.model import ChatModel
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.memoizing import memoized_by_identity
+from chordwise.domain.prompting import PromptTemplate, render, render_revision
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, Stage
+from chordwise.errors import ConfigurationError, InvalidAnswerError
+from chordwise.llm.model import ChatModel, CompletionRequest, ModelProfile
 from chordwise.pipeline.asking.check import Judge
+from chordwise.prompts import library
 from chordwise.settings import Settings
+
+REPAIR_TOKENS = 256
+"""What the remark below a repeated question takes at most (estimated)."""
+
+_LEAST_TEXT_TOKENS = 64
+_RAISED_BY = 2
+_MATERIAL_SHARE = 0.9
+
+
+def request_for(
+    model: ChatModel, task: AnalysisTask, template: PromptTemplate | None = None
+) -> CompletionRequest:
+    """Render the question for a model, with the usual template where none is given."""
+    schema = _schema_of(task.options, critique.analysis_of(task))
+    template = template or library.template_for(task)
+    prompt = render(template, task, schema)
+    remark = ""
+    if task.stage is Stage.REVISE:
+        remark = f"\n\n{render_revision(library.latest(library.REVISION), task)}"
+    return CompletionRequest(
+        task=task,
+        system=prompt.system,
+        user=f"{prompt.user}{remark}",
+        schema=schema,
+        schema_name=library.CRITIQUE if task.is_critique else task.analysis_type.value,
+        prompt_version=template.version,
+        max_output_tokens=model.profile.max_output_tokens,
+    )
+
+
+@memoized_by_identity
+def _schema_of(options: AnalysisOptions, analysis: Analysis) -> JsonObject:
+    """Return the schema of the answers; the chunks of a job share it, as they share the options."""
+    return analysis.schema(options)
+
+
+def reserve_for_critique(model: ChatModel, task: AnalysisTask) -> int:
+    """Return how many tokens less a question may take, so that its answer can be examined below it.
+
+    An answer that is longer than half of the limit, and most are not, may not be examined then.
+    """
+    if not task.options.critique:
+        return 0
+    kind = task.analysis_type
+    principles = tokens.estimate("\n".join(critique.principles_for(kind, task.options)))
+    return principles + REPAIR_TOKENS + model.profile.max_output_tokens // 2
+
+
+def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int) -> int:
+    """Return how many tokens of text one question to this model may carry, repeated ones included.
+
+    Raises:
+        ConfigurationError: The prompt alone fills the model's context.
+    """
+    request = request_for(model, task)
+    used = tokens.estimate(request.system + request.user) + REPAIR_TOKENS
+    used += request.max_output_tokens + reserve_for_critique(model, task)
+    room = model.profile.context_tokens - used
+    if room < _LEAST_TEXT_TOKENS:
+        raise ConfigurationError(
+            f"The prompt and the answer fill the context of {model.profile.model} "
+            f"({model.profile.context_tokens:,} tokens) without any text.",
+            "Raise context_tokens or lower max_output_tokens of the model.",
+        )
+    return min(chunk_tokens, room)
+
+
+def room_for_answers(model: ChatModel, task: AnalysisTask) -> float:
+    """Return the tokens that answers to be joined may take, repeated questions included.
+
+    The prompt, the model's own answer and its critique have theirs. Not positive: none fits.
+    """
+    empty = request_for(model, replace(task, stage=Stage.SYNTHESIZE))
+    used = tokens.weigh(empty.system + empty.user) + REPAIR_TOKENS
+    used += empty.max_output_tokens + reserve_for_critique(model, task)
+    return (model.profile.context_tokens - used) * _MATERIAL_SHARE
+
+
+def with_problems(
+    request: CompletionRequest, error: InvalidAnswerError, profile: ModelProfile
+) -> CompletionRequest:
+    """Return the same question with the checker's words below it, as far as there is room.
+
+    A limit that was raised for the answer gives way to them: both fit the context together.
+    """
+    problems = error.what
+    while tokens.estimate(remark := _remark(problems)) > REPAIR_TOKENS:
+        problems = problems[: len(problems) * 9 // 10]
+    user = f"{request.user}{remark}"
+    room = profile.context_tokens - tokens.estimate(request.system + user)
+    return replace(
+        request,
+        user=user,
+        task=replace(request.task, stage=Stage.REPAIR),
+        max_output_tokens=min(request.max_output_tokens, max(room, profile.max_output_tokens)),
+    )
+
+
+def with_raised_limit(
+    request: CompletionRequest, profile: ModelProfile
+) -> CompletionRequest | None:
+    """Return the same question with more room for its answer; `None` where there is none, or was.
+
+    The limit is raised once, within what the model may be asked for and the prompt leaves free.
+    """
+    if request.max_output_tokens > profile.max_output_tokens:
+        return None
+    room = profile.context_tokens - tokens.estimate(request.system + request.user)
+    limit = min(_RAISED_BY * request.max_output_tokens, profile.output_ceiling, room)
+    if limit <= request.max_output_tokens:
+        return None
+    return replace(request, max_output_tokens=limit)
+
+
+def _remark(problems: str) -> str:
+    words = library.latest(library.REPAIR).user.replace("$problems", problems)
+    return f"\n\n{words}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,11 @@ Whoever is killed in between leaves a delivery that is due again later, under th
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +18,8 @@ from typing import BinaryIO
 import structlog
 from sqlalchemy.orm import Session
 
-from chordwise.domain import json_forms
+from chordwise.domain import json_forms, json_values
+from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import (
     ChordwiseError,
@@ -23,10 +27,11 @@ from chordwise.errors import (
     DeliveryError,
     DeliveryRefusedError,
     ServiceUnavailableError,
+    UsageError,
 )
-from chordwise.pipeline.deliveries.drop import drop
 from chordwise.pipeline.deliveries.webhook import Webhook
 from chordwise.pipeline.exports import selection, writers
+from chordwise.pipeline.exports.new_file import new_file
 from chordwise.pipeline.exports.selection import Selection
 from chordwise.pipeline.runs import accounts, progress
 from chordwise.pipeline.runtime.context import Context
@@ -34,6 +39,68 @@ from chordwise.settings import DeliverySettings, Settings
 from chordwise.storage import clock, deliveries, incidents
 from chordwise.storage.deliveries import Delivery, DeliveryKind, DeliveryStatus
 from chordwise.storage.incidents import IncidentKind
+
+_UNSAFE = re.compile(r"[^\w.-]+")
+_MOST_BYTES = 150
+_MOST_NAMES = 1_000
+
+
+def drop(
+    folder: Path,
+    wanted: ExportFormat,
+    content: JsonObject,
+    write: Callable[[BinaryIO], object],
+) -> Path:
+    """Put the account of a run and its answers into a folder, once; return the path of the latter.
+
+    `content` holds the `delivery_id` and the run's name; `write` writes the answers.
+
+    Raises:
+        DeliveryError: The folder is missing or full of files of this name.
+        UsageError: A file cannot be written.
+    """
+    if not folder.is_dir():
+        raise DeliveryError(f"There is no folder {folder}.", "Make it, or set delivery.folder.")
+    for stem in _stems(_safe(json_values.text(content["run"]))):
+        path = folder / f"{stem}.{wanted}"
+        if _claim(folder / f"{stem}.account.json", path, content):
+            if not os.path.lexists(path):
+                with new_file(path) as sink:
+                    write(sink)
+            return path
+    raise DeliveryError(f"{folder} is full of files of the same name.", "Move them away.")
+
+
+def _claim(account: Path, path: Path, content: JsonObject) -> bool:
+    """Write the account, or find that it is ours already; a name that others use is not claimed."""
+    if not os.path.lexists(account) and not os.path.lexists(path):
+        try:
+            with new_file(account) as sink:
+                sink.write(f"{json.dumps(content, ensure_ascii=False, indent=2)}\n".encode())
+        except UsageError:
+            if not os.path.lexists(account):
+                raise
+    return _delivery_of(account) == content["delivery_id"]
+
+
+def _delivery_of(account: Path) -> object:
+    try:
+        found = json.loads(account.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found.get("delivery_id") if isinstance(found, dict) else None
+
+
+def _safe(run: str) -> str:
+    """Return a run's name as a name of a file: nothing leads out of the folder, or is hidden."""
+    bare = _UNSAFE.sub("_", run).strip("._-")
+    return bare.encode()[:_MOST_BYTES].decode(errors="ignore") or "run"
+
+
+def _stems(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}-{number}" for number in itertools.islice(itertools.count(2), _MOST_NAMES))
+
 
 log = structlog.get_logger(__name__)
 

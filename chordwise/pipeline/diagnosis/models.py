@@ -16,7 +16,7 @@ from chordwise.llm.pricing import price_of
 from chordwise.llm.providers import connect
 from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.diagnosis.checks import Check, Verdict
-from chordwise.pipeline.jobs import endpoint_pauses
+from chordwise.pipeline.jobs import backoff
 from chordwise.pipeline.models.budgets import PRICE_HINT
 from chordwise.pipeline.models.client import Models
 from chordwise.settings import ModelSettings, Settings
@@ -87,7 +87,7 @@ def question(settings: Settings) -> Check:
 
     models = Models(settings.model_copy(update={"retries": once}), local_server)
     task = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE, text=_TINY_TEXT)
-    endpoint_pauses.resume(settings, [settings.model])
+    backoff.resume(settings, [settings.model])
     started = time.monotonic()
     model = models.open(settings.model)
     source = Source(text=_TINY_TEXT)
@@ -102,7 +102,7 @@ def pauses(settings: Settings) -> Check:
     Raises:
         ServiceUnavailableError: The broker is out of reach.
     """
-    paused = endpoint_pauses.holding(settings)
+    paused = backoff.holding(settings)
     if not paused:
         return Check(name=PAUSES, finding="no model, key or quota is denied")
     first = paused[0]

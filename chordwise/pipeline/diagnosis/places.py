@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 from chordwise.domain.inbox_names import MARK
 from chordwise.errors import ConfigurationError, DeliveryError, UsageError
 from chordwise.pipeline.deliveries import run_ends
-from chordwise.pipeline.deliveries.guarded_network import allowed_addresses
+from chordwise.pipeline.deliveries.webhook import allowed_addresses
 from chordwise.pipeline.diagnosis.checks import Check, Verdict, guarded
 from chordwise.pipeline.exports import writers
-from chordwise.pipeline.inbox.places import Place, places
-from chordwise.pipeline.intake.profiles import run_options
+from chordwise.pipeline.inbox.moving import Place, places
+from chordwise.pipeline.intake.run_options import run_options
 from chordwise.settings import Settings
 
 _HTTPS_PORT, _HTTP_PORT = 443, 80

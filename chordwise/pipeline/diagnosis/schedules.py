@@ -16,7 +16,7 @@ from chordwise.errors import ChordwiseError, ConfigurationError
 from chordwise.pipeline.diagnosis.checks import Check, Verdict, failed, guarded
 from chordwise.pipeline.diagnosis.places import require_writable
 from chordwise.pipeline.exports import selection, writers
-from chordwise.pipeline.inbox.places import places
+from chordwise.pipeline.inbox.moving import places
 from chordwise.pipeline.learning import gold
 from chordwise.pipeline.models import lanes
 from chordwise.pipeline.schedules import scheduling

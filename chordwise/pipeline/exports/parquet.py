@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from chordwise.domain import json_forms
 from chordwise.errors import ConfigurationError, UsageError
-from chordwise.pipeline.exports import cells
-from chordwise.pipeline.exports.json_lines import distinct
-from chordwise.pipeline.exports.table import Column, Kind, Table
+from chordwise.pipeline.exports import table
+from chordwise.pipeline.exports.table import Column, Kind, Table, distinct
 from chordwise.pipeline.runs.user_sql import Row
 
 if TYPE_CHECKING:
@@ -148,5 +147,5 @@ def _value(column: Column, value: object) -> object:
     if column.kind is Kind.JSON:
         return json_forms.encoded(value)
     if column.kind is Kind.TEXT or (column.kind is Kind.DECIMAL and not _has_digits(column)):
-        return cells.text_of(value)
+        return table.text_of(value)
     return value

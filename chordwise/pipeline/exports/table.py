@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import csv
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
+from typing import BinaryIO
 
 import psycopg
 
+from chordwise.domain import json_forms
 from chordwise.pipeline.runs.user_sql import Row
 
 
@@ -22,22 +28,6 @@ class Kind(StrEnum):
     MOMENT = "moment"
     JSON = "json"
     TEXT = "text"
-
-
-# Their numbers never change (pg_type.dat of PostgreSQL).
-_KINDS = {
-    16: Kind.BOOLEAN,
-    20: Kind.INTEGER,
-    21: Kind.INTEGER,
-    23: Kind.INTEGER,
-    700: Kind.FLOAT,
-    701: Kind.FLOAT,
-    1700: Kind.DECIMAL,
-    1082: Kind.DATE,
-    1184: Kind.MOMENT,
-    114: Kind.JSON,
-    3802: Kind.JSON,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,3 +57,133 @@ class Table:
     def names(self) -> list[str]:
         """Return the names of the columns in their order."""
         return [column.name for column in self.columns]
+
+
+def write_json_lines(sink: BinaryIO, table: Table) -> int:
+    """Write a table as UTF-8; return how many rows those were."""
+    names, count = distinct(table.names), 0
+    for rows in table.batches:
+        objects = (dict(zip(names, row, strict=True)) for row in rows)
+        sink.write("".join(f"{json_forms.encoded(each)}\n" for each in objects).encode())
+        count += len(rows)
+    return count
+
+
+def distinct(columns: Sequence[str]) -> list[str]:
+    """Return the names of columns, repeated ones numbered, so that an object can hold all."""
+    names: list[str] = []
+    for column in columns:
+        candidates = itertools.chain([column], (f"{column}_{n}" for n in itertools.count(2)))
+        names.append(next(name for name in candidates if name not in names))
+    return names
+
+
+MARK = "'"
+# Full-width forms are folded to the others by spreadsheets of East Asia.
+_BEGINNINGS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - meant
+
+
+def is_risky(text: str) -> bool:
+    """Tell whether a spreadsheet might compute this text instead of showing it."""
+    return text.startswith(_BEGINNINGS)
+
+
+def neutralized(text: str) -> str:
+    """Return the text, with an apostrophe before it where it might be computed."""
+    return f"{MARK}{text}" if is_risky(text) else text
+
+
+def shown(value: object, *, raw: bool = False) -> str:
+    """Return a value as a cell shows it; unless `raw`, no text among them begins like a formula.
+
+    NULL is the empty text. Numbers stay numbers, negative ones too.
+    """
+    text = text_of(value)
+    return text if raw or is_number(value) else neutralized(text)
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value is a number that a table can compute with."""
+    match value:
+        case bool():
+            return False
+        case int():
+            return True
+        case float():
+            return math.isfinite(value)
+        case Decimal():
+            return value.is_finite()
+        case _:
+            return False
+
+
+def text_of(value: object) -> str:
+    """Return a value as text: decimals with all their digits, JSON for lists and objects."""
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case bool():
+            return "true" if value else "false"
+        case Decimal() if value.is_finite():
+            return f"{value:f}"
+        case dict() | list():
+            return json_forms.encoded(value)
+        case _:
+            plain = json_forms.plain(value)
+            return plain if isinstance(plain, str) else repr(plain)
+
+
+# Their numbers never change (pg_type.dat of PostgreSQL).
+_KINDS = {
+    16: Kind.BOOLEAN,
+    20: Kind.INTEGER,
+    21: Kind.INTEGER,
+    23: Kind.INTEGER,
+    700: Kind.FLOAT,
+    701: Kind.FLOAT,
+    1700: Kind.DECIMAL,
+    1082: Kind.DATE,
+    1184: Kind.MOMENT,
+    114: Kind.JSON,
+    3802: Kind.JSON,
+}
+
+
+_QUOTED = "\r\n"
+
+
+def write_csv(sink: BinaryIO, table: Table, *, raw: bool) -> int:
+    """Write a table as UTF-8; return how many rows those were."""
+    count = 0
+    for number, rows in enumerate(itertools.chain([()], table.batches)):
+        header = [table.names] if number == 0 else []
+        sink.write(_encoded([*header, *rows], raw=raw).encode())
+        count += len(rows)
+    return count
+
+
+def csv_lines(columns: Sequence[str], rows: Iterable[Row], *, raw: bool) -> Iterator[str]:
+    """Return CSV with a header, row by row; NULL is an empty cell."""
+    for row in itertools.chain([tuple(columns)], rows):
+        yield _encoded([row], raw=raw)
+
+
+def _encoded(rows: Iterable[Sequence[object]], *, raw: bool) -> str:
+    lines = _Lines()
+    # The module quotes what its line end is made of, and a carriage return has to be, too: for a
+    # spreadsheet it begins a row, and what follows it a cell.
+    writer = csv.writer(lines, lineterminator=_QUOTED)
+    writer.writerows([shown(value, raw=raw) for value in row] for row in rows)
+    return "".join(lines.written)
+
+
+class _Lines:
+    """Takes row after row from the module, and gives each the line end that we want."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+
+    def write(self, line: str) -> None:
+        self.written.append(f"{line.removesuffix(_QUOTED)}\n")

@@ -16,9 +16,8 @@ from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
 from chordwise.errors import UsageError
-from chordwise.pipeline.exports import cells
-from chordwise.pipeline.exports.cells import is_risky
-from chordwise.pipeline.exports.table import Table
+from chordwise.pipeline.exports import table
+from chordwise.pipeline.exports.table import Table, is_risky
 from chordwise.pipeline.runs.user_sql import Row
 
 MOST_ROWS = 1_048_576
@@ -92,14 +91,14 @@ class _Cells:
             self._write_text(sheet, row, column, value)
 
     def _write_text(self, sheet: Worksheet, row: int, column: int, value: object) -> None:
-        text = cells.shown(value, raw=self._raw)
+        text = table.shown(value, raw=self._raw)
         if len(text.encode("utf-16-le")) // 2 > MOST_CHARACTERS:
             raise UsageError(
                 f"A text in {self._names[column]} is longer than the {MOST_CHARACTERS:,} "
                 "characters of an XLSX cell.",
                 "Leave the column out with --columns, or take another format.",
             )
-        style = self._text if is_risky(cells.text_of(value)) else None
+        style = self._text if is_risky(table.text_of(value)) else None
         sheet.write_string(row, column, text, style)
 
 
@@ -108,8 +107,8 @@ def _is_exact(value: object) -> bool:
 
     Floating-point numbers always go as numbers: their last digit is noise.
     """
-    if not cells.is_number(value) or isinstance(value, float):
-        return cells.is_number(value)
+    if not table.is_number(value) or isinstance(value, float):
+        return table.is_number(value)
     number = Decimal(str(value))
     return Decimal(f"{float(number):.16G}") == number
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import BinaryIO, assert_never
 
 from chordwise.domain.export_formats import ExportFormat
-from chordwise.pipeline.exports import comma_separated, json_lines, parquet
-from chordwise.pipeline.exports.table import Table
+from chordwise.pipeline.exports import parquet
+from chordwise.pipeline.exports.table import Table, write_csv, write_json_lines
 
 
 def require(wanted: ExportFormat) -> None:
@@ -30,9 +30,9 @@ def write(sink: BinaryIO, table: Table, wanted: ExportFormat, *, raw: bool = Fal
     """
     match wanted:
         case ExportFormat.CSV:
-            return comma_separated.write(sink, table, raw=raw)
+            return write_csv(sink, table, raw=raw)
         case ExportFormat.JSONL:
-            return json_lines.write(sink, table)
+            return write_json_lines(sink, table)
         case ExportFormat.PARQUET:
             return parquet.write(sink, table)
         case ExportFormat.XLSX:

@@ -2,28 +2,129 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import groupby
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import IO
+from typing import IO, TypeAlias
+
+from sqlalchemy import Row
 
 from chordwise.domain.inbox_names import is_inside, names_like, note_name, side_car_name
-from chordwise.domain.states import InboxStatus
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.states import InboxStatus, JobStatus
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline.inbox import moving, notes
-from chordwise.pipeline.inbox.places import Place
-from chordwise.pipeline.inbox.store import Store
+from chordwise.pipeline.inbox import moving
+from chordwise.pipeline.inbox.moving import Place, Store
 from chordwise.pipeline.runtime.context import Context
 from chordwise.storage import clock, inbox_files
 from chordwise.storage.inbox_files import InboxFile
+from chordwise.storage.intakes import Intake
+from chordwise.storage.jobs import Job
 from chordwise.storage.runs import Run
+
+SCHEMA_VERSION = 1
+_INDENT = 2
+
+
+Outcome: TypeAlias = Row[uuid.UUID, Intake, Job | None, uuid.UUID | None, int | None]
+"""A row of `inbox_files.outcomes`."""
+
+
+def write(
+    note: IO[str],
+    file: InboxFile,
+    run: Run | None,
+    outcomes: Iterable[Outcome],
+    now: datetime,
+    *,
+    is_done: bool,
+) -> None:
+    """Write the note of a file whose analyses have all ended; `is_done`: all of them succeeded.
+
+    It is written piece by piece: a table may hold a hundred thousand documents. The outcomes have
+    to be of one state of the database.
+    """
+    head: JsonObject = {
+        "schema_version": SCHEMA_VERSION,
+        "outcome": "done" if is_done else "failed",
+        "file": file.name,
+        "inbox": file.folder,
+        "sha256": file.sha256,
+        "byte_count": file.byte_count,
+        "profile": file.profile or None,
+        "taken_at": file.created_at.isoformat(),
+        "delivered_at": now.isoformat(),
+        "reason": file.reason,
+        "message": file.message,
+        "hint": file.hint,
+        "run": run.name if run else None,
+        "run_id": str(run.id) if run else None,
+    }
+    note.write(_laid_out(head).removesuffix("\n}") + ',\n  "intakes": [')
+    before = ""
+    for intake in _intakes(outcomes):
+        note.write(f"{before}\n{_laid_out(intake, 2 * _INDENT)}")
+        before = ","
+    note.write("\n  ]\n}\n" if before else "]\n}\n")
+
+
+def _laid_out(value: JsonObject, indent: int = 0) -> str:
+    text = json.dumps(value, ensure_ascii=False, indent=_INDENT)
+    return " " * indent + text.replace("\n", "\n" + " " * indent)
+
+
+def _intakes(rows: Iterable[Outcome]) -> Iterator[JsonObject]:
+    for _, group in itertools.groupby(rows, key=lambda row: row[1].id):
+        members = list(group)
+        intake = members[0][1]
+        jobs = [(row[2], row[4] or 0) for row in members if row[2] is not None]
+        analyzed = [row[3] for row in members if row[3] is not None]
+        yield {
+            "id": str(intake.id),
+            "source": intake.source,
+            "outcome": intake.outcome,
+            "reason": intake.reason,
+            "message": intake.message,
+            "hint": intake.hint,
+            "document_id": _text(intake.document_id),
+            "same_as_intake": _text(_first(intake, [job for job, _ in jobs], analyzed)),
+            "jobs": [_job(job, claims) for job, claims in jobs],
+        }
+
+
+def _first(intake: Intake, jobs: Sequence[Job], analyzed: Sequence[uuid.UUID]) -> uuid.UUID | None:
+    """Return the intake that this one repeats, in its run or in all that another was asked."""
+    if of_run := [job.intake_id for job in jobs if job.intake_id != intake.id]:
+        return of_run[0]
+    return analyzed[0] if analyzed and intake.id not in analyzed else None
+
+
+def _job(job: Job, claims: int) -> JsonObject:
+    return {
+        "id": str(job.id),
+        "analysis_type": job.analysis_type,
+        "status": job.status,
+        "code": job.error_code,
+        "message": job.error_message,
+        "hint": job.hint,
+        "attempts": max(job.attempts, claims),
+        "reused_from": _text(job.reused_from) if job.status == JobStatus.SUCCEEDED else None,
+    }
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
 
 _NOTE_BYTES = 1024 * 1024
 """A larger note waits in a temporary file for its place."""
@@ -108,7 +209,7 @@ class Delivering:
                     )
                     is_done = file.reason is None and file.id in done
                     run = None if file.run_id is None else session.get_one(Run, file.run_id)
-                    notes.write(note, file, run, outcomes, now, is_done=is_done)
+                    write(note, file, run, outcomes, now, is_done=is_done)
                     is_told = is_done or file.reason is not None
                     trouble = {} if is_told else inbox_files.first_trouble(session, file.id)
                     found[file.id] = Verdict(is_done=is_done, note=note, trouble=trouble)
@@ -180,10 +281,10 @@ class Delivering:
 
 
 def _by_file(
-    files: Sequence[InboxFile], outcomes: Iterable[notes.Outcome]
-) -> Iterator[tuple[InboxFile, Iterable[notes.Outcome]]]:
+    files: Sequence[InboxFile], outcomes: Iterable[Outcome]
+) -> Iterator[tuple[InboxFile, Iterable[Outcome]]]:
     """Yield each file with its outcomes, in the order of the ids, in which the outcomes are."""
-    nothing: tuple[None, Iterable[notes.Outcome]] = None, ()
+    nothing: tuple[None, Iterable[Outcome]] = None, ()
     groups = groupby(outcomes, lambda row: row[0])
     file_id, of_file = next(groups, nothing)
     for file in sorted(files, key=lambda each: each.id):

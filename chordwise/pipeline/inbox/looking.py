@@ -14,8 +14,8 @@ from chordwise.domain.states import InboxStatus
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ChordwiseError
 from chordwise.pipeline.inbox import scanning
-from chordwise.pipeline.inbox.places import Place, Places, places
-from chordwise.pipeline.inbox.scanning import Refused
+from chordwise.pipeline.inbox.moving import Place, Places, places
+from chordwise.pipeline.inbox.scanning import Refused, check, profile_named
 from chordwise.settings import Settings
 from chordwise.storage import inbox_files
 
@@ -124,12 +124,11 @@ def _held_back(settings: Settings, waiting: Mapping[str, int]) -> list[HeldBack]
     if not waiting:
         return []
     # Celery comes with it: only where files wait is it worth a third of a second.
-    from chordwise.pipeline.inbox import side_cars  # noqa: PLC0415 - see above
 
     found = []
     for name, files in sorted(waiting.items()):
         try:
-            side_cars.check(settings, side_cars.profile_named(settings, name))
+            check(settings, profile_named(settings, name))
         except ChordwiseError as error:
             each = HeldBack(profile=name, files=files, message=error.what, hint=error.hint)
             found.append(each)

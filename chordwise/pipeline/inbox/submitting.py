@@ -26,15 +26,14 @@ from chordwise.errors import (
     ServiceUnavailableError,
     UsageError,
 )
-from chordwise.pipeline.inbox import moving, scanning, side_cars
+from chordwise.pipeline.inbox import moving, scanning
 from chordwise.pipeline.inbox.lanes import Task
-from chordwise.pipeline.inbox.store import Store
-from chordwise.pipeline.intake.batch_writer import BatchWriter
-from chordwise.pipeline.intake.batches import Offered
+from chordwise.pipeline.inbox.moving import Store
+from chordwise.pipeline.inbox.scanning import check, profile_named, with_side_car
+from chordwise.pipeline.intake.batches import BatchWriter, Offered
 from chordwise.pipeline.intake.found_files import FileSource, entry_of, marking_last
-from chordwise.pipeline.intake.profiles import run_options
-from chordwise.pipeline.intake.resume import claim
-from chordwise.pipeline.intake.submit import Submission, open_run
+from chordwise.pipeline.intake.run_options import run_options
+from chordwise.pipeline.intake.submit import Submission, claim, open_run
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import FoundFile
 from chordwise.readers.reading import Reader, ReadingInterruptedError
@@ -317,14 +316,14 @@ class Submitting:
         return self._open[key]
 
     def _profile_of(self, file: InboxFile) -> ProfileSettings:
-        profile = side_cars.profile_named(self._context.settings, file.profile)
+        profile = profile_named(self._context.settings, file.profile)
         side_car = self._store.side_car_of(file.id, file.relative.name)
         if not os.path.lexists(side_car):  # a name that is too long is no error here
             return profile
         if side_car.is_symlink():
             raise UsageError("The side-car is a symbolic link.", "Put the file itself there.")
-        merged = side_cars.with_side_car(profile, side_car)
-        side_cars.check(self._context.settings, merged)
+        merged = with_side_car(profile, side_car)
+        check(self._context.settings, merged)
         return merged
 
     def _run_for(self, name: str, profile: ProfileSettings, leased: set[str]) -> _OpenRun:

@@ -19,8 +19,7 @@ from chordwise.domain.stability import Fingerprint
 from chordwise.domain.states import InboxStatus
 from chordwise.domain.visible_text import printable
 from chordwise.pipeline.inbox import moving, scanning
-from chordwise.pipeline.inbox.places import Place
-from chordwise.pipeline.inbox.store import Store
+from chordwise.pipeline.inbox.moving import Place, Store
 from chordwise.pipeline.runtime.context import Context
 from chordwise.storage import inbox_files
 from chordwise.storage.inbox_files import InboxFile

@@ -17,12 +17,11 @@ from chordwise.domain.stability import Sighting, Sightings
 from chordwise.domain.troubles import Troubles
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ChordwiseError, ServiceUnavailableError
-from chordwise.pipeline.inbox import scanning, side_cars
+from chordwise.pipeline.inbox import scanning
 from chordwise.pipeline.inbox.delivering import Delivering
 from chordwise.pipeline.inbox.lanes import Lanes
-from chordwise.pipeline.inbox.places import places
-from chordwise.pipeline.inbox.scanning import Refused
-from chordwise.pipeline.inbox.store import Store
+from chordwise.pipeline.inbox.moving import Store, places
+from chordwise.pipeline.inbox.scanning import Refused, check, profile_named
 from chordwise.pipeline.inbox.submitting import Submitting
 from chordwise.pipeline.inbox.taking import CutOff, Taking, Wanted
 from chordwise.pipeline.runtime.context import Context
@@ -214,7 +213,7 @@ class Watch:
             return
         profile = self._places.profile_of(path)
         settings = self._context.settings
-        side_cars.check(settings, side_cars.profile_named(settings, profile))
+        check(settings, profile_named(settings, profile))
         wanted.append(Wanted(path=path, place=inbox, profile=profile, prints=sighting.prints))
 
     def _take(self, wanted: Sequence[Wanted]) -> None:

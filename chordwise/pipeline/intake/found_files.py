@@ -14,8 +14,7 @@ from sqlalchemy.orm import undefer
 
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ReadError
-from chordwise.pipeline.intake.batch_writer import BatchWriter
-from chordwise.pipeline.intake.batches import Offered, TakenIn
+from chordwise.pipeline.intake.batches import BatchWriter, Offered, TakenIn
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers import failures

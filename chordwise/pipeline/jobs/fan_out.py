@@ -10,7 +10,7 @@ from chordwise.domain import chunking
 from chordwise.domain.states import JobStatus
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_of
 from chordwise.errors import ConfigurationError
-from chordwise.pipeline.asking.requests import text_budget
+from chordwise.pipeline.asking.question import text_budget
 from chordwise.pipeline.jobs import backoff
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import slice_size, sliced

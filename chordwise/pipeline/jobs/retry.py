@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, ScalarSelect, case, func, null, select, tr
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import RETRYABLE_JOBS, ChunkStatus, JobStatus, RunStatus
-from chordwise.pipeline.jobs import endpoint_pauses
+from chordwise.pipeline.jobs import backoff
 from chordwise.pipeline.models import budgets, lanes
 from chordwise.pipeline.runtime.context import PATIENCE, Context
 from chordwise.pipeline.runtime.messages import FAN_OUT
@@ -97,7 +97,7 @@ def _resume_models(context: Context, run_id: uuid.UUID) -> None:
     """Before anything is queued: no worker may meet a pause that a person has just ended."""
     with context.database.read() as session:
         models = session.scalars(select(Job.model).where(Job.run_id == run_id).distinct()).all()
-    endpoint_pauses.resume(context.settings, models)
+    backoff.resume(context.settings, models)
 
 
 def _change_budget(

@@ -4,24 +4,276 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TypeAlias
 
 from sqlalchemy.orm import Session
 
-from chordwise.domain.learning import measures
-from chordwise.domain.learning.judging import Part
+from chordwise.domain import grounding
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.learning import fields, measures, truths
+from chordwise.domain.learning.judging import Judged, Part, judge
 from chordwise.domain.learning.measures import Measure
-from chordwise.domain.tasks import AnalysisType
-from chordwise.pipeline.learning import comparing, scopes
-from chordwise.pipeline.learning.comparing import Compared, Comparison, Group
-from chordwise.pipeline.learning.gold import Gold
-from chordwise.pipeline.learning.scopes import Scope
-from chordwise.storage import judgments
+from chordwise.domain.learning.truths import LABEL_PATHS, Truth
+from chordwise.domain.tasks import AnalysisType, options_from, options_to_json
+from chordwise.errors import ConfigurationError, UsageError
+from chordwise.pipeline.intake.run_options import answerable, run_options
+from chordwise.pipeline.learning import judgeable
+from chordwise.pipeline.learning.gold import Gold, says
+from chordwise.pipeline.learning.judgeable import Judgeable, Listed
+from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.settings import Settings
+from chordwise.storage import judgments, runs
 from chordwise.storage.database import Database
-from chordwise.storage.judgments import Evaluation, JudgedBy
+from chordwise.storage.judgments import Evaluation, Feedback, JudgedBy, JudgedResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What a user named; `question` is what the profile asks, as it stands in `jobs.options`."""
+
+    run: str | None = None
+    profile: str | None = None
+    types: tuple[AnalysisType, ...] = ()
+    question: JsonObject | None = None
+
+
+def of(
+    settings: Settings, run: str | None, profile: str, types: Sequence[AnalysisType] = ()
+) -> Scope:
+    """Return the scope that these names say.
+
+    Raises:
+        ConfigurationError: There is no such profile, or it names a model that is unknown.
+        UsageError: The profile contradicts itself.
+    """
+    if not profile:
+        return Scope(run=run, types=tuple(types))
+    if profile not in settings.profiles:
+        raise ConfigurationError(
+            f"There is no profile “{profile}”.", "The profiles stand in chordwise.toml."
+        )
+    asked = answerable(settings, run_options(settings, settings.profiles[profile]))
+    return Scope(
+        run=run,
+        profile=profile,
+        types=tuple(types) or asked.types,
+        question=options_to_json(asked.analysis),
+    )
+
+
+def wanted(session: Session, scope: Scope) -> tuple[Wanted, str | None]:
+    """Return which results are meant, and the name of their run where it is one.
+
+    Raises:
+        UsageError: There is no such run.
+    """
+    run = runs.find(session, scope.run) if scope.run else None
+    return Wanted(run_id=run.id if run else None, types=scope.types), run.name if run else None
+
+
+Group: TypeAlias = tuple[str, str, str]
+"""Provider, model and prompt version."""
+_CONTRADICTION = "another line says something else of the same content"
+_UNASKED = "a field that no question asks for"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """A document of a gold file, or a field, that has nothing to be compared with it."""
+
+    document: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """A result beside the truth; `means` are numbers whose mean is asked for, by their names."""
+
+    result: JudgedResult
+    judged: Judged
+    means: Mapping[str, float]
+
+    @property
+    def group(self) -> Group:
+        """Return who answered what prompt."""
+        return self.result.provider, self.result.model, self.result.prompt_version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The results of one analysis type beside the truth; of `unjudged` ones nothing is known."""
+
+    kind: AnalysisType
+    compared: Sequence[Compared]
+    unjudged: int
+    missing: Sequence[Missing]
+
+
+def compare(
+    session: Session, wanted: Wanted, question: JsonObject | None, gold: Gold | None
+) -> Sequence[Comparison]:
+    """Put results beside what a gold file says, or beside what people said of them.
+
+    Only answers to one question, where it is given as it stands in `jobs.options`. Where nobody
+    has said anything yet there is nothing. Answers are read some at a time, and the session's
+    transaction ends after each reading.
+
+    Raises:
+        UsageError: A gold file is about none of the results, or its labels may be of two types.
+    """
+    results = judgeable.listed(session, wanted, question)
+    if gold is None:
+        found = _with_feedback(session, results)
+        return [comparison for comparison in found if comparison.compared]
+    found = _with_gold(session, wanted, results, gold)
+    if not any(comparison.compared for comparison in found):
+        raise UsageError(
+            f"There is no result of which {gold.name} says what is true.",
+            "It names other documents, or says nothing for their analysis types.",
+        )
+    return found
+
+
+def _with_feedback(session: Session, results: Sequence[Listed]) -> Sequence[Comparison]:
+    said: dict[uuid.UUID, list[Feedback]] = defaultdict(list)
+    for each in judgments.of_documents(session, sorted({r.document_id for r in results})):
+        said[each.document_id].append(each)
+    return [
+        _said_of_kind(session, [r for r in results if r.analysis_type is kind], said)
+        for kind in dict.fromkeys(r.analysis_type for r in results if r.document_id in said)
+    ]
+
+
+def _said_of_kind(
+    session: Session, results: Sequence[Listed], said: Mapping[uuid.UUID, Sequence[Feedback]]
+) -> Comparison:
+    truth_of: dict[uuid.UUID, Truth] = {}
+    for result in results:
+        about = [
+            judgments.remark(each)
+            for each in said.get(result.document_id, ())
+            if (each.analysis_type, each.question) == (result.analysis_type, result.question)
+        ]
+        if about:
+            truth_of[result.result_id] = truths.from_remarks(result.analysis_type, about)
+    compared = _compared(session, [r for r in results if r.result_id in truth_of], truth_of)
+    return Comparison(
+        kind=results[0].analysis_type,
+        compared=compared,
+        unjudged=len(results) - len(compared),
+        missing=(),
+    )
+
+
+def _with_gold(
+    session: Session, wanted: Wanted, results: Sequence[Listed], gold: Gold
+) -> Sequence[Comparison]:
+    kinds = _kinds(wanted, results, gold)
+    names = judgeable.names(session, results, wanted.run_id)
+    return [_of_kind(session, kind, results, gold, names) for kind in kinds]
+
+
+def _kinds(wanted: Wanted, results: Sequence[Listed], gold: Gold) -> Sequence[AnalysisType]:
+    """Return the types to evaluate: those that the gold file says something of, and that there are.
+
+    Raises:
+        UsageError: A label may be a class or a sentiment.
+    """
+    there = {result.analysis_type for result in results}
+    kinds = [kind for kind in AnalysisType if kind in there and gold.names_of(kind)]
+    if len(set(kinds) & set(LABEL_PATHS)) > 1:
+        raise UsageError(
+            "There are classifications and sentiments, and the file does not say which it is of.",
+            "Say --type classification or --type sentiment.",
+        )
+    return kinds or [kind for kind in wanted.types if gold.names_of(kind)]
+
+
+def _of_kind(
+    session: Session,
+    kind: AnalysisType,
+    results: Sequence[Listed],
+    gold: Gold,
+    names: judgeable.Names,
+) -> Comparison:
+    by_document: dict[uuid.UUID, list[Listed]] = defaultdict(list)
+    for result in results:
+        if result.analysis_type is kind:
+            by_document[result.document_id].append(result)
+    truth_of: dict[uuid.UUID, Truth] = {}
+    asked = [r for own in by_document.values() for r in own]
+    is_of_fields = kind is AnalysisType.EXTRACTION
+    missing = list(_unasked(asked, gold)) if is_of_fields else []
+    for name in gold.names_of(kind):
+        documents, truth = names.find(name), gold.truths[name]
+        own = {r.result_id: _asked(r, truth) for d in documents for r in by_document.get(d, ())}
+        if len(documents) != 1 or not own:
+            missing.append(Missing(document=name, reason=_why_missing(len(documents))))
+        elif any(truth_of.get(each, known) != known for each, known in own.items()):
+            missing.append(Missing(document=name, reason=_CONTRADICTION))
+        else:
+            truth_of |= own
+    judged = [r for r in results if r.result_id in truth_of]
+    compared = _compared(session, judged, truth_of)
+    of_kind = sum(map(len, by_document.values()))
+    return Comparison(
+        kind=kind, compared=compared, unjudged=of_kind - len(compared), missing=missing
+    )
+
+
+def _asked(result: Listed, truth: Truth) -> Truth:
+    """Return the truth without the fields that the result's question does not ask for."""
+    if result.analysis_type is not AnalysisType.EXTRACTION:
+        return truth
+    options = options_from(result.question)
+    named = ((fields.asked(name, options), value) for name, value in truth.fields.items())
+    return replace(truth, fields={name: value for name, value in named if name is not None})
+
+
+def _unasked(results: Sequence[Listed], gold: Gold) -> Iterator[Missing]:
+    """Yield the fields of a gold file that no question asks for."""
+    questions = {repr(r.question): options_from(r.question) for r in results}.values()
+    for name in dict.fromkeys(name for truth in gold.truths.values() for name in truth.fields):
+        if not any(fields.asked(name, options) for options in questions):
+            yield Missing(document=name, reason=_UNASKED)
+
+
+def _why_missing(documents: int) -> str:
+    if documents > 1:
+        return f"{documents} documents have this name; give the hash or a longer path"
+    return "no result of this type" if documents else "no such document"
+
+
+def _compared(
+    session: Session, results: Sequence[Listed], truth_of: Mapping[uuid.UUID, Truth]
+) -> Sequence[Compared]:
+    found = []
+    for some in judgeable.batches(results):
+        answers = list(judgeable.read(session, some))
+        session.commit()  # nothing is open while it is reckoned, which may take a minute
+        found += [_compared_one(each, truth_of[each.listed.result_id]) for each in answers]
+    return [each for each in found if each is not None]
+
+
+def _compared_one(each: Judgeable, truth: Truth) -> Compared | None:
+    judged = judge(each.answer, truth)
+    if not judged.judgments and not says(truth, each.answer.analysis_type):
+        return None
+    return Compared(result=each.result, judged=judged, means=dict(_means(each, truth)))
+
+
+def _means(each: Judgeable, truth: Truth) -> Iterator[tuple[str, float]]:
+    output = each.answer.output
+    if truth.reference is not None and each.answer.analysis_type is AnalysisType.SUMMARY:
+        text = measures.summary_text(output)
+        yield "rouge_1", measures.rouge_1(text, truth.reference)
+        yield "rouge_l", measures.rouge_l(text, truth.reference)
+    if grounding.quotes(output):
+        yield "grounded", grounding.grounded_share(output)
+
 
 Write: TypeAlias = Callable[[Callable[[Session], int]], int]
 """Runs a transaction."""
@@ -61,14 +313,14 @@ def evaluate(
         ServiceUnavailableError: The database cannot be reached.
     """
     with database.read() as session:
-        wanted, run = scopes.wanted(session, scope)
-        comparisons = comparing.compare(session, wanted, scope.question, gold)
+        chosen, run = wanted(session, scope)
+        comparisons = compare(session, chosen, scope.question, gold)
     random = Random(0)  # noqa: S311 - statistics, not secrets
     found = [Evaluated(comparison=each, measured=measure(each, random)) for each in comparisons]
 
     def store(session: Session) -> int:
         for evaluated in found:
-            _store(session, scope, (wanted.run_id, run), gold, evaluated)
+            _store(session, scope, (chosen.run_id, run), gold, evaluated)
         return len(found)
 
     write(store)

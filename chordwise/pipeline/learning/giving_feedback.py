@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy.orm import Session
@@ -17,12 +18,72 @@ from chordwise.domain.learning.remarks import Saying, parsed, understand
 from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
-from chordwise.pipeline.learning import judgeable, records, targets
+from chordwise.pipeline.learning import judgeable
+from chordwise.pipeline.learning.gold import RecordFile, read_records
 from chordwise.pipeline.learning.judgeable import Judgeable, Listed
-from chordwise.pipeline.learning.records import RecordFile
 from chordwise.pipeline.runs.stored_results import Wanted
-from chordwise.storage import judgments
+from chordwise.storage import jobs, judgments, runs
+from chordwise.storage.jobs import Job
 from chordwise.storage.judgments import Feedback, JudgedBy
+
+_MOST_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Which results are meant; `name` is that of a run, its id, or a job's id, if any."""
+
+    name: str | None
+    wanted: Wanted
+
+
+def wanted(session: Session, target: Target) -> Wanted:
+    """Return the results of the run that is named.
+
+    Raises:
+        UsageError: There is no such run.
+    """
+    run_id = runs.find(session, target.name).id if target.name else None
+    return replace(target.wanted, run_id=run_id)
+
+
+def one(session: Session, target: Target) -> Judgeable:
+    """Return the one result that is meant.
+
+    Raises:
+        UsageError: There is no such run, no result, or more than one.
+    """
+    job = _job(session, target.name)
+    if job is None:
+        return only(session, judgeable.listed(session, wanted(session, target)))
+    of_run = judgeable.listed(session, replace(target.wanted, run_id=job.run_id))
+    return only(session, [result for result in of_run if result.job_id == job.id])
+
+
+def only(session: Session, results: Sequence[Listed]) -> Judgeable:
+    """Return the one result that was meant.
+
+    Raises:
+        UsageError: There is none, or more than one.
+    """
+    if not results:
+        raise UsageError("There is no such result.", "`chordwise results` shows those there are.")
+    if len(results) > 1:
+        shown = ", ".join(f"{r.source} ({r.analysis_type})" for r in results[:_MOST_SHOWN])
+        raise UsageError(
+            f"{len(results):,} results fit: {shown}{', …' if len(results) > _MOST_SHOWN else ''}.",
+            "Say which one with --document and --type, or give the job's id.",
+        )
+    for found in judgeable.read(session, results):
+        return found
+    raise UsageError("The result was replaced meanwhile.", "Look at it again, then say it again.")
+
+
+def _job(session: Session, name: str | None) -> Job | None:
+    with suppress(ValueError):
+        return jobs.get(session, uuid.UUID(name or ""))
+    return None
+
 
 _COLUMNS = ("document", "type", "path", "verdict", "value", "note", "author")
 
@@ -81,7 +142,7 @@ def read(path: Path) -> Sequence[Line]:
     Raises:
         UsageError: It cannot be read, or a line makes no sense.
     """
-    file = records.read(path)
+    file = read_records(path)
     return [_line(file, number, record) for number, record in file.records]
 
 
@@ -120,7 +181,7 @@ def _target(
     found = [result for document in documents for result in by_document.get(document, ())]
     if line.analysis_type is not None:
         found = [result for result in found if result.analysis_type is line.analysis_type]
-    return targets.only(session, found)
+    return only(session, found)
 
 
 def _store(session: Session, target: Judgeable, signed: Signed) -> bool:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +16,8 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning.remarks import parsed
 from chordwise.domain.learning.truths import LABEL_PATHS, Truth
 from chordwise.domain.tasks import AnalysisType
-from chordwise.pipeline.learning import records
-from chordwise.pipeline.learning.records import RecordFile
+from chordwise.errors import ReadError, UsageError
+from chordwise.readers import encodings
 
 _WHOLE = ("label", "summary")
 _OWN = ("document", "fields", *_WHOLE)
@@ -46,7 +51,7 @@ def read(path: Path) -> Gold:
     Raises:
         UsageError: It cannot be read, says nothing, or names a document twice.
     """
-    file = records.read(path)
+    file = read_records(path)
     truths: dict[str, Truth] = {}
     for line, record in file.records:
         name = json_values.text(record.get("document")).strip()
@@ -91,3 +96,92 @@ def _fields(file: RecordFile, line: int, record: JsonObject) -> Mapping[str, Jso
     if not isinstance(fields, dict) or "" in fields:
         raise file.wrong(line, "“fields” is no object with names.")
     return fields
+
+
+_LINES = (".jsonl", ".ndjson")
+_DELIMITERS = ",;\t|"
+_LONGEST_CELL = 10_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordFile:
+    """A file of records, each with the line that it ends in; `is_csv` says that all is text."""
+
+    path: Path
+    sha256: str
+    is_csv: bool
+    records: Sequence[tuple[int, JsonObject]]
+
+    def wrong(self, line: int, what: str, hint: str = "") -> UsageError:
+        """Return an error about a line of this file."""
+        return UsageError(f"{self.path.name}, line {line}: {what}", hint or _HINT)
+
+
+_HINT = "docs/evaluation.md shows what such a file looks like."
+
+
+def read_records(path: Path) -> RecordFile:
+    """Read a file of records.
+
+    Raises:
+        UsageError: It cannot be read_records, or is neither CSV nor JSON Lines.
+    """
+    try:
+        data = path.read_bytes()
+        text = encodings.decode(data).text
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError(f"{path} cannot be read_records: {reason}.") from error
+    except ReadError as error:
+        raise UsageError(f"{path} is no text.", _HINT) from error
+    is_csv = path.suffix.lower() not in _LINES and not text.lstrip().startswith("{")
+    try:
+        records = list(_of_csv(text) if is_csv else _of_lines(text, path))
+    except csv.Error as error:
+        raise UsageError(f"{path} is no CSV: {error}.", _HINT) from error
+    for number, record in records:
+        if not json_values.is_storable(record):
+            what = "has characters that cannot be stored, or a number that is none"
+            raise UsageError(f"{path}, line {number} {what}.", _HINT)
+    return RecordFile(
+        path=path, sha256=hashlib.sha256(data).hexdigest(), is_csv=is_csv, records=records
+    )
+
+
+def _of_lines(text: str, path: Path) -> Iterator[tuple[int, JsonObject]]:
+    for number, line in enumerate(io.StringIO(text, newline="\n"), start=1):
+        if line.strip():
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise UsageError(f"{path}, line {number} is not JSON: {error}.", _HINT) from error
+            if not isinstance(record, dict):
+                raise UsageError(f"{path}, line {number} is no JSON object.", _HINT)
+            yield number, json_values.as_object(record)
+
+
+def _of_csv(text: str) -> Iterator[tuple[int, JsonObject]]:
+    csv.field_size_limit(_LONGEST_CELL)
+    first = text.partition("\n")[0]
+    delimiter = max(_DELIMITERS, key=first.count)
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    _require_different(rows.fieldnames or ())
+    for row in rows:
+        # Empty cells beyond the header have no name, and a short line lacks some.
+        if any(cell.strip() for cell in row.get(None) or ()):
+            raise csv.Error(f"line {rows.line_num} has more cells than the header")
+        named = {name.strip(): cell for name, cell in row.items() if name and cell is not None}
+        if any(named.values()):
+            yield rows.line_num, json_values.as_object(named)
+
+
+def _require_different(names: Sequence[str]) -> None:
+    """Refuse a header that has a name twice: one column would be taken for the other.
+
+    Raises:
+        csv.Error: There is such a name.
+    """
+    named = Counter(name.strip() for name in names if name.strip())
+    for name, times in named.items():
+        if times > 1:
+            raise csv.Error(f"the header names “{name}” {times} times")

@@ -6,15 +6,214 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from chordwise.domain.tasks import AnalysisType
+from sqlalchemy.orm import Session
+
+from chordwise.domain import estimating
+from chordwise.domain.estimating import NOTHING, Interval
+from chordwise.domain.tasks import AnalysisType, Stage
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.models.client import Models
-from chordwise.pipeline.quoting.lines import Cost, Pricing, QuotedLine
-from chordwise.pipeline.quoting.tallying import Tally, Tallying
+from chordwise.pipeline.quoting.tallying import Tally, Tallying, UnaskedModel, WorkKind
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.reading import ReadDocument, UnreadDocument
 from chordwise.settings import Settings
+from chordwise.storage import model_calls
 from chordwise.storage.database import Database
+from chordwise.storage.model_calls import CallHistory
+
+SAMPLE, HISTORY, ASSUMED = "sample", "history", "assumed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """An interval of US dollars."""
+
+    low: Decimal
+    typical: Decimal
+    high: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotedLine:
+    """What one model does for one analysis type.
+
+    `questions` counts those about chunks, `syntheses` those that join answers, `critiques` those
+    that examine or mend one; repeated ones are in the tokens. `basis` says where the output comes
+    from: sample, history or assumed.
+    `costs` has the lanes that the provider has, each `None` where the price is unknown; `lane` is
+    the one that the run takes.
+    """
+
+    analysis_type: AnalysisType
+    model: str
+    questions: int
+    syntheses: Interval
+    critiques: Interval
+    input_tokens: Interval
+    output_tokens: Interval
+    basis: str
+    observations: int
+    counter: str
+    counts_exactly: bool
+    lane: str
+    costs: Mapping[str, Cost | None]
+
+
+class Pricing:
+    """Turns the counts of one kind of work into a line; `observed` are a sample's output tokens."""
+
+    def __init__(self, session: Session, kind: WorkKind, observed: Sequence[int]) -> None:
+        self._session = session
+        self._kind = kind
+        self._model: UnaskedModel = kind.model
+        self._observed = observed
+        self._asked = self._history(Stage.ANALYZE)
+        self._joined = self._history(Stage.SYNTHESIZE)
+
+    def line(self) -> QuotedLine:
+        """Return the line."""
+        kind, basis = self._kind, self._basis()
+        answers = self._answers()
+        syntheses, material, joined = self._syntheses(answers)
+        critiques, examined, mended = self._critiques(answers)
+        repeated = estimating.repeats(self._asked.asked, self._asked.repeated)
+        input_tokens = _repeated(_exactly(kind.input_tokens) + material + examined, repeated)
+        output_tokens = _repeated(answers + joined + mended, repeated)
+        return QuotedLine(
+            analysis_type=kind.analysis_type,
+            model=self._model.label,
+            questions=kind.questions,
+            syntheses=syntheses,
+            critiques=critiques,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            basis=basis,
+            observations=len(self._experience()),
+            counter=self._model.counter.name,
+            counts_exactly=self._model.counter.is_exact,
+            lane=self._model.lane,
+            costs={
+                lane: self._cost(
+                    kind.questions, syntheses + critiques, input_tokens, output_tokens, lane
+                )
+                for lane in self._model.lanes
+            },
+        )
+
+    def _history(self, stage: Stage) -> CallHistory:
+        profile = self._model.profile
+        kind = self._kind.analysis_type
+        return model_calls.read(self._session, kind, stage, profile.provider, profile.model)
+
+    def _experience(self) -> Sequence[int]:
+        if len(self._observed) > 1:
+            return self._observed
+        enough = len(self._asked.output_tokens) >= estimating.LEAST_OBSERVATIONS
+        return self._asked.output_tokens if enough else []
+
+    def _basis(self) -> str:
+        if not self._experience():
+            return ASSUMED
+        return SAMPLE if self._experience() is self._observed else HISTORY
+
+    def _answers(self) -> Interval:
+        """Return the tokens of all answers about chunks."""
+        kind = self._kind
+        if not kind.questions:
+            return NOTHING
+        if experience := self._experience():
+            return estimating.predicted(experience, kind.questions)
+        text_tokens = kind.text_tokens / kind.questions
+        return self._assumed(text_tokens).times(kind.questions)
+
+    def _assumed(self, text_tokens: float) -> Interval:
+        most = self._model.profile.max_output_tokens
+        return estimating.assumed(self._kind.analysis_type, text_tokens, most)
+
+    def _syntheses(self, answers: Interval) -> tuple[Interval, Interval, Interval]:
+        """Return how many questions join answers, what they read, and what they write."""
+        kind = self._kind
+        answer = answers.times(1 / kind.questions) if kind.questions else self._assumed(0)
+        joined = self._joined_answer(answer)
+        counted = [
+            kind.syntheses(own, of_several)
+            for own, of_several in (
+                (answer.low, joined.low),
+                (answer.typical, joined.typical),
+                (answer.high, joined.high),
+            )
+        ]
+        questions = _interval([each.questions for each in counted])
+        frames = questions.times(kind.synthesis_frame)
+        material = _interval([each.material_tokens for each in counted])
+        return questions, frames + material, questions.of_each(joined)
+
+    def _critiques(self, answers: Interval) -> tuple[Interval, Interval, Interval]:
+        """Return how many questions examine or mend answers, what they read and what they write."""
+        kind = self._kind
+        if not kind.critiques:
+            return NOTHING, NOTHING, NOTHING
+        answer = answers.times(1 / kind.questions) if kind.questions else self._assumed(0)
+        asked = _exactly(kind.critiques)
+        read = _exactly(kind.critique_tokens) + answer.times(
+            kind.critiques + kind.critiqued_answers
+        )
+        share = estimating.ASSUMED_REVISIONS
+        written = asked.of_each(estimating.ASSUMED_CRITIQUE) + asked.of_each(share).of_each(answer)
+        return asked + asked.of_each(share), read + read.of_each(share), written
+
+    def _joined_answer(self, answer: Interval) -> Interval:
+        """Return the tokens of one answer that joins several; it has the form of each of them."""
+        known = self._joined.output_tokens
+        if len(known) >= estimating.LEAST_OBSERVATIONS:
+            return estimating.predicted(known, 1)
+        most = self._model.profile.max_output_tokens
+        return Interval(low=answer.low, typical=answer.typical, high=min(most, 2 * answer.high))
+
+    def _cost(
+        self,
+        questions: int,
+        others: Interval,
+        input_tokens: Interval,
+        output_tokens: Interval,
+        lane: str,
+    ) -> Cost | None:
+        parts = [
+            self._cost_of(questions + count, read, written, lane)
+            for count, read, written in (
+                (others.low, input_tokens.low, output_tokens.low),
+                (others.typical, input_tokens.typical, output_tokens.typical),
+                (others.high, input_tokens.high, output_tokens.high),
+            )
+        ]
+        low, typical, high = parts
+        if low is None or typical is None or high is None:
+            return None
+        return Cost(low=low, typical=typical, high=high)
+
+    def _cost_of(self, count: float, read: float, written: float, lane: str) -> Decimal | None:
+        """Price the average question: prices may rise with the length of a prompt."""
+        if not count:
+            return Decimal(0)
+        each = self._model.cost_usd(read / count, written / count, lane)
+        return None if each is None else each * Decimal(count)
+
+
+def _exactly(number: float) -> Interval:
+    return Interval(low=number, typical=number, high=number)
+
+
+def _interval(values: Sequence[float]) -> Interval:
+    low, typical, high = values
+    return Interval(low=min(values), typical=typical, high=max(low, high))
+
+
+def _repeated(tokens: Interval, share: Interval) -> Interval:
+    return Interval(
+        low=tokens.low * (1 + share.low),
+        typical=tokens.typical * (1 + share.typical),
+        high=tokens.high * (1 + share.high),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

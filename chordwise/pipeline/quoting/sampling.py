@@ -9,8 +9,8 @@ from decimal import Decimal
 from chordwise.domain import tokens
 from chordwise.llm.model import ChatModel
 from chordwise.pipeline.models import answer_cache
+from chordwise.pipeline.models.budgets import DayBudget
 from chordwise.pipeline.models.client import Asking
-from chordwise.pipeline.models.day_budget import DayBudget
 from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.quoting.quote import Gathered, Quote
 from chordwise.pipeline.quoting.tallying import WorkKind

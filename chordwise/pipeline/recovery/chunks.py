@@ -4,19 +4,181 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import TypeAlias
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    case,
+    exists,
+    false,
+    func,
+    null,
+    or_,
+    select,
+    true,
+    tuple_,
+    update,
+)
 from sqlalchemy.orm import Session, aliased
 
 from chordwise.domain.states import ChunkStatus, JobStatus
-from chordwise.pipeline.recovery import unclaimed
+from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.runtime.context import Context
-from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, CHUNK_QUEUE, SYNTHESIZE
-from chordwise.storage import chunk_leases, clock, jobs, outbox
+from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, CHUNK_QUEUE, FAN_OUT, SYNTHESIZE
+from chordwise.storage import chunk_leases, chunks, clock, jobs, outbox
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import among
+
+MOST_PROMISED = 2_000
+_LONG_QUEUE = 500
+
+_Place: TypeAlias = tuple[datetime, uuid.UUID]
+"""Where a batch of jobs ends: when its last one was created, and its id."""
+
+
+def worker_is_active() -> ColumnElement[bool]:
+    """Return the condition that a worker holds a live lease on a chunk."""
+    running = aliased(Chunk)
+    return exists().where(
+        running.status == ChunkStatus.RUNNING, running.lease_until > clock.database_now()
+    )
+
+
+def queue_is_empty(context: Context, queue: str) -> ColumnElement[bool]:
+    """Return the condition that no message waits in a queue, as far as the broker can say."""
+    try:
+        return false() if context.messenger.is_waiting(queue) else true()
+    except ServiceUnavailableError:
+        return false()
+
+
+def queue_is_long(context: Context, queue: str) -> ColumnElement[bool]:
+    """Return the condition that so many wait in a queue that whoever waits long may be there.
+
+    Sent again by the thousand, they would make it longer than the workers make it shorter.
+    """
+    try:
+        return true() if context.messenger.is_waiting(queue, more_than=_LONG_QUEUE) else false()
+    except ServiceUnavailableError:
+        return false()
+
+
+def lost_since(
+    context: Context,
+    session: Session,
+    overtaken: ColumnElement[datetime] | ColumnElement[datetime | None],
+    queue: str,
+) -> datetime | None:
+    """Return the moment before which what was sent and still waits has lost its message, if any.
+
+    That is `overtaken`, or a while ago where no worker is active and the queue is empty. It is a
+    query of its own, so that the planner knows how much of an index lies before the moment.
+    """
+    stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
+    in_no_queue = ~worker_is_active() & queue_is_empty(context, queue)
+    left = case((in_no_queue, clock.database_now() - stalled), else_=null())
+    return session.scalar(select(func.greatest(overtaken, left)))
+
+
+def unclaimed(chunk: type[Chunk]) -> ColumnElement[bool]:
+    """Return the condition that a chunk is there for whoever gets its message."""
+    due = (chunk.status == ChunkStatus.WAITING) & (chunk.due_at <= clock.database_now())
+    return or_(chunk.status == ChunkStatus.PENDING, due)
+
+
+def send_again(session: Session, found: Sequence[tuple[uuid.UUID, uuid.UUID]], reason: str) -> int:
+    """Promise messages for chunks, given with their jobs; return how many those are."""
+    outbox.put_all(session, ANALYZE_SLICE, ((chunk_id,) for chunk_id, _ in found), reason=reason)
+    chunks.mark_sent(session, [chunk_id for chunk_id, _ in found])
+    return len(found)
+
+
+def send_everything(context: Context, begun_at: datetime) -> int:
+    """Promise messages for all that waits and was not sent since a moment; return how many.
+
+    What has one promised already gets no second one. Each transaction takes `MOST_PROMISED` rows
+    and marks them as sent, so that a repetition with the same moment goes on after the last commit.
+
+    Raises:
+        ServiceUnavailableError: The database cannot be reached; what was committed stays.
+    """
+    total = 0
+    for condition in _unsent_since(begun_at):
+        found = MOST_PROMISED
+        while found == MOST_PROMISED:
+            with context.database.write() as session:
+                found, promised = _send_chunks(session, condition)
+            total += promised
+    after: _Place | None = None
+    while True:
+        with context.database.write() as session:
+            after, promised = _send_queued(session, begun_at, after)
+        total += promised
+        if after is None:
+            return total
+
+
+def _unsent_since(begun_at: datetime) -> Sequence[ColumnElement[bool]]:
+    """Return the conditions, one for each range of an index, of chunks that wait unsent."""
+    pending = Chunk.status == ChunkStatus.PENDING
+    is_unsent = or_(Chunk.sent_at.is_(None), Chunk.sent_at < begun_at)
+    return (
+        pending & (Chunk.sent_at < begun_at),
+        pending & Chunk.sent_at.is_(None),
+        (Chunk.status == ChunkStatus.WAITING) & (Chunk.due_at <= begun_at) & is_unsent,
+    )
+
+
+def _send_chunks(session: Session, condition: ColumnElement[bool]) -> tuple[int, int]:
+    """Send a batch of chunks; return how many were found and how many messages are promised.
+
+    Those of paused jobs are marked as well, which keeps them out of the next batch; `retry` clears
+    the mark.
+    """
+    ids = session.scalars(
+        select(Chunk.id)
+        .where(condition)
+        .limit(MOST_PROMISED)
+        .with_for_update(key_share=True, skip_locked=True)
+    ).all()
+    chunks.mark_sent(session, ids)
+    is_wanted = among(Chunk.id, outbox.unpromised(session, ANALYZE_SLICE, ids))
+    wanted = (
+        select(Chunk.id)
+        .join(Job, Job.id == Chunk.job_id)
+        .where(is_wanted, Job.status.in_((JobStatus.RUNNING, JobStatus.WAITING)))
+        .order_by(Chunk.id)
+    )
+    return len(ids), outbox.put_selected(session, ANALYZE_SLICE, wanted, reason="everything")
+
+
+def _send_queued(
+    session: Session, begun_at: datetime, after: _Place | None
+) -> tuple[_Place | None, int]:
+    """Send a batch of queued jobs; return the place after it, if any is left, and how many."""
+    statement = select(Job.created_at, Job.id).where(
+        Job.status == JobStatus.QUEUED,
+        Job.reused_from.is_(None),
+        Job.last_progress_at < begun_at,
+    )
+    if after is not None:
+        statement = statement.where(tuple_(Job.created_at, Job.id) > tuple_(*after))
+    rows = session.execute(
+        statement.order_by(Job.created_at, Job.id)
+        .limit(MOST_PROMISED)
+        .with_for_update(key_share=True, skip_locked=True)
+    ).all()
+    ids = [row[1] for row in rows]
+    session.execute(
+        update(Job).where(among(Job.id, ids)).values(last_progress_at=clock.database_now())
+    )
+    is_wanted = among(Job.id, outbox.unpromised(session, FAN_OUT, ids))
+    wanted = select(Job.id).where(is_wanted).order_by(Job.id)
+    promised = outbox.put_selected(session, FAN_OUT, wanted, reason="everything")
+    return ((rows[-1][0], rows[-1][1]) if len(rows) == MOST_PROMISED else None), promised
+
 
 BATCH = 500
 OVERTAKEN = timedelta(seconds=10)
@@ -64,7 +226,7 @@ def _reopen(session: Session, chunk_ids: Sequence[uuid.UUID], most_attempts: int
         .returning(Chunk.id, Chunk.job_id, Chunk.attempts)
     ).all()
     again = [(row[0], row[1]) for row in freed if not chunk_leases.is_last(row[2], most_attempts)]
-    unclaimed.send_again(session, again, "lease expired")
+    send_again(session, again, "lease expired")
 
 
 def last_attempts_in_turn(context: Context, session: Session) -> int:
@@ -89,7 +251,7 @@ def last_attempts_in_turn(context: Context, session: Session) -> int:
         .limit(1)
         .with_for_update(key_share=True, skip_locked=True, of=Chunk)
     ).first()
-    return unclaimed.send_again(session, [(row[0], row[1])], outbox.LAST_ATTEMPT) if row else 0
+    return send_again(session, [(row[0], row[1])], outbox.LAST_ATTEMPT) if row else 0
 
 
 def never_sent(context: Context, session: Session) -> int:
@@ -110,7 +272,7 @@ def never_sent(context: Context, session: Session) -> int:
         .limit(BATCH)
         .with_for_update(key_share=True, skip_locked=True, of=Chunk)
     ).all()
-    return unclaimed.send_again(session, [(row[0], row[1]) for row in rows], "never sent")
+    return send_again(session, [(row[0], row[1]) for row in rows], "never sent")
 
 
 def due(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all rules
@@ -126,7 +288,7 @@ def due(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape 
         .limit(BATCH)
         .with_for_update(key_share=True, skip_locked=True)
     ).all()
-    return unclaimed.send_again(session, [(row[0], row[1]) for row in rows], "due")
+    return send_again(session, [(row[0], row[1]) for row in rows], "due")
 
 
 def lost_messages(context: Context, session: Session) -> int:
@@ -143,7 +305,7 @@ def lost_messages(context: Context, session: Session) -> int:
         .where(Chunk.started_at > clock.statement_start() - stalled * 2)
         .scalar_subquery()
     )
-    sent_before = unclaimed.lost_since(context, session, newest_taken - OVERTAKEN, CHUNK_QUEUE)
+    sent_before = lost_since(context, session, newest_taken - OVERTAKEN, CHUNK_QUEUE)
     if sent_before is None:
         return 0
     waiting = aliased(Chunk)
@@ -152,7 +314,7 @@ def lost_messages(context: Context, session: Session) -> int:
         .join(Job, Job.id == waiting.job_id)
         .where(
             Job.status.in_(_WORKING),
-            unclaimed.unclaimed(waiting),
+            unclaimed(waiting),
             or_(waiting.status == ChunkStatus.PENDING, waiting.sent_at >= waiting.due_at),
             waiting.sent_at < sent_before,
             ~outbox.is_promised(ANALYZE_SLICE, of=waiting.id),
@@ -160,4 +322,4 @@ def lost_messages(context: Context, session: Session) -> int:
         .limit(BATCH)
         .with_for_update(key_share=True, skip_locked=True, of=waiting)
     ).all()
-    return unclaimed.send_again(session, [(row[0], row[1]) for row in rows], "message lost")
+    return send_again(session, [(row[0], row[1]) for row in rows], "message lost")

@@ -7,20 +7,208 @@ harmless, and so is sending too early: a message for finished work costs one que
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TypeAlias
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from chordwise.errors import ServiceUnavailableError
+from chordwise.domain.states import OPEN_CHUNKS, UNFINISHED_JOBS, ChunkStatus, JobStatus, RunStatus
+from chordwise.errors import AwaitingBatchError, ServiceUnavailableError
 from chordwise.pipeline.jobs import shared_jobs
-from chordwise.pipeline.recovery import batches, chunks, jobs, unclaimed
+from chordwise.pipeline.recovery import chunks
+from chordwise.pipeline.recovery.chunks import (
+    BATCH,
+    OVERTAKEN,
+    lost_since,
+    queue_is_empty,
+    queue_is_long,
+    send_again,
+    send_everything,
+    worker_is_active,
+)
 from chordwise.pipeline.runtime.context import Context
-from chordwise.storage import budgets, clock, incidents, outbox
+from chordwise.pipeline.runtime.messages import CONTROL_QUEUE, FAN_OUT, SYNTHESIZE
+from chordwise.storage import batch_requests, budgets, clock, incidents, intakes, outbox, runs
+from chordwise.storage.chunks import Chunk
 from chordwise.storage.incidents import IncidentKind
-from chordwise.storage.jobs import may_stop_moving
-from chordwise.storage.record import new_id
+from chordwise.storage.jobs import Job, may_stop_moving
+from chordwise.storage.record import among, new_id
+from chordwise.storage.runs import Run
+
+_MOST = 500
+_WORKING = (JobStatus.RUNNING, JobStatus.WAITING)
+
+
+def answered(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all rules
+    """Send chunks and syntheses again once no answer of theirs is to come any more.
+
+    It is their rows that are looked at, so it does not matter whether the answer came before the
+    work was put off or after it.
+    """
+    return _chunks(session) + _syntheses(session)
+
+
+def unwanted(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all rules
+    """Drop questions that no provider has heard of, where nobody wants them or they lead nowhere.
+
+    Those are of jobs that were called off; of paused ones for which others wait; and those that
+    wait for the answer to the same question of somebody who does not ask it any more.
+    """
+    dropped = batch_requests.drop_unwanted(session, _MOST)
+    dropped += batch_requests.drop_idle_leaders(session, _MOST)
+    return dropped + batch_requests.drop_lost(session, _MOST)
+
+
+def _chunks(session: Session) -> int:
+    rows = session.execute(
+        select(Chunk.id, Chunk.job_id)
+        .join(Job, Job.id == Chunk.job_id)
+        .where(
+            Chunk.status == ChunkStatus.WAITING,
+            Chunk.error_code == AwaitingBatchError.code,
+            Chunk.due_at > clock.database_now(),
+            Job.status.in_(_WORKING),
+            ~batch_requests.is_awaited(Chunk.id),
+        )
+        .order_by(Chunk.id)
+        .limit(_MOST)
+        .with_for_update(key_share=True, skip_locked=True, of=Chunk)
+    ).all()
+    session.execute(
+        update(Chunk)
+        .where(Chunk.id.in_([row[0] for row in rows]))
+        .values(due_at=clock.database_now())
+    )
+    return send_again(session, [(row[0], row[1]) for row in rows], "batch answered")
+
+
+def _syntheses(session: Session) -> int:
+    ids = session.scalars(
+        select(Job.id)
+        .where(
+            Job.status == JobStatus.WAITING,
+            Job.error_code == AwaitingBatchError.code,
+            Job.due_at > clock.database_now(),
+            ~batch_requests.is_awaited(Job.id),
+        )
+        .order_by(Job.id)
+        .limit(_MOST)
+        .with_for_update(key_share=True, skip_locked=True)
+    ).all()
+    outbox.put_all(session, SYNTHESIZE, ((job_id,) for job_id in ids), reason="batch answered")
+    now = clock.database_now()
+    session.execute(update(Job).where(Job.id.in_(ids)).values(due_at=now, last_progress_at=now))
+    return len(ids)
+
+
+_STEP = 400
+
+
+def lost_messages(context: Context, session: Session) -> int:
+    """Fan jobs out again that wait although younger ones have begun, or are in no queue."""
+    stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
+    newest_begun = (
+        select(func.max(Job.created_at))
+        # The only chunk of a job may have been sent without a fan-out.
+        .where(Job.started_at > clock.statement_start() - stalled * 2, Job.chunk_count > 1)
+        .scalar_subquery()
+    )
+    sent_before = lost_since(context, session, newest_begun - OVERTAKEN, CONTROL_QUEUE)
+    if sent_before is None:
+        return 0
+    return _send_jobs(
+        session,
+        FAN_OUT,
+        (Job.status == JobStatus.QUEUED)
+        & Job.reused_from.is_(None)
+        & (Job.created_at < sent_before)  # no job was sent before; this is in the index
+        & (Job.last_progress_at < sent_before),
+    )
+
+
+def missing_syntheses(context: Context, session: Session) -> int:
+    """Send the synthesis of jobs whose chunks have all ended and which nobody is finishing.
+
+    One that has been due, or abandoned, since it was last sent has no message and gets one at once.
+    As long as other messages wait for a worker, so may that of any other: it gets more time then,
+    and all the time that it takes while the queue is long. Whether all chunks of a job have ended
+    is in no index: of the jobs without such a moment each call looks at the next few hundred.
+    """
+    settings = context.settings.pipeline
+    now = clock.database_now()
+    long_idle = Job.last_progress_at < now - timedelta(seconds=settings.stalled_seconds)
+    idle_since = Job.last_progress_at < now - timedelta(seconds=settings.recovery_interval_seconds)
+    overdue = (idle_since & queue_is_empty(context, CONTROL_QUEUE)) | (
+        long_idle & worker_is_active() & ~queue_is_long(context, CONTROL_QUEUE)
+    )
+    # Looked for job by job: a condition that the planner can make a join of may read all chunks.
+    open_chunk = select(Chunk.id).where(Chunk.job_id == Job.id, Chunk.status.in_(OPEN_CHUNKS))
+    has_ended = open_chunk.limit(1).scalar_subquery().is_(None)
+    waiting = (Job.status == JobStatus.WAITING) & or_(
+        Job.due_at.is_(None), Job.due_at <= clock.database_now()
+    )
+    ran_out = (Job.lease_until < clock.database_now()) & clock.holders_have_come()
+    abandoned = (Job.status == JobStatus.SYNTHESIZING) & ran_out
+    idle = (Job.status == JobStatus.RUNNING) & Job.chunk_count.is_not(None)
+    looked_at = [job_id for walk in context.walks for job_id in walk.step(session, _STEP)]
+    wanted = (
+        waiting & (Job.last_progress_at < Job.due_at),
+        abandoned & (Job.last_progress_at < Job.lease_until),
+        among(Job.id, looked_at) & or_(waiting, abandoned, idle) & overdue,
+    )
+    return sum(_send_jobs(session, SYNTHESIZE, each & has_ended) for each in wanted)
+
+
+def abandoned_intakes(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
+    """Finish the intake of runs whose submitter was lost after it had taken everything in.
+
+    One with something left on its list stays interrupted: `chordwise resume` goes on with it.
+    """
+    return intakes.finish_all(session, intakes.is_interrupted())
+
+
+def cancelled_runs(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
+    """Cancel what a killed `cancel` has left of a run; return how many jobs that is."""
+    unfinished = exists().where(Job.run_id == Run.id, Job.status.in_(UNFINISHED_JOBS))
+    ids = session.scalars(
+        select(Run.id)
+        .where(Run.status == RunStatus.CANCELLED, or_(Run.finished_at.is_(None), unfinished))
+        .order_by(Run.id)
+    ).all()
+    return sum(runs.cancel_jobs(session, run_id, BATCH) for run_id in ids)
+
+
+def unsettled_runs(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
+    """Finish runs whose jobs have all ended; the last job does this itself, unless killed."""
+    unfinished = exists().where(Job.run_id == Run.id, Job.status.in_(UNFINISHED_JOBS))
+    ids = session.scalars(
+        select(Run.id).where(
+            Run.status == RunStatus.OPEN, Run.intake_finished_at.is_not(None), ~unfinished
+        )
+    ).all()
+    for run_id in ids:
+        runs.settle(session, run_id)
+    return len(ids)
+
+
+def _send_jobs(session: Session, task: str, condition: ColumnElement[bool]) -> int:
+    """Promise a message for each job that has none waiting, however long the broker is away."""
+    ids = session.scalars(
+        select(Job.id)
+        .where(condition, ~outbox.is_promised(task, of=Job.id))
+        .limit(BATCH)
+        .with_for_update(key_share=True, skip_locked=True)
+    ).all()
+    if not ids:
+        return 0
+    outbox.put_all(session, task, ((job_id,) for job_id in ids), reason="recovery")
+    session.execute(
+        update(Job).where(Job.id.in_(ids)).values(last_progress_at=clock.database_now())
+    )
+    return len(ids)
+
 
 log = structlog.get_logger(__name__)
 
@@ -36,19 +224,19 @@ def abandoned_reservations(context: Context, session: Session) -> int:  # noqa: 
 
 
 RULES: tuple[tuple[str, Rule], ...] = (
-    ("run_cancelled", jobs.cancelled_runs),
+    ("run_cancelled", cancelled_runs),
     ("lease_expired", chunks.expired_leases),
     ("last_attempt", chunks.last_attempts_in_turn),
     ("due", chunks.due),
-    ("batch_answered", batches.answered),
-    ("batch_unwanted", batches.unwanted),
+    ("batch_answered", answered),
+    ("batch_unwanted", unwanted),
     ("chunk_never_sent", chunks.never_sent),
     ("chunk_message_lost", chunks.lost_messages),
-    ("job_message_lost", jobs.lost_messages),
-    ("synthesis_missing", jobs.missing_syntheses),
+    ("job_message_lost", lost_messages),
+    ("synthesis_missing", missing_syntheses),
     ("followed", shared_jobs.served),
-    ("intake_abandoned", jobs.abandoned_intakes),
-    ("run_unsettled", jobs.unsettled_runs),
+    ("intake_abandoned", abandoned_intakes),
+    ("run_unsettled", unsettled_runs),
     ("reservation_abandoned", abandoned_reservations),
 )
 # Work that was put off on purpose is no accident.
@@ -97,10 +285,10 @@ def take_up_after_standstill(context: Context) -> int:
 
 def _standstill(context: Context) -> int:
     with context.database.read() as session:
-        if session.scalar(select(unclaimed.worker_is_active())):
+        if session.scalar(select(worker_is_active())):
             return 0
         begun_at = clock.read(session)
-    sent = unclaimed.send_everything(context, begun_at)
+    sent = send_everything(context, begun_at)
     with context.database.write() as session:
         incidents.count(session, IncidentKind.RESCUE, "standstill", sent)
     return sent
@@ -141,7 +329,7 @@ def _broker_forgot(context: Context) -> int:
     # The broker first: where it takes no marker, it takes no messages either.
     if not _leave_marker(context, outbox.of_beginning(begun_at)):
         return 0
-    sent = 0 if known is None else unclaimed.send_everything(context, begun_at)
+    sent = 0 if known is None else send_everything(context, begun_at)
     marker = str(new_id())
     with context.database.write() as session:
         outbox.remember(session, marker)

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 
 from sqlalchemy import RowMapping, text
 from sqlalchemy.orm import Session
@@ -18,6 +19,8 @@ from chordwise.domain.states import (
     JobStatus,
     RunStatus,
 )
+from chordwise.storage import budgets
+from chordwise.storage.budgets import Budget
 
 _ACCOUNTS = """
 SELECT a.*, r.created_at, r.finished_at
@@ -188,4 +191,39 @@ def _account(row: RowMapping) -> Account:
         outcomes={each.value: row[each.value] for each in IntakeOutcome},
         states={each.value: row[each.value] for each in JobStatus},
         **{name: row[name] for name in (*kept, *balances)},
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetLine:
+    """What a cap has come to; `scope` is run:ID or day:YYYY-MM-DD (UTC).
+
+    `unpriced_calls` have an unknown cost: what was reserved for them, if anything, counts as spent.
+    """
+
+    scope: str
+    cap_usd: Decimal
+    spent_usd: Decimal
+    reserved_usd: Decimal
+    left_usd: Decimal
+    unpriced_calls: int
+
+
+def caps_of_run(session: Session, run_id: uuid.UUID) -> Sequence[BudgetLine]:
+    """Return what the caps of a run and of today have come to; none where there are no caps."""
+    return [
+        _line(account, account.cap_usd, budgets.unpriced_calls(session, account))
+        for account in budgets.of_run(session, run_id)
+        if account.cap_usd is not None
+    ]
+
+
+def _line(account: Budget, cap_usd: Decimal, unpriced_calls: int) -> BudgetLine:
+    return BudgetLine(
+        scope=account.scope,
+        cap_usd=cap_usd,
+        spent_usd=account.spent_usd,
+        reserved_usd=account.reserved_usd,
+        left_usd=max(Decimal(0), cap_usd - account.spent_usd - account.reserved_usd),
+        unpriced_calls=unpriced_calls,
     )

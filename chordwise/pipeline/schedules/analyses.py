@@ -18,8 +18,7 @@ from chordwise.domain.lanes import Lane
 from chordwise.domain.tasks import AnalysisType, options_from
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.pipeline.intake.found_files import FileSource, entry_of
-from chordwise.pipeline.intake.profiles import run_options
-from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.pipeline.intake.run_options import RunOptions, run_options
 from chordwise.pipeline.intake.run_options import identity as identity_of
 from chordwise.pipeline.schedules.work import Work, take_all_in
 from chordwise.readers import discovery

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -15,9 +16,156 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.money import dollars
 from chordwise.domain.states import ScheduleRunStatus
 from chordwise.errors import ConfigurationError
-from chordwise.pipeline.schedules.report_sections import SECTIONS
 from chordwise.pipeline.schedules.work import Work
 from chordwise.storage.schedules import ScheduleRun
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A table of a report; the query takes `since`, `until` and `schedule`.
+
+    Its last column is how many rows there are, of which it returns `most` at most; the column `usd`
+    is a sum of money.
+    """
+
+    heading: str
+    query: str
+    most: int
+
+
+_FEW = 20
+_MANY = 100
+
+DONE = Section(
+    heading="What was done by itself",
+    query="""
+        SELECT schedule, to_char(due_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS due,
+            CASE WHEN finished_at > :until THEN 'running' ELSE status END AS status,
+            CASE WHEN finished_at > :until THEN NULL ELSE error_message END AS reason,
+            count(*) OVER () AS there_are
+        FROM schedule_runs
+        WHERE due_at < :until AND (finished_at IS NULL OR finished_at > :since)
+            AND NOT (schedule = :schedule AND due_at = :since)
+        ORDER BY due_at
+        LIMIT :most
+    """,
+    most=_MANY,
+)
+RUNS = Section(
+    heading="Runs",
+    query="""
+        SELECT a.run, CASE WHEN r.finished_at > :until THEN 'open' ELSE a.status END AS status,
+            intakes_found AS found, accepted, duplicate, succeeded, partial,
+            failed + quarantined AS failed, cancelled,
+            queued + running + waiting + synthesizing + paused AS unfinished,
+            intakes_balance AND jobs_balance AS balances,
+            count(*) OVER () AS there_are
+        FROM run_accounts AS a
+        INNER JOIN runs AS r ON r.id = a.run_id
+        WHERE r.created_at <= :until AND (r.finished_at IS NULL OR r.finished_at > :since)
+        ORDER BY r.id
+        LIMIT :most
+    """,
+    most=_MANY,
+)
+FAILURES = Section(
+    heading="What failed",
+    query="""
+        SELECT what, state, error_code AS code, count(*) AS times, count(*) OVER () AS there_are
+        FROM failures
+        WHERE run IN (
+            SELECT name FROM runs
+            WHERE created_at <= :until AND (finished_at IS NULL OR finished_at > :since)
+        )
+        GROUP BY 1, 2, 3
+        ORDER BY times DESC, 1, 2, 3
+        LIMIT :most
+    """,
+    most=_MANY,
+)
+# The job of a chunk that failed says why; of each code there are some among the first.
+FAILED_BY_NAME = Section(
+    heading="What failed, by name",
+    query="""
+        SELECT run, source, analysis_type AS type, state, error_code AS code,
+            error_message AS reason, hint, count(*) OVER () AS there_are
+        FROM failures
+        WHERE what <> 'chunk' AND run IN (
+            SELECT name FROM runs
+            WHERE created_at <= :until AND (finished_at IS NULL OR finished_at > :since)
+        )
+        ORDER BY
+            row_number() OVER (
+                PARTITION BY what, state, error_code ORDER BY run, source, analysis_type
+            ),
+            state, error_code, run, source, analysis_type
+        LIMIT :most
+    """,
+    most=_FEW,
+)
+# Not those of which an intake or a job went wrong: they are among what failed.
+INBOX_FILES = Section(
+    heading="Files of an inbox that could not be taken in",
+    query="""
+        SELECT folder, name AS file, reason AS code, message AS reason, hint,
+            count(*) OVER () AS there_are
+        FROM inbox_files AS f
+        WHERE status = 'failed' AND delivered_at > :since AND delivered_at <= :until
+            AND NOT EXISTS (
+                SELECT FROM inbox_intakes AS l
+                INNER JOIN intakes AS i ON i.id = l.intake_id
+                LEFT JOIN jobs AS j ON j.run_id = i.run_id AND j.document_id = i.document_id
+                WHERE l.inbox_file_id = f.id
+                    AND (i.outcome NOT IN ('accepted', 'duplicate') OR j.status <> 'succeeded')
+            )
+        ORDER BY delivered_at, id
+        LIMIT :most
+    """,
+    most=_FEW,
+)
+DELIVERIES = Section(
+    heading="Deliveries that failed for good",
+    query="""
+        SELECT r.name AS run, d.kind, d.event, d.attempts, d.last_error AS reason,
+            count(*) OVER () AS there_are
+        FROM deliveries AS d
+        INNER JOIN runs AS r ON r.id = d.run_id
+        WHERE d.status = 'failed' AND d.finished_at > :since AND d.finished_at <= :until
+        ORDER BY d.finished_at, d.id
+        LIMIT :most
+    """,
+    most=_FEW,
+)
+COSTS = Section(
+    heading="What it cost",
+    query="""
+        SELECT provider, model, count(*) AS calls, sum(input_tokens) AS input_tokens,
+            sum(output_tokens) AS output_tokens, sum(cost_usd) AS usd,
+            count(*) FILTER (WHERE cost_usd IS NULL) AS unpriced, count(*) OVER () AS there_are
+        FROM model_calls
+        WHERE started_at > :since AND started_at <= :until AND NOT cache_hit
+        GROUP BY 1, 2
+        ORDER BY 1, 2
+        LIMIT :most
+    """,
+    most=_MANY,
+)
+REVIEW = Section(
+    heading="What a person should look at",
+    query="""
+        SELECT run, source, analysis_type AS type, status,
+            round(confidence::numeric, 2) AS confidence, trunc(quality::numeric, 2) AS quality,
+            count(*) OVER () AS there_are
+        FROM document_results
+        WHERE created_at > :since AND created_at <= :until
+            AND (needs_review OR quality < 0.8 OR status = 'partial')
+        ORDER BY confidence, source
+        LIMIT :most
+    """,
+    most=_FEW,
+)
+SECTIONS = (DONE, RUNS, FAILURES, FAILED_BY_NAME, INBOX_FILES, DELIVERIES, COSTS, REVIEW)
+
 
 _AT_FIRST = timedelta(days=1)
 _LONGEST_CELL = 300

@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 
 import structlog
 from pydantic import ValidationError
@@ -14,18 +16,101 @@ from sqlalchemy.orm import Session
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import ScheduleRunStatus
 from chordwise.errors import ChordwiseError, LeaseLostError, ServiceUnavailableError
+from chordwise.pipeline.learning import evaluating, gold, recalibrating
 from chordwise.pipeline.runtime.context import PATIENCE, Context
 from chordwise.pipeline.schedules.analyses import analyze, reanalyze
 from chordwise.pipeline.schedules.exports import export
-from chordwise.pipeline.schedules.learning import evaluate, recalibrate
-from chordwise.pipeline.schedules.pruning import prune
 from chordwise.pipeline.schedules.reports import report
 from chordwise.pipeline.schedules.work import InterruptedWorkError, Kind, Work
 from chordwise.settings import ScheduleSettings
 from chordwise.settings.schedules import ScheduleKind
-from chordwise.storage import schedules
+from chordwise.storage import calibrations, pruning, schedules
 from chordwise.storage.runs import Run
 from chordwise.storage.schedules import End, Schedule, ScheduleRun
+
+
+def prune(work: Work) -> JsonObject:
+    """Delete what is older than the ages that are set; return how much of each kind.
+
+    Raises:
+        LeaseLostError: Somebody else goes on with it.
+        ServiceUnavailableError: The database stayed away.
+    """
+    settings = work.settings
+    deleted: JsonObject = {}
+    if settings.keep_cache_days is not None:
+        age = timedelta(days=settings.keep_cache_days)
+        deleted["completions"] = _all_of(work, partial(pruning.forget_completions, age=age))
+    if settings.keep_answers_days is not None:
+        deleted |= _answers(work, timedelta(days=settings.keep_answers_days))
+    if settings.keep_runs_days is not None:
+        deleted |= _runs(work, timedelta(days=settings.keep_runs_days))
+    return deleted
+
+
+def _answers(work: Work, age: timedelta) -> JsonObject:
+    return {
+        "answers": _all_of(work, partial(pruning.forget_answers, age=age)),
+        "past_results": _all_of(work, partial(pruning.forget_past_results, age=age)),
+    }
+
+
+def _runs(work: Work, age: timedelta) -> JsonObject:
+    with work.context.database.read() as session:
+        old = pruning.old_runs(session, age)
+    runs = jobs = 0
+    for run_id in old:
+        jobs += _all_of(work, partial(pruning.forget_jobs, run_id=run_id, age=age))
+        runs += work.write(partial(pruning.forget_run, run_id=run_id, age=age))
+    documents = _all_of(work, partial(pruning.forget_documents, age=age))
+    return {"runs": runs, "jobs": jobs, "documents": documents}
+
+
+def _all_of(work: Work, step: Callable[[Session], int]) -> int:
+    """Repeat a step until it finds less than it could take; return how much it found in all."""
+    total = 0
+    while True:
+        work.go_on()
+        found = work.write(step)
+        total += found
+        if found < pruning.STEP:
+            return total
+
+
+def evaluate(work: Work) -> JsonObject:
+    """Evaluate what the profile asks, or all current results; return how much was judged.
+
+    Raises:
+        UsageError: The gold file makes no sense, or is about none of the results.
+        ConfigurationError: There is no such profile any more.
+        LeaseLostError: Somebody else goes on with it.
+        ServiceUnavailableError: The database stayed away.
+    """
+    truth = gold.read(Path(work.settings.gold)) if work.settings.gold else None
+    scope = evaluating.of(work.context.settings, None, work.settings.profile)
+    found = evaluating.evaluate(work.context.database, scope, truth, work.write)
+    return {
+        "judged": sum(len(each.comparison.compared) for each in found),
+        "missing": sum(len(each.comparison.missing) for each in found),
+    }
+
+
+def recalibrate(work: Work) -> JsonObject:
+    """Learn from all judgments; return how many calibrations are new, and how many lack some.
+
+    Raises:
+        LeaseLostError: Somebody else goes on with it.
+        ServiceUnavailableError: The database stayed away.
+    """
+    most_errors = work.settings.most_errors
+    if most_errors is None:
+        most_errors = recalibrating.MOST_ERRORS
+    with work.context.database.read() as session:
+        claims = calibrations.claims(session)
+    lessons = recalibrating.learn(claims, most_errors)
+    changed = work.write(lambda session: recalibrating.store(session, lessons, most_errors))
+    return {"changed": changed, "too_few": sum(lesson.curve is None for lesson in lessons)}
+
 
 log = structlog.get_logger(__name__)
 

@@ -15,9 +15,8 @@ from sqlalchemy.orm import Session
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import LeaseLostError
 from chordwise.pipeline.intake.found_files import FileSource, take_in
-from chordwise.pipeline.intake.resume import claim
 from chordwise.pipeline.intake.run_options import RunOptions
-from chordwise.pipeline.intake.submit import Submission, open_run
+from chordwise.pipeline.intake.submit import Submission, claim, open_run
 from chordwise.pipeline.runtime.context import PATIENCE, Context
 from chordwise.settings import ScheduleSettings
 from chordwise.storage import schedules
