@@ -13,10 +13,8 @@ import structlog
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.batches import exchange
 from chordwise.pipeline.jobs import dispatch
-from chordwise.pipeline.recovery.recover import recover, take_up_after_standstill
+from chordwise.pipeline.recovery.recover import Waiting, recover, take_up_after_standstill, waiting
 from chordwise.pipeline.runtime.context import Context
-from chordwise.storage import jobs
-from chordwise.storage.jobs import Waiting
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State
 from scheduler import scheduling
@@ -138,7 +136,7 @@ class Loop:
     def _look(self) -> None:
         """See what waits for the parts, in one statement for all of them."""
         with self._context.database.read() as session:
-            self.waiting = jobs.waiting(session)
+            self.waiting = waiting(session)
         self._batching.lead(leads=self._acts and self.waiting.batches)
 
     def _show(self) -> None:

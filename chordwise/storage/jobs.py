@@ -15,7 +15,6 @@ from sqlalchemy import (
     bindparam,
     case,
     exists,
-    or_,
     select,
     text,
     tuple_,
@@ -24,23 +23,17 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.lanes import UNASKED_REQUESTS, BatchRequestStatus
 from chordwise.domain.states import (
     FOLLOWING_JOBS,
-    OPEN_CHUNKS,
     RETRYABLE_JOBS,
     UNFINISHED_JOBS,
     JobStatus,
     RunStatus,
 )
 from chordwise.errors import ChordwiseError, TransientError
-from chordwise.storage import batches, clock, deliveries, schedules
-from chordwise.storage.batch_requests import BatchRequest
-from chordwise.storage.budgets import BudgetReservation
-from chordwise.storage.chunks import Chunk
+from chordwise.storage import clock
 from chordwise.storage.database import Store
 from chordwise.storage.documents import Document
-from chordwise.storage.intakes import Intake
 from chordwise.storage.model_calls import ModelCall
 from chordwise.storage.record import (
     CreatedAt,
@@ -49,54 +42,6 @@ from chordwise.storage.record import (
     block_range_index,
     status_among,
 )
-from chordwise.storage.runs import Run
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """Whether deliveries, batches, and occurrences of schedules wait for a scheduler."""
-
-    deliveries: bool = False
-    batches: bool = False
-    schedules: bool = False
-
-
-def waiting(session: Session) -> Waiting:
-    """Return what waits for the parts of a scheduler."""
-    row = session.execute(
-        select(
-            deliveries.is_pending(),
-            or_(_in(BatchRequest, (BatchRequestStatus.PENDING,)), batches.is_any_open()),
-            schedules.is_any_free(),
-        )
-    ).one()
-    return Waiting(deliveries=row[0], batches=row[1], schedules=row[2])
-
-
-def may_stop_moving(session: Session) -> bool:
-    """Tell whether there is anything that a rule of recovery could find.
-
-    That is an unfinished job, chunk, run, question of a batch, or reservation.
-    """
-    is_open = or_(Run.status == RunStatus.OPEN, Run.finished_at.is_(None))
-    return bool(
-        session.scalar(
-            select(
-                or_(
-                    _in(Job, UNFINISHED_JOBS),
-                    _in(Chunk, OPEN_CHUNKS),
-                    exists().where(or_(is_open, Run.intake_finished_at.is_(None))),
-                    _in(BatchRequest, UNASKED_REQUESTS),
-                    exists().where(BudgetReservation.settled_at.is_(None)),
-                )
-            )
-        )
-    )
-
-
-def _in(table: type[Job | Chunk | BatchRequest], states: Collection[str]) -> ColumnElement[bool]:
-    return exists().where(table.status.in_(states))
-
 
 STEP_CHUNKS = 20_000
 """How many chunks a transaction changes that changes many jobs."""
@@ -139,7 +84,7 @@ class Job(Record):
 
     id: Mapped[Identity]
     run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id"))
-    intake_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(Intake.id), index=True)
+    intake_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("intakes.id"), index=True)
     document_id: Mapped[uuid.UUID] = mapped_column(ForeignKey(Document.id), index=True)
     analysis_type: Mapped[str]
     options: Mapped[JsonObject]

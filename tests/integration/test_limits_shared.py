@@ -10,7 +10,6 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from chordwise.llm.limits import permits
 from chordwise.llm.limits.permits import (
     CallReport,
     CallResult,
@@ -29,6 +28,7 @@ from chordwise.llm.limits.shared import (
     open_client,
     open_limits,
     policy_of,
+    read_state,
 )
 from chordwise.llm.reported_limits import Quota, QuotaKind
 from chordwise.settings import LimitSettings, ModelSettings
@@ -196,7 +196,7 @@ def test_limits_are_learnt_from_headers(valkey: redis.Redis) -> None:
     fleet.settle([first], CallReport(result=CallResult.ANSWERED, latency_seconds=1, limits=told))
 
     assert fleet.refused().reason is Reason.RATE
-    assert permits.read(valkey, ENDPOINT, fleet.policy).per_minute == {QuotaKind.REQUESTS: 60}
+    assert read_state(valkey, ENDPOINT, fleet.policy).per_minute == {QuotaKind.REQUESTS: 60}
 
 
 def test_retry_after_pauses_everybody(valkey: redis.Redis) -> None:
@@ -220,7 +220,7 @@ def test_one_episode_of_refusals_is_one_cut(valkey: redis.Redis) -> None:
 
     fleet.settle(held, CallReport(result=CallResult.LIMITED))
 
-    assert permits.read(valkey, ENDPOINT, fleet.policy).window == pytest.approx(8)
+    assert read_state(valkey, ENDPOINT, fleet.policy).window == pytest.approx(8)
 
 
 def test_the_window_doubles_until_the_first_refusal(valkey: redis.Redis) -> None:
@@ -232,11 +232,11 @@ def test_the_window_doubles_until_the_first_refusal(valkey: redis.Redis) -> None
     for permit in first:
         fleet.settle([permit], ANSWERED)
         second += [fleet.granted(), fleet.granted()]
-    grown = permits.read(valkey, ENDPOINT, fleet.policy).window
+    grown = read_state(valkey, ENDPOINT, fleet.policy).window
     fleet.settle(second, FAILED)
 
     assert grown == 8
-    assert permits.read(valkey, ENDPOINT, fleet.policy).window == 8
+    assert read_state(valkey, ENDPOINT, fleet.policy).window == 8
 
 
 def test_a_failure_stops_the_doubling_for_a_moment(valkey: redis.Redis) -> None:
@@ -285,7 +285,7 @@ def test_the_breaker_opens_probes_and_closes(valkey: redis.Redis) -> None:
     fleet.clock.now += 31
     fleet.settle([fleet.granted()], ANSWERED)
     fleet.settle([fleet.granted() for _ in range(5)], ANSWERED)
-    assert permits.read(valkey, ENDPOINT, fleet.policy).broken_seconds == 0
+    assert read_state(valkey, ENDPOINT, fleet.policy).broken_seconds == 0
 
 
 def test_failures_between_answers_do_not_open_the_breaker(valkey: redis.Redis) -> None:
@@ -342,7 +342,7 @@ def test_the_state_is_told_in_a_line(valkey: redis.Redis) -> None:
     fleet.clock.now += 1
     fleet.granted()
 
-    line = permits.read(valkey, ENDPOINT, fleet.policy).describe()
+    line = read_state(valkey, ENDPOINT, fleet.policy).describe()
 
     assert "1 of " in line
     assert "600 requests/min" in line
@@ -375,4 +375,4 @@ def test_the_settings_of_the_model_win(valkey: redis.Redis) -> None:
     fleet.settle([fleet.granted()], report)
 
     assert isinstance(fleet.ask(), Permit)
-    assert permits.read(valkey, ENDPOINT, fleet.policy).per_minute[QuotaKind.REQUESTS] == 6_000
+    assert read_state(valkey, ENDPOINT, fleet.policy).per_minute[QuotaKind.REQUESTS] == 6_000

@@ -7,226 +7,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol, cast
+from typing import Protocol
 
 import redis
 import structlog
 
-from chordwise.llm.limits.shared import keys
 from chordwise.llm.reported_limits import QuotaKind, ReportedLimits
-
-log = structlog.get_logger(__name__)
-
-# Valkey is not asked again sooner, nor what it knows remembered more often.
-PAUSE_SECONDS = 5.0
-
-
-class ResilientLimits:
-    """Never fails a call for want of Valkey; each outage is told once, and its end too.
-
-    `read` returns what all know together, for the hard times.
-    """
-
-    def __init__(
-        self,
-        shared: Limits,
-        process: ProcessLimits,
-        read: Callable[[], LimitState],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._shared = shared
-        self._process = process
-        self._read = read
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._away_until = 0.0
-        self._is_away = False
-        self._read_at = float("-inf")
-
-    def take(self, request: PermitRequest) -> Permit | Wait | Denial:
-        """Return a permit, how long to wait and why, or why nobody may ask."""
-        if self._clock() >= self._away_until:
-            try:
-                answer = self._shared.take(request)
-                self._remember()
-            except (redis.RedisError, OSError) as error:
-                self._note_away(error)
-            else:
-                self._note_back()
-                return answer
-        return self._process.take(request)
-
-    def settle(self, permit: Permit, report: CallReport) -> None:
-        """Give a permit back to whoever granted it."""
-        if not permit.is_shared:
-            self._process.settle(permit, report)
-        elif self._clock() >= self._away_until:
-            try:
-                self._shared.settle(permit, report)
-            except (redis.RedisError, OSError) as error:
-                self._note_away(error)
-
-    def _remember(self) -> None:
-        with self._lock:
-            if self._clock() < self._read_at + PAUSE_SECONDS:
-                return
-            self._read_at = self._clock()
-        self._process.remember(self._read())
-
-    def _note_away(self, error: Exception) -> None:
-        with self._lock:
-            self._away_until = self._clock() + PAUSE_SECONDS
-            if not self._is_away:
-                log.warning("limits.not_shared", error=type(error).__name__)
-            self._is_away = True
-
-    def _note_back(self) -> None:
-        with self._lock:
-            if self._is_away:
-                log.info("limits.shared_again")
-            self._is_away = False
-
-
-LONGEST_PAUSE_SECONDS = 300.0
-_SHORTEST_WAIT_SECONDS = 0.05
-
-
-class ProcessLimits:
-    """Keeps to the limits that were last known, as if this process were alone.
-
-    It finds nothing out: it paces, bounds the calls in flight, and honors `Retry-After`. What is
-    denied it does not remember: the next call is denied again. There is no circuit breaker:
-    failures are counted by all workers together or not at all.
-    """
-
-    def __init__(self, policy: LimitPolicy, clock: Callable[[], float] = time.monotonic) -> None:
-        self._policy = policy
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._state = LimitState.of_policy(policy)
-        self._in_flight = 0
-        self._next_at = 0.0
-        self._paused_until = 0.0
-
-    def remember(self, state: LimitState) -> None:
-        """Take over what is known now."""
-        with self._lock:
-            self._state = state
-
-    def take(self, request: PermitRequest) -> Permit | Wait:
-        """Return a permit, or how long to wait and why."""
-        with self._lock:
-            now = self._clock()
-            if now < self._paused_until:
-                return Wait(seconds=self._paused_until - now, reason=Reason.PAUSED)
-            if self._in_flight >= max(1, int(self._state.window)):
-                return Wait(seconds=_SHORTEST_WAIT_SECONDS, reason=Reason.IN_FLIGHT)
-            if now < self._next_at:
-                wait = max(self._next_at - now, _SHORTEST_WAIT_SECONDS)
-                return Wait(seconds=wait, reason=Reason.RATE)
-            self._in_flight += 1
-            self._next_at = max(self._next_at, now - 1) + self._state.seconds_for(request.cost)
-            return Permit(request=request, granted_at=now, is_shared=False)
-
-    def settle(self, permit: Permit, report: CallReport) -> None:  # noqa: ARG002 - as in the port
-        """Give a permit back."""
-        with self._lock:
-            self._in_flight -= 1
-            if report.result in {CallResult.LIMITED, CallResult.FAILED}:
-                pause = min(report.retry_after_seconds or 0.0, LONGEST_PAUSE_SECONDS)
-                self._paused_until = max(self._paused_until, self._clock() + pause)
-
-
-SECONDS_PER_MINUTE = 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LimitState:
-    """What all workers together know of an endpoint.
-
-    `window` bounds the calls in flight, `rate` is the calls a second that were found out (0 where
-    nothing refused yet), `per_minute` what settings or provider say. `refusals` counts 429s.
-    """
-
-    window: float
-    rate: float = 0.0
-    per_minute: Mapping[QuotaKind, float] = field(default_factory=dict)
-    in_flight: int = 0
-    waiting: int = 0
-    refusals: int = 0
-    paused_seconds: float = 0.0
-    broken_seconds: float = 0.0
-
-    @classmethod
-    def of_policy(cls, policy: LimitPolicy) -> LimitState:
-        """Return what is known before anything was asked."""
-        given = {
-            QuotaKind.REQUESTS: policy.requests_per_minute,
-            QuotaKind.TOKENS: policy.tokens_per_minute,
-        }
-        return cls(
-            window=policy.max_in_flight or policy.first_in_flight,
-            per_minute={kind: float(limit) for kind, limit in given.items() if limit},
-        )
-
-    def seconds_for(self, cost: Mapping[QuotaKind, int]) -> float:
-        """Return how long one call of this cost takes up the limits."""
-        shares = [
-            SECONDS_PER_MINUTE * cost.get(kind, 0) / limit
-            for kind, limit in self.per_minute.items()
-        ]
-        return max([1 / self.rate if self.rate else 0.0, *shares])
-
-    def describe(self) -> str:
-        """Return one line for people."""
-        known = [f"{limit:,.0f} {kind}/min" for kind, limit in self.per_minute.items()]
-        found = [f"{self.rate:.3g} calls/s found out"] if self.rate else []
-        stops = [
-            f"{what} for {seconds:.0f} s"
-            for what, seconds in (("paused", self.paused_seconds), ("broken", self.broken_seconds))
-            if seconds > 0
-        ]
-        flight = f"{self.in_flight} of {self.window:.0f} in flight, {self.waiting} waiting"
-        return "; ".join([flight, *known, *found, f"{self.refusals} refused", *stops])
-
-
-def read(client: redis.Redis, endpoint: str, policy: LimitPolicy) -> LimitState:
-    """Return the state of an endpoint; what nobody asked yet is as the policy says.
-
-    Raises:
-        redis.RedisError: Valkey is away.
-    """
-    state, flight, interactive, nightly, _ = keys(endpoint)
-    with client.pipeline(transaction=False) as pipeline:
-        pipeline.hgetall(state)
-        pipeline.zcard(flight)
-        pipeline.zcard(interactive)
-        pipeline.zcard(nightly)
-        pipeline.time()
-        found = cast("list[object]", pipeline.execute())
-    entries = _numbers(found[0])
-    seconds, microseconds = cast("tuple[int, int]", found[4])
-    now = seconds + microseconds / 1e6
-    before = LimitState.of_policy(policy)
-    learnt = {kind: entries.get(f"limit:{kind}", 0.0) for kind in QuotaKind}
-    return LimitState(
-        window=min(entries.get("window", before.window), policy.max_in_flight or float("inf")),
-        rate=entries.get("rate", 0.0),
-        per_minute={k: limit for k, limit in learnt.items() if limit} | dict(before.per_minute),
-        in_flight=cast("int", found[1]),
-        waiting=cast("int", found[2]) + cast("int", found[3]),
-        refusals=int(entries.get("refusals", 0)),
-        paused_seconds=max(0.0, entries.get("paused_until", 0.0) - now),
-        broken_seconds=max(0.0, entries.get("open_until", 0.0) - now),
-    )
-
-
-def _numbers(found: object) -> dict[str, float]:
-    entries = cast("Mapping[bytes | str, bytes | str]", found)
-    return {
-        name.decode() if isinstance(name, bytes) else name: float(value)
-        for name, value in entries.items()
-    }
 
 
 class Priority(StrEnum):
@@ -353,3 +139,178 @@ class Limits(Protocol):
     def settle(self, permit: Permit, report: CallReport) -> None:
         """Give a permit back, with what the call has shown."""
         ...
+
+
+SECONDS_PER_MINUTE = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitState:
+    """What all workers together know of an endpoint.
+
+    `window` bounds the calls in flight, `rate` is the calls a second that were found out (0 where
+    nothing refused yet), `per_minute` what settings or provider say. `refusals` counts 429s.
+    """
+
+    window: float
+    rate: float = 0.0
+    per_minute: Mapping[QuotaKind, float] = field(default_factory=dict)
+    in_flight: int = 0
+    waiting: int = 0
+    refusals: int = 0
+    paused_seconds: float = 0.0
+    broken_seconds: float = 0.0
+
+    @classmethod
+    def of_policy(cls, policy: LimitPolicy) -> LimitState:
+        """Return what is known before anything was asked."""
+        given = {
+            QuotaKind.REQUESTS: policy.requests_per_minute,
+            QuotaKind.TOKENS: policy.tokens_per_minute,
+        }
+        return cls(
+            window=policy.max_in_flight or policy.first_in_flight,
+            per_minute={kind: float(limit) for kind, limit in given.items() if limit},
+        )
+
+    def seconds_for(self, cost: Mapping[QuotaKind, int]) -> float:
+        """Return how long one call of this cost takes up the limits."""
+        shares = [
+            SECONDS_PER_MINUTE * cost.get(kind, 0) / limit
+            for kind, limit in self.per_minute.items()
+        ]
+        return max([1 / self.rate if self.rate else 0.0, *shares])
+
+    def describe(self) -> str:
+        """Return one line for people."""
+        known = [f"{limit:,.0f} {kind}/min" for kind, limit in self.per_minute.items()]
+        found = [f"{self.rate:.3g} calls/s found out"] if self.rate else []
+        stops = [
+            f"{what} for {seconds:.0f} s"
+            for what, seconds in (("paused", self.paused_seconds), ("broken", self.broken_seconds))
+            if seconds > 0
+        ]
+        flight = f"{self.in_flight} of {self.window:.0f} in flight, {self.waiting} waiting"
+        return "; ".join([flight, *known, *found, f"{self.refusals} refused", *stops])
+
+
+log = structlog.get_logger(__name__)
+
+# Valkey is not asked again sooner, nor what it knows remembered more often.
+PAUSE_SECONDS = 5.0
+
+
+class ResilientLimits:
+    """Never fails a call for want of Valkey; each outage is told once, and its end too.
+
+    `read` returns what all know together, for the hard times.
+    """
+
+    def __init__(
+        self,
+        shared: Limits,
+        process: ProcessLimits,
+        read: Callable[[], LimitState],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._shared = shared
+        self._process = process
+        self._read = read
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._away_until = 0.0
+        self._is_away = False
+        self._read_at = float("-inf")
+
+    def take(self, request: PermitRequest) -> Permit | Wait | Denial:
+        """Return a permit, how long to wait and why, or why nobody may ask."""
+        if self._clock() >= self._away_until:
+            try:
+                answer = self._shared.take(request)
+                self._remember()
+            except (redis.RedisError, OSError) as error:
+                self._note_away(error)
+            else:
+                self._note_back()
+                return answer
+        return self._process.take(request)
+
+    def settle(self, permit: Permit, report: CallReport) -> None:
+        """Give a permit back to whoever granted it."""
+        if not permit.is_shared:
+            self._process.settle(permit, report)
+        elif self._clock() >= self._away_until:
+            try:
+                self._shared.settle(permit, report)
+            except (redis.RedisError, OSError) as error:
+                self._note_away(error)
+
+    def _remember(self) -> None:
+        with self._lock:
+            if self._clock() < self._read_at + PAUSE_SECONDS:
+                return
+            self._read_at = self._clock()
+        self._process.remember(self._read())
+
+    def _note_away(self, error: Exception) -> None:
+        with self._lock:
+            self._away_until = self._clock() + PAUSE_SECONDS
+            if not self._is_away:
+                log.warning("limits.not_shared", error=type(error).__name__)
+            self._is_away = True
+
+    def _note_back(self) -> None:
+        with self._lock:
+            if self._is_away:
+                log.info("limits.shared_again")
+            self._is_away = False
+
+
+LONGEST_PAUSE_SECONDS = 300.0
+_SHORTEST_WAIT_SECONDS = 0.05
+
+
+class ProcessLimits:
+    """Keeps to the limits that were last known, as if this process were alone.
+
+    It finds nothing out: it paces, bounds the calls in flight, and honors `Retry-After`. What is
+    denied it does not remember: the next call is denied again. There is no circuit breaker:
+    failures are counted by all workers together or not at all.
+    """
+
+    def __init__(self, policy: LimitPolicy, clock: Callable[[], float] = time.monotonic) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._state = LimitState.of_policy(policy)
+        self._in_flight = 0
+        self._next_at = 0.0
+        self._paused_until = 0.0
+
+    def remember(self, state: LimitState) -> None:
+        """Take over what is known now."""
+        with self._lock:
+            self._state = state
+
+    def take(self, request: PermitRequest) -> Permit | Wait:
+        """Return a permit, or how long to wait and why."""
+        with self._lock:
+            now = self._clock()
+            if now < self._paused_until:
+                return Wait(seconds=self._paused_until - now, reason=Reason.PAUSED)
+            if self._in_flight >= max(1, int(self._state.window)):
+                return Wait(seconds=_SHORTEST_WAIT_SECONDS, reason=Reason.IN_FLIGHT)
+            if now < self._next_at:
+                wait = max(self._next_at - now, _SHORTEST_WAIT_SECONDS)
+                return Wait(seconds=wait, reason=Reason.RATE)
+            self._in_flight += 1
+            self._next_at = max(self._next_at, now - 1) + self._state.seconds_for(request.cost)
+            return Permit(request=request, granted_at=now, is_shared=False)
+
+    def settle(self, permit: Permit, report: CallReport) -> None:  # noqa: ARG002 - as in the port
+        """Give a permit back."""
+        with self._lock:
+            self._in_flight -= 1
+            if report.result in {CallResult.LIMITED, CallResult.FAILED}:
+                pause = min(report.retry_after_seconds or 0.0, LONGEST_PAUSE_SECONDS)
+                self._paused_until = max(self._paused_until, self._clock() + pause)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from importlib import resources
 from typing import cast
@@ -15,13 +15,14 @@ from pydantic import SecretStr
 
 from chordwise.domain.gathering import Entry, Gathering
 from chordwise.domain.json_values import JsonObject, as_object, text
-from chordwise.llm.limits import pauses, permits
+from chordwise.llm.limits import pauses
 from chordwise.llm.limits.pauses import Place
 from chordwise.llm.limits.permits import (
     CallReport,
     CallResult,
     Denial,
     LimitPolicy,
+    LimitState,
     Permit,
     PermitRequest,
     ProcessLimits,
@@ -80,7 +81,7 @@ def open_limits(
     return ResilientLimits(
         SharedLimits(client, endpoint, policy, place=place),
         ProcessLimits(policy),
-        partial(permits.read, client, endpoint, policy),
+        partial(read_state, client, endpoint, policy),
     )
 
 
@@ -226,3 +227,42 @@ def _known(policy: LimitPolicy) -> JsonObject:
 @cache
 def _source() -> str:
     return resources.files(__package__).joinpath("limiter.lua").read_text("utf-8")
+
+
+def read_state(client: redis.Redis, endpoint: str, policy: LimitPolicy) -> LimitState:
+    """Return the state of an endpoint; what nobody asked yet is as the policy says.
+
+    Raises:
+        redis.RedisError: Valkey is away.
+    """
+    state, flight, interactive, nightly, _ = keys(endpoint)
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.hgetall(state)
+        pipeline.zcard(flight)
+        pipeline.zcard(interactive)
+        pipeline.zcard(nightly)
+        pipeline.time()
+        found = cast("list[object]", pipeline.execute())
+    entries = _numbers(found[0])
+    seconds, microseconds = cast("tuple[int, int]", found[4])
+    now = seconds + microseconds / 1e6
+    before = LimitState.of_policy(policy)
+    learnt = {kind: entries.get(f"limit:{kind}", 0.0) for kind in QuotaKind}
+    return LimitState(
+        window=min(entries.get("window", before.window), policy.max_in_flight or float("inf")),
+        rate=entries.get("rate", 0.0),
+        per_minute={k: limit for k, limit in learnt.items() if limit} | dict(before.per_minute),
+        in_flight=cast("int", found[1]),
+        waiting=cast("int", found[2]) + cast("int", found[3]),
+        refusals=int(entries.get("refusals", 0)),
+        paused_seconds=max(0.0, entries.get("paused_until", 0.0) - now),
+        broken_seconds=max(0.0, entries.get("open_until", 0.0) - now),
+    )
+
+
+def _numbers(found: object) -> dict[str, float]:
+    entries = cast("Mapping[bytes | str, bytes | str]", found)
+    return {
+        name.decode() if isinstance(name, bytes) else name: float(value)
+        for name, value in entries.items()
+    }

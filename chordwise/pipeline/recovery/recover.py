@@ -6,7 +6,8 @@ harmless, and so is sending too early: a message for finished work costs one que
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeAlias
 
@@ -14,6 +15,7 @@ import structlog
 from sqlalchemy import ColumnElement, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from chordwise.domain.lanes import UNASKED_REQUESTS, BatchRequestStatus
 from chordwise.domain.states import OPEN_CHUNKS, UNFINISHED_JOBS, ChunkStatus, JobStatus, RunStatus
 from chordwise.errors import AwaitingBatchError, ServiceUnavailableError
 from chordwise.pipeline.jobs import shared_jobs
@@ -30,10 +32,23 @@ from chordwise.pipeline.recovery.chunks import (
 )
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import CONTROL_QUEUE, FAN_OUT, SYNTHESIZE
-from chordwise.storage import batch_requests, budgets, clock, incidents, intakes, outbox, runs
+from chordwise.storage import (
+    batch_requests,
+    batches,
+    budgets,
+    clock,
+    deliveries,
+    incidents,
+    intakes,
+    outbox,
+    runs,
+    schedules,
+)
+from chordwise.storage.batch_requests import BatchRequest
+from chordwise.storage.budgets import BudgetReservation
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.incidents import IncidentKind
-from chordwise.storage.jobs import Job, may_stop_moving
+from chordwise.storage.jobs import Job
 from chordwise.storage.record import among, new_id
 from chordwise.storage.runs import Run
 
@@ -349,3 +364,49 @@ def _leave_marker(context: Context, marker: str) -> bool:
         log.warning("recovery.broker_takes_nothing", reason=error.what)
         return False
     return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """Whether deliveries, batches, and occurrences of schedules wait for a scheduler."""
+
+    deliveries: bool = False
+    batches: bool = False
+    schedules: bool = False
+
+
+def waiting(session: Session) -> Waiting:
+    """Return what waits for the parts of a scheduler."""
+    row = session.execute(
+        select(
+            deliveries.is_pending(),
+            or_(_in(BatchRequest, (BatchRequestStatus.PENDING,)), batches.is_any_open()),
+            schedules.is_any_free(),
+        )
+    ).one()
+    return Waiting(deliveries=row[0], batches=row[1], schedules=row[2])
+
+
+def may_stop_moving(session: Session) -> bool:
+    """Tell whether there is anything that a rule of recovery could find.
+
+    That is an unfinished job, chunk, run, question of a batch, or reservation.
+    """
+    is_open = or_(Run.status == RunStatus.OPEN, Run.finished_at.is_(None))
+    return bool(
+        session.scalar(
+            select(
+                or_(
+                    _in(Job, UNFINISHED_JOBS),
+                    _in(Chunk, OPEN_CHUNKS),
+                    exists().where(or_(is_open, Run.intake_finished_at.is_(None))),
+                    _in(BatchRequest, UNASKED_REQUESTS),
+                    exists().where(BudgetReservation.settled_at.is_(None)),
+                )
+            )
+        )
+    )
+
+
+def _in(table: type[Job | Chunk | BatchRequest], states: Collection[str]) -> ColumnElement[bool]:
+    return exists().where(table.status.in_(states))
