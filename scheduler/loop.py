@@ -10,19 +10,18 @@ from threading import Event, Thread
 
 import structlog
 
+from chordwise.domain.troubles import Troubles
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.batches import exchange
+from chordwise.pipeline.deliveries import run_ends
 from chordwise.pipeline.jobs import dispatch
 from chordwise.pipeline.recovery.recover import Waiting, recover, take_up_after_standstill, waiting
 from chordwise.pipeline.runtime.context import Context
+from chordwise.pipeline.schedules import scheduling
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State
-from scheduler import scheduling
-from scheduler.batching import Batching
-from scheduler.deliveries import Deliveries
 from scheduler.leadership import Leadership
 from scheduler.listening import Listener
-from scheduler.scheduling import Scheduling
 
 log = structlog.get_logger(__name__)
 
@@ -83,7 +82,7 @@ class Loop:
             Chore(name="look", every_seconds=_LOOK_SECONDS, do=self._look),
             Chore(
                 name="schedules",
-                every_seconds=scheduling.TICK_SECONDS,
+                every_seconds=TICK_SECONDS,
                 do=self._scheduling.tick,
             ),
             Chore(name="show", every_seconds=liveness.INTERVAL_SECONDS, do=self._show),
@@ -187,3 +186,114 @@ class Loop:
     def _forget(self) -> None:
         if self._leadership.hold():
             dispatch.forget(self._context)
+
+
+EVERY_SECONDS = 1.0
+_LEAVING_SECONDS = 5.0
+
+
+class Batching:
+    """Does its work over and over in a thread of its own: the network must not hold up the chores.
+
+    A step that is cut off at the end of the process is taken up again by whoever leads next.
+    """
+
+    def __init__(self, do: Callable[[], None], every_seconds: float = EVERY_SECONDS) -> None:
+        self._do = do
+        self._every_seconds = every_seconds
+        self._leads = Event()
+        self._stopped = Event()
+        self._thread: Thread | None = None
+
+    def lead(self, *, leads: bool) -> None:
+        """Begin, go on, or rest until this process leads again."""
+        if not leads:
+            self._leads.clear()
+            return
+        self._leads.set()
+        if self._thread is None:
+            self._thread = Thread(target=self._run, name="batching", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Do nothing any more; wait a moment for a step that is being made."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join(_LEAVING_SECONDS)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._every_seconds):
+            if not self._leads.is_set():
+                continue
+            try:
+                self._do()
+            except ServiceUnavailableError as error:
+                log.warning("batching.put_off", reason=error.what)
+            except Exception:  # one defect must not end the lane
+                log.exception("batching.defect")
+
+
+_INTERVAL_SECONDS = 1.0
+_FAREWELL_SECONDS = 5.0
+
+
+class Deliveries:
+    """Delivers while this process leads; two at once are harmless, for each takes its own."""
+
+    def __init__(self, context: Context, leads: Callable[[], bool]) -> None:
+        self._context = context
+        self._leads = leads
+        self._stop = Event()
+        self._thread = Thread(target=self._run, name="deliveries", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Leave after the attempt under way, or without it: it is made again under its name."""
+        self._stop.set()
+        self._thread.join(_FAREWELL_SECONDS)
+
+    def _run(self) -> None:
+        while not self._stop.wait(_INTERVAL_SECONDS):
+            try:
+                self._deliver()
+            except ServiceUnavailableError as error:
+                log.warning("scheduler.put_off", chore="deliver", reason=error.what)
+            except Exception:  # a defect must not end the thread
+                log.exception("scheduler.defect", chore="deliver")
+
+    def _deliver(self) -> None:
+        if not self._leads():
+            return
+        run_ends.skip_unwanted(self._context)
+        while not self._stop.is_set() and run_ends.deliver_next(self._context):
+            continue
+
+
+TICK_SECONDS = 10.0
+
+
+class Scheduling:
+    """One for each scheduler process; every one of them carries out, the leader alone ticks."""
+
+    def __init__(self, context: Context, leadership: Leadership) -> None:
+        self._context = context
+        self._leadership = leadership
+        self._is_synchronized = False
+        self._troubles = Troubles()
+
+    def tick(self) -> None:
+        """Start what is due; whoever begins to lead brings its configuration along.
+
+        Raises:
+            ServiceUnavailableError: The database cannot be reached.
+        """
+        if not self._leadership.hold():
+            self._is_synchronized = False
+            return
+        if not self._is_synchronized:
+            scheduling.synchronize(self._context)
+            self._is_synchronized = True
+        scheduling.tick(self._context, troubles=self._troubles)

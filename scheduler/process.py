@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable
-from threading import Event
+from threading import Event, Thread
 
 import structlog
 from pydantic import SecretStr
@@ -18,19 +19,23 @@ from sqlalchemy import Engine
 from chordwise import settings as settings_module
 from chordwise.domain.visible_text import visible
 from chordwise.embedded import processes
-from chordwise.errors import ChordwiseError, ConfigurationError, ExitCode
+from chordwise.errors import ChordwiseError, ConfigurationError, ExitCode, ServiceUnavailableError
 from chordwise.pipeline.inbox.moving import places
-from chordwise.pipeline.runtime import starting
 from chordwise.pipeline.runtime.context import Context
-from chordwise.pipeline.runtime.opening import open_context
+from chordwise.pipeline.runtime.opening import (
+    open_context,
+    require_broker,
+    require_files,
+    wait_until_ready,
+)
 from chordwise.pipeline.runtime.part import Part
+from chordwise.pipeline.schedules.runner import ScheduleRunner
 from chordwise.readers import limits
 from chordwise.settings import PipelineSettings, Settings
 from chordwise.storage import outbox
 from chordwise.storage.database import open_engine
 from chordwise.telemetry import liveness, logging
 from scheduler import inbox
-from scheduler.carrying import Carrying
 from scheduler.leadership import Leadership
 from scheduler.listening import Listener
 from scheduler.loop import Loop
@@ -73,10 +78,10 @@ def schedule(settings: Settings) -> int:
     """
     stop = _stopped_by_signals()
     processes.watch(stop.set)
-    starting.require_broker(settings)
-    starting.require_files(_FILES)
+    require_broker(settings)
+    require_files(_FILES)
     context = open_context(settings, "scheduler")
-    if starting.wait_until_ready(settings, "scheduler", stop):
+    if wait_until_ready(settings, "scheduler", stop):
         run(settings, context, stop)
     return ExitCode.SUCCESS
 
@@ -90,7 +95,7 @@ def take_part(settings: Settings, do: Callable[[Context, Event], None]) -> int:
     stop = _stopped_by_signals()
     processes.watch(stop.set)
     limits.offer_to_kernel(_READERS_SCORE)
-    starting.require_files(_FILES)
+    require_files(_FILES)
     do(open_context(settings, "scheduler"), stop)
     return ExitCode.SUCCESS
 
@@ -169,3 +174,53 @@ def _leader_seconds(pipeline: PipelineSettings) -> float:
 
 
 _PARTS = {"inbox": watch_inboxes, "schedules": carry_out}
+
+
+_LOOK_SECONDS = 2.0
+_OUTAGE_SECONDS = 5.0
+_LEAVING_SECONDS = 5.0
+_IDLE_SECONDS = 30.0
+
+
+class Carrying:
+    """Works in a thread, while another one keeps the lease of what is being worked on."""
+
+    def __init__(self, context: Context, stop: Event) -> None:
+        self._heartbeat_seconds = context.settings.pipeline.heartbeat_seconds
+        self._stop = stop
+        self._runner = ScheduleRunner(context, stop.is_set)
+        self._thread = Thread(target=self._run, name="schedules", daemon=True)
+
+    def run(self) -> None:
+        """Work until there is nothing to do for a while, or told to stop.
+
+        What is being carried out then is handed back, after the file at hand.
+        """
+        self._thread.start()
+        while self._thread.is_alive() and not self._stop.is_set():
+            self._beat()
+            self._thread.join(self._heartbeat_seconds)
+        self._thread.join(_LEAVING_SECONDS)
+
+    def _beat(self) -> None:
+        try:
+            self._runner.beat()
+        except ServiceUnavailableError as error:
+            log.warning("schedule.put_off", reason=error.what)
+
+    def _run(self) -> None:
+        worked_at, pause = time.monotonic(), 0.0
+        while not self._stop.wait(pause) and time.monotonic() - worked_at < _IDLE_SECONDS:
+            pause = self._work()
+            if pause == 0.0:
+                worked_at = time.monotonic()
+
+    def _work(self) -> float:
+        """Carry one occurrence out; return how long to wait before looking again."""
+        try:
+            return 0.0 if self._runner.work() else _LOOK_SECONDS
+        except ServiceUnavailableError as error:
+            log.warning("schedule.put_off", reason=error.what)
+        except Exception:  # the thread has to outlive a defect
+            log.exception("schedule.defect")
+        return _OUTAGE_SECONDS

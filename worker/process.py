@@ -24,17 +24,21 @@ from chordwise import settings as settings_module
 from chordwise.domain.visible_text import visible
 from chordwise.embedded import processes
 from chordwise.errors import ChordwiseError, ExitCode
-from chordwise.pipeline.runtime import broker, messages, starting
-from chordwise.pipeline.runtime.opening import open_context
+from chordwise.pipeline.runtime import broker, messages
+from chordwise.pipeline.runtime.opening import (
+    open_context,
+    require_broker,
+    require_files,
+    wait_until_ready,
+)
 from chordwise.settings import Settings
 from chordwise.telemetry import liveness, logging
-from worker import results, tasks, transport
-from worker.consumption import Consumption
-from worker.pool import CountedThreads
+from worker import tasks, transport
+from worker.consumption import Consumption, CountedThreads
 from worker.rejecting import Rejections
-from worker.shutdown import Shutdown
-from worker.siblings import Siblings, shares_of
+from worker.shutdown import Shutdown, Siblings, shares_of
 from worker.slots import Slots
+from worker.transport import forgive
 from worker.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)
@@ -92,10 +96,10 @@ def check(settings: Settings, name: str) -> None:
     # Until Celery listens to the signal; a wait for the database can be long.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.SUCCESS))
     processes.watch(stop_at_once)
-    starting.require_broker(settings)
+    require_broker(settings)
     files = _FILES + _FILES_OF_A_SLOT * settings.worker.concurrency
-    starting.require_files(files, f"worker.concurrency = {settings.worker.concurrency}")
-    starting.wait_until_ready(settings, name, Event())
+    require_files(files, f"worker.concurrency = {settings.worker.concurrency}")
+    wait_until_ready(settings, name, Event())
 
 
 def work(settings: Settings, name: str) -> int:
@@ -116,7 +120,7 @@ def work(settings: Settings, name: str) -> int:
     messages_at_once = min(concurrency, _MOST_SLICES) + _CONTROL_MESSAGES
     CountedThreads.consumption = Consumption(messages_at_once, has_room=lambda: slots.has_room)
     transport.observe(app, CountedThreads.consumption, rejections, slots)
-    results.forgive(app, CountedThreads.consumption)
+    forgive(app, CountedThreads.consumption)
     shutdown = Shutdown(context.leases, settings.worker.shutdown_grace_seconds)
     shutdown.install(app)
     siblings = Siblings(context, shares[1:], shutdown.seconds)

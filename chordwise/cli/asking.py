@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chordwise.domain.lanes import Lane
+from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType, implied_types
 from chordwise.errors import UsageError
 from chordwise.readers.extracted import WHOLE, Columns

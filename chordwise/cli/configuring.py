@@ -14,8 +14,7 @@ from pydantic_settings import EnvSettingsSource
 from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.cli.rendering.documents import document
-from chordwise.cli.rendering.plain_text import one_line
+from chordwise.cli.rendering.plain_text import document, one_line
 from chordwise.cli.rendering.screen import Screen
 from chordwise.domain import addresses
 from chordwise.domain.json_forms import plain

@@ -15,8 +15,7 @@ from chordwise.cli import opening
 from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.cli.rendering.documents import document
-from chordwise.cli.rendering.plain_text import one_line
+from chordwise.cli.rendering.plain_text import document, one_line
 from chordwise.cli.rendering.screen import Screen, indented
 from chordwise.embedded import stack
 from chordwise.embedded.plan import standing

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
 
 from chordwise.cli import opening
 from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.cli.rendering import inboxes
-from chordwise.cli.rendering.documents import document
-from chordwise.cli.rendering.screen import Screen
+from chordwise.cli.rendering.plain_text import counted, document, moment, one_line
+from chordwise.cli.rendering.screen import Screen, indented
+from chordwise.domain.inbox_names import FAILED, side_car_name
+from chordwise.domain.states import InboxStatus
 from chordwise.embedded import stack
 from chordwise.embedded.stack import Level
 from chordwise.errors import UsageError
 from chordwise.pipeline.inbox import looking
+from chordwise.pipeline.inbox.looking import HeldBack, InboxAccount, RecentFile
 
 
 def register(app: typer.Typer) -> None:
@@ -49,8 +56,78 @@ def inbox(
     if as_json:
         screen.write(document(enabled=settings.inbox.enabled, watched=watched, inboxes=found))
         return
-    screen.show(*inboxes.laid_out(found))
+    screen.show(*inbox_tables(found))
     if not settings.inbox.enabled:
         screen.tell("inbox.enabled is false: nothing is watched.")
     elif watched is False:
         screen.tell("Nothing here watches them now: files wait until the next chordwise up.")
+
+
+_MESSAGE_WIDTH = 300
+
+
+def inbox_tables(found: Sequence[InboxAccount]) -> Iterator[RenderableType]:
+    """Return each inbox: its folder, four counts, what stays and why, and the files taken last."""
+    for each in found:
+        yield Text(one_line(each.folder), style="bold")
+        yield Text(f"  {counted(each.waiting, 'file')} waiting · {each.in_store:,} being analyzed")
+        yield Text(f"  within a day: {each.done:,} done · {each.failed:,} failed")
+        if each.profiles:
+            yield Text(f"  profiles: {one_line(', '.join(each.profiles))}")
+        for refused in each.refused:
+            yield Text(f"  {one_line(refused.path)} {one_line(refused.reason)}.", style="yellow")
+        yield from _held_back(each.held_back)
+        yield from _orphans(each)
+        if each.recent:
+            yield _table(each.recent)
+            yield from _failures(each.recent)
+        if each.failed:
+            failed = Path(each.folder).with_name(FAILED)
+            yield Text(f"  {one_line(str(failed))}: a note beside each file, NAME.json, says why")
+
+
+def _held_back(found: Sequence[HeldBack]) -> Iterator[RenderableType]:
+    for each in found:
+        whose = f"profile {one_line(each.profile)}" if each.profile else "no profile"
+        what = f"  {counted(each.files, 'file')} of {whose} held back: {one_line(each.message)}"
+        yield Text(what, style="yellow")
+        if each.hint:
+            yield indented(Text(f"→ {one_line(each.hint)}", style="dim"), 4)
+    if found:
+        yield Text("  The scheduler reads a schema each time, chordwise.toml only at its start.")
+
+
+def _orphans(inbox: InboxAccount) -> Iterator[RenderableType]:
+    for path in inbox.orphaned_side_cars:
+        yield Text(f"  {one_line(path)} belongs to no file.", style="yellow")
+    more = inbox.orphaned_side_car_count - len(inbox.orphaned_side_cars)
+    if more:
+        yield Text(f"  … and {counted(more, 'side-car')} more without a file", style="yellow")
+    if inbox.orphaned_side_cars:
+        rule = f"→ A side-car is called {side_car_name('NAME.EXT')}, after its file NAME.EXT."
+        yield indented(Text(rule, style="dim"), 4)
+
+
+def _table(recent: Sequence[RecentFile]) -> Table:
+    shown = Table(box=None, padding=(0, 2, 0, 2), header_style="bold")
+    for name in ("File", "Profile", "Status", "Taken", "Run"):
+        shown.add_column(name, overflow="fold")
+    for file in recent:
+        shown.add_row(
+            Text(one_line(file.name)),
+            Text(one_line(file.profile)),
+            Text(file.status, style="yellow" if file.status == "failed" else ""),
+            moment(file.taken_at),
+            Text(one_line(file.run or "")),
+        )
+    return shown
+
+
+def _failures(recent: Sequence[RecentFile]) -> Iterator[RenderableType]:
+    """Return why files failed; a table has no room for sentences."""
+    for file in recent:
+        if file.status == InboxStatus.FAILED and file.message:
+            what = f"✗ {one_line(file.name)}: {one_line(file.message, _MESSAGE_WIDTH)}"
+            yield indented(Text(what, style="yellow"), 2)
+            if file.hint:
+                yield indented(Text(f"→ {one_line(file.hint, _MESSAGE_WIDTH)}", style="dim"), 4)

@@ -15,15 +15,16 @@ from chordwise.cli import opening
 from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import Raw
+from chordwise.cli.rendering.plain_text import counted
 from chordwise.cli.rendering.screen import Screen, until_reader_left
-from chordwise.cli.rendering.words import counted
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.visible_text import visible
 from chordwise.embedded.stack import Level
 from chordwise.errors import ConfigurationError, UsageError
-from chordwise.pipeline.exports import new_file, selection, writers
+from chordwise.pipeline.exports import selection, writers
 from chordwise.pipeline.exports.selection import Selection
 from chordwise.pipeline.exports.table import Table
+from chordwise.pipeline.exports.writers import check, new_file
 from chordwise.settings import Settings
 from chordwise.storage import runs
 
@@ -95,7 +96,7 @@ class _Target:
     def check(self) -> None:
         writers.require(self.format)
         if self.path != STDOUT:
-            new_file.check(self.path, overwrite=self.force)
+            check(self.path, overwrite=self.force)
         elif not self.format.is_text and sys.stdout.isatty():
             raise UsageError(
                 f"A terminal cannot show {self.format}.",
@@ -104,7 +105,7 @@ class _Target:
 
     def receive(self, table: Table, *, raw: bool) -> int:
         if self.path != STDOUT:
-            with new_file.new_file(self.path, overwrite=self.force) as sink:
+            with new_file(self.path, overwrite=self.force) as sink:
                 return writers.write(sink, table, self.format, raw=raw)
         with until_reader_left(), _explaining_a_full_disk():
             sink = cast("BinaryIO", _Terminal()) if sys.stdout.isatty() else sys.stdout.buffer

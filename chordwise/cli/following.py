@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import uuid
+from collections.abc import Callable
 
 from chordwise.cli import opening, suggestions
 from chordwise.cli.interruption import noted
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.rendering import live
+from chordwise.cli.rendering.live import Display
 from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.reporting import Report
-from chordwise.cli.waiting import Watch
-from chordwise.errors import ExitCode
+from chordwise.embedded import stack
+from chordwise.errors import ExitCode, ServiceUnavailableError
+from chordwise.pipeline.runs import progress
+from chordwise.pipeline.runs.progress import Pace, Progress
 from chordwise.settings import Settings
+from chordwise.storage.database import Database
 
 
 class Following:
@@ -50,3 +57,109 @@ class Following:
             self._screen.tell("The work goes on in the background. Wait for it with:")
         self._screen.suggest(suggestions.command(self._invocation, self._settings, "wait", name))
         return ExitCode.DETACHED if was_interrupted else ExitCode.SUCCESS
+
+
+_SHORTEST_SECONDS = 0.25
+# A large run is looked at less often, so that looking takes little of the database's time.
+_LOOKING_SHARE = 20
+_KEEP_ALIVE_SECONDS = 30.0
+_STILL_SECONDS = 60.0
+_OUTAGE_SECONDS = 60.0
+_WITHIN_A_DAY = (
+    "Batches are answered within a day: `chordwise runs RUN` says how they stand. "
+    "Ctrl-C loses nothing."
+)
+
+
+class Watch:
+    """One wait for one run.
+
+    `warn` hears sentences about what seems to be wrong. `pause` waits so many seconds, and returns
+    whether to detach.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        warn: Callable[[str], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], bool | None] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._warn = warn
+        self._clock = clock
+        self._pause = pause or threading.Event().wait
+        self._pace = Pace()
+        self._touched_at = float("-inf")
+        self._moved_at = clock()
+        self._reached_at = clock()
+        self._last: Progress | None = None
+        self._warned = ""
+
+    def until_over(self, run_id: uuid.UUID, display: Display) -> Progress:
+        """Show how a run comes on until it is over or needs a person.
+
+        Raises:
+            KeyboardInterrupt: The pause was interrupted.
+            ServiceUnavailableError: The database stays away.
+        """
+        while True:
+            began = self._clock()
+            found = self._look(run_id)
+            if found is not None:
+                self._note(found)
+                display.progress(found, self._pace)
+                if found.is_over:
+                    return found
+            self._keep_alive()
+            seconds = max(_SHORTEST_SECONDS, (self._clock() - began) * _LOOKING_SHARE)
+            if self._pause(seconds):
+                raise KeyboardInterrupt
+
+    def _look(self, run_id: uuid.UUID) -> Progress | None:
+        """Return the progress, or nothing while the database is away for a moment."""
+        try:
+            with self._database.read() as session:
+                found = progress.read(session, run_id)
+        except ServiceUnavailableError:
+            if self._clock() - self._reached_at > _OUTAGE_SECONDS:
+                raise
+            return None
+        self._reached_at = self._clock()
+        return found
+
+    def _note(self, found: Progress) -> None:
+        now = self._clock()
+        self._pace.note(now, found)
+        if found != self._last:
+            self._last, self._moved_at = found, now
+        elif now - self._moved_at > _STILL_SECONDS:
+            self._moved_at = now
+            self._warn_of(self._diagnosis(found), repeats=not found.batches)
+
+    def _warn_of(self, sentence: str, *, repeats: bool) -> None:
+        """Say what seems to be wrong; what is as it should be for hours is said once."""
+        if repeats or sentence != self._warned:
+            self._warn(sentence)
+        self._warned = sentence
+
+    def _diagnosis(self, found: Progress) -> str:
+        """Say why nothing may have moved for a while."""
+        if found.batches:
+            return _WITHIN_A_DAY
+        still = f"Nothing has moved for {_STILL_SECONDS:.0f} seconds"
+        if found.jobs.waiting and not found.jobs.unsplit:
+            return f"{still}: the provider lets {found.jobs.waiting} wait. Ctrl-C loses nothing."
+        state = stack.find(self._settings.home)
+        if state is not None and "worker" not in state.children:
+            log = self._settings.home / "logs" / "worker.log"
+            return f"{still}, and no worker runs. Look into {log}, or run `chordwise doctor`."
+        return f"{still}. A long model call? `chordwise doctor` looks at the worker."
+
+    def _keep_alive(self) -> None:
+        if self._clock() - self._touched_at > _KEEP_ALIVE_SECONDS:
+            self._touched_at = self._clock()
+            stack.touch_last_used(self._settings.home)

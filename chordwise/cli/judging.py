@@ -13,9 +13,8 @@ from chordwise.cli import opening
 from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, OnlyTypes
-from chordwise.cli.rendering.documents import document
+from chordwise.cli.rendering.plain_text import counted, document
 from chordwise.cli.rendering.screen import Screen
-from chordwise.cli.rendering.words import counted
 from chordwise.domain.learning.remarks import Saying, parsed
 from chordwise.domain.learning.truths import Verdict
 from chordwise.embedded.stack import Level

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
 from sqlalchemy.orm import Session
 
 from chordwise.cli import opening
@@ -12,10 +15,28 @@ from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.cli.rendering import accounts as rendered_accounts
-from chordwise.cli.rendering.documents import document
+from chordwise.cli.rendering import fitting, live
+from chordwise.cli.rendering.fitting import FirstThatFits
+from chordwise.cli.rendering.live import batch_lines
+from chordwise.cli.rendering.plain_text import (
+    EXTRACTIVE,
+    counted,
+    document,
+    moment,
+    one_line,
+    share,
+)
+from chordwise.cli.rendering.results import shortened
 from chordwise.cli.rendering.screen import Screen
+from chordwise.cli.reporting import EVERY, MOST_FAILURES
+from chordwise.domain.states import JobStatus
 from chordwise.embedded.stack import Level
-from chordwise.pipeline.runs import accounts
+from chordwise.pipeline.runs import accounts, progress
+from chordwise.pipeline.runs.accounts import JobLine, caps_of_run
+from chordwise.pipeline.runs.progress import Progress
+from chordwise.storage import deliveries
+from chordwise.storage import runs as stored_runs
+from chordwise.storage.deliveries import DeliveryLine, DeliveryStatus
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +66,6 @@ def runs(
             _list(session, screen, limit, as_json=as_json)
         else:
             # The tables of an account take as long to import as the list takes in all.
-            from chordwise.cli.accounting import show  # noqa: PLC0415 - see above
 
             show(session, screen, run, as_json=as_json)
 
@@ -58,3 +78,105 @@ def _list(session: Session, screen: Screen, limit: int, *, as_json: bool) -> Non
         screen.show(rendered_accounts.table(found))
     else:
         screen.tell("There are no runs yet. Begin with: chordwise analyze PATH…")
+
+
+MOST_JOBS = 50
+
+
+def show(session: Session, screen: Screen, name: str, *, as_json: bool) -> None:
+    """Show the account of the run of this name or id."""
+    run_id = stored_runs.find(session, name).id
+    account = accounts.of_run(session, run_id)
+    failed = accounts.failures(session, account.run, EVERY if as_json else MOST_FAILURES)
+    noticed = accounts.notices(session, run_id, EVERY if as_json else MOST_FAILURES)
+    counts = progress.read(session, run_id)
+    caps = caps_of_run(session, run_id)
+    listed = accounts.jobs_of_run(session, run_id, EVERY if as_json else MOST_JOBS)
+    owed = deliveries.of_run(session, run_id)
+    if as_json:
+        screen.write(
+            document(
+                run=account,
+                usage=counts.calls,
+                budgets=caps,
+                batches=counts.batches,
+                jobs=listed,
+                failures=failed,
+                notices=noticed,
+                deliveries=owed,
+            )
+        )
+        return
+    screen.show(rendered_accounts.heading(account), *rendered_accounts.laid_out(account))
+    screen.show(usage(counts), *rendered_accounts.budget_lines(caps))
+    screen.show(*batch_lines(counts.batches))
+    screen.show(job_table(listed, counts.jobs.total))
+    screen.show(*delivery_lines(owed), *rendered_accounts.failures(failed))
+    screen.show(*rendered_accounts.notices(noticed))
+
+
+_TROUBLE_WIDTH = 300
+_NUMBERS = ("Chunks", "Confidence", "Coverage")
+_COLUMNS = ("Document", "Type", "Status", *_NUMBERS)
+
+
+def usage(progress: Progress) -> RenderableType:
+    """Return what a run has cost, what holds it up, and whether the built-in model answered."""
+    lines = [Text(f"Usage    {live.spent(progress)}")]
+    if progress.trouble and not progress.is_over:
+        trouble = f"Trouble  the last call failed: {one_line(progress.trouble, _TROUBLE_WIDTH)}"
+        lines.append(Text(trouble, style="yellow"))
+    if progress.calls.extractive:
+        lines.append(Text(EXTRACTIVE, style="yellow"))
+    return Group(*lines)
+
+
+def job_table(found: Sequence[JobLine], total: int) -> RenderableType:
+    """Return one row for each job; `total` is how many there are."""
+    rest = [_row(job) for job in found]
+    names = [job.source for job in found]
+    whole = [[Text(one_line(name)), *row] for name, row in zip(names, rest, strict=True)]
+    short = [[name, *row] for name, row in zip(shortened(names, room=0), rest, strict=True)]
+    table = FirstThatFits(
+        fitting.table(_COLUMNS, whole, right=_NUMBERS),
+        fitting.folded(_COLUMNS, short, whole=_COLUMNS[1:], right=_NUMBERS),
+    )
+    if total <= len(found):
+        return table
+    return Group(table, Text(f"… and {total - len(found):,} more jobs.", style="dim"))
+
+
+def _row(job: JobLine) -> list[Text]:
+    """Return all that stands beside the document."""
+    return [
+        Text(job.analysis_type),
+        _status(job),
+        Text("–" if job.chunks is None else f"{job.chunks_done}/{job.chunks}"),
+        Text("–" if job.confidence is None else f"{job.confidence:.2f}"),
+        Text("–" if job.coverage is None else share(job.coverage)),
+    ]
+
+
+def _status(job: JobLine) -> Text:
+    style = "" if job.status in (JobStatus.SUCCEEDED, JobStatus.RUNNING) else "yellow"
+    status = Text(job.status, style=style)
+    if job.reused:
+        status.append(" (reused)", style="dim")
+    return status
+
+
+def delivery_lines(found: Sequence[DeliveryLine]) -> Iterator[Text]:
+    """Return a line for each delivery."""
+    for line in found:
+        style = "red" if line.status == DeliveryStatus.FAILED else ""
+        yield Text(f"Delivery {' · '.join(_parts(line))}", style=style)
+
+
+def _parts(line: DeliveryLine) -> Iterator[str]:
+    yield f"{line.kind} of {line.event}"
+    yield line.status
+    yield counted(line.attempts, "attempt")
+    if line.status == DeliveryStatus.PENDING:
+        yield f"next {moment(line.due_at)}"
+    if line.last_error:
+        yield one_line(line.last_error)

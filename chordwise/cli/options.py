@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from chordwise.domain.lanes import Lane
+from chordwise.domain.states import Lane
 from chordwise.domain.tasks import MOST_VOTES, AnalysisType
 
 Paths: TypeAlias = Annotated[

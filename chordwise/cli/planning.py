@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, TypeAlias
 
 import typer
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
 
 from chordwise.cli.application import EPILOG
 from chordwise.cli.options import AsJson
-from chordwise.cli.rendering import plans
-from chordwise.cli.rendering.documents import document
-from chordwise.cli.rendering.plans import Plan
+from chordwise.cli.rendering.plain_text import counted, document
 from chordwise.cli.rendering.screen import Screen
 from chordwise.domain import sizing
-from chordwise.domain.sizing import GIGA, TERA, Load, Machine, Model, Shape
+from chordwise.domain.money import dollars
+from chordwise.domain.sizing import GIGA, TERA, Load, Machine, Model, Shape, Sizing
 from chordwise.errors import UsageError
 
 Parameters: TypeAlias = Annotated[float, typer.Option(min=1e6, metavar="N", help="Such as 8e9.")]
@@ -80,15 +84,15 @@ def plan(  # noqa: PLR0913 - a parameter is an option of the command
     )
     load = _load(context, parallel, prompt_tokens, output_tokens)
     machine = _machine(bandwidth, compute, usd_per_hour)
-    _show(plans.made(model, load, machine, None if memory is None else memory * GIGA), as_json)
+    _show(made(model, load, machine, None if memory is None else memory * GIGA), as_json)
 
 
 def _show(made: Plan, as_json: bool) -> None:  # noqa: FBT001 - the option itself
     screen = Screen()
     if as_json:
-        screen.write(document(**plans.members(made)))
+        screen.write(document(**members(made)))
     else:
-        screen.show(*plans.laid_out(made))
+        screen.show(*laid_out(made))
 
 
 def _shape(
@@ -126,3 +130,116 @@ def _machine(bandwidth: float | None, compute: float | None, usd: float | None) 
         compute=sizing.DEFAULT_COMPUTE if compute is None else compute * TERA,
         usd_per_hour=None if usd is None else Decimal(str(usd)),
     )
+
+
+_KIBI = 1024
+_TEN = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What was asked and what came out; `most_parallel` is `None` without a known memory."""
+
+    model: Model
+    load: Load
+    machine: Machine
+    sizing: Sizing
+    memory_bytes: float | None
+    most_parallel: int | None
+
+
+def made(model: Model, load: Load, machine: Machine, memory_bytes: float | None) -> Plan:
+    """Return the plan for a model on a machine."""
+    context = load.context_tokens
+    return Plan(
+        model=model,
+        load=load,
+        machine=machine,
+        sizing=sizing.sizing(model, load, machine),
+        memory_bytes=memory_bytes,
+        most_parallel=sizing.most_parallel(model, context, memory_bytes) if memory_bytes else None,
+    )
+
+
+def laid_out(plan: Plan) -> Iterator[RenderableType]:
+    """Return the outcome, and below it every assumption."""
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in _rows(plan):
+        table.add_row(name, value)
+    yield table
+    yield Text("Assumed:", style="bold")
+    yield from (Text(f"- {assumption}", style="dim") for assumption in assumptions(plan))
+
+
+def members(plan: Plan) -> dict[str, object]:
+    """Return the members of the JSON document, in bytes, seconds, tokens and dollars."""
+    return {
+        "model": plan.model,
+        "load": plan.load,
+        "machine": plan.machine,
+        "sizing": plan.sizing,
+        "memory_bytes": plan.memory_bytes,
+        "most_parallel": plan.most_parallel,
+        "assumptions": list(assumptions(plan)),
+    }
+
+
+def assumptions(plan: Plan) -> Iterator[str]:
+    """Return what the numbers rest on, in sentences."""
+    model, load, shape = plan.model, plan.load, plan.model.shape
+    origin = f", as {shape.source} has where not given" if shape.source else ""
+    yield (
+        f"{shape.layers} layers, {shape.kv_heads} heads with keys and values of {shape.head_size} "
+        f"each{origin}."
+    )
+    yield f"Weights of {model.weight_bits:g} bits, cached values of {model.kv_bits:g} bits."
+    prompt, answer = f"{load.prompt_tokens:,}", f"{load.output_tokens:,}"
+    yield f"A document is one prompt of {prompt} and an answer of {answer} tokens."
+    if plan.machine.bandwidth == sizing.DEFAULT_BANDWIDTH or (
+        plan.machine.compute == sizing.DEFAULT_COMPUTE
+    ):
+        yield f"What is not given of the machine is that of {sizing.DEFAULT_MACHINE}."
+    yield (
+        f"{sizing.BANDWIDTH_SHARE:.0%} of the bandwidth and {sizing.COMPUTE_SHARE:.0%} of the "
+        f"arithmetic are reached; runtime and activations take {sizing.RUNTIME_SHARE:.0%} more "
+        f"memory, {sizing.LEAST_RUNTIME_BYTES / GIGA:g} GB at least."
+    )
+    yield "All requests run at once and are batched continuously; no prompt is cached."
+
+
+def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
+    found, machine = plan.sizing, plan.machine
+    yield "Weights", _gigabytes(found.weight_bytes)
+    yield "Cache of a token", f"{found.kv_bytes_per_token / _KIBI:,.4g} KiB"
+    yield "Cache of all requests", _gigabytes(found.kv_cache_bytes)
+    yield "Runtime and activations", _gigabytes(found.runtime_bytes)
+    yield "Memory in total", _gigabytes(found.total_bytes)
+    if plan.memory_bytes is not None:
+        fits = "fits" if found.total_bytes <= plan.memory_bytes else "does not fit"
+        yield (
+            f"In {_gigabytes(plan.memory_bytes)}",
+            f"{fits}; at most {counted(plan.most_parallel or 0, 'request')} at once",
+        )
+    yield (
+        "Bandwidth, arithmetic",
+        (f"{machine.bandwidth / GIGA:,.0f} GB/s, {machine.compute / TERA:,.4g} TFLOPS"),
+    )
+    yield "Time to first token, idle", f"{found.first_token_seconds:,.2f} s"
+    yield "Tokens per second, each", f"{_rounded(found.tokens_per_second_per_stream)}"
+    yield (
+        "Tokens per second, together",
+        (f"{_rounded(found.tokens_per_second)} (bound by {found.bound_by})"),
+    )
+    yield "Documents per hour", _rounded(found.documents_per_hour)
+    if found.usd_per_thousand_documents is not None:
+        yield "Cost of 1,000 documents", dollars(found.usd_per_thousand_documents)
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / GIGA:,.1f} GB"
+
+
+def _rounded(number: float) -> str:
+    return f"{number:,.0f}" if number >= _TEN else f"{number:.2g}"

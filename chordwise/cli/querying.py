@@ -13,8 +13,7 @@ from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Raw
 from chordwise.cli.rendering import fitting
-from chordwise.cli.rendering.documents import SCHEMA_VERSION, encoded
-from chordwise.cli.rendering.plain_text import one_line
+from chordwise.cli.rendering.plain_text import SCHEMA_VERSION, encoded, one_line
 from chordwise.cli.rendering.screen import Screen
 from chordwise.embedded.stack import Level
 from chordwise.errors import ConfigurationError, UsageError

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from chordwise.cli import asking, opening
 from chordwise.cli.application import EPILOG
 from chordwise.cli.asking import Details, Request, Reuse, Scrutiny, Urgency
-from chordwise.cli.forecasting import read_all
+from chordwise.cli.forecasting import laid_out, members, of_sample, read_all
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import (
     AsJson,
@@ -31,8 +31,7 @@ from chordwise.cli.options import (
     Types,
     Votes,
 )
-from chordwise.cli.rendering import quotes
-from chordwise.cli.rendering.documents import document
+from chordwise.cli.rendering.plain_text import document
 from chordwise.cli.rendering.screen import Screen
 from chordwise.embedded.stack import Level
 from chordwise.errors import ExitCode
@@ -93,14 +92,14 @@ def quote(  # noqa: PLR0913 - a parameter is an option of the command
     )
     screen = Screen()
     made = _Quoting(Invocation.of(context), request, screen, sample).quote()
-    _show(made, screen, None if as_json else quotes.laid_out(made, lane))
+    _show(made, screen, None if as_json else laid_out(made, lane))
     raise typer.Exit(ExitCode.INCOMPLETE if made.unread else ExitCode.SUCCESS)
 
 
 def _show(made: Quote, screen: Screen, words: Iterable[RenderableType] | None) -> None:
     """Show a quote in these words, or as JSON without any."""
     if words is None:
-        screen.write(document(**quotes.members(made)))
+        screen.write(document(**members(made)))
     else:
         screen.show(*words)
 
@@ -133,6 +132,6 @@ class _Quoting:
             made = quoting.priced(quoter, gathered)
             if not self._sample or not made.lines:
                 return made
-            self._screen.tell(quotes.of_sample(gathered, sampling.expected_cost(made, gathered)))
+            self._screen.tell(of_sample(gathered, sampling.expected_cost(made, gathered)))
             sampling.ask(quoter, gathered, fresh=options.fresh)
             return quoting.priced(quoter, gathered)

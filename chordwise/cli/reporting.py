@@ -9,10 +9,9 @@ from sqlalchemy.orm import Session
 from chordwise.cli import suggestions
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.rendering import accounts as rendered_accounts
-from chordwise.cli.rendering import budgets as rendered_budgets
 from chordwise.cli.rendering import live
 from chordwise.cli.rendering import results as rendered_results
-from chordwise.cli.rendering.documents import document
+from chordwise.cli.rendering.plain_text import document
 from chordwise.cli.rendering.screen import Screen
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ExitCode
@@ -78,7 +77,7 @@ class Report:
         self._screen.show(*rendered_accounts.failures(failed))
         self._screen.show(*rendered_accounts.laid_out(account))
         caps = caps_of_run(session, account.run_id)
-        self._screen.show(*rendered_budgets.laid_out(caps))
+        self._screen.show(*rendered_accounts.budget_lines(caps))
         self._screen.tell(
             f"{rendered_accounts.in_words(account)} "
             f"{live.spent(progress.read(session, account.run_id))}."

@@ -9,9 +9,8 @@ from chordwise.cli.application import EPILOG
 from chordwise.cli.following import Following
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Budget, NoWait, RunArgument
-from chordwise.cli.rendering.documents import document
+from chordwise.cli.rendering.plain_text import counted, document
 from chordwise.cli.rendering.screen import Screen
-from chordwise.cli.rendering.words import counted
 from chordwise.embedded import stack
 from chordwise.embedded.stack import Level
 from chordwise.errors import ExitCode

@@ -11,7 +11,7 @@ from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, OnlyTypes
 from chordwise.cli.rendering import results as rendered_results
-from chordwise.cli.rendering.documents import document
+from chordwise.cli.rendering.plain_text import document
 from chordwise.cli.rendering.screen import Screen
 from chordwise.embedded.stack import Level
 from chordwise.pipeline.runs import stored_results

@@ -16,10 +16,9 @@ from chordwise.cli.following import Following
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import live
-from chordwise.cli.rendering.documents import document
 from chordwise.cli.rendering.live import Display
+from chordwise.cli.rendering.plain_text import counted, document
 from chordwise.cli.rendering.screen import Screen
-from chordwise.cli.rendering.words import counted
 from chordwise.domain.states import IntakeStatus
 from chordwise.domain.visible_text import printable
 from chordwise.embedded.stack import Level

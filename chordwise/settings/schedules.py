@@ -12,7 +12,7 @@ from pydantic import Field, PositiveFloat, ValidationError, field_validator, mod
 
 from chordwise.domain import due_times
 from chordwise.domain.export_formats import ExportFormat
-from chordwise.domain.lanes import Lane
+from chordwise.domain.states import Lane
 from chordwise.settings.sections import ProfileSettings, Section, folders_of, problems
 
 AGES = ("keep_cache_days", "keep_answers_days", "keep_runs_days")

@@ -27,11 +27,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.lanes import AWAITED_REQUESTS, UNASKED_REQUESTS, BatchRequestStatus
 from chordwise.domain.states import (
+    AWAITED_REQUESTS,
     OPEN_CHUNKS,
+    UNASKED_REQUESTS,
     UNFINISHED_JOBS,
     WORKING_JOBS,
+    BatchRequestStatus,
     ChunkStatus,
     JobStatus,
 )

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Index, exists, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.lanes import BatchStatus
+from chordwise.domain.states import BatchStatus
 from chordwise.storage import clock
 from chordwise.storage.record import Identity, Record
 

@@ -10,13 +10,13 @@ from sqlalchemy import ForeignKey, bindparam, func, select, text, true, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.lanes import Lane
 from chordwise.domain.states import (
     OPEN_CHUNKS,
     UNFINISHED_JOBS,
     WORKING_JOBS,
     ChunkStatus,
     JobStatus,
+    Lane,
     RunStatus,
 )
 from chordwise.errors import UsageError

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from chordwise.domain.lanes import Lane
+from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisOptions
 from chordwise.pipeline.batches import exchange
 from chordwise.pipeline.intake.run_options import RunOptions

@@ -16,8 +16,7 @@ from celery._state import _set_task_join_will_block
 from sqlalchemy import select, text
 
 from chordwise.domain import grounding, json_values
-from chordwise.domain.lanes import Lane
-from chordwise.domain.states import OPEN_CHUNKS
+from chordwise.domain.states import OPEN_CHUNKS, Lane
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.llm.batching.api import BatchApi
 from chordwise.llm.model import CompletionRequest

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from chordwise.domain.lanes import Lane
+from chordwise.domain.states import Lane
 from chordwise.pipeline.batches.arrivals import MOST_ATTEMPTS
 from chordwise.pipeline.jobs import retry
 from chordwise.settings import ModelSettings, Settings

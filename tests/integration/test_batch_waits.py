@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from chordwise.cli.rendering import batches as rendered
+from chordwise.cli.following import Watch
+from chordwise.cli.rendering import live as rendered
 from chordwise.cli.rendering.live import Lines
-from chordwise.cli.waiting import Watch
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs import retry
 from chordwise.pipeline.runs import progress
@@ -58,7 +58,7 @@ def found(pipeline: Pipeline, submission: Submission) -> Sequence[BatchWait]:
 
 def in_words(pipeline: Pipeline, submission: Submission) -> list[str]:
     """Return the lines that people are shown."""
-    return [line.plain for line in rendered.laid_out(found(pipeline, submission))]
+    return [line.plain for line in rendered.batch_lines(found(pipeline, submission))]
 
 
 def test_a_run_says_which_batches_it_waits_for(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.cli.rendering.words import EXTRACTIVE
+from chordwise.cli.rendering.plain_text import EXTRACTIVE
 from chordwise.errors import ExitCode
 from tests.fakes.processes import Processes, wait_until
 

@@ -8,10 +8,10 @@ from decimal import Decimal
 import pytest
 
 from chordwise.cli import forecasting
-from chordwise.cli.rendering import quotes
+from chordwise.cli.forecasting import amount
 from chordwise.cli.rendering.screen import Screen
 from chordwise.domain import json_values
-from chordwise.domain.lanes import Lane
+from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.pipeline.intake.run_options import RunOptions
 from tests.fakes.pipeline import (
@@ -189,4 +189,4 @@ def test_the_numbers_before_a_run_are_those_of_its_lane(desk: Desk, lane: Lane) 
 
     assert quoted.total == quoted.totals[lane.value]
     assert quoted.totals["batch"] != quoted.totals["online"]
-    assert f"Expected cost: {quotes.amount(quoted.total)}, of" in desk.capsys.readouterr().err
+    assert f"Expected cost: {amount(quoted.total)}, of" in desk.capsys.readouterr().err

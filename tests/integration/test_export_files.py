@@ -21,8 +21,8 @@ from pyarrow import parquet
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.pipeline.exports import workbook, writers
-from chordwise.pipeline.exports.new_file import new_file
 from chordwise.pipeline.exports.table import Column, Kind, Table
+from chordwise.pipeline.exports.writers import new_file
 from chordwise.pipeline.runs.user_sql import Row
 
 COLUMNS = (

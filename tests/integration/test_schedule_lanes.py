@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.domain.lanes import Lane
+from chordwise.domain.states import Lane
 from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
 from tests.fakes.batch_nights import handed_in, in_batches, judge, opened, pass_time
 from tests.fakes.pipeline import a_run

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.cli import application, failing
-from chordwise.cli.application import MODULES, hoist, named_in, wants_listing
+from chordwise.cli import application
+from chordwise.cli.application import MODULES, explained, hoist, named_in, wants_listing
 from chordwise.cli.invocation import Invocation
 from chordwise.errors import ConfigurationError, ExitCode
 from tests.fakes.commands import run
@@ -139,7 +139,7 @@ def test_an_error_of_ours_is_a_sentence_a_hint_and_a_code(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """No traceback; control characters in it do not reach the terminal."""
-    with failing.explained(Invocation()) as outcome:
+    with explained(Invocation()) as outcome:
         fail_with(ConfigurationError("The file \x1b[31m is wrong.", "Mend it."))
 
     assert outcome.exit_code == ExitCode.CONFIGURATION
@@ -151,7 +151,7 @@ def test_a_traceback_shows_neither_secrets_nor_commands_a_terminal(
 ) -> None:
     """With `--debug` the errors of libraries are shown in full, and quote what others said."""
     for error in (ConfigurationError("a\x1b[2Jb", "Mend it."), ValueError("c\x1b[2Jd")):
-        with failing.explained(Invocation(is_debug=True)):
+        with explained(Invocation(is_debug=True)):
             try:
                 fail_with(OSError("GET https://user:hunter2@host/v1?code=hunter2"))
             except OSError as cause:
@@ -171,7 +171,7 @@ def test_a_defect_is_written_down_without_secrets(
     """The user reads a sentence, the log has the traceback, and no password stands in either."""
     (tmp_path / "logs").mkdir()
 
-    with failing.explained(Invocation(home=tmp_path)) as outcome:
+    with explained(Invocation(home=tmp_path)) as outcome:
         fail_with(ZeroDivisionError("postgresql://user:hunter2@host/db"))
 
     shown = capsys.readouterr().err
@@ -185,7 +185,7 @@ def test_a_defect_is_written_down_without_secrets(
 
 def test_ctrl_c_ends_with_its_code_and_a_word(capsys: pytest.CaptureFixture[str]) -> None:
     """130, as shells expect; who presses it before there is a run to come back to hears of it."""
-    with failing.explained(Invocation()) as outcome:
+    with explained(Invocation()) as outcome:
         fail_with(KeyboardInterrupt())
 
     assert outcome.exit_code == ExitCode.DETACHED

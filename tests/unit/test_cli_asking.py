@@ -16,7 +16,7 @@ from chordwise.cli.asking import (
     profile_options,
     types_of,
 )
-from chordwise.domain.lanes import Lane
+from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from chordwise.readers.extracted import Columns

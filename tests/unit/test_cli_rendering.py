@@ -13,9 +13,9 @@ import pytest
 from rich.console import Console, RenderableType
 
 from chordwise.cli.rendering import accounts as rendered_accounts
-from chordwise.cli.rendering import answers, words
 from chordwise.cli.rendering import results as rendered_results
-from chordwise.cli.rendering.words import EXTRACTIVE
+from chordwise.cli.rendering.plain_text import EXTRACTIVE, approximate, money, share
+from chordwise.cli.rendering.results import answer, headline, quote
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import IntakeOutcome, JobStatus
 from chordwise.domain.tasks import AnalysisType
@@ -154,7 +154,7 @@ def a_failure(source: str, **values: str | None) -> Failure:
 @pytest.mark.parametrize("analysis_type", list(AnalysisType))
 def test_every_part_of_an_answer_is_shown_with_its_place(analysis_type: AnalysisType) -> None:
     """What the analysis found, and the quote with its offsets."""
-    text = shown(answers.laid_out(analysis_type, OUTPUTS[analysis_type]))
+    text = shown(answer(analysis_type, OUTPUTS[analysis_type]))
 
     for part in [*MENTIONED[analysis_type], "“It rained.” [4–14]"]:
         assert part in text
@@ -164,8 +164,8 @@ def test_every_part_of_an_answer_is_shown_with_its_place(analysis_type: Analysis
 @pytest.mark.parametrize("output", [{}, {"fields": 3, "key_findings": "x", "evidence_quality": 5}])
 def test_an_answer_of_another_shape_does_no_harm(analysis_type: str, output: JsonObject) -> None:
     """What a view shows may stem from an older version."""
-    shown(answers.laid_out(analysis_type, output))
-    answers.headline(analysis_type, output)
+    shown(answer(analysis_type, output))
+    headline(analysis_type, output)
 
 
 def test_a_users_own_structure_is_shown_as_json() -> None:
@@ -175,7 +175,7 @@ def test_a_users_own_structure_is_shown_as_json() -> None:
         "evidence": [{"path": "/total", "confidence": 7, **SPAN}],
     }
 
-    text = shown(answers.laid_out(AnalysisType.EXTRACTION, output))
+    text = shown(answer(AnalysisType.EXTRACTION, output))
 
     assert '"total": 5' in text
     assert "/total" in text
@@ -186,7 +186,7 @@ def test_what_is_not_shown_of_long_data_is_said() -> None:
     """The beginning is shown, and where the rest is."""
     output: JsonObject = {"data": {"lines": ["x" * 100] * 100}, "evidence": []}
 
-    text = shown(answers.laid_out(AnalysisType.EXTRACTION, output))
+    text = shown(answer(AnalysisType.EXTRACTION, output))
 
     assert "… the first 4,000 of 10," in text
     assert "--json shows all" in text
@@ -194,7 +194,7 @@ def test_what_is_not_shown_of_long_data_is_said() -> None:
 
 def test_a_quote_that_the_document_does_not_have_is_marked() -> None:
     """Nobody may take it for a quotation."""
-    text = shown(answers.quote({"quote": "Invented.", "grounded": False}))
+    text = shown(quote({"quote": "Invented.", "grounded": False}))
 
     assert "not found in the document" in text
 
@@ -303,24 +303,24 @@ def test_failures_alike_stand_under_one_reason() -> None:
 )
 def test_large_numbers_have_three_digits(number: int, text: str) -> None:
     """As one would say them."""
-    assert words.approximate(int(number)) == text
+    assert approximate(int(number)) == text
 
 
 def test_a_sum_of_money_says_what_it_does_not_know() -> None:
     """An unknown price is never shown as nothing."""
-    assert words.money(Decimal(0), 0, 0) == "$0.00"
-    assert words.money(Decimal("0.0123"), 0, 4) == "$0.0123"
-    assert words.money(Decimal("0.000045"), 0, 1) == "under $0.0001"
-    assert words.money(Decimal("12.5"), 2, 4) == "$12.50 and 2 calls of unknown cost"
-    assert words.money(Decimal(0), 4, 4) == "cost unknown"
-    assert words.money(Decimal(0), 3, 4) == "cost unknown"
+    assert money(Decimal(0), 0, 0) == "$0.00"
+    assert money(Decimal("0.0123"), 0, 4) == "$0.0123"
+    assert money(Decimal("0.000045"), 0, 1) == "under $0.0001"
+    assert money(Decimal("12.5"), 2, 4) == "$12.50 and 2 calls of unknown cost"
+    assert money(Decimal(0), 4, 4) == "cost unknown"
+    assert money(Decimal(0), 3, 4) == "cost unknown"
 
 
 def test_a_share_is_never_rounded_up_to_all() -> None:
     """100 % means that nothing is missing."""
-    assert words.share(1) == "100 %"
-    assert words.share(0.99999) == "99.9 %"
-    assert words.share(0.5) == "50.0 %"
+    assert share(1) == "100 %"
+    assert share(0.99999) == "99.9 %"
+    assert share(0.5) == "50.0 %"
 
 
 def test_agreement_and_standing_objections_are_shown() -> None:
@@ -336,7 +336,7 @@ def test_agreement_and_standing_objections_are_shown() -> None:
 
     text = shown(*rendered_results.laid_out([result]))
 
-    assert f"agreement {words.share(0.6)}" in text
+    assert f"agreement {share(0.6)}" in text
     assert "Critique kept: It declined." in text
     assert "/main_topic: Too [b]short[/b]." in text
     assert "Critique" not in shown(*rendered_results.laid_out([revised]))

@@ -10,9 +10,12 @@ from decimal import Decimal
 import pytest
 from rich.text import Text
 
-from chordwise.cli.rendering import accounts, evaluations, fitting, quotes, results, runs, schedules
+from chordwise.cli.evaluating import _by_label
+from chordwise.cli.forecasting import in_brief
+from chordwise.cli.looking import job_table
+from chordwise.cli.rendering import accounts, fitting, results
 from chordwise.cli.rendering.fitting import FirstThatFits
-from chordwise.cli.rendering.schedules import PastLine, ScheduleLine
+from chordwise.cli.scheduling import PastLine, ScheduleLine, _next, past_table, table
 from chordwise.domain.estimating import Interval
 from chordwise.domain.learning.measures import Measure
 from chordwise.domain.tasks import AnalysisType
@@ -121,7 +124,7 @@ def columns(text: str) -> list[str]:
 
 def test_jobs_of_one_folder_can_be_told_apart() -> None:
     """What all paths have in common goes first, and the whole path is shown where it fits."""
-    table = runs.jobs([a_job(f"{INBOX}/letter-{number}.txt") for number in range(3)], 3)
+    table = job_table([a_job(f"{INBOX}/letter-{number}.txt") for number in range(3)], 3)
 
     narrow, wide = shown(table, width=NARROW), shown(table, width=WIDE)
 
@@ -147,9 +150,9 @@ def test_schedules_are_shown_whole(name: str, zone: str) -> None:
     """On a narrow terminal the time zone stands below the time."""
     line = a_schedule(name, zone)
 
-    narrow = shown(schedules.table([line]), width=NARROW)
+    narrow = shown(table([line]), width=NARROW)
 
-    due = f"{schedules._next(line)}{zone}".replace(" ", "")
+    due = f"{_next(line)}{zone}".replace(" ", "")
     found = columns(narrow)
     assert found[:3] == [name, line.kind, line.cron]
     assert found[3].replace(" ", "") == due
@@ -159,7 +162,7 @@ def test_schedules_are_shown_whole(name: str, zone: str) -> None:
 
 def test_schedules_have_a_line_each_where_there_is_room() -> None:
     """With a column for the time zone."""
-    lines = shown(schedules.table([a_schedule("nightly")] * 2), width=WIDE).splitlines()
+    lines = shown(table([a_schedule("nightly")] * 2), width=WIDE).splitlines()
 
     assert len(lines) == 3
     assert lines[0].split() == ["Schedule", "Kind", "Cron", "Next", "Time", "zone", "From"]
@@ -170,8 +173,8 @@ def test_the_history_of_schedules_is_shown_whole() -> None:
     """Names of any length, and what came of it below the runs."""
     line = past(LONG)
 
-    narrow = columns(shown(schedules.past_table([line]), width=NARROW))
-    wide = shown(schedules.past_table([past("nightly")]), width=WIDE)
+    narrow = columns(shown(past_table([line]), width=NARROW))
+    wide = shown(past_table([past("nightly")]), width=WIDE)
 
     assert narrow[:4] == [LONG, "2026-11-26 22:30", "catch_up", "succeeded"]
     assert narrow[4].startswith(line.runs[0])
@@ -181,13 +184,13 @@ def test_the_history_of_schedules_is_shown_whole() -> None:
 
 def test_a_quote_keeps_its_numbers() -> None:
     """The bounds stand below each other where they do not fit side by side."""
-    narrow = shown(*quotes.in_brief(a_quote()), width=NARROW)
+    narrow = shown(*in_brief(a_quote()), width=NARROW)
 
     assert columns(narrow)[0] == "classification"
     assert columns(narrow)[1] == "anthropic/claude-sonnet-4-5-20250929"
     assert "$2,345.67  $1,234.50–" in narrow
     assert "$12,345.67" in narrow
-    assert "$1,234.50–$12,345.67" in shown(*quotes.in_brief(a_quote()), width=WIDE)
+    assert "$1,234.50–$12,345.67" in shown(*in_brief(a_quote()), width=WIDE)
 
 
 def test_a_table_that_is_far_too_wide_marks_what_it_cuts() -> None:
@@ -206,7 +209,7 @@ def test_long_names_in_an_evaluation_are_broken() -> None:
         for metric in ("match", "exact_match", "precision", "recall", "f1", "rouge_1")
     ]
 
-    (table,) = evaluations._by_label(measures)
+    (table,) = _by_label(measures)
 
     text = shown(table, width=NARROW)
     assert "…" not in text

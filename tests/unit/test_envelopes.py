@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.forged_messages import bent
-from worker.envelopes import MOST_CHARACTERS, Rejection, reason_against
+from worker.rejecting import MOST_CHARACTERS, Rejection, reason_against
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 from pydantic import SecretStr
 
-from chordwise.domain.lanes import Lane
+from chordwise.domain.states import Lane
 from chordwise.errors import (
     AwaitingBatchError,
     ConfigurationError,

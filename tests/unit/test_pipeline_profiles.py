@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.domain.lanes import Lane
+from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from chordwise.pipeline.intake.run_options import run_options

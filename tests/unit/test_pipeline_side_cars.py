@@ -11,7 +11,7 @@ import pytest
 
 from chordwise import settings
 from chordwise.domain import json_values
-from chordwise.domain.lanes import Lane
+from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from chordwise.pipeline.inbox.scanning import with_side_car

@@ -5,7 +5,7 @@ from __future__ import annotations
 from threading import Event
 
 from chordwise.errors import ServiceUnavailableError
-from scheduler.batching import Batching
+from scheduler.loop import Batching
 from tests.fakes.processes import wait_until
 
 SOON = 10.0

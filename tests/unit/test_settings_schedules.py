@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from chordwise import settings
-from chordwise.domain.lanes import Lane
+from chordwise.domain.states import Lane
 from chordwise.errors import ConfigurationError
 from chordwise.pipeline.schedules import scheduling
 from chordwise.settings.schedules import CatchUp, ScheduleKind

@@ -8,8 +8,7 @@ from queue import SimpleQueue
 import pytest
 from structlog.testing import capture_logs
 
-from worker.consumption import Consumption
-from worker.pool import CountedThreads
+from worker.consumption import Consumption, CountedThreads
 
 
 @pytest.fixture

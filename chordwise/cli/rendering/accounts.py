@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from chordwise.cli.rendering.plain_text import one_line
+from chordwise.cli.rendering.plain_text import counted, moment, money, one_line
 from chordwise.cli.rendering.screen import indented
-from chordwise.cli.rendering.words import counted, moment
 from chordwise.domain.states import JobStatus
-from chordwise.pipeline.runs.accounts import Account, Failure, Notice
+from chordwise.pipeline.runs.accounts import Account, BudgetLine, Failure, Notice
 
 _MESSAGE_WIDTH = 300
 _MOST_REASONS = 30
@@ -188,3 +188,25 @@ def in_words(account: Account) -> str:
     if account.is_interrupted or account.not_taken:
         sentence = f"{taken_of_found(account)}; {sentence}"
     return f"{sentence}{'; ' if problems else ''}{', '.join(problems)}."
+
+
+def budget_lines(found: Sequence[BudgetLine]) -> Iterator[Text]:
+    """Return a line for each cap."""
+    for line in found:
+        kind, _, name = line.scope.partition(":")
+        whose = "this run" if kind == "run" else f"all runs on {name} UTC"
+        parts = [
+            f"{_shown(line.spent_usd)} of {_shown(line.cap_usd)} spent by {whose}",
+            *([f"{_shown(line.reserved_usd)} reserved for calls"] if line.reserved_usd else []),
+            f"{_shown(line.left_usd)} left",
+            *([_unpriced(line.unpriced_calls)] if line.unpriced_calls else []),
+        ]
+        yield Text(f"Budget   {' · '.join(parts)}")
+
+
+def _unpriced(calls: int) -> str:
+    return f"{counted(calls, 'call')} of unknown cost"
+
+
+def _shown(usd: Decimal) -> str:
+    return money(usd, unpriced=0, calls=0)

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from chordwise.domain import json_values
-from chordwise.domain.lanes import BatchRequestStatus
+from chordwise.domain.states import BatchRequestStatus
 from chordwise.errors import ModelError, ModelTransportError, RefusedError, TransientError
 from chordwise.llm.batching.api import LineOutcome
 from chordwise.llm.middleware.cached import is_worth_keeping

@@ -19,7 +19,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from chordwise.domain import json_values
-from chordwise.domain.lanes import BatchRequestStatus, BatchStatus
+from chordwise.domain.states import BatchRequestStatus, BatchStatus
 from chordwise.errors import (
     ChordwiseError,
     ConfigurationError,

@@ -31,8 +31,8 @@ from chordwise.errors import (
 )
 from chordwise.pipeline.deliveries.webhook import Webhook
 from chordwise.pipeline.exports import selection, writers
-from chordwise.pipeline.exports.new_file import new_file
 from chordwise.pipeline.exports.selection import Selection
+from chordwise.pipeline.exports.writers import new_file
 from chordwise.pipeline.runs import accounts, progress
 from chordwise.pipeline.runtime.context import Context
 from chordwise.settings import DeliverySettings, Settings

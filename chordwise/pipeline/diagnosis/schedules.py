@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from chordwise.domain import due_times
-from chordwise.domain.lanes import Lane
+from chordwise.domain.states import Lane
 from chordwise.errors import ChordwiseError, ConfigurationError
 from chordwise.pipeline.diagnosis.checks import Check, Verdict, failed, guarded
 from chordwise.pipeline.diagnosis.places import require_writable

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO, assert_never
 
 from chordwise.domain.export_formats import ExportFormat
+from chordwise.errors import UsageError
 from chordwise.pipeline.exports import parquet
 from chordwise.pipeline.exports.table import Table, write_csv, write_json_lines
 
@@ -42,3 +48,84 @@ def write(sink: BinaryIO, table: Table, wanted: ExportFormat, *, raw: bool = Fal
             return workbook.write(sink, table, raw=raw)
         case _:
             assert_never(wanted)
+
+
+_ORDINARY = 0o666  # less what the user's umask takes away
+
+
+def check(path: Path, *, overwrite: bool) -> None:
+    """Make sure that a file can be written here, before any work is done for it.
+
+    Raises:
+        UsageError: There is something already, or no such folder.
+    """
+    if not path.parent.is_dir():
+        raise UsageError(f"There is no folder {path.parent}.", "Make it first.")
+    if os.path.lexists(path) and (not overwrite or path.is_symlink() or not path.is_file()):
+        raise _exists(path)
+
+
+@contextmanager
+def new_file(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
+    """Open a file beside `path` that takes its place once the block has ended well.
+
+    It is on the disk before it gets its name, and its name before this returns.
+
+    Raises:
+        UsageError: There is something already, or the file cannot be written.
+    """
+    check(path, overwrite=overwrite)
+    try:
+        with _temporary(path) as (name, file):
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            _give_name(name, path, overwrite=overwrite)
+            _keep_name(path.parent)
+    except FileExistsError as error:
+        raise _exists(path) from error
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written: {error.strerror or type(error).__name__}.",
+            "Check the folder, its permissions, and the space on the disk.",
+        ) from error
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    name = path.with_name(f".chordwise-{secrets.token_hex(8)}.part")
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+    with os.fdopen(os.open(name, flags, _ORDINARY), "wb") as file:
+        try:
+            yield name, file
+        finally:
+            name.unlink(missing_ok=True)
+
+
+def _give_name(name: Path, path: Path, *, overwrite: bool) -> None:
+    """Rename, in one step that fails where there is a file by now."""
+    if overwrite:
+        name.replace(path)
+        return
+    try:
+        os.link(name, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A file system without links: take the name first, then put the file there.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        name.replace(path)
+
+
+def _keep_name(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _exists(path: Path) -> UsageError:
+    return UsageError(
+        f"There is something at {path} already.", "Choose another name; --force replaces a file."
+    )

@@ -15,8 +15,7 @@ from sqlalchemy import ColumnElement, Null, null
 from sqlalchemy.orm import Session
 
 from chordwise.domain import chunking
-from chordwise.domain.lanes import Lane
-from chordwise.domain.states import IntakeOutcome, JobStatus
+from chordwise.domain.states import IntakeOutcome, JobStatus, Lane
 from chordwise.domain.tasks import AnalysisType, options_to_json
 from chordwise.domain.text_normalization import HINT, REASON
 from chordwise.pipeline.intake.run_options import RunOptions

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from chordwise.domain import critique, json_values, validation
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.lanes import Lane
+from chordwise.domain.states import Lane
 from chordwise.domain.tasks import (
     AnalysisOptions,
     AnalysisTask,

@@ -13,8 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
 
-from chordwise.domain.lanes import Lane
-from chordwise.domain.states import InboxStatus, RunStatus
+from chordwise.domain.states import InboxStatus, Lane, RunStatus
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.errors import ConfigurationError, LeaseLostError, RunCancelledError, UsageError
 from chordwise.llm.limits.permits import Priority

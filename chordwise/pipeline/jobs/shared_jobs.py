@@ -14,8 +14,7 @@ from sqlalchemy import exists, or_, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased
 
-from chordwise.domain.lanes import Lane
-from chordwise.domain.states import FOLLOWING_JOBS, WORKING_JOBS, JobStatus, RunStatus
+from chordwise.domain.states import FOLLOWING_JOBS, WORKING_JOBS, JobStatus, Lane, RunStatus
 from chordwise.llm.limits.permits import Priority
 from chordwise.pipeline.models import lanes
 from chordwise.pipeline.runtime.context import Context

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from chordwise import errors
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.lanes import UNASKED_REQUESTS, BatchRequestStatus
+from chordwise.domain.states import UNASKED_REQUESTS, BatchRequestStatus
 from chordwise.errors import AwaitingBatchError, ChordwiseError, ModelError
 from chordwise.llm.middleware.batched import BatchQuestion
 from chordwise.llm.model import Completion, FinishReason

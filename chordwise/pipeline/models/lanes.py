@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement
 
-from chordwise.domain.lanes import Lane
+from chordwise.domain.states import Lane
 from chordwise.llm.batching import has_batches
 from chordwise.settings import Settings
 from chordwise.storage import clock

@@ -13,8 +13,8 @@ from sqlalchemy import select
 
 from chordwise.domain import chunking, estimating, tokens
 from chordwise.domain.estimating import Syntheses
-from chordwise.domain.lanes import Lane
 from chordwise.domain.routing import Tier
+from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.embedded import llama
 from chordwise.errors import InternalError, ModelError

@@ -15,8 +15,15 @@ import structlog
 from sqlalchemy import ColumnElement, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from chordwise.domain.lanes import UNASKED_REQUESTS, BatchRequestStatus
-from chordwise.domain.states import OPEN_CHUNKS, UNFINISHED_JOBS, ChunkStatus, JobStatus, RunStatus
+from chordwise.domain.states import (
+    OPEN_CHUNKS,
+    UNASKED_REQUESTS,
+    UNFINISHED_JOBS,
+    BatchRequestStatus,
+    ChunkStatus,
+    JobStatus,
+    RunStatus,
+)
 from chordwise.errors import AwaitingBatchError, ServiceUnavailableError
 from chordwise.pipeline.jobs import shared_jobs
 from chordwise.pipeline.recovery import chunks

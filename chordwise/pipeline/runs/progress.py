@@ -13,8 +13,14 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonValue
-from chordwise.domain.lanes import AWAITED_REQUESTS, BatchRequestStatus, Lane
-from chordwise.domain.states import UNFINISHED_JOBS, JobStatus, RunStatus
+from chordwise.domain.states import (
+    AWAITED_REQUESTS,
+    UNFINISHED_JOBS,
+    BatchRequestStatus,
+    JobStatus,
+    Lane,
+    RunStatus,
+)
 from chordwise.storage import intakes
 from chordwise.storage.jobs import Job
 from chordwise.storage.model_calls import ModelCall

@@ -10,8 +10,7 @@ from functools import partial
 from random import Random
 from typing import Protocol
 
-from chordwise.domain.lanes import Lane
-from chordwise.domain.states import JobStatus
+from chordwise.domain.states import JobStatus, Lane
 from chordwise.llm.limits.permits import Priority
 from chordwise.llm.middleware.batched import BatchQueue
 from chordwise.llm.middleware.budgeted import Unlimited

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.lanes import Lane
+from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisType, options_from
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.pipeline.intake.found_files import FileSource, entry_of

@@ -14,8 +14,8 @@ from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import ConfigurationError
 from chordwise.pipeline.exports import selection, writers
-from chordwise.pipeline.exports.new_file import new_file
 from chordwise.pipeline.exports.selection import Selection
+from chordwise.pipeline.exports.writers import new_file
 from chordwise.pipeline.runs.user_sql import Row
 from chordwise.pipeline.schedules.work import Work
 from chordwise.settings import ScheduleSettings
