@@ -208,7 +208,7 @@ FROM results AS r ORDER BY r.id LIMIT %(judged)s
 """
 _CALIBRATIONS = """
 INSERT INTO calibrations (id, analysis_type, provider, model, part, method, points, judged,
-                          judged_right, error_before, error_after, most_errors, accept_from,
+                          judged_right, error_before, error_after, max_error_rate, accept_from,
                           accepted_share)
 SELECT uuidv7(), kind, 'openai', model, part, 'isotonic',
        '[[0.5, 0.4], [0.7, 0.6], [0.9, 0.85], [1.0, 0.99]]', 500, 400, 0.1, 0.02, 0.05, 0.8, 0.4

@@ -322,7 +322,7 @@ class TruncatedError(ModelError):
 
     code = "truncated"
     usual_hint = (
-        "Raise max_output_tokens and most_output_tokens of the model, or lower "
+        "Raise max_output_tokens and max_output_tokens_on_retry of the model, or lower "
         "pipeline.chunk_tokens."
     )
 

@@ -10,7 +10,7 @@ from threading import Event, Thread
 
 import structlog
 
-from chordwise.domain.troubles import Troubles
+from chordwise.domain.troubles import FailureBackoff
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.batches import exchange
 from chordwise.pipeline.deliveries import run_ends
@@ -282,7 +282,7 @@ class Scheduling:
         self._context = context
         self._leadership = leadership
         self._is_synchronized = False
-        self._troubles = Troubles()
+        self._troubles = FailureBackoff()
 
     def tick(self) -> None:
         """Start what is due; whoever begins to lead brings its configuration along.

@@ -51,7 +51,7 @@ _SWITCH_SECONDS = 0.02
 _M_ARENA_MAX, _ARENAS = -8, 1
 _M_MMAP_THRESHOLD, _LARGE_BYTES = -3, 32_768
 # Slices, of which each has a chunk in a slot or more, and mostly many; and others beside them.
-_MOST_SLICES = 32
+_MAX_SLICES = 32
 _CONTROL_MESSAGES = 4
 
 
@@ -117,7 +117,7 @@ def work(settings: Settings, name: str) -> int:
     rejections.start()
     slots = Slots(concurrency)
     tasks.register(app, context, rejections, slots)
-    messages_at_once = min(concurrency, _MOST_SLICES) + _CONTROL_MESSAGES
+    messages_at_once = min(concurrency, _MAX_SLICES) + _CONTROL_MESSAGES
     CountedThreads.consumption = Consumption(messages_at_once, has_room=lambda: slots.has_room)
     transport.observe(app, CountedThreads.consumption, rejections, slots)
     forgive(app, CountedThreads.consumption)
@@ -148,7 +148,7 @@ def watch(settings: Settings, name: str, consumption: Consumption, shutdown: Shu
     """Look every few seconds whether this worker consumes, and show it."""
     watchdog = Watchdog(
         consumption,
-        patience_seconds=settings.worker.consumption_seconds,
+        patience_seconds=settings.worker.consumer_timeout_seconds,
         ask=partial(broker.require_working, settings.broker_url or SecretStr("")),
         show=partial(liveness.show, settings.home, name),
         leave=shutdown.leave_broken,

@@ -107,7 +107,7 @@ class Transport(redis.Transport):
             self.rejections.add(reason, queue)
 
 
-MOST_CHARACTERS = 65_536
+MAX_CHARACTERS = 65_536
 """Of an encoded body, and of any one header: ours hold a few ids."""
 
 UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
@@ -197,10 +197,10 @@ def _is_deliverable(properties: object) -> bool:
 
 
 def _is_too_large(body: str, headers: dict[str, object]) -> bool:
-    if len(body) > MOST_CHARACTERS:
+    if len(body) > MAX_CHARACTERS:
         return True
     try:
-        return any(len(str(value)) > MOST_CHARACTERS for value in headers.values())
+        return any(len(str(value)) > MAX_CHARACTERS for value in headers.values())
     except RecursionError:
         return True
 

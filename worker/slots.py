@@ -10,7 +10,7 @@ from typing import TypeVar
 from chordwise.pipeline.runtime.messages import MAX_SLICE
 
 # Threads beside those that call a model: each costs memory, with its connections.
-_MOST_PREPARING = MAX_SLICE // 2
+_MAX_PREPARING = MAX_SLICE // 2
 
 Argument = TypeVar("Argument")
 Returned = TypeVar("Returned")
@@ -26,7 +26,7 @@ class Slots:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        size = count + min(count, _MOST_PREPARING)
+        size = count + min(count, _MAX_PREPARING)
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="slot")
         self._free = size
         self._chunks = 0

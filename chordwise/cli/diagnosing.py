@@ -18,15 +18,15 @@ from chordwise.cli.options import AsJson
 from chordwise.cli.rendering.plain_text import document, one_line
 from chordwise.cli.rendering.screen import Screen, indented
 from chordwise.embedded import stack
-from chordwise.embedded.plan import standing
+from chordwise.embedded.plan import autostart_fingerprint
 from chordwise.embedded.stack import Level
 from chordwise.errors import ChordwiseError, ExitCode
 from chordwise.pipeline.diagnosis import everything
-from chordwise.pipeline.diagnosis.checks import Check, Verdict, failed
+from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, failed
 from chordwise.settings import Settings
 from chordwise.settings.environment import unknown_variables
 
-_STYLES = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
+_STYLES = {CheckStatus.OK: "green", CheckStatus.WARN: "yellow", CheckStatus.FAIL: "red"}
 
 
 def register(app: typer.Typer) -> None:
@@ -85,10 +85,10 @@ def _unwatched(settings: Settings) -> Iterator[Check]:
     """Yield a warning where the stack that runs here is that of other settings."""
     found = stack.find(settings.home)
     is_ready = found is not None and found.level is Level.ALL
-    if is_ready and standing(settings) and stack.keeps_watch(settings) is False:
+    if is_ready and autostart_fingerprint(settings) and stack.keeps_watch(settings) is False:
         yield Check(
             name="stack",
-            verdict=Verdict.WARN,
+            verdict=CheckStatus.WARN,
             finding="under other settings: it watches none of these inboxes, nor keeps schedules",
             hint="`chordwise down`, then `chordwise up` with these settings.",
         )
@@ -98,7 +98,7 @@ def _unknown(variables: Sequence[str]) -> Iterator[Check]:
     if variables:
         yield Check(
             name="environment",
-            verdict=Verdict.WARN,
+            verdict=CheckStatus.WARN,
             finding=f"no setting is called like {', '.join(variables)}",
             hint="Those of a section are CHORDWISE_SECTION__NAME; `chordwise config` shows all.",
         )

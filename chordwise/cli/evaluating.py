@@ -80,9 +80,9 @@ def evaluate(
 def recalibrate(
     context: typer.Context,
     *,
-    most_errors: Annotated[
+    max_error_rate: Annotated[
         float, typer.Option(min=0, max=1, metavar="0…1", help="How many accepted may be wrong.")
-    ] = recalibrating.MOST_ERRORS,
+    ] = recalibrating.MAX_ERROR_RATE,
     as_json: AsJson = False,
 ) -> None:
     """Learn what a claimed confidence is worth. Feedback and evaluations say it.
@@ -94,13 +94,13 @@ def recalibrate(
     with opening.database(settings) as database:
         with database.read() as session:
             claims = calibrations.claims(session)
-        lessons = recalibrating.learn(claims, most_errors)
+        lessons = recalibrating.learn(claims, max_error_rate)
         with database.write() as session:
-            changed = recalibrating.store(session, lessons, most_errors)
+            changed = recalibrating.store(session, lessons, max_error_rate)
     if as_json:
-        screen.write(document(lessons=lessons, most_errors=most_errors, changed=changed))
+        screen.write(document(lessons=lessons, max_error_rate=max_error_rate, changed=changed))
     elif lessons:
-        screen.show(*lesson_table(lessons, most_errors))
+        screen.show(*lesson_table(lessons, max_error_rate))
     else:
         screen.tell("Nothing has been judged yet: `chordwise feedback` or `chordwise evaluate`.")
 
@@ -131,8 +131,8 @@ def _measured(measured: Measured) -> Mapping[str, object]:
     }
 
 
-MOST_MISSING = 10
-_MOST_CONFUSED = 10
+MAX_MISSING = 10
+_MAX_CONFUSED = 10
 _WIDTH = 60
 _CONFUSION = "confusion"
 _WORDS = {
@@ -163,7 +163,7 @@ def laid_out(evaluated: Evaluated) -> Iterator[RenderableType]:
     yield from _missing(evaluated.comparison)
 
 
-def lesson_table(found: Sequence[Lesson], most_errors: float) -> Iterator[RenderableType]:
+def lesson_table(found: Sequence[Lesson], max_error_rate: float) -> Iterator[RenderableType]:
     """Return what was learnt, a row for each model and analysis type, and what is too little."""
     table = _table("Type", "Part", "Model", "Judged", "Right", "Method", "Error", "Accept")
     for each in found:
@@ -181,7 +181,7 @@ def lesson_table(found: Sequence[Lesson], most_errors: float) -> Iterator[Render
         )
     yield table
     yield Text(
-        f"Accept: from this confidence on at most {share(most_errors)} are wrong, and how many "
+        f"Accept: from this confidence on at most {share(max_error_rate)} are wrong, and how many "
         "that is.",
         style="dim",
     )
@@ -236,7 +236,7 @@ def _confused(measures: Sequence[Measure]) -> Iterator[RenderableType]:
     if not wrong:
         return
     table = _table("  Should be", "Chosen", "Times")
-    for each in sorted(wrong, key=lambda m: -m.value)[:_MOST_CONFUSED]:
+    for each in sorted(wrong, key=lambda m: -m.value)[:_MAX_CONFUSED]:
         label = one_line(each.label, _WIDTH) or "something else"
         table.add_row(
             Text(f"  {label}"), Text(one_line(each.found, _WIDTH)), f"{int(each.value):,}"
@@ -249,10 +249,10 @@ def _missing(comparison: Comparison) -> Iterator[RenderableType]:
         yield Text(
             f"Nothing to compare for {counted(len(comparison.missing), 'name')} of the file:"
         )
-    for each in comparison.missing[:MOST_MISSING]:
+    for each in comparison.missing[:MAX_MISSING]:
         yield Text(f"  {one_line(each.document)}: {each.reason}", style="yellow")
-    if len(comparison.missing) > MOST_MISSING:
-        yield Text(f"  and {len(comparison.missing) - MOST_MISSING:,} more; --json names them all.")
+    if len(comparison.missing) > MAX_MISSING:
+        yield Text(f"  and {len(comparison.missing) - MAX_MISSING:,} more; --json names them all.")
 
 
 def _bounds(measure: Measure) -> str:

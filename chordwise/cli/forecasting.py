@@ -78,7 +78,7 @@ def sentences(quote: Quote, budget_usd: Decimal) -> Iterator[str]:
 
 _NUMBERS = ("In", "Out", "Cost", "Between")
 _COLUMNS = ("Type", "Model", "Lane", *_NUMBERS)
-_MOST_UNREAD = 5
+_MAX_UNREAD = 5
 
 
 def laid_out(quote: Quote, lane: Lane | None) -> Iterator[RenderableType]:
@@ -120,10 +120,10 @@ def remarks(quote: Quote, lane: Lane | None) -> Iterator[str]:
         yield from _without_batches(quote)
     if quote.duplicates:
         yield f"{counted(quote.duplicates, 'duplicate')} not counted again."
-    for unread in quote.unread[:_MOST_UNREAD]:
+    for unread in quote.unread[:_MAX_UNREAD]:
         yield f"Not counted: {one_line(unread.error.what)}"
-    if len(quote.unread) > _MOST_UNREAD:
-        yield f"… and {len(quote.unread) - _MOST_UNREAD:,} more that cannot be read."
+    if len(quote.unread) > _MAX_UNREAD:
+        yield f"… and {len(quote.unread) - _MAX_UNREAD:,} more that cannot be read."
 
 
 def of_sample(gathered: Gathered, cost_usd: Decimal | None) -> str:

@@ -23,7 +23,7 @@ from chordwise.pipeline.learning import giving_feedback
 from chordwise.pipeline.learning.giving_feedback import Given, Line, Signed, Target
 from chordwise.pipeline.runs.stored_results import Wanted
 
-_MOST_SHOWN = 20
+_MAX_SHOWN = 20
 Corrections: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(metavar="PATH=VALUE", help="What should stand there; may be repeated."),
@@ -93,10 +93,10 @@ def _report(screen: Screen, given: Given, *, as_json: bool) -> None:
         return
     known = f"; {given.known:,} had been said before" if given.known else ""
     screen.tell(f"{counted(given.stored, 'remark')} stored{known}.")
-    for each in given.unmatched[:_MOST_SHOWN]:
+    for each in given.unmatched[:_MAX_SHOWN]:
         screen.tell(f"Line {each.line}, {each.document}: {each.reason}")
-    if len(given.unmatched) > _MOST_SHOWN:
-        screen.tell(f"And {len(given.unmatched) - _MOST_SHOWN:,} more; --json names them all.")
+    if len(given.unmatched) > _MAX_SHOWN:
+        screen.tell(f"And {len(given.unmatched) - _MAX_SHOWN:,} more; --json names them all.")
 
 
 def _sayings(

@@ -28,7 +28,7 @@ from chordwise.cli.rendering.plain_text import (
 )
 from chordwise.cli.rendering.results import shortened
 from chordwise.cli.rendering.screen import Screen
-from chordwise.cli.reporting import EVERY, MOST_FAILURES
+from chordwise.cli.reporting import EVERY, MAX_FAILURES
 from chordwise.domain.states import JobStatus
 from chordwise.embedded.stack import Level
 from chordwise.pipeline.runs import accounts, progress
@@ -80,18 +80,18 @@ def _list(session: Session, screen: Screen, limit: int, *, as_json: bool) -> Non
         screen.tell("There are no runs yet. Begin with: chordwise analyze PATH…")
 
 
-MOST_JOBS = 50
+MAX_JOBS = 50
 
 
 def show(session: Session, screen: Screen, name: str, *, as_json: bool) -> None:
     """Show the account of the run of this name or id."""
     run_id = stored_runs.find(session, name).id
     account = accounts.of_run(session, run_id)
-    failed = accounts.failures(session, account.run, EVERY if as_json else MOST_FAILURES)
-    noticed = accounts.notices(session, run_id, EVERY if as_json else MOST_FAILURES)
+    failed = accounts.failures(session, account.run, EVERY if as_json else MAX_FAILURES)
+    noticed = accounts.notices(session, run_id, EVERY if as_json else MAX_FAILURES)
     counts = progress.read(session, run_id)
     caps = caps_of_run(session, run_id)
-    listed = accounts.jobs_of_run(session, run_id, EVERY if as_json else MOST_JOBS)
+    listed = accounts.jobs_of_run(session, run_id, EVERY if as_json else MAX_JOBS)
     owed = deliveries.of_run(session, run_id)
     if as_json:
         screen.write(

@@ -8,7 +8,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from chordwise.domain.states import Lane
-from chordwise.domain.tasks import MOST_VOTES, AnalysisType
+from chordwise.domain.tasks import MAX_VOTES, AnalysisType
 
 Paths: TypeAlias = Annotated[
     list[str],
@@ -69,7 +69,7 @@ ConfidenceThreshold: TypeAlias = Annotated[
 Votes: TypeAlias = Annotated[
     int | None,
     typer.Option(
-        min=1, max=MOST_VOTES, metavar="N", help="Ask each question N times and let them vote."
+        min=1, max=MAX_VOTES, metavar="N", help="Ask each question N times and let them vote."
     ),
 ]
 Critique: TypeAlias = Annotated[

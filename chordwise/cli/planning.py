@@ -138,14 +138,14 @@ _TEN = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What was asked and what came out; `most_parallel` is `None` without a known memory."""
+    """What was asked and what came out; `max_parallel` is `None` without a known memory."""
 
     model: Model
     load: Load
     machine: Machine
     sizing: Sizing
     memory_bytes: float | None
-    most_parallel: int | None
+    max_parallel: int | None
 
 
 def made(model: Model, load: Load, machine: Machine, memory_bytes: float | None) -> Plan:
@@ -157,7 +157,7 @@ def made(model: Model, load: Load, machine: Machine, memory_bytes: float | None)
         machine=machine,
         sizing=sizing.sizing(model, load, machine),
         memory_bytes=memory_bytes,
-        most_parallel=sizing.most_parallel(model, context, memory_bytes) if memory_bytes else None,
+        max_parallel=sizing.max_parallel(model, context, memory_bytes) if memory_bytes else None,
     )
 
 
@@ -181,7 +181,7 @@ def members(plan: Plan) -> dict[str, object]:
         "machine": plan.machine,
         "sizing": plan.sizing,
         "memory_bytes": plan.memory_bytes,
-        "most_parallel": plan.most_parallel,
+        "max_parallel": plan.max_parallel,
         "assumptions": list(assumptions(plan)),
     }
 
@@ -220,7 +220,7 @@ def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
         fits = "fits" if found.total_bytes <= plan.memory_bytes else "does not fit"
         yield (
             f"In {_gigabytes(plan.memory_bytes)}",
-            f"{fits}; at most {counted(plan.most_parallel or 0, 'request')} at once",
+            f"{fits}; at most {counted(plan.max_parallel or 0, 'request')} at once",
         )
     yield (
         "Bandwidth, arithmetic",

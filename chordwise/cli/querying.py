@@ -21,7 +21,7 @@ from chordwise.pipeline.exports.table import csv_lines, distinct
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runs.user_sql import Answer
 
-MOST_ROWS = 100
+MAX_ROWS = 100
 _CELL_WIDTH = 300
 # Texts in a table are broken into lines, but not into shorter ones than this.
 _PROSE_WIDTH = 20
@@ -39,7 +39,7 @@ def sql(
     as_csv: Annotated[bool, typer.Option("--csv", help="As CSV with a header line.")] = False,
     as_json: AsJson = False,
     limit: Annotated[
-        int | None, typer.Option(min=1, help=f"Rows at most; {MOST_ROWS} in a table, else all.")
+        int | None, typer.Option(min=1, help=f"Rows at most; {MAX_ROWS} in a table, else all.")
     ] = None,
     raw: Raw = False,
 ) -> None:
@@ -61,7 +61,7 @@ def sql(
         elif as_json:
             _write_json(screen, answer, limit)
         else:
-            _show_table(screen, answer, limit or MOST_ROWS)
+            _show_table(screen, answer, limit or MAX_ROWS)
 
 
 def _write_csv(screen: Screen, answer: Answer, limit: int | None, *, raw: bool) -> None:

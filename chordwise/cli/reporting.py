@@ -21,8 +21,8 @@ from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.settings import Settings
 from chordwise.storage.database import Database
 
-MOST_FAILURES = 10_000
-MOST_RESULTS = 100
+MAX_FAILURES = 10_000
+MAX_RESULTS = 100
 EVERY = 1_000_000_000
 
 
@@ -68,12 +68,12 @@ class Report:
 
     def _for_people(self, session: Session, account: Account) -> None:
         wanted = Wanted(run_id=account.run_id)
-        read = stored_results.read(session, wanted, MOST_RESULTS)
+        read = stored_results.read(session, wanted, MAX_RESULTS)
         self._screen.show(*rendered_results.laid_out(read))
-        if len(read) == MOST_RESULTS:
+        if len(read) == MAX_RESULTS:
             words = stored_results.count_in_words(session, wanted)
             self._screen.note(f"The first {len(read)} of {words} results are shown.")
-        failed = accounts.failures(session, account.run, MOST_FAILURES)
+        failed = accounts.failures(session, account.run, MAX_FAILURES)
         self._screen.show(*rendered_accounts.failures(failed))
         self._screen.show(*rendered_accounts.laid_out(account))
         caps = caps_of_run(session, account.run_id)

@@ -27,7 +27,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import Lane, ScheduleRunStatus
 from chordwise.embedded.stack import Level
 from chordwise.errors import UsageError
-from chordwise.pipeline.diagnosis.checks import Verdict
+from chordwise.pipeline.diagnosis.checks import CheckStatus
 from chordwise.pipeline.diagnosis.schedules import judged
 from chordwise.pipeline.schedules import scheduling
 from chordwise.settings import ScheduleSettings, Settings
@@ -182,7 +182,7 @@ def add(  # noqa: PLR0913 - a parameter is an option of the command
     export_format: Format = None,
     raw: Raw = False,
     gold: GoldFile = "",
-    most_errors: MostErrors = None,
+    max_error_rate: MostErrors = None,
     catch_up: CatchingUp = CatchUp.ONCE,
     expires_after_hours: Expiry = 22,
     keep_cache_days: Age = None,
@@ -196,7 +196,7 @@ def add(  # noqa: PLR0913 - a parameter is an option of the command
     times = {"cron": cron, "time_zone": time_zone, "catch_up": catch_up}
     work = {"kind": kind, "profile": profile, "paths": tuple(path or ()), "lane": lane}
     export = {"folder": folder, "view": view, "sql": sql, "format": export_format, "raw": raw}
-    learning = {"gold": gold, "most_errors": most_errors}
+    learning = {"gold": gold, "max_error_rate": max_error_rate}
     ages = dict(zip(AGES, (keep_cache_days, keep_answers_days, keep_runs_days), strict=True))
     expiry = {"expires_after_hours": expires_after_hours}
     values: dict[str, object] = {**times, **work, **export, **learning, **ages, **expiry}
@@ -223,7 +223,7 @@ def _add(invocation: Invocation, name: str, values: dict[str, object]) -> None:
     check = judged(settings, name, wanted)
     finding = check.finding.removesuffix(".")
     screen.tell(f"The schedule {name} is in force while a scheduler runs: {finding}.")
-    if check.verdict is Verdict.WARN:
+    if check.verdict is CheckStatus.WARN:
         screen.tell(f"Warning: {check.hint}")
 
 

@@ -18,7 +18,7 @@ from chordwise.pipeline.runs import stored_results
 from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.storage import runs as stored_runs
 
-MOST_RESULTS = 50
+MAX_RESULTS = 50
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +37,7 @@ def results(
         str, typer.Option("--document", metavar="PART", help="Only where this is in the name.")
     ] = "",
     limit: Annotated[
-        int | None, typer.Option(min=1, help=f"At most so many; {MOST_RESULTS}, in JSON all.")
+        int | None, typer.Option(min=1, help=f"At most so many; {MAX_RESULTS}, in JSON all.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -49,7 +49,7 @@ def results(
     """
     invocation, screen = Invocation.of(context), Screen()
     settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
-    most = limit or (None if as_json else MOST_RESULTS)
+    most = limit or (None if as_json else MAX_RESULTS)
     with opening.database(settings) as database, database.read() as session:
         run_id = stored_runs.find(session, run).id if run else None
         wanted = Wanted(run_id=run_id, types=tuple(types or ()), document=wanted_document)

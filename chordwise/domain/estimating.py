@@ -82,13 +82,11 @@ ASSUMED_CRITIQUE = Interval(low=10, typical=60, high=500)
 """What a critique takes to write, in tokens: most of them find nothing."""
 
 
-def assumed(kind: AnalysisType, text_tokens: float, most_tokens: float) -> Interval:
+def assumed(kind: AnalysisType, text_tokens: float, max_tokens: float) -> Interval:
     """Return the length of one answer by the habit of its type, wide: a third to three times."""
     habit = HABITS[kind]
-    typical = min(most_tokens, habit.fixed + habit.share_of_text * text_tokens)
-    return Interval(
-        low=typical / _SPREAD, typical=typical, high=min(most_tokens, typical * _SPREAD)
-    )
+    typical = min(max_tokens, habit.fixed + habit.share_of_text * text_tokens)
+    return Interval(low=typical / _SPREAD, typical=typical, high=min(max_tokens, typical * _SPREAD))
 
 
 def predicted(observed: Sequence[float], count: int) -> Interval:

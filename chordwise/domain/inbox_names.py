@@ -13,7 +13,7 @@ DONE = "done"
 FAILED = "failed"
 MARK = ".chordwise-"
 """How the names begin under which a file lies hidden while it is copied between file systems."""
-_MOST_BYTES = 255
+_MAX_BYTES = 255
 
 
 def side_car_name(name: str) -> str:
@@ -56,7 +56,7 @@ def is_inside(relative: PurePath) -> bool:
 def _cut(name: str, reserved_bytes: int) -> str:
     """Return as much of a name as leaves so many bytes free; whole characters only."""
     encoded = os.fsencode(name)
-    most = _MOST_BYTES - reserved_bytes
+    most = _MAX_BYTES - reserved_bytes
     if len(encoded) <= most:
         return name
     while encoded[most] & 0xC0 == 0x80:  # noqa: PLR2004 - the middle of a character in UTF-8

@@ -186,7 +186,7 @@ def step_seconds(model: Model, load: Load, machine: Machine) -> tuple[float, flo
     )
 
 
-def most_parallel(model: Model, context_tokens: int, memory_bytes: float) -> int:
+def max_parallel(model: Model, context_tokens: int, memory_bytes: float) -> int:
     """Return how many requests fit into a memory beside the weights; 0 where none does."""
     usable = min(memory_bytes / (1 + RUNTIME_SHARE), memory_bytes - LEAST_RUNTIME_BYTES)
     free = usable - model.weight_bytes

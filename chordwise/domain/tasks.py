@@ -11,7 +11,7 @@ from functools import lru_cache
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
 
-MOST_VOTES = 15
+MAX_VOTES = 15
 """How often a question may be asked for a vote; further samples hardly change what wins."""
 
 

@@ -16,7 +16,7 @@ class _Trouble:
     retry_at: float
 
 
-class Troubles:
+class FailureBackoff:
     """Remembers what has failed, why, and when to try it again."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Troubles:
         self._known[key] = _Trouble(reason=reason, pause_seconds=pause, retry_at=now + pause)
         return known is None or known.reason != reason
 
-    def rests(self, key: Hashable, now: float) -> bool:
+    def is_waiting(self, key: Hashable, now: float) -> bool:
         """Tell whether it is too early to try again."""
         known = self._known.get(key)
         return known is not None and now < known.retry_at

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 PREFIX = "whsec_"
 _FEWEST_BYTES = 24
-_MOST_BYTES = 64
+_MAX_BYTES = 64
 
 
 def key_of(secret: str) -> bytes:
@@ -23,8 +23,8 @@ def key_of(secret: str) -> bytes:
         key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
     except (binascii.Error, ValueError):
         raise ValueError("not base64") from None
-    if not _FEWEST_BYTES <= len(key) <= _MOST_BYTES:
-        raise ValueError(f"not {_FEWEST_BYTES} to {_MOST_BYTES} bytes in base64")
+    if not _FEWEST_BYTES <= len(key) <= _MAX_BYTES:
+        raise ValueError(f"not {_FEWEST_BYTES} to {_MAX_BYTES} bytes in base64")
     return key
 
 

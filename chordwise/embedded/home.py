@@ -288,7 +288,7 @@ class StackState(BaseModel):
     phase: Phase = Phase.STARTING
     level: Level = Level.DATABASE
     fingerprint: str = ""
-    standing: str = ""
+    autostart_fingerprint: str = ""
     activity: str = ""
     is_foreground: bool = False
     database_url: str | None = None

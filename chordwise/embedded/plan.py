@@ -37,7 +37,7 @@ class Plan(BaseModel):
     `database_url` and `broker_url` are those of the user's own services; `None` asks for embedded
     ones. `stays` is for a stack that has folders to watch: it does not leave by itself. `directory`
     is the folder from which relative paths in the settings count, `settings_file` is theirs.
-    `standing` is a hash of what the stack does by itself, empty where that is nothing.
+    `autostart_fingerprint` is a hash of what the stack does by itself, empty where that is nothing.
     `worker_concurrency` is set where the settings of the worker's process do not know it.
     """
 
@@ -46,7 +46,7 @@ class Plan(BaseModel):
     level: Level
     fingerprint: str
     settings_file: Path | None = None
-    standing: str = ""
+    autostart_fingerprint: str = ""
     environment: dict[str, str]
     directory: Path
     database_url: str | None
@@ -83,7 +83,7 @@ class Plan(BaseModel):
 
         Whoever changes the settings file of a stack, and whoever watches the same, may replace it.
         """
-        if running.standing in {"", self.standing}:
+        if running.autostart_fingerprint in {"", self.autostart_fingerprint}:
             return False
         return self.settings_file is None or self.settings_file != running.settings_file
 
@@ -105,7 +105,7 @@ def plan_for(
         level=level,
         fingerprint=fingerprint(settings),
         settings_file=_settings_file(settings),
-        standing=standing(settings),
+        autostart_fingerprint=autostart_fingerprint(settings),
         environment=_environment(settings, config),
         directory=Path.cwd(),
         database_url=_revealed(settings.database_url),
@@ -125,7 +125,7 @@ def fingerprint(settings: Settings) -> str:
     return _hash({**settings.model_dump(exclude={"home", "embedded"}), "keys": keys})
 
 
-def standing(settings: Settings) -> str:
+def autostart_fingerprint(settings: Settings) -> str:
     """Return a hash over the folders to watch and the schedules; empty where there are none."""
     if not settings.inbox.is_watched and not settings.schedules:
         return ""

@@ -275,7 +275,7 @@ FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 10.0
 # A child that lived this long did not die of its start.
 _HEALTHY_SECONDS = 30.0
-_MOST_DOUBLINGS = 10
+_MAX_DOUBLINGS = 10
 _LAST_WORDS = 3
 
 
@@ -399,7 +399,7 @@ class Watched:
         if now - self._started_at > _HEALTHY_SECONDS:
             self._failures = 0
         pause = min(FIRST_PAUSE_SECONDS * 2.0**self._failures, LONGEST_PAUSE_SECONDS)
-        self._failures = min(self._failures + 1, _MOST_DOUBLINGS)
+        self._failures = min(self._failures + 1, _MAX_DOUBLINGS)
         self._due_at = now + pause
         return pause
 

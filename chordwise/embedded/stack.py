@@ -21,7 +21,7 @@ from chordwise.embedded.home import (
     lock_holder,
     locked,
 )
-from chordwise.embedded.plan import Commands, Plan, plan_for, standing
+from chordwise.embedded.plan import Commands, Plan, autostart_fingerprint, plan_for
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.embedded.supervisor import Supervisor
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
@@ -87,7 +87,7 @@ def ensure(
     plan = plan_for(settings, level, config=config, commands=commands)
     found = current_state(home)
     if found is None or not plan.is_met_by(found):
-        found = _Wish(home, plan, on_progress).come_true()
+        found = _StartRequest(home, plan, on_progress).wait()
     return _services(settings, found)
 
 
@@ -127,13 +127,20 @@ def keeps_watch(settings: Settings) -> bool | None:
     if not settings.embedded.start:
         return None
     found = find(settings.home)
-    return found is not None and found.level is Level.ALL and found.standing == standing(settings)
+    return (
+        found is not None
+        and found.level is Level.ALL
+        and found.autostart_fingerprint == autostart_fingerprint(settings)
+    )
 
 
 def watches_for_others(settings: Settings) -> bool:
     """Tell whether the stack here watches folders or keeps schedules of other settings."""
     found = find(settings.home) if settings.embedded.start else None
-    return found is not None and found.standing not in {"", standing(settings)}
+    return found is not None and found.autostart_fingerprint not in {
+        "",
+        autostart_fingerprint(settings),
+    }
 
 
 def touch_last_used(home: Path) -> None:
@@ -157,7 +164,7 @@ def stop(home: Path) -> bool:
         return services.stop(place) or was_up
 
 
-class _Wish:
+class _StartRequest:
     """One request to a supervisor that may have to be started first, or again."""
 
     def __init__(self, home: Home, plan: Plan, on_progress: Callable[[str], None] | None) -> None:
@@ -168,7 +175,7 @@ class _Wish:
         self._started = 0
         self._heard = ""
 
-    def come_true(self) -> StackState:
+    def wait(self) -> StackState:
         """Wait for the reply and return the state of the stack after it.
 
         Raises:

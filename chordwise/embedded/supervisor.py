@@ -204,7 +204,7 @@ class Supervisor:
             phase=self._phase,
             level=self._children.level or Level.DATABASE,
             fingerprint=plan.fingerprint if plan else "",
-            standing=plan.standing if plan else "",
+            autostart_fingerprint=plan.autostart_fingerprint if plan else "",
             activity=self._activity,
             is_foreground=not self._leaves_when_idle,
             database_url=self._children.database_url,

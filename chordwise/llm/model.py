@@ -120,22 +120,23 @@ class Completion:
 class ModelProfile:
     """What the pipeline must know of a model to use it well.
 
-    `context_tokens` bounds prompt and answer together; `most_output_tokens` is how far the limit of
-    an answer may be raised where it was too low, `None` for not at all. `understands_language` is
-    false for the built-in extractive model, which every row and screen has to admit.
+    `context_tokens` bounds prompt and answer together; `max_output_tokens_on_retry` is how far the
+    limit of an answer may be raised where it was too low, `None` for not at all.
+    `understands_language` is false for the built-in extractive model, which every row and screen
+    has to admit.
     """
 
     provider: str
     model: str
     context_tokens: int
     max_output_tokens: int
-    most_output_tokens: int | None = None
+    max_output_tokens_on_retry: int | None = None
     understands_language: bool = True
 
     @property
     def output_ceiling(self) -> int:
         """Return the highest limit that a request to this model may name for its answer."""
-        return max(self.max_output_tokens, self.most_output_tokens or 0)
+        return max(self.max_output_tokens, self.max_output_tokens_on_retry or 0)
 
 
 class ChatModel(Protocol):

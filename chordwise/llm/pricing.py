@@ -33,7 +33,7 @@ _WRAPPING_TOKENS = 1_024
 _SCHEMA_FACTOR = 2
 
 
-def most_input_tokens(request: CompletionRequest) -> int:
+def max_input_tokens(request: CompletionRequest) -> int:
     """Return a number of input tokens that no tokenizer exceeds: each token is a byte or more."""
     prompt = _bytes(request.system) + _bytes(request.user)
     schema = _schema_bytes(request.schema) + _bytes(request.schema_name)
@@ -70,7 +70,7 @@ REGIONAL_FACTOR = Decimal("1.1")
 A workspace may ask for it where its requests do not.
 """
 _ANYWHERE = frozenset({"", "global", "not_available"})
-MOST_USD = Decimal(1_000_000)
+MAX_USD = Decimal(1_000_000)
 """No single request costs as much: whoever counts so many tokens has miscounted."""
 _ONE_TOKEN = Usage(input_tokens=1, output_tokens=1)
 # The provider turned the request away before any model saw it, it never got there, or was not sent.
@@ -121,7 +121,7 @@ class Price(Protocol):
         """Return the cost of a request without an answer; `None` where nobody can know it."""
         ...
 
-    def most_usd(self, request: CompletionRequest, service_tier: str = "") -> Decimal | None:
+    def max_usd(self, request: CompletionRequest, service_tier: str = "") -> Decimal | None:
         """Return what a request can cost at most; `None` where the price is unknown.
 
         `service_tier` counts where it is certain: of all that is asked in a batch.
@@ -150,7 +150,7 @@ class FreePrice:
         """Return zero."""
         return Decimal(0)
 
-    def most_usd(
+    def max_usd(
         self,
         request: CompletionRequest,  # noqa: ARG002 - as above
         service_tier: str = "",  # noqa: ARG002 - as above
@@ -202,14 +202,14 @@ class OwnPrice(PaidPrice):
         ) / MILLION
         return _believable(usd * _DISCOUNT.get(completion.service_tier, Decimal(1)))
 
-    def most_usd(self, request: CompletionRequest, service_tier: str = "") -> Decimal | None:
+    def max_usd(self, request: CompletionRequest, service_tier: str = "") -> Decimal | None:
         """Return the cost if all of the prompt is cached anew and all of the answer is written."""
         dearest = max(
             self.input_usd_per_million_tokens * CACHE_WRITE_FACTOR,
             self.cached_input_usd_per_million_tokens or Decimal(0),
         )
         usd = (
-            most_input_tokens(request) * dearest
+            max_input_tokens(request) * dearest
             + request.max_output_tokens * self.output_usd_per_million_tokens
         ) / MILLION
         return usd * _DISCOUNT.get(service_tier, Decimal(1))
@@ -247,14 +247,14 @@ class ListPrice(PaidPrice):
             return cost
         return cost * REGIONAL_FACTOR
 
-    def most_usd(self, request: CompletionRequest, service_tier: str = "") -> Decimal | None:
+    def max_usd(self, request: CompletionRequest, service_tier: str = "") -> Decimal | None:
         """Return the cost if all of the answer is written, and the prompt read or cached anew.
 
         Whether the provider will grant a discount is not known before it answers; whether it will
         serve first and charge more is, where requests rule that out. A workspace at Anthropic may
         keep to one region, which costs more.
         """
-        tokens, output = most_input_tokens(request), request.max_output_tokens
+        tokens, output = max_input_tokens(request), request.max_output_tokens
         tiers = (service_tier,) if service_tier or self.says_tier else ("", PRIORITY)
         usages = (
             Usage(input_tokens=tokens, output_tokens=output, cache_write_tokens=written)
@@ -349,4 +349,4 @@ def _cached(usage: Usage) -> tuple[int, int]:
 
 
 def _believable(usd: Decimal) -> Decimal | None:
-    return usd if usd < MOST_USD else None
+    return usd if usd < MAX_USD else None

@@ -92,29 +92,29 @@ class UnknownPackingError(ValueError):
     """The body is packed in a way that nobody has asked for, or more than once."""
 
 
-def unpacked(pieces: Iterable[bytes], encoding: str, most_bytes: int) -> Iterator[bytes]:
+def unpacked(pieces: Iterable[bytes], encoding: str, max_bytes: int) -> Iterator[bytes]:
     """Yield the body piece by piece, none of them large, until it is more than is wanted.
 
     `encoding` is the header `content-encoding`, empty where there is none.
 
     Raises:
-        TooLargeError: It is larger than `most_bytes`; so many or fewer were yielded.
+        TooLargeError: It is larger than `max_bytes`; so many or fewer were yielded.
         UnknownPackingError: It is not packed once with gzip or deflate.
         zlib.error: What it is packed into is broken, or cut off.
     """
     encoding = encoding.strip().lower()
     if encoding in PLAIN:
-        return _bounded(pieces, most_bytes)
+        return _bounded(pieces, max_bytes)
     if encoding in PACKED:
-        return _bounded(_unpacked(_bounded(pieces, most_bytes)), most_bytes)
+        return _bounded(_unpacked(_bounded(pieces, max_bytes)), max_bytes)
     raise UnknownPackingError(encoding)
 
 
-def _bounded(pieces: Iterable[bytes], most_bytes: int) -> Iterator[bytes]:
+def _bounded(pieces: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
     total = 0
     for piece in pieces:
         total += len(piece)
-        if total > most_bytes:
+        if total > max_bytes:
             raise TooLargeError
         yield piece
 
@@ -288,12 +288,12 @@ class JsonTransport:
     def _read(self, response: httpx.Response) -> bytes:
         return b"".join(self._pieces(response, self._max_body_bytes))
 
-    def _pieces(self, response: httpx.Response, most_bytes: int) -> Iterator[bytes]:
+    def _pieces(self, response: httpx.Response, max_bytes: int) -> Iterator[bytes]:
         host, encoding = response.url.host, response.headers.get("content-encoding", "")
         try:
-            yield from unpacked(_body(response), encoding, most_bytes)
+            yield from unpacked(_body(response), encoding, max_bytes)
         except TooLargeError as error:
-            what = f"{host} sent more than {most_bytes:,} bytes."
+            what = f"{host} sent more than {max_bytes:,} bytes."
             raise ModelTransportError(what, HIDDEN_ENDPOINT_HINT) from error
         except UnknownPackingError as error:
             what = f"{host} sent a packed body ({excerpt(encoding)}), which it was not asked for."

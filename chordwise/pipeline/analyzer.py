@@ -18,9 +18,9 @@ from chordwise.domain.validation import check_schema
 from chordwise.errors import ModelError, UsageError
 from chordwise.llm.model import EXTRACTIVE, ChatModel, Completion
 from chordwise.pipeline.asking import Question, ask
-from chordwise.pipeline.asking.check import Verdict
+from chordwise.pipeline.asking.check import CheckResult
 from chordwise.pipeline.asking.critique import Examined, examine, unexamined
-from chordwise.pipeline.asking.merge import Integration, Integrator
+from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
 from chordwise.pipeline.asking.question import ONE_PROMPT, policy_of, text_budget
 from chordwise.pipeline.models.client import Models
 
@@ -119,25 +119,25 @@ class DocumentAnalyzer:
             model=self._model,
             task=task,
             source=Source(text),
-            judge=_keep_no_ledger,
+            record_check=_keep_no_ledger,
             policy=self._policy,
         )
-        integrator = Integrator(document=document)
-        answers = [ask(integrator.about(part.start_char, part.end_char)) for part in parts]
-        integration = integrator.integrate(answers)
-        examined = _examined(integrator, integration, parts[0])
-        found = _analysis(request, examined, integration.error, text, len(parts))
+        synthesizer = Synthesizer(document=document)
+        answers = [ask(synthesizer.about(part.start_char, part.end_char)) for part in parts]
+        synthesis = synthesizer.synthesize(answers)
+        examined = _examined(synthesizer, synthesis, parts[0])
+        found = _analysis(request, examined, synthesis.error, text, len(parts))
         reason = review_reason(
             unseen=0, removed=normalized.invisible_removed, hiding=normalized.hiding_removed
         )
         return replace(found, needs_review=True, review_reason=reason) if reason else found
 
 
-def _examined(integrator: Integrator, integration: Integration, part: chunking.Chunk) -> Examined:
+def _examined(synthesizer: Synthesizer, synthesis: Synthesis, part: chunking.Chunk) -> Examined:
     try:
-        return examine(integrator, integration, (part.start_char, part.end_char))
+        return examine(synthesizer, synthesis, (part.start_char, part.end_char))
     except ModelError as error:  # nobody asks again later
-        return unexamined(integration.answer, integrator.task, error)
+        return unexamined(synthesis.answer, synthesizer.task, error)
 
 
 def _task(request: AnalysisRequest) -> AnalysisTask:
@@ -185,5 +185,5 @@ def _analysis(
     )
 
 
-def _keep_no_ledger(completion: Completion, verdict: Verdict) -> None:
+def _keep_no_ledger(completion: Completion, verdict: CheckResult) -> None:
     """Hear of a completion and write nothing down."""

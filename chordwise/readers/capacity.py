@@ -59,8 +59,8 @@ RESERVED_MEGABYTES = 420
 READERS = 3
 """How many files a scheduler reads at once: one quick, one slow, and one of a schedule."""
 _LEAST_MEGABYTES = 48
-_MOST_MEMORY_MEGABYTES = 1_024
-_MOST_FILE_MEGABYTES = 256
+_MAX_MEMORY_MEGABYTES = 1_024
+_MAX_FILE_MEGABYTES = 256
 # A text is held several times while it is stored: as bytes, as characters, and by the driver.
 _TEXT_SHARE = 5
 _BYTES_PER_CHARACTER = 4
@@ -86,7 +86,7 @@ def limits(settings: ReaderSettings, available_megabytes: int | None = None) -> 
     text_bytes = share * MEGABYTE // _TEXT_SHARE
     return Limits(
         memory_megabytes=settings.memory_megabytes or share,
-        max_file_megabytes=settings.max_file_megabytes or min(_MOST_FILE_MEGABYTES, share),
+        max_file_megabytes=settings.max_file_megabytes or min(_MAX_FILE_MEGABYTES, share),
         max_text_bytes=min(text_bytes, settings.max_characters * _BYTES_PER_CHARACTER),
     )
 
@@ -99,7 +99,7 @@ def memory_megabytes() -> int:
 
 def _share(megabytes: int) -> int:
     share = (megabytes - RESERVED_MEGABYTES) // READERS
-    return max(_LEAST_MEGABYTES, min(_MOST_MEMORY_MEGABYTES, share))
+    return max(_LEAST_MEGABYTES, min(_MAX_MEMORY_MEGABYTES, share))
 
 
 def _group_limits(groups: Path, mount: Path) -> Iterator[int]:

@@ -25,11 +25,11 @@ _BLACK = (0, 0, 0, 255)
 _LEAST_POINTS = 0.5
 # A line so thick may be the ground of a word.
 _THICK_POINTS = 4.0
-_MOST_LEVELS = 8
+_MAX_LEVELS = 8
 # How closely a text is looked at whose color is not one but many.
-_MOST_PIXELS = 200
+_MAX_PIXELS = 200
 # Among so many painted things, as on a map, looking would take long.
-_MOST_GROUNDS = 2_000
+_MAX_GROUNDS = 2_000
 _UNPAINTED = (raw.FPDF_TEXTRENDERMODE_INVISIBLE, raw.FPDF_TEXTRENDERMODE_CLIP)
 _FILLED = (raw.FPDF_TEXTRENDERMODE_FILL, raw.FPDF_TEXTRENDERMODE_FILL_CLIP)
 _BLANKS = frozenset(map(ord, "\t\n\r \xa0"))
@@ -113,7 +113,7 @@ class _Object:
 def _objects(page: pypdfium2.PdfPage) -> Iterator[_Object]:
     """Yield all objects, those in forms too."""
     for index in range(raw.FPDFPage_CountObjects(page)):
-        yield from _opened(raw.FPDFPage_GetObject(page, index), None, _MOST_LEVELS)
+        yield from _opened(raw.FPDFPage_GetObject(page, index), None, _MAX_LEVELS)
 
 
 def _opened(found: raw.FPDF_PAGEOBJECT, matrix: PdfMatrix | None, levels: int) -> Iterator[_Object]:
@@ -161,7 +161,7 @@ def _unreadable(
     return {
         text.address
         for text, reason in suspects
-        if len(below[reason]) <= _MOST_GROUNDS
+        if len(below[reason]) <= _MAX_GROUNDS
         and not _lies(text.box, below[reason])
         and not (reason is _Reason.WHITE and _is_colorful(page, text))
     }
@@ -176,7 +176,7 @@ def _lies(box: Box, grounds: Sequence[Box]) -> bool:
 def _is_colorful(page: pypdfium2.PdfPage, text: _Object) -> bool:
     """Whether a text that is said to be white is painted with a gradient or another pattern."""
     left, bottom, right, top = text.own_box
-    scale = min(1.0, _MOST_PIXELS / max(1.0, right - left, top - bottom))
+    scale = min(1.0, _MAX_PIXELS / max(1.0, right - left, top - bottom))
     rendered = raw.FPDFTextObj_GetRenderedBitmap(page.pdf, page, text.found, scale)
     if not rendered:
         return False

@@ -24,7 +24,7 @@ DOTS_PER_INCH = "dpi"
 """Where a picture's `info` says how closely it was looked at, as a pair of numbers."""
 _DENSITY, _POINTS_PER_INCH = 300, 72
 # A page of A3; what claims to be larger is looked at less closely.
-_MOST_PIXELS = 18_000_000
+_MAX_PIXELS = 18_000_000
 _PICTURES = (
     (b"\x89PNG\r\n", "PNG"),
     (b"\xff\xd8\xff", "JPEG"),
@@ -103,7 +103,7 @@ def _page(document: pypdfium2.PdfDocument, index: int) -> Image | str | None:
         if text.strip():
             return text
         width, height = page.get_size()
-        scale = min(_DENSITY / _POINTS_PER_INCH, (_MOST_PIXELS / max(1.0, width * height)) ** 0.5)
+        scale = min(_DENSITY / _POINTS_PER_INCH, (_MAX_PIXELS / max(1.0, width * height)) ** 0.5)
         picture: Image = page.render(scale=scale, grayscale=True).to_pil()
     except pypdfium2.PdfiumError:
         return None
@@ -121,7 +121,7 @@ def _frame(picture: Image, index: int) -> Image | None:
         frame = _in_gray(ImageOps.exif_transpose(picture))
     except _DAMAGES:
         return None
-    if frame.width * frame.height > _MOST_PIXELS:
+    if frame.width * frame.height > _MAX_PIXELS:
         frame.thumbnail(_bounded(frame.size))
         frame.info.pop(DOTS_PER_INCH, None)
     return frame
@@ -139,5 +139,5 @@ def _in_gray(picture: Image) -> Image:
 
 def _bounded(size: tuple[int, int]) -> tuple[int, int]:
     width, height = size
-    factor = min(1.0, (_MOST_PIXELS / (width * height)) ** 0.5)
+    factor = min(1.0, (_MAX_PIXELS / (width * height)) ** 0.5)
     return max(1, int(width * factor)), max(1, int(height * factor))

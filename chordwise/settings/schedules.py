@@ -60,7 +60,7 @@ class ScheduleSettings(Section):
     format: ExportFormat | None = Field(default=None, description="Of an export; unset: csv.")
     raw: bool = Field(default=False, description="Let exported texts be formulas.")
     gold: str = Field(default="", description="For evaluate, relative to chordwise.toml.")
-    most_errors: float | None = Field(
+    max_error_rate: float | None = Field(
         default=None, ge=0, le=1, description="For recalibrate: how many accepted may be wrong."
     )
     catch_up: CatchUp = CatchUp.ONCE
@@ -118,7 +118,7 @@ _OF_KINDS: Mapping[str, tuple[ScheduleKind, ...]] = {
     "folder": (ScheduleKind.REPORT, ScheduleKind.EXPORT),
     **dict.fromkeys(("view", "sql", "format", "raw"), (ScheduleKind.EXPORT,)),
     "gold": (ScheduleKind.EVALUATE,),
-    "most_errors": (ScheduleKind.RECALIBRATE,),
+    "max_error_rate": (ScheduleKind.RECALIBRATE,),
     **dict.fromkeys(AGES, (ScheduleKind.PRUNE,)),
 }
 

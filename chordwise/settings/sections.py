@@ -27,7 +27,7 @@ from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.inbox_names import is_inside
 from chordwise.domain.routing import Tier
 from chordwise.domain.states import Lane
-from chordwise.domain.tasks import MOST_VOTES, AnalysisType
+from chordwise.domain.tasks import MAX_VOTES, AnalysisType
 from chordwise.errors import ConfigurationError
 from chordwise.settings import addresses
 
@@ -43,7 +43,7 @@ _PRICES = (
     "cached_input_usd_per_million_tokens",
 )
 RAISED_BY = 4
-"""How many times `max_output_tokens` an answer may have where `most_output_tokens` is unset."""
+"""`max_output_tokens_on_retry` is so many times `max_output_tokens` where it is unset."""
 
 
 class Section(BaseModel):
@@ -86,7 +86,7 @@ class ModelSettings(Section):
         pattern=r"^(-1|[1-9]\d{0,5}[smh])?$",
         description="How long Ollama keeps the model loaded after a question: 30s, 10m, 2h, -1.",
     )
-    most_output_tokens: PositiveInt | None = Field(
+    max_output_tokens_on_retry: PositiveInt | None = Field(
         default=None, description="Once, where an answer was cut off; unset: 4 x max_output_tokens."
     )
     requests_per_minute: PositiveInt | None = Field(
@@ -153,7 +153,7 @@ class ModelSettings(Section):
     @property
     def output_ceiling(self) -> int:
         """The limit up to which that of an answer which was cut off is raised."""
-        most = self.most_output_tokens or RAISED_BY * self.max_output_tokens
+        most = self.max_output_tokens_on_retry or RAISED_BY * self.max_output_tokens
         return max(self.max_output_tokens, most)
 
 
@@ -169,7 +169,9 @@ class PipelineSettings(Section):
     max_postponements: PositiveInt = Field(default=8, description="Waits for a provider.")
     postponement_base_seconds: PositiveFloat = 30
     postponement_max_seconds: PositiveFloat = 900
-    outage_seconds: PositiveFloat = Field(default=600, description="For a database that is away.")
+    database_outage_timeout_seconds: PositiveFloat = Field(
+        default=600, description="For a database that is away."
+    )
     stalled_seconds: PositiveFloat = Field(
         default=60, description="Sent work that nobody claimed is sent again after this long."
     )
@@ -188,7 +190,7 @@ class LimitSettings(Section):
     """How hard all workers together may press a provider whose limits are not known."""
 
     first_in_flight: PositiveInt = Field(default=16, description="Calls at once, to begin with.")
-    most_in_flight: PositiveInt = Field(default=1_024, description="Never more than this.")
+    max_in_flight: PositiveInt = Field(default=1_024, description="Never more than this.")
     longest_wait_seconds: PositiveFloat = Field(
         default=60, description="For a permit; then the work is put off."
     )
@@ -308,7 +310,7 @@ class WorkerSettings(Section):
     processes: PositiveInt | Literal["auto"] = Field(
         default="auto", description="“auto”: as many as cores, at most one for each call at once."
     )
-    consumption_seconds: PositiveFloat = 45
+    consumer_timeout_seconds: PositiveFloat = 45
     shutdown_grace_seconds: PositiveFloat = 20
     visibility_timeout_seconds: PositiveInt = 1_800
 
@@ -360,7 +362,7 @@ class BatchSettings(Section):
     spill_over_hours: PositiveFloat = Field(
         default=20, description="After which the rest is asked online."
     )
-    most_requests: PositiveInt = Field(default=20_000, le=50_000, description="In one batch.")
+    max_requests: PositiveInt = Field(default=20_000, le=50_000, description="In one batch.")
 
 
 class ProfileSettings(Section):
@@ -389,7 +391,7 @@ class ProfileSettings(Section):
         default=(), description="To examine by, and then they are; empty: [critique]."
     )
     votes: int = Field(
-        default=1, ge=1, le=MOST_VOTES, description="How often a question is asked; 1: no vote."
+        default=1, ge=1, le=MAX_VOTES, description="How often a question is asked; 1: no vote."
     )
     text_column: str = Field(
         default="", description="CSV, JSONL and XLSX: a row for each document, its text from here."

@@ -254,7 +254,7 @@ def is_awaited(owner: SQLColumnExpression[uuid.UUID]) -> ColumnElement[bool]:
 
 
 def ready_models(
-    session: Session, gather: timedelta, most_requests: int, most_bytes: int
+    session: Session, gather: timedelta, max_requests: int, max_bytes: int
 ) -> Sequence[str]:
     """Return the models whose questions make a batch now.
 
@@ -272,15 +272,15 @@ def ready_models(
             or_(
                 newest <= now - gather,
                 oldest <= now - 10 * gather,
-                func.count() >= most_requests,
-                func.sum(BatchRequest.body_bytes) >= most_bytes,
+                func.count() >= max_requests,
+                func.sum(BatchRequest.body_bytes) >= max_bytes,
             )
         )
     ).all()
 
 
 def take(
-    session: Session, model_name: str, most_requests: int, most_bytes: int
+    session: Session, model_name: str, max_requests: int, max_bytes: int
 ) -> Sequence[BatchRequest]:
     """Return the oldest questions that fit into one batch, locked; one at least, if there is any.
 
@@ -291,13 +291,13 @@ def take(
         .join(Job, Job.id == BatchRequest.job_id)
         .where(BatchRequest.model_name == model_name, _may_go())
         .order_by(BatchRequest.created_at, BatchRequest.id)
-        .limit(most_requests)
+        .limit(max_requests)
     ).all()
     ids: list[uuid.UUID] = []
     total = 0
     for id_, size in sizes:
         total += size
-        if ids and total > most_bytes:
+        if ids and total > max_bytes:
             break
         ids.append(id_)
     return session.scalars(

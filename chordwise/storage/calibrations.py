@@ -26,7 +26,7 @@ class Calibration(Record):
 
     `points` is a list of pairs, claim and worth, ascending. `error_before` and `error_after` are
     the expected calibration errors of the claims and, by cross-validation, of the curve. From
-    `accept_from` on at most `most_errors` of the answers are wrong; it is null where there is no
+    `accept_from` on at most `max_error_rate` of the answers are wrong; it is null where there is no
     such claim, and `accepted_share` says how many answers that is.
     """
 
@@ -46,7 +46,7 @@ class Calibration(Record):
     judged_right: Mapped[int]
     error_before: Mapped[float]
     error_after: Mapped[float]
-    most_errors: Mapped[float]
+    max_error_rate: Mapped[float]
     accept_from: Mapped[float | None]
     accepted_share: Mapped[float | None]
     learnt_at: Mapped[datetime] = mapped_column(server_default=database_now())
@@ -96,4 +96,4 @@ def store(session: Session, calibration: Calibration) -> bool:
     return True
 
 
-_LEARNT = ("method", "points", "judged", "judged_right", "most_errors", "accept_from")
+_LEARNT = ("method", "points", "judged", "judged_right", "max_error_rate", "accept_from")

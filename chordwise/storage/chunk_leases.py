@@ -20,31 +20,31 @@ from chordwise.storage.jobs import Job, of_cancelled_run
 from chordwise.storage.model_calls import ModelCall
 
 
-def is_last(attempts: int, most_attempts: int) -> bool:
+def is_last(attempts: int, max_attempts: int) -> bool:
     """Tell whether the next attempt is the last, and not the first as well."""
-    return attempts >= first_last(most_attempts)
+    return attempts >= first_last(max_attempts)
 
 
-def first_last(most_attempts: int) -> int:
+def first_last(max_attempts: int) -> int:
     """Return with how many attempts the next one is the last, and not the first as well."""
-    return max(1, most_attempts - 1)
+    return max(1, max_attempts - 1)
 
 
-def may_begin(session: Session, attempts: int, most_attempts: int) -> bool:
+def may_begin(session: Session, attempts: int, max_attempts: int) -> bool:
     """Tell whether work with so many attempts may be taken now.
 
     Until the transaction ends nobody else begins a last attempt.
     """
-    if not is_last(attempts, most_attempts):
+    if not is_last(attempts, max_attempts):
         return True
     session.execute(text(Lock.LAST_ATTEMPT.statement()))
-    return not session.scalar(select(somebody_is_at_one(most_attempts)))
+    return not session.scalar(select(somebody_is_at_one(max_attempts)))
 
 
-def somebody_is_at_one(most_attempts: int) -> ColumnElement[bool]:
+def somebody_is_at_one(max_attempts: int) -> ColumnElement[bool]:
     """Return the condition that a last attempt is being made under a live lease."""
     chunk, job = aliased(Chunk), aliased(Job)
-    last = max(2, most_attempts)
+    last = max(2, max_attempts)
     now = clock.database_now()
     return or_(
         exists().where(
@@ -195,7 +195,7 @@ def claim(
     chunk_id: uuid.UUID,
     token: uuid.UUID,
     lease: timedelta,
-    most_attempts: int,
+    max_attempts: int,
 ) -> Chunk | None:
     """Take an open chunk of a job whose row is locked, counting the attempt.
 
@@ -207,7 +207,7 @@ def claim(
         return None
     if chunk.lease_token == token and chunk.status == ChunkStatus.RUNNING:
         return chunk
-    if not may_begin(session, chunk.attempts, most_attempts):
+    if not may_begin(session, chunk.attempts, max_attempts):
         _forget_message(session, chunk_id)
         return None
     statement = (

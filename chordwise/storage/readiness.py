@@ -11,7 +11,7 @@ from chordwise.storage import revisions
 from chordwise.storage.tables import metadata
 
 _SETTING = "database_url (CHORDWISE_DATABASE_URL)"
-_MOST_NAMED = 3
+_MAX_NAMED = 3
 _WRITABLE = text(
     "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean"
 )
@@ -65,8 +65,8 @@ def _require_rights(connection: Connection) -> None:
         for table, rights in groupby(rows, key=lambda row: str(row.relname))
     ]
     if missing:
-        more = len(missing) - _MOST_NAMED
-        named = "; ".join(missing[:_MOST_NAMED]) + (f"; and on {more} more" if more > 0 else "")
+        more = len(missing) - _MAX_NAMED
+        named = "; ".join(missing[:_MAX_NAMED]) + (f"; and on {more} more" if more > 0 else "")
         raise _missing_right(connection, named)
 
 

@@ -25,7 +25,7 @@ def submit(stage: Stage, *options: str) -> None:
     stage.submit(str(document), *options)
 
 
-def judge(stage: Stage, most_extra_calls: int, votes: int = 1) -> None:
+def judge(stage: Stage, max_extra_calls: int, votes: int = 1) -> None:
     """Check what has to hold after every accident."""
     chunks = stage.count("SELECT count(*) FROM chunks")
     later = "stage IN ('synthesize', 'critique', 'revise')"
@@ -39,7 +39,7 @@ def judge(stage: Stage, most_extra_calls: int, votes: int = 1) -> None:
     calls = stage.count("SELECT count(*) FROM model_calls WHERE NOT cache_hit")
     cut_off = stage.count("SELECT count(*) FROM model_calls WHERE finished_at IS NULL")
     assert calls - cut_off <= len(stage.provider.journal) <= calls
-    assert len(stage.provider.journal) <= votes * chunks + syntheses + most_extra_calls
+    assert len(stage.provider.journal) <= votes * chunks + syntheses + max_extra_calls
     assert "Traceback" not in stage.processes.logs()
 
 
@@ -54,7 +54,7 @@ def test_a_killed_worker_costs_at_most_one_call_per_slot(stage: Stage) -> None:
     stage.processes.start("worker")
 
     stage.wait_for(FINISHED)
-    judge(stage, most_extra_calls=4)
+    judge(stage, max_extra_calls=4)
 
 
 def test_a_vote_and_a_critique_survive_a_killed_worker(stage: Stage) -> None:
@@ -68,7 +68,7 @@ def test_a_vote_and_a_critique_survive_a_killed_worker(stage: Stage) -> None:
     stage.processes.start("worker")
 
     stage.wait_for(FINISHED)
-    judge(stage, most_extra_calls=4, votes=3)
+    judge(stage, max_extra_calls=4, votes=3)
     assert stage.value("SELECT agreement = 1 FROM results")
     assert stage.value("SELECT critique_outcome FROM document_results") == "revised"
     assert stage.count("SELECT count(DISTINCT sample) FROM model_calls") == 3
@@ -85,7 +85,7 @@ def test_a_broker_that_loses_everything_costs_no_document(stage: Stage, servers:
         client.flushall()
 
     stage.wait_for(FINISHED)
-    judge(stage, most_extra_calls=4)
+    judge(stage, max_extra_calls=4)
 
 
 def test_a_worker_that_is_told_to_leave_hands_its_work_back(stage: Stage) -> None:
@@ -104,4 +104,4 @@ def test_a_worker_that_is_told_to_leave_hands_its_work_back(stage: Stage) -> Non
     stage.provider.delay_seconds = 0.1
     stage.processes.start("worker")
     stage.wait_for(FINISHED)
-    judge(stage, most_extra_calls=4)
+    judge(stage, max_extra_calls=4)

@@ -9,7 +9,7 @@ from chordwise.domain.grounding import Source
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.llm.model import ChatModel, Completion
 from chordwise.pipeline.asking import AskingPolicy, Question, ask
-from chordwise.pipeline.asking.check import Verdict
+from chordwise.pipeline.asking.check import CheckResult
 from tests.fakes.pipeline import PARAGRAPH, a_summary
 
 TEXT = PARAGRAPH
@@ -19,16 +19,16 @@ PLAIN = AskingPolicy(prompts=("plain",))
 OFFSET = 1_000
 
 
-def ignore(_completion: Completion, _verdict: Verdict) -> None:
+def ignore(_completion: Completion, _verdict: CheckResult) -> None:
     """Keep no ledger."""
 
 
 def question(model: ChatModel, task: AnalysisTask, text: str = TEXT) -> Question:
     """Return a question about a text that is a document, without a ledger."""
-    return Question(model=model, task=task, source=Source(text), judge=ignore)
+    return Question(model=model, task=task, source=Source(text), record_check=ignore)
 
 
 def asked(model: ChatModel, policy: AskingPolicy = PLAIN, text: str = TEXT) -> Answer:
     """Ask about a text that starts at character 1,000 of its document."""
     task, source = replace(TASK, text=text), Source(text, OFFSET)
-    return ask(Question(model=model, task=task, source=source, judge=ignore, policy=policy))
+    return ask(Question(model=model, task=task, source=source, record_check=ignore, policy=policy))

@@ -44,7 +44,7 @@ GROUP BY table_name
 def opened(
     settings: Settings,
     provider: BatchProvider,
-    most_requests: int = 1_000,
+    max_requests: int = 1_000,
     **lane: float,
 ) -> Pipeline:
     """Open a pipeline over the same database: another process, as it were.
@@ -53,7 +53,7 @@ def opened(
     properly.
     """
     at_once = {"gather_seconds": 0.0, "poll_seconds": 0.001, **lane}
-    settings = with_settings(settings, "batch", most_requests=most_requests, **at_once)
+    settings = with_settings(settings, "batch", max_requests=max_requests, **at_once)
     api = InMemoryBatches(provider)
     named = priced("openai", "http://127.0.0.1:9/v1")
     return a_pipeline(settings, quoting_the_text, repeat_last=True, named=named, batch_api=api)

@@ -101,11 +101,9 @@ class Pipeline:
     def claim(self, chunk_id: uuid.UUID) -> uuid.UUID:
         """Claim a chunk as another worker would; return the token."""
         token = uuid.uuid4()
-        most_attempts = self.context.settings.pipeline.max_attempts
+        max_attempts = self.context.settings.pipeline.max_attempts
         with self.context.database.write() as session:
-            assert chunk_leases.claim(
-                session, chunk_id, token, timedelta(seconds=60), most_attempts
-            )
+            assert chunk_leases.claim(session, chunk_id, token, timedelta(seconds=60), max_attempts)
         return token
 
     def expire_leases(self) -> None:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy.orm import Session
 
-from chordwise.domain.troubles import Troubles
+from chordwise.domain.troubles import FailureBackoff
 from chordwise.pipeline.schedules import scheduling
 from chordwise.pipeline.schedules.runner import ScheduleRunner
 from chordwise.settings import ScheduleSettings, Settings
@@ -28,7 +28,7 @@ class Night:
     pipeline: Pipeline
     now: datetime = EVENING
     stopped: bool = field(default=False)
-    troubles: Troubles = field(default_factory=Troubles)
+    troubles: FailureBackoff = field(default_factory=FailureBackoff)
 
     def read_clock(self, _session: Session) -> datetime:
         """Tell the test's time."""

@@ -103,7 +103,7 @@ class Tally:
     failed: list[float] = field(default_factory=list)
     waits: list[tuple[float, float, Priority]] = field(default_factory=list)
     questions: int = 0
-    most_in_flight: int = 0
+    max_in_flight: int = 0
 
     def rate(self, start: float, end: float, priority: Priority | None = None) -> float:
         """Return the answers a second, of one lane or of all, between two times."""
@@ -174,7 +174,7 @@ class Simulation:
             return
         self.tally.waits.append((self._time(), self.now - since, wanted.priority))
         at, report = self.provider.ask(wanted.cost, self._time())
-        self.tally.most_in_flight = max(self.tally.most_in_flight, self.provider.in_flight)
+        self.tally.max_in_flight = max(self.tally.max_in_flight, self.provider.in_flight)
         self._later(at - self._time(), lambda: self._settle(limits, answer, report))
 
     def _settle(self, limits: Limits, permit: Permit, report: CallReport) -> None:

@@ -10,14 +10,14 @@ from tests.faults.allowance import Allowance
 from tests.faults.cluster import Cluster
 
 _UNDELIVERED = "SELECT name, status FROM inbox_files WHERE status NOT IN ('done', 'failed')"
-_MOST_NAMED = 5
+_MAX_NAMED = 5
 
 
 def end_states(cluster: Cluster, _: Allowance) -> Iterator[str]:
     """I1: every file that was taken has been delivered, and the store is empty."""
     if cluster.drops is None:
         return
-    for name, status in cluster.rows(_UNDELIVERED)[:_MOST_NAMED]:
+    for name, status in cluster.rows(_UNDELIVERED)[:_MAX_NAMED]:
         yield f"{name} was taken and is {status}"
     store = cluster.drops.folders.store
     for left in [each.name for each in store.iterdir() if not each.name.startswith(".")]:

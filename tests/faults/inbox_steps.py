@@ -29,7 +29,7 @@ from chordwise.pipeline.runtime.opening import open_context
 from tests.fakes.dropping import Folders
 
 CHANGES = ("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "open")
-MOST_STEPS = 200
+MAX_STEPS = 200
 SECONDS = 30.0
 
 
@@ -127,7 +127,7 @@ def main() -> int:
     folders = Folders(root=Path(sys.argv[1]), home=Path(sys.argv[2]))
     inner = folders.inbox / "letters"
     inner.mkdir(parents=True, exist_ok=True)
-    for step in range(1, MOST_STEPS):
+    for step in range(1, MAX_STEPS):
         (inner / "a.txt.chordwise.toml").write_text(f"instructions = 'number {step}'", "utf-8")
         (inner / "a.txt").write_text(f"Letter number {step}. It has two sentences.", "utf-8")
         first = in_child(lambda step=step: armed(folders, step))  # type: ignore[misc]  # bound here

@@ -17,7 +17,7 @@ from tests.faults.cluster import Cluster
 _PREFIX = "chordwise:"
 _UNACKED = f"{_PREFIX}unacked"
 _SETTLING_SECONDS = 20.0
-_MOST_MESSAGES = 100_000
+_MAX_MESSAGES = 100_000
 # Older than any message that a worker with a wrong clock may have written down.
 _ANY_AGE_SECONDS = -10_000_000
 # What recovery has noticed meanwhile: a count, and the marker of a broker that forgot it.
@@ -129,7 +129,7 @@ def _restore(cluster: Cluster) -> None:
     with app.connection_for_write() as connection:
         quality_of_service = connection.default_channel.qos
         quality_of_service.visibility_timeout = _ANY_AGE_SECONDS
-        quality_of_service.restore_visible(num=_MOST_MESSAGES, interval=1)
+        quality_of_service.restore_visible(num=_MAX_MESSAGES, interval=1)
     app.close()
 
 

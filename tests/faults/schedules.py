@@ -7,7 +7,7 @@ from hypothesis.strategies import SearchStrategy
 
 from tests.faults.monkey import Fault, Kind
 
-MOST_FAULTS = 4
+MAX_FAULTS = 4
 # Long enough to be noticed, short enough for many schedules.
 _SECONDS = (0.5, 1.0, 3.0)
 _SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
@@ -25,6 +25,6 @@ def faults(kinds: tuple[Kind, ...]) -> SearchStrategy[Fault]:
 
 def schedules(kinds: tuple[Kind, ...]) -> SearchStrategy[list[Fault]]:
     """Return one to four faults in the order in which they happen."""
-    return strategies.lists(faults(kinds), min_size=1, max_size=MOST_FAULTS).map(
+    return strategies.lists(faults(kinds), min_size=1, max_size=MAX_FAULTS).map(
         lambda found: sorted(found, key=lambda fault: fault.share)
     )

@@ -15,7 +15,7 @@ from tests.faults.members import Member
 from tests.faults.provider import Request
 
 POISON = "The poisonous paragraph begins here."
-MOST_EXECUTIONS = 3
+MAX_EXECUTIONS = 3
 NEIGHBOURS = 40
 CHUNKS_OF_A_NEIGHBOUR = 3
 _MEDIAN_LATENCY = """
@@ -85,9 +85,9 @@ def test_a_chunk_that_ends_every_worker(cluster: Cluster, experiment: Experiment
     experiment.finish(
         Allowance(ends=frozenset({"succeeded", "partial"})),
         notes=f"median latency of others {undisturbed:.1f} s, then {latency:.1f} s",
-        bound_seconds=MOST_EXECUTIONS * RECOVERY_SECONDS + 2 * undisturbed,
+        bound_seconds=MAX_EXECUTIONS * RECOVERY_SECONDS + 2 * undisturbed,
     )
-    assert poisoning.executions == MOST_EXECUTIONS
+    assert poisoning.executions == MAX_EXECUTIONS
     assert cluster.rows("SELECT position, error_code FROM chunks WHERE status <> 'succeeded'") == [
         (0, "worker_lost")
     ]

@@ -17,7 +17,7 @@ from tests.faults.test_broker_connections import wait
 
 CHUNKS = 24
 # With so many failures, those under way when it opens included, the breaker is open.
-MOST_FAILURES = 9
+MAX_FAILURES = 9
 RECOVERY_SECONDS = 60.0
 BREAKER_SECONDS = 3.0
 _EVERYTHING = 100_000
@@ -74,7 +74,7 @@ def test_an_outage(
         bound_seconds=RECOVERY_SECONDS,
         tolerance=1.0,
     )
-    assert met[0] <= MOST_FAILURES
+    assert met[0] <= MAX_FAILURES
     assert set(met[1:]) == {1}
 
 
@@ -92,7 +92,7 @@ def test_a_flapping_provider(cluster: Cluster, experiment: Experiment) -> None:
     experiment.fault_is_over()
 
     experiment.finish(
-        Allowance(extra_calls=flaps * MOST_FAILURES),
+        Allowance(extra_calls=flaps * MAX_FAILURES),
         bound_seconds=RECOVERY_SECONDS,
         tolerance=1.0,
     )

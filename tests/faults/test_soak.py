@@ -14,12 +14,12 @@ from tests.faults.experiment import RECOVERY_SECONDS, Experiment
 from tests.faults.monkey import Fault, Kind, Monkey
 
 _SECONDS_BETWEEN = (3.0, 12.0)
-_MOST_CHUNKS = 24
+_MAX_CHUNKS = 24
 
 
 def one_round(cluster: Cluster, monkey: Monkey, random: Random) -> None:
     """Bring a document, wait a little, and strike."""
-    cluster.submit(cluster.documents.write(chunks=random.randint(1, _MOST_CHUNKS)))
+    cluster.submit(cluster.documents.write(chunks=random.randint(1, _MAX_CHUNKS)))
     time.sleep(random.uniform(*_SECONDS_BETWEEN))  # noqa: TID251 - kills come when they come
     monkey.strike(Fault(kind=random.choice(list(Kind)), seconds=random.uniform(0.5, 5)))
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tests.house.checkout import PACKAGES, ROOT, modules
 
-MOST_LINES_OF_A_FUNCTION = 40
-MOST_LINES_OF_A_FILE = 600
+MAX_LINES_OF_A_FUNCTION = 40
+MAX_LINES_OF_A_FILE = 600
 
 
 def functions(file: Path) -> Iterator[tuple[str, int]]:
@@ -25,7 +25,7 @@ def test_functions_are_short() -> None:
     files = modules(*PACKAGES, "benchmarks", "tests")
     lengths = [found for file in files for found in functions(file)]
 
-    assert [(place, n) for place, n in lengths if n > MOST_LINES_OF_A_FUNCTION] == []
+    assert [(place, n) for place, n in lengths if n > MAX_LINES_OF_A_FUNCTION] == []
 
 
 def test_files_are_short() -> None:
@@ -35,4 +35,4 @@ def test_files_are_short() -> None:
         for file in modules(*PACKAGES, "benchmarks", "migrations")
     }
 
-    assert {name: n for name, n in lengths.items() if n > MOST_LINES_OF_A_FILE} == {}
+    assert {name: n for name, n in lengths.items() if n > MAX_LINES_OF_A_FILE} == {}

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from chordwise.domain.states import Lane
-from chordwise.pipeline.batches.arrivals import MOST_ATTEMPTS
+from chordwise.pipeline.batches.arrivals import MAX_ATTEMPTS
 from chordwise.pipeline.jobs import retry
 from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import batch_requests
@@ -101,7 +101,7 @@ def test_what_no_batch_answers_is_asked_online(pipeline: Pipeline, provider: Bat
 
     pass_the_night(pipeline, submission)
 
-    assert len(handed_in(provider)) == MOST_ATTEMPTS
+    assert len(handed_in(provider)) == MAX_ATTEMPTS
     assert len(pipeline.model.requests) == 1
     assert pipeline.job(submission).status == "succeeded"
     judge(pipeline, provider)
@@ -193,7 +193,7 @@ def test_questions_gather_until_a_batch_is_full(
     small_chunks: Settings, provider: BatchProvider
 ) -> None:
     """What is more than a batch takes goes out at once; the rest waits for company."""
-    pipeline = opened(small_chunks, provider, gather_seconds=3_600, most_requests=2)
+    pipeline = opened(small_chunks, provider, gather_seconds=3_600, max_requests=2)
     submission = pipeline.submit(PARAGRAPH, OTHER, f"{OTHER} Again.", options=in_batches())
     pipeline.work(submission)
 

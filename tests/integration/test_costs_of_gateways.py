@@ -15,7 +15,7 @@ from chordwise import settings as settings_module
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ExitCode
 from chordwise.pipeline.diagnosis import models as diagnosis
-from chordwise.pipeline.diagnosis.checks import Verdict
+from chordwise.pipeline.diagnosis.checks import CheckStatus
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.models.client import Models
 from chordwise.settings import ModelSettings, Settings
@@ -328,19 +328,19 @@ def test_what_no_model_has_worked_for_is_not_billed(
 @pytest.mark.parametrize(
     ("budget", "verdict", "said"),
     [
-        ("", Verdict.OK, "its price is unknown"),
-        ("[budget]\nusd_per_run = 1\n", Verdict.WARN, "runs with a budget refuse it"),
-        ("[budget]\nusd_per_day = 1\n", Verdict.WARN, "runs with a budget refuse it"),
-        ("[profiles.bills]\nbudget_usd = 1\n", Verdict.WARN, "runs with a budget refuse it"),
+        ("", CheckStatus.OK, "its price is unknown"),
+        ("[budget]\nusd_per_run = 1\n", CheckStatus.WARN, "runs with a budget refuse it"),
+        ("[budget]\nusd_per_day = 1\n", CheckStatus.WARN, "runs with a budget refuse it"),
+        ("[profiles.bills]\nbudget_usd = 1\n", CheckStatus.WARN, "runs with a budget refuse it"),
         (
             "[budget]\nusd_per_day = 1\nallow_unknown_prices = true\n",
-            Verdict.WARN,
+            CheckStatus.WARN,
             "only those of its calls whose cost the server reports",
         ),
     ],
 )
 def test_doctor_warns_of_an_unknown_price_where_there_is_a_budget(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: str, verdict: Verdict, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: str, verdict: CheckStatus, said: str
 ) -> None:
     """The hint says what to write; with a price, or price = "free", there is nothing to warn of."""
     monkeypatch.chdir(tmp_path)
@@ -354,8 +354,8 @@ def test_doctor_warns_of_an_unknown_price_where_there_is_a_budget(
 
     assert found.verdict is verdict
     assert said in found.finding
-    assert ('price = "free"' in found.hint) is (verdict is Verdict.WARN)
-    assert free.verdict is Verdict.OK
+    assert ('price = "free"' in found.hint) is (verdict is CheckStatus.WARN)
+    assert free.verdict is CheckStatus.OK
     assert "price" not in free.hint
 
 

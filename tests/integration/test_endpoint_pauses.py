@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ModelAccessError, ModelUnreachableError, QuotaExceededError
 from chordwise.pipeline.diagnosis import models
-from chordwise.pipeline.diagnosis.checks import Verdict
+from chordwise.pipeline.diagnosis.checks import CheckStatus
 from chordwise.pipeline.jobs import backoff, retry
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.pipeline import AWAY, PARAGRAPH, SCRIPTED, Pipeline, a_pipeline, quoting_the_text
@@ -90,12 +90,12 @@ def test_a_changed_key_asks_at_once(settings: Settings) -> None:
 def test_a_look_at_everything_tells_the_pause(settings: Settings) -> None:
     """It says who is not asked, for how long, and what to do; without a pause all is well."""
     pipeline = a_pipeline(settings, REFUSED)
-    assert models.pauses(settings_asking(settings)).verdict is Verdict.OK
+    assert models.pauses(settings_asking(settings)).verdict is CheckStatus.OK
 
     pipeline.work(pipeline.submit(PARAGRAPH))
 
     found = models.pauses(settings_asking(settings))
-    assert found.verdict is Verdict.WARN
+    assert found.verdict is CheckStatus.WARN
     assert found.finding == "The key is refused. For all runs: calls are paused for 5 min."
     assert found.hint == "Check api_key. chordwise retry RUN asks at once."
 

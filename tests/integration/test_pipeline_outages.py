@@ -116,8 +116,8 @@ def test_a_fan_out_whose_commits_were_made_unseen_counts_once(settings: Settings
     """However often its first step is repeated, the document is not set aside for it."""
     pipeline = a_pipeline(settings, quoting_the_text)
     (job,) = pipeline.jobs(pipeline.submit(LONG))
-    most_attempts = pipeline.context.settings.pipeline.max_attempts
-    ends = [ambiguous(pipeline, "UPDATE jobs j SET attempts") for _ in range(most_attempts)]
+    max_attempts = pipeline.context.settings.pipeline.max_attempts
+    ends = [ambiguous(pipeline, "UPDATE jobs j SET attempts") for _ in range(max_attempts)]
 
     sent = fan_out(pipeline.context, job.id)
 

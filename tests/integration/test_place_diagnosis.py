@@ -14,7 +14,7 @@ import pytest
 from chordwise import settings as settings_module
 from chordwise.errors import ExitCode
 from chordwise.pipeline.diagnosis import places, schedules
-from chordwise.pipeline.diagnosis.checks import Check, Verdict
+from chordwise.pipeline.diagnosis.checks import Check, CheckStatus
 from chordwise.settings import Settings
 from chordwise.storage.database import open_engine
 from tests.fakes.pipeline import a_pipeline
@@ -80,7 +80,7 @@ def test_good_places_are_named(tmp_path: Path) -> None:
         "webhook": "127.0.0.1 is at 127.0.0.1, and may be told; signed",
         "delivery": f"jsonl into {tmp_path}/out",
     }
-    assert {each.verdict for each in found.values()} == {Verdict.OK}
+    assert {each.verdict for each in found.values()} == {CheckStatus.OK}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_what_is_wrong_with_a_place_is_said(
     """As a failure of the configuration, with what to do; no request is sent."""
     (check,) = looked_at(tmp_path, toml).values()
 
-    assert (check.verdict, check.exit_code) == (Verdict.FAIL, ExitCode.CONFIGURATION)
+    assert (check.verdict, check.exit_code) == (CheckStatus.FAIL, ExitCode.CONFIGURATION)
     assert finding in check.finding
     assert hint in check.hint
 
@@ -119,7 +119,7 @@ def test_a_place_of_somebody_else_is_found(toml: str) -> None:
             user = os.geteuid()
 
         folder.chmod(0o755)
-    assert check.verdict is Verdict.FAIL
+    assert check.verdict is CheckStatus.FAIL
     assert f"cannot be written to by user {user}" in check.finding
     assert f"chown {user} {folder}" in check.hint
 
@@ -137,7 +137,7 @@ def test_an_inbox_that_cannot_be_made_is_a_warning(
 
     (check,) = places.look_at_places(settings)
 
-    assert (check.verdict, check.exit_code) == (Verdict.WARN, ExitCode.SUCCESS)
+    assert (check.verdict, check.exit_code) == (CheckStatus.WARN, ExitCode.SUCCESS)
     assert check.finding == f"{tmp_path}/in cannot be made: No such file or directory"
     assert check.hint == "Make it, or name another folder in inbox.folders."
 
@@ -155,7 +155,7 @@ def test_a_schedule_is_shown_with_its_next_time(tmp_path: Path) -> None:
 
     (check,) = schedules.configured(load(tmp_path, f'{NIGHTLY}paths = ["in"]'))
 
-    assert (check.name, check.verdict) == ("schedule nightly", Verdict.OK)
+    assert (check.name, check.verdict) == ("schedule nightly", CheckStatus.OK)
     assert check.finding.startswith("analyze, due ")
     assert check.finding.endswith(" 02:30 Europe/Berlin")
 
@@ -183,7 +183,7 @@ def test_a_schedule_that_would_fail_is_a_warning(
 
     (check,) = schedules.configured(load(tmp_path, toml, settings))
 
-    assert (check.verdict, check.exit_code) == (Verdict.WARN, ExitCode.SUCCESS)
+    assert (check.verdict, check.exit_code) == (CheckStatus.WARN, ExitCode.SUCCESS)
     assert finding in check.finding
     assert check.hint
     assert list((tmp_path / "out").iterdir()) == []
@@ -209,6 +209,6 @@ def test_schedules_of_the_database_are_looked_at_too(settings: Settings, tmp_pat
     broken, tidy = schedules.added(load(tmp_path, "", settings), engine)
 
     engine.dispose()
-    assert (broken.name, broken.verdict) == ("schedule broken", Verdict.FAIL)
+    assert (broken.name, broken.verdict) == ("schedule broken", CheckStatus.FAIL)
     assert "cannot be read: cron: Field required" in broken.finding
-    assert (tidy.name, tidy.verdict) == ("schedule tidy", Verdict.OK)
+    assert (tidy.name, tidy.verdict) == ("schedule tidy", CheckStatus.OK)

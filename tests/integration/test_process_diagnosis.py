@@ -15,7 +15,7 @@ from chordwise.embedded import stack
 from chordwise.embedded.stack import Commands, Level
 from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.errors import ExitCode
-from chordwise.pipeline.diagnosis.checks import Check, Verdict, guarded
+from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, guarded
 from chordwise.pipeline.diagnosis.everything import look_at_broker, look_at_processes
 from chordwise.settings import Settings, load
 from chordwise.telemetry import liveness
@@ -85,13 +85,13 @@ def test_a_broker_without_a_limit_is_fine(own_settings: Settings, broker: redis.
 
     check = looked_at(own_settings)
 
-    assert check.verdict is Verdict.OK
+    assert check.verdict is CheckStatus.OK
     assert "MB in use; keeps messages" in check.finding
 
 
-@pytest.mark.parametrize(("share", "verdict"), [(0.4, Verdict.OK), (0.85, Verdict.WARN)])
+@pytest.mark.parametrize(("share", "verdict"), [(0.4, CheckStatus.OK), (0.85, CheckStatus.WARN)])
 def test_a_broker_that_fills_up_is_warned_of(
-    own_settings: Settings, broker: redis.Redis, share: float, verdict: Verdict
+    own_settings: Settings, broker: redis.Redis, share: float, verdict: CheckStatus
 ) -> None:
     """Above seventy percent it is time to do something."""
     limit_to(broker, share)
@@ -108,7 +108,7 @@ def test_a_broker_that_takes_nothing_fails(own_settings: Settings, broker: redis
 
     check = looked_at(own_settings)
 
-    assert (check.verdict, check.exit_code) == (Verdict.FAIL, ExitCode.UNAVAILABLE)
+    assert (check.verdict, check.exit_code) == (CheckStatus.FAIL, ExitCode.UNAVAILABLE)
     assert check.finding == "The broker is full and takes no messages."
     assert "maxmemory" in check.hint
 
@@ -124,12 +124,12 @@ def test_a_worker_that_waits_is_warned_of(tmp_path: Path) -> None:
 
     working = look_at_processes(settings)
 
-    assert missing.verdict is Verdict.WARN
+    assert missing.verdict is CheckStatus.WARN
     assert missing.finding == "no worker and no scheduler on this machine"
-    assert waiting.verdict is Verdict.WARN
+    assert waiting.verdict is CheckStatus.WARN
     assert waiting.finding.startswith("The worker is waiting for the broker.")
     assert waiting.hint.endswith("worker.log.")
-    assert working.verdict is Verdict.OK
+    assert working.verdict is CheckStatus.OK
 
 
 def test_a_process_that_has_just_started_gets_time_for_its_first_sign(tmp_path: Path) -> None:
@@ -147,5 +147,5 @@ def test_a_process_that_has_just_started_gets_time_for_its_first_sign(tmp_path: 
 
         assert "scheduler" in running(home).children
         assert before.state is None
-        assert check.verdict is Verdict.OK
+        assert check.verdict is CheckStatus.OK
         assert check.finding == "The worker is consuming. The scheduler is consuming."

@@ -39,7 +39,7 @@ def test_results_are_evaluated_and_claims_recalibrated(settings: Settings, tmp_p
     night = a_morning(
         settings,
         measure=at_six(kind="evaluate", gold=str(gold)),
-        learn=at_six(cron="0 7 * * *", kind="recalibrate", most_errors=0.5),
+        learn=at_six(cron="0 7 * * *", kind="recalibrate", max_error_rate=0.5),
     )
     assert night.carry_out()
     night.sleep_until("2026-03-28T07:01")
@@ -54,7 +54,7 @@ def test_results_are_evaluated_and_claims_recalibrated(settings: Settings, tmp_p
         "SELECT value, count FROM evaluation_history WHERE metric = 'accuracy' AND is_whole"
     ) == [(0.5, 30)]
     assert night.rows(ENDS) == [("succeeded", {"changed": 1, "too_few": 0}, None)]
-    assert night.rows("SELECT judged, most_errors FROM calibrations") == [(30, 0.5)]
+    assert night.rows("SELECT judged, max_error_rate FROM calibrations") == [(30, 0.5)]
 
 
 def test_only_what_a_profile_asks_is_evaluated(settings: Settings, tmp_path: Path) -> None:

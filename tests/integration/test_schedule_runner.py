@@ -11,7 +11,7 @@ import pytest
 from chordwise.pipeline.intake import batches
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.schedules import work
-from chordwise.pipeline.schedules.runner import MOST_ATTEMPTS
+from chordwise.pipeline.schedules.runner import MAX_ATTEMPTS
 from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
 from tests.fakes.pipeline import SCRIPTED, quoting_the_text
 from tests.fakes.scheduling import Night, a_night, nightly
@@ -220,7 +220,7 @@ def test_one_over_which_schedulers_are_lost_is_given_up(settings: Settings, fold
     night.pipeline.execute(
         "UPDATE schedule_runs SET status = 'running', attempts = :attempts,"
         " lease_until = now() - interval '1 second'",
-        attempts=MOST_ATTEMPTS,
+        attempts=MAX_ATTEMPTS,
     )
 
     assert not night.carry_out()

@@ -117,7 +117,7 @@ class Scene:
 
 @contextmanager
 def open_scene(
-    folder: Path, database_url: SecretStr, consumption_seconds: float
+    folder: Path, database_url: SecretStr, consumer_timeout_seconds: float
 ) -> Iterator[Scene]:
     """Set everything up; the test starts the worker."""
     with (
@@ -128,7 +128,7 @@ def open_scene(
         serving(delay_seconds=0.5) as provider,
     ):
         config = folder / "chordwise.toml"
-        patience = f"consumption_seconds = {consumption_seconds}"
+        patience = f"consumer_timeout_seconds = {consumer_timeout_seconds}"
         written = configuration(provider.base_url, worker=patience)
         config.write_text(written, "utf-8")
         password = urlsplit(valkey.redis_url()).password
@@ -166,14 +166,14 @@ def own_broker(folder: Path) -> Iterator[EmbeddedValkey]:
 @pytest.fixture
 def scene(tmp_path: Path, database_url: SecretStr) -> Iterator[Scene]:
     """Set the scene for a worker that is patient with itself."""
-    with open_scene(tmp_path, database_url, consumption_seconds=45) as opened:
+    with open_scene(tmp_path, database_url, consumer_timeout_seconds=45) as opened:
         yield opened
 
 
 @pytest.fixture
 def impatient_scene(tmp_path: Path, database_url: SecretStr) -> Iterator[Scene]:
     """Set the scene for a worker that leaves sooner than a connection is given up."""
-    with open_scene(tmp_path, database_url, consumption_seconds=3) as opened:
+    with open_scene(tmp_path, database_url, consumer_timeout_seconds=3) as opened:
         yield opened
 
 

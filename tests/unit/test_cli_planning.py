@@ -33,7 +33,7 @@ def test_as_json_it_is_in_bytes_and_seconds(capsys: pytest.CaptureFixture[str]) 
     assert found["schema_version"] == 1
     assert found["sizing"]["kv_bytes_per_token"] == 131_072
     assert found["sizing"]["usd_per_thousand_documents"] is None
-    assert found["most_parallel"] is None
+    assert found["max_parallel"] is None
     assert len(found["assumptions"]) >= 5
 
 

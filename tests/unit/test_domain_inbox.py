@@ -19,7 +19,7 @@ from chordwise.domain.inbox_names import (
     side_car_owner,
 )
 from chordwise.domain.stability import Fingerprint, Sightings
-from chordwise.domain.troubles import Troubles
+from chordwise.domain.troubles import FailureBackoff
 from chordwise.readers.discovery import is_ignored
 
 NAMES = st.text(min_size=1, max_size=300).filter(lambda name: "/" not in name and "\0" not in name)
@@ -156,24 +156,24 @@ def test_what_was_taken_is_waited_for_no_longer() -> None:
 
 def test_a_trouble_is_news_once_and_tried_ever_more_rarely() -> None:
     """The same reason is told once, another one again; the pauses double."""
-    troubles = Troubles()
+    troubles = FailureBackoff()
 
     news = [troubles.note("a", reason, now=0) for reason in ("full", "full", "gone")]
 
     assert news == [True, False, True]
-    assert troubles.rests("a", now=3.9)
-    assert not troubles.rests("a", now=4)
+    assert troubles.is_waiting("a", now=3.9)
+    assert not troubles.is_waiting("a", now=4)
     troubles.clear("a")
-    assert not troubles.rests("a", now=0)
+    assert not troubles.is_waiting("a", now=0)
     assert troubles.note("a", "gone", now=0)
 
 
 def test_troubles_with_what_is_gone_are_forgotten() -> None:
     """Of one kind of keys those remain that are still there; others are not touched."""
-    troubles = Troubles()
+    troubles = FailureBackoff()
     for key in ("gone", "there", 7):
         troubles.note(key, "why", now=0)
 
     troubles.keep_only({"there"}, of=str)
 
-    assert [troubles.rests(key, now=0) for key in ("gone", "there", 7)] == [False, True, True]
+    assert [troubles.is_waiting(key, now=0) for key in ("gone", "there", 7)] == [False, True, True]

@@ -109,13 +109,13 @@ def test_what_is_said_to_fit_fits() -> None:
     """One request more than the most would need more memory than there is."""
     memory = 40e9
 
-    most = sizing.most_parallel(LLAMA_3_8B, 8_192, memory)
+    most = sizing.max_parallel(LLAMA_3_8B, 8_192, memory)
 
     assert most > 0
     for parallel, fits in ((most, True), (most + 1, False)):
         found = sizing.sizing(LLAMA_3_8B, replace(LOAD, parallel=parallel), MACHINE)
         assert (found.total_bytes <= memory) is fits
-    assert sizing.most_parallel(LLAMA_3_8B, 8_192, 8e9) == 0
+    assert sizing.max_parallel(LLAMA_3_8B, 8_192, 8e9) == 0
 
 
 @pytest.mark.parametrize(

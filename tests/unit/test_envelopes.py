@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.forged_messages import bent
-from worker.rejecting import MOST_CHARACTERS, Rejection, reason_against
+from worker.rejecting import MAX_CHARACTERS, Rejection, reason_against
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -80,8 +80,8 @@ def test_right_ids_do_not_let_other_options_through() -> None:
 
 def test_the_limit_of_size_is_looked_at_before_decoding() -> None:
     """What is too large is not even base64."""
-    large = {**a_message(), "body": "*" * (MOST_CHARACTERS + 1)}
-    just_fits = {**a_message(), "body": "*" * MOST_CHARACTERS}
+    large = {**a_message(), "body": "*" * (MAX_CHARACTERS + 1)}
+    just_fits = {**a_message(), "body": "*" * MAX_CHARACTERS}
 
     assert reason_against(large) is Rejection.TOO_LARGE
     assert reason_against(just_fits) is Rejection.BODY

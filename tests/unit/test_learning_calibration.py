@@ -199,15 +199,15 @@ def test_what_may_be_accepted_keeps_the_bound_with_certainty() -> None:
 
 
 @given(CLAIMS, st.sampled_from([0.05, 0.2, 0.5]))
-def test_no_lower_claim_would_do(judged: list[Claim], most_errors: float) -> None:
+def test_no_lower_claim_would_do(judged: list[Claim], max_error_rate: float) -> None:
     """What is accepted keeps the bound, and every claim below breaks it."""
-    accepted = acceptance(judged, most_errors)
+    accepted = acceptance(judged, max_error_rate)
 
     def bound(claim: float) -> float:
         above = [each for each in judged if each.confidence >= claim]
         return wilson(sum(not each.is_right for each in above), len(above))[1]
 
     if accepted is not None:
-        assert bound(accepted.accept_from) <= most_errors
+        assert bound(accepted.accept_from) <= max_error_rate
     lower = {c.confidence for c in judged if not accepted or c.confidence < accepted.accept_from}
-    assert all(bound(claim) > most_errors for claim in lower)
+    assert all(bound(claim) > max_error_rate for claim in lower)

@@ -80,10 +80,10 @@ def test_a_line_without_end_is_passed_over_and_never_held() -> None:
 
     found = lines_of(GOOD, *[piece] * 100, b"\n", GOOD, *[piece] * 100)
 
-    _, most_bytes = tracemalloc.get_traced_memory()
+    _, max_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert found == [{"custom_id": "good"}] * 2
-    assert most_bytes < 1_000_000
+    assert max_bytes < 1_000_000
 
 
 @pytest.mark.parametrize("end", [b"", b"\n"])

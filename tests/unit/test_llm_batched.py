@@ -21,7 +21,7 @@ from chordwise.llm.middleware.batched import Batched, BatchQuestion
 from chordwise.llm.middleware.cached import facts_about, key_of
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.model import Completion, FinishReason, Usage
-from chordwise.llm.pricing import BATCH, ListPrice, OwnPrice, most_input_tokens, price_of
+from chordwise.llm.pricing import BATCH, ListPrice, OwnPrice, max_input_tokens, price_of
 from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.pipeline.asking.answers import every
 from chordwise.pipeline.models.batch_queue import from_json, to_json
@@ -78,9 +78,9 @@ def test_a_question_is_known_as_by_the_cache_and_sent_as_online() -> None:
     (question,) = queue.questions
     assert question.key == key_of(request, facts_about(PUBLIC))
     assert question.body == OpenAIModel(PUBLIC, SecretStr("key")).body(request)
-    online = price_of(PUBLIC).most_usd(request)
+    online = price_of(PUBLIC).max_usd(request)
     assert online is not None
-    assert question.most_usd == online / 2
+    assert question.max_usd == online / 2
 
 
 def test_what_no_batch_answers_is_asked_online() -> None:
@@ -137,16 +137,16 @@ def test_own_prices_are_halved() -> None:
     price = OwnPrice(
         input_usd_per_million_tokens=Decimal(1), output_usd_per_million_tokens=Decimal(2)
     )
-    online = price.most_usd(a_request())
+    online = price.max_usd(a_request())
     assert online is not None
 
-    assert price.most_usd(a_request(), BATCH) == online / 2
+    assert price.max_usd(a_request(), BATCH) == online / 2
 
 
 def test_the_price_list_knows_batches() -> None:
     """It has its own prices for them."""
     price = ListPrice(provider="anthropic", model="claude-haiku-5-5")
-    online, in_batch = price.most_usd(a_request()), price.most_usd(a_request(), BATCH)
+    online, in_batch = price.max_usd(a_request()), price.max_usd(a_request(), BATCH)
 
     assert online is not None
     assert in_batch is not None
@@ -163,14 +163,14 @@ def test_a_cached_prompt_in_a_batch_has_both_discounts_and_stays_within_its_rese
     """Half of what the same costs online, and no more than was set aside for the question."""
     request = replace(a_request(), max_output_tokens=50)
     price = ListPrice(provider=provider, model=model)
-    tokens = most_input_tokens(request)
+    tokens = max_input_tokens(request)
     usage = Usage(**{"input_tokens": tokens, "output_tokens": 50, cached: tokens})
     answer = replace(
         ScriptedModel([]).completion("{}"), provider=provider, model=model, usage=usage
     )
 
     online, in_batch = price.cost_usd(answer), price.cost_usd(replace(answer, service_tier=BATCH))
-    most = price.most_usd(request, BATCH)
+    most = price.max_usd(request, BATCH)
 
     assert online is not None
     assert in_batch is not None

@@ -21,7 +21,7 @@ from chordwise.errors import (
 )
 from chordwise.llm.middleware.budgeted import LONGEST_WAIT_SECONDS, Budgeted
 from chordwise.llm.model import Completion, FinishReason, Usage
-from chordwise.llm.pricing import FreePrice, ListPrice, OwnPrice, Price, most_input_tokens
+from chordwise.llm.pricing import FreePrice, ListPrice, OwnPrice, Price, max_input_tokens
 from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import Line, ScriptedModel
 
@@ -45,9 +45,9 @@ class ListBudget:
     granted: list[UUID] = field(default_factory=list)
     settled: list[Decimal | None] = field(default_factory=list)
 
-    def reserve(self, most_usd: Decimal | None, timeout_seconds: float | None) -> UUID | None:
+    def reserve(self, max_usd: Decimal | None, timeout_seconds: float | None) -> UUID | None:
         """Give the next answer."""
-        self.reserved.append((most_usd, timeout_seconds))
+        self.reserved.append((max_usd, timeout_seconds))
         answer = self.answers.pop(0) if self.answers else None
         if answer is not None:
             raise answer
@@ -95,9 +95,9 @@ def test_the_most_is_reserved_and_the_cost_is_settled() -> None:
 
     desk.ask()
 
-    ((most_usd, timeout_seconds),) = desk.budget.reserved
-    assert most_usd is not None
-    assert most_usd > Decimal("0.003")
+    ((max_usd, timeout_seconds),) = desk.budget.reserved
+    assert max_usd is not None
+    assert max_usd > Decimal("0.003")
     assert timeout_seconds == 30
     assert desk.budget.settled == [Decimal("0.003")]
 
@@ -124,18 +124,18 @@ def test_an_answer_in_a_dearer_tier_costs_no_more_than_was_reserved() -> None:
     model = "gpt-6.1-terra"
     request = a_request(timeout_seconds=30)
     all_of_it = Usage(
-        input_tokens=most_input_tokens(request), output_tokens=request.max_output_tokens
+        input_tokens=max_input_tokens(request), output_tokens=request.max_output_tokens
     )
     answer = replace(ANSWER, model=model, service_tier="priority", usage=all_of_it)
     desk = a_desk(answer, price=ListPrice(provider="openai", model=model))
 
     desk.ask()
 
-    ((most_usd, _),) = desk.budget.reserved
+    ((max_usd, _),) = desk.budget.reserved
     (cost_usd,) = desk.budget.settled
-    assert most_usd is not None
+    assert max_usd is not None
     assert cost_usd is not None
-    assert most_usd / 2 < cost_usd <= most_usd
+    assert max_usd / 2 < cost_usd <= max_usd
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from chordwise.llm.pricing import (
     ListPrice,
     booked_cost,
     booked_failure,
-    most_input_tokens,
+    max_input_tokens,
     price_of,
 )
 from chordwise.settings import ModelSettings
@@ -140,7 +140,7 @@ def test_the_price_of_a_server_is_unknown_wherever_it_runs(provider: str, base_u
     price = price_of(settings)
 
     assert not price.is_known()
-    assert price.most_usd(a_request()) is None
+    assert price.max_usd(a_request()) is None
     assert booked_cost(price, completion("gpt-6.1-terra", FRESH)) == BookedCost(
         usd=None, basis=None
     )
@@ -284,7 +284,7 @@ def test_whether_a_price_is_known_is_known_before(settings: ModelSettings, *, kn
     price = price_of(settings)
 
     assert price.is_known() is known
-    assert (price.most_usd(a_request()) is not None) is known
+    assert (price.max_usd(a_request()) is not None) is known
 
 
 @given(
@@ -315,7 +315,7 @@ def test_no_usage_within_the_request_costs_more_than_the_bound(
     """However many of its tokens were cached, written, or answered, and in whichever tier."""
     settings, service_tier = asked
     request = a_request(user=text)
-    tokens = int(most_input_tokens(request) * shares[0])
+    tokens = int(max_input_tokens(request) * shares[0])
     usage = Usage(
         input_tokens=tokens,
         output_tokens=int(request.max_output_tokens * shares[1]),
@@ -327,7 +327,7 @@ def test_no_usage_within_the_request_costs_more_than_the_bound(
         completion(settings.model, usage), service_tier=service_tier, inference_geo=geo
     )
 
-    charged, most = price_of(settings).cost_usd(answer), price_of(settings).most_usd(request)
+    charged, most = price_of(settings).cost_usd(answer), price_of(settings).max_usd(request)
 
     assert charged is not None
     assert most is not None
@@ -360,7 +360,7 @@ def test_priority_costs_more_and_is_reserved_where_it_can_come(tier: str) -> Non
     untold = ListPrice(provider="openai", model=LISTED.model)
 
     usual, dearer = told.cost_usd(answer), told.cost_usd(replace(answer, service_tier=tier))
-    least, most = told.most_usd(a_request()), untold.most_usd(a_request())
+    least, most = told.max_usd(a_request()), untold.max_usd(a_request())
 
     assert usual is not None
     assert least is not None
@@ -371,6 +371,6 @@ def test_priority_costs_more_and_is_reserved_where_it_can_come(tier: str) -> Non
 @given(text=st.text(max_size=500))
 def test_a_prompt_has_no_more_tokens_than_bytes(text: str) -> None:
     """Whatever the alphabet: the bound grows by each byte that is added."""
-    more = most_input_tokens(a_request(user=text + "ü")) - most_input_tokens(a_request(user=text))
+    more = max_input_tokens(a_request(user=text + "ü")) - max_input_tokens(a_request(user=text))
 
     assert more == 2

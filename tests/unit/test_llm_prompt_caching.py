@@ -70,8 +70,8 @@ def test_other_servers_are_not_sent_what_they_may_not_know(base_url: str) -> Non
     ("given", "expected"),
     [
         ({"max_output_tokens": 100}, 400),
-        ({"max_output_tokens": 100, "most_output_tokens": 150}, 150),
-        ({"max_output_tokens": 100, "most_output_tokens": 50}, 100),
+        ({"max_output_tokens": 100, "max_output_tokens_on_retry": 150}, 150),
+        ({"max_output_tokens": 100, "max_output_tokens_on_retry": 50}, 100),
         ({"max_output_tokens": 1_000}, 512),
     ],
 )
@@ -87,6 +87,6 @@ def test_anthropic_is_never_asked_for_what_has_to_be_streamed() -> None:
     """However high the ceiling is set."""
     request = replace(a_request(), max_output_tokens=100_000)
 
-    sent = sent_to_anthropic(request, max_output_tokens=20_000, most_output_tokens=100_000)
+    sent = sent_to_anthropic(request, max_output_tokens=20_000, max_output_tokens_on_retry=100_000)
 
     assert sent["max_tokens"] == MAX_UNSTREAMED_TOKENS

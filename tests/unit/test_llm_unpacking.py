@@ -14,9 +14,9 @@ from chordwise.llm import transport
 CONTENT = b'{"fine": true}' * 1_000
 
 
-def read(body: Iterable[bytes], encoding: str, most_bytes: int) -> bytes:
+def read(body: Iterable[bytes], encoding: str, max_bytes: int) -> bytes:
     """Return what is in a packed body."""
-    return b"".join(transport.unpacked(body, encoding, most_bytes))
+    return b"".join(transport.unpacked(body, encoding, max_bytes))
 
 
 def pieces(body: bytes) -> list[bytes]:

@@ -19,7 +19,7 @@ from chordwise.errors import (
 )
 from chordwise.llm.model import ChatModel, Completion, FinishReason
 from chordwise.pipeline.asking import Question, ask
-from chordwise.pipeline.asking.check import Judge, Verdict
+from chordwise.pipeline.asking.check import CheckResult, RecordCheck
 from tests.fakes.pipeline import a_summary
 from tests.fakes.scripted_model import Line, ScriptedModel
 
@@ -32,22 +32,24 @@ class Judgements:
     """Remembers what was judged."""
 
     def __init__(self) -> None:
-        self.verdicts: list[Verdict] = []
+        self.verdicts: list[CheckResult] = []
 
-    def __call__(self, _completion: Completion, verdict: Verdict) -> None:
+    def __call__(self, _completion: Completion, verdict: CheckResult) -> None:
         """Remember a verdict."""
         self.verdicts.append(verdict)
 
 
-def a_question(model: ChatModel, judge: Judge, task: AnalysisTask = TASK) -> Question:
+def a_question(model: ChatModel, record_check: RecordCheck, task: AnalysisTask = TASK) -> Question:
     """Return a question about a chunk that starts at character 100."""
-    return Question(model=model, task=task, source=Source(TEXT, offset=100), judge=judge)
+    return Question(
+        model=model, task=task, source=Source(TEXT, offset=100), record_check=record_check
+    )
 
 
 def asked(*script: Line, task: AnalysisTask = TASK) -> tuple[Answer, ScriptedModel, Judgements]:
     """Ask a model that plays the script."""
-    model, judge = ScriptedModel(script), Judgements()
-    return ask(a_question(model, judge, task)), model, judge
+    model, record_check = ScriptedModel(script), Judgements()
+    return ask(a_question(model, record_check, task)), model, record_check
 
 
 def ended_by(reason: FinishReason, text: str = GOOD) -> Completion:
@@ -57,27 +59,27 @@ def ended_by(reason: FinishReason, text: str = GOOD) -> Completion:
 
 def test_a_good_answer_is_grounded_judged_and_attributed() -> None:
     """One request, the quote with its place in the document, and who gave it."""
-    answer, model, judge = asked(GOOD)
+    answer, model, record_check = asked(GOOD)
 
     quote = {"quote": "rebuilt in 1856", "start_char": 126, "end_char": 141, "grounded": True}
     assert answer.output["key_findings"] == [{"finding": "Finding about rebuilt in 1856", **quote}]
     assert (answer.confidence, answer.quality, answer.repaired) == (0.7, 1.0, False)
     assert (answer.provider, answer.model) == ("scripted", "script-1")
     assert answer.prompt_version == model.requests[0].prompt_version == "summary.analyze@2"
-    assert judge.verdicts == [Verdict(valid=True, quality=1.0)]
+    assert record_check.verdicts == [CheckResult(valid=True, quality=1.0)]
 
 
 def test_a_quote_that_nobody_wrote_lowers_the_quality() -> None:
     """The answer stands, and says itself which of its quotes does not."""
-    answer, _, judge = asked(a_summary("rebuilt in 1856", "rebuilt in 1857"))
+    answer, _, record_check = asked(a_summary("rebuilt in 1856", "rebuilt in 1857"))
 
     assert answer.quality == 0.5
-    assert judge.verdicts == [Verdict(valid=True, quality=0.5)]
+    assert record_check.verdicts == [CheckResult(valid=True, quality=0.5)]
 
 
 def test_an_invalid_answer_is_asked_again_with_what_was_wrong() -> None:
     """The second question is the first one and a remark; its answer counts as repaired."""
-    answer, model, judge = asked('{"main_topic": "x"}', GOOD)
+    answer, model, record_check = asked('{"main_topic": "x"}', GOOD)
 
     first, second = model.requests
     assert second.user.startswith(first.user)
@@ -85,7 +87,7 @@ def test_an_invalid_answer_is_asked_again_with_what_was_wrong() -> None:
     assert second.task.stage is Stage.REPAIR
     assert second.prompt_version == first.prompt_version
     assert (answer.repaired, answer.quality) == (True, 0.8)
-    assert [verdict.valid for verdict in judge.verdicts] == [False, True]
+    assert [verdict.valid for verdict in record_check.verdicts] == [False, True]
 
 
 def test_what_a_document_made_the_model_say_is_no_instruction_of_the_repair() -> None:
@@ -110,13 +112,13 @@ def test_a_lenient_reading_counts_as_repaired() -> None:
 
 def test_two_invalid_answers_are_the_end() -> None:
     """There is one repair and no third request."""
-    model, judge = ScriptedModel(["no JSON", "{}"]), Judgements()
+    model, record_check = ScriptedModel(["no JSON", "{}"]), Judgements()
 
     with pytest.raises(InvalidAnswerError):
-        ask(a_question(model, judge))
+        ask(a_question(model, record_check))
 
     assert len(model.requests) == 2
-    assert judge.verdicts == [Verdict(valid=False, quality=None)] * 2
+    assert record_check.verdicts == [CheckResult(valid=False, quality=None)] * 2
 
 
 @pytest.mark.parametrize(
@@ -127,14 +129,14 @@ def test_refused_and_truncated_answers_are_not_read(
     reason: FinishReason, expected: type[ChordwiseError]
 ) -> None:
     """Even where the text looks whole; asking again would bring the same."""
-    model, judge = ScriptedModel([ended_by(reason)]), Judgements()
+    model, record_check = ScriptedModel([ended_by(reason)]), Judgements()
 
     with pytest.raises(expected) as caught:
-        ask(a_question(model, judge))
+        ask(a_question(model, record_check))
 
     assert caught.value.hint
     assert len(model.requests) == 1
-    assert judge.verdicts == [Verdict(valid=False, quality=None)]
+    assert record_check.verdicts == [CheckResult(valid=False, quality=None)]
 
 
 def test_a_repair_may_be_refused() -> None:
@@ -147,12 +149,12 @@ def test_a_repair_may_be_refused() -> None:
 
 def test_what_kept_the_model_from_answering_goes_up_unjudged() -> None:
     """No completion, no verdict."""
-    model, judge = ScriptedModel([ModelOverloadedError("busy")]), Judgements()
+    model, record_check = ScriptedModel([ModelOverloadedError("busy")]), Judgements()
 
     with pytest.raises(ModelOverloadedError):
-        ask(a_question(model, judge))
+        ask(a_question(model, record_check))
 
-    assert judge.verdicts == []
+    assert record_check.verdicts == []
 
 
 def test_an_analysis_refuses_what_its_schema_cannot_say() -> None:

@@ -23,7 +23,7 @@ from chordwise.errors import (
 from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.pipeline.asking import ask
 from chordwise.pipeline.asking.critique import Examined, examine, examine_answer
-from chordwise.pipeline.asking.merge import Integration, Integrator
+from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
 from tests.fakes.asking import question
 from tests.fakes.pipeline import a_summary
 from tests.fakes.scripted_model import Line, ScriptedModel
@@ -281,10 +281,10 @@ def test_what_was_merged_by_rule_says_that_it_was_not_examined() -> None:
     """Where a critique was asked for; nobody is asked for it then."""
     model = ScriptedModel([])
     answer = ask(question(ScriptedModel([DRAFT]), TASK, TEXT))
-    wanted = Integrator(document=question(model, TASK, TEXT))
+    wanted = Synthesizer(document=question(model, TASK, TEXT))
     uncritical = replace(TASK, options=AnalysisOptions())
-    unwanted = Integrator(document=question(model, uncritical, TEXT))
-    merged = Integration(answer=answer, error=InvalidAnswerError("No JSON."))
+    unwanted = Synthesizer(document=question(model, uncritical, TEXT))
+    merged = Synthesis(answer=answer, error=InvalidAnswerError("No JSON."))
 
     found = examine(wanted, merged, (0, len(TEXT)))
 

@@ -21,7 +21,7 @@ from chordwise.errors import (
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.model import Completion, FinishReason, ModelProfile
 from chordwise.pipeline.asking import AskingPolicy, ask
-from chordwise.pipeline.asking.check import Verdict
+from chordwise.pipeline.asking.check import CheckResult
 from chordwise.pipeline.asking.question import policy_of
 from chordwise.settings import Settings
 from tests.fakes.asking import GOOD, PLAIN, TASK, asked, question
@@ -38,7 +38,7 @@ def a_model(*script: Line, name: str = "script-1", most: int | None = 800) -> Sc
         model=name,
         context_tokens=8_000,
         max_output_tokens=200,
-        most_output_tokens=most,
+        max_output_tokens_on_retry=most,
     )
     return ScriptedModel(script, profile=profile)
 
@@ -60,9 +60,9 @@ def versions(model: ScriptedModel) -> list[str]:
 
 def test_an_answer_that_was_cut_off_is_asked_for_with_more_room() -> None:
     """Twice as much, with the same words; what was cut off counts as invalid in the ledger."""
-    model, verdicts = a_model(cut_off(), GOOD), list[Verdict]()
+    model, verdicts = a_model(cut_off(), GOOD), list[CheckResult]()
 
-    heard = replace(question(model, TASK), judge=lambda _, verdict: verdicts.append(verdict))
+    heard = replace(question(model, TASK), record_check=lambda _, verdict: verdicts.append(verdict))
     answer = ask(heard)
 
     first, second = model.requests
@@ -110,7 +110,7 @@ def test_a_limit_is_not_raised_beyond_the_context() -> None:
         model="small",
         context_tokens=1_000,
         max_output_tokens=300,
-        most_output_tokens=5_000,
+        max_output_tokens_on_retry=5_000,
     )
     model = ScriptedModel([cut_off(), GOOD], profile=profile)
 

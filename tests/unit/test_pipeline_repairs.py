@@ -14,8 +14,8 @@ from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, 
 from chordwise.errors import InvalidAnswerError
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason, ModelProfile
 from chordwise.pipeline.asking import ask
-from chordwise.pipeline.asking.check import Verdict
-from chordwise.pipeline.asking.merge import Integrator
+from chordwise.pipeline.asking.check import CheckResult
+from chordwise.pipeline.asking.merge import Synthesizer
 from chordwise.pipeline.asking.question import (
     REPAIR_TOKENS,
     request_for,
@@ -38,7 +38,7 @@ def a_profile(context_tokens: int = CONTEXT, most: int | None = None) -> ModelPr
         model="script-1",
         context_tokens=context_tokens,
         max_output_tokens=300,
-        most_output_tokens=most,
+        max_output_tokens_on_retry=most,
     )
 
 
@@ -66,7 +66,7 @@ def needed(request: CompletionRequest) -> int:
     return tokens.estimate(request.system + request.user) + request.max_output_tokens
 
 
-def ignore(_completion: Completion, _verdict: Verdict) -> None:
+def ignore(_completion: Completion, _verdict: CheckResult) -> None:
     """Keep no ledger."""
 
 
@@ -145,9 +145,9 @@ def test_answers_that_are_joined_leave_room_for_a_repair() -> None:
     """Whatever fits one question fits its repetition: two answers are the least, and go anyway."""
     model = ScriptedModel([a_summary("rebuilt")], profile=a_profile(), repeat_last=True)
     task = a_task(AnalysisType.SUMMARY)
-    integrator = Integrator(document=question(model, task, "It was rebuilt."))
+    synthesizer = Synthesizer(document=question(model, task, "It was rebuilt."))
 
-    integrator.integrate([an_answer(number) for number in range(60)])
+    synthesizer.synthesize([an_answer(number) for number in range(60)])
 
     joining = [each for each in model.requests if len(each.task.answers) > 2]
     repairs = [with_problems(each, WRONG, model.profile) for each in joining]

@@ -61,13 +61,19 @@ def test_a_schedule_says_what_is_done_when(tmp_path: Path) -> None:
             ('cron = "0 2 * * *"', 'kind = "export"', 'folder = "b"', 'view = "a"', 'sql = "b"'),
             "either a view or a statement",
         ),
-        (('cron = "0 2 * * *"', 'kind = "evaluate"', "most_errors = 0.1"), "most_errors is for"),
+        (
+            ('cron = "0 2 * * *"', 'kind = "evaluate"', "max_error_rate = 0.1"),
+            "max_error_rate is for",
+        ),
         (('cron = "0 2 * * *"', 'kind = "recalibrate"', 'gold = "a.csv"'), "gold is for kind"),
         (
             ('cron = "0 2 * * *"', 'kind = "report"', 'profile = "letters"'),
             "profile is for kind",
         ),
-        (('cron = "0 2 * * *"', 'kind = "recalibrate"', "most_errors = 2"), "less than or equal"),
+        (
+            ('cron = "0 2 * * *"', 'kind = "recalibrate"', "max_error_rate = 2"),
+            "less than or equal",
+        ),
         (('cron = "0 2 * * *"', 'kind = "dance"'), "kind: Input should be"),
     ],
 )

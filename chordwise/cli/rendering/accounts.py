@@ -16,8 +16,8 @@ from chordwise.domain.states import JobStatus
 from chordwise.pipeline.runs.accounts import Account, BudgetLine, Failure, Notice
 
 _MESSAGE_WIDTH = 300
-_MOST_REASONS = 30
-_MOST_OF_A_REASON = 3
+_MAX_REASONS = 30
+_MAX_OF_A_REASON = 3
 
 
 def laid_out(account: Account) -> Iterator[RenderableType]:
@@ -36,7 +36,7 @@ def failures(found: Sequence[Failure]) -> Iterator[RenderableType]:
     groups: dict[tuple[object, ...], list[Failure]] = {}
     for failure in found:
         groups.setdefault(_reason(failure), []).append(failure)
-    shown = list(groups.values())[:_MOST_REASONS]
+    shown = list(groups.values())[:_MAX_REASONS]
     for group in shown:
         yield from _group(group)
     hidden = len(found) - sum(len(group) for group in shown)
@@ -137,10 +137,10 @@ def _reason(failure: Failure) -> tuple[object, ...]:
 
 
 def _group(group: Sequence[Failure]) -> Iterator[RenderableType]:
-    for failure in group[:_MOST_OF_A_REASON]:
+    for failure in group[:_MAX_OF_A_REASON]:
         yield _line(failure)
-    if len(group) > _MOST_OF_A_REASON:
-        yield Text(f"  … and {len(group) - _MOST_OF_A_REASON:,} others alike", style="dim")
+    if len(group) > _MAX_OF_A_REASON:
+        yield Text(f"  … and {len(group) - _MAX_OF_A_REASON:,} others alike", style="dim")
     if message := group[0].error_message:
         yield indented(Text(one_line(message, _MESSAGE_WIDTH)), 4)
     if hint := group[0].hint:

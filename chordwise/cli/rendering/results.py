@@ -20,13 +20,13 @@ from chordwise.domain.states import JobStatus
 from chordwise.domain.tasks import AnalysisType
 from chordwise.pipeline.runs.stored_results import StoredResult
 
-MOST_IN_FULL = 10
+MAX_IN_FULL = 10
 _HEADLINE_WIDTH = 300
 
 
 def laid_out(results: Sequence[StoredResult]) -> Iterator[RenderableType]:
     """Return a few results in full and many as a table, and who answered where it matters."""
-    if len(results) > MOST_IN_FULL:
+    if len(results) > MAX_IN_FULL:
         yield _table(results)
     else:
         for result in results:

@@ -216,7 +216,7 @@ _WHEREABOUTS = re.compile(
 )
 _ACRONYM = re.compile(r"^(?:[A-Z]{3,6}|EU|UN)$")
 _LOOK_BACK = 30
-_MOST_PERSON_WORDS = 3
+_MAX_PERSON_WORDS = 3
 
 
 def names(text: str) -> Iterator[Name]:
@@ -275,7 +275,7 @@ def bearer(name: str, before: str, *, is_alone: bool) -> Bearer:
         return Bearer.UNKNOWN
     if is_organization(parts):
         return Bearer.ORGANIZATION
-    if _TITLED.match(name) or (_TITLE.search(before) and len(parts) <= _MOST_PERSON_WORDS):
+    if _TITLED.match(name) or (_TITLE.search(before) and len(parts) <= _MAX_PERSON_WORDS):
         return Bearer.PERSON
     if " ".join(parts) in PLACES or parts[-1] in PLACE_WORDS:
         return Bearer.PLACE
@@ -288,7 +288,7 @@ def _by_context(name: str, parts: list[str], before: str, *, is_alone: bool) -> 
     if _ACRONYM.match(name) and not is_alone and name.lower() not in ORDINARY_ACRONYMS:
         return Bearer.ORGANIZATION
     is_capitalized = not name.isupper() and name[-1].isalpha()
-    if _WHEREABOUTS.search(before) and is_capitalized and len(parts) <= _MOST_PERSON_WORDS:
+    if _WHEREABOUTS.search(before) and is_capitalized and len(parts) <= _MAX_PERSON_WORDS:
         return Bearer.PLACE
     return Bearer.UNKNOWN
 
@@ -301,7 +301,7 @@ def is_organization(parts: list[str]) -> bool:
 
 def is_person(parts: list[str]) -> bool:
     """Tell a person's name by a given name at its front, in lower case."""
-    return 1 < len(parts) <= _MOST_PERSON_WORDS + 1 and parts[0] in GIVEN_NAMES
+    return 1 < len(parts) <= _MAX_PERSON_WORDS + 1 and parts[0] in GIVEN_NAMES
 
 
 class Kind(StrEnum):

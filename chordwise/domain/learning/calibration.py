@@ -110,7 +110,7 @@ def worth(points: Points, confidence: float) -> float:
     return low + (high - low) * (confidence - left) / (right - left)
 
 
-def acceptance(claims: Sequence[Claim], most_errors: float) -> Acceptance | None:
+def acceptance(claims: Sequence[Claim], max_error_rate: float) -> Acceptance | None:
     """Return the lowest claim from which on errors are at most that share, `None` if there is none.
 
     The upper end of Wilson's interval has to keep the bound, so that few judgments promise little:
@@ -122,7 +122,7 @@ def acceptance(claims: Sequence[Claim], most_errors: float) -> Acceptance | None
     for confidence, alike in groupby(ranked, key=lambda claim: claim.confidence):
         judged = [claim.is_right for claim in alike]
         seen, errors = seen + len(judged), errors + judged.count(False)
-        if wilson(errors, seen)[1] <= most_errors:
+        if wilson(errors, seen)[1] <= max_error_rate:
             best = Acceptance(accept_from=confidence, share=seen / len(claims))
     return best
 

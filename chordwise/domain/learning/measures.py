@@ -16,7 +16,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.fields import normalized
 from chordwise.domain.learning.judging import Choice, FieldScore, Judgment
 
-_MOST_WORDS = 2_000
+_MAX_WORDS = 2_000
 """What is compared of a text: the longest common subsequence takes the product of two lengths."""
 
 
@@ -47,7 +47,7 @@ def _words(text: str) -> list[str]:
     """Return the words; of scripts without spaces, every character."""
     found = words.words(text)
     split = [list(word) if words.is_unspaced(word) else [word] for word in found]
-    return [part for parts in split for part in parts][:_MOST_WORDS]
+    return [part for parts in split for part in parts][:_MAX_WORDS]
 
 
 def _longest_common(one: Sequence[str], other: Sequence[str]) -> int:
@@ -69,7 +69,7 @@ Z = 1.959963984540054
 """The quantile of the normal distribution that leaves 2.5 % above it."""
 FEWEST = 10
 """How many items have to be there to be drawn again: fewer would seem surer than they are."""
-_FEWEST_RESAMPLES, _MOST_RESAMPLES = 100, 400
+_FEWEST_RESAMPLES, _MAX_RESAMPLES = 100, 400
 _DRAWS = 1_000_000
 """How many items are drawn in all, about: many items need fewer repetitions."""
 
@@ -100,7 +100,7 @@ def bootstrap(
     """
     if len(items) < FEWEST:
         return None, None
-    resamples = min(_MOST_RESAMPLES, max(_FEWEST_RESAMPLES, _DRAWS // len(items)))
+    resamples = min(_MAX_RESAMPLES, max(_FEWEST_RESAMPLES, _DRAWS // len(items)))
     drawn = sorted(measured(random.choices(items, k=len(items))) for _ in range(resamples))
     edge = round(resamples * 0.025)
     return drawn[edge], drawn[-1 - edge]

@@ -15,7 +15,7 @@ from chordwise.domain.learning.truths import LABEL_PATHS, Remark, Verdict
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 
-_MOST_NAMED = 12
+_MAX_NAMED = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +133,7 @@ def _field_meant(output: JsonObject, path: str) -> str:
     meant = by_name.get(path.strip("/").casefold(), path)
     if not fields.entries(output, meant):
         raise UsageError(
-            f"The answer has no field “{path}”.", f"It has {', '.join(known[:_MOST_NAMED])}."
+            f"The answer has no field “{path}”.", f"It has {', '.join(known[:_MAX_NAMED])}."
         )
     return meant
 
@@ -164,6 +164,6 @@ def _paths(known: Mapping[str, JsonValue]) -> str:
     """Name the values that can be judged, those nearest to the top first."""
     named = [path for path, value in known.items() if not isinstance(value, dict | list)]
     named.sort(key=lambda path: path.count("/"))
-    further = len(named) - _MOST_NAMED
+    further = len(named) - _MAX_NAMED
     more = f", and {further:,} more" if further > 0 else ""
-    return f"It has {', '.join(named[:_MOST_NAMED])}{more}."
+    return f"It has {', '.join(named[:_MAX_NAMED])}{more}."

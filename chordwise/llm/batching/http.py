@@ -148,12 +148,12 @@ def _parsed(line: bytes) -> JsonValue:
         return None
 
 
-def _bounded_lines(file: BinaryIO, most_bytes: int) -> Iterator[bytes]:
-    """Yield the lines, and of one that is longer than `most_bytes` only so much and a byte."""
-    while line := file.readline(most_bytes + 1):
+def _bounded_lines(file: BinaryIO, max_bytes: int) -> Iterator[bytes]:
+    """Yield the lines, and of one that is longer than `max_bytes` only so much and a byte."""
+    while line := file.readline(max_bytes + 1):
         yield line
-        while len(line) > most_bytes and not line.endswith(b"\n"):
-            line = file.readline(most_bytes + 1)
+        while len(line) > max_bytes and not line.endswith(b"\n"):
+            line = file.readline(max_bytes + 1)
 
 
 def moment(value: JsonValue) -> datetime | None:

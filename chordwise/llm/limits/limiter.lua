@@ -15,7 +15,7 @@ local MEASURED_SHARE = 0.97    -- of what the provider was seen to accept
 local KNOWN_SHARE = 0.98       -- of a limit that is known: nobody's minute is exactly ours
 local FIRST_GROWTH = 1.15      -- until a refusal confirms what was found out in a hurry
 local LEAP = 2                 -- where the pace is so slow that a round would take for ever
-local MOST_CAUTION = 6         -- leaps in vain after which there is none for a while
+local MAX_CAUTION = 6          -- leaps in vain after which there is none for a while
 local CALMING = 0.125          -- what a clean round takes off that caution
 local CAUTION_REACH = 4        -- at a pace so many times slower or faster it does not count
 local COOL_DOWN_SECONDS = 15   -- after a refusal or a failure nothing grows
@@ -35,7 +35,7 @@ local GONE_SECONDS = 5         -- who does not come back this long after his tim
 local KEPT_SECONDS = 86400
 local HEAD_START_SECONDS = 2   -- a key that is denied is denied soon: others wait as long for that
 local HEAD_START_WAIT_SECONDS = 0.1
-local MOST_LOOKS = 3           -- if so many in a row are not denied soon, nobody waits any more
+local MAX_LOOKS = 3            -- if so many in a row are not denied soon, nobody waits any more
 local KINDS = {'requests', 'tokens', 'input_tokens', 'output_tokens'}
 -- Of a pause; strings, for numbers in JSON are cut to milliseconds, in which many calls are granted.
 local MOMENTS = {'began_at', 'asks_again_at', 'looked_at'}
@@ -101,8 +101,8 @@ local function window()
     return state.slow_start == 1 and ask.max_in_flight or math.min(state.window, ask.max_in_flight)
   end
   -- Where limits are known there is nothing to find out, until the provider refuses all the same.
-  if state.slow_start == 1 and is_known() then return ask.most_in_flight end
-  return math.min(state.window, ask.most_in_flight)
+  if state.slow_start == 1 and is_known() then return ask.max_window end
+  return math.min(state.window, ask.max_window)
 end
 
 -- A bucket holds what may be spent at once: a second's worth, so that there are no bursts. What
@@ -180,7 +180,7 @@ end
 local function look()
   each_pause(function(pause, name)
     local looks = pause.looks or 0
-    if looks < MOST_LOOKS then
+    if looks < MAX_LOOKS then
       pause.looks = looks + 1
       pause.looked_at = now
       keep_pause(pause, name)
@@ -371,7 +371,7 @@ local function grow(in_flight)
   if state.slow_start == 1 then
     -- One more for each answer doubles the window in every round; only while it is used up.
     if in_flight + 1 >= CUT * state.window then
-      state.window = math.min(state.window + 1, ask.most_in_flight)
+      state.window = math.min(state.window + 1, ask.max_window)
     end
     return
   end
@@ -389,7 +389,7 @@ local function grow(in_flight)
   local growth = 1 + (GROWTH - 1) * math.min(4, 2 ^ math.floor(state.clean_rounds / 8))
   if state.unsure == 1 then growth = math.max(growth, FIRST_GROWTH) end
   if state.window_pressed == 1 then
-    state.window = math.min(state.window * growth, ask.most_in_flight)
+    state.window = math.min(state.window * growth, ask.max_window)
   end
   if state.rate_pressed == 1 then state.rate = state.rate * growth end
   begin_round()
@@ -447,7 +447,7 @@ local function take_back_a_leap()
   local was_borne = state.accepted >= EPISODE_ANSWERS
   state.window = math.min(state.window, state['window_before:' .. state.leapt])
   state.rate = state['rate_before:' .. state.leapt]
-  state.caution = math.min(MOST_CAUTION, caution() + (was_borne and 2 or 1))
+  state.caution = math.min(MAX_CAUTION, caution() + (was_borne and 2 or 1))
   state.caution_at = state.rate
   state.leapt = state.leapt - 1
 end

@@ -121,7 +121,7 @@ class LimitPolicy:
     tokens_per_minute: int | None = None
     max_in_flight: int | None = None
     first_in_flight: int = 16
-    most_in_flight: int = 1_024
+    max_window: int = 1_024
     breaker_failures: int = 6
     breaker_seconds: float = 15.0
     lease_seconds: float = 125.0

@@ -36,7 +36,7 @@ from chordwise.settings import LimitSettings, ModelSettings, addresses
 # A permit outlives its call's deadline by this, so that no running call goes uncounted.
 _MARGIN_SECONDS = 5.0
 _ANSWER_SECONDS = 2.0
-_MOST_CONNECTIONS = 8
+_MAX_CONNECTIONS = 8
 
 
 def open_client(broker_url: SecretStr) -> redis.Redis:
@@ -46,7 +46,7 @@ def open_client(broker_url: SecretStr) -> redis.Redis:
     if not address.startswith("unix://"):
         seconds["socket_connect_timeout"] = _ANSWER_SECONDS
     pool = redis.BlockingConnectionPool.from_url(
-        address, max_connections=_MOST_CONNECTIONS, **seconds
+        address, max_connections=_MAX_CONNECTIONS, **seconds
     )
     return redis.Redis.from_pool(pool)
 
@@ -58,7 +58,7 @@ def policy_of(settings: LimitSettings, model: ModelSettings) -> LimitPolicy:
         tokens_per_minute=model.tokens_per_minute,
         max_in_flight=model.max_in_flight,
         first_in_flight=settings.first_in_flight,
-        most_in_flight=settings.most_in_flight,
+        max_window=settings.max_in_flight,
         breaker_failures=settings.breaker_failures,
         breaker_seconds=settings.breaker_seconds,
         lease_seconds=model.timeout_seconds + _MARGIN_SECONDS,
@@ -216,7 +216,7 @@ def _known(policy: LimitPolicy) -> JsonObject:
     return bound | {
         "configured": configured,
         "first_in_flight": policy.first_in_flight,
-        "most_in_flight": policy.most_in_flight,
+        "max_window": policy.max_window,
         "breaker_failures": policy.breaker_failures,
         "breaker_seconds": policy.breaker_seconds,
         "pause_seconds": policy.pause_seconds,

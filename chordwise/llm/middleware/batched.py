@@ -18,14 +18,14 @@ from chordwise.llm.pricing import BATCH, Price
 class BatchQuestion:
     """A request as it waits for its batch.
 
-    `key` is the hash by which the cache knows it; `body` what the provider is sent; `most_usd` what
+    `key` is the hash by which the cache knows it; `body` what the provider is sent; `max_usd` what
     it can cost at the price of batches, `None` where that is unknown. `is_compared` says that the
     ledger compares its cost with that of the largest tier.
     """
 
     key: str
     body: JsonObject
-    most_usd: Decimal | None
+    max_usd: Decimal | None
     call: CallStart
     is_compared: bool
 
@@ -83,7 +83,7 @@ class Batched:
         question = BatchQuestion(
             key=key_of(request, self._about),
             body=self._body(request),
-            most_usd=self._price.most_usd(request, BATCH),
+            max_usd=self._price.max_usd(request, BATCH),
             call=call_start(self.profile, request),
             is_compared=route is not None and route.is_compared,
         )

@@ -25,11 +25,11 @@ class Budget(Protocol):
     """What may be spent, shared by all who ask."""
 
     def reserve(
-        self, most_usd: Decimal | None, timeout_seconds: float | None
+        self, max_usd: Decimal | None, timeout_seconds: float | None
     ) -> ReservationId | None:
         """Set aside what a request can cost at most; `None` where nothing limits it.
 
-        `most_usd` is `None` where the price is unknown. A request that nobody settles within its
+        `max_usd` is `None` where the price is unknown. A request that nobody settles within its
         timeout and some time more counts as spent. Of a free model, and of one whose unknown price
         is allowed, nothing is set aside; the reservation takes the cost that the server reports.
 
@@ -51,7 +51,7 @@ class Unlimited:
 
     def reserve(
         self,
-        most_usd: Decimal | None,  # noqa: ARG002 - the signature is the port's
+        max_usd: Decimal | None,  # noqa: ARG002 - the signature is the port's
         timeout_seconds: float | None,  # noqa: ARG002 - as above
     ) -> ReservationId | None:
         """Set nothing aside."""
@@ -114,12 +114,12 @@ class Budgeted:
 
     def _reserve(self, request: CompletionRequest) -> ReservationId | None:
         """Reserve, and wait a while for others to settle theirs."""
-        most_usd = self._price.most_usd(request)
+        max_usd = self._price.max_usd(request)
         ends_at = self._clock() + LONGEST_WAIT_SECONDS
         pause = _SHORTEST_PAUSE_SECONDS
         while True:
             try:
-                return self._budget.reserve(most_usd, request.timeout_seconds)
+                return self._budget.reserve(max_usd, request.timeout_seconds)
             except BudgetReservedError:
                 if self._clock() + pause > ends_at:
                     raise

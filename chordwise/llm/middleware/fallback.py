@@ -67,7 +67,7 @@ class Fallback:
             profiles[0],
             context_tokens=min(profile.context_tokens for profile in profiles),
             max_output_tokens=min(profile.max_output_tokens for profile in profiles),
-            most_output_tokens=min(profile.output_ceiling for profile in profiles),
+            max_output_tokens_on_retry=min(profile.output_ceiling for profile in profiles),
         )
 
     @property

@@ -51,13 +51,13 @@ class Paced:
     """Gives a request a second more than twice the time that prompt and longest answer need.
 
     That is never less than `least_seconds`. Until an answer was measured, and again after a
-    time-out, a request has all the time of its question, or `most_seconds`.
+    time-out, a request has all the time of its question, or `max_seconds`.
     """
 
-    def __init__(self, model: ChatModel, least_seconds: float, most_seconds: float) -> None:
+    def __init__(self, model: ChatModel, least_seconds: float, max_seconds: float) -> None:
         self._model = model
         self._least_seconds = least_seconds
-        self._most_seconds = most_seconds
+        self._max_seconds = max_seconds
         self._speed = Speed()
 
     @property
@@ -83,7 +83,7 @@ class Paced:
         return completion
 
     def _seconds_for(self, request: CompletionRequest) -> float:
-        left = self._most_seconds if request.timeout_seconds is None else request.timeout_seconds
+        left = self._max_seconds if request.timeout_seconds is None else request.timeout_seconds
         prompt = tokens.estimate(request.system) + tokens.estimate(request.user)
         needed = self._speed.seconds_for(prompt, request.max_output_tokens)
         return (

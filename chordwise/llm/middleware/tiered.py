@@ -46,7 +46,7 @@ class Tiered:
             smallest,
             context_tokens=room + output,
             max_output_tokens=output,
-            most_output_tokens=most,
+            max_output_tokens_on_retry=most,
         )
 
     def steps(self, task: AnalysisTask) -> tuple[TierModel, ...]:

@@ -114,7 +114,7 @@ class AnthropicModel:
             model=self._settings.model,
             context_tokens=self._settings.context_tokens,
             max_output_tokens=min(self._settings.max_output_tokens, MAX_UNSTREAMED_TOKENS),
-            most_output_tokens=min(self._settings.output_ceiling, MAX_UNSTREAMED_TOKENS),
+            max_output_tokens_on_retry=min(self._settings.output_ceiling, MAX_UNSTREAMED_TOKENS),
         )
 
     def complete(self, request: CompletionRequest) -> Completion:

@@ -53,7 +53,7 @@ def checked_key(api_key: SecretStr) -> str:
     return key
 
 
-MOST_TOKENS = 1_000_000_000
+MAX_TOKENS = 1_000_000_000
 """No request has as many: whoever counts more has miscounted."""
 MAX_REPORTED_USD = Decimal(10_000)
 """No request costs as much: a server that reports more is not believed."""
@@ -72,7 +72,7 @@ def count(value: JsonObject, key: str) -> int | None:
     found = value.get(key)
     if not isinstance(found, int) or isinstance(found, bool):
         return None
-    return found if 0 <= found <= MOST_TOKENS else None
+    return found if 0 <= found <= MAX_TOKENS else None
 
 
 def cost_in_header(headers: Mapping[str, str]) -> Decimal | None:

@@ -138,7 +138,7 @@ class OpenAIModel:
             model=self._settings.model,
             context_tokens=self._settings.context_tokens,
             max_output_tokens=self._settings.max_output_tokens,
-            most_output_tokens=self._settings.output_ceiling,
+            max_output_tokens_on_retry=self._settings.output_ceiling,
         )
 
     def complete(self, request: CompletionRequest) -> Completion:

@@ -48,13 +48,13 @@ from chordwise.prompts import library
 
 log = structlog.get_logger(__name__)
 
-_MOST_SPLITS = 3
+_MAX_SPLITS = 3
 
 Answered = TypeVar("Answered")
 
 
 def ask_model(question: Question) -> Answer:
-    """Ask one model, and ask again where that can help; the judge hears of every completion.
+    """Ask one model, and ask again where that can help; each completion is recorded.
 
     Each failure has its own rule. An answer that was cut off is asked for once more with more room.
     An invalid one is asked for once more with what was wrong, then with the policy's prompts, then
@@ -67,7 +67,7 @@ def ask_model(question: Question) -> Answer:
         LeaseLostError: Another worker has claimed the work, as the policy says.
     """
     ends_at = question.policy.clock() + question.policy.seconds
-    splits = _MOST_SPLITS if question.task.draft is None else 0
+    splits = _MAX_SPLITS if question.task.draft is None else 0
     return _whole_or_halves(_trimmed(question), ends_at, splits)
 
 
@@ -128,16 +128,16 @@ class _Attempts:
 
     def _attempt(self, request: CompletionRequest, model: ChatModel) -> Answer:
         """Ask with one prompt, and once more with what was wrong."""
-        source, judge = self.question.source, self.question.judge
+        source, record_check = self.question.source, self.question.record_check
         request, completion = self._completed(request, model)
         try:
-            return checked(completion, request, source, judge, repaired=False)
+            return checked(completion, request, source, record_check, repaired=False)
         except InvalidAnswerError as error:
             if self._left() < SHORTEST_REQUEST_SECONDS:
                 raise
             request = with_problems(request, error, model.profile)
         request, repaired = self._completed(request, model)
-        answer = checked(repaired, request, source, judge, repaired=True)
+        answer = checked(repaired, request, source, record_check, repaired=True)
         return with_dropped_rows(answer, completion, request)
 
     def _completed(
@@ -150,7 +150,7 @@ class _Attempts:
         raised = with_raised_limit(request, model.profile)
         if raised is None or self._left() < SHORTEST_REQUEST_SECONDS:
             return request, completion
-        self.question.judge(completion, INVALID)
+        self.question.record_check(completion, INVALID)
         return raised, self._complete(raised, model)
 
     def _complete(self, request: CompletionRequest, model: ChatModel) -> Completion:

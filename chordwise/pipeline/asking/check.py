@@ -16,7 +16,7 @@ from chordwise.llm.model import Completion, CompletionRequest, FinishReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class CheckResult:
     """What the check of a completion found; it goes into the ledger beside the call.
 
     `is_complete` is false for a valid answer that lacks rows of the answers that it joins.
@@ -27,20 +27,20 @@ class Verdict:
     is_complete: bool = True
 
 
-INVALID = Verdict(valid=False, quality=None)
+INVALID = CheckResult(valid=False, quality=None)
 
-Judge: TypeAlias = Callable[[Completion, Verdict], None]
+RecordCheck: TypeAlias = Callable[[Completion, CheckResult], None]
 
 
 def checked(
     completion: Completion,
     request: CompletionRequest,
     source: Source,
-    judge: Judge,
+    record_check: RecordCheck,
     *,
     repaired: bool,
 ) -> Answer:
-    """Return the answer in a completion, its quotes looked up in the source; `judge` hears of it.
+    """Return the answer in a completion, its quotes looked up in the source, and record the check.
 
     Raises:
         RefusedError: The model declined.
@@ -50,10 +50,12 @@ def checked(
     try:
         answer = _check(completion, request, source, repaired=repaired)
     except (InvalidAnswerError, RefusedError, TruncatedError):
-        judge(completion, INVALID)
+        record_check(completion, INVALID)
         raise
     is_complete = not missing_rows.losses(answer.missing_rows)
-    judge(completion, Verdict(valid=True, quality=answer.quality, is_complete=is_complete))
+    record_check(
+        completion, CheckResult(valid=True, quality=answer.quality, is_complete=is_complete)
+    )
     return answer
 
 

@@ -15,7 +15,7 @@ from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, Stage
 from chordwise.errors import ModelError, PausingError, TransientError
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.asking import Question, ask
-from chordwise.pipeline.asking.merge import Integration, Integrator
+from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +45,7 @@ class Examined:
         return is_unsure or leaves_doubt or (is_alone and self.answer.provider != EXTRACTIVE)
 
 
-def examine(integrator: Integrator, integration: Integration, span: tuple[int, int]) -> Examined:
+def examine(synthesizer: Synthesizer, synthesis: Synthesis, span: tuple[int, int]) -> Examined:
     """Have the answer about a document examined; one that was merged by rule cannot be.
 
     `span` is the part of the text that an answer is about which joins no others.
@@ -54,11 +54,11 @@ def examine(integrator: Integrator, integration: Integration, span: tuple[int, i
         ModelError: Transient or pausing: the job has to wait.
         AwaitingBatchError: The critique or the revision is still to come.
     """
-    if integration.error is not None:
-        return _merged_by_rule(integration.answer, integrator.task)
-    joined = integration.joined
-    question = integrator.joining(joined) if joined else integrator.about(*span)
-    return examine_answer(integration.answer, question)
+    if synthesis.error is not None:
+        return _merged_by_rule(synthesis.answer, synthesizer.task)
+    joined = synthesis.joined
+    question = synthesizer.joining(joined) if joined else synthesizer.about(*span)
+    return examine_answer(synthesis.answer, question)
 
 
 def examine_answer(answer: Answer, question: Question) -> Examined:

@@ -19,7 +19,7 @@ from chordwise.pipeline.asking.question import room_for_answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Integration:
+class Synthesis:
     """The answer for the whole document; `error` when it was merged without the model.
 
     `joined` are the answers that the last question joined; none where there was one from the start.
@@ -31,7 +31,7 @@ class Integration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Integrator:
+class Synthesizer:
     """Integrates the answers of one job.
 
     `document` is the question about the whole text, which is its source; no model is asked it as it
@@ -58,7 +58,7 @@ class Integrator:
         source = Source(self.document.source.text, known=grounding.known_spans(outputs))
         return replace(self.document, task=task, source=source)
 
-    def integrate(self, answers: Sequence[Answer]) -> Integration:
+    def synthesize(self, answers: Sequence[Answer]) -> Synthesis:
         """Return one answer for one or more, which are in the order of the document.
 
         What the model cannot join for good is merged by rule, and `error` says why.
@@ -76,16 +76,16 @@ class Integrator:
             if isinstance(error, TransientError | PausingError):
                 raise
             return self.merged(answers, error)
-        return Integration(answer=self._counted(level[0], answers), joined=tuple(groups[0]))
+        return Synthesis(answer=self._counted(level[0], answers), joined=tuple(groups[0]))
 
-    def merged(self, answers: Sequence[Answer], error: ModelError) -> Integration:
+    def merged(self, answers: Sequence[Answer], error: ModelError) -> Synthesis:
         """Return the answers joined by rule, since the model could not for the reason given.
 
         Their quality is lowered as that of an answer that needed repair.
         """
         answer = merged(answers, self.task)
         lowered = round(answer.quality * REPAIR_FACTOR, 3)
-        return Integration(answer=replace(answer, quality=lowered), error=error)
+        return Synthesis(answer=replace(answer, quality=lowered), error=error)
 
     def _counted(self, answer: Answer, answers: Sequence[Answer]) -> Answer:
         """Return an answer with the rows that it lacks of those it joins, over all levels."""

@@ -16,7 +16,7 @@ from chordwise.domain.prompting import PromptTemplate, render, render_revision
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, Stage
 from chordwise.errors import ConfigurationError, InvalidAnswerError
 from chordwise.llm.model import ChatModel, CompletionRequest, ModelProfile
-from chordwise.pipeline.asking.check import Judge
+from chordwise.pipeline.asking.check import RecordCheck
 from chordwise.prompts import library
 from chordwise.settings import Settings
 
@@ -170,12 +170,12 @@ def policy_of(settings: Settings, require: Callable[[], None] = lambda: None) ->
 class Question:
     """What a model is asked, and how.
 
-    The quotes of the answer are looked up in `source`. `judge` is called with every completion and
-    what its check found.
+    The quotes of the answer are looked up in `source`. `record_check` is called with every
+    completion and what its check found.
     """
 
     model: ChatModel
     task: AnalysisTask
     source: Source
-    judge: Judge
+    record_check: RecordCheck
     policy: AskingPolicy = ONE_PROMPT

@@ -77,7 +77,7 @@ def _call_of(follower: BatchRequest, id_: uuid.UUID) -> dict[str, object]:
     return {**follower.call, **owner}
 
 
-MOST_ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 """So many batches are tried for a question; then it is asked online."""
 
 
@@ -156,7 +156,7 @@ class Arrivals:
         again = isinstance(error, TransientError) and row.status == BatchRequestStatus.SUBMITTED
         if again and not self.was_taken:
             row.attempts -= 1
-        if again and row.attempts < MOST_ATTEMPTS:
+        if again and row.attempts < MAX_ATTEMPTS:
             row.status, row.batch_id, row.call_id = BatchRequestStatus.PENDING, None, None
             row.due_at = clock.read(session) + self.delay
             return cost

@@ -40,7 +40,7 @@ from chordwise.storage.batch_requests import BatchRequest
 from chordwise.storage.batches import Batch
 from chordwise.storage.record import new_id
 
-MOST_BYTES = 32 * 1024 * 1024
+MAX_BYTES = 32 * 1024 * 1024
 """Far below what providers take (200 and 256 MB): the whole of it is in memory when it is sent."""
 # The provider has no room for a batch, or a gateway for a file: smaller ones may fit.
 _TOO_MUCH = (RateLimitedError.code, ContextTooLongError.code)
@@ -54,9 +54,9 @@ def prepare(context: Context) -> None:
         ServiceUnavailableError: The database cannot be reached.
     """
     settings = context.settings.batch
-    gather, most = timedelta(seconds=settings.gather_seconds), settings.most_requests
+    gather, most = timedelta(seconds=settings.gather_seconds), settings.max_requests
     with context.database.write() as session:
-        ready = batch_requests.ready_models(session, gather, most, MOST_BYTES)
+        ready = batch_requests.ready_models(session, gather, most, MAX_BYTES)
     for name in ready:
         with context.database.write() as session:
             if size := _size(session, name, most):
@@ -80,7 +80,7 @@ def _size(session: Session, name: str, most: int) -> int:
 
 
 def _put_together(session: Session, name: str, size: int) -> None:
-    rows = batch_requests.take(session, name, size, MOST_BYTES)
+    rows = batch_requests.take(session, name, size, MAX_BYTES)
     if not rows:
         return
     batch = Batch(

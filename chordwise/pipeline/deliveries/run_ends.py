@@ -41,8 +41,8 @@ from chordwise.storage.deliveries import Delivery, DeliveryKind, DeliveryStatus
 from chordwise.storage.incidents import IncidentKind
 
 _UNSAFE = re.compile(r"[^\w.-]+")
-_MOST_BYTES = 150
-_MOST_NAMES = 1_000
+_MAX_BYTES = 150
+_MAX_NAMES = 1_000
 
 
 def drop(
@@ -94,12 +94,12 @@ def _delivery_of(account: Path) -> object:
 def _safe(run: str) -> str:
     """Return a run's name as a name of a file: nothing leads out of the folder, or is hidden."""
     bare = _UNSAFE.sub("_", run).strip("._-")
-    return bare.encode()[:_MOST_BYTES].decode(errors="ignore") or "run"
+    return bare.encode()[:_MAX_BYTES].decode(errors="ignore") or "run"
 
 
 def _stems(name: str) -> Iterator[str]:
     yield name
-    yield from (f"{name}-{number}" for number in itertools.islice(itertools.count(2), _MOST_NAMES))
+    yield from (f"{name}-{number}" for number in itertools.islice(itertools.count(2), _MAX_NAMES))
 
 
 log = structlog.get_logger(__name__)

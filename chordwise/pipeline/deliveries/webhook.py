@@ -58,7 +58,7 @@ def allowed_addresses(
     return addresses
 
 
-_MOST_BYTES = 64 * 1024
+_MAX_BYTES = 64 * 1024
 _REDIRECTS = range(HTTPStatus.MULTIPLE_CHOICES, HTTPStatus.BAD_REQUEST)
 _SUCCESSES = range(HTTPStatus.OK, HTTPStatus.MULTIPLE_CHOICES)
 
@@ -113,7 +113,7 @@ def _read_politely(answer: httpcore.Response) -> None:
     with suppress(httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError):
         for piece in answer.iter_stream():
             length += len(piece)
-            if length > _MOST_BYTES:
+            if length > _MAX_BYTES:
                 return
 
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from chordwise.errors import ChordwiseError, ExitCode
 
 
-class Verdict(StrEnum):
+class CheckStatus(StrEnum):
     """How a check came out."""
 
     OK = "ok"
@@ -22,7 +22,7 @@ class Check:
     """One thing that was looked at; `exit_code` says what a failure means to a script."""
 
     name: str
-    verdict: Verdict = Verdict.OK
+    verdict: CheckStatus = CheckStatus.OK
     finding: str
     hint: str = ""
     exit_code: ExitCode = ExitCode.SUCCESS
@@ -32,7 +32,7 @@ def failed(name: str, error: ChordwiseError) -> Check:
     """Return the check that an error of ours amounts to."""
     return Check(
         name=name,
-        verdict=Verdict.FAIL,
+        verdict=CheckStatus.FAIL,
         finding=error.what,
         hint=error.hint,
         exit_code=_exit_code(error),

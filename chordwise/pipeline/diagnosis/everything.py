@@ -23,7 +23,7 @@ from chordwise.errors import (
     ServiceUnavailableError,
 )
 from chordwise.pipeline.diagnosis import models, places, schedules
-from chordwise.pipeline.diagnosis.checks import Check, Verdict, guarded
+from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, guarded
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runtime import broker
 from chordwise.pipeline.runtime.broker import BrokerReport
@@ -55,7 +55,7 @@ def look_at_broker(settings: Settings) -> Check:
     if found.policy != "noeviction":
         return Check(
             name="broker",
-            verdict=Verdict.WARN,
+            verdict=CheckStatus.WARN,
             finding=f"{found.version} drops messages when memory is short ({found.policy})",
             hint="Set maxmemory-policy noeviction; what is lost is only sent again later.",
         )
@@ -63,7 +63,7 @@ def look_at_broker(settings: Settings) -> Check:
     if found.memory_share > _MUCH_MEMORY:
         return Check(
             name="broker",
-            verdict=Verdict.WARN,
+            verdict=CheckStatus.WARN,
             finding=f"{found.version} answers, with {memory}",
             hint="Full, it takes no messages: raise its maxmemory, or let the workers empty it.",
         )
@@ -90,7 +90,7 @@ def look_at_processes(settings: Settings) -> Check:
     if missing:
         return Check(
             name="processes",
-            verdict=Verdict.WARN,
+            verdict=CheckStatus.WARN,
             finding=f"no {' and no '.join(missing)} on this machine",
             hint="chordwise up, or python -m worker and python -m scheduler.",
         )
@@ -120,7 +120,7 @@ def _judged(settings: Settings, signs: list[Sign]) -> Check:
     logs = " and ".join(str(home_at(settings.home).log(process)) for process in ill)
     return Check(
         name="processes",
-        verdict=Verdict.WARN,
+        verdict=CheckStatus.WARN,
         finding=finding,
         hint=f"If that stays: see {logs}.",
     )
@@ -153,7 +153,7 @@ def look_at_ocr(settings: ReaderSettings) -> Check:
     if isinstance(read, UnreadDocument):
         return Check(
             name="ocr",
-            verdict=Verdict.FAIL,
+            verdict=CheckStatus.FAIL,
             finding=read.error.what,
             hint=read.error.hint,
             exit_code=ExitCode.CONFIGURATION,
@@ -218,7 +218,7 @@ def _disk(home: Path) -> Check:
         return Check(name="disk", finding=finding)
     return Check(
         name="disk",
-        verdict=Verdict.WARN if free >= _NO_DISK else Verdict.FAIL,
+        verdict=CheckStatus.WARN if free >= _NO_DISK else CheckStatus.FAIL,
         finding=finding,
         hint="Make room, or set CHORDWISE_HOME to a larger disk.",
         exit_code=ExitCode.SUCCESS if free >= _NO_DISK else ExitCode.CONFIGURATION,
@@ -232,7 +232,7 @@ def _database_checks(settings: Settings) -> Iterator[Check]:
     try:
         reached = guarded("database", lambda: _database(engine))
         yield reached
-        if reached.verdict is not Verdict.FAIL:
+        if reached.verdict is not CheckStatus.FAIL:
             yield guarded("schema", lambda: _schema(engine))
             yield guarded("clock", lambda: _clock(engine))
             yield _reader(settings)
@@ -278,7 +278,7 @@ def _clock(engine: Engine) -> Check:
         return Check(name="clock", finding=f"{apart:.1f} s apart from the database's")
     return Check(
         name="clock",
-        verdict=Verdict.WARN,
+        verdict=CheckStatus.WARN,
         finding=f"{apart:.0f} s apart from the database's",
         hint="Leases go by the database's clock; set both by NTP.",
     )
@@ -291,11 +291,11 @@ def _reader(settings: Settings) -> Check:
     try:
         callable_ = user_sql.callable_functions(settings.database_url)
     except ChordwiseError as error:
-        return Check(name="reader", verdict=Verdict.WARN, finding=error.what, hint=error.hint)
+        return Check(name="reader", verdict=CheckStatus.WARN, finding=error.what, hint=error.hint)
     if callable_:
         return Check(
             name="reader",
-            verdict=Verdict.WARN,
+            verdict=CheckStatus.WARN,
             finding=f"{user_sql.READER} can call {', '.join(callable_)}",
             hint="A superuser revokes them from PUBLIC: docs/operations.md, “The role of readers”.",
         )

@@ -15,7 +15,7 @@ from chordwise.errors import ServiceUnavailableError
 from chordwise.llm.pricing import price_of
 from chordwise.llm.providers import connect
 from chordwise.pipeline.asking import Question, ask
-from chordwise.pipeline.diagnosis.checks import Check, Verdict
+from chordwise.pipeline.diagnosis.checks import Check, CheckStatus
 from chordwise.pipeline.jobs import backoff
 from chordwise.pipeline.models.budgets import PRICE_HINT
 from chordwise.pipeline.models.client import Models
@@ -59,7 +59,7 @@ def _of_unknown_price(settings: Settings, check: Check) -> Check:
         meaning = "budgets count only those of its calls whose cost the server reports"
     finding = f"{check.finding}; its price is unknown: {meaning}"
     hint = " ".join(filter(None, (check.hint, PRICE_HINT)))
-    return replace(check, verdict=Verdict.WARN, finding=finding, hint=hint)
+    return replace(check, verdict=CheckStatus.WARN, finding=finding, hint=hint)
 
 
 def _local_model(settings: Settings, name: str, named: ModelSettings) -> Check:
@@ -91,7 +91,7 @@ def question(settings: Settings) -> Check:
     started = time.monotonic()
     model = models.open(settings.model)
     source = Source(text=_TINY_TEXT)
-    answer = ask(Question(model=model, task=task, source=source, judge=lambda *_: None))
+    answer = ask(Question(model=model, task=task, source=source, record_check=lambda *_: None))
     seconds = time.monotonic() - started
     return Check(name="question", finding=f"{answer.provider}/{answer.model} took {seconds:.1f} s")
 
@@ -110,7 +110,7 @@ def pauses(settings: Settings) -> Check:
     when = f"calls are paused for {minutes} min" if first.seconds else "the next call looks again"
     return Check(
         name=PAUSES,
-        verdict=Verdict.WARN,
+        verdict=CheckStatus.WARN,
         finding=f"{first.denial.what} For all runs: {when}.",
         hint=f"{first.denial.hint} chordwise retry RUN asks at once.".strip(),
     )

@@ -13,7 +13,7 @@ from chordwise.domain.inbox_names import MARK
 from chordwise.errors import ConfigurationError, DeliveryError, UsageError
 from chordwise.pipeline.deliveries import run_ends
 from chordwise.pipeline.deliveries.webhook import allowed_addresses
-from chordwise.pipeline.diagnosis.checks import Check, Verdict, guarded
+from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, guarded
 from chordwise.pipeline.exports import writers
 from chordwise.pipeline.inbox.moving import Place, places
 from chordwise.pipeline.intake.run_options import run_options
@@ -74,7 +74,7 @@ def _inbox(settings: Settings) -> Check:
         if (reason := _unmakeable(each.folder)) is not None:
             return Check(
                 name="inbox",
-                verdict=Verdict.WARN,
+                verdict=CheckStatus.WARN,
                 finding=f"{each.folder} cannot be made: {reason}",
                 hint="Make it, or name another folder in inbox.folders.",
             )

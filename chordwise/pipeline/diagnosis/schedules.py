@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain import due_times
 from chordwise.domain.states import Lane
 from chordwise.errors import ChordwiseError, ConfigurationError
-from chordwise.pipeline.diagnosis.checks import Check, Verdict, failed, guarded
+from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, failed, guarded
 from chordwise.pipeline.diagnosis.places import require_writable
 from chordwise.pipeline.exports import selection, writers
 from chordwise.pipeline.inbox.moving import places
@@ -64,9 +64,9 @@ def judged(settings: Settings, name: str, wanted: ScheduleSettings) -> Check:
     try:
         _NEEDS.get(wanted.kind, _nothing)(settings, wanted)
     except ChordwiseError as error:
-        verdict, hint, what = Verdict.WARN, error.hint, f"; {error.what}"
+        verdict, hint, what = CheckStatus.WARN, error.hint, f"; {error.what}"
     else:
-        verdict, hint, what = Verdict.OK, "", ""
+        verdict, hint, what = CheckStatus.OK, "", ""
     now = datetime.now(UTC)  # noqa: TID251 - when it is due from now on is what is shown
     due_at = due_times.next_due(wanted.cron, wanted.zone, now).astimezone(wanted.zone)
     finding = f"{wanted.kind}, due {due_at:%Y-%m-%d %H:%M} {wanted.time_zone}{what}"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _GROUP_BYTES = 32 * 1024 * 1024
-_MOST_DIGITS = 38
+_MAX_DIGITS = 38
 
 
 def require() -> None:
@@ -138,7 +138,7 @@ def _has_digits(column: Column) -> bool:
     """Tell whether Parquet's decimals can hold every value of the column."""
     if column.kind is not Kind.DECIMAL or column.precision is None or column.scale is None:
         return False
-    return column.precision <= _MOST_DIGITS and 0 <= column.scale <= column.precision
+    return column.precision <= _MAX_DIGITS and 0 <= column.scale <= column.precision
 
 
 def _value(column: Column, value: object) -> object:

@@ -29,7 +29,7 @@ _STATEMENT_SECONDS = 600
 _IDLE_SECONDS = 600
 _BATCH_CHARACTERS = 4_000_000
 _FIRST_ROWS = 20
-_MOST_ROWS = 2_000
+_MAX_ROWS = 2_000
 _COLUMNS = """
 SELECT attname FROM pg_attribute
 WHERE attrelid = (SELECT oid FROM pg_class
@@ -97,7 +97,7 @@ def _batches(
         characters = max(1, sum(_size(value) for row in rows for value in row))
         fitting = _BATCH_CHARACTERS * len(rows) // characters
         # A few small rows say little about the next ones.
-        count = max(1, min(fitting, 4 * count, _MOST_ROWS))
+        count = max(1, min(fitting, 4 * count, _MAX_ROWS))
 
 
 def _size(value: object) -> int:

@@ -20,14 +20,14 @@ from chordwise.pipeline.exports import table
 from chordwise.pipeline.exports.table import Table, is_risky
 from chordwise.pipeline.runs.user_sql import Row
 
-MOST_ROWS = 1_048_576
+MAX_ROWS = 1_048_576
 """Of a sheet, the header among them (ECMA-376 leaves it open; it is what Excel opens)."""
-MOST_CHARACTERS = 32_767
+MAX_CHARACTERS = 32_767
 """Of a cell, in the same way."""
 _FIRST_DAY = date(1900, 3, 1)  # before it Excel counts a day that never was
 
 
-def write(sink: BinaryIO, table: Table, *, raw: bool, most_rows: int = MOST_ROWS) -> int:
+def write(sink: BinaryIO, table: Table, *, raw: bool, max_rows: int = MAX_ROWS) -> int:
     """Write a table, over several sheets where one is too small; return how many rows those were.
 
     Raises:
@@ -36,9 +36,9 @@ def write(sink: BinaryIO, table: Table, *, raw: bool, most_rows: int = MOST_ROWS
     with _workbook(sink) as book:
         cell = _Cells(book, table.names, raw=raw)
         rows = itertools.chain.from_iterable(table.batches)
-        count = cell.fill(book.add_worksheet(), itertools.islice(rows, most_rows - 1))
+        count = cell.fill(book.add_worksheet(), itertools.islice(rows, max_rows - 1))
         for first in rows:
-            more = itertools.chain([first], itertools.islice(rows, most_rows - 2))
+            more = itertools.chain([first], itertools.islice(rows, max_rows - 2))
             count += cell.fill(book.add_worksheet(), more)
     return count
 
@@ -92,9 +92,9 @@ class _Cells:
 
     def _write_text(self, sheet: Worksheet, row: int, column: int, value: object) -> None:
         text = table.shown(value, raw=self._raw)
-        if len(text.encode("utf-16-le")) // 2 > MOST_CHARACTERS:
+        if len(text.encode("utf-16-le")) // 2 > MAX_CHARACTERS:
             raise UsageError(
-                f"A text in {self._names[column]} is longer than the {MOST_CHARACTERS:,} "
+                f"A text in {self._names[column]} is longer than the {MAX_CHARACTERS:,} "
                 "characters of an XLSX cell.",
                 "Leave the column out with --columns, or take another format.",
             )

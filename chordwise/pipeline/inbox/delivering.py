@@ -131,7 +131,7 @@ _NOTE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class FileOutcome:
     """Whether everything that was asked of a file succeeded, and the note that says so.
 
     `trouble` is what its row lacks of the reason, by column.
@@ -195,9 +195,9 @@ class Delivering:
         return brought
 
     @contextmanager
-    def _judged(self, files: Sequence[InboxFile]) -> Iterator[Mapping[uuid.UUID, Verdict]]:
+    def _judged(self, files: Sequence[InboxFile]) -> Iterator[Mapping[uuid.UUID, FileOutcome]]:
         """Write the notes of files, in one transaction that sees one state of the database."""
-        found: dict[uuid.UUID, Verdict] = {}
+        found: dict[uuid.UUID, FileOutcome] = {}
         ids = [file.id for file in files]
         with ExitStack() as stack:
             with self._context.database.read() as session:
@@ -212,11 +212,11 @@ class Delivering:
                     write(note, file, run, outcomes, now, is_done=is_done)
                     is_told = is_done or file.reason is not None
                     trouble = {} if is_told else inbox_files.first_trouble(session, file.id)
-                    found[file.id] = Verdict(is_done=is_done, note=note, trouble=trouble)
+                    found[file.id] = FileOutcome(is_done=is_done, note=note, trouble=trouble)
             yield found
 
     def _note_destinations(
-        self, files: Sequence[InboxFile], found: Mapping[uuid.UUID, Verdict]
+        self, files: Sequence[InboxFile], found: Mapping[uuid.UUID, FileOutcome]
     ) -> None:
         """Choose and note free names, in one transaction, for the files that are not there yet."""
         chosen: set[Path] = set()
@@ -229,7 +229,7 @@ class Delivering:
         with self._context.database.write() as session:
             inbox_files.write_each(session, noted, {"status": InboxStatus.DELIVERING})
 
-    def _brought(self, file: InboxFile, found: Verdict) -> Path:
+    def _brought(self, file: InboxFile, found: FileOutcome) -> Path:
         stored = self._stored(file)
         destination = self._resumed(file, stored) or self._placed(file, stored, found)
         self._add_side_car(file, destination)
@@ -251,7 +251,7 @@ class Delivering:
         is_there = not os.path.lexists(stored) and os.path.lexists(destination)
         return destination if is_there else None
 
-    def _placed(self, file: InboxFile, stored: Path, found: Verdict) -> Path:
+    def _placed(self, file: InboxFile, stored: Path, found: FileOutcome) -> Path:
         """Move the file to the name that was noted, or to the next free one, which is noted."""
         while True:
             destination = Path(os.fsdecode(file.raw_destination or b""))
@@ -268,7 +268,7 @@ class Delivering:
             beside = destination.with_name(side_car_name(destination.name))
             _place_freely(side_car, beside, f"{file.id.hex}-side-car")
 
-    def _add_note(self, file: InboxFile, destination: Path, found: Verdict) -> None:
+    def _add_note(self, file: InboxFile, destination: Path, found: FileOutcome) -> None:
         note = destination.with_name(note_name(destination.name))
         mark = moving.mark_beside(note, f"{file.id.hex}-note")
         if os.path.lexists(note):  # written before a kill: the name was free when it was chosen
@@ -295,7 +295,7 @@ def _by_file(
             yield file, ()
 
 
-def _free_place(file: InboxFile, found: Verdict, chosen: set[Path]) -> Path:
+def _free_place(file: InboxFile, found: FileOutcome, chosen: set[Path]) -> Path:
     """Return a name that is free with its note and side-car, and add the three to the `chosen`."""
     folder = _folder_for(file, found)
     folder.mkdir(parents=True, exist_ok=True)
@@ -307,7 +307,7 @@ def _free_place(file: InboxFile, found: Verdict, chosen: set[Path]) -> Path:
     raise AssertionError("there is always another name")
 
 
-def _end(file: InboxFile, destination: Path, found: Verdict) -> Mapping[str, object]:
+def _end(file: InboxFile, destination: Path, found: FileOutcome) -> Mapping[str, object]:
     """Return what the row of a delivered file gets."""
     return {
         "status": InboxStatus.DONE if found.is_done else InboxStatus.FAILED,
@@ -319,7 +319,7 @@ def _end(file: InboxFile, destination: Path, found: Verdict) -> Mapping[str, obj
     }
 
 
-def _folder_for(file: InboxFile, found: Verdict) -> Path:
+def _folder_for(file: InboxFile, found: FileOutcome) -> Path:
     place, relative = Place(folder=Path(file.folder)), file.relative
     if not is_inside(relative):
         relative = Path(relative.name)

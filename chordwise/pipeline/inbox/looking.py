@@ -20,8 +20,8 @@ from chordwise.settings import Settings
 from chordwise.storage import inbox_files
 
 _DAY = timedelta(days=1)
-_MOST_REFUSED = 50
-_MOST_ORPHANS = 20
+_MAX_REFUSED = 50
+_MAX_ORPHANS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,7 @@ def _account(
     refused: list[RefusedFile] = []
 
     def refuse(each: Refused) -> None:
-        if len(refused) < _MOST_REFUSED:
+        if len(refused) < _MAX_REFUSED:
             refused.append(RefusedFile(path=printable(str(each.path)), reason=each.reason))
 
     waiting = Counter(map(known.profile_of, scanning.every(inbox.folder, refuse)))
@@ -114,7 +114,7 @@ def _account(
         failed=failed,
         refused=refused,
         held_back=_held_back(settings, waiting),
-        orphaned_side_cars=orphans[:_MOST_ORPHANS],
+        orphaned_side_cars=orphans[:_MAX_ORPHANS],
         orphaned_side_car_count=len(orphans),
         recent=_recent(session, inbox.folder, most_recent),
     )

@@ -170,7 +170,7 @@ def _fingerprint(path: Path) -> Fingerprint | None:
     return Fingerprint(inode=status.st_ino, size=status.st_size, modified_ns=status.st_mtime_ns)
 
 
-_MOST_BYTES = 256 * 1024
+_MAX_BYTES = 256 * 1024
 _FOR_TYPES = (
     ("schema", AnalysisType.EXTRACTION, "The side-car's schema is for extractions"),
     ("labels", AnalysisType.CLASSIFICATION, "The side-car's labels are for classifications"),
@@ -252,7 +252,7 @@ def _hint(given: Mapping[str, object]) -> str:
 def _settings_in(side_car: Path) -> dict[str, object]:
     try:
         content = side_car.read_bytes()
-        if len(content) > _MOST_BYTES:
+        if len(content) > _MAX_BYTES:
             raise UsageError("The side-car is larger than any side-car needs to be.")
         return tomllib.loads(content.decode("utf-8-sig"))
     except tomllib.TOMLDecodeError as error:

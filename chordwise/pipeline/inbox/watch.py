@@ -14,7 +14,7 @@ import structlog
 
 from chordwise.domain.inbox_names import SIDE_CAR
 from chordwise.domain.stability import Sighting, Sightings
-from chordwise.domain.troubles import Troubles
+from chordwise.domain.troubles import FailureBackoff
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.pipeline.inbox import scanning
@@ -29,10 +29,10 @@ from chordwise.storage.inbox_files import InboxFile
 
 log = structlog.get_logger(__name__)
 
-MOST_WAITING = 2_000
+MAX_WAITING = 2_000
 """How many files are held in memory while they are waited for; the others stay in their folder."""
 _BATCH = 50
-_MOST_DELIVERED = 500
+_MAX_DELIVERED = 500
 _DELIVERED_TOGETHER = 20
 _PENDING_SECONDS = 1.0
 _DELIVER_SECONDS = 0.3
@@ -66,8 +66,8 @@ class Watch:
         self._lanes = Lanes(self._submitting.submit, context.settings.readers, monotonic)
         self._reading_turn_seconds = reading_turn_seconds
         self._delivering = Delivering(context, store)
-        self._waiting = Sightings(self._settings.stability_seconds, MOST_WAITING)
-        self._troubles = Troubles()
+        self._waiting = Sightings(self._settings.stability_seconds, MAX_WAITING)
+        self._troubles = FailureBackoff()
         self._events: SimpleQueue[Path] = SimpleQueue()
         self._refused: set[Refused] = set()
         self._must_recover = True
@@ -149,9 +149,9 @@ class Watch:
         now = self._monotonic()
         self._cut_off += self._taking.left_behind()
         for file_id, settle in self._cut_off:
-            if not self._troubles.rests(file_id, now):
+            if not self._troubles.is_waiting(file_id, now):
                 self._tried(file_id, "recover", settle)
-        self._cut_off = [each for each in self._cut_off if self._troubles.rests(each[0], now)]
+        self._cut_off = [each for each in self._cut_off if self._troubles.is_waiting(each[0], now)]
 
     def _scan_if_due(self) -> None:
         now = self._monotonic()
@@ -169,13 +169,13 @@ class Watch:
         refused: set[Refused] = set()
 
         def refuse(each: Refused) -> None:
-            if len(refused) < MOST_WAITING:
+            if len(refused) < MAX_WAITING:
                 refused.add(each)
 
         found = [
             file
             for inbox in self._places.inboxes
-            for file in scanning.oldest(inbox.folder, MOST_WAITING + 1, refuse)
+            for file in scanning.oldest(inbox.folder, MAX_WAITING + 1, refuse)
         ]
         found.sort(key=lambda file: (file[1][0].modified_ns, bytes(file[0])))
         self._left_out = self._waiting.replace(found, now)
@@ -188,7 +188,9 @@ class Watch:
         """Take files for as long as a turn lasts; tell whether it was too short for all."""
         now, in_time = self._monotonic(), self._in_time()
         ripe = (
-            each for each in self._waiting.ripe(now) if not self._troubles.rests(each.path, now)
+            each
+            for each in self._waiting.ripe(now)
+            if not self._troubles.is_waiting(each.path, now)
         )
         while in_time(None) and self._lanes.is_free:
             some = list(itertools.islice(ripe, _BATCH))
@@ -234,7 +236,7 @@ class Watch:
             return
         held = self._lanes.held
         waiting = self._submitting.waiting(_BATCH + len(held))
-        self._read([file for file in waiting if not self._troubles.rests(file.id, now)])
+        self._read([file for file in waiting if not self._troubles.is_waiting(file.id, now)])
         is_behind = len(waiting) > _BATCH
         self._pending_at = self._monotonic() + (0 if is_behind else _PENDING_SECONDS)
 
@@ -270,10 +272,10 @@ class Watch:
         now = self._monotonic()
         if now < self._deliver_at:
             return
-        due = self._delivering.ready(_MOST_DELIVERED)
+        due = self._delivering.ready(_MAX_DELIVERED)
         # With thousands of files at work the question takes a while, and is asked less often.
         pause = max(_DELIVER_SECONDS, _SHARE * (self._monotonic() - now))
-        ready = (each for each in due if not self._troubles.rests(each.id, now))
+        ready = (each for each in due if not self._troubles.is_waiting(each.id, now))
         in_time = self._in_time()
         while in_time(None) and (files := list(itertools.islice(ready, _DELIVERED_TOGETHER))):
             for file, brought in zip(files, self._delivering.deliver(files), strict=True):

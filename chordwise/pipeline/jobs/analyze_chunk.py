@@ -23,7 +23,7 @@ from chordwise.errors import (
     ServiceUnavailableError,
     TransientError,
 )
-from chordwise.llm.middleware.queued import Turn
+from chordwise.llm.middleware.concurrency_limited import Turn
 from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.asking.question import policy_of
 from chordwise.pipeline.jobs import backoff, job_results
@@ -215,7 +215,7 @@ def _analyze(context: Context, work: _Work) -> ChunkOutcome:
             model=context.models.open(work.chunk.model, asking),
             task=work.task,
             source=Source(work.task.text, offset=work.chunk.start_char),
-            judge=work.ledger.check,
+            record_check=work.ledger.check,
             policy=policy_of(context.settings, work.lease.require),
         )
         answer = ask(question)

@@ -17,7 +17,7 @@ from chordwise.storage.outbox import OutboxMessage
 BATCH = 200
 KEEP_SENT = timedelta(days=1)
 KEEP_SETTLED = timedelta(days=7)
-_MOST_SECONDS = 5.0
+_MAX_SECONDS = 5.0
 
 
 def dispatch(context: Context) -> int:
@@ -30,7 +30,7 @@ def dispatch(context: Context) -> int:
         ServiceUnavailableError: Database or broker cannot be reached; nothing is lost.
     """
     with context.database.write() as session:
-        ends_at = time.monotonic() + min(_MOST_SECONDS, context.lease.total_seconds() / 4)
+        ends_at = time.monotonic() + min(_MAX_SECONDS, context.lease.total_seconds() / 4)
         wanted, sent = _apart(session, outbox.take(session, BATCH))
         for group in _packed(wanted, slice_size(context.settings)):
             ids = [id_ for each in group for id_ in json_values.strings(each.arguments)]

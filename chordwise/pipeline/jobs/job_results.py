@@ -14,7 +14,7 @@ from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.domain.tasks import AnalysisTask
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.asking.critique import Examined
-from chordwise.pipeline.asking.merge import Integration
+from chordwise.pipeline.asking.merge import Synthesis
 from chordwise.storage import chunks
 from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.jobs import JobFailure
@@ -33,10 +33,10 @@ class AskedJob:
 
 
 def with_result(
-    asked: AskedJob, parts: Sequence[EndedChunk], integration: Integration, examined: Examined
+    asked: AskedJob, parts: Sequence[EndedChunk], synthesis: Synthesis, examined: Examined
 ) -> JobEnd:
     """Return the end of a job that has an answer, which joins those of the chunks `parts`."""
-    status, failure = _standing(parts, integration, examined)
+    status, failure = _standing(parts, synthesis, examined)
     result = _result(asked, parts, examined)
     return JobEnd(job_id=asked.id, status=status, failure=failure, result=result)
 
@@ -56,8 +56,8 @@ def of_only_chunk(asked: AskedJob, part: EndedChunk) -> JobEnd | None:
         return without_result(asked.id, [part])
     if asked.task.options.critique:
         return None
-    integration = Integration(answer=chunks.answer_of(part))
-    return with_result(asked, [part], integration, Examined(answer=integration.answer))
+    synthesis = Synthesis(answer=chunks.answer_of(part))
+    return with_result(asked, [part], synthesis, Examined(answer=synthesis.answer))
 
 
 _NO_CHUNKS = JobFailure(
@@ -94,14 +94,14 @@ def _how_many(failed: int, chunks: int, alike: int) -> str:
 
 
 def _standing(
-    parts: Sequence[EndedChunk], integration: Integration, examined: Examined
+    parts: Sequence[EndedChunk], synthesis: Synthesis, examined: Examined
 ) -> tuple[JobStatus, JobFailure | None]:
     """Name the end of a job that has a result: `partial` where anything is missing in it."""
     reasons: list[JobFailure] = []
     if any(part.status != ChunkStatus.SUCCEEDED for part in parts):
         reasons.append(_verdict(parts)[1])
-    elif integration.error is not None:
-        error = integration.error
+    elif synthesis.error is not None:
+        error = synthesis.error
         message = f"The parts were merged by rule, since the synthesis failed: {error.what}"
         reasons.append(JobFailure(code=error.code, message=message, hint=error.hint))
     if lost := missing_rows.losses(examined.answer.missing_rows):

@@ -27,7 +27,7 @@ from chordwise.storage.runs import Run
 
 log = structlog.get_logger(__name__)
 
-_MOST_AT_ONCE = 500
+_MAX_AT_ONCE = 500
 
 
 def is_answered(session: Session, job: Job, *, follows: bool) -> bool:
@@ -92,7 +92,7 @@ def served(context: Context, session: Session) -> int:
             or_(is_over, (Job.status == JobStatus.PAUSED) & has_answer),
         )
         .order_by(Job.id)
-        .limit(_MOST_AT_ONCE)
+        .limit(_MAX_AT_ONCE)
         .with_for_update(key_share=True, skip_locked=True)
     ).all()
     for job in found:

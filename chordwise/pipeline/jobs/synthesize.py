@@ -25,10 +25,10 @@ from chordwise.errors import (
     ServiceUnavailableError,
     TransientError,
 )
-from chordwise.llm.middleware.queued import Turn
+from chordwise.llm.middleware.concurrency_limited import Turn
 from chordwise.pipeline.asking import Question
 from chordwise.pipeline.asking.critique import Examined, examine, unexamined
-from chordwise.pipeline.asking.merge import Integration, Integrator
+from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
 from chordwise.pipeline.asking.question import policy_of
 from chordwise.pipeline.jobs import backoff, job_results
 from chordwise.pipeline.jobs.job_results import AskedJob
@@ -138,10 +138,10 @@ def _synthesize(context: Context, work: _Work) -> None:
     elif not any(part.status == ChunkStatus.SUCCEEDED for part in parts):
         _end(context, work, job_results.without_result(job_id, parts))
     else:
-        _integrate(context, work)
+        _synthesize_document(context, work)
 
 
-def _integrate(context: Context, work: _Work) -> None:
+def _synthesize_document(context: Context, work: _Work) -> None:
     job, parts = work.job, work.job.parts
     answers = [chunks.answer_of(part) for part in parts if part.status == ChunkStatus.SUCCEEDED]
     text = context.stores.texts.of(job.document_id, within=context.lease)
@@ -151,12 +151,12 @@ def _integrate(context: Context, work: _Work) -> None:
             model=context.models.open(job.model, asking),
             task=_task_of(job),
             source=Source(text),
-            judge=work.ledger.check,
+            record_check=work.ledger.check,
             policy=policy_of(context.settings, work.lease.require),
         )
-        integrator = Integrator(document=document)
-        integration = _integration(context, integrator, answers, job)
-        examined = _examined(context, integrator, integration, job)
+        synthesizer = Synthesizer(document=document)
+        synthesis = _synthesized(context, synthesizer, answers, job)
+        examined = _examined(context, synthesizer, synthesis, job)
     except (PausingError, ConfigurationError) as error:
         for attempt in context.database.attempts(context.lease):
             with attempt as session:
@@ -166,9 +166,9 @@ def _integrate(context: Context, work: _Work) -> None:
         _postpone(context, work, error)
     else:
         asked = AskedJob(
-            id=job.job_id, document_id=job.document_id, task=integrator.task, characters=len(text)
+            id=job.job_id, document_id=job.document_id, task=synthesizer.task, characters=len(text)
         )
-        _end(context, work, job_results.with_result(asked, parts, integration, examined))
+        _end(context, work, job_results.with_result(asked, parts, synthesis, examined))
 
 
 def _task_of(job: ClaimedSynthesis) -> AnalysisTask:
@@ -179,31 +179,31 @@ def _task_of(job: ClaimedSynthesis) -> AnalysisTask:
     )
 
 
-def _integration(
-    context: Context, integrator: Integrator, answers: Sequence[Answer], job: ClaimedSynthesis
-) -> Integration:
+def _synthesized(
+    context: Context, synthesizer: Synthesizer, answers: Sequence[Answer], job: ClaimedSynthesis
+) -> Synthesis:
     """Ask the model; what it cannot give after the last postponement is merged by rule."""
     try:
-        return integrator.integrate(answers)
+        return synthesizer.synthesize(answers)
     except ModelError as error:
         if _is_final(context, job, error):
-            return integrator.merged(answers, error)
+            return synthesizer.merged(answers, error)
         raise
 
 
 def _examined(
     context: Context,
-    integrator: Integrator,
-    integration: Integration,
+    synthesizer: Synthesizer,
+    synthesis: Synthesis,
     job: ClaimedSynthesis,
 ) -> Examined:
     """Let the answer be examined; after the last postponement it is kept as it is."""
     first = next(part for part in job.parts if part.status == ChunkStatus.SUCCEEDED)
     try:
-        return examine(integrator, integration, (first.start_char, first.end_char))
+        return examine(synthesizer, synthesis, (first.start_char, first.end_char))
     except ModelError as error:
         if _is_final(context, job, error):
-            return unexamined(integration.answer, integrator.task, error)
+            return unexamined(synthesis.answer, synthesizer.task, error)
         raise
 
 

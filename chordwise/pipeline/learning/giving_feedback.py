@@ -26,7 +26,7 @@ from chordwise.storage import jobs, judgments, runs
 from chordwise.storage.jobs import Job
 from chordwise.storage.judgments import Feedback, JudgedBy
 
-_MOST_SHOWN = 5
+_MAX_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +69,9 @@ def only(session: Session, results: Sequence[Listed]) -> Judgeable:
     if not results:
         raise UsageError("There is no such result.", "`chordwise results` shows those there are.")
     if len(results) > 1:
-        shown = ", ".join(f"{r.source} ({r.analysis_type})" for r in results[:_MOST_SHOWN])
+        shown = ", ".join(f"{r.source} ({r.analysis_type})" for r in results[:_MAX_SHOWN])
         raise UsageError(
-            f"{len(results):,} results fit: {shown}{', …' if len(results) > _MOST_SHOWN else ''}.",
+            f"{len(results):,} results fit: {shown}{', …' if len(results) > _MAX_SHOWN else ''}.",
             "Say which one with --document and --type, or give the job's id.",
         )
     for found in judgeable.read(session, results):

@@ -13,7 +13,7 @@ from chordwise.domain.learning.calibration import Acceptance, Claim, Curve
 from chordwise.storage import calibrations
 from chordwise.storage.calibrations import Calibration, Key
 
-MOST_ERRORS = 0.05
+MAX_ERROR_RATE = 0.05
 """How many answers may be wrong among those that are accepted unseen, where nothing is said."""
 
 
@@ -28,32 +28,32 @@ class Lesson:
     acceptance: Acceptance | None = None
 
 
-def learn(claims: Mapping[Key, Sequence[Claim]], most_errors: float) -> Sequence[Lesson]:
+def learn(claims: Mapping[Key, Sequence[Claim]], max_error_rate: float) -> Sequence[Lesson]:
     """Learn what the claims of each model are worth, for each analysis type and part."""
-    return [_lesson(key, judged, most_errors) for key, judged in claims.items()]
+    return [_lesson(key, judged, max_error_rate) for key, judged in claims.items()]
 
 
-def store(session: Session, lessons: Sequence[Lesson], most_errors: float) -> int:
+def store(session: Session, lessons: Sequence[Lesson], max_error_rate: float) -> int:
     """Put what was learnt into force; return how many calibrations are not what they were."""
     return sum(
-        calibrations.store(session, _calibration(lesson.key, lesson.curve, lesson, most_errors))
+        calibrations.store(session, _calibration(lesson.key, lesson.curve, lesson, max_error_rate))
         for lesson in lessons
         if lesson.curve is not None
     )
 
 
-def _lesson(key: Key, claims: Sequence[Claim], most_errors: float) -> Lesson:
+def _lesson(key: Key, claims: Sequence[Claim], max_error_rate: float) -> Lesson:
     is_enough = calibration.is_enough(claims)
     return Lesson(
         key=key,
         judged=len(claims),
         judged_right=sum(claim.is_right for claim in claims),
         curve=calibration.learn(claims) if is_enough else None,
-        acceptance=calibration.acceptance(claims, most_errors) if is_enough else None,
+        acceptance=calibration.acceptance(claims, max_error_rate) if is_enough else None,
     )
 
 
-def _calibration(key: Key, curve: Curve, lesson: Lesson, most_errors: float) -> Calibration:
+def _calibration(key: Key, curve: Curve, lesson: Lesson, max_error_rate: float) -> Calibration:
     points: list[JsonValue] = [[claim, worth] for claim, worth in curve.points]
     accepted = lesson.acceptance
     return Calibration(
@@ -67,7 +67,7 @@ def _calibration(key: Key, curve: Curve, lesson: Lesson, most_errors: float) -> 
         judged_right=curve.judged_right,
         error_before=curve.error_before,
         error_after=curve.error_after,
-        most_errors=most_errors,
+        max_error_rate=max_error_rate,
         accept_from=accepted.accept_from if accepted else None,
         accepted_share=accepted.share if accepted else None,
     )

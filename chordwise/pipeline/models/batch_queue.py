@@ -132,7 +132,7 @@ class JobBatches:
         # Whoever has lost its lease may ask the same at this very moment.
         if batch_requests.add(session, values):
             lasts = left + _WINDOW
-            if self.budget.reserve_in(session, id_, question.most_usd, lasts):
+            if self.budget.reserve_in(session, id_, question.max_usd, lasts):
                 batch_requests.note_reservation(session, id_)
         elif self.max_age is not None:
             follows = {"status": BatchRequestStatus.FOLLOWING, "leads": False}

@@ -19,7 +19,7 @@ from chordwise.errors import (
     ConfigurationError,
     UsageError,
 )
-from chordwise.llm.pricing import MOST_USD, price_of
+from chordwise.llm.pricing import MAX_USD, price_of
 from chordwise.settings import Settings
 from chordwise.storage import budgets
 from chordwise.storage.budgets import Budget, Spending
@@ -43,7 +43,7 @@ class DayBudget:
 
     def reserve(
         self,
-        most_usd: Decimal | None,
+        max_usd: Decimal | None,
         timeout_seconds: float | None,  # noqa: ARG002 - the signature is the port's
     ) -> uuid.UUID | None:
         """Book what a request can cost at most; `None` where nothing limits the day.
@@ -57,11 +57,11 @@ class DayBudget:
         usd_per_day = self._settings.usd_per_day
         if usd_per_day is None:
             return None
-        is_waived = most_usd is None and self._settings.allow_unknown_prices
-        amount_usd = Decimal(0) if is_waived else money.rounded_up(known(most_usd))
+        is_waived = max_usd is None and self._settings.allow_unknown_prices
+        amount_usd = Decimal(0) if is_waived else money.rounded_up(known(max_usd))
         with self._database.write() as session:
             day = budgets.lock_day(session, usd_per_day)
-            if most_usd != 0:
+            if max_usd != 0:
                 self._require(day, amount_usd)
             budgets.spend(session, day.scope, amount_usd)
         payment_id = new_id()
@@ -104,7 +104,7 @@ class _Wanted:
 
     reservation_id: uuid.UUID
     job_id: uuid.UUID
-    most_usd: Decimal | None
+    max_usd: Decimal | None
     lasts: timedelta
 
 
@@ -124,7 +124,7 @@ class Reservations:
         self._settled = GroupCommit(database.write, _settle_all)
 
     def reserve(
-        self, job_id: uuid.UUID, most_usd: Decimal | None, timeout_seconds: float | None
+        self, job_id: uuid.UUID, max_usd: Decimal | None, timeout_seconds: float | None
     ) -> uuid.UUID | None:
         """Set aside what a request of a job can cost at most; `None` where nothing limits it.
 
@@ -138,7 +138,7 @@ class Reservations:
         """
         seconds = timeout_seconds or self._settings.retries.total_seconds
         lasts = timedelta(seconds=seconds + self._settings.pipeline.lease_seconds)
-        wanted = _Wanted(reservation_id=new_id(), job_id=job_id, most_usd=most_usd, lasts=lasts)
+        wanted = _Wanted(reservation_id=new_id(), job_id=job_id, max_usd=max_usd, lasts=lasts)
         outcome = self._reserved.commit(wanted, _RESERVE_PATIENCE)
         if isinstance(outcome, ChordwiseError):
             raise outcome
@@ -149,7 +149,7 @@ class Reservations:
         session: Session,
         reservation_id: uuid.UUID,
         job_id: uuid.UUID,
-        most_usd: Decimal | None,
+        max_usd: Decimal | None,
         lasts: timedelta,
     ) -> bool:
         """Reserve for a request of a job in the caller's transaction; false without a limit.
@@ -159,9 +159,7 @@ class Reservations:
             BudgetExceededError: As above.
             ConfigurationError: As above.
         """
-        wanted = _Wanted(
-            reservation_id=reservation_id, job_id=job_id, most_usd=most_usd, lasts=lasts
-        )
+        wanted = _Wanted(reservation_id=reservation_id, job_id=job_id, max_usd=max_usd, lasts=lasts)
         return self._reserve(session, wanted, self._spendings(session, [job_id]).get(job_id))
 
     def settle(self, reservation_id: uuid.UUID, cost_usd: Decimal | None) -> None:
@@ -170,7 +168,7 @@ class Reservations:
         Raises:
             ServiceUnavailableError: The database stayed away; the reservation counts as spent.
         """
-        patience = timedelta(seconds=self._settings.pipeline.outage_seconds)
+        patience = timedelta(seconds=self._settings.pipeline.database_outage_timeout_seconds)
         reserved_usd = self._settled.commit((reservation_id, cost_usd), patience)
         if cost_usd is not None and reserved_usd and cost_usd > reserved_usd:
             log.warning(
@@ -206,11 +204,11 @@ class Reservations:
     def _reserve(self, session: Session, wanted: _Wanted, spending: Spending | None) -> bool:
         if spending is None or not spending.is_limited:
             return False
-        most_usd = wanted.most_usd
-        waived = most_usd is None and self._settings.budget.allow_unknown_prices
-        amount_usd = Decimal(0) if waived else money.rounded_up(known(most_usd))
+        max_usd = wanted.max_usd
+        waived = max_usd is None and self._settings.budget.allow_unknown_prices
+        amount_usd = Decimal(0) if waived else money.rounded_up(known(max_usd))
         accounts = budgets.lock_accounts(session, spending)
-        if most_usd != 0:
+        if max_usd != 0:
             require(accounts, amount_usd)
         budgets.reserve(session, wanted.reservation_id, spending, amount_usd, wanted.lasts)
         return True
@@ -233,19 +231,19 @@ class JobBudget:
     reservations: Reservations
     job_id: uuid.UUID
 
-    def reserve(self, most_usd: Decimal | None, timeout_seconds: float | None) -> uuid.UUID | None:
+    def reserve(self, max_usd: Decimal | None, timeout_seconds: float | None) -> uuid.UUID | None:
         """Set aside what a request can cost at most, as `Reservations.reserve`."""
-        return self.reservations.reserve(self.job_id, most_usd, timeout_seconds)
+        return self.reservations.reserve(self.job_id, max_usd, timeout_seconds)
 
     def reserve_in(
         self,
         session: Session,
         reservation_id: uuid.UUID,
-        most_usd: Decimal | None,
+        max_usd: Decimal | None,
         lasts: timedelta,
     ) -> bool:
         """Reserve in the caller's transaction, as `Reservations.reserve_in`."""
-        return self.reservations.reserve_in(session, reservation_id, self.job_id, most_usd, lasts)
+        return self.reservations.reserve_in(session, reservation_id, self.job_id, max_usd, lasts)
 
     def settle(self, reservation_id: uuid.UUID, cost_usd: Decimal | None) -> None:
         """Give back what a request did not cost, as `Reservations.settle`."""
@@ -288,11 +286,11 @@ def checked_cap(cap_usd: Decimal) -> Decimal:
     Raises:
         UsageError: It cannot.
     """
-    if cap_usd.is_finite() and 0 < cap_usd < MOST_USD and money.rounded_down(cap_usd):
+    if cap_usd.is_finite() and 0 < cap_usd < MAX_USD and money.rounded_down(cap_usd):
         return money.rounded_down(cap_usd)
     raise UsageError(
         f"A budget of {cap_usd} cannot be kept.",
-        f"Give an amount in US dollars above 0 and below {MOST_USD:,}, such as --budget 2.50.",
+        f"Give an amount in US dollars above 0 and below {MAX_USD:,}, such as --budget 2.50.",
     )
 
 
@@ -311,17 +309,17 @@ def change_cap(session: Session, run_id: uuid.UUID, cap_usd: Decimal) -> None:
         )
 
 
-def known(most_usd: Decimal | None) -> Decimal:
+def known(max_usd: Decimal | None) -> Decimal:
     """Return what a request can cost at most.
 
     Raises:
         ConfigurationError: Nobody knows the price.
     """
-    if most_usd is None:
+    if max_usd is None:
         raise ConfigurationError(
             "There is a budget, but the price of the model is unknown.", PRICE_HINT
         )
-    return most_usd
+    return max_usd
 
 
 def require(accounts: Sequence[Budget], amount_usd: Decimal) -> None:

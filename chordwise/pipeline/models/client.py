@@ -24,10 +24,10 @@ from chordwise.llm.limits.shared import open_client, open_limits, policy_of
 from chordwise.llm.middleware.batched import Batched, BatchQueue
 from chordwise.llm.middleware.budgeted import Budget, Budgeted, Unlimited
 from chordwise.llm.middleware.cached import Cached, CompletionCache, HitLedger, facts_about
+from chordwise.llm.middleware.concurrency_limited import ConcurrencyLimited, Slots, Turn
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.middleware.metered import CallLedger, Metered, NullLedger
 from chordwise.llm.middleware.paced import Paced
-from chordwise.llm.middleware.queued import Queued, Slots, Turn
 from chordwise.llm.middleware.rate_limited import RateLimited
 from chordwise.llm.middleware.retrying import Retrying
 from chordwise.llm.middleware.tiered import Tiered
@@ -141,11 +141,11 @@ class Models:
             # Who claims a question in the cache has its turn: others wait for the request alone.
             total_seconds = self._settings.worker.chunk_seconds
             retrying = self._retrying(self._metered(use), total_seconds)
-            return Queued(self._cached(use, retrying), self._turns)
+            return ConcurrencyLimited(self._cached(use, retrying), self._turns)
         turn = asking.turn
         metered = self._metered(use, turn.send) if turn else self._metered(use)
         limited = self._rate_limited(use, self._budgeted(use, metered))
-        queued = Queued(limited, turn or self._slots.sent)
+        queued = ConcurrencyLimited(limited, turn or self._slots.sent)
         return self._batched(use, self._cached(use, self._retrying(queued)))
 
     def turn(self) -> Turn:
@@ -251,10 +251,10 @@ class Models:
         key = self._settings.api_key_for(settings)
         if not llama.is_served_here(settings):
             return connect(settings, key)
-        most_seconds = self._settings.worker.chunk_seconds
+        max_seconds = self._settings.worker.chunk_seconds
         served, key = self._served_here(settings)
-        served = served.model_copy(update={"timeout_seconds": most_seconds})
-        return Paced(connect(served, key), settings.timeout_seconds, most_seconds)
+        served = served.model_copy(update={"timeout_seconds": max_seconds})
+        return Paced(connect(served, key), settings.timeout_seconds, max_seconds)
 
     @cached_property
     def _reference(self) -> Price | None:

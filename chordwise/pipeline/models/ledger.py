@@ -13,7 +13,7 @@ from chordwise.errors import LeaseLostError
 from chordwise.llm.middleware.metered import CallOutcome, CallStart
 from chordwise.llm.model import EXTRACTIVE, Completion, FinishReason
 from chordwise.llm.pricing import CostBasis
-from chordwise.pipeline.asking.check import Verdict
+from chordwise.pipeline.asking.check import CheckResult
 from chordwise.storage.chunk_work import CallEntry
 from chordwise.storage.record import new_id
 
@@ -77,7 +77,7 @@ class Ledger:
         if outcome.error_code is not None or self.job_id is None:
             self.flush()
 
-    def check(self, completion: Completion, verdict: Verdict) -> None:
+    def check(self, completion: Completion, verdict: CheckResult) -> None:
         """Note beside a call what the check of its answer found."""
         if not (verdict.valid and verdict.is_complete):
             self.discard(completion)

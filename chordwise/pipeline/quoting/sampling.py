@@ -58,7 +58,7 @@ def ask(context: ReadingContext, gathered: Gathered, *, fresh: bool) -> None:
 
 def _asking(context: ReadingContext, *, fresh: bool) -> Asking:
     settings, database = context.settings, context.database
-    patience = timedelta(seconds=settings.pipeline.outage_seconds)
+    patience = timedelta(seconds=settings.pipeline.database_outage_timeout_seconds)
     return Asking(
         ledger=Ledger(enter=CallStore(database).enter, patience=patience),
         budget=DayBudget(settings, database),

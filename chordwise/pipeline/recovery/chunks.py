@@ -31,7 +31,7 @@ from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import among
 
-MOST_PROMISED = 2_000
+MAX_PROMISED = 2_000
 _LONG_QUEUE = 500
 
 _Place: TypeAlias = tuple[datetime, uuid.UUID]
@@ -98,7 +98,7 @@ def send_again(session: Session, found: Sequence[tuple[uuid.UUID, uuid.UUID]], r
 def send_everything(context: Context, begun_at: datetime) -> int:
     """Promise messages for all that waits and was not sent since a moment; return how many.
 
-    What has one promised already gets no second one. Each transaction takes `MOST_PROMISED` rows
+    What has one promised already gets no second one. Each transaction takes `MAX_PROMISED` rows
     and marks them as sent, so that a repetition with the same moment goes on after the last commit.
 
     Raises:
@@ -106,8 +106,8 @@ def send_everything(context: Context, begun_at: datetime) -> int:
     """
     total = 0
     for condition in _unsent_since(begun_at):
-        found = MOST_PROMISED
-        while found == MOST_PROMISED:
+        found = MAX_PROMISED
+        while found == MAX_PROMISED:
             with context.database.write() as session:
                 found, promised = _send_chunks(session, condition)
             total += promised
@@ -140,7 +140,7 @@ def _send_chunks(session: Session, condition: ColumnElement[bool]) -> tuple[int,
     ids = session.scalars(
         select(Chunk.id)
         .where(condition)
-        .limit(MOST_PROMISED)
+        .limit(MAX_PROMISED)
         .with_for_update(key_share=True, skip_locked=True)
     ).all()
     chunks.mark_sent(session, ids)
@@ -167,7 +167,7 @@ def _send_queued(
         statement = statement.where(tuple_(Job.created_at, Job.id) > tuple_(*after))
     rows = session.execute(
         statement.order_by(Job.created_at, Job.id)
-        .limit(MOST_PROMISED)
+        .limit(MAX_PROMISED)
         .with_for_update(key_share=True, skip_locked=True)
     ).all()
     ids = [row[1] for row in rows]
@@ -177,7 +177,7 @@ def _send_queued(
     is_wanted = among(Job.id, outbox.unpromised(session, FAN_OUT, ids))
     wanted = select(Job.id).where(is_wanted).order_by(Job.id)
     promised = outbox.put_selected(session, FAN_OUT, wanted, reason="everything")
-    return ((rows[-1][0], rows[-1][1]) if len(rows) == MOST_PROMISED else None), promised
+    return ((rows[-1][0], rows[-1][1]) if len(rows) == MAX_PROMISED else None), promised
 
 
 BATCH = 500
@@ -196,15 +196,15 @@ def expired_leases(context: Context, session: Session) -> int:
         .limit(BATCH)
     ).all()
     jobs.lock_all(session, {row[1] for row in rows})  # the job before its chunk, as everywhere
-    most_attempts = context.settings.pipeline.max_attempts
+    max_attempts = context.settings.pipeline.max_attempts
     for chunk_id, job_id, attempts in rows:
-        if attempts >= most_attempts and chunk_leases.quarantine(session, chunk_id, most_attempts):
+        if attempts >= max_attempts and chunk_leases.quarantine(session, chunk_id, max_attempts):
             jobs.count_down(session, [job_id], SYNTHESIZE)
-    _reopen(session, [row[0] for row in rows], most_attempts)
+    _reopen(session, [row[0] for row in rows], max_attempts)
     return len(rows)
 
 
-def _reopen(session: Session, chunk_ids: Sequence[uuid.UUID], most_attempts: int) -> None:
+def _reopen(session: Session, chunk_ids: Sequence[uuid.UUID], max_attempts: int) -> None:
     """Free and send chunks whose lease has run out; the attempt stays counted.
 
     What has its last attempt to come waits for its turn.
@@ -225,16 +225,16 @@ def _reopen(session: Session, chunk_ids: Sequence[uuid.UUID], most_attempts: int
         )
         .returning(Chunk.id, Chunk.job_id, Chunk.attempts)
     ).all()
-    again = [(row[0], row[1]) for row in freed if not chunk_leases.is_last(row[2], most_attempts)]
+    again = [(row[0], row[1]) for row in freed if not chunk_leases.is_last(row[2], max_attempts)]
     send_again(session, again, "lease expired")
 
 
 def last_attempts_in_turn(context: Context, session: Session) -> int:
     """Send the next chunk that has its last attempt to come, if no other such is under way."""
-    most_attempts = context.settings.pipeline.max_attempts
+    max_attempts = context.settings.pipeline.max_attempts
     stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
     claimed_before = (Chunk.status == ChunkStatus.PENDING) & (Chunk.attempts > 0)
-    waiting = claimed_before & (Chunk.attempts >= most_attempts - 1)
+    waiting = claimed_before & (Chunk.attempts >= max_attempts - 1)
     on_its_way = select(Chunk.id).where(waiting, Chunk.sent_at > clock.database_now() - stalled)
     row = session.execute(
         select(Chunk.id, Chunk.job_id)
@@ -245,7 +245,7 @@ def last_attempts_in_turn(context: Context, session: Session) -> int:
             Chunk.sent_at.is_(None),
             ~outbox.is_promised(ANALYZE_SLICE, of=Chunk.id),
             ~on_its_way.exists(),
-            ~chunk_leases.somebody_is_at_one(most_attempts),
+            ~chunk_leases.somebody_is_at_one(max_attempts),
         )
         .order_by(Chunk.id)
         .limit(1)
@@ -256,13 +256,13 @@ def last_attempts_in_turn(context: Context, session: Session) -> int:
 
 def never_sent(context: Context, session: Session) -> int:
     """Send chunks that the broker was never given, of jobs that nobody is fanning out any more."""
-    most_attempts = context.settings.pipeline.max_attempts
+    max_attempts = context.settings.pipeline.max_attempts
     rows = session.execute(
         select(Chunk.id, Chunk.job_id)
         .join(Job, Job.id == Chunk.job_id)
         .where(
             Chunk.status == ChunkStatus.PENDING,
-            Chunk.attempts < max(1, most_attempts - 1),
+            Chunk.attempts < max(1, max_attempts - 1),
             Chunk.sent_at.is_(None),
             Job.status.in_(_WORKING),
             Job.last_progress_at < clock.database_now() - context.lease,

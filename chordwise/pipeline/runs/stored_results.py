@@ -61,7 +61,7 @@ class StoredResult:
     created_at: datetime
 
 
-MOST_COUNTED = 10_000
+MAX_COUNTED = 10_000
 """How many results are counted to say how many there are; more is said to be more."""
 
 _COLUMNS = (
@@ -104,8 +104,8 @@ def count(session: Session, wanted: Wanted) -> int:
 
 def count_in_words(session: Session, wanted: Wanted) -> str:
     """Return how many results there are, where they are not too many to be counted."""
-    found = _count(session, ids(wanted).limit(MOST_COUNTED + 1))
-    return f"more than {MOST_COUNTED:,}" if found > MOST_COUNTED else f"{found:,}"
+    found = _count(session, ids(wanted).limit(MAX_COUNTED + 1))
+    return f"more than {MAX_COUNTED:,}" if found > MAX_COUNTED else f"{found:,}"
 
 
 def _count(session: Session, found: Select[uuid.UUID]) -> int:

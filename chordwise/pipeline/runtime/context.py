@@ -14,7 +14,7 @@ from chordwise.domain.states import JobStatus, Lane
 from chordwise.llm.limits.permits import Priority
 from chordwise.llm.middleware.batched import BatchQueue
 from chordwise.llm.middleware.budgeted import Unlimited
-from chordwise.llm.middleware.queued import Turn
+from chordwise.llm.middleware.concurrency_limited import Turn
 from chordwise.pipeline.models import answer_cache
 from chordwise.pipeline.models.batch_queue import JobBatches
 from chordwise.pipeline.models.budgets import JobBudget, Reservations
@@ -118,7 +118,7 @@ class Context:
     @property
     def outage(self) -> timedelta:
         """How long what has been paid for waits for a database that is away."""
-        return timedelta(seconds=self.settings.pipeline.outage_seconds)
+        return timedelta(seconds=self.settings.pipeline.database_outage_timeout_seconds)
 
     def ledger(self, owner: Owner) -> Ledger:
         """Return the ledger of a chunk or a synthesis."""

@@ -26,7 +26,7 @@ from chordwise.storage.database import STATEMENT_SECONDS, Database, open_engine,
 from chordwise.storage.readiness import require_ready
 from chordwise.telemetry import liveness
 
-_MOST_CONNECTIONS = 20
+_MAX_CONNECTIONS = 20
 _GROUPS = 3
 
 
@@ -50,7 +50,7 @@ def open_context(
         statement_seconds=min(STATEMENT_SECONDS, pipeline.lease_seconds),
         pings=pings,
     )
-    database = Database(opened(pool_size=min(connections, _MOST_CONNECTIONS)))
+    database = Database(opened(pool_size=min(connections, _MAX_CONNECTIONS)))
     together = Database(opened(pool_size=_GROUPS, keeps_plans=True))
 
     def local_server(model: str) -> tuple[str, SecretStr] | None:

@@ -102,25 +102,25 @@ def recalibrate(work: Work) -> JsonObject:
         LeaseLostError: Somebody else goes on with it.
         ServiceUnavailableError: The database stayed away.
     """
-    most_errors = work.settings.most_errors
-    if most_errors is None:
-        most_errors = recalibrating.MOST_ERRORS
+    max_error_rate = work.settings.max_error_rate
+    if max_error_rate is None:
+        max_error_rate = recalibrating.MAX_ERROR_RATE
     with work.context.database.read() as session:
         claims = calibrations.claims(session)
-    lessons = recalibrating.learn(claims, most_errors)
-    changed = work.write(lambda session: recalibrating.store(session, lessons, most_errors))
+    lessons = recalibrating.learn(claims, max_error_rate)
+    changed = work.write(lambda session: recalibrating.store(session, lessons, max_error_rate))
     return {"changed": changed, "too_few": sum(lesson.curve is None for lesson in lessons)}
 
 
 log = structlog.get_logger(__name__)
 
-MOST_ATTEMPTS = 5
+MAX_ATTEMPTS = 5
 """Schedulers that may be lost over an occurrence before it is given up."""
 _LEAST_LEASE = timedelta(seconds=10)
 _LOST_AGAIN = End(
     status=ScheduleRunStatus.FAILED,
     code="quarantined",
-    message=f"{MOST_ATTEMPTS} schedulers were lost over it.",
+    message=f"{MAX_ATTEMPTS} schedulers were lost over it.",
     hint="Look into their logs and their memory; `chordwise schedules run NAME` tries again.",
 )
 _DEFECT = End(
@@ -187,7 +187,7 @@ class ScheduleRunner:
             claimed = schedules.claim(session, token, self._lease)
             if claimed is None:
                 return None
-            if claimed.attempts > MOST_ATTEMPTS:
+            if claimed.attempts > MAX_ATTEMPTS:
                 schedules.finish(session, claimed.id, token, _LOST_AGAIN)
                 log.error("schedule.given_up", schedule=claimed.schedule)
                 return None

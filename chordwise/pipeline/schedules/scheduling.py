@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain import due_times
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import TAKEN_IN, JobStatus, RunStatus, ScheduleRunStatus
-from chordwise.domain.troubles import Troubles
+from chordwise.domain.troubles import FailureBackoff
 from chordwise.errors import UsageError
 from chordwise.pipeline.runtime.context import Context
 from chordwise.settings import ScheduleSettings, Settings
@@ -116,7 +116,9 @@ _MISSED = End(
 )
 
 
-def tick(context: Context, read_clock: Clock = clock.read, troubles: Troubles | None = None) -> int:
+def tick(
+    context: Context, read_clock: Clock = clock.read, troubles: FailureBackoff | None = None
+) -> int:
     """End what has been done, give up what has expired, start what is due; return what started.
 
     Each due time is one transaction: the occurrence, which is what any scheduler takes up, and the

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from chordwise.errors import ModelOverloadedError
-from chordwise.llm.middleware.queued import Queued, Slots, Turn
+from chordwise.llm.middleware.concurrency_limited import ConcurrencyLimited, Slots, Turn
 from chordwise.llm.model import CompletionRequest
 from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import ScriptedModel
@@ -33,7 +33,7 @@ def test_no_more_are_asked_at_once_than_there_are_turns() -> None:
     turns = threading.Semaphore(2)
     model = ScriptedModel([answer], repeat_last=True)
     askers = [
-        threading.Thread(target=Queued(model, turns).complete, args=(a_request(),))
+        threading.Thread(target=ConcurrencyLimited(model, turns).complete, args=(a_request(),))
         for _ in range(ASKERS)
     ]
     for asker in askers:
@@ -47,7 +47,7 @@ def test_no_more_are_asked_at_once_than_there_are_turns() -> None:
 def test_a_failed_question_gives_its_turn_back() -> None:
     """An error goes up, and the next one is asked."""
     model = ScriptedModel([ModelOverloadedError("busy"), "{}"])
-    queued = Queued(model, threading.Semaphore(1))
+    queued = ConcurrencyLimited(model, threading.Semaphore(1))
 
     with pytest.raises(ModelOverloadedError):
         queued.complete(a_request())
@@ -56,7 +56,7 @@ def test_a_failed_question_gives_its_turn_back() -> None:
     assert queued.profile == model.profile
 
 
-def sending(slots: Slots, *answers: str | Exception) -> tuple[Queued, Turn]:
+def sending(slots: Slots, *answers: str | Exception) -> tuple[ConcurrencyLimited, Turn]:
     """Return a model that waits for a slot before it is asked, as `Metered` does."""
     turn = Turn(slots)
     replies = iter(answers)
@@ -68,7 +68,7 @@ def sending(slots: Slots, *answers: str | Exception) -> tuple[Queued, Turn]:
             raise reply
         return reply
 
-    return Queued(ScriptedModel([answer], repeat_last=True), turn), turn
+    return ConcurrencyLimited(ScriptedModel([answer], repeat_last=True), turn), turn
 
 
 def has_room(semaphore: threading.Semaphore) -> bool:

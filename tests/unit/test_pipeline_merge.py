@@ -30,8 +30,8 @@ from chordwise.errors import (
 )
 from chordwise.llm.model import ModelProfile
 from chordwise.pipeline.asking import Question, ask
-from chordwise.pipeline.asking.check import Verdict
-from chordwise.pipeline.asking.merge import Integrator
+from chordwise.pipeline.asking.check import CheckResult
+from chordwise.pipeline.asking.merge import Synthesizer
 from chordwise.pipeline.asking.question import request_for, text_budget
 from chordwise.pipeline.jobs import backoff
 from chordwise.settings import PipelineSettings
@@ -44,7 +44,7 @@ TEXT = "".join(SENTENCES)
 TASK = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE)
 
 
-def ignore(_completion: object, _verdict: Verdict) -> None:
+def ignore(_completion: object, _verdict: CheckResult) -> None:
     """Keep no ledger."""
 
 
@@ -64,12 +64,12 @@ def an_answer(place: int, quote: str = "") -> Answer:
     text = SENTENCES[place]
     model = ScriptedModel([a_summary(quote or text.strip())])
     task, source = replace(TASK, text=text), Source(text, offset=start)
-    return ask(Question(model=model, task=task, source=source, judge=ignore))
+    return ask(Question(model=model, task=task, source=source, record_check=ignore))
 
 
-def integrator(model: ScriptedModel) -> Integrator:
-    """Return an integrator of the text's summary."""
-    return Integrator(document=question(model, TASK, TEXT))
+def synthesizer(model: ScriptedModel) -> Synthesizer:
+    """Return a synthesizer of the text's summary."""
+    return Synthesizer(document=question(model, TASK, TEXT))
 
 
 def spans(answer: Answer) -> list[tuple[object, object, object]]:
@@ -84,10 +84,10 @@ def test_a_single_answer_needs_no_synthesis() -> None:
     """A document of one chunk costs one question."""
     model, only = ScriptedModel([]), an_answer(3)
 
-    integration = integrator(model).integrate([only])
+    synthesis = synthesizer(model).synthesize([only])
 
-    assert integration.answer is only
-    assert integration.error is None
+    assert synthesis.answer is only
+    assert synthesis.error is None
     assert model.requests == []
 
 
@@ -96,10 +96,10 @@ def test_a_synthesis_keeps_the_spans_of_the_chunks() -> None:
     model = ScriptedModel([a_summary("of the document", "number 7")])
     chunks = [an_answer(5, "of the document"), an_answer(7, "number 7")]
 
-    integration = integrator(model).integrate(chunks)
+    synthesis = synthesizer(model).synthesize(chunks)
 
-    assert spans(integration.answer) == [span for chunk in chunks for span in spans(chunk)]
-    assert integration.answer.prompt_version == "summary.synthesize@2"
+    assert spans(synthesis.answer) == [span for chunk in chunks for span in spans(chunk)]
+    assert synthesis.answer.prompt_version == "summary.synthesize@2"
     (request,) = model.requests
     assert request.task.answers == tuple(chunk.output for chunk in chunks)
     assert "start_char" not in request.user
@@ -110,7 +110,7 @@ def test_answers_that_exceed_the_context_are_joined_in_levels() -> None:
     model = ScriptedModel([quoting_the_text], profile=a_profile(1_400), repeat_last=True)
     chunks = [an_answer(place) for place in range(13)]
 
-    integration = integrator(model).integrate(chunks)
+    synthesis = synthesizer(model).synthesize(chunks)
 
     first_level = [answer for request in model.requests for answer in request.task.answers]
     assert all(chunk.output in first_level for chunk in chunks)
@@ -118,8 +118,8 @@ def test_answers_that_exceed_the_context_are_joined_in_levels() -> None:
     for request in model.requests:
         needed = tokens.estimate(request.system + request.user) + request.max_output_tokens
         assert needed <= 1_400 or len(request.task.answers) == 2
-    assert integration.error is None
-    assert integration.answer.quality == 1.0
+    assert synthesis.error is None
+    assert synthesis.answer.quality == 1.0
 
 
 @pytest.mark.parametrize("script", [["no JSON", "still none"], [ContextTooLongError("too long")]])
@@ -127,18 +127,18 @@ def test_what_the_model_cannot_join_is_merged_by_rule(script: list[Line]) -> Non
     """Nothing that the chunks found is lost; the reason is told, and the quality is lowered."""
     chunks = [an_answer(5), replace(an_answer(7), quality=0.5, repaired=True)]
 
-    integration = integrator(ScriptedModel(script)).integrate(chunks)
+    synthesis = synthesizer(ScriptedModel(script)).synthesize(chunks)
 
-    assert integration.error is not None
-    assert spans(integration.answer) == [span for chunk in chunks for span in spans(chunk)]
-    assert (integration.answer.quality, integration.answer.repaired) == (0.6, True)
+    assert synthesis.error is not None
+    assert spans(synthesis.answer) == [span for chunk in chunks for span in spans(chunk)]
+    assert (synthesis.answer.quality, synthesis.answer.repaired) == (0.6, True)
 
 
 @pytest.mark.parametrize("error", [RateLimitedError("busy"), ModelAccessError("no key")])
 def test_what_may_pass_is_not_merged_by_rule(error: ChordwiseError) -> None:
     """The job waits instead of ending with a worse answer."""
     with pytest.raises(type(error)):
-        integrator(ScriptedModel([error])).integrate([an_answer(1), an_answer(2)])
+        synthesizer(ScriptedModel([error])).synthesize([an_answer(1), an_answer(2)])
 
 
 def test_the_budget_leaves_room_for_prompt_and_answer() -> None:

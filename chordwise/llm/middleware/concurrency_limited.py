@@ -57,7 +57,7 @@ class Turn:
             self._slots.sent.release()
 
 
-class Queued:
+class ConcurrencyLimited:
     """Asks only while it holds one of the `turns`, which all who ask the same server share.
 
     A server of this machine answers a few requests at once and lets the others wait; their
