@@ -24,9 +24,9 @@
     │   ├── AnswerTimeoutError        the built-in model did not finish in time
     │   └── InvalidAnswerError        the answer is not what the schema asks for
     ├── AwaitingBatchError            the answer comes with a batch           (transient)
-    ├── DeliveryError                 somebody could not be told that a run ended
+    ├── DeliveryError                 a receiver could not be told that a run ended
     │   └── DeliveryRefusedError      and does not want to be
-    ├── LeaseLostError                somebody else took the work over
+    ├── LeaseLostError                another process took the work over
     └── RunCancelledError             the run takes nothing more in
 
 Retries look only at the mixin `TransientError`; work that `PausingError` stops waits for a person.
@@ -138,7 +138,7 @@ class DatabaseRefusedError(ServiceUnavailableError):
 
 
 class LeaseLostError(ChordwiseError):
-    """The lease ran out and somebody else took the work over; nothing was written."""
+    """The lease ran out and another process took the work over; nothing was written."""
 
     code = "lease_lost"
 
@@ -153,7 +153,7 @@ class RunCancelledError(ChordwiseError):
 class AwaitingBatchError(TransientError):
     """The question is asked in a batch; the work goes on when its answer has arrived.
 
-    `retry_after_seconds` is when nobody waits for it any more. This is no `ModelError`: no other
+    `retry_after_seconds` is when the wait for it ends. This is no `ModelError`: no other
     model, prompt or tier is tried meanwhile.
     """
 
@@ -163,13 +163,13 @@ class AwaitingBatchError(TransientError):
 
 
 class DeliveryError(ChordwiseError):
-    """Somebody could not be told that a run ended; it is tried again."""
+    """A receiver could not be told that a run ended; the delivery is retried."""
 
     code = "delivery"
 
 
 class DeliveryRefusedError(DeliveryError):
-    """Whoever should be told does not want to hear of it, now or ever."""
+    """The receiver rejected the delivery permanently."""
 
     code = "delivery_refused"
 
@@ -215,7 +215,7 @@ class ModelTransportError(ModelError, TransientError):
 
 
 class ModelUnreachableError(ModelTransportError):
-    """There was no connection: nothing was sent, and nobody charges for it."""
+    """There was no connection: nothing was sent, so nothing is charged."""
 
 
 class ModelTimeoutError(ModelTransportError):

@@ -27,7 +27,7 @@ class Leadership:
         """Tell whether this process leads, trying to become the leader if it does not.
 
         Raises:
-            ServiceUnavailableError: The database cannot be reached; nobody leads here.
+            ServiceUnavailableError: The database cannot be reached; this process does not lead.
         """
         with translate_errors():
             try:

@@ -195,7 +195,7 @@ _LEAVING_SECONDS = 5.0
 class Batching:
     """Does its work over and over in a thread of its own: the network must not hold up the chores.
 
-    A step that is cut off at the end of the process is taken up again by whoever leads next.
+    A step that is cut off at the end of the process is resumed by the next leader.
     """
 
     def __init__(self, do: Callable[[], None], every_seconds: float = EVERY_SECONDS) -> None:
@@ -285,7 +285,7 @@ class Scheduling:
         self._troubles = FailureBackoff()
 
     def tick(self) -> None:
-        """Start what is due; whoever begins to lead brings its configuration along.
+        """Start what is due; a new leader brings its configuration along.
 
         Raises:
             ServiceUnavailableError: The database cannot be reached.

@@ -278,7 +278,7 @@ class PatientResults(RedisBackend):  # type: ignore[misc]  # Celery ships no typ
             log.warning("task.end_not_noted", reason=type(error).__name__)
 
     def on_task_call(self, producer: object, task_id: str) -> None:
-        """Leave a result alone: nobody here waits for one, and subscribing needs the broker."""
+        """Ignore a result: no caller here waits for one, and subscribing needs the broker."""
 
     def _note_full(self) -> None:
         if not self.was_full:

@@ -74,7 +74,7 @@ class Critique:
 
     @property
     def leaves_doubt(self) -> bool:
-        """Tell whether a person should look: an objection stands, or nobody has examined it."""
+        """Tell whether a person should look: an objection stands, or there was no critique."""
         return self.outcome in (CritiqueOutcome.KEPT, CritiqueOutcome.FAILED)
 
     def to_json(self) -> JsonObject:

@@ -1,4 +1,4 @@
-"""When a file that somebody may still be writing is complete: quiet, and unchanged, for a while."""
+"""When a file that may still be written is complete: unchanged for a while."""
 
 from __future__ import annotations
 

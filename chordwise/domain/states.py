@@ -116,7 +116,7 @@ RETRYABLE_JOBS = (
     JobStatus.QUARANTINED,
     JobStatus.CANCELLED,
 )
-"""What `chordwise retry` takes up again."""
+"""What `chordwise retry` retries."""
 
 
 class ScheduleRunStatus(StrEnum):

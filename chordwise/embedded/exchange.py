@@ -48,7 +48,7 @@ def ask(home: Home, plan: Plan) -> str:
 
 
 def withdraw(home: Home, name: str) -> None:
-    """Take a request back that nobody is going to answer."""
+    """Withdraw a request that will not be answered."""
     (home.requests / name).unlink(missing_ok=True)
 
 
@@ -100,7 +100,7 @@ def reply(home: Home, name: str, error: ChordwiseError | None = None) -> None:
 
 
 def clear(home: Home) -> None:
-    """Remove replies that nobody came for, and requests whose command was killed long ago."""
+    """Remove replies that were not fetched, and requests whose command was killed long ago."""
     for path in home.replies.iterdir():
         path.unlink(missing_ok=True)
     for path in home.requests.iterdir():

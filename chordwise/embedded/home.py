@@ -99,7 +99,7 @@ def make_folder(folder: Path) -> Path:
 
 
 def check_ownership(folder: Path) -> None:
-    """Refuse a folder that somebody else owns or may look into.
+    """Refuse a folder that another user owns or can read.
 
     Raises:
         ConfigurationError: The folder is not ours alone.
@@ -108,7 +108,7 @@ def check_ownership(folder: Path) -> None:
     is_ours = stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid()
     if not is_ours or stat.S_IMODE(state.st_mode) & 0o077:
         raise ConfigurationError(
-            f"The folder {folder} belongs to somebody else or is open to others.",
+            f"The folder {folder} belongs to another user or is open to others.",
             "Remove it, or set TMPDIR to a folder of your own.",
         )
 
@@ -221,13 +221,13 @@ class Home:
         """Return the folder for sockets: `run`, or one below the temporary folder.
 
         Raises:
-            ConfigurationError: That folder belongs to somebody else.
+            ConfigurationError: That folder belongs to another user.
         """
         if fits_socket(self.run):
             return self.run
         digest = hashlib.sha256(bytes(self.path)).hexdigest()[:16]
         name = f"chordwise-{os.geteuid()}-{digest}"
-        # Made with mode 0700, and refused if somebody else made it: a public place is safe.
+        # Made with mode 0700, and refused if another user made it: a public place is safe.
         places = (Path(tempfile.gettempdir()), Path("/tmp"))  # noqa: S108 - see above
         folder = next((place / name for place in places if fits_socket(place / name)), None)
         if folder is None:

@@ -87,7 +87,7 @@ class EmbeddedLlama:
             lambda: self._address_file.exists() or not processes.is_alive(server), _START_SECONDS
         )
         address = read_address(self._address_file)
-        # The port stays the same over restarts, unless somebody else has taken it meanwhile.
+        # The port stays the same over restarts, unless another program has taken it meanwhile.
         self._port = int(address.url.rpartition(":")[2]) if address else 0
         if address is None:
             processes.stop(server, (Signals.SIGTERM, _SHUTDOWN_SECONDS))
@@ -190,7 +190,7 @@ def local_models(settings: Settings) -> tuple[LocalModel, ...]:
 
 
 def is_served_here(model: ModelSettings) -> bool:
-    """Tell whether the stack serves a model; with an address of its own, somebody else does."""
+    """Tell whether the stack serves a model, which has no address of its own then."""
     return model.provider == "local" and not model.base_url
 
 

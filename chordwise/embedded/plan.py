@@ -81,7 +81,8 @@ class Plan(BaseModel):
     def would_end(self, running: Plan) -> bool:
         """Return whether folders and schedules of other settings would go unwatched by this plan.
 
-        Whoever changes the settings file of a stack, and whoever watches the same, may replace it.
+        A command with a changed settings file, or one that watches the same folders, may replace
+        it.
         """
         if running.autostart_fingerprint in {"", self.autostart_fingerprint}:
             return False

@@ -182,7 +182,7 @@ class EmbeddedPostgres:
         return self.identity() is not None
 
     def identity(self) -> ProcessIdentity | None:
-        """Return the server process that runs on the data, whoever started it."""
+        """Return the server process that runs on the data, even one started by another stack."""
         return processes.find_by_pid_file(self._data / "postmaster.pid", str(self._data))
 
     def url(self, database: str = DATABASE) -> str:

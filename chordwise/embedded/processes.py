@@ -80,7 +80,7 @@ def _wait(descriptor: int, on_lost: Callable[[], None]) -> None:
         while os.read(descriptor, 1):
             continue
     except OSError:
-        # Not our pipe after all (an inherited variable): nobody to lose.
+        # Not our pipe after all (an inherited variable): there is no parent to lose.
         return
     on_lost()
 
@@ -169,7 +169,7 @@ def launch(
     except OSError as error:
         raise ServiceUnavailableError(f"{command[0]} cannot be started: {error}.") from error
     identity = identify(child.pid)
-    # Somebody has to wait for the child, or it stays a zombie for as long as this process lives.
+    # Unless this process waits for the child, it stays a zombie.
     threading.Thread(target=child.wait, name=f"reaper-{child.pid}", daemon=True).start()
     return identity
 

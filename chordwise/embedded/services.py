@@ -71,7 +71,7 @@ _POLL_SECONDS = 0.03
 class Children:
     """What the supervisor runs; later ones need the earlier ones, so they stop in reverse order.
 
-    `tell` hears what is being done, in words for the user; `is_stopped` says when nobody needs
+    `tell` is called with progress messages for the user; `is_stopped` says when nothing needs
     them any more, and ends a wait.
     """
 
@@ -184,7 +184,7 @@ class Children:
         self.plan = plan
 
     def _await_worker(self, worker: BackgroundProcess) -> None:
-        """Wait until the worker consumes, or says for whom it waits; not for ever.
+        """Wait until the worker consumes, or says for whom it waits; the wait is bounded.
 
         Raises:
             ServiceUnavailableError: It has ended; everything that needs it is stopped.

@@ -154,7 +154,7 @@ def stop(home: Path) -> bool:
     """Stop the stack of a home, and what a killed one left; return whether there was any.
 
     Raises:
-        ServiceUnavailableError: Somebody starts the stack again at this very moment.
+        ServiceUnavailableError: Another command starts the stack at the same moment.
     """
     place = home_at(home)
     if not place.run.is_dir():
@@ -216,7 +216,7 @@ class _StartRequest:
     def _keep_alive(self, name: str) -> None:
         if lock_holder(self._home) or processes.is_alive(self._supervisor):
             return
-        # Whoever took the request is gone; the reply may have been its last word.
+        # The supervisor that took the request is gone, perhaps after its reply.
         if self._has_news(name):
             return
         if not exchange.is_waiting(self._home, name) or self._started >= _MAX_SUPERVISORS:

@@ -24,12 +24,12 @@ LOGGER = logging.getLogger("chordwise.embedded")
 _TICK_SECONDS = 0.1
 _TEND_SECONDS = 0.5
 _IDLE_CHECK_SECONDS = 2.0
-# How long a supervisor that nobody has asked for anything waits for the first request.
+# How long a supervisor without any request waits for the first one.
 _PATIENCE_SECONDS = 10.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def _tell_nobody(_text: str) -> None:
+def _discard(_text: str) -> None:
     """Drop a text."""
 
 
@@ -46,7 +46,7 @@ class Supervisor:
         plan: Plan | None = None,
         *,
         leaves_when_idle: bool = False,
-        on_progress: Callable[[str], None] = _tell_nobody,
+        on_progress: Callable[[str], None] = _discard,
         on_ready: Callable[[StackState], None] | None = None,
     ) -> None:
         self._home = home
@@ -157,7 +157,7 @@ class Supervisor:
         if idleness.unused_seconds(self._home) < self._idle_seconds or self._watches_folders():
             return False
         database_url = self._children.effective_database_url()
-        # Without a worker, waiting for the end of the work would be waiting for ever.
+        # Without a worker, waiting for the end of the work would never end.
         works = self._children.level is Level.ALL and database_url is not None
         return not (works and database_url and idleness.has_open_work(database_url))
 
@@ -173,7 +173,7 @@ class Supervisor:
             self._phase = Phase.READY
             self._publish()
             return
-        LOGGER.info("leaving: nobody has needed the stack for %g s", self._idle_seconds)
+        LOGGER.info("leaving: the stack has been idle for %g s", self._idle_seconds)
         self.request_stop()
 
     def _leave(self) -> None:

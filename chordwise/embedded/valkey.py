@@ -64,7 +64,7 @@ class EmbeddedValkey:
         return self.identity() is not None
 
     def identity(self) -> ProcessIdentity | None:
-        """Return the server process that runs on the data, whoever started it."""
+        """Return the server process that runs on the data, even one started by another stack."""
         return processes.find_by_pid_file(self._pid_file, str(self._configuration))
 
     def url(self) -> str:

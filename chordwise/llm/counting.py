@@ -29,7 +29,7 @@ _TOKENS_PER_MESSAGE = 3
 _TOKENS_OF_THE_REPLY = 3
 # Newer Claude models take 1.5 to 1.65 times the tokens of o200k in Latin scripts, more in others.
 _CLAUDE_FACTOR = 1.65
-# What is known to use o200k_base; nobody has said so of GPT-6.
+# What is known to use o200k_base; for GPT-6 it is not documented.
 _O200K = re.compile(r"(chatgpt-)?(gpt-4o|gpt-4\.1|gpt-5|o[134])(?!\d)")
 _QWEN = re.compile(r"qwen-?3\.[5-9]")
 _OPENAI_NAME = re.compile(r"gpt-|o\d")

@@ -71,7 +71,7 @@ A workspace may ask for it where its requests do not.
 """
 _ANYWHERE = frozenset({"", "global", "not_available"})
 MAX_USD = Decimal(1_000_000)
-"""No single request costs as much: whoever counts so many tokens has miscounted."""
+"""No single request costs as much; such a token count is an error of the server."""
 _ONE_TOKEN = Usage(input_tokens=1, output_tokens=1)
 # The provider turned the request away before any model saw it, it never got there, or was not sent.
 _UNBILLED: tuple[type[ChordwiseError], ...] = (
@@ -118,7 +118,7 @@ class Price(Protocol):
         ...
 
     def failure_cost_usd(self, error: ChordwiseError) -> Decimal | None:
-        """Return the cost of a request without an answer; `None` where nobody can know it."""
+        """Return the cost of a request without an answer; `None` where it cannot be known."""
         ...
 
     def max_usd(self, request: CompletionRequest, service_tier: str = "") -> Decimal | None:

@@ -89,7 +89,7 @@ class TooLargeError(ValueError):
 
 
 class UnknownPackingError(ValueError):
-    """The body is packed in a way that nobody has asked for, or more than once."""
+    """The body is packed in a way that was not requested, or more than once."""
 
 
 def unpacked(pieces: Iterable[bytes], encoding: str, max_bytes: int) -> Iterator[bytes]:

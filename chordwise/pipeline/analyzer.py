@@ -136,7 +136,7 @@ class DocumentAnalyzer:
 def _examined(synthesizer: Synthesizer, synthesis: Synthesis, part: chunking.Chunk) -> Examined:
     try:
         return examine(synthesizer, synthesis, (part.start_char, part.end_char))
-    except ModelError as error:  # nobody asks again later
+    except ModelError as error:  # there is no later attempt
         return unexamined(synthesis.answer, synthesizer.task, error)
 
 

@@ -99,7 +99,7 @@ SLICE_BYTES = MEGABYTE
 class Content:
     """An open file and what its bytes were when they were hashed; close it after use.
 
-    `modified_ns` is `None` for a file without a name, which nobody else can change.
+    `modified_ns` is `None` for a file without a name, which no other process can change.
     """
 
     file: BinaryIO

@@ -54,7 +54,7 @@ def _sample(data: bytes) -> bytes:
 
 
 def _is_one_word(sample: bytes, encoding: str) -> bool:
-    """Tell whether alphabetic text would go on for ever without a space: it is not that text."""
+    """Tell whether alphabetic text would go on without any space: it is not that text."""
     return (
         len(sample) > _LONGEST_WORD_BYTES
         and encoding not in _WITHOUT_SPACES

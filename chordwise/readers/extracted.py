@@ -87,7 +87,7 @@ class Extracted:
     `encoding` is Python's name of the text encoding, `None` for formats that have their own.
     `pages` counts pages where the format has them; `pages_unread` those that are damaged,
     `pages_scanned` those that are pictures and were not recognized, beside others with text.
-    `invisible_characters` counts those of the text that nobody sees who looks at the file.
+    `invisible_characters` counts those of the text that cannot be seen in the file.
     `place` says where in the file it stands; empty for the text of the file itself.
     """
 

@@ -1,6 +1,7 @@
 """Why a file did not become text, in sentences that lack their subject.
 
-Whoever knows the file's name puts it in front (`named`): “is empty.” → “notes.txt is empty.”
+The caller that knows the file's name puts it in front (`named`): “is empty.” → “notes.txt is
+empty.”
 """
 
 from __future__ import annotations

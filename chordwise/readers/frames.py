@@ -22,7 +22,7 @@ _FILE = b"F"
 def send(
     channel: socket.socket, header: JsonObject, body: bytes, deadline: float | None = None
 ) -> None:
-    """Send one frame before `deadline` on the monotonic clock; `None` waits for ever.
+    """Send one frame before `deadline` on the monotonic clock; `None` waits without a limit.
 
     Raises:
         TimeoutError: The other side did not take it in time.

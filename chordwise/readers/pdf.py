@@ -19,7 +19,7 @@ from chordwise.readers.extracted import Extracted
 Box: TypeAlias = tuple[float, float, float, float]
 """Left, bottom, right and top, in the points of the page."""
 
-# What nobody tells apart from white paper.
+# What cannot be told apart from white paper.
 _WHITE = 240
 _BLACK = (0, 0, 0, 255)
 _LEAST_POINTS = 0.5

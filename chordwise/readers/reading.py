@@ -296,7 +296,7 @@ class Reader:
     def interrupt(self) -> None:
         """End the reading of the file at hand, from another thread.
 
-        Whoever reads gets a ReadingInterruptedError.
+        The reading thread gets a ReadingInterruptedError.
         """
         self._interruption.set()
         for parser in (self._parsers, *self._inner):

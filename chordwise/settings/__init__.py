@@ -212,7 +212,7 @@ class Settings(BaseSettings):
         try:
             model = self.model_named(name)
         except (ConfigurationError, ValidationError):
-            return 0.0  # whoever asks it is told
+            return 0.0  # asking for it is an error of its own
         return 0.0 if model.provider == "extractive" else model.timeout_seconds
 
     @property

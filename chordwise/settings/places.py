@@ -230,7 +230,7 @@ def _unreadable(path: Path, error: Exception) -> ConfigurationError:
 
 
 def default_home() -> Path:
-    """Return the folder where the data is unless somebody says otherwise."""
+    """Return the folder where the data is by default."""
     return Path(platformdirs.user_data_dir("chordwise"))
 
 

@@ -158,7 +158,7 @@ class ModelSettings(Section):
 
 
 class PipelineSettings(Section):
-    """How work is cut, leased and taken up again."""
+    """How work is cut, leased and retried."""
 
     chunk_tokens: PositiveInt = Field(default=3_000, description="Of text in one chunk, at most.")
     lease_seconds: PositiveFloat = 60
@@ -173,7 +173,7 @@ class PipelineSettings(Section):
         default=600, description="For a database that is away."
     )
     stalled_seconds: PositiveFloat = Field(
-        default=60, description="Sent work that nobody claimed is sent again after this long."
+        default=60, description="Sent work that was not claimed is sent again after this long."
     )
 
 
@@ -195,7 +195,7 @@ class LimitSettings(Section):
         default=60, description="For a permit; then the work is put off."
     )
     breaker_failures: PositiveInt = Field(
-        default=6, description="Failures in a row after which nobody asks for a while."
+        default=6, description="Failures in a row after which requests stop for a while."
     )
     breaker_seconds: PositiveFloat = Field(default=15, description="The first such while.")
     pause_seconds: PositiveFloat = Field(
@@ -446,7 +446,7 @@ class DeliverySettings(Section):
     """The table `[delivery]`; the scheduler delivers, so its settings count."""
 
     webhook_url: SecretStr = Field(
-        default=SecretStr(""), description="Told when a run ends; empty: nobody is."
+        default=SecretStr(""), description="Told when a run ends; empty: none."
     )
     webhook_secret: SecretStr = Field(
         default=SecretStr(""), description="Signs it; 24 to 64 bytes in base64, after whsec_."
@@ -468,7 +468,7 @@ class DeliverySettings(Section):
 
     @model_validator(mode="after")
     def check_webhook(self) -> DeliverySettings:
-        """Refuse an address that nobody can be told at, and one without a signature."""
+        """Refuse an address that cannot be called, and one without a signature."""
         url = self.webhook_url.get_secret_value()
         if not url:
             return self

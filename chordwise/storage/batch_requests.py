@@ -45,7 +45,7 @@ from chordwise.storage.record import Identity, Record, among
 from chordwise.storage.runs import Run
 
 
-def of(session: Session, keys: Collection[str]) -> Sequence[BatchRequest]:
+def lock_followers(session: Session, keys: Collection[str]) -> Sequence[BatchRequest]:
     """Return those that follow one of these questions, locked in the order of their ids."""
     if not keys:
         return []
@@ -73,7 +73,7 @@ def want(session: Session, batch_id: uuid.UUID) -> bool:
 
 
 def has_cancelled(session: Session, batch_id: uuid.UUID) -> bool:
-    """Tell whether a batch has questions of a cancelled run that nobody else waits for.
+    """Tell whether a batch has questions of a cancelled run that no other job waits for.
 
     No run of a question in it is cancelled before the transaction ends.
     """
@@ -105,7 +105,7 @@ def has_cancelled(session: Session, batch_id: uuid.UUID) -> bool:
 def drop_idle_leaders(session: Session, limit: int) -> int:
     """Delete questions of paused jobs that others follow and no provider knows; free their money.
 
-    Their own jobs ask anew when somebody takes them up; the others need not wait for that.
+    Their own jobs ask anew when they are retried; the others need not wait for that.
     """
     follower, of_follower = aliased(BatchRequest), aliased(Job)
     followed = exists().where(
@@ -132,9 +132,9 @@ def drop_idle_leaders(session: Session, limit: int) -> int:
 
 
 def drop_lost(session: Session, limit: int) -> int:
-    """Delete questions that follow nobody any more; who asked them is sent again and asks anew.
+    """Delete questions that follow none any more; their chunks are sent again and ask anew.
 
-    Whoever led was called off or asked online, or has just got its answer.
+    The leader was cancelled or asked online, or has just got its answer.
     """
     leader = aliased(BatchRequest)
     leads = exists().where(
@@ -161,8 +161,8 @@ class BatchRequest(Record):
     `key` is the hash of the whole request, `body` the JSON for the provider, letter by letter.
     `call` is the ledger's row to come; `call_id` names it once the question is in a batch, and the
     line there. `given_up` is asked online instead; its late answer is paid for and not used.
-    `attempts` counts the batches that it was in. While it `leads`, whoever asks the very same only
-    follows (status `following`), and gets its answer.
+    `attempts` counts the batches that it was in. While it `leads`, an owner that asks the very same
+    only follows (status `following`), and gets its answer.
     """
 
     __tablename__ = "batch_requests"
@@ -220,7 +220,7 @@ def seconds_left(session: Session, job_id: uuid.UUID) -> float | None:
 
 
 def locked(session: Session, owner_id: uuid.UUID, key: str) -> BatchRequest | None:
-    """Return a question's row, which nobody else changes before the transaction ends."""
+    """Return a question's row, locked until the transaction ends."""
     return session.scalars(
         select(BatchRequest)
         .where(BatchRequest.owner_id == owner_id, BatchRequest.key == key)

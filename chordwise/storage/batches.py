@@ -21,7 +21,7 @@ class Batch(Record):
     """One batch; its row is there before the provider hears of it.
 
     `model_name` is the name in the settings. `upload_id` is the file at the provider, and
-    `attempted_at` when its creation was last asked for: without a `provider_id` nobody knows then
+    `attempted_at` when its creation was last asked for: without a `provider_id` it is unknown then
     whether there is one. `provider_status` and `counts` are the provider's own words. `poll_at` is
     when to look next.
     """

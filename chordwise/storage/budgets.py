@@ -85,7 +85,7 @@ class Budget(Record):
 
 
 def locked(session: Session, scopes: Sequence[str]) -> Sequence[Budget]:
-    """Return the accounts that there are of one or two; nobody else changes them now."""
+    """Return the accounts that there are of one or two; they are locked."""
     return session.scalars(_LOCKED, _between(scopes)).all()
 
 
@@ -235,7 +235,7 @@ def is_capped(session: Session, run_id: uuid.UUID) -> bool:
 
 
 def lock_accounts(session: Session, spending: Spending) -> Sequence[Budget]:
-    """Return the accounts of day and run, opened where needed; nobody else changes them now."""
+    """Return the accounts of day and run, opened where needed; they are locked."""
     if not spending.is_open:
         _open_day(session, spending.day, spending.usd_per_day)
         opening = _opening(scope_of_run(spending.run_id), None, _cost_of(spending.run_id))
@@ -244,7 +244,7 @@ def lock_accounts(session: Session, spending: Spending) -> Sequence[Budget]:
 
 
 def lock_day(session: Session, usd_per_day: Decimal) -> Budget:
-    """Return the account of today with this cap; nobody else changes it now."""
+    """Return the account of today with this cap; it is locked."""
     day = session.scalars(select(_today())).one()
     scopes = (_scope_of_day(day),)
     for account in locked(session, scopes):

@@ -31,7 +31,7 @@ from chordwise.storage.record import Record
 class CachedCompletion(Record):
     """One request by the hash of all that decides about its answer.
 
-    `completion` is null while somebody asks for it; `claimed_until` says how long others wait.
+    `completion` is null while it is being asked for; `claimed_until` says how long others wait.
     """
 
     __tablename__ = "cached_completions"
@@ -52,7 +52,8 @@ class CachedCompletion(Record):
 class Claim:
     """Who asks a request, for how long the others wait, and what the row says of it.
 
-    Whoever comes back with the same `token` takes up its own claim, which it lost with its worker.
+    A worker that comes back with the same `token` continues the claim that was lost with its
+    worker.
     """
 
     key: str
@@ -87,7 +88,7 @@ def has(session: Session, key: str, max_age: timedelta) -> bool:
 
 
 def put(session: Session, values: Mapping[str, object]) -> None:
-    """Keep a completion that nobody claimed to ask for: it came with a batch."""
+    """Keep a completion that was not claimed: it came with a batch."""
     statement = insert(CachedCompletion).values(**values)
     kept = {
         "completion": statement.excluded.completion,
@@ -101,7 +102,7 @@ def put(session: Session, values: Mapping[str, object]) -> None:
 
 
 def claim(session: Session, claim: Claim, max_age: timedelta) -> bool:
-    """Claim a request that nobody has asked or is asking; false where somebody has, or is."""
+    """Claim a request that was not asked and is not being asked; false otherwise."""
     if _is_claimed(session, claim):
         return False
     values: dict[str, object] = {

@@ -33,15 +33,15 @@ def first_last(max_attempts: int) -> int:
 def may_begin(session: Session, attempts: int, max_attempts: int) -> bool:
     """Tell whether work with so many attempts may be taken now.
 
-    Until the transaction ends nobody else begins a last attempt.
+    Until the transaction ends no other last attempt begins.
     """
     if not is_last(attempts, max_attempts):
         return True
     session.execute(text(Lock.LAST_ATTEMPT.statement()))
-    return not session.scalar(select(somebody_is_at_one(max_attempts)))
+    return not session.scalar(select(one_is_at_work(max_attempts)))
 
 
-def somebody_is_at_one(max_attempts: int) -> ColumnElement[bool]:
+def one_is_at_work(max_attempts: int) -> ColumnElement[bool]:
     """Return the condition that a last attempt is being made under a live lease."""
     chunk, job = aliased(Chunk), aliased(Job)
     last = max(2, max_attempts)
@@ -178,7 +178,7 @@ def _arrays(claims: Sequence[tuple[uuid.UUID, uuid.UUID]]) -> dict[str, object]:
 
 
 def claimable() -> ColumnElement[bool]:
-    """Return the condition under which a chunk waits for somebody to take it."""
+    """Return the condition under which a chunk waits to be claimed."""
     return or_(
         Chunk.status == ChunkStatus.PENDING,
         and_(Chunk.status == ChunkStatus.WAITING, Chunk.due_at <= clock.database_now()),
@@ -199,7 +199,7 @@ def claim(
 ) -> Chunk | None:
     """Take an open chunk of a job whose row is locked, counting the attempt.
 
-    Nothing is returned when the chunk is finished, not due yet, or somebody is at it, and when it
+    Nothing is returned when the chunk is finished, not due yet, or at work, and when it
     has to wait for its last attempt. A claim that was made already with this token is found again.
     """
     chunk = session.get(Chunk, chunk_id, populate_existing=True)

@@ -250,7 +250,7 @@ def held(chunk_id: uuid.UUID, token: uuid.UUID) -> ColumnElement[bool]:
 def leave(session: Session, condition: ColumnElement[bool], **values: object) -> bool:
     """Give up the lease of the chunk that meets the condition; false when there is none.
 
-    The token stays where the chunk ends: a commit of which nobody knows whether it was made can be
+    The token stays where the chunk ends: a commit whose outcome is unknown can be
     repeated then, and is found to be made.
     """
     defaults: dict[str, object] = {"lease_until": None, "finished_at": clock.database_now()}

@@ -180,7 +180,7 @@ def _set_bound(raw: object, seconds: float | None) -> None:
 _DRIVER = "postgresql+psycopg"
 STATEMENT_SECONDS = 60.0
 _POOL_SECONDS = 30.0
-# Servers end our sessions that nobody uses after thirty seconds.
+# Servers end our unused sessions after thirty seconds.
 _ADMISSION_SECONDS = 45.0
 # Before a session begins, PostgreSQL's library hands on the server's sentence without its code; a
 # server that speaks another language counts as one that is away, and the log has its sentence.
@@ -224,10 +224,10 @@ def open_engine(
     """Return an engine for a `postgresql://` URL; nothing is connected yet.
 
     Statements take no longer than `statement_seconds`, and a wait for a lock half of it; a server
-    that is silent for longer is given up, so that it never holds a thread for ever. The server
-    closes connections that are not used; `pings` tests each before it is used, which spares work
-    that is not repeated an error. Where it `keeps_plans`, a prepared statement is planned once,
-    whatever its parameters: no index may depend on their values.
+    that is silent for longer is given up, so that it never holds a thread without a limit. The
+    server closes connections that are not used; `pings` tests each before it is used, which spares
+    work that is not repeated an error. Where it `keeps_plans`, a prepared statement is planned
+    once, whatever its parameters: no index may depend on their values.
 
     Raises:
         ConfigurationError: The URL is not one of PostgreSQL.

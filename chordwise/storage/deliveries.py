@@ -18,14 +18,14 @@ from chordwise.storage.record import CreatedAt, Identity, Record
 
 
 class DeliveryKind(StrEnum):
-    """In which way somebody is told."""
+    """In which way a receiver is told."""
 
     WEBHOOK = "webhook"
     FILE = "file"
 
 
 class DeliveryStatus(StrEnum):
-    """How far a delivery has come; skipped are those that nobody wants."""
+    """How far a delivery has come; skipped are those without a receiver."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -84,7 +84,7 @@ def announce(session: Session, run_id: uuid.UUID, status: RunStatus) -> None:
 
 
 def skip(session: Session, kind: DeliveryKind) -> None:
-    """Set aside what nobody wants in this way."""
+    """Set aside the deliveries of this kind."""
     session.execute(
         update(Delivery)
         .where(Delivery.kind == kind, Delivery.status == DeliveryStatus.PENDING)
@@ -98,7 +98,7 @@ def is_pending() -> ColumnElement[bool]:
 
 
 def take_due(session: Session, kinds: Collection[DeliveryKind]) -> Delivery | None:
-    """Lock the delivery of these kinds that has been due for longest and that nobody else holds."""
+    """Lock the unlocked delivery of these kinds that has been due for longest."""
     return session.scalars(
         select(Delivery)
         .where(
@@ -121,7 +121,7 @@ def begin_attempt(session: Session, delivery: Delivery, time_given: timedelta) -
 def end(
     session: Session, delivery: Delivery, status: DeliveryStatus, reason: str | None = None
 ) -> None:
-    """Record how a delivery ended, unless somebody else has begun another attempt."""
+    """Record how a delivery ended, unless another attempt has begun."""
     _record(session, delivery, status=status, last_error=reason, finished_at=clock.database_now())
 
 

@@ -167,7 +167,7 @@ def status_of(session: Session, job_id: uuid.UUID) -> str | None:
 
 
 def lock(session: Session, job_id: uuid.UUID) -> Job | None:
-    """Return a job whose row nobody else can change before the transaction ends."""
+    """Return a job whose row is locked until the transaction ends."""
     return session.scalars(_LOCK, {"id": job_id}).one_or_none()
 
 
@@ -256,7 +256,7 @@ def note_progress(session: Session, job_id: uuid.UUID) -> None:
 
 
 def mark_running(session: Session, job_id: uuid.UUID) -> Job:
-    """Return a locked job that somebody is at (again); waiting is over."""
+    """Return a locked job that is at work (again); waiting is over."""
     job = session.scalars(select(Job).where(Job.id == job_id)).one()
     if job.status == JobStatus.WAITING:
         job.status, job.due_at = JobStatus.RUNNING, None

@@ -37,7 +37,7 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
 
     Raises:
         ConfigurationError: A newer version has migrated it in a way that this one does not know.
-        ServiceUnavailableError: Somebody holds a table's lock for too long.
+        ServiceUnavailableError: Another session holds a table's lock for too long.
     """
     with engine.connect() as connection, _alone(connection):
         before = revisions.current(connection)

@@ -59,7 +59,7 @@ def _name() -> ColumnElement[str]:
 
 
 class ModelCall(Record):
-    """One request. `finished_at` is null while it runs, and for ever if its worker was killed.
+    """One request. `finished_at` is null while it runs, and stays null if its worker was killed.
 
     `latency_ms` counts from sending to the whole answer; `cost_usd` is null where the cost is
     unknown, and `cost_basis` says how it is known: `free`, `settings`, `price_list`, `reported` by

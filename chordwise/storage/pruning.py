@@ -44,7 +44,7 @@ def forget_completions(session: Session, age: timedelta) -> int:
 def forget_answers(session: Session, age: timedelta) -> int:
     """Delete the answers for the chunks of jobs that succeeded longer ago; return how many.
 
-    Nobody needs them any more: their results stand, and only what has not succeeded is taken up
+    They are not needed any more: their results stand, and only what has not succeeded is retried
     again.
     """
     old = (
@@ -71,7 +71,7 @@ def forget_past_results(session: Session, age: timedelta) -> int:
 
 
 def old_runs(session: Session, age: timedelta) -> Sequence[uuid.UUID]:
-    """Return the runs that were over longer ago and owe nobody a file, the oldest first.
+    """Return the runs that were over longer ago and owe no inbox a file, the oldest first.
 
     One whose intake was interrupted is over when its jobs have ended, and counts from then on.
     """
@@ -84,7 +84,7 @@ def forget_jobs(session: Session, run_id: uuid.UUID, age: timedelta) -> int:
     A run that was retried since it was found is left alone. The rows of the jobs in the ledger
     stay, for what was spent was spent.
     """
-    # Locked for good first: nobody begins to use their results again meanwhile.
+    # Locked first: their results cannot be used again meanwhile.
     ids = session.scalars(
         select(Job.id).where(Job.run_id == run_id).order_by(Job.id).limit(STEP).with_for_update()
     ).all()
@@ -145,7 +145,7 @@ def _is_old(age: timedelta) -> ColumnElement[bool]:
 
 
 def _is_still_old(session: Session, run_id: uuid.UUID, age: timedelta) -> bool:
-    """Look at a run again; nobody retries it, or gives it a file, before the commit."""
+    """Look at a run again, locked: it is not retried or given a file before the commit."""
     locked = select(Run.id).where(Run.id == run_id).with_for_update()
     if session.scalar(locked) is None:
         return False

@@ -73,7 +73,7 @@ class Result(Findings, Record):
     `failed_chunks` names what no answer covers: position, start_char, end_char, error_code.
     `missing_rows` names lists with fewer rows than the parts: path, kept, found, max_items; null in
     results of versions that did not count.
-    `critique` says what was objected to and what became of it, null where nobody asked for one.
+    `critique` says what was objected to and what became of it, null where none was asked for.
     `language_model` is false where the built-in extractive model answered, be it for one chunk.
     """
 

@@ -105,7 +105,7 @@ def begin_cancelling(session: Session, run_id: uuid.UUID) -> None:
 def cancel_jobs(session: Session, run_id: uuid.UUID, limit: int) -> int:
     """Cancel some unfinished jobs of a cancelled run; without any left the run is over.
 
-    Returns how many those were. A run that was taken up again meanwhile is left alone.
+    Returns how many those were. A run that was resumed meanwhile is left alone.
     """
     if not is_cancelled(session, run_id):
         return 0

@@ -119,7 +119,7 @@ def is_any_free() -> ColumnElement[bool]:
 
 
 def claim(session: Session, token: uuid.UUID, lease: timedelta) -> ScheduleRun | None:
-    """Take an occurrence that nobody is at, counting the attempt; on the database's clock."""
+    """Claim an unclaimed occurrence, counting the attempt; on the database's clock."""
     wanted = (
         select(ScheduleRun.id)
         .where(_is_free())
@@ -144,7 +144,7 @@ def claim(session: Session, token: uuid.UUID, lease: timedelta) -> ScheduleRun |
 
 
 def holds(session: Session, schedule_run_id: uuid.UUID, token: uuid.UUID) -> bool:
-    """Tell whether the lease is still ours; nobody can take it before the commit."""
+    """Tell whether the lease is still ours, and lock it until the commit."""
     found = select(ScheduleRun.id).where(_held(schedule_run_id, token)).with_for_update(read=True)
     return session.scalar(found) is not None
 
@@ -180,7 +180,7 @@ def settle(session: Session, schedule_run_id: uuid.UUID, end: End) -> None:
 
 
 def expire(session: Session, now: datetime) -> Sequence[ScheduleRun]:
-    """Give up what has not ended in its time; whoever is at it loses the lease.
+    """Give up what has not ended in its time; its process loses the lease.
 
     One that had noted what it waits for keeps that as the reason.
     """
@@ -203,7 +203,7 @@ def expire(session: Session, now: datetime) -> Sequence[ScheduleRun]:
 
 
 def waiting(session: Session) -> Sequence[ScheduleRun]:
-    """Return the occurrences that wait for their runs, each locked unless somebody has it."""
+    """Return the occurrences that wait for their runs, locked, and none that are locked already."""
     return session.scalars(
         select(ScheduleRun)
         .where(ScheduleRun.status == ScheduleRunStatus.WAITING)
@@ -284,7 +284,7 @@ class Schedule(Record):
 
 
 def of_name(session: Session, name: str) -> Schedule | None:
-    """Return a schedule, enabled or not, whose row nobody else can change meanwhile."""
+    """Return a schedule, enabled or not, with its row locked."""
     statement = select(Schedule).where(Schedule.name == name).with_for_update()
     return session.scalars(statement.execution_options(populate_existing=True)).one_or_none()
 
@@ -297,7 +297,7 @@ def enabled(session: Session) -> Sequence[Schedule]:
 def next_due(
     session: Session, now: datetime, passed_over: Collection[uuid.UUID] = ()
 ) -> Schedule | None:
-    """Return one schedule that is due, locked, and none that somebody else has locked."""
+    """Return one schedule that is due, locked, and none that another transaction has locked."""
     return session.scalars(
         select(Schedule)
         .where(Schedule.enabled, Schedule.next_due_at <= now, Schedule.id.not_in(passed_over))

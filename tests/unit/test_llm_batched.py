@@ -23,7 +23,7 @@ from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.model import Completion, FinishReason, Usage
 from chordwise.llm.pricing import BATCH, ListPrice, OwnPrice, max_input_tokens, price_of
 from chordwise.llm.providers.openai import OpenAIModel
-from chordwise.pipeline.asking.answers import every
+from chordwise.pipeline.asking.answers import gather
 from chordwise.pipeline.models.batch_queue import from_json, to_json
 from chordwise.pipeline.models.lanes import lane_for
 from chordwise.settings import ModelSettings, Settings
@@ -116,10 +116,10 @@ def test_every_question_is_asked_before_anybody_waits() -> None:
         return name
 
     with pytest.raises(AwaitingBatchError):
-        every([partial(ask, "a", WAITING), partial(ask, "b", None), partial(ask, "c", WAITING)])
+        gather([partial(ask, "a", WAITING), partial(ask, "b", None), partial(ask, "c", WAITING)])
 
     assert asked == ["a", "b", "c"]
-    assert every([partial(ask, "a", None), partial(ask, "b", None)]) == ["a", "b"]
+    assert gather([partial(ask, "a", None), partial(ask, "b", None)]) == ["a", "b"]
 
 
 def test_another_error_ends_the_questions_at_once() -> None:
@@ -129,7 +129,7 @@ def test_another_error_ends_the_questions_at_once() -> None:
         raise RefusedError("No.")
 
     with pytest.raises(RefusedError):
-        every([refuse, lambda: pytest.fail("asked")])
+        gather([refuse, lambda: pytest.fail("asked")])
 
 
 def test_own_prices_are_halved() -> None:

@@ -169,7 +169,7 @@ def _of_entry(entry: Entry, expected: JsonValue) -> Judgment:
 
 
 def _of_refuted(answer: Answer, name: str) -> Iterator[Judgment]:
-    """Yield that the only value of a field is wrong; of several, nobody knows which."""
+    """Yield that the only value of a field is wrong; of several, it is unknown which."""
     entries = fields.entries(answer.output, name)
     if len(entries) == 1:
         (entry,) = entries

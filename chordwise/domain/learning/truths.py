@@ -45,7 +45,7 @@ class Truth:
     """What an answer is compared with; what is not known is left out.
 
     `fields` holds the right values of each field of an extraction, and `wrong_fields` values that
-    are not; likewise the labels. `reference` is a summary that somebody wrote. `remarks` say
+    are not; likewise the labels. `reference` is a summary that a person wrote. `remarks` say
     something of an answer that says the same as the one that they were made of.
     """
 

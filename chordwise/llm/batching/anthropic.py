@@ -67,7 +67,7 @@ class AnthropicBatches:
         """Create the batch.
 
         Raises:
-            ModelError: The provider does not take it, or nobody knows whether it did.
+            ModelError: The provider does not take it, or it is unknown whether it did.
         """
         body: JsonObject = {
             "requests": [{"custom_id": line.custom_id, "params": line.body} for line in batch.lines]

@@ -87,7 +87,7 @@ class BatchApi(Protocol):
         ...
 
     def find(self, batch: PreparedBatch, known: Collection[str]) -> BatchState | None:
-        """Return a batch that was created although nobody heard of it; `known` are others."""
+        """Return a batch whose creation was never confirmed; `known` are others."""
         ...
 
     def look(self, provider_id: str) -> BatchState:

@@ -92,7 +92,7 @@ class OpenAIBatches:
         """Create the batch over the file, with our marker in its metadata.
 
         Raises:
-            ModelError: The provider does not take it, or nobody knows whether it did.
+            ModelError: The provider does not take it, or it is unknown whether it did.
         """
         body: JsonObject = {
             "input_file_id": batch.upload,

@@ -18,7 +18,7 @@ from chordwise.domain.json_values import JsonObject, as_object, text
 from chordwise.llm.limits.permits import Denial
 
 KEY = "chordwise:limits:pauses"
-"""One hash for all of them; nobody can read a key out of it, nor an address, which may hold one."""
+"""One hash for all of them; no key, nor an address that may hold one, can be read from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class Place:
 
     @classmethod
     def of(cls, provider: str, base_url: str, model: str, api_key: SecretStr) -> Place:
-        """Return the place that somebody with this key asks."""
+        """Return the place for requests with this key."""
         account = _hash(provider, base_url, api_key.get_secret_value())
         return cls(provider=provider, base_url=base_url, model=model, account=account)
 
@@ -57,8 +57,8 @@ class Place:
 class Pause:
     """A pause as it stands; without `model` it holds for all models of that key.
 
-    `address` is a hash of provider and base URL. `seconds` is how long nobody will ask; 0 where the
-    next call looks whether it is over.
+    `address` is a hash of provider and base URL. `seconds` is how long requests stay stopped; 0
+    where the next call looks whether it is over.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Pause:
     seconds: float
 
     def holds_for(self, provider: str, base_url: str, model: str) -> bool:
-        """Tell whether it may hold for whoever asks this model there, with whatever key."""
+        """Tell whether it may hold for every request to this model there, with any key."""
         return self.address == _hash(provider, base_url) and self.model in ("", model)
 
 

@@ -37,7 +37,7 @@ class Reason(StrEnum):
 class CallResult(StrEnum):
     """What a call says of the provider: it answers, it is asked too fast, it is broken, nothing.
 
-    `DENIED` says that it answers nobody with this key, or this model, until a person acts.
+    `DENIED` says that requests with this key, or for this model, fail until a person acts.
     """
 
     ANSWERED = "answered"
@@ -63,7 +63,7 @@ class PermitRequest:
 class Permit:
     """Leave to make one call, to be settled after it; it runs out by itself.
 
-    `granted_at` is in the time of whoever granted it.
+    `granted_at` is on the clock of the limiter that granted it.
     """
 
     request: PermitRequest
@@ -113,8 +113,8 @@ class LimitPolicy:
     """What is known of an endpoint beforehand, and how carefully to find out the rest.
 
     `lease_seconds` is how long a call may take before its permit counts as lost. `pause_seconds` is
-    how long nobody asks after a denial. `has_head_start` lets the very first call go ahead alone
-    for a moment: if its key is denied, no other is sent.
+    how long requests are stopped after a denial. `has_head_start` lets the very first call go ahead
+    alone for a moment: if its key is denied, no other is sent.
     """
 
     requests_per_minute: int | None = None
@@ -133,7 +133,7 @@ class Limits(Protocol):
     """Grants permits for one endpoint; safe to share between threads. Nothing here ever fails."""
 
     def take(self, request: PermitRequest) -> Permit | Wait | Denial:
-        """Return a permit, how long to wait before asking again, or why nobody may ask."""
+        """Return a permit, how long to wait before asking again, or why requests are stopped."""
         ...
 
     def settle(self, permit: Permit, report: CallReport) -> None:
@@ -174,7 +174,7 @@ class LimitState:
         )
 
     def seconds_for(self, cost: Mapping[QuotaKind, int]) -> float:
-        """Return how long one call of this cost takes up the limits."""
+        """Return how long one call of this cost occupies the limits."""
         shares = [
             SECONDS_PER_MINUTE * cost.get(kind, 0) / limit
             for kind, limit in self.per_minute.items()
@@ -201,7 +201,7 @@ PAUSE_SECONDS = 5.0
 
 
 class ResilientLimits:
-    """Never fails a call for want of Valkey; each outage is told once, and its end too.
+    """Falls back to process-local limits while Valkey is unavailable, and logs each outage.
 
     `read` returns what all know together, for the hard times.
     """
@@ -223,7 +223,7 @@ class ResilientLimits:
         self._read_at = float("-inf")
 
     def take(self, request: PermitRequest) -> Permit | Wait | Denial:
-        """Return a permit, how long to wait and why, or why nobody may ask."""
+        """Return a permit, how long to wait and why, or why requests are stopped."""
         if self._clock() >= self._away_until:
             try:
                 answer = self._shared.take(request)
@@ -236,7 +236,7 @@ class ResilientLimits:
         return self._process.take(request)
 
     def settle(self, permit: Permit, report: CallReport) -> None:
-        """Give a permit back to whoever granted it."""
+        """Give a permit back to the limiter that granted it."""
         if not permit.is_shared:
             self._process.settle(permit, report)
         elif self._clock() >= self._away_until:

@@ -94,7 +94,7 @@ _sleep = time.sleep  # noqa: TID251 - here the waiting is wired in
 
 
 def endpoint_id(provider: str, base_url: str, model: str, api_key: SecretStr) -> str:
-    """Return what names an endpoint in Valkey; nobody can read the key out of it."""
+    """Return what names an endpoint in Valkey; the API key cannot be read from it."""
     parts = (provider, base_url, model, api_key.get_secret_value())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
@@ -102,8 +102,8 @@ def endpoint_id(provider: str, base_url: str, model: str, api_key: SecretStr) ->
 class SharedLimits:
     """Grants the permits of one endpoint to all who use the same Valkey.
 
-    `place` is what denials pause, for everybody; without it nothing does. `clock` stands in for
-    Valkey's own in simulations.
+    `place` is what denials pause, for all processes; without it nothing is paused. `clock` stands
+    in for Valkey's own in simulations.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class SharedLimits:
         )
 
     def take(self, request: PermitRequest) -> Permit | Wait | Denial:
-        """Return a permit, how long to wait and why, or why nobody may ask.
+        """Return a permit, how long to wait and why, or why requests are stopped.
 
         Raises:
             redis.RedisError: Valkey is away, or full.
@@ -230,7 +230,7 @@ def _source() -> str:
 
 
 def read_state(client: redis.Redis, endpoint: str, policy: LimitPolicy) -> LimitState:
-    """Return the state of an endpoint; what nobody asked yet is as the policy says.
+    """Return the state of an endpoint; what has not been asked yet is as the policy says.
 
     Raises:
         redis.RedisError: Valkey is away.

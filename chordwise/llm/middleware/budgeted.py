@@ -16,7 +16,7 @@ from chordwise.llm.pricing import Price, booked_cost, booked_failure
 ReservationId: TypeAlias = UUID
 
 LONGEST_WAIT_SECONDS = 10.0
-"""Whoever waits holds a permit of the provider: longer waits are put off."""
+"""A waiting call holds a permit of the provider, so longer waits are postponed."""
 _SHORTEST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 1.0
 
@@ -29,7 +29,7 @@ class Budget(Protocol):
     ) -> ReservationId | None:
         """Set aside what a request can cost at most; `None` where nothing limits it.
 
-        `max_usd` is `None` where the price is unknown. A request that nobody settles within its
+        `max_usd` is `None` where the price is unknown. A request that is not settled within its
         timeout and some time more counts as spent. Of a free model, and of one whose unknown price
         is allowed, nothing is set aside; the reservation takes the cost that the server reports.
 

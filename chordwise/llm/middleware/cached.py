@@ -30,7 +30,7 @@ _GROWTH = 1.5
 class Standing(Enum):
     """How things stand with a request whose completion is not there.
 
-    Ours to ask; asked by another at this moment; or nobody knows, since the cache is out of reach.
+    Ours to ask; asked by another at this moment; or unknown, since the cache cannot be reached.
     """
 
     OURS = auto()
@@ -52,7 +52,7 @@ class CompletionCache(Protocol):
     """Where completions are kept; it raises nothing where it is out of reach."""
 
     def take(self, entry: CacheEntry) -> Completion | Standing:
-        """Return the completion, or claim the request for us where nobody else has it."""
+        """Return the completion, or claim the request for us where it is free."""
         ...
 
     def store(self, entry: CacheEntry, completion: Completion) -> None:
@@ -75,7 +75,7 @@ class HitLedger(Protocol):
 class Cached:
     """Asks a request only where its completion is not known; only clean ones are kept.
 
-    While somebody else asks the same, it waits for that, up to `longest_wait_seconds` and within
+    While another caller asks the same, it waits for that, up to `longest_wait_seconds` and within
     the request's time; then it asks by itself in what is left of that. `about` is what of the model
     decides about its answers (`facts_about`).
     """

@@ -69,7 +69,7 @@ class CallLedger(Protocol):
     """Where model calls are written down, each for itself and at once."""
 
     def begin(self, start: CallStart) -> CallId:
-        """Write a call that is about to be made; it stays visible if nobody finishes it."""
+        """Write a call that is about to be made; it stays visible if it is never finished."""
         ...
 
     def finish(self, call_id: CallId, outcome: CallOutcome) -> None:

@@ -34,7 +34,7 @@ from chordwise.llm.limits.permits import (
 from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile, Usage
 from chordwise.llm.reported_limits import QuotaKind
 
-# Whatever a provider says: later than this somebody tries again.
+# A provider is asked again after this time, whatever it says.
 LONGEST_PAUSE_SECONDS = 300.0
 
 
@@ -73,7 +73,7 @@ class RateLimited:
             RateLimitedError: There was no permit in time (`has_waited`), or the provider refused.
             ModelAccessError: The key, or the model, was denied to another call; none is sent.
             QuotaExceededError: As above.
-            ModelOverloadedError: Nobody asks the provider for now, since it failed too often.
+            ModelOverloadedError: The provider failed too often and is not asked for now.
             ModelError: What the model inside raised.
         """
         permit = self._permit(request)

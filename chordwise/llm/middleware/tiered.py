@@ -17,7 +17,7 @@ from chordwise.settings import RoutingSettings
 class Tiered:
     """Chooses a model by the complexity of each question; the ledger learns of the tier.
 
-    `policy` has the thresholds, and says what whoever can check an answer accepts
+    `policy` has the thresholds, and says which checked answers are accepted
     (`chordwise.pipeline.asking.cascade`). `on_change` hears of each change of tier: from, to, and
     why.
     """

@@ -54,7 +54,7 @@ def checked_key(api_key: SecretStr) -> str:
 
 
 MAX_TOKENS = 1_000_000_000
-"""No request has as many: whoever counts more has miscounted."""
+"""No request has as many; a larger count is an error of the server."""
 MAX_REPORTED_USD = Decimal(10_000)
 """No request costs as much: a server that reports more is not believed."""
 COST_HEADER = "x-litellm-response-cost"

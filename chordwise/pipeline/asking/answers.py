@@ -81,7 +81,7 @@ def _whole_or_halves(question: Question, ends_at: float, splits: int) -> Answer:
             raise
         log.info("question.split", model=question.model.profile.model, reason=error.what)
     asked = [partial(_whole_or_halves, half, ends_at, splits - 1) for half in halves]
-    return merged(every(asked), question.task)
+    return merged(gather(asked), question.task)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +187,7 @@ def _about(question: Question, start: int, text: str) -> Question:
     return replace(question, task=replace(task, text=text), source=part)
 
 
-def every(questions: Iterable[Callable[[], Answered]]) -> list[Answered]:
+def gather(questions: Iterable[Callable[[], Answered]]) -> list[Answered]:
     """Return all answers in order; where some wait for a batch, the others are asked all the same.
 
     Raises:

@@ -32,7 +32,7 @@ class Examined:
     is_merged_by_rule: bool = False
 
     def needs_review(self, confidence: float, options: AnalysisOptions) -> bool:
-        """Tell whether a person should look, since nobody else has, or somebody objects.
+        """Tell whether a person should look: there was no critique, or it objects.
 
         It is unsure, or its critique leaves a doubt, or of the votes that were asked for a language
         model has given one alone, or rows are missing, or it was merged by rule.

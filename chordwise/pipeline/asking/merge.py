@@ -14,7 +14,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisTask, Stage
 from chordwise.errors import ModelError, PausingError, TransientError
 from chordwise.pipeline.asking import Question, ask
-from chordwise.pipeline.asking.answers import every, merged, rows_missing_in
+from chordwise.pipeline.asking.answers import gather, merged, rows_missing_in
 from chordwise.pipeline.asking.question import room_for_answers
 
 
@@ -71,7 +71,7 @@ class Synthesizer:
         try:
             while len(level) > 1:
                 groups = self._groups(level)
-                level = every([partial(self._join, group) for group in groups])
+                level = gather([partial(self._join, group) for group in groups])
         except ModelError as error:
             if isinstance(error, TransientError | PausingError):
                 raise

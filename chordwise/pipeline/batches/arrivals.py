@@ -1,4 +1,4 @@
-"""What came back with a batch: into the ledger, the budget, the cache, and to whoever waits."""
+"""What came back with a batch: into the ledger, the budget, the cache, and to the waiting jobs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def share(session: Session, rows: Sequence[BatchRequest]) -> None:
     Those whose outcome is still to come go on leading.
     """
     ended = {row.key: row for row in rows if row.leads and row.finished_at is not None}
-    followers = batch_requests.of(session, ended)
+    followers = batch_requests.lock_followers(session, ended)
     if followers:
         _give(session, ended, followers)
     for row in ended.values():
@@ -168,7 +168,7 @@ class Arrivals:
         return cost
 
     def _keep(self, session: Session, row: BatchRequest, completion: Completion) -> None:
-        """Put a clean answer into the cache, for whoever asks the very same later."""
+        """Put a clean answer into the cache, for later requests that are the same."""
         if not self.uses_cache or not is_worth_keeping(completion):
             return
         of_job = select(Run.use_cache).join(Job, Job.run_id == Run.id).where(Job.id == row.job_id)

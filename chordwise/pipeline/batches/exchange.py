@@ -165,12 +165,12 @@ class _Batches:
     def _hand_in(self, api: BatchApi, batch: Batch) -> None:
         """Create the batch, unless an earlier try did and its answer was lost.
 
-        As long as nobody knows whether it did, nothing is given up.
+        As long as it is unknown whether it did, nothing is given up.
         """
         prepared = self._prepared(batch)
         state = self._found(api, batch, prepared)
         if state is None and not self._is_wanted(batch):
-            self._turn_away(batch, ModelOverloadedError("Nobody waits for this batch now."))
+            self._turn_away(batch, ModelOverloadedError("No job waits for this batch now."))
             return
         try:
             state = state or self._created(api, batch, prepared)
@@ -183,7 +183,7 @@ class _Batches:
             self._turn_away(batch, error)
             return
         if state is None:
-            # Whoever creates it may take a while, and until then it is not to be found.
+            # Its creation may take a while, and until then it cannot be found.
             longest = timedelta(seconds=self._settings.poll_max_seconds)
             self._store(lambda s: batches.put_off(s, batch.id, longest))
             return
@@ -256,7 +256,7 @@ class _Batches:
                 self._fetch(api, batch, state)
 
     def _wait_for(self, api: BatchApi, batch: Batch, state: BatchState) -> None:
-        """Look again later; stop what nobody waits for any more, and forget what never ends."""
+        """Look again later; stop what no job waits for, and forget what never ends."""
         if self._is_lost(batch):
             self._give_up(batch, "The provider has not ended it in days.")
             return

@@ -1,7 +1,7 @@
 """Delivering: telling others that a run ended, until they know or too many attempts have failed.
 
 An attempt is counted and given time in one transaction, made without any, and recorded in another.
-Whoever is killed in between leaves a delivery that is due again later, under the same name.
+A process that is killed in between leaves a delivery that is due again later, under the same name.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def deliver_next(context: Context) -> bool:
 
 
 def skip_unwanted(context: Context) -> None:
-    """Set aside what nobody wants: no address, or no folder, is configured.
+    """Set aside what has no receiver: no address, or no folder, is configured.
 
     Raises:
         ServiceUnavailableError: The database cannot be reached.

@@ -1,4 +1,4 @@
-"""One signed request to whoever wants to know that a run ended."""
+"""One signed request that tells a receiver that a run ended."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def _local_model(settings: Settings, name: str, named: ModelSettings) -> Check:
 def question(settings: Settings) -> Check:
     """Ask the model something tiny, without retries, paused or not; that may cost money.
 
-    An answer ends a pause for everybody.
+    An answer ends a pause for all processes.
 
     Raises:
         ConfigurationError: The model cannot be used as configured.

@@ -64,7 +64,7 @@ class _Cells:
         self._names = names
         self._raw = raw
         self._day: Format = book.add_format({"num_format": "yyyy-mm-dd"})
-        # Keeps a text a text in Excel also when somebody edits the cell.
+        # Keeps a text a text in Excel also when the cell is edited.
         self._text: Format = book.add_format({"quote_prefix": True})
 
     def fill(self, sheet: Worksheet, rows: Iterator[Row]) -> int:

@@ -215,10 +215,10 @@ def mark_beside(path: Path, token: str) -> Path:
 
 
 def take(source: Path, target: Path, token: str, rename: Rename = os.rename) -> None:
-    """Move a file to a name that nobody else uses, across file systems where it has to be.
+    """Move a file to an unused name, across file systems where necessary.
 
-    There it first gets a hidden name, so that nobody else takes it meanwhile; `finish_taking` goes
-    on after a kill, and whatever raises leaves it under one of the three names.
+    There it first gets a hidden name, so that no other process takes it meanwhile; `finish_taking`
+    goes on after a kill, and whatever raises leaves it under one of the three names.
     """
     try:
         rename(source, target)
@@ -237,7 +237,7 @@ def finish_taking(mark: Path, target: Path) -> None:
         copying.unlink(missing_ok=True)  # of an attempt that was cut off
         try:
             copy(mark, copying)
-            os.rename(copying, target)  # noqa: PTH104 - atomic, and nobody else is there
+            os.rename(copying, target)  # noqa: PTH104 - atomic, and under our lock
         finally:
             copying.unlink(missing_ok=True)
         _sync_folder(target.parent)
@@ -300,7 +300,7 @@ def _name(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        # No links here, or not to a file of somebody else's.
+        # No links here, or not to a file of another user.
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, "exists already", str(target)) from error
         os.rename(source, target)  # noqa: PTH104 - fails with EXDEV as the link did

@@ -93,8 +93,8 @@ def refusal(path: Path) -> str | None:
 def is_being_written(path: Path) -> bool:
     """Tell whether a program on this machine holds the file open for writing.
 
-    The kernel grants a lease for reading only where nobody does. Where it grants none at all, on
-    network shares and elsewhere than on Linux, nobody is known to.
+    The kernel grants a read lease only where no process writes. Where it grants none at all, on
+    network shares and on systems other than Linux, no writer is assumed.
     """
     if sys.platform != "linux":
         return False
@@ -104,8 +104,8 @@ def is_being_written(path: Path) -> bool:
     except OSError:
         return False
     try:
-        # Whoever opens the file at this very moment makes the kernel send us a signal: one that is
-        # ignored by default, not one that ends the process.
+        # A process that opens the file at this moment makes the kernel send us a signal: one that
+        # is ignored by default, not one that ends the process.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
@@ -159,7 +159,7 @@ def _is_there(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError:
-        return True  # nobody can tell
+        return True  # it cannot be known
 
 
 def _fingerprint(path: Path) -> Fingerprint | None:

@@ -82,7 +82,7 @@ class Taking:
                     moving.take(source, stored, token, self._rename)
             is_good = self._is_as_seen(file, wanted.prints)
         except FileNotFoundError:
-            is_good = False  # somebody else was faster, or took it back
+            is_good = False  # another process was faster, or the file was withdrawn
         except OSError as error:
             self._undo_now_or_later(file)
             return error

@@ -42,7 +42,7 @@ _SHARE = 10
 
 
 class Watch:
-    """Everything that has to be done again and again, by whoever holds the lock of the store.
+    """Everything that is done periodically by the process that holds the lock of the store.
 
     `monotonic` is in seconds. Call `tick` several times a second; for a file that is read it waits
     no longer than `reading_turn_seconds`, and goes on with all else.

@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 def resume(settings: Settings, names: Iterable[str]) -> None:
     """Let the next call to each of these models, and to their fallbacks, look whether it has to be.
 
-    Whose key it was is not asked: whoever retries a run may have another one than the workers, or
+    The key is not compared: the command may have another one than the workers, or
     none. Where Valkey is away the pauses last until they end by themselves.
     """
     if settings.broker_url is None:
@@ -78,7 +78,7 @@ def holding(settings: Settings) -> list[Pause]:
 
 
 def _models(settings: Settings, names: Iterable[str]) -> Iterator[ModelSettings]:
-    """Yield whoever may answer for each name; what this process does not know is left out."""
+    """Yield the models that may answer for each name; unknown names are left out."""
     for name in (*names, *settings.fallback):
         with suppress(ConfigurationError):
             yield from [settings.model_named(each) for each in settings.names_asked(name)]
@@ -90,7 +90,7 @@ def postponement(
     """Return the wait after `before` earlier ones: exponential, jittered, Retry-After honoured.
 
     The jitter is between half and the whole of the wait: put-off work is not due at once.
-    Whoever waits for a batch is due when nobody waits for it any more.
+    Work that waits for a batch is due when that wait ends.
     """
     if isinstance(error, AwaitingBatchError):
         return timedelta(seconds=error.retry_after_seconds or 0.0)

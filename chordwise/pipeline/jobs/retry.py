@@ -28,7 +28,7 @@ def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None
     """Queue every job of the run that has not succeeded; return how many those are.
 
     What chunks have reached stays: only those that have not succeeded are asked again. Where the
-    models of the run are paused for everybody, one call looks whether they still have to be. Where
+    models of the run are paused for all runs, one call looks whether they still have to be. Where
     the run is cancelled and not all of its jobs are yet, that is completed first. `budget_usd` is
     what the run may cost from now on, with what it did cost already.
 
@@ -125,7 +125,7 @@ class _Step:
 
 
 def _is_in_flight() -> ColumnElement[bool]:
-    """Return the condition that somebody is at a chunk: its answer is worth waiting for."""
+    """Return the condition that a chunk is at work: its answer is worth waiting for."""
     return (Chunk.status == ChunkStatus.RUNNING) & (Chunk.lease_until > clock.database_now())
 
 

@@ -77,7 +77,7 @@ def leaders(
 def served(context: Context, session: Session) -> int:
     """End the jobs whose answer another job has got, and let those ask for whom there is none.
 
-    One that was paused with its run asks nobody, and has an answer all the same.
+    One that was paused with its run asks no model, and has an answer all the same.
     """
     leader = aliased(Job)
     followed = exists().where(leader.id == Job.reused_from)

@@ -117,7 +117,7 @@ def compare(
 ) -> Sequence[Comparison]:
     """Put results beside what a gold file says, or beside what people said of them.
 
-    Only answers to one question, where it is given as it stands in `jobs.options`. Where nobody
+    Only answers to one question, where it is given as it stands in `jobs.options`. Where no one
     has said anything yet there is nothing. Answers are read some at a time, and the session's
     transaction ends after each reading.
 
@@ -253,7 +253,7 @@ def _compared(
     found = []
     for some in judgeable.batches(results):
         answers = list(judgeable.read(session, some))
-        session.commit()  # nothing is open while it is reckoned, which may take a minute
+        session.commit()  # nothing is open while it is computed, which may take a minute
         found += [_compared_one(each, truth_of[each.listed.result_id]) for each in answers]
     return [each for each in found if each is not None]
 
@@ -304,8 +304,8 @@ def evaluate(
 ) -> Sequence[Evaluated]:
     """Compare results with a gold file, or without one with feedback, and write down how they are.
 
-    Nothing comes of it where nobody has said anything yet.
-    No transaction is open while it is reckoned. The intervals are the same each time.
+    Returns nothing where there is no feedback yet.
+    No transaction is open while it is computed. The intervals are the same each time.
 
     Raises:
         UsageError: There is no such run, the gold file is about none of the results, or a label

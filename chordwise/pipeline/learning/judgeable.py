@@ -31,7 +31,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """A result by its ids; `question` is what was asked, however often, and whoever looked."""
+    """A result by its ids; `question` is what was asked, however often."""
 
     result_id: uuid.UUID
     job_id: uuid.UUID

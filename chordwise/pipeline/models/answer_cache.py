@@ -33,7 +33,7 @@ class StoredCompletions:
     """The cache as one chunk sees it, or one synthesis: `owner` is the chunk's id, or the job's.
 
     Others wait for the owner's request as long as a claim lasts. A worker that takes the chunk over
-    has the same owner, and waits for nobody.
+    has the same owner, and does not wait.
     """
 
     database: Database

@@ -109,8 +109,8 @@ class JobBatches:
     def _add(self, session: Session, question: BatchQuestion, left: timedelta) -> None:
         """Write the question and reserve its money, or none of both.
 
-        Where somebody waits for the answer to the very same one, it is only noted that this owner
-        waits for it, too: it is asked and paid once.
+        Where another owner waits for the answer to the very same one, it is only noted that this
+        owner waits for it, too: it is asked and paid once.
         """
         body = json.dumps(question.body, ensure_ascii=False)
         id_ = new_id()
@@ -129,7 +129,7 @@ class JobBatches:
             "leads": self.max_age is not None,
             "attempts": 0,
         }
-        # Whoever has lost its lease may ask the same at this very moment.
+        # A worker that has lost its lease may ask the same at this moment.
         if batch_requests.add(session, values):
             lasts = left + _WINDOW
             if self.budget.reserve_in(session, id_, question.max_usd, lasts):

@@ -251,7 +251,7 @@ class JobBudget:
 
 
 def cap_for(settings: Settings, model: str, budget_usd: Decimal | None) -> Decimal | None:
-    """Return the cap of a run that asks this model; `None` where nobody has set one.
+    """Return the cap of a run that asks this model; `None` where none is set.
 
     Raises:
         UsageError: No such budget can be kept.
@@ -313,7 +313,7 @@ def known(max_usd: Decimal | None) -> Decimal:
     """Return what a request can cost at most.
 
     Raises:
-        ConfigurationError: Nobody knows the price.
+        ConfigurationError: The price is unknown.
     """
     if max_usd is None:
         raise ConfigurationError(

@@ -13,7 +13,7 @@ from chordwise.storage import clock
 
 
 def lane_for(settings: Settings, model: str, wanted: Lane) -> Lane:
-    """Return the lane in which a model can be asked: online where nobody has a Batch API.
+    """Return the lane in which a model can be asked: online where it has no Batch API.
 
     Raises:
         ConfigurationError: A model is unknown.

@@ -80,7 +80,7 @@ class UnaskedModel(ChatModel):
 
     @property
     def lane_now(self) -> str:
-        """Return the lane in which the model is asked by whoever does not wait for a batch."""
+        """Return the lane in which the model is asked without waiting for a batch."""
         return self.settings.service_tier or ONLINE
 
     @property
@@ -96,7 +96,9 @@ class UnaskedModel(ChatModel):
         Raises:
             InternalError: Always.
         """
-        raise InternalError(f"{self.name} is only quoted; nobody may ask {request.schema_name}.")
+        raise InternalError(
+            f"{self.name} is only quoted and cannot be asked {request.schema_name}."
+        )
 
     def tokens_of(self, request: CompletionRequest) -> int:
         """Return the input tokens of a request."""

@@ -55,7 +55,7 @@ def queue_is_empty(context: Context, queue: str) -> ColumnElement[bool]:
 
 
 def queue_is_long(context: Context, queue: str) -> ColumnElement[bool]:
-    """Return the condition that so many wait in a queue that whoever waits long may be there.
+    """Return the condition that so many wait in a queue that a long wait does not mean a loss.
 
     Sent again by the thousand, they would make it longer than the workers make it shorter.
     """
@@ -83,7 +83,7 @@ def lost_since(
 
 
 def unclaimed(chunk: type[Chunk]) -> ColumnElement[bool]:
-    """Return the condition that a chunk is there for whoever gets its message."""
+    """Return the condition that a chunk can be claimed by the worker that gets its message."""
     due = (chunk.status == ChunkStatus.WAITING) & (chunk.due_at <= clock.database_now())
     return or_(chunk.status == ChunkStatus.PENDING, due)
 
@@ -245,7 +245,7 @@ def last_attempts_in_turn(context: Context, session: Session) -> int:
             Chunk.sent_at.is_(None),
             ~outbox.is_promised(ANALYZE_SLICE, of=Chunk.id),
             ~on_its_way.exists(),
-            ~chunk_leases.somebody_is_at_one(max_attempts),
+            ~chunk_leases.one_is_at_work(max_attempts),
         )
         .order_by(Chunk.id)
         .limit(1)
@@ -255,7 +255,7 @@ def last_attempts_in_turn(context: Context, session: Session) -> int:
 
 
 def never_sent(context: Context, session: Session) -> int:
-    """Send chunks that the broker was never given, of jobs that nobody is fanning out any more."""
+    """Send chunks that the broker was never given, of jobs that are not being fanned out."""
     max_attempts = context.settings.pipeline.max_attempts
     rows = session.execute(
         select(Chunk.id, Chunk.job_id)
@@ -294,10 +294,10 @@ def due(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape 
 def lost_messages(context: Context, session: Session) -> int:
     """Send chunks again that younger messages have overtaken, or that are in no queue any more.
 
-    The queue is first in, first out: what was sent well before a message that has been taken up
-    since, and still waits, is not in it any more. Where nobody works, an empty queue tells; as long
-    as messages wait there, further ones would only pile up. What is due and was not sent since has
-    no message to lose.
+    The queue is first in, first out: what was sent well before a message that has been received
+    since, and still waits, is not in it any more. Where no worker runs, an empty queue tells; as
+    long as messages wait there, further ones would only pile up. What is due and was not sent since
+    has no message to lose.
     """
     stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
     newest_taken = (

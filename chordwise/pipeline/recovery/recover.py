@@ -73,10 +73,10 @@ def answered(context: Context, session: Session) -> int:  # noqa: ARG001 - one s
 
 
 def unwanted(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all rules
-    """Drop questions that no provider has heard of, where nobody wants them or they lead nowhere.
+    """Drop questions that no provider was sent, where they are not needed or lead nowhere.
 
-    Those are of jobs that were called off; of paused ones for which others wait; and those that
-    wait for the answer to the same question of somebody who does not ask it any more.
+    Those are of jobs that were cancelled; of paused ones for which others wait; and those that
+    wait for the answer to the same question of a job that does not ask it any more.
     """
     dropped = batch_requests.drop_unwanted(session, _MOST)
     dropped += batch_requests.drop_idle_leaders(session, _MOST)
@@ -151,7 +151,7 @@ def lost_messages(context: Context, session: Session) -> int:
 
 
 def missing_syntheses(context: Context, session: Session) -> int:
-    """Send the synthesis of jobs whose chunks have all ended and which nobody is finishing.
+    """Send the synthesis of jobs whose chunks have all ended and which no worker is finishing.
 
     One that has been due, or abandoned, since it was last sent has no message and gets one at once.
     As long as other messages wait for a worker, so may that of any other: it gets more time then,
@@ -288,7 +288,7 @@ def _may_find_something(context: Context) -> bool:
 
 
 def take_up_after_standstill(context: Context) -> int:
-    """Send everything unclaimed, if nobody holds any lease; return how much that was.
+    """Send everything unclaimed, if no lease is held; return how much that was.
 
     For a scheduler that begins to lead: after a stop of the whole stack the messages that the
     workers had taken from the broker are lost, and nothing overtakes them.

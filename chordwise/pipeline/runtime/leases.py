@@ -141,7 +141,7 @@ class LeaseKeeper:
         return released
 
     def note_lost(self, lease: Lease, noticed_by: str) -> None:
-        """Mark a lease as lost and remember it for the incidents: once, whoever notices first."""
+        """Mark a lease as lost and count it among the incidents, once."""
         with self._lock:
             if lease.lost:
                 return

@@ -90,7 +90,7 @@ def _lease_keeper(pipeline: PipelineSettings, url: SecretStr, name: str) -> Leas
 log = structlog.get_logger(__name__)
 
 _FIRST_PAUSE_SECONDS = 0.5
-# Shorter than what a health check takes for death: whoever waits is alive.
+# Shorter than what a health check takes for death: a waiting process is alive.
 _LONGEST_PAUSE_SECONDS = liveness.INTERVAL_SECONDS
 
 

@@ -66,7 +66,7 @@ def analyze(work: Work) -> JsonObject:
     Raises:
         UsageError: A path leads nowhere, or the profile contradicts itself.
         ConfigurationError: The profile or its model is unknown.
-        LeaseLostError: Somebody else goes on with it.
+        LeaseLostError: Another process continues it.
         ServiceUnavailableError: The database stayed away.
     """
     settings = work.context.settings
@@ -94,7 +94,7 @@ def reanalyze(work: Work) -> JsonObject:
     A document that was asked the new question already, with whatever success, is left out.
 
     Raises:
-        LeaseLostError: Somebody else goes on with it.
+        LeaseLostError: Another process continues it.
         ServiceUnavailableError: The database stayed away.
     """
     found = unknown = 0

@@ -25,13 +25,13 @@ from chordwise.storage.schedules import ScheduleRun
 def export(work: Work) -> JsonObject:
     """Write what is wanted into a new file; return its name and how many rows it has.
 
-    The name is noted before the file is written, so that whoever goes on after a kill finds what
-    is its own, and writes it once.
+    The name is noted before the file is written, so that the process that continues after a kill
+    finds what is its own, and writes it once.
 
     Raises:
         UsageError: There is no such view or folder, or PostgreSQL refuses the statement.
         ConfigurationError: The library of the format is not installed.
-        LeaseLostError: Somebody else goes on with it.
+        LeaseLostError: Another process continues it.
         ServiceUnavailableError: The database cannot be reached.
     """
     writers.require(format_of(work.settings))

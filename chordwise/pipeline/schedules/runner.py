@@ -33,7 +33,7 @@ def prune(work: Work) -> JsonObject:
     """Delete what is older than the ages that are set; return how much of each kind.
 
     Raises:
-        LeaseLostError: Somebody else goes on with it.
+        LeaseLostError: Another process continues it.
         ServiceUnavailableError: The database stayed away.
     """
     settings = work.settings
@@ -83,7 +83,7 @@ def evaluate(work: Work) -> JsonObject:
     Raises:
         UsageError: The gold file makes no sense, or is about none of the results.
         ConfigurationError: There is no such profile any more.
-        LeaseLostError: Somebody else goes on with it.
+        LeaseLostError: Another process continues it.
         ServiceUnavailableError: The database stayed away.
     """
     truth = gold.read(Path(work.settings.gold)) if work.settings.gold else None
@@ -99,7 +99,7 @@ def recalibrate(work: Work) -> JsonObject:
     """Learn from all judgments; return how many calibrations are new, and how many lack some.
 
     Raises:
-        LeaseLostError: Somebody else goes on with it.
+        LeaseLostError: Another process continues it.
         ServiceUnavailableError: The database stayed away.
     """
     max_error_rate = work.settings.max_error_rate
@@ -151,11 +151,11 @@ class ScheduleRunner:
         self._current: Work | None = None
 
     def work(self) -> bool:
-        """Carry out an occurrence that nobody is at; false where there is none.
+        """Carry out an unclaimed occurrence; false where there is none.
 
         Raises:
             ServiceUnavailableError: The database cannot be reached; the lease runs out, and the
-                occurrence is taken up again.
+                occurrence is resumed.
         """
         work = self._claim()
         if work is None:

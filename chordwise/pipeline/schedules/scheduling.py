@@ -1,4 +1,4 @@
-"""Schedules: taking them from the configuration, and starting what is due once, whoever looks."""
+"""Schedules: taking them from the configuration, and starting what is due exactly once."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ Clock: TypeAlias = Callable[[Session], datetime]
 """Tells what time it is; outside of tests the database does."""
 
 ON_TIME = timedelta(minutes=10)
-"""What is taken up later than this was missed: nobody was there when it was due."""
+"""What starts later than this was missed: no scheduler ran when it was due."""
 WHOSE_DEFECT = "Another version has written it: update this one, or define it again."
 _STILL_RUNNING = End(
     status=ScheduleRunStatus.SKIPPED,
@@ -121,7 +121,7 @@ def tick(
 ) -> int:
     """End what has been done, give up what has expired, start what is due; return what started.
 
-    Each due time is one transaction: the occurrence, which is what any scheduler takes up, and the
+    Each due time is one transaction: the occurrence, which any scheduler claims, and the
     next due time. Two that tick at once, or one that is killed, start nothing twice. `troubles`
     are those that were told before: a schedule that cannot be read is told of once.
 

@@ -50,10 +50,10 @@ class Work:
             raise InterruptedWorkError
 
     def guard(self, session: Session) -> None:
-        """Let a transaction write only while the lease is ours, and nobody take it meanwhile.
+        """Let a transaction write only while the lease is ours, and lock it meanwhile.
 
         Raises:
-            LeaseLostError: Somebody else has taken the occurrence over, or it has expired.
+            LeaseLostError: Another process has taken the occurrence over, or it has expired.
         """
         if not schedules.holds(session, self.schedule_run_id, self.token):
             raise LeaseLostError(f"The schedule {self.schedule} was taken over.")
