@@ -9,7 +9,7 @@ FEW = 20
 """So many are usual leftovers of the programs that wrote a text, and no reason to look at it."""
 REASON = "invisible_characters"
 """The code that `intakes.reason` has where a person should look at a document."""
-HINT = "Look at the file before you rely on its results (docs/formats.md, Text that nobody sees)."
+HINT = "Look at the file before you rely on its results (docs/formats.md, Invisible text)."
 
 _IGNORABLE = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
