@@ -65,7 +65,7 @@ Format: TypeAlias = Annotated[
 GoldFile: TypeAlias = Annotated[
     str, typer.Option(metavar="FILE", help="For evaluate: the truth; else feedback.")
 ]
-MostErrors: TypeAlias = Annotated[
+MaxErrorRate: TypeAlias = Annotated[
     float | None,
     typer.Option(min=0, max=1, metavar="0…1", help="For recalibrate: how many may be wrong."),
 ]
@@ -182,7 +182,7 @@ def add(  # noqa: PLR0913 - a parameter is an option of the command
     export_format: Format = None,
     raw: Raw = False,
     gold: GoldFile = "",
-    max_error_rate: MostErrors = None,
+    max_error_rate: MaxErrorRate = None,
     catch_up: CatchingUp = CatchUp.ONCE,
     expires_after_hours: Expiry = 22,
     keep_cache_days: Age = None,
