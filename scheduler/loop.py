@@ -285,11 +285,7 @@ class Scheduling:
         self._troubles = FailureBackoff()
 
     def tick(self) -> None:
-        """Start what is due; a new leader brings its configuration along.
-
-        Raises:
-            ServiceUnavailableError: The database cannot be reached.
-        """
+        """Start what is due; a new leader brings its configuration along."""
         if not self._leadership.hold():
             self._is_synchronized = False
             return

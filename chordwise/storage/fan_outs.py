@@ -68,11 +68,7 @@ class FanOuts:
         self._sent = GroupCommit(database.autocommit, _mark_sent, _GATHER_SECONDS)
 
     def begin(self, job_id: uuid.UUID) -> FanOut | None:
-        """Count an attempt to fan a job out, while it is queued; `None` where it may not be.
-
-        Raises:
-            ServiceUnavailableError: The database stayed away.
-        """
+        """Count an attempt to fan a job out, while it is queued; `None` where it may not be."""
         return self._begun.commit(job_id, self._within)
 
     def write(self, job: CutJob) -> Sequence[uuid.UUID]:
@@ -81,18 +77,11 @@ class FanOuts:
         Chunks that are there already stay as they are. Returns those that wait and have no message
         yet, in the order of the document. What was sent before is left to recovery, which knows
         whether its message is lost.
-
-        Raises:
-            ServiceUnavailableError: The database stayed away.
         """
         return self._written.commit(job, self._within)
 
     def mark_sent(self, chunk_ids: Sequence[uuid.UUID]) -> None:
-        """Note that messages for these chunks are with the broker.
-
-        Raises:
-            ServiceUnavailableError: The database stayed away.
-        """
+        """Note that messages for these chunks are with the broker."""
         self._sent.commit(chunk_ids, self._within)
 
     def _begin_all(

@@ -77,7 +77,6 @@ class Batched:
             AwaitingBatchError: The answer is still to come.
             ModelError: What the batch or the model inside says.
             ConfigurationError: There is a cap, and an unknown price.
-            ServiceUnavailableError: The database is away.
         """
         route = request.route
         question = BatchQuestion(

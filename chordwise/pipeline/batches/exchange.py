@@ -48,11 +48,7 @@ _REMEMBERED = timedelta(days=1)
 
 
 def prepare(context: Context) -> None:
-    """Put together what is ready; each batch is one transaction, and no provider hears of it yet.
-
-    Raises:
-        ServiceUnavailableError: The database cannot be reached.
-    """
+    """Put together what is ready, each batch in one transaction; nothing is sent yet."""
     settings = context.settings.batch
     gather, most = timedelta(seconds=settings.gather_seconds), settings.max_requests
     with context.database.write() as session:

@@ -132,11 +132,7 @@ def deliver_next(context: Context) -> bool:
 
 
 def skip_unwanted(context: Context) -> None:
-    """Set aside what has no receiver: no address, or no folder, is configured.
-
-    Raises:
-        ServiceUnavailableError: The database cannot be reached.
-    """
+    """Set aside what has no receiver: no address, or no folder, is configured."""
     with context.database.write() as session:
         for kind in set(DeliveryKind) - _wanted(context):
             deliveries.skip(session, kind)

@@ -66,7 +66,6 @@ def opened(database_url: SecretStr, wanted: Selection | str) -> Iterator[Table]:
     Raises:
         UsageError: There is no such table, view or column, or PostgreSQL refuses the statement.
         ConfigurationError: The role of readers is missing, or cannot log in.
-        ServiceUnavailableError: The database cannot be reached.
     """
     if isinstance(wanted, str):
         user_sql.check_reading(wanted)

@@ -150,11 +150,7 @@ class Delivering:
         self._store = store
 
     def ready(self, limit: int) -> list[InboxFile]:
-        """Return files to deliver: those that a kill left half delivered, then those that are due.
-
-        Raises:
-            ServiceUnavailableError: The database cannot be reached.
-        """
+        """Return files to deliver: first those that a kill left half delivered."""
         with self._context.database.read() as session:
             begun = inbox_files.in_status(session, self._store.id, InboxStatus.DELIVERING, limit)
             return [*begun, *inbox_files.ready(session, self._store.id, limit)]

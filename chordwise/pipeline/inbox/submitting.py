@@ -147,11 +147,7 @@ class Submitting:
             self._note_outcomes(task, ended)
 
     def close_quiet(self, *, everything: bool = False) -> None:
-        """Close the runs that got no file for a while, or all of them.
-
-        Raises:
-            ServiceUnavailableError: The database cannot be reached.
-        """
+        """Close the runs that got no file for a while, or all of them."""
         now, quiet = self._monotonic(), self._context.settings.inbox.quiet_seconds
         with self._lock:
             for key, each in list(self._open.items()):
@@ -167,9 +163,6 @@ class Submitting:
         """Close the runs that an earlier watcher of this store has left open.
 
         One with a file that was being taken in stays open: submitting the file goes on with it.
-
-        Raises:
-            ServiceUnavailableError: The database cannot be reached.
         """
         ours = {each.submission.run_id for each in (*self._open.values(), *self._retired)}
         with self._context.database.write() as session:
@@ -177,11 +170,7 @@ class Submitting:
             intakes.finish_all(session, is_abandoned)
 
     def take_attempts_back(self) -> None:
-        """Let no file bear the blame that this process leaves.
-
-        Raises:
-            ServiceUnavailableError: The database cannot be reached.
-        """
+        """Let no file bear the blame that this process leaves."""
         with self._context.database.write() as session:
             inbox_files.take_attempts_back(session, self._begun)
 

@@ -97,11 +97,7 @@ class Taking:
         return found
 
     def cut_off(self) -> list[CutOff]:
-        """Return all that a kill has cut off, and what was left behind.
-
-        Raises:
-            ServiceUnavailableError: The database cannot be reached.
-        """
+        """Return all that a kill has cut off, and what was left behind."""
         self._left_behind = []
         orphans = set(self._store.ids())  # before the rows: a sub-folder comes after its row
         files = self._in_status(InboxStatus.TAKING, limit=None)

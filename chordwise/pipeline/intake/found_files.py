@@ -87,7 +87,6 @@ def take_in(
     Raises:
         RunCancelledError: The run is cancelled; the rest is not read.
         LeaseLostError: Another process takes in for this run.
-        ServiceUnavailableError: The database cannot be reached.
     """
 
     def store(batch: Sequence[Offered]) -> None:

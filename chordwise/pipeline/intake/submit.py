@@ -100,7 +100,6 @@ class Submission:
         Raises:
             RunCancelledError: The run is cancelled.
             LeaseLostError: Another process takes in for this run.
-            ServiceUnavailableError: The database stayed away.
         """
         stored: Sequence[uuid.UUID] = ()
         with self._turn:
@@ -115,11 +114,7 @@ class Submission:
         return stored
 
     def untaken(self) -> Iterator[ListedFile]:
-        """Yield what is left on the list, in its order.
-
-        Raises:
-            ServiceUnavailableError: The database cannot be reached.
-        """
+        """Yield what is left on the list, in its order."""
         after = -1
         while True:
             with self._context.database.read() as session:
@@ -147,7 +142,6 @@ class Submission:
         Raises:
             RunCancelledError: The run is cancelled.
             LeaseLostError: Another process takes in for this run.
-            ServiceUnavailableError: The database stayed away.
                 Of what is not stored then, all is still on the list; it is all of them, unless the
                 last answer of the database was lost or they took several transactions.
         """
@@ -158,9 +152,6 @@ class Submission:
         """Declare that nothing more comes from here.
 
         Only a run of whose list nothing is left can be finished; another one is interrupted.
-
-        Raises:
-            ServiceUnavailableError: The database stayed away.
         """
         self._context.leases.drop_intake(self._token)
         for attempt in self._context.database.attempts(PATIENCE):
@@ -168,11 +159,7 @@ class Submission:
                 intakes.give_back(session, self.run_id, self._token, self._unlisted)
 
     def has_lease(self) -> bool:
-        """Tell whether this is still the one that takes in for an open run.
-
-        Raises:
-            ServiceUnavailableError: The database cannot be reached.
-        """
+        """Tell whether this is still the one that takes in for an open run."""
         with self._context.database.read() as session:
             run = session.get_one(Run, self.run_id)
             return run.intake_token == self._token and run.status != RunStatus.CANCELLED
@@ -223,7 +210,6 @@ def open_run(
     Raises:
         UsageError: The name is taken or could be an id, or the budget is none.
         ConfigurationError: The model is unknown, or its price where there is a budget.
-        ServiceUnavailableError: The database cannot be reached.
     """
     client.identity(context.settings, options.model)
     options = answerable(context.settings, options)
@@ -331,7 +317,6 @@ class Resume:
 
         Raises:
             UsageError: The run is not interrupted, or a process still takes in for it.
-            ServiceUnavailableError: The database cannot be reached.
         """
         self._require_interrupted(run_id)
         self._await_lease(run_id)
@@ -397,7 +382,6 @@ def open_or_resume(
     Raises:
         UsageError: The name is taken by a run that is not interrupted or asks something else.
         ConfigurationError: The model is unknown, or its price where there is a budget.
-        ServiceUnavailableError: The database cannot be reached.
     """
     with context.database.read() as session:
         known = session.scalars(select(Run).where(Run.name == options.name)).one_or_none()
@@ -420,9 +404,6 @@ def claim(
     """Take over the intake of a run; `None` where it is finished, cancelled, or held by another.
 
     `by_force` is for those who know from a lock of their own that the other one is gone.
-
-    Raises:
-        ServiceUnavailableError: The database cannot be reached.
     """
     token = uuid.uuid4()
     for attempt in context.database.attempts(PATIENCE):

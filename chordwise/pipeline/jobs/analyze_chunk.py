@@ -82,11 +82,7 @@ class SliceClaims:
         self.finished_jobs: list[uuid.UUID] = []
 
     def of(self, chunk_id: uuid.UUID) -> ClaimedChunk | None:
-        """Return a chunk of the message as it is after the claim; `None` where there is none.
-
-        Raises:
-            ServiceUnavailableError: The database cannot be reached.
-        """
+        """Return a chunk of the message as it is after the claim; `None` where there is none."""
         with self._lock:
             if self._error is not None:
                 raise self._error

@@ -39,7 +39,6 @@ def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None
     Raises:
         UsageError: More is spent already, or the budget is none.
         ConfigurationError: There is a new budget, and an unknown price.
-        ServiceUnavailableError: The database stayed away.
     """
     _resume_models(context, run_id)
     _cancel_jobs(context.database, run_id)
@@ -62,9 +61,6 @@ def cancel(database: Database, run_id: uuid.UUID) -> int:
     claimed or asked for it. Its jobs follow in short transactions; recovery, a repetition and
     `retry` complete what a kill has cut off. Calls in flight are not stopped, but their answers
     are not stored.
-
-    Raises:
-        ServiceUnavailableError: The database stayed away.
     """
     begun_at = _now(database)
     for attempt in database.attempts(PATIENCE):

@@ -310,7 +310,6 @@ def evaluate(
     Raises:
         UsageError: There is no such run, the gold file is about none of the results, or a label
             may be that of two types.
-        ServiceUnavailableError: The database cannot be reached.
     """
     with database.read() as session:
         chosen, run = wanted(session, scope)

@@ -63,7 +63,6 @@ class JobBatches:
             AwaitingBatchError: It waits, from now on or already.
             ModelError: The provider's answer was an error, or there is no money for the question.
             ConfigurationError: There is a cap, and an unknown price.
-            ServiceUnavailableError: The database is away.
         """
         for attempt in self.database.attempts(_PATIENCE):
             with attempt as session:

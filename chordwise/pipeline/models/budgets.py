@@ -52,7 +52,6 @@ class DayBudget:
             BudgetReservedError: The money is there, but others have reserved it.
             BudgetExceededError: So much is not left.
             ConfigurationError: There is a cap, and an unknown price.
-            ServiceUnavailableError: The database is away.
         """
         usd_per_day = self._settings.usd_per_day
         if usd_per_day is None:
@@ -134,7 +133,6 @@ class Reservations:
             BudgetReservedError: The money is there, but others have reserved it.
             BudgetExceededError: So much is not left.
             ConfigurationError: There is a cap, and an unknown price.
-            ServiceUnavailableError: The database is away.
         """
         seconds = timeout_seconds or self._settings.retries.total_seconds
         lasts = timedelta(seconds=seconds + self._settings.pipeline.lease_seconds)

@@ -46,7 +46,6 @@ class Ledger:
 
         Raises:
             LeaseLostError: The run is cancelled, or the work was taken over.
-            ServiceUnavailableError: The database is away.
         """
         call_id = new_id()
         begun = self._row(call_id, start)
@@ -98,11 +97,7 @@ class Ledger:
         return ended
 
     def flush(self) -> None:
-        """Store the ends of calls that are not stored yet.
-
-        Raises:
-            ServiceUnavailableError: The database stayed away.
-        """
+        """Store the ends of calls that are not stored yet."""
         if self._ended:
             self.enter(CallEntry(ended=self.take_ended()), self.patience)
 

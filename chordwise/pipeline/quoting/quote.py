@@ -261,7 +261,6 @@ def estimate(
 
     Raises:
         ConfigurationError: There is no such model, or no text fits it.
-        ServiceUnavailableError: The database cannot be reached.
     """
     return priced(context, gather(context, found, options))
 
@@ -276,7 +275,6 @@ def gather(
 
     Raises:
         ConfigurationError: There is no such model, or no text fits it.
-        ServiceUnavailableError: The database cannot be reached.
     """
     tallying = Tallying(context, options, sample)
     for each in found:
@@ -285,11 +283,7 @@ def gather(
 
 
 def priced(context: ReadingContext, gathered: Gathered) -> Quote:
-    """Return the quote for what was gathered.
-
-    Raises:
-        ServiceUnavailableError: The database cannot be reached.
-    """
+    """Return the quote for what was gathered."""
     tally = gathered.tally
     with context.database.read() as session:
         lines = [

@@ -48,7 +48,6 @@ def ask(context: ReadingContext, gathered: Gathered, *, fresh: bool) -> None:
     Raises:
         ModelError: A question brought no answer, or the day has no money for it.
         ConfigurationError: A model cannot be asked as it is configured, or not within a budget.
-        ServiceUnavailableError: The database cannot be reached.
     """
     asking = _asking(context, fresh=fresh)
     for key, kind in gathered.tally.kinds.items():

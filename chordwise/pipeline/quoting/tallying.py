@@ -224,11 +224,7 @@ class Tallying:
         self._random = Random(0)  # noqa: S311 - the same sample for the same documents
 
     def add(self, found: ReadDocument | UnreadDocument) -> None:
-        """Count a document.
-
-        Raises:
-            ServiceUnavailableError: The database cannot be reached.
-        """
+        """Count a document."""
         if isinstance(found, UnreadDocument):
             self.tally.unread.append(found)
             return

@@ -269,9 +269,6 @@ def recover(context: Context) -> dict[str, int]:
     """Apply every rule once; return how many rescues each made, those of none left out.
 
     Where nothing is unfinished no rule is asked. Each rescue is logged, and counted in `incidents`.
-
-    Raises:
-        ServiceUnavailableError: The database cannot be reached.
     """
     rescues = {"broker_forgot": _broker_forgot(context)}
     for reason, rule in RULES if _may_find_something(context) else ():
@@ -292,9 +289,6 @@ def take_up_after_standstill(context: Context) -> int:
 
     For a scheduler that begins to lead: after a stop of the whole stack the messages that the
     workers had taken from the broker are lost, and nothing overtakes them.
-
-    Raises:
-        ServiceUnavailableError: The database cannot be reached.
     """
     try:
         return _standstill(context)

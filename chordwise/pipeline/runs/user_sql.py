@@ -82,7 +82,6 @@ def answer(database_url: SecretStr, statement: str) -> Iterator[Answer]:
     Raises:
         UsageError: The statement is not one that reads, or PostgreSQL refuses it.
         ConfigurationError: The role of readers is missing, or its password may not be set.
-        ServiceUnavailableError: The database cannot be reached.
     """
     check_reading(statement)
     with reader(database_url) as connection:
@@ -102,7 +101,6 @@ def callable_functions(database_url: SecretStr) -> list[str]:
 
     Raises:
         ConfigurationError: The role is missing, or cannot log in.
-        ServiceUnavailableError: The database cannot be reached.
     """
     with reader(database_url) as connection:
         rows = connection.execute(_CALLABLE, (list(RISKY_FUNCTIONS),))
@@ -165,7 +163,6 @@ def reader(
 
     Raises:
         ConfigurationError: The role is missing, or cannot log in.
-        ServiceUnavailableError: The database cannot be reached.
     """
     url = make_url(database_url.get_secret_value())
     options = (
@@ -273,7 +270,6 @@ def _reaching() -> Iterator[None]:
 
     Raises:
         ConfigurationError: The password may not be set, or the server takes no passwords.
-        ServiceUnavailableError: The database cannot be reached.
     """
     try:
         yield

@@ -123,9 +123,6 @@ class LeaseKeeper:
         """Give everything held back through PostgreSQL; return how much that was.
 
         The threads at work are not stopped, but what they find is not stored any more.
-
-        Raises:
-            ServiceUnavailableError: The database cannot be reached.
         """
         held, fanning_out = self._snapshot(), set(self._fanning_out)
         for lease in held:

@@ -67,7 +67,6 @@ def analyze(work: Work) -> JsonObject:
         UsageError: A path leads nowhere, or the profile contradicts itself.
         ConfigurationError: The profile or its model is unknown.
         LeaseLostError: Another process continues it.
-        ServiceUnavailableError: The database stayed away.
     """
     settings = work.context.settings
     profile = settings.profiles.get(work.settings.profile, ProfileSettings())
@@ -95,7 +94,6 @@ def reanalyze(work: Work) -> JsonObject:
 
     Raises:
         LeaseLostError: Another process continues it.
-        ServiceUnavailableError: The database stayed away.
     """
     found = unknown = 0
     with work.context.database.read() as session:

@@ -32,7 +32,6 @@ def export(work: Work) -> JsonObject:
         UsageError: There is no such view or folder, or PostgreSQL refuses the statement.
         ConfigurationError: The library of the format is not installed.
         LeaseLostError: Another process continues it.
-        ServiceUnavailableError: The database cannot be reached.
     """
     writers.require(format_of(work.settings))
     path = _path_of(work)

@@ -178,7 +178,6 @@ def report(work: Work) -> JsonObject:
 
     Raises:
         ConfigurationError: The file cannot be written.
-        ServiceUnavailableError: The database cannot be reached.
     """
     with work.context.database.read() as session:
         since = _since(session, work)

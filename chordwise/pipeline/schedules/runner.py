@@ -34,7 +34,6 @@ def prune(work: Work) -> JsonObject:
 
     Raises:
         LeaseLostError: Another process continues it.
-        ServiceUnavailableError: The database stayed away.
     """
     settings = work.settings
     deleted: JsonObject = {}
@@ -84,7 +83,6 @@ def evaluate(work: Work) -> JsonObject:
         UsageError: The gold file makes no sense, or is about none of the results.
         ConfigurationError: There is no such profile any more.
         LeaseLostError: Another process continues it.
-        ServiceUnavailableError: The database stayed away.
     """
     truth = gold.read(Path(work.settings.gold)) if work.settings.gold else None
     scope = evaluating.of(work.context.settings, None, work.settings.profile)
@@ -100,7 +98,6 @@ def recalibrate(work: Work) -> JsonObject:
 
     Raises:
         LeaseLostError: Another process continues it.
-        ServiceUnavailableError: The database stayed away.
     """
     max_error_rate = work.settings.max_error_rate
     if max_error_rate is None:
@@ -168,11 +165,7 @@ class ScheduleRunner:
         return True
 
     def beat(self) -> None:
-        """Prolong the lease of what is being worked on.
-
-        Raises:
-            ServiceUnavailableError: The database cannot be reached.
-        """
+        """Prolong the lease of what is being worked on."""
         work = self._current
         if work is None:
             return

@@ -124,9 +124,6 @@ def tick(
     Each due time is one transaction: the occurrence, which any scheduler claims, and the
     next due time. Two that tick at once, or one that is killed, start nothing twice. `troubles`
     are those that were told before: a schedule that cannot be read is told of once.
-
-    Raises:
-        ServiceUnavailableError: The database cannot be reached.
     """
     with context.database.write() as session:
         settle(session)
@@ -149,11 +146,7 @@ def tick(
 
 
 def synchronize(context: Context, read_clock: Clock = clock.read) -> None:
-    """Bring the configuration's schedules into the database; those it has no more are disabled.
-
-    Raises:
-        ServiceUnavailableError: The database cannot be reached.
-    """
+    """Bring the configuration's schedules into the database; those it has no more are disabled."""
     configured = context.settings.schedules
     with context.database.write() as session:
         now = read_clock(session)

@@ -63,7 +63,6 @@ class Work:
 
         Raises:
             LeaseLostError: The lease is lost; nothing was written.
-            ServiceUnavailableError: The database stayed away.
         """
         for attempt in self.context.database.attempts(PATIENCE):
             with attempt as session:
@@ -88,7 +87,6 @@ def take_all_in(
         InterruptedWorkError: The process has to leave; the run stays open.
         ConfigurationError: The model is unknown, or its price where there is a budget.
         LeaseLostError: Another process goes on with it.
-        ServiceUnavailableError: The database cannot be reached.
     """
     known = _run_named(work, options.name)
     if known is None:
