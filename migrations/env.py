@@ -36,11 +36,8 @@ def _migrate(connection) -> None:  # noqa: ANN001 - Alembic's own type is not pu
 def _note(*, ctx, step, **_) -> None:  # noqa: ANN001, ANN003 - Alembic's own types are not public
     """Record, in the revision's own transaction, which code works with it (decision 0011)."""
     script = step.up_revision
-    oldest = getattr(script.module, "works_from", None)
-    if oldest is None:
-        return  # the first revisions have no table to note it in
     if step.is_upgrade:
-        revisions.note(ctx.connection, script.revision, oldest)
+        revisions.note(ctx.connection, script.revision, script.module.works_from)
     else:
         revisions.forget(ctx.connection, script.revision)
 

@@ -77,7 +77,7 @@ def schedule(settings: Settings) -> int:
         DatabaseRefusedError: The database does not let us in.
     """
     stop = _stopped_by_signals()
-    processes.watch(stop.set)
+    processes.watch_parent(stop.set)
     require_broker(settings)
     require_files(_FILES)
     context = open_context(settings, "scheduler")
@@ -93,7 +93,7 @@ def take_part(settings: Settings, do: Callable[[Context, Event], None]) -> int:
         ConfigurationError: No database, no broker, or inboxes that cannot be watched.
     """
     stop = _stopped_by_signals()
-    processes.watch(stop.set)
+    processes.watch_parent(stop.set)
     limits.offer_to_kernel(_READERS_SCORE)
     require_files(_FILES)
     do(open_context(settings, "scheduler"), stop)

@@ -95,7 +95,7 @@ def check(settings: Settings, name: str) -> None:
     """
     # Until Celery listens to the signal; a wait for the database can be long.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.SUCCESS))
-    processes.watch(stop_at_once)
+    processes.watch_parent(stop_at_once)
     require_broker(settings)
     files = _FILES + _FILES_OF_A_SLOT * settings.worker.concurrency
     require_files(files, f"worker.concurrency = {settings.worker.concurrency}")

@@ -28,7 +28,7 @@ class Sampling(Protocol):
 def main(arguments: list[str]) -> None:
     """Load the model, say where it is served, and go on until a signal comes."""
     options = _parser().parse_args(arguments)
-    processes.watch(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    processes.watch_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
     try:
         llama.check_installed()
     except ConfigurationError as error:

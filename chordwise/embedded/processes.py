@@ -60,7 +60,7 @@ def _text(file: Path) -> str:
         return ""
 
 
-def watch(on_lost: Callable[[], None]) -> threading.Thread | None:
+def watch_parent(on_lost: Callable[[], None]) -> threading.Thread | None:
     """Call `on_lost` once, from another thread, when the supervisor is gone.
 
     Returns `None` where no supervisor started this process.

@@ -36,11 +36,13 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
     database that a newer version has migrated stays as it is.
 
     Raises:
-        ConfigurationError: A newer version has migrated it in a way that this one does not know.
+        ConfigurationError: A newer version has migrated it in a way that this one does not know,
+            or an unreleased version has made it.
         ServiceUnavailableError: Another session holds a table's lock for too long.
     """
     with engine.connect() as connection, _alone(connection):
         before = revisions.current(connection)
+        revisions.require_released(connection, before)
         if before is not None and before not in revisions.known():
             revisions.require_suitable(connection)
             return before, before

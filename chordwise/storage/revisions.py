@@ -63,6 +63,11 @@ def newest_revision() -> str:
     return max(known())
 
 
+def first_revision() -> str:
+    """Return the revision that every database begins with."""
+    return min(known())
+
+
 def revision_of(engine: Engine) -> str | None:
     """Return the revision that the database is at; `None` when it is empty."""
     with engine.connect() as connection:
@@ -96,6 +101,7 @@ def require_suitable(connection: Connection) -> None:
         ConfigurationError: As said.
     """
     found, wanted = current(connection), newest_revision()
+    require_released(connection, found)
     if found == wanted:
         return
     if found is None or found in known():
@@ -108,6 +114,23 @@ def require_suitable(connection: Connection) -> None:
         raise ConfigurationError(
             f"The database is at schema {found}, which this version ({wanted}) does not know.",
             f"Update Chordwise here to one with schema {oldest or found} or newer.",
+        )
+
+
+def require_released(connection: Connection, found: str | None) -> None:
+    """Refuse a schema that was made before the first release; `found` is the revision it is at.
+
+    Its revisions have the same numbers as released ones, but its first one is not noted.
+
+    Raises:
+        ConfigurationError: The schema was made by an unreleased version.
+    """
+    if found is not None and _works_from(connection, first_revision()) is None:
+        raise ConfigurationError(
+            f"The database's schema ({found}) was made by an unreleased version of Chordwise, and "
+            "there is no migration from it.",
+            "The schema has to be made anew: use an empty database, or another home "
+            "(CHORDWISE_HOME) for the embedded one, and run `chordwise migrate`.",
         )
 
 

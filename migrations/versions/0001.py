@@ -1,213 +1,347 @@
-"""The work: what was taken in, the jobs and chunks, and the messages for them."""
+"""The first schema: tables and their indexes, a trigger, views, and the rights of readers."""
+
+from pathlib import Path
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects.postgresql import JSONB
+from alembic.util import load_python_file
 
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
+works_from = "0001"
 
+_FOLDER = Path(__file__).resolve().parent.parent
+
+# In the order of their dependencies.
 TABLES = (
-    "outbox",
+    "schema_versions",
     "broker_markers",
-    "chunks",
-    "jobs",
-    "intakes",
+    "outbox",
+    "incidents",
+    "prompt_versions",
+    "cached_completions",
+    "schedules",
+    "schedule_runs",
     "runs",
     "documents",
+    "intakes",
+    "jobs",
+    "listed_files",
+    "inbox_files",
+    "inbox_intakes",
+    "chunks",
+    "model_calls",
+    "results",
+    "result_history",
+    "facts",
+    "budgets",
+    "budget_reservations",
+    "batches",
+    "batch_requests",
+    "deliveries",
+    "feedback",
+    "evaluations",
+    "evaluation_measures",
+    "judgments",
+    "calibrations",
+)
+VIEWS = (
+    "run_accounts@1",
+    "run_costs@1",
+    "document_results@1",
+    "document_coverage@1",
+    "results_by_day@1",
+    "fact_quotes@1",
+    "failures@1",
+    "stale_results@1",
+    "model_costs_by_day@1",
+    "model_quality_by_day@1",
+    "slow_calls@1",
+    "tier_statistics@1",
+    "budget_accounts@1",
+    "evaluation_history@1",
+    "judged_claims@1",
+    "reliability_curve@1",
+    "calibration_segments@1",
+    "calibrated_results@1",
+    "calibrated_facts@1",
+)
+# The processes lock these with LOCK TABLE, which readers may not.
+LOCKS = ("leader_lock", "last_attempt_lock", "reader_login_lock")
+READABLE_TABLES = (
+    "documents",
+    "runs",
+    "intakes",
+    "jobs",
+    "chunks",
+    "results",
+    "result_history",
+    "facts",
+    "model_calls",
+    "prompt_versions",
+    "incidents",
+    "budgets",
+    "budget_reservations",
+    "schedules",
+    "schedule_runs",
+    "inbox_files",
+    "inbox_intakes",
+    "batches",
+    "batch_requests",
+    "deliveries",
+    "feedback",
+    "evaluations",
+    "evaluation_measures",
+    "judgments",
+    "calibrations",
 )
 
 
 def upgrade() -> None:
     """Apply."""
-    _intake()
-    _work()
+    load_python_file(str(_FOLDER), "first_tables.py").create()
+    _create_indexes()
+    _create_statistics()
+    _reserve_space_for_updates()
+    _notify_of_outbox()
+    _create_views()
+    _create_reader()
+    _revoke_functions()
 
 
 def downgrade() -> None:
-    """Take back."""
-    for table in TABLES:
+    """Take back. The role stays: it may serve other databases of the cluster."""
+    _for_functions("GRANT EXECUTE ON FUNCTION %1$s TO PUBLIC")
+    for view in (*LOCKS, *map(_name_of, reversed(VIEWS))):
+        op.execute(f"DROP VIEW {view}")
+    for table in reversed(TABLES):
         op.drop_table(table)
+    op.execute("DROP FUNCTION tell_of_outbox()")
 
 
-def _intake() -> None:
-    op.create_table(
-        "documents",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("sha256", sa.Text(), nullable=False),
-        sa.Column("source", sa.Text(), nullable=False),
-        sa.Column("media_type", sa.Text(), nullable=False),
-        sa.Column("title", sa.Text(), nullable=True),
-        sa.Column("text", sa.Text(), nullable=False),
-        sa.Column("character_count", sa.Integer(), nullable=False),
-        sa.Column("normalization", JSONB(), nullable=False),
-        sa.Column(
-            "created_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.PrimaryKeyConstraint("id", name="pk_documents"),
-        sa.UniqueConstraint("sha256", name="uq_documents_sha256"),
-    )
-    op.create_table(
-        "runs",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("status", sa.Text(), nullable=False),
-        sa.Column("options", JSONB(), nullable=False),
-        sa.Column("type_count", sa.Integer(), nullable=False),
-        sa.Column("found_count", sa.Integer(), nullable=True),
-        sa.Column(
-            "created_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.Column("intake_finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.PrimaryKeyConstraint("id", name="pk_runs"),
-        sa.UniqueConstraint("name", name="uq_runs_name"),
-    )
-    op.create_table(
-        "intakes",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("run_id", sa.Uuid(), nullable=False),
-        sa.Column("source", sa.Text(), nullable=False),
-        sa.Column("sha256", sa.Text(), nullable=True),
-        sa.Column("byte_count", sa.BigInteger(), nullable=True),
-        sa.Column("outcome", sa.Text(), nullable=False),
-        sa.Column("reason", sa.Text(), nullable=True),
-        sa.Column("message", sa.Text(), nullable=True),
-        sa.Column("hint", sa.Text(), nullable=True),
-        sa.Column("document_id", sa.Uuid(), nullable=True),
-        sa.Column(
-            "created_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.ForeignKeyConstraint(["document_id"], ["documents.id"], name="fk_intakes_document_id"),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_intakes_run_id"),
-        sa.PrimaryKeyConstraint("id", name="pk_intakes"),
-    )
-    op.create_index("ix_intakes_document_id", "intakes", ["document_id"])
-    op.create_index("ix_intakes_run_id", "intakes", ["run_id"])
+# Indexes
+#
+# A column that an index names, in its key or its condition, makes every update of that column write
+# all indexes of the table anew. So `last_progress_at`, `lease_until` and `started_at`, which change
+# with every chunk, are in none; a BRIN index does not count.
+
+_INDEXES = (
+    ("ix_batch_requests_batch_id", "batch_requests", ["batch_id"]),
+    ("ix_batch_requests_job_id", "batch_requests", ["job_id"]),
+    ("ix_budget_reservations_run_id", "budget_reservations", ["run_id"]),
+    ("ix_cached_completions_created_at", "cached_completions", ["created_at"]),
+    (
+        "ix_calibrations_key",
+        "calibrations",
+        ["analysis_type", "provider", "model", "part", "learnt_at"],
+    ),
+    ("ix_deliveries_run_id", "deliveries", ["run_id"]),
+    ("ix_evaluations_evaluated_at", "evaluations", ["evaluated_at"]),
+    ("ix_evaluations_run_id", "evaluations", ["run_id"]),
+    ("ix_facts_job_id", "facts", ["job_id"]),
+    ("ix_feedback_job_id", "feedback", ["job_id"]),
+    ("ix_feedback_question", "feedback", ["document_id", "analysis_type"]),
+    ("ix_inbox_files_run_id", "inbox_files", ["run_id"]),
+    ("ix_inbox_intakes_inbox_file_id", "inbox_intakes", ["inbox_file_id"]),
+    ("ix_intakes_document_id", "intakes", ["document_id"]),
+    ("ix_intakes_run_id", "intakes", ["run_id"]),
+    # A document has few jobs: its id finds them, and the hash of the options need not be copied.
+    ("ix_jobs_document_id", "jobs", ["document_id"]),
+    ("ix_jobs_intake_id", "jobs", ["intake_id"]),
+    ("ix_jobs_run_id_status", "jobs", ["run_id", "status"]),
+    ("ix_judgments_job_id", "judgments", ["job_id"]),
+    ("ix_listed_files_job_id", "listed_files", ["job_id"]),
+    ("ix_model_calls_chunk_id", "model_calls", ["chunk_id"]),
+    ("ix_model_calls_job_id", "model_calls", ["job_id"]),
+    ("ix_result_history_document_id", "result_history", ["document_id"]),
+    ("ix_result_history_job_id", "result_history", ["job_id"]),
+    ("ix_results_document_id", "results", ["document_id"]),
+    ("ix_runs_schedule_run_id", "runs", ["schedule_run_id"]),
+)
+_UNFINISHED_JOBS = "status IN ('queued', 'running', 'waiting', 'synthesizing', 'paused')"
+_RETRYABLE_JOBS = "status IN ('paused', 'partial', 'failed', 'quarantined', 'cancelled')"
+_FOLLOWING_JOBS = "reused_from IS NOT NULL AND status IN ('queued', 'paused')"
+_OPEN_CHUNKS = "status IN ('pending', 'running', 'waiting')"
+_UNDELIVERED_FILES = "status IN ('taking', 'taken', 'submitted', 'delivering')"
+_PARTIAL_INDEXES = (
+    ("ix_batch_requests_following", "batch_requests", ["key"], "status = 'following'"),
+    (
+        "ix_batch_requests_pending",
+        "batch_requests",
+        ["model_name", "created_at"],
+        "status = 'pending'",
+    ),
+    ("ix_batches_open", "batches", ["poll_at"], "status IN ('preparing', 'running')"),
+    ("ix_budget_reservations_open", "budget_reservations", ["expires_at"], "settled_at IS NULL"),
+    ("ix_chunks_claimed_before", "chunks", ["id"], "status = 'pending' AND attempts > 0"),
+    ("ix_chunks_failed", "chunks", ["job_id"], "status IN ('failed', 'quarantined')"),
+    ("ix_chunks_open_sent_at", "chunks", ["status", "sent_at"], _OPEN_CHUNKS),
+    ("ix_chunks_waiting", "chunks", ["due_at"], "status = 'waiting'"),
+    ("ix_deliveries_pending", "deliveries", ["due_at"], "status = 'pending'"),
+    ("ix_inbox_files_undelivered", "inbox_files", ["store_id", "status"], _UNDELIVERED_FILES),
+    ("ix_jobs_following", "jobs", ["id"], _FOLLOWING_JOBS),
+    ("ix_jobs_retryable", "jobs", ["run_id", "id"], _RETRYABLE_JOBS),
+    ("ix_jobs_reused_from", "jobs", ["reused_from"], "reused_from IS NOT NULL"),
+    ("ix_jobs_unfinished_created_at", "jobs", ["status", "created_at", "id"], _UNFINISHED_JOBS),
+    ("ix_jobs_waiting", "jobs", ["due_at"], "status = 'waiting'"),
+    ("ix_outbox_promised", "outbox", [sa.text("(arguments ->> -1)")], "sent_at IS NULL"),
+    ("ix_outbox_unsent", "outbox", ["id"], "sent_at IS NULL"),
+)
+_UNIQUE_INDEXES = (
+    ("ix_listed_files_run_id_position", "listed_files", ["run_id", "position"], None),
+    (
+        "ix_schedule_runs_unfinished",
+        "schedule_runs",
+        ["schedule_id"],
+        "status IN ('due', 'running', 'waiting')",
+    ),
+    ("ux_batch_requests_leading", "batch_requests", ["key"], "leads AND finished_at IS NULL"),
+)
+_BRIN = {
+    "postgresql_using": "brin",
+    "postgresql_with": {"autosummarize": True, "pages_per_range": 16},
+}
 
 
-def _work() -> None:
-    op.create_table(
-        "broker_markers",
-        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("marker", sa.Text(), nullable=False),
-        sa.Column(
-            "created_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.PrimaryKeyConstraint("id", name="pk_broker_markers"),
+def _create_indexes() -> None:
+    for name, table, columns in _INDEXES:
+        op.create_index(name, table, columns)
+    for name, table, columns, condition in _PARTIAL_INDEXES:
+        op.create_index(name, table, columns, postgresql_where=sa.text(condition))
+    for name, table, columns, condition in _UNIQUE_INDEXES:
+        where = None if condition is None else sa.text(condition)
+        op.create_index(name, table, columns, unique=True, postgresql_where=where)
+    for table in ("chunks", "jobs"):
+        op.create_index(f"ix_{table}_started_at", table, ["started_at"], **_BRIN)
+
+
+# The planner does not know how few days there are unless it is told to count them: it would sort
+# all rows instead of summing them by hash, in several processes.
+_STATISTICS = {
+    "st_model_calls_day": (
+        "((started_at AT TIME ZONE 'UTC')::date), provider, model FROM model_calls"
+    ),
+    "st_results_day": "((created_at AT TIME ZONE 'UTC')::date), analysis_type FROM results",
+}
+# A ledger row is updated once or twice, and each page keeps room for that.
+_FILLFACTORS = {"model_calls": 50, "jobs": 80}
+
+
+def _create_statistics() -> None:
+    for name, counted in _STATISTICS.items():
+        op.execute(f"CREATE STATISTICS {name} ON {counted}")
+
+
+def _reserve_space_for_updates() -> None:
+    for table, percent in _FILLFACTORS.items():
+        op.execute(f"ALTER TABLE {table} SET (fillfactor = {percent})")
+
+
+# Functions and triggers
+
+
+def _notify_of_outbox() -> None:
+    """Wake the schedulers when a message is promised."""
+    op.execute(
+        """
+        CREATE FUNCTION tell_of_outbox() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN NOTIFY chordwise_outbox; RETURN NULL; END $$
+        """
     )
-    op.create_table(
-        "outbox",
-        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
-        sa.Column("task", sa.Text(), nullable=False),
-        sa.Column("arguments", JSONB(), nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column(
-            "created_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
-        sa.PrimaryKeyConstraint("id", name="pk_outbox"),
+    op.execute("REVOKE EXECUTE ON FUNCTION tell_of_outbox() FROM PUBLIC")
+    op.execute(
+        "CREATE TRIGGER tell_of_outbox AFTER INSERT ON outbox "
+        "FOR EACH STATEMENT EXECUTE FUNCTION tell_of_outbox()"
     )
-    op.create_index("ix_outbox_unsent", "outbox", ["id"], postgresql_where="sent_at IS NULL")
-    op.create_table(
-        "jobs",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("run_id", sa.Uuid(), nullable=False),
-        sa.Column("intake_id", sa.Uuid(), nullable=False),
-        sa.Column("document_id", sa.Uuid(), nullable=False),
-        sa.Column("analysis_type", sa.Text(), nullable=False),
-        sa.Column("options", JSONB(), nullable=False),
-        sa.Column("options_hash", sa.Text(), nullable=False),
-        sa.Column("model", sa.Text(), nullable=False),
-        sa.Column("status", sa.Text(), nullable=False),
-        sa.Column("error_code", sa.Text(), nullable=True),
-        sa.Column("error_message", sa.Text(), nullable=True),
-        sa.Column("hint", sa.Text(), nullable=True),
-        sa.Column("reused_from", sa.Uuid(), nullable=True),
-        sa.Column("chunk_count", sa.Integer(), nullable=True),
-        sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("postponements", sa.Integer(), nullable=False),
-        sa.Column("due_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("lease_token", sa.Uuid(), nullable=True),
-        sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
-        sa.Column(
-            "created_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column(
-            "last_progress_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.ForeignKeyConstraint(["document_id"], ["documents.id"], name="fk_jobs_document_id"),
-        sa.ForeignKeyConstraint(["intake_id"], ["intakes.id"], name="fk_jobs_intake_id"),
-        sa.ForeignKeyConstraint(["reused_from"], ["jobs.id"], name="fk_jobs_reused_from"),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_jobs_run_id"),
-        sa.PrimaryKeyConstraint("id", name="pk_jobs"),
+
+
+# Views
+
+
+def _create_views() -> None:
+    for view in VIEWS:
+        op.execute((_FOLDER / "views" / f"{view}.sql").read_text("utf-8"))
+    for lock in LOCKS:
+        op.execute(f"CREATE VIEW {lock} AS SELECT 'locked by LOCK TABLE' AS purpose")
+
+
+def _name_of(view: str) -> str:
+    return view.partition("@")[0]
+
+
+# Readers
+
+
+def _create_reader() -> None:
+    """Make the role that may read what users ask for, and nothing else.
+
+    Where the migrating role may not create roles, an administrator creates it beforehand; without
+    it everything works but `chordwise sql`.
+    """
+    op.execute(
+        """
+        DO $$
+        BEGIN
+            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'chordwise_reader') THEN
+                CREATE ROLE chordwise_reader NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE;
+            END IF;
+        EXCEPTION
+            WHEN insufficient_privilege THEN
+                RAISE NOTICE 'chordwise_reader is missing, and this role may not create it';
+            WHEN duplicate_object OR unique_violation THEN
+                NULL;  -- another database of the cluster is being migrated right now
+        END $$
+        """
     )
-    op.create_index("ix_jobs_identity", "jobs", ["document_id", "options_hash"])
-    op.create_index("ix_jobs_intake_id", "jobs", ["intake_id"])
-    op.create_index("ix_jobs_run_id", "jobs", ["run_id"])
-    op.create_index(
-        "ix_jobs_unfinished",
-        "jobs",
-        ["status", "last_progress_at"],
-        postgresql_where="status IN ('queued', 'running', 'waiting', 'synthesizing', 'paused')",
+    readable = ", ".join([*READABLE_TABLES, *map(_name_of, VIEWS)])
+    op.execute(
+        f"""
+        DO $$
+        BEGIN
+            IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'chordwise_reader') THEN
+                GRANT USAGE ON SCHEMA public TO chordwise_reader;
+                GRANT SELECT ON {readable} TO chordwise_reader;
+            END IF;
+        END $$
+        """
     )
-    op.create_table(
-        "chunks",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("position", sa.Integer(), nullable=False),
-        sa.Column("start_char", sa.Integer(), nullable=False),
-        sa.Column("end_char", sa.Integer(), nullable=False),
-        sa.Column("status", sa.Text(), nullable=False),
-        sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("postponements", sa.Integer(), nullable=False),
-        sa.Column("due_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("lease_token", sa.Uuid(), nullable=True),
-        sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("answer", JSONB(), nullable=True),
-        sa.Column("confidence", sa.Double(), nullable=True),
-        sa.Column("quality", sa.Double(), nullable=True),
-        sa.Column("provider", sa.Text(), nullable=True),
-        sa.Column("model", sa.Text(), nullable=True),
-        sa.Column("prompt_version", sa.Text(), nullable=True),
-        sa.Column("error_code", sa.Text(), nullable=True),
-        sa.Column("error_message", sa.Text(), nullable=True),
-        sa.Column("hint", sa.Text(), nullable=True),
-        sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_chunks_job_id"),
-        sa.PrimaryKeyConstraint("id", name="pk_chunks"),
-        sa.UniqueConstraint("job_id", "position", name="uq_chunks_job_id_position"),
+
+
+_FOR_EACH_FUNCTION = """
+DO $$
+DECLARE
+    f regprocedure;
+    owner text := (SELECT pg_get_userbyid(datdba) FROM pg_database
+                   WHERE datname = current_database());
+BEGIN
+    FOR f IN
+        SELECT oid FROM pg_proc
+        WHERE pronamespace = 'pg_catalog'::regnamespace
+            AND pg_has_role(proowner, 'USAGE')
+            AND (proname LIKE 'pg%advisory%' OR proname IN
+                ('set_config', 'pg_logical_emit_message', 'pg_notify',
+                 'pg_cancel_backend', 'pg_terminate_backend'))
+    LOOP
+        STATEMENTS
+    END LOOP;
+END $$
+"""
+
+
+def _revoke_functions() -> None:
+    """Only a superuser can; `deploy/create-role.sh` has the same, and `doctor` tells of the rest.
+
+    The owner of the database keeps the right, and so do roles that may read all data: `pg_dump`
+    calls `set_config`.
+    """
+    _for_functions(
+        "REVOKE EXECUTE ON FUNCTION %1$s FROM PUBLIC",
+        "GRANT EXECUTE ON FUNCTION %1$s TO %2$I, pg_read_all_data",
     )
-    op.create_index(
-        "ix_chunks_open",
-        "chunks",
-        ["status", "lease_until"],
-        postgresql_where="status IN ('pending', 'running', 'waiting')",
-    )
+
+
+def _for_functions(*statements: str) -> None:
+    executed = "\n".join(f"EXECUTE format('{each}', f, owner);" for each in statements)
+    op.execute(_FOR_EACH_FUNCTION.replace("STATEMENTS", executed))

@@ -1,12 +1,42 @@
 -- Each budget with what is spent, what is reserved for calls in flight, and what is left of its cap.
 -- scope is run:ID or day:YYYY-MM-DD (UTC); cap_usd and left_usd are null where there is no cap.
+-- unpriced_calls counts the calls of unknown cost: spent_usd has what was reserved for them, which is
+-- nothing where there was no cap yet, or where unknown prices are allowed.
 CREATE VIEW budget_accounts AS
+WITH unpriced AS (
+    SELECT
+        j.run_id,
+        (c.started_at AT TIME ZONE 'UTC')::date AS day,
+        count(*) AS calls
+    FROM model_calls AS c
+    LEFT JOIN jobs AS j ON j.id = c.job_id
+    WHERE c.cost_usd IS NULL
+    GROUP BY 1, 2
+),
+
+unpriced_scopes AS (
+    SELECT
+        'run:' || run_id AS scope,
+        sum(calls) AS calls
+    FROM unpriced
+    WHERE run_id IS NOT NULL
+    GROUP BY 1
+    UNION ALL
+    SELECT
+        'day:' || to_char(day, 'YYYY-MM-DD') AS scope,
+        sum(calls) AS calls
+    FROM unpriced
+    GROUP BY 1
+)
+
 SELECT
     b.scope,
     r.name AS run,
     b.cap_usd,
     b.spent_usd,
     b.reserved_usd,
-    b.cap_usd - b.spent_usd - b.reserved_usd AS left_usd
+    b.cap_usd - b.spent_usd - b.reserved_usd AS left_usd,
+    coalesce(u.calls, 0)::bigint AS unpriced_calls
 FROM budgets AS b
-LEFT JOIN runs AS r ON r.id = b.run_id;
+LEFT JOIN runs AS r ON r.id = b.run_id
+LEFT JOIN unpriced_scopes AS u ON u.scope = b.scope;

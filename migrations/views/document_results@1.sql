@@ -1,4 +1,6 @@
--- Every current result with its run, document and state.
+-- Every current result with its run, document and state; agreement is that of votes.
+-- missing_rows names the lists with fewer rows than the answers about the parts have, and
+-- review_reason is what the intake of the document said.
 CREATE VIEW document_results AS
 SELECT
     r.id AS result_id,
@@ -19,7 +21,11 @@ SELECT
     r.language_model,
     r.prompt_version,
     j.reused_from IS NOT NULL AS reused,
-    r.created_at
+    r.created_at,
+    r.agreement,
+    r.critique ->> 'outcome' AS critique_outcome,
+    r.missing_rows,
+    i.message AS review_reason
 FROM results AS r
 INNER JOIN jobs AS j ON j.id = r.job_id
 INNER JOIN runs AS run ON run.id = j.run_id

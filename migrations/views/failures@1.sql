@@ -1,4 +1,5 @@
 -- Everything that did not end well, by where it happened and its class.
+-- What is not taken in yet has not ended.
 CREATE VIEW failures AS
 SELECT
     run.name AS run,
@@ -13,7 +14,7 @@ SELECT
     NULL::integer AS end_char
 FROM intakes AS i
 INNER JOIN runs AS run ON run.id = i.run_id
-WHERE i.outcome NOT IN ('accepted', 'duplicate')
+WHERE i.outcome NOT IN ('accepted', 'duplicate', 'not_taken')
 UNION ALL
 SELECT
     run.name,

@@ -1,13 +1,14 @@
 -- Results by analysis type and day (UTC), with the means of their measures.
 CREATE VIEW results_by_day AS
 SELECT
-    (created_at AT TIME ZONE 'UTC')::date AS day,
-    analysis_type,
+    (r.created_at AT TIME ZONE 'UTC')::date AS day,
+    r.analysis_type,
     count(*) AS results,
-    count(*) FILTER (WHERE status = 'partial') AS partial,
-    count(*) FILTER (WHERE needs_review) AS needing_review,
-    round(avg(confidence)::numeric, 3) AS mean_confidence,
-    round(avg(quality)::numeric, 3) AS mean_quality,
-    round(avg(coverage)::numeric, 3) AS mean_coverage
-FROM document_results
+    count(*) FILTER (WHERE j.status = 'partial') AS partial,
+    count(*) FILTER (WHERE r.needs_review) AS needing_review,
+    round(avg(r.confidence)::numeric, 3) AS mean_confidence,
+    round(avg(r.quality)::numeric, 3) AS mean_quality,
+    round(avg(r.coverage)::numeric, 3) AS mean_coverage
+FROM results AS r
+INNER JOIN jobs AS j ON j.id = r.job_id
 GROUP BY 1, 2;

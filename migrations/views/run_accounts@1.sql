@@ -1,11 +1,56 @@
 -- The closing account of each run: two lines that must balance.
--- Intakes: what the submitter found is the sum over the outcomes.
+-- Intakes: what was found is the sum over the outcomes, and all of it was taken in.
+-- intake_status says how far that is; until it is finished, not_taken counts what is listed only.
 -- Jobs: accepted intakes times the analysis types is the sum over the states.
+-- Reused: those that have the answer of another job.
+-- The sums are made run by run, so that the newest runs need not wait for those of all.
 CREATE VIEW run_accounts AS
-WITH intake_sums AS (
+SELECT
+    r.id AS run_id,
+    r.name AS run,
+    r.status,
+    (r.found_count + p.parts)::integer AS intakes_found,
+    i.accepted,
+    i.duplicate,
+    i.unsupported,
+    i.unreadable,
+    i.encrypted,
+    i.empty,
+    i.too_large,
+    i.refused,
+    CASE
+        WHEN r.intake_finished_at IS NULL AND r.intake_until > clock_timestamp() THEN NULL
+        ELSE r.found_count + p.parts = (
+            i.accepted + i.duplicate + i.unsupported + i.unreadable
+            + i.encrypted + i.empty + i.too_large + i.refused
+        )
+    END AS intakes_balance,
+    i.accepted * r.type_count AS jobs_planned,
+    j.queued,
+    j.running,
+    j.waiting,
+    j.synthesizing,
+    j.paused,
+    j.succeeded,
+    j.partial,
+    j.failed,
+    j.quarantined,
+    j.cancelled,
+    i.accepted * r.type_count = (
+        j.queued + j.running + j.waiting + j.synthesizing + j.paused
+        + j.succeeded + j.partial + j.failed + j.quarantined + j.cancelled
+    ) AS jobs_balance,
+    u.reused,
+    i.not_taken,
+    CASE
+        WHEN r.intake_finished_at IS NOT NULL THEN 'finished'
+        WHEN r.intake_until > clock_timestamp() THEN 'taking_in'
+        WHEN r.status = 'cancelled' AND i.not_taken = 0 THEN 'finished'
+        ELSE 'interrupted'
+    END AS intake_status
+FROM runs AS r
+CROSS JOIN LATERAL (
     SELECT
-        run_id,
-        count(*) AS intakes,
         count(*) FILTER (WHERE outcome = 'accepted') AS accepted,
         count(*) FILTER (WHERE outcome = 'duplicate') AS duplicate,
         count(*) FILTER (WHERE outcome = 'unsupported') AS unsupported,
@@ -13,61 +58,39 @@ WITH intake_sums AS (
         count(*) FILTER (WHERE outcome = 'encrypted') AS encrypted,
         count(*) FILTER (WHERE outcome = 'empty') AS empty,
         count(*) FILTER (WHERE outcome = 'too_large') AS too_large,
-        count(*) FILTER (WHERE outcome = 'refused') AS refused
+        count(*) FILTER (WHERE outcome = 'refused') AS refused,
+        count(*) FILTER (WHERE outcome = 'not_taken') AS not_taken
     FROM intakes
-    GROUP BY run_id
-),
-job_sums AS (
+    WHERE run_id = r.id
+) AS i
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(documents_taken), 0) AS parts
+    FROM listed_files
+    WHERE run_id = r.id
+) AS p
+CROSS JOIN LATERAL (
     SELECT
-        run_id,
-        count(*) AS jobs,
-        count(*) FILTER (WHERE status = 'queued') AS queued,
-        count(*) FILTER (WHERE status = 'running') AS running,
-        count(*) FILTER (WHERE status = 'waiting') AS waiting,
-        count(*) FILTER (WHERE status = 'synthesizing') AS synthesizing,
-        count(*) FILTER (WHERE status = 'paused') AS paused,
-        count(*) FILTER (WHERE status = 'succeeded') AS succeeded,
-        count(*) FILTER (WHERE status = 'partial') AS partial,
-        count(*) FILTER (WHERE status = 'failed') AS failed,
-        count(*) FILTER (WHERE status = 'quarantined') AS quarantined,
-        count(*) FILTER (WHERE status = 'cancelled') AS cancelled,
-        count(*) FILTER (WHERE reused_from IS NOT NULL) AS reused
+        coalesce(sum(jobs) FILTER (WHERE status = 'queued'), 0)::bigint AS queued,
+        coalesce(sum(jobs) FILTER (WHERE status = 'running'), 0)::bigint AS running,
+        coalesce(sum(jobs) FILTER (WHERE status = 'waiting'), 0)::bigint AS waiting,
+        coalesce(sum(jobs) FILTER (WHERE status = 'synthesizing'), 0)::bigint AS synthesizing,
+        coalesce(sum(jobs) FILTER (WHERE status = 'paused'), 0)::bigint AS paused,
+        coalesce(sum(jobs) FILTER (WHERE status = 'succeeded'), 0)::bigint AS succeeded,
+        coalesce(sum(jobs) FILTER (WHERE status = 'partial'), 0)::bigint AS partial,
+        coalesce(sum(jobs) FILTER (WHERE status = 'failed'), 0)::bigint AS failed,
+        coalesce(sum(jobs) FILTER (WHERE status = 'quarantined'), 0)::bigint AS quarantined,
+        coalesce(sum(jobs) FILTER (WHERE status = 'cancelled'), 0)::bigint AS cancelled
+    FROM (
+        SELECT
+            status,
+            count(*) AS jobs
+        FROM jobs
+        WHERE run_id = r.id
+        GROUP BY status
+    ) AS counted
+) AS j
+CROSS JOIN LATERAL (
+    SELECT count(*) AS reused
     FROM jobs
-    GROUP BY run_id
-)
-SELECT
-    r.id AS run_id,
-    r.name AS run,
-    r.status,
-    r.found_count AS intakes_found,
-    coalesce(i.accepted, 0) AS accepted,
-    coalesce(i.duplicate, 0) AS duplicate,
-    coalesce(i.unsupported, 0) AS unsupported,
-    coalesce(i.unreadable, 0) AS unreadable,
-    coalesce(i.encrypted, 0) AS encrypted,
-    coalesce(i.empty, 0) AS empty,
-    coalesce(i.too_large, 0) AS too_large,
-    coalesce(i.refused, 0) AS refused,
-    r.found_count = coalesce(
-        i.accepted + i.duplicate + i.unsupported + i.unreadable
-        + i.encrypted + i.empty + i.too_large + i.refused, 0
-    ) AS intakes_balance,
-    coalesce(i.accepted, 0) * r.type_count AS jobs_planned,
-    coalesce(j.queued, 0) AS queued,
-    coalesce(j.running, 0) AS running,
-    coalesce(j.waiting, 0) AS waiting,
-    coalesce(j.synthesizing, 0) AS synthesizing,
-    coalesce(j.paused, 0) AS paused,
-    coalesce(j.succeeded, 0) AS succeeded,
-    coalesce(j.partial, 0) AS partial,
-    coalesce(j.failed, 0) AS failed,
-    coalesce(j.quarantined, 0) AS quarantined,
-    coalesce(j.cancelled, 0) AS cancelled,
-    coalesce(i.accepted, 0) * r.type_count = coalesce(
-        j.queued + j.running + j.waiting + j.synthesizing + j.paused
-        + j.succeeded + j.partial + j.failed + j.quarantined + j.cancelled, 0
-    ) AS jobs_balance,
-    coalesce(j.reused, 0) AS reused
-FROM runs AS r
-LEFT JOIN intake_sums AS i ON i.run_id = r.id
-LEFT JOIN job_sums AS j ON j.run_id = r.id;
+    WHERE run_id = r.id AND reused_from IS NOT NULL AND status = 'succeeded'
+) AS u;

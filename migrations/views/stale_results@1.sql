@@ -7,15 +7,21 @@ WITH newest AS (
     FROM prompt_versions
     GROUP BY 1
 )
+
 SELECT
-    r.run,
-    r.source,
+    run.name AS run,
+    i.source,
     r.analysis_type,
     r.model,
     r.prompt_version,
     n.name || '@' || n.number AS newest_prompt_version,
     r.created_at,
     r.job_id
-FROM document_results AS r
-INNER JOIN newest AS n ON n.name = split_part(r.prompt_version, '@', 1)
-WHERE split_part(r.prompt_version, '@', 2)::integer < n.number;
+FROM newest AS n
+INNER JOIN results AS r
+    ON
+        n.name = split_part(r.prompt_version, '@', 1)
+        AND n.number > split_part(r.prompt_version, '@', 2)::integer
+INNER JOIN jobs AS j ON j.id = r.job_id
+INNER JOIN runs AS run ON run.id = j.run_id
+INNER JOIN intakes AS i ON i.id = j.intake_id;

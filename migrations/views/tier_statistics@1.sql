@@ -3,6 +3,7 @@
 -- one, by the tokens that they took here. saved_usd is that less what this tier did cost: a tier that
 -- is mostly escalated to has a negative one, and the sum over a run's tiers is what routing saved.
 -- It is null where a price is unknown. Answers out of the cache count in cache_hits only.
+-- cost_usd sums what is known; unpriced_calls says how many calls have an unknown cost.
 CREATE VIEW tier_statistics AS
 WITH calls AS (
     SELECT
@@ -20,7 +21,8 @@ WITH calls AS (
         sum(c.cost_usd) FILTER (WHERE NOT c.cache_hit) AS cost_usd,
         sum(c.reference_cost_usd) FILTER (WHERE NOT c.cache_hit) AS reference_cost_usd,
         bool_and(c.cost_usd IS NOT NULL)
-            FILTER (WHERE c.finish_reason IS NOT NULL AND NOT c.cache_hit) AS is_priced
+            FILTER (WHERE c.finish_reason IS NOT NULL AND NOT c.cache_hit) AS is_priced,
+        count(*) FILTER (WHERE c.cost_usd IS NULL) AS unpriced_calls
     FROM model_calls AS c
     INNER JOIN jobs AS j ON j.id = c.job_id
     WHERE c.tier IS NOT NULL
@@ -51,6 +53,7 @@ SELECT
     c.reference_cost_usd,
     CASE
         WHEN c.is_compared THEN coalesce(c.reference_cost_usd, 0) - coalesce(c.cost_usd, 0)
-    END AS saved_usd
+    END AS saved_usd,
+    c.unpriced_calls
 FROM compared AS c
 INNER JOIN runs AS r ON r.id = c.run_id;

@@ -4,7 +4,7 @@
 def into_history(replaced_at: str = "now()") -> str:
     """Return the statement that copies every result there; `replaced_at` is SQL.
 
-    By the names of the columns: their order is that in which migrations brought them.
+    By the names of the columns: the history has one more, in the middle.
     """
     return (
         "INSERT INTO result_history"  # noqa: S608 - our own

@@ -16,14 +16,14 @@ PATIENCE_SECONDS = 30.0
 PROCESS = """
 import os, signal, sys, threading
 from pathlib import Path
-from chordwise.embedded import lifeline
+from chordwise.embedded import processes
 from chordwise.telemetry import liveness
 note = Path(os.environ["CHORDWISE_HOME"], sys.argv[1] + ".note")
 gone = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: gone.set())
 wanted = ("CHORDWISE_DATABASE_URL", "CHORDWISE_BROKER_URL", "CHORDWISE_MODEL")
 note.write_text("\\n".join(os.environ.get(name, "") for name in wanted))
-lifeline.watch(lambda: (note.write_text("orphaned"), gone.set()))
+processes.watch_parent(lambda: (note.write_text("orphaned"), gone.set()))
 liveness.show(Path(os.environ["CHORDWISE_HOME"]), sys.argv[1], liveness.State.CONSUMING)
 gone.wait()
 """
