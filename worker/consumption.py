@@ -74,9 +74,10 @@ class Consumption:
         return 0.0 if self.is_busy else self._clock() - self._last_at
 
 
-Arguments = ParamSpec("Arguments")
-
 log = structlog.get_logger(__name__)
+
+
+Arguments = ParamSpec("Arguments")
 
 
 class CountedThreads(TaskPool):  # type: ignore[misc]  # Celery ships no types

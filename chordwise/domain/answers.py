@@ -9,25 +9,6 @@ from chordwise.domain import grounding
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.missing_rows import MissingRows
 
-REPAIR_FACTOR = 0.8
-_HIGHEST_WITH_LOSS = 0.999
-
-
-def quality_of(answer: JsonObject, *, repaired: bool) -> float:
-    """Return the share of quotes that stand in the source, lowered if the answer needed repair."""
-    factor = REPAIR_FACTOR if repaired else 1.0
-    return round(grounding.grounded_share(answer) * factor, 3)
-
-
-def lowered_by(value: float, share: float) -> float:
-    """Return a quality times the share of rows that are kept; below 1 wherever some are missing."""
-    return value if share >= 1 else min(round(value * share, 3), _HIGHEST_WITH_LOSS)
-
-
-def coverage(total: int, spans: Sequence[tuple[int, int]]) -> float:
-    """Return the share of `total` characters inside the spans, which do not overlap."""
-    return sum(end - start for start, end in spans) / total if total else 0.0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
@@ -48,3 +29,23 @@ class Answer:
     prompt_version: str
     agreement: float | None = None
     missing_rows: tuple[MissingRows, ...] = ()
+
+
+REPAIR_FACTOR = 0.8
+_HIGHEST_WITH_LOSS = 0.999
+
+
+def quality_of(answer: JsonObject, *, repaired: bool) -> float:
+    """Return the share of quotes that stand in the source, lowered if the answer needed repair."""
+    factor = REPAIR_FACTOR if repaired else 1.0
+    return round(grounding.grounded_share(answer) * factor, 3)
+
+
+def lowered_by(value: float, share: float) -> float:
+    """Return a quality times the share of rows that are kept; below 1 wherever some are missing."""
+    return value if share >= 1 else min(round(value * share, 3), _HIGHEST_WITH_LOSS)
+
+
+def coverage(total: int, spans: Sequence[tuple[int, int]]) -> float:
+    """Return the share of `total` characters inside the spans, which do not overlap."""
+    return sum(end - start for start, end in spans) / total if total else 0.0

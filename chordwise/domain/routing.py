@@ -14,6 +14,54 @@ from chordwise.domain.extractive import words
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisTask, AnalysisType
 
+
+class Tier(StrEnum):
+    """How much a model can do; the values stand in `model_calls.tier`, in ascending order here."""
+
+    SMALL = "small"
+    MEDIUM = "medium"
+    LARGE = "large"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """How a request came to its model, for the ledger.
+
+    `escalated` says that a smaller tier was asked before. Exactly one answered request of a
+    question `is_compared` with what the largest tier would have charged for it.
+    """
+
+    tier: Tier
+    escalated: bool = False
+    is_compared: bool = False
+
+
+def tier_for(score: float, medium_from: float, large_from: float) -> Tier:
+    """Return the tier that a question of this complexity (0 to 1) asks for."""
+    if score >= large_from:
+        return Tier.LARGE
+    return Tier.MEDIUM if score >= medium_from else Tier.SMALL
+
+
+def steps(wanted: Tier, available: Collection[Tier]) -> tuple[Tier, ...]:
+    """Return the tiers to ask, in order: the wanted one or the next one up, then those above it.
+
+    Where only smaller ones are there, the largest of them is asked.
+    """
+    ascending = [tier for tier in Tier if tier in available]
+    ranks = list(Tier)
+    upward = [tier for tier in ascending if ranks.index(tier) >= ranks.index(wanted)]
+    return tuple(upward or ascending[-1:])
+
+
+def best(answers: Sequence[Answer]) -> Answer:
+    """Return the answer of the highest quality, then confidence; of equals the last, a larger one.
+
+    There has to be one at least.
+    """
+    return max(reversed(answers), key=lambda answer: (answer.quality, answer.confidence))
+
+
 WEIGHTS = {
     "length": 0.13,
     "readability": 0.15,
@@ -24,7 +72,6 @@ WEIGHTS = {
     "parts": 0.10,
 }
 """What each part of the estimate counts; 1 together (docs/routing.md)."""
-
 _OF_ANALYSIS = {
     AnalysisType.CLASSIFICATION: 0.1,
     AnalysisType.SENTIMENT: 0.1,
@@ -43,7 +90,6 @@ _MANY_PARTS = 12
 # Fewer tell no language.
 _FEWEST_WORDS = 20
 _UNKNOWN = 0.5
-
 _SENTENCE_END = re.compile(
     r"(?<![.!?…\u3002\uff01\uff1f\u0964\u061f])[.!?…\u3002\uff01\uff1f\u0964\u061f]++"
     r"(?=[\s\"')\]”’]|$)|\n\s*\n"
@@ -145,50 +191,3 @@ def _field_count(schema: JsonObject | None) -> int:
 
 def _strings(value: JsonValue) -> list[str]:
     return [text for _, text in json_values.walk(value) if isinstance(text, str)]
-
-
-class Tier(StrEnum):
-    """How much a model can do; the values stand in `model_calls.tier`, in ascending order here."""
-
-    SMALL = "small"
-    MEDIUM = "medium"
-    LARGE = "large"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """How a request came to its model, for the ledger.
-
-    `escalated` says that a smaller tier was asked before. Exactly one answered request of a
-    question `is_compared` with what the largest tier would have charged for it.
-    """
-
-    tier: Tier
-    escalated: bool = False
-    is_compared: bool = False
-
-
-def tier_for(score: float, medium_from: float, large_from: float) -> Tier:
-    """Return the tier that a question of this complexity (0 to 1) asks for."""
-    if score >= large_from:
-        return Tier.LARGE
-    return Tier.MEDIUM if score >= medium_from else Tier.SMALL
-
-
-def steps(wanted: Tier, available: Collection[Tier]) -> tuple[Tier, ...]:
-    """Return the tiers to ask, in order: the wanted one or the next one up, then those above it.
-
-    Where only smaller ones are there, the largest of them is asked.
-    """
-    ascending = [tier for tier in Tier if tier in available]
-    ranks = list(Tier)
-    upward = [tier for tier in ascending if ranks.index(tier) >= ranks.index(wanted)]
-    return tuple(upward or ascending[-1:])
-
-
-def best(answers: Sequence[Answer]) -> Answer:
-    """Return the answer of the highest quality, then confidence; of equals the last, a larger one.
-
-    There has to be one at least.
-    """
-    return max(reversed(answers), key=lambda answer: (answer.quality, answer.confidence))

@@ -26,29 +26,6 @@ from chordwise.llm.model import Completion, CompletionRequest, Usage
 from chordwise.llm.providers import has_service_tiers
 from chordwise.settings import ModelSettings
 
-# The words with which a server wraps messages and a schema; vendors' own prompts for structured
-# answers take a few hundred tokens.
-_WRAPPING_TOKENS = 1_024
-# A dialect of the schema may be longer than the schema: limits that it does not know become words.
-_SCHEMA_FACTOR = 2
-
-
-def max_input_tokens(request: CompletionRequest) -> int:
-    """Return a number of input tokens that no tokenizer exceeds: each token is a byte or more."""
-    prompt = _bytes(request.system) + _bytes(request.user)
-    schema = _schema_bytes(request.schema) + _bytes(request.schema_name)
-    return prompt + _SCHEMA_FACTOR * schema + _WRAPPING_TOKENS
-
-
-@memoized_by_identity
-def _schema_bytes(schema: JsonObject) -> int:
-    return _bytes(json.dumps(schema, indent=2))
-
-
-def _bytes(text: str) -> int:
-    return len(text.encode("utf-8", "surrogatepass"))
-
-
 MILLION = Decimal(1_000_000)
 FLEX, BATCH, PRIORITY = "flex", "batch", "priority"
 _DISCOUNT: Mapping[str, Decimal] = MappingProxyType({FLEX: Decimal("0.5"), BATCH: Decimal("0.5")})
@@ -350,3 +327,26 @@ def _cached(usage: Usage) -> tuple[int, int]:
 
 def _believable(usd: Decimal) -> Decimal | None:
     return usd if usd < MAX_USD else None
+
+
+# The words with which a server wraps messages and a schema; vendors' own prompts for structured
+# answers take a few hundred tokens.
+_WRAPPING_TOKENS = 1_024
+# A dialect of the schema may be longer than the schema: limits that it does not know become words.
+_SCHEMA_FACTOR = 2
+
+
+def max_input_tokens(request: CompletionRequest) -> int:
+    """Return a number of input tokens that no tokenizer exceeds: each token is a byte or more."""
+    prompt = _bytes(request.system) + _bytes(request.user)
+    schema = _schema_bytes(request.schema) + _bytes(request.schema_name)
+    return prompt + _SCHEMA_FACTOR * schema + _WRAPPING_TOKENS
+
+
+@memoized_by_identity
+def _schema_bytes(schema: JsonObject) -> int:
+    return _bytes(json.dumps(schema, indent=2))
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))

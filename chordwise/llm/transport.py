@@ -39,134 +39,6 @@ from chordwise.errors import (
 )
 from chordwise.llm.connections import Body, Channel
 
-MAX_CHARACTERS = 300
-# An echo of this many characters in a row counts as a piece of the hidden text.
-_ECHO_CHARACTERS = 24
-_TITLE = re.compile(rb"<title[^>]*>([^<]{1,500})", re.IGNORECASE)
-
-
-def excerpt(text: str, hidden: Iterable[str] = ()) -> str:
-    """Return the beginning of `text`, escaped, on one line.
-
-    Where it repeats a part of a `hidden` text (the key, the prompt), nothing of it is returned.
-    """
-    line = " ".join(text[: 4 * MAX_CHARACTERS].split())
-    if any(_echoes(line, secret) for secret in hidden):
-        return "(not shown: it repeats the request)"
-    shown = "".join(_escaped(character) for character in line)
-    return shown if len(shown) <= MAX_CHARACTERS else shown[: MAX_CHARACTERS - 1] + "…"
-
-
-def page_title(raw: bytes) -> str:
-    """Return the title of a web page, or nothing."""
-    found = _TITLE.search(raw[:65_536])
-    return excerpt(html.unescape(found[1].decode(errors="replace"))) if found else ""
-
-
-def _echoes(line: str, secret: str) -> bool:
-    secret = " ".join(secret.split())
-    length = min(_ECHO_CHARACTERS, len(secret))
-    if length == 0:
-        return False
-    return any(line[start : start + length] in secret for start in range(len(line) - length + 1))
-
-
-def _escaped(character: str) -> str:
-    return character if character.isprintable() else ascii(character)[1:-1]
-
-
-PLAIN = frozenset({"", "identity"})
-PACKED = frozenset({"gzip", "x-gzip", "deflate"})
-"""What servers send unasked; both begin with a header that tells which it is."""
-
-_EITHER_HEADER = zlib.MAX_WBITS | 32
-# A piece of 64 KiB may unpack to a thousand times as much; so much is held of it at once.
-_UNPACKED_BYTES = 1024 * 1024
-
-
-class TooLargeError(ValueError):
-    """There is more than is wanted."""
-
-
-class UnknownPackingError(ValueError):
-    """The body is packed in a way that was not requested, or more than once."""
-
-
-def unpacked(pieces: Iterable[bytes], encoding: str, max_bytes: int) -> Iterator[bytes]:
-    """Yield the body piece by piece, none of them large, until it is more than is wanted.
-
-    `encoding` is the header `content-encoding`, empty where there is none.
-
-    Raises:
-        TooLargeError: It is larger than `max_bytes`; so many or fewer were yielded.
-        UnknownPackingError: It is not packed once with gzip or deflate.
-        zlib.error: What it is packed into is broken, or cut off.
-    """
-    encoding = encoding.strip().lower()
-    if encoding in PLAIN:
-        return _bounded(pieces, max_bytes)
-    if encoding in PACKED:
-        return _bounded(_unpacked(_bounded(pieces, max_bytes)), max_bytes)
-    raise UnknownPackingError(encoding)
-
-
-def _bounded(pieces: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
-    total = 0
-    for piece in pieces:
-        total += len(piece)
-        if total > max_bytes:
-            raise TooLargeError
-        yield piece
-
-
-def _unpacked(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield what is in all members of a body, of which gzip may have several (RFC 1952, 2.2)."""
-    unpacker = None
-    for piece in pieces:
-        packed = piece
-        while packed:
-            if unpacker is None or unpacker.eof:
-                unpacker = zlib.decompressobj(_EITHER_HEADER)
-            yield unpacker.decompress(packed, _UNPACKED_BYTES)
-            packed = unpacker.unconsumed_tail or unpacker.unused_data
-    if unpacker is not None:
-        yield unpacker.flush()
-        if not unpacker.eof:
-            raise zlib.error("cut off")
-
-
-class RequestIds:
-    """Judges the ids in answers by what each host has sent before; safe to share between threads.
-
-    Some gateways write ids of their own where others send ours back: those say nothing.
-    """
-
-    def __init__(self) -> None:
-        self._echoing: set[str] = set()
-
-    def is_anothers(self, host: str, ours: str, theirs: Collection[str]) -> bool:
-        """Tell whether an answer with these ids, if any, belongs to another request than ours.
-
-        It does where they could be ids that we gave: they have the form of ours, or the host is
-        known to send ours back.
-        """
-        if ours.lower() in {each.lower() for each in theirs}:
-            self._echoing.add(host)
-            return False
-        return any(host in self._echoing or _form(each) == _form(ours) for each in theirs)
-
-
-def _form(id_: str) -> int | None:
-    """Return the version of a UUID; `None` for whatever else, and for those without a version."""
-    try:
-        return uuid.UUID(id_).version
-    except ValueError:
-        return None
-
-
-if TYPE_CHECKING:
-    from typing import NoReturn
-
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_FILE_BYTES = 1024 * 1024 * 1024
 """Of a file, unpacked: room for 50 kB for each of the 20,000 answers to a batch, where 10 are
@@ -426,3 +298,131 @@ def _raise_not_json(host: str, raw: bytes, error: Exception) -> NoReturn:
     raise ModelTransportError(
         f"{host} sent {len(raw):,} bytes that are not JSON.", HIDDEN_ENDPOINT_HINT
     ) from error
+
+
+MAX_CHARACTERS = 300
+# An echo of this many characters in a row counts as a piece of the hidden text.
+_ECHO_CHARACTERS = 24
+_TITLE = re.compile(rb"<title[^>]*>([^<]{1,500})", re.IGNORECASE)
+
+
+def excerpt(text: str, hidden: Iterable[str] = ()) -> str:
+    """Return the beginning of `text`, escaped, on one line.
+
+    Where it repeats a part of a `hidden` text (the key, the prompt), nothing of it is returned.
+    """
+    line = " ".join(text[: 4 * MAX_CHARACTERS].split())
+    if any(_echoes(line, secret) for secret in hidden):
+        return "(not shown: it repeats the request)"
+    shown = "".join(_escaped(character) for character in line)
+    return shown if len(shown) <= MAX_CHARACTERS else shown[: MAX_CHARACTERS - 1] + "…"
+
+
+def page_title(raw: bytes) -> str:
+    """Return the title of a web page, or nothing."""
+    found = _TITLE.search(raw[:65_536])
+    return excerpt(html.unescape(found[1].decode(errors="replace"))) if found else ""
+
+
+def _echoes(line: str, secret: str) -> bool:
+    secret = " ".join(secret.split())
+    length = min(_ECHO_CHARACTERS, len(secret))
+    if length == 0:
+        return False
+    return any(line[start : start + length] in secret for start in range(len(line) - length + 1))
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else ascii(character)[1:-1]
+
+
+PLAIN = frozenset({"", "identity"})
+PACKED = frozenset({"gzip", "x-gzip", "deflate"})
+"""What servers send unasked; both begin with a header that tells which it is."""
+_EITHER_HEADER = zlib.MAX_WBITS | 32
+# A piece of 64 KiB may unpack to a thousand times as much; so much is held of it at once.
+_UNPACKED_BYTES = 1024 * 1024
+
+
+class TooLargeError(ValueError):
+    """There is more than is wanted."""
+
+
+class UnknownPackingError(ValueError):
+    """The body is packed in a way that was not requested, or more than once."""
+
+
+def unpacked(pieces: Iterable[bytes], encoding: str, max_bytes: int) -> Iterator[bytes]:
+    """Yield the body piece by piece, none of them large, until it is more than is wanted.
+
+    `encoding` is the header `content-encoding`, empty where there is none.
+
+    Raises:
+        TooLargeError: It is larger than `max_bytes`; so many or fewer were yielded.
+        UnknownPackingError: It is not packed once with gzip or deflate.
+        zlib.error: What it is packed into is broken, or cut off.
+    """
+    encoding = encoding.strip().lower()
+    if encoding in PLAIN:
+        return _bounded(pieces, max_bytes)
+    if encoding in PACKED:
+        return _bounded(_unpacked(_bounded(pieces, max_bytes)), max_bytes)
+    raise UnknownPackingError(encoding)
+
+
+def _bounded(pieces: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
+    total = 0
+    for piece in pieces:
+        total += len(piece)
+        if total > max_bytes:
+            raise TooLargeError
+        yield piece
+
+
+def _unpacked(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield what is in all members of a body, of which gzip may have several (RFC 1952, 2.2)."""
+    unpacker = None
+    for piece in pieces:
+        packed = piece
+        while packed:
+            if unpacker is None or unpacker.eof:
+                unpacker = zlib.decompressobj(_EITHER_HEADER)
+            yield unpacker.decompress(packed, _UNPACKED_BYTES)
+            packed = unpacker.unconsumed_tail or unpacker.unused_data
+    if unpacker is not None:
+        yield unpacker.flush()
+        if not unpacker.eof:
+            raise zlib.error("cut off")
+
+
+class RequestIds:
+    """Judges the ids in answers by what each host has sent before; safe to share between threads.
+
+    Some gateways write ids of their own where others send ours back: those say nothing.
+    """
+
+    def __init__(self) -> None:
+        self._echoing: set[str] = set()
+
+    def is_anothers(self, host: str, ours: str, theirs: Collection[str]) -> bool:
+        """Tell whether an answer with these ids, if any, belongs to another request than ours.
+
+        It does where they could be ids that we gave: they have the form of ours, or the host is
+        known to send ours back.
+        """
+        if ours.lower() in {each.lower() for each in theirs}:
+            self._echoing.add(host)
+            return False
+        return any(host in self._echoing or _form(each) == _form(ours) for each in theirs)
+
+
+def _form(id_: str) -> int | None:
+    """Return the version of a UUID; `None` for whatever else, and for those without a version."""
+    try:
+        return uuid.UUID(id_).version
+    except ValueError:
+        return None
+
+
+if TYPE_CHECKING:
+    from typing import NoReturn

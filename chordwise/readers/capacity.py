@@ -12,47 +12,6 @@ from threading import Event
 
 from chordwise.settings import ReaderSettings
 
-
-class ReadingInterruptedError(Exception):
-    """The reading of a file was ended from another thread; it says nothing of the file."""
-
-
-class ReadingTime:
-    """Counts the seconds that parsers are waited for, not those in which texts are stored."""
-
-    def __init__(self, seconds: float, interruption: Event) -> None:
-        self.total = seconds
-        self._left = seconds
-        self._interruption = interruption
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing is left."""
-        return self._left <= 0
-
-    def deadline(self, seconds: float) -> float:
-        """Return when, on the monotonic clock, `seconds` or what is left are over."""
-        return time.monotonic() + min(seconds, self._left)
-
-    def check(self) -> None:
-        """Let the reading go on.
-
-        Raises:
-            ReadingInterruptedError: It has to end.
-        """
-        if self._interruption.is_set():
-            raise ReadingInterruptedError
-
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        """Count the time until the end of the block."""
-        begun = time.monotonic()
-        try:
-            yield
-        finally:
-            self._left -= time.monotonic() - begun
-
-
 MEGABYTE = 1024 * 1024
 RESERVED_MEGABYTES = 420
 """What the three processes of a scheduler and their parsers hold before they read a file."""
@@ -126,3 +85,43 @@ def _limits_up(mount: Path, path: str, name: str) -> Iterator[int]:
             continue
         if value.isdecimal():
             yield int(value)
+
+
+class ReadingInterruptedError(Exception):
+    """The reading of a file was ended from another thread; it says nothing of the file."""
+
+
+class ReadingTime:
+    """Counts the seconds that parsers are waited for, not those in which texts are stored."""
+
+    def __init__(self, seconds: float, interruption: Event) -> None:
+        self.total = seconds
+        self._left = seconds
+        self._interruption = interruption
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left."""
+        return self._left <= 0
+
+    def deadline(self, seconds: float) -> float:
+        """Return when, on the monotonic clock, `seconds` or what is left are over."""
+        return time.monotonic() + min(seconds, self._left)
+
+    def check(self) -> None:
+        """Let the reading go on.
+
+        Raises:
+            ReadingInterruptedError: It has to end.
+        """
+        if self._interruption.is_set():
+            raise ReadingInterruptedError
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count the time until the end of the block."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self._left -= time.monotonic() - begun

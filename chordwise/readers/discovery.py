@@ -14,76 +14,6 @@ from chordwise.errors import ReadError, UsageError
 from chordwise.readers import failures
 from chordwise.readers.contents import explained
 
-_MAGIC = "*?["
-_ANY_DEPTH = "**"
-
-
-def has_wildcard(argument: str) -> bool:
-    """Tell whether an argument that names no file may be a pattern."""
-    return any(sign in argument for sign in _MAGIC)
-
-
-def split(argument: str) -> tuple[str, tuple[str, ...]]:
-    """Return the folder to search and the pattern for paths below it, segment by segment."""
-    segments = PurePath(argument).parts
-    fixed = list(itertools.takewhile(lambda segment: not has_wildcard(segment), segments))
-    # Two neighbouring ** mean the same as one, and cost much more.
-    pattern = [segment for segment, _ in itertools.groupby(segments[len(fixed) :])]
-    return os.path.join(*fixed) if fixed else ".", tuple(pattern)  # noqa: PTH118 - stays a string
-
-
-def matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Tell whether a path, or a folder that it lies in, fits the pattern (as in a shell)."""
-    if not pattern:
-        return True
-    if pattern[0] == _ANY_DEPTH:
-        return any(matches(path[start:], pattern[1:]) for start in range(len(path) + 1))
-    if not path:
-        return False
-    return fnmatch.fnmatchcase(path[0], pattern[0]) and matches(path[1:], pattern[1:])
-
-
-def may_hold(folder: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Tell whether something below the folder can fit the pattern."""
-    if not pattern or not folder or pattern[0] == _ANY_DEPTH:
-        return True
-    return fnmatch.fnmatchcase(folder[0], pattern[0]) and may_hold(folder[1:], pattern[1:])
-
-
-_STARTS = (".", "~$", "~lock.")
-_ENDS = (
-    ".part",
-    ".partial",
-    ".filepart",
-    ".crdownload",
-    ".download",
-    ".opdownload",
-    ".tmp",
-    ".temp",
-    ".swp",
-    "~",
-    ".chordwise.toml",
-)
-_NAMES = (
-    "thumbs.db",
-    "desktop.ini",
-    "icon\r",
-    "__macosx",
-    "lost+found",
-    "@eadir",
-    "#recycle",
-    "$recycle.bin",
-    "system volume information",
-    "chordwise.toml",
-)
-
-
-def is_ignored(name: str) -> bool:
-    """Tell whether a name inside a folder is hidden, temporary, or a program's own."""
-    lowered = name.lower()
-    return lowered.startswith(_STARTS) or lowered.endswith(_ENDS) or lowered in _NAMES
-
-
 STDIN = "-"
 
 
@@ -245,3 +175,73 @@ def _leads_outside() -> ReadError:
     return failures.refused(
         "is a symbolic link out of its folder.", "Name its target as an argument.", "symlink"
     )
+
+
+_MAGIC = "*?["
+_ANY_DEPTH = "**"
+
+
+def has_wildcard(argument: str) -> bool:
+    """Tell whether an argument that names no file may be a pattern."""
+    return any(sign in argument for sign in _MAGIC)
+
+
+def split(argument: str) -> tuple[str, tuple[str, ...]]:
+    """Return the folder to search and the pattern for paths below it, segment by segment."""
+    segments = PurePath(argument).parts
+    fixed = list(itertools.takewhile(lambda segment: not has_wildcard(segment), segments))
+    # Two neighbouring ** mean the same as one, and cost much more.
+    pattern = [segment for segment, _ in itertools.groupby(segments[len(fixed) :])]
+    return os.path.join(*fixed) if fixed else ".", tuple(pattern)  # noqa: PTH118 - stays a string
+
+
+def matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Tell whether a path, or a folder that it lies in, fits the pattern (as in a shell)."""
+    if not pattern:
+        return True
+    if pattern[0] == _ANY_DEPTH:
+        return any(matches(path[start:], pattern[1:]) for start in range(len(path) + 1))
+    if not path:
+        return False
+    return fnmatch.fnmatchcase(path[0], pattern[0]) and matches(path[1:], pattern[1:])
+
+
+def may_hold(folder: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Tell whether something below the folder can fit the pattern."""
+    if not pattern or not folder or pattern[0] == _ANY_DEPTH:
+        return True
+    return fnmatch.fnmatchcase(folder[0], pattern[0]) and may_hold(folder[1:], pattern[1:])
+
+
+_STARTS = (".", "~$", "~lock.")
+_ENDS = (
+    ".part",
+    ".partial",
+    ".filepart",
+    ".crdownload",
+    ".download",
+    ".opdownload",
+    ".tmp",
+    ".temp",
+    ".swp",
+    "~",
+    ".chordwise.toml",
+)
+_NAMES = (
+    "thumbs.db",
+    "desktop.ini",
+    "icon\r",
+    "__macosx",
+    "lost+found",
+    "@eadir",
+    "#recycle",
+    "$recycle.bin",
+    "system volume information",
+    "chordwise.toml",
+)
+
+
+def is_ignored(name: str) -> bool:
+    """Tell whether a name inside a folder is hidden, temporary, or a program's own."""
+    lowered = name.lower()
+    return lowered.startswith(_STARTS) or lowered.endswith(_ENDS) or lowered in _NAMES

@@ -9,45 +9,6 @@ from typing import BinaryIO, TypeAlias
 from chordwise.errors import ReadError
 
 
-def markdown(rows: Iterable[Sequence[str]], spend: Callable[[int], None]) -> str:
-    """Return the rows that hold something, the first as the heading; `spend` takes their lengths.
-
-    Raises:
-        ReadError: As `spend` decides.
-    """
-    lines: list[str] = []
-    width = 0
-    for row in rows:
-        cells = [_cell(each) for each in row]
-        if not any(cells):
-            continue
-        line = f"| {' | '.join(cells)} |"
-        spend(len(line) + 1)
-        if not lines:
-            width = len(cells)
-        lines.append(line)
-    if lines:
-        lines.insert(1, "|" + " --- |" * width)
-    return "\n".join(lines)
-
-
-def _cell(text: str) -> str:
-    lines = (line.strip() for line in text.strip().splitlines())
-    return "<br>".join(line for line in lines if line).replace("|", "\\|")
-
-
-class Naming:
-    """The places that were given out in one file."""
-
-    def __init__(self) -> None:
-        self._taken: dict[str, int] = {}
-
-    def place(self, name: str) -> str:
-        """Return the name, with a number behind it from the second time on."""
-        count = self._taken[name] = self._taken.get(name, 0) + 1
-        return name if count == 1 else f"{name} ({count})"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
     """The columns of a table that hold each row's text and name; no text column: read it whole."""
@@ -125,3 +86,42 @@ class Unread:
 Extraction: TypeAlias = Extracted | Part | Unread
 Source: TypeAlias = bytes | BinaryIO
 """Bytes in memory, or a file that is read where it is needed."""
+
+
+def markdown(rows: Iterable[Sequence[str]], spend: Callable[[int], None]) -> str:
+    """Return the rows that hold something, the first as the heading; `spend` takes their lengths.
+
+    Raises:
+        ReadError: As `spend` decides.
+    """
+    lines: list[str] = []
+    width = 0
+    for row in rows:
+        cells = [_cell(each) for each in row]
+        if not any(cells):
+            continue
+        line = f"| {' | '.join(cells)} |"
+        spend(len(line) + 1)
+        if not lines:
+            width = len(cells)
+        lines.append(line)
+    if lines:
+        lines.insert(1, "|" + " --- |" * width)
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    lines = (line.strip() for line in text.strip().splitlines())
+    return "<br>".join(line for line in lines if line).replace("|", "\\|")
+
+
+class Naming:
+    """The places that were given out in one file."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, int] = {}
+
+    def place(self, name: str) -> str:
+        """Return the name, with a number behind it from the second time on."""
+        count = self._taken[name] = self._taken.get(name, 0) + 1
+        return name if count == 1 else f"{name} ({count})"

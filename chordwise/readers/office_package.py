@@ -17,24 +17,6 @@ from chordwise.errors import ReadError
 from chordwise.readers import failures
 from chordwise.readers.extracted import Source
 
-
-class Spending:
-    """What is left of the limit on one document's characters."""
-
-    def __init__(self, max_characters: int) -> None:
-        self._left = self._limit = max_characters
-
-    def __call__(self, characters: int) -> None:
-        """Take characters off.
-
-        Raises:
-            ReadError: There are none left.
-        """
-        self._left -= characters
-        if self._left < 0:
-            raise failures.too_many_characters(self._limit)
-
-
 _MEMBERS = 10_000
 _PART_BYTES = 256 * 1024 * 1024
 # Honest XML shrinks to a tenth, repetitive tables to a hundredth; deflate ends near a thousandth.
@@ -238,3 +220,20 @@ def _document_type() -> ReadError:
     return failures.malformed(
         "contains a document type declaration, which no office program writes."
     )
+
+
+class Spending:
+    """What is left of the limit on one document's characters."""
+
+    def __init__(self, max_characters: int) -> None:
+        self._left = self._limit = max_characters
+
+    def __call__(self, characters: int) -> None:
+        """Take characters off.
+
+        Raises:
+            ReadError: There are none left.
+        """
+        self._left -= characters
+        if self._left < 0:
+            raise failures.too_many_characters(self._limit)

@@ -11,6 +11,26 @@ from striprtf.striprtf import rtf_to_text
 from chordwise.readers import failures
 from chordwise.readers.extracted import Extracted
 
+MEDIA_TYPE = "application/rtf"
+
+
+def read(data: bytes, max_characters: int) -> Extracted:
+    """Return the text; what the file's own encodings cannot say is marked as replaced.
+
+    Raises:
+        ReadError: The file is damaged, or longer than the limit.
+    """
+    try:
+        text = rtf_to_text(  # type: ignore[no-untyped-call]  # it declares no types
+            data.decode("latin-1"), encoding="cp1252", errors="replace"
+        )
+    except (ValueError, LookupError, IndexError, UnicodeError) as error:
+        raise failures.malformed("is a damaged RTF file.") from error
+    if len(text) > max_characters:
+        raise failures.too_many_characters(max_characters)
+    return Extracted(text=text.strip(), media_type=MEDIA_TYPE)
+
+
 _HEADER = struct.Struct("<II4sI")
 # What the header's first number, the size, does not count: itself.
 _SIZE_BYTES = 4
@@ -78,23 +98,3 @@ def _tokens(contents: bytes) -> Iterator[bytes]:
                 return
             yield token
             position += width
-
-
-MEDIA_TYPE = "application/rtf"
-
-
-def read(data: bytes, max_characters: int) -> Extracted:
-    """Return the text; what the file's own encodings cannot say is marked as replaced.
-
-    Raises:
-        ReadError: The file is damaged, or longer than the limit.
-    """
-    try:
-        text = rtf_to_text(  # type: ignore[no-untyped-call]  # it declares no types
-            data.decode("latin-1"), encoding="cp1252", errors="replace"
-        )
-    except (ValueError, LookupError, IndexError, UnicodeError) as error:
-        raise failures.malformed("is a damaged RTF file.") from error
-    if len(text) > max_characters:
-        raise failures.too_many_characters(max_characters)
-    return Extracted(text=text.strip(), media_type=MEDIA_TYPE)

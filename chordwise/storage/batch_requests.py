@@ -45,116 +45,6 @@ from chordwise.storage.record import Identity, Record, among
 from chordwise.storage.runs import Run
 
 
-def lock_followers(session: Session, keys: Collection[str]) -> Sequence[BatchRequest]:
-    """Return those that follow one of these questions, locked in the order of their ids."""
-    if not keys:
-        return []
-    return session.scalars(
-        select(BatchRequest)
-        .where(BatchRequest.key.in_(keys), _follows(BatchRequest.status))
-        .order_by(BatchRequest.id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    ).all()
-
-
-def want(session: Session, batch_id: uuid.UUID) -> bool:
-    """Tell whether anybody waits for an answer of a batch to the same question of another."""
-    follower = aliased(BatchRequest)
-    wanted = exists().where(
-        BatchRequest.batch_id == batch_id,
-        BatchRequest.leads,
-        follower.key == BatchRequest.key,
-        _follows(follower.status),
-        Job.id == follower.job_id,
-        Job.status.in_(UNFINISHED_JOBS),
-    )
-    return bool(session.scalar(select(wanted)))
-
-
-def has_cancelled(session: Session, batch_id: uuid.UUID) -> bool:
-    """Tell whether a batch has questions of a cancelled run that no other job waits for.
-
-    No run of a question in it is cancelled before the transaction ends.
-    """
-    in_batch = (
-        select(Job.run_id)
-        .join(BatchRequest, BatchRequest.job_id == Job.id)
-        .where(BatchRequest.batch_id == batch_id)
-    )
-    session.execute(
-        select(Run.id).where(Run.id.in_(in_batch)).order_by(Run.id).with_for_update(read=True)
-    )
-    follower, of_follower = aliased(BatchRequest), aliased(Job)
-    followed = exists().where(
-        follower.key == BatchRequest.key,
-        _follows(follower.status),
-        of_follower.id == follower.job_id,
-        of_follower.status.in_(UNFINISHED_JOBS),
-    )
-    cancelled = exists().where(
-        BatchRequest.batch_id == batch_id,
-        BatchRequest.status == BatchRequestStatus.SUBMITTED,
-        Job.id == BatchRequest.job_id,
-        of_cancelled_run(),
-        ~(BatchRequest.leads & followed),
-    )
-    return bool(session.scalar(select(cancelled)))
-
-
-def drop_idle_leaders(session: Session, limit: int) -> int:
-    """Delete questions of paused jobs that others follow and no provider knows; free their money.
-
-    Their own jobs ask anew when they are retried; the others need not wait for that.
-    """
-    follower, of_follower = aliased(BatchRequest), aliased(Job)
-    followed = exists().where(
-        follower.key == BatchRequest.key,
-        _follows(follower.status),
-        of_follower.id == follower.job_id,
-        of_follower.status.in_(WORKING_JOBS),
-    )
-    moves = exists().where(Job.id == BatchRequest.job_id, Job.status.in_(WORKING_JOBS))
-    rows = session.scalars(
-        select(BatchRequest)
-        .where(
-            BatchRequest.leads,
-            BatchRequest.status == BatchRequestStatus.PENDING,
-            ~moves,
-            followed,
-        )
-        .order_by(BatchRequest.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    ).all()
-    remove(session, rows)
-    return len(rows)
-
-
-def drop_lost(session: Session, limit: int) -> int:
-    """Delete questions that follow none any more; their chunks are sent again and ask anew.
-
-    The leader was cancelled or asked online, or has just got its answer.
-    """
-    leader = aliased(BatchRequest)
-    leads = exists().where(
-        leader.key == BatchRequest.key, leader.leads, leader.finished_at.is_(None)
-    )
-    lost = (
-        select(BatchRequest.id)
-        .where(_follows(BatchRequest.status), ~leads)
-        .order_by(BatchRequest.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    statement = delete(BatchRequest).where(BatchRequest.id.in_(lost)).returning(BatchRequest.id)
-    return len(session.scalars(statement).all())
-
-
-def _follows(status: SQLColumnExpression[str]) -> ColumnElement[bool]:
-    return status == BatchRequestStatus.FOLLOWING
-
-
 class BatchRequest(Record):
     """One question of a chunk, or of a job's synthesis (`chunk_id` is null); `owner_id` is either.
 
@@ -413,3 +303,113 @@ def _may_go() -> ColumnElement[bool]:
         Job.status.in_(WORKING_JOBS),
         ~of_cancelled_run(),
     )
+
+
+def lock_followers(session: Session, keys: Collection[str]) -> Sequence[BatchRequest]:
+    """Return those that follow one of these questions, locked in the order of their ids."""
+    if not keys:
+        return []
+    return session.scalars(
+        select(BatchRequest)
+        .where(BatchRequest.key.in_(keys), _follows(BatchRequest.status))
+        .order_by(BatchRequest.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).all()
+
+
+def want(session: Session, batch_id: uuid.UUID) -> bool:
+    """Tell whether anybody waits for an answer of a batch to the same question of another."""
+    follower = aliased(BatchRequest)
+    wanted = exists().where(
+        BatchRequest.batch_id == batch_id,
+        BatchRequest.leads,
+        follower.key == BatchRequest.key,
+        _follows(follower.status),
+        Job.id == follower.job_id,
+        Job.status.in_(UNFINISHED_JOBS),
+    )
+    return bool(session.scalar(select(wanted)))
+
+
+def has_cancelled(session: Session, batch_id: uuid.UUID) -> bool:
+    """Tell whether a batch has questions of a cancelled run that no other job waits for.
+
+    No run of a question in it is cancelled before the transaction ends.
+    """
+    in_batch = (
+        select(Job.run_id)
+        .join(BatchRequest, BatchRequest.job_id == Job.id)
+        .where(BatchRequest.batch_id == batch_id)
+    )
+    session.execute(
+        select(Run.id).where(Run.id.in_(in_batch)).order_by(Run.id).with_for_update(read=True)
+    )
+    follower, of_follower = aliased(BatchRequest), aliased(Job)
+    followed = exists().where(
+        follower.key == BatchRequest.key,
+        _follows(follower.status),
+        of_follower.id == follower.job_id,
+        of_follower.status.in_(UNFINISHED_JOBS),
+    )
+    cancelled = exists().where(
+        BatchRequest.batch_id == batch_id,
+        BatchRequest.status == BatchRequestStatus.SUBMITTED,
+        Job.id == BatchRequest.job_id,
+        of_cancelled_run(),
+        ~(BatchRequest.leads & followed),
+    )
+    return bool(session.scalar(select(cancelled)))
+
+
+def drop_idle_leaders(session: Session, limit: int) -> int:
+    """Delete questions of paused jobs that others follow and no provider knows; free their money.
+
+    Their own jobs ask anew when they are retried; the others need not wait for that.
+    """
+    follower, of_follower = aliased(BatchRequest), aliased(Job)
+    followed = exists().where(
+        follower.key == BatchRequest.key,
+        _follows(follower.status),
+        of_follower.id == follower.job_id,
+        of_follower.status.in_(WORKING_JOBS),
+    )
+    moves = exists().where(Job.id == BatchRequest.job_id, Job.status.in_(WORKING_JOBS))
+    rows = session.scalars(
+        select(BatchRequest)
+        .where(
+            BatchRequest.leads,
+            BatchRequest.status == BatchRequestStatus.PENDING,
+            ~moves,
+            followed,
+        )
+        .order_by(BatchRequest.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    remove(session, rows)
+    return len(rows)
+
+
+def drop_lost(session: Session, limit: int) -> int:
+    """Delete questions that follow none any more; their chunks are sent again and ask anew.
+
+    The leader was cancelled or asked online, or has just got its answer.
+    """
+    leader = aliased(BatchRequest)
+    leads = exists().where(
+        leader.key == BatchRequest.key, leader.leads, leader.finished_at.is_(None)
+    )
+    lost = (
+        select(BatchRequest.id)
+        .where(_follows(BatchRequest.status), ~leads)
+        .order_by(BatchRequest.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    statement = delete(BatchRequest).where(BatchRequest.id.in_(lost)).returning(BatchRequest.id)
+    return len(session.scalars(statement).all())
+
+
+def _follows(status: SQLColumnExpression[str]) -> ColumnElement[bool]:
+    return status == BatchRequestStatus.FOLLOWING

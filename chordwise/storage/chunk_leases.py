@@ -20,42 +20,6 @@ from chordwise.storage.jobs import Job, of_cancelled_run
 from chordwise.storage.model_calls import ModelCall
 
 
-def is_last(attempts: int, max_attempts: int) -> bool:
-    """Tell whether the next attempt is the last, and not the first as well."""
-    return attempts >= first_last(max_attempts)
-
-
-def first_last(max_attempts: int) -> int:
-    """Return with how many attempts the next one is the last, and not the first as well."""
-    return max(1, max_attempts - 1)
-
-
-def may_begin(session: Session, attempts: int, max_attempts: int) -> bool:
-    """Tell whether work with so many attempts may be taken now.
-
-    Until the transaction ends no other last attempt begins.
-    """
-    if not is_last(attempts, max_attempts):
-        return True
-    session.execute(text(Lock.LAST_ATTEMPT.statement()))
-    return not session.scalar(select(one_is_at_work(max_attempts)))
-
-
-def one_is_at_work(max_attempts: int) -> ColumnElement[bool]:
-    """Return the condition that a last attempt is being made under a live lease."""
-    chunk, job = aliased(Chunk), aliased(Job)
-    last = max(2, max_attempts)
-    now = clock.database_now()
-    return or_(
-        exists().where(
-            chunk.status == ChunkStatus.RUNNING, chunk.attempts >= last, chunk.lease_until > now
-        ),
-        exists().where(
-            job.status == JobStatus.SYNTHESIZING, job.attempts >= last, job.lease_until > now
-        ),
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class ClaimedChunk:
     """A chunk as it is after an attempt to claim it, with its job, document and run.
@@ -322,3 +286,39 @@ def _of_working_job() -> ColumnElement[bool]:
     """Return the condition that the chunk's job is neither paused nor at its end, nor its run."""
     working = Job.status.in_((JobStatus.RUNNING, JobStatus.WAITING))
     return exists().where(Job.id == Chunk.job_id, working, ~of_cancelled_run())
+
+
+def is_last(attempts: int, max_attempts: int) -> bool:
+    """Tell whether the next attempt is the last, and not the first as well."""
+    return attempts >= first_last(max_attempts)
+
+
+def first_last(max_attempts: int) -> int:
+    """Return with how many attempts the next one is the last, and not the first as well."""
+    return max(1, max_attempts - 1)
+
+
+def may_begin(session: Session, attempts: int, max_attempts: int) -> bool:
+    """Tell whether work with so many attempts may be taken now.
+
+    Until the transaction ends no other last attempt begins.
+    """
+    if not is_last(attempts, max_attempts):
+        return True
+    session.execute(text(Lock.LAST_ATTEMPT.statement()))
+    return not session.scalar(select(one_is_at_work(max_attempts)))
+
+
+def one_is_at_work(max_attempts: int) -> ColumnElement[bool]:
+    """Return the condition that a last attempt is being made under a live lease."""
+    chunk, job = aliased(Chunk), aliased(Job)
+    last = max(2, max_attempts)
+    now = clock.database_now()
+    return or_(
+        exists().where(
+            chunk.status == ChunkStatus.RUNNING, chunk.attempts >= last, chunk.lease_until > now
+        ),
+        exists().where(
+            job.status == JobStatus.SYNTHESIZING, job.attempts >= last, job.lease_until > now
+        ),
+    )

@@ -18,53 +18,6 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.storage.database import Database
 from chordwise.storage.record import CreatedAt, Identity, Record, new_id
 
-MAX_CHARACTERS = 2_000_000
-"""Of all texts that are kept; the newest one is, whatever its size."""
-
-
-class DocumentTexts:
-    """Keeps the texts that were read last; safe to share between threads.
-
-    A document's text never changes.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._texts: OrderedDict[uuid.UUID, str] = OrderedDict()
-        self._reading: dict[uuid.UUID, Lock] = {}
-        self._lock = Lock()
-
-    def of(self, document_id: uuid.UUID, within: timedelta) -> str:
-        """Return the text of a document.
-
-        Raises:
-            ServiceUnavailableError: The database stayed away for longer than `within`.
-        """
-        with self._lock:
-            if document_id in self._texts:
-                self._texts.move_to_end(document_id)
-                return self._texts[document_id]
-            reading = self._reading.setdefault(document_id, Lock())
-        with reading:
-            with self._lock:
-                if document_id in self._texts:
-                    return self._texts[document_id]
-            for attempt in self._database.attempts(within):
-                with attempt as session:
-                    text = text_of(session, document_id)
-            self.keep(document_id, text)
-        return text
-
-    def keep(self, document_id: uuid.UUID, text: str) -> None:
-        """Keep a text that was read."""
-        with self._lock:
-            self._texts[document_id] = text
-            self._reading.pop(document_id, None)
-            kept = sum(map(len, self._texts.values()))
-            while kept > MAX_CHARACTERS and len(self._texts) > 1:
-                _, dropped = self._texts.popitem(last=False)
-                kept -= len(dropped)
-
 
 class Document(Record):
     """One text; `sha256` is the hash of the normalized stored text, `source` its first name."""
@@ -149,3 +102,51 @@ def text_of(session: Session, document_id: uuid.UUID) -> str:
 
 
 _TEXT = sql("SELECT text FROM documents WHERE id = :id")
+
+
+MAX_CHARACTERS = 2_000_000
+"""Of all texts that are kept; the newest one is, whatever its size."""
+
+
+class DocumentTexts:
+    """Keeps the texts that were read last; safe to share between threads.
+
+    A document's text never changes.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._texts: OrderedDict[uuid.UUID, str] = OrderedDict()
+        self._reading: dict[uuid.UUID, Lock] = {}
+        self._lock = Lock()
+
+    def of(self, document_id: uuid.UUID, within: timedelta) -> str:
+        """Return the text of a document.
+
+        Raises:
+            ServiceUnavailableError: The database stayed away for longer than `within`.
+        """
+        with self._lock:
+            if document_id in self._texts:
+                self._texts.move_to_end(document_id)
+                return self._texts[document_id]
+            reading = self._reading.setdefault(document_id, Lock())
+        with reading:
+            with self._lock:
+                if document_id in self._texts:
+                    return self._texts[document_id]
+            for attempt in self._database.attempts(within):
+                with attempt as session:
+                    text = text_of(session, document_id)
+            self.keep(document_id, text)
+        return text
+
+    def keep(self, document_id: uuid.UUID, text: str) -> None:
+        """Keep a text that was read."""
+        with self._lock:
+            self._texts[document_id] = text
+            self._reading.pop(document_id, None)
+            kept = sum(map(len, self._texts.values()))
+            while kept > MAX_CHARACTERS and len(self._texts) > 1:
+                _, dropped = self._texts.popitem(last=False)
+                kept -= len(dropped)

@@ -32,6 +32,43 @@ from chordwise.storage import clock, runs
 from chordwise.storage.record import CreatedAt, Identity, Record, among, insert_all, new_id
 from chordwise.storage.runs import Run
 
+
+class Intake(Record):
+    """One file, row or stream; `sha256` is the hash of its bytes, `reason` a stable code.
+
+    A file that is not read yet has the outcome `not_taken`, and a row in `listed_files`.
+    """
+
+    __tablename__ = "intakes"
+
+    id: Mapped[Identity]
+    run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id"), index=True)
+    source: Mapped[str]
+    sha256: Mapped[str | None]
+    byte_count: Mapped[int | None] = mapped_column(BigInteger)
+    outcome: Mapped[str]
+    reason: Mapped[str | None]
+    message: Mapped[str | None]
+    hint: Mapped[str | None]
+    document_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("documents.id"), index=True)
+    created_at: Mapped[CreatedAt]
+
+
+def exists(session: Session, intake_id: uuid.UUID) -> bool:
+    """Tell whether an intake was stored."""
+    return session.scalar(select(Intake.id).where(Intake.id == intake_id)) is not None
+
+
+def documents_in(
+    session: Session, run_id: uuid.UUID, document_ids: Collection[uuid.UUID]
+) -> set[uuid.UUID]:
+    """Return those of the documents that the run took in before."""
+    statement = select(Intake.document_id).where(
+        Intake.run_id == run_id, among(Intake.document_id, document_ids)
+    )
+    return {each for each in session.scalars(statement) if each is not None}
+
+
 _AT_ONCE = 1_000
 
 
@@ -284,39 +321,3 @@ def finish_all(session: Session, of: ColumnElement[bool]) -> int:
     for run_id in ids:
         runs.settle(session, run_id)
     return len(ids)
-
-
-class Intake(Record):
-    """One file, row or stream; `sha256` is the hash of its bytes, `reason` a stable code.
-
-    A file that is not read yet has the outcome `not_taken`, and a row in `listed_files`.
-    """
-
-    __tablename__ = "intakes"
-
-    id: Mapped[Identity]
-    run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id"), index=True)
-    source: Mapped[str]
-    sha256: Mapped[str | None]
-    byte_count: Mapped[int | None] = mapped_column(BigInteger)
-    outcome: Mapped[str]
-    reason: Mapped[str | None]
-    message: Mapped[str | None]
-    hint: Mapped[str | None]
-    document_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("documents.id"), index=True)
-    created_at: Mapped[CreatedAt]
-
-
-def exists(session: Session, intake_id: uuid.UUID) -> bool:
-    """Tell whether an intake was stored."""
-    return session.scalar(select(Intake.id).where(Intake.id == intake_id)) is not None
-
-
-def documents_in(
-    session: Session, run_id: uuid.UUID, document_ids: Collection[uuid.UUID]
-) -> set[uuid.UUID]:
-    """Return those of the documents that the run took in before."""
-    statement = select(Intake.document_id).where(
-        Intake.run_id == run_id, among(Intake.document_id, document_ids)
-    )
-    return {each for each in session.scalars(statement) if each is not None}

@@ -17,46 +17,6 @@ from chordwise.domain.tasks import AnalysisType, Stage
 from chordwise.storage.database import Store
 from chordwise.storage.record import CreatedAt, Identity, Record
 
-_NEWEST = 1_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallHistory:
-    """Of one kind of question to one model: the answers' tokens, and how many were repeated."""
-
-    output_tokens: Sequence[int] = ()
-    asked: int = 0
-    repeated: int = 0
-
-
-def read(
-    session: Session, analysis_type: AnalysisType, stage: Stage, provider: str, model: str
-) -> CallHistory:
-    """Return what the newest answers to such questions took."""
-    kind = (
-        _name().in_((f"{analysis_type}.{stage}", f"{analysis_type}.schema.{stage}")),
-        ModelCall.provider == provider,
-        ModelCall.model == model,
-        ModelCall.output_tokens.is_not(None),
-        ~ModelCall.cache_hit,
-        ModelCall.error_code.is_(None),
-    )
-    newest = (
-        select(ModelCall.stage, ModelCall.output_tokens)
-        .where(*kind)
-        .order_by(ModelCall.id.desc())
-        .limit(_NEWEST)
-    )
-    rows = session.execute(newest).all()
-    first = [row.output_tokens for row in rows if row.stage == stage]
-    repeated = sum(row.stage == Stage.REPAIR for row in rows)
-    return CallHistory(output_tokens=first, asked=len(first), repeated=repeated)
-
-
-def _name() -> ColumnElement[str]:
-    """Return the template's name: its version without the number."""
-    return func.split_part(ModelCall.prompt_version, "@", 1, type_=ModelCall.prompt_version.type)
-
 
 class ModelCall(Record):
     """One request. `finished_at` is null while it runs, and stays null if its worker was killed.
@@ -152,8 +112,6 @@ _END = text(f"""
             model_calls.started_at + new.latency_ms * interval '1 millisecond')
     FROM json_populate_recordset(NULL::model_calls, CAST(:rows AS json)) AS new
     WHERE model_calls.id = new.id""")  # noqa: S608 - names of our own
-
-
 _CHECK = text("""
     UPDATE model_calls SET valid = new.valid, quality = new.quality
     FROM json_populate_recordset(NULL::model_calls, CAST(:rows AS json)) AS new
@@ -209,3 +167,44 @@ def add_all(session: Session, rows: Sequence[Mapping[str, object]]) -> None:
 def change(session: Session, call_id: uuid.UUID, **values: object) -> None:
     """Fill in what became known of a call."""
     session.execute(update(ModelCall).where(ModelCall.id == call_id).values(**values))
+
+
+_NEWEST = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallHistory:
+    """Of one kind of question to one model: the answers' tokens, and how many were repeated."""
+
+    output_tokens: Sequence[int] = ()
+    asked: int = 0
+    repeated: int = 0
+
+
+def read(
+    session: Session, analysis_type: AnalysisType, stage: Stage, provider: str, model: str
+) -> CallHistory:
+    """Return what the newest answers to such questions took."""
+    kind = (
+        _name().in_((f"{analysis_type}.{stage}", f"{analysis_type}.schema.{stage}")),
+        ModelCall.provider == provider,
+        ModelCall.model == model,
+        ModelCall.output_tokens.is_not(None),
+        ~ModelCall.cache_hit,
+        ModelCall.error_code.is_(None),
+    )
+    newest = (
+        select(ModelCall.stage, ModelCall.output_tokens)
+        .where(*kind)
+        .order_by(ModelCall.id.desc())
+        .limit(_NEWEST)
+    )
+    rows = session.execute(newest).all()
+    first = [row.output_tokens for row in rows if row.stage == stage]
+    repeated = sum(row.stage == Stage.REPAIR for row in rows)
+    return CallHistory(output_tokens=first, asked=len(first), repeated=repeated)
+
+
+def _name() -> ColumnElement[str]:
+    """Return the template's name: its version without the number."""
+    return func.split_part(ModelCall.prompt_version, "@", 1, type_=ModelCall.prompt_version.type)

@@ -21,28 +21,6 @@ from chordwise.domain.tasks import AnalysisType
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import CreatedAt, Identity, Record, among, new_id
 
-
-class Fact(Record):
-    """A value at a JSON Pointer of the job's current output.
-
-    Where `grounded`, `substr(text, start_char + 1, end_char - start_char) = quote` holds for the
-    job's document.
-    """
-
-    __tablename__ = "facts"
-
-    id: Mapped[Identity]
-    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"), index=True)
-    path: Mapped[str]
-    text: Mapped[str | None]
-    number: Mapped[float | None]
-    confidence: Mapped[float | None]
-    quote: Mapped[str | None]
-    start_char: Mapped[int | None]
-    end_char: Mapped[int | None]
-    grounded: Mapped[bool | None]
-
-
 ResultKey: TypeAlias = tuple[uuid.UUID, str]
 """A document, and the hash of what is asked of it (`jobs.options_hash`)."""
 
@@ -210,3 +188,24 @@ def _facts_of(result: Result) -> list[dict[str, object]]:
         | {name: getattr(fact, name) for name in FactValue.__dataclass_fields__}
         for fact in facts(result.output, analysis)
     ]
+
+
+class Fact(Record):
+    """A value at a JSON Pointer of the job's current output.
+
+    Where `grounded`, `substr(text, start_char + 1, end_char - start_char) = quote` holds for the
+    job's document.
+    """
+
+    __tablename__ = "facts"
+
+    id: Mapped[Identity]
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"), index=True)
+    path: Mapped[str]
+    text: Mapped[str | None]
+    number: Mapped[float | None]
+    confidence: Mapped[float | None]
+    quote: Mapped[str | None]
+    start_char: Mapped[int | None]
+    end_char: Mapped[int | None]
+    grounded: Mapped[bool | None]

@@ -14,33 +14,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 from chordwise.errors import ConfigurationError
 from chordwise.storage.record import CreatedAt, Record
 
-
-class SchemaVersion(Record):
-    """A revision; code that was written for `works_from` or a later one works with its tables."""
-
-    __tablename__ = "schema_versions"
-
-    revision: Mapped[str] = mapped_column(primary_key=True)
-    works_from: Mapped[str]
-    applied_at: Mapped[CreatedAt]
-
-
-def note(connection: Connection, revision: str, oldest: str) -> None:
-    """Record a revision that has just been applied."""
-    row = insert(SchemaVersion).values(revision=revision, works_from=oldest)
-    connection.execute(row.on_conflict_do_nothing())
-
-
-def forget(connection: Connection, revision: str) -> None:
-    """Delete a revision that has just been taken back, maybe together with this table."""
-    if _exists(connection):
-        connection.execute(delete(SchemaVersion).where(SchemaVersion.revision == revision))
-
-
-def _exists(connection: Connection) -> bool:
-    return connection.scalar(text("SELECT to_regclass('schema_versions')")) is not None
-
-
 _PACKAGE = Path(__file__).resolve().parent.parent
 _EXISTS = text("SELECT to_regclass(:table) IS NOT NULL")
 _CURRENT = text("SELECT version_num FROM alembic_version")
@@ -61,11 +34,6 @@ def known() -> set[str]:
 def newest_revision() -> str:
     """Return the revision that this version of Chordwise needs."""
     return max(known())
-
-
-def first_revision() -> str:
-    """Return the revision that every database begins with."""
-    return min(known())
 
 
 def revision_of(engine: Engine) -> str | None:
@@ -117,6 +85,45 @@ def require_suitable(connection: Connection) -> None:
         )
 
 
+def _works_from(connection: Connection, revision: str) -> str | None:
+    """Return the oldest revision whose code still works; `None` where none is noted."""
+    if not connection.scalar(_EXISTS, {"table": "schema_versions"}):
+        return None
+    oldest: str | None = connection.scalar(_WORKS_FROM, {"revision": revision})
+    return oldest
+
+
+class SchemaVersion(Record):
+    """A revision; code that was written for `works_from` or a later one works with its tables."""
+
+    __tablename__ = "schema_versions"
+
+    revision: Mapped[str] = mapped_column(primary_key=True)
+    works_from: Mapped[str]
+    applied_at: Mapped[CreatedAt]
+
+
+def note(connection: Connection, revision: str, oldest: str) -> None:
+    """Record a revision that has just been applied."""
+    row = insert(SchemaVersion).values(revision=revision, works_from=oldest)
+    connection.execute(row.on_conflict_do_nothing())
+
+
+def forget(connection: Connection, revision: str) -> None:
+    """Delete a revision that has just been taken back, maybe together with this table."""
+    if _exists(connection):
+        connection.execute(delete(SchemaVersion).where(SchemaVersion.revision == revision))
+
+
+def _exists(connection: Connection) -> bool:
+    return connection.scalar(text("SELECT to_regclass('schema_versions')")) is not None
+
+
+def first_revision() -> str:
+    """Return the revision that every database begins with."""
+    return min(known())
+
+
 def require_released(connection: Connection, found: str | None) -> None:
     """Refuse a schema that was made before the first release; `found` is the revision it is at.
 
@@ -132,11 +139,3 @@ def require_released(connection: Connection, found: str | None) -> None:
             "The schema has to be made anew: use an empty database, or another home "
             "(CHORDWISE_HOME) for the embedded one, and run `chordwise migrate`.",
         )
-
-
-def _works_from(connection: Connection, revision: str) -> str | None:
-    """Return the oldest revision whose code still works; `None` where none is noted."""
-    if not connection.scalar(_EXISTS, {"table": "schema_versions"}):
-        return None
-    oldest: str | None = connection.scalar(_WORKS_FROM, {"revision": revision})
-    return oldest

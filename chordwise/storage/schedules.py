@@ -28,6 +28,101 @@ from chordwise.domain.states import UNFINISHED_SCHEDULE_RUNS, ScheduleRunStatus
 from chordwise.storage import clock
 from chordwise.storage.record import CreatedAt, Identity, Record, new_id
 
+
+def waiting(session: Session) -> Sequence[ScheduleRun]:
+    """Return the occurrences that wait for their runs, locked, and none that are locked already."""
+    return session.scalars(
+        select(ScheduleRun)
+        .where(ScheduleRun.status == ScheduleRunStatus.WAITING)
+        .order_by(ScheduleRun.id)
+        .with_for_update(skip_locked=True)
+    ).all()
+
+
+class Origin(StrEnum):
+    """Who wrote a schedule; the values of `schedules.origin`."""
+
+    CONFIGURATION = "configuration"
+    DATABASE = "database"
+
+
+class Schedule(Record):
+    """What is done at which times; `next_due_at` is null while it is not `enabled`.
+
+    A schedule that was taken away stays, not enabled, for the sake of its history. `options` are
+    its settings, with paths that are absolute.
+    """
+
+    __tablename__ = "schedules"
+
+    id: Mapped[Identity]
+    name: Mapped[str] = mapped_column(unique=True)
+    origin: Mapped[str]
+    enabled: Mapped[bool] = mapped_column(server_default=true())
+    cron: Mapped[str]
+    time_zone: Mapped[str]
+    kind: Mapped[str]
+    options: Mapped[JsonObject]
+    next_due_at: Mapped[datetime | None]
+    created_at: Mapped[CreatedAt]
+    changed_at: Mapped[CreatedAt]
+
+
+def of_name(session: Session, name: str) -> Schedule | None:
+    """Return a schedule, enabled or not, with its row locked."""
+    statement = select(Schedule).where(Schedule.name == name).with_for_update()
+    return session.scalars(statement.execution_options(populate_existing=True)).one_or_none()
+
+
+def enabled(session: Session) -> Sequence[Schedule]:
+    """Return the schedules that are kept, by name."""
+    return session.scalars(select(Schedule).where(Schedule.enabled).order_by(Schedule.name)).all()
+
+
+def next_due(
+    session: Session, now: datetime, passed_over: Collection[uuid.UUID] = ()
+) -> Schedule | None:
+    """Return one schedule that is due, locked, and none that another transaction has locked."""
+    return session.scalars(
+        select(Schedule)
+        .where(Schedule.enabled, Schedule.next_due_at <= now, Schedule.id.not_in(passed_over))
+        .order_by(Schedule.next_due_at)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+
+
+def insert_new(session: Session, name: str, origin: Origin, options: JsonObject) -> None:
+    """Insert a schedule that is not enabled yet, unless there is one of this name."""
+    session.execute(
+        insert(Schedule)
+        .values(
+            id=new_id(),
+            name=name,
+            origin=origin,
+            enabled=False,
+            cron="",
+            time_zone="",
+            kind="",
+            options=options,
+        )
+        .on_conflict_do_nothing()
+    )
+
+
+def disable_others(session: Session, names: Collection[str]) -> Sequence[str]:
+    """Take out of force what the configuration no longer has; return the names of those."""
+    return session.scalars(
+        update(Schedule)
+        .where(
+            Schedule.origin == Origin.CONFIGURATION, Schedule.enabled, Schedule.name.not_in(names)
+        )
+        .values(enabled=False, next_due_at=None, changed_at=clock.database_now())
+        .returning(Schedule.name)
+    ).all()
+
+
 _UNFINISHED = f"status IN ({', '.join(repr(s.value) for s in UNFINISHED_SCHEDULE_RUNS)})"
 
 
@@ -202,16 +297,6 @@ def expire(session: Session, now: datetime) -> Sequence[ScheduleRun]:
     ).all()
 
 
-def waiting(session: Session) -> Sequence[ScheduleRun]:
-    """Return the occurrences that wait for their runs, locked, and none that are locked already."""
-    return session.scalars(
-        select(ScheduleRun)
-        .where(ScheduleRun.status == ScheduleRunStatus.WAITING)
-        .order_by(ScheduleRun.id)
-        .with_for_update(skip_locked=True)
-    ).all()
-
-
 def newest(session: Session, name: str | None, limit: int) -> Sequence[ScheduleRun]:
     """Return the newest occurrences, of all schedules or of one, the latest first."""
     statement = select(ScheduleRun).order_by(ScheduleRun.due_at.desc()).limit(limit)
@@ -252,87 +337,3 @@ def _is_free() -> ColumnElement[bool]:
         (ScheduleRun.status == ScheduleRunStatus.RUNNING)
         & (ScheduleRun.lease_until < clock.database_now()),
     )
-
-
-class Origin(StrEnum):
-    """Who wrote a schedule; the values of `schedules.origin`."""
-
-    CONFIGURATION = "configuration"
-    DATABASE = "database"
-
-
-class Schedule(Record):
-    """What is done at which times; `next_due_at` is null while it is not `enabled`.
-
-    A schedule that was taken away stays, not enabled, for the sake of its history. `options` are
-    its settings, with paths that are absolute.
-    """
-
-    __tablename__ = "schedules"
-
-    id: Mapped[Identity]
-    name: Mapped[str] = mapped_column(unique=True)
-    origin: Mapped[str]
-    enabled: Mapped[bool] = mapped_column(server_default=true())
-    cron: Mapped[str]
-    time_zone: Mapped[str]
-    kind: Mapped[str]
-    options: Mapped[JsonObject]
-    next_due_at: Mapped[datetime | None]
-    created_at: Mapped[CreatedAt]
-    changed_at: Mapped[CreatedAt]
-
-
-def of_name(session: Session, name: str) -> Schedule | None:
-    """Return a schedule, enabled or not, with its row locked."""
-    statement = select(Schedule).where(Schedule.name == name).with_for_update()
-    return session.scalars(statement.execution_options(populate_existing=True)).one_or_none()
-
-
-def enabled(session: Session) -> Sequence[Schedule]:
-    """Return the schedules that are kept, by name."""
-    return session.scalars(select(Schedule).where(Schedule.enabled).order_by(Schedule.name)).all()
-
-
-def next_due(
-    session: Session, now: datetime, passed_over: Collection[uuid.UUID] = ()
-) -> Schedule | None:
-    """Return one schedule that is due, locked, and none that another transaction has locked."""
-    return session.scalars(
-        select(Schedule)
-        .where(Schedule.enabled, Schedule.next_due_at <= now, Schedule.id.not_in(passed_over))
-        .order_by(Schedule.next_due_at)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .execution_options(populate_existing=True)
-    ).one_or_none()
-
-
-def insert_new(session: Session, name: str, origin: Origin, options: JsonObject) -> None:
-    """Insert a schedule that is not enabled yet, unless there is one of this name."""
-    session.execute(
-        insert(Schedule)
-        .values(
-            id=new_id(),
-            name=name,
-            origin=origin,
-            enabled=False,
-            cron="",
-            time_zone="",
-            kind="",
-            options=options,
-        )
-        .on_conflict_do_nothing()
-    )
-
-
-def disable_others(session: Session, names: Collection[str]) -> Sequence[str]:
-    """Take out of force what the configuration no longer has; return the names of those."""
-    return session.scalars(
-        update(Schedule)
-        .where(
-            Schedule.origin == Origin.CONFIGURATION, Schedule.enabled, Schedule.name.not_in(names)
-        )
-        .values(enabled=False, next_due_at=None, changed_at=clock.database_now())
-        .returning(Schedule.name)
-    ).all()

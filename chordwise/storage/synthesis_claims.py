@@ -20,50 +20,6 @@ from chordwise.storage.jobs import JobFailure
 from chordwise.storage.results import Result
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobEnd:
-    """How a job ends; `result` is null where it has none, and `failure` where nothing is missing.
-
-    `token` is that of its synthesis; without one the job ends with its only chunk.
-    """
-
-    job_id: uuid.UUID
-    status: JobStatus
-    failure: JobFailure | None = None
-    result: Result | None = None
-    token: uuid.UUID | None = None
-
-
-def store_all(session: Session, ends: Sequence[JobEnd]) -> set[uuid.UUID]:
-    """End locked jobs, store their results and settle their runs; return the jobs that have ended.
-
-    A job is left alone whose synthesis another worker holds. One that would end with its only chunk
-    is left alone, too, where it is paused, queued or over, or its run is cancelled. The number of
-    statements depends on the number of runs alone.
-    """
-    if not ends:
-        return set()
-    ended = jobs.end_all(session, [_row(end) for end in ends])
-    results.save_all(
-        session, [end.result for end in ends if end.result is not None and end.job_id in ended]
-    )
-    for run_id in sorted(set(ended.values())):
-        runs.settle(session, run_id)
-    return set(ended)
-
-
-def _row(end: JobEnd) -> dict[str, str | None]:
-    failure = end.failure
-    return {
-        "id": str(end.job_id),
-        "status": end.status,
-        "error_code": failure.code if failure else None,
-        "error_message": failure.message if failure else None,
-        "hint": (failure.hint or None) if failure else None,
-        "lease_token": str(end.token) if end.token else None,
-    }
-
-
 @dataclass(frozen=True, slots=True)
 class ClaimedSynthesis:
     """A job that is claimed for its synthesis, with what is known of its run, and its chunks.
@@ -129,7 +85,6 @@ _LOOK = text(f"""
     WITH {_WANTED}
     {_SELECT} FROM wanted JOIN jobs j ON j.id = wanted.id AND j.lease_token = wanted.token
     JOIN runs r ON r.id = j.run_id WHERE j.status = 'synthesizing'""")
-
 Claims: TypeAlias = Sequence[tuple[uuid.UUID, uuid.UUID]]
 """Jobs with the tokens to claim their syntheses by."""
 
@@ -163,3 +118,47 @@ def _found(
         ended = [EndedChunk(**part) for part in parts or ()]
         found[token] = ClaimedSynthesis(ended, *columns)
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEnd:
+    """How a job ends; `result` is null where it has none, and `failure` where nothing is missing.
+
+    `token` is that of its synthesis; without one the job ends with its only chunk.
+    """
+
+    job_id: uuid.UUID
+    status: JobStatus
+    failure: JobFailure | None = None
+    result: Result | None = None
+    token: uuid.UUID | None = None
+
+
+def store_all(session: Session, ends: Sequence[JobEnd]) -> set[uuid.UUID]:
+    """End locked jobs, store their results and settle their runs; return the jobs that have ended.
+
+    A job is left alone whose synthesis another worker holds. One that would end with its only chunk
+    is left alone, too, where it is paused, queued or over, or its run is cancelled. The number of
+    statements depends on the number of runs alone.
+    """
+    if not ends:
+        return set()
+    ended = jobs.end_all(session, [_row(end) for end in ends])
+    results.save_all(
+        session, [end.result for end in ends if end.result is not None and end.job_id in ended]
+    )
+    for run_id in sorted(set(ended.values())):
+        runs.settle(session, run_id)
+    return set(ended)
+
+
+def _row(end: JobEnd) -> dict[str, str | None]:
+    failure = end.failure
+    return {
+        "id": str(end.job_id),
+        "status": end.status,
+        "error_code": failure.code if failure else None,
+        "error_message": failure.message if failure else None,
+        "hint": (failure.hint or None) if failure else None,
+        "lease_token": str(end.token) if end.token else None,
+    }

@@ -19,6 +19,125 @@ from chordwise.domain.analyses.analysis import Analysis, RowCount, claimed, mean
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
 
+FOUND, NOT_MENTIONED = "found", "not mentioned"
+DEFAULT_ITEMS = ("people", "organizations", "dates", "amounts of money", "places")
+_OF_THE_ROOT = ("$schema", "$defs", "definitions")
+# A comma in brackets is part of an item, where the brackets close within 500 characters.
+_SEPARATORS = re.compile(r"[\n;]+|,(?![^()]{0,500}\))")
+_BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s*")
+
+
+def items(options: AnalysisOptions) -> tuple[str, ...]:
+    """Return what to look for: the instructions, split at commas, semicolons and lines."""
+    parts = (_BULLET.sub("", part).strip() for part in _SEPARATORS.split(options.instructions))
+    named = tuple(dict.fromkeys(part for part in parts if part))
+    return named or DEFAULT_ITEMS
+
+
+class Extraction(Analysis):
+    """For each item a value, an exact quote, confidence 1–10, or “not mentioned”."""
+
+    type = AnalysisType.EXTRACTION
+    principal_fields = ("value", "path")
+
+    def schema(self, options: AnalysisOptions) -> JsonObject:
+        """Ask for the named items, or for the user's own structure with evidence beside it."""
+        if options.schema is not None:
+            return _around(options.schema)
+        field = schemas.closed(
+            {
+                "item": schemas.one_of(items(options)),
+                "status": schemas.one_of((FOUND, NOT_MENTIONED)),
+                "value": schemas.optional(schemas.string()),
+                "quote": schemas.optional(schemas.quote()),
+                "confidence": schemas.integer(1, 10),
+            }
+        )
+        return schemas.closed({"fields": schemas.array(field, at_least=1)})
+
+    def confidence(self, answer: JsonObject) -> float:
+        """Return the mean over what was found; nothing found is as sure as its denials."""
+        fields = _fields(answer)
+        found = [field for field in fields if field.get("status") != NOT_MENTIONED]
+        return mean(claimed(field) for field in found or fields) / 10
+
+    def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:
+        """Every item needs an answer, and a found one its value and quote."""
+        if task.options.schema is not None:
+            return []
+        fields = json_values.objects(answer.get("fields"))
+        named = {field.get("item") for field in fields}
+        missing = [item for item in items(task.options) if item not in named]
+        return [f"/fields: no entry for the item {item!r}" for item in missing] + [
+            f"/fields/{position}: status is “found”, but value or quote is missing"
+            for position, field in enumerate(fields)
+            if field.get("status") == FOUND and not (field.get("value") and field.get("quote"))
+        ]
+
+    def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:
+        """Keep every distinct value of an item; “not mentioned” only where no chunk has one."""
+        if options.schema is not None:
+            return merge(answers, options.schema)
+        fields = [field for answer in answers for field in _fields(answer)]
+        return {"fields": [field for item in items(options) for field in _best_of(item, fields)]}
+
+    def row_counts(
+        self, answers: Sequence[JsonObject], options: AnalysisOptions
+    ) -> dict[str, RowCount]:
+        """Count the lists of the user's data, or the distinct values of each item."""
+        if options.schema is not None:
+            counts = row_counts([a.get("data") for a in answers], options.schema)
+            return {f"/data{path}": count for path, count in counts.items()}
+        values: dict[str, set[str]] = defaultdict(set)
+        for field in (field for answer in answers for field in _fields(answer)):
+            if field.get("status") == FOUND:
+                item = json_values.pointer("/fields", json_values.text(field.get("item")))
+                values[item].add(_folded(field))
+        return {item: RowCount(number=len(found)) for item, found in values.items()}
+
+
+def _around(schema: JsonObject) -> JsonObject:
+    """Put the user's schema under `data`; its definitions stay at the root, where `#/…` points.
+
+    The dialect holds for the whole; an `$id` below the root would turn the references to itself.
+    """
+    at_root = {name: schema[name] for name in _OF_THE_ROOT if name in schema}
+    own = {name: value for name, value in schema.items() if name not in (*at_root, "$id")}
+    return {**schemas.closed({"data": own, "evidence": _evidence_schema()}), **at_root}
+
+
+def _evidence_schema() -> JsonObject:
+    return schemas.array(
+        schemas.closed(
+            {
+                "path": schemas.string("JSON Pointer into data, such as /total."),
+                "quote": schemas.quote(),
+                "confidence": schemas.integer(1, 10),
+            }
+        )
+    )
+
+
+def _fields(answer: JsonObject) -> list[JsonObject]:
+    return json_values.objects(answer.get("fields") or answer.get("evidence"))
+
+
+def _best_of(item: str, fields: Sequence[JsonObject]) -> list[JsonValue]:
+    """Return the distinct values found for an item, the surest mention of each."""
+    own = [field for field in fields if field.get("item") == item]
+    best: dict[str, JsonObject] = {}
+    for field in own:
+        if field.get("status") == FOUND:
+            value = _folded(field)
+            if value not in best or claimed(field) > claimed(best[value]):
+                best[value] = field
+    return list(best.values()) or list(own[:1])
+
+
+def _folded(field: JsonObject) -> str:
+    return json_values.text(field.get("value")).strip().casefold()
+
+
 ANY_POSITION = "*"
 _MAX_FORMS = 64
 
@@ -296,122 +415,3 @@ def _exact(path: str, value: JsonValue) -> str | None:
         else:
             return None
     return exact or None
-
-
-FOUND, NOT_MENTIONED = "found", "not mentioned"
-DEFAULT_ITEMS = ("people", "organizations", "dates", "amounts of money", "places")
-_OF_THE_ROOT = ("$schema", "$defs", "definitions")
-# A comma in brackets is part of an item, where the brackets close within 500 characters.
-_SEPARATORS = re.compile(r"[\n;]+|,(?![^()]{0,500}\))")
-_BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s*")
-
-
-def items(options: AnalysisOptions) -> tuple[str, ...]:
-    """Return what to look for: the instructions, split at commas, semicolons and lines."""
-    parts = (_BULLET.sub("", part).strip() for part in _SEPARATORS.split(options.instructions))
-    named = tuple(dict.fromkeys(part for part in parts if part))
-    return named or DEFAULT_ITEMS
-
-
-class Extraction(Analysis):
-    """For each item a value, an exact quote, confidence 1–10, or “not mentioned”."""
-
-    type = AnalysisType.EXTRACTION
-    principal_fields = ("value", "path")
-
-    def schema(self, options: AnalysisOptions) -> JsonObject:
-        """Ask for the named items, or for the user's own structure with evidence beside it."""
-        if options.schema is not None:
-            return _around(options.schema)
-        field = schemas.closed(
-            {
-                "item": schemas.one_of(items(options)),
-                "status": schemas.one_of((FOUND, NOT_MENTIONED)),
-                "value": schemas.optional(schemas.string()),
-                "quote": schemas.optional(schemas.quote()),
-                "confidence": schemas.integer(1, 10),
-            }
-        )
-        return schemas.closed({"fields": schemas.array(field, at_least=1)})
-
-    def confidence(self, answer: JsonObject) -> float:
-        """Return the mean over what was found; nothing found is as sure as its denials."""
-        fields = _fields(answer)
-        found = [field for field in fields if field.get("status") != NOT_MENTIONED]
-        return mean(claimed(field) for field in found or fields) / 10
-
-    def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:
-        """Every item needs an answer, and a found one its value and quote."""
-        if task.options.schema is not None:
-            return []
-        fields = json_values.objects(answer.get("fields"))
-        named = {field.get("item") for field in fields}
-        missing = [item for item in items(task.options) if item not in named]
-        return [f"/fields: no entry for the item {item!r}" for item in missing] + [
-            f"/fields/{position}: status is “found”, but value or quote is missing"
-            for position, field in enumerate(fields)
-            if field.get("status") == FOUND and not (field.get("value") and field.get("quote"))
-        ]
-
-    def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:
-        """Keep every distinct value of an item; “not mentioned” only where no chunk has one."""
-        if options.schema is not None:
-            return merge(answers, options.schema)
-        fields = [field for answer in answers for field in _fields(answer)]
-        return {"fields": [field for item in items(options) for field in _best_of(item, fields)]}
-
-    def row_counts(
-        self, answers: Sequence[JsonObject], options: AnalysisOptions
-    ) -> dict[str, RowCount]:
-        """Count the lists of the user's data, or the distinct values of each item."""
-        if options.schema is not None:
-            counts = row_counts([a.get("data") for a in answers], options.schema)
-            return {f"/data{path}": count for path, count in counts.items()}
-        values: dict[str, set[str]] = defaultdict(set)
-        for field in (field for answer in answers for field in _fields(answer)):
-            if field.get("status") == FOUND:
-                item = json_values.pointer("/fields", json_values.text(field.get("item")))
-                values[item].add(_folded(field))
-        return {item: RowCount(number=len(found)) for item, found in values.items()}
-
-
-def _around(schema: JsonObject) -> JsonObject:
-    """Put the user's schema under `data`; its definitions stay at the root, where `#/…` points.
-
-    The dialect holds for the whole; an `$id` below the root would turn the references to itself.
-    """
-    at_root = {name: schema[name] for name in _OF_THE_ROOT if name in schema}
-    own = {name: value for name, value in schema.items() if name not in (*at_root, "$id")}
-    return {**schemas.closed({"data": own, "evidence": _evidence_schema()}), **at_root}
-
-
-def _evidence_schema() -> JsonObject:
-    return schemas.array(
-        schemas.closed(
-            {
-                "path": schemas.string("JSON Pointer into data, such as /total."),
-                "quote": schemas.quote(),
-                "confidence": schemas.integer(1, 10),
-            }
-        )
-    )
-
-
-def _fields(answer: JsonObject) -> list[JsonObject]:
-    return json_values.objects(answer.get("fields") or answer.get("evidence"))
-
-
-def _best_of(item: str, fields: Sequence[JsonObject]) -> list[JsonValue]:
-    """Return the distinct values found for an item, the surest mention of each."""
-    own = [field for field in fields if field.get("item") == item]
-    best: dict[str, JsonObject] = {}
-    for field in own:
-        if field.get("status") == FOUND:
-            value = _folded(field)
-            if value not in best or claimed(field) > claimed(best[value]):
-                best[value] = field
-    return list(best.values()) or list(own[:1])
-
-
-def _folded(field: JsonObject) -> str:
-    return json_values.text(field.get("value")).strip().casefold()

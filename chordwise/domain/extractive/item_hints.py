@@ -45,10 +45,6 @@ _KIND_WORDS: dict[Kind, str] = {
     Kind.NUMBER: "number count quantity many shares age size",
 }
 _KINDS_BY_TERM: dict[str, list[Kind]] = {}
-for _kind, _listed in _KIND_WORDS.items():
-    for _word in _listed.split():
-        _KINDS_BY_TERM.setdefault(words.stem(_word), []).append(_kind)
-
 # Words that name a kind and nothing else; the others also stand beside the value.
 _PURE_WORDS = """
 date when day amount money person people who organization organisation company party  place
@@ -69,7 +65,6 @@ _TITLE = re.compile(
 _EMAIL = re.compile(r"\be-mail", re.IGNORECASE)
 _JOINTS = re.compile(r"(?<=[a-z])(?=[A-Z])|[_-]+")
 _QUESTION_WORDS = frozenset({"when", "who", "where", "many"})
-
 _CUES: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = tuple(
     (re.compile(item, re.IGNORECASE), re.compile("|".join(cues), re.IGNORECASE))
     for item, cues in {
@@ -141,3 +136,8 @@ def _is_plural(item: str) -> bool:
         for word in listed
         if words.stem(word) in _KINDS_BY_TERM or word == "people"
     )
+
+
+for _kind, _listed in _KIND_WORDS.items():
+    for _word in _listed.split():
+        _KINDS_BY_TERM.setdefault(words.stem(_word), []).append(_kind)

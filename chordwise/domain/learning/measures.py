@@ -16,96 +16,6 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.fields import normalized
 from chordwise.domain.learning.judging import Choice, FieldScore, Judgment
 
-_MAX_WORDS = 2_000
-"""What is compared of a text: the longest common subsequence takes the product of two lengths."""
-
-
-def summary_text(output: JsonObject) -> str:
-    """Return what a summary says in its own words, as one text."""
-    findings = json_values.objects(output.get("key_findings"))
-    parts = [
-        json_values.text(output.get("main_topic")),
-        *(json_values.text(each.get("finding")) for each in findings),
-        *json_values.strings(output.get("conclusions")),
-    ]
-    return " ".join(part for part in parts if part)
-
-
-def rouge_1(text: str, reference: str) -> float:
-    """Return the F1 of the words that both have, each as often as both do."""
-    found, wanted = _words(text), _words(reference)
-    return _f1((Counter(found) & Counter(wanted)).total(), len(found), len(wanted))
-
-
-def rouge_l(text: str, reference: str) -> float:
-    """Return the F1 of the longest common subsequence of words."""
-    found, wanted = _words(text), _words(reference)
-    return _f1(_longest_common(found, wanted), len(found), len(wanted))
-
-
-def _words(text: str) -> list[str]:
-    """Return the words; of scripts without spaces, every character."""
-    found = words.words(text)
-    split = [list(word) if words.is_unspaced(word) else [word] for word in found]
-    return [part for parts in split for part in parts][:_MAX_WORDS]
-
-
-def _longest_common(one: Sequence[str], other: Sequence[str]) -> int:
-    row = [0] * (len(other) + 1)
-    for word in one:
-        diagonal = 0
-        for place, candidate in enumerate(other, start=1):
-            above = row[place]
-            row[place] = diagonal + 1 if word == candidate else max(above, row[place - 1])
-            diagonal = above
-    return row[-1]
-
-
-def _f1(shared: int, found: int, wanted: int) -> float:
-    return 2 * shared / (found + wanted) if found + wanted else 0.0
-
-
-Z = 1.959963984540054
-"""The quantile of the normal distribution that leaves 2.5 % above it."""
-FEWEST = 10
-"""How many items have to be there to be drawn again: fewer would seem surer than they are."""
-_FEWEST_RESAMPLES, _MAX_RESAMPLES = 100, 400
-_DRAWS = 1_000_000
-"""How many items are drawn in all, about: many items need fewer repetitions."""
-
-
-def wilson(successes: int, total: int) -> tuple[float, float]:
-    """Return the interval of a share; nothing is known of none.
-
-    Wilson, “Probable inference, the law of succession, and statistical inference”, 1927.
-    """
-    if not total:
-        return 0.0, 1.0
-    share, square = successes / total, Z * Z / total
-    center = (share + square / 2) / (1 + square)
-    half = Z / (1 + square) * math.sqrt(share * (1 - share) / total + square / (4 * total))
-    # At the ends the bound is exact, and the arithmetic is not.
-    low = 0.0 if successes == 0 else max(0.0, center - half)
-    return low, 1.0 if successes == total else min(1.0, center + half)
-
-
-def bootstrap(
-    items: Sequence[Item], measured: Callable[[Sequence[Item]], float], random: Random
-) -> tuple[float, float] | tuple[None, None]:
-    """Return the interval of a number of items that has no formula, by drawing them again.
-
-    There is none of too few items.
-
-    Efron, “Bootstrap methods: another look at the jackknife”, 1979; the percentiles.
-    """
-    if len(items) < FEWEST:
-        return None, None
-    resamples = min(_MAX_RESAMPLES, max(_FEWEST_RESAMPLES, _DRAWS // len(items)))
-    drawn = sorted(measured(random.choices(items, k=len(items))) for _ in range(resamples))
-    edge = round(resamples * 0.025)
-    return drawn[edge], drawn[-1 - edge]
-
-
 Item = TypeVar("Item")
 
 
@@ -276,3 +186,93 @@ def _averaged(
 ) -> Measure:
     low, high = bootstrap(items, measured, random)
     return Measure(metric=metric, value=measured(items), count=len(items), low=low, high=high)
+
+
+_MAX_WORDS = 2_000
+"""What is compared of a text: the longest common subsequence takes the product of two lengths."""
+
+
+def summary_text(output: JsonObject) -> str:
+    """Return what a summary says in its own words, as one text."""
+    findings = json_values.objects(output.get("key_findings"))
+    parts = [
+        json_values.text(output.get("main_topic")),
+        *(json_values.text(each.get("finding")) for each in findings),
+        *json_values.strings(output.get("conclusions")),
+    ]
+    return " ".join(part for part in parts if part)
+
+
+def rouge_1(text: str, reference: str) -> float:
+    """Return the F1 of the words that both have, each as often as both do."""
+    found, wanted = _words(text), _words(reference)
+    return _f1((Counter(found) & Counter(wanted)).total(), len(found), len(wanted))
+
+
+def rouge_l(text: str, reference: str) -> float:
+    """Return the F1 of the longest common subsequence of words."""
+    found, wanted = _words(text), _words(reference)
+    return _f1(_longest_common(found, wanted), len(found), len(wanted))
+
+
+def _words(text: str) -> list[str]:
+    """Return the words; of scripts without spaces, every character."""
+    found = words.words(text)
+    split = [list(word) if words.is_unspaced(word) else [word] for word in found]
+    return [part for parts in split for part in parts][:_MAX_WORDS]
+
+
+def _longest_common(one: Sequence[str], other: Sequence[str]) -> int:
+    row = [0] * (len(other) + 1)
+    for word in one:
+        diagonal = 0
+        for place, candidate in enumerate(other, start=1):
+            above = row[place]
+            row[place] = diagonal + 1 if word == candidate else max(above, row[place - 1])
+            diagonal = above
+    return row[-1]
+
+
+def _f1(shared: int, found: int, wanted: int) -> float:
+    return 2 * shared / (found + wanted) if found + wanted else 0.0
+
+
+Z = 1.959963984540054
+"""The quantile of the normal distribution that leaves 2.5 % above it."""
+FEWEST = 10
+"""How many items have to be there to be drawn again: fewer would seem surer than they are."""
+_FEWEST_RESAMPLES, _MAX_RESAMPLES = 100, 400
+_DRAWS = 1_000_000
+"""How many items are drawn in all, about: many items need fewer repetitions."""
+
+
+def wilson(successes: int, total: int) -> tuple[float, float]:
+    """Return the interval of a share; nothing is known of none.
+
+    Wilson, “Probable inference, the law of succession, and statistical inference”, 1927.
+    """
+    if not total:
+        return 0.0, 1.0
+    share, square = successes / total, Z * Z / total
+    center = (share + square / 2) / (1 + square)
+    half = Z / (1 + square) * math.sqrt(share * (1 - share) / total + square / (4 * total))
+    # At the ends the bound is exact, and the arithmetic is not.
+    low = 0.0 if successes == 0 else max(0.0, center - half)
+    return low, 1.0 if successes == total else min(1.0, center + half)
+
+
+def bootstrap(
+    items: Sequence[Item], measured: Callable[[Sequence[Item]], float], random: Random
+) -> tuple[float, float] | tuple[None, None]:
+    """Return the interval of a number of items that has no formula, by drawing them again.
+
+    There is none of too few items.
+
+    Efron, “Bootstrap methods: another look at the jackknife”, 1979; the percentiles.
+    """
+    if len(items) < FEWEST:
+        return None, None
+    resamples = min(_MAX_RESAMPLES, max(_FEWEST_RESAMPLES, _DRAWS // len(items)))
+    drawn = sorted(measured(random.choices(items, k=len(items))) for _ in range(resamples))
+    edge = round(resamples * 0.025)
+    return drawn[edge], drawn[-1 - edge]

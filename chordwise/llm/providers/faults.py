@@ -29,57 +29,12 @@ from chordwise.errors import (
 from chordwise.llm.reported_limits import ReportedLimits, reported_limits
 from chordwise.llm.transport import JsonResponse, excerpt
 
-LONGEST_BELIEVED_SECONDS = 86_400.0
-
-
-def retry_after_seconds(
-    headers: Mapping[str, str], wall_clock: Callable[[], float] = time.time
-) -> float | None:
-    """Return the wait that the (lower-case) headers ask for; `None` where they ask for none.
-
-    `retry-after-ms` (Azure) is finer and wins over `retry-after`, which holds seconds or a date
-    (RFC 9110 §10.2.3). A date is compared with the server's own `date`, where it sends one.
-    """
-    milliseconds = _number(headers.get("retry-after-ms", ""))
-    seconds = _number(headers.get("retry-after", ""))
-    if milliseconds is not None:
-        seconds = milliseconds / 1000
-    elif seconds is None:
-        seconds = _until_date(headers, wall_clock)
-    return None if seconds is None else min(seconds, LONGEST_BELIEVED_SECONDS)
-
-
-def _number(value: str) -> float | None:
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
-
-
-def _until_date(headers: Mapping[str, str], wall_clock: Callable[[], float]) -> float | None:
-    due = _timestamp(headers.get("retry-after", ""))
-    if due is None:
-        return None
-    now = _timestamp(headers.get("date", ""))
-    return max(0.0, due - (wall_clock() if now is None else now))
-
-
-def _timestamp(value: str) -> float | None:
-    try:
-        return parsedate_to_datetime(value).timestamp()
-    except (ValueError, OverflowError):
-        return None
-
-
 Kind: TypeAlias = type[ModelError]
-
 LOWEST_ERROR_STATUS = 400
 # No key, no money, no way through a proxy: whatever model is asked.
 _ABOUT_THE_KEY = frozenset({401, 402, 407})
 LOWEST_SERVER_ERROR_STATUS = 500
 TOO_MANY_REQUESTS = 429
-
 # 408 and 409 are lock and server timeouts; 425 too early; 498 is Groq's full flex tier, 499 means
 # that a proxy gave up waiting; 501 and 505 will not change by asking again.
 _STATUSES: Mapping[int, Kind] = {
@@ -99,7 +54,6 @@ _STATUSES: Mapping[int, Kind] = {
     501: ModelRequestError,
     505: ModelRequestError,
 }
-
 _DEEDS: Mapping[Kind, str] = {
     QuotaExceededError: "has no money or quota left for this key",
     ModelAccessError: "refuses the key, the account, the model's name or the address",
@@ -217,3 +171,46 @@ def _status(status: int, error: JsonObject) -> int:
     if status < LOWEST_ERROR_STATUS and isinstance(code, int) and code in range(400, 600):
         return code
     return status
+
+
+LONGEST_BELIEVED_SECONDS = 86_400.0
+
+
+def retry_after_seconds(
+    headers: Mapping[str, str], wall_clock: Callable[[], float] = time.time
+) -> float | None:
+    """Return the wait that the (lower-case) headers ask for; `None` where they ask for none.
+
+    `retry-after-ms` (Azure) is finer and wins over `retry-after`, which holds seconds or a date
+    (RFC 9110 §10.2.3). A date is compared with the server's own `date`, where it sends one.
+    """
+    milliseconds = _number(headers.get("retry-after-ms", ""))
+    seconds = _number(headers.get("retry-after", ""))
+    if milliseconds is not None:
+        seconds = milliseconds / 1000
+    elif seconds is None:
+        seconds = _until_date(headers, wall_clock)
+    return None if seconds is None else min(seconds, LONGEST_BELIEVED_SECONDS)
+
+
+def _number(value: str) -> float | None:
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _until_date(headers: Mapping[str, str], wall_clock: Callable[[], float]) -> float | None:
+    due = _timestamp(headers.get("retry-after", ""))
+    if due is None:
+        return None
+    now = _timestamp(headers.get("date", ""))
+    return max(0.0, due - (wall_clock() if now is None else now))
+
+
+def _timestamp(value: str) -> float | None:
+    try:
+        return parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -20,9 +20,52 @@ from chordwise.pipeline.asking.check import RecordCheck
 from chordwise.prompts import library
 from chordwise.settings import Settings
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskingPolicy:
+    """How much is tried before a question is given up.
+
+    `prompts` names the templates after the usual one, for answers that stay invalid. All calls and
+    their waits together take `seconds`; after them no further prompt or model is tried, and none
+    with less time than a request of the same question had that timed out. `require`
+    is called before each request, and raises where the answer would be of no use any more.
+    """
+
+    prompts: tuple[str, ...] = ()
+    seconds: float = math.inf
+    clock: Callable[[], float] = time.monotonic
+    require: Callable[[], None] = lambda: None
+
+
+ONE_PROMPT = AskingPolicy()
+
+
+def policy_of(settings: Settings, require: Callable[[], None] = lambda: None) -> AskingPolicy:
+    """Return the policy of the settings: `worker.chunk_seconds` and the further prompts.
+
+    `require` raises once another worker has claimed the work: no further request is paid for then.
+    """
+    seconds = settings.worker.chunk_seconds
+    return AskingPolicy(prompts=settings.prompts.fallback, seconds=seconds, require=require)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a model is asked, and how.
+
+    The quotes of the answer are looked up in `source`. `record_check` is called with every
+    completion and what its check found.
+    """
+
+    model: ChatModel
+    task: AnalysisTask
+    source: Source
+    record_check: RecordCheck
+    policy: AskingPolicy = ONE_PROMPT
+
+
 REPAIR_TOKENS = 256
 """What the remark below a repeated question takes at most (estimated)."""
-
 _LEAST_TEXT_TOKENS = 64
 _RAISED_BY = 2
 _MATERIAL_SHARE = 0.9
@@ -136,46 +179,3 @@ def with_raised_limit(
 def _remark(problems: str) -> str:
     words = library.latest(library.REPAIR).user.replace("$problems", problems)
     return f"\n\n{words}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AskingPolicy:
-    """How much is tried before a question is given up.
-
-    `prompts` names the templates after the usual one, for answers that stay invalid. All calls and
-    their waits together take `seconds`; after them no further prompt or model is tried, and none
-    with less time than a request of the same question had that timed out. `require`
-    is called before each request, and raises where the answer would be of no use any more.
-    """
-
-    prompts: tuple[str, ...] = ()
-    seconds: float = math.inf
-    clock: Callable[[], float] = time.monotonic
-    require: Callable[[], None] = lambda: None
-
-
-ONE_PROMPT = AskingPolicy()
-
-
-def policy_of(settings: Settings, require: Callable[[], None] = lambda: None) -> AskingPolicy:
-    """Return the policy of the settings: `worker.chunk_seconds` and the further prompts.
-
-    `require` raises once another worker has claimed the work: no further request is paid for then.
-    """
-    seconds = settings.worker.chunk_seconds
-    return AskingPolicy(prompts=settings.prompts.fallback, seconds=seconds, require=require)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """What a model is asked, and how.
-
-    The quotes of the answer are looked up in `source`. `record_check` is called with every
-    completion and what its check found.
-    """
-
-    model: ChatModel
-    task: AnalysisTask
-    source: Source
-    record_check: RecordCheck
-    policy: AskingPolicy = ONE_PROMPT

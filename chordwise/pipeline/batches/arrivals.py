@@ -27,56 +27,6 @@ from chordwise.storage.jobs import Job
 from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
 
-
-def share(session: Session, rows: Sequence[BatchRequest]) -> None:
-    """Give what these questions brought to those that follow them, and let them lead no more.
-
-    Those whose outcome is still to come go on leading.
-    """
-    ended = {row.key: row for row in rows if row.leads and row.finished_at is not None}
-    followers = batch_requests.lock_followers(session, ended)
-    if followers:
-        _give(session, ended, followers)
-    for row in ended.values():
-        row.leads = False
-
-
-def _give(
-    session: Session, leaders: Mapping[str, BatchRequest], followers: Sequence[BatchRequest]
-) -> None:
-    """Copy the outcomes; thousands may follow one question, so the ledger is written at once."""
-    now = clock.read(session)
-    hits = {
-        key: _hit_of(leader, now) for key, leader in leaders.items() if leader.answer is not None
-    }
-    answered = {new_id(): row for row in followers if row.key in hits}
-    calls = [_call_of(row, id_) | hits[row.key] for id_, row in answered.items()]
-    model_calls.add_all(session, calls)
-    for id_, row in answered.items():
-        row.call_id = id_
-    for follower in followers:
-        follower.finished_at = now
-        _copy(leaders[follower.key], follower)
-
-
-def _copy(leader: BatchRequest, follower: BatchRequest) -> None:
-    """Copy an answer, or why there is none; one that came too late for the leader is an answer."""
-    if leader.answer is None:
-        follower.status, follower.hint = leader.status, leader.hint
-        follower.error_code, follower.error_message = leader.error_code, leader.error_message
-    else:
-        follower.status, follower.answer = BatchRequestStatus.ANSWERED, leader.answer
-
-
-def _hit_of(leader: BatchRequest, now: datetime) -> dict[str, object]:
-    return {**hit_of(from_json(leader)), "finished_at": now}
-
-
-def _call_of(follower: BatchRequest, id_: uuid.UUID) -> dict[str, object]:
-    owner = {"id": id_, "job_id": follower.job_id, "chunk_id": follower.chunk_id}
-    return {**follower.call, **owner}
-
-
 MAX_ATTEMPTS = 3
 """So many batches are tried for a question; then it is asked online."""
 
@@ -210,3 +160,52 @@ def _id(custom_id: str) -> uuid.UUID | None:
         return uuid.UUID(custom_id)
     except ValueError:
         return None
+
+
+def share(session: Session, rows: Sequence[BatchRequest]) -> None:
+    """Give what these questions brought to those that follow them, and let them lead no more.
+
+    Those whose outcome is still to come go on leading.
+    """
+    ended = {row.key: row for row in rows if row.leads and row.finished_at is not None}
+    followers = batch_requests.lock_followers(session, ended)
+    if followers:
+        _give(session, ended, followers)
+    for row in ended.values():
+        row.leads = False
+
+
+def _give(
+    session: Session, leaders: Mapping[str, BatchRequest], followers: Sequence[BatchRequest]
+) -> None:
+    """Copy the outcomes; thousands may follow one question, so the ledger is written at once."""
+    now = clock.read(session)
+    hits = {
+        key: _hit_of(leader, now) for key, leader in leaders.items() if leader.answer is not None
+    }
+    answered = {new_id(): row for row in followers if row.key in hits}
+    calls = [_call_of(row, id_) | hits[row.key] for id_, row in answered.items()]
+    model_calls.add_all(session, calls)
+    for id_, row in answered.items():
+        row.call_id = id_
+    for follower in followers:
+        follower.finished_at = now
+        _copy(leaders[follower.key], follower)
+
+
+def _copy(leader: BatchRequest, follower: BatchRequest) -> None:
+    """Copy an answer, or why there is none; one that came too late for the leader is an answer."""
+    if leader.answer is None:
+        follower.status, follower.hint = leader.status, leader.hint
+        follower.error_code, follower.error_message = leader.error_code, leader.error_message
+    else:
+        follower.status, follower.answer = BatchRequestStatus.ANSWERED, leader.answer
+
+
+def _hit_of(leader: BatchRequest, now: datetime) -> dict[str, object]:
+    return {**hit_of(from_json(leader)), "finished_at": now}
+
+
+def _call_of(follower: BatchRequest, id_: uuid.UUID) -> dict[str, object]:
+    owner = {"id": id_, "job_id": follower.job_id, "chunk_id": follower.chunk_id}
+    return {**follower.call, **owner}

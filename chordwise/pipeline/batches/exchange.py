@@ -40,78 +40,12 @@ from chordwise.storage.batch_requests import BatchRequest
 from chordwise.storage.batches import Batch
 from chordwise.storage.record import new_id
 
-MAX_BYTES = 32 * 1024 * 1024
-"""Far below what providers take (200 and 256 MB): the whole of it is in memory when it is sent."""
-# The provider has no room for a batch, or a gateway for a file: smaller ones may fit.
-_TOO_MUCH = (RateLimitedError.code, ContextTooLongError.code)
-_REMEMBERED = timedelta(days=1)
-
-
-def prepare(context: Context) -> None:
-    """Put together what is ready, each batch in one transaction; nothing is sent yet."""
-    settings = context.settings.batch
-    gather, most = timedelta(seconds=settings.gather_seconds), settings.max_requests
-    with context.database.write() as session:
-        ready = batch_requests.ready_models(session, gather, most, MAX_BYTES)
-    for name in ready:
-        with context.database.write() as session:
-            if size := _size(session, name, most):
-                _put_together(session, name, size)
-
-
-def refused(session: Session, name: str) -> Sequence[int]:
-    """Return the sizes of a model's batches that were too much for the provider, newest first."""
-    return batches.refused_sizes(session, name, _TOO_MUCH, _REMEMBERED)
-
-
-def _size(session: Session, name: str, most: int) -> int:
-    """Return how many questions a batch may have now.
-
-    Where one was too much for the provider, the next has half of it, and goes alone.
-    """
-    too_large = refused(session, name)
-    if not too_large:
-        return most
-    return 0 if batches.is_open(session, name) else min(most, max(1, too_large[0] // 2))
-
-
-def _put_together(session: Session, name: str, size: int) -> None:
-    rows = batch_requests.take(session, name, size, MAX_BYTES)
-    if not rows:
-        return
-    batch = Batch(
-        id=new_id(),
-        provider=json_values.text(rows[0].call.get("provider")),
-        model=json_values.text(rows[0].call.get("model")),
-        model_name=name,
-        request_count=len(rows),
-    )
-    session.add(batch)
-    session.flush()
-    for row in rows:
-        call_id = new_id()
-        model_calls.begin_all(session, [_call_of(row, call_id)])
-        row.call_id = call_id
-        row.batch_id, row.status = batch.id, BatchRequestStatus.SUBMITTED
-        row.attempts += 1
-    log.info("batch.prepared", batch_id=str(batch.id), model=batch.model, count=len(rows))
-
-
-def _call_of(row: BatchRequest, call_id: uuid.UUID) -> dict[str, object]:
-    values: dict[str, object] = dict(row.call)
-    attempt = json_values.number(row.call.get("attempt")) or 1
-    known = {"id": call_id, "job_id": row.job_id, "chunk_id": row.chunk_id, "cache_hit": False}
-    return {**values, **known, "attempt": int(attempt) + row.attempts}
-
-
 log = structlog.get_logger(__name__)
-
 _SLICE = 100
 # Providers end a batch after a day, and keep its results for weeks.
 _LONGEST = timedelta(days=3)
 _GROWTH = 1.5
 _LONGEST_WAIT_SECONDS = 3_600
-
 Stored = TypeVar("Stored")
 
 
@@ -384,3 +318,67 @@ def _asked_for(error: ChordwiseError) -> timedelta:
 
 def _line_of(row: BatchRequest) -> BatchLine:
     return BatchLine(custom_id=str(row.call_id), body=json_values.as_object(json.loads(row.body)))
+
+
+MAX_BYTES = 32 * 1024 * 1024
+"""Far below what providers take (200 and 256 MB): the whole of it is in memory when it is sent."""
+# The provider has no room for a batch, or a gateway for a file: smaller ones may fit.
+_TOO_MUCH = (RateLimitedError.code, ContextTooLongError.code)
+_REMEMBERED = timedelta(days=1)
+
+
+def prepare(context: Context) -> None:
+    """Put together what is ready, each batch in one transaction; nothing is sent yet."""
+    settings = context.settings.batch
+    gather, most = timedelta(seconds=settings.gather_seconds), settings.max_requests
+    with context.database.write() as session:
+        ready = batch_requests.ready_models(session, gather, most, MAX_BYTES)
+    for name in ready:
+        with context.database.write() as session:
+            if size := _size(session, name, most):
+                _put_together(session, name, size)
+
+
+def refused(session: Session, name: str) -> Sequence[int]:
+    """Return the sizes of a model's batches that were too much for the provider, newest first."""
+    return batches.refused_sizes(session, name, _TOO_MUCH, _REMEMBERED)
+
+
+def _size(session: Session, name: str, most: int) -> int:
+    """Return how many questions a batch may have now.
+
+    Where one was too much for the provider, the next has half of it, and goes alone.
+    """
+    too_large = refused(session, name)
+    if not too_large:
+        return most
+    return 0 if batches.is_open(session, name) else min(most, max(1, too_large[0] // 2))
+
+
+def _put_together(session: Session, name: str, size: int) -> None:
+    rows = batch_requests.take(session, name, size, MAX_BYTES)
+    if not rows:
+        return
+    batch = Batch(
+        id=new_id(),
+        provider=json_values.text(rows[0].call.get("provider")),
+        model=json_values.text(rows[0].call.get("model")),
+        model_name=name,
+        request_count=len(rows),
+    )
+    session.add(batch)
+    session.flush()
+    for row in rows:
+        call_id = new_id()
+        model_calls.begin_all(session, [_call_of(row, call_id)])
+        row.call_id = call_id
+        row.batch_id, row.status = batch.id, BatchRequestStatus.SUBMITTED
+        row.attempts += 1
+    log.info("batch.prepared", batch_id=str(batch.id), model=batch.model, count=len(rows))
+
+
+def _call_of(row: BatchRequest, call_id: uuid.UUID) -> dict[str, object]:
+    values: dict[str, object] = dict(row.call)
+    attempt = json_values.number(row.call.get("attempt")) or 1
+    known = {"id": call_id, "job_id": row.job_id, "chunk_id": row.chunk_id, "cache_hit": False}
+    return {**values, **known, "attempt": int(attempt) + row.attempts}

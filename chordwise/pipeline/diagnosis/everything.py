@@ -34,134 +34,6 @@ from chordwise.storage.database import open_engine, translate_errors
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import Sign
 
-_MUCH_MEMORY = 0.7
-_MEGABYTE = 1024**2
-_PROCESSES = ("worker", "scheduler")
-_FIRST_SIGN_SECONDS = 30.0
-_POLL_SECONDS = 0.05
-
-
-def look_at_broker(settings: Settings) -> Check:
-    """See that the broker takes messages, keeps them, and has room for more.
-
-    Raises:
-        ConfigurationError: No broker is configured.
-        ServiceUnavailableError: The broker is out of reach, or full.
-    """
-    if settings.broker_url is None:
-        raise ConfigurationError("No broker is configured.", "Set CHORDWISE_BROKER_URL.")
-    found = broker.report(settings.broker_url)
-    broker.require_working(settings.broker_url)
-    if found.policy != "noeviction":
-        return Check(
-            name="broker",
-            verdict=CheckStatus.WARN,
-            finding=f"{found.version} drops messages when memory is short ({found.policy})",
-            hint="Set maxmemory-policy noeviction; what is lost is only sent again later.",
-        )
-    memory = _memory(found)
-    if found.memory_share > _MUCH_MEMORY:
-        return Check(
-            name="broker",
-            verdict=CheckStatus.WARN,
-            finding=f"{found.version} answers, with {memory}",
-            hint="Full, it takes no messages: raise its maxmemory, or let the workers empty it.",
-        )
-    kept = "keeps" if found.persistent else "loses"
-    return Check(
-        name="broker",
-        finding=f"{found.version} answers, with {memory}; {kept} messages over a restart",
-    )
-
-
-def _memory(found: BrokerReport) -> str:
-    used = f"{found.memory_used / _MEGABYTE:.1f} MB"
-    if not found.memory_limit:
-        return f"{used} in use"
-    return f"{used} in use, {found.memory_share:.0%} of its maxmemory"
-
-
-def look_at_processes(settings: Settings) -> Check:
-    """Look for worker and scheduler on this machine; elsewhere they cannot be seen."""
-    state = stack.find(settings.home)
-    running = state.children if state is not None else {}
-    signs = [_sign_of(settings.home, name, running.get(name)) for name in _PROCESSES]
-    missing = [sign.process for sign in signs if sign.process not in running and not sign.is_fresh]
-    if missing:
-        return Check(
-            name="processes",
-            verdict=CheckStatus.WARN,
-            finding=f"no {' and no '.join(missing)} on this machine",
-            hint="chordwise up, or python -m worker and python -m scheduler.",
-        )
-    return _judged(settings, signs)
-
-
-def _sign_of(home: Path, name: str, running: ProcessIdentity | None) -> Sign:
-    """Return the last sign of a process; one that has just been started gets time for its first.
-
-    The stack is ready when the worker is: its scheduler may be loading still.
-    """
-
-    def is_decided() -> bool:
-        is_new = running is not None and time.time() - running.created_at < _FIRST_SIGN_SECONDS
-        is_silent = not liveness.last_sign(home, name).is_fresh
-        return not (is_new and is_silent and processes.is_alive(running))
-
-    processes.wait_until(is_decided, _FIRST_SIGN_SECONDS, _POLL_SECONDS)
-    return liveness.last_sign(home, name)
-
-
-def _judged(settings: Settings, signs: list[Sign]) -> Check:
-    finding = " ".join(str(sign) for sign in signs)
-    ill = [sign.process for sign in signs if not sign.is_healthy]
-    if not ill:
-        return Check(name="processes", finding=finding)
-    logs = " and ".join(str(home_at(settings.home).log(process)) for process in ill)
-    return Check(
-        name="processes",
-        verdict=CheckStatus.WARN,
-        finding=finding,
-        hint=f"If that stays: see {logs}.",
-    )
-
-
-# A PDF without text, whose lines draw the word FILE.
-_LINES = b"""6 w 2 J
-20 40 m 20 80 l 45 80 l S 20 61 m 40 61 l S
-65 40 m 65 80 l S
-110 40 m 85 40 l 85 80 l S
-155 40 m 130 40 l 130 80 l 155 80 l S 130 61 m 150 61 l S
-"""
-_SCAN = b"""%%PDF-1.4
-1 0 obj <</Type/Catalog/Pages 2 0 R>> endobj
-2 0 obj <</Type/Pages/Kids[3 0 R]/Count 1>> endobj
-3 0 obj <</Type/Page/Parent 2 0 R/MediaBox[0 0 180 120]/Resources<<>>/Contents 4 0 R>> endobj
-4 0 obj <</Length %d>> stream
-%sendstream endobj
-trailer <</Root 1 0 R>>
-%%%%EOF
-""" % (len(_LINES), _LINES)
-
-
-def look_at_ocr(settings: ReaderSettings) -> Check:
-    """Recognize a scan of one word where the settings ask for OCR."""
-    if not settings.ocr:
-        return Check(name="ocr", finding="off (readers.ocr): scans and images are not read")
-    with Reader(settings) as reader:
-        read = reader.read_bytes(_SCAN, "A scan of one word")
-    if isinstance(read, UnreadDocument):
-        return Check(
-            name="ocr",
-            verdict=CheckStatus.FAIL,
-            finding=read.error.what,
-            hint=read.error.hint,
-            exit_code=ExitCode.CONFIGURATION,
-        )
-    word = read.content.text.strip()
-    return Check(name="ocr", finding=f"a scan was recognized ({settings.ocr_languages}): {word}")
-
-
 _GIGABYTE = 1024**3
 _LITTLE_DISK = 1 * _GIGABYTE
 _NO_DISK = 100 * 1024**2
@@ -300,3 +172,131 @@ def _reader(settings: Settings) -> Check:
             hint="A superuser revokes them from PUBLIC: docs/operations.md, “The role of readers”.",
         )
     return Check(name="reader", finding=f"{user_sql.READER} can log in (chordwise sql)")
+
+
+_MUCH_MEMORY = 0.7
+_MEGABYTE = 1024**2
+_PROCESSES = ("worker", "scheduler")
+_FIRST_SIGN_SECONDS = 30.0
+_POLL_SECONDS = 0.05
+
+
+def look_at_broker(settings: Settings) -> Check:
+    """See that the broker takes messages, keeps them, and has room for more.
+
+    Raises:
+        ConfigurationError: No broker is configured.
+        ServiceUnavailableError: The broker is out of reach, or full.
+    """
+    if settings.broker_url is None:
+        raise ConfigurationError("No broker is configured.", "Set CHORDWISE_BROKER_URL.")
+    found = broker.report(settings.broker_url)
+    broker.require_working(settings.broker_url)
+    if found.policy != "noeviction":
+        return Check(
+            name="broker",
+            verdict=CheckStatus.WARN,
+            finding=f"{found.version} drops messages when memory is short ({found.policy})",
+            hint="Set maxmemory-policy noeviction; what is lost is only sent again later.",
+        )
+    memory = _memory(found)
+    if found.memory_share > _MUCH_MEMORY:
+        return Check(
+            name="broker",
+            verdict=CheckStatus.WARN,
+            finding=f"{found.version} answers, with {memory}",
+            hint="Full, it takes no messages: raise its maxmemory, or let the workers empty it.",
+        )
+    kept = "keeps" if found.persistent else "loses"
+    return Check(
+        name="broker",
+        finding=f"{found.version} answers, with {memory}; {kept} messages over a restart",
+    )
+
+
+def _memory(found: BrokerReport) -> str:
+    used = f"{found.memory_used / _MEGABYTE:.1f} MB"
+    if not found.memory_limit:
+        return f"{used} in use"
+    return f"{used} in use, {found.memory_share:.0%} of its maxmemory"
+
+
+def look_at_processes(settings: Settings) -> Check:
+    """Look for worker and scheduler on this machine; elsewhere they cannot be seen."""
+    state = stack.find(settings.home)
+    running = state.children if state is not None else {}
+    signs = [_sign_of(settings.home, name, running.get(name)) for name in _PROCESSES]
+    missing = [sign.process for sign in signs if sign.process not in running and not sign.is_fresh]
+    if missing:
+        return Check(
+            name="processes",
+            verdict=CheckStatus.WARN,
+            finding=f"no {' and no '.join(missing)} on this machine",
+            hint="chordwise up, or python -m worker and python -m scheduler.",
+        )
+    return _judged(settings, signs)
+
+
+def _sign_of(home: Path, name: str, running: ProcessIdentity | None) -> Sign:
+    """Return the last sign of a process; one that has just been started gets time for its first.
+
+    The stack is ready when the worker is: its scheduler may be loading still.
+    """
+
+    def is_decided() -> bool:
+        is_new = running is not None and time.time() - running.created_at < _FIRST_SIGN_SECONDS
+        is_silent = not liveness.last_sign(home, name).is_fresh
+        return not (is_new and is_silent and processes.is_alive(running))
+
+    processes.wait_until(is_decided, _FIRST_SIGN_SECONDS, _POLL_SECONDS)
+    return liveness.last_sign(home, name)
+
+
+def _judged(settings: Settings, signs: list[Sign]) -> Check:
+    finding = " ".join(str(sign) for sign in signs)
+    ill = [sign.process for sign in signs if not sign.is_healthy]
+    if not ill:
+        return Check(name="processes", finding=finding)
+    logs = " and ".join(str(home_at(settings.home).log(process)) for process in ill)
+    return Check(
+        name="processes",
+        verdict=CheckStatus.WARN,
+        finding=finding,
+        hint=f"If that stays: see {logs}.",
+    )
+
+
+# A PDF without text, whose lines draw the word FILE.
+_LINES = b"""6 w 2 J
+20 40 m 20 80 l 45 80 l S 20 61 m 40 61 l S
+65 40 m 65 80 l S
+110 40 m 85 40 l 85 80 l S
+155 40 m 130 40 l 130 80 l 155 80 l S 130 61 m 150 61 l S
+"""
+_SCAN = b"""%%PDF-1.4
+1 0 obj <</Type/Catalog/Pages 2 0 R>> endobj
+2 0 obj <</Type/Pages/Kids[3 0 R]/Count 1>> endobj
+3 0 obj <</Type/Page/Parent 2 0 R/MediaBox[0 0 180 120]/Resources<<>>/Contents 4 0 R>> endobj
+4 0 obj <</Length %d>> stream
+%sendstream endobj
+trailer <</Root 1 0 R>>
+%%%%EOF
+""" % (len(_LINES), _LINES)
+
+
+def look_at_ocr(settings: ReaderSettings) -> Check:
+    """Recognize a scan of one word where the settings ask for OCR."""
+    if not settings.ocr:
+        return Check(name="ocr", finding="off (readers.ocr): scans and images are not read")
+    with Reader(settings) as reader:
+        read = reader.read_bytes(_SCAN, "A scan of one word")
+    if isinstance(read, UnreadDocument):
+        return Check(
+            name="ocr",
+            verdict=CheckStatus.FAIL,
+            finding=read.error.what,
+            hint=read.error.hint,
+            exit_code=ExitCode.CONFIGURATION,
+        )
+    word = read.content.text.strip()
+    return Check(name="ocr", finding=f"a scan was recognized ({settings.ocr_languages}): {word}")

@@ -33,6 +33,53 @@ from chordwise.storage.jobs import Job
 log = structlog.get_logger(__name__)
 
 
+def postponement(
+    settings: PipelineSettings, before: int, error: ChordwiseError, random: Random
+) -> timedelta:
+    """Return the wait after `before` earlier ones: exponential, jittered, Retry-After honoured.
+
+    The jitter is between half and the whole of the wait: put-off work is not due at once.
+    Work that waits for a batch is due when that wait ends.
+    """
+    if isinstance(error, AwaitingBatchError):
+        return timedelta(seconds=error.retry_after_seconds or 0.0)
+    ceiling = min(
+        settings.postponement_max_seconds, settings.postponement_base_seconds * 2.0**before
+    )
+    wait = random.uniform(ceiling / 2, ceiling)
+    asked_for = error.retry_after_seconds if isinstance(error, TransientError) else None
+    return timedelta(seconds=max(wait, asked_for or 0.0))
+
+
+def pause(context: Context, job_id: uuid.UUID, error: ChordwiseError) -> None:
+    """Pause every job of the run that asks the same model: each would fail alike.
+
+    `chordwise retry RUN` takes them up again, with what they have reached so far.
+    """
+    for attempt in context.database.attempts(context.lease):
+        with attempt as session:
+            _pause(session, job_id, error)
+
+
+def _pause(session: Session, job_id: uuid.UUID, error: ChordwiseError) -> None:
+    job = jobs.get(session, job_id)
+    if job is None:
+        return
+    session.execute(
+        update(Job)
+        .where(Job.run_id == job.run_id, Job.model == job.model, Job.status.in_(WORKING_JOBS))
+        .values(
+            status=JobStatus.PAUSED,
+            error_code=error.code,
+            error_message=error.what,
+            hint=error.hint or None,
+            lease_token=None,
+            lease_until=None,
+        )
+    )
+    runs.settle(session, job.run_id)
+
+
 def resume(settings: Settings, names: Iterable[str]) -> None:
     """Let the next call to each of these models, and to their fallbacks, look whether it has to be.
 
@@ -82,50 +129,3 @@ def _models(settings: Settings, names: Iterable[str]) -> Iterator[ModelSettings]
     for name in (*names, *settings.fallback):
         with suppress(ConfigurationError):
             yield from [settings.model_named(each) for each in settings.names_asked(name)]
-
-
-def postponement(
-    settings: PipelineSettings, before: int, error: ChordwiseError, random: Random
-) -> timedelta:
-    """Return the wait after `before` earlier ones: exponential, jittered, Retry-After honoured.
-
-    The jitter is between half and the whole of the wait: put-off work is not due at once.
-    Work that waits for a batch is due when that wait ends.
-    """
-    if isinstance(error, AwaitingBatchError):
-        return timedelta(seconds=error.retry_after_seconds or 0.0)
-    ceiling = min(
-        settings.postponement_max_seconds, settings.postponement_base_seconds * 2.0**before
-    )
-    wait = random.uniform(ceiling / 2, ceiling)
-    asked_for = error.retry_after_seconds if isinstance(error, TransientError) else None
-    return timedelta(seconds=max(wait, asked_for or 0.0))
-
-
-def pause(context: Context, job_id: uuid.UUID, error: ChordwiseError) -> None:
-    """Pause every job of the run that asks the same model: each would fail alike.
-
-    `chordwise retry RUN` takes them up again, with what they have reached so far.
-    """
-    for attempt in context.database.attempts(context.lease):
-        with attempt as session:
-            _pause(session, job_id, error)
-
-
-def _pause(session: Session, job_id: uuid.UUID, error: ChordwiseError) -> None:
-    job = jobs.get(session, job_id)
-    if job is None:
-        return
-    session.execute(
-        update(Job)
-        .where(Job.run_id == job.run_id, Job.model == job.model, Job.status.in_(WORKING_JOBS))
-        .values(
-            status=JobStatus.PAUSED,
-            error_code=error.code,
-            error_message=error.what,
-            hint=error.hint or None,
-            lease_token=None,
-            lease_until=None,
-        )
-    )
-    runs.settle(session, job.run_id)

@@ -21,6 +21,109 @@ from chordwise.storage import model_calls
 from chordwise.storage.database import Database
 from chordwise.storage.model_calls import CallHistory
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quoter:
+    """A context for quoting where none to work in is open."""
+
+    settings: Settings
+    database: Database
+    models: Models
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """What a run would take; `reused` jobs have a stored result and cost nothing.
+
+    `totals` sums each lane, with what a provider does not offer in that lane taken as the run asks
+    it; `total` is what the run would cost. `None` where a price is unknown.
+    """
+
+    documents: int
+    duplicates: int
+    unread: Sequence[UnreadDocument]
+    jobs: int
+    reused: int
+    lines: Sequence[QuotedLine]
+    totals: Mapping[str, Cost | None]
+    total: Cost | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Gathered:
+    """What was read and counted, and the output tokens that a sample has shown.
+
+    The latter by analysis type and name of the model.
+    """
+
+    tally: Tally
+    observed: dict[tuple[AnalysisType, str], list[int]] = field(default_factory=dict)
+
+
+def estimate(
+    context: ReadingContext, found: Iterable[ReadDocument | UnreadDocument], options: RunOptions
+) -> Quote:
+    """Return what a run over these documents would take and cost.
+
+    Raises:
+        ConfigurationError: There is no such model, or no text fits it.
+    """
+    return priced(context, gather(context, found, options))
+
+
+def gather(
+    context: ReadingContext,
+    found: Iterable[ReadDocument | UnreadDocument],
+    options: RunOptions,
+    sample: int = 0,
+) -> Gathered:
+    """Render and count the questions of a run; keep `sample` of each kind for asking them.
+
+    Raises:
+        ConfigurationError: There is no such model, or no text fits it.
+    """
+    tallying = Tallying(context, options, sample)
+    for each in found:
+        tallying.add(each)
+    return Gathered(tally=tallying.tally)
+
+
+def priced(context: ReadingContext, gathered: Gathered) -> Quote:
+    """Return the quote for what was gathered."""
+    tally = gathered.tally
+    with context.database.read() as session:
+        lines = [
+            Pricing(session, kind, gathered.observed.get(key, [])).line()
+            for key, kind in tally.kinds.items()
+        ]
+    lanes = dict.fromkeys(lane for line in lines for lane in line.costs)
+    return Quote(
+        documents=tally.documents,
+        duplicates=tally.duplicates,
+        unread=tally.unread,
+        jobs=tally.jobs,
+        reused=tally.reused,
+        lines=lines,
+        totals={lane: _sum([_in_lane(line, lane) for line in lines]) for lane in lanes},
+        total=_sum([_in_lane(line, line.lane) for line in lines]),
+    )
+
+
+def _in_lane(line: QuotedLine, lane: str) -> Cost | None:
+    return line.costs[lane] if lane in line.costs else line.costs[line.lane]
+
+
+def _sum(costs: Sequence[Cost | None]) -> Cost | None:
+    known = [cost for cost in costs if cost is not None]
+    if len(known) < len(costs):
+        return None
+    return Cost(
+        low=sum((cost.low for cost in known), Decimal(0)),
+        typical=sum((cost.typical for cost in known), Decimal(0)),
+        high=sum((cost.high for cost in known), Decimal(0)),
+    )
+
+
 SAMPLE, HISTORY, ASSUMED = "sample", "history", "assumed"
 
 
@@ -213,106 +316,4 @@ def _repeated(tokens: Interval, share: Interval) -> Interval:
         low=tokens.low * (1 + share.low),
         typical=tokens.typical * (1 + share.typical),
         high=tokens.high * (1 + share.high),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quoter:
-    """A context for quoting where none to work in is open."""
-
-    settings: Settings
-    database: Database
-    models: Models
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quote:
-    """What a run would take; `reused` jobs have a stored result and cost nothing.
-
-    `totals` sums each lane, with what a provider does not offer in that lane taken as the run asks
-    it; `total` is what the run would cost. `None` where a price is unknown.
-    """
-
-    documents: int
-    duplicates: int
-    unread: Sequence[UnreadDocument]
-    jobs: int
-    reused: int
-    lines: Sequence[QuotedLine]
-    totals: Mapping[str, Cost | None]
-    total: Cost | None
-
-
-@dataclass(slots=True, kw_only=True)
-class Gathered:
-    """What was read and counted, and the output tokens that a sample has shown.
-
-    The latter by analysis type and name of the model.
-    """
-
-    tally: Tally
-    observed: dict[tuple[AnalysisType, str], list[int]] = field(default_factory=dict)
-
-
-def estimate(
-    context: ReadingContext, found: Iterable[ReadDocument | UnreadDocument], options: RunOptions
-) -> Quote:
-    """Return what a run over these documents would take and cost.
-
-    Raises:
-        ConfigurationError: There is no such model, or no text fits it.
-    """
-    return priced(context, gather(context, found, options))
-
-
-def gather(
-    context: ReadingContext,
-    found: Iterable[ReadDocument | UnreadDocument],
-    options: RunOptions,
-    sample: int = 0,
-) -> Gathered:
-    """Render and count the questions of a run; keep `sample` of each kind for asking them.
-
-    Raises:
-        ConfigurationError: There is no such model, or no text fits it.
-    """
-    tallying = Tallying(context, options, sample)
-    for each in found:
-        tallying.add(each)
-    return Gathered(tally=tallying.tally)
-
-
-def priced(context: ReadingContext, gathered: Gathered) -> Quote:
-    """Return the quote for what was gathered."""
-    tally = gathered.tally
-    with context.database.read() as session:
-        lines = [
-            Pricing(session, kind, gathered.observed.get(key, [])).line()
-            for key, kind in tally.kinds.items()
-        ]
-    lanes = dict.fromkeys(lane for line in lines for lane in line.costs)
-    return Quote(
-        documents=tally.documents,
-        duplicates=tally.duplicates,
-        unread=tally.unread,
-        jobs=tally.jobs,
-        reused=tally.reused,
-        lines=lines,
-        totals={lane: _sum([_in_lane(line, lane) for line in lines]) for lane in lanes},
-        total=_sum([_in_lane(line, line.lane) for line in lines]),
-    )
-
-
-def _in_lane(line: QuotedLine, lane: str) -> Cost | None:
-    return line.costs[lane] if lane in line.costs else line.costs[line.lane]
-
-
-def _sum(costs: Sequence[Cost | None]) -> Cost | None:
-    known = [cost for cost in costs if cost is not None]
-    if len(known) < len(costs):
-        return None
-    return Cost(
-        low=sum((cost.low for cost in known), Decimal(0)),
-        typical=sum((cost.typical for cost in known), Decimal(0)),
-        high=sum((cost.high for cost in known), Decimal(0)),
     )

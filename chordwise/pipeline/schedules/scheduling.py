@@ -26,79 +26,9 @@ from chordwise.storage.jobs import Job
 from chordwise.storage.runs import Run
 from chordwise.storage.schedules import End, Origin, Schedule, ScheduleRun, Trigger
 
-_OVER = (RunStatus.FINISHED, RunStatus.CANCELLED)
-_PAUSED = "paused"
-
-
-def settle(session: Session) -> None:
-    """End every occurrence that waits for runs which are all over; note which of them are paused.
-
-    One that is paused goes on waiting, and says why: it ends with its runs, or it expires.
-    """
-    for waiting in schedules.waiting(session):
-        is_over = Run.status.in_(_OVER) & Run.finished_at.is_not(None)
-        going_on = set(
-            session.scalars(select(Run.status).where(Run.schedule_run_id == waiting.id, ~is_over))
-        )
-        if not going_on:
-            end = _end(session, waiting)
-            schedules.settle(session, waiting.id, end)
-            log.info("schedule.ended", schedule=waiting.schedule, status=end.status)
-        elif going_on != {RunStatus.PAUSED}:
-            if waiting.error_code == _PAUSED:
-                schedules.settle(session, waiting.id, End(status=ScheduleRunStatus.WAITING))
-        elif waiting.error_code is None:
-            _note_pause(session, waiting)
-
-
-def _note_pause(session: Session, waiting: ScheduleRun) -> None:
-    found = session.execute(
-        select(Run.name, Job.error_message)
-        .join(Job, Job.run_id == Run.id)
-        .where(Run.schedule_run_id == waiting.id, Job.status == JobStatus.PAUSED)
-        .limit(1)
-    ).first()
-    if found is None:  # taken up, or ended, since the run was looked at
-        return
-    run, reason = found
-    end = End(
-        status=ScheduleRunStatus.WAITING,
-        code=_PAUSED,
-        message=f"Its run {run} is paused: {reason}",
-        hint=f"`chordwise runs {run}` says what to do, and `chordwise retry {run}` goes on.",
-    )
-    schedules.settle(session, waiting.id, end)
-    log.warning("schedule.paused", schedule=waiting.schedule, run=run)
-
-
-def _end(session: Session, waiting: ScheduleRun) -> End:
-    ids = select(Run.id).where(Run.schedule_run_id == waiting.id)
-    jobs = session.execute(
-        select(Job.status, func.count()).where(Job.run_id.in_(ids)).group_by(Job.status)
-    ).all()
-    refused = session.scalar(
-        select(func.count())
-        .select_from(Intake)
-        .where(Intake.run_id.in_(ids), Intake.outcome.not_in(TAKEN_IN))
-    )
-    counts: JsonObject = {str(status): int(count) for status, count in jobs}
-    outcome: JsonObject = {**(waiting.outcome or {}), "jobs": counts}
-    if refused or set(counts) - {JobStatus.SUCCEEDED}:
-        return End(
-            status=ScheduleRunStatus.INCOMPLETE,
-            code="incomplete",
-            message="Something was not taken in, or has not succeeded.",
-            hint="`chordwise runs RUN` says what.",
-            outcome=outcome,
-        )
-    return End(status=ScheduleRunStatus.SUCCEEDED, outcome=outcome)
-
-
 log = structlog.get_logger(__name__)
-
 Clock: TypeAlias = Callable[[Session], datetime]
 """Tells what time it is; outside of tests the database does."""
-
 ON_TIME = timedelta(minutes=10)
 """What starts later than this was missed: no scheduler ran when it was due."""
 WHOSE_DEFECT = "Another version has written it: update this one, or define it again."
@@ -322,3 +252,71 @@ def _add(  # noqa: PLR0913 - the columns of one row
         expires_at=now + timedelta(hours=wanted.expires_after_hours),
         finished_at=now if refusal else None,
     )
+
+
+_OVER = (RunStatus.FINISHED, RunStatus.CANCELLED)
+_PAUSED = "paused"
+
+
+def settle(session: Session) -> None:
+    """End every occurrence that waits for runs which are all over; note which of them are paused.
+
+    One that is paused goes on waiting, and says why: it ends with its runs, or it expires.
+    """
+    for waiting in schedules.waiting(session):
+        is_over = Run.status.in_(_OVER) & Run.finished_at.is_not(None)
+        going_on = set(
+            session.scalars(select(Run.status).where(Run.schedule_run_id == waiting.id, ~is_over))
+        )
+        if not going_on:
+            end = _end(session, waiting)
+            schedules.settle(session, waiting.id, end)
+            log.info("schedule.ended", schedule=waiting.schedule, status=end.status)
+        elif going_on != {RunStatus.PAUSED}:
+            if waiting.error_code == _PAUSED:
+                schedules.settle(session, waiting.id, End(status=ScheduleRunStatus.WAITING))
+        elif waiting.error_code is None:
+            _note_pause(session, waiting)
+
+
+def _note_pause(session: Session, waiting: ScheduleRun) -> None:
+    found = session.execute(
+        select(Run.name, Job.error_message)
+        .join(Job, Job.run_id == Run.id)
+        .where(Run.schedule_run_id == waiting.id, Job.status == JobStatus.PAUSED)
+        .limit(1)
+    ).first()
+    if found is None:  # taken up, or ended, since the run was looked at
+        return
+    run, reason = found
+    end = End(
+        status=ScheduleRunStatus.WAITING,
+        code=_PAUSED,
+        message=f"Its run {run} is paused: {reason}",
+        hint=f"`chordwise runs {run}` says what to do, and `chordwise retry {run}` goes on.",
+    )
+    schedules.settle(session, waiting.id, end)
+    log.warning("schedule.paused", schedule=waiting.schedule, run=run)
+
+
+def _end(session: Session, waiting: ScheduleRun) -> End:
+    ids = select(Run.id).where(Run.schedule_run_id == waiting.id)
+    jobs = session.execute(
+        select(Job.status, func.count()).where(Job.run_id.in_(ids)).group_by(Job.status)
+    ).all()
+    refused = session.scalar(
+        select(func.count())
+        .select_from(Intake)
+        .where(Intake.run_id.in_(ids), Intake.outcome.not_in(TAKEN_IN))
+    )
+    counts: JsonObject = {str(status): int(count) for status, count in jobs}
+    outcome: JsonObject = {**(waiting.outcome or {}), "jobs": counts}
+    if refused or set(counts) - {JobStatus.SUCCEEDED}:
+        return End(
+            status=ScheduleRunStatus.INCOMPLETE,
+            code="incomplete",
+            message="Something was not taken in, or has not succeeded.",
+            hint="`chordwise runs RUN` says what.",
+            outcome=outcome,
+        )
+    return End(status=ScheduleRunStatus.SUCCEEDED, outcome=outcome)
