@@ -10,10 +10,10 @@ from decimal import Decimal
 from rich.console import RenderableType
 from rich.text import Text
 
-from chordwise.cli.rendering import fitting
-from chordwise.cli.rendering.fitting import FirstThatFits
+from chordwise.cli.rendering import tables
 from chordwise.cli.rendering.plain_text import approximate, counted, one_line
 from chordwise.cli.rendering.screen import Screen
+from chordwise.cli.rendering.tables import FirstThatFits
 from chordwise.domain.money import dollars
 from chordwise.domain.states import Lane
 from chordwise.llm.pricing import BATCH
@@ -179,8 +179,8 @@ def _table(quote: Quote, *, are_all_shown: bool) -> RenderableType:
     wide = [[Text(cell) for cell in row] for row in rows]
     narrow = [[*map(Text, row[:-1]), Text(row[-1].replace("–", "–\n"))] for row in rows]
     return FirstThatFits(
-        fitting.table(_COLUMNS, wide, right=_NUMBERS),
-        fitting.folded(_COLUMNS, narrow, ("Type", "Lane", *_NUMBERS), right=_NUMBERS),
+        tables.table(_COLUMNS, wide, right=_NUMBERS),
+        tables.folded(_COLUMNS, narrow, ("Type", "Lane", *_NUMBERS), right=_NUMBERS),
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from chordwise.cli.interruption import Interruption
 from chordwise.cli.rendering.live import Bars, Lines
-from chordwise.cli.stack import LogLines
+from chordwise.cli.services import LogLines
 from chordwise.domain.states import RunStatus
 from chordwise.pipeline.runs.progress import CallCounts, JobCounts, Pace, Progress
 

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from chordwise.cli import opening
+from chordwise.cli import access
 from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
@@ -49,8 +49,8 @@ def inbox(
         raise UsageError(
             "No folder is watched.", 'Say which in chordwise.toml: [inbox] folders = ["inbox"]'
         )
-    reached = opening.reach(invocation, settings, Level.DATABASE, screen.note)
-    with opening.database(reached) as database, database.read() as session:
+    reached = access.reach(invocation, settings, Level.DATABASE, screen.note)
+    with access.database(reached) as database, database.read() as session:
         found = looking.accounts(session, reached, limit)
     watched = settings.inbox.enabled and stack.keeps_watch(settings)
     if as_json:

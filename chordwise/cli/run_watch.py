@@ -7,13 +7,13 @@ import time
 import uuid
 from collections.abc import Callable
 
-from chordwise.cli import opening, suggestions
+from chordwise.cli import access, suggestions
 from chordwise.cli.interruption import noted
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.rendering import live
 from chordwise.cli.rendering.live import Display
 from chordwise.cli.rendering.screen import Screen
-from chordwise.cli.reporting import Report
+from chordwise.cli.run_report import Report
 from chordwise.embedded import stack
 from chordwise.errors import ExitCode, ServiceUnavailableError
 from chordwise.pipeline.runs import progress
@@ -36,7 +36,7 @@ class Following:
         Raises:
             ServiceUnavailableError: The database stays away.
         """
-        with opening.database(self._settings) as database:
+        with access.database(self._settings) as database:
             try:
                 with noted() as interruption, live.display(self._screen) as display:
                     watch = Watch(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import typer
 
 from chordwise.cli.application import EPILOG
-from chordwise.cli.asking import Details, Request, Reuse, Scrutiny, Urgency
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import (
     AsJson,
@@ -31,7 +30,8 @@ from chordwise.cli.options import (
     Votes,
 )
 from chordwise.cli.rendering.screen import Screen
-from chordwise.cli.submitting import Submitting
+from chordwise.cli.request import Details, Request, Reuse, Scrutiny, Urgency
+from chordwise.cli.submit import Submitting
 from chordwise.errors import ExitCode
 from chordwise.readers.extracted import Columns
 

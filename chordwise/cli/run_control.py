@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from chordwise.cli import asking, opening
+from chordwise.cli import access, request
 from chordwise.cli.application import EPILOG
-from chordwise.cli.following import Following
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Budget, NoWait, RunArgument
 from chordwise.cli.rendering.plain_text import counted, document
 from chordwise.cli.rendering.screen import Screen
+from chordwise.cli.run_watch import Following
 from chordwise.embedded import stack
 from chordwise.embedded.stack import Level
 from chordwise.errors import ExitCode
@@ -37,9 +37,9 @@ def wait(context: typer.Context, run: RunArgument = "latest", *, as_json: AsJson
     invocation, screen = Invocation.of(context), Screen()
     settings = invocation.settings()
     if stack.watches_for_others(settings):  # it is at work already, and stays as it is
-        settings = opening.reach(invocation, settings, Level.DATABASE, screen.note)
+        settings = access.reach(invocation, settings, Level.DATABASE, screen.note)
     else:
-        settings = opening.for_run(invocation, settings, run, screen.note)
+        settings = access.for_run(invocation, settings, run, screen.note)
     found = _find(settings, run)
     following = Following(invocation, settings, screen)
     raise typer.Exit(following.follow(found.id, found.name, as_json=as_json))
@@ -62,10 +62,10 @@ def retry(
     chordwise retry latest --budget 5
     """
     invocation, screen = Invocation.of(context), Screen()
-    budget_usd = asking.budget_of(budget)
-    settings = opening.for_run(invocation, invocation.settings(), run, screen.note)
+    budget_usd = request.budget_of(budget)
+    settings = access.for_run(invocation, invocation.settings(), run, screen.note)
     found = _find(settings, run)
-    with opening.working_context(settings) as working:
+    with access.working_context(settings) as working:
         count = retrying.retry(working, found.id, budget_usd)
     screen.tell(f"{counted(count, 'analysis')} taken up again.")
     following = Following(invocation, settings, screen)
@@ -82,9 +82,9 @@ def cancel(context: typer.Context, run: RunArgument, *, as_json: AsJson = False)
     chordwise cancel latest
     """
     invocation, screen = Invocation.of(context), Screen()
-    settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
+    settings = access.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
     found = _find(settings, run)
-    with opening.database(settings) as database:
+    with access.database(settings) as database:
         count = retrying.cancel(database, found.id)
     if as_json:
         screen.write(document(run_id=found.id, run=found.name, cancelled=count))
@@ -94,5 +94,5 @@ def cancel(context: typer.Context, run: RunArgument, *, as_json: AsJson = False)
 
 
 def _find(settings: Settings, name: str) -> Run:
-    with opening.database(settings) as database, database.read() as session:
+    with access.database(settings) as database, database.read() as session:
         return runs.find(session, name)

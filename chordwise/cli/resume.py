@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from chordwise.cli import opening
+from chordwise.cli import access
 from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, NoWait, RunArgument
 from chordwise.cli.rendering.screen import Screen
-from chordwise.cli.submitting import TakingIn
+from chordwise.cli.submit import TakingIn
 from chordwise.storage import runs
 
 
@@ -28,9 +28,9 @@ def resume(
     chordwise resume contracts-2026 --no-wait
     """
     invocation, screen = Invocation.of(context), Screen()
-    settings = opening.for_run(invocation, invocation.settings(), run, screen.note)
+    settings = access.for_run(invocation, invocation.settings(), run, screen.note)
     taking_in = TakingIn(invocation, settings, screen)
-    with opening.working_context(settings) as working:
+    with access.working_context(settings) as working:
         with working.database.read() as session:
             run_id = runs.find(session, run).id
         submission = taking_in.resume(working).resume(run_id)

@@ -12,7 +12,7 @@ import typer
 from pydantic import SecretStr
 from sqlalchemy.exc import ProgrammingError
 
-from chordwise.cli import opening
+from chordwise.cli import access
 from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Model
@@ -101,7 +101,7 @@ def migrate(context: typer.Context, *, as_json: AsJson = False) -> None:
 
 
 def _embedded(invocation: Invocation, settings: Settings, screen: Screen) -> SecretStr:
-    reached = opening.reach(invocation, settings, Level.DATABASE, screen.note)
+    reached = access.reach(invocation, settings, Level.DATABASE, screen.note)
     if reached.database_url is None:
         raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
     return reached.database_url

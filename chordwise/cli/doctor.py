@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from chordwise.cli import opening
+from chordwise.cli import access
 from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
@@ -110,7 +110,7 @@ def _reach(invocation: Invocation, settings: Settings, screen: Screen) -> Settin
         return settings
     found = stack.find(settings.home)
     if found is None or found.level is not Level.ALL:
-        return opening.reach(invocation, settings, Level.ALL, screen.note)
+        return access.reach(invocation, settings, Level.ALL, screen.note)
     # Not asked for again: a stack under other settings would get a new worker.
     addresses = {
         "database_url": settings.database_url or _secret(found.database_url),

@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias
 import typer
 from sqlalchemy.orm import Session
 
-from chordwise.cli import opening
+from chordwise.cli import access
 from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, OnlyTypes
@@ -73,8 +73,8 @@ def feedback(  # noqa: PLR0913 - a parameter is an option of the command
     lines = giving_feedback.read(file) if file else []
     said = [Signed(saying=saying, note=note, author=author) for saying in sayings]
     invocation, screen = Invocation.of(context), Screen()
-    settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
-    with opening.database(settings) as database, database.write() as session:
+    settings = access.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
+    with access.database(settings) as database, database.write() as session:
         given = _give(session, Target(name=target, wanted=wanted), said, lines)
     _report(screen, given, as_json=as_json)
     if given.unmatched:

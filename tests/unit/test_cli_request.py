@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.cli.asking import (
+from chordwise.cli.request import (
     Details,
     Request,
     Scrutiny,

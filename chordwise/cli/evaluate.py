@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy.orm import Session
 
-from chordwise.cli import opening
+from chordwise.cli import access
 from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, OnlyTypes
@@ -60,8 +60,8 @@ def evaluate(
     settings = invocation.settings()
     truth = gold.read(gold_file) if gold_file else None
     scope = evaluating.of(settings, run, profile, types or ())
-    settings = opening.reach(invocation, settings, Level.DATABASE, screen.note)
-    with opening.database(settings) as database:
+    settings = access.reach(invocation, settings, Level.DATABASE, screen.note)
+    with access.database(settings) as database:
         found = evaluating.evaluate(database, scope, truth, partial(_write, database))
     if not found:
         raise UsageError(
@@ -90,8 +90,8 @@ def recalibrate(
     chordwise recalibrate
     """
     invocation, screen = Invocation.of(context), Screen()
-    settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
-    with opening.database(settings) as database:
+    settings = access.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
+    with access.database(settings) as database:
         with database.read() as session:
             claims = calibrations.claims(session)
         lessons = recalibrating.learn(claims, most_errors)

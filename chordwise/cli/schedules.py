@@ -14,14 +14,14 @@ from rich.text import Text
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from chordwise.cli import opening
+from chordwise.cli import access
 from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Raw
-from chordwise.cli.rendering import fitting
-from chordwise.cli.rendering.fitting import FirstThatFits
+from chordwise.cli.rendering import tables
 from chordwise.cli.rendering.plain_text import document, one_line
 from chordwise.cli.rendering.screen import Screen
+from chordwise.cli.rendering.tables import FirstThatFits
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import Lane, ScheduleRunStatus
@@ -104,8 +104,8 @@ def list_schedules(context: typer.Context, *, as_json: AsJson = False) -> None:
     chordwise schedules list
     """
     invocation, screen = Invocation.of(context), Screen()
-    settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
-    with opening.database(settings) as database, database.read() as session:
+    settings = access.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
+    with access.database(settings) as database, database.read() as session:
         found = lines(schedules.enabled(session))
     if as_json:
         screen.write(document(schedules=found))
@@ -123,7 +123,7 @@ def run(context: typer.Context, name: Name, *, as_json: AsJson = False) -> None:
     chordwise schedules run nightly
     """
     invocation, screen = Invocation.of(context), Screen()
-    settings = opening.reach(invocation, invocation.settings(), Level.ALL, screen.note)
+    settings = access.reach(invocation, invocation.settings(), Level.ALL, screen.note)
     moments: list[datetime] = []
 
     def start(session: Session) -> None:
@@ -153,8 +153,8 @@ def history(
     chordwise schedules history nightly
     """
     invocation, screen = Invocation.of(context), Screen()
-    settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
-    with opening.database(settings) as database, database.read() as session:
+    settings = access.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
+    with access.database(settings) as database, database.read() as session:
         found = past_lines(session, schedules.newest(session, name, limit))
         if name is not None and not found and name not in settings.schedules:
             scheduling.require(session, name)
@@ -209,7 +209,7 @@ def remove(context: typer.Context, name: Name) -> None:
     chordwise schedules remove nightly
     """
     invocation, screen = Invocation.of(context), Screen()
-    settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
+    settings = access.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
     _write(settings, lambda session: scheduling.remove(session, name))
     screen.tell(f"The schedule {name} is removed.")
 
@@ -217,7 +217,7 @@ def remove(context: typer.Context, name: Name) -> None:
 def _add(invocation: Invocation, name: str, values: dict[str, object]) -> None:
     screen, settings = Screen(), invocation.settings()
     wanted = scheduling.anchor(settings, _checked(settings, name, values), Path.cwd())
-    settings = opening.reach(invocation, settings, Level.DATABASE, screen.note)
+    settings = access.reach(invocation, settings, Level.DATABASE, screen.note)
 
     _write(settings, lambda session: _define(session, name, wanted))
     check = judged(settings, name, wanted)
@@ -232,7 +232,7 @@ def _define(session: Session, name: str, wanted: ScheduleSettings) -> None:
 
 
 def _write(settings: Settings, change: Callable[[Session], None]) -> None:
-    with opening.database(settings) as database, database.write() as session:
+    with access.database(settings) as database, database.write() as session:
         change(session)
 
 
@@ -348,8 +348,8 @@ def table(found: Sequence[ScheduleLine]) -> RenderableType:
     ]
     narrow = [(*row[:3], f"{row[3]}\n{row[4]}", row[5]) for row in wide]
     return FirstThatFits(
-        fitting.table(("Schedule", "Kind", "Cron", "Next", "Time zone", "From"), _texts(wide)),
-        fitting.folded(("Schedule", "Kind", "Cron", "Next", "From"), _texts(narrow), _SHORT),
+        tables.table(("Schedule", "Kind", "Cron", "Next", "Time zone", "From"), _texts(wide)),
+        tables.folded(("Schedule", "Kind", "Cron", "Next", "From"), _texts(narrow), _SHORT),
     )
 
 
@@ -379,8 +379,8 @@ def past_table(found: Sequence[PastLine]) -> RenderableType:
     narrow = [[*row[:4], _below_each_other(row[4:])] for row in wide]
     names = ("Schedule", "Due (UTC)", "By", "Status", "Runs")
     return FirstThatFits(
-        fitting.table((*names, "Outcome"), wide, _OUTCOME_WIDTH),
-        fitting.folded((*names[:-1], "Runs and outcome"), narrow, _SHORT),
+        tables.table((*names, "Outcome"), wide, _OUTCOME_WIDTH),
+        tables.folded((*names[:-1], "Runs and outcome"), narrow, _SHORT),
     )
 
 

@@ -10,15 +10,15 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from chordwise.cli import asking, forecasting, interruption, opening, suggestions
-from chordwise.cli.asking import Request
-from chordwise.cli.following import Following
+from chordwise.cli import access, forecasting, interruption, request, suggestions
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import live
 from chordwise.cli.rendering.live import Display
 from chordwise.cli.rendering.plain_text import counted, document
 from chordwise.cli.rendering.screen import Screen
+from chordwise.cli.request import Request
+from chordwise.cli.run_watch import Following
 from chordwise.domain.states import IntakeStatus
 from chordwise.domain.visible_text import printable
 from chordwise.embedded.stack import Level
@@ -140,15 +140,15 @@ class Submitting:
             ChordwiseError: The options, the settings, or a service.
         """
         settings = self._invocation.settings()
-        options = asking.run_options(self._request, settings)
+        options = request.run_options(self._request, settings)
         found = self._found()
-        settings = opening.with_model(self._invocation, settings, options.model)
+        settings = access.with_model(self._invocation, settings, options.model)
         # Before anything is started.
         budgets.cap_for(settings, options.model, options.budget_usd)
-        opening.require_own_database(settings)
-        reached = opening.reach(self._invocation, settings, Level.ALL, self._screen.note)
+        access.require_own_database(settings)
+        reached = access.reach(self._invocation, settings, Level.ALL, self._screen.note)
         taking_in = TakingIn(self._invocation, reached, self._screen)
-        with opening.working_context(reached) as context:
+        with access.working_context(reached) as context:
             if options.budget_usd is not None:
                 forecasting.announce(
                     context, self._request.paths, options, options.budget_usd, self._screen

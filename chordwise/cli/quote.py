@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import RenderableType
 
-from chordwise.cli import asking, opening
+from chordwise.cli import access, request
 from chordwise.cli.application import EPILOG
-from chordwise.cli.asking import Details, Request, Reuse, Scrutiny, Urgency
 from chordwise.cli.forecasting import laid_out, members, of_sample, read_all
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import (
@@ -33,6 +32,7 @@ from chordwise.cli.options import (
 )
 from chordwise.cli.rendering.plain_text import document
 from chordwise.cli.rendering.screen import Screen
+from chordwise.cli.request import Details, Request, Reuse, Scrutiny, Urgency
 from chordwise.embedded.stack import Level
 from chordwise.errors import ExitCode
 from chordwise.pipeline.models.client import Models
@@ -122,10 +122,10 @@ class _Quoting:
             ChordwiseError: The options, the settings, or a service.
         """
         settings = self._invocation.settings()
-        options = asking.run_options(self._request, settings)
+        options = request.run_options(self._request, settings)
         found = discover(self._request.paths)
-        reached = opening.reach(self._invocation, settings, Level.DATABASE, self._screen.note)
-        with opening.database(reached) as database:
+        reached = access.reach(self._invocation, settings, Level.DATABASE, self._screen.note)
+        with access.database(reached) as database:
             quoter = Quoter(settings=reached, database=database, models=Models(reached))
             read = read_all(reached, found, options.columns)
             gathered = quoting.gather(quoter, read, options, self._sample)

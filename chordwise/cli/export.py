@@ -11,7 +11,7 @@ from typing import Annotated, BinaryIO, TypeAlias, cast
 
 import typer
 
-from chordwise.cli import opening
+from chordwise.cli import access
 from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import Raw
@@ -78,7 +78,7 @@ def export(  # noqa: PLR0913 - a parameter is an option of the command
     target = _Target(path=output, format=_chosen_format(wanted_format, output), force=force)
     target.check()
     invocation, screen = Invocation.of(context), Screen()
-    settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
+    settings = access.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
     wanted = statement or _selection(settings, view or "", names, run)
     count = _write(settings, wanted, target, raw=raw)
     if output != STDOUT:
@@ -132,7 +132,7 @@ def _write(settings: Settings, wanted: Selection | str, target: _Target, *, raw:
 def _selection(settings: Settings, view: str, columns: list[str], run: str | None) -> Selection:
     if run is None:
         return Selection(name=view, columns=columns)
-    with opening.database(settings) as database, database.read() as session:
+    with access.database(settings) as database, database.read() as session:
         return Selection(name=view, columns=columns, run_id=runs.find(session, run).id)
 
 

@@ -10,13 +10,12 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from sqlalchemy.orm import Session
 
-from chordwise.cli import opening
+from chordwise.cli import access
 from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.cli.rendering import accounts as rendered_accounts
-from chordwise.cli.rendering import fitting, live
-from chordwise.cli.rendering.fitting import FirstThatFits
+from chordwise.cli.rendering import live, tables
 from chordwise.cli.rendering.live import batch_lines
 from chordwise.cli.rendering.plain_text import (
     EXTRACTIVE,
@@ -28,7 +27,8 @@ from chordwise.cli.rendering.plain_text import (
 )
 from chordwise.cli.rendering.results import shortened
 from chordwise.cli.rendering.screen import Screen
-from chordwise.cli.reporting import EVERY, MOST_FAILURES
+from chordwise.cli.rendering.tables import FirstThatFits
+from chordwise.cli.run_report import EVERY, MOST_FAILURES
 from chordwise.domain.states import JobStatus
 from chordwise.embedded.stack import Level
 from chordwise.pipeline.runs import accounts, progress
@@ -60,8 +60,8 @@ def runs(
     chordwise runs latest --json
     """
     invocation, screen = Invocation.of(context), Screen()
-    settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
-    with opening.database(settings) as database, database.read() as session:
+    settings = access.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
+    with access.database(settings) as database, database.read() as session:
         if run is None:
             _list(session, screen, limit, as_json=as_json)
         else:
@@ -138,8 +138,8 @@ def job_table(found: Sequence[JobLine], total: int) -> RenderableType:
     whole = [[Text(one_line(name)), *row] for name, row in zip(names, rest, strict=True)]
     short = [[name, *row] for name, row in zip(shortened(names, room=0), rest, strict=True)]
     table = FirstThatFits(
-        fitting.table(_COLUMNS, whole, right=_NUMBERS),
-        fitting.folded(_COLUMNS, short, whole=_COLUMNS[1:], right=_NUMBERS),
+        tables.table(_COLUMNS, whole, right=_NUMBERS),
+        tables.folded(_COLUMNS, short, whole=_COLUMNS[1:], right=_NUMBERS),
     )
     if total <= len(found):
         return table

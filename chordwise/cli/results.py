@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from chordwise.cli import opening
+from chordwise.cli import access
 from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, OnlyTypes
@@ -48,9 +48,9 @@ def results(
     chordwise results --document contract.docx --json
     """
     invocation, screen = Invocation.of(context), Screen()
-    settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
+    settings = access.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
     most = limit or (None if as_json else MOST_RESULTS)
-    with opening.database(settings) as database, database.read() as session:
+    with access.database(settings) as database, database.read() as session:
         run_id = stored_runs.find(session, run).id if run else None
         wanted = Wanted(run_id=run_id, types=tuple(types or ()), document=wanted_document)
         found = stored_results.read(session, wanted, most)
