@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Protocol, cast
+from typing import Annotated
 
 import typer
 
+from chordwise.cli.command import EPILOG, add
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.domain.visible_text import visible
@@ -21,7 +22,7 @@ from chordwise.loading import load
 
 COMMANDS = {
     "analyze": ("analyze", "Take documents in, analyze them, and show the answers."),
-    "submit": ("analyze", "Take documents in and print the run's id."),
+    "submit": ("submit", "Take documents in and print the run's id."),
     "quote": ("quote", "Say what an analysis would take and cost."),
     "plan": ("plan", "Estimate memory, speed and cost on your own hardware."),
     "wait": ("run_control", "Wait until a run is over, and show its results."),
@@ -32,7 +33,7 @@ COMMANDS = {
     "results": ("results", "Show stored results."),
     "feedback": ("feedback", "Say that a result is right or wrong, or what it should be."),
     "evaluate": ("evaluate", "Compare results with the truth."),
-    "recalibrate": ("evaluate", "Learn what a claimed confidence is worth."),
+    "recalibrate": ("recalibrate", "Learn what a claimed confidence is worth."),
     "inbox": ("inbox", "Show the watched folders."),
     "sql": ("sql", "Ask the database in SQL; nothing can be changed that way."),
     "export": ("export", "Write a view or a table into a file."),
@@ -44,23 +45,14 @@ COMMANDS = {
     "version": ("version", "Show the versions of Chordwise, Python and the schema."),
     "schedules": ("schedules", "Show what is done by itself, start it now, and change it."),
 }
-"""The module of each command, and its line in the list of them, in the order of that list."""
+"""The module that has each command by its name, and its line in the list, in the list's order."""
 MODULES = {name: module for name, (module, _) in COMMANDS.items()}
-EPILOG = "Everywhere: --config FILE, --home FOLDER, --verbose, --debug (chordwise --help)."
 _WITH_VALUE = ("--config", "--home")
 _WITHOUT_VALUE = ("--verbose", "--debug")
 _HELP = frozenset({"--help", "-h"})
 _COMPLETION = "_CHORDWISE_COMPLETE"
 # An option without a value is read by pydantic, and to import that takes longer than `version` may.
 _NO_HELP = {"help": False, **{name: {"help": False} for name in COMMANDS}}
-
-
-class CommandModule(Protocol):
-    """A module that holds commands."""
-
-    def register(self, app: typer.Typer) -> None:
-        """Add the commands to the application."""
-        ...
 
 
 def main() -> None:
@@ -128,7 +120,12 @@ def application(modules: Iterable[str], *, takes_options: bool = True) -> typer.
     app = _empty(takes_options=takes_options)
     for module in modules:
         loaded = load(f"chordwise.cli.{module}")
-        cast("CommandModule", loaded).register(app)
+        for name in (name for name in MODULES if MODULES[name] == module):
+            found = getattr(loaded, name)
+            if isinstance(found, typer.Typer):
+                app.add_typer(found, name=name)
+            else:
+                add(app, name, found, getattr(loaded, "EPILOG", EPILOG))
     return app
 
 

@@ -7,15 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-import typer
 from pydantic import SecretStr
 from pydantic_settings import EnvSettingsSource
 
-from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.cli.rendering.plain_text import document, one_line
-from chordwise.cli.rendering.screen import Screen
+from chordwise.cli.rendering.plain_text import one_line
 from chordwise.domain import addresses
 from chordwise.domain.json_forms import plain
 from chordwise.domain.json_values import JsonValue
@@ -44,27 +41,21 @@ class Entry:
     origin: Origin
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EPILOG)(config)
-
-
-def config(context: typer.Context, *, as_json: AsJson = False) -> None:
+def config(invocation: Invocation, *, as_json: AsJson = False) -> None:
     """Show every setting, and where it comes from. Secrets are hidden.
 
     chordwise config
 
     chordwise --config other.toml config --json
     """
-    invocation, screen = Invocation.of(context), Screen()
-    settings = invocation.settings()
+    settings, screen = invocation.settings(), invocation.screen
     file = type(settings).toml_file
     written = type(settings).toml_values
     flags = {"home": str(invocation.home)} if invocation.home is not None else {}
     found = list(entries(settings, flags, environment(), written))
     notes = list(key_notes(settings))
     if as_json:
-        screen.write(document(file=str(file) if file else None, settings=found, notes=notes))
+        screen.write_json(file=str(file) if file else None, settings=found, notes=notes)
         return
     screen.write(f"# {f'with {file}' if file else 'without a chordwise.toml'}\n")
     for line in toml_lines(found):

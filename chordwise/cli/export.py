@@ -12,15 +12,13 @@ from typing import Annotated, BinaryIO, TypeAlias, cast
 import typer
 
 from chordwise.cli import access
-from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import Raw
+from chordwise.cli.options import OnlyRun, Raw
 from chordwise.cli.rendering.plain_text import counted
-from chordwise.cli.rendering.screen import Screen, until_reader_left
+from chordwise.cli.rendering.screen import until_reader_left
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.visible_text import visible
-from chordwise.embedded.stack import Level
-from chordwise.errors import ConfigurationError, UsageError
+from chordwise.errors import UsageError
 from chordwise.pipeline.exports import selection, writers
 from chordwise.pipeline.exports.selection import Selection
 from chordwise.pipeline.exports.table import Table
@@ -38,21 +36,14 @@ Statement: TypeAlias = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EPILOG)(export)
-
-
 def export(  # noqa: PLR0913 - a parameter is an option of the command
-    context: typer.Context,
+    invocation: Invocation,
     view: Annotated[
         str | None, typer.Argument(metavar="VIEW", help="A view or table of the SQL cookbook.")
     ] = None,
     *,
     statement: Statement = "",
-    run: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Only of this run: name, id, or latest.")
-    ] = None,
+    run: OnlyRun = None,
     columns: Annotated[
         str, typer.Option(metavar="A,B,C", help="Only these columns, in this order.")
     ] = "",
@@ -77,12 +68,12 @@ def export(  # noqa: PLR0913 - a parameter is an option of the command
         )
     target = _Target(path=output, format=_chosen_format(wanted_format, output), force=force)
     target.check()
-    invocation, screen = Invocation.of(context), Screen()
-    settings = access.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
+    settings = access.reach(invocation)
     wanted = statement or _selection(settings, view or "", names, run)
-    count = _write(settings, wanted, target, raw=raw)
+    with selection.opened(access.address(settings), wanted) as table:
+        count = target.receive(table, raw=raw)
     if output != STDOUT:
-        screen.tell(f"{output} has {counted(count, 'row')}.")
+        invocation.screen.tell(f"{output} has {counted(count, 'row')}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,17 +113,10 @@ def _chosen_format(wanted: ExportFormat | None, output: Path) -> ExportFormat:
     return chosen
 
 
-def _write(settings: Settings, wanted: Selection | str, target: _Target, *, raw: bool) -> int:
-    if settings.database_url is None:
-        raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
-    with selection.opened(settings.database_url, wanted) as table:
-        return target.receive(table, raw=raw)
-
-
 def _selection(settings: Settings, view: str, columns: list[str], run: str | None) -> Selection:
     if run is None:
         return Selection(name=view, columns=columns)
-    with access.database(settings) as database, database.read() as session:
+    with access.read(settings) as session:
         return Selection(name=view, columns=columns, run_id=runs.find(session, run).id)
 
 

@@ -10,14 +10,12 @@ import typer
 from sqlalchemy.orm import Session
 
 from chordwise.cli import access
-from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, OnlyTypes
-from chordwise.cli.rendering.plain_text import counted, document
+from chordwise.cli.options import AsJson, OnlyDocument, OnlyTypes
+from chordwise.cli.rendering.plain_text import counted
 from chordwise.cli.rendering.screen import Screen
 from chordwise.domain.learning.remarks import Saying, parsed
 from chordwise.domain.learning.truths import Verdict
-from chordwise.embedded.stack import Level
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning import giving_feedback
 from chordwise.pipeline.learning.giving_feedback import Given, Line, Signed, Target
@@ -34,13 +32,8 @@ Places: TypeAlias = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EPILOG)(feedback)
-
-
 def feedback(  # noqa: PLR0913 - a parameter is an option of the command
-    context: typer.Context,
+    invocation: Invocation,
     target: Annotated[
         str | None, typer.Argument(metavar="RUN|JOB", help="A run's name or id, or a job's id.")
     ] = None,
@@ -50,16 +43,14 @@ def feedback(  # noqa: PLR0913 - a parameter is an option of the command
     correct: Corrections = None,
     path: Places = None,
     types: OnlyTypes = None,
-    wanted_document: Annotated[
-        str, typer.Option("--document", metavar="PART", help="Only where this is in the name.")
-    ] = "",
+    document: OnlyDocument = "",
     file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Many at once: a CSV or JSONL file.")
     ] = None,
     note: Annotated[str, typer.Option(metavar="TEXT", help="Why.")] = "",
     author: Annotated[str, typer.Option(metavar="NAME", help="Who says so.")] = "",
     as_json: AsJson = False,
-) -> None:
+) -> ExitCode:
     """Say that a result is right or wrong, or what it should be.
 
     chordwise feedback latest --document review-7.txt --correct label=negative
@@ -69,16 +60,13 @@ def feedback(  # noqa: PLR0913 - a parameter is an option of the command
     sayings = _sayings(correct or [], path or [], approve=approve, reject=reject)
     if bool(sayings) == bool(file):
         raise UsageError("Say --approve, --reject, --correct PATH=VALUE, or --file FILE.")
-    wanted = Wanted(types=tuple(types or ()), document=wanted_document)
+    wanted = Wanted(types=tuple(types or ()), document=document)
     lines = giving_feedback.read(file) if file else []
     said = [Signed(saying=saying, note=note, author=author) for saying in sayings]
-    invocation, screen = Invocation.of(context), Screen()
-    settings = access.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
-    with access.database(settings) as database, database.write() as session:
+    with access.write(access.reach(invocation)) as session:
         given = _give(session, Target(name=target, wanted=wanted), said, lines)
-    _report(screen, given, as_json=as_json)
-    if given.unmatched:
-        raise typer.Exit(ExitCode.INCOMPLETE)
+    _report(invocation.screen, given, as_json=as_json)
+    return ExitCode.INCOMPLETE if given.unmatched else ExitCode.SUCCESS
 
 
 def _give(session: Session, target: Target, said: list[Signed], lines: Sequence[Line]) -> Given:
@@ -89,7 +77,7 @@ def _give(session: Session, target: Target, said: list[Signed], lines: Sequence[
 
 def _report(screen: Screen, given: Given, *, as_json: bool) -> None:
     if as_json:
-        screen.write(document(stored=given.stored, known=given.known, unmatched=given.unmatched))
+        screen.write_json(stored=given.stored, known=given.known, unmatched=given.unmatched)
         return
     known = f"; {given.known:,} had been said before" if given.known else ""
     screen.tell(f"{counted(given.stored, 'remark')} stored{known}.")

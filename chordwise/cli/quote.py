@@ -1,137 +1,269 @@
-"""`chordwise quote`: what an analysis would take and cost, before it begins."""
+"""`chordwise quote`: what an analysis would take and cost; said before a run with a budget, too."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from decimal import Decimal
 from typing import Annotated
 
 import typer
 from rich.console import RenderableType
+from rich.text import Text
 
-from chordwise.cli import access, request
-from chordwise.cli.application import EPILOG
-from chordwise.cli.forecasting import laid_out, members, of_sample, read_all
+from chordwise.cli import access
+from chordwise.cli.command import Without
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import (
-    AsJson,
-    ConfidenceThreshold,
-    Critique,
-    Fresh,
-    IdColumn,
-    InLane,
-    Instructions,
-    Labels,
-    Model,
-    Paths,
-    PrinciplesFile,
-    Profile,
-    SchemaFile,
-    TextColumn,
-    Types,
-    Votes,
-)
-from chordwise.cli.rendering.plain_text import document
+from chordwise.cli.options import AsJson
+from chordwise.cli.rendering import tables
+from chordwise.cli.rendering.plain_text import approximate, counted, one_line
 from chordwise.cli.rendering.screen import Screen
-from chordwise.cli.request import Details, Request, Reuse, Scrutiny, Urgency
-from chordwise.embedded.stack import Level
+from chordwise.cli.rendering.tables import FirstThatFits
+from chordwise.cli.request import Request, run_options
+from chordwise.domain.money import dollars
+from chordwise.domain.states import Lane
 from chordwise.errors import ExitCode
+from chordwise.llm.pricing import BATCH
+from chordwise.pipeline.intake.found_files import FileSource
+from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.pipeline.models.budgets import PRICE_HINT
 from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.quoting import quote as quoting
 from chordwise.pipeline.quoting import sampling
-from chordwise.pipeline.quoting.quote import Quote, Quoter
-from chordwise.readers.discovery import discover
-from chordwise.readers.extracted import Columns
-
-_HELP = """Say what an analysis would take and cost. Nothing is stored, nor asked without --sample.
-
-chordwise quote reports/ --model openai/gpt-6.1-terra --lane batch
-
-chordwise quote reports/ -t summary -t extraction --sample 10
-"""
+from chordwise.pipeline.quoting.quote import ASSUMED, Cost, Gathered, Quote, QuotedLine, Quoter
+from chordwise.pipeline.runtime.context import ReadingContext
+from chordwise.readers.discovery import STDIN, FoundFile, discover
+from chordwise.readers.reading import Columns, ReadDocument, Reader, UnreadDocument
+from chordwise.settings import Settings
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(help=_HELP, epilog=EPILOG)(quote)
-
-
-def quote(  # noqa: PLR0913 - a parameter is an option of the command
-    context: typer.Context,
-    paths: Paths,
+def quote(
+    invocation: Invocation,
+    request: Annotated[Request, Without("run_name", "no_wait", "no_cache", "nightly", "budget")],
     *,
-    profile: Profile = "",
-    types: Types = None,
-    instructions: Instructions = "",
-    schema: SchemaFile = None,
-    labels: Labels = "",
-    text_column: TextColumn = "",
-    id_column: IdColumn = "",
-    model: Model = None,
-    fresh: Fresh = False,
-    lane: InLane = None,
-    confidence_threshold: ConfidenceThreshold = 0.0,
-    votes: Votes = None,
-    critique: Critique = False,
-    principles: PrinciplesFile = None,
     sample: Annotated[
         int, typer.Option(min=0, metavar="N", help="Ask N chunks of each type; costs money.")
     ] = 0,
     as_json: AsJson = False,
-) -> None:
-    """Say what an analysis would take and cost, without storing anything."""
-    request = Request(
-        paths=paths,
-        types=types or (),
-        profile=profile,
-        details=Details(instructions=instructions, schema=schema, labels=labels),
-        columns=Columns(text=text_column, identity=id_column),
-        model=model,
-        reuse=Reuse(fresh=fresh),
-        urgency=Urgency(lane=lane),
-        scrutiny=Scrutiny(confidence_threshold, votes, critique, principles),
-    )
-    screen = Screen()
-    made = _Quoting(Invocation.of(context), request, screen, sample).quote()
-    _show(made, screen, None if as_json else laid_out(made, lane))
-    raise typer.Exit(ExitCode.INCOMPLETE if made.unread else ExitCode.SUCCESS)
+) -> ExitCode:
+    """Say what an analysis would take and cost. Nothing is stored, nor asked without --sample.
 
+    chordwise quote reports/ --model openai/gpt-6.1-terra --lane batch
 
-def _show(made: Quote, screen: Screen, words: Iterable[RenderableType] | None) -> None:
-    """Show a quote in these words, or as JSON without any."""
-    if words is None:
-        screen.write(document(**members(made)))
+    chordwise quote reports/ -t summary -t extraction --sample 10
+    """
+    made = _made(invocation, request, sample)
+    if as_json:
+        invocation.screen.write_json(**members(made))
     else:
-        screen.show(*words)
+        invocation.screen.show(*laid_out(made, request.lane))
+    return ExitCode.INCOMPLETE if made.unread else ExitCode.SUCCESS
 
 
-class _Quoting:
-    """One call of the command."""
+def _made(invocation: Invocation, request: Request, sample: int) -> Quote:
+    """Read everything and return the quote.
 
-    def __init__(
-        self, invocation: Invocation, request: Request, screen: Screen, sample: int
-    ) -> None:
-        self._invocation = invocation
-        self._request = request
-        self._screen = screen
-        self._sample = sample
+    Raises:
+        ChordwiseError: The options, the settings, or a service.
+    """
+    settings = invocation.settings()
+    options = run_options(request, settings)
+    found = discover(request.paths)
+    reached = access.reach(invocation, settings)
+    with access.database(reached) as database:
+        quoter = Quoter(settings=reached, database=database, models=Models(reached))
+        read = read_all(reached, found, options.columns)
+        gathered = quoting.gather(quoter, read, options, sample)
+        made = quoting.priced(quoter, gathered)
+        if not sample or not made.lines:
+            return made
+        invocation.screen.tell(of_sample(gathered, sampling.expected_cost(made, gathered)))
+        sampling.ask(quoter, gathered, fresh=options.fresh)
+        return quoting.priced(quoter, gathered)
 
-    def quote(self) -> Quote:
-        """Read everything and return the quote.
 
-        Raises:
-            ChordwiseError: The options, the settings, or a service.
-        """
-        settings = self._invocation.settings()
-        options = request.run_options(self._request, settings)
-        found = discover(self._request.paths)
-        reached = access.reach(self._invocation, settings, Level.DATABASE, self._screen.note)
-        with access.database(reached) as database:
-            quoter = Quoter(settings=reached, database=database, models=Models(reached))
-            read = read_all(reached, found, options.columns)
-            gathered = quoting.gather(quoter, read, options, self._sample)
-            made = quoting.priced(quoter, gathered)
-            if not self._sample or not made.lines:
-                return made
-            self._screen.tell(of_sample(gathered, sampling.expected_cost(made, gathered)))
-            sampling.ask(quoter, gathered, fresh=options.fresh)
-            return quoting.priced(quoter, gathered)
+def read_all(
+    settings: Settings, found: Iterable[FoundFile], columns: Columns
+) -> Iterator[ReadDocument | UnreadDocument]:
+    """Read file after file, as an analysis would."""
+    with Reader(settings.readers) as reader:
+        source = FileSource(reader, sys.stdin.buffer)
+        for file in found:
+            yield from source.read(file, columns)
+
+
+def announce(
+    context: ReadingContext,
+    paths: Sequence[str],
+    options: RunOptions,
+    budget_usd: Decimal,
+    screen: Screen,
+) -> None:
+    """Say what a run would cost before it begins, and whether its budget is likely to last.
+
+    The numbers are those of `quote`, by analysis type and model, in the lane of the run. The files
+    are read once more for it. Standard input cannot be; nothing is said then.
+
+    Raises:
+        UsageError: The paths match nothing any more.
+        ConfigurationError: The model cannot be used as configured.
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    if STDIN in paths:
+        screen.note("What comes from standard input cannot be quoted first.")
+        return
+    read = read_all(context.settings, discover(paths), options.columns)
+    made = quoting.estimate(context, read, options)
+    screen.tell_laid_out(*in_brief(made))
+    for sentence in sentences(made, budget_usd):
+        screen.tell(sentence)
+
+
+def sentences(quote: Quote, budget_usd: Decimal) -> Iterator[str]:
+    """Return what a quote says about a budget; a warning where it will probably not last."""
+    expected, budget = amount(quote.total), dollars(budget_usd)
+    yield f"Expected cost: {expected}, of a budget of {budget}."
+    if quote.total is None or budget_usd >= quote.total.high:
+        return
+    likely = "is likely not to" if budget_usd < quote.total.typical else "may not"
+    how_to_go_on = "`chordwise retry RUN --budget USD` goes on where it stopped"
+    yield f"Warning: the budget {likely} last. The run pauses then; {how_to_go_on}."
+
+
+_NUMBERS = ("In", "Out", "Cost", "Between")
+_COLUMNS = ("Type", "Model", "Lane", *_NUMBERS)
+_MOST_UNREAD = 5
+
+
+def laid_out(quote: Quote, lane: Lane | None) -> Iterator[RenderableType]:
+    """Return the table, the totals, and what the numbers rest on.
+
+    Without a lane all those that the providers have stand side by side; with one, what the run
+    would take.
+    """
+    if quote.lines:
+        yield _table(quote, are_all_shown=lane is None)
+    yield from (Text(_in_words(line), style="dim") for line in quote.lines)
+    yield Text(
+        f"{counted(quote.documents, 'document')} · {counted(quote.jobs, 'analysis')}, "
+        f"{quote.reused:,} of them stored already and free."
+    )
+    for name, cost in _totals(quote, lane).items():
+        yield Text(f"Total, {name}: {amount(cost)}")
+    if not quote.lines:
+        yield Text("Total: $0.00")
+    yield from (Text(remark, style="dim") for remark in remarks(quote, lane))
+
+
+def in_brief(quote: Quote) -> Iterator[RenderableType]:
+    """Return the table alone: a row for each type and model, in the lane that the run takes."""
+    if quote.lines:
+        yield _table(quote, are_all_shown=False)
+
+
+def remarks(quote: Quote, lane: Lane | None) -> Iterator[str]:
+    """Return what a reader has to know in order not to take a quote for more than it is."""
+    for counter, is_exact in {line.counter: line.counts_exactly for line in quote.lines}.items():
+        yield f"Input is {'counted exactly' if is_exact else 'estimated'}, by {counter}."
+    if any(line.basis == ASSUMED for line in quote.lines):
+        yield "Output is assumed, hence the wide intervals: --sample 10 asks for real first."
+    unpriced = [line.model for line in quote.lines if line.costs[line.lane] is None]
+    for model in dict.fromkeys(unpriced):
+        yield f"The price of {one_line(model)} is unknown. {PRICE_HINT}"
+    if lane is Lane.BATCH:
+        yield from _without_batches(quote)
+    if quote.duplicates:
+        yield f"{counted(quote.duplicates, 'duplicate')} not counted again."
+    for unread in quote.unread[:_MOST_UNREAD]:
+        yield f"Not counted: {one_line(unread.error.what)}"
+    if len(quote.unread) > _MOST_UNREAD:
+        yield f"… and {len(quote.unread) - _MOST_UNREAD:,} more that cannot be read."
+
+
+def of_sample(gathered: Gathered, cost_usd: Decimal | None) -> str:
+    """Return what is about to be asked, and what that costs at most."""
+    count = sum(len(kind.sample) for kind in gathered.tally.kinds.values())
+    costs = "an unknown sum" if cost_usd is None else f"{dollars(cost_usd)} or less"
+    return f"Asking {counted(count, 'question')} for real now, which costs {costs}."
+
+
+def amount(cost: Cost | None) -> str:
+    """Return what something costs, with the interval."""
+    if cost is None:
+        return "unknown"
+    if cost.low == cost.high:
+        return dollars(cost.typical)
+    return f"{dollars(cost.typical)} ({dollars(cost.low)} to {dollars(cost.high)})"
+
+
+def members(quote: Quote) -> dict[str, object]:
+    """Return the members of the JSON document."""
+    unread = [
+        {"source": each.source, "outcome": each.error.outcome, "message": each.error.what}
+        for each in quote.unread
+    ]
+    known = {field.name: getattr(quote, field.name) for field in fields(quote)}
+    return known | {"unread": unread}
+
+
+def _without_batches(quote: Quote) -> Iterator[str]:
+    """Say what the lane does not lead to its price, for models and for latecomers."""
+    for model in dict.fromkeys(line.model for line in quote.lines if line.lane != BATCH):
+        yield f"{one_line(model)} has no Batch API: it is asked online."
+    if any(line.lane == BATCH for line in quote.lines):
+        yield "What has no answer after batch.spill_over_hours is asked online, at its price."
+
+
+def _totals(quote: Quote, lane: Lane | None) -> Mapping[str, Cost | None]:
+    if lane is None or not quote.lines:
+        return quote.totals
+    return {" and ".join(dict.fromkeys(line.lane for line in quote.lines)): quote.total}
+
+
+def _table(quote: Quote, *, are_all_shown: bool) -> RenderableType:
+    """Return the numbers in all lanes that there are, or in that of the run alone.
+
+    On a narrow terminal the two bounds stand below each other, and long names are broken.
+    """
+    rows = [
+        _row(line, lane)
+        for line in quote.lines
+        for lane in (line.costs if are_all_shown else (line.lane,))
+    ]
+    wide = [[Text(cell) for cell in row] for row in rows]
+    narrow = [[*map(Text, row[:-1]), Text(row[-1].replace("–", "–\n"))] for row in rows]
+    return FirstThatFits(
+        tables.table(_COLUMNS, wide, right=_NUMBERS),
+        tables.folded(_COLUMNS, narrow, ("Type", "Lane", *_NUMBERS), right=_NUMBERS),
+    )
+
+
+def _row(line: QuotedLine, lane: str) -> tuple[str, ...]:
+    cost = line.costs[lane]
+    read, written = (
+        approximate(round(tokens.typical)) for tokens in (line.input_tokens, line.output_tokens)
+    )
+    kind = (line.analysis_type.value, one_line(line.model), lane)
+    if cost is None:
+        return (*kind, read, written, "unknown", "")
+    return (*kind, read, written, dollars(cost.typical), _between(cost))
+
+
+def _between(cost: Cost) -> str:
+    return "" if cost.low == cost.high else f"{dollars(cost.low)}–{dollars(cost.high)}"
+
+
+def _in_words(line: QuotedLine) -> str:
+    joining = round(line.syntheses.typical)
+    joins = f", {joining:,} that join answers" if joining else ""
+    examining = round(line.critiques.typical)
+    examines = f", {examining:,} that examine or mend them" if examining else ""
+    tokens = line.output_tokens
+    low, high = (approximate(round(number)) for number in (tokens.low, tokens.high))
+    basis = f"by {line.basis} of {line.observations:,}" if line.observations else line.basis
+    questions = f"{counted(line.questions, 'question')}{joins}{examines}"
+    return (
+        f"{line.analysis_type} by {one_line(line.model)}: {questions}; "
+        f"output {low} to {high} tokens, {basis}."
+    )

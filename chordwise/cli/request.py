@@ -1,17 +1,19 @@
-"""From the options of `analyze` and `submit` to what a run asks of every document."""
+"""The options of `analyze`, `submit` and `quote`, and what a run asks of every document by them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from chordwise.cli.options import Budget, Model, NoWait
 from chordwise.domain.states import Lane
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType, implied_types
+from chordwise.domain.tasks import MOST_VOTES, AnalysisOptions, AnalysisType, implied_types
 from chordwise.errors import UsageError
-from chordwise.readers.extracted import WHOLE, Columns
+from chordwise.readers.extracted import Columns
 from chordwise.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,62 +21,86 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reuse:
-    """What is not used again: stored results and completions (`fresh`), or completions alone."""
-
-    fresh: bool = False
-    no_cache: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Urgency:
-    """Who goes first, and whether answers may come within a day; no lane is not a word about it."""
-
-    nightly: bool = False
-    lane: Lane | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Details:
-    """What the analyses are told beyond their type."""
-
-    instructions: str = ""
-    schema: Path | None = None
-    labels: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Scrutiny:
-    """How closely answers are looked at; no number of votes is not a word about them."""
-
-    confidence_threshold: float = 0.0
-    votes: int | None = None
-    critique: bool = False
-    principles: Path | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """The options as they were given."""
+    """The options as they are given; the order is that of the help.
 
-    paths: Sequence[str]
-    types: Sequence[AnalysisType]
-    profile: str = ""
-    details: Details = Details()
-    columns: Columns = WHOLE
-    model: str | None = None
-    run_name: str = ""
-    reuse: Reuse = Reuse()
-    urgency: Urgency = Urgency()
-    scrutiny: Scrutiny = Scrutiny()
-    budget: str | None = None
+    No lane and no number of votes are not a word about them: a profile may have one.
+    """
+
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH", help="Files, folders, patterns in quotes, or - for stdin."),
+    ]
+    profile: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Ask what [profiles.NAME] says; options go before it."),
+    ] = ""
+    types: Annotated[
+        list[AnalysisType] | None,
+        typer.Option("--type", "-t", help="What to find out; may be repeated. Default: summary."),
+    ] = None
+    instructions: Annotated[
+        str,
+        typer.Option(metavar="TEXT", help="What to pay attention to; for extraction: the items."),
+    ] = ""
+    schema: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="A JSON Schema for an extraction.")
+    ] = None
+    labels: Annotated[
+        str,
+        typer.Option(metavar="A,B,C", help="The labels to choose from in a classification."),
+    ] = ""
+    text_column: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="CSV, JSONL, workbooks: a document per row, text from here."
+        ),
+    ] = ""
+    id_column: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="The column that names the rows; else their numbers."),
+    ] = ""
+    model: Model = None
+    run_name: Annotated[
+        str, typer.Option(metavar="NAME", help="What to call the run; made up where not given.")
+    ] = ""
+    no_wait: NoWait = False
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Ask again even where an answer is stored.")
+    ] = False
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Use no completion again; --fresh implies it.")
+    ] = False
+    nightly: Annotated[
+        bool, typer.Option("--nightly", help="Let the calls of other runs go first.")
+    ] = False
+    lane: Annotated[
+        Lane | None, typer.Option(help="batch: half the price, within a day; else online.")
+    ] = None
+    confidence_threshold: Annotated[
+        float,
+        typer.Option(min=0, max=1, metavar="0…1", help="Mark answers below this for review."),
+    ] = 0.0
+    votes: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MOST_VOTES, metavar="N", help="Ask each question N times and let them vote."
+        ),
+    ] = None
+    critique: Annotated[
+        bool,
+        typer.Option("--critique", help="Examine the answer about a document, and mend it once."),
+    ] = False
+    principles: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Examine by these, one on each line.")
+    ] = None
+    budget: Budget = None
 
 
 def types_of(request: Request) -> tuple[AnalysisType, ...]:
     """Return the types to run: a schema or labels alone say which."""
-    details = request.details
     return implied_types(
-        request.types, schema=details.schema is not None, labels=bool(details.labels)
+        request.types or (), schema=request.schema is not None, labels=bool(request.labels)
     )
 
 
@@ -86,21 +112,19 @@ def options_of(request: Request) -> AnalysisOptions:
     """
     from chordwise.pipeline.intake.run_options import read_schema  # noqa: PLC0415 - as below
 
-    scrutiny = request.scrutiny
-
     types = types_of(request)
-    if request.details.schema is not None and AnalysisType.EXTRACTION not in types:
+    if request.schema is not None and AnalysisType.EXTRACTION not in types:
         raise UsageError("--schema is for extractions.", "Add --type extraction.")
-    if request.details.labels and AnalysisType.CLASSIFICATION not in types:
+    if request.labels and AnalysisType.CLASSIFICATION not in types:
         raise UsageError("--labels is for classifications.", "Add --type classification.")
     return AnalysisOptions(
-        instructions=request.details.instructions.strip(),
-        labels=_labels(request.details.labels),
-        schema=read_schema(request.details.schema) if request.details.schema else None,
-        confidence_threshold=scrutiny.confidence_threshold,
-        votes=scrutiny.votes or 1,
-        critique=scrutiny.critique or scrutiny.principles is not None,
-        principles=_principles(scrutiny),
+        instructions=request.instructions.strip(),
+        labels=_labels(request.labels),
+        schema=read_schema(request.schema) if request.schema else None,
+        confidence_threshold=request.confidence_threshold,
+        votes=request.votes or 1,
+        critique=request.critique or request.principles is not None,
+        principles=_principles(request),
     )
 
 
@@ -119,10 +143,10 @@ def run_options(request: Request, settings: Settings) -> RunOptions:
         analysis=options_of(request),
         model=request.model or settings.model,
         name=request.run_name,
-        fresh=request.reuse.fresh,
-        use_cache=not request.reuse.no_cache,
-        nightly=request.urgency.nightly,
-        lane=request.urgency.lane or Lane.ONLINE,
+        fresh=request.fresh,
+        use_cache=not request.no_cache,
+        nightly=request.nightly,
+        lane=request.lane or Lane.ONLINE,
         budget_usd=budget_of(request.budget),
         columns=columns_of(request),
     )
@@ -140,26 +164,19 @@ def profile_options(request: Request, settings: Settings) -> RunOptions:
         known = ", ".join(sorted(settings.profiles))
         hint = f"Known: {known}." if known else "[profiles.NAME] in chordwise.toml makes one."
         raise UsageError(f"There is no profile “{request.profile}”.", hint)
+    same = ("instructions", "model", "nightly", "lane", "confidence_threshold", "votes", "critique")
     given: dict[str, object] = {
-        "types": tuple(request.types),
-        "instructions": request.details.instructions,
-        "schema_file": request.details.schema.absolute() if request.details.schema else None,
-        "labels": _labels(request.details.labels),
-        "model": request.model,
-        "nightly": request.urgency.nightly,
-        "lane": request.urgency.lane,
-        "confidence_threshold": request.scrutiny.confidence_threshold,
-        "votes": request.scrutiny.votes,
-        "critique": request.scrutiny.critique,
-        "principles": _principles(request.scrutiny),
+        **{name: getattr(request, name) for name in (*same, "text_column", "id_column")},
+        "types": tuple(request.types or ()),
+        "schema_file": request.schema.absolute() if request.schema else None,
+        "labels": _labels(request.labels),
+        "principles": _principles(request),
         "budget_usd": budget_of(request.budget),
-        "text_column": request.columns.text,
-        "id_column": request.columns.identity,
     }
     changes = {name: value for name, value in given.items() if value}
     profile = settings.profiles[request.profile].model_copy(update=changes)
     options = run_options(settings, profile, request.run_name)
-    return replace(options, fresh=request.reuse.fresh, use_cache=not request.reuse.no_cache)
+    return replace(options, fresh=request.fresh, use_cache=not request.no_cache)
 
 
 def columns_of(request: Request) -> Columns:
@@ -168,9 +185,9 @@ def columns_of(request: Request) -> Columns:
     Raises:
         UsageError: Rows are to be named, but not to be read one by one.
     """
-    if request.columns.identity and not request.columns.text:
+    if request.id_column and not request.text_column:
         raise UsageError("--id-column is for reading rows.", "Add --text-column NAME.")
-    return request.columns
+    return Columns(text=request.text_column, identity=request.id_column)
 
 
 def budget_of(given: str | None) -> Decimal | None:
@@ -189,10 +206,10 @@ def budget_of(given: str | None) -> Decimal | None:
         raise UsageError(f"A budget of {given} is no amount.", "--budget 2.50") from error
 
 
-def _principles(scrutiny: Scrutiny) -> tuple[str, ...]:
+def _principles(request: Request) -> tuple[str, ...]:
     from chordwise.pipeline.intake.run_options import read_principles  # noqa: PLC0415 - as above
 
-    return read_principles(scrutiny.principles) if scrutiny.principles else ()
+    return read_principles(request.principles) if request.principles else ()
 
 
 def _labels(given: str) -> tuple[str, ...]:

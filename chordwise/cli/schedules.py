@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -14,13 +14,12 @@ from rich.text import Text
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from chordwise.cli import access
-from chordwise.cli.application import EPILOG
+from chordwise.cli import access, command
+from chordwise.cli.command import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Raw
 from chordwise.cli.rendering import tables
-from chordwise.cli.rendering.plain_text import document, one_line
-from chordwise.cli.rendering.screen import Screen
+from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.tables import FirstThatFits
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.json_values import JsonObject
@@ -31,54 +30,16 @@ from chordwise.pipeline.diagnosis.checks import Verdict
 from chordwise.pipeline.diagnosis.schedules import judged
 from chordwise.pipeline.schedules import scheduling
 from chordwise.settings import ScheduleSettings, Settings
-from chordwise.settings.schedules import AGES, CatchUp, ScheduleKind, check_one, reason
-from chordwise.storage import clock, schedules
+from chordwise.settings.schedules import CatchUp, ScheduleKind, check_one, reason
+from chordwise.storage import clock
+from chordwise.storage import schedules as stored_schedules
 from chordwise.storage.runs import Run
 from chordwise.storage.schedules import Origin, Schedule, ScheduleRun
 
-Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
-Cron: TypeAlias = Annotated[
-    str, typer.Option(metavar="CRON", help="Minute hour day month weekday, in quotes.")
-]
-TimeZone: TypeAlias = Annotated[str, typer.Option(metavar="ZONE", help="Such as Europe/Berlin.")]
-Kind: TypeAlias = Annotated[ScheduleKind, typer.Option(help="What to do.")]
-Profile: TypeAlias = Annotated[str, typer.Option(metavar="NAME", help="What to ask.")]
-Paths: TypeAlias = Annotated[
-    list[str] | None, typer.Option(metavar="PATH", help="What to analyze; may be repeated.")
-]
-InLane: TypeAlias = Annotated[
-    Lane | None,
-    typer.Option("--lane", help="For analyze and reanalyze; unset: as the profile, or the runs."),
-]
-Folder: TypeAlias = Annotated[
-    str, typer.Option(metavar="FOLDER", help="Where a report or an export is written to.")
-]
-View: TypeAlias = Annotated[
-    str, typer.Option(metavar="VIEW", help="For export: a view or a table.")
-]
-Statement: TypeAlias = Annotated[
-    str, typer.Option("--sql", metavar='"SELECT …"', help="For export, instead of a view.")
-]
-Format: TypeAlias = Annotated[
-    ExportFormat | None, typer.Option("--format", help="Of an export; csv without it.")
-]
-GoldFile: TypeAlias = Annotated[
-    str, typer.Option(metavar="FILE", help="For evaluate: the truth; else feedback.")
-]
-MostErrors: TypeAlias = Annotated[
-    float | None,
-    typer.Option(min=0, max=1, metavar="0…1", help="For recalibrate: how many may be wrong."),
-]
-CatchingUp: TypeAlias = Annotated[
-    CatchUp, typer.Option(help="After a downtime: once for all that was missed, or not at all.")
-]
-Expiry: TypeAlias = Annotated[
-    float,
-    typer.Option(min=0.01, metavar="HOURS", help="After which it keeps no other from starting."),
-]
 Age: TypeAlias = Annotated[
     float | None, typer.Option(min=0, metavar="DAYS", help="For prune: delete what is older.")
 ]
+Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
 _HELP = """Show what is done by itself, start it now, and change it.
 
 chordwise schedules list
@@ -87,28 +48,67 @@ chordwise schedules run nightly
 """
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command with its own commands."""
-    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-    group.command("list", epilog=EPILOG)(list_schedules)
-    group.command(epilog=EPILOG)(run)
-    group.command(epilog=EPILOG)(history)
-    group.command(epilog=EPILOG)(add)
-    group.command(epilog=EPILOG)(remove)
-    app.add_typer(group, name="schedules", help=_HELP, epilog=EPILOG)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleOptions:
+    """The options of `chordwise schedules add`, by the names of the settings."""
+
+    cron: Annotated[
+        str, typer.Option(metavar="CRON", help="Minute hour day month weekday, in quotes.")
+    ]
+    time_zone: Annotated[str, typer.Option(metavar="ZONE", help="Such as Europe/Berlin.")] = "UTC"
+    kind: Annotated[ScheduleKind, typer.Option(help="What to do.")] = ScheduleKind.ANALYZE
+    profile: Annotated[str, typer.Option(metavar="NAME", help="What to ask.")] = ""
+    paths: Annotated[
+        list[str] | None,
+        typer.Option("--path", metavar="PATH", help="What to analyze; may be repeated."),
+    ] = None
+    lane: Annotated[
+        Lane | None,
+        typer.Option(help="For analyze and reanalyze; unset: as the profile, or the runs."),
+    ] = None
+    folder: Annotated[
+        str, typer.Option(metavar="FOLDER", help="Where a report or an export is written to.")
+    ] = ""
+    view: Annotated[str, typer.Option(metavar="VIEW", help="For export: a view or a table.")] = ""
+    sql: Annotated[
+        str, typer.Option(metavar='"SELECT …"', help="For export, instead of a view.")
+    ] = ""
+    format: Annotated[ExportFormat | None, typer.Option(help="Of an export; csv without it.")] = (
+        None
+    )
+    raw: Raw = False
+    gold: Annotated[
+        str, typer.Option(metavar="FILE", help="For evaluate: the truth; else feedback.")
+    ] = ""
+    most_errors: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, metavar="0…1", help="For recalibrate: how many may be wrong."),
+    ] = None
+    catch_up: Annotated[
+        CatchUp,
+        typer.Option(help="After a downtime: once for all that was missed, or not at all."),
+    ] = CatchUp.ONCE
+    expires_after_hours: Annotated[
+        float,
+        typer.Option(
+            min=0.01, metavar="HOURS", help="After which it keeps no other from starting."
+        ),
+    ] = 22
+    keep_cache_days: Age = None
+    keep_answers_days: Age = None
+    keep_runs_days: Age = None
 
 
-def list_schedules(context: typer.Context, *, as_json: AsJson = False) -> None:
+def list_schedules(invocation: Invocation, *, as_json: AsJson = False) -> None:
     """List what is done by itself, and when the next time is.
 
     chordwise schedules list
     """
-    invocation, screen = Invocation.of(context), Screen()
-    settings = access.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
-    with access.database(settings) as database, database.read() as session:
-        found = lines(schedules.enabled(session))
+    screen, settings = invocation.screen, access.reach(invocation)
+    with access.read(settings) as session:
+        found = lines(stored_schedules.enabled(session))
     if as_json:
-        screen.write(document(schedules=found))
+        screen.write_json(schedules=found)
     elif found:
         screen.show(table(found), *defects(found))
     if missing := sorted(settings.schedules.keys() - {line.name for line in found}):
@@ -117,30 +117,24 @@ def list_schedules(context: typer.Context, *, as_json: AsJson = False) -> None:
         screen.tell("There are no schedules. docs/schedules.md says how to write one.")
 
 
-def run(context: typer.Context, name: Name, *, as_json: AsJson = False) -> None:
+def run(invocation: Invocation, name: Name, *, as_json: AsJson = False) -> None:
     """Let a schedule be done now. The time at which it is due next stays.
 
     chordwise schedules run nightly
     """
-    invocation, screen = Invocation.of(context), Screen()
-    settings = access.reach(invocation, invocation.settings(), Level.ALL, screen.note)
-    moments: list[datetime] = []
-
-    def start(session: Session) -> None:
+    screen, settings = invocation.screen, access.reach(invocation, level=Level.ALL)
+    with access.write(settings) as session:
         now = clock.read(session)
         _take_from_configuration(session, settings, name, now)
         scheduling.start_now(session, name, now)
-        moments.append(now)
-
-    _write(settings, start)
     if as_json:
-        screen.write(document(schedule=name, due_at=moments[0]))
+        screen.write_json(schedule=name, due_at=now)
     screen.tell(f"The schedule {name} is begun by a scheduler within seconds.")
     screen.suggest(f"chordwise schedules history {name}")
 
 
 def history(
-    context: typer.Context,
+    invocation: Invocation,
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="Only of this schedule.")
     ] = None,
@@ -152,74 +146,29 @@ def history(
 
     chordwise schedules history nightly
     """
-    invocation, screen = Invocation.of(context), Screen()
-    settings = access.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
-    with access.database(settings) as database, database.read() as session:
-        found = past_lines(session, schedules.newest(session, name, limit))
+    screen, settings = invocation.screen, access.reach(invocation)
+    with access.read(settings) as session:
+        found = past_lines(session, stored_schedules.newest(session, name, limit))
         if name is not None and not found and name not in settings.schedules:
             scheduling.require(session, name)
     if as_json:
-        screen.write(document(schedule_runs=found))
+        screen.write_json(schedule_runs=found)
     elif found:
         screen.show(past_table(found), *reasons(found))
     else:
         screen.tell("Nothing has been due yet. `chordwise schedules list` says when it will be.")
 
 
-def add(  # noqa: PLR0913 - a parameter is an option of the command
-    context: typer.Context,
-    name: Name,
-    *,
-    cron: Cron,
-    time_zone: TimeZone = "UTC",
-    kind: Kind = ScheduleKind.ANALYZE,
-    profile: Profile = "",
-    path: Paths = None,
-    lane: InLane = None,
-    folder: Folder = "",
-    view: View = "",
-    sql: Statement = "",
-    export_format: Format = None,
-    raw: Raw = False,
-    gold: GoldFile = "",
-    most_errors: MostErrors = None,
-    catch_up: CatchingUp = CatchUp.ONCE,
-    expires_after_hours: Expiry = 22,
-    keep_cache_days: Age = None,
-    keep_answers_days: Age = None,
-    keep_runs_days: Age = None,
-) -> None:
+def add(invocation: Invocation, name: Name, options: ScheduleOptions) -> None:
     """Add a schedule to the database, or change one there.
 
     chordwise schedules add nightly --cron "0 2 * * *" --time-zone Europe/Berlin --path contracts
     """
-    times = {"cron": cron, "time_zone": time_zone, "catch_up": catch_up}
-    work = {"kind": kind, "profile": profile, "paths": tuple(path or ()), "lane": lane}
-    export = {"folder": folder, "view": view, "sql": sql, "format": export_format, "raw": raw}
-    learning = {"gold": gold, "most_errors": most_errors}
-    ages = dict(zip(AGES, (keep_cache_days, keep_answers_days, keep_runs_days), strict=True))
-    expiry = {"expires_after_hours": expires_after_hours}
-    values: dict[str, object] = {**times, **work, **export, **learning, **ages, **expiry}
-    _add(Invocation.of(context), name, values)
-
-
-def remove(context: typer.Context, name: Name) -> None:
-    """Take a schedule out of the database; its history stays.
-
-    chordwise schedules remove nightly
-    """
-    invocation, screen = Invocation.of(context), Screen()
-    settings = access.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
-    _write(settings, lambda session: scheduling.remove(session, name))
-    screen.tell(f"The schedule {name} is removed.")
-
-
-def _add(invocation: Invocation, name: str, values: dict[str, object]) -> None:
-    screen, settings = Screen(), invocation.settings()
-    wanted = scheduling.anchor(settings, _checked(settings, name, values), Path.cwd())
-    settings = access.reach(invocation, settings, Level.DATABASE, screen.note)
-
-    _write(settings, lambda session: _define(session, name, wanted))
+    screen, settings = invocation.screen, invocation.settings()
+    wanted = scheduling.anchor(settings, _checked(settings, name, options), Path.cwd())
+    settings = access.reach(invocation, settings)
+    with access.write(settings) as session:
+        scheduling.define(session, name, wanted, Origin.DATABASE, clock.read(session))
     check = judged(settings, name, wanted)
     finding = check.finding.removesuffix(".")
     screen.tell(f"The schedule {name} is in force while a scheduler runs: {finding}.")
@@ -227,13 +176,20 @@ def _add(invocation: Invocation, name: str, values: dict[str, object]) -> None:
         screen.tell(f"Warning: {check.hint}")
 
 
-def _define(session: Session, name: str, wanted: ScheduleSettings) -> None:
-    scheduling.define(session, name, wanted, Origin.DATABASE, clock.read(session))
+def remove(invocation: Invocation, name: Name) -> None:
+    """Take a schedule out of the database; its history stays.
+
+    chordwise schedules remove nightly
+    """
+    with access.write(access.reach(invocation)) as session:
+        scheduling.remove(session, name)
+    invocation.screen.tell(f"The schedule {name} is removed.")
 
 
-def _write(settings: Settings, change: Callable[[Session], None]) -> None:
-    with access.database(settings) as database, database.write() as session:
-        change(session)
+schedules = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP, epilog=EPILOG)
+command.add(schedules, "list", list_schedules)
+for _each in (run, history, add, remove):
+    command.add(schedules, _each.__name__, _each)
 
 
 def _take_from_configuration(
@@ -246,21 +202,19 @@ def _take_from_configuration(
         scheduling.define(session, name, wanted, Origin.CONFIGURATION, now)
 
 
-def _checked(settings: Settings, name: str, values: dict[str, object]) -> ScheduleSettings:
+def _checked(settings: Settings, name: str, options: ScheduleOptions) -> ScheduleSettings:
     """Return the schedule that the options say.
 
     Raises:
         UsageError: They contradict each other, or cannot be kept.
     """
     try:
+        values = asdict(options) | {"paths": tuple(options.paths or ())}
         wanted = ScheduleSettings.model_validate(values)
         check_one(name, wanted, settings.profiles, settings.inbox.folders)
     except ValueError as error:
-        raise UsageError(f"{reason(error)}.", _HINT) from error
+        raise UsageError(f"{reason(error)}.", "docs/schedules.md shows examples.") from error
     return wanted
-
-
-_HINT = "docs/schedules.md shows examples."
 
 
 _QUIET = (

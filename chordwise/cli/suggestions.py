@@ -14,6 +14,11 @@ from chordwise.cli.invocation import Invocation
 from chordwise.settings import Settings
 
 
+def suggest(invocation: Invocation, settings: Settings, *words: str) -> None:
+    """Show a command to type next."""
+    invocation.screen.suggest(command(invocation, settings, *words))
+
+
 def command(invocation: Invocation, settings: Settings, *words: str) -> str:
     """Return a command line for the shell that works from the current folder.
 

@@ -11,7 +11,7 @@ import pytest
 from rich.text import Text
 
 from chordwise.cli.evaluate import _by_label
-from chordwise.cli.forecasting import in_brief
+from chordwise.cli.quote import in_brief
 from chordwise.cli.rendering import accounts, results, tables
 from chordwise.cli.rendering.tables import FirstThatFits
 from chordwise.cli.runs import job_table

@@ -10,8 +10,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from chordwise.cli.rendering import tables
 from chordwise.cli.rendering.plain_text import counted, moment, money, one_line
-from chordwise.cli.rendering.screen import indented
+from chordwise.cli.rendering.screen import hint, indented
 from chordwise.domain.states import JobStatus
 from chordwise.pipeline.runs.accounts import Account, BudgetLine, Failure, Notice
 
@@ -52,29 +53,23 @@ def notices(found: Sequence[Notice]) -> Iterator[RenderableType]:
         yield line
         yield indented(Text(one_line(notice.message, _MESSAGE_WIDTH)), 4)
         if notice.hint:
-            yield indented(Text(f"→ {one_line(notice.hint, _MESSAGE_WIDTH)}", style="dim"), 4)
+            yield hint(notice.hint, _MESSAGE_WIDTH)
 
 
 def table(accounts: Sequence[Account]) -> Table:
     """Return one row for each run; a name has to stay in one piece, to be copied."""
-    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("Run", "Status", "Started", "Jobs", "Not well"):
-        right = name in ("Jobs", "Not well")
-        shown.add_column(
-            name,
-            justify="right" if right else "left",
-            no_wrap=name != "Run",
-            overflow="fold" if name == "Run" else "ellipsis",
-        )
-    for account in accounts:
-        shown.add_row(
+    names = ("Run", "Status", "Started", "Jobs", "Not well")
+    rows = (
+        (
             Text(one_line(account.run)),
             _status(account),
             moment(account.created_at),
             f"{account.states[JobStatus.SUCCEEDED]}/{account.jobs_planned}",
             _not_well(account),
         )
-    return shown
+        for account in accounts
+    )
+    return tables.folded(names, rows, whole=names[1:], right=names[3:])
 
 
 def _status(account: Account) -> Text:
@@ -143,8 +138,8 @@ def _group(group: Sequence[Failure]) -> Iterator[RenderableType]:
         yield Text(f"  … and {len(group) - _MOST_OF_A_REASON:,} others alike", style="dim")
     if message := group[0].error_message:
         yield indented(Text(one_line(message, _MESSAGE_WIDTH)), 4)
-    if hint := group[0].hint:
-        yield indented(Text(f"→ {one_line(hint, _MESSAGE_WIDTH)}", style="dim"), 4)
+    if to_do := group[0].hint:
+        yield hint(to_do, _MESSAGE_WIDTH)
 
 
 def _line(failure: Failure) -> Text:
