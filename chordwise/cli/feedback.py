@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import typer
-from sqlalchemy.orm import Session
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
@@ -18,38 +17,40 @@ from chordwise.domain.learning.remarks import Saying, parsed
 from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning import giving_feedback
-from chordwise.pipeline.learning.giving_feedback import Given, Line, Signed, Target
+from chordwise.pipeline.learning.giving_feedback import Given, Signed, Target
 from chordwise.pipeline.runs.stored_results import Wanted
 
 _MOST_SHOWN = 20
-Corrections: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(metavar="PATH=VALUE", help="What should stand there; may be repeated."),
-]
-Places: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option("--path", metavar="PATH", help="Approve or reject this value, not the whole."),
-]
 
 
-def feedback(  # noqa: PLR0913 - a parameter is an option of the command
-    invocation: Invocation,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedbackOptions:
+    """The options of the command: on what, what is said, and by whom."""
+
     target: Annotated[
         str | None, typer.Argument(metavar="RUN|JOB", help="A run's name or id, or a job's id.")
-    ] = None,
-    *,
-    approve: Annotated[bool, typer.Option("--approve", help="It is right.")] = False,
-    reject: Annotated[bool, typer.Option("--reject", help="It is wrong.")] = False,
-    correct: Corrections = None,
-    path: Places = None,
-    types: OnlyTypes = None,
-    document: OnlyDocument = "",
+    ] = None
+    approve: Annotated[bool, typer.Option("--approve", help="It is right.")] = False
+    reject: Annotated[bool, typer.Option("--reject", help="It is wrong.")] = False
+    correct: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH=VALUE", help="What should stand there; may be repeated."),
+    ] = None
+    path: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="Approve or reject this value, not the whole."),
+    ] = None
+    types: OnlyTypes = None
+    document: OnlyDocument = ""
     file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Many at once: a CSV or JSONL file.")
-    ] = None,
-    note: Annotated[str, typer.Option(metavar="TEXT", help="Why.")] = "",
-    author: Annotated[str, typer.Option(metavar="NAME", help="Who says so.")] = "",
-    as_json: AsJson = False,
+    ] = None
+    note: Annotated[str, typer.Option(metavar="TEXT", help="Why.")] = ""
+    author: Annotated[str, typer.Option(metavar="NAME", help="Who says so.")] = ""
+
+
+def feedback(
+    invocation: Invocation, options: FeedbackOptions, *, as_json: AsJson = False
 ) -> ExitCode:
     """Say that a result is right or wrong, or what it should be.
 
@@ -57,22 +58,21 @@ def feedback(  # noqa: PLR0913 - a parameter is an option of the command
 
     chordwise feedback --file checked.csv
     """
-    sayings = _sayings(correct or [], path or [], approve=approve, reject=reject)
-    if bool(sayings) == bool(file):
+    sayings = _sayings(options)
+    if bool(sayings) == bool(options.file):
         raise UsageError("Say --approve, --reject, --correct PATH=VALUE, or --file FILE.")
-    wanted = Wanted(types=tuple(types or ()), document=document)
-    lines = giving_feedback.read(file) if file else []
-    said = [Signed(saying=saying, note=note, author=author) for saying in sayings]
+    wanted = Wanted(types=tuple(options.types or ()), document=options.document)
+    target = Target(name=options.target, wanted=wanted)
+    lines = giving_feedback.read(options.file) if options.file else []
+    said = [Signed(saying=each, note=options.note, author=options.author) for each in sayings]
     with access.write(access.reach(invocation)) as session:
-        given = _give(session, Target(name=target, wanted=wanted), said, lines)
+        if said:
+            given = giving_feedback.give(session, giving_feedback.one(session, target), said)
+        else:
+            found = giving_feedback.wanted(session, target)
+            given = giving_feedback.give_all(session, found, lines)
     _report(invocation.screen, given, as_json=as_json)
     return ExitCode.INCOMPLETE if given.unmatched else ExitCode.SUCCESS
-
-
-def _give(session: Session, target: Target, said: list[Signed], lines: Sequence[Line]) -> Given:
-    if said:
-        return giving_feedback.give(session, giving_feedback.one(session, target), said)
-    return giving_feedback.give_all(session, giving_feedback.wanted(session, target), lines)
 
 
 def _report(screen: Screen, given: Given, *, as_json: bool) -> None:
@@ -87,21 +87,20 @@ def _report(screen: Screen, given: Given, *, as_json: bool) -> None:
         screen.tell(f"And {len(given.unmatched) - _MOST_SHOWN:,} more; --json names them all.")
 
 
-def _sayings(
-    corrections: list[str], paths: list[str], *, approve: bool, reject: bool
-) -> list[Saying]:
+def _sayings(options: FeedbackOptions) -> list[Saying]:
     """Return what the options say.
 
     Raises:
         UsageError: They contradict each other.
     """
+    approve, reject, paths = options.approve, options.reject, options.path
     if approve and reject:
         raise UsageError("--approve and --reject exclude each other.")
-    if corrections and (approve or reject) and not paths:
+    if options.correct and (approve or reject) and not paths:
         raise UsageError("A whole that is corrected is neither approved nor rejected as well.")
     if paths and not (approve or reject):
         raise UsageError("--path goes with --approve or --reject.")
-    found = [_correction(text) for text in corrections]
+    found = [_correction(text) for text in options.correct or ()]
     if approve or reject:
         verdict = Verdict.APPROVED if approve else Verdict.REJECTED
         found += [Saying(verdict=verdict, path=path) for path in paths or [""]]
