@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
@@ -17,7 +18,6 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import live
-from chordwise.cli.rendering.live import Display
 from chordwise.cli.rendering.plain_text import counted
 from chordwise.cli.request import Request, run_options
 from chordwise.domain.states import IntakeStatus
@@ -140,12 +140,16 @@ class Intake:
         with (
             Reader(self.settings.readers) as reader,
             live.display(self.screen) as display,
-            interruption.deferred(lambda: self.screen.tell(_STOPPING)) as is_stopped,
+            interruption.deferred(lambda: self.screen.tell(_STOPPING)) as stopped,
         ):
+            counts = itertools.count(account.taken + 1)
+
+            def count(shown: str, _taken: TakenIn) -> None:
+                display.taking_in(next(counts), account.intakes_found or 0, shown)
+
             source = FileSource(reader, sys.stdin.buffer)
-            on_taken = _Counting(display, account)
             found_files.take_in(
-                context, submission, source, on_taken=on_taken, is_stopped=is_stopped
+                context, submission, source, on_taken=count, is_stopped=stopped.is_set
             )
 
     def _say_how_to_resume(self, name: str, sentence: str) -> None:
@@ -188,17 +192,3 @@ def _open(
 def _absolute(path: str) -> str:
     """Return an argument as it means the same in every working folder."""
     return path if path == STDIN else printable(os.path.join(os.getcwd(), path))  # noqa: PTH109, PTH118 - a pattern is no path
-
-
-class _Counting:
-    """Counts what was taken in for the display."""
-
-    def __init__(self, display: Display, account: Account) -> None:
-        self._display = display
-        self._count = account.taken
-        self._found = account.intakes_found or 0
-
-    def __call__(self, shown: str, _taken: TakenIn) -> None:
-        """Count one more."""
-        self._count += 1
-        self._display.taking_in(self._count, self._found, shown)
