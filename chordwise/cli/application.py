@@ -192,7 +192,8 @@ def explained(invocation: Invocation) -> Iterator[Outcome]:
     try:
         yield outcome
     except SystemExit as leaving:
-        outcome.exit_code = _code_of(leaving)
+        code = leaving.code or ExitCode.SUCCESS
+        outcome.exit_code = code if isinstance(code, int) else ExitCode.INTERNAL
     except KeyboardInterrupt:
         outcome.exit_code = ExitCode.DETACHED
         say("Interrupted.")
@@ -204,15 +205,9 @@ def explained(invocation: Invocation) -> Iterator[Outcome]:
         _explain_defect(error, invocation)
 
 
-def _code_of(leaving: SystemExit) -> int:
-    if leaving.code is None:
-        return ExitCode.SUCCESS
-    return leaving.code if isinstance(leaving.code, int) else ExitCode.INTERNAL
-
-
 def _explain(error: ChordwiseError, invocation: Invocation) -> None:
     if invocation.is_debug:
-        _say_where(error)
+        say(visible(_traceback(error)).rstrip("\n"))
     say(f"Error: {one_line(error.what)}")
     if error.hint:
         say(f"Hint: {one_line(error.hint)}")
@@ -220,31 +215,28 @@ def _explain(error: ChordwiseError, invocation: Invocation) -> None:
 
 def _explain_defect(error: Exception, invocation: Invocation) -> None:
     if invocation.is_debug:
-        _say_where(error)
+        say(visible(_traceback(error)).rstrip("\n"))
         return
     say(f"Error: something unexpected happened in Chordwise itself: {type(error).__name__}.")
     log = _write_down(error, invocation)
     say(f"Hint: {f'the details are in {log}; ' if log else ''}--debug shows where it happened.")
 
 
-def _say_where(error: Exception) -> None:
-    from chordwise.telemetry.logging import without_secrets  # noqa: PLC0415 - rarely needed
-
-    lines = "".join(traceback.format_exception(error)).rstrip("\n")
-    say(visible(without_secrets(lines)))
-
-
 def _write_down(error: Exception, invocation: Invocation) -> Path | None:
     """Append the details to a log in the home, where there is one; return its path."""
-    from chordwise.telemetry.logging import without_secrets  # noqa: PLC0415 - rarely needed
-
     with suppress(ChordwiseError, OSError):
         log = invocation.settings().home.expanduser() / "logs" / f"{LOG_NAME}.log"
         if log.parent.is_dir():
             with log.open("a", encoding="utf-8", errors="backslashreplace") as output:
-                output.write(without_secrets("".join(traceback.format_exception(error))))
+                output.write(_traceback(error))
             return log
     return None
+
+
+def _traceback(error: Exception) -> str:
+    from chordwise.telemetry.logging import without_secrets  # noqa: PLC0415 - rarely needed
+
+    return without_secrets("".join(traceback.format_exception(error)))
 
 
 def say(text: str) -> None:

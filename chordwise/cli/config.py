@@ -52,7 +52,7 @@ def config(invocation: Invocation, *, as_json: AsJson = False) -> None:
     file = type(settings).toml_file
     written = type(settings).toml_values
     flags = {"home": str(invocation.home)} if invocation.home is not None else {}
-    found = list(entries(settings, flags, environment(), written))
+    found = list(entries(settings, flags, EnvSettingsSource(Settings)(), written))
     notes = list(key_notes(settings))
     if as_json:
         screen.write_json(file=str(file) if file else None, settings=found, notes=notes)
@@ -64,11 +64,6 @@ def config(invocation: Invocation, *, as_json: AsJson = False) -> None:
         screen.write(f"\n# {one_line(note)}\n")
 
 
-def environment() -> Mapping[str, object]:
-    """Return what the variables say, in the shape of the settings."""
-    return EnvSettingsSource(Settings)()
-
-
 def entries(
     settings: Settings,
     flags: Mapping[str, object],
@@ -77,19 +72,16 @@ def entries(
 ) -> Iterator[Entry]:
     """Yield every setting, those at the top before the sections."""
     sources = {Origin.FLAG: flags, Origin.ENVIRONMENT: variables, Origin.FILE: written}
-    found = [
-        Entry(
+    # Those at the top have a path of one step.
+    leaves = sorted(_leaves(settings.model_dump()), key=lambda leaf: len(leaf[0]) > 1)
+    for path, value in leaves:
+        origins = [origin for origin, source in sources.items() if _has(source, path)]
+        yield Entry(
             section=".".join(path[:-1]),
             name=path[-1],
             value=_shown(path[-1], value),
-            origin=next((each for each, source in sources.items() if _has(source, path)), _DEFAULT),
+            origin=origins[0] if origins else Origin.DEFAULT,
         )
-        for path, value in _leaves(settings.model_dump())
-    ]
-    return iter(sorted(found, key=lambda entry: bool(entry.section)))
-
-
-_DEFAULT = Origin.DEFAULT
 
 
 def key_notes(settings: Settings) -> Iterator[str]:
@@ -107,7 +99,8 @@ def toml_lines(found: list[Entry]) -> Iterator[str]:
             section = entry.section
             yield ""
             yield f"[{section}]"
-        line = f"{entry.name} = {_toml(entry.value)}"
+        # JSON's strings, numbers, booleans and lists are TOML's, too.
+        line = f"{entry.name} = {json.dumps(entry.value, ensure_ascii=False)}"
         if entry.value is None:
             line = f"# {entry.name} is not set"
         yield f"{one_line(line):<{_COMMENT_COLUMN}} # {entry.origin}"
@@ -140,8 +133,3 @@ def _shown(name: str, value: object) -> JsonValue:
             return addresses.HIDDEN if secret else ""
         return addresses.shown(secret, hide_path=name == "webhook_url")
     return addresses.shown(value) if name == "base_url" and isinstance(value, str) else plain(value)
-
-
-def _toml(value: JsonValue) -> str:
-    # JSON's strings, numbers, booleans and lists are TOML's, too.
-    return json.dumps(value, ensure_ascii=False)

@@ -106,15 +106,13 @@ def _reach(invocation: Invocation, settings: Settings) -> Settings:
     if found is None or found.level is not Level.ALL:
         return access.reach(invocation, settings, Level.ALL)
     # Not asked for again: a stack under other settings would get a new worker.
+    ours = {"database_url": found.database_url, "broker_url": found.broker_url}
     addresses = {
-        "database_url": settings.database_url or _secret(found.database_url),
-        "broker_url": settings.broker_url or _secret(found.broker_url),
+        name: SecretStr(address)
+        for name, address in ours.items()
+        if address is not None and getattr(settings, name) is None
     }
     return settings.model_copy(update=addresses)
-
-
-def _secret(address: str | None) -> SecretStr | None:
-    return None if address is None else SecretStr(address)
 
 
 def _lines(check: Check) -> Iterator[RenderableType]:

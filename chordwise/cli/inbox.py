@@ -14,6 +14,7 @@ from rich.text import Text
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
+from chordwise.cli.rendering import tables
 from chordwise.cli.rendering.plain_text import counted, moment, one_line
 from chordwise.cli.rendering.screen import hint, indented
 from chordwise.domain.inbox_names import FAILED, side_car_name
@@ -100,18 +101,17 @@ def _orphans(inbox: InboxAccount) -> Iterator[RenderableType]:
 
 
 def _table(recent: Sequence[RecentFile]) -> Table:
-    shown = Table(box=None, padding=(0, 2, 0, 2), header_style="bold")
-    for name in ("File", "Profile", "Status", "Taken", "Run"):
-        shown.add_column(name, overflow="fold")
-    for file in recent:
-        shown.add_row(
-            Text(one_line(file.name)),
-            Text(one_line(file.profile)),
-            Text(file.status, style="yellow" if file.status == "failed" else ""),
+    rows = (
+        (
+            one_line(file.name),
+            one_line(file.profile),
+            Text(file.status, style="yellow" if file.status == InboxStatus.FAILED else ""),
             moment(file.taken_at),
-            Text(one_line(file.run or "")),
+            one_line(file.run or ""),
         )
-    return shown
+        for file in recent
+    )
+    return tables.folded(("File", "Profile", "Status", "Taken", "Run"), rows, indent=2)
 
 
 def _failures(recent: Sequence[RecentFile]) -> Iterator[RenderableType]:

@@ -15,13 +15,7 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AnyRun, AsJson
 from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import live, tables
-from chordwise.cli.rendering.plain_text import (
-    EXTRACTIVE,
-    counted,
-    moment,
-    one_line,
-    share,
-)
+from chordwise.cli.rendering.plain_text import EXTRACTIVE, counted, moment, one_line, share
 from chordwise.cli.rendering.results import shortened
 from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.rendering.tables import FirstThatFits
@@ -49,20 +43,16 @@ def runs(
     chordwise runs latest --json
     """
     with access.read(access.reach(invocation)) as session:
-        if run is None:
-            _list(session, invocation.screen, limit, as_json=as_json)
-        else:
+        if run is not None:
             _show(session, invocation.screen, run, as_json=as_json)
-
-
-def _list(session: Session, screen: Screen, limit: int, *, as_json: bool) -> None:
-    found = accounts.newest(session, limit)
+            return
+        found = accounts.newest(session, limit)
     if as_json:
-        screen.write_json(runs=found)
+        invocation.screen.write_json(runs=found)
     elif found:
-        screen.show(rendered_accounts.table(found))
+        invocation.screen.show(rendered_accounts.table(found))
     else:
-        screen.tell("There are no runs yet. Begin with: chordwise analyze PATH…")
+        invocation.screen.tell("There are no runs yet. Begin with: chordwise analyze PATH…")
 
 
 MOST_JOBS = 50
@@ -118,7 +108,7 @@ def job_table(found: Sequence[JobLine], total: int) -> RenderableType:
     """Return one row for each job; `total` is how many there are."""
     rest = [_row(job) for job in found]
     names = [job.source for job in found]
-    whole = [[Text(one_line(name)), *row] for name, row in zip(names, rest, strict=True)]
+    whole = [[one_line(name), *row] for name, row in zip(names, rest, strict=True)]
     short = [[name, *row] for name, row in zip(shortened(names, room=0), rest, strict=True)]
     table = FirstThatFits(
         tables.table(_COLUMNS, whole, right=_NUMBERS),
@@ -129,23 +119,19 @@ def job_table(found: Sequence[JobLine], total: int) -> RenderableType:
     return Group(table, Text(f"… and {total - len(found):,} more jobs.", style="dim"))
 
 
-def _row(job: JobLine) -> list[Text]:
+def _row(job: JobLine) -> list[str | Text]:
     """Return all that stands beside the document."""
-    return [
-        Text(job.analysis_type),
-        _status(job),
-        Text("–" if job.chunks is None else f"{job.chunks_done}/{job.chunks}"),
-        Text("–" if job.confidence is None else f"{job.confidence:.2f}"),
-        Text("–" if job.coverage is None else share(job.coverage)),
-    ]
-
-
-def _status(job: JobLine) -> Text:
     style = "" if job.status in (JobStatus.SUCCEEDED, JobStatus.RUNNING) else "yellow"
     status = Text(job.status, style=style)
     if job.reused:
         status.append(" (reused)", style="dim")
-    return status
+    return [
+        job.analysis_type,
+        status,
+        "–" if job.chunks is None else f"{job.chunks_done}/{job.chunks}",
+        "–" if job.confidence is None else f"{job.confidence:.2f}",
+        "–" if job.coverage is None else share(job.coverage),
+    ]
 
 
 def delivery_lines(found: Sequence[DeliveryLine]) -> Iterator[Text]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -263,16 +263,10 @@ class PastLine:
 
 def lines(found: Sequence[Schedule]) -> list[ScheduleLine]:
     """Return what there is to say of schedules."""
+    copied = [name for name in ScheduleLine.__dataclass_fields__ if name != "defect"]
     return [
         ScheduleLine(
-            name=each.name,
-            kind=each.kind,
-            cron=each.cron,
-            time_zone=each.time_zone,
-            next_due_at=each.next_due_at,
-            origin=each.origin,
-            options=each.options,
-            defect=scheduling.defect_of(each),
+            defect=scheduling.defect_of(each), **{name: getattr(each, name) for name in copied}
         )
         for each in found
     ]
@@ -302,8 +296,8 @@ def table(found: Sequence[ScheduleLine]) -> RenderableType:
     ]
     narrow = [(*row[:3], f"{row[3]}\n{row[4]}", row[5]) for row in wide]
     return FirstThatFits(
-        tables.table(("Schedule", "Kind", "Cron", "Next", "Time zone", "From"), _texts(wide)),
-        tables.folded(("Schedule", "Kind", "Cron", "Next", "From"), _texts(narrow), _SHORT),
+        tables.table(("Schedule", "Kind", "Cron", "Next", "Time zone", "From"), wide),
+        tables.folded(("Schedule", "Kind", "Cron", "Next", "From"), narrow, _SHORT),
     )
 
 
@@ -317,20 +311,15 @@ def defects(found: Sequence[ScheduleLine]) -> Iterator[Text]:
 
 def past_table(found: Sequence[PastLine]) -> RenderableType:
     """Return one row for each due time; on a narrow terminal the outcome stands below the runs."""
-    wide = _texts(
-        (
-            each.schedule,
-            f"{each.due_at:%Y-%m-%d %H:%M}",
-            each.trigger,
-            each.status,
-            "\n".join(each.runs) or _NOTHING,
-            one_line(_outcome(each.outcome)),
-        )
-        for each in found
-    )
-    for each, row in zip(found, wide, strict=True):
-        row[3].style = "" if each.status in _QUIET else "yellow"
-    narrow = [[*row[:4], _below_each_other(row[4:])] for row in wide]
+    wide: list[list[str | Text]] = []
+    narrow: list[list[str | Text]] = []
+    for each in found:
+        status = Text(each.status, style="" if each.status in _QUIET else "yellow")
+        due = f"{each.due_at:%Y-%m-%d %H:%M}"
+        row: list[str | Text] = [each.schedule, due, each.trigger, status]
+        became = ["\n".join(each.runs), one_line(_outcome(each.outcome))]
+        wide.append([*row, *(cell or _NOTHING for cell in became)])
+        narrow.append([*row, "\n".join(filter(None, became)) or _NOTHING])
     names = ("Schedule", "Due (UTC)", "By", "Status", "Runs")
     return FirstThatFits(
         tables.table((*names, "Outcome"), wide, _OUTCOME_WIDTH),
@@ -346,14 +335,6 @@ def reasons(found: Sequence[PastLine]) -> Iterator[Text]:
             yield Text(one_line(f"{when}: {each.error_message} {each.hint or ''}"), style="dim")
 
 
-def _texts(rows: Iterable[Sequence[str]]) -> list[list[Text]]:
-    return [[Text(cell) for cell in row] for row in rows]
-
-
-def _below_each_other(cells: Sequence[Text]) -> Text:
-    return Text("\n").join([cell for cell in cells if cell.plain != _NOTHING] or cells[:1])
-
-
 def _next(line: ScheduleLine) -> str:
     if line.next_due_at is None or line.defect:
         return _NOTHING
@@ -366,4 +347,4 @@ def _outcome(outcome: JsonObject | None) -> str:
     for name, value in (outcome or {}).items():
         members = value.items() if isinstance(value, dict) else [(name, value)]
         parts += [f"{key} {count}" for key, count in members]
-    return ", ".join(parts) or _NOTHING
+    return ", ".join(parts)
