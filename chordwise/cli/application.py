@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Protocol, cast
+from typing import Annotated
 
 import typer
 
+from chordwise.cli.command import EPILOG, add
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.domain.visible_text import visible
@@ -20,47 +21,38 @@ from chordwise.errors import ChordwiseError, ExitCode
 from chordwise.loading import load
 
 COMMANDS = {
-    "analyze": ("analyzing", "Take documents in, analyze them, and show the answers."),
-    "submit": ("analyzing", "Take documents in and print the run's id."),
-    "quote": ("quoting", "Say what an analysis would take and cost."),
-    "plan": ("planning", "Estimate memory, speed and cost on your own hardware."),
-    "wait": ("running", "Wait until a run is over, and show its results."),
-    "retry": ("running", "Retry the analyses of a run that have not succeeded."),
-    "cancel": ("running", "Cancel the analyses of a run that have not ended."),
-    "resume": ("resuming", "Take in the rest of a run that was interrupted."),
-    "runs": ("looking", "List the newest runs, or show the account of one."),
-    "results": ("showing", "Show stored results."),
-    "feedback": ("judging", "Say that a result is right or wrong, or what it should be."),
-    "evaluate": ("evaluating", "Compare results with the truth."),
-    "recalibrate": ("evaluating", "Learn what a claimed confidence is worth."),
-    "inbox": ("dropping", "Show the watched folders."),
-    "sql": ("querying", "Ask the database in SQL; nothing can be changed that way."),
-    "export": ("exporting", "Write a view or a table into a file."),
-    "up": ("stack", "Run everything here until Ctrl-C."),
-    "down": ("stack", "Stop what runs in the background."),
-    "migrate": ("stack", "Bring the tables to what this version needs."),
-    "doctor": ("diagnosing", "Say what is wrong and what to do."),
-    "config": ("configuring", "Show every setting, and where it comes from."),
+    "analyze": ("analyze", "Take documents in, analyze them, and show the answers."),
+    "submit": ("submit", "Take documents in and print the run's id."),
+    "quote": ("quote", "Say what an analysis would take and cost."),
+    "plan": ("plan", "Estimate memory, speed and cost on your own hardware."),
+    "wait": ("run_control", "Wait until a run is over, and show its results."),
+    "retry": ("run_control", "Retry the analyses of a run that have not succeeded."),
+    "cancel": ("run_control", "Cancel the analyses of a run that have not ended."),
+    "resume": ("resume", "Take in the rest of a run that was interrupted."),
+    "runs": ("runs", "List the newest runs, or show the account of one."),
+    "results": ("results", "Show stored results."),
+    "feedback": ("feedback", "Say that a result is right or wrong, or what it should be."),
+    "evaluate": ("evaluate", "Compare results with the truth."),
+    "recalibrate": ("recalibrate", "Learn what a claimed confidence is worth."),
+    "inbox": ("inbox", "Show the watched folders."),
+    "sql": ("sql", "Ask the database in SQL; nothing can be changed that way."),
+    "export": ("export", "Write a view or a table into a file."),
+    "up": ("services", "Run everything here until Ctrl-C."),
+    "down": ("services", "Stop what runs in the background."),
+    "migrate": ("services", "Bring the tables to what this version needs."),
+    "doctor": ("doctor", "Say what is wrong and what to do."),
+    "config": ("config", "Show every setting, and where it comes from."),
     "version": ("version", "Show the versions of Chordwise, Python and the schema."),
-    "schedules": ("scheduling", "Show what is done by itself, start it now, and change it."),
+    "schedules": ("schedules", "Show what is done by itself, start it now, and change it."),
 }
-"""The module of each command, and its line in the list of them, in the order of that list."""
+"""The module that has each command by its name, and its line in the list, in the list's order."""
 MODULES = {name: module for name, (module, _) in COMMANDS.items()}
-EPILOG = "Everywhere: --config FILE, --home FOLDER, --verbose, --debug (chordwise --help)."
 _WITH_VALUE = ("--config", "--home")
 _WITHOUT_VALUE = ("--verbose", "--debug")
 _HELP = frozenset({"--help", "-h"})
 _COMPLETION = "_CHORDWISE_COMPLETE"
 # An option without a value is read by pydantic, and to import that takes longer than `version` may.
 _NO_HELP = {"help": False, **{name: {"help": False} for name in COMMANDS}}
-
-
-class CommandModule(Protocol):
-    """A module that holds commands."""
-
-    def register(self, app: typer.Typer) -> None:
-        """Add the commands to the application."""
-        ...
 
 
 def main() -> None:
@@ -128,7 +120,12 @@ def application(modules: Iterable[str], *, takes_options: bool = True) -> typer.
     app = _empty(takes_options=takes_options)
     for module in modules:
         loaded = load(f"chordwise.cli.{module}")
-        cast("CommandModule", loaded).register(app)
+        for name in (name for name in MODULES if MODULES[name] == module):
+            found = getattr(loaded, name)
+            if isinstance(found, typer.Typer):
+                app.add_typer(found, name=name)
+            else:
+                add(app, name, found, getattr(loaded, "EPILOG", EPILOG))
     return app
 
 
@@ -195,7 +192,8 @@ def explained(invocation: Invocation) -> Iterator[Outcome]:
     try:
         yield outcome
     except SystemExit as leaving:
-        outcome.exit_code = _code_of(leaving)
+        code = leaving.code or ExitCode.SUCCESS
+        outcome.exit_code = code if isinstance(code, int) else ExitCode.INTERNAL
     except KeyboardInterrupt:
         outcome.exit_code = ExitCode.DETACHED
         say("Interrupted.")
@@ -207,15 +205,9 @@ def explained(invocation: Invocation) -> Iterator[Outcome]:
         _explain_defect(error, invocation)
 
 
-def _code_of(leaving: SystemExit) -> int:
-    if leaving.code is None:
-        return ExitCode.SUCCESS
-    return leaving.code if isinstance(leaving.code, int) else ExitCode.INTERNAL
-
-
 def _explain(error: ChordwiseError, invocation: Invocation) -> None:
     if invocation.is_debug:
-        _say_where(error)
+        say(visible(_traceback(error)).rstrip("\n"))
     say(f"Error: {one_line(error.what)}")
     if error.hint:
         say(f"Hint: {one_line(error.hint)}")
@@ -223,31 +215,28 @@ def _explain(error: ChordwiseError, invocation: Invocation) -> None:
 
 def _explain_defect(error: Exception, invocation: Invocation) -> None:
     if invocation.is_debug:
-        _say_where(error)
+        say(visible(_traceback(error)).rstrip("\n"))
         return
     say(f"Error: something unexpected happened in Chordwise itself: {type(error).__name__}.")
     log = _write_down(error, invocation)
     say(f"Hint: {f'the details are in {log}; ' if log else ''}--debug shows where it happened.")
 
 
-def _say_where(error: Exception) -> None:
-    from chordwise.telemetry.logging import without_secrets  # noqa: PLC0415 - rarely needed
-
-    lines = "".join(traceback.format_exception(error)).rstrip("\n")
-    say(visible(without_secrets(lines)))
-
-
 def _write_down(error: Exception, invocation: Invocation) -> Path | None:
     """Append the details to a log in the home, where there is one; return its path."""
-    from chordwise.telemetry.logging import without_secrets  # noqa: PLC0415 - rarely needed
-
     with suppress(ChordwiseError, OSError):
         log = invocation.settings().home.expanduser() / "logs" / f"{LOG_NAME}.log"
         if log.parent.is_dir():
             with log.open("a", encoding="utf-8", errors="backslashreplace") as output:
-                output.write(without_secrets("".join(traceback.format_exception(error))))
+                output.write(_traceback(error))
             return log
     return None
+
+
+def _traceback(error: Exception) -> str:
+    from chordwise.telemetry.logging import without_secrets  # noqa: PLC0415 - rarely needed
+
+    return without_secrets("".join(traceback.format_exception(error)))
 
 
 def say(text: str) -> None:

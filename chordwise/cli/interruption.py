@@ -3,76 +3,45 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-
-class Interruption:
-    """Whether Ctrl-C was pressed."""
-
-    def __init__(self) -> None:
-        self._pressed = threading.Event()
-
-    def __call__(self) -> bool:
-        """Tell whether to stop."""
-        return self._pressed.is_set()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait so long, or until it is pressed; return whether it was."""
-        return self._pressed.wait(seconds)
-
-    def note(self) -> None:
-        """Remember that it was pressed, and interrupt.
-
-        Raises:
-            KeyboardInterrupt: Always.
-        """
-        self._pressed.set()
-        raise KeyboardInterrupt
-
-    def press(self) -> None:
-        """Ask to stop; the second time, insist.
-
-        Raises:
-            KeyboardInterrupt: It was pressed before.
-        """
-        if self._pressed.is_set():
-            raise KeyboardInterrupt
-        self._pressed.set()
+from threading import Event
 
 
 @contextmanager
-def deferred(on_press: Callable[[], None]) -> Iterator[Interruption]:
+def deferred(on_press: Callable[[], None]) -> Iterator[Event]:
     """Let Ctrl-C ask instead of interrupting, the second time insist; `on_press` tells the user."""
-    interruption = Interruption()
 
-    def press() -> None:
-        interruption.press()
+    def press(pressed: Event) -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        pressed.set()
         on_press()
 
-    with _handling(press):
-        yield interruption
+    with _handled(press) as pressed:
+        yield pressed
 
 
 @contextmanager
-def noted() -> Iterator[Interruption]:
+def noted() -> Iterator[Event]:
     """Let Ctrl-C interrupt, and remember it.
 
     Python drops an exception that is raised while it frees an object, so that a loop has to ask.
     """
-    interruption = Interruption()
-    with _handling(interruption.note):
-        yield interruption
+
+    def press(pressed: Event) -> None:
+        pressed.set()
+        raise KeyboardInterrupt
+
+    with _handled(press) as pressed:
+        yield pressed
 
 
 @contextmanager
-def _handling(pressed: Callable[[], None]) -> Iterator[None]:
-    def handle(_number: int, _frame: object) -> None:
-        pressed()
-
-    previous = signal.signal(signal.SIGINT, handle)
+def _handled(press: Callable[[Event], None]) -> Iterator[Event]:
+    pressed = Event()
+    previous = signal.signal(signal.SIGINT, lambda _number, _frame: press(pressed))
     try:
-        yield
+        yield pressed
     finally:
         signal.signal(signal.SIGINT, previous)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,11 @@ import typer
 from chordwise.errors import InternalError
 
 if TYPE_CHECKING:
+    from chordwise.cli.rendering.screen import Screen
     from chordwise.settings import Settings
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class Invocation:
     """The options that stand before every command; filled in once they are parsed."""
 
@@ -35,6 +37,13 @@ class Invocation:
         if not isinstance(found, cls):
             raise InternalError("The command was called without an invocation.")
         return found
+
+    @cached_property
+    def screen(self) -> Screen:
+        """What the command writes to."""
+        from chordwise.cli.rendering.screen import Screen  # noqa: PLC0415 - `version` has no layout
+
+        return Screen()
 
     def settings(self, **flags: object) -> Settings:
         """Read the settings, with the flags of the command on top.

@@ -14,8 +14,8 @@ from chordwise.cli.invocation import Invocation
 from chordwise.settings import Settings
 
 
-def command(invocation: Invocation, settings: Settings, *words: str) -> str:
-    """Return a command line for the shell that works from the current folder.
+def suggest(invocation: Invocation, settings: Settings, *words: str) -> None:
+    """Show a command line to type next, for the shell, that works from the current folder.
 
     The home is named unless it is the default one: a variable may not be set the next time.
     """
@@ -24,7 +24,7 @@ def command(invocation: Invocation, settings: Settings, *words: str) -> str:
         parts += ["--config", str(invocation.config)]
     if settings.home.expanduser().resolve() != Path(platformdirs.user_data_dir("chordwise")):
         parts += ["--home", _near(settings.home)]
-    return " ".join(_quoted(part) for part in [*parts, *words[1:]])
+    invocation.screen.suggest(" ".join(map(_quoted, [*parts, *words[1:]])))
 
 
 def _program() -> list[str]:

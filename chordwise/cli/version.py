@@ -11,12 +11,8 @@ from typing import Annotated
 
 import typer
 
+EPILOG = "Example: chordwise version --json"
 _PACKAGE = Path(__file__).resolve().parents[1]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog="Example: chordwise version --json")(version)
 
 
 def version(

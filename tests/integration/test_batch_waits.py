@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from chordwise.cli.following import Watch
 from chordwise.cli.rendering import live as rendered
 from chordwise.cli.rendering.live import Lines
+from chordwise.cli.run_watch import Watch
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs import retry
 from chordwise.pipeline.runs import progress

@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 import pytest
 from pydantic import SecretStr
 
-from chordwise.cli.following import Watch
 from chordwise.cli.rendering.live import Lines
+from chordwise.cli.run_watch import Watch
 from chordwise.domain.states import IntakeOutcome, JobStatus, RunStatus
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ExitCode, ModelRequestError, ReadError, ServiceUnavailableError

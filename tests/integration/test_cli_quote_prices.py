@@ -7,8 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from chordwise.cli import forecasting
-from chordwise.cli.forecasting import amount
+from chordwise.cli.quote import amount, announce, sentences
 from chordwise.cli.rendering.screen import Screen
 from chordwise.domain import json_values
 from chordwise.domain.states import Lane
@@ -155,7 +154,7 @@ def test_a_budget_is_compared_with_what_is_expected(desk: Desk, share: str, warn
     total = quote_of(desk)
     assert total.total is not None
 
-    said = list(forecasting.sentences(total, total.total.typical * Decimal(share)))
+    said = list(sentences(total, total.total.typical * Decimal(share)))
 
     assert said[0].startswith("Expected cost: $")
     assert [sentence for sentence in said[1:] if warning in sentence] == said[1:]
@@ -169,8 +168,8 @@ def test_the_numbers_are_said_before_a_run_with_a_budget(desk: Desk) -> None:
     screen = Screen()
     desk.capsys.readouterr()
 
-    forecasting.announce(context, [str(desk.folder)], options, Decimal(5), screen)
-    forecasting.announce(context, ["-"], options, Decimal(5), screen)
+    announce(context, [str(desk.folder)], options, Decimal(5), screen)
+    announce(context, ["-"], options, Decimal(5), screen)
 
     said = desk.capsys.readouterr().err
     assert "Expected cost: $0.00, of a budget of $5.00." in said
@@ -185,7 +184,7 @@ def test_the_numbers_before_a_run_are_those_of_its_lane(desk: Desk, lane: Lane) 
     quoted = desk.estimate(*texts, options=options)
     desk.capsys.readouterr()
 
-    forecasting.announce(desk.pipeline.context, [str(desk.folder)], options, Decimal(5), Screen())
+    announce(desk.pipeline.context, [str(desk.folder)], options, Decimal(5), Screen())
 
     assert quoted.total == quoted.totals[lane.value]
     assert quoted.totals["batch"] != quoted.totals["online"]

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from chordwise.cli.interruption import noted
+from chordwise.cli.interruption import deferred, noted
 
 
 class Freed:
@@ -30,6 +30,20 @@ def test_ctrl_c_while_an_object_is_freed_is_noted() -> None:
         assert not interruption.wait(0)
         del freed
         assert interruption.wait(60)
+
+
+def test_the_second_ctrl_c_insists() -> None:
+    """The first asks to stop, and the user hears of it; the next one does not wait."""
+    heard: list[str] = []
+
+    with deferred(lambda: heard.append("stopping")) as stopped:
+        assert not stopped.is_set()
+        signal.raise_signal(signal.SIGINT)
+        assert stopped.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    assert heard == ["stopping"]
 
 
 def test_the_handler_before_comes_back() -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.cli.interruption import Interruption
 from chordwise.cli.rendering.live import Bars, Lines
-from chordwise.cli.stack import LogLines
+from chordwise.cli.services import LogLines
 from chordwise.domain.states import RunStatus
 from chordwise.pipeline.runs.progress import CallCounts, JobCounts, Pace, Progress
 
@@ -119,18 +118,6 @@ def test_bars_show_what_lines_say() -> None:
     bars.progress(a_progress(50), Pace())
 
     assert len(shown) == 2
-
-
-def test_the_second_ctrl_c_insists() -> None:
-    """The first asks to stop, the next one does not wait."""
-    interruption = Interruption()
-    assert not interruption()
-
-    interruption.press()
-
-    assert interruption()
-    with pytest.raises(KeyboardInterrupt):
-        interruption.press()
 
 
 def test_logs_are_followed_from_now_on(tmp_path: Path) -> None:

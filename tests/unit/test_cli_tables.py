@@ -10,12 +10,12 @@ from decimal import Decimal
 import pytest
 from rich.text import Text
 
-from chordwise.cli.evaluating import _by_label
-from chordwise.cli.forecasting import in_brief
-from chordwise.cli.looking import job_table
-from chordwise.cli.rendering import accounts, fitting, results
-from chordwise.cli.rendering.fitting import FirstThatFits
-from chordwise.cli.scheduling import PastLine, ScheduleLine, _next, past_table, table
+from chordwise.cli.evaluate import _by_label
+from chordwise.cli.quote import in_brief
+from chordwise.cli.rendering import accounts, results, tables
+from chordwise.cli.rendering.tables import FirstThatFits
+from chordwise.cli.runs import job_table
+from chordwise.cli.schedules import PastLine, ScheduleLine, _next, past_table, table
 from chordwise.domain.estimating import Interval
 from chordwise.domain.learning.measures import Measure
 from chordwise.domain.tasks import AnalysisType
@@ -219,7 +219,7 @@ def test_long_names_in_an_evaluation_are_broken() -> None:
 def in_sql(names: list[str], *rows: list[str]) -> FirstThatFits:
     """Return rows laid out as `chordwise sql` does."""
     cells = [[Text(cell) for cell in row] for row in rows]
-    return FirstThatFits(fitting.table(names, cells, 20), fitting.records(names, cells))
+    return FirstThatFits(tables.table(names, cells, 20), tables.records(names, cells))
 
 
 def test_rows_that_do_not_fit_stand_below_each_other() -> None:

@@ -30,7 +30,7 @@ def test_the_lightest_commands_import_no_large_library(argument: str) -> None:
     assert len(modules) <= 300
 
 
-@pytest.mark.parametrize("module", ["looking", "showing"])
+@pytest.mark.parametrize("module", ["runs", "results"])
 def test_commands_that_look_import_what_they_look_with(module: str) -> None:
     """No broker, no provider, no reader and no migration; and of the tables those they show."""
     modules = imported_by(f"import chordwise.cli.{module}")

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
+from operator import attrgetter
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from chordwise.cli.rendering.plain_text import counted, moment, money, one_line
-from chordwise.cli.rendering.screen import indented
+from chordwise.cli.rendering import tables
+from chordwise.cli.rendering.plain_text import counted, moment, one_line
+from chordwise.cli.rendering.screen import hint, indented
+from chordwise.domain.money import dollars
 from chordwise.domain.states import JobStatus
 from chordwise.pipeline.runs.accounts import Account, BudgetLine, Failure, Notice
 
 _MESSAGE_WIDTH = 300
 _MAX_REASONS = 30
 _MAX_OF_A_REASON = 3
+# What failures have in common; the messages about intakes name their file.
+_REASON = attrgetter("what", "analysis_type", "state", "error_code", "error_message", "hint")
 
 
 def laid_out(account: Account) -> Iterator[RenderableType]:
@@ -35,7 +39,7 @@ def failures(found: Sequence[Failure]) -> Iterator[RenderableType]:
     """Return what did not go well, with the reason and what to do; one reason stands once."""
     groups: dict[tuple[object, ...], list[Failure]] = {}
     for failure in found:
-        groups.setdefault(_reason(failure), []).append(failure)
+        groups.setdefault(_REASON(failure), []).append(failure)
     shown = list(groups.values())[:_MAX_REASONS]
     for group in shown:
         yield from _group(group)
@@ -47,34 +51,24 @@ def failures(found: Sequence[Failure]) -> Iterator[RenderableType]:
 def notices(found: Sequence[Notice]) -> Iterator[RenderableType]:
     """Return the documents that were taken in and should be looked at, each with the reason."""
     for notice in found:
-        line = Text("! ", style="yellow")
-        line.append(one_line(notice.source), style="default")
-        yield line
-        yield indented(Text(one_line(notice.message, _MESSAGE_WIDTH)), 4)
-        if notice.hint:
-            yield indented(Text(f"→ {one_line(notice.hint, _MESSAGE_WIDTH)}", style="dim"), 4)
+        yield Text("! ", style="yellow").append(one_line(notice.source), style="default")
+        yield from _explained(notice.message, notice.hint)
 
 
 def table(accounts: Sequence[Account]) -> Table:
     """Return one row for each run; a name has to stay in one piece, to be copied."""
-    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("Run", "Status", "Started", "Jobs", "Not well"):
-        right = name in ("Jobs", "Not well")
-        shown.add_column(
-            name,
-            justify="right" if right else "left",
-            no_wrap=name != "Run",
-            overflow="fold" if name == "Run" else "ellipsis",
-        )
-    for account in accounts:
-        shown.add_row(
-            Text(one_line(account.run)),
+    names = ("Run", "Status", "Started", "Jobs", "Not well")
+    rows = (
+        (
+            one_line(account.run),
             _status(account),
             moment(account.created_at),
             f"{account.states[JobStatus.SUCCEEDED]}/{account.jobs_planned}",
             _not_well(account),
         )
-    return shown
+        for account in accounts
+    )
+    return tables.folded(names, rows, whole=names[1:], right=names[3:])
 
 
 def _status(account: Account) -> Text:
@@ -124,27 +118,20 @@ def _balance(balances: bool | None) -> str:  # noqa: FBT001 - the fact itself, n
     return {True: " ✓", False: " ✗ does not balance", None: ""}[balances]
 
 
-def _reason(failure: Failure) -> tuple[object, ...]:
-    """Return what failures have in common; the messages about intakes name their file."""
-    return (
-        failure.what,
-        failure.analysis_type,
-        failure.state,
-        failure.error_code,
-        failure.error_message,
-        failure.hint,
-    )
-
-
 def _group(group: Sequence[Failure]) -> Iterator[RenderableType]:
     for failure in group[:_MAX_OF_A_REASON]:
         yield _line(failure)
     if len(group) > _MAX_OF_A_REASON:
         yield Text(f"  … and {len(group) - _MAX_OF_A_REASON:,} others alike", style="dim")
-    if message := group[0].error_message:
+    yield from _explained(group[0].error_message, group[0].hint)
+
+
+def _explained(message: str | None, to_do: str | None) -> Iterator[RenderableType]:
+    """Return why something did not go well, and what to do about it."""
+    if message:
         yield indented(Text(one_line(message, _MESSAGE_WIDTH)), 4)
-    if hint := group[0].hint:
-        yield indented(Text(f"→ {one_line(hint, _MESSAGE_WIDTH)}", style="dim"), 4)
+    if to_do:
+        yield hint(to_do, _MESSAGE_WIDTH)
 
 
 def _line(failure: Failure) -> Text:
@@ -195,18 +182,11 @@ def budget_lines(found: Sequence[BudgetLine]) -> Iterator[Text]:
     for line in found:
         kind, _, name = line.scope.partition(":")
         whose = "this run" if kind == "run" else f"all runs on {name} UTC"
+        unpriced = f"{counted(line.unpriced_calls, 'call')} of unknown cost"
         parts = [
-            f"{_shown(line.spent_usd)} of {_shown(line.cap_usd)} spent by {whose}",
-            *([f"{_shown(line.reserved_usd)} reserved for calls"] if line.reserved_usd else []),
-            f"{_shown(line.left_usd)} left",
-            *([_unpriced(line.unpriced_calls)] if line.unpriced_calls else []),
+            f"{dollars(line.spent_usd)} of {dollars(line.cap_usd)} spent by {whose}",
+            *([f"{dollars(line.reserved_usd)} reserved for calls"] if line.reserved_usd else []),
+            f"{dollars(line.left_usd)} left",
+            *([unpriced] if line.unpriced_calls else []),
         ]
         yield Text(f"Budget   {' · '.join(parts)}")
-
-
-def _unpriced(calls: int) -> str:
-    return f"{counted(calls, 'call')} of unknown cost"
-
-
-def _shown(usd: Decimal) -> str:
-    return money(usd, unpriced=0, calls=0)

@@ -12,6 +12,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from chordwise.cli.rendering import tables
 from chordwise.cli.rendering.plain_text import EXTRACTIVE, encoded, one_line, safe, score, share
 from chordwise.domain import json_values, missing_rows
 from chordwise.domain.critique import CritiqueOutcome
@@ -92,7 +93,7 @@ def _critiqued(critique: JsonObject) -> list[str]:
 
 
 def _table(results: Sequence[StoredResult]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table = tables.empty()
     table.add_column("Document", max_width=WIDTH, overflow="fold")
     types = {result.analysis_type for result in results}
     if len(types) > 1:
@@ -212,19 +213,14 @@ def _extraction(output: JsonObject) -> Rows:
 
 
 def _fields(fields: Iterable[JsonObject], name: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    columns = (
-        ("Item", "Value", "Quote", "Confidence") if name == "item" else ("Path", "Quote", "C.")
-    )
-    for column in columns:
-        right = column.startswith("C")
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    is_item = name == "item"
+    columns = ("Item", "Value", "Quote", "Confidence") if is_item else ("Path", "Quote", "C.")
+    rows: list[list[str | Text]] = []
     for field in fields:
-        value = [_cell(field.get("value") or field.get("status"))] if name == "item" else []
-        table.add_row(
-            _cell(field.get(name)), *value, quote(field), _of_ten(field.get("confidence"))
-        )
-    return table
+        value = [_cell(field.get("value") or field.get("status"))] if is_item else []
+        confidence = f"{_amount(field.get('confidence'))}/10"
+        rows.append([_cell(field.get(name)), *value, quote(field), confidence])
+    return tables.folded(columns, rows, right=columns[-1:], header_style="dim")
 
 
 def _classification(output: JsonObject) -> Rows:
@@ -308,10 +304,6 @@ def _prose(value: JsonValue) -> Text:
 def _cell(value: JsonValue) -> Text:
     shown = value if isinstance(value, str) else encoded(value)
     return Text(one_line(shown, _CELL_WIDTH))
-
-
-def _of_ten(value: JsonValue) -> str:
-    return f"{_amount(value)}/10"
 
 
 def _amount(value: JsonValue) -> str:

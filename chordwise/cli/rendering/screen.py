@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.segment import Segment
 from rich.text import Text
 
-from chordwise.cli.rendering.plain_text import one_line
+from chordwise.cli.rendering.plain_text import document, one_line
 from chordwise.domain.visible_text import visible
 
 _WIDTH_WITHOUT_TERMINAL = 100
@@ -45,6 +45,10 @@ class Screen:
         with until_reader_left():
             sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
 
+    def write_json(self, **members: object) -> None:
+        """Write one JSON document with these members."""
+        self.write(document(**members))
+
     def tell_laid_out(self, *renderables: RenderableType) -> None:
         """Print to standard error, laid out for people."""
         for renderable in renderables:
@@ -66,6 +70,11 @@ class Screen:
 def indented(text: Text, columns: int) -> RenderableType:
     """Return a text whose every line, where it is broken, begins so far to the right."""
     return Padding(text, (0, 0, 0, columns), expand=False)
+
+
+def hint(text: str, width: int | None = None, columns: int = 4) -> RenderableType:
+    """Return what to do about the line above, cut to `width`."""
+    return indented(Text(f"→ {one_line(text, width)}", style="dim"), columns)
 
 
 @contextmanager

@@ -11,12 +11,11 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from chordwise.cli import opening
-from chordwise.cli.application import EPILOG
+from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.cli.rendering.plain_text import document, one_line
-from chordwise.cli.rendering.screen import Screen, indented
+from chordwise.cli.rendering.plain_text import one_line
+from chordwise.cli.rendering.screen import hint
 from chordwise.embedded import stack
 from chordwise.embedded.plan import autostart_fingerprint
 from chordwise.embedded.stack import Level
@@ -29,34 +28,29 @@ from chordwise.settings.environment import unknown_variables
 _STYLES = {CheckStatus.OK: "green", CheckStatus.WARN: "yellow", CheckStatus.FAIL: "red"}
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EPILOG)(doctor)
-
-
 def doctor(
-    context: typer.Context,
+    invocation: Invocation,
     *,
     ask: Annotated[
         bool, typer.Option("--ask", help="Ask the model something tiny; that may cost money.")
     ] = False,
     as_json: AsJson = False,
-) -> None:
+) -> ExitCode:
     """Say what is wrong and what to do. Starts what is embedded, to look at it.
 
     chordwise doctor
 
     chordwise doctor --ask --json
     """
-    invocation, screen = Invocation.of(context), Screen()
     checks: list[Check] = []
-    for check in _checks(invocation, screen, asks_model=ask):
+    for check in _checks(invocation, asks_model=ask):
         checks.append(check)
         if not as_json:
-            screen.show(*_lines(check))
+            invocation.screen.show(*_lines(check))
+    code = exit_code(checks)
     if as_json:
-        screen.write(document(checks=checks, exit_code=int(exit_code(checks))))
-    raise typer.Exit(exit_code(checks))
+        invocation.screen.write_json(checks=checks, exit_code=int(code))
+    return code
 
 
 def exit_code(checks: Sequence[Check]) -> ExitCode:
@@ -64,7 +58,7 @@ def exit_code(checks: Sequence[Check]) -> ExitCode:
     return max((check.exit_code for check in checks), default=ExitCode.SUCCESS)
 
 
-def _checks(invocation: Invocation, screen: Screen, *, asks_model: bool) -> Iterator[Check]:
+def _checks(invocation: Invocation, *, asks_model: bool) -> Iterator[Check]:
     try:
         settings = invocation.settings()
     except ChordwiseError as error:
@@ -74,7 +68,7 @@ def _checks(invocation: Invocation, screen: Screen, *, asks_model: bool) -> Iter
     yield Check(name="settings", finding=f"from {file}" if file else "defaults and environment")
     yield from _unknown(unknown_variables(type(settings).model_fields))
     try:
-        settings = _reach(invocation, settings, screen)
+        settings = _reach(invocation, settings)
     except ChordwiseError as error:
         yield failed("stack", error)
     yield from _unwatched(settings)
@@ -104,23 +98,21 @@ def _unknown(variables: Sequence[str]) -> Iterator[Check]:
         )
 
 
-def _reach(invocation: Invocation, settings: Settings, screen: Screen) -> Settings:
+def _reach(invocation: Invocation, settings: Settings) -> Settings:
     """Use the stack that runs, or start one where something of it is embedded."""
     if not settings.embedded_database and not settings.embedded_broker:
         return settings
     found = stack.find(settings.home)
     if found is None or found.level is not Level.ALL:
-        return opening.reach(invocation, settings, Level.ALL, screen.note)
+        return access.reach(invocation, settings, Level.ALL)
     # Not asked for again: a stack under other settings would get a new worker.
+    ours = {"database_url": found.database_url, "broker_url": found.broker_url}
     addresses = {
-        "database_url": settings.database_url or _secret(found.database_url),
-        "broker_url": settings.broker_url or _secret(found.broker_url),
+        name: SecretStr(address)
+        for name, address in ours.items()
+        if address is not None and getattr(settings, name) is None
     }
     return settings.model_copy(update=addresses)
-
-
-def _secret(address: str | None) -> SecretStr | None:
-    return None if address is None else SecretStr(address)
 
 
 def _lines(check: Check) -> Iterator[RenderableType]:
@@ -132,4 +124,4 @@ def _lines(check: Check) -> Iterator[RenderableType]:
     line.add_row(verdict, Text(one_line(check.finding)))
     yield line
     if check.hint:
-        yield indented(Text(f"→ {one_line(check.hint)}", style="dim"), 5)
+        yield hint(check.hint, columns=5)

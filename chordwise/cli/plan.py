@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Annotated, TypeAlias
 
@@ -12,119 +12,113 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from chordwise.cli.application import EPILOG
+from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.cli.rendering.plain_text import counted, document
-from chordwise.cli.rendering.screen import Screen
+from chordwise.cli.rendering.plain_text import counted
 from chordwise.domain import sizing
 from chordwise.domain.money import dollars
 from chordwise.domain.sizing import GIGA, TERA, Load, Machine, Model, Shape, Sizing
 from chordwise.errors import UsageError
 
-Parameters: TypeAlias = Annotated[float, typer.Option(min=1e6, metavar="N", help="Such as 8e9.")]
-Active: TypeAlias = Annotated[
-    float | None,
-    typer.Option(min=1e6, metavar="N", help="Parameters of a token (mixtures of experts)."),
-]
-ContextTokens: TypeAlias = Annotated[
-    int, typer.Option(min=1, help="Tokens of a request, the answer too.")
-]
-Parallel: TypeAlias = Annotated[int, typer.Option(min=1, help="Requests at the same time.")]
-Bits: TypeAlias = Annotated[
-    float, typer.Option(min=1, max=32, help="Bits of one weight; 4.8 for Q4_K_M.")
-]
-KvBits: TypeAlias = Annotated[float, typer.Option(min=1, max=32, help="Bits of one cached value.")]
 OfTheShape: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Default: by the size.")]
-Memory: TypeAlias = Annotated[float | None, typer.Option(min=0.1, help="GB that there are.")]
-Bandwidth: TypeAlias = Annotated[float | None, typer.Option(min=0.1, help="GB/s of memory.")]
-Compute: TypeAlias = Annotated[float | None, typer.Option(min=0.001, help="TFLOPS, dense.")]
-PromptTokens: TypeAlias = Annotated[
-    int | None, typer.Option(min=1, help="Default: half the context.")
-]
-OutputTokens: TypeAlias = Annotated[int, typer.Option(min=1, help="Of one answer.")]
-UsdPerHour: TypeAlias = Annotated[float | None, typer.Option(min=0, help="Of the machine.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EPILOG)(plan)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """The options of the command: the model, what is asked of it, and the machine."""
+
+    parameters: Annotated[float, typer.Option(min=1e6, metavar="N", help="Such as 8e9.")]
+    context: Annotated[int, typer.Option(min=1, help="Tokens of a request, the answer too.")] = 8192
+    parallel: Annotated[int, typer.Option(min=1, help="Requests at the same time.")] = 16
+    bits: Annotated[
+        float, typer.Option(min=1, max=32, help="Bits of one weight; 4.8 for Q4_K_M.")
+    ] = 16
+    kv_bits: Annotated[float, typer.Option(min=1, max=32, help="Bits of one cached value.")] = 16
+    active: Annotated[
+        float | None,
+        typer.Option(min=1e6, metavar="N", help="Parameters of a token (mixtures of experts)."),
+    ] = None
+    layers: OfTheShape = None
+    kv_heads: OfTheShape = None
+    head_size: OfTheShape = None
+    memory: Annotated[float | None, typer.Option(min=0.1, help="GB that there are.")] = None
+    bandwidth: Annotated[float | None, typer.Option(min=0.1, help="GB/s of memory.")] = None
+    compute: Annotated[float | None, typer.Option(min=0.001, help="TFLOPS, dense.")] = None
+    prompt_tokens: Annotated[int | None, typer.Option(min=1, help="Default: half the context.")] = (
+        None
+    )
+    output_tokens: Annotated[int, typer.Option(min=1, help="Of one answer.")] = 400
+    usd_per_hour: Annotated[float | None, typer.Option(min=0, help="Of the machine.")] = None
 
 
-def plan(  # noqa: PLR0913 - a parameter is an option of the command
-    *,
-    parameters: Parameters,
-    context: ContextTokens = 8192,
-    parallel: Parallel = 16,
-    bits: Bits = 16,
-    kv_bits: KvBits = 16,
-    active: Active = None,
-    layers: OfTheShape = None,
-    kv_heads: OfTheShape = None,
-    head_size: OfTheShape = None,
-    memory: Memory = None,
-    bandwidth: Bandwidth = None,
-    compute: Compute = None,
-    prompt_tokens: PromptTokens = None,
-    output_tokens: OutputTokens = 400,
-    usd_per_hour: UsdPerHour = None,
-    as_json: AsJson = False,
-) -> None:
+def plan(invocation: Invocation, options: PlanOptions, *, as_json: AsJson = False) -> None:
     """Estimate memory, speed and cost on your own hardware. docs/sizing.md has the formulas.
 
     chordwise plan --parameters 8e9 --context 8192 --parallel 16
 
     chordwise plan --parameters 30e9 --active 3e9 --bits 4.8 --memory 24 --bandwidth 1008
     """
-    model = Model(
-        parameters=parameters,
-        active_parameters=active or parameters,
-        shape=_shape(parameters, layers, kv_heads, head_size),
-        weight_bits=bits,
-        kv_bits=kv_bits,
-    )
-    load = _load(context, parallel, prompt_tokens, output_tokens)
-    machine = _machine(bandwidth, compute, usd_per_hour)
-    _show(made(model, load, machine, None if memory is None else memory * GIGA), as_json)
-
-
-def _show(made: Plan, as_json: bool) -> None:  # noqa: FBT001 - the option itself
-    screen = Screen()
+    made = _made(options)
     if as_json:
-        screen.write(document(**members(made)))
+        values = {field.name: getattr(made, field.name) for field in fields(made)}
+        invocation.screen.write_json(**values, assumptions=list(assumptions(made)))
     else:
-        screen.show(*laid_out(made))
+        invocation.screen.show(*laid_out(made))
 
 
-def _shape(
-    parameters: float, layers: int | None, kv_heads: int | None, head_size: int | None
-) -> Shape:
-    usual = sizing.usual_shape(parameters)
-    is_own = layers is not None and kv_heads is not None and head_size is not None
-    return Shape(
-        parameters=parameters,
-        layers=layers or usual.layers,
-        kv_heads=kv_heads or usual.kv_heads,
-        head_size=head_size or usual.head_size,
+def _made(options: PlanOptions) -> Plan:
+    memory_bytes = None if options.memory is None else options.memory * GIGA
+    model, load, machine = _model(options), _load(options), _machine(options)
+    max_parallel = (
+        sizing.max_parallel(model, load.context_tokens, memory_bytes) if memory_bytes else None
+    )
+    return Plan(
+        model=model,
+        load=load,
+        machine=machine,
+        sizing=sizing.sizing(model, load, machine),
+        memory_bytes=memory_bytes,
+        max_parallel=max_parallel,
+    )
+
+
+def _model(options: PlanOptions) -> Model:
+    usual = sizing.usual_shape(options.parameters)
+    is_own = None not in (options.layers, options.kv_heads, options.head_size)
+    shape = Shape(
+        parameters=options.parameters,
+        layers=options.layers or usual.layers,
+        kv_heads=options.kv_heads or usual.kv_heads,
+        head_size=options.head_size or usual.head_size,
         source="" if is_own else usual.source,
     )
+    return Model(
+        parameters=options.parameters,
+        active_parameters=options.active or options.parameters,
+        shape=shape,
+        weight_bits=options.bits,
+        kv_bits=options.kv_bits,
+    )
 
 
-def _load(context: int, parallel: int, prompt_tokens: int | None, output_tokens: int) -> Load:
-    prompt = prompt_tokens or max(1, min(context // 2, context - output_tokens))
-    if prompt + output_tokens > context:
+def _load(options: PlanOptions) -> Load:
+    context, answer = options.context, options.output_tokens
+    prompt = options.prompt_tokens or max(1, min(context // 2, context - answer))
+    if prompt + answer > context:
         raise UsageError(
             "Prompt and answer do not fit the context.",
             "Raise --context, or lower --prompt-tokens or --output-tokens.",
         )
     return Load(
         context_tokens=context,
-        parallel=parallel,
+        parallel=options.parallel,
         prompt_tokens=prompt,
-        output_tokens=output_tokens,
+        output_tokens=answer,
     )
 
 
-def _machine(bandwidth: float | None, compute: float | None, usd: float | None) -> Machine:
+def _machine(options: PlanOptions) -> Machine:
+    bandwidth, compute, usd = options.bandwidth, options.compute, options.usd_per_hour
     return Machine(
         bandwidth=sizing.DEFAULT_BANDWIDTH if bandwidth is None else bandwidth * GIGA,
         compute=sizing.DEFAULT_COMPUTE if compute is None else compute * TERA,
@@ -148,19 +142,6 @@ class Plan:
     max_parallel: int | None
 
 
-def made(model: Model, load: Load, machine: Machine, memory_bytes: float | None) -> Plan:
-    """Return the plan for a model on a machine."""
-    context = load.context_tokens
-    return Plan(
-        model=model,
-        load=load,
-        machine=machine,
-        sizing=sizing.sizing(model, load, machine),
-        memory_bytes=memory_bytes,
-        max_parallel=sizing.max_parallel(model, context, memory_bytes) if memory_bytes else None,
-    )
-
-
 def laid_out(plan: Plan) -> Iterator[RenderableType]:
     """Return the outcome, and below it every assumption."""
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
@@ -171,19 +152,6 @@ def laid_out(plan: Plan) -> Iterator[RenderableType]:
     yield table
     yield Text("Assumed:", style="bold")
     yield from (Text(f"- {assumption}", style="dim") for assumption in assumptions(plan))
-
-
-def members(plan: Plan) -> dict[str, object]:
-    """Return the members of the JSON document, in bytes, seconds, tokens and dollars."""
-    return {
-        "model": plan.model,
-        "load": plan.load,
-        "machine": plan.machine,
-        "sizing": plan.sizing,
-        "memory_bytes": plan.memory_bytes,
-        "max_parallel": plan.max_parallel,
-        "assumptions": list(assumptions(plan)),
-    }
 
 
 def assumptions(plan: Plan) -> Iterator[str]:

@@ -7,56 +7,53 @@ import time
 import uuid
 from collections.abc import Callable
 
-from chordwise.cli import opening, suggestions
+from chordwise.cli import access, run_report, suggestions
 from chordwise.cli.interruption import noted
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.rendering import live
 from chordwise.cli.rendering.live import Display
-from chordwise.cli.rendering.screen import Screen
-from chordwise.cli.reporting import Report
 from chordwise.embedded import stack
 from chordwise.errors import ExitCode, ServiceUnavailableError
-from chordwise.pipeline.runs import progress
+from chordwise.pipeline.runs import accounts, progress
 from chordwise.pipeline.runs.progress import Pace, Progress
 from chordwise.settings import Settings
 from chordwise.storage.database import Database
 
 
-class Following:
-    """What the commands that wait have in common; the settings hold the stack's addresses."""
+def follow(
+    invocation: Invocation, settings: Settings, run_id: uuid.UUID, name: str, *, as_json: bool
+) -> ExitCode:
+    """Wait until a run is over and report on it; Ctrl-C only detaches.
 
-    def __init__(self, invocation: Invocation, settings: Settings, screen: Screen) -> None:
-        self._invocation = invocation
-        self._settings = settings
-        self._screen = screen
+    The settings hold the stack's addresses.
 
-    def follow(self, run_id: uuid.UUID, name: str, *, as_json: bool) -> ExitCode:
-        """Wait until a run is over and report on it; Ctrl-C only detaches.
+    Raises:
+        ServiceUnavailableError: The database stays away.
+    """
+    screen = invocation.screen
+    with access.database(settings) as database:
+        try:
+            with noted() as interruption, live.display(screen) as display:
+                watch = Watch(settings, database, screen.tell, pause=interruption.wait)
+                watch.until_over(run_id, display)
+        except KeyboardInterrupt:
+            return let_go(invocation, settings, name, was_interrupted=True)
+        with database.read() as session:
+            account = accounts.of_run(session, run_id)
+            run_report.give(invocation, settings, session, account, as_json=as_json)
+    return ExitCode.SUCCESS if account.is_complete else ExitCode.INCOMPLETE
 
-        Raises:
-            ServiceUnavailableError: The database stays away.
-        """
-        with opening.database(self._settings) as database:
-            try:
-                with noted() as interruption, live.display(self._screen) as display:
-                    watch = Watch(
-                        self._settings, database, self._screen.tell, pause=interruption.wait
-                    )
-                    watch.until_over(run_id, display)
-            except KeyboardInterrupt:
-                self.say_how_to_come_back(name, was_interrupted=True)
-                return ExitCode.DETACHED
-            report = Report(self._invocation, self._settings, database, self._screen)
-            return report.give(run_id, as_json=as_json)
 
-    def say_how_to_come_back(self, name: str, *, was_interrupted: bool) -> ExitCode:
-        """Say that the work goes on; return what the command exits with."""
-        if was_interrupted:
-            self._screen.tell("Detached: what was taken in goes on. Come back with:")
-        else:
-            self._screen.tell("The work goes on in the background. Wait for it with:")
-        self._screen.suggest(suggestions.command(self._invocation, self._settings, "wait", name))
-        return ExitCode.DETACHED if was_interrupted else ExitCode.SUCCESS
+def let_go(
+    invocation: Invocation, settings: Settings, name: str, *, was_interrupted: bool
+) -> ExitCode:
+    """Say that the work goes on, and how to come back; return what the command exits with."""
+    if was_interrupted:
+        invocation.screen.tell("Detached: what was taken in goes on. Come back with:")
+    else:
+        invocation.screen.tell("The work goes on in the background. Wait for it with:")
+    suggestions.suggest(invocation, settings, "wait", name)
+    return ExitCode.DETACHED if was_interrupted else ExitCode.SUCCESS
 
 
 _SHORTEST_SECONDS = 0.25

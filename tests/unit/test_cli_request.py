@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.cli.asking import (
-    Details,
+from chordwise.cli.request import (
     Request,
-    Scrutiny,
     columns_of,
     options_of,
     profile_options,
@@ -19,7 +17,6 @@ from chordwise.cli.asking import (
 from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
-from chordwise.readers.extracted import Columns
 from chordwise.settings import ProfileSettings, Settings
 
 SCHEMA = '{"type": "object", "properties": {"total": {"type": "number"}}}'
@@ -29,8 +26,9 @@ def a_request(
     *types: AnalysisType, labels: str = "", schema: Path | None = None, instructions: str = ""
 ) -> Request:
     """Return a request with what a test cares for."""
-    details = Details(labels=labels, schema=schema, instructions=instructions)
-    return Request(paths=["x"], types=types, details=details)
+    return Request(
+        paths=["x"], types=list(types), labels=labels, schema=schema, instructions=instructions
+    )
 
 
 def test_without_a_type_it_is_a_summary() -> None:
@@ -94,7 +92,7 @@ def test_a_schema_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
 
 def with_profile(**changes: object) -> Request:
     """Return a request that names the profile `letters`."""
-    values = {"paths": ["x"], "types": (), "profile": "letters"} | changes
+    values = {"paths": ["x"], "profile": "letters"} | changes
     return Request(**values)  # type: ignore[arg-type]  # the names are checked by the call
 
 
@@ -106,9 +104,9 @@ def test_options_go_before_the_entries_of_a_profile() -> None:
     settings = Settings(model="house", profiles={"letters": letters})
 
     plain = profile_options(with_profile(), settings)
-    voted = profile_options(with_profile(scrutiny=Scrutiny(votes=1)), settings)
+    voted = profile_options(with_profile(votes=1), settings)
     changed = profile_options(
-        with_profile(types=(AnalysisType.SUMMARY,), model="other", budget="2.50"), settings
+        with_profile(types=[AnalysisType.SUMMARY], model="other", budget="2.50"), settings
     )
 
     assert (plain.types, plain.analysis.instructions) == ((AnalysisType.SENTIMENT,), "tone")
@@ -130,8 +128,8 @@ def test_a_profile_that_is_not_there_is_named() -> None:
 
 def test_rows_are_named_only_where_they_are_read() -> None:
     """A column of names without a column of texts is a mistake."""
-    named = Request(paths=["x"], types=(), columns=Columns(identity="id"))
-    both = Request(paths=["x"], types=(), columns=Columns(text="review", identity="id"))
+    named = Request(paths=["x"], id_column="id")
+    both = Request(paths=["x"], text_column="review", id_column="id")
 
     with pytest.raises(UsageError, match="--id-column"):
         columns_of(named)
@@ -142,13 +140,12 @@ def test_principles_imply_a_critique(tmp_path: Path) -> None:
     """One on each line, bullets and blank lines aside; a profile's give way to them."""
     file = tmp_path / "principles.txt"
     file.write_text("- Be brief.\n\n  * Say when. \n", "utf-8")
-    scrutiny = Scrutiny(principles=file)
     letters = ProfileSettings(principles=("Say who.",))
     settings = Settings(profiles={"letters": letters})
 
-    asked = options_of(Request(paths=["x"], types=(), scrutiny=scrutiny))
+    asked = options_of(Request(paths=["x"], principles=file))
     own = profile_options(with_profile(), settings).analysis
-    given = profile_options(with_profile(scrutiny=scrutiny), settings).analysis
+    given = profile_options(with_profile(principles=file), settings).analysis
 
     assert asked.critique is own.critique is given.critique is True
     assert asked.principles == given.principles == ("Be brief.", "Say when.")
@@ -165,12 +162,10 @@ def test_principles_that_are_none_too_long_or_too_many_are_refused(
     file.write_text(text, "utf-8")
 
     with pytest.raises(UsageError, match="principles"):
-        options_of(Request(paths=["x"], types=(), scrutiny=Scrutiny(principles=file)))
+        options_of(Request(paths=["x"], principles=file))
 
 
 def test_principles_that_are_not_there_are_refused(tmp_path: Path) -> None:
     """With the file's name."""
     with pytest.raises(UsageError, match=r"absent\.txt"):
-        options_of(
-            Request(paths=["x"], types=(), scrutiny=Scrutiny(principles=tmp_path / "absent.txt"))
-        )
+        options_of(Request(paths=["x"], principles=tmp_path / "absent.txt"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.cli.configuring import Entry, Origin, entries, toml_lines
+from chordwise.cli.config import Entry, Origin, entries, toml_lines
 from chordwise.cli.rendering.plain_text import document
 from chordwise.domain.json_forms import plain
 from chordwise.errors import ExitCode

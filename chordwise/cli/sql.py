@@ -8,15 +8,13 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from chordwise.cli import opening
-from chordwise.cli.application import EPILOG
+from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Raw
-from chordwise.cli.rendering import fitting
+from chordwise.cli.rendering import tables
 from chordwise.cli.rendering.plain_text import SCHEMA_VERSION, encoded, one_line
 from chordwise.cli.rendering.screen import Screen
-from chordwise.embedded.stack import Level
-from chordwise.errors import ConfigurationError, UsageError
+from chordwise.errors import UsageError
 from chordwise.pipeline.exports.table import csv_lines, distinct
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runs.user_sql import Answer
@@ -27,13 +25,8 @@ _CELL_WIDTH = 300
 _PROSE_WIDTH = 20
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EPILOG)(sql)
-
-
 def sql(
-    context: typer.Context,
+    invocation: Invocation,
     statement: Annotated[str, typer.Argument(metavar='"SELECT …"', help="One statement.")],
     *,
     as_csv: Annotated[bool, typer.Option("--csv", help="As CSV with a header line.")] = False,
@@ -51,11 +44,8 @@ def sql(
     """
     if as_csv and as_json:
         raise UsageError("--csv and --json exclude each other.")
-    invocation, screen = Invocation.of(context), Screen()
-    settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
-    if settings.database_url is None:
-        raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
-    with user_sql.answer(settings.database_url, statement) as answer:
+    screen = invocation.screen
+    with user_sql.answer(access.address(access.reach(invocation)), statement) as answer:
         if as_csv:
             _write_csv(screen, answer, limit, raw=raw)
         elif as_json:
@@ -83,8 +73,8 @@ def _show_table(screen: Screen, answer: Answer, limit: int) -> None:
     rows = list(itertools.islice(answer.rows, limit + 1))
     names = [one_line(column) for column in answer.columns]
     cells = [[_cell(value) for value in row] for row in rows[:limit]]
-    laid_out = fitting.table(names, cells, _PROSE_WIDTH)
-    screen.show(fitting.FirstThatFits(laid_out, fitting.records(names, cells)))
+    laid_out = tables.table(names, cells, _PROSE_WIDTH)
+    screen.show(tables.FirstThatFits(laid_out, tables.records(names, cells)))
     if len(rows) > limit:
         screen.tell(
             f"Only the first {limit} rows are shown; --limit N, --csv and --json show more."

@@ -1,4 +1,4 @@
-"""Reading documents for a quote, and the words about it before a run with a budget begins."""
+"""`chordwise quote`: what an analysis would take and cost; said before a run with a budget, too."""
 
 from __future__ import annotations
 
@@ -6,26 +6,81 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from decimal import Decimal
+from typing import Annotated
 
+import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from chordwise.cli.rendering import fitting
-from chordwise.cli.rendering.fitting import FirstThatFits
+from chordwise.cli import access
+from chordwise.cli.command import Without
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import AsJson
+from chordwise.cli.rendering import tables
 from chordwise.cli.rendering.plain_text import approximate, counted, one_line
 from chordwise.cli.rendering.screen import Screen
+from chordwise.cli.rendering.tables import FirstThatFits
+from chordwise.cli.request import Request, run_options
 from chordwise.domain.money import dollars
 from chordwise.domain.states import Lane
+from chordwise.errors import ExitCode
 from chordwise.llm.pricing import BATCH
 from chordwise.pipeline.intake.found_files import FileSource
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.models.budgets import PRICE_HINT
+from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.quoting import quote as quoting
-from chordwise.pipeline.quoting.quote import ASSUMED, Cost, Gathered, Quote, QuotedLine
+from chordwise.pipeline.quoting import sampling
+from chordwise.pipeline.quoting.quote import ASSUMED, Cost, Gathered, Quote, QuotedLine, Quoter
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.discovery import STDIN, FoundFile, discover
 from chordwise.readers.reading import Columns, ReadDocument, Reader, UnreadDocument
 from chordwise.settings import Settings
+
+
+def quote(
+    invocation: Invocation,
+    request: Annotated[Request, Without("run_name", "no_wait", "no_cache", "nightly", "budget")],
+    *,
+    sample: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Ask N chunks of each type; costs money.")
+    ] = 0,
+    as_json: AsJson = False,
+) -> ExitCode:
+    """Say what an analysis would take and cost. Nothing is stored, nor asked without --sample.
+
+    chordwise quote reports/ --model openai/gpt-6.1-terra --lane batch
+
+    chordwise quote reports/ -t summary -t extraction --sample 10
+    """
+    made = _made(invocation, request, sample)
+    if as_json:
+        invocation.screen.write_json(**members(made))
+    else:
+        invocation.screen.show(*laid_out(made, request.lane))
+    return ExitCode.INCOMPLETE if made.unread else ExitCode.SUCCESS
+
+
+def _made(invocation: Invocation, request: Request, sample: int) -> Quote:
+    """Read everything and return the quote.
+
+    Raises:
+        ChordwiseError: The options, the settings, or a service.
+    """
+    settings = invocation.settings()
+    options = run_options(request, settings)
+    found = discover(request.paths)
+    reached = access.reach(invocation, settings)
+    with access.database(reached) as database:
+        quoter = Quoter(settings=reached, database=database, models=Models(reached))
+        read = read_all(reached, found, options.columns)
+        gathered = quoting.gather(quoter, read, options, sample)
+        made = quoting.priced(quoter, gathered)
+        if not sample or not made.lines:
+            return made
+        invocation.screen.tell(of_sample(gathered, sampling.expected_cost(made, gathered)))
+        sampling.ask(quoter, gathered, fresh=options.fresh)
+        return quoting.priced(quoter, gathered)
 
 
 def read_all(
@@ -65,13 +120,13 @@ def announce(
         screen.tell(sentence)
 
 
-def sentences(quote: Quote, budget_usd: Decimal) -> Iterator[str]:
+def sentences(made: Quote, budget_usd: Decimal) -> Iterator[str]:
     """Return what a quote says about a budget; a warning where it will probably not last."""
-    expected, budget = amount(quote.total), dollars(budget_usd)
+    expected, budget = amount(made.total), dollars(budget_usd)
     yield f"Expected cost: {expected}, of a budget of {budget}."
-    if quote.total is None or budget_usd >= quote.total.high:
+    if made.total is None or budget_usd >= made.total.high:
         return
-    likely = "is likely not to" if budget_usd < quote.total.typical else "may not"
+    likely = "is likely not to" if budget_usd < made.total.typical else "may not"
     how_to_go_on = "`chordwise retry RUN --budget USD` goes on where it stopped"
     yield f"Warning: the budget {likely} last. The run pauses then; {how_to_go_on}."
 
@@ -81,49 +136,49 @@ _COLUMNS = ("Type", "Model", "Lane", *_NUMBERS)
 _MAX_UNREAD = 5
 
 
-def laid_out(quote: Quote, lane: Lane | None) -> Iterator[RenderableType]:
+def laid_out(made: Quote, lane: Lane | None) -> Iterator[RenderableType]:
     """Return the table, the totals, and what the numbers rest on.
 
     Without a lane all those that the providers have stand side by side; with one, what the run
     would take.
     """
-    if quote.lines:
-        yield _table(quote, are_all_shown=lane is None)
-    yield from (Text(_in_words(line), style="dim") for line in quote.lines)
+    if made.lines:
+        yield _table(made, are_all_shown=lane is None)
+    yield from (Text(_in_words(line), style="dim") for line in made.lines)
     yield Text(
-        f"{counted(quote.documents, 'document')} · {counted(quote.jobs, 'analysis')}, "
-        f"{quote.reused:,} of them stored already and free."
+        f"{counted(made.documents, 'document')} · {counted(made.jobs, 'analysis')}, "
+        f"{made.reused:,} of them stored already and free."
     )
-    for name, cost in _totals(quote, lane).items():
+    for name, cost in _totals(made, lane).items():
         yield Text(f"Total, {name}: {amount(cost)}")
-    if not quote.lines:
+    if not made.lines:
         yield Text("Total: $0.00")
-    yield from (Text(remark, style="dim") for remark in remarks(quote, lane))
+    yield from (Text(remark, style="dim") for remark in remarks(made, lane))
 
 
-def in_brief(quote: Quote) -> Iterator[RenderableType]:
+def in_brief(made: Quote) -> Iterator[RenderableType]:
     """Return the table alone: a row for each type and model, in the lane that the run takes."""
-    if quote.lines:
-        yield _table(quote, are_all_shown=False)
+    if made.lines:
+        yield _table(made, are_all_shown=False)
 
 
-def remarks(quote: Quote, lane: Lane | None) -> Iterator[str]:
+def remarks(made: Quote, lane: Lane | None) -> Iterator[str]:
     """Return what a reader has to know in order not to take a quote for more than it is."""
-    for counter, is_exact in {line.counter: line.counts_exactly for line in quote.lines}.items():
+    for counter, is_exact in {line.counter: line.counts_exactly for line in made.lines}.items():
         yield f"Input is {'counted exactly' if is_exact else 'estimated'}, by {counter}."
-    if any(line.basis == ASSUMED for line in quote.lines):
+    if any(line.basis == ASSUMED for line in made.lines):
         yield "Output is assumed, hence the wide intervals: --sample 10 asks for real first."
-    unpriced = [line.model for line in quote.lines if line.costs[line.lane] is None]
+    unpriced = [line.model for line in made.lines if line.costs[line.lane] is None]
     for model in dict.fromkeys(unpriced):
         yield f"The price of {one_line(model)} is unknown. {PRICE_HINT}"
     if lane is Lane.BATCH:
-        yield from _without_batches(quote)
-    if quote.duplicates:
-        yield f"{counted(quote.duplicates, 'duplicate')} not counted again."
-    for unread in quote.unread[:_MAX_UNREAD]:
+        yield from _without_batches(made)
+    if made.duplicates:
+        yield f"{counted(made.duplicates, 'duplicate')} not counted again."
+    for unread in made.unread[:_MAX_UNREAD]:
         yield f"Not counted: {one_line(unread.error.what)}"
-    if len(quote.unread) > _MAX_UNREAD:
-        yield f"… and {len(quote.unread) - _MAX_UNREAD:,} more that cannot be read."
+    if len(made.unread) > _MAX_UNREAD:
+        yield f"… and {len(made.unread) - _MAX_UNREAD:,} more that cannot be read."
 
 
 def of_sample(gathered: Gathered, cost_usd: Decimal | None) -> str:
@@ -142,45 +197,43 @@ def amount(cost: Cost | None) -> str:
     return f"{dollars(cost.typical)} ({dollars(cost.low)} to {dollars(cost.high)})"
 
 
-def members(quote: Quote) -> dict[str, object]:
+def members(made: Quote) -> dict[str, object]:
     """Return the members of the JSON document."""
     unread = [
         {"source": each.source, "outcome": each.error.outcome, "message": each.error.what}
-        for each in quote.unread
+        for each in made.unread
     ]
-    known = {field.name: getattr(quote, field.name) for field in fields(quote)}
-    return known | {"unread": unread}
+    return {field.name: getattr(made, field.name) for field in fields(made)} | {"unread": unread}
 
 
-def _without_batches(quote: Quote) -> Iterator[str]:
+def _without_batches(made: Quote) -> Iterator[str]:
     """Say what the lane does not lead to its price, for models and for latecomers."""
-    for model in dict.fromkeys(line.model for line in quote.lines if line.lane != BATCH):
+    for model in dict.fromkeys(line.model for line in made.lines if line.lane != BATCH):
         yield f"{one_line(model)} has no Batch API: it is asked online."
-    if any(line.lane == BATCH for line in quote.lines):
+    if any(line.lane == BATCH for line in made.lines):
         yield "What has no answer after batch.spill_over_hours is asked online, at its price."
 
 
-def _totals(quote: Quote, lane: Lane | None) -> Mapping[str, Cost | None]:
-    if lane is None or not quote.lines:
-        return quote.totals
-    return {" and ".join(dict.fromkeys(line.lane for line in quote.lines)): quote.total}
+def _totals(made: Quote, lane: Lane | None) -> Mapping[str, Cost | None]:
+    if lane is None or not made.lines:
+        return made.totals
+    return {" and ".join(dict.fromkeys(line.lane for line in made.lines)): made.total}
 
 
-def _table(quote: Quote, *, are_all_shown: bool) -> RenderableType:
+def _table(made: Quote, *, are_all_shown: bool) -> RenderableType:
     """Return the numbers in all lanes that there are, or in that of the run alone.
 
     On a narrow terminal the two bounds stand below each other, and long names are broken.
     """
-    rows = [
+    wide = [
         _row(line, lane)
-        for line in quote.lines
+        for line in made.lines
         for lane in (line.costs if are_all_shown else (line.lane,))
     ]
-    wide = [[Text(cell) for cell in row] for row in rows]
-    narrow = [[*map(Text, row[:-1]), Text(row[-1].replace("–", "–\n"))] for row in rows]
+    narrow = [(*row[:-1], row[-1].replace("–", "–\n")) for row in wide]
     return FirstThatFits(
-        fitting.table(_COLUMNS, wide, right=_NUMBERS),
-        fitting.folded(_COLUMNS, narrow, ("Type", "Lane", *_NUMBERS), right=_NUMBERS),
+        tables.table(_COLUMNS, wide, right=_NUMBERS),
+        tables.folded(_COLUMNS, narrow, ("Type", "Lane", *_NUMBERS), right=_NUMBERS),
     )
 
 
@@ -192,11 +245,8 @@ def _row(line: QuotedLine, lane: str) -> tuple[str, ...]:
     kind = (line.analysis_type.value, one_line(line.model), lane)
     if cost is None:
         return (*kind, read, written, "unknown", "")
-    return (*kind, read, written, dollars(cost.typical), _between(cost))
-
-
-def _between(cost: Cost) -> str:
-    return "" if cost.low == cost.high else f"{dollars(cost.low)}–{dollars(cost.high)}"
+    between = "" if cost.low == cost.high else f"{dollars(cost.low)}–{dollars(cost.high)}"
+    return (*kind, read, written, dollars(cost.typical), between)
 
 
 def _in_words(line: QuotedLine) -> str:

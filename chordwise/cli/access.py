@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pydantic import SecretStr
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from chordwise.cli.invocation import Invocation
 from chordwise.embedded import llama, stack
@@ -25,7 +27,7 @@ _WORKING = "chordwise.pipeline.runtime.opening"
 
 
 def reach(
-    invocation: Invocation, settings: Settings, level: Level, tell: Callable[[str], None]
+    invocation: Invocation, settings: Settings | None = None, level: Level = Level.DATABASE
 ) -> Settings:
     """Start what is missing of the stack; return the settings with the addresses in them.
 
@@ -33,12 +35,26 @@ def reach(
         ConfigurationError: A setting stands in the way.
         ServiceUnavailableError: A service does not start.
     """
+    if settings is None:
+        settings = invocation.settings()
     if level is Level.ALL:
         # Celery takes a second to load, which a stack takes to start, too.
         threading.Thread(target=importlib.import_module, args=(_WORKING,)).start()
-    services = stack.ensure(settings, level, config=invocation.config, on_progress=tell)
+    note = invocation.screen.note
+    services = stack.ensure(settings, level, config=invocation.config, on_progress=note)
     addresses = {"database_url": services.database_url, "broker_url": services.broker_url}
     return settings.model_copy(update=addresses)
+
+
+def address(settings: Settings) -> SecretStr:
+    """Return where the database is.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    if settings.database_url is None:
+        raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
+    return settings.database_url
 
 
 @contextmanager
@@ -51,14 +67,26 @@ def database(
         ConfigurationError: There is none, it has to be migrated, or `require` refuses it.
         ServiceUnavailableError: It cannot be reached.
     """
-    if settings.database_url is None:
-        raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
-    engine = open_engine(settings.database_url, pool_size=2, name="chordwise command")
+    engine = open_engine(address(settings), pool_size=2, name="chordwise command")
     try:
         admitted(lambda: require(engine))
         yield Database(engine)
     finally:
         engine.dispose()
+
+
+@contextmanager
+def read(settings: Settings) -> Iterator[Session]:
+    """Open the database, and a session that only reads."""
+    with database(settings) as opened, opened.read() as session:
+        yield session
+
+
+@contextmanager
+def write(settings: Settings) -> Iterator[Session]:
+    """Open the database, and a session that commits at its end."""
+    with database(settings) as opened, opened.write() as session:
+        yield session
 
 
 def require_own_database(settings: Settings) -> None:
@@ -111,9 +139,7 @@ def with_model(invocation: Invocation, settings: Settings, model: str) -> Settin
     return invocation.settings(model=model)
 
 
-def for_run(
-    invocation: Invocation, settings: Settings, name: str, tell: Callable[[str], None]
-) -> Settings:
+def for_run(invocation: Invocation, name: str, settings: Settings | None = None) -> Settings:
     """Start the whole stack so that it can work on an existing run.
 
     Raises:
@@ -123,7 +149,8 @@ def for_run(
     """
     from chordwise.storage import runs  # noqa: PLC0415 - the list of runs does without its tables
 
-    reached = reach(invocation, settings, Level.DATABASE, tell)
-    with database(reached) as opened, opened.read() as session:
+    if settings is None:
+        settings = invocation.settings()
+    with read(reach(invocation, settings)) as session:
         model = str(runs.find(session, name).options.get("model") or settings.model)
-    return reach(invocation, with_model(invocation, settings, model), Level.ALL, tell)
+    return reach(invocation, with_model(invocation, settings, model), Level.ALL)

@@ -6,14 +6,10 @@ from typing import Annotated
 
 import typer
 
-from chordwise.cli import opening
-from chordwise.cli.application import EPILOG
+from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, OnlyTypes
+from chordwise.cli.options import AsJson, OnlyDocument, OnlyRun, OnlyTypes
 from chordwise.cli.rendering import results as rendered_results
-from chordwise.cli.rendering.plain_text import document
-from chordwise.cli.rendering.screen import Screen
-from chordwise.embedded.stack import Level
 from chordwise.pipeline.runs import stored_results
 from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.storage import runs as stored_runs
@@ -21,21 +17,12 @@ from chordwise.storage import runs as stored_runs
 MAX_RESULTS = 50
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EPILOG)(results)
-
-
 def results(
-    context: typer.Context,
+    invocation: Invocation,
     *,
-    run: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Only of this run: name, id, or latest.")
-    ] = None,
+    run: OnlyRun = None,
     types: OnlyTypes = None,
-    wanted_document: Annotated[
-        str, typer.Option("--document", metavar="PART", help="Only where this is in the name.")
-    ] = "",
+    document: OnlyDocument = "",
     limit: Annotated[
         int | None, typer.Option(min=1, help=f"At most so many; {MAX_RESULTS}, in JSON all.")
     ] = None,
@@ -47,16 +34,15 @@ def results(
 
     chordwise results --document contract.docx --json
     """
-    invocation, screen = Invocation.of(context), Screen()
-    settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
+    screen = invocation.screen
     most = limit or (None if as_json else MAX_RESULTS)
-    with opening.database(settings) as database, database.read() as session:
+    with access.read(access.reach(invocation)) as session:
         run_id = stored_runs.find(session, run).id if run else None
-        wanted = Wanted(run_id=run_id, types=tuple(types or ()), document=wanted_document)
+        wanted = Wanted(run_id=run_id, types=tuple(types or ()), document=document)
         found = stored_results.read(session, wanted, most)
         if as_json:
             total = len(found) if limit is None else stored_results.count(session, wanted)
-            screen.write(document(total=total, results=found))
+            screen.write_json(total=total, results=found)
             return
         words = stored_results.count_in_words(session, wanted) if len(found) == most else ""
     screen.show(*rendered_results.laid_out(found))

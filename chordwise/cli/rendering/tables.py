@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
@@ -32,14 +32,14 @@ class FirstThatFits:
 
 def table(
     names: Sequence[str],
-    rows: Sequence[Sequence[Text]],
+    rows: Sequence[Sequence[str | Text]],
     prose_width: int = _ENDLESS,
     right: Collection[str] = (),
 ) -> Table:
     """Return a table that fits where no word has to be broken, nor prose into shorter lines."""
-    shown = _empty()
+    shown = empty()
     for place, name in enumerate(names):
-        lines = [line for row in rows for line in row[place].split(allow_blank=True)]
+        lines = [line for row in rows for line in _text(row[place]).split(allow_blank=True)]
         widest = max(line.cell_len for line in (Text(name), *lines))
         is_broken = widest > prose_width and any(" " in line.plain for line in lines)
         shown.add_column(
@@ -54,15 +54,17 @@ def table(
 
 def folded(
     names: Sequence[str],
-    rows: Sequence[Sequence[Text]],
-    whole: Collection[str],
+    rows: Iterable[Sequence[str | Text]],
+    whole: Collection[str] = (),
     right: Collection[str] = (),
+    header_style: str = "bold",
+    indent: int = 0,
 ) -> Table:
     """Return a table that breaks whatever is too long, but for the columns that stay whole.
 
     Where there is no room for those alone, a mark says that they are cut.
     """
-    shown = _empty()
+    shown = empty(header_style, indent)
     for name in names:
         shown.add_column(
             name,
@@ -73,14 +75,24 @@ def folded(
     return _filled(shown, rows)
 
 
-def _empty() -> Table:
-    return Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+def numbers(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Return a table whose first column names what the others measure."""
+    return folded(names, rows, right=names[1:], header_style="dim")
 
 
-def _filled(empty: Table, rows: Sequence[Sequence[Text]]) -> Table:
+def empty(header_style: str = "bold", indent: int = 0) -> Table:
+    """Return a table without lines and columns."""
+    return Table(box=None, padding=(0, 2, 0, indent), header_style=header_style)
+
+
+def _filled(shown: Table, rows: Iterable[Sequence[str | Text]]) -> Table:
     for row in rows:
-        empty.add_row(*row)
-    return empty
+        shown.add_row(*map(_text, row))
+    return shown
+
+
+def _text(cell: str | Text) -> Text:
+    return Text(cell) if isinstance(cell, str) else cell
 
 
 def records(names: Sequence[str], rows: Sequence[Sequence[Text]]) -> RenderableType:

@@ -10,27 +10,17 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from sqlalchemy.orm import Session
 
-from chordwise.cli import opening
-from chordwise.cli.application import EPILOG
+from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson
+from chordwise.cli.options import AnyRun, AsJson
 from chordwise.cli.rendering import accounts as rendered_accounts
-from chordwise.cli.rendering import fitting, live
-from chordwise.cli.rendering.fitting import FirstThatFits
-from chordwise.cli.rendering.live import batch_lines
-from chordwise.cli.rendering.plain_text import (
-    EXTRACTIVE,
-    counted,
-    document,
-    moment,
-    one_line,
-    share,
-)
+from chordwise.cli.rendering import live, tables
+from chordwise.cli.rendering.plain_text import EXTRACTIVE, counted, moment, one_line, share
 from chordwise.cli.rendering.results import shortened
 from chordwise.cli.rendering.screen import Screen
-from chordwise.cli.reporting import EVERY, MAX_FAILURES
+from chordwise.cli.rendering.tables import FirstThatFits
+from chordwise.cli.run_report import EVERY, MAX_FAILURES
 from chordwise.domain.states import JobStatus
-from chordwise.embedded.stack import Level
 from chordwise.pipeline.runs import accounts, progress
 from chordwise.pipeline.runs.accounts import JobLine, caps_of_run
 from chordwise.pipeline.runs.progress import Progress
@@ -39,16 +29,9 @@ from chordwise.storage import runs as stored_runs
 from chordwise.storage.deliveries import DeliveryLine, DeliveryStatus
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EPILOG)(runs)
-
-
 def runs(
-    context: typer.Context,
-    run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="A run's name or id, or latest.")
-    ] = None,
+    invocation: Invocation,
+    run: AnyRun = None,
     *,
     limit: Annotated[int, typer.Option(min=1, help="How many runs to list.")] = 20,
     as_json: AsJson = False,
@@ -59,58 +42,48 @@ def runs(
 
     chordwise runs latest --json
     """
-    invocation, screen = Invocation.of(context), Screen()
-    settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
-    with opening.database(settings) as database, database.read() as session:
-        if run is None:
-            _list(session, screen, limit, as_json=as_json)
-        else:
-            # The tables of an account take as long to import as the list takes in all.
-
-            show(session, screen, run, as_json=as_json)
-
-
-def _list(session: Session, screen: Screen, limit: int, *, as_json: bool) -> None:
-    found = accounts.newest(session, limit)
+    with access.read(access.reach(invocation)) as session:
+        if run is not None:
+            _show(session, invocation.screen, run, as_json=as_json)
+            return
+        found = accounts.newest(session, limit)
     if as_json:
-        screen.write(document(runs=found))
+        invocation.screen.write_json(runs=found)
     elif found:
-        screen.show(rendered_accounts.table(found))
+        invocation.screen.show(rendered_accounts.table(found))
     else:
-        screen.tell("There are no runs yet. Begin with: chordwise analyze PATH…")
+        invocation.screen.tell("There are no runs yet. Begin with: chordwise analyze PATH…")
 
 
 MAX_JOBS = 50
 
 
-def show(session: Session, screen: Screen, name: str, *, as_json: bool) -> None:
+def _show(session: Session, screen: Screen, name: str, *, as_json: bool) -> None:
     """Show the account of the run of this name or id."""
     run_id = stored_runs.find(session, name).id
     account = accounts.of_run(session, run_id)
-    failed = accounts.failures(session, account.run, EVERY if as_json else MAX_FAILURES)
-    noticed = accounts.notices(session, run_id, EVERY if as_json else MAX_FAILURES)
+    most = EVERY if as_json else MAX_FAILURES
+    failed = accounts.failures(session, account.run, most)
+    noticed = accounts.notices(session, run_id, most)
     counts = progress.read(session, run_id)
     caps = caps_of_run(session, run_id)
     listed = accounts.jobs_of_run(session, run_id, EVERY if as_json else MAX_JOBS)
     owed = deliveries.of_run(session, run_id)
     if as_json:
-        screen.write(
-            document(
-                run=account,
-                usage=counts.calls,
-                budgets=caps,
-                batches=counts.batches,
-                jobs=listed,
-                failures=failed,
-                notices=noticed,
-                deliveries=owed,
-            )
+        screen.write_json(
+            run=account,
+            usage=counts.calls,
+            budgets=caps,
+            batches=counts.batches,
+            jobs=listed,
+            failures=failed,
+            notices=noticed,
+            deliveries=owed,
         )
         return
     screen.show(rendered_accounts.heading(account), *rendered_accounts.laid_out(account))
     screen.show(usage(counts), *rendered_accounts.budget_lines(caps))
-    screen.show(*batch_lines(counts.batches))
-    screen.show(job_table(listed, counts.jobs.total))
+    screen.show(*live.batch_lines(counts.batches), job_table(listed, counts.jobs.total))
     screen.show(*delivery_lines(owed), *rendered_accounts.failures(failed))
     screen.show(*rendered_accounts.notices(noticed))
 
@@ -135,34 +108,30 @@ def job_table(found: Sequence[JobLine], total: int) -> RenderableType:
     """Return one row for each job; `total` is how many there are."""
     rest = [_row(job) for job in found]
     names = [job.source for job in found]
-    whole = [[Text(one_line(name)), *row] for name, row in zip(names, rest, strict=True)]
+    whole = [[one_line(name), *row] for name, row in zip(names, rest, strict=True)]
     short = [[name, *row] for name, row in zip(shortened(names, room=0), rest, strict=True)]
     table = FirstThatFits(
-        fitting.table(_COLUMNS, whole, right=_NUMBERS),
-        fitting.folded(_COLUMNS, short, whole=_COLUMNS[1:], right=_NUMBERS),
+        tables.table(_COLUMNS, whole, right=_NUMBERS),
+        tables.folded(_COLUMNS, short, whole=_COLUMNS[1:], right=_NUMBERS),
     )
     if total <= len(found):
         return table
     return Group(table, Text(f"… and {total - len(found):,} more jobs.", style="dim"))
 
 
-def _row(job: JobLine) -> list[Text]:
+def _row(job: JobLine) -> list[str | Text]:
     """Return all that stands beside the document."""
-    return [
-        Text(job.analysis_type),
-        _status(job),
-        Text("–" if job.chunks is None else f"{job.chunks_done}/{job.chunks}"),
-        Text("–" if job.confidence is None else f"{job.confidence:.2f}"),
-        Text("–" if job.coverage is None else share(job.coverage)),
-    ]
-
-
-def _status(job: JobLine) -> Text:
     style = "" if job.status in (JobStatus.SUCCEEDED, JobStatus.RUNNING) else "yellow"
     status = Text(job.status, style=style)
     if job.reused:
         status.append(" (reused)", style="dim")
-    return status
+    return [
+        job.analysis_type,
+        status,
+        "–" if job.chunks is None else f"{job.chunks_done}/{job.chunks}",
+        "–" if job.confidence is None else f"{job.confidence:.2f}",
+        "–" if job.coverage is None else share(job.coverage),
+    ]
 
 
 def delivery_lines(found: Sequence[DeliveryLine]) -> Iterator[Text]:

@@ -8,40 +8,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import typer
 from pydantic import SecretStr
 from sqlalchemy.exc import ProgrammingError
 
-from chordwise.cli import opening
-from chordwise.cli.application import EPILOG
+from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Model
-from chordwise.cli.rendering.plain_text import document
-from chordwise.cli.rendering.screen import Screen
 from chordwise.embedded import stack
-from chordwise.embedded.stack import Level, Services
+from chordwise.embedded.stack import Services
 from chordwise.errors import ConfigurationError
-from chordwise.settings import Settings
 from chordwise.storage import migrating
 from chordwise.storage.database import open_engine, translate_errors
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command(epilog=EPILOG)(up)
-    app.command(epilog=EPILOG)(down)
-    app.command(epilog=EPILOG)(migrate)
-
-
-def up(context: typer.Context, *, model: Model = None) -> None:
+def up(invocation: Invocation, *, model: Model = None) -> None:
     """Run everything here until Ctrl-C. Database, broker, worker and scheduler have one log.
 
     chordwise up
 
     chordwise up --model local/model.gguf
     """
-    invocation, screen = Invocation.of(context), Screen()
-    settings = invocation.settings(model=model)
+    settings, screen = invocation.settings(model=model), invocation.screen
 
     def ready(services: Services) -> None:
         screen.tell(f"Ready. The data is in {settings.home}; Ctrl-C stops everything.")
@@ -56,55 +43,46 @@ def up(context: typer.Context, *, model: Model = None) -> None:
     screen.tell("Stopped.")
 
 
-def down(context: typer.Context, *, as_json: AsJson = False) -> None:
+def down(invocation: Invocation, *, as_json: AsJson = False) -> None:
     """Stop what runs in the background. What runs in another terminal, too.
 
     chordwise down
     """
-    invocation, screen = Invocation.of(context), Screen()
-    home = _home(invocation, screen)
+    home = _home(invocation)
     was_up = stack.stop(home)
     if as_json:
-        screen.write(document(stopped=was_up))
+        invocation.screen.write_json(stopped=was_up)
     else:
-        screen.tell("Stopped." if was_up else f"Nothing runs in {home}.")
+        invocation.screen.tell("Stopped." if was_up else f"Nothing runs in {home}.")
 
 
-def _home(invocation: Invocation, screen: Screen) -> Path:
+def _home(invocation: Invocation) -> Path:
     """Return whose stack is meant; nothing else in the settings keeps it from being stopped."""
     try:
         return invocation.settings().home
     except ConfigurationError as error:
         home = invocation.find_home()
-        screen.note(f"{error.what} What runs in {home} is stopped all the same.")
+        invocation.screen.note(f"{error.what} What runs in {home} is stopped all the same.")
         return home
 
 
-def migrate(context: typer.Context, *, as_json: AsJson = False) -> None:
+def migrate(invocation: Invocation, *, as_json: AsJson = False) -> None:
     """Bring the tables to what this version needs. Waits for another migration.
 
     chordwise migrate
 
     CHORDWISE_DATABASE_URL=postgresql://… chordwise migrate
     """
-    invocation, screen = Invocation.of(context), Screen()
-    settings = invocation.settings()
+    settings, screen = invocation.settings(), invocation.screen
     # With an address given nothing is started: the stack itself calls this command that way.
-    url = settings.database_url or _embedded(invocation, settings, screen)
+    url = settings.database_url or access.address(access.reach(invocation, settings))
     before, after = _migrate(url)
     if as_json:
-        screen.write(document(before=before, after=after))
+        screen.write_json(before=before, after=after)
     elif before == after:
         screen.tell(f"The tables are up to date ({after}).")
     else:
         screen.tell(f"The tables went from {before or 'none'} to {after}.")
-
-
-def _embedded(invocation: Invocation, settings: Settings, screen: Screen) -> SecretStr:
-    reached = opening.reach(invocation, settings, Level.DATABASE, screen.note)
-    if reached.database_url is None:
-        raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
-    return reached.database_url
 
 
 def _migrate(url: SecretStr) -> tuple[str | None, str]:

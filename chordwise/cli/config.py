@@ -7,15 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-import typer
 from pydantic import SecretStr
 from pydantic_settings import EnvSettingsSource
 
-from chordwise.cli.application import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.cli.rendering.plain_text import document, one_line
-from chordwise.cli.rendering.screen import Screen
+from chordwise.cli.rendering.plain_text import one_line
 from chordwise.domain import addresses
 from chordwise.domain.json_forms import plain
 from chordwise.domain.json_values import JsonValue
@@ -44,38 +41,27 @@ class Entry:
     origin: Origin
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EPILOG)(config)
-
-
-def config(context: typer.Context, *, as_json: AsJson = False) -> None:
+def config(invocation: Invocation, *, as_json: AsJson = False) -> None:
     """Show every setting, and where it comes from. Secrets are hidden.
 
     chordwise config
 
     chordwise --config other.toml config --json
     """
-    invocation, screen = Invocation.of(context), Screen()
-    settings = invocation.settings()
+    settings, screen = invocation.settings(), invocation.screen
     file = type(settings).toml_file
     written = type(settings).toml_values
     flags = {"home": str(invocation.home)} if invocation.home is not None else {}
-    found = list(entries(settings, flags, environment(), written))
+    found = list(entries(settings, flags, EnvSettingsSource(Settings)(), written))
     notes = list(key_notes(settings))
     if as_json:
-        screen.write(document(file=str(file) if file else None, settings=found, notes=notes))
+        screen.write_json(file=str(file) if file else None, settings=found, notes=notes)
         return
     screen.write(f"# {f'with {file}' if file else 'without a chordwise.toml'}\n")
     for line in toml_lines(found):
         screen.write(f"{line}\n")
     for note in notes:
         screen.write(f"\n# {one_line(note)}\n")
-
-
-def environment() -> Mapping[str, object]:
-    """Return what the variables say, in the shape of the settings."""
-    return EnvSettingsSource(Settings)()
 
 
 def entries(
@@ -86,19 +72,16 @@ def entries(
 ) -> Iterator[Entry]:
     """Yield every setting, those at the top before the sections."""
     sources = {Origin.FLAG: flags, Origin.ENVIRONMENT: variables, Origin.FILE: written}
-    found = [
-        Entry(
+    # Those at the top have a path of one step.
+    leaves = sorted(_leaves(settings.model_dump()), key=lambda leaf: len(leaf[0]) > 1)
+    for path, value in leaves:
+        origins = [origin for origin, source in sources.items() if _has(source, path)]
+        yield Entry(
             section=".".join(path[:-1]),
             name=path[-1],
             value=_shown(path[-1], value),
-            origin=next((each for each, source in sources.items() if _has(source, path)), _DEFAULT),
+            origin=origins[0] if origins else Origin.DEFAULT,
         )
-        for path, value in _leaves(settings.model_dump())
-    ]
-    return iter(sorted(found, key=lambda entry: bool(entry.section)))
-
-
-_DEFAULT = Origin.DEFAULT
 
 
 def key_notes(settings: Settings) -> Iterator[str]:
@@ -116,7 +99,8 @@ def toml_lines(found: list[Entry]) -> Iterator[str]:
             section = entry.section
             yield ""
             yield f"[{section}]"
-        line = f"{entry.name} = {_toml(entry.value)}"
+        # JSON's strings, numbers, booleans and lists are TOML's, too.
+        line = f"{entry.name} = {json.dumps(entry.value, ensure_ascii=False)}"
         if entry.value is None:
             line = f"# {entry.name} is not set"
         yield f"{one_line(line):<{_COMMENT_COLUMN}} # {entry.origin}"
@@ -149,8 +133,3 @@ def _shown(name: str, value: object) -> JsonValue:
             return addresses.HIDDEN if secret else ""
         return addresses.shown(secret, hide_path=name == "webhook_url")
     return addresses.shown(value) if name == "base_url" and isinstance(value, str) else plain(value)
-
-
-def _toml(value: JsonValue) -> str:
-    # JSON's strings, numbers, booleans and lists are TOML's, too.
-    return json.dumps(value, ensure_ascii=False)

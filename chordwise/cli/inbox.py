@@ -11,28 +11,22 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from chordwise.cli import opening
-from chordwise.cli.application import EPILOG
+from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.cli.rendering.plain_text import counted, document, moment, one_line
-from chordwise.cli.rendering.screen import Screen, indented
+from chordwise.cli.rendering import tables
+from chordwise.cli.rendering.plain_text import counted, moment, one_line
+from chordwise.cli.rendering.screen import hint, indented
 from chordwise.domain.inbox_names import FAILED, side_car_name
 from chordwise.domain.states import InboxStatus
 from chordwise.embedded import stack
-from chordwise.embedded.stack import Level
 from chordwise.errors import UsageError
 from chordwise.pipeline.inbox import looking
 from chordwise.pipeline.inbox.looking import HeldBack, InboxAccount, RecentFile
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=EPILOG)(inbox)
-
-
 def inbox(
-    context: typer.Context,
+    invocation: Invocation,
     *,
     limit: Annotated[int, typer.Option(min=0, help="How many taken files to list.")] = 10,
     as_json: AsJson = False,
@@ -43,18 +37,17 @@ def inbox(
 
     chordwise inbox --json
     """
-    invocation, screen = Invocation.of(context), Screen()
-    settings = invocation.settings()
+    settings, screen = invocation.settings(), invocation.screen
     if not settings.inbox.folders:
         raise UsageError(
             "No folder is watched.", 'Say which in chordwise.toml: [inbox] folders = ["inbox"]'
         )
-    reached = opening.reach(invocation, settings, Level.DATABASE, screen.note)
-    with opening.database(reached) as database, database.read() as session:
+    reached = access.reach(invocation, settings)
+    with access.read(reached) as session:
         found = looking.accounts(session, reached, limit)
     watched = settings.inbox.enabled and stack.keeps_watch(settings)
     if as_json:
-        screen.write(document(enabled=settings.inbox.enabled, watched=watched, inboxes=found))
+        screen.write_json(enabled=settings.inbox.enabled, watched=watched, inboxes=found)
         return
     screen.show(*inbox_tables(found))
     if not settings.inbox.enabled:
@@ -92,7 +85,7 @@ def _held_back(found: Sequence[HeldBack]) -> Iterator[RenderableType]:
         what = f"  {counted(each.files, 'file')} of {whose} held back: {one_line(each.message)}"
         yield Text(what, style="yellow")
         if each.hint:
-            yield indented(Text(f"→ {one_line(each.hint)}", style="dim"), 4)
+            yield hint(each.hint)
     if found:
         yield Text("  The scheduler reads a schema each time, chordwise.toml only at its start.")
 
@@ -104,23 +97,21 @@ def _orphans(inbox: InboxAccount) -> Iterator[RenderableType]:
     if more:
         yield Text(f"  … and {counted(more, 'side-car')} more without a file", style="yellow")
     if inbox.orphaned_side_cars:
-        rule = f"→ A side-car is called {side_car_name('NAME.EXT')}, after its file NAME.EXT."
-        yield indented(Text(rule, style="dim"), 4)
+        yield hint(f"A side-car is called {side_car_name('NAME.EXT')}, after its file NAME.EXT.")
 
 
 def _table(recent: Sequence[RecentFile]) -> Table:
-    shown = Table(box=None, padding=(0, 2, 0, 2), header_style="bold")
-    for name in ("File", "Profile", "Status", "Taken", "Run"):
-        shown.add_column(name, overflow="fold")
-    for file in recent:
-        shown.add_row(
-            Text(one_line(file.name)),
-            Text(one_line(file.profile)),
-            Text(file.status, style="yellow" if file.status == "failed" else ""),
+    rows = (
+        (
+            one_line(file.name),
+            one_line(file.profile),
+            Text(file.status, style="yellow" if file.status == InboxStatus.FAILED else ""),
             moment(file.taken_at),
-            Text(one_line(file.run or "")),
+            one_line(file.run or ""),
         )
-    return shown
+        for file in recent
+    )
+    return tables.folded(("File", "Profile", "Status", "Taken", "Run"), rows, indent=2)
 
 
 def _failures(recent: Sequence[RecentFile]) -> Iterator[RenderableType]:
@@ -130,4 +121,4 @@ def _failures(recent: Sequence[RecentFile]) -> Iterator[RenderableType]:
             what = f"✗ {one_line(file.name)}: {one_line(file.message, _MESSAGE_WIDTH)}"
             yield indented(Text(what, style="yellow"), 2)
             if file.hint:
-                yield indented(Text(f"→ {one_line(file.hint, _MESSAGE_WIDTH)}", style="dim"), 4)
+                yield hint(file.hint, _MESSAGE_WIDTH)

@@ -1,4 +1,4 @@
-"""`chordwise evaluate` and `recalibrate`: how good results are, and what claims are worth."""
+"""`chordwise evaluate`: how good results are."""
 
 from __future__ import annotations
 
@@ -9,38 +9,24 @@ from typing import Annotated
 
 import typer
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 from sqlalchemy.orm import Session
 
-from chordwise.cli import opening
-from chordwise.cli.application import EPILOG
+from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, OnlyTypes
-from chordwise.cli.rendering.plain_text import counted, document, one_line, share
-from chordwise.cli.rendering.screen import Screen
-from chordwise.domain.learning.calibration import FEWEST, FEWEST_OF_EACH
+from chordwise.cli.options import AnyRun, AsJson, OnlyTypes
+from chordwise.cli.rendering import tables
+from chordwise.cli.rendering.plain_text import counted, one_line
 from chordwise.domain.learning.measures import Measure
-from chordwise.embedded.stack import Level
 from chordwise.errors import ExitCode, UsageError
-from chordwise.pipeline.learning import evaluating, gold, recalibrating
+from chordwise.pipeline.learning import evaluating, gold
 from chordwise.pipeline.learning.evaluating import Comparison, Evaluated, Measured
-from chordwise.pipeline.learning.recalibrating import Lesson
-from chordwise.storage import calibrations
 from chordwise.storage.database import Database
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command(epilog=EPILOG)(evaluate)
-    app.command(epilog=EPILOG)(recalibrate)
-
-
 def evaluate(
-    context: typer.Context,
-    run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="A run's name or id, or latest.")
-    ] = None,
+    invocation: Invocation,
+    run: AnyRun = None,
     *,
     gold_file: Annotated[
         Path | None,
@@ -51,17 +37,15 @@ def evaluate(
         str, typer.Option(metavar="NAME", help="Only what [profiles.NAME] asks.")
     ] = "",
     as_json: AsJson = False,
-) -> None:
+) -> ExitCode:
     """Compare results with the truth. Without a run, the newest of each document.
 
     chordwise evaluate latest --gold truth.csv
     """
-    invocation, screen = Invocation.of(context), Screen()
     settings = invocation.settings()
     truth = gold.read(gold_file) if gold_file else None
     scope = evaluating.of(settings, run, profile, types or ())
-    settings = opening.reach(invocation, settings, Level.DATABASE, screen.note)
-    with opening.database(settings) as database:
+    with access.database(access.reach(invocation, settings)) as database:
         found = evaluating.evaluate(database, scope, truth, partial(_write, database))
     if not found:
         raise UsageError(
@@ -69,40 +53,12 @@ def evaluate(
             "Give --gold FILE, or say it with `chordwise feedback`.",
         )
     if as_json:
-        screen.write(document(evaluations=[_as_json(each) for each in found]))
+        invocation.screen.write_json(evaluations=[_as_json(each) for each in found])
     else:
         for each in found:
-            screen.show(*laid_out(each))
-    if any(each.comparison.missing for each in found):
-        raise typer.Exit(ExitCode.INCOMPLETE)
-
-
-def recalibrate(
-    context: typer.Context,
-    *,
-    max_error_rate: Annotated[
-        float, typer.Option(min=0, max=1, metavar="0…1", help="How many accepted may be wrong.")
-    ] = recalibrating.MAX_ERROR_RATE,
-    as_json: AsJson = False,
-) -> None:
-    """Learn what a claimed confidence is worth. Feedback and evaluations say it.
-
-    chordwise recalibrate
-    """
-    invocation, screen = Invocation.of(context), Screen()
-    settings = opening.reach(invocation, invocation.settings(), Level.DATABASE, screen.note)
-    with opening.database(settings) as database:
-        with database.read() as session:
-            claims = calibrations.claims(session)
-        lessons = recalibrating.learn(claims, max_error_rate)
-        with database.write() as session:
-            changed = recalibrating.store(session, lessons, max_error_rate)
-    if as_json:
-        screen.write(document(lessons=lessons, max_error_rate=max_error_rate, changed=changed))
-    elif lessons:
-        screen.show(*lesson_table(lessons, max_error_rate))
-    else:
-        screen.tell("Nothing has been judged yet: `chordwise feedback` or `chordwise evaluate`.")
+            invocation.screen.show(*laid_out(each))
+    is_incomplete = any(each.comparison.missing for each in found)
+    return ExitCode.INCOMPLETE if is_incomplete else ExitCode.SUCCESS
 
 
 def _write(database: Database, change: Callable[[Session], int]) -> int:
@@ -163,36 +119,6 @@ def laid_out(evaluated: Evaluated) -> Iterator[RenderableType]:
     yield from _missing(evaluated.comparison)
 
 
-def lesson_table(found: Sequence[Lesson], max_error_rate: float) -> Iterator[RenderableType]:
-    """Return what was learnt, a row for each model and analysis type, and what is too little."""
-    table = _table("Type", "Part", "Model", "Judged", "Right", "Method", "Error", "Accept")
-    for each in found:
-        key, curve = each.key, each.curve
-        accepted = each.acceptance
-        table.add_row(
-            key.analysis_type,
-            key.part,
-            Text(one_line(f"{key.provider}/{key.model}", _WIDTH)),
-            f"{each.judged:,}",
-            f"{each.judged_right:,}",
-            curve.method if curve else "too few",
-            f"{curve.error_before:.3f} → {curve.error_after:.3f}" if curve else "–",
-            f"≥ {accepted.accept_from:.2f} ({share(accepted.share)})" if accepted else "–",
-        )
-    yield table
-    yield Text(
-        f"Accept: from this confidence on at most {share(max_error_rate)} are wrong, and how many "
-        "that is.",
-        style="dim",
-    )
-    if any(each.curve is None for each in found):
-        yield Text(
-            f"Too few: {FEWEST} judgments are needed, {FEWEST_OF_EACH} of them right and "
-            f"{FEWEST_OF_EACH} wrong.",
-            style="dim",
-        )
-
-
 def _heading(measured: Measured) -> str:
     who = "several models or prompts"
     if measured.group:
@@ -203,13 +129,13 @@ def _heading(measured: Measured) -> str:
 
 
 def _numbers(measures: Sequence[Measure]) -> RenderableType:
-    table = _table("", "Value", "95 %", "Of")
+    rows = []
     for each in measures:
         if each.metric != _CONFUSION:
             name = _WORDS.get(each.metric, each.metric)
             label = f" of {each.label}" if each.label else ""
-            table.add_row(f"  {name}{label}", _number(each.value), _bounds(each), f"{each.count:,}")
-    return table
+            rows.append((f"  {name}{label}", _number(each.value), _bounds(each), f"{each.count:,}"))
+    return tables.numbers(("", "Value", "95 %", "Of"), rows)
 
 
 def _by_label(measures: Sequence[Measure]) -> Iterator[RenderableType]:
@@ -221,27 +147,26 @@ def _by_label(measures: Sequence[Measure]) -> Iterator[RenderableType]:
     if not rows:
         return
     columns = list(dict.fromkeys(metric for row in rows.values() for metric in row))
-    table = _table("  Label or field", *(_WORDS.get(c, c) for c in columns), "Of")
+    shown = []
     for label, row in rows.items():
         values = [_number(row[c].value) if c in row else "–" for c in columns]
         # How many documents have the field, or should have the label.
         counted_by = row.get("match") or row.get("f1")
         of = f"{counted_by.count:,}" if counted_by else ""
-        table.add_row(Text(f"  {one_line(label, _WIDTH)}"), *values, of)
-    yield table
+        shown.append((f"  {one_line(label, _WIDTH)}", *values, of))
+    names = ("  Label or field", *(_WORDS.get(c, c) for c in columns), "Of")
+    yield tables.numbers(names, shown)
 
 
 def _confused(measures: Sequence[Measure]) -> Iterator[RenderableType]:
     wrong = [m for m in measures if m.metric == _CONFUSION and m.label != m.found]
     if not wrong:
         return
-    table = _table("  Should be", "Chosen", "Times")
+    rows = []
     for each in sorted(wrong, key=lambda m: -m.value)[:_MAX_CONFUSED]:
         label = one_line(each.label, _WIDTH) or "something else"
-        table.add_row(
-            Text(f"  {label}"), Text(one_line(each.found, _WIDTH)), f"{int(each.value):,}"
-        )
-    yield table
+        rows.append((f"  {label}", one_line(each.found, _WIDTH), f"{int(each.value):,}"))
+    yield tables.numbers(("  Should be", "Chosen", "Times"), rows)
 
 
 def _missing(comparison: Comparison) -> Iterator[RenderableType]:
@@ -263,10 +188,3 @@ def _bounds(measure: Measure) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3f}"
-
-
-def _table(*names: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for place, name in enumerate(names):
-        table.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
-    return table

@@ -1,0 +1,89 @@
+"""From a function to a command: its parameters are options, what it returns is the exit code."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, fields, is_dataclass
+from inspect import Parameter
+from types import FunctionType
+from typing import TYPE_CHECKING, Annotated, ParamSpec, cast, get_args, get_origin, get_type_hints
+
+import typer
+
+from chordwise.cli.invocation import Invocation
+from chordwise.errors import ExitCode
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+P = ParamSpec("P")
+EPILOG = "Everywhere: --config FILE, --home FOLDER, --verbose, --debug (chordwise --help)."
+
+
+class Without:
+    """The fields of an options object that a command does not take: `Annotated[…, Without(…)]`."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+
+def add(
+    app: typer.Typer, name: str, function: Callable[P, ExitCode | None], epilog: str = EPILOG
+) -> None:
+    """Add a function to an application, as the command of this name."""
+    app.command(name, epilog=epilog)(command(function))
+
+
+def command(function: Callable[P, ExitCode | None]) -> Callable[[], None]:
+    """Return what Typer calls for a function.
+
+    A parameter of type `Invocation` receives that of the command line. A parameter whose type is
+    another dataclass receives an object of it: its fields are options, in their order. The exit
+    code is the one that the function returns, or success.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    objects = {name: of for name, hint in hints.items() if (of := _options_class(hint))}
+    call = cast("FunctionType", function)  # what Typer has parsed has the types of the hints
+
+    def run(**given: object) -> None:
+        for name, of in objects.items():
+            taken = [each.name for each in fields(of) if each.name in given]
+            given[name] = of(**{each: given.pop(each) for each in taken})
+        for name, hint in hints.items():
+            if hint is Invocation:
+                given[name] = Invocation.of(cast("typer.Context", given[name]))
+        code: object = call(**given)
+        raise typer.Exit(code if isinstance(code, ExitCode) else ExitCode.SUCCESS)
+
+    run.__name__, run.__doc__, run.__annotations__ = call.__name__, call.__doc__, {}
+    own = inspect.signature(function).parameters.values()
+    shown = [option for each in own for option in _options(each, hints[each.name])]
+    setattr(run, "__signature__", inspect.Signature(shown))  # noqa: B010 - no type declares it
+    return run
+
+
+def _options(parameter: Parameter, hint: object) -> Iterator[Parameter]:
+    """Yield what Typer reads for a parameter."""
+    of = _options_class(hint)
+    if of is None:
+        hint = typer.Context if hint is Invocation else hint
+        yield _keyword(parameter.name, parameter.default, hint)
+        return
+    left_out = [name for mark in get_args(hint)[1:] for name in mark.names]
+    hints = get_type_hints(of, include_extras=True)
+    for field in fields(of):
+        if field.name not in left_out:
+            default = Parameter.empty if field.default is MISSING else field.default
+            yield _keyword(field.name, default, hints[field.name])
+
+
+def _keyword(name: str, default: object, hint: object) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+
+
+def _options_class(hint: object) -> type[DataclassInstance] | None:
+    """Return the dataclass of a parameter that is an object of options."""
+    bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    is_options = isinstance(bare, type) and is_dataclass(bare) and bare is not Invocation
+    return cast("type[DataclassInstance]", bare) if is_options else None

@@ -1,0 +1,114 @@
+"""`chordwise feedback`: saying what is right and wrong about results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chordwise.cli import access
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import AsJson, OnlyDocument, OnlyTypes
+from chordwise.cli.rendering.plain_text import counted
+from chordwise.cli.rendering.screen import Screen
+from chordwise.domain.learning.remarks import Saying, parsed
+from chordwise.domain.learning.truths import Verdict
+from chordwise.errors import ExitCode, UsageError
+from chordwise.pipeline.learning import giving_feedback
+from chordwise.pipeline.learning.giving_feedback import Given, Signed, Target
+from chordwise.pipeline.runs.stored_results import Wanted
+
+_MAX_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedbackOptions:
+    """The options of the command: on what, what is said, and by whom."""
+
+    target: Annotated[
+        str | None, typer.Argument(metavar="RUN|JOB", help="A run's name or id, or a job's id.")
+    ] = None
+    approve: Annotated[bool, typer.Option("--approve", help="It is right.")] = False
+    reject: Annotated[bool, typer.Option("--reject", help="It is wrong.")] = False
+    correct: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH=VALUE", help="What should stand there; may be repeated."),
+    ] = None
+    path: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="Approve or reject this value, not the whole."),
+    ] = None
+    types: OnlyTypes = None
+    document: OnlyDocument = ""
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Many at once: a CSV or JSONL file.")
+    ] = None
+    note: Annotated[str, typer.Option(metavar="TEXT", help="Why.")] = ""
+    author: Annotated[str, typer.Option(metavar="NAME", help="Who says so.")] = ""
+
+
+def feedback(
+    invocation: Invocation, options: FeedbackOptions, *, as_json: AsJson = False
+) -> ExitCode:
+    """Say that a result is right or wrong, or what it should be.
+
+    chordwise feedback latest --document review-7.txt --correct label=negative
+
+    chordwise feedback --file checked.csv
+    """
+    sayings = _sayings(options)
+    if bool(sayings) == bool(options.file):
+        raise UsageError("Say --approve, --reject, --correct PATH=VALUE, or --file FILE.")
+    wanted = Wanted(types=tuple(options.types or ()), document=options.document)
+    target = Target(name=options.target, wanted=wanted)
+    lines = giving_feedback.read(options.file) if options.file else []
+    said = [Signed(saying=each, note=options.note, author=options.author) for each in sayings]
+    with access.write(access.reach(invocation)) as session:
+        if said:
+            given = giving_feedback.give(session, giving_feedback.one(session, target), said)
+        else:
+            found = giving_feedback.wanted(session, target)
+            given = giving_feedback.give_all(session, found, lines)
+    _report(invocation.screen, given, as_json=as_json)
+    return ExitCode.INCOMPLETE if given.unmatched else ExitCode.SUCCESS
+
+
+def _report(screen: Screen, given: Given, *, as_json: bool) -> None:
+    if as_json:
+        screen.write_json(stored=given.stored, known=given.known, unmatched=given.unmatched)
+        return
+    known = f"; {given.known:,} had been said before" if given.known else ""
+    screen.tell(f"{counted(given.stored, 'remark')} stored{known}.")
+    for each in given.unmatched[:_MAX_SHOWN]:
+        screen.tell(f"Line {each.line}, {each.document}: {each.reason}")
+    if len(given.unmatched) > _MAX_SHOWN:
+        screen.tell(f"And {len(given.unmatched) - _MAX_SHOWN:,} more; --json names them all.")
+
+
+def _sayings(options: FeedbackOptions) -> list[Saying]:
+    """Return what the options say.
+
+    Raises:
+        UsageError: They contradict each other.
+    """
+    approve, reject, paths = options.approve, options.reject, options.path
+    if approve and reject:
+        raise UsageError("--approve and --reject exclude each other.")
+    if options.correct and (approve or reject) and not paths:
+        raise UsageError("A whole that is corrected is neither approved nor rejected as well.")
+    if paths and not (approve or reject):
+        raise UsageError("--path goes with --approve or --reject.")
+    found = [_correction(text) for text in options.correct or ()]
+    if approve or reject:
+        verdict = Verdict.APPROVED if approve else Verdict.REJECTED
+        found += [Saying(verdict=verdict, path=path) for path in paths or [""]]
+    return found
+
+
+def _correction(text: str) -> Saying:
+    place, separator, value = text.partition("=")
+    if not separator or not place.strip():
+        raise UsageError(f"“{text}” is not PATH=VALUE.", "Such as label=negative.")
+    return Saying(verdict=Verdict.CORRECTED, path=place.strip(), value=parsed(value))

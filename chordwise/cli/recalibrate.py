@@ -1,0 +1,81 @@
+"""`chordwise recalibrate`: what claims are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+import typer
+from rich.console import RenderableType
+from rich.text import Text
+
+from chordwise.cli import access
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import AsJson
+from chordwise.cli.rendering import tables
+from chordwise.cli.rendering.plain_text import one_line, share
+from chordwise.domain.learning.calibration import FEWEST, FEWEST_OF_EACH
+from chordwise.pipeline.learning import recalibrating
+from chordwise.pipeline.learning.recalibrating import Lesson
+from chordwise.storage import calibrations
+
+_WIDTH = 60
+
+
+def recalibrate(
+    invocation: Invocation,
+    *,
+    max_error_rate: Annotated[
+        float, typer.Option(min=0, max=1, metavar="0…1", help="How many accepted may be wrong.")
+    ] = recalibrating.MAX_ERROR_RATE,
+    as_json: AsJson = False,
+) -> None:
+    """Learn what a claimed confidence is worth. Feedback and evaluations say it.
+
+    chordwise recalibrate
+    """
+    screen = invocation.screen
+    with access.database(access.reach(invocation)) as database:
+        with database.read() as session:
+            claims = calibrations.claims(session)
+        lessons = recalibrating.learn(claims, max_error_rate)
+        with database.write() as session:
+            changed = recalibrating.store(session, lessons, max_error_rate)
+    if as_json:
+        screen.write_json(lessons=lessons, max_error_rate=max_error_rate, changed=changed)
+    elif lessons:
+        screen.show(*laid_out(lessons, max_error_rate))
+    else:
+        screen.tell("Nothing has been judged yet: `chordwise feedback` or `chordwise evaluate`.")
+
+
+def laid_out(found: Sequence[Lesson], max_error_rate: float) -> Iterator[RenderableType]:
+    """Return what was learnt, a row for each model and analysis type, and what is too little."""
+    yield tables.numbers(
+        ("Type", "Part", "Model", "Judged", "Right", "Method", "Error", "Accept"), map(_row, found)
+    )
+    yield Text(
+        f"Accept: from this confidence on at most {share(max_error_rate)} are wrong, and how many "
+        "that is.",
+        style="dim",
+    )
+    if any(each.curve is None for each in found):
+        yield Text(
+            f"Too few: {FEWEST} judgments are needed, {FEWEST_OF_EACH} of them right and "
+            f"{FEWEST_OF_EACH} wrong.",
+            style="dim",
+        )
+
+
+def _row(lesson: Lesson) -> Sequence[str]:
+    key, curve, accepted = lesson.key, lesson.curve, lesson.acceptance
+    return (
+        key.analysis_type,
+        key.part,
+        one_line(f"{key.provider}/{key.model}", _WIDTH),
+        f"{lesson.judged:,}",
+        f"{lesson.judged_right:,}",
+        curve.method if curve else "too few",
+        f"{curve.error_before:.3f} → {curve.error_after:.3f}" if curve else "–",
+        f"≥ {accepted.accept_from:.2f} ({share(accepted.share)})" if accepted else "–",
+    )

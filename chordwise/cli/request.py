@@ -1,0 +1,219 @@
+"""The options of `analyze`, `submit` and `quote`, and what a run asks of every document by them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from chordwise.cli.options import Budget, Model, NoWait
+from chordwise.domain.states import Lane
+from chordwise.domain.tasks import MAX_VOTES, AnalysisOptions, AnalysisType, implied_types
+from chordwise.errors import UsageError
+from chordwise.readers.extracted import Columns
+from chordwise.settings import Settings
+
+if TYPE_CHECKING:
+    from chordwise.pipeline.intake.run_options import RunOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The options as they are given; the order is that of the help.
+
+    No lane and no number of votes are not a word about them: a profile may have one.
+    """
+
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH", help="Files, folders, patterns in quotes, or - for stdin."),
+    ]
+    profile: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Ask what [profiles.NAME] says; options go before it."),
+    ] = ""
+    types: Annotated[
+        list[AnalysisType] | None,
+        typer.Option("--type", "-t", help="What to find out; may be repeated. Default: summary."),
+    ] = None
+    instructions: Annotated[
+        str,
+        typer.Option(metavar="TEXT", help="What to pay attention to; for extraction: the items."),
+    ] = ""
+    schema: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="A JSON Schema for an extraction.")
+    ] = None
+    labels: Annotated[
+        str,
+        typer.Option(metavar="A,B,C", help="The labels to choose from in a classification."),
+    ] = ""
+    text_column: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="CSV, JSONL, workbooks: a document per row, text from here."
+        ),
+    ] = ""
+    id_column: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="The column that names the rows; else their numbers."),
+    ] = ""
+    model: Model = None
+    run_name: Annotated[
+        str, typer.Option(metavar="NAME", help="What to call the run; made up where not given.")
+    ] = ""
+    no_wait: NoWait = False
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Ask again even where an answer is stored.")
+    ] = False
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Use no completion again; --fresh implies it.")
+    ] = False
+    nightly: Annotated[
+        bool, typer.Option("--nightly", help="Let the calls of other runs go first.")
+    ] = False
+    lane: Annotated[
+        Lane | None, typer.Option(help="batch: half the price, within a day; else online.")
+    ] = None
+    confidence_threshold: Annotated[
+        float,
+        typer.Option(min=0, max=1, metavar="0…1", help="Mark answers below this for review."),
+    ] = 0.0
+    votes: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MAX_VOTES, metavar="N", help="Ask each question N times and let them vote."
+        ),
+    ] = None
+    critique: Annotated[
+        bool,
+        typer.Option("--critique", help="Examine the answer about a document, and mend it once."),
+    ] = False
+    principles: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Examine by these, one on each line.")
+    ] = None
+    budget: Budget = None
+
+
+def types_of(request: Request) -> tuple[AnalysisType, ...]:
+    """Return the types to run: a schema or labels alone say which."""
+    return implied_types(
+        request.types or (), schema=request.schema is not None, labels=bool(request.labels)
+    )
+
+
+def options_of(request: Request) -> AnalysisOptions:
+    """Return what the analyses are told.
+
+    Raises:
+        UsageError: Options contradict each other, or the schema cannot be used.
+    """
+    from chordwise.pipeline.intake.run_options import read_schema  # noqa: PLC0415 - as below
+
+    types = types_of(request)
+    if request.schema is not None and AnalysisType.EXTRACTION not in types:
+        raise UsageError("--schema is for extractions.", "Add --type extraction.")
+    if request.labels and AnalysisType.CLASSIFICATION not in types:
+        raise UsageError("--labels is for classifications.", "Add --type classification.")
+    return AnalysisOptions(
+        instructions=request.instructions.strip(),
+        labels=_labels(request.labels),
+        schema=read_schema(request.schema) if request.schema else None,
+        confidence_threshold=request.confidence_threshold,
+        votes=request.votes or 1,
+        critique=request.critique or request.principles is not None,
+        principles=_principles(request),
+    )
+
+
+def run_options(request: Request, settings: Settings) -> RunOptions:
+    """Return what a run asks, by the options given and by the profile where one is named.
+
+    Raises:
+        UsageError: The options contradict each other or the profile, or there is no such profile.
+    """
+    from chordwise.pipeline.intake.run_options import RunOptions  # noqa: PLC0415 - as below
+
+    if request.profile:
+        return profile_options(request, settings)
+    return RunOptions(
+        types=types_of(request),
+        analysis=options_of(request),
+        model=request.model or settings.model,
+        name=request.run_name,
+        fresh=request.fresh,
+        use_cache=not request.no_cache,
+        nightly=request.nightly,
+        lane=request.lane or Lane.ONLINE,
+        budget_usd=budget_of(request.budget),
+        columns=columns_of(request),
+    )
+
+
+def profile_options(request: Request, settings: Settings) -> RunOptions:
+    """Return what a run asks by a profile of the settings; the options given go before it.
+
+    Raises:
+        UsageError: There is no such profile, or it and the options contradict each other.
+    """
+    from chordwise.pipeline.intake.run_options import run_options  # noqa: PLC0415 - as below
+
+    if request.profile not in settings.profiles:
+        known = ", ".join(sorted(settings.profiles))
+        hint = f"Known: {known}." if known else "[profiles.NAME] in chordwise.toml makes one."
+        raise UsageError(f"There is no profile “{request.profile}”.", hint)
+    same = ("instructions", "model", "nightly", "lane", "confidence_threshold", "votes", "critique")
+    given: dict[str, object] = {
+        **{name: getattr(request, name) for name in (*same, "text_column", "id_column")},
+        "types": tuple(request.types or ()),
+        "schema_file": request.schema.absolute() if request.schema else None,
+        "labels": _labels(request.labels),
+        "principles": _principles(request),
+        "budget_usd": budget_of(request.budget),
+    }
+    changes = {name: value for name, value in given.items() if value}
+    profile = settings.profiles[request.profile].model_copy(update=changes)
+    options = run_options(settings, profile, request.run_name)
+    return replace(options, fresh=request.fresh, use_cache=not request.no_cache)
+
+
+def columns_of(request: Request) -> Columns:
+    """Return how tables are read.
+
+    Raises:
+        UsageError: Rows are to be named, but not to be read one by one.
+    """
+    if request.id_column and not request.text_column:
+        raise UsageError("--id-column is for reading rows.", "Add --text-column NAME.")
+    return Columns(text=request.text_column, identity=request.id_column)
+
+
+def budget_of(given: str | None) -> Decimal | None:
+    """Return the amount that was given in US dollars; `None` where none was.
+
+    Raises:
+        UsageError: It is no amount that a run could keep to.
+    """
+    if given is None:
+        return None
+    from chordwise.pipeline.models.budgets import checked_cap  # noqa: PLC0415 - it costs what others need not pay
+
+    try:
+        return checked_cap(Decimal(given.strip().removeprefix("$")))
+    except InvalidOperation as error:
+        raise UsageError(f"A budget of {given} is no amount.", "--budget 2.50") from error
+
+
+def _principles(request: Request) -> tuple[str, ...]:
+    from chordwise.pipeline.intake.run_options import read_principles  # noqa: PLC0415 - as above
+
+    return read_principles(request.principles) if request.principles else ()
+
+
+def _labels(given: str) -> tuple[str, ...]:
+    labels = tuple(dict.fromkeys(part for each in given.split(",") if (part := each.strip())))
+    if given and len(labels) < 2:  # noqa: PLR2004 - the choice between one is none
+        raise UsageError("A classification needs two labels or more.", "--labels invoice,letter")
+    return labels

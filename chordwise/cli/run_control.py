@@ -1,0 +1,82 @@
+"""`chordwise wait`, `retry` and `cancel`: what can be done with a run that exists."""
+
+from __future__ import annotations
+
+from chordwise.cli import access, run_watch
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import AsJson, Budget, NoWait, RunArgument
+from chordwise.cli.rendering.plain_text import counted
+from chordwise.cli.request import budget_of
+from chordwise.embedded import stack
+from chordwise.errors import ExitCode
+from chordwise.pipeline.jobs import retry as retrying
+from chordwise.settings import Settings
+from chordwise.storage import runs
+from chordwise.storage.runs import Run
+
+
+def wait(
+    invocation: Invocation, run: RunArgument = "latest", *, as_json: AsJson = False
+) -> ExitCode:
+    """Wait until a run is over, and show its results.
+
+    chordwise wait 20261124-0915-3f2a
+
+    chordwise wait latest --json
+    """
+    settings = invocation.settings()
+    if stack.watches_for_others(settings):  # it is at work already, and stays as it is
+        settings = access.reach(invocation, settings)
+    else:
+        settings = access.for_run(invocation, run, settings)
+    found = _find(settings, run)
+    return run_watch.follow(invocation, settings, found.id, found.name, as_json=as_json)
+
+
+def retry(
+    invocation: Invocation,
+    run: RunArgument,
+    *,
+    budget: Budget = None,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> ExitCode:
+    """Retry the analyses of a run that have not succeeded. Stored answers are kept.
+
+    chordwise retry latest
+
+    chordwise retry nightly-17 --no-wait
+
+    chordwise retry latest --budget 5
+    """
+    budget_usd = budget_of(budget)
+    settings = access.for_run(invocation, run)
+    found = _find(settings, run)
+    with access.working_context(settings) as working:
+        count = retrying.retry(working, found.id, budget_usd)
+    invocation.screen.tell(f"{counted(count, 'analysis')} taken up again.")
+    if not no_wait:
+        return run_watch.follow(invocation, settings, found.id, found.name, as_json=as_json)
+    if as_json:
+        invocation.screen.write_json(run_id=found.id, run=found.name, retried=count)
+    return run_watch.let_go(invocation, settings, found.name, was_interrupted=False)
+
+
+def cancel(invocation: Invocation, run: RunArgument, *, as_json: AsJson = False) -> None:
+    """Cancel the analyses of a run that have not ended. Stored answers are kept.
+
+    chordwise cancel latest
+    """
+    settings = access.reach(invocation)
+    found = _find(settings, run)
+    with access.database(settings) as database:
+        count = retrying.cancel(database, found.id)
+    if as_json:
+        invocation.screen.write_json(run_id=found.id, run=found.name, cancelled=count)
+    else:
+        invocation.screen.tell(f"{counted(count, 'analysis')} of {found.name} cancelled.")
+
+
+def _find(settings: Settings, name: str) -> Run:
+    with access.read(settings) as session:
+        return runs.find(session, name)

@@ -1,0 +1,73 @@
+"""What a command shows of a run that is over."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.rendering import accounts as rendered_accounts
+from chordwise.cli.rendering import live
+from chordwise.cli.rendering import results as rendered_results
+from chordwise.cli.suggestions import suggest
+from chordwise.domain.states import JobStatus
+from chordwise.pipeline.runs import accounts, progress, stored_results
+from chordwise.pipeline.runs.accounts import Account, caps_of_run
+from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.settings import Settings
+
+MAX_FAILURES = 10_000
+MAX_RESULTS = 100
+EVERY = 1_000_000_000
+
+
+def give(
+    invocation: Invocation, settings: Settings, session: Session, account: Account, *, as_json: bool
+) -> None:
+    """Show results, account and failures of a run, for people or as JSON."""
+    usage = progress.read(session, account.run_id)
+    caps = caps_of_run(session, account.run_id)
+    wanted = Wanted(run_id=account.run_id)
+    most = None if as_json else MAX_RESULTS
+    found = stored_results.read(session, wanted, most)
+    failed = accounts.failures(session, account.run, EVERY if as_json else MAX_FAILURES)
+    screen = invocation.screen
+    if as_json:
+        screen.write_json(
+            run=account, usage=usage.calls, budgets=caps, results=found, failures=failed
+        )
+        return
+    screen.show(*rendered_results.laid_out(found))
+    if len(found) == most:
+        words = stored_results.count_in_words(session, wanted)
+        screen.note(f"The first {len(found)} of {words} results are shown.")
+    screen.show(*rendered_accounts.failures(failed), *rendered_accounts.laid_out(account))
+    screen.show(*rendered_accounts.budget_lines(caps))
+    screen.tell(f"{rendered_accounts.in_words(account)} {live.spent(usage)}.")
+    _say_how_to_go_on(invocation, settings, account)
+    _say_where_to_look(invocation, settings, account.run, has_results=bool(found))
+
+
+def _say_how_to_go_on(invocation: Invocation, settings: Settings, account: Account) -> None:
+    tell = invocation.screen.tell
+    ended_badly = account.states[JobStatus.SUCCEEDED] < sum(account.states.values())
+    if account.states[JobStatus.PAUSED]:
+        tell("Paused: nothing goes on by itself. Mend what is said above, then:")
+    elif ended_badly:
+        tell("Take up again what has not succeeded with:")
+    if ended_badly:
+        suggest(invocation, settings, "retry", account.run)
+    if account.is_interrupted:
+        tell("The intake was interrupted. Take in the rest with:")
+        suggest(invocation, settings, "resume", account.run)
+
+
+def _say_where_to_look(
+    invocation: Invocation, settings: Settings, run: str, *, has_results: bool
+) -> None:
+    invocation.screen.tell("Look further with:")
+    suggest(invocation, settings, "runs", run)
+    if has_results:
+        suggest(invocation, settings, "results", "--run", run)
+        name = run.replace("'", "''")
+        quotes = "SELECT source, text, quote FROM fact_quotes WHERE grounded"
+        suggest(invocation, settings, "sql", f"{quotes} AND run = '{name}'")

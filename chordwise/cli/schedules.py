@@ -1,0 +1,350 @@
+"""`chordwise schedules`: what is done by itself, when, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+from rich.console import RenderableType
+from rich.text import Text
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from chordwise.cli import access, command
+from chordwise.cli.command import EPILOG
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import AsJson, Raw
+from chordwise.cli.rendering import tables
+from chordwise.cli.rendering.plain_text import one_line
+from chordwise.cli.rendering.tables import FirstThatFits
+from chordwise.domain.export_formats import ExportFormat
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.states import Lane, ScheduleRunStatus
+from chordwise.embedded.stack import Level
+from chordwise.errors import UsageError
+from chordwise.pipeline.diagnosis.checks import CheckStatus
+from chordwise.pipeline.diagnosis.schedules import judged
+from chordwise.pipeline.schedules import scheduling
+from chordwise.settings import ScheduleSettings, Settings
+from chordwise.settings.schedules import CatchUp, ScheduleKind, check_one, reason
+from chordwise.storage import clock
+from chordwise.storage import schedules as stored_schedules
+from chordwise.storage.runs import Run
+from chordwise.storage.schedules import Origin, Schedule, ScheduleRun
+
+Age: TypeAlias = Annotated[
+    float | None, typer.Option(min=0, metavar="DAYS", help="For prune: delete what is older.")
+]
+Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
+_HELP = """Show what is done by itself, start it now, and change it.
+
+chordwise schedules list
+
+chordwise schedules run nightly
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleOptions:
+    """The options of `chordwise schedules add`, by the names of the settings."""
+
+    cron: Annotated[
+        str, typer.Option(metavar="CRON", help="Minute hour day month weekday, in quotes.")
+    ]
+    time_zone: Annotated[str, typer.Option(metavar="ZONE", help="Such as Europe/Berlin.")] = "UTC"
+    kind: Annotated[ScheduleKind, typer.Option(help="What to do.")] = ScheduleKind.ANALYZE
+    profile: Annotated[str, typer.Option(metavar="NAME", help="What to ask.")] = ""
+    paths: Annotated[
+        list[str] | None,
+        typer.Option("--path", metavar="PATH", help="What to analyze; may be repeated."),
+    ] = None
+    lane: Annotated[
+        Lane | None,
+        typer.Option(help="For analyze and reanalyze; unset: as the profile, or the runs."),
+    ] = None
+    folder: Annotated[
+        str, typer.Option(metavar="FOLDER", help="Where a report or an export is written to.")
+    ] = ""
+    view: Annotated[str, typer.Option(metavar="VIEW", help="For export: a view or a table.")] = ""
+    sql: Annotated[
+        str, typer.Option(metavar='"SELECT …"', help="For export, instead of a view.")
+    ] = ""
+    format: Annotated[ExportFormat | None, typer.Option(help="Of an export; csv without it.")] = (
+        None
+    )
+    raw: Raw = False
+    gold: Annotated[
+        str, typer.Option(metavar="FILE", help="For evaluate: the truth; else feedback.")
+    ] = ""
+    max_error_rate: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, metavar="0…1", help="For recalibrate: how many may be wrong."),
+    ] = None
+    catch_up: Annotated[
+        CatchUp,
+        typer.Option(help="After a downtime: once for all that was missed, or not at all."),
+    ] = CatchUp.ONCE
+    expires_after_hours: Annotated[
+        float,
+        typer.Option(
+            min=0.01, metavar="HOURS", help="After which it keeps no other from starting."
+        ),
+    ] = 22
+    keep_cache_days: Age = None
+    keep_answers_days: Age = None
+    keep_runs_days: Age = None
+
+
+def list_schedules(invocation: Invocation, *, as_json: AsJson = False) -> None:
+    """List what is done by itself, and when the next time is.
+
+    chordwise schedules list
+    """
+    screen, settings = invocation.screen, access.reach(invocation)
+    with access.read(settings) as session:
+        found = lines(stored_schedules.enabled(session))
+    if as_json:
+        screen.write_json(schedules=found)
+    elif found:
+        screen.show(table(found), *defects(found))
+    if missing := sorted(settings.schedules.keys() - {line.name for line in found}):
+        screen.tell(f"Not yet taken up by a scheduler: {', '.join(missing)}.")
+    elif not found:
+        screen.tell("There are no schedules. docs/schedules.md says how to write one.")
+
+
+def run(invocation: Invocation, name: Name, *, as_json: AsJson = False) -> None:
+    """Let a schedule be done now. The time at which it is due next stays.
+
+    chordwise schedules run nightly
+    """
+    screen, settings = invocation.screen, access.reach(invocation, level=Level.ALL)
+    with access.write(settings) as session:
+        now = clock.read(session)
+        _take_from_configuration(session, settings, name, now)
+        scheduling.start_now(session, name, now)
+    if as_json:
+        screen.write_json(schedule=name, due_at=now)
+    screen.tell(f"The schedule {name} is begun by a scheduler within seconds.")
+    screen.suggest(f"chordwise schedules history {name}")
+
+
+def history(
+    invocation: Invocation,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Only of this schedule.")
+    ] = None,
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="How many to list.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List what became of the due times, the newest first.
+
+    chordwise schedules history nightly
+    """
+    screen, settings = invocation.screen, access.reach(invocation)
+    with access.read(settings) as session:
+        found = past_lines(session, stored_schedules.newest(session, name, limit))
+        if name is not None and not found and name not in settings.schedules:
+            scheduling.require(session, name)
+    if as_json:
+        screen.write_json(schedule_runs=found)
+    elif found:
+        screen.show(past_table(found), *reasons(found))
+    else:
+        screen.tell("Nothing has been due yet. `chordwise schedules list` says when it will be.")
+
+
+def add(invocation: Invocation, name: Name, options: ScheduleOptions) -> None:
+    """Add a schedule to the database, or change one there.
+
+    chordwise schedules add nightly --cron "0 2 * * *" --time-zone Europe/Berlin --path contracts
+    """
+    screen, settings = invocation.screen, invocation.settings()
+    wanted = scheduling.anchor(settings, _checked(settings, name, options), Path.cwd())
+    settings = access.reach(invocation, settings)
+    with access.write(settings) as session:
+        scheduling.define(session, name, wanted, Origin.DATABASE, clock.read(session))
+    check = judged(settings, name, wanted)
+    finding = check.finding.removesuffix(".")
+    screen.tell(f"The schedule {name} is in force while a scheduler runs: {finding}.")
+    if check.verdict is CheckStatus.WARN:
+        screen.tell(f"Warning: {check.hint}")
+
+
+def remove(invocation: Invocation, name: Name) -> None:
+    """Take a schedule out of the database; its history stays.
+
+    chordwise schedules remove nightly
+    """
+    with access.write(access.reach(invocation)) as session:
+        scheduling.remove(session, name)
+    invocation.screen.tell(f"The schedule {name} is removed.")
+
+
+schedules = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP, epilog=EPILOG)
+command.add(schedules, "list", list_schedules)
+for _each in (run, history, add, remove):
+    command.add(schedules, _each.__name__, _each)
+
+
+def _take_from_configuration(
+    session: Session, settings: Settings, name: str, now: datetime
+) -> None:
+    """Define a schedule that stands in the configuration and that no scheduler has seen yet."""
+    if name in settings.schedules:
+        folder = scheduling.folder_of(settings)
+        wanted = scheduling.anchor(settings, settings.schedules[name], folder)
+        scheduling.define(session, name, wanted, Origin.CONFIGURATION, now)
+
+
+def _checked(settings: Settings, name: str, options: ScheduleOptions) -> ScheduleSettings:
+    """Return the schedule that the options say.
+
+    Raises:
+        UsageError: They contradict each other, or cannot be kept.
+    """
+    try:
+        values = asdict(options) | {"paths": tuple(options.paths or ())}
+        wanted = ScheduleSettings.model_validate(values)
+        check_one(name, wanted, settings.profiles, settings.inbox.folders)
+    except ValueError as error:
+        raise UsageError(f"{reason(error)}.", "docs/schedules.md shows examples.") from error
+    return wanted
+
+
+_QUIET = (
+    ScheduleRunStatus.DUE,
+    ScheduleRunStatus.RUNNING,
+    ScheduleRunStatus.WAITING,
+    ScheduleRunStatus.SUCCEEDED,
+)
+_NOTHING = "–"
+_OUTCOME_WIDTH = 20
+# Columns whose words are ours, and never long.
+_SHORT = ("Kind", "From", "Due (UTC)", "By", "Status")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleLine:
+    """One schedule that is in force."""
+
+    name: str
+    kind: str
+    cron: str
+    time_zone: str
+    next_due_at: datetime | None
+    origin: str
+    options: JsonObject
+    defect: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastLine:
+    """What became of one due time, and the names of the runs that it began."""
+
+    schedule: str
+    kind: str
+    due_at: datetime
+    trigger: str
+    status: str
+    runs: tuple[str, ...]
+    outcome: JsonObject | None
+    error_code: str | None
+    error_message: str | None
+    hint: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+def lines(found: Sequence[Schedule]) -> list[ScheduleLine]:
+    """Return what there is to say of schedules."""
+    copied = [name for name in ScheduleLine.__dataclass_fields__ if name != "defect"]
+    return [
+        ScheduleLine(
+            defect=scheduling.defect_of(each), **{name: getattr(each, name) for name in copied}
+        )
+        for each in found
+    ]
+
+
+def past_lines(session: Session, found: Sequence[ScheduleRun]) -> list[PastLine]:
+    """Return what there is to say of occurrences."""
+    names: dict[object, list[str]] = {each.id: [] for each in found}
+    begun = select(Run.schedule_run_id, Run.name).where(Run.schedule_run_id.in_(names))
+    for schedule_run_id, name in session.execute(begun.order_by(Run.id)):
+        names[schedule_run_id].append(name)
+    copied = [name for name in PastLine.__dataclass_fields__ if name != "runs"]
+    return [
+        PastLine(runs=tuple(names[each.id]), **{name: getattr(each, name) for name in copied})
+        for each in found
+    ]
+
+
+def table(found: Sequence[ScheduleLine]) -> RenderableType:
+    """Return one row for each schedule, its next time in its own time zone.
+
+    On a narrow terminal the time zone stands below the time.
+    """
+    wide = [
+        (each.name, each.kind, each.cron, _next(each), each.time_zone, each.origin)
+        for each in found
+    ]
+    narrow = [(*row[:3], f"{row[3]}\n{row[4]}", row[5]) for row in wide]
+    return FirstThatFits(
+        tables.table(("Schedule", "Kind", "Cron", "Next", "Time zone", "From"), wide),
+        tables.folded(("Schedule", "Kind", "Cron", "Next", "From"), narrow, _SHORT),
+    )
+
+
+def defects(found: Sequence[ScheduleLine]) -> Iterator[Text]:
+    """Yield a line for each schedule that cannot be carried out, with what to do."""
+    for each in found:
+        if each.defect:
+            what = f"{each.name} cannot be read: {each.defect}. {scheduling.WHOSE_DEFECT}"
+            yield Text(one_line(what), style="yellow")
+
+
+def past_table(found: Sequence[PastLine]) -> RenderableType:
+    """Return one row for each due time; on a narrow terminal the outcome stands below the runs."""
+    wide: list[list[str | Text]] = []
+    narrow: list[list[str | Text]] = []
+    for each in found:
+        status = Text(each.status, style="" if each.status in _QUIET else "yellow")
+        due = f"{each.due_at:%Y-%m-%d %H:%M}"
+        row: list[str | Text] = [each.schedule, due, each.trigger, status]
+        became = ["\n".join(each.runs), one_line(_outcome(each.outcome))]
+        wide.append([*row, *(cell or _NOTHING for cell in became)])
+        narrow.append([*row, "\n".join(filter(None, became)) or _NOTHING])
+    names = ("Schedule", "Due (UTC)", "By", "Status", "Runs")
+    return FirstThatFits(
+        tables.table((*names, "Outcome"), wide, _OUTCOME_WIDTH),
+        tables.folded((*names[:-1], "Runs and outcome"), narrow, _SHORT),
+    )
+
+
+def reasons(found: Sequence[PastLine]) -> Iterator[Text]:
+    """Yield a line for each due time that did not end well, with what to do."""
+    for each in found:
+        if each.error_message:
+            when = f"{each.schedule}, {each.due_at:%Y-%m-%d %H:%M}"
+            yield Text(one_line(f"{when}: {each.error_message} {each.hint or ''}"), style="dim")
+
+
+def _next(line: ScheduleLine) -> str:
+    if line.next_due_at is None or line.defect:
+        return _NOTHING
+    zone = ScheduleSettings.model_validate(line.options).zone
+    return f"{line.next_due_at.astimezone(zone):%Y-%m-%d %H:%M}"
+
+
+def _outcome(outcome: JsonObject | None) -> str:
+    parts = []
+    for name, value in (outcome or {}).items():
+        members = value.items() if isinstance(value, dict) else [(name, value)]
+        parts += [f"{key} {count}" for key, count in members]
+    return ", ".join(parts)

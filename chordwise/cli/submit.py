@@ -1,0 +1,194 @@
+"""`chordwise submit`, and what it shares with `analyze` and `resume`: taking in for a run."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Annotated
+
+from chordwise.cli import access, interruption, quote, run_watch, suggestions
+from chordwise.cli.command import Without
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import AsJson
+from chordwise.cli.rendering import accounts as rendered_accounts
+from chordwise.cli.rendering import live
+from chordwise.cli.rendering.plain_text import counted
+from chordwise.cli.request import Request, run_options
+from chordwise.domain.states import IntakeStatus
+from chordwise.domain.visible_text import printable
+from chordwise.embedded.stack import Level
+from chordwise.errors import ChordwiseError, ExitCode, RunCancelledError
+from chordwise.pipeline.intake import found_files
+from chordwise.pipeline.intake.batches import TakenIn
+from chordwise.pipeline.intake.found_files import FileSource
+from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.pipeline.intake.submit import Resume, Submission, open_or_resume
+from chordwise.pipeline.models import budgets
+from chordwise.pipeline.runs import accounts
+from chordwise.pipeline.runs.accounts import Account
+from chordwise.pipeline.runtime.context import Context
+from chordwise.readers.discovery import STDIN, FoundFile, discover
+from chordwise.readers.reading import Reader
+from chordwise.settings import Settings
+
+_ASKED_ONCE = "Votes and critique are for language models; the built-in model is asked once."
+_STOPPING = "Stopping after the document at hand; Ctrl-C again stops at once."
+
+
+def submit(
+    invocation: Invocation,
+    request: Annotated[Request, Without("no_wait")],
+    *,
+    as_json: AsJson = False,
+) -> ExitCode:
+    """Take documents in and print the run's id. The work goes on in the background.
+
+    RUN=$(chordwise submit reports/) && chordwise wait $RUN
+    """
+    return begin(invocation, request, waits=False, as_json=as_json)
+
+
+def begin(invocation: Invocation, request: Request, *, waits: bool, as_json: bool) -> ExitCode:
+    """Take everything in; then wait for the answers and show them, or print the run's id.
+
+    Raises:
+        ChordwiseError: The options, the settings, or a service.
+    """
+    settings = invocation.settings()
+    options = run_options(request, settings)
+    found = _found(invocation, request.paths)
+    settings = access.with_model(invocation, settings, options.model)
+    # Before anything is started.
+    budgets.cap_for(settings, options.model, options.budget_usd)
+    access.require_own_database(settings)
+    intake = Intake(invocation, access.reach(invocation, settings, Level.ALL))
+    with access.working_context(intake.settings) as context:
+        if options.budget_usd is not None:
+            quote.announce(context, request.paths, options, options.budget_usd, invocation.screen)
+        asked = replace(options, paths=tuple(map(_absolute, request.paths)))
+        account = intake.take_in(context, _open(context, intake, asked, found))
+    return intake.conclude(account, waits=waits, as_json=as_json)
+
+
+class Intake:
+    """Takes in for one run, and says how to go on; the settings hold the stack's addresses."""
+
+    def __init__(self, invocation: Invocation, settings: Settings) -> None:
+        self.settings = settings
+        self.screen = invocation.screen
+        self._invocation = invocation
+
+    def resume(self, context: Context) -> Resume:
+        """Return what claims an interrupted run."""
+        return Resume(context, self.screen.tell, time.sleep)  # noqa: TID251 - the clock of people
+
+    def take_in(self, context: Context, submission: Submission) -> Account:
+        """Take in what is left on the list of a run until Ctrl-C; return its account then.
+
+        Raises:
+            LeaseLostError: Another process takes in for this run.
+            ServiceUnavailableError: The database cannot be reached.
+        """
+        try:
+            with suppress(KeyboardInterrupt):  # the second Ctrl-C; the first only asks to stop
+                self._take_in(context, submission)
+        except RunCancelledError:
+            raise
+        except ChordwiseError:
+            self._say_how_to_resume(submission.name, "The intake was interrupted.")
+            raise
+        with context.database.read() as session:
+            return accounts.of_run(session, submission.run_id)
+
+    def conclude(self, account: Account, *, waits: bool, as_json: bool) -> ExitCode:
+        """Wait for a run and report on it, or say how to come back; return the exit code.
+
+        Raises:
+            ServiceUnavailableError: The database stays away.
+        """
+        run, invocation, settings = account.run, self._invocation, self.settings
+        is_interrupted = account.intake_status != IntakeStatus.FINISHED
+        if waits and not is_interrupted:
+            return run_watch.follow(invocation, settings, account.run_id, run, as_json=as_json)
+        if waits and as_json:
+            self.screen.write_json(run=account)
+        elif as_json:
+            self.screen.write_json(
+                run_id=account.run_id,
+                run=run,
+                intakes_found=account.intakes_found,
+                intakes_taken=account.taken,
+                intake_status=account.intake_status,
+            )
+        elif not waits:
+            self.screen.write(f"{account.run_id}\n")
+        code = run_watch.let_go(invocation, settings, run, was_interrupted=is_interrupted)
+        if is_interrupted:
+            taken = rendered_accounts.taken_of_found(account)
+            self._say_how_to_resume(run, f"Interrupted: {taken}.")
+        return code
+
+    def _take_in(self, context: Context, submission: Submission) -> None:
+        with context.database.read() as session:
+            account = accounts.of_run(session, submission.run_id)
+        with (
+            Reader(self.settings.readers) as reader,
+            live.display(self.screen) as display,
+            interruption.deferred(lambda: self.screen.tell(_STOPPING)) as stopped,
+        ):
+            counts = itertools.count(account.taken + 1)
+
+            def count(shown: str, _taken: TakenIn) -> None:
+                display.taking_in(next(counts), account.intakes_found or 0, shown)
+
+            source = FileSource(reader, sys.stdin.buffer)
+            found_files.take_in(
+                context, submission, source, on_taken=count, is_stopped=stopped.is_set
+            )
+
+    def _say_how_to_resume(self, name: str, sentence: str) -> None:
+        self.screen.tell(f"{sentence} Take in the rest with:")
+        suggestions.suggest(self._invocation, self.settings, "resume", name)
+
+
+def _found(invocation: Invocation, paths: Sequence[str]) -> Sequence[FoundFile]:
+    """Return everything that the arguments mean, before the first file is read."""
+    found: list[FoundFile] = []
+    with live.display(invocation.screen) as display:
+        for file in discover(paths):
+            found.append(file)
+            display.finding(len(found))
+    invocation.screen.note(f"Found {counted(len(found), 'file')}.")
+    return found
+
+
+def _open(
+    context: Context, intake: Intake, options: RunOptions, found: Sequence[FoundFile]
+) -> Submission:
+    """Store the run with the list of what was found, or go on with an interrupted one."""
+    screen = intake.screen
+    entries = [found_files.entry_of(file) for file in found]
+    now = datetime.now(UTC)  # noqa: TID251 - the clock
+    submission = open_or_resume(context, options, now, entries, intake.resume(context))
+    screen.note(f"Run {submission.name} ({submission.run_id})")
+    if submission.is_resumed:
+        screen.tell(f"The run {submission.name} was interrupted, and is resumed.")
+    if submission.lane is not options.lane:
+        screen.tell(f"{options.model} has no Batch API: the run is asked online.")
+    if submission.asks_once(options):
+        screen.tell(_ASKED_ONCE)
+    is_typed = any(file.path is None for file in found) and sys.stdin.isatty()
+    if is_typed and not submission.is_resumed:
+        screen.tell("Standard input is read from the keyboard; Ctrl-D ends it.")
+    return submission
+
+
+def _absolute(path: str) -> str:
+    """Return an argument as it means the same in every working folder."""
+    return path if path == STDIN else printable(os.path.join(os.getcwd(), path))  # noqa: PTH109, PTH118 - a pattern is no path
