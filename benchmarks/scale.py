@@ -37,9 +37,9 @@ from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.pipeline.jobs import dispatch, retry
 from chordwise.pipeline.recovery.recover import recover
 from chordwise.pipeline.runtime.context import Context
-from chordwise.pipeline.runtime.opening import open_context
+from chordwise.pipeline.runtime.startup import open_context
 from chordwise.settings import load
-from chordwise.storage import migrating, outbox, runs
+from chordwise.storage import migration, outbox, runs
 from chordwise.storage.database import open_engine
 from chordwise.telemetry import logging
 
@@ -376,7 +376,7 @@ def _scheduler(
     settings = load(home=folder / "home", database_url=url, broker_url=SecretStr(broker_url))
     logging.configure(settings.logging, "scheduler")
     engine = open_engine(url)
-    migrating.migrate(engine)
+    migration.migrate(engine)
     engine.dispose()
     context, transactions = open_context(settings, "scheduler"), Transactions()
     transactions.watch(context.database.engine)

@@ -15,7 +15,7 @@ import watchfiles
 from chordwise.domain.inbox_names import SIDE_CAR
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ChordwiseError, ServiceUnavailableError
-from chordwise.pipeline.inbox.moving import Store
+from chordwise.pipeline.inbox.folders import Store
 from chordwise.pipeline.inbox.watch import Watch
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import is_ignored

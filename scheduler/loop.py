@@ -17,11 +17,11 @@ from chordwise.pipeline.deliveries import run_ends
 from chordwise.pipeline.jobs import dispatch
 from chordwise.pipeline.recovery.recover import Waiting, recover, take_up_after_standstill, waiting
 from chordwise.pipeline.runtime.context import Context
-from chordwise.pipeline.schedules import scheduling
+from chordwise.pipeline.schedules import occurrences
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State
 from scheduler.leadership import Leadership
-from scheduler.listening import Listener
+from scheduler.listener import Listener
 
 log = structlog.get_logger(__name__)
 
@@ -290,6 +290,6 @@ class Scheduling:
             self._is_synchronized = False
             return
         if not self._is_synchronized:
-            scheduling.synchronize(self._context)
+            occurrences.synchronize(self._context)
             self._is_synchronized = True
-        scheduling.tick(self._context, troubles=self._troubles)
+        occurrences.tick(self._context, troubles=self._troubles)

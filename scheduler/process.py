@@ -20,15 +20,15 @@ from chordwise import settings as settings_module
 from chordwise.domain.visible_text import visible
 from chordwise.embedded import processes
 from chordwise.errors import ChordwiseError, ConfigurationError, ExitCode, ServiceUnavailableError
-from chordwise.pipeline.inbox.moving import places
+from chordwise.pipeline.inbox.folders import places
 from chordwise.pipeline.runtime.context import Context
-from chordwise.pipeline.runtime.opening import (
+from chordwise.pipeline.runtime.part import Part
+from chordwise.pipeline.runtime.startup import (
     open_context,
     require_broker,
     require_files,
     wait_until_ready,
 )
-from chordwise.pipeline.runtime.part import Part
 from chordwise.pipeline.schedules.runner import ScheduleRunner
 from chordwise.readers import limits
 from chordwise.settings import PipelineSettings, Settings
@@ -37,7 +37,7 @@ from chordwise.storage.database import open_engine
 from chordwise.telemetry import liveness, logging
 from scheduler import inbox
 from scheduler.leadership import Leadership
-from scheduler.listening import Listener
+from scheduler.listener import Listener
 from scheduler.loop import Loop
 
 log = structlog.get_logger(__name__)

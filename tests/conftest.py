@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.settings import Settings, load
-from chordwise.storage import migrating
+from chordwise.storage import migration
 from chordwise.storage.database import open_engine
 
 CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
@@ -64,7 +64,7 @@ def template(servers: Servers) -> str:
     with servers.connect() as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_TEMPLATE)))
     engine = open_engine(SecretStr(servers.postgres.url(_TEMPLATE)))
-    migrating.migrate(engine)
+    migration.migrate(engine)
     engine.dispose()
     return _TEMPLATE
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from chordwise.loading import load
+from chordwise.lazy import load
 
 if __name__ == "__main__":
     sys.exit(load("worker.process").main())

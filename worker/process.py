@@ -25,7 +25,7 @@ from chordwise.domain.visible_text import visible
 from chordwise.embedded import processes
 from chordwise.errors import ChordwiseError, ExitCode
 from chordwise.pipeline.runtime import broker, messages
-from chordwise.pipeline.runtime.opening import (
+from chordwise.pipeline.runtime.startup import (
     open_context,
     require_broker,
     require_files,
@@ -35,7 +35,7 @@ from chordwise.settings import Settings
 from chordwise.telemetry import liveness, logging
 from worker import tasks, transport
 from worker.consumption import Consumption, CountedThreads
-from worker.rejecting import Rejections
+from worker.rejections import Rejections
 from worker.shutdown import Shutdown, Siblings, shares_of
 from worker.slots import Slots
 from worker.transport import forgive

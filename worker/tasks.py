@@ -19,7 +19,7 @@ from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.jobs.synthesize import synthesize
 from chordwise.pipeline.runtime import messages
 from chordwise.pipeline.runtime.context import Context
-from worker.rejecting import Rejection, Rejections
+from worker.rejections import Rejection, Rejections
 from worker.slots import Slots
 
 Arguments = ParamSpec("Arguments")

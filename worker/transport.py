@@ -21,7 +21,7 @@ from kombu.transport import redis
 from kombu.transport.virtual import Empty
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from worker import rejecting
+from worker import rejections
 from worker.consumption import Consumption
 from worker.slots import Slots
 
@@ -113,7 +113,7 @@ class PatientReceipts(redis.QoS):
         return len(held)
 
 
-class ObservedChannel(rejecting.Channel):
+class ObservedChannel(rejections.Channel):
     """Tells the consumption, which is one of its transport options, of every answer."""
 
     QoS = PatientReceipts
@@ -150,7 +150,7 @@ class ObservedChannel(rejecting.Channel):
         return found
 
 
-class ObservedTransport(rejecting.Transport):
+class ObservedTransport(rejections.Transport):
     """The transport that looks at what it receives, with channels that tell."""
 
     Channel = ObservedChannel
@@ -171,7 +171,7 @@ class ObservedConnection(Connection):
 
 
 def observe(
-    app: Celery, consumption: Consumption, rejections: rejecting.Rejections, slots: Slots
+    app: Celery, consumption: Consumption, rejections: rejections.Rejections, slots: Slots
 ) -> None:
     """Let every connection of the application report what it gets from the broker.
 

@@ -23,7 +23,7 @@ from chordwise.storage.database import Database, admitted, open_engine
 if TYPE_CHECKING:
     from chordwise.pipeline.runtime.context import Context
 
-_WORKING = "chordwise.pipeline.runtime.opening"
+_WORKING = "chordwise.pipeline.runtime.startup"
 
 
 def reach(
@@ -112,7 +112,7 @@ def working_context(settings: Settings) -> Iterator[Context]:
         ServiceUnavailableError: The database cannot be reached.
     """
     # Celery comes with it: only commands that work on runs pay for loading that.
-    from chordwise.pipeline.runtime.opening import open_context  # noqa: PLC0415 - see above
+    from chordwise.pipeline.runtime.startup import open_context  # noqa: PLC0415 - see above
     from chordwise.storage.readiness import require_ready  # noqa: PLC0415 - it knows all tables
 
     with database(settings, require_ready):

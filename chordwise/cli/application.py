@@ -18,7 +18,7 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.domain.visible_text import visible
 from chordwise.errors import ChordwiseError, ExitCode
-from chordwise.loading import load
+from chordwise.lazy import load
 
 COMMANDS = {
     "analyze": ("analyze", "Take documents in, analyze them, and show the answers."),

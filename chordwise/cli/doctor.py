@@ -20,8 +20,8 @@ from chordwise.embedded import stack
 from chordwise.embedded.plan import autostart_fingerprint
 from chordwise.embedded.stack import Level
 from chordwise.errors import ChordwiseError, ExitCode
-from chordwise.pipeline.diagnosis import everything
 from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, failed
+from chordwise.pipeline.diagnosis.doctor import diagnose
 from chordwise.settings import Settings
 from chordwise.settings.environment import unknown_variables
 
@@ -72,7 +72,7 @@ def _checks(invocation: Invocation, *, asks_model: bool) -> Iterator[Check]:
     except ChordwiseError as error:
         yield failed("stack", error)
     yield from _unwatched(settings)
-    yield from everything.diagnose(settings, asks_model=asks_model)
+    yield from diagnose(settings, asks_model=asks_model)
 
 
 def _unwatched(settings: Settings) -> Iterator[Check]:

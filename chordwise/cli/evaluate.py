@@ -19,8 +19,8 @@ from chordwise.cli.rendering import tables
 from chordwise.cli.rendering.plain_text import counted, one_line
 from chordwise.domain.learning.measures import Measure
 from chordwise.errors import ExitCode, UsageError
-from chordwise.pipeline.learning import evaluating, gold
-from chordwise.pipeline.learning.evaluating import Comparison, Evaluated, Measured
+from chordwise.pipeline.learning import evaluation, gold
+from chordwise.pipeline.learning.evaluation import Comparison, Evaluated, Measured
 from chordwise.storage.database import Database
 
 
@@ -44,9 +44,9 @@ def evaluate(
     """
     settings = invocation.settings()
     truth = gold.read(gold_file) if gold_file else None
-    scope = evaluating.of(settings, run, profile, types or ())
+    scope = evaluation.of(settings, run, profile, types or ())
     with access.database(access.reach(invocation, settings)) as database:
-        found = evaluating.evaluate(database, scope, truth, partial(_write, database))
+        found = evaluation.evaluate(database, scope, truth, partial(_write, database))
     if not found:
         raise UsageError(
             "Nobody has said yet what is right of these results.",

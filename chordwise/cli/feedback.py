@@ -16,8 +16,15 @@ from chordwise.cli.rendering.screen import Screen
 from chordwise.domain.learning.remarks import Saying, parsed
 from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import ExitCode, UsageError
-from chordwise.pipeline.learning import giving_feedback
-from chordwise.pipeline.learning.giving_feedback import Given, Signed, Target
+from chordwise.pipeline.learning.feedback import (
+    Given,
+    Signed,
+    Target,
+    give,
+    give_all,
+    one,
+    read,
+)
 from chordwise.pipeline.runs.stored_results import Wanted
 
 _MAX_SHOWN = 20
@@ -63,14 +70,14 @@ def feedback(
         raise UsageError("Say --approve, --reject, --correct PATH=VALUE, or --file FILE.")
     wanted = Wanted(types=tuple(options.types or ()), document=options.document)
     target = Target(name=options.target, wanted=wanted)
-    lines = giving_feedback.read(options.file) if options.file else []
+    lines = read(options.file) if options.file else []
     said = [Signed(saying=each, note=options.note, author=options.author) for each in sayings]
     with access.write(access.reach(invocation)) as session:
         if said:
-            given = giving_feedback.give(session, giving_feedback.one(session, target), said)
+            given = give(session, one(session, target), said)
         else:
-            found = giving_feedback.wanted(session, target)
-            given = giving_feedback.give_all(session, found, lines)
+            found = wanted(session, target)
+            given = give_all(session, found, lines)
     _report(invocation.screen, given, as_json=as_json)
     return ExitCode.INCOMPLETE if given.unmatched else ExitCode.SUCCESS
 

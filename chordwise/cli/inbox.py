@@ -21,8 +21,8 @@ from chordwise.domain.inbox_names import FAILED, side_car_name
 from chordwise.domain.states import InboxStatus
 from chordwise.embedded import stack
 from chordwise.errors import UsageError
-from chordwise.pipeline.inbox import looking
-from chordwise.pipeline.inbox.looking import HeldBack, InboxAccount, RecentFile
+from chordwise.pipeline.inbox import accounts
+from chordwise.pipeline.inbox.accounts import HeldBack, InboxAccount, RecentFile
 
 
 def inbox(
@@ -44,7 +44,7 @@ def inbox(
         )
     reached = access.reach(invocation, settings)
     with access.read(reached) as session:
-        found = looking.accounts(session, reached, limit)
+        found = accounts.accounts(session, reached, limit)
     watched = settings.inbox.enabled and stack.keeps_watch(settings)
     if as_json:
         screen.write_json(enabled=settings.inbox.enabled, watched=watched, inboxes=found)

@@ -30,8 +30,8 @@ from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.models.budgets import PRICE_HINT
 from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.quoting import quote as quoting
-from chordwise.pipeline.quoting import sampling
 from chordwise.pipeline.quoting.quote import ASSUMED, Cost, Gathered, Quote, QuotedLine, Quoter
+from chordwise.pipeline.quoting.sample import ask_sample, expected_cost
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.discovery import STDIN, FoundFile, discover
 from chordwise.readers.reading import Columns, ReadDocument, Reader, UnreadDocument
@@ -78,8 +78,8 @@ def _made(invocation: Invocation, request: Request, sample: int) -> Quote:
         made = quoting.priced(quoter, gathered)
         if not sample or not made.lines:
             return made
-        invocation.screen.tell(of_sample(gathered, sampling.expected_cost(made, gathered)))
-        sampling.ask(quoter, gathered, fresh=options.fresh)
+        invocation.screen.tell(of_sample(gathered, expected_cost(made, gathered)))
+        ask_sample(quoter, gathered, fresh=options.fresh)
         return quoting.priced(quoter, gathered)
 
 

@@ -15,8 +15,8 @@ from chordwise.cli.options import AsJson
 from chordwise.cli.rendering import tables
 from chordwise.cli.rendering.plain_text import one_line, share
 from chordwise.domain.learning.calibration import FEWEST, FEWEST_OF_EACH
-from chordwise.pipeline.learning import recalibrating
-from chordwise.pipeline.learning.recalibrating import Lesson
+from chordwise.pipeline.learning import recalibration
+from chordwise.pipeline.learning.recalibration import Lesson
 from chordwise.storage import calibrations
 
 _WIDTH = 60
@@ -27,7 +27,7 @@ def recalibrate(
     *,
     max_error_rate: Annotated[
         float, typer.Option(min=0, max=1, metavar="0…1", help="How many accepted may be wrong.")
-    ] = recalibrating.MAX_ERROR_RATE,
+    ] = recalibration.MAX_ERROR_RATE,
     as_json: AsJson = False,
 ) -> None:
     """Learn what a claimed confidence is worth. Feedback and evaluations say it.
@@ -38,9 +38,9 @@ def recalibrate(
     with access.database(access.reach(invocation)) as database:
         with database.read() as session:
             claims = calibrations.claims(session)
-        lessons = recalibrating.learn(claims, max_error_rate)
+        lessons = recalibration.learn(claims, max_error_rate)
         with database.write() as session:
-            changed = recalibrating.store(session, lessons, max_error_rate)
+            changed = recalibration.store(session, lessons, max_error_rate)
     if as_json:
         screen.write_json(lessons=lessons, max_error_rate=max_error_rate, changed=changed)
     elif lessons:

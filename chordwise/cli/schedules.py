@@ -28,7 +28,7 @@ from chordwise.embedded.stack import Level
 from chordwise.errors import UsageError
 from chordwise.pipeline.diagnosis.checks import CheckStatus
 from chordwise.pipeline.diagnosis.schedules import judged
-from chordwise.pipeline.schedules import scheduling
+from chordwise.pipeline.schedules import occurrences
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.settings.schedules import CatchUp, ScheduleKind, check_one, reason
 from chordwise.storage import clock
@@ -126,7 +126,7 @@ def run(invocation: Invocation, name: Name, *, as_json: AsJson = False) -> None:
     with access.write(settings) as session:
         now = clock.read(session)
         _take_from_configuration(session, settings, name, now)
-        scheduling.start_now(session, name, now)
+        occurrences.start_now(session, name, now)
     if as_json:
         screen.write_json(schedule=name, due_at=now)
     screen.tell(f"The schedule {name} is begun by a scheduler within seconds.")
@@ -150,7 +150,7 @@ def history(
     with access.read(settings) as session:
         found = past_lines(session, stored_schedules.newest(session, name, limit))
         if name is not None and not found and name not in settings.schedules:
-            scheduling.require(session, name)
+            occurrences.require(session, name)
     if as_json:
         screen.write_json(schedule_runs=found)
     elif found:
@@ -165,10 +165,10 @@ def add(invocation: Invocation, name: Name, options: ScheduleOptions) -> None:
     chordwise schedules add nightly --cron "0 2 * * *" --time-zone Europe/Berlin --path contracts
     """
     screen, settings = invocation.screen, invocation.settings()
-    wanted = scheduling.anchor(settings, _checked(settings, name, options), Path.cwd())
+    wanted = occurrences.anchor(settings, _checked(settings, name, options), Path.cwd())
     settings = access.reach(invocation, settings)
     with access.write(settings) as session:
-        scheduling.define(session, name, wanted, Origin.DATABASE, clock.read(session))
+        occurrences.define(session, name, wanted, Origin.DATABASE, clock.read(session))
     check = judged(settings, name, wanted)
     finding = check.finding.removesuffix(".")
     screen.tell(f"The schedule {name} is in force while a scheduler runs: {finding}.")
@@ -182,7 +182,7 @@ def remove(invocation: Invocation, name: Name) -> None:
     chordwise schedules remove nightly
     """
     with access.write(access.reach(invocation)) as session:
-        scheduling.remove(session, name)
+        occurrences.remove(session, name)
     invocation.screen.tell(f"The schedule {name} is removed.")
 
 
@@ -197,9 +197,9 @@ def _take_from_configuration(
 ) -> None:
     """Define a schedule that stands in the configuration and that no scheduler has seen yet."""
     if name in settings.schedules:
-        folder = scheduling.folder_of(settings)
-        wanted = scheduling.anchor(settings, settings.schedules[name], folder)
-        scheduling.define(session, name, wanted, Origin.CONFIGURATION, now)
+        folder = occurrences.folder_of(settings)
+        wanted = occurrences.anchor(settings, settings.schedules[name], folder)
+        occurrences.define(session, name, wanted, Origin.CONFIGURATION, now)
 
 
 def _checked(settings: Settings, name: str, options: ScheduleOptions) -> ScheduleSettings:
@@ -266,7 +266,7 @@ def lines(found: Sequence[Schedule]) -> list[ScheduleLine]:
     copied = [name for name in ScheduleLine.__dataclass_fields__ if name != "defect"]
     return [
         ScheduleLine(
-            defect=scheduling.defect_of(each), **{name: getattr(each, name) for name in copied}
+            defect=occurrences.defect_of(each), **{name: getattr(each, name) for name in copied}
         )
         for each in found
     ]
@@ -305,7 +305,7 @@ def defects(found: Sequence[ScheduleLine]) -> Iterator[Text]:
     """Yield a line for each schedule that cannot be carried out, with what to do."""
     for each in found:
         if each.defect:
-            what = f"{each.name} cannot be read: {each.defect}. {scheduling.WHOSE_DEFECT}"
+            what = f"{each.name} cannot be read: {each.defect}. {occurrences.WHOSE_DEFECT}"
             yield Text(one_line(what), style="yellow")
 
 

@@ -17,7 +17,7 @@ from chordwise.cli.options import AsJson, Model
 from chordwise.embedded import stack
 from chordwise.embedded.stack import Services
 from chordwise.errors import ConfigurationError
-from chordwise.storage import migrating
+from chordwise.storage import migration
 from chordwise.storage.database import open_engine, translate_errors
 
 
@@ -89,7 +89,7 @@ def _migrate(url: SecretStr) -> tuple[str | None, str]:
     engine = open_engine(url, pool_size=1, name="chordwise migrate")
     try:
         with translate_errors():
-            return migrating.migrate(engine)
+            return migration.migrate(engine)
     except ProgrammingError as error:
         reason = str(error.orig).strip().partition("\n")[0]
         raise ConfigurationError(

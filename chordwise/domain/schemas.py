@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from chordwise.domain import tokens
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.memoizing import memoized_by_identity
+from chordwise.domain.memo import memoized_by_identity
 
 
 @memoized_by_identity

@@ -14,7 +14,7 @@ import jsonschema_rs
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.memoizing import memoized_by_identity
+from chordwise.domain.memo import memoized_by_identity
 from chordwise.errors import InvalidAnswerError, UsageError
 
 MAX_PROBLEMS = 5

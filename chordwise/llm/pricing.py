@@ -12,7 +12,7 @@ from typing import Protocol
 
 from chordwise.domain import money
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.memoizing import memoized_by_identity
+from chordwise.domain.memo import memoized_by_identity
 from chordwise.errors import (
     ChordwiseError,
     LeaseLostError,

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, strings, text, walk
-from chordwise.domain.memoizing import memoized_by_identity
+from chordwise.domain.memo import memoized_by_identity
 
 # llama.cpp unrolls repetitions into its grammar and refuses at 2,000.
 MAX_REPETITIONS = 1_000

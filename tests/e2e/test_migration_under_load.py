@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.storage import migrating, revisions
+from chordwise.storage import migration, revisions
 from tests.e2e.conftest import Stage
 from tests.fakes.later_migrations import LATER, NEWEST, newer_version, take_back
 from tests.fakes.processes import wait_until
@@ -26,9 +26,9 @@ def test_up_down_and_up_while_a_worker_works(
     stage.submit("council.txt")
     stage.wait_for("SELECT count(*) > 1 FROM chunks WHERE status = 'succeeded'")
 
-    migrating.migrate(stage.engine)
+    migration.migrate(stage.engine)
     take_back(stage.engine, NEWEST)
-    migrating.migrate(stage.engine)
+    migration.migrate(stage.engine)
     in_the_middle = stage.value("SELECT bool_or(status <> 'succeeded') FROM chunks")
     stage.processes.start("worker")
 

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from sqlalchemy import URL, make_url
 
 from chordwise.embedded.postgres import EmbeddedPostgres
-from chordwise.storage import migrating
+from chordwise.storage import migration
 from chordwise.storage.database import open_engine
 from tests.conftest import Servers
 from tests.fakes.processes import ROOT, Processes, wait_until
@@ -170,7 +170,7 @@ def test_a_replica_and_a_server_whose_hba_knows_us_not(tmp_path: Path) -> None:
     server.start()
     try:
         engine = open_engine(SecretStr(server.url()))
-        migrating.migrate(engine)
+        migration.migrate(engine)
         engine.dispose()
         (tmp_path / "postgres" / "pg_hba.conf").write_text("local all chordwise scram-sha-256\n")
         server.stop()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from chordwise.pipeline.inbox.moving import Store
+from chordwise.pipeline.inbox.folders import Store
 from chordwise.pipeline.inbox.watch import Watch
 from chordwise.pipeline.jobs import shared_jobs
 from chordwise.settings import InboxSettings, ProfileSettings, Settings

@@ -9,7 +9,7 @@ import pytest
 from alembic import command
 from sqlalchemy import Engine
 
-from chordwise.storage import migrating, revisions
+from chordwise.storage import migration, revisions
 
 REVISION = '''"""A later revision."""
 
@@ -46,7 +46,7 @@ def newer_version(folder: Path, patch: pytest.MonkeyPatch, works_from: str) -> N
 
 def take_back(engine: Engine, revision: str) -> None:
     """Migrate down."""
-    config = migrating.configuration()
+    config = migration.configuration()
     with engine.connect() as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, revision)

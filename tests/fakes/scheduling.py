@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy.orm import Session
 
 from chordwise.domain.troubles import FailureBackoff
-from chordwise.pipeline.schedules import scheduling
+from chordwise.pipeline.schedules import occurrences
 from chordwise.pipeline.schedules.runner import ScheduleRunner
 from chordwise.settings import ScheduleSettings, Settings
 from tests.fakes.pipeline import Pipeline, a_pipeline
@@ -36,11 +36,11 @@ class Night:
 
     def synchronize(self) -> None:
         """Begin to lead, as a scheduler that was started now."""
-        scheduling.synchronize(self.pipeline.context, self.read_clock)
+        occurrences.synchronize(self.pipeline.context, self.read_clock)
 
     def tick(self) -> int:
         """Start what is due now."""
-        return scheduling.tick(self.pipeline.context, self.read_clock, self.troubles)
+        return occurrences.tick(self.pipeline.context, self.read_clock, self.troubles)
 
     def sleep_until(self, local: str) -> None:
         """Let the clock show a time of Berlin."""

@@ -22,10 +22,10 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.orm import Session
 
 from chordwise import settings as settings_module
-from chordwise.pipeline.inbox.moving import Store
+from chordwise.pipeline.inbox.folders import Store
 from chordwise.pipeline.inbox.watch import Watch
 from chordwise.pipeline.runtime.context import Context
-from chordwise.pipeline.runtime.opening import open_context
+from chordwise.pipeline.runtime.startup import open_context
 from tests.fakes.dropping import Folders
 
 CHANGES = ("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "open")

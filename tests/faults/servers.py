@@ -24,7 +24,7 @@ from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.embedded.valkey import SOCKET_NAME as VALKEY_SOCKET
 from chordwise.embedded.valkey import EmbeddedValkey
-from chordwise.storage import migrating
+from chordwise.storage import migration
 from chordwise.storage.database import open_engine
 from tests.faults.proxy import Target
 
@@ -186,7 +186,7 @@ def migrated_template(server: DatabaseServer) -> str:
     with server.connect() as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_TEMPLATE)))
     engine = open_engine(SecretStr(server.postgres.url(_TEMPLATE)))
-    migrating.migrate(engine)
+    migration.migrate(engine)
     engine.dispose()
     return _TEMPLATE
 

@@ -11,7 +11,7 @@ from psycopg import sql
 from pydantic import SecretStr
 from sqlalchemy import Engine, make_url
 
-from chordwise.storage import migrating, revisions
+from chordwise.storage import migration, revisions
 from chordwise.storage.database import open_engine
 from tests.fakes.later_migrations import LATER, NEWEST, newer_version, take_back
 from tests.faults.cluster import Cluster
@@ -46,9 +46,9 @@ def test_migrations_up_down_and_up_under_load(
 
     with owner(cluster) as engine:
         for _ in range(ROUNDS):
-            migrating.migrate(engine)
+            migration.migrate(engine)
             take_back(engine, NEWEST)
-        migrating.migrate(engine)
+        migration.migrate(engine)
         in_the_middle = cluster.value("SELECT bool_or(status <> 'succeeded') FROM chunks")
         found = revisions.revision_of(engine)
     beside = cluster.start_worker()

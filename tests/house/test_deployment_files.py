@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from chordwise import settings as settings_module
 from chordwise.embedded.plan import Commands
-from chordwise.pipeline.inbox.moving import Store, places
+from chordwise.pipeline.inbox.folders import Store, places
 from chordwise.readers import capacity
 from chordwise.settings import ReaderSettings, Settings
 from tests.house.checkout import PACKAGES, ROOT

@@ -19,7 +19,7 @@ from chordwise.embedded import postgres, processes, valkey
 from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.errors import UsageError
 from chordwise.pipeline.runs import user_sql
-from chordwise.storage import migrating, revisions
+from chordwise.storage import migration, revisions
 from chordwise.storage.database import open_engine
 from tests.fakes.processes import wait_until
 from tests.house.checkout import ROOT
@@ -92,7 +92,7 @@ def test_chordwise_works_as_a_role_of_few_privileges(
     )
 
     engine = open_engine(SecretStr(url.render_as_string(hide_password=False)))
-    _, revision = migrating.migrate(engine)
+    _, revision = migration.migrate(engine)
     engine.dispose()
     address = SecretStr(url.render_as_string(hide_password=False))
     with user_sql.answer(address, "SELECT count(*) FROM documents") as answer:

@@ -12,7 +12,7 @@ from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ExitCode
 from chordwise.pipeline.intake.run_options import RunOptions
-from chordwise.pipeline.quoting import quote, sampling
+from chordwise.pipeline.quoting import quote, sample
 from tests.fakes.pipeline import (
     LONG,
     a_document,
@@ -54,7 +54,7 @@ def test_a_sample_for_the_batch_lane_is_announced_as_online(desk: Desk) -> None:
     for lane in Lane:
         options = RunOptions(types=(AnalysisType.SUMMARY,), model=GPT, lane=lane)
         gathered = quote.gather(quoter, [a_document(LONG)], options, 2)
-        announced.append(sampling.expected_cost(quote.priced(quoter, gathered), gathered))
+        announced.append(sample.expected_cost(quote.priced(quoter, gathered), gathered))
 
     assert announced[0] == announced[1] is not None
 
@@ -108,7 +108,7 @@ def test_answers_of_a_sample_are_used_again(desk: Desk) -> None:
 
     counts = []
     for fresh in (False, False, True):
-        sampling.ask(quoter, gathered, fresh=fresh)
+        sample.ask(quoter, gathered, fresh=fresh)
         counts.append(len(asked))
     desk.pipeline.work(desk.pipeline.submit(LONG, SHORT))
 

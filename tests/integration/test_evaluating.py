@@ -13,7 +13,7 @@ from sqlalchemy import event
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ExitCode
 from chordwise.pipeline.intake.submit import open_run
-from chordwise.pipeline.learning.evaluating import Scope, evaluate
+from chordwise.pipeline.learning.evaluation import Scope, evaluate
 from chordwise.pipeline.learning.gold import read
 from chordwise.settings import Settings
 from chordwise.storage.database import Database, open_engine

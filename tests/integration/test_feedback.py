@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from sqlalchemy import event
 
 from chordwise.errors import ExitCode
-from chordwise.pipeline.learning.evaluating import Scope, evaluate
+from chordwise.pipeline.learning.evaluation import Scope, evaluate
 from chordwise.settings import Settings
 from chordwise.storage.database import Database, open_engine
 from tests.fakes.commands import run

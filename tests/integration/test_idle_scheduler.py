@@ -17,7 +17,7 @@ from chordwise.settings import Settings
 from chordwise.storage import outbox
 from chordwise.storage.database import open_engine
 from scheduler.leadership import Leadership
-from scheduler.listening import Listener
+from scheduler.listener import Listener
 from scheduler.loop import Loop
 from tests.fakes.pipeline import Pipeline, a_pipeline
 from tests.fakes.processes import wait_until

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from chordwise.errors import RunCancelledError
-from chordwise.pipeline.inbox import moving
+from chordwise.pipeline.inbox import folders
 from chordwise.pipeline.inbox.lanes import SLOW_SECONDS
 from chordwise.pipeline.intake import batches
 from chordwise.pipeline.intake.found_files import FileSource, Found
@@ -63,15 +63,15 @@ def test_a_file_that_cannot_be_moved_harms_only_itself(
 ) -> None:
     """It stays where it is, without a row; the others are taken."""
     drop(inbox, "a.txt", "b.txt", "c.txt")
-    take = moving.take
+    take = folders.take
 
-    def failing(source: Path, target: Path, token: str, rename: moving.Rename) -> None:
+    def failing(source: Path, target: Path, token: str, rename: folders.Rename) -> None:
         if source.name == "b.txt":
             raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(source))
         take(source, target, token, rename)
 
     with monkeypatch.context() as context:
-        context.setattr(moving, "take", failing)
+        context.setattr(folders, "take", failing)
         inbox.take()
 
     assert [each.name for each in inbox.folders.inbox.glob("*.txt")] == ["b.txt"]
@@ -184,7 +184,7 @@ def test_a_file_that_cannot_be_delivered_harms_only_itself(
     drop(inbox, "a.txt", "b.txt", "c.txt")
     inbox.take()
     inbox.work()
-    place = moving.place
+    place = folders.place
 
     def failing(source: Path, target: Path, token: str) -> None:
         if source.name == "b.txt":
@@ -192,7 +192,7 @@ def test_a_file_that_cannot_be_delivered_harms_only_itself(
         place(source, target, token)
 
     with monkeypatch.context() as context:
-        context.setattr(moving, "place", failing)
+        context.setattr(folders, "place", failing)
         inbox.wait(1)
     assert sorted(each.name for each in inbox.folders.done.glob("*.txt")) == ["a.txt", "c.txt"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from chordwise.errors import ConfigurationError, ExitCode
-from chordwise.pipeline.inbox import scanning, watch
-from chordwise.pipeline.inbox.moving import places
-from chordwise.pipeline.inbox.scanning import Refused
+from chordwise.pipeline.inbox import scan, watch
+from chordwise.pipeline.inbox.folders import places
+from chordwise.pipeline.inbox.scan import Refused
 from chordwise.settings import InboxSettings, ProfileSettings, Settings
 from tests.fakes.inbox_watch import (
     LETTER,
@@ -155,7 +155,7 @@ def test_ten_thousand_files_are_looked_at_in_bounded_memory(tmp_path: Path) -> N
         os.utime(path, ns=(0, (number * 7919) % 10_000))
     refused: list[Refused] = []
 
-    found = scanning.oldest(tmp_path, 500, refused.append)
+    found = scan.oldest(tmp_path, 500, refused.append)
 
     assert [each[1][0].modified_ns for each in found] == list(range(500))
     assert refused == []

@@ -13,9 +13,9 @@ import structlog
 
 from chordwise.domain.stability import Fingerprint
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline.inbox import moving, scanning
-from chordwise.pipeline.inbox.moving import Place
-from chordwise.pipeline.inbox.taking import Taking, Wanted
+from chordwise.pipeline.inbox import folders, scan
+from chordwise.pipeline.inbox.folders import Place
+from chordwise.pipeline.inbox.intake import Taking, Wanted
 from chordwise.pipeline.intake import batches
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.recovery.recover import recover
@@ -179,7 +179,7 @@ def test_across_file_systems_a_file_is_copied_and_then_removed(
     path = tmp_path / "inbox" / "a.txt"
     inbox.drop("a.txt.chordwise.toml", "instructions = 'x'")
     inbox.drop("a.txt", LETTER)
-    prints = scanning.fingerprints(path)
+    prints = scan.fingerprints(path)
     assert prints is not None
     taking = Taking(inbox.pipeline.context, inbox.store, rename=another_file_system)
 
@@ -200,7 +200,7 @@ def test_a_full_disk_leaves_the_file_where_it_is(
     path = inbox.drop("a.txt", LETTER)
     monkeypatch.setattr(inbox.watch._taking, "_rename", another_file_system)
     with monkeypatch.context() as full:
-        full.setattr(moving, "copy", no_space)
+        full.setattr(folders, "copy", no_space)
         inbox.take()
         assert path.read_text("utf-8") == LETTER
         assert list(inbox.store.ids()) == []
@@ -224,10 +224,10 @@ def test_what_cannot_be_recovered_yet_holds_up_nobody(
         session.add(file)
         session.flush()
         inbox.store.begin(file.id, path)
-        path.rename(moving.mark_beside(path, file.id.hex))
+        path.rename(folders.mark_beside(path, file.id.hex))
     inbox.begin_anew()
     with monkeypatch.context() as full, structlog.testing.capture_logs() as logs:
-        full.setattr(moving, "copy", no_space)
+        full.setattr(folders, "copy", no_space)
         inbox.drop("b.txt", OTHER)
         inbox.deliver()
         for _ in range(5):
@@ -249,8 +249,8 @@ def test_what_can_neither_be_taken_nor_put_back_is_put_back_later(
     path = inbox.drop("a.txt", LETTER)
     monkeypatch.setattr(inbox.watch._taking, "_rename", another_file_system)
     with monkeypatch.context() as away:
-        away.setattr(moving, "copy", no_space)
-        away.setattr(moving, "place", out_of_reach)
+        away.setattr(folders, "copy", no_space)
+        away.setattr(folders, "place", out_of_reach)
         inbox.take()
         inbox.drop("b.txt", OTHER)
         for _ in range(5):

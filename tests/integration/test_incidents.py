@@ -14,7 +14,7 @@ from chordwise.storage import incidents
 from chordwise.storage.database import Database, open_engine
 from chordwise.storage.incidents import Incident, IncidentKind
 from tests.fakes.processes import wait_until
-from worker.rejecting import Rejection, Rejections
+from worker.rejections import Rejection, Rejections
 
 
 def counts(database: Database) -> dict[tuple[str, str], int]:

@@ -8,7 +8,7 @@ from alembic.runtime.migration import MigrationContext
 from pydantic import SecretStr
 from sqlalchemy import inspect
 
-from chordwise.storage import migrating, revisions
+from chordwise.storage import migration, revisions
 from chordwise.storage.database import open_engine
 from chordwise.storage.tables import metadata
 
@@ -28,7 +28,7 @@ def test_migrating_again_changes_nothing(database_url: SecretStr) -> None:
     """The second migration finds the newest revision and leaves it."""
     engine = open_engine(database_url)
 
-    before, after = migrating.migrate(engine)
+    before, after = migration.migrate(engine)
 
     engine.dispose()
     assert before == after == revisions.newest_revision()
@@ -37,7 +37,7 @@ def test_migrating_again_changes_nothing(database_url: SecretStr) -> None:
 def test_every_migration_can_be_taken_back(database_url: SecretStr) -> None:
     """Down to nothing and up again: no table or view is left behind or missing."""
     engine = open_engine(database_url)
-    config = migrating.configuration()
+    config = migration.configuration()
     with engine.connect() as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, "base")
@@ -45,7 +45,7 @@ def test_every_migration_can_be_taken_back(database_url: SecretStr) -> None:
         left = {*inspect(connection).get_table_names(), *inspect(connection).get_view_names()}
         connection.commit()
 
-    migrating.migrate(engine)
+    migration.migrate(engine)
 
     with engine.connect() as connection:
         tables = set(inspect(connection).get_table_names())

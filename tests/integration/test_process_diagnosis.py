@@ -16,7 +16,7 @@ from chordwise.embedded.stack import Commands, Level
 from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.errors import ExitCode
 from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, guarded
-from chordwise.pipeline.diagnosis.everything import look_at_broker, look_at_processes
+from chordwise.pipeline.diagnosis.doctor import look_at_broker, look_at_processes
 from chordwise.settings import Settings, load
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State

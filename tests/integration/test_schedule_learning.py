@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.pipeline.learning import evaluating
+from chordwise.pipeline.learning import evaluation
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.settings.sections import ProfileSettings
 from tests.fakes.learning import LABELS, classified, obeying, written
@@ -90,7 +90,7 @@ def test_a_profile_asks_what_its_runs_ask(
     critique = settings.critique.model_copy(update={"principles": ("Be right.",)})
     known = {"profiles": {"letters": profile}, "critique": critique}
 
-    scope = evaluating.of(settings.model_copy(update=known), None, "letters")
+    scope = evaluation.of(settings.model_copy(update=known), None, "letters")
 
     assert scope.question is not None
     scrutiny = ("votes", "critique", "principles")

@@ -15,9 +15,9 @@ from chordwise.domain.learning.remarks import Saying
 from chordwise.domain.learning.truths import Verdict
 from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.jobs import retry
-from chordwise.pipeline.learning import evaluating, giving_feedback
-from chordwise.pipeline.learning.evaluating import Scope
-from chordwise.pipeline.learning.giving_feedback import Line, Signed
+from chordwise.pipeline.learning import evaluation, feedback
+from chordwise.pipeline.learning.evaluation import Scope
+from chordwise.pipeline.learning.feedback import Line, Signed
 from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.pipeline.schedules.runner import ScheduleRunner
 from chordwise.settings import ScheduleSettings, Settings
@@ -133,14 +133,14 @@ def test_feedback_goes_with_its_job_and_what_it_taught_stays(settings: Settings)
     ]
     database = night.pipeline.context.database
     with database.write() as session:
-        assert giving_feedback.give_all(session, Wanted(), said).stored == 2
+        assert feedback.give_all(session, Wanted(), said).stored == 2
     ((run,),) = night.rows("SELECT name FROM runs ORDER BY finished_at LIMIT 1")
 
     def write(change: Callable[[Session], int]) -> int:
         with database.write() as session:
             return change(session)
 
-    evaluating.evaluate(database, Scope(run=str(run)), None, write)
+    evaluation.evaluate(database, Scope(run=str(run)), None, write)
     night.pipeline.execute("UPDATE judgments SET expected = '1', found = '2'")
 
     assert night.carry_out()

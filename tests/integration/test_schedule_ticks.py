@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from chordwise.errors import UsageError
-from chordwise.pipeline.schedules import scheduling
+from chordwise.pipeline.schedules import occurrences
 from chordwise.settings import Settings
 from chordwise.storage import schedules
 from chordwise.storage.schedules import Origin
@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 def start_now(night: Night, name: str = "nightly") -> None:
     """Ask for a schedule by hand."""
     with night.pipeline.context.database.write() as session:
-        scheduling.start_now(session, name, night.now)
+        occurrences.start_now(session, name, night.now)
 
 
 def test_nothing_is_due_before_its_time(settings: Settings, folder: Path) -> None:
@@ -208,18 +208,18 @@ def test_schedules_of_the_database_stay_when_the_configuration_changes(
     wanted = nightly(folder)
 
     with database.write() as session:
-        scheduling.define(session, "theirs", wanted, Origin.DATABASE, night.now)
+        occurrences.define(session, "theirs", wanted, Origin.DATABASE, night.now)
     night.synchronize()
     with database.write() as session, pytest.raises(UsageError, match="in the configuration"):
-        scheduling.remove(session, "ours")
+        occurrences.remove(session, "ours")
     with (
         pytest.raises(UsageError, match="configuration has a schedule"),
         database.write() as session,
     ):
-        scheduling.define(session, "ours", wanted, Origin.DATABASE, night.now)
+        occurrences.define(session, "ours", wanted, Origin.DATABASE, night.now)
     start_now(night, "theirs")
     with database.write() as session:
-        scheduling.remove(session, "theirs")
+        occurrences.remove(session, "theirs")
 
     assert night.rows("SELECT name, enabled FROM schedules ORDER BY name") == [
         ("ours", True),

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import OperationalError
 
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
-from chordwise.storage import migrating, revisions
+from chordwise.storage import migration, revisions
 from chordwise.storage.database import open_engine
 from tests.fakes.later_migrations import LATER, NEWEST, newer_version, take_back
 from tests.fakes.processes import wait_until
@@ -30,17 +30,17 @@ def test_an_old_version_works_on_a_newer_schema_that_says_so(
     """It is the schema that knows whom it suits; an old version's migration leaves it alone."""
     with pytest.MonkeyPatch.context() as patch:
         newer_version(tmp_path, patch, works_from)
-        migrating.migrate(engine)
+        migration.migrate(engine)
 
     if suits:
         revisions.require_compatible(engine)
-        assert migrating.migrate(engine) == (LATER, LATER)
+        assert migration.migrate(engine) == (LATER, LATER)
     else:
         with pytest.raises(ConfigurationError, match="does not know") as caught:
             revisions.require_compatible(engine)
         assert LATER in caught.value.hint
         with pytest.raises(ConfigurationError, match="does not know"):
-            migrating.migrate(engine)
+            migration.migrate(engine)
     engine.dispose()
 
 
@@ -69,7 +69,7 @@ def test_a_schema_of_an_unreleased_version_is_refused(
         connection.execute(text(f"UPDATE alembic_version SET version_num = '{revision}'"))  # noqa: S608
         connection.execute(text(noted))
 
-    for refuse in (revisions.require_compatible, migrating.migrate):
+    for refuse in (revisions.require_compatible, migration.migrate):
         with pytest.raises(ConfigurationError, match=f"{revision}.*unreleased") as caught:
             refuse(engine)
         assert "made anew" in caught.value.hint
@@ -94,7 +94,7 @@ def test_a_revision_that_is_taken_back_is_forgotten(
 ) -> None:
     """What the database notes are the revisions that it has."""
     newer_version(tmp_path, monkeypatch, NEWEST)
-    migrating.migrate(engine)
+    migration.migrate(engine)
     query = text("SELECT string_agg(revision, ' ' ORDER BY revision) FROM schema_versions")
 
     with engine.connect() as connection:
@@ -115,8 +115,8 @@ def test_a_migration_never_stops_the_work_for_long(
     newer_version(tmp_path, monkeypatch, NEWEST)
     blocker = engine.connect()
     blocker.execute(text("SELECT count(*) FROM jobs"))
-    migration = threading.Thread(target=migrating.migrate, args=[engine])
-    migration.start()
+    thread = threading.Thread(target=migration.migrate, args=[engine])
+    thread.start()
     query = text("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
 
     def waits() -> bool:
@@ -128,7 +128,7 @@ def test_a_migration_never_stops_the_work_for_long(
         reader.execute(text("SET statement_timeout = '2500ms'"))
         reader.execute(text("SELECT count(*) FROM jobs"))  # queues behind the migration's lock
     blocker.close()
-    migration.join(timeout=30)
+    thread.join(timeout=30)
 
     columns = {column["name"] for column in inspect(engine).get_columns("jobs")}
     engine.dispose()
@@ -140,13 +140,13 @@ def test_a_migration_gives_up_at_last(
 ) -> None:
     """A transaction that never ends is told about, and leaves schema and session as they were."""
     newer_version(tmp_path, monkeypatch, NEWEST)
-    monkeypatch.setattr(migrating, "_ATTEMPTS", 2)
-    monkeypatch.setattr(migrating, "_LOCK_MILLISECONDS", 50)
+    monkeypatch.setattr(migration, "_ATTEMPTS", 2)
+    monkeypatch.setattr(migration, "_LOCK_MILLISECONDS", 50)
     with engine.connect() as blocker:
         blocker.execute(text("SELECT count(*) FROM jobs"))
 
         with pytest.raises(ServiceUnavailableError, match="2 times") as caught:
-            migrating.migrate(engine)
+            migration.migrate(engine)
 
     with engine.connect() as connection:
         bounds = connection.scalar(text("SELECT current_setting('lock_timeout')"))

@@ -18,9 +18,9 @@ from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ModelRequestError, ReadError, RefusedError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.submit import open_run
-from chordwise.pipeline.learning import evaluating, giving_feedback
-from chordwise.pipeline.learning.evaluating import Scope
-from chordwise.pipeline.learning.giving_feedback import Line, Signed
+from chordwise.pipeline.learning import evaluation, feedback
+from chordwise.pipeline.learning.evaluation import Scope
+from chordwise.pipeline.learning.feedback import Line, Signed
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.readers.reading import UnreadDocument
@@ -178,13 +178,13 @@ def learn(pipeline: Pipeline) -> None:
             signed=Signed(saying=Saying(verdict=verdict)),
         )
         with database.write() as session:
-            assert giving_feedback.give_all(session, Wanted(), [line]).stored == 1
+            assert feedback.give_all(session, Wanted(), [line]).stored == 1
 
     def write(change: Callable[[Session], int]) -> int:
         with database.write() as session:
             return change(session)
 
-    evaluating.evaluate(database, Scope(), None, write)
+    evaluation.evaluate(database, Scope(), None, write)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from chordwise.cli.rendering import accounts, results, tables
 from chordwise.cli.rendering.tables import FirstThatFits
 from chordwise.cli.runs import job_table
 from chordwise.cli.schedules import PastLine, ScheduleLine, _next, past_table, table
-from chordwise.domain.estimating import Interval
+from chordwise.domain.estimates import Interval
 from chordwise.domain.learning.measures import Measure
 from chordwise.domain.tasks import AnalysisType
 from chordwise.pipeline.quoting.quote import Cost, Quote, QuotedLine

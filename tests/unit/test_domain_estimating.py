@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 
-from chordwise.domain import estimating
-from chordwise.domain.estimating import Interval
+from chordwise.domain import estimates
+from chordwise.domain.estimates import Interval
 from chordwise.domain.tasks import AnalysisType
 
 
@@ -21,7 +21,7 @@ def test_intervals_of_predictions_hold_nine_times_in_ten() -> None:
 
     inside = 0
     for _ in range(2_000):
-        predicted = estimating.predicted(draw(8), 30)
+        predicted = estimates.predicted(draw(8), 30)
         inside += predicted.low <= sum(draw(30)) <= predicted.high
 
     assert 0.88 <= inside / 2_000 <= 0.93
@@ -29,8 +29,8 @@ def test_intervals_of_predictions_hold_nine_times_in_ten() -> None:
 
 def test_more_observations_narrow_the_interval() -> None:
     """What was seen often is known better; the expected sum is the mean times the count."""
-    few = estimating.predicted([100, 200, 300, 400, 500], 50)
-    many = estimating.predicted([100, 200, 300, 400, 500] * 20, 50)
+    few = estimates.predicted([100, 200, 300, 400, 500], 50)
+    many = estimates.predicted([100, 200, 300, 400, 500] * 20, 50)
 
     assert few.typical == many.typical == 300 * 50
     assert many.high - many.low < few.high - few.low
@@ -38,7 +38,7 @@ def test_more_observations_narrow_the_interval() -> None:
 
 def test_a_prediction_is_never_below_what_was_the_least() -> None:
     """No number of answers is shorter than so many of the shortest answer."""
-    predicted = estimating.predicted([10, 1_000, 20, 900, 15], 3)
+    predicted = estimates.predicted([10, 1_000, 20, 900, 15], 3)
 
     assert predicted.low >= 3 * 10
 
@@ -46,7 +46,7 @@ def test_a_prediction_is_never_below_what_was_the_least() -> None:
 @pytest.mark.parametrize("kind", AnalysisType)
 def test_assumptions_are_wide_and_within_the_output_limit(kind: AnalysisType) -> None:
     """Nothing longer than the model may write is expected."""
-    assumed = estimating.assumed(kind, 3_000, 512)
+    assumed = estimates.assumed(kind, 3_000, 512)
 
     assert 0 < assumed.low < assumed.typical <= assumed.high <= 512
     assert assumed.typical / assumed.low == pytest.approx(3)
@@ -54,12 +54,12 @@ def test_assumptions_are_wide_and_within_the_output_limit(kind: AnalysisType) ->
 
 def test_repeats_are_known_better_the_more_were_asked() -> None:
     """Without any history a share is assumed; with much of it the interval is narrow."""
-    some, many = estimating.repeats(20, 1), estimating.repeats(2_000, 100)
+    some, many = estimates.repeats(20, 1), estimates.repeats(2_000, 100)
 
-    assert estimating.repeats(0, 0) == estimating.ASSUMED_REPEATS
+    assert estimates.repeats(0, 0) == estimates.ASSUMED_REPEATS
     assert some.typical == many.typical == 0.05
     assert some.low <= many.low < 0.05 < many.high < some.high
-    assert estimating.repeats(50, 0).high > 0
+    assert estimates.repeats(50, 0).high > 0
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_syntheses_are_counted_level_by_level(
     chunks: int, room: float, questions: int, material: float
 ) -> None:
     """As many answers as fit are joined by one question, until one answer is left."""
-    found = estimating.syntheses(chunks, 100, 300, room)
+    found = estimates.syntheses(chunks, 100, 300, room)
 
     assert (found.questions, found.material_tokens) == (questions, material)
 
@@ -93,7 +93,7 @@ def test_the_quantile_is_that_of_students_distribution() -> None:
     widths = []
     for count in (5, 101):
         observed = [float(n) for n in range(count)]
-        predicted = estimating.predicted([x + 1e6 for x in observed], 1)
+        predicted = estimates.predicted([x + 1e6 for x in observed], 1)
         scale = statistics.stdev(observed) * (1 + 1 / count) ** 0.5
         widths.append((predicted.high - predicted.typical) / scale)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.forged_messages import bent
-from worker.rejecting import MAX_CHARACTERS, Rejection, reason_against
+from worker.rejections import MAX_CHARACTERS, Rejection, reason_against
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

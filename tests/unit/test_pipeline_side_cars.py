@@ -14,7 +14,7 @@ from chordwise.domain import json_values
 from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
-from chordwise.pipeline.inbox.scanning import with_side_car
+from chordwise.pipeline.inbox.scan import with_side_car
 from chordwise.pipeline.intake.run_options import RunOptions, run_options
 from chordwise.settings import ProfileSettings
 

@@ -9,7 +9,7 @@ import pytest
 from chordwise import settings
 from chordwise.domain.states import Lane
 from chordwise.errors import ConfigurationError
-from chordwise.pipeline.schedules import scheduling
+from chordwise.pipeline.schedules import occurrences
 from chordwise.settings.schedules import CatchUp, ScheduleKind
 
 PROFILES = """
@@ -93,7 +93,7 @@ def test_a_profile_without_a_folder_of_its_own_has_one_in_each_inbox(tmp_path: P
     bills = found.schedules["nightly"].model_copy(update={"profile": "bills"})
 
     anchored = [
-        scheduling.anchor(found, each, Path("/elsewhere")).paths
+        occurrences.anchor(found, each, Path("/elsewhere")).paths
         for each in (found.schedules["nightly"], bills)
     ]
 
@@ -116,7 +116,7 @@ def test_a_folder_to_write_to_counts_from_the_file(tmp_path: Path, kind: str) ->
     """Wherever the scheduler was started."""
     found = load(tmp_path, 'cron = "0 2 * * *"', kind, 'folder = "out"')
 
-    anchored = scheduling.anchor(found, found.schedules["nightly"], tmp_path)
+    anchored = occurrences.anchor(found, found.schedules["nightly"], tmp_path)
 
     assert anchored.folder == f"{tmp_path}/out"
 
@@ -144,7 +144,7 @@ def test_paths_count_from_the_folder_of_the_file(tmp_path: Path) -> None:
     of_profile = load(tmp_path, 'cron = "0 2 * * *"', 'profile = "contracts"')
 
     anchored = [
-        scheduling.anchor(each, each.schedules["nightly"], scheduling.folder_of(each)).paths
+        occurrences.anchor(each, each.schedules["nightly"], occurrences.folder_of(each)).paths
         for each in (found, of_profile)
     ]
 
@@ -157,7 +157,7 @@ def test_a_gold_file_counts_from_the_folder_of_the_file(tmp_path: Path) -> None:
     said = load(tmp_path, 'cron = "0 6 * * *"', 'kind = "evaluate"', 'profile = "letters"')
 
     found = [
-        scheduling.anchor(each, each.schedules["nightly"], scheduling.folder_of(each)).gold
+        occurrences.anchor(each, each.schedules["nightly"], occurrences.folder_of(each)).gold
         for each in (measured, said)
     ]
 

@@ -11,7 +11,7 @@ from chordwise.domain import critique, tokens
 from chordwise.domain.analyses.analysis import Analysis
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.memoizing import memoized_by_identity
+from chordwise.domain.memo import memoized_by_identity
 from chordwise.domain.prompting import PromptTemplate, render, render_revision
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, Stage
 from chordwise.errors import ConfigurationError, InvalidAnswerError

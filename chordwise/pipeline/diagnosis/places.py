@@ -15,7 +15,7 @@ from chordwise.pipeline.deliveries import run_ends
 from chordwise.pipeline.deliveries.webhook import allowed_addresses
 from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, guarded
 from chordwise.pipeline.exports import writers
-from chordwise.pipeline.inbox.moving import Place, places
+from chordwise.pipeline.inbox.folders import Place, places
 from chordwise.pipeline.intake.run_options import run_options
 from chordwise.settings import Settings
 

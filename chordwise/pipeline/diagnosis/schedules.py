@@ -16,10 +16,10 @@ from chordwise.errors import ChordwiseError, ConfigurationError
 from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, failed, guarded
 from chordwise.pipeline.diagnosis.places import require_writable
 from chordwise.pipeline.exports import selection, writers
-from chordwise.pipeline.inbox.moving import places
+from chordwise.pipeline.inbox.folders import places
 from chordwise.pipeline.learning import gold
 from chordwise.pipeline.models import lanes
-from chordwise.pipeline.schedules import scheduling
+from chordwise.pipeline.schedules import occurrences
 from chordwise.pipeline.schedules.analyses import holds_something
 from chordwise.pipeline.schedules.exports import format_of, selection_of
 from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
@@ -31,9 +31,9 @@ from chordwise.storage.schedules import Origin, Schedule
 
 def configured(settings: Settings) -> Iterator[Check]:
     """Yield what there is to say of the schedules of the configuration."""
-    folder = scheduling.folder_of(settings)
+    folder = occurrences.folder_of(settings)
     for name, wanted in settings.schedules.items():
-        anchored = scheduling.anchor(settings, wanted, folder)
+        anchored = occurrences.anchor(settings, wanted, folder)
         yield judged(settings, name, anchored)
 
 
@@ -50,9 +50,9 @@ def added(settings: Settings, engine: Engine) -> Iterator[Check]:
 
 
 def _of_row(settings: Settings, row: Schedule) -> Check:
-    if defect := scheduling.defect_of(row):
+    if defect := occurrences.defect_of(row):
         what = f"{row.name} cannot be read: {defect}."
-        raise ConfigurationError(what, scheduling.WHOSE_DEFECT)
+        raise ConfigurationError(what, occurrences.WHOSE_DEFECT)
     return judged(settings, row.name, ScheduleSettings.model_validate(row.options))
 
 

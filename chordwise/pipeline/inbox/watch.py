@@ -17,13 +17,13 @@ from chordwise.domain.stability import Sighting, Sightings
 from chordwise.domain.troubles import FailureBackoff
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ChordwiseError, ServiceUnavailableError
-from chordwise.pipeline.inbox import scanning
-from chordwise.pipeline.inbox.delivering import Delivering
+from chordwise.pipeline.inbox import scan
+from chordwise.pipeline.inbox.delivery import Delivering
+from chordwise.pipeline.inbox.folders import Store, places
+from chordwise.pipeline.inbox.intake import CutOff, Taking, Wanted
 from chordwise.pipeline.inbox.lanes import Lanes
-from chordwise.pipeline.inbox.moving import Store, places
-from chordwise.pipeline.inbox.scanning import Refused, check, profile_named
-from chordwise.pipeline.inbox.submitting import Submitting
-from chordwise.pipeline.inbox.taking import CutOff, Taking, Wanted
+from chordwise.pipeline.inbox.scan import Refused, check, profile_named
+from chordwise.pipeline.inbox.submission import Submitting
 from chordwise.pipeline.runtime.context import Context
 from chordwise.storage.inbox_files import InboxFile
 
@@ -175,7 +175,7 @@ class Watch:
         found = [
             file
             for inbox in self._places.inboxes
-            for file in scanning.oldest(inbox.folder, MAX_WAITING + 1, refuse)
+            for file in scan.oldest(inbox.folder, MAX_WAITING + 1, refuse)
         ]
         found.sort(key=lambda file: (file[1][0].modified_ns, bytes(file[0])))
         self._left_out = self._waiting.replace(found, now)
@@ -209,7 +209,7 @@ class Watch:
         inbox = self._places.holding(path)
         if inbox is None:
             return
-        if scanning.fingerprints(path) != sighting.prints or scanning.is_being_written(path):
+        if scan.fingerprints(path) != sighting.prints or scan.is_being_written(path):
             self._waiting.disturb(path, now)
             self._scan_at = min(self._scan_at, now)
             return

@@ -8,12 +8,12 @@ from decimal import Decimal
 
 from sqlalchemy.orm import Session
 
-from chordwise.domain import estimating
-from chordwise.domain.estimating import NOTHING, Interval
+from chordwise.domain import estimates
+from chordwise.domain.estimates import NOTHING, Interval
 from chordwise.domain.tasks import AnalysisType, Stage
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.models.client import Models
-from chordwise.pipeline.quoting.tallying import Tally, Tallying, UnaskedModel, WorkKind
+from chordwise.pipeline.quoting.tally import Tally, Tallying, UnaskedModel, WorkKind
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.reading import ReadDocument, UnreadDocument
 from chordwise.settings import Settings
@@ -179,7 +179,7 @@ class Pricing:
         answers = self._answers()
         syntheses, material, joined = self._syntheses(answers)
         critiques, examined, mended = self._critiques(answers)
-        repeated = estimating.repeats(self._asked.asked, self._asked.repeated)
+        repeated = estimates.repeats(self._asked.asked, self._asked.repeated)
         input_tokens = _repeated(_exactly(kind.input_tokens) + material + examined, repeated)
         output_tokens = _repeated(answers + joined + mended, repeated)
         return QuotedLine(
@@ -211,7 +211,7 @@ class Pricing:
     def _experience(self) -> Sequence[int]:
         if len(self._observed) > 1:
             return self._observed
-        enough = len(self._asked.output_tokens) >= estimating.LEAST_OBSERVATIONS
+        enough = len(self._asked.output_tokens) >= estimates.LEAST_OBSERVATIONS
         return self._asked.output_tokens if enough else []
 
     def _basis(self) -> str:
@@ -225,13 +225,13 @@ class Pricing:
         if not kind.questions:
             return NOTHING
         if experience := self._experience():
-            return estimating.predicted(experience, kind.questions)
+            return estimates.predicted(experience, kind.questions)
         text_tokens = kind.text_tokens / kind.questions
         return self._assumed(text_tokens).times(kind.questions)
 
     def _assumed(self, text_tokens: float) -> Interval:
         most = self._model.profile.max_output_tokens
-        return estimating.assumed(self._kind.analysis_type, text_tokens, most)
+        return estimates.assumed(self._kind.analysis_type, text_tokens, most)
 
     def _syntheses(self, answers: Interval) -> tuple[Interval, Interval, Interval]:
         """Return how many questions join answers, what they read, and what they write."""
@@ -261,15 +261,15 @@ class Pricing:
         read = _exactly(kind.critique_tokens) + answer.times(
             kind.critiques + kind.critiqued_answers
         )
-        share = estimating.ASSUMED_REVISIONS
-        written = asked.of_each(estimating.ASSUMED_CRITIQUE) + asked.of_each(share).of_each(answer)
+        share = estimates.ASSUMED_REVISIONS
+        written = asked.of_each(estimates.ASSUMED_CRITIQUE) + asked.of_each(share).of_each(answer)
         return asked + asked.of_each(share), read + read.of_each(share), written
 
     def _joined_answer(self, answer: Interval) -> Interval:
         """Return the tokens of one answer that joins several; it has the form of each of them."""
         known = self._joined.output_tokens
-        if len(known) >= estimating.LEAST_OBSERVATIONS:
-            return estimating.predicted(known, 1)
+        if len(known) >= estimates.LEAST_OBSERVATIONS:
+            return estimates.predicted(known, 1)
         most = self._model.profile.max_output_tokens
         return Interval(low=answer.low, typical=answer.typical, high=min(most, 2 * answer.high))
 

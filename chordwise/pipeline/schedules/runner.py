@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import ScheduleRunStatus
 from chordwise.errors import ChordwiseError, LeaseLostError, ServiceUnavailableError
-from chordwise.pipeline.learning import evaluating, gold, recalibrating
+from chordwise.pipeline.learning import evaluation, gold, recalibration
 from chordwise.pipeline.runtime.context import PATIENCE, Context
 from chordwise.pipeline.schedules.analyses import analyze, reanalyze
 from chordwise.pipeline.schedules.exports import export
@@ -85,8 +85,8 @@ def evaluate(work: Work) -> JsonObject:
         LeaseLostError: Another process continues it.
     """
     truth = gold.read(Path(work.settings.gold)) if work.settings.gold else None
-    scope = evaluating.of(work.context.settings, None, work.settings.profile)
-    found = evaluating.evaluate(work.context.database, scope, truth, work.write)
+    scope = evaluation.of(work.context.settings, None, work.settings.profile)
+    found = evaluation.evaluate(work.context.database, scope, truth, work.write)
     return {
         "judged": sum(len(each.comparison.compared) for each in found),
         "missing": sum(len(each.comparison.missing) for each in found),
@@ -101,11 +101,11 @@ def recalibrate(work: Work) -> JsonObject:
     """
     max_error_rate = work.settings.max_error_rate
     if max_error_rate is None:
-        max_error_rate = recalibrating.MAX_ERROR_RATE
+        max_error_rate = recalibration.MAX_ERROR_RATE
     with work.context.database.read() as session:
         claims = calibrations.claims(session)
-    lessons = recalibrating.learn(claims, max_error_rate)
-    changed = work.write(lambda session: recalibrating.store(session, lessons, max_error_rate))
+    lessons = recalibration.learn(claims, max_error_rate)
+    changed = work.write(lambda session: recalibration.store(session, lessons, max_error_rate))
     return {"changed": changed, "too_few": sum(lesson.curve is None for lesson in lessons)}
 
 

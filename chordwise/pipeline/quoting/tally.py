@@ -11,8 +11,8 @@ from random import Random
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from chordwise.domain import chunking, estimating, tokens
-from chordwise.domain.estimating import Syntheses
+from chordwise.domain import chunking, estimates, tokens
+from chordwise.domain.estimates import Syntheses
 from chordwise.domain.routing import Tier
 from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
@@ -70,7 +70,7 @@ class WorkKind:
     def syntheses(self, answer_tokens: float, joined_tokens: float) -> Syntheses:
         """Return what joining takes if a chunk's answer is so long, and a joined one so."""
         found = [
-            estimating.syntheses(chunks, answer_tokens, joined_tokens, self.room)
+            estimates.syntheses(chunks, answer_tokens, joined_tokens, self.room)
             for chunks in self.joined
         ]
         return Syntheses(

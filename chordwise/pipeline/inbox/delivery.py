@@ -23,8 +23,8 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import InboxStatus, JobStatus
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline.inbox import moving
-from chordwise.pipeline.inbox.moving import Place, Store
+from chordwise.pipeline.inbox import folders
+from chordwise.pipeline.inbox.folders import Place, Store
 from chordwise.pipeline.runtime.context import Context
 from chordwise.storage import clock, inbox_files
 from chordwise.storage.inbox_files import InboxFile
@@ -147,8 +147,8 @@ class Delivering:
         if file.raw_destination is None:
             return None
         destination = Path(os.fsdecode(file.raw_destination))
-        if os.path.lexists(stored) and moving.is_copy(stored, destination):
-            moving.mark_beside(destination, file.id.hex).unlink(missing_ok=True)
+        if os.path.lexists(stored) and folders.is_copy(stored, destination):
+            folders.mark_beside(destination, file.id.hex).unlink(missing_ok=True)
             stored.unlink()
         is_there = not os.path.lexists(stored) and os.path.lexists(destination)
         return destination if is_there else None
@@ -158,7 +158,7 @@ class Delivering:
         while True:
             destination = Path(os.fsdecode(file.raw_destination or b""))
             try:
-                moving.place(stored, destination, file.id.hex)
+                folders.place(stored, destination, file.id.hex)
             except FileExistsError:
                 self._note_destinations([file], {file.id: found})
             else:
@@ -172,7 +172,7 @@ class Delivering:
 
     def _add_note(self, file: InboxFile, destination: Path, found: FileOutcome) -> None:
         note = destination.with_name(note_name(destination.name))
-        mark = moving.mark_beside(note, f"{file.id.hex}-note")
+        mark = folders.mark_beside(note, f"{file.id.hex}-note")
         if os.path.lexists(note):  # written before a kill: the name was free when it was chosen
             mark.unlink(missing_ok=True)
             return
@@ -231,7 +231,7 @@ def _folder_for(file: InboxFile, found: FileOutcome) -> Path:
 def _place_freely(source: Path, target: Path, token: str) -> None:
     for name in names_like(target.name):
         try:
-            moving.place(source, target.with_name(name), token)
+            folders.place(source, target.with_name(name), token)
         except FileExistsError:
             continue
         return

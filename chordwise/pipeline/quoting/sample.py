@@ -13,7 +13,7 @@ from chordwise.pipeline.models.budgets import DayBudget
 from chordwise.pipeline.models.client import Asking
 from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.quoting.quote import Gathered, Quote
-from chordwise.pipeline.quoting.tallying import WorkKind
+from chordwise.pipeline.quoting.tally import WorkKind
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.storage.chunk_work import CallStore
 from chordwise.storage.record import new_id
@@ -37,7 +37,7 @@ def expected_cost(quote: Quote, gathered: Gathered) -> Decimal | None:
     return total
 
 
-def ask(context: ReadingContext, gathered: Gathered, *, fresh: bool) -> None:
+def ask_sample(context: ReadingContext, gathered: Gathered, *, fresh: bool) -> None:
     """Ask what was kept for it, and note the output tokens.
 
     The calls belong to no run: they keep to the limits that all workers share and to the budget of

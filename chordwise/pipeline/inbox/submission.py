@@ -26,10 +26,10 @@ from chordwise.errors import (
     ServiceUnavailableError,
     UsageError,
 )
-from chordwise.pipeline.inbox import moving, scanning
+from chordwise.pipeline.inbox import folders, scan
+from chordwise.pipeline.inbox.folders import Store
 from chordwise.pipeline.inbox.lanes import Task
-from chordwise.pipeline.inbox.moving import Store
-from chordwise.pipeline.inbox.scanning import check, profile_named, with_side_car
+from chordwise.pipeline.inbox.scan import check, profile_named, with_side_car
 from chordwise.pipeline.intake.batches import BatchWriter, Offered
 from chordwise.pipeline.intake.found_files import FileSource, entry_of, marking_last
 from chordwise.pipeline.intake.run_options import run_options
@@ -119,7 +119,7 @@ class Submitting:
         """
         files = []
         for file in task.files:
-            if scanning.is_being_written(self._stored(file)):
+            if scan.is_being_written(self._stored(file)):
                 task.outcomes[file.id] = False
             else:
                 files.append(file)
@@ -210,7 +210,7 @@ class Submitting:
             stored = self._stored(file)
             try:
                 if stored.exists():
-                    file.sha256, file.byte_count = moving.sha256_of(stored), stored.stat().st_size
+                    file.sha256, file.byte_count = folders.sha256_of(stored), stored.stat().st_size
                 found = self._found_run(file, stored, leased)
             except (LeaseLostError, ServiceUnavailableError):
                 raise

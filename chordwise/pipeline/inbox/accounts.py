@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 from chordwise.domain.states import InboxStatus
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ChordwiseError
-from chordwise.pipeline.inbox import scanning
-from chordwise.pipeline.inbox.moving import Place, Places, places
-from chordwise.pipeline.inbox.scanning import Refused, check, profile_named
+from chordwise.pipeline.inbox import scan
+from chordwise.pipeline.inbox.folders import Place, Places, places
+from chordwise.pipeline.inbox.scan import Refused, check, profile_named
 from chordwise.settings import Settings
 from chordwise.storage import inbox_files
 
@@ -98,10 +98,10 @@ def _account(
         if len(refused) < _MAX_REFUSED:
             refused.append(RefusedFile(path=printable(str(each.path)), reason=each.reason))
 
-    waiting = Counter(map(known.profile_of, scanning.every(inbox.folder, refuse)))
+    waiting = Counter(map(known.profile_of, scan.every(inbox.folder, refuse)))
     counts = inbox_files.counts(session, str(inbox.folder), _DAY)
     done, failed = counts.pop(InboxStatus.DONE, 0), counts.pop(InboxStatus.FAILED, 0)
-    orphans = sorted(printable(str(each)) for each in scanning.orphans(inbox.folder))
+    orphans = sorted(printable(str(each)) for each in scan.orphans(inbox.folder))
     bound = {name for at, name in known.bindings.items() if at.is_relative_to(inbox.folder)}
     return InboxAccount(
         folder=printable(str(inbox.folder)),

@@ -18,8 +18,8 @@ from chordwise.domain.inbox_names import names_like, side_car_name
 from chordwise.domain.stability import Fingerprint
 from chordwise.domain.states import InboxStatus
 from chordwise.domain.visible_text import printable
-from chordwise.pipeline.inbox import moving, scanning
-from chordwise.pipeline.inbox.moving import Place, Store
+from chordwise.pipeline.inbox import folders, scan
+from chordwise.pipeline.inbox.folders import Place, Store
 from chordwise.pipeline.runtime.context import Context
 from chordwise.storage import inbox_files
 from chordwise.storage.inbox_files import InboxFile
@@ -48,7 +48,7 @@ class Wanted:
 class Taking:
     """Moves files from the inboxes of one home into its store, and knows how to go on."""
 
-    def __init__(self, context: Context, store: Store, rename: moving.Rename = os.rename) -> None:
+    def __init__(self, context: Context, store: Store, rename: folders.Rename = os.rename) -> None:
         self._context = context
         self._store = store
         self._rename = rename
@@ -79,7 +79,7 @@ class Taking:
             self._store.begin(file.id, wanted.path)
             for source, stored, token in self._parts(file):
                 if os.path.lexists(source):
-                    moving.take(source, stored, token, self._rename)
+                    folders.take(source, stored, token, self._rename)
             is_good = self._is_as_seen(file, wanted.prints)
         except FileNotFoundError:
             is_good = False  # another process was faster, or the file was withdrawn
@@ -132,8 +132,8 @@ class Taking:
     def _is_as_seen(self, file: InboxFile, prints: tuple[Fingerprint, ...]) -> bool:
         """Tell whether what was moved is the very file that was looked at."""
         stored = self._store.path_of(file.id, file.relative.name)
-        found = scanning.fingerprints(stored)
-        if found is None or scanning.refusal(stored) is not None or len(found) != len(prints):
+        found = scan.fingerprints(stored)
+        if found is None or scan.refusal(stored) is not None or len(found) != len(prints):
             return False
         # A copy has an inode of its own.
         return all(
@@ -143,12 +143,12 @@ class Taking:
 
     def _settle(self, file: InboxFile) -> None:
         for source, stored, token in self._parts(file):
-            mark = moving.mark_beside(source, token)
+            mark = folders.mark_beside(source, token)
             if os.path.lexists(mark):
-                moving.finish_taking(mark, stored)
+                folders.finish_taking(mark, stored)
         stored = self._store.path_of(file.id, file.relative.name)
         if os.path.lexists(stored):
-            if moving.is_copy(stored, file.source):  # on its way back when we were killed
+            if folders.is_copy(stored, file.source):  # on its way back when we were killed
                 file.source.unlink()
             self._mark_taken(file)
         else:
@@ -202,19 +202,19 @@ class Taking:
 
 def _put_back(source: Path, stored: Path, token: str) -> None:
     """Move a file back to where it lay, or beside it where something else lies there now."""
-    mark = moving.mark_beside(source, token)
+    mark = folders.mark_beside(source, token)
     if os.path.lexists(mark) and os.path.lexists(stored):
         mark.unlink()  # the copy was whole already
     moved = stored if os.path.lexists(stored) else mark
     if not os.path.lexists(moved):
         return
-    if moving.is_copy(moved, source):  # there already, when a kill came
-        moving.mark_beside(source, f"{token}-back").unlink(missing_ok=True)
+    if folders.is_copy(moved, source):  # there already, when a kill came
+        folders.mark_beside(source, f"{token}-back").unlink(missing_ok=True)
         moved.unlink()
         return
     for name in names_like(source.name):
         try:
-            moving.place(moved, source.with_name(name), f"{token}-back")
+            folders.place(moved, source.with_name(name), f"{token}-back")
         except FileExistsError:
             continue
         return
