@@ -68,8 +68,8 @@ def feedback(
     sayings = _sayings(options)
     if bool(sayings) == bool(options.file):
         raise UsageError("Say --approve, --reject, --correct PATH=VALUE, or --file FILE.")
-    wanted = Wanted(types=tuple(options.types or ()), document=options.document)
-    target = Target(name=options.target, wanted=wanted)
+    results = Wanted(types=tuple(options.types or ()), document=options.document)
+    target = Target(name=options.target, wanted=results)
     lines = read(options.file) if options.file else []
     said = [Signed(saying=each, note=options.note, author=options.author) for each in sayings]
     with access.write(access.reach(invocation)) as session:

@@ -108,7 +108,7 @@ def test_answers_of_a_sample_are_used_again(desk: Desk) -> None:
 
     counts = []
     for fresh in (False, False, True):
-        sample.ask(quoter, gathered, fresh=fresh)
+        sample.ask_sample(quoter, gathered, fresh=fresh)
         counts.append(len(asked))
     desk.pipeline.work(desk.pipeline.submit(LONG, SHORT))
 
