@@ -24,6 +24,7 @@ from chordwise.pipeline.learning.feedback import (
     give_all,
     one,
     read,
+    wanted,
 )
 from chordwise.pipeline.runs.stored_results import Wanted
 
