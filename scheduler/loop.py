@@ -10,7 +10,7 @@ from threading import Event, Thread
 
 import structlog
 
-from chordwise.domain.troubles import FailureBackoff
+from chordwise.domain.failure_backoff import FailureBackoff
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.batches import exchange
 from chordwise.pipeline.deliveries import run_ends

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import platformdirs
 from sqlalchemy.orm import Session
 
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import live
 from chordwise.cli.rendering import results as rendered_results
-from chordwise.cli.suggestions import suggest
 from chordwise.domain.states import JobStatus
 from chordwise.pipeline.runs import accounts, progress, stored_results
 from chordwise.pipeline.runs.accounts import Account, caps_of_run
@@ -71,3 +77,39 @@ def _say_where_to_look(
         name = run.replace("'", "''")
         quotes = "SELECT source, text, quote FROM fact_quotes WHERE grounded"
         suggest(invocation, settings, "sql", f"{quotes} AND run = '{name}'")
+
+
+def suggest(invocation: Invocation, settings: Settings, *words: str) -> None:
+    """Show a command line to type next, for the shell, that works from the current folder.
+
+    The home is named unless it is the default one: a variable may not be set the next time.
+    """
+    parts = [*_program(), words[0]]
+    if invocation.config is not None:
+        parts += ["--config", str(invocation.config)]
+    if settings.home.expanduser().resolve() != Path(platformdirs.user_data_dir("chordwise")):
+        parts += ["--home", _near(settings.home)]
+    invocation.screen.suggest(" ".join(map(_quoted, [*parts, *words[1:]])))
+
+
+def _program() -> list[str]:
+    called = Path(sys.argv[0])
+    if called.name != "chordwise":
+        return [_near(Path(sys.executable)), "-m", "chordwise"]
+    found = shutil.which("chordwise")
+    is_on_path = found is not None and Path(found).resolve() == called.resolve()
+    return ["chordwise"] if is_on_path else [_near(called)]
+
+
+def _near(path: Path) -> str:
+    """Return a path from the current folder where it lies below that."""
+    absolute = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - resolve() leaves .venv
+    here = Path.cwd()
+    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
+
+
+def _quoted(part: str) -> str:
+    """Quote a word for the shell, with the double quotes that read best around SQL."""
+    if "'" in part and not any(character in part for character in '"$`\\!'):
+        return f'"{part}"'
+    return shlex.quote(part)

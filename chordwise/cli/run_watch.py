@@ -7,11 +7,12 @@ import time
 import uuid
 from collections.abc import Callable
 
-from chordwise.cli import access, run_report, suggestions
+from chordwise.cli import access, run_report
 from chordwise.cli.interruption import noted
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.rendering import live
 from chordwise.cli.rendering.live import Display
+from chordwise.cli.run_report import suggest
 from chordwise.embedded import stack
 from chordwise.errors import ExitCode, ServiceUnavailableError
 from chordwise.pipeline.runs import accounts, progress
@@ -52,7 +53,7 @@ def let_go(
         invocation.screen.tell("Detached: what was taken in goes on. Come back with:")
     else:
         invocation.screen.tell("The work goes on in the background. Wait for it with:")
-    suggestions.suggest(invocation, settings, "wait", name)
+    suggest(invocation, settings, "wait", name)
     return ExitCode.DETACHED if was_interrupted else ExitCode.SUCCESS
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
 
-from chordwise.cli import access, interruption, quote, run_watch, suggestions
+from chordwise.cli import access, interruption, quote, run_watch
 from chordwise.cli.command import Without
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
@@ -20,6 +20,7 @@ from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import live
 from chordwise.cli.rendering.plain_text import counted
 from chordwise.cli.request import Request, run_options
+from chordwise.cli.run_report import suggest
 from chordwise.domain.states import IntakeStatus
 from chordwise.domain.visible_text import printable
 from chordwise.embedded.stack import Level
@@ -154,7 +155,7 @@ class Intake:
 
     def _say_how_to_resume(self, name: str, sentence: str) -> None:
         self.screen.tell(f"{sentence} Take in the rest with:")
-        suggestions.suggest(self._invocation, self.settings, "resume", name)
+        suggest(self._invocation, self.settings, "resume", name)
 
 
 def _found(invocation: Invocation, paths: Sequence[str]) -> Sequence[FoundFile]:

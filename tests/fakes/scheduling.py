@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy.orm import Session
 
-from chordwise.domain.troubles import FailureBackoff
+from chordwise.domain.failure_backoff import FailureBackoff
 from chordwise.pipeline.schedules import occurrences
 from chordwise.pipeline.schedules.runner import ScheduleRunner
 from chordwise.settings import ScheduleSettings, Settings

@@ -18,11 +18,11 @@ import pytest
 from chordwise.domain import grounding, json_values, validation
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.extractive import words
-from chordwise.domain.extractive.answers import answer
 from chordwise.domain.extractive.sentences import sentences
 from chordwise.domain.extractive.sentiment import polarity
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.llm.providers.extractive import answer
 
 CORPORA = Path(__file__).parents[2] / ".." / "shared" / "corpora"
 CHUNK_CHARACTERS = 12_000

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.domain.extractive.answers import answer
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ExitCode
 from chordwise.llm.model import CompletionRequest
+from chordwise.llm.providers.extractive import answer
 from chordwise.pipeline.intake.submit import open_run
 from chordwise.settings import Settings
 from tests.fakes.commands import run

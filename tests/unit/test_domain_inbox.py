@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chordwise.domain.failure_backoff import FailureBackoff
 from chordwise.domain.inbox_names import (
     is_inside,
     names_like,
@@ -19,7 +20,6 @@ from chordwise.domain.inbox_names import (
     side_car_owner,
 )
 from chordwise.domain.stability import Fingerprint, Sightings
-from chordwise.domain.troubles import FailureBackoff
 from chordwise.readers.discovery import is_ignored
 
 NAMES = st.text(min_size=1, max_size=300).filter(lambda name: "/" not in name and "\0" not in name)

@@ -8,10 +8,10 @@ import pytest
 
 from chordwise.domain import json_values, validation
 from chordwise.domain.analyses.extraction import Extraction
-from chordwise.domain.extractive.answers import answer
 from chordwise.domain.extractive.value_patterns import Kind, iso_date, values
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.llm.providers.extractive import answer
 
 CONTRACT = """EXHIBIT 10.2
 

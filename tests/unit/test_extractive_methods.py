@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from chordwise.domain import grounding, json_values
-from chordwise.domain.extractive.answers import answer
 from chordwise.domain.extractive.sentiment import polarity
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.llm.providers.extractive import answer
 
 ESSAY = """Trains should replace short flights. Trains emit far less carbon than planes because
 their energy comes from the grid. According to a 2019 survey, a train emits 14 percent of what a

@@ -25,7 +25,7 @@ from chordwise.llm.pricing import BATCH, ListPrice, OwnPrice, max_input_tokens, 
 from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.pipeline.asking.answers import gather
 from chordwise.pipeline.models.batch_queue import from_json, to_json
-from chordwise.pipeline.models.lanes import lane_for
+from chordwise.pipeline.models.client import lane_for
 from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import tables
 from chordwise.storage.batch_requests import BatchRequest

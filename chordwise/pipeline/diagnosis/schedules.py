@@ -18,7 +18,7 @@ from chordwise.pipeline.diagnosis.places import require_writable
 from chordwise.pipeline.exports import selection, writers
 from chordwise.pipeline.inbox.folders import places
 from chordwise.pipeline.learning import gold
-from chordwise.pipeline.models import lanes
+from chordwise.pipeline.models.client import lane_for
 from chordwise.pipeline.schedules import occurrences
 from chordwise.pipeline.schedules.analyses import holds_something
 from chordwise.pipeline.schedules.exports import format_of, selection_of
@@ -83,7 +83,7 @@ def _analysis(settings: Settings, wanted: ScheduleSettings) -> None:
     profile = settings.profiles.get(wanted.profile, ProfileSettings())
     if (wanted.lane or profile.lane) is Lane.BATCH:
         model = profile.model or settings.model
-        if lanes.lane_for(settings, model, Lane.BATCH) is Lane.ONLINE:
+        if lane_for(settings, model, Lane.BATCH) is Lane.ONLINE:
             what = f"its lane is “batch”, and {model} has no Batch API: it is asked online."
             raise ConfigurationError(what, "docs/batch-lane.md says which models have one.")
         _require_time_for_the_rest(settings, wanted)

@@ -12,9 +12,9 @@ from queue import SimpleQueue
 
 import structlog
 
+from chordwise.domain.failure_backoff import FailureBackoff
 from chordwise.domain.inbox_names import SIDE_CAR
 from chordwise.domain.stability import Sighting, Sightings
-from chordwise.domain.troubles import FailureBackoff
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.pipeline.inbox import scan

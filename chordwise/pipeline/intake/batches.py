@@ -20,7 +20,7 @@ from chordwise.domain.tasks import AnalysisType, options_to_json
 from chordwise.domain.text_normalization import HINT, REASON
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.jobs import shared_jobs
-from chordwise.pipeline.models import lanes
+from chordwise.pipeline.models.client import batch_until
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT
 from chordwise.readers import failures
 from chordwise.readers.reading import ReadDocument, UnreadDocument
@@ -237,7 +237,7 @@ def _job(
 
 
 def _batch_until(settings: Settings, run: Run) -> ColumnElement[datetime] | Null:
-    until = lanes.batch_until(settings, Lane(run.lane))
+    until = batch_until(settings, Lane(run.lane))
     return null() if until is None else until
 
 

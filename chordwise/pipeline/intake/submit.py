@@ -28,7 +28,8 @@ from chordwise.pipeline.intake.run_options import (
     identity,
     to_json,
 )
-from chordwise.pipeline.models import budgets, client, lanes
+from chordwise.pipeline.models import budgets, client
+from chordwise.pipeline.models.client import lane_for
 from chordwise.pipeline.runtime.context import PATIENCE, Context
 from chordwise.prompts import library
 from chordwise.readers.reading import Columns, ReadDocument, UnreadDocument
@@ -258,7 +259,7 @@ def _run(context: Context, run_id: uuid.UUID, name: str, options: RunOptions) ->
         type_count=len(options.types),
         priority=Priority.NIGHTLY if options.nightly else Priority.INTERACTIVE,
         use_cache=options.use_cache and not options.fresh,
-        lane=lanes.lane_for(context.settings, options.model, options.lane),
+        lane=lane_for(context.settings, options.model, options.lane),
     )
 
 

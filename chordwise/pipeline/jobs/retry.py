@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain.states import RETRYABLE_JOBS, ChunkStatus, JobStatus, RunStatus
 from chordwise.pipeline.jobs import backoff
-from chordwise.pipeline.models import budgets, lanes
+from chordwise.pipeline.models import budgets
+from chordwise.pipeline.models.client import spill_over
 from chordwise.pipeline.runtime.context import PATIENCE, Context
 from chordwise.pipeline.runtime.messages import FAN_OUT
 from chordwise.storage import batch_requests, clock, jobs, outbox, runs
@@ -127,7 +128,7 @@ def _is_in_flight() -> ColumnElement[bool]:
 
 def _batch_until(context: Context) -> ColumnElement[datetime | None]:
     """Return until when a job that waited for batches does so from now on."""
-    until = lanes.spill_over(context.settings)
+    until = spill_over(context.settings)
     return case((Job.batch_until.is_not(None), until), else_=null())
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, aliased
 
 from chordwise.domain.states import FOLLOWING_JOBS, WORKING_JOBS, JobStatus, Lane, RunStatus
 from chordwise.llm.limits.permits import Priority
-from chordwise.pipeline.models import lanes
+from chordwise.pipeline.models.client import batch_until
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import FAN_OUT
 from chordwise.storage import clock, jobs, outbox, results, runs
@@ -108,7 +108,7 @@ def _serve(context: Context, session: Session, job: Job) -> None:
         log.info("job.ended", job_id=str(job.id), status=job.status)
     elif job.reused_from is None:
         run = session.get_one(Run, job.run_id)
-        until = lanes.batch_until(context.settings, Lane(run.lane))
+        until = batch_until(context.settings, Lane(run.lane))
         job.batch_until = None if until is None else session.scalar(select(until))
         job.last_progress_at = clock.read(session)
         outbox.put(session, FAN_OUT, job.id, reason="nobody to follow")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import cached_property
 from random import Random
 from threading import Semaphore
@@ -12,8 +13,10 @@ from typing import Protocol, TypeAlias
 
 import structlog
 from pydantic import SecretStr
+from sqlalchemy import ColumnElement
 
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.states import Lane
 from chordwise.embedded import llama
 from chordwise.errors import ConfigurationError, ModelError
 from chordwise.llm import batching
@@ -36,6 +39,7 @@ from chordwise.llm.pricing import Price, price_of
 from chordwise.llm.providers import connect
 from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.settings import ModelSettings, Settings
+from chordwise.storage import clock
 
 log = structlog.get_logger(__name__)
 
@@ -291,3 +295,25 @@ def identity(settings: Settings, name: str) -> list[str]:
 
 def _log_fallback(asked: ModelProfile, following: ModelProfile, error: ModelError) -> None:
     log.warning("model.fallback", asked=asked.model, next=following.model, code=error.code)
+
+
+def lane_for(settings: Settings, model: str, wanted: Lane) -> Lane:
+    """Return the lane in which a model can be asked: online where it has no Batch API.
+
+    Raises:
+        ConfigurationError: A model is unknown.
+    """
+    names = settings.names_asked(model)
+    if wanted is Lane.BATCH and any(has_batches(settings.model_named(name)) for name in names):
+        return Lane.BATCH
+    return Lane.ONLINE
+
+
+def batch_until(settings: Settings, lane: Lane) -> ColumnElement[datetime] | None:
+    """Return until when the questions of a job wait for batches, from now on; `None` for never."""
+    return spill_over(settings) if lane is Lane.BATCH else None
+
+
+def spill_over(settings: Settings) -> ColumnElement[datetime]:
+    """Return when what has no answer by then is asked online."""
+    return clock.after(timedelta(hours=settings.batch.spill_over_hours))

@@ -13,9 +13,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from chordwise.domain import due_times
+from chordwise.domain.failure_backoff import FailureBackoff
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import TAKEN_IN, JobStatus, RunStatus, ScheduleRunStatus
-from chordwise.domain.troubles import FailureBackoff
 from chordwise.errors import UsageError
 from chordwise.pipeline.runtime.context import Context
 from chordwise.settings import ScheduleSettings, Settings
