@@ -157,4 +157,4 @@ def test_open_work_keeps_an_idle_stack(home: Path) -> None:
 
     assert was_kept
     assert becomes(lambda: stack.find(home) is None)
-    assert "nobody has needed the stack" in log.read_text(encoding="utf-8")
+    assert "the stack has been idle" in log.read_text(encoding="utf-8")
