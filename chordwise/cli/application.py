@@ -21,14 +21,14 @@ from chordwise.errors import ChordwiseError, ExitCode
 from chordwise.lazy import load
 
 COMMANDS = {
-    "analyze": ("analyze", "Take documents in, analyze them, and show the answers."),
+    "analyze": ("submit", "Take documents in, analyze them, and show the answers."),
     "submit": ("submit", "Take documents in and print the run's id."),
+    "resume": ("submit", "Take in the rest of a run that was interrupted."),
     "quote": ("quote", "Say what an analysis would take and cost."),
     "plan": ("plan", "Estimate memory, speed and cost on your own hardware."),
     "wait": ("run_control", "Wait until a run is over, and show its results."),
     "retry": ("run_control", "Retry the analyses of a run that have not succeeded."),
     "cancel": ("run_control", "Cancel the analyses of a run that have not ended."),
-    "resume": ("resume", "Take in the rest of a run that was interrupted."),
     "runs": ("runs", "List the newest runs, or show the account of one."),
     "results": ("results", "Show stored results."),
     "feedback": ("feedback", "Say that a result is right or wrong, or what it should be."),
@@ -43,7 +43,7 @@ COMMANDS = {
     "doctor": ("doctor", "Say what is wrong and what to do."),
     "config": ("config", "Show every setting, and where it comes from."),
     "version": ("version", "Show the versions of Chordwise, Python and the schema."),
-    "schedules": ("schedules", "Show what is done by itself, start it now, and change it."),
+    "schedules": ("schedules", "Show schedules, start them now, and change them."),
 }
 """The module that has each command by its name, and its line in the list, in the list's order."""
 MODULES = {name: module for name, (module, _) in COMMANDS.items()}

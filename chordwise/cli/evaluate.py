@@ -49,7 +49,7 @@ def evaluate(
         found = evaluation.evaluate(database, scope, truth, partial(_write, database))
     if not found:
         raise UsageError(
-            "Nobody has said yet what is right of these results.",
+            "There is neither feedback nor a gold file for these results.",
             "Give --gold FILE, or say it with `chordwise feedback`.",
         )
     if as_json:

@@ -253,7 +253,7 @@ def _in_words(line: QuotedLine) -> str:
     joining = round(line.syntheses.typical)
     joins = f", {joining:,} that join answers" if joining else ""
     examining = round(line.critiques.typical)
-    examines = f", {examining:,} that examine or mend them" if examining else ""
+    examines = f", {examining:,} that examine or revise them" if examining else ""
     tokens = line.output_tokens
     low, high = (approximate(round(number)) for number in (tokens.low, tokens.high))
     basis = f"by {line.basis} of {line.observations:,}" if line.observations else line.basis

@@ -89,7 +89,7 @@ class Request:
     ] = None
     critique: Annotated[
         bool,
-        typer.Option("--critique", help="Examine the answer about a document, and mend it once."),
+        typer.Option("--critique", help="Examine the answer about a document, and revise it once."),
     ] = False
     principles: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Examine by these, one on each line.")

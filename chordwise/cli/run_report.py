@@ -57,7 +57,7 @@ def _say_how_to_go_on(invocation: Invocation, settings: Settings, account: Accou
     tell = invocation.screen.tell
     ended_badly = account.states[JobStatus.SUCCEEDED] < sum(account.states.values())
     if account.states[JobStatus.PAUSED]:
-        tell("Paused: nothing goes on by itself. Mend what is said above, then:")
+        tell("Paused: the run does not continue on its own. Resolve the error above, then:")
     elif ended_badly:
         tell("Take up again what has not succeeded with:")
     if ended_badly:

@@ -1,4 +1,4 @@
-"""`chordwise schedules`: what is done by itself, when, and what became of it."""
+"""`chordwise schedules`: what runs on a schedule, when, and its outcomes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Age: TypeAlias = Annotated[
     float | None, typer.Option(min=0, metavar="DAYS", help="For prune: delete what is older.")
 ]
 Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
-_HELP = """Show what is done by itself, start it now, and change it.
+_HELP = """Show schedules, start them now, and change them.
 
 chordwise schedules list
 
@@ -100,7 +100,7 @@ class ScheduleOptions:
 
 
 def list_schedules(invocation: Invocation, *, as_json: AsJson = False) -> None:
-    """List what is done by itself, and when the next time is.
+    """List the schedules and their next due times.
 
     chordwise schedules list
     """

@@ -1,4 +1,4 @@
-"""`chordwise submit`, and what it shares with `analyze` and `resume`: taking in for a run."""
+"""`chordwise analyze`, `submit` and `resume`: taking documents in for a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Annotated
 from chordwise.cli import access, interruption, quote, run_watch
 from chordwise.cli.command import Without
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson
+from chordwise.cli.options import AsJson, NoWait, RunArgument
 from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import live
 from chordwise.cli.rendering.plain_text import counted
@@ -37,6 +37,7 @@ from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import STDIN, FoundFile, discover
 from chordwise.readers.reading import Reader
 from chordwise.settings import Settings
+from chordwise.storage import runs
 
 _ASKED_ONCE = "Votes and critique are for language models; the built-in model is asked once."
 _STOPPING = "Stopping after the document at hand; Ctrl-C again stops at once."
@@ -193,3 +194,37 @@ def _open(
 def _absolute(path: str) -> str:
     """Return an argument as it means the same in every working folder."""
     return path if path == STDIN else printable(os.path.join(os.getcwd(), path))  # noqa: PTH109, PTH118 - a pattern is no path
+
+
+def analyze(invocation: Invocation, request: Request, *, as_json: AsJson = False) -> ExitCode:
+    """Take documents in, analyze them, and show the answers.
+
+    chordwise analyze reports/ letter.pdf
+
+    chordwise analyze "mail/*.eml" -t classification --labels invoice,complaint,other
+
+    chordwise analyze contract.docx -t extraction --instructions "parties, term, penalty"
+
+    cat notes.txt | chordwise analyze - -t summary -t sentiment --json
+
+    Ctrl-C detaches: the work goes on, and `chordwise wait RUN` comes back to it.
+    While files are taken in it interrupts: `chordwise resume RUN` takes in the rest.
+    """
+    return begin(invocation, request, waits=not request.no_wait, as_json=as_json)
+
+
+def resume(
+    invocation: Invocation, run: RunArgument, *, no_wait: NoWait = False, as_json: AsJson = False
+) -> ExitCode:
+    """Take in the rest of a run that was interrupted. Nothing is taken in twice.
+
+    chordwise resume latest
+
+    chordwise resume contracts-2026 --no-wait
+    """
+    intake = Intake(invocation, access.for_run(invocation, run))
+    with access.working_context(intake.settings) as working:
+        with working.database.read() as session:
+            run_id = runs.find(session, run).id
+        account = intake.take_in(working, intake.resume(working).resume(run_id))
+    return intake.conclude(account, waits=not no_wait, as_json=as_json)

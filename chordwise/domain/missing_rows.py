@@ -17,7 +17,7 @@ HINT = (
     'are meant to count once, say "uniqueItems": true of the list in your schema.'
 )
 HINT_OF_ONE_CHUNK = (
-    "The model dropped them when it mended an invalid answer. Submit the document again with "
+    "The model dropped them when it repaired an invalid answer. Submit the document again with "
     "--fresh, with another model (--model) or a smaller pipeline.chunk_tokens."
 )
 _MAX_NAMED = 5

@@ -60,7 +60,7 @@ class AnalysisTask:
     `text` is the chunk for the stages analyze and repair, and empty for synthesize, where `answers`
     holds the chunks' validated answers in the order of the document. `sample` numbers, from 1, the
     times that the same is asked for a vote. For the stages critique and revise, `draft` is the
-    answer to this question that is examined, or mended where `violations` object to it.
+    answer to this question that is examined, or revised where `violations` object to it.
     """
 
     analysis_type: AnalysisType

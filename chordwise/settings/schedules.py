@@ -1,4 +1,4 @@
-"""Schedules: what is done by itself at its time, under a name of the user's choice."""
+"""Schedules: what runs at a due time, under a name of the user's choice."""
 
 from __future__ import annotations
 

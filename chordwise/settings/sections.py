@@ -386,7 +386,7 @@ class ProfileSettings(Section):
         default=None, gt=0, lt=1_000_000, decimal_places=8, description="Of one run."
     )
     confidence_threshold: float = Field(default=0.0, ge=0, le=1)
-    critique: bool = Field(default=False, description="Examine answers, and mend them once.")
+    critique: bool = Field(default=False, description="Examine answers, and revise them once.")
     principles: Principles = Field(
         default=(), description="To examine by, and then they are; empty: [critique]."
     )

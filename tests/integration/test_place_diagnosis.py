@@ -91,7 +91,7 @@ def test_good_places_are_named(tmp_path: Path) -> None:
         (webhook("https://nobody.invalid/"), "nobody.invalid has no address.", "webhook_url"),
         ('[inbox]\nfolders = ["in", "in/deeper"]', "overlap", "neither in another"),
         ('[profiles.x]\nschema = "gone.json"', "gone.json cannot be read", "Put the file there"),
-        ('[profiles.x]\nschema = "chordwise.toml"', "toml is not JSON", "Mend the file"),
+        ('[profiles.x]\nschema = "chordwise.toml"', "toml is not JSON", "Correct the file"),
         ('[profiles.x]\nmodel = "gone"', "There is no model named “gone”.", "Known: "),
     ],
 )

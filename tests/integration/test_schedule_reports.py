@@ -146,7 +146,7 @@ def test_the_end_of_an_occurrence_is_told_once(settings: Settings, tmp_path: Pat
 
     second, third = report_of(night, "07", tmp_path), report_of(night, "08", tmp_path)
 
-    done = "What was done by itself"
+    done = "What the schedules did"
     assert "| tidy | 2026-03-28 01:30 | running | – |" in section(first, done)
     assert "| tidy | 2026-03-28 01:30 | failed | It broke. |" in section(second, done)
     assert section(third, done) == "Nothing."

@@ -78,8 +78,8 @@ def test_a_profile_that_contradicts_itself_is_refused(
     ("content", "hint"),
     [
         (None, "Put the file there, or name another schema."),
-        ("{", "Mend the file, or name another schema."),
-        ('{"type": "object", "required": 7}', "Mend {schema}, or name another schema."),
+        ("{", "Correct the file, or name another schema."),
+        ('{"type": "object", "required": 7}', "Correct {schema}, or name another schema."),
         ('{"type": "array"}', 'Its root needs "type": "object".'),
     ],
 )

@@ -1,4 +1,4 @@
-"""Pauses of an endpoint: what only a person can mend is asked about once, for all workers and runs.
+"""Pauses of an endpoint: a refusal that needs a person is met once, for all workers and runs.
 
 The script of the limits begins and ends them; here they are named, read, and cut short.
 """

@@ -1,4 +1,4 @@
-"""Examining the answer about a document, where its job wants that, and having it mended once."""
+"""Examining the answer about a document, where its job wants that, and having it revised once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examined:
-    """An answer, mended or not, and what its critique came to; `None` where there was none.
+    """An answer, revised or not, and what its critique came to; `None` where there was none.
 
     `is_merged_by_rule` says that no model has joined its parts, since the synthesis failed.
     """
@@ -151,7 +151,7 @@ def _require_the_end(error: ModelError) -> None:
     """Go on only after what neither time nor a person mends.
 
     Raises:
-        ModelError: It is mended, and the question asked again then.
+        ModelError: The caller asks the question again later.
     """
     if isinstance(error, TransientError | PausingError):
         raise error

@@ -217,8 +217,8 @@ class _Batches:
     def _turn_away(self, batch: Batch, error: ModelError) -> None:
         """End a batch that the provider did not take.
 
-        What a person has to mend pauses the jobs, as online; all else is handed in again with other
-        questions, and in the end asked online, where each stands for itself.
+        What a person has to resolve pauses the jobs, as online; all else is handed in again with
+        other questions, and in the end asked online, where each stands for itself.
         """
         outcome: ModelError = error
         if not isinstance(error, TransientError | PausingError):

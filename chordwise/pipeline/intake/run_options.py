@@ -207,10 +207,10 @@ def read_schema(path: Path) -> JsonObject:
         what, hint = f"The schema {path} cannot be read: {reason}.", "Put the file there"
         raise UsageError(what, f"{hint}, or name another schema.") from error
     except (ValueError, RecursionError) as error:
-        what, hint = f"The schema {path} is not JSON: {error}.", "Mend the file"
+        what, hint = f"The schema {path} is not JSON: {error}.", "Correct the file"
         raise UsageError(what, f"{hint}, or name another schema.") from error
     except UsageError as error:
-        hint = error.hint or f"Mend {path}, or name another schema."
+        hint = error.hint or f"Correct {path}, or name another schema."
         raise UsageError(error.what, hint) from error
 
 

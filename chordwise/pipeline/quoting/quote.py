@@ -141,7 +141,7 @@ class QuotedLine:
     """What one model does for one analysis type.
 
     `questions` counts those about chunks, `syntheses` those that join answers, `critiques` those
-    that examine or mend one; repeated ones are in the tokens. `basis` says where the output comes
+    that examine or revise one; repeated ones are in the tokens. `basis` says where the output comes
     from: sample, history or assumed.
     `costs` has the lanes that the provider has, each `None` where the price is unknown; `lane` is
     the one that the run takes.
@@ -252,7 +252,7 @@ class Pricing:
         return questions, frames + material, questions.of_each(joined)
 
     def _critiques(self, answers: Interval) -> tuple[Interval, Interval, Interval]:
-        """Return how many questions examine or mend answers, what they read and what they write."""
+        """Return how many questions examine or revise answers, what they read and write."""
         kind = self._kind
         if not kind.critiques:
             return NOTHING, NOTHING, NOTHING

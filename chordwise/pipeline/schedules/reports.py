@@ -118,7 +118,7 @@ class Section:
 _FEW = 20
 _MANY = 100
 DONE = Section(
-    heading="What was done by itself",
+    heading="What the schedules did",
     query="""
         SELECT schedule, to_char(due_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS due,
             CASE WHEN finished_at > :until THEN 'running' ELSE status END AS status,
