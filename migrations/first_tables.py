@@ -7,12 +7,14 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-# Columns
-
 _BIGINT, _BOOLEAN, _BYTES, _DATE = sa.BigInteger(), sa.Boolean(), sa.LargeBinary(), sa.Date()
 _DOUBLE, _INTEGER, _JSON, _TEXT, _UUID = sa.Double(), sa.Integer(), JSONB(), sa.Text(), sa.Uuid()
 _TIME = sa.DateTime(timezone=True)
 _USD = sa.Numeric(14, 8)
+_FINAL_VALUE = sa.Computed(
+    "CASE WHEN verdict IN ('corrected', 'rejected') THEN corrected_value ELSE value END",
+    persisted=True,
+)
 
 
 def _required(kind: sa.types.TypeEngine[object], *names: str) -> list[sa.Column[object]]:
@@ -56,6 +58,7 @@ def create() -> None:
     _create_results()
     _create_result_history()
     _create_facts()
+    _create_answer_tables()
     _create_budgets()
     _create_batches()
     _create_batch_requests()
@@ -170,6 +173,7 @@ def _create_runs() -> None:
         _default(_TEXT, "priority", "interactive"),
         _default(_TEXT, "lane", "online"),
         _default(_BOOLEAN, "use_cache", sa.text("true")),
+        *_nullable(_TEXT, "saved_as"),
         *_nullable(_INTEGER, "found_count"),
         *_nullable(_UUID, "schedule_run_id"),
         _transaction_time("created_at"),
@@ -348,6 +352,8 @@ def _columns_of_an_answer() -> list[sa.Column[object]]:
     return [
         *_required(_TEXT, "analysis_type"),
         *_required(_JSON, "output"),
+        *_nullable(_JSON, "corrected_output"),
+        _default(_BOOLEAN, "nothing_found", sa.text("false")),
         *_required(_DOUBLE, "confidence", "quality", "coverage"),
         *_nullable(_DOUBLE, "agreement"),
         *_nullable(_JSON, "critique"),
@@ -392,14 +398,31 @@ def _create_facts() -> None:
     op.create_table(
         "facts",
         *_required(_UUID, "id", "job_id"),
-        *_required(_TEXT, "path"),
-        *_nullable(_TEXT, "text"),
-        *_nullable(_DOUBLE, "number", "confidence"),
+        *_required(_TEXT, "path", "item"),
+        *_nullable(_TEXT, "parent"),
+        *_nullable(_INTEGER, "row_index"),
+        *_nullable(_TEXT, "value", "corrected_value", "verdict"),
+        sa.Column("final_value", _TEXT, _FINAL_VALUE, nullable=True),
+        *_nullable(sa.Numeric(), "number"),
+        *_nullable(_TEXT, "currency", "unit"),
+        *_nullable(_DATE, "date"),
+        *_nullable(_DOUBLE, "confidence"),
         *_nullable(_TEXT, "quote"),
         *_nullable(_INTEGER, "start_char", "end_char"),
         *_nullable(_BOOLEAN, "grounded"),
         sa.PrimaryKeyConstraint("id", name="pk_facts"),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_facts_job_id"),
+    )
+
+
+def _create_answer_tables() -> None:
+    op.create_table(
+        "answer_tables",
+        *_required(_TEXT, "name", "analysis_type"),
+        *_required(_JSON, "columns"),
+        _transaction_time("created_at"),
+        _clock_time("changed_at"),
+        sa.PrimaryKeyConstraint("name", name="pk_answer_tables"),
     )
 
 

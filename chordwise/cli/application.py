@@ -35,6 +35,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "Compare results with the truth."),
     "recalibrate": ("recalibrate", "Learn what a claimed confidence is worth."),
     "inbox": ("inbox", "Show the watched folders."),
+    "tables": ("tables", "Show the tables of answers that SQL can ask."),
     "sql": ("sql", "Ask the database in SQL; nothing can be changed that way."),
     "export": ("export", "Write a view or a table into a file."),
     "up": ("services", "Run everything here until Ctrl-C."),
@@ -168,7 +169,7 @@ def chordwise(
 
     chordwise results --run latest
 
-    chordwise sql "SELECT source, text, quote FROM fact_quotes LIMIT 10"
+    chordwise sql "SELECT source, item, value, quote FROM fact_quotes LIMIT 10"
     """
     invocation = Invocation.of(context)
     invocation.config, invocation.home = config, home

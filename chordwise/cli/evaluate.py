@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AnyRun, AsJson, OnlyTypes
-from chordwise.cli.rendering import tables
+from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.plain_text import counted, one_line
 from chordwise.domain.learning.measures import Measure
 from chordwise.errors import ExitCode, UsageError
@@ -135,7 +135,7 @@ def _numbers(measures: Sequence[Measure]) -> RenderableType:
             name = _WORDS.get(each.metric, each.metric)
             label = f" of {each.label}" if each.label else ""
             rows.append((f"  {name}{label}", _number(each.value), _bounds(each), f"{each.count:,}"))
-    return tables.numbers(("", "Value", "95 %", "Of"), rows)
+    return layouts.numbers(("", "Value", "95 %", "Of"), rows)
 
 
 def _by_label(measures: Sequence[Measure]) -> Iterator[RenderableType]:
@@ -155,7 +155,7 @@ def _by_label(measures: Sequence[Measure]) -> Iterator[RenderableType]:
         of = f"{counted_by.count:,}" if counted_by else ""
         shown.append((f"  {one_line(label, _WIDTH)}", *values, of))
     names = ("  Label or field", *(_WORDS.get(c, c) for c in columns), "Of")
-    yield tables.numbers(names, shown)
+    yield layouts.numbers(names, shown)
 
 
 def _confused(measures: Sequence[Measure]) -> Iterator[RenderableType]:
@@ -166,7 +166,7 @@ def _confused(measures: Sequence[Measure]) -> Iterator[RenderableType]:
     for each in sorted(wrong, key=lambda m: -m.value)[:_MAX_CONFUSED]:
         label = one_line(each.label, _WIDTH) or "something else"
         rows.append((f"  {label}", one_line(each.found, _WIDTH), f"{int(each.value):,}"))
-    yield tables.numbers(("  Should be", "Chosen", "Times"), rows)
+    yield layouts.numbers(("  Should be", "Chosen", "Times"), rows)
 
 
 def _missing(comparison: Comparison) -> Iterator[RenderableType]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,9 @@ from chordwise.domain.visible_text import visible
 from chordwise.errors import UsageError
 from chordwise.pipeline.exports import selection, writers
 from chordwise.pipeline.exports.selection import Selection
-from chordwise.storage import runs
+from chordwise.settings import Settings
+from chordwise.storage import answer_tables, runs
+from chordwise.storage.answer_tables import SCHEMA
 
 STDOUT = Path("-")
 
@@ -70,12 +72,34 @@ def export(invocation: Invocation, options: ExportOptions) -> None:
     if options.run is not None:
         with access.read(settings) as session:
             run_id = runs.find(session, options.run).id
+    name = (options.view or "").removeprefix(f"{SCHEMA}.")
+    is_whole = name != options.view and run_id is None and not names
+    if is_whole and chosen is ExportFormat.XLSX:
+        views = _views_of(settings, name)
+        if views:
+            with _opened(options) as sink:
+                count = writers.write_answers(
+                    sink, access.address(settings), views, raw=options.raw
+                )
+            _tell(invocation, options, count)
+            return
     wanted = options.sql or Selection(name=options.view or "", columns=names, run_id=run_id)
     with (
         selection.opened(access.address(settings), wanted) as table,
         _opened(options) as sink,
     ):
         count = writers.write(sink, table, chosen, raw=options.raw)
+    _tell(invocation, options, count)
+
+
+def _views_of(settings: Settings, name: str) -> Sequence[str]:
+    """Return the views of a table of answers; none where it is a view of its own, or unknown."""
+    with access.read(settings) as session:
+        found = {table.name: table for table in answer_tables.gather(session)}
+    return answer_tables.view_names(found[name]) if name in found else ()
+
+
+def _tell(invocation: Invocation, options: ExportOptions, count: int) -> None:
     if options.output != STDOUT:
         invocation.screen.tell(f"{options.output} has {counted(count, 'row')}.")
 

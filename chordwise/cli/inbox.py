@@ -14,7 +14,7 @@ from rich.text import Text
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.cli.rendering import tables
+from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.plain_text import counted, moment, one_line
 from chordwise.cli.rendering.screen import hint, indented
 from chordwise.domain.inbox_names import FAILED, side_car_name
@@ -111,7 +111,7 @@ def _table(recent: Sequence[RecentFile]) -> Table:
         )
         for file in recent
     )
-    return tables.folded(("File", "Profile", "Status", "Taken", "Run"), rows, indent=2)
+    return layouts.folded(("File", "Profile", "Status", "Taken", "Run"), rows, indent=2)
 
 
 def _failures(recent: Sequence[RecentFile]) -> Iterator[RenderableType]:

@@ -16,10 +16,10 @@ from chordwise.cli import access
 from chordwise.cli.command import Without
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.cli.rendering import tables
+from chordwise.cli.rendering import layouts
+from chordwise.cli.rendering.layouts import FirstThatFits
 from chordwise.cli.rendering.plain_text import approximate, counted, one_line
 from chordwise.cli.rendering.screen import Screen
-from chordwise.cli.rendering.tables import FirstThatFits
 from chordwise.cli.request import Request, run_options
 from chordwise.domain.money import dollars
 from chordwise.domain.states import Lane
@@ -40,7 +40,9 @@ from chordwise.settings import Settings
 
 def quote(
     invocation: Invocation,
-    request: Annotated[Request, Without("run_name", "no_wait", "no_cache", "nightly", "budget")],
+    request: Annotated[
+        Request, Without("save_as", "run_name", "no_wait", "no_cache", "nightly", "budget")
+    ],
     *,
     sample: Annotated[
         int, typer.Option(min=0, metavar="N", help="Ask N chunks of each type; costs money.")
@@ -232,8 +234,8 @@ def _table(made: Quote, *, are_all_shown: bool) -> RenderableType:
     ]
     narrow = [(*row[:-1], row[-1].replace("–", "–\n")) for row in wide]
     return FirstThatFits(
-        tables.table(_COLUMNS, wide, right=_NUMBERS),
-        tables.folded(_COLUMNS, narrow, ("Type", "Lane", *_NUMBERS), right=_NUMBERS),
+        layouts.table(_COLUMNS, wide, right=_NUMBERS),
+        layouts.folded(_COLUMNS, narrow, ("Type", "Lane", *_NUMBERS), right=_NUMBERS),
     )
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.cli.rendering import tables
+from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.plain_text import one_line, share
 from chordwise.domain.learning.calibration import FEWEST, FEWEST_OF_EACH
 from chordwise.pipeline.learning import recalibration
@@ -51,7 +51,7 @@ def recalibrate(
 
 def laid_out(found: Sequence[Lesson], max_error_rate: float) -> Iterator[RenderableType]:
     """Return what was learnt, a row for each model and analysis type, and what is too little."""
-    yield tables.numbers(
+    yield layouts.numbers(
         ("Type", "Part", "Model", "Judged", "Right", "Method", "Error", "Accept"), map(_row, found)
     )
     yield Text(

@@ -11,7 +11,13 @@ import typer
 
 from chordwise.cli.options import Budget, Model, NoWait
 from chordwise.domain.states import Lane
-from chordwise.domain.tasks import MAX_VOTES, AnalysisOptions, AnalysisType, implied_types
+from chordwise.domain.tasks import (
+    CONFIDENCE_THRESHOLD,
+    MAX_VOTES,
+    AnalysisOptions,
+    AnalysisType,
+    implied_types,
+)
 from chordwise.errors import UsageError
 from chordwise.readers.extracted import Columns
 from chordwise.settings import Settings
@@ -61,6 +67,9 @@ class Request:
         typer.Option(metavar="NAME", help="The column that names the rows; else their numbers."),
     ] = ""
     model: Model = None
+    save_as: Annotated[
+        str, typer.Option(metavar="NAME", help="Show the answers as the table answers.NAME.")
+    ] = ""
     run_name: Annotated[
         str, typer.Option(metavar="NAME", help="What to call the run; made up where not given.")
     ] = ""
@@ -78,9 +87,14 @@ class Request:
         Lane | None, typer.Option(help="batch: half the price, within a day; else online.")
     ] = None
     confidence_threshold: Annotated[
-        float,
-        typer.Option(min=0, max=1, metavar="0…1", help="Mark answers below this for review."),
-    ] = 0.0
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="0…1",
+            help=f"Mark answers below this for review; {CONFIDENCE_THRESHOLD}.",
+        ),
+    ] = None
     votes: Annotated[
         int | None,
         typer.Option(
@@ -121,7 +135,11 @@ def options_of(request: Request) -> AnalysisOptions:
         instructions=request.instructions.strip(),
         labels=_labels(request.labels),
         schema=read_schema(request.schema) if request.schema else None,
-        confidence_threshold=request.confidence_threshold,
+        confidence_threshold=(
+            CONFIDENCE_THRESHOLD
+            if request.confidence_threshold is None
+            else request.confidence_threshold
+        ),
         votes=request.votes or 1,
         critique=request.critique or request.principles is not None,
         principles=_principles(request),
@@ -143,6 +161,7 @@ def run_options(request: Request, settings: Settings) -> RunOptions:
         analysis=options_of(request),
         model=request.model or settings.model,
         name=request.run_name,
+        save_as=request.save_as,
         fresh=request.fresh,
         use_cache=not request.no_cache,
         nightly=request.nightly,
@@ -164,7 +183,7 @@ def profile_options(request: Request, settings: Settings) -> RunOptions:
         known = ", ".join(sorted(settings.profiles))
         hint = f"Known: {known}." if known else "[profiles.NAME] in chordwise.toml makes one."
         raise UsageError(f"There is no profile “{request.profile}”.", hint)
-    same = ("instructions", "model", "nightly", "lane", "confidence_threshold", "votes", "critique")
+    same = ("instructions", "save_as", "model", "nightly", "lane", "votes", "critique")
     given: dict[str, object] = {
         **{name: getattr(request, name) for name in (*same, "text_column", "id_column")},
         "types": tuple(request.types or ()),
@@ -174,6 +193,8 @@ def profile_options(request: Request, settings: Settings) -> RunOptions:
         "budget_usd": budget_of(request.budget),
     }
     changes = {name: value for name, value in given.items() if value}
+    if request.confidence_threshold is not None:
+        changes["confidence_threshold"] = request.confidence_threshold
     profile = settings.profiles[request.profile].model_copy(update=changes)
     options = run_options(settings, profile, request.run_name)
     return replace(options, fresh=request.fresh, use_cache=not request.no_cache)

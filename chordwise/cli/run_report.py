@@ -75,7 +75,7 @@ def _say_where_to_look(
     if has_results:
         suggest(invocation, settings, "results", "--run", run)
         name = run.replace("'", "''")
-        quotes = "SELECT source, text, quote FROM fact_quotes WHERE grounded"
+        quotes = "SELECT source, item, value, quote FROM fact_quotes WHERE grounded"
         suggest(invocation, settings, "sql", f"{quotes} AND run = '{name}'")
 
 

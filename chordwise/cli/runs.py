@@ -14,11 +14,11 @@ from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AnyRun, AsJson
 from chordwise.cli.rendering import accounts as rendered_accounts
-from chordwise.cli.rendering import live, tables
+from chordwise.cli.rendering import layouts, live
+from chordwise.cli.rendering.layouts import FirstThatFits
 from chordwise.cli.rendering.plain_text import EXTRACTIVE, counted, moment, one_line, share
 from chordwise.cli.rendering.results import shortened
 from chordwise.cli.rendering.screen import Screen
-from chordwise.cli.rendering.tables import FirstThatFits
 from chordwise.cli.run_report import EVERY, MAX_FAILURES
 from chordwise.domain.states import JobStatus
 from chordwise.pipeline.runs import accounts, progress
@@ -111,8 +111,8 @@ def job_table(found: Sequence[JobLine], total: int) -> RenderableType:
     whole = [[one_line(name), *row] for name, row in zip(names, rest, strict=True)]
     short = [[name, *row] for name, row in zip(shortened(names, room=0), rest, strict=True)]
     table = FirstThatFits(
-        tables.table(_COLUMNS, whole, right=_NUMBERS),
-        tables.folded(_COLUMNS, short, whole=_COLUMNS[1:], right=_NUMBERS),
+        layouts.table(_COLUMNS, whole, right=_NUMBERS),
+        layouts.folded(_COLUMNS, short, whole=_COLUMNS[1:], right=_NUMBERS),
     )
     if total <= len(found):
         return table

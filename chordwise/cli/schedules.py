@@ -18,9 +18,9 @@ from chordwise.cli import access, command
 from chordwise.cli.command import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Raw
-from chordwise.cli.rendering import tables
+from chordwise.cli.rendering import layouts
+from chordwise.cli.rendering.layouts import FirstThatFits
 from chordwise.cli.rendering.plain_text import one_line
-from chordwise.cli.rendering.tables import FirstThatFits
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import Lane, ScheduleRunStatus
@@ -296,8 +296,8 @@ def table(found: Sequence[ScheduleLine]) -> RenderableType:
     ]
     narrow = [(*row[:3], f"{row[3]}\n{row[4]}", row[5]) for row in wide]
     return FirstThatFits(
-        tables.table(("Schedule", "Kind", "Cron", "Next", "Time zone", "From"), wide),
-        tables.folded(("Schedule", "Kind", "Cron", "Next", "From"), narrow, _SHORT),
+        layouts.table(("Schedule", "Kind", "Cron", "Next", "Time zone", "From"), wide),
+        layouts.folded(("Schedule", "Kind", "Cron", "Next", "From"), narrow, _SHORT),
     )
 
 
@@ -322,8 +322,8 @@ def past_table(found: Sequence[PastLine]) -> RenderableType:
         narrow.append([*row, "\n".join(filter(None, became)) or _NOTHING])
     names = ("Schedule", "Due (UTC)", "By", "Status", "Runs")
     return FirstThatFits(
-        tables.table((*names, "Outcome"), wide, _OUTCOME_WIDTH),
-        tables.folded((*names[:-1], "Runs and outcome"), narrow, _SHORT),
+        layouts.table((*names, "Outcome"), wide, _OUTCOME_WIDTH),
+        layouts.folded((*names[:-1], "Runs and outcome"), narrow, _SHORT),
     )
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Raw
-from chordwise.cli.rendering import tables
+from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.plain_text import SCHEMA_VERSION, encoded, one_line
 from chordwise.cli.rendering.screen import Screen
 from chordwise.errors import UsageError
@@ -38,7 +38,7 @@ def sql(
 ) -> None:
     """Ask the database in SQL; nothing can be changed that way.
 
-    chordwise sql "SELECT run, source, confidence FROM document_results"
+    chordwise sql "SELECT document, governing_law FROM answers.contracts"
 
     chordwise sql --csv "SELECT * FROM fact_quotes WHERE grounded" > facts.csv
     """
@@ -73,8 +73,8 @@ def _show_table(screen: Screen, answer: Answer, limit: int) -> None:
     rows = list(itertools.islice(answer.rows, limit + 1))
     names = [one_line(column) for column in answer.columns]
     cells = [[_cell(value) for value in row] for row in rows[:limit]]
-    laid_out = tables.table(names, cells, _PROSE_WIDTH)
-    screen.show(tables.FirstThatFits(laid_out, tables.records(names, cells)))
+    laid_out = layouts.table(names, cells, _PROSE_WIDTH)
+    screen.show(layouts.FirstThatFits(laid_out, layouts.records(names, cells)))
     if len(rows) > limit:
         screen.tell(
             f"Only the first {limit} rows are shown; --limit N, --csv and --json show more."

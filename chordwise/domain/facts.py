@@ -1,31 +1,51 @@
-"""The facts in an output: one row per finding or field, for those who ask in SQL."""
+"""The facts in an output: one row per finding or value, for those who ask in SQL."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
 
 from chordwise.domain import json_values
-from chordwise.domain.analyses.analysis import Analysis
+from chordwise.domain.analyses.analysis import Analysis, claimed
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.typed_values import typed
 
 _TEN_POINTS = {AnalysisType.SUMMARY, AnalysisType.EXTRACTION, AnalysisType.REASONING}
 _DERIVED = "evidence"
-_USER_DATA = "/data"
+_DATA = "data"
 _LARGEST_WHOLE = 1e15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """A value of an output at a JSON Pointer, with its evidence where it has any.
+    """A value of an output, with its evidence where it has any.
 
-    `confidence` is on the scale 0 to 1; `start_char` and `end_char` are set where `grounded`.
+    `path` is a JSON Pointer into the output. `item` is what was asked for: an item of an
+    extraction, or the names on the path joined by dots, such as `line_items.amount`. `value` is the
+    value as text, `None` where the document was searched for it and nothing was found.
+
+    Of a value in a list, `row_index` is its position there, from 0; `parent` is the path of the
+    object in a list that it is a member of. `number`, `currency`, `unit` and `date` are what the
+    final value says (see `typed_values`). `confidence` is on the scale 0 to 1; `start_char` and
+    `end_char` are set where `grounded`.
+
+    `verdict` is what a person said of the value, and `corrected_value` what it should be.
     """
 
     path: str
-    text: str | None = None
-    number: float | None = None
+    item: str
+    parent: str | None = None
+    row_index: int | None = None
+    value: str | None = None
+    corrected_value: str | None = None
+    verdict: str | None = None
+    number: Decimal | None = None
+    currency: str | None = None
+    unit: str | None = None
+    date: dt.date | None = None
     confidence: float | None = None
     quote: str | None = None
     start_char: int | None = None
@@ -34,62 +54,168 @@ class Fact:
 
 
 def facts(output: JsonObject, analysis: Analysis) -> list[Fact]:
-    """List the facts of a stored output in its order.
+    """List the facts of a stored output in its order, each path once.
 
-    An object with a quote is one fact; of everything else each scalar is one, and so it is with all
-    of a user's own data, whatever its members are called. The evidence that a summary repeats from
-    its findings is not listed twice.
+    An object with a quote is one fact; of everything else each scalar is one. Of a user's own data
+    each scalar, null and empty list is a fact, with the evidence for it, or else for the object or
+    list that it is in. Evidence that belongs to no value is a fact without one. The evidence that a
+    summary repeats from its findings is not listed twice.
     """
+    if analysis.type is AnalysisType.EXTRACTION and _DATA in output:
+        return list(_of_data(output, analysis))
     shown = dict(output)
     if analysis.type is AnalysisType.SUMMARY:
         shown.pop(_DERIVED, None)
-    return list(_facts(shown, "", analysis))
+    return list(_facts(shown, Place(), analysis))
 
 
-def _facts(value: JsonValue, path: str, analysis: Analysis) -> Iterator[Fact]:
-    if isinstance(value, dict) and "quote" in value and not path.startswith(_USER_DATA):
-        yield _finding(value, path, analysis)
+def text_of(value: JsonValue) -> str | None:
+    """Return a scalar as text, a number with all of its digits: 1234567, not 1.23457e+06."""
+    if value is None or isinstance(value, str):
+        return value or None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        whole = abs(value) < _LARGEST_WHOLE and value == int(value)
+        return str(int(value) if whole else value)
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a value stands in an output; see `Fact` for what the members mean."""
+
+    path: str = ""
+    item: str = ""
+    parent: str | None = None
+    row_index: int | None = None
+
+    def member(self, name: str) -> Place:
+        """Return the place of a member of the object here."""
+        item = f"{self.item}.{name}" if self.item else name
+        return replace(self, path=json_values.pointer(self.path, name), item=item)
+
+    def element(self, index: int, value: JsonValue) -> Place:
+        """Return the place of an element of the list here."""
+        path = json_values.pointer(self.path, index)
+        parent = path if isinstance(value, dict) else self.parent
+        return replace(self, path=path, parent=parent, row_index=index)
+
+
+DATA = Place(path=f"/{_DATA}")
+"""Where a user's own data begins: its items are named from there."""
+
+
+def scalar_fact(place: Place, value: JsonValue) -> Fact:
+    """Return the fact that a scalar is, without evidence; null and an empty list say nothing."""
+    return typed_fact(
+        Fact(
+            path=place.path,
+            item=place.item or _DATA,
+            parent=place.parent,
+            row_index=place.row_index,
+        ),
+        value,
+    )
+
+
+def typed_fact(fact: Fact, value: JsonValue) -> Fact:
+    """Return a fact with a value, and what that says as a number or a date."""
+    said = typed(value)
+    return replace(
+        fact,
+        value=text_of(value),
+        number=said.number,
+        currency=said.currency,
+        unit=said.unit,
+        date=said.date,
+    )
+
+
+def leaves(value: JsonValue, place: Place) -> Iterator[tuple[Place, JsonValue]]:
+    """Yield each scalar, null and empty list in a value."""
+    if isinstance(value, dict):
+        for name, member in value.items():
+            yield from leaves(member, place.member(name))
+    elif isinstance(value, list) and value:
+        for index, element in enumerate(value):
+            yield from leaves(element, place.element(index, element))
+    else:
+        yield place, value
+
+
+def _facts(value: JsonValue, place: Place, analysis: Analysis) -> Iterator[Fact]:
+    if isinstance(value, dict) and "quote" in value:
+        yield _finding(value, place, analysis)
     elif isinstance(value, dict):
         for name, member in value.items():
-            yield from _facts(member, json_values.pointer(path, name), analysis)
+            yield from _facts(member, place.member(name), analysis)
     elif isinstance(value, list):
-        for place, item in enumerate(value):
-            yield from _facts(item, json_values.pointer(path, place), analysis)
+        for index, element in enumerate(value):
+            yield from _facts(element, place.element(index, None), analysis)
     elif value is not None:
-        yield _scalar(value, path)
+        yield scalar_fact(place, value)
 
 
-def _scalar(value: str | float, path: str) -> Fact:
-    if isinstance(value, bool):
-        return Fact(path=path, text=str(value).lower(), number=float(value))
-    if isinstance(value, str):
-        return Fact(path=path, text=value)
-    return Fact(path=path, text=_digits(value), number=float(value))
-
-
-def _digits(value: float) -> str:
-    """Write a number with all of its digits: 1234567, not 1.23457e+06."""
-    whole = abs(value) < _LARGEST_WHOLE and value == int(value)
-    return str(int(value) if whole else value)
-
-
-def _finding(value: JsonObject, path: str, analysis: Analysis) -> Fact:
+def _finding(value: JsonObject, place: Place, analysis: Analysis) -> Fact:
     texts = (json_values.text(value.get(name)) for name in analysis.principal_fields)
-    start, end = value.get("start_char"), value.get("end_char")
-    return Fact(
-        path=path,
-        text=next((text for text in texts if text), None),
-        number=json_values.number(value.get("score")),
-        confidence=_confidence(value, analysis),
-        quote=json_values.text(value.get("quote")) or None,
+    fact = scalar_fact(place, next((text for text in texts if text), None))
+    if item := json_values.text(value.get("item")):
+        fact = replace(fact, item=item, row_index=None)
+    score = json_values.number(value.get("score"))
+    if score is not None:
+        fact = replace(fact, number=Decimal(repr(score)))
+    return _with_evidence(fact, value, analysis)
+
+
+def _of_data(output: JsonObject, analysis: Analysis) -> Iterator[Fact]:
+    """Yield the facts of a user's own data, each with its evidence, and evidence of nothing."""
+    evidence: dict[str, list[JsonObject]] = {}
+    listed = json_values.objects(output.get(_DERIVED))
+    for entry in listed:
+        evidence.setdefault(json_values.text(entry.get("path")), []).append(entry)
+    used: set[str] = set()
+    for place, value in leaves(output[_DATA], DATA):
+        fact = scalar_fact(place, value)
+        below = place.path.removeprefix(DATA.path)
+        nearest = next((path for path in _ancestors(below) if path in evidence), None)
+        if nearest is not None:
+            used.add(nearest)
+            fact = _with_evidence(fact, _surest(evidence[nearest]), analysis)
+        yield fact
+    for index, entry in enumerate(listed):
+        path = json_values.text(entry.get("path"))
+        if path not in used:
+            place = Place(path=f"/{_DERIVED}/{index}", item=path or _DERIVED)
+            yield _with_evidence(scalar_fact(place, None), entry, analysis)
+
+
+def _ancestors(path: str) -> Iterator[str]:
+    """Yield a path and those of the objects and lists that it is inside, without the root."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
+
+
+def _surest(entries: Sequence[JsonObject]) -> JsonObject:
+    """Return the entry whose quote is in the document and that claims the most."""
+    return max(entries, key=lambda each: (each.get("grounded") is True, claimed(each)))
+
+
+def _with_evidence(fact: Fact, entry: JsonObject, analysis: Analysis) -> Fact:
+    start, end = entry.get("start_char"), entry.get("end_char")
+    return replace(
+        fact,
+        confidence=_confidence(entry, analysis),
+        quote=json_values.text(entry.get("quote")) or None,
         start_char=start if isinstance(start, int) else None,
         end_char=end if isinstance(end, int) else None,
-        grounded=value.get("grounded") is True,
+        grounded=entry.get("grounded") is True,
     )
 
 
 def _confidence(value: JsonObject, analysis: Analysis) -> float | None:
-    claimed = json_values.number(value.get("confidence"))
-    if claimed is None:
+    points = json_values.number(value.get("confidence"))
+    if points is None:
         return None
-    return claimed / 10 if analysis.type in _TEN_POINTS else claimed
+    return points / 10 if analysis.type in _TEN_POINTS else points

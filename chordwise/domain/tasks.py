@@ -15,6 +15,10 @@ MAX_VOTES = 15
 """How often a question may be asked for a vote; further samples hardly change what wins."""
 
 
+CONFIDENCE_THRESHOLD = 0.5
+"""A person should look at an answer that claims less, where nothing else is asked for."""
+
+
 class AnalysisType(StrEnum):
     """The kinds of analysis; the values stand in `jobs.analysis_type`."""
 
@@ -47,7 +51,7 @@ class AnalysisOptions:
     instructions: str = ""
     labels: tuple[str, ...] = ()
     schema: JsonObject | None = None
-    confidence_threshold: float = 0.0
+    confidence_threshold: float = CONFIDENCE_THRESHOLD
     votes: int = 1
     critique: bool = False
     principles: tuple[str, ...] = ()
@@ -109,6 +113,15 @@ def options_from(stored: JsonObject) -> AnalysisOptions:
         critique=stored.get("critique") is True,
         principles=tuple(json_values.strings(stored.get("principles"))),
     )
+
+
+_NO_QUESTION = ("confidence_threshold", "votes", "critique", "principles")
+"""Options that say how an answer is come by, or when it is marked, and not what is asked."""
+
+
+def question_of(stored: JsonObject) -> JsonObject:
+    """Return what `jobs.options` asks, however often, and whatever is done with the answer."""
+    return {name: value for name, value in stored.items() if name not in _NO_QUESTION}
 
 
 def options_to_json(options: AnalysisOptions) -> JsonObject:

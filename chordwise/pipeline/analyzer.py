@@ -12,7 +12,13 @@ from chordwise.domain.facts import Fact
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.missing_rows import MissingRows
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.tasks import (
+    CONFIDENCE_THRESHOLD,
+    AnalysisOptions,
+    AnalysisTask,
+    AnalysisType,
+    Stage,
+)
 from chordwise.domain.text_normalization import normalize, review_reason
 from chordwise.domain.validation import check_schema
 from chordwise.errors import ModelError, UsageError
@@ -41,7 +47,7 @@ class AnalysisRequest:
     specific_instructions: str = ""
     labels: tuple[str, ...] = ()
     schema: JsonObject | None = None
-    confidence_threshold: float = 0.0
+    confidence_threshold: float = CONFIDENCE_THRESHOLD
     votes: int = 1
     critique: bool = False
     principles: tuple[str, ...] = ()
@@ -162,8 +168,8 @@ def _analysis(
 ) -> Analysis:
     answer = examined.answer
     analysis = analysis_for(request.analysis_type)
-    options = _task(request).options
-    output = analysis.complete(answer.output, options)
+    task = _task(request)
+    output = analysis.complete(answer.output, task.options)
     confidence = self_consistency.tempered(answer.confidence, answer.agreement, analysis.type)
     return Analysis(
         text=text,
@@ -172,7 +178,7 @@ def _analysis(
         confidence=confidence,
         quality=answer.quality,
         coverage=missing_rows.share(answer.missing_rows),
-        needs_review=examined.needs_review(confidence, options),
+        needs_review=examined.needs_review(confidence, task),
         chunk_count=chunk_count,
         provider=answer.provider,
         model=answer.model,

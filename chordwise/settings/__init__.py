@@ -26,6 +26,7 @@ from pydantic_settings import (
 )
 
 from chordwise.domain.addresses import is_at_provider
+from chordwise.domain.answer_tables import table_name
 from chordwise.domain.routing import Tier
 from chordwise.errors import ConfigurationError
 from chordwise.settings import addresses
@@ -174,6 +175,15 @@ class Settings(BaseSettings):
         if url is not None:
             addresses.check_broker(url.get_secret_value())
         return url
+
+    @field_validator("profiles")
+    @classmethod
+    def name_tables(cls, found: Mapping[str, ProfileSettings]) -> Mapping[str, ProfileSettings]:
+        """Name the table of a profile's answers after it where the profile does not."""
+        return {
+            name: each if each.save_as else each.model_copy(update={"save_as": table_name(name)})
+            for name, each in found.items()
+        }
 
     @model_validator(mode="after")
     def check_times(self) -> Settings:

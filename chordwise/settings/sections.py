@@ -27,7 +27,7 @@ from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.inbox_names import is_inside
 from chordwise.domain.routing import Tier
 from chordwise.domain.states import Lane
-from chordwise.domain.tasks import MAX_VOTES, AnalysisType
+from chordwise.domain.tasks import CONFIDENCE_THRESHOLD, MAX_VOTES, AnalysisType
 from chordwise.errors import ConfigurationError
 from chordwise.settings import addresses
 
@@ -379,13 +379,18 @@ class ProfileSettings(Section):
     schema_file: Path | None = Field(
         default=None, alias="schema", description="A JSON Schema, relative to chordwise.toml."
     )
+    save_as: str = Field(
+        default="", description="Its table in the schema answers; empty: the profile's name."
+    )
     model: str = Field(default="", description="Empty: the setting `model`.")
     lane: Lane = Field(default=Lane.ONLINE, description="batch: half the price, within a day.")
     nightly: bool = Field(default=False, description="Let the calls of other runs go first.")
     budget_usd: Decimal | None = Field(
         default=None, gt=0, lt=1_000_000, decimal_places=8, description="Of one run."
     )
-    confidence_threshold: float = Field(default=0.0, ge=0, le=1)
+    confidence_threshold: float = Field(
+        default=CONFIDENCE_THRESHOLD, ge=0, le=1, description="Answers below it need review."
+    )
     critique: bool = Field(default=False, description="Examine answers, and revise them once.")
     principles: Principles = Field(
         default=(), description="To examine by, and then they are; empty: [critique]."

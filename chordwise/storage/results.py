@@ -5,19 +5,34 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
 from typing import TypeAlias
 
-from sqlalchemy import ForeignKey, delete, func, literal, select, text
+from sqlalchemy import (
+    Computed,
+    ForeignKey,
+    Index,
+    Numeric,
+    delete,
+    false,
+    func,
+    literal,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from chordwise.domain.analyses.analysis import Analysis
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.facts import Fact as FactValue
 from chordwise.domain.facts import facts
 from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.learning import corrections, truths
 from chordwise.domain.states import JobStatus
-from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.tasks import AnalysisType, question_of
+from chordwise.storage import judgments
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import CreatedAt, Identity, Record, among, new_id
 
@@ -30,6 +45,8 @@ class Findings:
 
     analysis_type: Mapped[str]
     output: Mapped[JsonObject]
+    corrected_output: Mapped[JsonObject | None]
+    nothing_found: Mapped[bool] = mapped_column(server_default=false())
     confidence: Mapped[float]
     quality: Mapped[float]
     coverage: Mapped[float]
@@ -47,6 +64,8 @@ class Findings:
 class Result(Findings, Record):
     """The current answer of a job.
 
+    `corrected_output` is what people corrected it to, null where they did not; `nothing_found` says
+    that an extraction has no value for anything that was asked for.
     `confidence`, `quality`, `coverage` and `agreement` are 0 to 1, the last null without votes.
     `failed_chunks` names what no answer covers: position, start_char, end_char, error_code.
     `missing_rows` names lists with fewer rows than the parts: path, kept, found, max_items; null in
@@ -91,10 +110,54 @@ def save_all(session: Session, results: Sequence[Result]) -> None:
 
 
 def _add(session: Session, results: Sequence[Result]) -> set[uuid.UUID]:
-    """Insert the results of jobs that have none, and return these jobs."""
+    """Insert the results of jobs that have none, and return these jobs.
+
+    Where people have judged answers to the same question, what they said holds for this one, too.
+    """
     rows = [{**_columns(each), "id": new_id()} for each in results]
-    facts_of = [row for each in results for row in _facts_of(each)]
-    return set(session.scalars(_ADD, {"rows": _as_json(rows), "facts": _as_json(facts_of)}))
+    stated = [
+        row
+        for each in results
+        for row in _rows_of(each.job_id, facts(each.output, _analysis(each.analysis_type)))
+    ]
+    added = session.execute(_ADD, {"rows": _as_json(rows), "facts": _as_json(stated)}).all()
+    correct(session, [job_id for job_id, is_judged in added if is_judged])
+    return {job_id for job_id, _ in added}
+
+
+def jobs_asked(session: Session, document_id: uuid.UUID, kind: AnalysisType) -> list[uuid.UUID]:
+    """Return the jobs that have a result of this analysis type for a document."""
+    about = Result.document_id == document_id, Result.analysis_type == kind
+    return list(session.scalars(select(Result.job_id).where(*about)))
+
+
+def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
+    """Apply what people said of answers to the same questions to the current results of jobs."""
+    if not job_ids:
+        return
+    asked = session.execute(
+        select(Result, Job.options)
+        .join(Job, Job.id == Result.job_id)
+        .where(among(Result.job_id, job_ids))
+        .order_by(Result.id)
+        .with_for_update(of=Result)
+    ).all()
+    said = judgments.of_documents(session, [result.document_id for result, _ in asked])
+    for result, options in asked:
+        kind, question = AnalysisType(result.analysis_type), question_of(options)
+        remarks = [
+            judgments.remark(each)
+            for each in said
+            if (each.document_id, each.analysis_type) == (result.document_id, kind)
+            and each.question == question
+        ]
+        truth = truths.from_remarks(kind, remarks)
+        corrected = corrections.correct(result.output, analysis_for(kind), truth)
+        result.corrected_output = corrected.output
+        session.execute(delete(Fact).where(Fact.job_id == result.job_id))
+        rows = _rows_of(result.job_id, corrected.facts)
+        session.execute(_STATE, {"facts": _as_json(rows)})
+    session.flush()
 
 
 def copy_all(session: Session, copies: Mapping[uuid.UUID, uuid.UUID]) -> None:
@@ -160,17 +223,24 @@ _VALUES = _NAMES.replace("created_at", "coalesce(new.created_at, now())").replac
     )""",
 )
 _OF_FACTS = ", ".join(("id", "job_id", *FactValue.__dataclass_fields__))
+_STATED = f"""
+        INSERT INTO facts ({_OF_FACTS}) SELECT {_OF_FACTS}
+        FROM json_populate_recordset(NULL::facts, CAST(:facts AS json))"""  # noqa: S608 - names of our own
+_STATE = text(_STATED)
 _ADD = text(f"""
     WITH added AS (
         INSERT INTO results ({_NAMES}) SELECT {_VALUES}
         FROM json_populate_recordset(NULL::results, CAST(:rows AS json)) AS new
-        ON CONFLICT (job_id) DO NOTHING RETURNING job_id
-    ), stated AS (
-        INSERT INTO facts ({_OF_FACTS}) SELECT {_OF_FACTS}
-        FROM json_populate_recordset(NULL::facts, CAST(:facts AS json))
+        ON CONFLICT (job_id) DO NOTHING RETURNING job_id, document_id, analysis_type
+    ), stated AS ({_STATED}
         WHERE job_id IN (SELECT job_id FROM added)
     )
-    SELECT job_id FROM added""")  # noqa: S608 - names of our own
+    SELECT added.job_id, EXISTS (
+        SELECT FROM feedback
+        WHERE feedback.document_id = added.document_id
+            AND feedback.analysis_type = added.analysis_type
+    ) AS is_judged
+    FROM added""")  # noqa: S608 - names of our own
 
 
 def _as_json(rows: Sequence[Mapping[str, object]]) -> str:
@@ -181,29 +251,47 @@ def _columns(result: Result) -> dict[str, object]:
     return {column.key: getattr(result, column.key) for column in Result.__table__.columns}
 
 
-def _facts_of(result: Result) -> list[dict[str, object]]:
-    analysis = analysis_for(AnalysisType(result.analysis_type))
+def _rows_of(job_id: uuid.UUID, found: Sequence[FactValue]) -> list[dict[str, object]]:
     return [
-        {"id": new_id(), "job_id": result.job_id}
+        {"id": new_id(), "job_id": job_id}
         | {name: getattr(fact, name) for name in FactValue.__dataclass_fields__}
-        for fact in facts(result.output, analysis)
+        for fact in found
     ]
 
 
+def _analysis(name: str) -> Analysis:
+    return analysis_for(AnalysisType(name))
+
+
 class Fact(Record):
-    """A value at a JSON Pointer of the job's current output.
+    """A value of the job's current output; the columns are those of `domain.facts.Fact`.
 
     Where `grounded`, `substr(text, start_char + 1, end_char - start_char) = quote` holds for the
-    job's document.
+    job's document. `final_value` is the corrected value where a person spoke, and null where the
+    value was rejected.
     """
 
     __tablename__ = "facts"
+    __table_args__ = (Index("ix_facts_job_id_item", "job_id", "item"),)
 
     id: Mapped[Identity]
-    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"), index=True)
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"))
     path: Mapped[str]
-    text: Mapped[str | None]
-    number: Mapped[float | None]
+    item: Mapped[str]
+    parent: Mapped[str | None]
+    row_index: Mapped[int | None]
+    value: Mapped[str | None]
+    corrected_value: Mapped[str | None]
+    verdict: Mapped[str | None]
+    final_value: Mapped[str | None] = mapped_column(
+        Computed(
+            "CASE WHEN verdict IN ('corrected', 'rejected') THEN corrected_value ELSE value END"
+        )
+    )
+    number: Mapped[Decimal | None] = mapped_column(Numeric())
+    currency: Mapped[str | None]
+    unit: Mapped[str | None]
+    date: Mapped[date | None]
     confidence: Mapped[float | None]
     quote: Mapped[str | None]
     start_char: Mapped[int | None]

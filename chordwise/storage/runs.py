@@ -33,6 +33,7 @@ class Run(Record):
     The process that takes in holds `intake_token` until `intake_until`, which its heartbeat moves
     on; without a living lease the intake is interrupted. `found_count` is how much was found, and
     `type_count` how many analyses each document gets: against them the account has to balance.
+    `saved_as` is the name of its table in the schema `answers`, null where it has none.
     A cancelled run without `finished_at` still has jobs to be cancelled.
     """
 
@@ -46,6 +47,7 @@ class Run(Record):
     priority: Mapped[str] = mapped_column(server_default="interactive")
     lane: Mapped[str] = mapped_column(server_default=Lane.ONLINE)
     use_cache: Mapped[bool] = mapped_column(server_default=true())
+    saved_as: Mapped[str | None]
     found_count: Mapped[int | None]
     schedule_run_id: Mapped[uuid.UUID | None] = mapped_column(
         ForeignKey(ScheduleRun.id), index=True

@@ -36,6 +36,7 @@ TABLES = (
     "results",
     "result_history",
     "facts",
+    "answer_tables",
     "budgets",
     "budget_reservations",
     "batches",
@@ -51,6 +52,7 @@ VIEWS = (
     "run_accounts@1",
     "run_costs@1",
     "document_results@1",
+    "answer_jobs@1",
     "document_coverage@1",
     "results_by_day@1",
     "fact_quotes@1",
@@ -79,6 +81,7 @@ READABLE_TABLES = (
     "results",
     "result_history",
     "facts",
+    "answer_tables",
     "model_calls",
     "prompt_versions",
     "incidents",
@@ -107,6 +110,7 @@ def upgrade() -> None:
     _reserve_space_for_updates()
     _notify_of_outbox()
     _create_views()
+    op.execute("CREATE SCHEMA answers")
     _create_reader()
     _revoke_functions()
 
@@ -114,6 +118,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Take back. The role stays: it may serve other databases of the cluster."""
     _for_functions("GRANT EXECUTE ON FUNCTION %1$s TO PUBLIC")
+    op.execute("DROP SCHEMA answers CASCADE")
     for view in (*LOCKS, *map(_name_of, reversed(VIEWS))):
         op.execute(f"DROP VIEW {view}")
     for table in reversed(TABLES):
@@ -140,7 +145,7 @@ _INDEXES = (
     ("ix_deliveries_run_id", "deliveries", ["run_id"]),
     ("ix_evaluations_evaluated_at", "evaluations", ["evaluated_at"]),
     ("ix_evaluations_run_id", "evaluations", ["run_id"]),
-    ("ix_facts_job_id", "facts", ["job_id"]),
+    ("ix_facts_job_id_item", "facts", ["job_id", "item"]),
     ("ix_feedback_job_id", "feedback", ["job_id"]),
     ("ix_feedback_question", "feedback", ["document_id", "analysis_type"]),
     ("ix_inbox_files_run_id", "inbox_files", ["run_id"]),
@@ -301,7 +306,7 @@ def _create_reader() -> None:
         DO $$
         BEGIN
             IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'chordwise_reader') THEN
-                GRANT USAGE ON SCHEMA public TO chordwise_reader;
+                GRANT USAGE ON SCHEMA public, answers TO chordwise_reader;
                 GRANT SELECT ON {readable} TO chordwise_reader;
             END IF;
         END $$

@@ -6,7 +6,8 @@ SELECT
     r.provider,
     r.model,
     f.path,
-    f.text,
+    f.item,
+    f.final_value,
     f.quote,
     f.confidence,
     CASE

@@ -1,4 +1,5 @@
--- Every current result with its run, document and state; agreement is that of votes.
+-- Every current result with its run, document and state, as people corrected it; agreement is that
+-- of votes.
 -- missing_rows names the lists with fewer rows than the answers about the parts have, and
 -- review_reason is what the intake of the document said.
 CREATE VIEW document_results AS
@@ -11,7 +12,9 @@ SELECT
     d.title,
     r.analysis_type,
     j.status,
-    r.output,
+    coalesce(r.corrected_output, r.output) AS output,
+    r.corrected_output IS NOT NULL AS corrected,
+    r.nothing_found,
     r.confidence,
     r.quality,
     r.coverage,

@@ -1,17 +1,27 @@
--- Every fact with its quote, its place in the document, and where the document came from.
+-- Every fact with its quote, its place in the document, and where the document came from. Values in
+-- lists have a row_index, and parent names the object in a list that they are a member of.
 CREATE VIEW fact_quotes AS
 SELECT
     run.name AS run,
     i.source,
     j.analysis_type,
-    f.path,
-    f.text,
+    f.item,
+    f.value,
+    f.corrected_value,
+    f.final_value,
+    f.verdict,
     f.number,
+    f.currency,
+    f.unit,
+    f.date,
     f.confidence,
     f.quote,
     f.start_char,
     f.end_char,
     f.grounded,
+    f.path,
+    f.parent,
+    f.row_index,
     j.document_id,
     f.job_id
 FROM facts AS f

@@ -33,8 +33,8 @@ def test_the_program_prints_facts_with_their_places(tmp_path: Path) -> None:
 
     lines = outcome.stdout.splitlines()
     assert outcome.stderr == ""
-    assert lines[0].startswith("48,600.00 EUR The annual fee is 48,600.00 EUR.")
-    assert lines[1].startswith("ninety days ")
+    assert lines[0].startswith("annual fee 48,600.00 EUR The annual fee is 48,600.00 EUR.")
+    assert lines[1].startswith("notice period ninety days ")
     assert lines[-1].endswith(" True")
 
 

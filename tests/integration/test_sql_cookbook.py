@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -61,16 +61,16 @@ OTHERS = {
     },
     AnalysisType.EXTRACTION: {
         "fields": [
-            {
-                "item": "opening",
-                "status": "found",
-                "value": "May 1902",
-                "quote": "opened in May 1902",
-                "confidence": 9,
-            }
+            {"item": item, "status": "found", "value": value, "quote": value, "confidence": 9}
+            for item, value in (
+                ("governing law", "laws of Texas"),
+                ("effective date", "May 1, 2024"),
+                ("annual fee", "500 EUR"),
+            )
         ]
     },
 }
+CONTRACT = "The laws of Texas govern it, from May 1, 2024 on. The fee is 500 EUR a year."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,26 +226,26 @@ def test_every_statement_brings_rows_with_the_columns_that_the_text_names(reader
     assert [number for number, table in enumerate(tables, start=1) if not table.rows] == []
 
 
-@pytest.mark.parametrize(
-    ("name", "analysis_type"),
-    [
-        ("README.md", AnalysisType.EXTRACTION),
-        ("docs/analyses.md", AnalysisType.CLASSIFICATION),
-    ],
-)
-def test_the_statements_of_other_documents_bring_rows(
-    pipeline: Pipeline, database_url: SecretStr, name: str, analysis_type: AnalysisType
-) -> None:
-    """Each SQL block outside of the cookbook runs; the one about the type finds its answer."""
-    options = a_run(analysis_type, analysis=AnalysisOptions(instructions="opening"))
-    submission = pipeline.submit(SURE, options=options)
-    pipeline.work(submission)
+def test_the_statement_of_the_readme(pipeline: Pipeline, database_url: SecretStr) -> None:
+    """It asks the table of a profile that is called contracts."""
+    items = AnalysisOptions(instructions="governing law, effective date, annual fee")
+    options = a_run(AnalysisType.EXTRACTION, analysis=items)
+    pipeline.work(pipeline.submit(CONTRACT, options=replace(options, save_as="contracts")))
+
+    (block,) = blocks("README.md")
+    (row,) = Reader(database_url).ask(block["statement"]).rows
+
+    assert row == {"governing_law": "laws of Texas", "count": 1, "sum": 500}
+
+
+def test_the_statement_about_classifications(pipeline: Pipeline, database_url: SecretStr) -> None:
+    """The page about analyses shows how labels are asked for."""
+    pipeline.work(pipeline.submit(SURE, options=a_run(AnalysisType.CLASSIFICATION)))
 
     asked = Reader(database_url)
-    found = {each["statement"]: asked.ask(each["statement"]).rows for each in blocks(name)}
-    (row,) = next(rows for statement, rows in found.items() if f"'{analysis_type}'" in statement)
+    found = [asked.ask(block["statement"]).rows for block in blocks("docs/analyses.md")]
 
-    assert "May 1902" in row.values() or row["label"] == "report"
+    assert [row["label"] for rows in found for row in rows if "label" in row] == ["report"]
 
 
 def test_results_and_facts(reader: Reader) -> None:

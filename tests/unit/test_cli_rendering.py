@@ -98,6 +98,8 @@ def a_result(
         analysis_type=analysis_type,
         status=JobStatus.SUCCEEDED,
         output=OUTPUTS[analysis_type] if output is None else output,
+        corrected=False,
+        nothing_found=False,
         confidence=0.7,
         quality=0.9,
         coverage=1.0,

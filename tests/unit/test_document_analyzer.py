@@ -220,9 +220,8 @@ def test_a_users_schema_shapes_the_extraction() -> None:
     assert analysis.output["data"] == DATA
     assert analysis.confidence == 0.8
     facts = {fact.path: fact for fact in analysis.facts}
-    assert facts["/data/email"].text == "ada@example.com"
-    assert facts["/evidence/0"].text == "/lines/0"
-    assert facts["/evidence/0"].grounded
+    assert facts["/data/email"].value == "ada@example.com"
+    assert {fact.item for fact in facts.values() if fact.grounded} == {"lines"}
     assert model.requests[0].prompt_version == "extraction.schema.analyze@2"
 
 

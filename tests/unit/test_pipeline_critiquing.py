@@ -256,8 +256,8 @@ def test_an_objection_that_stands_and_an_answer_that_nobody_examined_need_review
     """However sure the model is; what was mended or found good needs none by itself."""
     found, _, _ = examined(*script)
 
-    assert found.needs_review(1.0, OPTIONS) is doubt
-    assert found.needs_review(0.4, replace(OPTIONS, confidence_threshold=0.5))
+    assert found.needs_review(1.0, TASK) is doubt
+    assert found.needs_review(0.4, TASK)
 
 
 @pytest.mark.parametrize(
@@ -273,8 +273,8 @@ def test_a_sample_that_is_left_alone_needs_review(
 
     found = Examined(answer=answer)
 
-    assert found.needs_review(1.0, AnalysisOptions(votes=5)) is review
-    assert not found.needs_review(1.0, AnalysisOptions(votes=1))
+    assert found.needs_review(1.0, replace(TASK, options=AnalysisOptions(votes=5))) is review
+    assert not found.needs_review(1.0, replace(TASK, options=AnalysisOptions(votes=1)))
 
 
 def test_what_was_merged_by_rule_says_that_it_was_not_examined() -> None:
@@ -289,7 +289,7 @@ def test_what_was_merged_by_rule_says_that_it_was_not_examined() -> None:
     found = examine(wanted, merged, (0, len(TEXT)))
 
     assert (found.answer, outcome_of(found)) == (answer, CritiqueOutcome.FAILED)
-    assert found.needs_review(1.0, OPTIONS)
+    assert found.needs_review(1.0, TASK)
     assert examine(unwanted, merged, (0, len(TEXT))).critique is None
 
 

@@ -25,6 +25,7 @@ types = ["extraction", "classification"]
 instructions = "The fee."
 labels = ["lease", "sale"]
 schema = "contract.json"
+save_as = "leases"
 model = "house"
 lane = "batch"
 nightly = true
@@ -58,6 +59,7 @@ ENTRIES: dict[str, tuple[Asked, str, object, str, object]] = {
     "instructions": (lambda options: options.analysis.instructions, '"x"', "x", '""', ""),
     "labels": (lambda options: options.analysis.labels, '["a", "b"]', ("a", "b"), "[]", ()),
     "schema": (fields, '"rent.json"', ["rent"], '""', None),
+    "save_as": (lambda options: options.save_as, '"x"', "x", '""', ""),
     "model": (lambda options: options.model, '"other"', "other", '""', "extractive"),
     "lane": (lambda options: options.lane, '"online"', Lane.ONLINE, '"online"', Lane.ONLINE),
     "nightly": (lambda options: options.nightly, "true", True, "false", False),

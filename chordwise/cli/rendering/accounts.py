@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from chordwise.cli.rendering import tables
+from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.plain_text import counted, moment, one_line
 from chordwise.cli.rendering.screen import hint, indented
 from chordwise.domain.money import dollars
@@ -68,7 +68,7 @@ def table(accounts: Sequence[Account]) -> Table:
         )
         for account in accounts
     )
-    return tables.folded(names, rows, whole=names[1:], right=names[3:])
+    return layouts.folded(names, rows, whole=names[1:], right=names[3:])
 
 
 def _status(account: Account) -> Text:

@@ -12,11 +12,21 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from chordwise.cli.rendering import tables
-from chordwise.cli.rendering.plain_text import EXTRACTIVE, encoded, one_line, safe, score, share
+from chordwise.cli.rendering import layouts
+from chordwise.cli.rendering.plain_text import (
+    EXTRACTIVE,
+    counted,
+    encoded,
+    one_line,
+    safe,
+    score,
+    share,
+)
 from chordwise.domain import json_values, missing_rows
 from chordwise.domain.critique import CritiqueOutcome
+from chordwise.domain.facts import text_of
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, strings, text
+from chordwise.domain.learning import fields
 from chordwise.domain.states import JobStatus
 from chordwise.domain.tasks import AnalysisType
 from chordwise.pipeline.runs.stored_results import StoredResult
@@ -26,7 +36,11 @@ _HEADLINE_WIDTH = 300
 
 
 def laid_out(results: Sequence[StoredResult]) -> Iterator[RenderableType]:
-    """Return a few results in full and many as a table, and who answered where it matters."""
+    """Return a few results in full and many as a table, and who answered where it matters.
+
+    Several extractions of the same fields come first, as a table with a column for each field.
+    """
+    yield from _extractions(results)
     if len(results) > MAX_IN_FULL:
         yield _table(results)
     else:
@@ -62,12 +76,13 @@ def _critique(critique: JsonObject) -> Iterator[RenderableType]:
 
 
 def _heading(result: StoredResult) -> Text:
-    heading = Text(one_line(result.source, _HEADLINE_WIDTH), style="bold")
+    heading = shortened([result.source])[0]
+    heading.stylize("bold")
     heading.append(f" · {result.analysis_type}", style="not bold")
     if result.status != JobStatus.SUCCEEDED:
         heading.append(f" · {result.status}", style="yellow")
-    if result.needs_review:
-        heading.append(" · needs review", style="yellow")
+    for mark in _marks(result):
+        heading.append(f" · {mark}", style="yellow")
     return heading
 
 
@@ -93,7 +108,7 @@ def _critiqued(critique: JsonObject) -> list[str]:
 
 
 def _table(results: Sequence[StoredResult]) -> Table:
-    table = tables.empty()
+    table = layouts.empty()
     table.add_column("Document", max_width=WIDTH, overflow="fold")
     types = {result.analysis_type for result in results}
     if len(types) > 1:
@@ -114,9 +129,56 @@ def _answer(result: StoredResult) -> Text:
         lost = missing_rows.losses(missing_rows.from_json(result.missing_rows))
         why = "".join(f": {one_line(said)}" for said in missing_rows.sentences(lost))
         shown.append(f" ({result.status}{why.removesuffix('.')})", style="yellow")
-    if result.needs_review:
-        shown.append(" (needs review)", style="yellow")
+    for mark in _marks(result):
+        shown.append(f" ({mark})", style="yellow")
     return shown
+
+
+def _marks(result: StoredResult) -> Iterator[str]:
+    """Yield what has to be known of an answer before it is used."""
+    if result.nothing_found:
+        yield "nothing found"
+    if result.corrected:
+        yield "corrected"
+    if result.needs_review:
+        yield "needs review"
+
+
+_MAX_FIELDS = 12
+_PROSE_WIDTH = 12
+_VALUE_WIDTH = 80
+
+
+def _extractions(results: Sequence[StoredResult]) -> Iterator[RenderableType]:
+    """Yield a table for each list of fields that several documents were searched for."""
+    alike: dict[tuple[str, ...], list[StoredResult]] = {}
+    for result in results:
+        if result.analysis_type == AnalysisType.EXTRACTION:
+            names = tuple(fields.names(result.output))[:_MAX_FIELDS]
+            alike.setdefault(names, []).append(result)
+    for names, found in alike.items():
+        if not names or len(found) == 1:
+            continue
+        documents = shortened([result.source for result in found], room=WIDTH)
+        columns = ("Document", *(name.removeprefix("/") for name in names))
+        rows = [
+            [document, *(_values(result.output, name) for name in names)]
+            for document, result in zip(documents, found, strict=True)
+        ]
+        yield layouts.FirstThatFits(
+            layouts.table(columns, rows, 12), layouts.records(columns, rows)
+        )
+        yield Text()
+
+
+def _values(output: JsonObject, name: str) -> Text:
+    """Return the values of a field in a cell; of rows how many there are."""
+    place = f"/data{name}" if name.startswith("/") else ""
+    listed = fields.value_at(output, place) if place else None
+    if isinstance(listed, list) and any(isinstance(row, dict) for row in listed):
+        return Text(counted(len(listed), "row"), style="dim")
+    said = "; ".join(text_of(value) or "" for value in fields.values(output, name))
+    return Text(one_line(said, _VALUE_WIDTH)) if said else Text("∅", style="dim")
 
 
 WIDTH = 48
@@ -212,15 +274,17 @@ def _extraction(output: JsonObject) -> Rows:
         yield "Found", _fields(objects(output.get("fields")), "item")
 
 
-def _fields(fields: Iterable[JsonObject], name: str) -> Table:
+def _fields(found: Iterable[JsonObject], name: str) -> Table:
     is_item = name == "item"
     columns = ("Item", "Value", "Quote", "Confidence") if is_item else ("Path", "Quote", "C.")
     rows: list[list[str | Text]] = []
-    for field in fields:
+    for field in found:
         value = [_cell(field.get("value") or field.get("status"))] if is_item else []
         confidence = f"{_amount(field.get('confidence'))}/10"
+        if field.get("corrected") is True:
+            confidence = "corrected"
         rows.append([_cell(field.get(name)), *value, quote(field), confidence])
-    return tables.folded(columns, rows, right=columns[-1:], header_style="dim")
+    return layouts.folded(columns, rows, right=columns[-1:], header_style="dim")
 
 
 def _classification(output: JsonObject) -> Rows:

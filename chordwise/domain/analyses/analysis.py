@@ -57,6 +57,10 @@ class Analysis(ABC):
         """
         return {}
 
+    def has_findings(self, answer: JsonObject) -> bool:  # noqa: ARG002
+        """Tell whether an answer says anything of what was asked for."""
+        return True
+
     def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:  # noqa: ARG002
         """Return what is wrong with an answer beyond its schema, in words for the model."""
         return []

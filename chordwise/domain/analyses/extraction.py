@@ -81,6 +81,15 @@ class Extraction(Analysis):
         fields = [field for answer in answers for field in _fields(answer)]
         return {"fields": [field for item in items(options) for field in _best_of(item, fields)]}
 
+    def has_findings(self, answer: JsonObject) -> bool:
+        """Tell whether any item or member of the data has a value."""
+        if "data" in answer:
+            scalars = (
+                v for _, v in json_values.walk(answer["data"]) if not isinstance(v, dict | list)
+            )
+            return any(value not in (None, "") for value in scalars)
+        return any(field.get("status") == FOUND for field in _fields(answer))
+
     def row_counts(
         self, answers: Sequence[JsonObject], options: AnalysisOptions
     ) -> dict[str, RowCount]:
@@ -170,6 +179,37 @@ class SchemaNode:
         return SchemaNode(self.root, tuple(form.get("items") for form in self._forms))
 
     @property
+    def is_known(self) -> bool:
+        """Tell whether the schema says anything of this place."""
+        return bool(self._forms)
+
+    @property
+    def properties(self) -> list[str]:
+        """Return the names of an object's members that the schema knows, each once."""
+        named = (json_values.as_object(form.get("properties") or {}) for form in self._forms)
+        return list(dict.fromkeys(name for members in named for name in members))
+
+    @property
+    def types(self) -> set[str]:
+        """Return the types that a value may have, as far as the schema says so."""
+        said = [form.get("type") for form in self._forms]
+        return {
+            name
+            for each in said
+            for name in ([each] if isinstance(each, str) else json_values.strings(each))
+        }
+
+    @property
+    def format(self) -> str:
+        """Return the format that a text has to have; empty where the schema names none."""
+        return self._first_text("format")
+
+    @property
+    def description(self) -> str:
+        """Return what the schema says of the value; empty where it says nothing."""
+        return self._first_text("description") or self._first_text("title")
+
+    @property
     def is_unique(self) -> bool:
         """Tell whether a list holds distinct values: the same value twice is one row."""
         return any(form.get("uniqueItems") is True for form in self._forms)
@@ -189,6 +229,10 @@ class SchemaNode:
         """Return how many items a list may have; `None` where the schema sets no limit."""
         limits = [json_values.number(form.get("maxItems")) for form in self._forms]
         return min((int(limit) for limit in limits if limit is not None), default=None)
+
+    def _first_text(self, keyword: str) -> str:
+        said = (json_values.text(form.get(keyword)) for form in self._forms)
+        return next((text for text in said if text), "")
 
     @cached_property
     def _forms(self) -> tuple[JsonObject, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -10,7 +10,7 @@ from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.fields import Entry
-from chordwise.domain.learning.truths import LABEL_PATHS, Remark, Truth, Verdict
+from chordwise.domain.learning.truths import LABEL_PATHS, Truth, Verdict, latest
 from chordwise.domain.tasks import AnalysisType
 
 
@@ -128,18 +128,13 @@ def _judge_by_remarks(answer: Answer, truth: Truth) -> Judged:
     """Apply verdicts on answers that said the same; what was corrected is not right."""
     verdicts = [
         remark.verdict is Verdict.APPROVED
-        for remark in _latest(truth.remarks)
+        for remark in latest(truth.remarks)
         if fields.value_at(answer.output, remark.path) == remark.judged
         and (not remark.path or remark.verdict is not Verdict.APPROVED)
     ]
     if not verdicts:
         return Judged()
     return Judged(judgments=(_of_result(answer, "", None, None, is_right=all(verdicts)),))
-
-
-def _latest(remarks: Iterable[Remark]) -> Iterable[Remark]:
-    """Return the last remark on each value."""
-    return {(remark.path, str(remark.judged)): remark for remark in remarks}.values()
 
 
 def _of_result(

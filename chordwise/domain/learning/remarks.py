@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from chordwise.domain import json_values
+from chordwise.domain import json_values, validation
 from chordwise.domain.analyses import sentiment
+from chordwise.domain.analyses.extraction import SchemaNode
+from chordwise.domain.facts import DATA
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.judging import Answer
 from chordwise.domain.learning.truths import LABEL_PATHS, Remark, Verdict
 from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.typed_values import typed
 from chordwise.errors import UsageError
 
 _MAX_NAMED = 12
@@ -52,8 +56,16 @@ def parsed(text: str) -> JsonValue:
     return text
 
 
-def understand(answer: Answer, saying: Saying, labels: Sequence[str] = ()) -> Understood:
-    """Return what is meant; `labels` are those that the classification had to choose from.
+def understand(
+    answer: Answer,
+    saying: Saying,
+    labels: Sequence[str] = (),
+    schema: JsonObject | None = None,
+) -> Understood:
+    """Return what is meant.
+
+    `labels` are those that the classification had to choose from, `schema` is what the data of the
+    extraction has to fit.
 
     Raises:
         UsageError: The answer has no such value, or the correction cannot be right.
@@ -61,7 +73,7 @@ def understand(answer: Answer, saying: Saying, labels: Sequence[str] = ()) -> Un
     if answer.analysis_type in LABEL_PATHS:
         return _of_label(answer, saying, labels)
     if answer.analysis_type is AnalysisType.EXTRACTION and saying.path:
-        return _of_field(answer, saying)
+        return _of_field(answer, saying, schema)
     return _of_anything(answer, saying)
 
 
@@ -88,18 +100,20 @@ def _of_label(answer: Answer, saying: Saying, labels: Sequence[str]) -> Understo
     return Understood(remark=remark, confidence=answer.confidence)
 
 
-def _of_field(answer: Answer, saying: Saying) -> Understood:
-    name = _field_meant(answer.output, saying.path)
+def _of_field(answer: Answer, saying: Saying, schema: JsonObject | None) -> Understood:
+    name = _field_meant(answer.output, saying.path, schema)
     entries = fields.entries(answer.output, name)
     own = [e for e in entries if saying.path in (e.path, f"{e.path}/value")]
-    meant = own[0] if own else entries[0]
+    path = (own or entries)[0].path if entries else f"{DATA.path}{name}"
+    if saying.verdict is Verdict.CORRECTED and schema is not None:
+        saying = replace(saying, value=_fitting(schema, name, saying.value))
     claims = [entry.confidence for entry in entries]
     remark = Remark(
-        path=meant.path,
+        path=path,
         name=name,
         verdict=saying.verdict,
         judged=fields.values(answer.output, name),
-        corrected=_corrected(answer.output, name, meant.path, saying, is_one=bool(own)),
+        corrected=_corrected(answer.output, name, path, saying, is_one=bool(own)),
     )
     confidence = claims[0] if len(claims) == 1 else None
     return Understood(remark=remark, confidence=confidence)
@@ -119,8 +133,10 @@ def _corrected(
     return [*others, *wanted]
 
 
-def _field_meant(output: JsonObject, path: str) -> str:
+def _field_meant(output: JsonObject, path: str, schema: JsonObject | None) -> str:
     """Return the name of the field at a JSON Pointer, or of this name.
+
+    One that the answer left out is a field where the schema has it.
 
     Raises:
         UsageError: There is none.
@@ -131,11 +147,72 @@ def _field_meant(output: JsonObject, path: str) -> str:
         return pointed
     by_name = {name.strip("/").casefold(): name for name in known}
     meant = by_name.get(path.strip("/").casefold(), path)
-    if not fields.entries(output, meant):
-        raise UsageError(
-            f"The answer has no field “{path}”.", f"It has {', '.join(known[:_MAX_NAMED])}."
-        )
-    return meant
+    if not _is_field(output, meant, schema):
+        raise UsageError(f"The answer has no field “{path}”.", _fields_there_are(path, known))
+    return meant if schema is None or meant.startswith("/") else f"/{meant}"
+
+
+def _is_field(output: JsonObject, name: str, schema: JsonObject | None) -> bool:
+    if DATA.path.removeprefix("/") not in output:
+        return bool(fields.entries(output, name))
+    pointer = name if name.startswith("/") else f"/{name}"
+    is_asked = schema is not None and _node(schema, pointer).is_known
+    return is_asked or f"{DATA.path}{pointer}" in dict(json_values.walk(output))
+
+
+def _node(schema: JsonObject, name: str) -> SchemaNode:
+    node = SchemaNode.of(schema)
+    for step in json_values.steps(name):
+        is_position = step.isdecimal() and "array" in node.types
+        node = node.items if is_position else node.member(step)
+    return node
+
+
+def _fitting(schema: JsonObject, name: str, value: JsonValue) -> JsonValue:
+    """Return a correction as the schema wants it: typed text as a number, a single value as a list.
+
+    Raises:
+        UsageError: The schema does not allow it.
+    """
+    node = _node(schema, name)
+    fitting = _converted(node, value)
+    if value is None or not node.is_known:
+        return fitting
+    allowed: list[JsonValue] = [each for each in node.schemas if isinstance(each, dict)]
+    around: JsonObject = {
+        **{key: schema[key] for key in ("$defs", "definitions", "$schema") if key in schema},
+        "properties": {"value": {"allOf": allowed}},
+    }
+    if problems := validation.problems({"value": fitting}, around):
+        said = "; ".join(problem.removeprefix("/value: ") for problem in problems)
+        raise UsageError(f"The value does not fit {name}: {said}.", "See the schema of the run.")
+    return fitting
+
+
+def _converted(node: SchemaNode, value: JsonValue) -> JsonValue:
+    if "array" in node.types and value is not None:
+        return [
+            _converted(node.items, each) for each in (value if isinstance(value, list) else [value])
+        ]
+    if not isinstance(value, str) or "string" in node.types:
+        is_date = isinstance(value, str) and node.format == "date"
+        day = typed(value).date if is_date else None
+        return value if day is None else day.isoformat()
+    if "boolean" in node.types and value.casefold() in ("true", "false"):
+        return value.casefold() == "true"
+    number = typed(value).number if node.types & {"number", "integer"} else None
+    if number is None:
+        return value
+    return int(number) if number == int(number) else float(number)
+
+
+def _fields_there_are(path: str, known: Sequence[str]) -> str:
+    """Return the hint that names the field that was perhaps meant, or all that there are."""
+    words = path.replace("_", " ").casefold()
+    by_words = {name.replace("_", " ").casefold(): name for name in known}
+    if near := difflib.get_close_matches(words, by_words, n=1):
+        return f"Did you mean “{by_words[near[0]]}”?"
+    return f"It has {', '.join(known[:_MAX_NAMED])}."
 
 
 def _of_anything(answer: Answer, saying: Saying) -> Understood:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -64,6 +64,11 @@ def from_remarks(kind: AnalysisType, remarks: Sequence[Remark]) -> Truth:
     if kind is AnalysisType.EXTRACTION:
         return _fields(remarks)
     return Truth(remarks=tuple(remarks))
+
+
+def latest(remarks: Iterable[Remark]) -> Iterable[Remark]:
+    """Return the last remark on each value."""
+    return {(remark.path, str(remark.judged)): remark for remark in remarks}.values()
 
 
 def _label(kind: AnalysisType, remarks: Sequence[Remark]) -> Truth:

@@ -11,11 +11,14 @@ from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer, lowered_by, quality_of
 from chordwise.domain.critique import Critique, CritiqueOutcome
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, Stage
+from chordwise.domain.tasks import AnalysisTask, Stage
 from chordwise.errors import ModelError, PausingError, TransientError
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
+
+MIN_QUALITY = 0.8
+"""A person should look at an answer of which less could be checked against the text."""
 
 log = structlog.get_logger(__name__)
 
@@ -31,15 +34,19 @@ class Examined:
     critique: Critique | None = None
     is_merged_by_rule: bool = False
 
-    def needs_review(self, confidence: float, options: AnalysisOptions) -> bool:
-        """Tell whether a person should look: there was no critique, or it objects.
+    def needs_review(self, confidence: float, task: AnalysisTask) -> bool:
+        """Tell whether a person should look.
 
-        It is unsure, or its critique leaves a doubt, or of the votes that were asked for a language
-        model has given one alone, or rows are missing, or it was merged by rule.
+        It found nothing of what was asked for, or it is unsure, or much of it could not be checked
+        against the text, or its critique leaves a doubt, or of the votes that were asked for a
+        language model has given one alone, or rows are missing, or it was merged by rule.
         """
         if self.is_merged_by_rule or missing_rows.losses(self.answer.missing_rows):
             return True
-        is_unsure = confidence < options.confidence_threshold
+        if not analysis_for(task.analysis_type).has_findings(self.answer.output):
+            return True
+        options = task.options
+        is_unsure = confidence < options.confidence_threshold or self.answer.quality < MIN_QUALITY
         leaves_doubt = self.critique is not None and self.critique.leaves_doubt
         is_alone = options.votes > 1 and self.answer.agreement is None
         return is_unsure or leaves_doubt or (is_alone and self.answer.provider != EXTRACTIVE)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 
 import psycopg
-from psycopg import sql
+from psycopg import IsolationLevel, sql
 from psycopg.types.json import set_json_loads
 from pydantic import SecretStr
 
@@ -32,8 +32,7 @@ _FIRST_ROWS = 20
 _MAX_ROWS = 2_000
 _COLUMNS = """
 SELECT attname FROM pg_attribute
-WHERE attrelid = (SELECT oid FROM pg_class
-                  WHERE relname = %s AND relnamespace = 'public'::regnamespace)
+WHERE attrelid = %s::regclass
     AND attnum > 0 AND NOT attisdropped
 ORDER BY attnum
 """
@@ -67,19 +66,51 @@ def opened(database_url: SecretStr, wanted: Selection | str) -> Iterator[Table]:
         UsageError: There is no such table, view or column, or PostgreSQL refuses the statement.
         ConfigurationError: The role of readers is missing, or cannot log in.
     """
-    if isinstance(wanted, str):
-        user_sql.check_reading(wanted)
-    with user_sql.reader(database_url, _STATEMENT_SECONDS, _IDLE_SECONDS) as connection:
+    with opened_together(database_url, [wanted]) as (table,):
+        yield table
+
+
+@contextmanager
+def opened_together(
+    database_url: SecretStr, wanted: Sequence[Selection | str]
+) -> Iterator[Sequence[Table]]:
+    """Open several selections as they were at one moment.
+
+    Raises:
+        UsageError: There is no such table, view or column, or PostgreSQL refuses a statement.
+        ConfigurationError: The role of readers is missing, or cannot log in.
+    """
+    for each in wanted:
+        if isinstance(each, str):
+            user_sql.check_reading(each)
+    with (
+        user_sql.reader(database_url, _STATEMENT_SECONDS, _IDLE_SECONDS) as connection,
+        ExitStack() as opened_so_far,
+    ):
         names = user_sql.readable_names(connection)
-        statement = wanted if isinstance(wanted, str) else _statement(connection, wanted, names)
         readable = f"Tables and views: {', '.join(names)}."
-        with connection.cursor("export") as cursor:
-            set_json_loads(partial(json.loads, parse_float=Decimal), cursor)
-            with user_sql.explaining(readable, _STATEMENT_SECONDS):
-                cursor.execute(statement)
-            with closing(_batches(cursor, readable)) as batches:
-                columns = [Column.described(each) for each in cursor.description or ()]
-                yield Table(columns=columns, batches=batches)
+        statements = [
+            each if isinstance(each, str) else _statement(connection, each, names)
+            for each in wanted
+        ]
+        connection.isolation_level = IsolationLevel.REPEATABLE_READ
+        yield [
+            opened_so_far.enter_context(_opened(connection, number, statement, readable))
+            for number, statement in enumerate(statements)
+        ]
+
+
+@contextmanager
+def _opened(
+    connection: Connection, number: int, statement: str | sql.Composed, readable: str
+) -> Iterator[Table]:
+    with connection.cursor(f"export{number}") as cursor:
+        set_json_loads(partial(json.loads, parse_float=Decimal), cursor)
+        with user_sql.explaining(readable, _STATEMENT_SECONDS):
+            cursor.execute(statement)
+        with closing(_batches(cursor, readable)) as batches:
+            columns = [Column.described(each) for each in cursor.description or ()]
+            yield Table(columns=columns, batches=batches)
 
 
 def _batches(
@@ -111,7 +142,8 @@ def _statement(connection: Connection, wanted: Selection, names: Sequence[str]) 
             f"There is no table or view “{wanted.name}” to export.",
             f"Tables and views: {', '.join(names)}.",
         )
-    columns = [str(row[0]) for row in connection.execute(_COLUMNS, (wanted.name,))]
+    name = sql.Identifier(*wanted.name.split("."))
+    columns = [str(row[0]) for row in connection.execute(_COLUMNS, (name.as_string(connection),))]
     connection.rollback()
     unknown = [column for column in wanted.columns if column not in columns]
     if unknown:
@@ -120,7 +152,7 @@ def _statement(connection: Connection, wanted: Selection, names: Sequence[str]) 
         )
     return sql.SQL("SELECT {} FROM {} WHERE {}").format(
         sql.SQL(", ").join(map(sql.Identifier, wanted.columns or columns)),
-        sql.Identifier(wanted.name),
+        name,
         sql.SQL("true") if wanted.run_id is None else _of_run(wanted.name, columns, wanted.run_id),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from xlsxwriter import Workbook
 from xlsxwriter.format import Format
+from xlsxwriter.utility import xl_col_to_name
 from xlsxwriter.worksheet import Worksheet
 
 from chordwise.errors import UsageError
@@ -24,6 +25,9 @@ MAX_ROWS = 1_048_576
 """Of a sheet, the header among them (ECMA-376 leaves it open; it is what Excel opens)."""
 MAX_CHARACTERS = 32_767
 """Of a cell, in the same way."""
+MAX_TITLE = 31
+"""Of the title of a sheet, in characters."""
+_MAX_LINKS = 65_000  # Excel reads 65,530 in a sheet
 _FIRST_DAY = date(1900, 3, 1)  # before it Excel counts a day that never was
 
 
@@ -43,6 +47,45 @@ def write(sink: BinaryIO, table: Table, *, raw: bool, max_rows: int = MAX_ROWS) 
     return count
 
 
+def write_answers(sink: BinaryIO, tables: Mapping[str, Table], *, raw: bool) -> int:
+    """Write a table of answers with its evidence and its lists, a sheet each, by their names.
+
+    The rows of the first two tables belong together: a value leads to its quote by a link. Return
+    how many rows the first one has.
+
+    Raises:
+        UsageError: A text is longer than a cell can hold, or a table than a sheet.
+    """
+    (first, answers), (second, evidence), *_ = tables.items()
+    links = {
+        place: f"internal:'{second}'!{xl_col_to_name(evidence.names.index(f'{name}_quote'))}"
+        for place, name in enumerate(answers.names)
+        if f"{name}_quote" in evidence.names
+    }
+    counts: dict[str, int] = {}
+    with _workbook(sink) as book:
+        for title, each in tables.items():
+            cells = _Cells(book, each.names, raw=raw, links=links if title == first else {})
+            rows = itertools.chain.from_iterable(each.batches)
+            counts[title] = cells.fill(book.add_worksheet(title), itertools.islice(rows, MAX_ROWS))
+            if counts[title] >= MAX_ROWS:
+                raise UsageError(
+                    f"{title} has more than the {MAX_ROWS - 1:,} rows of a sheet.",
+                    "Export the tables one by one, or take --format parquet.",
+                )
+    return counts[first]
+
+
+def sheet_titles(names: Sequence[str]) -> list[str]:
+    """Return titles for sheets out of names: 31 characters at most, all different."""
+    titles: list[str] = []
+    for name in names:
+        numbered = (f"{name[: MAX_TITLE - 3]}_{number}" for number in range(2, 99))
+        candidates = (name[:MAX_TITLE], *numbered)
+        titles.append(next(each for each in candidates if each not in titles))
+    return titles
+
+
 @contextmanager
 def _workbook(sink: BinaryIO) -> Iterator[Workbook]:
     """Open a workbook whose temporary files go whatever happens; a failed one never looks whole."""
@@ -60,8 +103,16 @@ def _workbook(sink: BinaryIO) -> Iterator[Workbook]:
 class _Cells:
     """Fills sheets with cells."""
 
-    def __init__(self, book: Workbook, names: Sequence[str], *, raw: bool) -> None:
+    def __init__(
+        self,
+        book: Workbook,
+        names: Sequence[str],
+        *,
+        raw: bool,
+        links: Mapping[int, str] | None = None,
+    ) -> None:
         self._names = names
+        self._links = links or {}
         self._raw = raw
         self._day: Format = book.add_format({"num_format": "yyyy-mm-dd"})
         # Keeps a text a text in Excel also when the cell is edited.
@@ -78,6 +129,9 @@ class _Cells:
     def _write_row(self, sheet: Worksheet, number: int, row: Sequence[object]) -> None:
         for column, value in enumerate(row):
             if value is not None:
+                if number and column in self._links and number * len(self._links) < _MAX_LINKS:
+                    # The value then takes the place of the link's own text.
+                    sheet.write_url(number, column, f"{self._links[column]}{number + 1}")
                 self._write_cell(sheet, number, column, value)
 
     def _write_cell(self, sheet: Worksheet, row: int, column: int, value: object) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, assert_never
 
+from pydantic import SecretStr
+
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.errors import UsageError
-from chordwise.pipeline.exports import parquet
+from chordwise.pipeline.exports import parquet, selection
 from chordwise.pipeline.exports.table import Table, write_csv, write_json_lines
 
 
@@ -48,6 +50,25 @@ def write(sink: BinaryIO, table: Table, wanted: ExportFormat, *, raw: bool = Fal
             return workbook.write(sink, table, raw=raw)
         case _:
             assert_never(wanted)
+
+
+def write_answers(
+    sink: BinaryIO, database_url: SecretStr, views: Sequence[str], *, raw: bool = False
+) -> int:
+    """Write a table of answers, its evidence and its lists as the sheets of a workbook.
+
+    `views` are those of `storage.answer_tables.view_names`. Return how many documents there are.
+
+    Raises:
+        UsageError: A sheet cannot hold them.
+        ConfigurationError: The role of readers is missing, or cannot log in.
+    """
+    from chordwise.pipeline.exports import workbook  # noqa: PLC0415 - as above
+
+    titles = workbook.sheet_titles(views)
+    statements = [f"TABLE answers.{view} ORDER BY document, document_id" for view in views]
+    with selection.opened_together(database_url, statements) as tables:
+        return workbook.write_answers(sink, dict(zip(titles, tables, strict=True)), raw=raw)
 
 
 _ORDINARY = 0o666  # less what the user's umask takes away

@@ -41,7 +41,8 @@ MAX_NAME_LENGTH = 200
 class RunOptions:
     """What a run asks of every document.
 
-    `name` is empty for one that is made up; `fresh` asks again even where an answer is stored, and
+    `name` is empty for one that is made up; `save_as` names the table of its answers, and is empty
+    where there is none; `fresh` asks again even where an answer is stored, and
     without `use_cache` nothing that was answered before is used. The calls of a `nightly` run let
     those of others go first. In the batch `lane` its questions wait for the provider's batches,
     where a model has them. One that `follows` asks nothing that a job of another run is asking
@@ -54,6 +55,7 @@ class RunOptions:
     analysis: AnalysisOptions = field(default_factory=AnalysisOptions)
     model: str
     name: str = ""
+    save_as: str = ""
     fresh: bool = False
     use_cache: bool = True
     nightly: bool = False
@@ -114,6 +116,7 @@ def to_json(options: RunOptions) -> JsonObject:
     """Return what `runs.options` keeps of them: all but the name."""
     return {
         "types": [each.value for each in options.types],
+        "save_as": options.save_as,
         "model": options.model,
         "fresh": options.fresh,
         "use_cache": options.use_cache,
@@ -136,6 +139,7 @@ def from_json(stored: JsonObject, name: str) -> RunOptions:
         analysis=options_from(stored),
         model=json_values.text(stored.get("model")),
         name=name,
+        save_as=json_values.text(stored.get("save_as")),
         fresh=stored.get("fresh") is True,
         use_cache=stored.get("use_cache") is not False,
         nightly=stored.get("nightly") is True,
@@ -187,6 +191,7 @@ def run_options(settings: Settings, profile: ProfileSettings, run_name: str = ""
         analysis=_analysis_options(profile, types, settings.base_folder),
         model=profile.model or settings.model,
         name=run_name,
+        save_as=profile.save_as,
         nightly=profile.nightly,
         lane=profile.lane,
         budget_usd=profile.budget_usd,

@@ -18,7 +18,7 @@ from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.errors import ConfigurationError, LeaseLostError, RunCancelledError, UsageError
 from chordwise.llm.limits.permits import Priority
 from chordwise.pipeline.asking.question import text_budget
-from chordwise.pipeline.intake import batches
+from chordwise.pipeline.intake import answer_tables, batches
 from chordwise.pipeline.intake.batches import Asked, Offered, TakenIn
 from chordwise.pipeline.intake.run_options import (
     RunOptions,
@@ -209,7 +209,8 @@ def open_run(
     Both are stored in one transaction, so that there is no run with half a list.
 
     Raises:
-        UsageError: The name is taken or could be an id, or the budget is none.
+        UsageError: The name is taken or could be an id, or the budget is none, or no table can have
+            the name under which the answers are saved.
         ConfigurationError: The model is unknown, or its price where there is a budget.
     """
     client.identity(context.settings, options.model)
@@ -218,6 +219,7 @@ def open_run(
     run_id, token = new_id(), uuid.uuid4()
     name = options.name or f"{now:%Y%m%d-%H%M%S}-{run_id.hex[-4:]}"
     check_name(name)
+    saved_as = answer_tables.table_of(options)
     try:
         for attempt in context.database.attempts(PATIENCE):
             with attempt as session:
@@ -226,8 +228,9 @@ def open_run(
                 stored = session.get(Run, run_id)
                 run = stored or _run(context, run_id, name, options)
                 if stored is None:  # else only the answer to an earlier commit was lost
-                    run.intake_token = token
+                    run.intake_token, run.saved_as = token, saved_as
                     _store(context, session, run, found, cap_usd)
+                    answer_tables.show(session, run, options)
     except IntegrityError as error:
         raise UsageError(
             f"There is a run named “{name}” already.", "Choose another --run-name."

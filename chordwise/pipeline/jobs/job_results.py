@@ -117,6 +117,8 @@ def _standing(
 
 def _result(asked: AskedJob, parts: Sequence[EndedChunk], examined: Examined) -> Result:
     task, answer = asked.task, examined.answer
+    analysis = analysis_for(task.analysis_type)
+    output = analysis.complete(answer.output, task.options)
     agreement = answer.agreement
     confidence = self_consistency.tempered(answer.confidence, agreement, task.analysis_type)
     covered = [(p.start_char, p.end_char) for p in parts if p.status == ChunkStatus.SUCCEEDED]
@@ -124,14 +126,15 @@ def _result(asked: AskedJob, parts: Sequence[EndedChunk], examined: Examined) ->
         job_id=asked.id,
         document_id=asked.document_id,
         analysis_type=task.analysis_type,
-        output=analysis_for(task.analysis_type).complete(answer.output, task.options),
+        output=output,
+        nothing_found=not analysis.has_findings(output),
         confidence=confidence,
         quality=answer.quality,
         coverage=answers.coverage(asked.characters, covered)
         * missing_rows.share(answer.missing_rows),
         agreement=agreement,
         critique=examined.critique.to_json() if examined.critique else None,
-        needs_review=examined.needs_review(confidence, task.options),
+        needs_review=examined.needs_review(confidence, task),
         missing_rows=missing_rows.to_json(answer.missing_rows),
         failed_chunks=[_named(p) for p in parts if p.status != ChunkStatus.SUCCEEDED],
         provider=answer.provider,

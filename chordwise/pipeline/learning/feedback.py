@@ -22,7 +22,7 @@ from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.learning.gold import RecordFile, read_records
 from chordwise.pipeline.learning.judgeable import Judgeable, Listed
 from chordwise.pipeline.runs.stored_results import Wanted
-from chordwise.storage import jobs, judgments, runs
+from chordwise.storage import jobs, judgments, results, runs
 from chordwise.storage.jobs import Job
 from chordwise.storage.judgments import Feedback, JudgedBy
 
@@ -74,6 +74,8 @@ def give(session: Session, target: Judgeable, said: Sequence[Signed]) -> Given:
     """
     stored = sum(_store(session, target, each) for each in said)
     _judge_again(session, target)
+    about = target.listed.document_id, target.listed.analysis_type
+    results.correct(session, results.jobs_asked(session, *about))
     return Given(stored=stored, known=len(said) - stored)
 
 
@@ -127,8 +129,9 @@ def _target(
 
 def _store(session: Session, target: Judgeable, signed: Signed) -> bool:
     question = target.listed.question
-    labels = json_values.strings(question.get("labels"))
-    understood = understand(target.answer, signed.saying, labels)
+    labels, schema = json_values.strings(question.get("labels")), question.get("schema")
+    asked = schema if isinstance(schema, dict) else None
+    understood = understand(target.answer, signed.saying, labels, asked)
     remark = understood.remark
     return judgments.store_feedback(
         session,

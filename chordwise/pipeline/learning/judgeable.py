@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.judging import Answer
-from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.tasks import AnalysisType, question_of
 from chordwise.pipeline.runs import stored_results
 from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.storage.documents import Document
@@ -23,8 +23,6 @@ from chordwise.storage.judgments import JudgedResult
 from chordwise.storage.results import Result
 
 _AT_ONCE = 500
-_NO_QUESTION = ("confidence_threshold", "votes", "critique", "principles")
-"""Options that say how an answer is come by, or when it is marked, and not what is asked."""
 
 Item = TypeVar("Item")
 
@@ -97,7 +95,7 @@ def listed(
             document_id=document_id,
             analysis_type=AnalysisType(kind),
             source=source,
-            question={n: value for n, value in options.items() if n not in _NO_QUESTION},
+            question=question_of(options),
         )
         for result_id, job_id, document_id, kind, source, options in session.execute(statement)
     ]

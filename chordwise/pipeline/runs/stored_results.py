@@ -34,7 +34,10 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredResult:
-    """A result with where it came from; `review_reason` is what its intake says of the document."""
+    """A result with where it came from; `review_reason` is what its intake says of the document.
+
+    `output` is as people corrected it, where they did.
+    """
 
     run: str
     source: str
@@ -44,6 +47,8 @@ class StoredResult:
     analysis_type: str
     status: str
     output: JsonObject
+    corrected: bool
+    nothing_found: bool
     confidence: float
     quality: float
     coverage: float
@@ -72,7 +77,9 @@ _COLUMNS = (
     Result.job_id,
     Result.analysis_type,
     Job.status,
-    Result.output,
+    func.coalesce(Result.corrected_output, Result.output).label("output"),
+    Result.corrected_output.is_not(None).label("corrected"),
+    Result.nothing_found,
     Result.confidence,
     Result.quality,
     Result.coverage,

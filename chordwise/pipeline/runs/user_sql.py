@@ -35,10 +35,11 @@ _READING = ("select", "with", "values", "table", "explain", "show")
 _WORD = re.compile(r"\w*")
 _BEFORE_FIRST_WORD = re.compile(r"(?:\s|\(|--[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
 _READABLE = """
-SELECT c.relname FROM pg_class AS c
-WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v')
+SELECT CASE n.nspname WHEN 'public' THEN '' ELSE n.nspname || '.' END || c.relname
+FROM pg_class AS c INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname IN ('public', 'answers') AND c.relkind IN ('r', 'v')
     AND has_table_privilege(c.oid, 'SELECT')
-ORDER BY c.relkind DESC, c.relname
+ORDER BY n.nspname, c.relkind DESC, c.relname
 """
 _TOO_LARGE = (errors.ConfigurationLimitExceeded, errors.OutOfMemory, errors.DiskFull)
 _WHERE_NAMES_HELP = (errors.UndefinedTable, errors.InsufficientPrivilege, errors.SyntaxError)
@@ -258,7 +259,7 @@ def _set_password(owner: Connection, password: str) -> None:
 
 
 def readable_names(connection: Connection) -> list[str]:
-    """Return the views and tables that the session may read."""
+    """Return the views and tables that the session may read, tables of answers first."""
     names = [str(row[0]) for row in connection.execute(_READABLE)]
     connection.rollback()
     return names

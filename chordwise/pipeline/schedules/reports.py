@@ -239,7 +239,7 @@ REVIEW = Section(
             count(*) OVER () AS there_are
         FROM document_results
         WHERE created_at > :since AND created_at <= :until
-            AND (needs_review OR quality < 0.8 OR status = 'partial')
+            AND (needs_review OR status = 'partial')
         ORDER BY confidence, source
         LIMIT :most
     """,

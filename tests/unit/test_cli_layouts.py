@@ -12,8 +12,8 @@ from rich.text import Text
 
 from chordwise.cli.evaluate import _by_label
 from chordwise.cli.quote import in_brief
-from chordwise.cli.rendering import accounts, results, tables
-from chordwise.cli.rendering.tables import FirstThatFits
+from chordwise.cli.rendering import accounts, layouts, results
+from chordwise.cli.rendering.layouts import FirstThatFits
 from chordwise.cli.runs import job_table
 from chordwise.cli.schedules import PastLine, ScheduleLine, _next, past_table, table
 from chordwise.domain.estimates import Interval
@@ -219,7 +219,7 @@ def test_long_names_in_an_evaluation_are_broken() -> None:
 def in_sql(names: list[str], *rows: list[str]) -> FirstThatFits:
     """Return rows laid out as `chordwise sql` does."""
     cells = [[Text(cell) for cell in row] for row in rows]
-    return FirstThatFits(tables.table(names, cells, 20), tables.records(names, cells))
+    return FirstThatFits(layouts.table(names, cells, 20), layouts.records(names, cells))
 
 
 def test_rows_that_do_not_fit_stand_below_each_other() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import date
+from decimal import Decimal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -55,30 +57,30 @@ def test_paths_lead_to_what_the_facts_say(analysis_type: AnalysisType, data: st.
             assert fact.quote == (value["quote"] or None)
             assert fact.grounded is value["grounded"]
             assert fact.start_char == value["start_char"]
-        else:
-            assert fact.quote is None
         assert fact.confidence is None or 0 <= fact.confidence <= 1
 
 
 @given(DATA)
 def test_a_users_data_gives_one_fact_for_each_value(data: JsonValue) -> None:
-    """Whatever its members are called, `quote` included; null says nothing."""
+    """Whatever its members are called, `quote` included; null and no rows are facts, too."""
     output: JsonObject = {"data": data, "evidence": []}
-    scalars = {
+    leaves = {
         path: value
-        for path, value in json_values.walk(output)
-        if value is not None and not isinstance(value, dict | list)
+        for path, value in json_values.walk(data, "/data")
+        if not isinstance(value, dict) and not (isinstance(value, list) and value)
     }
 
     found = {fact.path: fact for fact in facts_of(output, AnalysisType.EXTRACTION)}
 
-    assert found.keys() == scalars.keys()
-    for path, value in scalars.items():
+    assert found.keys() == leaves.keys()
+    for path, value in leaves.items():
         assert found[path].grounded is None
         if isinstance(value, str):
-            assert found[path].text == value
+            assert found[path].value == (value or None)
+        elif isinstance(value, int | float):
+            assert found[path].number == Decimal(repr(value + 0))
         else:
-            assert found[path].number == float(value or 0)
+            assert found[path].value is None
 
 
 @given(NUMBERS)
@@ -86,7 +88,7 @@ def test_the_text_of_a_number_has_all_its_digits(number: float) -> None:
     """Read back, it is the same number; a total of 1234567 is not 1.23457e+06."""
     (fact,) = facts_of({"data": {"n": number}}, AnalysisType.EXTRACTION)
 
-    assert json.loads(fact.text or "") == number
+    assert json.loads(fact.value or "") == number
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def test_numbers_are_written_as_people_write_them(number: float, text: str) -> N
     """Without an exponent where there is no need for one."""
     (fact,) = facts_of({"data": {"n": number}}, AnalysisType.EXTRACTION)
 
-    assert fact.text == text
+    assert fact.value == text
 
 
 def test_a_finding_is_one_fact() -> None:
@@ -125,14 +127,18 @@ def test_a_finding_is_one_fact() -> None:
 
     assert fact == Fact(
         path="/fields/0",
-        text="5 USD",
+        item="price",
+        value="5 USD",
+        number=Decimal(5),
+        currency="USD",
         confidence=0.7,
         quote="costs 5 USD",
         start_char=10,
         end_char=21,
         grounded=True,
     )
-    assert (sentence.text, sentence.number) == ("I loved it.", 0.75)
+    assert (sentence.value, sentence.number) == ("I loved it.", Decimal("0.75"))
+    assert (sentence.item, sentence.row_index) == ("sentences", 0)
     assert (sentence.grounded, sentence.start_char) == (False, None)
 
 
@@ -141,12 +147,66 @@ def test_the_evidence_of_a_summary_is_not_listed_twice() -> None:
     evidence: list[JsonValue] = [{"path": "/total", "quote": "q", "grounded": False}]
 
     assert facts_of({"evidence": evidence}, AnalysisType.SUMMARY) == []
-    (fact,) = facts_of({"evidence": evidence}, AnalysisType.EXTRACTION)
-    assert (fact.path, fact.text) == ("/evidence/0", "/total")
+    (fact,) = facts_of({"data": {}, "evidence": evidence}, AnalysisType.EXTRACTION)
+    assert (fact.path, fact.item, fact.value, fact.quote) == ("/evidence/0", "/total", None, "q")
 
 
 def test_truth_values_have_text_and_number() -> None:
     """So that SQL can filter by either."""
     (fact,) = facts_of({"data": {"paid": True}}, AnalysisType.EXTRACTION)
 
-    assert (fact.text, fact.number) == ("true", 1.0)
+    assert (fact.value, fact.number) == ("true", Decimal(1))
+
+
+ROWS: JsonObject = {
+    "data": {
+        "vendor": "Acme",
+        "issued": "2026-03-01",
+        "paid": None,
+        "tags": ["a", "b"],
+        "line_items": [
+            {"what": "Bolts", "amount": 12.5},
+            {"what": "Nuts", "amount": 3, "taxes": [{"rate": 0.2}]},
+        ],
+        "notes": [],
+    },
+    "evidence": [
+        {"path": "/vendor", "quote": "Acme Ltd", "confidence": 9, "grounded": True},
+        {"path": "/vendor", "quote": "acme", "confidence": 10, "grounded": False},
+        {"path": "/line_items/1", "quote": "Nuts 3", "confidence": 8, "grounded": True},
+        {"path": "/nowhere", "quote": "lost", "confidence": 8, "grounded": True},
+    ],
+}
+
+
+def test_a_value_has_its_evidence_its_item_and_its_row() -> None:
+    """One row says all: no second one with the quote, and no JSON Pointer as a text."""
+    found = {fact.path: fact for fact in facts_of(ROWS, AnalysisType.EXTRACTION)}
+
+    vendor = found["/data/vendor"]
+    assert (vendor.item, vendor.value, vendor.quote) == ("vendor", "Acme", "Acme Ltd")
+    assert (vendor.confidence, vendor.grounded) == (0.9, True)
+    assert found["/data/issued"].date == date(2026, 3, 1)
+    tag = found["/data/tags/1"]
+    assert (tag.item, tag.row_index, tag.parent) == ("tags", 1, None)
+    amount = found["/data/line_items/1/amount"]
+    assert (amount.item, amount.row_index) == ("line_items.amount", 1)
+    assert (amount.parent, amount.number) == ("/data/line_items/1", Decimal(3))
+    rate = found["/data/line_items/1/taxes/0/rate"]
+    assert (rate.item, rate.parent) == ("line_items.taxes.rate", "/data/line_items/1/taxes/0")
+
+
+def test_evidence_for_a_row_is_that_of_its_values() -> None:
+    """A quote of a line of an invoice supports each value in it, and no other line."""
+    found = {fact.path: fact for fact in facts_of(ROWS, AnalysisType.EXTRACTION)}
+
+    assert found["/data/line_items/1/what"].quote == "Nuts 3"
+    assert found["/data/line_items/0/what"].quote is None
+
+
+def test_nothing_found_and_evidence_of_nothing_are_facts_without_a_value() -> None:
+    """Both can be asked for in SQL: `WHERE value IS NULL`."""
+    empty = {f.path: f for f in facts_of(ROWS, AnalysisType.EXTRACTION) if f.value is None}
+
+    assert empty.keys() == {"/data/paid", "/data/notes", "/evidence/3"}
+    assert (empty["/evidence/3"].item, empty["/evidence/3"].quote) == ("/nowhere", "lost")

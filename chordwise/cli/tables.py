@@ -1,0 +1,122 @@
+"""`chordwise tables`: the tables of answers, their columns, and questions to begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+import typer
+from rich.console import RenderableType
+from rich.text import Text
+
+from chordwise.cli import access
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import AsJson
+from chordwise.cli.rendering import layouts
+from chordwise.cli.rendering.plain_text import counted, one_line
+from chordwise.cli.rendering.screen import hint, indented
+from chordwise.domain.answer_tables import BASE_COLUMNS
+from chordwise.errors import UsageError
+from chordwise.pipeline.intake.answer_tables import prune as prune_table
+from chordwise.settings import Settings
+from chordwise.storage import answer_tables
+from chordwise.storage.answer_tables import EVIDENCE, OF_EVIDENCE, SCHEMA, ViewColumn
+
+_DESCRIPTION_WIDTH = 200
+_LIST_WIDTH = 2_000
+
+
+def tables(
+    invocation: Invocation,
+    name: Annotated[
+        str | None, typer.Argument(metavar="TABLE", help="Show the columns of this one.")
+    ] = None,
+    *,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Drop the columns that are not asked for any more.")
+    ] = False,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Drop the table; the results that it shows stay.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the tables of answers that SQL can ask. One for each profile, and for --save-as NAME.
+
+    chordwise tables
+
+    chordwise tables contracts
+    """
+    if (prune or drop) and name is None:
+        raise UsageError("Name the table to change.", "chordwise tables TABLE --prune")
+    if prune and drop:
+        raise UsageError("--prune and --drop exclude each other.")
+    settings = access.reach(invocation)
+    if name is not None and (prune or drop):
+        invocation.screen.tell(_change(settings, name, drop=drop))
+        return
+    with access.read(settings) as session:
+        found = [answer_tables.get(session, name)] if name else answer_tables.gather(session)
+        columns = {each.name: answer_tables.described(session, each) for each in found}
+    if as_json:
+        invocation.screen.write_json(tables=columns)
+        return
+    if not columns:
+        invocation.screen.tell(
+            "There are no tables yet. Analyze with a profile, or with --save-as NAME."
+        )
+    for table, described in columns.items():
+        invocation.screen.show(*_shown(table, described, in_full=name is not None))
+
+
+def _change(settings: Settings, name: str, *, drop: bool) -> str:
+    """Drop a table or the columns that nobody asks for, and say what went."""
+    with access.write(settings) as session:
+        if drop:
+            answer_tables.drop(session, name)
+            return f"The table {name} is dropped. A run that is saved as it makes it again."
+        dropped = prune_table(session, name)
+    if not dropped:
+        return f"Every column of {name} is still asked for."
+    return f"{counted(len(dropped), 'column')} dropped: {', '.join(dropped)}."
+
+
+def _shown(table: str, columns: Sequence[ViewColumn], *, in_full: bool) -> Iterator[RenderableType]:
+    """Return a table with its lists: their columns, and questions in SQL."""
+    views = dict.fromkeys(column.view for column in columns)
+    for view in views:
+        if view.endswith(EVIDENCE):
+            yield hint(f"{SCHEMA}.{view} has for each column: {', '.join(OF_EVIDENCE)}", columns=2)
+            continue
+        own = [column for column in columns if column.view == view]
+        asked = [column for column in own if column.name not in BASE_COLUMNS]
+        yield Text(f"{SCHEMA}.{view}", style="bold")
+        if in_full:
+            rows = [_row(column) for column in (own if view == table else asked)]
+            yield layouts.folded(("Column", "Type", "What it is"), rows, ("Column",), indent=2)
+        else:
+            names = ", ".join(f"{column.name} {column.type}" for column in asked)
+            yield indented(Text(one_line(names, _LIST_WIDTH), style="dim"), 2)
+        yield from (hint(query, columns=2) for query in _queries(view, asked))
+
+
+def _row(column: ViewColumn) -> tuple[str, str, str]:
+    return column.name, column.type, one_line(column.description, _DESCRIPTION_WIDTH)
+
+
+_QUERIES = {
+    "text": "SELECT {column}, count(*) FROM {table} GROUP BY 1 ORDER BY 2 DESC",
+    "date": "SELECT document, {column} FROM {table} WHERE {column} >= DATE '2024-01-01'",
+    "numeric": "SELECT sum({column}) FROM {table}",
+    "text[]": "SELECT document, unnest({column}) FROM {table}",
+}
+"""A question for a column of a type."""
+
+
+def _queries(view: str, columns: Sequence[ViewColumn]) -> Iterator[str]:
+    """Yield questions to begin with, one for each type of column."""
+    first: dict[str, str] = {}
+    for column in columns:
+        first.setdefault(column.type, column.name)
+    for kind, query in _QUERIES.items():
+        if kind in first:
+            yield query.format(column=first[kind], table=f"{SCHEMA}.{view}")

@@ -1,0 +1,296 @@
+"""The columns of the tables in the schema `answers`: what was asked for, with names and SQL types.
+
+A profile, or a run that is saved under a name, has one table with a row for each document, and one
+more for each list of objects in its JSON Schema with a row for each element.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from chordwise.domain import json_values
+from chordwise.domain.analyses import extraction
+from chordwise.domain.analyses.extraction import SchemaNode
+from chordwise.domain.json_values import JsonValue
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+
+MAX_COLUMNS = 500
+"""How many columns a table may have; PostgreSQL allows about three times as many."""
+_MAX_NAME = 40
+_MAX_DEPTH = 8
+
+
+class ColumnKind(StrEnum):
+    """What a column holds; the values stand in `answer_tables.columns`."""
+
+    TEXT = "text"
+    NUMBER = "number"
+    INTEGER = "integer"
+    MONEY = "money"
+    DATE = "date"
+    BOOLEAN = "boolean"
+    TEXTS = "texts"
+    NUMBERS = "numbers"
+    DATES = "dates"
+    LABEL = "label"
+    SCORE = "score"
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it holds several values."""
+        return self in (ColumnKind.TEXTS, ColumnKind.NUMBERS, ColumnKind.DATES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerColumn:
+    """A column: `item` is that of the facts it shows, `rows` the list that it is in, if any.
+
+    `analysis_type` says whose facts or output those are. `description` becomes its comment.
+    """
+
+    name: str
+    item: str
+    kind: ColumnKind
+    rows: str = ""
+    analysis_type: AnalysisType = AnalysisType.EXTRACTION
+    description: str = ""
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What two columns share that show the same."""
+        return self.analysis_type, self.rows, self.item, self.kind
+
+
+BASE_COLUMNS = (
+    "document",
+    "source",
+    "status",
+    "needs_review",
+    "confidence",
+    "unread",
+    "run",
+    "analyzed_at",
+    "document_id",
+    "job_id",
+    "row_index",
+    "parent_row",
+    "quote",
+    "grounded",
+    "path",
+)
+"""The columns that every table has, or the tables of lists."""
+
+# Words that PostgreSQL takes for a column's name only in quotes.
+_RESERVED = """
+all analyse analyze and any array as asc asymmetric authorization binary both case cast check
+collate collation column concurrently constraint create cross current_catalog current_date
+current_role current_schema current_time current_timestamp current_user default deferrable desc
+distinct do else end except false fetch for foreign freeze from full grant group having ilike in
+initially inner intersect into is isnull join lateral leading left like limit localtime
+localtimestamp natural not notnull null offset on only or order outer overlaps placing primary
+references returning right select session_user similar some symmetric system_user table
+tablesample then to trailing true union unique user using variadic verbose when where window with
+"""
+_WORD = re.compile(r"[a-z0-9]+")
+_LETTERS = re.compile(r"[^\W\d_]+")
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def table_name(name: str) -> str:
+    """Return a name for a table that needs no quotes in SQL; empty where nothing is left of it."""
+    return _plain(name)
+
+
+def kind_of_rows(types: Sequence[AnalysisType]) -> AnalysisType:
+    """Return the analysis type whose jobs make the rows of a table, one for each document."""
+    return AnalysisType.EXTRACTION if AnalysisType.EXTRACTION in types else types[0]
+
+
+def columns_for(types: Sequence[AnalysisType], options: AnalysisOptions) -> list[AnswerColumn]:
+    """Return the columns that answers to a question fill, `MAX_COLUMNS` at most."""
+    found = [column for each in types for column in _of_type(each, options)]
+    return _named(found[:MAX_COLUMNS])
+
+
+def widened(old: Sequence[AnswerColumn], wanted: Sequence[AnswerColumn]) -> list[AnswerColumn]:
+    """Return the columns that there were, and after them those that are new.
+
+    One that is wanted with another kind than before gets a name of its own.
+    """
+    known = {column.key: column for column in old}
+    new = [column for column in wanted if column.key not in known]
+    return _named(new, old)
+
+
+def to_json(columns: Sequence[AnswerColumn]) -> list[JsonValue]:
+    """Write columns as they stand in `answer_tables.columns`."""
+    return [
+        {
+            "name": column.name,
+            "item": column.item,
+            "kind": column.kind.value,
+            "rows": column.rows,
+            "analysis_type": column.analysis_type.value,
+            "description": column.description,
+        }
+        for column in columns
+    ]
+
+
+def from_json(stored: JsonValue) -> list[AnswerColumn]:
+    """Read what `to_json` wrote."""
+    return [
+        AnswerColumn(
+            name=json_values.text(each.get("name")),
+            item=json_values.text(each.get("item")),
+            kind=ColumnKind(json_values.text(each.get("kind"))),
+            rows=json_values.text(each.get("rows")),
+            analysis_type=AnalysisType(json_values.text(each.get("analysis_type"))),
+            description=json_values.text(each.get("description")),
+        )
+        for each in json_values.objects(stored)
+    ]
+
+
+# What each analysis type gives
+
+_LABEL_COLUMNS = {
+    AnalysisType.SUMMARY: [("main_topic", "main_topic", ColumnKind.LABEL)],
+    AnalysisType.CLASSIFICATION: [("label", "primary_label", ColumnKind.LABEL)],
+    AnalysisType.SENTIMENT: [
+        ("sentiment", "label", ColumnKind.LABEL),
+        ("sentiment_score", "score", ColumnKind.SCORE),
+    ],
+    AnalysisType.REASONING: [
+        ("assessment", "overall_assessment", ColumnKind.LABEL),
+        ("argument_strength", "argument_strength", ColumnKind.SCORE),
+    ],
+}
+
+
+def _of_type(kind: AnalysisType, options: AnalysisOptions) -> Iterator[AnswerColumn]:
+    if kind is not AnalysisType.EXTRACTION:
+        for name, item, column_kind in _LABEL_COLUMNS[kind]:
+            yield AnswerColumn(name=name, item=item, kind=column_kind, analysis_type=kind)
+    elif options.schema is not None:
+        yield from _of_node(SchemaNode.of(options.schema), (), "")
+    else:
+        for item in extraction.items(options):
+            yield AnswerColumn(
+                name=item, item=item, kind=kind_of_item(item), description=f"Asked for: {item}"
+            )
+
+
+def _of_node(node: SchemaNode, names: tuple[str, ...], rows: str) -> Iterator[AnswerColumn]:
+    """Yield the columns for a value of a user's schema, objects by their members."""
+    if len(names) > _MAX_DEPTH:
+        return
+    if node.properties:
+        for name in node.properties:
+            yield from _of_node(node.member(name), (*names, name), rows)
+    elif "array" in node.types and node.items.properties and not node.is_tuple:
+        yield from _of_node(node.items, names, ".".join(names))
+    else:
+        item = ".".join(names) or "data"
+        below = item.removeprefix(f"{rows}.") if rows else item
+        yield AnswerColumn(
+            name=below, item=item, kind=_kind_of(node), rows=rows, description=node.description
+        )
+
+
+def _kind_of(node: SchemaNode) -> ColumnKind:
+    if "array" in node.types:
+        return {
+            ColumnKind.NUMBER: ColumnKind.NUMBERS,
+            ColumnKind.INTEGER: ColumnKind.NUMBERS,
+            ColumnKind.DATE: ColumnKind.DATES,
+        }.get(_kind_of(node.items), ColumnKind.TEXTS)
+    types = node.types - {"null"}
+    if types == {"integer"}:
+        return ColumnKind.INTEGER
+    if types and types <= {"integer", "number"}:
+        return ColumnKind.NUMBER
+    if types == {"boolean"}:
+        return ColumnKind.BOOLEAN
+    return ColumnKind.DATE if node.format == "date" else ColumnKind.TEXT
+
+
+# An item that was asked for in words says by its head what its values are.
+
+_DATES = {"date", "day", "deadline", "birthday"}
+_AMOUNTS = {
+    "amount", "budget", "charge", "compensation", "cost", "deposit", "fee", "income", "payment",
+    "penalty", "premium", "price", "rent", "revenue", "salary", "sum", "tax", "total", "vat",
+}  # fmt: skip
+_COUNTS = {"count", "number", "percentage", "quantity", "share"}
+_SINGULAR_ENDINGS = ("ss", "us", "is", "ness", "ics")
+_PLURALS = {"people", "men", "women", "children", "staff"}
+
+
+def kind_of_item(item: str) -> ColumnKind:
+    """Return what the values of an item are by its name: `effective date` is a date.
+
+    The last word before `of`, `for`, `in` or `to` decides: `amounts of money` are several amounts,
+    `number of employees` is a number, and an `invoice number` is a text, as it may have letters.
+    """
+    words = _LETTERS.findall(item.casefold())
+    stop = next((n for n, w in enumerate(words) if n and w in ("of", "for", "in", "to")), None)
+    head = words[:stop][-1] if words else ""
+    is_plural = head in _PLURALS or (
+        len(head) > 3 and head.endswith("s") and not head.endswith(_SINGULAR_ENDINGS)  # noqa: PLR2004
+    )
+    if is_plural:
+        return ColumnKind.DATES if head.removesuffix("s") in _DATES else ColumnKind.TEXTS
+    if head in _DATES:
+        return ColumnKind.DATE
+    if head in _AMOUNTS:
+        return ColumnKind.MONEY
+    return ColumnKind.NUMBER if head in _COUNTS and stop is not None else ColumnKind.TEXT
+
+
+# Names
+
+
+def _named(
+    columns: Sequence[AnswerColumn], there: Sequence[AnswerColumn] = ()
+) -> list[AnswerColumn]:
+    """Return the columns behind those that are there, all with names that differ."""
+    named = list(there)
+    for column in columns:
+        taken = {name for each in named if each.rows == column.rows for name in sql_names(each)}
+        named.append(_renamed(column, {*taken, *BASE_COLUMNS}))
+    return named
+
+
+def _renamed(column: AnswerColumn, taken: Collection[str]) -> AnswerColumn:
+    name = _plain(column.name) or "value"
+    candidates = [
+        name,
+        f"{name}_{column.kind}",
+        *(f"{name}_{n}" for n in range(2, MAX_COLUMNS + 2)),
+    ]
+    for candidate in candidates:
+        renamed = replace(column, name=candidate)
+        if not {*sql_names(renamed)} & {*taken}:
+            return renamed
+    raise AssertionError("as many candidates as columns, and one more")
+
+
+def sql_names(column: AnswerColumn) -> Iterator[str]:
+    """Yield the names of the columns in SQL that a column has: an amount of money has two."""
+    yield column.name
+    if column.kind is ColumnKind.MONEY:
+        yield f"{column.name}_currency"
+
+
+def _plain(name: str) -> str:
+    """Return a name as SQL takes it without quotes: ASCII letters, digits and underscores."""
+    decomposed = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = "_".join(_WORD.findall(_HUMP.sub("_", decomposed).lower()))[:_MAX_NAME].strip("_")
+    if plain[:1].isdigit():
+        plain = f"n_{plain}"
+    return f"{plain}_value" if plain in _RESERVED.split() else plain

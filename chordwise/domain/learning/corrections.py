@@ -1,0 +1,250 @@
+"""What an answer says after people have judged it: its facts with verdicts, and its output."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from chordwise.domain import json_values
+from chordwise.domain.analyses.analysis import Analysis
+from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED
+from chordwise.domain.facts import (
+    DATA,
+    Fact,
+    Place,
+    facts,
+    leaves,
+    scalar_fact,
+    text_of,
+    typed_fact,
+)
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.learning import fields
+from chordwise.domain.learning.truths import LABEL_PATHS, Truth, Verdict, latest
+
+_FIELDS = "/fields/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corrected:
+    """The facts of an answer, and its corrected output; `None` where that is the same."""
+
+    facts: Sequence[Fact]
+    output: JsonObject | None = None
+
+
+def correct(output: JsonObject, analysis: Analysis, truth: Truth) -> Corrected:
+    """Apply what is known to be true to an answer.
+
+    A value that was judged has a verdict. In place of a wrong one stands the right one, where it is
+    known; values that the answer does not have are added. The original value and its quote stay in
+    the fact.
+    """
+    work = _Work(copy.deepcopy(output), {fact.path: fact for fact in facts(output, analysis)})
+    if analysis.type in LABEL_PATHS:
+        work.judge_label(LABEL_PATHS[analysis.type], truth)
+    for name, right in truth.fields.items():
+        work.correct_field(name, right if isinstance(right, list) else [right])
+    for name, wrong in truth.wrong_fields.items():
+        work.reject_field(name, wrong)
+    for remark in latest(truth.remarks):
+        if remark.path and fields.value_at(output, remark.path) == remark.judged:
+            work.judge_path(remark.path, remark.verdict, remark.corrected)
+    work.finish()
+    is_changed = work.output != output
+    return Corrected(facts=list(work.facts.values()), output=work.output if is_changed else None)
+
+
+@dataclass
+class _Work:
+    """An answer that is being corrected: its output so far, and its facts by their paths."""
+
+    output: JsonObject
+    facts: dict[str, Fact]
+    dropped: set[str] = field(default_factory=set)
+
+    def judge_label(self, path: str, truth: Truth) -> None:
+        found = json_values.text(fields.value_at(self.output, path))
+        if truth.label is not None:
+            is_right = fields.normalized(found) == fields.normalized(truth.label)
+            verdict = Verdict.APPROVED if is_right else Verdict.CORRECTED
+            self.judge_path(path, verdict, truth.label)
+        elif fields.normalized(found) in {fields.normalized(each) for each in truth.wrong_labels}:
+            self.judge_path(path, Verdict.REJECTED, None)
+
+    def judge_path(self, path: str, verdict: Verdict, corrected: JsonValue) -> None:
+        """Judge the one fact at a path."""
+        if path not in self.facts:
+            return
+        self.facts[path] = _judged(self.facts[path], verdict, corrected)
+        if verdict is Verdict.CORRECTED and not isinstance(
+            fields.value_at(self.output, path), dict | list
+        ):
+            _put(self.output, path, corrected)
+
+    def correct_field(self, name: str, right: Sequence[JsonValue]) -> None:
+        if not name.startswith("/"):
+            if fields.entries(self.output, name):
+                self._correct_item(name, right)
+            return
+        path = f"{DATA.path}{name}"
+        current = fields.value_at(self.output, path)
+        if any(isinstance(value, dict | list) for value in right):
+            self._replace(path, list(right) if isinstance(current, list) else right[0])
+        elif _is_structure(current):
+            if fields.keys(current) == fields.keys(list(right)):
+                self._judge_below(path, Verdict.APPROVED)
+        elif isinstance(current, list):
+            self._pair(self._below(path), right, lambda place: f"{path}/{len(current) + place}")
+            _put(self.output, path, list(right))
+        else:
+            self._pair(self._below(path) or [self._missing(path)], right[:1], lambda _: path)
+            if not self._says(path, right):
+                _put(self.output, path, right[0] if right else None)
+
+    def reject_field(self, name: str, wrong: JsonValue) -> None:
+        """Reject the values of a field where they are still those that were judged."""
+        if fields.keys(fields.values(self.output, name)) != fields.keys(wrong):
+            return
+        if not name.startswith("/"):
+            self._correct_item(name, [])
+            return
+        path = f"{DATA.path}{name}"
+        self._judge_below(path, Verdict.REJECTED)
+        current = fields.value_at(self.output, path)
+        if not _is_structure(current):
+            _put(self.output, path, [] if isinstance(current, list) else None)
+
+    def finish(self) -> None:
+        """Take rejected entries out of the list of an extraction."""
+        listed = self.output.get("fields")
+        if self.dropped and isinstance(listed, list):
+            kept = [e for place, e in enumerate(listed) if f"{_FIELDS}{place}" not in self.dropped]
+            self.output["fields"] = kept
+
+    def _correct_item(self, name: str, right: Sequence[JsonValue]) -> None:
+        """Correct the entries of an item that was asked for."""
+        entries = json_values.objects(self.output.get("fields"))
+        own = [self.facts[entry.path] for entry in fields.entries(self.output, name)]
+        self._pair(own, right, lambda place: f"{_FIELDS}{len(entries) + place}")
+        said = [fact for fact in self.facts.values() if fact.item == name and fact.verdict]
+        stays = any(fact.verdict != Verdict.REJECTED for fact in said)
+        for place, fact in enumerate(said):
+            if fact.path in {each.path for each in own}:
+                entry = entries[int(fact.path.removeprefix(_FIELDS))]
+            else:
+                entry = {"item": name, "quote": None, "confidence": 10}
+                entries.append(entry)
+            if fact.verdict == Verdict.CORRECTED:
+                entry |= {"status": FOUND, "value": fact.corrected_value, "corrected": True}
+            elif fact.verdict == Verdict.REJECTED and (stays or place):
+                self.dropped.add(fact.path)
+            elif fact.verdict == Verdict.REJECTED:
+                entry |= {"status": NOT_MENTIONED, "value": None, "corrected": True}
+        self.output["fields"] = list(entries)
+
+    def _pair(
+        self, own: Sequence[Fact], right: Sequence[JsonValue], path_of: Callable[[int], str]
+    ) -> None:
+        """Judge the facts of a field by its right values; those left over become facts, too."""
+        left = list(right)
+        wrong: list[Fact] = []
+        for fact in own:
+            match = next((each for each in left if _is_same(each, fact.value)), None)
+            if match is not None:
+                left.remove(match)
+            if match is not None or (fact.value is None and not right):
+                self.facts[fact.path] = replace(fact, verdict=Verdict.APPROVED)
+            else:
+                wrong.append(fact)
+        for fact in wrong:
+            verdict = Verdict.CORRECTED if left else Verdict.REJECTED
+            self.facts[fact.path] = _judged(fact, verdict, left.pop(0) if left else None)
+        for place, value in enumerate(left):
+            fact = Fact(path=path_of(place), item=own[0].item, row_index=_row(own, place))
+            self.facts[fact.path] = _judged(fact, Verdict.CORRECTED, value)
+
+    def _replace(self, path: str, right: JsonValue) -> None:
+        """Put rows or an object in the place of others, and judge value by value."""
+        first = next(iter(self._below(path)), self._missing(path))
+        place = Place(path=path, item=_stem(first.item, path, first.path))
+        there = {each.path: (each, value) for each, value in leaves(right, place)}
+        for fact in self._below(path):
+            _, value = there.pop(fact.path, (place, None))
+            verdict = Verdict.CORRECTED if value is not None else Verdict.REJECTED
+            if _is_same(value, fact.value):
+                verdict = Verdict.APPROVED
+            self.facts[fact.path] = _judged(fact, verdict, value)
+        for each, value in there.values():
+            fact = replace(scalar_fact(each, value), value=None)
+            self.facts[fact.path] = _judged(fact, Verdict.CORRECTED, value)
+        _put(self.output, path, right)
+
+    def _judge_below(self, path: str, verdict: Verdict) -> None:
+        for fact in self._below(path):
+            self.facts[fact.path] = _judged(fact, verdict, None)
+
+    def _below(self, path: str) -> list[Fact]:
+        return [f for f in self.facts.values() if f"{f.path}/".startswith(f"{path}/")]
+
+    def _missing(self, path: str) -> Fact:
+        names = json_values.steps(path.removeprefix(DATA.path))
+        return Fact(path=path, item=".".join(name for name in names if not name.isdecimal()))
+
+    def _says(self, path: str, right: Sequence[JsonValue]) -> bool:
+        said = text_of(fields.value_at(self.output, path))
+        return _is_same(right[0] if right else None, said)
+
+
+def _judged(fact: Fact, verdict: Verdict, corrected: JsonValue) -> Fact:
+    """Return a fact with a verdict; what is typed is its final value."""
+    if verdict is Verdict.APPROVED:
+        return replace(fact, verdict=verdict)
+    final = corrected if verdict is Verdict.CORRECTED else None
+    return replace(
+        typed_fact(fact, final),
+        value=fact.value,
+        corrected_value=text_of(final),
+        verdict=verdict,
+    )
+
+
+def _is_same(value: JsonValue, written: str | None) -> bool:
+    return fields.normalized(value) == fields.normalized(written)
+
+
+def _is_structure(value: JsonValue) -> bool:
+    """Tell whether a value is an object, or a list of more than scalars."""
+    elements = value if isinstance(value, list) else [value]
+    return any(isinstance(element, dict | list) for element in elements)
+
+
+def _row(own: Sequence[Fact], place: int) -> int | None:
+    rows = [fact.row_index for fact in own if fact.row_index is not None]
+    return max(rows) + 1 + place if rows else None
+
+
+def _stem(item: str, path: str, longer: str) -> str:
+    """Return the item at a path, by the item at a longer one."""
+    names = [step for step in json_values.steps(longer[len(path) :]) if not step.isdecimal()]
+    return item.removesuffix("." + ".".join(names)) if names else item
+
+
+def _put(value: JsonValue, path: str, new: JsonValue) -> None:
+    """Set what is at a JSON Pointer; a member that is missing is added to its object."""
+    *way, last = json_values.steps(path)
+    for step in way:
+        value = _child(value, step)
+    if isinstance(value, dict):
+        value[last] = new
+    elif isinstance(value, list) and last.isdecimal() and int(last) < len(value):
+        value[int(last)] = new
+
+
+def _child(value: JsonValue, step: str) -> JsonValue:
+    if isinstance(value, dict):
+        return value.get(step)
+    if isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+        return value[int(step)]
+    return None

@@ -1,0 +1,65 @@
+"""The table that a run's answers are shown in: made or widened when the run begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from chordwise.domain import answer_tables
+from chordwise.domain.answer_tables import AnswerColumn
+from chordwise.errors import UsageError
+from chordwise.pipeline.intake.run_options import RunOptions, from_json
+from chordwise.storage import answer_tables as stored
+from chordwise.storage.runs import Run
+
+
+def table_of(options: RunOptions) -> str | None:
+    """Return the name of the table of answers, `None` where the run has none.
+
+    Raises:
+        UsageError: No table can have this name.
+    """
+    if not options.save_as:
+        return None
+    name = answer_tables.table_name(options.save_as)
+    if not name:
+        raise UsageError(
+            f"No table can be called “{options.save_as}”.",
+            "A name has letters from a to z, digits and underscores: --save-as contracts",
+        )
+    return name
+
+
+def show(session: Session, run: Run, options: RunOptions) -> None:
+    """Make the table of a run's answers, or add the columns that are missing.
+
+    Raises:
+        ConfigurationError: The role of the database may not create views.
+        UsageError: Another table has the name.
+    """
+    if run.saved_as is not None:
+        kind = answer_tables.kind_of_rows(options.types)
+        stored.renew(session, run.saved_as, kind, _columns(options))
+
+
+def prune(session: Session, name: str) -> Sequence[str]:
+    """Drop the columns that the newest run of a table did not ask for, and return their names.
+
+    Raises:
+        UsageError: There is no such table, or views of the user's own need one of the columns.
+    """
+    table = stored.get(session, name)
+    newest = select(Run).where(Run.saved_as == table.name).order_by(Run.id.desc()).limit(1)
+    run = session.scalars(newest).one_or_none()
+    if run is None:
+        raise UsageError(
+            f"No run is saved as “{table.name}” any more.",
+            f"`chordwise tables {table.name} --drop` drops the table.",
+        )
+    return stored.prune(session, table.name, _columns(from_json(run.options, run.name)))
+
+
+def _columns(options: RunOptions) -> list[AnswerColumn]:
+    return answer_tables.columns_for(options.types, options.analysis)

@@ -1,0 +1,432 @@
+"""The tables of the schema `answers`: views that show facts and labels as columns with SQL types.
+
+They are made when a run is saved under a name, and widened when it asks for more. A view never
+loses a column or changes a type by itself, so that what people built on it stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from psycopg import sql
+from psycopg.errors import (
+    DependentObjectsStillExist,
+    InsufficientPrivilege,
+    InvalidTableDefinition,
+)
+from sqlalchemy import select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from chordwise.domain import answer_tables
+from chordwise.domain.answer_tables import AnswerColumn, ColumnKind
+from chordwise.domain.json_values import JsonValue
+from chordwise.domain.tasks import AnalysisType
+from chordwise.errors import ConfigurationError, UsageError
+from chordwise.storage.clock import database_now
+from chordwise.storage.record import CreatedAt, Record
+
+SCHEMA = "answers"
+EVIDENCE = "_evidence"
+
+
+class AnswerTable(Record):
+    """A table of answers: the analysis type that makes its rows, and its columns.
+
+    `columns` are name, item, kind, rows, analysis_type and description of each, in the order in
+    which they were added.
+    """
+
+    __tablename__ = "answer_tables"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    analysis_type: Mapped[str]
+    columns: Mapped[JsonValue]
+    created_at: Mapped[CreatedAt]
+    changed_at: Mapped[datetime] = mapped_column(server_default=database_now())
+
+
+def renew(session: Session, name: str, kind: AnalysisType, wanted: Sequence[AnswerColumn]) -> None:
+    """Make the views of a table, or add the columns that are missing; nothing where all are there.
+
+    Raises:
+        ConfigurationError: The role of the database may not create views in the schema.
+    """
+    found = session.get(AnswerTable, name)
+    if found is not None and answer_tables.widened(columns_of(found), wanted) == columns_of(found):
+        return
+    session.execute(text("LOCK TABLE answer_tables IN EXCLUSIVE MODE"))
+    found = session.get(AnswerTable, name, populate_existing=True)
+    if found is None:
+        found = AnswerTable(name=name, analysis_type=kind, columns=[])
+        session.add(found)
+    columns = answer_tables.widened(columns_of(found), wanted)
+    found.columns = answer_tables.to_json(columns)
+    found.changed_at = database_now()
+    session.flush()
+    _execute(session, *_statements(found, columns))
+
+
+def prune(session: Session, name: str, wanted: Sequence[AnswerColumn]) -> Sequence[str]:
+    """Leave only the columns that are wanted, and return the names of the others.
+
+    Raises:
+        UsageError: Views of the user's own need one of them.
+    """
+    found = get(session, name)
+    kept = answer_tables.widened([], wanted)
+    dropped = {c.name for c in columns_of(found)} - {c.name for c in kept}
+    views = view_names(found)
+    found.columns = answer_tables.to_json(kept)
+    session.flush()
+    _execute(session, *(_drop(view) for view in reversed(views)), *_statements(found, kept))
+    return sorted(dropped)
+
+
+def drop(session: Session, name: str) -> None:
+    """Drop a table; the results that it shows stay.
+
+    Raises:
+        UsageError: There is none, or views of the user's own need it.
+    """
+    found = get(session, name)
+    _execute(session, *(_drop(view) for view in reversed(view_names(found))))
+    session.delete(found)
+
+
+def get(session: Session, name: str) -> AnswerTable:
+    """Return a table.
+
+    Raises:
+        UsageError: There is none of this name.
+    """
+    found = session.get(AnswerTable, name.removeprefix(f"{SCHEMA}."))
+    if found is None:
+        raise UsageError(
+            f"There is no table “{name}”.", "`chordwise tables` lists those there are."
+        )
+    return found
+
+
+def gather(session: Session) -> Sequence[AnswerTable]:
+    """Return all tables, by name."""
+    return session.scalars(select(AnswerTable).order_by(AnswerTable.name)).all()
+
+
+def columns_of(table: AnswerTable) -> list[AnswerColumn]:
+    """Return the columns of a table and of its lists."""
+    return answer_tables.from_json(table.columns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewColumn:
+    """A column of a view as PostgreSQL describes it; `description` is its comment."""
+
+    view: str
+    name: str
+    type: str
+    description: str
+
+
+_DESCRIBED = text(
+    """
+    SELECT c.relname AS view, a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type,
+        coalesce(col_description(c.oid, a.attnum), '') AS description
+    FROM pg_class AS c INNER JOIN pg_attribute AS a ON a.attrelid = c.oid
+    WHERE c.relnamespace = 'answers'::regnamespace AND c.relname = ANY(:views)
+        AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY array_position(CAST(:views AS text[]), c.relname::text), a.attnum
+    """
+)
+
+
+def described(session: Session, table: AnswerTable) -> list[ViewColumn]:
+    """Return the columns of the views of a table, view by view."""
+    rows = session.execute(_DESCRIBED, {"views": view_names(table)}).mappings()
+    return [ViewColumn(**row) for row in rows]
+
+
+def view_names(table: AnswerTable) -> list[str]:
+    """Return the names of the views without their schema: the table, its evidence, its lists."""
+    lists = (list_name(table.name, rows) for rows in _lists(columns_of(table)))
+    return [table.name, f"{table.name}{EVIDENCE}", *lists]
+
+
+def list_name(table: str, rows: str) -> str:
+    """Return the name of the view for a list of objects."""
+    return f"{table}_{answer_tables.table_name(rows)}"
+
+
+def _lists(columns: Sequence[AnswerColumn]) -> list[str]:
+    return list(dict.fromkeys(column.rows for column in columns if column.rows))
+
+
+def _execute(session: Session, *statements: sql.Composed) -> None:
+    """Run statements that change views.
+
+    Raises:
+        ConfigurationError: The role of the database may not.
+        UsageError: Other views need what is to go, or have the name.
+    """
+    try:
+        for statement in statements:
+            session.execute(text(statement.as_string(None).replace(":", r"\:")))
+    except DBAPIError as error:
+        if isinstance(error.orig, InsufficientPrivilege):
+            raise ConfigurationError(
+                f"The role of the database may not change views in the schema {SCHEMA}.",
+                f"An administrator allows it: GRANT USAGE, CREATE ON SCHEMA {SCHEMA} TO …",
+            ) from error
+        if isinstance(error.orig, InvalidTableDefinition):
+            raise UsageError(
+                f"There is another table of this name in the schema {SCHEMA}.",
+                "Choose another --save-as. The table of a list is called TABLE_LIST.",
+            ) from error
+        if isinstance(error.orig, DependentObjectsStillExist):
+            needed = " ".join((error.orig.diag.message_detail or "").split())
+            raise UsageError(
+                "Views of your own need what is to be dropped.", f"Drop them first: {needed}"
+            ) from error
+        raise
+
+
+# The statements
+
+_GRANT = sql.SQL(
+    """
+    DO $do$ BEGIN
+        IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'chordwise_reader') THEN
+            GRANT SELECT ON {} TO chordwise_reader;
+        END IF;
+    END $do$
+    """
+)
+_JOBS = sql.SQL("n.saved_as = {} AND n.analysis_type = {}")
+_OF_ITEM = sql.SQL("FROM facts AS f WHERE f.job_id = n.job_id AND f.item = {item}")
+_NOTHING = sql.SQL("'{}'")
+_SUREST = sql.SQL("ORDER BY f.confidence DESC NULLS LAST, f.id LIMIT 1")
+
+
+def _statements(table: AnswerTable, columns: Sequence[AnswerColumn]) -> Iterator[sql.Composed]:
+    """Yield what makes or widens the views of a table."""
+    jobs = _JOBS.format(table.name, table.analysis_type)
+    own = [column for column in columns if not column.rows]
+    extracted = [c for c in own if c.analysis_type == AnalysisType.EXTRACTION]
+    evidence = f"{table.name}{EVIDENCE}"
+    yield from _view(table.name, _document_view(own, table.name, jobs))
+    yield from _comments(table.name, f"The answers saved as {table.name}, by document.", own)
+    yield from _view(evidence, _evidence_view(extracted, jobs))
+    yield from _comments(evidence, f"What the values of {table.name} rest on, by document.", [])
+    for rows in _lists(columns):
+        below = [column for column in columns if column.rows == rows]
+        name = list_name(table.name, rows)
+        yield from _view(name, _list_view(below, jobs))
+        yield from _comments(name, f"The elements of {rows} in {table.name}, one a row.", below)
+
+
+def _view(name: str, query: sql.Composed) -> Iterator[sql.Composed]:
+    yield sql.SQL("CREATE OR REPLACE VIEW {} AS {}").format(_identifier(name), query)
+    yield _GRANT.format(_identifier(name))
+
+
+def _drop(view: str) -> sql.Composed:
+    return sql.SQL("DROP VIEW IF EXISTS {}").format(_identifier(view))
+
+
+def _comments(view: str, about: str, columns: Sequence[AnswerColumn]) -> Iterator[sql.Composed]:
+    yield sql.SQL("COMMENT ON VIEW {} IS {}").format(_identifier(view), about)
+    for column in columns:
+        place = sql.Identifier(SCHEMA, view, column.name)
+        words = column.description or None
+        yield sql.SQL("COMMENT ON COLUMN {} IS {}").format(place, words)
+
+
+def _identifier(view: str) -> sql.Identifier:
+    return sql.Identifier(SCHEMA, view)
+
+
+def _document_view(columns: Sequence[AnswerColumn], name: str, jobs: sql.Composed) -> sql.Composed:
+    """Return the query with a row for each document."""
+    shown = [each for column in columns for each in _shown(column, name)]
+    return sql.SQL(
+        """
+        SELECT n.document, n.source, n.status, n.needs_review, n.confidence, {unread} AS unread,
+            n.run, n.analyzed_at, n.document_id, n.job_id{shown}
+        FROM answer_jobs AS n WHERE {jobs}
+        """
+    ).format(unread=_unread(columns), shown=_listed(shown), jobs=jobs)
+
+
+def _shown(column: AnswerColumn, table: str) -> Iterator[sql.Composed]:
+    """Yield the expressions of a column, with their names."""
+    if column.kind in (ColumnKind.LABEL, ColumnKind.SCORE):
+        yield _named(_of_output(column, table), column.name)
+    elif column.kind.is_list:
+        listed = sql.SQL("NULLIF(ARRAY(SELECT {value} {of_item} AND {said} ORDER BY f.id), {no})")
+        yield _named(_formatted(listed, column, no=_NOTHING), column.name)
+    else:
+        value = _formatted(sql.SQL("(SELECT {value} {of_item} AND {said} {surest})"), column)
+        yield _named(value, column.name)
+        if column.kind is ColumnKind.MONEY:
+            code = sql.SQL("(SELECT f.currency {of_item} AND f.number IS NOT NULL {surest})")
+            yield _named(_formatted(code, column), f"{column.name}_currency")
+
+
+_FIELDS = {
+    ColumnKind.NUMBER: "number",
+    ColumnKind.INTEGER: "number",
+    ColumnKind.MONEY: "number",
+    ColumnKind.NUMBERS: "number",
+    ColumnKind.DATE: "date",
+    ColumnKind.DATES: "date",
+}
+"""The column of `facts` that a kind of column shows, where that is not the text."""
+_WHOLE = sql.SQL("CASE WHEN abs(f.number) < 9e18 THEN f.number::bigint END")
+_ONE_LINE = sql.SQL("regexp_replace(f.final_value, '[[:space:]]+', ' ', 'g')")
+_ONE_LINE = sql.SQL("regexp_replace(f.final_value, '[[:space:]]+', ' ', 'g')")
+_TRUTH = sql.SQL("f.final_value = 'true'")
+_IS_TRUTH = sql.SQL("f.final_value IN ('true', 'false')")
+
+
+def _formatted(template: sql.SQL, column: AnswerColumn, **further: sql.Composable) -> sql.Composed:
+    value, said = _value(column)
+    return template.format(
+        value=value,
+        said=said,
+        of_item=_OF_ITEM.format(item=column.item),
+        surest=_SUREST,
+        **further,
+    )
+
+
+def _value(column: AnswerColumn) -> tuple[sql.Composable, sql.Composable]:
+    """Return the value of a fact as a column shows it, and the condition that there is one."""
+    if column.kind is ColumnKind.BOOLEAN:
+        return _TRUTH, _IS_TRUTH
+    field = sql.SQL("f.{}").format(sql.Identifier(_FIELDS.get(column.kind, "final_value")))
+    said = sql.SQL("{} IS NOT NULL").format(field)
+    if column.kind is ColumnKind.INTEGER:
+        return _WHOLE, said
+    return (field if column.kind in _FIELDS else _ONE_LINE), said
+
+
+def _of_output(column: AnswerColumn, table: str) -> sql.Composed:
+    """Return the expression for what the output of the table's other jobs says."""
+    value = "{}::numeric" if column.kind is ColumnKind.SCORE else "{}"
+    said = sql.SQL(value).format(sql.SQL("o.output ->> {}").format(column.item))
+    return sql.SQL(
+        "(SELECT {} FROM answer_jobs AS o WHERE o.saved_as = {} AND o.analysis_type = {}"
+        " AND o.document_id = n.document_id)"
+    ).format(said, table, column.analysis_type.value)
+
+
+def _unread(columns: Sequence[AnswerColumn]) -> sql.Composed:
+    """Return the names of the columns with values that were found, and none of their type."""
+    stated = sql.SQL("EXISTS (SELECT {of_item} AND f.final_value IS NOT NULL{unlike})")
+    typed = [c for c in columns if c.kind in _FIELDS or c.kind is ColumnKind.BOOLEAN]
+    names: list[sql.Composed] = []
+    for column in typed:
+        _, said = _value(column)
+        is_list = column.kind.is_list
+        unlike = sql.SQL(" AND NOT {}").format(said) if is_list else sql.SQL("")
+        is_stated = _formatted(stated, column, unlike=unlike)
+        read = sql.SQL("" if is_list else " AND NOT EXISTS (SELECT {of_item} AND {said})")
+        names.append(
+            sql.SQL("CASE WHEN {}{} THEN {} END").format(
+                is_stated, _formatted(read, column), column.name
+            )
+        )
+    array = sql.SQL("ARRAY[{}]::text[]").format(sql.SQL(", ").join(names))
+    return sql.SQL("NULLIF(array_remove({}, NULL), {})").format(array, _NOTHING)
+
+
+OF_EVIDENCE = ("value", "quote", "grounded", "confidence", "start_char", "end_char", "verdict")
+"""What the evidence of a table has of each column, after its name: `governing_law_quote`."""
+
+
+def _evidence_view(columns: Sequence[AnswerColumn], jobs: sql.Composed) -> sql.Composed:
+    """Return the query with what the value of each column rests on: lists as arrays."""
+    shown: list[sql.Composed] = []
+    joined: list[sql.Composed] = []
+    for number, column in enumerate(columns, start=1):
+        alias = sql.Identifier(f"f{number}")
+        shown += [
+            _named(sql.SQL("{}.{}").format(alias, sql.Identifier(name)), f"{column.name}_{name}")
+            for name in OF_EVIDENCE
+        ]
+        joined.append(_evidence_of(column, alias))
+    return sql.SQL(
+        """
+        SELECT n.document, n.source, n.run, n.document_id, n.job_id{shown}
+        FROM answer_jobs AS n {joined} WHERE {jobs}
+        """
+    ).format(shown=_listed(shown), joined=sql.SQL(" ").join(joined), jobs=jobs)
+
+
+def _evidence_of(column: AnswerColumn, alias: sql.Identifier) -> sql.Composed:
+    if column.kind.is_list:
+        fields = [
+            sql.SQL("array_agg(f.{field} ORDER BY f.id) AS {field}").format(
+                field=sql.Identifier(name)
+            )
+            for name in OF_EVIDENCE
+        ]
+        picked = sql.SQL("{fields} {of_item} AND f.value IS NOT NULL").format(
+            fields=sql.SQL(", ").join(fields), of_item=_OF_ITEM.format(item=column.item)
+        )
+    else:
+        surest = sql.SQL("f.* {of_item} ORDER BY NOT {said}, f.confidence DESC NULLS LAST, f.id")
+        picked = sql.SQL("{} LIMIT 1").format(_formatted(surest, column))
+    return sql.SQL("LEFT JOIN LATERAL (SELECT {}) AS {} ON true").format(picked, alias)
+
+
+def _list_view(columns: Sequence[AnswerColumn], jobs: sql.Composed) -> sql.Composed:
+    """Return the query with a row for each object in a list; those that were rejected are out."""
+    shown = [_named(sql.SQL("r.{}").format(sql.Identifier(c.name)), c.name) for c in columns]
+    cells = [_named(_cell(column), column.name) for column in columns]
+    return sql.SQL(
+        """
+        SELECT n.document, n.source, n.status, r.row_index, r.parent_row, r.quote, r.grounded,
+            n.run, n.document_id, n.job_id, r.parent AS path{shown}
+        FROM answer_jobs AS n CROSS JOIN LATERAL (
+            SELECT f.parent, substring(f.parent FROM '[0-9]+$')::integer AS row_index,
+                substring(f.parent FROM '/([0-9]+)/[^/]+/[0-9]+$')::integer AS parent_row,
+                min(f.quote) AS quote, bool_and(f.grounded) AS grounded{cells}
+            FROM facts AS f
+            WHERE f.job_id = n.job_id AND f.item IN ({items}) AND f.parent IS NOT NULL
+            GROUP BY f.parent
+            HAVING count(*) FILTER (WHERE f.verdict IS DISTINCT FROM 'rejected') > 0
+        ) AS r
+        WHERE {jobs}
+        """
+    ).format(
+        shown=_listed(shown),
+        cells=_listed(cells),
+        items=sql.SQL(", ").join(sql.Literal(column.item) for column in columns),
+        jobs=jobs,
+    )
+
+
+def _cell(column: AnswerColumn) -> sql.Composed:
+    """Return the value of a column in a row: each item has one fact there, or a list of them."""
+    value, said = _value(column)
+    if column.kind.is_list:
+        aggregate = sql.SQL("array_agg({} ORDER BY f.id)")
+    elif column.kind is ColumnKind.BOOLEAN:
+        aggregate = sql.SQL("bool_or({})")
+    else:
+        aggregate = sql.SQL("max({})")
+    return sql.SQL("{} FILTER (WHERE f.item = {} AND {})").format(
+        aggregate.format(value), column.item, said
+    )
+
+
+def _named(expression: sql.Composable, name: str) -> sql.Composed:
+    return sql.SQL("{} AS {}").format(expression, sql.Identifier(name))
+
+
+def _listed(expressions: Sequence[sql.Composed]) -> sql.Composed:
+    """Return expressions that follow others in a list."""
+    return sql.SQL("").join(sql.SQL(", {}").format(each) for each in expressions)

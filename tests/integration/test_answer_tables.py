@@ -1,0 +1,398 @@
+"""The tables of the schema `answers`: what people ask in plain SQL, over contracts and invoices."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+import openpyxl
+import pytest
+
+from chordwise.domain.analyses import extraction
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.errors import ExitCode, UsageError
+from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline.intake import answer_tables
+from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.pipeline.intake.submit import Submission, open_run
+from chordwise.settings import Settings
+from chordwise.storage import answer_tables as stored
+from tests.fakes.commands import run
+from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run
+
+pytestmark = pytest.mark.usefixtures("addressed")
+
+ITEMS = ("governing law", "effective date", "parties", "annual fee", "notice period", "renewal")
+LAWS = ("Delaware", "New York", "Delaware", "England")
+INVOICE: JsonObject = {
+    "type": "object",
+    "properties": {
+        "vendor": {"type": "string", "description": "Who sends the invoice."},
+        "issued": {"type": "string", "format": "date"},
+        "total": {"type": ["number", "null"]},
+        "paid": {"type": "boolean"},
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "line_items": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "what": {"type": "string"},
+                    "quantity": {"type": "integer"},
+                    "amount": {"type": "number"},
+                },
+            },
+        },
+    },
+}
+
+
+def a_contract(number: int) -> str:
+    """Return a contract as its lines `Item: value` say it; every fourth one has no fee."""
+    fee = "" if number % 4 == 3 else f"annual fee: US$ {1_000 * (number + 1):,}.50\n"
+    return (
+        f"AGREEMENT No. {number}\n"
+        f"governing law: {LAWS[number % 4]}\n"
+        f"effective date: March {number + 1}, 20{20 + number % 3}\n"
+        f"parties: Ada {number} Ltd\nparties: Bob {number} Inc.\n{fee}"
+        f"notice period: {30 * (1 + number % 2)} days\n"
+    )
+
+
+def an_invoice(number: int) -> str:
+    """Return an invoice whose data follows its heading as JSON."""
+    rows: list[JsonValue] = [
+        {"what": f"bolt {place}", "quantity": place + 1, "amount": 2.5 * (place + 1)}
+        for place in range(number % 3 + 1)
+    ]
+    data: JsonObject = {
+        "vendor": f"Vendor {number % 2}",
+        "issued": f"2026-0{number % 6 + 1}-15",
+        "total": None if number == 11 else sum(2.5 * (n + 1) for n in range(len(rows))),
+        "paid": number % 2 == 0,
+        "tags": ["urgent"] if number < 3 else [],
+        "line_items": rows,
+    }
+    return f"INVOICE {number}\n{json.dumps(data)}\n"
+
+
+def reading(request: CompletionRequest) -> str:
+    """Answer what the document says, each value with its quote."""
+    text = request.task.text
+    if request.task.options.schema is not None:
+        data = json.loads(text[text.index("{") : text.rindex("}") + 1])
+        evidence = [{"path": "/vendor", "quote": data["vendor"], "confidence": 9}]
+        return json.dumps({"data": data, "evidence": evidence})
+    asked = extraction.items(request.task.options)
+    said = [line.partition(": ") for line in text.splitlines() if ": " in line]
+    lines = [line for line in said if line[0] in asked]
+    found = [
+        {
+            "item": item,
+            "status": "found",
+            "value": value,
+            "quote": f"{item}: {value}",
+            "confidence": 9,
+        }
+        for item, _, value in lines
+    ]
+    missing = [
+        {"item": item, "status": "not mentioned", "value": None, "quote": None, "confidence": 9}
+        for item in asked
+        if item not in {each["item"] for each in found}
+    ]
+    return json.dumps({"fields": [*found, *missing]})
+
+
+@pytest.fixture
+def pipeline(settings: Settings) -> Pipeline:
+    """Return a pipeline whose model answers what each document says."""
+    return a_pipeline(settings, reading, repeat_last=True)
+
+
+def saved(
+    pipeline: Pipeline,
+    name: str,
+    analysis: AnalysisOptions,
+    documents: Mapping[str, str],
+    *,
+    fresh: bool = False,
+) -> Submission:
+    """Analyze documents by a run that is saved under a name."""
+    options = replace(a_run(AnalysisType.EXTRACTION, analysis=analysis, fresh=fresh), save_as=name)
+    submission = open_run(pipeline.context, options, NOW)
+    for source, text in documents.items():
+        submission.take_in(a_document(text, source))
+    submission.close()
+    pipeline.work(submission)
+    return submission
+
+
+def contracts(
+    pipeline: Pipeline, items: tuple[str, ...] = ITEMS, *, fresh: bool = False
+) -> Submission:
+    """Analyze the twelve contracts."""
+    documents = {f"/files/contract-{n:02}.txt": a_contract(n) for n in range(12)}
+    analysis = AnalysisOptions(instructions=", ".join(items))
+    return saved(pipeline, "contracts", analysis, documents, fresh=fresh)
+
+
+def invoices(pipeline: Pipeline) -> Submission:
+    """Analyze the twelve invoices."""
+    documents = {f"/files/invoice-{n:02}.txt": an_invoice(n) for n in range(12)}
+    return saved(pipeline, "invoices", AnalysisOptions(schema=INVOICE), documents)
+
+
+def test_questions_about_contracts(pipeline: Pipeline) -> None:
+    """Six of ten, in plain SQL without any JSON operator."""
+    contracts(pipeline)
+    asked = pipeline.rows
+
+    assert asked("SELECT governing_law, count(*) FROM answers.contracts GROUP BY 1 ORDER BY 1") == [
+        ("Delaware", 6),
+        ("England", 3),
+        ("New York", 3),
+    ]
+    assert asked(
+        "SELECT document FROM answers.contracts WHERE effective_date >= DATE '2022-06-01' "
+        "OR effective_date < DATE '2020-03-02' ORDER BY 1"
+    ) == [("contract-00.txt",)]
+    assert asked("SELECT sum(annual_fee), min(annual_fee_currency) FROM answers.contracts") == [
+        (Decimal("54004.50"), "USD")
+    ]
+    assert asked("SELECT document FROM answers.contracts WHERE annual_fee IS NULL ORDER BY 1") == [
+        ("contract-03.txt",),
+        ("contract-07.txt",),
+        ("contract-11.txt",),
+    ]
+    assert asked("SELECT document FROM answers.contracts WHERE 'Bob 7 Inc.' = ANY (parties)") == [
+        ("contract-07.txt",)
+    ]
+    assert asked("SELECT count(*) FROM answers.contracts WHERE needs_review") == [(0,)]
+
+
+def test_questions_about_invoices(pipeline: Pipeline) -> None:
+    """Four of ten, over typed members and the rows of their lists."""
+    invoices(pipeline)
+    asked = pipeline.rows
+
+    assert asked(
+        "SELECT vendor, sum(total), bool_or(paid) FROM answers.invoices GROUP BY 1 ORDER BY 1"
+    ) == [("Vendor 0", Decimal("50.0"), True), ("Vendor 1", Decimal("35.0"), False)]
+    assert asked(
+        "SELECT what, sum(amount), sum(quantity) FROM answers.invoices_line_items "
+        "GROUP BY 1 ORDER BY 1"
+    ) == [
+        ("bolt 0", Decimal("30.0"), 12),
+        ("bolt 1", Decimal("40.0"), 16),
+        ("bolt 2", Decimal("30.0"), 12),
+    ]
+    assert asked(
+        "SELECT row_index, amount FROM answers.invoices_line_items "
+        "WHERE document = 'invoice-02.txt' ORDER BY row_index"
+    ) == [(0, Decimal("2.5")), (1, Decimal("5.0")), (2, Decimal("7.5"))]
+    assert asked(
+        "SELECT issued, tags FROM answers.invoices WHERE tags IS NOT NULL ORDER BY 1 LIMIT 1"
+    ) == [(date(2026, 1, 15), ["urgent"])]
+
+
+def test_evidence_stands_beside_each_value(pipeline: Pipeline) -> None:
+    """The quote is in the document where its place says."""
+    contracts(pipeline)
+
+    assert pipeline.value(
+        "SELECT bool_and(governing_law_grounded AND substr(d.text, governing_law_start_char + 1, "
+        "governing_law_end_char - governing_law_start_char) = governing_law_quote) "
+        "FROM answers.contracts_evidence AS e JOIN documents AS d ON d.id = e.document_id"
+    )
+    assert pipeline.rows(
+        "SELECT parties_quote FROM answers.contracts_evidence WHERE document LIKE '%-05%'"
+    ) == [(["parties: Ada 5 Ltd", "parties: Bob 5 Inc."],)]
+
+
+def test_a_value_that_is_not_of_its_type_is_named(pipeline: Pipeline) -> None:
+    """An empty cell would hide that the document does say something."""
+    fees = {
+        "a.txt": "annual fee: as agreed\neffective date: 03/04/2020",
+        "b.txt": "annual fee: 5 EUR",
+    }
+    saved(pipeline, "fees", AnalysisOptions(instructions="annual fee, effective date"), fees)
+
+    assert pipeline.rows(
+        "SELECT document, annual_fee, effective_date, unread FROM answers.fees ORDER BY 1"
+    ) == [
+        ("a.txt", None, None, ["annual_fee", "effective_date"]),
+        ("b.txt", Decimal(5), None, None),
+    ]
+
+
+def test_nothing_found_is_a_state_and_needs_review(pipeline: Pipeline) -> None:
+    """An answer without any value is no success without a word."""
+    saved(pipeline, "empty", AnalysisOptions(instructions="price"), {"a.txt": "Nothing is said."})
+
+    assert pipeline.rows("SELECT status, needs_review, price FROM answers.empty") == [
+        ("nothing found", True, None)
+    ]
+    assert pipeline.rows("SELECT item, value, grounded FROM facts") == [("price", None, False)]
+
+
+def test_corrections_and_new_runs(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    """A correction shows at once, stays when the document is analyzed again, and is marked."""
+    contracts(pipeline)
+    told = ("feedback", "latest", "--document", "contract-00.txt")
+    assert run([*told, "--correct", "governing law=Texas"]) == ExitCode.SUCCESS
+    assert run([*told, "--correct", "annual fee=EUR 9,000"]) == ExitCode.SUCCESS
+    assert run([*told, "--correct", 'parties=["Ada 0 Ltd", "Carol"]']) == ExitCode.SUCCESS
+    shown = (
+        "SELECT governing_law, annual_fee, annual_fee_currency, parties "
+        "FROM answers.contracts WHERE document = 'contract-00.txt'"
+    )
+    right = [("Texas", Decimal(9000), "EUR", ["Ada 0 Ltd", "Carol"])]
+    assert pipeline.rows(shown) == right
+
+    contracts(pipeline, fresh=True)
+
+    assert pipeline.rows(shown) == right
+    assert pipeline.value("SELECT count(*) FROM answers.contracts") == 12
+    assert pipeline.rows(
+        "SELECT item, value, corrected_value, final_value FROM fact_quotes "
+        "WHERE verdict IS NOT NULL AND item <> 'parties' "
+        "AND run = (SELECT name FROM runs ORDER BY id DESC LIMIT 1) ORDER BY 1"
+    ) == [
+        ("annual fee", "US$ 1,000.50", "EUR 9,000", "EUR 9,000"),
+        ("governing law", "Delaware", "Texas", "Texas"),
+    ]
+    capsys.readouterr()
+    assert run(["results", "--run", "latest", "--document", "contract-00.txt"]) == ExitCode.SUCCESS
+    out = capsys.readouterr().out
+    assert "corrected" in out
+    assert "Texas" in out
+
+
+def test_columns_are_added_and_old_ones_stay_until_they_are_pruned(pipeline: Pipeline) -> None:
+    """A view that people built on the table survives, and keeps an old column from going."""
+    contracts(pipeline)
+    pipeline.execute("CREATE VIEW own AS SELECT document, renewal FROM answers.contracts")
+
+    contracts(pipeline, (*ITEMS[:5], "document title"))
+
+    assert pipeline.value("SELECT count(*) FROM own") == 12
+    names = [c.name for c in described(pipeline) if c.view == "contracts"]
+    assert names[-3:] == ["notice_period", "renewal", "document_title"]
+    database = pipeline.context.database
+    with pytest.raises(UsageError, match="Views of your own"), database.write() as session:
+        answer_tables.prune(session, "contracts")
+    pipeline.execute("DROP VIEW own")
+    with database.write() as session:
+        assert answer_tables.prune(session, "contracts") == ["renewal"]
+    assert "renewal" not in [c.name for c in described(pipeline)]
+
+
+def described(pipeline: Pipeline) -> list[stored.ViewColumn]:
+    """Return the columns of the table of contracts."""
+    with pipeline.context.database.read() as session:
+        return stored.described(session, stored.get(session, "contracts"))
+
+
+def test_two_tables_cannot_have_one_name(pipeline: Pipeline) -> None:
+    """The list of the invoices' lines has a name, too."""
+    invoices(pipeline)
+
+    with pytest.raises(UsageError, match="another table"):
+        saved(pipeline, "invoices line items", AnalysisOptions(instructions="price"), {})
+
+
+def test_other_analysis_types_have_columns_beside(settings: Settings) -> None:
+    """A profile may extract and classify."""
+    label = json.dumps(
+        {
+            "primary_label": "license",
+            "secondary_label": None,
+            "confidence": 0.9,
+            "features": [],
+            "uncertainty_factors": [],
+        }
+    )
+
+    def answering(request: CompletionRequest) -> str:
+        is_label = request.task.analysis_type is AnalysisType.CLASSIFICATION
+        return label if is_label else reading(request)
+
+    pipeline = a_pipeline(settings, answering, repeat_last=True)
+    options = a_run(
+        AnalysisType.CLASSIFICATION,
+        AnalysisType.EXTRACTION,
+        analysis=AnalysisOptions(instructions="parties", labels=("license", "lease")),
+    )
+    submission = open_run(pipeline.context, replace(options, save_as="mixed"), NOW)
+    submission.take_in(a_document("parties: Ada", "a.txt"))
+    submission.close()
+    pipeline.work(submission)
+
+    assert pipeline.rows("SELECT parties, label FROM answers.mixed") == [(["Ada"], "license")]
+
+
+def test_the_command_lists_tables_and_readers_may_ask_them(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With types, comments, and questions to begin with that work."""
+    invoices(pipeline)
+
+    assert run(["tables", "invoices"]) == ExitCode.SUCCESS
+    listed = capsys.readouterr().out
+    assert run(["sql", "--csv", "SELECT what, amount FROM answers.invoices_line_items"]) == 0
+    rows = list(csv.reader(capsys.readouterr().out.splitlines()))
+    assert run(["tables", "--json"]) == ExitCode.SUCCESS
+
+    assert "Who sends the invoice." in listed
+    assert "issued" in listed
+    assert len(rows) == 1 + 24
+    found = json.loads(capsys.readouterr().out)["tables"]["invoices"]
+    assert {"view": "invoices", "name": "total", "type": "numeric", "description": ""} in found
+    questions = [line.split("→ ")[1] for line in listed.splitlines() if "→ SELECT" in line]
+    assert len(questions) > 3
+    for question in questions:
+        assert run(["sql", question]) == ExitCode.SUCCESS
+    assert run(["tables", "invoices", "--drop"]) == ExitCode.SUCCESS
+    assert run(["sql", "TABLE answers.invoices"]) == ExitCode.USAGE
+
+
+def test_a_workbook_has_the_answers_their_evidence_and_their_lists(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """A value leads to its quote by a link."""
+    invoices(pipeline)
+    file = tmp_path / "invoices.xlsx"
+
+    assert run(["export", "answers.invoices", "--output", str(file)]) == ExitCode.SUCCESS
+
+    book = openpyxl.load_workbook(file)
+    assert book.sheetnames == ["invoices", "invoices_evidence", "invoices_line_items"]
+    answers, evidence, lines = book.worksheets
+    heads = [cell.value for cell in answers[1]]
+    cell = answers.cell(row=3, column=heads.index("vendor") + 1)
+    assert cell.value == "Vendor 1"
+    assert cell.hyperlink is not None
+    sheet, _, place = (cell.hyperlink.location or "").partition("!")
+    assert sheet.strip("'") == "invoices_evidence"
+    assert evidence[place].value == "Vendor 1"
+    assert evidence.cell(row=3, column=1).value == answers.cell(row=3, column=1).value
+    assert lines.max_row == 1 + 24
+
+
+def test_a_run_without_a_name_makes_no_table(pipeline: Pipeline) -> None:
+    """And a name that no table can have is refused before anything is stored."""
+    options: RunOptions = a_run(AnalysisType.EXTRACTION)
+    open_run(pipeline.context, options, NOW).close()
+
+    with pytest.raises(UsageError, match="No table can be called"):
+        open_run(pipeline.context, replace(options, name="another", save_as="合同"), NOW)
+
+    assert pipeline.value("SELECT count(*) FROM answer_tables") == 0
+    assert pipeline.value("SELECT count(*) FROM runs") == 1

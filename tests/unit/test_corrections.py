@@ -1,0 +1,226 @@
+"""Answers as people corrected them: facts with verdicts, and the corrected output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+import pytest
+
+from chordwise.domain import json_values
+from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.learning.corrections import Corrected, correct
+from chordwise.domain.learning.judging import Answer
+from chordwise.domain.learning.remarks import Saying, understand
+from chordwise.domain.learning.truths import Remark, Truth, Verdict
+from chordwise.domain.tasks import AnalysisType
+from chordwise.errors import UsageError
+
+DATA: JsonObject = {
+    "data": {"total": 12.5, "parties": ["Ann", "Bob"], "rows": [{"n": 1}, {"n": 2}]},
+    "evidence": [{"path": "/total", "quote": "12.50", "confidence": 9, "grounded": True}],
+}
+SCHEMA: JsonObject = {
+    "type": "object",
+    "properties": {
+        "total": {"type": "number"},
+        "paid": {"type": "boolean"},
+        "issued": {"type": "string", "format": "date"},
+        "parties": {"type": "array", "items": {"type": "string"}},
+        "rows": {"type": "array", "items": {"$ref": "#/$defs/row"}},
+    },
+    "$defs": {"row": {"type": "object", "properties": {"n": {"type": "integer"}}}},
+}
+
+
+def items(*values: tuple[str, str | None]) -> JsonObject:
+    """Return an extraction with these values of items; `None` was not mentioned."""
+    return {
+        "fields": [
+            {
+                "item": item,
+                "status": "not mentioned" if value is None else "found",
+                "value": value,
+                "quote": value,
+                "confidence": 7,
+                "grounded": True,
+            }
+            for item, value in values
+        ]
+    }
+
+
+def corrected(output: JsonObject, right: Mapping[str, JsonValue], **truth: object) -> Corrected:
+    """Return an extraction with the right values of some fields."""
+    return correct(output, analysis_for(AnalysisType.EXTRACTION), Truth(fields=right, **truth))  # type: ignore[arg-type]
+
+
+def field(found: Corrected, place: int) -> JsonObject:
+    """Return an entry of the corrected output."""
+    assert found.output is not None
+    return json_values.objects(found.output["fields"])[place]
+
+
+def final(found: Corrected) -> list[tuple[str, str | None, str | None, str | None]]:
+    """Return item, value, verdict and corrected value of the facts."""
+    return [(f.item, f.value, f.verdict, f.corrected_value) for f in found.facts]
+
+
+def test_a_wrong_value_of_an_item_is_replaced() -> None:
+    """The original and its quote stay in the fact; what is typed is the right value."""
+    found = corrected(items(("fee", "5 USD"), ("law", "Texas")), {"fee": ["7 EUR"]})
+
+    assert final(found) == [
+        ("fee", "5 USD", "corrected", "7 EUR"),
+        ("law", "Texas", None, None),
+    ]
+    fee = found.facts[0]
+    assert (fee.number, fee.currency, fee.quote) == (Decimal(7), "EUR", "5 USD")
+    assert field(found, 0)["value"] == "7 EUR"
+
+
+def test_right_values_stay_and_others_go_and_come() -> None:
+    """Of three parties one was right, one wrong, one too many; and one was missing elsewhere."""
+    said = items(("party", "Ann"), ("party", "Bob"), ("party", "Cy"), ("law", None))
+
+    found = corrected(said, {"party": ["ann", "Dan"], "law": ["Texas", "Iowa"]})
+
+    assert final(found) == [
+        ("party", "Ann", "approved", None),
+        ("party", "Bob", "corrected", "Dan"),
+        ("party", "Cy", "rejected", None),
+        ("law", None, "corrected", "Texas"),
+        ("law", None, "corrected", "Iowa"),
+    ]
+    assert found.output is not None
+    values = [(f["item"], f["value"]) for f in json_values.objects(found.output["fields"])]
+    assert values == [("party", "Ann"), ("party", "Dan"), ("law", "Texas"), ("law", "Iowa")]
+
+
+def test_what_should_be_nothing_is_not_mentioned() -> None:
+    """A value that does not exist in the document is rejected and leaves no value."""
+    found = corrected(items(("fee", "5")), {"fee": []})
+
+    assert final(found) == [("fee", "5", "rejected", None)]
+    assert found.facts[0].number is None
+    assert field(found, 0)["status"] == "not mentioned"
+
+
+def test_confirming_changes_nothing_but_the_verdict() -> None:
+    """So an approved answer has no corrected output."""
+    found = corrected(items(("fee", "5 USD"), ("law", None)), {"fee": ["5 usd"], "law": []})
+
+    assert [fact.verdict for fact in found.facts] == ["approved", "approved"]
+    assert found.output is None
+
+
+def test_data_is_corrected_by_its_members() -> None:
+    """A scalar, a list of scalars, and rows."""
+    rows: list[JsonValue] = [{"n": 1}, {"n": 5}]
+
+    found = corrected(DATA, {"/total": [13], "/parties": ["Bob", "Dan"], "/rows": rows})
+
+    assert found.output is not None
+    assert found.output["data"] == {"total": 13, "parties": ["Bob", "Dan"], "rows": rows}
+    assert final(found) == [
+        ("total", "12.5", "corrected", "13"),
+        ("parties", "Ann", "corrected", "Dan"),
+        ("parties", "Bob", "approved", None),
+        ("rows.n", "1", "approved", None),
+        ("rows.n", "2", "corrected", "5"),
+    ]
+
+
+def test_rows_are_added_and_taken_away() -> None:
+    """A new row has its place in the list; one that is gone has no final value."""
+    more = corrected(DATA, {"/rows": [{"n": 1}, {"n": 2}, {"n": 3}]})
+    fewer = corrected(DATA, {"/rows": [{"n": 1}]})
+
+    added = more.facts[-1]
+    assert (added.path, added.parent, added.row_index) == ("/data/rows/2/n", "/data/rows/2", 2)
+    assert (added.item, added.value, added.corrected_value) == ("rows.n", None, "3")
+    assert final(fewer)[-1] == ("rows.n", "2", "rejected", None)
+
+
+def test_a_member_that_was_left_out_is_added() -> None:
+    """The schema has it, and the answer did not."""
+    found = corrected(DATA, {"/issued": ["2026-03-01"]})
+
+    assert found.output is not None
+    assert json_values.as_object(found.output["data"])["issued"] == "2026-03-01"
+    assert final(found)[-1] == ("issued", None, "corrected", "2026-03-01")
+
+
+def test_a_label_is_corrected() -> None:
+    """In the output and in its fact."""
+    output: JsonObject = {"primary_label": "letter", "confidence": 0.5}
+    classification = analysis_for(AnalysisType.CLASSIFICATION)
+
+    found = correct(output, classification, Truth(label="invoice"))
+    wrong = correct(output, classification, Truth(wrong_labels=frozenset({"Letter"})))
+
+    assert found.output == {"primary_label": "invoice", "confidence": 0.5}
+    assert final(found)[0] == ("primary_label", "letter", "corrected", "invoice")
+    assert (final(wrong)[0][2], wrong.output) == ("rejected", None)
+
+
+def test_a_remark_holds_for_the_same_value_only() -> None:
+    """Another answer has another value there."""
+    output: JsonObject = {"main_topic": "Cats", "key_findings": []}
+    summary = analysis_for(AnalysisType.SUMMARY)
+    remark = Remark(path="/main_topic", verdict=Verdict.CORRECTED, judged="Cats", corrected="Dogs")
+
+    assert correct(output, summary, Truth(remarks=(remark,))).output == {
+        **output,
+        "main_topic": "Dogs",
+    }
+    assert correct({"main_topic": "Fish"}, summary, Truth(remarks=(remark,))).output is None
+
+
+@pytest.mark.parametrize(
+    ("path", "typed", "stored"),
+    [
+        ("/total", "1,300.50", [1300.5]),
+        ("total", "13", [13]),
+        ("/paid", "true", [True]),
+        ("/issued", "March 1, 2026", ["2026-03-01"]),
+        ("/parties", "Eve", ["Eve"]),
+        ("/rows/1/n", "4", [4]),
+    ],
+)
+def test_a_correction_is_converted_to_what_the_schema_wants(
+    path: str, typed: str, stored: list[JsonValue]
+) -> None:
+    """People type text; the schema knows numbers, truth values, dates and lists."""
+    answer = Answer(analysis_type=AnalysisType.EXTRACTION, output=DATA, confidence=0.5)
+    saying = Saying(verdict=Verdict.CORRECTED, path=path, value=typed)
+
+    assert understand(answer, saying, schema=SCHEMA).remark.corrected == stored
+
+
+@pytest.mark.parametrize(
+    ("path", "typed", "complaint"),
+    [
+        ("/total", "a lot", "does not fit /total"),
+        ("/issued", "yesterday", "does not fit /issued"),
+        ("/totl", "5", "has no field"),
+    ],
+)
+def test_a_correction_that_does_not_fit_is_refused(path: str, typed: str, complaint: str) -> None:
+    """Before anything is stored."""
+    answer = Answer(analysis_type=AnalysisType.EXTRACTION, output=DATA, confidence=0.5)
+
+    with pytest.raises(UsageError, match=complaint):
+        understand(answer, Saying(verdict=Verdict.CORRECTED, path=path, value=typed), schema=SCHEMA)
+
+
+def test_the_field_that_was_perhaps_meant_is_named() -> None:
+    """A slip of the finger is not a new field."""
+    output = items(("governing law", "Texas"), ("fee", "5"))
+    answer = Answer(analysis_type=AnalysisType.EXTRACTION, output=output, confidence=0.5)
+
+    with pytest.raises(UsageError) as refused:
+        understand(answer, Saying(verdict=Verdict.CORRECTED, path="goverming_law", value="x"))
+
+    assert refused.value.hint == "Did you mean “governing law”?"

@@ -1,0 +1,95 @@
+"""Numbers, currencies, units and dates in values as documents write them."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chordwise.domain.typed_values import TypedValue, typed
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "currency", "unit"),
+    [
+        ("US$ 1,234.50", "1234.50", "USD", None),
+        ("1.234,50 EUR", "1234.50", "EUR", None),
+        ("EUR 1.234", "1234", "EUR", None),
+        ("1.234", "1.234", None, None),
+        ("CHF 120'000", "120000", "CHF", None),
+        ("1\u202f200,50 €", "1200.50", "EUR", None),
+        ("12,34,567", "1234567", None, None),
+        ("$1.5 million", "1500000", "USD", None),
+        ("£12m", "12000000", "GBP", None),
+        ("(1,200)", "-1200", None, None),
+        ("-5", "-5", None, None),
+        ("25%", "25", None, "%"),
+        ("30 days", "30", None, "days"),
+        ("thirty (30) days", "30", None, "days"),
+        ("$10,000 per year", "10000", "USD", "per year"),
+        ("USD1,000,000.00", "1000000.00", "USD", None),
+    ],
+)
+def test_amounts(text: str, number: str, currency: str | None, unit: str | None) -> None:
+    """Marks of thousands and decimals as they are written in English, German, French and India."""
+    assert typed(text) == TypedValue(number=Decimal(number), currency=currency, unit=unit)
+
+
+@pytest.mark.parametrize(
+    ("text", "day"),
+    [
+        ("2020-01-02", date(2020, 1, 2)),
+        ("2020-01-02T10:00:00", date(2020, 1, 2)),
+        ("May 3, 2020", date(2020, 5, 3)),
+        ("Sept. 5, 2019", date(2019, 9, 5)),
+        ("3rd day of May, 2020", date(2020, 5, 3)),
+        ("as of 31 December 2021", date(2021, 12, 31)),
+        ("3. März 2021", date(2021, 3, 3)),
+        ("1er mars 2020", date(2020, 3, 1)),
+        ("3 de mayo de 2021", date(2021, 5, 3)),
+        ("12.05.2021", date(2021, 5, 12)),
+        ("25/12/2020", date(2020, 12, 25)),
+        ("12/25/2020", date(2020, 12, 25)),
+    ],
+)
+def test_dates(text: str, day: date) -> None:
+    """In words and in figures, wherever the day comes."""
+    assert typed(text) == TypedValue(date=day)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "laws of Taiwan",
+        "Section 4.2",
+        "1.2.3",
+        "5-10 days",
+        "03/04/2020",
+        "31 February 2020",
+        "between 3 May 2020 and 4 June 2021",
+        "AUDIT 12",
+        "12 of 30 employees",
+    ],
+)
+def test_what_is_ambiguous_stays_untyped(text: str) -> None:
+    """A wrong number or date in a table would be worse than none."""
+    assert typed(text) == TypedValue()
+
+
+@given(st.integers() | st.floats(allow_nan=False, allow_infinity=False))
+def test_numbers_of_json_keep_their_value(number: float) -> None:
+    """However large they are."""
+    found = typed(number).number
+    assert found is not None
+    assert (int(found) if isinstance(number, int) else float(found)) == number
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_read_without_an_error(text: str) -> None:
+    """Documents write what they like."""
+    found = typed(text)
+    assert found.number is None or found.number.is_finite()
