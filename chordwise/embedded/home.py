@@ -27,6 +27,7 @@ from chordwise.errors import ConfigurationError, ServiceUnavailableError
 # The address of a Unix socket holds 104 bytes on macOS and 108 on Linux, the final NUL included.
 MAX_SOCKET_PATH_BYTES = 100
 _LONGEST_SOCKET_NAME = ".s.PGSQL.5432"
+CONTROL_SOCKET = "control"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,16 +71,6 @@ class Home:
         """Its time of change says when a command last needed the stack."""
         return self.run / "last_used"
 
-    @property
-    def requests(self) -> Path:
-        """What commands ask of the running supervisor."""
-        return self.run / "requests"
-
-    @property
-    def replies(self) -> Path:
-        """What the supervisor answers."""
-        return self.run / "replies"
-
     def log(self, name: str) -> Path:
         """Return the log of a process."""
         return self.logs / f"{name}.log"
@@ -90,7 +81,7 @@ class Home:
         Raises:
             ConfigurationError: The home cannot be created or written to, or others can write to it.
         """
-        for folder in (self.path, self.logs, self.run, self.requests, self.replies):
+        for folder in (self.path, self.logs, self.run):
             make_folder(folder)
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise ConfigurationError(
@@ -122,8 +113,9 @@ class Home:
         return folder
 
     def discard_sockets(self) -> None:
-        """Remove the folder for sockets where it lies outside the home and nothing uses it."""
+        """Remove the control socket, and the folder where it is not `run` and nothing uses it."""
         folder = self.sockets()
+        (folder / CONTROL_SOCKET).unlink(missing_ok=True)
         if folder != self.run:
             with contextlib.suppress(OSError):
                 folder.rmdir()
@@ -289,7 +281,7 @@ class StackState(BaseModel):
     level: Level = Level.DATABASE
     fingerprint: str = ""
     autostart_fingerprint: str = ""
-    activity: str = ""
+    control_socket: Path = Path()
     is_foreground: bool = False
     database_url: str | None = None
     broker_url: str | None = None
@@ -301,7 +293,7 @@ def write_state(home: Home, state: StackState) -> None:
 
 
 def last_state(home: Home) -> StackState | None:
-    """Return the last_state snapshot, also when its supervisor is gone."""
+    """Return the last snapshot, also when its supervisor is gone."""
     try:
         return StackState.model_validate_json(home.state_file.read_text(encoding="utf-8"))
     except (OSError, ValidationError):

@@ -11,7 +11,8 @@ from signal import Signals
 
 from pydantic import SecretStr
 
-from chordwise.embedded import exchange, idleness, processes, services
+from chordwise.embedded import control, idleness, processes, services
+from chordwise.embedded.control import Message
 from chordwise.embedded.home import (
     Home,
     Level,
@@ -24,7 +25,7 @@ from chordwise.embedded.home import (
 from chordwise.embedded.plan import Commands, Plan, autostart_fingerprint, plan_for
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.embedded.supervisor import Supervisor
-from chordwise.errors import ConfigurationError, ServiceUnavailableError
+from chordwise.errors import ChordwiseError, ConfigurationError, ServiceUnavailableError
 from chordwise.settings import Settings
 
 __all__ = [
@@ -42,6 +43,8 @@ __all__ = [
 ]
 
 _MAX_SUPERVISORS = 3
+# How long a command waits for its answer.
+_PATIENCE_SECONDS = 240.0
 _POLL_SECONDS = 0.03
 # A worker's grace, and what the servers need after it.
 _STOP_SECONDS = 120.0
@@ -87,7 +90,7 @@ def ensure(
     plan = plan_for(settings, level, config=config, commands=commands)
     found = current_state(home)
     if found is None or not plan.is_met_by(found):
-        found = _StartRequest(home, plan, on_progress).wait()
+        found = _granted(home, plan, on_progress)
     return _services(settings, found)
 
 
@@ -164,69 +167,40 @@ def stop(home: Path) -> bool:
         return services.stop(place) or was_up
 
 
-class _StartRequest:
-    """One request to a supervisor that may have to be started first, or again."""
+def _granted(home: Home, plan: Plan, on_progress: Callable[[str], None] | None) -> StackState:
+    """Ask the supervisor for a plan, and start one, or another one, where none runs."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    started: list[ProcessIdentity | None] = []
+    while time.monotonic() < deadline:
+        found = current_state(home)
+        last: Message | None = None
+        for last in control.ask(found.control_socket, plan, deadline) if found else ():
+            if last.activity and on_progress is not None:
+                on_progress(last.activity)
+        if last is not None and last.state is not None:
+            return last.state
+        if last is not None and (last.code or time.monotonic() < deadline):
+            raise _refusal(home, last)
+        if not lock_holder(home) and not any(map(processes.is_alive, started)):
+            if len(started) == _MAX_SUPERVISORS:
+                raise _refusal(home, Message())
+            started.append(_start_supervisor(home, plan))
+        processes.wait_until(lambda: False, _POLL_SECONDS)
+    raise _failure(home, "The stack does not get ready in time")
 
-    def __init__(self, home: Home, plan: Plan, on_progress: Callable[[str], None] | None) -> None:
-        self._home = home
-        self._on_progress = on_progress
-        self._plan = plan
-        self._supervisor: ProcessIdentity | None = None
-        self._started = 0
-        self._heard = ""
 
-    def wait(self) -> StackState:
-        """Wait for the reply and return the state of the stack after it.
+def _refusal(home: Home, last: Message) -> ChordwiseError:
+    """Return the error of a last message; one without an answer is that of a killed supervisor."""
+    if not last.code:
+        return _failure(home, "The stack ended while it was starting")
+    is_configuration = last.code == ConfigurationError.code
+    kind = ConfigurationError if is_configuration else ServiceUnavailableError
+    return kind(last.what, last.hint)
 
-        Raises:
-            ConfigurationError: A setting stands in the way.
-            ServiceUnavailableError: A service does not start.
-        """
-        name = exchange.ask(self._home, self._plan)
-        try:
-            found = self._wait(name)
-        finally:
-            exchange.withdraw(self._home, name)
-        if found is None:
-            raise ServiceUnavailableError("The stack left while it was needed.", "Try again.")
-        return found
 
-    def _wait(self, name: str) -> StackState | None:
-        deadline = time.monotonic() + exchange.PATIENCE_SECONDS
-        while time.monotonic() < deadline:
-            processes.wait_until(lambda: self._has_news(name), _POLL_SECONDS, _POLL_SECONDS)
-            found = current_state(self._home)
-            self._report(found)
-            reply = exchange.take_reply(self._home, name)
-            if reply is not None:
-                reply.raise_for_refusal()
-                return current_state(self._home)
-            self._keep_alive(name)
-        raise self._failure("The stack does not get ready in time")
-
-    def _has_news(self, name: str) -> bool:
-        return (self._home.replies / name).exists()
-
-    def _report(self, found: StackState | None) -> None:
-        activity = found.activity if found else ""
-        if activity and activity != self._heard and self._on_progress is not None:
-            self._on_progress(activity)
-        self._heard = activity
-
-    def _keep_alive(self, name: str) -> None:
-        if lock_holder(self._home) or processes.is_alive(self._supervisor):
-            return
-        # The supervisor that took the request is gone, perhaps after its reply.
-        if self._has_news(name):
-            return
-        if not exchange.is_waiting(self._home, name) or self._started >= _MAX_SUPERVISORS:
-            raise self._failure("The stack ended while it was starting")
-        self._started += 1
-        self._supervisor = _start_supervisor(self._home, self._plan)
-
-    def _failure(self, what: str) -> ServiceUnavailableError:
-        log = self._home.log("stack")
-        return ServiceUnavailableError(f"{what}: {processes.tail(log, 3)}", f"See {log}.")
+def _failure(home: Home, what: str) -> ServiceUnavailableError:
+    log = home.log("stack")
+    return ServiceUnavailableError(f"{what}: {processes.tail(log, 3)}", f"See {log}.")
 
 
 def _start_supervisor(home: Home, plan: Plan) -> ProcessIdentity | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -12,7 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from chordwise.embedded import exchange, idleness, processes, services
+from chordwise.embedded import control, idleness, processes, services
+from chordwise.embedded.control import Message
 from chordwise.embedded.home import Home, Level, Phase, StackState, home_at, locked, write_state
 from chordwise.embedded.plan import Plan
 from chordwise.embedded.processes import ProcessIdentity
@@ -21,7 +23,6 @@ from chordwise.errors import ChordwiseError, ConfigurationError, ServiceUnavaila
 
 LOGGER = logging.getLogger("chordwise.embedded")
 
-_TICK_SECONDS = 0.1
 _TEND_SECONDS = 0.5
 _IDLE_CHECK_SECONDS = 2.0
 # How long a supervisor without any request waits for the first one.
@@ -56,7 +57,8 @@ class Supervisor:
         self._on_ready = on_ready
         self._stopped = threading.Event()
         self._phase = Phase.STARTING
-        self._activity = ""
+        self._control_socket = Path()
+        self._client: socket.socket | None = None
         self._children = Children(home, self._tell, self._stopped.is_set)
         self._idle_seconds = plan.idle_seconds if plan else _PATIENCE_SECONDS
         self._idle_check_at = 0.0
@@ -84,12 +86,16 @@ class Supervisor:
             self._children.close()
 
     def _work(self) -> None:
-        try:
-            self._begin()
-            while not self._stopped.wait(_TICK_SECONDS):
-                self._tick()
-        finally:
-            self._leave()
+        if services.stop(self._home):
+            LOGGER.warning("stopped what an earlier supervisor had left running")
+        with control.listen(self._home) as listener:
+            try:
+                self._control_socket = Path(listener.getsockname())
+                self._begin()
+                while not self._stopped.is_set():
+                    self._tick(listener)
+            finally:
+                self._leave()
 
     @contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:
@@ -106,20 +112,18 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def _begin(self) -> None:
-        if services.stop(self._home):
-            LOGGER.warning("stopped what an earlier supervisor had left running")
-        exchange.clear(self._home)
         idleness.touch(self._home)
         if self._plan is not None:
             self._children.apply(self._plan)
             self._phase = Phase.READY
-        self._tell("")
+        self._publish()
         if self._on_ready is not None:
             self._on_ready(self._state())
 
-    def _tick(self) -> None:
-        for path in exchange.waiting(self._home):
-            self._serve(path)
+    def _tick(self, listener: socket.socket) -> None:
+        request = control.next_request(listener)
+        if request is not None:
+            self._serve(*request)
         if time.monotonic() < self._tend_at:
             return
         self._tend_at = time.monotonic() + _TEND_SECONDS
@@ -129,25 +133,25 @@ class Supervisor:
         if self._leaves_when_idle and self._is_idle():
             self._retire()
 
-    def _serve(self, path: Path) -> None:
-        plan = exchange.take(path)
-        if plan is None:
-            return
-        refusal = self._try(plan)
-        self._tell("")
-        exchange.reply(self._home, path.name, refusal)
+    def _serve(self, plan: Plan, client: socket.socket) -> None:
+        with client as self._client:
+            answer = self._answer(plan)
+            self._publish()
+            if not self._stopped.is_set():
+                control.send(client, answer)
+        self._client = None
         if not self._children.level:
-            self.request_stop()  # the first wish was refused: there is nothing to watch over
+            self.request_stop()  # the first request was refused: there is nothing to watch over
 
-    def _try(self, plan: Plan) -> ChordwiseError | None:
+    def _answer(self, plan: Plan) -> Message:
         try:
             self._children.apply(plan)
         except (ConfigurationError, ServiceUnavailableError) as error:
             LOGGER.error("%s %s", error.what, error.hint)  # noqa: TRY400 - the sentence says it all
-            return error
+            return Message(code=error.code, what=error.what, hint=error.hint)
         self._idle_seconds = plan.idle_seconds
         self._phase = Phase.READY
-        return None
+        return Message(state=self._state())
 
     def _is_idle(self) -> bool:
         now = time.monotonic()
@@ -184,11 +188,11 @@ class Supervisor:
         self._home.discard_sockets()
 
     def _tell(self, activity: str) -> None:
-        self._activity = activity
         self._publish()
-        if activity:
-            LOGGER.info(activity)
-            self._on_progress(activity)
+        LOGGER.info(activity)
+        self._on_progress(activity)
+        if self._client is not None:
+            control.send(self._client, Message(activity=activity))
 
     def _publish(self) -> None:
         now = self._state()
@@ -205,7 +209,7 @@ class Supervisor:
             level=self._children.level or Level.DATABASE,
             fingerprint=plan.fingerprint if plan else "",
             autostart_fingerprint=plan.autostart_fingerprint if plan else "",
-            activity=self._activity,
+            control_socket=self._control_socket,
             is_foreground=not self._leaves_when_idle,
             database_url=self._children.database_url,
             broker_url=self._children.broker_url,

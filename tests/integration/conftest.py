@@ -12,6 +12,7 @@ from tests.fakes.commands import point_to
 from tests.fakes.inbox_watch import WatchedInbox, watched
 from tests.fakes.pipeline import close_all, with_settings
 from tests.fakes.quoting import Desk, a_desk
+from tests.fakes.stacks import a_home
 from tests.peers.batch_provider import BatchProvider
 
 
@@ -44,6 +45,13 @@ def desk(
 ) -> Iterator[Desk]:
     """Lend the desk of `quote`, with no key for any provider; other commands have their own."""
     with a_desk(settings, monkeypatch, tmp_path, capsys) as lent:
+        yield lent
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """Return a home whose stack is stopped after the test."""
+    with a_home(tmp_path) as lent:
         yield lent
 
 

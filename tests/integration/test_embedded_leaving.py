@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from signal import Signals
@@ -19,7 +18,6 @@ from chordwise.embedded.stack import Level
 from chordwise.settings import InboxSettings
 from tests.fakes.stacks import (
     COMMANDS,
-    a_home,
     becomes,
     everybody,
     kill,
@@ -29,13 +27,6 @@ from tests.fakes.stacks import (
     running,
     settings_for,
 )
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    """Return a home whose stack is stopped after the test."""
-    with a_home(tmp_path) as lent:
-        yield lent
 
 
 def test_stop_leaves_no_process(home: Path) -> None:

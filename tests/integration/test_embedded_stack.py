@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
@@ -16,7 +17,6 @@ from chordwise.errors import ConfigurationError
 from chordwise.settings import InboxSettings
 from tests.fakes.stacks import (
     COMMANDS,
-    a_home,
     becomes,
     kill,
     nobody_left,
@@ -24,13 +24,6 @@ from tests.fakes.stacks import (
     running,
     settings_for,
 )
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    """Return a home whose stack is stopped after the test."""
-    with a_home(tmp_path) as lent:
-        yield lent
 
 
 def test_the_database_alone_is_enough_for_reading(home: Path) -> None:
@@ -155,12 +148,17 @@ def test_what_dies_comes_back(home: Path, name: str) -> None:
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_a_long_home_gets_its_sockets_elsewhere(tmp_path: Path) -> None:
-    """A home too deep for a socket's address works all the same."""
+def test_a_long_home_gets_its_sockets_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home too deep for a socket's address works, for a command with another TMPDIR too."""
     home = tmp_path / ("deep" * 30)
 
-    services = stack.ensure(settings_for(home), Level.ALL, commands=COMMANDS)
+    stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
     sockets = home_at(home).sockets()
+    with monkeypatch.context() as patch, TemporaryDirectory(dir="/tmp") as folder:
+        patch.setattr(tempfile, "tempdir", folder)
+        services = stack.ensure(settings_for(home), Level.ALL, commands=COMMANDS)
 
     try:
         assert services.broker_url is not None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+import os
+import select
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from chordwise.embedded import stack
-from chordwise.embedded.home import home_at
+from chordwise.embedded import control, stack
+from chordwise.embedded.home import StackState, home_at, locked, write_state
+from chordwise.embedded.processes import ProcessIdentity
 from chordwise.embedded.stack import Commands, Level
 from chordwise.errors import ConfigurationError, ExitCode, ServiceUnavailableError
 from chordwise.telemetry import liveness
@@ -17,41 +19,75 @@ from chordwise.telemetry.liveness import State
 from tests.fakes.stacks import (
     COMMANDS,
     PATIENCE_SECONDS,
-    a_home,
     becomes,
+    kill,
     python,
     running,
     settings_for,
 )
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    """Return a home whose stack is stopped after the test."""
-    with a_home(tmp_path) as lent:
-        yield lent
-
-
 def test_commands_at_the_same_time_share_one_stack(home: Path) -> None:
     """Several first commands start one supervisor between them, and all get an answer."""
-    found: list[object] = []
-    settings = settings_for(home)
+    settings, others = settings_for(home), settings_for(home, model="openai/gpt-5")
 
-    def command(level: Level) -> None:
-        found.append(stack.ensure(settings, level, commands=COMMANDS).database_url)
+    with ThreadPoolExecutor() as pool:
+        asked = [
+            pool.submit(stack.ensure, each, level, commands=COMMANDS)
+            for each in (settings, others)
+            for level in (Level.DATABASE, Level.ALL)
+        ]
 
-    threads = [
-        threading.Thread(target=command, args=(level,))
-        for level in (Level.DATABASE, Level.ALL, Level.DATABASE, Level.ALL)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE_SECONDS)
-
-    assert len(found) == 4
-    assert len(set(found)) == 1
+    assert len({each.result().database_url for each in asked}) == 1
     assert running(home).level is Level.ALL
+
+
+def test_a_request_that_a_leaving_supervisor_has_not_read_goes_to_the_next(home: Path) -> None:
+    """Its connection ends without a word, and the command starts another supervisor."""
+    place = home_at(home)
+    place.prepare()
+
+    with ThreadPoolExecutor() as pool, locked(place), control.listen(place) as listener:
+        path = Path(listener.getsockname())
+        own = ProcessIdentity(pid=os.getpid(), created_at=0)
+        write_state(place, StackState(supervisor=own, control_socket=path))
+        asked = pool.submit(stack.ensure, settings_for(home), Level.DATABASE, commands=COMMANDS)
+        is_asked, _, _ = select.select([listener], [], [], PATIENCE_SECONDS)
+
+    assert is_asked
+    assert asked.result().database_url.get_secret_value() == running(home).database_url
+
+
+MIGRATION = """
+import os, time
+parent = os.getppid()
+while os.getppid() == parent:
+    time.sleep(0.05)
+"""
+
+
+def test_a_supervisor_that_is_killed_while_it_starts_a_stack_is_told(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings that it was handed lie in no file, and the next command clears away the rest."""
+    key = "a-key-of-mine"
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    commands = COMMANDS.model_copy(update={"migrate": python(MIGRATION)})
+    left: list[bool] = []
+
+    def strike(activity: str) -> None:
+        if activity == "Bringing the tables up to date":
+            files = [path for path in home.rglob("*") if path.is_file()]
+            left.extend(key.encode() in path.read_bytes() for path in files)
+            kill(running(home).supervisor)
+
+    with pytest.raises(ServiceUnavailableError, match="The stack ended while it was starting"):
+        stack.ensure(settings_for(home), Level.DATABASE, commands=commands, on_progress=strike)
+    stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
+
+    assert left
+    assert not any(left)
+    assert running(home).phase == "ready"
 
 
 def test_a_second_stack_in_the_foreground_is_refused(home: Path) -> None:

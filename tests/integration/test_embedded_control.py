@@ -1,0 +1,133 @@
+"""The control socket: what a supervisor takes for a request, and that no client holds it up."""
+
+from __future__ import annotations
+
+import socket
+import stat
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from chordwise.embedded import control
+from chordwise.embedded.control import Message
+from chordwise.embedded.home import Home, Level, home_at
+from chordwise.embedded.plan import Plan
+from chordwise.errors import ConfigurationError
+
+PLAN = Plan(
+    level=Level.DATABASE,
+    fingerprint="",
+    environment={},
+    directory=Path("/"),
+    database_url=None,
+    broker_url=None,
+    idle_seconds=600,
+    grace_seconds=10,
+)
+REQUEST = PLAN.model_dump_json().encode() + b"\n"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    """Lend a home, and remove its sockets after the test."""
+    lent = home_at(tmp_path / "home")
+    lent.prepare()
+    yield lent
+    lent.discard_sockets()
+
+
+@pytest.fixture
+def listener(home: Home) -> Iterator[socket.socket]:
+    """Lend the socket of a home."""
+    with control.listen(home) as lent:
+        yield lent
+
+
+def a_client(listener: socket.socket, sent: bytes = b"") -> socket.socket:
+    """Return a connection on which something was sent."""
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.connect(listener.getsockname())
+    client.sendall(sent)
+    return client
+
+
+def taken(listener: socket.socket) -> socket.socket:
+    """Take a request that must be there, and return its connection."""
+    request = control.next_request(listener)
+    assert request is not None
+    assert request[0] == PLAN
+    return request[1]
+
+
+def test_the_socket_is_closed_to_others(listener: socket.socket) -> None:
+    """So is its folder."""
+    path = Path(listener.getsockname())
+
+    modes = [stat.S_IMODE(each.stat().st_mode) for each in (path, path.parent)]
+
+    assert modes == [0o600, 0o700]
+
+
+def test_a_socket_that_cannot_be_created_is_named(home: Home, listener: socket.socket) -> None:
+    """The error says which, and why."""
+    with pytest.raises(ConfigurationError, match=f"{listener.getsockname()} cannot be created: "):
+        control.listen(home)
+
+
+@pytest.mark.parametrize("sent", [b"garbage\n", b"{}\n", b"\xff\xfe\n", b"\n"])
+def test_what_is_no_request_is_refused(listener: socket.socket, sent: bytes) -> None:
+    """A command of another version is told so, and what to do."""
+    with a_client(listener, sent) as client, client.makefile("rb") as lines:
+        request = control.next_request(listener)
+        last = Message.model_validate_json(lines.readlines()[-1])
+
+    assert request is None
+    assert last.code == "configuration"
+    assert "chordwise down" in last.hint
+
+
+def send_forever(client: socket.socket) -> None:
+    """Send one byte after the other until the supervisor closes."""
+    with suppress(OSError):
+        while True:
+            client.sendall(b"x")
+
+
+@pytest.mark.parametrize("is_endless", [False, True])
+def test_a_client_that_does_not_finish_its_request_is_left(
+    listener: socket.socket, *, is_endless: bool
+) -> None:
+    """The one behind it is served."""
+    with (
+        ThreadPoolExecutor() as pool,
+        a_client(listener, b"{") as slow,
+        a_client(listener, REQUEST),
+    ):
+        if is_endless:
+            pool.submit(send_forever, slow)
+        left = control.next_request(listener)
+        taken(listener).close()
+
+    assert left is None
+
+
+def test_a_command_that_is_gone_has_withdrawn_its_request(listener: socket.socket) -> None:
+    """Nothing is started for it."""
+    a_client(listener, REQUEST).close()
+
+    assert control.next_request(listener) is None
+
+
+def test_a_command_that_leaves_or_stops_reading_holds_nobody_up(listener: socket.socket) -> None:
+    """What the supervisor tells it is dropped."""
+    with a_client(listener, REQUEST), taken(listener) as unread:
+        while control.send(unread, Message(activity="x" * 100_000)):
+            continue
+    with a_client(listener, REQUEST):
+        left = taken(listener)
+
+    with left:
+        assert not control.send(left, Message())
