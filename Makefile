@@ -45,8 +45,9 @@ demo: $(runtime) $(package) ## analyze the documents in samples/ (MODEL=local: w
 	$(if $(filter local,$(MODEL)),$(expectation))
 	@CHORDWISE_HOME='$(DEMO_HOME)' $(chordwise) analyze samples/* $(demo_options) $(forgiven)
 
-demo-stop: $(runtime) $(package) ## stop what the demo left running
-	@CHORDWISE_HOME='$(DEMO_HOME)' $(chordwise) down
+demo-stop: ## stop what the demo left running, with the environment that started it
+	@if test -x '$(chordwise)'; then CHORDWISE_HOME='$(DEMO_HOME)' $(chordwise) down; \
+		else echo "Nothing to stop: there is no $(VENV) here."; fi
 
 demo_options = --type summary --type classification --type sentiment \
 	--labels 'contract,minutes,review,incident report,letter,study,essay' $(model_option)

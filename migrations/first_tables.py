@@ -320,6 +320,7 @@ def _create_model_calls() -> None:
     op.create_table(
         "model_calls",
         *_required(_UUID, "id"),
+        *_nullable(_TEXT, "run"),
         *_nullable(_UUID, "job_id", "chunk_id"),
         *_required(_TEXT, "stage", "provider", "model"),
         *_required(_BOOLEAN, "language_model"),

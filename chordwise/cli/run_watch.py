@@ -18,6 +18,7 @@ from chordwise.errors import ExitCode, ServiceUnavailableError
 from chordwise.pipeline.runs import accounts, progress
 from chordwise.pipeline.runs.progress import Pace, Progress
 from chordwise.settings import Settings
+from chordwise.storage.connected_processes import connected
 from chordwise.storage.database import Database
 
 
@@ -92,7 +93,7 @@ class Watch:
         self._pause = pause or threading.Event().wait
         self._pace = Pace()
         self._touched_at = float("-inf")
-        self._moved_at = clock()
+        self._moved_at = self._changed_at = clock()
         self._reached_at = clock()
         self._last: Progress | None = None
         self._warned = ""
@@ -133,10 +134,10 @@ class Watch:
         now = self._clock()
         self._pace.note(now, found)
         if found != self._last:
-            self._last, self._moved_at = found, now
+            self._last, self._moved_at, self._changed_at = found, now, now
         elif now - self._moved_at > _STILL_SECONDS:
             self._moved_at = now
-            self._warn_of(self._diagnosis(found), repeats=not found.batches)
+            self._warn_of(self.diagnosis(found), repeats=not found.batches)
 
     def _warn_of(self, sentence: str, *, repeats: bool) -> None:
         """Say what seems to be wrong; what is as it should be for hours is said once."""
@@ -144,18 +145,25 @@ class Watch:
             self._warn(sentence)
         self._warned = sentence
 
-    def _diagnosis(self, found: Progress) -> str:
+    def diagnosis(self, found: Progress) -> str:
         """Say why nothing may have moved for a while."""
         if found.batches:
             return _WITHIN_A_DAY
         still = f"Nothing has moved for {_STILL_SECONDS:.0f} seconds"
         if found.jobs.waiting and not found.jobs.unsplit:
             return f"{still}: the provider lets {found.jobs.waiting} wait. Ctrl-C loses nothing."
-        state = stack.find(self._settings.home)
-        if state is not None and "worker" not in state.children:
-            log = self._settings.home / "logs" / "worker.log"
-            return f"{still}, and no worker runs. Look into {log}, or run `chordwise doctor`."
-        return f"{still}. A long model call? `chordwise doctor` looks at the worker."
+        try:
+            with self._database.read() as session:
+                worker = connected(session).get("worker")
+        except ServiceUnavailableError:
+            return f"{still}, and the database is away. Ctrl-C loses nothing."
+        if worker is None:
+            return (
+                "No worker is connected to the database, and nothing has moved for "
+                f"{self._clock() - self._changed_at:.0f} seconds. "
+                "Start one with `chordwise up`, or run `chordwise doctor`."
+            )
+        return f"{still}; the database sees {worker}. A model call may take long."
 
     def _keep_alive(self) -> None:
         if self._clock() - self._touched_at > _KEEP_ALIVE_SECONDS:

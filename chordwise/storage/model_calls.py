@@ -21,6 +21,7 @@ from chordwise.storage.record import CreatedAt, Identity, Record
 class ModelCall(Record):
     """One request. `finished_at` is null while it runs, and stays null if its worker was killed.
 
+    `run` is the name of the run, which stays when its jobs are pruned.
     `latency_ms` counts from sending to the whole answer; `cost_usd` is null where the cost is
     unknown, and `cost_basis` says how it is known: `free`, `settings`, `price_list`, `reported` by
     the server, or `not_billed` (no model has worked for it). `response_length` is in characters;
@@ -35,6 +36,7 @@ class ModelCall(Record):
     __tablename__ = "model_calls"
 
     id: Mapped[Identity]
+    run: Mapped[str | None]
     job_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("jobs.id"), index=True)
     chunk_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("chunks.id"), index=True)
     stage: Mapped[str]
@@ -78,6 +80,7 @@ _ENDED = (
     *("service_tier", "finish_reason", "refused", "error_code", "error_message"),
 )
 _CHECKED = ("valid", "quality")
+_RUN = "(SELECT r.name FROM jobs j JOIN runs r ON r.id = j.run_id WHERE j.id = new.job_id)"
 # What is leased is locked, the jobs before the chunks: none is taken over before the commit.
 _BEGIN = text(f"""
     WITH new AS MATERIALIZED (
@@ -99,8 +102,8 @@ _BEGIN = text(f"""
     ), held AS (
         SELECT token FROM syntheses UNION ALL SELECT token FROM analyses
     ), begun AS (
-        INSERT INTO model_calls ({", ".join(_BEGUN)}, started_at)
-        SELECT {", ".join(_BEGUN)}, clock_timestamp() FROM new
+        INSERT INTO model_calls ({", ".join(_BEGUN)}, run, started_at)
+        SELECT {", ".join(_BEGUN)}, {_RUN}, clock_timestamp() FROM new
         WHERE token IS NULL OR token IN (SELECT token FROM held)
         ON CONFLICT DO NOTHING
     )
@@ -116,6 +119,10 @@ _CHECK = text("""
     UPDATE model_calls SET valid = new.valid, quality = new.quality
     FROM json_populate_recordset(NULL::model_calls, CAST(:rows AS json)) AS new
     WHERE model_calls.id = new.id""")
+
+_NAME_RUNS = text("""
+    UPDATE model_calls SET run = r.name FROM jobs AS j INNER JOIN runs AS r ON r.id = j.run_id
+    WHERE j.id = model_calls.job_id AND model_calls.id = ANY(:ids)""")
 
 
 def begin_all(
@@ -162,6 +169,7 @@ def add_all(session: Session, rows: Sequence[Mapping[str, object]]) -> None:
     """Write calls that are over already, however many, in few statements."""
     if rows:
         session.execute(insert(ModelCall), rows)
+        session.execute(_NAME_RUNS, {"ids": [row["id"] for row in rows]})
 
 
 def change(session: Session, call_id: uuid.UUID, **values: object) -> None:

@@ -30,6 +30,7 @@ from chordwise.pipeline.intake.submit import Submission, open_run
 from chordwise.pipeline.runs import progress
 from chordwise.readers.reading import UnreadDocument
 from chordwise.settings import Settings
+from chordwise.storage.database import open_engine
 from tests.fakes.commands import run
 from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run, a_summary, close_all
 
@@ -404,7 +405,22 @@ def test_a_wait_says_when_nothing_moves(desk: Desk) -> None:
     watch.until_over(waiting.run_id, Lines(lambda _line: None))
 
     assert len(warned) == 2
-    assert all("Nothing has moved for 60 seconds" in line for line in warned)
+    assert all("No worker is connected to the database" in line for line in warned)
+
+
+def test_a_wait_says_that_a_worker_is_there(desk: Desk) -> None:
+    """Wherever it runs: the database sees its sessions."""
+    context = desk.pipeline.context
+    waiting = open_run(context, a_run(fresh=True), NOW)
+    waiting.close()
+    assert context.settings.database_url is not None
+    engine = open_engine(context.settings.database_url, name="chordwise worker")
+    watch = Watch(context.settings, context.database, lambda _: None)
+    with engine.connect(), context.database.read() as session:
+        said = watch.diagnosis(progress.read(session, waiting.run_id))
+    engine.dispose()
+
+    assert "Nothing has moved for 60 seconds; the database sees 1 session of a worker" in said
 
 
 def test_a_wait_outlives_a_short_outage_of_the_database(desk: Desk) -> None:

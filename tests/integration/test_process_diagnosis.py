@@ -18,6 +18,8 @@ from chordwise.errors import ExitCode
 from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, guarded
 from chordwise.pipeline.diagnosis.doctor import look_at_broker, look_at_processes
 from chordwise.settings import Settings, load
+from chordwise.storage.connected_processes import connected
+from chordwise.storage.database import open_engine
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State
 from tests.fakes.stacks import COMMANDS, PROCESS, a_home, python, running, settings_for
@@ -116,20 +118,38 @@ def test_a_broker_that_takes_nothing_fails(own_settings: Settings, broker: redis
 def test_a_worker_that_waits_is_warned_of(tmp_path: Path) -> None:
     """Processes that run and do not work are told apart from those that do."""
     settings = load(home=tmp_path)
-    missing = look_at_processes(settings)
+    missing = look_at_processes(settings, {})
     liveness.show(tmp_path, "scheduler", State.WORKING)
     liveness.show(tmp_path, "worker", State.WAITING)
-    waiting = look_at_processes(settings)
+    waiting = look_at_processes(settings, {})
     liveness.show(tmp_path, "worker", State.BUSY)
 
-    working = look_at_processes(settings)
+    working = look_at_processes(settings, {})
 
     assert missing.verdict is CheckStatus.WARN
-    assert missing.finding == "no worker and no scheduler on this machine"
+    assert missing.finding == "no worker and no scheduler here or connected to the database"
     assert waiting.verdict is CheckStatus.WARN
     assert waiting.finding.startswith("The worker is waiting for the broker.")
     assert waiting.hint.endswith("worker.log.")
     assert working.verdict is CheckStatus.OK
+
+
+def test_processes_on_other_machines_are_seen_in_the_database(
+    tmp_path: Path, database_url: SecretStr
+) -> None:
+    """In a container, or beside workers elsewhere, there are no processes here to look at."""
+    worker = open_engine(database_url, name="chordwise worker leases")
+    scheduler = open_engine(database_url, name="chordwise scheduler")
+    with worker.connect(), scheduler.connect(), worker.connect() as connection:
+        seen = connected(connection)
+        check = look_at_processes(load(home=tmp_path), seen)
+    worker.dispose()
+    scheduler.dispose()
+
+    assert seen["worker"].sessions == 2
+    assert check.verdict is CheckStatus.OK
+    assert "the database sees 2 sessions of a worker" in check.finding
+    assert "1 session of a scheduler" in check.finding
 
 
 def test_a_process_that_has_just_started_gets_time_for_its_first_sign(tmp_path: Path) -> None:
@@ -143,7 +163,7 @@ def test_a_process_that_has_just_started_gets_time_for_its_first_sign(tmp_path: 
         before = liveness.last_sign(home, "scheduler")
         threading.Timer(1, (home / "go").touch).start()
 
-        check = look_at_processes(settings_for(home))
+        check = look_at_processes(settings_for(home), {})
 
         assert "scheduler" in running(home).children
         assert before.state is None

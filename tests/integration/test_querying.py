@@ -105,6 +105,19 @@ def test_what_reads_is_answered(statement: str, database_url: SecretStr) -> None
     assert ask(database_url, statement) == [(1,)]
 
 
+@pytest.mark.parametrize(
+    ("statement", "hint"), [("SELEC 1", "Did you mean SELECT?"), ("EXPLIAN SELECT 1", "EXPLAIN?")]
+)
+def test_a_slip_of_the_finger_is_a_syntax_error(
+    statement: str, hint: str, database_url: SecretStr
+) -> None:
+    """And no attempt to change anything."""
+    with pytest.raises(UsageError, match="Syntax error") as refused:
+        ask(database_url, statement)
+
+    assert refused.value.hint.endswith(hint)
+
+
 def test_a_percent_sign_is_nothing_special(database_url: SecretStr) -> None:
     """Statements are sent as they are: patterns of LIKE work."""
     assert ask(database_url, "SELECT 'a%sb' LIKE '%s%'") == [(True,)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from chordwise.pipeline.runtime.broker import BrokerReport
 from chordwise.readers.reading import Reader, UnreadDocument
 from chordwise.settings import ReaderSettings, Settings
 from chordwise.storage import revisions
+from chordwise.storage.connected_processes import ConnectedProcess, connected
 from chordwise.storage.database import open_engine, translate_errors
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import Sign
@@ -52,7 +53,7 @@ def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]
     yield guarded("ocr", lambda: look_at_ocr(settings.readers))
     yield from _database_checks(settings)
     yield guarded("broker", lambda: look_at_broker(settings))
-    yield look_at_processes(settings)
+    yield look_at_processes(settings, _connected(settings))
     yield from places.look_at_places(settings)
     yield from schedules.configured(settings)
     for name in _names(settings):
@@ -221,19 +222,39 @@ def _memory(found: BrokerReport) -> str:
     return f"{used} in use, {found.memory_share:.0%} of its maxmemory"
 
 
-def look_at_processes(settings: Settings) -> Check:
-    """Look for worker and scheduler on this machine; elsewhere they cannot be seen."""
+def _connected(settings: Settings) -> Mapping[str, ConnectedProcess]:
+    """Return the processes that the database sees; none where it cannot be reached."""
+    if settings.database_url is None:
+        return {}
+    engine = open_engine(settings.database_url, pool_size=1, name="chordwise doctor")
+    try:
+        with suppress(ChordwiseError), translate_errors(), engine.connect() as connection:
+            return connected(connection)
+    finally:
+        engine.dispose()
+    return {}
+
+
+def look_at_processes(settings: Settings, elsewhere: Mapping[str, ConnectedProcess]) -> Check:
+    """Look for worker and scheduler on this machine, and else for their sessions in the database.
+
+    `elsewhere` are the processes that are connected to the database, on whichever machine.
+    """
     state = stack.find(settings.home)
     running = state.children if state is not None else {}
     signs = [_sign_of(settings.home, name, running.get(name)) for name in _PROCESSES]
-    missing = [sign.process for sign in signs if sign.process not in running and not sign.is_fresh]
+    absent = [sign for sign in signs if sign.process not in running and not sign.is_fresh]
+    missing = [sign.process for sign in absent if sign.process not in elsewhere]
     if missing:
         return Check(
             name="processes",
             verdict=CheckStatus.WARN,
-            finding=f"no {' and no '.join(missing)} on this machine",
+            finding=f"no {' and no '.join(missing)} here or connected to the database",
             hint="chordwise up, or python -m worker and python -m scheduler.",
         )
+    if absent:
+        seen = "; ".join(str(elsewhere[sign.process]) for sign in absent)
+        return Check(name="processes", finding=f"not on this machine; the database sees {seen}")
     return _judged(settings, signs)
 
 

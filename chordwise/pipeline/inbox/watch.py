@@ -82,8 +82,16 @@ class Watch:
         return tuple(each.folder for each in self._places.inboxes)
 
     def make_folders(self) -> None:
-        """Make the inboxes that are not there; the scan tells what is wrong with one."""
-        for folder in self.folders:
+        """Make the inboxes that are not there, and in them a folder for each profile.
+
+        The scan tells what is wrong with one.
+        """
+        of_profiles = [
+            Path(folder)
+            for folder in self._places.bindings
+            if any(folder.is_relative_to(inbox) for inbox in self.folders)
+        ]
+        for folder in (*self.folders, *of_profiles):
             with contextlib.suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True)
 

@@ -6,6 +6,7 @@ leaves no way back to the owner's rights, whatever the statement says.
 
 from __future__ import annotations
 
+import difflib
 import re
 import secrets
 from collections.abc import Generator, Iterator, Sequence
@@ -31,6 +32,7 @@ _CLIENT_MARGIN_SECONDS = 2.0
 _LOGIN_ATTEMPTS = 3
 _CONNECT_SECONDS = 10
 _READING = ("select", "with", "values", "table", "explain", "show")
+_WRITING = ("insert", "update", "delete", "merge", "create", "alter", "drop", "set", "call")
 # Blanks, comments and parentheses that may stand before the first word.
 _WORD = re.compile(r"\w*")
 _BEFORE_FIRST_WORD = re.compile(r"(?:\s|\(|--[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
@@ -144,7 +146,14 @@ def check_reading(statement: str) -> None:
     begin = _BEFORE_FIRST_WORD.match(statement)
     word = _WORD.match(statement, begin.end() if begin else 0)
     # What follows a NUL would not reach the server.
-    if word is None or word.group().lower() not in _READING or "\0" in statement:
+    first = word.group().lower() if word else ""
+    near = difflib.get_close_matches(first, (*_READING, *_WRITING), n=1, cutoff=0.7)
+    if near and near[0] in _READING and first not in (*_READING, *_WRITING):
+        raise UsageError(
+            f"Syntax error at “{first.upper()}”: no statement begins like that.",
+            f"Did you mean {near[0].upper()}?",
+        )
+    if first not in _READING or "\0" in statement:
         raise UsageError(
             "Only statements that read are taken: SELECT, WITH, VALUES, TABLE, EXPLAIN, SHOW.",
             "Results are changed by analyzing again, never by SQL.",

@@ -41,7 +41,10 @@ def report(work: Work) -> JsonObject:
         unfinished.replace(path)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise ConfigurationError(f"The report {path} cannot be written: {reason}.") from error
+        raise ConfigurationError(
+            f"The report {path} cannot be written: {reason}.",
+            f"Make the folder {path.parent}, mount it, or name another one in the schedule.",
+        ) from error
     return {"file": str(path)}
 
 
