@@ -1,11 +1,13 @@
 """Chordwise: batch analysis of documents with language models.
 
-from chordwise import AnalysisRequest, AnalysisType, DocumentAnalyzer
+from chordwise import Client
 
-analyzer = DocumentAnalyzer("openai/gpt-6.1-terra")
-analysis = analyzer.analyze_document(
-    AnalysisRequest(text=..., analysis_type=AnalysisType.SUMMARY, confidence_threshold=0.8)
-)
+with Client() as client:
+    run = client.submit("contracts/", profile="contracts")
+    for result in run.results(as_completed=True):
+        print(result.document, result.facts["governing law"].value)
+
+`DocumentAnalyzer` analyzes a text in this process, without a database.
 """
 
 from __future__ import annotations
@@ -14,16 +16,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from chordwise.client import AsyncClient, Client, FactValue, Result, Run
     from chordwise.domain.tasks import AnalysisType
     from chordwise.pipeline.analyzer import Analysis, AnalysisRequest, DocumentAnalyzer
 
-__all__ = ["Analysis", "AnalysisRequest", "AnalysisType", "DocumentAnalyzer"]
+__all__ = [
+    "Analysis",
+    "AnalysisRequest",
+    "AnalysisType",
+    "AsyncClient",
+    "Client",
+    "DocumentAnalyzer",
+    "FactValue",
+    "Result",
+    "Run",
+]
 
 _HOMES = {
     "Analysis": "chordwise.pipeline.analyzer",
     "AnalysisRequest": "chordwise.pipeline.analyzer",
     "AnalysisType": "chordwise.domain.tasks",
+    "AsyncClient": "chordwise.client",
+    "Client": "chordwise.client",
     "DocumentAnalyzer": "chordwise.pipeline.analyzer",
+    "FactValue": "chordwise.client",
+    "Result": "chordwise.client",
+    "Run": "chordwise.client",
 }
 
 
@@ -32,3 +50,8 @@ def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Show the public names before they are imported."""
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

@@ -6,6 +6,7 @@ loses a column or changes a type by itself, so that what people built on it stay
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -203,26 +204,69 @@ _GRANT = sql.SQL(
     END $do$
     """
 )
-_JOBS = sql.SQL("n.saved_as = {} AND n.analysis_type = {}")
 _OF_ITEM = sql.SQL("FROM facts AS f WHERE f.job_id = n.job_id AND f.item = {item}")
 _NOTHING = sql.SQL("'{}'")
 _SUREST = sql.SQL("ORDER BY f.confidence DESC NULLS LAST, f.id LIMIT 1")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """Which jobs the rows of a query are about: `n` stands for the job of a row.
+
+    `others` are the jobs of the same documents for other analysis types, as `o`.
+    """
+
+    jobs: sql.Composed
+    others: sql.Composed
+
+
+def _saved_as(name: str, analysis_type: str) -> _Source:
+    """Return the newest jobs that are saved under a name."""
+    return _Source(
+        jobs=sql.SQL("answer_jobs AS n WHERE n.saved_as = {} AND n.analysis_type = {}").format(
+            name, analysis_type
+        ),
+        others=sql.SQL("answer_jobs AS o WHERE o.saved_as = {}").format(name),
+    )
+
+
+def query_of_run(run_id: uuid.UUID, kind: AnalysisType, columns: Sequence[AnswerColumn]) -> str:
+    """Return the query for the answers of one run, as the table that it is saved as shows them."""
+    jobs = sql.SQL(
+        r"""(
+            SELECT j.run_id, j.analysis_type, j.document_id, j.id AS job_id, i.source,
+                regexp_replace(i.source, '^.*[/\\](?=[^/\\])', '') AS document, run.name AS run,
+                CASE WHEN r.nothing_found THEN 'nothing found' ELSE j.status END AS status,
+                r.id IS NULL OR r.needs_review AS needs_review, r.confidence,
+                coalesce(r.corrected_output, r.output) AS output, r.created_at AS analyzed_at
+            FROM jobs AS j INNER JOIN runs AS run ON run.id = j.run_id
+            INNER JOIN intakes AS i ON i.id = j.intake_id
+            LEFT JOIN results AS r ON r.job_id = j.id
+            WHERE j.run_id = {}
+        )"""
+    ).format(str(run_id))
+    source = _Source(
+        jobs=sql.SQL("{} AS n WHERE n.analysis_type = {}").format(jobs, kind.value),
+        others=sql.SQL("{} AS o WHERE true").format(jobs),
+    )
+    own = [column for column in columns if not column.rows]
+    return _document_view(own, source).as_string(None)
+
+
 def _statements(table: AnswerTable, columns: Sequence[AnswerColumn]) -> Iterator[sql.Composed]:
     """Yield what makes or widens the views of a table."""
-    jobs = _JOBS.format(table.name, table.analysis_type)
+    source = _saved_as(table.name, table.analysis_type)
     own = [column for column in columns if not column.rows]
     extracted = [c for c in own if c.analysis_type == AnalysisType.EXTRACTION]
     evidence = f"{table.name}{EVIDENCE}"
-    yield from _view(table.name, _document_view(own, table.name, jobs))
+    yield from _view(table.name, _document_view(own, source))
     yield from _comments(table.name, f"The answers saved as {table.name}, by document.", own)
-    yield from _view(evidence, _evidence_view(extracted, jobs))
+    yield from _view(evidence, _evidence_view(extracted, source))
     yield from _comments(evidence, f"What the values of {table.name} rest on, by document.", [])
     for rows in _lists(columns):
         below = [column for column in columns if column.rows == rows]
         name = list_name(table.name, rows)
-        yield from _view(name, _list_view(below, jobs))
+        yield from _view(name, _list_view(below, source))
         yield from _comments(name, f"The elements of {rows} in {table.name}, one a row.", below)
 
 
@@ -247,22 +291,22 @@ def _identifier(view: str) -> sql.Identifier:
     return sql.Identifier(SCHEMA, view)
 
 
-def _document_view(columns: Sequence[AnswerColumn], name: str, jobs: sql.Composed) -> sql.Composed:
+def _document_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed:
     """Return the query with a row for each document."""
-    shown = [each for column in columns for each in _shown(column, name)]
+    shown = [each for column in columns for each in _shown(column, source)]
     return sql.SQL(
         """
         SELECT n.document, n.source, n.status, n.needs_review, n.confidence, {unread} AS unread,
             n.run, n.analyzed_at, n.document_id, n.job_id{shown}
-        FROM answer_jobs AS n WHERE {jobs}
+        FROM {jobs}
         """
-    ).format(unread=_unread(columns), shown=_listed(shown), jobs=jobs)
+    ).format(unread=_unread(columns), shown=_listed(shown), jobs=source.jobs)
 
 
-def _shown(column: AnswerColumn, table: str) -> Iterator[sql.Composed]:
+def _shown(column: AnswerColumn, source: _Source) -> Iterator[sql.Composed]:
     """Yield the expressions of a column, with their names."""
     if column.kind in (ColumnKind.LABEL, ColumnKind.SCORE):
-        yield _named(_of_output(column, table), column.name)
+        yield _named(_of_output(column, source), column.name)
     elif column.kind.is_list:
         listed = sql.SQL("NULLIF(ARRAY(SELECT {value} {of_item} AND {said} ORDER BY f.id), {no})")
         yield _named(_formatted(listed, column, no=_NOTHING), column.name)
@@ -312,14 +356,13 @@ def _value(column: AnswerColumn) -> tuple[sql.Composable, sql.Composable]:
     return (field if column.kind in _FIELDS else _ONE_LINE), said
 
 
-def _of_output(column: AnswerColumn, table: str) -> sql.Composed:
+def _of_output(column: AnswerColumn, source: _Source) -> sql.Composed:
     """Return the expression for what the output of the table's other jobs says."""
     value = "{}::numeric" if column.kind is ColumnKind.SCORE else "{}"
     said = sql.SQL(value).format(sql.SQL("o.output ->> {}").format(column.item))
     return sql.SQL(
-        "(SELECT {} FROM answer_jobs AS o WHERE o.saved_as = {} AND o.analysis_type = {}"
-        " AND o.document_id = n.document_id)"
-    ).format(said, table, column.analysis_type.value)
+        "(SELECT {} FROM {} AND o.analysis_type = {} AND o.document_id = n.document_id LIMIT 1)"
+    ).format(said, source.others, column.analysis_type.value)
 
 
 def _unread(columns: Sequence[AnswerColumn]) -> sql.Composed:
@@ -346,7 +389,7 @@ OF_EVIDENCE = ("value", "quote", "grounded", "confidence", "start_char", "end_ch
 """What the evidence of a table has of each column, after its name: `governing_law_quote`."""
 
 
-def _evidence_view(columns: Sequence[AnswerColumn], jobs: sql.Composed) -> sql.Composed:
+def _evidence_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed:
     """Return the query with what the value of each column rests on: lists as arrays."""
     shown: list[sql.Composed] = []
     joined: list[sql.Composed] = []
@@ -360,9 +403,9 @@ def _evidence_view(columns: Sequence[AnswerColumn], jobs: sql.Composed) -> sql.C
     return sql.SQL(
         """
         SELECT n.document, n.source, n.run, n.document_id, n.job_id{shown}
-        FROM answer_jobs AS n {joined} WHERE {jobs}
+        FROM (SELECT n.* FROM {jobs}) AS n {joined}
         """
-    ).format(shown=_listed(shown), joined=sql.SQL(" ").join(joined), jobs=jobs)
+    ).format(shown=_listed(shown), joined=sql.SQL(" ").join(joined), jobs=source.jobs)
 
 
 def _evidence_of(column: AnswerColumn, alias: sql.Identifier) -> sql.Composed:
@@ -382,7 +425,7 @@ def _evidence_of(column: AnswerColumn, alias: sql.Identifier) -> sql.Composed:
     return sql.SQL("LEFT JOIN LATERAL (SELECT {}) AS {} ON true").format(picked, alias)
 
 
-def _list_view(columns: Sequence[AnswerColumn], jobs: sql.Composed) -> sql.Composed:
+def _list_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed:
     """Return the query with a row for each object in a list; those that were rejected are out."""
     shown = [_named(sql.SQL("r.{}").format(sql.Identifier(c.name)), c.name) for c in columns]
     cells = [_named(_cell(column), column.name) for column in columns]
@@ -390,7 +433,7 @@ def _list_view(columns: Sequence[AnswerColumn], jobs: sql.Composed) -> sql.Compo
         """
         SELECT n.document, n.source, n.status, r.row_index, r.parent_row, r.quote, r.grounded,
             n.run, n.document_id, n.job_id, r.parent AS path{shown}
-        FROM answer_jobs AS n CROSS JOIN LATERAL (
+        FROM (SELECT n.* FROM {jobs}) AS n CROSS JOIN LATERAL (
             SELECT f.parent, substring(f.parent FROM '[0-9]+$')::integer AS row_index,
                 substring(f.parent FROM '/([0-9]+)/[^/]+/[0-9]+$')::integer AS parent_row,
                 min(f.quote) AS quote, bool_and(f.grounded) AS grounded{cells}
@@ -399,13 +442,12 @@ def _list_view(columns: Sequence[AnswerColumn], jobs: sql.Composed) -> sql.Compo
             GROUP BY f.parent
             HAVING count(*) FILTER (WHERE f.verdict IS DISTINCT FROM 'rejected') > 0
         ) AS r
-        WHERE {jobs}
         """
     ).format(
         shown=_listed(shown),
         cells=_listed(cells),
         items=sql.SQL(", ").join(sql.Literal(column.item) for column in columns),
-        jobs=jobs,
+        jobs=source.jobs,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Select, Text, cast, exists, func, select
@@ -15,6 +15,7 @@ from chordwise.domain.tasks import AnalysisType
 from chordwise.storage.documents import Document
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
+from chordwise.storage.record import among
 from chordwise.storage.results import Result
 from chordwise.storage.runs import Run
 
@@ -30,6 +31,7 @@ class Wanted:
     run_id: uuid.UUID | None = None
     types: tuple[AnalysisType, ...] = ()
     document: str = ""
+    job_ids: tuple[uuid.UUID, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,11 @@ _LINKS = (
 )
 
 
+def of_types(wanted: Wanted, types: Sequence[str]) -> Wanted:
+    """Return what is wanted, of these analysis types only where there are any."""
+    return replace(wanted, types=tuple(AnalysisType(each) for each in types))
+
+
 def count(session: Session, wanted: Wanted) -> int:
     """Return how many results there are."""
     return _count(session, ids(wanted))
@@ -139,6 +146,8 @@ def _narrowing(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
         yield Job.run_id == wanted.run_id
     else:
         yield ~_has_newer_answer(wanted)
+    if wanted.job_ids is not None:
+        yield among(Result.job_id, wanted.job_ids)
     if wanted.types:
         yield Result.analysis_type.in_([each.value for each in wanted.types])
     if wanted.document:

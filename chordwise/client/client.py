@@ -1,0 +1,292 @@
+"""The client: submitting, reading results, and asking in SQL."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeAlias, TypedDict, Unpack, cast
+
+from pydantic import SecretStr
+from sqlalchemy import select
+
+from chordwise.cli.quote import read_all
+from chordwise.cli.request import Request, run_options
+from chordwise.client.connection import Connection
+from chordwise.client.run import Result, Run
+from chordwise.domain.json_values import JsonValue
+from chordwise.domain.states import Lane, RunStatus
+from chordwise.domain.tasks import AnalysisType, implied_types
+from chordwise.domain.validation import check_schema
+from chordwise.domain.visible_text import printable
+from chordwise.errors import UsageError
+from chordwise.pipeline.intake import found_files
+from chordwise.pipeline.intake.found_files import FileSource
+from chordwise.pipeline.intake.run_options import RunOptions, answerable, to_json
+from chordwise.pipeline.intake.submit import Resume, Submission, open_or_resume
+from chordwise.pipeline.models.client import Models
+from chordwise.pipeline.quoting import quote as quoting
+from chordwise.pipeline.quoting.quote import Quote, Quoter
+from chordwise.pipeline.runs import user_sql
+from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.readers.discovery import discover
+from chordwise.readers.reading import Reader
+from chordwise.settings import load
+from chordwise.storage import intakes, runs
+from chordwise.storage.runs import Run as StoredRun
+
+Paths: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+class AnalysisArguments(TypedDict, total=False):
+    """What is asked of each document; see docs/command-line.md, where the options are the same."""
+
+    profile: str
+    types: Sequence[AnalysisType | str]
+    instructions: str
+    schema: Mapping[str, JsonValue] | str | os.PathLike[str]
+    labels: Sequence[str]
+    text_column: str
+    id_column: str
+    model: str
+    fresh: bool
+    lane: Lane | str
+    confidence_threshold: float
+    votes: int
+    critique: bool
+    principles: Sequence[str]
+
+
+class RunArguments(AnalysisArguments, total=False):
+    """What a run has besides: its names, its budget, and whose calls go first."""
+
+    save_as: str
+    run_name: str
+    no_cache: bool
+    nightly: bool
+    budget_usd: Decimal | float | str
+
+
+class Client:
+    """Chordwise from Python: with the stack on this machine, or the servers that are named.
+
+    Settings come from `chordwise.toml` and the environment, as for the commands; `settings` are
+    further ones by their names. Nothing is started or connected before the first use. It may be
+    shared by threads, and is a context manager that closes its connections.
+    """
+
+    def __init__(
+        self,
+        *,
+        database_url: str | None = None,
+        broker_url: str | None = None,
+        config: str | os.PathLike[str] | None = None,
+        home: str | os.PathLike[str] | None = None,
+        **settings: object,
+    ) -> None:
+        """Read the settings.
+
+        Raises:
+            ConfigurationError: A file is missing or broken, or a value is wrong.
+        """
+        file = Path(config) if config is not None else None
+        addresses = {
+            "database_url": SecretStr(database_url) if database_url else None,
+            "broker_url": SecretStr(broker_url) if broker_url else None,
+        }
+        found = load(file, home=Path(home) if home is not None else None, **addresses, **settings)
+        self._connection = Connection(found, file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; runs go on."""
+        self._connection.close()
+
+    def submit(self, paths: Paths, **arguments: Unpack[RunArguments]) -> Run:
+        """Take documents in, and return the run that analyzes them; it goes on by itself.
+
+        With a `run_name` that is taken by a run which asks the same of the same paths, that run is
+        returned, and an interrupted one goes on: so a task that is repeated submits once.
+
+        Raises:
+            UsageError: Nothing matches the paths, the arguments contradict each other, or the name
+                belongs to a run that asks something else.
+            ConfigurationError: The model is unknown, or a setting is missing.
+            ServiceUnavailableError: A service does not start or cannot be reached.
+        """
+        given = _listed(paths)
+        options = replace(self._options(given, arguments), paths=tuple(map(_absolute, given)))
+        known = self._known(options)
+        if known is not None:
+            return known
+        entries = [found_files.entry_of(file) for file in discover(given)]
+        context = self._connection.context
+        resume = Resume(context, lambda _: None, time.sleep)  # noqa: TID251 - as the command
+        now = datetime.now(UTC)  # noqa: TID251 - the clock
+        submission = open_or_resume(context, options, now, entries, resume)
+        return self._take_in(submission)
+
+    def quote(self, paths: Paths, **arguments: Unpack[AnalysisArguments]) -> Quote:
+        """Return what an analysis would take and cost; nothing is stored, and no model is asked.
+
+        Raises:
+            UsageError: Nothing matches the paths, or the arguments contradict each other.
+        """
+        given = _listed(paths)
+        options = self._options(given, cast("RunArguments", arguments))
+        connection = self._connection
+        models = Models(connection.settings)
+        quoter = Quoter(settings=connection.settings, database=connection.database, models=models)
+        read = read_all(connection.settings, discover(given), options.columns)
+        return quoting.priced(quoter, quoting.gather(quoter, read, options, 0))
+
+    def run(self, name: str = "latest") -> Run:
+        """Return a run by its name or id.
+
+        Raises:
+            UsageError: There is none.
+        """
+        with self._connection.read() as session:
+            found = runs.find(session, name)
+            return Run(self._connection, found.id, found.name)
+
+    def runs(self, limit: int = 100) -> list[Run]:
+        """Return the newest runs, the newest first."""
+        with self._connection.read() as session:
+            newest = select(StoredRun.id, StoredRun.name).order_by(StoredRun.id.desc()).limit(limit)
+            return [Run(self._connection, *row) for row in session.execute(newest)]
+
+    def results(
+        self, *, types: Sequence[AnalysisType | str] = (), document: str = ""
+    ) -> Iterator[Result]:
+        """Yield the newest answer to each question about each document, the newest first.
+
+        `document` is a part of a source or title.
+        """
+        kinds = tuple(AnalysisType(each) for each in types)
+        yield from Result.read(self._connection, Wanted(types=kinds, document=document))
+
+    def sql(self, statement: str) -> list[dict[str, object]]:
+        """Return the rows of a statement that reads, run by the role of readers.
+
+        Raises:
+            UsageError: It does more than read, or PostgreSQL refuses it.
+            ConfigurationError: The role of readers is missing, or cannot log in.
+        """
+        with user_sql.answer(self._connection.address, statement) as answer:
+            return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+
+    def _options(self, paths: Sequence[str], arguments: RunArguments) -> RunOptions:
+        """Return what a run asks by arguments that are those of the commands."""
+        schema, principles = arguments.get("schema"), tuple(arguments.get("principles", ()))
+        own = check_schema(dict(schema)) if isinstance(schema, Mapping) else None
+        request = _request(paths, arguments, has_schema=own is not None)
+        options = run_options(request, self._connection.settings)
+        analysis = options.analysis
+        return replace(
+            options,
+            analysis=replace(
+                analysis,
+                schema=own or analysis.schema,
+                labels=tuple(arguments.get("labels", ())) or analysis.labels,
+                critique=analysis.critique or bool(principles),
+                principles=principles or analysis.principles,
+            ),
+        )
+
+    def _known(self, options: RunOptions) -> Run | None:
+        """Return the run of this name, where there is one that goes on by itself.
+
+        Raises:
+            UsageError: It asks something else.
+        """
+        if not options.name:
+            return None
+        with self._connection.read() as session:
+            named = select(StoredRun, intakes.is_interrupted()).where(
+                StoredRun.name == options.name
+            )
+            row = session.execute(named).one_or_none()
+            if row is None:
+                return None
+            stored, is_interrupted = row
+            asked = to_json(answerable(self._connection.settings, options))
+            differing = sorted(name for name in asked if asked[name] != stored.options.get(name))
+            if differing:
+                raise UsageError(
+                    f"There is a run named “{stored.name}” already, and it asks something else "
+                    f"({', '.join(differing)}).",
+                    "Choose another run_name.",
+                )
+            if is_interrupted and stored.status != RunStatus.CANCELLED:
+                return None
+            return Run(self._connection, stored.id, stored.name)
+
+    def _take_in(self, submission: Submission) -> Run:
+        context = self._connection.context
+        with Reader(self._connection.settings.readers) as reader:
+            found_files.take_in(
+                context,
+                submission,
+                FileSource(reader, sys.stdin.buffer),
+                on_taken=lambda _source, _taken: None,
+                is_stopped=lambda: False,
+            )
+        return Run(self._connection, submission.run_id, submission.name)
+
+
+def _request(paths: Sequence[str], arguments: RunArguments, *, has_schema: bool) -> Request:
+    """Return the options of a command that say the same, schemas and principles in files aside."""
+    schema, budget, lane = (arguments.get(name) for name in ("schema", "budget_usd", "lane"))
+    labels = [each.replace(",", " ") for each in arguments.get("labels", ())]
+    types = [AnalysisType(each) for each in arguments.get("types", ())]
+    if has_schema and not arguments.get("profile"):
+        types = list(implied_types(types, schema=True, labels=bool(labels)))
+    return Request(
+        paths=list(paths),
+        profile=arguments.get("profile", ""),
+        types=types or None,
+        instructions=arguments.get("instructions", ""),
+        schema=Path(schema) if isinstance(schema, str | os.PathLike) else None,
+        labels=",".join(labels),
+        text_column=arguments.get("text_column", ""),
+        id_column=arguments.get("id_column", ""),
+        model=arguments.get("model"),
+        save_as=arguments.get("save_as", ""),
+        run_name=arguments.get("run_name", ""),
+        fresh=arguments.get("fresh", False),
+        no_cache=arguments.get("no_cache", False),
+        nightly=arguments.get("nightly", False),
+        lane=None if lane is None else Lane(str(lane)),
+        confidence_threshold=arguments.get("confidence_threshold"),
+        votes=arguments.get("votes"),
+        critique=arguments.get("critique", False),
+        budget=None if budget is None else str(budget),
+    )
+
+
+def _listed(paths: Paths) -> list[str]:
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not given:
+        raise UsageError("There is nothing to submit.", "Name a file, a folder or a pattern.")
+    return [os.fspath(path) for path in given]
+
+
+def _absolute(path: str) -> str:
+    return printable(str(Path.cwd() / path))

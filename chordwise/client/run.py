@@ -1,0 +1,382 @@
+"""A run as the client sees it: its progress, its results, and what can be done with it."""
+
+from __future__ import annotations
+
+import html
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select, text
+
+from chordwise.cli.rendering.live import Display, display
+from chordwise.cli.rendering.screen import Screen
+from chordwise.cli.run_watch import Watch
+from chordwise.client.connection import Connection
+from chordwise.client.frames import Frame
+from chordwise.domain import answer_tables
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.learning.remarks import Saying
+from chordwise.domain.learning.truths import Verdict
+from chordwise.pipeline.intake.run_options import from_json
+from chordwise.pipeline.jobs import retry as retrying
+from chordwise.pipeline.learning import feedback
+from chordwise.pipeline.learning.feedback import Signed, Target
+from chordwise.pipeline.models.budgets import checked_cap
+from chordwise.pipeline.runs import accounts, progress, stored_results
+from chordwise.pipeline.runs.accounts import Account, Failure
+from chordwise.pipeline.runs.progress import Pace, Progress
+from chordwise.pipeline.runs.stored_results import StoredResult, Wanted
+from chordwise.storage import answer_tables as stored_tables
+from chordwise.storage.jobs import Job
+from chordwise.storage.record import among
+from chordwise.storage.results import Fact
+from chordwise.storage.results import Result as ResultRow
+from chordwise.storage.runs import Run as StoredRun
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+
+_AT_ONCE = 200
+_LOOK_SECONDS = 0.5
+_OVERLAP_MS = 60_000
+"""Ids grow with time, but a transaction that began earlier may commit later."""
+_MS_BITS = 80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactValue:
+    """A value that was found, or not; see the columns of `facts` for what the members mean.
+
+    `value` is the one that counts: the corrected one where a person spoke, `None` where nothing was
+    found or the value was rejected. `original` is what the model said.
+    """
+
+    item: str
+    value: str | None
+    original: str | None
+    verdict: str | None
+    number: Decimal | None
+    currency: str | None
+    unit: str | None
+    date: date | None
+    confidence: float | None
+    quote: str | None
+    start_char: int | None
+    end_char: int | None
+    grounded: bool | None
+    path: str
+    parent: str | None
+    row_index: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """An answer about a document.
+
+    `facts` has the surest value of each item, `all_facts` every value in the order of the output.
+    """
+
+    document: str
+    source: str
+    run: str
+    analysis_type: str
+    status: str
+    output: JsonObject
+    corrected: bool
+    nothing_found: bool
+    confidence: float
+    quality: float
+    coverage: float
+    needs_review: bool
+    job_id: uuid.UUID
+    document_id: uuid.UUID
+    provider: str
+    model: str
+    created_at: datetime
+    all_facts: tuple[FactValue, ...]
+
+    @property
+    def facts(self) -> Mapping[str, FactValue]:
+        """The surest value of each item, by the item."""
+        surest: dict[str, FactValue] = {}
+        for fact in self.all_facts:
+            best = surest.get(fact.item)
+            if best is None or _certainty(fact) > _certainty(best):
+                surest[fact.item] = fact
+        return surest
+
+    @classmethod
+    def read(cls, connection: Connection, wanted: Wanted) -> Iterator[Result]:
+        """Yield stored results, some at a time."""
+        with connection.read() as session:
+            order = Job.id if wanted.run_id else Job.id.desc()
+            ids = select(Job.id).join(ResultRow, ResultRow.job_id == Job.id)
+            ids = ids.where(ResultRow.id.in_(stored_results.ids(wanted))).order_by(order)
+            job_ids = list(session.scalars(ids))
+        for start in range(0, len(job_ids), _AT_ONCE):
+            yield from _read(connection, wanted, job_ids[start : start + _AT_ONCE])
+
+    def _repr_html_(self) -> str:
+        """Show the values with their quotes in a notebook."""
+        rows = "".join(
+            f"<tr><td>{_cell(fact.item)}</td><td>{_cell(fact.value)}</td>"
+            f"<td><i>{_cell(fact.quote)}</i></td></tr>"
+            for fact in self.all_facts
+        )
+        heading = f"<b>{_cell(self.document)}</b> · {_cell(self.analysis_type)} · {self.status}"
+        return f"{heading}<table>{rows}</table>"
+
+
+class Run:
+    """A run: documents that were submitted together. It goes on whether or not it is looked at."""
+
+    def __init__(self, connection: Connection, run_id: uuid.UUID, name: str) -> None:
+        self._connection = connection
+        self.id = run_id
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Run({self.name!r})"
+
+    def _repr_html_(self) -> str:
+        """Show the state in a notebook."""
+        found = self.progress()
+        return (
+            f"<b>{_cell(self.name)}</b> · {found.status} · "
+            f"{found.jobs.documents_done} of {found.jobs.documents} documents"
+        )
+
+    @property
+    def status(self) -> str:
+        """`open`, `paused`, `finished` or `cancelled`."""
+        return self.progress().status
+
+    def progress(self) -> Progress:
+        """Return how far the run has come."""
+        with self._connection.read() as session:
+            return progress.read(session, self.id)
+
+    def account(self) -> Account:
+        """Return what the run saw and planned, and what became of it."""
+        with self._connection.read() as session:
+            return accounts.of_run(session, self.id)
+
+    def failures(self, limit: int = 10_000) -> Sequence[Failure]:
+        """Return what did not end well, with the reason and what to do."""
+        with self._connection.read() as session:
+            return accounts.failures(session, self.name, limit)
+
+    def wait(self, *, timeout: float | None = None, progress: bool = False) -> Account:
+        """Wait until the run is over, and return its account; `progress` shows a bar.
+
+        Raises:
+            TimeoutError: It is not over after `timeout` seconds. It goes on.
+            ServiceUnavailableError: The database stays away.
+        """
+        with ExitStack() as shown:
+            screen = Screen()
+            view: Display = shown.enter_context(display(screen)) if progress else _Quiet()
+            warn = screen.tell if progress else _say_nothing
+            watch = Watch(
+                self._connection.settings,
+                self._connection.database,
+                warn,
+                pause=_until(timeout, self.name),
+            )
+            watch.until_over(self.id, view)
+        return self.account()
+
+    def results(
+        self,
+        *,
+        as_completed: bool = False,
+        types: Sequence[str] = (),
+        progress: bool = False,
+    ) -> Iterator[Result]:
+        """Yield the results: those there are in the order of the intake, or as they are made.
+
+        With `as_completed` it ends when the run is over. Documents without an answer have none:
+        `failures()` names them.
+        """
+        wanted = stored_results.of_types(Wanted(run_id=self.id), types)
+        if not as_completed:
+            yield from Result.read(self._connection, wanted)
+            return
+        with ExitStack() as shown:
+            view: Display = shown.enter_context(display(Screen())) if progress else _Quiet()
+            yield from self._as_completed(wanted, view)
+
+    def retry(self, *, budget_usd: Decimal | float | None = None) -> int:
+        """Retry what has not succeeded; return how many analyses that are."""
+        cap = None if budget_usd is None else checked_cap(Decimal(str(budget_usd)))
+        return retrying.retry(self._connection.context, self.id, cap)
+
+    def cancel(self) -> int:
+        """Cancel what has not ended; return how many analyses that were."""
+        return retrying.cancel(self._connection.database, self.id)
+
+    def feedback(
+        self,
+        document: str,
+        *,
+        correct: Mapping[str, JsonValue] | None = None,
+        approve: bool = False,
+        reject: bool = False,
+        note: str = "",
+        author: str = "",
+    ) -> int:
+        """Say that a result is right or wrong, or what it should be; return how much was new.
+
+        `document` is a part of the name of one document; `correct` names values by their items.
+
+        Raises:
+            UsageError: No result or several fit, or a value does not fit what was asked.
+        """
+        said = [
+            Saying(verdict=Verdict.CORRECTED, path=path, value=value)
+            for path, value in (correct or {}).items()
+        ]
+        said += [Saying(verdict=Verdict.APPROVED)] if approve else []
+        said += [Saying(verdict=Verdict.REJECTED)] if reject else []
+        target = Target(name=self.name, wanted=Wanted(document=document))
+        signed = [Signed(saying=each, note=note, author=author) for each in said]
+        with self._connection.write() as session:
+            return feedback.give(session, feedback.one(session, target), signed).stored
+
+    def to_arrow(self) -> pa.Table:
+        """Return the answers as a table, wide as in `answers.NAME`: a row for each document.
+
+        Raises:
+            ConfigurationError: pyarrow is not installed.
+        """
+        return self._frame().to_arrow()
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the answers as a data frame of pandas.
+
+        Raises:
+            ConfigurationError: pandas is not installed.
+        """
+        return self._frame().to_pandas()
+
+    def to_polars(self) -> pl.DataFrame:
+        """Return the answers as a data frame of Polars.
+
+        Raises:
+            ConfigurationError: polars is not installed.
+        """
+        return self._frame().to_polars()
+
+    def _frame(self) -> Frame:
+        with self._connection.read() as session:
+            stored = session.get_one(StoredRun, self.id)
+            options = from_json(stored.options, stored.name)
+            columns = answer_tables.columns_for(options.types, options.analysis)
+            kind = answer_tables.kind_of_rows(options.types)
+            query = stored_tables.query_of_run(self.id, kind, columns)
+            rows = session.execute(text(query.replace(":", r"\:")))
+            return Frame(names=list(rows.keys()), rows=[tuple(row) for row in rows])
+
+    def _as_completed(self, wanted: Wanted, view: Display) -> Iterator[Result]:
+        seen: set[uuid.UUID] = set()
+        after = uuid.UUID(int=0)
+        pace = Pace()
+        while True:
+            found = self.progress()  # before the look at the results: what is over has them all
+            pace.note(time.monotonic(), found)
+            view.progress(found, pace)
+            for result_id, job_id in self._newer(after):
+                after = max(after, result_id)
+                if job_id not in seen:
+                    seen.add(job_id)
+                    yield from _read(self._connection, wanted, [job_id])
+            if found.is_over:
+                return
+            time.sleep(_LOOK_SECONDS)  # noqa: TID251 - people wait for it
+
+    def _newer(self, after: uuid.UUID) -> Sequence[tuple[uuid.UUID, uuid.UUID]]:
+        """Return results by their ids, a minute before `after` as well."""
+        earlier = max(0, (after.int >> _MS_BITS) - _OVERLAP_MS) << _MS_BITS
+        newer = (
+            select(ResultRow.id, ResultRow.job_id)
+            .join(Job, Job.id == ResultRow.job_id)
+            .where(Job.run_id == self.id, ResultRow.id > uuid.UUID(int=earlier))
+            .order_by(ResultRow.id)
+        )
+        with self._connection.read() as session:
+            return [(result_id, job_id) for result_id, job_id in session.execute(newer)]
+
+
+class _Quiet:
+    """A display that shows nothing."""
+
+    def finding(self, count: int) -> None:
+        """Show nothing."""
+
+    def taking_in(self, count: int, found: int, source: str) -> None:
+        """Show nothing."""
+
+    def progress(self, progress: Progress, pace: Pace) -> None:
+        """Show nothing."""
+
+
+def _say_nothing(_sentence: str) -> None:
+    """Drop a sentence."""
+
+
+def _until(timeout: float | None, name: str) -> Callable[[float], None]:
+    """Return a pause that ends the wait when its time is over."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+
+    def pause(seconds: float) -> None:
+        left = seconds if deadline is None else deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(f"The run {name} is not over after {timeout:g} seconds. It goes on.")
+        time.sleep(min(seconds, left))  # noqa: TID251 - people wait for it
+
+    return pause
+
+
+def _read(connection: Connection, wanted: Wanted, job_ids: Sequence[uuid.UUID]) -> Iterator[Result]:
+    some = Wanted(run_id=wanted.run_id, types=wanted.types, job_ids=tuple(job_ids))
+    stated = select(Fact).where(among(Fact.job_id, job_ids)).order_by(Fact.id)
+    with connection.read() as session:
+        found = {result.job_id: result for result in stored_results.read(session, some)}
+        facts: dict[uuid.UUID, list[FactValue]] = {}
+        for fact in session.scalars(stated):
+            facts.setdefault(fact.job_id, []).append(_fact(fact))
+    for job_id in job_ids:
+        if job_id in found:
+            yield _result(found[job_id], facts.get(job_id, []))
+
+
+def _fact(row: Fact) -> FactValue:
+    same = (name for name in FactValue.__dataclass_fields__ if name not in ("value", "original"))
+    return FactValue(
+        value=row.final_value, original=row.value, **{name: getattr(row, name) for name in same}
+    )
+
+
+def _result(stored: StoredResult, facts: Sequence[FactValue]) -> Result:
+    own = (name for name in Result.__dataclass_fields__ if name not in ("document", "all_facts"))
+    return Result(
+        document=stored.source.rpartition("/")[2] or stored.source,
+        all_facts=tuple(facts),
+        **{name: getattr(stored, name) for name in own},
+    )
+
+
+def _certainty(fact: FactValue) -> tuple[bool, float]:
+    return fact.value is not None, fact.confidence or 0.0
+
+
+def _cell(value: str | None) -> str:
+    return html.escape(value or "∅")
