@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -170,15 +171,17 @@ def test_a_schedule_is_shown_with_its_next_time(tmp_path: Path) -> None:
         (f'model = "openai/gpt-6.1-terra"\n{IN_BATCHES}expires_after_hours = 20', "20 hours only"),
         (f'{NIGHTLY}kind = "reanalyze"\nlane = "batch"\nexpires_after_hours = 2', "20 hours only"),
         (f'{NIGHTLY}kind = "reanalyze"\nexpires_after_hours = 2\n{HALF_PRICE}', "20 hours only"),
+        (f'{NIGHTLY}kind = "recalibrate"', "needs scikit-learn"),
         (f'{EXPORT}view = "nothing"', "There is no table or view “nothing” to export."),
         (f'{EXPORT}sql = "SELECT missing"', "missing"),
         (f'{EXPORT}sql = "VACUUM"', "Only statements that read are taken"),
     ],
 )
 def test_a_schedule_that_would_fail_is_a_warning(
-    settings: Settings, tmp_path: Path, toml: str, finding: str
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toml: str, finding: str
 ) -> None:
     """What it lacks may be there in time, and nothing else waits for it."""
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     (tmp_path / "out").mkdir()
 
     (check,) = schedules.configured(load(tmp_path, toml, settings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -104,6 +105,19 @@ def test_what_has_not_changed_is_not_learnt_again(pipeline: Pipeline) -> None:
         (100, 30),
     ]
     assert {row[3] for row in calibrated(pipeline)} == {100}
+
+
+def test_without_scikit_learn_the_command_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ends as a configuration that lacks something, even if nothing has been judged yet."""
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+
+    assert run(["recalibrate"]) == ExitCode.CONFIGURATION
+
+    said = capsys.readouterr().err
+    assert "needs scikit-learn" in said
+    assert 'pip install "chordwise[learning]"' in said
 
 
 def test_an_answer_that_several_runs_have_counts_once(pipeline: Pipeline) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from chordwise.domain import due_times
+from chordwise.domain.learning import calibration
 from chordwise.domain.states import Lane
 from chordwise.errors import ChordwiseError, ConfigurationError
 from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, failed, guarded
@@ -134,6 +135,10 @@ def _evaluation(settings: Settings, wanted: ScheduleSettings) -> None:
         gold.read(Path(wanted.gold))
 
 
+def _recalibration(_settings: Settings, _wanted: ScheduleSettings) -> None:
+    calibration.require()
+
+
 def _nothing(_settings: Settings, _wanted: ScheduleSettings) -> None:
     """Need nothing but the database."""
 
@@ -144,4 +149,5 @@ _NEEDS: Mapping[ScheduleKind, Callable[[Settings, ScheduleSettings], None]] = {
     ScheduleKind.REPORT: _report,
     ScheduleKind.EXPORT: _export,
     ScheduleKind.EVALUATE: _evaluation,
+    ScheduleKind.RECALIBRATE: _recalibration,
 }
