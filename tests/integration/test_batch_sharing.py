@@ -1,4 +1,4 @@
-"""The very same question of several documents is asked in a batch once, and paid once."""
+"""Which questions go into which batch; the same question is asked and paid for once."""
 
 from __future__ import annotations
 
@@ -30,11 +30,23 @@ from tests.peers.batch_server import serving_batches
 
 # Other documents, for each has another hash, and the same question: the ends of a text are trimmed.
 TWINS = (PARAGRAPH, f"\n\n{PARAGRAPH}", f"   {PARAGRAPH}\n")
+
+
 OTHER = f"Something else. {PARAGRAPH}"
+
+
 FOLLOWING = "SELECT count(*) FROM batch_requests WHERE status = 'following'"
+
+
 STATUSES = "SELECT string_agg(status, ' ' ORDER BY status) FROM batch_requests"
+
+
 HITS = "SELECT count(*) FROM model_calls WHERE cache_hit AND cost_usd = 0 AND input_tokens = 0"
+
+
 PAID = "SELECT sum(spent_usd) FROM budgets WHERE run_id IS NOT NULL"
+
+
 ONE_QUESTION = Decimal("0.01")
 
 
@@ -336,4 +348,72 @@ def test_another_process_takes_up_whoever_waits(
 
     assert len(provider.batches) == 1
     assert pipeline.value(HITS) == 2
+    judge(pipeline, provider)
+
+
+def test_all_samples_of_a_vote_go_into_the_same_batch(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """Those of all chunks into the first, those of the synthesis into the second."""
+    submission = pipeline.submit(LONG, options=in_batches("100", votes=3))
+
+    pass_the_night(pipeline, submission)
+
+    chunks = pipeline.value("SELECT count(*) FROM chunks")
+    assert isinstance(chunks, int)
+    assert [len(batch.lines) for batch in provider.batches] == [3 * chunks, 3]
+    assert pipeline.job(submission).status == "succeeded"
+    assert pipeline.value("SELECT agreement FROM results") == 1
+    samples = "SELECT sample, count(*) FROM model_calls GROUP BY 1 ORDER BY 1"
+    assert pipeline.rows(samples) == [(number, chunks + 1) for number in (1, 2, 3)]
+    assert pipeline.model.requests == []
+    judge(pipeline, provider)
+
+
+def test_a_sample_that_needs_repair_is_repaired_in_a_later_batch(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """The others wait for it with their answers, and nobody is asked twice."""
+    fates = iter([INVALID])
+    provider.fate = lambda _question, _before: next(fates, "answered")
+    submission = pipeline.submit(PARAGRAPH, options=in_batches(votes=3))
+
+    pass_the_night(pipeline, submission)
+
+    assert [len(batch.lines) for batch in provider.batches] == [3, 1]
+    assert pipeline.job(submission).status == "succeeded"
+    assert pipeline.value("SELECT agreement FROM results") == 1
+    judge(pipeline, provider)
+
+
+def test_critique_and_revision_are_further_batches_of_the_same_night(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """After those of the chunks and of the synthesis, one each; the samples of votes together."""
+    submission = pipeline.submit(LONG, options=in_batches("100", votes=2, critique=True))
+
+    pass_the_night(pipeline, submission)
+
+    chunks = pipeline.value("SELECT count(*) FROM chunks")
+    assert isinstance(chunks, int)
+    assert [len(batch.lines) for batch in provider.batches] == [2 * chunks, 2, 1, 1]
+    assert pipeline.job(submission).status == "succeeded"
+    assert pipeline.value("SELECT critique_outcome FROM document_results") == "revised"
+    assert pipeline.value("SELECT count(*) FROM model_calls WHERE stage = 'critique'") == 1
+    assert pipeline.value("SELECT bool_and(service_tier = 'batch') FROM model_calls")
+    assert pipeline.model.requests == []
+    judge(pipeline, provider)
+
+
+def test_an_answer_whose_critique_fails_in_its_batch_is_kept(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """The provider rejects the line; the result says so, and the run is at its end."""
+    provider.fate = lambda question, _: "400" if "analysis between" in question else "answered"
+    submission = pipeline.submit(PARAGRAPH, options=in_batches(critique=True))
+
+    pass_the_night(pipeline, submission)
+
+    assert pipeline.job(submission).status == "succeeded"
+    assert pipeline.value("SELECT critique_outcome FROM document_results") == "failed"
     judge(pipeline, provider)
