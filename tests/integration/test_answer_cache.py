@@ -135,7 +135,7 @@ def test_fifty_who_ask_the_same_make_one_request(database: Database, peer: Answe
 
 
 def test_nothing_is_locked_while_a_model_is_asked(database: Database) -> None:
-    """Whoever looks meanwhile learns at once that somebody asks."""
+    """A look at the cache meanwhile shows at once that a request is under way."""
     seen: list[Completion | Standing] = []
     busy: list[object] = []
     query = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
@@ -152,7 +152,7 @@ def test_nothing_is_locked_while_a_model_is_asked(database: Database) -> None:
     assert busy == [0]
 
 
-def test_a_claim_of_somebody_who_was_killed_is_taken_over(database: Database) -> None:
+def test_a_claim_of_a_killed_worker_is_taken_over(database: Database) -> None:
     """Once it has run out, by one of those who wait."""
     lost = cache_of(database, claim_lasts=timedelta(seconds=1))
     assert lost.take(ENTRY) is Standing.OURS
@@ -167,8 +167,8 @@ def test_a_claim_of_somebody_who_was_killed_is_taken_over(database: Database) ->
     assert afterwards == [Standing.OURS, *[Standing.OTHERS] * 4]
 
 
-def test_whoever_takes_a_chunk_over_takes_its_claim_over(database: Database) -> None:
-    """The lease says that the worker before is gone: nobody waits for its claim to run out."""
+def test_a_chunk_is_taken_over_with_its_claim(database: Database) -> None:
+    """The lease says that the worker before is gone: its claim is not waited for."""
     chunk = uuid.uuid4()
     assert cache_of(database, chunk).take(ENTRY) is Standing.OURS
 
@@ -188,7 +188,7 @@ def test_who_was_taken_over_stores_nothing(database: Database) -> None:
 
 
 def test_after_a_failure_the_next_one_may_ask(database: Database) -> None:
-    """Nobody waits for what does not come."""
+    """A failed request is not waited for."""
     with pytest.raises(ModelOverloadedError):
         wrapped(ScriptedModel([ModelOverloadedError("busy")]), cache_of(database)).complete(
             a_request()

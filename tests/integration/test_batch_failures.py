@@ -118,7 +118,7 @@ def test_a_wrong_key_pauses_the_run_before_anything_is_handed_in(
 def test_a_key_that_was_changed_while_a_batch_is_out_loses_nothing(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The batch is there, and paid for: it is looked at again until somebody mends the key."""
+    """The batch is there, and paid for: it is looked at again until the key is corrected."""
     submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
     pipeline.work(submission)
     schedule(pipeline)
@@ -136,7 +136,7 @@ def test_a_key_that_was_changed_while_a_batch_is_out_loses_nothing(
 
 
 @pytest.mark.parametrize("status", [401, 404, 500])
-def test_a_batch_that_may_be_there_is_not_given_up_because_nobody_can_look_for_it(
+def test_a_batch_that_may_be_there_is_not_given_up_while_it_cannot_be_looked_for(
     pipeline: Pipeline, provider: BatchProvider, status: int
 ) -> None:
     """It was created, the answer was lost, and the list cannot be read for now."""
@@ -154,7 +154,7 @@ def test_a_batch_that_may_be_there_is_not_given_up_because_nobody_can_look_for_i
     judge(pipeline, provider)
 
 
-def test_a_batch_that_nobody_can_read_keeps_no_other_from_its_answers(
+def test_an_unreadable_batch_keeps_no_other_from_its_answers(
     pipeline: Pipeline, provider: BatchProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever goes wrong with it: it is put off, and told; and read once that is mended."""
@@ -201,7 +201,7 @@ class Overtaken(InMemoryBatches):
 def test_two_leaders_create_a_batch_once(
     pipeline: Pipeline, provider: BatchProvider, small_chunks: Settings
 ) -> None:
-    """One has lost the lead without knowing it; whoever comes second leaves it at that."""
+    """One has lost the lead without knowing it; the second one does nothing."""
     named = pipeline.context.settings.model_named(SCRIPTED)
     api = Overtaken(provider, pipeline)
     slow = a_pipeline(
@@ -370,7 +370,7 @@ def test_a_batch_that_expires_after_a_day_has_its_answers_fetched(
 def test_a_batch_that_never_ends_is_forgotten_after_days(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """Nobody looks at it for ever; what it did cost counts in full."""
+    """It is not looked at for ever, and its whole cost counts."""
     provider.holds = True
     submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
     pipeline.work(submission)

@@ -62,10 +62,10 @@ def test_the_ledger_knows_the_price_of_batches(pipeline: Pipeline, provider: Bat
     judge(pipeline, provider)
 
 
-def test_a_waiting_chunk_holds_nobody_and_counts_nothing(
+def test_a_waiting_chunk_holds_no_lease_and_counts_no_attempt(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """It has no lease, no attempt, and is due only when nobody waits for batches any more."""
+    """It is due only after the wait for batches has ended."""
     provider.holds = True
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
     pipeline.work(submission)
@@ -109,7 +109,7 @@ def test_what_no_batch_answers_is_asked_online(pipeline: Pipeline, provider: Bat
 
 
 def test_an_error_for_good_is_that_of_online(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """The chunk fails with the same code, and nobody asks again."""
+    """The chunk fails with the same code, and is not asked again."""
     provider.fate = lambda _question, _: "400"
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
 
@@ -135,7 +135,7 @@ def test_a_repair_is_a_question_of_a_later_batch(
     judge(pipeline, provider)
 
 
-def test_a_batch_whose_creation_nobody_heard_of_is_taken_up(
+def test_a_batch_whose_creation_was_not_answered_is_taken_up(
     pipeline: Pipeline, provider: BatchProvider, small_chunks: Settings
 ) -> None:
     """The answer is lost, and so is the process: the next one finds the batch by its mark."""
@@ -226,7 +226,7 @@ def test_a_batch_has_no_more_bytes_than_it_may(pipeline: Pipeline, provider: Bat
 def test_questions_of_a_paused_job_are_not_handed_in(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """They wait for whoever takes the run up again, and then go as they are."""
+    """They wait until the run is resumed, and are then sent unchanged."""
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
     pipeline.work(submission)
     pipeline.execute("UPDATE jobs SET status = 'paused'")
@@ -317,7 +317,7 @@ def test_a_cancelled_run_asks_nothing_more(pipeline: Pipeline, provider: BatchPr
 def test_a_late_answer_of_a_cancelled_run_is_paid_for(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """It came before the provider heard of it: ledger and budget know, and nobody uses it."""
+    """It came before the provider heard of it: ledger and budget count it, and it is not used."""
     provider.holds = True
     submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
     pipeline.work(submission)
@@ -350,7 +350,7 @@ def test_a_run_without_money_pauses(pipeline: Pipeline, provider: BatchProvider)
     judge(pipeline, provider)
 
 
-def test_a_provider_without_quota_pauses_the_run_until_somebody_pays(
+def test_a_provider_without_quota_pauses_the_run_until_it_is_paid(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     """The batch is turned away as a whole, and `retry` hands its questions in again."""
@@ -373,7 +373,7 @@ def test_a_provider_without_quota_pauses_the_run_until_somebody_pays(
 def test_a_batch_that_the_provider_forgot_is_given_up_in_the_end(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """Nobody knows what it did cost; its questions are handed in again."""
+    """Its cost is unknown; its questions are handed in again."""
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
     pipeline.work(submission)
     pass_time(pipeline)

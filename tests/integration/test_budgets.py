@@ -58,7 +58,7 @@ def test_what_was_not_spent_comes_back(bank: Bank) -> None:
 
 
 def test_an_unknown_cost_is_all_that_was_reserved(bank: Bank) -> None:
-    """Nobody knows what an interrupted call did cost; the cap has to hold all the same."""
+    """The cost of an interrupted call is unknown; the cap has to hold all the same."""
     run_id, job_id = bank.job(Decimal(1))
     budget = bank.budget(job_id)
 
@@ -146,7 +146,7 @@ def test_another_cap_of_the_day_holds_at_once(bank: Bank) -> None:
 
 
 def test_a_cap_counts_what_was_spent_without_one(bank: Bank) -> None:
-    """The ledger knows what a run did cost before anybody thought of a budget."""
+    """The ledger knows what a run did cost before a budget was set."""
     run_id, job_id = bank.job()
     with bank.database.write() as session:
         session.execute(
@@ -319,7 +319,7 @@ class Interleaving:
                 self._settle(*self.in_flight.pop(worker), size, is_known=step == "settle")
             case "kill" if worker in self.in_flight:
                 self.lost[worker] = self.in_flight.pop(worker)
-                self.charged += self.lost[worker][1]  # the provider answered nobody in full
+                self.charged += self.lost[worker][1]  # the provider's answer was lost
             case "late" if worker in self.lost:
                 reservation, most = self.lost.pop(worker)
                 self.budget.settle(reservation, most)
@@ -344,7 +344,7 @@ class Interleaving:
             reservation = self.budget.reserve(most, 60)
         except (BudgetExceededError, BudgetReservedError):
             spent, reserved = self.bank.account(budgets.scope_of_run(self.run_id))
-            assert spent + reserved + most > self.cap  # nobody is turned away without need
+            assert spent + reserved + most > self.cap  # a refusal was necessary
         else:
             assert reservation is not None
             self.in_flight[worker] = (reservation, most)

@@ -391,7 +391,7 @@ def test_a_sample_is_asked_and_paid(desk: Desk, house: AnsweringServer) -> None:
 
 
 def test_a_sample_for_the_batch_lane_is_announced_as_online(desk: Desk) -> None:
-    """Nobody waits a day for a quote, so it costs what it costs now."""
+    """A quote does not wait a day for a batch, so it costs the online price."""
     quoter = desk.quoter
     announced = []
     for lane in Lane:

@@ -208,7 +208,7 @@ def test_what_was_looked_at_is_what_is_connected_to() -> None:
 
 
 def test_one_address_inside_is_one_too_many() -> None:
-    """Whoever mixes them hopes for the second try."""
+    """A mix of public and private addresses could be used on a second attempt."""
     resolver = Resolver([OUTSIDE, "169.254.169.254"])
     deadline, sockets = Deadline(), Recording()
     deadline.start(5)
@@ -228,8 +228,8 @@ def test_the_guard_stands_in_the_way_of_the_webhook() -> None:
         Webhook(settings, Resolver(["10.0.0.1"])).post("run_1", 1, BODY)
 
 
-def test_nobody_there_is_a_failure() -> None:
-    """As is a name that nobody knows."""
+def test_a_receiver_that_is_not_there_is_a_failure() -> None:
+    """As is a name that cannot be resolved."""
     with receiving() as receiver:
         url = receiver.url
 
@@ -250,7 +250,7 @@ STATES = "SELECT string_agg(kind || ' ' || status, ', ' ORDER BY created_at, kin
 
 @pytest.fixture
 def pipeline(settings: Settings) -> Iterator[Pipeline]:
-    """Return a pipeline that nobody is told of."""
+    """Return a pipeline without deliveries."""
     yield a_pipeline(settings, quoting_the_text, repeat_last=True)
     close_all()
 
@@ -309,7 +309,7 @@ def test_the_account_of_a_finished_run_is_sent(pipeline: Pipeline) -> None:
     assert pipeline.value(STATES) == "file skipped, webhook delivered"
 
 
-def test_what_nobody_wants_is_never_attempted(pipeline: Pipeline) -> None:
+def test_an_unwanted_delivery_is_never_attempted(pipeline: Pipeline) -> None:
     """Not even where a run ends between setting such deliveries aside and taking one up."""
     run_ends.skip_unwanted(pipeline.context)
     a_finished_run(pipeline)
@@ -397,7 +397,7 @@ def test_a_killer_is_given_up(pipeline: Pipeline) -> None:
 
 
 def test_every_end_is_told(settings: Settings) -> None:
-    """Paused, taken up again and finished, or called off; each once."""
+    """Paused, resumed and finished, or cancelled; each once."""
     failing = ModelAccessError("The key is wrong.", "Mend it.")
     pipeline = a_pipeline(settings, failing, quoting_the_text, repeat_last=True)
     submission = pipeline.submit(TEXT)
@@ -472,7 +472,7 @@ def test_no_file_of_others_is_touched(pipeline: Pipeline, tmp_path: Path) -> Non
 
 
 def test_a_missing_folder_is_waited_for(pipeline: Pipeline, tmp_path: Path) -> None:
-    """Nobody makes folders that may be the mount of another machine."""
+    """The folder is not created, because it may be a mount of another machine."""
     a_finished_run(pipeline, "late")
     telling_them = dropping(pipeline, tmp_path / "later")
     deliver(telling_them)

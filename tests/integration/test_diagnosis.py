@@ -129,7 +129,7 @@ def test_what_is_wrong_with_a_place_is_said(
 
 
 @pytest.mark.parametrize("toml", ['[delivery]\nfolder = "."', '[inbox]\nfolders = ["in"]'])
-def test_a_place_of_somebody_else_is_found(toml: str) -> None:
+def test_a_place_of_another_user_is_found(toml: str) -> None:
     """With the user for whom it has to be opened."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
@@ -149,7 +149,7 @@ def test_a_place_of_somebody_else_is_found(toml: str) -> None:
 def test_an_inbox_that_cannot_be_made_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in /proc, where even root may write and nobody can make anything."""
+    """As in /proc, where even root cannot create a folder."""
 
     def refuse(path: str, _mode: int = 0o777) -> None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)

@@ -104,7 +104,7 @@ def test_other_settings_bring_a_new_worker(home: Path) -> None:
 
 
 def test_what_a_stack_watches_is_not_ended_from_elsewhere(home: Path, tmp_path: Path) -> None:
-    """Files would wait, and nights pass, for a command that somebody gave in another folder."""
+    """A command from another folder would leave files and schedules waiting."""
     file = tmp_path / "chordwise.toml"
     inbox = InboxSettings(folders=(tmp_path / "inbox",))
     stack.ensure(settings_for(home, file=file, inbox=inbox), Level.ALL, commands=COMMANDS)
@@ -125,7 +125,7 @@ def test_what_a_stack_watches_is_not_ended_from_elsewhere(home: Path, tmp_path: 
 def test_who_changes_the_settings_of_a_stack_may_end_what_it_watches(
     home: Path, tmp_path: Path
 ) -> None:
-    """It is the same file: somebody took the folder out of it."""
+    """It is the same file, from which the folder was removed."""
     file = tmp_path / "chordwise.toml"
     inbox = InboxSettings(folders=(tmp_path / "inbox",))
     stack.ensure(settings_for(home, file=file, inbox=inbox), Level.ALL, commands=COMMANDS)
@@ -265,8 +265,8 @@ def test_a_stack_is_ready_when_its_worker_consumes(home: Path) -> None:
     assert all(sign.is_healthy and sign.age_seconds < 1 for sign in signs)
 
 
-def test_a_worker_that_waits_for_servers_holds_nobody_up(home: Path) -> None:
-    """They may be somebody else's; documents can be taken in meanwhile."""
+def test_a_worker_that_waits_for_servers_holds_up_no_command(home: Path) -> None:
+    """The servers may be remote; documents can be taken in meanwhile."""
     stack.ensure(settings_for(home), Level.ALL, commands=worker(State.HELD_UP))
 
     log = home_at(home).log("stack").read_text("utf-8")
@@ -290,7 +290,7 @@ def test_a_worker_that_dies_at_its_start_is_told(home: Path) -> None:
 
 
 def test_a_worker_that_dies_leaves_a_database_that_was_there(home: Path) -> None:
-    """Whoever only reads goes on reading, and the next one who wants work done tries again."""
+    """Commands that only read go on, and the next one that needs a worker tries again."""
     broken = COMMANDS.model_copy(update={"worker": python("raise SystemExit('no')")})
     stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
 
@@ -394,7 +394,7 @@ def test_an_idle_stack_leaves(home: Path) -> None:
 
 
 def test_a_watched_inbox_keeps_an_idle_stack(home: Path) -> None:
-    """What is dropped there must find somebody; without a folder the stack leaves again."""
+    """A dropped file needs a running scheduler; without a folder the stack leaves again."""
     inbox, file = InboxSettings(folders=(home.parent / "inbox",)), home.parent / "chordwise.toml"
     watching = settings_for(home, idle_seconds=0.2, file=file, inbox=inbox)
     stack.ensure(watching, Level.ALL, commands=COMMANDS)

@@ -79,7 +79,7 @@ def test_labels_are_compared_with_a_gold_file(
 def test_what_is_missing_is_named(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On the screen and in the row of the evaluation, with what nobody judged."""
+    """On the screen and in the row of the evaluation, with what was not judged."""
     classified(pipeline, CHOICES)
     gold = written(tmp_path / "gold.jsonl", *TRUTH)
 
@@ -129,7 +129,7 @@ def test_fields_are_compared_one_by_one(
     ]
 
 
-def test_a_field_that_nobody_asked_for_is_named_and_not_judged(
+def test_a_field_that_no_question_asks_for_is_named_and_not_judged(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Neither notes nor another question's field make an answer wrong, nor a capital letter."""
@@ -302,7 +302,7 @@ def test_a_gold_file_that_makes_no_sense_is_refused(
 
 
 @pytest.mark.nightly
-def test_no_transaction_is_open_while_it_is_reckoned(
+def test_no_transaction_is_open_during_the_computation(
     settings: Settings, database_url: SecretStr, tmp_path: Path
 ) -> None:
     """Long summaries take their time; a server that ends idle transactions has none to end."""
@@ -330,6 +330,6 @@ def test_no_transaction_is_open_while_it_is_reckoned(
 
 
 def ending_idle_transactions(connection: psycopg.Connection, _record: object) -> None:
-    """Let the server end what stands still for two seconds, a part of what is reckoned here."""
+    """Let the server end what is idle for two seconds, less than the computation takes."""
     connection.execute("SET idle_in_transaction_session_timeout = '2s'")
     connection.commit()

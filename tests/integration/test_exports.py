@@ -240,7 +240,7 @@ def test_binary_formats_never_reach_a_terminal(desk: Desk, monkeypatch: pytest.M
     assert "\x1b" not in shown
 
 
-def test_whoever_reads_may_have_enough(desk: Desk) -> None:
+def test_a_reader_may_stop_early(desk: Desk) -> None:
     """A closed pipe ends the command quietly, a full disk with a reason."""
     statement = "SELECT repeat('x', 100) FROM generate_series(1, 300000)"
     command = f'{sys.executable} -m chordwise export --sql "{statement}"'

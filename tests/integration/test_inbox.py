@@ -74,7 +74,7 @@ def test_a_run_is_closed_when_no_file_comes_for_a_while(inbox: WatchedInbox) -> 
 
 
 def test_files_that_come_after_a_cancellation_get_another_run(inbox: WatchedInbox) -> None:
-    """A run that was called off takes nothing more in."""
+    """A cancelled run takes nothing more in."""
     inbox.drop("a.txt", LETTER)
     inbox.take()
     inbox.pipeline.execute("UPDATE runs SET status = 'cancelled'")

@@ -214,7 +214,7 @@ def test_a_full_disk_leaves_the_file_where_it_is(
     assert (inbox.folders.done / "a.txt").exists()
 
 
-def test_what_cannot_be_recovered_yet_holds_up_nobody(
+def test_what_cannot_be_recovered_yet_holds_up_no_other_file(
     inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F09: a copy that a kill cut off waits for room on the disk; it is told once, others go on."""
@@ -245,7 +245,7 @@ def test_what_cannot_be_recovered_yet_holds_up_nobody(
 def test_what_can_neither_be_taken_nor_put_back_is_put_back_later(
     inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F09: the inbox fails in the middle of a copy; once it works again nobody has to restart."""
+    """F09: the inbox fails in the middle of a copy; once it works again no restart is needed."""
     path = inbox.drop("a.txt", LETTER)
     monkeypatch.setattr(inbox.watch._taking, "_rename", another_file_system)
     with monkeypatch.context() as away:

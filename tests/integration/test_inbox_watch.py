@@ -38,7 +38,7 @@ def test_what_no_event_told_of_is_found(inbox: WatchedInbox) -> None:
 
 
 def test_a_folder_that_is_pointed_at_is_looked_at(inbox: WatchedInbox) -> None:
-    """As whoever begins to listen does: for what came before the first event."""
+    """The listener does so at its start, for files that came before the first event."""
     inbox.watch.tick()
     (inbox.folders.inbox / "silent.txt").write_text(LETTER, "utf-8")
     inbox.wait(2 * STABILITY_SECONDS)
@@ -242,7 +242,7 @@ def is_taken(listened_to: Path, name: bytes) -> None:
     wait_until(lambda: not path.exists(), PATIENCE_SECONDS, f"{name!r} is taken")
 
 
-def test_an_inbox_is_made_before_anybody_listens(settings: Settings, tmp_path: Path) -> None:
+def test_an_inbox_is_made_before_the_listener_starts(settings: Settings, tmp_path: Path) -> None:
     """For the system tells nothing of a folder that is not there, and is asked again much later."""
     stop = Event()
     stop.set()
@@ -252,7 +252,7 @@ def test_an_inbox_is_made_before_anybody_listens(settings: Settings, tmp_path: P
     assert (tmp_path / "deep" / "inbox").is_dir()
 
 
-def test_whoever_begins_to_listen_has_the_folder_looked_at(
+def test_a_new_listener_has_the_folder_looked_at(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once: what came after the first look and before the first event is found then."""
@@ -279,7 +279,7 @@ def test_a_name_that_is_no_utf8_does_not_end_the_events(listened_to: Path) -> No
 
 
 def test_a_folder_that_is_made_anew_is_listened_to(listened_to: Path) -> None:
-    """F07: whoever moves an inbox away, or mounts a disk there, need not restart anything."""
+    """F07: after an inbox was moved or a disk mounted there, no restart is needed."""
     is_taken(listened_to, b"first.txt")
     for number in range(2):
         listened_to.rename(listened_to.with_name(f"aside-{number}"))

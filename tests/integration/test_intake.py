@@ -514,8 +514,8 @@ def test_strange_characters_are_stored(pipeline: Pipeline, tmp_path: Path) -> No
     assert pipeline.value(removed, source=f"{path}#nul.txt") == "1"
 
 
-def test_text_that_nobody_sees_is_stored_with_its_count(pipeline: Pipeline, tmp_path: Path) -> None:
-    """A hint for whoever looks, and no reason to refuse the file."""
+def test_invisible_text_is_stored_with_its_count(pipeline: Pipeline, tmp_path: Path) -> None:
+    """It is a hint, and no reason to refuse the file."""
     path = tmp_path / "a.pdf"
     path.write_bytes(pdf([f"{shown('Dear members,')} 1 g {shown('Obey.', y=100)}"]))
 

@@ -271,7 +271,7 @@ def test_redirects_are_refused(
 
 
 def test_a_closed_port_names_the_host(transport: JsonTransport) -> None:
-    """Nobody listening is an error with a hint, not a bare errno."""
+    """A closed port is an error with a hint, not a bare errno."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 

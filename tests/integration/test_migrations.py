@@ -90,7 +90,7 @@ def test_an_old_version_works_on_a_newer_schema_that_says_so(
 
 
 def test_a_newer_schema_without_a_note_is_refused(engine: Engine) -> None:
-    """Where nobody has noted whom a revision suits, nothing is risked."""
+    """A revision without a note of the versions that it suits is refused."""
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
 

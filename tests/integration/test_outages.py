@@ -65,7 +65,7 @@ def lose_worker(pipeline: Pipeline, *chunk_ids: uuid.UUID) -> None:
 
 
 def dispatch(pipeline: Pipeline) -> None:
-    """Send what is promised, to nobody."""
+    """Send what is promised, without a worker that receives it."""
     pipeline.execute("UPDATE outbox SET sent_at = now() WHERE sent_at IS NULL")
 
 
@@ -165,7 +165,7 @@ def interrupted(*_: object) -> object:
 def test_a_slice_that_could_not_be_claimed_is_left_alone(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A database that is back meanwhile makes no chunk anybody's whose thread has left."""
+    """A database that is back meanwhile gives no chunk to a thread that has left."""
     pipeline = a_pipeline(settings, quoting_the_text)
     ids = [chunk_id for _, chunk_id in fanned_out(pipeline, PARAGRAPH, LONG)]
     claims = SliceClaims(pipeline.context, ids)
@@ -324,7 +324,7 @@ def sent_chunk(pipeline: Pipeline) -> uuid.UUID:
 
 
 def test_a_retry_waits_for_answers_in_flight(small_chunks: Settings) -> None:
-    """A chunk that somebody is at when its paused run is taken up again is not asked twice."""
+    """A chunk in work when its paused run is resumed is not asked twice."""
     pipeline = a_pipeline(small_chunks, ModelAccessError("The key is refused."))
     submission = pipeline.submit(LONG)
     job = pipeline.job(submission)

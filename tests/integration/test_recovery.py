@@ -52,7 +52,7 @@ def test_a_chunk_under_a_live_lease_is_left_alone(settings: Settings) -> None:
 
 
 def test_a_writer_who_lost_the_lease_is_fenced(settings: Settings) -> None:
-    """An answer that comes after somebody else has taken over is not stored."""
+    """An answer that comes after another worker has taken over is not stored."""
 
     def lose_the_lease(request: CompletionRequest) -> str:
         pipeline.expire_leases()
@@ -152,7 +152,7 @@ def test_recovery_fans_a_forgotten_job_out(settings: Settings) -> None:
 
 
 def test_recovery_sends_a_lost_chunk_again(settings: Settings) -> None:
-    """A chunk that is in no queue while nobody works is sent again; one that waits there is not."""
+    """With idle workers, a chunk in no queue is sent again; one that waits there is not."""
     pipeline = a_pipeline(settings)
     pipeline.submit(PARAGRAPH)
     dispatch(pipeline.context)
@@ -190,7 +190,7 @@ def test_what_is_due_and_unsent_has_lost_no_message(settings: Settings) -> None:
 
 
 def test_recovery_notices_a_broker_without_memory(settings: Settings) -> None:
-    """When the marker is gone, everything that nobody has claimed is sent again at once."""
+    """When the marker is gone, all unclaimed work is sent again at once."""
     pipeline = a_pipeline(settings)
     submission = pipeline.submit(PARAGRAPH, f"Another text. {PARAGRAPH}")
     recover(pipeline.context)
@@ -206,7 +206,7 @@ def test_recovery_notices_a_broker_without_memory(settings: Settings) -> None:
 
 
 def test_a_new_leader_takes_up_what_a_stop_left_behind(settings: Settings) -> None:
-    """Nobody works and nothing is promised: everything unclaimed is sent, and only once."""
+    """No worker is at work and nothing is promised: all unclaimed work is sent, once."""
     pipeline = a_pipeline(settings)
     submission = pipeline.submit(PARAGRAPH, f"Another text. {PARAGRAPH}")
     fan_out(pipeline.context, pipeline.jobs(submission)[0].id)
@@ -219,7 +219,7 @@ def test_a_new_leader_takes_up_what_a_stop_left_behind(settings: Settings) -> No
 
 
 def test_a_new_leader_leaves_work_in_progress_alone(settings: Settings) -> None:
-    """As long as one lease lives, somebody is there to take the messages up."""
+    """As long as one lease lives, a worker is there to take the messages."""
     pipeline = a_pipeline(settings)
     submission = pipeline.submit(PARAGRAPH, f"Another text. {PARAGRAPH}")
     job = pipeline.jobs(submission)[0]
@@ -288,7 +288,7 @@ def _pipeline(settings: Settings) -> Pipeline:
 
 
 def without_synthesis(pipeline: Pipeline) -> Job:
-    """Return a job whose chunks have ended and whose synthesis nobody has sent."""
+    """Return a job whose chunks have ended and whose synthesis was not sent."""
     job = pipeline.job(pipeline.submit(LONG))
     fan_out(pipeline.context, job.id)
     for chunk_id in pipeline.open_chunks(job.id):
@@ -298,7 +298,7 @@ def without_synthesis(pipeline: Pipeline) -> Job:
 
 
 def occupy_a_worker(pipeline: Pipeline) -> None:
-    """Let somebody hold a lease on a chunk of another job."""
+    """Hold a lease on a chunk of another job."""
     job = pipeline.job(pipeline.submit(f"Another text. {PARAGRAPH}"))
     fan_out(pipeline.context, job.id)
     pipeline.claim(pipeline.open_chunks(job.id)[0])

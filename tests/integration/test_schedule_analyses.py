@@ -358,7 +358,7 @@ def test_it_expires_as_paused_and_the_next_night_starts(paused: Night) -> None:
 
 
 def test_one_that_ends_with_its_time_has_succeeded(paused: Night) -> None:
-    """Whoever looks late does not take for expired what was done."""
+    """A late look does not take finished work for expired."""
     ((run_id,),) = paused.rows("SELECT id FROM runs")
     retry(paused.pipeline.context, UUID(str(run_id)))
     paused.work()

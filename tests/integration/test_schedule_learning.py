@@ -98,7 +98,7 @@ def test_a_profile_asks_what_its_runs_ask(
     assert {name: scope.question[name] for name in scrutiny if name in scope.question} == asked
 
 
-def test_where_nobody_has_said_anything_nothing_is_evaluated(settings: Settings) -> None:
+def test_without_feedback_nothing_is_evaluated(settings: Settings) -> None:
     """Which is no failure, for it may be said tomorrow."""
     night = a_morning(settings, measure=at_six(kind="evaluate"))
 

@@ -1,4 +1,4 @@
-"""What is due is started once: whoever looks, whatever was missed, on days with 25 hours too."""
+"""What is due is started once, by several schedulers, after downtimes, on days of 25 hours."""
 
 from __future__ import annotations
 

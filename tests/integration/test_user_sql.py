@@ -140,7 +140,7 @@ def test_every_view_and_table_for_users_can_be_read(database_url: SecretStr) -> 
 def test_names_are_listed_where_a_name_is_wrong_only(
     database_url: SecretStr, statement: str, hint: str
 ) -> None:
-    """Forty names do not help whoever has made another mistake."""
+    """A list of names does not help with another mistake."""
     with pytest.raises(UsageError) as caught:
         ask(database_url, statement)
 
@@ -313,7 +313,7 @@ def test_a_role_that_may_not_set_the_password_gets_a_hint(
 def test_a_reader_that_is_a_superuser_is_refused(
     database_url: SecretStr, owner: psycopg.Connection[Row]
 ) -> None:
-    """A role that somebody made too strong is not used."""
+    """A role with too many rights is not used."""
     role = sql.Identifier(READER)
     owner.execute(sql.SQL("ALTER ROLE {} SUPERUSER").format(role))
     try:

@@ -130,7 +130,7 @@ def test_an_outage_puts_the_critique_off_and_nothing_is_asked_twice(
 
 
 def test_an_outage_without_an_end_does_not_lose_the_answer(settings: Settings) -> None:
-    """After the last postponement it is stored as it was, and says that nobody examined it."""
+    """After the last postponement it is stored as it was, and is marked as not examined."""
     impatient = with_settings(settings, "pipeline", max_postponements=0)
     failing = failing_once(Stage.CRITIQUE, ModelOverloadedError("Not now."))
     pipeline = a_pipeline(impatient, failing, repeat_last=True)
@@ -289,7 +289,7 @@ def test_votes_are_part_of_a_results_identity_and_off_they_are_not(settings: Set
 
 
 def test_the_first_sample_is_the_question_without_votes(settings: Settings) -> None:
-    """More votes need only the further samples, whoever has asked for the first ones."""
+    """More votes need only the further samples, whichever run asked for the first ones."""
     pipeline = a_pipeline(settings, voting, repeat_last=True)
     voted(pipeline, PARAGRAPH, with_votes(1))
 
@@ -328,7 +328,7 @@ def test_the_built_in_model_has_no_votes(settings: Settings) -> None:
 
 
 def test_a_worker_that_has_lost_its_work_asks_for_no_further_sample(settings: Settings) -> None:
-    """What is in flight is its last request; whoever takes the chunk over goes on from there."""
+    """The request in flight is its last one; the next worker goes on from there."""
     leaves = [True]
 
     def leaving(request: CompletionRequest) -> str:

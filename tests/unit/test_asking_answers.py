@@ -89,7 +89,7 @@ def test_a_good_answer_is_grounded_judged_and_attributed() -> None:
     assert record_check.verdicts == [CheckResult(valid=True, quality=1.0)]
 
 
-def test_a_quote_that_nobody_wrote_lowers_the_quality() -> None:
+def test_an_invented_quote_lowers_the_quality() -> None:
     """The answer stands, and says itself which of its quotes does not."""
     answer, _, record_check = summarized(a_summary("rebuilt in 1856", "rebuilt in 1857"))
 
@@ -231,7 +231,7 @@ def cut_off(text: str = GOOD) -> Completion:
 
 
 def falling_back(*models: ScriptedModel) -> Fallback:
-    """Return a model with fallbacks, of whose changes nobody hears."""
+    """Return a model with fallbacks whose changes are not reported."""
     return Fallback(models, lambda *_: None)
 
 

@@ -87,7 +87,7 @@ def asked(
 
 
 def test_a_good_answer_of_the_smallest_tier_is_taken() -> None:
-    """Nobody else is asked; the ledger learns of the tier."""
+    """No other tier is asked, and the ledger names the tier."""
     found = asked(small=[GOOD], large=[])
 
     assert (found.answer.model, found.requests) == ("small", {SMALL: 1})

@@ -217,7 +217,7 @@ def test_what_time_or_a_person_mends_is_waited_for(
 
 
 def test_a_job_that_wants_no_critique_has_none() -> None:
-    """Nobody is asked."""
+    """No critic is asked."""
     task = replace(TASK, options=AnalysisOptions())
 
     found, before, model = examined(task=task)
@@ -250,7 +250,7 @@ def test_the_built_in_model_neither_examines_nor_is_examined() -> None:
         ([RefusedError("It declines.")], True),
     ],
 )
-def test_an_objection_that_stands_and_an_answer_that_nobody_examined_need_review(
+def test_an_objection_that_stands_and_an_answer_without_a_critique_need_review(
     script: list[Line], *, doubt: bool
 ) -> None:
     """However sure the model is; what was mended or found good needs none by itself."""
@@ -278,7 +278,7 @@ def test_a_sample_that_is_left_alone_needs_review(
 
 
 def test_what_was_merged_by_rule_says_that_it_was_not_examined() -> None:
-    """Where a critique was asked for; nobody is asked for it then."""
+    """Only where a critique was wanted; no critic is asked."""
     model = ScriptedModel([])
     answer = ask(question(ScriptedModel([DRAFT]), TASK, TEXT))
     wanted = Synthesizer(document=question(model, TASK, TEXT))
@@ -294,7 +294,7 @@ def test_what_was_merged_by_rule_says_that_it_was_not_examined() -> None:
 
 
 def test_the_agreement_of_a_vote_outlives_a_revision() -> None:
-    """It is about the samples, which nobody has asked for again."""
+    """It describes the samples, which were not asked for again."""
     answer = ask(question(ScriptedModel([DRAFT]), TASK, TEXT))
     voted = replace(answer, agreement=0.8)
     model = ScriptedModel([OBJECTED, BETTER])

@@ -250,7 +250,7 @@ def a_repairing_profile(context_tokens: int = CONTEXT, most: int | None = None) 
 
 
 def a_model(context_tokens: int = CONTEXT) -> ScriptedModel:
-    """Return a model with a small context that nobody asks."""
+    """Return a model with a small context that is never asked."""
     return ScriptedModel([], profile=a_repairing_profile(context_tokens))
 
 

@@ -185,7 +185,7 @@ def test_samples_share_the_time_of_the_question() -> None:
     assert second < first < 65
 
 
-def test_nothing_more_is_asked_once_the_work_is_somebody_elses() -> None:
+def test_nothing_more_is_asked_after_the_lease_was_lost() -> None:
     """Neither further samples nor a repair: each would be paid for and thrown away."""
     holds = iter([True, True, False])
 

@@ -209,7 +209,7 @@ def test_what_is_not_shown_of_long_data_is_said() -> None:
 
 
 def test_a_quote_that_the_document_does_not_have_is_marked() -> None:
-    """Nobody may take it for a quotation."""
+    """It must not be mistaken for a quotation."""
     text = shown(quote({"quote": "Invented.", "grounded": False}))
 
     assert "not found in the document" in text

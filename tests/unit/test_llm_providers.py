@@ -185,7 +185,7 @@ def test_what_is_no_time_is_refused(keep_alive: str) -> None:
     ],
 )
 def test_providers_without_it_are_refused(settings: ModelSettings) -> None:
-    """Nobody believes then that it works."""
+    """The setting would have no effect there."""
     with pytest.raises(ConfigurationError, match="keep_alive"):
         connect(settings, SecretStr("k"))
 

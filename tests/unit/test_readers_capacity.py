@@ -61,7 +61,7 @@ def test_limits_grow_with_the_memory_up_to_a_point(megabytes: int, memory: int, 
 
 
 def test_what_is_set_holds() -> None:
-    """Whoever sets a limit knows the memory better."""
+    """A limit that is set goes before the measured memory."""
     settings = ReaderSettings(memory_megabytes=2_000, max_file_megabytes=700, max_characters=10)
 
     found = capacity.limits(settings, 512)

@@ -141,7 +141,7 @@ def test_a_document_type_is_an_error_and_not_lost_text(prologue: str) -> None:
 
 
 def test_a_document_type_in_an_unread_part_is_an_error_too() -> None:
-    """Styles are not read, but nobody honest writes a document type there."""
+    """Styles are not read, but a document type there is a sign of an attack."""
     data = build(document(paragraph("x")), {"word/styles.xml": LAUGHS + "<d>&c;</d>"})
 
     assert "document type" in failure(data).what

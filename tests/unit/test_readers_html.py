@@ -67,7 +67,7 @@ def test_a_table_row_is_a_line(markup: str, expected: str) -> None:
         "<iframe>secret</iframe>",
     ],
 )
-def test_what_nobody_sees_is_left_out(hidden: str) -> None:
+def test_hidden_text_is_left_out(hidden: str) -> None:
     """Scripts, styles, comments and hidden elements do not reach a model; what follows does."""
     shown = text(f"{hidden}<p>seen</p>")
 

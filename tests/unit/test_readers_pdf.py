@@ -35,7 +35,7 @@ def test_junk_before_the_header_does_not_matter(junk: bytes) -> None:
 
 
 def test_text_off_the_page_is_left_out() -> None:
-    """Nobody sees what lies beside the page, and no model reads it."""
+    """Text beside the page is invisible to readers and is not sent to a model."""
     content = f"{shown('seen')} {shown('planted', x=20, y=-500)}"
 
     assert pdf.read(build([content]), LIMIT).text == "seen"
@@ -105,8 +105,8 @@ def counted(*pages: str) -> int:
         pytest.param(f"0.01 0 0 0.01 0 0 cm {shown(PLANTED)}", id="scaled down"),
     ],
 )
-def test_what_nobody_sees_is_counted_and_kept(hidden: str) -> None:
-    """The text is the file's all the same: whoever reads the count decides."""
+def test_invisible_text_is_counted_and_kept(hidden: str) -> None:
+    """The text belongs to the file all the same; the count is a hint."""
     extracted = pdf.read(build([SEEN, f"{SEEN} {hidden}"]), 1_000_000)
 
     assert extracted.invisible_characters == LETTERS
@@ -163,7 +163,7 @@ def test_a_text_in_many_colors_is_not_counted() -> None:
 
 
 def test_a_page_of_many_painted_things_hides_nothing() -> None:
-    """On a map, words in white are no secret, and nobody waits for the looking."""
+    """On a map, white words are usual, and the check does not take long."""
     roads = " ".join(f"0 0 1 rg {n % 290} {n % 150} 1 1 re f" for n in range(3_000))
 
     assert counted(f"{roads} 1 g {shown(PLANTED)}") == 0

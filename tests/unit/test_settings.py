@@ -208,7 +208,7 @@ def test_half_a_price_is_refused(folder: Path, given: str, missing: str) -> None
 
 
 def test_a_variable_that_no_setting_reads_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that lacks its section changes nothing, and nobody would notice."""
+    """A variable without its section changes nothing, so it is reported."""
     for name in ("LEASE_SECONDS", "MODLE", "PIPELINE__LEASE_SECONDS", "CONFIG", "FOLDERS"):
         monkeypatch.setenv(f"CHORDWISE_{name}", "10")
 
@@ -220,7 +220,7 @@ def test_a_variable_that_no_setting_reads_is_found(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_variable_is_looked_at_as_the_settings_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In either case; those that Kubernetes sets for services of our name are nobody's mistake."""
+    """In either case; those that Kubernetes sets for a service of our name are ignored."""
     host, tcp = "CHORDWISE_WORKER_SERVICE_HOST", "CHORDWISE_PORT_8080_TCP_ADDR"
     for name in ("chordwise_modle", "chordwise_model", host, tcp, "CHORDWISE_SERVICE_PORT_HTTP"):
         monkeypatch.setenv(name, "10")
@@ -355,7 +355,7 @@ def test_the_supervisors_pipe_is_a_descriptor_or_nothing(
 
 
 def test_settings_are_frozen() -> None:
-    """Nobody changes them behind the others' backs."""
+    """No code can change them after they were read."""
     with pytest.raises(ValueError, match="frozen"):
         setattr(load(), "model", "other")  # noqa: B010 - mypy forbids the plain assignment
 

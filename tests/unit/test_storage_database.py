@@ -60,6 +60,6 @@ def test_no_descriptor_left_counts_as_a_database_that_is_away() -> None:
 
 
 def test_other_errors_of_the_system_stay_what_they_are() -> None:
-    """A pipe that somebody closed has nothing to do with the database."""
+    """A closed pipe has nothing to do with the database."""
     with pytest.raises(BrokenPipeError), translate_errors():
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")

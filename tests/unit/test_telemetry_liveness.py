@@ -37,8 +37,8 @@ def test_a_process_that_fell_silent_is_not_healthy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("state", State)
-def test_only_who_works_is_healthy(tmp_path: Path, state: State) -> None:
-    """Somebody who waits is alive, says for what, and is not healthy."""
+def test_only_a_working_process_is_healthy(tmp_path: Path, state: State) -> None:
+    """A waiting process is alive, says what it waits for, and is not healthy."""
     liveness.show(tmp_path, "worker", state)
 
     sign = liveness.last_sign(tmp_path, "worker")
@@ -86,7 +86,7 @@ def test_health_is_an_exit_code_and_a_sentence(
 
 
 def test_a_sign_that_cannot_be_written_gets_old(tmp_path: Path) -> None:
-    """A home without room, or without a folder to write to, stops nobody's work."""
+    """A home that is full, or has no folder to write to, does not stop the process."""
     (tmp_path / "run").write_text("no folder", "utf-8")
 
     liveness.show(tmp_path, "worker", State.BUSY)

@@ -134,7 +134,7 @@ def test_who_does_not_consume_from_a_broker_that_is_well_leaves() -> None:
 
 
 def test_consuming_is_shown_when_it_has_begun_and_not_before() -> None:
-    """Whoever started the worker waits for this sign."""
+    """The command that started the worker waits for this sign."""
     world = World()
     _, watchdog = watched(world)
 

@@ -38,7 +38,7 @@ class Broker:
         return self
 
     def hdel(self, _key: str, *tags: str) -> Broker:
-        """Forget messages, if somebody is there."""
+        """Forget messages, if the broker is there."""
         if not self.answers:
             raise redis.exceptions.TimeoutError("Timeout reading from socket")
         self.unacked.difference_update(tags)
@@ -92,7 +92,7 @@ def test_another_connection_tells_what_the_first_could_not() -> None:
 
 
 class Receipts:
-    """Holds three messages on a connection that somebody closes so many times."""
+    """Holds three messages on a connection that another thread closes so many times."""
 
     def __init__(self, closed: int) -> None:
         self.closed = closed
