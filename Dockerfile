@@ -3,10 +3,11 @@
 FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /source
-# With requirements-ocr.lock, scans can be read as well.
+# With requirements-ocr.lock, scans can be read as well; with requirements-learning.lock, confidences
+# can be recalibrated; with "requirements-ocr.lock -r requirements-learning.lock", both.
 ARG LOCK=requirements.lock
 # The libraries first: this layer stays as long as the lock files do.
-COPY requirements.lock requirements-ocr.lock requirements-build.lock ./
+COPY requirements.lock requirements-ocr.lock requirements-learning.lock requirements-build.lock ./
 RUN python -m venv --without-pip /opt/chordwise \
     && python -m pip --python /opt/chordwise install --require-hashes -r ${LOCK} \
     && python -m pip install --require-hashes -r requirements-build.lock

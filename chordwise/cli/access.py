@@ -57,6 +57,15 @@ def address(settings: Settings) -> SecretStr:
     return settings.database_url
 
 
+def reading_address(settings: Settings) -> SecretStr:
+    """Return where SQL of the user's own is asked.
+
+    Raises:
+        ConfigurationError: There is no database.
+    """
+    return settings.reader_url or address(settings)
+
+
 @contextmanager
 def database(
     settings: Settings, require: Callable[[Engine], None] = revisions.require_compatible

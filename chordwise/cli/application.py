@@ -36,6 +36,7 @@ COMMANDS = {
     "recalibrate": ("recalibrate", "Learn what a claimed confidence is worth."),
     "inbox": ("inbox", "Show the watched folders."),
     "tables": ("tables", "Show the tables of answers that SQL can ask."),
+    "connect": ("connect", "Say how other programs read the answers."),
     "sql": ("sql", "Ask the database in SQL; nothing can be changed that way."),
     "export": ("export", "Write a view or a table into a file."),
     "up": ("services", "Run everything here until Ctrl-C."),

@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from pydantic import SecretStr
 from sqlalchemy.exc import ProgrammingError
 
@@ -66,7 +68,27 @@ def _home(invocation: Invocation) -> Path:
         return home
 
 
-def migrate(invocation: Invocation, *, as_json: AsJson = False) -> None:
+_ROLES = """-- To be run once by an administrator of the server, in the database of Chordwise.
+-- OWNER is the role in CHORDWISE_DATABASE_URL.
+CREATE ROLE chordwise_reader NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE;
+GRANT chordwise_reader TO OWNER;
+GRANT USAGE ON SCHEMA public, answers TO chordwise_reader;
+GRANT SELECT ON {readable} TO chordwise_reader;
+-- A login for `chordwise sql` (CHORDWISE_READER_URL) and for other programs:
+CREATE ROLE chordwise_tools LOGIN PASSWORD 'choose one' IN ROLE chordwise_reader;
+ALTER ROLE chordwise_tools SET default_transaction_read_only = on;
+ALTER ROLE chordwise_tools SET search_path = answers, public;
+"""
+
+
+def migrate(
+    invocation: Invocation,
+    *,
+    print_roles: Annotated[
+        bool, typer.Option("--print-roles", help="Print what makes the readers' roles, in SQL.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Bring the tables to what this version needs. Waits for another migration.
 
     chordwise migrate
@@ -74,6 +96,9 @@ def migrate(invocation: Invocation, *, as_json: AsJson = False) -> None:
     CHORDWISE_DATABASE_URL=postgresql://… chordwise migrate
     """
     settings, screen = invocation.settings(), invocation.screen
+    if print_roles:
+        screen.write(_ROLES.format(readable=", ".join(migration.readable_names())))
+        return
     # With an address given nothing is started: the stack itself calls this command that way.
     url = settings.database_url or access.address(access.reach(invocation, settings))
     before, after = _migrate(url)

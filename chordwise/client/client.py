@@ -189,7 +189,9 @@ class Client:
             UsageError: It does more than read, or PostgreSQL refuses it.
             ConfigurationError: The role of readers is missing, or cannot log in.
         """
-        with user_sql.answer(self._connection.address, statement) as answer:
+        with user_sql.answer(
+            self._connection.settings.reader_url or self._connection.address, statement
+        ) as answer:
             return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
 
     def _options(self, paths: Sequence[str], arguments: RunArguments) -> RunOptions:

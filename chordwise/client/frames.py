@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from chordwise.errors import ConfigurationError
 
@@ -44,11 +44,12 @@ class Frame:
             days = [value for value in values if value is not None]
             if days and all(type(value) in (date, datetime) for value in days):
                 frame[name] = library.to_datetime(frame[name], utc=isinstance(days[0], datetime))
-        return frame
+        return cast("pd.DataFrame", frame)
 
     def to_polars(self) -> pl.DataFrame:
         """Return a data frame of Polars."""
-        return _required("polars").DataFrame(self.columns(), strict=False)
+        frame = _required("polars").DataFrame(self.columns(), strict=False)
+        return cast("pl.DataFrame", frame)
 
 
 def _plain(value: object) -> object:

@@ -114,6 +114,9 @@ class Settings(BaseSettings):
 
     home: Path = Field(default_factory=default_home)
     database_url: SecretStr | None = Field(default=None, description="Unset: embedded.")
+    reader_url: SecretStr | None = Field(
+        default=None, description="As whom SQL is asked; unset: chordwise_reader, by database_url."
+    )
     broker_url: SecretStr | None = Field(default=None, description="Unset: embedded.")
     model: str = Field(
         default="extractive", description="A name in [models], provider/model, a tier, or auto."
@@ -160,7 +163,7 @@ class Settings(BaseSettings):
         file = InitSettingsSource(settings_cls, dict(cls.toml_values))
         return init_settings, env_settings, file_secret_settings, file
 
-    @field_validator("database_url")
+    @field_validator("database_url", "reader_url")
     @classmethod
     def check_database_url(cls, url: SecretStr | None) -> SecretStr | None:
         """Refuse an address that is not one of PostgreSQL."""
@@ -229,6 +232,11 @@ class Settings(BaseSettings):
     def base_folder(self) -> Path:
         """The folder that relative paths in the settings count from: that of `chordwise.toml`."""
         return (self.toml_file.parent if self.toml_file else Path()).resolve()
+
+    @property
+    def sql_url(self) -> SecretStr | None:
+        """The address at which SQL of the user's own is asked."""
+        return self.reader_url or self.database_url
 
     @property
     def embedded_database(self) -> bool:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import tenacity
 from alembic import command
 from alembic.config import Config
+from alembic.util import load_python_file
 from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
@@ -27,6 +28,14 @@ def configuration() -> Config:
     config = Config()
     config.set_main_option("script_location", str(revisions.migrations_folder()))
     return config
+
+
+def readable_names() -> list[str]:
+    """Return the tables and views that readers may read once the database is migrated."""
+    folder = revisions.migrations_folder() / "versions"
+    first = load_python_file(str(folder), f"{revisions.first_revision()}.py")
+    views = [view.partition("@")[0] for view in first.VIEWS]
+    return [*first.READABLE_TABLES, *views]
 
 
 def migrate(engine: Engine) -> tuple[str | None, str]:

@@ -129,7 +129,7 @@ def test_a_batch_without_any_answer_has_its_errors(api: BatchApi, server: BatchS
 def test_lines_that_cannot_be_read_are_passed_over(
     api: BatchApi, server: BatchServer, fate: str
 ) -> None:
-    """Whoever handed them in has to miss them."""
+    """The caller has to notice which are missing."""
     server.fate = lambda question, _: fate if "two" in question else "answered"
 
     found = outcomes(api, api.look(handed_in(api, a_batch(api, "one", "two")).provider_id))
@@ -137,7 +137,7 @@ def test_lines_that_cannot_be_read_are_passed_over(
     assert set(found) == {"one"}
 
 
-def test_a_batch_whose_creation_nobody_heard_of_is_found(
+def test_a_batch_whose_creation_was_not_answered_is_found(
     api: BatchApi, server: BatchServer
 ) -> None:
     """The answer to the request was lost, but there is the batch."""

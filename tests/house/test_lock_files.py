@@ -51,11 +51,16 @@ def wanted(lock: str) -> list[str]:
     """Return what pyproject.toml asks for in a lock file."""
     runtime, groups = PROJECT["project"]["dependencies"], PROJECT["dependency-groups"]
     extras = PROJECT["project"]["optional-dependencies"]
+    tested = ("tokenizers", "ocr", "learning")
     return {
         "requirements.lock": [*runtime],
         "requirements-bench.lock": [*groups["bench"]],
         "requirements-build.lock": [*groups["build"]],
-        "requirements-dev.lock": [*runtime, *groups["dev"], *extras["tokenizers"], *extras["ocr"]],
+        "requirements-dev.lock": [
+            *(*runtime, *groups["dev"]),
+            *(requirement for extra in tested for requirement in extras[extra]),
+        ],
+        "requirements-learning.lock": [*runtime, *extras["learning"]],
         "requirements-local.lock": [*runtime, *extras["local"]],
         "requirements-ocr.lock": [*runtime, *extras["ocr"]],
         "requirements-smollm2.lock": [*groups["smollm2"]],

@@ -23,7 +23,7 @@ def blocks(language: str) -> list[str]:
 def test_the_program_prints_facts_with_their_places(tmp_path: Path) -> None:
     """The example needs no key and no server, and its quotes stand in its text."""
     outcome = subprocess.run(
-        [sys.executable, "-c", *blocks("python")],
+        [sys.executable, "-c", blocks("python")[-1]],
         cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
         capture_output=True,

@@ -1,8 +1,9 @@
-"""A provider of batches that fails at every step: it is left alone for a while, nothing is lost."""
+"""A provider of batches that fails at every step, has a full queue, or takes a day or longer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from itertools import pairwise
 
 import pytest
@@ -14,24 +15,22 @@ from chordwise.settings import ModelSettings, Settings
 from tests.fakes.batch_nights import (
     OTHER,
     RESERVED,
+    handed_in,
     in_batches,
     judge,
     opened,
+    pass_hours,
     pass_the_night,
     pass_time,
     schedule,
 )
 from tests.fakes.in_memory_batches import InMemoryBatches
-from tests.fakes.pipeline import (
-    PARAGRAPH,
-    SCRIPTED,
-    Pipeline,
-    a_pipeline,
-    quoting_the_text,
-)
-from tests.peers.batch_provider import BatchProvider
+from tests.fakes.pipeline import LONG, PARAGRAPH, SCRIPTED, Pipeline, a_pipeline, quoting_the_text
+from tests.peers.batch_provider import EXPIRED, BatchProvider
 
 RUNNING = "SELECT status = 'running' FROM batches"
+
+
 NEXT_LOOK = "SELECT extract(epoch FROM poll_at - clock_timestamp())::float FROM batches"
 
 
@@ -119,7 +118,7 @@ def test_a_wrong_key_pauses_the_run_before_anything_is_handed_in(
 def test_a_key_that_was_changed_while_a_batch_is_out_loses_nothing(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The batch is there, and paid for: it is looked at again until somebody mends the key."""
+    """The batch is there, and paid for: it is looked at again until the key is corrected."""
     submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
     pipeline.work(submission)
     schedule(pipeline)
@@ -137,7 +136,7 @@ def test_a_key_that_was_changed_while_a_batch_is_out_loses_nothing(
 
 
 @pytest.mark.parametrize("status", [401, 404, 500])
-def test_a_batch_that_may_be_there_is_not_given_up_because_nobody_can_look_for_it(
+def test_a_batch_that_may_be_there_is_not_given_up_while_it_cannot_be_looked_for(
     pipeline: Pipeline, provider: BatchProvider, status: int
 ) -> None:
     """It was created, the answer was lost, and the list cannot be read for now."""
@@ -155,7 +154,7 @@ def test_a_batch_that_may_be_there_is_not_given_up_because_nobody_can_look_for_i
     judge(pipeline, provider)
 
 
-def test_a_batch_that_nobody_can_read_keeps_no_other_from_its_answers(
+def test_an_unreadable_batch_keeps_no_other_from_its_answers(
     pipeline: Pipeline, provider: BatchProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever goes wrong with it: it is put off, and told; and read once that is mended."""
@@ -202,7 +201,7 @@ class Overtaken(InMemoryBatches):
 def test_two_leaders_create_a_batch_once(
     pipeline: Pipeline, provider: BatchProvider, small_chunks: Settings
 ) -> None:
-    """One has lost the lead without knowing it; whoever comes second leaves it at that."""
+    """One has lost the lead without knowing it; the second one does nothing."""
     named = pipeline.context.settings.model_named(SCRIPTED)
     api = Overtaken(provider, pipeline)
     slow = a_pipeline(
@@ -251,3 +250,180 @@ def without_batches(settings: Settings, named: ModelSettings) -> Pipeline:
     """Open a pipeline whose model is said to have no Batch API."""
     changed = named.model_copy(update={"batch": False})
     return a_pipeline(settings, quoting_the_text, repeat_last=True, named=changed)
+
+
+def test_a_provider_whose_queue_is_full_gets_smaller_batches_one_by_one(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """Which counts as no attempt: nothing goes online at twice the price for it."""
+    texts = [f"{PARAGRAPH} It was number {number}." for number in range(8)]
+    submission = pipeline.submit(*texts, options=in_batches("500"))
+    pipeline.work(submission)
+    for _ in range(2):
+        provider.refuses = "token_limit_exceeded"
+        schedule(pipeline)
+        pass_time(pipeline)
+
+    pass_the_night(pipeline, submission)
+
+    sizes = [len(batch.lines) for batch in provider.batches]
+    assert sizes == [8, 4, 2, 2, 2, 2]
+    assert pipeline.model.requests == []
+    assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
+    judge(pipeline, provider)
+
+
+def test_a_question_that_found_no_room_waits_before_it_is_handed_in_again(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """Longer each time, and until the night is over; then it is asked online."""
+    submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
+    pipeline.work(submission)
+    for _ in range(6):
+        provider.refuses = "token_limit_exceeded"
+        pass_time(pipeline)
+        pass_time(pipeline)
+    count = len(provider.batches)
+    assert count > 3
+    for _ in range(3):
+        schedule(pipeline)
+    assert len(provider.batches) == count
+    assert pipeline.model.requests == []
+
+    pass_hours(pipeline, 20)
+    pipeline.work(submission)
+
+    assert len(pipeline.model.requests) == 1
+    assert pipeline.job(submission).status == "succeeded"
+    judge(pipeline, provider)
+
+
+def test_a_file_that_is_too_large_is_cut(pipeline: Pipeline, provider: BatchProvider) -> None:
+    """Down to one question, which then is asked online."""
+    provider.statuses = {"upload": 413}
+    submission = pipeline.submit(PARAGRAPH, OTHER, options=in_batches("100"))
+
+    pass_the_night(pipeline, submission)
+
+    assert provider.batches == []
+    assert pipeline.value("SELECT max(request_count) FROM batches") == 2
+    assert pipeline.value("SELECT min(request_count) FROM batches") == 1
+    assert len(pipeline.model.requests) == 2
+    assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
+
+
+def test_the_clock_goes_on_while_a_provider_takes_its_day(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """Few looks in many hours; at the deadline the rest is asked online, and the batch ends."""
+    provider.holds = True
+    submission = pipeline.submit(LONG, options=in_batches("500"))
+    pipeline.work(submission)
+    schedule(pipeline)
+    for hour in range(1, 20):
+        pass_hours(pipeline, 1)
+        for _ in range(3):
+            schedule(pipeline)
+        pipeline.work(submission)
+        assert provider.asked["look"] == hour
+    assert pipeline.model.requests == []
+    assert provider.asked["cancel"] == 0
+
+    pass_hours(pipeline, 1.1)
+    pipeline.work(submission)
+    schedule(pipeline)
+
+    assert pipeline.job(submission).status == "succeeded"
+    assert provider.batches[0].is_cancelled
+    pass_hours(pipeline, 1)
+    schedule(pipeline)
+    assert pipeline.value("SELECT status FROM batches") == "ended"
+    assert len(provider.batches) == 1
+    judge(pipeline, provider)
+
+
+def test_a_batch_that_expires_after_a_day_has_its_answers_fetched(
+    small_chunks: Settings, provider: BatchProvider
+) -> None:
+    """What was done by then is paid for and used; the rest goes into the next one."""
+    pipeline = opened(small_chunks, provider, poll_seconds=30, spill_over_hours=48)
+    provider.holds = True
+    provider.fate = lambda question, before: (
+        EXPIRED if "Bregenz" in question and not before else "answered"
+    )
+    submission = pipeline.submit(PARAGRAPH, OTHER, options=in_batches("100"))
+    pipeline.work(submission)
+    schedule(pipeline)
+    pass_hours(pipeline, 24)
+    provider.holds = False
+
+    schedule(pipeline)
+    pipeline.work(submission)
+
+    assert sorted(job.status for job in pipeline.jobs(submission)) == ["succeeded", "waiting"]
+    pass_the_night(pipeline, submission)
+    assert [len(batch.lines) for batch in provider.batches] == [2, 1]
+    assert pipeline.model.requests == []
+    judge(pipeline, provider)
+
+
+def test_a_batch_that_never_ends_is_forgotten_after_days(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """It is not looked at for ever, and its whole cost counts."""
+    provider.holds = True
+    submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
+    pipeline.work(submission)
+    schedule(pipeline)
+    pass_hours(pipeline, 21)
+    pipeline.work(submission)
+    provider.statuses = {"cancel": 503}
+    schedule(pipeline)
+
+    pass_hours(pipeline, 60)
+    provider.statuses = {}
+    schedule(pipeline)
+
+    assert pipeline.value("SELECT status FROM batches") == "failed"
+    assert pipeline.value("SELECT count(*) FROM model_calls WHERE finished_at IS NULL") == 0
+    assert pipeline.value("SELECT count(*) FROM model_calls WHERE cost_usd IS NULL") == 1
+    assert pipeline.value(RESERVED) == 0
+
+
+@pytest.mark.parametrize("scope", ["run:%", "day:%"])
+def test_money_that_is_gone_when_the_answers_come(
+    small_chunks: Settings, provider: BatchProvider, scope: str
+) -> None:
+    """What was reserved is paid and its answers are stored; the next question pauses the run."""
+    settings = small_chunks.model_copy(
+        update={"budget": small_chunks.budget.model_copy(update={"usd_per_day": Decimal(900)})}
+    )
+    pipeline = opened(settings, provider)
+    submission = pipeline.submit(LONG, options=in_batches("500"))
+    pipeline.work(submission)
+    pass_time(pipeline)
+    before = pipeline.value(RESERVED)
+    pipeline.execute(
+        "UPDATE budgets SET spent_usd = cap_usd - reserved_usd WHERE scope LIKE :scope", scope=scope
+    )
+
+    for _ in range(3):
+        pass_time(pipeline)
+        pipeline.execute(
+            "UPDATE budgets SET spent_usd = cap_usd WHERE scope LIKE :scope AND reserved_usd = 0",
+            scope=scope,
+        )
+        pipeline.work(submission)
+
+    chunks = pipeline.value("SELECT count(*) FROM chunks")
+    assert before
+    assert pipeline.value("SELECT count(*) FROM chunks WHERE status = 'succeeded'") == chunks
+    assert pipeline.job(submission).error_code == "budget_exceeded"
+    assert [len(batch.lines) for batch in provider.batches] == [chunks]
+
+    pipeline.execute("UPDATE budgets SET spent_usd = 1 WHERE scope LIKE :scope", scope=scope)
+    retry.retry(pipeline.context, submission.run_id)
+    pass_the_night(pipeline, submission)
+    assert [len(batch.lines) for batch in provider.batches] == [chunks, 1]
+    assert len(handed_in(provider)) == pipeline.value("SELECT count(*) FROM model_calls")
+    judge(pipeline, provider)

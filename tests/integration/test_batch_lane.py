@@ -1,4 +1,4 @@
-"""The batch lane over a real database and a provider in memory: nothing asked twice or lost."""
+"""The batch lane over a real database and a provider in memory, and what ends it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import batch_requests
 from tests.fakes.batch_nights import (
     OTHER,
+    RESERVED,
     handed_in,
     in_batches,
     judge,
@@ -61,10 +62,10 @@ def test_the_ledger_knows_the_price_of_batches(pipeline: Pipeline, provider: Bat
     judge(pipeline, provider)
 
 
-def test_a_waiting_chunk_holds_nobody_and_counts_nothing(
+def test_a_waiting_chunk_holds_no_lease_and_counts_no_attempt(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """It has no lease, no attempt, and is due only when nobody waits for batches any more."""
+    """It is due only after the wait for batches has ended."""
     provider.holds = True
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
     pipeline.work(submission)
@@ -108,7 +109,7 @@ def test_what_no_batch_answers_is_asked_online(pipeline: Pipeline, provider: Bat
 
 
 def test_an_error_for_good_is_that_of_online(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """The chunk fails with the same code, and nobody asks again."""
+    """The chunk fails with the same code, and is not asked again."""
     provider.fate = lambda _question, _: "400"
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
 
@@ -134,7 +135,7 @@ def test_a_repair_is_a_question_of_a_later_batch(
     judge(pipeline, provider)
 
 
-def test_a_batch_whose_creation_nobody_heard_of_is_taken_up(
+def test_a_batch_whose_creation_was_not_answered_is_taken_up(
     pipeline: Pipeline, provider: BatchProvider, small_chunks: Settings
 ) -> None:
     """The answer is lost, and so is the process: the next one finds the batch by its mark."""
@@ -225,7 +226,7 @@ def test_a_batch_has_no_more_bytes_than_it_may(pipeline: Pipeline, provider: Bat
 def test_questions_of_a_paused_job_are_not_handed_in(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """They wait for whoever takes the run up again, and then go as they are."""
+    """They wait until the run is resumed, and are then sent unchanged."""
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
     pipeline.work(submission)
     pipeline.execute("UPDATE jobs SET status = 'paused'")
@@ -268,3 +269,123 @@ def test_a_budget_takes_no_batch_of_unknown_price(small_chunks: Settings) -> Non
         assert unpriced.job(submission).status == "paused"
         assert unpriced.value("SELECT count(*) FROM batch_requests") == 0
         assert server.journal == []
+
+
+def test_after_the_deadline_the_rest_is_asked_online(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """The batch is cancelled; what it answers later is paid for and not used."""
+    provider.holds = True
+    submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
+    pipeline.work(submission)
+    pass_time(pipeline)
+    pipeline.execute("UPDATE jobs SET batch_until = now()")
+    pipeline.execute("UPDATE chunks SET due_at = now()")
+
+    pipeline.work(submission)
+
+    assert pipeline.job(submission).status == "succeeded"
+    assert len(pipeline.model.requests) == 1
+    pass_time(pipeline)
+    assert provider.batches[0].is_cancelled
+    pass_time(pipeline)
+    assert pipeline.value("SELECT status FROM batches") == "ended"
+    judge(pipeline, provider)
+
+
+def test_a_cancelled_run_asks_nothing_more(pipeline: Pipeline, provider: BatchProvider) -> None:
+    """What was not handed in is dropped, with its money; what was is cancelled at the provider."""
+    provider.holds = True
+    handed = pipeline.submit(PARAGRAPH, options=in_batches("100"))
+    pipeline.work(handed)
+    pass_time(pipeline)
+    kept = pipeline.submit(OTHER, options=in_batches("100"))
+    pipeline.work(kept)
+    assert pipeline.value("SELECT count(*) FROM batch_requests WHERE status = 'pending'") == 1
+
+    for submission in (handed, kept):
+        retry.cancel(pipeline.context.database, submission.run_id)
+    for _ in range(3):
+        pass_time(pipeline)
+
+    assert provider.batches[0].is_cancelled
+    assert len(provider.batches) == 1
+    assert pipeline.value("SELECT count(*) FROM results") == 0
+    judge(pipeline, provider)
+
+
+def test_a_late_answer_of_a_cancelled_run_is_paid_for(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """It came before the provider heard of it: ledger and budget count it, and it is not used."""
+    provider.holds = True
+    submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
+    pipeline.work(submission)
+    pass_time(pipeline)
+    retry.cancel(pipeline.context.database, submission.run_id)
+    provider.holds = False
+
+    pass_time(pipeline)
+
+    assert pipeline.value("SELECT spent_usd FROM budgets WHERE run_id IS NOT NULL") == Decimal(
+        "0.01"
+    )
+    assert pipeline.value("SELECT count(*) FROM results") == 0
+    judge(pipeline, provider)
+
+
+def test_a_run_without_money_pauses(pipeline: Pipeline, provider: BatchProvider) -> None:
+    """The most that a question can cost is reserved before it waits, at the price of batches."""
+    submission = pipeline.submit(PARAGRAPH, options=in_batches("0.10"))
+    pipeline.work(submission)
+    pass_time(pipeline)
+
+    assert pipeline.job(submission).error_code == "budget_exceeded"
+    assert provider.batches == []
+
+    retry.retry(pipeline.context, submission.run_id, Decimal(100))
+    pipeline.work(submission)
+    assert pipeline.value(f"SELECT ({RESERVED}) > 0")
+    pass_the_night(pipeline, submission)
+    judge(pipeline, provider)
+
+
+def test_a_provider_without_quota_pauses_the_run_until_it_is_paid(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """The batch is turned away as a whole, and `retry` hands its questions in again."""
+    provider.refuses = "billing_hard_limit_reached"
+    submission = pipeline.submit(PARAGRAPH, options=in_batches())
+    for _ in range(3):
+        pipeline.work(submission)
+        pass_time(pipeline)
+    pipeline.work(submission)
+    assert pipeline.job(submission).status == "paused"
+    assert pipeline.job(submission).error_code == "quota_exceeded"
+
+    retry.retry(pipeline.context, submission.run_id)
+
+    pass_the_night(pipeline, submission)
+    assert pipeline.job(submission).status == "succeeded"
+    judge(pipeline, provider)
+
+
+def test_a_batch_that_the_provider_forgot_is_given_up_in_the_end(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """Its cost is unknown; its questions are handed in again."""
+    submission = pipeline.submit(PARAGRAPH, options=in_batches())
+    pipeline.work(submission)
+    pass_time(pipeline)
+    provider.is_forgetful = True
+    pass_time(pipeline)
+    assert pipeline.value("SELECT status FROM batches") == "running"
+
+    pipeline.execute("UPDATE batches SET created_at = now() - interval '4 days'")
+    pass_time(pipeline)
+    assert pipeline.value("SELECT status FROM batches") == "failed"
+    assert pipeline.value("SELECT cost_usd IS NULL FROM model_calls")
+
+    provider.is_forgetful = False
+    pass_the_night(pipeline, submission)
+    assert pipeline.job(submission).status == "succeeded"

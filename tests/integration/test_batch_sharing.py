@@ -1,4 +1,4 @@
-"""The very same question of several documents is asked in a batch once, and paid once."""
+"""Which questions go into which batch; the same question is asked and paid for once."""
 
 from __future__ import annotations
 
@@ -30,11 +30,23 @@ from tests.peers.batch_server import serving_batches
 
 # Other documents, for each has another hash, and the same question: the ends of a text are trimmed.
 TWINS = (PARAGRAPH, f"\n\n{PARAGRAPH}", f"   {PARAGRAPH}\n")
+
+
 OTHER = f"Something else. {PARAGRAPH}"
+
+
 FOLLOWING = "SELECT count(*) FROM batch_requests WHERE status = 'following'"
+
+
 STATUSES = "SELECT string_agg(status, ' ' ORDER BY status) FROM batch_requests"
+
+
 HITS = "SELECT count(*) FROM model_calls WHERE cache_hit AND cost_usd = 0 AND input_tokens = 0"
+
+
 PAID = "SELECT sum(spent_usd) FROM budgets WHERE run_id IS NOT NULL"
+
+
 ONE_QUESTION = Decimal("0.01")
 
 
@@ -86,7 +98,7 @@ def test_the_same_question_is_asked_once_in_a_night(
 def test_of_many_workers_at_the_same_moment_one_asks(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """Whoever comes second waits for the first to commit, and follows."""
+    """The second one waits for the first to commit, and follows it."""
     spaces = [" " * count + PARAGRAPH for count in range(12)]
     submission = pipeline.submit(*spaces, options=in_batches("100"))
     for job in pipeline.jobs(submission):
@@ -111,7 +123,7 @@ def test_of_many_workers_at_the_same_moment_one_asks(
 def test_an_answer_for_many_is_stored_in_few_steps(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """Thousands may wait for it, and whoever asks the same meanwhile waits for all of them."""
+    """Thousands may follow it, and the same question asked meanwhile waits for all steps."""
     few = pipeline.submit(*TWINS, options=in_batches("100"))
     many = pipeline.submit(*(" " * n + OTHER for n in range(24)), options=in_batches("100"))
 
@@ -153,7 +165,7 @@ def test_what_brought_no_answer_is_handed_in_again_once(
 
 
 def test_an_error_for_good_is_that_of_all(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """Nobody asks again what the provider has rejected."""
+    """A question that the provider has rejected is not asked again."""
     provider.fate = lambda _question, _: "400"
     submission = pipeline.submit(*TWINS, options=in_batches())
 
@@ -191,7 +203,7 @@ def test_what_no_batch_answers_is_asked_online_once(
     judge(pipeline, provider)
 
 
-def test_whoever_follows_a_run_that_is_called_off_asks_anew(
+def test_a_follower_of_a_cancelled_run_asks_anew(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     """Before the question went out: another one leads then, with money of its own run."""
@@ -214,7 +226,7 @@ def test_whoever_follows_a_run_that_is_called_off_asks_anew(
 def test_a_batch_is_kept_for_those_who_follow_its_questions(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The run that asked was called off while it was out, and has paid; others use the answer."""
+    """The run that asked was cancelled while it was out, and has paid; others use the answer."""
     provider.holds = True
     first = pipeline.submit(TWINS[0], options=in_batches("100"))
     pipeline.work(first)
@@ -234,7 +246,7 @@ def test_a_batch_is_kept_for_those_who_follow_its_questions(
     judge(pipeline, provider)
 
 
-def test_nobody_waits_for_a_paused_run(pipeline: Pipeline, provider: BatchProvider) -> None:
+def test_a_paused_run_is_not_waited_for(pipeline: Pipeline, provider: BatchProvider) -> None:
     """Its question is dropped, since others ask it; taken up again, it finds the answer."""
     first = pipeline.submit(TWINS[0], options=in_batches("100"))
     second = pipeline.submit(TWINS[1], options=in_batches("100"))
@@ -254,7 +266,7 @@ def test_nobody_waits_for_a_paused_run(pipeline: Pipeline, provider: BatchProvid
     judge(pipeline, provider)
 
 
-def test_whoever_follows_may_have_less_time(pipeline: Pipeline, provider: BatchProvider) -> None:
+def test_a_follower_may_have_less_time(pipeline: Pipeline, provider: BatchProvider) -> None:
     """It is asked online when its own time is over, and the other goes on waiting."""
     provider.holds = True
     submission = pipeline.submit(*TWINS[:2], options=in_batches("100"))
@@ -278,7 +290,7 @@ def test_whoever_follows_may_have_less_time(pipeline: Pipeline, provider: BatchP
 def test_a_question_that_comes_while_the_answer_is_stored_is_not_forgotten(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """It follows nobody then, is dropped, and finds the answer in the cache."""
+    """It follows no other then, is dropped, and finds the answer in the cache."""
     submission = pipeline.submit(*TWINS[:2], options=in_batches())
     pipeline.work(submission)
     pipeline.execute("UPDATE batch_requests SET key = 'other' WHERE status = 'following'")
@@ -290,7 +302,7 @@ def test_a_question_that_comes_while_the_answer_is_stored_is_not_forgotten(
     judge(pipeline, provider)
 
 
-def test_whoever_has_its_answer_leads_nobody(pipeline: Pipeline, provider: BatchProvider) -> None:
+def test_an_answered_question_has_no_followers(pipeline: Pipeline, provider: BatchProvider) -> None:
     """Not even where an older scheduler has stored it, which knows of no followers."""
     submission = pipeline.submit(*TWINS[:2], options=in_batches())
     pipeline.work(submission)
@@ -323,7 +335,7 @@ def test_a_whole_night_over_the_wire(small_chunks: Settings, name: str) -> None:
         judge(pipeline, server)
 
 
-def test_another_process_takes_up_whoever_waits(
+def test_another_process_takes_over_the_followers(
     pipeline: Pipeline, provider: BatchProvider, small_chunks: Settings
 ) -> None:
     """Who leads and who follows stands in the database."""
@@ -336,4 +348,72 @@ def test_another_process_takes_up_whoever_waits(
 
     assert len(provider.batches) == 1
     assert pipeline.value(HITS) == 2
+    judge(pipeline, provider)
+
+
+def test_all_samples_of_a_vote_go_into_the_same_batch(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """Those of all chunks into the first, those of the synthesis into the second."""
+    submission = pipeline.submit(LONG, options=in_batches("100", votes=3))
+
+    pass_the_night(pipeline, submission)
+
+    chunks = pipeline.value("SELECT count(*) FROM chunks")
+    assert isinstance(chunks, int)
+    assert [len(batch.lines) for batch in provider.batches] == [3 * chunks, 3]
+    assert pipeline.job(submission).status == "succeeded"
+    assert pipeline.value("SELECT agreement FROM results") == 1
+    samples = "SELECT sample, count(*) FROM model_calls GROUP BY 1 ORDER BY 1"
+    assert pipeline.rows(samples) == [(number, chunks + 1) for number in (1, 2, 3)]
+    assert pipeline.model.requests == []
+    judge(pipeline, provider)
+
+
+def test_a_sample_that_needs_repair_is_repaired_in_a_later_batch(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """The others wait for it with their answers, and no question is asked twice."""
+    fates = iter([INVALID])
+    provider.fate = lambda _question, _before: next(fates, "answered")
+    submission = pipeline.submit(PARAGRAPH, options=in_batches(votes=3))
+
+    pass_the_night(pipeline, submission)
+
+    assert [len(batch.lines) for batch in provider.batches] == [3, 1]
+    assert pipeline.job(submission).status == "succeeded"
+    assert pipeline.value("SELECT agreement FROM results") == 1
+    judge(pipeline, provider)
+
+
+def test_critique_and_revision_are_further_batches_of_the_same_night(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """After those of the chunks and of the synthesis, one each; the samples of votes together."""
+    submission = pipeline.submit(LONG, options=in_batches("100", votes=2, critique=True))
+
+    pass_the_night(pipeline, submission)
+
+    chunks = pipeline.value("SELECT count(*) FROM chunks")
+    assert isinstance(chunks, int)
+    assert [len(batch.lines) for batch in provider.batches] == [2 * chunks, 2, 1, 1]
+    assert pipeline.job(submission).status == "succeeded"
+    assert pipeline.value("SELECT critique_outcome FROM document_results") == "revised"
+    assert pipeline.value("SELECT count(*) FROM model_calls WHERE stage = 'critique'") == 1
+    assert pipeline.value("SELECT bool_and(service_tier = 'batch') FROM model_calls")
+    assert pipeline.model.requests == []
+    judge(pipeline, provider)
+
+
+def test_an_answer_whose_critique_fails_in_its_batch_is_kept(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """The provider rejects the line; the result says so, and the run is at its end."""
+    provider.fate = lambda question, _: "400" if "analysis between" in question else "answered"
+    submission = pipeline.submit(PARAGRAPH, options=in_batches(critique=True))
+
+    pass_the_night(pipeline, submission)
+
+    assert pipeline.job(submission).status == "succeeded"
+    assert pipeline.value("SELECT critique_outcome FROM document_results") == "failed"
     judge(pipeline, provider)

@@ -108,7 +108,7 @@ def test_a_batch_with_questions_of_other_runs_says_how_many_there_are(
     assert provider.batches[0].fates is None
 
 
-def test_whoever_follows_waits_for_the_batch_of_the_other(pipeline: Pipeline) -> None:
+def test_a_follower_waits_for_the_batch_of_the_other(pipeline: Pipeline) -> None:
     """It has no question of its own in it."""
     leading = pipeline.submit(PARAGRAPH, options=in_batches())
     following = pipeline.submit(f" {PARAGRAPH}", options=in_batches())
@@ -125,7 +125,7 @@ def test_whoever_follows_waits_for_the_batch_of_the_other(pipeline: Pipeline) ->
 def test_a_provider_that_cannot_be_asked_is_named_with_its_words(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """A wrong key is seen by whoever looks, though the batch is out."""
+    """A wrong key is shown although the batch is out."""
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
     pipeline.work(submission)
     schedule(pipeline)
@@ -137,7 +137,7 @@ def test_a_provider_that_cannot_be_asked_is_named_with_its_words(
 
 
 def test_a_run_that_is_over_waits_for_nothing(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """Neither with its answers, nor called off."""
+    """Neither with its answers, nor cancelled."""
     done = pipeline.submit(PARAGRAPH, options=in_batches())
     provider.holds = False
     pass_the_night(pipeline, done)

@@ -306,7 +306,7 @@ def test_less_than_what_is_spent_is_refused(
     assert company.line(submission).cap_usd == Decimal("0.08")
 
 
-def test_a_budget_and_a_price_that_nobody_knows_are_refused(settings: Settings) -> None:
+def test_a_budget_with_an_unknown_price_is_refused(settings: Settings) -> None:
     """Before anything is stored; the hint says what to set."""
     named = ModelSettings(provider="openai", model="ours", base_url="https://llm.example/v1")
     unpriced = settings.model_copy(update={"models": {PEER: named}})

@@ -175,7 +175,7 @@ def test_a_retry_with_a_budget_that_cannot_be_kept_takes_nothing_up(
 def test_a_run_without_a_budget_shows_none(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nobody is told of caps that there are not."""
+    """No cap is shown."""
     pipeline = a_pipeline(settings, a_summary("The bridge was opened in May."))
     pipeline.work(pipeline.submit(TEXT))
 

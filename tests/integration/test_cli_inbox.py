@@ -43,7 +43,7 @@ def inbox(
 def test_a_folder_that_is_not_there_yet_is_no_matter_of_permissions(
     inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nobody has started a scheduler yet, which makes it."""
+    """The scheduler, which creates it, has not been started yet."""
     inbox.folders.inbox.rmdir()
 
     assert run(["inbox", "--json"]) == ExitCode.SUCCESS
@@ -100,7 +100,7 @@ def test_people_see_the_same(inbox: WatchedInbox, capsys: pytest.CaptureFixture[
     assert "a note beside each file" not in shown
 
 
-def test_whoever_sees_a_failure_is_told_where_the_reason_is(
+def test_a_failure_is_shown_with_the_place_of_its_reason(
     inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What went wrong first stands below the table; the notes have all of it."""

@@ -66,7 +66,7 @@ def test_one_is_added_changed_and_removed(capsys: pytest.CaptureFixture[str]) ->
     assert left["name"] == "letters"
 
 
-def test_whoever_adds_one_is_told_when_it_is_due_and_what_it_lacks(
+def test_adding_one_says_when_it_is_due_and_what_it_lacks(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """At once, and not by `doctor` alone; it is added, for a share may be mounted by then."""

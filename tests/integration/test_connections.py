@@ -116,7 +116,7 @@ def test_a_migration_takes_its_time(engine: Engine) -> None:
     assert raw.answer_seconds == BOUND
 
 
-def test_the_server_ends_what_nobody_uses(engine: Engine) -> None:
+def test_the_server_ends_idle_sessions(engine: Engine) -> None:
     """An idle session ends by itself, and so does a transaction in which nothing happens."""
     options = ("idle_session_timeout", "idle_in_transaction_session_timeout", "lock_timeout")
 
@@ -126,7 +126,7 @@ def test_the_server_ends_what_nobody_uses(engine: Engine) -> None:
 
 
 def test_a_network_that_is_gone_is_noticed(engine: Engine) -> None:
-    """The kernel probes an idle connection, and gives up bytes that nobody acknowledges."""
+    """The kernel probes an idle connection, and gives up bytes that are not acknowledged."""
     with engine.connect() as connection:
         raw: object = connection.connection.dbapi_connection
         assert isinstance(raw, BoundedConnection)

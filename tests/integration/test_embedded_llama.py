@@ -105,7 +105,7 @@ def test_it_answers_who_knows_the_key(home: Home, model: Path, server: EmbeddedL
 
 
 def test_it_comes_back_at_the_same_address(server: EmbeddedLlama) -> None:
-    """Whoever holds the address can go on after a restart."""
+    """Clients can keep the address over a restart."""
     server.start()
     before = server.url()
 

@@ -86,7 +86,7 @@ def test_it_leaves_the_folders_of_others_alone(home: Path, server: EmbeddedPostg
 
 
 def test_a_wrong_password_is_refused(server: EmbeddedPostgres) -> None:
-    """Nobody gets in by merely reaching the socket."""
+    """Reaching the socket is not enough."""
     server.start()
     forged = server.connection_string().replace("://chordwise:", "://chordwise:not-")
 
@@ -219,7 +219,7 @@ def test_data_of_another_version_is_refused(home: Path, server: EmbeddedPostgres
 
 
 def test_a_missing_password_is_named(home: Path, server: EmbeddedPostgres) -> None:
-    """Without the password file nobody gets in, so the server says so instead of timing out."""
+    """Without the password file no login succeeds; the error says so at once."""
     server.start()
     server.stop()
     (home / "postgres.password").unlink()
@@ -293,9 +293,9 @@ def test_root_without_the_right_to_keep_rights_keeps_none(mode: int) -> None:
         assert "Traceback" not in outcome.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_an_unprivileged_user_runs_it_plainly(tmp_path: Path) -> None:
-    """Whoever is not root owns the data and the server process."""
+    """A user who is not root owns the data and the server process."""
     home = tmp_path / "home of nobody"
     home.mkdir(mode=0o700)
     os.chown(home, NOBODY, NOBODY)

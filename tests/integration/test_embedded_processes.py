@@ -32,7 +32,7 @@ def test_a_stubborn_child_is_killed_after_its_grace(tmp_path: Path) -> None:
 
 
 def test_a_stranger_of_the_same_number_is_left_alone(tmp_path: Path) -> None:
-    """A process that was born at another time is somebody else."""
+    """A process with another start time is another process."""
     child = processes.launch([sys.executable, "-c", SLEEP], log=tmp_path / "log")
     assert child is not None
     former = ProcessIdentity(pid=child.pid, created_at=child.created_at - 60)
@@ -62,7 +62,7 @@ def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
 
 
 def test_a_pid_file_counts_only_with_the_right_command(tmp_path: Path) -> None:
-    """A number in a stale file that another program has by now is nobody."""
+    """A number of a stale file that another program has by now does not count."""
     child = processes.launch([sys.executable, "-c", SLEEP, "mark"], log=tmp_path / "log")
     assert child is not None
     pid_file = tmp_path / "pid"
@@ -142,7 +142,7 @@ def test_a_password_is_made_once(tmp_path: Path) -> None:
 
 
 def test_the_lock_says_who_holds_it(tmp_path: Path) -> None:
-    """While it is held the holder is known and a second one refused; afterwards nobody is."""
+    """While it is held the holder is known and a second one refused; then there is no holder."""
     home = home_at(tmp_path / "home")
     home.prepare()
 

@@ -100,7 +100,7 @@ def test_it_never_forgets_for_want_of_memory(server: EmbeddedValkey) -> None:
 
 
 def test_a_client_without_the_password_is_refused(home: Path, server: EmbeddedValkey) -> None:
-    """Nobody gets in by merely reaching the socket, and the password is not on the command line."""
+    """Reaching the socket is not enough, and the password is not on the command line."""
     server.start()
     password = (home / "valkey.password").read_text(encoding="utf-8")
     identity = server.identity()

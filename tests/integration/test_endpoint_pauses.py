@@ -101,7 +101,7 @@ def test_a_look_at_everything_tells_the_pause(settings: Settings) -> None:
 
 
 def test_a_tiny_question_is_asked_all_the_same(settings: Settings) -> None:
-    """Whoever looks whether the key is mended meets the provider, not the pause."""
+    """A check of the key reaches the provider in spite of the pause."""
     pipeline = a_pipeline(settings, REFUSED)
     pipeline.work(pipeline.submit(PARAGRAPH))
 

@@ -224,7 +224,7 @@ def test_without_its_library_parquet_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
-    """Nobody sees it before; it has the permissions of any new file; nothing is left beside it."""
+    """Not before it is complete, with usual permissions, and with nothing left beside it."""
     path = tmp_path / "out.csv"
 
     with new_file(path) as sink:

@@ -1,11 +1,13 @@
-"""What one step costs does not grow with the run: statements, rows read, length of transactions."""
+"""What one step costs does not grow with the run, nor beyond what a statement can hold."""
 
 from __future__ import annotations
 
+import tracemalloc
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -13,7 +15,9 @@ from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.orm import Session
 
 from chordwise.domain import chunking
+from chordwise.domain.json_values import objects
 from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.recovery.chunks import MAX_PROMISED
 from chordwise.pipeline.recovery.recover import RULES, Rule, recover
 from chordwise.settings import Settings
@@ -21,10 +25,15 @@ from chordwise.storage import chunk_leases, fan_outs, jobs, outbox, runs, synthe
 from chordwise.storage.chunk_work import CallEntry, ChunkEnd
 from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.fan_outs import CutJob
+from tests.fakes.inbox_watch import watched
 from tests.fakes.pipeline import PARAGRAPH, Pipeline, a_pipeline
 
 SIZES = (1_000, 20_000)
+
+
 STEP = 1_000
+
+
 _JOBS = """
 INSERT INTO jobs (id, run_id, intake_id, document_id, analysis_type, options, options_hash, model,
                   status, attempts, postponements, chunk_count, started_at)
@@ -32,6 +41,8 @@ SELECT uuidv7(), run_id, intake_id, document_id, analysis_type, options, n::text
        states[1 + (cardinality(states) * (n - 1)) / :size], 0, 0, 1, now() - interval '1 hour'
 FROM jobs, CAST(:states AS text[]) AS states, generate_series(1, :size) AS n
 """
+
+
 _CHUNKS = """
 INSERT INTO chunks (id, job_id, position, start_char, end_char, status, attempts, postponements,
                     sent_at, started_at, finished_at)
@@ -42,25 +53,35 @@ FROM jobs AS j,
 LATERAL (SELECT CASE j.status WHEN 'running' THEN 'pending' ELSE j.status END AS status) AS s
 WHERE j.status <> 'queued' ORDER BY j.id
 """
+
+
 _CALLS = """
 INSERT INTO model_calls (id, job_id, chunk_id, stage, provider, model, language_model,
                          prompt_version, attempt, cache_hit)
 SELECT uuidv7(), job_id, id, 'analysis', 'openai', 'a-model', true, 'summary@1', 1, false
 FROM chunks
 """
+
+
 _CLAIMED = """
 UPDATE chunks SET status = 'running', lease_token = id, started_at = now(),
                   lease_until = now() + interval '1 minute'
 WHERE id IN (SELECT id FROM chunks WHERE status = 'pending' ORDER BY id LIMIT 16)
 """
+
+
 _READ = """
 SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0) FROM pg_stat_xact_user_tables
 WHERE relname IN ('jobs', 'chunks', 'outbox')
 """
+
+
 _UPDATED = """
 SELECT relname, n_tup_upd, n_tup_hot_upd FROM pg_stat_xact_user_tables
 WHERE relname IN ('jobs', 'chunks', 'model_calls')
 """
+
+
 _ENDED = """
 UPDATE model_calls SET finished_at = clock_timestamp(), latency_ms = 500, input_tokens = 900,
        output_tokens = 300, cost_usd = 0.001, cost_basis = 'price_list', response_length = 900,
@@ -377,3 +398,141 @@ def test_frequent_updates_are_heap_only(settings: Settings) -> None:
     for table, (all_updates, heap_only) in after.items():
         all_before, heap_only_before = before[table]
         assert heap_only - heap_only_before >= 0.85 * (all_updates - all_before) > 0, table
+
+
+MANY = 66_000
+
+
+_MORE_CHUNKS = """
+INSERT INTO chunks
+SELECT (jsonb_populate_record(c, jsonb_build_object('id', gen_random_uuid(), 'position', n))).*
+FROM chunks AS c, generate_series(1, :more) AS n
+"""
+
+
+_MORE_JOBS = """
+INSERT INTO jobs
+SELECT (jsonb_populate_record(j, jsonb_build_object('id', gen_random_uuid(), 'options_hash', n))).*
+FROM jobs AS j, generate_series(1, :more) AS n
+"""
+
+
+_ROWS = 5_000
+
+
+_ROWS_OF_A_FILE = (
+    """
+    CREATE TEMPORARY TABLE more ON COMMIT DROP AS
+    SELECT gen_random_uuid() AS document, gen_random_uuid() AS intake, gen_random_uuid() AS job, n
+    FROM generate_series(1, :more) AS n
+    """,
+    """
+    INSERT INTO documents
+    SELECT (jsonb_populate_record(d, jsonb_build_object('id', document, 'sha256', n))).*
+    FROM documents AS d, more
+    """,
+    """
+    INSERT INTO intakes
+    SELECT (
+        jsonb_populate_record(
+            i, jsonb_build_object('id', intake, 'document_id', document, 'source', 'a.csv#' || n)
+        )
+    ).*
+    FROM intakes AS i, more
+    """,
+    "INSERT INTO inbox_intakes SELECT intake, inbox_file_id, n FROM inbox_intakes, more",
+    """
+    INSERT INTO jobs
+    SELECT (
+        jsonb_populate_record(
+            j, jsonb_build_object('id', job, 'document_id', document, 'intake_id', intake)
+        )
+    ).*
+    FROM jobs AS j, more
+    """,
+)
+
+
+_CUT_OFF = """
+INSERT INTO inbox_files
+SELECT (
+    jsonb_populate_record(f, jsonb_build_object('id', gen_random_uuid(), 'status', 'taking'))
+).*
+FROM inbox_files AS f, generate_series(1, :more) AS n
+"""
+
+
+@pytest.mark.nightly
+def test_a_broker_forgets_more_than_a_statement_may_name(settings: Settings) -> None:
+    """Every chunk has its message again, and the scheduler's recovery goes on."""
+    pipeline = a_pipeline(settings)
+    job = pipeline.job(pipeline.submit(PARAGRAPH))
+    recover(pipeline.context)
+    fan_out(pipeline.context, job.id)
+    pipeline.execute(_MORE_CHUNKS, more=MANY - 1)
+    pipeline.execute("DELETE FROM outbox")
+    with pipeline.context.messenger._app.connection_for_write() as connection:
+        connection.default_channel.client.flushall()
+
+    rescued = recover(pipeline.context)
+
+    assert rescued["broker_forgot"] == MANY
+    assert pipeline.value("SELECT count(DISTINCT arguments ->> 1) FROM outbox") == MANY
+    assert pipeline.value("SELECT bool_and(sent_at IS NOT NULL) FROM chunks") is True
+
+
+@pytest.mark.nightly
+def test_a_run_of_more_jobs_than_a_statement_may_name_is_cancelled(settings: Settings) -> None:
+    """All of them, and what they had to do."""
+    pipeline = a_pipeline(settings)
+    submission = pipeline.submit(PARAGRAPH)
+    fan_out(pipeline.context, pipeline.job(submission).id)
+    pipeline.execute(_MORE_JOBS, more=MANY - 1)
+
+    cancelled = retry.cancel(pipeline.context.database, submission.run_id)
+
+    assert cancelled == MANY
+    assert pipeline.rows("SELECT DISTINCT status FROM jobs") == [("cancelled",)]
+    assert pipeline.value("SELECT bool_and(status = 'cancelled') FROM chunks") is True
+
+
+def test_every_file_that_a_kill_cut_off_is_settled(settings: Settings, tmp_path: Path) -> None:
+    """In one look, for the next comes with the next start only."""
+    inbox = watched(tmp_path, settings)
+    inbox.drop("a.txt", "Anna writes to Berta.")
+    inbox.take()
+    inbox.pipeline.execute(_CUT_OFF, more=501)
+    inbox.begin_anew()
+
+    inbox.watch.tick()
+
+    left = inbox.pipeline.rows("SELECT name, status FROM inbox_files")
+    inbox.close()
+    assert left == [("a.txt", "submitted")]
+
+
+@pytest.mark.nightly
+def test_the_note_of_a_file_with_thousands_of_rows_is_written_piece_by_piece(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """However many those are, and the file may hold a hundred thousand, few are held at once."""
+    inbox = watched(tmp_path, settings)
+    inbox.drop("a.txt", "Anna writes to Berta.")
+    inbox.take()
+    inbox.work()
+    with inbox.pipeline.context.database.write() as session:
+        session.execute(text(_ROWS_OF_A_FILE[0]), {"more": _ROWS - 1})
+        for statement in _ROWS_OF_A_FILE[1:]:
+            session.execute(text(statement))
+    tracemalloc.start()
+
+    inbox.wait(1)
+
+    _, max_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    note = inbox.folders.note(inbox.folders.done / "a.txt")
+    inbox.close()
+    intakes = objects(note["intakes"])
+    assert [each["source"] for each in intakes][1:] == [f"a.csv#{n}" for n in range(1, _ROWS)]
+    assert {objects(each["jobs"])[0]["status"] for each in intakes} == {"succeeded"}
+    assert max_bytes < 12_000_000

@@ -105,7 +105,7 @@ def test_one_analysis_for_two_drops(inbox: WatchedInbox) -> None:
 
 
 def test_a_third_drop_points_to_the_first(inbox: WatchedInbox) -> None:
-    """Not to the second, which asked nobody."""
+    """Not to the second, which asked no model."""
     drop_in_runs(inbox, "a.txt", "b.txt")
     go_on(inbox)
 
@@ -206,7 +206,7 @@ def test_in_batches_the_second_has_its_own_time(cheap: WatchedInbox) -> None:
         ("cheap", "nightly", False),
     ],
 )
-def test_nobody_waits_for_what_is_slower(
+def test_a_slower_answer_is_not_waited_for(
     cheap: WatchedInbox, first: str, second: str, *, waits: bool
 ) -> None:
     """What is wanted now does not wait for a batch, nor for a nightly run."""
@@ -270,7 +270,7 @@ def test_a_pause_of_its_run_keeps_no_answer_from_it(inbox: WatchedInbox) -> None
     assert inbox.pipeline.value("SELECT array_agg(status) FROM runs") == ["finished", "finished"]
 
 
-def test_a_command_waits_for_nobody(inbox: WatchedInbox) -> None:
+def test_a_command_does_not_wait_for_another_run(inbox: WatchedInbox) -> None:
     """It is a person who waits: only files of an inbox wait for another run."""
     drop_in_runs(inbox, "a.txt")
 

@@ -64,7 +64,7 @@ def claims_in_view(
 
 
 def error_of(claims: Sequence[tuple[float, bool]]) -> float:
-    """Return the expected calibration error, reckoned without the code that is tested."""
+    """Return the expected calibration error, computed without the code that is tested."""
     total = 0.0
     for tenth in range(10):
         own = [c for c in claims if tenth <= c[0] * 10 < tenth + 1 or (tenth == 9 and c[0] == 1)]

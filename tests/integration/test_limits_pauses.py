@@ -1,4 +1,4 @@
-"""What only a person can mend is asked about once, by whoever comes first."""
+"""A refusal that only a person can correct costs one call, that of the first caller."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Worker:
         return answer
 
     def denied(self) -> Denial:
-        """Ask for one more call that nobody may make."""
+        """Ask for one more call that is not allowed."""
         answer = self.ask()
         assert isinstance(answer, Denial), answer
         return answer
@@ -119,7 +119,7 @@ def everything(_: Pause) -> bool:
 
 
 def test_a_refused_key_pauses_everybody(worker: Worker) -> None:
-    """Whoever asks with it is told the same, whatever the model, without a call."""
+    """Every caller with that key gets the same error, for any model, without a call."""
     assert (worker.denied().what, worker.denied().hint) == (KEY_DENIED.what, KEY_DENIED.hint)
     assert worker.beside(model="large").denied().code == KEY_DENIED.code
 
@@ -181,7 +181,7 @@ def test_a_look_that_shows_nothing_is_followed_by_another(
 
 
 def test_a_look_that_is_lost_is_followed_by_another(worker: Worker) -> None:
-    """Nobody waits for a killed worker, or for an answer that takes its time."""
+    """A killed worker or a slow answer is not waited for."""
     worker.pass_time(PAUSE_SECONDS)
     worker.granted()
 
@@ -191,7 +191,7 @@ def test_a_look_that_is_lost_is_followed_by_another(worker: Worker) -> None:
     assert worker.waits() is Reason.HEAD_START
 
 
-def test_answers_that_take_their_time_hold_nobody_up_for_long(worker: Worker) -> None:
+def test_slow_answers_hold_up_no_worker_for_long(worker: Worker) -> None:
     """A key that is denied would have been so by then, at one of three calls in a row."""
     worker.pass_time(PAUSE_SECONDS)
     for _ in range(3):
@@ -221,8 +221,8 @@ def test_a_pause_does_not_outlive_a_clock_that_is_put_back(worker: Worker, secon
     assert pauses.read(worker.client) == []
 
 
-def test_nobody_waits_for_a_look_of_later_than_now(worker: Worker) -> None:
-    """The clock was put back while somebody looked."""
+def test_a_look_in_the_future_is_not_waited_for(worker: Worker) -> None:
+    """The clock was put back during the look."""
     worker.pass_time(PAUSE_SECONDS)
     worker.granted()
 
@@ -286,7 +286,7 @@ def test_a_first_call_that_is_too_fast_is_repeated_alone(valkey: redis.Redis) ->
         worker.granted()
 
 
-def test_a_slow_first_answer_holds_nobody_up(valkey: redis.Redis) -> None:
+def test_a_slow_first_answer_holds_up_no_worker(valkey: redis.Redis) -> None:
     """Denials are quick: after a moment all go."""
     worker = Worker(client=valkey, has_head_start=True)
     worker.granted()
@@ -297,7 +297,7 @@ def test_a_slow_first_answer_holds_nobody_up(valkey: redis.Redis) -> None:
     worker.granted()
 
 
-def test_a_first_call_of_later_than_now_holds_nobody_up(valkey: redis.Redis) -> None:
+def test_a_first_call_in_the_future_holds_up_no_worker(valkey: redis.Redis) -> None:
     """The clock was put back while it was out."""
     worker = Worker(client=valkey, has_head_start=True)
     worker.granted()
@@ -339,13 +339,13 @@ def test_a_pause_is_told_and_cut_short(valkey: redis.Redis) -> None:
     assert PAUSE_SECONDS - 60 < told.seconds <= PAUSE_SECONDS
     assert pauses.resume(valkey, everything) == 1
 
-    # Sent before somebody resumed: it says nothing of what was mended meanwhile.
+    # Sent before the resume: it says nothing of what was corrected meanwhile.
     real.settle(permits[1], CallReport(result=CallResult.DENIED, denial=KEY_DENIED))
     assert isinstance(real.take(wanted[2]), Permit)
     assert isinstance(real.take(wanted[3]), Wait)
 
 
-def test_pauses_of_keys_that_nobody_uses_are_forgotten(worker: Worker) -> None:
+def test_pauses_of_unused_keys_are_forgotten(worker: Worker) -> None:
     """A day later the next pause sweeps them out."""
     worker.pass_time(2 * 86_400)
 
@@ -355,7 +355,7 @@ def test_pauses_of_keys_that_nobody_uses_are_forgotten(worker: Worker) -> None:
     assert len(pauses.read(worker.client)) == 1
 
 
-def test_nobody_can_read_the_key_in_a_pause(worker: Worker) -> None:
+def test_the_key_cannot_be_read_in_a_pause(worker: Worker) -> None:
     """Neither its name nor what is written of it holds the key."""
     written = str(worker.client.hgetall(pauses.KEY))
 
@@ -363,7 +363,7 @@ def test_nobody_can_read_the_key_in_a_pause(worker: Worker) -> None:
     assert KEY not in written
 
 
-def test_nobody_can_read_an_address_in_a_pause(valkey: redis.Redis) -> None:
+def test_the_address_cannot_be_read_in_a_pause(valkey: redis.Redis) -> None:
     """Some hold a password, before the host or after it."""
     url = "https://me:hunter2@peer/v1"
     place = Place.of("openai", url, "small", SecretStr(KEY))

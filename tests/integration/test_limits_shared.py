@@ -115,7 +115,7 @@ def valkey(broker_url: SecretStr) -> Iterator[redis.Redis]:
 
 
 def test_calls_in_flight_are_bounded_for_all_together(valkey: redis.Redis) -> None:
-    """The bound holds whoever asks; a call that ends makes room for one."""
+    """The bound holds for all workers; a call that ends makes room for one."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(max_in_flight=3))
     held = [fleet.granted() for _ in range(3)]
 
@@ -143,7 +143,7 @@ def test_the_bound_holds_under_many_threads(valkey: redis.Redis) -> None:
 
 
 def test_a_killed_worker_s_permit_runs_out(valkey: redis.Redis) -> None:
-    """A permit that nobody settles is free again after its lease."""
+    """A permit that is not settled is free again after its lease."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(max_in_flight=1, lease_seconds=30))
     fleet.granted()
 
@@ -271,7 +271,7 @@ def test_a_failure_pauses_growth(valkey: redis.Redis) -> None:
 
 
 def test_the_breaker_opens_probes_and_closes(valkey: redis.Redis) -> None:
-    """After so many failures in a row nobody asks; then one does, and its luck decides."""
+    """After so many failures in a row no call is sent; then one probe decides."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(breaker_failures=3, breaker_seconds=15))
     fleet.settle([fleet.granted() for _ in range(3)], FAILED)
     assert fleet.refused() == Wait(seconds=15, reason=Reason.BREAKER)
@@ -323,7 +323,7 @@ def test_interactive_work_goes_first(valkey: redis.Redis) -> None:
     assert fleet.refused(Priority.NIGHTLY).reason is Reason.PRIORITY
 
 
-def test_who_gave_up_waiting_blocks_nobody(valkey: redis.Redis) -> None:
+def test_a_caller_that_gave_up_waiting_blocks_no_other(valkey: redis.Redis) -> None:
     """A waiter that does not come back is forgotten."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(max_in_flight=1))
     held = fleet.granted()
@@ -349,7 +349,7 @@ def test_the_state_is_told_in_a_line(valkey: redis.Redis) -> None:
     assert "1 refused" in line
 
 
-def test_nobody_can_read_the_key_in_valkey(valkey: redis.Redis) -> None:
+def test_the_key_cannot_be_read_in_valkey(valkey: redis.Redis) -> None:
     """Endpoints differ by key, and the key itself is nowhere."""
     secret = SecretStr("sk-very-secret")
     model = ModelSettings(provider="openai", model="m")

@@ -135,7 +135,7 @@ def test_unknown_limits_are_found(valkey: redis.Redis, name: str, workers: int, 
 def test_a_limit_is_kept_over_a_rest(
     valkey: redis.Redis, name: str, workers: int, seed: int
 ) -> None:
-    """What nobody asked for is not taken for refused, nor what was saved up for the pace."""
+    """Unused capacity counts neither as refused nor as the pace."""
     provider = seeded(UNKNOWN[name], seed)
     rest = (100.0, 200.0)
 
@@ -163,7 +163,7 @@ KNOWN = {
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_known_limits_are_kept_from_the_start(valkey: redis.Redis, name: str) -> None:
-    """Where somebody says what is allowed, nothing is refused and nothing wasted."""
+    """With known limits nothing is refused and nothing wasted."""
     provider, policy = deepcopy(KNOWN[name])
 
     tally = simulated(valkey, provider, policy)
@@ -195,7 +195,7 @@ def test_nightly_work_gets_its_share_and_no_more(valkey: redis.Redis) -> None:
 
 
 def test_nightly_work_gets_everything_when_it_is_alone(valkey: redis.Redis) -> None:
-    """There is no share to keep free for nobody."""
+    """No share is kept free while no interactive work is there."""
     provider = SimulatedProvider(random=a_random(), buckets=requests(), tells=True)
 
     tally = simulated(valkey, provider, lanes={Priority.NIGHTLY: 100})

@@ -215,7 +215,7 @@ def test_every_ending_is_told_apart(
     ],
 )
 def test_a_strange_usage_is_unknown(server: FaultyServer, usage: JsonValue) -> None:
-    """Tokens that nobody can believe are `None`, not zero and not an exception."""
+    """Implausible numbers of tokens are `None`, not zero and not an exception."""
     server.play(answer(completion_body(usage=usage)))
 
     assert model_at(server).complete(a_request()).usage == Usage()

@@ -83,7 +83,7 @@ def test_a_permanent_error_is_asked_once(model: Retrying, llmock: LLMock, status
 
 
 def test_an_empty_account_is_asked_once(llmock: LLMock, transport: JsonTransport) -> None:
-    """A 429 for want of money is no rate limit."""
+    """A 429 that reports an exhausted quota is no rate limit."""
     llmock.fail(429, code="credit_balance_exhausted", times=None)
     settings = ModelSettings(provider="openai", model="m", base_url=llmock.base_url("openai"))
     connected = connect(settings, SecretStr("key"), transport)

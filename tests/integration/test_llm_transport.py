@@ -8,19 +8,25 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
 from chordwise.errors import ModelAccessError, ModelTransportError
-from chordwise.llm.transport import CALL_HEADER, JsonTransport
+from chordwise.llm.transport import CALL_HEADER, JsonResponse, JsonTransport
 from tests.peers import faulty_server as peer
 from tests.peers.certificates import OPENSSL_IS_ABSENT, self_signed
 
 DEADLINE_SECONDS = 0.4
+
+
 PATIENT_SECONDS = 30.0
+
+
 # A drip of the peer lasts this long; a call that is bounded ends in a fraction of it.
 DRIP_SECONDS = peer.DRIP_SECONDS * peer.DRIPPED_BYTES
 
@@ -265,7 +271,7 @@ def test_redirects_are_refused(
 
 
 def test_a_closed_port_names_the_host(transport: JsonTransport) -> None:
-    """Nobody listening is an error with a hint, not a bare errno."""
+    """A closed port is an error with a hint, not a bare errno."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
@@ -343,3 +349,160 @@ def test_text_that_is_no_utf_8_is_sent_all_the_same(
     transport.post_json(server.base_url, {}, {"text": "a\ud800b"}, PATIENT_SECONDS)
 
     assert server.received[0].body == {"text": "a?b"}
+
+
+WHOLE_SECONDS = 2.0
+
+
+TOLERANCE = 0.1
+
+
+# No socket's buffers take this much.
+LARGE = b'{"text": "' + b"a" * 40_000_000 + b'"}'
+
+
+_CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+# A handshake record of 16 kB, of which the greeting is never complete.
+_TLS_RECORD = b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc\x03\x03"
+
+
+def dripping(head: bytes, start: bytes = b"", drops: bytes = b" ") -> peer.Behavior:
+    """Send the head at once, and then a start and so many drops byte by byte."""
+
+    def drip(connection: peer.Connection) -> None:
+        connection.send(head)
+        connection.drip(start + drops * (peer.DRIPPED_BYTES // len(drops)))
+
+    return drip
+
+
+def body_of(status: bytes) -> peer.Behavior:
+    """Send the body of an answer with this status byte by byte."""
+    return dripping(b"HTTP/1.1 " + status + b"\r\ncontent-length: 2000\r\n\r\n")
+
+
+def slow_reading(connection: peer.Connection) -> None:
+    """Take a kilobyte of the request now and then."""
+    while not connection.stopped.wait(peer.DRIP_SECONDS) and connection.socket.recv(1_024):
+        pass
+
+
+AFTER_THE_REQUEST: Mapping[str, peer.Behavior] = {
+    "silence": peer.silence,
+    "head": peer.header_drip,
+    "interim answers": peer.interim_drip,
+    "body": peer.body_drip,
+    "chunk": dripping(_CHUNKED + b"1000\r\n"),
+    "chunks": dripping(_CHUNKED, drops=b"1\r\n \r\n"),
+    "size of a chunk": dripping(_CHUNKED, b"1;padding=", b"a"),
+    "trailer": dripping(_CHUNKED + b"2\r\n{}\r\n0\r\n", b"x-padding: ", b"a"),
+    "body of an error": body_of(b"500 Internal Server Error"),
+    "body of a refusal": body_of(b"429 Too Many Requests"),
+    "body of a redirect": body_of(b"307 Temporary Redirect\r\nlocation: http://127.0.0.1/"),
+}
+
+
+BEFORE_THE_REQUEST: Mapping[str, tuple[str, peer.Behavior]] = {
+    "TLS, silence": ("https", peer.silence),
+    "TLS, greeting": ("https", dripping(b"", _TLS_RECORD)),
+    "request not read": ("http", peer.silence),
+    "request read slowly": ("http", slow_reading),
+}
+
+
+@pytest.fixture
+def addresses() -> Iterator[dict[str, str]]:
+    """Return the address of a server for each way to be slow."""
+    found = {}
+    with ExitStack() as servers:
+        for name, behavior in AFTER_THE_REQUEST.items():
+            server = servers.enter_context(peer.faulty_server())
+            server.play(behavior)
+            found[name] = server.base_url
+        for name, (scheme, greeting) in BEFORE_THE_REQUEST.items():
+            server = servers.enter_context(peer.faulty_server())
+            server.greeting = greeting
+            found[name] = server.base_url.replace("http:", f"{scheme}:")
+        yield found
+
+
+def test_every_slowness_ends_at_the_deadline(addresses: dict[str, str]) -> None:
+    """Whatever comes drop by drop, the call ends at its deadline, give or take a tenth.
+
+    They are all slow at the same time, each towards a thread that has its connections ready.
+    """
+    transport = JsonTransport()
+    ready = Barrier(len(addresses))
+
+    def share_of_the_deadline(name: str) -> float:
+        content = LARGE if name in BEFORE_THE_REQUEST else b"{}"
+        transport.post_json(answering.base_url, {}, {}, PATIENT_SECONDS)
+        ready.wait(PATIENT_SECONDS)
+        started = time.monotonic()
+        with pytest.raises(ModelTransportError, match=r"time|within 2 s"):
+            transport.send("POST", addresses[name], {}, content, WHOLE_SECONDS)
+        return (time.monotonic() - started) / WHOLE_SECONDS
+
+    with peer.faulty_server() as answering, ThreadPoolExecutor(len(addresses)) as threads:
+        answering.play(peer.answer({"fine": True}))
+        shares = dict(zip(addresses, threads.map(share_of_the_deadline, addresses), strict=True))
+    transport.close()
+
+    wrong = {name: each for name, each in shares.items() if abs(each - 1) > TOLERANCE}
+    assert wrong == {}
+
+
+# As the ledger gives them: UUIDv7.
+OWN_ID = "01a21236-8fe4-769e-a599-1bc2ea2fea46"
+
+
+OTHER_ID = "01a21236-8fe5-7a01-8c1d-0d5c2e6b7f10"
+
+
+def ask(server: peer.FaultyServer, transport: JsonTransport, id_: str = OWN_ID) -> JsonResponse:
+    """Ask with an id."""
+    return transport.post_json(server.base_url, {CALL_HEADER: id_}, {}, PATIENT_SECONDS)
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        {CALL_HEADER: "f47ac10b-58cc-4372-a567-0e02b2c3d479"},
+        {CALL_HEADER: "gateway-4711"},
+        {CALL_HEADER: ""},
+        {CALL_HEADER: OWN_ID, CALL_HEADER.title(): OWN_ID},
+        {CALL_HEADER: f"gateway-4711, {OWN_ID}"},
+    ],
+)
+def test_ids_of_a_gateway_break_no_call(
+    server: peer.FaultyServer, transport: JsonTransport, theirs: Mapping[str, str]
+) -> None:
+    """Its own have a form that ours never have; and it may add its own to ours, or ours twice."""
+    server.play(peer.answer({"fine": True}, headers=theirs))
+
+    assert [ask(server, transport).body for _ in range(2)] == [{"fine": True}] * 2
+
+
+def test_an_id_that_could_be_ours_is_never_taken(
+    server: peer.FaultyServer, transport: JsonTransport
+) -> None:
+    """However often: so looks a gateway whose every answer is late by one request."""
+    server.play(peer.answer({"about": "another"}, headers={CALL_HEADER: OTHER_ID}))
+
+    for _ in range(4):
+        with pytest.raises(ModelTransportError, match="another request"):
+            ask(server, transport)
+
+
+def test_who_sends_ours_back_writes_none_of_its_own(
+    server: peer.FaultyServer, transport: JsonTransport
+) -> None:
+    """An id of whatever form is then that of another customer's request."""
+    server.play(peer.answer({"fine": True}, headers={CALL_HEADER: OWN_ID}))
+    ask(server, transport)
+    server.play(peer.answer({"about": "another"}, headers={CALL_HEADER: "customer-4711"}))
+
+    with pytest.raises(ModelTransportError, match=r"another request \(customer-4711\)"):
+        ask(server, transport, OTHER_ID)

@@ -1,16 +1,24 @@
-"""The migrations make the tables that the code maps, and can be taken back."""
+"""The migrations make the tables that the code maps, and versions share a schema or refuse it."""
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
+
+import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from pydantic import SecretStr
-from sqlalchemy import inspect
+from sqlalchemy import Engine, inspect, text
+from sqlalchemy.exc import OperationalError
 
+from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.storage import migration, revisions
 from chordwise.storage.database import open_engine
 from chordwise.storage.tables import metadata
+from tests.fakes.later_migrations import LATER, NEWEST, newer_version, take_back
+from tests.fakes.processes import wait_until
 
 
 def test_migrated_tables_are_the_mapped_ones(database_url: SecretStr) -> None:
@@ -52,3 +60,142 @@ def test_every_migration_can_be_taken_back(database_url: SecretStr) -> None:
     engine.dispose()
     assert left == {"alembic_version"}
     assert tables == {*metadata.tables, "alembic_version"}
+
+
+@pytest.fixture
+def engine(database_url: SecretStr) -> Engine:
+    """Return an engine over this test's database, which is at the newest revision."""
+    return open_engine(database_url)
+
+
+@pytest.mark.parametrize(("works_from", "suits"), [(NEWEST, True), (LATER, False)])
+def test_an_old_version_works_on_a_newer_schema_that_says_so(
+    tmp_path: Path, engine: Engine, works_from: str, *, suits: bool
+) -> None:
+    """It is the schema that knows whom it suits; an old version's migration leaves it alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        newer_version(tmp_path, patch, works_from)
+        migration.migrate(engine)
+
+    if suits:
+        revisions.require_compatible(engine)
+        assert migration.migrate(engine) == (LATER, LATER)
+    else:
+        with pytest.raises(ConfigurationError, match="does not know") as caught:
+            revisions.require_compatible(engine)
+        assert LATER in caught.value.hint
+        with pytest.raises(ConfigurationError, match="does not know"):
+            migration.migrate(engine)
+    engine.dispose()
+
+
+def test_a_newer_schema_without_a_note_is_refused(engine: Engine) -> None:
+    """A revision without a note of the versions that it suits is refused."""
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+    with pytest.raises(ConfigurationError, match="9999"):
+        revisions.require_compatible(engine)
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("revision", "noted"),
+    [
+        ("0001", "DROP TABLE schema_versions"),
+        ("0017", "UPDATE schema_versions SET revision = '0017', works_from = '0003'"),
+    ],
+)
+def test_a_schema_of_an_unreleased_version_is_refused(
+    engine: Engine, revision: str, noted: str
+) -> None:
+    """Its migrations are no more, whatever number it is at: it has to be made anew."""
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE alembic_version SET version_num = '{revision}'"))  # noqa: S608
+        connection.execute(text(noted))
+
+    for refuse in (revisions.require_compatible, migration.migrate):
+        with pytest.raises(ConfigurationError, match=f"{revision}.*unreleased") as caught:
+            refuse(engine)
+        assert "made anew" in caught.value.hint
+    engine.dispose()
+
+
+def test_a_new_version_on_an_older_schema_is_told_to_migrate(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its code may use what is not there yet."""
+    newer_version(tmp_path, monkeypatch, NEWEST)
+
+    with pytest.raises(ConfigurationError, match=f"needs {LATER}") as caught:
+        revisions.require_compatible(engine)
+
+    engine.dispose()
+    assert "chordwise migrate" in caught.value.hint
+
+
+def test_a_revision_that_is_taken_back_is_forgotten(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the database notes are the revisions that it has."""
+    newer_version(tmp_path, monkeypatch, NEWEST)
+    migration.migrate(engine)
+    query = text("SELECT string_agg(revision, ' ' ORDER BY revision) FROM schema_versions")
+
+    with engine.connect() as connection:
+        after_up = str(connection.scalar(query)).split()
+    take_back(engine, NEWEST)
+    with engine.connect() as connection:
+        after_down = str(connection.scalar(query)).split()
+
+    engine.dispose()
+    assert [*after_down, LATER] == after_up
+    assert after_down[-1] == NEWEST
+
+
+def test_a_migration_never_stops_the_work_for_long(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a transaction that holds a table it steps aside, again and again, and then gets it."""
+    newer_version(tmp_path, monkeypatch, NEWEST)
+    blocker = engine.connect()
+    blocker.execute(text("SELECT count(*) FROM jobs"))
+    thread = threading.Thread(target=migration.migrate, args=[engine])
+    thread.start()
+    query = text("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+
+    def waits() -> bool:
+        with engine.connect() as connection:
+            return connection.scalar(query) is True
+
+    wait_until(waits, 10, "the migration waits for the table")
+    with engine.connect() as reader:
+        reader.execute(text("SET statement_timeout = '2500ms'"))
+        reader.execute(text("SELECT count(*) FROM jobs"))  # queues behind the migration's lock
+    blocker.close()
+    thread.join(timeout=30)
+
+    columns = {column["name"] for column in inspect(engine).get_columns("jobs")}
+    engine.dispose()
+    assert "priority" in columns
+
+
+def test_a_migration_gives_up_at_last(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction that never ends is told about, and leaves schema and session as they were."""
+    newer_version(tmp_path, monkeypatch, NEWEST)
+    monkeypatch.setattr(migration, "_ATTEMPTS", 2)
+    monkeypatch.setattr(migration, "_LOCK_MILLISECONDS", 50)
+    with engine.connect() as blocker:
+        blocker.execute(text("SELECT count(*) FROM jobs"))
+
+        with pytest.raises(ServiceUnavailableError, match="2 times") as caught:
+            migration.migrate(engine)
+
+    with engine.connect() as connection:
+        bounds = connection.scalar(text("SELECT current_setting('lock_timeout')"))
+        locks = connection.scalar(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"))
+    assert isinstance(caught.value.__cause__, OperationalError)
+    assert (revisions.revision_of(engine), bounds, locks) == (NEWEST, "30s", 0)
+    engine.dispose()

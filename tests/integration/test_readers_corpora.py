@@ -1,4 +1,4 @@
-"""Real files that nobody on this project wrote are read as what they are."""
+"""Real files from elsewhere are read as what they are."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class TestNames:
         ]
 
     def test_a_file_that_is_named_is_found_even_if_hidden(self) -> None:
-        """Ignoring is for what nobody named."""
+        """Only files that were not named are ignored."""
         assert sources("docs/.hidden") == ["docs/.hidden"]
 
     def test_a_file_whose_name_looks_like_a_pattern_is_that_file(self) -> None:

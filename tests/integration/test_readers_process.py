@@ -192,7 +192,7 @@ sys.stdin.read()
 
 
 def test_the_child_ends_when_its_parent_is_killed() -> None:
-    """Nobody has to clean up after kill -9."""
+    """No process is left over after kill -9."""
     with subprocess.Popen(
         [sys.executable, "-c", ORPHAN], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as parent:
@@ -329,7 +329,7 @@ def test_a_failure_names_the_file_and_keeps_its_hash(reader: Reader) -> None:
 
 
 def test_the_kernel_stops_a_child_whose_parent_does_not() -> None:
-    """A child has an alarm clock of its own, in case that nobody is left to kill it."""
+    """A child has a timer of its own, in case its parent cannot kill it."""
     with Reader(ReaderSettings(timeout_seconds=60)) as reader:
         text_of(reader.read_bytes(b"before", "a.txt"))
         child = child_of(reader)

@@ -160,7 +160,7 @@ def test_the_documented_statement_brings_the_columns_that_the_page_names(
 def test_an_unknown_price_leaves_the_savings_unknown(
     short_chunks: Settings, database_url: SecretStr
 ) -> None:
-    """Nobody can tell what was saved; the calls are counted all the same."""
+    """What was saved is unknown; the calls are counted all the same."""
     pipeline = routed(short_chunks, unsure_of_one_part, quoting_the_text)
     pipeline.work(pipeline.submit(LONG, options=a_routed_run()))
 

@@ -1,4 +1,4 @@
-"""A scheduled export is one new file for each due time, whatever is there and whoever is killed."""
+"""A scheduled export is one new file for each due time, also after kills and beside others."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_nothing_is_overwritten(settings: Settings, tmp_path: Path) -> None:
 def test_a_killed_scheduler_leaves_one_file(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """Killed before the file was written, or after it: whoever goes on finds what there is."""
+    """Killed before or after the file was written: the next scheduler finds what there is."""
     night = a_morning(settings, exporting(tmp_path, sql=FORMULA))
     write = exports._write
 

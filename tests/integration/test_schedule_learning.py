@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,7 @@ def test_a_profile_asks_what_its_runs_ask(
     assert {name: scope.question[name] for name in scrutiny if name in scope.question} == asked
 
 
-def test_where_nobody_has_said_anything_nothing_is_evaluated(settings: Settings) -> None:
+def test_without_feedback_nothing_is_evaluated(settings: Settings) -> None:
     """Which is no failure, for it may be said tomorrow."""
     night = a_morning(settings, measure=at_six(kind="evaluate"))
 
@@ -115,3 +116,17 @@ def test_a_gold_file_that_is_gone_is_a_failure(settings: Settings, tmp_path: Pat
     ((status, _, message),) = night.rows(ENDS)
     assert status == "failed"
     assert "gone.csv cannot be read" in str(message)
+
+
+def test_without_scikit_learn_a_schedule_fails(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The history says what to install."""
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    night = a_morning(settings, learn=at_six(kind="recalibrate"))
+
+    assert night.carry_out()
+
+    ((status, hint),) = night.rows("SELECT status, hint FROM schedule_runs")
+    assert status == "failed"
+    assert 'pip install "chordwise[learning]"' in str(hint)

@@ -203,7 +203,7 @@ def test_files_of_an_inbox_without_a_run_are_told(settings: Settings, tmp_path: 
 
 
 def test_deliveries_that_failed_are_told(settings: Settings, tmp_path: Path) -> None:
-    """With the reason of the last attempt; those that arrived, or that nobody wants, are not."""
+    """With the reason of the last attempt; those that arrived or were rejected for good are not."""
     night = a_night_with_a_run(settings, tmp_path)
     night.pipeline.execute(
         "UPDATE deliveries SET finished_at = '2026-03-28T01:00Z', attempts = 9,"

@@ -194,7 +194,7 @@ def test_a_scheduler_that_leaves_hands_it_back(settings: Settings, folder: Path)
 def test_a_heartbeat_keeps_it(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a long file is read, nobody else takes the occurrence."""
+    """While a long file is read, no other scheduler takes the occurrence."""
     night = a_due_night(settings, nightly(folder))
     runner = night.runner()
     seen: list[object] = []
@@ -229,7 +229,7 @@ def test_one_over_which_schedulers_are_lost_is_given_up(settings: Settings, fold
 
 
 def test_one_that_has_expired_is_not_gone_on_with(settings: Settings, folder: Path) -> None:
-    """Whoever is at it notices before the next letter."""
+    """The scheduler that carries it out notices before the next letter."""
     night = a_due_night(settings, nightly(folder))
     night.sleep_until("2026-03-29T01:00")
     night.tick()
@@ -263,7 +263,7 @@ def test_a_missing_folder_is_a_mistake(settings: Settings, tmp_path: Path, path:
 
 
 def test_what_could_not_be_read_makes_it_incomplete(settings: Settings, folder: Path) -> None:
-    """The occurrence says that somebody should look, and its run says at what."""
+    """The occurrence is marked for attention, and its run names the file."""
     (folder / "broken.pdf").write_bytes(b"%PDF-1.7 and nothing else")
     night = a_due_night(settings, nightly(folder))
 

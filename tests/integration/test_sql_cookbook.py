@@ -116,7 +116,7 @@ def cookbook() -> list[dict[str, str]]:
 
 
 def answering(request: CompletionRequest) -> Answer:
-    """Answer surely, unsurely, not at all, or with quotes that nobody wrote."""
+    """Answer surely, unsurely, not at all, or with invented quotes."""
     text = request.task.text
     if DECLINED in text:
         return RefusedError("The model declined to answer.")
@@ -284,7 +284,7 @@ def test_what_is_missing_stale_or_doubtful(reader: Reader) -> None:
 
 
 def test_how_good_the_results_are(reader: Reader) -> None:
-    """Questions 12 to 15: accuracy, mistakes, what a claim is worth, and that nobody knows yet."""
+    """Questions 12 to 15: accuracy, mistakes, what a claim is worth, and what is not known yet."""
     history, wrong, curve, results = (reader.question(number) for number in (13, 14, 15, 16))
 
     accuracy = history.row_of("metric", "accuracy")

@@ -33,7 +33,7 @@ SENTENCE = "In year {year} the council of the town voted {votes} times about the
 
 @dataclass(slots=True, kw_only=True)
 class Scene:
-    """A scheduler, a worker that somebody starts again, and a broker behind a proxy."""
+    """A scheduler, a worker that is restarted, and a broker behind a proxy."""
 
     processes: Processes
     provider: AnsweringServer
@@ -70,7 +70,7 @@ class Scene:
         return found
 
     def wait_for(self, query: str, seconds: float = 90) -> None:
-        """Wait until a query finds true, while somebody looks after the worker."""
+        """Wait until a query finds true, while the worker is restarted when it ends."""
 
         def is_true() -> bool:
             self.supervise()

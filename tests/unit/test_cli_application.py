@@ -87,7 +87,7 @@ def test_no_sentence_in_a_list_of_commands_is_cut(
 def test_a_missing_folder_of_a_pattern_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whoever wrote the path wrong sees which part of it."""
+    """The error names the part of the path that is wrong."""
     run(["analyze", str(tmp_path / "archive" / "**" / "*.pdf"), "--home", str(tmp_path / "home")])
 
     assert f"there is no folder {tmp_path / 'archive'}." in capsys.readouterr().err

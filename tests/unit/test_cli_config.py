@@ -45,7 +45,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_value_has_its_origin(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Flag, environment, file, default: whoever set it."""
+    """The origin is a flag, the environment, the file or the default."""
     run(["config", "--json", "--home", str(tmp_path)])
 
     shown = json.loads(capsys.readouterr().out)

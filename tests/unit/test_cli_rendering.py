@@ -1,8 +1,10 @@
-"""How answers, accounts and failures look to people."""
+"""How answers, accounts and failures look to people, and text that a terminal must not obey."""
 
 from __future__ import annotations
 
 import io
+import json
+import unicodedata
 import uuid
 from collections.abc import Iterable
 from dataclasses import replace
@@ -10,11 +12,21 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import results as rendered_results
-from chordwise.cli.rendering.plain_text import EXTRACTIVE, approximate, money, share
+from chordwise.cli.rendering.plain_text import (
+    EXTRACTIVE,
+    approximate,
+    escape_json,
+    money,
+    one_line,
+    safe,
+    share,
+)
 from chordwise.cli.rendering.results import answer, headline, quote
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import IntakeOutcome, JobStatus
@@ -23,6 +35,8 @@ from chordwise.pipeline.runs.accounts import Account, Failure
 from chordwise.pipeline.runs.stored_results import StoredResult
 
 SPAN: JsonObject = {"quote": "It rained.", "start_char": 4, "end_char": 14, "grounded": True}
+
+
 OUTPUTS: dict[AnalysisType, JsonObject] = {
     AnalysisType.SUMMARY: {
         "main_topic": "The weather",
@@ -57,6 +71,8 @@ OUTPUTS: dict[AnalysisType, JsonObject] = {
         "overall_assessment": "plausible",
     },
 }
+
+
 MENTIONED = {
     AnalysisType.SUMMARY: ["The weather", "Rain fell", "Take an umbrella"],
     AnalysisType.EXTRACTION: ["day", "Monday", "8/10", "place", "not mentioned"],
@@ -195,7 +211,7 @@ def test_what_is_not_shown_of_long_data_is_said() -> None:
 
 
 def test_a_quote_that_the_document_does_not_have_is_marked() -> None:
-    """Nobody may take it for a quotation."""
+    """It must not be mistaken for a quotation."""
     text = shown(quote({"quote": "Invented.", "grounded": False}))
 
     assert "not found in the document" in text
@@ -361,3 +377,54 @@ def test_a_long_hint_is_broken_below_itself() -> None:
 
     assert len(lines) > 4
     assert all(line.startswith("    ") for line in lines[1:])
+
+
+INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+
+
+@pytest.mark.parametrize(
+    ("hostile", "shown"),
+    [
+        ("\x1b[31mred\x1b[0m", "red"),
+        ("\x9b2Jcleared", "cleared"),
+        ("\x1b]8;;https://evil.example\x1b\\link\x1b]8;;\x07", "link"),
+        ("\x1b]0;title\x07text", "text"),
+        ("right\u202eto left", "rightto left"),
+        ("zero\u200bwidth\ufeff", "zerowidth"),
+        ("bell\x07 and back\x08", "bell and back"),
+        ("[bold]markup[/bold] :smile:", "[bold]markup[/bold] :smile:"),
+        ("Grüße, 世界, नमस्ते", "Grüße, 世界, नमस्ते"),
+    ],
+)
+def test_escape_sequences_and_invisible_characters_are_dropped(hostile: str, shown: str) -> None:
+    """Colours, links, titles and tricks with direction go; what is written stays."""
+    assert safe(hostile) == shown
+
+
+@given(st.text())
+def test_nothing_that_is_not_shown_gets_through(text: str) -> None:
+    """Whatever comes in, only printable characters, joiners and line ends come out."""
+    left = {character for character in safe(text) if character not in "\n\u200c\u200d"}
+
+    assert not [c for c in left if unicodedata.category(c) in INVISIBLE]
+
+
+@given(st.text(), st.integers(min_value=2, max_value=40))
+def test_a_line_has_no_line_ends_and_keeps_its_width(text: str, width: int) -> None:
+    """One line is one line, and not longer than was asked for."""
+    line = one_line(text, width)
+
+    assert len(line) <= width
+    assert "\n" not in line
+
+
+@given(st.recursive(st.text() | st.integers() | st.none(), st.lists))
+def test_escaped_json_means_the_same(value: object) -> None:
+    """The escaped document is inert and decodes to what it was made of."""
+    document = json.dumps(value, ensure_ascii=False)
+
+    escaped = escape_json(document)
+
+    assert json.loads(escaped) == value
+    assert not [c for c in escaped if c not in "\u200c\u200d" and unicodedata.category(c) == "Cc"]
+    assert "\u202e" not in escaped

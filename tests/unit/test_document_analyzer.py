@@ -331,7 +331,7 @@ def test_an_answer_may_be_examined_and_mended() -> None:
 
 
 def test_a_critique_that_is_not_to_be_had_leaves_the_answer() -> None:
-    """Whatever the reason: here nobody asks again later."""
+    """For any reason: the library does not ask again later."""
     model = ScriptedModel([a_summary("rebuilt in 1856"), ModelOverloadedError("Not now.")])
 
     analysis = DocumentAnalyzer(model).analyze_document(AnalysisRequest(text=TEXT, critique=True))

@@ -119,7 +119,7 @@ def test_a_daily_time_comes_once_on_every_day_that_there_is(
 def test_the_next_time_is_later_and_none_is_passed_over(
     zone: ZoneInfo, moment: datetime, cron: str
 ) -> None:
-    """Whoever asks at any moment before it finds the same."""
+    """Asked at any moment before it, the answer is the same."""
     found = due_times.next_due(cron, zone, moment)
 
     assert found > moment

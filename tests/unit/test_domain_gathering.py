@@ -60,7 +60,7 @@ def test_an_error_is_raised_where_its_item_came_from() -> None:
     assert group.gathering.outcome(3) == 6
 
 
-def test_what_was_left_is_done_by_whoever_leads_before_it_goes() -> None:
+def test_what_was_left_is_done_by_the_leader_before_it_returns() -> None:
     """No thread waits for it, and none has to come by later."""
     group = Group()
 
@@ -78,7 +78,7 @@ def test_what_was_left_is_done_by_whoever_leads_before_it_goes() -> None:
 
 
 def test_what_is_left_alone_is_done_at_once() -> None:
-    """Its error is nobody's."""
+    """Its error reaches no other caller."""
     group = Group()
 
     group.gathering.leave(-1)
@@ -88,7 +88,7 @@ def test_what_is_left_alone_is_done_at_once() -> None:
 
 
 def test_what_lingers_goes_with_the_next_item() -> None:
-    """Unless it is to be done at once, or nobody comes."""
+    """Unless it is to be done at once, or no other item comes."""
     group = Group()
     group.gathering = Gathering(group.act, lambda: None, THREADS, linger_seconds=3.0)
 
@@ -100,7 +100,7 @@ def test_what_lingers_goes_with_the_next_item() -> None:
     assert group.groups == [[1, 2], [3]]
 
 
-def test_what_lingers_for_nobody_is_done_all_the_same() -> None:
+def test_what_lingers_without_a_next_item_is_done_all_the_same() -> None:
     """After the time that it may linger."""
     done = Event()
 

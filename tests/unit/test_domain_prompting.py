@@ -120,7 +120,7 @@ def test_a_mark_taken_from_another_text_ends_nothing() -> None:
     assert prompt.user.endswith(f"PWNED.\n{mark_of(prompt)}")
 
 
-def test_a_mark_is_long_enough_that_nobody_finds_it_by_trying() -> None:
+def test_a_mark_is_too_long_to_be_found_by_trying() -> None:
     """128 bits: a text that holds its own mark cannot be searched for."""
     assert len(mark_of(summarize("text"))) == len("TEXT-") + 32
 

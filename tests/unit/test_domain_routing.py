@@ -1,15 +1,197 @@
-"""Tiers: which one suits a question, which ones follow, and which weak answer is the best."""
+"""How hard a question is, which tier suits it, and which weak answer is the best."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from statistics import median
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from chordwise.domain import chunking
 from chordwise.domain.answers import Answer
-from chordwise.domain.routing import Tier, best, steps, tier_for
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.routing import WEIGHTS, Complexity, Tier, best, complexity, steps, tier_for
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+
+EASY = "The cat sat on the mat. It was a warm day and it slept. Then it went home to eat. "
+
+
+HARD = (
+    "Notwithstanding contractual representations concerning indemnification obligations, the "
+    "counterparty's subsidiaries irrevocably relinquish territorial jurisdictional objections. "
+)
+
+
+GERMAN = (
+    "Der Hafen von Lindau wurde im Jahre 1856 neu gebaut und kostete die Stadt weit mehr, als man "
+    "geplant hatte, weshalb die Steuern stiegen und viele Bürger klagten."
+)
+
+
+TYPES = tuple(AnalysisType)
+
+
+WIDE: JsonObject = {
+    "type": "object",
+    "properties": {
+        "seller": {"type": "object", "properties": {"name": {}, "address": {}}},
+        "lines": {"type": "array", "items": {"type": "object", "properties": {"total": {}}}},
+    },
+}
+
+
+def of(
+    text: str,
+    analysis_type: AnalysisType = AnalysisType.SUMMARY,
+    options: AnalysisOptions | None = None,
+    answers: tuple[JsonObject, ...] = (),
+) -> Complexity:
+    """Return the estimate of a question."""
+    return complexity(
+        AnalysisTask(
+            analysis_type=analysis_type,
+            stage=Stage.SYNTHESIZE if answers else Stage.ANALYZE,
+            options=options or AnalysisOptions(),
+            text=text,
+            answers=answers,
+        )
+    )
+
+
+def test_the_weights_add_up_to_one() -> None:
+    """So the score stays on the scale from 0 to 1."""
+    assert sum(WEIGHTS.values()) == pytest.approx(1)
+    assert set(WEIGHTS) == set(Complexity.__slots__)
+
+
+@given(
+    text=st.text(max_size=300),
+    analysis_type=st.sampled_from(TYPES),
+    instructions=st.text(max_size=50),
+)
+def test_every_part_is_a_share(text: str, analysis_type: AnalysisType, instructions: str) -> None:
+    """Whatever the text, nothing leaves the scale and nothing is raised."""
+    found = of(text, analysis_type, AnalysisOptions(instructions=instructions))
+
+    assert all(0 <= float(getattr(found, name)) <= 1 for name in WEIGHTS)
+    assert 0 <= found.score <= 1
+
+
+def test_longer_texts_are_harder() -> None:
+    """A full chunk weighs more than a page."""
+    assert of(EASY).length < of(EASY * 10).length < of(EASY * 100).length
+    assert of(EASY * 1_000).length == 1
+
+
+def test_long_sentences_of_long_words_are_harder_to_read() -> None:
+    """LIX tells a children's book from a contract."""
+    assert of(EASY * 5).readability == 0
+    assert of(HARD * 5).readability > 0.9
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "In 1856 it had 1,200 people, 340 houses, 12 mills, 3 schools and 48 boats.",
+        "name\tprice\nbread\tcheap\nsalt\tdear",
+        "| name | price |\n|---|---|\n| bread | cheap |",
+        "Revenue    rising    steady\nCosts    falling    steady",
+    ],
+)
+def test_numbers_and_tables_are_harder(text: str) -> None:
+    """Figures in prose, and rows however their columns are parted."""
+    assert of(text).figures > 0.9
+    assert of(EASY).figures == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        (EASY, 0.0),
+        ("Invoice", 0.0),
+        ("1856 – 1857", 0.0),
+        (GERMAN, 0.5),
+        ("Гавань была построена заново.", 1.0),
+        ("会議は五月に開かれた。費用は予定を超えた。", 1.0),
+    ],
+)
+def test_languages_and_scripts(text: str, language: float) -> None:
+    """English is what small models do best; other scripts are what they do worst."""
+    assert of(text).language == language
+
+
+def test_a_script_without_spaces_has_no_readability_to_measure() -> None:
+    """Its runs of characters are no long words."""
+    assert of("会議は五月に開かれた。費用は予定を超えた。").readability == 0.5
+
+
+def test_reasoning_weighs_more_than_classification() -> None:
+    """The same text, asked for more."""
+    scores = [of(EASY, analysis_type).score for analysis_type in TYPES]
+    by_type = dict(zip(TYPES, scores, strict=True))
+
+    assert by_type[AnalysisType.REASONING] == max(scores)
+    assert by_type[AnalysisType.CLASSIFICATION] < by_type[AnalysisType.SUMMARY]
+
+
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        (AnalysisOptions(schema=WIDE), 5),
+        (AnalysisOptions(labels=("news", "law", "report")), 3),
+        (AnalysisOptions(instructions=" ".join(["word"] * 15)), 3),
+    ],
+)
+def test_fields_labels_and_instructions_are_demands(options: AnalysisOptions, fields: int) -> None:
+    """A schema counts by its properties at every level, instructions by their words."""
+    found = of(EASY, AnalysisType.SUMMARY, options)
+
+    assert found.demand == pytest.approx(fields / 30)
+
+
+def test_the_items_of_an_extraction_are_demands() -> None:
+    """Each is a field to find, and a word or two to read."""
+    two = of(EASY, AnalysisType.EXTRACTION, AnalysisOptions(instructions="date, place"))
+    four = of(EASY, AnalysisType.EXTRACTION, AnalysisOptions(instructions="a, b, c, d"))
+
+    assert 0 < two.demand < four.demand
+
+
+def test_a_synthesis_is_judged_by_the_answers_that_it_joins() -> None:
+    """Many parts are harder than two, and their words count as a text would."""
+    part: JsonObject = {"main_topic": HARD, "confidence": 7}
+
+    two, many = of("", answers=(part, part)), of("", answers=(part,) * 24)
+
+    assert two.readability > 0.9
+    assert two.parts == pytest.approx(2 / 12)
+    assert many.parts == 1
+    assert two.score < many.score
+
+
+@pytest.mark.corpus
+def test_real_documents_rank_as_people_would_rank_them(corpora: Path) -> None:
+    """Web chat below speeches, those below contracts and filings (docs/routing.md)."""
+    medians = [
+        median(_scores(corpora / name / "docs"))
+        for name in ("ud_ewt_sentences", "speeches", "cuad_contracts", "sec_filings")
+    ]
+
+    assert medians == sorted(set(medians))
+
+
+def _scores(folder: Path) -> list[float]:
+    texts = [path.read_text("utf-8", "replace") for path in sorted(folder.glob("*.txt"))[:12]]
+    parts = [text[p.start_char : p.end_char] for text in texts for p in chunking.split(text, 3_000)]
+    return [of(part).score for part in parts[:40]]
+
 
 SMALL, MEDIUM, LARGE = Tier
+
+
 ANSWER = Answer(
     output={},
     confidence=0.5,

@@ -264,7 +264,7 @@ def test_several_values_of_an_item_stand_in_the_order_of_the_document() -> None:
 
 
 def test_the_summary_most_like_the_others_wins() -> None:
-    """The one that shares its words with both, not the one that nobody else supports."""
+    """The summary that shares its words with both others wins."""
     lindau = a_summary("The harbour of Lindau", "It was rebuilt in 1856", "It cost much")
     close = a_summary("Lindau's harbour", "It was rebuilt in 1856")
     strange = a_summary("A recipe for soup", "Take three onions")

@@ -264,7 +264,7 @@ def test_a_schema_may_refer_to_its_own_properties() -> None:
 
 @pytest.mark.parametrize("start", ["A" * 60, "Aa " * 20 + "A" * 60, "OF THE " * 15])
 def test_a_title_is_looked_for_in_linear_time(start: str) -> None:
-    """A line that begins like a heading and goes on otherwise is no title, and keeps nobody."""
+    """A line that only begins like a heading is no title, and takes little time."""
     started = time.process_time()
 
     found = extract(f"{start} x fails\n\nThe rest of the text.", "document name")

@@ -9,7 +9,10 @@ import pytest
 
 COMMAND = "from chordwise.cli import application; application.run([{!r}])"
 LIBRARIES = {"pydantic", "sqlalchemy", "psycopg", "celery", "kombu", "redis", "rich", "structlog"}
-RARE = {"alembic", "xlsxwriter", "pyarrow", "lxml", "pypdfium2", "olefile", "genai_prices"}
+RARE = {
+    *("alembic", "xlsxwriter", "pyarrow", "lxml", "pypdfium2", "olefile", "genai_prices"),
+    *("sklearn", "numpy"),
+}
 
 
 def imported_by(code: str) -> set[str]:

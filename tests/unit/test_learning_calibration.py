@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Callable
 from itertools import pairwise
 from random import Random
 
@@ -20,14 +22,19 @@ from chordwise.domain.learning.calibration import (
     isotonic,
     learn,
     platt,
+    require,
     worth,
 )
 from chordwise.domain.learning.measures import calibration_error, wilson
+from chordwise.errors import ConfigurationError, ExitCode
 
 CLAIMS = st.lists(
     st.builds(
         Claim,
-        confidence=st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.5, 0.7, 0.9, 1.0])),
+        confidence=st.one_of(
+            st.floats(0, 1).map(lambda claimed: round(claimed, 9)),  # closer ones count as equal
+            st.sampled_from([0.0, 0.5, 0.7, 0.9, 1.0]),
+        ),
         is_right=st.booleans(),
         group=st.text("0123456789", min_size=1, max_size=2),
     ),
@@ -78,6 +85,17 @@ def test_a_late_violation_pools_backwards() -> None:
     points = isotonic(claims((0.1, 1, 1), (0.2, 2, 1), (0.3, 3, 1), (0.4, 0, 2)))
 
     assert points == ((0.1, 0.5), (0.2, 5 / 9), (0.4, 5 / 9))
+
+
+@pytest.mark.parametrize("fit", [isotonic, platt])
+def test_claims_that_hardly_differ_have_a_curve(fit: Callable[[list[Claim]], Points]) -> None:
+    """It meets their share, whether they differ by nothing or by the least that can be told."""
+    for step in (0.0, 1e-16, 1e-12, 1e-6):
+        judged = [a_claim(0.7 + step * n, is_right=n % 2 == 0) for n in range(40)]
+
+        worths = [worth(fit(judged), each.confidence) for each in judged]
+
+        assert sum(worths) / len(judged) == pytest.approx(0.5, abs=0.03)
 
 
 def a_claim(confidence: float, *, is_right: bool) -> Claim:
@@ -139,6 +157,17 @@ def test_beyond_its_ends_a_curve_is_level_and_in_between_straight() -> None:
     )
 
 
+def test_without_scikit_learn_nothing_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what is missing, and the command that installs it."""
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+
+    with pytest.raises(ConfigurationError, match="needs scikit-learn") as caught:
+        require()
+
+    assert caught.value.exit_code == ExitCode.CONFIGURATION
+    assert 'pip install "chordwise[learning]"' in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("judged", "enough"),
     [
@@ -183,6 +212,15 @@ def test_claims_on_one_document_are_never_apart() -> None:
 
     assert curve.method is Method.CLAIMED
     assert curve.error_after == pytest.approx(0)
+
+
+def test_one_document_teaches_nothing_about_itself() -> None:
+    """There is nothing to compare curves with, so its claims are left alone."""
+    curve = learn([a_claim(0.9, is_right=n < 10) for n in range(40)])
+
+    assert curve.method is Method.CLAIMED
+    assert curve.points == ((0.0, 0.0), (1.0, 1.0))
+    assert curve.error_after == curve.error_before
 
 
 def test_what_may_be_accepted_keeps_the_bound_with_certainty() -> None:

@@ -1,4 +1,4 @@
-"""The numbers of an evaluation, beside cases that were reckoned by hand."""
+"""The numbers of an evaluation, compared with cases computed by hand."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_labels_by_hand() -> None:
 
 
 def test_what_is_not_defined_is_left_out() -> None:
-    """A label that nobody chose has no precision, one that never was right no recall."""
+    """A label that was never chosen has no precision, one that is never true no recall."""
     found = measured(choices(("a", "b"), (None, "b")))
 
     assert ("precision", "a", "") not in found

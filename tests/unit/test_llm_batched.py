@@ -58,7 +58,7 @@ def batched(queue: ScriptedQueue, model: ScriptedModel) -> Batched:
 
 
 def test_an_answer_that_has_arrived_is_the_completion() -> None:
-    """Nobody is asked online."""
+    """No model is asked online."""
     model = ScriptedModel([])
     completion = model.completion("{}")
 
@@ -105,7 +105,7 @@ def test_a_waiting_question_is_no_reason_to_fall_back() -> None:
     assert not isinstance(WAITING, ModelError)
 
 
-def test_every_question_is_asked_before_anybody_waits() -> None:
+def test_every_question_is_asked_before_the_first_one_waits() -> None:
     """So they all go into the same batch."""
     asked: list[str] = []
 
@@ -202,7 +202,7 @@ def test_batches_are_there_at_public_addresses_and_where_the_settings_say_so(
 
 
 def test_a_model_without_batches_has_no_api() -> None:
-    """Whoever asks for it is told what to set."""
+    """The error names the setting."""
     settings = ModelSettings(provider="openai", model="m", base_url="http://127.0.0.1:1/v1")
 
     with pytest.raises(ConfigurationError, match="has no Batch API"):

@@ -120,7 +120,7 @@ def test_an_unknown_usage_is_settled_as_unknown() -> None:
 
 
 def test_an_answer_in_a_dearer_tier_costs_no_more_than_was_reserved() -> None:
-    """Where nobody says the tier, a provider may serve with priority and charge twice as much."""
+    """Without a tier in the request, a provider may use priority and charge twice as much."""
     model = "gpt-6.1-terra"
     request = a_request(timeout_seconds=30)
     all_of_it = Usage(
@@ -159,7 +159,7 @@ def test_a_failure_costs_what_the_provider_may_charge(
 
 
 def test_without_our_database_the_reservation_stays() -> None:
-    """Nobody knows then whether the request was sent; recovery counts it as spent."""
+    """Whether the request was sent is unknown then; recovery counts it as spent."""
     desk = a_desk(ServiceUnavailableError("the ledger is away"))
 
     with pytest.raises(ServiceUnavailableError):
@@ -214,7 +214,7 @@ def test_money_that_comes_back_is_waited_for() -> None:
 
 
 def test_waiting_for_money_has_an_end() -> None:
-    """Whoever waits holds a place that others could use; the work is put off."""
+    """A waiting call holds a slot that others could use, so the work is put off."""
     desk = a_desk(answers=[BudgetReservedError("reserved")] * 1_000)
 
     with pytest.raises(BudgetReservedError) as error:

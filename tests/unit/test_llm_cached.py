@@ -156,7 +156,7 @@ def test_another_model_has_another_key(change: dict[str, object]) -> None:
     ],
 )
 def test_only_clean_completions_are_kept(completion: Completion) -> None:
-    """Everything else is asked again, and nobody waits for it."""
+    """Everything else is asked again, without waiting for it."""
     cache = MemoryCache()
     model, behind = cached(completion, "{}", cache=cache)
 
@@ -206,7 +206,7 @@ def test_a_cache_that_is_of_no_help_is_gone_around(standing: Standing) -> None:
 
 
 def test_waiting_for_others_takes_from_the_time_of_the_request() -> None:
-    """Nobody waits for longer than that, and there is a second left to ask."""
+    """The wait ends in time to leave a second for the request."""
     hits = Hits()
     model, behind = cached("{}", cache=MemoryCache([Standing.OTHERS] * 100), hits=hits)
 

@@ -108,7 +108,7 @@ def test_the_next_request_is_prepared_while_an_answer_is_stored() -> None:
 
 
 def test_a_failed_question_keeps_no_slot() -> None:
-    """Whoever waits before asking again lets others ask meanwhile."""
+    """A question that waits for its retry leaves its slot to others."""
     slots = Slots(1)
     queued, _ = sending(slots, ModelOverloadedError("busy"))
 

@@ -20,7 +20,7 @@ PRICE = OwnPrice(input_usd_per_million_tokens=Decimal(2), output_usd_per_million
 
 
 class ListLedger:
-    """Keeps the rows in memory; a row without an outcome is a call that nobody finished."""
+    """Keeps the rows in memory; a row without an outcome is an unfinished call."""
 
     def __init__(self) -> None:
         self.rows: dict[UUID, tuple[CallStart, CallOutcome | None]] = {}

@@ -200,7 +200,7 @@ OWN = ModelSettings(
     output_usd_per_million_tokens=Decimal(20),
 )
 LISTED = ModelSettings(provider="openai", model="gpt-6.1-terra")
-# An address where nobody says the tier, and a model of which the list knows what priority costs.
+# An address where the tier is not stated, and a model of which the list knows what priority costs.
 ELSEWHERE = ModelSettings(
     provider="openai",
     model="gemini-3.8-flash-tts",
@@ -258,7 +258,7 @@ def test_an_absurd_usage_has_an_unknown_cost(settings: ModelSettings) -> None:
         (RefusedError("the filter read the prompt"), None),
     ],
 )
-def test_a_failure_is_free_only_where_nobody_can_have_worked(
+def test_a_failure_is_free_only_where_no_model_can_have_worked(
     error: ChordwiseError, expected: int | None
 ) -> None:
     """Unknown is not zero."""

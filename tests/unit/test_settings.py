@@ -6,10 +6,22 @@ import traceback
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from chordwise import settings
 from chordwise import settings as module
+from chordwise.domain.routing import Tier
 from chordwise.errors import ConfigurationError, ExitCode
-from chordwise.settings import ModelSettings, Settings, environment, load
+from chordwise.pipeline.models import client
+from chordwise.settings import (
+    AUTO,
+    FILE_NAME,
+    DeliverySettings,
+    ModelSettings,
+    Settings,
+    environment,
+    load,
+)
 
 PLANTED = "s3cr3tP4ssword"
 
@@ -196,7 +208,7 @@ def test_half_a_price_is_refused(folder: Path, given: str, missing: str) -> None
 
 
 def test_a_variable_that_no_setting_reads_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that lacks its section changes nothing, and nobody would notice."""
+    """A variable without its section changes nothing, so it is reported."""
     for name in ("LEASE_SECONDS", "MODLE", "PIPELINE__LEASE_SECONDS", "CONFIG", "FOLDERS"):
         monkeypatch.setenv(f"CHORDWISE_{name}", "10")
 
@@ -208,7 +220,7 @@ def test_a_variable_that_no_setting_reads_is_found(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_variable_is_looked_at_as_the_settings_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In either case; those that Kubernetes sets for services of our name are nobody's mistake."""
+    """In either case; those that Kubernetes sets for a service of our name are ignored."""
     host, tcp = "CHORDWISE_WORKER_SERVICE_HOST", "CHORDWISE_PORT_8080_TCP_ADDR"
     for name in ("chordwise_modle", "chordwise_model", host, tcp, "CHORDWISE_SERVICE_PORT_HTTP"):
         monkeypatch.setenv(name, "10")
@@ -343,7 +355,7 @@ def test_the_supervisors_pipe_is_a_descriptor_or_nothing(
 
 
 def test_settings_are_frozen() -> None:
-    """Nobody changes them behind the others' backs."""
+    """No code can change them after they were read."""
     with pytest.raises(ValueError, match="frozen"):
         setattr(load(), "model", "other")  # noqa: B010 - mypy forbids the plain assignment
 
@@ -362,3 +374,168 @@ def test_every_field_of_a_section_can_come_from_a_variable(
     assert found.api_key_for(found.model_named("house")).get_secret_value() == PLANTED
     assert found.worker.concurrency == 3
     assert found.fallback == ("house", "extractive")
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ("[pipeline]\nheartbeat_seconds = 60", ["pipeline.heartbeat_seconds", "lease_seconds"]),
+        ("[retries]\ntotal_seconds = 901", ["retries.total_seconds", "half"]),
+        ("[worker]\nvisibility_timeout_seconds = 599", ["worker.visibility_timeout_seconds"]),
+        (
+            'model = "openai/a"\n[retries]\ntotal_seconds = 60',
+            ["models.openai/a.timeout_seconds", "retries.total_seconds"],
+        ),
+        (
+            'fallback = ["anthropic/a"]\n[retries]\ntotal_seconds = 60',
+            ["models.anthropic/a.timeout_seconds"],
+        ),
+        (
+            '[models.house]\nprovider = "openai"\ntimeout_seconds = 301',
+            ["models.house.timeout_seconds"],
+        ),
+    ],
+)
+def test_contradicting_times_are_refused(content: str, names: list[str]) -> None:
+    """Whatever could make two workers work on the same chunk is told beforehand."""
+    Path(FILE_NAME).write_text(content, "utf-8")
+
+    with pytest.raises(ConfigurationError) as caught:
+        load()
+
+    assert [name for name in names if name not in caught.value.what] == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[retries]\ntotal_seconds = 60",
+        'fallback = ["extractive"]\n[retries]\ntotal_seconds = 900',
+        'fallback = ["openai/a", "openai/b", "openai/c"]\n[retries]\ntotal_seconds = 900',
+        'model = "nobody/knows"\n[retries]\ntotal_seconds = 60',
+        "[worker]\nvisibility_timeout_seconds = 600",
+    ],
+)
+def test_what_just_fits_is_taken(content: str) -> None:
+    """Models share the time of a chunk, however many; one that is not there is told when asked."""
+    Path(FILE_NAME).write_text(content, "utf-8")
+
+    assert load().worker.visibility_timeout_seconds > 0
+
+
+SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # the convention's own example
+
+
+def test_an_address_with_a_secret_is_taken() -> None:
+    """With the prefix of the convention or without it."""
+    for secret in (SECRET, SECRET.removeprefix("whsec_")):
+        settings = DeliverySettings.model_validate(
+            {"webhook_url": "https://example.org/hook?token=x", "webhook_secret": secret}
+        )
+        assert settings.webhook_secret.get_secret_value() == secret
+        assert "token" not in repr(settings)
+
+
+def test_http_has_to_be_allowed() -> None:
+    """It shows everybody on the way what is sent."""
+    values = {"webhook_url": "http://example.org", "webhook_secret": SECRET, "allow_http": True}
+
+    assert DeliverySettings.model_validate(values).allow_http
+    with pytest.raises(ValidationError, match="take https, or set allow_http"):
+        DeliverySettings.model_validate({**values, "allow_http": False})
+
+
+@pytest.mark.parametrize(
+    ("url", "secret", "reason"),
+    [
+        ("ftp://example.org", SECRET, "ftp:// is not supported; use https://"),
+        ("https://", SECRET, "names no host"),
+        ("example.org/hook", SECRET, "begins with https://"),
+        ("https://example.org:none", SECRET, "port is not a number"),
+        (" http://example.org", SECRET, "take https, or set allow_http"),
+        ("https://exämple.org", SECRET, "begins with https://"),
+        ("https://example.org", "", "webhook_secret is not 24 to 64 bytes"),
+        ("https://example.org", "hunter2!", "webhook_secret is not base64"),
+    ],
+)
+def test_what_cannot_work_is_refused(url: str, secret: str, reason: str) -> None:
+    """The sentence says which entry, and holds neither address nor secret."""
+    with pytest.raises(ValidationError, match=reason) as caught:
+        DeliverySettings.model_validate({"webhook_url": url, "webhook_secret": secret})
+
+    assert "hunter2" not in str(caught.value)
+    assert "example" not in str(caught.value)
+
+
+TINY = {"provider": "openai", "model": "tiny-1", "base_url": "http://127.0.0.1:9/v1"}
+
+
+TIERS = {"small": "tiny", "large": "anthropic/claude-haiku-5-5"}
+
+
+def given(**values: object) -> Settings:
+    """Return settings with a model `tiny`."""
+    flags = {"models": {"tiny": TINY}, "tiers": TIERS, **values}
+    return settings.load(None, **flags)
+
+
+def test_auto_stands_for_the_tiers_and_a_tier_for_its_model() -> None:
+    """A model's name stands for itself."""
+    found = given()
+
+    assert found.tiers.behind(AUTO) == {Tier.SMALL: "tiny", Tier.LARGE: TIERS["large"]}
+    assert found.names_asked(AUTO) == ("tiny", TIERS["large"])
+    assert found.names_asked("small") == ("tiny",)
+    assert found.names_asked("tiny") == ("tiny",)
+    assert found.model_named("small") == found.model_named("tiny")
+
+
+def test_a_model_may_be_called_as_its_tier() -> None:
+    """The commonest way to write it."""
+    found = given(models={"small": TINY}, tiers={"small": "small"})
+
+    assert found.model_named("small").model == "tiny-1"
+    assert found.tiers.behind("small") == {Tier.SMALL: "small"}
+
+
+@pytest.mark.parametrize("name", [AUTO, "small", "medium"])
+def test_tiers_that_are_not_set_cannot_be_asked(name: str) -> None:
+    """The sentence says so."""
+    without = given(tiers={})
+
+    with pytest.raises(ConfigurationError):
+        client.identity(without, name)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"models": {"auto": TINY}},
+        {"models": {"small": TINY, "tiny": TINY}},
+        {"tiers": {"small": "auto"}},
+        {"tiers": {"small": "medium", "medium": "tiny"}},
+        {"models": {"tiny": TINY, "slow": {**TINY, "timeout_seconds": 999}}},
+    ],
+)
+def test_contradicting_tiers_are_refused(values: dict[str, object]) -> None:
+    """Names of two meanings, tiers of tiers, and a call that is longer than its question."""
+    with pytest.raises(ConfigurationError):
+        given(**values)
+
+
+def test_the_identity_of_auto_covers_models_thresholds_and_fallbacks() -> None:
+    """Each of them may decide who answers; the policy does not, where there is one tier to ask."""
+    known = given()
+    others = (
+        given(tiers={**TIERS, "large": "openai/other"}),
+        given(tiers={"medium": TIERS["small"], "large": TIERS["large"]}),
+        given(routing={"large_from": 0.9}),
+        given(routing={"cascade": False}),
+        given(fallback=("extractive",)),
+    )
+
+    identities = [tuple(client.identity(each, AUTO)) for each in (known, *others)]
+
+    assert len(set(identities)) == len(identities)
+    assert client.identity(known, "small") == client.identity(known, "tiny")
+    assert client.identity(known, "small") == client.identity(others[2], "small")

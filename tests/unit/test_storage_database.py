@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
 
 from chordwise.errors import LeaseLostError, ServiceUnavailableError
-from chordwise.storage.database import Database
+from chordwise.storage.database import Database, translate_errors
 
 LOST = OperationalError("UPDATE", {}, Exception("server closed the connection"))
 
@@ -47,3 +48,18 @@ def test_other_errors_are_not_waited_out(database: Database, error: Exception) -
     """The first one is raised, and the second never reached."""
     with pytest.raises(type(error)):
         entries(database, timedelta(seconds=30), [error, AssertionError("entered again")])
+
+
+def test_no_descriptor_left_counts_as_a_database_that_is_away() -> None:
+    """Work waits for it, as for an outage, and the hint names the limit."""
+    with pytest.raises(ServiceUnavailableError) as caught, translate_errors():
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    assert "Too many open files" in caught.value.what
+    assert "ulimit" in caught.value.hint
+
+
+def test_other_errors_of_the_system_stay_what_they_are() -> None:
+    """A closed pipe has nothing to do with the database."""
+    with pytest.raises(BrokenPipeError), translate_errors():
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")

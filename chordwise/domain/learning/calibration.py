@@ -1,11 +1,13 @@
 """What a claimed confidence is worth, learnt from judgments of what was claimed.
 
 The curve is made of points, claim and worth, straight in between and level beyond them, so that SQL
-can follow it as well. Which curve, or none at all, is decided by cross-validation.
+can follow it as well. Which curve, or none at all, is decided by cross-validation. scikit-learn,
+which belongs to the extra `learning`, fits the curves; it is imported when a curve is fitted.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +17,7 @@ from itertools import groupby
 from typing import TypeAlias
 
 from chordwise.domain.learning.measures import calibration_error, wilson
+from chordwise.errors import ConfigurationError
 
 FEWEST = 30
 """How many judgments a calibration needs."""
@@ -23,9 +26,7 @@ FEWEST_OF_EACH = 5
 _FOLDS = 5
 _LEAST_DOUBT = 1e-12
 _STEPS = 20
-_ITERATIONS = 100
-_RIDGE = 1e-9
-_NEAR_ENOUGH = 1e-6
+_TOLERANCE = 1e-8
 
 Points: TypeAlias = tuple[tuple[float, float], ...]
 
@@ -73,6 +74,19 @@ class Acceptance:
     share: float
 
 
+def require() -> None:
+    """Make sure that curves can be fitted.
+
+    Raises:
+        ConfigurationError: scikit-learn is not installed.
+    """
+    if importlib.util.find_spec("sklearn") is None:
+        raise ConfigurationError(
+            "Recalibrating needs scikit-learn, which is not installed.",
+            'Install it with: pip install "chordwise[learning]"',
+        )
+
+
 def is_enough(claims: Sequence[Claim]) -> bool:
     """Tell whether there are enough judgments to learn from."""
     right = sum(claim.is_right for claim in claims)
@@ -80,22 +94,22 @@ def is_enough(claims: Sequence[Claim]) -> bool:
 
 
 def learn(claims: Sequence[Claim]) -> Curve:
-    """Return the curve that foresees judgments best that it has not seen; by the Brier score.
+    """Return the curve that predicts unseen judgments best, by the Brier score.
 
-    Brier, “Verification of forecasts expressed in terms of probability”, 1950. What cannot do
-    better than the claims themselves leaves them as they are.
+    Brier, “Verification of forecasts expressed in terms of probability”, 1950. Where no curve does
+    better than the claims themselves, they are left as they are. `require` has to be called first.
     """
-    foreseen = {method: _foreseen(claims, fit) for method, fit in FITS.items()}
-    best = min(FITS, key=lambda method: _brier(foreseen[method]))
-    held = [(each.worth, each.claim.is_right) for each in foreseen[best]]
-    claimed = [each.claim.confidence for each in foreseen[best]]
+    forecasts = {method: _cross_validated(claims, fit) for method, fit in FITS.items()}
+    best = min(FITS, key=lambda method: _brier(claims, forecasts[method]))
+    judgments = [claim.is_right for claim in claims]
+    claimed = [claim.confidence for claim in claims]
     return Curve(
         method=best,
         points=FITS[best](claims),
         judged=len(claims),
-        judged_right=sum(claim.is_right for claim in claims),
-        error_before=calibration_error([(c.confidence, c.is_right) for c in claims]),
-        error_after=calibration_error(held, claimed),
+        judged_right=sum(judgments),
+        error_before=calibration_error(list(zip(claimed, judgments, strict=True))),
+        error_after=calibration_error(list(zip(forecasts[best], judgments, strict=True)), claimed),
     )
 
 
@@ -136,34 +150,43 @@ def isotonic(claims: Sequence[Claim]) -> Points:
     """Return the rising curve that is closest to the judgments: pool adjacent violators.
 
     Ayer et al., “An empirical distribution function for sampling with incomplete information”,
-    1955; for probabilities Zadrozny and Elkan, 2002.
+    1955; for probabilities Zadrozny and Elkan, 2002. Claims closer than 1e-15 count as equal.
     """
-    blocks: list[_Block] = []
-    ranked = sorted(claims, key=lambda claim: claim.confidence)
-    for confidence, alike in groupby(ranked, key=lambda claim: claim.confidence):
-        judged = [claim.is_right for claim in alike]
-        block = _Block(confidence, confidence, sum(judged), len(judged))
-        while blocks and blocks[-1].worth >= block.worth:
-            block = blocks.pop().joined(block)
-        blocks.append(block)
-    return tuple(point for block in blocks for point in block.points)
+    from sklearn.isotonic import IsotonicRegression  # noqa: PLC0415 - of an extra
+
+    claimed = [claim.confidence for claim in claims]
+    curve = IsotonicRegression().fit(claimed, [float(claim.is_right) for claim in claims])
+    return tuple(zip(curve.X_thresholds_.tolist(), curve.y_thresholds_.tolist(), strict=True))
 
 
 def platt(claims: Sequence[Claim]) -> Points:
     """Return the logistic curve of the greatest likelihood, sampled.
 
     Platt, “Probabilistic outputs for support vector machines”, 1999, with the targets that it
-    smooths; by Newton's method. A falling curve is made level: more confidence is never worth less.
+    smooths: each claim counts as right and as wrong, weighted by its target. A falling curve is
+    made level: more confidence is never worth less. Probabilities are clamped away from 0 and 1.
     """
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - of an extra
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415 - of an extra
+    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415 - of an extra
+
     right = sum(claim.is_right for claim in claims)
     high, low = (right + 1) / (right + 2), 1 / (len(claims) - right + 2)
-    targets = [(claim.confidence, high if claim.is_right else low) for claim in claims]
-    slope, offset = _logistic(targets)
-    if slope < 0:
-        level = sum(target for _, target in targets) / len(targets)
+    targets = [high if claim.is_right else low for claim in claims]
+    claimed = [[claim.confidence] for claim in claims]
+    fit = LogisticRegression(C=math.inf, solver="newton-cg", tol=_TOLERANCE)
+    curve = make_pipeline(StandardScaler(), fit)  # claims may differ by very little
+    curve.fit(
+        claimed * 2,
+        [True] * len(claims) + [False] * len(claims),
+        logisticregression__sample_weight=targets + [1 - target for target in targets],
+    )
+    if fit.coef_[0][0] < 0:
+        level = sum(targets) / len(targets)
         return ((0.0, level), (1.0, level))
     steps = [step / _STEPS for step in range(_STEPS + 1)]
-    return tuple((step, _sigmoid(slope * step + offset)) for step in steps)
+    worths = curve.predict_proba([[step] for step in steps])[:, 1]
+    return tuple(zip(steps, worths.clip(_LEAST_DOUBT, 1 - _LEAST_DOUBT).tolist(), strict=True))
 
 
 FITS: Mapping[Method, Callable[[Sequence[Claim]], Points]] = {
@@ -173,107 +196,25 @@ FITS: Mapping[Method, Callable[[Sequence[Claim]], Points]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """Claims from `first` to `last` that are worth the same."""
+def _cross_validated(
+    claims: Sequence[Claim], fit: Callable[[Sequence[Claim]], Points]
+) -> Sequence[float]:
+    """Return what each claim is worth on the curve of the other documents' claims.
 
-    first: float
-    last: float
-    right: int
-    total: int
+    Where there is only one document, claims are left as they are.
+    """
+    from sklearn.model_selection import GroupKFold  # noqa: PLC0415 - of an extra
 
-    @property
-    def worth(self) -> float:
-        return self.right / self.total
-
-    @property
-    def points(self) -> Points:
-        ends = (self.first,) if self.first == self.last else (self.first, self.last)
-        return tuple((end, self.worth) for end in ends)
-
-    def joined(self, after: _Block) -> _Block:
-        return _Block(self.first, after.last, self.right + after.right, self.total + after.total)
-
-
-@dataclass(frozen=True, slots=True)
-class _Foreseen:
-    """What a claim is worth on the curve of others."""
-
-    claim: Claim
-    worth: float
-
-
-def _foreseen(claims: Sequence[Claim], fit: Callable[[Sequence[Claim]], Points]) -> list[_Foreseen]:
-    """Return what each claim is worth on the curve of the other documents' claims."""
-    order = {group: place for place, group in enumerate(sorted({c.group for c in claims}))}
-    found: list[_Foreseen] = []
-    for fold in range(_FOLDS):
-        others = [claim for claim in claims if order[claim.group] % _FOLDS != fold]
-        own = [claim for claim in claims if order[claim.group] % _FOLDS == fold]
-        points = fit(others) if others else as_claimed(own)
-        found += [_Foreseen(claim, worth(points, claim.confidence)) for claim in own]
+    groups = [claim.group for claim in claims]
+    found = [claim.confidence for claim in claims]
+    if (folds := min(_FOLDS, len(set(groups)))) > 1:
+        for others, own in GroupKFold(folds).split(groups, groups=groups):
+            points = fit([claims[place] for place in others])
+            for place in own:
+                found[place] = worth(points, claims[place].confidence)
     return found
 
 
-def _brier(forecasts: Sequence[_Foreseen]) -> float:
-    return sum((each.worth - each.claim.is_right) ** 2 for each in forecasts) / len(forecasts)
-
-
-def _sigmoid(value: float) -> float:
-    """Return the logistic function; rounding makes no certainty of it, 0 or 1."""
-    return min(max(0.5 * (1 + math.tanh(value / 2)), _LEAST_DOUBT), 1 - _LEAST_DOUBT)
-
-
-def _logistic(targets: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Return slope and offset; the ridge keeps them finite where claims hardly differ."""
-    mean = sum(target for _, target in targets) / len(targets)
-    slope, offset = 0.0, math.log(mean / (1 - mean))
-    for _ in range(_ITERATIONS):
-        steps = _newton_step(targets, slope, offset)
-        if max(map(abs, steps)) < _NEAR_ENOUGH:
-            break
-        scale = _downhill(targets, (slope, offset), steps)
-        slope, offset = slope - scale * steps[0], offset - scale * steps[1]
-    return slope, offset
-
-
-def _downhill(
-    targets: Sequence[tuple[float, float]], start: tuple[float, float], steps: tuple[float, float]
-) -> float:
-    """Return how much of a step leads downhill: all of it, a half, a quarter, …."""
-    # Close to the end the loss changes by less than its own rounding.
-    before, scale = _loss(targets, *start) + _RIDGE, 1.0
-    while scale > _NEAR_ENOUGH:
-        if _loss(targets, start[0] - scale * steps[0], start[1] - scale * steps[1]) <= before:
-            return scale
-        scale /= 2
-    return 0.0
-
-
-def _loss(targets: Sequence[tuple[float, float]], slope: float, offset: float) -> float:
-    """Return the cross entropy, written so that it does not overflow."""
-    values = ((slope * confidence + offset, target) for confidence, target in targets)
-    return sum(
-        max(value, 0) - value * target + math.log1p(math.exp(-abs(value)))
-        for value, target in values
-    )
-
-
-def _newton_step(
-    targets: Sequence[tuple[float, float]], slope: float, offset: float
-) -> tuple[float, float]:
-    gradient = [0.0, 0.0]
-    squares, mixed, ones = _RIDGE, 0.0, _RIDGE
-    for confidence, target in targets:
-        expected = _sigmoid(slope * confidence + offset)
-        weight = expected * (1 - expected)
-        gradient[0] += (expected - target) * confidence
-        gradient[1] += expected - target
-        squares += weight * confidence * confidence
-        mixed += weight * confidence
-        ones += weight
-    determinant = squares * ones - mixed * mixed
-    return (
-        (ones * gradient[0] - mixed * gradient[1]) / determinant,
-        (squares * gradient[1] - mixed * gradient[0]) / determinant,
-    )
+def _brier(claims: Sequence[Claim], forecasts: Sequence[float]) -> float:
+    pairs = zip(claims, forecasts, strict=True)
+    return sum((forecast - claim.is_right) ** 2 for claim, forecast in pairs) / len(claims)

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from chordwise.domain import due_times
+from chordwise.domain.learning import calibration
 from chordwise.domain.states import Lane
 from chordwise.errors import ChordwiseError, ConfigurationError
 from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, failed, guarded
@@ -123,8 +124,8 @@ def _report(_settings: Settings, wanted: ScheduleSettings) -> None:
 def _export(settings: Settings, wanted: ScheduleSettings) -> None:
     require_writable(Path(wanted.folder), "folder")
     writers.require(format_of(wanted))
-    if settings.database_url is not None:
-        with selection.opened(settings.database_url, selection_of(wanted)):
+    if settings.sql_url is not None:
+        with selection.opened(settings.sql_url, selection_of(wanted)):
             return
 
 
@@ -132,6 +133,10 @@ def _evaluation(settings: Settings, wanted: ScheduleSettings) -> None:
     _require_profile(settings, wanted)
     if wanted.gold:
         gold.read(Path(wanted.gold))
+
+
+def _recalibration(_settings: Settings, _wanted: ScheduleSettings) -> None:
+    calibration.require()
 
 
 def _nothing(_settings: Settings, _wanted: ScheduleSettings) -> None:
@@ -144,4 +149,5 @@ _NEEDS: Mapping[ScheduleKind, Callable[[Settings, ScheduleSettings], None]] = {
     ScheduleKind.REPORT: _report,
     ScheduleKind.EXPORT: _export,
     ScheduleKind.EVALUATE: _evaluation,
+    ScheduleKind.RECALIBRATE: _recalibration,
 }

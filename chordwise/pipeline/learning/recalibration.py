@@ -29,7 +29,12 @@ class Lesson:
 
 
 def learn(claims: Mapping[Key, Sequence[Claim]], max_error_rate: float) -> Sequence[Lesson]:
-    """Learn what the claims of each model are worth, for each analysis type and part."""
+    """Learn what the claims of each model are worth, for each analysis type and part.
+
+    Raises:
+        ConfigurationError: scikit-learn is not installed.
+    """
+    calibration.require()
     return [_lesson(key, judged, max_error_rate) for key, judged in claims.items()]
 
 

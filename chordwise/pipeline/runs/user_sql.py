@@ -1,7 +1,9 @@
 """SQL of the user's own, as a role that can read the results and do nothing else.
 
-The statement runs in a session that logged in as `chordwise_reader`: unlike `SET ROLE`, that
-leaves no way back to the owner's rights, whatever the statement says.
+The statement runs in a session that logged in as `chordwise_reader`, or as the reader that the
+settings name: unlike `SET ROLE`, that leaves no way back to the owner's rights, whatever the
+statement says. Where the owner may not set the reader's password, `SET ROLE` has to do, in a
+transaction that only reads.
 """
 
 from __future__ import annotations
@@ -180,10 +182,47 @@ def reader(
         f"-c statement_timeout={statement_seconds}s -c lock_timeout=5s "
         f"-c idle_in_transaction_session_timeout={idle_seconds}s"
     )
-    with _reaching(), _login(url, options) as connection:
+    with _reaching(), _opened(url, options) as connection:
         connection.answer_seconds = statement_seconds + _CLIENT_MARGIN_SECONDS
         connection.cancels = True
         yield connection
+
+
+_IS_READER = """
+SELECT pg_has_role(current_user, 'chordwise_reader', 'MEMBER')
+    AND NOT has_table_privilege('outbox', 'SELECT')
+"""
+
+
+def _opened(url: URL, options: str) -> Connection:
+    """Return a session of a reader: the user in the address is one, or the role of readers."""
+    own = _connect(url, options, autocommit=False)
+    own.read_only = True
+    try:
+        found = own.execute(_IS_READER).fetchone()
+        own.rollback()
+    except (errors.UndefinedTable, errors.UndefinedObject):
+        found = None
+    if found and found[0]:
+        return own
+    own.close()
+    try:
+        return _login(url, options)
+    except errors.InsufficientPrivilege:
+        return _as_member(url, options)
+
+
+def _as_member(url: URL, options: str) -> Connection:
+    """Return a session of the owner that has taken the role of readers.
+
+    Raises:
+        psycopg.errors.InsufficientPrivilege: The owner is no member of it.
+    """
+    session = _connect(url, options, autocommit=False)
+    session.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(READER)))
+    session.commit()
+    session.read_only = True
+    return session
 
 
 def _login(url: URL, options: str) -> Connection:
@@ -285,9 +324,8 @@ def _reaching() -> Iterator[None]:
         yield
     except errors.InsufficientPrivilege as error:
         raise ConfigurationError(
-            f"The database's role may not set a password for {READER}: {_sentence(error)}",
-            f"An administrator allows it: GRANT {READER} TO … WITH ADMIN OPTION; "
-            "the role needs CREATEROLE, too.",
+            f"The database's role may not become {READER}: {_sentence(error)}",
+            f"An administrator allows it: GRANT {READER} TO …; or set reader_url.",
         ) from error
     except (errors.InvalidPassword, errors.InvalidAuthorizationSpecification) as error:
         raise ConfigurationError(

@@ -51,7 +51,7 @@ def selection_of(wanted: ScheduleSettings) -> Selection | str:
 
 
 def _write(work: Work, path: Path) -> int:
-    address = work.context.settings.database_url
+    address = work.context.settings.sql_url
     if address is None:
         raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
     with (

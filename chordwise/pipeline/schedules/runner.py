@@ -97,6 +97,7 @@ def recalibrate(work: Work) -> JsonObject:
     """Learn from all judgments; return how many calibrations are new, and how many lack some.
 
     Raises:
+        ConfigurationError: scikit-learn is not installed.
         LeaseLostError: Another process continues it.
     """
     max_error_rate = work.settings.max_error_rate

@@ -1,0 +1,223 @@
+"""`chordwise connect`: how other programs read the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+from pydantic import SecretStr
+from rich.text import Text
+from sqlalchemy.engine import URL, make_url
+
+from chordwise.cli import access
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import AsJson
+from chordwise.embedded import stack
+from chordwise.errors import UsageError
+from chordwise.pipeline.runs import tool_access
+from chordwise.settings import Settings
+
+_KEEP_ALIVE_SECONDS = 30.0
+_PLACE = "PASSWORD"
+_EXAMPLE = "SELECT * FROM answers.contracts"
+RECIPES = {
+    "psql": """\
+psql "{url}" -c "{query}"
+""",
+    "pandas": """\
+import pandas as pd
+import sqlalchemy as sa
+engine = sa.create_engine("{sqlalchemy}")
+frame = pd.read_sql("{query}", engine)
+""",
+    "Polars": """\
+import polars as pl
+import sqlalchemy as sa
+engine = sa.create_engine("{sqlalchemy}")
+with engine.connect() as connection:
+    frame = pl.read_database("{query}", connection)
+""",
+    "DuckDB": """\
+INSTALL postgres; LOAD postgres;
+ATTACH '{url}' AS chordwise (TYPE postgres, READ_ONLY);
+FROM chordwise.answers.contracts;
+""",
+    "DBeaver, DataGrip": """\
+A new connection to PostgreSQL: host {host}, port {port}, database {database}, user {user}, and
+the password in the address above. The tables are in the schema answers.
+""",
+    "Metabase": """\
+Add a database, PostgreSQL: host {host}, port {port}, name {database}, user {user}.
+Of the schemas choose “Only these”: answers.
+""",
+    "Superset": """\
+Settings, Database Connections, + Database, and as the SQLAlchemy URI:
+{sqlalchemy}
+""",
+    "Excel": """\
+Data, Get Data, From ODBC, with the driver psqlODBC and the connection string
+Driver={{PostgreSQL Unicode}};Server={host};Port={port};Database={database};Uid={user};
+""",
+}
+"""How programs connect; what stands in braces is filled in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a program finds the database, and as whom it logs in."""
+
+    url: URL
+
+    def shown(self, recipe: str) -> str:
+        """Return a recipe with the place filled in."""
+        plain = self.url.set(drivername="postgresql")
+        return recipe.format(
+            url=plain.render_as_string(hide_password=False),
+            sqlalchemy=self.url.set(drivername="postgresql+psycopg").render_as_string(
+                hide_password=False
+            ),
+            host=self.url.host,
+            port=self.url.port or 5432,
+            database=self.url.database,
+            user=self.url.username,
+            query=_EXAMPLE,
+        )
+
+    @property
+    def recipes(self) -> dict[str, str]:
+        """The recipes for this place, by the programs."""
+        return {name: self.shown(recipe) for name, recipe in RECIPES.items()}
+
+
+def connect(
+    invocation: Invocation,
+    *,
+    listen: Annotated[
+        str,
+        typer.Option(metavar="127.0.0.1:PORT", help="Open the embedded database here, to read."),
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Say how other programs read the answers. psql, pandas, DuckDB, Metabase, Excel and others.
+
+    chordwise connect
+
+    chordwise connect --listen 127.0.0.1:5433
+    """
+    settings = invocation.settings()
+    if settings.embedded_database:
+        host, port = _address(listen)
+        reached = access.reach(invocation, settings)
+        asyncio.run(_serve(invocation, reached, host, port, as_json=as_json))
+        return
+    if listen:
+        raise UsageError(
+            "--listen is for the embedded database; yours has an address already.",
+            "`chordwise connect` without it shows that.",
+        )
+    _show(invocation, Place(url=_own(settings)), as_json=as_json)
+    if settings.reader_url is None and not as_json:
+        invocation.screen.tell(
+            "`chordwise migrate --print-roles` prints what makes such a login. With it in "
+            "CHORDWISE_READER_URL, `chordwise sql` uses it, too."
+        )
+
+
+def _own(settings: Settings) -> URL:
+    """Return the address of a server of the user's own, as a reader's."""
+    if settings.reader_url is not None:
+        return make_url(settings.reader_url.get_secret_value())
+    url = make_url(access.address(settings).get_secret_value())
+    return url.set(username=tool_access.LOGIN, password=_PLACE)
+
+
+def _address(listen: str) -> tuple[str, int]:
+    """Return host and port; only this machine can be listened on.
+
+    Raises:
+        UsageError: It is no address of this machine with a port.
+    """
+    if not listen:
+        raise UsageError(
+            "The embedded database has no port that other programs could reach.",
+            "chordwise connect --listen 127.0.0.1:5433 opens one, for as long as it runs.",
+        )
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]") or "127.0.0.1"
+    try:
+        is_here = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        number = int(port)
+    except ValueError:
+        is_here, number = False, -1
+    if not is_here or not 0 <= number < 65_536:  # noqa: PLR2004 - ports
+        raise UsageError(
+            f"{listen} is no address of this machine with a port.",
+            "--listen 127.0.0.1:5433, or 127.0.0.1:0 for a free port.",
+        )
+    return host, number
+
+
+async def _serve(
+    invocation: Invocation, settings: Settings, host: str, port: int, *, as_json: bool
+) -> None:
+    """Open the port, say how to use it, and keep it open until Ctrl-C.
+
+    Raises:
+        UsageError: The port is taken.
+    """
+    url = access.address(settings)
+    password = await asyncio.to_thread(tool_access.allow, url)
+    try:
+        async with tool_access.forwarded(host, port, tool_access.socket_of(url)) as opened:
+            place = _opened(url, host, opened, password)
+            _show(invocation, place, as_json=as_json)
+            if not as_json:
+                invocation.screen.tell("Open until Ctrl-C. The password holds until then.")
+            await _stopped(settings)
+    except OSError as error:
+        raise UsageError(
+            f"{host}:{port} cannot be opened: {error.strerror or error}.",
+            f"--listen {host}:0 takes a port that is free.",
+        ) from error
+    finally:
+        await asyncio.to_thread(tool_access.forbid, url)
+
+
+async def _stopped(settings: Settings) -> None:
+    """Wait for Ctrl-C or a signal to end, and keep the stack from leaving meanwhile."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    while not stop.is_set():
+        stack.touch_last_used(settings.home)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _KEEP_ALIVE_SECONDS)
+
+
+def _opened(url: SecretStr, host: str, port: int, password: str) -> Place:
+    database = make_url(url.get_secret_value()).database
+    return Place(
+        url=URL.create(
+            "postgresql",
+            username=tool_access.LOGIN,
+            password=password,
+            host=host,
+            port=port,
+            database=database,
+        )
+    )
+
+
+def _show(invocation: Invocation, place: Place, *, as_json: bool) -> None:
+    screen = invocation.screen
+    if as_json:
+        screen.write_json(url=place.shown("{url}"), recipes=place.recipes)
+        return
+    screen.write(place.shown("{url}") + "\n")
+    for name, recipe in place.recipes.items():
+        screen.tell_laid_out(Text(name, style="bold"), Text(recipe))

@@ -1,0 +1,131 @@
+"""Other programs read the answers: the recipes that `chordwise connect` prints, as they stand."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import duckdb
+import psycopg
+import pytest
+
+from chordwise.embedded import stack
+from chordwise.embedded.postgres import programs
+from tests.fakes.processes import wait_until
+
+TEXT = "Lease. The annual fee is 48,600.00 EUR. It is effective as of 1 May 2026."
+COMMAND = (sys.executable, "-m", "chordwise")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a home whose stack has analyzed one contract."""
+    folder = tmp_path_factory.mktemp("connect")
+    (folder / "lease.txt").write_text(TEXT, "utf-8")
+    asked = ("-t", "extraction", "--instructions", "annual fee, effective date")
+    subprocess.run(
+        [*COMMAND, "analyze", "lease.txt", *asked, "--save-as", "contracts"],
+        cwd=folder,
+        env={**os.environ, "CHORDWISE_HOME": str(folder / "home")},  # noqa: TID251 - of a command
+        check=True,
+        capture_output=True,
+    )
+    yield folder / "home"
+    stack.stop(folder / "home")
+
+
+@pytest.fixture(scope="module")
+def opened(home: Path) -> Iterator[Mapping[str, object]]:
+    """Open the database to other programs; afterward nobody gets in any more."""
+    said = home.with_name("connect.json")
+    with said.open("w") as out:
+        command = [*COMMAND, "connect", "--listen", "127.0.0.1:0", "--json", "--home", str(home)]
+        process = subprocess.Popen(command, stdout=out)
+    wait_until(lambda: said.read_text().endswith("}\n"), 30, "the port is open")
+    found = json.loads(said.read_text())
+    yield found
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(found["url"])
+
+
+def recipe(opened: Mapping[str, object], name: str) -> str:
+    """Return what is printed for a program."""
+    recipes = opened["recipes"]
+    assert isinstance(recipes, dict)
+    return str(recipes[name])
+
+
+def test_psql(opened: Mapping[str, object]) -> None:
+    """As it is typed into a shell."""
+    path = f"{programs() / 'bin'}:/usr/bin:/bin"
+    done = subprocess.run(
+        ["/bin/sh", "-c", recipe(opened, "psql")],
+        env={"PATH": path, "LD_LIBRARY_PATH": str(programs() / "lib")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert "48600.00" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["pandas", "Polars"])
+def test_data_frames(opened: Mapping[str, object], name: str) -> None:
+    """As it is pasted into a notebook."""
+    names: dict[str, object] = {}
+    exec(recipe(opened, name), names)  # noqa: S102 - it is ours
+
+    assert float(names["frame"]["annual_fee"][0]) == 48_600  # type: ignore[index]
+
+
+def test_duckdb_reads_an_export(home: Path, tmp_path: Path) -> None:
+    """Without its extension for PostgreSQL, which it has to download."""
+    file = tmp_path / "contracts.parquet"
+    subprocess.run(
+        [*COMMAND, "export", "answers.contracts", "-o", str(file), "--home", str(home)], check=True
+    )
+
+    found = duckdb.read_parquet(str(file)).project("document, effective_date")
+    rows = found.fetchall()
+
+    assert [(document, str(day)) for document, day in rows] == [("lease.txt", "2026-05-01")]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["DELETE FROM facts", "SELECT * FROM outbox", "SELECT pg_read_file('/etc/hostname')"],
+)
+def test_programs_can_only_read(opened: Mapping[str, object], statement: str) -> None:
+    """What the role of readers may not do, they may not, whatever they set."""
+    with psycopg.connect(str(opened["url"]), autocommit=True) as connection:
+        connection.execute("SET default_transaction_read_only = off")
+        with pytest.raises(psycopg.Error):
+            connection.execute(statement)
+
+
+def test_metabase_finds_tables_and_comments(opened: Mapping[str, object]) -> None:
+    """By what its synchronization asks the catalogue for."""
+    tables = """
+        SELECT n.nspname, c.relname, pg_catalog.obj_description(c.oid, 'pg_class')
+        FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p', 'v', 'f', 'm') AND n.nspname = 'answers'
+            AND has_table_privilege(c.oid, 'SELECT') ORDER BY 2"""
+    columns = """
+        SELECT column_name, udt_name, pg_catalog.col_description(
+            format('%I.%I', table_schema, table_name)::regclass, ordinal_position)
+        FROM information_schema.columns
+        WHERE table_schema = 'answers' AND table_name = 'contracts'"""
+    with psycopg.connect(str(opened["url"])) as connection:
+        found = connection.execute(tables).fetchall()
+        described = {name: (kind, said) for name, kind, said in connection.execute(columns)}
+
+    assert [row[1] for row in found] == ["contracts", "contracts_evidence"]
+    assert found[0][2] == "The answers saved as contracts, by document."
+    assert described["annual_fee"] == ("numeric", "Asked for: annual fee")

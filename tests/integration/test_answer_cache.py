@@ -1,0 +1,344 @@
+"""The cache of completions in PostgreSQL: one request at the provider for all who ask the same."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from chordwise.domain.tasks import AnalysisOptions
+from chordwise.errors import ModelOverloadedError
+from chordwise.llm.middleware.cached import Cached, CacheEntry, Standing, facts_about
+from chordwise.llm.middleware.metered import CallStart
+from chordwise.llm.model import ChatModel, Completion
+from chordwise.llm.providers import connect
+from chordwise.pipeline.jobs import dispatch
+from chordwise.pipeline.models import answer_cache
+from chordwise.pipeline.models.answer_cache import StoredCompletions, stored_completions
+from chordwise.pipeline.models.ledger import Ledger
+from chordwise.settings import ModelSettings, Settings
+from chordwise.storage import runs
+from chordwise.storage.chunk_work import CallStore
+from chordwise.storage.database import Database, open_engine
+from tests.fakes.completion_requests import a_request
+from tests.fakes.pipeline import AWAY, PARAGRAPH, a_pipeline, a_run, a_summary, with_settings
+from tests.fakes.processes import wait_until
+from tests.fakes.scripted_model import ScriptedModel
+from tests.peers.answering_server import AnsweringServer, serving
+
+ENTRY = CacheEntry(key="k", provider="openai", model="peer", prompt_version="x@1")
+MONTH = timedelta(days=30)
+
+
+class NoLedger:
+    """Counts the hits."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.hits = 0
+
+    def note_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> uuid.UUID:
+        """Count one more."""
+        assert start.provider
+        assert completion.text
+        assert latency_ms >= 0
+        with self._lock:
+            self.hits += 1
+        return uuid.uuid4()
+
+
+@contextmanager
+def opened(url: SecretStr) -> Iterator[Database]:
+    """Open the database inside the block."""
+    engine = open_engine(url, pool_size=5)
+    yield Database(engine)
+    engine.dispose()
+
+
+@pytest.fixture
+def database(database_url: SecretStr) -> Iterator[Database]:
+    """Return this test's database."""
+    with opened(database_url) as found:
+        yield found
+
+
+@pytest.fixture
+def peer() -> Iterator[AnsweringServer]:
+    """Serve a provider that takes half a second for an answer."""
+    with serving(delay_seconds=0.5) as server:
+        yield server
+
+
+def cache_of(
+    database: Database,
+    owner: uuid.UUID | None = None,
+    claim_lasts: timedelta = timedelta(seconds=60),
+    max_age: timedelta = MONTH,
+) -> StoredCompletions:
+    """Return the cache as a chunk sees it."""
+    return StoredCompletions(
+        database=database, owner=owner or uuid.uuid4(), claim_lasts=claim_lasts, max_age=max_age
+    )
+
+
+def a_completion(content: str = "{}") -> Completion:
+    """Return a clean completion."""
+    return ScriptedModel([]).completion(content)
+
+
+def wrapped(model: ChatModel, cache: StoredCompletions, ledger: NoLedger | None = None) -> Cached:
+    """Return a model with a cache in front."""
+    about = facts_about(ModelSettings(provider="openai", model="peer"))
+    return Cached(model, cache, ledger or NoLedger(), about, 60, pause)
+
+
+def pause(seconds: float) -> None:
+    """Wait."""
+    threading.Event().wait(seconds)
+
+
+def value(database: Database, query: str) -> object:
+    """Return the one value that a query finds."""
+    with database.read() as session:
+        found: object = session.execute(text(query)).scalar_one()
+        return found
+
+
+def test_fifty_who_ask_the_same_make_one_request(database: Database, peer: AnsweringServer) -> None:
+    """The others wait for it, without a transaction open, and get the same answer."""
+    ledger = NoLedger()
+    model = connect(
+        ModelSettings(provider="openai", model="peer", base_url=peer.base_url), SecretStr("")
+    )
+    start = threading.Barrier(50)
+
+    def ask(_: int) -> str:
+        mine = wrapped(model, cache_of(database), ledger)
+        start.wait(30)
+        return mine.complete(a_request()).text
+
+    with ThreadPoolExecutor(50) as pool:
+        answers = set(pool.map(ask, range(50)))
+
+    assert len(answers) == 1
+    assert len(peer.journal) == 1
+    assert ledger.hits == 49
+    assert value(database, "SELECT uses FROM cached_completions") == 49
+
+
+def test_nothing_is_locked_while_a_model_is_asked(database: Database) -> None:
+    """A look at the cache meanwhile shows at once that a request is under way."""
+    seen: list[Completion | Standing] = []
+    busy: list[object] = []
+    query = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
+
+    def look(_: object) -> str:
+        (key,) = (value(database, "SELECT key FROM cached_completions"),)
+        seen.append(cache_of(database).take(replace(ENTRY, key=str(key))))
+        busy.append(value(database, query))
+        return "{}"
+
+    wrapped(ScriptedModel([look]), cache_of(database)).complete(a_request())
+
+    assert seen == [Standing.OTHERS]
+    assert busy == [0]
+
+
+def test_a_claim_of_a_killed_worker_is_taken_over(database: Database) -> None:
+    """Once it has run out, by one of those who wait."""
+    lost = cache_of(database, claim_lasts=timedelta(seconds=1))
+    assert lost.take(ENTRY) is Standing.OURS
+
+    others = [cache_of(database) for _ in range(5)]
+    at_first = [each.take(ENTRY) for each in others]
+    expired = "SELECT claimed_until < clock_timestamp() FROM cached_completions"
+    wait_until(lambda: value(database, expired) is True, 10, expired)
+    afterwards = [each.take(ENTRY) for each in others]
+
+    assert at_first == [Standing.OTHERS] * 5
+    assert afterwards == [Standing.OURS, *[Standing.OTHERS] * 4]
+
+
+def test_a_chunk_is_taken_over_with_its_claim(database: Database) -> None:
+    """The lease says that the worker before is gone: its claim is not waited for."""
+    chunk = uuid.uuid4()
+    assert cache_of(database, chunk).take(ENTRY) is Standing.OURS
+
+    assert cache_of(database, chunk).take(ENTRY) is Standing.OURS
+
+
+def test_who_was_taken_over_stores_nothing(database: Database) -> None:
+    """It comes too late."""
+    late = cache_of(database, claim_lasts=timedelta(0))
+    assert late.take(ENTRY) is Standing.OURS
+    assert cache_of(database).take(ENTRY) is Standing.OURS
+
+    late.store(ENTRY, a_completion())
+    late.release(ENTRY)
+
+    assert cache_of(database).take(ENTRY) is Standing.OTHERS
+
+
+def test_after_a_failure_the_next_one_may_ask(database: Database) -> None:
+    """A failed request is not waited for."""
+    with pytest.raises(ModelOverloadedError):
+        wrapped(ScriptedModel([ModelOverloadedError("busy")]), cache_of(database)).complete(
+            a_request()
+        )
+
+    assert value(database, "SELECT count(*) FROM cached_completions") == 0
+
+
+def test_what_is_too_old_is_asked_again(database: Database) -> None:
+    """Its row is claimed anew, and counts its uses anew."""
+    cache = cache_of(database)
+    assert cache.take(ENTRY) is Standing.OURS
+    cache.store(ENTRY, a_completion('{"a": 1}'))
+    assert cache.take(ENTRY) == a_completion('{"a": 1}')
+
+    strict = cache_of(database, max_age=timedelta(0))
+
+    assert strict.take(ENTRY) is Standing.OURS
+    assert value(database, "SELECT uses FROM cached_completions") == 0
+
+
+def test_an_invalid_completion_is_taken_out_again(database: Database) -> None:
+    """The check finds it by the key that the completion bears."""
+    model = ScriptedModel(["no JSON", "{}"])
+    first = wrapped(model, cache_of(database)).complete(a_request())
+
+    answer_cache.discard(database, first)
+    answer_cache.discard(database, replace(first, cache_key=""))
+    second = wrapped(model, cache_of(database)).complete(a_request())
+
+    assert (first.text, second.text) == ("no JSON", "{}")
+
+
+def test_without_its_database_the_cache_is_left_out() -> None:
+    """The model is asked, and nothing is kept."""
+    with opened(SecretStr("postgresql://nobody@127.0.0.1:9/nothing")) as away:
+        cache = cache_of(away)
+        model = ScriptedModel(["{}"])
+
+        completion = wrapped(model, cache).complete(a_request())
+
+    assert completion.text == "{}"
+    assert completion.cache_key == ""
+
+
+def test_old_completions_are_forgotten(settings: Settings) -> None:
+    """By the scheduler's chore, after the age of the settings; claims that live are left alone."""
+    pipeline = a_pipeline(settings)
+    database = pipeline.context.database
+    for key in ("old", "new", "claimed"):
+        cache_of(database).take(replace(ENTRY, key=key))
+    pipeline.execute(
+        "UPDATE cached_completions SET completion = '{}', claimed_until = NULL "
+        "WHERE key IN ('old', 'new')"
+    )
+    pipeline.execute(
+        "UPDATE cached_completions SET created_at = now() - interval '31 days' "
+        "WHERE key IN ('old', 'claimed')"
+    )
+
+    dispatch.forget(pipeline.context)
+
+    left = "SELECT string_agg(key, ' ' ORDER BY key) FROM cached_completions"
+    assert pipeline.value(left) == "claimed new"
+
+
+def test_a_hit_has_its_row_in_the_ledger(settings: Settings) -> None:
+    """Without a request, tokens or money; the check's verdict goes beside it."""
+    pipeline = a_pipeline(settings)
+    job = pipeline.job(pipeline.submit(PARAGRAPH))
+    database = pipeline.context.database
+    ledger = Ledger(enter=CallStore(database).enter, patience=timedelta(seconds=5), job_id=job.id)
+    about = facts_about(ModelSettings(provider="openai", model="peer"))
+    cache = stored_completions(settings, database, job.id)
+    assert cache is not None
+    model = Cached(ScriptedModel(["{}"]), cache, ledger, about, 60, pause)
+    model.complete(a_request())
+
+    hit = model.complete(a_request())
+    ledger.flush()
+
+    row = pipeline.value(
+        "SELECT json_build_array(id, cache_hit, input_tokens, output_tokens, cost_usd, "
+        "cost_basis, response_length, finish_reason, prompt_version, finished_at IS NOT NULL) "
+        "FROM model_calls"
+    )
+    assert row == [hit.call_id, True, 0, 0, 0, "not_billed", 2, "stop", "sentiment@1", True]
+
+
+@pytest.mark.parametrize(
+    ("fresh", "use_cache", "expected"),
+    [(False, True, True), (True, True, False), (False, False, False)],
+)
+def test_a_run_says_whether_it_uses_the_cache(
+    settings: Settings, *, fresh: bool, use_cache: bool, expected: bool
+) -> None:
+    """`--no-cache` does not, and `--fresh` implies it."""
+    pipeline = a_pipeline(settings)
+    options = replace(a_run(fresh=fresh), use_cache=use_cache)
+
+    submission = pipeline.submit(PARAGRAPH, options=options)
+
+    with pipeline.context.database.read() as session:
+        assert runs.of_job(session, pipeline.job(submission).id).use_cache is expected
+
+
+@pytest.mark.parametrize(
+    "named", [AWAY, ModelSettings(provider="local", model="tiny.gguf")], ids=["remote", "served"]
+)
+def test_another_run_uses_what_was_answered_to_the_same_question(
+    settings: Settings, named: ModelSettings
+) -> None:
+    """Another threshold makes another result of the same completion; the ledger tells of it.
+
+    A GGUF file that is served here takes the longest to answer: it is asked once, too.
+    """
+    pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"), named=named)
+    pipeline.work(pipeline.submit(PARAGRAPH))
+    stricter = AnalysisOptions(confidence_threshold=0.9)
+
+    again = pipeline.submit(PARAGRAPH, options=a_run(analysis=stricter))
+    pipeline.work(again)
+
+    assert len(pipeline.model.requests) == 1
+    assert pipeline.job(again).status == "succeeded"
+    rows = "SELECT json_agg(json_build_array(cache_hit, valid, quality) ORDER BY id)"
+    assert pipeline.value(f"{rows} FROM model_calls") == [[False, True, 1], [True, True, 1]]
+
+
+def test_an_invalid_answer_is_not_used_again(settings: Settings) -> None:
+    """What failed one run is asked anew by the next."""
+    pipeline = a_pipeline(settings, *["no JSON"] * 4, a_summary("rebuilt in 1856"))
+    failed = pipeline.submit(PARAGRAPH)
+    pipeline.work(failed)
+
+    again = pipeline.submit(PARAGRAPH)
+    pipeline.work(again)
+
+    assert pipeline.job(failed).error_code == "invalid_answer"
+    assert pipeline.job(again).status == "succeeded"
+    assert len(pipeline.model.requests) == 5
+
+
+def test_without_the_cache_the_same_question_is_asked_again(settings: Settings) -> None:
+    """As the settings or the run say."""
+    off = with_settings(settings, "cache", enabled=False)
+    pipeline = a_pipeline(off, a_summary("rebuilt in 1856"), repeat_last=True)
+    for threshold in (0.1, 0.2):
+        options = a_run(analysis=AnalysisOptions(confidence_threshold=threshold))
+        pipeline.work(pipeline.submit(PARAGRAPH, options=options))
+
+    assert len(pipeline.model.requests) == 2
+    assert pipeline.value("SELECT count(*) FROM cached_completions") == 0

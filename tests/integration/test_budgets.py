@@ -1,0 +1,379 @@
+"""Spending never exceeds a cap, also where simulated workers are killed; over a real PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from sqlalchemy import select, text
+
+from chordwise.errors import BudgetExceededError, BudgetReservedError, UsageError
+from chordwise.pipeline.models import budgets as spending
+from chordwise.pipeline.models.budgets import JobBudget
+from chordwise.settings import Settings
+from chordwise.storage import budgets
+from tests.fakes.bank import Bank, a_bank
+
+
+@pytest.fixture
+def bank(settings: Settings) -> Iterator[Bank]:
+    """Open the database with as many connections as there are threads."""
+    with a_bank(settings) as lent:
+        yield lent
+
+
+def test_without_any_cap_nothing_is_reserved(bank: Bank) -> None:
+    """Who sets no limit pays no transaction that locks anything."""
+    _, job_id = bank.job()
+
+    reservation = bank.budget(job_id).reserve(Decimal(1), 60)
+
+    assert reservation is None
+
+
+def test_what_was_not_spent_comes_back(bank: Bank) -> None:
+    """A settled request counts with its true cost, in both accounts."""
+    run_id, job_id = bank.job(Decimal(1))
+    budget = bank.budget(job_id)
+
+    reservation = budget.reserve(Decimal("0.9"), 60)
+    assert reservation is not None
+    meanwhile = bank.account(budgets.scope_of_run(run_id))
+    budget.settle(reservation, Decimal("0.1"))
+    budget.settle(reservation, Decimal("0.1"))
+
+    assert meanwhile == (Decimal(0), Decimal("0.9"))
+    assert bank.account(budgets.scope_of_run(run_id)) == (Decimal("0.1"), Decimal(0))
+    assert bank.day() == (Decimal("0.1"), Decimal(0))
+
+
+def test_an_unknown_cost_is_all_that_was_reserved(bank: Bank) -> None:
+    """The cost of an interrupted call is unknown; the cap has to hold all the same."""
+    run_id, job_id = bank.job(Decimal(1))
+    budget = bank.budget(job_id)
+
+    reservation = budget.reserve(Decimal("0.9"), 60)
+    assert reservation is not None
+    budget.settle(reservation, None)
+
+    assert bank.account(budgets.scope_of_run(run_id)) == (Decimal("0.9"), Decimal(0))
+
+
+def test_what_was_settled_long_ago_is_forgotten(bank: Bank) -> None:
+    """The reservation goes, what it came to stays in the accounts, and open ones stay too."""
+    _, job_id = bank.job(Decimal(1))
+    budget = bank.budget(job_id)
+    settled, still_open = budget.reserve(Decimal("0.1"), 60), budget.reserve(Decimal("0.2"), 60)
+    assert settled is not None
+    budget.settle(settled, Decimal("0.1"))
+
+    with bank.database.write() as session:
+        budgets.forget_settled(session, timedelta(0))
+
+    with bank.database.read() as session:
+        assert session.scalars(select(budgets.BudgetReservation.id)).all() == [still_open]
+    assert bank.day() == (Decimal("0.1"), Decimal("0.2"))
+
+
+def test_money_of_others_is_waited_for_and_spent_money_is_not(bank: Bank) -> None:
+    """As long as calls in flight may give something back, the answer is not final."""
+    _, job_id = bank.job(Decimal(1))
+    budget = bank.budget(job_id)
+    reservation = budget.reserve(Decimal("0.6"), 60)
+    assert reservation is not None
+
+    with pytest.raises(BudgetReservedError) as waiting:
+        budget.reserve(Decimal("0.6"), 60)
+    budget.settle(reservation, Decimal("0.6"))
+    with pytest.raises(BudgetExceededError, match=r"\$1\.00 is used up: \$0\.60 are spent"):
+        budget.reserve(Decimal("0.6"), 60)
+
+    assert waiting.value.is_throttling
+
+
+def test_the_day_limits_all_runs_together(bank: Bank) -> None:
+    """Two runs without a budget of their own share that of the day; its end is in the hint."""
+    first, second = (bank.budget(bank.job()[1], Decimal(1)) for _ in range(2))
+    reservation = first.reserve(Decimal("0.7"), 60)
+    assert reservation is not None
+    first.settle(reservation, Decimal("0.7"))
+
+    with pytest.raises(BudgetExceededError) as error:
+        second.reserve(Decimal("0.4"), 60)
+
+    assert error.value.hint.endswith("Or raise budget.usd_per_day.")
+    assert "ends at midnight UTC" in error.value.hint
+
+
+def test_a_new_day_begins_with_nothing(bank: Bank) -> None:
+    """Yesterday's account is another one; what was reserved yesterday is settled there."""
+    _, job_id = bank.job()
+    budget = bank.budget(job_id, Decimal(1))
+    reservation = budget.reserve(Decimal("0.9"), 60)
+    assert reservation is not None
+    with bank.database.write() as session:
+        session.execute(text("UPDATE budgets SET scope = 'day:2001-01-01' WHERE run_id IS NULL"))
+        session.execute(text("UPDATE budget_reservations SET day = '2001-01-01'"))
+
+    again = budget.reserve(Decimal("0.9"), 60)
+    budget.settle(reservation, Decimal("0.8"))
+
+    assert again is not None
+    assert bank.account("day:2001-01-01") == (Decimal("0.8"), Decimal(0))
+
+
+def test_another_cap_of_the_day_holds_at_once(bank: Bank) -> None:
+    """A worker that was started with a higher cap goes on with what is spent already."""
+    _, job_id = bank.job()
+    reservation = bank.budget(job_id, Decimal(1)).reserve(Decimal(1), 60)
+    assert reservation is not None
+    bank.budget(job_id, Decimal(1)).settle(reservation, None)
+
+    more = bank.budget(job_id, Decimal(2)).reserve(Decimal(1), 60)
+
+    assert more is not None
+    assert bank.day() == (Decimal(1), Decimal(1))
+
+
+def test_a_cap_counts_what_was_spent_without_one(bank: Bank) -> None:
+    """The ledger knows what a run did cost before a budget was set."""
+    run_id, job_id = bank.job()
+    with bank.database.write() as session:
+        session.execute(
+            text(
+                "INSERT INTO model_calls (id, job_id, stage, provider, model, language_model,"
+                " prompt_version, attempt, cache_hit, cost_usd)"
+                " VALUES (:id, :job, 'analyze', 'p', 'm', true, 'v@1', 1, false, 0.75)"
+            ),
+            {"id": uuid.uuid4(), "job": job_id},
+        )
+
+    with bank.database.write() as session:
+        spending.change_cap(session, run_id, Decimal(1))
+
+    assert bank.account(budgets.scope_of_run(run_id)) == (Decimal("0.75"), Decimal(0))
+    with pytest.raises(UsageError, match="spent"), bank.database.write() as session:
+        spending.change_cap(session, run_id, Decimal("0.5"))
+    with pytest.raises(BudgetExceededError):
+        bank.budget(job_id, Decimal(5)).reserve(Decimal("0.3"), 60)
+    assert bank.budget(job_id, Decimal(5)).reserve(Decimal("0.2"), 60) is not None
+    assert bank.day() == (Decimal("0.75"), Decimal("0.2"))
+
+
+def test_a_killed_worker_has_spent_all_until_it_says_otherwise(bank: Bank) -> None:
+    """A reservation that ran out counts in full; its owner's late word corrects that."""
+    run_id, job_id = bank.job(Decimal(1))
+    budget = bank.budget(job_id)
+    reservation = budget.reserve(Decimal("0.9"), 60)
+    assert reservation is not None
+
+    before_it_ran_out = None
+    with bank.database.write() as session:
+        before_it_ran_out = budgets.settle_abandoned(session, 10)
+    given_up = bank.give_up()
+    abandoned = bank.account(budgets.scope_of_run(run_id))
+    budget.settle(reservation, Decimal("0.1"))
+
+    assert (before_it_ran_out, given_up) == (0, 1)
+    assert abandoned == (Decimal("0.9"), Decimal(0))
+    assert bank.account(budgets.scope_of_run(run_id)) == (Decimal("0.1"), Decimal(0))
+
+
+def test_fractions_of_what_the_accounts_keep_are_rounded_up(bank: Bank) -> None:
+    """A price below the smallest unit does not make calls free."""
+    run_id, job_id = bank.job(Decimal(1))
+    budget = bank.budget(job_id)
+
+    reservation = budget.reserve(Decimal("0.000000001"), 60)
+    assert reservation is not None
+    budget.settle(reservation, Decimal("0.0000000005"))
+
+    assert bank.account(budgets.scope_of_run(run_id)) == (Decimal("0.00000001"), Decimal(0))
+
+
+@dataclass(slots=True, kw_only=True)
+class Provider:
+    """Charges for what it is asked, and remembers the sum by run; safe to share."""
+
+    charged: dict[uuid.UUID, Decimal] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def charge(self, run_id: uuid.UUID, usd: Decimal) -> None:
+        """Take money, whether the asker still lives or not."""
+        with self._lock:
+            self.charged[run_id] = self.charged.get(run_id, Decimal(0)) + usd
+
+
+@dataclass(slots=True, kw_only=True)
+class SimulatedWorker:
+    """Asks again and again; is killed now and then in the middle of a call."""
+
+    bank: Bank
+    provider: Provider
+    runs: list[tuple[uuid.UUID, uuid.UUID]]
+    usd_per_day: Decimal
+    random: Random
+
+    def work(self, calls: int) -> int:
+        """Make so many calls if the money lasts; return how many were made."""
+        return sum(self._call() for _ in range(calls))
+
+    def _call(self) -> bool:
+        run_id, job_id = self.random.choice(self.runs)
+        budget = self.bank.budget(job_id, self.usd_per_day)
+        most = Decimal(self.random.randint(1, 400)) / 10_000
+        try:
+            reservation = budget.reserve(most, 60)
+        except (BudgetExceededError, BudgetReservedError):
+            return False
+        assert reservation is not None
+        self._answer(budget, run_id, reservation, most)
+        return True
+
+    def _answer(
+        self, budget: JobBudget, run_id: uuid.UUID, reservation: uuid.UUID, most: Decimal
+    ) -> None:
+        cost = most * self.random.randint(0, 100) / 100
+        self.provider.charge(run_id, cost)
+        fate = self.random.random()
+        if fate < 0.2:
+            return  # killed between reserve and settle
+        budget.settle(reservation, None if fate < 0.3 else cost)
+        if fate > 0.9:
+            budget.settle(reservation, cost)  # the answer to the first commit was lost
+
+
+@pytest.mark.nightly
+def test_hundreds_of_workers_spend_no_more_than_the_caps(bank: Bank) -> None:
+    """Three runs and a day, 200 workers, kills, unknown costs, recovery at any moment."""
+    caps = (Decimal("0.5"), Decimal(2), Decimal(50))
+    runs = [bank.job(cap) for cap in caps]
+    usd_per_day, provider = Decimal(6), Provider()
+    workers = [
+        SimulatedWorker(
+            bank=bank,
+            provider=provider,
+            runs=runs,
+            usd_per_day=usd_per_day,
+            random=Random(seed),  # noqa: S311 - the same in every run
+        )
+        for seed in range(200)
+    ]
+
+    with ThreadPoolExecutor(24) as threads:
+        made = [threads.submit(worker.work, 8) for worker in workers]
+        for turn in range(5):
+            threads.submit(bank.give_up).result(timeout=60 * (turn + 1))
+        calls = sum(each.result(timeout=120) for each in made)
+    bank.give_up()
+
+    accounts = [bank.account(budgets.scope_of_run(run_id)) for run_id, _ in runs]
+    for (run_id, _), cap, (spent, reserved) in zip(runs, caps, accounts, strict=True):
+        assert provider.charged.get(run_id, Decimal(0)) <= spent <= cap
+        assert reserved == 0
+    assert sum(provider.charged.values()) <= bank.day()[0] <= usd_per_day
+    assert bank.day() == (sum(spent for spent, _ in accounts), Decimal(0))
+    assert calls > 200  # the caps let most of the money be spent
+    assert bank.day()[0] > Decimal("0.9") * usd_per_day
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["reserve", "settle", "unknown", "kill", "recover", "late", "raise"]),
+        st.integers(0, 199),
+        st.integers(1, 60),
+    ),
+    min_size=5,
+    max_size=60,
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class Interleaving:
+    """One order of the steps of 200 workers of a run, checked after every one of them."""
+
+    bank: Bank
+    run_id: uuid.UUID
+    budget: JobBudget
+    cap: Decimal = Decimal(1)
+    charged: Decimal = Decimal(0)
+    in_flight: dict[int, tuple[uuid.UUID, Decimal]] = field(default_factory=dict)
+    lost: dict[int, tuple[uuid.UUID, Decimal]] = field(default_factory=dict)
+
+    def take(self, step: str, worker: int, size: int) -> None:
+        """Let a worker do something, if it can."""
+        match step:
+            case "reserve":
+                self._reserve(worker, Decimal(size) / 100)
+            case "settle" | "unknown" if worker in self.in_flight:
+                self._settle(*self.in_flight.pop(worker), size, is_known=step == "settle")
+            case "kill" if worker in self.in_flight:
+                self.lost[worker] = self.in_flight.pop(worker)
+                self.charged += self.lost[worker][1]  # the provider's answer was lost
+            case "late" if worker in self.lost:
+                reservation, most = self.lost.pop(worker)
+                self.budget.settle(reservation, most)
+            case "recover":
+                self.bank.give_up()
+            case "raise":
+                self._raise_cap(Decimal(size) / 10)
+            case _:
+                pass
+
+    def check(self) -> None:
+        """Compare the account with what the provider has charged and may still charge."""
+        spent, reserved = self.bank.account(budgets.scope_of_run(self.run_id))
+        possible = self.charged + sum(most for _, most in self.in_flight.values())
+        assert self.charged <= spent + reserved
+        assert possible <= spent + reserved <= self.cap
+
+    def _reserve(self, worker: int, most: Decimal) -> None:
+        if worker in self.in_flight or worker in self.lost:
+            return
+        try:
+            reservation = self.budget.reserve(most, 60)
+        except (BudgetExceededError, BudgetReservedError):
+            spent, reserved = self.bank.account(budgets.scope_of_run(self.run_id))
+            assert spent + reserved + most > self.cap  # a refusal was necessary
+        else:
+            assert reservation is not None
+            self.in_flight[worker] = (reservation, most)
+
+    def _settle(self, reservation: uuid.UUID, most: Decimal, size: int, *, is_known: bool) -> None:
+        cost = most * size / 60
+        self.charged += cost
+        self.budget.settle(reservation, cost if is_known else None)
+
+    def _raise_cap(self, cap: Decimal) -> None:
+        spent, reserved = self.bank.account(budgets.scope_of_run(self.run_id))
+        if cap <= max(self.cap, spent + reserved):
+            return
+        with self.bank.database.write() as session:
+            spending.change_cap(session, self.run_id, cap)
+        self.cap = cap
+
+
+@hypothesis_settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(steps=STEPS)
+def test_no_order_of_steps_leaks_money(bank: Bank, steps: list[tuple[str, int, int]]) -> None:
+    """Reserve, settle, kill, recover, a late word, another cap: the account covers it all."""
+    run_id, job_id = bank.job(Decimal(1))
+    interleaving = Interleaving(bank=bank, run_id=run_id, budget=bank.budget(job_id))
+
+    for step, worker, size in steps:
+        interleaving.take(step, worker % 200, size)
+        interleaving.check()

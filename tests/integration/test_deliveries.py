@@ -1,0 +1,485 @@
+"""Run ends are delivered once in effect; webhooks go where they may, and are signed."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import httpcore
+import pytest
+from pydantic import SecretStr
+from standardwebhooks import Webhook as Verifier
+
+from chordwise.domain.export_formats import ExportFormat
+from chordwise.errors import DeliveryError, DeliveryRefusedError, ModelAccessError
+from chordwise.llm.connections import Deadline
+from chordwise.pipeline.deliveries import run_ends
+from chordwise.pipeline.deliveries.webhook import GuardedNetwork, Webhook
+from chordwise.pipeline.intake.submit import Submission
+from chordwise.pipeline.jobs import retry
+from chordwise.settings import DeliverySettings, Settings
+from tests.fakes.pipeline import Pipeline, a_pipeline, a_run, close_all, quoting_the_text
+from tests.peers.webhook_receiver import WebhookReceiver, receiving
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - the convention's own example
+
+
+BODY = json.dumps({"run": "Überall"}, ensure_ascii=False).encode()
+
+
+OUTSIDE = "1.1.1.1"
+
+
+def settings_for(url: str, **values: object) -> DeliverySettings:
+    """Return settings under which loopback may be told."""
+    return DeliverySettings.model_validate(
+        {
+            "webhook_url": SecretStr(url),
+            "webhook_secret": SecretStr(SECRET),
+            "allow_http": True,
+            "allow_private_addresses": True,
+            **values,
+        }
+    )
+
+
+def post(receiver: WebhookReceiver, **values: object) -> None:
+    """Send the body now."""
+    Webhook(settings_for(receiver.url, **values)).post("run_1", int(time.time()), BODY)
+
+
+@pytest.mark.parametrize("status", [200, 202, 204])
+def test_a_request_is_signed_so_that_others_can_tell(status: int) -> None:
+    """By an implementation of the convention that is not ours; any 2xx is a success."""
+    with receiving(status) as receiver:
+        post(receiver)
+
+    (request,) = receiver.received
+    assert request.body == BODY
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["user-agent"].startswith("chordwise/")
+    assert Verifier(SECRET).verify(request.body.decode(), dict(request.headers)) == {
+        "run": "Überall"
+    }
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_redirects_are_not_followed(status: int) -> None:
+    """The receiver could lead us anywhere."""
+    with receiving(200) as target, receiving(status) as receiver:
+        receiver.location = target.url
+
+        with pytest.raises(DeliveryError, match=f"redirects the webhook .HTTP {status}"):
+            post(receiver)
+
+    assert len(receiver.received) == 1
+    assert target.received == []
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
+def test_any_other_status_is_a_failure(status: int) -> None:
+    """That of the server and that of ours, and the address is not in the sentence."""
+    with receiving(status) as receiver, pytest.raises(DeliveryError) as caught:
+        post(receiver)
+
+    assert not isinstance(caught.value, DeliveryRefusedError)
+    assert f"HTTP {status}" in caught.value.what
+    assert "secret" not in str(caught.value.args)
+
+
+def test_gone_is_for_good() -> None:
+    """The one status by which a receiver says that it wants no more."""
+    with receiving(410) as receiver, pytest.raises(DeliveryRefusedError):
+        post(receiver)
+
+
+def test_a_slow_receiver_is_left() -> None:
+    """At the deadline, which is of the whole request."""
+    with (
+        receiving(200, delay_seconds=1.0) as receiver,
+        pytest.raises(DeliveryError, match=r"within 0\.2 s"),
+    ):
+        post(receiver, timeout_seconds=0.2)
+
+
+@pytest.fixture
+def dripping() -> Iterator[str]:
+    """Return the address of a receiver that answers with one byte of a header after the other."""
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            with connection:
+                try:
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+                    while not over.wait(0.05):
+                        connection.sendall(b"x")
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+        over.set()
+        thread.join()
+
+
+def test_a_dripping_receiver_gains_no_time(dripping: str) -> None:
+    """Each byte comes in time, and the answer does not."""
+    with pytest.raises(DeliveryError, match="did not answer"):
+        Webhook(settings_for(dripping, timeout_seconds=0.5)).post("run_1", 1, BODY)
+
+
+def test_private_addresses_are_refused_by_default() -> None:
+    """Nothing is sent, and the hint says what allows it."""
+    with receiving() as receiver, pytest.raises(DeliveryError, match="leads to 127") as caught:
+        post(receiver, allow_private_addresses=False)
+
+    assert "allow_private_addresses" in caught.value.hint
+    assert receiver.received == []
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.1", "0x7f.1", "2130706433", "[::ffff:7f00:1]"])
+def test_no_spelling_of_an_address_helps(host: str) -> None:
+    """What counts is where the name leads."""
+    settings = settings_for(f"http://{host}:9/", allow_private_addresses=False)
+
+    with pytest.raises(DeliveryError, match=r"not on the public internet|has no address"):
+        Webhook(settings).post("run_1", 1, BODY)
+
+
+class Recording(httpcore.NetworkBackend):
+    """Connects to nothing, and notes where it should have."""
+
+    def __init__(self) -> None:
+        self.addresses: list[str] = []
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,  # noqa: ARG002 - the port's signature
+        timeout: float | None = None,  # noqa: ARG002 - as above
+        local_address: str | None = None,  # noqa: ARG002 - as above
+        socket_options: Iterable[object] | None = None,  # noqa: ARG002 - as above
+    ) -> httpcore.NetworkStream:
+        """Note the address, and fail."""
+        self.addresses.append(host)
+        raise httpcore.ConnectError("nobody is there")
+
+
+class Resolver:
+    """A resolver whose owner changes its mind: each question has the next answer."""
+
+    def __init__(self, *answers: Sequence[str]) -> None:
+        self.answers = list(answers)
+        self.questions = 0
+
+    def __call__(self, host: str, port: int) -> Sequence[str]:
+        """Answer."""
+        assert (host, port) == ("hook.example.org", 443)
+        self.questions += 1
+        return self.answers.pop(0)
+
+
+def connect(resolver: Resolver) -> Sequence[str]:
+    """Try to connect to a name; return the addresses that were tried."""
+    deadline, sockets = Deadline(), Recording()
+    deadline.start(5)
+    network = GuardedNetwork(deadline, allow_private=False, resolve=resolver, sockets=sockets)
+    with pytest.raises(httpcore.ConnectError):
+        network.connect_tcp("hook.example.org", 443)
+    return sockets.addresses
+
+
+def test_what_was_looked_at_is_what_is_connected_to() -> None:
+    """A name that leads inside when it is asked again is not asked again (DNS rebinding)."""
+    resolver = Resolver([OUTSIDE, "2606:4700:4700::1111"], ["127.0.0.1"])
+
+    tried = connect(resolver)
+
+    assert tried == [OUTSIDE, "2606:4700:4700::1111"]
+    assert resolver.questions == 1
+
+
+def test_one_address_inside_is_one_too_many() -> None:
+    """A mix of public and private addresses could be used on a second attempt."""
+    resolver = Resolver([OUTSIDE, "169.254.169.254"])
+    deadline, sockets = Deadline(), Recording()
+    deadline.start(5)
+    network = GuardedNetwork(deadline, allow_private=False, resolve=resolver, sockets=sockets)
+
+    with pytest.raises(DeliveryError, match=r"169\.254\.169\.254"):
+        network.connect_tcp("hook.example.org", 443)
+
+    assert sockets.addresses == []
+
+
+def test_the_guard_stands_in_the_way_of_the_webhook() -> None:
+    """The sender asks the resolver that it is given, and refuses what it says."""
+    settings = settings_for("https://hook.example.org/", allow_private_addresses=False)
+
+    with pytest.raises(DeliveryError, match=r"leads to 10\.0\.0\.1"):
+        Webhook(settings, Resolver(["10.0.0.1"])).post("run_1", 1, BODY)
+
+
+def test_a_receiver_that_is_not_there_is_a_failure() -> None:
+    """As is a name that cannot be resolved."""
+    with receiving() as receiver:
+        url = receiver.url
+
+    with pytest.raises(DeliveryError, match="cannot be reached"):
+        Webhook(settings_for(url)).post("run_1", 1, BODY)
+    with pytest.raises(DeliveryError, match="has no address"):
+        Webhook(settings_for("http://nobody.invalid/")).post("run_1", 1, BODY)
+
+
+TEXT = "The bridge was opened in May. Carts crossed it on the same day."
+
+
+NOW_DUE = "UPDATE deliveries SET due_at = now() WHERE status = 'pending'"
+
+
+STATES = "SELECT string_agg(kind || ' ' || status, ', ' ORDER BY created_at, kind) FROM deliveries"
+
+
+@pytest.fixture
+def pipeline(settings: Settings) -> Iterator[Pipeline]:
+    """Return a pipeline without deliveries."""
+    yield a_pipeline(settings, quoting_the_text, repeat_last=True)
+    close_all()
+
+
+def telling(pipeline: Pipeline, delivery: DeliverySettings) -> Pipeline:
+    """Return the pipeline with these settings of the scheduler."""
+    settings = pipeline.context.settings.model_copy(update={"delivery": delivery})
+    return replace(pipeline, context=replace(pipeline.context, settings=settings))
+
+
+def told_by(pipeline: Pipeline, receiver: WebhookReceiver, **values: object) -> Pipeline:
+    """Return the pipeline with a webhook."""
+    return telling(pipeline, settings_for(receiver.url, **values))
+
+
+def dropping(
+    pipeline: Pipeline, folder: Path, wanted: ExportFormat = ExportFormat.JSONL
+) -> Pipeline:
+    """Return the pipeline with a folder."""
+    return telling(pipeline, DeliverySettings(folder=folder, format=wanted))
+
+
+def deliver(pipeline: Pipeline) -> int:
+    """Deliver what is due; return how many attempts that were."""
+    run_ends.skip_unwanted(pipeline.context)
+    attempts = 0
+    while run_ends.deliver_next(pipeline.context):
+        attempts += 1
+    return attempts
+
+
+def a_finished_run(pipeline: Pipeline, name: str = "") -> Submission:
+    """Run one document to its end."""
+    options = replace(a_run(), name=name) if name else a_run()
+    submission = pipeline.submit(TEXT, options=options)
+    pipeline.work(submission)
+    return submission
+
+
+def test_the_account_of_a_finished_run_is_sent(pipeline: Pipeline) -> None:
+    """Once, with counts and cost, and without a word of the document."""
+    submission = a_finished_run(pipeline)
+
+    with receiving() as receiver:
+        attempts = deliver(told_by(pipeline, receiver)) + deliver(told_by(pipeline, receiver))
+
+    (request,) = receiver.received
+    message = json.loads(request.body)
+    assert attempts == 1
+    assert message["type"] == "run.finished"
+    assert message["schema_version"] == 1
+    assert message["data"]["account"]["run"] == submission.name
+    assert message["data"]["account"]["states"]["succeeded"] == 1
+    assert message["data"]["usage"]["total"] == 1
+    assert "bridge" not in request.body.decode()
+    assert pipeline.value(STATES) == "file skipped, webhook delivered"
+
+
+def test_an_unwanted_delivery_is_never_attempted(pipeline: Pipeline) -> None:
+    """Not even where a run ends between setting such deliveries aside and taking one up."""
+    run_ends.skip_unwanted(pipeline.context)
+    a_finished_run(pipeline)
+
+    attempted = run_ends.deliver_next(pipeline.context)
+
+    assert not attempted
+    assert pipeline.value(STATES) == "file pending, webhook pending"
+
+
+def test_failures_are_repeated_under_the_same_name(pipeline: Pipeline) -> None:
+    """With the same content and growing waits, until the receiver accepts."""
+    a_finished_run(pipeline)
+
+    with receiving(500, 503, 200) as receiver:
+        telling_them = told_by(pipeline, receiver, first_wait_seconds=100)
+        waits = []
+        for _ in range(3):
+            assert deliver(telling_them) == 1
+            waits.append(pipeline.value("SELECT max(due_at) - now() FROM deliveries"))
+            assert deliver(telling_them) == 0
+            pipeline.execute(NOW_DUE)
+
+    names = {request.identity for request in receiver.received}
+    assert len(receiver.received) == 3
+    assert len(names) == 1
+    assert len({request.body for request in receiver.received}) == 1
+    assert 75 < waits[0].total_seconds() < 125 < waits[1].total_seconds() < 245  # type: ignore[attr-defined]  # a timedelta
+    assert pipeline.value(STATES) == "file skipped, webhook delivered"
+    assert pipeline.value("SELECT max(attempts) FROM deliveries") == 3
+
+
+def test_after_the_last_attempt_it_has_failed(pipeline: Pipeline) -> None:
+    """And that can be seen: why, and as an incident."""
+    a_finished_run(pipeline)
+
+    with receiving(500) as receiver:
+        for _ in range(3):
+            deliver(told_by(pipeline, receiver, max_attempts=2))
+            pipeline.execute(NOW_DUE)
+
+    assert len(receiver.received) == 2
+    assert pipeline.value(STATES) == "file skipped, webhook failed"
+    assert "HTTP 500" in str(pipeline.value("SELECT max(last_error) FROM deliveries"))
+    assert pipeline.value("SELECT count FROM incidents WHERE kind = 'delivery_failed'") == 1
+
+
+def test_gone_ends_it_at_once(pipeline: Pipeline) -> None:
+    """The receiver wants no more."""
+    a_finished_run(pipeline)
+
+    with receiving(410) as receiver:
+        deliver(told_by(pipeline, receiver))
+
+    assert pipeline.value(STATES) == "file skipped, webhook failed"
+
+
+def test_a_lost_attempt_is_made_again_under_the_same_name(pipeline: Pipeline) -> None:
+    """A scheduler killed after it sent, and before it noted that: its time passes first."""
+    a_finished_run(pipeline)
+
+    with receiving() as receiver:
+        telling_them = told_by(pipeline, receiver)
+        deliver(telling_them)
+        pipeline.execute("UPDATE deliveries SET status = 'pending' WHERE kind = 'webhook'")
+        too_early = deliver(telling_them)
+        pipeline.execute(NOW_DUE)
+        deliver(telling_them)
+
+    first, second = receiver.received
+    assert too_early == 0
+    assert (first.identity, first.body) == (second.identity, second.body)
+
+
+def test_a_killer_is_given_up(pipeline: Pipeline) -> None:
+    """Attempts count when they begin, so that one which kills the scheduler has an end."""
+    a_finished_run(pipeline)
+    pipeline.execute("UPDATE deliveries SET attempts = 12")
+
+    with receiving() as receiver:
+        deliver(told_by(pipeline, receiver))
+
+    assert receiver.received == []
+    assert pipeline.value(STATES) == "file skipped, webhook failed"
+
+
+def test_every_end_is_told(settings: Settings) -> None:
+    """Paused, resumed and finished, or cancelled; each once."""
+    failing = ModelAccessError("The key is wrong.", "Mend it.")
+    pipeline = a_pipeline(settings, failing, quoting_the_text, repeat_last=True)
+    submission = pipeline.submit(TEXT)
+    pipeline.work(submission)
+    retry.retry(pipeline.context, submission.run_id)
+    pipeline.work(submission)
+    other = pipeline.submit(f"{TEXT} Or not.")
+    retry.cancel(pipeline.context.database, other.run_id)
+    retry.cancel(pipeline.context.database, other.run_id)
+
+    with receiving() as receiver:
+        deliver(told_by(pipeline, receiver))
+
+    types = [json.loads(request.body)["type"] for request in receiver.received]
+    assert types == ["run.paused", "run.finished", "run.cancelled"]
+    close_all()
+
+
+def test_the_answers_of_a_run_are_put_into_a_folder(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Those of this run, with its account beside them."""
+    a_finished_run(pipeline, "the other one")
+    submission = a_finished_run(pipeline, "reports 2026")
+
+    deliver(dropping(pipeline, tmp_path))
+
+    (line,) = (tmp_path / "reports_2026.jsonl").read_text("utf-8").splitlines()
+    account = json.loads((tmp_path / "reports_2026.account.json").read_text("utf-8"))
+    assert json.loads(line)["run"] == submission.name
+    assert account["account"]["run_id"] == str(submission.run_id)
+    assert len(list(tmp_path.glob("*"))) == 4
+    assert pipeline.value("SELECT count(*) FROM deliveries WHERE status = 'delivered'") == 2
+
+
+def test_a_file_is_there_once_however_often_it_is_delivered(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """Killed after the file, after the account, or before both: the same two files in the end."""
+    a_finished_run(pipeline, "once")
+    telling_them = dropping(pipeline, tmp_path, ExportFormat.CSV)
+
+    for gone in ([], ["once.csv"], ["once.csv", "once.account.json"]):
+        deliver(telling_them)
+        for name in gone:
+            (tmp_path / name).unlink()
+        pipeline.execute("UPDATE deliveries SET status = 'pending' WHERE kind = 'file'")
+        pipeline.execute(NOW_DUE)
+        deliver(telling_them)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["once.account.json", "once.csv"]
+    assert len((tmp_path / "once.csv").read_text("utf-8").splitlines()) == 2
+
+
+def test_no_file_of_others_is_touched(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Whatever is there stays, a run that ends twice leaves two, and no name leads out."""
+    (tmp_path / "mine.jsonl").write_text("theirs", "utf-8")
+    submission = a_finished_run(pipeline, "../../mine")
+    deliver(dropping(pipeline, tmp_path))
+    pipeline.execute("UPDATE jobs SET status = 'failed'")
+    retry.retry(pipeline.context, submission.run_id)
+    pipeline.work(submission)
+
+    deliver(dropping(pipeline, tmp_path))
+
+    assert (tmp_path / "mine.jsonl").read_text("utf-8") == "theirs"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "mine-2.account.json",
+        "mine-2.jsonl",
+        "mine-3.account.json",
+        "mine-3.jsonl",
+        "mine.jsonl",
+    ]
+
+
+def test_a_missing_folder_is_waited_for(pipeline: Pipeline, tmp_path: Path) -> None:
+    """The folder is not created, because it may be a mount of another machine."""
+    a_finished_run(pipeline, "late")
+    telling_them = dropping(pipeline, tmp_path / "later")
+    deliver(telling_them)
+    (tmp_path / "later").mkdir()
+    pipeline.execute(NOW_DUE)
+
+    deliver(telling_them)
+
+    assert (tmp_path / "later" / "late.jsonl").is_file()
+    assert pipeline.value(STATES) == "file delivered, webhook skipped"

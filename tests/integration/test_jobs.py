@@ -1,0 +1,336 @@
+"""The life of a job step by step, and what a run takes in, reuses, retries and cancels."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import text
+
+from chordwise.domain.states import ChunkStatus, IntakeOutcome, JobStatus
+from chordwise.domain.tasks import AnalysisType
+from chordwise.errors import AnswerTimeoutError, ReadError, RunCancelledError, UsageError
+from chordwise.llm.limits.permits import Priority
+from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline.intake.submit import open_run
+from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.jobs.fan_out import fan_out
+from chordwise.readers.reading import UnreadDocument
+from chordwise.settings import ModelSettings, Settings
+from tests.fakes.pipeline import (
+    LONG,
+    NOW,
+    PARAGRAPH,
+    a_document,
+    a_pipeline,
+    a_run,
+    a_summary,
+    quoting_the_text,
+)
+
+
+def test_a_document_becomes_a_result_with_facts_and_ledger(settings: Settings) -> None:
+    """One short document: one result, grounded facts, one priced call, a balanced account."""
+    pipeline = a_pipeline(settings, a_summary("It cost more than the town had planned."))
+    submission = pipeline.submit(PARAGRAPH)
+
+    pipeline.work(submission)
+
+    job = pipeline.job(submission)
+    result = pipeline.result(job.id)
+    assert job.status == JobStatus.SUCCEEDED
+    assert result is not None
+    assert (result.confidence, result.quality, result.coverage) == (0.7, 1.0, 1.0)
+    assert pipeline.value(
+        "SELECT bool_and(substr(d.text, f.start_char + 1, f.end_char - f.start_char) = f.quote)"
+        " FROM facts f JOIN jobs j ON j.id = f.job_id JOIN documents d ON d.id = j.document_id"
+        " WHERE f.grounded"
+    )
+    assert pipeline.value("SELECT count(*) FROM model_calls WHERE valid AND cost_usd = 0") == 1
+    assert pipeline.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
+    assert pipeline.value("SELECT status FROM runs") == "finished"
+
+
+def test_a_long_document_is_analyzed_in_chunks_and_joined(small_chunks: Settings) -> None:
+    """Chunks cover the whole text, and the synthesis keeps quotes from all over it."""
+    pipeline = a_pipeline(small_chunks, quoting_the_text, repeat_last=True)
+    submission = pipeline.submit(LONG)
+
+    pipeline.work(submission)
+
+    job = pipeline.job(submission)
+    assert job.status == JobStatus.SUCCEEDED
+    assert (job.chunk_count or 0) > 3
+    assert pipeline.value(
+        "SELECT string_agg(substr(d.text, c.start_char + 1,"
+        " c.end_char - c.start_char), '' ORDER BY c.position) = min(d.text)"
+        " FROM chunks c JOIN jobs j ON j.id = c.job_id JOIN documents d ON d.id = j.document_id"
+    )
+    assert pipeline.value("SELECT count(*) FROM model_calls WHERE stage = 'synthesize'") == 1
+    assert pipeline.value(
+        "SELECT max(start_char) > 1000 AND bool_and(grounded) FROM facts WHERE quote IS NOT NULL"
+    )
+
+
+def test_answers_too_long_for_the_context_are_joined_in_levels(small_chunks: Settings) -> None:
+    """With a small context the synthesis takes several questions, and still one result."""
+    pipeline = a_pipeline(small_chunks, quoting_the_text, repeat_last=True)
+    pipeline.model._profile = pipeline.model.profile.__class__(
+        provider="scripted", model="script-1", context_tokens=1_400, max_output_tokens=300
+    )
+    submission = pipeline.submit(LONG)
+
+    pipeline.work(submission)
+
+    assert pipeline.job(submission).status == JobStatus.SUCCEEDED
+    calls = pipeline.value("SELECT count(*) FROM model_calls WHERE stage = 'synthesize'")
+    assert isinstance(calls, int)
+    assert calls > 2
+
+
+def test_an_invalid_answer_is_asked_once_more_with_what_was_wrong(settings: Settings) -> None:
+    """The repair names the violation, and its answer counts as repaired."""
+    pipeline = a_pipeline(settings, '{"main_topic": "x"}', quoting_the_text)
+    submission = pipeline.submit(PARAGRAPH)
+
+    pipeline.work(submission)
+
+    assert pipeline.job(submission).status == JobStatus.SUCCEEDED
+    assert "key_findings" in pipeline.model.requests[1].user
+    assert pipeline.value("SELECT quality FROM results") == 0.8
+    assert pipeline.value("SELECT count(*) FROM model_calls WHERE stage = 'repair'") == 1
+    assert pipeline.value("SELECT count(*) FROM model_calls WHERE NOT valid") == 1
+
+
+def test_a_failed_chunk_makes_the_result_partial_and_is_named(small_chunks: Settings) -> None:
+    """The other chunks' answer stands, with the characters that it does not cover."""
+
+    def fail_the_second(request: CompletionRequest) -> str:
+        if request.task.text.startswith("0. "):
+            return "no JSON"
+        return quoting_the_text(request)
+
+    pipeline = a_pipeline(small_chunks, fail_the_second, repeat_last=True)
+    submission = pipeline.submit(LONG)
+
+    pipeline.work(submission)
+
+    job = pipeline.job(submission)
+    result = pipeline.result(job.id)
+    assert (job.status, job.error_code) == (JobStatus.PARTIAL, "invalid_answer")
+    assert result is not None
+    assert 0.5 < result.coverage < 1
+    assert pipeline.value("SELECT failed_chunks -> 0 ->> 'position' FROM results") == "0"
+    assert pipeline.value("SELECT count(*) FROM failures WHERE what = 'chunk'") == 1
+    message = pipeline.value("SELECT error_message FROM jobs")
+    assert str(message).startswith("1 of ")
+    assert "of them so" not in str(message)
+
+
+def test_a_single_chunk_is_not_counted_in_its_reason(settings: Settings) -> None:
+    """The reason itself is what the reader wants."""
+    pipeline = a_pipeline(settings, "no JSON", repeat_last=True)
+    submission = pipeline.submit(PARAGRAPH)
+
+    pipeline.work(submission)
+
+    reasons = pipeline.rows("SELECT error_message FROM jobs UNION SELECT error_message FROM chunks")
+    assert len(reasons) == 1
+    assert "chunks failed" not in str(reasons[0][0])
+
+
+def test_a_synthesis_that_fails_leaves_the_merged_answers(small_chunks: Settings) -> None:
+    """What the chunks found is not lost: it is merged by rule, and marked partial."""
+
+    def no_synthesis(request: CompletionRequest) -> str:
+        return "no JSON" if request.task.answers else quoting_the_text(request)
+
+    pipeline = a_pipeline(small_chunks, no_synthesis, repeat_last=True)
+    submission = pipeline.submit(LONG)
+
+    pipeline.work(submission)
+
+    job = pipeline.job(submission)
+    assert (job.status, job.error_code) == (JobStatus.PARTIAL, "invalid_answer")
+    assert pipeline.value("SELECT coverage FROM results") == 1.0
+    assert pipeline.value("SELECT bool_and(grounded) FROM facts WHERE quote IS NOT NULL")
+
+
+def test_text_that_postgresql_refuses_does_not_lose_the_answer(settings: Settings) -> None:
+    """NUL and lone surrogates in an answer are replaced before it is stored."""
+    answer = a_summary("rebuilt in 1856").replace("A topic.", "A\\u0000 \\ud800 topic.")
+    pipeline = a_pipeline(settings, answer)
+    submission = pipeline.submit(PARAGRAPH)
+
+    pipeline.work(submission)
+
+    assert pipeline.job(submission).status == JobStatus.SUCCEEDED
+    with pipeline.context.database.read() as session:
+        topic = session.execute(text("SELECT output ->> 'main_topic' FROM results")).scalar_one()
+    assert topic == "A\ufffd \ufffd topic."
+
+
+def test_an_answer_of_the_built_in_model_that_takes_too_long_fails(settings: Settings) -> None:
+    """Its time is an outcome of the chunk, with what to do about it, and is not asked for again."""
+    hasty = ModelSettings(provider="extractive", timeout_seconds=1e-9)
+    pipeline = a_pipeline(settings.model_copy(update={"models": {"hasty": hasty}}))
+    submission = pipeline.submit(PARAGRAPH, options=replace(a_run(), model="hasty"))
+
+    pipeline.work(submission)
+
+    job = pipeline.job(submission)
+    assert (job.status, job.error_code) == (JobStatus.FAILED, "answer_timeout")
+    assert pipeline.rows("SELECT state, error_code, hint FROM failures WHERE what = 'chunk'") == [
+        ("failed", "answer_timeout", AnswerTimeoutError.usual_hint)
+    ]
+    assert pipeline.rows("SELECT error_code FROM model_calls") == [("answer_timeout",)]
+    assert pipeline.value("SELECT status FROM runs") == "finished"
+
+
+def test_nothing_comes_into_a_cancelled_run(settings: Settings) -> None:
+    """Neither what can be read nor what cannot; what was not looked at is not counted."""
+    pipeline = a_pipeline(settings)
+    submission = open_run(pipeline.context, a_run(), NOW)
+    submission.take_in(a_document(PARAGRAPH))
+    retry.cancel(pipeline.context.database, submission.run_id)
+    pipeline.execute("DELETE FROM outbox")
+
+    for found in (
+        a_document(f"Another text. {PARAGRAPH}"),
+        UnreadDocument(source="a.pdf", error=ReadError("a.pdf is a scan.")),
+    ):
+        with pytest.raises(RunCancelledError, match=submission.name):
+            submission.take_in(found)
+    submission.close()
+
+    assert pipeline.job(submission).status == JobStatus.CANCELLED
+    assert pipeline.value("SELECT count(*) FROM intakes") == 1
+    assert pipeline.value("SELECT count(*) FROM outbox") == 0
+    assert pipeline.rows("SELECT intakes_found, jobs_balance FROM run_accounts") == [(1, True)]
+
+
+def test_the_same_content_in_one_run_is_analyzed_once(settings: Settings) -> None:
+    """The second intake points to the first one's document, and the account balances."""
+    pipeline = a_pipeline(settings)
+    submission = open_run(pipeline.context, a_run(), NOW)
+
+    outcomes = [submission.take_in(a_document(PARAGRAPH)).outcome for _ in range(2)]
+    submission.close()
+
+    assert outcomes == [IntakeOutcome.ACCEPTED, IntakeOutcome.DUPLICATE]
+    assert len(pipeline.jobs(submission)) == 1
+    assert pipeline.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
+
+
+def test_the_same_question_in_a_later_run_reuses_the_answer(settings: Settings) -> None:
+    """Content and options known: the result is there at once, and no model is asked."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    first = pipeline.submit(PARAGRAPH)
+    pipeline.work(first)
+
+    second = pipeline.submit(PARAGRAPH)
+
+    job = pipeline.job(second)
+    assert job.status == JobStatus.SUCCEEDED
+    assert job.reused_from == pipeline.job(first).id
+    assert pipeline.result(job.id) is not None
+    assert len(pipeline.model.requests) == 1
+    assert pipeline.value("SELECT count(*) FROM runs WHERE status = 'finished'") == 2
+
+
+def test_fresh_asks_again(settings: Settings) -> None:
+    """With `--fresh` a stored answer does not count."""
+    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
+    pipeline.work(pipeline.submit(PARAGRAPH))
+
+    again = pipeline.submit(PARAGRAPH, options=a_run(fresh=True))
+    pipeline.work(again)
+
+    assert pipeline.job(again).reused_from is None
+    assert len(pipeline.model.requests) == 2
+
+
+@pytest.mark.parametrize("nightly", [True, False])
+def test_a_run_says_who_goes_first(settings: Settings, *, nightly: bool) -> None:
+    """What a run is submitted with is what its calls ask for permits with."""
+    pipeline = a_pipeline(settings)
+    submission = pipeline.submit(PARAGRAPH, options=replace(a_run(), nightly=nightly))
+
+    fan_out(pipeline.context, pipeline.job(submission).id)
+    (chunk_id,) = pipeline.open_chunks(pipeline.job(submission).id)
+    (claimed,) = pipeline.context.stores.chunks.claim([(chunk_id, uuid.uuid4())]).values()
+
+    assert claimed.priority == (Priority.NIGHTLY if nightly else Priority.INTERACTIVE)
+
+
+def test_what_cannot_be_read_is_accounted_for(settings: Settings) -> None:
+    """An unreadable file is an intake with code and hint, and no job."""
+    pipeline = a_pipeline(settings)
+    submission = open_run(pipeline.context, a_run(), NOW)
+    error = ReadError("scan.pdf is a scan.", "Run OCR.", "unreadable", "needs_ocr")
+
+    taken = submission.take_in(UnreadDocument(source="scan.pdf", error=error))
+    submission.close()
+
+    assert taken.outcome is IntakeOutcome.UNREADABLE
+    assert pipeline.value("SELECT reason FROM intakes") == "needs_ocr"
+    assert pipeline.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
+    assert pipeline.value("SELECT status FROM runs") == "finished"
+
+
+def test_a_cancelled_run_stores_no_late_answer(settings: Settings) -> None:
+    """An answer that arrives after the cancellation is dropped."""
+
+    def cancel_meanwhile(request: CompletionRequest) -> str:
+        retry.cancel(pipeline.context.database, submission.run_id)
+        return quoting_the_text(request)
+
+    pipeline = a_pipeline(settings, cancel_meanwhile)
+    submission = pipeline.submit(PARAGRAPH)
+
+    pipeline.work(submission)
+
+    assert pipeline.job(submission).status == JobStatus.CANCELLED
+    assert pipeline.value("SELECT status FROM chunks") == ChunkStatus.CANCELLED
+    assert pipeline.value("SELECT status FROM runs") == "cancelled"
+
+
+def test_a_retry_asks_only_what_has_not_succeeded(small_chunks: Settings) -> None:
+    """A partial job asks its failed chunk again and replaces its result."""
+    failing = [True]
+
+    def fail_at_first(request: CompletionRequest) -> str:
+        if request.task.text.startswith("0. ") and failing[0]:
+            return "no JSON"
+        return quoting_the_text(request)
+
+    pipeline = a_pipeline(small_chunks, fail_at_first, repeat_last=True)
+    submission = pipeline.submit(LONG)
+    pipeline.work(submission)
+    before = len(pipeline.model.requests)
+    failing[0] = False
+
+    retry.retry(pipeline.context, submission.run_id)
+    pipeline.work(submission)
+
+    assert pipeline.job(submission).status == JobStatus.SUCCEEDED
+    assert len(pipeline.model.requests) == before + 2
+    assert pipeline.value("SELECT count(*) FROM result_history") == 1
+
+
+@pytest.mark.parametrize("name", ["latest", "", "  ", "a\nb", str(uuid.UUID(int=7))])
+def test_names_that_a_command_could_not_tell_apart_are_refused(
+    settings: Settings, name: str
+) -> None:
+    """A run's name is no id, no keyword, and printable; the empty one is made up."""
+    pipeline = a_pipeline(settings)
+    options = a_run(AnalysisType.SUMMARY)
+
+    named = options.__class__(model=options.model, name=name)
+
+    if name:
+        with pytest.raises(UsageError):
+            open_run(pipeline.context, named, NOW)
+    else:
+        assert open_run(pipeline.context, named, NOW).name.startswith("20261124-")

@@ -1,0 +1,531 @@
+"""Work whose worker, database, message or provider fails or is slow."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, event
+from sqlalchemy.exc import OperationalError
+
+from chordwise.domain import chunking
+from chordwise.domain.states import ChunkStatus, IntakeOutcome, JobStatus
+from chordwise.errors import (
+    LeaseLostError,
+    ModelAccessError,
+    ModelOverloadedError,
+    RateLimitedError,
+    ServiceUnavailableError,
+)
+from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline.intake.submit import claim, open_run
+from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome, SliceClaims, analyze_chunk
+from chordwise.pipeline.jobs.fan_out import fan_out
+from chordwise.pipeline.jobs.synthesize import synthesize
+from chordwise.pipeline.models.client import Models
+from chordwise.pipeline.recovery.recover import recover
+from chordwise.settings import ModelSettings, Settings
+from chordwise.storage import chunk_leases
+from tests.fakes.pipeline import (
+    LONG,
+    NOW,
+    PARAGRAPH,
+    Pipeline,
+    a_document,
+    a_pipeline,
+    a_run,
+    quoting_the_text,
+    with_settings,
+)
+from tests.fakes.processes import wait_until
+from tests.fakes.scripted_model import Answer, Line
+from tests.peers.answering_server import AnsweringServer
+from tests.peers.serving import serving_in_a_thread
+
+
+def fanned_out(pipeline: Pipeline, *texts: str) -> list[tuple[uuid.UUID, uuid.UUID]]:
+    """Submit texts and fan them out; return jobs and chunks."""
+    jobs = pipeline.jobs(pipeline.submit(*texts))
+    for job in jobs:
+        fan_out(pipeline.context, job.id)
+    return [(job.id, chunk) for job in jobs for chunk in pipeline.open_chunks(job.id)]
+
+
+def lose_worker(pipeline: Pipeline, *chunk_ids: uuid.UUID) -> None:
+    """Claim chunks and let their worker die."""
+    for chunk_id in chunk_ids:
+        pipeline.claim(chunk_id)
+    pipeline.expire_leases()
+    dispatch(pipeline)
+    recover(pipeline.context)
+
+
+def dispatch(pipeline: Pipeline) -> None:
+    """Send what is promised, without a worker that receives it."""
+    pipeline.execute("UPDATE outbox SET sent_at = now() WHERE sent_at IS NULL")
+
+
+def ambiguous(pipeline: Pipeline, statement: str) -> Callable[[], None]:
+    """Have the next commit after a statement made, and reported as lost; return what ends it."""
+    engine: Engine = pipeline.context.database.engine
+    commit = engine.dialect.do_commit
+    seen: list[str] = []
+    lost: list[str] = []
+
+    def lose_if_seen() -> None:
+        if seen and not lost:
+            lost.extend(seen)
+            raise OperationalError("COMMIT", {}, Exception("the connection is lost"))
+
+    def note(connection: Connection, *arguments: object) -> None:
+        if statement in str(arguments[1]):
+            seen.append(statement)
+            if connection.get_isolation_level() == "AUTOCOMMIT":
+                lose_if_seen()
+
+    def do_commit(connection: PoolProxiedConnection) -> None:
+        commit(connection)
+        lose_if_seen()
+
+    event.listen(engine, "after_cursor_execute", note)
+    engine.dialect.do_commit = do_commit  # type: ignore[assignment, method-assign]
+
+    def end() -> None:
+        event.remove(engine, "after_cursor_execute", note)
+        engine.dialect.do_commit = commit  # type: ignore[method-assign]
+        assert lost
+
+    return end
+
+
+def test_a_finished_chunk_is_only_looked_at(settings: Settings) -> None:
+    """A replayed message takes no lock and writes nothing."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    ((_, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
+    analyze_chunk(pipeline.context, chunk_id)
+    before = pipeline.value("SELECT xmax::text || ctid::text FROM jobs")
+
+    outcome = analyze_chunk(pipeline.context, chunk_id)
+
+    assert outcome is ChunkOutcome.ENDED
+    assert pipeline.value("SELECT xmax::text || ctid::text FROM jobs") == before
+
+
+def test_a_chunk_that_there_is_not_is_unknown(settings: Settings) -> None:
+    """A message with an id of no chunk claims nothing, and harms none that it names beside it."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    ((_, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
+
+    outcomes = [analyze_chunk(pipeline.context, each) for each in (uuid.uuid4(), chunk_id)]
+
+    assert outcomes == [ChunkOutcome.UNKNOWN, ChunkOutcome.ENDED]
+
+
+def test_a_fan_out_whose_commits_were_made_unseen_counts_once(settings: Settings) -> None:
+    """However often its first step is repeated, the document is not set aside for it."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    (job,) = pipeline.jobs(pipeline.submit(LONG))
+    max_attempts = pipeline.context.settings.pipeline.max_attempts
+    ends = [ambiguous(pipeline, "UPDATE jobs j SET attempts") for _ in range(max_attempts)]
+
+    sent = fan_out(pipeline.context, job.id)
+
+    for end in ends:
+        end()
+    assert sent == pipeline.value("SELECT count(*) FROM chunks")
+    assert pipeline.value("SELECT status FROM jobs") == JobStatus.RUNNING
+
+
+def test_a_document_that_ends_every_worker_which_cuts_it_is_set_aside(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt counts once the job has stood still since the last one."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    (job,) = pipeline.jobs(pipeline.submit(LONG))
+    monkeypatch.setattr(chunking, "split", interrupted)
+
+    for _ in range(pipeline.context.settings.pipeline.max_attempts):
+        with pytest.raises(KeyboardInterrupt):
+            fan_out(pipeline.context, job.id)
+        pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '1 hour'")
+
+    assert fan_out(pipeline.context, job.id) == 0
+    assert pipeline.value("SELECT status FROM jobs") == JobStatus.QUARANTINED
+
+
+def interrupted(*_: object) -> object:
+    """End the worker while it cuts a document."""
+    raise KeyboardInterrupt
+
+
+def test_a_slice_that_could_not_be_claimed_is_left_alone(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that is back meanwhile gives no chunk to a thread that has left."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    ids = [chunk_id for _, chunk_id in fanned_out(pipeline, PARAGRAPH, LONG)]
+    claims = SliceClaims(pipeline.context, ids)
+
+    monkeypatch.setattr(pipeline.context.stores.chunks, "claim", is_away)
+    with pytest.raises(ServiceUnavailableError):
+        analyze_chunk(pipeline.context, ids[0], claims)
+    monkeypatch.undo()
+    with pytest.raises(ServiceUnavailableError):
+        analyze_chunk(pipeline.context, ids[1], claims)
+
+    assert pipeline.value("SELECT count(*) FROM chunks WHERE status <> 'pending'") == 0
+
+
+def is_away(*_: object) -> object:
+    """Be a database that cannot be reached."""
+    raise ServiceUnavailableError("PostgreSQL cannot be reached.", "Wait for it.")
+
+
+def test_a_claim_whose_commit_was_made_unseen_is_ours(settings: Settings) -> None:
+    """The claim is repeated with the same token, found, and counted once."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    ((_, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
+    end = ambiguous(pipeline, "UPDATE chunks SET status")
+
+    outcome = analyze_chunk(pipeline.context, chunk_id)
+
+    end()
+    assert outcome is ChunkOutcome.ENDED
+    assert pipeline.value("SELECT attempts FROM chunks") == 1
+    assert len(pipeline.model.requests) == 1
+
+
+def test_an_answer_whose_commit_was_made_unseen_is_stored_once(settings: Settings) -> None:
+    """The write is repeated, found to be made, and nothing is asked again."""
+
+    def answer(request: CompletionRequest) -> str:
+        ends.append(ambiguous(pipeline, "UPDATE chunks SET status"))
+        return quoting_the_text(request)
+
+    ends: list[Callable[[], None]] = []
+    pipeline = a_pipeline(settings, answer)
+    ((_, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
+
+    outcome = analyze_chunk(pipeline.context, chunk_id)
+
+    ends[0]()
+    assert outcome is ChunkOutcome.ENDED
+    assert pipeline.value("SELECT status FROM chunks") == ChunkStatus.SUCCEEDED
+    assert pipeline.value("SELECT status FROM jobs") == JobStatus.SUCCEEDED
+    assert pipeline.value("SELECT count(*) FROM results") == 1
+    assert pipeline.value("SELECT count(*) FROM result_history") == 0
+
+
+def test_a_result_whose_commit_was_made_unseen_has_no_history(settings: Settings) -> None:
+    """The repeated write of a synthesis finds the job ended and leaves it alone."""
+    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
+    job_id = pipeline.job(pipeline.submit(LONG)).id
+    fan_out(pipeline.context, job_id)
+    for chunk_id in pipeline.open_chunks(job_id):
+        analyze_chunk(pipeline.context, chunk_id)
+    end = ambiguous(pipeline, "WITH added AS")
+
+    synthesize(pipeline.context, job_id)
+
+    end()
+    assert pipeline.value("SELECT status FROM jobs") == JobStatus.SUCCEEDED
+    assert pipeline.value("SELECT count(*) FROM results") == 1
+    assert pipeline.value("SELECT count(*) FROM result_history") == 0
+
+
+def test_trouble_of_the_database_before_a_call_does_not_count(settings: Settings) -> None:
+    """Work that stopped because the database was away is given back, with its attempt."""
+    pipeline = a_pipeline(settings, ServiceUnavailableError("PostgreSQL is away."))
+    ((_, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
+    pipeline.execute("DELETE FROM outbox")
+    with pytest.raises(ServiceUnavailableError):
+        analyze_chunk(pipeline.context, chunk_id)
+    pipeline.execute("DELETE FROM model_calls")
+
+    pipeline.context.leases.beat()
+
+    assert pipeline.value("SELECT status || attempts FROM chunks") == "pending0"
+    assert pipeline.value("SELECT reason FROM outbox") == "database was away"
+
+
+def test_trouble_of_the_database_after_a_call_counts(settings: Settings) -> None:
+    """A model that was asked again and again in vain is not asked without end."""
+    pipeline = a_pipeline(settings, ServiceUnavailableError("PostgreSQL is away."))
+    ((_, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
+    with pytest.raises(ServiceUnavailableError):
+        analyze_chunk(pipeline.context, chunk_id)
+
+    pipeline.context.leases.beat()
+
+    assert pipeline.value("SELECT status || attempts FROM chunks") == "pending1"
+
+
+def test_what_was_never_sent_is_sent_after_a_lease(settings: Settings) -> None:
+    """A worker that was killed while it sent a document's chunks loses none of them."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    fanned_out(pipeline, PARAGRAPH)
+    pipeline.execute("DELETE FROM outbox")
+    pipeline.execute("UPDATE chunks SET sent_at = NULL")
+    assert "chunk_never_sent" not in recover(pipeline.context)
+    pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '61 seconds'")
+
+    rescued = recover(pipeline.context)
+
+    assert rescued["chunk_never_sent"] == 1
+    assert pipeline.value("SELECT task FROM outbox") == "chordwise.analyze_slice"
+
+
+def test_a_fan_out_that_takes_long_is_left_alone(settings: Settings) -> None:
+    """Heartbeats show that a job is being fanned out, however slow the broker is."""
+    pipeline = a_pipeline(settings)
+    ((job_id, _),) = fanned_out(pipeline, PARAGRAPH)
+    pipeline.execute("UPDATE chunks SET sent_at = NULL")
+    pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '61 seconds'")
+
+    with pipeline.context.leases.fanning_out(job_id):
+        pipeline.context.leases.beat()
+
+    assert "chunk_never_sent" not in recover(pipeline.context)
+
+
+def test_neighbours_of_a_poisonous_chunk_get_their_last_attempt_alone(settings: Settings) -> None:
+    """Of chunks that lost their worker twice together, one is sent at a time, and claimed alone."""
+    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
+    work = fanned_out(pipeline, *[f"{number}. {PARAGRAPH}" for number in range(3)])
+    job_of = {chunk_id: job_id for job_id, chunk_id in work}
+    for _ in range(2):
+        lose_worker(pipeline, *job_of)
+    poison = sent_chunk(pipeline)
+    innocent = next(chunk_id for chunk_id in job_of if chunk_id != poison)
+
+    pipeline.claim(poison)
+    refused = analyze_chunk(pipeline.context, innocent)
+    lose_worker(pipeline)
+    for _ in range(2):
+        chunk_id = sent_chunk(pipeline)
+        analyze_chunk(pipeline.context, chunk_id)
+        dispatch(pipeline)
+        recover(pipeline.context)
+
+    assert refused is ChunkOutcome.NOT_ENDED
+    states = "SELECT string_agg(status, ' ' ORDER BY status) FROM chunks"
+    assert pipeline.value(states) == "quarantined succeeded succeeded"
+
+
+def sent_chunk(pipeline: Pipeline) -> uuid.UUID:
+    """Return the only chunk that is on its way to a worker."""
+    found = pipeline.value("SELECT id FROM chunks WHERE status = 'pending' AND sent_at IS NOT NULL")
+    assert isinstance(found, uuid.UUID)
+    return found
+
+
+def test_a_retry_waits_for_answers_in_flight(small_chunks: Settings) -> None:
+    """A chunk in work when its paused run is resumed is not asked twice."""
+    pipeline = a_pipeline(small_chunks, ModelAccessError("The key is refused."))
+    submission = pipeline.submit(LONG)
+    job = pipeline.job(submission)
+    fan_out(pipeline.context, job.id)
+    flying, refused, *_ = pipeline.open_chunks(job.id)
+    token = pipeline.claim(flying)
+    analyze_chunk(pipeline.context, refused)
+    assert pipeline.job(submission).status == JobStatus.PAUSED
+
+    retry.retry(pipeline.context, submission.run_id)
+
+    assert pipeline.value("SELECT lease_token FROM chunks WHERE status = 'running'") == token
+
+
+def test_a_document_whose_commit_was_made_unseen_is_taken_in_once(settings: Settings) -> None:
+    """The intake is repeated and found; it does not become a duplicate of itself."""
+    pipeline = a_pipeline(settings)
+    submission = open_run(pipeline.context, a_run(), NOW)
+    end = ambiguous(pipeline, "INSERT INTO intakes")
+
+    taken = submission.take_in(a_document(PARAGRAPH))
+    submission.close()
+
+    end()
+    assert taken.outcome == IntakeOutcome.ACCEPTED
+    assert pipeline.value("SELECT intakes_balance AND jobs_planned = 1 FROM run_accounts")
+
+
+def test_a_submitter_whose_lease_ran_out_may_go_on(settings: Settings) -> None:
+    """Unless another one has taken over: then it stores nothing more."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    submission = open_run(pipeline.context, a_run(), NOW)
+    submission.take_in(a_document(PARAGRAPH))
+    pipeline.execute("UPDATE runs SET intake_until = now()")
+    recover(pipeline.context)
+    submission.take_in(a_document(f"Another text. {PARAGRAPH}"))
+    pipeline.execute("UPDATE runs SET intake_until = now()")
+    other = claim(pipeline.context, submission.run_id)
+
+    assert other is not None
+    with pytest.raises(LeaseLostError):
+        submission.take_in(a_document(f"A third text. {PARAGRAPH}"))
+    submission.close()
+    assert pipeline.value("SELECT intake_status FROM run_accounts") == "taking_in"
+    other.close()
+
+    assert pipeline.rows("SELECT accepted, intake_status FROM run_accounts") == [(2, "finished")]
+
+
+def test_leases_are_kept_in_one_statement(settings: Settings) -> None:
+    """A heartbeat tells which of many leases still hold."""
+    pipeline = a_pipeline(settings)
+    work = fanned_out(pipeline, PARAGRAPH, f"Another text. {PARAGRAPH}")
+    tokens = [pipeline.claim(chunk_id) for _, chunk_id in work]
+
+    with pipeline.context.database.write() as session:
+        kept = chunk_leases.extend(session, [*tokens, uuid.uuid4()], timedelta(seconds=60))
+
+    assert kept == set(tokens)
+
+
+TIMES = 4
+
+
+@pytest.fixture
+def impatient(settings: Settings) -> Settings:
+    """Return settings under which a chunk may be put off once, and is due again at once."""
+    return with_settings(
+        settings,
+        "pipeline",
+        max_postponements=1,
+        postponement_base_seconds=0.01,
+        postponement_max_seconds=0.01,
+        chunk_tokens=800,
+    )
+
+
+def failing(error: Callable[[str], Answer], times: int, *, synthesis: bool) -> Line:
+    """Return a model that fails so often at the analysis or at the synthesis, then answers."""
+    left = [error(str(number)) for number in range(times)]
+
+    def answer(request: CompletionRequest) -> Answer:
+        is_meant = bool(request.task.answers) is synthesis
+        return left.pop() if is_meant and left else quoting_the_text(request)
+
+    return answer
+
+
+def work_until(pipeline: Pipeline, text: str, rounds: int) -> str:
+    """Let workers take a document up so often; return the status of its job."""
+    submission = pipeline.submit(text)
+    job_id = pipeline.job(submission).id
+    fan_out(pipeline.context, job_id)
+    for _ in range(rounds):
+        for table in ("chunks", "jobs"):
+            pipeline.execute(f"UPDATE {table} SET due_at = now() WHERE due_at IS NOT NULL")  # noqa: S608 - our own names
+        for chunk_id in pipeline.open_chunks(job_id):
+            analyze_chunk(pipeline.context, chunk_id)
+        synthesize(pipeline.context, job_id)
+    return pipeline.job(submission).status
+
+
+@pytest.mark.parametrize("synthesis", [False, True])
+def test_a_throttled_document_is_never_given_up(impatient: Settings, *, synthesis: bool) -> None:
+    """Refused again and again, at the analysis or the synthesis, it succeeds in the end."""
+    script = failing(RateLimitedError, TIMES, synthesis=synthesis)
+    pipeline = a_pipeline(impatient, script, repeat_last=True)
+
+    status = work_until(pipeline, LONG, TIMES + 2)
+
+    assert status == JobStatus.SUCCEEDED
+    assert pipeline.value("SELECT max(postponements) FROM chunks") == 0
+    assert pipeline.value("SELECT max(postponements) FROM jobs") == 0
+
+
+@pytest.mark.nightly
+def test_a_broken_provider_is_given_up(impatient: Settings) -> None:
+    """What is no throttling uses the postponements up."""
+    script = failing(ModelOverloadedError, 1_000, synthesis=False)
+    pipeline = a_pipeline(impatient, script, repeat_last=True)
+
+    status = work_until(pipeline, LONG, TIMES)
+
+    assert status == JobStatus.FAILED
+
+
+DEADLINE_SECONDS = 1.6
+
+
+# Room for a second request, and not for one with as much time.
+TOTAL_SECONDS = 3.0
+
+
+SLOW_SECONDS = 4.0
+
+
+_GRANTED = "SELECT error_code, error_message FROM model_calls ORDER BY started_at"
+
+
+_CHUNK = "SELECT status, error_code, hint FROM chunks"
+
+
+@pytest.fixture
+def provider() -> Iterator[AnsweringServer]:
+    """Return a server that answers properly and too late."""
+    server = AnsweringServer(SLOW_SECONDS)
+    with serving_in_a_thread(server):
+        yield server
+
+
+def pipeline_asking(provider: AnsweringServer, settings: Settings) -> Pipeline:
+    """Return a pipeline that asks this provider over HTTP."""
+    named = ModelSettings(
+        provider="openai",
+        model="slow",
+        base_url=provider.base_url,
+        timeout_seconds=DEADLINE_SECONDS,
+        input_usd_per_million_tokens=0,
+        output_usd_per_million_tokens=0,
+    )
+    settings = with_settings(
+        settings, "pipeline", max_postponements=1, postponement_base_seconds=0.01
+    )
+    opened = a_pipeline(settings, named=named)
+    asking = with_settings(
+        opened.context.settings,
+        "retries",
+        attempts=4,
+        base_seconds=0.01,
+        total_seconds=TOTAL_SECONDS,
+    )
+    context = replace(opened.context, settings=asking, models=Models(asking))
+    return replace(opened, context=context)
+
+
+def test_every_request_has_the_whole_deadline_and_they_end(
+    settings: Settings, provider: AnsweringServer
+) -> None:
+    """A chunk is put off, not asked about again with less time, and then fails with a hint."""
+    pipeline = pipeline_asking(provider, settings)
+    submission = pipeline.submit("The harbour of Lindau was rebuilt in 1856.")
+
+    pipeline.work(submission)
+
+    (first,) = pipeline.rows(_CHUNK)
+    assert first[:2] == ("waiting", "model_timeout")
+    assert len(provider.journal) == 1
+
+    job = pipeline.job(submission)
+    wait_until(
+        lambda: pipeline.value("SELECT due_at <= clock_timestamp() FROM chunks") is True, 10, "due"
+    )
+    for chunk_id in pipeline.open_chunks(job.id):
+        analyze_chunk(pipeline.context, chunk_id)
+    synthesize(pipeline.context, job.id)
+
+    (last,) = pipeline.rows(_CHUNK)
+    assert last[:2] == ("failed", "model_timeout")
+    assert len(provider.journal) == 2
+    late = f"127.0.0.1 did not complete its answer within {DEADLINE_SECONDS:g} s."
+    assert pipeline.rows(_GRANTED) == [("model_timeout", late)] * 2
+    for advice in ("timeout_seconds", "retries.total_seconds", "pipeline.chunk_tokens"):
+        assert advice in str(last[2])
+    assert pipeline.job(submission).hint == last[2]

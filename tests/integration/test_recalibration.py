@@ -1,0 +1,139 @@
+"""`chordwise recalibrate` learns what claims are worth, and the views say it of every result."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+from chordwise.domain.learning.calibration import worth
+from chordwise.errors import ExitCode
+from chordwise.settings import Settings
+from tests.fakes.commands import run
+from tests.fakes.learning import a_learner, classified
+from tests.fakes.pipeline import Pipeline
+
+pytestmark = pytest.mark.usefixtures("addressed")
+CLAIMS = (0.3, 0.5, 0.7, 0.9)
+
+
+@pytest.fixture
+def pipeline(settings: Settings) -> Pipeline:
+    """Return a pipeline with four results of different confidence."""
+    pipeline = a_learner(settings)
+    classified(pipeline, {f"{claim}.txt": ("letter", claim) for claim in CLAIMS})
+    return pipeline
+
+
+def judged(pipeline: Pipeline, confidence: float, right: int, wrong: int) -> None:
+    """Add judgments of answers of other documents by the same model, with one claim."""
+    pipeline.execute(
+        "INSERT INTO judgments (id, document_id, result_id, options_hash, analysis_type, provider,"
+        " model, prompt_version, judged_by, part, path, confidence, is_right)"
+        " SELECT gen_random_uuid(), md5(number::text)::uuid, gen_random_uuid(), number,"
+        " analysis_type, provider,"
+        " model, prompt_version, 'gold', 'result', '/primary_label', :confidence,"
+        " number <= :right FROM results, generate_series(1, :all) AS number"
+        " WHERE results.confidence = 0.3",
+        confidence=confidence,
+        right=right,
+        all=right + wrong,
+    )
+
+
+def calibrated(pipeline: Pipeline) -> Sequence[tuple[object, ...]]:
+    """Return what the four results claim, and what that is worth."""
+    return pipeline.rows(
+        "SELECT confidence, calibrated_confidence, acceptable, judged FROM calibrated_results"
+        " ORDER BY confidence"
+    )
+
+
+def test_nothing_is_said_of_confidence_until_enough_is_known(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither without judgments, nor with too few, nor where none of them is wrong."""
+    assert run(["recalibrate"]) == ExitCode.SUCCESS
+    assert "Nothing has been judged yet" in capsys.readouterr().err
+    judged(pipeline, 0.9, 29, 0)
+    judged(pipeline, 0.5, 10, 4)
+
+    assert run(["recalibrate"]) == ExitCode.SUCCESS
+
+    assert "too few" in capsys.readouterr().out
+    assert calibrated(pipeline) == [(claim, None, None, None) for claim in CLAIMS]
+
+
+def test_the_worth_stands_beside_the_claim(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the curve has it; the claim stays, and what keeps the bound of errors is acceptable."""
+    for claim, right, wrong in ((0.4, 10, 90), (0.6, 50, 50), (0.8, 100, 0)):
+        judged(pipeline, claim, right, wrong)
+    capsys.readouterr()
+
+    assert run(["recalibrate", "--json"]) == ExitCode.SUCCESS
+
+    (lesson,) = json.loads(capsys.readouterr().out)["lessons"]
+    curve = lesson["curve"]
+    points = tuple((claim, value) for claim, value in curve["points"])
+    assert (curve["method"], curve["judged"], curve["judged_right"]) == ("isotonic", 300, 160)
+    assert curve["error_before"] == pytest.approx(0.2)
+    assert curve["error_after"] < 0.03
+    assert lesson["acceptance"] == {"accept_from": 0.8, "share": pytest.approx(1 / 3)}
+    found = calibrated(pipeline)
+    assert [row[0] for row in found] == list(CLAIMS)
+    assert [row[1] for row in found] == pytest.approx([worth(points, claim) for claim in CLAIMS])
+    assert [row[1] for row in found] == pytest.approx([0.1, 0.3, 0.75, 1.0])
+    assert [row[2:] for row in found] == [*[(False, 300)] * 3, (True, 300)]
+
+
+def test_what_has_not_changed_is_not_learnt_again(pipeline: Pipeline) -> None:
+    """Night after night there is one calibration, until there are new judgments."""
+    judged(pipeline, 0.8, 30, 20)
+    for _ in range(2):
+        assert run(["recalibrate"]) == ExitCode.SUCCESS
+    assert pipeline.value("SELECT count(*) FROM calibrations") == 1
+    judged(pipeline, 0.7, 0, 50)
+
+    assert run(["recalibrate"]) == ExitCode.SUCCESS
+
+    assert pipeline.rows("SELECT judged, judged_right FROM calibrations ORDER BY learnt_at") == [
+        (50, 30),
+        (100, 30),
+    ]
+    assert {row[3] for row in calibrated(pipeline)} == {100}
+
+
+def test_without_scikit_learn_the_command_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ends as a configuration that lacks something, even if nothing has been judged yet."""
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+
+    assert run(["recalibrate"]) == ExitCode.CONFIGURATION
+
+    said = capsys.readouterr().err
+    assert "needs scikit-learn" in said
+    assert 'pip install "chordwise[learning]"' in said
+
+
+def test_an_answer_that_several_runs_have_counts_once(pipeline: Pipeline) -> None:
+    """And a person's word on it goes before that of a file."""
+    judged(pipeline, 0.8, 1, 0)
+    pipeline.execute(
+        "INSERT INTO judgments SELECT (json_populate_record(j, json_build_object("
+        "'id', gen_random_uuid(), 'result_id', gen_random_uuid(), 'judged_by', 'feedback',"
+        " 'is_right', false))).* FROM judgments AS j"
+    )
+    pipeline.execute("UPDATE judgments SET judged_at = now() WHERE judged_by = 'gold'")
+
+    found = pipeline.rows("SELECT is_right, judged_by FROM judged_claims")
+
+    assert found == [(False, "feedback")]
+    assert pipeline.rows(
+        "SELECT claimed_from, claims, mean_claimed::float, share_right::float"
+        " FROM reliability_curve"
+    ) == [(0.8, 1, 0.8, 0.0)]

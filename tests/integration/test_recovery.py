@@ -1,0 +1,365 @@
+"""What becomes of work that is delivered twice, put off, paused, lost or handed back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from chordwise.domain.states import ChunkStatus, JobStatus
+from chordwise.errors import ModelAccessError, ModelOverloadedError, RateLimitedError
+from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome, analyze_chunk
+from chordwise.pipeline.jobs.dispatch import dispatch
+from chordwise.pipeline.jobs.fan_out import fan_out
+from chordwise.pipeline.jobs.synthesize import synthesize
+from chordwise.pipeline.recovery.chunks import lost_messages
+from chordwise.pipeline.recovery.recover import recover, take_up_after_standstill
+from chordwise.pipeline.runtime.messages import CHUNK_QUEUE, CONTROL_QUEUE
+from chordwise.settings import Settings
+from chordwise.storage.jobs import Job
+from tests.fakes.pipeline import LONG, PARAGRAPH, Pipeline, a_pipeline, quoting_the_text
+
+
+def test_a_message_for_a_finished_chunk_costs_nothing(settings: Settings) -> None:
+    """Delivered again, an ended chunk says so without a call."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    job = pipeline.job(pipeline.submit(PARAGRAPH))
+    fan_out(pipeline.context, job.id)
+    (chunk_id,) = pipeline.open_chunks(job.id)
+    analyze_chunk(pipeline.context, chunk_id)
+
+    again = analyze_chunk(pipeline.context, chunk_id)
+
+    assert again is ChunkOutcome.ENDED
+    assert len(pipeline.model.requests) == 1
+
+
+def test_a_chunk_under_a_live_lease_is_left_alone(settings: Settings) -> None:
+    """A second worker does not count for the chord while the first is at it."""
+    pipeline = a_pipeline(settings)
+    job = pipeline.job(pipeline.submit(PARAGRAPH))
+    fan_out(pipeline.context, job.id)
+    (chunk_id,) = pipeline.open_chunks(job.id)
+    pipeline.claim(chunk_id)
+
+    outcome = analyze_chunk(pipeline.context, chunk_id)
+
+    assert outcome is ChunkOutcome.NOT_ENDED
+    assert pipeline.model.requests == []
+
+
+def test_a_writer_who_lost_the_lease_is_fenced(settings: Settings) -> None:
+    """An answer that comes after another worker has taken over is not stored."""
+
+    def lose_the_lease(request: CompletionRequest) -> str:
+        pipeline.expire_leases()
+        pipeline.claim(chunk_id)
+        return quoting_the_text(request)
+
+    pipeline = a_pipeline(settings, lose_the_lease)
+    job = pipeline.job(pipeline.submit(PARAGRAPH))
+    fan_out(pipeline.context, job.id)
+    (chunk_id,) = pipeline.open_chunks(job.id)
+
+    outcome = analyze_chunk(pipeline.context, chunk_id)
+
+    assert outcome is ChunkOutcome.NOT_ENDED
+    assert pipeline.value("SELECT status FROM chunks") == ChunkStatus.RUNNING
+    assert pipeline.value("SELECT answer IS NULL FROM chunks")
+
+
+def test_a_transient_error_puts_the_chunk_off_without_counting(settings: Settings) -> None:
+    """The chunk waits with a due-time; when it is due, recovery sends it and it succeeds."""
+    pipeline = a_pipeline(settings, ModelOverloadedError("Busy."), quoting_the_text)
+    submission = pipeline.submit(PARAGRAPH)
+    pipeline.work(submission)
+    job = pipeline.job(submission)
+    assert job.status == JobStatus.WAITING
+    assert pipeline.value("SELECT attempts = 0 AND postponements = 1 FROM chunks")
+    pipeline.execute("UPDATE outbox SET sent_at = now()")
+    pipeline.execute("UPDATE chunks SET due_at = now() - interval '1 second', sent_at = NULL")
+
+    rescued = recover(pipeline.context)
+    pipeline.work_on(job.id)
+
+    assert rescued["due"] == 1
+    assert pipeline.job(submission).status == JobStatus.SUCCEEDED
+
+
+def test_throttling_counts_no_postponement(settings: Settings) -> None:
+    """Who only waits for a turn may wait as often as it takes."""
+    pipeline = a_pipeline(settings, RateLimitedError("Too many requests."))
+
+    pipeline.work(pipeline.submit(PARAGRAPH))
+
+    assert pipeline.value("SELECT status FROM chunks") == ChunkStatus.WAITING
+    assert pipeline.value("SELECT attempts = 0 AND postponements = 0 FROM chunks")
+
+
+def test_a_refused_key_pauses_the_run_and_retry_goes_on(settings: Settings) -> None:
+    """One refused request pauses all jobs of the run; the retry finishes them."""
+    pipeline = a_pipeline(
+        settings, ModelAccessError("The key is refused."), quoting_the_text, quoting_the_text
+    )
+    submission = pipeline.submit(PARAGRAPH, f"Another text. {PARAGRAPH}")
+    pipeline.work(submission)
+    assert [job.status for job in pipeline.jobs(submission)] == [JobStatus.PAUSED] * 2
+    assert pipeline.value("SELECT status FROM runs") == "paused"
+    assert len(pipeline.model.requests) == 1
+
+    taken_up = retry.retry(pipeline.context, submission.run_id)
+    pipeline.work(submission)
+
+    assert taken_up == 2
+    assert [job.status for job in pipeline.jobs(submission)] == [JobStatus.SUCCEEDED] * 2
+    assert pipeline.value("SELECT status FROM runs") == "finished"
+
+
+def test_a_chunk_that_kills_its_workers_is_quarantined(settings: Settings) -> None:
+    """After three claims without an end the chunk is set aside, and the job ends with it."""
+    pipeline = a_pipeline(settings)
+    submission = pipeline.submit(PARAGRAPH)
+    job = pipeline.job(submission)
+    fan_out(pipeline.context, job.id)
+    (chunk_id,) = pipeline.open_chunks(job.id)
+    for _ in range(3):
+        pipeline.claim(chunk_id)
+        pipeline.expire_leases()
+        recover(pipeline.context)
+
+    synthesize(pipeline.context, job.id)
+
+    assert pipeline.value("SELECT status FROM chunks") == ChunkStatus.QUARANTINED
+    assert pipeline.job(submission).status == JobStatus.QUARANTINED
+    assert pipeline.job(submission).error_code == "worker_lost"
+
+
+def test_recovery_fans_a_forgotten_job_out(settings: Settings) -> None:
+    """A queued job whose message is gone gets another one."""
+    pipeline = a_pipeline(settings)
+    pipeline.submit(LONG)
+    pipeline.execute("DELETE FROM outbox")
+    pipeline.execute("UPDATE jobs SET created_at = now() - interval '1 hour'")
+    pipeline.execute("UPDATE jobs SET last_progress_at = created_at")
+
+    rescued = recover(pipeline.context)
+
+    assert rescued["job_message_lost"] == 1
+    assert pipeline.value("SELECT task FROM outbox") == "chordwise.fan_out"
+
+
+def test_recovery_sends_a_lost_chunk_again(settings: Settings) -> None:
+    """With idle workers, a chunk in no queue is sent again; one that waits there is not."""
+    pipeline = a_pipeline(settings)
+    pipeline.submit(PARAGRAPH)
+    dispatch(pipeline.context)
+    pipeline.execute("DELETE FROM outbox")
+    pipeline.execute("UPDATE chunks SET sent_at = now() - interval '1 hour'")
+
+    while_it_waits = recover(pipeline.context)
+    with pipeline.context.messenger._app.connection_for_write() as connection:
+        connection.default_channel.queue_purge(CHUNK_QUEUE)
+    rescued = recover(pipeline.context)
+
+    assert "chunk_message_lost" not in while_it_waits
+    assert rescued["chunk_message_lost"] == 1
+    assert pipeline.value("SELECT task FROM outbox") == "chordwise.analyze_slice"
+
+
+def test_what_is_due_and_unsent_has_lost_no_message(settings: Settings) -> None:
+    """Younger messages overtake nothing that was put off: the rule for what is due sends it."""
+    pipeline = a_pipeline(settings)
+    job = pipeline.job(pipeline.submit(LONG))
+    fan_out(pipeline.context, job.id)
+    late, taken, *_ = pipeline.open_chunks(job.id)
+    pipeline.claim(taken)
+    pipeline.execute(
+        "UPDATE chunks SET status = 'waiting', due_at = now() - interval '1 second',"
+        " sent_at = now() - interval '1 minute' WHERE id = :id",
+        id=late,
+    )
+
+    with pipeline.context.database.write() as session:
+        lost = lost_messages(pipeline.context, session)
+
+    assert lost == 0
+    assert recover(pipeline.context)["due"] == 1
+
+
+def test_recovery_notices_a_broker_without_memory(settings: Settings) -> None:
+    """When the marker is gone, all unclaimed work is sent again at once."""
+    pipeline = a_pipeline(settings)
+    submission = pipeline.submit(PARAGRAPH, f"Another text. {PARAGRAPH}")
+    recover(pipeline.context)
+    fan_out(pipeline.context, pipeline.jobs(submission)[0].id)
+    pipeline.execute("DELETE FROM outbox")
+    with pipeline.context.messenger._app.connection_for_write() as connection:
+        connection.default_channel.client.flushall()
+
+    rescued = recover(pipeline.context)
+
+    assert rescued["broker_forgot"] == 2
+    assert "broker_forgot" not in recover(pipeline.context)
+
+
+def test_a_new_leader_takes_up_what_a_stop_left_behind(settings: Settings) -> None:
+    """No worker is at work and nothing is promised: all unclaimed work is sent, once."""
+    pipeline = a_pipeline(settings)
+    submission = pipeline.submit(PARAGRAPH, f"Another text. {PARAGRAPH}")
+    fan_out(pipeline.context, pipeline.jobs(submission)[0].id)
+    pipeline.execute("DELETE FROM outbox")
+
+    sent = [take_up_after_standstill(pipeline.context) for _ in range(2)]
+
+    assert sent == [2, 0]
+    assert pipeline.value("SELECT count(*) FROM outbox") == 2
+
+
+def test_a_new_leader_leaves_work_in_progress_alone(settings: Settings) -> None:
+    """As long as one lease lives, a worker is there to take the messages."""
+    pipeline = a_pipeline(settings)
+    submission = pipeline.submit(PARAGRAPH, f"Another text. {PARAGRAPH}")
+    job = pipeline.jobs(submission)[0]
+    fan_out(pipeline.context, job.id)
+    (chunk_id,) = pipeline.open_chunks(job.id)
+    pipeline.claim(chunk_id)
+    pipeline.execute("DELETE FROM outbox")
+
+    assert take_up_after_standstill(pipeline.context) == 0
+
+
+def test_only_one_synthesis_wins(settings: Settings) -> None:
+    """The chord's callback and the outbox's message may both arrive."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    submission = pipeline.submit(PARAGRAPH)
+    pipeline.work(submission)
+    job = pipeline.job(submission)
+
+    synthesize(pipeline.context, job.id)
+
+    assert pipeline.value("SELECT count(*) FROM results") == 1
+    assert pipeline.value("SELECT count(*) FROM result_history") == 0
+
+
+def test_a_synthesis_waits_for_every_chunk(small_chunks: Settings) -> None:
+    """A callback that fires too early finds chunks open and does nothing."""
+    pipeline = a_pipeline(small_chunks, quoting_the_text, repeat_last=True)
+    submission = pipeline.submit(LONG)
+    job = pipeline.job(submission)
+    fan_out(pipeline.context, job.id)
+    analyze_chunk(pipeline.context, pipeline.open_chunks(job.id)[0])
+
+    synthesize(pipeline.context, job.id)
+
+    assert pipeline.job(submission).status == JobStatus.RUNNING
+    assert pipeline.result(job.id) is None
+
+
+def test_a_shutdown_hands_its_chunks_back(settings: Settings) -> None:
+    """Released leases are pending again at once, with a message, and the attempt is not counted."""
+
+    def shut_down(request: CompletionRequest) -> str:
+        assert pipeline.context.leases.release_all() == 1
+        return quoting_the_text(request)
+
+    pipeline = a_pipeline(settings, shut_down)
+    job = pipeline.job(pipeline.submit(PARAGRAPH))
+    fan_out(pipeline.context, job.id)
+    (chunk_id,) = pipeline.open_chunks(job.id)
+    pipeline.execute("DELETE FROM outbox")
+
+    outcome = analyze_chunk(pipeline.context, chunk_id)
+
+    assert outcome is ChunkOutcome.NOT_ENDED
+    assert pipeline.value("SELECT status = 'pending' AND attempts = 0 FROM chunks")
+    assert pipeline.value("SELECT reason FROM outbox") == "shutdown"
+
+
+LONG_AGO = "UPDATE jobs SET last_progress_at = now() - interval '1 hour'"
+
+
+@pytest.fixture(name="pipeline")
+def _pipeline(settings: Settings) -> Pipeline:
+    """Return a pipeline whose model always answers the same."""
+    return a_pipeline(settings, quoting_the_text, repeat_last=True)
+
+
+def without_synthesis(pipeline: Pipeline) -> Job:
+    """Return a job whose chunks have ended and whose synthesis was not sent."""
+    job = pipeline.job(pipeline.submit(LONG))
+    fan_out(pipeline.context, job.id)
+    for chunk_id in pipeline.open_chunks(job.id):
+        analyze_chunk(pipeline.context, chunk_id)
+    pipeline.execute("DELETE FROM outbox")
+    return job
+
+
+def occupy_a_worker(pipeline: Pipeline) -> None:
+    """Hold a lease on a chunk of another job."""
+    job = pipeline.job(pipeline.submit(f"Another text. {PARAGRAPH}"))
+    fan_out(pipeline.context, job.id)
+    pipeline.claim(pipeline.open_chunks(job.id)[0])
+    pipeline.execute("DELETE FROM outbox")
+
+
+@contextmanager
+def queued(pipeline: Pipeline, count: int) -> Iterator[None]:
+    """Let so many messages wait for a worker."""
+    with pipeline.context.messenger._app.connection_for_write() as connection:
+        channel = connection.default_channel
+        channel.client.rpush(CONTROL_QUEUE, *["a message"] * count)
+        yield
+        channel.queue_purge(CONTROL_QUEUE)
+
+
+def test_recovery_finishes_what_the_chord_dropped(pipeline: Pipeline) -> None:
+    """All chunks ended and no synthesis came: recovery sends it."""
+    without_synthesis(pipeline)
+    pipeline.execute(LONG_AGO)
+
+    rescued = recover(pipeline.context)
+
+    assert rescued["synthesis_missing"] == 1
+    assert pipeline.value("SELECT task FROM outbox") == "chordwise.synthesize"
+
+
+def test_a_synthesis_in_a_long_queue_is_not_sent_again(pipeline: Pipeline) -> None:
+    """Thousands wait for it to be their turn: sent again they would only make it longer."""
+    without_synthesis(pipeline)
+    occupy_a_worker(pipeline)
+    pipeline.execute(LONG_AGO)
+
+    with queued(pipeline, 501):
+        in_the_crowd = recover(pipeline.context)
+    with queued(pipeline, 500):
+        rescued = recover(pipeline.context)
+
+    assert "synthesis_missing" not in in_the_crowd
+    assert rescued["synthesis_missing"] == 1
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "status = 'waiting', due_at = now() - interval '1 second'",
+        "status = 'synthesizing', lease_until = now() - interval '1 second'",
+    ],
+    ids=["due", "abandoned"],
+)
+def test_a_synthesis_without_a_message_waits_for_no_queue(pipeline: Pipeline, state: str) -> None:
+    """Nothing is in the queue for who put it off, or took it up and died: it is sent, once."""
+    job = without_synthesis(pipeline)
+    occupy_a_worker(pipeline)
+    pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '1 minute'")
+    pipeline.execute(f"UPDATE jobs SET {state} WHERE id = :id", id=job.id)  # noqa: S608 - our own words
+
+    with queued(pipeline, 501):
+        rescued = recover(pipeline.context)
+        pipeline.execute("DELETE FROM outbox")  # the broker has it
+        again = recover(pipeline.context)
+
+    assert rescued["synthesis_missing"] == 1
+    assert again == {}

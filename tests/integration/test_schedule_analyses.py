@@ -1,0 +1,381 @@
+"""Schedules that analyze and ask anew: their lanes, and what they wait for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from chordwise.domain.states import Lane
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.errors import BudgetExceededError
+from chordwise.pipeline.jobs.retry import retry
+from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
+from tests.fakes.batch_nights import handed_in, in_batches, judge, opened, pass_time
+from tests.fakes.pipeline import a_run, quoting_the_text
+from tests.fakes.scheduling import A_DAY, Night, a_night, a_night_over, nightly
+from tests.peers.batch_provider import BatchProvider
+
+TEXTS = tuple(f"The bridge was opened in May 190{year}. Carts crossed it." for year in range(3))
+
+
+STALE = (
+    "UPDATE results SET prompt_version = 'summary.analyze@0'",
+    "UPDATE jobs SET options_hash = 'of the older prompt'",
+    "DELETE FROM cached_completions",  # a newer prompt is another question
+)
+
+
+RUNS = (
+    "SELECT lane, priority, (SELECT count(*) FROM jobs WHERE run_id = runs.id AND"
+    " status = 'succeeded') FROM runs WHERE schedule_run_id IS NOT NULL ORDER BY lane"
+)
+
+
+COSTS = (
+    "SELECT DISTINCT c.service_tier, c.cost_usd FROM model_calls AS c JOIN jobs AS j"
+    " ON j.id = c.job_id JOIN runs AS r ON r.id = j.run_id WHERE r.schedule_run_id IS NOT NULL"
+)
+
+
+@pytest.fixture
+def server() -> BatchProvider:
+    """Return the provider of the Batch API."""
+    return BatchProvider()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with three letters in it."""
+    made = tmp_path / "letters"
+    made.mkdir()
+    for number, text in enumerate(TEXTS):
+        (made / f"{number}.txt").write_text(text, "utf-8")
+    return made
+
+
+def anew(**values: object) -> ScheduleSettings:
+    """Return a schedule that asks anew what is stale, at half past two in Berlin."""
+    given = {"cron": "30 2 * * *", "time_zone": "Europe/Berlin", "kind": "reanalyze", **values}
+    return ScheduleSettings.model_validate(given)
+
+
+def a_stale_night(
+    settings: Settings, server: BatchProvider, schedule: ScheduleSettings, *lanes: Lane
+) -> Night:
+    """Return a night after a run in each of these lanes, whose prompts have become old."""
+    night = a_night_over(opened(settings, server), nightly=schedule)
+    for lane, text in zip(lanes, TEXTS, strict=False):
+        options = in_batches() if lane is Lane.BATCH else a_run()
+        night.pipeline.submit(text, options=options)
+    work_in_batches(night)
+    for statement in STALE:
+        night.pipeline.execute(statement)
+    return night
+
+
+def work_in_batches(night: Night) -> None:
+    """Work and let the batches come back, until nothing waits any more."""
+    for _ in range(4):
+        for (job_id,) in night.rows("SELECT id FROM jobs WHERE finished_at IS NULL ORDER BY id"):
+            night.pipeline.work_on(job_id)  # type: ignore[arg-type]  # a UUID, says the table
+        pass_time(night.pipeline)
+
+
+def let_it_be_due(night: Night) -> None:
+    """Do what is due at half past two, to its end."""
+    night.sleep_until("2026-03-28T02:30:05")
+    assert night.tick() == 1
+    assert night.carry_out()
+    work_in_batches(night)
+    night.tick()
+    assert night.history() == [("28 02:30", "clock", "succeeded")]
+
+
+def test_an_analysis_goes_through_batches(
+    settings: Settings, server: BatchProvider, folder: Path
+) -> None:
+    """Although its profile says nothing of them: all questions in one batch, at half the price."""
+    night = a_night_over(opened(settings, server), nightly=nightly(folder, lane="batch"))
+
+    let_it_be_due(night)
+
+    assert night.rows(RUNS) == [("batch", "nightly", 3)]
+    assert [len(batch.lines) for batch in server.batches] == [3]
+    assert night.rows(COSTS) == [("batch", Decimal("0.01"))]
+    assert night.pipeline.model.requests == []
+    judge(night.pipeline, server)
+
+
+@pytest.mark.parametrize(
+    ("of_schedule", "of_profile", "expected"),
+    [
+        (None, "batch", "batch"),
+        (None, "online", "online"),
+        ("online", "batch", "online"),
+        ("batch", "online", "batch"),
+    ],
+)
+def test_the_schedule_goes_before_the_profile(
+    settings: Settings,
+    server: BatchProvider,
+    folder: Path,
+    of_schedule: str | None,
+    of_profile: str,
+    expected: str,
+) -> None:
+    """In both directions; without a lane of its own the profile's holds."""
+    profile = ProfileSettings.model_validate({"lane": of_profile})
+    named = settings.model_copy(update={"profiles": {"letters": profile}})
+    schedule = nightly(folder, profile="letters", lane=of_schedule)
+    night = a_night_over(opened(named, server), nightly=schedule)
+
+    let_it_be_due(night)
+
+    assert night.rows(RUNS) == [(expected, "nightly", 3)]
+    assert len(handed_in(server)) == (3 if expected == "batch" else 0)
+
+
+def test_what_is_stale_goes_through_batches(settings: Settings, server: BatchProvider) -> None:
+    """However it was asked before: one run, at half the price."""
+    schedule = anew(lane="batch")
+    night = a_stale_night(settings, server, schedule, Lane.ONLINE, Lane.BATCH, Lane.ONLINE)
+    asked_online = len(night.pipeline.model.requests)
+
+    let_it_be_due(night)
+
+    assert night.rows(RUNS) == [("batch", "nightly", 3)]
+    assert night.rows(COSTS) == [("batch", Decimal("0.01"))]
+    assert len(night.pipeline.model.requests) == asked_online
+
+
+def test_what_is_stale_goes_as_it_went_before(settings: Settings, server: BatchProvider) -> None:
+    """Without a lane of the schedule: a run for each, and a night in batches stays one."""
+    night = a_stale_night(settings, server, anew(), Lane.ONLINE, Lane.BATCH, Lane.BATCH)
+
+    let_it_be_due(night)
+
+    assert night.rows(RUNS) == [("batch", "nightly", 2), ("online", "nightly", 1)]
+
+
+def test_what_is_stale_may_be_asked_online(settings: Settings, server: BatchProvider) -> None:
+    """Where the schedule says so."""
+    schedule = anew(lane="online")
+    night = a_stale_night(settings, server, schedule, Lane.ONLINE, Lane.BATCH)
+
+    let_it_be_due(night)
+
+    assert night.rows(RUNS) == [("online", "nightly", 2)]
+
+
+def test_a_model_without_batches_is_asked_online(
+    settings: Settings, server: BatchProvider, folder: Path
+) -> None:
+    """And the run says so."""
+    night = a_night_over(opened(settings, server), nightly=nightly(folder, lane="batch"))
+    context = night.pipeline.context
+    without = {
+        name: model.model_copy(update={"batch": False})
+        for name, model in context.settings.models.items()
+    }
+    changed = context.settings.model_copy(update={"models": without})
+    night.pipeline = replace(night.pipeline, context=replace(context, settings=changed))
+
+    let_it_be_due(night)
+
+    assert night.rows(RUNS) == [("online", "nightly", 3)]
+    assert handed_in(server) == []
+
+
+WANTED = ScheduleSettings.model_validate({"cron": "0 3 * * *", "kind": "reanalyze"})
+
+
+STALE_PROMPTS = (
+    "UPDATE results SET prompt_version = 'summary.analyze@0'",
+    "UPDATE jobs SET options_hash = 'of the older prompt'",
+)
+
+
+OUTCOME = "SELECT status, outcome FROM schedule_runs ORDER BY due_at DESC LIMIT 1"
+
+
+def a_night_of_stale_results(settings: Settings) -> Night:
+    """Return a night after two runs whose prompts have become old."""
+    night = a_night(settings, quoting_the_text, repeat_last=True, again=WANTED)
+    other = a_run(analysis=AnalysisOptions(instructions="Look for carts."))
+    for texts, options in ((TEXTS, a_run()), (TEXTS[:1], other)):
+        night.pipeline.work(night.pipeline.submit(*texts, options=options))
+    for statement in STALE_PROMPTS:
+        night.pipeline.execute(statement)
+    night.sleep_until("2026-03-28T04:01")
+    assert night.tick() == 1
+    return night
+
+
+def test_what_is_stale_is_asked_anew(settings: Settings) -> None:
+    """A run for each question, with its options; the account of each balances."""
+    night = a_night_of_stale_results(settings)
+
+    night.carry_out()
+    night.work()
+    night.tick()
+
+    expected = {"found": 4, "questions": 2, "unknown_models": 0, "jobs": {"succeeded": 4}}
+    assert night.rows(OUTCOME) == [("succeeded", expected)]
+    assert night.rows(
+        "SELECT accepted, intakes_balance, jobs_balance FROM run_accounts AS a"
+        " JOIN runs AS r ON r.id = a.run_id WHERE r.schedule_run_id IS NOT NULL ORDER BY 1"
+    ) == [(1, True, True), (3, True, True)]
+    assert night.rows(
+        "SELECT j.options ->> 'instructions', count(*) FROM jobs AS j JOIN runs AS r"
+        " ON r.id = j.run_id WHERE r.schedule_run_id IS NOT NULL GROUP BY 1 ORDER BY 1"
+    ) == [("", 3), ("Look for carts.", 1)]
+    assert night.rows("SELECT count(*) FROM documents") == [(3,)]
+
+
+def test_the_next_night_does_not_ask_again(settings: Settings) -> None:
+    """Old results stay stale in the view; that they were asked anew is enough, even in vain."""
+    night = a_night_of_stale_results(settings)
+    night.carry_out()
+    night.pipeline.execute("UPDATE jobs SET status = 'failed' WHERE status = 'running'")
+    night.pipeline.execute("UPDATE runs SET status = 'finished'")
+    night.tick()
+    night.sleep_until("2026-03-29T05:01")
+    assert night.tick() == 1
+
+    night.carry_out()
+
+    expected = {"found": 0, "questions": 2, "unknown_models": 0}
+    assert night.rows(OUTCOME) == [("succeeded", expected)]
+
+
+def test_a_model_that_is_gone_is_counted(settings: Settings) -> None:
+    """The other questions are asked all the same."""
+    night = a_night_of_stale_results(settings)
+    night.pipeline.execute(
+        "UPDATE jobs SET model = 'gone' WHERE options ->> 'instructions' = 'Look for carts.'"
+    )
+
+    night.carry_out()
+
+    expected = {"found": 3, "questions": 2, "unknown_models": 1}
+    assert night.rows(OUTCOME) == [("waiting", expected)]
+
+
+def test_one_that_was_stopped_goes_on_where_it_was(settings: Settings) -> None:
+    """What was asked before the kill is not asked twice, and the account balances."""
+    night = a_night_of_stale_results(settings)
+    looks = iter([False, False, True])
+    work = night.runner()
+    work._is_stopped = lambda: next(looks)
+    work.work()
+    assert night.rows("SELECT status FROM schedule_runs") == [("due",)]
+
+    night.carry_out()
+    night.work()
+    night.tick()
+
+    assert night.rows("SELECT status, outcome -> 'jobs' FROM schedule_runs") == [
+        ("succeeded", {"succeeded": 4})
+    ]
+    assert night.rows("SELECT bool_and(intakes_balance AND jobs_balance) FROM run_accounts") == [
+        (True,)
+    ]
+
+
+def test_nothing_stale_is_nothing_to_do(settings: Settings) -> None:
+    """And makes no run."""
+    night = a_night(settings, quoting_the_text, repeat_last=True, again=WANTED)
+    options = replace(a_run(), types=(AnalysisType.SUMMARY,))
+    night.pipeline.work(night.pipeline.submit(*TEXTS, options=options))
+    night.sleep_until("2026-03-28T04:01")
+    night.tick()
+
+    night.carry_out()
+
+    assert night.rows("SELECT count(*) FROM runs") == [(1,)]
+    assert night.rows("SELECT status FROM schedule_runs") == [("succeeded",)]
+
+
+STATE = "SELECT status, error_code, error_message, hint FROM schedule_runs ORDER BY due_at LIMIT 1"
+
+
+WHY = "The budget of the run is spent."
+
+
+@pytest.fixture
+def paused(settings: Settings, tmp_path: Path) -> Night:
+    """Return a night whose run was paused because its budget is spent."""
+    (tmp_path / "letter.txt").write_text("The bridge was opened in May 1902.", "utf-8")
+    script = (BudgetExceededError(WHY, "Raise it."), quoting_the_text)
+    night = a_night(settings, *script, repeat_last=True, nightly=nightly(tmp_path))
+    night.sleep_until("2026-03-28T02:31")
+    assert night.tick() == 1
+    assert night.carry_out()
+    night.work()
+    assert night.rows("SELECT status FROM runs") == [("paused",)]
+    night.tick()
+    return night
+
+
+def test_history_says_what_is_paused_and_why(paused: Night) -> None:
+    """Long before it expires, and what goes on with it."""
+    ((status, code, message, hint),) = paused.rows(STATE)
+    ((run,),) = paused.rows("SELECT name FROM runs")
+
+    assert (status, code) == ("waiting", "paused")
+    assert message == f"Its run {run} is paused: {WHY}"
+    assert f"chordwise retry {run}" in str(hint)
+
+
+def test_once_it_is_taken_up_it_ends_as_any_other(paused: Night) -> None:
+    """Nothing of the pause is left."""
+    ((run_id,),) = paused.rows("SELECT id FROM runs")
+    retry(paused.pipeline.context, UUID(str(run_id)))
+    paused.tick()
+    assert paused.rows(STATE) == [("waiting", None, None, None)]
+
+    paused.work()
+    paused.tick()
+
+    assert paused.rows(STATE) == [("succeeded", None, None, None)]
+
+
+def test_it_expires_as_paused_and_the_next_night_starts(paused: Night) -> None:
+    """The reason stays in the history; its run can still be taken up."""
+    paused.now += A_DAY
+
+    assert paused.tick() == 1
+
+    assert [status for *_, status in paused.history()] == ["expired", "due"]
+    ((_, code, message, _),) = paused.rows(STATE)
+    assert code == "paused"
+    assert WHY in str(message)
+    assert paused.rows("SELECT status FROM runs") == [("paused",)]
+
+
+def test_one_that_ends_with_its_time_has_succeeded(paused: Night) -> None:
+    """A late look does not take finished work for expired."""
+    ((run_id,),) = paused.rows("SELECT id FROM runs")
+    retry(paused.pipeline.context, UUID(str(run_id)))
+    paused.work()
+    paused.now += A_DAY
+
+    paused.tick()
+
+    assert [status for *_, status in paused.history()] == ["succeeded", "due"]
+
+
+def test_a_run_that_goes_on_at_this_very_moment_holds_up_no_schedule(paused: Night) -> None:
+    """Its job is not paused any more, its run still is: nothing is said, and others start."""
+    pipeline = paused.pipeline
+    pipeline.execute("UPDATE schedule_runs SET error_code = NULL, error_message = NULL")
+    pipeline.execute("UPDATE jobs SET status = 'synthesizing'")
+
+    paused.tick()
+
+    ((status, code, *_),) = paused.rows(STATE)
+    assert (status, code) == ("waiting", None)

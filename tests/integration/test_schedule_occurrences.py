@@ -1,0 +1,262 @@
+"""What is due is started once, by several schedulers, after downtimes, on days of 25 hours."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import structlog
+
+from chordwise.errors import UsageError
+from chordwise.pipeline.schedules import occurrences
+from chordwise.settings import Settings
+from chordwise.storage import schedules
+from chordwise.storage.schedules import Origin
+from tests.fakes.scheduling import A_DAY, Night, a_night, nightly, pruning
+
+NEXT = (
+    "SELECT to_char(next_due_at AT TIME ZONE 'Europe/Berlin', 'DD HH24:MI')"
+    " FROM schedules WHERE enabled"
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with one letter in it."""
+    made = tmp_path / "letters"
+    made.mkdir()
+    (made / "letter.txt").write_text("The bridge was opened in May.", "utf-8")
+    return made
+
+
+def start_now(night: Night, name: str = "nightly") -> None:
+    """Ask for a schedule by hand."""
+    with night.pipeline.context.database.write() as session:
+        occurrences.start_now(session, name, night.now)
+
+
+def test_nothing_is_due_before_its_time(settings: Settings, folder: Path) -> None:
+    """A scheduler that begins in the evening waits for the night."""
+    night = a_night(settings, nightly=nightly(folder))
+    night.sleep_until("2026-03-28T02:29:59")
+
+    assert night.tick() == 0
+    assert night.history() == []
+    assert night.rows(NEXT) == [("28 02:30",)]
+
+
+def test_two_schedulers_that_tick_at_once_start_it_once(settings: Settings, folder: Path) -> None:
+    """Again and again, with a barrier between them."""
+    night = a_night(settings, nightly=nightly(folder, cron="30 * * * *"))
+    barrier = threading.Barrier(4)
+    started: list[int] = []
+
+    def look() -> None:
+        for _ in range(6):
+            barrier.wait(10)
+            started.append(night.tick())
+            if barrier.wait(10) == 0:
+                night.now += A_DAY / 24
+                night.pipeline.execute("UPDATE schedule_runs SET status = 'succeeded'")
+            barrier.wait(10)
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    night.sleep_until("2026-03-28T04:31")
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert len(started) == 24
+    assert sum(started) == 6
+    assert night.rows("SELECT count(*), count(DISTINCT due_at) FROM schedule_runs") == [(6, 6)]
+
+
+def test_the_night_without_half_past_two_has_its_run(settings: Settings, folder: Path) -> None:
+    """On 29 March 2026 it is due at three, and on the days around at its usual time."""
+    night = a_night(settings, nightly=nightly(folder))
+
+    for local in ("2026-03-28T02:31", "2026-03-29T03:01", "2026-03-30T02:31"):
+        night.sleep_until(local)
+        night.tick()
+        night.pipeline.execute("UPDATE schedule_runs SET status = 'succeeded'")
+
+    expected = [(f"{day}", "clock", "succeeded") for day in ("28 02:30", "29 03:00", "30 02:30")]
+    assert night.history() == expected
+
+
+def test_the_night_with_two_times_half_past_two_has_one_run(
+    settings: Settings, folder: Path
+) -> None:
+    """On 25 October 2026, by a clock that ticks every ten minutes."""
+    night = a_night(settings, nightly=nightly(folder))
+    night.sleep_until("2026-10-24T12:00")
+    night.pipeline.execute("UPDATE schedules SET next_due_at = '2026-10-25T02:30+02'")
+
+    for _ in range(24 * 6 + 1):
+        night.now += A_DAY / 144
+        night.tick()
+
+    assert night.history() == [("25 02:30", "clock", "due")]
+    assert night.rows(NEXT) == [("26 02:30",)]
+
+
+def test_missed_nights_are_caught_up_once(settings: Settings, folder: Path) -> None:
+    """After five days without a scheduler the latest is done, and the others are not."""
+    night = a_night(settings, nightly=nightly(folder))
+    night.sleep_until("2026-04-02T09:00")
+    night.synchronize()
+
+    assert night.tick() == 1
+    assert night.tick() == 0
+    assert night.history() == [("02 02:30", "catch_up", "due")]
+    assert night.rows(NEXT) == [("03 02:30",)]
+
+
+def test_missed_nights_may_stay_missed(settings: Settings, folder: Path) -> None:
+    """It is written down that one was, and the next night is as any other."""
+    night = a_night(settings, nightly=nightly(folder, catch_up="none"))
+    night.sleep_until("2026-04-02T09:00")
+
+    assert night.tick() == 0
+    night.sleep_until("2026-04-03T02:35")
+    assert night.tick() == 1
+
+    assert night.history() == [("02 02:30", "catch_up", "skipped"), ("03 02:30", "clock", "due")]
+    assert night.rows("SELECT error_code FROM schedule_runs ORDER BY due_at LIMIT 1") == [
+        ("missed",)
+    ]
+
+
+def test_none_starts_while_one_runs(settings: Settings, folder: Path) -> None:
+    """Neither by the clock nor by hand; the one that was left out says why."""
+    night = a_night(settings, nightly=nightly(folder, expires_after_hours=72))
+    night.sleep_until("2026-03-28T02:31")
+    night.tick()
+    night.now += A_DAY
+
+    assert night.tick() == 0
+    with pytest.raises(UsageError, match="being done right now"):
+        start_now(night)
+
+    assert [status for *_, status in night.history()] == ["due", "skipped"]
+    assert night.rows("SELECT error_code FROM schedule_runs WHERE status = 'skipped'") == [
+        ("still_running",)
+    ]
+
+
+def test_one_that_has_expired_does_not_block(settings: Settings, folder: Path) -> None:
+    """The next night starts, and who is still at the old one has lost it."""
+    night = a_night(settings, nightly=nightly(folder, expires_after_hours=20))
+    night.sleep_until("2026-03-28T02:31")
+    night.tick()
+    night.pipeline.execute("UPDATE schedule_runs SET status = 'running'")
+    night.now += A_DAY
+
+    assert night.tick() == 1
+
+    assert [status for *_, status in night.history()] == ["expired", "due"]
+    assert night.rows("SELECT finished_at IS NOT NULL FROM schedule_runs ORDER BY due_at") == [
+        (True,),
+        (False,),
+    ]
+
+
+def test_a_schedule_that_changes_counts_from_then_on(settings: Settings, folder: Path) -> None:
+    """One that stays the same keeps its due time; one that is gone is not kept any more."""
+    night = a_night(settings, nightly=nightly(folder), other=nightly(folder))
+    later = night.pipeline.context.settings
+    changed = {"nightly": nightly(folder, cron="0 5 * * *"), "third": pruning(keep_runs_days=9)}
+    night.sleep_until("2026-03-28T04:00")
+
+    later.__dict__["schedules"] = changed
+    night.synchronize()
+
+    assert night.tick() == 0
+    found = night.rows(
+        "SELECT name, enabled, to_char(next_due_at AT TIME ZONE 'Europe/Berlin', 'DD HH24:MI')"
+        " FROM schedules ORDER BY name"
+    )
+    assert found == [
+        ("nightly", True, "28 05:00"),
+        ("other", False, None),
+        ("third", True, "29 03:00"),
+    ]
+
+
+def test_other_changes_do_not_forget_what_was_missed(settings: Settings, folder: Path) -> None:
+    """Such as a new path, or a setting that a new version has: the times are the same."""
+    night = a_night(settings, nightly=nightly(folder))
+    night.sleep_until("2026-03-28T08:00")
+    changed = {"nightly": nightly(folder, expires_after_hours=9)}
+    night.pipeline.context.settings.__dict__["schedules"] = changed
+
+    night.synchronize()
+
+    assert night.tick() == 1
+    assert night.history() == [("28 02:30", "catch_up", "due")]
+    assert night.rows("SELECT options -> 'expires_after_hours' FROM schedules") == [(9,)]
+
+
+def test_schedules_of_the_database_stay_when_the_configuration_changes(
+    settings: Settings, folder: Path
+) -> None:
+    """Only who wrote a schedule takes it away, and its history stays."""
+    night = a_night(settings, ours=nightly(folder))
+    database = night.pipeline.context.database
+    wanted = nightly(folder)
+
+    with database.write() as session:
+        occurrences.define(session, "theirs", wanted, Origin.DATABASE, night.now)
+    night.synchronize()
+    with database.write() as session, pytest.raises(UsageError, match="in the configuration"):
+        occurrences.remove(session, "ours")
+    with (
+        pytest.raises(UsageError, match="configuration has a schedule"),
+        database.write() as session,
+    ):
+        occurrences.define(session, "ours", wanted, Origin.DATABASE, night.now)
+    start_now(night, "theirs")
+    with database.write() as session:
+        occurrences.remove(session, "theirs")
+
+    assert night.rows("SELECT name, enabled FROM schedules ORDER BY name") == [
+        ("ours", True),
+        ("theirs", False),
+    ]
+    with database.read() as session:
+        found = schedules.newest(session, "theirs", 9)
+        assert [each.trigger for each in found] == ["command"]
+
+
+def test_a_row_that_cannot_be_read_does_not_stop_the_others(
+    settings: Settings, folder: Path
+) -> None:
+    """Such as one that a newer version wrote."""
+    night = a_night(settings, broken=nightly(folder), good=nightly(folder))
+    night.pipeline.execute(
+        "UPDATE schedules SET options = '{\"kind\": \"dance\"}' WHERE name = 'broken'"
+    )
+    night.sleep_until("2026-03-28T02:31")
+
+    assert night.tick() == 1
+    assert night.rows("SELECT schedule FROM schedule_runs") == [("good",)]
+
+
+def test_a_row_that_cannot_be_read_is_told_of_once(settings: Settings, folder: Path) -> None:
+    """Until something else is wrong with it, or it is mended; by hand it is refused."""
+    night = a_night(settings, broken=nightly(folder))
+    told: list[object] = []
+    for options in ('{"kind": "dance"}', '{"kind": "dance"}', '{"cron": "0 2 * *"}'):
+        night.pipeline.execute("UPDATE schedules SET options = CAST(:o AS jsonb)", o=options)
+        night.sleep_until("2026-03-28T02:31")
+
+        with structlog.testing.capture_logs() as lines:
+            assert night.tick() == 0
+
+        told.append([(line["event"], line["schedule"]) for line in lines])
+
+    assert told == [[("schedule.defect", "broken")], [], [("schedule.defect", "broken")]]
+    with pytest.raises(UsageError, match=r"cannot be read: cron: .* 4 fields"):
+        start_now(night, "broken")

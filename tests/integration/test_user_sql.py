@@ -1,0 +1,344 @@
+"""SQL of a user reads what it may, and can do nothing else."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg import sql
+from pydantic import SecretStr
+from sqlalchemy import make_url
+
+from chordwise.errors import ConfigurationError, ServiceUnavailableError, UsageError
+from chordwise.pipeline.runs import user_sql
+from chordwise.pipeline.runs.user_sql import READER, Row
+from chordwise.storage.database import Lock
+from tests.conftest import Servers
+
+REFUSED = [
+    "INSERT INTO runs (id) VALUES (gen_random_uuid())",
+    "UPDATE runs SET name = 'x'",
+    "DELETE FROM runs",
+    "DROP TABLE runs",
+    "CREATE TABLE mine (x int)",
+    "CREATE TEMP TABLE mine (x int)",
+    "TRUNCATE runs",
+    "COPY runs TO PROGRAM 'cat > /tmp/owned'",
+    "COPY (SELECT 1) TO '/tmp/owned'",
+    "DO $$ BEGIN PERFORM 1; END $$",
+    "CALL nothing()",
+    "RESET ROLE",
+    "SET ROLE postgres",
+    "SET SESSION AUTHORIZATION DEFAULT",
+    "SET default_transaction_read_only = off",
+    "BEGIN",
+    "COMMIT",
+    "LISTEN x",
+    "",
+    "   -- nothing\n",
+    "/* SELECT */ DELETE FROM runs",
+    "SELECT 1; SELECT 2",
+    "SELECT 1; COMMIT; DROP TABLE runs",
+    "WITH gone AS (DELETE FROM runs RETURNING *) SELECT * FROM gone",
+    "EXPLAIN ANALYZE DELETE FROM runs",
+    "SELECT * INTO mine FROM runs",
+    "SELECT * FROM runs FOR UPDATE",
+    "SELECT pg_read_file('/etc/hostname')",
+    "SELECT pg_ls_dir('/')",
+    "SELECT lo_import('/etc/hostname')",
+    "SELECT lo_create(0)",
+    "SELECT pg_reload_conf()",
+    "SELECT * FROM outbox",
+    "SELECT * FROM pg_authid",
+    "SELECT set_config('role', 'chordwise', false)",
+    "SELECT set_config('transaction_read_only', 'off', true) FROM runs, pg_sleep(0), nothing",
+    "SELECT * FROM there_is_no_such_table",
+    "SELECT \x00",
+    "SELEC 1",
+]
+
+
+def ask(database_url: SecretStr, statement: str) -> list[Row]:
+    """Return all rows of a statement."""
+    with user_sql.answer(database_url, statement) as answer:
+        return list(answer.rows)
+
+
+@pytest.fixture
+def owner(database_url: SecretStr) -> Iterator[psycopg.Connection[Row]]:
+    """Connect as the owner of the tables."""
+    address = make_url(database_url.get_secret_value()).set(drivername="postgresql")
+    with psycopg.connect(
+        address.render_as_string(hide_password=False), autocommit=True
+    ) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("statement", REFUSED)
+def test_whatever_does_more_than_read_is_refused(
+    statement: str, database_url: SecretStr, owner: psycopg.Connection[Row]
+) -> None:
+    """By its first word, by the transaction, or by the role: each of them alone would do."""
+    with pytest.raises(UsageError):
+        ask(database_url, statement)
+
+    assert owner.execute("SELECT count(*) FROM runs").fetchone() == (0,)
+    assert owner.execute("SELECT to_regclass('mine')").fetchone() == (None,)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT 1",
+        "  -- a comment\n select 1",
+        "/* another */ (SELECT 1)",
+        "WITH one AS (SELECT 1) SELECT * FROM one",
+        "VALUES (1)",
+        "SELECT count(*)::int + 1 FROM documents",
+    ],
+)
+def test_what_reads_is_answered(statement: str, database_url: SecretStr) -> None:
+    """Comments and parentheses may stand before the first word."""
+    assert ask(database_url, statement) == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("statement", "hint"), [("SELEC 1", "Did you mean SELECT?"), ("EXPLIAN SELECT 1", "EXPLAIN?")]
+)
+def test_a_slip_of_the_finger_is_a_syntax_error(
+    statement: str, hint: str, database_url: SecretStr
+) -> None:
+    """And no attempt to change anything."""
+    with pytest.raises(UsageError, match="Syntax error") as refused:
+        ask(database_url, statement)
+
+    assert refused.value.hint.endswith(hint)
+
+
+def test_a_percent_sign_is_nothing_special(database_url: SecretStr) -> None:
+    """Statements are sent as they are: patterns of LIKE work."""
+    assert ask(database_url, "SELECT 'a%sb' LIKE '%s%'") == [(True,)]
+
+
+def test_an_empty_answer_has_its_columns(database_url: SecretStr) -> None:
+    """No rows, but a header."""
+    with user_sql.answer(database_url, "SELECT id, name FROM runs") as answer:
+        assert list(answer.columns) == ["id", "name"]
+        assert list(answer.rows) == []
+
+
+def test_every_view_and_table_for_users_can_be_read(database_url: SecretStr) -> None:
+    """The hint of an error lists them, and each of them answers."""
+    with pytest.raises(UsageError) as caught:
+        ask(database_url, "SELECT * FROM nothing")
+
+    names = caught.value.hint.removeprefix("Tables and views: ").removesuffix(".").split(", ")
+    assert {"documents", "results", "fact_quotes", "run_accounts", "model_costs_by_day"} < {*names}
+    assert "outbox" not in names
+    for name in names:
+        ask(database_url, f"SELECT * FROM {name}")  # noqa: S608 - names of our own tables
+
+
+@pytest.mark.parametrize(
+    ("statement", "hint"),
+    [
+        ("SELECT 1; SELECT 2", "One statement at a time."),
+        ("SELECT nothing FROM runs", "docs/sql-cookbook.md has statements to begin with."),
+        ("SELECT 1 / 0", "docs/sql-cookbook.md has statements to begin with."),
+    ],
+)
+def test_names_are_listed_where_a_name_is_wrong_only(
+    database_url: SecretStr, statement: str, hint: str
+) -> None:
+    """A list of names does not help with another mistake."""
+    with pytest.raises(UsageError) as caught:
+        ask(database_url, statement)
+
+    assert caught.value.hint == hint
+
+
+def test_the_session_is_the_readers_own(database_url: SecretStr) -> None:
+    """There is no way back to the owner: the session itself belongs to the reader."""
+    found = ask(
+        database_url,
+        "SELECT session_user::text, current_user::text, current_setting('transaction_read_only'),"
+        " current_setting('statement_timeout'), current_setting('search_path')",
+    )
+
+    assert found == [(READER, READER, "on", "30s", "public")]
+
+
+def test_the_rows_need_not_be_read_to_the_end(database_url: SecretStr) -> None:
+    """A large answer is cut off where the reader has enough, at once."""
+    endless = "SELECT generate_series(1, 1000000000)"
+
+    with user_sql.answer(database_url, endless) as answer:
+        found = list(itertools.islice(answer.rows, 3))
+
+    assert found == [(1,), (2,), (3,)]
+
+
+def test_an_error_after_some_rows_is_told(database_url: SecretStr) -> None:
+    """What came before it stays; the message is PostgreSQL's own."""
+    statement = "SELECT 10 / (3 - n) FROM generate_series(1, 5) AS n"
+
+    with user_sql.answer(database_url, statement) as answer:
+        assert next(answer.rows) == (5,)
+        with pytest.raises(UsageError, match="division by zero"):
+            list(answer.rows)
+
+
+def test_a_statement_that_takes_too_long_is_ended(database_url: SecretStr) -> None:
+    """The server itself stops it."""
+    with (
+        user_sql.reader(database_url, statement_seconds=1) as connection,
+        pytest.raises(UsageError, match="took longer"),
+        user_sql.explaining(""),
+    ):
+        connection.execute("SELECT pg_sleep(60)")
+
+
+def test_a_statement_without_rows_runs_once(
+    database_url: SecretStr, owner: psycopg.Connection[Row]
+) -> None:
+    """A second run would be under settings that the first one has changed."""
+    owner.execute("GRANT EXECUTE ON FUNCTION set_config TO PUBLIC")
+    statement = """
+        WITH earlier AS MATERIALIZED (SELECT current_setting('statement_timeout') AS setting),
+        changed AS MATERIALIZED (SELECT set_config('statement_timeout', '0', false) FROM earlier)
+        SELECT 1 / (length(setting) - 1) AS second FROM earlier, changed WHERE setting = '0'"""
+
+    with user_sql.answer(database_url, statement) as answer:
+        assert list(answer.columns) == ["second"]
+        assert list(answer.rows) == []
+
+
+def test_a_limit_that_was_switched_off_is_kept_by_the_client(
+    database_url: SecretStr, owner: psycopg.Connection[Row]
+) -> None:
+    """The client cancels the statement by its own clock, and nothing runs on."""
+    owner.execute("GRANT EXECUTE ON FUNCTION set_config TO PUBLIC")
+
+    with user_sql.reader(database_url, statement_seconds=1) as connection:
+        connection.execute("SELECT set_config('statement_timeout', '0', false)")
+        with pytest.raises(UsageError, match="took longer"), user_sql.explaining("", 1):
+            connection.execute("SELECT pg_sleep(600)")
+
+    running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600%'"
+    assert owner.execute(running).fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "pg_advisory_lock(4271002)",
+        "pg_try_advisory_lock(4271002)",
+        "pg_advisory_lock_shared(1, 2)",
+        "pg_try_advisory_xact_lock(1)",
+        "pg_logical_emit_message(false, 'x', repeat('x', 1000))",
+        "pg_notify('x', 'y')",
+        "set_config('statement_timeout', '0', false)",
+        "set_config('work_mem', '1GB', true)",
+        "pg_terminate_backend(1)",
+    ],
+)
+def test_functions_that_could_do_harm_are_refused(database_url: SecretStr, call: str) -> None:
+    """Readers take no lock, write nothing to the log of the database, and raise no limit."""
+    with pytest.raises(UsageError, match="permission denied for function"):
+        ask(database_url, f"SELECT {call}")
+
+
+def test_the_locks_of_the_processes_cannot_be_taken(database_url: SecretStr) -> None:
+    """They are views that readers have no right to, and are not listed as readable."""
+    with user_sql.reader(database_url) as connection:
+        assert not {*Lock} & {*user_sql.readable_names(connection)}
+        for lock in Lock:
+            for mode in ("ACCESS SHARE", "SHARE UPDATE EXCLUSIVE"):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute(f"LOCK TABLE {lock} IN {mode} MODE".encode())
+                connection.rollback()
+
+
+def test_temporary_files_are_bounded(
+    database_url: SecretStr, owner: psycopg.Connection[Row]
+) -> None:
+    """The embedded server has a limit, and the message of a statement above it says what to do."""
+    assert ask(database_url, "SELECT current_setting('temp_file_limit')") == [("2GB",)]
+    name = sql.Identifier(owner.info.dbname)
+    owner.execute(sql.SQL("ALTER DATABASE {} SET temp_file_limit = '1MB'").format(name))
+
+    with pytest.raises(UsageError, match="temp_file_limit") as caught:
+        ask(database_url, "SELECT DISTINCT n::text FROM generate_series(1, 1000000) AS n")
+
+    assert "LIMIT" in caught.value.hint
+
+
+def test_several_at_once_do_not_lock_each_other_out(database_url: SecretStr) -> None:
+    """Each sets a password of its own; a lock keeps them apart until they have logged in."""
+    found: list[list[Row]] = []
+
+    def one() -> None:
+        found.append(ask(database_url, "SELECT 1"))
+
+    threads = [threading.Thread(target=one) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+
+    assert found == [[(1,)]] * 6
+
+
+def test_the_password_is_good_for_minutes_only(
+    database_url: SecretStr, owner: psycopg.Connection[Row]
+) -> None:
+    """And the server stores a verifier, never the password."""
+    ask(database_url, "SELECT 1")
+
+    row = owner.execute(
+        "SELECT rolvaliduntil - now() < interval '11 minutes', rolpassword FROM pg_authid"
+        " WHERE rolname = %s",
+        (READER,),
+    ).fetchone()
+    assert row is not None
+    assert row[0] is True
+    assert str(row[1]).startswith("SCRAM-SHA-256$")
+
+
+def test_a_role_that_may_not_set_the_password_gets_a_hint(
+    database_url: SecretStr, owner: psycopg.Connection[Row]
+) -> None:
+    """What an administrator has to do is in the message."""
+    owner.execute("DROP ROLE IF EXISTS humble")
+    owner.execute("CREATE ROLE humble LOGIN PASSWORD 'humble'")
+    url = make_url(database_url.get_secret_value()).set(username="humble", password="humble")  # noqa: S106
+
+    with pytest.raises(ConfigurationError, match="may not set a password") as caught:
+        ask(SecretStr(url.render_as_string(hide_password=False)), "SELECT 1")
+
+    assert "ADMIN OPTION" in caught.value.hint
+    owner.execute("DROP ROLE humble")
+
+
+def test_a_reader_that_is_a_superuser_is_refused(
+    database_url: SecretStr, owner: psycopg.Connection[Row]
+) -> None:
+    """A role with too many rights is not used."""
+    role = sql.Identifier(READER)
+    owner.execute(sql.SQL("ALTER ROLE {} SUPERUSER").format(role))
+    try:
+        with pytest.raises(ConfigurationError, match="superuser"):
+            ask(database_url, "SELECT 1")
+    finally:
+        owner.execute(sql.SQL("ALTER ROLE {} NOSUPERUSER").format(role))
+
+
+def test_a_server_that_is_not_there_is_unavailable(servers: Servers) -> None:
+    """A wrong address is the service's fault, not the statement's."""
+    url = make_url(servers.postgres.url()).update_query_dict({"port": "5433"})
+
+    with pytest.raises(ServiceUnavailableError):
+        ask(SecretStr(url.render_as_string(hide_password=False)), "SELECT 1")

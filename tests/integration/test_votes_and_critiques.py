@@ -1,0 +1,349 @@
+"""Runs with votes or a critique, through the whole pipeline and a real database."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType, Stage
+from chordwise.errors import ChordwiseError, ModelOverloadedError, QuotaExceededError
+from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline.intake.run_options import RunOptions, identity
+from chordwise.pipeline.intake.submit import Submission
+from chordwise.pipeline.jobs import retry
+from chordwise.settings import Settings
+from tests.fakes.pipeline import (
+    LONG,
+    PARAGRAPH,
+    Pipeline,
+    a_pipeline,
+    a_run,
+    a_summary,
+    quoting_the_text,
+    with_settings,
+)
+from tests.fakes.scripted_model import Answer, Line
+
+OBJECTION = {"principle": 1, "path": "/main_topic", "problem": "It names no harbour."}
+
+
+MENDED = a_summary("The harbour of Lindau", topic="The harbour of Lindau.")
+
+
+STAGES = "SELECT string_agg(stage, ' ' ORDER BY id) FROM model_calls WHERE NOT cache_hit"
+
+
+def with_critique(*principles: str, votes: int = 1) -> RunOptions:
+    """Return options of a run that has its answers examined."""
+    return a_run(analysis=AnalysisOptions(critique=True, principles=principles, votes=votes))
+
+
+def objecting(request: CompletionRequest) -> Answer:
+    """Answer by quoting, object to that once, and mend it."""
+    if request.task.stage is Stage.CRITIQUE:
+        return json.dumps({"violations": [OBJECTION]})
+    return MENDED if request.task.stage is Stage.REVISE else quoting_the_text(request)
+
+
+def failing_once(stage: Stage, error: ChordwiseError) -> Line:
+    """Answer as `objecting`, but let the first question of a stage fail."""
+    failures = [error]
+
+    def answer(request: CompletionRequest) -> Answer:
+        fails = request.task.stage is stage and failures
+        return failures.pop() if fails else objecting(request)
+
+    return answer
+
+
+def worked(pipeline: Pipeline, text: str, options: RunOptions) -> Submission:
+    """Take a text in as a run and do all there is to do."""
+    submission = pipeline.submit(text, options=options)
+    pipeline.work(submission)
+    return submission
+
+
+def test_an_answer_is_examined_mended_and_stored_with_what_was_objected_to(
+    settings: Settings,
+) -> None:
+    """Three calls in the ledger, one result, its facts grounded, and the objection beside it."""
+    pipeline = a_pipeline(settings, objecting, repeat_last=True)
+
+    submission = worked(pipeline, PARAGRAPH, with_critique("Name the place.", "Be brief."))
+
+    result = pipeline.result(pipeline.job(submission).id)
+    assert result is not None
+    assert pipeline.job(submission).status == "succeeded"
+    assert result.output["main_topic"] == "The harbour of Lindau."
+    assert result.critique == {
+        "outcome": "revised",
+        "violations": [{**OBJECTION, "principle": "Name the place."}],
+        "reason": None,
+        "principles": ["Name the place.", "Be brief."],
+    }
+    assert pipeline.value(STAGES) == "analyze critique revise"
+    assert pipeline.value("SELECT bool_and(valid) FROM model_calls")
+    assert pipeline.value("SELECT bool_and(grounded) FROM facts WHERE quote IS NOT NULL")
+    assert pipeline.value("SELECT critique_outcome FROM document_results") == "revised"
+
+
+def test_a_synthesis_is_examined_by_what_it_has_read(small_chunks: Settings) -> None:
+    """Once for the document, with the answers of its chunks in place of its text."""
+    pipeline = a_pipeline(small_chunks, objecting, repeat_last=True)
+
+    submission = worked(pipeline, LONG, with_critique(votes=3))
+
+    by_stage = {
+        stage: [r for r in pipeline.model.requests if r.task.stage is stage] for stage in Stage
+    }
+    (critique,), (revision,) = by_stage[Stage.CRITIQUE], by_stage[Stage.REVISE]
+    chunks = pipeline.value("SELECT count(*) FROM chunks")
+    assert len(critique.task.answers) == len(revision.task.answers) == chunks
+    assert len(by_stage[Stage.SYNTHESIZE]) == 3
+    assert revision.user.startswith(by_stage[Stage.SYNTHESIZE][0].user)
+    result = pipeline.result(pipeline.job(submission).id)
+    assert result is not None
+    assert (result.output["main_topic"], result.agreement) == ("The harbour of Lindau.", 1)
+    assert pipeline.value("SELECT bool_and(grounded) FROM facts WHERE quote IS NOT NULL")
+
+
+@pytest.mark.parametrize("stage", [Stage.CRITIQUE, Stage.REVISE])
+def test_an_outage_puts_the_critique_off_and_nothing_is_asked_twice(
+    settings: Settings, stage: Stage
+) -> None:
+    """The job waits, and goes on with the questions that were not answered."""
+    failing = failing_once(stage, ModelOverloadedError("Not now."))
+    pipeline = a_pipeline(settings, failing, repeat_last=True)
+    submission = worked(pipeline, PARAGRAPH, with_critique())
+    waiting = pipeline.job(submission).status
+    pipeline.execute("UPDATE jobs SET due_at = now() - interval '1 second'")
+
+    pipeline.work(submission)
+
+    asked = [request.task.stage for request in pipeline.model.requests]
+    assert (waiting, pipeline.job(submission).status) == ("waiting", "succeeded")
+    assert asked.count(Stage.ANALYZE) == 1
+    assert asked.count(stage) == 2
+    assert len(asked) == 4
+
+
+def test_an_outage_without_an_end_does_not_lose_the_answer(settings: Settings) -> None:
+    """After the last postponement it is stored as it was, and is marked as not examined."""
+    impatient = with_settings(settings, "pipeline", max_postponements=0)
+    failing = failing_once(Stage.CRITIQUE, ModelOverloadedError("Not now."))
+    pipeline = a_pipeline(impatient, failing, repeat_last=True)
+
+    submission = worked(pipeline, PARAGRAPH, with_critique())
+
+    result = pipeline.result(pipeline.job(submission).id)
+    assert pipeline.job(submission).status == "succeeded"
+    assert result is not None
+    assert result.critique is not None
+    assert (result.critique["outcome"], result.critique["reason"]) == ("failed", "Not now.")
+    assert result.needs_review
+
+
+def test_a_run_without_money_pauses_before_the_critique_and_goes_on(settings: Settings) -> None:
+    """The answer that is paid for waits in its chunk."""
+    failing = failing_once(Stage.CRITIQUE, QuotaExceededError("No money."))
+    pipeline = a_pipeline(settings, failing, repeat_last=True)
+    submission = worked(pipeline, PARAGRAPH, with_critique())
+    paused = pipeline.job(submission)
+
+    retry.retry(pipeline.context, submission.run_id)
+    pipeline.work(submission)
+
+    assert (paused.status, paused.error_code) == ("paused", "quota_exceeded")
+    assert pipeline.job(submission).status == "succeeded"
+    asked = [request.task.stage for request in pipeline.model.requests]
+    assert asked == [Stage.ANALYZE, Stage.CRITIQUE, Stage.CRITIQUE, Stage.REVISE]
+
+
+def test_principles_are_part_of_a_results_identity_and_off_they_are_not(
+    settings: Settings,
+) -> None:
+    """The same ones reuse the result; those of the settings hold where a run has none."""
+    own = with_settings(settings, "critique", principles=("Say less.",))
+    pipeline = a_pipeline(own, objecting, repeat_last=True)
+    first = worked(pipeline, PARAGRAPH, with_critique())
+
+    again = pipeline.submit(PARAGRAPH, options=with_critique("Say less."))
+    hashes = {
+        identity(pipeline.context, AnalysisType.SUMMARY, options)
+        for options in (with_critique(), with_critique("Say more."), a_run())
+    }
+    off = a_run(analysis=AnalysisOptions(principles=("Say more.",)))
+
+    assert pipeline.job(again).reused_from == pipeline.job(first).id
+    assert pipeline.job(first).options["principles"] == ["Say less."]
+    assert len(hashes) == 3
+    assert identity(pipeline.context, AnalysisType.SUMMARY, off) in hashes
+    assert "critique" not in pipeline.job(pipeline.submit(LONG, options=off)).options
+
+
+def test_the_built_in_model_is_not_examined(settings: Settings) -> None:
+    """The run says nothing of a critique, and its result has none."""
+    pipeline = a_pipeline(settings)
+
+    submission = worked(pipeline, PARAGRAPH, replace(with_critique(), model="extractive"))
+
+    assert not submission.options.analysis.critique
+    assert pipeline.value("SELECT critique IS NULL FROM results")
+    assert pipeline.value(STAGES) == "analyze"
+
+
+LABELS = {1: "history", 2: "money", 3: "history", 4: "money", 5: "history"}
+
+
+def with_votes(votes: int, *, fresh: bool = False) -> RunOptions:
+    """Return options of a run that classifies with so many votes."""
+    options = AnalysisOptions(labels=("history", "money"), votes=votes)
+    return a_run(AnalysisType.CLASSIFICATION, analysis=options, fresh=fresh)
+
+
+def a_label(label: str) -> str:
+    """Return a classification's answer."""
+    feature = {"feature": "it says so", "quote": "rebuilt in 1856"}
+    return json.dumps(
+        {
+            "primary_label": label,
+            "secondary_label": None,
+            "confidence": 0.8,
+            "features": [feature],
+            "uncertainty_factors": [],
+        }
+    )
+
+
+def voting(request: CompletionRequest) -> str:
+    """Say what the sample of this number says; a synthesis is unanimous."""
+    return a_label("history" if request.task.answers else LABELS[request.task.sample])
+
+
+def voted(pipeline: Pipeline, text: str, options: RunOptions) -> Submission:
+    """Take a text in as a run and do all there is to do."""
+    submission = pipeline.submit(text, options=options)
+    pipeline.work(submission)
+    assert pipeline.job(submission).status == "succeeded"
+    return submission
+
+
+def test_a_vote_is_a_result_with_an_agreement_and_a_row_for_each_sample(settings: Settings) -> None:
+    """Three of five: what won is stored, what it is worth, and every call that it took."""
+    pipeline = a_pipeline(settings, voting, repeat_last=True)
+
+    submission = voted(pipeline, PARAGRAPH, with_votes(5))
+
+    result = pipeline.result(pipeline.job(submission).id)
+    assert result is not None
+    assert (result.output["primary_label"], result.agreement) == ("history", 0.6)
+    assert result.confidence == pytest.approx(0.48)
+    assert result.output["confidence"] == 0.8
+    assert pipeline.rows("SELECT agreement, confidence FROM chunks") == [(0.6, 0.8)]
+    assert pipeline.rows("SELECT sample, stage, valid FROM model_calls ORDER BY id") == [
+        (number, "analyze", True) for number in range(1, 6)
+    ]
+    assert pipeline.value("SELECT agreement FROM document_results") == 0.6
+    assert pipeline.value("SELECT bool_and(grounded) FROM facts WHERE quote IS NOT NULL")
+    assert pipeline.value("SELECT options ->> 'votes' FROM runs") == "5"
+
+
+def test_a_synthesis_is_voted_on_and_no_surer_than_its_chunks(small_chunks: Settings) -> None:
+    """Unanimous itself, it has the mean of its chunks; all samples are in the ledger."""
+    pipeline = a_pipeline(small_chunks, voting, repeat_last=True)
+
+    submission = voted(pipeline, LONG, with_votes(3))
+
+    result = pipeline.result(pipeline.job(submission).id)
+    assert result is not None
+    assert result.agreement == pytest.approx(2 / 3, abs=1e-5)
+    chunks = pipeline.value("SELECT count(*) FROM chunks")
+    assert isinstance(chunks, int)
+    assert chunks > 1
+    counts = "SELECT stage, sample, count(*) FROM model_calls GROUP BY 1, 2 ORDER BY 1, 2"
+    assert pipeline.rows(counts) == [
+        *(("analyze", number, chunks) for number in (1, 2, 3)),
+        *(("synthesize", number, 1) for number in (1, 2, 3)),
+    ]
+
+
+def test_votes_are_part_of_a_results_identity_and_off_they_are_not(settings: Settings) -> None:
+    """The same number is reused without a call; without votes the identity is that of before."""
+    pipeline = a_pipeline(settings, voting, repeat_last=True)
+    voted(pipeline, PARAGRAPH, with_votes(3))
+    asked = len(pipeline.model.requests)
+
+    again = pipeline.submit(PARAGRAPH, options=with_votes(3))
+    hashes = {
+        identity(pipeline.context, AnalysisType.CLASSIFICATION, with_votes(votes))
+        for votes in (1, 3, 5)
+    }
+
+    assert pipeline.job(again).reused_from is not None
+    assert pipeline.result(pipeline.job(again).id).agreement == pytest.approx(2 / 3, abs=1e-5)  # type: ignore[union-attr]  # it is there
+    assert len(pipeline.model.requests) == asked == 3
+    assert len(hashes) == 3
+    assert "votes" not in pipeline.job(pipeline.submit(LONG, options=with_votes(1))).options
+
+
+def test_the_first_sample_is_the_question_without_votes(settings: Settings) -> None:
+    """More votes need only the further samples, whichever run asked for the first ones."""
+    pipeline = a_pipeline(settings, voting, repeat_last=True)
+    voted(pipeline, PARAGRAPH, with_votes(1))
+
+    voted(pipeline, PARAGRAPH, with_votes(3))
+    voted(pipeline, PARAGRAPH, with_votes(5))
+
+    assert [request.task.sample for request in pipeline.model.requests] == [1, 2, 3, 4, 5]
+
+
+def test_a_vote_that_was_put_off_goes_on_with_the_samples_it_has(settings: Settings) -> None:
+    """The cache has them: a restart asks for what is missing alone."""
+    pipeline = a_pipeline(settings, voting, repeat_last=True)
+    submission = pipeline.submit(PARAGRAPH, options=with_votes(3))
+    pipeline.work(submission)
+    pipeline.execute("DELETE FROM facts")
+    pipeline.execute("DELETE FROM results")
+    pipeline.execute("UPDATE chunks SET status = 'pending', lease_token = NULL, answer = NULL")
+    pipeline.execute("UPDATE jobs SET status = 'running', lease_token = NULL")
+
+    pipeline.work(submission)
+
+    assert pipeline.job(submission).status == "succeeded"
+    assert len(pipeline.model.requests) == 3
+    assert pipeline.value("SELECT count(*) FROM model_calls WHERE cache_hit") == 3
+
+
+def test_the_built_in_model_has_no_votes(settings: Settings) -> None:
+    """Nothing in the run, the job or its identity speaks of them, so results are reused."""
+    pipeline = a_pipeline(settings)
+
+    submission = pipeline.submit(PARAGRAPH, options=replace(with_votes(5), model="extractive"))
+
+    assert submission.options.analysis.votes == 1
+    assert "votes" not in pipeline.job(submission).options
+    assert pipeline.value("SELECT options ->> 'votes' FROM runs") is None
+
+
+def test_a_worker_that_has_lost_its_work_asks_for_no_further_sample(settings: Settings) -> None:
+    """The request in flight is its last one; the next worker goes on from there."""
+    leaves = [True]
+
+    def leaving(request: CompletionRequest) -> str:
+        if request.task.sample == 2 and leaves:
+            leaves.clear()
+            pipeline.context.leases.release_all()
+        return voting(request)
+
+    pipeline = a_pipeline(settings, leaving, repeat_last=True)
+    submission = pipeline.submit(PARAGRAPH, options=with_votes(5))
+    pipeline.work(submission)
+    before = len(pipeline.model.requests)
+
+    pipeline.work(submission)
+
+    assert before == 2
+    assert [request.task.sample for request in pipeline.model.requests] == [1, 2, 3, 4, 5]
+    assert pipeline.job(submission).status == "succeeded"

@@ -1,0 +1,266 @@
+"""The cascade: which tiers are asked about a question, and whose answer is taken."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pytest
+
+from chordwise.domain.answers import Answer
+from chordwise.domain.routing import Route, Tier
+from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
+from chordwise.errors import (
+    BudgetExceededError,
+    ConfigurationError,
+    InvalidAnswerError,
+    ModelAccessError,
+    ModelError,
+    ModelOverloadedError,
+    RateLimitedError,
+    RefusedError,
+    ServiceUnavailableError,
+)
+from chordwise.llm.middleware.tiered import Tiered
+from chordwise.llm.model import ModelProfile
+from chordwise.pipeline.asking import ask
+from chordwise.settings import RoutingSettings
+from tests.fakes.asking import question
+from tests.fakes.completion_requests import a_request
+from tests.fakes.pipeline import a_summary
+from tests.fakes.scripted_model import Line, ScriptedModel
+
+TEXT = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned."
+EASY = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE, text=TEXT)
+HARD = AnalysisTask(analysis_type=AnalysisType.REASONING, stage=Stage.ANALYZE, text=TEXT)
+GOOD = a_summary("rebuilt in 1856", confidence=9)
+UNSURE = a_summary("rebuilt in 1856", confidence=2)
+UNSURER = a_summary("rebuilt in 1856", confidence=1)
+UNGROUNDED = a_summary("built by giants", confidence=9)
+INVALID = "I would rather talk."
+SMALL, MEDIUM, LARGE = Tier
+
+
+def overloaded() -> ModelOverloadedError:
+    """Return what a provider answers that is broken for now."""
+    return ModelOverloadedError("The provider is overloaded.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a question came to, and which requests each tier saw."""
+
+    answer: Answer
+    requests: Mapping[Tier, int]
+    routes: tuple[Route | None, ...]
+
+
+def tiered(
+    policy: RoutingSettings | None = None, **scripts: list[Line]
+) -> tuple[Tiered, dict[Tier, ScriptedModel]]:
+    """Return tiers that play their scripts."""
+    models = {
+        Tier(name): ScriptedModel(
+            script,
+            profile=ModelProfile(
+                provider="scripted", model=name, context_tokens=32_768, max_output_tokens=2_048
+            ),
+        )
+        for name, script in scripts.items()
+    }
+    return Tiered(models, policy or RoutingSettings(), lambda *_: None), models
+
+
+def asked(
+    task: AnalysisTask = EASY, policy: RoutingSettings | None = None, **scripts: list[Line]
+) -> Asked:
+    """Ask the tiers a question about `TEXT`."""
+    model, models = tiered(policy, **scripts)
+    answer = ask(question(model, task, TEXT))
+    requests = list(itertools.chain(*(each.requests for each in models.values())))
+    return Asked(
+        answer=answer,
+        requests={tier: len(each.requests) for tier, each in models.items() if each.requests},
+        routes=tuple(request.route for request in requests),
+    )
+
+
+def test_a_good_answer_of_the_smallest_tier_is_taken() -> None:
+    """No other tier is asked, and the ledger names the tier."""
+    found = asked(small=[GOOD], large=[])
+
+    assert (found.answer.model, found.requests) == ("small", {SMALL: 1})
+    assert found.routes == (Route(tier=SMALL, is_compared=True),)
+
+
+def test_a_hard_question_goes_to_a_larger_tier_at_once() -> None:
+    """Routing spares the small model what it would get wrong."""
+    policy = RoutingSettings(medium_from=0.1, large_from=0.2)
+
+    model, _ = tiered(policy, small=[], medium=[], large=[])
+    (only,) = model.steps(HARD)
+
+    assert only.tier is LARGE
+
+
+@pytest.mark.parametrize("weak", [UNSURE, UNGROUNDED])
+def test_a_weak_answer_is_asked_for_again_one_tier_up(weak: str) -> None:
+    """Unsure or ungrounded: the next tier's good answer is taken, and the step is in the ledger."""
+    found = asked(small=[weak], medium=[GOOD], large=[])
+
+    assert (found.answer.model, found.requests) == ("medium", {SMALL: 1, MEDIUM: 1})
+    assert found.routes == (Route(tier=SMALL, is_compared=True), Route(tier=MEDIUM, escalated=True))
+
+
+def test_an_invalid_answer_is_repaired_once_then_escalated() -> None:
+    """Two requests at the small model, the second with what was wrong, then the larger one."""
+    found = asked(small=[INVALID, INVALID], large=[GOOD])
+
+    assert (found.answer.model, found.requests) == ("large", {SMALL: 2, LARGE: 1})
+    assert [route is not None and route.is_compared for route in found.routes] == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_a_refusal_is_not_repaired_but_escalated() -> None:
+    """Small models decline more than they have to; the refusal itself is not argued with."""
+    found = asked(small=[RefusedError("I will not.")], large=[GOOD])
+
+    assert (found.answer.model, found.requests) == ("large", {SMALL: 1, LARGE: 1})
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "winner"),
+    [
+        (UNSURE, UNGROUNDED, "small"),
+        (UNSURE, UNSURER, "small"),
+        (UNSURER, UNSURE, "large"),
+        (UNSURE, UNSURE, "large"),
+    ],
+)
+def test_the_best_of_weak_answers_wins(small: str, large: str, winner: str) -> None:
+    """By quality, then by confidence; each tier is asked once."""
+    found = asked(small=[small], large=[large])
+
+    assert found.answer.model == winner
+    assert found.requests == {SMALL: 1, LARGE: 1}
+
+
+@pytest.mark.parametrize(
+    "failure", [overloaded(), ModelAccessError("The key is refused."), RefusedError("No.")]
+)
+def test_a_weak_answer_is_better_than_none(failure: ModelError) -> None:
+    """Where the larger tier fails, what the smaller one said is taken."""
+    found = asked(small=[UNSURE], large=[failure])
+
+    assert found.answer.model == "small"
+
+
+@pytest.mark.parametrize("failure", [overloaded(), ModelAccessError("The key is refused.")])
+@pytest.mark.parametrize("cascade", [True, False])
+def test_a_provider_that_fails_hands_over_to_the_next_tier(
+    failure: ModelError, *, cascade: bool
+) -> None:
+    """As a fallback would, whether answers are escalated or not; the comparison goes along."""
+    policy = RoutingSettings(cascade=cascade)
+
+    found = asked(policy=policy, small=[failure], medium=[GOOD], large=[])
+
+    assert found.answer.model == "medium"
+    assert found.routes[1] == Route(tier=MEDIUM, escalated=True, is_compared=True)
+
+
+def test_without_the_cascade_a_weak_answer_is_taken() -> None:
+    """Routing alone chooses one model."""
+    found = asked(policy=RoutingSettings(cascade=False), small=[UNSURE], large=[])
+
+    assert found.answer.model == "small"
+
+
+def test_without_the_cascade_an_invalid_answer_fails_the_question() -> None:
+    """No other tier is asked for it."""
+    with pytest.raises(InvalidAnswerError):
+        asked(policy=RoutingSettings(cascade=False), small=[INVALID, INVALID], large=[])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BudgetExceededError("The cap is reached."),
+        RateLimitedError("Not now."),
+        ServiceUnavailableError("The ledger's database is away."),
+    ],
+)
+def test_what_a_larger_model_would_make_dearer_or_not_mend_stops(
+    error: ModelError | ServiceUnavailableError,
+) -> None:
+    """Budgets, limits and our own database: no other tier is asked, a weak answer or not."""
+    with pytest.raises(type(error)):
+        asked(small=[error], large=[])
+    with pytest.raises(type(error)):
+        asked(small=[UNSURE], medium=[error], large=[])
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "raised"),
+    [
+        ([overloaded()], [INVALID, INVALID], ModelOverloadedError),
+        ([INVALID, INVALID], [overloaded()], ModelOverloadedError),
+        ([INVALID, INVALID], [ModelAccessError("No key.")], ModelAccessError),
+        ([INVALID, INVALID], [RefusedError("No.")], RefusedError),
+    ],
+)
+def test_without_any_answer_the_error_that_can_be_mended_counts(
+    small: list[Line], large: list[Line], raised: type[ModelError]
+) -> None:
+    """Time first, then a person; what neither mends is the largest tier's word."""
+    with pytest.raises(raised):
+        asked(small=small, large=large)
+
+
+def test_a_model_without_tiers_is_asked_as_ever() -> None:
+    """The cascade is for tiers only, however weak the answer."""
+    model = ScriptedModel([UNSURE])
+
+    answer = ask(question(model, EASY, TEXT))
+
+    assert answer.model == "script-1"
+    assert model.requests[0].route is None
+
+
+def test_tiers_without_a_check_go_up_where_a_provider_fails() -> None:
+    """Asked as a plain model, they choose by complexity and fall back upward."""
+    model, models = tiered(small=[overloaded()], medium=[GOOD], large=[])
+
+    completion = model.complete(a_request())
+
+    assert completion.model == "medium"
+    assert models[MEDIUM].requests[0].route == Route(tier=MEDIUM, escalated=True, is_compared=True)
+
+
+def test_a_prompt_that_fits_the_profile_fits_every_tier() -> None:
+    """The least room counts, and the shortest answer."""
+    sizes = {SMALL: (8_192, 1_024), LARGE: (200_000, 195_000)}
+    models = {
+        tier: ScriptedModel(
+            [],
+            profile=ModelProfile(
+                provider="scripted", model=tier, context_tokens=context, max_output_tokens=output
+            ),
+        )
+        for tier, (context, output) in sizes.items()
+    }
+
+    profile = Tiered(models, RoutingSettings(), lambda *_: None).profile
+
+    assert (profile.model, profile.max_output_tokens) == ("large", 1_024)
+    assert profile.context_tokens - profile.max_output_tokens == 5_000
+
+
+def test_there_has_to_be_a_tier() -> None:
+    """Nothing to choose from is a matter of the settings."""
+    with pytest.raises(ConfigurationError):
+        Tiered({}, RoutingSettings(), lambda *_: None)

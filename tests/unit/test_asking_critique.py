@@ -1,0 +1,326 @@
+"""Examining an answer against principles, and what becomes of its revision."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from chordwise.domain import critique, json_values
+from chordwise.domain.answers import Answer
+from chordwise.domain.critique import CritiqueOutcome
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.errors import (
+    AwaitingBatchError,
+    BudgetExceededError,
+    ChordwiseError,
+    ContextTooLongError,
+    InvalidAnswerError,
+    ModelOverloadedError,
+    RefusedError,
+)
+from chordwise.llm.providers.extractive import ExtractiveModel
+from chordwise.pipeline.asking import ask
+from chordwise.pipeline.asking.critique import Examined, examine, examine_answer
+from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
+from tests.fakes.asking import question
+from tests.fakes.pipeline import a_summary
+from tests.fakes.scripted_model import Line, ScriptedModel
+
+TEXT = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned."
+OPTIONS = AnalysisOptions(critique=True, principles=("Be brief.", "Say when."))
+TASK = AnalysisTask(
+    analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE, text=TEXT, options=OPTIONS
+)
+DRAFT = a_summary("rebuilt in 1856", "had planned", topic="A harbour.")
+BETTER = a_summary("rebuilt in 1856", topic="A harbour, rebuilt in 1856.")
+OBJECTION = {"principle": 2, "path": "/main_topic", "problem": "It does not say when."}
+FINE = json.dumps({"violations": []})
+OBJECTED = json.dumps({"violations": [OBJECTION]})
+
+
+def examined(
+    *script: Line, task: AnalysisTask = TASK, draft: str = DRAFT
+) -> tuple[Examined, Answer, ScriptedModel]:
+    """Examine an answer with a model that plays the script; return the answer before, too."""
+    answer = ask(question(ScriptedModel([draft]), task, TEXT))
+    model = ScriptedModel(script)
+    return examine_answer(answer, question(model, task, TEXT)), answer, model
+
+
+def outcome_of(found: Examined) -> CritiqueOutcome:
+    """Return what the critique came to."""
+    assert found.critique is not None
+    return found.critique.outcome
+
+
+def test_an_answer_without_a_violation_is_left_alone() -> None:
+    """One question, about the text, the answer and the principles; no revision."""
+    found, before, model = examined(FINE)
+
+    (request,) = model.requests
+    assert (found.answer, outcome_of(found)) == (before, CritiqueOutcome.PASSED)
+    assert (request.task.stage, request.prompt_version) == (Stage.CRITIQUE, "critique@1")
+    assert request.schema_name == "critique"
+    assert "1. Be brief.\n2. Say when." in request.system
+    assert TEXT in request.user
+    assert "A harbour." in request.user
+    assert "start_char" not in request.user
+
+
+def test_text_and_answer_stand_between_marks_that_neither_holds() -> None:
+    """A mark of the text's own does not end it."""
+    _, _, model = examined(FINE)
+    (request,) = model.requests
+    mark = request.user.split("the mark ")[1].split(",")[0]
+
+    assert request.user.count(f"\n{mark}") == 3
+    assert mark not in TEXT + DRAFT
+
+
+def test_an_objection_brings_one_revision_that_is_grounded_like_any_answer() -> None:
+    """The question again, with answer and objections below it; what comes back replaces it."""
+    found, before, model = examined(OBJECTED, BETTER)
+
+    first, second = model.requests
+    assert found.answer.output["main_topic"] == "A harbour, rebuilt in 1856."
+    assert found.answer.prompt_version == before.prompt_version == second.prompt_version
+    assert second.task.stage is Stage.REVISE
+    assert (first.schema_name, second.schema_name) == ("critique", "summary")
+    assert "It does not say when." in second.user
+    assert TEXT in second.user
+    finding = found.answer.output["key_findings"]
+    assert isinstance(finding, list)
+    assert isinstance(finding[0], dict)
+    assert (finding[0]["start_char"], finding[0]["grounded"]) == (26, True)
+    assert found.critique is not None
+    assert found.critique.to_json() == {
+        "outcome": "revised",
+        "violations": [{**OBJECTION, "principle": "Say when."}],
+        "reason": None,
+        "principles": ["Be brief.", "Say when."],
+    }
+
+
+@pytest.mark.parametrize(
+    ("revision", "reason"),
+    [
+        (["no JSON", "nor this"], "is not JSON"),
+        ([RefusedError("It declines.")], "It declines."),
+        ([a_summary("rebuilt in 1856", "built by giants")], "grounded less well"),
+    ],
+)
+def test_a_revision_that_fails_or_is_worse_keeps_the_original(
+    revision: list[Line], reason: str
+) -> None:
+    """The answer stands, and what was objected to stands beside it, with the reason."""
+    found, before, _ = examined(OBJECTED, *revision)
+
+    assert (found.answer, outcome_of(found)) == (before, CritiqueOutcome.KEPT)
+    assert found.critique is not None
+    assert reason in found.critique.reason
+    assert [each["problem"] for each in found.critique.violations] == ["It does not say when."]
+
+
+def test_a_revision_must_not_drop_all_evidence() -> None:
+    """No quotes at all would be perfectly grounded."""
+    options = replace(OPTIONS, labels=("a", "b"))
+    task = replace(TASK, analysis_type=AnalysisType.CLASSIFICATION, options=options)
+    label = {
+        "primary_label": "a",
+        "secondary_label": None,
+        "confidence": 0.5,
+        "features": [{"feature": "f", "quote": "rebuilt in 1856"}],
+        "uncertainty_factors": [],
+    }
+    bare = json.dumps({**label, "features": []})
+
+    found, before, _ = examined(OBJECTED, bare, task=task, draft=json.dumps(label))
+
+    assert (found.answer, outcome_of(found)) == (before, CritiqueOutcome.KEPT)
+
+
+@pytest.mark.parametrize(
+    ("quotes", "kept", "outcome"),
+    [
+        (["rebuilt in 1856", "built by giants"], 1, CritiqueOutcome.REVISED),
+        (["rebuilt in 1856", "had planned"], 1, CritiqueOutcome.KEPT),
+        (["rebuilt in 1856", "had planned"], 2, CritiqueOutcome.REVISED),
+    ],
+)
+def test_a_revision_may_drop_a_row_that_stands_nowhere_and_no_other(
+    quotes: list[str], kept: int, outcome: CritiqueOutcome
+) -> None:
+    """An invented row is what a critique is for; one of the text's own is a loss."""
+    schema = json_values.as_object(
+        {"type": "object", "properties": {"rows": {"type": "array", "items": {"type": "string"}}}}
+    )
+    options = replace(OPTIONS, schema=schema)
+    task = replace(TASK, analysis_type=AnalysisType.EXTRACTION, options=options)
+
+    def extraction(rows: list[str]) -> str:
+        evidence = [
+            {"path": f"/rows/{place}", "quote": quote, "confidence": 5}
+            for place, quote in enumerate(rows)
+        ]
+        return json.dumps({"data": {"rows": rows}, "evidence": evidence})
+
+    found, _, _ = examined(OBJECTED, extraction(quotes[:kept]), task=task, draft=extraction(quotes))
+
+    assert outcome_of(found) is outcome
+    assert found.answer.missing_rows == ()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        ["no JSON", "nor this"],
+        [json.dumps({"violations": [{**OBJECTION, "principle": 3}]})] * 2,
+        [RefusedError("It declines.")],
+        [ContextTooLongError("Text and answer do not fit.")],
+    ],
+)
+def test_a_critique_that_fails_never_loses_the_answer(script: list[Line]) -> None:
+    """It says why there is none; a text is not examined in halves."""
+    found, before, model = examined(*script)
+
+    assert (found.answer, outcome_of(found)) == (before, CritiqueOutcome.FAILED)
+    assert found.critique is not None
+    assert found.critique.reason
+    assert len(model.requests) == len(script)
+
+
+def test_an_invalid_critique_is_asked_for_once_more() -> None:
+    """With what was wrong, as any answer is; the question is still that of a critique."""
+    found, _, model = examined("no JSON", FINE)
+
+    assert outcome_of(found) is CritiqueOutcome.PASSED
+    assert [request.task.stage for request in model.requests] == [Stage.CRITIQUE, Stage.REPAIR]
+
+
+@pytest.mark.parametrize("before", [[], [OBJECTED]])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModelOverloadedError("Later."),
+        BudgetExceededError("No money."),
+        AwaitingBatchError("Tomorrow."),
+    ],
+)
+def test_what_time_or_a_person_mends_is_waited_for(
+    before: list[Line], error: ChordwiseError
+) -> None:
+    """In the critique and in the revision: the job goes on with it later."""
+    with pytest.raises(type(error)):
+        examined(*before, error)
+
+
+def test_a_job_that_wants_no_critique_has_none() -> None:
+    """No critic is asked."""
+    task = replace(TASK, options=AnalysisOptions())
+
+    found, before, model = examined(task=task)
+
+    assert (found.answer, found.critique, model.requests) == (before, None, [])
+
+
+def test_the_built_in_model_neither_examines_nor_is_examined() -> None:
+    """It is no language model; as a fallback in a revision, it does not replace one."""
+    built_in = ask(question(ExtractiveModel(), TASK, TEXT))
+    model = ScriptedModel([])
+    as_fallback = replace(ScriptedModel([]).completion(BETTER), provider="extractive")
+
+    by_it = question(ExtractiveModel(), TASK, TEXT)
+    of_it = question(model, TASK, TEXT)
+    found, before, _ = examined(OBJECTED, as_fallback)
+
+    answer = replace(built_in, provider="openai")
+    assert examine_answer(answer, by_it).critique is None
+    assert examine_answer(built_in, of_it).critique is None
+    assert (found.answer, outcome_of(found)) == (before, CritiqueOutcome.KEPT)
+
+
+@pytest.mark.parametrize(
+    ("script", "doubt"),
+    [
+        ([FINE], False),
+        ([OBJECTED, BETTER], False),
+        ([OBJECTED, "no JSON", "nor this"], True),
+        ([RefusedError("It declines.")], True),
+    ],
+)
+def test_an_objection_that_stands_and_an_answer_without_a_critique_need_review(
+    script: list[Line], *, doubt: bool
+) -> None:
+    """However sure the model is; what was mended or found good needs none by itself."""
+    found, _, _ = examined(*script)
+
+    assert found.needs_review(1.0, TASK) is doubt
+    assert found.needs_review(0.4, TASK)
+
+
+@pytest.mark.parametrize(
+    ("agreement", "provider", "review"),
+    [(None, "openai", True), (0.2, "openai", False), (None, "extractive", False)],
+)
+def test_a_sample_that_is_left_alone_needs_review(
+    agreement: float | None, provider: str, *, review: bool
+) -> None:
+    """Its claim is not lowered by any doubt; the built-in model never has votes."""
+    _, before, _ = examined(FINE)
+    answer = replace(before, agreement=agreement, provider=provider)
+
+    found = Examined(answer=answer)
+
+    assert found.needs_review(1.0, replace(TASK, options=AnalysisOptions(votes=5))) is review
+    assert not found.needs_review(1.0, replace(TASK, options=AnalysisOptions(votes=1)))
+
+
+def test_what_was_merged_by_rule_says_that_it_was_not_examined() -> None:
+    """Only where a critique was wanted; no critic is asked."""
+    model = ScriptedModel([])
+    answer = ask(question(ScriptedModel([DRAFT]), TASK, TEXT))
+    wanted = Synthesizer(document=question(model, TASK, TEXT))
+    uncritical = replace(TASK, options=AnalysisOptions())
+    unwanted = Synthesizer(document=question(model, uncritical, TEXT))
+    merged = Synthesis(answer=answer, error=InvalidAnswerError("No JSON."))
+
+    found = examine(wanted, merged, (0, len(TEXT)))
+
+    assert (found.answer, outcome_of(found)) == (answer, CritiqueOutcome.FAILED)
+    assert found.needs_review(1.0, TASK)
+    assert examine(unwanted, merged, (0, len(TEXT))).critique is None
+
+
+def test_the_agreement_of_a_vote_outlives_a_revision() -> None:
+    """It describes the samples, which were not asked for again."""
+    answer = ask(question(ScriptedModel([DRAFT]), TASK, TEXT))
+    voted = replace(answer, agreement=0.8)
+    model = ScriptedModel([OBJECTED, BETTER])
+
+    found = examine_answer(voted, question(model, TASK, TEXT))
+
+    assert (outcome_of(found), found.answer.agreement) == (CritiqueOutcome.REVISED, 0.8)
+
+
+def test_neither_a_critique_nor_a_revision_is_voted_on() -> None:
+    """Each is asked for once, whatever the number of votes."""
+    task = replace(TASK, options=replace(OPTIONS, votes=3))
+    answer = ask(question(ScriptedModel([DRAFT]), TASK, TEXT))
+    model = ScriptedModel([OBJECTED, BETTER])
+
+    found = examine_answer(answer, question(model, task, TEXT))
+
+    assert outcome_of(found) is CritiqueOutcome.REVISED
+    assert [each.task.stage for each in model.requests] == [Stage.CRITIQUE, Stage.REVISE]
+
+
+@pytest.mark.parametrize("kind", AnalysisType)
+def test_every_type_has_principles_of_its_own(kind: AnalysisType) -> None:
+    """Those of all types, and some more; the user's own replace them."""
+    usual = {each: critique.principles_for(each, AnalysisOptions()) for each in AnalysisType}
+
+    assert len(usual[kind]) > 3
+    assert list(usual.values()).count(usual[kind]) == 1
+    assert critique.principles_for(kind, OPTIONS) == ("Be brief.", "Say when.")

@@ -1,0 +1,359 @@
+"""Joining the answers of chunks, and how much text fits into a question and its repair."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chordwise.domain import grounding, json_values, tokens
+from chordwise.domain.answers import Answer
+from chordwise.domain.grounding import Source
+from chordwise.domain.tasks import (
+    AnalysisOptions,
+    AnalysisTask,
+    AnalysisType,
+    Stage,
+    options_from,
+    options_to_json,
+)
+from chordwise.errors import (
+    ChordwiseError,
+    ConfigurationError,
+    ContextTooLongError,
+    InvalidAnswerError,
+    ModelAccessError,
+    RateLimitedError,
+)
+from chordwise.llm.model import Completion, CompletionRequest, FinishReason, ModelProfile
+from chordwise.pipeline.asking import Question, ask
+from chordwise.pipeline.asking.merge import Synthesizer
+from chordwise.pipeline.asking.question import (
+    REPAIR_TOKENS,
+    request_for,
+    text_budget,
+    with_problems,
+)
+from chordwise.pipeline.jobs import backoff
+from chordwise.settings import PipelineSettings
+from tests.fakes.asking import ignore, question
+from tests.fakes.pipeline import a_summary, quoting_the_text
+from tests.fakes.scripted_model import Line, ScriptedModel
+
+SENTENCES = [f"Sentence number {number} of the document is here. " for number in range(40)]
+
+
+TEXT = "".join(SENTENCES)
+
+
+TASK = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE)
+
+
+def a_profile(context_tokens: int, max_output_tokens: int = 300) -> ModelProfile:
+    """Return the profile of a model with a small context."""
+    return ModelProfile(
+        provider="scripted",
+        model="script-1",
+        context_tokens=context_tokens,
+        max_output_tokens=max_output_tokens,
+    )
+
+
+def an_answer(place: int, quote: str = "") -> Answer:
+    """Return the answer of a chunk that is one sentence of the text."""
+    start = sum(map(len, SENTENCES[:place]))
+    text = SENTENCES[place]
+    model = ScriptedModel([a_summary(quote or text.strip())])
+    task, source = replace(TASK, text=text), Source(text, offset=start)
+    return ask(Question(model=model, task=task, source=source, record_check=ignore))
+
+
+def synthesizer(model: ScriptedModel) -> Synthesizer:
+    """Return a synthesizer of the text's summary."""
+    return Synthesizer(document=question(model, TASK, TEXT))
+
+
+def spans(answer: Answer) -> list[tuple[object, object, object]]:
+    """Return quote, start and end of every finding."""
+    return [
+        (found["quote"], found["start_char"], found["end_char"])
+        for found in grounding.quotes(answer.output)
+    ]
+
+
+def test_a_single_answer_needs_no_synthesis() -> None:
+    """A document of one chunk costs one question."""
+    model, only = ScriptedModel([]), an_answer(3)
+
+    synthesis = synthesizer(model).synthesize([only])
+
+    assert synthesis.answer is only
+    assert synthesis.error is None
+    assert model.requests == []
+
+
+def test_a_synthesis_keeps_the_spans_of_the_chunks() -> None:
+    """Not the first look-alike in the document, but the place where the chunk found it."""
+    model = ScriptedModel([a_summary("of the document", "number 7")])
+    chunks = [an_answer(5, "of the document"), an_answer(7, "number 7")]
+
+    synthesis = synthesizer(model).synthesize(chunks)
+
+    assert spans(synthesis.answer) == [span for chunk in chunks for span in spans(chunk)]
+    assert synthesis.answer.prompt_version == "summary.synthesize@2"
+    (request,) = model.requests
+    assert request.task.answers == tuple(chunk.output for chunk in chunks)
+    assert "start_char" not in request.user
+
+
+def test_answers_that_exceed_the_context_are_joined_in_levels() -> None:
+    """Every question of more than two answers fits, and all answers are used."""
+    model = ScriptedModel([quoting_the_text], profile=a_profile(1_400), repeat_last=True)
+    chunks = [an_answer(place) for place in range(13)]
+
+    synthesis = synthesizer(model).synthesize(chunks)
+
+    first_level = [answer for request in model.requests for answer in request.task.answers]
+    assert all(chunk.output in first_level for chunk in chunks)
+    assert len(model.requests) > 2
+    for request in model.requests:
+        needed = tokens.estimate(request.system + request.user) + request.max_output_tokens
+        assert needed <= 1_400 or len(request.task.answers) == 2
+    assert synthesis.error is None
+    assert synthesis.answer.quality == 1.0
+
+
+@pytest.mark.parametrize("script", [["no JSON", "still none"], [ContextTooLongError("too long")]])
+def test_what_the_model_cannot_join_is_merged_by_rule(script: list[Line]) -> None:
+    """Nothing that the chunks found is lost; the reason is told, and the quality is lowered."""
+    chunks = [an_answer(5), replace(an_answer(7), quality=0.5, repaired=True)]
+
+    synthesis = synthesizer(ScriptedModel(script)).synthesize(chunks)
+
+    assert synthesis.error is not None
+    assert spans(synthesis.answer) == [span for chunk in chunks for span in spans(chunk)]
+    assert (synthesis.answer.quality, synthesis.answer.repaired) == (0.6, True)
+
+
+@pytest.mark.parametrize("error", [RateLimitedError("busy"), ModelAccessError("no key")])
+def test_what_may_pass_is_not_merged_by_rule(error: ChordwiseError) -> None:
+    """The job waits instead of ending with a worse answer."""
+    with pytest.raises(type(error)):
+        synthesizer(ScriptedModel([error])).synthesize([an_answer(1), an_answer(2)])
+
+
+def test_the_budget_leaves_room_for_prompt_and_answer() -> None:
+    """A text as long as the budget fits into the context together with both."""
+    model = ScriptedModel([], profile=a_profile(2_000))
+
+    budget = text_budget(model, TASK, chunk_tokens=100_000)
+
+    longest = "word " * int(budget / 5 * 4)
+    request = request_for(model, replace(TASK, text=longest))
+    assert tokens.estimate(longest) <= budget
+    assert tokens.estimate(request.system + request.user) + request.max_output_tokens <= 2_000
+    assert text_budget(model, TASK, chunk_tokens=80) == 80
+
+
+def test_a_text_leaves_room_for_the_critique_of_its_answer() -> None:
+    """Text, principles and an answer of half the limit fit, and so they do below a question."""
+    model = ScriptedModel([], profile=a_profile(4_000))
+    wanting = replace(TASK, options=AnalysisOptions(critique=True))
+    budget = text_budget(model, wanting, chunk_tokens=100_000)
+    half = model.profile.max_output_tokens // 2
+    problem = json_values.as_object(
+        {"principle": "p", "path": "/a", "problem": "It is wrong. " * 9}
+    )
+    about = replace(
+        wanting,
+        text="word " * int(budget / 5 * 4),
+        draft={"main_topic": "word " * int(half / 5 * 3)},
+    )
+
+    critique = request_for(model, replace(about, stage=Stage.CRITIQUE))
+    revision = request_for(model, replace(about, stage=Stage.REVISE, violations=(problem,)))
+
+    assert budget < text_budget(model, TASK, chunk_tokens=100_000)
+    for request in (critique, revision):
+        used = tokens.estimate(request.system + request.user)
+        assert used + request.max_output_tokens <= 4_000
+
+
+def test_a_context_that_the_prompt_fills_is_a_wrong_setting() -> None:
+    """No chunk could be small enough."""
+    with pytest.raises(ConfigurationError, match="script-1") as caught:
+        text_budget(ScriptedModel([], profile=a_profile(700)), TASK, chunk_tokens=100)
+
+    assert "max_output_tokens" in caught.value.hint
+
+
+@given(
+    st.builds(
+        AnalysisOptions,
+        instructions=st.text(),
+        labels=st.lists(st.text()).map(tuple),
+        schema=st.none() | st.just(json_values.as_object({"type": "object"})),
+        confidence_threshold=st.floats(0, 1),
+        votes=st.integers(1, 15),
+        critique=st.just(True),
+        principles=st.lists(st.text()).map(tuple),
+    )
+)
+def test_options_survive_their_row(options: AnalysisOptions) -> None:
+    """What was stored as JSON is read as it was."""
+    assert options_from(json.loads(json.dumps(options_to_json(options)))) == options
+
+
+def test_options_of_an_unknown_shape_are_the_defaults() -> None:
+    """A row of an older version has fewer members, and no threshold."""
+    assert options_from({}) == AnalysisOptions(confidence_threshold=0)
+
+
+@given(st.integers(0, 40), st.integers(0, 1_000), st.none() | st.floats(0, 5_000))
+def test_waits_grow_to_a_ceiling_and_honour_the_server(
+    before: int, seed: int, asked_for: float | None
+) -> None:
+    """Between half and the whole of the doubled wait, and never below the server's own word."""
+    settings = PipelineSettings(postponement_base_seconds=30, postponement_max_seconds=900)
+    error = RateLimitedError("busy")
+    error.retry_after_seconds = asked_for
+
+    wait = backoff.postponement(settings, before, error, Random(seed))  # noqa: S311 - jitter
+
+    ceiling = min(900, 30 * 2**before)
+    least = max(ceiling / 2, asked_for or 0)
+    assert least - 1e-3 <= wait.total_seconds() <= max(ceiling, asked_for or 0) + 1e-3
+
+
+CONTEXT = 2_000
+
+
+WRONG = InvalidAnswerError("“main_topic” is missing; " * 100)
+
+
+TYPES = pytest.mark.parametrize("analysis_type", list(AnalysisType))
+
+
+def a_repairing_profile(context_tokens: int = CONTEXT, most: int | None = None) -> ModelProfile:
+    """Return the profile of a model whose answers have 300 tokens, or up to `most`."""
+    return ModelProfile(
+        provider="scripted",
+        model="script-1",
+        context_tokens=context_tokens,
+        max_output_tokens=300,
+        max_output_tokens_on_retry=most,
+    )
+
+
+def a_model(context_tokens: int = CONTEXT) -> ScriptedModel:
+    """Return a model with a small context that is never asked."""
+    return ScriptedModel([], profile=a_repairing_profile(context_tokens))
+
+
+def a_task(analysis_type: AnalysisType, *, critique: bool = False) -> AnalysisTask:
+    """Return a question without a text."""
+    return AnalysisTask(
+        analysis_type=analysis_type,
+        stage=Stage.ANALYZE,
+        options=AnalysisOptions(critique=critique),
+    )
+
+
+def words(budget: float) -> str:
+    """Return a text that takes so many tokens, a word less at most."""
+    return "word " * int(budget / 5 * 4)
+
+
+def needed(request: CompletionRequest) -> int:
+    """Return the tokens that a request and its answer take."""
+    return tokens.estimate(request.system + request.user) + request.max_output_tokens
+
+
+def cut_off(text: str) -> Completion:
+    """Return an answer that hit the output limit."""
+    return replace(ScriptedModel([]).completion(text), finish_reason=FinishReason.LENGTH)
+
+
+def a_chunk_answer(number: int) -> Answer:
+    """Return the answer of a chunk."""
+    text = f"{number}. The harbour was rebuilt."
+    model = ScriptedModel([a_summary("rebuilt", topic=f"Chunk {number}.")])
+    return ask(question(model, replace(a_task(AnalysisType.SUMMARY), text=text), text))
+
+
+@given(st.text(min_size=1, max_size=5_000))
+def test_the_remark_of_a_repair_has_the_room_that_is_left_for_it(problems: str) -> None:
+    """However much is wrong with an answer."""
+    model = a_model()
+    request = request_for(model, a_task(AnalysisType.SUMMARY))
+
+    again = with_problems(request, InvalidAnswerError(problems), model.profile)
+
+    remark = again.user.removeprefix(request.user)
+    assert tokens.estimate(remark) <= REPAIR_TOKENS
+    assert problems[:50] in remark
+
+
+@TYPES
+def test_the_longest_text_leaves_room_for_a_repair(analysis_type: AnalysisType) -> None:
+    """The budget of a text counts with the remark below its question."""
+    model, task = a_model(), a_task(analysis_type)
+    budget = text_budget(model, task, chunk_tokens=100_000)
+    request = request_for(model, replace(task, text=words(budget)))
+
+    again = with_problems(request, WRONG, model.profile)
+
+    assert needed(request) < needed(again) <= CONTEXT
+    assert again.max_output_tokens == 300
+
+
+@TYPES
+def test_the_critique_of_an_answer_leaves_room_for_its_repair(analysis_type: AnalysisType) -> None:
+    """As much as a question does, with an answer of half the limit below the text."""
+    context = 4_000
+    model, task = a_model(context), a_task(analysis_type, critique=True)
+    budget = text_budget(model, task, chunk_tokens=100_000)
+    draft = json_values.as_object({"main_topic": words(150 - 20)})
+    problem = json_values.as_object({"principle": "p", "path": "/a", "problem": "It is wrong."})
+    about = replace(task, text=words(budget), draft=draft)
+    critique = request_for(model, replace(about, stage=Stage.CRITIQUE))
+    revision = request_for(model, replace(about, stage=Stage.REVISE, violations=(problem,)))
+
+    repairs = [with_problems(each, WRONG, model.profile) for each in (critique, revision)]
+
+    assert all(needed(each) <= context for each in repairs)
+
+
+def test_a_raised_limit_gives_way_to_the_remark_of_a_repair() -> None:
+    """An answer that was cut off may have the whole context, and its repair as much as is left."""
+    text = "The harbour of Lindau was rebuilt in 1856."
+    script: list[Line] = [cut_off("{"), "no JSON", a_summary("rebuilt in 1856")]
+    model = ScriptedModel(script, profile=a_repairing_profile(1_000, most=5_000))
+    task = replace(a_task(AnalysisType.SUMMARY), text=text)
+
+    ask(question(model, task, text))
+
+    first, raised, repaired = model.requests
+    assert first.max_output_tokens == 300
+    assert needed(raised) == CONTEXT / 2
+    assert needed(repaired) == CONTEXT / 2
+    assert 300 < repaired.max_output_tokens < raised.max_output_tokens
+
+
+def test_answers_that_are_joined_leave_room_for_a_repair() -> None:
+    """Whatever fits one question fits its repetition: two answers are the least, and go anyway."""
+    model = ScriptedModel([a_summary("rebuilt")], profile=a_repairing_profile(), repeat_last=True)
+    task = a_task(AnalysisType.SUMMARY)
+    synthesizer = Synthesizer(document=question(model, task, "It was rebuilt."))
+
+    synthesizer.synthesize([a_chunk_answer(number) for number in range(60)])
+
+    joining = [each for each in model.requests if len(each.task.answers) > 2]
+    repairs = [with_problems(each, WRONG, model.profile) for each in joining]
+    assert joining
+    assert all(needed(each) <= CONTEXT for each in repairs)
+    assert max(needed(each) for each in repairs) > CONTEXT - 150

@@ -1,0 +1,228 @@
+"""Asking a question several times, and what becomes of samples that fail."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+
+import pytest
+
+from chordwise.domain.answers import Answer
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.errors import (
+    AwaitingBatchError,
+    BudgetExceededError,
+    ChordwiseError,
+    InvalidAnswerError,
+    LeaseLostError,
+    ModelOverloadedError,
+    ModelRequestError,
+    RateLimitedError,
+    RefusedError,
+)
+from chordwise.llm.middleware.cached import key_of
+from chordwise.llm.model import Completion
+from chordwise.llm.providers.extractive import ExtractiveModel
+from chordwise.pipeline.asking import AskingPolicy, ask
+from chordwise.pipeline.asking.question import ONE_PROMPT
+from tests.fakes.asking import question
+from tests.fakes.scripted_model import Line, ScriptedModel
+
+TEXT = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned."
+
+
+def a_task(votes: int) -> AnalysisTask:
+    """Return a classification that wants so many votes."""
+    options = AnalysisOptions(votes=votes)
+    return AnalysisTask(
+        analysis_type=AnalysisType.CLASSIFICATION, stage=Stage.ANALYZE, text=TEXT, options=options
+    )
+
+
+def a_label(label: str) -> str:
+    """Return a classification's answer."""
+    feature = {"feature": "it says so", "quote": "rebuilt in 1856"}
+    return json.dumps(
+        {
+            "primary_label": label,
+            "secondary_label": None,
+            "confidence": 0.8,
+            "features": [feature],
+            "uncertainty_factors": [],
+        }
+    )
+
+
+def asked(
+    *script: Line, votes: int = 3, policy: AskingPolicy = ONE_PROMPT
+) -> tuple[Answer, ScriptedModel]:
+    """Ask a model that plays the script."""
+    model = ScriptedModel(script)
+    return ask(replace(question(model, a_task(votes), TEXT), policy=policy)), model
+
+
+def test_the_majority_answers_and_stays_grounded() -> None:
+    """Two of three; the quote has its place, and each sample its number."""
+    answer, model = asked(a_label("history"), a_label("money"), a_label("history"))
+
+    assert answer.output["primary_label"] == "history"
+    assert answer.agreement == pytest.approx(2 / 3, abs=1e-6)
+    assert answer.output["features"] == [
+        {
+            "feature": "it says so",
+            "quote": "rebuilt in 1856",
+            "start_char": 26,
+            "end_char": 41,
+            "grounded": True,
+        }
+    ]
+    assert [request.task.sample for request in model.requests] == [1, 2, 3]
+
+
+def test_without_votes_one_question_is_asked() -> None:
+    """One request, and no agreement."""
+    answer, model = asked(a_label("history"), votes=1)
+
+    assert answer.agreement is None
+    assert len(model.requests) == 1
+
+
+def test_every_sample_has_a_key_of_its_own_and_the_first_the_usual_one() -> None:
+    """The cache and single flight never make two samples one; off means as before."""
+    _, voted = asked(*[a_label("history")] * 3)
+    _, usual = asked(a_label("history"), votes=1)
+
+    keys = [key_of(request, {}) for request in voted.requests]
+
+    assert len(set(keys)) == 3
+    assert keys[0] == key_of(usual.requests[0], {})
+
+
+def test_a_repaired_sample_keeps_its_number() -> None:
+    """So the repairs of two samples are not the same question, either."""
+    _, model = asked("no JSON", a_label("a"), "no JSON", a_label("a"), votes=2)
+
+    asked_for = [(request.task.sample, request.task.stage) for request in model.requests]
+    assert asked_for == [(n, s) for n in (1, 2) for s in (Stage.ANALYZE, Stage.REPAIR)]
+    assert len({key_of(request, {}) for request in model.requests}) == 4
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [
+        [RefusedError("The model declined.")],
+        [ModelOverloadedError("It is broken for now.")],
+        ["no JSON", "nor this"],
+        [ModelRequestError("It is rejected.")],
+    ],
+)
+def test_a_sample_that_fails_has_no_vote(failures: list[Line]) -> None:
+    """The other two agree."""
+    answer, model = asked(a_label("a"), *failures, a_label("a"))
+
+    assert (answer.output["primary_label"], answer.agreement) == ("a", 1)
+    assert model.requests[-1].task.sample == 3
+
+
+def test_a_lonely_sample_claims_no_agreement() -> None:
+    """It is the answer where all others failed."""
+    answer, _ = asked(RefusedError("No."), a_label("a"), RefusedError("No."))
+
+    assert (answer.output["primary_label"], answer.agreement) == ("a", None)
+
+
+@pytest.mark.parametrize(
+    ("errors", "raised"),
+    [
+        ([RefusedError("a"), RefusedError("b"), RefusedError("c")], RefusedError),
+        ([RefusedError("a"), ModelOverloadedError("b"), RefusedError("c")], ModelOverloadedError),
+    ],
+)
+def test_without_any_sample_the_question_fails_as_usual(
+    errors: list[ChordwiseError], raised: type[ChordwiseError]
+) -> None:
+    """With what time mends, where there is such an error among them."""
+    with pytest.raises(raised):
+        asked(*errors)
+
+
+@pytest.mark.parametrize("error", [BudgetExceededError("No money."), RateLimitedError("Wait.", "")])
+def test_what_a_person_or_a_turn_has_to_mend_ends_the_vote(error: ChordwiseError) -> None:
+    """No further sample is asked: it would meet the same."""
+    with pytest.raises(type(error)):
+        asked(a_label("a"), error)
+
+
+def test_a_question_that_is_rejected_is_not_asked_again() -> None:
+    """The provider would reject every sample of it."""
+    with pytest.raises(ModelRequestError):
+        asked(ModelRequestError("It is rejected."))
+
+
+def test_all_samples_wait_for_the_same_batch() -> None:
+    """Each is asked before the work is put off, answered ones included."""
+    model = ScriptedModel([AwaitingBatchError("1"), a_label("a"), AwaitingBatchError("3")])
+
+    with pytest.raises(AwaitingBatchError):
+        ask(question(model, a_task(3), TEXT))
+
+    assert [request.task.sample for request in model.requests] == [1, 2, 3]
+
+
+def test_samples_share_the_time_of_the_question() -> None:
+    """What is left after two is too little for a third; the two vote."""
+    ticks = itertools.count(0, 10)
+    policy = AskingPolicy(seconds=65, clock=lambda: float(next(ticks)))
+
+    answer, model = asked(a_label("a"), a_label("a"), policy=policy)
+
+    assert answer.agreement == 1
+    assert len(model.requests) == 2
+    first, second = (request.timeout_seconds for request in model.requests)
+    assert first is not None
+    assert second is not None
+    assert second < first < 65
+
+
+def test_nothing_more_is_asked_after_the_lease_was_lost() -> None:
+    """Neither further samples nor a repair: each would be paid for and thrown away."""
+    holds = iter([True, True, False])
+
+    def require() -> None:
+        if not next(holds):
+            raise LeaseLostError("Somebody else has it.")
+
+    model = ScriptedModel([a_label("a"), "no JSON"])
+    wanted = question(model, a_task(5), TEXT)
+
+    with pytest.raises(LeaseLostError):
+        ask(replace(wanted, policy=AskingPolicy(require=require)))
+
+    assert len(model.requests) == 2
+
+
+def test_the_built_in_model_is_asked_once() -> None:
+    """It would repeat itself, and repeating is not agreeing."""
+    answer = ask(question(ExtractiveModel(), a_task(5), TEXT))
+
+    assert answer.agreement is None
+
+
+def test_a_fallback_to_the_built_in_model_has_no_vote() -> None:
+    """Beside language models it is not counted; alone, it does not agree with itself."""
+    built_in: Completion = replace(
+        ScriptedModel([]).completion(a_label("b")), provider="extractive"
+    )
+
+    mixed, _ = asked(built_in, built_in, a_label("a"))
+    alone, _ = asked(built_in, built_in, built_in)
+
+    assert (mixed.output["primary_label"], mixed.agreement) == ("a", None)
+    assert (alone.output["primary_label"], alone.agreement) == ("b", None)
+
+
+def test_an_invalid_vote_alone_is_reported_as_invalid() -> None:
+    """Two questions each, none of use."""
+    with pytest.raises(InvalidAnswerError):
+        asked(*["no JSON"] * 4, votes=2)

@@ -1,0 +1,251 @@
+"""Profiles and side-cars become the options of a run, or say what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from chordwise import settings
+from chordwise.domain import json_values
+from chordwise.domain.states import Lane
+from chordwise.domain.tasks import AnalysisType
+from chordwise.errors import UsageError
+from chordwise.pipeline.inbox.scan import with_side_car
+from chordwise.pipeline.intake.run_options import RunOptions, run_options
+from chordwise.readers.extracted import Columns
+from chordwise.settings import ProfileSettings, Settings
+
+PROFILE = """
+[profiles.contracts]
+folder = "contracts"
+types = ["extraction", "classification"]
+instructions = "The fee."
+labels = ["lease", "sale"]
+schema = "contract.json"
+save_as = "leases"
+model = "house"
+lane = "batch"
+nightly = true
+budget_usd = 2.50
+confidence_threshold = 0.7
+critique = true
+principles = ["No guessing."]
+votes = 3
+text_column = "body"
+id_column = "number"
+"""
+
+
+FEE = '{"type": "object", "properties": {"fee": {"type": "number"}}}'
+
+
+RENT = FEE.replace("fee", "rent")
+
+
+Asked: TypeAlias = Callable[[RunOptions], object]
+
+
+def fields(options: RunOptions) -> object:
+    """Return the names of what the schema asks for."""
+    schema = options.analysis.schema
+    return schema and list(json_values.as_object(schema["properties"]))
+
+
+ENTRIES: dict[str, tuple[Asked, str, object, str, object]] = {
+    "types": (
+        lambda options: options.types,
+        '["summary"]',
+        (AnalysisType.SUMMARY,),
+        "[]",
+        (AnalysisType.EXTRACTION, AnalysisType.CLASSIFICATION),
+    ),
+    "instructions": (lambda options: options.analysis.instructions, '"x"', "x", '""', ""),
+    "labels": (lambda options: options.analysis.labels, '["a", "b"]', ("a", "b"), "[]", ()),
+    "schema": (fields, '"rent.json"', ["rent"], '""', None),
+    "save_as": (lambda options: options.save_as, '"x"', "x", '""', ""),
+    "model": (lambda options: options.model, '"other"', "other", '""', "extractive"),
+    "lane": (lambda options: options.lane, '"online"', Lane.ONLINE, '"online"', Lane.ONLINE),
+    "nightly": (lambda options: options.nightly, "true", True, "false", False),
+    "budget_usd": (lambda options: options.budget_usd, "9", Decimal(9), '""', None),
+    "confidence_threshold": (lambda o: o.analysis.confidence_threshold, "0.2", 0.2, "0", 0.0),
+    "critique": (lambda options: options.analysis.critique, "true", True, "false", False),
+    "principles": (lambda options: options.analysis.principles, '["y"]', ("y",), "[]", ()),
+    "votes": (lambda options: options.analysis.votes, "5", 5, "1", 1),
+    "text_column": (lambda options: options.columns.text, '"text"', "text", '""', ""),
+    "id_column": (lambda options: options.columns.identity, '"id"', "id", '""', ""),
+}
+
+
+def asked(folder: Path, side_car: str, profile: str = PROFILE) -> RunOptions:
+    """Return what is asked of a file of the profile with this side-car."""
+    (folder / "contract.json").write_text(FEE, "utf-8")
+    (folder / "rent.json").write_text(RENT, "utf-8")
+    (folder / "chordwise.toml").write_text(profile, "utf-8")
+    beside = folder / "a.txt.chordwise.toml"
+    beside.write_text(side_car, "utf-8")
+    found = settings.load(folder / "chordwise.toml")
+    return run_options(found, with_side_car(found.profiles["contracts"], beside))
+
+
+def test_every_entry_is_looked_at() -> None:
+    """All that a profile has, but for its folder."""
+    names = {field.alias or name for name, field in ProfileSettings.model_fields.items()}
+
+    assert names - {"folder"} == ENTRIES.keys()
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_an_entry_is_overridden(tmp_path: Path, name: str) -> None:
+    """And nothing else is asked otherwise, but for what it leaves no sense in."""
+    of, given, expected, _, _ = ENTRIES[name]
+
+    assert of(asked(tmp_path, f"{name} = {given}")) == expected
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_an_entry_is_taken_away(tmp_path: Path, name: str) -> None:
+    """Alone, without a contradiction to what the profile has besides."""
+    of, _, _, nothing, expected = ENTRIES[name]
+
+    assert of(asked(tmp_path, f"{name} = {nothing}")) == expected
+
+
+@pytest.mark.parametrize(
+    ("types", "expected"),
+    [
+        ('["summary"]', (None, ())),
+        ('["extraction"]', (["fee"], ())),
+        ('["classification", "summary"]', (None, ("lease", "sale"))),
+        ('["extraction", "classification"]', (["fee"], ("lease", "sale"))),
+    ],
+)
+def test_types_leave_out_what_does_not_fit_them(
+    tmp_path: Path, types: str, expected: tuple[object, object]
+) -> None:
+    """The profile's schema is for extractions, its labels are for classifications."""
+    options = asked(tmp_path, f"types = {types}")
+
+    assert (fields(options), options.analysis.labels) == expected
+
+
+def test_without_a_text_column_there_is_no_other(tmp_path: Path) -> None:
+    """The file is read as a whole."""
+    options = asked(tmp_path, 'text_column = ""')
+
+    assert (options.columns.text, options.columns.identity) == ("", "")
+
+
+def test_a_profile_may_say_none_as_well(tmp_path: Path) -> None:
+    """An empty schema or budget is none there, too."""
+    options = asked(tmp_path, "", '[profiles.contracts]\nschema = ""\nbudget_usd = ""\n')
+
+    assert (options.types, options.budget_usd) == ((AnalysisType.SUMMARY,), None)
+
+
+@pytest.mark.parametrize(
+    ("side_car", "complaint", "hint"),
+    [
+        ('schema = "rent.json"', "schema is for extractions, and .* is sentiment", "extraction"),
+        ('labels = ["a", "b"]', "labels are for classifications, and", "classification"),
+        ('types = ["summary"]\nschema = "rent.json"', "what is asked for is summary", "extraction"),
+        ('id_column = "a"', "reading rows", "text_column"),
+        ("budget_usd = 0", "budget_usd: .* greater than 0", 'budget_usd = ""'),
+        ("types = 3", "types: ", "docs/inbox.md"),
+        ('types = "summary"', r'types: it wants a list, such as \["summary"\]\.', "docs/inbox.md"),
+        ('typs = ["summary"]', "wrong: there is no setting typs\\.", "docs/inbox.md"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(
+    tmp_path: Path, side_car: str, complaint: str, hint: str
+) -> None:
+    """With a sentence that says what to change."""
+    with pytest.raises(UsageError, match=complaint) as caught:
+        asked(tmp_path, side_car, '[profiles.contracts]\ntypes = ["sentiment"]\n')
+
+    assert hint in caught.value.hint
+
+
+def test_a_profile_says_everything_that_a_run_asks(tmp_path: Path) -> None:
+    """Each entry reaches the options; the schema is read."""
+    schema = tmp_path / "contract.json"
+    schema.write_text(json.dumps({"type": "object", "properties": {"fee": {"type": "number"}}}))
+    profile = ProfileSettings.model_validate(
+        {
+            "schema": schema,
+            "instructions": " the fee ",
+            "model": "house",
+            "lane": "batch",
+            "nightly": True,
+            "budget_usd": "2.50",
+            "confidence_threshold": 0.7,
+            "text_column": "body",
+            "id_column": "number",
+        }
+    )
+
+    options = run_options(Settings(), profile, "tonight")
+
+    assert options.types == (AnalysisType.EXTRACTION,)
+    assert options.analysis.instructions == "the fee"
+    assert options.analysis.schema is not None
+    assert "fee" in json.dumps(options.analysis.schema)
+    assert options.analysis.confidence_threshold == 0.7
+    assert (options.model, options.name, options.nightly) == ("house", "tonight", True)
+    assert options.columns == Columns(text="body", identity="number")
+    assert (options.lane, options.budget_usd) == (Lane.BATCH, Decimal("2.50"))
+
+
+def test_an_empty_profile_is_a_summary_by_the_usual_model() -> None:
+    """What is not said is as on the command line."""
+    options = run_options(Settings(model="house"), ProfileSettings())
+
+    assert options.types == (AnalysisType.SUMMARY,)
+    assert (options.model, options.lane, options.budget_usd) == ("house", Lane.ONLINE, None)
+
+
+@pytest.mark.parametrize(
+    ("entries", "complaint"),
+    [
+        ({"types": ["summary"], "schema": "contract.json"}, "for extractions"),
+        ({"types": ["summary"], "labels": ["a", "b"]}, "for classifications"),
+        ({"labels": ["only"]}, "two labels"),
+        ({"id_column": "number"}, "reading rows"),
+        ({"schema": "there-is-none.json"}, "cannot be read"),
+    ],
+)
+def test_a_profile_that_contradicts_itself_is_refused(
+    entries: dict[str, object], complaint: str
+) -> None:
+    """With a sentence about what is wrong."""
+    profile = ProfileSettings.model_validate(entries)
+
+    with pytest.raises(UsageError, match=complaint):
+        run_options(Settings(), profile)
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (None, "Put the file there, or name another schema."),
+        ("{", "Correct the file, or name another schema."),
+        ('{"type": "object", "required": 7}', "Correct {schema}, or name another schema."),
+        ('{"type": "array"}', 'Its root needs "type": "object".'),
+    ],
+)
+def test_a_schema_that_cannot_be_used_has_a_hint(
+    tmp_path: Path, content: str | None, hint: str
+) -> None:
+    """Whatever is wrong with it: missing, no JSON, no schema, or none of an object."""
+    schema = tmp_path / "contract.json"
+    if content is not None:
+        schema.write_text(content, "utf-8")
+
+    with pytest.raises(UsageError) as caught:
+        run_options(Settings(), ProfileSettings.model_validate({"schema": schema}))
+
+    assert caught.value.hint == hint.replace("{schema}", str(schema))

@@ -1,0 +1,276 @@
+"""The limits that providers report, and those that hold while Valkey cannot be asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import redis
+from structlog.testing import capture_logs
+
+from chordwise.llm.limits.permits import (
+    PAUSE_SECONDS,
+    CallReport,
+    CallResult,
+    LimitPolicy,
+    LimitState,
+    Permit,
+    PermitRequest,
+    Priority,
+    ProcessLimits,
+    Reason,
+    ResilientLimits,
+    Wait,
+)
+from chordwise.llm.reported_limits import Quota, QuotaKind, duration_seconds, reported_limits
+
+ANSWERED = CallReport(result=CallResult.ANSWERED)
+
+
+REQUEST = PermitRequest(
+    permit="p",
+    priority=Priority.INTERACTIVE,
+    cost={QuotaKind.REQUESTS: 1, QuotaKind.TOKENS: 500},
+)
+
+
+@dataclass(slots=True)
+class Clock:
+    """A clock that stands still until it is set."""
+
+    now: float = 1_000.0
+
+    def __call__(self) -> float:
+        """Return the seconds of now."""
+        return self.now
+
+
+@dataclass(slots=True)
+class BrokenLimits:
+    """Shared limits whose Valkey is away, unless `error` is taken from them."""
+
+    error: redis.RedisError | None = None
+    asked: int = 0
+
+    def take(self, request: PermitRequest) -> Permit | Wait:
+        """Grant, or fail as the client library does."""
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        return Permit(request=request, granted_at=0.0)
+
+    def settle(self, permit: Permit, report: CallReport) -> None:  # noqa: ARG002 - as in the port
+        """Take note, or fail as the client library does."""
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+
+
+def granted(limits: ProcessLimits | ResilientLimits) -> Permit:
+    """Return the permit that has to be given."""
+    answer = limits.take(REQUEST)
+    assert isinstance(answer, Permit), answer
+    return answer
+
+
+def refused(limits: ProcessLimits | ResilientLimits) -> Wait:
+    """Return the wait that has to be asked for."""
+    answer = limits.take(REQUEST)
+    assert isinstance(answer, Wait)
+    return answer
+
+
+def test_a_process_alone_bounds_its_calls() -> None:
+    """The window that was last known holds for what this process has in flight."""
+    limits = ProcessLimits(LimitPolicy(max_in_flight=2), Clock())
+    held = granted(limits)
+    granted(limits)
+
+    assert refused(limits).reason is Reason.IN_FLIGHT
+    limits.settle(held, ANSWERED)
+
+    granted(limits)
+
+
+@pytest.mark.parametrize(
+    ("state", "seconds"),
+    [
+        (LimitState(window=1_000, rate=4.0), 0.25),
+        (LimitState(window=1_000, per_minute={QuotaKind.REQUESTS: 120.0}), 0.5),
+        (LimitState(window=1_000, per_minute={QuotaKind.TOKENS: 60_000.0}), 0.5),
+    ],
+)
+def test_a_process_alone_keeps_the_pace(state: LimitState, seconds: float) -> None:
+    """After a second's worth it calls as often as the last known limits allow."""
+    clock = Clock()
+    limits = ProcessLimits(LimitPolicy(), clock)
+    limits.remember(state)
+    begun_at, calls = clock.now, 0
+
+    while clock.now < begun_at + 60:
+        answer = limits.take(REQUEST)
+        calls += isinstance(answer, Permit)
+        clock.now += answer.seconds if isinstance(answer, Wait) else 0.0
+
+    assert calls == pytest.approx(60 / seconds + 1 / seconds, abs=2)
+
+
+def test_a_process_alone_honors_retry_after() -> None:
+    """It pauses as long as the provider says, five minutes at most."""
+    clock = Clock()
+    limits = ProcessLimits(LimitPolicy(), clock)
+
+    report = CallReport(result=CallResult.LIMITED, retry_after_seconds=20)
+    limits.settle(granted(limits), report)
+
+    assert refused(limits) == Wait(seconds=20, reason=Reason.PAUSED)
+    clock.now += 20
+    report = CallReport(result=CallResult.LIMITED, retry_after_seconds=99_999)
+    limits.settle(granted(limits), report)
+    assert refused(limits).seconds == 300
+
+
+def test_valkey_away_fails_no_call() -> None:
+    """The process goes on with what was last known, and each outage is told once."""
+    clock, shared = Clock(), BrokenLimits(error=redis.ConnectionError())
+    known = LimitState(window=1)
+    limits = ResilientLimits(shared, ProcessLimits(LimitPolicy(), clock), lambda: known, clock)
+
+    with capture_logs() as logs:
+        limits.settle(granted(limits), ANSWERED)
+        clock.now += PAUSE_SECONDS
+        limits.settle(granted(limits), ANSWERED)
+
+    assert shared.asked == 2
+    assert [entry["event"] for entry in logs] == ["limits.not_shared"]
+
+
+def test_what_was_last_known_is_kept_to() -> None:
+    """The window of better times bounds the process when Valkey is full."""
+    clock, shared = Clock(), BrokenLimits()
+    limits = ResilientLimits(
+        shared, ProcessLimits(LimitPolicy(), clock), lambda: LimitState(window=1), clock
+    )
+    before = granted(limits)
+    shared.error = redis.exceptions.OutOfMemoryError()
+
+    limits.settle(before, ANSWERED)
+    granted(limits)
+
+    assert refused(limits).reason is Reason.IN_FLIGHT
+
+
+def test_shared_limits_are_taken_up_again() -> None:
+    """After a while Valkey is asked again; permits of the process stay the process's."""
+    clock, shared = Clock(), BrokenLimits(error=redis.ConnectionError())
+    limits = ResilientLimits(
+        shared, ProcessLimits(LimitPolicy(), clock), lambda: LimitState(window=1), clock
+    )
+    own = granted(limits)
+    shared.error = None
+    clock.now += PAUSE_SECONDS
+
+    with capture_logs() as logs:
+        assert granted(limits).is_shared
+        limits.settle(own, ANSWERED)
+
+    assert [entry["event"] for entry in logs] == ["limits.shared_again"]
+    assert shared.asked == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("12ms", 0.012),
+        ("1s", 1.0),
+        ("6m0s", 360.0),
+        ("1h2m3.5s", 3723.5),
+        ("250µs", 0.00025),
+        ("17", 17.0),
+        ("", None),
+        ("soon", None),
+        ("-1s", None),
+        ("1s soon", None),
+        ("nan", None),
+        ("1e99", None),
+    ],
+)
+def test_durations_are_go_s(text: str, seconds: float | None) -> None:
+    """Go's durations and bare seconds are understood, nothing else."""
+    assert duration_seconds(text) == (None if seconds is None else pytest.approx(seconds))
+
+
+def test_openai_s_headers() -> None:
+    """Requests and tokens are told apart."""
+    headers = {
+        "x-ratelimit-limit-requests": "500",
+        "x-ratelimit-remaining-requests": "499",
+        "x-ratelimit-reset-requests": "120ms",
+        "x-ratelimit-limit-tokens": "30000",
+        "x-ratelimit-remaining-tokens": "25000",
+        "x-ratelimit-reset-tokens": "10s",
+    }
+
+    found = reported_limits(headers)
+
+    assert found == {
+        QuotaKind.REQUESTS: Quota(limit=500, remaining=499, reset_seconds=0.12),
+        QuotaKind.TOKENS: Quota(limit=30_000, remaining=25_000, reset_seconds=10.0),
+    }
+
+
+def test_a_limit_per_day_is_none_per_minute() -> None:
+    """Groq counts requests per day under the same name: 14,400 of them take long to come back."""
+    headers = {
+        "x-ratelimit-limit-requests": "14400",
+        "x-ratelimit-remaining-requests": "14370",
+        "x-ratelimit-reset-requests": "2m59.56s",
+        "x-ratelimit-limit-tokens": "18000",
+        "x-ratelimit-remaining-tokens": "17997",
+        "x-ratelimit-reset-tokens": "10ms",
+    }
+
+    assert set(reported_limits(headers)) == {QuotaKind.TOKENS}
+
+
+def test_anthropic_s_headers() -> None:
+    """The reset is a timestamp, compared with the server's own date; input and output differ."""
+    headers = {
+        "date": "Tue, 24 Nov 2026 12:00:00 GMT",
+        "anthropic-ratelimit-requests-limit": "4000",
+        "anthropic-ratelimit-requests-remaining": "3999",
+        "anthropic-ratelimit-requests-reset": "2026-11-24T12:00:01Z",
+        "anthropic-ratelimit-output-tokens-limit": "80000",
+        "anthropic-ratelimit-output-tokens-remaining": "79000",
+        "anthropic-ratelimit-output-tokens-reset": "2026-11-24T11:59:00Z",
+    }
+
+    found = reported_limits(headers)
+
+    assert found == {
+        QuotaKind.REQUESTS: Quota(limit=4_000, remaining=3_999, reset_seconds=1.0),
+        QuotaKind.OUTPUT_TOKENS: Quota(limit=80_000, remaining=79_000, reset_seconds=0.0),
+    }
+
+
+@pytest.mark.parametrize("limit", ["", "0", "-5", "many", "5.5", "9" * 40, "٣"])
+def test_nonsense_is_no_limit(limit: str) -> None:
+    """What is no sensible number says nothing."""
+    headers = {"x-ratelimit-limit-requests": limit, "anthropic-ratelimit-tokens-limit": limit}
+
+    assert reported_limits(headers) == {}
+
+
+def test_a_limit_alone_counts() -> None:
+    """What is left and the reset may be missing or broken."""
+    headers = {
+        "x-ratelimit-limit-requests": "60",
+        "x-ratelimit-reset-requests": "whenever",
+        "anthropic-ratelimit-tokens-limit": "1000",
+        "anthropic-ratelimit-tokens-reset": "tomorrow",
+    }
+
+    assert reported_limits(headers) == {
+        QuotaKind.REQUESTS: Quota(limit=60),
+        QuotaKind.TOKENS: Quota(limit=1_000),
+    }

@@ -1,0 +1,491 @@
+"""The providers: how they are chosen, and what their requests say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from importlib.metadata import version
+
+import pytest
+from anthropic._constants import ANTHROPIC_API_VERSION
+from packaging.version import Version
+from pydantic import SecretStr, ValidationError
+
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.errors import ConfigurationError, InvalidAnswerError, ModelTransportError
+from chordwise.llm.model import ChatModel, Completion, CompletionRequest, FinishReason, Usage
+from chordwise.llm.pricing import price_of
+from chordwise.llm.providers import connect
+from chordwise.llm.providers.anthropic import (
+    API_VERSION,
+    LEAST_CACHED_TOKENS,
+    MAX_UNSTREAMED_TOKENS,
+    AnthropicModel,
+)
+from chordwise.llm.providers.exchange import endpoint
+from chordwise.llm.providers.ollama import KeptLoaded, interval_seconds
+from chordwise.llm.providers.openai import OpenAIModel
+from chordwise.pipeline.asking.question import request_for, with_problems, with_raised_limit
+from chordwise.settings import ModelSettings
+from tests.fakes.completion_requests import a_request
+from tests.fakes.official_types import require_anthropic, require_openai
+from tests.fakes.scripted_model import ScriptedModel
+
+NO_KEY = SecretStr("")
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        (ModelSettings(provider="openai", model="gpt-6.1-terra"), OpenAIModel),
+        (ModelSettings(provider="anthropic", model="claude-haiku-5-5"), AnthropicModel),
+        (ModelSettings(provider="local", base_url="http://127.0.0.1:1/v1"), OpenAIModel),
+    ],
+)
+def test_each_provider_has_its_adapter(
+    settings: ModelSettings, kind: type[OpenAIModel | AnthropicModel]
+) -> None:
+    """The profile says what the settings say."""
+    model = connect(settings, SecretStr("sk-test"))
+
+    assert isinstance(model, kind)
+    assert (model.profile.provider, model.profile.model) == (settings.provider, settings.model)
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "hint"),
+    [
+        (ModelSettings(provider="openai", model="gpt"), NO_KEY, "OPENAI_API_KEY"),
+        (ModelSettings(provider="anthropic", model="c"), SecretStr(" "), "ANTHROPIC_API_KEY"),
+        (ModelSettings(provider="openai"), SecretStr("k"), "model"),
+        (ModelSettings(provider="local", model="x.gguf"), NO_KEY, "base_url"),
+        (ModelSettings(provider="openai", model="m"), SecretStr("sk-1\nx"), "Copy"),
+        (ModelSettings(provider="openai", model="m"), SecretStr("“sk-1”"), "Copy"),
+        (
+            ModelSettings(provider="anthropic", model="c", temperature=0),
+            SecretStr("k"),
+            "temperature",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_with_a_hint(
+    settings: ModelSettings, key: SecretStr, hint: str
+) -> None:
+    """A missing key or a broken address shows before the first document."""
+    with pytest.raises(ConfigurationError) as caught:
+        connect(settings, key)
+
+    assert hint in caught.value.hint
+    assert "sk-1" not in f"{caught.value.what}{caught.value.hint}"
+
+
+def test_a_server_of_ones_own_needs_no_key() -> None:
+    """Ollama, vLLM and LM Studio often ask for none."""
+    settings = ModelSettings(provider="openai", model="qwen", base_url="http://10.0.0.2:8000/v1")
+
+    assert connect(settings, NO_KEY).profile.model == "qwen"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "address"),
+    [
+        ("https://api.openai.com/v1", "https://api.openai.com/v1/chat/completions"),
+        ("https://api.openai.com/v1/", "https://api.openai.com/v1/chat/completions"),
+        ("http://h:8/v1/chat/completions", "http://h:8/v1/chat/completions"),
+        ("https://h/openai?api-version=1", "https://h/openai/chat/completions?api-version=1"),
+    ],
+)
+def test_addresses_are_completed(base_url: str, address: str) -> None:
+    """However the address is written, the operation is found below it once."""
+    assert endpoint(base_url, "/chat/completions") == address
+
+
+OLLAMA = "http://127.0.0.1:11434/v1"
+
+
+@dataclass(slots=True)
+class Server:
+    """Counts how often it was told; fails where it should."""
+
+    fails: bool = False
+    told: int = 0
+    now: float = 0.0
+    asked_before: list[int] = field(default_factory=list)
+
+    def keep(self) -> None:
+        """Be told."""
+        self.told += 1
+        if self.fails:
+            raise ModelTransportError("Nobody is there.")
+
+    def clock(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+def test_it_is_told_after_the_first_answer_and_then_now_and_then() -> None:
+    """Not for every question: the time holds until another is given."""
+    server = Server()
+    kept = KeptLoaded(ScriptedModel(["{}"], repeat_last=True), server.keep, 60, server.clock)
+
+    told = []
+    for server.now in (0, 1, 59, 60, 61, 121):
+        kept.complete(a_request())
+        told.append(server.told)
+
+    assert told == [1, 1, 1, 2, 2, 3]
+
+
+def test_a_failure_costs_no_answer() -> None:
+    """The answer is there, whatever the server says to the rest."""
+    server = Server(fails=True)
+    kept = KeptLoaded(ScriptedModel(["{}"]), server.keep, 60, server.clock)
+
+    completion = kept.complete(a_request())
+
+    assert completion.text == "{}"
+    assert server.told == 1
+
+
+def test_it_is_not_told_after_a_failed_question() -> None:
+    """The model is not loaded for certain then."""
+    server = Server()
+    kept = KeptLoaded(ScriptedModel([ModelTransportError("x")]), server.keep, 60, server.clock)
+
+    with pytest.raises(ModelTransportError):
+        kept.complete(a_request())
+
+    assert server.told == 0
+
+
+@pytest.mark.parametrize(
+    ("keep_alive", "seconds"), [("10s", 5), ("30s", 15), ("10m", 60), ("2h", 60), ("-1", 60)]
+)
+def test_a_short_time_is_repeated_more_often(keep_alive: str, seconds: float) -> None:
+    """A model that was loaded again meanwhile has the server's own time."""
+    settings = ModelSettings(provider="openai", base_url=OLLAMA, keep_alive=keep_alive)
+
+    assert interval_seconds(settings) == seconds
+
+
+@pytest.mark.parametrize("keep_alive", ["0", "10", "0s", "1.5h", "-2", "10m ", "soon"])
+def test_what_is_no_time_is_refused(keep_alive: str) -> None:
+    """Zero would unload the model between two questions."""
+    with pytest.raises(ValueError, match="keep_alive"):
+        ModelSettings(provider="openai", base_url=OLLAMA, keep_alive=keep_alive)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ModelSettings(provider="openai", model="gpt-6.1-terra", keep_alive="10m"),
+        ModelSettings(provider="anthropic", model="claude-haiku-5-5", keep_alive="10m"),
+    ],
+)
+def test_providers_without_it_are_refused(settings: ModelSettings) -> None:
+    """The setting would have no effect there."""
+    with pytest.raises(ConfigurationError, match="keep_alive"):
+        connect(settings, SecretStr("k"))
+
+
+FLEX = ModelSettings(provider="openai", model="gpt-6.1-terra", service_tier="flex")
+
+
+KEY = SecretStr("sk-test")
+
+
+def test_it_is_asked_for_in_the_form_of_the_provider() -> None:
+    """The official types know the field and the value."""
+    body = OpenAIModel(FLEX, KEY).body(a_request())
+
+    require_openai(body)
+    assert body["service_tier"] == "flex"
+
+
+@pytest.mark.parametrize("base_url", ["", "https://api.openai.com/v1"])
+def test_openai_is_asked_for_the_usual_tier_where_none_is_set(base_url: str) -> None:
+    """Without it the tier of the project would count, which may be priority at twice the price."""
+    plain = FLEX.model_copy(update={"service_tier": "", "base_url": base_url})
+
+    body = OpenAIModel(plain, KEY).body(a_request())
+
+    require_openai(body)
+    assert body["service_tier"] == "default"
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "https://house.openai.azure.com/openai/v1",
+        "http://localhost:8000/v1",
+        "https://api.openai.com.example.org/v1",
+    ],
+)
+def test_nothing_is_sent_elsewhere(base_url: str) -> None:
+    """Servers that refuse unknown fields see none."""
+    plain = FLEX.model_copy(update={"service_tier": "", "base_url": base_url})
+
+    assert "service_tier" not in OpenAIModel(plain, KEY).body(a_request())
+
+
+@pytest.mark.parametrize(
+    "base_url", ["", "https://api.openai.com/v1", "https://api.openai.com:443/v1/"]
+)
+def test_the_public_address_has_it(base_url: str) -> None:
+    """Said or not said."""
+    model = connect(FLEX.model_copy(update={"base_url": base_url}), KEY)
+
+    assert model.profile.model == "gpt-6.1-terra"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"base_url": "https://house.openai.azure.com/openai/v1"},
+        {"base_url": "http://localhost:8000/v1"},
+        {"base_url": "https://api.openai.com.example.org/v1"},
+        {"provider": "anthropic", "model": "claude-haiku-5-5"},
+    ],
+)
+def test_elsewhere_it_is_refused_before_anything_is_sent(changes: dict[str, str]) -> None:
+    """A tier that is passed over in silence would cost twice what was expected."""
+    with pytest.raises(ConfigurationError, match="service_tier"):
+        connect(FLEX.model_copy(update=changes), KEY)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        FLEX,
+        FLEX.model_copy(
+            update={
+                "input_usd_per_million_tokens": Decimal(3),
+                "output_usd_per_million_tokens": Decimal(9),
+            }
+        ),
+    ],
+)
+def test_the_answer_decides_about_the_price(settings: ModelSettings) -> None:
+    """Served as usual it costs the usual price, though flex was asked for."""
+    costs = {}
+    for tier in ("", "default", "flex", "batch"):
+        completion = Completion(
+            text="{}",
+            finish_reason=FinishReason.STOP,
+            usage=Usage(input_tokens=10_000, output_tokens=1_000),
+            provider="openai",
+            model="gpt-6.1-terra",
+            service_tier=tier,
+        )
+        costs[tier] = price_of(settings).cost_usd(completion)
+
+    full = costs[""]
+    assert full is not None
+    assert costs == {"": full, "default": full, "flex": full / 2, "batch": full / 2}
+
+
+LONG = "Follow this rule in every answer. " * (LEAST_CACHED_TOKENS // 6)
+
+
+def sent_to_openai(request: CompletionRequest, **given: str | int) -> JsonObject:
+    """Return the body of a request, officially valid."""
+    settings = ModelSettings.model_validate({"provider": "openai", "model": "gpt", **given})
+    body = OpenAIModel(settings, SecretStr("sk")).body(request)
+    require_openai(body)
+    return body
+
+
+def sent_to_anthropic(request: CompletionRequest, **given: int) -> JsonObject:
+    """Return the body of a request, officially valid."""
+    settings = ModelSettings.model_validate({"provider": "anthropic", "model": "claude", **given})
+    body = AnthropicModel(settings, SecretStr("sk")).body(request)
+    require_anthropic(body)
+    return body
+
+
+def test_long_instructions_are_marked_for_anthropic_to_keep() -> None:
+    """They come first, and are the same for all texts of a run."""
+    body = sent_to_anthropic(a_request(system=LONG))
+
+    assert body["system"] == [
+        {"type": "text", "text": LONG, "cache_control": {"type": "ephemeral"}}
+    ]
+
+
+def test_short_instructions_are_not_worth_a_mark() -> None:
+    """Anthropic would not keep them."""
+    assert sent_to_anthropic(a_request(system="Be short."))["system"] == "Be short."
+
+
+def test_openai_learns_which_questions_begin_alike() -> None:
+    """By their instructions, whatever the text is."""
+    one, another = sent_to_openai(a_request()), sent_to_openai(a_request(user="Another text."))
+    other = sent_to_openai(a_request(system="Another task."))
+
+    assert one["prompt_cache_key"] == another["prompt_cache_key"] != other["prompt_cache_key"]
+
+
+@pytest.mark.parametrize("base_url", ["http://127.0.0.1:8000/v1", "https://x.openai.azure.com/v1"])
+def test_other_servers_are_not_sent_what_they_may_not_know(base_url: str) -> None:
+    """Some refuse every field that they do not know."""
+    assert "prompt_cache_key" not in sent_to_openai(a_request(), base_url=base_url)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"max_output_tokens": 100}, 400),
+        ({"max_output_tokens": 100, "max_output_tokens_on_retry": 150}, 150),
+        ({"max_output_tokens": 100, "max_output_tokens_on_retry": 50}, 100),
+        ({"max_output_tokens": 1_000}, 512),
+    ],
+)
+def test_a_request_names_no_more_than_the_ceiling(given: dict[str, int], expected: int) -> None:
+    """Four times the usual limit, or as the settings say."""
+    request = replace(a_request(), max_output_tokens=512)
+
+    assert sent_to_openai(request, **given)["max_completion_tokens"] == expected
+    assert sent_to_anthropic(request, **given)["max_tokens"] == expected
+
+
+def test_anthropic_is_never_asked_for_what_has_to_be_streamed() -> None:
+    """However high the ceiling is set."""
+    request = replace(a_request(), max_output_tokens=100_000)
+
+    sent = sent_to_anthropic(request, max_output_tokens=20_000, max_output_tokens_on_retry=100_000)
+
+    assert sent["max_tokens"] == MAX_UNSTREAMED_TOKENS
+
+
+OWN_SCHEMA: JsonObject = {
+    "type": "object",
+    "properties": {
+        "total": {"type": "number", "minimum": 0},
+        "due": {"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}]},
+        "lines": {"type": "array", "items": {"$ref": "#/$defs/line"}, "maxItems": 9},
+    },
+    "required": ["total"],
+    "$defs": {"line": {"type": "object", "properties": {"text": {"type": "string"}}}},
+}
+
+
+QUESTIONS = {
+    AnalysisType.SUMMARY: AnalysisOptions(),
+    AnalysisType.EXTRACTION: AnalysisOptions(schema=OWN_SCHEMA),
+    AnalysisType.REASONING: AnalysisOptions(instructions="Who pays?"),
+    AnalysisType.CLASSIFICATION: AnalysisOptions(labels=("contract", "letter")),
+    AnalysisType.SENTIMENT: AnalysisOptions(),
+}
+
+
+OPENAI: dict[str, dict[str, object]] = {
+    "public": {},
+    "flex": {"service_tier": "flex"},
+    "Azure": {"base_url": "https://house.openai.azure.com/openai/v1"},
+    "Ollama": {
+        "base_url": "http://127.0.0.1:11434/v1",
+        "max_tokens_field": "max_tokens",
+        "keep_alive": "10m",
+    },
+    "JSON without a schema": {"structured_output": "json_object"},
+    "words only": {"structured_output": "none"},
+    "a temperature": {"temperature": 0.2},
+    "llama.cpp": {"provider": "local", "base_url": "http://127.0.0.1:8080/v1"},
+}
+
+
+ANTHROPIC: dict[str, dict[str, object]] = {
+    "public": {},
+    "words only": {"structured_output": "none"},
+    "a gateway": {"base_url": "http://127.0.0.1:8000/v1"},
+}
+
+
+def openai(**given: object) -> OpenAIModel:
+    """Return a model of OpenAI or of a server that speaks like it."""
+    values = {"provider": "openai", "model": "gpt-6.1-terra", **given}
+    return OpenAIModel(ModelSettings.model_validate(values), KEY)
+
+
+def anthropic(**given: object) -> AnthropicModel:
+    """Return a model of Anthropic."""
+    values = {"provider": "anthropic", "model": "claude-haiku-5-5", **given}
+    return AnthropicModel(ModelSettings.model_validate(values), KEY)
+
+
+def questions(model: ChatModel) -> list[CompletionRequest]:
+    """Return all kinds of questions: of each type, joined, repaired, and with more room."""
+    answers: tuple[JsonObject, ...] = ({"a": 1},)
+    found = []
+    for analysis_type, options in QUESTIONS.items():
+        task = AnalysisTask(
+            analysis_type=analysis_type, stage=Stage.ANALYZE, text="A text.", options=options
+        )
+        joining = replace(task, stage=Stage.SYNTHESIZE, text="", answers=answers)
+        found += [request_for(model, each) for each in (task, joining)]
+    repaired = with_problems(found[0], InvalidAnswerError("“due” is missing."), model.profile)
+    raised = with_raised_limit(found[0], model.profile)
+    assert raised is not None
+    return [*found, repaired, raised, replace(found[0], system="Rule. " * LEAST_CACHED_TOKENS)]
+
+
+@pytest.mark.parametrize("form", OPENAI)
+def test_chat_completions_are_valid(form: str) -> None:
+    """Fields that only some servers know are not among them, nor what new models refuse."""
+    model = openai(**OPENAI[form])
+
+    bodies = [model.body(request) for request in questions(model)]
+
+    for body in bodies:
+        require_openai(body)
+        assert not {"keep_alive", "top_p", "seed", "user", "n"} & body.keys()
+        assert ("temperature" in body) is (form == "a temperature")
+        assert len({"max_tokens", "max_completion_tokens"} & body.keys()) == 1
+
+
+@pytest.mark.parametrize("form", ANTHROPIC)
+def test_messages_are_valid(form: str) -> None:
+    """The version of October 2026 knows no temperature, and asks for a limit."""
+    model = anthropic(**ANTHROPIC[form])
+
+    bodies = [model.body(request) for request in questions(model)]
+
+    for body in bodies:
+        require_anthropic(body)
+        assert body["max_tokens"]
+        assert ("output_config" in body) is (form != "words only")
+
+
+def test_the_types_are_those_of_2026() -> None:
+    """The version that we name is the one that the official package speaks."""
+    assert API_VERSION == ANTHROPIC_API_VERSION == "2026-10-21"
+    assert Version(version("openai")) >= Version("3")
+    assert Version(version("anthropic")) >= Version("2")
+
+
+@pytest.mark.parametrize(
+    ("require", "model", "changes"),
+    [
+        (require_openai, openai(), {"max_completion_tokens": "many"}),
+        (require_openai, openai(), {"messages": [{"role": "narrator", "content": "x"}]}),
+        (require_openai, openai(), {"service_tier": "slow"}),
+        (require_openai, openai(), {"keep_alive": "10m"}),
+        (require_openai, openai(), {"response_format": {"type": "json_schema"}}),
+        (require_anthropic, anthropic(), {"temperature": 0.0}),
+        (require_anthropic, anthropic(), {"system": [{"type": "text", "words": "x"}]}),
+        (require_anthropic, anthropic(), {"output_format": {"type": "json_schema"}}),
+        (require_anthropic, anthropic(), {"max_tokens": None}),
+    ],
+)
+def test_what_is_wrong_is_found(
+    require: Callable[[JsonObject], None],
+    model: OpenAIModel | AnthropicModel,
+    changes: dict[str, JsonValue],
+) -> None:
+    """Deep inside, and unknown fields too."""
+    body = {**model.body(a_request()), **changes}
+
+    with pytest.raises((ValidationError, AssertionError)):
+        require(body)

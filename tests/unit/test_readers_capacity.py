@@ -1,0 +1,70 @@
+"""The limits on files follow from the memory of the container, else from that of the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from chordwise.readers import capacity
+from chordwise.settings import ReaderSettings
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file of the kernel's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{text}\n", "ascii")
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder that stands for /sys/fs/cgroup; `groups` in it says where we are."""
+    monkeypatch.setattr(capacity, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(capacity, "_MOUNT", tmp_path)
+    return tmp_path
+
+
+def test_without_control_groups_the_machine_counts(kernel: Path) -> None:
+    """As on macOS; and a group without a limit is none."""
+    machine = capacity.memory_megabytes()
+    write(kernel / "groups", "0::/")
+    write(kernel / "memory.max", "max")
+
+    assert capacity.memory_megabytes() == machine > 0
+
+
+def test_the_lowest_limit_on_the_way_up_counts(kernel: Path) -> None:
+    """In version 2 each group is within those above it."""
+    write(kernel / "groups", "0::/pod/container")
+    write(kernel / "pod" / "memory.max", str(100 << 20))
+    write(kernel / "pod" / "container" / "memory.max", str(200 << 20))
+
+    assert capacity.memory_megabytes() == 100
+
+
+def test_a_container_of_version_1_sees_its_own_group_as_the_root(kernel: Path) -> None:
+    """The path in the list is that of the host, and leads nowhere inside."""
+    write(kernel / "groups", "5:cpu:/docker/1\n4:memory:/docker/1")
+    write(kernel / "memory" / "memory.limit_in_bytes", str(300 << 20))
+
+    assert capacity.memory_megabytes() == 300
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "memory", "file"), [(256, 48, 48), (1_536, 372, 256), (16_384, 1_024, 256)]
+)
+def test_limits_grow_with_the_memory_up_to_a_point(megabytes: int, memory: int, file: int) -> None:
+    """In little memory small files are still read."""
+    found = capacity.limits(ReaderSettings(), megabytes)
+
+    assert (found.memory_megabytes, found.max_file_megabytes) == (memory, file)
+
+
+def test_what_is_set_holds() -> None:
+    """A limit that is set goes before the measured memory."""
+    settings = ReaderSettings(memory_megabytes=2_000, max_file_megabytes=700, max_characters=10)
+
+    found = capacity.limits(settings, 512)
+
+    assert (found.memory_megabytes, found.max_file_megabytes) == (2_000, 700)
+    assert found.max_text_bytes == 40

@@ -1,0 +1,190 @@
+"""Word documents become the text that Word would show."""
+
+from __future__ import annotations
+
+import io
+
+import docx as python_docx
+import pytest
+
+from chordwise.errors import ReadError
+from chordwise.readers import docx
+from tests.fakes.office_files import (
+    W,
+    document,
+    paragraph,
+    relationships,
+)
+from tests.fakes.office_files import docx as build
+
+LIMIT = 50_000_000
+LAUGHS = '<!DOCTYPE d [<!ENTITY a "ha"><!ENTITY b "&a;&a;"><!ENTITY c "&b;&b;">]>'
+
+
+def text(body: str, parts: dict[str, str | bytes] | None = None) -> str:
+    """Return the text of a document with this body."""
+    return docx.read(build(document(body), parts), LIMIT).text
+
+
+def failure(data: bytes, limit: int = LIMIT) -> ReadError:
+    """Return why a document could not be read."""
+    with pytest.raises(ReadError) as caught:
+        docx.read(data, limit)
+    return caught.value
+
+
+def test_a_document_written_by_another_library_is_read_in_order() -> None:
+    """Paragraphs and tables come in order, cells parted by tabs; the title is the property."""
+    written = python_docx.Document()
+    written.core_properties.title = "Minutes"
+    written.add_paragraph("First")
+    table = written.add_table(rows=2, cols=2)
+    for index, cell in enumerate(cell for row in table.rows for cell in row.cells):
+        cell.text = f"cell {index}"
+    written.add_paragraph("Last")
+    buffer = io.BytesIO()
+    written.save(buffer)
+
+    extracted = docx.read(buffer.getvalue(), LIMIT)
+
+    assert extracted.text == "First\n\ncell 0\tcell 1\ncell 2\tcell 3\n\nLast"
+    assert extracted.title == "Minutes"
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("<w:p><w:r><w:t>a</w:t><w:tab/><w:t>b</w:t><w:br/><w:t>c</w:t></w:r></w:p>", "a\tb\nc"),
+        ("<w:p><w:pPr><w:tabs><w:tab/></w:tabs></w:pPr><w:r><w:t>a</w:t></w:r></w:p>", "a"),
+        ("<w:p><w:ins><w:r><w:t>new</w:t></w:r></w:ins></w:p>", "new"),
+        ("<w:p><w:hyperlink><w:r><w:t>link</w:t></w:r></w:hyperlink></w:p>", "link"),
+        ("<w:sdt><w:sdtContent>" + paragraph("form") + "</w:sdtContent></w:sdt>", "form"),
+        (
+            (
+                f"<w:p><w:r><mc:AlternateContent><mc:Choice>{paragraph('box')}</mc:Choice>"
+                f"<mc:Fallback>{paragraph('box')}</mc:Fallback></mc:AlternateContent></w:r></w:p>"
+            ),
+            "box",
+        ),
+    ],
+)
+def test_what_is_shown_is_read_once(body: str, expected: str) -> None:
+    """Tabs, breaks, insertions, links, forms and text boxes are part of the text."""
+    assert text(body) == expected
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "<w:r><w:rPr><w:vanish/></w:rPr><w:t>secret</w:t></w:r>",
+        "<w:del><w:r><w:delText>secret</w:delText></w:r></w:del>",
+        "<w:moveFrom><w:r><w:t>secret</w:t></w:r></w:moveFrom>",
+        "<w:r><w:instrText>secret</w:instrText></w:r>",
+    ],
+)
+def test_what_is_not_shown_is_left_out(hidden: str) -> None:
+    """Hidden, deleted and moved text and field codes do not reach a model."""
+    assert text(f"<w:p>{hidden}<w:r><w:t>seen</w:t></w:r></w:p>") == "seen"
+
+
+def test_vanish_that_is_switched_off_hides_nothing() -> None:
+    """`w:val="0"` takes the hiding back."""
+    body = '<w:p><w:r><w:rPr><w:vanish w:val="0"/></w:rPr><w:t>seen</w:t></w:r></w:p>'
+
+    assert text(body) == "seen"
+
+
+def test_notes_headers_and_footers_surround_the_body() -> None:
+    """The header comes first; notes and the footer follow the body."""
+    parts: dict[str, str | bytes] = {
+        "word/_rels/document.xml.rels": relationships(
+            footer="footer1.xml", footnotes="footnotes.xml", header="header1.xml"
+        ),
+        **{
+            f"word/{name}.xml": f'<w:part xmlns:w="{W}">{paragraph(name)}</w:part>'
+            for name in ("header1", "footnotes", "footer1")
+        },
+    }
+
+    assert text(paragraph("body"), parts) == "header1\n\nbody\n\nfootnotes\n\nfooter1"
+
+
+def test_embedded_html_is_read_and_other_files_are_not_lost_in_silence() -> None:
+    """An altChunk of HTML becomes text; one that cannot be read fails the document."""
+    body = '<w:altChunk r:id="aFChunk"/>'
+    readable: dict[str, str | bytes] = {
+        "word/_rels/document.xml.rels": relationships(aFChunk="a.html"),
+        "word/a.html": b"<p>from <b>HTML</b></p><script>x</script>",
+    }
+    unreadable = {"word/_rels/document.xml.rels": relationships(aFChunk="a.rtf")}
+
+    assert text(body, readable) == "from HTML"
+    assert failure(build(document(body), unreadable)).outcome == "unsupported"
+
+
+@pytest.mark.parametrize(
+    "prologue",
+    [
+        '<!DOCTYPE d [<!ENTITY x SYSTEM "file:///etc/passwd">]>',
+        '<!DOCTYPE d SYSTEM "http://203.0.113.1/x.dtd">',
+        LAUGHS,
+        "<!DOCTYPE d>",
+        f"<!--{'x' * 100_000}--><!DOCTYPE d>",
+    ],
+)
+def test_a_document_type_is_an_error_and_not_lost_text(prologue: str) -> None:
+    """Text behind an entity would be dropped in silence, so no document type is taken."""
+    refusal = failure(build(document(paragraph("AB"), prologue)))
+
+    assert (refusal.outcome, refusal.reason) == ("unreadable", "malformed")
+    assert "document type" in refusal.what
+
+
+def test_a_document_type_in_an_unread_part_is_an_error_too() -> None:
+    """Styles are not read, but a document type there is a sign of an attack."""
+    data = build(document(paragraph("x")), {"word/styles.xml": LAUGHS + "<d>&c;</d>"})
+
+    assert "document type" in failure(data).what
+
+
+def test_a_document_type_in_utf16_is_an_error_too() -> None:
+    """Another encoding hides nothing."""
+    main = f'<?xml version="1.0" encoding="utf-16"?>{LAUGHS}<d/>'.encode("utf-16")
+
+    assert "document type" in failure(build(main)).what
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked() -> None:
+    """A part that unpacks to a thousand times its size is no document."""
+    refusal = failure(build(document(paragraph("A" * 50_000_000))))
+
+    assert (refusal.outcome, refusal.reason) == ("too_large", "zip_bomb")
+
+
+def test_too_many_members_are_refused() -> None:
+    """An archive of more parts than any document has is refused."""
+    parts: dict[str, str | bytes] = {f"word/p{index}": b"" for index in range(10_001)}
+
+    assert failure(build(document(""), parts)).outcome == "too_large"
+
+
+def test_the_limit_of_characters_holds() -> None:
+    """Text beyond the limit stops the reading."""
+    data = build(document(paragraph("word") * 1_000))
+
+    assert failure(data, limit=1_000).reason == "too_many_characters"
+
+
+@pytest.mark.parametrize("main", ["<w:document", "", "no XML", document("<w:p>&undefined;</w:p>")])
+def test_broken_xml_is_malformed(main: str) -> None:
+    """A part that is no valid XML fails the document."""
+    assert failure(build(main)).reason == "malformed"
+
+
+def test_a_damaged_part_is_malformed() -> None:
+    """Flipped bytes in the archive are noticed by its checksum."""
+    data = bytearray(build(document(paragraph("The quick brown fox jumps over the lazy dog."))))
+    start = data.find(b"word/document.xml") + 40
+    data[start : start + 20] = bytes(20)
+
+    assert failure(bytes(data)).reason == "malformed"

@@ -1,0 +1,139 @@
+"""Files are recognized by what they contain, and what a reader's process returns is checked."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from chordwise.errors import ReadError
+from chordwise.readers.documents import checked
+from chordwise.readers.extraction import Format, detect
+from tests.fakes.office_files import archive, document, docx, paragraph, pdf, shown
+
+DOCX = docx(document(paragraph("x")))
+
+
+PDF = pdf([shown("x")])
+
+
+FROM = b"From a@b.example Sat Jan  3 01:05:34 1996\n"
+
+
+OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
+
+
+def odf(kind: str) -> bytes:
+    """Return the bare bones of an OpenDocument file."""
+    mimetype = f"application/vnd.oasis.opendocument.{kind}"
+    return archive({"mimetype": mimetype, "content.xml": "x", "META-INF/manifest.xml": "x"})
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "expected"),
+    [
+        (PDF, "a.txt", Format.PDF),
+        (b"HTTP junk\r\n" + PDF, "a", Format.PDF),
+        (DOCX, "a.pdf", Format.DOCX),
+        (b"text", "a.txt", Format.PLAIN),
+        (b"A text about %PDF-1.7 headers.", "a.txt", Format.PLAIN),
+        (b"text", "a.doc", Format.PLAIN),
+        (b"text", "a.pdf", Format.PLAIN),
+        (PDF.removeprefix(b"%PDF-"), "a.pdf", Format.PDF),
+        (b"# Title", "a.MD", Format.MARKDOWN),
+        (b"<!-- c --><!DOCTYPE HTML><p>x", "a.txt", Format.HTML),
+        ("<html><p>x".encode("utf-16"), "a", Format.HTML),
+        (b"<p>x", "a.htm", Format.HTML),
+        (b"<note><to>x</to></note>", "a.xml", Format.PLAIN),
+        (b"Return-Path: <a@b.example>\nSubject: x\n\nx", "a", Format.EMAIL),
+        (b"{\\rtf1 x}", "a.doc", Format.RTF),
+        (archive({"a.txt": "x"}), "a.docx", Format.ZIP),
+        (archive({"[Content_Types].xml": "x", "xl/workbook.xml": "x"}), "a", Format.SHEETS),
+        (archive({"[Content_Types].xml": "x", "ppt/slides/s.xml": "x"}), "a", Format.PPTX),
+        (archive({"META-INF/container.xml": "x"}), "a.zip", Format.EPUB),
+        (odf("text"), "a.zip", Format.OPEN_DOCUMENT),
+        (odf("spreadsheet"), "a.zip", Format.SHEETS),
+        (OLE + "Workbook".encode("utf-16-le"), "a", Format.SHEETS),
+        (OLE + "__properties_version1.0".encode("utf-16-le"), "a", Format.OUTLOOK),
+        (FROM + b"Subject: x\n\nx", "a", Format.MAILBOX),
+        (FROM + b"Subject: x\n\nx", "a.eml", Format.EMAIL),
+        (FROM + b"no header", "a.txt", Format.PLAIN),
+        (b"From Monday to 10:15 in 2025\nSubject: x\n\nx", "a.md", Format.MARKDOWN),
+    ],
+)
+def test_content_decides_before_the_name(data: bytes, name: str, expected: Format) -> None:
+    """A mislabelled file is read as what it is; the name only tells kinds of text apart."""
+    assert detect(data, name) is expected
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"\xffWPC\x10", "WordPerfect"),
+        (b"GIF89a", "GIF"),
+        (b"\x1f\x8b\x08", "gzip"),
+        (archive({"[Content_Types].xml": "x", "visio/document.xml": "x"}), "Visio"),
+        (OLE + "PowerPoint Document".encode("utf-16-le"), ".ppt"),
+        (OLE, "old format"),
+    ],
+)
+def test_formats_without_a_reader_are_named(data: bytes, kind: str) -> None:
+    """The failure says what the file is, and which formats are read."""
+    with pytest.raises(ReadError) as failure:
+        detect(data, "report.txt")
+
+    assert failure.value.outcome == "unsupported"
+    assert kind in failure.value.what
+    assert "DOCX" in failure.value.hint
+
+
+def test_an_encrypted_office_file_is_not_called_unsupported() -> None:
+    """A password-protected DOCX is an OLE container with an encrypted package in it."""
+    with pytest.raises(ReadError) as failure:
+        detect(OLE + "EncryptedPackage".encode("utf-16-le"), "a.docx")
+
+    assert failure.value.outcome == "encrypted"
+
+
+def test_a_damaged_archive_is_unreadable() -> None:
+    """Half a DOCX is cut off, and a whole one with a hole is damaged: no unknown formats."""
+    holed = DOCX.replace(b"PK\x01\x02", b"PK\x01\x09")
+
+    with pytest.raises(ReadError) as cut:
+        detect(DOCX[: len(DOCX) // 2], "a.docx")
+    with pytest.raises(ReadError) as damaged:
+        detect(holed, "a.docx")
+
+    assert (cut.value.outcome, cut.value.reason) == ("unreadable", "truncated")
+    assert (damaged.value.outcome, damaged.value.reason) == ("unreadable", "malformed")
+
+
+def test_many_comments_cost_no_time() -> None:
+    """Recognising HTML is linear, whatever stands in front of it."""
+    started = time.monotonic()
+
+    found = detect(b"<!---->" * 100_000 + b"x", "a.txt")
+
+    assert found is Format.PLAIN
+    assert time.monotonic() - started < 2
+
+
+LIMIT = 1_000
+
+
+def test_half_characters_are_replaced_and_counted() -> None:
+    """Each lone surrogate becomes one replacement character, and its number is known."""
+    body = "A\ud800B\udfffC".encode("utf-8", "surrogatepass")
+
+    found = checked({"media_type": "text/plain"}, body, LIMIT)
+
+    assert found.text == "A\ufffdB\ufffdC"
+    assert found.surrogates_replaced == 2
+
+
+def test_bytes_that_are_no_text_at_all_do_no_harm() -> None:
+    """A process that was taken over may send anything; what comes of it can be stored."""
+    found = checked({}, b"A\xff\xfe\x00B", LIMIT)
+
+    assert found.text.encode().isascii() is False
+    assert "\0" not in found.text

@@ -1,0 +1,115 @@
+"""HTML becomes the text that a browser would show."""
+
+from __future__ import annotations
+
+import pytest
+
+from chordwise.errors import ReadError
+from chordwise.readers import html
+
+LIMIT = 50_000_000
+
+
+def text(markup: str) -> str:
+    """Return the visible text of some markup."""
+    return html.visible_text(markup, LIMIT).text.text()
+
+
+@pytest.mark.parametrize(
+    ("markup", "expected"),
+    [
+        ("<p>one</p><p>two", "one\n\ntwo"),
+        ("<div>one</div><div>two</div>", "one\ntwo"),
+        ("a <b>bold</b>, <i>slanted</i> word", "a bold, slanted word"),
+        ("line<br>line<br><br>apart", "line\nline\n\napart"),
+        ("<p>  much \n  space  </p>", "much space"),
+        ("<pre>  kept\n   as is</pre>", "  kept\n   as is"),
+        ("<ul><li>a<li>b</ul>c", "a\nb\n\nc"),
+        ("<h1>Head</h1>text", "Head\n\ntext"),
+        ("A&amp;B &eacute;&nbsp;&#8364;", "A&B é\u00a0€"),
+        ("plain", "plain"),
+        ("", ""),
+    ],
+)
+def test_blocks_are_parted_and_inline_text_is_not(markup: str, expected: str) -> None:
+    """Paragraphs are parted by a blank line, lines by a line feed, white space is collapsed."""
+    assert text(markup) == expected
+
+
+@pytest.mark.parametrize(
+    ("markup", "expected"),
+    [
+        ("<tr><td>a<td>b<tr><td>c<td>d", "a\tb\nc\td"),
+        ("<tr><td><p>a</p></td><td><div>b</div></td></tr><tr><td><p>c</p>", "a\tb\nc"),
+        ("<tr><td></td><td>b</td></tr><tr><td></td><td>d</td></tr>", "b\nd"),
+        ("<tr><td>a</td></tr></table>after<table>", "a\n\nafter"),
+        ("<tr><td><p>one</p><p>two</p></td><td>b</td></tr>", "one\n\ntwo\tb"),
+    ],
+)
+def test_a_table_row_is_a_line(markup: str, expected: str) -> None:
+    """Cells are parted by tabs, whatever blocks stand in them."""
+    assert text(f"<table>{markup}</table>") == expected
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "<script>secret()</script>",
+        "<style>secret{}</style>",
+        "<head><title>secret</title></head>",
+        "<template>secret</template>",
+        "<noscript>secret</noscript>",
+        "<!-- secret -->",
+        "<p hidden>secret</p>",
+        "<p hidden>a<br>b<img>secret</p>",
+        "<div style='color:red; DISPLAY : none'>a<p>secret</p></div>",
+        "<span style='visibility:hidden'>secret</span>",
+        "<iframe>secret</iframe>",
+    ],
+)
+def test_hidden_text_is_left_out(hidden: str) -> None:
+    """Scripts, styles, comments and hidden elements do not reach a model; what follows does."""
+    shown = text(f"{hidden}<p>seen</p>")
+
+    assert shown == "seen"
+
+
+def test_entities_of_a_dtd_are_not_resolved() -> None:
+    """A document type with entities reads no file and expands nothing."""
+    markup = (
+        '<!DOCTYPE html [<!ENTITY x SYSTEM "file:///etc/passwd"><!ENTITY y "boo">]><p>A&x;B&y;C</p>'
+    )
+
+    shown = text(markup)
+
+    assert "root:" not in shown
+    assert "boo" not in shown.partition("A")[2]
+    assert "C" in shown
+
+
+def test_nesting_and_length_lose_nothing() -> None:
+    """Neither depth nor a text of many megabytes makes the parser drop the rest."""
+    deep = text("<div>" * 100_000 + "deep" + "</div>" * 100_000 + "after")
+    long = text("<pre>" + "x" * 12_000_000 + "</pre>after")
+
+    assert deep == "deep\nafter"
+    assert len(long) == 12_000_000 + len("\n\nafter")
+
+
+def test_declared_encoding_and_title_are_used() -> None:
+    """The meta element's encoding counts, and the title is kept apart from the text."""
+    page = "<meta charset=iso-8859-2><title>Zpráva\n 7</title><p>šéf řekl".encode("iso8859-2")
+
+    extracted = html.read(page, LIMIT)
+
+    assert extracted.text == "šéf řekl"
+    assert extracted.title.split() == ["Zpráva", "7"]
+    assert extracted.encoding == "iso8859-2"
+
+
+def test_the_limit_of_characters_holds() -> None:
+    """Text beyond the limit stops the reading."""
+    with pytest.raises(ReadError) as failure:
+        html.visible_text("<p>word</p>" * 1_000, 1_000)
+
+    assert failure.value.outcome == "too_large"

@@ -1,0 +1,307 @@
+"""Messages with headers, bodies and attachments, mailboxes with messages, archives with files."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+from collections.abc import Iterable
+
+import pytest
+
+from chordwise.errors import ReadError
+from chordwise.readers import archives, mail, outlook
+from chordwise.readers.extracted import Extracted, Extraction, Part, Unread, Wanted
+from chordwise.readers.mail import mailbox_documents
+from tests.fakes.compound_files import attached, compound_file, message
+from tests.fakes.office_files import archive
+
+WANTED = Wanted(max_characters=10_000, max_part_bytes=10_000)
+
+
+HEADERS = b"From: a@b.example\nMIME-Version: 1.0\n"
+
+
+NOTE = {"0037001F": "Tides", "0C1A001F": "Zoë", "0E04001F": "me", "1000001F": "High at six."}
+
+
+def shown(found: Iterable[Extraction]) -> list[tuple[str, str]]:
+    """Return place and content of each."""
+    return [(each.place, content(each)) for each in found]
+
+
+def content(each: Extraction) -> str:
+    """Return text, bytes as text, or the reason."""
+    if isinstance(each, Extracted):
+        return each.text
+    if isinstance(each, Part):
+        try:
+            return b"".join(each.pieces).decode("utf-8", "replace").strip()
+        except ReadError as error:
+            return error.reason
+    return each.error.reason
+
+
+def mixed(*parts: bytes) -> bytes:
+    """Return a message of these parts."""
+    bodies = b"".join(b"--b\n" + part + b"\n" for part in parts)
+    return HEADERS + b"Content-Type: multipart/mixed; boundary=b\n\n" + bodies + b"--b--\n"
+
+
+def attachment(name: str, body: str, kind: str = "text/plain") -> bytes:
+    """Return an attached part."""
+    disposition = f"Content-Disposition: attachment; filename={name}"
+    return f"Content-Type: {kind}\n{disposition}\n\n{body}".encode()
+
+
+def test_attachments_follow_their_message() -> None:
+    """Each has its name as its place, a second one of the same name a number."""
+    data = mixed(b"\nHello", attachment("a.txt", "one"), attachment("a.txt", "two"))
+
+    found = shown(mail.documents(data, WANTED))
+
+    text = "From: a@b.example\n\nHello\n\nAttachment: a.txt\nAttachment: a.txt"
+    assert found == [("", text), ("a.txt", "one"), ("a.txt (2)", "two")]
+
+
+def test_pictures_in_the_body_and_signatures_are_no_attachments() -> None:
+    """They belong to what is shown, and are not read on their own."""
+    picture = b"Content-Type: image/png; name=a.png\nContent-ID: <x>\n\nx"
+    signature = attachment("smime.p7s", "x", "application/pkcs7-signature")
+
+    found = shown(mail.documents(mixed(b"\nHello", picture, signature), WANTED))
+
+    assert found == [("", "From: a@b.example\n\nHello")]
+
+
+def test_an_attached_message_is_given_as_it_is() -> None:
+    """It is read like a file of its own, attachments included."""
+    inner = attachment("fwd.eml", "From: c@d.example\n\nInner", "message/rfc822")
+
+    found = list(mail.documents(mixed(b"\nHello", inner), WANTED))
+
+    assert isinstance(found[1], Part)
+    assert b"".join(found[1].pieces).startswith(b"From: c@d.example")
+
+
+def test_an_attachment_above_the_limit_is_named() -> None:
+    """The message itself is read."""
+    data = mixed(b"\nHello", attachment("big.txt", "x" * 10_001))
+
+    assert [place for place, _ in shown(mail.documents(data, WANTED))] == ["", "big.txt"]
+    assert shown(mail.documents(data, WANTED))[1] == ("big.txt", "too_large")
+
+
+def test_a_mailbox_is_its_messages() -> None:
+    """Separators need a date; a quoted one is unquoted, and other lines that say From stay."""
+    data = (
+        b"From a@b.example Sat Jan  3 01:05:34 1996\nSubject: 1\n\nFrom here on.\n>From me\n\n"
+        b"From MAILER-DAEMON Sun Jan  4 10:00:00 2026 +0100\r\nSubject: 2\r\n\r\nx\r\n"
+    )
+
+    assert shown(mailbox_documents(data, WANTED)) == [
+        ("1", "Subject: 1\n\nFrom here on.\nFrom me"),
+        ("2", "Subject: 2\r\n\r\nx"),
+    ]
+
+
+def test_an_outlook_message_is_read_with_its_attachments() -> None:
+    """Headers, body, files, and a message that is attached, with its own file."""
+    inner = message({"0037001F": "Ebb", "1000001F": "Low."}, attached("b.txt", b"two"))
+    data = compound_file(message(NOTE, attached("a.txt", b"one"), attached("fwd", inner)))
+
+    headers = "From: Zoë\nTo: me\nSubject: Tides"
+
+    found = shown(outlook.documents(data, WANTED))
+
+    assert found == [
+        (
+            "",
+            f"{headers}\n\nHigh at six.\n\nAttachment: a.txt\nAttachment: fwd",
+        ),
+        ("a.txt", "one"),
+        ("fwd", "Subject: Ebb\n\nLow.\n\nAttachment: b.txt"),
+        ("fwd/b.txt", "two"),
+    ]
+
+
+def test_an_html_body_of_outlook_is_read_as_html() -> None:
+    """It counts where there is no plain one."""
+    data = compound_file(message({"10130102": b"<p>One<script>x</script><p>Two"}))
+
+    assert shown(outlook.documents(data, WANTED)) == [("", "One\n\nTwo")]
+
+
+def test_a_body_in_compressed_rtf_is_read() -> None:
+    """Also one that holds HTML: its text; a plain body and an HTML one come before it."""
+    rtf = (
+        rb"{\rtf1\ansi\ansicpg1252\fromhtml1 {\*\htmltag64 <p>}\htmlrtf {\htmlrtf0 "
+        rb"High at \'be six.\htmlrtf\par}\htmlrtf0 {\*\htmltag72 </p>}}"
+    )
+    packed = struct.pack("<II4sI", len(rtf) + 12, len(rtf), b"MELA", 0) + rtf
+
+    found = shown(outlook.documents(compound_file(message({"10090102": packed})), WANTED))
+    plain = message({"1000001F": "Low.", "10090102": packed})
+
+    assert found == [("", "High at ¾ six.")]
+    assert shown(outlook.documents(compound_file(plain), WANTED)) == [("", "Low.")]
+
+
+def test_a_body_that_cannot_be_read_is_not_lost_in_silence() -> None:
+    """Damaged RTF alone is named, and the attachments are read."""
+    data = compound_file(message({"10090102": b"LZFu"}, attached("a.txt", b"one")))
+
+    assert shown(outlook.documents(data, WANTED)) == [("", "malformed"), ("a.txt", "one")]
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        message({"001A001F": "IPM.Note.SMIME"}, attached("smime.p7m", b"x")),
+        message(NOTE, attached("message.rpmsg", b"x")),
+    ],
+)
+def test_an_encrypted_outlook_message_is_encrypted(tree: dict[str, bytes]) -> None:
+    """S/MIME and rights management."""
+    with pytest.raises(ReadError) as failure:
+        shown(outlook.documents(compound_file(tree), WANTED))
+
+    assert failure.value.outcome == "encrypted"
+
+
+def test_garbage_in_outlooks_clothes_is_damaged() -> None:
+    """Cut off or overwritten anywhere, it is an error of ours or text, nothing else."""
+    data = compound_file(message(NOTE, attached("a.txt", b"one")))
+
+    reasons = set()
+    for start in range(0, len(data), 509):
+        for hostile in (data[:start], data[:start] + b"\xff" * 64 + data[start + 64 :]):
+            try:
+                reasons.add(str(len(shown(outlook.documents(hostile, WANTED)))))
+            except ReadError as error:
+                reasons.add(error.reason)
+
+    assert reasons == {"malformed", "1", "2"}
+
+
+def test_files_in_an_archive_have_their_paths() -> None:
+    """Folders, hidden and temporary files are passed over; a name that climbs is only a name."""
+    members = {
+        "b/a.txt": "one",
+        "../../etc/passwd": "two",
+        "/etc/x": "three",
+        ".hidden": "x",
+        "__MACOSX/a.txt": "x",
+        "b/~$a.docx": "x",
+        "b/": "",
+    }
+
+    found = shown(archives.documents(archive(members), WANTED))
+
+    assert found == [("b/a.txt", "one"), ("../../etc/passwd", "two"), ("/etc/x", "three")]
+
+
+def test_a_damaged_file_in_an_archive_costs_itself_only() -> None:
+    """Its neighbors are unpacked."""
+    data = bytearray(archive({"a.txt": "some longer text", "b.txt": "fine"}))
+    data[36:38] = b"\xff\xff"
+
+    assert shown(archives.documents(bytes(data), WANTED)) == [
+        ("a.txt", "malformed"),
+        ("b.txt", "fine"),
+    ]
+
+
+def test_a_file_above_the_limit_is_not_unpacked() -> None:
+    """What it says of its size decides, and it never gives more."""
+    found = list(archives.documents(archive({"a.txt": "x" * 10_001}), WANTED))
+
+    assert isinstance(found[0], Unread)
+    assert found[0].error.outcome == "too_large"
+
+
+def test_a_stump_of_an_archive_is_damaged() -> None:
+    """The error is ours."""
+    with pytest.raises(ReadError):
+        shown(archives.documents(b"PK\x03\x04", WANTED))
+
+
+def test_an_encrypted_file_in_an_archive_is_encrypted() -> None:
+    """The flag of the member says so."""
+    buffer = io.BytesIO(archive({"a.txt": "x"}))
+    with zipfile.ZipFile(buffer) as opened:
+        start = opened.start_dir
+    data = bytearray(buffer.getvalue())
+    data[start + 8] |= 1
+
+    assert shown(archives.documents(bytes(data), WANTED)) == [("a.txt", "encrypted")]
+
+
+LIMIT = 1_000_000
+
+
+MAIL_HEADERS = (
+    "From: =?utf-8?B?Wm/Dqw==?= <zoe@example.org>\n"
+    "Subject: =?utf-8?Q?Gr=C3=BC=C3=9Fe?=\n"
+    "MIME-Version: 1.0\n"
+)
+
+
+def a_mail(content: str) -> bytes:
+    """Return a message with encoded headers and this content, its own headers first."""
+    return f"{MAIL_HEADERS}{content}".encode()
+
+
+def multipart(kind: str, *parts: str) -> str:
+    """Return a body of several parts."""
+    bodies = "".join(f"--{kind}-b\n{part}\n" for part in parts)
+    return f"Content-Type: multipart/{kind}; boundary={kind}-b\n\n{bodies}--{kind}-b--\n"
+
+
+PLAIN = "Content-Type: text/plain; charset=utf-8\n\nHello\n"
+
+
+HTML = "Content-Type: text/html\n\n<p>One</p><script>x</script><p>Two</p>\n"
+
+
+ATTACHMENT = "Content-Type: application/pdf\nContent-Disposition: attachment; filename=a.pdf\n\nx\n"
+
+
+def test_headers_come_first() -> None:
+    """Encoded headers are decoded, and the subject is the title."""
+    extracted = mail.read(a_mail(PLAIN), LIMIT)
+
+    assert extracted.text == "From: Zoë <zoe@example.org>\nSubject: Grüße\n\nHello"
+    assert extracted.title == "Grüße"
+
+
+def test_of_alternatives_one_is_read_and_attachments_are_named() -> None:
+    """A body is not read twice, and an attachment is not lost in silence."""
+    content = multipart("mixed", multipart("alternative", PLAIN, HTML), ATTACHMENT)
+
+    text = mail.read(a_mail(content), LIMIT).text
+
+    assert "One" not in text
+    assert text.endswith("Hello\n\nAttachment: a.pdf")
+
+
+def test_an_html_body_is_read_as_html() -> None:
+    """A message that has only HTML gives its visible text."""
+    assert mail.read(a_mail(HTML), LIMIT).text.endswith("\n\nOne\n\nTwo")
+
+
+def test_an_encrypted_message_is_encrypted() -> None:
+    """S/MIME content cannot be read, and is not given as text."""
+    data = b"Subject: x\nContent-Type: application/pkcs7-mime\n\nMIAGCSqGSIb3\n"
+
+    with pytest.raises(ReadError) as failure:
+        mail.read(data, LIMIT)
+
+    assert failure.value.outcome == "encrypted"
+
+
+def test_broken_headers_are_shown_as_they_are() -> None:
+    """A header in an unknown encoding does not cost the message."""
+    data = b"Subject: =?no-such?Q?x?=\nContent-Type: text/plain; charset=nonsense\n\nBody"
+
+    assert mail.read(data, LIMIT).text == "Subject: =?no-such?Q?x?=\n\nBody"

@@ -1,0 +1,243 @@
+"""Slides, OpenDocument files, books and RTF become the text that a person would read."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import pytest
+
+from chordwise.errors import ReadError
+from chordwise.readers import epub, open_document, presentation, rich_text
+from chordwise.readers.extracted import Extracted
+from chordwise.readers.rich_text import decompressed
+from tests.fakes import office_files
+from tests.fakes.office_files import archive, book, relationships, shape
+
+LIMIT = 1_000_000
+
+
+CELLS = "".join(
+    f"<a:tr>{''.join(f'<a:tc><a:p><a:t>{cell}</a:t></a:p></a:tc>' for cell in row)}</a:tr>"
+    for row in (("Port", "Ships"), ("Bergen", "7"))
+)
+
+
+def slides(*shapes: str, parts: dict[str, str | bytes] | None = None) -> str:
+    """Return the text of a presentation."""
+    return presentation.read(office_files.presentation(*shapes, parts=parts), LIMIT).text
+
+
+def odt(body: str) -> str:
+    """Return the text of an OpenDocument text."""
+    return open_document.read(office_files.open_document(body), LIMIT).text
+
+
+def test_slides_come_in_the_order_of_the_show() -> None:
+    """Each has a heading with its title; numbers and dates at the edge are left out."""
+    first = shape("Tides", "ctrTitle") + shape("High at six") + shape("1", "sldNum")
+
+    text = slides(first, shape("Low at noon"))
+
+    assert text == "## Slide 1: Tides\n\nHigh at six\n\n## Slide 2\n\nLow at noon"
+
+
+def test_tables_on_slides_are_markdown() -> None:
+    """The first row is the heading."""
+    text = slides(f"<a:tbl>{CELLS}</a:tbl>")
+
+    assert text.endswith("| Port | Ships |\n| --- | --- |\n| Bergen | 7 |")
+
+
+def test_the_speakers_notes_follow_their_slide() -> None:
+    """They are marked, and the picture of the slide in them is not text."""
+    notes = f'<n xmlns:a="urn:a" xmlns:p="urn:p">{shape("x", "sldImg")}{shape("Speak up")}</n>'
+    parts: dict[str, str | bytes] = {
+        "ppt/slides/_rels/slide1.xml.rels": relationships(notesSlide="../notes/n.xml"),
+        "ppt/notes/n.xml": notes,
+    }
+
+    assert slides(shape("Hello"), parts=parts) == "## Slide 1\n\nHello\n\nNotes: Speak up"
+
+
+def test_a_presentation_without_words_has_no_text() -> None:
+    """Headings of our own making are no content."""
+    assert slides("", "") == ""
+
+
+def test_an_open_document_keeps_its_structure() -> None:
+    """Headings, lists and spaces are kept; deleted text and comments are not shown."""
+    text = odt(
+        "<text:tracked-changes><text:p>gone</text:p></text:tracked-changes>"
+        '<text:h text:outline-level="2">Tides</text:h>'
+        '<text:p>High<text:s text:c="2"/>water<text:line-break/>at\n six'
+        "<office:annotation><text:p>really?</text:p></office:annotation></text:p>"
+        "<text:list><text:list-item><text:p>one</text:p></text:list-item></text:list>"
+    )
+
+    assert text == "## Tides\n\nHigh  water\nat six\n\n- one"
+
+
+def test_tables_and_footnotes_of_an_open_document() -> None:
+    """A table is Markdown, repeated cells included; a footnote stands at the end."""
+    text = odt(
+        "<table:table><table:table-row>"
+        '<table:table-cell table:number-columns-repeated="2"><text:p>a</text:p></table:table-cell>'
+        "<table:table-cell><text:p>b|c</text:p></table:table-cell>"
+        "</table:table-row></table:table>"
+        "<text:p>See<text:note><text:note-citation>1</text:note-citation><text:note-body>"
+        "<text:p>there</text:p></text:note-body></text:note> here</text:p>"
+    )
+
+    assert text == "| a | a | b\\|c |\n| --- | --- | --- |\n\nSee here\n\nthere"
+
+
+def test_slides_of_an_open_presentation_are_counted() -> None:
+    """Each page is a heading, and the notes are marked."""
+    body = (
+        "<draw:page><text:p>Hello</text:p>"
+        "<presentation:notes><text:p>Speak up</text:p></presentation:notes></draw:page>"
+    )
+
+    read = open_document.read(office_files.open_document(body, "presentation"), LIMIT)
+
+    assert read.text == "## Slide 1\n\nHello\n\nNotes: Speak up"
+    assert (read.pages, read.title) == (1, "Minutes")
+    assert read.media_type == "application/vnd.oasis.opendocument.presentation"
+
+
+def test_chapters_come_in_the_order_of_reading() -> None:
+    """The order is the book's own, not that of its list of parts."""
+    read = epub.read(book({"one": "<h1>One</h1><p>Ebb", "two": "<p>Flow"}), LIMIT)
+
+    assert read.text == "One\n\nEbb\n\nFlow"
+    assert read.title == "Tides"
+
+
+def test_a_copy_protected_book_is_encrypted() -> None:
+    """Fonts that are merely obscured do not count."""
+    fonts = '<e><CipherReference URI="OPS/a.otf"/></e>'
+    chapters = '<e><CipherReference URI="OPS/one.xhtml"/></e>'
+    whole = {"one": "<p>Ebb"}
+
+    assert epub.read(book(whole, {"META-INF/encryption.xml": fonts}), LIMIT).text == "Ebb"
+    with pytest.raises(ReadError) as failure:
+        epub.read(book(whole, {"META-INF/encryption.xml": chapters}), LIMIT)
+    assert failure.value.outcome == "encrypted"
+
+
+def test_rich_text_is_plain() -> None:
+    """Fonts and marks are gone; letters of other scripts are there, and cells have bars."""
+    data = (
+        rb"{\rtf1\ansi\ansicpg1252{\fonttbl{\f0 Arial;}}\f0 Caf\'e9 \u8364? \b bold\b0\par "
+        rb"\trowd\cellx1 a\cell b\cell\row}"
+    )
+
+    read = rich_text.read(data, LIMIT)
+
+    assert read.text.splitlines()[0] == "Café € bold"
+    assert read.text.splitlines()[1].startswith("a|b")
+
+
+@pytest.mark.parametrize(
+    ("read", "data"),
+    [
+        (presentation.read, office_files.presentation(shape("x" * 11))),
+        (open_document.read, office_files.open_document(f"<text:p>{'x' * 11}</text:p>")),
+        (epub.read, book({"one": "x" * 11})),
+        (rich_text.read, rb"{\rtf1 " + b"x" * 11 + b"}"),
+    ],
+)
+def test_more_text_than_the_limit_is_too_large(
+    read: Callable[[bytes, int], Extracted], data: bytes
+) -> None:
+    """Every reader keeps to the limit of characters."""
+    assert read(data, LIMIT).text
+    with pytest.raises(ReadError) as failure:
+        read(data, 10)
+    assert failure.value.reason == "too_many_characters"
+
+
+@pytest.mark.parametrize(
+    "read", [presentation.read, open_document.read, epub.read], ids=["pptx", "odf", "epub"]
+)
+def test_a_package_without_its_main_part_is_damaged(
+    read: Callable[[bytes, int], Extracted],
+) -> None:
+    """Whatever is missing, it is said."""
+    with pytest.raises(ReadError) as failure:
+        read(archive({"other.xml": "<x/>"}), LIMIT)
+
+    assert failure.value.reason == "malformed"
+
+
+def test_an_encrypted_open_document_is_encrypted() -> None:
+    """The list of parts says so."""
+    with pytest.raises(ReadError) as failure:
+        open_document.read(office_files.open_document("", manifest="<encryption-data/>"), LIMIT)
+
+    assert failure.value.outcome == "encrypted"
+
+
+# The examples of the specification, §3.2.2 and §3.2.3.
+SIMPLE = (
+    "2d0000002b0000004c5a4675f1c5c7a703000a00726370673132354232"
+    "0af32068656c090020627705b06c647d0a800fa0"
+)
+
+
+CROSSING = "1a0000001c0000004c5a4675e2d44b51410004205758595a0d6e7d010eb0"
+
+
+@pytest.mark.parametrize(
+    ("stream", "text"),
+    [
+        (SIMPLE, b"{\\rtf1\\ansi\\ansicpg1252\\pard hello world}\r\n"),
+        (CROSSING, b"{\\rtf1 WXYZWXYZWXYZWXYZWXYZ}"),
+    ],
+)
+def test_the_examples_of_the_specification(stream: str, text: bytes) -> None:
+    """References into the dictionary, and one into what is just being written."""
+    assert decompressed(bytes.fromhex(stream)) == text
+
+
+def test_the_window_moves_on() -> None:
+    """References count from where the window stands after any number of literals."""
+    literals = bytes(range(256)) * 40
+    runs = b"".join(b"\0" + literals[at : at + 8] for at in range(0, len(literals), 8))
+    start, end = (207 + len(literals) - 4) % 4096, (207 + len(literals) + 4) % 4096
+    contents = runs + b"\x03" + struct.pack(">HH", start << 4 | 2, end << 4)
+
+    assert decompressed(packed(contents)) == literals + literals[-4:]
+
+
+def test_what_is_stored_as_it_is() -> None:
+    """Without a compression, the header's size counts."""
+    assert decompressed(struct.pack("<II4sI", 17, 5, b"MELA", 0) + b"{\\rtf junk") == b"{\\rtf"
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"",
+        b"LZFu",
+        bytes.fromhex(SIMPLE)[:-1],
+        bytes.fromhex(SIMPLE)[:20] + b"x" + bytes.fromhex(SIMPLE)[21:],
+        bytes.fromhex(SIMPLE).replace(b"LZFu", b"LZFv"),
+    ],
+    ids=["empty", "short", "cut off", "changed", "unknown"],
+)
+def test_damage_is_noticed(stream: bytes) -> None:
+    """Nothing is read out of a stream that is not what its header says."""
+    with pytest.raises(ValueError, match=r"no header|unknown kind"):
+        decompressed(stream)
+
+
+def packed(contents: bytes) -> bytes:
+    """Return a stream with these contents and the checksum of the specification, bit by bit."""
+    checksum = 0
+    for byte in contents:
+        checksum ^= byte
+        for _ in range(8):
+            checksum = checksum >> 1 ^ (0xEDB88320 if checksum & 1 else 0)
+    return struct.pack("<II4sI", len(contents) + 12, 0, b"LZFu", checksum) + contents

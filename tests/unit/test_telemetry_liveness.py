@@ -1,0 +1,94 @@
+"""The sign of life that health checks read."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+import scheduler.process
+import worker.process
+from chordwise.errors import ExitCode
+from chordwise.telemetry import liveness
+from chordwise.telemetry.liveness import State
+
+
+def test_a_process_that_showed_itself_is_healthy(tmp_path: Path) -> None:
+    """A sign of life counts for the process that gave it, and for no other."""
+    liveness.show(tmp_path / "home", "scheduler", State.WORKING)
+
+    assert liveness.last_sign(tmp_path / "home", "scheduler").is_healthy
+    assert not liveness.last_sign(tmp_path / "home", "worker").is_healthy
+
+
+def test_a_process_that_fell_silent_is_not_healthy(tmp_path: Path) -> None:
+    """A sign of life grows stale, as when a loop hangs; it still says what held last."""
+    liveness.show(tmp_path, "worker", State.BUSY)
+    then = time.time() - liveness.STALE_SECONDS - 1
+
+    os.utime(liveness.alive_file(tmp_path, "worker"), (then, then))
+
+    sign = liveness.last_sign(tmp_path, "worker")
+    assert not sign.is_fresh
+    assert not sign.is_healthy
+    assert str(sign) == "The worker has fallen silent: busy 31 s ago."
+
+
+@pytest.mark.parametrize("state", State)
+def test_only_a_working_process_is_healthy(tmp_path: Path, state: State) -> None:
+    """A waiting process is alive, says what it waits for, and is not healthy."""
+    liveness.show(tmp_path, "worker", state)
+
+    sign = liveness.last_sign(tmp_path, "worker")
+
+    assert sign.is_fresh
+    assert sign.is_healthy is ("waiting" not in state)
+    assert str(sign) == f"The worker is {state}."
+
+
+def test_a_file_of_another_making_is_no_sign(tmp_path: Path) -> None:
+    """An older version only touched the file; what stands in it has to be a word of ours."""
+    file = liveness.alive_file(tmp_path, "worker")
+    file.parent.mkdir()
+    file.touch()
+
+    assert str(liveness.last_sign(tmp_path, "worker")) == (
+        "The worker has shown no sign of life here."
+    )
+
+
+@pytest.mark.parametrize(
+    ("process", "main"), [("worker", worker.process.main), ("scheduler", scheduler.process.main)]
+)
+def test_health_is_an_exit_code_and_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    process: str,
+    main: object,
+) -> None:
+    """`python -m worker health` and its twin answer before they connect to anything."""
+    monkeypatch.setenv("CHORDWISE_HOME", str(tmp_path))
+    monkeypatch.setattr("sys.argv", [process, "health"])
+    assert callable(main)
+
+    before = main()
+    liveness.show(tmp_path, process, State.WORKING)
+    after = main()
+
+    assert (before, after) == (ExitCode.UNAVAILABLE, ExitCode.SUCCESS)
+    assert capsys.readouterr().out.splitlines() == [
+        f"The {process} has shown no sign of life here.",
+        f"The {process} is working.",
+    ]
+
+
+def test_a_sign_that_cannot_be_written_gets_old(tmp_path: Path) -> None:
+    """A home that is full, or has no folder to write to, does not stop the process."""
+    (tmp_path / "run").write_text("no folder", "utf-8")
+
+    liveness.show(tmp_path, "worker", State.BUSY)
+
+    assert not liveness.last_sign(tmp_path, "worker").is_fresh

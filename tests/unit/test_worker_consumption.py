@@ -1,0 +1,198 @@
+"""The threads that tasks run in, and the watchdog of the consumption, on a clock of the test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+
+import pytest
+from structlog.testing import capture_logs
+
+from chordwise.errors import ServiceUnavailableError
+from chordwise.telemetry.liveness import State
+from worker.consumption import Consumption, CountedThreads
+from worker.watchdog import Watchdog
+
+
+@dataclass(slots=True)
+class World:
+    """A worker with two slots, its broker, and what the watchdog did."""
+
+    now: float = 0.0
+    broker_is_well: bool = True
+    shown: list[State] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    questions: int = 0
+
+    def ask(self) -> None:
+        """Answer as the broker."""
+        self.questions += 1
+        if not self.broker_is_well:
+            raise ServiceUnavailableError("The broker is full.")
+
+
+def watched(world: World) -> tuple[Consumption, Watchdog]:
+    """Return the consumption, and a watchdog that looks every 5 s and bears 15 of them."""
+    consumption = Consumption(2, clock=lambda: world.now)
+    watchdog = Watchdog(
+        consumption,
+        patience_seconds=15,
+        ask=world.ask,
+        show=world.shown.append,
+        leave=world.reasons.append,
+    )
+    return consumption, watchdog
+
+
+def test_who_gets_answers_consumes() -> None:
+    """An answer of late is enough; the broker is not asked."""
+    world = World()
+    consumption, watchdog = watched(world)
+
+    world.now = 60
+    consumption.answered()
+    world.now = 65
+    state = watchdog.look()
+
+    assert state is State.CONSUMING
+    assert world.shown == [State.CONSUMING]
+    assert world.questions == 0
+
+
+def test_who_has_no_free_slot_is_busy_for_as_long_as_it_takes() -> None:
+    """Without a free slot nothing is asked for, and that is all right."""
+    world = World()
+    consumption, watchdog = watched(world)
+
+    with consumption.working(), consumption.working():
+        world.now = 3_600
+        states = [watchdog.look() for _ in range(10)]
+
+    assert states == [State.BUSY] * 10
+    assert watchdog.look() is State.CONSUMING  # a slot has just become free
+    assert world.reasons == []
+
+
+def test_a_slot_that_is_free_has_to_be_filled() -> None:
+    """One call that goes on does not excuse a worker that takes nothing for its other slot."""
+    world = World()
+    consumption, watchdog = watched(world)
+
+    with consumption.working():
+        world.now = 60
+        states = [watchdog.look() for _ in range(3)]
+
+    assert states == [None] * 3
+    assert len(world.reasons) == 1
+
+
+def test_a_broker_that_is_away_is_waited_for() -> None:
+    """However long it takes: running calls go on, and nothing restarts in a circle."""
+    world = World(broker_is_well=False)
+    _, watchdog = watched(world)
+
+    world.now = 60
+    states = [watchdog.look() for _ in range(20)]
+
+    assert states == [State.WAITING] * 20
+    assert world.reasons == []
+
+
+def test_a_broker_that_comes_back_gives_the_worker_its_full_patience() -> None:
+    """What was quiet while the broker was away does not count."""
+    world = World(broker_is_well=False)
+    consumption, watchdog = watched(world)
+    world.now = 60
+    for _ in range(20):
+        watchdog.look()
+
+    world.broker_is_well = True
+    first_looks = [watchdog.look() for _ in range(2)]
+    consumption.answered()
+    after_an_answer = watchdog.look()
+
+    assert first_looks == [None, None]
+    assert after_an_answer is State.CONSUMING
+    assert world.reasons == []
+
+
+def test_who_does_not_consume_from_a_broker_that_is_well_leaves() -> None:
+    """Not at the first look, and not when the process itself was stopped for an hour."""
+    world = World()
+    _, watchdog = watched(world)
+
+    world.now = 3_600
+    watchdog.look()
+    watchdog.look()
+    reasons_before = list(world.reasons)
+    watchdog.look()
+
+    assert reasons_before == []
+    assert world.reasons == ["the broker is well, but nothing is consumed"]
+    assert world.shown == []
+
+
+def test_consuming_is_shown_when_it_has_begun_and_not_before() -> None:
+    """The command that started the worker waits for this sign."""
+    world = World()
+    _, watchdog = watched(world)
+
+    world.now = 1
+    first = watchdog.look()
+    before = list(world.shown)
+    watchdog.begin(sender="Celery")
+
+    assert first is State.CONSUMING  # it has its patience from the beginning
+    assert before == []
+    assert world.shown == [State.CONSUMING]
+
+
+def test_a_broker_that_is_away_is_shown_from_the_beginning() -> None:
+    """A worker that cannot begin says for whom it waits."""
+    world = World(broker_is_well=False)
+    _, watchdog = watched(world)
+
+    world.now = 60
+    watchdog.look()
+
+    assert world.shown == [State.WAITING]
+
+
+@pytest.fixture
+def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountedThreads]:
+    """Return a pool of one thread."""
+    monkeypatch.setattr(CountedThreads, "consumption", Consumption(1), raising=False)
+    opened = CountedThreads(1)
+    yield opened
+    opened.on_stop()
+
+
+def test_a_task_occupies_its_slot_while_it_runs(pool: CountedThreads) -> None:
+    """The only slot is busy inside the task, and free afterward."""
+    answers: SimpleQueue[object] = SimpleQueue()
+
+    def task() -> tuple[int, object, float]:
+        return (0, pool.consumption.is_busy, 0.0)
+
+    pool.on_apply(task, (), {}, callback=answers.put)
+    answer = answers.get(timeout=10)
+    pool.on_stop()
+
+    assert answer == (0, True, 0.0)
+    assert not pool.consumption.is_busy
+
+
+def test_a_task_whose_end_cannot_be_noted_frees_its_slot(pool: CountedThreads) -> None:
+    """Celery hears of an end in any case, or it would count the slot as taken forever."""
+    answers: SimpleQueue[object] = SimpleQueue()
+
+    def task() -> None:
+        raise OSError("the broker takes no result")
+
+    with capture_logs() as logs:
+        pool.on_apply(task, (), {}, callback=answers.put)
+        answer = answers.get(timeout=10)
+
+    assert answer == (0, None, 0.0)
+    assert [(line["event"], line["error"]) for line in logs] == [("task.end_not_noted", "OSError")]

@@ -1,0 +1,117 @@
+"""The messages that a worker holds, and how they go back to the broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+import redis
+
+from worker import transport
+from worker.transport import PatientReceipts
+
+
+@dataclass(slots=True, kw_only=True)
+class Broker:
+    """Holds what is not acknowledged; a client, a pipeline and a channel at once."""
+
+    answers: bool = True
+    unacked: set[str] = field(default_factory=set)
+    unacked_key: str = "unacked"
+    unacked_index_key: str = "unacked_index"
+    do_restore: bool = False
+
+    @contextmanager
+    def conn_or_acquire(self, client: object = None) -> Iterator[Broker]:
+        """Return what speaks with the broker."""
+        assert client is None
+        yield self
+
+    def pipeline(self) -> Broker:
+        """Begin a transaction."""
+        return self
+
+    def zrem(self, _key: str, *_tags: str) -> Broker:
+        """Take part in it."""
+        return self
+
+    def hdel(self, _key: str, *tags: str) -> Broker:
+        """Forget messages, if the broker is there."""
+        if not self.answers:
+            raise redis.exceptions.TimeoutError("Timeout reading from socket")
+        self.unacked.difference_update(tags)
+        return self
+
+    def execute(self) -> None:
+        """End the transaction."""
+
+
+def receipts_of(broker: Broker, *tags: str, most: int) -> PatientReceipts:
+    """Return receipts that hold messages, of which there may be so many."""
+    receipts = PatientReceipts(broker, most)
+    for tag in tags:
+        broker.unacked.add(tag)
+        receipts._delivered[tag] = tag
+    return receipts
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """Leave nothing unsettled."""
+    yield
+    PatientReceipts.unsettled.clear()
+
+
+def test_a_message_that_is_done_makes_room_although_the_broker_is_silent() -> None:
+    """The slot is free at once; the broker hears of it with the next message that is done."""
+    broker = Broker(answers=False)
+    receipts = receipts_of(broker, "first", "second", most=2)
+
+    receipts.ack("first")
+    has_room = receipts.can_consume()
+    held = set(broker.unacked)
+    broker.answers = True
+    receipts.ack("second")
+
+    assert has_room
+    assert held == {"first", "second"}
+    assert broker.unacked == set()
+
+
+def test_another_connection_tells_what_the_first_could_not() -> None:
+    """Receipts end with their connection; what they could not tell does not."""
+    broker = Broker(answers=False)
+    receipts_of(broker, "first", most=2).ack("first")
+    broker.answers = True
+
+    receipts_of(broker, "second", most=2).ack("second")
+
+    assert broker.unacked == set()
+
+
+class Receipts:
+    """Holds three messages on a connection that another thread closes so many times."""
+
+    def __init__(self, closed: int) -> None:
+        self.closed = closed
+
+    def give_back(self) -> int:
+        """Give the messages back, unless the connection is closed meanwhile."""
+        self.closed -= 1
+        if self.closed >= 0:
+            raise redis.exceptions.ConnectionError("Connection closed by server.")
+        return 3
+
+
+@pytest.mark.parametrize(("closed", "given"), [(0, 3), (1, 3), (2, None)])
+def test_a_connection_that_is_closed_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, closed: int, given: int | None
+) -> None:
+    """It is tried once more; what stays behind then is said to, and raises nothing."""
+    monkeypatch.setattr(transport.PatientReceipts, "in_use", {Receipts(closed)})
+
+    found = transport.give_back(5)
+
+    assert found == given
