@@ -11,7 +11,6 @@ from chordwise.settings import ProfileSettings, Settings
 from tests.fakes.commands import point_to
 from tests.fakes.inbox_watch import WatchedInbox, watched
 from tests.fakes.pipeline import close_all, with_settings
-from tests.fakes.quoting import Desk, a_desk
 from tests.fakes.stacks import a_home
 from tests.peers.batch_provider import BatchProvider
 
@@ -34,18 +33,6 @@ def addressed(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     """Point commands to this test's servers, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     point_to(settings, monkeypatch)
-
-
-@pytest.fixture
-def desk(
-    settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[Desk]:
-    """Lend the desk of `quote`, with no key for any provider; other commands have their own."""
-    with a_desk(settings, monkeypatch, tmp_path, capsys) as lent:
-        yield lent
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import termios
 import threading
 import unicodedata
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -32,7 +32,7 @@ from chordwise.readers.reading import UnreadDocument
 from chordwise.settings import Settings
 from chordwise.storage.database import open_engine
 from tests.fakes.commands import run
-from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run, a_summary, close_all
+from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run, a_summary
 
 TEXT = "The bridge was opened in May. Carts crossed it on the same day."
 ANSWER = a_summary("The bridge was opened in May.", topic="A [bold]bridge[/bold]")
@@ -65,7 +65,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(settings: Settings, addressed: None, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
+def desk(settings: Settings, addressed: None, capsys: pytest.CaptureFixture[str]) -> Desk:
     """Fill the database."""
     assert addressed is None
     failing = ModelRequestError("The model does not like it.", "Ask otherwise.")
@@ -77,8 +77,7 @@ def desk(settings: Settings, addressed: None, capsys: pytest.CaptureFixture[str]
     submission.take_in(UnreadDocument(source=HOSTILE, error=unreadable))
     submission.close()
     pipeline.work(submission)
-    yield Desk(pipeline=pipeline, submission=submission, capsys=capsys)
-    close_all()
+    return Desk(pipeline=pipeline, submission=submission, capsys=capsys)
 
 
 def test_runs_lists_them(desk: Desk) -> None:

@@ -23,7 +23,7 @@ from chordwise.pipeline.deliveries.webhook import GuardedNetwork, Webhook
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs import retry
 from chordwise.settings import DeliverySettings, Settings
-from tests.fakes.pipeline import Pipeline, a_pipeline, a_run, close_all, quoting_the_text
+from tests.fakes.pipeline import Pipeline, a_pipeline, a_run, quoting_the_text
 from tests.peers.webhook_receiver import WebhookReceiver, receiving
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - the convention's own example
@@ -249,10 +249,9 @@ STATES = "SELECT string_agg(kind || ' ' || status, ', ' ORDER BY created_at, kin
 
 
 @pytest.fixture
-def pipeline(settings: Settings) -> Iterator[Pipeline]:
+def pipeline(settings: Settings) -> Pipeline:
     """Return a pipeline without deliveries."""
-    yield a_pipeline(settings, quoting_the_text, repeat_last=True)
-    close_all()
+    return a_pipeline(settings, quoting_the_text, repeat_last=True)
 
 
 def telling(pipeline: Pipeline, delivery: DeliverySettings) -> Pipeline:
@@ -413,7 +412,6 @@ def test_every_end_is_told(settings: Settings) -> None:
 
     types = [json.loads(request.body)["type"] for request in receiver.received]
     assert types == ["run.paused", "run.finished", "run.cancelled"]
-    close_all()
 
 
 def test_the_answers_of_a_run_are_put_into_a_folder(pipeline: Pipeline, tmp_path: Path) -> None:

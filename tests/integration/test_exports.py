@@ -7,7 +7,6 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from chordwise.pipeline.exports.selection import Selection
 from chordwise.pipeline.runs import user_sql
 from chordwise.settings import Settings
 from tests.fakes.commands import run
-from tests.fakes.pipeline import Pipeline, a_pipeline, a_summary, close_all
+from tests.fakes.pipeline import Pipeline, a_pipeline, a_summary
 from tests.fakes.processes import ROOT
 
 FORMULA = "=HYPERLINK(1)"
@@ -68,7 +67,7 @@ def desk(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-) -> Iterator[Desk]:
+) -> Desk:
     """Fill the database, and point the commands to it."""
     assert settings.database_url is not None
     monkeypatch.chdir(tmp_path)
@@ -83,8 +82,7 @@ def desk(
     pipeline.execute("UPDATE intakes SET source = '=cmd|1.txt'")
     capsys.readouterr()
     first, second = (submission.name for submission in submissions)
-    yield Desk(pipeline=pipeline, runs=(first, second), folder=tmp_path, capsys=capsys)
-    close_all()
+    return Desk(pipeline=pipeline, runs=(first, second), folder=tmp_path, capsys=capsys)
 
 
 def test_a_view_as_csv(desk: Desk) -> None:

@@ -6,7 +6,7 @@ import io
 import re
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,7 +44,6 @@ from tests.fakes.pipeline import (
     a_document,
     a_pipeline,
     a_run,
-    close_all,
     quoting_the_text,
 )
 
@@ -435,10 +434,9 @@ STRANGE = {
 
 
 @pytest.fixture
-def pipeline(settings: Settings) -> Iterator[Pipeline]:
-    """A pipeline over this test's database."""
-    yield a_pipeline(settings)
-    close_all()
+def pipeline(settings: Settings) -> Pipeline:
+    """Return a pipeline over this test's database."""
+    return a_pipeline(settings)
 
 
 def outcomes_of(

@@ -1,10 +1,9 @@
-"""Runs with the model `auto`: who answers, what the ledger says, and what it saved."""
+"""Runs with the model `auto` or a fallback: who answers, what the ledger says, what it saved."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,26 +12,37 @@ from pydantic import SecretStr
 
 from chordwise.domain.states import JobStatus
 from chordwise.domain.tasks import AnalysisType
-from chordwise.errors import ModelAccessError
+from chordwise.errors import (
+    ModelAccessError,
+    ModelError,
+    ModelOverloadedError,
+    ModelUnreachableError,
+    QuotaExceededError,
+)
 from chordwise.llm.model import CompletionRequest, ModelProfile
 from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.runs import user_sql
 from chordwise.settings import AUTO, ModelSettings, Settings, TierSettings
 from tests.fakes.pipeline import (
     LONG,
+    SCRIPTED,
     Pipeline,
     a_pipeline,
     a_run,
     a_summary,
-    close_all,
     quoting_the_text,
     with_settings,
 )
 from tests.fakes.scripted_model import Answer, Line, ScriptedModel
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
 PRICES = {"small": "1", "large": "10"}
+
+
 DOUBTFUL = "80. The harbour"
 
 
@@ -81,13 +91,6 @@ def unsure_of_one_part(request: CompletionRequest) -> Answer:
     return quoting_the_text(request)
 
 
-@pytest.fixture
-def short_chunks(settings: Settings) -> Iterator[Settings]:
-    """Return settings under which the long text makes several chunks, all for the small tier."""
-    yield with_settings(settings, "pipeline", chunk_tokens=800)
-    close_all()
-
-
 def documented() -> tuple[str, list[str]]:
     """Return the statement of docs/routing.md and the columns that the page promises."""
     page = (ROOT / "docs" / "routing.md").read_text("utf-8")
@@ -104,10 +107,10 @@ def statistics(address: SecretStr) -> dict[str, dict[str, object]]:
 
 
 def test_weak_parts_are_answered_by_the_larger_tier(
-    short_chunks: Settings, database_url: SecretStr
+    small_chunks: Settings, database_url: SecretStr
 ) -> None:
     """Every call stands in the ledger with its tier; the chunk says who answered it."""
-    pipeline = routed(short_chunks, unsure_of_one_part, quoting_the_text)
+    pipeline = routed(small_chunks, unsure_of_one_part, quoting_the_text)
 
     submission = pipeline.submit(LONG, options=a_routed_run())
     pipeline.work(submission)
@@ -127,10 +130,10 @@ def test_weak_parts_are_answered_by_the_larger_tier(
 
 
 def test_what_routing_saved_is_what_the_large_tier_would_have_charged(
-    short_chunks: Settings, database_url: SecretStr
+    small_chunks: Settings, database_url: SecretStr
 ) -> None:
     """Each question counts once at the large tier's price, and everything paid goes off."""
-    pipeline = routed(short_chunks, unsure_of_one_part, quoting_the_text)
+    pipeline = routed(small_chunks, unsure_of_one_part, quoting_the_text)
 
     pipeline.work(pipeline.submit(LONG, options=a_routed_run()))
 
@@ -143,10 +146,10 @@ def test_what_routing_saved_is_what_the_large_tier_would_have_charged(
 
 
 def test_the_documented_statement_brings_the_columns_that_the_page_names(
-    short_chunks: Settings, database_url: SecretStr
+    small_chunks: Settings, database_url: SecretStr
 ) -> None:
     """A reader may ask it, and finds a row for each tier."""
-    pipeline = routed(short_chunks, unsure_of_one_part, quoting_the_text)
+    pipeline = routed(small_chunks, unsure_of_one_part, quoting_the_text)
     pipeline.work(pipeline.submit(LONG, options=a_routed_run()))
     statement, columns = documented()
 
@@ -158,10 +161,10 @@ def test_the_documented_statement_brings_the_columns_that_the_page_names(
 
 
 def test_an_unknown_price_leaves_the_savings_unknown(
-    short_chunks: Settings, database_url: SecretStr
+    small_chunks: Settings, database_url: SecretStr
 ) -> None:
     """What was saved is unknown; the calls are counted all the same."""
-    pipeline = routed(short_chunks, unsure_of_one_part, quoting_the_text)
+    pipeline = routed(small_chunks, unsure_of_one_part, quoting_the_text)
     pipeline.work(pipeline.submit(LONG, options=a_routed_run()))
 
     pipeline.execute("UPDATE model_calls SET cost_usd = NULL WHERE tier = 'large'")
@@ -223,3 +226,118 @@ def test_other_thresholds_make_another_result(settings: Settings) -> None:
 def _decimal(value: object) -> Decimal:
     assert isinstance(value, Decimal)
     return value
+
+
+TEXT = "The bridge was opened in May. Carts crossed it on the same day."
+
+
+SUMMARY = a_summary("The bridge was opened in May.")
+
+
+SECOND = "second"
+
+
+PRICED = ModelSettings(
+    provider="openai",
+    model=SECOND,
+    base_url="https://second.example.org/v1",
+    input_usd_per_million_tokens=Decimal(1),
+    output_usd_per_million_tokens=Decimal(5),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A pipeline whose settings name a second model as the fallback of the first."""
+
+    pipeline: Pipeline
+
+    def work(self) -> Submission:
+        """Analyze one document."""
+        submission = self.pipeline.submit(TEXT, options=a_run())
+        self.pipeline.work(submission)
+        return submission
+
+    def calls(self) -> list[tuple[object, ...]]:
+        """Return who was asked, in order, and what came of it."""
+        return self.pipeline.rows(
+            "SELECT provider, model, error_code, valid, cost_usd > 0 AS paid"
+            " FROM model_calls ORDER BY started_at"
+        )
+
+
+def a_pair(settings: Settings, first: Line, *second: Line) -> Pair:
+    """Connect both models to a pipeline."""
+    pipeline = a_pipeline(settings, first, repeat_last=True)
+    of_both = pipeline.context.settings
+    models = {**of_both.models, SECOND: PRICED}
+    named = of_both.model_copy(update={"models": models, "fallback": (SECOND,)})
+    profile = ModelProfile(
+        provider="second-provider", model="second-1", context_tokens=32_768, max_output_tokens=2_048
+    )
+    connected = {SCRIPTED: pipeline.model, SECOND: ScriptedModel(second, profile=profile)}
+    asked = Models(named, connected=connected)
+    context = replace(pipeline.context, settings=named, models=asked)
+    return Pair(pipeline=replace(pipeline, context=context))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModelOverloadedError("Busy."),
+        ModelUnreachableError("Nobody there."),
+        QuotaExceededError("No money."),
+        ModelAccessError("No such model."),
+    ],
+)
+def test_the_ledger_says_who_failed_and_who_answered(settings: Settings, error: ModelError) -> None:
+    """A row for each model that was asked, in order; only who answered has a verdict."""
+    pair = a_pair(settings, error, SUMMARY)
+
+    submission = pair.work()
+
+    assert pair.calls() == [
+        ("scripted", "script-1", error.code, None, False),
+        ("second-provider", "second-1", None, True, True),
+    ]
+    job = pair.pipeline.job(submission)
+    result = pair.pipeline.result(job.id)
+    assert job.status == JobStatus.SUCCEEDED
+    assert result is not None
+    assert result.model == "second-1"
+
+
+def test_a_fallback_is_not_asked_where_the_first_model_answers(settings: Settings) -> None:
+    """One row, of the first."""
+    pair = a_pair(settings, SUMMARY)
+
+    pair.work()
+
+    assert pair.calls() == [("scripted", "script-1", None, True, False)]
+
+
+def test_answers_that_stay_invalid_stand_in_the_ledger_with_their_verdict(
+    settings: Settings,
+) -> None:
+    """The first model was asked again and failed no request; its answers were no good."""
+    pair = a_pair(settings, "This is no JSON.", SUMMARY)
+
+    submission = pair.work()
+
+    *before, last = pair.calls()
+    assert set(before) == {("scripted", "script-1", None, False, False)}
+    assert last == ("second-provider", "second-1", None, True, True)
+    assert pair.pipeline.job(submission).status == JobStatus.SUCCEEDED
+
+
+def test_where_all_fail_each_has_its_row(settings: Settings) -> None:
+    """What the run waits for is the error of the model that may answer later."""
+    pair = a_pair(settings, ModelAccessError("No such model."), ModelOverloadedError("Busy."))
+
+    submission = pair.work()
+
+    assert [(call[1], call[2]) for call in pair.calls()] == [
+        ("script-1", "model_access"),
+        ("second-1", "model_overloaded"),
+    ]
+    assert pair.pipeline.job(submission).status != JobStatus.SUCCEEDED

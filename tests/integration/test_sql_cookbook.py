@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,9 +32,7 @@ from tests.fakes.pipeline import (
     a_pipeline,
     a_run,
     a_summary,
-    close_all,
     quoting_the_text,
-    with_settings,
 )
 from tests.fakes.scripted_model import Answer
 
@@ -188,12 +186,9 @@ def learn(pipeline: Pipeline) -> None:
 
 
 @pytest.fixture
-def pipeline(settings: Settings) -> Iterator[Pipeline]:
+def pipeline(small_chunks: Settings) -> Pipeline:
     """Return a pipeline whose long document makes several chunks."""
-    yield a_pipeline(
-        with_settings(settings, "pipeline", chunk_tokens=800), answering, repeat_last=True
-    )
-    close_all()
+    return a_pipeline(small_chunks, answering, repeat_last=True)
 
 
 @pytest.fixture
