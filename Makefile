@@ -49,8 +49,9 @@ demo-stop: ## stop what the demo left running, with the environment that started
 	@if test -x '$(chordwise)'; then CHORDWISE_HOME='$(DEMO_HOME)' $(chordwise) down; \
 		else echo "Nothing to stop: there is no $(VENV) here."; fi
 
-demo_options = --type summary --type classification --type sentiment \
-	--labels 'contract,minutes,review,incident report,letter,study,essay' $(model_option)
+demo_options = --type extraction --instructions 'dates, amounts of money, people, organizations' \
+	--type classification --labels 'contract,minutes,review,incident report,letter,study,essay' \
+	--type summary --save-as samples $(model_option)
 
 define expectation
 	@echo "SmolLM2 has 135 million parameters, about a thousandth of what the large models have."

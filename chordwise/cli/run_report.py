@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import platformdirs
@@ -15,11 +16,13 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import live
 from chordwise.cli.rendering import results as rendered_results
+from chordwise.cli.rendering.plain_text import counted
 from chordwise.domain.states import JobStatus
 from chordwise.pipeline.runs import accounts, progress, stored_results
 from chordwise.pipeline.runs.accounts import Account, caps_of_run
 from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.settings import Settings
+from chordwise.storage.runs import Run
 
 MAX_FAILURES = 10_000
 MAX_RESULTS = 100
@@ -48,9 +51,12 @@ def give(
         screen.note(f"The first {len(found)} of {words} results are shown.")
     screen.show(*rendered_accounts.failures(failed), *rendered_accounts.laid_out(account))
     screen.show(*rendered_accounts.budget_lines(caps))
-    screen.tell(f"{rendered_accounts.in_words(account)} {live.spent(usage)}.")
+    unsure = stored_results.count(session, replace(wanted, needs_review=True))
+    review = f" {counted(unsure, 'answer')} should be looked at (needs review)." if unsure else ""
+    screen.tell(f"{rendered_accounts.in_words(account)}{review} {live.spent(usage)}.")
     _say_how_to_go_on(invocation, settings, account)
-    _say_where_to_look(invocation, settings, account.run, has_results=bool(found))
+    saved_as = session.get_one(Run, account.run_id).saved_as or ""
+    _say_where_to_look(invocation, settings, account.run, saved_as, has_results=bool(found))
 
 
 def _say_how_to_go_on(invocation: Invocation, settings: Settings, account: Account) -> None:
@@ -68,12 +74,16 @@ def _say_how_to_go_on(invocation: Invocation, settings: Settings, account: Accou
 
 
 def _say_where_to_look(
-    invocation: Invocation, settings: Settings, run: str, *, has_results: bool
+    invocation: Invocation, settings: Settings, run: str, saved_as: str, *, has_results: bool
 ) -> None:
     invocation.screen.tell("Look further with:")
     suggest(invocation, settings, "runs", run)
     if has_results:
         suggest(invocation, settings, "results", "--run", run)
+        if saved_as:
+            suggest(invocation, settings, "tables", saved_as)
+            suggest(invocation, settings, "sql", f"TABLE answers.{saved_as}")
+            return
         name = run.replace("'", "''")
         quotes = "SELECT source, item, value, quote FROM fact_quotes WHERE grounded"
         suggest(invocation, settings, "sql", f"{quotes} AND run = '{name}'")

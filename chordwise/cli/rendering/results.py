@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import TypeAlias
@@ -40,9 +41,11 @@ def laid_out(results: Sequence[StoredResult]) -> Iterator[RenderableType]:
 
     Several extractions of the same fields come first, as a table with a column for each field.
     """
-    yield from _extractions(results)
+    shown: set[uuid.UUID] = set()
+    yield from _extractions(results, shown)
     if len(results) > MAX_IN_FULL:
-        yield _table(results)
+        others = [result for result in results if result.job_id not in shown]
+        yield from [_table(others)] if others else []
     else:
         for result in results:
             yield from _in_full(result)
@@ -145,12 +148,18 @@ def _marks(result: StoredResult) -> Iterator[str]:
 
 
 _MAX_FIELDS = 12
+_DOCUMENT_WIDTH = 24
 _PROSE_WIDTH = 12
 _VALUE_WIDTH = 80
 
 
-def _extractions(results: Sequence[StoredResult]) -> Iterator[RenderableType]:
-    """Yield a table for each list of fields that several documents were searched for."""
+def _extractions(
+    results: Sequence[StoredResult], shown: set[uuid.UUID]
+) -> Iterator[RenderableType]:
+    """Yield a table for each list of fields that several documents were searched for.
+
+    The jobs of what is in them are added to `shown`.
+    """
     alike: dict[tuple[str, ...], list[StoredResult]] = {}
     for result in results:
         if result.analysis_type == AnalysisType.EXTRACTION:
@@ -159,7 +168,8 @@ def _extractions(results: Sequence[StoredResult]) -> Iterator[RenderableType]:
     for names, found in alike.items():
         if not names or len(found) == 1:
             continue
-        documents = shortened([result.source for result in found], room=WIDTH)
+        shown |= {result.job_id for result in found}
+        documents = shortened([result.source for result in found], room=_DOCUMENT_WIDTH)
         columns = ("Document", *(name.removeprefix("/") for name in names))
         rows = [
             [document, *(_values(result.output, name) for name in names)]

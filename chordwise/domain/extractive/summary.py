@@ -10,7 +10,6 @@ ranking but a liking for long sentences (F1 0.20 both on the meetings, 0.26 and 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 
 from chordwise.domain import grounding, json_values
@@ -18,7 +17,6 @@ from chordwise.domain.analyses.analysis import gather_objects, take_turns
 from chordwise.domain.analyses.summary import MAX_FINDINGS, Summary
 from chordwise.domain.extractive import ranking, words
 from chordwise.domain.extractive.cues import CONCLUSION, FINAL
-from chordwise.domain.extractive.key_phrases import key_phrases
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, Sentence, sentences
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisTask
@@ -27,10 +25,9 @@ MAX_CONFIDENCE = 4
 _FEWEST_FINDINGS = 3
 _SENTENCES_PER_FURTHER_FINDING = 10
 _MAX_CANDIDATES = 800
-_PHRASES = 6
 _MAX_CONCLUSIONS = 3
 _LAST_PART = 0.7
-_TOPIC_PREFIX = "Words that stand out: "
+_MAX_TOPIC = 300
 
 
 def analyze(task: AnalysisTask) -> JsonObject:
@@ -38,7 +35,7 @@ def analyze(task: AnalysisTask) -> JsonObject:
     found = distinct(sentences(task.text))
     chosen = _central(found, _count_for(len(found)), task.options.instructions)
     return {
-        "main_topic": _topic(key_phrases([one.text for one in found], _PHRASES)),
+        "main_topic": _topic(found, task.options.instructions),
         "key_findings": [_finding(one.text, one.text) for one in chosen]
         or [_finding(*[task.text.strip()[:MAX_QUOTE_CHARACTERS]] * 2)],
         "conclusions": list(_conclusions(found)),
@@ -56,7 +53,7 @@ def synthesize(task: AnalysisTask) -> JsonObject:
         merged.get("key_findings")
     )
     return {
-        "main_topic": _joined_topic(task.answers, quotes),
+        "main_topic": _topic(quotes, task.options.instructions),
         "key_findings": [grounding.without_spans(item) for item in kept],
         "conclusions": merged["conclusions"],
         "confidence": min(MAX_CONFIDENCE, round(json_values.number(merged["confidence"]) or 1)),
@@ -85,22 +82,10 @@ def _finding(finding: str, quote: str) -> JsonValue:
     return {"finding": finding, "quote": quote}
 
 
-def _topic(phrases: Sequence[str]) -> str:
-    return f"{_TOPIC_PREFIX}{', '.join(phrases)}." if phrases else "No words stand out."
-
-
-def _joined_topic(answers: Sequence[JsonObject], quotes: Sequence[Sentence]) -> str:
-    """Join the chunks' words by how many chunks name them."""
-    counts = Counter(phrase for answer in answers for phrase in _named(answer))
-    ranked = sorted(counts, key=lambda phrase: -counts[phrase])[:_PHRASES]
-    return _topic(ranked or key_phrases([one.text for one in quotes], _PHRASES))
-
-
-def _named(answer: JsonObject) -> list[str]:
-    topic = json_values.text(answer.get("main_topic"))
-    if not topic.startswith(_TOPIC_PREFIX):
-        return []
-    return topic.removeprefix(_TOPIC_PREFIX).removesuffix(".").split(", ")
+def _topic(found: Sequence[Sentence], instructions: str) -> str:
+    """Return the most central sentence."""
+    central = _central(found, 1, instructions)
+    return central[0].text[:_MAX_TOPIC] if central else "The text has no sentences."
 
 
 def _grounded_findings(answers: Sequence[JsonObject]) -> list[JsonObject]:

@@ -32,7 +32,7 @@ from chordwise.prompts import library
 from chordwise.readers.extracted import WHOLE, Columns
 from chordwise.settings import CritiqueSettings, ProfileSettings, Settings
 
-PIPELINE_VERSION = 2
+PIPELINE_VERSION = 3
 """Raised whenever the same question would get another answer for reasons of our own code."""
 MAX_NAME_LENGTH = 200
 

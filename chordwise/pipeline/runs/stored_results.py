@@ -32,6 +32,7 @@ class Wanted:
     types: tuple[AnalysisType, ...] = ()
     document: str = ""
     job_ids: tuple[uuid.UUID, ...] | None = None
+    needs_review: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +147,8 @@ def _narrowing(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
         yield Job.run_id == wanted.run_id
     else:
         yield ~_has_newer_answer(wanted)
+    if wanted.needs_review:
+        yield Result.needs_review.is_(True)
     if wanted.job_ids is not None:
         yield among(Result.job_id, wanted.job_ids)
     if wanted.types:
