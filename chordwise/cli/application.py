@@ -31,6 +31,7 @@ COMMANDS = {
     "cancel": ("run_control", "Cancel the analyses of a run that have not ended."),
     "runs": ("runs", "List the newest runs, or show the account of one."),
     "results": ("results", "Show stored results."),
+    "explain": ("explain", "Say why a document was answered so."),
     "feedback": ("feedback", "Say that a result is right or wrong, or what it should be."),
     "evaluate": ("evaluate", "Compare results with the truth."),
     "recalibrate": ("recalibrate", "Learn what a claimed confidence is worth."),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from chordwise import settings as settings_module
 from chordwise.domain import chunking, facts, missing_rows, self_consistency
@@ -29,20 +31,22 @@ from chordwise.pipeline.asking.critique import Examined, examine, unexamined
 from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
 from chordwise.pipeline.asking.question import ONE_PROMPT, policy_of, text_budget
 from chordwise.pipeline.models.client import Models
+from chordwise.readers.reading import Reader, UnreadDocument
 
 DEFAULT_CHUNK_TOKENS = 3_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnalysisRequest:
-    """A text and what to find out about it.
+    """A text, or the file at `path` that has it, and what to find out about it.
 
     `labels` close a classification, `schema` shapes an extraction. An answer whose confidence is
     below `confidence_threshold` (0 to 1) is marked as needing review. `votes` is how often each
     question is asked. With `critique` the answer is examined, by `principles` or the usual ones.
     """
 
-    text: str
+    text: str = ""
+    path: str | os.PathLike[str] | None = None
     analysis_type: AnalysisType = AnalysisType.SUMMARY
     specific_instructions: str = ""
     labels: tuple[str, ...] = ()
@@ -111,11 +115,12 @@ class DocumentAnalyzer:
         """Return the analysis of a text, long ones cut into chunks and synthesized.
 
         Raises:
-            UsageError: The text is empty, or the schema is not one.
+            UsageError: The text is empty, there are a text and a path, or the schema is not one.
+            ReadError: The file cannot be read.
             ConfigurationError: The prompt alone fills the model's context.
             ModelError: The model gave no usable answer; the subclass says why.
         """
-        normalized = normalize(request.text)
+        normalized = normalize(_text_of(request))
         text = normalized.text
         if not text.strip():
             raise UsageError("The text is empty.")
@@ -137,6 +142,19 @@ class DocumentAnalyzer:
             unseen=0, removed=normalized.invisible_removed, hiding=normalized.hiding_removed
         )
         return replace(found, needs_review=True, review_reason=reason) if reason else found
+
+
+def _text_of(request: AnalysisRequest) -> str:
+    """Return the text, which a process of its own reads where it is in a file."""
+    if request.path is None:
+        return request.text
+    if request.text:
+        raise UsageError("There are a text and a path.", "Give one of them.")
+    with Reader(settings_module.load().readers) as reader:
+        found = reader.read(Path(request.path))
+    if isinstance(found, UnreadDocument):
+        raise found.error
+    return found.content.text
 
 
 def _examined(synthesizer: Synthesizer, synthesis: Synthesis, part: chunking.Chunk) -> Examined:

@@ -15,6 +15,7 @@ from chordwise.errors import (
     ConfigurationError,
     InvalidAnswerError,
     ModelOverloadedError,
+    ReadError,
     RefusedError,
     TruncatedError,
     UsageError,
@@ -23,6 +24,7 @@ from chordwise.llm.model import CompletionRequest, FinishReason, ModelProfile
 from tests.fakes import order_rows
 from tests.fakes.pipeline import a_summary, quoting_the_text
 from tests.fakes.scripted_model import ScriptedModel
+from tests.house.checkout import ROOT
 
 TEXT = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned."
 LONG = "".join(
@@ -340,3 +342,17 @@ def test_a_critique_that_is_not_to_be_had_leaves_the_answer() -> None:
     assert analysis.critique is not None
     assert (analysis.critique.outcome, analysis.critique.reason) == ("failed", "Not now.")
     assert analysis.needs_review
+
+
+def test_a_file_is_read_by_its_path() -> None:
+    """With the limits of readers; a text beside it would be one too many."""
+    path = ROOT / "samples" / "letter-to-members.pdf"
+    analyzer = DocumentAnalyzer()
+
+    analysis = analyzer.analyze_document(AnalysisRequest(path=path))
+
+    assert "Saltmarsh Energy Cooperative" in analysis.text
+    with pytest.raises(UsageError, match="a text and a path"):
+        analyzer.analyze_document(AnalysisRequest(text="Rain.", path=path))
+    with pytest.raises(ReadError):
+        analyzer.analyze_document(AnalysisRequest(path=ROOT / "there-is-no-such-file.pdf"))

@@ -1,0 +1,84 @@
+"""`chordwise explain`: the prompt, what came back, what validation changed, and the calls."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.errors import ExitCode, UsageError
+from chordwise.pipeline.runs import explanation
+from chordwise.settings import Settings
+from tests.fakes.commands import run
+from tests.fakes.pipeline import a_pipeline, a_run, a_summary
+
+TEXT = "The harbour was rebuilt in 1856. It cost more than the town had planned."
+FIRST = "SELECT i.source FROM jobs j JOIN intakes i ON i.id = j.intake_id ORDER BY j.id LIMIT 1"
+pytestmark = pytest.mark.usefixtures("addressed")
+
+
+def test_a_job_is_explained(settings: Settings) -> None:
+    """The prompt is rendered again, and the completion comes out of the cache."""
+    written = a_summary("It cost more than the town had planned.")
+    pipeline = a_pipeline(settings, f"```json\n{written}\n```")
+    pipeline.work(submission := pipeline.submit(TEXT))
+    job_id = pipeline.job(submission).id
+
+    with pipeline.context.database.read() as session:
+        found = explanation.explain(session, pipeline.context.settings, job_id)
+
+    (part,), (call,) = found.chunks, found.calls
+    assert part.prompt is not None
+    assert TEXT in part.prompt.user
+    assert part.completion is not None
+    assert json.loads(part.completion.strip("`").removeprefix("json")) == json.loads(written)
+    assert part.changes == []
+    assert (call.chunk, call.stage, call.valid) == (0, "analyze", True)
+    assert found.result is not None
+    assert found.result.confidence == part.confidence == 0.7
+
+
+def test_what_validation_changed_is_named(settings: Settings) -> None:
+    """Here the model left a blank too many in a quote, and a comma in its JSON."""
+    written = {
+        "primary_label": "lease",
+        "secondary_label": None,
+        "confidence": 0.9,
+        "features": [{"feature": "a word", "quote": "The  harbour was rebuilt"}],
+        "uncertainty_factors": [],
+    }
+    pipeline = a_pipeline(settings, json.dumps(written)[:-1] + ",}")
+    options = a_run(
+        AnalysisType.CLASSIFICATION, analysis=AnalysisOptions(labels=("lease", "letter"))
+    )
+    pipeline.work(submission := pipeline.submit(TEXT, options=options))
+
+    with pipeline.context.database.read() as session:
+        job_id = pipeline.job(submission).id
+        found = explanation.explain(session, pipeline.context.settings, job_id)
+
+    assert found.chunks[0].changes == ["/features/0/quote"]
+    assert found.result is not None
+
+
+def test_the_command_finds_a_document_by_a_part_of_its_name(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of several documents none is guessed."""
+    pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"), repeat_last=True)
+    pipeline.work(pipeline.submit(TEXT, f"{TEXT} Twice."))
+
+    assert run(["explain", "document-"]) == ExitCode.USAGE
+    assert "2 documents fit" in capsys.readouterr().err
+    assert run(["explain", "nothing-like-it"]) == ExitCode.USAGE
+    with pipeline.context.database.read() as session:
+        with pytest.raises(UsageError):
+            explanation.find(session, "document-")
+        source = str(pipeline.value(FIRST))
+        found = explanation.find(session, source)
+    assert found == pipeline.value("SELECT id FROM jobs ORDER BY id LIMIT 1")
+    assert run(["explain", source]) == ExitCode.SUCCESS
+    shown = capsys.readouterr().out
+    assert "the model of this answer is not known here" in shown
+    assert "rebuilt in 1856" in shown
