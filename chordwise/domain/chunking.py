@@ -1,4 +1,4 @@
-"""Cutting a document's text into chunks at sentence boundaries, within a budget of tokens."""
+"""Cutting a document's text into chunks between rows and sentences, within a budget of tokens."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ import sentencex
 from chordwise.domain import tokens
 
 _WINDOW_CHARACTERS = 10_000
+_LINE = re.compile(r"[^\n]*+(?:\n|$)")
+# An item of a list, a line of a table with tabs or bars, or a name with its value.
+_ROW = re.compile(
+    r"\s*+(?:[-*•–]\s|\(?\w{1,3}[.)]\s)|[^\t\n]*+\t|[^|\n]*+\|[^|\n]*+\||[^:\n]{1,40}+:\s+\S"
+)
+_DELIMITERS = ",;"
+_FEWEST_DELIMITERS = 2
 _WORD = re.compile(r"\s*\S+\s*|\s+")
 
 
@@ -39,6 +46,41 @@ def sentence_ends(text: str, language: str = "en") -> list[int]:
         ends += [start + end for end in _ends_in(text[start:stop], language)]
         start = stop
     return ends
+
+
+def piece_ends(text: str, language: str = "en") -> list[int]:
+    """Return where a text may be cut: after sentences, and never inside a row.
+
+    Rows are records of CSV, lines of tables, items of lists, and names with their values: an answer
+    about half of one would be wrong, or missing.
+    """
+    rows = list(_rows(text))
+    within = iter(rows)
+    row = next(within, None)
+    ends: list[int] = []
+    for end in sentence_ends(text, language):
+        while row is not None and row[1] <= end:
+            ends.append(row[1])
+            row = next(within, None)
+        if row is None or not row[0] < end < row[1]:
+            ends.append(end)
+    ends += [end for _, end in ([row] if row else []) + list(within)]
+    return sorted({*ends})
+
+
+def _rows(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where rows begin and end, the end of the line included."""
+    lines = [match.span() for match in _LINE.finditer(text) if match.end() > match.start()]
+    counts = [_delimiters(text, start, end) for start, end in lines]
+    for place, (start, end) in enumerate(lines):
+        beside = counts[max(0, place - 1) : place] + counts[place + 1 : place + 2]
+        is_record = max(counts[place]) >= _FEWEST_DELIMITERS and counts[place] in beside
+        if is_record or _ROW.match(text, start, end):
+            yield start, end
+
+
+def _delimiters(text: str, start: int, end: int) -> tuple[int, ...]:
+    return tuple(text.count(mark, start, end) for mark in _DELIMITERS)
 
 
 def _ends_in(window: str, language: str) -> list[int]:
@@ -90,7 +132,7 @@ def fits(text: str, max_tokens: int) -> bool:
 
 
 def halfway(text: str, language: str = "en") -> int | None:
-    """Return where to cut a text in two: after the sentence, else the word nearest its middle.
+    """Return where to cut a text in two: after a row or sentence, else a word, near its middle.
 
     Either part has a quarter of it at least; `None` where one would be white space only.
     """
@@ -98,7 +140,7 @@ def halfway(text: str, language: str = "en") -> int | None:
     first = len(text) - len(text.lstrip())
     middle, quarter = (first + last) // 2, (last - first) // 4
     words = (match.end() for match in _WORD.finditer(text))
-    for places in (sentence_ends(text, language), words):
+    for places in (piece_ends(text, language), words):
         inside = [place for place in places if first + quarter < place < last - quarter]
         if inside:
             return min(inside, key=lambda place: abs(place - middle))
@@ -121,7 +163,7 @@ def _with_words(text: str, ends: Sequence[int]) -> list[int]:
 def _pieces(text: str, max_tokens: int, language: str) -> Iterator[tuple[int, float]]:
     """Yield the ends of uncuttable pieces with their weights, in order."""
     start = 0
-    for end in sentence_ends(text, language):
+    for end in piece_ends(text, language):
         weight = tokens.weigh(text[start:end])
         if weight <= max_tokens:
             yield end, weight

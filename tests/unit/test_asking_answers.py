@@ -459,6 +459,37 @@ def test_halves_cover_the_text(text: str, refusals: list[bool]) -> None:
     assert "".join("".join(answered).split()) == "".join(text.split())
 
 
+def test_an_answer_that_is_too_long_is_asked_for_in_halves() -> None:
+    """After one attempt with more room: a list that is longer than any limit comes out whole."""
+    text = "".join(f"Sentence number {number} is here. " for number in range(40))
+
+    def line(request: CompletionRequest) -> Scripted:
+        is_long = len(request.task.text) > 700
+        return cut_off() if is_long else quoting_the_text(request)
+
+    profile = ModelProfile(
+        provider="scripted", model="s", context_tokens=8_000, max_output_tokens=200
+    )
+    model = ScriptedModel([line], profile=profile, repeat_last=True)
+
+    answer = asked(model, text=text)
+
+    texts = [request.task.text for request in model.requests]
+    assert texts[0] == text.strip()
+    assert " ".join(texts[1:]) == text.strip()
+    assert answer.quality == 1
+
+
+def test_a_model_that_never_stops_is_not_asked_about_ever_smaller_parts() -> None:
+    """A short text needs no more room than there is; the model repeats itself."""
+    model = a_model(cut_off(), cut_off(), most=400)
+
+    with pytest.raises(TruncatedError):
+        asked(model, text="One sentence is here. Another one is there.")
+
+    assert len(model.requests) == 2
+
+
 def test_a_text_is_halved_three_times_at_most() -> None:
     """A server that finds everything too long is not asked for ever."""
     model = ScriptedModel([ContextTooLongError("too long")], repeat_last=True)

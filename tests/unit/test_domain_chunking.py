@@ -165,3 +165,37 @@ def test_both_halves_of_a_text_say_something(text: str) -> None:
     else:
         assert text[:cut].strip()
         assert text[cut:].strip()
+
+
+ROWS = {
+    "csv": "".join(f"{n},Miller & Sons Inc. of Ohio,{n * 3}.50 EUR\n" for n in range(300)),
+    "table": "".join(f"| {n} | Miller Inc. Ohio | {n}.5 |\n" for n in range(300)),
+    "tabs": "".join(f"{n}\tMiller Inc. Ohio\t{n}.5\n" for n in range(300)),
+    "items": "".join(f"- Part {n} of Miller Inc. It costs {n} EUR.\n" for n in range(300)),
+    "numbers": "".join(f"{n}. Part of Miller Inc. It costs {n} EUR.\n" for n in range(300)),
+    "values": "".join(f"Item {n}: Miller Inc. It costs {n} EUR.\n" for n in range(300)),
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+@pytest.mark.parametrize("max_tokens", [60, 150, 400])
+def test_no_row_is_cut(kind: str, max_tokens: int) -> None:
+    """However many sentences and full stops are in it."""
+    text = ROWS[kind]
+
+    chunks = split(text, max_tokens)
+    cut = chunking.halfway(text)
+
+    assert len(chunks) > 3
+    assert all(text[chunk.end_char - 1] == "\n" for chunk in chunks)
+    assert cut is not None
+    assert text[cut - 1] == "\n"
+
+
+def test_prose_is_cut_after_sentences_whatever_its_lines() -> None:
+    """Lines that are broken by their width are no rows."""
+    text = "The council voted again and\nadjourned at noon. Nobody\nobjected to that.\n" * 40
+
+    ends = {chunk.end_char for chunk in split(text, 60)}
+
+    assert all(text[:end].rstrip().endswith(".") for end in ends)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import structlog
 
-from chordwise.domain import chunking, missing_rows, self_consistency
+from chordwise.domain import chunking, missing_rows, self_consistency, tokens
 from chordwise.domain.analyses.analysis import mean
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer
@@ -25,6 +25,7 @@ from chordwise.errors import (
     ContextTooLongError,
     InvalidAnswerError,
     ModelError,
+    TruncatedError,
     first_transient_or_first,
     seconds_not_enough,
 )
@@ -49,6 +50,8 @@ from chordwise.prompts import library
 log = structlog.get_logger(__name__)
 
 _MAX_SPLITS = 3
+_MAX_GROWTH = 6
+"""An answer that repeats a text as values, quotes and JSON takes so many times its tokens."""
 
 Answered = TypeVar("Answered")
 
@@ -58,9 +61,10 @@ def ask_model(question: Question) -> Answer:
 
     Each failure has its own rule. An answer that was cut off is asked for once more with more room.
     An invalid one is asked for once more with what was wrong, then with the policy's prompts, then
-    of the model's fallbacks. A text that is too long for the model is halved, up to three times,
-    and the answers about its parts are merged by rule; not so where an answer is examined or
-    revised, which takes the whole. White space around a text is left out.
+    of the model's fallbacks. A text that is too long for the model, or about which the answer is
+    too long, is halved, up to three times, and the answers about its parts are merged by rule; not
+    so where an answer is examined or revised, which takes the whole. White space around a text is
+    left out.
 
     Raises:
         ModelError: No usable answer came; the subclass says why.
@@ -72,11 +76,12 @@ def ask_model(question: Question) -> Answer:
 
 
 def _whole_or_halves(question: Question, ends_at: float, splits: int) -> Answer:
-    """Return the answer about a text, or about its halves where it is too long."""
+    """Return the answer about a text, or about its halves where it or the answer is too long."""
     try:
         return _Attempts(question=question, ends_at=ends_at).answer()
-    except ContextTooLongError as error:
-        halves = _halves(question) if splits else ()
+    except (ContextTooLongError, TruncatedError) as error:
+        is_worth = isinstance(error, ContextTooLongError) or _may_fill_the_limit(question)
+        halves = _halves(question) if splits and is_worth else ()
         if not halves:
             raise
         log.info("question.split", model=question.model.profile.model, reason=error.what)
@@ -161,6 +166,15 @@ class _Attempts:
 
     def _left(self) -> float:
         return self.ends_at - self.question.policy.clock()
+
+
+def _may_fill_the_limit(question: Question) -> bool:
+    """Tell whether an answer about so long a text may need more room than there is.
+
+    Below that, a model that was cut off repeats itself, and would do so about each half.
+    """
+    limit = question.model.profile.max_output_tokens
+    return tokens.estimate(question.task.text) * _MAX_GROWTH > limit
 
 
 def _trimmed(question: Question) -> Question:
