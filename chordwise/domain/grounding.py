@@ -12,7 +12,8 @@ import re
 import unicodedata
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -45,23 +46,30 @@ class Span:
 class Source:
     """A text in which quotes are looked up; `offset` is where it starts in its document.
 
-    `known` holds spans found earlier, by quote: a synthesis repeats the quotes of the chunks.
+    `known` holds spans found earlier, by quote and in order: a synthesis repeats the quotes of the
+    chunks.
     """
 
     text: str
     offset: int = 0
-    known: Mapping[str, Span] = field(default_factory=dict)
+    known: Mapping[str, Sequence[Span]] = field(default_factory=dict)
 
-    def locate(self, quote: str) -> Span | None:
+    def locate(self, quote: str, mention: int = 1) -> Span | None:
         """Return where the quote stands in the document, or `None` when it does not.
 
-        Whole words come before parts of words, and a part of a number is not found at all.
+        Of several places the one of this `mention` counts, from 1: equal rows of a list have equal
+        quotes, one after the other. Where there are fewer places it is the first. Whole words come
+        before parts of words, and a part of a number is not found at all.
         """
-        if quote in self.known:
-            return self.known[quote]
+        if spans := self.known.get(quote):
+            return spans[mention - 1] if mention <= len(spans) else spans[0]
         if not quote.strip():
             return None
-        place = self._verbatim(quote) or self._folded_place(quote) or self._decomposed_place(quote)
+        place = (
+            self._verbatim(quote, mention)
+            or self._folded_place(quote, mention)
+            or self._decomposed_place(quote, mention)
+        )
         if place is None:
             return None
         return Span(start_char=place[0] + self.offset, end_char=place[1] + self.offset)
@@ -70,13 +78,13 @@ class Source:
         """Return the source's own text of a span."""
         return self.text[span.start_char - self.offset : span.end_char - self.offset]
 
-    def _verbatim(self, quote: str) -> Place | None:
-        return best(self.text, _occurrences(quote, self.text))
+    def _verbatim(self, quote: str, mention: int) -> Place | None:
+        return best(self.text, _occurrences(quote, self.text), mention)
 
-    def _folded_place(self, quote: str) -> Place | None:
-        return best(self.text, self._folded_words.places(_fold(quote)))
+    def _folded_place(self, quote: str, mention: int) -> Place | None:
+        return best(self.text, self._folded_words.places(_fold(quote)), mention)
 
-    def _decomposed_place(self, quote: str) -> Place | None:
+    def _decomposed_place(self, quote: str, mention: int) -> Place | None:
         found = list(self._decomposed_words.places(_decompose(_fold(quote))))
         origins = _origins(self._folded) if found else []
         whole = (
@@ -85,7 +93,7 @@ class Source:
             if origins[end] != origins[end - 1]
             and (not start or origins[start] != origins[start - 1])
         )
-        return best(self.text, whole)
+        return best(self.text, whole, mention)
 
     @cached_property
     def _folded(self) -> str:
@@ -175,25 +183,31 @@ def ground(answer: JsonObject, source: Source) -> JsonObject:
     An object is a finding with evidence when it has a member `quote`. What stands under `data` is
     the user's own schema and stays untouched.
     """
+    mentions: Counter[str] = Counter()
     return {
-        key: value if key == _USER_DATA else _ground_value(value, source)
+        key: value if key == _USER_DATA else _ground_value(value, source, mentions)
         for key, value in answer.items()
     }
 
 
-def _ground_value(value: JsonValue, source: Source) -> JsonValue:
+def _ground_value(value: JsonValue, source: Source, mentions: Counter[str]) -> JsonValue:
     if isinstance(value, list):
-        return [_ground_value(item, source) for item in value]
+        return [_ground_value(item, source, mentions) for item in value]
     if not isinstance(value, dict):
         return value
-    grounded: JsonObject = {key: _ground_value(item, source) for key, item in value.items()}
+    grounded: JsonObject = {
+        key: _ground_value(item, source, mentions) for key, item in value.items()
+    }
     if "quote" in value:
-        grounded.update(_evidence(value["quote"], source))
+        grounded.update(_evidence(value["quote"], source, mentions))
     return grounded
 
 
-def _evidence(quote: JsonValue, source: Source) -> JsonObject:
-    span = source.locate(quote) if isinstance(quote, str) else None
+def _evidence(quote: JsonValue, source: Source, mentions: Counter[str]) -> JsonObject:
+    span = None
+    if isinstance(quote, str):
+        mentions[quote] += 1
+        span = source.locate(quote, mentions[quote])
     if span is None:
         return {"start_char": None, "end_char": None, "grounded": False}
     wording = source.wording(span) or quote
@@ -225,14 +239,16 @@ def grounded_share(answer: JsonObject) -> float:
     return sum(item.get("grounded") is True for item in found) / len(found)
 
 
-def known_spans(answers: tuple[JsonObject, ...]) -> dict[str, Span]:
-    """Collect the grounded quotes of earlier answers; the first mention of a quote counts."""
-    spans: dict[str, Span] = {}
+def known_spans(answers: tuple[JsonObject, ...]) -> dict[str, list[Span]]:
+    """Collect the grounded quotes of earlier answers, each place once, in order."""
+    spans: dict[str, list[Span]] = {}
     for answer in answers:
         for item in quotes(answer):
             start, end, quote = item.get("start_char"), item.get("end_char"), item.get("quote")
             if isinstance(quote, str) and isinstance(start, int) and isinstance(end, int):
-                spans.setdefault(quote, Span(start_char=start, end_char=end))
+                places = spans.setdefault(quote, [])
+                if (span := Span(start_char=start, end_char=end)) not in places:
+                    places.append(span)
     return spans
 
 
@@ -265,19 +281,25 @@ _NUMBER = re.compile(
 )
 
 
-def best(text: str, places: Iterable[Place]) -> Place | None:
-    """Return the first place that is made of whole words, else the first that cuts no number.
+def best(text: str, places: Iterable[Place], mention: int = 1) -> Place | None:
+    """Return a place that is made of whole words, else the first that cuts no number.
 
-    Scripts without spaces have no whole words to tell, so that the first place counts there.
+    Of those of whole words the one of this mention counts, where there are so many that do not
+    overlap, else the first. Scripts without spaces have no whole words to tell, so that the first
+    place counts there.
     """
+    whole: list[Place] = []
     inside: Place | None = None
     for start, end in places:
         if _cuts_number(text, start, end) or _cuts_accent(text, end):
             continue
-        if not (_joins_letters(text, start) or _joins_letters(text, end)):
-            return start, end
-        inside = inside or (start, end)
-    return inside
+        if _joins_letters(text, start) or _joins_letters(text, end):
+            inside = inside or (start, end)
+        elif not whole or start >= whole[-1][1]:
+            whole.append((start, end))
+            if len(whole) == mention:
+                return start, end
+    return whole[0] if whole else inside
 
 
 def is_inside_number(text: str, place: int) -> bool:

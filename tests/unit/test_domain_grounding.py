@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from chordwise.domain import grounding, json_values
 from chordwise.domain.grounding import Source, Span
-from chordwise.domain.json_values import JsonObject
+from chordwise.domain.json_values import JsonObject, JsonValue
 
 CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0")
 
@@ -155,7 +155,9 @@ def test_what_is_not_in_the_text(quote: str, text: str) -> None:
 
 def test_a_known_quote_keeps_its_span() -> None:
     """A synthesis repeats a chunk's quote: its span is the chunk's, not the first look-alike."""
-    source = Source("so it is. And so it is.", known={"so it is": Span(start_char=14, end_char=22)})
+    source = Source(
+        "so it is. And so it is.", known={"so it is": [Span(start_char=14, end_char=22)]}
+    )
 
     span = source.locate("so it is")
 
@@ -164,13 +166,29 @@ def test_a_known_quote_keeps_its_span() -> None:
 
 
 def test_known_spans_are_those_of_grounded_quotes() -> None:
-    """The first mention counts, and what was not found is not known."""
+    """Each place counts once, and what was not found is not known."""
     answers: tuple[JsonObject, ...] = (
         {"a": [{"quote": "x", "start_char": 1, "end_char": 2}, {"quote": "y", "start_char": None}]},
         {"a": [{"quote": "x", "start_char": 8, "end_char": 9}]},
     )
 
-    assert grounding.known_spans(answers) == {"x": Span(start_char=1, end_char=2)}
+    assert grounding.known_spans(answers) == {
+        "x": [Span(start_char=1, end_char=2), Span(start_char=8, end_char=9)]
+    }
+
+
+def test_equal_quotes_stand_one_after_the_other() -> None:
+    """Equal rows of a list have places of their own, in a synthesis, too."""
+    text = "Coffee 3.\nTea 4.\nCoffee 3.\nCoffee 3.\n"
+    said = ("Coffee 3.", "Tea 4.", "Coffee 3.", "Coffee 3.", "Coffee 3.")
+    rows: list[JsonValue] = [{"quote": quote} for quote in said]
+
+    answer = grounding.ground({"rows": rows}, Source(text))
+    spans = grounding.known_spans((answer,))
+    again = grounding.ground({"rows": rows[2:]}, Source(text, known=spans))
+
+    assert [item["start_char"] for item in grounding.quotes(answer)] == [0, 10, 17, 27, 0]
+    assert [item["start_char"] for item in grounding.quotes(again)] == [0, 17, 27]
 
 
 def test_a_users_data_is_left_as_it_is() -> None:
