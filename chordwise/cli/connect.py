@@ -20,6 +20,7 @@ from chordwise.cli.options import AsJson
 from chordwise.embedded import stack
 from chordwise.errors import UsageError
 from chordwise.pipeline.runs import tool_access
+from chordwise.pipeline.runs.tool_access import Login
 from chordwise.settings import Settings
 
 _KEEP_ALIVE_SECONDS = 30.0
@@ -171,41 +172,42 @@ async def _serve(
         UsageError: The port is taken.
     """
     url = access.address(settings)
-    password = await asyncio.to_thread(tool_access.allow, url)
+    login = await asyncio.to_thread(tool_access.allow, url)
     try:
         async with tool_access.forwarded(host, port, tool_access.socket_of(url)) as opened:
-            place = _opened(url, host, opened, password)
+            place = _opened(url, host, opened, login)
             _show(invocation, place, as_json=as_json)
             if not as_json:
                 invocation.screen.tell("Open until Ctrl-C. The password holds until then.")
-            await _stopped(settings)
+            await _stopped(settings, url, login)
     except OSError as error:
         raise UsageError(
             f"{host}:{port} cannot be opened: {error.strerror or error}.",
             f"--listen {host}:0 takes a port that is free.",
         ) from error
     finally:
-        await asyncio.to_thread(tool_access.forbid, url)
+        await asyncio.to_thread(tool_access.forbid, url, login)
 
 
-async def _stopped(settings: Settings) -> None:
+async def _stopped(settings: Settings, url: SecretStr, login: Login) -> None:
     """Wait for Ctrl-C or a signal to end, and keep the stack from leaving meanwhile."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     while not stop.is_set():
         stack.touch_last_used(settings.home)
+        await asyncio.to_thread(tool_access.prolong, url, login)
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _KEEP_ALIVE_SECONDS)
 
 
-def _opened(url: SecretStr, host: str, port: int, password: str) -> Place:
+def _opened(url: SecretStr, host: str, port: int, login: Login) -> Place:
     database = make_url(url.get_secret_value()).database
     return Place(
         url=URL.create(
             "postgresql",
-            username=tool_access.LOGIN,
-            password=password,
+            username=login.role,
+            password=login.password,
             host=host,
             port=port,
             database=database,
@@ -220,4 +222,5 @@ def _show(invocation: Invocation, place: Place, *, as_json: bool) -> None:
         return
     screen.write(place.shown("{url}") + "\n")
     for name, recipe in place.recipes.items():
-        screen.tell_laid_out(Text(name, style="bold"), Text(recipe))
+        screen.tell_laid_out(Text(name, style="bold"))
+        screen.tell_whole(recipe)

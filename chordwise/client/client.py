@@ -26,6 +26,7 @@ from chordwise.domain.tasks import AnalysisType, implied_types
 from chordwise.domain.validation import check_schema
 from chordwise.domain.visible_text import printable
 from chordwise.errors import UsageError
+from chordwise.pipeline.exports.table import distinct
 from chordwise.pipeline.intake import found_files
 from chordwise.pipeline.intake.found_files import FileSource
 from chordwise.pipeline.intake.run_options import RunOptions, answerable, to_json
@@ -130,6 +131,7 @@ class Client:
             ConfigurationError: The model is unknown, or a setting is missing.
             ServiceUnavailableError: A service does not start or cannot be reached.
         """
+        _refuse_unknown(arguments)
         given = _listed(paths)
         options = replace(self._options(given, arguments), paths=tuple(map(_absolute, given)))
         known = self._known(options)
@@ -148,6 +150,7 @@ class Client:
         Raises:
             UsageError: Nothing matches the paths, or the arguments contradict each other.
         """
+        _refuse_unknown(arguments)
         given = _listed(paths)
         options = self._options(given, cast("RunArguments", arguments))
         connection = self._connection
@@ -192,11 +195,12 @@ class Client:
         with user_sql.answer(
             self._connection.settings.reader_url or self._connection.address, statement
         ) as answer:
-            return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+            names = distinct(answer.columns)
+            return [dict(zip(names, row, strict=True)) for row in answer.rows]
 
     def _options(self, paths: Sequence[str], arguments: RunArguments) -> RunOptions:
         """Return what a run asks by arguments that are those of the commands."""
-        schema, principles = arguments.get("schema"), tuple(arguments.get("principles", ()))
+        schema, principles = arguments.get("schema"), _texts(arguments.get("principles", ()))
         own = check_schema(dict(schema)) if isinstance(schema, Mapping) else None
         request = _request(paths, arguments, has_schema=own is not None)
         options = run_options(request, self._connection.settings)
@@ -206,7 +210,7 @@ class Client:
             analysis=replace(
                 analysis,
                 schema=own or analysis.schema,
-                labels=tuple(arguments.get("labels", ())) or analysis.labels,
+                labels=_texts(arguments.get("labels", ())) or analysis.labels,
                 critique=analysis.critique or bool(principles),
                 principles=principles or analysis.principles,
             ),
@@ -256,8 +260,8 @@ class Client:
 def _request(paths: Sequence[str], arguments: RunArguments, *, has_schema: bool) -> Request:
     """Return the options of a command that say the same, schemas and principles in files aside."""
     schema, budget, lane = (arguments.get(name) for name in ("schema", "budget_usd", "lane"))
-    labels = [each.replace(",", " ") for each in arguments.get("labels", ())]
-    types = [AnalysisType(each) for each in arguments.get("types", ())]
+    labels = [each.replace(",", " ") for each in _texts(arguments.get("labels", ()))]
+    types = [_type(each) for each in _texts(arguments.get("types", ()))]
     if has_schema and not arguments.get("profile"):
         types = list(implied_types(types, schema=True, labels=bool(labels)))
     return Request(
@@ -281,6 +285,31 @@ def _request(paths: Sequence[str], arguments: RunArguments, *, has_schema: bool)
         critique=arguments.get("critique", False),
         budget=None if budget is None else str(budget),
     )
+
+
+_KNOWN = {*AnalysisArguments.__annotations__, *RunArguments.__annotations__}
+
+
+def _refuse_unknown(arguments: Mapping[str, object]) -> None:
+    if unknown := sorted(arguments.keys() - _KNOWN):
+        raise UsageError(
+            f"There is no argument “{unknown[0]}”.", f"Known: {', '.join(sorted(_KNOWN))}."
+        )
+
+
+def _texts(given: Sequence[str]) -> tuple[str, ...]:
+    """Return a list of texts; a single text has them parted by commas, as on the command line."""
+    if isinstance(given, str):
+        return tuple(part for each in given.split(",") if (part := each.strip()))
+    return tuple(given)
+
+
+def _type(name: str) -> AnalysisType:
+    try:
+        return AnalysisType(name)
+    except ValueError as error:
+        known = ", ".join(AnalysisType)
+        raise UsageError(f"There is no analysis type “{name}”.", f"Known: {known}.") from error
 
 
 def _listed(paths: Paths) -> list[str]:

@@ -58,6 +58,8 @@ def _plain(value: object) -> object:
             return float(value)
         case uuid.UUID():
             return str(value)
+        case list():
+            return [_plain(each) for each in value]
         case _:
             return value
 

@@ -23,6 +23,7 @@ from chordwise.domain import answer_tables
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning.remarks import Saying
 from chordwise.domain.learning.truths import Verdict
+from chordwise.errors import UsageError
 from chordwise.pipeline.intake.run_options import from_json
 from chordwise.pipeline.jobs import retry as retrying
 from chordwise.pipeline.learning import feedback
@@ -246,6 +247,8 @@ class Run:
         ]
         said += [Saying(verdict=Verdict.APPROVED)] if approve else []
         said += [Saying(verdict=Verdict.REJECTED)] if reject else []
+        if not said:
+            raise UsageError("Nothing is said.", "Give correct={…}, approve=True or reject=True.")
         target = Target(name=self.name, wanted=Wanted(document=document))
         signed = [Signed(saying=each, note=note, author=author) for each in said]
         with self._connection.write() as session:

@@ -21,7 +21,7 @@ from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 MAX_COLUMNS = 500
 """How many columns a table may have; PostgreSQL allows about three times as many."""
 _MAX_NAME = 40
-_MAX_DEPTH = 8
+_MAX_DEPTH = 5
 
 
 class ColumnKind(StrEnum):
@@ -29,13 +29,13 @@ class ColumnKind(StrEnum):
 
     TEXT = "text"
     NUMBER = "number"
-    INTEGER = "integer"
     MONEY = "money"
     DATE = "date"
     BOOLEAN = "boolean"
     TEXTS = "texts"
     NUMBERS = "numbers"
     DATES = "dates"
+    JSON = "json"
     LABEL = "label"
     SCORE = "score"
 
@@ -177,7 +177,7 @@ def _of_type(kind: AnalysisType, options: AnalysisOptions) -> Iterator[AnswerCol
         for name, item, column_kind in _LABEL_COLUMNS[kind]:
             yield AnswerColumn(name=name, item=item, kind=column_kind, analysis_type=kind)
     elif options.schema is not None:
-        yield from _of_node(SchemaNode.of(options.schema), (), "")
+        yield from _of_node(SchemaNode.of(options.schema), (), ())
     else:
         for item in extraction.items(options):
             yield AnswerColumn(
@@ -185,33 +185,49 @@ def _of_type(kind: AnalysisType, options: AnalysisOptions) -> Iterator[AnswerCol
             )
 
 
-def _of_node(node: SchemaNode, names: tuple[str, ...], rows: str) -> Iterator[AnswerColumn]:
-    """Yield the columns for a value of a user's schema, objects by their members."""
-    if len(names) > _MAX_DEPTH:
-        return
-    if node.properties:
+def _of_node(
+    node: SchemaNode, names: tuple[str, ...], rows: tuple[str, ...]
+) -> Iterator[AnswerColumn]:
+    """Yield the columns for a value of a user's schema, objects by their members.
+
+    What has no columns of its own is one as JSON: an open object, a list of anything, and what is
+    deeper than `_MAX_DEPTH`.
+    """
+    is_shallow = len(names) <= _MAX_DEPTH
+    if node.properties and is_shallow and node.types <= {"object", "null"}:
         for name in node.properties:
             yield from _of_node(node.member(name), (*names, name), rows)
-    elif "array" in node.types and node.items.properties and not node.is_tuple:
-        yield from _of_node(node.items, names, ".".join(names))
+    elif _is_list_of_objects(node) and is_shallow:
+        yield from _of_node(node.items, names, names)
     else:
-        item = ".".join(names) or "data"
-        below = item.removeprefix(f"{rows}.") if rows else item
+        kind = _kind_of(node)
+        below = names[len(rows) :]
+        pointer = "".join(json_values.pointer("", name) for name in below)
         yield AnswerColumn(
-            name=below, item=item, kind=_kind_of(node), rows=rows, description=node.description
+            name=".".join(below) or "data",
+            item=pointer if kind is ColumnKind.JSON else ".".join(names) or "data",
+            kind=kind,
+            rows=".".join(rows),
+            description=node.description,
         )
 
 
+def _is_list_of_objects(node: SchemaNode) -> bool:
+    items = node.items
+    is_list = "array" in node.types and not node.is_tuple
+    return is_list and bool(items.properties) and items.types <= {"object", "null"}
+
+
 def _kind_of(node: SchemaNode) -> ColumnKind:
-    if "array" in node.types:
+    types = node.types - {"null"}
+    if types == {"array"}:
         return {
             ColumnKind.NUMBER: ColumnKind.NUMBERS,
-            ColumnKind.INTEGER: ColumnKind.NUMBERS,
             ColumnKind.DATE: ColumnKind.DATES,
+            ColumnKind.JSON: ColumnKind.JSON,
         }.get(_kind_of(node.items), ColumnKind.TEXTS)
-    types = node.types - {"null"}
-    if types == {"integer"}:
-        return ColumnKind.INTEGER
+    if not node.is_scalar:
+        return ColumnKind.JSON
     if types and types <= {"integer", "number"}:
         return ColumnKind.NUMBER
     if types == {"boolean"}:

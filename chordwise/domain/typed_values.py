@@ -216,6 +216,8 @@ def _number(digits: str, *, is_money: bool) -> Decimal | None:
     if len(marks) > 1:
         return _decimal(plain.replace(last, "")) if _is_grouped(plain, last) else None
     divides_thousands = len(rest) == _GROUP and whole != "0" and (is_money or last == ",")
+    if last == "." and len(rest) == _GROUP and whole != "0" and not is_money:
+        return None  # 1.500 is 1500 in German, and 1.5 in English
     return _decimal(whole + rest if divides_thousands else f"{whole}.{rest}")
 
 

@@ -21,7 +21,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from chordwise.domain import answer_tables
+from chordwise.domain import answer_tables, json_values
 from chordwise.domain.answer_tables import AnswerColumn, ColumnKind
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.tasks import AnalysisType
@@ -151,13 +151,19 @@ def described(session: Session, table: AnswerTable) -> list[ViewColumn]:
 
 def view_names(table: AnswerTable) -> list[str]:
     """Return the names of the views without their schema: the table, its evidence, its lists."""
-    lists = (list_name(table.name, rows) for rows in _lists(columns_of(table)))
+    lists = _list_names(table.name, columns_of(table)).values()
     return [table.name, f"{table.name}{EVIDENCE}", *lists]
 
 
-def list_name(table: str, rows: str) -> str:
-    """Return the name of the view for a list of objects."""
-    return f"{table}_{answer_tables.table_name(rows)}"
+def _list_names(table: str, columns: Sequence[AnswerColumn]) -> dict[str, str]:
+    """Return the names of the views for lists of objects, by the lists; all differ."""
+    names: dict[str, str] = {}
+    for rows in _lists(columns):
+        name = f"{table}_{answer_tables.table_name(rows) or 'rows'}"
+        taken = {*names.values(), f"{table}{EVIDENCE}"}
+        numbered = (f"{name}_{number}" for number in range(2, len(taken) + 3))
+        names[rows] = next(each for each in (name, *numbered) if each not in taken)
+    return names
 
 
 def _lists(columns: Sequence[AnswerColumn]) -> list[str]:
@@ -257,15 +263,18 @@ def _statements(table: AnswerTable, columns: Sequence[AnswerColumn]) -> Iterator
     """Yield what makes or widens the views of a table."""
     source = _saved_as(table.name, table.analysis_type)
     own = [column for column in columns if not column.rows]
-    extracted = [c for c in own if c.analysis_type == AnalysisType.EXTRACTION]
+    extracted = [
+        column
+        for column in own
+        if column.analysis_type == AnalysisType.EXTRACTION and column.kind is not ColumnKind.JSON
+    ]
     evidence = f"{table.name}{EVIDENCE}"
     yield from _view(table.name, _document_view(own, source))
     yield from _comments(table.name, f"The answers saved as {table.name}, by document.", own)
     yield from _view(evidence, _evidence_view(extracted, source))
     yield from _comments(evidence, f"What the values of {table.name} rest on, by document.", [])
-    for rows in _lists(columns):
+    for rows, name in _list_names(table.name, columns).items():
         below = [column for column in columns if column.rows == rows]
-        name = list_name(table.name, rows)
         yield from _view(name, _list_view(below, source))
         yield from _comments(name, f"The elements of {rows} in {table.name}, one a row.", below)
 
@@ -307,6 +316,8 @@ def _shown(column: AnswerColumn, source: _Source) -> Iterator[sql.Composed]:
     """Yield the expressions of a column, with their names."""
     if column.kind in (ColumnKind.LABEL, ColumnKind.SCORE):
         yield _named(_of_output(column, source), column.name)
+    elif column.kind is ColumnKind.JSON:
+        yield _named(_json_at(column, sql.SQL("'{data}'::text[]")), column.name)
     elif column.kind.is_list:
         listed = sql.SQL("NULLIF(ARRAY(SELECT {value} {of_item} AND {said} ORDER BY f.id), {no})")
         yield _named(_formatted(listed, column, no=_NOTHING), column.name)
@@ -318,16 +329,20 @@ def _shown(column: AnswerColumn, source: _Source) -> Iterator[sql.Composed]:
             yield _named(_formatted(code, column), f"{column.name}_currency")
 
 
+def _json_at(column: AnswerColumn, place: sql.Composable) -> sql.Composed:
+    """Return the expression for what the output has below a place, at the column's pointer."""
+    steps = sql.SQL(", ").join(map(sql.Literal, json_values.steps(column.item)))
+    return sql.SQL("n.output #> ({} || ARRAY[{}]::text[])").format(place, steps)
+
+
 _FIELDS = {
     ColumnKind.NUMBER: "number",
-    ColumnKind.INTEGER: "number",
     ColumnKind.MONEY: "number",
     ColumnKind.NUMBERS: "number",
     ColumnKind.DATE: "date",
     ColumnKind.DATES: "date",
 }
 """The column of `facts` that a kind of column shows, where that is not the text."""
-_WHOLE = sql.SQL("CASE WHEN abs(f.number) < 9e18 THEN f.number::bigint END")
 _ONE_LINE = sql.SQL("regexp_replace(f.final_value, '[[:space:]]+', ' ', 'g')")
 _ONE_LINE = sql.SQL("regexp_replace(f.final_value, '[[:space:]]+', ' ', 'g')")
 _TRUTH = sql.SQL("f.final_value = 'true'")
@@ -351,8 +366,6 @@ def _value(column: AnswerColumn) -> tuple[sql.Composable, sql.Composable]:
         return _TRUTH, _IS_TRUTH
     field = sql.SQL("f.{}").format(sql.Identifier(_FIELDS.get(column.kind, "final_value")))
     said = sql.SQL("{} IS NOT NULL").format(field)
-    if column.kind is ColumnKind.INTEGER:
-        return _WHOLE, said
     return (field if column.kind in _FIELDS else _ONE_LINE), said
 
 
@@ -387,17 +400,21 @@ def _unread(columns: Sequence[AnswerColumn]) -> sql.Composed:
 
 OF_EVIDENCE = ("value", "quote", "grounded", "confidence", "start_char", "end_char", "verdict")
 """What the evidence of a table has of each column, after its name: `governing_law_quote`."""
+_MAX_WHOLE_EVIDENCE = 230
+_FEW_OF_EVIDENCE = 3
+"""A view has 1,664 columns at most: of a wide table the evidence has value, quote and grounded."""
 
 
 def _evidence_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed:
     """Return the query with what the value of each column rests on: lists as arrays."""
     shown: list[sql.Composed] = []
     joined: list[sql.Composed] = []
+    names = OF_EVIDENCE if len(columns) <= _MAX_WHOLE_EVIDENCE else OF_EVIDENCE[:_FEW_OF_EVIDENCE]
     for number, column in enumerate(columns, start=1):
         alias = sql.Identifier(f"f{number}")
         shown += [
             _named(sql.SQL("{}.{}").format(alias, sql.Identifier(name)), f"{column.name}_{name}")
-            for name in OF_EVIDENCE
+            for name in names
         ]
         joined.append(_evidence_of(column, alias))
     return sql.SQL(
@@ -427,7 +444,21 @@ def _evidence_of(column: AnswerColumn, alias: sql.Identifier) -> sql.Composed:
 
 def _list_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed:
     """Return the query with a row for each object in a list; those that were rejected are out."""
-    shown = [_named(sql.SQL("r.{}").format(sql.Identifier(c.name)), c.name) for c in columns]
+    steps = sql.SQL("string_to_array(substr(r.parent, 2), '/')")
+    shown = [
+        _named(
+            _json_at(c, steps)
+            if c.kind is ColumnKind.JSON
+            else sql.SQL("r.{}").format(sql.Identifier(c.name)),
+            c.name,
+        )
+        for c in columns
+    ]
+    rows = sql.SQL("starts_with(f.item, {})").format(f"{columns[0].rows}.")
+    columns = [column for column in columns if column.kind is not ColumnKind.JSON]
+    if columns:
+        items = sql.SQL(", ").join(sql.Literal(column.item) for column in columns)
+        rows = sql.SQL("f.item IN ({})").format(items)
     cells = [_named(_cell(column), column.name) for column in columns]
     return sql.SQL(
         """
@@ -438,7 +469,7 @@ def _list_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed
                 substring(f.parent FROM '/([0-9]+)/[^/]+/[0-9]+$')::integer AS parent_row,
                 min(f.quote) AS quote, bool_and(f.grounded) AS grounded{cells}
             FROM facts AS f
-            WHERE f.job_id = n.job_id AND f.item IN ({items}) AND f.parent IS NOT NULL
+            WHERE f.job_id = n.job_id AND {rows} AND f.parent IS NOT NULL
             GROUP BY f.parent
             HAVING count(*) FILTER (WHERE f.verdict IS DISTINCT FROM 'rejected') > 0
         ) AS r
@@ -446,7 +477,7 @@ def _list_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed
     ).format(
         shown=_listed(shown),
         cells=_listed(cells),
-        items=sql.SQL(", ").join(sql.Literal(column.item) for column in columns),
+        rows=rows,
         jobs=source.jobs,
     )
 

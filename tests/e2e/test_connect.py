@@ -81,6 +81,7 @@ def test_data_frames(opened: Mapping[str, object], name: str) -> None:
     """As it is pasted into a notebook."""
     names: dict[str, object] = {}
     exec(recipe(opened, name), names)  # noqa: S102 - it is ours
+    names["engine"].dispose()  # type: ignore[attr-defined]
 
     assert float(names["frame"]["annual_fee"][0]) == 48_600  # type: ignore[index]
 

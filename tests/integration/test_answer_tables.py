@@ -308,6 +308,64 @@ def test_two_tables_cannot_have_one_name(pipeline: Pipeline) -> None:
         saved(pipeline, "invoices line items", AnalysisOptions(instructions="price"), {})
 
 
+ODD: JsonObject = {
+    "type": "object",
+    "properties": {
+        "vendor": {"type": "string"},
+        "huge": {"type": "integer"},
+        "open": {"type": "object"},
+        "mixed": {"type": "array", "items": {"type": ["string", "object"]}},
+        "evidence": {"type": "array", "items": {"type": "object", "properties": {"a": {}}}},
+        "wide": {
+            "type": "object",
+            "properties": {
+                "rows": {
+                    "type": "array",
+                    "items": {"type": "object", "properties": {"a": {"type": "string"}}},
+                }
+            },
+        },
+        "wide_rows": {
+            "type": "array",
+            "items": {"type": "object", "properties": {"a": {"type": "string"}}},
+        },
+    },
+}
+
+
+def test_nothing_of_an_odd_schema_is_lost(pipeline: Pipeline) -> None:
+    """Open objects and mixed lists are JSON; lists with names that are alike have a table each."""
+    data: JsonObject = {
+        "vendor": "Acme",
+        "huge": 10**30,
+        "open": {"k": [1]},
+        "mixed": ["x", {"y": 1}],
+        "evidence": [{"a": {"b": 2}}],
+        "wide": {"rows": [{"a": "inner"}]},
+        "wide_rows": [{"a": "outer"}],
+    }
+    saved(pipeline, "odd", AnalysisOptions(schema=ODD), {"a.txt": f"DATA {json.dumps(data)}"})
+
+    assert pipeline.rows("SELECT huge, open, mixed, unread FROM answers.odd") == [
+        (Decimal(10**30), {"k": [1]}, ["x", {"y": 1}], None)
+    ]
+    assert pipeline.rows("SELECT a FROM answers.odd_wide_rows") == [("inner",)]
+    assert pipeline.rows("SELECT a FROM answers.odd_wide_rows_2") == [("outer",)]
+    assert pipeline.value("SELECT vendor_value FROM answers.odd_evidence") == "Acme"
+    assert pipeline.rows("SELECT row_index, a FROM answers.odd_evidence_2") == [(0, {"b": 2})]
+
+
+def test_a_very_wide_schema_has_a_table(pipeline: Pipeline) -> None:
+    """Its evidence is narrower: PostgreSQL has a limit of columns."""
+    members: JsonObject = {f"member {n}": {"type": "string"} for n in range(400)}
+    schema: JsonObject = {"type": "object", "properties": {"vendor": {"type": "string"}, **members}}
+    document = {"a.txt": 'DATA {"vendor": "Acme", "member 7": "x"}'}
+    saved(pipeline, "wide", AnalysisOptions(schema=schema), document)
+
+    assert pipeline.rows("SELECT vendor, member_7 FROM answers.wide") == [("Acme", "x")]
+    assert pipeline.value("SELECT member_7_grounded IS NULL FROM answers.wide_evidence")
+
+
 def test_other_analysis_types_have_columns_beside(settings: Settings) -> None:
     """A profile may extract and classify."""
     label = json.dumps(

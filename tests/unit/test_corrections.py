@@ -10,10 +10,11 @@ import pytest
 from chordwise.domain import json_values
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.learning import fields
 from chordwise.domain.learning.corrections import Corrected, correct
 from chordwise.domain.learning.judging import Answer
 from chordwise.domain.learning.remarks import Saying, understand
-from chordwise.domain.learning.truths import Remark, Truth, Verdict
+from chordwise.domain.learning.truths import Remark, Truth, Verdict, from_remarks
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 
@@ -224,3 +225,77 @@ def test_the_field_that_was_perhaps_meant_is_named() -> None:
         understand(answer, Saying(verdict=Verdict.CORRECTED, path="goverming_law", value="x"))
 
     assert refused.value.hint == "Did you mean “governing law”?"
+
+
+def remarks(*said: tuple[str, Verdict, JsonValue]) -> Truth:
+    """Return what is true after remarks on fields of `DATA`, one after the other."""
+    return from_remarks(
+        AnalysisType.EXTRACTION,
+        [
+            Remark(
+                path=f"/data{name}",
+                name=name,
+                verdict=verdict,
+                judged=fields.values(DATA, name),
+                corrected=corrected,
+            )
+            for name, verdict, corrected in said
+        ],
+    )
+
+
+def test_an_approval_confirms_what_is_shown() -> None:
+    """That is the correction by then, not what the model had said."""
+    whole = Remark(path="", verdict=Verdict.APPROVED, judged=DATA)
+    corrected_before = remarks(("/total", Verdict.CORRECTED, [77]))
+    truth = from_remarks(
+        AnalysisType.EXTRACTION,
+        [
+            Remark(
+                path="/data/total",
+                name="/total",
+                verdict=Verdict.CORRECTED,
+                judged=[12.5],
+                corrected=[77],
+            ),
+            whole,
+        ],
+    )
+
+    assert corrected_before.fields["/total"] == truth.fields["/total"] == [77]
+    assert truth.fields["/parties"] == ["Ann", "Bob"]
+
+
+def test_a_list_takes_the_place_of_what_was_said_of_its_rows() -> None:
+    """The later word counts, in the facts and what they are as numbers, too."""
+    truth = remarks(
+        ("/rows/0/n", Verdict.CORRECTED, [99]), ("/rows", Verdict.CORRECTED, [{"n": 1}])
+    )
+
+    found = correct(DATA, analysis_for(AnalysisType.EXTRACTION), truth)
+
+    rows = [fact for fact in found.facts if fact.item == "rows.n"]
+    assert [(row.verdict, row.corrected_value, row.number) for row in rows] == [
+        ("approved", None, Decimal(1)),
+        ("rejected", None, None),
+    ]
+
+
+def test_a_list_is_emptied() -> None:
+    """None of its rows has a final value then."""
+    found = corrected(DATA, {"/rows": []})
+
+    assert found.output is not None
+    assert json_values.as_object(found.output["data"])["rows"] == []
+    verdicts = {fact.verdict for fact in found.facts if fact.item == "rows.n"}
+    assert verdicts == {"rejected"}
+
+
+@pytest.mark.parametrize(("path", "value"), [("/rows/1", None), ("/rows/5/n", 4)])
+def test_a_row_that_is_not_there_cannot_be_corrected(path: str, value: JsonValue) -> None:
+    """Nor can one be corrected to nothing: the list without it says so."""
+    answer = Answer(analysis_type=AnalysisType.EXTRACTION, output=DATA, confidence=0.5)
+    saying = Saying(verdict=Verdict.CORRECTED, path=path, value=value)
+
+    with pytest.raises(UsageError):
+        understand(answer, saying, schema=SCHEMA)

@@ -18,7 +18,7 @@ from chordwise.domain.typed_values import TypedValue, typed
         ("US$ 1,234.50", "1234.50", "USD", None),
         ("1.234,50 EUR", "1234.50", "EUR", None),
         ("EUR 1.234", "1234", "EUR", None),
-        ("1.234", "1.234", None, None),
+        ("0.125", "0.125", None, None),
         ("CHF 120'000", "120000", "CHF", None),
         ("1\u202f200,50 €", "1200.50", "EUR", None),
         ("12,34,567", "1234567", None, None),
@@ -72,6 +72,7 @@ def test_dates(text: str, day: date) -> None:
         "31 February 2020",
         "between 3 May 2020 and 4 June 2021",
         "AUDIT 12",
+        "1.500",
         "12 of 30 employees",
     ],
 )

@@ -58,6 +58,10 @@ class Screen:
         """Say a sentence about the proceedings on standard error."""
         self.talk.print(Text(one_line(text)), soft_wrap=True)
 
+    def tell_whole(self, text: str) -> None:
+        """Print lines to standard error as they are, however long: they are to be copied."""
+        self.talk.print(Text(text), soft_wrap=True)
+
     def note(self, text: str) -> None:
         """Say something on standard error that is of less weight."""
         self.talk.print(Text(one_line(text), style="dim"), soft_wrap=True)

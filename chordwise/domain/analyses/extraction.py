@@ -184,6 +184,13 @@ class SchemaNode:
         return bool(self._forms)
 
     @property
+    def is_scalar(self) -> bool:
+        """Tell whether a value is a text, a number or a truth value by its type or its choices."""
+        has_choices = any("enum" in form or "const" in form for form in self._forms)
+        types = self.types - {"null"}
+        return not types & {"object", "array"} and (bool(types) or has_choices)
+
+    @property
     def properties(self) -> list[str]:
         """Return the names of an object's members that the schema knows, each once."""
         named = (json_values.as_object(form.get("properties") or {}) for form in self._forms)

@@ -84,13 +84,18 @@ class _Work:
             _put(self.output, path, corrected)
 
     def correct_field(self, name: str, right: Sequence[JsonValue]) -> None:
-        if not name.startswith("/"):
-            if fields.entries(self.output, name):
-                self._correct_item(name, right)
-            return
-        path = f"{DATA.path}{name}"
+        if name.startswith("/"):
+            self._correct_data(f"{DATA.path}{name}", right)
+        elif fields.entries(self.output, name):
+            self._correct_item(name, right)
+
+    def _correct_data(self, path: str, right: Sequence[JsonValue]) -> None:
+        """Correct what is at a path in the data: an object, a list, or a scalar."""
         current = fields.value_at(self.output, path)
-        if any(isinstance(value, dict | list) for value in right):
+        is_emptied = not right and _is_structure(current) and bool(fields.keys(current))
+        if is_emptied and isinstance(current, list):
+            self._replace(path, [])
+        elif any(isinstance(value, dict | list) for value in right):
             self._replace(path, list(right) if isinstance(current, list) else right[0])
         elif _is_structure(current):
             if fields.keys(current) == fields.keys(list(right)):
@@ -171,10 +176,11 @@ class _Work:
         place = Place(path=path, item=_stem(first.item, path, first.path))
         there = {each.path: (each, value) for each, value in leaves(right, place)}
         for fact in self._below(path):
-            _, value = there.pop(fact.path, (place, None))
-            verdict = Verdict.CORRECTED if value is not None else Verdict.REJECTED
-            if _is_same(value, fact.value):
-                verdict = Verdict.APPROVED
+            if fact.path not in there:
+                self.facts[fact.path] = _judged(fact, Verdict.REJECTED, None)
+                continue
+            _, value = there.pop(fact.path)
+            verdict = Verdict.APPROVED if _is_same(value, fact.value) else Verdict.CORRECTED
             self.facts[fact.path] = _judged(fact, verdict, value)
         for each, value in there.values():
             fact = replace(scalar_fact(each, value), value=None)
@@ -199,6 +205,8 @@ class _Work:
 
 def _judged(fact: Fact, verdict: Verdict, corrected: JsonValue) -> Fact:
     """Return a fact with a verdict; what is typed is its final value."""
+    if verdict is Verdict.APPROVED and fact.corrected_value is not None:
+        fact = replace(typed_fact(fact, fact.value), corrected_value=None)
     if verdict is Verdict.APPROVED:
         return replace(fact, verdict=verdict)
     final = corrected if verdict is Verdict.CORRECTED else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from chordwise.domain import json_values, validation
@@ -105,6 +105,12 @@ def _of_field(answer: Answer, saying: Saying, schema: JsonObject | None) -> Unde
     entries = fields.entries(answer.output, name)
     own = [e for e in entries if saying.path in (e.path, f"{e.path}/value")]
     path = (own or entries)[0].path if entries else f"{DATA.path}{name}"
+    is_row = isinstance(fields.value_at(answer.output, f"{DATA.path}{name}"), dict)
+    if saying.verdict is Verdict.CORRECTED and saying.value is None and is_row:
+        raise UsageError(
+            f"{name} is an object, which cannot be corrected to nothing.",
+            "A row is removed by the list without it: --correct '/lines=[…]'.",
+        )
     if saying.verdict is Verdict.CORRECTED and schema is not None:
         saying = replace(saying, value=_fitting(schema, name, saying.value))
     claims = [entry.confidence for entry in entries]
@@ -145,19 +151,35 @@ def _field_meant(output: JsonObject, path: str, schema: JsonObject | None) -> st
     pointed = fields.name_at(output, path)
     if pointed is not None:
         return pointed
-    by_name = {name.strip("/").casefold(): name for name in known}
-    meant = by_name.get(path.strip("/").casefold(), path)
+    by_name = {_as_column(name): name for name in known}
+    meant = path if path in known else by_name.get(_as_column(path), path)
     if not _is_field(output, meant, schema):
         raise UsageError(f"The answer has no field “{path}”.", _fields_there_are(path, known))
     return meant if schema is None or meant.startswith("/") else f"/{meant}"
+
+
+def _as_column(name: str) -> str:
+    """Return a name as the tables of answers may have it."""
+    return name.strip("/").casefold().replace("_", " ")
 
 
 def _is_field(output: JsonObject, name: str, schema: JsonObject | None) -> bool:
     if DATA.path.removeprefix("/") not in output:
         return bool(fields.entries(output, name))
     pointer = name if name.startswith("/") else f"/{name}"
-    is_asked = schema is not None and _node(schema, pointer).is_known
-    return is_asked or f"{DATA.path}{pointer}" in dict(json_values.walk(output))
+    there = dict(json_values.walk(output))
+    path, *others = (f"{DATA.path}{each}" for each in _ancestors(pointer))
+    rows = [each for each in (path, *others) if each.rpartition("/")[2].isdecimal()]
+    if any(row not in there for row in rows):
+        return False
+    return path in there or (schema is not None and _node(schema, pointer).is_known)
+
+
+def _ancestors(pointer: str) -> Iterator[str]:
+    """Yield a JSON Pointer and those of what it is inside, without the root."""
+    while pointer:
+        yield pointer
+        pointer = pointer.rpartition("/")[0]
 
 
 def _node(schema: JsonObject, name: str) -> SchemaNode:

@@ -80,7 +80,7 @@ def _label(kind: AnalysisType, remarks: Sequence[Remark]) -> Truth:
         judged = json_values.text(remark.judged)
         match remark.verdict:
             case Verdict.APPROVED:
-                label = judged
+                label = label or judged  # what is shown by then is the correction
             case Verdict.CORRECTED:
                 label = json_values.text(remark.corrected)
             case Verdict.REJECTED:
@@ -94,11 +94,13 @@ def _fields(remarks: Sequence[Remark]) -> Truth:
     wrong: dict[str, JsonValue] = {}
     for remark in remarks:
         for name, judged in _judged_fields(remark).items():
-            right.pop(name, None)
             wrong.pop(name, None)
+            if remark.verdict is Verdict.APPROVED:
+                right.setdefault(name, judged)  # what is shown by then is the correction
+                continue
+            for known in [each for each in right if f"{each}/".startswith(f"{name}/")]:
+                right.pop(known)
             match remark.verdict:
-                case Verdict.APPROVED:
-                    right[name] = judged
                 case Verdict.CORRECTED:
                     right[name] = remark.corrected
                 case Verdict.REJECTED:

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
@@ -14,48 +15,85 @@ from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
 LOGIN = "chordwise_tools"
-"""The role that other programs log in as; it has the rights of `chordwise_reader` and no others."""
+"""The role that other programs log in as on a server of the user's own; here its name goes on."""
 _STATEMENT_SECONDS = 600
-_MAKE = (
-    """
-    DO $$ BEGIN
-        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'chordwise_tools') THEN
-            CREATE ROLE chordwise_tools NOSUPERUSER NOCREATEDB NOCREATEROLE;
-        END IF;
-    END $$
-    """,
-    "GRANT chordwise_reader TO chordwise_tools",
-    "ALTER ROLE chordwise_tools SET default_transaction_read_only = on",
-    f"ALTER ROLE chordwise_tools SET statement_timeout = '{_STATEMENT_SECONDS}s'",
-    "ALTER ROLE chordwise_tools SET search_path = answers, public",
-)
+_VALID = "now() + interval '10 minutes'"
+# Rights that every role has, and with which it could write: temporary tables, large objects.
+_CLOSE = """
+DO $$
+DECLARE
+    f regprocedure;
+    owner text := (SELECT pg_get_userbyid(datdba) FROM pg_database
+                   WHERE datname = current_database());
+BEGIN
+    EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+    FOR f IN
+        SELECT oid FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace
+            AND (proname LIKE 'lo\\_%' OR proname IN ('lowrite', 'loread'))
+    LOOP
+        EXECUTE format('REVOKE EXECUTE ON FUNCTION %1$s FROM PUBLIC', f);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %1$s TO %2$I, pg_read_all_data', f, owner);
+    END LOOP;
+END $$
+"""
+_LEFT_BEHIND = "SELECT rolname FROM pg_roles WHERE rolname LIKE %s AND rolvaliduntil < now()"
 _END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s"
 
 
-def allow(database_url: SecretStr) -> str:
-    """Let other programs log in, until `forbid`; return the password.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """A role of its own for one open port; it has the rights of readers and no others."""
+
+    role: str
+    password: str = field(repr=False)
+
+
+def allow(database_url: SecretStr) -> Login:
+    """Let other programs log in, for ten minutes after the last `prolong`, or until `forbid`.
 
     The database has to be the embedded one, whose owner may create roles.
     """
-    password = secrets.token_urlsafe(24)
+    login = Login(role=f"{LOGIN}_{secrets.token_hex(4)}", password=secrets.token_urlsafe(24))
     with _owner(database_url) as owner:
-        for statement in _MAKE:
-            owner.execute(statement)
+        for (role,) in owner.execute(_LEFT_BEHIND, (f"{LOGIN}\\_%",)).fetchall():
+            owner.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+        owner.execute(_CLOSE)
         # Hashed on this side, so that no log of statements holds the password.
         verifier = owner.pgconn.encrypt_password(
-            password.encode(), LOGIN.encode(), b"scram-sha-256"
+            login.password.encode(), login.role.encode(), b"scram-sha-256"
         ).decode()
+        make = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} IN ROLE chordwise_reader")
+        owner.execute(make.format(sql.Identifier(login.role), verifier))
+        for name, value in (
+            ("default_transaction_read_only", "on"),
+            ("statement_timeout", f"{_STATEMENT_SECONDS}s"),
+            ("search_path", "answers, public"),
+        ):
+            setting = sql.SQL("ALTER ROLE {} SET {} = {}")
+            values = sql.SQL(", ").join(map(sql.Literal, value.split(", ")))
+            owner.execute(setting.format(sql.Identifier(login.role), sql.Identifier(name), values))
+    prolong(database_url, login)
+    return login
+
+
+def prolong(database_url: SecretStr, login: Login) -> None:
+    """Let a login hold for another ten minutes."""
+    with _owner(database_url) as owner:
+        until = owner.execute(f"SELECT ({_VALID})::text").fetchone()
         owner.execute(
-            sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(LOGIN), verifier)
+            sql.SQL("ALTER ROLE {} VALID UNTIL {}").format(
+                sql.Identifier(login.role), until[0] if until else ""
+            )
         )
-    return password
 
 
-def forbid(database_url: SecretStr) -> None:
+def forbid(database_url: SecretStr, login: Login) -> None:
     """Let no program log in any more, and end the sessions of those that did."""
     with _owner(database_url) as owner:
-        owner.execute(sql.SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL").format(sql.Identifier(LOGIN)))
-        owner.execute(_END_SESSIONS, (LOGIN,))
+        role = sql.Identifier(login.role)
+        owner.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(role))
+        owner.execute(_END_SESSIONS, (login.role,))
+        owner.execute(sql.SQL("DROP ROLE {}").format(role))
 
 
 def _owner(database_url: SecretStr) -> psycopg.Connection:
