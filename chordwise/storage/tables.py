@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy.orm import configure_mappers
 
 from chordwise.storage import (
+    answer_tables,
     batch_requests,
     batches,
     cached_completions,
@@ -28,6 +29,7 @@ from chordwise.storage import (
 from chordwise.storage.record import Record
 
 modules = (
+    answer_tables,
     batch_requests,
     batches,
     cached_completions,

@@ -123,7 +123,7 @@ def test_a_role_without_rights(
     with role(servers, url.database, "SELECT") as name:
         refusal = start(tmp_path, process, url.set(username=name, password=PASSWORD))
 
-    judge(refusal, name, "may not DELETE, INSERT, UPDATE on batch_requests", "more", HINT)
+    judge(refusal, name, "may not DELETE, INSERT, UPDATE on answer_tables", "more", HINT)
 
 
 @PROCESSES

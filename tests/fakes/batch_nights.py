@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from chordwise.domain.states import Lane
-from chordwise.domain.tasks import AnalysisOptions
+from chordwise.domain.tasks import CONFIDENCE_THRESHOLD, AnalysisOptions
 from chordwise.pipeline.batches import exchange
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission
@@ -75,7 +75,7 @@ def priced(provider: str, base_url: str) -> ModelSettings:
 
 def in_batches(
     budget_usd: str = "",
-    threshold: float = 0.0,
+    threshold: float = CONFIDENCE_THRESHOLD,
     votes: int = 1,
     *,
     critique: bool = False,

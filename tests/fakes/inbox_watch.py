@@ -68,6 +68,12 @@ class WatchedInbox:
         self.watch.disturb([path])
         return path
 
+    @property
+    def left(self) -> list[Path]:
+        """What lies in the inbox, the empty folders of profiles aside."""
+        profiles = {self.folders.inbox / name for name in self.pipeline.context.settings.profiles}
+        return [each for each in self.folders.inbox.iterdir() if each not in profiles]
+
     def wait(self, seconds: float) -> None:
         """Let time pass."""
         self.now += seconds

@@ -182,7 +182,7 @@ def test_the_cache_answers_before_any_batch(pipeline: Pipeline, provider: BatchP
     """What one run was answered in a batch, another run need not wait for."""
     pass_the_night(pipeline, pipeline.submit(PARAGRAPH, options=in_batches()))
 
-    second = pipeline.submit(PARAGRAPH, options=in_batches(threshold=0.5))
+    second = pipeline.submit(PARAGRAPH, options=in_batches(threshold=0.4))
     pipeline.work(second)
 
     assert pipeline.job(second).status == "succeeded"

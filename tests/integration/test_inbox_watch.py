@@ -131,7 +131,7 @@ def test_a_crowd_waits_for_no_pause(inbox: WatchedInbox, monkeypatch: pytest.Mon
     monkeypatch.setattr(inbox.watch._waiting, "forget", forget_slowly)
     monkeypatch.setattr(watch, "_BATCH", 1)
 
-    told = [(inbox.watch.tick(), len(list(inbox.folders.inbox.iterdir()))) for _ in range(2)]
+    told = [(inbox.watch.tick(), len(inbox.left)) for _ in range(2)]
 
     assert told == [(True, 1), (False, 0)]
 

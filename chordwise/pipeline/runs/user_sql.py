@@ -12,7 +12,7 @@ import difflib
 import re
 import secrets
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -198,11 +198,10 @@ def _opened(url: URL, options: str) -> Connection:
     """Return a session of a reader: the user in the address is one, or the role of readers."""
     own = _connect(url, options, autocommit=False)
     own.read_only = True
-    try:
+    found: Row | None = None
+    with suppress(errors.UndefinedTable, errors.UndefinedObject):
         found = own.execute(_IS_READER).fetchone()
-        own.rollback()
-    except (errors.UndefinedTable, errors.UndefinedObject):
-        found = None
+    own.rollback()
     if found and found[0]:
         return own
     own.close()
@@ -219,8 +218,12 @@ def _as_member(url: URL, options: str) -> Connection:
         psycopg.errors.InsufficientPrivilege: The owner is no member of it.
     """
     session = _connect(url, options, autocommit=False)
-    session.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(READER)))
-    session.commit()
+    try:
+        session.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(READER)))
+        session.commit()
+    except psycopg.Error:
+        session.close()
+        raise
     session.read_only = True
     return session
 

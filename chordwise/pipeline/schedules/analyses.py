@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, column, exists, literal, select, table
+from sqlalchemy import ColumnElement, column, exists, func, literal, select, table
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased
 
@@ -30,19 +30,22 @@ from chordwise.storage.jobs import Job
 from chordwise.storage.runs import Run
 
 _STALE = table("stale_results", column("job_id"))
+_SAVED_AS: ColumnElement[str] = func.coalesce(Run.saved_as, "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StaleQuestion:
     """What was asked of documents whose results are stale: type, options and model of the jobs.
 
-    `lane` is the one to ask in now: the schedule's, else that of their runs.
+    `lane` is the one to ask in now: the schedule's, else that of their runs. `saved_as` names the
+    table of the answers, and is empty where they have none.
     """
 
     analysis_type: AnalysisType
     options: JsonObject
     model: str
     lane: Lane
+    saved_as: str = ""
 
     def asked_anew(self, name: str) -> RunOptions:
         """Return the options of a run that asks the same."""
@@ -53,10 +56,12 @@ class StaleQuestion:
             name=name,
             nightly=True,
             lane=self.lane,
+            save_as=self.saved_as,
         )
 
     def __str__(self) -> str:
         asked = [self.analysis_type, self.options, self.model, self.lane]
+        asked += [self.saved_as] if self.saved_as else []
         return json.dumps(asked, sort_keys=True)
 
 
@@ -135,17 +140,21 @@ def _lane(work: Work) -> ColumnElement[str]:
 def _stale_questions(session: Session, lane: ColumnElement[str]) -> Sequence[StaleQuestion]:
     asked_in = lane.label("asked_in")
     statement = (
-        select(Job.analysis_type, Job.options, Job.model, asked_in)
+        select(Job.analysis_type, Job.options, Job.model, asked_in, _SAVED_AS)
         .join(Run, Run.id == Job.run_id)
         .where(Job.id.in_(select(_STALE.c.job_id)))
         .distinct()
-        .order_by(Job.analysis_type, Job.model, Job.options, asked_in)
+        .order_by(Job.analysis_type, Job.model, Job.options, asked_in, _SAVED_AS)
     )
     return [
         StaleQuestion(
-            analysis_type=AnalysisType(kind), options=options, model=model, lane=Lane(lane_name)
+            analysis_type=AnalysisType(kind),
+            options=options,
+            model=model,
+            lane=Lane(lane_name),
+            saved_as=saved_as,
         )
-        for kind, options, model, lane_name in session.execute(statement)
+        for kind, options, model, lane_name, saved_as in session.execute(statement)
     ]
 
 
@@ -179,6 +188,7 @@ def _stale_jobs(
             Job.options == question.options,
             Job.model == question.model,
             lane == question.lane,
+            _SAVED_AS.in_([question.saved_as]),
             ~asked,
         )
         .ext(distinct_on(Job.document_id))
