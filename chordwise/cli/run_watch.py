@@ -18,8 +18,7 @@ from chordwise.errors import ExitCode, ServiceUnavailableError
 from chordwise.pipeline.runs import accounts, progress
 from chordwise.pipeline.runs.progress import Pace, Progress
 from chordwise.settings import Settings
-from chordwise.storage.connected_processes import connected
-from chordwise.storage.database import Database
+from chordwise.storage.database import Database, connected
 
 
 def follow(

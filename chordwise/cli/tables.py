@@ -69,7 +69,7 @@ def tables(
 
 
 def _change(settings: Settings, name: str, *, drop: bool) -> str:
-    """Drop a table or the columns that nobody asks for, and say what went."""
+    """Drop a table, or its unused columns, and return the message about it."""
     with access.write(settings) as session:
         if drop:
             answer_tables.drop(session, name)

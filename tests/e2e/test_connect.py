@@ -41,7 +41,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def opened(home: Path) -> Iterator[Mapping[str, object]]:
-    """Open the database to other programs; afterward nobody gets in any more."""
+    """Open the database to other programs, and check that the login is refused afterward."""
     said = home.with_name("connect.json")
     with said.open("w") as out:
         command = [*COMMAND, "connect", "--listen", "127.0.0.1:0", "--json", "--home", str(home)]

@@ -25,8 +25,7 @@ from chordwise.pipeline.diagnosis import places, schedules
 from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, guarded
 from chordwise.pipeline.diagnosis.doctor import look_at_broker, look_at_ocr, look_at_processes
 from chordwise.settings import ReaderSettings, Settings, load
-from chordwise.storage.connected_processes import connected
-from chordwise.storage.database import open_engine
+from chordwise.storage.database import connected, open_engine
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State
 from tests.fakes.pipeline import a_pipeline
@@ -372,7 +371,7 @@ def test_processes_on_other_machines_are_seen_in_the_database(
 def test_a_process_that_has_just_started_gets_time_for_its_first_sign(tmp_path: Path) -> None:
     """The stack is ready when the worker is; the sign of an earlier scheduler is not taken for it.
 
-    Once it is there, nobody waits for anything.
+    Once it is there, the check does not wait.
     """
     with a_home(tmp_path) as home:
         liveness.show(home, "scheduler", State.HELD_UP)

@@ -31,7 +31,7 @@ class Screen:
 
     @property
     def is_interactive(self) -> bool:
-        """Whether somebody sees standard error now, and can be shown something that moves."""
+        """Whether standard error is a terminal that can show moving progress."""
         return self.talk.is_terminal and not self.talk.is_dumb_terminal
 
     def show(self, *renderables: RenderableType) -> None:
@@ -83,7 +83,7 @@ def hint(text: str, width: int | None = None, columns: int = 4) -> RenderableTyp
 
 @contextmanager
 def until_reader_left() -> Iterator[None]:
-    """End the command quietly when whoever reads standard output has had enough.
+    """End the command quietly when the reader of standard output closes it.
 
     Raises:
         typer.Exit: The pipe is closed.

@@ -30,8 +30,7 @@ from chordwise.pipeline.runtime.broker import BrokerReport
 from chordwise.readers.reading import Reader, UnreadDocument
 from chordwise.settings import ReaderSettings, Settings
 from chordwise.storage import revisions
-from chordwise.storage.connected_processes import ConnectedProcess, connected
-from chordwise.storage.database import open_engine, translate_errors
+from chordwise.storage.database import ConnectedProcess, connected, open_engine, translate_errors
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import Sign
 
