@@ -139,7 +139,7 @@ def test_what_comes_twice_is_analyzed_once(stage: Stage, folders: Folders) -> No
     assert calls == 2
     assert stage.count("SELECT count(*) FROM model_calls WHERE NOT cache_hit") == 3
     assert set(folders.hashes().values()) == {1, 3}
-    assert stage.value("SELECT bool_and(intakes_balance AND jobs_balance) FROM run_accounts")
+    stage.wait_for("SELECT bool_and(intakes_balance AND jobs_balance) FROM run_accounts")
 
 
 def test_a_killed_scheduler_loses_nothing(stage: Stage, folders: Folders) -> None:
