@@ -31,6 +31,11 @@ def _default(
     return sa.Column(name, kind, server_default=value, nullable=False)
 
 
+def _reference(table: str, column: str, other: str) -> sa.ForeignKeyConstraint:
+    name = f"fk_{table}_{column}"
+    return sa.ForeignKeyConstraint([column], [f"{other}.id"], name=name)
+
+
 def _transaction_time(name: str) -> sa.Column[object]:
     return _default(_TIME, name, sa.text("now()"))
 
@@ -156,9 +161,7 @@ def _create_schedules() -> None:
         _transaction_time("created_at"),
         *_nullable(_TIME, "started_at", "finished_at"),
         sa.PrimaryKeyConstraint("id", name="pk_schedule_runs"),
-        sa.ForeignKeyConstraint(
-            ["schedule_id"], ["schedules.id"], name="fk_schedule_runs_schedule_id"
-        ),
+        _reference("schedule_runs", "schedule_id", "schedules"),
         sa.UniqueConstraint("schedule_id", "due_at", name="uq_schedule_runs_schedule_id_due_at"),
     )
 
@@ -181,9 +184,7 @@ def _create_runs() -> None:
         *_nullable(_UUID, "intake_token"),
         *_nullable(_TIME, "intake_until", "finished_at"),
         sa.PrimaryKeyConstraint("id", name="pk_runs"),
-        sa.ForeignKeyConstraint(
-            ["schedule_run_id"], ["schedule_runs.id"], name="fk_runs_schedule_run_id"
-        ),
+        _reference("runs", "schedule_run_id", "schedule_runs"),
         sa.UniqueConstraint("name", name="uq_runs_name"),
     )
 
@@ -212,8 +213,8 @@ def _create_intakes() -> None:
         *_nullable(_UUID, "document_id"),
         _transaction_time("created_at"),
         sa.PrimaryKeyConstraint("id", name="pk_intakes"),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_intakes_run_id"),
-        sa.ForeignKeyConstraint(["document_id"], ["documents.id"], name="fk_intakes_document_id"),
+        _reference("intakes", "run_id", "runs"),
+        _reference("intakes", "document_id", "documents"),
     )
 
 
@@ -236,10 +237,10 @@ def _create_jobs() -> None:
         _transaction_time("last_progress_at"),
         *_nullable(_TIME, "finished_at"),
         sa.PrimaryKeyConstraint("id", name="pk_jobs"),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_jobs_run_id"),
-        sa.ForeignKeyConstraint(["intake_id"], ["intakes.id"], name="fk_jobs_intake_id"),
-        sa.ForeignKeyConstraint(["document_id"], ["documents.id"], name="fk_jobs_document_id"),
-        sa.ForeignKeyConstraint(["reused_from"], ["jobs.id"], name="fk_jobs_reused_from"),
+        _reference("jobs", "run_id", "runs"),
+        _reference("jobs", "intake_id", "intakes"),
+        _reference("jobs", "document_id", "documents"),
+        _reference("jobs", "reused_from", "jobs"),
     )
 
 
@@ -255,8 +256,8 @@ def _create_lists_of_files() -> None:
         *_nullable(_UUID, "job_id"),
         _default(_INTEGER, "documents_taken", "0"),
         sa.PrimaryKeyConstraint("intake_id", name="pk_listed_files"),
-        sa.ForeignKeyConstraint(["intake_id"], ["intakes.id"], name="fk_listed_files_intake_id"),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_listed_files_run_id"),
+        _reference("listed_files", "intake_id", "intakes"),
+        _reference("listed_files", "run_id", "runs"),
         sa.ForeignKeyConstraint(
             ["job_id"], ["jobs.id"], name="fk_listed_files_job_id", ondelete="SET NULL"
         ),
@@ -280,17 +281,15 @@ def _create_inbox() -> None:
         _transaction_time("created_at"),
         *_nullable(_TIME, "submitted_at", "delivered_at"),
         sa.PrimaryKeyConstraint("id", name="pk_inbox_files"),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_inbox_files_run_id"),
+        _reference("inbox_files", "run_id", "runs"),
     )
     op.create_table(
         "inbox_intakes",
         *_required(_UUID, "intake_id", "inbox_file_id"),
         *_required(_INTEGER, "position"),
         sa.PrimaryKeyConstraint("intake_id", name="pk_inbox_intakes"),
-        sa.ForeignKeyConstraint(["intake_id"], ["intakes.id"], name="fk_inbox_intakes_intake_id"),
-        sa.ForeignKeyConstraint(
-            ["inbox_file_id"], ["inbox_files.id"], name="fk_inbox_intakes_inbox_file_id"
-        ),
+        _reference("inbox_intakes", "intake_id", "intakes"),
+        _reference("inbox_intakes", "inbox_file_id", "inbox_files"),
     )
 
 
@@ -311,7 +310,7 @@ def _create_chunks() -> None:
         *_nullable(_TEXT, "error_code", "error_message", "hint"),
         *_nullable(_TIME, "sent_at", "started_at", "finished_at"),
         sa.PrimaryKeyConstraint("id", name="pk_chunks"),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_chunks_job_id"),
+        _reference("chunks", "job_id", "jobs"),
         sa.UniqueConstraint("job_id", "position", name="uq_chunks_job_id_position"),
     )
 
@@ -344,8 +343,8 @@ def _create_model_calls() -> None:
         *_required(_BOOLEAN, "cache_hit"),
         *_nullable(_TEXT, "error_code", "error_message"),
         sa.PrimaryKeyConstraint("id", name="pk_model_calls"),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_model_calls_job_id"),
-        sa.ForeignKeyConstraint(["chunk_id"], ["chunks.id"], name="fk_model_calls_chunk_id"),
+        _reference("model_calls", "job_id", "jobs"),
+        _reference("model_calls", "chunk_id", "chunks"),
     )
 
 
@@ -374,8 +373,8 @@ def _create_results() -> None:
         _transaction_time("created_at"),
         *_columns_of_an_answer(),
         sa.PrimaryKeyConstraint("id", name="pk_results"),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_results_job_id"),
-        sa.ForeignKeyConstraint(["document_id"], ["documents.id"], name="fk_results_document_id"),
+        _reference("results", "job_id", "jobs"),
+        _reference("results", "document_id", "documents"),
         sa.UniqueConstraint("job_id", name="uq_results_job_id"),
     )
 
@@ -388,10 +387,8 @@ def _create_result_history() -> None:
         _transaction_time("replaced_at"),
         *_columns_of_an_answer(),
         sa.PrimaryKeyConstraint("id", name="pk_result_history"),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_result_history_job_id"),
-        sa.ForeignKeyConstraint(
-            ["document_id"], ["documents.id"], name="fk_result_history_document_id"
-        ),
+        _reference("result_history", "job_id", "jobs"),
+        _reference("result_history", "document_id", "documents"),
     )
 
 
@@ -412,7 +409,7 @@ def _create_facts() -> None:
         *_nullable(_INTEGER, "start_char", "end_char"),
         *_nullable(_BOOLEAN, "grounded"),
         sa.PrimaryKeyConstraint("id", name="pk_facts"),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_facts_job_id"),
+        _reference("facts", "job_id", "jobs"),
     )
 
 
@@ -436,7 +433,7 @@ def _create_budgets() -> None:
         _default(_USD, "spent_usd", "0"),
         _default(_USD, "reserved_usd", "0"),
         sa.PrimaryKeyConstraint("scope", name="pk_budgets"),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_budgets_run_id"),
+        _reference("budgets", "run_id", "runs"),
     )
     op.create_table(
         "budget_reservations",
@@ -448,7 +445,7 @@ def _create_budgets() -> None:
         *_nullable(_TIME, "settled_at"),
         *_nullable(_USD, "settled_usd"),
         sa.PrimaryKeyConstraint("id", name="pk_budget_reservations"),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_budget_reservations_run_id"),
+        _reference("budget_reservations", "run_id", "runs"),
     )
 
 
@@ -489,10 +486,10 @@ def _create_batch_requests() -> None:
         _clock_time("created_at"),
         *_nullable(_TIME, "finished_at"),
         sa.PrimaryKeyConstraint("id", name="pk_batch_requests"),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_batch_requests_job_id"),
-        sa.ForeignKeyConstraint(["chunk_id"], ["chunks.id"], name="fk_batch_requests_chunk_id"),
-        sa.ForeignKeyConstraint(["batch_id"], ["batches.id"], name="fk_batch_requests_batch_id"),
-        sa.ForeignKeyConstraint(["call_id"], ["model_calls.id"], name="fk_batch_requests_call_id"),
+        _reference("batch_requests", "job_id", "jobs"),
+        _reference("batch_requests", "chunk_id", "chunks"),
+        _reference("batch_requests", "batch_id", "batches"),
+        _reference("batch_requests", "call_id", "model_calls"),
         sa.UniqueConstraint("owner_id", "key", name="uq_batch_requests_owner_id_key"),
     )
 
@@ -509,7 +506,7 @@ def _create_deliveries() -> None:
         _transaction_time("created_at"),
         *_nullable(_TIME, "finished_at"),
         sa.PrimaryKeyConstraint("id", name="pk_deliveries"),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_deliveries_run_id"),
+        _reference("deliveries", "run_id", "runs"),
     )
 
 
@@ -527,8 +524,8 @@ def _create_feedback() -> None:
         *_nullable(_TEXT, "note", "author"),
         _clock_time("created_at"),
         sa.PrimaryKeyConstraint("id", name="pk_feedback"),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_feedback_job_id"),
-        sa.ForeignKeyConstraint(["document_id"], ["documents.id"], name="fk_feedback_document_id"),
+        _reference("feedback", "job_id", "jobs"),
+        _reference("feedback", "document_id", "documents"),
     )
 
 
@@ -544,7 +541,7 @@ def _create_evaluations() -> None:
         *_required(_INTEGER, "judged", "unjudged", "missing"),
         _clock_time("evaluated_at"),
         sa.PrimaryKeyConstraint("id", name="pk_evaluations"),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_evaluations_run_id"),
+        _reference("evaluations", "run_id", "runs"),
     )
     op.create_table(
         "evaluation_measures",
@@ -556,9 +553,7 @@ def _create_evaluations() -> None:
         sa.PrimaryKeyConstraint(
             "evaluation_id", "metric", "label", "found", name="pk_evaluation_measures"
         ),
-        sa.ForeignKeyConstraint(
-            ["evaluation_id"], ["evaluations.id"], name="fk_evaluation_measures_evaluation_id"
-        ),
+        _reference("evaluation_measures", "evaluation_id", "evaluations"),
     )
 
 
@@ -575,10 +570,8 @@ def _create_judgments() -> None:
         *_nullable(_JSON, "expected", "found"),
         _clock_time("judged_at"),
         sa.PrimaryKeyConstraint("id", name="pk_judgments"),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_judgments_job_id"),
-        sa.ForeignKeyConstraint(
-            ["evaluation_id"], ["evaluations.id"], name="fk_judgments_evaluation_id"
-        ),
+        _reference("judgments", "job_id", "jobs"),
+        _reference("judgments", "evaluation_id", "evaluations"),
         sa.UniqueConstraint(
             *("result_id", "judged_by", "part", "path"),
             name="uq_judgments_result_id_judged_by_part_path",
