@@ -43,7 +43,7 @@ demo: $(runtime) $(package) ## analyze the documents in samples/ (MODEL=local: w
 	@echo "Analyzing the documents in samples/; a second time, the stored answers are used again."
 	@echo "What is started here stops after ten idle minutes, or at once with: make demo-stop"
 	$(if $(filter local,$(MODEL)),$(expectation))
-	@CHORDWISE_HOME='$(DEMO_HOME)' $(chordwise) analyze samples/* $(demo_options) $(forgiven)
+	@CHORDWISE_HOME='$(DEMO_HOME)' $(chordwise) analyze samples/*.* $(demo_options) $(forgiven)
 
 demo-stop: ## stop what the demo left running, with the environment that started it
 	@if test -x '$(chordwise)'; then CHORDWISE_HOME='$(DEMO_HOME)' $(chordwise) down; \

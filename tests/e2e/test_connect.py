@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,8 +14,7 @@ import psycopg
 import pytest
 
 from chordwise.embedded import stack
-from chordwise.embedded.postgres import programs
-from tests.fakes.processes import wait_until
+from tests.fakes.stacks import open_to_programs, postgres_extension_of_duckdb
 
 TEXT = "Lease. The annual fee is 48,600.00 EUR. It is effective as of 1 May 2026."
 COMMAND = (sys.executable, "-m", "chordwise")
@@ -41,18 +39,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def opened(home: Path) -> Iterator[Mapping[str, object]]:
-    """Open the database to other programs, and check that the login is refused afterward."""
-    said = home.with_name("connect.json")
-    with said.open("w") as out:
-        command = [*COMMAND, "connect", "--listen", "127.0.0.1:0", "--json", "--home", str(home)]
-        process = subprocess.Popen(command, stdout=out)
-    wait_until(lambda: said.read_text().endswith("}\n"), 30, "the port is open")
-    found = json.loads(said.read_text())
-    yield found
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
-    with pytest.raises(psycopg.OperationalError):
-        psycopg.connect(found["url"])
+    """Open the database to other programs."""
+    with open_to_programs(home) as opened:
+        yield opened
 
 
 def recipe(opened: Mapping[str, object], name: str) -> str:
@@ -64,14 +53,10 @@ def recipe(opened: Mapping[str, object], name: str) -> str:
 
 def test_psql(opened: Mapping[str, object]) -> None:
     """As it is typed into a shell."""
-    path = f"{programs() / 'bin'}:/usr/bin:/bin"
-    done = subprocess.run(
-        ["/bin/sh", "-c", recipe(opened, "psql")],
-        env={"PATH": path, "LD_LIBRARY_PATH": str(programs() / "lib")},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    if shutil.which("psql") is None:
+        pytest.skip("psql is not installed")
+    typed = ["/bin/sh", "-c", recipe(opened, "psql")]
+    done = subprocess.run(typed, capture_output=True, text=True, check=True)
 
     assert "48600.00" in done.stdout
 
@@ -87,7 +72,7 @@ def test_data_frames(opened: Mapping[str, object], name: str) -> None:
 
 
 def test_duckdb_reads_an_export(home: Path, tmp_path: Path) -> None:
-    """Without its extension for PostgreSQL, which it has to download."""
+    """As a file, where its extension for PostgreSQL is not wanted."""
     file = tmp_path / "contracts.parquet"
     subprocess.run(
         [*COMMAND, "export", "answers.contracts", "-o", str(file), "--home", str(home)], check=True
@@ -97,6 +82,16 @@ def test_duckdb_reads_an_export(home: Path, tmp_path: Path) -> None:
     rows = found.fetchall()
 
     assert [(document, str(day)) for document, day in rows] == [("lease.txt", "2026-05-01")]
+
+
+def test_duckdb(opened: Mapping[str, object]) -> None:
+    """As it is pasted, with the extension out of a package instead of a download."""
+    _, *statements = recipe(opened, "DuckDB").strip().split(";\n")
+    with duckdb.connect() as connection:
+        connection.execute(f"LOAD '{postgres_extension_of_duckdb()}'")
+        *_, found = [connection.execute(each).to_arrow_table() for each in statements]
+
+    assert found["document"].to_pylist() == ["lease.txt"]
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import duckdb_extension_postgres_scanner
+import psycopg
+import pytest
+
+from chordwise.domain.json_values import JsonObject
 from chordwise.embedded import processes, stack
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.embedded.stack import Commands, StackState
 from chordwise.settings import EmbeddedSettings, Settings, WorkerSettings
+from tests.fakes.processes import wait_until
 
 PATIENCE_SECONDS = 30.0
 PROCESS = """
@@ -105,3 +114,33 @@ def everybody(state: StackState) -> list[ProcessIdentity]:
 def nobody_left(identities: list[ProcessIdentity]) -> bool:
     """Return whether all processes are gone."""
     return not any(processes.is_alive(identity) for identity in identities)
+
+
+@contextmanager
+def open_to_programs(home: Path) -> Iterator[JsonObject]:
+    """Open the database of a home to other programs; check that the login is refused afterward."""
+    said = home.with_name("connect.json")
+    with said.open("w") as out:
+        command = [
+            sys.executable,
+            "-m",
+            "chordwise",
+            "connect",
+            "--listen",
+            "127.0.0.1:0",
+            "--json",
+        ]
+        process = subprocess.Popen([*command, "--home", str(home)], stdout=out)
+    wait_until(lambda: said.read_text().endswith("}\n"), 30, "the port is open")
+    found: JsonObject = json.loads(said.read_text())
+    yield found
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(str(found["url"]))
+
+
+def postgres_extension_of_duckdb() -> Path:
+    """Return the extension's file; its package has that of DuckDB's same version only."""
+    package = Path(duckdb_extension_postgres_scanner.__file__).parent
+    return next(package.rglob("postgres_scanner.duckdb_extension"))

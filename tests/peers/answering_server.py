@@ -17,7 +17,7 @@ from tests.peers.serving import serving_in_a_thread
 USAGE: JsonObject = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
 _MATERIAL = re.compile(r"^(TEXT-[0-9a-f]+)\n(.*)\n\1$", re.DOTALL | re.MULTILINE)
 _CRITIQUE = "the analysis between the second and the third"
-_QUOTE = re.compile(r'"quote": "((?:[^"\\]|\\.)*)"')
+QUOTE = re.compile(r'"quote": "((?:[^"\\]|\\.)*)"')
 
 
 class AnsweringServer(ThreadingHTTPServer):
@@ -120,9 +120,8 @@ def summary(user: str) -> str:
     if _CRITIQUE in user:
         violation = {"principle": 1, "path": "/main_topic", "problem": "It says too little."}
         return json.dumps({"violations": [violation]})
-    match = _MATERIAL.search(user)
-    material = match.group(2) if match else user
-    quotes = [json.loads(f'"{quote}"') for quote in _QUOTE.findall(material)]
+    material = material_of(user)
+    quotes = [json.loads(f'"{quote}"') for quote in QUOTE.findall(material)]
     quotes = quotes or [material.strip()[:60].strip()]
     findings = [{"finding": f"It says: {quote}", "quote": quote} for quote in quotes[:5]]
     return json.dumps(
@@ -133,6 +132,12 @@ def summary(user: str) -> str:
             "confidence": 8,
         }
     )
+
+
+def material_of(user: str) -> str:
+    """Return the text that a question is about."""
+    match = _MATERIAL.search(user)
+    return match.group(2) if match else user
 
 
 def completion(content: str | None) -> dict[str, JsonValue]:
