@@ -77,7 +77,16 @@ test: $(dev) $(package) ## run the tests; they start databases and servers by th
 
 nightly: $(dev) $(package) ## run the tests that take long as well, and every fault experiment
 	@$(python) -m pytest $(parallel) -m 'nightly or not thorough' --durations=20 $(suites); \
-		outcome=$$?; $(unit_tests_elsewhere) $(MAKE) --no-print-directory faults && exit $$outcome
+		outcome=$$?; $(unit_tests_elsewhere) $(other_postgresql) \
+		$(MAKE) --no-print-directory faults && exit $$outcome
+
+# Whatever of PostgreSQL 14 to 18 is installed where Debian has it.
+define other_postgresql
+for folder in $(wildcard /usr/lib/postgresql/*/bin); do \
+	$(python) -m pytest $(on_any_postgresql) --postgresql $$folder || outcome=1; \
+done;
+endef
+on_any_postgresql := $(addprefix tests/integration/test_,answer_tables.py migrations.py user_sql.py)
 
 # Another Python than the one that runs everything: what needs no server must hold there too.
 define unit_tests_elsewhere

@@ -19,6 +19,7 @@ from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.settings import Settings, load
 from chordwise.storage import migration
 from chordwise.storage.database import open_engine
+from tests.fakes.other_postgres import OtherPostgres
 
 CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
 _TEMPLATE = "template_chordwise"
@@ -44,12 +45,14 @@ def _no_width(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[Servers]:
+def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
     """Start PostgreSQL and Valkey in a short folder: paths of sockets are limited."""
     with tempfile.TemporaryDirectory(prefix="cw-") as name:
         folder = Path(name)
         (folder / "run").mkdir(mode=0o700)
-        postgres = EmbeddedPostgres(folder / "postgres", folder / "run")
+        programs = request.config.getoption("--postgresql")
+        places = (folder / "postgres", folder / "run")
+        postgres = OtherPostgres(*places, programs) if programs else EmbeddedPostgres(*places)
         valkey = EmbeddedValkey(folder / "valkey", folder / "run")
         postgres.start()
         valkey.start()
@@ -107,10 +110,11 @@ def corpora(request: pytest.FixtureRequest) -> Path:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Take whether the corpora have to be there."""
+    """Take whether the corpora have to be there, and another PostgreSQL."""
     parser.addoption(
         "--require-corpora", action="store_true", help="fail where the shared corpora are absent"
     )
+    parser.addoption("--postgresql", type=Path, help="the folder of PostgreSQL's programs to use")
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -325,7 +325,7 @@ BEGIN
         SELECT oid FROM pg_proc
         WHERE pronamespace = 'pg_catalog'::regnamespace
             AND pg_has_role(proowner, 'USAGE')
-            AND (proname LIKE 'pg%advisory%' OR proname IN
+            AND (proname ~ '^(pg_.*advisory|lo_|lowrite)' OR proname IN
                 ('set_config', 'pg_logical_emit_message', 'pg_notify',
                  'pg_cancel_backend', 'pg_terminate_backend'))
     LOOP

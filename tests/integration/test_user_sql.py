@@ -243,6 +243,7 @@ def test_a_limit_that_was_switched_off_is_kept_by_the_client(
         "set_config('statement_timeout', '0', false)",
         "set_config('work_mem', '1GB', true)",
         "pg_terminate_backend(1)",
+        "lo_from_bytea(0, 'x')",
     ],
 )
 def test_functions_that_could_do_harm_are_refused(database_url: SecretStr, call: str) -> None:

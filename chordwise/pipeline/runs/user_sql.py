@@ -56,14 +56,15 @@ RISKY_FUNCTIONS = (
     "pg_cancel_backend",
     "pg_terminate_backend",
 )
-"""Functions that everyone may call and no reader needs; the advisory locks are added to them.
+"""Functions that everyone may call and no reader needs.
 
-They take locks, write to the log of the database, wake its listeners, or raise limits.
+The advisory locks and the large objects are added to them. They take locks, write, wake the
+listeners of the database, or raise limits.
 """
 _CALLABLE = """
 SELECT DISTINCT proname FROM pg_proc
 WHERE pronamespace = 'pg_catalog'::regnamespace
-    AND (proname LIKE 'pg%%advisory%%' OR proname = ANY(%s))
+    AND (proname ~ '^(pg_.*advisory|lo_|lowrite)' OR proname = ANY(%s))
     AND has_function_privilege(oid, 'EXECUTE')
 ORDER BY proname
 """

@@ -1,0 +1,30 @@
+"""A server of another PostgreSQL than the embedded one, as people have it on their machines."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from chordwise.embedded import postgres
+from chordwise.embedded.postgres import EmbeddedPostgres, named_account
+
+
+class OtherPostgres(EmbeddedPostgres):
+    """Started like the embedded one, with what PostgreSQL 14 knows."""
+
+    def __init__(self, data: Path, sockets: Path, programs: Path) -> None:
+        super().__init__(data, sockets)
+        self._programs = programs
+        postgres._SETTINGS.pop("io_method", None)
+
+    def _run_initdb(self, folder: Path) -> None:
+        options = [
+            f"--pgdata={folder}",
+            f"--username={postgres.USER}",
+            f"--pwfile={self._password_file}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C",
+        ]
+        command = named_account().command([str(self._programs / "initdb"), *options])
+        subprocess.run(command, check=True, capture_output=True)
