@@ -21,6 +21,10 @@ _ROW = re.compile(
 _DELIMITERS = ",;"
 _FEWEST_DELIMITERS = 2
 _WORD = re.compile(r"\s*\S+\s*|\s+")
+_QUOTED = re.compile(r'"[^"\n]*+"|\\\|')
+_HEADER_RULE = re.compile(r"^[ \t]*+\|?[ \t]*+:?-+:?[ \t]*+(?:\|[-: \t|]*+)?$")
+_WITHOUT_MARK = {mark: re.compile(rf"^[^{re.escape(mark)}\n]*+\n", re.MULTILINE) for mark in "|\t"}
+_MAX_HEADER_CHARACTERS = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,56 @@ def _rows(text: str) -> Iterator[tuple[int, int]]:
         is_record = max(counts[place]) >= _FEWEST_DELIMITERS and counts[place] in beside
         if is_record or _ROW.match(text, start, end):
             yield start, end
+
+
+def table_header(text: str, place: int) -> tuple[int, int] | None:
+    """Return where the table begins that goes on at `place`: its first line, with the rule below.
+
+    Tables are lines with bars or tabs, and records of CSV, without a blank line between them. It is
+    `None` where no table goes on, and where its first line is too long to be repeated.
+    """
+    line, before = _line_at(text, place), _line_at(text, text.rfind("\n", 0, max(0, place - 1)) + 1)
+    mark = _mark_of(line)
+    if not place or text[place - 1] != "\n" or not mark or not _count(before, mark):
+        return None
+    start = text.rfind("\n\n", 0, place) + 1
+    if mark in _WITHOUT_MARK:
+        start = max([start, *(m.end() for m in _WITHOUT_MARK[mark].finditer(text, start, place))])
+    elif _count(before, mark) != _count(line, mark):
+        return None
+    first = _first_line(text, start, place, mark)
+    return first if first and first[1] - first[0] <= _MAX_HEADER_CHARACTERS else None
+
+
+def _first_line(text: str, start: int, end: int, mark: str) -> tuple[int, int] | None:
+    """Return the first line with as many marks as the one at `end`, and the rule that follows."""
+    wanted = _count(_line_at(text, end), mark)
+    for match in _LINE.finditer(text, start, end):
+        first, last = match.start(), match.start() + len(match.group().rstrip())
+        following = match.end()
+        if mark == "|" and _HEADER_RULE.match(_line_at(text, following)):
+            return first, following + len(_line_at(text, following).rstrip())
+        if _count(match.group(), mark) == wanted:
+            return first, last
+    return None
+
+
+def _line_at(text: str, start: int) -> str:
+    end = text.find("\n", start)
+    return text[start : end if end >= 0 else len(text)]
+
+
+def _mark_of(line: str) -> str:
+    """Return what parts the cells of a row; empty where the line is none."""
+    if "|" in line or "\t" in line:
+        return "|" if "|" in line else "\t"
+    mark = max(_DELIMITERS, key=lambda each: _count(line, each))
+    is_pair = mark in line and f"{mark} " not in line
+    return mark if is_pair or _count(line, mark) >= _FEWEST_DELIMITERS else ""
+
+
+def _count(line: str, mark: str) -> int:
+    return _QUOTED.sub("", line).count(mark)
 
 
 def _delimiters(text: str, start: int, end: int) -> tuple[int, ...]:
