@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from chordwise.domain import json_values
 from chordwise.domain.analyses import extraction
-from chordwise.domain.analyses.extraction import SchemaNode
+from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 

@@ -1,12 +1,14 @@
-"""Cutting a document's text into chunks between rows and sentences, within a budget of tokens."""
+"""Cutting a document's text into chunks between records and sentences, within a budget."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import sentencex
 
@@ -21,6 +23,19 @@ _ROW = re.compile(
 _DELIMITERS = ",;"
 _FEWEST_DELIMITERS = 2
 _WORD = re.compile(r"\s*\S+\s*|\s+")
+_PARAGRAPH = re.compile(r"(?:(?![ \t]*+\n)[^\n]++\n?)*+(?:(?:[ \t]*+\n)++|\Z)")
+_UP_TO_SEMICOLON = re.compile(r"[^;]*+(?:;\s*+|\Z)")
+_UP_TO_COMMA = re.compile(r"(?:[^,]|,(?!\s))*+(?:,\s++|\Z)")
+_KEY = re.compile(r"[ \t]*+([^:\n]{1,40}+):(?=\s)")
+_FIRST_WORD = re.compile(r"\s*+\S++")
+_BROKEN_SHARE = 0.6
+_LINES_BY_SENTENCE = 5
+_FEWEST_LINES = 2
+_PARAGRAPHS_IN_CHUNK = 4
+_QUOTED = re.compile(r'"[^"\n]*+"|\\\|')
+_HEADER_RULE = re.compile(r"^[ \t]*+\|?[ \t]*+:?-+:?[ \t]*+(?:\|[-: \t|]*+)?$")
+_WITHOUT_MARK = {mark: re.compile(rf"^[^{re.escape(mark)}\n]*+\n", re.MULTILINE) for mark in "|\t"}
+_MAX_HEADER_CHARACTERS = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +63,8 @@ def sentence_ends(text: str, language: str = "en") -> list[int]:
     return ends
 
 
-def piece_ends(text: str, language: str = "en") -> list[int]:
-    """Return where a text may be cut: after sentences, and never inside a row.
-
-    Rows are records of CSV, lines of tables, items of lists, and names with their values: an answer
-    about half of one would be wrong, or missing.
-    """
+def _sentence_and_row_ends(text: str, language: str) -> list[int]:
+    """Return where sentences end outside of rows, and where rows do."""
     rows = list(_rows(text))
     within = iter(rows)
     row = next(within, None)
@@ -68,6 +79,91 @@ def piece_ends(text: str, language: str = "en") -> list[int]:
     return sorted({*ends})
 
 
+Splitter: TypeAlias = Callable[[str, str], Iterable[int]]
+"""Returns where a text, in a language, may be cut: places that ascend to its end."""
+
+
+def _by(pattern: re.Pattern[str]) -> Splitter:
+    def ends(text: str, _: str) -> Iterable[int]:
+        return (match.end() for match in pattern.finditer(text) if match.group())
+
+    return ends
+
+
+def _records(text: str, language: str) -> Sequence[int]:
+    """Return where the records of a paragraph end: its sentences, lines, or groups of lines.
+
+    A name with its value goes with those below it until the first name that is repeated comes
+    again, and an indented line with the one above it. An answer about half of a record would be
+    wrong, or missing.
+    """
+    lines = [match.span() for match in _LINE.finditer(text) if match.group()]
+    if len(lines) < _FEWEST_LINES or _is_prose(text, lines, language):
+        return _sentence_and_row_ends(text, language)
+    keys = [_key(text, *line) for line in lines]
+    times = Counter(key for key in keys if key)
+    first = next((key for key in keys if key and times[key] > 1), None)
+    if first is not None:
+        starts = [start for (start, _), key in zip(lines, keys, strict=True) if key == first]
+    else:
+        is_record = 2 * len(times) >= len(lines)
+        starts = [] if is_record else _starts_of_rows(text, lines)
+    return [*(start for start in starts if start), len(text)]
+
+
+def _starts_of_rows(text: str, lines: Sequence[tuple[int, int]]) -> list[int]:
+    """Return where lines begin that go on with no other: not indented, nor broken by the width."""
+    indents = [_indent(text, *line) for line in lines]
+    goes_on = [False, *_are_broken(text, lines)]
+    return [
+        start
+        for (start, _), indent, is_rest in zip(lines, indents, goes_on, strict=True)
+        if indent == min(indents) and not (is_rest and text[start].islower())
+    ]
+
+
+def _key(text: str, start: int, end: int) -> str:
+    match = _KEY.match(text, start, end)
+    return match.group(1).strip().casefold() if match else ""
+
+
+def _indent(text: str, start: int, end: int) -> int:
+    line = text[start:end]
+    return len(line) - len(line.lstrip()) if line.strip() else 0
+
+
+def _is_prose(text: str, lines: Sequence[tuple[int, int]], language: str) -> bool:
+    """Tell whether lines are broken by their width, in the middle of sentences."""
+    broken = _are_broken(text, lines)
+    if sum(broken) < _BROKEN_SHARE * len(broken):
+        return False
+    ends = {end for _, end in lines}
+    inside = sum(end not in ends for end in sentence_ends(text, language))
+    return inside * _LINES_BY_SENTENCE >= len(lines)
+
+
+def _are_broken(text: str, lines: Sequence[tuple[int, int]]) -> list[bool]:
+    """Tell of each line but the last whether the next word would have been too much for it."""
+    width = max(end - start for start, end in lines)
+    words = [_FIRST_WORD.match(text, *line) for line in lines[1:]]
+    return [
+        word is not None and end - start + len(word.group()) > width
+        for (start, end), word in zip(lines, words, strict=False)
+    ]
+
+
+_paragraphs, _lines, _words = _by(_PARAGRAPH), _by(_LINE), _by(_WORD)
+_SPLITTERS: tuple[Splitter, ...] = (
+    _paragraphs,
+    _records,
+    _lines,
+    sentence_ends,
+    _by(_UP_TO_SEMICOLON),
+    _by(_UP_TO_COMMA),
+    _words,
+)
+
+
 def _rows(text: str) -> Iterator[tuple[int, int]]:
     """Yield where rows begin and end, the end of the line included."""
     lines = [match.span() for match in _LINE.finditer(text) if match.end() > match.start()]
@@ -77,6 +173,56 @@ def _rows(text: str) -> Iterator[tuple[int, int]]:
         is_record = max(counts[place]) >= _FEWEST_DELIMITERS and counts[place] in beside
         if is_record or _ROW.match(text, start, end):
             yield start, end
+
+
+def table_header(text: str, place: int) -> tuple[int, int] | None:
+    """Return where the table begins that goes on at `place`: its first line, with the rule below.
+
+    Tables are lines with bars or tabs, and records of CSV, without a blank line between them. It is
+    `None` where no table goes on, and where its first line is too long to be repeated.
+    """
+    line, before = _line_at(text, place), _line_at(text, text.rfind("\n", 0, max(0, place - 1)) + 1)
+    mark = _mark_of(line)
+    if not place or text[place - 1] != "\n" or not mark or not _count(before, mark):
+        return None
+    start = text.rfind("\n\n", 0, place) + 1
+    if mark in _WITHOUT_MARK:
+        start = max([start, *(m.end() for m in _WITHOUT_MARK[mark].finditer(text, start, place))])
+    elif _count(before, mark) != _count(line, mark):
+        return None
+    first = _first_line(text, start, place, mark)
+    return first if first and first[1] - first[0] <= _MAX_HEADER_CHARACTERS else None
+
+
+def _first_line(text: str, start: int, end: int, mark: str) -> tuple[int, int] | None:
+    """Return the first line with as many marks as the one at `end`, and the rule that follows."""
+    wanted = _count(_line_at(text, end), mark)
+    for match in _LINE.finditer(text, start, end):
+        first, last = match.start(), match.start() + len(match.group().rstrip())
+        following = match.end()
+        if mark == "|" and _HEADER_RULE.match(_line_at(text, following)):
+            return first, following + len(_line_at(text, following).rstrip())
+        if _count(match.group(), mark) == wanted:
+            return first, last
+    return None
+
+
+def _line_at(text: str, start: int) -> str:
+    end = text.find("\n", start)
+    return text[start : end if end >= 0 else len(text)]
+
+
+def _mark_of(line: str) -> str:
+    """Return what parts the cells of a row; empty where the line is none."""
+    if "|" in line or "\t" in line:
+        return "|" if "|" in line else "\t"
+    mark = max(_DELIMITERS, key=lambda each: _count(line, each))
+    is_pair = mark in line and f"{mark} " not in line
+    return mark if is_pair or _count(line, mark) >= _FEWEST_DELIMITERS else ""
+
+
+def _count(line: str, mark: str) -> int:
+    return _QUOTED.sub("", line).count(mark)
 
 
 def _delimiters(text: str, start: int, end: int) -> tuple[int, ...]:
@@ -132,16 +278,22 @@ def fits(text: str, max_tokens: int) -> bool:
 
 
 def halfway(text: str, language: str = "en") -> int | None:
-    """Return where to cut a text in two: after a row or sentence, else a word, near its middle.
+    """Return where to cut a text in two: near its middle, after a paragraph, or a record.
 
-    Either part has a quarter of it at least; `None` where one would be white space only.
+    Where there is none, it is after a line, a sentence, a clause or a word. Either part has a
+    quarter of the text at least; `None` where one would be white space only.
     """
     last = len(text.rstrip())
     first = len(text) - len(text.lstrip())
     middle, quarter = (first + last) // 2, (last - first) // 4
-    words = (match.end() for match in _WORD.finditer(text))
-    for places in (piece_ends(text, language), words):
-        inside = [place for place in places if first + quarter < place < last - quarter]
+    parts = [len(text)]
+    for splitter in _SPLITTERS:
+        parts = [
+            start + end
+            for start, stop in itertools.pairwise([0, *parts])
+            for end in splitter(text[start:stop], language)
+        ]
+        inside = [place for place in parts if first + quarter < place < last - quarter]
         if inside:
             return min(inside, key=lambda place: abs(place - middle))
     return middle if first < middle < last else None
@@ -160,25 +312,34 @@ def _with_words(text: str, ends: Sequence[int]) -> list[int]:
     return kept or [len(text)]
 
 
-def _pieces(text: str, max_tokens: int, language: str) -> Iterator[tuple[int, float]]:
-    """Yield the ends of uncuttable pieces with their weights, in order."""
+def _pieces(
+    text: str, max_tokens: int, language: str, splitters: Sequence[Splitter] = _SPLITTERS
+) -> Iterator[tuple[int, float]]:
+    """Yield the ends of pieces with their weights, in order: the largest that fit.
+
+    A paragraph stays whole only where it is small, so that chunks become of similar size.
+    """
+    splitter, *finer = splitters
+    limit = max_tokens / _PARAGRAPHS_IN_CHUNK if splitter is _paragraphs else max_tokens
     start = 0
-    for end in piece_ends(text, language):
-        weight = tokens.weigh(text[start:end])
-        if weight <= max_tokens:
+    for end in splitter(text, language):
+        piece = text[start:end]
+        weight = tokens.weigh(piece)
+        if weight <= limit:
             yield end, weight
+        elif finer:
+            for inner, inner_weight in _pieces(piece, max_tokens, language, finer):
+                yield start + inner, inner_weight
         else:
-            yield from _cut_at_words(text, start, end, max_tokens)
+            yield from _cut_word(text, start, end, max_tokens)
         start = end
 
 
-def _cut_at_words(text: str, start: int, end: int, max_tokens: int) -> Iterator[tuple[int, float]]:
-    """Cut one overlong sentence at white space, and inside a word where there is none."""
+def _cut_word(text: str, start: int, end: int, max_tokens: int) -> Iterator[tuple[int, float]]:
     width = max(1, max_tokens // 4)
-    for word in _WORD.finditer(text, start, end):
-        for piece in range(word.start(), word.end(), width):
-            piece_end = min(piece + width, word.end())
-            yield piece_end, tokens.weigh(text[piece:piece_end])
+    for piece in range(start, end, width):
+        piece_end = min(piece + width, end)
+        yield piece_end, tokens.weigh(text[piece:piece_end])
 
 
 def _pack(

@@ -47,12 +47,14 @@ class Source:
     """A text in which quotes are looked up; `offset` is where it starts in its document.
 
     `known` holds spans found earlier, by quote and in order: a synthesis repeats the quotes of the
-    chunks.
+    chunks. `header` is the beginning of a table that the text goes on with: what stands nowhere in
+    the text may stand there.
     """
 
     text: str
     offset: int = 0
     known: Mapping[str, Sequence[Span]] = field(default_factory=dict)
+    header: Source | None = None
 
     def locate(self, quote: str, mention: int = 1) -> Span | None:
         """Return where the quote stands in the document, or `None` when it does not.
@@ -208,6 +210,8 @@ def _evidence(quote: JsonValue, source: Source, mentions: Counter[str]) -> JsonO
     if isinstance(quote, str):
         mentions[quote] += 1
         span = source.locate(quote, mentions[quote])
+    if span is None and source.header is not None:
+        return _evidence(quote, source.header, Counter())
     if span is None:
         return {"start_char": None, "end_char": None, "grounded": False}
     wording = source.wording(span) or quote

@@ -1,4 +1,4 @@
-"""Missing rows: lists of which an answer has fewer rows than were found in the document."""
+"""Rows of lists: how many each part of a document has, and which an answer lacks of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 
 from chordwise.domain import json_values
 from chordwise.domain.analyses.analysis import RowCount
+from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.tasks import AnalysisTask
 
 CODE = "missing_rows"
 HINT = (
@@ -126,6 +128,46 @@ def to_json(missing: Iterable[MissingRows]) -> list[JsonValue]:
         }
         for each in missing
     ]
+
+
+def counts(
+    parts: Sequence[JsonObject | None], output: JsonObject, task: AnalysisTask
+) -> list[JsonValue]:
+    """Return what the column `row_counts` keeps: the lists of an output and how they came about.
+
+    `parts` are the answers of all chunks in their order, `None` where there is none.
+    """
+    analysis, options = analysis_for(task.analysis_type), task.options
+    by_chunk = [None if part is None else analysis.row_counts([part], options) for part in parts]
+    found = analysis.row_counts([part for part in parts if part is not None], options)
+    kept = analysis.row_counts([output], options)
+    places = analysis.row_places(output, options)
+    counted: list[JsonValue] = []
+    for path in {**found, **kept}:
+        numbers = [None if each is None else _number(each, path) for each in by_chunk]
+        read = sum(number or 0 for number in numbers)
+        counted.append(
+            {
+                "path": path,
+                "by_chunk": list(numbers),
+                "repeated": read - _number(found, path),
+                "kept": _number(kept, path),
+                **_located(places.get(path, ())),
+            }
+        )
+    return counted
+
+
+def _located(spans: Sequence[tuple[int, int]]) -> JsonObject:
+    return {
+        "located": len(spans),
+        "start_char": min((start for start, _ in spans), default=None),
+        "end_char": max((end for _, end in spans), default=None),
+    }
+
+
+def _number(counted: Mapping[str, RowCount], path: str) -> int:
+    return counted[path].number if path in counted else 0
 
 
 def from_json(stored: JsonValue) -> tuple[MissingRows, ...]:

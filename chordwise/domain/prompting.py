@@ -76,6 +76,16 @@ def render_revision(template: PromptTemplate, task: AnalysisTask) -> str:
     return Template(template.user).substitute(variables)
 
 
+def render_header(template: PromptTemplate, task: AnalysisTask) -> str:
+    """Return what is said above a question whose text goes on with a table: how that begins.
+
+    Raises:
+        KeyError: The template names a variable that does not exist.
+    """
+    variables = {"header": task.header, "mark": _mark(task.header)}
+    return Template(template.user).substitute(variables)
+
+
 def _variables(task: AnalysisTask, schema: JsonObject) -> dict[str, str]:
     answers = [grounding.without_spans(answer) for answer in task.answers]
     material = _json(answers) if answers else task.text

@@ -116,25 +116,25 @@ def _by_item(samples: Sequence[Answer], items: Sequence[str]) -> Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ballot:
-    """What samples say about one item: entries by the value that they found, and denials."""
+    """What samples say about one item: entries by the mention of a value, and denials."""
 
     count: int
-    found: dict[str, list[JsonObject]] = field(default_factory=dict)
+    found: dict[tuple[str, int], list[JsonObject]] = field(default_factory=dict)
     denials: list[JsonObject] = field(default_factory=list)
 
     @classmethod
     def of(cls, item: str, outputs: Sequence[JsonObject]) -> _Ballot:
-        """Count the samples; one that names a value twice has one voice for it."""
+        """Count the samples; the second mention of a value is voted on apart from the first."""
         ballot = cls(count=len(outputs))
         for output in outputs:
             own = [f for f in json_values.objects(output.get("fields")) if f.get("item") == item]
-            values: dict[str, list[JsonObject]] = defaultdict(list)
-            for entry in own:
+            mentions: Counter[str] = Counter()
+            for entry in sorted(own, key=_place):
                 if entry.get("status") == extraction.FOUND:
-                    values[_folded(json_values.text(entry.get("value")))].append(entry)
-            for value, entries in values.items():
-                ballot.found.setdefault(value, []).append(_surest(entries))
-            if own and not values:
+                    value = _folded(json_values.text(entry.get("value")))
+                    mentions[value] += 1
+                    ballot.found.setdefault((value, mentions[value]), []).append(entry)
+            if own and not mentions:
                 ballot.denials.append(_surest(own))
         return ballot
 
@@ -150,7 +150,7 @@ class _Ballot:
         voices = [len(self.found[value]) for value in self._values()] or [len(self.denials)]
         return _share(sum(voices), len(voices) * self.count)
 
-    def _values(self) -> list[str]:
+    def _values(self) -> list[tuple[str, int]]:
         """Return the values that more than half have found; without any, what most of all say."""
         most = [value for value, entries in self.found.items() if 2 * len(entries) > self.count]
         if most or not self.found or 2 * len(self.denials) >= self.count:

@@ -62,7 +62,8 @@ class AnalysisTask:
     """One question to a model.
 
     `text` is the chunk for the stages analyze and repair, and empty for synthesize, where `answers`
-    holds the chunks' validated answers in the order of the document. `sample` numbers, from 1, the
+    holds the chunks' validated answers in the order of the document. `header` is the beginning of a
+    table that the text goes on with, if it does. `sample` numbers, from 1, the
     times that the same is asked for a vote. For the stages critique and revise, `draft` is the
     answer to this question that is examined, or revised where `violations` object to it.
     """
@@ -71,6 +72,7 @@ class AnalysisTask:
     stage: Stage
     options: AnalysisOptions = field(default_factory=AnalysisOptions)
     text: str = ""
+    header: str = ""
     answers: tuple[JsonObject, ...] = ()
     sample: int = 1
     draft: JsonObject | None = None

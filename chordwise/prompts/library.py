@@ -16,6 +16,7 @@ _FILE_NAME = re.compile(r"^(?P<name>[a-z.-]+)@(?P<number>\d+)\.toml$")
 REPAIR = "repair"
 CRITIQUE = "critique"
 REVISION = "revision"
+TABLE_HEADER = "table-header"
 
 
 @lru_cache(maxsize=1)

@@ -6,9 +6,9 @@ import json
 import re
 from collections.abc import Callable, Sequence
 
-from chordwise.domain import json_values
+from chordwise.domain import json_values, tokens
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.llm.model import CompletionRequest
+from chordwise.llm.model import Completion, CompletionRequest, FinishReason, Usage
 
 ROW_COUNT = 1_200
 EQUAL_COUNT = 40
@@ -23,22 +23,36 @@ def _line(number: int) -> str:
 
 
 ORDER = "".join(_line(number) for number in range(ROW_COUNT))
-SCHEMA: JsonObject = {
-    "type": "object",
-    "properties": {
-        "line_items": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {"name": {"type": "string"}, "price": {"type": "number"}},
-                "required": ["name", "price"],
-                "additionalProperties": False,
-            },
-        }
+_LINE_ITEMS: JsonObject = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "price": {"type": "number"}},
+        "required": ["name", "price"],
+        "additionalProperties": False,
     },
-    "required": ["line_items"],
-    "additionalProperties": False,
 }
+
+
+def _schema(**single: JsonValue) -> JsonObject:
+    return {
+        "type": "object",
+        "properties": {"line_items": _LINE_ITEMS, **single},
+        "required": ["line_items", *single],
+        "additionalProperties": False,
+    }
+
+
+SCHEMA = _schema()
+TITLED = _schema(title={"type": "string"})
+"""With a value of which every chunk says something else."""
+
+UNJOINABLE: JsonObject = {
+    **_schema(kind={"enum": ["part", "whole"]}),
+    "if": {"properties": {"kind": {"const": "part"}}},
+    "then": {"properties": {"line_items": {"maxItems": 600}}},
+}
+"""With a rule that the rows of all chunks together break: only a model can join them."""
 
 
 def rows_in(text: str) -> list[JsonValue]:
@@ -46,14 +60,19 @@ def rows_in(text: str) -> list[JsonValue]:
     return [{"name": name, "price": int(price)} for name, price in _ROW.findall(text)]
 
 
-def an_extraction(rows: Sequence[JsonValue]) -> str:
-    """Return the answer that has these rows, the first of them with its quote."""
-    evidence: list[JsonValue] = []
-    if rows:
-        first = json_values.as_object(rows[0])
-        quote = f"{first['name']} costs {first['price']} EUR."
-        evidence = [{"path": "/line_items/0", "quote": quote, "confidence": 9}]
-    return json.dumps({"data": {"line_items": list(rows)}, "evidence": evidence})
+def an_extraction(rows: Sequence[JsonValue], **single: JsonValue) -> str:
+    """Return the answer that has these rows, each with its quote."""
+    named = [json_values.as_object(row) for row in rows]
+    evidence: list[JsonValue] = [
+        {
+            "path": f"/line_items/{position}",
+            "quote": f"{row['name']} costs {row['price']} EUR.",
+            "confidence": 9,
+        }
+        for position, row in enumerate(named)
+        if "price" in row
+    ]
+    return json.dumps({"data": {"line_items": list(rows), **single}, "evidence": evidence})
 
 
 def rows_of(output: JsonObject) -> list[JsonValue]:
@@ -65,13 +84,39 @@ def rows_of(output: JsonObject) -> list[JsonValue]:
 
 
 def extracting(at_most: int = ROW_COUNT) -> Callable[[CompletionRequest], str]:
-    """Return a model that extracts every row, and joins answers to at most so many of them."""
+    """Return a model that extracts every row, and joins answers to at most so many of them.
+
+    It adds title and kind where the schema has them.
+    """
 
     def answer(request: CompletionRequest) -> str:
         task = request.task
-        if not task.answers:
-            return an_extraction(rows_in(task.text))
-        joined = [row for part in task.answers for row in rows_of(part)]
-        return an_extraction(joined[:at_most])
+        if task.answers:
+            rows = [row for part in task.answers for row in rows_of(part)][:at_most]
+            single: JsonObject = {"title": "The order", "kind": "whole"}
+        else:
+            rows, single = rows_in(task.text), {"title": task.text[:20], "kind": "part"}
+        wanted = json_values.as_object((task.options.schema or {})["properties"])
+        return an_extraction(rows, **{name: single[name] for name in single if name in wanted})
 
     return answer
+
+
+def within_limits(
+    answer: Callable[[CompletionRequest], str],
+) -> Callable[[CompletionRequest], str | Completion]:
+    """Return the model whose answers are cut off where they exceed the limit of the request."""
+
+    def limited(request: CompletionRequest) -> str | Completion:
+        text = answer(request)
+        if tokens.estimate(text) <= request.max_output_tokens:
+            return text
+        return Completion(
+            text=text[: request.max_output_tokens],
+            finish_reason=FinishReason.LENGTH,
+            usage=Usage(output_tokens=request.max_output_tokens),
+            provider="scripted",
+            model="script-1",
+        )
+
+    return limited

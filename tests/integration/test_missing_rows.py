@@ -1,10 +1,9 @@
-"""Lists of a document's content: a result that has fewer rows than its parts says so."""
+"""Lists of a document's content: all rows of the parts are joined, and missing ones are told."""
 
 from __future__ import annotations
 
 import csv
 import io
-import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -26,21 +25,24 @@ from tests.fakes.order_rows import (
     ORDER,
     ROW_COUNT,
     SCHEMA,
+    TITLED,
+    UNJOINABLE,
     an_extraction,
     extracting,
     rows_in,
     rows_of,
+    within_limits,
 )
-from tests.fakes.pipeline import LONG, Pipeline, a_pipeline, a_run
+from tests.fakes.pipeline import Pipeline, a_pipeline, a_run
 from tests.fakes.scripted_model import Line, ScriptedModel
 
 SENTENCE = "30 of 1,200 rows of `line_items` are in the result."
 MEASURES = "SELECT status, quality, coverage, needs_review FROM document_results"
 
 
-def an_extraction_run(**options: object) -> RunOptions:
+def an_extraction_run(schema: JsonObject = SCHEMA, **options: object) -> RunOptions:
     """Return the options of an extraction by the schema of an order."""
-    analysis = replace(AnalysisOptions(schema=SCHEMA), **options)  # type: ignore[arg-type]  # a test's options
+    analysis = replace(AnalysisOptions(schema=schema), **options)  # type: ignore[arg-type]  # a test's options
     return a_run(AnalysisType.EXTRACTION, analysis=analysis)
 
 
@@ -67,13 +69,87 @@ def cut_off(request: CompletionRequest) -> str | Completion:
     return replace(ScriptedModel([]).completion(text), finish_reason=FinishReason.LENGTH)
 
 
-def test_a_synthesis_that_keeps_all_rows_succeeds(small_chunks: Settings) -> None:
-    """Equal rows at different places are different rows, and none is missing."""
-    pipeline, _ = worked(small_chunks, extracting())
+@pytest.mark.parametrize("size", ["default", "small"])
+@pytest.mark.parametrize("schema", [SCHEMA, TITLED], ids=["joined by rule", "title by a model"])
+def test_every_row_is_a_row_of_the_table(
+    size: str, schema: JsonObject, settings: Settings, small_chunks: Settings
+) -> None:
+    """With answers that are cut off at 2,048 tokens, and a synthesis of 30 rows; each in place."""
+    chosen = small_chunks if size == "small" else settings
+    script = within_limits(extracting(at_most=30))
+    pipeline, _ = worked(chosen, script, options=an_extraction_run(schema))
 
     assert pipeline.rows(MEASURES) == [("succeeded", 1.0, 1.0, False)]
-    assert pipeline.value("SELECT missing_rows FROM document_results") == []
     assert rows_of(output_of(pipeline)) == rows_in(ORDER)
+    found = pipeline.rows(
+        "SELECT row_index, value, substr(d.text, f.start_char + 1, f.end_char - f.start_char)"
+        " FROM facts AS f JOIN results AS r USING (job_id) JOIN documents AS d"
+        " ON d.id = r.document_id WHERE item = 'line_items.name' ORDER BY row_index"
+    )
+    assert [(row, line) for row, _, line in found] == list(enumerate(ORDER.splitlines()))
+    assert [name for _, name, _ in found].count("Coffee") == EQUAL_COUNT
+    places = "SELECT count(DISTINCT start_char) FROM facts WHERE item = 'line_items.name'"
+    assert pipeline.value(places) == ROW_COUNT
+    syntheses = [each for each in pipeline.model.requests if each.task.answers]
+    assert bool(syntheses) == (schema is TITLED)
+
+
+def test_a_result_says_how_its_lists_came_about(small_chunks: Settings) -> None:
+    """How many rows each chunk has, how many of them were read twice, and where they stand."""
+
+    def failing_first(request: CompletionRequest) -> str:
+        is_first = request.task.text.startswith(ORDER[:30])
+        return "no JSON" if is_first else extracting()(request)
+
+    pipeline, submission = worked(small_chunks, failing_first)
+
+    assert pipeline.job(submission).status == JobStatus.PARTIAL
+    kept = len(rows_of(output_of(pipeline)))
+    chunks = "SELECT jsonb_array_length(answer -> 'data' -> 'line_items') FROM chunks"
+    by_chunk = [count for (count,) in pipeline.rows(f"{chunks} ORDER BY position")]
+    start = pipeline.value("SELECT start_char FROM chunks WHERE position = 1")
+    assert by_chunk[0] is None
+    assert pipeline.value("SELECT row_counts -> 0 FROM document_results") == {
+        "path": "/data/line_items",
+        "by_chunk": by_chunk,
+        "repeated": 0,
+        "kept": kept,
+        "located": kept,
+        "start_char": start,
+        "end_char": len(ORDER) - 1,
+    }
+
+
+def test_the_header_of_a_table_travels_with_each_chunk(small_chunks: Settings) -> None:
+    """Beside the text; what is quoted of it stands where the table begins, and is one row."""
+    header = "| name | price |\n|---|---|"
+    rows = [f"| Part-{number} | {number} |" for number in range(200)]
+    text = "\n".join(["About the parts.\n", header, *rows])
+
+    def reading(request: CompletionRequest) -> str:
+        lines = [line for line in request.task.text.splitlines() if line.startswith("| Part")]
+        items = [{"name": line.split()[1], "price": int(line.split()[3])} for line in lines]
+        evidence = [
+            {"path": f"/line_items/{position}", "quote": quote, "confidence": 9}
+            for position, quote in enumerate(["| name | price |", *lines])
+        ]
+        data = {"line_items": [{"name": "name", "price": 0}, *items]}
+        return json.dumps({"data": data, "evidence": evidence})
+
+    pipeline, submission = worked(small_chunks, reading, text=text)
+
+    requests = pipeline.model.requests
+    assert [header in each.user for each in requests] == [True] * len(requests)
+    assert [header in each.task.text for each in requests] == [True] + [False] * (len(requests) - 1)
+    assert pipeline.job(submission).chunk_count == len(requests) > 2
+    assert len(rows_of(output_of(pipeline))) == 201
+    assert pipeline.value("SELECT row_counts -> 0 ->> 'repeated' FROM results") == str(
+        len(requests) - 1
+    )
+    assert pipeline.rows(MEASURES) == [("succeeded", 1.0, 1.0, False)]
+    assert pipeline.value(
+        "SELECT start_char FROM facts WHERE item = 'line_items.name' AND row_index = 0"
+    ) == text.index(header)
 
 
 def test_a_synthesis_that_drops_rows_is_partial_and_names_the_counts(
@@ -81,8 +157,8 @@ def test_a_synthesis_that_drops_rows_is_partial_and_names_the_counts(
 ) -> None:
     """However many levels it takes, the rows of the chunks are what counts."""
     pipeline = a_pipeline(small_chunks, extracting(at_most=30), repeat_last=True)
-    pipeline.model.narrow(context_tokens=16_000)
-    submission = pipeline.submit(ORDER, options=an_extraction_run())
+    pipeline.model.narrow(context_tokens=40_000)
+    submission = pipeline.submit(ORDER, options=an_extraction_run(UNJOINABLE))
     pipeline.work(submission)
 
     job = pipeline.job(submission)
@@ -103,7 +179,9 @@ def test_a_synthesis_that_drops_rows_is_partial_and_names_the_counts(
 
 def test_one_missing_row_of_many_is_not_rounded_away(small_chunks: Settings) -> None:
     """Neither quality nor coverage says 1."""
-    pipeline, _ = worked(small_chunks, extracting(at_most=ROW_COUNT - 1))
+    pipeline, _ = worked(
+        small_chunks, extracting(at_most=ROW_COUNT - 1), options=an_extraction_run(UNJOINABLE)
+    )
 
     ((status, quality, coverage, needs_review),) = pipeline.rows(MEASURES)
     assert (status, needs_review) == ("partial", True)
@@ -116,7 +194,9 @@ def test_missing_rows_are_seen_wherever_a_result_is(
     small_chunks: Settings, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """In the commands, as text and as JSON, in SQL and in exports."""
-    _, submission = worked(small_chunks, extracting(at_most=30))
+    _, submission = worked(
+        small_chunks, extracting(at_most=30), options=an_extraction_run(UNJOINABLE)
+    )
     model = '[models.scripted]\nprovider = "openai"\nmodel = "scripted"\n'
     (tmp_path / "chordwise.toml").write_text(f'{model}base_url = "http://127.0.0.1:9/v1"\n')
 
@@ -142,7 +222,7 @@ def test_missing_rows_are_seen_wherever_a_result_is(
 
 def test_a_synthesis_that_is_cut_off_loses_no_row_to_the_rule(small_chunks: Settings) -> None:
     """Equal rows stay; the result is partial, of lower quality, and needs review."""
-    pipeline, submission = worked(small_chunks, cut_off)
+    pipeline, submission = worked(small_chunks, cut_off, options=an_extraction_run(TITLED))
 
     job = pipeline.job(submission)
     rows = rows_of(output_of(pipeline))
@@ -155,7 +235,7 @@ def test_a_synthesis_that_is_cut_off_loses_no_row_to_the_rule(small_chunks: Sett
 
 def test_evidence_follows_its_row_past_equal_ones(small_chunks: Settings) -> None:
     """Each quote of the merged answer stands beside the row that it was found with."""
-    pipeline, _ = worked(small_chunks, cut_off)
+    pipeline, _ = worked(small_chunks, cut_off, options=an_extraction_run(TITLED))
 
     output = output_of(pipeline)
     rows = rows_of(output)
@@ -173,7 +253,7 @@ def test_a_retry_asks_for_the_synthesis_again(small_chunks: Settings) -> None:
     def better_later(request: CompletionRequest) -> str:
         return (complete if is_over[0] else losing)(request)
 
-    pipeline, submission = worked(small_chunks, better_later)
+    pipeline, submission = worked(small_chunks, better_later, options=an_extraction_run(UNJOINABLE))
     is_over[0] = True
 
     retry(pipeline.context, submission.run_id)
@@ -185,9 +265,11 @@ def test_a_retry_asks_for_the_synthesis_again(small_chunks: Settings) -> None:
 
 def test_a_partial_result_is_not_reused(small_chunks: Settings) -> None:
     """The next run asks for itself."""
-    pipeline, _ = worked(small_chunks, extracting(at_most=30))
+    pipeline, _ = worked(
+        small_chunks, extracting(at_most=30), options=an_extraction_run(UNJOINABLE)
+    )
 
-    second = pipeline.submit(ORDER, options=an_extraction_run())
+    second = pipeline.submit(ORDER, options=an_extraction_run(UNJOINABLE))
 
     assert pipeline.job(second).status == JobStatus.QUEUED
     assert pipeline.job(second).reused_from is None
@@ -200,7 +282,9 @@ def test_failed_chunks_and_missing_rows_are_both_named(small_chunks: Settings) -
         is_first = request.task.text.startswith(ORDER[:30])
         return "no JSON" if is_first else extracting(at_most=30)(request)
 
-    pipeline, submission = worked(small_chunks, failing_first)
+    pipeline, submission = worked(
+        small_chunks, failing_first, options=an_extraction_run(UNJOINABLE)
+    )
 
     message = str(pipeline.job(submission).error_message)
     ((_, _, coverage, needs_review),) = pipeline.rows(MEASURES)
@@ -253,25 +337,22 @@ def test_a_revision_that_drops_rows_is_not_taken(settings: Settings) -> None:
     assert pipeline.value("SELECT needs_review FROM results")
 
 
-def test_values_of_items_that_a_synthesis_drops_are_counted(small_chunks: Settings) -> None:
-    """Each distinct value of an item counts once, wherever it stands."""
-    numbers = itertools.count(1)
+def test_each_mention_of_an_item_is_kept(small_chunks: Settings) -> None:
+    """Equal values at different places are different values, and no model joins them."""
 
-    def numbering(request: CompletionRequest) -> str:
-        task = request.task
-        quote = task.text.strip()[:30] or "The harbour of Lindau"
-        values = ["1856"] if task.answers else ["1856", f"value {next(numbers)}"]
+    def naming(request: CompletionRequest) -> str:
+        quotes = request.task.text.strip().splitlines()
         fields = [
-            {"item": "year", "status": "found", "value": v, "quote": quote, "confidence": 8}
-            for v in values
+            {"item": "price", "status": "found", "value": q[-6:], "quote": q, "confidence": 8}
+            for q in quotes
         ]
         return json.dumps({"fields": fields})
 
-    analysis = AnalysisOptions(instructions="year")
+    analysis = AnalysisOptions(instructions="price")
     options = a_run(AnalysisType.EXTRACTION, analysis=analysis)
-    pipeline, submission = worked(small_chunks, numbering, text=LONG, options=options)
+    pipeline, _ = worked(small_chunks, naming, options=options)
 
-    job = pipeline.job(submission)
-    assert (job.status, job.error_code) == (JobStatus.PARTIAL, "missing_rows")
-    found = (job.chunk_count or 0) + 1
-    assert job.error_message == f"1 of {found} values of `year` are in the result."
+    assert pipeline.rows(MEASURES) == [("succeeded", 1.0, 1.0, False)]
+    counted = "SELECT count(*), count(DISTINCT start_char) FROM facts WHERE item = 'price'"
+    assert pipeline.rows(counted) == [(ROW_COUNT, ROW_COUNT)]
+    assert not any(request.task.answers for request in pipeline.model.requests)

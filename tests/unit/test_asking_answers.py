@@ -490,14 +490,14 @@ def test_a_model_that_never_stops_is_not_asked_about_ever_smaller_parts() -> Non
     assert len(model.requests) == 2
 
 
-def test_a_text_is_halved_three_times_at_most() -> None:
+def test_a_text_is_halved_five_times_at_most() -> None:
     """A server that finds everything too long is not asked for ever."""
     model = ScriptedModel([ContextTooLongError("too long")], repeat_last=True)
 
     with pytest.raises(ContextTooLongError):
         asked(model, text=TEXT * 50)
 
-    assert len(model.requests) == 4
+    assert len(model.requests) == 6
 
 
 def test_a_half_that_fails_is_not_left_out() -> None:

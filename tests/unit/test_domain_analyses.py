@@ -306,8 +306,8 @@ def test_an_extraction_needs_an_entry_for_every_item() -> None:
     assert found[1].startswith("/fields/0")
 
 
-def test_merged_fields_keep_each_value_once_and_the_surest_mention() -> None:
-    """“Not mentioned” stands only where no chunk has a value."""
+def test_merged_fields_keep_each_mention() -> None:
+    """“Not mentioned” stands only where no chunk has a value; equal values are two mentions."""
     options = AnalysisOptions(instructions="price, date")
     parts: list[JsonObject] = [
         {"fields": [a_field("price", None), a_field("date", None)]},
@@ -319,7 +319,31 @@ def test_merged_fields_keep_each_value_once_and_the_surest_mention() -> None:
 
     fields = json_values.objects(merged["fields"])
     found = [(field["item"], field["value"], field["quote"]) for field in fields]
-    assert found == [("price", "5 usd ", "strong"), ("price", "6 USD", "q"), ("date", None, None)]
+    assert found == [
+        ("price", "5 USD", "weak"),
+        ("price", "5 usd ", "strong"),
+        ("price", "6 USD", "q"),
+        ("date", None, None),
+    ]
+
+
+def test_a_value_that_two_chunks_read_at_the_same_place_is_one() -> None:
+    """Not so one without a place, and not one that a chunk itself gives twice."""
+    options = AnalysisOptions(instructions="price")
+    here, there, nowhere = (
+        {**a_field("price", "5 USD"), "start_char": start, "end_char": start and start + 5}
+        for start in (10, 40, None)
+    )
+    parts: list[JsonObject] = [
+        {"fields": [here, here, nowhere]},
+        {"fields": [here, there, nowhere]},
+    ]
+
+    merged = analysis_for(AnalysisType.EXTRACTION).merge(parts, options)
+    counts = analysis_for(AnalysisType.EXTRACTION).row_counts(parts, options)
+
+    assert merged["fields"] == [here, here, nowhere, there, nowhere]
+    assert counts["/fields/price"].number == 5
 
 
 def test_the_confidence_of_an_extraction_is_that_of_what_it_found() -> None:
@@ -387,6 +411,72 @@ def test_merged_data_tells_true_from_one() -> None:
     data, _ = merged_orders(an_order({"flags": [1, True]}), an_order({"flags": [True, 0, False]}))
 
     assert json.dumps(data) == '{"flags": [1, true, 0, false]}'
+
+
+def entries_of(answer: JsonObject) -> list[JsonObject]:
+    """Return the evidence of an answer."""
+    return json_values.objects(answer["evidence"])
+
+
+def placed(answer: JsonObject, *starts: int) -> JsonObject:
+    """Return an answer whose evidence stands in the document from these characters on."""
+    placed: list[JsonValue] = [
+        {**entry, "start_char": start, "end_char": start + 3}
+        for entry, start in zip(entries_of(answer), starts, strict=True)
+    ]
+    return {**answer, "evidence": placed}
+
+
+def test_a_row_that_two_chunks_read_at_the_same_place_is_one() -> None:
+    """Its evidence goes with it, and the other rows keep theirs; equal rows elsewhere stay."""
+    ann, ben = json_values.as_object({"name": "Ann"}), json_values.as_object({"name": "Ben"})
+    parts = [
+        placed(an_order({"parties": [ann, ben]}, a="/parties/0", b="/parties/1/name"), 0, 10),
+        placed(an_order({"parties": [ben, ann, ann]}, b="/parties/0/name", a="/parties/1"), 10, 50),
+    ]
+    analysis, options = analysis_for(AnalysisType.EXTRACTION), AnalysisOptions(schema=ORDER)
+
+    merged = analysis.merge(parts, options)
+
+    assert merged["data"] == {"parties": [ann, ben, ann, ann]}
+    paths = [(each["path"], each["start_char"]) for each in entries_of(merged)]
+    assert paths == [("/parties/0", 0), ("/parties/1/name", 10), ("/parties/2", 50)]
+    assert analysis.row_counts(parts, options)["/data/parties"].number == 4
+    places = analysis.row_places(merged, options)
+    assert places == {"/data/parties": [(0, 3), (10, 13), (50, 53)]}
+
+
+def test_a_model_decides_what_chunks_contradict_and_nothing_else() -> None:
+    """It is shown single values only, and what it says of lists is left out."""
+    analysis, options = analysis_for(AnalysisType.EXTRACTION), AnalysisOptions(schema=ORDER)
+    parts = [
+        an_order({"total": 5, "paid": True, "parties": [{"name": "Ann"}]}, five="/total"),
+        an_order({"total": 7.0, "paid": True, "parties": [{"name": "Ben"}]}, seven="/total"),
+        an_order({"total": 7, "paid": None, "parties": []}, again="/total"),
+    ]
+
+    joining = analysis.join(parts, options)
+    decided = analysis.decided(joining, an_order({"total": 7, "paid": False, "parties": []}))
+
+    assert joining.contested == ["/total"]
+    shown = [json_values.as_object(part["data"])["parties"] for part in joining.parts]
+    assert shown == [[], [], []]
+    names = [{"name": "Ann"}, {"name": "Ben"}]
+    assert decided["data"] == {"total": 7, "paid": True, "parties": names}
+    assert [each["quote"] for each in entries_of(decided)] == ["seven"]
+
+
+def test_what_chunks_say_alike_is_left_to_no_model() -> None:
+    """Numbers and the case of texts may be written differently."""
+    analysis, options = analysis_for(AnalysisType.EXTRACTION), AnalysisOptions(schema=ORDER)
+    parts = [
+        an_order({"total": 7, "name": "Ann  Lee"}),
+        an_order({"total": 7.0, "name": "ann lee"}),
+    ]
+
+    assert analysis.join(parts, options).parts == ()
+    assert analysis.needs_model_to_join(options)
+    assert not analysis.needs_model_to_join(AnalysisOptions(instructions="price"))
 
 
 def test_a_list_of_distinct_values_drops_repetitions() -> None:

@@ -199,3 +199,50 @@ def test_prose_is_cut_after_sentences_whatever_its_lines() -> None:
     ends = {chunk.end_char for chunk in split(text, 60)}
 
     assert all(text[:end].rstrip().endswith(".") for end in ends)
+
+
+@pytest.mark.parametrize(
+    ("before", "header"),
+    [
+        ("About it.\n\n| name | price |\n|------|:-----:|\n", "| name | price |\n|------|:-----:|"),
+        ("name | price\n--- | ---\n", "name | price\n--- | ---"),
+        ("| one | 1 |\n| - | - |\n| two | 2 |\n\n| name | price |\n", "| name | price |"),
+        ("A title\nname\tprice\n", "name\tprice"),
+        ('name,price\n"Bolt, M3",1\n', "name,price"),
+        ("name;price;unit\nNut;2;EUR\n", "name;price;unit"),
+    ],
+)
+def test_a_table_that_goes_on_is_known_by_its_beginning(before: str, header: str) -> None:
+    """Its first line, with the rule below it, whatever stands before the table."""
+    rows = {"|": "| Nut | 2 |\n", "\t": "Nut\t2\n", ";": "Nut;2;EUR\n", ",": "Nut,2\n"}
+    row = next(line for mark, line in rows.items() if mark in header)
+    text = f"{before}{row * 3}"
+
+    found = chunking.table_header(text, len(before) + len(row))
+
+    assert found is not None
+    assert text[slice(*found)] == header
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", "| a | b |\n"),
+        ("| a | b |\n\n", "| c | d |\n"),
+        ("One, two and three.\n", "Four, five.\n"),
+        ("name: Ann\n", "name: Ben\n"),
+        ("| a | b", " | c |\n"),
+        (f"{'long ' * 300}\ta\n", "x\ty\n"),
+    ],
+)
+def test_where_no_table_goes_on_there_is_no_header(before: str, after: str) -> None:
+    """At its beginning, after a blank line, in prose, within a line, and where it is too long."""
+    assert chunking.table_header(before + after, len(before)) is None
+
+
+@given(TEXTS, st.integers(0, 400))
+def test_a_header_stands_before_the_table_that_it_is_of(text: str, place: int) -> None:
+    """Whatever the text."""
+    found = chunking.table_header(text, min(place, len(text)))
+
+    assert found is None or 0 <= found[0] < found[1] <= place

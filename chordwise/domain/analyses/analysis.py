@@ -22,6 +22,20 @@ class RowCount:
     max_items: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joining:
+    """The answers of consecutive chunks joined by rule, and what of them a model has to reconcile.
+
+    `parts` are the answers as far as a model needs them for that; none where nothing is left to it.
+    `contested` are the places in `output` that its answer decides; where there are none, its answer
+    stands for the whole.
+    """
+
+    output: JsonObject
+    parts: Sequence[JsonObject] = ()
+    contested: Sequence[str] = ()
+
+
 class Analysis(ABC):
     """An analysis type: its schema, its checks, how its answers merge, what its facts are.
 
@@ -45,15 +59,38 @@ class Analysis(ABC):
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:
         """Join the grounded answers of consecutive chunks (one or more) without a model."""
 
+    def join(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> Joining:
+        """Join what can be joined without a model; the lists that condense a document cannot."""
+        return Joining(output=self.merge(answers, options), parts=answers)
+
+    def decided(self, joining: Joining, answer: JsonObject) -> JsonObject:  # noqa: ARG002
+        """Return the joined answer once a model has reconciled its parts in `answer`."""
+        return answer
+
+    def needs_model_to_join(self, options: AnalysisOptions) -> bool:  # noqa: ARG002
+        """Tell whether there are answers under these options that only a model can join."""
+        return True
+
     def row_counts(
         self,
         answers: Sequence[JsonObject],  # noqa: ARG002
         options: AnalysisOptions,  # noqa: ARG002
     ) -> dict[str, RowCount]:
-        """Count the rows of several answers together, list by list.
+        """Count the rows of several answers together, list by list; one that two have read is one.
 
         Rows are items that an answer about the whole document has to keep. Lists that condense the
         document, as the findings of a summary do, have none.
+        """
+        return {}
+
+    def row_places(
+        self,
+        answer: JsonObject,  # noqa: ARG002
+        options: AnalysisOptions,  # noqa: ARG002
+    ) -> dict[str, list[tuple[int, int]]]:
+        """Return where the rows of each list stand in the document: a span for each that has one.
+
+        The lists are those of `row_counts`.
         """
         return {}
 
@@ -84,6 +121,12 @@ def scale_to_ten(value: float) -> int:
 def claimed(answer: JsonObject, name: str = "confidence") -> float:
     """Return a number that the answer claims; 0 where it claims none."""
     return json_values.number(answer.get(name)) or 0.0
+
+
+def span_of(finding: JsonObject) -> tuple[int, int] | None:
+    """Return the characters at which a grounded quote stands; `None` where it stands nowhere."""
+    start, end = finding.get("start_char"), finding.get("end_char")
+    return (start, end) if isinstance(start, int) and isinstance(end, int) else None
 
 
 def unique(items: Iterable[Item]) -> list[Item]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from chordwise.domain import json_values, validation
 from chordwise.domain.analyses import sentiment
-from chordwise.domain.analyses.extraction import SchemaNode
+from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.facts import DATA
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields

@@ -18,7 +18,7 @@ from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.missing_rows import MissingRows
 from chordwise.domain.prompting import PromptTemplate
-from chordwise.domain.tasks import AnalysisTask
+from chordwise.domain.tasks import AnalysisTask, AnalysisType
 from chordwise.errors import (
     AwaitingBatchError,
     BudgetExceededError,
@@ -42,6 +42,7 @@ from chordwise.pipeline.asking.check import INVALID, checked, with_dropped_rows
 from chordwise.pipeline.asking.question import (
     Question,
     request_for,
+    values_of_rows,
     with_problems,
     with_raised_limit,
 )
@@ -49,9 +50,12 @@ from chordwise.prompts import library
 
 log = structlog.get_logger(__name__)
 
-_MAX_SPLITS = 3
+_MAX_SPLITS = 5
 _MAX_GROWTH = 6
 """An answer that repeats a text as values, quotes and JSON takes so many times its tokens."""
+_MAX_GROWTH_OF_LISTS = 12
+_MAX_GROWTH_BY_VALUE = 2
+"""A list has an entry for each short line, and each value of a row may have a quote of its own."""
 
 Answered = TypeVar("Answered")
 
@@ -62,7 +66,7 @@ def ask_model(question: Question) -> Answer:
     Each failure has its own rule. An answer that was cut off is asked for once more with more room.
     An invalid one is asked for once more with what was wrong, then with the policy's prompts, then
     of the model's fallbacks. A text that is too long for the model, or about which the answer is
-    too long, is halved, up to three times, and the answers about its parts are merged by rule; not
+    too long, is halved, up to five times, and the answers about its parts are merged by rule; not
     so where an answer is examined or revised, which takes the whole. White space around a text is
     left out.
 
@@ -173,8 +177,10 @@ def _may_fill_the_limit(question: Question) -> bool:
 
     Below that, a model that was cut off repeats itself, and would do so about each half.
     """
-    limit = question.model.profile.max_output_tokens
-    return tokens.estimate(question.task.text) * _MAX_GROWTH > limit
+    task, growth = question.task, _MAX_GROWTH
+    if task.analysis_type is AnalysisType.EXTRACTION:
+        growth = _MAX_GROWTH_OF_LISTS + _MAX_GROWTH_BY_VALUE * values_of_rows(task.options)
+    return tokens.estimate(task.text) * growth > question.model.profile.max_output_tokens
 
 
 def _trimmed(question: Question) -> Question:
@@ -189,7 +195,21 @@ def _halves(question: Question) -> tuple[Question, ...]:
     if cut is None:
         return ()
     halves = (_about(question, 0, text[:cut]), _about(question, cut, text[cut:]))
-    return tuple(map(_trimmed, halves))
+    return (_trimmed(halves[0]), _trimmed(_with_header(halves[1], question, cut)))
+
+
+def _with_header(half: Question, whole: Question, cut: int) -> Question:
+    """Return the question about a second half with the beginning of the table that is cut."""
+    begins = chunking.table_header(whole.task.text, cut)
+    if begins is None:
+        header = None
+    elif whole.source.header is not None and not begins[0]:
+        header = whole.source.header
+    else:
+        beginning = whole.task.text[slice(*begins)]
+        header = Source(beginning, offset=whole.source.offset + begins[0])
+    task = replace(half.task, header=header.text if header else "")
+    return replace(half, task=task, source=replace(half.source, header=header))
 
 
 def _about(question: Question, start: int, text: str) -> Question:
@@ -197,7 +217,7 @@ def _about(question: Question, start: int, text: str) -> Question:
     task, source = question.task, question.source
     if text == task.text:
         return question
-    part = Source(text, source.offset + start, source.known)
+    part = replace(source, text=text, offset=source.offset + start)
     return replace(question, task=replace(task, text=text), source=part)
 
 

@@ -1,4 +1,4 @@
-"""Joining the answers of a document's chunks into one, in levels where they are too long."""
+"""Joining the answers of a document's chunks: by rule as far as that goes, the rest by a model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from chordwise.domain import grounding, missing_rows, self_consistency, tokens
+from chordwise.domain import (
+    grounding,
+    json_values,
+    missing_rows,
+    self_consistency,
+    tokens,
+    validation,
+)
+from chordwise.domain.analyses.analysis import Joining
+from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import REPAIR_FACTOR, Answer, lowered_by, quality_of
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
@@ -15,14 +24,15 @@ from chordwise.domain.tasks import AnalysisTask, Stage
 from chordwise.errors import ModelError, PausingError, TransientError
 from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.asking.answers import gather, merged, rows_missing_in
-from chordwise.pipeline.asking.question import room_for_answers
+from chordwise.pipeline.asking.question import about_part, room_for_answers, schema_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synthesis:
     """The answer for the whole document; `error` when it was merged without the model.
 
-    `joined` are the answers that the last question joined; none where there was one from the start.
+    `joined` are the answers that it joins, of several levels those of the last; none where there
+    was one from the start.
     """
 
     answer: Answer
@@ -47,8 +57,7 @@ class Synthesizer:
 
     def about(self, start: int, end: int) -> Question:
         """Return the question about a part of the text, from one character to another."""
-        text = self.document.source.text[start:end]
-        task, source = replace(self.task, text=text), Source(text, offset=start)
+        task, source = about_part(self.task, self.document.source.text, start, end)
         return replace(self.document, task=task, source=source)
 
     def joining(self, answers: Sequence[Answer]) -> Question:
@@ -61,12 +70,19 @@ class Synthesizer:
     def synthesize(self, answers: Sequence[Answer]) -> Synthesis:
         """Return one answer for one or more, which are in the order of the document.
 
-        What the model cannot join for good is merged by rule, and `error` says why.
+        A model is asked for what only it can reconcile, and not at all where there is nothing of
+        that. What it cannot join for good is merged by rule, and `error` says why.
 
         Raises:
             ModelError: Transient or pausing: the job has to wait.
         """
-        level = list(answers)
+        if len(answers) == 1:
+            return Synthesis(answer=answers[0])
+        joining = self._joining(answers)
+        if not joining.parts:
+            return Synthesis(answer=merged(answers, self.task), joined=tuple(answers))
+        parts = zip(answers, joining.parts, strict=True)
+        level = [replace(answer, output=part) for answer, part in parts]
         groups: list[list[Answer]] = [[]]
         try:
             while len(level) > 1:
@@ -76,7 +92,36 @@ class Synthesizer:
             if isinstance(error, TransientError | PausingError):
                 raise
             return self.merged(answers, error)
+        if joining.contested:
+            answer = self._decided(level[0], joining, answers)
+            return Synthesis(answer=answer, joined=tuple(answers))
         return Synthesis(answer=self._counted(level[0], answers), joined=tuple(groups[0]))
+
+    def _joining(self, answers: Sequence[Answer]) -> Joining:
+        """Return the answers joined by rule, or all of them for the model where it forbids that.
+
+        A schema may say of a list what its parts keep to and the whole does not.
+        """
+        task, outputs = self.task, [answer.output for answer in answers]
+        analysis = analysis_for(task.analysis_type)
+        joining = analysis.join(outputs, task.options)
+        plain = json_values.as_object(grounding.without_spans(joining.output))
+        if validation.problems(plain, schema_of(task.options, analysis)):
+            return Joining(output=joining.output, parts=outputs)
+        return joining
+
+    def _decided(self, answer: Answer, joining: Joining, answers: Sequence[Answer]) -> Answer:
+        """Return the joined answers with what the model has decided of them."""
+        analysis, whole = analysis_for(self.task.analysis_type), merged(answers, self.task)
+        output = analysis.decided(joining, answer.output)
+        factor = REPAIR_FACTOR if answer.repaired else 1.0
+        return replace(
+            answer,
+            output=output,
+            confidence=analysis.confidence(output),
+            quality=round(whole.quality * factor, 3),
+            missing_rows=whole.missing_rows,
+        )
 
     def merged(self, answers: Sequence[Answer], error: ModelError) -> Synthesis:
         """Return the answers joined by rule, since the model could not for the reason given.

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from chordwise.domain import critique, tokens
+from chordwise.domain import chunking, critique, tokens
 from chordwise.domain.analyses.analysis import Analysis
+from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.memo import memoized_by_identity
-from chordwise.domain.prompting import PromptTemplate, render, render_revision
+from chordwise.domain.prompting import PromptTemplate, render, render_header, render_revision
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, Stage
 from chordwise.errors import ConfigurationError, InvalidAnswerError
 from chordwise.llm.model import ChatModel, CompletionRequest, ModelProfile
@@ -64,9 +65,23 @@ class Question:
     policy: AskingPolicy = ONE_PROMPT
 
 
+def about_part(task: AnalysisTask, text: str, start: int, end: int) -> tuple[AnalysisTask, Source]:
+    """Return the question about a part of a document's text, and where its quotes are looked up.
+
+    A table that goes on in the part has its beginning with it.
+    """
+    part, header = text[start:end], chunking.table_header(text, start)
+    if header is None:
+        return replace(task, text=part, header=""), Source(part, offset=start)
+    beginning = Source(text[slice(*header)], offset=header[0])
+    source = Source(part, offset=start, header=beginning)
+    return replace(task, text=part, header=beginning.text), source
+
+
 REPAIR_TOKENS = 256
 """What the remark below a repeated question takes at most (estimated)."""
 _LEAST_TEXT_TOKENS = 64
+_LEAST_LIST_TOKENS = 200
 _RAISED_BY = 2
 _MATERIAL_SHARE = 0.9
 
@@ -75,16 +90,18 @@ def request_for(
     model: ChatModel, task: AnalysisTask, template: PromptTemplate | None = None
 ) -> CompletionRequest:
     """Render the question for a model, with the usual template where none is given."""
-    schema = _schema_of(task.options, critique.analysis_of(task))
+    schema = schema_of(task.options, critique.analysis_of(task))
     template = template or library.template_for(task)
     prompt = render(template, task, schema)
-    remark = ""
+    remark = header = ""
+    if task.header:
+        header = f"{render_header(library.latest(library.TABLE_HEADER), task)}\n\n"
     if task.stage is Stage.REVISE:
         remark = f"\n\n{render_revision(library.latest(library.REVISION), task)}"
     return CompletionRequest(
         task=task,
         system=prompt.system,
-        user=f"{prompt.user}{remark}",
+        user=f"{header}{prompt.user}{remark}",
         schema=schema,
         schema_name=library.CRITIQUE if task.is_critique else task.analysis_type.value,
         prompt_version=template.version,
@@ -93,7 +110,7 @@ def request_for(
 
 
 @memoized_by_identity
-def _schema_of(options: AnalysisOptions, analysis: Analysis) -> JsonObject:
+def schema_of(options: AnalysisOptions, analysis: Analysis) -> JsonObject:
     """Return the schema of the answers; the chunks of a job share it, as they share the options."""
     return analysis.schema(options)
 
@@ -113,6 +130,9 @@ def reserve_for_critique(model: ChatModel, task: AnalysisTask) -> int:
 def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int) -> int:
     """Return how many tokens of text one question to this model may carry, repeated ones included.
 
+    It is less where a list of objects is asked for: a row takes more tokens in an answer than in a
+    text, the more values it has, and the answer has its limit.
+
     Raises:
         ConfigurationError: The prompt alone fills the model's context.
     """
@@ -126,7 +146,15 @@ def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int) -> int:
             f"({model.profile.context_tokens:,} tokens) without any text.",
             "Raise context_tokens or lower max_output_tokens of the model.",
         )
+    values, profile = values_of_rows(task.options), model.profile
+    if values and profile.understands_language:
+        room = min(room, max(_LEAST_LIST_TOKENS, profile.max_output_tokens // (1 + values)))
     return min(chunk_tokens, room)
+
+
+def values_of_rows(options: AnalysisOptions) -> int:
+    """Return how many values a row has, where the schema asks for a list of objects; else 0."""
+    return SchemaNode.of(options.schema).members_of_rows() if options.schema else 0
 
 
 def room_for_answers(model: ChatModel, task: AnalysisTask) -> float:

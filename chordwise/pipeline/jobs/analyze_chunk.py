@@ -25,7 +25,7 @@ from chordwise.errors import (
 )
 from chordwise.llm.middleware.concurrency_limited import Turn
 from chordwise.pipeline.asking import Question, ask
-from chordwise.pipeline.asking.question import policy_of
+from chordwise.pipeline.asking.question import about_part, policy_of
 from chordwise.pipeline.jobs import backoff, job_results
 from chordwise.pipeline.jobs.job_results import AskedJob
 from chordwise.pipeline.models.ledger import Ledger
@@ -54,11 +54,12 @@ class ChunkOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Work:
-    """A chunk that is leased, its question, and ledger and turn of its calls."""
+    """A chunk that is leased, its question and its source, and ledger and turn of its calls."""
 
     lease: Lease
     chunk: ClaimedChunk
     task: AnalysisTask
+    source: Source
     owner: Owner
     ledger: Ledger
     turn: Turn
@@ -179,29 +180,25 @@ def _work(context: Context, lease: Lease, chunk: ClaimedChunk, claims: SliceClai
         use_cache=chunk.use_cache,
         is_capped=chunk.is_capped,
     )
-    options = options_of(chunk.options)
-    task = AnalysisTask(
+    asked = AnalysisTask(
         analysis_type=AnalysisType(chunk.analysis_type),
         stage=Stage.ANALYZE,
-        text=_text_of(context, chunk),
-        options=options,
+        options=options_of(chunk.options),
     )
+    text = chunk.text
+    if text is None:
+        text = context.stores.texts.of(chunk.document_id, within=context.lease)
+    task, source = about_part(asked, text, chunk.start_char, chunk.end_char)
     return _Work(
         lease=lease,
         chunk=chunk,
         task=task,
+        source=source,
         owner=owner,
         ledger=context.ledger(owner),
         turn=context.models.turn(),
         claims=claims,
     )
-
-
-def _text_of(context: Context, chunk: ClaimedChunk) -> str:
-    if chunk.text is not None:
-        return chunk.text
-    text = context.stores.texts.of(chunk.document_id, within=context.lease)
-    return text[chunk.start_char : chunk.end_char]
 
 
 def _analyze(context: Context, work: _Work) -> ChunkOutcome:
@@ -210,7 +207,7 @@ def _analyze(context: Context, work: _Work) -> ChunkOutcome:
         question = Question(
             model=context.models.open(work.chunk.model, asking),
             task=work.task,
-            source=Source(work.task.text, offset=work.chunk.start_char),
+            source=work.source,
             record_check=work.ledger.check,
             policy=policy_of(context.settings, work.lease.require),
         )

@@ -136,6 +136,7 @@ def _result(asked: AskedJob, parts: Sequence[EndedChunk], examined: Examined) ->
         critique=examined.critique.to_json() if examined.critique else None,
         needs_review=examined.needs_review(confidence, task),
         missing_rows=missing_rows.to_json(answer.missing_rows),
+        row_counts=missing_rows.counts([p.answer for p in parts], answer.output, task),
         failed_chunks=[_named(p) for p in parts if p.status != ChunkStatus.SUCCEEDED],
         provider=answer.provider,
         model=answer.model,

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import select
 
 from chordwise.domain import chunking, estimates, tokens
+from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.estimates import Syntheses
 from chordwise.domain.routing import Tier
 from chordwise.domain.states import Lane
@@ -35,7 +36,12 @@ from chordwise.llm.providers import connect, has_service_tiers
 from chordwise.llm.providers.anthropic import AnthropicModel
 from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.llm.providers.openai import OpenAIModel
-from chordwise.pipeline.asking.question import request_for, room_for_answers, text_budget
+from chordwise.pipeline.asking.question import (
+    about_part,
+    request_for,
+    room_for_answers,
+    text_budget,
+)
 from chordwise.pipeline.intake.run_options import RunOptions, answerable, identity
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.reading import ReadDocument, UnreadDocument
@@ -140,13 +146,18 @@ class Tallying:
     def _add_job(self, analysis_type: AnalysisType, text: str) -> None:
         parts = chunking.split(text, self._budgets[analysis_type])
         for part in parts:
-            whole = text[part.start_char : part.end_char]
-            self._add_question(analysis_type, whole.strip() or whole)
-        if len(parts) > 1:
+            task = self._task(analysis_type)
+            asked, _ = about_part(task, text, part.start_char, part.end_char)
+            self._add_question(replace(asked, text=asked.text.strip() or asked.text))
+        if len(parts) > 1 and self._asks_model_to_join(analysis_type):
             joining = replace(self._task(analysis_type), stage=Stage.SYNTHESIZE)
             self._kind(joining).joined.append(len(parts))
         if self._options.analysis.critique:
             self._add_critique(analysis_type, text if len(parts) == 1 else "", len(parts))
+
+    def _asks_model_to_join(self, analysis_type: AnalysisType) -> bool:
+        """Tell whether chunks may contradict each other, which is counted as if they did."""
+        return analysis_for(analysis_type).needs_model_to_join(self._options.analysis)
 
     def _add_critique(self, analysis_type: AnalysisType, text: str, parts: int) -> None:
         """Count the critique of an answer: about a text, or without one about several answers."""
@@ -156,13 +167,12 @@ class Tallying:
         kind.critique_tokens += kind.model.tokens_of(request_for(self._model, task))
         kind.critiqued_answers += 0 if text else parts
 
-    def _add_question(self, analysis_type: AnalysisType, text: str) -> None:
-        task = replace(self._task(analysis_type), text=text)
+    def _add_question(self, task: AnalysisTask) -> None:
         kind = self._kind(task)
         request = request_for(self._model, task)
         kind.questions += kind.votes
         kind.input_tokens += kind.votes * kind.model.tokens_of(request)
-        kind.text_tokens += kind.votes * tokens.weigh(text)
+        kind.text_tokens += kind.votes * tokens.weigh(task.text)
         self._draw(kind, request)
 
     def _draw(self, kind: WorkKind, request: CompletionRequest) -> None:

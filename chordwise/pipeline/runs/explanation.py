@@ -19,7 +19,7 @@ from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_fr
 from chordwise.errors import ChordwiseError, InvalidAnswerError, UsageError
 from chordwise.llm.middleware.cached import facts_about, key_of
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.asking.question import request_for
+from chordwise.pipeline.asking.question import about_part, request_for
 from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.runs import stored_results
 from chordwise.pipeline.runs.stored_results import StoredResult, Wanted
@@ -151,7 +151,7 @@ def _calls(session: Session, job_id: uuid.UUID, positions: dict[uuid.UUID, int])
 def _chunk(
     session: Session, settings: Settings, job: Job, text: str, chunk: Chunk
 ) -> ExplainedChunk:
-    request = _request(settings, job, text[chunk.start_char : chunk.end_char], chunk)
+    request = _request(settings, job, text, chunk)
     completion = None if request is None else _completion(session, settings, job, request)
     prompt = None if request is None else Prompt(system=request.system, user=request.user)
     same = ("position", "start_char", "end_char", "status", "answer", "confidence", "quality")
@@ -167,12 +167,12 @@ def _chunk(
 
 def _request(settings: Settings, job: Job, text: str, chunk: Chunk) -> CompletionRequest | None:
     """Return the request about a chunk, where its template and its model are known here."""
-    task = AnalysisTask(
+    asked = AnalysisTask(
         analysis_type=AnalysisType(job.analysis_type),
         stage=Stage.ANALYZE,
         options=options_from(job.options),
-        text=text,
     )
+    task, _ = about_part(asked, text, chunk.start_char, chunk.end_char)
     template = library.released().get(chunk.prompt_version or library.template_for(task).version)
     with suppress(ChordwiseError):
         if template is not None:

@@ -1,0 +1,406 @@
+"""A user's data: its rows counted and located, and the data of several parts joined."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter, defaultdict
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from chordwise.domain import json_values
+from chordwise.domain.analyses.analysis import Joining, RowCount, span_of, take_turns
+from chordwise.domain.analyses.schema_nodes import SchemaNode
+from chordwise.domain.json_values import JsonObject, JsonValue
+
+ANY_POSITION = "*"
+
+
+def row_counts(answers: Sequence[JsonObject], schema: JsonObject) -> dict[str, RowCount]:
+    """Return how many rows the lists in several answers have together, by JSON Pointer.
+
+    Lists at the same place count together; `*` stands for the position of the row that they are in.
+    Tuples are no lists. Where the schema wants distinct values, each one counts once, and a row
+    that two answers have read at the same place counts once as well.
+    """
+    tally, node = _Tally(), SchemaNode.of(schema)
+    for answer, repeated in zip(answers, _repeated_rows(answers, node), strict=True):
+        tally.add(_without_rows(answer.get("data"), repeated), node, "")
+    return {path: tally.count(path) for path in tally.rows}
+
+
+def row_places(answer: JsonObject) -> dict[str, list[tuple[int, int]]]:
+    """Return by list where its rows stand: the span of the evidence of each that has some."""
+    spans: dict[tuple[str, str], tuple[int, int]] = {}
+    for path, (start, end) in _grounded_paths(answer):
+        for row, listed in _rows_around(path, answer.get("data")):
+            first, last = spans.get((listed, row), (start, end))
+            spans[listed, row] = (min(first, start), max(last, end))
+    places: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for (listed, _), span in spans.items():
+        places[listed].append(span)
+    return places
+
+
+def _repeated_rows(answers: Sequence[JsonObject], node: SchemaNode) -> list[set[str]]:
+    """Return for each answer the paths of the rows that an earlier one has read at the same place.
+
+    Equal rows within one answer are different rows, and so is every row without a place.
+    """
+    seen: Counter[Hashable] = Counter()
+    found: list[set[str]] = []
+    for answer in answers:
+        places = _places_of_rows(answer)
+        own: Counter[Hashable] = Counter()
+        found.append(set())
+        for listed, path, row in _joined_rows(answer.get("data"), node, ""):
+            if (place := places.get(path)) is not None:
+                reading = (listed, frozenset(place), identity(row))
+                own[reading] += 1
+                if own[reading] <= seen[reading]:
+                    found[-1].add(path)
+        seen |= own
+    return found
+
+
+def _places_of_rows(answer: JsonObject) -> Mapping[str, set[Hashable]]:
+    """Return by path of a row in a joined list what of it stands where."""
+    places: dict[str, set[Hashable]] = defaultdict(set)
+    for path, span in _grounded_paths(answer):
+        for row, _ in _rows_around(path, answer.get("data")):
+            places[row].add((path.removeprefix(row), span))
+            break
+    return places
+
+
+def _grounded_paths(answer: JsonObject) -> Iterator[tuple[str, tuple[int, int]]]:
+    for entry in json_values.objects(answer.get("evidence")):
+        if (span := span_of(entry)) is not None:
+            yield json_values.text(entry.get("path")), span
+
+
+def _rows_around(path: str, value: JsonValue) -> Iterator[tuple[str, str]]:
+    """Yield the rows that a place is in, from outside: the path of each, and that of its list."""
+    row = listed = ""
+    for step in json_values.steps(path):
+        if isinstance(value, dict) and step in value:
+            value, row = value[step], json_values.pointer(row, step)
+            listed = json_values.pointer(listed, step)
+        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+            value, row = value[int(step)], json_values.pointer(row, int(step))
+            yield row, listed
+            listed = json_values.pointer(listed, ANY_POSITION)
+        else:
+            return
+
+
+def _joined_rows(
+    value: JsonValue, node: SchemaNode, path: str
+) -> Iterator[tuple[str, str, JsonValue]]:
+    """Yield the rows of the lists that are joined: that of the list, the path, and the row."""
+    if isinstance(value, dict):
+        for name, member in value.items():
+            yield from _joined_rows(member, node.member(name), json_values.pointer(path, name))
+    elif isinstance(value, list) and not node.is_tuple:
+        for position, row in enumerate(value):
+            yield path, json_values.pointer(path, position), row
+
+
+def _without_rows(value: JsonValue, left_out: Collection[str], path: str = "") -> JsonValue:
+    if not left_out:
+        return value
+    if isinstance(value, dict):
+        return {
+            name: _without_rows(member, left_out, json_values.pointer(path, name))
+            for name, member in value.items()
+        }
+    if isinstance(value, list):
+        places = ((json_values.pointer(path, position), row) for position, row in enumerate(value))
+        return [row for place, row in places if place not in left_out]
+    return value
+
+
+def identity(value: JsonValue) -> str:
+    """Return what two values share when they are the same JSON; `true` is not 1."""
+    return json.dumps(value, sort_keys=True)
+
+
+@dataclass
+class _Tally:
+    """The rows found so far: a number for each list, and the distinct values of some."""
+
+    rows: dict[str, int] = dataclasses.field(default_factory=dict)
+    distinct: dict[str, set[str]] = dataclasses.field(default_factory=dict)
+    limits: dict[str, int | None] = dataclasses.field(default_factory=dict)
+
+    def add(self, value: JsonValue, node: SchemaNode, path: str) -> None:
+        if isinstance(value, dict):
+            for name, member in value.items():
+                if isinstance(member, dict | list):
+                    self.add(member, node.member(name), json_values.pointer(path, name))
+        elif isinstance(value, list) and not node.is_tuple:
+            self._add_list(value, node, path)
+
+    def _add_list(self, value: list[JsonValue], node: SchemaNode, path: str) -> None:
+        is_nested = ANY_POSITION in json_values.steps(path)
+        if node.is_unique and not is_nested:
+            self.distinct.setdefault(path, set()).update(identity(item) for item in value)
+        self.rows[path] = self.rows.get(path, 0) + len(value)
+        self.limits[path] = None if is_nested else node.max_items
+        items, place = node.items, json_values.pointer(path, ANY_POSITION)
+        for item in value:
+            self.add(item, items, place)
+
+    def count(self, path: str) -> RowCount:
+        distinct = self.distinct.get(path)
+        number = self.rows[path] if distinct is None else len(distinct)
+        return RowCount(number=number, max_items=self.limits[path])
+
+
+def join(answers: Sequence[JsonObject], schema: JsonObject) -> Joining:
+    """Join by shape: objects by member, lists one after the other, else the first that is said.
+
+    Equal rows stay: only what two answers read at the same place is one row, and only a list of
+    distinct values (`uniqueItems`) drops repetitions, or one with `maxItems` rows. Evidence is kept
+    for the values that are kept, with the paths that they have in the joined data; a path that
+    leads nowhere in its own part's data stays as the model wrote it.
+
+    A single value of which parts say different things is contested: a model gets the parts without
+    their lists to decide it.
+    """
+    node = SchemaNode.of(schema)
+    merge_ = _Merge(repeated=_repeated_rows(answers, node))
+    values = [
+        _Value(part=number, path="", content=answer.get("data"))
+        for number, answer in enumerate(answers)
+    ]
+    data = merge_.join(values, node, "")
+    output: JsonObject = {"data": data, "evidence": list(merge_.evidence(answers))}
+    if not merge_.contested:
+        return Joining(output=output)
+    parts = [_single_values(answer, node, is_first=not n) for n, answer in enumerate(answers)]
+    return Joining(output=output, parts=parts, contested=merge_.contested)
+
+
+def decided(joining: Joining, answer: JsonObject) -> JsonObject:
+    """Return the joined output with the contested values of an answer, as far as it says them.
+
+    Where the answer has no evidence for a value, that of a part with the same value stands for it.
+    """
+    data, evidence = joining.output["data"], json_values.objects(joining.output["evidence"])
+    for path in joining.contested:
+        value = _at(answer.get("data"), path)
+        if not _is_said(value):
+            continue
+        data = _with(data, json_values.steps(path), value)
+        agreeing = (each for each in joining.parts if _same(_at(each.get("data"), path), value))
+        found = (_evidence_below(path, each) for each in (answer, *agreeing))
+        evidence = [each for each in evidence if not _is_below(path, each)]
+        evidence += next((entries for entries in found if entries), [])
+    return {"data": data, "evidence": list(evidence)}
+
+
+def _single_values(answer: JsonObject, node: SchemaNode, *, is_first: bool) -> JsonObject:
+    """Return an answer without the rows of its lists; the first keeps as many as it needs."""
+    data = answer.get("data")
+    rows = list(_joined_rows(data, node, ""))
+    counts = Counter(listed for listed, _, _ in rows)
+    least = {listed: _node_at(node, listed).min_items if is_first else 0 for listed in counts}
+    left_out = {path for listed, path, _ in rows if _position(path) >= least[listed]}
+    data = _without_rows(data, left_out)
+    evidence: list[JsonValue] = [
+        entry
+        for entry in json_values.objects(answer.get("evidence"))
+        if _exact(json_values.text(entry.get("path")), data) is not None
+    ]
+    return {"data": data, "evidence": evidence}
+
+
+def _node_at(node: SchemaNode, path: str) -> SchemaNode:
+    for step in json_values.steps(path):
+        node = node.member(step)
+    return node
+
+
+def _position(path: str) -> int:
+    return int(path.rpartition("/")[2])
+
+
+def _at(value: JsonValue, path: str) -> JsonValue:
+    """Return the value at a place below members only; null where there is none."""
+    for step in json_values.steps(path):
+        value = value.get(step) if isinstance(value, dict) else None
+    return value
+
+
+def _with(value: JsonValue, steps: Sequence[str], new: JsonValue) -> JsonValue:
+    if not steps or not isinstance(value, dict):
+        return new
+    return {**value, steps[0]: _with(value.get(steps[0]), steps[1:], new)}
+
+
+def _is_below(path: str, entry: JsonObject) -> bool:
+    own = json_values.text(entry.get("path"))
+    return own == path or own.startswith(f"{path}/")
+
+
+def _evidence_below(path: str, answer: JsonObject) -> list[JsonObject]:
+    entries = json_values.objects(answer.get("evidence"))
+    return [entry for entry in entries if _is_below(path, entry)]
+
+
+def _is_said(value: JsonValue) -> bool:
+    return value not in (None, "", [], {})
+
+
+def _same(one: JsonValue, other: JsonValue) -> bool:
+    return _folded(one) == _folded(other)
+
+
+def _folded(value: JsonValue) -> str:
+    """Return what two values share that say the same: 7 is 7.0, and the case of a text is left."""
+    if isinstance(value, str):
+        return identity(" ".join(value.casefold().split()))
+    if isinstance(value, float) and value.is_integer():
+        return identity(int(value))
+    return identity(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Value:
+    """A value in the data of a part, and its place there."""
+
+    part: int
+    path: str
+    content: JsonValue
+
+    def members(self) -> dict[str, _Value]:
+        members = self.content if isinstance(self.content, dict) else {}
+        return {name: self._child(name, value) for name, value in members.items()}
+
+    def items(self) -> list[_Value]:
+        items = self.content if isinstance(self.content, list) else []
+        return [self._child(position, value) for position, value in enumerate(items)]
+
+    def _child(self, step: str | int, content: JsonValue) -> _Value:
+        return replace(self, path=json_values.pointer(self.path, step), content=content)
+
+
+@dataclass
+class _Merge:
+    """Where the values of the parts stand in the merged data.
+
+    `joined` are objects and lists that became a part of a larger one, `moved` values that were
+    taken over as a whole. `repeated` are for each part the rows that are left out. `contested` are
+    places of which the parts say different things.
+    """
+
+    repeated: Sequence[Collection[str]]
+    contested: list[str] = dataclasses.field(default_factory=list)
+    joined: dict[tuple[int, str], str] = dataclasses.field(default_factory=dict)
+    moved: dict[tuple[int, str], str] = dataclasses.field(default_factory=dict)
+
+    def join(self, values: Sequence[_Value], node: SchemaNode, place: str) -> JsonValue:
+        """Return the merged value, which will stand at `place`."""
+        said = [value for value in values if _is_said(value.content)] or list(values)
+        if all(isinstance(value.content, dict) for value in said):
+            return self._join_objects(said, node, place)
+        if all(isinstance(value.content, list) for value in said) and not node.is_tuple:
+            self._note(self.joined, values, place)
+            return self._join_lists(said, node, place)
+        first = said[0].content
+        agreeing = [each for each in said if _same(each.content, first)]
+        self._note(self.moved, agreeing, place)
+        if len(agreeing) < len(said):
+            self.contested.append(place)
+        return first
+
+    def evidence(self, answers: Sequence[JsonObject]) -> Iterator[JsonValue]:
+        """Yield the evidence of the values that were kept, with their new paths."""
+        for part, answer in enumerate(answers):
+            for entry in json_values.objects(answer.get("evidence")):
+                path = json_values.text(entry.get("path"))
+                exact = _exact(path, answer.get("data"))
+                followed = path if exact is None else self._followed(part, exact)
+                if followed is not None:
+                    yield {**entry, "path": followed}
+
+    def _join_objects(self, said: Sequence[_Value], node: SchemaNode, place: str) -> JsonValue:
+        self._note(self.joined, said, place)
+        objects = [value.members() for value in said]
+        names = dict.fromkeys(name for members in objects for name in members)
+        return {
+            name: self.join(
+                [members[name] for members in objects if name in members],
+                node.member(name),
+                json_values.pointer(place, name),
+            )
+            for name in names
+        }
+
+    def _join_lists(self, said: Sequence[_Value], node: SchemaNode, place: str) -> JsonValue:
+        lists = [
+            [row for row in value.items() if row.path not in self.repeated[row.part]]
+            for value in said
+        ]
+        rows = _first_of_each(lists) if node.is_unique else lists
+        if node.max_items is not None:
+            kept = take_turns(rows, node.max_items)
+        else:
+            kept = [row for each in rows for row in each]
+        for position, row in enumerate(kept):
+            self._note(self.moved, [row], json_values.pointer(place, position))
+        if node.is_unique:
+            self._note_repetitions(kept, lists, place)
+        return [row.content for row in kept]
+
+    def _note_repetitions(
+        self, kept: Sequence[_Value], lists: Sequence[Sequence[_Value]], place: str
+    ) -> None:
+        positions = {identity(row.content): position for position, row in enumerate(kept)}
+        for row in (row for each in lists for row in each):
+            position = positions.get(identity(row.content))
+            if position is not None:
+                self._note(self.moved, [row], json_values.pointer(place, position))
+
+    def _note(
+        self, where: dict[tuple[int, str], str], values: Sequence[_Value], place: str
+    ) -> None:
+        where.update({(value.part, value.path): place for value in values})
+
+    def _followed(self, part: int, path: str) -> str | None:
+        """Return where a value of a part stands in the merged data; `None` if it was dropped."""
+        if (part, path) in self.joined:
+            return self.joined[part, path]
+        beginning, rest = path, ""
+        while beginning and (part, beginning) not in self.moved:
+            beginning, _, step = beginning.rpartition("/")
+            rest = f"/{step}{rest}"
+        place = self.moved.get((part, beginning))
+        return None if place is None else f"{place}{rest}"
+
+
+def _first_of_each(lists: Sequence[Sequence[_Value]]) -> list[list[_Value]]:
+    """Return the lists without the values that came before, in the same list or another."""
+    seen: set[str] = set()
+    kept: list[list[_Value]] = []
+    for rows in lists:
+        kept.append([])
+        for row in rows:
+            if (own := identity(row.content)) not in seen:
+                seen.add(own)
+                kept[-1].append(row)
+    return kept
+
+
+def _exact(path: str, value: JsonValue) -> str | None:
+    """Return a JSON Pointer in its usual form; `None` where it leads to no value inside."""
+    exact = ""
+    for name in json_values.steps(path):
+        if isinstance(value, dict) and name in value:
+            value, exact = value[name], json_values.pointer(exact, name)
+        elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+            value, exact = value[int(name)], json_values.pointer(exact, int(name))
+        else:
+            return None
+    return exact or None

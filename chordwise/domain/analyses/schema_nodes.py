@@ -1,0 +1,166 @@
+"""What a user's JSON Schema says of each place in the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject, JsonValue
+
+_MAX_FORMS = 64
+_MAX_DEPTH = 5
+
+
+@dataclass(frozen=True)
+class SchemaNode:
+    """What a schema says of one place in the data, references and alternatives resolved."""
+
+    root: JsonObject
+    schemas: tuple[JsonValue, ...]
+
+    @classmethod
+    def of(cls, schema: JsonObject) -> SchemaNode:
+        """Return the node of the whole data."""
+        return cls(schema, (schema,))
+
+    def member(self, name: str) -> SchemaNode:
+        """Return the node of an object's member."""
+        named = [
+            json_values.as_object(form.get("properties") or {}).get(name) for form in self._forms
+        ]
+        others = [form.get("additionalProperties") for form in self._forms]
+        return SchemaNode(
+            self.root, tuple(each for each in named if each is not None) or (*others,)
+        )
+
+    @property
+    def items(self) -> SchemaNode:
+        """Return the node of a list's items."""
+        return SchemaNode(self.root, tuple(form.get("items") for form in self._forms))
+
+    @property
+    def is_known(self) -> bool:
+        """Tell whether the schema says anything of this place."""
+        return bool(self._forms)
+
+    @property
+    def is_scalar(self) -> bool:
+        """Tell whether a value is a text, a number or a truth value by its type or its choices."""
+        has_choices = any("enum" in form or "const" in form for form in self._forms)
+        types = self.types - {"null"}
+        return not types & {"object", "array"} and (bool(types) or has_choices)
+
+    @property
+    def properties(self) -> list[str]:
+        """Return the names of an object's members that the schema knows, each once."""
+        named = (json_values.as_object(form.get("properties") or {}) for form in self._forms)
+        return list(dict.fromkeys(name for members in named for name in members))
+
+    @property
+    def types(self) -> set[str]:
+        """Return the types that a value may have, as far as the schema says so."""
+        said = [form.get("type") for form in self._forms]
+        return {
+            name
+            for each in said
+            for name in ([each] if isinstance(each, str) else json_values.strings(each))
+        }
+
+    @property
+    def format(self) -> str:
+        """Return the format that a text has to have; empty where the schema names none."""
+        return self._first_text("format")
+
+    @property
+    def description(self) -> str:
+        """Return what the schema says of the value; empty where it says nothing."""
+        return self._first_text("description") or self._first_text("title")
+
+    @property
+    def is_unique(self) -> bool:
+        """Tell whether a list holds distinct values: the same value twice is one row."""
+        return any(form.get("uniqueItems") is True for form in self._forms)
+
+    @property
+    def is_tuple(self) -> bool:
+        """Tell whether a list is one value of fixed length, such as a pair of coordinates."""
+        return any(
+            "prefixItems" in form
+            or isinstance(form.get("items"), list)
+            or (form.get("maxItems") is not None and form.get("maxItems") == form.get("minItems"))
+            for form in self._forms
+        )
+
+    @property
+    def is_list(self) -> bool:
+        """Tell whether a value is a list of rows, and neither a tuple nor anything else."""
+        return self.types - {"null"} == {"array"} and not self.is_tuple
+
+    @property
+    def min_items(self) -> int:
+        """Return how many items a list has at least."""
+        return max((int(limit) for limit in self._numbers("minItems")), default=0)
+
+    @property
+    def max_items(self) -> int | None:
+        """Return how many items a list may have; `None` where the schema sets no limit."""
+        return min((int(limit) for limit in self._numbers("maxItems")), default=None)
+
+    @property
+    def has_single_values(self) -> bool:
+        """Tell whether there is anything here beside lists of rows."""
+        if self.is_list:
+            return False
+        members = [self.member(name) for name in self.properties]
+        return not members or any(member.has_single_values for member in members)
+
+    def members_of_rows(self, depth: int = 0) -> int:
+        """Return how many values a row of the widest list of objects has; 0 without such a list."""
+        inside = [self.member(name) for name in self.properties]
+        if self.is_list and self.items.properties:
+            return self.items.count_values(depth)
+        if depth >= _MAX_DEPTH:
+            return 0
+        return max((member.members_of_rows(depth + 1) for member in inside), default=0)
+
+    def count_values(self, depth: int = 0) -> int:
+        """Return how many values an object has with those of the objects and lists in it."""
+        node = self.items if self.is_list else self
+        if not node.properties or depth >= _MAX_DEPTH:
+            return 1
+        return sum(node.member(name).count_values(depth + 1) for name in node.properties)
+
+    def _numbers(self, keyword: str) -> list[float]:
+        said = (json_values.number(form.get(keyword)) for form in self._forms)
+        return [number for number in said if number is not None]
+
+    def _first_text(self, keyword: str) -> str:
+        said = (json_values.text(form.get(keyword)) for form in self._forms)
+        return next((text for text in said if text), "")
+
+    @cached_property
+    def _forms(self) -> tuple[JsonObject, ...]:
+        """Return the schemas that hold here, each one once, a recursive one too."""
+        found: list[JsonObject] = []
+        waiting = list(self.schemas)
+        while waiting and len(found) < _MAX_FORMS:
+            schema = waiting.pop(0)
+            if isinstance(schema, dict) and not any(schema is each for each in found):
+                found.append(schema)
+                waiting += self._behind(schema)
+        return tuple(found)
+
+    def _behind(self, schema: JsonObject) -> Iterator[JsonValue]:
+        if reference := json_values.text(schema.get("$ref")):
+            yield _referred(self.root, reference)
+        for name in ("allOf", "anyOf", "oneOf"):
+            yield from json_values.objects(schema.get(name))
+
+
+def _referred(root: JsonObject, reference: str) -> JsonValue:
+    found: JsonValue = root
+    for step in json_values.steps(reference.removeprefix("#")):
+        found = found.get(step) if isinstance(found, dict) else None
+    return found
