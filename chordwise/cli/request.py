@@ -56,6 +56,9 @@ class Request:
         str,
         typer.Option(metavar="A,B,C", help="The labels to choose from in a classification."),
     ] = ""
+    prompt: Annotated[
+        str, typer.Option(metavar="NAME", help="Templates of this variant in prompts.folder.")
+    ] = ""
     text_column: Annotated[
         str,
         typer.Option(
@@ -152,13 +155,15 @@ def run_options(request: Request, settings: Settings) -> RunOptions:
     Raises:
         UsageError: The options contradict each other or the profile, or there is no such profile.
     """
-    from chordwise.pipeline.intake.run_options import RunOptions  # noqa: PLC0415 - as below
+    from chordwise.pipeline.intake.run_options import RunOptions, own_templates  # noqa: PLC0415 - as below
 
     if request.profile:
         return profile_options(request, settings)
+    types = types_of(request)
+    templates = own_templates(settings, request.prompt, types)
     return RunOptions(
-        types=types_of(request),
-        analysis=options_of(request),
+        types=types,
+        analysis=replace(options_of(request), templates=templates),
         model=request.model or settings.model,
         name=request.run_name,
         save_as=request.save_as,
@@ -183,7 +188,7 @@ def profile_options(request: Request, settings: Settings) -> RunOptions:
         known = ", ".join(sorted(settings.profiles))
         hint = f"Known: {known}." if known else "[profiles.NAME] in chordwise.toml makes one."
         raise UsageError(f"There is no profile “{request.profile}”.", hint)
-    same = ("instructions", "save_as", "model", "nightly", "lane", "votes", "critique")
+    same = ("instructions", "prompt", "save_as", "model", "nightly", "lane", "votes", "critique")
     given: dict[str, object] = {
         **{name: getattr(request, name) for name in (*same, "text_column", "id_column")},
         "types": tuple(request.types or ()),

@@ -53,6 +53,7 @@ class AnalysisArguments(TypedDict, total=False):
     instructions: str
     schema: Mapping[str, JsonValue] | str | os.PathLike[str]
     labels: Sequence[str]
+    prompt: str
     text_column: str
     id_column: str
     model: str
@@ -271,6 +272,7 @@ def _request(paths: Sequence[str], arguments: RunArguments, *, has_schema: bool)
         instructions=arguments.get("instructions", ""),
         schema=Path(schema) if isinstance(schema, str | os.PathLike) else None,
         labels=",".join(labels),
+        prompt=arguments.get("prompt", ""),
         text_column=arguments.get("text_column", ""),
         id_column=arguments.get("id_column", ""),
         model=arguments.get("model"),

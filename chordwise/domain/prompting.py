@@ -1,4 +1,4 @@
-"""Prompt templates: texts with variables and an immutable version, and how they are filled in."""
+"""Prompts: what is sent to a model, out of a template and a task."""
 
 from __future__ import annotations
 
@@ -11,34 +11,11 @@ from chordwise.domain import critique, grounding, schemas
 from chordwise.domain.analyses import extraction
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisTask, AnalysisType
+from chordwise.domain.templates import PromptTemplate
 
 # A document that holds its own mark costs its author 2 to the power of four times as many hashes:
 # the 48 bits of twelve digits are an evening on one graphics card.
 _MARK_DIGITS = 32
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptTemplate:
-    """A released text; `name` is the analysis type and the stage, joined by a dot.
-
-    `system` holds all that the questions of a run have in common, so that providers can keep what
-    they made of it; `user` holds the text. Of a fallback's name the end says which: `…-plain`.
-    """
-
-    name: str
-    number: int
-    system: str
-    user: str
-
-    @property
-    def version(self) -> str:
-        """Return what `prompt_version` says in rows: `name@number`."""
-        return f"{self.name}@{self.number}"
-
-    @property
-    def sha256(self) -> str:
-        """Return the hash by which a changed template is told from a released one."""
-        return hashlib.sha256(f"{self.system}\0{self.user}".encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 
-from chordwise.domain import json_values
+from chordwise.domain import json_values, templates
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.templates import PromptTemplate
 
 MAX_VOTES = 15
 """How often a question may be asked for a vote; further samples hardly change what wins."""
@@ -45,7 +46,8 @@ class AnalysisOptions:
 
     `schema` is a user's own JSON Schema for an extraction. Each question is asked as often as there
     are `votes`, and the answer that the samples agree on counts. With `critique` the answer about a
-    document is examined against `principles`, or the usual ones where there are none.
+    document is examined against `principles`, or the usual ones where there are none. `templates`
+    are the user's own, and go before the released ones of the same names.
     """
 
     instructions: str = ""
@@ -55,6 +57,7 @@ class AnalysisOptions:
     votes: int = 1
     critique: bool = False
     principles: tuple[str, ...] = ()
+    templates: tuple[PromptTemplate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,10 +115,11 @@ def options_from(stored: JsonObject) -> AnalysisOptions:
         votes=int(json_values.number(stored.get("votes")) or 1),
         critique=stored.get("critique") is True,
         principles=tuple(json_values.strings(stored.get("principles"))),
+        templates=templates.from_json(stored.get("templates")),
     )
 
 
-_NO_QUESTION = ("confidence_threshold", "votes", "critique", "principles")
+_NO_QUESTION = ("confidence_threshold", "votes", "critique", "principles", "templates")
 """Options that say how an answer is come by, or when it is marked, and not what is asked."""
 
 
@@ -128,6 +132,7 @@ def options_to_json(options: AnalysisOptions) -> JsonObject:
     """Write options as they stand in `jobs.options`; what is off is left out of identities."""
     votes: JsonObject = {"votes": options.votes} if options.votes > 1 else {}
     critique: JsonObject = {"critique": True, "principles": list(options.principles)}
+    own: JsonObject = {"templates": templates.to_json(options.templates)}
     return {
         "instructions": options.instructions,
         "labels": list(options.labels),
@@ -135,4 +140,5 @@ def options_to_json(options: AnalysisOptions) -> JsonObject:
         "confidence_threshold": options.confidence_threshold,
         **votes,
         **(critique if options.critique else {}),
+        **(own if options.templates else {}),
     }

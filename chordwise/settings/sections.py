@@ -272,8 +272,11 @@ class CacheSettings(Section):
 
 
 class PromptSettings(Section):
-    """Further prompts for questions whose answers stay invalid."""
+    """Prompts of one's own, and further ones for questions whose answers stay invalid."""
 
+    folder: Path | None = Field(
+        default=None, description="Templates of one's own, relative to chordwise.toml."
+    )
     fallback: tuple[Literal["plain"], ...] = Field(
         default=("plain",), description="In this order, before further models are asked."
     )
@@ -394,6 +397,9 @@ class ProfileSettings(Section):
     critique: bool = Field(default=False, description="Examine answers, and revise them once.")
     principles: Principles = Field(
         default=(), description="To examine by, and then they are; empty: [critique]."
+    )
+    prompt: str = Field(
+        default="", description="The variant of templates in prompts.folder; empty: released ones."
     )
     votes: int = Field(
         default=1, ge=1, le=MAX_VOTES, description="How often a question is asked; 1: no vote."

@@ -36,11 +36,13 @@ confidence_threshold = 0.7
 critique = true
 principles = ["No guessing."]
 votes = 3
+prompt = "brief"
 text_column = "body"
 id_column = "number"
 """
 
 
+TEMPLATE = "system = '$schema $instructions'\nuser = '$mark $text $mark'\n"
 FEE = '{"type": "object", "properties": {"fee": {"type": "number"}}}'
 
 
@@ -54,6 +56,11 @@ def fields(options: RunOptions) -> object:
     """Return the names of what the schema asks for."""
     schema = options.analysis.schema
     return schema and list(json_values.as_object(schema["properties"]))
+
+
+def variants(options: RunOptions) -> object:
+    """Return which templates of the user's own are asked with."""
+    return {each.variant for each in options.analysis.templates}
 
 
 ENTRIES: dict[str, tuple[Asked, str, object, str, object]] = {
@@ -76,6 +83,7 @@ ENTRIES: dict[str, tuple[Asked, str, object, str, object]] = {
     "critique": (lambda options: options.analysis.critique, "true", True, "false", False),
     "principles": (lambda options: options.analysis.principles, '["y"]', ("y",), "[]", ()),
     "votes": (lambda options: options.analysis.votes, "5", 5, "1", 1),
+    "prompt": (variants, '"long"', {"long"}, '""', set()),
     "text_column": (lambda options: options.columns.text, '"text"', "text", '""', ""),
     "id_column": (lambda options: options.columns.identity, '"id"', "id", '""', ""),
 }
@@ -85,7 +93,16 @@ def asked(folder: Path, side_car: str, profile: str = PROFILE) -> RunOptions:
     """Return what is asked of a file of the profile with this side-car."""
     (folder / "contract.json").write_text(FEE, "utf-8")
     (folder / "rent.json").write_text(RENT, "utf-8")
-    (folder / "chordwise.toml").write_text(profile, "utf-8")
+    (folder / "prompts").mkdir()
+    for name in ("brief", "long"):
+        for kind in ("extraction.schema", "summary", "classification"):
+            content = TEMPLATE.replace(
+                "$schema", "$schema $labels" if kind[0] == "c" else "$schema"
+            )
+            file = folder / "prompts" / f"{kind}.analyze@{name}.toml"
+            file.write_text(content, "utf-8")
+    settings_file = f'[prompts]\nfolder = "prompts"\n{profile}'
+    (folder / "chordwise.toml").write_text(settings_file, "utf-8")
     beside = folder / "a.txt.chordwise.toml"
     beside.write_text(side_car, "utf-8")
     found = settings.load(folder / "chordwise.toml")

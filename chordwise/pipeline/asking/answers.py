@@ -17,8 +17,8 @@ from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.missing_rows import MissingRows
-from chordwise.domain.prompting import PromptTemplate
 from chordwise.domain.tasks import AnalysisTask
+from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import (
     AwaitingBatchError,
     BudgetExceededError,

@@ -12,8 +12,9 @@ from chordwise.domain.analyses.analysis import Analysis
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.memo import memoized_by_identity
-from chordwise.domain.prompting import PromptTemplate, render, render_revision
+from chordwise.domain.prompting import render, render_revision
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, Stage
+from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import ConfigurationError, InvalidAnswerError
 from chordwise.llm.model import ChatModel, CompletionRequest, ModelProfile
 from chordwise.pipeline.asking.check import RecordCheck

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -24,6 +24,7 @@ from chordwise.domain.tasks import (
     options_from,
     options_to_json,
 )
+from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import UsageError
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.models import client
@@ -89,7 +90,7 @@ def identity(context: ReadingContext, analysis_type: AnalysisType, options: RunO
     synthesis = replace(task, stage=Stage.SYNTHESIZE)
     parts: Mapping[str, object] = {
         "type": analysis_type,
-        "options": options_to_json(options.analysis),
+        "options": options_to_json(replace(options.analysis, templates=())),
         "prompts": [
             template.version
             for each in (task, synthesis)
@@ -186,9 +187,10 @@ def run_options(settings: Settings, profile: ProfileSettings, run_name: str = ""
     types = implied_types(
         profile.types, schema=profile.schema_file is not None, labels=bool(profile.labels)
     )
+    analysis = _analysis_options(profile, types, settings.base_folder)
     return RunOptions(
         types=types,
-        analysis=_analysis_options(profile, types, settings.base_folder),
+        analysis=replace(analysis, templates=own_templates(settings, profile.prompt, types)),
         model=profile.model or settings.model,
         name=run_name,
         save_as=profile.save_as,
@@ -197,6 +199,31 @@ def run_options(settings: Settings, profile: ProfileSettings, run_name: str = ""
         budget_usd=profile.budget_usd,
         columns=_columns(profile),
     )
+
+
+def own_templates(
+    settings: Settings, variant: str, types: Sequence[AnalysisType]
+) -> tuple[PromptTemplate, ...]:
+    """Return the user's own templates of a variant; none where none is named.
+
+    Raises:
+        UsageError: There is no folder of templates, or the variant has none for these types.
+        ConfigurationError: There is no such variant, or a template of it cannot be used.
+    """
+    if not variant:
+        return ()
+    folder = settings.prompts.folder
+    if folder is None:
+        what = f"There is no prompt “{variant}”: no folder of prompts is set."
+        raise UsageError(what, 'Set [prompts] folder = "prompts" (docs/prompts.md).')
+    found = library.own(settings.base_folder / folder, variant)
+    if not any(each.name.partition(".")[0] in types for each in found):
+        asked = " and ".join(types)
+        raise UsageError(
+            f"The prompt “{variant}” has no template for {asked}.",
+            f"It has: {', '.join(each.title for each in found)}.",
+        )
+    return found
 
 
 def read_schema(path: Path) -> JsonObject:

@@ -173,7 +173,9 @@ def _request(settings: Settings, job: Job, text: str, chunk: Chunk) -> Completio
         options=options_from(job.options),
         text=text,
     )
-    template = library.released().get(chunk.prompt_version or library.template_for(task).version)
+    template = library.with_version(
+        chunk.prompt_version or library.template_for(task).version, task
+    )
     with suppress(ChordwiseError):
         if template is not None:
             return request_for(Models(settings).open(job.model), task, template)
