@@ -68,6 +68,7 @@ class AnalysisTask:
     holds the chunks' validated answers in the order of the document. `sample` numbers, from 1, the
     times that the same is asked for a vote. For the stages critique and revise, `draft` is the
     answer to this question that is examined, or revised where `violations` object to it.
+    `is_whole` says that the text is the whole document.
     """
 
     analysis_type: AnalysisType
@@ -78,6 +79,7 @@ class AnalysisTask:
     sample: int = 1
     draft: JsonObject | None = None
     violations: tuple[JsonObject, ...] = ()
+    is_whole: bool = False
 
     @property
     def is_critique(self) -> bool:

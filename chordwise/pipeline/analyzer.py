@@ -9,6 +9,7 @@ from pathlib import Path
 from chordwise import settings as settings_module
 from chordwise.domain import chunking, facts, missing_rows, self_consistency
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.checks import FailedCheck
 from chordwise.domain.critique import Critique
 from chordwise.domain.facts import Fact
 from chordwise.domain.grounding import Source
@@ -67,7 +68,8 @@ class Analysis:
     says why the parts of a long text had to be joined by rule; it is empty otherwise. `agreement`
     is how far the samples of a vote agreed, `critique` what came of examining the answer; `None`
     without one. `missing_rows` are the lists that lack rows of the parts, and `coverage` is the
-    share of their rows that is in the output.
+    share of their rows that is in the output. `failed_checks` are those of the schema's `x-checks`
+    that the output does not pass.
     """
 
     text: str
@@ -87,6 +89,7 @@ class Analysis:
     agreement: float | None = None
     critique: Critique | None = None
     missing_rows: tuple[MissingRows, ...] = ()
+    failed_checks: tuple[FailedCheck, ...] = ()
 
     @property
     def is_partial(self) -> bool:
@@ -194,7 +197,7 @@ def _analysis(
         output=output,
         facts=tuple(facts.facts(output, analysis)),
         confidence=confidence,
-        quality=answer.quality,
+        quality=examined.quality(task),
         coverage=missing_rows.share(answer.missing_rows),
         needs_review=examined.needs_review(confidence, task),
         chunk_count=chunk_count,
@@ -206,6 +209,7 @@ def _analysis(
         agreement=answer.agreement,
         critique=examined.critique,
         missing_rows=answer.missing_rows,
+        failed_checks=examined.failed_checks(task),
     )
 
 

@@ -55,6 +55,7 @@ class Findings:
     needs_review: Mapped[bool]
     failed_chunks: Mapped[JsonValue]
     missing_rows: Mapped[JsonValue | None]
+    failed_checks: Mapped[JsonValue | None]
     provider: Mapped[str]
     model: Mapped[str]
     language_model: Mapped[bool]
@@ -69,7 +70,8 @@ class Result(Findings, Record):
     `confidence`, `quality`, `coverage` and `agreement` are 0 to 1, the last null without votes.
     `failed_chunks` names what no answer covers: position, start_char, end_char, error_code.
     `missing_rows` names lists with fewer rows than the parts: path, kept, found, max_items; null in
-    results of versions that did not count.
+    results of versions that did not count. `failed_checks` names the checks of the schema that the
+    output does not pass: check, path, problem, found, expected.
     `critique` says what was objected to and what became of it, null where none was asked for.
     `language_model` is false where the built-in extractive model answered, be it for one chunk.
     """

@@ -1,7 +1,8 @@
 -- Every current result with its run, document and state, as people corrected it; agreement is that
 -- of votes.
--- missing_rows names the lists with fewer rows than the answers about the parts have, and
--- review_reason is what the intake of the document said.
+-- missing_rows names the lists with fewer rows than the answers about the parts have,
+-- failed_checks the checks of the schema that the output does not pass, and review_reason is what
+-- the intake of the document said.
 CREATE VIEW document_results AS
 SELECT
     r.id AS result_id,
@@ -28,7 +29,8 @@ SELECT
     r.agreement,
     r.critique ->> 'outcome' AS critique_outcome,
     r.missing_rows,
-    i.message AS review_reason
+    i.message AS review_reason,
+    r.failed_checks
 FROM results AS r
 INNER JOIN jobs AS j ON j.id = r.job_id
 INNER JOIN runs AS run ON run.id = j.run_id

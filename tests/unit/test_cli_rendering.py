@@ -123,6 +123,7 @@ def a_result(
         critique=None,
         needs_review=False,
         missing_rows=None,
+        failed_checks=[],
         review_reason=None,
         failed_chunks=[],
         provider="openai",

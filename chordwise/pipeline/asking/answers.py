@@ -10,10 +10,11 @@ from typing import TypeVar
 
 import structlog
 
-from chordwise.domain import chunking, missing_rows, self_consistency, tokens
+from chordwise.domain import checks, chunking, missing_rows, self_consistency, tokens
 from chordwise.domain.analyses.analysis import mean
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer
+from chordwise.domain.critique import objection_to
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.missing_rows import MissingRows
@@ -25,6 +26,7 @@ from chordwise.errors import (
     ContextTooLongError,
     InvalidAnswerError,
     ModelError,
+    RefusedError,
     TruncatedError,
     first_transient_or_first,
     seconds_not_enough,
@@ -61,10 +63,11 @@ def ask_model(question: Question) -> Answer:
 
     Each failure has its own rule. An answer that was cut off is asked for once more with more room.
     An invalid one is asked for once more with what was wrong, then with the policy's prompts, then
-    of the model's fallbacks. A text that is too long for the model, or about which the answer is
-    too long, is halved, up to three times, and the answers about its parts are merged by rule; not
-    so where an answer is examined or revised, which takes the whole. White space around a text is
-    left out.
+    of the model's fallbacks. One that fails checks between its values is asked for once more, and
+    stays where that makes it no better. A text that is too long for the model, or about which the
+    answer is too long, is halved, up to three times, and the answers about its parts are merged by
+    rule; not so where an answer is examined or revised, which takes the whole. White space around a
+    text is left out.
 
     Raises:
         ModelError: No usable answer came; the subclass says why.
@@ -136,7 +139,8 @@ class _Attempts:
         source, record_check = self.question.source, self.question.record_check
         request, completion = self._completed(request, model)
         try:
-            return checked(completion, request, source, record_check, repaired=False)
+            answer = checked(completion, request, source, record_check, repaired=False)
+            return self._passing(answer, request, model)
         except InvalidAnswerError as error:
             if self._left() < SHORTEST_REQUEST_SECONDS:
                 raise
@@ -144,6 +148,29 @@ class _Attempts:
         request, repaired = self._completed(request, model)
         answer = checked(repaired, request, source, record_check, repaired=True)
         return with_dropped_rows(answer, completion, request)
+
+    def _passing(self, answer: Answer, request: CompletionRequest, model: ChatModel) -> Answer:
+        """Return a valid answer, or another one that passes more of the checks and loses nothing.
+
+        The checks need all values of the document, so that a chunk of several is not asked about
+        again; the built-in model would repeat itself.
+        """
+        task = request.task
+        failed = checks.failures(answer.output, task.options.schema)
+        if not failed or not task.is_whole or model.profile.provider == EXTRACTIVE:
+            return answer
+        if self._left() < SHORTEST_REQUEST_SECONDS:
+            return answer
+        said = "; ".join(f"{each.path}: {each.problem}" for each in failed)
+        again = with_problems(request, InvalidAnswerError(said), model.profile)
+        try:
+            again, completion = self._completed(again, model)
+            source, record_check = self.question.source, self.question.record_check
+            other = checked(completion, again, source, record_check, repaired=True)
+        except (InvalidAnswerError, RefusedError, TruncatedError):
+            return answer
+        is_better = len(checks.failures(other.output, task.options.schema)) < len(failed)
+        return other if is_better and not objection_to(other, answer, task) else answer
 
     def _completed(
         self, request: CompletionRequest, model: ChatModel
@@ -188,7 +215,8 @@ def _halves(question: Question) -> tuple[Question, ...]:
     cut = chunking.halfway(text)
     if cut is None:
         return ()
-    halves = (_about(question, 0, text[:cut]), _about(question, cut, text[cut:]))
+    part = replace(question, task=replace(question.task, is_whole=False))
+    halves = (_about(part, 0, text[:cut]), _about(part, cut, text[cut:]))
     return tuple(map(_trimmed, halves))
 
 

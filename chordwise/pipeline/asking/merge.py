@@ -47,8 +47,10 @@ class Synthesizer:
 
     def about(self, start: int, end: int) -> Question:
         """Return the question about a part of the text, from one character to another."""
-        text = self.document.source.text[start:end]
-        task, source = replace(self.task, text=text), Source(text, offset=start)
+        whole = self.document.source.text
+        text = whole[start:end]
+        task = replace(self.task, text=text, is_whole=text == whole)
+        source = Source(text, offset=start)
         return replace(self.document, task=task, source=source)
 
     def joining(self, answers: Sequence[Answer]) -> Question:

@@ -185,6 +185,7 @@ def _work(context: Context, lease: Lease, chunk: ClaimedChunk, claims: SliceClai
         stage=Stage.ANALYZE,
         text=_text_of(context, chunk),
         options=options,
+        is_whole=chunk.chunk_count == 1,
     )
     return _Work(
         lease=lease,

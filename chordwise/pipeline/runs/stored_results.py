@@ -61,6 +61,7 @@ class StoredResult:
     review_reason: str | None
     failed_chunks: JsonValue
     missing_rows: JsonValue
+    failed_checks: JsonValue
     provider: str
     model: str
     language_model: bool
@@ -92,6 +93,7 @@ _COLUMNS = (
     Intake.message.label("review_reason"),
     Result.failed_chunks,
     Result.missing_rows,
+    Result.failed_checks,
     Result.provider,
     Result.model,
     Result.language_model,
