@@ -56,6 +56,12 @@ class Request:
         str,
         typer.Option(metavar="A,B,C", help="The labels to choose from in a classification."),
     ] = ""
+    labels_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The labels with what they mean.")
+    ] = None
+    answer_language: Annotated[
+        str, typer.Option(metavar="TAG", help="Answer in this language, such as de.")
+    ] = ""
     prompt: Annotated[
         str, typer.Option(metavar="NAME", help="Templates of this variant in prompts.folder.")
     ] = ""
@@ -116,9 +122,9 @@ class Request:
 
 def types_of(request: Request) -> tuple[AnalysisType, ...]:
     """Return the types to run: a schema or labels alone say which."""
-    return implied_types(
-        request.types or (), schema=request.schema is not None, labels=bool(request.labels)
-    )
+    has_labels = bool(request.labels or request.labels_file)
+    has_schema = request.schema is not None
+    return implied_types(request.types or (), schema=has_schema, labels=has_labels)
 
 
 def options_of(request: Request) -> AnalysisOptions:
@@ -127,16 +133,23 @@ def options_of(request: Request) -> AnalysisOptions:
     Raises:
         UsageError: Options contradict each other, or the schema cannot be used.
     """
-    from chordwise.pipeline.intake.run_options import read_schema  # noqa: PLC0415 - as below
+    from chordwise.pipeline.intake.run_options import (  # noqa: PLC0415 - as below
+        checked_language,
+        labels_of,
+        read_schema,
+    )
 
     types = types_of(request)
+    labels, descriptions = labels_of(_labels(request.labels), request.labels_file)
     if request.schema is not None and AnalysisType.EXTRACTION not in types:
         raise UsageError("--schema is for extractions.", "Add --type extraction.")
-    if request.labels and AnalysisType.CLASSIFICATION not in types:
+    if labels and AnalysisType.CLASSIFICATION not in types:
         raise UsageError("--labels is for classifications.", "Add --type classification.")
     return AnalysisOptions(
         instructions=request.instructions.strip(),
-        labels=_labels(request.labels),
+        labels=labels,
+        label_descriptions=descriptions,
+        answer_language=checked_language(request.answer_language),
         schema=read_schema(request.schema) if request.schema else None,
         confidence_threshold=(
             CONFIDENCE_THRESHOLD
@@ -188,21 +201,50 @@ def profile_options(request: Request, settings: Settings) -> RunOptions:
         known = ", ".join(sorted(settings.profiles))
         hint = f"Known: {known}." if known else "[profiles.NAME] in chordwise.toml makes one."
         raise UsageError(f"There is no profile “{request.profile}”.", hint)
-    same = ("instructions", "prompt", "save_as", "model", "nightly", "lane", "votes", "critique")
+    same = (
+        "instructions",
+        "answer_language",
+        "prompt",
+        "save_as",
+        "model",
+        "nightly",
+        "lane",
+        "votes",
+        "critique",
+    )
     given: dict[str, object] = {
         **{name: getattr(request, name) for name in (*same, "text_column", "id_column")},
         "types": tuple(request.types or ()),
         "schema_file": request.schema.absolute() if request.schema else None,
         "labels": _labels(request.labels),
+        "labels_file": request.labels_file.absolute() if request.labels_file else None,
         "principles": _principles(request),
         "budget_usd": budget_of(request.budget),
     }
     changes = {name: value for name, value in given.items() if value}
+    if changes.keys() & _OF_LABELS:
+        changes = {"labels": (), "labels_file": None} | changes
     if request.confidence_threshold is not None:
         changes["confidence_threshold"] = request.confidence_threshold
     profile = settings.profiles[request.profile].model_copy(update=changes)
     options = run_options(settings, profile, request.run_name)
     return replace(options, fresh=request.fresh, use_cache=not request.no_cache)
+
+
+_OF_LABELS = {"labels", "labels_file"}
+_AS_IN_A_PROFILE = (
+    "instructions",
+    "answer_language",
+    "prompt",
+    "save_as",
+    "model",
+    "nightly",
+    "lane",
+    "votes",
+    "critique",
+    "text_column",
+    "id_column",
+)
 
 
 def columns_of(request: Request) -> Columns:
@@ -239,7 +281,4 @@ def _principles(request: Request) -> tuple[str, ...]:
 
 
 def _labels(given: str) -> tuple[str, ...]:
-    labels = tuple(dict.fromkeys(part for each in given.split(",") if (part := each.strip())))
-    if given and len(labels) < 2:  # noqa: PLR2004 - the choice between one is none
-        raise UsageError("A classification needs two labels or more.", "--labels invoice,letter")
-    return labels
+    return tuple(part for each in given.split(",") if (part := each.strip()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -52,7 +52,8 @@ class AnalysisArguments(TypedDict, total=False):
     types: Sequence[AnalysisType | str]
     instructions: str
     schema: Mapping[str, JsonValue] | str | os.PathLike[str]
-    labels: Sequence[str]
+    labels: Sequence[str] | Mapping[str, str]
+    answer_language: str
     prompt: str
     text_column: str
     id_column: str
@@ -205,13 +206,15 @@ class Client:
         own = check_schema(dict(schema)) if isinstance(schema, Mapping) else None
         request = _request(paths, arguments, has_schema=own is not None)
         options = run_options(request, self._connection.settings)
-        analysis = options.analysis
+        analysis, labels = options.analysis, arguments.get("labels", ())
+        meanings = dict(labels) if isinstance(labels, Mapping) else {}
         return replace(
             options,
             analysis=replace(
                 analysis,
                 schema=own or analysis.schema,
-                labels=_texts(arguments.get("labels", ())) or analysis.labels,
+                labels=_texts(labels) or analysis.labels,
+                label_descriptions=meanings or analysis.label_descriptions,
                 critique=analysis.critique or bool(principles),
                 principles=principles or analysis.principles,
             ),
@@ -272,6 +275,7 @@ def _request(paths: Sequence[str], arguments: RunArguments, *, has_schema: bool)
         instructions=arguments.get("instructions", ""),
         schema=Path(schema) if isinstance(schema, str | os.PathLike) else None,
         labels=",".join(labels),
+        answer_language=arguments.get("answer_language", ""),
         prompt=arguments.get("prompt", ""),
         text_column=arguments.get("text_column", ""),
         id_column=arguments.get("id_column", ""),
@@ -299,7 +303,7 @@ def _refuse_unknown(arguments: Mapping[str, object]) -> None:
         )
 
 
-def _texts(given: Sequence[str]) -> tuple[str, ...]:
+def _texts(given: Iterable[str]) -> tuple[str, ...]:
     """Return a list of texts; a single text has them parted by commas, as on the command line."""
     if isinstance(given, str):
         return tuple(part for each in given.split(",") if (part := each.strip()))

@@ -10,7 +10,7 @@ from string import Template
 from chordwise.domain import critique, grounding, schemas
 from chordwise.domain.analyses import extraction
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisTask, AnalysisType
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
 from chordwise.domain.templates import PromptTemplate
 
 # A document that holds its own mark costs its author 2 to the power of four times as many hashes:
@@ -84,6 +84,34 @@ def _mark(material: str) -> str:
 
 
 def _instructions(task: AnalysisTask) -> str:
+    """Return what the user adds to the question, each part in a line or more of its own."""
+    parts = (_remark(task), _meanings(task), _language(task.options))
+    return "\n".join(part for part in parts if part)
+
+
+def _remark(task: AnalysisTask) -> str:
     named_elsewhere = task.analysis_type is AnalysisType.EXTRACTION and not task.options.schema
     text = "" if named_elsewhere else task.options.instructions.strip()
     return f"The person who asked adds: {text}" if text else ""
+
+
+def _meanings(task: AnalysisTask) -> str:
+    """Return what the labels of a classification mean, as far as the user says so."""
+    options = task.options
+    said = [
+        f"- {label}: {meaning}"
+        for label in options.labels
+        if (meaning := options.label_descriptions.get(label))
+    ]
+    is_asked = said and task.analysis_type is AnalysisType.CLASSIFICATION
+    return "\n".join(["What the labels mean:", *said]) if is_asked else ""
+
+
+def _language(options: AnalysisOptions) -> str:
+    if not options.answer_language:
+        return ""
+    return (
+        "Write what you put into your own words in the language with the tag "
+        f"“{options.answer_language}” (BCP 47). Quotes, labels, values that stand in the text, and "
+        "the names of members stay as they are."
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -47,7 +47,9 @@ class AnalysisOptions:
     `schema` is a user's own JSON Schema for an extraction. Each question is asked as often as there
     are `votes`, and the answer that the samples agree on counts. With `critique` the answer about a
     document is examined against `principles`, or the usual ones where there are none. `templates`
-    are the user's own, and go before the released ones of the same names.
+    are the user's own, and go before the released ones of the same names. `label_descriptions` say
+    what labels mean, by label; `answer_language` is the language that a model answers in, as a tag
+    of BCP 47 such as `de`, and empty where that is left to it.
     """
 
     instructions: str = ""
@@ -58,6 +60,8 @@ class AnalysisOptions:
     critique: bool = False
     principles: tuple[str, ...] = ()
     templates: tuple[PromptTemplate, ...] = ()
+    label_descriptions: Mapping[str, str] = field(default_factory=dict)
+    answer_language: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +122,8 @@ def options_from(stored: JsonObject) -> AnalysisOptions:
         critique=stored.get("critique") is True,
         principles=tuple(json_values.strings(stored.get("principles"))),
         templates=templates.from_json(stored.get("templates")),
+        label_descriptions=json_values.texts(stored.get("label_descriptions")),
+        answer_language=json_values.text(stored.get("answer_language")),
     )
 
 
@@ -132,15 +138,18 @@ def question_of(stored: JsonObject) -> JsonObject:
 
 def options_to_json(options: AnalysisOptions) -> JsonObject:
     """Write options as they stand in `jobs.options`; what is off is left out of identities."""
-    votes: JsonObject = {"votes": options.votes} if options.votes > 1 else {}
     critique: JsonObject = {"critique": True, "principles": list(options.principles)}
-    own: JsonObject = {"templates": templates.to_json(options.templates)}
+    further: JsonObject = {
+        "templates": templates.to_json(options.templates),
+        "label_descriptions": dict(options.label_descriptions),
+        "answer_language": options.answer_language,
+    }
     return {
         "instructions": options.instructions,
         "labels": list(options.labels),
         "schema": options.schema,
         "confidence_threshold": options.confidence_threshold,
-        **votes,
+        **({"votes": options.votes} if options.votes > 1 else {}),
         **(critique if options.critique else {}),
-        **(own if options.templates else {}),
+        **{name: value for name, value in further.items() if value},
     }

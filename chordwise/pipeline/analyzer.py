@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from chordwise import settings as settings_module
@@ -41,9 +42,11 @@ DEFAULT_CHUNK_TOKENS = 3_000
 class AnalysisRequest:
     """A text, or the file at `path` that has it, and what to find out about it.
 
-    `labels` close a classification, `schema` shapes an extraction. An answer whose confidence is
-    below `confidence_threshold` (0 to 1) is marked as needing review. `votes` is how often each
-    question is asked. With `critique` the answer is examined, by `principles` or the usual ones.
+    `labels` close a classification, and `label_descriptions` say what they mean; `schema` shapes an
+    extraction. `answer_language` is the tag of the language to answer in, such as `de`. An answer
+    whose confidence is below `confidence_threshold` (0 to 1) is marked as needing review. `votes`
+    is how often each question is asked. With `critique` the answer is examined, by `principles` or
+    the usual ones.
     """
 
     text: str = ""
@@ -51,6 +54,8 @@ class AnalysisRequest:
     analysis_type: AnalysisType = AnalysisType.SUMMARY
     specific_instructions: str = ""
     labels: tuple[str, ...] = ()
+    label_descriptions: Mapping[str, str] = field(default_factory=dict)
+    answer_language: str = ""
     schema: JsonObject | None = None
     confidence_threshold: float = CONFIDENCE_THRESHOLD
     votes: int = 1
@@ -171,6 +176,8 @@ def _task(request: AnalysisRequest) -> AnalysisTask:
     options = AnalysisOptions(
         instructions=request.specific_instructions,
         labels=request.labels,
+        label_descriptions=request.label_descriptions,
+        answer_language=request.answer_language,
         schema=None if request.schema is None else check_schema(request.schema),
         confidence_threshold=request.confidence_threshold,
         votes=request.votes,

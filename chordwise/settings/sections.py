@@ -379,6 +379,12 @@ class ProfileSettings(Section):
     )
     instructions: str = ""
     labels: tuple[str, ...] = Field(default=(), description="For classifications, two or more.")
+    labels_file: Path | None = Field(
+        default=None, description="In place of labels: with what they mean, relative as a schema."
+    )
+    answer_language: str = Field(
+        default="", description="A tag such as de; empty: left to the model."
+    )
     schema_file: Path | None = Field(
         default=None, alias="schema", description="A JSON Schema, relative to chordwise.toml."
     )
@@ -409,7 +415,7 @@ class ProfileSettings(Section):
     )
     id_column: str = Field(default="", description="The column that names the rows.")
 
-    @field_validator("schema_file", "budget_usd", mode="before")
+    @field_validator("schema_file", "labels_file", "budget_usd", mode="before")
     @classmethod
     def unset(cls, value: object) -> object:
         """Take an empty text for none: so a side-car takes away what its profile has."""

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from chordwise.cli.request import Request, run_options
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType, options_from
 from chordwise.errors import ConfigurationError, UsageError
+from chordwise.pipeline.intake.run_options import identity
 from chordwise.settings import ProfileSettings, PromptSettings, Settings
-from tests.fakes.pipeline import PARAGRAPH, a_pipeline, a_summary
+from tests.fakes.pipeline import PARAGRAPH, a_pipeline, a_run, a_summary
 
 OWN = "system = 'In short. $instructions $schema'\nuser = '''$mark\n$text\n$mark'''\n"
 
@@ -76,3 +78,18 @@ def test_a_variant_that_asks_nothing_is_refused(settings: Settings, folder: Path
         run_options(Request(paths=["x"], prompt="long"), own)
     with pytest.raises(UsageError, match="has no template for classification"):
         run_options(Request(paths=["x"], prompt="brief", labels="a,b"), own)
+
+
+def test_meanings_and_language_are_part_of_the_question(settings: Settings) -> None:
+    """Each of them makes another question; stored options are read back as they were."""
+    pipeline = a_pipeline(settings)
+    plain = AnalysisOptions(labels=("a", "b"))
+    described = replace(plain, label_descriptions={"b": "second", "a": "first"})
+    asked = [plain, described, replace(described, answer_language="de")]
+
+    kind = AnalysisType.CLASSIFICATION
+    hashes = {identity(pipeline.context, kind, a_run(kind, analysis=each)) for each in asked}
+    submission = pipeline.submit(PARAGRAPH, options=a_run(kind, analysis=asked[-1]))
+
+    assert len(hashes) == len(asked)
+    assert options_from(pipeline.job(submission).options) == asked[-1]

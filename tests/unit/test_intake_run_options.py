@@ -16,7 +16,7 @@ from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from chordwise.pipeline.inbox.scan import with_side_car
-from chordwise.pipeline.intake.run_options import RunOptions, run_options
+from chordwise.pipeline.intake.run_options import RunOptions, labels_of, run_options
 from chordwise.readers.extracted import Columns
 from chordwise.settings import ProfileSettings, Settings
 
@@ -37,6 +37,7 @@ critique = true
 principles = ["No guessing."]
 votes = 3
 prompt = "brief"
+answer_language = "de"
 text_column = "body"
 id_column = "number"
 """
@@ -63,6 +64,11 @@ def variants(options: RunOptions) -> object:
     return {each.variant for each in options.analysis.templates}
 
 
+def meanings(options: RunOptions) -> object:
+    """Return what labels mean."""
+    return options.analysis.label_descriptions
+
+
 ENTRIES: dict[str, tuple[Asked, str, object, str, object]] = {
     "types": (
         lambda options: options.types,
@@ -83,6 +89,8 @@ ENTRIES: dict[str, tuple[Asked, str, object, str, object]] = {
     "critique": (lambda options: options.analysis.critique, "true", True, "false", False),
     "principles": (lambda options: options.analysis.principles, '["y"]', ("y",), "[]", ()),
     "votes": (lambda options: options.analysis.votes, "5", 5, "1", 1),
+    "labels_file": (meanings, '"kinds.txt"', {"a": "the first"}, '""', {}),
+    "answer_language": (lambda o: o.analysis.answer_language, '"pt-BR"', "pt-BR", '""', ""),
     "prompt": (variants, '"long"', {"long"}, '""', set()),
     "text_column": (lambda options: options.columns.text, '"text"', "text", '""', ""),
     "id_column": (lambda options: options.columns.identity, '"id"', "id", '""', ""),
@@ -93,6 +101,7 @@ def asked(folder: Path, side_car: str, profile: str = PROFILE) -> RunOptions:
     """Return what is asked of a file of the profile with this side-car."""
     (folder / "contract.json").write_text(FEE, "utf-8")
     (folder / "rent.json").write_text(RENT, "utf-8")
+    (folder / "kinds.txt").write_text("a: the first\nb\n", "utf-8")
     (folder / "prompts").mkdir()
     for name in ("brief", "long"):
         for kind in ("extraction.schema", "summary", "classification"):
@@ -231,6 +240,9 @@ def test_an_empty_profile_is_a_summary_by_the_usual_model() -> None:
         ({"types": ["summary"], "schema": "contract.json"}, "for extractions"),
         ({"types": ["summary"], "labels": ["a", "b"]}, "for classifications"),
         ({"labels": ["only"]}, "two labels"),
+        ({"labels": ["a", "b"], "labels_file": "kinds.txt"}, "labels and a file"),
+        ({"labels_file": "there-is-none.txt"}, "cannot be read"),
+        ({"answer_language": "German, please"}, "no tag of a language"),
         ({"id_column": "number"}, "reading rows"),
         ({"schema": "there-is-none.json"}, "cannot be read"),
     ],
@@ -266,3 +278,54 @@ def test_a_schema_that_cannot_be_used_has_a_hint(
         run_options(Settings(), ProfileSettings.model_validate({"schema": schema}))
 
     assert caught.value.hint == hint.replace("{schema}", str(schema))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("kinds.txt", "\ufeffinvoice: asks for  money: now\n\n letter \n"),
+        ("kinds.toml", 'invoice = "asks for money: now"\nletter = ""\n'),
+        ("kinds.json", '{"invoice": "asks for money: now", "letter": ""}'),
+    ],
+)
+def test_labels_are_read_with_what_they_mean(tmp_path: Path, name: str, content: str) -> None:
+    """From lines, TOML or JSON; a label may have no description."""
+    file = tmp_path / name
+    file.write_text(content, "utf-8")
+
+    labels, described = labels_of((), file)
+
+    assert labels == ("invoice", "letter")
+    assert described == {"invoice": "asks for money: now"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("kinds.txt", "only: one", "two labels or more"),
+        ("kinds.toml", "a = 1\nb = 2", "no texts by label"),
+        ("kinds.toml", "a = ", "cannot be read"),
+        ("kinds.json", '["a", "b"]', "no texts by label"),
+        ("kinds.json", "{", "cannot be read"),
+    ],
+)
+def test_a_file_of_no_labels_is_refused(
+    tmp_path: Path, name: str, content: str, complaint: str
+) -> None:
+    """With its name."""
+    file = tmp_path / name
+    file.write_text(content, "utf-8")
+
+    with pytest.raises(UsageError, match=complaint) as caught:
+        labels_of((), file)
+
+    assert name in f"{caught.value.what}{caught.value.hint}"
+
+
+def test_a_side_car_replaces_labels_by_a_file_of_them(tmp_path: Path) -> None:
+    """And names none outside of the folder."""
+    assert asked(tmp_path, 'labels_file = "kinds.txt"').analysis.labels == ("a", "b")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    with pytest.raises(UsageError, match="labels_file lies outside"):
+        asked(outside, 'labels_file = "../kinds.txt"')
