@@ -22,7 +22,7 @@ from chordwise.domain.prompting import Prompt, render
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import UsageError
-from chordwise.prompts import library
+from chordwise.prompts import library, packs
 from chordwise.readers.discovery import discover
 from chordwise.readers.extracted import WHOLE
 from chordwise.readers.reading import UnreadDocument
@@ -41,7 +41,7 @@ chordwise prompts diff summary.analyze@brief
 
 
 def list_prompts(invocation: Invocation, *, as_json: AsJson = False) -> None:
-    """List the newest released templates and your own.
+    """List the newest released templates, your own, and the packs.
 
     chordwise prompts list
     """
@@ -51,17 +51,25 @@ def list_prompts(invocation: Invocation, *, as_json: AsJson = False) -> None:
     found += [(each, str(settings.prompts.folder)) for each in _own(settings)]
     if as_json:
         members = [{**_members(each), "origin": origin} for each, origin in found]
-        screen.write_json(templates=members)
+        titles = [{"name": each.name, "title": each.title} for each in packs.every().values()]
+        screen.write_json(templates=members, packs=titles)
         return
     rows = [(each.title, each.version, origin) for each, origin in found]
     screen.show(layouts.folded(("Template", "Version", "From"), rows, ("Version",)))
+    named = [(each.name, each.title) for each in packs.every().values()]
+    screen.show(layouts.folded(("Pack", "What it asks"), named, ("Pack",)))
 
 
 def show(invocation: Invocation, name: Name, *, as_json: AsJson = False) -> None:
-    """Show a template with its variables.
+    """Show a template with its variables, or a pack.
 
     chordwise prompts show summary.analyze
+
+    chordwise prompts show legal
     """
+    if name in packs.every() and not as_json:
+        invocation.screen.write(packs.named(name).source)
+        return
     template = _find(invocation.settings(), name)
     if as_json:
         invocation.screen.write_json(template=_members(template))

@@ -41,6 +41,9 @@ class Request:
         str,
         typer.Option(metavar="NAME", help="Ask what [profiles.NAME] says; options go before it."),
     ] = ""
+    pack: Annotated[
+        str, typer.Option(metavar="NAME", help="Ask what a field asks first: legal, financial, …")
+    ] = ""
     types: Annotated[
         list[AnalysisType] | None,
         typer.Option("--type", "-t", help="What to find out; may be repeated. Default: summary."),
@@ -168,15 +171,13 @@ def run_options(request: Request, settings: Settings) -> RunOptions:
     Raises:
         UsageError: The options contradict each other or the profile, or there is no such profile.
     """
-    from chordwise.pipeline.intake.run_options import RunOptions, own_templates  # noqa: PLC0415 - as below
+    from chordwise.pipeline.intake.run_options import RunOptions, completed  # noqa: PLC0415 - as below
 
     if request.profile:
         return profile_options(request, settings)
-    types = types_of(request)
-    templates = own_templates(settings, request.prompt, types)
-    return RunOptions(
-        types=types,
-        analysis=replace(options_of(request), templates=templates),
+    options = RunOptions(
+        types=types_of(request),
+        analysis=options_of(request),
         model=request.model or settings.model,
         name=request.run_name,
         save_as=request.save_as,
@@ -187,6 +188,8 @@ def run_options(request: Request, settings: Settings) -> RunOptions:
         budget_usd=budget_of(request.budget),
         columns=columns_of(request),
     )
+    asked = request.types or ()
+    return completed(settings, options, asked, pack=request.pack, prompt=request.prompt)
 
 
 def profile_options(request: Request, settings: Settings) -> RunOptions:
@@ -201,19 +204,8 @@ def profile_options(request: Request, settings: Settings) -> RunOptions:
         known = ", ".join(sorted(settings.profiles))
         hint = f"Known: {known}." if known else "[profiles.NAME] in chordwise.toml makes one."
         raise UsageError(f"There is no profile “{request.profile}”.", hint)
-    same = (
-        "instructions",
-        "answer_language",
-        "prompt",
-        "save_as",
-        "model",
-        "nightly",
-        "lane",
-        "votes",
-        "critique",
-    )
     given: dict[str, object] = {
-        **{name: getattr(request, name) for name in (*same, "text_column", "id_column")},
+        **{name: getattr(request, name) for name in _AS_IN_A_PROFILE},
         "types": tuple(request.types or ()),
         "schema_file": request.schema.absolute() if request.schema else None,
         "labels": _labels(request.labels),
@@ -222,8 +214,10 @@ def profile_options(request: Request, settings: Settings) -> RunOptions:
         "budget_usd": budget_of(request.budget),
     }
     changes = {name: value for name, value in given.items() if value}
-    if changes.keys() & _OF_LABELS:
+    if not _OF_LABELS.isdisjoint(changes):
         changes = {"labels": (), "labels_file": None} | changes
+    if not {*_OF_LABELS, "schema_file"}.isdisjoint(changes):
+        changes["examples_file"] = None  # they show the answers that the profile asks for
     if request.confidence_threshold is not None:
         changes["confidence_threshold"] = request.confidence_threshold
     profile = settings.profiles[request.profile].model_copy(update=changes)
@@ -235,6 +229,7 @@ _OF_LABELS = {"labels", "labels_file"}
 _AS_IN_A_PROFILE = (
     "instructions",
     "answer_language",
+    "pack",
     "prompt",
     "save_as",
     "model",

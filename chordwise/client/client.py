@@ -49,6 +49,7 @@ class AnalysisArguments(TypedDict, total=False):
     """What is asked of each document; see docs/command-line.md, where the options are the same."""
 
     profile: str
+    pack: str
     types: Sequence[AnalysisType | str]
     instructions: str
     schema: Mapping[str, JsonValue] | str | os.PathLike[str]
@@ -213,6 +214,7 @@ class Client:
             analysis=replace(
                 analysis,
                 schema=own or analysis.schema,
+                examples=() if own else analysis.examples,
                 labels=_texts(labels) or analysis.labels,
                 label_descriptions=meanings or analysis.label_descriptions,
                 critique=analysis.critique or bool(principles),
@@ -271,6 +273,7 @@ def _request(paths: Sequence[str], arguments: RunArguments, *, has_schema: bool)
     return Request(
         paths=list(paths),
         profile=arguments.get("profile", ""),
+        pack=arguments.get("pack", ""),
         types=types or None,
         instructions=arguments.get("instructions", ""),
         schema=Path(schema) if isinstance(schema, str | os.PathLike) else None,

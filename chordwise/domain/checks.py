@@ -1,13 +1,14 @@
-"""Checks between the values of an extraction, which a user's JSON Schema declares in `x-checks`.
+"""Checks of an answer: between values, as a user's schema declares them, and against examples.
 
-A declaration is data: four kinds, with JSON Pointers to the values, in which `*` stands for every
-position of a list. Where a value is missing, or does not say a number or a date without ambiguity,
-a check says nothing.
+A declaration in `x-checks` is data: four kinds, with JSON Pointers to the values, in which `*`
+stands for every position of a list. Where a value is missing, or does not say a number or a date
+without ambiguity, a check says nothing.
 """
 
 from __future__ import annotations
 
 import operator
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -19,8 +20,10 @@ import jsonschema_rs
 from chordwise.domain import json_values, schemas
 from chordwise.domain.analyses.extraction import ANY_POSITION, SchemaNode
 from chordwise.domain.facts import text_of
+from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.schemas import CHECKS
+from chordwise.domain.tasks import AnalysisOptions
 from chordwise.domain.typed_values import typed
 from chordwise.errors import UsageError
 
@@ -59,12 +62,31 @@ class FailedCheck:
         return {name: getattr(self, name) for name in names}
 
 
-def failures(output: JsonObject, schema: JsonObject | None) -> tuple[FailedCheck, ...]:
-    """Return the checks of a schema that the data of an answer do not pass, in their order."""
-    declared = json_values.objects(schema.get(CHECKS)) if schema else []
+def failures(output: JsonObject, options: AnalysisOptions) -> tuple[FailedCheck, ...]:
+    """Return what a grounded answer about a whole document does not pass, values before quotes."""
+    declared = json_values.objects(options.schema.get(CHECKS)) if options.schema else []
     data = output.get("data")
+    found = [
+        failed
+        for each in declared
+        for failed in _KINDS[json_values.text(each["check"])](each, data)
+    ]
+    return (*found, *leaks(output, options))
+
+
+def leaks(output: JsonObject, options: AnalysisOptions) -> tuple[FailedCheck, ...]:
+    """Return the quotes of a grounded answer that stand in an example, and not in the text."""
+    sources = [Source(each.text) for each in options.examples]
+    own: JsonObject = {name: value for name, value in output.items() if name != "data"}
     return tuple(
-        found for each in declared for found in _KINDS[json_values.text(each["check"])](each, data)
+        FailedCheck(
+            check="example",
+            path=f"{path}/quote",
+            problem="the quote stands in an example, and not in the text",
+        )
+        for path, item in json_values.walk(own if sources else None)
+        if isinstance(item, dict) and item.get("grounded") is False
+        if any(source.locate(json_values.text(item.get("quote"))) for source in sources)
     )
 
 
@@ -84,6 +106,11 @@ def check_declarations(schema: JsonObject) -> None:
 
 _HINT = "docs/analyses.md#checks-between-values shows each kind."
 _PATH: JsonObject = {"type": "string", "pattern": "^/"}
+_PATHS_OF_A_SUM: JsonObject = {
+    **schemas.array(_PATH, at_least=1, at_most=20),
+    **_PATH,
+    "type": ["string", "array"],
+}
 _TOLERANCE: JsonObject = {"type": "number", "minimum": 0}
 _VALUE: JsonObject = {"type": ["string", "number", "boolean"]}
 
@@ -98,7 +125,10 @@ _FORMS: Mapping[str, jsonschema_rs.Validator] = MappingProxyType(
     {
         "sum": _form(
             "sum",
-            {"of": _PATH, "equals": {**_PATH, "type": ["string", "number"]}},
+            {
+                "of": _PATHS_OF_A_SUM,
+                "equals": {**_PATH, "type": ["string", "number"]},
+            },
             {"tolerance": _TOLERANCE},
         ),
         "order": _form("order", {"before": _PATH, "after": _PATH}, {"strict": {"type": "boolean"}}),
@@ -129,14 +159,19 @@ def _problem(declared: JsonValue, root: SchemaNode) -> str:
     for error in _FORMS[kind].iter_errors(declared):
         place = "".join(f'"{step}": ' for step in error.instance_path)
         return f"{place}{error.message}"
-    paths = [path for name in _PATHS[kind] if (path := declared[name]) and _is_path(path)]
-    for path in map(json_values.text, paths):
+    *paths, last = [path for name in _PATHS[kind] for path in _paths(declared[name])]
+    for path in (*paths, last):
         if not _is_known(path, root):
             return f"the schema knows nothing at {path}"
-    lists = [_list_of(json_values.text(path)) for path in paths]
-    if len(lists) > 1 and not (lists[0].startswith(lists[1]) or lists[1].startswith(lists[0])):
-        return f"{' and '.join(map(json_values.text, paths))} are in different lists"
+        one, other = _list_of(path), _list_of(last)
+        if not (one.startswith(other) or other.startswith(one)):
+            return f"{path} and {last} are in different lists"
     return ""
+
+
+def _paths(value: JsonValue) -> list[str]:
+    """Return the JSON Pointers in an entry, which may be one, several, or a plain value."""
+    return json_values.strings([value] if _is_path(value) else value)
 
 
 def _is_path(value: JsonValue) -> bool:
@@ -156,14 +191,18 @@ def _list_of(path: str) -> str:
 
 def _sum(declared: JsonObject, data: JsonValue) -> Iterator[FailedCheck]:
     """Compare a value with the sum of those in the same row; one that is missing leaves it open."""
-    of, equals = json_values.text(declared["of"]), declared["equals"]
+    parts_of, equals = _paths(declared["of"]), declared["equals"]
+    of = " + ".join(parts_of)
     totals = json_values.text(equals) if _is_path(equals) else ""
-    for row in _rows(data, totals):
-        parts = [_at(data, of, each)[1] for each in _rows(data, of) if each[: len(row)] == row]
-        path, total = _at(data, totals, row) if totals else (of, equals)
+    of_row: dict[_Positions, list[JsonValue]] = defaultdict(list)
+    for path in parts_of:
+        for each in _rows(data, path):
+            of_row[each[: _depth(totals)]].append(_at(data, path, each)[1])
+    for row, parts in of_row.items():
+        path, total = _at(data, totals, row) if totals else (parts_of[0], equals)
         numbers, wanted = [_number(part) for part in parts], _number(total)
         known = [number for number in numbers if number is not None]
-        if not parts or wanted is None or len(known) < len(numbers):
+        if wanted is None or len(known) < len(numbers):
             continue
         if abs(sum(known, Decimal(0)) - wanted) > _tolerance(declared):
             yield _failed(

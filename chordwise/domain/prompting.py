@@ -7,10 +7,10 @@ import json
 from dataclasses import dataclass
 from string import Template
 
-from chordwise.domain import critique, grounding, schemas
+from chordwise.domain import critique, examples, grounding, schemas
 from chordwise.domain.analyses import extraction
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.templates import PromptTemplate
 
 # A document that holds its own mark costs its author 2 to the power of four times as many hashes:
@@ -85,7 +85,7 @@ def _mark(material: str) -> str:
 
 def _instructions(task: AnalysisTask) -> str:
     """Return what the user adds to the question, each part in a line or more of its own."""
-    parts = (_remark(task), _meanings(task), _language(task.options))
+    parts = (_remark(task), _meanings(task), _language(task.options), _examples(task))
     return "\n".join(part for part in parts if part)
 
 
@@ -115,3 +115,10 @@ def _language(options: AnalysisOptions) -> str:
         f"“{options.answer_language}” (BCP 47). Quotes, labels, values that stand in the text, and "
         "the names of members stay as they are."
     )
+
+
+def _examples(task: AnalysisTask) -> str:
+    """Return the examples of questions about a text; answers to be joined look otherwise."""
+    is_about_text = not (task.answers or task.is_critique or task.stage is Stage.SYNTHESIZE)
+    own = [each for each in task.options.examples if each.analysis_type is task.analysis_type]
+    return examples.in_prompt(own) if is_about_text else ""

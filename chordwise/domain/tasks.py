@@ -41,6 +41,15 @@ class Stage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A text with the right answer about it, in the shape that models answer in."""
+
+    analysis_type: AnalysisType
+    text: str
+    answer: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnalysisOptions:
     """What the user asked for beyond the type; part of a result's identity.
 
@@ -49,7 +58,7 @@ class AnalysisOptions:
     document is examined against `principles`, or the usual ones where there are none. `templates`
     are the user's own, and go before the released ones of the same names. `label_descriptions` say
     what labels mean, by label; `answer_language` is the language that a model answers in, as a tag
-    of BCP 47 such as `de`, and empty where that is left to it.
+    of BCP 47 such as `de`, and empty where that is left to it. `examples` are shown to it.
     """
 
     instructions: str = ""
@@ -62,6 +71,7 @@ class AnalysisOptions:
     templates: tuple[PromptTemplate, ...] = ()
     label_descriptions: Mapping[str, str] = field(default_factory=dict)
     answer_language: str = ""
+    examples: tuple[Example, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,10 +134,26 @@ def options_from(stored: JsonObject) -> AnalysisOptions:
         templates=templates.from_json(stored.get("templates")),
         label_descriptions=json_values.texts(stored.get("label_descriptions")),
         answer_language=json_values.text(stored.get("answer_language")),
+        examples=tuple(_example(each) for each in json_values.objects(stored.get("examples"))),
     )
 
 
-_NO_QUESTION = ("confidence_threshold", "votes", "critique", "principles", "templates")
+def _example(stored: JsonObject) -> Example:
+    return Example(
+        analysis_type=AnalysisType(json_values.text(stored["type"])),
+        text=json_values.text(stored["text"]),
+        answer=json_values.as_object(stored["answer"]),
+    )
+
+
+_NO_QUESTION = (
+    "confidence_threshold",
+    "votes",
+    "critique",
+    "principles",
+    "templates",
+    "examples",
+)
 """Options that say how an answer is come by, or when it is marked, and not what is asked."""
 
 
@@ -143,6 +169,10 @@ def options_to_json(options: AnalysisOptions) -> JsonObject:
         "templates": templates.to_json(options.templates),
         "label_descriptions": dict(options.label_descriptions),
         "answer_language": options.answer_language,
+        "examples": [
+            {"type": each.analysis_type.value, "text": each.text, "answer": each.answer}
+            for each in options.examples
+        ],
     }
     return {
         "instructions": options.instructions,

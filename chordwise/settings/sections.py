@@ -404,6 +404,12 @@ class ProfileSettings(Section):
     principles: Principles = Field(
         default=(), description="To examine by, and then they are; empty: [critique]."
     )
+    examples_file: Path | None = Field(
+        default=None, alias="examples", description="Texts with the right answers, relative so."
+    )
+    pack: str = Field(
+        default="", description="legal, financial, scientific or support; own entries go before it."
+    )
     prompt: str = Field(
         default="", description="The variant of templates in prompts.folder; empty: released ones."
     )
@@ -415,7 +421,7 @@ class ProfileSettings(Section):
     )
     id_column: str = Field(default="", description="The column that names the rows.")
 
-    @field_validator("schema_file", "labels_file", "budget_usd", mode="before")
+    @field_validator("schema_file", "labels_file", "examples_file", "budget_usd", mode="before")
     @classmethod
     def unset(cls, value: object) -> object:
         """Take an empty text for none: so a side-car takes away what its profile has."""

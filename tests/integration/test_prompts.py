@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from chordwise.cli.request import Request, run_options
+from chordwise.domain.json_values import objects
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType, options_from
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.pipeline.intake.run_options import identity
@@ -93,3 +95,21 @@ def test_meanings_and_language_are_part_of_the_question(settings: Settings) -> N
 
     assert len(hashes) == len(asked)
     assert options_from(pipeline.job(submission).options) == asked[-1]
+
+
+def test_an_example_that_leaks_is_refused_and_counted(settings: Settings) -> None:
+    """Its quote is not grounded, the result names the leak, and needs review."""
+    asked = Request(paths=["x"], pack="support", types=[AnalysisType.CLASSIFICATION])
+    options = replace(run_options(asked, settings), model="scripted", name="leaking")
+    (example,) = options.analysis.examples
+    pipeline = a_pipeline(settings, json.dumps(example.answer), repeat_last=True)
+
+    pipeline.work(submission := pipeline.submit(PARAGRAPH, options=options))
+
+    result = pipeline.result(pipeline.job(submission).id)
+    assert result is not None
+    assert [each["check"] for each in objects(result.failed_checks)] == ["example"] * 2
+    assert (result.quality, result.needs_review) == (0, True)
+    grounded = "SELECT DISTINCT grounded FROM facts WHERE quote IS NOT NULL"
+    assert pipeline.rows(grounded) == [(False,)]
+    assert options_from(pipeline.job(submission).options) == options.analysis

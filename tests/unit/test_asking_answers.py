@@ -15,7 +15,7 @@ from chordwise.domain import grounding, tokens
 from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Example, Stage
 from chordwise.errors import (
     BudgetExceededError,
     ChordwiseError,
@@ -581,3 +581,18 @@ def test_a_part_of_a_document_is_not_held_to_checks() -> None:
     model = ScriptedModel([a_bill(12, 5, 6)])
 
     assert total_of(model, is_whole=False) == 12
+
+
+def test_a_quote_out_of_an_example_is_asked_for_once_more() -> None:
+    """Also about a part of a document; where it comes again, the answer stays as it is."""
+    shown = Example(analysis_type=AnalysisType.SUMMARY, text="The mill burned down.", answer={})
+    task = replace(TASK, options=AnalysisOptions(examples=(shown,)))
+    leaking = a_summary("The mill burned down.")
+    stubborn = ScriptedModel([leaking], repeat_last=True)
+    model = ScriptedModel([leaking, GOOD])
+
+    better, same = ask(question(model, task)), ask(question(stubborn, task))
+
+    assert "stands in an example" in model.requests[1].user
+    assert [grounding.grounded_share(each.output) for each in (better, same)] == [1, 0]
+    assert len(stubborn.requests) == 2

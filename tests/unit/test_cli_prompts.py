@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chordwise.errors import ExitCode
-from chordwise.prompts import library
+from chordwise.prompts import library, packs
 from tests.fakes.commands import run
 
 SETTINGS = """
@@ -47,10 +47,14 @@ def test_own_templates_stand_beside_the_released_ones(capsys: pytest.CaptureFixt
     """Each with its version, which names the content of one's own."""
     assert run(["prompts", "list", "--json"]) == ExitCode.SUCCESS
 
-    found = json.loads(capsys.readouterr().out)["templates"]
+    shown = json.loads(capsys.readouterr().out)
+    found = shown["templates"]
     (own,) = (each for each in found if each["origin"] == "prompts")
     assert own["version"].startswith("summary.analyze@brief-")
     assert len(found) == len(library.replaceable()) + 1
+    assert [each["name"] for each in shown["packs"]] == list(packs.every())
+    assert run(["prompts", "show", "legal"]) == ExitCode.SUCCESS
+    assert capsys.readouterr().out == packs.named("legal").source
 
 
 def test_a_prompt_is_rendered_about_a_document(

@@ -12,11 +12,13 @@ from chordwise.cli.request import (
     columns_of,
     options_of,
     profile_options,
+    run_options,
     types_of,
 )
 from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
+from chordwise.prompts import packs
 from chordwise.settings import ProfileSettings, Settings
 
 SCHEMA = '{"type": "object", "properties": {"total": {"type": "number"}}}'
@@ -189,3 +191,19 @@ def test_labels_with_descriptions_imply_a_classification(tmp_path: Path) -> None
         options_of(Request(paths=["x"], labels="a,b", labels_file=file))
     with pytest.raises(UsageError, match="no tag of a language"):
         options_of(Request(paths=["x"], answer_language="klingon language"))
+
+
+def test_a_pack_asks_where_the_user_does_not() -> None:
+    """With a profile and without; options go before it."""
+    settings = Settings(profiles={"letters": ProfileSettings(pack="legal")})
+    support = packs.named("support")
+
+    own = run_options(Request(paths=["x"], pack="support", instructions="Briefly."), settings)
+    labelled = run_options(Request(paths=["x"], pack="support", labels="a,b"), settings)
+    changed = profile_options(with_profile(pack="support"), settings)
+
+    assert own.types == labelled.types == changed.types == support.types
+    assert own.analysis.instructions == f"{support.instructions}\nBriefly."
+    assert (own.analysis.schema, own.analysis.examples) == (support.schema, support.examples)
+    assert (labelled.analysis.labels, labelled.analysis.examples) == (("a", "b"), ())
+    assert changed.analysis.label_descriptions == support.labels

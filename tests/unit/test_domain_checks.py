@@ -7,7 +7,7 @@ import pytest
 from chordwise.domain import checks, validation
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType, Example
 from chordwise.errors import UsageError
 
 LINE: JsonObject = {
@@ -41,7 +41,7 @@ def with_checks(*declared: JsonValue) -> JsonObject:
 def failing(declared: JsonObject, data: JsonObject) -> list[tuple[str, str | None, str | None]]:
     """Return the path and the values of each failure."""
     schema = validation.check_schema(with_checks(declared))
-    found = checks.failures({"data": data, "evidence": []}, schema)
+    found = checks.failures({"data": data, "evidence": []}, AnalysisOptions(schema=schema))
     return [(each.path, each.found, each.expected) for each in found]
 
 
@@ -59,6 +59,7 @@ def amounts(*values: JsonValue) -> list[JsonValue]:
         (SUM | {"equals": 100}, {"lines": amounts(60, 40)}),
         (SUM | {"of": "/lines/*/parts/*", "equals": "/lines/*/amount"},
          {"lines": [{"amount": 3, "parts": [1, 2]}, {"amount": 7, "parts": [7]}]}),
+        (SUM | {"of": ["/net", "/lines/*/amount"]}, {"net": 1, "lines": amounts(2), "total": 3}),
         (ORDER, {"lines": [{"start": "2024-01-31", "end": "1 March 2024"}, {"start": "May"}]}),
         (ORDER, {"lines": [{"start": "2024-01-31", "end": "2024-01-31"}]}),
         (NET, {"net": 84.03, "total": 100}),
@@ -87,6 +88,8 @@ def test_what_holds_passes(declared: JsonObject, data: JsonObject) -> None:
          ("/data/lines/1/start", "31 May 2024", "2024-03-01")),
         (ORDER | {"strict": True}, {"lines": [{"start": "2024-01-31", "end": "2024-01-31"}]},
          ("/data/lines/0/start", "2024-01-31", "2024-01-31")),
+        (SUM | {"of": ["/net", "/lines/*/amount"]}, {"net": 1, "lines": amounts(2), "total": 4},
+         ("/data/total", "3", "4")),
         (NET, {"net": 101, "total": 100}, ("/data/net", "101", "100")),
         (NET | {"left": "/method", "operator": "!=", "right": "Card"}, {"method": "card"},
          ("/data/method", "card", "Card")),
@@ -125,8 +128,8 @@ def test_a_message_of_the_user_says_what_is_wrong() -> None:
     own = SUM | {"message": "the invoice does not add up"}
     output: JsonObject = {"data": {"lines": amounts(1), "total": 4711}}
 
-    (usual,) = checks.failures(output, with_checks(SUM))
-    (said,) = checks.failures(output, with_checks(own))
+    (usual,) = checks.failures(output, AnalysisOptions(schema=with_checks(SUM)))
+    (said,) = checks.failures(output, AnalysisOptions(schema=with_checks(own)))
 
     assert usual.problem == "the sum of /lines/*/amount is not /total"
     assert said.problem == "the invoice does not add up"
@@ -153,6 +156,25 @@ def test_what_is_no_check_is_refused(declared: JsonValue, complaint: str) -> Non
 
     assert caught.value.what.startswith("x-checks, check 2: ")
     assert complaint in caught.value.what
+
+
+def test_a_quote_out_of_an_example_is_a_leak() -> None:
+    """Where it stands in the text as well, it is grounded and none."""
+    shown = Example(analysis_type=AnalysisType.SUMMARY, text="The mill burned down.", answer={})
+    options = AnalysisOptions(examples=(shown,))
+    output: JsonObject = {
+        "key_findings": [
+            {"quote": "the mill burned", "grounded": False},
+            {"quote": "the mill burned", "grounded": True},
+            {"quote": "invented otherwise", "grounded": False},
+        ],
+        "data": {"quote": "the mill burned", "grounded": False},
+    }
+
+    (leak,) = checks.failures(output, options)
+
+    assert (leak.check, leak.path) == ("example", "/key_findings/0/quote")
+    assert checks.leaks(output, AnalysisOptions()) == ()
 
 
 def test_models_do_not_see_the_checks() -> None:

@@ -38,11 +38,19 @@ principles = ["No guessing."]
 votes = 3
 prompt = "brief"
 answer_language = "de"
+examples = "examples.toml"
 text_column = "body"
 id_column = "number"
 """
 
 
+NOTHING = '{"data": {}, "evidence": []}'
+EXAMPLES = f"""
+[[examples]]
+type = "extraction"
+text = "A mill."
+answer = '{NOTHING}'
+"""
 TEMPLATE = "system = '$schema $instructions'\nuser = '$mark $text $mark'\n"
 FEE = '{"type": "object", "properties": {"fee": {"type": "number"}}}'
 
@@ -69,6 +77,11 @@ def meanings(options: RunOptions) -> object:
     return options.analysis.label_descriptions
 
 
+def shown(options: RunOptions) -> object:
+    """Return the texts of the examples."""
+    return [each.text for each in options.analysis.examples]
+
+
 ENTRIES: dict[str, tuple[Asked, str, object, str, object]] = {
     "types": (
         lambda options: options.types,
@@ -91,6 +104,8 @@ ENTRIES: dict[str, tuple[Asked, str, object, str, object]] = {
     "votes": (lambda options: options.analysis.votes, "5", 5, "1", 1),
     "labels_file": (meanings, '"kinds.txt"', {"a": "the first"}, '""', {}),
     "answer_language": (lambda o: o.analysis.answer_language, '"pt-BR"', "pt-BR", '""', ""),
+    "pack": (lambda o: "invoices" in o.analysis.instructions, '"financial"', True, '""', False),
+    "examples": (shown, '"more.json"', ["Another mill."], '""', []),
     "prompt": (variants, '"long"', {"long"}, '""', set()),
     "text_column": (lambda options: options.columns.text, '"text"', "text", '""', ""),
     "id_column": (lambda options: options.columns.identity, '"id"', "id", '""', ""),
@@ -101,6 +116,9 @@ def asked(folder: Path, side_car: str, profile: str = PROFILE) -> RunOptions:
     """Return what is asked of a file of the profile with this side-car."""
     (folder / "contract.json").write_text(FEE, "utf-8")
     (folder / "rent.json").write_text(RENT, "utf-8")
+    (folder / "examples.toml").write_text(EXAMPLES, "utf-8")
+    stored = [{"type": "extraction", "text": "Another mill.", "answer": NOTHING}]
+    (folder / "more.json").write_text(json.dumps(stored), "utf-8")
     (folder / "kinds.txt").write_text("a: the first\nb\n", "utf-8")
     (folder / "prompts").mkdir()
     for name in ("brief", "long"):
@@ -243,6 +261,8 @@ def test_an_empty_profile_is_a_summary_by_the_usual_model() -> None:
         ({"labels": ["a", "b"], "labels_file": "kinds.txt"}, "labels and a file"),
         ({"labels_file": "there-is-none.txt"}, "cannot be read"),
         ({"answer_language": "German, please"}, "no tag of a language"),
+        ({"pack": "medical"}, "no pack"),
+        ({"examples": "there-are-none.toml"}, "cannot be read"),
         ({"id_column": "number"}, "reading rows"),
         ({"schema": "there-is-none.json"}, "cannot be read"),
     ],
@@ -329,3 +349,16 @@ def test_a_side_car_replaces_labels_by_a_file_of_them(tmp_path: Path) -> None:
     outside.mkdir()
     with pytest.raises(UsageError, match="labels_file lies outside"):
         asked(outside, 'labels_file = "../kinds.txt"')
+
+
+def test_examples_that_could_not_be_answered_so_are_refused(tmp_path: Path) -> None:
+    """And so is a file that cannot be read."""
+    (tmp_path / "other.toml").write_text(EXAMPLES.replace('"data"', '"date"'), "utf-8")
+    (tmp_path / "broken.json").write_text("[", "utf-8")
+
+    with pytest.raises(UsageError, match=r"an example of the type extraction in .*other\.toml"):
+        asked(tmp_path, 'examples = "other.toml"')
+    with pytest.raises(UsageError, match=r"broken\.json cannot be read"):
+        run_options(
+            Settings(), ProfileSettings.model_validate({"examples": tmp_path / "broken.json"})
+        )

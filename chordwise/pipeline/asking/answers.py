@@ -20,6 +20,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.missing_rows import MissingRows
 from chordwise.domain.tasks import AnalysisTask
 from chordwise.domain.templates import PromptTemplate
+from chordwise.domain.validation import MAX_PROBLEMS
 from chordwise.errors import (
     AwaitingBatchError,
     BudgetExceededError,
@@ -152,16 +153,16 @@ class _Attempts:
     def _passing(self, answer: Answer, request: CompletionRequest, model: ChatModel) -> Answer:
         """Return a valid answer, or another one that passes more of the checks and loses nothing.
 
-        The checks need all values of the document, so that a chunk of several is not asked about
-        again; the built-in model would repeat itself.
+        Checks between values need all values of the document, so that a chunk of several is held to
+        those of its quotes only. The built-in model would repeat itself.
         """
         task = request.task
-        failed = checks.failures(answer.output, task.options.schema)
-        if not failed or not task.is_whole or model.profile.provider == EXTRACTIVE:
+        fails = checks.failures if task.is_whole else checks.leaks
+        failed = fails(answer.output, task.options)
+        is_built_in = model.profile.provider == EXTRACTIVE
+        if not failed or is_built_in or self._left() < SHORTEST_REQUEST_SECONDS:
             return answer
-        if self._left() < SHORTEST_REQUEST_SECONDS:
-            return answer
-        said = "; ".join(f"{each.path}: {each.problem}" for each in failed)
+        said = "; ".join(f"{each.path}: {each.problem}" for each in failed[:MAX_PROBLEMS])
         again = with_problems(request, InvalidAnswerError(said), model.profile)
         try:
             again, completion = self._completed(again, model)
@@ -169,7 +170,7 @@ class _Attempts:
             other = checked(completion, again, source, record_check, repaired=True)
         except (InvalidAnswerError, RefusedError, TruncatedError):
             return answer
-        is_better = len(checks.failures(other.output, task.options.schema)) < len(failed)
+        is_better = len(fails(other.output, task.options)) < len(failed)
         return other if is_better and not objection_to(other, answer, task) else answer
 
     def _completed(

@@ -36,8 +36,8 @@ class Examined:
     is_merged_by_rule: bool = False
 
     def failed_checks(self, task: AnalysisTask) -> tuple[FailedCheck, ...]:
-        """Return the checks between values that the answer does not pass."""
-        return checks.failures(self.answer.output, task.options.schema)
+        """Return the checks that the answer does not pass."""
+        return checks.failures(self.answer.output, task.options)
 
     def quality(self, task: AnalysisTask) -> float:
         """Return the quality of the answer, lowered by each check that it does not pass."""
@@ -49,7 +49,7 @@ class Examined:
         It found nothing of what was asked for, or it is unsure, or much of it could not be checked
         against the text, or its critique leaves a doubt, or of the votes that were asked for a
         language model has given one alone, or rows are missing, or it was merged by rule, or a
-        check between values failed.
+        check failed.
         """
         if self.is_merged_by_rule or missing_rows.losses(self.answer.missing_rows):
             return True

@@ -201,7 +201,12 @@ def with_side_car(profile: ProfileSettings, side_car: Path) -> ProfileSettings:
         raise UsageError(
             f"The side-car is wrong: {'; '.join(problems(error))}.", _hint(given)
         ) from error
-    for name, file in (("schema", wanted.schema_file), ("labels_file", wanted.labels_file)):
+    files = {
+        "schema": wanted.schema_file,
+        "labels_file": wanted.labels_file,
+        "examples": wanted.examples_file,
+    }
+    for name, file in files.items():
         if file is not None and not is_inside(file):
             raise UsageError(
                 f"The side-car's {name} lies outside of the folder of chordwise.toml.",
@@ -235,6 +240,8 @@ def _left_out(given: Collection[str], wanted: ProfileSettings) -> set[str]:
         found.add("principles")
     if wanted.labels or wanted.labels_file:
         found |= {"labels", "labels_file"}
+    if not {"schema", "labels", "labels_file"}.isdisjoint(given):
+        found.add("examples")
     return found
 
 

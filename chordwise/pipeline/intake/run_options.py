@@ -14,13 +14,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from chordwise.domain import critique, json_values, validation
+from chordwise.domain import critique, examples, json_values, validation
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import Lane
 from chordwise.domain.tasks import (
     AnalysisOptions,
     AnalysisTask,
     AnalysisType,
+    Example,
     Stage,
     implied_types,
     options_from,
@@ -31,7 +32,7 @@ from chordwise.errors import UsageError
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.models import client
 from chordwise.pipeline.runtime.context import ReadingContext
-from chordwise.prompts import library
+from chordwise.prompts import library, packs
 from chordwise.readers.extracted import WHOLE, Columns
 from chordwise.settings import CritiqueSettings, ProfileSettings, Settings
 
@@ -190,10 +191,9 @@ def run_options(settings: Settings, profile: ProfileSettings, run_name: str = ""
     has_labels = bool(profile.labels or profile.labels_file)
     has_schema = profile.schema_file is not None
     types = implied_types(profile.types, schema=has_schema, labels=has_labels)
-    analysis = _analysis_options(profile, types, settings.base_folder)
-    return RunOptions(
+    options = RunOptions(
         types=types,
-        analysis=replace(analysis, templates=own_templates(settings, profile.prompt, types)),
+        analysis=_analysis_options(profile, types, settings.base_folder),
         model=profile.model or settings.model,
         name=run_name,
         save_as=profile.save_as,
@@ -202,6 +202,34 @@ def run_options(settings: Settings, profile: ProfileSettings, run_name: str = ""
         budget_usd=profile.budget_usd,
         columns=_columns(profile),
     )
+    options = completed(settings, options, profile.types, pack=profile.pack, prompt=profile.prompt)
+    if profile.examples_file is None:
+        return options
+    own = _examples(settings.base_folder / profile.examples_file, options)
+    return replace(options, analysis=replace(options.analysis, examples=own))
+
+
+def completed(
+    settings: Settings,
+    options: RunOptions,
+    asked: Sequence[AnalysisType],
+    *,
+    pack: str,
+    prompt: str,
+) -> RunOptions:
+    """Return the options with what a pack adds, and with the user's own templates.
+
+    `asked` are the types that the user names; a pack has its own where there are none.
+
+    Raises:
+        UsageError: There is no such pack, or no template for what is asked.
+        ConfigurationError: A template cannot be used.
+    """
+    types, analysis = options.types, options.analysis
+    if pack:
+        types, analysis = packs.completed(packs.named(pack), asked, analysis)
+    templates = own_templates(settings, prompt, types)
+    return replace(options, types=types, analysis=replace(analysis, templates=templates))
 
 
 def own_templates(
@@ -295,6 +323,28 @@ def _read_labels(path: Path) -> dict[str, str]:
     if not isinstance(found, dict) or len(described) < len(found):
         raise UsageError(f"{what}: they are no texts by label.", 'label = "what it means"')
     return {label: " ".join(meaning.split()) for label, meaning in described.items()}
+
+
+def _examples(path: Path, options: RunOptions) -> tuple[Example, ...]:
+    """Return the examples in a file that are for the types that are asked for.
+
+    Raises:
+        UsageError: They cannot be read, or an answer of theirs could not be given.
+    """
+    content = _text_in(path, "examples")
+    try:
+        if path.suffix.lower() == ".toml":
+            stored = tomllib.loads(content).get("examples")
+        else:
+            stored = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"The examples {path} cannot be read: {error}.") from error
+    found = [each for each in examples.parse(stored) if each.analysis_type in options.types]
+    for each in found:
+        if problem := examples.problem(each, options.analysis):
+            about = f"an example of the type {each.analysis_type} in {path}"
+            raise UsageError(f"The answer of {about} could not be given: {problem}.")
+    return tuple(found)
 
 
 def _text_in(path: Path, noun: str) -> str:
