@@ -359,7 +359,7 @@ def _columns_of_an_answer() -> list[sa.Column[object]]:
         *_nullable(_JSON, "critique"),
         *_required(_BOOLEAN, "needs_review"),
         *_required(_JSON, "failed_chunks"),
-        *_nullable(_JSON, "missing_rows", "row_counts"),
+        *_nullable(_JSON, "missing_rows", "row_counts", "failed_checks"),
         *_required(_TEXT, "provider", "model"),
         *_required(_BOOLEAN, "language_model"),
         *_required(_TEXT, "prompt_version"),

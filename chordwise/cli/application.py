@@ -46,6 +46,7 @@ COMMANDS = {
     "doctor": ("doctor", "Say what is wrong and what to do."),
     "config": ("config", "Show every setting, and where it comes from."),
     "version": ("version", "Show the versions of Chordwise, Python and the schema."),
+    "prompts": ("prompts", "Show the prompts that models are asked with."),
     "schedules": ("schedules", "Show schedules, start them now, and change them."),
 }
 """The module that has each command by its name, and its line in the list, in the list's order."""

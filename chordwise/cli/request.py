@@ -41,6 +41,9 @@ class Request:
         str,
         typer.Option(metavar="NAME", help="Ask what [profiles.NAME] says; options go before it."),
     ] = ""
+    pack: Annotated[
+        str, typer.Option(metavar="NAME", help="Ask what a field asks first: legal, financial, …")
+    ] = ""
     types: Annotated[
         list[AnalysisType] | None,
         typer.Option("--type", "-t", help="What to find out; may be repeated. Default: summary."),
@@ -55,6 +58,15 @@ class Request:
     labels: Annotated[
         str,
         typer.Option(metavar="A,B,C", help="The labels to choose from in a classification."),
+    ] = ""
+    labels_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The labels with what they mean.")
+    ] = None
+    answer_language: Annotated[
+        str, typer.Option(metavar="TAG", help="Answer in this language, such as de.")
+    ] = ""
+    prompt: Annotated[
+        str, typer.Option(metavar="NAME", help="Templates of this variant in prompts.folder.")
     ] = ""
     text_column: Annotated[
         str,
@@ -113,9 +125,9 @@ class Request:
 
 def types_of(request: Request) -> tuple[AnalysisType, ...]:
     """Return the types to run: a schema or labels alone say which."""
-    return implied_types(
-        request.types or (), schema=request.schema is not None, labels=bool(request.labels)
-    )
+    has_labels = bool(request.labels or request.labels_file)
+    has_schema = request.schema is not None
+    return implied_types(request.types or (), schema=has_schema, labels=has_labels)
 
 
 def options_of(request: Request) -> AnalysisOptions:
@@ -124,16 +136,23 @@ def options_of(request: Request) -> AnalysisOptions:
     Raises:
         UsageError: Options contradict each other, or the schema cannot be used.
     """
-    from chordwise.pipeline.intake.run_options import read_schema  # noqa: PLC0415 - as below
+    from chordwise.pipeline.intake.run_options import (  # noqa: PLC0415 - as below
+        checked_language,
+        labels_of,
+        read_schema,
+    )
 
     types = types_of(request)
+    labels, descriptions = labels_of(_labels(request.labels), request.labels_file)
     if request.schema is not None and AnalysisType.EXTRACTION not in types:
         raise UsageError("--schema is for extractions.", "Add --type extraction.")
-    if request.labels and AnalysisType.CLASSIFICATION not in types:
+    if labels and AnalysisType.CLASSIFICATION not in types:
         raise UsageError("--labels is for classifications.", "Add --type classification.")
     return AnalysisOptions(
         instructions=request.instructions.strip(),
-        labels=_labels(request.labels),
+        labels=labels,
+        label_descriptions=descriptions,
+        answer_language=checked_language(request.answer_language),
         schema=read_schema(request.schema) if request.schema else None,
         confidence_threshold=(
             CONFIDENCE_THRESHOLD
@@ -152,11 +171,11 @@ def run_options(request: Request, settings: Settings) -> RunOptions:
     Raises:
         UsageError: The options contradict each other or the profile, or there is no such profile.
     """
-    from chordwise.pipeline.intake.run_options import RunOptions  # noqa: PLC0415 - as below
+    from chordwise.pipeline.intake.run_options import RunOptions, completed  # noqa: PLC0415 - as below
 
     if request.profile:
         return profile_options(request, settings)
-    return RunOptions(
+    options = RunOptions(
         types=types_of(request),
         analysis=options_of(request),
         model=request.model or settings.model,
@@ -169,6 +188,8 @@ def run_options(request: Request, settings: Settings) -> RunOptions:
         budget_usd=budget_of(request.budget),
         columns=columns_of(request),
     )
+    asked = request.types or ()
+    return completed(settings, options, asked, pack=request.pack, prompt=request.prompt)
 
 
 def profile_options(request: Request, settings: Settings) -> RunOptions:
@@ -183,21 +204,42 @@ def profile_options(request: Request, settings: Settings) -> RunOptions:
         known = ", ".join(sorted(settings.profiles))
         hint = f"Known: {known}." if known else "[profiles.NAME] in chordwise.toml makes one."
         raise UsageError(f"There is no profile “{request.profile}”.", hint)
-    same = ("instructions", "save_as", "model", "nightly", "lane", "votes", "critique")
     given: dict[str, object] = {
-        **{name: getattr(request, name) for name in (*same, "text_column", "id_column")},
+        **{name: getattr(request, name) for name in _AS_IN_A_PROFILE},
         "types": tuple(request.types or ()),
         "schema_file": request.schema.absolute() if request.schema else None,
         "labels": _labels(request.labels),
+        "labels_file": request.labels_file.absolute() if request.labels_file else None,
         "principles": _principles(request),
         "budget_usd": budget_of(request.budget),
     }
     changes = {name: value for name, value in given.items() if value}
+    if not _OF_LABELS.isdisjoint(changes):
+        changes = {"labels": (), "labels_file": None} | changes
+    if not {*_OF_LABELS, "schema_file"}.isdisjoint(changes):
+        changes["examples_file"] = None  # they show the answers that the profile asks for
     if request.confidence_threshold is not None:
         changes["confidence_threshold"] = request.confidence_threshold
     profile = settings.profiles[request.profile].model_copy(update=changes)
     options = run_options(settings, profile, request.run_name)
     return replace(options, fresh=request.fresh, use_cache=not request.no_cache)
+
+
+_OF_LABELS = {"labels", "labels_file"}
+_AS_IN_A_PROFILE = (
+    "instructions",
+    "answer_language",
+    "pack",
+    "prompt",
+    "save_as",
+    "model",
+    "nightly",
+    "lane",
+    "votes",
+    "critique",
+    "text_column",
+    "id_column",
+)
 
 
 def columns_of(request: Request) -> Columns:
@@ -234,7 +276,4 @@ def _principles(request: Request) -> tuple[str, ...]:
 
 
 def _labels(given: str) -> tuple[str, ...]:
-    labels = tuple(dict.fromkeys(part for each in given.split(",") if (part := each.strip())))
-    if given and len(labels) < 2:  # noqa: PLR2004 - the choice between one is none
-        raise UsageError("A classification needs two labels or more.", "--labels invoice,letter")
-    return labels
+    return tuple(part for each in given.split(",") if (part := each.strip()))

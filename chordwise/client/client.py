@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -49,10 +49,13 @@ class AnalysisArguments(TypedDict, total=False):
     """What is asked of each document; see docs/command-line.md, where the options are the same."""
 
     profile: str
+    pack: str
     types: Sequence[AnalysisType | str]
     instructions: str
     schema: Mapping[str, JsonValue] | str | os.PathLike[str]
-    labels: Sequence[str]
+    labels: Sequence[str] | Mapping[str, str]
+    answer_language: str
+    prompt: str
     text_column: str
     id_column: str
     model: str
@@ -204,13 +207,16 @@ class Client:
         own = check_schema(dict(schema)) if isinstance(schema, Mapping) else None
         request = _request(paths, arguments, has_schema=own is not None)
         options = run_options(request, self._connection.settings)
-        analysis = options.analysis
+        analysis, labels = options.analysis, arguments.get("labels", ())
+        meanings = dict(labels) if isinstance(labels, Mapping) else {}
         return replace(
             options,
             analysis=replace(
                 analysis,
                 schema=own or analysis.schema,
-                labels=_texts(arguments.get("labels", ())) or analysis.labels,
+                examples=() if own else analysis.examples,
+                labels=_texts(labels) or analysis.labels,
+                label_descriptions=meanings or analysis.label_descriptions,
                 critique=analysis.critique or bool(principles),
                 principles=principles or analysis.principles,
             ),
@@ -267,10 +273,13 @@ def _request(paths: Sequence[str], arguments: RunArguments, *, has_schema: bool)
     return Request(
         paths=list(paths),
         profile=arguments.get("profile", ""),
+        pack=arguments.get("pack", ""),
         types=types or None,
         instructions=arguments.get("instructions", ""),
         schema=Path(schema) if isinstance(schema, str | os.PathLike) else None,
         labels=",".join(labels),
+        answer_language=arguments.get("answer_language", ""),
+        prompt=arguments.get("prompt", ""),
         text_column=arguments.get("text_column", ""),
         id_column=arguments.get("id_column", ""),
         model=arguments.get("model"),
@@ -297,7 +306,7 @@ def _refuse_unknown(arguments: Mapping[str, object]) -> None:
         )
 
 
-def _texts(given: Sequence[str]) -> tuple[str, ...]:
+def _texts(given: Iterable[str]) -> tuple[str, ...]:
     """Return a list of texts; a single text has them parted by commas, as on the command line."""
     if isinstance(given, str):
         return tuple(part for each in given.split(",") if (part := each.strip()))

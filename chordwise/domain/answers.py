@@ -32,6 +32,8 @@ class Answer:
 
 
 REPAIR_FACTOR = 0.8
+CHECK_FACTOR = 0.8
+"""What a quality is multiplied by for each check between values that fails."""
 _HIGHEST_WITH_LOSS = 0.999
 
 

@@ -28,6 +28,13 @@ def strings(value: JsonValue) -> list[str]:
     return [item for item in value if isinstance(item, str)]
 
 
+def texts(value: JsonValue) -> dict[str, str]:
+    """Return the strings of an object by their names; anything else counts as none."""
+    if not isinstance(value, dict):
+        return {}
+    return {name: item for name, item in value.items() if isinstance(item, str)}
+
+
 def text(value: JsonValue) -> str:
     """Return a string as it is and anything else as the empty string."""
     return value if isinstance(value, str) else ""

@@ -1,4 +1,4 @@
-"""Prompt templates: texts with variables and an immutable version, and how they are filled in."""
+"""Prompts: what is sent to a model, out of a template and a task."""
 
 from __future__ import annotations
 
@@ -7,38 +7,15 @@ import json
 from dataclasses import dataclass
 from string import Template
 
-from chordwise.domain import critique, grounding, schemas
+from chordwise.domain import critique, examples, grounding, schemas
 from chordwise.domain.analyses import extraction
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisTask, AnalysisType
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.templates import PromptTemplate
 
 # A document that holds its own mark costs its author 2 to the power of four times as many hashes:
 # the 48 bits of twelve digits are an evening on one graphics card.
 _MARK_DIGITS = 32
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptTemplate:
-    """A released text; `name` is the analysis type and the stage, joined by a dot.
-
-    `system` holds all that the questions of a run have in common, so that providers can keep what
-    they made of it; `user` holds the text. Of a fallback's name the end says which: `…-plain`.
-    """
-
-    name: str
-    number: int
-    system: str
-    user: str
-
-    @property
-    def version(self) -> str:
-        """Return what `prompt_version` says in rows: `name@number`."""
-        return f"{self.name}@{self.number}"
-
-    @property
-    def sha256(self) -> str:
-        """Return the hash by which a changed template is told from a released one."""
-        return hashlib.sha256(f"{self.system}\0{self.user}".encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +94,41 @@ def _mark(material: str) -> str:
 
 
 def _instructions(task: AnalysisTask) -> str:
+    """Return what the user adds to the question, each part in a line or more of its own."""
+    parts = (_remark(task), _meanings(task), _language(task.options), _examples(task))
+    return "\n".join(part for part in parts if part)
+
+
+def _remark(task: AnalysisTask) -> str:
     named_elsewhere = task.analysis_type is AnalysisType.EXTRACTION and not task.options.schema
     text = "" if named_elsewhere else task.options.instructions.strip()
     return f"The person who asked adds: {text}" if text else ""
+
+
+def _meanings(task: AnalysisTask) -> str:
+    """Return what the labels of a classification mean, as far as the user says so."""
+    options = task.options
+    said = [
+        f"- {label}: {meaning}"
+        for label in options.labels
+        if (meaning := options.label_descriptions.get(label))
+    ]
+    is_asked = said and task.analysis_type is AnalysisType.CLASSIFICATION
+    return "\n".join(["What the labels mean:", *said]) if is_asked else ""
+
+
+def _language(options: AnalysisOptions) -> str:
+    if not options.answer_language:
+        return ""
+    return (
+        "Write what you put into your own words in the language with the tag "
+        f"“{options.answer_language}” (BCP 47). Quotes, labels, values that stand in the text, and "
+        "the names of members stay as they are."
+    )
+
+
+def _examples(task: AnalysisTask) -> str:
+    """Return the examples of questions about a text; answers to be joined look otherwise."""
+    is_about_text = not (task.answers or task.is_critique or task.stage is Stage.SYNTHESIZE)
+    own = [each for each in task.options.examples if each.analysis_type is task.analysis_type]
+    return examples.in_prompt(own) if is_about_text else ""

@@ -9,6 +9,9 @@ from chordwise.domain import tokens
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.memo import memoized_by_identity
 
+CHECKS = "x-checks"
+"""The member of a user's schema that declares checks between values; models do not see it."""
+
 
 @memoized_by_identity
 def as_text(schema: JsonObject) -> str:

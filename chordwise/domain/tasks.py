@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 
-from chordwise.domain import json_values
+from chordwise.domain import json_values, templates
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.templates import PromptTemplate
 
 MAX_VOTES = 15
 """How often a question may be asked for a vote; further samples hardly change what wins."""
@@ -40,12 +41,24 @@ class Stage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A text with the right answer about it, in the shape that models answer in."""
+
+    analysis_type: AnalysisType
+    text: str
+    answer: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnalysisOptions:
     """What the user asked for beyond the type; part of a result's identity.
 
     `schema` is a user's own JSON Schema for an extraction. Each question is asked as often as there
     are `votes`, and the answer that the samples agree on counts. With `critique` the answer about a
-    document is examined against `principles`, or the usual ones where there are none.
+    document is examined against `principles`, or the usual ones where there are none. `templates`
+    are the user's own, and go before the released ones of the same names. `label_descriptions` say
+    what labels mean, by label; `answer_language` is the language that a model answers in, as a tag
+    of BCP 47 such as `de`, and empty where that is left to it. `examples` are shown to it.
     """
 
     instructions: str = ""
@@ -55,6 +68,10 @@ class AnalysisOptions:
     votes: int = 1
     critique: bool = False
     principles: tuple[str, ...] = ()
+    templates: tuple[PromptTemplate, ...] = ()
+    label_descriptions: Mapping[str, str] = field(default_factory=dict)
+    answer_language: str = ""
+    examples: tuple[Example, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +83,7 @@ class AnalysisTask:
     table that the text goes on with, if it does. `sample` numbers, from 1, the
     times that the same is asked for a vote. For the stages critique and revise, `draft` is the
     answer to this question that is examined, or revised where `violations` object to it.
+    `is_whole` says that the text is the whole document.
     """
 
     analysis_type: AnalysisType
@@ -77,6 +95,7 @@ class AnalysisTask:
     sample: int = 1
     draft: JsonObject | None = None
     violations: tuple[JsonObject, ...] = ()
+    is_whole: bool = False
 
     @property
     def is_critique(self) -> bool:
@@ -114,10 +133,29 @@ def options_from(stored: JsonObject) -> AnalysisOptions:
         votes=int(json_values.number(stored.get("votes")) or 1),
         critique=stored.get("critique") is True,
         principles=tuple(json_values.strings(stored.get("principles"))),
+        templates=templates.from_json(stored.get("templates")),
+        label_descriptions=json_values.texts(stored.get("label_descriptions")),
+        answer_language=json_values.text(stored.get("answer_language")),
+        examples=tuple(_example(each) for each in json_values.objects(stored.get("examples"))),
     )
 
 
-_NO_QUESTION = ("confidence_threshold", "votes", "critique", "principles")
+def _example(stored: JsonObject) -> Example:
+    return Example(
+        analysis_type=AnalysisType(json_values.text(stored["type"])),
+        text=json_values.text(stored["text"]),
+        answer=json_values.as_object(stored["answer"]),
+    )
+
+
+_NO_QUESTION = (
+    "confidence_threshold",
+    "votes",
+    "critique",
+    "principles",
+    "templates",
+    "examples",
+)
 """Options that say how an answer is come by, or when it is marked, and not what is asked."""
 
 
@@ -128,13 +166,22 @@ def question_of(stored: JsonObject) -> JsonObject:
 
 def options_to_json(options: AnalysisOptions) -> JsonObject:
     """Write options as they stand in `jobs.options`; what is off is left out of identities."""
-    votes: JsonObject = {"votes": options.votes} if options.votes > 1 else {}
     critique: JsonObject = {"critique": True, "principles": list(options.principles)}
+    further: JsonObject = {
+        "templates": templates.to_json(options.templates),
+        "label_descriptions": dict(options.label_descriptions),
+        "answer_language": options.answer_language,
+        "examples": [
+            {"type": each.analysis_type.value, "text": each.text, "answer": each.answer}
+            for each in options.examples
+        ],
+    }
     return {
         "instructions": options.instructions,
         "labels": list(options.labels),
         "schema": options.schema,
         "confidence_threshold": options.confidence_threshold,
-        **votes,
+        **({"votes": options.votes} if options.votes > 1 else {}),
         **(critique if options.critique else {}),
+        **{name: value for name, value in further.items() if value},
     }

@@ -12,7 +12,7 @@ from functools import lru_cache
 import json_repair
 import jsonschema_rs
 
-from chordwise.domain import json_values
+from chordwise.domain import checks, json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.memo import memoized_by_identity
 from chordwise.errors import InvalidAnswerError, UsageError
@@ -153,7 +153,8 @@ def check_schema(schema: JsonValue) -> JsonObject:
     """Accept a user's JSON Schema for an extraction, or say what is wrong with it.
 
     Raises:
-        UsageError: Not a schema of an object, not valid, too large, or it refers elsewhere.
+        UsageError: Not a schema of an object, not valid, too large, or it refers elsewhere, or it
+            declares a check that cannot be one.
     """
     if not isinstance(schema, dict) or schema.get("type") != "object":
         raise UsageError(
@@ -178,6 +179,7 @@ def check_schema(schema: JsonValue) -> JsonObject:
     except (ValueError, jsonschema_rs.ValidationError) as error:
         reason = str(error).partition("\n")[0][:300]
         raise UsageError(f"The schema is not valid: {reason}") from error
+    checks.check_declarations(schema)
     return schema
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from chordwise import settings as settings_module
 from chordwise.domain import chunking, facts, missing_rows, self_consistency
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.checks import FailedCheck
 from chordwise.domain.critique import Critique
 from chordwise.domain.facts import Fact
 from chordwise.domain.grounding import Source
@@ -40,9 +42,11 @@ DEFAULT_CHUNK_TOKENS = 3_000
 class AnalysisRequest:
     """A text, or the file at `path` that has it, and what to find out about it.
 
-    `labels` close a classification, `schema` shapes an extraction. An answer whose confidence is
-    below `confidence_threshold` (0 to 1) is marked as needing review. `votes` is how often each
-    question is asked. With `critique` the answer is examined, by `principles` or the usual ones.
+    `labels` close a classification, and `label_descriptions` say what they mean; `schema` shapes an
+    extraction. `answer_language` is the tag of the language to answer in, such as `de`. An answer
+    whose confidence is below `confidence_threshold` (0 to 1) is marked as needing review. `votes`
+    is how often each question is asked. With `critique` the answer is examined, by `principles` or
+    the usual ones.
     """
 
     text: str = ""
@@ -50,6 +54,8 @@ class AnalysisRequest:
     analysis_type: AnalysisType = AnalysisType.SUMMARY
     specific_instructions: str = ""
     labels: tuple[str, ...] = ()
+    label_descriptions: Mapping[str, str] = field(default_factory=dict)
+    answer_language: str = ""
     schema: JsonObject | None = None
     confidence_threshold: float = CONFIDENCE_THRESHOLD
     votes: int = 1
@@ -67,7 +73,8 @@ class Analysis:
     says why the parts of a long text had to be joined by rule; it is empty otherwise. `agreement`
     is how far the samples of a vote agreed, `critique` what came of examining the answer; `None`
     without one. `missing_rows` are the lists that lack rows of the parts, and `coverage` is the
-    share of their rows that is in the output.
+    share of their rows that is in the output. `failed_checks` are those of the schema's `x-checks`
+    that the output does not pass.
     """
 
     text: str
@@ -87,6 +94,7 @@ class Analysis:
     agreement: float | None = None
     critique: Critique | None = None
     missing_rows: tuple[MissingRows, ...] = ()
+    failed_checks: tuple[FailedCheck, ...] = ()
 
     @property
     def is_partial(self) -> bool:
@@ -168,6 +176,8 @@ def _task(request: AnalysisRequest) -> AnalysisTask:
     options = AnalysisOptions(
         instructions=request.specific_instructions,
         labels=request.labels,
+        label_descriptions=request.label_descriptions,
+        answer_language=request.answer_language,
         schema=None if request.schema is None else check_schema(request.schema),
         confidence_threshold=request.confidence_threshold,
         votes=request.votes,
@@ -194,7 +204,7 @@ def _analysis(
         output=output,
         facts=tuple(facts.facts(output, analysis)),
         confidence=confidence,
-        quality=answer.quality,
+        quality=examined.quality(task),
         coverage=missing_rows.share(answer.missing_rows),
         needs_review=examined.needs_review(confidence, task),
         chunk_count=chunk_count,
@@ -206,6 +216,7 @@ def _analysis(
         agreement=answer.agreement,
         critique=examined.critique,
         missing_rows=answer.missing_rows,
+        failed_checks=examined.failed_checks(task),
     )
 
 

@@ -1,4 +1,4 @@
-"""Finding the released prompt templates by name and version."""
+"""Finding prompt templates: the released ones by name and version, and those of a user's folder."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import tomllib
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from importlib import resources
+from pathlib import Path
 
-from chordwise.domain.prompting import PromptTemplate
+from chordwise.domain import templates as rules
 from chordwise.domain.tasks import AnalysisTask, Stage
+from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import ConfigurationError
 
-_FILE_NAME = re.compile(r"^(?P<name>[a-z.-]+)@(?P<number>\d+)\.toml$")
+_FILE_NAME = re.compile(
+    r"^(?P<name>[a-z.-]+)@(?:(?P<number>\d+)|(?P<variant>[a-z][a-z0-9_-]{0,39}))\.toml$"
+)
 REPAIR = "repair"
 CRITIQUE = "critique"
 REVISION = "revision"
@@ -39,12 +43,46 @@ def latest(name: str) -> PromptTemplate:
     return max(versions, key=lambda template: template.number)
 
 
+def own(folder: Path, variant: str = "") -> tuple[PromptTemplate, ...]:
+    """Return the templates in a user's folder, of one variant or of all, by their names.
+
+    Those of a variant replace the released ones of the same names.
+
+    Raises:
+        ConfigurationError: The folder cannot be read, has none of that variant, or one that cannot
+            be used.
+    """
+    try:
+        files = sorted(file for file in folder.iterdir() if file.suffix == ".toml")
+        chosen = [file for file in files if not variant or file.stem.endswith(f"@{variant}")]
+        found = tuple(_checked(file, file.read_text("utf-8-sig")) for file in chosen)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"The prompts in {folder} cannot be read: {error}.") from error
+    if variant and not found:
+        known = ", ".join(sorted({file.stem.rpartition("@")[2] for file in files})) or "none"
+        what = f"There is no prompt “{variant}” in {folder}."
+        raise ConfigurationError(what, f"Known: {known}. A file is TEMPLATE@{variant}.toml.")
+    return found
+
+
+def replaceable() -> list[str]:
+    """Return the names of the released templates that a user's own one can replace."""
+    fixed = (REPAIR, CRITIQUE, REVISION)
+    return sorted({each.name for each in released().values()} - {*fixed})
+
+
+def with_version(version: str, task: AnalysisTask) -> PromptTemplate | None:
+    """Return the template of a version, released or of the task's own; `None` where unknown."""
+    known = {each.version: each for each in task.options.templates}
+    return known.get(version) or released().get(version)
+
+
 def template_for(task: AnalysisTask) -> PromptTemplate:
     """Return the template with which a task is asked today.
 
     A repair and a revision repeat their first question.
     """
-    return latest(_name_for(task))
+    return _newest(_name_for(task), task)
 
 
 def templates_for(task: AnalysisTask, fallback: Sequence[str]) -> tuple[PromptTemplate, ...]:
@@ -55,7 +93,14 @@ def templates_for(task: AnalysisTask, fallback: Sequence[str]) -> tuple[PromptTe
     usual = _name_for(task)
     names = {template.name for template in released().values()} if fallback else ()
     others = (f"{usual}-{each}" for each in fallback)
-    return tuple(latest(name) for name in (usual, *others) if name == usual or name in names)
+    return tuple(_newest(name, task) for name in (usual, *others) if name == usual or name in names)
+
+
+def _newest(name: str, task: AnalysisTask) -> PromptTemplate:
+    """Return the user's own template of this name, else the newest released one."""
+    return next((each for each in task.options.templates if each.name == name), None) or latest(
+        name
+    )
 
 
 def _name_for(task: AnalysisTask) -> str:
@@ -77,11 +122,39 @@ def _files() -> list[resources.abc.Traversable]:
 def _read(file_name: str, content: str) -> PromptTemplate:
     match = _FILE_NAME.match(file_name)
     if match is None:
-        raise ConfigurationError(f"{file_name} is not the name of a prompt template.")
+        raise ConfigurationError(
+            f"{file_name} is not the name of a prompt template.",
+            "TEMPLATE@VARIANT.toml, such as summary.analyze@brief.toml.",
+        )
     texts = tomllib.loads(content)
     return PromptTemplate(
         name=match["name"],
-        number=int(match["number"]),
+        number=int(match["number"] or 0),
+        variant=match["variant"] or "",
         system=str(texts["system"]).strip(),
         user=str(texts["user"]).strip(),
     )
+
+
+def _checked(file: Path, content: str) -> PromptTemplate:
+    """Read a user's own template; what is wrong with it is said with its line."""
+    try:
+        template = _read(file.name, content)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{file} is not valid TOML: {error}.") from error
+    except KeyError as error:
+        what = f"{file} has no {error.args[0]}."
+        raise ConfigurationError(what, "A template has two texts: system and user.") from error
+    if template.name not in replaceable():
+        names = ", ".join(replaceable())
+        what = f"{file} is named after no template that can be replaced."
+        raise ConfigurationError(what, f"These can: {names}.")
+    if not template.variant:
+        raise ConfigurationError(
+            f"{file} has a number, which released templates have.",
+            f"Name the variant: {template.name}@brief.toml.",
+        )
+    for problem in rules.problems(template):
+        line = content[: content.find(problem.found)].count("\n") + 1 if problem.found else 1
+        raise ConfigurationError(f"{file}, line {line}: {problem.what}.", "docs/prompts.md")
+    return template

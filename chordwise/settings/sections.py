@@ -272,8 +272,11 @@ class CacheSettings(Section):
 
 
 class PromptSettings(Section):
-    """Further prompts for questions whose answers stay invalid."""
+    """Prompts of one's own, and further ones for questions whose answers stay invalid."""
 
+    folder: Path | None = Field(
+        default=None, description="Templates of one's own, relative to chordwise.toml."
+    )
     fallback: tuple[Literal["plain"], ...] = Field(
         default=("plain",), description="In this order, before further models are asked."
     )
@@ -376,6 +379,12 @@ class ProfileSettings(Section):
     )
     instructions: str = ""
     labels: tuple[str, ...] = Field(default=(), description="For classifications, two or more.")
+    labels_file: Path | None = Field(
+        default=None, description="In place of labels: with what they mean, relative as a schema."
+    )
+    answer_language: str = Field(
+        default="", description="A tag such as de; empty: left to the model."
+    )
     schema_file: Path | None = Field(
         default=None, alias="schema", description="A JSON Schema, relative to chordwise.toml."
     )
@@ -395,6 +404,15 @@ class ProfileSettings(Section):
     principles: Principles = Field(
         default=(), description="To examine by, and then they are; empty: [critique]."
     )
+    examples_file: Path | None = Field(
+        default=None, alias="examples", description="Texts with the right answers, relative so."
+    )
+    pack: str = Field(
+        default="", description="legal, financial, scientific or support; own entries go before it."
+    )
+    prompt: str = Field(
+        default="", description="The variant of templates in prompts.folder; empty: released ones."
+    )
     votes: int = Field(
         default=1, ge=1, le=MAX_VOTES, description="How often a question is asked; 1: no vote."
     )
@@ -403,7 +421,7 @@ class ProfileSettings(Section):
     )
     id_column: str = Field(default="", description="The column that names the rows.")
 
-    @field_validator("schema_file", "budget_usd", mode="before")
+    @field_validator("schema_file", "labels_file", "examples_file", "budget_usd", mode="before")
     @classmethod
     def unset(cls, value: object) -> object:
         """Take an empty text for none: so a side-car takes away what its profile has."""

@@ -56,6 +56,7 @@ class Findings:
     failed_chunks: Mapped[JsonValue]
     missing_rows: Mapped[JsonValue | None]
     row_counts: Mapped[JsonValue | None]
+    failed_checks: Mapped[JsonValue | None]
     provider: Mapped[str]
     model: Mapped[str]
     language_model: Mapped[bool]
@@ -71,7 +72,8 @@ class Result(Findings, Record):
     `failed_chunks` names what no answer covers: position, start_char, end_char, error_code.
     `missing_rows` names lists with fewer rows than the parts: path, kept, found, max_items; null in
     results of versions that did not count. `row_counts` has every list: path, by_chunk, repeated,
-    kept, located, start_char, end_char.
+    kept, located, start_char, end_char. `failed_checks` names the checks of the schema that the
+    output does not pass: check, path, problem, found, expected.
     `critique` says what was objected to and what became of it, null where none was asked for.
     `language_model` is false where the built-in extractive model answered, be it for one chunk.
     """

@@ -1,7 +1,9 @@
 -- Every current result with its run, document and state, as people corrected it; agreement is that
 -- of votes.
 -- missing_rows names the lists with fewer rows than the answers about the parts have, row_counts
--- says of every list how many rows each chunk has and where they stand, and review_reason is what the intake of the document said.
+-- says of every list how many rows each chunk has and where they stand, failed_checks names the
+-- checks of the schema that the output does not pass, and review_reason is what the intake of the
+-- document said.
 CREATE VIEW document_results AS
 SELECT
     r.id AS result_id,
@@ -29,7 +31,8 @@ SELECT
     r.critique ->> 'outcome' AS critique_outcome,
     r.missing_rows,
     r.row_counts,
-    i.message AS review_reason
+    i.message AS review_reason,
+    r.failed_checks
 FROM results AS r
 INNER JOIN jobs AS j ON j.id = r.job_id
 INNER JOIN runs AS run ON run.id = j.run_id

@@ -1,9 +1,9 @@
--- Results whose prompt template has a newer version by now.
+-- Results whose prompt template has a newer version by now; a user's own templates have no numbers.
 CREATE VIEW stale_results AS
 WITH newest AS (
     SELECT
         split_part(version, '@', 1) AS name,
-        max(split_part(version, '@', 2)::integer) AS number
+        max(substring(version FROM '@([0-9]+)$')::integer) AS number
     FROM prompt_versions
     GROUP BY 1
 )
@@ -21,7 +21,7 @@ FROM newest AS n
 INNER JOIN results AS r
     ON
         n.name = split_part(r.prompt_version, '@', 1)
-        AND n.number > split_part(r.prompt_version, '@', 2)::integer
+        AND n.number > substring(r.prompt_version FROM '@([0-9]+)$')::integer
 INNER JOIN jobs AS j ON j.id = r.job_id
 INNER JOIN runs AS run ON run.id = j.run_id
 INNER JOIN intakes AS i ON i.id = j.intake_id;

@@ -47,7 +47,8 @@ def grounded_answers(
 ) -> list[JsonObject]:
     """Draw the grounded answers of consecutive chunks, each chunk holding `TEXT`."""
     count = draw(st.integers(1, at_most))
-    found = [draw(answers(analysis_type)) for _ in range(count)]
+    kept = analysis_for(analysis_type).kept
+    found = [kept(draw(answers(analysis_type))) for _ in range(count)]
     offsets = [place * (len(TEXT) + 1) for place in range(count)]
     return [
         grounding.ground(answer, Source(TEXT, offset=offset))

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.runs import explanation
@@ -60,6 +61,33 @@ def test_what_validation_changed_is_named(settings: Settings) -> None:
 
     assert found.chunks[0].changes == ["/features/0/quote"]
     assert found.result is not None
+
+
+def test_what_a_model_thought_first_is_no_change(settings: Settings) -> None:
+    """It stands in the completion alone."""
+    remark: JsonValue = []
+    written: JsonObject = {
+        "considerations": "First the fact, then its price.",
+        "logical_flow": [{"step": "a fact", "role": "premise", "quote": "rebuilt in 1856"}],
+        "argument_strength": 5,
+        "weaknesses": remark,
+        "gaps": remark,
+        "evidence_quality": {"score": 5, "assessment": "thin"},
+        "overall_assessment": "plausible",
+        "confidence": 6,
+    }
+    pipeline = a_pipeline(settings, json.dumps(written))
+    pipeline.work(submission := pipeline.submit(TEXT, options=a_run(AnalysisType.REASONING)))
+
+    job_id = pipeline.job(submission).id
+    with pipeline.context.database.read() as session:
+        found = explanation.explain(session, pipeline.context.settings, job_id)
+
+    (part,), result = found.chunks, pipeline.result(job_id)
+    assert result is not None
+    assert result.output.keys() == written.keys() - {"considerations"}
+    assert "First the fact" in (part.completion or "")
+    assert part.changes == []
 
 
 def test_the_command_finds_a_document_by_a_part_of_its_name(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Sequence
 
-from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.runs import stored_results
@@ -80,3 +82,32 @@ def test_a_run_has_all_of_its_results(settings: Settings) -> None:
         ("old.txt", "summary"),
         ("old.txt", "sentiment"),
     ]
+
+
+ADDING_UP: JsonObject = {
+    "type": "object",
+    "properties": {
+        "parts": {"type": "array", "items": {"type": "integer"}},
+        "total": {"type": "integer"},
+    },
+    "x-checks": [{"check": "sum", "of": "/parts/*", "equals": "/total"}],
+}
+
+
+def test_a_failed_check_stands_beside_the_result(settings: Settings) -> None:
+    """The job succeeds; its quality is lowered, and it needs review."""
+    written = json.dumps({"data": {"parts": [5, 6], "total": 12}, "evidence": []})
+    pipeline = a_pipeline(settings, written, repeat_last=True)
+    asked = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(schema=ADDING_UP))
+
+    pipeline.work(submission := pipeline.submit(PARAGRAPH, options=asked))
+
+    with pipeline.context.database.read() as session:
+        (stored,) = stored_results.read(session, Wanted(run_id=submission.run_id))
+    problem = "the sum of /parts/* is not /total"
+    failed = {"check": "sum", "path": "/data/total", "found": "11", "expected": "12"}
+    assert stored.failed_checks == [{**failed, "problem": problem}]
+    assert (stored.status, stored.quality, stored.needs_review) == ("succeeded", 0.8, True)
+    assert len(pipeline.model.requests) == 2
+    shown = "SELECT failed_checks FROM document_results"
+    assert pipeline.value(shown) == stored.failed_checks

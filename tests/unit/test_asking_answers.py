@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from chordwise.domain import grounding, tokens
 from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Example, Stage
 from chordwise.errors import (
     BudgetExceededError,
     ChordwiseError,
@@ -517,3 +518,81 @@ def test_white_space_around_a_text_is_not_asked_about() -> None:
     assert model.requests[0].task.text == TEXT.strip()
     start = OFFSET + 5 + TEXT.index("rebuilt")
     assert spans(answer) == [("rebuilt in 1856", start, start + len("rebuilt in 1856"))]
+
+
+ORDERED: JsonObject = {
+    "type": "object",
+    "properties": {
+        "parts": {"type": "array", "items": {"type": "number"}},
+        "total": {"type": "number"},
+    },
+    "x-checks": [{"check": "sum", "of": "/parts/*", "equals": "/total"}],
+}
+BILL = "Five and six make eleven: 5 and 6 is 11."
+
+
+def a_bill(total: int, *parts: int, quote: str = "5 and 6 is 11") -> str:
+    """Return the extraction of a bill."""
+    evidence = [{"path": "/total", "quote": quote, "confidence": 9}]
+    return json.dumps({"data": {"parts": parts, "total": total}, "evidence": evidence})
+
+
+def total_of(model: ScriptedModel, *, is_whole: bool = True) -> object:
+    """Return the total that is found in a bill."""
+    task = AnalysisTask(
+        analysis_type=AnalysisType.EXTRACTION,
+        stage=Stage.ANALYZE,
+        text=BILL,
+        options=AnalysisOptions(schema=ORDERED),
+        is_whole=is_whole,
+    )
+    data = ask(question(model, task, BILL)).output["data"]
+    assert isinstance(data, dict)
+    return data["total"]
+
+
+def test_values_that_fail_a_check_are_asked_for_once_more() -> None:
+    """With what was wrong, in words that repeat nothing of the answer."""
+    model = ScriptedModel([a_bill(12, 5, 6), a_bill(11, 5, 6)])
+
+    assert total_of(model) == 11
+    remark = model.requests[1].user.removeprefix(model.requests[0].user)
+    assert "/data/total: the sum of /parts/* is not /total" in remark
+    assert "12" not in remark
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        a_bill(13, 5, 6),
+        a_bill(11, 5, 6, quote="5 and 7 is 12"),
+        a_bill(5, 5),
+        "no JSON",
+        RefusedError("no"),
+    ],
+)
+def test_an_answer_stays_where_another_one_is_no_better(second: Line) -> None:
+    """It fails as well, its quote stands nowhere, it has lost a row, or it is none."""
+    assert total_of(ScriptedModel([a_bill(12, 5, 6), second])) == 12
+
+
+def test_a_part_of_a_document_is_not_held_to_checks() -> None:
+    """The other values may stand in another part."""
+    model = ScriptedModel([a_bill(12, 5, 6)])
+
+    assert total_of(model, is_whole=False) == 12
+
+
+def test_a_quote_out_of_an_example_is_asked_for_once_more() -> None:
+    """Also about a part of a document; where it comes again, the answer stays as it is."""
+    shown = Example(analysis_type=AnalysisType.SUMMARY, text="The mill burned down.", answer={})
+    task = replace(TASK, options=AnalysisOptions(examples=(shown,)))
+    leaking = a_summary("The mill burned down.")
+    stubborn = ScriptedModel([leaking], repeat_last=True)
+    model = ScriptedModel([leaking, GOOD])
+
+    better, same = ask(question(model, task)), ask(question(stubborn, task))
+
+    assert "stands in an example" in model.requests[1].user
+    assert [grounding.grounded_share(each.output) for each in (better, same)] == [1, 0]
+    assert len(stubborn.requests) == 2

@@ -124,6 +124,7 @@ def a_result(
         needs_review=False,
         missing_rows=None,
         row_counts=None,
+        failed_checks=[],
         review_reason=None,
         failed_chunks=[],
         provider="openai",

@@ -12,11 +12,13 @@ from chordwise.cli.request import (
     columns_of,
     options_of,
     profile_options,
+    run_options,
     types_of,
 )
 from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
+from chordwise.prompts import packs
 from chordwise.settings import ProfileSettings, Settings
 
 SCHEMA = '{"type": "object", "properties": {"total": {"type": "number"}}}'
@@ -169,3 +171,39 @@ def test_principles_that_are_not_there_are_refused(tmp_path: Path) -> None:
     """With the file's name."""
     with pytest.raises(UsageError, match=r"absent\.txt"):
         options_of(Request(paths=["x"], principles=tmp_path / "absent.txt"))
+
+
+def test_labels_with_descriptions_imply_a_classification(tmp_path: Path) -> None:
+    """They replace those of a profile, which are without."""
+    file = tmp_path / "kinds.txt"
+    file.write_text("invoice: asks for money\nletter: anything else\n", "utf-8")
+    settings = Settings(profiles={"letters": ProfileSettings(labels=("a", "b"))})
+    described = {"invoice": "asks for money", "letter": "anything else"}
+
+    alone = Request(paths=["x"], labels_file=file, answer_language="de")
+    asked = profile_options(with_profile(labels_file=file), settings).analysis
+
+    assert types_of(alone) == (AnalysisType.CLASSIFICATION,)
+    assert options_of(alone).answer_language == "de"
+    assert options_of(alone).label_descriptions == asked.label_descriptions == described
+    assert asked.labels == ("invoice", "letter")
+    with pytest.raises(UsageError, match="labels and a file"):
+        options_of(Request(paths=["x"], labels="a,b", labels_file=file))
+    with pytest.raises(UsageError, match="no tag of a language"):
+        options_of(Request(paths=["x"], answer_language="klingon language"))
+
+
+def test_a_pack_asks_where_the_user_does_not() -> None:
+    """With a profile and without; options go before it."""
+    settings = Settings(profiles={"letters": ProfileSettings(pack="legal")})
+    support = packs.named("support")
+
+    own = run_options(Request(paths=["x"], pack="support", instructions="Briefly."), settings)
+    labelled = run_options(Request(paths=["x"], pack="support", labels="a,b"), settings)
+    changed = profile_options(with_profile(pack="support"), settings)
+
+    assert own.types == labelled.types == changed.types == support.types
+    assert own.analysis.instructions == f"{support.instructions}\nBriefly."
+    assert (own.analysis.schema, own.analysis.examples) == (support.schema, support.examples)
+    assert (labelled.analysis.labels, labelled.analysis.examples) == (("a", "b"), ())
+    assert changed.analysis.label_descriptions == support.labels

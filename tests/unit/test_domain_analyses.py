@@ -16,6 +16,7 @@ from chordwise.domain.analyses.sentiment import label_for
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.llm import schema_dialects
 from tests.fakes.generated_answers import TEXT, answers, grounded_answers, options_for, task_for
 
 EVERY_TYPE = pytest.mark.parametrize("analysis_type", list(AnalysisType))
@@ -34,13 +35,26 @@ def task_of(analysis_type: AnalysisType, options: AnalysisOptions | None = None)
 
 @EVERY_TYPE
 def test_every_schema_is_valid_and_closed(analysis_type: AnalysisType) -> None:
-    """Each object allows and requires exactly its properties, as providers ask for."""
-    schema = validation.check_schema(analysis_for(analysis_type).schema(AnalysisOptions()))
+    """Each object allows and requires exactly its properties, but for what is not kept."""
+    analysis = analysis_for(analysis_type)
+    schema = validation.check_schema(analysis.schema(AnalysisOptions()))
 
     for _, value in json_values.walk(schema):
         if isinstance(value, dict) and value.get("type") == "object":
             assert value["additionalProperties"] is False
-            assert value["required"] == list(json_values.as_object(value["properties"]))
+            asked = json_values.as_object(value["properties"])
+            assert value["required"] == list(analysis.kept(asked))
+    assert schema_dialects.for_openai_strict(schema) is not None
+
+
+def test_a_model_may_think_before_it_answers_about_an_argument() -> None:
+    """The first member of the answer is for that; it is neither required nor kept."""
+    analysis = analysis_for(AnalysisType.REASONING)
+
+    properties = json_values.as_object(analysis.schema(AnalysisOptions())["properties"])
+
+    assert next(iter(properties)) == "considerations"
+    assert analysis.kept({"considerations": "hm", "gaps": []}) == {"gaps": []}
 
 
 @EVERY_TYPE

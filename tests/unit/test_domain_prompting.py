@@ -14,8 +14,9 @@ from chordwise.domain import answers, json_values, schemas, tokens
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import quality_of
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.prompting import Prompt, PromptTemplate, render
+from chordwise.domain.prompting import Prompt, render
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import ConfigurationError
 from chordwise.prompts import library
 
@@ -176,6 +177,29 @@ def test_labels_are_named_or_left_to_the_model() -> None:
 
     assert "news, law" in ask(task).system
     assert "labels of your own choice" in ask(replace(task, options=AnalysisOptions())).system
+
+
+def test_what_labels_mean_is_said_to_those_who_choose() -> None:
+    """Below the instructions, in the order of the labels, as far as they have a description."""
+    meanings = {"law": "rules of a state", "news": "what happened"}
+    options = AnalysisOptions(labels=("news", "law", "other"), label_descriptions=meanings)
+    task = AnalysisTask(
+        analysis_type=AnalysisType.CLASSIFICATION, stage=Stage.ANALYZE, options=options
+    )
+
+    said = "What the labels mean:\n- news: what happened\n- law: rules of a state\n"
+    assert said in ask(task).system
+    assert said in ask(replace(task, stage=Stage.CRITIQUE, draft={"primary_label": "law"})).system
+    assert "labels mean" not in ask(replace(task, analysis_type=AnalysisType.SUMMARY)).system
+
+
+@pytest.mark.parametrize("task", EVERY_TASK)
+def test_every_question_names_the_language_of_the_answer(task: AnalysisTask) -> None:
+    """Where there is one; what is copied stays as it is."""
+    german = replace(task, options=AnalysisOptions(answer_language="de"))
+
+    assert "with the tag “de”" in ask(german).system
+    assert "BCP 47" not in ask(task).system
 
 
 def test_a_template_with_an_unknown_variable_fails() -> None:

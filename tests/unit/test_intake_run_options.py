@@ -16,7 +16,7 @@ from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from chordwise.pipeline.inbox.scan import with_side_car
-from chordwise.pipeline.intake.run_options import RunOptions, run_options
+from chordwise.pipeline.intake.run_options import RunOptions, labels_of, run_options
 from chordwise.readers.extracted import Columns
 from chordwise.settings import ProfileSettings, Settings
 
@@ -36,11 +36,22 @@ confidence_threshold = 0.7
 critique = true
 principles = ["No guessing."]
 votes = 3
+prompt = "brief"
+answer_language = "de"
+examples = "examples.toml"
 text_column = "body"
 id_column = "number"
 """
 
 
+NOTHING = '{"data": {}, "evidence": []}'
+EXAMPLES = f"""
+[[examples]]
+type = "extraction"
+text = "A mill."
+answer = '{NOTHING}'
+"""
+TEMPLATE = "system = '$schema $instructions'\nuser = '$mark $text $mark'\n"
 FEE = '{"type": "object", "properties": {"fee": {"type": "number"}}}'
 
 
@@ -54,6 +65,21 @@ def fields(options: RunOptions) -> object:
     """Return the names of what the schema asks for."""
     schema = options.analysis.schema
     return schema and list(json_values.as_object(schema["properties"]))
+
+
+def variants(options: RunOptions) -> object:
+    """Return which templates of the user's own are asked with."""
+    return {each.variant for each in options.analysis.templates}
+
+
+def meanings(options: RunOptions) -> object:
+    """Return what labels mean."""
+    return options.analysis.label_descriptions
+
+
+def shown(options: RunOptions) -> object:
+    """Return the texts of the examples."""
+    return [each.text for each in options.analysis.examples]
 
 
 ENTRIES: dict[str, tuple[Asked, str, object, str, object]] = {
@@ -76,6 +102,11 @@ ENTRIES: dict[str, tuple[Asked, str, object, str, object]] = {
     "critique": (lambda options: options.analysis.critique, "true", True, "false", False),
     "principles": (lambda options: options.analysis.principles, '["y"]', ("y",), "[]", ()),
     "votes": (lambda options: options.analysis.votes, "5", 5, "1", 1),
+    "labels_file": (meanings, '"kinds.txt"', {"a": "the first"}, '""', {}),
+    "answer_language": (lambda o: o.analysis.answer_language, '"pt-BR"', "pt-BR", '""', ""),
+    "pack": (lambda o: "invoices" in o.analysis.instructions, '"financial"', True, '""', False),
+    "examples": (shown, '"more.json"', ["Another mill."], '""', []),
+    "prompt": (variants, '"long"', {"long"}, '""', set()),
     "text_column": (lambda options: options.columns.text, '"text"', "text", '""', ""),
     "id_column": (lambda options: options.columns.identity, '"id"', "id", '""', ""),
 }
@@ -85,7 +116,20 @@ def asked(folder: Path, side_car: str, profile: str = PROFILE) -> RunOptions:
     """Return what is asked of a file of the profile with this side-car."""
     (folder / "contract.json").write_text(FEE, "utf-8")
     (folder / "rent.json").write_text(RENT, "utf-8")
-    (folder / "chordwise.toml").write_text(profile, "utf-8")
+    (folder / "examples.toml").write_text(EXAMPLES, "utf-8")
+    stored = [{"type": "extraction", "text": "Another mill.", "answer": NOTHING}]
+    (folder / "more.json").write_text(json.dumps(stored), "utf-8")
+    (folder / "kinds.txt").write_text("a: the first\nb\n", "utf-8")
+    (folder / "prompts").mkdir()
+    for name in ("brief", "long"):
+        for kind in ("extraction.schema", "summary", "classification"):
+            content = TEMPLATE.replace(
+                "$schema", "$schema $labels" if kind[0] == "c" else "$schema"
+            )
+            file = folder / "prompts" / f"{kind}.analyze@{name}.toml"
+            file.write_text(content, "utf-8")
+    settings_file = f'[prompts]\nfolder = "prompts"\n{profile}'
+    (folder / "chordwise.toml").write_text(settings_file, "utf-8")
     beside = folder / "a.txt.chordwise.toml"
     beside.write_text(side_car, "utf-8")
     found = settings.load(folder / "chordwise.toml")
@@ -214,6 +258,11 @@ def test_an_empty_profile_is_a_summary_by_the_usual_model() -> None:
         ({"types": ["summary"], "schema": "contract.json"}, "for extractions"),
         ({"types": ["summary"], "labels": ["a", "b"]}, "for classifications"),
         ({"labels": ["only"]}, "two labels"),
+        ({"labels": ["a", "b"], "labels_file": "kinds.txt"}, "labels and a file"),
+        ({"labels_file": "there-is-none.txt"}, "cannot be read"),
+        ({"answer_language": "German, please"}, "no tag of a language"),
+        ({"pack": "medical"}, "no pack"),
+        ({"examples": "there-are-none.toml"}, "cannot be read"),
         ({"id_column": "number"}, "reading rows"),
         ({"schema": "there-is-none.json"}, "cannot be read"),
     ],
@@ -249,3 +298,67 @@ def test_a_schema_that_cannot_be_used_has_a_hint(
         run_options(Settings(), ProfileSettings.model_validate({"schema": schema}))
 
     assert caught.value.hint == hint.replace("{schema}", str(schema))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("kinds.txt", "\ufeffinvoice: asks for  money: now\n\n letter \n"),
+        ("kinds.toml", 'invoice = "asks for money: now"\nletter = ""\n'),
+        ("kinds.json", '{"invoice": "asks for money: now", "letter": ""}'),
+    ],
+)
+def test_labels_are_read_with_what_they_mean(tmp_path: Path, name: str, content: str) -> None:
+    """From lines, TOML or JSON; a label may have no description."""
+    file = tmp_path / name
+    file.write_text(content, "utf-8")
+
+    labels, described = labels_of((), file)
+
+    assert labels == ("invoice", "letter")
+    assert described == {"invoice": "asks for money: now"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("kinds.txt", "only: one", "two labels or more"),
+        ("kinds.toml", "a = 1\nb = 2", "no texts by label"),
+        ("kinds.toml", "a = ", "cannot be read"),
+        ("kinds.json", '["a", "b"]', "no texts by label"),
+        ("kinds.json", "{", "cannot be read"),
+    ],
+)
+def test_a_file_of_no_labels_is_refused(
+    tmp_path: Path, name: str, content: str, complaint: str
+) -> None:
+    """With its name."""
+    file = tmp_path / name
+    file.write_text(content, "utf-8")
+
+    with pytest.raises(UsageError, match=complaint) as caught:
+        labels_of((), file)
+
+    assert name in f"{caught.value.what}{caught.value.hint}"
+
+
+def test_a_side_car_replaces_labels_by_a_file_of_them(tmp_path: Path) -> None:
+    """And names none outside of the folder."""
+    assert asked(tmp_path, 'labels_file = "kinds.txt"').analysis.labels == ("a", "b")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    with pytest.raises(UsageError, match="labels_file lies outside"):
+        asked(outside, 'labels_file = "../kinds.txt"')
+
+
+def test_examples_that_could_not_be_answered_so_are_refused(tmp_path: Path) -> None:
+    """And so is a file that cannot be read."""
+    (tmp_path / "other.toml").write_text(EXAMPLES.replace('"data"', '"date"'), "utf-8")
+    (tmp_path / "broken.json").write_text("[", "utf-8")
+
+    with pytest.raises(UsageError, match=r"an example of the type extraction in .*other\.toml"):
+        asked(tmp_path, 'examples = "other.toml"')
+    with pytest.raises(UsageError, match=r"broken\.json cannot be read"):
+        run_options(
+            Settings(), ProfileSettings.model_validate({"examples": tmp_path / "broken.json"})
+        )

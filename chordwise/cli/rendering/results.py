@@ -63,9 +63,19 @@ def _in_full(result: StoredResult) -> Iterator[RenderableType]:
         yield Text(f"  Not covered: characters {start}–{end} ({code})", style="yellow")
     for sentence in missing_rows.sentences(missing_rows.from_json(result.missing_rows)):
         yield Text(f"  {one_line(sentence, _HEADLINE_WIDTH)}", style="yellow")
+    for check in objects(result.failed_checks):
+        yield Text(f"  Check failed: {_check(check)}", style="yellow")
     yield answer(result.analysis_type, result.output)
     yield from _critique(result.critique or {})
     yield Text()
+
+
+def _check(check: JsonObject) -> str:
+    """Say what is wrong, where, and with which values."""
+    values = [(name, check.get(name)) for name in ("found", "expected")]
+    said = ", ".join(f"{name} {text(value)}" for name, value in values if value is not None)
+    where = f"{text(check.get('path'))}: {text(check.get('problem'))}"
+    return one_line(f"{where} ({said})" if said else where, _HEADLINE_WIDTH)
 
 
 def _critique(critique: JsonObject) -> Iterator[RenderableType]:
@@ -143,6 +153,8 @@ def _marks(result: StoredResult) -> Iterator[str]:
         yield "nothing found"
     if result.corrected:
         yield "corrected"
+    if failed := objects(result.failed_checks):
+        yield f"{counted(len(failed), 'check')} failed"
     if result.needs_review:
         yield "needs review"
 

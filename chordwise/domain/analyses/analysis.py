@@ -51,6 +51,10 @@ class Analysis(ABC):
     def schema(self, options: AnalysisOptions) -> JsonObject:
         """Return the JSON Schema of an answer under these options."""
 
+    def kept(self, answer: JsonObject) -> JsonObject:
+        """Return an answer without what was asked for only to think before it."""
+        return answer
+
     @abstractmethod
     def confidence(self, answer: JsonObject) -> float:
         """Return the answer's own confidence on the scale 0 to 1."""

@@ -140,7 +140,8 @@ def _around(schema: JsonObject) -> JsonObject:
     The dialect holds for the whole; an `$id` below the root would turn the references to itself.
     """
     at_root = {name: schema[name] for name in _OF_THE_ROOT if name in schema}
-    own = {name: value for name, value in schema.items() if name not in (*at_root, "$id")}
+    left_out = (*at_root, "$id", schemas.CHECKS)
+    own = {name: value for name, value in schema.items() if name not in left_out}
     return {**schemas.closed({"data": own, "evidence": _evidence_schema()}), **at_root}
 
 

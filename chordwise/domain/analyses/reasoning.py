@@ -22,6 +22,9 @@ MAX_STEPS = 12
 MAX_REMARKS = 6
 ROLES = ("premise", "evidence", "inference", "counterargument", "conclusion")
 
+_CONSIDERATIONS = "considerations"
+_THINK = "Written before the rest, in a few sentences: how the argument goes. It is not kept."
+
 
 class Reasoning(Analysis):
     """Logical flow, argument strength 1–10, weaknesses, gaps, quality of the evidence."""
@@ -30,12 +33,16 @@ class Reasoning(Analysis):
     principal_fields = ("step",)
 
     def schema(self, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
-        """Ask for every step with its role and the quote where the text takes it."""
+        """Ask for every step with its role and the quote where the text takes it.
+
+        What comes first is for the model to think in (chain of thought, arXiv 2201.11903), and may
+        be left out.
+        """
         step = schemas.closed(
             {"step": schemas.string(), "role": schemas.one_of(ROLES), "quote": schemas.quote()}
         )
         remarks = schemas.array(schemas.string(), at_most=MAX_REMARKS)
-        return schemas.closed(
+        answer = schemas.closed(
             {
                 "logical_flow": schemas.array(step, at_least=1, at_most=MAX_STEPS),
                 "argument_strength": schemas.integer(1, 10),
@@ -48,6 +55,12 @@ class Reasoning(Analysis):
                 "confidence": schemas.integer(1, 10),
             }
         )
+        first: JsonObject = {_CONSIDERATIONS: schemas.optional(schemas.string(_THINK))}
+        return {**answer, "properties": first | json_values.as_object(answer["properties"])}
+
+    def kept(self, answer: JsonObject) -> JsonObject:
+        """Leave the considerations out."""
+        return {name: value for name, value in answer.items() if name != _CONSIDERATIONS}
 
     def confidence(self, answer: JsonObject) -> float:
         """Bring 1–10 to 0–1."""

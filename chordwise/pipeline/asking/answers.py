@@ -10,21 +10,24 @@ from typing import TypeVar
 
 import structlog
 
-from chordwise.domain import chunking, missing_rows, self_consistency, tokens
+from chordwise.domain import checks, chunking, missing_rows, self_consistency, tokens
 from chordwise.domain.analyses.analysis import mean
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer
+from chordwise.domain.critique import objection_to
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.missing_rows import MissingRows
-from chordwise.domain.prompting import PromptTemplate
 from chordwise.domain.tasks import AnalysisTask, AnalysisType
+from chordwise.domain.templates import PromptTemplate
+from chordwise.domain.validation import MAX_PROBLEMS
 from chordwise.errors import (
     AwaitingBatchError,
     BudgetExceededError,
     ContextTooLongError,
     InvalidAnswerError,
     ModelError,
+    RefusedError,
     TruncatedError,
     first_transient_or_first,
     seconds_not_enough,
@@ -65,10 +68,11 @@ def ask_model(question: Question) -> Answer:
 
     Each failure has its own rule. An answer that was cut off is asked for once more with more room.
     An invalid one is asked for once more with what was wrong, then with the policy's prompts, then
-    of the model's fallbacks. A text that is too long for the model, or about which the answer is
-    too long, is halved, up to five times, and the answers about its parts are merged by rule; not
-    so where an answer is examined or revised, which takes the whole. White space around a text is
-    left out.
+    of the model's fallbacks. One that fails checks between its values is asked for once more, and
+    stays where that makes it no better. A text that is too long for the model, or about which the
+    answer is too long, is halved, up to five times, and the answers about its parts are merged by
+    rule; not so where an answer is examined or revised, which takes the whole. White space around a
+    text is left out.
 
     Raises:
         ModelError: No usable answer came; the subclass says why.
@@ -140,7 +144,8 @@ class _Attempts:
         source, record_check = self.question.source, self.question.record_check
         request, completion = self._completed(request, model)
         try:
-            return checked(completion, request, source, record_check, repaired=False)
+            answer = checked(completion, request, source, record_check, repaired=False)
+            return self._passing(answer, request, model)
         except InvalidAnswerError as error:
             if self._left() < SHORTEST_REQUEST_SECONDS:
                 raise
@@ -148,6 +153,29 @@ class _Attempts:
         request, repaired = self._completed(request, model)
         answer = checked(repaired, request, source, record_check, repaired=True)
         return with_dropped_rows(answer, completion, request)
+
+    def _passing(self, answer: Answer, request: CompletionRequest, model: ChatModel) -> Answer:
+        """Return a valid answer, or another one that passes more of the checks and loses nothing.
+
+        Checks between values need all values of the document, so that a chunk of several is held to
+        those of its quotes only. The built-in model would repeat itself.
+        """
+        task = request.task
+        fails = checks.failures if task.is_whole else checks.leaks
+        failed = fails(answer.output, task.options)
+        is_built_in = model.profile.provider == EXTRACTIVE
+        if not failed or is_built_in or self._left() < SHORTEST_REQUEST_SECONDS:
+            return answer
+        said = "; ".join(f"{each.path}: {each.problem}" for each in failed[:MAX_PROBLEMS])
+        again = with_problems(request, InvalidAnswerError(said), model.profile)
+        try:
+            again, completion = self._completed(again, model)
+            source, record_check = self.question.source, self.question.record_check
+            other = checked(completion, again, source, record_check, repaired=True)
+        except (InvalidAnswerError, RefusedError, TruncatedError):
+            return answer
+        is_better = len(fails(other.output, task.options)) < len(failed)
+        return other if is_better and not objection_to(other, answer, task) else answer
 
     def _completed(
         self, request: CompletionRequest, model: ChatModel
@@ -194,7 +222,8 @@ def _halves(question: Question) -> tuple[Question, ...]:
     cut = chunking.halfway(text)
     if cut is None:
         return ()
-    halves = (_about(question, 0, text[:cut]), _about(question, cut, text[cut:]))
+    part = replace(question, task=replace(question.task, is_whole=False))
+    halves = (_about(part, 0, text[:cut]), _about(part, cut, text[cut:]))
     return (_trimmed(halves[0]), _trimmed(_with_header(halves[1], question, cut)))
 
 

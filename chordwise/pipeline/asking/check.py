@@ -96,7 +96,7 @@ def _check(
     found = found or analysis.problems(parsed.answer, task)
     if found:
         raise InvalidAnswerError("; ".join(found[: validation.MAX_PROBLEMS]))
-    output = grounding.ground(parsed.answer, source)
+    output = grounding.ground(analysis.kept(parsed.answer), source)
     mended = repaired or parsed.repaired
     missing = missing_rows.compare(
         analysis.row_counts(task.answers, task.options),

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from chordwise.domain import critique, missing_rows
+from chordwise.domain import checks, critique, missing_rows
 from chordwise.domain.analyses.catalog import analysis_for
-from chordwise.domain.answers import Answer, lowered_by, quality_of
+from chordwise.domain.answers import CHECK_FACTOR, Answer, lowered_by, quality_of
+from chordwise.domain.checks import FailedCheck
 from chordwise.domain.critique import Critique, CritiqueOutcome
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisTask, Stage
@@ -34,14 +35,25 @@ class Examined:
     critique: Critique | None = None
     is_merged_by_rule: bool = False
 
+    def failed_checks(self, task: AnalysisTask) -> tuple[FailedCheck, ...]:
+        """Return the checks that the answer does not pass."""
+        return checks.failures(self.answer.output, task.options)
+
+    def quality(self, task: AnalysisTask) -> float:
+        """Return the quality of the answer, lowered by each check that it does not pass."""
+        return lowered_by(self.answer.quality, CHECK_FACTOR ** len(self.failed_checks(task)))
+
     def needs_review(self, confidence: float, task: AnalysisTask) -> bool:
         """Tell whether a person should look.
 
         It found nothing of what was asked for, or it is unsure, or much of it could not be checked
         against the text, or its critique leaves a doubt, or of the votes that were asked for a
-        language model has given one alone, or rows are missing, or it was merged by rule.
+        language model has given one alone, or rows are missing, or it was merged by rule, or a
+        check failed.
         """
         if self.is_merged_by_rule or missing_rows.losses(self.answer.missing_rows):
+            return True
+        if self.failed_checks(task):
             return True
         if not analysis_for(task.analysis_type).has_findings(self.answer.output):
             return True

@@ -13,8 +13,9 @@ from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.memo import memoized_by_identity
-from chordwise.domain.prompting import PromptTemplate, render, render_header, render_revision
+from chordwise.domain.prompting import render, render_header, render_revision
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, Stage
+from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import ConfigurationError, InvalidAnswerError
 from chordwise.llm.model import ChatModel, CompletionRequest, ModelProfile
 from chordwise.pipeline.asking.check import RecordCheck
@@ -71,11 +72,10 @@ def about_part(task: AnalysisTask, text: str, start: int, end: int) -> tuple[Ana
     A table that goes on in the part has its beginning with it.
     """
     part, header = text[start:end], chunking.table_header(text, start)
-    if header is None:
-        return replace(task, text=part, header=""), Source(part, offset=start)
-    beginning = Source(text[slice(*header)], offset=header[0])
-    source = Source(part, offset=start, header=beginning)
-    return replace(task, text=part, header=beginning.text), source
+    is_whole = not text[:start].strip() and not text[end:].strip()
+    beginning = Source(text[slice(*header)], offset=header[0]) if header else None
+    asked = replace(task, text=part, header=beginning.text if beginning else "", is_whole=is_whole)
+    return asked, Source(part, offset=start, header=beginning)
 
 
 REPAIR_TOKENS = 256

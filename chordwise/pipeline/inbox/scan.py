@@ -174,6 +174,7 @@ _MAX_BYTES = 256 * 1024
 _FOR_TYPES = (
     ("schema", AnalysisType.EXTRACTION, "The side-car's schema is for extractions"),
     ("labels", AnalysisType.CLASSIFICATION, "The side-car's labels are for classifications"),
+    ("labels_file", AnalysisType.CLASSIFICATION, "The side-car's labels are for classifications"),
 )
 
 
@@ -200,11 +201,17 @@ def with_side_car(profile: ProfileSettings, side_car: Path) -> ProfileSettings:
         raise UsageError(
             f"The side-car is wrong: {'; '.join(problems(error))}.", _hint(given)
         ) from error
-    if wanted.schema_file is not None and not is_inside(wanted.schema_file):
-        raise UsageError(
-            "The side-car's schema lies outside of the folder of chordwise.toml.",
-            "Name it relative to that folder.",
-        )
+    files = {
+        "schema": wanted.schema_file,
+        "labels_file": wanted.labels_file,
+        "examples": wanted.examples_file,
+    }
+    for name, file in files.items():
+        if file is not None and not is_inside(file):
+            raise UsageError(
+                f"The side-car's {name} lies outside of the folder of chordwise.toml.",
+                "Name it relative to that folder.",
+            )
     own = profile.model_dump(exclude_unset=True, by_alias=True)
     kept = {name: own[name] for name in own.keys() - _left_out(given, wanted)}
     merged = ProfileSettings.model_validate(kept | given)
@@ -231,6 +238,10 @@ def _left_out(given: Collection[str], wanted: ProfileSettings) -> set[str]:
         found.add("id_column")
     if "critique" in given and not wanted.critique:
         found.add("principles")
+    if wanted.labels or wanted.labels_file:
+        found |= {"labels", "labels_file"}
+    if not {"schema", "labels", "labels_file"}.isdisjoint(given):
+        found.add("examples")
     return found
 
 

@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import tomllib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from chordwise.domain import critique, json_values, validation
+from chordwise.domain import critique, examples, json_values, validation
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import Lane
 from chordwise.domain.tasks import (
     AnalysisOptions,
     AnalysisTask,
     AnalysisType,
+    Example,
     Stage,
     implied_types,
     options_from,
     options_to_json,
 )
+from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import UsageError
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.models import client
 from chordwise.pipeline.runtime.context import ReadingContext
-from chordwise.prompts import library
+from chordwise.prompts import library, packs
 from chordwise.readers.extracted import WHOLE, Columns
 from chordwise.settings import CritiqueSettings, ProfileSettings, Settings
 
@@ -89,7 +93,7 @@ def identity(context: ReadingContext, analysis_type: AnalysisType, options: RunO
     synthesis = replace(task, stage=Stage.SYNTHESIZE)
     parts: Mapping[str, object] = {
         "type": analysis_type,
-        "options": options_to_json(options.analysis),
+        "options": options_to_json(replace(options.analysis, templates=())),
         "prompts": [
             template.version
             for each in (task, synthesis)
@@ -175,6 +179,7 @@ def check_name(name: str) -> None:
 
 
 _FEWEST_LABELS = 2
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8}){0,4}")
 
 
 def run_options(settings: Settings, profile: ProfileSettings, run_name: str = "") -> RunOptions:
@@ -183,10 +188,10 @@ def run_options(settings: Settings, profile: ProfileSettings, run_name: str = ""
     Raises:
         UsageError: The profile contradicts itself, or its schema cannot be used.
     """
-    types = implied_types(
-        profile.types, schema=profile.schema_file is not None, labels=bool(profile.labels)
-    )
-    return RunOptions(
+    has_labels = bool(profile.labels or profile.labels_file)
+    has_schema = profile.schema_file is not None
+    types = implied_types(profile.types, schema=has_schema, labels=has_labels)
+    options = RunOptions(
         types=types,
         analysis=_analysis_options(profile, types, settings.base_folder),
         model=profile.model or settings.model,
@@ -197,6 +202,59 @@ def run_options(settings: Settings, profile: ProfileSettings, run_name: str = ""
         budget_usd=profile.budget_usd,
         columns=_columns(profile),
     )
+    options = completed(settings, options, profile.types, pack=profile.pack, prompt=profile.prompt)
+    if profile.examples_file is None:
+        return options
+    own = _examples(settings.base_folder / profile.examples_file, options)
+    return replace(options, analysis=replace(options.analysis, examples=own))
+
+
+def completed(
+    settings: Settings,
+    options: RunOptions,
+    asked: Sequence[AnalysisType],
+    *,
+    pack: str,
+    prompt: str,
+) -> RunOptions:
+    """Return the options with what a pack adds, and with the user's own templates.
+
+    `asked` are the types that the user names; a pack has its own where there are none.
+
+    Raises:
+        UsageError: There is no such pack, or no template for what is asked.
+        ConfigurationError: A template cannot be used.
+    """
+    types, analysis = options.types, options.analysis
+    if pack:
+        types, analysis = packs.completed(packs.named(pack), asked, analysis)
+    templates = own_templates(settings, prompt, types)
+    return replace(options, types=types, analysis=replace(analysis, templates=templates))
+
+
+def own_templates(
+    settings: Settings, variant: str, types: Sequence[AnalysisType]
+) -> tuple[PromptTemplate, ...]:
+    """Return the user's own templates of a variant; none where none is named.
+
+    Raises:
+        UsageError: There is no folder of templates, or the variant has none for these types.
+        ConfigurationError: There is no such variant, or a template of it cannot be used.
+    """
+    if not variant:
+        return ()
+    folder = settings.prompts.folder
+    if folder is None:
+        what = f"There is no prompt “{variant}”: no folder of prompts is set."
+        raise UsageError(what, 'Set [prompts] folder = "prompts" (docs/prompts.md).')
+    found = library.own(settings.base_folder / folder, variant)
+    if not any(each.name.partition(".")[0] in types for each in found):
+        asked = " and ".join(types)
+        raise UsageError(
+            f"The prompt “{variant}” has no template for {asked}.",
+            f"It has: {', '.join(each.title for each in found)}.",
+        )
+    return found
 
 
 def read_schema(path: Path) -> JsonObject:
@@ -219,19 +277,102 @@ def read_schema(path: Path) -> JsonObject:
         raise UsageError(error.what, hint) from error
 
 
+def labels_of(given: Iterable[str], file: Path | None) -> tuple[tuple[str, ...], Mapping[str, str]]:
+    """Return the labels that are given or stand in a file, each once, and what they mean.
+
+    Raises:
+        UsageError: There are both, or one label only, or the file cannot be read.
+    """
+    labels = tuple(dict.fromkeys(given))
+    if labels and file is not None:
+        raise UsageError("There are labels and a file of labels.", "Give one of them.")
+    described = {} if file is None else _read_labels(file)
+    labels = labels or tuple(described)
+    if (labels or file) and len(labels) < _FEWEST_LABELS:
+        hint = f"{file} has to name more." if file else "--labels invoice,letter"
+        raise UsageError("A classification needs two labels or more.", hint)
+    return labels, {label: meaning for label, meaning in described.items() if meaning}
+
+
+def checked_language(tag: str) -> str:
+    """Return the tag of a language as it was given.
+
+    Raises:
+        UsageError: It is none.
+    """
+    if tag and not _LANGUAGE.fullmatch(tag):
+        raise UsageError(f"“{tag}” is no tag of a language.", "Such as de, pt-BR or zh-Hans.")
+    return tag
+
+
+def _read_labels(path: Path) -> dict[str, str]:
+    """Return the labels in a file with what they mean: TOML, JSON, or a line for each."""
+    what, content = f"The labels {path} cannot be read", _text_in(path, "labels")
+    try:
+        match path.suffix.lower():
+            case ".json":
+                found = json.loads(content)
+            case ".toml":
+                found = tomllib.loads(content)
+            case _:
+                lines = (line.partition(":") for line in content.splitlines() if line.strip())
+                found = {label.strip(): meaning for label, _, meaning in lines}
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{what}: {error}.", 'label = "what it means"') from error
+    described = json_values.texts(found)
+    if not isinstance(found, dict) or len(described) < len(found):
+        raise UsageError(f"{what}: they are no texts by label.", 'label = "what it means"')
+    return {label: " ".join(meaning.split()) for label, meaning in described.items()}
+
+
+def _examples(path: Path, options: RunOptions) -> tuple[Example, ...]:
+    """Return the examples in a file that are for the types that are asked for.
+
+    Raises:
+        UsageError: They cannot be read, or an answer of theirs could not be given.
+    """
+    content = _text_in(path, "examples")
+    try:
+        if path.suffix.lower() == ".toml":
+            stored = tomllib.loads(content).get("examples")
+        else:
+            stored = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"The examples {path} cannot be read: {error}.") from error
+    found = [each for each in examples.parse(stored) if each.analysis_type in options.types]
+    for each in found:
+        if problem := examples.problem(each, options.analysis):
+            about = f"an example of the type {each.analysis_type} in {path}"
+            raise UsageError(f"The answer of {about} could not be given: {problem}.")
+    return tuple(found)
+
+
+def _text_in(path: Path, noun: str) -> str:
+    """Return what a file of the user's says.
+
+    Raises:
+        UsageError: It cannot be read, or is no UTF-8 text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError(f"The {noun} {path} cannot be read: {reason}.") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"The {noun} {path} are no UTF-8 text.") from error
+
+
+def _below(base: Path, path: Path | None) -> Path | None:
+    return None if path is None else base / path
+
+
 def read_principles(path: Path) -> tuple[str, ...]:
     """Return the principles in a text file, one a line; bullets and blank lines do not count.
 
     Raises:
         UsageError: It cannot be read, has no principles, or some that are too long or too many.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UsageError(f"The principles {path} cannot be read: {reason}.") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"The principles {path} are no UTF-8 text.") from error
+    lines = _text_in(path, "principles").splitlines()
     found = [line.lstrip("-*• \t").strip() for line in lines]
     try:
         principles = CritiqueSettings(principles=tuple(each for each in found if each)).principles
@@ -252,18 +393,18 @@ def _columns(profile: ProfileSettings) -> Columns:
 def _analysis_options(
     profile: ProfileSettings, types: tuple[AnalysisType, ...], base: Path
 ) -> AnalysisOptions:
-    labels = tuple(dict.fromkeys(profile.labels))
+    labels, descriptions = labels_of(profile.labels, _below(base, profile.labels_file))
     if profile.schema_file is not None and AnalysisType.EXTRACTION not in types:
         raise UsageError("A profile's schema is for extractions.", 'Add "extraction" to its types.')
     if labels and AnalysisType.CLASSIFICATION not in types:
         what = "A profile's labels are for classifications."
         raise UsageError(what, 'Add "classification" to its types.')
-    if labels and len(labels) < _FEWEST_LABELS:
-        raise UsageError("A classification needs two labels or more.", 'labels = ["a", "b"]')
     return AnalysisOptions(
         instructions=profile.instructions.strip(),
         labels=labels,
         schema=read_schema(base / profile.schema_file) if profile.schema_file else None,
+        label_descriptions=descriptions,
+        answer_language=checked_language(profile.answer_language),
         confidence_threshold=profile.confidence_threshold,
         votes=profile.votes,
         critique=profile.critique or bool(profile.principles),

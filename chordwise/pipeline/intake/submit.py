@@ -220,11 +220,12 @@ def open_run(
     name = options.name or f"{now:%Y%m%d-%H%M%S}-{run_id.hex[-4:]}"
     check_name(name)
     saved_as = answer_tables.table_of(options)
+    templates = [*library.released().values(), *options.analysis.templates]
     try:
         for attempt in context.database.attempts(PATIENCE):
             with attempt as session:
                 guard(session)
-                prompt_versions.register(session, library.released().values())
+                prompt_versions.register(session, templates)
                 stored = session.get(Run, run_id)
                 run = stored or _run(context, run_id, name, options)
                 if stored is None:  # else only the answer to an earlier commit was lost

@@ -129,7 +129,7 @@ def _result(asked: AskedJob, parts: Sequence[EndedChunk], examined: Examined) ->
         output=output,
         nothing_found=not analysis.has_findings(output),
         confidence=confidence,
-        quality=answer.quality,
+        quality=examined.quality(task),
         coverage=answers.coverage(asked.characters, covered)
         * missing_rows.share(answer.missing_rows),
         agreement=agreement,
@@ -137,6 +137,7 @@ def _result(asked: AskedJob, parts: Sequence[EndedChunk], examined: Examined) ->
         needs_review=examined.needs_review(confidence, task),
         missing_rows=missing_rows.to_json(answer.missing_rows),
         row_counts=missing_rows.counts([p.answer for p in parts], answer.output, task),
+        failed_checks=[each.to_json() for each in examined.failed_checks(task)],
         failed_chunks=[_named(p) for p in parts if p.status != ChunkStatus.SUCCEEDED],
         provider=answer.provider,
         model=answer.model,

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, undefer
 
 from chordwise.domain import grounding, json_values, validation
+from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.prompting import Prompt
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_from
@@ -158,7 +159,7 @@ def _chunk(
     return ExplainedChunk(
         prompt=prompt,
         completion=completion,
-        changes=_changes(completion, chunk.answer),
+        changes=_changes(AnalysisType(job.analysis_type), completion, chunk.answer),
         agreement=chunk.agreement,
         error_message=chunk.error_message,
         **{name: getattr(chunk, name) for name in same},
@@ -173,7 +174,9 @@ def _request(settings: Settings, job: Job, text: str, chunk: Chunk) -> Completio
         options=options_from(job.options),
     )
     task, _ = about_part(asked, text, chunk.start_char, chunk.end_char)
-    template = library.released().get(chunk.prompt_version or library.template_for(task).version)
+    template = library.with_version(
+        chunk.prompt_version or library.template_for(task).version, task
+    )
     with suppress(ChordwiseError):
         if template is not None:
             return request_for(Models(settings).open(job.model), task, template)
@@ -193,12 +196,13 @@ def _completion(
     return None
 
 
-def _changes(completion: str | None, answer: JsonObject | None) -> list[str]:
+def _changes(kind: AnalysisType, completion: str | None, answer: JsonObject | None) -> list[str]:
     """Return the places where an answer differs from the completion, the spans of quotes aside."""
     if completion is None or answer is None:
         return []
     try:
-        written = dict(json_values.walk(validation.parse(completion).answer))
+        parsed = analysis_for(kind).kept(validation.parse(completion).answer)
+        written = dict(json_values.walk(parsed))
     except InvalidAnswerError as error:
         return [error.what]
     kept = dict(json_values.walk(grounding.without_spans(answer)))

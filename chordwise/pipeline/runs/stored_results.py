@@ -62,6 +62,7 @@ class StoredResult:
     failed_chunks: JsonValue
     missing_rows: JsonValue
     row_counts: JsonValue
+    failed_checks: JsonValue
     provider: str
     model: str
     language_model: bool
@@ -94,6 +95,7 @@ _COLUMNS = (
     Result.failed_chunks,
     Result.missing_rows,
     Result.row_counts,
+    Result.failed_checks,
     Result.provider,
     Result.model,
     Result.language_model,

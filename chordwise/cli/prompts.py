@@ -1,0 +1,210 @@
+"""`chordwise prompts`: the templates that models are asked with, released and of one's own."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated, TypeAlias
+
+import typer
+
+from chordwise.cli import command
+from chordwise.cli.command import EPILOG
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import AsJson
+from chordwise.cli.quote import read_all
+from chordwise.cli.rendering import layouts
+from chordwise.cli.request import Request, run_options
+from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.prompting import Prompt, render
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.templates import PromptTemplate
+from chordwise.errors import UsageError
+from chordwise.prompts import library, packs
+from chordwise.readers.discovery import discover
+from chordwise.readers.extracted import WHOLE
+from chordwise.readers.reading import UnreadDocument
+from chordwise.settings import Settings
+
+Name: TypeAlias = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="summary.analyze, or summary.analyze@brief."),
+]
+_HELP = """Show the prompts that models are asked with.
+
+chordwise prompts list
+
+chordwise prompts diff summary.analyze@brief
+"""
+
+
+def list_prompts(invocation: Invocation, *, as_json: AsJson = False) -> None:
+    """List the newest released templates, your own, and the packs.
+
+    chordwise prompts list
+    """
+    settings, screen = invocation.settings(), invocation.screen
+    released = [library.latest(name) for name in library.replaceable()]
+    found = [(each, "released") for each in released]
+    found += [(each, str(settings.prompts.folder)) for each in _own(settings)]
+    if as_json:
+        members = [{**_members(each), "origin": origin} for each, origin in found]
+        titles = [{"name": each.name, "title": each.title} for each in packs.every().values()]
+        screen.write_json(templates=members, packs=titles)
+        return
+    rows = [(each.title, each.version, origin) for each, origin in found]
+    screen.show(layouts.folded(("Template", "Version", "From"), rows, ("Version",)))
+    named = [(each.name, each.title) for each in packs.every().values()]
+    screen.show(layouts.folded(("Pack", "What it asks"), named, ("Pack",)))
+
+
+def show(invocation: Invocation, name: Name, *, as_json: AsJson = False) -> None:
+    """Show a template with its variables, or a pack.
+
+    chordwise prompts show summary.analyze
+
+    chordwise prompts show legal
+    """
+    if name in packs.every() and not as_json:
+        invocation.screen.write(packs.named(name).source)
+        return
+    template = _find(invocation.settings(), name)
+    if as_json:
+        invocation.screen.write_json(template=_members(template))
+    else:
+        prompt = Prompt(system=template.system, user=template.user)
+        invocation.screen.write("".join(_lines(template.version, prompt)))
+
+
+def render_prompt(
+    invocation: Invocation,
+    name: Name,
+    documents: Annotated[
+        list[str] | None, typer.Argument(metavar="DOCUMENT", help="What to ask about.")
+    ] = None,
+    *,
+    profile: Annotated[
+        str, typer.Option(metavar="NAME", help="Fill in what [profiles.NAME] asks.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show a prompt as it is sent about a document. No model is asked.
+
+    chordwise prompts render summary.analyze@brief letter.txt
+    """
+    settings = invocation.settings()
+    template = _find(settings, name)
+    task = _task(settings, template, profile)
+    rendered = {
+        source: render(template, each, analysis_for(task.analysis_type).schema(task.options))
+        for source, each in _about(settings, task, documents or [])
+    }
+    if as_json:
+        members = [{"source": source, "prompt": prompt} for source, prompt in rendered.items()]
+        invocation.screen.write_json(prompts=members)
+        return
+    for source, prompt in rendered.items():
+        title = f"{template.version}, {source}" if source else template.version
+        invocation.screen.write("".join(_lines(title, prompt)))
+
+
+def diff(
+    invocation: Invocation,
+    name: Name,
+    other: Annotated[
+        str | None,
+        typer.Argument(metavar="OTHER", help="Else the newest released one of its name."),
+    ] = None,
+) -> None:
+    """Show how a template differs from another one. The format is that of diff -u.
+
+    chordwise prompts diff summary.analyze@brief
+    """
+    settings = invocation.settings()
+    new = _find(settings, name)
+    old = _find(settings, other or new.name)
+    before, after = (
+        list(_lines("", Prompt(system=each.system, user=each.user)))[1:] for each in (old, new)
+    )
+    lines = difflib.unified_diff(before, after, fromfile=old.version, tofile=new.version)
+    invocation.screen.write("".join(lines))
+
+
+prompts = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP, epilog=EPILOG)
+command.add(prompts, "list", list_prompts)
+command.add(prompts, "show", show)
+command.add(prompts, "render", render_prompt)
+command.add(prompts, "diff", diff)
+
+
+def _own(settings: Settings) -> Sequence[PromptTemplate]:
+    folder = settings.prompts.folder
+    return () if folder is None else library.own(settings.base_folder / folder)
+
+
+def _find(settings: Settings, name: str) -> PromptTemplate:
+    """Return the template of a name: the newest released one, unless it says which.
+
+    Raises:
+        UsageError: There is none.
+        ConfigurationError: A template in the folder cannot be used.
+    """
+    released = library.released().values()
+    if "@" in name:
+        known = {each.title: each for each in (*released, *_own(settings))}
+    else:
+        known = {each.name: library.latest(each.name) for each in released}
+    if name not in known:
+        hint = "`chordwise prompts list` shows those that there are."
+        raise UsageError(f"There is no prompt template “{name}”.", hint)
+    return known[name]
+
+
+def _task(settings: Settings, template: PromptTemplate, profile: str) -> AnalysisTask:
+    """Return what a template asks, with the options of a profile and without a text.
+
+    Raises:
+        UsageError: The template is no question about a document.
+    """
+    if template.name not in library.replaceable():
+        raise UsageError(f"{template.name} is part of other prompts.", "`prompts show` shows it.")
+    kind = AnalysisType(template.name.partition(".")[0])
+    options = AnalysisOptions()
+    if profile:
+        options = run_options(Request(paths=[], profile=profile), settings).analysis
+    if kind is AnalysisType.EXTRACTION:
+        is_own = template.name.startswith("extraction.schema.")
+        options = replace(options, schema=(options.schema or _ANY) if is_own else None)
+    stage = Stage.SYNTHESIZE if template.name.endswith(Stage.SYNTHESIZE) else Stage.ANALYZE
+    return AnalysisTask(analysis_type=kind, stage=stage, options=options)
+
+
+_ANY: JsonObject = {"type": "object"}
+
+
+def _about(
+    settings: Settings, task: AnalysisTask, documents: Sequence[str]
+) -> Iterator[tuple[str, AnalysisTask]]:
+    """Yield the task about each document with its source; without one, about an empty text."""
+    if not documents:
+        yield "", task
+        return
+    if task.stage is Stage.SYNTHESIZE:
+        raise UsageError("A synthesis is not asked about a document.", "Name no document.")
+    for found in read_all(settings, discover(documents), WHOLE):
+        if isinstance(found, UnreadDocument):
+            raise found.error
+        yield found.source, replace(task, text=found.content.text)
+
+
+def _lines(title: str, prompt: Prompt) -> Iterator[str]:
+    yield f"# {title}\n"
+    for name in ("system", "user"):
+        yield f"\n[{name}]\n"
+        yield from f"{getattr(prompt, name)}\n".splitlines(keepends=True)
+
+
+def _members(template: PromptTemplate) -> dict[str, object]:
+    return {name: getattr(template, name) for name in ("title", "version", "system", "user")}

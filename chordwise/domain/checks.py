@@ -1,0 +1,343 @@
+"""Checks of an answer: between values, as a user's schema declares them, and against examples.
+
+A declaration in `x-checks` is data: four kinds, with JSON Pointers to the values, in which `*`
+stands for every position of a list. Where a value is missing, or does not say a number or a date
+without ambiguity, a check says nothing.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from types import MappingProxyType
+from typing import TypeAlias
+
+import jsonschema_rs
+
+from chordwise.domain import json_values, schemas
+from chordwise.domain.analyses.schema_data import ANY_POSITION
+from chordwise.domain.analyses.schema_nodes import SchemaNode
+from chordwise.domain.facts import text_of
+from chordwise.domain.grounding import Source
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.schemas import CHECKS
+from chordwise.domain.tasks import AnalysisOptions
+from chordwise.domain.typed_values import typed
+from chordwise.errors import UsageError
+
+MAX_CHECKS = 50
+_OPERATORS: Mapping[str, Callable[[Decimal, Decimal], bool]] = MappingProxyType(
+    {
+        "=": operator.eq,
+        "!=": operator.ne,
+        "<": operator.lt,
+        "<=": operator.le,
+        ">": operator.gt,
+        ">=": operator.ge,
+    }
+)
+_FOR_TEXTS = ("=", "!=")
+_Positions: TypeAlias = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedCheck:
+    """A check that an answer does not pass.
+
+    `path` is a JSON Pointer into the output. `problem` repeats nothing of the answer and may go
+    into a prompt; `found` and `expected` are the values, where there are two.
+    """
+
+    check: str
+    path: str
+    problem: str
+    found: str | None = None
+    expected: str | None = None
+
+    def to_json(self) -> JsonObject:
+        """Return what `results.failed_checks` keeps."""
+        names = ("check", "path", "problem", "found", "expected")
+        return {name: getattr(self, name) for name in names}
+
+
+def failures(output: JsonObject, options: AnalysisOptions) -> tuple[FailedCheck, ...]:
+    """Return what a grounded answer about a whole document does not pass, values before quotes."""
+    declared = json_values.objects(options.schema.get(CHECKS)) if options.schema else []
+    data = output.get("data")
+    found = [
+        failed
+        for each in declared
+        for failed in _KINDS[json_values.text(each["check"])](each, data)
+    ]
+    return (*found, *leaks(output, options))
+
+
+def leaks(output: JsonObject, options: AnalysisOptions) -> tuple[FailedCheck, ...]:
+    """Return the quotes of a grounded answer that stand in an example, and not in the text."""
+    sources = [Source(each.text) for each in options.examples]
+    own: JsonObject = {name: value for name, value in output.items() if name != "data"}
+    return tuple(
+        FailedCheck(
+            check="example",
+            path=f"{path}/quote",
+            problem="the quote stands in an example, and not in the text",
+        )
+        for path, item in json_values.walk(own if sources else None)
+        if isinstance(item, dict) and item.get("grounded") is False
+        if any(source.locate(json_values.text(item.get("quote"))) for source in sources)
+    )
+
+
+def check_declarations(schema: JsonObject) -> None:
+    """Refuse checks that a schema declares wrongly.
+
+    Raises:
+        UsageError: One is none, has a wrong entry, or names a value that the schema does not know.
+    """
+    declared = schema.get(CHECKS, [])
+    if not isinstance(declared, list) or len(declared) > MAX_CHECKS:
+        raise UsageError(f"{CHECKS} is no list of up to {MAX_CHECKS} checks.", _HINT)
+    for number, each in enumerate(declared, start=1):
+        if problem := _problem(each, SchemaNode.of(schema)):
+            raise UsageError(f"{CHECKS}, check {number}: {problem}.", _HINT)
+
+
+_HINT = "docs/analyses.md#checks-between-values shows each kind."
+_PATH: JsonObject = {"type": "string", "pattern": "^/"}
+_PATHS_OF_A_SUM: JsonObject = {
+    **schemas.array(_PATH, at_least=1, at_most=20),
+    **_PATH,
+    "type": ["string", "array"],
+}
+_TOLERANCE: JsonObject = {"type": "number", "minimum": 0}
+_VALUE: JsonObject = {"type": ["string", "number", "boolean"]}
+
+
+def _form(kind: str, required: JsonObject, optional: JsonObject) -> jsonschema_rs.Validator:
+    own: JsonObject = {"check": {"const": kind}, "message": schemas.string()}
+    own |= required | optional
+    return jsonschema_rs.validator_for({**schemas.closed(own), "required": list(required)})
+
+
+_FORMS: Mapping[str, jsonschema_rs.Validator] = MappingProxyType(
+    {
+        "sum": _form(
+            "sum",
+            {
+                "of": _PATHS_OF_A_SUM,
+                "equals": {**_PATH, "type": ["string", "number"]},
+            },
+            {"tolerance": _TOLERANCE},
+        ),
+        "order": _form("order", {"before": _PATH, "after": _PATH}, {"strict": {"type": "boolean"}}),
+        "compare": _form(
+            "compare",
+            {"left": _PATH, "operator": schemas.one_of([*_OPERATORS]), "right": _VALUE},
+            {"tolerance": _TOLERANCE},
+        ),
+        "required": _form("required", {"field": _PATH, "if": _PATH}, {"equals": _VALUE}),
+    }
+)
+_PATHS = MappingProxyType(
+    {
+        "sum": ("of", "equals"),
+        "order": ("before", "after"),
+        "compare": ("left", "right"),
+        "required": ("field", "if"),
+    }
+)
+"""The entries that are JSON Pointers, or may be."""
+
+
+def _problem(declared: JsonValue, root: SchemaNode) -> str:
+    """Return what is wrong with a declaration; empty where nothing is."""
+    kind = json_values.text(declared.get("check")) if isinstance(declared, dict) else ""
+    if not isinstance(declared, dict) or kind not in _FORMS:
+        return f'"check" has to be one of {", ".join(_FORMS)}'
+    for error in _FORMS[kind].iter_errors(declared):
+        place = "".join(f'"{step}": ' for step in error.instance_path)
+        return f"{place}{error.message}"
+    *paths, last = [path for name in _PATHS[kind] for path in _paths(declared[name])]
+    for path in (*paths, last):
+        if not _is_known(path, root):
+            return f"the schema knows nothing at {path}"
+        one, other = _list_of(path), _list_of(last)
+        if not (one.startswith(other) or other.startswith(one)):
+            return f"{path} and {last} are in different lists"
+    return ""
+
+
+def _paths(value: JsonValue) -> list[str]:
+    """Return the JSON Pointers in an entry, which may be one, several, or a plain value."""
+    return json_values.strings([value] if _is_path(value) else value)
+
+
+def _is_path(value: JsonValue) -> bool:
+    return isinstance(value, str) and value.startswith("/")
+
+
+def _is_known(path: str, node: SchemaNode) -> bool:
+    for step in json_values.steps(path):
+        node = node.items if step == ANY_POSITION else node.member(step)
+    return node.is_known
+
+
+def _list_of(path: str) -> str:
+    """Return the part of a path that says in which list it is; empty outside of lists."""
+    return path[: path.rfind(f"/{ANY_POSITION}") + 2] if f"/{ANY_POSITION}" in path else ""
+
+
+def _sum(declared: JsonObject, data: JsonValue) -> Iterator[FailedCheck]:
+    """Compare a value with the sum of those in the same row; one that is missing leaves it open."""
+    parts_of, equals = _paths(declared["of"]), declared["equals"]
+    of = " + ".join(parts_of)
+    totals = json_values.text(equals) if _is_path(equals) else ""
+    of_row: dict[_Positions, list[JsonValue]] = defaultdict(list)
+    for path in parts_of:
+        for each in _rows(data, path):
+            of_row[each[: _depth(totals)]].append(_at(data, path, each)[1])
+    for row, parts in of_row.items():
+        path, total = _at(data, totals, row) if totals else (parts_of[0], equals)
+        numbers, wanted = [_number(part) for part in parts], _number(total)
+        known = [number for number in numbers if number is not None]
+        if wanted is None or len(known) < len(numbers):
+            continue
+        if abs(sum(known, Decimal(0)) - wanted) > _tolerance(declared):
+            yield _failed(
+                declared, path, f"the sum of {of} is not {equals}", str(sum(known)), str(wanted)
+            )
+
+
+def _order(declared: JsonObject, data: JsonValue) -> Iterator[FailedCheck]:
+    before, after = declared["before"], declared["after"]
+    sign = "<" if declared.get("strict") is True else "<="
+    compared: JsonObject = {
+        "message": f"{before} is not before {after}",
+        **declared,
+        "left": before,
+        "operator": sign,
+        "right": after,
+    }
+    return _compare(compared, data)
+
+
+def _compare(declared: JsonObject, data: JsonValue) -> Iterator[FailedCheck]:
+    left, right = json_values.text(declared["left"]), declared["right"]
+    other = json_values.text(right) if _is_path(right) else ""
+    sign = json_values.text(declared["operator"])
+    for row in _rows(data, max(left, other, key=_depth)):
+        path, found = _at(data, left, row)
+        expected = _at(data, other, row)[1] if other else right
+        difference = _difference(found, expected)
+        if difference is None and sign in _FOR_TEXTS:
+            difference = _text_difference(found, expected)
+        if difference is None:
+            continue
+        if abs(difference) <= _tolerance(declared):
+            difference = Decimal(0)
+        if not _OPERATORS[sign](difference, Decimal(0)):
+            problem = f"{left} {sign} {right} does not hold"
+            yield _failed(declared, path, problem, text_of(found), text_of(expected))
+
+
+def _required(declared: JsonObject, data: JsonValue) -> Iterator[FailedCheck]:
+    field, condition = (json_values.text(declared[name]) for name in ("field", "if"))
+    for row in _rows(data, max(field, condition, key=_depth)):
+        path, value = _at(data, field, row)
+        given = _at(data, condition, row)[1]
+        holds = _is_said(given)
+        if "equals" in declared:
+            equals = declared["equals"]
+            holds = _difference(given, equals) == 0 or _text_difference(given, equals) == 0
+        if holds and not _is_said(value):
+            yield _failed(declared, path, f"{field} is missing beside {condition}")
+
+
+_KINDS: Mapping[str, Callable[[JsonObject, JsonValue], Iterator[FailedCheck]]] = MappingProxyType(
+    {"sum": _sum, "order": _order, "compare": _compare, "required": _required}
+)
+
+
+def _failed(
+    declared: JsonObject,
+    path: str,
+    problem: str,
+    found: str | None = None,
+    expected: str | None = None,
+) -> FailedCheck:
+    return FailedCheck(
+        check=json_values.text(declared["check"]),
+        path=f"/data{path}",
+        problem=json_values.text(declared.get("message")) or problem,
+        found=found,
+        expected=expected,
+    )
+
+
+def _depth(path: str) -> int:
+    return json_values.steps(path).count(ANY_POSITION)
+
+
+def _rows(data: JsonValue, path: str) -> Iterator[_Positions]:
+    """Yield the positions that the `*` of a path stand for; one without any where it has none."""
+    yield from _positions(data, json_values.steps(path), ())
+
+
+def _positions(value: JsonValue, steps: Sequence[str], so_far: _Positions) -> Iterator[_Positions]:
+    if ANY_POSITION not in steps:
+        yield so_far
+        return
+    place = list(steps).index(ANY_POSITION)
+    for step in steps[:place]:
+        value = _member(value, step)
+    for position, item in enumerate(value if isinstance(value, list) else []):
+        yield from _positions(item, steps[place + 1 :], (*so_far, position))
+
+
+def _at(data: JsonValue, path: str, row: _Positions) -> tuple[str, JsonValue]:
+    """Return a value with its own path, each `*` replaced by the position in this row."""
+    positions, place, value = iter(row), "", data
+    for step in json_values.steps(path):
+        own = str(next(positions)) if step == ANY_POSITION else step
+        place, value = json_values.pointer(place, own), _member(value, own)
+    return place, value
+
+
+def _member(value: JsonValue, step: str) -> JsonValue:
+    if isinstance(value, dict):
+        return value.get(step)
+    is_inside = isinstance(value, list) and step.isdecimal() and int(step) < len(value)
+    return value[int(step)] if is_inside and isinstance(value, list) else None
+
+
+def _is_said(value: JsonValue) -> bool:
+    return value not in (None, "", [], {})
+
+
+def _number(value: JsonValue) -> Decimal | None:
+    return typed(value).number
+
+
+def _tolerance(declared: JsonObject) -> Decimal:
+    return _number(declared.get("tolerance")) or Decimal(0)
+
+
+def _difference(left: JsonValue, right: JsonValue) -> Decimal | None:
+    """Return how far two numbers or dates are apart, dates in days."""
+    one, other = typed(left), typed(right)
+    if one.date is not None and other.date is not None:
+        return Decimal((one.date - other.date).days)
+    if one.number is not None and other.number is not None:
+        is_same_currency = not (one.currency and other.currency) or one.currency == other.currency
+        return one.number - other.number if is_same_currency else None
+    return None
+
+
+def _text_difference(left: JsonValue, right: JsonValue) -> Decimal | None:
+    """Return 0 for texts that are the same but for their case, else 1."""
+    if isinstance(left, str) and isinstance(right, str):
+        return Decimal(left.strip().casefold() != right.strip().casefold())
+    return None

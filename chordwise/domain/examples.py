@@ -1,0 +1,82 @@
+"""Few-shot examples: texts with the right answers, which stand in prompts and never in answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from chordwise.domain import grounding, json_values, validation
+from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.grounding import Source
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Example, Stage
+from chordwise.errors import UsageError
+
+MAX_EXAMPLES = 10
+MAX_CHARACTERS = 4_000
+
+
+def parse(stored: JsonValue) -> tuple[Example, ...]:
+    """Read a list of objects with `type`, `text` and `answer`, an object or its JSON as text.
+
+    Raises:
+        UsageError: It is none, or longer than a prompt should be made by it.
+    """
+    found = json_values.objects(stored)
+    if not found or len(found) > MAX_EXAMPLES:
+        raise UsageError(f"Examples are a list of 1 to {MAX_EXAMPLES} objects.", _HINT)
+    return tuple(_parsed(number, each) for number, each in enumerate(found, start=1))
+
+
+_HINT = "docs/prompts.md#examples shows one."
+
+
+def _parsed(number: int, stored: JsonObject) -> Example:
+    kind, text, answer = (stored.get(name) for name in ("type", "text", "answer"))
+    if isinstance(answer, str):
+        try:
+            answer = json.loads(answer)
+        except (ValueError, RecursionError) as error:
+            what = f"The answer of example {number} is not JSON: {error}."
+            raise UsageError(what, _HINT) from error
+    is_short = isinstance(text, str) and 0 < len(text.strip()) <= MAX_CHARACTERS
+    if kind not in set(AnalysisType) or not isinstance(answer, dict) or not is_short:
+        what = f"type, text (up to {MAX_CHARACTERS:,} characters) and answer, and nothing else"
+        raise UsageError(f"Example {number} has to have {what}.", _HINT)
+    given = json_values.text(text).strip()
+    return Example(analysis_type=AnalysisType(str(kind)), text=given, answer=answer)
+
+
+def problem(example: Example, options: AnalysisOptions) -> str:
+    """Return why the answer of an example could not be one to these options; empty where it could.
+
+    Its quotes have to stand in its own text: a model copies what it is shown.
+    """
+    analysis = analysis_for(example.analysis_type)
+    task = AnalysisTask(
+        analysis_type=example.analysis_type, stage=Stage.ANALYZE, options=options, text=example.text
+    )
+    found = validation.problems(example.answer, analysis.schema(options))
+    found = found or analysis.problems(example.answer, task)
+    if found:
+        return "; ".join(found)
+    share = grounding.grounded_share(grounding.ground(example.answer, Source(example.text)))
+    return "" if share == 1 else "a quote of its answer does not stand in its text"
+
+
+def in_prompt(examples: Sequence[Example]) -> str:
+    """Return examples as a part of a prompt, marked as such; empty where there are none."""
+    if not examples:
+        return ""
+    parts = [_INTRODUCTION]
+    for number, each in enumerate(examples, start=1):
+        answer = json.dumps(each.answer, ensure_ascii=False)
+        parts.append(f"Example {number}, the text:\n{each.text}")
+        parts.append(f"Example {number}, the answer:\n{answer}")
+    return "\n".join([*parts, "End of the examples."])
+
+
+_INTRODUCTION = (
+    "Examples of other texts, each with the right answer. They are no part of the text to analyze: "
+    "take no value and no quote from them."
+)

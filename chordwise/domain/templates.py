@@ -1,0 +1,126 @@
+"""Prompt templates: texts with variables and an immutable version, and what is wrong with one."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from string import Template
+
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonValue
+
+_OF_ALL = ("text", "mark", "schema", "instructions")
+_OPTIONAL = ("kind",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptTemplate:
+    """A text to ask with; `name` is the analysis type and the stage, joined by a dot.
+
+    `system` holds all that the questions of a run have in common, so that providers can keep what
+    they made of it; `user` holds the text. Of a fallback's name the end says which: `…-plain`.
+    A released template has a `number`, a user's own one a `variant`, the name that it is chosen by.
+    """
+
+    name: str
+    number: int = 0
+    variant: str = ""
+    system: str
+    user: str
+
+    @property
+    def title(self) -> str:
+        """Return the name of the file without its ending: `name@number` or `name@variant`."""
+        return f"{self.name}@{self.variant or self.number}"
+
+    @property
+    def version(self) -> str:
+        """Return what `prompt_version` says in rows; that of a user's own names its content."""
+        return f"{self.title}-{self.sha256[:_DIGITS]}" if self.variant else self.title
+
+    @property
+    def sha256(self) -> str:
+        """Return the hash by which a changed template is told from a released one."""
+        return hashlib.sha256(f"{self.system}\0{self.user}".encode()).hexdigest()
+
+
+_DIGITS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateProblem:
+    """What is wrong with a template; `found` is the place in its text, empty for the whole."""
+
+    what: str
+    found: str = ""
+
+
+def required_variables(name: str) -> tuple[str, ...]:
+    """Return the variables that a template of this name needs: without one, an option is lost."""
+    if name.startswith("classification."):
+        return (*_OF_ALL, "labels")
+    if name.startswith("extraction.") and not name.startswith("extraction.schema."):
+        return (*_OF_ALL, "items")
+    return _OF_ALL
+
+
+def problems(template: PromptTemplate) -> Iterator[TemplateProblem]:
+    """Yield what is wrong with the variables of a user's own template."""
+    required = required_variables(template.name)
+    allowed = (*required, *_OPTIONAL)
+    for match in _variables(template.system + template.user):
+        name = match["named"] or match["braced"]
+        if match["invalid"] is not None:
+            yield TemplateProblem(what="a dollar sign alone is written $$", found=match[0])
+        elif name and name not in allowed:
+            yield TemplateProblem(
+                what=f"there is no variable {match[0]}; allowed: {_listed(allowed)}", found=match[0]
+            )
+    used = _names(template.system + template.user)
+    if missing := [name for name in required if name not in used]:
+        yield TemplateProblem(what=f"missing: {_listed(missing)}; needed: {_listed(required)}")
+    elif not _is_marked(_names(template.user)):
+        yield TemplateProblem(what="user has to hold $text once, with $mark before and after it")
+
+
+def to_json(templates: Iterable[PromptTemplate]) -> list[JsonValue]:
+    """Return what options keep of a user's own templates."""
+    return [
+        {"name": each.name, "variant": each.variant, "system": each.system, "user": each.user}
+        for each in templates
+    ]
+
+
+def from_json(stored: JsonValue) -> tuple[PromptTemplate, ...]:
+    """Read what `to_json` wrote."""
+    return tuple(
+        PromptTemplate(
+            name=json_values.text(each.get("name")),
+            variant=json_values.text(each.get("variant")),
+            system=json_values.text(each.get("system")),
+            user=json_values.text(each.get("user")),
+        )
+        for each in json_values.objects(stored)
+    )
+
+
+def _variables(text: str) -> Iterator[re.Match[str]]:
+    return Template.pattern.finditer(text)
+
+
+def _names(text: str) -> list[str]:
+    return [name for match in _variables(text) if (name := match["named"] or match["braced"])]
+
+
+def _is_marked(names: list[str]) -> bool:
+    """Tell whether the text stands once, between marks: else a document could end it."""
+    if names.count("text") != 1:
+        return False
+    place = names.index("text")
+    return "mark" in names[:place] and "mark" in names[place:]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"${name}" for name in names)

@@ -1,0 +1,91 @@
+"""Domain packs: what people of a field ask first, as data files beside this module."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+
+from chordwise.domain import examples
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType, Example
+from chordwise.domain.validation import check_schema
+from chordwise.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pack:
+    """What a pack adds to a run: instructions, labels with what they mean, a schema, examples.
+
+    `types` are those that are asked for where the user names none; `source` is the file's text.
+    """
+
+    name: str
+    title: str
+    types: tuple[AnalysisType, ...]
+    instructions: str
+    labels: Mapping[str, str]
+    schema: JsonObject
+    examples: tuple[Example, ...]
+    source: str
+
+
+@cache
+def every() -> Mapping[str, Pack]:
+    """Return all packs by their names."""
+    folder = resources.files(__name__)
+    files = (file for file in folder.iterdir() if file.name.endswith(".toml"))
+    found = [_read(file.name.removesuffix(".toml"), file.read_text("utf-8")) for file in files]
+    return {pack.name: pack for pack in sorted(found, key=lambda pack: pack.name)}
+
+
+def named(name: str) -> Pack:
+    """Return a pack.
+
+    Raises:
+        UsageError: There is none of this name.
+    """
+    if name not in every():
+        raise UsageError(f"There is no pack “{name}”.", f"Known: {', '.join(every())}.")
+    return every()[name]
+
+
+def completed(
+    pack: Pack, asked: Sequence[AnalysisType], options: AnalysisOptions
+) -> tuple[tuple[AnalysisType, ...], AnalysisOptions]:
+    """Return types and options with what a pack adds; what the user asked for goes before it.
+
+    Instructions of both are given. Examples of the pack are left out where the user's own schema or
+    labels make other answers of them.
+    """
+    types = tuple(dict.fromkeys(asked)) or pack.types
+    fitting = set(types)
+    added: dict[str, object] = {}
+    if options.schema is not None:
+        fitting.discard(AnalysisType.EXTRACTION)
+    elif AnalysisType.EXTRACTION in types:
+        added["schema"] = pack.schema
+    if options.labels:
+        fitting.discard(AnalysisType.CLASSIFICATION)
+    elif AnalysisType.CLASSIFICATION in types:
+        added |= {"labels": tuple(pack.labels), "label_descriptions": pack.labels}
+    shown = tuple(each for each in pack.examples if each.analysis_type in fitting)
+    both = "\n".join(text for text in (pack.instructions, options.instructions) if text)
+    return types, replace(options, instructions=both, examples=shown, **added)  # type: ignore[arg-type]  # by their names
+
+
+def _read(name: str, content: str) -> Pack:
+    found = tomllib.loads(content)
+    return Pack(
+        name=name,
+        title=found["title"],
+        types=tuple(AnalysisType(each) for each in found["types"]),
+        instructions=found["instructions"].strip(),
+        labels=found["labels"],
+        schema=check_schema(json.loads(found["schema"])),
+        examples=examples.parse(found["examples"]),
+        source=content,
+    )

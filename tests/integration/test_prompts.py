@@ -1,0 +1,115 @@
+"""Runs with prompts of one's own: what workers read, and what is stored of the templates."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from chordwise.cli.request import Request, run_options
+from chordwise.domain.json_values import objects
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType, options_from
+from chordwise.errors import ConfigurationError, UsageError
+from chordwise.pipeline.intake.run_options import identity
+from chordwise.settings import ProfileSettings, PromptSettings, Settings
+from tests.fakes.pipeline import PARAGRAPH, a_pipeline, a_run, a_summary
+
+OWN = "system = 'In short. $instructions $schema'\nuser = '''$mark\n$text\n$mark'''\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with a template of one's own."""
+    folder = tmp_path / "prompts"
+    folder.mkdir()
+    (folder / "summary.analyze@brief.toml").write_text(OWN, "utf-8")
+    return folder
+
+
+def with_folder(settings: Settings, folder: Path) -> Settings:
+    """Return settings that name the folder of prompts."""
+    return settings.model_copy(update={"prompts": PromptSettings(folder=folder)})
+
+
+def test_workers_ask_with_the_text_that_was_stored(settings: Settings, folder: Path) -> None:
+    """The folder is gone when they ask; the version names the text, which stands in a table."""
+    own = with_folder(settings, folder)
+    request = Request(paths=["x"], prompt="brief", model="scripted", run_name="short")
+    pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"))
+    submission = pipeline.submit(PARAGRAPH, options=run_options(request, own))
+    (folder / "summary.analyze@brief.toml").unlink()
+
+    pipeline.work(submission)
+
+    (asked,) = pipeline.model.requests
+    result = pipeline.result(pipeline.job(submission).id)
+    assert result is not None
+    assert asked.system.startswith("In short.")
+    assert result.prompt_version == asked.prompt_version
+    stored = pipeline.rows("SELECT version, system FROM prompt_versions WHERE version ~ 'brief'")
+    assert stored == [(result.prompt_version, "In short. $instructions $schema")]
+    assert pipeline.rows("SELECT * FROM stale_results") == []
+
+
+def test_an_edit_asks_anew(settings: Settings, folder: Path) -> None:
+    """The same document is asked again with another text, and not with the same one."""
+    own = with_folder(settings, folder)
+    wanted = run_options(Request(paths=["x"], prompt="brief", model="scripted"), own)
+    pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"), repeat_last=True)
+    pipeline.work(pipeline.submit(PARAGRAPH, options=wanted))
+    pipeline.work(pipeline.submit(PARAGRAPH, options=replace(wanted)))
+    (folder / "summary.analyze@brief.toml").write_text(OWN.replace("short", "brief"), "utf-8")
+    profile = Request(paths=["x"], profile="letters", model="scripted")
+    letters = own.model_copy(update={"profiles": {"letters": ProfileSettings(prompt="brief")}})
+    edited = run_options(profile, letters)
+
+    pipeline.work(pipeline.submit(PARAGRAPH, options=edited))
+
+    assert [each.system[:9] for each in pipeline.model.requests] == ["In short.", "In brief."]
+
+
+def test_a_variant_that_asks_nothing_is_refused(settings: Settings, folder: Path) -> None:
+    """Without a folder, without the variant, or without a template for what is asked."""
+    own = with_folder(settings, folder)
+
+    with pytest.raises(UsageError, match="no folder of prompts"):
+        run_options(Request(paths=["x"], prompt="brief"), settings)
+    with pytest.raises(ConfigurationError, match="no prompt “long”"):
+        run_options(Request(paths=["x"], prompt="long"), own)
+    with pytest.raises(UsageError, match="has no template for classification"):
+        run_options(Request(paths=["x"], prompt="brief", labels="a,b"), own)
+
+
+def test_meanings_and_language_are_part_of_the_question(settings: Settings) -> None:
+    """Each of them makes another question; stored options are read back as they were."""
+    pipeline = a_pipeline(settings)
+    plain = AnalysisOptions(labels=("a", "b"))
+    described = replace(plain, label_descriptions={"b": "second", "a": "first"})
+    asked = [plain, described, replace(described, answer_language="de")]
+
+    kind = AnalysisType.CLASSIFICATION
+    hashes = {identity(pipeline.context, kind, a_run(kind, analysis=each)) for each in asked}
+    submission = pipeline.submit(PARAGRAPH, options=a_run(kind, analysis=asked[-1]))
+
+    assert len(hashes) == len(asked)
+    assert options_from(pipeline.job(submission).options) == asked[-1]
+
+
+def test_an_example_that_leaks_is_refused_and_counted(settings: Settings) -> None:
+    """Its quote is not grounded, the result names the leak, and needs review."""
+    asked = Request(paths=["x"], pack="support", types=[AnalysisType.CLASSIFICATION])
+    options = replace(run_options(asked, settings), model="scripted", name="leaking")
+    (example,) = options.analysis.examples
+    pipeline = a_pipeline(settings, json.dumps(example.answer), repeat_last=True)
+
+    pipeline.work(submission := pipeline.submit(PARAGRAPH, options=options))
+
+    result = pipeline.result(pipeline.job(submission).id)
+    assert result is not None
+    assert [each["check"] for each in objects(result.failed_checks)] == ["example"] * 2
+    assert (result.quality, result.needs_review) == (0, True)
+    grounded = "SELECT DISTINCT grounded FROM facts WHERE quote IS NOT NULL"
+    assert pipeline.rows(grounded) == [(False,)]
+    assert options_from(pipeline.job(submission).options) == options.analysis

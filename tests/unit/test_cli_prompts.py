@@ -1,0 +1,117 @@
+"""`chordwise prompts`: a folder of one's own beside the released templates."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from chordwise.errors import ExitCode
+from chordwise.prompts import library, packs
+from tests.fakes.commands import run
+
+SETTINGS = """
+[prompts]
+folder = "prompts"
+
+[profiles.bills]
+types = ["classification"]
+labels = ["invoice", "reminder"]
+"""
+OWN = """system = '''
+In short: $instructions
+$schema
+'''
+
+user = '''
+$mark
+$text
+$mark
+'''
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder whose settings name a folder of prompts, with one template in it."""
+    (tmp_path / "chordwise.toml").write_text(SETTINGS, "utf-8")
+    prompts = tmp_path / "prompts"
+    prompts.mkdir()
+    (prompts / "summary.analyze@brief.toml").write_text(OWN, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    return prompts
+
+
+def test_own_templates_stand_beside_the_released_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each with its version, which names the content of one's own."""
+    assert run(["prompts", "list", "--json"]) == ExitCode.SUCCESS
+
+    shown = json.loads(capsys.readouterr().out)
+    found = shown["templates"]
+    (own,) = (each for each in found if each["origin"] == "prompts")
+    assert own["version"].startswith("summary.analyze@brief-")
+    assert len(found) == len(library.replaceable()) + 1
+    assert [each["name"] for each in shown["packs"]] == list(packs.every())
+    assert run(["prompts", "show", "legal"]) == ExitCode.SUCCESS
+    assert capsys.readouterr().out == packs.named("legal").source
+
+
+def test_a_prompt_is_rendered_about_a_document(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """With what a profile asks in it; nothing is started for it."""
+    (tmp_path / "bill.txt").write_text("Please pay $instructions.", "utf-8")
+
+    code = run(["prompts", "render", "classification.analyze", "bill.txt", "--profile", "bills"])
+
+    shown = capsys.readouterr().out
+    assert code == ExitCode.SUCCESS
+    assert "one of these labels: invoice, reminder" in shown
+    assert "Please pay $instructions." in shown
+    assert run(["prompts", "render", "summary.synthesize", "bill.txt"]) == ExitCode.USAGE
+
+
+def test_a_template_is_compared_with_the_newest_released_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Unless another one is named; lines of both stand where they differ."""
+    run(["prompts", "diff", "summary.analyze@brief"])
+
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"--- {library.latest('summary.analyze').version}\n")
+    assert "\n+In short: $instructions\n" in shown
+    run(["prompts", "diff", "summary.analyze@brief", "summary.analyze@brief"])
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("summary.analyze@brief.toml", OWN.replace("$schema", "$shema"), "line 3: there is no"),
+        ("summary.analyze@brief.toml", OWN.replace("$schema", ""), r"missing: $schema"),
+        ("summary.analyze@brief.toml", "system = 'x'", "has no user"),
+        ("summary.analyze@brief.toml", "system = x", "not valid TOML"),
+        ("summary.analyse@brief.toml", OWN, "can be replaced"),
+        ("repair@brief.toml", OWN, "can be replaced"),
+        ("summary.analyze@3.toml", OWN, "has a number"),
+        ("summary.toml", OWN, "is not the name"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str, content: str, complaint: str
+) -> None:
+    """With its file, and the line of a variable."""
+    (folder / name).write_text(content, "utf-8")
+
+    assert run(["prompts", "list"]) == ExitCode.CONFIGURATION
+
+    said = capsys.readouterr().err
+    assert complaint in said
+    assert name in said
+
+
+def test_a_template_that_there_is_not_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the command that lists them."""
+    assert run(["prompts", "show", "summary.analyze@none"]) == ExitCode.USAGE
+    assert "prompts list" in capsys.readouterr().err

@@ -1,0 +1,184 @@
+"""Checks between values: what passes, what fails, what says nothing, and what is no check."""
+
+from __future__ import annotations
+
+import pytest
+
+from chordwise.domain import checks, validation
+from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType, Example
+from chordwise.errors import UsageError
+
+LINE: JsonObject = {
+    "type": "object",
+    "properties": {
+        "amount": {"type": ["number", "string", "null"]},
+        "start": {"type": "string"},
+        "end": {"type": "string"},
+        "parts": {"type": "array", "items": {"type": "number"}},
+    },
+}
+PROPERTIES: JsonObject = {
+    "lines": {"type": "array", "items": LINE},
+    "others": {"type": "array", "items": LINE},
+    "total": {"type": ["number", "string", "null"]},
+    "net": {"type": "number"},
+    "method": {"type": "string"},
+    "iban": {"type": ["string", "null"]},
+}
+SUM: JsonObject = {"check": "sum", "of": "/lines/*/amount", "equals": "/total"}
+ORDER: JsonObject = {"check": "order", "before": "/lines/*/start", "after": "/lines/*/end"}
+NET: JsonObject = {"check": "compare", "left": "/net", "operator": "<=", "right": "/total"}
+IBAN: JsonObject = {"check": "required", "field": "/iban", "if": "/method", "equals": "Transfer"}
+
+
+def with_checks(*declared: JsonValue) -> JsonObject:
+    """Return a schema that declares these checks."""
+    return {"type": "object", "properties": PROPERTIES, "x-checks": list(declared)}
+
+
+def failing(declared: JsonObject, data: JsonObject) -> list[tuple[str, str | None, str | None]]:
+    """Return the path and the values of each failure."""
+    schema = validation.check_schema(with_checks(declared))
+    found = checks.failures({"data": data, "evidence": []}, AnalysisOptions(schema=schema))
+    return [(each.path, each.found, each.expected) for each in found]
+
+
+def amounts(*values: JsonValue) -> list[JsonValue]:
+    """Return lines with these amounts."""
+    return [{"amount": value} for value in values]
+
+
+@pytest.mark.parametrize(
+    ("declared", "data"),
+    [
+        (SUM, {"lines": amounts(0.1, 0.2), "total": 0.3}),
+        (SUM, {"lines": amounts("1,200.50 EUR", 10), "total": "€ 1,210.50"}),
+        (SUM | {"tolerance": 0.05}, {"lines": amounts(10, 20), "total": 30.05}),
+        (SUM | {"equals": 100}, {"lines": amounts(60, 40)}),
+        (SUM | {"of": "/lines/*/parts/*", "equals": "/lines/*/amount"},
+         {"lines": [{"amount": 3, "parts": [1, 2]}, {"amount": 7, "parts": [7]}]}),
+        (SUM | {"of": ["/net", "/lines/*/amount"]}, {"net": 1, "lines": amounts(2), "total": 3}),
+        (ORDER, {"lines": [{"start": "2024-01-31", "end": "1 March 2024"}, {"start": "May"}]}),
+        (ORDER, {"lines": [{"start": "2024-01-31", "end": "2024-01-31"}]}),
+        (NET, {"net": 84.03, "total": 100}),
+        (NET | {"right": 84}, {"net": 84}),
+        (NET | {"left": "/method", "operator": "=", "right": "Card"}, {"method": " card"}),
+        (IBAN, {"method": "card", "iban": None}),
+        (IBAN, {"method": "transfer", "iban": "DE02"}),
+    ],
+)  # fmt: skip
+def test_what_holds_passes(declared: JsonObject, data: JsonObject) -> None:
+    """Amounts are read as they are written, and summed without the errors of floats."""
+    assert failing(declared, data) == []
+
+
+@pytest.mark.parametrize(
+    ("declared", "data", "failed"),
+    [
+        (SUM, {"lines": amounts(10, 20.01), "total": 30}, ("/data/total", "30.01", "30")),
+        (SUM | {"equals": 100}, {"lines": amounts(60, 41)},
+         ("/data/lines/*/amount", "101", "100")),
+        (SUM | {"of": "/lines/*/parts/*", "equals": "/lines/*/amount"},
+         {"lines": [{"amount": 3, "parts": [1, 2]}, {"amount": 7, "parts": [6]}]},
+         ("/data/lines/1/amount", "6", "7")),
+        (ORDER, {"lines": [{"start": "2024-01-31", "end": "2024-03-01"},
+                           {"start": "31 May 2024", "end": "2024-03-01"}]},
+         ("/data/lines/1/start", "31 May 2024", "2024-03-01")),
+        (ORDER | {"strict": True}, {"lines": [{"start": "2024-01-31", "end": "2024-01-31"}]},
+         ("/data/lines/0/start", "2024-01-31", "2024-01-31")),
+        (SUM | {"of": ["/net", "/lines/*/amount"]}, {"net": 1, "lines": amounts(2), "total": 4},
+         ("/data/total", "3", "4")),
+        (NET, {"net": 101, "total": 100}, ("/data/net", "101", "100")),
+        (NET | {"left": "/method", "operator": "!=", "right": "Card"}, {"method": "card"},
+         ("/data/method", "card", "Card")),
+        (IBAN, {"method": "transfer", "iban": None}, ("/data/iban", None, None)),
+        (IBAN, {"method": "transfer"}, ("/data/iban", None, None)),
+    ],
+)  # fmt: skip
+def test_what_does_not_hold_fails(
+    declared: JsonObject, data: JsonObject, failed: tuple[str, str | None, str | None]
+) -> None:
+    """With the place of the value, what it is, and what it is compared with."""
+    assert failing(declared, data) == [failed]
+
+
+@pytest.mark.parametrize(
+    ("declared", "data"),
+    [
+        (SUM, {}),
+        (SUM, {"lines": [], "total": 30}),
+        (SUM, {"lines": amounts(10, None), "total": 30}),
+        (SUM, {"lines": amounts(10, "1.500"), "total": 30}),
+        (SUM, {"lines": amounts(10), "total": None}),
+        (ORDER, {"lines": [{"start": "01/02/2024", "end": "2023-01-01"}]}),
+        (NET, {"net": 10}),
+        (NET | {"right": "EUR 5"}, {"net": "USD 10"}),
+        (NET | {"left": "/method", "right": "a"}, {"method": "b"}),
+    ],
+)
+def test_what_cannot_be_told_says_nothing(declared: JsonObject, data: JsonObject) -> None:
+    """A value is missing, ambiguous, of another currency, or has no order."""
+    assert failing(declared, data) == []
+
+
+def test_a_message_of_the_user_says_what_is_wrong() -> None:
+    """In place of the usual words, which repeat nothing of the answer."""
+    own = SUM | {"message": "the invoice does not add up"}
+    output: JsonObject = {"data": {"lines": amounts(1), "total": 4711}}
+
+    (usual,) = checks.failures(output, AnalysisOptions(schema=with_checks(SUM)))
+    (said,) = checks.failures(output, AnalysisOptions(schema=with_checks(own)))
+
+    assert usual.problem == "the sum of /lines/*/amount is not /total"
+    assert said.problem == "the invoice does not add up"
+
+
+@pytest.mark.parametrize(
+    ("declared", "complaint"),
+    [
+        ("sum", '"check" has to be one of sum, order, compare, required'),
+        ({"check": "eval", "of": "1 + 1"}, '"check" has to be one of'),
+        ({"check": "sum", "of": "/lines/*/amount"}, '"equals" is a required property'),
+        (SUM | {"tollerance": 1}, "'tollerance' was unexpected"),
+        (SUM | {"tolerance": -1}, '"tolerance": -1 is less than the minimum of 0'),
+        (SUM | {"of": "lines"}, '"of": "lines" does not match'),
+        (SUM | {"of": "/lines/*/price"}, "the schema knows nothing at /lines/*/price"),
+        (NET | {"operator": "=="}, '"operator": "==" is not one of'),
+        (ORDER | {"after": "/others/*/end"}, "are in different lists"),
+    ],
+)
+def test_what_is_no_check_is_refused(declared: JsonValue, complaint: str) -> None:
+    """When the schema is read, with the number of the check."""
+    with pytest.raises(UsageError) as caught:
+        validation.check_schema(with_checks(NET, declared))
+
+    assert caught.value.what.startswith("x-checks, check 2: ")
+    assert complaint in caught.value.what
+
+
+def test_a_quote_out_of_an_example_is_a_leak() -> None:
+    """Where it stands in the text as well, it is grounded and none."""
+    shown = Example(analysis_type=AnalysisType.SUMMARY, text="The mill burned down.", answer={})
+    options = AnalysisOptions(examples=(shown,))
+    output: JsonObject = {
+        "key_findings": [
+            {"quote": "the mill burned", "grounded": False},
+            {"quote": "the mill burned", "grounded": True},
+            {"quote": "invented otherwise", "grounded": False},
+        ],
+        "data": {"quote": "the mill burned", "grounded": False},
+    }
+
+    (leak,) = checks.failures(output, options)
+
+    assert (leak.check, leak.path) == ("example", "/key_findings/0/quote")
+    assert checks.leaks(output, AnalysisOptions()) == ()
+
+
+def test_models_do_not_see_the_checks() -> None:
+    """A model that knew them could make its answer fit."""
+    options = AnalysisOptions(schema=with_checks(SUM))
+
+    assert "x-checks" not in str(analysis_for(AnalysisType.EXTRACTION).schema(options))

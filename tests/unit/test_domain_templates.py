@@ -1,0 +1,63 @@
+"""Templates of a user's own: their version, their variables, and how they are kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from chordwise.domain import templates
+from chordwise.domain.templates import PromptTemplate
+
+OWN = PromptTemplate(
+    name="summary.analyze",
+    variant="brief",
+    system="$instructions $schema",
+    user="$mark\n$text\n$mark",
+)
+
+
+def test_an_edit_makes_another_version() -> None:
+    """The version of a user's own template names its content, that of a released one its number."""
+    edited = replace(OWN, system=f"Please. {OWN.system}")
+
+    assert OWN.version == f"summary.analyze@brief-{OWN.sha256[:12]}"
+    assert edited.version != OWN.version
+    assert replace(edited, variant="", number=3).version == "summary.analyze@3"
+
+
+def test_a_complete_template_has_no_problems() -> None:
+    """Braces and doubled dollar signs are fine."""
+    braced = replace(OWN, system="Costs in $$: ${instructions} ${schema} $kind")
+
+    assert list(templates.problems(braced)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint", "found"),
+    [
+        ({"system": "$schema $instructions $nonsense"}, "no variable $nonsense", "$nonsense"),
+        ({"system": "$schema $instructions $labels"}, "no variable $labels", "$labels"),
+        ({"system": "$schema $instructions 5 $ each"}, "written $$", "$"),
+        ({"system": "$schema"}, "missing: $instructions", ""),
+        ({"name": "classification.analyze"}, "missing: $labels", ""),
+        ({"name": "extraction.analyze"}, "missing: $items", ""),
+        ({"user": "$mark $text"}, "$mark before and after", ""),
+        ({"user": "$mark $text $mark $text"}, "$text once", ""),
+        ({"system": "$instructions $schema $text", "user": "$mark $mark"}, "$text once", ""),
+    ],
+)
+def test_what_is_wrong_with_the_variables_is_said(
+    changes: dict[str, str], complaint: str, found: str
+) -> None:
+    """With what is allowed or needed, and where it stands."""
+    (problem, *_) = templates.problems(replace(OWN, **changes))  # type: ignore[arg-type]  # texts
+
+    assert complaint in problem.what
+    assert problem.found == found
+
+
+def test_templates_are_read_back_as_they_were_written() -> None:
+    """They travel with the options of a job."""
+    assert templates.from_json(templates.to_json([OWN])) == (OWN,)
+    assert templates.from_json(None) == ()

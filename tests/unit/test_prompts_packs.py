@@ -1,0 +1,70 @@
+"""Packs: complete, usable by every provider, and behind what the user asks for."""
+
+from __future__ import annotations
+
+import pytest
+
+from chordwise.domain import examples
+from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.errors import UsageError
+from chordwise.llm import schema_dialects
+from chordwise.prompts import packs
+from chordwise.prompts.packs import Pack
+
+EVERY = packs.every()
+OWN: JsonObject = {"type": "object", "properties": {"fee": {"type": "number"}}}
+
+
+@pytest.mark.parametrize("pack", EVERY.values(), ids=EVERY)
+def test_a_pack_is_complete(pack: Pack) -> None:
+    """It implies an extraction with checks, and its examples are answers that could be given."""
+    types, options = packs.completed(pack, (), AnalysisOptions())
+
+    assert types == pack.types
+    assert options.schema is not None
+    assert options.schema["x-checks"]
+    assert options.labels == tuple(options.label_descriptions)
+    assert options.examples == pack.examples
+    assert [examples.problem(each, options) for each in pack.examples] == [""]
+
+
+@pytest.mark.parametrize("pack", EVERY.values(), ids=EVERY)
+def test_providers_can_enforce_the_schema_of_a_pack(pack: Pack) -> None:
+    """All of its members are required, and may be null where a text may not say them."""
+    _, options = packs.completed(pack, (), AnalysisOptions())
+    schema = analysis_for(AnalysisType.EXTRACTION).schema(options)
+
+    assert schema_dialects.for_openai_strict(schema) is not None
+    assert schema_dialects.for_anthropic(schema) is not None
+
+
+def test_what_the_user_asks_goes_before_the_pack() -> None:
+    """Own types, schema and labels replace the pack's, and its examples that fit no more."""
+    legal, support = packs.named("legal"), packs.named("support")
+    named = AnalysisOptions(schema=OWN, labels=("a", "b"), instructions="the fee")
+
+    types, options = packs.completed(legal, (AnalysisType.EXTRACTION,), named)
+    _, labelled = packs.completed(support, (), AnalysisOptions(labels=("a", "b")))
+
+    assert types == (AnalysisType.EXTRACTION,)
+    assert (options.schema, options.labels, options.examples) == (OWN, ("a", "b"), ())
+    assert options.instructions == f"{legal.instructions}\nthe fee"
+    assert (labelled.label_descriptions, labelled.examples) == ({}, ())
+    assert labelled.schema == support.schema
+
+
+def test_a_pack_adds_nothing_to_what_is_not_asked() -> None:
+    """A summary has neither a schema nor labels."""
+    _, options = packs.completed(EVERY["legal"], (AnalysisType.SUMMARY,), AnalysisOptions())
+
+    assert (options.schema, options.labels, options.examples) == (None, (), ())
+
+
+def test_a_pack_that_there_is_not_is_refused() -> None:
+    """With those that there are."""
+    with pytest.raises(UsageError, match="no pack “medical”") as caught:
+        packs.named("medical")
+
+    assert caught.value.hint == "Known: financial, legal, scientific, support."
