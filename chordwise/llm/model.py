@@ -9,10 +9,12 @@ from typing import Protocol
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.routing import Route
-from chordwise.domain.tasks import AnalysisTask
+from chordwise.domain.tasks import AnalysisTask, AnalysisType
 from chordwise.llm.reported_limits import ReportedLimits
 
 EXTRACTIVE = "extractive"
+UNANSWERED_BY_EXTRACTIVE = frozenset({AnalysisType.REASONING})
+"""What takes a language model: whether an argument holds cannot be counted."""
 """The provider's name of the built-in model, which is not a language model."""
 
 SHORTEST_REQUEST_SECONDS = 1.0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chordwise.domain.extractive import key_phrases, ranking, words
+from chordwise.domain.extractive import ranking, words
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, sentences
 
 
@@ -146,17 +146,3 @@ def test_picked_sentences_differ() -> None:
     vectors = [{"a": 1.0}, {"a": 1.0}, {"b": 1.0}]
 
     assert ranking.pick([1.0, 0.95, 0.6], vectors, 2) == [0, 2]
-
-
-def test_repeated_phrases_stand_out() -> None:
-    """A phrase that is repeated wins over its words, and none is named twice."""
-    pieces = ["Solar panels are cheap.", "Solar panels last.", "We bought solar panels and paint."]
-
-    assert key_phrases.key_phrases(pieces, 2) == ["solar panels", "cheap"]
-
-
-def test_function_words_of_other_languages_do_not_stand_out() -> None:
-    """Without an English text the commonest words are taken for function words."""
-    pieces = ["Der Hund bellt nicht", "Ein Hund schläft nicht", "Katzen jagen nachts"]
-
-    assert key_phrases.key_phrases(pieces, 1) == ["hund"]

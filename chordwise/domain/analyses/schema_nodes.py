@@ -59,6 +59,18 @@ class SchemaNode:
         return list(dict.fromkeys(name for members in named for name in members))
 
     @property
+    def required(self) -> set[str]:
+        """Return the names of the members that an object has to have."""
+        return {name for form in self._forms for name in json_values.strings(form.get("required"))}
+
+    @property
+    def choices(self) -> list[JsonValue]:
+        """Return the values that are allowed, where the schema lists them."""
+        listed = (form.get("enum") for form in self._forms)
+        found = [value for each in listed if isinstance(each, list) for value in each]
+        return found + [form["const"] for form in self._forms if "const" in form]
+
+    @property
     def types(self) -> set[str]:
         """Return the types that a value may have, as far as the schema says so."""
         said = [form.get("type") for form in self._forms]

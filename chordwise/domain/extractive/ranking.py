@@ -1,8 +1,7 @@
 """Ranking sentences by how central they are, and picking some that differ from each other.
 
-The rank is that of LexRank with continuous weights (Erkan and Radev 2004, arXiv 1109.2128). The
-graph of all pairs is never built: its matrix is the product of the sentence-term matrix with
-its transpose, so a step of the power iteration costs what the text's words cost.
+The rank is that of LexRank with continuous weights (Erkan and Radev 2004, arXiv 1109.2128). Its
+matrix, the sentence-term matrix times its transpose, is never built.
 """
 
 from __future__ import annotations

@@ -18,7 +18,13 @@ from chordwise.errors import (
     first_transient_or_first,
     seconds_not_enough,
 )
-from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
+from chordwise.llm.model import (
+    UNANSWERED_BY_EXTRACTIVE,
+    ChatModel,
+    Completion,
+    CompletionRequest,
+    ModelProfile,
+)
 
 OnFallback: TypeAlias = Callable[[ModelProfile, ModelProfile, ModelError], None]
 
@@ -40,7 +46,8 @@ def further_models(model: ChatModel) -> tuple[ChatModel, ...]:
 class Fallback:
     """Asks the models in order until one answers; the completion says which did.
 
-    After a time-out, a language model is passed over for which less time is left than that.
+    After a time-out, a language model is passed over for which less time is left than that, and
+    after any error the built-in model for what it gives no answer to.
     `causes` are the errors after which the next one is asked: add `RefusedError` to ask another
     model what the first declines. `on_fallback` hears of each change: from, to, and why.
     """
@@ -88,7 +95,7 @@ class Fallback:
         started = self._clock()
         for model in self._models:
             remaining = request.after(self._clock() - started)
-            if _is_too_late(remaining, model, errors):
+            if errors and _is_passed_over(remaining, model, errors):
                 continue
             if errors:
                 self._on_fallback(asked[-1].profile, model.profile, errors[-1])
@@ -100,9 +107,11 @@ class Fallback:
         raise first_transient_or_first(errors)
 
 
-def _is_too_late(
+def _is_passed_over(
     request: CompletionRequest, model: ChatModel, errors: Sequence[ModelError]
 ) -> bool:
-    if request.timeout_seconds is None or not model.profile.understands_language:
+    if not model.profile.understands_language:
+        return request.task.analysis_type in UNANSWERED_BY_EXTRACTIVE
+    if request.timeout_seconds is None:
         return False
     return request.timeout_seconds < seconds_not_enough(errors)

@@ -12,14 +12,13 @@ from chordwise.domain import tokens
 from chordwise.domain.extractive import (
     classification,
     extraction,
-    reasoning,
     sentiment,
     summary,
 )
 from chordwise.domain.extractive.checkpoints import Check, checked
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
-from chordwise.errors import AnswerTimeoutError
+from chordwise.errors import AnswerTimeoutError, RefusedError
 from chordwise.llm.model import (
     ChatModel,
     Completion,
@@ -64,10 +63,11 @@ class ExtractiveModel(ChatModel):
         return _PROFILE
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Return an answer that keeps to the schema; it never refuses.
+        """Return an answer that keeps to the schema.
 
         Raises:
             AnswerTimeoutError: It took longer than it may.
+            RefusedError: An argument is to be examined, which takes a language model.
         """
         with checked(self._deadline(request)):
             text = json.dumps(answer(request.task), ensure_ascii=False)
@@ -103,7 +103,6 @@ class _Method(NamedTuple):
 _METHODS = {
     AnalysisType.SUMMARY: _Method(summary.analyze, summary.synthesize),
     AnalysisType.EXTRACTION: _Method(extraction.analyze, extraction.synthesize),
-    AnalysisType.REASONING: _Method(reasoning.analyze, reasoning.synthesize),
     AnalysisType.CLASSIFICATION: _Method(classification.analyze, classification.synthesize),
     AnalysisType.SENTIMENT: _Method(sentiment.analyze, sentiment.synthesize),
 }
@@ -113,8 +112,16 @@ def answer(task: AnalysisTask) -> JsonObject:
     """Answer a task; the same task always gets the same answer.
 
     A repair is an analysis anew: the text is the same, and so are the rules.
+
+    Raises:
+        RefusedError: An argument is to be examined, which takes a language model.
     """
-    method = _METHODS[task.analysis_type]
+    method = _METHODS.get(task.analysis_type)
+    if method is None:
+        raise RefusedError(
+            f"The built-in model does not do {task.analysis_type}.",
+            "Choose a language model: --model, or model in the settings.",
+        )
     if task.stage is Stage.SYNTHESIZE and task.answers:
         return method.synthesize(task)
     return method.analyze(task)

@@ -29,7 +29,7 @@ from chordwise.domain.tasks import (
 )
 from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import UsageError
-from chordwise.llm.model import EXTRACTIVE
+from chordwise.llm.model import EXTRACTIVE, UNANSWERED_BY_EXTRACTIVE
 from chordwise.pipeline.models import client
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.prompts import library, packs
@@ -78,10 +78,16 @@ def answerable(settings: Settings, options: RunOptions) -> RunOptions:
 
     Raises:
         ConfigurationError: The model is unknown.
+        UsageError: The built-in model alone is asked for what it gives no answer to.
     """
     wanted = options.analysis
     asked = (settings.model_named(name) for name in settings.names_asked(options.model))
     if all(model.provider == EXTRACTIVE for model in asked):
+        if unanswered := UNANSWERED_BY_EXTRACTIVE.intersection(options.types):
+            raise UsageError(
+                f"The built-in model does not do {', '.join(sorted(unanswered))}.",
+                "Choose a language model: --model, or model in the settings.",
+            )
         return replace(options, analysis=replace(wanted, votes=1, critique=False))
     principles = wanted.principles or settings.critique.principles
     return replace(options, analysis=replace(wanted, principles=principles))

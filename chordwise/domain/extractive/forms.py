@@ -1,0 +1,145 @@
+"""What the layout of a document says: its title, who issued it, and its total."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from chordwise.domain.extractive import words
+from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, Sentence
+from chordwise.domain.extractive.values import FORMS
+
+Found = tuple[str, str]
+"""A value, and the words of the text that it stands in."""
+
+_TOP = 12
+
+
+_FORM = (
+    r"(?:AGREEMENT|Agreement|CONTRACT|Contract|REPORT|Report|ADDENDUM|Addendum|PLAN|Plan|POLICY"
+    r"|Policy|MEMORANDUM|Memorandum|LEASE|Lease|INVOICE|Invoice|STATEMENT|Statement|ADDRESS|Address)"
+)
+_HEADING_WORD = r"(?:[A-Z0-9]\S*+|(?:of|and|the|for|in|to|a)(?!\S))"
+_HEADING = re.compile(
+    r"(?=.{4,120}$)(?!.*[.:;,]$)(?!(?i:exhibit|ex-|source|page|confidential|appendix|execution)\b)"
+    rf"(?:[^a-z]+|{_HEADING_WORD}(?:\s++{_HEADING_WORD})*+)$"
+)
+_NAMES_FORM = re.compile(_FORM)
+_NAMED = re.compile(rf"(?:[A-Z][\w&/-]*,?\s+(?:and\s+|of\s+|for\s+)?){{1,8}}{_FORM}\b")
+_ARTICLE = re.compile(r"^(?:This|THIS|The|THE|Exhibit\s+\S+|EXHIBIT\s+\S+)\s+")
+
+
+def title(sentences: Sequence[Sentence]) -> Found | None:
+    """Return the title of a document; `None` where no line looks like one.
+
+    A line written like a heading that names a form of document goes first, then the name of a form
+    anywhere at the top, then any heading.
+    """
+    top = sentences[:_TOP]
+    headings = [one for one in top if _HEADING.match(one.text) and len(one.terms) > 1]
+    formal = [one for one in headings if _NAMES_FORM.search(one.text)]
+    if formal:
+        return formal[0].text, formal[0].text
+    named = ((match.group(), one) for one in top if (match := _NAMED.search(one.text)))
+    for name, sentence in named:
+        return _ARTICLE.sub("", name), sentence.text
+    return (headings[0].text, headings[0].text) if headings else None
+
+
+# Receipts and invoices: short lines of labels and amounts, which may stand in separate columns.
+
+_AMOUNT = (
+    r"(?<![\w.,])(?:[A-Z]{1,3} ?)?[$€£¥₹]? ?-?(?:\d{1,3}(?:[.,]\d{3})*+|\d++)?[.,]\d\d"
+    r"(?: ?[A-Z]{1,3}| ?€)?"
+)
+_LINE = re.compile(
+    rf"^[^\S\n]*+(?P<label>[^\n]{{0,60}}?)(?P<amount>{_AMOUNT})?[^\S\n]*$", re.MULTILINE
+)
+_TOTAL = re.compile(r"\b(?:total|(?:amount|balance)\s+(?:due|payable))\b", re.IGNORECASE)
+_PART = re.compile(
+    r"\b(?:sub|excl\w*|before|without|qty|quantity|items?|disc\w*|sav\w+|rounding|change|points?"
+    r"|accepted|tender\w*)\b",
+    re.IGNORECASE,
+)
+_TAX = re.compile(r"\b(?:tax|gst|vat)\b", re.IGNORECASE)
+_WHOLE = re.compile(r"\b(?:incl\w*|with|rounded|payable|due)\b", re.IGNORECASE)
+_PAID = re.compile(r"\b(?:cash|paid|payment|tender\w*|accepted|credit|visa|card)\b", re.IGNORECASE)
+_CHANGE = re.compile(r"\bchange\b", re.IGNORECASE)
+_REGISTRATION = re.compile(r"(?<!\s)\s*+\([\w.,\s-]*+\)?$")
+_ARITHMETIC_WEIGHT = 1.5
+_MAX_LABELS = 12
+_SHORT_LINE = 30
+_TOP_LINES = 6
+_FEW_WORDS = 2
+
+
+def total(text: str) -> Found | None:
+    """Return the total of a receipt or an invoice; `None` where no line of totals has an amount.
+
+    What is paid less the change counts as much as a line of totals does.
+    """
+    pairs = list(_pairs(text))
+    named = [(label, line) for label, line in pairs if _is_total(label["label"])]
+    paid = [(label, line) for label, line in pairs if _PAID.search(label["label"])]
+    change = [_cents(line) for label, line in pairs if _CHANGE.search(label["label"])][:1]
+    votes: dict[int, float] = defaultdict(float)
+    for _, line in named:
+        votes[_cents(line)] += 1
+    for _, line in paid if change else ():
+        votes[_cents(line) - change[0]] += _ARITHMETIC_WEIGHT
+    candidates = [*named, *paid] if named else []
+    best = max(candidates, key=lambda p: (votes[_cents(p[1])], _cents(p[1])), default=None)
+    if best is None:
+        return None
+    quote = text[best[0].start("label") : best[1].end("amount")]
+    return best[1]["amount"].strip(), quote if len(quote) <= MAX_QUOTE_CHARACTERS else best[1][
+        "amount"
+    ]
+
+
+def _pairs(text: str) -> Iterator[tuple[re.Match[str], re.Match[str]]]:
+    """Yield labels with the lines of their amounts: the same one, or the one in the next column."""
+    labels: list[re.Match[str]] = []
+    amounts: list[re.Match[str]] = []
+    for line in _LINE.finditer(f"{text}\nend"):
+        is_label = any(letter.isalpha() for letter in line["label"])
+        if line["amount"] and not is_label:
+            amounts.append(line)
+            continue
+        if amounts:
+            surplus = max(0, len(labels) - len(amounts))
+            yield from zip(labels[surplus:], amounts, strict=False)
+            labels, amounts = [], []
+        if line["amount"]:
+            yield line, line
+        if line["label"]:
+            labels = [*labels[-_MAX_LABELS:], line] if is_label and not line["amount"] else []
+
+
+def _is_total(label: str) -> bool:
+    """Tell whether a label says that its amount is the whole to be paid."""
+    if not _TOTAL.search(label) or _PART.search(label):
+        return False
+    return _WHOLE.search(label) is not None or not _TAX.search(label)
+
+
+def _cents(line: re.Match[str]) -> int:
+    return int("".join(sign for sign in line["amount"] if sign.isdecimal()) or 0)
+
+
+def issuer(text: str) -> Found | None:
+    """Return who issued a receipt or an invoice: the name at its top; `None` for other texts."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines[:_TOP_LINES] if sum(map(str.isalpha, line)) > 1]
+    if not named or sorted(map(len, lines))[len(lines) // 2] > _SHORT_LINE:
+        return None
+    spoken = [words.words(_REGISTRATION.sub("", line)) for line in named]
+    last = next((place for place, line in enumerate(spoken) if FORMS.issuperset(line[-1:])), 0)
+    is_below = last > 0 and sum(word not in FORMS for word in spoken[last]) <= _FEW_WORDS
+    first = last - is_below  # the form may stand below the name
+    if last + 1 < len(named) and named[last].count("(") > named[last].count(")"):
+        last += 1
+    start = text.index(named[first])
+    span = text[start : text.index(named[last], start) + len(named[last])]
+    return " ".join(_REGISTRATION.sub("", span).split()) or span, span

@@ -1,0 +1,158 @@
+"""Recognizing typed values by how they are written: dates, amounts, addresses, names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from enum import StrEnum
+from typing import NamedTuple
+
+from chordwise.domain.extractive.checkpoints import checkpoint
+from chordwise.domain.extractive.words import LEXICON, STOPWORDS
+
+
+class Kind(StrEnum):
+    """A type of value that can be told by how it is written."""
+
+    DATE = "date"
+    MONEY = "money"
+    PERCENT = "percent"
+    EMAIL = "email"
+    PHONE = "phone"
+    URL = "url"
+    DURATION = "duration"
+    LAW = "law"
+    NUMBER = "number"
+    IDENTIFIER = "identifier"
+    PERSON = "person"
+    ORGANIZATION = "organization"
+    PLACE = "place"
+
+
+class Value(NamedTuple):
+    """A value as it stands in a text, with its place there."""
+
+    text: str
+    start_char: int
+
+
+_LONGEST_ABBREVIATION = 3
+_MONTH_NAME = (
+    r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?"
+    r"|Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)"
+)
+_MONTH = rf"(?i:{_MONTH_NAME})\.?"
+_DAY = (
+    r"(?:(?:3[01]|[12]\d|0?[1-9])(?:\s?(?:s\s?t|n\s?d|r\s?d|t\s?h)\b)?\)?|(?:twenty-|thirty-)?"
+    r"(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth)\b)"
+)
+_MONTH_NUMBER = r"(?:1[0-2]|0?[1-9])"
+_AMOUNT = r"(?:\d[\d,]*+(?:\.\d+)?|\.\d\d)(?:\s?(?:million|billion|trillion|thousand|bn)\b)?"
+_CURRENCY = r"(?:USD|EUR|GBP|CHF|JPY|CAD|AUD|INR|CNY|MYR|RM|Rs\.?)"
+_COUNT = (
+    r"(?:\d+|one|two|three|four|five|six|seven|eight|nine|ten|twelve|fifteen|eighteen|twenty"
+    r"|thirty|forty-five|sixty|ninety)(?:\s*\(\s*\d+\s*\))?"
+)
+_STATE_WORDS = (
+    r"(?:(?i:State|Commonwealth|Province|Republic|Kingdom|People['’]s\s+Republic)\s+of\s+)?"
+)
+_PROPER = r"[A-Z][\w.]+(?:\s+(?:and\s+|of\s+)?[A-Z][\w.]+){0,3}"
+_PATTERNS: dict[Kind, re.Pattern[str]] = {
+    Kind.DATE: re.compile(
+        rf"\b{_MONTH}\s+{_DAY}(?:\s*+,)?\s*+\d{{4}}\b"
+        rf"|(?<!\d){_DAY}[\s-]*+(?:day\s+)?(?:of\s+)?{_MONTH}(?:\s*+,)?[\s-]*+(?:\d{{4}}|\d{{2}})\b"
+        rf"|\b\d{{4}}([-/.]){_MONTH_NUMBER}\1{_DAY}\b"
+        rf"|(?<![\d./-]){_DAY}([-/.]){_MONTH_NUMBER}\2(?:\d{{4}}|\d{{2}})(?![\d/-])"
+        rf"|(?<![\d./-]){_MONTH_NUMBER}([-/.]){_DAY}\3(?:\d{{4}}|\d{{2}})(?![\d/-])"
+        rf"|\b{_MONTH}(?:\s*+,)?\s++\d{{4}}\b|\b{_MONTH}\s+{_DAY}\b|\b{_DAY}\s+{_MONTH}(?=\W)"
+    ),
+    Kind.MONEY: re.compile(
+        rf"(?:\b(?:US|CA|AU|HK)\s?)?[$€£¥₹]\s?{_AMOUNT}|\b{_CURRENCY}\s?{_AMOUNT}"
+        rf"|\b{_AMOUNT}\s?(?:(?:US\s)?dollars\b|euros?\b|pounds\b|cents\b|€|{_CURRENCY}\b)"
+    ),
+    Kind.PERCENT: re.compile(r"\d[\d.,]*+\s?(?:%|percent\b|per\s?cent\b|percentage points)"),
+    Kind.EMAIL: re.compile(r"\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,6}\b"),
+    Kind.PHONE: re.compile(
+        r"(?<![\w.,/$€£-])(?!\d{4}-\d\d-\d\d\b)(?:\+\d[\d ()./-]{6,16}\d"
+        r"|\(?\d{3,5}\)?[ ./-]\d{3,4}[ ./-]?\d{3,4})(?![\w/-])"
+    ),
+    Kind.URL: re.compile(r"\b(?:https?://|www\.)[^\s<>\"')\]]+[^\s<>\"')\].,;:!?]"),
+    Kind.DURATION: re.compile(
+        rf"\b{_COUNT}[\s-]+(?:business\s+|calendar\s+|working\s+)?"
+        r"(?:days?|weeks?|months?|years?|hours?|minutes?)\b",
+        re.IGNORECASE,
+    ),
+    Kind.LAW: re.compile(
+        rf"\b(?i:laws?)(?:\s+and\s+\w+)?\s+(?i:of|in\s+force\s+in)\s+(?:the\s+)?{_STATE_WORDS}"
+        rf"{_PROPER}|(?<=\b[Bb]y )(?:the\s+)?{_PROPER}\s+[Ll]aws?\b"
+    ),
+    Kind.NUMBER: re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?![\d%])"),
+    Kind.IDENTIFIER: re.compile(r"(?<![\w/-])(?=[A-Z/-]*\d)[A-Z0-9][A-Z0-9/-]{2,29}(?![\w/-])"),
+}
+
+
+def values(kind: Kind, text: str, ordinary: AbstractSet[str] = frozenset()) -> Iterator[Value]:
+    """Yield the values of a kind in order; words in `ordinary` are no part of a name."""
+    checkpoint()
+    if kind in _NAMES:
+        yield from _names(kind, text, ordinary)
+        return
+    for match in _PATTERNS[kind].finditer(text):
+        bare = match.group().removesuffix(".")
+        is_abbreviation = len(bare.split()[-1]) <= _LONGEST_ABBREVIATION
+        yield Value(match.group() if is_abbreviation else bare, match.start())
+
+
+# Names are told by their capitals, and their kinds by legal forms, titles and prepositions.
+
+_NAMES = frozenset({Kind.PERSON, Kind.ORGANIZATION, Kind.PLACE})
+_WORD = (
+    r"(?:(?:[A-Z]\.)+|(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Inc|Corp|Ltd|Co)\."
+    r"|[A-ZÀ-ÖØ-Þ](?:[\w&-]|['’](?!s\b))*)"
+)
+_NAME = re.compile(
+    rf"(?<![\w@])(?:{_WORD})(?:[ \t](?:(?:of the|de|van|von|der|&)[ \t])?{_WORD}){{0,6}}"
+    r"(?:,? (?:Inc|Corp|Ltd|LLC|L\.L\.C|L\.P|LP|Co|B\.V|S\.A|N\.V|PLC|GmbH|AG|plc)\b\.?)?"
+)
+FORMS = frozenset(LEXICON["words"]["forms_of_organizations"])
+_TITLED = re.compile(r"(?:Mr|Mrs|Ms|Dr|Prof|Professor|President|Senator|Sir|Judge)\b\.?\s")
+_LOCATIVE = re.compile(r"\b(?:in|at|near)\s+(?:the\s+)?$", re.IGNORECASE)
+_ARTICLE = re.compile(r"\bthe\s+$", re.IGNORECASE)
+_CALENDAR = re.compile(rf"\b{_MONTH_NAME}\b|(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day")
+_LOOK_BACK = 12
+_MAX_PERSON_WORDS = 4
+
+
+def _names(kind: Kind, text: str, ordinary: AbstractSet[str]) -> Iterator[Value]:
+    for match in _NAME.finditer(text):
+        name = _trimmed(match.group(), ordinary)
+        start = match.end() - len(name)
+        before = text[max(0, start - _LOOK_BACK) : start]
+        if name and _kind_of_name(name, before, ordinary) is kind:
+            yield Value(name, start)
+
+
+def _trimmed(name: str, ordinary: AbstractSet[str]) -> str:
+    """Drop words at the front that have a capital only because a sentence begins there."""
+    while name and not _TITLED.match(name):
+        first, _, rest = name.partition(" ")
+        word = first.lower().strip(".'’")
+        if word not in STOPWORDS and not (rest and word in ordinary):
+            break
+        name = rest
+    return name
+
+
+def _kind_of_name(name: str, before: str, ordinary: AbstractSet[str]) -> Kind | None:
+    parts = [part.replace(".", "").strip(",'’").lower() for part in name.split()]
+    if len(parts) > 1 and not FORMS.isdisjoint(parts):
+        return Kind.ORGANIZATION
+    if _TITLED.match(name):
+        return Kind.PERSON
+    if name.isupper() or not ordinary.isdisjoint(parts) or _CALENDAR.search(name):
+        return None
+    if _LOCATIVE.search(before):
+        return Kind.PLACE
+    is_person = 1 < len(parts) <= _MAX_PERSON_WORDS and not _ARTICLE.search(before)
+    return Kind.PERSON if is_person else None
