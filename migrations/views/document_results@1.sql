@@ -1,7 +1,7 @@
 -- Every current result with its run, document and state, as people corrected it; agreement is that
 -- of votes.
 -- missing_rows names the lists with fewer rows than the answers about the parts have, and
--- review_reason is what the intake of the document said.
+-- review_reason is what the intake of the document said, and flags are its suspicious passages.
 CREATE VIEW document_results AS
 SELECT
     r.id AS result_id,
@@ -28,7 +28,8 @@ SELECT
     r.agreement,
     r.critique ->> 'outcome' AS critique_outcome,
     r.missing_rows,
-    i.message AS review_reason
+    i.message AS review_reason,
+    d.flags
 FROM results AS r
 INNER JOIN jobs AS j ON j.id = r.job_id
 INNER JOIN runs AS run ON run.id = j.run_id

@@ -124,6 +124,7 @@ def a_result(
         needs_review=False,
         missing_rows=None,
         review_reason=None,
+        flags=[],
         failed_chunks=[],
         provider="openai",
         model="m",
