@@ -198,6 +198,7 @@ def _create_intakes() -> None:
         *_required(_TEXT, "text"),
         *_required(_INTEGER, "character_count"),
         *_required(_JSON, "normalization"),
+        *_nullable(_JSON, "flags"),
         _transaction_time("created_at"),
         sa.PrimaryKeyConstraint("id", name="pk_documents"),
         sa.UniqueConstraint("sha256", name="uq_documents_sha256"),

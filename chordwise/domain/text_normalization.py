@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 BYTE_ORDER_MARK = "\ufeff"
 REPLACEMENT = "\ufffd"
@@ -16,7 +18,8 @@ class NormalizedText:
 
     A byte order mark at the start belongs to the encoding and goes without being counted.
     `hiding_removed` counts the invisible characters that can hide text; they are among those of
-    `invisible_removed`.
+    `invisible_removed`. `runs` are the removed ones, with where in the text they stood, if they are
+    a reason to look at it.
     """
 
     text: str
@@ -25,21 +28,24 @@ class NormalizedText:
     line_ends_changed: int = 0
     invisible_removed: int = 0
     hiding_removed: int = 0
+    runs: tuple[tuple[int, str], ...] = ()
 
 
 def normalize(text: str) -> NormalizedText:
     """Return the text without what cannot be stored or seen, its lines ended by a line feed."""
     text, nul_removed = _without_nul(text)
     text, surrogates_replaced = _without_surrogates(text)
-    visible = without(text.lstrip(BYTE_ORDER_MARK))
-    text, line_ends_changed = _with_line_feeds(visible.text)
+    text, line_ends_changed = _with_line_feeds(text.lstrip(BYTE_ORDER_MARK))
+    visible = without(text)
+    is_suspicious = visible.hiding or visible.removed > FEW
     return NormalizedText(
-        text=text,
+        text=visible.text,
         nul_removed=nul_removed,
         surrogates_replaced=surrogates_replaced,
         line_ends_changed=line_ends_changed,
         invisible_removed=visible.removed,
         hiding_removed=visible.hiding,
+        runs=visible.runs if is_suspicious else (),
     )
 
 
@@ -139,11 +145,15 @@ _HIDING = re.compile("[\U000e0000-\U000e007f\U000e0100-\U000e01ef\ufe00-\ufe0d\u
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisibleText:
-    """A text without invisible characters: how many were removed, and how many that hide text."""
+    """A text without invisible characters: how many were removed, and how many that hide text.
+
+    `runs` are those that stood beside each other, with their place in the text.
+    """
 
     text: str
     removed: int = 0
     hiding: int = 0
+    runs: tuple[tuple[int, str], ...] = ()
 
 
 def without(text: str) -> VisibleText:
@@ -151,16 +161,20 @@ def without(text: str) -> VisibleText:
     if text.isascii() or not _CANDIDATE.search(text):
         return VisibleText(text=text)
     pattern = _IN_RIGHT_TO_LEFT_TEXT if _RIGHT_TO_LEFT.search(text) else _IN_ANY_TEXT
-    removed: list[str] = []
+    removed: list[tuple[int, str]] = []
 
     def kept(match: re.Match[str]) -> str:
         if match[1] is None:
-            removed.append(match[0])
+            removed.append((match.start() - len(removed), match[0]))
         return match[1] or ""
 
     visible = pattern.sub(kept, text)
-    hiding = len(_HIDING.findall("".join(removed)))
-    return VisibleText(text=visible, removed=len(removed), hiding=hiding)
+    runs = tuple(
+        (at, "".join(character for _, character in run))
+        for at, run in groupby(removed, key=itemgetter(0))
+    )
+    hiding = sum(len(_HIDING.findall(run)) for _, run in runs)
+    return VisibleText(text=visible, removed=len(removed), hiding=hiding, runs=runs)
 
 
 def review_reason(*, unseen: int, removed: int, hiding: int) -> str:

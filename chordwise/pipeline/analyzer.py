@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from chordwise import settings as settings_module
-from chordwise.domain import chunking, facts, missing_rows, self_consistency
+from chordwise.domain import chunking, document_flags, facts, missing_rows, self_consistency
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.checks import FailedCheck
 from chordwise.domain.critique import Critique
+from chordwise.domain.document_flags import Flag
 from chordwise.domain.facts import Fact
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
@@ -68,13 +69,13 @@ class Analysis:
     """The answer to a request.
 
     `output` has the shape that the analysis type documents; `facts` lists it flat. Offsets count
-    characters of `text`, which is the request's text after normalization; `review_reason` says what
-    was invisible in it, if that is a reason to look. `merged_without_model`
-    says why the parts of a long text had to be joined by rule; it is empty otherwise. `agreement`
-    is how far the samples of a vote agreed, `critique` what came of examining the answer; `None`
-    without one. `missing_rows` are the lists that lack rows of the parts, and `coverage` is the
-    share of their rows that is in the output. `failed_checks` are those of the schema's `x-checks`
-    that the output does not pass.
+    characters of `text`, which is the request's text after normalization; `flags` are its
+    suspicious passages, and `review_reason` says what was invisible in it or speaks to a model.
+    `merged_without_model` says why the parts of a long text had to be joined by rule; it is empty
+    otherwise. `agreement` is how far the samples of a vote agreed, `critique` what came of
+    examining the answer; `None` without one. `missing_rows` are the lists that lack rows of the
+    parts, and `coverage` is the share of their rows that is in the output. `failed_checks` are
+    those of the schema's `x-checks` that the output does not pass.
     """
 
     text: str
@@ -91,6 +92,7 @@ class Analysis:
     prompt_version: str
     merged_without_model: str = ""
     review_reason: str = ""
+    flags: tuple[Flag, ...] = ()
     agreement: float | None = None
     critique: Critique | None = None
     missing_rows: tuple[MissingRows, ...] = ()
@@ -146,10 +148,17 @@ class DocumentAnalyzer:
         synthesis = synthesizer.synthesize(answers)
         examined = _examined(synthesizer, synthesis, parts[0])
         found = _analysis(request, examined, synthesis.error, text, len(parts))
-        reason = review_reason(
+        unseen = review_reason(
             unseen=0, removed=normalized.invisible_removed, hiding=normalized.hiding_removed
         )
-        return replace(found, needs_review=True, review_reason=reason) if reason else found
+        flags = document_flags.flags(text, removed=normalized.runs)
+        reason = document_flags.review_reason(flags, unseen)
+        return replace(
+            found,
+            needs_review=found.needs_review or bool(reason),
+            review_reason=reason,
+            flags=flags,
+        )
 
 
 def _text_of(request: AnalysisRequest) -> str:

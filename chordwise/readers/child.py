@@ -18,6 +18,7 @@ from chordwise.readers.extracted import Columns, Extracted, Extraction, Ocr, Par
 from chordwise.readers.extraction import extract
 
 _TITLE_CHARACTERS = 1_000
+_MAX_UNSEEN = 20
 _SLICE_BYTES = 1024 * 1024
 
 
@@ -125,6 +126,7 @@ def _success(extracted: Extracted, max_bytes: int) -> tuple[JsonObject, bytes]:
         "pages_unread": extracted.pages_unread,
         "pages_scanned": extracted.pages_scanned,
         "invisible_characters": extracted.invisible_characters,
+        "unseen": [_cut(each) for each in extracted.unseen[:_MAX_UNSEEN]],
     }
     return header, body
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from chordwise.domain import text_normalization
-from chordwise.domain.json_values import JsonObject, JsonValue, text
+from chordwise.domain import document_flags, text_normalization
+from chordwise.domain.document_flags import Flag
+from chordwise.domain.json_values import JsonObject, JsonValue, strings, text
 from chordwise.domain.states import FAILED_INTAKES, IntakeOutcome
-from chordwise.domain.text_normalization import normalize
+from chordwise.domain.text_normalization import FEW, normalize
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ReadError
 from chordwise.readers import failures
@@ -19,8 +20,9 @@ class ReadText:
 
     `pages` and `encoding` are `None` where the format has none; `pages_unread` counts damaged
     pages whose text is missing, `pages_scanned` pictures of pages that were not recognized,
-    `invisible_characters` those of a PDF that are not visible on its pages. The other counts say
-    how often normalisation changed something; `hiding_removed` is a part of `invisible_removed`.
+    `invisible_characters` those that cannot be seen in a PDF or a Word document. The other counts
+    say how often normalisation changed something; `hiding_removed` is a part of
+    `invisible_removed`. `flags` are the passages that are suspicious.
     """
 
     text: str
@@ -36,15 +38,21 @@ class ReadText:
     line_ends_changed: int = 0
     invisible_removed: int = 0
     hiding_removed: int = 0
+    flags: tuple[Flag, ...] = ()
 
     @property
-    def review_reason(self) -> str:
-        """Why a person should look at the document; empty where there is no reason."""
+    def unseen_reason(self) -> str:
+        """Why a person should look at what is invisible; empty where there is no reason."""
         return text_normalization.review_reason(
             unseen=self.invisible_characters,
             removed=self.invisible_removed,
             hiding=self.hiding_removed,
         )
+
+    @property
+    def review_reason(self) -> str:
+        """Why a person should look at the document; empty where there is no reason."""
+        return document_flags.review_reason(self.flags, self.unseen_reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +101,9 @@ def checked(header: JsonObject, body: bytes | bytearray, max_characters: int) ->
         raise failures.too_many_characters(max_characters)
     if not normalized.text.strip():
         raise failures.empty()
+    invisible = _count(header.get("invisible_characters")) or 0
+    unseen = strings(header.get("unseen")) if invisible > FEW else []
+    passages = [normalize(each).text for each in unseen]
     return ReadText(
         text=normalized.text,
         media_type=line(header.get("media_type")),
@@ -101,12 +112,13 @@ def checked(header: JsonObject, body: bytes | bytearray, max_characters: int) ->
         pages=_count(header.get("pages")),
         pages_unread=_count(header.get("pages_unread")) or 0,
         pages_scanned=_count(header.get("pages_scanned")) or 0,
-        invisible_characters=_count(header.get("invisible_characters")) or 0,
+        invisible_characters=invisible,
         nul_removed=normalized.nul_removed,
         surrogates_replaced=normalized.surrogates_replaced,
         line_ends_changed=normalized.line_ends_changed,
         invisible_removed=normalized.invisible_removed,
         hiding_removed=normalized.hiding_removed,
+        flags=document_flags.flags(normalized.text, passages, normalized.runs),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from chordwise.readers import encodings, failures, html
 from chordwise.readers.extracted import Extracted, Source
@@ -43,6 +44,7 @@ class _Document:
     def __init__(self, package: OfficePackage, max_characters: int) -> None:
         self._package = package
         self._left = self._limit = max_characters
+        self._unseen: list[str] = []
 
     def extracted(self) -> Extracted:
         root = self._package.relationships("")
@@ -56,7 +58,13 @@ class _Document:
             *self._texts_of(related, _AFTER),
         ]
         text = "\n\n".join(text for text in dict.fromkeys(texts) if text)
-        return Extracted(text=text, media_type=MEDIA_TYPE, title=self._title(root))
+        return Extracted(
+            text=text,
+            media_type=MEDIA_TYPE,
+            title=self._title(root),
+            invisible_characters=sum(len("".join(each.split())) for each in self._unseen),
+            unseen=tuple(self._unseen),
+        )
 
     def _texts_of(
         self, related: Mapping[str, Relationship], kinds: tuple[str, ...]
@@ -69,6 +77,7 @@ class _Document:
     def _text_of(self, part: str, related: Mapping[str, Relationship]) -> str:
         story = _Story(lambda identity: self._embedded(related.get(identity)), self._spend)
         self._package.parse(part, story)
+        self._unseen += story.unseen
         return story.text()
 
     def _embedded(self, chunk: Relationship | None) -> str:
@@ -101,6 +110,39 @@ class _Document:
         return title.text
 
 
+_LOOKS = ("vanish", "color", "sz", "shd", "highlight")
+_WHITE = ("FFFFFF", "ffffff")
+_TINY_HALF_POINTS = 2
+# Paragraphs that are open in the text of the story, beside what stands in none; in a text box more.
+_DEPTH_IN_TEXT = 2
+
+
+def _is_colored(shading: Mapping[str, str]) -> bool:
+    return value_of(shading, "fill") not in (*_WHITE, "auto", "")
+
+
+@dataclass(slots=True)
+class _Run:
+    """How the text of a run looks."""
+
+    is_hidden: bool = False
+    is_white: bool = False
+    is_tiny: bool = False
+    has_ground: bool = False
+
+    def set(self, name: str, attributes: Mapping[str, str]) -> None:
+        """Take one of its properties."""
+        value = value_of(attributes, "val")
+        if name == "vanish":
+            self.is_hidden = value not in _OFF
+        elif name == "color":
+            self.is_white = value in _WHITE
+        elif name == "sz":
+            self.is_tiny = value.isdecimal() and int(value) <= _TINY_HALF_POINTS
+        else:
+            self.has_ground = name == "highlight" or _is_colored(attributes)
+
+
 class _Story:
     """Takes the elements of one part (ECMA-376, part 1, §17) and keeps what is shown.
 
@@ -112,7 +154,9 @@ class _Story:
         self._spend = spend
         self._frames: list[list[str]] = [[]]
         self._paragraphs: list[list[str]] = [[]]
-        self._hidden = [False]
+        self._runs = [_Run()]
+        self._is_shaded = False
+        self.unseen: list[str] = []
         self._skipped = 0
         self._in_text = 0
 
@@ -125,23 +169,25 @@ class _Story:
         name = tag.rpartition("}")[2]
         if self._skipped or name in _SKIPPED:
             self._skipped += 1
+            self._is_shaded |= name == "shd" and _is_colored(attributes)
             return
         if name in _SIGNS:
             self._append(_SIGNS[name])
         elif name in ("tbl", "tr", "tc"):
             self._frames.append([])
         elif name == "p":
+            self._is_shaded = False
             self._paragraphs.append([])
         else:
             self._start_in_paragraph(name, attributes)
 
     def _start_in_paragraph(self, name: str, attributes: Mapping[str, str]) -> None:
         if name == "r":
-            self._hidden.append(self._hidden[-1])
+            self._runs.append(replace(self._runs[-1]))
         elif name == "t":
             self._in_text += 1
-        elif name == "vanish":
-            self._hidden[-1] = value_of(attributes, "val") not in _OFF
+        elif name in _LOOKS:
+            self._runs[-1].set(name, attributes)
         elif name == "altChunk":
             self._frames[-1].append(self._embedded(value_of(attributes, "id")))
 
@@ -153,7 +199,7 @@ class _Story:
         elif name == "t":
             self._in_text -= 1
         elif name == "r":
-            self._hidden.pop()
+            self._runs.pop()
         elif name == "p":
             self._end_paragraph()
         elif name in ("tbl", "tr", "tc"):
@@ -165,10 +211,18 @@ class _Story:
             self._append(text)
 
     def _append(self, text: str) -> None:
-        if self._hidden[-1]:
+        run = self._runs[-1]
+        if run.is_hidden:
             return
         self._spend(len(text))
         self._paragraphs[-1].append(text)
+        if run.is_tiny or (run.is_white and not self._may_have_ground()):
+            self.unseen.append(text)
+
+    def _may_have_ground(self) -> bool:
+        """Tell whether white text may be readable: on color, in a table or in a text box."""
+        is_inside = len(self._frames) > 1 or len(self._paragraphs) > _DEPTH_IN_TEXT
+        return is_inside or self._is_shaded or self._runs[-1].has_ground
 
     def _end_paragraph(self) -> None:
         text = "".join(self._paragraphs.pop())

@@ -48,7 +48,8 @@ class Extracted:
     `encoding` is Python's name of the text encoding, `None` for formats that have their own.
     `pages` counts pages where the format has them; `pages_unread` those that are damaged,
     `pages_scanned` those that are pictures and were not recognized, beside others with text.
-    `invisible_characters` counts those of the text that cannot be seen in the file.
+    `invisible_characters` counts those of the text that cannot be seen in the file; `unseen` are
+    the passages of the text that they are in, in its order.
     `place` says where in the file it stands; empty for the text of the file itself.
     """
 
@@ -60,6 +61,7 @@ class Extracted:
     pages_unread: int = 0
     pages_scanned: int = 0
     invisible_characters: int = 0
+    unseen: tuple[str, ...] = ()
     place: str = ""
 
 

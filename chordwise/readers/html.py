@@ -26,6 +26,10 @@ _UNSHOWN = frozenset((
 ))
 # fmt: on
 _HIDDEN_STYLE = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)\b", re.IGNORECASE)
+# The group is there where the size is nothing.
+_FONT_SIZE = re.compile(
+    r"font-size\s*:\s*(?:((?:0+(?:\.0*)?|\.0+)(?:[a-z]{2,4}|%)?)\s*(?:[;!]|$)|\S)", re.IGNORECASE
+)
 _DECLARED = re.compile(rb"""(?:charset|encoding)\s*+=\s*+(?:["']\s*+)?([\w.:-]+)""", re.IGNORECASE)
 _DECLARATION_BYTES = 2_048
 _SLICE = 65_536
@@ -57,6 +61,7 @@ class Page:
         self.text = FlowingText(max_characters)
         self.title = ""
         self._unshown = 0
+        self._sizes = [True]
         self._preformatted = 0
         self._in_title = False
 
@@ -67,6 +72,7 @@ class Page:
             self._unshown += 1
             return
         self._preformatted += tag == "pre"
+        self._sizes.append(_has_size(attributes, inherited=self._sizes[-1]))
         self._separate_before(tag)
 
     def end(self, tag: str) -> None:
@@ -76,13 +82,15 @@ class Page:
             self._unshown -= 1
             return
         self._preformatted -= tag == "pre"
+        if len(self._sizes) > 1:
+            self._sizes.pop()
         self._separate_after(tag)
 
     def data(self, text: str) -> None:
         """Take a piece of text; the parser may cut it anywhere."""
         if self._in_title and len(self.title) < _TITLE_CHARACTERS:
             self.title += text
-        if self._unshown:
+        if self._unshown or not self._sizes[-1]:
             return
         if self._preformatted:
             self.text.write_exactly(text)
@@ -144,6 +152,12 @@ def visible_text(markup: str, max_characters: int) -> Page:
 
 def _is_hidden(attributes: Mapping[str, str]) -> bool:
     return "hidden" in attributes or bool(_HIDDEN_STYLE.search(attributes.get("style", "")))
+
+
+def _has_size(attributes: Mapping[str, str], *, inherited: bool) -> bool:
+    """Tell whether the text of an element is larger than nothing."""
+    declared = _FONT_SIZE.search(attributes.get("style", ""))
+    return declared[1] is None if declared else inherited
 
 
 SPACE, LINE, PARAGRAPH, CELL = " ", "\n", "\n\n", "\t"

@@ -40,7 +40,8 @@ def read(data: bytes, max_characters: int) -> Extracted:
         pages=len(document),
         pages_unread=pages.unread,
         pages_scanned=pages.scanned,
-        invisible_characters=pages.invisible_characters,
+        invisible_characters=sum(each.characters for each in pages.unseen),
+        unseen=tuple(passage for each in pages.unseen for passage in each.passages),
     )
 
 
@@ -83,7 +84,7 @@ class _Pages:
         self.texts: list[str] = []
         self.unread = 0
         self.scanned = 0
-        self.invisible_characters = 0
+        self.unseen: list[Unseen] = []
         self.has_marks = False
         self._left = max_characters
         for index in range(len(document)):
@@ -112,7 +113,8 @@ class _Pages:
         text = text_of(text_page)
         self.has_marks = self.has_marks or raw.FPDFPage_CountObjects(page) > 0
         self.scanned += not text.strip() and _is_picture(page)
-        self.invisible_characters += count(page, text_page) if text else 0
+        if text:
+            self.unseen.append(unseen(page, text_page))
         self.texts.append(text)
         self._left -= len(text)
         page.close()
@@ -150,17 +152,25 @@ _BLANKS = frozenset(map(ord, "\t\n\r \xa0"))
 _PICTURES = (raw.FPDF_PAGEOBJ_IMAGE, raw.FPDF_PAGEOBJ_SHADING)
 
 
-def count(page: pypdfium2.PdfPage, text: pypdfium2.PdfTextPage) -> int:
-    """Return how many characters of the page's text are not to be seen, without white space.
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """How many characters of a page's text are not to be seen, and the passages they are in."""
 
-    They are painted in no color, or in white, or are smaller than half a point. Over a picture,
-    unpainted ones are a scan's recognized text, and over a painted ground white ones are readable:
-    neither counts.
+    characters: int = 0
+    passages: tuple[str, ...] = ()
+
+
+def unseen(page: pypdfium2.PdfPage, text: pypdfium2.PdfTextPage) -> Unseen:
+    """Return what of the page's text is not to be seen; white space does not count.
+
+    It is painted in no color, or in white, or is smaller than half a point. Over a picture,
+    unpainted text is what was recognized of a scan, and over a painted ground white text is
+    readable: neither counts.
     """
     objects = list(_objects(page))
     suspects = list(_suspects(objects))
-    unseen = _unreadable(page, suspects, objects) if suspects else set()
-    return _characters(page, text, unseen) if unseen else 0
+    unreadable = _unreadable(page, suspects, objects) if suspects else set()
+    return _unseen(page, text, unreadable) if unreadable else Unseen()
 
 
 class _Reason(Enum):
@@ -305,19 +315,26 @@ def _is_colorful(page: pypdfium2.PdfPage, text: _Object) -> bool:
     )
 
 
-def _characters(page: pypdfium2.PdfPage, text: pypdfium2.PdfTextPage, unseen: set[int]) -> int:
-    """Count the characters of these texts that lie on the page and are no white space."""
+def _unseen(page: pypdfium2.PdfPage, text: pypdfium2.PdfTextPage, unreadable: set[int]) -> Unseen:
+    """Find the characters of these texts that lie on the page and are no white space."""
     left, bottom, right, top = page.get_bbox()
     x, y = ctypes.c_double(), ctypes.c_double()
-    number = 0
+    characters, runs = 0, [[0, 0]]
     for index in range(raw.FPDFText_CountChars(text)):
+        if raw.FPDFText_GetUnicode(text, index) in _BLANKS:
+            continue
         found = raw.FPDFText_GetTextObject(text, index)
-        if not found or ctypes.cast(found, ctypes.c_void_p).value not in unseen:
+        if not found or ctypes.cast(found, ctypes.c_void_p).value not in unreadable:
+            if runs[-1][1]:
+                runs.append([0, 0])
             continue
         raw.FPDFText_GetCharOrigin(text, index, x, y)
-        is_on_page = left <= x.value <= right and bottom <= y.value <= top
-        number += is_on_page and raw.FPDFText_GetUnicode(text, index) not in _BLANKS
-    return number
+        if left <= x.value <= right and bottom <= y.value <= top:
+            characters += 1
+            runs[-1] = [runs[-1][0] if runs[-1][1] else index, index + 1]
+    spans = [(start, end) for start, end in runs if end]
+    found_texts = (text.get_text_range(start, end - start) for start, end in spans)
+    return Unseen(characters, tuple(_CONTROLS.sub("", each) for each in found_texts))
 
 
 def _scale(matrix: PdfMatrix | raw.FS_MATRIX) -> float:

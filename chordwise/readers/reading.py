@@ -255,7 +255,7 @@ class Unpacking:
             is_scanned = header.get("reason") == failures.NEEDS_OCR or header.get("pages_scanned")
             if is_scanned and self._settings.ocr:
                 scan = replace(question, ocr_data=str(folder(self._settings)))
-                seen = {"invisible_characters": header.get("invisible_characters")}
+                seen = {name: header.get(name) for name in ("invisible_characters", "unseen")}
                 for again in parser.answers(content.file, scan, self._time):
                     yield replace(again, header={**again.header, **seen})
             else:

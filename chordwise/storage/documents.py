@@ -14,13 +14,16 @@ from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from chordwise.domain.json_values import JsonObject
+from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.storage.database import Database
 from chordwise.storage.record import CreatedAt, Identity, Record, new_id
 
 
 class Document(Record):
-    """One text; `sha256` is the hash of the normalized stored text, `source` its first name."""
+    """One text; `sha256` is the hash of the normalized stored text, `source` its first name.
+
+    `flags` are the suspicious passages (`domain.document_flags`), null where none were looked for.
+    """
 
     __tablename__ = "documents"
 
@@ -32,6 +35,7 @@ class Document(Record):
     text: Mapped[str] = mapped_column(deferred=True)
     character_count: Mapped[int]
     normalization: Mapped[JsonObject]
+    flags: Mapped[JsonValue | None]
     created_at: Mapped[CreatedAt]
 
 
@@ -93,6 +97,7 @@ def _row(sha256: str, document: Document) -> dict[str, object]:
         "text": document.text,
         "character_count": len(document.text),
         "normalization": document.normalization,
+        "flags": document.flags,
     }
 
 

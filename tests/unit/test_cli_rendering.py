@@ -126,6 +126,7 @@ def a_result(
         row_counts=None,
         failed_checks=[],
         review_reason=None,
+        flags=[],
         failed_chunks=[],
         provider="openai",
         model="m",

@@ -94,6 +94,41 @@ def test_vanish_that_is_switched_off_hides_nothing() -> None:
     assert text(body) == "seen"
 
 
+WHITE, SHADE = '<w:color w:val="FFFFFF"/>', '<w:shd w:val="clear" w:fill="1F3864"/>'
+TINY, RED = '<w:sz w:val="2"/>', '<w:highlight w:val="red"/>'
+PLANTED = "<w:r><w:rPr>{}</w:rPr><w:t>planted words</w:t></w:r>"
+
+
+@pytest.mark.parametrize("look", [WHITE, TINY, f"{WHITE}{SHADE.replace('1F3864', 'auto')}"])
+def test_white_and_tiny_text_is_kept_and_counted(look: str) -> None:
+    """The text belongs to the file; the count and the passage are a hint."""
+    body = f"<w:p><w:r><w:t>seen</w:t></w:r>{PLANTED.format(look)}</w:p>"
+
+    extracted = docx.read(build(document(body)), LIMIT)
+
+    assert extracted.text == "seenplanted words"
+    assert (extracted.invisible_characters, extracted.unseen) == (12, ("planted words",))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"<w:p>{PLANTED.format(WHITE + SHADE)}</w:p>",
+        f"<w:p><w:pPr>{SHADE}</w:pPr>{PLANTED.format(WHITE)}</w:p>",
+        f"<w:p>{PLANTED.format(WHITE + RED)}</w:p>",
+        f"<w:tbl><w:tr><w:tc><w:p>{PLANTED.format(WHITE)}</w:p></w:tc></w:tr></w:tbl>",
+        f"<w:p><w:r><w:pict><w:p>{PLANTED.format(WHITE)}</w:p></w:pict></w:r></w:p>",
+        f"<w:p>{PLANTED.format(TINY.replace('2', '16'))}</w:p>",
+    ],
+)
+def test_white_text_that_may_stand_on_color_is_not_counted(body: str) -> None:
+    """On shading, in tables and in text boxes white text is readable."""
+    extracted = docx.read(build(document(body)), LIMIT)
+
+    assert extracted.text == "planted words"
+    assert (extracted.invisible_characters, extracted.unseen) == (0, ())
+
+
 def test_notes_headers_and_footers_surround_the_body() -> None:
     """The header comes first; notes and the footer follow the body."""
     parts: dict[str, str | bytes] = {

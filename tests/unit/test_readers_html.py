@@ -65,6 +65,7 @@ def test_a_table_row_is_a_line(markup: str, expected: str) -> None:
         "<div style='color:red; DISPLAY : none'>a<p>secret</p></div>",
         "<span style='visibility:hidden'>secret</span>",
         "<iframe>secret</iframe>",
+        "<p style='font-size: 0px; color: red'>secret <b>secret</b></p>",
     ],
 )
 def test_hidden_text_is_left_out(hidden: str) -> None:
@@ -72,6 +73,14 @@ def test_hidden_text_is_left_out(hidden: str) -> None:
     shown = text(f"{hidden}<p>seen</p>")
 
     assert shown == "seen"
+
+
+@pytest.mark.parametrize("size", ["13px", "0.9em", "small", "05%"])
+def test_a_size_of_nothing_ends_where_another_is_set(size: str) -> None:
+    """Layouts of newsletters set it around tables to have no gaps, and a size inside."""
+    inner = f"<table><tr><td style='font-size:{size}'>seen</td></tr></table>"
+
+    assert text(f"<div style='font-size:0'>{inner}secret</div><p>too</p>") == "seen\n\ntoo"
 
 
 def test_entities_of_a_dtd_are_not_resolved() -> None:

@@ -106,8 +106,10 @@ def counted(*pages: str) -> int:
     ],
 )
 def test_invisible_text_is_counted_and_kept(hidden: str) -> None:
-    """The text belongs to the file all the same; the count is a hint."""
+    """The text belongs to the file all the same; the count and the passage are a hint."""
     extracted = pdf.read(build([SEEN, f"{SEEN} {hidden}"]), 1_000_000)
+
+    assert extracted.unseen == (PLANTED,)
 
     assert extracted.invisible_characters == LETTERS
     assert PLANTED in extracted.text

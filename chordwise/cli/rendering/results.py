@@ -23,7 +23,7 @@ from chordwise.cli.rendering.plain_text import (
     score,
     share,
 )
-from chordwise.domain import json_values, missing_rows
+from chordwise.domain import document_flags, json_values, missing_rows
 from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.facts import text_of
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, strings, text
@@ -33,6 +33,7 @@ from chordwise.domain.tasks import AnalysisType
 from chordwise.pipeline.runs.stored_results import StoredResult
 
 MAX_IN_FULL = 10
+_MAX_FLAGS = 5
 _HEADLINE_WIDTH = 300
 
 
@@ -58,6 +59,7 @@ def _in_full(result: StoredResult) -> Iterator[RenderableType]:
     yield Text(f"  {_measures(result)}", style="dim")
     if result.review_reason:
         yield Text(f"  Review: {one_line(result.review_reason)}", style="yellow")
+    yield from _suspicious(result.flags)
     for chunk in objects(result.failed_chunks):
         start, end, code = (chunk.get(name) for name in ("start_char", "end_char", "error_code"))
         yield Text(f"  Not covered: characters {start}–{end} ({code})", style="yellow")
@@ -76,6 +78,18 @@ def _check(check: JsonObject) -> str:
     said = ", ".join(f"{name} {text(value)}" for name, value in values if value is not None)
     where = f"{text(check.get('path'))}: {text(check.get('problem'))}"
     return one_line(f"{where} ({said})" if said else where, _HEADLINE_WIDTH)
+
+
+def _suspicious(stored: JsonValue) -> Iterator[RenderableType]:
+    """Name the suspicious passages of the document, the first ones."""
+    found = document_flags.from_json(stored)
+    for flag in found[:_MAX_FLAGS]:
+        kind, place = flag.kind.replace("_", " "), f"characters {flag.start_char}–{flag.end_char}"
+        said = f": “{one_line(flag.excerpt)}”" if flag.excerpt else ""
+        yield Text(f"  Suspicious: {kind}, {place}{said}", style="yellow")
+    if len(found) > _MAX_FLAGS:
+        rest = f"  {len(found) - _MAX_FLAGS} more suspicious passages: --json shows all."
+        yield Text(rest, style="yellow")
 
 
 def _critique(critique: JsonObject) -> Iterator[RenderableType]:

@@ -12,9 +12,9 @@ from chordwise.domain.analyses.extraction import (
     FOUND,
     NOT_MENTIONED,
     Extraction,
-    SchemaNode,
     items,
 )
+from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.extractive import words
 from chordwise.domain.extractive.items import Item, item_of
 from chordwise.domain.extractive.search import MAX_ENTRIES, Match, SearchableText

@@ -14,10 +14,9 @@ from typing import NamedTuple, Self
 from sqlalchemy import ColumnElement, Null, null
 from sqlalchemy.orm import Session
 
-from chordwise.domain import chunking
+from chordwise.domain import chunking, document_flags, text_normalization
 from chordwise.domain.states import IntakeOutcome, JobStatus, Lane
 from chordwise.domain.tasks import AnalysisType, options_to_json
-from chordwise.domain.text_normalization import HINT, REASON
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.jobs import shared_jobs
 from chordwise.pipeline.models.client import batch_until
@@ -266,16 +265,22 @@ def _refused(intake_id: uuid.UUID, found: UnreadDocument) -> dict[str, object]:
 def _accepted(
     intake_id: uuid.UUID, found: ReadDocument, document_id: uuid.UUID, *, is_again: bool
 ) -> dict[str, object]:
-    review = found.content.review_reason
+    content = found.content
+    review = content.review_reason
+    code, hint = (
+        (text_normalization.REASON, text_normalization.HINT)
+        if content.unseen_reason
+        else (document_flags.REASON, document_flags.HINT)
+    )
     return {
         "id": intake_id,
         "source": found.source,
         "sha256": found.sha256,
         "byte_count": found.byte_count,
         "outcome": IntakeOutcome.DUPLICATE if is_again else IntakeOutcome.ACCEPTED,
-        "reason": "same_content_in_run" if is_again else (REASON if review else None),
+        "reason": "same_content_in_run" if is_again else (code if review else None),
         "message": review or None,
-        "hint": HINT if review else None,
+        "hint": hint if review else None,
         "document_id": document_id,
     }
 
@@ -287,6 +292,7 @@ def _document(found: ReadDocument) -> Document:
         media_type=content.media_type,
         title=content.title or None,
         text=content.text,
+        flags=document_flags.to_json(content.flags),
         normalization={
             "nul_removed": content.nul_removed,
             "surrogates_replaced": content.surrogates_replaced,

@@ -12,6 +12,7 @@ from typing import BinaryIO, TypeAlias
 from sqlalchemy import select
 from sqlalchemy.orm import undefer
 
+from chordwise.domain import document_flags
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ReadError
 from chordwise.pipeline.intake.batches import BatchWriter, Offered, TakenIn
@@ -196,6 +197,9 @@ def _stored_document(context: Context, job_id: uuid.UUID) -> ReadDocument:
         sha256=intake.sha256 or "",
         byte_count=intake.byte_count or 0,
         content=ReadText(
-            text=document.text, media_type=document.media_type, title=document.title or ""
+            text=document.text,
+            media_type=document.media_type,
+            title=document.title or "",
+            flags=document_flags.from_json(document.flags),
         ),
     )

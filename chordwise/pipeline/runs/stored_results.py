@@ -39,6 +39,7 @@ class Wanted:
 class StoredResult:
     """A result with where it came from; `review_reason` is what its intake says of the document.
 
+    `flags` are the suspicious passages of the document.
     `output` is as people corrected it, where they did.
     """
 
@@ -59,6 +60,7 @@ class StoredResult:
     critique: JsonObject | None
     needs_review: bool
     review_reason: str | None
+    flags: JsonValue
     failed_chunks: JsonValue
     missing_rows: JsonValue
     row_counts: JsonValue
@@ -92,6 +94,7 @@ _COLUMNS = (
     Result.critique,
     Result.needs_review,
     Intake.message.label("review_reason"),
+    Document.flags,
     Result.failed_chunks,
     Result.missing_rows,
     Result.row_counts,
