@@ -1,8 +1,9 @@
 """Finding a model's quotes in the source: a quote counts only where the text really stands.
 
 Matching tolerates what models change without meaning to (white space, typographic quotes and
-dashes, case, ligatures, composed and decomposed accents); what is stored is always the source's own
-wording, with its character span.
+dashes, case, ligatures, composed and decomposed accents) and what is no part of a text's wording
+(see `layout`). Parts of a quote with an ellipsis between them have to stand near each other, in
+their order. What is stored is always the source's own wording, with its character span.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cached_property
 
+from chordwise.domain import layout
 from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.layout import Place, Plain
 
 # The last three are the letters whose lower case is longer, or depends on where they stand.
 _TYPOGRAPHY = str.maketrans(
@@ -31,15 +35,32 @@ _FRAME = " \t\n\"'.…,;:()[]<>"
 _USER_DATA = "data"
 # A superscript or a fraction is not the digit that it decomposes to; a ligature is its letters.
 _SAME_LETTERS = ("<compat>", "<wide>", "<narrow>", "<noBreak>")
-_EVIDENCE_FIELDS = frozenset({"start_char", "end_char", "grounded"})
+_EVIDENCE_FIELDS = frozenset({"start_char", "end_char", "grounded", "grounding"})
+
+
+class Grounding(StrEnum):
+    """How a quote was found in the document; the values stand in `facts.grounding`.
+
+    EXACT: verbatim. NORMALIZED: the same words, up to typography, case, and what is no part of the
+    wording. JOINED: parts with ellipses between them, all in order and near each other.
+    """
+
+    EXACT = "exact"
+    NORMALIZED = "normalized"
+    JOINED = "joined"
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """Characters `start_char` to `end_char` of a document's text, the end exclusive."""
+    """Characters `start_char` to `end_char` of a document's text, the end exclusive.
+
+    `grounding` says how a quote was found there.
+    """
 
     start_char: int
     end_char: int
+    grounding: Grounding = Grounding.EXACT
 
 
 @dataclass(frozen=True)
@@ -61,41 +82,131 @@ class Source:
 
         Of several places the one of this `mention` counts, from 1: equal rows of a list have equal
         quotes, one after the other. Where there are fewer places it is the first. Whole words come
-        before parts of words, and a part of a number is not found at all.
+        before parts of words, and a part of a number is not found at all. A quote with an ellipsis
+        is everything from its first part to its last.
         """
         if spans := self.known.get(quote):
             return spans[mention - 1] if mention <= len(spans) else spans[0]
         if not quote.strip():
             return None
-        place = (
-            self._verbatim(quote, mention)
-            or self._folded_place(quote, mention)
-            or self._decomposed_place(quote, mention)
-        )
-        if place is None:
-            return None
-        return Span(start_char=place[0] + self.offset, end_char=place[1] + self.offset)
+        if place := best(self.text, _occurrences(quote, self.text), mention):
+            return self._span(place, Grounding.EXACT)
+        if place := self._first(reading.find(quote, mention) for reading in self._readings):
+            return self._span(place, Grounding.NORMALIZED)
+        if parts := _parts_of(quote):
+            joined = (reading.find_joined(parts, mention) for reading in self._readings)
+            if place := self._first(joined):
+                return self._span(place, Grounding.JOINED)
+        return None
 
     def wording(self, span: Span) -> str:
         """Return the source's own text of a span."""
         return self.text[span.start_char - self.offset : span.end_char - self.offset]
 
-    def _verbatim(self, quote: str, mention: int) -> Place | None:
-        return best(self.text, _occurrences(quote, self.text), mention)
+    def _span(self, place: Place, grounding: Grounding) -> Span:
+        start, end = (each + self.offset for each in place)
+        return Span(start_char=start, end_char=end, grounding=grounding)
 
-    def _folded_place(self, quote: str, mention: int) -> Place | None:
-        return best(self.text, self._folded_words.places(_fold(quote)), mention)
+    def _first(self, places: Iterable[Place | None]) -> Place | None:
+        return next(filter(None, places), None)
 
-    def _decomposed_place(self, quote: str, mention: int) -> Place | None:
-        found = list(self._decomposed_words.places(_decompose(_fold(quote))))
-        origins = _origins(self._folded) if found else []
-        whole = (
-            (origins[start], origins[end])
-            for start, end in found
-            if origins[end] != origins[end - 1]
-            and (not start or origins[start] != origins[start - 1])
-        )
-        return best(self.text, whole, mention)
+    @property
+    def _readings(self) -> Iterator[_Reading]:
+        """Yield the text as it is, then without what is no part of its wording."""
+        yield self._as_it_is
+        if self._without_markup.text != self.text:
+            yield self._without_markup
+        if self._without_insertions.text != self._without_markup.text:
+            yield self._without_insertions
+
+    @cached_property
+    def _as_it_is(self) -> _Reading:
+        return _Reading(Plain(self.text))
+
+    @cached_property
+    def _without_markup(self) -> _Reading:
+        return _Reading(layout.without_markup(self.text))
+
+    @cached_property
+    def _without_insertions(self) -> _Reading:
+        return _Reading(layout.without_insertions(self.text))
+
+
+class _Reading:
+    """A text in which the words of quotes are looked up; places are those of the source."""
+
+    def __init__(self, plain: Plain) -> None:
+        self._plain = plain
+        self.text = plain.text
+
+    def find(self, quote: str, mention: int) -> Place | None:
+        """Return where the words of a quote stand."""
+        for wanted in self._spellings(quote):
+            for places in (self._folded_places, self._decomposed_places):
+                if place := best(self.text, places(wanted), mention):
+                    return self._plain.origin(*place)
+        return None
+
+    def find_joined(self, parts: Sequence[str], mention: int) -> Place | None:
+        """Return where the parts follow each other, the first to the last."""
+        found = [self._places_of_part(part) for part in parts]
+        chains = found[0]
+        for places, following in itertools.pairwise(found):
+            distance = self._distance(max(len(places), len(following)))
+            chains = self._continued(chains, following, distance)
+        starts = dict(reversed(chains))  # of several ends the nearest
+        place = best(self.text, sorted(starts.items()), mention)
+        return self._plain.origin(*place) if place else None
+
+    def _places_of_part(self, part: str) -> list[Place]:
+        """Return the places of a part, whole words all of them."""
+        found: list[Place] = []
+        for wanted in self._spellings(part):
+            places = itertools.islice(self._decomposed_places(wanted), _MAX_PLACES_OF_PART)
+            found = [place for place in places if not _cuts_word(self.text, *place)]
+            if found:
+                break
+        return found
+
+    def _distance(self, count: int) -> float:
+        """Return how far a part may be from the next: less where the text repeats one of them."""
+        if count < _FEWEST_REPETITIONS:
+            return _MAX_LEFT_OUT
+        usual = len(self.text) / count
+        return min(_MAX_LEFT_OUT, max(_MAX_LEFT_OUT_OF_REPEATED, usual * _NEAR))
+
+    def _continued(
+        self, chains: Sequence[Place], places: Sequence[Place], distance: float
+    ) -> list[Place]:
+        """Return the chains that go on at one of these places, each with its first place."""
+        ends = [end for _, end in chains]
+        found: list[Place] = []
+        for start, end in places:
+            nearest = bisect_right(ends, start) - 1
+            if nearest < 0 or start - ends[nearest] > distance:
+                continue
+            if _may_be_left_out(self.text, ends[nearest], start):
+                found.append((chains[nearest][0], end))
+        return found
+
+    def _spellings(self, quote: str) -> Iterable[str]:
+        """Return a quote as it is, then without its own mark-up, then with parted words whole."""
+        plain = layout.without_markup(quote).text
+        return dict.fromkeys((quote, plain, layout.with_joined_words(plain, self._plain.parted)))
+
+    def _folded_places(self, quote: str) -> Iterator[Place]:
+        return self._folded_words.places(_fold(quote))
+
+    def _decomposed_places(self, quote: str) -> Iterator[Place]:
+        found = self._decomposed_words.places(_decompose(_fold(quote)))
+        if self._decomposed_words is self._folded_words:
+            yield from found
+            return
+        for start, end in found:
+            origins = self._decomposed_origins
+            begins = not start or origins[start] != origins[start - 1]
+            if begins and origins[end] != origins[end - 1]:
+                yield origins[start], origins[end]
 
     @cached_property
     def _folded(self) -> str:
@@ -109,6 +220,10 @@ class Source:
     def _decomposed_words(self) -> _Words:
         plain = self._folded.isascii()
         return self._folded_words if plain else _Words(_decompose(self._folded))
+
+    @cached_property
+    def _decomposed_origins(self) -> Sequence[int]:
+        return _origins(self._folded)
 
 
 class _Words:
@@ -141,6 +256,61 @@ class _Words:
         starts, joined_starts = self._starts
         word = bisect_right(joined_starts, joined) - 1
         return starts[word] + joined - joined_starts[word]
+
+
+# A quote with ellipses
+
+_ELLIPSIS = re.compile(
+    r"\[\s*+(?:\.{3,}+|…)\s*+\]|\(\s*+(?:\.{3,}+|…)\s*+\)|\.{3,}+|…|\.(?: \.){2,}+"
+)
+_MAX_PARTS = 12
+_LEAST_WORDS, _LEAST_LETTERS = 3, 10
+_SPACELESS = "\u0e00"
+_MAX_LEFT_OUT, _MAX_LEFT_OUT_OF_REPEATED = 1_000, 200
+_FEWEST_REPETITIONS, _NEAR = 2, 0.1
+_MAX_PLACES_OF_PART = 2_000
+_SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*+\s++(?=[\"'“‘(\[]?[A-Z])|[\u3002\uff01\uff1f\u0964]")
+_SHORTEST_WORD, _LONGEST_WORD = 3, 20
+
+
+def _parts_of(quote: str) -> list[str]:
+    """Return the parts of a quote between its ellipses; none where one could match by accident."""
+    parts = [part.strip(_FRAME) for part in _ELLIPSIS.split(quote)]
+    parts = [part for part in parts if part]
+    is_long = 1 < len(parts) <= _MAX_PARTS and all(map(_is_telling, parts))
+    return parts if is_long else []
+
+
+def _is_telling(part: str) -> bool:
+    """Tell whether a part has so many words and letters; an ideograph counts as two letters."""
+    letters = [char for char in part if char.isalnum()]
+    spaceless = sum(map(_is_spaceless, letters))
+    is_long = len(letters) + spaceless >= _LEAST_LETTERS
+    return is_long and (spaceless > 0 or len(part.split()) >= _LEAST_WORDS)
+
+
+def _is_spaceless(char: str) -> bool:
+    return char >= _SPACELESS and char.lower() == char.upper()
+
+
+def _may_be_left_out(text: str, start: int, end: int) -> bool:
+    """Tell whether an ellipsis may stand for this: not for a negation in a sentence quoted in part.
+
+    A sentence that is left out as a whole may negate what it likes.
+    """
+    found = (match.span() for match in _SENTENCE_END.finditer(text, start, end + 2))
+    ends = [place for place in found if place[1] <= end and _ends_sentence(text, place[0])]
+    cut = [(start, ends[0][0]), (ends[-1][1], end)] if ends else [(start, end)]
+    plain = (layout.without_insertions(text[slice(*place)]).text for place in cut)
+    return not any(layout.NEGATION.search(_decompose(_fold(each))) for each in plain)
+
+
+def _ends_sentence(text: str, place: int) -> bool:
+    """Tell a full stop from that of an abbreviation or a number: a word in lower case precedes."""
+    words = text[max(0, place - _LONGEST_WORD) : place].split()
+    word = words[-1].rstrip("\"'”’)]") if words else ""
+    is_word = len(word) >= _SHORTEST_WORD and word.isalpha() and word.islower()
+    return text[place] not in ".!?" or is_word
 
 
 def _occurrences(quote: str, text: str) -> Iterator[Place]:
@@ -213,13 +383,14 @@ def _evidence(quote: JsonValue, source: Source, mentions: Counter[str]) -> JsonO
     if span is None and source.header is not None:
         return _evidence(quote, source.header, Counter())
     if span is None:
-        return {"start_char": None, "end_char": None, "grounded": False}
-    wording = source.wording(span) or quote
+        grounded, how = (False, Grounding.NONE.value) if quote else (None, None)
+        return {"start_char": None, "end_char": None, "grounded": grounded, "grounding": how}
     return {
-        "quote": wording,
+        "quote": source.wording(span) or quote,
         "start_char": span.start_char,
         "end_char": span.end_char,
         "grounded": True,
+        "grounding": span.grounding.value,
     }
 
 
@@ -270,8 +441,6 @@ def without_spans(value: JsonValue) -> JsonValue:
     }
 
 
-Place = tuple[int, int]
-"""Start and end of a quote in a text, the end exclusive."""
 _ACCENTS = ("\u0300", "\u036f")
 """First and last of Unicode's combining diacritical marks; vowel signs of Asia are no accents."""
 _WINDOW_CHARACTERS = 40
@@ -313,6 +482,17 @@ def is_inside_number(text: str, place: int) -> bool:
     return any(
         run.start() < place - first < run.end() and _NUMBER.fullmatch(run.group())
         for run in _DIGITS.finditer(window)
+    )
+
+
+def _cuts_word(text: str, start: int, end: int) -> bool:
+    """Tell whether a place begins or ends inside a number or a word, where words have spaces."""
+    return (
+        _cuts_number(text, start, end)
+        or _cuts_accent(text, end)
+        or any(
+            _joins_letters(text, place) and not _is_spaceless(text[place]) for place in (start, end)
+        )
     )
 
 

@@ -1,0 +1,291 @@
+"""What stands in a text without being part of its wording, and the text without it.
+
+That is Markdown's mark-up, the `>` of quoted mail, hyphens at line ends, footnote marks, the
+addresses of links, and the headers, footers and numbers of pages.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from array import array
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+Place = tuple[int, int]
+"""Start and end in a text, the end exclusive."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A text without what is no part of its wording, and where its characters come from.
+
+    `parted` are the letters before and after each hyphen at a line end, in lower case: the hyphen
+    may belong to the word.
+    """
+
+    text: str
+    parted: frozenset[tuple[str, str]] = frozenset()
+    before: Plain | None = None
+    starts: array[int] = field(default_factory=lambda: array("q", [0]))
+    origins: array[int] = field(default_factory=lambda: array("q", [0]))
+
+    def origin(self, start: int, end: int) -> Place:
+        """Return where a place, which is not empty, stands in the text that was there first."""
+        place = self._origin(start), self._origin(end - 1) + 1
+        return self.before.origin(*place) if self.before else place
+
+    def _origin(self, place: int) -> int:
+        piece = bisect_right(self.starts, place) - 1
+        return self.origins[piece] + place - self.starts[piece]
+
+    def without(self, cuts: Iterable[Place]) -> Plain:
+        """Return the text without some places, which may overlap."""
+        pieces: list[str] = []
+        starts, origins = array("q"), array("q")
+        length = place = 0
+        for start, end in [*sorted(cuts), (len(self.text), len(self.text))]:
+            if start > place:
+                pieces.append(self.text[place:start])
+                starts.append(length)
+                origins.append(place)
+                length += start - place
+            place = max(place, end)
+        if length == len(self.text):
+            return self
+        return Plain("".join(pieces), self.parted, self, starts, origins)
+
+
+def without_markup(text: str) -> Plain:
+    """Return a text without mark-up, the signs of quoted mail, and hyphens at line ends.
+
+    No letter and no digit is left out.
+    """
+    plain = Plain(text)
+    return _without_marks(plain.without(_mail_prefixes(text)))
+
+
+def without_insertions(text: str) -> Plain:
+    """Return a text without mark-up, and without what interrupts its sentences.
+
+    These are footnote marks, the addresses of links, and what lies between two pages.
+    """
+    plain = Plain(text)
+    insertions = (match.span() for match in _INSERTION.finditer(text))
+    cuts = [*_mail_prefixes(text), *insertions, *_Pages(text).furniture()]
+    return _without_marks(plain.without(cuts))
+
+
+# Mark-up
+
+_CASED = "0-9A-Za-z\u00c0-\u024f\u0370-\u052f"
+_HYPHENS = "-\u2010\u2011\u00ad"
+_MARK = re.compile(
+    r"^[ \t]*+([-=_*])(?:[ \t]*+\1){2,}+[ \t]*+$"  # a rule
+    r"|^[ \t]*+\#{1,6}[ \t]++"  # a heading
+    r"|^[ \t]*+[-*+\u2022][ \t]++(?=[*_`\"'\u201c\[(]{0,4}[^\W\d_])"  # an item; but - 5 is a number
+    r"|\\(?=[!-/:-@\[-`{-~])"
+    # Emphasis and code stand at the edge of a word; 5*3 and snake_case are neither.
+    rf"|(?<![*_`{_CASED}])[*_`]{{1,3}}+(?![*_`\s])|(?<![*_`\s])[*_`]{{1,3}}+(?![*_`{_CASED}])"
+    rf"|(?P<hyphen>(?<=[^\W\d_])[{_HYPHENS}][ \t]*+\n\s*+(?=[^\W\d_]))"
+    rf"|(?<=\w[{_HYPHENS}])\n\s*+(?=\w)",
+    re.MULTILINE,
+)
+_LETTERS = re.compile(r"[^\W\d_]*")
+_LONGEST_PART = 40
+_HYPHEN = re.compile(rf"(?<=[^\W\d_])[{_HYPHENS}](?=[^\W\d_])")
+_MAIL_PREFIX = re.compile(r"^[ \t]*+(?:>[ \t]*+)++", re.MULTILINE)
+_OF_NUMBERS = re.compile(r"[\d$€£¥₹.,=+(\u2212-]")
+_SUPERSCRIPTS = "\u2070\u00b9\u00b2\u00b3\u2074-\u2079"
+_AFTER = r".,;:!?\"'\u201d\u2019)"
+_ADDRESS = r"[^()\s]*+(?:\([^()\s]*+\)[^()\s]*+)?(?:[ \t]++\"[^\"\n]{0,200}\")?\)"
+_INSERTION = re.compile(
+    rf"(?<=[\w{_AFTER}\]%])\[(?:\d{{1,3}}|\^\w{{1,20}})\](?![\w(])"
+    # 5 metres² and 10² are numbers and units, and so may everything be that follows a digit.
+    rf"|(?:(?<=[^\W\d_]{{3}}[{_AFTER}])|(?<=[^\W\d_][.,;:!?)][\"'\u201d\u2019]))[{_SUPERSCRIPTS}]{{1,3}}+(?!\w)"
+    rf"|(?<=[^\W\d_]{{3}})(?![\u00b2\u00b3](?![{_SUPERSCRIPTS}]))[{_SUPERSCRIPTS}]{{1,3}}+(?!\w)"
+    r"|(?<=[^\W_])[\u2020\u2021]++"
+    r"|!?+\[(?=[^\[\]]{1,500}\]\([^()\s]*[/#:@])"
+    rf"|\]\((?=[^()\s]*[/#:@]){_ADDRESS}"
+)
+
+
+def _without_marks(plain: Plain) -> Plain:
+    """Leave mark-up out; a hyphen at a line end stays where the text has it within a line, too."""
+    text = plain.text
+    found = list(_MARK.finditer(text))
+    parted = {_around(text, *match.span()) for match in found if match["hyphen"]}
+    if parted:
+        parted -= {_around(text, *match.span()) for match in _HYPHEN.finditer(text)}
+    cuts: list[Place] = []
+    for match in found:
+        start, end = match.span()
+        stays = match["hyphen"] and _around(text, start, end) not in parted
+        cuts.append((start + 1 if stays else start, end))
+    return replace(plain.without(cuts), parted=frozenset(parted))
+
+
+def with_joined_words(quote: str, parted: frozenset[tuple[str, str]]) -> str:
+    """Return a quote without the hyphens that a text has at line ends, as in `parted`."""
+    hyphens = (match.span() for match in _HYPHEN.finditer(quote) if parted)
+    return Plain(quote).without(place for place in hyphens if _around(quote, *place) in parted).text
+
+
+def _around(text: str, start: int, end: int) -> tuple[str, str]:
+    """Return the letters before and after a place, in lower case."""
+    before = _LETTERS.match(text[max(0, start - _LONGEST_PART) : start][::-1])
+    after = _LETTERS.match(text[end : end + _LONGEST_PART])
+    return (before[0][::-1] if before else "").lower(), (after[0] if after else "").lower()
+
+
+def _mail_prefixes(text: str) -> Iterator[Place]:
+    """Yield the signs of quoted mail; a single “> 5 %” is a comparison."""
+    found = [match.span() for match in _MAIL_PREFIX.finditer(text)]
+    follows = False
+    for (start, end), (following, _) in itertools.pairwise([*found, (-1, -1)]):
+        is_followed = text.find("\n", end) + 1 == following
+        if follows or is_followed or not _OF_NUMBERS.match(text, end):
+            yield start, end
+        follows = is_followed
+
+
+# Pages
+
+NEGATION = re.compile(
+    r"(?<![^\W\d_])(?:no|nor|none|neither|never|nothing|nobody|cannot|unless|except|excluding|hardly"
+    r"|without(?! limitation)|not(?!(?<=but not) limited to)"
+    r"|nicht|nie|niemals|ohne|weder|kein\w{0,2}|niet|geen|nooit|zonder"
+    r"|ne|pas|jamais|sans|aucune?|sin|nunca|non|mai|senza|não|sem"
+    r"|\u043d\u0435|\u043d\u0438|\u043d\u0435\u0442|\u0431\u0435\u0437"
+    r"|\u0644\u0627|\u0644\u0645|\u0644\u0646|\u0644\u064a\u0633|\u063a\u064a\u0631)(?![^\W\d_])"
+    r"|n['’]t(?![^\W\d_])|(?<![^\W\d_])n['’]|[不没沒无無未非否]|ない|ません|\u0928\u0939\u0940\u0902|\u0e44\u0e21\u0e48",
+    re.IGNORECASE,
+)
+"""Words that turn a sentence into its opposite, or limit it; of some languages a few."""
+_LINE = re.compile(r"\S[^\n\f]*+")
+_PAGE_NUMBER = re.compile(
+    r"(?:page[ \t]++\d{1,4}(?:[ \t]++of[ \t]++\d{1,4})?|-[ \t]*+\d{1,4}[ \t]*+-"
+    r"|\d{1,4}(?:[ \t]++of[ \t]++\d{1,4})?|[a-z]{1,2}-\d{1,3})\s*+",
+    re.IGNORECASE,
+)
+_NUMBER_AT_END = re.compile(r"(?<=[ \t]{2})(?:-[ \t]?)?(\d{1,4})(?:[ \t]?-)?(?=[ \t]*+$)")
+_NUMBER = re.compile(r"\d++")
+_LINES_OF_A_BREAK = 4
+_LINES_BESIDE_IT = 3
+_PAGE_LINE_CHARACTERS = range(6, 151)
+_PAGE_CHARACTERS = range(500, 20_001)
+
+
+class _Pages:
+    """Where a text has page breaks, and what stands there that is no part of its sentences.
+
+    A break is a form feed, several blank lines, or the number of a page. A line beside it goes when
+    it numbers the page, or is repeated beside another break, whatever numbers it has.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._lines = [match.span() for match in _LINE.finditer(text)]
+
+    def furniture(self) -> Iterator[Place]:
+        """Yield the lines and numbers to leave out."""
+        for above, below in self._breaks:
+            gone = list(itertools.takewhile(self._is_furniture, above))
+            gone_below = itertools.takewhile(self._is_furniture, below)
+            yield from (self._lines[number] for number in (*gone, *gone_below))
+            if len(gone) < len(above) and (found := self._number_at_end(above[len(gone)])):
+                place, page = found
+                if self._is_in_series(page, place[0]):
+                    yield place
+
+    @cached_property
+    def _breaks(self) -> list[tuple[range, range]]:
+        """The lines above each break, the nearest first, and those below."""
+        numbered = [
+            number
+            for number, page in self._page_numbers.items()
+            if not self._line(number)[0].isdigit()
+            or self._is_in_series(page, self._lines[number][0])
+        ]
+        return [*map(self._around, self._gaps), *(self._around(number) for number in numbered)]
+
+    def _around(self, above: int) -> tuple[range, range]:
+        """Return the lines beside a break below a line."""
+        last = min(len(self._lines), above + 1 + _LINES_BESIDE_IT)
+        return range(above, max(-1, above - _LINES_BESIDE_IT), -1), range(above + 1, last)
+
+    @cached_property
+    def _gaps(self) -> list[int]:
+        """The lines with several blank lines below them, or a form feed."""
+        between = (
+            self._text[above[1] : below[0]] for above, below in itertools.pairwise(self._lines)
+        )
+        return [
+            number
+            for number, gap in enumerate(between)
+            if gap.count("\n") >= _LINES_OF_A_BREAK or "\f" in gap
+        ]
+
+    @cached_property
+    def _page_numbers(self) -> dict[int, int]:
+        """The lines that may number a page, and the numbers."""
+        found = {}
+        for number in range(len(self._lines)):
+            line = self._line(number)
+            if _PAGE_NUMBER.fullmatch(line) and (page := _NUMBER.search(line)):
+                found[number] = int(page[0])
+        return found
+
+    def _line(self, number: int) -> str:
+        return self._text[slice(*self._lines[number])]
+
+    def _is_furniture(self, number: int) -> bool:
+        return number in self._page_numbers or self._repeated[self._masked(number)] > 1
+
+    @cached_property
+    def _repeated(self) -> Counter[str]:
+        """How often lines stand beside breaks, without those that may say something."""
+        sides = {number for each in self._breaks for lines in each for number in lines}
+        counts = Counter(self._masked(number) for number in sides)
+        counts[""] = 0
+        return counts
+
+    def _masked(self, number: int) -> str:
+        """Return a line without its digits; empty where it is no header or footer."""
+        start, end = self._lines[number]
+        line = self._text[start:end].strip() if end - start in _PAGE_LINE_CHARACTERS else ""
+        return "" if NEGATION.search(line) else _NUMBER.sub("0", line)
+
+    def _number_at_end(self, number: int) -> tuple[Place, int] | None:
+        """Return a number that ends a line after several blanks."""
+        start, end = self._lines[number]
+        match = _NUMBER_AT_END.search(self._text, max(start, end - 40), end)
+        return (match.span(), int(match[1])) if match else None
+
+    def _is_in_series(self, page: int, place: int) -> bool:
+        """Tell whether two other numbers, a page or two away, continue this one."""
+        before, after, second_before, second_after = (
+            self._has(page + step, place, step) for step in (-1, 1, -2, 2)
+        )
+        return (before and (after or second_before)) or (after and second_after)
+
+    def _has(self, page: int, place: int, steps: int) -> bool:
+        places = self._places.get(page, [])
+        near = place + steps * _PAGE_CHARACTERS[0], place + steps * _PAGE_CHARACTERS[-1]
+        first = bisect_left(places, min(near))
+        return first < len(places) and places[first] <= max(near)
+
+    @cached_property
+    def _places(self) -> dict[int, list[int]]:
+        """Where each number stands that may be that of a page."""
+        above = {number for gap in self._gaps for number in self._around(gap)[0]}
+        ends = map(self._number_at_end, above)
+        found = [(place[0], page) for place, page in filter(None, ends)]
+        found += [(self._lines[number][0], page) for number, page in self._page_numbers.items()]
+        places: dict[int, list[int]] = {}
+        for place, page in sorted(found):
+            places.setdefault(page, []).append(place)
+        return places
