@@ -26,9 +26,10 @@ _WORD = re.compile(r"\s*\S+\s*|\s+")
 _PARAGRAPH = re.compile(r"(?:(?![ \t]*+\n)[^\n]++\n?)*+(?:(?:[ \t]*+\n)++|\Z)")
 _UP_TO_SEMICOLON = re.compile(r"[^;]*+(?:;\s*+|\Z)")
 _UP_TO_COMMA = re.compile(r"(?:[^,]|,(?!\s))*+(?:,\s++|\Z)")
-_KEY = re.compile(r"[ \t]*+([^:\n]{1,40}+):(?=\s)")
+_KEY = re.compile(r"([^:\n]{1,40}+):(?=\s)")
 _FIRST_WORD = re.compile(r"\s*+\S++")
 _BROKEN_SHARE = 0.6
+_INDENT = " \t-*•–"
 _LINES_BY_SENTENCE = 5
 _FEWEST_LINES = 2
 _PARAGRAPHS_IN_CHUNK = 4
@@ -94,8 +95,8 @@ def _records(text: str, language: str) -> Sequence[int]:
     """Return where the records of a paragraph end: its sentences, lines, or groups of lines.
 
     A name with its value goes with those below it until the first name that is repeated comes
-    again, and an indented line with the one above it. An answer about half of a record would be
-    wrong, or missing.
+    again. An indented line goes with the one above it, and so do items of a list. An answer about
+    half of a record would be wrong, or missing.
     """
     lines = [match.span() for match in _LINE.finditer(text) if match.group()]
     if len(lines) < _FEWEST_LINES or _is_prose(text, lines, language):
@@ -123,13 +124,14 @@ def _starts_of_rows(text: str, lines: Sequence[tuple[int, int]]) -> list[int]:
 
 
 def _key(text: str, start: int, end: int) -> str:
-    match = _KEY.match(text, start, end)
+    match = _KEY.match(text[start:end].lstrip())
     return match.group(1).strip().casefold() if match else ""
 
 
 def _indent(text: str, start: int, end: int) -> int:
+    """Return how far a line is indented, the mark of a list's item included."""
     line = text[start:end]
-    return len(line) - len(line.lstrip()) if line.strip() else 0
+    return len(line) - len(line.lstrip(_INDENT)) if line.strip() else 0
 
 
 def _is_prose(text: str, lines: Sequence[tuple[int, int]], language: str) -> bool:
@@ -242,7 +244,7 @@ def _window_end(text: str, start: int) -> int:
     end = start + _WINDOW_CHARACTERS
     if end >= len(text):
         return len(text)
-    for mark in ("\n\n", "\n", ". ", " "):
+    for mark in ("\n\n", "\n", ". ", "; ", " "):
         place = text.rfind(mark, start + _WINDOW_CHARACTERS // 2, end)
         if place > 0:
             return place + len(mark)

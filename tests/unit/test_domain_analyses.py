@@ -460,6 +460,33 @@ def test_a_row_that_two_chunks_read_at_the_same_place_is_one() -> None:
     assert places == {"/data/parties": [(0, 3), (10, 13), (50, 53)]}
 
 
+def test_a_row_that_goes_on_in_the_next_chunk_is_one() -> None:
+    """It says nothing but lists there, and its evidence leads into the row that began before."""
+    names: JsonObject = {"type": "array", "items": {"type": "string"}}
+    party: JsonObject = {"properties": {"name": {"type": "string"}, "tags": names}}
+    schema: JsonObject = {"properties": {"parties": {"type": "array", "items": party}}}
+    parts = [
+        an_order({"parties": [{"name": "Ann"}, {"name": "Ben", "tags": ["a"]}]}, a="/parties/1"),
+        an_order({"parties": [{"name": None, "tags": ["b"]}]}, b="/parties/0/tags/0"),
+        an_order({"parties": [{"tags": ["c"]}, {"name": "Cid"}]}, c="/parties/1"),
+        an_order({"parties": [{"name": "Dan", "tags": ["d"]}]}),
+    ]
+    analysis, options = analysis_for(AnalysisType.EXTRACTION), AnalysisOptions(schema=schema)
+
+    merged, counts = analysis.merge(parts, options), analysis.row_counts(parts, options)
+
+    parties: list[JsonValue] = [
+        {"name": "Ann"},
+        {"name": "Ben", "tags": ["a", "b", "c"]},
+        {"name": "Cid"},
+        {"name": "Dan", "tags": ["d"]},
+    ]
+    assert merged["data"] == {"parties": parties}
+    paths = {each["quote"]: each["path"] for each in entries_of(merged)}
+    assert paths == {"a": "/parties/1", "b": "/parties/1/tags/1", "c": "/parties/2"}
+    assert counts["/data/parties"].number == counts["/data/parties/*/tags"].number == 4
+
+
 def test_a_model_decides_what_chunks_contradict_and_nothing_else() -> None:
     """It is shown single values only, and what it says of lists is left out."""
     analysis, options = analysis_for(AnalysisType.EXTRACTION), AnalysisOptions(schema=ORDER)

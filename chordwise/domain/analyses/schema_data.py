@@ -7,6 +7,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from chordwise.domain import json_values
 from chordwise.domain.analyses.analysis import Joining, RowCount, span_of, take_turns
@@ -20,12 +21,14 @@ def row_counts(answers: Sequence[JsonObject], schema: JsonObject) -> dict[str, R
     """Return how many rows the lists in several answers have together, by JSON Pointer.
 
     Lists at the same place count together; `*` stands for the position of the row that they are in.
-    Tuples are no lists. Where the schema wants distinct values, each one counts once, and a row
-    that two answers have read at the same place counts once as well.
+    Tuples are no lists. Where the schema wants distinct values, each one counts once, and so does
+    a row that two answers have read at the same place, or that goes on from one to the next.
     """
     tally, node = _Tally(), SchemaNode.of(schema)
     for answer, repeated in zip(answers, _repeated_rows(answers, node), strict=True):
         tally.add(_without_rows(answer.get("data"), repeated), node, "")
+    for path in (path for paths in _continued_rows(answers, node) for path in paths):
+        tally.rows[path.rpartition("/")[0]] -= 1
     return {path: tally.count(path) for path in tally.rows}
 
 
@@ -61,6 +64,35 @@ def _repeated_rows(answers: Sequence[JsonObject], node: SchemaNode) -> list[set[
                     found[-1].add(path)
         seen |= own
     return found
+
+
+def _continued_rows(answers: Sequence[JsonObject], node: SchemaNode) -> list[set[str]]:
+    """Return for each answer the paths of its rows that go on with the last row of the one before.
+
+    Such a row is the first of its list and says nothing but lists, although there are single values
+    in its schema: they stand where it began.
+    """
+    found: list[set[str]] = []
+    begun: set[str] = set()
+    for answer in answers:
+        rows = _joined_rows(answer.get("data"), node, "")
+        first = [each for each in rows if not _position(each[1])]
+        found.append(
+            {
+                path
+                for listed, path, row in first
+                if listed in begun and _is_rest(row, _node_at(node, listed))
+            }
+        )
+        begun |= {listed for listed, _, _ in first}
+    return found
+
+
+def _is_rest(row: JsonValue, node: SchemaNode) -> bool:
+    said = [value for value in row.values() if _is_said(value)] if isinstance(row, dict) else []
+    is_known = bool(node.items.properties) and node.items.has_single_values
+    is_open = bool(said) and all(isinstance(value, list) for value in said)
+    return is_open and is_known and not node.is_unique
 
 
 def _places_of_rows(answer: JsonObject) -> Mapping[str, set[Hashable]]:
@@ -160,8 +192,9 @@ class _Tally:
 def join(answers: Sequence[JsonObject], schema: JsonObject) -> Joining:
     """Join by shape: objects by member, lists one after the other, else the first that is said.
 
-    Equal rows stay: only what two answers read at the same place is one row, and only a list of
-    distinct values (`uniqueItems`) drops repetitions, or one with `maxItems` rows. Evidence is kept
+    Equal rows stay: only what two answers read at the same place is one row, or what begins in one
+    and goes on in the next, and only a list of distinct values (`uniqueItems`) drops repetitions,
+    or one with `maxItems` rows. Evidence is kept
     for the values that are kept, with the paths that they have in the joined data; a path that
     leads nowhere in its own part's data stays as the model wrote it.
 
@@ -169,7 +202,8 @@ def join(answers: Sequence[JsonObject], schema: JsonObject) -> Joining:
     their lists to decide it.
     """
     node = SchemaNode.of(schema)
-    merge_ = _Merge(repeated=_repeated_rows(answers, node))
+    repeated, continued = _repeated_rows(answers, node), _continued_rows(answers, node)
+    merge_ = _Merge(repeated=repeated, continued=continued)
     values = [
         _Value(part=number, path="", content=answer.get("data"))
         for number, answer in enumerate(answers)
@@ -286,16 +320,22 @@ class _Value:
         return replace(self, path=json_values.pointer(self.path, step), content=content)
 
 
+_Row: TypeAlias = list[_Value]
+"""A row of a list: one value, or several where it goes on from part to part."""
+
+
 @dataclass
 class _Merge:
     """Where the values of the parts stand in the merged data.
 
     `joined` are objects and lists that became a part of a larger one, `moved` values that were
-    taken over as a whole. `repeated` are for each part the rows that are left out. `contested` are
-    places of which the parts say different things.
+    taken over as a whole. `repeated` are for each part the rows that are left out, and `continued`
+    those that go on with the row before. `contested` are places of which the parts say different
+    things.
     """
 
     repeated: Sequence[Collection[str]]
+    continued: Sequence[Collection[str]]
     contested: list[str] = dataclasses.field(default_factory=list)
     joined: dict[tuple[int, str], str] = dataclasses.field(default_factory=dict)
     moved: dict[tuple[int, str], str] = dataclasses.field(default_factory=dict)
@@ -339,29 +379,47 @@ class _Merge:
         }
 
     def _join_lists(self, said: Sequence[_Value], node: SchemaNode, place: str) -> JsonValue:
-        lists = [
-            [row for row in value.items() if row.path not in self.repeated[row.part]]
-            for value in said
-        ]
+        lists = self._rows_of(said)
         rows = _first_of_each(lists) if node.is_unique else lists
         if node.max_items is not None:
             kept = take_turns(rows, node.max_items)
         else:
             kept = [row for each in rows for row in each]
-        for position, row in enumerate(kept):
-            self._note(self.moved, [row], json_values.pointer(place, position))
         if node.is_unique:
             self._note_repetitions(kept, lists, place)
-        return [row.content for row in kept]
+        return [
+            self._joined_row(parts, node.items, json_values.pointer(place, position))
+            for position, parts in enumerate(kept)
+        ]
+
+    def _rows_of(self, said: Sequence[_Value]) -> list[list[_Row]]:
+        """Return the rows of each list, with what goes on with one in the lists after it."""
+        lists: list[list[_Row]] = []
+        last: _Row = []
+        for value in said:
+            lists.append([])
+            for item in value.items():
+                if item.path in self.continued[item.part] and last:
+                    last.append(item)
+                elif item.path not in self.repeated[item.part]:
+                    last = [item]
+                    lists[-1].append(last)
+        return lists
+
+    def _joined_row(self, parts: _Row, node: SchemaNode, place: str) -> JsonValue:
+        if len(parts) > 1:
+            return self.join(parts, node, place)
+        self._note(self.moved, parts, place)
+        return parts[0].content
 
     def _note_repetitions(
-        self, kept: Sequence[_Value], lists: Sequence[Sequence[_Value]], place: str
+        self, kept: Sequence[_Row], lists: Sequence[Sequence[_Row]], place: str
     ) -> None:
-        positions = {identity(row.content): position for position, row in enumerate(kept)}
+        positions = {identity(row[0].content): position for position, row in enumerate(kept)}
         for row in (row for each in lists for row in each):
-            position = positions.get(identity(row.content))
+            position = positions.get(identity(row[0].content))
             if position is not None:
-                self._note(self.moved, [row], json_values.pointer(place, position))
+                self._note(self.moved, row, json_values.pointer(place, position))
 
     def _note(
         self, where: dict[tuple[int, str], str], values: Sequence[_Value], place: str
@@ -380,14 +438,14 @@ class _Merge:
         return None if place is None else f"{place}{rest}"
 
 
-def _first_of_each(lists: Sequence[Sequence[_Value]]) -> list[list[_Value]]:
+def _first_of_each(lists: Sequence[Sequence[_Row]]) -> list[list[_Row]]:
     """Return the lists without the values that came before, in the same list or another."""
     seen: set[str] = set()
-    kept: list[list[_Value]] = []
+    kept: list[list[_Row]] = []
     for rows in lists:
         kept.append([])
         for row in rows:
-            if (own := identity(row.content)) not in seen:
+            if (own := identity(row[0].content)) not in seen:
                 seen.add(own)
                 kept[-1].append(row)
     return kept
