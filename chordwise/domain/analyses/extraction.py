@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from chordwise.domain import json_values, schemas
+from chordwise.domain import json_values, schemas, value_in_quote
 from chordwise.domain.analyses.analysis import Analysis, RowCount, claimed, mean, take_turns
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
@@ -73,6 +73,14 @@ class Extraction(Analysis):
             for position, field in enumerate(fields)
             if field.get("status") == FOUND and not (field.get("value") and field.get("quote"))
         ]
+
+    def with_marks(self, answer: JsonObject, options: AnalysisOptions) -> JsonObject:
+        """Say of each value with a quote whether it stands there (see `value_in_quote`)."""
+        if options.schema is None:
+            return {**answer, "fields": [_marked_field(each) for each in _fields(answer)]}
+        root, data = SchemaNode.of(options.schema), answer.get("data")
+        evidence = json_values.objects(answer.get("evidence"))
+        return {**answer, "evidence": [_marked_evidence(each, data, root) for each in evidence]}
 
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:
         """Keep every distinct value of an item; “not mentioned” only where no chunk has one."""
@@ -145,6 +153,42 @@ def _best_of(item: str, fields: Sequence[JsonObject]) -> list[JsonValue]:
 
 def _folded(field: JsonObject) -> str:
     return json_values.text(field.get("value")).strip().casefold()
+
+
+def _marked_field(field: JsonObject) -> JsonObject:
+    quote, item = json_values.text(field.get("quote")), json_values.text(field.get("item"))
+    stands = value_in_quote.stands_in(field.get("value"), quote, item) if quote else None
+    return {**field, value_in_quote.MARK: stands}
+
+
+def _marked_evidence(entry: JsonObject, data: JsonValue, root: SchemaNode) -> JsonObject:
+    quote, path = (json_values.text(entry.get(name)) for name in ("quote", "path"))
+    exact = _exact(path, data)
+    if not quote or exact is None:
+        return {**entry, value_in_quote.MARK: None}
+    names = json_values.steps(exact)
+    value, node = _inside(data, root, names)
+    if not isinstance(value, dict | list):
+        return {**entry, value_in_quote.MARK: node.stands_in(value, quote, names)}
+    marks: JsonObject = {}
+    for below, leaf in json_values.walk(value):
+        if not isinstance(leaf, dict | list):
+            steps = json_values.steps(below)
+            stands = _inside(value, node, steps)[1].stands_in(leaf, quote, [*names, *steps])
+            marks |= {} if stands is None else {below: stands}
+    return {**entry, value_in_quote.MARK: marks}
+
+
+def _inside(
+    value: JsonValue, node: SchemaNode, names: Sequence[str]
+) -> tuple[JsonValue, SchemaNode]:
+    """Return a value inside another, and what the schema says of it."""
+    for name in names:
+        if isinstance(value, list):
+            value, node = value[int(name)], node.items
+        elif isinstance(value, dict):
+            value, node = value[name], node.member(name)
+    return value, node
 
 
 ANY_POSITION = "*"
@@ -220,6 +264,13 @@ class SchemaNode:
     def is_unique(self) -> bool:
         """Tell whether a list holds distinct values: the same value twice is one row."""
         return any(form.get("uniqueItems") is True for form in self._forms)
+
+    def stands_in(self, value: JsonValue, quote: str, names: Sequence[str]) -> bool | None:
+        """Tell whether a value here stands in a quote; `None` of choices, and of free text."""
+        if any("enum" in form or "const" in form for form in self._forms):
+            return None
+        name = next((name for name in reversed(names) if not name.isdecimal()), "")
+        return value_in_quote.stands_in(value, quote, f"{name} {self.description}")
 
     @property
     def is_tuple(self) -> bool:

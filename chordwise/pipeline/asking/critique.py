@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from chordwise.domain import critique, missing_rows
+from chordwise.domain import critique, missing_rows, value_in_quote
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer, lowered_by, quality_of
 from chordwise.domain.critique import Critique, CritiqueOutcome
@@ -38,12 +38,15 @@ class Examined:
         """Tell whether a person should look.
 
         It found nothing of what was asked for, or it is unsure, or much of it could not be checked
-        against the text, or its critique leaves a doubt, or of the votes that were asked for a
-        language model has given one alone, or rows are missing, or it was merged by rule.
+        against the text, or a value does not stand in its quote, or its critique leaves a doubt, or
+        of the votes that were asked for a language model has given one alone, or rows are missing,
+        or it was merged by rule.
         """
         if self.is_merged_by_rule or missing_rows.losses(self.answer.missing_rows):
             return True
-        if not analysis_for(task.analysis_type).has_findings(self.answer.output):
+        output = self.answer.output
+        has_findings = analysis_for(task.analysis_type).has_findings(output)
+        if value_in_quote.outside(output) or not has_findings:
             return True
         options = task.options
         is_unsure = confidence < options.confidence_threshold or self.answer.quality < MIN_QUALITY
