@@ -15,6 +15,7 @@ _FINAL_VALUE = sa.Computed(
     "CASE WHEN verdict IN ('corrected', 'rejected') THEN corrected_value ELSE value END",
     persisted=True,
 )
+_GROUNDED = sa.Computed("grounding <> 'none'", persisted=True)
 
 
 def _required(kind: sa.types.TypeEngine[object], *names: str) -> list[sa.Column[object]]:
@@ -408,7 +409,9 @@ def _create_facts() -> None:
         *_nullable(_DOUBLE, "confidence"),
         *_nullable(_TEXT, "quote"),
         *_nullable(_INTEGER, "start_char", "end_char"),
-        *_nullable(_BOOLEAN, "grounded"),
+        *_nullable(_TEXT, "grounding"),
+        sa.Column("grounded", _BOOLEAN, _GROUNDED, nullable=True),
+        *_nullable(_BOOLEAN, "value_in_quote"),
         sa.PrimaryKeyConstraint("id", name="pk_facts"),
         _reference("facts", "job_id", "jobs"),
     )

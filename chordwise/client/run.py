@@ -73,6 +73,8 @@ class FactValue:
     start_char: int | None
     end_char: int | None
     grounded: bool | None
+    grounding: str | None
+    value_in_quote: bool | None
     path: str
     parent: str | None
     row_index: int | None

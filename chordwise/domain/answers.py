@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chordwise.domain import grounding
+from chordwise.domain import grounding, value_in_quote
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.missing_rows import MissingRows
 
@@ -38,9 +38,14 @@ _HIGHEST_WITH_LOSS = 0.999
 
 
 def quality_of(answer: JsonObject, *, repaired: bool) -> float:
-    """Return the share of quotes that stand in the source, lowered if the answer needed repair."""
+    """Return the share of quotes that stand in the source, lowered if the answer needed repair.
+
+    A quote counts by the share of its values that stand in it.
+    """
+    quotes = grounding.quotes(answer)
+    held = [value_in_quote.share(each) for each in quotes if each.get("grounded") is True]
     factor = REPAIR_FACTOR if repaired else 1.0
-    return round(grounding.grounded_share(answer) * factor, 3)
+    return round((sum(held) / len(quotes) if quotes else 1.0) * factor, 3)
 
 
 def lowered_by(value: float, share: float) -> float:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from chordwise.domain import json_values
+from chordwise.domain import json_values, value_in_quote
 from chordwise.domain.analyses.analysis import Analysis, claimed
+from chordwise.domain.grounding import Grounding
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisType
 from chordwise.domain.typed_values import typed
@@ -30,7 +31,8 @@ class Fact:
     Of a value in a list, `row_index` is its position there, from 0; `parent` is the path of the
     object in a list that it is a member of. `number`, `currency`, `unit` and `date` are what the
     final value says (see `typed_values`). `confidence` is on the scale 0 to 1; `start_char` and
-    `end_char` are set where `grounded`.
+    `end_char` are set where `grounded`; `grounding` says how the quote was found. `value_in_quote`
+    says whether the value occurs in its quote, and is `None` where that was not judged.
 
     `verdict` is what a person said of the value, and `corrected_value` what it should be.
     """
@@ -50,7 +52,13 @@ class Fact:
     quote: str | None = None
     start_char: int | None = None
     end_char: int | None = None
-    grounded: bool | None = None
+    grounding: str | None = None
+    value_in_quote: bool | None = None
+
+    @property
+    def grounded(self) -> bool | None:
+        """Whether the quote stands in the document; `None` without one."""
+        return None if self.grounding is None else self.grounding != Grounding.NONE
 
 
 def facts(output: JsonObject, analysis: Analysis) -> list[Fact]:
@@ -181,7 +189,8 @@ def _of_data(output: JsonObject, analysis: Analysis) -> Iterator[Fact]:
         nearest = next((path for path in _ancestors(below) if path in evidence), None)
         if nearest is not None:
             used.add(nearest)
-            fact = _with_evidence(fact, _surest(evidence[nearest]), analysis)
+            inside = below.removeprefix(nearest)
+            fact = _with_evidence(fact, _surest(evidence[nearest], inside), analysis, inside)
         yield fact
     for index, entry in enumerate(listed):
         path = json_values.text(entry.get("path"))
@@ -197,12 +206,20 @@ def _ancestors(path: str) -> Iterator[str]:
         path = path.rpartition("/")[0]
 
 
-def _surest(entries: Sequence[JsonObject]) -> JsonObject:
-    """Return the entry whose quote is in the document and that claims the most."""
-    return max(entries, key=lambda each: (each.get("grounded") is True, claimed(each)))
+def _surest(entries: Sequence[JsonObject], path: str) -> JsonObject:
+    """Return the entry whose quote is in the document and has the value, and that claims most."""
+    return max(
+        entries,
+        key=lambda each: (
+            each.get("grounded") is True,
+            value_in_quote.mark_at(each, path) is not False,
+            claimed(each),
+        ),
+    )
 
 
-def _with_evidence(fact: Fact, entry: JsonObject, analysis: Analysis) -> Fact:
+def _with_evidence(fact: Fact, entry: JsonObject, analysis: Analysis, path: str = "") -> Fact:
+    """Return a fact with its evidence; `path` leads to it from what that is about."""
     start, end = entry.get("start_char"), entry.get("end_char")
     return replace(
         fact,
@@ -210,7 +227,8 @@ def _with_evidence(fact: Fact, entry: JsonObject, analysis: Analysis) -> Fact:
         quote=json_values.text(entry.get("quote")) or None,
         start_char=start if isinstance(start, int) else None,
         end_char=end if isinstance(end, int) else None,
-        grounded=entry.get("grounded") is True,
+        grounding=json_values.text(entry.get("grounding")) or None,
+        value_in_quote=value_in_quote.mark_at(entry, path),
     )
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
-from chordwise.domain import layout
+from chordwise.domain import json_values, layout
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.layout import Place, Plain
 
@@ -35,7 +35,7 @@ _FRAME = " \t\n\"'.…,;:()[]<>"
 _USER_DATA = "data"
 # A superscript or a fraction is not the digit that it decomposes to; a ligature is its letters.
 _SAME_LETTERS = ("<compat>", "<wide>", "<narrow>", "<noBreak>")
-_EVIDENCE_FIELDS = frozenset({"start_char", "end_char", "grounded", "grounding"})
+_EVIDENCE_FIELDS = frozenset({"start_char", "end_char", "grounded", "grounding", "value_in_quote"})
 
 
 class Grounding(StrEnum):
@@ -299,7 +299,11 @@ def _may_be_left_out(text: str, start: int, end: int) -> bool:
     A sentence that is left out as a whole may negate what it likes.
     """
     found = (match.span() for match in _SENTENCE_END.finditer(text, start, end + 2))
-    ends = [place for place in found if place[1] <= end and _ends_sentence(text, place[0])]
+    ends = [
+        place
+        for place in found
+        if place[1] <= end and (place[0] == start or _ends_sentence(text, place[0]))
+    ]
     cut = [(start, ends[0][0]), (ends[-1][1], end)] if ends else [(start, end)]
     plain = (layout.without_insertions(text[slice(*place)]).text for place in cut)
     return not any(layout.NEGATION.search(_decompose(_fold(each))) for each in plain)
@@ -422,7 +426,8 @@ def known_spans(answers: tuple[JsonObject, ...]) -> dict[str, list[Span]]:
             start, end, quote = item.get("start_char"), item.get("end_char"), item.get("quote")
             if isinstance(quote, str) and isinstance(start, int) and isinstance(end, int):
                 places = spans.setdefault(quote, [])
-                if (span := Span(start_char=start, end_char=end)) not in places:
+                how = Grounding(json_values.text(item.get("grounding")) or Grounding.EXACT)
+                if (span := Span(start_char=start, end_char=end, grounding=how)) not in places:
                     places.append(span)
     return spans
 

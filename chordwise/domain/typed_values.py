@@ -69,6 +69,8 @@ _DAY_FIRST = re.compile(
     re.IGNORECASE,
 )
 _NUMERIC = re.compile(r"(?<!\d)(\d{1,2})([/.-])(\d{1,2})\2(\d{4})(?!\d)")
+_SHORT = re.compile(r"(?<!\d)(\d{1,2})([/.-])(\d{1,2})\2(\d{4}|\d{2})(?!\d)")
+_EAST_ASIAN = re.compile(r"(\d{4})\s?[年년]\s?(\d{1,2})\s?[月월]\s?(\d{1,2})\s?[日일]")
 
 
 def _dates(text: str) -> Iterator[date | None]:
@@ -83,6 +85,16 @@ def _dates(text: str) -> Iterator[date | None]:
             yield _date(year, month, day)
     for first, mark, second, year in _NUMERIC.findall(text):
         yield _numeric_date(int(first), mark, int(second), year)
+
+
+def dates_in(text: str) -> set[date]:
+    """Return every date that a text may name: an ambiguous one is all that it can be."""
+    found = list(_dates(text))
+    for first, _, second, year in _SHORT.findall(text):
+        for each in (year,) if len(year) > 2 else (f"19{year}", f"20{year}"):  # noqa: PLR2004
+            found += [_date(each, int(first), second), _date(each, int(second), first)]
+    found += [_date(year, int(month), day) for year, month, day in _EAST_ASIAN.findall(text)]
+    return {each for each in found if each is not None}
 
 
 def _numeric_date(first: int, mark: str, second: int, year: str) -> date | None:
@@ -233,3 +245,78 @@ def _decimal(text: str) -> Decimal | None:
     except InvalidOperation:
         return None
     return number if number.is_finite() else None
+
+
+# Numbers in a text
+
+_UNITS = """
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
+sixteen seventeen eighteen nineteen
+"""
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_SIMPLE = {name: number for number, name in enumerate(_UNITS.split())}
+_SIMPLE |= {name: 10 * number for number, name in enumerate(_TENS.split(), start=2)}
+_HUNDRED = 100
+_WORD = re.compile(r"[a-z]+")
+_PERCENT = ("%", "‰", "percent")
+
+
+def numbers_in(text: str) -> set[Decimal]:
+    """Return every number that a text may name, in figures or in English words.
+
+    What is ambiguous is all that it can be: 1.500 is 1500 and 1.5, and 5 % is 5 and 0.05.
+    """
+    found = set(_in_words(text))
+    for match in _AMOUNT.finditer(text):
+        scale = Decimal(10) ** _SCALES.get(match["scale"] or "", 0)
+        for number in _readings(match["digits"]):
+            own = {number, number * scale}
+            own |= {number / _HUNDRED} if match["unit"] in _PERCENT else set()
+            own |= {-each for each in own} if match["open"] else set()
+            found |= {-each for each in own} if _is_negative(match, text) else own
+    return found
+
+
+def _is_negative(match: re.Match[str], text: str) -> bool:
+    """Tell a minus before a number from a hyphen between words and from the dash of a list."""
+    start, end = match.span("sign")
+    if match["sign"] not in ("-", "−"):
+        return False
+    return not text[end].isspace() and not (start and text[start - 1].isalnum())
+
+
+def _readings(digits: str) -> set[Decimal]:
+    """Return the numbers that digits with marks and blanks between them may be."""
+    pieces = _BLANKS.split(digits)
+    groups = [_MARKS.split(piece)[0] for piece in pieces[1:]]
+    if groups and len(pieces[0]) <= _GROUP and all(len(each) == _GROUP for each in groups):
+        pieces.append("".join(pieces))
+    found: set[Decimal] = set()
+    for piece in pieces:
+        whole = {each for each in (_read_as(piece, ",", "."), _read_as(piece, ".", ",")) if each}
+        found.update(map(Decimal, whole or _MARKS.split(piece)))
+    return found
+
+
+def _read_as(piece: str, mark: str, point: str) -> str:
+    """Return a number with this mark between its thousands; empty where it is none."""
+    whole, _, decimals = piece.partition(point)
+    is_number = not _MARKS.search(decimals) and (mark not in whole or _is_grouped(whole, mark))
+    return f"{whole.replace(mark, '')}.{decimals or 0}" if is_number else ""
+
+
+def _in_words(text: str) -> Iterator[Decimal]:
+    """Yield the numbers in English words: two million, five hundred and ten."""
+    total = current = 0
+    is_open = False
+    for word in [*_WORD.findall(text.lower()), ""]:
+        if word in _SIMPLE:
+            current += _SIMPLE[word]
+        elif is_open and word == "hundred":
+            current *= _HUNDRED
+        elif is_open and word in ("thousand", "million", "billion"):
+            total, current = total + current * 10 ** _SCALES[word], 0
+        elif is_open and word != "and":
+            yield Decimal(total + current)
+            total = current = 0
+        is_open = word in _SIMPLE or (is_open and (word == "and" or total + current > 0))

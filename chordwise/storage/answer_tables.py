@@ -398,9 +398,12 @@ def _unread(columns: Sequence[AnswerColumn]) -> sql.Composed:
     return sql.SQL("NULLIF(array_remove({}, NULL), {})").format(array, _NOTHING)
 
 
-OF_EVIDENCE = ("value", "quote", "grounded", "confidence", "start_char", "end_char", "verdict")
+OF_EVIDENCE = (
+    *("value", "quote", "grounded", "grounding"),
+    *("confidence", "start_char", "end_char", "verdict"),
+)
 """What the evidence of a table has of each column, after its name: `governing_law_quote`."""
-_MAX_WHOLE_EVIDENCE = 230
+_MAX_WHOLE_EVIDENCE = 200
 _FEW_OF_EVIDENCE = 3
 """A view has 1,664 columns at most: of a wide table the evidence has value, quote and grounded."""
 

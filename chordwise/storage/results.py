@@ -300,4 +300,6 @@ class Fact(Record):
     quote: Mapped[str | None]
     start_char: Mapped[int | None]
     end_char: Mapped[int | None]
-    grounded: Mapped[bool | None]
+    grounding: Mapped[str | None]
+    grounded: Mapped[bool | None] = mapped_column(Computed("grounding <> 'none'"))
+    value_in_quote: Mapped[bool | None]

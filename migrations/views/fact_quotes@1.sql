@@ -19,6 +19,8 @@ SELECT
     f.start_char,
     f.end_char,
     f.grounded,
+    f.grounding,
+    f.value_in_quote,
     f.path,
     f.parent,
     f.row_index,

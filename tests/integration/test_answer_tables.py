@@ -239,7 +239,7 @@ def test_nothing_found_is_a_state_and_needs_review(pipeline: Pipeline) -> None:
     assert pipeline.rows("SELECT status, needs_review, price FROM answers.empty") == [
         ("nothing found", True, None)
     ]
-    assert pipeline.rows("SELECT item, value, grounded FROM facts") == [("price", None, False)]
+    assert pipeline.rows("SELECT item, value, grounded FROM facts") == [("price", None, None)]
 
 
 def test_corrections_and_new_runs(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from chordwise.domain.states import ChunkStatus, IntakeOutcome, JobStatus
-from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import AnswerTimeoutError, ReadError, RunCancelledError, UsageError
 from chordwise.llm.limits.permits import Priority
 from chordwise.llm.model import CompletionRequest
@@ -71,6 +72,66 @@ def test_a_long_document_is_analyzed_in_chunks_and_joined(small_chunks: Settings
     assert pipeline.value(
         "SELECT max(start_char) > 1000 AND bool_and(grounded) FROM facts WHERE quote IS NOT NULL"
     )
+
+
+def test_how_quotes_were_found_and_what_they_lack_is_stored(settings: Settings) -> None:
+    """Each fact has its tier, and a value that is not in its own quote needs a look."""
+    text = (
+        "The fee of **1,200 euros** is due.\nAll disputes, however small, go to the court of Oslo."
+    )
+    said = [
+        ("fee", "1,500 euros", "The fee of 1,200 euros is due."),
+        ("court", "Oslo", "All disputes, however ... go to the court of Oslo."),
+        ("lender", "Ann Lee", "Ann Lee lends it."),
+        ("term", None, None),
+    ]
+    fields = [
+        {
+            "item": item,
+            "status": "found" if value else "not mentioned",
+            "value": value,
+            "quote": quote,
+            "confidence": 9,
+        }
+        for item, value, quote in said
+    ]
+    pipeline = a_pipeline(settings, json.dumps({"fields": fields}))
+    options = AnalysisOptions(instructions="fee, court, lender, term")
+    submission = pipeline.submit(text, options=a_run(AnalysisType.EXTRACTION, analysis=options))
+
+    pipeline.work(submission)
+
+    assert pipeline.rows(
+        "SELECT item, grounded, grounding, value_in_quote FROM fact_quotes ORDER BY item DESC"
+    ) == [
+        ("term", None, None, None),
+        ("lender", False, "none", True),
+        ("fee", True, "normalized", False),
+        ("court", True, "joined", True),
+    ]
+    assert pipeline.rows("SELECT quality, needs_review FROM results") == [(0.333, True)]
+    assert pipeline.value(
+        "SELECT bool_and(substr(d.text, f.start_char + 1, f.end_char - f.start_char) = f.quote)"
+        " FROM facts f JOIN jobs j ON j.id = f.job_id JOIN documents d ON d.id = j.document_id"
+        " WHERE f.grounded"
+    )
+
+
+def test_a_value_outside_its_quote_needs_review_alone(settings: Settings) -> None:
+    """The quality of the answer is high enough, and the one wrong value is found all the same."""
+    quotes = [f"Item {number} costs {number}00 euros." for number in range(1, 10)]
+    values = ["990 euros", *(quote.split()[3] for quote in quotes[1:])]
+    fields = [
+        {"item": "cost", "status": "found", "value": value, "quote": quote, "confidence": 9}
+        for value, quote in zip(values, quotes, strict=True)
+    ]
+    pipeline = a_pipeline(settings, json.dumps({"fields": fields}))
+    options = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(instructions="cost"))
+    submission = pipeline.submit(" ".join(quotes), options=options)
+
+    pipeline.work(submission)
+
+    assert pipeline.rows("SELECT quality, needs_review FROM results") == [(0.889, True)]
 
 
 def test_answers_too_long_for_the_context_are_joined_in_levels(small_chunks: Settings) -> None:

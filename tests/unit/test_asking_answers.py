@@ -82,8 +82,16 @@ def test_a_good_answer_is_grounded_judged_and_attributed() -> None:
     """One request, the quote with its place in the document, and who gave it."""
     answer, model, record_check = summarized(GOOD)
 
-    quote = {"quote": "rebuilt in 1856", "start_char": 126, "end_char": 141, "grounded": True}
-    assert answer.output["key_findings"] == [{"finding": "Finding about rebuilt in 1856", **quote}]
+    assert answer.output["key_findings"] == [
+        {
+            "finding": "Finding about rebuilt in 1856",
+            "quote": "rebuilt in 1856",
+            "start_char": 126,
+            "end_char": 141,
+            "grounded": True,
+            "grounding": "exact",
+        }
+    ]
     assert (answer.confidence, answer.quality, answer.repaired) == (0.7, 1.0, False)
     assert (answer.provider, answer.model) == ("scripted", "script-1")
     assert answer.prompt_version == model.requests[0].prompt_version == "summary.analyze@2"

@@ -75,6 +75,7 @@ def test_the_majority_answers_and_stays_grounded() -> None:
             "start_char": 26,
             "end_char": 41,
             "grounded": True,
+            "grounding": "exact",
         }
     ]
     assert [request.task.sample for request in model.requests] == [1, 2, 3]

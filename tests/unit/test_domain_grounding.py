@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import time
 import unicodedata
+from collections.abc import Iterator
+from random import Random
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from chordwise.domain import grounding, json_values
-from chordwise.domain.grounding import Source, Span
+from chordwise.domain.grounding import Grounding, Source, Span
 from chordwise.domain.json_values import JsonObject, JsonValue
 
 CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0")
@@ -303,3 +305,219 @@ def test_a_letter_without_its_accent_is_another_letter() -> None:
     """“cafe” does not stand in “café”, composed or not."""
     assert Source("a cafe\u0301 here").locate("cafe") is None
     assert Source("a caf\u00e9 here").locate("cafe") is None
+
+
+SENTENCES = (
+    "The harbour company shall deliver 1,250 tonnes of gravel to the northern quay before March.",
+    "It shall not charge any storage fee unless the customer has agreed to that in writing.",
+    "Every delivery is weighed twice, and the lower of both results counts for the invoice.",
+    "Invoices above 40,000 euros are payable within thirty days after the ship has left again.",
+    "The customer may terminate this agreement at any time without giving a particular reason.",
+    "Neither party is liable for delays that storms, strikes or public authorities have caused.",
+    "Disputes about 3.5 percent of the price or less go to an arbitrator whom both have named.",
+    "The non-compete clause of the former agreement remains in force for two more years.",
+)
+WORDS = " ".join(SENTENCES).split()
+FORMS = ("hyphens", "mail", "bold", "pages", "notes", "everything")
+
+
+def written(form: str, random: Random) -> str:
+    """Return the sentences as a document of this form has them."""
+    words = list(WORDS)
+    if form in ("bold", "everything"):
+        for place in random.sample(range(len(words)), 12):
+            mark = random.choice(["**", "*", "_", "`", "***"])
+            words[place] = f"{mark}{words[place]}{mark}"
+    if form in ("notes", "everything"):
+        for place in random.sample(
+            [n for n, w in enumerate(words) if re.search("[a-z]{3}$", w)], 9
+        ):
+            words[place] += random.choice(["[3]", "[12]", "\u00b9", "\u00b9\u2074"])
+    lines = list(wrapped(words, random, is_parted=form in ("hyphens", "everything")))
+    if form == "pages":
+        pages = [lines[place : place + 4] for place in range(0, len(lines), 4)]
+        return "\n\n\n\n\n".join(
+            "\n".join(["HARBOUR AND QUAY", *page, "", f"Page {number}"])
+            for number, page in enumerate(pages, start=7)
+        )
+    if form in ("mail", "everything"):
+        lines = ["On Monday they wrote:", *(f"> {line}" for line in lines)]
+    return "\n".join(lines)
+
+
+def wrapped(words: list[str], random: Random, *, is_parted: bool) -> Iterator[str]:
+    """Yield lines of some words, of which the last may be parted by a hyphen."""
+    line: list[str] = []
+    for word in words:
+        line.append(word)
+        if len(line) > 6 and is_parted and re.fullmatch("[a-z]{8,}", word):
+            cut = random.randint(3, len(word) - 3)
+            yield " ".join([*line[:-1], f"{word[:cut]}-"])
+            line = [word[cut:]]
+        elif len(line) > 11:
+            yield " ".join(line)
+            line = []
+    yield " ".join(line)
+
+
+def falsified(words: list[str], random: Random) -> Iterator[list[str]]:
+    """Yield what some words do not say, though it looks like it."""
+    place = random.randrange(1, len(words) - 2)
+    yield [*words[:place], "banana", *words[place + 1 :]]
+    yield [*words[:place], "not", *words[place:]]
+    yield [*words[:place], words[place + 1], words[place], *words[place + 2 :]]
+    for number, word in enumerate(words):
+        if re.search(r"\d", word):
+            changed = re.sub(r"\d", lambda digit: str((int(digit[0]) + 3) % 10), word, count=1)
+            yield [*words[:number], changed, *words[number + 1 :]]
+        if word in ("not", "without", "unless", "Neither") and 0 < number < len(words) - 1:
+            yield [*words[:number], *words[number + 1 :]]
+            yield [*words[:number], "...", *words[number + 1 :]]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("seed", range(3))
+def test_quotes_are_found_through_the_form_of_a_document(form: str, seed: int) -> None:
+    """True quotes are found where they stand, and false ones are not, in every form."""
+    random = Random(seed)  # noqa: S311 - not for secrets
+    text = written(form, random)
+    source = Source(text, offset=5)
+
+    for _ in range(25):
+        start = random.randrange(len(WORDS) - 16)
+        words = WORDS[start : start + random.randint(6, 16)]
+        span = source.locate(" ".join(words))
+        assert span is not None, words
+        assert span.grounding in (Grounding.EXACT, Grounding.NORMALIZED)
+        assert letters(source.wording(span)).startswith(letters(words[0])[:3])
+        for false in falsified(words, random):
+            assert source.locate(" ".join(false)) is None, false
+
+
+def letters(text: str) -> str:
+    """Return the letters and digits of a text."""
+    return "".join(char for char in text if char.isalnum())
+
+
+@pytest.mark.parametrize("ellipsis", ["...", "\u2026", "[...]", "[\u2026]", "(...)", ". . ."])
+@pytest.mark.parametrize("form", FORMS)
+def test_the_parts_beside_an_ellipsis_stand_near_each_other(ellipsis: str, form: str) -> None:
+    """The span reaches from the first part to the last, and a page break between is no matter."""
+    text = written(form, Random(1))  # noqa: S311 - not for secrets
+    parts = "The harbour company shall deliver", "to the northern quay before March."
+
+    span = Source(text).locate(f"{parts[0]} {ellipsis} {parts[1]}")
+
+    assert span is not None
+    assert span.grounding is Grounding.JOINED
+    wording = letters(text[span.start_char : span.end_char])
+    assert wording.startswith("Theharbour")
+    assert wording.endswith("March")
+
+
+@pytest.mark.parametrize(
+    "quote",
+    [
+        "to the northern quay before March. ... The harbour company shall deliver",
+        "The harbour company shall deliver ... in force for two more years.",
+        "It shall ... charge any storage fee",
+        "not charge any storage fee ... the customer has agreed",
+        "The customer may terminate ... giving a particular reason",
+        "The harbour ... before March",
+        "The harbour company shall deliver ... to the southern quay before March.",
+        "The harbour company shall deliver 1 ... to the northern quay",
+    ],
+)
+def test_parts_that_are_no_quote(quote: str) -> None:
+    """Out of order, far away, too short, another word, half a number, a negation left out."""
+    text = " ".join([*SENTENCES[:4], *("It rained all day long." for _ in range(50)), *SENTENCES])
+
+    assert Source(text[: text.rindex("Every delivery")] + SENTENCES[-1]).locate(quote) is None
+
+
+def test_a_sentence_may_be_left_out_as_a_whole() -> None:
+    """Whatever it denies: the sentences that are quoted say what they say without it."""
+    quote = "to the northern quay before March. [...] Every delivery is weighed twice"
+
+    span = Source(" ".join(SENTENCES)).locate(quote)
+
+    assert span is not None
+    assert span.grounding is Grounding.JOINED
+
+
+@pytest.mark.parametrize(
+    ("quote", "text"),
+    [
+        ("profit of 5 million", "a profit of 5\u00b9 million"),
+        ("grew by 5 %", "grew by\n> 5 %"),
+        ("a loss of 5 million", "a loss of\n- 5 million"),
+        ("53 pieces", "5*3 pieces"),
+        ("5 m wide", "a room 5 m\u00b2 wide"),
+        ("10 metres long", "10 metres\u00b2 long"),
+        ("from 510", "from 5-\n10"),
+        ("Smith[13] says", "as Smith[12] says"),
+        ("see [this](http://a.b/2)", "see [this](http://a.b/1)"),
+        ("the co-operation", "the cooperation"),
+        ("Revenue Costs 300", "Revenue\n\n500\n\nCosts\n\n300"),
+        ("the snakecase name", "the snake_case name"),
+    ],
+)
+def test_what_looks_like_a_mark_and_carries_meaning(quote: str, text: str) -> None:
+    """Signs, powers, comparisons, numbers in a table: none of them is left out."""
+    assert Source(text).locate(quote) is None
+
+
+@pytest.mark.parametrize(
+    ("quote", "text"),
+    [
+        ("an agreement on non-compete", "an agree-\nment on non-\ncompete, as non-compete"),
+        ("a non-compete clause", "a non-\ncompete clause"),
+        ("see the page now", "see [the page](https://x.y/a_(b)) now"),
+        ("Terms of use apply", "## Terms\nof use apply"),
+        ("first point second point", "- first point\n- second point"),
+        ("\u592a\u5b57\u3067\u3059", "\u3053\u308c\u306f**\u592a\u5b57**\u3067\u3059"),
+        ("the **Seller** pays", "the Seller pays"),
+        ("years 2019-2020", "years 2019-\n2020"),
+    ],
+)
+def test_marks_and_hyphens_without_meaning(quote: str, text: str) -> None:
+    """Neither the quote's nor the document's count, and a hyphen may be the word's own."""
+    span = Source(text).locate(quote)
+
+    assert span is not None
+    assert span.grounding is Grounding.NORMALIZED
+
+
+@pytest.mark.parametrize("unit", [".", "-", "*", "> ", "a-\n", "[a](", "1\n", "Page 1\n\n\n\n\n"])
+def test_hostile_documents_take_linear_time(unit: str) -> None:
+    """A megabyte of marks is searched in seconds, for a quote with parts, too."""
+    started = time.process_time()
+
+    span = Source(unit * (500_000 // len(unit))).locate("some three words ... and three others")
+
+    assert span is None
+    assert time.process_time() - started < 20
+
+
+def test_how_a_quote_was_found_is_kept_in_a_synthesis() -> None:
+    """A joined quote is stored with the whole wording, and is no exact one afterwards."""
+    text = " ".join(SENTENCES)
+    finding: JsonValue = {
+        "quote": "The harbour company shall ... to the northern quay before March."
+    }
+    answer = grounding.ground({"found": [finding]}, Source(text))
+
+    bare = json_values.as_object(grounding.without_spans(answer))
+    again = grounding.ground(bare, Source(text, known=grounding.known_spans((answer,))))
+
+    assert again == answer
+    (entry,) = grounding.quotes(again)
+    assert (entry["quote"], entry["grounding"]) == (SENTENCES[0].rstrip("."), "joined")
+
+
+def test_without_a_quote_nothing_is_said_of_its_grounding() -> None:
+    """A value that is not mentioned has no evidence that could be found or not."""
+    answer = grounding.ground({"fields": [{"value": None, "quote": None}]}, Source("text"))
+
+    (field,) = json_values.objects(answer["fields"])
+    assert (field["grounded"], field["grounding"]) == (None, None)

@@ -119,8 +119,15 @@ def test_a_finding_is_one_fact() -> None:
         "start_char": 10,
         "end_char": 21,
         "grounded": True,
+        "grounding": "exact",
+        "value_in_quote": True,
     }
-    scored: JsonObject = {"quote": "I loved it.", "score": 0.75, "grounded": False}
+    scored: JsonObject = {
+        "quote": "I loved it.",
+        "score": 0.75,
+        "grounded": False,
+        "grounding": "none",
+    }
 
     (fact,) = facts_of({"fields": [field]}, AnalysisType.EXTRACTION)
     (sentence,) = facts_of({"sentences": [scored]}, AnalysisType.SENTIMENT)
@@ -135,7 +142,8 @@ def test_a_finding_is_one_fact() -> None:
         quote="costs 5 USD",
         start_char=10,
         end_char=21,
-        grounded=True,
+        grounding="exact",
+        value_in_quote=True,
     )
     assert (sentence.value, sentence.number) == ("I loved it.", Decimal("0.75"))
     assert (sentence.item, sentence.row_index) == ("sentences", 0)
@@ -158,6 +166,8 @@ def test_truth_values_have_text_and_number() -> None:
     assert (fact.value, fact.number) == ("true", Decimal(1))
 
 
+FOUND: JsonObject = {"grounded": True, "grounding": "exact"}
+NOT_FOUND: JsonObject = {"grounded": False, "grounding": "none"}
 ROWS: JsonObject = {
     "data": {
         "vendor": "Acme",
@@ -171,10 +181,10 @@ ROWS: JsonObject = {
         "notes": [],
     },
     "evidence": [
-        {"path": "/vendor", "quote": "Acme Ltd", "confidence": 9, "grounded": True},
-        {"path": "/vendor", "quote": "acme", "confidence": 10, "grounded": False},
-        {"path": "/line_items/1", "quote": "Nuts 3", "confidence": 8, "grounded": True},
-        {"path": "/nowhere", "quote": "lost", "confidence": 8, "grounded": True},
+        {"path": "/vendor", "quote": "Acme Ltd", "confidence": 9, **FOUND},
+        {"path": "/vendor", "quote": "acme", "confidence": 10, **NOT_FOUND},
+        {"path": "/line_items/1", "quote": "Nuts 3", "confidence": 8, **FOUND},
+        {"path": "/nowhere", "quote": "lost", "confidence": 8, **FOUND},
     ],
 }
 

@@ -23,7 +23,7 @@ from chordwise.cli.rendering.plain_text import (
     score,
     share,
 )
-from chordwise.domain import document_flags, json_values, missing_rows
+from chordwise.domain import document_flags, json_values, missing_rows, value_in_quote
 from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.facts import text_of
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, strings, text
@@ -275,7 +275,7 @@ def headline(analysis_type: str, output: JsonObject) -> str:
 
 
 def quote(item: Mapping[str, JsonValue]) -> Text:
-    """Return the quote of an item with its place, or that the source does not have it."""
+    """Return a quote with its place, and what is wrong: not found, or without the value."""
     words = text(item.get("quote"))
     if not words:
         return Text()
@@ -285,6 +285,9 @@ def quote(item: Mapping[str, JsonValue]) -> Text:
         shown.append(f" [{start}–{end}]", style="dim not italic")
     elif item.get("grounded") is False:
         shown.append(" [not found in the document]", style="yellow not italic")
+    if outside := value_in_quote.outside({"item": dict(item)}):
+        named = one_line(", ".join(outside), _QUOTE_WIDTH)
+        shown.append(f" [not in the quote: {named}]", style="yellow not italic")
     return shown
 
 

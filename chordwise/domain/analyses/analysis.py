@@ -40,7 +40,8 @@ class Analysis(ABC):
     """An analysis type: its schema, its checks, how its answers merge, what its facts are.
 
     An *answer* is what a model returns and the schema describes; grounding adds `start_char`,
-    `end_char` and `grounded` beside every `quote`. Merging takes and gives grounded answers.
+    `end_char`, `grounded` and `grounding` beside every `quote`. Merging takes and gives grounded
+    answers.
     """
 
     type: ClassVar[AnalysisType]
@@ -105,6 +106,10 @@ class Analysis(ABC):
     def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:  # noqa: ARG002
         """Return what is wrong with an answer beyond its schema, in words for the model."""
         return []
+
+    def with_marks(self, answer: JsonObject, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
+        """Return a grounded answer that says of values whether they stand in their quotes."""
+        return answer
 
     def complete(self, answer: JsonObject, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
         """Add to a grounded answer what follows from it; the stored output is the outcome."""

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
-from chordwise.domain import json_values, schemas
+from chordwise.domain import json_values, schemas, value_in_quote
 from chordwise.domain.analyses import schema_data
 from chordwise.domain.analyses.analysis import (
     Analysis,
@@ -78,6 +78,12 @@ class Extraction(Analysis):
             for position, field in enumerate(fields)
             if field.get("status") == FOUND and not (field.get("value") and field.get("quote"))
         ]
+
+    def with_marks(self, answer: JsonObject, options: AnalysisOptions) -> JsonObject:
+        """Say of each value with a quote whether it stands there (see `value_in_quote`)."""
+        if options.schema is None:
+            return {**answer, "fields": [_marked_field(each) for each in _fields(answer)]}
+        return schema_data.with_marks(answer, options.schema)
 
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:
         """Keep every mention of an item; “not mentioned” only where no chunk has one."""
@@ -190,3 +196,9 @@ def _all_of(item: str, fields: Sequence[JsonObject]) -> list[JsonValue]:
 
 def _folded(field: JsonObject) -> str:
     return json_values.text(field.get("value")).strip().casefold()
+
+
+def _marked_field(field: JsonObject) -> JsonObject:
+    quote, item = json_values.text(field.get("quote")), json_values.text(field.get("item"))
+    stands = value_in_quote.stands_in(field.get("value"), quote, item) if quote else None
+    return {**field, value_in_quote.MARK: stands}

@@ -9,7 +9,7 @@ from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from chordwise.domain import json_values
+from chordwise.domain import json_values, value_in_quote
 from chordwise.domain.analyses.analysis import Joining, RowCount, span_of, take_turns
 from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -449,6 +449,43 @@ def _first_of_each(lists: Sequence[Sequence[_Row]]) -> list[list[_Row]]:
                 seen.add(own)
                 kept[-1].append(row)
     return kept
+
+
+def with_marks(answer: JsonObject, schema: JsonObject) -> JsonObject:
+    """Say of each value with evidence whether it stands there (see `value_in_quote`)."""
+    root, data = SchemaNode.of(schema), answer.get("data")
+    evidence = json_values.objects(answer.get("evidence"))
+    return {**answer, "evidence": [_marked(each, data, root) for each in evidence]}
+
+
+def _marked(entry: JsonObject, data: JsonValue, root: SchemaNode) -> JsonObject:
+    quote, path = (json_values.text(entry.get(name)) for name in ("quote", "path"))
+    exact = _exact(path, data)
+    if not quote or exact is None:
+        return {**entry, value_in_quote.MARK: None}
+    names = json_values.steps(exact)
+    value, node = _inside(data, root, names)
+    if not isinstance(value, dict | list):
+        return {**entry, value_in_quote.MARK: node.stands_in(value, quote, names)}
+    marks: JsonObject = {}
+    for below, leaf in json_values.walk(value):
+        if not isinstance(leaf, dict | list):
+            steps = json_values.steps(below)
+            stands = _inside(value, node, steps)[1].stands_in(leaf, quote, [*names, *steps])
+            marks |= {} if stands is None else {below: stands}
+    return {**entry, value_in_quote.MARK: marks}
+
+
+def _inside(
+    value: JsonValue, node: SchemaNode, names: Sequence[str]
+) -> tuple[JsonValue, SchemaNode]:
+    """Return a value inside another, and what the schema says of it."""
+    for name in names:
+        if isinstance(value, list):
+            value, node = value[int(name)], node.items
+        elif isinstance(value, dict):
+            value, node = value[name], node.member(name)
+    return value, node
 
 
 def _exact(path: str, value: JsonValue) -> str | None:

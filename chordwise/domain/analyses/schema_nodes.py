@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from chordwise.domain import json_values
+from chordwise.domain import json_values, value_in_quote
 from chordwise.domain.json_values import JsonObject, JsonValue
 
 _MAX_FORMS = 64
@@ -94,6 +94,13 @@ class SchemaNode:
     def is_unique(self) -> bool:
         """Tell whether a list holds distinct values: the same value twice is one row."""
         return any(form.get("uniqueItems") is True for form in self._forms)
+
+    def stands_in(self, value: JsonValue, quote: str, names: Sequence[str]) -> bool | None:
+        """Tell whether a value here stands in a quote; `None` of choices, and of free text."""
+        if self.choices:
+            return None
+        name = next((name for name in reversed(names) if not name.isdecimal()), "")
+        return value_in_quote.stands_in(value, quote, f"{name} {self.description}")
 
     @property
     def is_tuple(self) -> bool:

@@ -64,6 +64,7 @@ class Summary(Analysis):
                 "start_char": item.get("start_char"),
                 "end_char": item.get("end_char"),
                 "grounded": item.get("grounded"),
+                "grounding": item.get("grounding"),
             }
             for position, item in enumerate(json_values.objects(answer.get("key_findings")))
             if grounding.quotes(item)

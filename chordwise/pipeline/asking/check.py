@@ -1,4 +1,4 @@
-"""Checking a completion: is it whole, is it JSON of the schema, do its quotes stand in the text."""
+"""Checking a completion: is it whole, is it JSON of the schema, do its quotes hold."""
 
 from __future__ import annotations
 
@@ -96,7 +96,8 @@ def _check(
     found = found or analysis.problems(parsed.answer, task)
     if found:
         raise InvalidAnswerError("; ".join(found[: validation.MAX_PROBLEMS]))
-    output = grounding.ground(analysis.kept(parsed.answer), source)
+    grounded = grounding.ground(analysis.kept(parsed.answer), source)
+    output = analysis.with_marks(grounded, task.options)
     mended = repaired or parsed.repaired
     missing = missing_rows.compare(
         analysis.row_counts(task.answers, task.options),

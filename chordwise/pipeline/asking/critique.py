@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from chordwise.domain import checks, critique, missing_rows
+from chordwise.domain import checks, critique, missing_rows, value_in_quote
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import CHECK_FACTOR, Answer, lowered_by, quality_of
 from chordwise.domain.checks import FailedCheck
@@ -47,15 +47,16 @@ class Examined:
         """Tell whether a person should look.
 
         It found nothing of what was asked for, or it is unsure, or much of it could not be checked
-        against the text, or its critique leaves a doubt, or of the votes that were asked for a
-        language model has given one alone, or rows are missing, or it was merged by rule, or a
-        check failed.
+        against the text, or a value does not stand in its quote, or its critique leaves a doubt, or
+        of the votes that were asked for a language model has given one alone, or rows are missing,
+        or it was merged by rule, or a check failed.
         """
         if self.is_merged_by_rule or missing_rows.losses(self.answer.missing_rows):
             return True
-        if self.failed_checks(task):
+        output = self.answer.output
+        if self.failed_checks(task) or value_in_quote.outside(output):
             return True
-        if not analysis_for(task.analysis_type).has_findings(self.answer.output):
+        if not analysis_for(task.analysis_type).has_findings(output):
             return True
         options = task.options
         is_unsure = confidence < options.confidence_threshold or self.answer.quality < MIN_QUALITY

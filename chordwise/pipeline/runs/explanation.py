@@ -116,7 +116,7 @@ def find(session: Session, name: str) -> uuid.UUID:
 
 _MANY = 100
 _MAX_SHOWN = 5
-_SPANS = ("start_char", "end_char", "grounded")
+_SPANS = ("start_char", "end_char", "grounded", "grounding")
 
 
 def explain(session: Session, settings: Settings, job_id: uuid.UUID) -> Explanation:

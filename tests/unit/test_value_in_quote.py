@@ -1,0 +1,161 @@
+"""Whether values stand in their quotes, and what that does to an answer."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chordwise.domain import value_in_quote
+from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.answers import quality_of
+from chordwise.domain.facts import facts
+from chordwise.domain.grounding import Source, ground
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+
+EXTRACTION = analysis_for(AnalysisType.EXTRACTION)
+
+
+@pytest.mark.parametrize(
+    ("value", "quote"),
+    [
+        ("1,234.50", "a total of 1234.5"),
+        ("1.234,50 EUR", "EUR 1,234.50"),
+        (1234.5, "Summe 1.234,50"),
+        (1500, "Es sind 1.500 Euro"),
+        (0.05, "5 % of the price"),
+        (-1200, "a loss of (1,200)"),
+        (2_000_000, "two million dollars"),
+        ("30 days", "within thirty days"),
+        ("12 of 30 employees", "12 of the 30 employees"),
+        ("2024-03-01", "on March 1, 2024"),
+        ("2024-03-01", "am 01.03.2024"),
+        ("2018-12-25", "25/12/18 8:13"),
+        ("March 1, 2024", "2024\u5e743\u67081\u65e5"),
+        ("Acme Corp.", "ACME CORPORATION, a company"),
+        ("John Smith", "Smith, John"),
+        ("State of New York", "the laws of New York"),
+        ("Rene Muller", "Ren\u00e9 M\u00fcller"),
+        ("INV-2024/001", "Invoice INV-2024/001"),
+        ("AB-12-34", "code AB1234"),
+        ("\u4f1a\u8b70", "\u4e94\u6708\u306e\u4f1a\u8b70\u306f"),
+    ],
+)
+def test_a_value_stands_in_its_quote_in_another_format(value: JsonValue, quote: str) -> None:
+    """Marks of thousands, dates, forms of companies, order and case of names make no difference."""
+    assert value_in_quote.stands_in(value, quote) is True
+
+
+@pytest.mark.parametrize(
+    ("value", "quote"),
+    [
+        (150, "a total of 1500"),
+        ("1,500.00", "a total of 1,800.00"),
+        (1200, "a result of -1200"),
+        (31, "within thirty days"),
+        ("2024-03-02", "on March 1, 2024"),
+        ("Nevada", "the laws of Delaware"),
+        ("Ann", "The Annual report"),
+        ("Acme Corp.", "Apex Corp."),
+        ("INV-2024/001", "Invoice INV-2024/007"),
+        ("AB12", "code AB123"),
+        ("\u4f1a\u8b70", "\u4e94\u6708"),
+    ],
+)
+def test_a_value_that_its_quote_does_not_have(value: JsonValue, quote: str) -> None:
+    """Another number, another day, another name."""
+    assert value_in_quote.stands_in(value, quote) is False
+
+
+@pytest.mark.parametrize(
+    ("value", "quote", "said"),
+    [
+        (None, "x", ""),
+        (True, "x", ""),
+        ("yes", "x", ""),
+        ("paid quarterly", "every three months", ""),
+        ("English law", "the laws of England", ""),
+        ("The Seller has to pay for all of the damages that it caused", "x", ""),
+        ("Contract", "x", "document_type What kind of document it is."),
+        ("High Risk", "x", "a summary of the risks"),
+        (3, "Ann, Bob and Cid", "number of parties (count them)"),
+    ],
+)
+def test_what_cannot_be_judged(value: JsonValue, quote: str, said: str) -> None:
+    """Truth values, other words for the same, categories, summaries and calculations."""
+    assert value_in_quote.stands_in(value, quote, said) is None
+
+
+@given(st.text(max_size=60), st.text(max_size=80))
+def test_any_value_is_judged_without_an_error(value: str, quote: str) -> None:
+    """And what is quoted as it is stands there."""
+    value_in_quote.stands_in(value, quote)
+    assert value_in_quote.stands_in(value, f"{value} {quote}") is not False
+
+
+SCHEMA: JsonObject = {
+    "type": "object",
+    "properties": {
+        "total": {"type": "number"},
+        "rows": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "name": {"type": "string"},
+                    "amount": {"type": "number"},
+                    "vat": {"enum": ["Full", "Reduced"]},
+                },
+            },
+        },
+    },
+}
+TEXT = "Total: 25.00\nBolts 12.50 EUR\nNuts 12.50 EUR\n"
+
+
+def judged(total: float, amount: float) -> JsonObject:
+    """Return an answer by the schema, grounded and with its marks."""
+    answer: JsonObject = {
+        "data": {
+            "total": total,
+            "rows": [{"name": "Bolts", "amount": amount, "vat": "Full"}],
+        },
+        "evidence": [
+            {"path": "/total", "quote": "Total: 25.00", "confidence": 9},
+            {"path": "/rows/0", "quote": "Bolts 12.50 EUR", "confidence": 9},
+        ],
+    }
+    return EXTRACTION.with_marks(ground(answer, Source(TEXT)), AnalysisOptions(schema=SCHEMA))
+
+
+def test_quality_falls_by_values_that_are_not_in_their_quotes() -> None:
+    """A quote counts by the share of its values; choices of the schema do not count."""
+    assert quality_of(judged(25, 12.5), repaired=False) == 1.0
+    assert quality_of(judged(52, 12.5), repaired=False) == 0.5
+    assert quality_of(judged(25, 21.5), repaired=False) == 0.75
+    assert value_in_quote.outside(judged(52, 21.5)) == ["/total", "/rows/0/amount"]
+
+
+def test_each_fact_says_whether_its_value_is_in_the_quote() -> None:
+    """Of a row with one quote, too; null where that was not judged."""
+    output = judged(25, 21.5)
+
+    marks = {fact.path: fact.value_in_quote for fact in facts(output, EXTRACTION)}
+
+    assert marks == {
+        "/data/total": True,
+        "/data/rows/0/name": True,
+        "/data/rows/0/amount": False,
+        "/data/rows/0/vat": None,
+    }
+
+
+def test_marks_of_rows_stay_right_when_answers_are_merged() -> None:
+    """A row has another path then, and what is said of its values goes with it."""
+    options = AnalysisOptions(schema=SCHEMA)
+
+    merged = EXTRACTION.merge([judged(25, 12.5), judged(25, 21.5)], options)
+
+    assert value_in_quote.outside(merged) == ["/rows/1/amount"]
+    assert EXTRACTION.with_marks(merged, options) == merged
