@@ -160,7 +160,8 @@ def by_sign(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[R
     sources: dict[str, list[JsonObject]] = defaultdict(list)
     for row in rows:
         if _label(row) in _SENTIMENTS:
-            sources[json_values.text(row.get("source") or "")].append(row)
+            source, _, _ = json_values.text(row.get("source") or "").partition(":")
+            sources[source].append(row)
     for source, own in sources.items():
         hits = []
         for row in own:

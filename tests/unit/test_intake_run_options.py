@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TypeAlias
@@ -16,7 +17,7 @@ from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from chordwise.pipeline.inbox.scan import with_side_car
-from chordwise.pipeline.intake.run_options import RunOptions, run_options
+from chordwise.pipeline.intake.run_options import RunOptions, answerable, run_options
 from chordwise.readers.extracted import Columns
 from chordwise.settings import ProfileSettings, Settings
 
@@ -249,3 +250,16 @@ def test_a_schema_that_cannot_be_used_has_a_hint(
         run_options(Settings(), ProfileSettings.model_validate({"schema": schema}))
 
     assert caught.value.hint == hint.replace("{schema}", str(schema))
+
+
+def test_reasoning_by_the_built_in_model_alone_is_refused() -> None:
+    """The run never begins; with a language model to ask it does."""
+    asked = RunOptions(types=(AnalysisType.SUMMARY, AnalysisType.REASONING), model="extractive")
+
+    with pytest.raises(UsageError, match="does not do reasoning") as raised:
+        answerable(settings.load(), asked)
+
+    assert "--model" in raised.value.hint
+    loaded = settings.load(fallback=("extractive",))
+    answered = replace(asked, model="openai/gpt-x")
+    assert answerable(loaded, answered).types == asked.types
