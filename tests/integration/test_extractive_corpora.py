@@ -1,7 +1,7 @@
 """How well the built-in model does on real documents: floors below what was measured.
 
-The measured numbers stand in the docstrings of the modules; a floor is a few points lower, so that
-a test fails when a change costs quality and not when a sentence moves.
+The measured numbers stand in docs/quality.md; a floor is a few points lower, so that a test fails
+when a change costs quality and not when a sentence moves.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from chordwise.domain import grounding, json_values, validation
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.extractive import words
 from chordwise.domain.extractive.sentences import sentences
-from chordwise.domain.extractive.sentiment import polarity
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.llm.providers.extractive import answer
 
 CORPORA = Path(__file__).parents[2] / ".." / "shared" / "corpora"
 CHUNK_CHARACTERS = 12_000
+ANSWERED = tuple(each for each in AnalysisType if each is not AnalysisType.REASONING)
 
 pytestmark = [
     pytest.mark.nightly,
@@ -40,7 +40,6 @@ class Row(TypedDict, total=False):
     path: str
     text: str
     label: str
-    kind: str
     contract_type: str
     source: str
     summary: str
@@ -127,7 +126,7 @@ def polarities(texts: Sequence[tuple[str, str]]) -> float:
     """Return the accuracy of the score's sign for two classes; a zero counts as half right."""
     right = 0.0
     for text, label in texts:
-        score = polarity(text)
+        score = json_values.number(analyze(AnalysisType.SENTIMENT, text)["score"]) or 0.0
         right += 0.5 if score == 0 else float((score > 0) == (label == "positive"))
     return right / len(texts)
 
@@ -158,12 +157,11 @@ def test_sentiment_of_sentences(source: str, least: float) -> None:
     assert polarities(texts) >= least
 
 
-@pytest.mark.parametrize(("corpus", "least"), [("speeches", 0.88), ("cuad_contracts", 0.5)])
-def test_classification_by_the_labels_words(corpus: str, least: float) -> None:
-    """Kinds of speeches (2) and of contracts (23): the labels' words decide well above chance."""
+def test_classification_by_the_title_and_the_labels_words() -> None:
+    """Kinds of contracts (23): title and first sentences decide far above chance."""
     labelled = [
-        (text_of(corpus, row)[:CHUNK_CHARACTERS], row.get("kind") or row["contract_type"])
-        for row in rows(corpus)
+        (text_of("cuad_contracts", row)[:CHUNK_CHARACTERS], row["contract_type"])
+        for row in rows("cuad_contracts")
     ]
     options = AnalysisOptions(labels=tuple(sorted({label for _, label in labelled})))
 
@@ -171,7 +169,7 @@ def test_classification_by_the_labels_words(corpus: str, least: float) -> None:
 
     chosen = [json_values.text(found["primary_label"]) for found in answers]
     pairs = list(zip(chosen, (label for _, label in labelled), strict=True))
-    assert accuracy(pairs) >= least
+    assert accuracy(pairs) >= 0.78
 
 
 def test_classification_knows_what_it_does_not_know() -> None:
@@ -195,36 +193,35 @@ def normalized(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("item", "least"),
+    ("item", "least_recall", "least_precision"),
     [
-        ("Document Name", 0.8),
-        ("Parties", 0.65),
-        ("Agreement Date", 0.55),
-        ("Effective Date", 0.7),
-        ("Governing Law", 0.78),
+        ("Document Name", 0.8, 0.8),
+        ("Parties", 0.55, 0.5),
+        ("Agreement Date", 0.6, 0.75),
+        ("Effective Date", 0.6, 0.7),
+        ("Governing Law", 0.85, 0.92),
     ],
 )
-def test_extraction_from_contracts(item: str, least: float) -> None:
-    """Of the clauses that lawyers marked, the quote holds one, or the value stands in it."""
-    hits = []
+def test_extraction_from_contracts(item: str, least_recall: float, least_precision: float) -> None:
+    """Values meet the clauses that lawyers marked, and where they marked none there is none."""
+    recalled, precise = [], []
     for row in rows("cuad_contracts"):
         spans = [normalized(span["text"]) for span in row["clauses"].get(item, {}).get("spans", [])]
-        if not spans:
-            continue
-        text = text_of("cuad_contracts", row)[:100_000]
+        text = text_of("cuad_contracts", row)
         found = analyze(AnalysisType.EXTRACTION, text, AnalysisOptions(instructions=item))
-        fields = [field for field in json_values.objects(found["fields"]) if field["value"]]
-        hits.append(
-            any(
-                span in normalized(json_values.text(field["quote"]))
-                or normalized(json_values.text(field["value"])) in span
-                for span in spans
-                for field in fields
-            )
-        )
+        values = [
+            normalized(json_values.text(field["value"]))
+            for field in json_values.objects(found["fields"])
+            if field["value"]
+        ]
+        hits = [any(span in value or value in span for span in spans) for value in values]
+        precise += hits
+        if spans:
+            recalled.append(any(hits))
 
-    assert len(hits) > 20
-    assert sum(hits) / len(hits) >= least
+    assert len(recalled) > 20
+    assert sum(recalled) / len(recalled) >= least_recall
+    assert sum(precise) / len(precise) >= least_precision
 
 
 def test_extraction_answers_questions_with_the_right_sentence() -> None:
@@ -247,7 +244,7 @@ def test_every_language_gets_valid_grounded_answers(corpus: str) -> None:
     """In no script does an answer break its schema or a quote leave the text."""
     for row in rows(corpus):
         text = text_of(corpus, row)[:CHUNK_CHARACTERS]
-        for analysis_type in AnalysisType:
+        for analysis_type in ANSWERED:
             found = analyze(analysis_type, text)
 
             analysis = analysis_for(analysis_type)
@@ -260,7 +257,7 @@ def test_a_long_document_is_answered_fast() -> None:
     """A chunk takes milliseconds and 300 chunks are joined in a fraction of a second."""
     text = text_of("large_text", rows("large_text")[0])
     chunks = [text[start : start + CHUNK_CHARACTERS] for start in range(0, 3_000_000, 10_000)]
-    for analysis_type in AnalysisType:
+    for analysis_type in ANSWERED:
         started = time.process_time()
         stored = tuple(
             grounding.ground(analyze(analysis_type, chunk), grounding.Source(chunk))

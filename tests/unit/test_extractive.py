@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from chordwise.domain import grounding, json_values, validation
 from chordwise.domain.analyses.catalog import analysis_for
-from chordwise.domain.extractive.sentiment import polarity
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.errors import AnswerTimeoutError, RefusedError
@@ -333,7 +332,9 @@ def test_sentiment_follows_the_words_and_what_bends_them(text: str, label: str) 
 def test_emphasis_counts() -> None:
     """An adverb before the word makes it stronger or weaker."""
     plain, strong, weak = (
-        polarity(f"The food was {adverb}good.") for adverb in ("", "extremely ", "somewhat ")
+        json_values.number(analyze(AnalysisType.SENTIMENT, f"The food was {adverb}good.")["score"])
+        or 0.0
+        for adverb in ("", "extremely ", "somewhat ")
     )
 
     assert strong > plain > weak > 0

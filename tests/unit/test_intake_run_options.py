@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TypeAlias
@@ -16,7 +17,7 @@ from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from chordwise.pipeline.inbox.scan import with_side_car
-from chordwise.pipeline.intake.run_options import RunOptions, labels_of, run_options
+from chordwise.pipeline.intake.run_options import RunOptions, answerable, labels_of, run_options
 from chordwise.readers.extracted import Columns
 from chordwise.settings import ProfileSettings, Settings
 
@@ -362,3 +363,16 @@ def test_examples_that_could_not_be_answered_so_are_refused(tmp_path: Path) -> N
         run_options(
             Settings(), ProfileSettings.model_validate({"examples": tmp_path / "broken.json"})
         )
+
+
+def test_reasoning_by_the_built_in_model_alone_is_refused() -> None:
+    """The run never begins; with a language model to ask it does."""
+    asked = RunOptions(types=(AnalysisType.SUMMARY, AnalysisType.REASONING), model="extractive")
+
+    with pytest.raises(UsageError, match="does not do reasoning") as raised:
+        answerable(settings.load(), asked)
+
+    assert "--model" in raised.value.hint
+    loaded = settings.load(fallback=("extractive",))
+    answered = replace(asked, model="openai/gpt-x")
+    assert answerable(loaded, answered).types == asked.types

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import (
     ConfigurationError,
     ModelAccessError,
@@ -145,6 +146,22 @@ def test_after_a_time_out_only_models_with_as_much_time_are_asked() -> None:
     assert subject.complete(a_request(timeout_seconds=90.0)).text == "{}"
     assert (len(second.requests), len(built_in.requests)) == (0, 1)
     assert changes == [("one", "three")]
+
+
+def test_the_built_in_model_is_no_fallback_for_reasoning() -> None:
+    """It would refuse; the work is put off until the language model answers again."""
+    built_in = ScriptedModel(
+        ["{}"], profile=replace(named("two", "{}").profile, understands_language=False)
+    )
+    asked = a_request()
+    task = replace(asked.task, analysis_type=AnalysisType.REASONING)
+
+    with pytest.raises(ModelOverloadedError):
+        Fallback([named("one", ModelOverloadedError("x")), built_in], ignored).complete(
+            replace(asked, task=task)
+        )
+
+    assert built_in.requests == []
 
 
 def test_no_model_is_a_matter_of_the_settings() -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from chordwise.domain import grounding, json_values
+from chordwise.domain.analyses.analysis import claimed
 from chordwise.domain.analyses.classification import Classification
-from chordwise.domain.extractive import forms, sentiment, words
+from chordwise.domain.extractive import forms, ranking, sentiment, words
 from chordwise.domain.extractive.checkpoints import checkpoint
 from chordwise.domain.extractive.sentences import Sentence, sentences
 from chordwise.domain.extractive.words import FOREIGN_FUNCTION_WORDS, LEXICON
@@ -40,10 +42,7 @@ _DESCRIPTION = re.compile(r"^[^\w\n]*+([^:\n]{1,80}):([^\n]++)", re.MULTILINE)
 
 
 def analyze(task: AnalysisTask) -> JsonObject:
-    """Classify a chunk, by the user's labels or by the words that stand out.
-
-    Where nothing speaks for any label, the confidence is the lowest and a factor says so.
-    """
+    """Classify a chunk, by the user's labels or by the words that stand out."""
     found = sentences(task.text)
     labels = tuple(dict.fromkeys(task.options.labels))
     if not labels:
@@ -56,14 +55,13 @@ def analyze(task: AnalysisTask) -> JsonObject:
         labels, key=lambda label: (-totals[label], label.casefold() not in _NONE_OF_THEM)
     )
     best, second = totals[ranked[0]], totals[ranked[1]] if len(ranked) > 1 else 0.0
-    reasons = parts[ranked[0]]
-    strongest = sorted(reasons, key=lambda term: -reasons[term])[:_MAX_FEATURES]
-    features = [_feature(term, found) for term in strongest]
+    margin = (best - second) / best if best > 0 else 0.0
+    confidence = MAX_CONFIDENCE * margin * min(1.0, best / _ENOUGH_EVIDENCE)
     return {
         "primary_label": ranked[0],
         "secondary_label": ranked[1] if second > 0 else None,
-        "confidence": _confidence(best, second),
-        "features": [each for each in features if each],
+        "confidence": round(max(_LEAST_CONFIDENCE, confidence), 3),
+        "features": list(itertools.islice(_features(parts[ranked[0]], found), _MAX_FEATURES)),
         "uncertainty_factors": [
             _DISCLAIMER,
             *["No label fits: the text has none of their words."] * (best <= 0),
@@ -72,29 +70,19 @@ def analyze(task: AnalysisTask) -> JsonObject:
     }
 
 
-def _confidence(best: float, second: float) -> float:
-    """Grow with the margin to the second label and with the amount of evidence."""
-    if best <= 0:
-        return _LEAST_CONFIDENCE
-    plenty = min(1.0, best / _ENOUGH_EVIDENCE)
-    return round(max(_LEAST_CONFIDENCE, MAX_CONFIDENCE * (1 - second / best) * plenty), 3)
-
-
 def synthesize(task: AnalysisTask) -> JsonObject:
     """Let the chunks vote, the first ones most, since a document's title names what it is.
 
-    Second choices of very unsure chunks have no say: one counts half of what the first leaves open,
-    which would be more than the first itself where the confidence is below a third.
+    Second choices of very unsure chunks have no say: one counts half of what the first leaves open.
     """
-    answers: list[JsonObject] = []
+    votes: list[JsonObject] = []
     for place, answer in enumerate(task.answers):
-        confidence = json_values.number(answer.get("confidence")) or 0.0
-        is_unsure = confidence < _MIN_VOTING_CONFIDENCE
-        secondary = None if is_unsure else answer.get("secondary_label")
-        weighted = {"secondary_label": secondary, "confidence": confidence / (1 + place)}
-        answers.append({**answer, **weighted})
-    merged = Classification().merge(answers, task.options)
-    merged["confidence"] = min(MAX_CONFIDENCE, json_values.number(merged["confidence"]) or 0.0)
+        has_second = claimed(answer) >= _MIN_VOTING_CONFIDENCE
+        secondary = answer.get("secondary_label") if has_second else None
+        confidence = claimed(answer) / (1 + place)
+        votes.append({**answer, "secondary_label": secondary, "confidence": confidence})
+    merged = Classification().merge(votes, task.options)
+    merged["confidence"] = min(MAX_CONFIDENCE, claimed(merged))
     return json_values.as_object(grounding.without_spans(merged))
 
 
@@ -119,7 +107,8 @@ def _contributions(
         }
         for label in labels
     }
-    own_weights, related_weights = _rarity(own.values()), _rarity(related.values())
+    own_weights = ranking.inverse_frequencies(list(own.values()))
+    related_weights = ranking.inverse_frequencies(list(related.values()))
     places = _weighted_places(found)
     counts = Counter(term for one in found for term in one.terms)
     parts = {label: _own_parts(phrases[label], places, own_weights) for label in labels}
@@ -129,10 +118,10 @@ def _contributions(
     return parts
 
 
-def _phrases(label: str) -> list[tuple[str, ...]]:
+def _phrases(label: str) -> list[list[str]]:
     """Return the terms of a label, those of alternatives apart: “kitchen and dining” are two."""
-    alternatives = (tuple(dict.fromkeys(words.terms(each))) for each in _JOINT.split(label))
-    return [each for each in alternatives if each] or [(label.casefold(),)]
+    alternatives = [list(dict.fromkeys(words.terms(each))) for each in _JOINT.split(label)]
+    return [each for each in alternatives if each] or [[label.casefold()]]
 
 
 def _related(term: str) -> Iterator[str]:
@@ -140,13 +129,6 @@ def _related(term: str) -> Iterator[str]:
     for name, listed in _RELATED.items():
         if name == term or (len(term) >= _SHORTEST_ABBREVIATION and name.startswith(term)):
             yield from listed
-
-
-def _rarity(term_lists: Iterable[Iterable[str]]) -> dict[str, float]:
-    """Return how telling a term is: the fewer labels have it, the more."""
-    listed = [set(terms) for terms in term_lists]
-    counts = Counter(term for terms in listed for term in terms)
-    return {term: math.log(1 + len(listed) / count) for term, count in counts.items()}
 
 
 def _weighted_places(found: Sequence[Sentence]) -> list[tuple[float, frozenset[str]]]:
@@ -173,8 +155,8 @@ def _own_parts(
             hit = sum(rarity[term] for term in phrase if not alike[term].isdisjoint(terms))
             evidence += weight * (hit / whole) ** 3
         seen = set().union(*alike.values())
-        for each in seen:
-            parts[each] += _OWN_WORD * whole / len(phrase) * math.sqrt(evidence) / len(seen)
+        part = _OWN_WORD * whole / len(phrase) * math.sqrt(evidence)
+        parts.update({each: parts[each] + part / len(seen) for each in seen})
     return parts
 
 
@@ -185,45 +167,41 @@ def _is_alike(term: str, other: str) -> bool:
     return term == other or (len(other) >= _SHORTEST_ROOT and term.startswith(other))
 
 
-def _feature(term: str, found: Sequence[Sentence]) -> JsonObject:
-    standing = [one for one in found if term in one.terms]
-    count = sum(one.terms.count(term) for one in standing)
-    feature = f"words that begin with “{term}” ({count})"
-    return {"feature": feature, "quote": standing[0].text} if standing else {}
+def _features(parts: Mapping[str, float], found: Sequence[Sentence]) -> Iterator[JsonObject]:
+    """Yield the terms that add most, each with the first sentence that has it."""
+    for term in sorted(parts, key=lambda term: -parts[term]):
+        if standing := [one for one in found if term in one.terms]:
+            count = sum(one.terms.count(term) for one in standing)
+            feature = f"words that begin with “{term}” ({count})"
+            yield {"feature": feature, "quote": standing[0].text}
 
 
 def _by_feeling(labels: Sequence[str], task: AnalysisTask) -> JsonObject:
     """Answer for labels that name a sentiment with the lexicon's verdict."""
     felt = sentiment.analyze(task)
     by_name = {label.casefold(): label for label in labels}
-    fallback = by_name.get("negative" if str(felt["score"]).startswith("-") else "positive")
+    nearest = "negative" if str(felt["score"]).startswith("-") else "positive"
+    quotes = [one["quote"] for one in json_values.objects(felt["sentences"])[:_MAX_FEATURES]]
     return {
-        "primary_label": by_name.get(str(felt["label"]), fallback or labels[0]),
+        "primary_label": by_name.get(str(felt["label"]), by_name.get(nearest, labels[0])),
         "secondary_label": None,
         "confidence": felt["confidence"],
-        "features": [
-            {"feature": f"sentence score {one['score']}", "quote": one["quote"]}
-            for one in json_values.objects(felt["sentences"])[:_MAX_FEATURES]
-        ],
+        "features": [{"feature": "words of praise or blame", "quote": each} for each in quotes],
         "uncertainty_factors": [_DISCLAIMER],
     }
 
 
 def _named_by_words(found: Sequence[Sentence]) -> JsonObject:
     """Name a text by the two words that most sentences have, since no labels were given."""
-    spread = Counter(
-        word
-        for one in found
-        for word in dict.fromkeys(words.words(one.text))
-        if words.terms(word) and word not in FOREIGN_FUNCTION_WORDS and not word[0].isdigit()
-    )
-    best, second, *_ = [*(word for word, _ in spread.most_common(2)), None, None]
-    quotes = [one.text for one in found if best and best in one.text.lower()]
+    spread = Counter(word for one in found for word in dict.fromkeys(words.words(one.text)))
+    telling = (word for word, _ in spread.most_common() if words.terms(word) and word.isalpha())
+    named = [word for word in telling if word not in FOREIGN_FUNCTION_WORDS][:2]
+    quotes = [one.text for one in found if named and named[0] in one.text.lower()][:1]
     return {
-        "primary_label": best or "unnamed",
-        "secondary_label": second,
-        "confidence": _UNLABELLED_CONFIDENCE if best else _LEAST_CONFIDENCE,
-        "features": [{"feature": f"“{best}” stands out", "quote": quote} for quote in quotes[:1]],
+        "primary_label": named[0] if named else "unnamed",
+        "secondary_label": named[1] if named[1:] else None,
+        "confidence": _UNLABELLED_CONFIDENCE if named else _LEAST_CONFIDENCE,
+        "features": [{"feature": f"“{named[0]}” stands out", "quote": quote} for quote in quotes],
         "uncertainty_factors": [
             _DISCLAIMER,
             "No labels were given; these are words that stand out in the text.",

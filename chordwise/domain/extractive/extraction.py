@@ -34,34 +34,26 @@ def analyze(task: AnalysisTask) -> JsonObject:
 
 
 def synthesize(task: AnalysisTask) -> JsonObject:
-    """Keep the distinct values of a list, and the surest value of any other item.
-
-    An item is denied only where no chunk has it.
-    """
+    """Keep the distinct values of a list, and the surest value of any other item."""
     merged = Extraction().merge(task.answers, task.options)
     if task.options.schema is None:
         fields = json_values.objects(merged["fields"])
-        merged["fields"] = [entry for item in items(task.options) for entry in _kept(item, fields)]
+        merged["fields"] = [each for item in items(task.options) for each in _kept(item, fields)]
     return json_values.as_object(grounding.without_spans(merged))
 
 
 def _kept(item: str, fields: Sequence[JsonObject]) -> list[JsonObject]:
-    own = [entry for entry in fields if entry.get("item") == item]
+    own = [each for each in fields if each.get("item") == item]
     return own if item_of(item).is_list else [max(own, key=claimed)]
 
 
 def _fields(item: str, searchable: SearchableText) -> Iterator[JsonObject]:
     found: list[JsonObject] = [
-        {
-            "status": FOUND,
-            "value": match.value,
-            "quote": match.quote,
-            "confidence": match.confidence,
-        }
-        for match in searchable.find(item_of(item))
+        {"status": FOUND, "value": one.value, "quote": one.quote, "confidence": one.confidence}
+        for one in searchable.find(item_of(item))
     ]
-    for entry in found or [_DENIAL]:
-        yield {"item": item, **entry}
+    for each in found or [_DENIAL]:
+        yield {"item": item, **each}
 
 
 # A user's own schema
@@ -77,12 +69,10 @@ _PROBE = "chordwise_probe"
 def fill(schema: JsonObject, searchable: SearchableText) -> JsonObject:
     """Return an answer with `data` for the schema and the evidence for what was found.
 
-    A property that is required, not found, and has no empty value is left out: inventing one is
-    worse than an answer that validation reports.
+    What is required, not found, and has no empty value is left out, for validation to report.
     """
     walk = _Walk(root=schema, searchable=searchable)
-    data = walk.members(SchemaNode.of(schema), "", 0)
-    return {"data": data, "evidence": list(walk.evidence)}
+    return {"data": walk.members(SchemaNode.of(schema), "", 0), "evidence": list(walk.evidence)}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -152,9 +142,8 @@ class _Walk:
 
 def _type_of(node: SchemaNode) -> str:
     """Return the first type that a schema allows besides null; string where it names none."""
-    if node.properties:
-        return "object"
-    return next((name for name in _TYPES if name in node.types), "string")
+    types = {"object"} if node.properties else node.types
+    return next((name for name in _TYPES if name in types), "string")
 
 
 def _narrowed(wanted: Item, node: SchemaNode) -> Item:
@@ -192,5 +181,5 @@ def _readings(match: Match, node: SchemaNode) -> Iterator[JsonValue]:
 
 
 def _mentions(quote: str, choice: JsonValue) -> bool:
-    wanted = words.terms(json_values.text(choice).replace("_", " "))
+    wanted = words.terms(json_values.text(choice))
     return bool(wanted) and set(wanted).issubset(words.terms(quote))

@@ -10,10 +10,16 @@ from chordwise.domain.extractive import words
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, Sentence
 from chordwise.domain.extractive.values import FORMS
 
-Found = tuple[str, str]
-"""A value, and the words of the text that it stands in."""
+Found = tuple[str, str]  # a value, and the words of the text that it stands in
 
 _TOP = 12
+
+
+def find(layout: str, text: str, sentences: Sequence[Sentence]) -> Found | None:
+    """Return a title, total or issuer; `None` where the layout of a text has no such place."""
+    if layout == "title":
+        return title(sentences)
+    return {"total": total, "issuer": issuer}.get(layout, lambda _: None)(text)
 
 
 _FORM = (
@@ -31,20 +37,13 @@ _ARTICLE = re.compile(r"^(?:This|THIS|The|THE|Exhibit\s+\S+|EXHIBIT\s+\S+)\s+")
 
 
 def title(sentences: Sequence[Sentence]) -> Found | None:
-    """Return the title of a document; `None` where no line looks like one.
-
-    A line written like a heading that names a form of document goes first, then the name of a form
-    anywhere at the top, then any heading.
-    """
+    """Return a heading that names a form of document, such a name, any heading, or `None`."""
     top = sentences[:_TOP]
-    headings = [one for one in top if _HEADING.match(one.text) and len(one.terms) > 1]
-    formal = [one for one in headings if _NAMES_FORM.search(one.text)]
-    if formal:
-        return formal[0].text, formal[0].text
-    named = ((match.group(), one) for one in top if (match := _NAMED.search(one.text)))
-    for name, sentence in named:
-        return _ARTICLE.sub("", name), sentence.text
-    return (headings[0].text, headings[0].text) if headings else None
+    headings = [(one.text, one.text) for one in top if _HEADING.match(one.text)]
+    formal = [found for found in headings if _NAMES_FORM.search(found[0])]
+    named = ((_NAMED.search(one.text), one.text) for one in top)
+    inside = [(_ARTICLE.sub("", match.group()), text) for match, text in named if match]
+    return next(iter([*formal, *inside, *headings]), None)
 
 
 # Receipts and invoices: short lines of labels and amounts, which may stand in separate columns.
@@ -92,10 +91,8 @@ def total(text: str) -> Found | None:
     best = max(candidates, key=lambda p: (votes[_cents(p[1])], _cents(p[1])), default=None)
     if best is None:
         return None
-    quote = text[best[0].start("label") : best[1].end("amount")]
-    return best[1]["amount"].strip(), quote if len(quote) <= MAX_QUOTE_CHARACTERS else best[1][
-        "amount"
-    ]
+    quote, amount = text[best[0].start("label") : best[1].end("amount")], best[1]["amount"]
+    return amount.strip(), quote if len(quote) <= MAX_QUOTE_CHARACTERS else amount
 
 
 def _pairs(text: str) -> Iterator[tuple[re.Match[str], re.Match[str]]]:

@@ -16,7 +16,8 @@ class Item:
 
     `kinds` are those of its value, `terms` its words; it `is_pure` where they name nothing but the
     kind. An item is one value unless `is_list`. `cue` is how sentences with such a value are
-    worded; with `needs_cue` there is no value without it. `layout` names a place in a form.
+    worded; with `needs_cue` there is no value without it. `layout` names a place in a form. The
+    answer to what `is_question` may be a whole sentence.
     """
 
     kinds: tuple[Kind, ...]
@@ -26,6 +27,7 @@ class Item:
     cue: re.Pattern[str] | None
     needs_cue: bool
     layout: str
+    is_question: bool
 
 
 _KINDS_BY_TERM: dict[str, list[Kind]] = {}
@@ -44,18 +46,13 @@ _EMAIL = re.compile(r"\be-mail", re.IGNORECASE)
 _OWN = r"(?:invoice|receipt|purchase|transaction|order|letter|bill|issue|document)"
 _OWN_DATE = re.compile(rf"^(?:{_OWN} date|date of (?:the )?{_OWN})$", re.IGNORECASE)
 _LAYOUTS = {
-    "title": re.compile(
-        r"^(?:(?:document|contract|agreement|report|paper) (?:name|title)|title|headline|subject"
-        r"|(?:name|title) of the \w+)$",
-        re.IGNORECASE,
-    ),
-    "total": re.compile(
-        r"^(?:(?:grand |invoice )?total(?: amount| price| sum)?(?: due| paid)?|amount due)$",
-        re.IGNORECASE,
-    ),
-    "issuer": re.compile(
-        r"^(?:company|vendor|seller|merchant|store|shop|issuer|supplier)(?: name)?$", re.IGNORECASE
-    ),
+    name: re.compile(rf"^(?:{items})$", re.IGNORECASE)
+    for name, items in {
+        "title": r"(?:document|contract|agreement|report|paper) (?:name|title)|title|headline"
+        r"|subject|(?:name|title) of the \w+",
+        "total": r"(?:grand |invoice )?total(?: amount| price| sum)?(?: due| paid)?|amount due",
+        "issuer": r"(?:company|vendor|seller|merchant|store|shop|issuer|supplier)(?: name)?",
+    }.items()
 }
 _CUES: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = tuple(
     (re.compile(item, re.IGNORECASE), re.compile(cue, re.IGNORECASE | re.DOTALL))
@@ -97,7 +94,7 @@ def item_of(name: str, description: str = "") -> Item:
         for word in listed
         if words.stem(word) in _KINDS_BY_TERM
     )
-    is_own_date = bool(_OWN_DATE.match(spelled))
+    is_own_date = _OWN_DATE.match(spelled) is not None
     return Item(
         kinds=(Kind.DATE,) if is_own_date else tuple(kinds),
         terms=tuple(dict.fromkeys(terms)),
@@ -105,5 +102,6 @@ def item_of(name: str, description: str = "") -> Item:
         is_list=is_plural or bool(_LIST_WORD.search(spelled)),
         cue=cue,
         needs_cue=cue is not None and not _NEEDING_CUE.isdisjoint(kinds),
+        is_question=bool(asked) or spelled.endswith("?"),
         layout=next((name for name, known in _LAYOUTS.items() if known.match(spelled)), ""),
     )

@@ -22,7 +22,7 @@ _REDUNDANCY = 0.8
 _NEARNESS = 0.3
 
 
-def inverse_frequencies(term_lists: Sequence[Sequence[str]]) -> Vector:
+def inverse_frequencies(term_lists: Sequence[Iterable[str]]) -> Vector:
     """Return how telling a term is: the rarer among the lists, the more."""
     counts = Counter(term for terms in term_lists for term in dict.fromkeys(terms))
     return {term: math.log(1 + len(term_lists) / count) for term, count in counts.items()}
@@ -37,27 +37,22 @@ def vector(terms: Iterable[str], weights: Vector) -> Vector:
 
 def similarity(one: Vector, other: Vector) -> float:
     """Return the cosine of two vectors of length 1."""
-    if len(one) > len(other):
-        one, other = other, one
+    one, other = sorted((one, other), key=len)
     return sum(value * other[term] for term, value in one.items() if term in other)
 
 
 def centrality(vectors: Sequence[Vector], preferences: Sequence[float]) -> list[float]:
-    """Return for every vector how close it is to the others, the most central one having 1.
-
-    `preferences` are weights that the walk on the graph starts with, such as a topic's.
-    """
+    """Return how close each vector is to the others, at most 1; the walk starts by preference."""
     total = sum(preferences)
-    start = [preference / total for preference in preferences] if total else list(preferences)
-    masses = _masses(vectors, [1.0] * len(vectors))
-    degrees = [_affinity(one, masses) or 1.0 for one in vectors]
-    scores = start
+    start = [preference / total for preference in preferences]
+    masses, scores = _masses(vectors, [1.0] * len(vectors)), start
+    degrees = [similarity(one, masses) or 1.0 for one in vectors]
     for _ in range(_STEPS):
         checkpoint()
         parts = [score / degree for score, degree in zip(scores, degrees, strict=True)]
         masses = _masses(vectors, parts)
         scores = [
-            (1 - _DAMPING) * first + _DAMPING * _affinity(one, masses)
+            (1 - _DAMPING) * first + _DAMPING * similarity(one, masses)
             for first, one in zip(start, vectors, strict=True)
         ]
     highest = max(scores, default=0.0) or 1.0
@@ -70,10 +65,6 @@ def _masses(vectors: Sequence[Vector], parts: Sequence[float]) -> Vector:
         for term, value in one.items():
             masses[term] += value * part
     return masses
-
-
-def _affinity(one: Vector, masses: Vector) -> float:
-    return sum(value * masses[term] for term, value in one.items())
 
 
 def sentence_scores(
@@ -90,8 +81,7 @@ def sentence_scores(
 def pick(scores: Sequence[float], vectors: Sequence[Vector], count: int) -> list[int]:
     """Return the places of up to `count` high scores that differ and lie apart, in order.
 
-    Maximal marginal relevance (Carbonell and Goldstein 1998), with nearness in the text as a
-    second kind of redundancy.
+    Maximal marginal relevance (Carbonell and Goldstein 1998), by words and by place.
     """
     penalties = [0.0] * len(scores)
     reach = max(1.0, len(scores) / max(1, count))

@@ -27,7 +27,7 @@ _LABEL_SHARE = 0.5
 _LABEL = re.compile(
     r"^\W*+([^:=\t\n]{1,60}?)(?:\s*+[:=]|(?=\s{3}|[^\S\t]*+\t))\s*+(?=\S)(.+)$", re.DOTALL
 )
-_PATTERN_KINDS = frozenset({Kind.EMAIL, Kind.URL, Kind.MONEY, Kind.DATE, Kind.PERCENT, Kind.LAW})
+_PATTERN_KINDS = {Kind.EMAIL, Kind.URL, Kind.MONEY, Kind.DATE, Kind.PERCENT, Kind.LAW}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,28 +54,15 @@ class SearchableText:
         self._ordinary = frozenset(word for word in bare if word.islower())
 
     def find(self, item: Item, limit: int | None = None) -> list[Match]:
-        """Return what answers an item, the best first; nothing where nothing is near enough.
-
-        Without a limit, an item that means a list gets several answers and any other gets one.
-        """
-        if found := self._by_layout(item.layout):
+        """Return what answers an item, the best first: several for a list or a limit, else one."""
+        if found := forms.find(item.layout, self._text, self._sentences):
             return [Match(value=found[0], quote=found[1], confidence=3)]
-        if item.is_pure:
-            ranked = self._all_of(item)
-        else:
-            near = [match for hit in self._hits(item) for match in self._matches(item, *hit)]
-            ranked = sorted(near, key=lambda match: -match.confidence)
+        near = [match for hit in self._hits(item) for match in self._matches(item, *hit)]
+        near.sort(key=lambda match: -match.confidence)
         unlike: dict[str, Match] = {}
-        for match in ranked:
+        for match in self._all_of(item) if item.is_pure else near:
             unlike.setdefault(" ".join(match.value.casefold().split()), match)
         return list(unlike.values())[: limit or (MAX_ENTRIES if item.is_list else 1)]
-
-    def _by_layout(self, layout: str) -> forms.Found | None:
-        if layout == "title":
-            return forms.title(self._sentences)
-        if layout == "total":
-            return forms.total(self._text)
-        return forms.issuer(self._text) if layout == "issuer" else None
 
     def _all_of(self, item: Item) -> list[Match]:
         """Return the values of a kind: of a list the frequent ones first, else what is labelled."""
@@ -86,11 +73,10 @@ class SearchableText:
             for sentence in self._sentences
             for value in values(kind, sentence.text, self._ordinary)
         ]
+        if not item.is_list:
+            return sorted(found, key=lambda match: _strangeness(item, match))
         counts = Counter(match.value for match in found)
-        return sorted(
-            found,
-            key=lambda match: -counts[match.value] if item.is_list else _strangeness(item, match),
-        )
+        return sorted(found, key=lambda match: -counts[match.value])
 
     def _hits(self, item: Item) -> list[tuple[int, float]]:
         """Return the places of the sentences that fit best, with how much of the item they have."""
@@ -129,19 +115,18 @@ class SearchableText:
         sure = 1 + (coverage >= _LEAST_COVERAGE) + (coverage >= _SURE_COVERAGE)
         labelled = "" if item.needs_cue else _labelled_value(sentence.text, item.terms)
         if labelled:
-            typed = next(iter(self._values(item, labelled)), None)
-            value = typed.text if typed else labelled
+            value = next((each.text for each in self._values(item, labelled)), labelled)
             yield Match(value=value, quote=sentence.text, confidence=5)
             return
-        quotes = (sentence.text, self._with_next(place)) if item.kinds else ()
-        for quote in quotes:
+        for quote in (sentence.text, self._with_next(place)):
             if found := self._nearest_first(item, quote):
                 confidence = min(4, sure + (item.kinds[0] in _PATTERN_KINDS))
                 for each in found if item.is_list else found[:1]:
                     yield Match(value=each.text, quote=quote, confidence=confidence)
                 return
-        if not item.kinds or (sure == 3 and not item.is_list and not item.needs_cue):  # noqa: PLR2004
-            confidence = max(2, sure) if not item.kinds else 1
+        is_sure = coverage >= (_LEAST_COVERAGE if item.is_question else _SURE_COVERAGE)
+        if not item.kinds or (is_sure and not item.is_list and not item.needs_cue):
+            confidence = 1 if item.kinds else max(2, sure)
             yield Match(value=sentence.text, quote=sentence.text, confidence=confidence)
 
     def _values(self, item: Item, text: str) -> list[Value]:
@@ -160,11 +145,11 @@ class SearchableText:
         return joined if len(joined) <= MAX_QUOTE_CHARACTERS else one.text
 
     def _nearest_first(self, item: Item, text: str) -> list[Value]:
-        """Return a text's values by nearness to the words that announce them.
-
-        A value before its announcement counts as twice as far.
-        """
-        anchor = _anchor(item, text)
+        """Return values by nearness to what announces them; one before it is twice as far."""
+        cue = item.cue and item.cue.search(text)
+        own = (m for m in words.WORD.finditer(text) if words.stem(m[0].lower()) in item.terms)
+        ends = (match.end() for match in own)
+        anchor = cue.end() if cue else max(ends, default=0)
 
         def distance(value: Value) -> int:
             gap = value.start_char - anchor
@@ -174,7 +159,7 @@ class SearchableText:
 
 
 def _strangeness(item: Item, match: Match) -> int:
-    """Count the words before a value that are not the item's; a value with its label goes first."""
+    """Count the words before a value, where a label of none but the item's words is the best."""
     before = words.terms(match.quote.partition(match.value)[0])
     return -1 if before and set(before).issubset(item.terms) else len(before)
 
@@ -186,15 +171,3 @@ def _labelled_value(text: str, terms: Sequence[str]) -> str:
     if not match or not label.issuperset(terms) or len(set(terms)) < len(label) * _LABEL_SHARE:
         return ""
     return match.group(2).strip()
-
-
-def _anchor(item: Item, text: str) -> int:
-    """Return where the words end that announce the value."""
-    if item.cue and (match := item.cue.search(text)):
-        return match.end()
-    ends = [
-        match.end()
-        for match in words.WORD.finditer(text)
-        if words.stem(match.group().lower()) in item.terms
-    ]
-    return max(ends, default=0)

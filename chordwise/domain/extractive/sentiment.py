@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from chordwise.domain import grounding, json_values
-from chordwise.domain.analyses.analysis import mean
+from chordwise.domain.analyses.analysis import claimed, mean
 from chordwise.domain.analyses.sentiment import MAX_SENTENCES, NEUTRAL_BELOW, Sentiment, label_for
 from chordwise.domain.extractive import words
 from chordwise.domain.extractive.checkpoints import checkpoint
@@ -45,7 +45,7 @@ def analyze(task: AnalysisTask) -> JsonObject:
     praise, blame = _total(rated)
     score = _ratio(praise, blame)
     carrying = list({one.text: one for one in rated if one.praise or one.blame}.values())
-    strongest = sorted(carrying, key=lambda one: -abs(one.praise - one.blame))[:MAX_SENTENCES]
+    carrying.sort(key=lambda one: -abs(one.praise - one.blame))
     return {
         "label": _label(score, len(carrying), *sorted((praise, blame))),
         "score": round(score, 3),
@@ -53,7 +53,7 @@ def analyze(task: AnalysisTask) -> JsonObject:
         "emotions": [],
         "sentences": [
             {"quote": one.text, "score": round(_ratio(one.praise, one.blame), 3)}
-            for one in strongest
+            for one in carrying[:MAX_SENTENCES]
         ],
     }
 
@@ -64,24 +64,18 @@ def synthesize(task: AnalysisTask) -> JsonObject:
     score = json_values.number(merged["score"]) or 0.0
     if merged["label"] == "mixed" and abs(score) > NEUTRAL_BELOW:
         merged["label"] = label_for(score, [score])
-    merged["confidence"] = min(MAX_CONFIDENCE, json_values.number(merged["confidence"]) or 0.0)
+    merged["confidence"] = min(MAX_CONFIDENCE, claimed(merged))
     return json_values.as_object(grounding.without_spans(merged))
-
-
-def polarity(text: str) -> float:
-    """Return a text's score, -1 to 1; 0 where no word of it is in the lexicon."""
-    return _ratio(*_total([_rate(sentence) for sentence in sentences(text)]))
 
 
 def _rate(sentence: Sentence) -> _Rated:
     checkpoint()
     listed = words.words(sentence.text)
-    turns = [place for place, word in enumerate(listed) if word in _BENDING["turning"]]
+    turn = max((at for at, word in enumerate(listed) if word in _BENDING["turning"]), default=0)
     praise = blame = 0.0
     for place, word in enumerate(listed):
         if word in _VALENCE:
-            is_before_turn = bool(turns) and place < turns[-1]
-            strength = _bent(listed, place) * (_BEFORE_TURN if is_before_turn else 1.0)
+            strength = _bent(listed, place) * (_BEFORE_TURN if place < turn else 1.0)
             praise += max(0.0, strength)
             blame += max(0.0, -strength) * _BLAME_WEIGHT
     return _Rated(sentence.text, praise, blame)
@@ -123,8 +117,7 @@ def _label(score: float, count: int, smaller: float, larger: float) -> str:
 
 def _confidence(score: float, count: int) -> float:
     """Grow with the margin and with the number of sentences that carry any feeling."""
-    if not count:
-        return _LEAST_CONFIDENCE
     margin = min(1.0, abs(score) / (NEUTRAL_BELOW * 5))
     plenty = min(1.0, count / _ENOUGH_SENTENCES)
-    return round(0.2 + (MAX_CONFIDENCE - 0.2) * mean((margin, plenty)), 3)
+    confidence = 0.2 + (MAX_CONFIDENCE - 0.2) * mean((margin, plenty))
+    return round(confidence, 3) if count else _LEAST_CONFIDENCE

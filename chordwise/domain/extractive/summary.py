@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 
 from chordwise.domain import grounding, json_values
-from chordwise.domain.analyses.analysis import gather_objects, take_turns
+from chordwise.domain.analyses.analysis import claimed, gather_objects, take_turns
 from chordwise.domain.analyses.summary import MAX_FINDINGS, Summary
 from chordwise.domain.extractive import ranking, words
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, Sentence, sentences
-from chordwise.domain.json_values import JsonObject
+from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisTask
 
 MAX_CONFIDENCE = 4
@@ -47,16 +47,16 @@ def synthesize(task: AnalysisTask) -> JsonObject:
     """Rank the findings of all chunks among each other, so that five cover the document."""
     merged = Summary().merge(task.answers, task.options)
     findings = _grounded_findings(task.answers)
-    quotes = [_quotation(item, place) for place, item in enumerate(findings)]
+    texts = [json_values.text(item.get("quote")) for item in findings]
+    terms = [tuple(words.terms(text)) for text in texts]
+    quotes = [Sentence(text=texts[n], start_char=n, terms=terms[n]) for n in range(len(texts))]
     chosen = _central(quotes, MAX_FINDINGS, task.options.instructions)
-    kept = [findings[one.start_char] for one in chosen] or json_values.objects(
-        merged.get("key_findings")
-    )
+    kept: list[JsonValue] = [findings[one.start_char] for one in chosen]
     return {
         "main_topic": _topic(quotes, task.options.instructions),
-        "key_findings": [grounding.without_spans(item) for item in kept],
+        "key_findings": grounding.without_spans(kept or merged["key_findings"]),
         "conclusions": merged["conclusions"],
-        "confidence": min(MAX_CONFIDENCE, round(json_values.number(merged["confidence"]) or 1)),
+        "confidence": min(MAX_CONFIDENCE, round(claimed(merged)) or 1),
     }
 
 
@@ -78,11 +78,6 @@ def _grounded_findings(answers: Sequence[JsonObject]) -> list[JsonObject]:
     found = take_turns(gather_objects(answers, "key_findings"), _MAX_CANDIDATES)
     by_quote = {json_values.text(item.get("quote")): item for item in reversed(found)}
     return [item for item in reversed(by_quote.values()) if item.get("grounded") is not False]
-
-
-def _quotation(item: JsonObject, place: int) -> Sentence:
-    text = json_values.text(item.get("quote"))
-    return Sentence(text=text, start_char=place, terms=tuple(words.terms(text)))
 
 
 def _confidence(found: Sequence[Sentence]) -> int:

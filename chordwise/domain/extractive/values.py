@@ -45,7 +45,8 @@ _MONTH_NAME = (
 _MONTH = rf"(?i:{_MONTH_NAME})\.?"
 _DAY = (
     r"(?:(?:3[01]|[12]\d|0?[1-9])(?:\s?(?:s\s?t|n\s?d|r\s?d|t\s?h)\b)?\)?|(?:twenty-|thirty-)?"
-    r"(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth)\b)"
+    r"(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth)"
+    r"(?=\s+day\b))"
 )
 _MONTH_NUMBER = r"(?:1[0-2]|0?[1-9])"
 _AMOUNT = r"(?:\d[\d,]*+(?:\.\d+)?|\.\d\d)(?:\s?(?:million|billion|trillion|thousand|bn)\b)?"
@@ -99,9 +100,9 @@ def values(kind: Kind, text: str, ordinary: AbstractSet[str] = frozenset()) -> I
         yield from _names(kind, text, ordinary)
         return
     for match in _PATTERNS[kind].finditer(text):
-        bare = match.group().removesuffix(".")
-        is_abbreviation = len(bare.split()[-1]) <= _LONGEST_ABBREVIATION
-        yield Value(match.group() if is_abbreviation else bare, match.start())
+        found = match.group()
+        is_word = len(found.split()[-1]) > _LONGEST_ABBREVIATION + 1
+        yield Value(found.removesuffix(".") if is_word else found, match.start())
 
 
 # Names are told by their capitals, and their kinds by legal forms, titles and prepositions.
@@ -118,7 +119,6 @@ _NAME = re.compile(
 FORMS = frozenset(LEXICON["words"]["forms_of_organizations"])
 _TITLED = re.compile(r"(?:Mr|Mrs|Ms|Dr|Prof|Professor|President|Senator|Sir|Judge)\b\.?\s")
 _LOCATIVE = re.compile(r"\b(?:in|at|near)\s+(?:the\s+)?$", re.IGNORECASE)
-_ARTICLE = re.compile(r"\bthe\s+$", re.IGNORECASE)
 _CALENDAR = re.compile(rf"\b{_MONTH_NAME}\b|(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day")
 _LOOK_BACK = 12
 _MAX_PERSON_WORDS = 4
@@ -128,19 +128,16 @@ def _names(kind: Kind, text: str, ordinary: AbstractSet[str]) -> Iterator[Value]
     for match in _NAME.finditer(text):
         name = _trimmed(match.group(), ordinary)
         start = match.end() - len(name)
-        before = text[max(0, start - _LOOK_BACK) : start]
-        if name and _kind_of_name(name, before, ordinary) is kind:
+        if name and _kind_of_name(name, text[:start][-_LOOK_BACK:], ordinary) is kind:
             yield Value(name, start)
 
 
 def _trimmed(name: str, ordinary: AbstractSet[str]) -> str:
     """Drop words at the front that have a capital only because a sentence begins there."""
-    while name and not _TITLED.match(name):
-        first, _, rest = name.partition(" ")
-        word = first.lower().strip(".'’")
-        if word not in STOPWORDS and not (rest and word in ordinary):
-            break
-        name = rest
+    first, _, rest = name.partition(" ")
+    word = first.lower().strip(".'’")
+    if name and (word in STOPWORDS or (rest and word in ordinary)) and not _TITLED.match(name):
+        return _trimmed(rest, ordinary)
     return name
 
 
@@ -154,5 +151,5 @@ def _kind_of_name(name: str, before: str, ordinary: AbstractSet[str]) -> Kind | 
         return None
     if _LOCATIVE.search(before):
         return Kind.PLACE
-    is_person = 1 < len(parts) <= _MAX_PERSON_WORDS and not _ARTICLE.search(before)
+    is_person = 1 < len(parts) <= _MAX_PERSON_WORDS and not before.lower().endswith("the ")
     return Kind.PERSON if is_person else None

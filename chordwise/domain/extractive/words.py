@@ -26,10 +26,10 @@ _SHORTEST_STEM = 3
 _SHORTEST_WITH_ENDING = 4
 _SHORTEST_WITH_NOUN_ENDING = 7
 _ENGLISH_SHARE = 0.2
-_FILE = resources.files(__package__) / "lexicon.toml"
+_FILE = resources.files(__package__).joinpath("lexicon.toml").read_text("utf-8")
 LEXICON: dict[str, dict[str, tuple[str, ...]]] = {
     table: {name: tuple(listed.split()) for name, listed in lists.items()}
-    for table, lists in tomllib.loads(_FILE.read_text("utf-8")).items()
+    for table, lists in tomllib.loads(_FILE).items()
 }
 """The lists of words in a file of this package, by table and name."""
 STOPWORDS = frozenset(LEXICON["words"]["function"])
@@ -48,9 +48,8 @@ def terms(text: str) -> list[str]:
 
 def is_english(some_words: Iterable[str]) -> bool:
     """Tell English from other languages by its function words."""
-    listed = list(some_words)
-    known = sum(word in STOPWORDS for word in listed)
-    return known > len(listed) * _ENGLISH_SHARE
+    known = [word in STOPWORDS for word in some_words]
+    return sum(known) > len(known) * _ENGLISH_SHARE
 
 
 def is_unspaced(word: str) -> bool:
@@ -61,14 +60,9 @@ def is_unspaced(word: str) -> bool:
 def _terms_of(word: str) -> Iterable[str]:
     if word in STOPWORDS:
         return ()
-    if is_unspaced(word):
-        return pairs(word)
+    if is_unspaced(word):  # the overlapping pairs of its characters
+        return [word[place : place + 2] for place in range(max(1, len(word) - 1))]
     return (stem(word),) if len(word) > 1 else ()
-
-
-def pairs(run: str) -> list[str]:
-    """Return the overlapping pairs of characters of a run; a single one stands alone."""
-    return [run[place : place + 2] for place in range(max(1, len(run) - 1))]
 
 
 @lru_cache(maxsize=50_000)
@@ -77,15 +71,13 @@ def stem(word: str) -> str:
     word = word.removesuffix("'s").removesuffix("'")
     if len(word) < _SHORTEST_WITH_ENDING or not word.isascii():
         return word
-    return _without_suffix(_without_plural(word))
-
-
-def _without_plural(word: str) -> str:
     if word.endswith("ies"):
-        return word[:-3] + "y"
-    if word.endswith(("sses", "xes", "ches", "shes", "zes")):
-        return word[:-2]
-    return word[:-1] if word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
+        word = word[:-3] + "y"
+    elif word.endswith(("sses", "xes", "ches", "shes", "zes")):
+        word = word[:-2]
+    elif word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        word = word[:-1]
+    return _without_suffix(word)
 
 
 def _without_suffix(word: str) -> str:

@@ -1,0 +1,38 @@
+"""The measurements of docs/quality.md: intervals, baselines, corpora that are there or are not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import quality
+
+
+@pytest.mark.parametrize(
+    ("right", "count", "low", "high"),
+    [(0, 0, 0.0, 1.0), (10, 10, 0.72, 1.0), (5, 10, 0.24, 0.76), (430, 500, 0.83, 0.89)],
+)
+def test_intervals_are_those_of_wilson(right: float, count: int, low: float, high: float) -> None:
+    """Ten of ten is no certainty; more documents make an interval narrower."""
+    assert list(quality.wilson(right, count)) == pytest.approx([low, high], abs=5e-3)
+
+
+def test_a_folder_is_measured_and_an_absent_one_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Any folder with labels is a classification; the table has the baselines."""
+    truths = [
+        {"text": "The lease of the flat ends in May.", "label": "lease"},
+        {"text": "Invoice: the total is due.", "label": "invoice"},
+        {"text": "This invoice is unpaid.", "label": "invoice"},
+    ]
+    (tmp_path / "papers").mkdir()
+    lines = "".join(f"{json.dumps(truth)}\n" for truth in truths)
+    (tmp_path / "papers" / "labels.jsonl").write_text(lines, "utf-8")
+
+    found = quality.table(quality.measured(tmp_path, ["papers", "speeches"]))
+
+    assert "| `papers` | right label of 2 | 3 | 1.00 | 0.44 to 1.00 | majority 0.67," in found
+    assert capsys.readouterr().err == "speeches is absent\n"
