@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import RenderableType
@@ -14,37 +16,66 @@ from sqlalchemy.orm import Session
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AnyRun, AsJson, OnlyTypes
-from chordwise.cli.rendering import layouts
+from chordwise.cli.options import AnyRun, AsJson, Model, OnlyTypes
+from chordwise.cli.rendering import layouts, live
 from chordwise.cli.rendering.plain_text import counted, one_line
+from chordwise.cli.run_watch import Watch
 from chordwise.domain.learning.measures import Measure
+from chordwise.embedded.stack import Level
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning import evaluation, gold
 from chordwise.pipeline.learning.evaluation import Comparison, Evaluated, Measured
+from chordwise.settings import Settings
 from chordwise.storage.database import Database
 
+if TYPE_CHECKING:
+    from chordwise.pipeline.learning.suite import Answered
 
-def evaluate(
-    invocation: Invocation,
-    run: AnyRun = None,
-    *,
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truths:
+    """Where the truth is, and what is compared with it."""
+
     gold_file: Annotated[
         Path | None,
         typer.Option("--gold", metavar="FILE", help="The truth, as CSV or JSONL; else feedback."),
-    ] = None,
-    types: OnlyTypes = None,
+    ] = None
+    suite: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Ask a model about labelled documents, and compare."),
+    ] = None
+    model: Model = None
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="So many documents of each question of a suite."),
+    ] = None
+    types: OnlyTypes = None
     profile: Annotated[
         str, typer.Option(metavar="NAME", help="Only what [profiles.NAME] asks.")
-    ] = "",
-    as_json: AsJson = False,
+    ] = ""
+
+
+def evaluate(
+    invocation: Invocation, run: AnyRun = None, *, truths: Truths, as_json: AsJson = False
 ) -> ExitCode:
     """Compare results with the truth. Without a run, the newest of each document.
 
     chordwise evaluate latest --gold truth.csv
+
+    chordwise evaluate --suite suites/contracts --model gpt-5-mini
     """
     settings = invocation.settings()
-    truth = gold.read(gold_file) if gold_file else None
-    scope = evaluation.of(settings, run, profile, types or ())
+    if truths.suite is not None:
+        if run or truths.gold_file or truths.profile or truths.types:
+            raise UsageError(
+                "A suite says itself what is asked and what is true.",
+                "Leave out RUN, --gold, --profile and --type.",
+            )
+        return _evaluate_suite(invocation, settings, truths, as_json=as_json)
+    if truths.model or truths.limit:
+        raise UsageError("--model and --limit are for a suite.", "Add --suite FOLDER.")
+    truth = gold.read(truths.gold_file) if truths.gold_file else None
+    scope = evaluation.of(settings, run, truths.profile, truths.types or ())
     with access.database(access.reach(invocation, settings)) as database:
         found = evaluation.evaluate(database, scope, truth, partial(_write, database))
     if not found:
@@ -57,6 +88,42 @@ def evaluate(
     else:
         for each in found:
             invocation.screen.show(*laid_out(each))
+    return _code(found)
+
+
+def _evaluate_suite(
+    invocation: Invocation, settings: Settings, truths: Truths, *, as_json: bool
+) -> ExitCode:
+    """Ask the model and the built-in one, and show what was measured beside each other."""
+    from chordwise.pipeline.learning import suite as suites  # noqa: PLC0415 - it loads Celery
+
+    model, screen = truths.model or settings.model, invocation.screen
+    settings = access.with_model(invocation, settings, model)
+    parts = suites.read(settings, truths.suite or Path(), truths.limit)
+    access.require_own_database(settings)
+    settings = access.reach(invocation, settings, Level.ALL)
+    now = datetime.now(UTC)  # noqa: TID251 - the clock
+    done: list[Sequence[Answered]] = []
+    with access.working_context(settings) as context, live.display(screen) as display:
+        watch = Watch(settings, context.database, screen.tell)
+        wait = partial(watch.until_over, display=display)
+        done.extend(suites.both(context, parts, model, now, wait))
+    answered = [each for together in done for each in together]
+    if as_json:
+        screen.write_json(
+            evaluations=[
+                {"part": each.part, "run": each.run, "asked": each.model, **_as_json(evaluated)}
+                for each in answered
+                for evaluated in each.evaluated
+            ]
+        )
+    else:
+        for together in done:
+            screen.show(*beside(together))
+    return _code([evaluated for each in answered for evaluated in each.evaluated])
+
+
+def _code(found: Sequence[Evaluated]) -> ExitCode:
     is_incomplete = any(each.comparison.missing for each in found)
     return ExitCode.INCOMPLETE if is_incomplete else ExitCode.SUCCESS
 
@@ -91,6 +158,7 @@ MAX_MISSING = 10
 _MAX_CONFUSED = 10
 _WIDTH = 60
 _CONFUSION = "confusion"
+_LEAST_SHOWN = 0.0005
 _WORDS = {
     "accuracy": "right",
     "macro_f1": "F1, mean of labels",
@@ -103,7 +171,10 @@ _WORDS = {
     "f1": "F1",
     "rouge_1": "ROUGE-1",
     "rouge_l": "ROUGE-L",
+    "row_recall": "rows found",
     "grounded": "quotes grounded",
+    "seconds": "seconds for a document",
+    "cost_usd": "US dollars for a document",
     "calibration_error": "calibration error",
 }
 
@@ -119,6 +190,39 @@ def laid_out(evaluated: Evaluated) -> Iterator[RenderableType]:
     yield from _missing(evaluated.comparison)
 
 
+def beside(together: Sequence[Answered]) -> Iterator[RenderableType]:
+    """Return the numbers of several models about the same documents, a column for each."""
+    for kinds in zip(*(each.evaluated for each in together), strict=False):
+        wholes = [each.measured[0] for each in kinds]
+        heading = f"{together[0].part}: {kinds[0].comparison.kind}"
+        yield Text(one_line(heading), style="bold")
+        by_name: dict[tuple[str, str], dict[int, Measure]] = {}
+        for column, whole in enumerate(wholes):
+            for measure in whole.measures:
+                if measure.metric != _CONFUSION:
+                    own = by_name.setdefault((measure.metric, measure.label), {})
+                    own[column] = measure
+        rows = []
+        for (metric, label), measures in by_name.items():
+            cells = [_cell(measures.get(column)) for column in range(len(wholes))]
+            of = max(each.count for each in measures.values())
+            rows.append((f"  {_named(metric, label)}", *cells, f"{of:,}"))
+        yield layouts.numbers(("", *(one_line(each.model) for each in together), "Of"), rows)
+        for each in kinds:
+            yield from _missing(each.comparison)
+
+
+def _cell(measure: Measure | None) -> str:
+    if measure is None:
+        return "–"
+    bounds = _bounds(measure)
+    return f"{_number(measure.value)} ({bounds})" if bounds else _number(measure.value)
+
+
+def _named(metric: str, label: str) -> str:
+    return f"{_WORDS.get(metric, metric)}{f' of {one_line(label, _WIDTH)}' if label else ''}"
+
+
 def _heading(measured: Measured) -> str:
     who = "several models or prompts"
     if measured.group:
@@ -132,9 +236,8 @@ def _numbers(measures: Sequence[Measure]) -> RenderableType:
     rows = []
     for each in measures:
         if each.metric != _CONFUSION:
-            name = _WORDS.get(each.metric, each.metric)
-            label = f" of {each.label}" if each.label else ""
-            rows.append((f"  {name}{label}", _number(each.value), _bounds(each), f"{each.count:,}"))
+            name = _named(each.metric, each.label)
+            rows.append((f"  {name}", _number(each.value), _bounds(each), f"{each.count:,}"))
     return layouts.numbers(("", "Value", "95 %", "Of"), rows)
 
 
@@ -187,4 +290,4 @@ def _bounds(measure: Measure) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3f}"
+    return f"{value:.3f}" if value == 0 or abs(value) >= _LEAST_SHOWN else f"{value:.1e}"

@@ -103,7 +103,7 @@ def checked(header: JsonObject, body: bytes | bytearray, max_characters: int) ->
         raise failures.empty()
     invisible = _count(header.get("invisible_characters")) or 0
     unseen = strings(header.get("unseen")) if invisible > FEW else []
-    passages = [normalize(each).text for each in unseen]
+    passages = [normalize(each).text for each in unseen[: document_flags.MAX_FLAGS_OF_KIND]]
     return ReadText(
         text=normalized.text,
         media_type=line(header.get("media_type")),

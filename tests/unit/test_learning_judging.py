@@ -8,6 +8,7 @@ import pytest
 
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields, truths
+from chordwise.domain.learning.fields import Rule
 from chordwise.domain.learning.judging import Answer, judge
 from chordwise.domain.learning.remarks import Saying, parsed, understand
 from chordwise.domain.learning.truths import Remark, Truth, Verdict
@@ -326,3 +327,45 @@ def test_a_label_remark_and_a_remark_elsewhere_do_not_mix() -> None:
     truth = truths.from_remarks(AnalysisType.SENTIMENT, [remark])
 
     assert judge(a_sentiment("mixed"), truth).judgments == ()
+
+
+@pytest.mark.parametrize(
+    ("rule", "found", "right", "same"),
+    [
+        (Rule.EQUAL, "EUR 1,300.50", "1300.5", False),
+        (Rule.TYPED, "EUR 1,300.50", 1300.5, True),
+        (Rule.TYPED, "1,301.00", "1300.5", True),
+        (Rule.TYPED, "1,302.00", "1300.5", False),
+        (Rule.TYPED, "May 3, 2024", "2024-05-03", True),
+        (Rule.TYPED, "May 3, 2024", 3, False),
+        (Rule.TYPED, "some", "other", False),
+        (Rule.TYPED, "Some.", "some", True),
+        (Rule.CONTAINS, "the laws of the State of New York", "New York", True),
+        (Rule.CONTAINS, "the laws of New Yorkshire", "New York", False),
+        (Rule.CONTAINS, "anything", None, False),
+    ],
+)
+def test_a_rule_says_when_a_value_is_the_right_one(
+    rule: Rule, found: str, right: JsonValue, *, same: bool
+) -> None:
+    """A number within a thousandth, the same date, or a part of what was found, in whole words."""
+    answer = an_extraction({"fields": [a_field("total", found, 9)]})
+    truth = Truth(fields={"total": right}, rules={"total": rule})
+
+    judged = judge(answer, truth)
+
+    assert [score.is_right for score in judged.scores] == [same]
+    assert [each.is_right for each in judged.judgments] == [same, same]
+
+
+def test_rows_count_as_often_as_they_should_be_there() -> None:
+    """A row with another value is none of the right ones, wherever it stands."""
+    one: JsonObject = {"sku": "A-1", "n": 1}
+    two: JsonObject = {"sku": "B-2", "n": 2}
+    rows: JsonValue = [{**one}, {**one}, {**two}]
+    found: JsonValue = [{"n": 2, "sku": "b-2"}, {**one}, {**one, "n": 3}]
+    answer = an_extraction({"data": {"lines": found}, "evidence": []})
+
+    (score,) = judge(answer, Truth(fields={"/lines": rows})).scores
+
+    assert (score.rows, score.rows_found) == (3, 2)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from enum import StrEnum
 from typing import TypeAlias
 
 from chordwise.domain import json_values
 from chordwise.domain.analyses import extraction
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions
+from chordwise.domain.typed_values import typed
 
 Key: TypeAlias = tuple[str, str]
 """What makes two values the same: where they stand below their field, and their normalized text."""
+Row: TypeAlias = frozenset[Key]
+"""An object in a list, as the values that it holds."""
 
 # What ends a word tells grades and languages apart: A, A+ and A-, C, C# and C++.
 _TOKEN = re.compile(r"(?<!\w)-\d+|\w+|[%‰$€£¥]|(?<=\w)(?:\++|#|-)(?!\w)")
@@ -36,6 +42,38 @@ class Entry:
     value: JsonValue
     key: Key | None
     confidence: float | None
+
+
+class Rule(StrEnum):
+    """When a value of a field counts as the right one."""
+
+    EQUAL = "equal"
+    TYPED = "typed"
+    CONTAINS = "contains"
+
+
+def aligned(entry: Entry, expected: JsonValue, rule: Rule) -> Entry:
+    """Return a value with the key of the right one that it stands for by the rule, if any."""
+    if rule is Rule.EQUAL or entry.key is None:
+        return entry
+    for path, leaf in _leaves(expected):
+        if path == entry.key[0] and _stands_for(entry.value, leaf, rule):
+            return replace(entry, key=_key(path, leaf))
+    return entry
+
+
+_TOLERANCE = Decimal("0.001")
+
+
+def _stands_for(found: JsonValue, right: JsonValue, rule: Rule) -> bool:
+    if rule is Rule.CONTAINS:
+        return bool(normalized(right)) and f" {normalized(right)} " in f" {normalized(found)} "
+    one, other = typed(found), typed(right)
+    if one.date or other.date:
+        return one.date == other.date
+    if one.number is None or other.number is None:
+        return False
+    return abs(one.number - other.number) <= abs(other.number) * _TOLERANCE
 
 
 def names(output: JsonObject) -> list[str]:
@@ -111,6 +149,11 @@ def keys(value: JsonValue) -> frozenset[Key]:
     return frozenset(key for key in found if key is not None)
 
 
+def rows(value: JsonValue) -> Counter[Row]:
+    """Return the objects of a list by what they hold, each as often as it is there."""
+    return Counter(keys(row) for row in json_values.objects(value))
+
+
 def exact(value: JsonValue) -> frozenset[str]:
     """Return the texts in a value to the letter, but for white space around them."""
     texts = (_written(leaf).strip() for _, leaf in _leaves(value))
@@ -127,9 +170,18 @@ def normalized(value: JsonValue) -> str:
     return " ".join(_TOKEN.findall(text)) or text.strip()
 
 
+def data_at(output: JsonObject, name: str) -> JsonValue:
+    """Return the value of a member of a user's own schema, `None` where there is none."""
+    return value_at(output.get(_DATA), _pointer(name))
+
+
+def _pointer(name: str) -> str:
+    return name if name.startswith("/") else f"/{name}"
+
+
 def _of_data(output: JsonObject, name: str) -> Iterator[Entry]:
-    pointer = name if name.startswith("/") else f"/{name}"
-    for below, value in json_values.walk(value_at(output[_DATA], pointer)):
+    pointer = _pointer(name)
+    for below, value in json_values.walk(data_at(output, name)):
         if not isinstance(value, dict | list):
             place = f"{pointer}{below}"
             yield _entry(f"/{_DATA}{place}", _unnumbered(below), value, _claim(output, place))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,7 +10,7 @@ from enum import StrEnum
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
-from chordwise.domain.learning.fields import Entry
+from chordwise.domain.learning.fields import Entry, Rule
 from chordwise.domain.learning.truths import LABEL_PATHS, Truth, Verdict, latest
 from chordwise.domain.tasks import AnalysisType
 
@@ -57,13 +58,19 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldScore:
-    """How the values of one field compare with the right ones, by their numbers."""
+    """How the values of one field compare with the right ones, by their numbers.
+
+    Of the `rows` that a list of objects should have, `rows_found` are there with all their values,
+    equal ones as often as they should be.
+    """
 
     name: str
     shared: int
     only_found: int
     only_expected: int
     is_exact: bool
+    rows: int = 0
+    rows_found: int = 0
 
     @property
     def is_right(self) -> bool:
@@ -107,9 +114,13 @@ def _judge_fields(answer: Answer, truth: Truth) -> Judged:
     judgments: list[Judgment] = []
     scores: list[FieldScore] = []
     for name, expected in truth.fields.items():
-        entries = fields.entries(answer.output, name)
+        rule = truth.rules.get(name, Rule.EQUAL)
+        entries = [
+            fields.aligned(entry, expected, rule) for entry in fields.entries(answer.output, name)
+        ]
         judgments += (_of_entry(entry, expected) for entry in entries)
-        scores.append(_score(name, entries, expected))
+        found_rows = fields.rows(fields.data_at(answer.output, name))
+        scores.append(_score(name, entries, expected, found_rows))
     refuted = [name for name, value in truth.wrong_fields.items() if _says(answer, name, value)]
     for name in refuted:
         judgments += _of_refuted(answer, name)
@@ -183,15 +194,20 @@ def _says(answer: Answer, name: str, value: JsonValue) -> bool:
     return bool(entries) and _keys(entries) == fields.keys(value)
 
 
-def _score(name: str, entries: list[Entry], expected: JsonValue) -> FieldScore:
+def _score(
+    name: str, entries: list[Entry], expected: JsonValue, found_rows: Counter[fields.Row]
+) -> FieldScore:
     right, found = fields.keys(expected), _keys(entries)
     values: list[JsonValue] = [entry.value for entry in entries if entry.key]
+    right_rows = fields.rows(expected)
     return FieldScore(
         name=name,
         shared=len(right & found),
         only_found=len(found - right),
         only_expected=len(right - found),
         is_exact=right == found and fields.exact(values) == fields.exact(expected),
+        rows=right_rows.total(),
+        rows_found=(right_rows & found_rows).total(),
     )
 
 

@@ -75,7 +75,7 @@ def of_fields(scores: Sequence[FieldScore], random: Random) -> Iterator[Measure]
 
 
 def of_means(values: Mapping[str, Sequence[float]], random: Random) -> Iterator[Measure]:
-    """Measure the means of numbers from 0 to 1, one of each document, by the metric's name."""
+    """Measure the means of numbers, one of each document, by the metric's name."""
     for metric, numbers in values.items():
         if numbers:
             yield _averaged(metric, numbers, _mean, random)
@@ -164,6 +164,8 @@ def _of_values(name: str, scores: Sequence[FieldScore], random: Random) -> Itera
     found = shared + sum(score.only_found for score in scores)
     expected = shared + sum(score.only_expected for score in scores)
     yield from _precision_recall(name, shared, found, expected)
+    if rows := sum(score.rows for score in scores):
+        yield share("row_recall", sum(score.rows_found for score in scores), rows, name)
     if found + expected:
         numbers = [(s.shared, s.only_found + s.only_expected) for s in scores]
         low, high = bootstrap(numbers, _micro_f1, random)

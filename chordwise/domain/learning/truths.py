@@ -9,6 +9,7 @@ from enum import StrEnum
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
+from chordwise.domain.learning.fields import Rule
 from chordwise.domain.tasks import AnalysisType
 
 LABEL_PATHS = {
@@ -45,7 +46,8 @@ class Truth:
     """What an answer is compared with; what is not known is left out.
 
     `fields` holds the right values of each field of an extraction, and `wrong_fields` values that
-    are not; likewise the labels. `reference` is a summary that a person wrote. `remarks` say
+    are not; likewise the labels. `rules` say of fields when a value counts as the right one, if not
+    when it is equal. `reference` is a summary that a person wrote. `remarks` say
     something of an answer that says the same as the one that they were made of.
     """
 
@@ -53,6 +55,7 @@ class Truth:
     wrong_labels: frozenset[str] = frozenset()
     fields: Mapping[str, JsonValue] = field(default_factory=dict)
     wrong_fields: Mapping[str, JsonValue] = field(default_factory=dict)
+    rules: Mapping[str, Rule] = field(default_factory=dict)
     reference: str | None = None
     remarks: tuple[Remark, ...] = ()
 

@@ -350,8 +350,12 @@ def _asked(result: Listed, truth: Truth) -> Truth:
     if result.analysis_type is not AnalysisType.EXTRACTION:
         return truth
     options = options_from(result.question)
-    named = ((fields.asked(name, options), value) for name, value in truth.fields.items())
-    return replace(truth, fields={name: value for name, value in named if name is not None})
+    named = {name: asked for name in truth.fields if (asked := fields.asked(name, options))}
+    return replace(
+        truth,
+        fields={asked: truth.fields[name] for name, asked in named.items()},
+        rules={named[name]: rule for name, rule in truth.rules.items() if name in named},
+    )
 
 
 def _unasked(results: Sequence[Listed], gold: Gold) -> Iterator[Missing]:
@@ -394,3 +398,6 @@ def _means(each: Judgeable, truth: Truth) -> Iterator[tuple[str, float]]:
         yield "rouge_l", measures.rouge_l(text, truth.reference)
     if grounding.quotes(output):
         yield "grounded", grounding.grounded_share(output)
+    for name, taken in (("seconds", each.seconds), ("cost_usd", each.cost_usd)):
+        if taken is not None:
+            yield name, taken

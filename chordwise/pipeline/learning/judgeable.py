@@ -6,9 +6,10 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonObject
@@ -20,6 +21,7 @@ from chordwise.storage.documents import Document
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.judgments import JudgedResult
+from chordwise.storage.model_calls import ModelCall
 from chordwise.storage.results import Result
 
 _AT_ONCE = 500
@@ -41,11 +43,16 @@ class Listed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgeable:
-    """A result with its answer."""
+    """A result with its answer, and what it took, where that is known: seconds and US dollars.
+
+    A result that was reused took nothing, which says nothing of the model.
+    """
 
     listed: Listed
     result: JudgedResult
     answer: Answer
+    seconds: float | None
+    cost_usd: float | None
 
 
 @dataclass(slots=True)
@@ -125,13 +132,22 @@ def read(session: Session, results: Sequence[Listed]) -> Iterator[Judgeable]:
     for some in batches(results):
         by_id: Mapping[uuid.UUID, Listed] = {each.result_id: each for each in some}
         statement = (
-            select(Result, Job.options_hash)
+            select(Result, Job, _COST.label("cost_usd"))
             .join(Job, Job.id == Result.job_id)
             .where(Result.id.in_(by_id))
             .order_by(Result.id)
         )
-        for result, options_hash in session.execute(statement):
-            yield _judgeable(by_id[result.id], result, options_hash)
+        for result, job, cost_usd in session.execute(statement):
+            yield _judgeable(by_id[result.id], result, job, cost_usd)
+
+
+# Unknown where one call has no price.
+_COST = (
+    select(case((func.count() == func.count(ModelCall.cost_usd), func.sum(ModelCall.cost_usd))))
+    .where(ModelCall.job_id == Result.job_id)
+    .correlate(Result)
+    .scalar_subquery()
+)
 
 
 def batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
@@ -140,14 +156,14 @@ def batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
         yield items[start : start + _AT_ONCE]
 
 
-def _judgeable(of: Listed, result: Result, options_hash: str) -> Judgeable:
+def _judgeable(of: Listed, result: Result, job: Job, cost_usd: Decimal | None) -> Judgeable:
     return Judgeable(
         listed=of,
         result=JudgedResult(
             job_id=result.job_id,
             document_id=result.document_id,
             result_id=result.id,
-            options_hash=options_hash,
+            options_hash=job.options_hash,
             analysis_type=result.analysis_type,
             provider=result.provider,
             model=result.model,
@@ -159,4 +175,12 @@ def _judgeable(of: Listed, result: Result, options_hash: str) -> Judgeable:
             confidence=result.confidence,
             needs_review=result.needs_review,
         ),
+        seconds=_seconds(job),
+        cost_usd=None if cost_usd is None else float(cost_usd),
     )
+
+
+def _seconds(job: Job) -> float | None:
+    if job.reused_from is not None or job.started_at is None or job.finished_at is None:
+        return None
+    return (job.finished_at - job.started_at).total_seconds()

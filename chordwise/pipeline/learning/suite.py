@@ -1,0 +1,351 @@
+"""Suites: folders of labelled documents that a model answers, beside the built-in one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import Field, ValidationError
+from sqlalchemy.orm import Session
+
+from chordwise.domain import json_values, validation
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.learning import fields
+from chordwise.domain.learning.fields import Rule
+from chordwise.domain.learning.truths import Truth
+from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.visible_text import printable
+from chordwise.errors import UsageError
+from chordwise.llm.model import EXTRACTIVE
+from chordwise.pipeline.intake.batches import BatchWriter, Offered
+from chordwise.pipeline.intake.run_options import RunOptions, run_options
+from chordwise.pipeline.intake.submit import open_run
+from chordwise.pipeline.learning import evaluation, gold
+from chordwise.pipeline.learning.evaluation import Evaluated, Scope
+from chordwise.pipeline.learning.gold import Gold, read_records
+from chordwise.pipeline.runtime.context import Context
+from chordwise.readers.discovery import discover
+from chordwise.readers.documents import ReadDocument, checked
+from chordwise.readers.reading import Reader
+from chordwise.settings import ProfileSettings, Settings
+
+FILE = "suite.toml"
+_HINT = "docs/evaluation.md, Suites, shows what a suite looks like."
+
+Item = TypeVar("Item")
+
+
+class Layout(StrEnum):
+    """How a suite has its documents and the truth."""
+
+    FILES = "files"
+    RECORDS = "records"
+    EXTRACTBENCH = "extractbench"
+
+
+class SuiteSettings(ProfileSettings):
+    """The file `suite.toml`: the question, as in a profile, and where documents and truth are.
+
+    Paths are relative to the file. The others are JSON Pointers into the records of the layout
+    `records`, whose paths are relative to the file of the records. `rules` say of fields when a
+    value counts as the right one.
+    """
+
+    layout: Layout = Layout.FILES
+    documents: Path = Path("documents")
+    gold: Path = Path("gold.jsonl")
+    name: str = "/id"
+    path: str = "/path"
+    text: str = "/text"
+    label: str = ""
+    summary: str = ""
+    fields: Mapping[str, str] = Field(default_factory=dict)
+    rules: Mapping[str, Rule] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteDocument:
+    """A document of a suite: the file at `path`, or a text."""
+
+    name: str
+    path: Path | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One question of a suite, the documents that it is asked of, and the truth about them."""
+
+    name: str
+    options: RunOptions
+    documents: Sequence[SuiteDocument]
+    gold: Gold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """What was measured on a part of a suite that a model answered in a run."""
+
+    part: str
+    model: str
+    run: str
+    evaluated: Sequence[Evaluated]
+
+
+def read(settings: Settings, folder: Path, limit: int | None = None) -> Sequence[Part]:
+    """Read a suite; of more than `limit` documents in a part that many, evenly spaced.
+
+    Raises:
+        UsageError: There is no suite, or it makes no sense.
+    """
+    suite = _suite_settings(folder)
+    match suite.layout:
+        case Layout.FILES:
+            parts = [_of_files(settings, folder, suite)]
+        case Layout.RECORDS:
+            parts = [_of_records(settings, folder, suite)]
+        case Layout.EXTRACTBENCH:
+            parts = list(_of_schemas(settings, folder, suite))
+    parts = [_limited(_with_rules(part, suite.rules), limit) for part in parts]
+    if not any(part.documents for part in parts):
+        raise UsageError(f"The suite {folder} has no documents with a truth.", _HINT)
+    return parts
+
+
+def evaluate(
+    context: Context,
+    part: Part,
+    model: str,
+    now: datetime,
+    wait: Callable[[uuid.UUID], object],
+) -> Answered:
+    """Ask a model about the documents anew, `wait` for the run, and compare it with the truth.
+
+    Raises:
+        UsageError: No document has an answer.
+    """
+    options = replace(part.options, model=model, fresh=True, save_as="")
+    submission = open_run(context, options, now)
+    with (
+        BatchWriter(submission.take_in_all) as writer,
+        Reader(context.settings.readers) as reader,
+    ):
+        for document in part.documents:
+            if document.path is None:
+                writer.put(Offered(found=_of_text(context.settings, document)))
+                continue
+            for found in reader.read_documents(
+                document.path, submission.columns, source=document.name
+            ):
+                writer.put(Offered(found=found))
+    submission.close()
+    wait(submission.run_id)
+
+    def write(change: Callable[[Session], int]) -> int:
+        with context.database.write() as session:
+            return change(session)
+
+    scope = Scope(run=submission.name, types=options.types)
+    measured = evaluation.evaluate(context.database, scope, part.gold, write)
+    return Answered(part=part.name, model=model, run=submission.name, evaluated=measured)
+
+
+def both(
+    context: Context,
+    parts: Iterable[Part],
+    model: str,
+    now: datetime,
+    wait: Callable[[uuid.UUID], object],
+) -> Iterator[tuple[Answered, ...]]:
+    """Yield what was measured on each part, with the model and, if it is another, the built-in."""
+    models = dict.fromkeys((model, EXTRACTIVE))
+    for part in parts:
+        yield tuple(evaluate(context, part, each, now, wait) for each in models)
+
+
+def _suite_settings(folder: Path) -> SuiteSettings:
+    path = folder / FILE
+    try:
+        return SuiteSettings.model_validate(tomllib.loads(path.read_text("utf-8-sig")))
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError(f"{path} cannot be read: {reason}.", _HINT) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no TOML: {error}.", _HINT) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{path}, {place}: {first['msg']}.", _HINT) from error
+
+
+def _question(settings: Settings, folder: Path, suite: SuiteSettings) -> RunOptions:
+    schema = folder.absolute() / suite.schema_file if suite.schema_file else None
+    return run_options(settings, suite.model_copy(update={"schema_file": schema}))
+
+
+def _of_files(settings: Settings, folder: Path, suite: SuiteSettings) -> Part:
+    """Return a folder of files with a gold file, which names them by any end of their paths."""
+    found = [file.path for file in discover([str(folder / suite.documents)]) if file.path]
+    return Part(
+        name=folder.name,
+        options=_question(settings, folder, suite),
+        documents=[_document(folder, path) for path in found],
+        gold=gold.read(folder / suite.gold),
+    )
+
+
+def _document(folder: Path, path: Path) -> SuiteDocument:
+    whole, within = path.absolute(), folder.absolute()
+    name = whole.relative_to(within) if whole.is_relative_to(within) else whole
+    return SuiteDocument(name=printable(str(name)), path=path)
+
+
+def _of_records(settings: Settings, folder: Path, suite: SuiteSettings) -> Part:
+    """Return a file of JSON Lines with the truth, and the texts or the paths of their files."""
+    file = read_records(folder / suite.gold)
+    documents, truths = [], {}
+    for line, record in file.records:
+        path = json_values.text(fields.value_at(record, suite.path))
+        text = json_values.text(fields.value_at(record, suite.text))
+        name = path or json_values.text(fields.value_at(record, suite.name)) or f"{line}"
+        truth = _truth(record, suite)
+        if truth is None or not (path or text):
+            continue
+        where = file.path.parent / path if path else None
+        documents.append(SuiteDocument(name=name, path=where, text=text))
+        truths[name] = truth
+    return Part(
+        name=folder.name,
+        options=_question(settings, folder, suite),
+        documents=documents,
+        gold=Gold(name=suite.gold.name, sha256=file.sha256, truths=truths),
+    )
+
+
+def _truth(record: JsonObject, suite: SuiteSettings) -> Truth | None:
+    """Return what a record says, `None` where that is nothing."""
+    truth = Truth(
+        label=json_values.text(fields.value_at(record, suite.label)) or None,
+        reference=json_values.text(fields.value_at(record, suite.summary)) or None,
+        fields={name: fields.value_at(record, place) for name, place in suite.fields.items()},
+    )
+    return truth if any(gold.says(truth, kind) for kind in AnalysisType) else None
+
+
+_GOLD = (".gold.json", ".json")
+_SCHEMA = "schema.json"
+_RULES = "evaluation_config"
+"""The member of a schema that says how a field is compared there; it is no part of JSON Schema."""
+
+
+def _of_schemas(settings: Settings, folder: Path, suite: SuiteSettings) -> Iterator[Part]:
+    """Yield a part for each schema: files, a gold JSON beside each, the schema beside or above."""
+    cases: dict[Path, dict[Path, Path]] = defaultdict(dict)
+    root = folder / suite.documents
+    for path in sorted(each for each in root.rglob("*") if each.suffix.lower() != ".json"):
+        beside = (path.with_name(f"{path.stem}{ending}") for ending in _GOLD)
+        truth = next((each for each in beside if each.is_file()), None)
+        if truth is not None and (schema := _schema_of(path, root)):
+            cases[schema][path] = truth
+    for schema, own in cases.items():
+        wanted = suite.model_copy(update={"types": (AnalysisType.EXTRACTION,)})
+        options = _question(settings, folder, wanted)
+        written = _json(schema)
+        asked, rules = validation.check_schema(_without_rules(written)), dict(_rules(written))
+        truths, digest = {}, hashlib.sha256()
+        for path, truth in own.items():
+            values = _json(truth)
+            digest.update(truth.read_bytes())
+            members = values.items() if isinstance(values, dict) else ()
+            named = {json_values.pointer("", name): value for name, value in members}
+            truths[_document(folder, path).name] = Truth(fields=named, rules=rules)
+        yield Part(
+            name=f"{folder.name}/{schema.parent.name}",
+            options=replace(options, analysis=replace(options.analysis, schema=asked)),
+            documents=[_document(folder, path) for path in own],
+            gold=Gold(name=schema.name, sha256=digest.hexdigest(), truths=truths),
+        )
+
+
+def _schema_of(path: Path, root: Path) -> Path | None:
+    """Return the schema of a document: of its own name, or the nearest in its folder or above."""
+    own = path.with_name(f"{path.stem}.{_SCHEMA}")
+    if own.is_file():
+        return own
+    for folder in (path.parent, *path.parent.parents):
+        if found := sorted(folder.glob(f"*{_SCHEMA}")):
+            return found[0]
+        if folder == root:
+            return None
+    return None
+
+
+def _json(path: Path) -> JsonValue:
+    try:
+        found: JsonValue = json.loads(path.read_text("utf-8-sig"))
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError(f"{path} cannot be read: {reason}.", _HINT) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not JSON: {error}.", _HINT) from error
+    return found
+
+
+def _rules(schema: JsonValue) -> Iterator[tuple[str, Rule]]:
+    """Yield the rules of the fields of a schema; any but a tolerance is `equal` here."""
+    members = fields.value_at(schema, "/properties")
+    for name, member in members.items() if isinstance(members, dict) else ():
+        if "toleranc" in json.dumps(fields.value_at(member, f"/{_RULES}")):
+            yield json_values.pointer("", name), Rule.TYPED
+
+
+def _without_rules(schema: JsonValue) -> JsonValue:
+    if isinstance(schema, dict):
+        return {name: _without_rules(each) for name, each in schema.items() if name != _RULES}
+    return [_without_rules(each) for each in schema] if isinstance(schema, list) else schema
+
+
+def _with_rules(part: Part, rules: Mapping[str, Rule]) -> Part:
+    truths = {
+        name: replace(truth, rules={**truth.rules, **rules})
+        for name, truth in part.gold.truths.items()
+    }
+    return replace(part, gold=replace(part.gold, truths=truths))
+
+
+def _limited(part: Part, limit: int | None) -> Part:
+    documents = part.documents
+    if limit is None or len(documents) <= limit:
+        return part
+    chosen = [documents[number * len(documents) // limit] for number in range(limit)]
+    names = {document.name for document in chosen}
+    truths = {
+        name: truth
+        for name, truth in part.gold.truths.items()
+        if any(each == name or each.endswith((f"/{name}", f"#{name}")) for each in names)
+    }
+    return replace(part, documents=chosen, gold=replace(part.gold, truths=truths))
+
+
+def _of_text(settings: Settings, document: SuiteDocument) -> ReadDocument:
+    """Return a text of a record as a reader would give it.
+
+    Raises:
+        ReadError: It is empty, or longer than the limit.
+    """
+    data = document.text.encode("utf-8", "surrogatepass")
+    return ReadDocument(
+        source=document.name,
+        sha256=hashlib.sha256(data).hexdigest(),
+        byte_count=len(data),
+        content=checked({"media_type": "text/plain"}, data, settings.readers.max_characters),
+    )

@@ -1,0 +1,176 @@
+"""Suites: a model is asked about labelled documents and measured beside the built-in one."""
+
+from __future__ import annotations
+
+import io
+import json
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from chordwise.cli.evaluate import beside
+from chordwise.errors import ExitCode, UsageError
+from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline.learning import suite
+from chordwise.pipeline.learning.suite import Answered
+from chordwise.settings import Settings
+from tests.fakes.commands import run
+from tests.fakes.learning import LABELS, a_learner, written
+from tests.fakes.pipeline import NOW, SCRIPTED, Pipeline, a_pipeline
+
+CHOSEN = {"a": "invoice", "b": "invoice", "c": "letter"}
+TRUE = {"a": "invoice", "b": "letter", "c": "letter"}
+CHAIR = {"name": "chair", "price": 40}
+ROWS = [CHAIR, CHAIR, {"name": "desk", "price": 9}]
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "total": {"type": "string", "evaluation_config": "number_tolerance"},
+        "rows": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"name": {"type": "string"}, "price": {"type": "number"}},
+            },
+        },
+    },
+}
+
+
+def a_suite(folder: Path, **entries: object) -> Path:
+    """Write the file of a suite."""
+    folder.mkdir(exist_ok=True)
+    lines = [f"{name} = {json.dumps(value)}" for name, value in entries.items()]
+    (folder / suite.FILE).write_text("\n".join(lines), "utf-8")
+    return folder
+
+
+def words(name: str) -> str:
+    """Return a text that tells the fake model what to answer."""
+    return f"{name} says: CHOOSE {CHOSEN[name]} 0.9 and nothing else."
+
+
+def answered(pipeline: Pipeline, folder: Path, limit: int | None = None) -> list[Answered]:
+    """Evaluate a suite with the fake model and the built-in one."""
+
+    def work(run_id: uuid.UUID) -> None:
+        for job_id, of in pipeline.rows("SELECT id, run_id FROM jobs"):
+            if of == run_id:
+                pipeline.work_on(uuid.UUID(str(job_id)))
+
+    settings = pipeline.context.settings
+    parts = suite.read(settings, folder, limit)
+    return [
+        each
+        for together in suite.both(pipeline.context, parts, SCRIPTED, NOW, work)
+        for each in together
+    ]
+
+
+def values(found: Answered) -> Mapping[tuple[str, str], float]:
+    """Return the numbers of the whole by metric and label."""
+    (evaluated,) = found.evaluated
+    return {(each.metric, each.label): each.value for each in evaluated.measured[0].measures}
+
+
+@pytest.mark.parametrize("layout", ["files", "records of texts", "records of paths"])
+def test_labelled_documents_are_answered_by_both_models(
+    settings: Settings, tmp_path: Path, layout: str
+) -> None:
+    """However the documents are kept; the numbers are stored, with what it cost and took."""
+    pipeline, folder = a_learner(settings), tmp_path / "letters"
+    question = {"types": ["classification"], "labels": LABELS}
+    if layout == "files":
+        a_suite(folder, **question, documents="texts")
+        written(folder / "gold.jsonl", *({"document": f"{n}.txt", "label": TRUE[n]} for n in TRUE))
+    else:
+        a_suite(folder, **question, layout="records", label="/truth/0")
+        place = (lambda n: {"text": words(n)}) if "texts" in layout else path_of
+        written(folder / "gold.jsonl", *({"id": n, "truth": [TRUE[n]], **place(n)} for n in TRUE))
+    (folder / "texts").mkdir()
+    for name in TRUE:
+        (folder / "texts" / f"{name}.txt").write_text(words(name), "utf-8")
+
+    scripted, built_in = answered(pipeline, folder)
+
+    found = values(scripted)
+    assert found["accuracy", ""] == pytest.approx(2 / 3)
+    assert found["calibration_error", ""] == pytest.approx(abs(0.9 - 2 / 3))
+    assert {("grounded", ""), ("cost_usd", ""), ("seconds", "")} <= found.keys()
+    assert (scripted.model, built_in.model) == (SCRIPTED, "extractive")
+    stored = "SELECT run, provider, judged FROM evaluations ORDER BY id"
+    assert pipeline.rows(stored) == [
+        (scripted.run, "scripted", 3),
+        (built_in.run, "extractive", 3),
+    ]
+    screen = Console(width=120, file=io.StringIO(), record=True)
+    screen.print(*beside([scripted, built_in]))
+    shown = screen.export_text()
+    assert "letters: classification" in shown
+    assert "0.667 (0.208 – 0.939)" in shown
+
+
+def path_of(name: str) -> dict[str, str]:
+    """Return where the text of a record is."""
+    return {"path": f"texts/{name}.txt"}
+
+
+def test_a_limit_takes_documents_evenly(settings: Settings, tmp_path: Path) -> None:
+    """So that a file that is sorted by label has all of them; the others are not missing."""
+    pipeline, folder = a_learner(settings), tmp_path / "letters"
+    a_suite(folder, types=["classification"], labels=LABELS, layout="records", label="/label")
+    records = ({"id": n, "text": words(n), "label": TRUE[n]} for n in TRUE)
+    written(folder / "gold.jsonl", *records)
+
+    (part,) = suite.read(settings, folder, 2)
+    scripted, _ = answered(pipeline, folder, 2)
+
+    assert [document.name for document in part.documents] == ["a", "b"]
+    assert scripted.evaluated[0].comparison.missing == []
+    assert values(scripted)["accuracy", ""] == 0.5
+
+
+def test_schemas_with_gold_beside_their_documents_are_parts(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Each row counts as often as it should be there, and a number counts within its tolerance."""
+    folder = a_suite(tmp_path / "bench", layout="extractbench", documents=".")
+    bills = folder / "bills"
+    bills.mkdir()
+    (bills / "bill-schema.json").write_text(json.dumps(SCHEMA), "utf-8")
+    (bills / "a.txt").write_text("Two chairs for 40 each. Total: EUR 1,300.50", "utf-8")
+    truth = {"total": "1300.5", "rows": ROWS}
+    (bills / "a.gold.json").write_text(json.dumps(truth), "utf-8")
+    schemas: list[object] = []
+
+    def answer(request: CompletionRequest) -> str:
+        schemas.append(request.task.options.schema)
+        data = {"total": "EUR 1,300.50", "rows": ROWS[:1] * 3}
+        return json.dumps({"data": data, "evidence": []})
+
+    scripted, _ = answered(a_pipeline(settings, answer, repeat_last=True), folder)
+
+    found = values(scripted)
+    assert scripted.part == "bench/bills"
+    assert found["match", "/total"] == 1
+    assert found["row_recall", "/rows"] == pytest.approx(2 / 3)
+    assert "evaluation_config" not in json.dumps(schemas[0])
+
+
+@pytest.mark.usefixtures("addressed")
+def test_a_suite_that_makes_no_sense_is_a_usage_error(settings: Settings, tmp_path: Path) -> None:
+    """Its entries are named, and options that contradict it are refused, before a run begins."""
+    folder = a_suite(tmp_path / "odd", layout="columns")
+    empty = a_suite(tmp_path / "empty", layout="records")
+    (empty / "gold.jsonl").write_text('{"id": "a", "text": "a"}\n', "utf-8")
+
+    with pytest.raises(UsageError, match="layout"):
+        suite.read(settings, folder)
+    with pytest.raises(UsageError, match="no documents with a truth"):
+        suite.read(settings, empty)
+    assert run(["evaluate", "latest", "--suite", str(folder)]) == ExitCode.USAGE
+    assert run(["evaluate", "--model", "extractive"]) == ExitCode.USAGE
+    assert a_pipeline(settings).value("SELECT count(*) FROM runs") == 0
