@@ -48,8 +48,8 @@ def test_data_is_packaged(wheel: zipfile.Path, folder: str) -> None:
 
 
 def test_files_are_packaged(wheel: zipfile.Path) -> None:
-    """The example settings, the released prompts, the licence and the types' marker are there."""
-    prompts = {name for name in below("chordwise") if "/released/" in name}
+    """The example settings, prompts and packs, the licence and the types' marker are there."""
+    prompts = {name for name in below("chordwise") if "/prompts/" in name}
 
     assert prompts
     assert prompts <= names(wheel)
