@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 BYTE_ORDER_MARK = "\ufeff"
 REPLACEMENT = "\ufffd"
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_PAIR = re.compile("\r\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +19,8 @@ class NormalizedText:
 
     A byte order mark at the start belongs to the encoding and goes without being counted.
     `hiding_removed` counts the invisible characters that can hide text; they are among those of
-    `invisible_removed`.
+    `invisible_removed`. `removed_at` are the offsets of all characters that were removed, one
+    sequence for each step, in the text as it was before that step.
     """
 
     text: str
@@ -25,27 +29,38 @@ class NormalizedText:
     line_ends_changed: int = 0
     invisible_removed: int = 0
     hiding_removed: int = 0
+    removed_at: tuple[Sequence[int], ...] = ()
+
+    def offset(self, original: int) -> int:
+        """Return where a character of the original text is, or where it would be."""
+        for removed in self.removed_at:
+            original -= bisect_left(removed, original)
+        return original
 
 
 def normalize(text: str) -> NormalizedText:
     """Return the text without what cannot be stored or seen, its lines ended by a line feed."""
-    text, nul_removed = _without_nul(text)
+    text, nul_at = _without_nul(text)
     text, surrogates_replaced = _without_surrogates(text)
-    visible = without(text.lstrip(BYTE_ORDER_MARK))
-    text, line_ends_changed = _with_line_feeds(visible.text)
+    marked, text = len(text), text.lstrip(BYTE_ORDER_MARK)
+    marks_at = range(marked - len(text))
+    visible = without(text)
+    text, line_ends_changed, returns_at = _with_line_feeds(visible.text)
     return NormalizedText(
         text=text,
-        nul_removed=nul_removed,
+        nul_removed=len(nul_at),
         surrogates_replaced=surrogates_replaced,
         line_ends_changed=line_ends_changed,
         invisible_removed=visible.removed,
         hiding_removed=visible.hiding,
+        removed_at=tuple(filter(len, (nul_at, marks_at, visible.removed_at, returns_at))),
     )
 
 
-def _without_nul(text: str) -> tuple[str, int]:
-    count = text.count("\0")
-    return (text.replace("\0", "") if count else text), count
+def _without_nul(text: str) -> tuple[str, Sequence[int]]:
+    if "\0" not in text:
+        return text, ()
+    return text.replace("\0", ""), [place for place, char in enumerate(text) if char == "\0"]
 
 
 def _without_surrogates(text: str) -> tuple[str, int]:
@@ -57,12 +72,12 @@ def _without_surrogates(text: str) -> tuple[str, int]:
     return text, 0
 
 
-def _with_line_feeds(text: str) -> tuple[str, int]:
-    pairs = text.count("\r\n")
-    alone = text.count("\r") - pairs
-    if not pairs + alone:
-        return text, 0
-    return text.replace("\r\n", "\n").replace("\r", "\n"), pairs + alone
+def _with_line_feeds(text: str) -> tuple[str, int, Sequence[int]]:
+    count = text.count("\r")
+    if not count:
+        return text, 0, ()
+    returns_at = [pair.start() for pair in _PAIR.finditer(text)]
+    return text.replace("\r\n", "\n").replace("\r", "\n"), count, returns_at
 
 
 FEW = 20
@@ -139,11 +154,15 @@ _HIDING = re.compile("[\U000e0000-\U000e007f\U000e0100-\U000e01ef\ufe00-\ufe0d\u
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisibleText:
-    """A text without invisible characters: how many were removed, and how many that hide text."""
+    """A text without invisible characters: how many were removed, and how many that hide text.
+
+    `removed_at` are the offsets of those that were removed in the text as it was.
+    """
 
     text: str
     removed: int = 0
     hiding: int = 0
+    removed_at: Sequence[int] = ()
 
 
 def without(text: str) -> VisibleText:
@@ -151,16 +170,16 @@ def without(text: str) -> VisibleText:
     if text.isascii() or not _CANDIDATE.search(text):
         return VisibleText(text=text)
     pattern = _IN_RIGHT_TO_LEFT_TEXT if _RIGHT_TO_LEFT.search(text) else _IN_ANY_TEXT
-    removed: list[str] = []
+    removed_at: list[int] = []
 
     def kept(match: re.Match[str]) -> str:
         if match[1] is None:
-            removed.append(match[0])
+            removed_at.append(match.start())
         return match[1] or ""
 
     visible = pattern.sub(kept, text)
-    hiding = len(_HIDING.findall("".join(removed)))
-    return VisibleText(text=visible, removed=len(removed), hiding=hiding)
+    hiding = len(_HIDING.findall("".join(text[place] for place in removed_at)))
+    return VisibleText(text=visible, removed=len(removed_at), hiding=hiding, removed_at=removed_at)
 
 
 def review_reason(*, unseen: int, removed: int, hiding: int) -> str:

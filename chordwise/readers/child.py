@@ -11,7 +11,9 @@ import sys
 from collections.abc import Iterator
 from typing import BinaryIO, assert_never
 
+from chordwise.domain import places
 from chordwise.domain.json_values import JsonObject, number, text
+from chordwise.domain.text_normalization import normalize
 from chordwise.errors import ReadError
 from chordwise.readers import failures, frames, limits
 from chordwise.readers.extracted import Columns, Extracted, Extraction, Ocr, Part, Unread, Wanted
@@ -86,7 +88,8 @@ def _answer(found: Extraction, max_bytes: int) -> Iterator[tuple[JsonObject, byt
             case Extracted():
                 yield _success(found, max_bytes)
             case Part():
-                yield {"part": True, "place": place, "name": _cut(found.name)}, b""
+                label = _cut(found.label)
+                yield {"part": True, "place": place, "name": _cut(found.name), "label": label}, b""
                 for piece in found.pieces:
                     yield from _slices(piece)
                 yield {"complete": True}, b""
@@ -116,7 +119,11 @@ def _success(extracted: Extracted, max_bytes: int) -> tuple[JsonObject, bytes]:
     body = extracted.text.encode("utf-8", "surrogatepass")
     if len(body) > max_bytes:
         raise failures.too_much_text(max_bytes)
+    described = _places(extracted) if extracted.places else b""
+    if len(body) + len(described) > max_bytes:
+        described = b""
     header: JsonObject = {
+        "text_bytes": len(body),
         "media_type": extracted.media_type,
         "place": _cut(extracted.place),
         "title": _cut(extracted.title),
@@ -126,7 +133,16 @@ def _success(extracted: Extracted, max_bytes: int) -> tuple[JsonObject, bytes]:
         "pages_scanned": extracted.pages_scanned,
         "invisible_characters": extracted.invisible_characters,
     }
-    return header, body
+    return header, body + described
+
+
+def _places(extracted: Extracted) -> bytes:
+    """Return the places as they are in the text once it is normalized, as JSON and layouts."""
+    normalized = normalize(extracted.text)
+    found = extracted.places[: places.MAX_PLACES]
+    if normalized.removed_at:
+        found = places.moved(found, normalized.offset)
+    return places.encode(found)
 
 
 def _failure(error: ReadError) -> JsonObject:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from chordwise.domain import text_normalization
+from chordwise.domain import places, text_normalization
 from chordwise.domain.json_values import JsonObject, JsonValue, text
+from chordwise.domain.places import MAX_LABEL, Place
 from chordwise.domain.states import FAILED_INTAKES, IntakeOutcome
 from chordwise.domain.text_normalization import normalize
 from chordwise.domain.visible_text import printable
@@ -21,6 +23,8 @@ class ReadText:
     pages whose text is missing, `pages_scanned` pictures of pages that were not recognized,
     `invisible_characters` those of a PDF that are not visible on its pages. The other counts say
     how often normalisation changed something; `hiding_removed` is a part of `invisible_removed`.
+    `places` are the pages, slides, sheets or sections of the normalised text, and what in a mail
+    it is.
     """
 
     text: str
@@ -36,6 +40,7 @@ class ReadText:
     line_ends_changed: int = 0
     invisible_removed: int = 0
     hiding_removed: int = 0
+    places: Sequence[Place] = ()
 
     @property
     def review_reason(self) -> str:
@@ -108,6 +113,21 @@ def checked(header: JsonObject, body: bytes | bytearray, max_characters: int) ->
         invisible_removed=normalized.invisible_removed,
         hiding_removed=normalized.hiding_removed,
     )
+
+
+def with_places(content: ReadText, encoded: bytes, within: str) -> ReadText:
+    """Return a text with its places, which a parser process has encoded and nothing trusts.
+
+    `within` is the label of the message or attachment that the text is, if it is one.
+    """
+    if not encoded and not within:
+        return content
+    length = len(content.text)
+    found = [
+        replace(each, label=line(each.label)[:MAX_LABEL]) for each in places.decode(encoded, length)
+    ]
+    found = places.within(within, found, length) if within else found
+    return replace(content, places=found)
 
 
 def line(value: JsonValue) -> str:
