@@ -198,6 +198,8 @@ def _create_intakes() -> None:
         *_required(_TEXT, "text"),
         *_required(_INTEGER, "character_count"),
         *_required(_JSON, "normalization"),
+        *_nullable(_JSON, "places"),
+        *_nullable(sa.ARRAY(_BYTES), "layouts"),
         _transaction_time("created_at"),
         sa.PrimaryKeyConstraint("id", name="pk_documents"),
         sa.UniqueConstraint("sha256", name="uq_documents_sha256"),
@@ -408,6 +410,9 @@ def _create_facts() -> None:
         *_nullable(_TEXT, "quote"),
         *_nullable(_INTEGER, "start_char", "end_char"),
         *_nullable(_BOOLEAN, "grounded"),
+        *_nullable(_INTEGER, "page"),
+        *_nullable(_TEXT, "place"),
+        *_nullable(_JSON, "boxes"),
         sa.PrimaryKeyConstraint("id", name="pk_facts"),
         _reference("facts", "job_id", "jobs"),
     )

@@ -73,6 +73,9 @@ class FactValue:
     start_char: int | None
     end_char: int | None
     grounded: bool | None
+    page: int | None
+    place: str | None
+    boxes: JsonValue
     path: str
     parent: str | None
     row_index: int | None
@@ -129,7 +132,7 @@ class Result:
         """Show the values with their quotes in a notebook."""
         rows = "".join(
             f"<tr><td>{_cell(fact.item)}</td><td>{_cell(fact.value)}</td>"
-            f"<td><i>{_cell(fact.quote)}</i></td></tr>"
+            f"<td><i>{_cell(fact.quote)}</i> {_cell(fact.place or '')}</td></tr>"
             for fact in self.all_facts
         )
         heading = f"<b>{_cell(self.document)}</b> · {_cell(self.analysis_type)} · {self.status}"

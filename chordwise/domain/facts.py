@@ -30,7 +30,8 @@ class Fact:
     Of a value in a list, `row_index` is its position there, from 0; `parent` is the path of the
     object in a list that it is a member of. `number`, `currency`, `unit` and `date` are what the
     final value says (see `typed_values`). `confidence` is on the scale 0 to 1; `start_char` and
-    `end_char` are set where `grounded`.
+    `end_char` are set where `grounded`. `page`, `place` and `boxes` say where the quote is in a
+    document with places (see `places`).
 
     `verdict` is what a person said of the value, and `corrected_value` what it should be.
     """
@@ -51,6 +52,9 @@ class Fact:
     start_char: int | None = None
     end_char: int | None = None
     grounded: bool | None = None
+    page: int | None = None
+    place: str | None = None
+    boxes: JsonValue = None
 
 
 def facts(output: JsonObject, analysis: Analysis) -> list[Fact]:
@@ -203,7 +207,7 @@ def _surest(entries: Sequence[JsonObject]) -> JsonObject:
 
 
 def _with_evidence(fact: Fact, entry: JsonObject, analysis: Analysis) -> Fact:
-    start, end = entry.get("start_char"), entry.get("end_char")
+    start, end, page = (entry.get(name) for name in ("start_char", "end_char", "page"))
     return replace(
         fact,
         confidence=_confidence(entry, analysis),
@@ -211,6 +215,9 @@ def _with_evidence(fact: Fact, entry: JsonObject, analysis: Analysis) -> Fact:
         start_char=start if isinstance(start, int) else None,
         end_char=end if isinstance(end, int) else None,
         grounded=entry.get("grounded") is True,
+        page=page if isinstance(page, int) else None,
+        place=json_values.text(entry.get("place")) or None,
+        boxes=entry.get("boxes"),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import zlib
 from array import array
@@ -30,6 +31,7 @@ MESSAGE = "message"
 """The label of a message that is a file of its own."""
 _PER_POINT = 10
 _USER_DATA = "data"
+_NAMED_SECTION = re.compile(r"section\b", re.IGNORECASE)
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _COLUMNS = 7
 _LAYOUT_ROW_BYTES = array("i").itemsize * _COLUMNS
@@ -175,7 +177,7 @@ class Location:
 class Places:
     """The places of a document, in which spans of its text are looked up."""
 
-    def __init__(self, places: Sequence[Place]) -> None:
+    def __init__(self, places: Sequence[Place] = ()) -> None:
         self._places = sorted(places, key=lambda each: each.start_char)
         self._starts = [each.start_char for each in self._places]
         self._layouts: dict[int, Layout] = {}
@@ -273,7 +275,7 @@ def sections(headings: Iterable[tuple[int, str]], length: int) -> list[Place]:
     return [
         Place(
             kind=PlaceKind.SECTION,
-            label=f"section {title}"[:MAX_LABEL],
+            label=(title if _NAMED_SECTION.match(title) else f"section {title}")[:MAX_LABEL],
             start_char=start,
             end_char=end,
         )

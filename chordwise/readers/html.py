@@ -201,10 +201,9 @@ class FlowingText:
         Raises:
             ReadError: The text is longer than the limit.
         """
-        if self._pieces:
-            self._pieces.append(self._pending)
-        self._pieces.append(text)
-        self._left -= len(text) + len(self._pending)
+        pending = self._pending if self._pieces else ""
+        self._pieces += pending, text
+        self._left -= len(pending) + len(text)
         self._pending, self._fixed = "", False
         if self._left < 0:
             raise failures.too_many_characters(self._limit)

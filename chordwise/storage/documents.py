@@ -9,18 +9,25 @@ from collections.abc import Sequence
 from datetime import timedelta
 from threading import Lock
 
-from sqlalchemy import Select, Text, any_, literal, select
+from sqlalchemy import LargeBinary, Select, Text, any_, literal, select
 from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from chordwise.domain.json_values import JsonObject
+from chordwise.domain import places
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.places import Places
 from chordwise.storage.database import Database
 from chordwise.storage.record import CreatedAt, Identity, Record, new_id
 
 
 class Document(Record):
-    """One text; `sha256` is the hash of the normalized stored text, `source` its first name."""
+    """One text; `sha256` is the hash of the normalized stored text, `source` its first name.
+
+    `places` are its pages, slides, sheets or sections, null where it has none: kind, label, number,
+    start_char, end_char, width and height of each. `layouts` are theirs in the same order, null
+    where none has one; see `domain.places`.
+    """
 
     __tablename__ = "documents"
 
@@ -32,6 +39,8 @@ class Document(Record):
     text: Mapped[str] = mapped_column(deferred=True)
     character_count: Mapped[int]
     normalization: Mapped[JsonObject]
+    places: Mapped[JsonValue | None] = mapped_column(deferred=True)
+    layouts: Mapped[list[bytes] | None] = mapped_column(ARRAY(LargeBinary()), deferred=True)
     created_at: Mapped[CreatedAt]
 
 
@@ -93,6 +102,8 @@ def _row(sha256: str, document: Document) -> dict[str, object]:
         "text": document.text,
         "character_count": len(document.text),
         "normalization": document.normalization,
+        "places": document.places,
+        "layouts": document.layouts,
     }
 
 
@@ -102,6 +113,19 @@ def text_of(session: Session, document_id: uuid.UUID) -> str:
 
 
 _TEXT = sql("SELECT text FROM documents WHERE id = :id")
+
+
+def places_of(database: Database, document_id: uuid.UUID, within: timedelta) -> Places:
+    """Return the places of a document.
+
+    Raises:
+        ServiceUnavailableError: The database stayed away for longer than `within`.
+    """
+    of_document = select(Document.places, Document.layouts).where(Document.id == document_id)
+    for attempt in database.attempts(within):
+        with attempt as session:
+            stored, layouts = session.execute(of_document).one()
+    return Places(places.from_json(stored, layouts or ()))
 
 
 MAX_CHARACTERS = 2_000_000
