@@ -31,7 +31,7 @@ _FRAME = " \t\n\"'.…,;:()[]<>"
 _USER_DATA = "data"
 # A superscript or a fraction is not the digit that it decomposes to; a ligature is its letters.
 _SAME_LETTERS = ("<compat>", "<wide>", "<narrow>", "<noBreak>")
-_EVIDENCE_FIELDS = frozenset({"start_char", "end_char", "grounded"})
+_EVIDENCE_FIELDS = frozenset({"start_char", "end_char", "grounded", "page", "place", "boxes"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

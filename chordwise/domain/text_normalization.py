@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 BYTE_ORDER_MARK = "\ufeff"
@@ -19,8 +19,9 @@ class NormalizedText:
 
     A byte order mark at the start belongs to the encoding and goes without being counted.
     `hiding_removed` counts the invisible characters that can hide text; they are among those of
-    `invisible_removed`. `removed_at` are the offsets of all characters that were removed, one
-    sequence for each step, in the text as it was before that step.
+    `invisible_removed`. `removed_at` are the offsets of the characters that were removed, one
+    sequence for each step, in the text as it was before that step; `with_returns` is the text
+    before the last step, where that has removed any.
     """
 
     text: str
@@ -30,12 +31,19 @@ class NormalizedText:
     invisible_removed: int = 0
     hiding_removed: int = 0
     removed_at: tuple[Sequence[int], ...] = ()
+    with_returns: str = ""
 
-    def offset(self, original: int) -> int:
-        """Return where a character of the original text is, or where it would be."""
-        for removed in self.removed_at:
-            original -= bisect_left(removed, original)
-        return original
+    def offsets(self) -> Callable[[int], int] | None:
+        """Return what says where a character of the original text is; `None` if none has moved."""
+        returns_at = [pair.start() for pair in _PAIR.finditer(self.with_returns)]
+        steps = [each for each in (*self.removed_at, returns_at) if each]
+
+        def offset(original: int) -> int:
+            for removed in steps:
+                original -= bisect_left(removed, original)
+            return original
+
+        return offset if steps else None
 
 
 def normalize(text: str) -> NormalizedText:
@@ -45,7 +53,7 @@ def normalize(text: str) -> NormalizedText:
     marked, text = len(text), text.lstrip(BYTE_ORDER_MARK)
     marks_at = range(marked - len(text))
     visible = without(text)
-    text, line_ends_changed, returns_at = _with_line_feeds(visible.text)
+    text, line_ends_changed = _with_line_feeds(visible.text)
     return NormalizedText(
         text=text,
         nul_removed=len(nul_at),
@@ -53,7 +61,8 @@ def normalize(text: str) -> NormalizedText:
         line_ends_changed=line_ends_changed,
         invisible_removed=visible.removed,
         hiding_removed=visible.hiding,
-        removed_at=tuple(filter(len, (nul_at, marks_at, visible.removed_at, returns_at))),
+        removed_at=(nul_at, marks_at, visible.removed_at),
+        with_returns=visible.text if len(text) < len(visible.text) else "",
     )
 
 
@@ -72,12 +81,11 @@ def _without_surrogates(text: str) -> tuple[str, int]:
     return text, 0
 
 
-def _with_line_feeds(text: str) -> tuple[str, int, Sequence[int]]:
+def _with_line_feeds(text: str) -> tuple[str, int]:
     count = text.count("\r")
     if not count:
-        return text, 0, ()
-    returns_at = [pair.start() for pair in _PAIR.finditer(text)]
-    return text.replace("\r\n", "\n").replace("\r", "\n"), count, returns_at
+        return text, 0
+    return text.replace("\r\n", "\n").replace("\r", "\n"), count
 
 
 FEW = 20

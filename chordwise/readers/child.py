@@ -138,11 +138,9 @@ def _success(extracted: Extracted, max_bytes: int) -> tuple[JsonObject, bytes]:
 
 def _places(extracted: Extracted) -> bytes:
     """Return the places as they are in the text once it is normalized, as JSON and layouts."""
-    normalized = normalize(extracted.text)
     found = extracted.places[: places.MAX_PLACES]
-    if normalized.removed_at:
-        found = places.moved(found, normalized.offset)
-    return places.encode(found)
+    offset = normalize(extracted.text).offsets()
+    return places.encode(places.moved(found, offset) if offset else found)
 
 
 def _failure(error: ReadError) -> JsonObject:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -55,7 +56,7 @@ def text_of(page: pypdfium2.PdfPage, text_page: pypdfium2.PdfTextPage, number: i
     """Return the text that lies on a page, with the boxes of its words."""
     written = _CONTROLS.sub("", text_page.get_text_bounded())
     text = written.replace("\r\n", "\n").strip("\r\n")
-    words = _Words(*_characters(page, text_page))
+    words = _Words(page, text_page)
     end = 0
     for word in _WORD.finditer(text):
         words.add(word.start(), word[0], begins_line="\n" in text[end : word.start()])
@@ -68,10 +69,11 @@ def text_of(page: pypdfium2.PdfPage, text_page: pypdfium2.PdfTextPage, number: i
 class _Words:
     """Finds the boxes of a page's words, one after the other, among those of its characters."""
 
-    def __init__(self, characters: str, boxes: Sequence[Box]) -> None:
+    def __init__(self, page: pypdfium2.PdfPage, text_page: pypdfium2.PdfTextPage) -> None:
         self.layout = Layout()
-        self._characters = characters
-        self._boxes = boxes
+        self._outer = page.get_bbox()
+        self._turned = _TURNS[page.get_rotation()]
+        self._characters, self._boxes = _characters(text_page, self._outer)
         self._next = 0
         self._line: Box | None = None
         self._last: Box | None = None
@@ -80,17 +82,20 @@ class _Words:
         """Add a word, in pieces where a hyphen at the end of a line has parted it."""
         if begins_line:
             self._line = None
-        first, box = start, None
+        end = self._next + len(word)
+        boxes = self._boxes[self._next : end]
+        if self._characters.startswith(word, self._next) and _is_in_line(boxes):
+            self._next = end
+            self._add_piece((start, start + len(word)), boxes)
+            return
+        first, piece = start, list[Box]()
         for place, char in enumerate(word, start):
             found = self._found(char)
-            if found is None:
-                continue
-            if self._jumps(found):
-                self._end((first, place), box)
-                first, box, self._line = place, None, None
-            box = found if box is None else _union(box, found)
-            self._last = found
-        self._end((first, start + len(word)), box)
+            if piece and found and not _is_in_line([piece[-1], found]):
+                self._add_piece((first, place), piece)
+                first, piece = place, []
+            piece += [found] if found else []
+        self._add_piece((first, start + len(word)), piece)
 
     def _found(self, char: str) -> Box | None:
         place = self._characters.find(char, self._next, self._next + _MAX_SKIPPED)
@@ -99,18 +104,33 @@ class _Words:
         self._next = place + 1
         return self._boxes[place]
 
-    def _jumps(self, box: Box) -> bool:
-        """Tell whether a character is on another line, or in another column, than the last one."""
-        line, last = self._line, self._last
-        if line is None or last is None or _overlap(line, box, 1) or _overlap(last, box, 0):
+    def _add_piece(self, span: tuple[int, int], boxes: Sequence[Box]) -> None:
+        if not boxes:
+            return
+        lefts, bottoms, rights, tops = zip(*boxes, strict=True)
+        whole = min(lefts), min(bottoms), max(rights), max(tops)
+        box, last = (self._turned(self._outer, each) for each in (whole, boxes[-1]))
+        if self._line is None or self._jumps(self._line, box):
+            self._line = None
+        self.layout.add_word(span, box, begins_line=self._line is None)
+        self._line = box if self._line is None else _union(self._line, box)
+        self._last = last
+
+    def _jumps(self, line: Box, box: Box) -> bool:
+        """Tell whether a word is on another line, or in another column, than the last character."""
+        last = self._last
+        if last is None or _overlap(line, box, 1) or _overlap(last, box, 0):
             return False
         gap = max(line[1] - box[3], box[1] - line[3])
         return box[0] < last[0] or gap > line[3] - line[1]
 
-    def _end(self, span: tuple[int, int], box: Box | None) -> None:
-        if box is not None:
-            self.layout.add_word(span, box, begins_line=self._line is None)
-            self._line = box if self._line is None else _union(self._line, box)
+
+def _is_in_line(boxes: Sequence[Box]) -> bool:
+    """Tell whether there is a line, along the page or across it, that goes through all boxes."""
+    if not boxes:
+        return False
+    lefts, bottoms, rights, tops = zip(*boxes, strict=True)
+    return bool(max(bottoms) < min(tops) or max(lefts) < min(rights))
 
 
 def _union(one: Box, two: Box) -> Box:
@@ -121,21 +141,21 @@ def _overlap(one: Box, two: Box, axis: int) -> bool:
     return one[axis] < two[axis + 2] and two[axis] < one[axis + 2]
 
 
-def _characters(page: pypdfium2.PdfPage, text_page: pypdfium2.PdfTextPage) -> tuple[str, list[Box]]:
-    """Return the characters that can be seen on a page, and the box of each as it is shown."""
+def _characters(text_page: pypdfium2.PdfTextPage, outer: Box) -> tuple[str, list[Box]]:
+    """Return the characters that can be seen on a page, and the box of each on its axes."""
     edges = left, right, bottom, top = tuple(ctypes.c_double() for _ in range(4))
-    outer, turned = page.get_bbox(), _TURNS[page.get_rotation()]
+    west, south, east, north = outer
     characters: list[str] = []
     boxes: list[Box] = []
-    text_of_page = text_page.raw
-    for index in range(raw.FPDFText_CountChars(text_of_page)):
-        code = raw.FPDFText_GetUnicode(text_of_page, index)
-        if code in _BLANKS or not raw.FPDFText_GetCharBox(text_of_page, index, *edges):
+    text, unicode_of, box_of = text_page.raw, raw.FPDFText_GetUnicode, raw.FPDFText_GetCharBox
+    for index in range(raw.FPDFText_CountChars(text)):
+        code = unicode_of(text, index)
+        if code in _BLANKS or code > sys.maxunicode or not box_of(text, index, *edges):
             continue
-        box = left.value, bottom.value, right.value, top.value
-        if _overlap(outer, box, 0) and _overlap(outer, box, 1):
+        box = x0, y0, x1, y1 = left.value, bottom.value, right.value, top.value
+        if x0 < east and west < x1 and y0 < north and south < y1:
             characters.append(chr(code))
-            boxes.append(turned(outer, box))
+            boxes.append(box)
     return "".join(characters), boxes
 
 

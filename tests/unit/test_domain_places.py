@@ -101,11 +101,13 @@ def test_places_move_with_their_words(gaps: list[str]) -> None:
         kind=PlaceKind.SHEET, label="", start_char=3, end_char=len(text), layout=layout.packed()
     )
     normalized = normalize(text)
+    offset = normalized.offsets()
+    assert offset is not None
 
-    found = Places(places.moved([sheet], normalized.offset))
+    found = Places(places.moved([sheet], offset))
 
     for row, (start, end) in enumerate(spans, start=1):
-        begins, ends = normalized.offset(start), normalized.offset(end)
+        begins, ends = offset(start), offset(end)
         assert normalized.text[begins:ends] == "word"
         assert found.locate(begins, ends).place == f"A{row}"
 
