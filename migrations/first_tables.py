@@ -33,8 +33,7 @@ def _default(
 
 
 def _reference(table: str, column: str, other: str) -> sa.ForeignKeyConstraint:
-    name = f"fk_{table}_{column}"
-    return sa.ForeignKeyConstraint([column], [f"{other}.id"], name=name)
+    return sa.ForeignKeyConstraint([column], [f"{other}.id"], name=f"fk_{table}_{column}")
 
 
 def _transaction_time(name: str) -> sa.Column[object]:
@@ -199,7 +198,8 @@ def _create_intakes() -> None:
         *_required(_TEXT, "text"),
         *_required(_INTEGER, "character_count"),
         *_required(_JSON, "normalization"),
-        *_nullable(_JSON, "flags"),
+        *_nullable(_JSON, "flags", "places"),
+        *_nullable(sa.ARRAY(_BYTES), "layouts"),
         _transaction_time("created_at"),
         sa.PrimaryKeyConstraint("id", name="pk_documents"),
         sa.UniqueConstraint("sha256", name="uq_documents_sha256"),
@@ -412,6 +412,9 @@ def _create_facts() -> None:
         *_nullable(_TEXT, "grounding"),
         sa.Column("grounded", _BOOLEAN, _GROUNDED, nullable=True),
         *_nullable(_BOOLEAN, "value_in_quote"),
+        *_nullable(_INTEGER, "page"),
+        *_nullable(_TEXT, "place"),
+        *_nullable(_JSON, "boxes"),
         sa.PrimaryKeyConstraint("id", name="pk_facts"),
         _reference("facts", "job_id", "jobs"),
     )

@@ -75,6 +75,9 @@ class FactValue:
     grounded: bool | None
     grounding: str | None
     value_in_quote: bool | None
+    page: int | None
+    place: str | None
+    boxes: JsonValue
     path: str
     parent: str | None
     row_index: int | None
@@ -131,7 +134,7 @@ class Result:
         """Show the values with their quotes in a notebook."""
         rows = "".join(
             f"<tr><td>{_cell(fact.item)}</td><td>{_cell(fact.value)}</td>"
-            f"<td><i>{_cell(fact.quote)}</i></td></tr>"
+            f"<td><i>{_cell(fact.quote)}</i> {html.escape(fact.place or '')}</td></tr>"
             for fact in self.all_facts
         )
         heading = f"<b>{_cell(self.document)}</b> · {_cell(self.analysis_type)} · {self.status}"

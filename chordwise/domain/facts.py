@@ -32,7 +32,8 @@ class Fact:
     object in a list that it is a member of. `number`, `currency`, `unit` and `date` are what the
     final value says (see `typed_values`). `confidence` is on the scale 0 to 1; `start_char` and
     `end_char` are set where `grounded`; `grounding` says how the quote was found. `value_in_quote`
-    says whether the value occurs in its quote, and is `None` where that was not judged.
+    says whether the value occurs in its quote, and is `None` where that was not judged. `page`,
+    `place` and `boxes` say where the quote is in a document with places (see `places`).
 
     `verdict` is what a person said of the value, and `corrected_value` what it should be.
     """
@@ -54,6 +55,9 @@ class Fact:
     end_char: int | None = None
     grounding: str | None = None
     value_in_quote: bool | None = None
+    page: int | None = None
+    place: str | None = None
+    boxes: JsonValue = None
 
     @property
     def grounded(self) -> bool | None:
@@ -220,7 +224,7 @@ def _surest(entries: Sequence[JsonObject], path: str) -> JsonObject:
 
 def _with_evidence(fact: Fact, entry: JsonObject, analysis: Analysis, path: str = "") -> Fact:
     """Return a fact with its evidence; `path` leads to it from what that is about."""
-    start, end = entry.get("start_char"), entry.get("end_char")
+    start, end, page = (entry.get(name) for name in ("start_char", "end_char", "page"))
     return replace(
         fact,
         confidence=_confidence(entry, analysis),
@@ -229,6 +233,9 @@ def _with_evidence(fact: Fact, entry: JsonObject, analysis: Analysis, path: str 
         end_char=end if isinstance(end, int) else None,
         grounding=json_values.text(entry.get("grounding")) or None,
         value_in_quote=value_in_quote.mark_at(entry, path),
+        page=page if isinstance(page, int) else None,
+        place=json_values.text(entry.get("place")) or None,
+        boxes=entry.get("boxes"),
     )
 
 

@@ -35,7 +35,9 @@ _FRAME = " \t\n\"'.…,;:()[]<>"
 _USER_DATA = "data"
 # A superscript or a fraction is not the digit that it decomposes to; a ligature is its letters.
 _SAME_LETTERS = ("<compat>", "<wide>", "<narrow>", "<noBreak>")
-_EVIDENCE_FIELDS = frozenset({"start_char", "end_char", "grounded", "grounding", "value_in_quote"})
+_EVIDENCE_FIELDS = frozenset(
+    ("start_char", "end_char", "grounded", "grounding", "value_in_quote", "page", "place", "boxes")
+)
 
 
 class Grounding(StrEnum):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -10,6 +12,7 @@ from operator import itemgetter
 BYTE_ORDER_MARK = "\ufeff"
 REPLACEMENT = "\ufffd"
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_PAIR = re.compile("\r\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +22,9 @@ class NormalizedText:
     A byte order mark at the start belongs to the encoding and goes without being counted.
     `hiding_removed` counts the invisible characters that can hide text; they are among those of
     `invisible_removed`. `runs` are the removed ones, with where in the text they stood, if they are
-    a reason to look at it.
+    a reason to look at it. `removed_at` are the offsets of the characters that were removed, one
+    sequence for each step but that of the line ends, in the text as it was before that step;
+    `with_returns` is the text before that one, where it has removed any.
     """
 
     text: str
@@ -29,29 +34,50 @@ class NormalizedText:
     invisible_removed: int = 0
     hiding_removed: int = 0
     runs: tuple[tuple[int, str], ...] = ()
+    removed_at: tuple[Sequence[int], ...] = ()
+    with_returns: str = ""
+
+    def offsets(self) -> Callable[[int], int] | None:
+        """Return what says where a character of the original text is; `None` if none has moved."""
+        returns_at = [pair.start() for pair in _PAIR.finditer(self.with_returns)]
+        *first, last = self.removed_at or ((),)
+        steps = [each for each in (*first, returns_at, last) if each]
+
+        def offset(original: int) -> int:
+            for removed in steps:
+                original -= bisect_left(removed, original)
+            return original
+
+        return offset if steps else None
 
 
 def normalize(text: str) -> NormalizedText:
     """Return the text without what cannot be stored or seen, its lines ended by a line feed."""
-    text, nul_removed = _without_nul(text)
+    text, nul_at = _without_nul(text)
     text, surrogates_replaced = _without_surrogates(text)
-    text, line_ends_changed = _with_line_feeds(text.lstrip(BYTE_ORDER_MARK))
+    marked, text = len(text), text.lstrip(BYTE_ORDER_MARK)
+    marks_at = range(marked - len(text))
+    with_returns = text
+    text, line_ends_changed = _with_line_feeds(with_returns)
     visible = without(text)
     is_suspicious = visible.hiding or visible.removed > FEW
     return NormalizedText(
         text=visible.text,
-        nul_removed=nul_removed,
+        nul_removed=len(nul_at),
         surrogates_replaced=surrogates_replaced,
         line_ends_changed=line_ends_changed,
         invisible_removed=visible.removed,
         hiding_removed=visible.hiding,
         runs=visible.runs if is_suspicious else (),
+        removed_at=(nul_at, marks_at, visible.removed_at),
+        with_returns=with_returns if len(text) < len(with_returns) else "",
     )
 
 
-def _without_nul(text: str) -> tuple[str, int]:
-    count = text.count("\0")
-    return (text.replace("\0", "") if count else text), count
+def _without_nul(text: str) -> tuple[str, Sequence[int]]:
+    if "\0" not in text:
+        return text, ()
+    return text.replace("\0", ""), [place for place, char in enumerate(text) if char == "\0"]
 
 
 def _without_surrogates(text: str) -> tuple[str, int]:
@@ -64,11 +90,10 @@ def _without_surrogates(text: str) -> tuple[str, int]:
 
 
 def _with_line_feeds(text: str) -> tuple[str, int]:
-    pairs = text.count("\r\n")
-    alone = text.count("\r") - pairs
-    if not pairs + alone:
+    count = text.count("\r")
+    if not count:
         return text, 0
-    return text.replace("\r\n", "\n").replace("\r", "\n"), pairs + alone
+    return text.replace("\r\n", "\n").replace("\r", "\n"), count
 
 
 FEW = 20
@@ -147,13 +172,15 @@ _HIDING = re.compile("[\U000e0000-\U000e007f\U000e0100-\U000e01ef\ufe00-\ufe0d\u
 class VisibleText:
     """A text without invisible characters: how many were removed, and how many that hide text.
 
-    `runs` are those that stood beside each other, with their place in the text.
+    `runs` are those that stood beside each other, with their place in the text; `removed_at` are
+    their offsets in the text as it was.
     """
 
     text: str
     removed: int = 0
     hiding: int = 0
     runs: tuple[tuple[int, str], ...] = ()
+    removed_at: Sequence[int] = ()
 
 
 def without(text: str) -> VisibleText:
@@ -174,7 +201,10 @@ def without(text: str) -> VisibleText:
         for at, run in groupby(removed, key=itemgetter(0))
     )
     hiding = sum(len(_HIDING.findall(run)) for _, run in runs)
-    return VisibleText(text=visible, removed=len(removed), hiding=hiding, runs=runs)
+    removed_at = [at + before for before, (at, _) in enumerate(removed)]
+    return VisibleText(
+        text=visible, removed=len(removed), hiding=hiding, runs=runs, removed_at=removed_at
+    )
 
 
 def review_reason(*, unseen: int, removed: int, hiding: int) -> str:

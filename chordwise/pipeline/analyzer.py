@@ -17,6 +17,7 @@ from chordwise.domain.facts import Fact
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.missing_rows import MissingRows
+from chordwise.domain.places import Places, located
 from chordwise.domain.tasks import (
     CONFIDENCE_THRESHOLD,
     AnalysisOptions,
@@ -34,7 +35,7 @@ from chordwise.pipeline.asking.critique import Examined, examine, unexamined
 from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
 from chordwise.pipeline.asking.question import ONE_PROMPT, policy_of, text_budget
 from chordwise.pipeline.models.client import Models
-from chordwise.readers.reading import Reader, UnreadDocument
+from chordwise.readers.reading import Reader, ReadText, UnreadDocument
 
 DEFAULT_CHUNK_TOKENS = 3_000
 
@@ -130,8 +131,10 @@ class DocumentAnalyzer:
             ConfigurationError: The prompt alone fills the model's context.
             ModelError: The model gave no usable answer; the subclass says why.
         """
-        normalized = normalize(_text_of(request))
+        read = _read(request)
+        normalized = normalize(read.text)
         text = normalized.text
+        places = Places(read.places)
         if not text.strip():
             raise UsageError("The text is empty.")
         task = _task(request)
@@ -147,7 +150,7 @@ class DocumentAnalyzer:
         answers = [ask(synthesizer.about(part.start_char, part.end_char)) for part in parts]
         synthesis = synthesizer.synthesize(answers)
         examined = _examined(synthesizer, synthesis, parts[0])
-        found = _analysis(request, examined, synthesis.error, text, len(parts))
+        found = _analysis(request, examined, synthesis.error, (text, places), len(parts))
         unseen = review_reason(
             unseen=0, removed=normalized.invisible_removed, hiding=normalized.hiding_removed
         )
@@ -161,17 +164,17 @@ class DocumentAnalyzer:
         )
 
 
-def _text_of(request: AnalysisRequest) -> str:
+def _read(request: AnalysisRequest) -> ReadText:
     """Return the text, which a process of its own reads where it is in a file."""
     if request.path is None:
-        return request.text
+        return ReadText(text=request.text, media_type="text/plain")
     if request.text:
         raise UsageError("There are a text and a path.", "Give one of them.")
     with Reader(settings_module.load().readers) as reader:
         found = reader.read(Path(request.path))
     if isinstance(found, UnreadDocument):
         raise found.error
-    return found.content.text
+    return found.content
 
 
 def _examined(synthesizer: Synthesizer, synthesis: Synthesis, part: chunking.Chunk) -> Examined:
@@ -200,13 +203,13 @@ def _analysis(
     request: AnalysisRequest,
     examined: Examined,
     error: ModelError | None,
-    text: str,
+    document: tuple[str, Places],
     chunk_count: int,
 ) -> Analysis:
-    answer = examined.answer
+    answer, (text, places) = examined.answer, document
     analysis = analysis_for(request.analysis_type)
     task = _task(request)
-    output = analysis.complete(answer.output, task.options)
+    output = located(analysis.complete(answer.output, task.options), places)
     confidence = self_consistency.tempered(answer.confidence, answer.agreement, analysis.type)
     return Analysis(
         text=text,

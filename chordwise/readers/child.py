@@ -11,7 +11,9 @@ import sys
 from collections.abc import Iterator
 from typing import BinaryIO, assert_never
 
+from chordwise.domain import places
 from chordwise.domain.json_values import JsonObject, number, text
+from chordwise.domain.text_normalization import normalize
 from chordwise.errors import ReadError
 from chordwise.readers import failures, frames, limits
 from chordwise.readers.extracted import Columns, Extracted, Extraction, Ocr, Part, Unread, Wanted
@@ -87,7 +89,8 @@ def _answer(found: Extraction, max_bytes: int) -> Iterator[tuple[JsonObject, byt
             case Extracted():
                 yield _success(found, max_bytes)
             case Part():
-                yield {"part": True, "place": place, "name": _cut(found.name)}, b""
+                label = _cut(found.label)
+                yield {"part": True, "place": place, "name": _cut(found.name), "label": label}, b""
                 for piece in found.pieces:
                     yield from _slices(piece)
                 yield {"complete": True}, b""
@@ -117,7 +120,11 @@ def _success(extracted: Extracted, max_bytes: int) -> tuple[JsonObject, bytes]:
     body = extracted.text.encode("utf-8", "surrogatepass")
     if len(body) > max_bytes:
         raise failures.too_much_text(max_bytes)
+    described = _places(extracted) if extracted.places else b""
+    if len(body) + len(described) > max_bytes:
+        described = b""
     header: JsonObject = {
+        "text_bytes": len(body),
         "media_type": extracted.media_type,
         "place": _cut(extracted.place),
         "title": _cut(extracted.title),
@@ -128,7 +135,14 @@ def _success(extracted: Extracted, max_bytes: int) -> tuple[JsonObject, bytes]:
         "invisible_characters": extracted.invisible_characters,
         "unseen": [_cut(each) for each in extracted.unseen[:_MAX_UNSEEN]],
     }
-    return header, body
+    return header, body + described
+
+
+def _places(extracted: Extracted) -> bytes:
+    """Return the places as they are in the text once it is normalized, as JSON and layouts."""
+    found = extracted.places[: places.MAX_PLACES]
+    offset = normalize(extracted.text).offsets()
+    return places.encode(places.moved(found, offset) if offset else found)
 
 
 def _failure(error: ReadError) -> JsonObject:

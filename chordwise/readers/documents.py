@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from chordwise.domain import document_flags, text_normalization
+from chordwise.domain import document_flags, places, text_normalization
 from chordwise.domain.document_flags import Flag
 from chordwise.domain.json_values import JsonObject, JsonValue, strings, text
+from chordwise.domain.places import MAX_LABEL, Place
 from chordwise.domain.states import FAILED_INTAKES, IntakeOutcome
 from chordwise.domain.text_normalization import FEW, normalize
 from chordwise.domain.visible_text import printable
@@ -22,7 +24,8 @@ class ReadText:
     pages whose text is missing, `pages_scanned` pictures of pages that were not recognized,
     `invisible_characters` those that cannot be seen in a PDF or a Word document. The other counts
     say how often normalisation changed something; `hiding_removed` is a part of
-    `invisible_removed`. `flags` are the passages that are suspicious.
+    `invisible_removed`. `flags` are the passages that are suspicious, `places` the pages, slides,
+    sheets or sections of the normalised text, and what in a mail it is.
     """
 
     text: str
@@ -39,6 +42,7 @@ class ReadText:
     invisible_removed: int = 0
     hiding_removed: int = 0
     flags: tuple[Flag, ...] = ()
+    places: Sequence[Place] = ()
 
     @property
     def unseen_reason(self) -> str:
@@ -120,6 +124,21 @@ def checked(header: JsonObject, body: bytes | bytearray, max_characters: int) ->
         hiding_removed=normalized.hiding_removed,
         flags=document_flags.flags(normalized.text, passages, normalized.runs),
     )
+
+
+def with_places(content: ReadText, encoded: bytes, within: str) -> ReadText:
+    """Return a text with its places, which a parser process has encoded and nothing trusts.
+
+    `within` is the label of the message or attachment that the text is, if it is one.
+    """
+    if not encoded and not within:
+        return content
+    length = len(content.text)
+    found = [
+        replace(each, label=line(each.label)[:MAX_LABEL]) for each in places.decode(encoded, length)
+    ]
+    found = places.within(within, found, length) if within else found
+    return replace(content, places=found)
 
 
 def line(value: JsonValue) -> str:

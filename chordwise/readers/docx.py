@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from chordwise.domain import places
 from chordwise.readers import encodings, failures, html
-from chordwise.readers.extracted import Extracted, Source
+from chordwise.readers.extracted import SEPARATOR, Extracted, Source, joined
 from chordwise.readers.office_package import OfficePackage, Relationship, value_of
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
@@ -27,6 +29,8 @@ _SIGNS = {
     "cr": "\n",
     "noBreakHyphen": "\N{NON-BREAKING HYPHEN}",
 }
+_HEADING_NAME = re.compile(r"heading [1-9]", re.IGNORECASE)
+_OUTLINE, _OUTLINE_LEVELS = "outline ", frozenset("012345678")
 _EMBEDDED_MARKUP = (".html", ".htm", ".xhtml")
 _EMBEDDED_TEXT = (".txt",)
 
@@ -52,14 +56,16 @@ class _Document:
         if main not in self._package:
             raise failures.malformed("is a damaged DOCX file: its main part is missing.")
         related = self._package.relationships(main)
-        texts = [
-            *self._texts_of(related, _BEFORE),
-            self._text_of(main, related),
-            *self._texts_of(related, _AFTER),
-        ]
-        text = "\n\n".join(text for text in dict.fromkeys(texts) if text)
+        before = list(self._texts_of(related, _BEFORE))
+        story = self._story(main, related)
+        texts = [*before, story.text(), *self._texts_of(related, _AFTER)]
+        shown = [text for text in dict.fromkeys(texts) if text]
+        text, starts = joined(shown)
+        start = dict(zip(shown, starts, strict=True)).get(story.text(), 0)
+        headings = ((start + place, heading) for place, heading in story.headings())
         return Extracted(
             text=text,
+            places=places.sections(headings, len(text)),
             media_type=MEDIA_TYPE,
             title=self._title(root),
             invisible_characters=sum(len("".join(each.split())) for each in self._unseen),
@@ -72,13 +78,17 @@ class _Document:
         for kind in kinds:
             for part in sorted(part.target for part in related.values() if part.kind == kind):
                 if part in self._package:
-                    yield self._text_of(part, self._package.relationships(part))
+                    yield self._story(part, self._package.relationships(part)).text()
 
-    def _text_of(self, part: str, related: Mapping[str, Relationship]) -> str:
-        story = _Story(lambda identity: self._embedded(related.get(identity)), self._spend)
+    def _story(self, part: str, related: Mapping[str, Relationship]) -> _Story:
+        styles = _Styles()
+        for each in related.values():
+            if each.kind == "styles" and each.target in self._package:
+                self._package.parse(each.target, styles)
+        story = _Story(lambda name: self._embedded(related.get(name)), self._spend, styles)
         self._package.parse(part, story)
         self._unseen += story.unseen
-        return story.text()
+        return story
 
     def _embedded(self, chunk: Relationship | None) -> str:
         """Return the text of a file that a program put into the document as it was (altChunk)."""
@@ -149,9 +159,15 @@ class _Story:
     Frames are the containers that are open: the story itself, tables, rows, cells.
     """
 
-    def __init__(self, embedded: Callable[[str], str], spend: Callable[[int], None]) -> None:
+    def __init__(
+        self, embedded: Callable[[str], str], spend: Callable[[int], None], styles: _Styles
+    ) -> None:
         self._embedded = embedded
         self._spend = spend
+        self._styles = styles
+        # The blocks of the story that are headings, and the style of the paragraph at hand.
+        self._headings: set[int] = set()
+        self._style = ""
         self._frames: list[list[str]] = [[]]
         self._paragraphs: list[list[str]] = [[]]
         self._runs = [_Run()]
@@ -162,7 +178,15 @@ class _Story:
 
     def text(self) -> str:
         """Return everything, also what stood outside of any paragraph."""
-        return "\n\n".join(block for block in (*self._frames[0], *self._paragraphs[0]) if block)
+        return SEPARATOR.join(block for block in (*self._frames[0], *self._paragraphs[0]) if block)
+
+    def headings(self) -> Iterator[tuple[int, str]]:
+        """Yield the headings, and where in the text they begin."""
+        start = 0
+        for number, block in enumerate(self._frames[0]):
+            if number in self._headings:
+                yield start, block
+            start += len(block) + len(SEPARATOR) if block else 0
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         """Open an element."""
@@ -170,6 +194,9 @@ class _Story:
         if self._skipped or name in _SKIPPED:
             self._skipped += 1
             self._is_shaded |= name == "shd" and _is_colored(attributes)
+            if name in ("pStyle", "outlineLvl") and not self._style:
+                value = value_of(attributes, "val")
+                self._style = value if name == "pStyle" else f"{_OUTLINE}{value}"
             return
         if name in _SIGNS:
             self._append(_SIGNS[name])
@@ -178,6 +205,7 @@ class _Story:
         elif name == "p":
             self._is_shaded = False
             self._paragraphs.append([])
+            self._style = ""
         else:
             self._start_in_paragraph(name, attributes)
 
@@ -227,7 +255,10 @@ class _Story:
     def _end_paragraph(self) -> None:
         text = "".join(self._paragraphs.pop())
         if text.strip():
+            if len(self._frames) == 1 and self._styles.is_heading(self._style):
+                self._headings.add(len(self._frames[0]))
             self._frames[-1].append(text)
+        self._style = ""
 
     def _end_frame(self, name: str) -> None:
         parts = self._frames.pop()
@@ -237,6 +268,48 @@ class _Story:
             text = "\n".join(part for part in parts if part.strip())
         if text or name == "tc":
             self._frames[-1].append(text)
+
+
+class _Styles:
+    """Takes the styles and keeps which of them are those of headings (ECMA-376, part 1, §17.7)."""
+
+    def __init__(self) -> None:
+        self._headings: set[str] = set()
+        self._bases: dict[str, str] = {}
+        self._style = ""
+
+    def is_heading(self, style: str) -> bool:
+        """Tell whether a style, or one that it is based on, is that of a heading.
+
+        The level of an outline counts as a style: 0 to 8 are headings.
+        """
+        if style.startswith(_OUTLINE):
+            return style.removeprefix(_OUTLINE) in _OUTLINE_LEVELS
+        seen: set[str] = set()
+        while style and style not in seen:
+            if style in self._headings:
+                return True
+            seen.add(style)
+            style = self._bases.get(style, "")
+        return False
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        """Open an element."""
+        name, value = tag.rpartition("}")[2], value_of(attributes, "val")
+        if name == "style":
+            self._style = value_of(attributes, "styleId")
+        elif name == "basedOn":
+            self._bases[self._style] = value
+        elif (name == "outlineLvl" and value in _OUTLINE_LEVELS) or (
+            name == "name" and _HEADING_NAME.match(value)
+        ):
+            self._headings.add(self._style)
+
+    def end(self, tag: str) -> None:
+        """Nothing is nested."""
+
+    def data(self, text: str) -> None:
+        """Nothing is written."""
 
 
 class _Title:

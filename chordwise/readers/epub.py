@@ -6,8 +6,9 @@ import posixpath
 from collections.abc import Mapping
 from urllib.parse import unquote
 
+from chordwise.domain import places
 from chordwise.readers import encodings, failures, html
-from chordwise.readers.extracted import Extracted, Source
+from chordwise.readers.extracted import Extracted, Source, joined
 from chordwise.readers.office_package import OfficePackage, Spending, local
 
 MEDIA_TYPE = "application/epub+zip"
@@ -32,19 +33,27 @@ def read(data: Source, max_characters: int) -> Extracted:
     chapters = book.chapters()
     _require_legible(package, chapters)
     spend = Spending(max_characters)
-    texts = [_chapter(package, part, spend, max_characters) for part in chapters if part in package]
+    pages = [_chapter(package, part, spend, max_characters) for part in chapters if part in package]
+    pages = [page for page in pages if page.text.text().strip()]
+    text, starts = joined(page.text.text() for page in pages)
+    headings = (
+        (start + place, heading)
+        for page, start in zip(pages, starts, strict=True)
+        for place, heading in page.headings
+    )
     return Extracted(
-        text="\n\n".join(text for text in texts if text.strip()),
+        text=text,
+        places=places.sections(headings, len(text)),
         media_type=MEDIA_TYPE,
         title=book.title,
     )
 
 
-def _chapter(package: OfficePackage, part: str, spend: Spending, max_characters: int) -> str:
+def _chapter(package: OfficePackage, part: str, spend: Spending, max_characters: int) -> html.Page:
     markup = encodings.decode(package.content(part)).text
-    text = html.visible_text(markup, max_characters).text.text()
-    spend(len(text))
-    return text
+    page = html.visible_text(markup, max_characters)
+    spend(page.text.length)
+    return page
 
 
 def _require_legible(package: OfficePackage, chapters: list[str]) -> None:

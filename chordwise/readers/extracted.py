@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, TypeAlias
 
+from chordwise.domain.places import Place, PlaceKind
 from chordwise.errors import ReadError
 
 
@@ -50,7 +52,8 @@ class Extracted:
     `pages_scanned` those that are pictures and were not recognized, beside others with text.
     `invisible_characters` counts those of the text that cannot be seen in the file; `unseen` are
     the passages of the text that they are in, in its order.
-    `place` says where in the file it stands; empty for the text of the file itself.
+    `place` says where in the file it stands; empty for the text of the file itself. `places` are
+    the pages, slides, sheets or sections of the text.
     """
 
     text: str
@@ -63,18 +66,21 @@ class Extracted:
     invisible_characters: int = 0
     unseen: tuple[str, ...] = ()
     place: str = ""
+    places: Sequence[Place] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """A file inside the file, to be read like any other; `name` tells kinds of text apart.
 
-    `pieces` are its bytes; taking them may raise ReadError where it is damaged.
+    `pieces` are its bytes; taking them may raise ReadError where it is damaged. `label` names a
+    message or an attachment for people.
     """
 
     place: str
     name: str
     pieces: Iterable[bytes]
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,15 +96,68 @@ Source: TypeAlias = bytes | BinaryIO
 """Bytes in memory, or a file that is read where it is needed."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageText:
+    """The text of a page, counted from 1, its size as it is shown, and where its words are."""
+
+    number: int
+    text: str
+    width: float
+    height: float
+    layout: bytes = b""
+
+
+SEPARATOR = "\n\n"
+"""What stands between the pages, slides and blocks of a text."""
+
+
+def joined(texts: Iterable[str]) -> tuple[str, list[int]]:
+    """Return texts with a blank line between them, and where each begins."""
+    listed = list(texts)
+    lengths = (len(each) + len(SEPARATOR) for each in listed)
+    return SEPARATOR.join(listed), list(itertools.accumulate(lengths, initial=0))[:-1]
+
+
+def of_pages(pages: Iterable[PageText]) -> tuple[str, list[Place]]:
+    """Return the text of pages, and the pages as places."""
+    listed = list(pages)
+    text, starts = joined(each.text for each in listed)
+    places = [
+        Place(
+            kind=PlaceKind.PAGE,
+            label=f"p. {each.number}",
+            start_char=start,
+            end_char=start + len(each.text),
+            number=each.number,
+            width=round(each.width, 2),
+            height=round(each.height, 2),
+            layout=each.layout,
+        )
+        for each, start in zip(listed, starts, strict=True)
+    ]
+    return text, places
+
+
 def markdown(rows: Iterable[Sequence[str]], spend: Callable[[int], None]) -> str:
     """Return the rows that hold something, the first as the heading; `spend` takes their lengths.
 
     Raises:
         ReadError: As `spend` decides.
     """
-    lines: list[str] = []
+    return "\n".join(line for _, line in markdown_lines(rows, spend))
+
+
+def markdown_lines(
+    rows: Iterable[Sequence[str]], spend: Callable[[int], None]
+) -> list[tuple[int | None, str]]:
+    """Return the lines of `markdown`, each with the position of its row, from 0.
+
+    Raises:
+        ReadError: As `spend` decides.
+    """
+    lines: list[tuple[int | None, str]] = []
     width = 0
-    for row in rows:
+    for position, row in enumerate(rows):
         cells = [_cell(each) for each in row]
         if not any(cells):
             continue
@@ -106,10 +165,10 @@ def markdown(rows: Iterable[Sequence[str]], spend: Callable[[int], None]) -> str
         spend(len(line) + 1)
         if not lines:
             width = len(cells)
-        lines.append(line)
+        lines.append((position, line))
     if lines:
-        lines.insert(1, "|" + " --- |" * width)
-    return "\n".join(lines)
+        lines.insert(1, (None, "|" + " --- |" * width))
+    return lines
 
 
 def _cell(text: str) -> str:

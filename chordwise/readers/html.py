@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from lxml import etree
 
+from chordwise.domain import places
 from chordwise.readers import encodings, failures
 from chordwise.readers.extracted import Extracted
 
@@ -25,6 +26,7 @@ _UNSHOWN = frozenset((
     "noframes", "noscript", "object", "script", "style", "template", "video",
 ))
 # fmt: on
+_HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
 _HIDDEN_STYLE = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)\b", re.IGNORECASE)
 # The group is there where the size is nothing.
 _FONT_SIZE = re.compile(
@@ -46,8 +48,10 @@ def read(data: bytes, max_characters: int) -> Extracted:
     name = declared.group(1).decode("ascii", "replace") if declared else ""
     decoded = encodings.decode(data, name)
     page = visible_text(decoded.text, max_characters)
+    text = page.text.text()
     return Extracted(
-        text=page.text.text(),
+        text=text,
+        places=places.sections(page.headings, len(text)),
         media_type="text/html",
         title=page.title,
         encoding=decoded.encoding,
@@ -60,6 +64,8 @@ class Page:
     def __init__(self, max_characters: int) -> None:
         self.text = FlowingText(max_characters)
         self.title = ""
+        self.headings: list[tuple[int, str]] = []
+        self._heading: list[str] | None = None
         self._unshown = 0
         self._sizes = [True]
         self._preformatted = 0
@@ -73,6 +79,9 @@ class Page:
             return
         self._preformatted += tag == "pre"
         self._sizes.append(_has_size(attributes, inherited=self._sizes[-1]))
+        if tag in _HEADINGS:
+            self._heading = []
+            self.headings.append((self.text.length, ""))
         self._separate_before(tag)
 
     def end(self, tag: str) -> None:
@@ -84,6 +93,9 @@ class Page:
         self._preformatted -= tag == "pre"
         if len(self._sizes) > 1:
             self._sizes.pop()
+        if tag in _HEADINGS and self._heading is not None:
+            self.headings[-1] = self.headings[-1][0], "".join(self._heading)
+            self._heading = None
         self._separate_after(tag)
 
     def data(self, text: str) -> None:
@@ -92,6 +104,8 @@ class Page:
             self.title += text
         if self._unshown or not self._sizes[-1]:
             return
+        if self._heading is not None:
+            self._heading.append(text)
         if self._preformatted:
             self.text.write_exactly(text)
         else:
@@ -176,6 +190,11 @@ class FlowingText:
         self._limit = max_characters
         self._left = max_characters
 
+    @property
+    def length(self) -> int:
+        """Return how many characters were written."""
+        return self._limit - self._left
+
     def write(self, text: str) -> None:
         """Append text, every run of white space made one space.
 
@@ -196,10 +215,9 @@ class FlowingText:
         Raises:
             ReadError: The text is longer than the limit.
         """
-        if self._pieces:
-            self._pieces.append(self._pending)
-        self._pieces.append(text)
-        self._left -= len(text) + len(self._pending)
+        pending = self._pending if self._pieces else ""
+        self._pieces += pending, text
+        self._left -= len(pending) + len(text)
         self._pending, self._fixed = "", False
         if self._left < 0:
             raise failures.too_many_characters(self._limit)

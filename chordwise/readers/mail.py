@@ -11,6 +11,8 @@ from email.header import decode_header, make_header
 from email.message import Message
 from mmap import mmap
 
+from chordwise.domain import places
+from chordwise.domain.places import MESSAGE
 from chordwise.errors import ReadError
 from chordwise.readers import encodings, failures, html
 from chordwise.readers.extracted import Extracted, Extraction, Naming, Part, Unread, Wanted
@@ -64,7 +66,12 @@ def _text(message: Message, max_characters: int) -> Extracted:
     if not bodies and not headers:
         raise failures.empty()
     text = "\n\n".join("\n".join(lines) for lines in (headers, bodies, names) if lines)
-    return Extracted(text=text, media_type=MEDIA_TYPE, title=_header(message, "Subject"))
+    return Extracted(
+        text=text,
+        places=places.within(MESSAGE, (), len(text)),
+        media_type=MEDIA_TYPE,
+        title=_header(message, "Subject"),
+    )
 
 
 def _shown(message: Message) -> Iterator[Message]:
@@ -117,7 +124,7 @@ def _attachment(part: Message, naming: Naming, wanted: Wanted) -> Extraction:
         return Unread(place=place, error=failures.malformed("is a damaged attachment."))
     if len(data) > wanted.max_part_bytes:
         return Unread(place=place, error=failures.larger_than(wanted.max_part_bytes >> 20))
-    return Part(place=place, name=name, pieces=(data,))
+    return Part(place=place, name=name, pieces=(data,), label=f"attachment {place}")
 
 
 def _bytes_of(part: Message) -> bytes:
@@ -186,4 +193,9 @@ def mailbox_documents(data: bytes | mmap, wanted: Wanted) -> Iterator[Extraction
 def _message(data: bytes, place: str, wanted: Wanted) -> Extraction:
     if len(data) > wanted.max_part_bytes:
         return Unread(place=place, error=failures.larger_than(wanted.max_part_bytes >> 20))
-    return Part(place=place, name=f"{place}.eml", pieces=(_QUOTED.sub(rb"\1", data),))
+    return Part(
+        place=place,
+        name=f"{place}.eml",
+        pieces=(_QUOTED.sub(rb"\1", data),),
+        label=f"{MESSAGE} {place}",
+    )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from chordwise.domain.places import Layout
 from chordwise.readers import failures
-from chordwise.readers.extracted import Extracted, Ocr
-from chordwise.readers.scans import DOTS_PER_INCH, Scan
+from chordwise.readers.extracted import Extracted, Ocr, PageText, of_pages
+from chordwise.readers.scans import DOTS_PER_INCH, POINTS_PER_INCH, Scan
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,23 +23,28 @@ def read(scan: Scan, max_characters: int, ocr: Ocr) -> Extracted:
     Raises:
         ReadError: Nothing was recognized, Tesseract failed, or the text is longer than the limit.
     """
-    texts: list[str] = []
+    pages: list[PageText] = []
     unread, left = 0, max_characters
     with _opened(ocr) as tesseract:
-        for page in scan.pages:
-            text = page if page is None or isinstance(page, str) else _recognized(tesseract, page)
-            unread += text is None
-            texts.append((text or "").strip())
-            left -= len(texts[-1])
+        for number, page in enumerate(scan.pages, start=1):
+            if page is None or isinstance(page, PageText):
+                found = page
+            else:
+                found = _recognized(tesseract, page, number)
+            unread += found is None
+            pages.append(found or PageText(number=number, text="", width=0, height=0))
+            left -= len(pages[-1].text)
             if left < 0:
                 raise failures.too_many_characters(max_characters)
-    if unread == len(texts):
+    if unread == len(pages):
         raise failures.ocr_failed()
+    text, places = of_pages(pages)
     return Extracted(
-        text="\n\n".join(texts),
+        text=text,
+        places=places,
         media_type=scan.media_type,
         title=scan.title,
-        pages=len(texts),
+        pages=len(pages),
         pages_unread=unread,
     )
 
@@ -53,14 +59,38 @@ def _opened(ocr: Ocr) -> PyTessBaseAPI:
         raise failures.ocr_failed() from error
 
 
-def _recognized(tesseract: PyTessBaseAPI, page: Image) -> str | None:
-    """Return the text of a page; `None` if Tesseract failed over it."""
+def _recognized(tesseract: PyTessBaseAPI, page: Image, number: int) -> PageText | None:
+    """Return the text of a page; `None` if Tesseract failed over it.
+
+    Without a density that can be true, a pixel is a point.
+    """
     density = int(page.info.get(DOTS_PER_INCH, (0, 0))[0])
+    is_known = _LEAST_DENSITY <= density <= _GREATEST_DENSITY
     try:
         tesseract.SetImage(page)
-        if _LEAST_DENSITY <= density <= _GREATEST_DENSITY:
+        if is_known:
             tesseract.SetSourceResolution(density)
-        text: str = tesseract.GetUTF8Text()
+        text = tesseract.GetUTF8Text().strip()
+        points = POINTS_PER_INCH / density if is_known else 1.0
+        layout = _layout(tesseract, text, points)
     except RuntimeError:
         return None
-    return text
+    width, height = page.width * points, page.height * points
+    return PageText(number=number, text=text, width=width, height=height, layout=layout.packed())
+
+
+def _layout(tesseract: PyTessBaseAPI, text: str, points: float) -> Layout:
+    """Return where the words are that Tesseract has recognized, given the points of a pixel."""
+    from tesserocr import RIL, iterate_level  # noqa: PLC0415 - of an extra
+
+    layout, end = Layout(), 0
+    for each in iterate_level(tesseract.GetIterator(), RIL.WORD) if text else ():
+        word, box = each.GetUTF8Text(RIL.WORD).strip(), each.BoundingBox(RIL.WORD)
+        start = text.find(word, end)
+        if word and box and start >= 0:
+            left, top, right, bottom = (edge * points for edge in box)
+            span = start, start + len(word)
+            begins_line = "\n" in text[end:start]
+            layout.add_word(span, (left, top, right, bottom), begins_line=begins_line)
+            end = span[1]
+    return layout

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from chordwise.domain import places
 from chordwise.readers import extracted, failures
 from chordwise.readers.extracted import Extracted, Source
 from chordwise.readers.office_package import OfficePackage, Spending, local, value_of
+from chordwise.readers.presentation import places_of_slides
 
 _MANIFEST, _CONTENT, _META = "META-INF/manifest.xml", "content.xml", "meta.xml"
 _SKIPPED = frozenset(("tracked-changes", "annotation", "note-citation", "desc", "settings"))
@@ -30,8 +32,21 @@ def read(data: Source, max_characters: int) -> Extracted:
     media_type = "application/vnd.oasis.opendocument.text"
     if "mimetype" in package:
         media_type = package.content("mimetype")[:100].decode("ascii", "replace").strip()
-    text = "\n\n".join((*story.blocks, *story.notes))
-    return Extracted(text=text, media_type=media_type, title=title.text, pages=story.slides or None)
+    text, starts = extracted.joined((*story.blocks, *story.notes))
+    begins = [(starts[block], heading) for block, heading in story.headings]
+    if story.slides:
+        found = places_of_slides(
+            ((start, number) for number, (start, _) in enumerate(begins, start=1)), len(text)
+        )
+    else:
+        found = places.sections(begins, len(text))
+    return Extracted(
+        text=text,
+        places=found,
+        media_type=media_type,
+        title=title.text,
+        pages=story.slides or None,
+    )
 
 
 class _Story:
@@ -40,6 +55,8 @@ class _Story:
     def __init__(self, spend: Callable[[int], None]) -> None:
         self.blocks: list[str] = []
         self.notes: list[str] = []
+        # Slides of a presentation, else headings, by the blocks that they begin with.
+        self.headings: list[tuple[int, str]] = []
         self.slides = 0
         self._spend = spend
         # What takes finished paragraphs: the document, then notes and cells that are open.
@@ -62,6 +79,7 @@ class _Story:
             self._item = "- "
         elif name == "page":
             self.slides += 1
+            self.headings.append((len(self.blocks), ""))
             self.blocks.append(f"## Slide {self.slides}")
         elif name in ("s", "tab", "line-break"):
             self._write({"tab": "\t", "line-break": "\n"}.get(name, " " * _count(attributes, "c")))
@@ -107,6 +125,8 @@ class _Story:
     def _end_paragraph(self) -> None:
         text, mark = "".join(self._paragraphs.pop()).strip(), self._marks.pop()
         if text:
+            if mark.startswith("#") and not self.slides and self._frames[-1] is self.blocks:
+                self.headings.append((len(self.blocks), text))
             self._frames[-1].append(mark + text)
 
     def _end_frame(self, name: str) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import olefile
 
+from chordwise.domain import places
+from chordwise.domain.places import MESSAGE
 from chordwise.errors import ReadError
 from chordwise.readers import encodings, failures, html, rich_text
 from chordwise.readers.extracted import Extracted, Extraction, Naming, Part, Unread, Wanted
@@ -83,8 +85,13 @@ class _Message:
             raise failures.empty()
         blocks = ("\n".join(headers), body, "\n".join(listed))
         text = "\n\n".join(block for block in blocks if block)
+        label = f"attachment {self._place}" if self._place else MESSAGE
         return Extracted(
-            text=text, media_type=MEDIA_TYPE, title=self._string(_SUBJECT), place=self._place
+            text=text,
+            places=places.within(label, (), len(text)),
+            media_type=MEDIA_TYPE,
+            title=self._string(_SUBJECT),
+            place=self._place,
         )
 
     def _require_legible(self, names: list[str]) -> None:
@@ -149,7 +156,7 @@ class _Message:
             error = failures.larger_than(self._wanted.max_part_bytes >> 20)
             yield Unread(place=place, error=error)
         else:
-            yield Part(place=place, name=name, pieces=(data,))
+            yield Part(place=place, name=name, pieces=(data,), label=f"attachment {place}")
 
     def _name(self, folder: tuple[str, ...]) -> str:
         found = (self._string(each, folder) for each in _NAMES)

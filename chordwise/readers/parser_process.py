@@ -42,10 +42,14 @@ class FileQuestion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A header that describes text, part or failure, with the text or the part."""
+    """A header that describes text, part or failure, with the text or the part.
+
+    `places` are those of the text as the child encoded them.
+    """
 
     header: JsonObject
     text: bytearray = field(default_factory=bytearray)
+    places: bytes = b""
     part: Content | None = None
 
 
@@ -180,7 +184,11 @@ class ParserProcess:
         """
         header, body = frames.receive(channel, self._limits.max_text_bytes, deadline)
         if not header.get("part"):
-            return Answer(header=header, text=body)
+            size = header.get("text_bytes")
+            end = size if isinstance(size, int) else len(body)
+            places = bytes(body[end:])
+            del body[end:]
+            return Answer(header=header, text=body, places=places)
         arriving = _Part(channel, self._limits.max_file_megabytes * MEGABYTE, deadline)
         try:
             content = contents.spooled(arriving.pieces())

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TypeAlias
 
 import pypdfium2
 from pypdfium2 import PdfMatrix, raw
 
+from chordwise.domain.places import Box, Layout
 from chordwise.errors import ReadError
 from chordwise.readers import failures
-from chordwise.readers.extracted import Extracted
+from chordwise.readers.extracted import Extracted, PageText, of_pages
 
 # PDFium's mark of a hyphen at a line's end (the word is whole without it), and glyphs with no text.
 _CONTROLS = re.compile("[\0-\x08\x0b\x0e-\x1f\ufffe]")
+# Words, and each sign and ideograph alone: what a quote may begin or end with.
+_IDEOGRAPHS = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\W{_IDEOGRAPHS}]+|[^\w\s]")
+# Characters off the page are among the others.
+_MAX_SKIPPED = 2_000
 _HEADER, _HEADER_BYTES = b"%PDF-", 1_024
 # Readers look for the end in the last kilobyte, as Acrobat always has.
 _END, _END_BYTES = b"%%EOF", 1_024
@@ -33,8 +39,10 @@ def read(data: bytes, max_characters: int) -> Extracted:
     pages = _Pages(document, max_characters)
     if not pages.has_text:
         raise pages.failure()
+    text, places = of_pages(pages.texts)
     return Extracted(
-        text="\n\n".join(pages.texts),
+        text=text,
+        places=places,
         media_type="application/pdf",
         title=document.get_metadata_value("Title"),
         pages=len(document),
@@ -45,9 +53,120 @@ def read(data: bytes, max_characters: int) -> Extracted:
     )
 
 
-def text_of(page: pypdfium2.PdfTextPage) -> str:
-    """Return the text that lies on a page."""
-    return _CONTROLS.sub("", page.get_text_bounded()).strip("\r\n")
+def text_of(page: pypdfium2.PdfPage, text_page: pypdfium2.PdfTextPage, number: int) -> PageText:
+    """Return the text that lies on a page, with the boxes of its words."""
+    written = _CONTROLS.sub("", text_page.get_text_bounded())
+    text = written.replace("\r\n", "\n").strip("\r\n")
+    words = _Words(page, text_page)
+    end = 0
+    for word in _WORD.finditer(text):
+        words.add(word.start(), word[0], begins_line="\n" in text[end : word.start()])
+        end = word.end()
+    width, height = page.get_size()
+    layout = words.layout.packed()
+    return PageText(number=number, text=text, width=width, height=height, layout=layout)
+
+
+class _Words:
+    """Finds the boxes of a page's words, one after the other, among those of its characters."""
+
+    def __init__(self, page: pypdfium2.PdfPage, text_page: pypdfium2.PdfTextPage) -> None:
+        self.layout = Layout()
+        self._outer = page.get_bbox()
+        self._turned = _TURNS[page.get_rotation()]
+        self._characters, self._boxes = _characters(text_page, self._outer)
+        self._next = 0
+        self._line: Box | None = None
+        self._last: Box | None = None
+
+    def add(self, start: int, word: str, *, begins_line: bool) -> None:
+        """Add a word, in pieces where a hyphen at the end of a line has parted it."""
+        if begins_line:
+            self._line = None
+        end = self._next + len(word)
+        boxes = self._boxes[self._next : end]
+        if self._characters.startswith(word, self._next) and _is_in_line(boxes):
+            self._next = end
+            self._add_piece((start, start + len(word)), boxes)
+            return
+        first, piece = start, list[Box]()
+        for place, char in enumerate(word, start):
+            found = self._found(char)
+            if piece and found and not _is_in_line([piece[-1], found]):
+                self._add_piece((first, place), piece)
+                first, piece = place, []
+            piece += [found] if found else []
+        self._add_piece((first, start + len(word)), piece)
+
+    def _found(self, char: str) -> Box | None:
+        place = self._characters.find(char, self._next, self._next + _MAX_SKIPPED)
+        if place < 0:
+            return None
+        self._next = place + 1
+        return self._boxes[place]
+
+    def _add_piece(self, span: tuple[int, int], boxes: Sequence[Box]) -> None:
+        if not boxes:
+            return
+        lefts, bottoms, rights, tops = zip(*boxes, strict=True)
+        whole = min(lefts), min(bottoms), max(rights), max(tops)
+        box, last = (self._turned(self._outer, each) for each in (whole, boxes[-1]))
+        if self._line is None or self._jumps(self._line, box):
+            self._line = None
+        self.layout.add_word(span, box, begins_line=self._line is None)
+        self._line = box if self._line is None else _union(self._line, box)
+        self._last = last
+
+    def _jumps(self, line: Box, box: Box) -> bool:
+        """Tell whether a word is on another line, or in another column, than the last character."""
+        last = self._last
+        if last is None or _overlap(line, box, 1) or _overlap(last, box, 0):
+            return False
+        gap = max(line[1] - box[3], box[1] - line[3])
+        return box[0] < last[0] or gap > line[3] - line[1]
+
+
+def _is_in_line(boxes: Sequence[Box]) -> bool:
+    """Tell whether there is a line, along the page or across it, that goes through all boxes."""
+    if not boxes:
+        return False
+    lefts, bottoms, rights, tops = zip(*boxes, strict=True)
+    return bool(max(bottoms) < min(tops) or max(lefts) < min(rights))
+
+
+def _union(one: Box, two: Box) -> Box:
+    return min(one[0], two[0]), min(one[1], two[1]), max(one[2], two[2]), max(one[3], two[3])
+
+
+def _overlap(one: Box, two: Box, axis: int) -> bool:
+    return one[axis] < two[axis + 2] and two[axis] < one[axis + 2]
+
+
+def _characters(text_page: pypdfium2.PdfTextPage, outer: Box) -> tuple[str, list[Box]]:
+    """Return the characters that can be seen on a page, and the box of each on its axes."""
+    edges = left, right, bottom, top = tuple(ctypes.c_double() for _ in range(4))
+    west, south, east, north = outer
+    characters: list[str] = []
+    boxes: list[Box] = []
+    text, unicode_of, box_of = text_page.raw, raw.FPDFText_GetUnicode, raw.FPDFText_GetCharBox
+    for index in range(raw.FPDFText_CountChars(text)):
+        code = unicode_of(text, index)
+        if code in _BLANKS or code > sys.maxunicode or not box_of(text, index, *edges):
+            continue
+        box = x0, y0, x1, y1 = left.value, bottom.value, right.value, top.value
+        if x0 < east and west < x1 and y0 < north and south < y1:
+            characters.append(chr(code))
+            boxes.append(box)
+    return "".join(characters), boxes
+
+
+# From the axes of a page (left, bottom, right, top) to how it is shown: left, top, right, bottom.
+_TURNS: Mapping[int, Callable[[Box, Box], Box]] = {
+    0: lambda o, b: (b[0] - o[0], o[3] - b[3], b[2] - o[0], o[3] - b[1]),
+    90: lambda o, b: (b[1] - o[1], b[0] - o[0], b[3] - o[1], b[2] - o[0]),
+    180: lambda o, b: (o[2] - b[2], b[1] - o[1], o[2] - b[0], b[3] - o[1]),
+    270: lambda o, b: (o[3] - b[3], o[2] - b[2], o[3] - b[1], o[2] - b[0]),
+}
 
 
 def opened(data: bytes) -> pypdfium2.PdfDocument:
@@ -81,7 +200,7 @@ class _Pages:
     """The text of all pages, and what else was seen on the way through them."""
 
     def __init__(self, document: pypdfium2.PdfDocument, max_characters: int) -> None:
-        self.texts: list[str] = []
+        self.texts: list[PageText] = []
         self.unread = 0
         self.scanned = 0
         self.unseen: list[Unseen] = []
@@ -95,7 +214,7 @@ class _Pages:
     @property
     def has_text(self) -> bool:
         """Whether any page holds more than white space."""
-        return any(text.strip() for text in self.texts)
+        return any(each.text.strip() for each in self.texts)
 
     def failure(self) -> ReadError:
         """Return why there is no text: damage, pictures only, or nothing at all."""
@@ -110,12 +229,13 @@ class _Pages:
             self.unread += 1
             return
         text_page = page.get_textpage()
-        text = text_of(text_page)
+        found = text_of(page, text_page, index + 1)
+        text = found.text
         self.has_marks = self.has_marks or raw.FPDFPage_CountObjects(page) > 0
         self.scanned += not text.strip() and _is_picture(page)
         if text:
             self.unseen.append(unseen(page, text_page))
-        self.texts.append(text)
+        self.texts.append(found)
         self._left -= len(text)
         page.close()
 
@@ -133,8 +253,6 @@ def _is_picture(page: pypdfium2.PdfPage) -> bool:
     return bool(covered > width * height / 2)
 
 
-Box: TypeAlias = tuple[float, float, float, float]
-"""Left, bottom, right and top, in the points of the page."""
 # What cannot be told apart from white paper.
 _WHITE = 240
 _BLACK = (0, 0, 0, 255)
@@ -194,7 +312,7 @@ class _Object:
 
     @property
     def own_box(self) -> Box:
-        """Return where it lies on the page, or in its form."""
+        """Return where it lies on the page, or in its form: left, bottom, right, top."""
         left, bottom, right, top = (ctypes.c_float() for _ in range(4))
         raw.FPDFPageObj_GetBounds(self.found, left, bottom, right, top)
         return left.value, bottom.value, right.value, top.value

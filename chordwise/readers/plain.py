@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import PurePath
 
-from chordwise.readers import encodings
+from chordwise.domain import places
+from chordwise.readers import encodings, sheets
 from chordwise.readers.extracted import Extracted
 
+_TABLES = ("text/csv", "text/tab-separated-values")
 _MEDIA_TYPES = {
     ".csv": "text/csv",
     ".tsv": "text/tab-separated-values",
@@ -27,12 +30,16 @@ def read(data: bytes, name: str) -> Extracted:
     """
     decoded = encodings.decode(data)
     media_type = _MEDIA_TYPES.get(PurePath(name).suffix.lower(), "text/plain")
-    return Extracted(text=decoded.text, media_type=media_type, encoding=decoded.encoding)
+    return Extracted(
+        text=decoded.text,
+        places=sheets.rows_of_csv(decoded.text) if media_type in _TABLES else (),
+        media_type=media_type,
+        encoding=decoded.encoding,
+    )
 
 
-_HEADING = re.compile(r"^#[ \t]+(.+)$", re.MULTILINE)
-_FENCED = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
-_HEAD_CHARACTERS = 20_000
+_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(\S.*)")
+_FENCES = ("```", "~~~")
 
 
 def read_markdown(data: bytes, name: str) -> Extracted:  # noqa: ARG001 - the signature of all readers
@@ -42,13 +49,30 @@ def read_markdown(data: bytes, name: str) -> Extracted:  # noqa: ARG001 - the si
         ReadError: The bytes are no text.
     """
     decoded = encodings.decode(data)
-    heading = _HEADING.search(_FENCED.sub("", decoded.text[:_HEAD_CHARACTERS]))
+    headings = list(_headings(decoded.text))
+    sections = ((start, heading) for start, _, heading in headings)
     return Extracted(
         text=decoded.text,
+        places=places.sections(sections, len(decoded.text)),
         media_type="text/markdown",
-        title=_without_closing(heading.group(1)) if heading else "",
+        title=next((heading for _, level, heading in headings if level == 1), ""),
         encoding=decoded.encoding,
     )
+
+
+def _headings(markdown: str) -> Iterator[tuple[int, int, str]]:
+    """Yield where each heading that begins with number signs stands, its level, and what it says.
+
+    Lines in fenced code are no headings.
+    """
+    start, fence = 0, ""
+    for line in markdown.splitlines(keepends=True):
+        mark = line.lstrip(" ")[:3]
+        if mark in _FENCES and fence in ("", mark):
+            fence = "" if fence else mark
+        elif not fence and (heading := _HEADING.match(line)):
+            yield start, len(heading[1]), _without_closing(heading[2])
+        start += len(line)
 
 
 def _without_closing(heading: str) -> str:

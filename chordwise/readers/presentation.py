@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from chordwise.domain.places import Place, PlaceKind
 from chordwise.readers import extracted, failures
 from chordwise.readers.extracted import Extracted, Source
 from chordwise.readers.office_package import OfficePackage, Spending, local, value_of
@@ -31,8 +32,30 @@ def read(data: Source, max_characters: int) -> Extracted:
     spend = Spending(max_characters)
     texts = [_slide(package, part, number, spend) for number, part in enumerate(slides, start=1)]
     # Headings alone are no text.
-    text = "\n\n".join(heading + body for heading, body in texts if body or ": " in heading)
-    return Extracted(text=text, media_type=MEDIA_TYPE, pages=len(slides))
+    shown = {
+        number: heading + body
+        for number, (heading, body) in enumerate(texts, start=1)
+        if body or ": " in heading
+    }
+    text, starts = extracted.joined(shown.values())
+    places = places_of_slides(zip(starts, shown, strict=True), len(text))
+    return Extracted(text=text, places=places, media_type=MEDIA_TYPE, pages=len(slides))
+
+
+def places_of_slides(slides: Iterable[tuple[int, int]], length: int) -> list[Place]:
+    """Return slides as places, given where each begins in a text of this length, and its number."""
+    listed = list(slides)
+    ends = [*(start for start, _ in listed[1:]), length]
+    return [
+        Place(
+            kind=PlaceKind.SLIDE,
+            label=f"slide {number}",
+            start_char=start,
+            end_char=end,
+            number=number,
+        )
+        for (start, number), end in zip(listed, ends, strict=False)
+    ]
 
 
 def _slide(

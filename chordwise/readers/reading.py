@@ -8,7 +8,7 @@ import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from types import TracebackType
@@ -20,7 +20,14 @@ from chordwise.errors import ReadError
 from chordwise.readers import contents, failures
 from chordwise.readers.capacity import MEGABYTE, ReadingInterruptedError, ReadingTime, limits
 from chordwise.readers.contents import Content
-from chordwise.readers.documents import ReadDocument, ReadText, UnreadDocument, checked, failure
+from chordwise.readers.documents import (
+    ReadDocument,
+    ReadText,
+    UnreadDocument,
+    checked,
+    failure,
+    with_places,
+)
 from chordwise.readers.extracted import WHOLE, Columns
 from chordwise.readers.parser_process import Answer, FileQuestion, ParserProcess
 from chordwise.settings import ReaderSettings
@@ -197,6 +204,15 @@ _COSTLY = ("timeout", "parser_crashed", "memory")
 _COSTLY_PARTS = 20
 
 
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where a file comes from: its source, its name, and which part of a mail it is, in words."""
+
+    source: str
+    name: str
+    label: str = ""
+
+
 class Unpacking:
     """The documents of one file, within bounds on their number, size and depth."""
 
@@ -222,7 +238,7 @@ class Unpacking:
             ReadingInterruptedError: Another thread has ended it.
         """
         try:
-            for found in self._documents(content, source, source, 0):
+            for found in self._documents(content, _Origin(source, source), 0):
                 self._count_document()
                 _require_unchanged(content)
                 yield found
@@ -230,18 +246,18 @@ class Unpacking:
             yield _unread(source, bound.error, content)
 
     def _documents(
-        self, content: Content, source: str, name: str, level: int
+        self, content: Content, origin: _Origin, level: int
     ) -> Iterator[ReadDocument | UnreadDocument]:
         try:
             if not content.byte_count:
                 raise failures.empty()
-            for answer in self._answers(content, name, level):
-                yield from self._answered(answer, (content, source), level)
+            for answer in self._answers(content, origin.name, level):
+                yield from self._answered(answer, (content, origin), level)
         except ReadError as error:
             if self._time.is_over:
                 raise _BoundReachedError(_too_slow(self._time.total)) from error
             self._count_costs(error)
-            yield _unread(source, error, content)
+            yield _unread(origin.source, error, content)
 
     def _answers(self, content: Content, name: str, level: int) -> Iterator[Answer]:
         """Ask the parser; where it finds pictures of pages, once more if they are to be recognized.
@@ -262,32 +278,36 @@ class Unpacking:
                 yield answer
 
     def _answered(
-        self, answer: Answer, whole: tuple[Content, str], level: int
+        self, answer: Answer, whole: tuple[Content, _Origin], level: int
     ) -> Iterator[ReadDocument | UnreadDocument]:
-        """Yield what an answer about a file (its content and source) stands for."""
-        (content, source), header = whole, answer.header
+        """Yield what an answer about a file stands for."""
+        (content, origin), header = whole, answer.header
         place = _name(header.get("place"))
-        here = f"{source}#{place}" if place else source
-        origin = None if place else content
+        here = f"{origin.source}#{place}" if place else origin.source
+        own = None if place else content
         if "what" in header:
             error = failure(header)
             self._count_costs(error)
-            yield _unread(here, error, origin)
+            yield _unread(here, error, own)
         elif answer.part is not None:
+            label = ", ".join(filter(None, (origin.label, _name(header.get("label")))))
+            inner = _Origin(here, _name(header.get("name")), label)
             with closing(answer.part) as part:
                 self._spend(part.byte_count, level)
-                yield from self._documents(part, here, _name(header.get("name")), level + 1)
+                yield from self._documents(part, inner, level + 1)
         else:
-            yield self._read(answer, here, origin)
+            yield self._read(answer, replace(origin, source=here), own)
 
     def _read(
-        self, answer: Answer, source: str, origin: Content | None
+        self, answer: Answer, origin: _Origin, content: Content | None
     ) -> ReadDocument | UnreadDocument:
         """Return a text; one without a file of its own, such as a row, has the hash of its text."""
-        sha256 = origin.sha256 if origin else hashlib.sha256(answer.text).hexdigest()
-        byte_count = origin.byte_count if origin else len(answer.text)
+        source = origin.source
+        sha256 = content.sha256 if content else hashlib.sha256(answer.text).hexdigest()
+        byte_count = content.byte_count if content else len(answer.text)
         try:
             text = checked(answer.header, answer.text, self._settings.max_characters)
+            text = with_places(text, answer.places, origin.label)
         except ReadError as error:
             named = failures.named(source, error)
             return UnreadDocument(source=source, error=named, sha256=sha256, byte_count=byte_count)

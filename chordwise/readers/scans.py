@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 import pypdfium2
 
 from chordwise.readers import failures, pdf
-from chordwise.readers.extracted import Extracted
+from chordwise.readers.extracted import Extracted, PageText
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 DOTS_PER_INCH = "dpi"
 """Where a picture's `info` says how closely it was looked at, as a pair of numbers."""
-_DENSITY, _POINTS_PER_INCH = 300, 72
+POINTS_PER_INCH = 72
+_DENSITY = 300
 # A page of A3; what claims to be larger is looked at less closely.
 _MAX_PIXELS = 18_000_000
 _PICTURES = (
@@ -41,7 +42,7 @@ class Scan:
     `None` stands for a page that is damaged.
     """
 
-    pages: Iterator[Image | str | None]
+    pages: Iterator[Image | PageText | None]
     media_type: str
     title: str = ""
 
@@ -96,18 +97,18 @@ def of_picture(data: bytes) -> Scan:
     )
 
 
-def _page(document: pypdfium2.PdfDocument, index: int) -> Image | str | None:
+def _page(document: pypdfium2.PdfDocument, index: int) -> Image | PageText | None:
     try:
         page = document[index]
-        text = pdf.text_of(page.get_textpage())
-        if text.strip():
-            return text
+        found = pdf.text_of(page, page.get_textpage(), index + 1)
+        if found.text.strip():
+            return found
         width, height = page.get_size()
-        scale = min(_DENSITY / _POINTS_PER_INCH, (_MAX_PIXELS / max(1.0, width * height)) ** 0.5)
+        scale = min(_DENSITY / POINTS_PER_INCH, (_MAX_PIXELS / max(1.0, width * height)) ** 0.5)
         picture: Image = page.render(scale=scale, grayscale=True).to_pil()
     except pypdfium2.PdfiumError:
         return None
-    picture.info[DOTS_PER_INCH] = (scale * _POINTS_PER_INCH, scale * _POINTS_PER_INCH)
+    picture.info[DOTS_PER_INCH] = (scale * POINTS_PER_INCH, scale * POINTS_PER_INCH)
     page.close()
     return picture
 

@@ -6,14 +6,16 @@ import csv
 import datetime as dt
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import python_calamine
 from python_calamine import CalamineWorkbook, SheetTypeEnum
 
 from chordwise.domain.json_values import JsonValue
+from chordwise.domain.places import Layout, Place, PlaceKind
 from chordwise.errors import ReadError
 from chordwise.readers import encodings, extracted, failures
 from chordwise.readers.extracted import Columns, Extracted, Extraction, Naming, Unread, Wanted
@@ -30,6 +32,15 @@ _PARSED = (".xml", ".rels", ".bin")
 _WHOLE_NUMBERS = 1e21
 _Moment: TypeAlias = dt.time | dt.date | dt.datetime | dt.timedelta
 Cell: TypeAlias = int | float | str | bool | _Moment
+_PLAIN_NAME = re.compile(r"[^\W\d]\w*")
+
+
+class Sheet(NamedTuple):
+    """The cells of a sheet from its first row and column on that hold something."""
+
+    name: str
+    rows: list[list[str]]
+    start: tuple[int, int] = (0, 0)
 
 
 def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
@@ -62,20 +73,83 @@ def _checked_kind(data: bytes) -> str:
     return "xlsb" if "xl/workbook.bin" in package else "xlsx"
 
 
-def _sheets(workbook: CalamineWorkbook) -> Iterator[tuple[str, list[list[str]]]]:
+def _sheets(workbook: CalamineWorkbook) -> Iterator[Sheet]:
     for sheet in workbook.sheets_metadata:
         if sheet.typ == SheetTypeEnum.WorkSheet:
             found = workbook.get_sheet_by_name(sheet.name)
-            yield sheet.name, [[_shown(cell) for cell in row] for row in found.to_python()]
+            rows = [[_shown(cell) for cell in row] for row in found.to_python()]
+            yield Sheet(sheet.name, rows, found.start or (0, 0))
 
 
-def _whole(
-    sheets: Sequence[tuple[str, list[list[str]]]], kind: str, max_characters: int
-) -> Extracted:
+def _whole(sheets: Sequence[Sheet], kind: str, max_characters: int) -> Extracted:
     spend = Spending(max_characters)
-    written = [(name, extracted.markdown(table, spend)) for name, table in sheets]
-    text = "\n\n".join(f"## {name}\n\n{table}" for name, table in written if table)
-    return Extracted(text=text, media_type=_MEDIA_TYPES[kind])
+    written = [(each, extracted.markdown_lines(each.rows, spend)) for each in sheets]
+    tables = [(sheet, f"## {sheet.name}\n\n", lines) for sheet, lines in written if lines]
+    text, starts = extracted.joined(
+        heading + "\n".join(line for _, line in lines) for _, heading, lines in tables
+    )
+    places = [
+        _sheet_place(sheet, (start, len(heading)), lines)
+        for (sheet, heading, lines), start in zip(tables, starts, strict=True)
+    ]
+    return Extracted(text=text, places=places, media_type=_MEDIA_TYPES[kind])
+
+
+def _sheet_place(
+    sheet: Sheet, begins: tuple[int, int], lines: Sequence[tuple[int | None, str]]
+) -> Place:
+    """Return the place of a sheet that begins at an offset with a heading of some length."""
+    start, place = begins
+    top, left = sheet.start
+    layout = Layout()
+    for row, line in lines:
+        if row is not None:
+            cells = left, top + row, left + len(sheet.rows[row]) - 1, top + row
+            layout.add((place, place + len(line)), cells)
+        place += len(line) + 1
+    name = sheet.name if _PLAIN_NAME.fullmatch(sheet.name) else _quoted(sheet.name)
+    return Place(
+        kind=PlaceKind.SHEET,
+        label=f"{name}!",
+        start_char=start,
+        end_char=start + place - 1,
+        layout=layout.packed(),
+    )
+
+
+def _quoted(name: str) -> str:
+    return "'" + name.replace("'", "''") + "'"
+
+
+def rows_of_csv(decoded: str) -> list[Place]:
+    """Return the place of a table in CSV, which has no name; nothing where it is damaged."""
+    lines = io.StringIO(decoded, newline="")
+    delimiter = max(_DELIMITERS, key=lines.readline().count)
+    lines.seek(0)
+    layout, start, end = Layout(), 0, 0
+
+    def counted() -> Iterator[str]:
+        nonlocal end
+        for line in lines:
+            end += len(line)
+            yield line
+
+    try:
+        for row, cells in enumerate(csv.reader(counted(), delimiter=delimiter)):
+            if cells:
+                layout.add((start, end), (0, row, len(cells) - 1, row))
+            start = end
+    except csv.Error:
+        return []
+    return [
+        Place(
+            kind=PlaceKind.SHEET,
+            label="",
+            start_char=0,
+            end_char=len(decoded),
+            layout=layout.packed(),
+        )
+    ]
 
 
 def _shown(cell: Cell) -> str:
@@ -114,21 +188,19 @@ def documents_of_rows(data: bytes, name: str, wanted: Wanted) -> Iterator[Extrac
     return _of_csv(decoded, delimiter, wanted)
 
 
-def of_tables(
-    tables: Sequence[tuple[str, list[list[str]]]], columns: Columns, media_type: str
-) -> Iterator[Extraction]:
+def of_tables(tables: Sequence[Sheet], columns: Columns, media_type: str) -> Iterator[Extraction]:
     """Yield the rows of all named tables that have the text column in their first row.
 
     Raises:
         ReadError: No table has it.
     """
-    found = [(name, table) for name, table in tables if table and columns.text in table[0]]
+    found = [each for each in tables if each.rows and columns.text in each.rows[0]]
     if not found:
-        raise _no_such_column(columns.text, [cell for _, table in tables for cell in table[0:1]])
+        raise _no_such_column(columns.text, [cell for each in tables for cell in each.rows[0:1]])
     naming = Naming()
-    for name, table in found:
+    for name, (first, *rows), _ in found:
         prefix = f"{name}/" if len(tables) > 1 else ""
-        records = (dict(zip(table[0], row, strict=False)) for row in table[1:] if any(row))
+        records = (dict(zip(first, row, strict=False)) for row in rows if any(row))
         yield from _documents(records, columns, media_type, (naming, prefix))
 
 

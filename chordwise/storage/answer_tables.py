@@ -398,21 +398,21 @@ def _unread(columns: Sequence[AnswerColumn]) -> sql.Composed:
     return sql.SQL("NULLIF(array_remove({}, NULL), {})").format(array, _NOTHING)
 
 
+OF_WIDE_EVIDENCE = ("value", "quote", "grounded")
+"""What it has in a wide table: a view has 1,664 columns at most."""
+_MAX_WHOLE_EVIDENCE = 160
 OF_EVIDENCE = (
-    *("value", "quote", "grounded", "grounding"),
+    *("value", "quote", "page", "place", "grounded", "grounding"),
     *("confidence", "start_char", "end_char", "verdict"),
 )
 """What the evidence of a table has of each column, after its name: `governing_law_quote`."""
-_MAX_WHOLE_EVIDENCE = 200
-_FEW_OF_EVIDENCE = 3
-"""A view has 1,664 columns at most: of a wide table the evidence has value, quote and grounded."""
 
 
 def _evidence_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed:
     """Return the query with what the value of each column rests on: lists as arrays."""
     shown: list[sql.Composed] = []
     joined: list[sql.Composed] = []
-    names = OF_EVIDENCE if len(columns) <= _MAX_WHOLE_EVIDENCE else OF_EVIDENCE[:_FEW_OF_EVIDENCE]
+    names = OF_EVIDENCE if len(columns) <= _MAX_WHOLE_EVIDENCE else OF_WIDE_EVIDENCE
     for number, column in enumerate(columns, start=1):
         alias = sql.Identifier(f"f{number}")
         shown += [

@@ -26,7 +26,7 @@ class ClaimedChunk:
 
     `claim_token` is that of the attempt; the chunk is claimed where `lease_token` equals it and the
     chunk is running. `chunk_count` is that of its job. `options` is JSON text. `text` is the
-    document's where the chunk is all of it, else null.
+    document's where the chunk is all of it, else null; `has_places` says whether that has any.
     """
 
     id: uuid.UUID
@@ -42,6 +42,7 @@ class ClaimedChunk:
     model: str
     document_id: uuid.UUID
     text: str | None
+    has_places: bool
     priority: str
     lane: str
     use_cache: bool
@@ -61,6 +62,7 @@ _SELECT = """
         j.chunk_count, d.character_count, j.analysis_type, CAST(j.options AS text), j.model,
         j.document_id,
         CASE WHEN c.start_char = 0 AND c.end_char = d.character_count THEN d.text END,
+        d.places IS NOT NULL,
         r.priority, r.lane, r.use_cache, EXISTS (
             SELECT FROM budgets b WHERE b.scope = concat('run:', r.id) AND b.cap_usd IS NOT NULL
         ),"""

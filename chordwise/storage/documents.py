@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from datetime import timedelta
 from threading import Lock
 
-from sqlalchemy import Select, Text, any_, literal, select
+from sqlalchemy import LargeBinary, Select, Text, any_, literal, select
 from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from chordwise.domain import places
 from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.places import Places
 from chordwise.storage.database import Database
 from chordwise.storage.record import CreatedAt, Identity, Record, new_id
 
@@ -23,6 +25,9 @@ class Document(Record):
     """One text; `sha256` is the hash of the normalized stored text, `source` its first name.
 
     `flags` are the suspicious passages (`domain.document_flags`), null where none were looked for.
+    `places` are its pages, slides, sheets or sections, null where it has none: kind, label, number,
+    start_char, end_char, width and height of each. `layouts` are theirs in the same order, null
+    where none has one; see `domain.places`.
     """
 
     __tablename__ = "documents"
@@ -36,6 +41,8 @@ class Document(Record):
     character_count: Mapped[int]
     normalization: Mapped[JsonObject]
     flags: Mapped[JsonValue | None]
+    places: Mapped[JsonValue | None] = mapped_column(deferred=True)
+    layouts: Mapped[list[bytes] | None] = mapped_column(ARRAY(LargeBinary()), deferred=True)
     created_at: Mapped[CreatedAt]
 
 
@@ -98,6 +105,8 @@ def _row(sha256: str, document: Document) -> dict[str, object]:
         "character_count": len(document.text),
         "normalization": document.normalization,
         "flags": document.flags,
+        "places": document.places,
+        "layouts": document.layouts,
     }
 
 
@@ -107,6 +116,19 @@ def text_of(session: Session, document_id: uuid.UUID) -> str:
 
 
 _TEXT = sql("SELECT text FROM documents WHERE id = :id")
+
+
+def places_of(database: Database, document_id: uuid.UUID, within: timedelta) -> Places:
+    """Return the places of a document.
+
+    Raises:
+        ServiceUnavailableError: The database stayed away for longer than `within`.
+    """
+    of_document = select(Document.places, Document.layouts).where(Document.id == document_id)
+    for attempt in database.attempts(within):
+        with attempt as session:
+            stored, layouts = session.execute(of_document).one()
+    return Places(places.from_json(stored, layouts or ()))
 
 
 MAX_CHARACTERS = 2_000_000

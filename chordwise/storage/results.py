@@ -271,8 +271,8 @@ class Fact(Record):
     """A value of the job's current output; the columns are those of `domain.facts.Fact`.
 
     Where `grounded`, `substr(text, start_char + 1, end_char - start_char) = quote` holds for the
-    job's document. `final_value` is the corrected value where a person spoke, and null where the
-    value was rejected.
+    job's document; `boxes` are page, left, top, right and bottom of each line. `final_value` is the
+    corrected value where a person spoke, and null where the value was rejected.
     """
 
     __tablename__ = "facts"
@@ -303,3 +303,6 @@ class Fact(Record):
     grounding: Mapped[str | None]
     grounded: Mapped[bool | None] = mapped_column(Computed("grounding <> 'none'"))
     value_in_quote: Mapped[bool | None]
+    page: Mapped[int | None]
+    place: Mapped[str | None]
+    boxes: Mapped[JsonValue | None]

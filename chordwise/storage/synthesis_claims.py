@@ -25,6 +25,7 @@ class ClaimedSynthesis:
     """A job that is claimed for its synthesis, with what is known of its run, and its chunks.
 
     `options` is JSON text; the job `is_capped` where the budget of its run is limited.
+    `has_places` says whether its document has any.
     """
 
     parts: Sequence[EndedChunk]
@@ -39,13 +40,14 @@ class ClaimedSynthesis:
     lane: str
     use_cache: bool
     is_capped: bool
+    has_places: bool
 
 
 _SELECT = f"""
     SELECT wanted.token, j.id, j.document_id, j.analysis_type, CAST(j.options AS text), j.model,
         j.attempts, j.postponements, r.priority, r.lane, r.use_cache, EXISTS (
             SELECT FROM budgets b WHERE b.scope = concat('run:', r.id) AND b.cap_usd IS NOT NULL
-        ), (
+        ), EXISTS (SELECT FROM documents d WHERE d.id = j.document_id AND d.places IS NOT NULL), (
             SELECT json_agg(part ORDER BY position)
             FROM (SELECT {", ".join(chunks.COLUMNS)} FROM chunks WHERE job_id = j.id) AS part
         )"""  # noqa: S608 - names of our own

@@ -54,6 +54,7 @@ VIEWS = (
     "document_results@1",
     "answer_jobs@1",
     "document_coverage@1",
+    "document_places@1",
     "results_by_day@1",
     "fact_quotes@1",
     "failures@1",

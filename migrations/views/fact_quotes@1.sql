@@ -1,5 +1,6 @@
--- Every fact with its quote, its place in the document, and where the document came from. Values in
--- lists have a row_index, and parent names the object in a list that they are a member of.
+-- Every fact with its quote, its place in the document (page, place and boxes where the document has
+-- pages, slides, sheets or sections), and where the document came from. Values in lists have a
+-- row_index, and parent names the object in a list that they are a member of.
 CREATE VIEW fact_quotes AS
 SELECT
     run.name AS run,
@@ -21,6 +22,9 @@ SELECT
     f.grounded,
     f.grounding,
     f.value_in_quote,
+    f.page,
+    f.place,
+    f.boxes,
     f.path,
     f.parent,
     f.row_index,

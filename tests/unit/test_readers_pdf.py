@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pypdfium2
 import pytest
+from PIL import ImageOps
 
+from chordwise.domain.places import Location, Places
 from chordwise.errors import ReadError
 from chordwise.readers import pdf
 from tests.fakes.office_files import pdf as build
@@ -189,3 +192,81 @@ def test_what_lies_outside_of_the_crop_box_is_neither_read_nor_counted() -> None
 
     assert extracted.text.strip() == "Dear members,"
     assert extracted.invisible_characters == 0
+
+
+def where(data: bytes, quote: str) -> Location:
+    """Return where the first mention of a quote is in a PDF."""
+    extracted = pdf.read(data, LIMIT)
+    start = extracted.text.index(quote)
+    return Places(extracted.places).locate(start, start + len(quote))
+
+
+def below(data: bytes, found: Location) -> list[str]:
+    """Return the text in each box on pages of 300 points that are not turned."""
+    document = pypdfium2.PdfDocument(data)
+    texts = []
+    for page, left, top, right, bottom in found.boxes or ():  # type: ignore[misc, str-unpack]
+        edges = left, 300 - bottom, right, 300 - top  # type: ignore[operator]
+        text_page = document[page - 1].get_textpage()  # type: ignore[operator]
+        texts.append(text_page.get_text_bounded(*edges).strip())
+    return texts
+
+
+def test_the_box_of_a_quote_holds_its_words() -> None:
+    """And nothing else: neither its neighbours nor the lines above and below."""
+    lines = ("It was built in 1856.", "The bridge (over the Rhine), of", "steel, is long.")
+    data = build([" ".join(shown(line, y=200 - 13 * n) for n, line in enumerate(lines))])
+
+    assert below(data, where(data, "bridge")) == ["bridge"]
+    assert below(data, where(data, "over the Rhine")) == ["over the Rhine"]
+    assert below(data, where(data, "1856")) == ["1856"]
+    assert below(data, where(data, "Rhine), of\nsteel")) == ["Rhine), of", "steel"]
+
+
+def test_lines_of_two_columns_have_boxes_of_their_own() -> None:
+    """A quote goes on at the top of the second column."""
+    left, right = ("Alpha is here", "and Beta too"), ("but Gamma left", "with Delta")
+    data = build(
+        [
+            " ".join(
+                shown(line, x=x, y=250 - 14 * row)
+                for x, column in ((20, left), (160, right))
+                for row, line in enumerate(column)
+            )
+        ]
+    )
+
+    assert below(data, where(data, "Beta too\nbut Gamma")) == ["Beta too", "but Gamma"]
+
+
+def test_a_quote_over_a_page_break_has_boxes_on_both_pages() -> None:
+    """It is on the first of them."""
+    data = build([shown("The rent is"), shown("500 dollars"), shown("a month")])
+
+    found = where(data, "rent is\n\n500")
+
+    assert (found.page, found.place) == (1, "p. 1")
+    assert [box[0] for box in found.boxes or ()] == [1, 2]  # type: ignore[index]
+    assert below(data, found) == ["rent is", "500"]
+    assert where(data, "month").place == "p. 3"
+
+
+def test_a_word_that_a_hyphen_parts_has_two_boxes() -> None:
+    """It is whole in the text, and on two lines of the page."""
+    data = build([f"{shown('It has to be har-', x=150, y=200)} {shown('monized now', y=185)}"])
+
+    assert below(data, where(data, "harmonized")) == ["har", "monized"]
+
+
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+def test_boxes_are_those_of_the_page_as_it_is_shown(turn: int) -> None:
+    """From its top left corner, turned and cropped."""
+    box = f"/Rotate {turn}/CropBox [10 40 280 290]/MediaBox[0 0 300 300]".encode()
+    data = build([shown("Wheat", x=50, y=230)]).replace(b"/MediaBox[0 0 300 300]", box)
+    page = pypdfium2.PdfDocument(data)[0]
+    ink = ImageOps.invert(page.render(scale=10, grayscale=True).to_pil()).getbbox()
+
+    assert ink is not None
+    assert where(data, "Wheat").boxes == [[1, *(pytest.approx(x / 10, abs=0.2) for x in ink)]]
+    (place,) = pdf.read(data, LIMIT).places
+    assert (place.width, place.height) == page.get_size()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from chordwise.domain.places import Location, Places
 from chordwise.errors import ReadError
 from chordwise.readers import epub, open_document, presentation, rich_text
 from chordwise.readers.extracted import Extracted
@@ -241,3 +242,35 @@ def packed(contents: bytes) -> bytes:
         for _ in range(8):
             checksum = checksum >> 1 ^ (0xEDB88320 if checksum & 1 else 0)
     return struct.pack("<II4sI", len(contents) + 12, 0, b"LZFu", checksum) + contents
+
+
+def where(read: Extracted, quote: str) -> Location:
+    """Return where the first mention of a quote is."""
+    start = read.text.index(quote)
+    return Places(read.places).locate(start, start + len(quote))
+
+
+def test_slides_are_places() -> None:
+    """By their numbers in the show, those without words counted, too."""
+    shapes = (shape("Tides", "title"), "", shape("High at six"))
+    shown = presentation.read(office_files.presentation(*shapes), LIMIT)
+    pages = "<draw:page><text:p>One</text:p></draw:page><draw:page><text:h>Two</text:h></draw:page>"
+    opened = open_document.read(office_files.open_document(pages, "presentation"), LIMIT)
+
+    assert where(shown, "Tides") == Location(page=1, place="slide 1")
+    assert where(shown, "High") == Location(page=3, place="slide 3")
+    assert where(opened, "One") == Location(page=1, place="slide 1")
+    assert where(opened, "Two") == Location(page=2, place="slide 2")
+
+
+def test_headings_name_the_sections_below_them() -> None:
+    """In books and OpenDocument texts; what stands before the first one is in no section."""
+    body = "<text:p>Dear Sir</text:p><text:h>4.2 Terms</text:h><text:p>Ends</text:p>"
+    letter = open_document.read(office_files.open_document(body), LIMIT)
+    chapters = {"a": "<h1>Tides</h1><p>High</p>", "b": "<h2>Section 2: Moon</h2><p>Full</p>"}
+    read = epub.read(book(chapters), LIMIT)
+
+    assert where(letter, "Dear Sir").place is None
+    assert where(letter, "Ends").place == "section 4.2 Terms"
+    assert where(read, "High").place == "section Tides"
+    assert where(read, "Full").place == "Section 2: Moon"

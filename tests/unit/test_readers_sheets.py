@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from chordwise.domain.places import Places
 from chordwise.errors import ReadError
-from chordwise.readers import extracted, sheets
+from chordwise.readers import extracted, plain, sheets
 from chordwise.readers.extracted import Columns, Extracted, Extraction, Unread, Wanted
 from chordwise.readers.sheets import documents_of_rows
 from tests.fakes.office_files import workbook
@@ -127,3 +128,39 @@ def test_cells_cannot_break_out_of_their_table() -> None:
     written = extracted.markdown([["a|b", "c\nd"], ["", " "], ["1"]], lambda _: None)
 
     assert written == "| a\\|b | c<br>d |\n| --- | --- |\n| 1 |"
+
+
+def cells(read: Extraction, quote: str) -> str | None:
+    """Return the place of the first mention of a quote."""
+    assert isinstance(read, Extracted)
+    start = read.text.index(quote)
+    return Places(read.places).locate(start, start + len(quote)).place
+
+
+def test_rows_of_a_workbook_are_ranges_of_cells() -> None:
+    """Empty rows count, as in the program; a name that is no plain word is quoted."""
+    rows: list[list[str | float]] = [
+        ["port", "ships"],
+        ["Bergen", 7.0],
+        ["", ""],
+        ["Oslo", 1.5],
+        ["Bergen", 2.0],
+    ]
+    data = workbook({"Ports": rows, "It's 2026": [["Turku"]], "Nothing": []})
+
+    (read,) = sheets.documents(data, WHOLE)
+
+    assert cells(read, "Bergen | 7") == "Ports!A2:B2"
+    assert cells(read, "| Oslo | 1.5 |\n| Bergen | 2 |") == "Ports!A4:B5"
+    assert cells(read, "Turku") == "'It''s 2026'!A1"
+    assert cells(read, "## Ports") == "Ports"
+
+
+def test_rows_of_a_csv_are_ranges_of_cells() -> None:
+    """A line end within quotes ends no row; a damaged table is a text like any other."""
+    read = plain.read(b'port;ships\r\n"Bergen\r\nand Oslo";7\r\n\r\nTurku;2;x\r\n', "a.csv")
+
+    assert cells(read, "Bergen\r\nand") == "A2:B2"
+    assert cells(read, "Turku;2") == "A4:C4"
+    assert cells(plain.read(b"a" * 200_000, "a.csv"), "a") is None
+    assert plain.read(b"a,b\n1,2\n", "a.txt").places == ()

@@ -280,6 +280,8 @@ def quote(item: Mapping[str, JsonValue]) -> Text:
     if not words:
         return Text()
     shown = Text(f"“{one_line(words, _QUOTE_WIDTH)}”", style="italic")
+    if place := text(item.get("place")):
+        shown.append(f" {one_line(place)}", style="not italic")
     start, end = item.get("start_char"), item.get("end_char")
     if isinstance(start, int) and isinstance(end, int):
         shown.append(f" [{start}–{end}]", style="dim not italic")

@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 from sqlalchemy import ColumnElement, Null, null
 from sqlalchemy.orm import Session
 
-from chordwise.domain import chunking, document_flags, text_normalization
+from chordwise.domain import chunking, document_flags, places, text_normalization
 from chordwise.domain.states import IntakeOutcome, JobStatus, Lane
 from chordwise.domain.tasks import AnalysisType, options_to_json
 from chordwise.pipeline.intake.run_options import RunOptions
@@ -62,8 +62,11 @@ class Offered:
 
     @property
     def byte_count(self) -> int:
-        """How many bytes its text takes in memory, at least."""
-        return len(self.found.content.text) if isinstance(self.found, ReadDocument) else 0
+        """How many bytes its text and the layouts of its pages take in memory, at least."""
+        if isinstance(self.found, UnreadDocument):
+            return 0
+        layouts = sum(len(each.layout) for each in self.found.content.places)
+        return len(self.found.content.text) + layouts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,6 +290,7 @@ def _accepted(
 
 def _document(found: ReadDocument) -> Document:
     content = found.content
+    layouts = [each.layout for each in content.places]
     return Document(
         source=found.source,
         media_type=content.media_type,
@@ -304,6 +308,8 @@ def _document(found: ReadDocument) -> Document:
             "invisible_characters": content.invisible_characters + content.invisible_removed,
             "invisible_removed": content.invisible_removed,
         },
+        places=places.to_json(content.places) or None,
+        layouts=layouts if any(layouts) else None,
     )
 
 

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from threading import Lock
 
 import structlog
 
 from chordwise.domain.grounding import Source
+from chordwise.domain.places import Places
 from chordwise.domain.states import OPEN_CHUNKS
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_of
 from chordwise.errors import (
@@ -36,6 +38,7 @@ from chordwise.storage import chunk_leases, chunks, jobs
 from chordwise.storage.chunk_leases import ClaimedChunk
 from chordwise.storage.chunk_work import ChunkEnd, Stored
 from chordwise.storage.chunks import EndedChunk
+from chordwise.storage.documents import places_of
 from chordwise.storage.synthesis_claims import JobEnd
 
 log = structlog.get_logger(__name__)
@@ -278,7 +281,7 @@ def _end(context: Context, work: _Work, ended: EndedChunk) -> None:
     )
     stores, patience = context.stores.chunks, context.outage
     try:
-        stored = stores.end(replace(end, job_end=_job_end(work, ended)), patience)
+        stored = stores.end(replace(end, job_end=_job_end(context, work, ended)), patience)
     except ServiceUnavailableError:
         raise
     except Exception:  # the answer is kept, and the synthesis says what is wrong with the result
@@ -290,7 +293,7 @@ def _end(context: Context, work: _Work, ended: EndedChunk) -> None:
         work.claims.finished_jobs.append(chunk.job_id)
 
 
-def _job_end(work: _Work, ended: EndedChunk) -> JobEnd | None:
+def _job_end(context: Context, work: _Work, ended: EndedChunk) -> JobEnd | None:
     """Return the end of a job whose only chunk ends so, unless a model has to be asked for it."""
     chunk = work.chunk
     if chunk.chunk_count != 1:
@@ -300,6 +303,9 @@ def _job_end(work: _Work, ended: EndedChunk) -> JobEnd | None:
         document_id=chunk.document_id,
         task=work.task,
         characters=chunk.character_count,
+        places=partial(places_of, context.database, chunk.document_id, context.outage)
+        if chunk.has_places
+        else Places,
     )
     part = replace(ended, start_char=chunk.start_char, end_char=chunk.end_char)
     return job_results.of_only_chunk(asked, part)

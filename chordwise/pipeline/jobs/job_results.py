@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from chordwise.domain import answers, missing_rows, self_consistency
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.json_values import JsonValue
+from chordwise.domain.places import Places, located
 from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.domain.tasks import AnalysisTask
 from chordwise.llm.model import EXTRACTIVE
@@ -24,12 +25,16 @@ from chordwise.storage.synthesis_claims import JobEnd
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskedJob:
-    """What a result needs of its job: the question, and a document of so many `characters`."""
+    """What a result needs of its job: the question, and a document of so many `characters`.
+
+    `places` reads those of the document.
+    """
 
     id: uuid.UUID
     document_id: uuid.UUID
     task: AnalysisTask
     characters: int
+    places: Callable[[], Places]
 
 
 def with_result(
@@ -118,7 +123,7 @@ def _standing(
 def _result(asked: AskedJob, parts: Sequence[EndedChunk], examined: Examined) -> Result:
     task, answer = asked.task, examined.answer
     analysis = analysis_for(task.analysis_type)
-    output = analysis.complete(answer.output, task.options)
+    output = located(analysis.complete(answer.output, task.options), asked.places())
     agreement = answer.agreement
     confidence = self_consistency.tempered(answer.confidence, agreement, task.analysis_type)
     covered = [(p.start_char, p.end_char) for p in parts if p.status == ChunkStatus.SUCCEEDED]

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import structlog
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
+from chordwise.domain.places import Places
 from chordwise.domain.states import WORKING_JOBS, ChunkStatus, JobStatus
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_of
 from chordwise.errors import (
@@ -37,6 +39,7 @@ from chordwise.pipeline.runtime.context import Context, Owner
 from chordwise.pipeline.runtime.leases import Lease
 from chordwise.storage import chunk_leases, chunks, jobs, synthesis_claims
 from chordwise.storage.chunk_work import Stored, SynthesisEnd
+from chordwise.storage.documents import places_of
 from chordwise.storage.jobs import JobFailure
 from chordwise.storage.synthesis_claims import ClaimedSynthesis, JobEnd
 
@@ -166,7 +169,13 @@ def _synthesize_document(context: Context, work: _Work) -> None:
         _postpone(context, work, error)
     else:
         asked = AskedJob(
-            id=job.job_id, document_id=job.document_id, task=synthesizer.task, characters=len(text)
+            id=job.job_id,
+            document_id=job.document_id,
+            task=synthesizer.task,
+            characters=len(text),
+            places=partial(places_of, context.database, job.document_id, context.outage)
+            if job.has_places
+            else Places,
         )
         _end(context, work, job_results.with_result(asked, parts, synthesis, examined))
 

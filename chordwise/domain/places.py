@@ -1,0 +1,360 @@
+"""Places in a document: pages with the boxes of their words, slides, sheets, sections, mail.
+
+Offsets count characters of the document's stored text. Boxes are in points from the top left corner
+of the page as it is shown, that is after its rotation and within its crop box.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+import zlib
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import reduce
+from itertools import accumulate, pairwise
+from operator import add, sub
+from typing import TypeAlias
+
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject, JsonValue
+
+MAX_PLACES = 10_000
+"""How many places of a document are kept: the first ones."""
+MAX_LABEL = 200
+MESSAGE = "message"
+"""The label of a message that is a file of its own."""
+_PER_POINT = 10
+_USER_DATA = "data"
+_NAMED_SECTION = re.compile(r"section\b", re.IGNORECASE)
+_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_COLUMNS = 7
+_LAYOUT_ROW_BYTES = array("i").itemsize * _COLUMNS
+
+Box: TypeAlias = tuple[float, float, float, float]
+"""Left, top, right and bottom."""
+_WholeBox: TypeAlias = tuple[int, int, int, int]
+
+
+class PlaceKind(StrEnum):
+    """What a place is; the values stand in `documents.places`."""
+
+    PAGE = "page"
+    SLIDE = "slide"
+    SHEET = "sheet"
+    SECTION = "section"
+    MAIL = "mail"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A named part of a document's text.
+
+    `number` counts pages and slides from 1. `width` and `height` are those of a page as it is
+    shown. `layout` is what `Layout.packed` returned: the boxes of a page's words, or the cells of a
+    sheet's rows.
+    """
+
+    kind: PlaceKind
+    label: str
+    start_char: int
+    end_char: int
+    number: int | None = None
+    width: float | None = None
+    height: float | None = None
+    layout: bytes = b""
+
+
+class Layout:
+    """Where the words of a page are, or the rows of a sheet: a box for each span of characters.
+
+    Spans ascend and are relative to the beginning of the place. Boxes are whole numbers: tenths of
+    a point, or columns and rows from 0.
+    """
+
+    def __init__(self, columns: Sequence[array[int]] = ()) -> None:
+        self._columns = columns or [array("i") for _ in range(_COLUMNS)]
+
+    def add(self, span: tuple[int, int], box: _WholeBox, *, begins_line: bool = False) -> None:
+        """Add a box."""
+        for column, value in zip(self._columns, (*span, *box, begins_line), strict=True):
+            column.append(value)
+
+    def add_word(self, span: tuple[int, int], box: Box, *, begins_line: bool) -> None:
+        """Add the box of a word in points, rounded so that it contains the word."""
+        left, top, right, bottom = (each * _PER_POINT for each in box)
+        outward = math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
+        self.add(span, outward, begins_line=begins_line)
+
+    def packed(self) -> bytes:
+        """Return the boxes compressed; nothing where there are none."""
+        if not self._columns[0]:
+            return b""
+        starts, ends, left, top, right, bottom, lines = self._columns
+        sizes = ((ends, starts), (right, left), (bottom, top))
+        columns = [*map(_steps, (starts, left, top)), *(map(sub, *each) for each in sizes), lines]
+        return zlib.compress(b"".join(_little_endian(array("i", each)) for each in columns))
+
+    @classmethod
+    def unpacked(cls, place: Place) -> Layout:
+        """Return the layout of a place; an empty one where it is none that `packed` returned."""
+        most = _LAYOUT_ROW_BYTES * max(1, place.end_char - place.start_char)
+        try:
+            content = zlib.decompressobj().decompress(place.layout, most) if place.layout else b""
+        except zlib.error:
+            content = b""
+        size = len(content) // _LAYOUT_ROW_BYTES * array("i").itemsize
+        steps = [_from_little_endian(content[n * size : (n + 1) * size]) for n in range(_COLUMNS)]
+        first = [list(accumulate(each)) for each in steps[:3]]
+        last = [list(map(add, *each)) for each in zip(first, steps[3:6], strict=True)]
+        (starts, left, top), (ends, right, bottom) = first, last
+        try:
+            columns = [array("i", each) for each in (starts, ends, left, top, right, bottom)]
+        except OverflowError:
+            return cls()
+        return cls([*columns, steps[6]])
+
+    def moved(self, offset: Callable[[int], int]) -> Layout:
+        """Return the same boxes for spans that stand elsewhere."""
+        moved = [array("i", map(offset, each)) for each in self._columns[:2]]
+        return Layout([*moved, *self._columns[2:]])
+
+    def lines(self, start: int, end: int) -> list[_WholeBox]:
+        """Return the box of each line that a span touches."""
+        starts, ends, *edges, begins = self._columns
+        found: list[_WholeBox] = []
+        for number in range(bisect_right(ends, start), len(starts)):
+            if starts[number] >= end:
+                break
+            left, top, right, bottom = (edge[number] for edge in edges)
+            box = left, top, right, bottom
+            if begins[number] or not found:
+                found.append(box)
+            else:
+                found[-1] = _union(found[-1], box)
+        return found
+
+
+def _union(one: _WholeBox, two: _WholeBox) -> _WholeBox:
+    return min(one[0], two[0]), min(one[1], two[1]), max(one[2], two[2]), max(one[3], two[3])
+
+
+def _steps(values: Sequence[int]) -> list[int]:
+    """Return the first value and the differences of the others, which compress better."""
+    return [*values[:1], *(later - earlier for earlier, later in pairwise(values))]
+
+
+def _little_endian(values: array[int]) -> bytes:
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values.tobytes()
+
+
+def _from_little_endian(content: bytes) -> array[int]:
+    values = array("i", content)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """Where a span is: the number of its page or slide, its place in words, and its boxes.
+
+    Each box is page, left, top, right and bottom, one for each line.
+    """
+
+    page: int | None = None
+    place: str | None = None
+    boxes: list[JsonValue] | None = None
+
+
+class Places:
+    """The places of a document, in which spans of its text are looked up."""
+
+    def __init__(self, places: Sequence[Place] = ()) -> None:
+        self._places = sorted(places, key=lambda each: each.start_char)
+        self._starts = [each.start_char for each in self._places]
+        self._layouts: dict[int, Layout] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._places)
+
+    def locate(self, start: int, end: int) -> Location:
+        """Return where a span is; of several places the innermost where it begins."""
+        first = self._innermost(start)
+        if first is None:
+            return Location()
+        place = self._places[first]
+        if place.kind is PlaceKind.SHEET:
+            return Location(place=self._cells(first, start, end))
+        if place.kind is not PlaceKind.PAGE:
+            return Location(page=place.number, place=place.label)
+        touched = self._touched(first, end)
+        boxes = [box for number in touched for box in self._boxes(number, start, end)]
+        return Location(page=place.number, place=place.label, boxes=boxes or None)
+
+    def _innermost(self, start: int) -> int | None:
+        following = bisect_right(self._starts, start)
+        found = (n for n in range(following - 1, -1, -1) if self._places[n].end_char > start)
+        return next(found, None)
+
+    def _touched(self, first: int, end: int) -> Iterable[int]:
+        """Yield the pages from the first one on that begin before the end of a span."""
+        for number in range(first, len(self._places)):
+            if self._starts[number] >= end:
+                break
+            if self._places[number].kind is PlaceKind.PAGE:
+                yield number
+
+    def _boxes(self, number: int, start: int, end: int) -> Iterable[JsonValue]:
+        for box in self._lines(number, start, end):
+            yield [self._places[number].number, *(edge / _PER_POINT for edge in box)]
+
+    def _cells(self, number: int, start: int, end: int) -> str | None:
+        """Return the range of the rows that a span touches: `Sheet1!A7:D7`."""
+        label = self._places[number].label
+        rows = self._lines(number, start, end)
+        if not rows:
+            return label.removesuffix("!").removesuffix(", ") or None
+        left, top, right, bottom = reduce(_union, rows)
+        first, last = f"{_column(left)}{top + 1}", f"{_column(right)}{bottom + 1}"
+        return label + (first if first == last else f"{first}:{last}")
+
+    def _lines(self, number: int, start: int, end: int) -> list[_WholeBox]:
+        place = self._places[number]
+        if number not in self._layouts:
+            self._layouts[number] = Layout.unpacked(place)
+        return self._layouts[number].lines(start - place.start_char, end - place.start_char)
+
+
+def _column(number: int) -> str:
+    """Return the letters of a column that is counted from 0."""
+    letters, left = "", number + 1
+    while left > 0:
+        left, rest = divmod(left - 1, len(_ALPHABET))
+        letters = _ALPHABET[rest] + letters
+    return letters
+
+
+def located(output: JsonObject, places: Places) -> JsonObject:
+    """Return an output with `page`, `place` and `boxes` beside each quote that has a span.
+
+    Without places, and under `data`, which is the user's own, it stays as it is.
+    """
+    if not places:
+        return output
+    return {key: _located(key, member, places) for key, member in output.items()}
+
+
+def _located(key: str, value: JsonValue, places: Places) -> JsonValue:
+    if key == _USER_DATA:
+        return value
+    if isinstance(value, list):
+        return [_located("", element, places) for element in value]
+    if not isinstance(value, dict):
+        return value
+    found = located(value, places)
+    start, end = value.get("start_char"), value.get("end_char")
+    if "quote" in value and isinstance(start, int) and isinstance(end, int):
+        where = places.locate(start, end)
+        found |= {"page": where.page, "place": where.place, "boxes": where.boxes}
+    return found
+
+
+def sections(headings: Iterable[tuple[int, str]], length: int) -> list[Place]:
+    """Return the sections of a text of this length by their headings and where these begin."""
+    named = [(start, " ".join(title.split())) for start, title in headings]
+    named = [(start, title) for start, title in named if title][:MAX_PLACES]
+    ends = [*(start for start, _ in named[1:]), length]
+    return [
+        Place(
+            kind=PlaceKind.SECTION,
+            label=(title if _NAMED_SECTION.match(title) else f"section {title}")[:MAX_LABEL],
+            start_char=start,
+            end_char=end,
+        )
+        for (start, title), end in zip(named, ends, strict=False)
+    ]
+
+
+def moved(places: Sequence[Place], offset: Callable[[int], int]) -> list[Place]:
+    """Return the places of a text whose characters have moved, by the new offset of each."""
+    return [_moved(each, offset) for each in places]
+
+
+def _moved(place: Place, offset: Callable[[int], int]) -> Place:
+    old, new = place.start_char, offset(place.start_char)
+    layout = place.layout
+    if layout:
+        layout = Layout.unpacked(place).moved(lambda at: offset(old + at) - new).packed()
+    return replace(place, start_char=new, end_char=offset(place.end_char), layout=layout)
+
+
+def within(label: str, places: Sequence[Place], length: int) -> list[Place]:
+    """Return the places of a text that is a message or attachment, under the label of that."""
+    whole = Place(kind=PlaceKind.MAIL, label=label, start_char=0, end_char=length)
+    inner = [each for each in places if each.label != MESSAGE]
+    return [whole, *(replace(each, label=f"{label}, {each.label}") for each in inner)]
+
+
+def encode(places: Sequence[Place]) -> bytes:
+    """Write places with their layouts: a line of JSON, and the layouts behind it."""
+    sizes: list[JsonValue] = [len(each.layout) for each in places]
+    head = json.dumps({"places": to_json(places), "sizes": sizes}).encode()
+    return b"\n".join((head, b"".join(each.layout for each in places)))
+
+
+def decode(content: bytes, length: int) -> list[Place]:
+    """Read what `encode` wrote of a text of this length; nothing where it is not that."""
+    head, _, layouts = content.partition(b"\n")
+    try:
+        described = json.loads(head)
+        ends = accumulate(map(int, described["sizes"]), initial=0)
+        found = from_json(described["places"], [layouts[a:b] for a, b in pairwise(ends)])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return []
+    return [each for each in found[:MAX_PLACES] if 0 <= each.start_char <= each.end_char <= length]
+
+
+def to_json(places: Sequence[Place]) -> list[JsonValue]:
+    """Write places as they stand in `documents.places`, without their layouts."""
+    return [
+        {
+            "kind": each.kind.value,
+            "label": each.label,
+            "number": each.number,
+            "start_char": each.start_char,
+            "end_char": each.end_char,
+            "width": each.width,
+            "height": each.height,
+        }
+        for each in places
+    ]
+
+
+def from_json(stored: JsonValue, layouts: Sequence[bytes] = ()) -> list[Place]:
+    """Read what `to_json` wrote; layouts are given in the order of the places."""
+    listed = json_values.objects(stored)
+    return [
+        Place(
+            kind=PlaceKind(json_values.text(each.get("kind"))),
+            label=json_values.text(each.get("label")),
+            start_char=_whole(each.get("start_char")) or 0,
+            end_char=_whole(each.get("end_char")) or 0,
+            number=_whole(each.get("number")),
+            width=json_values.number(each.get("width")),
+            height=json_values.number(each.get("height")),
+            layout=layout,
+        )
+        for each, layout in zip(listed, [*layouts, *[b""] * len(listed)], strict=False)
+    ]
+
+
+def _whole(value: JsonValue) -> int | None:
+    return value if isinstance(value, int) else None

@@ -1,0 +1,23 @@
+-- The pages, slides, sheets and sections of each document, in the order of its text, and what in a
+-- mail it is. Width and height are those of a page, in points.
+CREATE VIEW document_places AS
+SELECT
+    d.id AS document_id,
+    d.source,
+    p.kind,
+    p.number,
+    p.label,
+    p.start_char,
+    p.end_char,
+    p.width,
+    p.height
+FROM documents AS d
+CROSS JOIN LATERAL jsonb_to_recordset(d.places) AS p (
+    kind text,
+    number integer,
+    label text,
+    start_char integer,
+    end_char integer,
+    width double precision,
+    height double precision
+);
