@@ -9,6 +9,7 @@ from pathlib import Path
 import openpyxl
 import pytest
 
+from chordwise import Client
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ExitCode
@@ -94,7 +95,7 @@ def test_a_fact_has_page_place_and_boxes(lease: Pipeline) -> None:
 def test_results_show_the_place_behind_the_quote(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On the screen, as JSON, and in the workbook."""
+    """On the screen, as JSON, in the workbook, and for programs in Python."""
     path = tmp_path / "leases.xlsx"
 
     assert run(["results", "--run", "first"]) == ExitCode.SUCCESS
@@ -102,9 +103,13 @@ def test_results_show_the_place_behind_the_quote(
     assert run(["results", "--run", "first", "--json"]) == ExitCode.SUCCESS
     (result,) = json.loads(capsys.readouterr().out)["results"]
     assert run(["export", "answers.leases", "--output", str(path)]) == ExitCode.SUCCESS
+    with Client() as client:
+        (read,) = client.run("first").results()
+    fee = read.facts["annual fee"]
 
     assert "“annual fee: 500 EUR” p. 2" in told
     assert result["output"]["fields"][0]["place"] == "p. 2"
+    assert (fee.page, fee.place, fee.boxes) == (2, "p. 2", result["output"]["fields"][0]["boxes"])
     header, row, *_ = openpyxl.load_workbook(path)["leases_evidence"].iter_rows(values_only=True)
     assert dict(zip(header, row, strict=True))["annual_fee_page"] == 2
 

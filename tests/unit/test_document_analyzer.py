@@ -350,6 +350,8 @@ def test_a_file_is_read_by_its_path() -> None:
     analysis = analyzer.analyze_document(AnalysisRequest(path=path))
 
     assert "Saltmarsh Energy Cooperative" in analysis.text
+    assert {(fact.page, fact.place) for fact in analysis.facts if fact.grounded} == {(1, "p. 1")}
+    assert all(fact.boxes for fact in analysis.facts if fact.grounded)
     with pytest.raises(UsageError, match="a text and a path"):
         analyzer.analyze_document(AnalysisRequest(text="Rain.", path=path))
     with pytest.raises(ReadError):
