@@ -192,9 +192,9 @@ class _Reading:
         return found
 
     def _spellings(self, quote: str) -> Iterable[str]:
-        """Return a quote as it is, then without its own mark-up, then with parted words whole."""
+        """Return a quote as it is, then without its own mark-up, then with the text's hyphens."""
         plain = layout.without_markup(quote).text
-        return dict.fromkeys((quote, plain, layout.with_joined_words(plain, self._plain.parted)))
+        return dict.fromkeys((quote, plain, layout.respelled(plain, self._plain)))
 
     def _folded_places(self, quote: str) -> Iterator[Place]:
         return self._folded_words.places(_fold(quote))

@@ -23,12 +23,14 @@ Place = tuple[int, int]
 class Plain:
     """A text without what is no part of its wording, and where its characters come from.
 
-    `parted` are the letters before and after each hyphen at a line end, in lower case: the hyphen
-    may belong to the word.
+    `parted` are the letters before and after each hyphen at a line end that was left out, in lower
+    case, and `compound` those around hyphens that stay, since the text has them within lines, too.
+    A quote may have either without the hyphen, or with it.
     """
 
     text: str
     parted: frozenset[tuple[str, str]] = frozenset()
+    compound: frozenset[tuple[str, str]] = frozenset()
     before: Plain | None = None
     starts: array[int] = field(default_factory=lambda: array("q", [0]))
     origins: array[int] = field(default_factory=lambda: array("q", [0]))
@@ -56,7 +58,7 @@ class Plain:
             place = max(place, end)
         if length == len(self.text):
             return self
-        return Plain("".join(pieces), self.parted, self, starts, origins)
+        return Plain("".join(pieces), before=self, starts=starts, origins=origins)
 
 
 def without_markup(text: str) -> Plain:
@@ -94,7 +96,7 @@ _MARK = re.compile(
     rf"|(?<=\w[{_HYPHENS}])\n\s*+(?=\w)",
     re.MULTILINE,
 )
-_LETTERS = re.compile(r"[^\W\d_]*")
+_LETTERS = re.compile(r"[^\W\d_]+")
 _LONGEST_PART = 40
 _HYPHEN = re.compile(rf"(?<=[^\W\d_])[{_HYPHENS}](?=[^\W\d_])")
 _MAIL_PREFIX = re.compile(r"^[ \t]*+(?:>[ \t]*+)++", re.MULTILINE)
@@ -118,20 +120,30 @@ def _without_marks(plain: Plain) -> Plain:
     text = plain.text
     found = list(_MARK.finditer(text))
     parted = {_around(text, *match.span()) for match in found if match["hyphen"]}
-    if parted:
-        parted -= {_around(text, *match.span()) for match in _HYPHEN.finditer(text)}
+    within = (match.span() for match in _HYPHEN.finditer(text) if parted)
+    compound = parted & {_around(text, *place) for place in within}
+    parted -= compound
     cuts: list[Place] = []
     for match in found:
         start, end = match.span()
         stays = match["hyphen"] and _around(text, start, end) not in parted
         cuts.append((start + 1 if stays else start, end))
-    return replace(plain.without(cuts), parted=frozenset(parted))
+    bare = plain.without(cuts)
+    return replace(bare, parted=frozenset(parted), compound=frozenset(compound))
 
 
-def with_joined_words(quote: str, parted: frozenset[tuple[str, str]]) -> str:
-    """Return a quote without the hyphens that a text has at line ends, as in `parted`."""
-    hyphens = (match.span() for match in _HYPHEN.finditer(quote) if parted)
-    return Plain(quote).without(place for place in hyphens if _around(quote, *place) in parted).text
+def respelled(quote: str, plain: Plain) -> str:
+    """Return a quote with the hyphens that the text has in words which a line end parts in it."""
+    joined = {before + after: len(before) for before, after in plain.compound}
+
+    def hyphenated(match: re.Match[str]) -> str:
+        cut = joined.get(match[0].lower(), 0)
+        return f"{match[0][:cut]}-{match[0][cut:]}" if cut else match[0]
+
+    whole = _LETTERS.sub(hyphenated, quote) if joined else quote
+    hyphens = (match.span() for match in _HYPHEN.finditer(whole) if plain.parted)
+    cuts = (place for place in hyphens if _around(whole, *place) in plain.parted)
+    return Plain(whole).without(cuts).text
 
 
 def _around(text: str, start: int, end: int) -> tuple[str, str]:

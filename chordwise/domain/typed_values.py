@@ -70,6 +70,13 @@ _DAY_FIRST = re.compile(
 )
 _NUMERIC = re.compile(r"(?<!\d)(\d{1,2})([/.-])(\d{1,2})\2(\d{4})(?!\d)")
 _SHORT = re.compile(r"(?<!\d)(\d{1,2})([/.-])(\d{1,2})\2(\d{4}|\d{2})(?!\d)")
+_DAYS = """
+first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth
+fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth twentieth
+"""
+_DAY_IN_WORDS = re.compile(
+    rf"\b(?:(twenty|thirty)[ -])?({'|'.join(_DAYS.split())})(?= (?:day )?of\b)", re.IGNORECASE
+)
 _EAST_ASIAN = re.compile(r"(\d{4})\s?[年년]\s?(\d{1,2})\s?[月월]\s?(\d{1,2})\s?[日일]")
 
 
@@ -89,12 +96,18 @@ def _dates(text: str) -> Iterator[date | None]:
 
 def dates_in(text: str) -> set[date]:
     """Return every date that a text may name: an ambiguous one is all that it can be."""
+    text = _DAY_IN_WORDS.sub(_day_number, text)
     found = list(_dates(text))
     for first, _, second, year in _SHORT.findall(text):
         for each in (year,) if len(year) > 2 else (f"19{year}", f"20{year}"):  # noqa: PLR2004
             found += [_date(each, int(first), second), _date(each, int(second), first)]
     found += [_date(year, int(month), day) for year, month, day in _EAST_ASIAN.findall(text)]
     return {each for each in found if each is not None}
+
+
+def _day_number(match: re.Match[str]) -> str:
+    ten = {"twenty": 20, "thirty": 30}.get((match[1] or "").lower(), 0)
+    return str(ten + _DAYS.split().index(match[2].lower()) + 1)
 
 
 def _numeric_date(first: int, mark: str, second: int, year: str) -> date | None:

@@ -74,6 +74,21 @@ def test_a_long_document_is_analyzed_in_chunks_and_joined(small_chunks: Settings
     )
 
 
+def fields_of(*said: tuple[str, str | None, str | None]) -> str:
+    """Return an extraction with items, their values and quotes; `None` was not mentioned."""
+    fields = [
+        {
+            "item": item,
+            "status": "found" if value else "not mentioned",
+            "value": value,
+            "quote": quote,
+            "confidence": 9,
+        }
+        for item, value, quote in said
+    ]
+    return json.dumps({"fields": fields})
+
+
 def test_how_quotes_were_found_and_what_they_lack_is_stored(settings: Settings) -> None:
     """Each fact has its tier, and a value that is not in its own quote needs a look."""
     text = (
@@ -85,17 +100,7 @@ def test_how_quotes_were_found_and_what_they_lack_is_stored(settings: Settings) 
         ("lender", "Ann Lee", "Ann Lee lends it."),
         ("term", None, None),
     ]
-    fields = [
-        {
-            "item": item,
-            "status": "found" if value else "not mentioned",
-            "value": value,
-            "quote": quote,
-            "confidence": 9,
-        }
-        for item, value, quote in said
-    ]
-    pipeline = a_pipeline(settings, json.dumps({"fields": fields}))
+    pipeline = a_pipeline(settings, fields_of(*said))
     options = AnalysisOptions(instructions="fee, court, lender, term")
     submission = pipeline.submit(text, options=a_run(AnalysisType.EXTRACTION, analysis=options))
 
@@ -121,11 +126,8 @@ def test_a_value_outside_its_quote_needs_review_alone(settings: Settings) -> Non
     """The quality of the answer is high enough, and the one wrong value is found all the same."""
     quotes = [f"Item {number} costs {number}00 euros." for number in range(1, 10)]
     values = ["990 euros", *(quote.split()[3] for quote in quotes[1:])]
-    fields = [
-        {"item": "cost", "status": "found", "value": value, "quote": quote, "confidence": 9}
-        for value, quote in zip(values, quotes, strict=True)
-    ]
-    pipeline = a_pipeline(settings, json.dumps({"fields": fields}))
+    said = (("cost", value, quote) for value, quote in zip(values, quotes, strict=True))
+    pipeline = a_pipeline(settings, fields_of(*said))
     options = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(instructions="cost"))
     submission = pipeline.submit(" ".join(quotes), options=options)
 

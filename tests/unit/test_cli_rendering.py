@@ -220,6 +220,18 @@ def test_a_quote_that_the_document_does_not_have_is_marked() -> None:
     assert "not found in the document" in text
 
 
+def test_a_value_that_its_quote_does_not_have_is_named() -> None:
+    """In a row the member is named as well."""
+    entry: JsonObject = {
+        "path": "/rows/0",
+        **SPAN,
+        "value_in_quote": {"/name": True, "/fee": False},
+    }
+
+    assert "[not in the quote: /rows/0/fee]" in shown(quote(entry))
+    assert "not in the quote" not in shown(quote({**entry, "value_in_quote": None}))
+
+
 def test_markup_and_escapes_of_documents_are_text() -> None:
     """Rich's markup stays literal, escape sequences are gone."""
     output: JsonObject = {"main_topic": "[red]x[/red] \x1b]0;owned\x07[link=http://a]y[/link]"}

@@ -472,6 +472,8 @@ def test_what_looks_like_a_mark_and_carries_meaning(quote: str, text: str) -> No
     [
         ("an agreement on non-compete", "an agree-\nment on non-\ncompete, as non-compete"),
         ("a non-compete clause", "a non-\ncompete clause"),
+        ("a noncompete clause", "a non-\ncompete clause of non-compete clauses"),
+        ("an aide-de-camp came", "an aide-\nde-camp came, camp of aide-de and de-camp"),
         ("see the page now", "see [the page](https://x.y/a_(b)) now"),
         ("Terms of use apply", "## Terms\nof use apply"),
         ("first point second point", "- first point\n- second point"),

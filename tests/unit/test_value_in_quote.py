@@ -32,6 +32,7 @@ EXTRACTION = analysis_for(AnalysisType.EXTRACTION)
         ("2024-03-01", "on March 1, 2024"),
         ("2024-03-01", "am 01.03.2024"),
         ("2018-12-25", "25/12/18 8:13"),
+        ("2017-07-21", "this twenty-first day of July, 2017"),
         ("March 1, 2024", "2024\u5e743\u67081\u65e5"),
         ("Acme Corp.", "ACME CORPORATION, a company"),
         ("John Smith", "Smith, John"),
