@@ -196,7 +196,7 @@ def normalized(text: str) -> str:
     ("item", "least_recall", "least_precision"),
     [
         ("Document Name", 0.8, 0.8),
-        ("Parties", 0.55, 0.5),
+        ("Parties", 0.7, 0.62),
         ("Agreement Date", 0.6, 0.75),
         ("Effective Date", 0.6, 0.7),
         ("Governing Law", 0.85, 0.92),
