@@ -29,7 +29,7 @@ _UP_TO_COMMA = re.compile(r"(?:[^,]|,(?!\s))*+(?:,\s++|\Z)")
 _KEY = re.compile(r"([^:\n]{1,40}+):(?=\s)")
 _FIRST_WORD = re.compile(r"\s*+\S++")
 _BROKEN_SHARE = 0.6
-_INDENT = " \t-*•–"
+_ITEM_MARKS = ("- ", "* ", "• ", "– ")
 _LINES_BY_SENTENCE = 5
 _FEWEST_LINES = 2
 _PARAGRAPHS_IN_CHUNK = 4
@@ -115,11 +115,12 @@ def _records(text: str, language: str) -> Sequence[int]:
 def _starts_of_rows(text: str, lines: Sequence[tuple[int, int]]) -> list[int]:
     """Return where lines begin that go on with no other: not indented, nor broken by the width."""
     indents = [_indent(text, *line) for line in lines]
+    least = min(indents)
     goes_on = [False, *_are_broken(text, lines)]
     return [
         start
         for (start, _), indent, is_rest in zip(lines, indents, goes_on, strict=True)
-        if indent == min(indents) and not (is_rest and text[start].islower())
+        if indent == least and not (is_rest and text[start].islower())
     ]
 
 
@@ -129,9 +130,10 @@ def _key(text: str, start: int, end: int) -> str:
 
 
 def _indent(text: str, start: int, end: int) -> int:
-    """Return how far a line is indented, the mark of a list's item included."""
+    """Return how far a line is indented, in half blanks: the mark of a list's item is one."""
     line = text[start:end]
-    return len(line) - len(line.lstrip(_INDENT)) if line.strip() else 0
+    own = line.lstrip()
+    return 2 * (len(line) - len(own)) + own.startswith(_ITEM_MARKS) if own else 0
 
 
 def _is_prose(text: str, lines: Sequence[tuple[int, int]], language: str) -> bool:
@@ -183,9 +185,11 @@ def table_header(text: str, place: int) -> tuple[int, int] | None:
     Tables are lines with bars or tabs, and records of CSV, without a blank line between them. It is
     `None` where no table goes on, and where its first line is too long to be repeated.
     """
-    line, before = _line_at(text, place), _line_at(text, text.rfind("\n", 0, max(0, place - 1)) + 1)
+    if not place or text[place - 1] != "\n":
+        return None
+    line, before = _line_at(text, place), _line_at(text, text.rfind("\n", 0, place - 1) + 1)
     mark = _mark_of(line)
-    if not place or text[place - 1] != "\n" or not mark or not _count(before, mark):
+    if not mark or not _count(before, mark):
         return None
     start = text.rfind("\n\n", 0, place) + 1
     if mark in _WITHOUT_MARK:
