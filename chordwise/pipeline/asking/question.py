@@ -148,7 +148,8 @@ def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int) -> int:
         )
     values, profile = values_of_rows(task.options), model.profile
     if values and profile.understands_language:
-        room = min(room, max(_LEAST_LIST_TOKENS, profile.max_output_tokens // (1 + values)))
+        answer_tokens = _RAISED_BY * profile.max_output_tokens
+        room = min(room, max(_LEAST_LIST_TOKENS, answer_tokens // (1 + values)))
     return min(chunk_tokens, room)
 
 

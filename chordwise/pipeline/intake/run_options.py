@@ -36,7 +36,7 @@ from chordwise.prompts import library, packs
 from chordwise.readers.extracted import WHOLE, Columns
 from chordwise.settings import CritiqueSettings, ProfileSettings, Settings
 
-PIPELINE_VERSION = 3
+PIPELINE_VERSION = 4
 """Raised whenever the same question would get another answer for reasons of our own code."""
 MAX_NAME_LENGTH = 200
 
