@@ -1,4 +1,4 @@
--- What each current result claims, and what that was found to be worth; null while nobody knows.
+-- What each current result claims, and what that was found to be worth; null while that is unknown.
 CREATE VIEW calibrated_results AS
 SELECT
     r.run,

@@ -70,7 +70,7 @@ def flate_bomb(megabytes: int) -> bytes:
 
 
 def encrypted() -> bytes:
-    """Return a PDF that opens with a password that nobody knows."""
+    """Return a PDF that opens with an unknown password."""
     key = "ab" * 32
     extra = f"/Encrypt<</Filter/Standard/V 1/R 2/P -4/O<{key}>/U<{key}>>>/ID[<01><01>]"
     return _of_content(b"BT ET", trailer=extra)

@@ -49,7 +49,7 @@ def stray_processes(cluster: Cluster, _: Allowance) -> Iterator[str]:
 
 
 def tracebacks(cluster: Cluster, allowance: Allowance) -> Iterator[str]:
-    """I8: nobody is shown a traceback but those that the experiment allows."""
+    """I8: no traceback is shown but those that the experiment allows."""
     for member in cluster.members.all:
         lines = member.text().splitlines()
         for number, line in enumerate(lines):

@@ -97,7 +97,7 @@ def explodes(times: int = 1) -> Treatment:
 
 
 def answers_twice() -> Treatment:
-    """Send the proper answer, and at once the same again, which nobody has asked for."""
+    """Send the proper answer, and at once the same again, which was not asked for."""
 
     def answer(handler: AnsweringHandler, user: str) -> None:
         payload = json.dumps(completion(summary(user))).encode()

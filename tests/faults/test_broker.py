@@ -69,7 +69,7 @@ def test_a_broker_that_forgets_again_and_again(cluster: Cluster, experiment: Exp
 
 
 @pytest.mark.thorough
-def test_a_broker_that_forgets_what_nobody_has_taken(
+def test_a_broker_that_forgets_what_was_not_taken(
     cluster: Cluster, experiment: Experiment
 ) -> None:
     """R01: a document whose message is gone before any worker was there is fanned out."""

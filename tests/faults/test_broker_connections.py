@@ -112,7 +112,7 @@ def test_connections_that_break_again_and_again(cluster: Cluster, experiment: Ex
 
 @contextmanager
 def worker_apart(cluster: Cluster) -> Iterator[tuple[Member, Proxy]]:
-    """Start a worker with a way to the broker that nobody else uses."""
+    """Start a worker with a connection to the broker of its own."""
     with proxy_to(cluster.broker.target) as apart:
         url = f"redis://:{cluster.broker.password}@127.0.0.1:{apart.port}/0"
         worker = cluster.start_worker(CHORDWISE_BROKER_URL=url)

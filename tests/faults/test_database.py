@@ -21,7 +21,7 @@ SEED = 20261124
 SILENCE_SECONDS = LEASE_SECONDS * 1.25 + 1 + LEASE_SECONDS
 # Longer than recovery, which lets the holders of leases go first after an outage.
 AFTER_OUTAGE_SECONDS = 6.0
-# Connections that nobody uses end after two leases, and then it is somebody else's turn.
+# Connections that are not used end after two leases, and others may be opened.
 TURNS_SECONDS = 4 * LEASE_SECONDS + RECOVERY_SECONDS
 
 # What the connection has sent since its last commit, and how many such answers are lost.
@@ -182,7 +182,7 @@ def test_a_slow_way_to_the_database(cluster: Cluster, experiment: Experiment, wa
 def test_a_database_with_few_connections(
     own_cluster: Cluster, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """D05: with ten connections for all, everybody has a turn, and nobody crashes."""
+    """D05: with ten connections for all, each process has a turn, and none crashes."""
     experiment.begin("D05", "max_connections = 10, two workers, scheduler, commands", chunks=48)
     own_cluster.database.stop()
     monkeypatch.setitem(postgres._SETTINGS, "max_connections", "10")

@@ -35,7 +35,7 @@ def owner(cluster: Cluster) -> Iterator[Engine]:
 def test_migrations_up_down_and_up_under_load(
     tmp_path: Path, cluster: Cluster, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """D06: old workers go on, another old one starts on the newer schema, and nobody errs."""
+    """D06: old workers go on, another old one starts on the newer schema, and none fails."""
     experiment.begin("D06", f"{ROUNDS} times up and down, and up, under load", chunks=48)
     newer_version(tmp_path, monkeypatch, NEWEST)
     cluster.start_scheduler()

@@ -1,4 +1,4 @@
-"""L01: four real workers share a limit that nobody has told them."""
+"""L01: four real workers share a limit that they were not told."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""F06 and F07: names that nobody expects, and things that are no plain files."""
+"""F06 and F07: unexpected names, and things that are no plain files."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def relative_bytes(folder: Path) -> set[bytes]:
 
 
 @pytest.mark.thorough
-def test_names_that_nobody_expects(cluster: Cluster, experiment: Experiment) -> None:
+def test_unexpected_names(cluster: Cluster, experiment: Experiment) -> None:
     """F06: every file arrives under the very same bytes, and every name is shown harmlessly."""
     experiment.begin("F06", f"{len(NAMES)} names, such as invalid UTF-8, =cmd(), newlines, twins")
     drops = cluster.open_inbox()

@@ -153,7 +153,7 @@ def test_a_drip_carries_so_many_bytes_a_second(proxy: Proxy) -> None:
 
 
 def test_the_server_executes_what_the_client_never_hears_of(proxy: Proxy, echo: Echo) -> None:
-    """The pattern reaches the server, its answer reaches nobody, and only as often as asked."""
+    """The pattern reaches the server, its answer is lost, and only as often as asked."""
     proxy.drop_answer_after(b"COMMIT\0", holding=b"second")
 
     with connected(proxy) as first:

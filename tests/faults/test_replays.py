@@ -80,7 +80,7 @@ def test_messages_for_finished_work(cluster: Cluster, experiment: Experiment, la
         with cluster.broker.client() as client:
             assert forget(client, _RESULTS) > 0
             forget(client, _CHORDS)
-    # The scheduler notes a moment later that nobody wants to be told of the end.
+    # The scheduler notes a moment later that no process waits to be told of the end.
     before, requests = quiescence._steady_contents(cluster), len(cluster.provider.requests)
 
     deliver(cluster, copies, messages.FAN_OUT, messages.SYNTHESIZE)

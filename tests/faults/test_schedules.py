@@ -75,7 +75,7 @@ def number(request: pytest.FixtureRequest) -> int:
 @pytest.mark.thorough
 @pytest.mark.timeout(240)
 def test_a_few_schedules_of_a_new_seed(begin: Begin, number: int) -> None:
-    """Two schedules nobody has thought of hold; the row says which seed repeats them."""
+    """Two generated schedules hold; the row says which seed repeats them."""
     play(begin, number, FEW)
 
 

@@ -68,7 +68,7 @@ def test_a_storm_of_refusals(
     chunks: int,
     pace_seconds: float,
 ) -> None:
-    """L01: nobody asks more often than he may, nothing fails, and the pace comes back.
+    """L01: no worker asks more often than it may, nothing fails, and the pace comes back.
 
     What was found out in the storm is far too slow, and is doubled every ten seconds after it.
     """
@@ -114,7 +114,7 @@ def test_every_form_of_retry_after(cluster: Cluster, experiment: Experiment) -> 
 @pytest.mark.thorough
 @pytest.mark.timeout(1_200)
 def test_a_retry_after_of_a_day(cluster: Cluster, experiment: Experiment) -> None:
-    """L01: nobody is sent away for more than five minutes."""
+    """L01: no caller is sent away for more than five minutes."""
     experiment.begin("L01 99999", "one answer of 429 with Retry-After 99999")
     cluster.provider.treat(refusal("99999"))
 

@@ -99,8 +99,8 @@ SELECT count(*) FILTER (WHERE cost_usd IS NULL), count(*) FROM model_calls WHERE
 
 
 @pytest.mark.thorough
-def test_usage_that_nobody_can_believe(cluster: Cluster, experiment: Experiment) -> None:
-    """L09: what is not counted, or absurdly, costs an unknown sum, and holds nobody up."""
+def test_impossible_usage(cluster: Cluster, experiment: Experiment) -> None:
+    """L09: what is not counted, or absurdly, costs an unknown sum, and delays nothing."""
     experiment.begin("L09 usage", "usage missing, of other types, negative, 1e12, 1e30")
     more = "input_usd_per_million_tokens = 1\noutput_usd_per_million_tokens = 5"
     add_model(cluster, "priced", more=more)

@@ -1,4 +1,4 @@
-"""Who is let through a limit that nobody is told of, and when."""
+"""Who is let through an untold limit, and when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A provider on loopback with a limit per minute that it tells nobody."""
+"""A provider on loopback with a limit per minute that it does not tell."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ local ROUND_ANSWERS = 32
 local GROWTH = 1.05            -- per clean round
 local CUT = 0.8                -- of what was pressed when the provider refused
 local MEASURED_SHARE = 0.97    -- of what the provider was seen to accept
-local KNOWN_SHARE = 0.98       -- of a limit that is known: nobody's minute is exactly ours
+local KNOWN_SHARE = 0.98       -- of a limit that is known: minutes of providers are not exactly ours
 local FIRST_GROWTH = 1.15      -- until a refusal confirms what was found out in a hurry
 local LEAP = 2                 -- where the pace is so slow that a round would take for ever
 local MAX_CAUTION = 6          -- leaps in vain after which there is none for a while
@@ -29,13 +29,13 @@ local LONGEST_BREAK_SECONDS = 60
 local NIGHTLY_SHARE = 0.05     -- of all permits, while interactive work waits
 local SHORTEST_WAIT_SECONDS = 0.02
 local LONGEST_HINT_SECONDS = 8
-local LONGEST_HINT_AT_FIRST = 3 -- while the window doubles, nobody sleeps for long
+local LONGEST_HINT_AT_FIRST = 3 -- while the window doubles, no caller waits for long
 local EARLY = 0.8              -- of the time until their turn, they look: no place waits for them
 local GONE_SECONDS = 5         -- who does not come back this long after his time has left
 local KEPT_SECONDS = 86400
 local HEAD_START_SECONDS = 2   -- a key that is denied is denied soon: others wait as long for that
 local HEAD_START_WAIT_SECONDS = 0.1
-local MAX_LOOKS = 3            -- if so many in a row are not denied soon, nobody waits any more
+local MAX_LOOKS = 3            -- if so many in a row are not denied soon, no caller waits any more
 local KINDS = {'requests', 'tokens', 'input_tokens', 'output_tokens'}
 -- Of a pause; strings, for numbers in JSON are cut to milliseconds, in which many calls are granted.
 local MOMENTS = {'began_at', 'asks_again_at', 'looked_at'}
@@ -156,7 +156,7 @@ local function lane()
 end
 
 -- A pause ends as the breaker does: once it has lasted, one call looks, and its answer decides.
--- One of later than now is from before the clock was put back: how long it lasts nobody knows.
+-- One of later than now is from before the clock was put back: how long it lasts is unknown.
 local function each_pause(act)
   for _, name in ipairs(ask.pauses) do
     local text = redis.call('HGET', PAUSES, name)
@@ -176,7 +176,7 @@ local function keep_pause(pause, name)
   redis.call('EXPIRE', PAUSES, KEPT_SECONDS)
 end
 
--- Whoever is let through while there is a pause looks whether it is over.
+-- A caller that is let through during a pause finds out whether it is over.
 local function look()
   each_pause(function(pause, name)
     local looks = pause.looks or 0
@@ -217,7 +217,7 @@ local function stop_at(pause)
   })
 end
 
--- Whoever looks whether a pause is over, and whoever asks at an address for the first time, goes
+-- A caller that finds out whether a pause is over, or asks at an address for the first time, goes
 -- ahead alone for a moment.
 local function head_start(since)
   local left = since + HEAD_START_SECONDS - now
@@ -494,7 +494,7 @@ local function limited(in_flight)
   if is_new and (is_telling or state.leapt > 0) then cut(in_flight) end
 end
 
--- Before the first answer ever, whoever is refused has asked alone: that says when to ask again, and
+-- Before the first answer ever, a caller that is refused has asked alone: that says when to ask again, and
 -- nothing of how fast. The next one asks alone as well.
 local function is_refused_alone(in_flight)
   return ask.has_head_start and state.heard == 0 and in_flight == 0 and ask.outcome == 'limited'
@@ -553,7 +553,7 @@ local function end_pauses()
   end)
 end
 
--- Those of keys that nobody uses any more.
+-- Those of keys that are not used any more.
 local function forget_old_pauses()
   local entries = redis.call('HGETALL', PAUSES)
   for position = 1, #entries, 2 do
@@ -563,7 +563,7 @@ local function forget_old_pauses()
   end
 end
 
--- Whatever was asked before the pause began, or before somebody resumed, says nothing of now.
+-- Whatever was asked before the pause began, or before a person resumed, says nothing of now.
 local function deny()
   if type(ask.denial) ~= 'table' then return end  -- cjson's null is none
   local is_known_already = each_pause(function(pause)

@@ -111,4 +111,4 @@ def _serve(context: Context, session: Session, job: Job) -> None:
         until = batch_until(context.settings, Lane(run.lane))
         job.batch_until = None if until is None else session.scalar(select(until))
         job.last_progress_at = clock.read(session)
-        outbox.put(session, FAN_OUT, job.id, reason="nobody to follow")
+        outbox.put(session, FAN_OUT, job.id, reason="no job to follow")
