@@ -69,9 +69,7 @@ def test_a_broker_that_forgets_again_and_again(cluster: Cluster, experiment: Exp
 
 
 @pytest.mark.thorough
-def test_a_broker_that_forgets_what_was_not_taken(
-    cluster: Cluster, experiment: Experiment
-) -> None:
+def test_a_broker_that_forgets_what_was_not_taken(cluster: Cluster, experiment: Experiment) -> None:
     """R01: a document whose message is gone before any worker was there is fanned out."""
     experiment.begin("R01 unclaimed", "FLUSHALL while messages wait for the first worker")
     cluster.start_scheduler()

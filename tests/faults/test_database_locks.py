@@ -27,7 +27,7 @@ _SOMEBODY_WAITS = (
 def test_rows_that_are_locked_for_long(
     cluster: Cluster, experiment: Experiment, table: str
 ) -> None:
-    """Answers wait for the lock in bounded steps; nothing is asked again, nothing counts as a failure."""
+    """Answers wait for the lock in bounded steps; nothing is asked again or fails."""
     experiment.begin(f"D03 {table} locked", f"all {table} locked for three leases")
     cluster.start_scheduler()
     cluster.start_worker()

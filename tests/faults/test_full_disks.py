@@ -92,7 +92,7 @@ def _asked_meanwhile(cluster: Cluster) -> int:
 
 
 def _wait_for_the_last_page(cluster: Cluster) -> None:
-    """Wait until no provider is asked any more: tables have pages with room when the disk has none."""
+    """Wait until nothing is asked: tables have pages with room when the disk has none."""
     seen = [len(cluster.provider.requests)]
 
     def is_quiet() -> bool:

@@ -55,7 +55,7 @@ def readers_of(scheduler: Member) -> set[int]:
 
 
 def test_hostile_files_beside_honest_ones(cluster: Cluster, experiment: Experiment) -> None:
-    """F05: each has its code within its limits, its reader is gone, and other files are not affected."""
+    """F05: each has its code within its limits, its reader is gone, and other files are read."""
     experiment.begin("F05", f"bombs, laughs, entities, loops, a PDF of {PAGES:,} pages")
     drops = cluster.open_inbox(more=_READERS)
     scheduler = cluster.start_watching()

@@ -494,8 +494,8 @@ local function limited(in_flight)
   if is_new and (is_telling or state.leapt > 0) then cut(in_flight) end
 end
 
--- Before the first answer ever, a caller that is refused has asked alone: that says when to ask again, and
--- nothing of how fast. The next one asks alone as well.
+-- Before the first answer ever, a caller that is refused has asked alone: that says when to ask
+-- again, and nothing of how fast. The next one asks alone as well.
 local function is_refused_alone(in_flight)
   return ask.has_head_start and state.heard == 0 and in_flight == 0 and ask.outcome == 'limited'
 end
