@@ -13,6 +13,7 @@ from chordwise.domain.learning.judging import Answer, judge
 from chordwise.domain.learning.remarks import Saying, parsed, understand
 from chordwise.domain.learning.truths import Remark, Truth, Verdict
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.typed_values import DateOrder
 from chordwise.errors import UsageError
 
 
@@ -356,6 +357,17 @@ def test_a_rule_says_when_a_value_is_the_right_one(
 
     assert [score.is_right for score in judged.scores] == [same]
     assert [each.is_right for each in judged.judgments] == [same, same]
+
+
+@pytest.mark.parametrize(
+    ("dates", "same"), [(None, False), (DateOrder.MONTH_FIRST, True), (DateOrder.DAY_FIRST, False)]
+)
+def test_dates_are_read_in_the_order_of_the_truth(dates: DateOrder | None, *, same: bool) -> None:
+    """In figures there, written out in the answer."""
+    answer = an_extraction({"fields": [a_field("signed", "March 1, 2003", 9)]})
+    truth = Truth(fields={"signed": "3/1/03"}, rules={"signed": Rule.TYPED}, dates=dates)
+
+    assert [score.is_right for score in judge(answer, truth).scores] == [same]
 
 
 def test_rows_count_as_often_as_they_should_be_there() -> None:

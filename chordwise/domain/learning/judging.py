@@ -116,7 +116,8 @@ def _judge_fields(answer: Answer, truth: Truth) -> Judged:
     for name, expected in truth.fields.items():
         rule = truth.rules.get(name, Rule.EQUAL)
         entries = [
-            fields.aligned(entry, expected, rule) for entry in fields.entries(answer.output, name)
+            fields.aligned(entry, expected, rule, truth.dates)
+            for entry in fields.entries(answer.output, name)
         ]
         judgments += (_of_entry(entry, expected) for entry in entries)
         found_rows = fields.rows(fields.data_at(answer.output, name))
