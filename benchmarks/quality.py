@@ -14,7 +14,6 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
 from pathlib import Path
 
 from chordwise.domain import json_values, typed_values
@@ -227,7 +226,7 @@ def by_clauses(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterato
 def _meets(value: str, clause: JsonObject) -> bool:
     """Tell whether a value is the lawyers' date, or their words hold it, or it holds theirs."""
     wanted = json_values.text(clause["answer"])
-    when = _date(wanted)
+    when = typed_values.typed(wanted, typed_values.DateOrder.MONTH_FIRST).date
     if when is not None and typed_values.typed(value).date == when:
         return True
     own = _plain(value)
@@ -235,13 +234,6 @@ def _meets(value: str, clause: JsonObject) -> bool:
         _plain(json_values.text(each["text"])) for each in json_values.objects(clause["spans"])
     ]
     return any(span and (own in span or span in own) for span in [*spans, _plain(wanted)])
-
-
-def _date(american: str) -> date | None:
-    try:
-        return datetime.strptime(american, "%m/%d/%y").date()  # noqa: DTZ007 - a day, no moment
-    except ValueError:
-        return None
 
 
 def _plain(text: str) -> str:

@@ -172,6 +172,7 @@ _WORDS = {
     "rouge_1": "ROUGE-1",
     "rouge_l": "ROUGE-L",
     "row_recall": "rows found",
+    "page_accuracy": "pages right",
     "grounded": "quotes grounded",
     "seconds": "seconds for a document",
     "cost_usd": "US dollars for a document",

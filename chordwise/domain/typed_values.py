@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal, InvalidOperation
+from enum import StrEnum
 
 from chordwise.domain.json_values import JsonValue
 
@@ -30,15 +31,26 @@ class TypedValue:
     date: date | None = None
 
 
-def typed(value: JsonValue) -> TypedValue:
-    """Read a value of an answer."""
+class DateOrder(StrEnum):
+    """What stands first in a date such as 3/1/03: the month or the day."""
+
+    MONTH_FIRST = "mdy"
+    DAY_FIRST = "dmy"
+
+
+def typed(value: JsonValue, order: DateOrder | None = None) -> TypedValue:
+    """Read a value of an answer.
+
+    With an order of dates, those that are ambiguous without it are read, and years of two digits:
+    up to 68 as of this century, the others as of the last, as POSIX does.
+    """
     if isinstance(value, bool):
         return TypedValue(number=Decimal(value))
     if isinstance(value, int | float):
         return TypedValue(number=_decimal(repr(value)))
     if not isinstance(value, str) or len(value) > _MAX_LENGTH:
         return TypedValue()
-    if found := list(_dates(value)):
+    if found := list(_dates(value, order)):
         return TypedValue(date=found[0]) if len(set(found)) == 1 else TypedValue()
     return _amount(value)
 
@@ -80,7 +92,7 @@ _DAY_IN_WORDS = re.compile(
 _EAST_ASIAN = re.compile(r"(\d{4})\s?[年년]\s?(\d{1,2})\s?[月월]\s?(\d{1,2})\s?[日일]")
 
 
-def _dates(text: str) -> Iterator[date | None]:
+def _dates(text: str, order: DateOrder | None = None) -> Iterator[date | None]:
     """Yield the dates that a text names; `None` for one whose day and month are ambiguous."""
     for year, _, month, day in _ISO.findall(text):
         yield _date(year, int(month), day)
@@ -90,8 +102,9 @@ def _dates(text: str) -> Iterator[date | None]:
     for day, name, year in _DAY_FIRST.findall(text):
         if month := _month(name):
             yield _date(year, month, day)
-    for first, mark, second, year in _NUMERIC.findall(text):
-        yield _numeric_date(int(first), mark, int(second), year)
+    for first, mark, second, year in (_SHORT if order else _NUMERIC).findall(text):
+        whole = year if len(year) > 2 else f"{'20' if year < '69' else '19'}{year}"  # noqa: PLR2004
+        yield _numeric_date(int(first), mark, int(second), whole, order)
 
 
 def dates_in(text: str) -> set[date]:
@@ -110,11 +123,18 @@ def _day_number(match: re.Match[str]) -> str:
     return str(ten + _DAYS.split().index(match[2].lower()) + 1)
 
 
-def _numeric_date(first: int, mark: str, second: int, year: str) -> date | None:
-    """Read 31.12.2024 with the day first, and 12/31/2024 only where one number is no month."""
+def _numeric_date(
+    first: int, mark: str, second: int, year: str, order: DateOrder | None
+) -> date | None:
+    """Read 31.12.2024 with the day first, and 12/31/2024 where one number is no month.
+
+    Of others the order decides; without one they are ambiguous.
+    """
     if mark == "." or first == second or first > 12:  # noqa: PLR2004 - months
         return _date(year, second, first)
-    return _date(year, first, second) if second > 12 else None  # noqa: PLR2004 - months
+    if second > 12 or order is DateOrder.MONTH_FIRST:  # noqa: PLR2004 - months
+        return _date(year, first, second)
+    return _date(year, second, first) if order else None
 
 
 def _month(name: str) -> int | None:

@@ -278,6 +278,8 @@ def test_each_model_is_measured_where_several_answered(
         ('{"document": "a", "label": 7}', "line 1: “label” is no text"),
         ('{"document": "a", "lable": "b"}', "line 1: “lable” is none of"),
         ('{"document": "a", "fields": []}', "line 1: “fields” is no object"),
+        ('{"document": "a", "fields": {"b": "c"}, "pages": {"d": 1}}', "line 1: “pages” is no"),
+        ('{"document": "a", "fields": {"b": "c"}, "pages": {"b": [1, 0]}}', "“pages” of “b” is no"),
         ('{"document": "a", "label": "b\\u0000"}', "line 1 has characters that cannot be stored"),
         ('{"document": "a", "label": "b"}\n\n{"document": "a", "label": "c"}', "line 3: “a” was"),
         ('{"document": "a"', "line 1 is not JSON"),

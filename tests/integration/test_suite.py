@@ -19,6 +19,7 @@ from chordwise.pipeline.learning.suite import Answered
 from chordwise.settings import Settings
 from tests.fakes.commands import run
 from tests.fakes.learning import LABELS, a_learner, written
+from tests.fakes.office_files import pdf, shown
 from tests.fakes.pipeline import NOW, SCRIPTED, Pipeline, a_pipeline
 
 CHOSEN = {"a": "invoice", "b": "invoice", "c": "letter"}
@@ -111,6 +112,45 @@ def test_labelled_documents_are_answered_by_both_models(
     shown = screen.export_text()
     assert "letters: classification" in shown
     assert "0.667 (0.208 – 0.939)" in shown
+
+
+def test_the_pages_of_facts_are_compared(settings: Settings, tmp_path: Path) -> None:
+    """Where the gold file names pages and the document has them; and its dates are American."""
+    folder = a_suite(
+        tmp_path / "leases",
+        types=["extraction"],
+        instructions="signed, annual fee, landlord",
+        dates="mdy",
+        **{"rules.signed": "typed"},
+    )
+    (folder / "documents").mkdir()
+    pages = [shown("Lease of March 1, 2003"), shown("annual fee: 500 EUR")]
+    (folder / "documents" / "a.pdf").write_bytes(pdf(pages))
+    truth = {"signed": "3/1/03", "annual fee": "500 EUR", "landlord": None}
+    written(
+        folder / "gold.jsonl",
+        {"document": "a.pdf", "fields": truth, "pages": {"signed": 1, "annual fee": [1]}},
+    )
+    found = {"signed": "March 1, 2003", "annual fee": "500 EUR", "landlord": None}
+    fields = [
+        {
+            "item": item,
+            "status": "found" if value else "not mentioned",
+            "value": value,
+            "quote": value,
+            "confidence": 9,
+        }
+        for item, value in found.items()
+    ]
+    pipeline = a_pipeline(settings, json.dumps({"fields": fields}), repeat_last=True)
+
+    scripted, _ = answered(pipeline, folder)
+
+    numbers = values(scripted)
+    assert numbers["match", ""] == 1
+    assert numbers["page_accuracy", ""] == 0.5
+    assert numbers["page_accuracy", "annual fee"] == 0
+    assert ("page_accuracy", "landlord") not in numbers
 
 
 def path_of(name: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from chordwise.domain.learning.judging import Answer, judge
 from chordwise.domain.learning.remarks import Saying, parsed, understand
 from chordwise.domain.learning.truths import Remark, Truth, Verdict
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.typed_values import DateOrder
 from chordwise.errors import UsageError
 
 
@@ -356,6 +357,52 @@ def test_a_rule_says_when_a_value_is_the_right_one(
 
     assert [score.is_right for score in judged.scores] == [same]
     assert [each.is_right for each in judged.judgments] == [same, same]
+
+
+@pytest.mark.parametrize(
+    ("dates", "same"), [(None, False), (DateOrder.MONTH_FIRST, True), (DateOrder.DAY_FIRST, False)]
+)
+def test_dates_are_read_in_the_order_of_the_truth(dates: DateOrder | None, *, same: bool) -> None:
+    """In figures there, written out in the answer."""
+    answer = an_extraction({"fields": [a_field("signed", "March 1, 2003", 9)]})
+    truth = Truth(fields={"signed": "3/1/03"}, rules={"signed": Rule.TYPED}, dates=dates)
+
+    assert [score.is_right for score in judge(answer, truth).scores] == [same]
+
+
+def test_pages_are_compared_with_those_of_the_facts() -> None:
+    """By item, and in data of one's own by the evidence for the value or for what it is inside."""
+    on: JsonObject = {"grounded": True, "grounding": "exact", "start_char": 0, "end_char": 4}
+    items: JsonObject = {
+        "fields": [
+            {**a_field("party", "ACME Corp.", 9), **on, "page": 1},
+            {**a_field("party", "Miller & Sons", 4), **on, "page": 3},
+            a_field("penalty", None, 6),
+        ]
+    }
+    evidence: list[JsonValue] = [
+        {"path": "/total", "quote": "1200", **on, "page": 2},
+        {"path": "/lines/1", "quote": "B-2", **on, "page": 4},
+    ]
+    by_item = Truth(
+        fields={"party": ["ACME Corp.", "Miller & Sons"], "penalty": "5 %"},
+        pages={"party": frozenset({1, 2}), "penalty": frozenset({1})},
+    )
+    by_path = Truth(
+        fields={"/total": 1200, "/lines": [{"sku": "B-2"}], "/buyer/name": "Ada"},
+        pages={"/total": frozenset({2}), "/lines": frozenset({4})},
+    )
+
+    own = judge(an_extraction({**DATA, "evidence": evidence}), by_path)
+    scores = [*judge(an_extraction(items), by_item).scores, *own.scores]
+
+    assert {each.name: (each.pages_found, each.pages) for each in scores} == {
+        "party": (1, 2),
+        "penalty": (0, 1),
+        "/total": (1, 1),
+        "/lines": (1, 1),
+        "/buyer/name": (0, 0),
+    }
 
 
 def test_rows_count_as_often_as_they_should_be_there() -> None:

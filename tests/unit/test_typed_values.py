@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chordwise.domain.typed_values import TypedValue, typed
+from chordwise.domain.typed_values import DateOrder, TypedValue, typed
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,28 @@ def test_dates(text: str, day: date) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "month_first", "day_first"),
+    [
+        ("3/1/03", date(2003, 3, 1), date(2003, 1, 3)),
+        ("03/01/2003", date(2003, 3, 1), date(2003, 1, 3)),
+        ("5-6-68", date(2068, 5, 6), date(2068, 6, 5)),
+        ("5-6-69", date(1969, 5, 6), date(1969, 6, 5)),
+        ("5/25/99", date(1999, 5, 25), date(1999, 5, 25)),
+        ("25/5/1999", date(1999, 5, 25), date(1999, 5, 25)),
+        ("1.3.2003", date(2003, 3, 1), date(2003, 3, 1)),
+        ("March 1, 2003", date(2003, 3, 1), date(2003, 3, 1)),
+        ("2/30/03", None, None),
+    ],
+)
+def test_an_order_decides_ambiguous_dates(
+    text: str, month_first: date | None, day_first: date | None
+) -> None:
+    """And only those; years of two digits are read as POSIX does."""
+    assert typed(text, DateOrder.MONTH_FIRST).date == month_first
+    assert typed(text, DateOrder.DAY_FIRST).date == day_first
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",
@@ -69,6 +91,7 @@ def test_dates(text: str, day: date) -> None:
         "1.2.3",
         "5-10 days",
         "03/04/2020",
+        "3/1/03",
         "31 February 2020",
         "between 3 May 2020 and 4 June 2021",
         "AUDIT 12",

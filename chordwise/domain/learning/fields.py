@@ -15,7 +15,7 @@ from chordwise.domain import json_values
 from chordwise.domain.analyses import extraction
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions
-from chordwise.domain.typed_values import typed
+from chordwise.domain.typed_values import DateOrder, typed
 
 Key: TypeAlias = tuple[str, str]
 """What makes two values the same: where they stand below their field, and their normalized text."""
@@ -52,12 +52,12 @@ class Rule(StrEnum):
     CONTAINS = "contains"
 
 
-def aligned(entry: Entry, expected: JsonValue, rule: Rule) -> Entry:
+def aligned(entry: Entry, expected: JsonValue, rule: Rule, dates: DateOrder | None = None) -> Entry:
     """Return a value with the key of the right one that it stands for by the rule, if any."""
     if rule is Rule.EQUAL or entry.key is None:
         return entry
     for path, leaf in _leaves(expected):
-        if path == entry.key[0] and _stands_for(entry.value, leaf, rule):
+        if path == entry.key[0] and _stands_for(entry.value, leaf, rule, dates):
             return replace(entry, key=_key(path, leaf))
     return entry
 
@@ -65,10 +65,10 @@ def aligned(entry: Entry, expected: JsonValue, rule: Rule) -> Entry:
 _TOLERANCE = Decimal("0.001")
 
 
-def _stands_for(found: JsonValue, right: JsonValue, rule: Rule) -> bool:
+def _stands_for(found: JsonValue, right: JsonValue, rule: Rule, dates: DateOrder | None) -> bool:
     if rule is Rule.CONTAINS:
         return bool(normalized(right)) and f" {normalized(right)} " in f" {normalized(found)} "
-    one, other = typed(found), typed(right)
+    one, other = typed(found, dates), typed(right, dates)
     if one.date or other.date:
         return one.date == other.date
     if one.number is None or other.number is None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from chordwise.domain import json_values
+from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.facts import facts
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.fields import Entry, Rule
@@ -61,7 +63,8 @@ class FieldScore:
     """How the values of one field compare with the right ones, by their numbers.
 
     Of the `rows` that a list of objects should have, `rows_found` are there with all their values,
-    equal ones as often as they should be.
+    equal ones as often as they should be. Of the `pages` on which the values stand, facts of
+    the answer name `pages_found`.
     """
 
     name: str
@@ -71,6 +74,8 @@ class FieldScore:
     is_exact: bool
     rows: int = 0
     rows_found: int = 0
+    pages: int = 0
+    pages_found: int = 0
 
     @property
     def is_right(self) -> bool:
@@ -113,14 +118,19 @@ def _judge_label(answer: Answer, truth: Truth) -> Judged:
 def _judge_fields(answer: Answer, truth: Truth) -> Judged:
     judgments: list[Judgment] = []
     scores: list[FieldScore] = []
+    page_at = _pages(answer) if truth.pages else {}
     for name, expected in truth.fields.items():
         rule = truth.rules.get(name, Rule.EQUAL)
         entries = [
-            fields.aligned(entry, expected, rule) for entry in fields.entries(answer.output, name)
+            fields.aligned(entry, expected, rule, truth.dates)
+            for entry in fields.entries(answer.output, name)
         ]
         judgments += (_of_entry(entry, expected) for entry in entries)
         found_rows = fields.rows(fields.data_at(answer.output, name))
-        scores.append(_score(name, entries, expected, found_rows))
+        score = _score(name, entries, expected, found_rows)
+        pages = truth.pages.get(name, frozenset())
+        named = {page_at.get(entry.path) for entry in entries if entry.key}
+        scores.append(replace(score, pages=len(pages), pages_found=len(pages & named)))
     refuted = [name for name, value in truth.wrong_fields.items() if _says(answer, name, value)]
     for name in refuted:
         judgments += _of_refuted(answer, name)
@@ -133,6 +143,12 @@ def _judge_fields(answer: Answer, truth: Truth) -> Judged:
     }
     whole = _of_result(answer, "", expected_fields or None, found, is_right=all(verdicts))
     return Judged(judgments=(whole, *judgments), scores=tuple(scores))
+
+
+def _pages(answer: Answer) -> dict[str, int | None]:
+    """Return the page of each fact by its path."""
+    listed = facts(answer.output, analysis_for(answer.analysis_type))
+    return {fact.path: fact.page for fact in listed}
 
 
 def _judge_by_remarks(answer: Answer, truth: Truth) -> Judged:

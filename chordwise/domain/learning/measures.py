@@ -166,6 +166,8 @@ def _of_values(name: str, scores: Sequence[FieldScore], random: Random) -> Itera
     yield from _precision_recall(name, shared, found, expected)
     if rows := sum(score.rows for score in scores):
         yield share("row_recall", sum(score.rows_found for score in scores), rows, name)
+    if pages := sum(score.pages for score in scores):
+        yield share("page_accuracy", sum(score.pages_found for score in scores), pages, name)
     if found + expected:
         numbers = [(s.shared, s.only_found + s.only_expected) for s in scores]
         low, high = bootstrap(numbers, _micro_f1, random)

@@ -11,6 +11,7 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.fields import Rule
 from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.typed_values import DateOrder
 
 LABEL_PATHS = {
     AnalysisType.CLASSIFICATION: "/primary_label",
@@ -47,8 +48,9 @@ class Truth:
 
     `fields` holds the right values of each field of an extraction, and `wrong_fields` values that
     are not; likewise the labels. `rules` say of fields when a value counts as the right one, if not
-    when it is equal. `reference` is a summary that a person wrote. `remarks` say
-    something of an answer that says the same as the one that they were made of.
+    when it is equal, and `dates` how ambiguous ones are read for `typed`. `pages` holds the numbers
+    of the pages on which the values of a field stand. `reference` is a summary that a person wrote.
+    `remarks` say something of an answer that says the same as the one that they were made of.
     """
 
     label: str | None = None
@@ -56,6 +58,8 @@ class Truth:
     fields: Mapping[str, JsonValue] = field(default_factory=dict)
     wrong_fields: Mapping[str, JsonValue] = field(default_factory=dict)
     rules: Mapping[str, Rule] = field(default_factory=dict)
+    dates: DateOrder | None = None
+    pages: Mapping[str, frozenset[int]] = field(default_factory=dict)
     reference: str | None = None
     remarks: tuple[Remark, ...] = ()
 

@@ -355,6 +355,7 @@ def _asked(result: Listed, truth: Truth) -> Truth:
         truth,
         fields={asked: truth.fields[name] for name, asked in named.items()},
         rules={named[name]: rule for name, rule in truth.rules.items() if name in named},
+        pages={named[name]: pages for name, pages in truth.pages.items() if name in named},
     )
 
 

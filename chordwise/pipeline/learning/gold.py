@@ -21,6 +21,7 @@ from chordwise.readers import encodings
 
 _WHOLE = ("label", "summary")
 _OWN = ("document", "fields", *_WHOLE)
+_MEMBERS = (*_OWN, "pages")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,7 @@ def _truth(file: RecordFile, line: int, record: JsonObject) -> Truth:
         label=json_values.text(label).strip() or None,
         reference=json_values.text(reference).strip() or None,
         fields=fields,
+        pages={} if file.is_csv else _pages(file, line, record, fields),
     )
     if not any(says(truth, kind) for kind in AnalysisType):
         raise file.wrong(line, "it says neither label nor fields nor summary.")
@@ -90,12 +92,29 @@ def _fields(file: RecordFile, line: int, record: JsonObject) -> Mapping[str, Jso
         is_other = not record.keys().isdisjoint(_WHOLE)
         others = {} if is_other else {n: v for n, v in record.items() if n not in _OWN}
         return {name: parsed(json_values.text(value)) for name, value in others.items()}
-    if unknown := sorted(record.keys() - set(_OWN)):
-        raise file.wrong(line, f"“{unknown[0]}” is none of {', '.join(_OWN)}.")
+    if unknown := sorted(record.keys() - set(_MEMBERS)):
+        raise file.wrong(line, f"“{unknown[0]}” is none of {', '.join(_MEMBERS)}.")
     fields = record.get("fields", {})
     if not isinstance(fields, dict) or "" in fields:
         raise file.wrong(line, "“fields” is no object with names.")
     return fields
+
+
+def _pages(
+    file: RecordFile, line: int, record: JsonObject, fields: Mapping[str, JsonValue]
+) -> Mapping[str, frozenset[int]]:
+    """Return the pages on which the values of fields stand: one, or a list, counted from 1."""
+    named = record.get("pages", {})
+    if not isinstance(named, dict) or not named.keys() <= fields.keys():
+        raise file.wrong(line, "“pages” is no object with names of “fields”.")
+    pages: dict[str, frozenset[int]] = {}
+    for name, value in named.items():
+        listed = value if isinstance(value, list) else [value]
+        numbers = [each for each in listed if type(each) is int and each > 0]
+        if len(numbers) < len(listed):
+            raise file.wrong(line, f"“pages” of “{name}” is no number of a page.")
+        pages[name] = frozenset(numbers)
+    return pages
 
 
 _LINES = (".jsonl", ".ndjson")

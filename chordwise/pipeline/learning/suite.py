@@ -23,6 +23,7 @@ from chordwise.domain.learning import fields
 from chordwise.domain.learning.fields import Rule
 from chordwise.domain.learning.truths import Truth
 from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.typed_values import DateOrder
 from chordwise.domain.visible_text import printable
 from chordwise.errors import UsageError
 from chordwise.llm.model import EXTRACTIVE
@@ -57,7 +58,7 @@ class SuiteSettings(ProfileSettings):
 
     Paths are relative to the file. The others are JSON Pointers into the records of the layout
     `records`, whose paths are relative to the file of the records. `rules` say of fields when a
-    value counts as the right one.
+    value counts as the right one, and `dates` how ambiguous dates are read for the rule `typed`.
     """
 
     layout: Layout = Layout.FILES
@@ -70,6 +71,7 @@ class SuiteSettings(ProfileSettings):
     summary: str = ""
     fields: Mapping[str, str] = Field(default_factory=dict)
     rules: Mapping[str, Rule] = Field(default_factory=dict)
+    dates: DateOrder | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +117,7 @@ def read(settings: Settings, folder: Path, limit: int | None = None) -> Sequence
             parts = [_of_records(settings, folder, suite)]
         case Layout.EXTRACTBENCH:
             parts = list(_of_schemas(settings, folder, suite))
-    parts = [_limited(_with_rules(part, suite.rules), limit) for part in parts]
+    parts = [_limited(_with_rules(part, suite), limit) for part in parts]
     if not any(part.documents for part in parts):
         raise UsageError(f"The suite {folder} has no documents with a truth.", _HINT)
     return parts
@@ -314,9 +316,9 @@ def _without_rules(schema: JsonValue) -> JsonValue:
     return [_without_rules(each) for each in schema] if isinstance(schema, list) else schema
 
 
-def _with_rules(part: Part, rules: Mapping[str, Rule]) -> Part:
+def _with_rules(part: Part, suite: SuiteSettings) -> Part:
     truths = {
-        name: replace(truth, rules={**truth.rules, **rules})
+        name: replace(truth, rules={**truth.rules, **suite.rules}, dates=suite.dates)
         for name, truth in part.gold.truths.items()
     }
     return replace(part, gold=replace(part.gold, truths=truths))
