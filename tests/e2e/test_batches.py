@@ -40,7 +40,7 @@ def server() -> Iterator[BatchServer]:
         yield server
 
 
-@pytest.fixture(params=["openai", "anthropic"])
+@pytest.fixture(params=["openai", pytest.param("anthropic", marks=pytest.mark.nightly)])
 def night(
     request: pytest.FixtureRequest,
     tmp_path: Path,

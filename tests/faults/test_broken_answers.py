@@ -33,6 +33,7 @@ def survive(cluster: Cluster, experiment: Experiment, broken: list[Treatment]) -
     assert cluster.count(_POSTPONED) <= len(broken) // CONCURRENCY
 
 
+@pytest.mark.thorough
 def test_every_broken_answer_once(cluster: Cluster, experiment: Experiment) -> None:
     """L05: whatever is wrong with it, half an answer is no answer, and asked for again."""
     experiment.begin("L05 each", f"{len(BROKEN)} ways to break an answer, one after the other")
