@@ -474,7 +474,7 @@ def _asks(body: str) -> bool:
 
 def _form(body: str, begin: int, behind: int) -> float:
     """Weigh whether a sentence is whole, stands by itself, and wants something of a model."""
-    is_capital = body[:1].isupper()
+    is_capital = body[:1].isupper() and not body.isupper()
     return (
         (1.5 if is_capital else 0.0)
         + (2.5 if is_capital and body.endswith(_ENDS) else 0.0)

@@ -107,10 +107,11 @@ def test_orders_and_marks_of_roles_are_flagged_wherever_they_stand(
         "## Instructions\nMix the flour with the water.",
         "Operating system: Linux\nAssistant: Ms Meyer",
         "Forget about the meeting. Override the alarm with the key.",
+        "TEA 2.40\nMILK 1.10\nTOTAL 3.50\nPLEASE CHECK YOUR CHANGE BEFORE LEAVING.\nVAT 19 %",
     ],
 )
 def test_words_of_orders_in_ordinary_sentences_are_not_flagged(words: str) -> None:
-    """Manuals, job titles and papers about models have these words, too."""
+    """Manuals, job titles, receipts and papers about models have these words, too."""
     assert flags(words) == ()
 
 
