@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from chordwise.domain import templates as rules
-from chordwise.domain.tasks import AnalysisTask, Stage
+from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import ConfigurationError
 
@@ -106,7 +106,8 @@ def _newest(name: str, task: AnalysisTask) -> PromptTemplate:
 def _name_for(task: AnalysisTask) -> str:
     if task.is_critique:
         return CRITIQUE
-    own_schema = ".schema" if task.options.schema is not None else ""
+    is_extraction = task.analysis_type is AnalysisType.EXTRACTION
+    own_schema = ".schema" if is_extraction and task.options.schema is not None else ""
     if task.stage is Stage.REVISE:
         stage = Stage.SYNTHESIZE if task.answers else Stage.ANALYZE
     else:

@@ -97,6 +97,22 @@ def test_meanings_and_language_are_part_of_the_question(settings: Settings) -> N
     assert options_from(pipeline.job(submission).options) == asked[-1]
 
 
+def test_a_pack_asks_all_of_its_types(settings: Settings) -> None:
+    """Also of the built-in model; each with its own template, and the labels of the pack."""
+    asked = Request(paths=["x"], pack="support", model="extractive", run_name="support")
+    pipeline = a_pipeline(settings)
+
+    pipeline.work(submission := pipeline.submit(PARAGRAPH, options=run_options(asked, settings)))
+
+    results = "SELECT split_part(prompt_version, '@', 1) FROM results ORDER BY 1"
+    assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
+    assert [name for (name,) in pipeline.rows(results)] == [
+        "classification.analyze",
+        "extraction.schema.analyze",
+        "sentiment.analyze",
+    ]
+
+
 def test_an_example_that_leaks_is_refused_and_counted(settings: Settings) -> None:
     """Its quote is not grounded, the result names the leak, and needs review."""
     asked = Request(paths=["x"], pack="support", types=[AnalysisType.CLASSIFICATION])

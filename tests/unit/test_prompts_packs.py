@@ -7,11 +7,15 @@ import pytest
 from chordwise.domain import examples
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.errors import UsageError
 from chordwise.llm import schema_dialects
+from chordwise.pipeline.asking import ask
+from chordwise.pipeline.models.client import Models
 from chordwise.prompts import packs
 from chordwise.prompts.packs import Pack
+from chordwise.settings import Settings
+from tests.fakes.asking import TEXT, question
 
 EVERY = packs.every()
 OWN: JsonObject = {"type": "object", "properties": {"fee": {"type": "number"}}}
@@ -38,6 +42,19 @@ def test_providers_can_enforce_the_schema_of_a_pack(pack: Pack) -> None:
 
     assert schema_dialects.for_openai_strict(schema) is not None
     assert schema_dialects.for_anthropic(schema) is not None
+
+
+@pytest.mark.parametrize("pack", EVERY.values(), ids=EVERY)
+def test_the_built_in_model_can_be_asked_by_a_pack(pack: Pack) -> None:
+    """Every type of it has a valid answer, if one that says little."""
+    types, options = packs.completed(pack, (), AnalysisOptions())
+    model = Models(Settings()).open("extractive")
+
+    for kind in types:
+        task = AnalysisTask(
+            analysis_type=kind, stage=Stage.ANALYZE, text=TEXT, options=options, is_whole=True
+        )
+        assert ask(question(model, task)).output
 
 
 def test_what_the_user_asks_goes_before_the_pack() -> None:
