@@ -213,6 +213,7 @@ _GRANT = sql.SQL(
 )
 _OF_ITEM = sql.SQL("FROM facts AS f WHERE f.job_id = n.job_id AND f.item = {item}")
 _NOTHING = sql.SQL("'{}'")
+_OF_ROW = sql.SQL("f.row_path IN (f.parent, f.path)")
 _SUREST = sql.SQL("ORDER BY f.confidence DESC NULLS LAST, f.id LIMIT 1")
 
 
@@ -454,6 +455,7 @@ def _list_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed
         for c in columns
     ]
     cells = [_named(_cell(c), c.name) for c in columns if c.kind is not ColumnKind.JSON]
+    row = _row_of_fact(columns)
     return sql.SQL(
         """
         SELECT n.document, n.source, n.status, r.row_index, r.parent_row, r.quote, r.grounded,
@@ -464,30 +466,28 @@ def _list_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed
                 min(f.quote) FILTER (WHERE {own}) AS quote,
                 bool_and(f.grounded) FILTER (WHERE {own}) AS grounded{cells}
             FROM (
-                SELECT f.*, substring(f.path FROM {row}) AS row_path FROM facts AS f
-                WHERE f.job_id = n.job_id
+                SELECT f.*, {row} AS row_path FROM facts AS f WHERE f.job_id = n.job_id OFFSET 0
             ) AS f
             WHERE f.row_path IS NOT NULL
             GROUP BY f.row_path
             HAVING count(*) FILTER (WHERE f.verdict IS DISTINCT FROM 'rejected') > 0
         ) AS r
         """
-    ).format(
-        shown=_listed(shown),
-        cells=_listed(cells),
-        own=sql.SQL("f.row_path IN (f.parent, f.path)"),
-        row=_row_pattern(columns[0].rows),
-        jobs=source.jobs,
-    )
+    ).format(shown=_listed(shown), cells=_listed(cells), own=_OF_ROW, row=row, jobs=source.jobs)
 
 
-def _row_pattern(rows: str) -> str:
-    """Return the regular expression for the path of an element of a list, by the list's item.
+def _row_of_fact(columns: Sequence[AnswerColumn]) -> sql.Composed:
+    """Return the path of the element of a list that a fact is inside.
 
-    Each name on the way may be that of a list, and may have a dot inside.
+    It is the parent of a column's value, and else the beginning of the path, which takes longer:
+    each name on the way may be that of a list, and may have a dot inside.
     """
-    names = (re.escape(json_values.pointer("", name)[1:]) for name in rows.split("."))
-    return f"^/data/{'(?:/[0-9]+)?[./]'.join(names)}/[0-9]+(?=/|$)"
+    names = [re.escape(json_values.pointer("", n)[1:]) for n in columns[0].rows.split(".")]
+    pattern = f"^/data/{'(?:/[0-9]+)?[./]'.join(names)}/[0-9]+"
+    items = [column.item for column in columns if column.kind is not ColumnKind.JSON]
+    return sql.SQL(
+        "CASE WHEN f.item = ANY({}) THEN f.parent ELSE substring(f.path FROM {}) END"
+    ).format(items, pattern)
 
 
 def _cell(column: AnswerColumn) -> sql.Composed:
