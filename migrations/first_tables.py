@@ -171,7 +171,7 @@ def _create_runs() -> None:
         "runs",
         *_required(_UUID, "id"),
         *_required(_TEXT, "name", "status"),
-        *_required(_JSON, "options"),
+        *_required(sa.JSON(), "options"),
         *_required(_INTEGER, "type_count"),
         _default(_TEXT, "priority", "interactive"),
         _default(_TEXT, "lane", "online"),

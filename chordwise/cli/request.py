@@ -80,8 +80,8 @@ class Request:
     ] = ""
     model: Model = None
     save_as: Annotated[
-        str, typer.Option(metavar="NAME", help="Show the answers as the table answers.NAME.")
-    ] = ""
+        str | None, typer.Option(metavar="NAME", help="Show the answers as the table answers.NAME.")
+    ] = None
     run_name: Annotated[
         str, typer.Option(metavar="NAME", help="What to call the run; made up where not given.")
     ] = ""
@@ -173,6 +173,8 @@ def run_options(request: Request, settings: Settings) -> RunOptions:
     """
     from chordwise.pipeline.intake.run_options import RunOptions, completed  # noqa: PLC0415 - as below
 
+    if request.save_as is not None and not request.save_as.strip():
+        raise UsageError("--save-as has no name.", "Such as --save-as contracts; or leave it out.")
     if request.profile:
         return profile_options(request, settings)
     options = RunOptions(
@@ -180,7 +182,7 @@ def run_options(request: Request, settings: Settings) -> RunOptions:
         analysis=options_of(request),
         model=request.model or settings.model,
         name=request.run_name,
-        save_as=request.save_as,
+        save_as=request.save_as or "",
         fresh=request.fresh,
         use_cache=not request.no_cache,
         nightly=request.nightly,

@@ -25,7 +25,7 @@ from chordwise.domain.states import IntakeStatus
 from chordwise.domain.visible_text import printable
 from chordwise.embedded.stack import Level
 from chordwise.errors import ChordwiseError, ExitCode, RunCancelledError
-from chordwise.pipeline.intake import found_files
+from chordwise.pipeline.intake import answer_tables, found_files
 from chordwise.pipeline.intake.batches import TakenIn
 from chordwise.pipeline.intake.found_files import FileSource
 from chordwise.pipeline.intake.run_options import RunOptions
@@ -64,6 +64,9 @@ def begin(invocation: Invocation, request: Request, *, waits: bool, as_json: boo
     """
     settings = invocation.settings()
     options = run_options(request, settings)
+    table = answer_tables.table_of(options)
+    if table and table != options.save_as:
+        invocation.screen.tell(f"“{options.save_as}” is saved as the table answers.{table}.")
     found = _found(invocation, request.paths)
     settings = access.with_model(invocation, settings, options.model)
     # Before anything is started.

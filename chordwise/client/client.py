@@ -283,7 +283,7 @@ def _request(paths: Sequence[str], arguments: RunArguments, *, has_schema: bool)
         text_column=arguments.get("text_column", ""),
         id_column=arguments.get("id_column", ""),
         model=arguments.get("model"),
-        save_as=arguments.get("save_as", ""),
+        save_as=arguments.get("save_as"),
         run_name=arguments.get("run_name", ""),
         fresh=arguments.get("fresh", False),
         no_cache=arguments.get("no_cache", False),

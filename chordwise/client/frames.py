@@ -12,6 +12,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 from chordwise.errors import ConfigurationError
+from chordwise.pipeline.exports import parquet
+from chordwise.pipeline.exports.table import Column
+from chordwise.pipeline.runs.user_sql import Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,25 +24,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """Columns by their names, and rows; numbers become floating-point numbers, ids texts."""
+    """Columns and rows; ids become texts, and numbers floating-point numbers but for Arrow."""
 
-    names: Sequence[str]
-    rows: Sequence[tuple[object, ...]]
+    columns: Sequence[Column]
+    rows: Sequence[Row]
 
-    def columns(self) -> dict[str, list[object]]:
-        """Return the values of each column."""
+    def values(self) -> dict[str, list[object]]:
+        """Return the values of each column by its name."""
         return {
-            name: [_plain(row[place]) for row in self.rows] for place, name in enumerate(self.names)
+            column.name: [_plain(row[place]) for row in self.rows]
+            for place, column in enumerate(self.columns)
         }
 
     def to_arrow(self) -> pa.Table:
-        """Return a table of Arrow."""
-        return _required("pyarrow").table(self.columns())
+        """Return a table of Arrow, with types that do not depend on which values are there."""
+        _required("pyarrow")
+        return parquet.arrow_table(self.columns, self.rows)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a data frame of pandas, with dates as `datetime64`."""
-        library, columns = _required("pandas"), self.columns()
-        frame = library.DataFrame(columns, columns=list(self.names))
+        library, columns = _required("pandas"), self.values()
+        frame = library.DataFrame(columns, columns=list(columns))
         for name, values in columns.items():
             days = [value for value in values if value is not None]
             if days and all(type(value) in (date, datetime) for value in days):
@@ -48,7 +53,7 @@ class Frame:
 
     def to_polars(self) -> pl.DataFrame:
         """Return a data frame of Polars."""
-        frame = _required("polars").DataFrame(self.columns(), strict=False)
+        frame = _required("polars").DataFrame(self.values(), strict=False)
         return cast("pl.DataFrame", frame)
 
 

@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from sqlalchemy import select, text
+from sqlalchemy import select
 
 from chordwise.cli.rendering.live import Display, display
 from chordwise.cli.rendering.screen import Screen
@@ -24,6 +24,7 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning.remarks import Saying
 from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import UsageError
+from chordwise.pipeline.exports.table import Column
 from chordwise.pipeline.intake.run_options import from_json
 from chordwise.pipeline.jobs import retry as retrying
 from chordwise.pipeline.learning import feedback
@@ -34,6 +35,7 @@ from chordwise.pipeline.runs.accounts import Account, Failure
 from chordwise.pipeline.runs.progress import Pace, Progress
 from chordwise.pipeline.runs.stored_results import StoredResult, Wanted
 from chordwise.storage import answer_tables as stored_tables
+from chordwise.storage.answer_tables import AnswerTable
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import among
 from chordwise.storage.results import Fact
@@ -43,6 +45,7 @@ from chordwise.storage.runs import Run as StoredRun
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
+    import psycopg
     import pyarrow as pa
 
 _AT_ONCE = 200
@@ -288,10 +291,17 @@ class Run:
             stored = session.get_one(StoredRun, self.id)
             options = from_json(stored.options, stored.name)
             columns = answer_tables.columns_for(options.types, options.analysis)
+            if stored.saved_as and (saved := session.get(AnswerTable, stored.saved_as)):
+                asked = {column.key for column in columns}
+                shown = answer_tables.widened(stored_tables.columns_of(saved), columns)
+                columns = [column for column in shown if column.key in asked]
             kind = answer_tables.kind_of_rows(options.types)
             query = stored_tables.query_of_run(self.id, kind, columns)
-            rows = session.execute(text(query.replace(":", r"\:")))
-            return Frame(names=list(rows.keys()), rows=[tuple(row) for row in rows])
+            driver = cast("psycopg.Connection", session.connection().connection.driver_connection)
+            with driver.cursor() as cursor:
+                cursor.execute(query.encode())
+                described = [Column.described(each) for each in cursor.description or ()]
+                return Frame(columns=described, rows=cursor.fetchall())
 
     def _as_completed(self, wanted: Wanted, view: Display) -> Iterator[Result]:
         seen: set[uuid.UUID] = set()

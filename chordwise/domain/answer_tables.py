@@ -50,6 +50,7 @@ class AnswerColumn:
     """A column: `item` is that of the facts it shows, `rows` the list that it is in, if any.
 
     `analysis_type` says whose facts or output those are. `description` becomes its comment.
+    `is_replaced` is set while the newest question asks for the same values with another kind.
     """
 
     name: str
@@ -58,6 +59,7 @@ class AnswerColumn:
     rows: str = ""
     analysis_type: AnalysisType = AnalysisType.EXTRACTION
     description: str = ""
+    is_replaced: bool = False
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -119,11 +121,16 @@ def columns_for(types: Sequence[AnalysisType], options: AnalysisOptions) -> list
 def widened(old: Sequence[AnswerColumn], wanted: Sequence[AnswerColumn]) -> list[AnswerColumn]:
     """Return the columns that there were, and after them those that are new.
 
-    One that is wanted with another kind than before gets a name of its own.
+    One that is wanted with another kind than before gets a name of its own, and replaces the old
+    one.
     """
-    known = {column.key: column for column in old}
-    new = [column for column in wanted if column.key not in known]
-    return _named(new, old)
+    known = {column.key for column in old}
+    asked = {column.key for column in wanted}
+    items = {column.key[:-1] for column in wanted}
+    return [
+        replace(each, is_replaced=each.key not in asked and each.key[:-1] in items)
+        for each in _named([column for column in wanted if column.key not in known], old)
+    ]
 
 
 def to_json(columns: Sequence[AnswerColumn]) -> list[JsonValue]:
@@ -136,6 +143,7 @@ def to_json(columns: Sequence[AnswerColumn]) -> list[JsonValue]:
             "rows": column.rows,
             "analysis_type": column.analysis_type.value,
             "description": column.description,
+            "is_replaced": column.is_replaced,
         }
         for column in columns
     ]
@@ -151,6 +159,7 @@ def from_json(stored: JsonValue) -> list[AnswerColumn]:
             rows=json_values.text(each.get("rows")),
             analysis_type=AnalysisType(json_values.text(each.get("analysis_type"))),
             description=json_values.text(each.get("description")),
+            is_replaced=each.get("is_replaced") is True,
         )
         for each in json_values.objects(stored)
     ]

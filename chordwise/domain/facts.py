@@ -69,9 +69,9 @@ def facts(output: JsonObject, analysis: Analysis) -> list[Fact]:
     """List the facts of a stored output in its order, each path once.
 
     An object with a quote is one fact; of everything else each scalar is one. Of a user's own data
-    each scalar, null and empty list is a fact, with the evidence for it, or else for the object or
-    list that it is in. Evidence that belongs to no value is a fact without one. The evidence that a
-    summary repeats from its findings is not listed twice.
+    each scalar, null, empty list and empty object is a fact, with the evidence for it, or else for
+    the object or list that it is in. Evidence that belongs to no value is a fact without one. The
+    evidence that a summary repeats from its findings is not listed twice.
     """
     if analysis.type is AnalysisType.EXTRACTION and _DATA in output:
         return list(_of_data(output, analysis))
@@ -119,7 +119,7 @@ DATA = Place(path=f"/{_DATA}")
 
 
 def scalar_fact(place: Place, value: JsonValue) -> Fact:
-    """Return the fact that a scalar is, without evidence; null and an empty list say nothing."""
+    """Return the fact that a scalar is, without evidence; null, `[]` and `{}` say nothing."""
     return typed_fact(
         Fact(
             path=place.path,
@@ -145,8 +145,8 @@ def typed_fact(fact: Fact, value: JsonValue) -> Fact:
 
 
 def leaves(value: JsonValue, place: Place) -> Iterator[tuple[Place, JsonValue]]:
-    """Yield each scalar, null and empty list in a value."""
-    if isinstance(value, dict):
+    """Yield each scalar, null, empty list and empty object in a value; not the whole if empty."""
+    if isinstance(value, dict) and (value or place == DATA):
         for name, member in value.items():
             yield from leaves(member, place.member(name))
     elif isinstance(value, list) and value:

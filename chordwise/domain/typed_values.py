@@ -107,6 +107,11 @@ def _dates(text: str, order: DateOrder | None = None) -> Iterator[date | None]:
         yield _numeric_date(int(first), mark, int(second), whole, order)
 
 
+def has_unread_date(value: JsonValue) -> bool:
+    """Tell whether a text names a day that `typed` does not read, as 03/04/2025 is two days."""
+    return isinstance(value, str) and None in _dates(value[:_MAX_LENGTH])
+
+
 def dates_in(text: str) -> set[date]:
     """Return every date that a text may name: an ambiguous one is all that it can be."""
     text = _DAY_IN_WORDS.sub(_day_number, text)

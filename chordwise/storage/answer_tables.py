@@ -6,6 +6,7 @@ loses a column or changes a type by itself, so that what people built on it stay
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -36,8 +37,8 @@ EVIDENCE = "_evidence"
 class AnswerTable(Record):
     """A table of answers: the analysis type that makes its rows, and its columns.
 
-    `columns` are name, item, kind, rows, analysis_type and description of each, in the order in
-    which they were added.
+    `columns` are name, item, kind, rows, analysis_type, description and is_replaced of each, in the
+    order in which they were added.
     """
 
     __tablename__ = "answer_tables"
@@ -212,6 +213,7 @@ _GRANT = sql.SQL(
 )
 _OF_ITEM = sql.SQL("FROM facts AS f WHERE f.job_id = n.job_id AND f.item = {item}")
 _NOTHING = sql.SQL("'{}'")
+_OF_ROW = sql.SQL("f.row_path IN (f.parent, f.path)")
 _SUREST = sql.SQL("ORDER BY f.confidence DESC NULLS LAST, f.id LIMIT 1")
 
 
@@ -344,7 +346,6 @@ _FIELDS = {
 }
 """The column of `facts` that a kind of column shows, where that is not the text."""
 _ONE_LINE = sql.SQL("regexp_replace(f.final_value, '[[:space:]]+', ' ', 'g')")
-_ONE_LINE = sql.SQL("regexp_replace(f.final_value, '[[:space:]]+', ' ', 'g')")
 _TRUTH = sql.SQL("f.final_value = 'true'")
 _IS_TRUTH = sql.SQL("f.final_value IN ('true', 'false')")
 
@@ -379,21 +380,13 @@ def _of_output(column: AnswerColumn, source: _Source) -> sql.Composed:
 
 
 def _unread(columns: Sequence[AnswerColumn]) -> sql.Composed:
-    """Return the names of the columns with values that were found, and none of their type."""
-    stated = sql.SQL("EXISTS (SELECT {of_item} AND f.final_value IS NOT NULL{unlike})")
-    typed = [c for c in columns if c.kind in _FIELDS or c.kind is ColumnKind.BOOLEAN]
-    names: list[sql.Composed] = []
-    for column in typed:
-        _, said = _value(column)
-        is_list = column.kind.is_list
-        unlike = sql.SQL(" AND NOT {}").format(said) if is_list else sql.SQL("")
-        is_stated = _formatted(stated, column, unlike=unlike)
-        read = sql.SQL("" if is_list else " AND NOT EXISTS (SELECT {of_item} AND {said})")
-        names.append(
-            sql.SQL("CASE WHEN {}{} THEN {} END").format(
-                is_stated, _formatted(read, column), column.name
-            )
-        )
+    """Return the names of the columns with a value that was found and is not of their type."""
+    unlike = sql.SQL("EXISTS (SELECT {of_item} AND f.final_value IS NOT NULL AND NOT {said})")
+    names = [
+        sql.SQL("CASE WHEN {} THEN {} END").format(_formatted(unlike, column), column.name)
+        for column in columns
+        if (column.kind in _FIELDS or column.kind is ColumnKind.BOOLEAN) and not column.is_replaced
+    ]
     array = sql.SQL("ARRAY[{}]::text[]").format(sql.SQL(", ").join(names))
     return sql.SQL("NULLIF(array_remove({}, NULL), {})").format(array, _NOTHING)
 
@@ -446,8 +439,12 @@ def _evidence_of(column: AnswerColumn, alias: sql.Identifier) -> sql.Composed:
 
 
 def _list_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed:
-    """Return the query with a row for each object in a list; those that were rejected are out."""
-    steps = sql.SQL("string_to_array(substr(r.parent, 2), '/')")
+    """Return the query with a row for each object in a list; those that were rejected are out.
+
+    A row is where a fact is inside it: empty objects are facts, and so are the values of lists that
+    are inside the row.
+    """
+    steps = sql.SQL("string_to_array(substr(r.path, 2), '/')")
     shown = [
         _named(
             _json_at(c, steps)
@@ -457,32 +454,40 @@ def _list_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed
         )
         for c in columns
     ]
-    rows = sql.SQL("starts_with(f.item, {})").format(f"{columns[0].rows}.")
-    columns = [column for column in columns if column.kind is not ColumnKind.JSON]
-    if columns:
-        items = sql.SQL(", ").join(sql.Literal(column.item) for column in columns)
-        rows = sql.SQL("f.item IN ({})").format(items)
-    cells = [_named(_cell(column), column.name) for column in columns]
+    cells = [_named(_cell(c), c.name) for c in columns if c.kind is not ColumnKind.JSON]
+    row = _row_of_fact(columns)
     return sql.SQL(
         """
         SELECT n.document, n.source, n.status, r.row_index, r.parent_row, r.quote, r.grounded,
-            n.run, n.document_id, n.job_id, r.parent AS path{shown}
+            n.run, n.document_id, n.job_id, r.path{shown}
         FROM (SELECT n.* FROM {jobs}) AS n CROSS JOIN LATERAL (
-            SELECT f.parent, substring(f.parent FROM '[0-9]+$')::integer AS row_index,
-                substring(f.parent FROM '/([0-9]+)/[^/]+/[0-9]+$')::integer AS parent_row,
-                min(f.quote) AS quote, bool_and(f.grounded) AS grounded{cells}
-            FROM facts AS f
-            WHERE f.job_id = n.job_id AND {rows} AND f.parent IS NOT NULL
-            GROUP BY f.parent
+            SELECT f.row_path AS path, substring(f.row_path FROM '[0-9]+$')::integer AS row_index,
+                substring(f.row_path FROM '/([0-9]+)/[^/]+/[0-9]+$')::integer AS parent_row,
+                min(f.quote) FILTER (WHERE {own}) AS quote,
+                bool_and(f.grounded) FILTER (WHERE {own}) AS grounded{cells}
+            FROM (
+                SELECT f.*, {row} AS row_path FROM facts AS f WHERE f.job_id = n.job_id OFFSET 0
+            ) AS f
+            WHERE f.row_path IS NOT NULL
+            GROUP BY f.row_path
             HAVING count(*) FILTER (WHERE f.verdict IS DISTINCT FROM 'rejected') > 0
         ) AS r
         """
-    ).format(
-        shown=_listed(shown),
-        cells=_listed(cells),
-        rows=rows,
-        jobs=source.jobs,
-    )
+    ).format(shown=_listed(shown), cells=_listed(cells), own=_OF_ROW, row=row, jobs=source.jobs)
+
+
+def _row_of_fact(columns: Sequence[AnswerColumn]) -> sql.Composed:
+    """Return the path of the element of a list that a fact is inside.
+
+    It is the parent of a column's value, and else the beginning of the path, which takes longer:
+    each name on the way may be that of a list, and may have a dot inside.
+    """
+    names = [re.escape(json_values.pointer("", n)[1:]) for n in columns[0].rows.split(".")]
+    pattern = f"^/data/{'(?:/[0-9]+)?[./]'.join(names)}/[0-9]+"
+    items = [column.item for column in columns if column.kind is not ColumnKind.JSON]
+    return sql.SQL(
+        "CASE WHEN f.item = ANY({}) THEN f.parent ELSE substring(f.path FROM {}) END"
+    ).format(items, pattern)
 
 
 def _cell(column: AnswerColumn) -> sql.Composed:

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, bindparam, func, select, text, true, update
+from sqlalchemy import JSON, ForeignKey, bindparam, func, select, text, true, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
@@ -42,7 +42,7 @@ class Run(Record):
     id: Mapped[Identity]
     name: Mapped[str] = mapped_column(unique=True)
     status: Mapped[str] = mapped_column(default=RunStatus.OPEN)
-    options: Mapped[JsonObject]
+    options: Mapped[JsonObject] = mapped_column(JSON)  # keeps the order of a schema's members
     type_count: Mapped[int]
     priority: Mapped[str] = mapped_column(server_default="interactive")
     lane: Mapped[str] = mapped_column(server_default=Lane.ONLINE)

@@ -13,6 +13,7 @@ from pathlib import Path
 import openpyxl
 import pytest
 
+from chordwise import Client
 from chordwise.domain.analyses import extraction
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
@@ -221,6 +222,7 @@ def test_a_value_that_is_not_of_its_type_is_named(pipeline: Pipeline) -> None:
     fees = {
         "a.txt": "annual fee: as agreed\neffective date: 03/04/2020",
         "b.txt": "annual fee: 5 EUR",
+        "c.txt": "annual fee: 7 EUR\nannual fee: as agreed",
     }
     saved(pipeline, "fees", AnalysisOptions(instructions="annual fee, effective date"), fees)
 
@@ -229,6 +231,7 @@ def test_a_value_that_is_not_of_its_type_is_named(pipeline: Pipeline) -> None:
     ) == [
         ("a.txt", None, None, ["annual_fee", "effective_date"]),
         ("b.txt", Decimal(5), None, None),
+        ("c.txt", Decimal(7), None, ["annual_fee"]),
     ]
 
 
@@ -294,6 +297,63 @@ def test_columns_are_added_and_old_ones_stay_until_they_are_pruned(pipeline: Pip
     assert "renewal" not in [c.name for c in described(pipeline)]
 
 
+def test_a_column_that_was_replaced_is_not_named_as_unread(pipeline: Pipeline) -> None:
+    """While its values are asked for with another type."""
+    shown = "SELECT document, total, total_text, unread FROM answers.bills ORDER BY 1"
+    for name, kind, total in (("a", "number", 5), ("b", "string", "as agreed")):
+        saved(pipeline, "bills", *a_bill(name, kind, total))
+
+    assert pipeline.rows(shown) == [
+        ("a.txt", Decimal(5), "5", None),
+        ("b.txt", None, "as agreed", None),
+    ]
+    saved(pipeline, "bills", *a_bill("c", "number", 7))
+    assert [row[3] for row in pipeline.rows(shown)] == [None, ["total"], None]
+
+
+def a_bill(name: str, kind: str, total: JsonValue) -> tuple[AnalysisOptions, Mapping[str, str]]:
+    """Return a question about a total of a type, and a document that has it."""
+    members: JsonObject = {"vendor": {"type": "string"}, "total": {"type": kind}}
+    schema: JsonObject = {"type": "object", "properties": members}
+    data = json.dumps({"vendor": "", "total": total})
+    return AnalysisOptions(schema=schema), {f"{name}.txt": f"BILL {data}"}
+
+
+@pytest.mark.parametrize("save_as", ["", "invoices"])
+def test_data_frames_have_the_columns_of_the_table(pipeline: Pipeline, save_as: str) -> None:
+    """In its order, with the types of their kinds also where all values are null."""
+    own = replace(AnalysisOptions(schema=INVOICE), instructions="Again.")
+    saved(pipeline, save_as, own, {"a.txt": an_invoice(11), "b.txt": an_invoice(0)})
+    with Client() as client:
+        table = client.run("latest").to_arrow()
+        frame = client.run("latest").to_pandas()
+
+    names = ["vendor", "issued", "total", "paid", "tags"]
+    assert table.column_names[-5:] == list(frame.columns)[-5:] == names
+    assert [str(table.schema.field(name).type) for name in names] == [
+        *("string", "date32[day]", "decimal128(38, 1)", "bool"),
+        "list<item: string>",
+    ]
+    assert str(table.schema.field("unread").type) == "list<item: string>"
+    assert sorted(table["total"].to_pylist(), key=str) == [Decimal("2.5"), None]
+    assert table["tags"].to_pylist().count(None) == 1
+
+
+def test_the_name_of_a_table_is_said_where_it_is_another(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And an empty one is refused."""
+    file = tmp_path / "a.txt"
+    file.write_text("price: 5 EUR")
+    told = ["submit", str(file), "--type", "extraction", "--instructions", "price", "--save-as"]
+
+    assert run([*told, " "]) == ExitCode.USAGE
+    assert "--save-as has no name" in capsys.readouterr().err
+    assert run([*told, "Prices 2026", "--model", "extractive"]) == ExitCode.SUCCESS
+    assert "“Prices 2026” is saved as the table answers.prices_2026." in capsys.readouterr().err
+    assert pipeline.value("SELECT saved_as FROM runs") == "prices_2026"
+
+
 def described(pipeline: Pipeline) -> list[stored.ViewColumn]:
     """Return the columns of the table of contracts."""
     with pipeline.context.database.read() as session:
@@ -353,6 +413,45 @@ def test_nothing_of_an_odd_schema_is_lost(pipeline: Pipeline) -> None:
     assert pipeline.rows("SELECT a FROM answers.odd_wide_rows_2") == [("outer",)]
     assert pipeline.value("SELECT vendor_value FROM answers.odd_evidence") == "Acme"
     assert pipeline.rows("SELECT row_index, a FROM answers.odd_evidence_2") == [(0, {"b": 2})]
+
+
+def test_every_element_of_a_list_is_a_row(pipeline: Pipeline) -> None:
+    """Also one without any scalar, so that rows can be counted."""
+    line: JsonObject = {"type": "object", "properties": {"a": {"type": "string"}}}
+    order: JsonObject = {
+        "type": ["object", "null"],
+        "properties": {
+            "no": {"type": "string"},
+            "open": {"type": "object"},
+            "s.lines": {"type": "array", "items": line},
+        },
+    }
+    schema: JsonObject = {
+        "type": "object",
+        "properties": {
+            "vendor": {"type": "string"},
+            "orders": {"type": "array", "items": order},
+        },
+    }
+    orders: list[JsonValue] = [
+        {},
+        {"s.lines": [{"a": "x"}, {}]},
+        {"open": {}},
+        {"s.lines": []},
+        {"no": "5"},
+        None,
+    ]
+    document = {"a.txt": f"DATA {json.dumps({'vendor': '', 'orders': orders})}"}
+    saved(pipeline, "odd", AnalysisOptions(schema=schema), document)
+
+    assert pipeline.rows("SELECT row_index, no FROM answers.odd_orders ORDER BY 1") == [
+        *((row, None) for row in range(4)),
+        (4, "5"),
+        (5, None),
+    ]
+    assert pipeline.rows(
+        "SELECT parent_row, row_index, a FROM answers.odd_orders_s_lines ORDER BY 2"
+    ) == [(1, 0, "x"), (1, 1, None)]
 
 
 def test_a_very_wide_schema_has_a_table(pipeline: Pipeline) -> None:

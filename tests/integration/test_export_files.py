@@ -84,7 +84,7 @@ def test_json_lines_lose_nothing() -> None:
 
 
 def test_parquet_keeps_types_and_values() -> None:
-    """Whole numbers, declared decimals, days and moments are what they were; the rest is text."""
+    """Numbers, days and moments are what they were, 39 digits about that; the rest is text."""
     found = parquet.read_table(written(a_table([ROW], [EMPTY]), ExportFormat.PARQUET))
 
     assert [str(field.type) for field in found.schema] == [
@@ -92,7 +92,7 @@ def test_parquet_keeps_types_and_values() -> None:
         "int64",
         "double",
         "decimal128(14, 8)",
-        "string",
+        "double",
         "bool",
         "date32[day]",
         "timestamp[us, tz=UTC]",
@@ -100,9 +100,45 @@ def test_parquet_keeps_types_and_values() -> None:
     ]
     first, second = found.to_pylist()
     expected = dict(zip(found.column_names, ROW, strict=True))
-    expected |= {"sum": str(ROW[4]), "output": '{"a": ["=1", 0.1]}'}
+    expected |= {"sum": float(str(ROW[4])), "output": '{"a": ["=1", 0.1]}'}
     assert first == expected
     assert set(second.values()) == {None}
+
+
+def test_decimals_of_parquet_have_the_digits_that_their_values_need() -> None:
+    """Over all batches; a column without values has a type, too."""
+    columns = [Column(name=name, kind=Kind.DECIMAL) for name in ("sum", "none", "odd")]
+    rows: list[Row] = [
+        (Decimal(12345678901234567890), None, Decimal(1)),
+        (Decimal("0.000000000000000001"), None, Decimal("NaN")),
+    ]
+
+    content = written(a_table(rows[:1], rows[1:], columns=columns), ExportFormat.PARQUET)
+
+    found = parquet.read_table(content)
+    assert [str(field.type) for field in found.schema] == [
+        "decimal128(38, 18)",
+        "decimal128(38, 0)",
+        "double",
+    ]
+    assert found["sum"].to_pylist() == [row[0] for row in rows]
+    assert found["odd"].to_pylist()[0] == 1.0
+
+
+def test_the_title_of_a_sheet_keeps_what_the_sheet_is() -> None:
+    """Of a long table the name is cut off, not the word “evidence”."""
+    table = "a" * 35
+
+    titles = workbook.sheet_titles(
+        [table, f"{table}_evidence", f"{table}_line_items", f"{table}_{'b' * 40}"]
+    )
+
+    assert titles == [
+        "a" * 31,
+        f"{'a' * 22}_evidence",
+        f"{'a' * 20}_line_items",
+        f"{'a' * 8}_{'b' * 22}",
+    ]
 
 
 @pytest.mark.parametrize("wanted", ExportFormat)

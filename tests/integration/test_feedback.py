@@ -83,6 +83,21 @@ def test_a_field_is_corrected_by_its_name_or_its_path(pipeline: Pipeline) -> Non
     ]
 
 
+def test_a_date_that_cannot_be_read_is_refused(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be an empty cell in the table of answers."""
+    extracted(pipeline, {"a.txt": {"effective date": ("May 3, 2025", 9), "notes": ("none", 9)}})
+
+    code = run(["feedback", "latest", "--correct", "effective date=03/04/2025"])
+
+    assert code == ExitCode.USAGE
+    assert "such as 2025-04-03" in capsys.readouterr().err
+    for right in ("effective date=13/04/2025", "effective date=at once", "notes=03/04/2025"):
+        assert run(["feedback", "latest", "--correct", right]) == ExitCode.SUCCESS
+    assert pipeline.value("SELECT count(*) FROM feedback") == 3
+
+
 def test_feedback_outlives_a_new_answer_and_judges_it(
     pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:

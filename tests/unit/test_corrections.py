@@ -205,6 +205,7 @@ def test_a_correction_is_converted_to_what_the_schema_wants(
     [
         ("/total", "a lot", "does not fit /total"),
         ("/issued", "yesterday", "does not fit /issued"),
+        ("/issued", "03/04/2025", "cannot be read as a date"),
         ("/totl", "5", "has no field"),
     ],
 )

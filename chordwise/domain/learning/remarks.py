@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from chordwise.domain import json_values, validation
 from chordwise.domain.analyses import sentiment
 from chordwise.domain.analyses.schema_nodes import SchemaNode
+from chordwise.domain.answer_tables import ColumnKind, kind_of_item
 from chordwise.domain.facts import DATA
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.judging import Answer
 from chordwise.domain.learning.truths import LABEL_PATHS, Remark, Verdict
 from chordwise.domain.tasks import AnalysisType
-from chordwise.domain.typed_values import typed
+from chordwise.domain.typed_values import has_unread_date, typed
 from chordwise.errors import UsageError
 
 _MAX_NAMED = 12
@@ -113,6 +114,9 @@ def _of_field(answer: Answer, saying: Saying, schema: JsonObject | None) -> Unde
         )
     if saying.verdict is Verdict.CORRECTED and schema is not None:
         saying = replace(saying, value=_fitting(schema, name, saying.value))
+    elif kind_of_item(name) in (ColumnKind.DATE, ColumnKind.DATES):
+        for value in _listed(saying.value):
+            _refuse_unread_date(value)
     claims = [entry.confidence for entry in entries]
     remark = Remark(
         path=path,
@@ -131,12 +135,23 @@ def _corrected(
     """Return the values that a field should have; one that was pointed at leaves the others."""
     if saying.verdict is not Verdict.CORRECTED:
         return None
-    given = saying.value if isinstance(saying.value, list) else [saying.value]
-    wanted: list[JsonValue] = [value for value in given if fields.keys(value)]
+    wanted: list[JsonValue] = [value for value in _listed(saying.value) if fields.keys(value)]
     if not is_one:
         return wanted
     others = [e.value for e in fields.entries(output, name) if e.key and e.path != path]
     return [*others, *wanted]
+
+
+def _listed(value: JsonValue) -> Sequence[JsonValue]:
+    return value if isinstance(value, list) else [value]
+
+
+def _refuse_unread_date(value: JsonValue) -> None:
+    if has_unread_date(value):
+        raise UsageError(
+            f"“{value}” cannot be read as a date: it is none, or day and month are ambiguous.",
+            "Write year, month and day, such as 2025-04-03.",
+        )
 
 
 def _field_meant(output: JsonObject, path: str, schema: JsonObject | None) -> str:
@@ -213,13 +228,13 @@ def _fitting(schema: JsonObject, name: str, value: JsonValue) -> JsonValue:
 
 def _converted(node: SchemaNode, value: JsonValue) -> JsonValue:
     if "array" in node.types and value is not None:
-        return [
-            _converted(node.items, each) for each in (value if isinstance(value, list) else [value])
-        ]
-    if not isinstance(value, str) or "string" in node.types:
-        is_date = isinstance(value, str) and node.format == "date"
-        day = typed(value).date if is_date else None
+        return [_converted(node.items, each) for each in _listed(value)]
+    if isinstance(value, str) and node.format == "date":
+        _refuse_unread_date(value)
+        day = typed(value).date
         return value if day is None else day.isoformat()
+    if not isinstance(value, str) or "string" in node.types:
+        return value
     if "boolean" in node.types and value.casefold() in ("true", "false"):
         return value.casefold() == "true"
     number = typed(value).number if node.types & {"number", "integer"} else None

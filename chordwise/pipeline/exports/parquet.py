@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, BinaryIO
+from contextlib import suppress
+from dataclasses import replace
+from decimal import Decimal
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, BinaryIO, TypeAlias
 
 from chordwise.domain import json_forms
 from chordwise.errors import ConfigurationError, UsageError
@@ -36,9 +41,41 @@ def require() -> None:
 def write(sink: BinaryIO, table: Table) -> int:
     """Write a table in groups of rows that fit into memory; return how many rows those were.
 
+    Decimals without declared digits get as many as their values have, for which the rows are read
+    twice; those that no decimal of Parquet can hold become floating-point numbers.
+
     Raises:
         UsageError: A value does not fit the type of its column.
     """
+    with TemporaryFile() as file:
+        return _write(sink, _measured(table, file))
+
+
+def arrow_table(columns: Sequence[Column], rows: Sequence[Row]) -> pa.Table:
+    """Return rows as a table of Arrow, with the types that Parquet has; arrays are lists."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    values = ([row[number] for row in rows] for number in range(len(columns)))
+    arrays = [_array(*each) for each in zip(columns, values, strict=True)]
+    return pa.table(arrays, names=[column.name for column in columns])
+
+
+def _array(column: Column, values: Sequence[object]) -> pa.Array:
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    if column.elements is None:
+        fitting = _fitting(column, _digits(column, values))
+        return pa.array([_value(fitting, each) for each in values], _type(fitting))
+    starts: list[int | None] = []
+    elements: list[object] = []
+    for value in values:
+        starts.append(len(elements) if isinstance(value, list) else None)
+        elements += value if isinstance(value, list) else []
+    array = _array(Column(name=column.name, kind=column.elements), elements)
+    return pa.ListArray.from_arrays(pa.array([*starts, len(elements)], pa.int32()), array)
+
+
+def _write(sink: BinaryIO, table: Table) -> int:
     from pyarrow import parquet  # noqa: PLC0415 - heavy
 
     schema, count, output = _schema(table), 0, _Output(sink)
@@ -51,6 +88,60 @@ def write(sink: BinaryIO, table: Table) -> int:
             output.abandon()
             raise
     return count
+
+
+_Digits: TypeAlias = tuple[int, int]
+"""How many digits decimals have before the point and behind it."""
+
+
+def _measured(table: Table, file: IO[bytes]) -> Table:
+    """Return a table whose decimals all have digits; its rows are kept in a file meanwhile."""
+    if all(column.kind is not Kind.DECIMAL or _has_digits(column) for column in table.columns):
+        return table
+    digits: list[_Digits] = [(0, 0)] * len(table.columns)
+    for rows in table.batches:
+        pickle.dump(rows, file)
+        for number, column in enumerate(table.columns):
+            found = _digits(column, [row[number] for row in rows])
+            digits[number] = _most([digits[number], found])
+    file.seek(0)
+    columns = [_fitting(*each) for each in zip(table.columns, digits, strict=True)]
+    return Table(columns=columns, batches=_kept(file))
+
+
+def _kept(file: IO[bytes]) -> Iterator[Sequence[Row]]:
+    with suppress(EOFError):
+        while True:
+            yield pickle.load(file)  # noqa: S301 - written by `_measured`
+
+
+def _digits(column: Column, values: Sequence[object]) -> _Digits:
+    """Return how many digits the values of a column of decimals without declared ones need."""
+    if column.kind is not Kind.DECIMAL or _has_digits(column):
+        return 0, 0
+    return _most([_digits_of(value) for value in values if isinstance(value, Decimal)])
+
+
+def _digits_of(value: Decimal) -> _Digits:
+    _, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int):
+        return _MAX_DIGITS + 1, 0  # infinity, and what is no number
+    return max(0, len(digits) + exponent), max(0, -exponent)
+
+
+def _most(digits: Sequence[_Digits]) -> _Digits:
+    return max((each for each, _ in digits), default=0), max(
+        (each for _, each in digits), default=0
+    )
+
+
+def _fitting(column: Column, digits: _Digits) -> Column:
+    """Return a column with digits for its decimals, or with floating-point numbers."""
+    if column.kind is not Kind.DECIMAL or _has_digits(column):
+        return column
+    if sum(digits) > _MAX_DIGITS:
+        return replace(column, kind=Kind.FLOAT)
+    return replace(column, precision=_MAX_DIGITS, scale=digits[1])
 
 
 class _Output:
@@ -146,6 +237,6 @@ def _value(column: Column, value: object) -> object:
         return None
     if column.kind is Kind.JSON:
         return json_forms.encoded(value)
-    if column.kind is Kind.TEXT or (column.kind is Kind.DECIMAL and not _has_digits(column)):
+    if column.kind is Kind.TEXT:
         return table.text_of(value)
-    return value
+    return float(value) if isinstance(value, Decimal) and column.kind is Kind.FLOAT else value

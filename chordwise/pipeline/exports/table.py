@@ -32,18 +32,28 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column; `precision` and `scale` are known of decimals that are declared with them."""
+    """A column; `precision` and `scale` are known of decimals that are declared with them.
+
+    An array is a text to the formats; `elements` is what it holds.
+    """
 
     name: str
     kind: Kind = Kind.TEXT
     precision: int | None = None
     scale: int | None = None
+    elements: Kind | None = None
 
     @classmethod
     def described(cls, column: psycopg.Column) -> Column:
         """Return what PostgreSQL says of a column."""
         kind = _KINDS.get(column.type_code, Kind.TEXT)
-        return cls(name=column.name, kind=kind, precision=column.precision, scale=column.scale)
+        return cls(
+            name=column.name,
+            kind=kind,
+            precision=column.precision,
+            scale=column.scale,
+            elements=_ELEMENTS.get(column.type_code),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +159,7 @@ _KINDS = {
     114: Kind.JSON,
     3802: Kind.JSON,
 }
+_ELEMENTS = {1009: Kind.TEXT, 1182: Kind.DATE, 1231: Kind.DECIMAL}
 
 
 _QUOTED = "\r\n"

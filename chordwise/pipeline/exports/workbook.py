@@ -27,6 +27,7 @@ MAX_CHARACTERS = 32_767
 """Of a cell, in the same way."""
 MAX_TITLE = 31
 """Of the title of a sheet, in characters."""
+_MIN_TABLE = 8  # characters of a table's name before the name of its list
 _MAX_LINKS = 65_000  # Excel reads 65,530 in a sheet
 _FIRST_DAY = date(1900, 3, 1)  # before it Excel counts a day that never was
 
@@ -77,12 +78,16 @@ def write_answers(sink: BinaryIO, tables: Mapping[str, Table], *, raw: bool) -> 
 
 
 def sheet_titles(names: Sequence[str]) -> list[str]:
-    """Return titles for sheets out of names: 31 characters at most, all different."""
+    """Return titles for sheets out of names: 31 characters at most, all different.
+
+    The others begin with the first one, which is cut off before what they have behind it.
+    """
     titles: list[str] = []
     for name in names:
-        numbered = (f"{name[: MAX_TITLE - 3]}_{number}" for number in range(2, 99))
-        candidates = (name[:MAX_TITLE], *numbered)
-        titles.append(next(each for each in candidates if each not in titles))
+        suffix = name.removeprefix(names[0])[: MAX_TITLE - _MIN_TABLE]
+        title = f"{names[0][: MAX_TITLE - len(suffix)]}{suffix}"
+        numbered = (f"{title[: MAX_TITLE - 3]}_{number}" for number in range(2, 99))
+        titles.append(next(each for each in (title, *numbered) if each not in titles))
     return titles
 
 
