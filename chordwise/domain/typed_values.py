@@ -6,6 +6,7 @@ written always stands beside it.
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -223,6 +224,7 @@ _AMOUNT = re.compile(
 # A number in words before its figures: "thirty (30) days".
 _IN_WORDS = re.compile(r"^[A-Za-z-]+(?: [A-Za-z-]+)? \(")
 _GROUP = 3
+_FEWEST_CELLS = 3
 
 
 def _amount(text: str) -> TypedValue:
@@ -302,9 +304,10 @@ _PERCENT = ("%", "‰", "percent")
 def numbers_in(text: str) -> set[Decimal]:
     """Return every number that a text may name, in figures or in English words.
 
-    What is ambiguous is all that it can be: 1.500 is 1500 and 1.5, and 5 % is 5 and 0.05.
+    What is ambiguous is all that it can be: 1.500 is 1500 and 1.5, and 5 % is 5 and 0.05. In a
+    record of CSV the numbers of its cells count, too.
     """
-    found = set(_in_words(text))
+    found = {number for cell in _cells(text) for number in numbers_in(cell)} | {*_in_words(text)}
     for match in _AMOUNT.finditer(text):
         scale = Decimal(10) ** _SCALES.get(match["scale"] or "", 0)
         for number in _readings(match["digits"]):
@@ -313,6 +316,13 @@ def numbers_in(text: str) -> set[Decimal]:
             own |= {-each for each in own} if match["open"] else set()
             found |= {-each for each in own} if _is_negative(match, text) else own
     return found
+
+
+def _cells(text: str) -> Iterator[str]:
+    """Yield the cells of records with three cells or more, none of which begins with a blank."""
+    for record in csv.reader(text.splitlines()):
+        if len(record) >= _FEWEST_CELLS and not any(cell[:1].isspace() for cell in record):
+            yield from record
 
 
 def _is_negative(match: re.Match[str], text: str) -> bool:

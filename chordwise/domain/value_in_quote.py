@@ -39,6 +39,11 @@ _FREE = re.compile(
     r"|sentiment|topic|translat|paraphras|infer|in your own words)",
     re.IGNORECASE,
 )
+_LOSS = re.compile(
+    r"(?<![a-z])(?:loss|lost|deficit|credit|debit|refund|discount|deduct|decreas|declin|less|minus"
+    r"|negative|fell|drop|down|below)",
+    re.IGNORECASE,
+)
 _COMPUTED = re.compile(
     r"(?<![a-z])(?:calculat|comput|conver|count|how many|average|score|rating|rank)", re.IGNORECASE
 )
@@ -65,7 +70,8 @@ def stands_in(value: JsonValue, quote: str, said: str = "") -> bool | None:
 def _has_number(value: float, quote: str) -> bool:
     """Tell whether a number occurs; that of a loss may stand without its sign."""
     number = typed(value).number
-    return number is not None and bool({number, abs(number)} & numbers_in(quote))
+    accepted = {number, abs(number)} if number and _LOSS.search(quote) else {number}
+    return number is not None and bool(accepted & numbers_in(quote))
 
 
 def _has_words(text: str, quote: str) -> bool | None:

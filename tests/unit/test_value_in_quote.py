@@ -26,6 +26,8 @@ EXTRACTION = analysis_for(AnalysisType.EXTRACTION)
         (1500, "Es sind 1.500 Euro"),
         (0.05, "5 % of the price"),
         (-1200, "a loss of (1,200)"),
+        (8.74, "Widget B,2,4.37,8.74"),
+        (12.5, "x,3,12.50"),
         (2_000_000, "two million dollars"),
         ("30 days", "within thirty days"),
         ("12 of 30 employees", "12 of the 30 employees"),
@@ -52,6 +54,9 @@ def test_a_value_stands_in_its_quote_in_another_format(value: JsonValue, quote: 
     ("value", "quote"),
     [
         (150, "a total of 1500"),
+        (-67.5, "Total: 67.50 EUR"),
+        (437.87, "a price of 2,437.87 EUR"),
+        (874, "sold 2,437,874 units, in all, in March"),
         ("1,500.00", "a total of 1,800.00"),
         (1200, "a result of -1200"),
         (31, "within thirty days"),
@@ -160,3 +165,36 @@ def test_marks_of_rows_stay_right_when_answers_are_merged() -> None:
 
     assert value_in_quote.outside(merged) == ["/rows/1/amount"]
     assert EXTRACTION.with_marks(merged, options) == merged
+
+
+def test_values_without_evidence_are_named() -> None:
+    """Of the kinds that are judged, wherever no evidence leads to them or to what they are in."""
+    text = {"type": "string"}
+    row = {"type": "object", "properties": {"name": text, "paid": {"type": "boolean"}}}
+    schema: JsonObject = {
+        "type": "object",
+        "properties": {
+            "supplier": text,
+            "total": {"type": "number"},
+            "currency": {"enum": ["EUR", "USD"]},
+            "rows": {"type": "array", "items": row},
+        },
+    }
+    answer: JsonObject = {
+        "data": {
+            "supplier": "Ghost Holdings",
+            "total": 9,
+            "currency": "EUR",
+            "rows": [{"name": "Bolt 1", "paid": True}, {"name": "Bolt 2", "paid": False}],
+        },
+        "evidence": [
+            {"path": "", "quote": "Invoice"},
+            {"path": "/nowhere", "quote": "Invoice"},
+            {"path": "/total", "quote": "9"},
+            {"path": "/rows/0", "quote": "Bolt 1"},
+        ],
+    }
+
+    found = EXTRACTION.without_evidence(answer, AnalysisOptions(schema=schema))
+
+    assert found == ["/supplier", "/rows/1/name"]

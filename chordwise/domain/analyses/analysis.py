@@ -108,8 +108,12 @@ class Analysis(ABC):
         return []
 
     def with_marks(self, answer: JsonObject, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
-        """Return a grounded answer that says of values whether they stand in their quotes."""
+        """Return an answer that says of values whether they stand in their quotes."""
         return answer
+
+    def without_evidence(self, answer: JsonObject, options: AnalysisOptions) -> list[str]:  # noqa: ARG002
+        """Return the paths of values that should have evidence and have none."""
+        return []
 
     def complete(self, answer: JsonObject, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
         """Add to a grounded answer what follows from it; the stored output is the outcome."""

@@ -85,6 +85,11 @@ class Extraction(Analysis):
             return {**answer, "fields": [_marked_field(each) for each in _fields(answer)]}
         return schema_data.with_marks(answer, options.schema)
 
+    def without_evidence(self, answer: JsonObject, options: AnalysisOptions) -> list[str]:
+        """Return the numbers, dates, names and codes of the user's data that nothing bears out."""
+        schema = options.schema
+        return [] if schema is None else schema_data.without_evidence(answer, schema)
+
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:
         """Keep every mention of an item; “not mentioned” only where no chunk has one."""
         return self.join(answers, options).output

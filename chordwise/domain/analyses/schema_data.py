@@ -458,6 +458,32 @@ def with_marks(answer: JsonObject, schema: JsonObject) -> JsonObject:
     return {**answer, "evidence": [_marked(each, data, root) for each in evidence]}
 
 
+def without_evidence(answer: JsonObject, schema: JsonObject) -> list[str]:
+    """Return the paths of the numbers, dates, names and codes that no evidence is given for.
+
+    Evidence counts for the value that it names and for all that is inside of it.
+    """
+    root, data = SchemaNode.of(schema), answer.get("data")
+    entries = json_values.objects(answer.get("evidence"))
+    quoted = [json_values.text(each.get("path")) for each in entries if each.get("quote")]
+    covered = {exact for path in quoted if (exact := _exact(path, data))}
+    return [
+        path
+        for path, value in json_values.walk(data)
+        if value is not None
+        and not isinstance(value, dict | list | bool)
+        and covered.isdisjoint(_up_to(path))
+        and _inside(data, root, json_values.steps(path))[1].stands_in(value, "", [path]) is not None
+    ]
+
+
+def _up_to(path: str) -> Iterator[str]:
+    """Yield a JSON Pointer and those of what it is in, but for the whole."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
+
+
 def _marked(entry: JsonObject, data: JsonValue, root: SchemaNode) -> JsonObject:
     quote, path = (json_values.text(entry.get(name)) for name in ("quote", "path"))
     exact = _exact(path, data)

@@ -96,8 +96,9 @@ def _check(
     found = found or analysis.problems(parsed.answer, task)
     if found:
         raise InvalidAnswerError("; ".join(found[: validation.MAX_PROBLEMS]))
-    grounded = grounding.ground(analysis.kept(parsed.answer), source)
-    output = analysis.with_marks(grounded, task.options)
+    # Values are looked for in the quotes as the model wrote them: a joined one spans more.
+    marked = analysis.with_marks(analysis.kept(parsed.answer), task.options)
+    output = grounding.ground(marked, source)
     mended = repaired or parsed.repaired
     missing = missing_rows.compare(
         analysis.row_counts(task.answers, task.options),

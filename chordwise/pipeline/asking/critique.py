@@ -47,18 +47,18 @@ class Examined:
         """Tell whether a person should look.
 
         It found nothing of what was asked for, or it is unsure, or much of it could not be checked
-        against the text, or a value does not stand in its quote, or its critique leaves a doubt, or
-        of the votes that were asked for a language model has given one alone, or rows are missing,
-        or it was merged by rule, or a check failed.
+        against the text, or a value has no quote or does not stand in it, or its critique leaves a
+        doubt, or of the votes that were asked for a language model has given one alone, or rows are
+        missing, or it was merged by rule, or a check failed.
         """
         if self.is_merged_by_rule or missing_rows.losses(self.answer.missing_rows):
             return True
-        output = self.answer.output
+        output, options = self.answer.output, task.options
         if self.failed_checks(task) or value_in_quote.outside(output):
             return True
-        if not analysis_for(task.analysis_type).has_findings(output):
+        analysis = analysis_for(task.analysis_type)
+        if not analysis.has_findings(output) or analysis.without_evidence(output, options):
             return True
-        options = task.options
         is_unsure = confidence < options.confidence_threshold or self.answer.quality < MIN_QUALITY
         leaves_doubt = self.critique is not None and self.critique.leaves_doubt
         is_alone = options.votes > 1 and self.answer.agreement is None
