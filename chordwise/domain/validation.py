@@ -53,9 +53,9 @@ class ParsedAnswer:
 def parse(text: str, *, lenient: bool = True) -> ParsedAnswer:
     """Read the JSON object of a completion; only one that ended cleanly may be read leniently.
 
-    A Markdown fence or a leading block of thoughts is taken off; what then still is not JSON goes
-    through a lenient parser once, and is marked. What does not end with a brace was cut off: a
-    value in it would be half of one.
+    A Markdown fence, with what is said around it, or a leading block of thoughts is taken off; what
+    then still is not JSON goes through a lenient parser once, and is marked. What does not end with
+    a brace was cut off: a value in it would be half of one.
 
     Raises:
         InvalidAnswerError: There is no JSON object with finite numbers in it.
@@ -71,10 +71,12 @@ def parse(text: str, *, lenient: bool = True) -> ParsedAnswer:
 
 
 def _without_fence(text: str) -> str:
-    """Take a Markdown fence off; by hand, since models end in long runs of line feeds."""
-    first_line, line_end, rest = text.partition("\n")
-    fenced = first_line.startswith(_FENCE) and line_end and rest.endswith(_FENCE)
-    return rest.removesuffix(_FENCE).strip() if fenced else text
+    """Return what stands in a Markdown fence, where no brace stands outside of it."""
+    before, opened, rest = text.partition(_FENCE)
+    _, line_end, body = rest.partition("\n")
+    body, closed, after = body.rpartition(_FENCE)
+    is_alone = opened and line_end and closed and "{" not in before + after
+    return body.strip() if is_alone else text
 
 
 def _load(text: str, *, lenient: bool) -> tuple[JsonValue, bool]:

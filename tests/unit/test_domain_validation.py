@@ -153,6 +153,7 @@ def test_repetitions_and_dots_that_lose_nothing_are_taken() -> None:
     [
         ('```json\n{"a": 1}\n```', False),
         ('  ```\n{"a": 1}\n```\n\n', False),
+        ('Here it is:\n```json\n{"a": 1}\n```\nThat is all.', False),
         ('<think>{"a": 2}</think>\n{"a": 1}', False),
         ("{'a': 1}", True),
         ('{"a": 1,}', True),

@@ -169,8 +169,8 @@ def test_marks_of_rows_stay_right_when_answers_are_merged() -> None:
 
 def test_values_without_evidence_are_named() -> None:
     """Of the kinds that are judged, wherever no evidence leads to them or to what they are in."""
-    text = {"type": "string"}
-    row = {"type": "object", "properties": {"name": text, "paid": {"type": "boolean"}}}
+    text: JsonObject = {"type": "string"}
+    row: JsonObject = {"type": "object", "properties": {"name": text, "paid": {"type": "boolean"}}}
     schema: JsonObject = {
         "type": "object",
         "properties": {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -120,11 +120,9 @@ def _judge_fields(answer: Answer, truth: Truth) -> Judged:
     scores: list[FieldScore] = []
     page_at = _pages(answer) if truth.pages else {}
     for name, expected in truth.fields.items():
-        rule = truth.rules.get(name, Rule.EQUAL)
-        entries = [
-            fields.aligned(entry, expected, rule, truth.dates)
-            for entry in fields.entries(answer.output, name)
-        ]
+        found = fields.entries(answer.output, name)
+        rule = truth.rules.get(name) or _usual_rule(found)
+        entries = [fields.aligned(entry, expected, rule, truth.dates) for entry in found]
         judgments += (_of_entry(entry, expected) for entry in entries)
         found_rows = fields.rows(fields.data_at(answer.output, name))
         score = _score(name, entries, expected, found_rows)
@@ -138,11 +136,18 @@ def _judge_fields(answer: Answer, truth: Truth) -> Judged:
     if not verdicts:
         return _judge_by_remarks(answer, truth)
     expected_fields: JsonObject = dict(truth.fields)
-    found: JsonObject = {
+    said: JsonObject = {
         name: fields.values(answer.output, name) for name in (*truth.fields, *refuted)
     }
-    whole = _of_result(answer, "", expected_fields or None, found, is_right=all(verdicts))
+    whole = _of_result(answer, "", expected_fields or None, said, is_right=all(verdicts))
     return Judged(judgments=(whole, *judgments), scores=tuple(scores))
+
+
+def _usual_rule(entries: Sequence[Entry]) -> Rule:
+    """Compare numbers by what they say: a file of gold has them as texts, such as 67.50."""
+    values = (each.value for each in entries)
+    has_number = any(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    return Rule.TYPED if has_number else Rule.EQUAL
 
 
 def _pages(answer: Answer) -> dict[str, int | None]:

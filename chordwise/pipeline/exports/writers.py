@@ -66,11 +66,16 @@ def write_answers(
     from chordwise.pipeline.exports import workbook  # noqa: PLC0415 - as above
 
     titles = workbook.sheet_titles(views)
-    statements = [f"TABLE answers.{view} ORDER BY document, document_id" for view in views]
+    ordered = "TABLE answers.{} ORDER BY document, document_id{}"
+    statements = [
+        ordered.format(view, ", row_index" if view in views[_FIRST_LIST:] else "") for view in views
+    ]
     with selection.opened_together(database_url, statements) as tables:
         return workbook.write_answers(sink, dict(zip(titles, tables, strict=True)), raw=raw)
 
 
+_FIRST_LIST = 2
+"""Of the views of a table of answers, after the answers and their evidence."""
 _ORDINARY = 0o666  # less what the user's umask takes away
 
 
