@@ -25,12 +25,13 @@ _MAX_WORDS = 8
 _TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+")
 _PUNCTUATION = re.compile(r"[\W_]+")
 _UNNAMED = "yes no true false none null unknown n/a na other"
-_OPTIONAL = """
-inc incorporated corp corporation co company ltd limited llc llp lp plc gmbh mbh ag kg se sa sas
-sarl srl spa bv nv ab oy as pty pte mr mrs ms dr prof the and of state commonwealth
-"""
-"""Forms of companies, titles and small words, which a name may have or not."""
-_MAY_BE_MISSING = frozenset(_OPTIONAL.split())
+_COMPANIES = "inc corp ltd llc llp lp plc gmbh ag kg sarl srl spa bv nv oy pty pte"
+_WRITTEN_OUT = {"incorporated": "inc", "corporation": "corp", "limited": "ltd"}
+_FORMS = {form: form for form in _COMPANIES.split()} | _WRITTEN_OUT
+"""Forms of companies, which a name may have or not, but no other than its quote has."""
+_OPTIONAL = "co company mbh se sa sas ab as mr mrs ms dr prof the and of state commonwealth"
+"""Further forms, titles and small words, which a name may have or not."""
+_MAY_BE_MISSING = frozenset((*_FORMS, *_OPTIONAL.split()))
 _FEWEST_LETTERS, _LONGEST_ENDING = 4, 2
 _MAX_IDEOGRAPHS = 8
 _SHORTEST_CODE = 5
@@ -84,6 +85,10 @@ def _has_words(text: str, quote: str) -> bool | None:
     if not tokens:
         return None
     words = {word.casefold() for word in _TOKEN.findall(other)}
+    forms = {_FORMS[each] for each in map(str.casefold, tokens) if each in _FORMS}
+    others = {_FORMS[each] for each in words if each in _FORMS}
+    if forms and others and not forms & others:
+        return False
     numbers = numbers_in(other)
     wanted = [token for token in tokens if token.casefold() not in _MAY_BE_MISSING] or tokens
     if all(_is_among(token, words) or numbers_in(token) & numbers for token in wanted):

@@ -376,7 +376,9 @@ QUESTIONS = {
         oldest,
     ),
     "how many parties are there": Question(
-        "SELECT count(*), sum(array_length(parties, 1)) FROM answers.contracts",
+        """SELECT count(DISTINCT document), count(*) FROM (
+            SELECT DISTINCT document, unnest(parties) AS party FROM answers.contracts
+        ) AS named""",
         lambda contracts: [(12, sum(len(each.marks["parties"]) for each in contracts))],
     ),
     "which contracts end, and after how many days": Question(

@@ -54,6 +54,7 @@ def test_a_value_stands_in_its_quote_in_another_format(value: JsonValue, quote: 
     ("value", "quote"),
     [
         (150, "a total of 1500"),
+        ("Acme Ltd", "Acme GmbH, Berlin"),
         (-67.5, "Total: 67.50 EUR"),
         (437.87, "a price of 2,437.87 EUR"),
         (874, "sold 2,437,874 units, in all, in March"),
