@@ -42,6 +42,7 @@ address = os.environ["CHORDWISE_DATABASE_URL"].replace("+psycopg", "")
 with psycopg.connect(address) as connection:
     connection.execute("CREATE TABLE IF NOT EXISTS jobs (status text)")
     connection.execute("CREATE TABLE IF NOT EXISTS outbox (sent_at timestamptz)")
+    connection.execute("CREATE TABLE IF NOT EXISTS deliveries (status text)")
 """
 
 
