@@ -1,8 +1,9 @@
-"""Hypothesis strategies for answers that a perfect model could give: made from our own schemas."""
+"""Generated answers: those that a perfect model could give, and the built-in model's of chunks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.llm.providers.extractive import answer
 
 SENTENCES = (
     "The harbour was rebuilt in 1856.",
@@ -128,3 +130,12 @@ def _consistent(field: JsonObject) -> JsonObject:
         "value": field.get("value") or "a value",
         "quote": field.get("quote") or SENTENCES[0],
     }
+
+
+def answer_from_chunks(
+    analysis_type: AnalysisType, texts: Sequence[str], options: AnalysisOptions
+) -> JsonObject:
+    """Return the built-in model's answer about a document of these chunks."""
+    asked = AnalysisTask(analysis_type=analysis_type, stage=Stage.ANALYZE, options=options)
+    stored = tuple(answer(replace(asked, text=text)) for text in texts)
+    return answer(replace(asked, stage=Stage.SYNTHESIZE, answers=stored))

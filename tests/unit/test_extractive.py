@@ -19,6 +19,7 @@ from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, 
 from chordwise.errors import AnswerTimeoutError, RefusedError
 from chordwise.llm.model import CompletionRequest, FinishReason
 from chordwise.llm.providers.extractive import ExtractiveModel, answer
+from tests.fakes.generated_answers import answer_from_chunks
 
 LETTER = """Dear Ms. Miller,
 
@@ -417,26 +418,8 @@ def test_the_first_chunks_of_a_document_weigh_most() -> None:
     """The title stands in the first chunk, whatever the many others mention."""
     texts = [LEASE, *["The invoice total is due. The invoice lists a quantity and the tax."] * 2]
     options = AnalysisOptions(labels=("lease", "invoice"))
-    stored = tuple(
-        answer(
-            AnalysisTask(
-                analysis_type=AnalysisType.CLASSIFICATION,
-                stage=Stage.ANALYZE,
-                options=options,
-                text=text,
-            )
-        )
-        for text in texts
-    )
 
-    found = answer(
-        AnalysisTask(
-            analysis_type=AnalysisType.CLASSIFICATION,
-            stage=Stage.SYNTHESIZE,
-            options=options,
-            answers=stored,
-        )
-    )
+    found = answer_from_chunks(AnalysisType.CLASSIFICATION, texts, options)
 
     assert found["primary_label"] == "lease"
 

@@ -12,6 +12,7 @@ from chordwise.domain.extractive.values import Kind, values
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.llm.providers.extractive import answer
+from tests.fakes.generated_answers import answer_from_chunks
 
 CONTRACT = """EXHIBIT 10.2
 
@@ -300,26 +301,8 @@ def test_an_item_of_one_value_keeps_one_in_the_synthesis() -> None:
     """The surest chunk decides; only a list keeps what each chunk found."""
     texts = [CONTRACT, "This Agreement is dated May 9, 2001.", "No date."]
     options = AnalysisOptions(instructions="agreement date; dates")
-    stored = tuple(
-        answer(
-            AnalysisTask(
-                analysis_type=AnalysisType.EXTRACTION,
-                stage=Stage.ANALYZE,
-                options=options,
-                text=text,
-            )
-        )
-        for text in texts
-    )
 
-    found = answer(
-        AnalysisTask(
-            analysis_type=AnalysisType.EXTRACTION,
-            stage=Stage.SYNTHESIZE,
-            options=options,
-            answers=stored,
-        )
-    )
+    found = answer_from_chunks(AnalysisType.EXTRACTION, texts, options)
 
     values_of = [(each["item"], each["value"]) for each in json_values.objects(found["fields"])]
     assert values_of == [

@@ -86,7 +86,7 @@ class Extraction(Analysis):
         return schema_data.with_marks(answer, options.schema)
 
     def without_evidence(self, answer: JsonObject, options: AnalysisOptions) -> list[str]:
-        """Return the numbers, dates, names and codes of the user's data that nothing bears out."""
+        """Return the numbers, dates, names and codes of the user's data without evidence."""
         schema = options.schema
         return [] if schema is None else schema_data.without_evidence(answer, schema)
 
