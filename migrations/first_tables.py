@@ -27,7 +27,7 @@ def _nullable(kind: sa.types.TypeEngine[object], *names: str) -> list[sa.Column[
 
 
 def _default(
-    kind: sa.types.TypeEngine[object], name: str, value: str | sa.TextClause
+    kind: sa.types.TypeEngine[object], name: str, value: str | sa.ClauseElement
 ) -> sa.Column[object]:
     return sa.Column(name, kind, server_default=value, nullable=False)
 
@@ -49,7 +49,6 @@ def _clock_time(name: str) -> sa.Column[object]:
 
 def create() -> None:
     """Create all tables, without their indexes."""
-    _create_schema_versions()
     _create_messages()
     _create_prompts()
     _create_schedules()
@@ -61,29 +60,23 @@ def create() -> None:
     _create_chunks()
     _create_model_calls()
     _create_results()
-    _create_result_history()
     _create_facts()
-    _create_answer_tables()
     _create_budgets()
     _create_batches()
     _create_batch_requests()
     _create_deliveries()
-    _create_feedback()
     _create_evaluations()
     _create_judgments()
-    _create_calibrations()
+    _create_feedback()
 
 
-def _create_schema_versions() -> None:
+def _create_messages() -> None:
     op.create_table(
         "schema_versions",
         *_required(_TEXT, "revision", "works_from"),
         _transaction_time("applied_at"),
         sa.PrimaryKeyConstraint("revision", name="pk_schema_versions"),
     )
-
-
-def _create_messages() -> None:
     op.create_table(
         "broker_markers",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
@@ -372,6 +365,7 @@ def _create_results() -> None:
     op.create_table(
         "results",
         *_required(_UUID, "id", "job_id", "document_id"),
+        _default(_BOOLEAN, "accepted", sa.false()),
         _transaction_time("created_at"),
         *_columns_of_an_answer(),
         sa.PrimaryKeyConstraint("id", name="pk_results"),
@@ -379,9 +373,6 @@ def _create_results() -> None:
         _reference("results", "document_id", "documents"),
         sa.UniqueConstraint("job_id", name="uq_results_job_id"),
     )
-
-
-def _create_result_history() -> None:
     op.create_table(
         "result_history",
         *_required(_UUID, "id", "job_id", "document_id"),
@@ -415,12 +406,10 @@ def _create_facts() -> None:
         *_nullable(_INTEGER, "page"),
         *_nullable(_TEXT, "place"),
         *_nullable(_JSON, "boxes"),
+        _default(_BOOLEAN, "accepted", sa.false()),
         sa.PrimaryKeyConstraint("id", name="pk_facts"),
         _reference("facts", "job_id", "jobs"),
     )
-
-
-def _create_answer_tables() -> None:
     op.create_table(
         "answer_tables",
         *_required(_TEXT, "name", "analysis_type"),
@@ -517,25 +506,6 @@ def _create_deliveries() -> None:
     )
 
 
-def _create_feedback() -> None:
-    op.create_table(
-        "feedback",
-        *_required(_UUID, "id", "job_id", "document_id", "result_id"),
-        *_required(_TEXT, "analysis_type"),
-        *_required(_JSON, "question"),
-        *_required(_TEXT, "path"),
-        *_nullable(_TEXT, "field"),
-        *_required(_TEXT, "verdict"),
-        *_nullable(_JSON, "judged", "corrected"),
-        *_nullable(_DOUBLE, "confidence"),
-        *_nullable(_TEXT, "note", "author"),
-        _clock_time("created_at"),
-        sa.PrimaryKeyConstraint("id", name="pk_feedback"),
-        _reference("feedback", "job_id", "jobs"),
-        _reference("feedback", "document_id", "documents"),
-    )
-
-
 def _create_evaluations() -> None:
     op.create_table(
         "evaluations",
@@ -584,9 +554,22 @@ def _create_judgments() -> None:
             name="uq_judgments_result_id_judged_by_part_path",
         ),
     )
+    op.create_table(
+        "certifications",
+        *_required(_UUID, "id"),
+        *_nullable(_UUID, "run_id"),
+        *_required(_TEXT, "run", "profile", "analysis_type", "name", "seed", "verdict"),
+        *_required(_DOUBLE, "max_error", "risk", "error_bound", "must_review"),
+        *_required(_INTEGER, "population", "accepted", "checks", "wrong"),
+        *_nullable(_DOUBLE, "accept_from", "check_from"),
+        *_nullable(_INTEGER, "more_checks"),
+        _clock_time("certified_at"),
+        sa.PrimaryKeyConstraint("id", name="pk_certifications"),
+        _reference("certifications", "run_id", "runs"),
+    )
 
 
-def _create_calibrations() -> None:
+def _create_feedback() -> None:
     op.create_table(
         "calibrations",
         *_required(_UUID, "id"),
@@ -597,4 +580,20 @@ def _create_calibrations() -> None:
         *_nullable(_DOUBLE, "accept_from", "accepted_share"),
         _clock_time("learnt_at"),
         sa.PrimaryKeyConstraint("id", name="pk_calibrations"),
+    )
+    op.create_table(
+        "feedback",
+        *_required(_UUID, "id", "job_id", "document_id", "result_id"),
+        *_required(_TEXT, "analysis_type"),
+        *_required(_JSON, "question"),
+        *_required(_TEXT, "path"),
+        *_nullable(_TEXT, "field"),
+        *_required(_TEXT, "verdict"),
+        *_nullable(_JSON, "judged", "corrected"),
+        *_nullable(_DOUBLE, "confidence"),
+        *_nullable(_TEXT, "note", "author"),
+        _clock_time("created_at"),
+        sa.PrimaryKeyConstraint("id", name="pk_feedback"),
+        _reference("feedback", "job_id", "jobs"),
+        _reference("feedback", "document_id", "documents"),
     )

@@ -82,7 +82,7 @@ class ScheduleOptions:
     ] = ""
     max_error_rate: Annotated[
         float | None,
-        typer.Option(min=0, max=1, metavar="0…1", help="For recalibrate: how many may be wrong."),
+        typer.Option(min=0, max=1, metavar="0…1", help="How many accepted may be wrong."),
     ] = None
     catch_up: Annotated[
         CatchUp,

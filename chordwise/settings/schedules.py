@@ -30,6 +30,7 @@ class ScheduleKind(StrEnum):
     EXPORT = "export"
     EVALUATE = "evaluate"
     RECALIBRATE = "recalibrate"
+    CERTIFY = "certify"
 
 
 class CatchUp(StrEnum):
@@ -61,7 +62,10 @@ class ScheduleSettings(Section):
     raw: bool = Field(default=False, description="Let exported texts be formulas.")
     gold: str = Field(default="", description="For evaluate, relative to chordwise.toml.")
     max_error_rate: float | None = Field(
-        default=None, ge=0, le=1, description="For recalibrate: how many accepted may be wrong."
+        default=None,
+        ge=0,
+        le=1,
+        description="For recalibrate and certify: how many accepted may be wrong.",
     )
     catch_up: CatchUp = CatchUp.ONCE
     expires_after_hours: PositiveFloat = Field(
@@ -112,13 +116,13 @@ class ScheduleSettings(Section):
 
 
 _OF_KINDS: Mapping[str, tuple[ScheduleKind, ...]] = {
-    "profile": (ScheduleKind.ANALYZE, ScheduleKind.EVALUATE),
+    "profile": (ScheduleKind.ANALYZE, ScheduleKind.EVALUATE, ScheduleKind.CERTIFY),
     "paths": (ScheduleKind.ANALYZE,),
     "lane": (ScheduleKind.ANALYZE, ScheduleKind.REANALYZE),
     "folder": (ScheduleKind.REPORT, ScheduleKind.EXPORT),
     **dict.fromkeys(("view", "sql", "format", "raw"), (ScheduleKind.EXPORT,)),
     "gold": (ScheduleKind.EVALUATE,),
-    "max_error_rate": (ScheduleKind.RECALIBRATE,),
+    "max_error_rate": (ScheduleKind.RECALIBRATE, ScheduleKind.CERTIFY),
     **dict.fromkeys(AGES, (ScheduleKind.PRUNE,)),
 }
 

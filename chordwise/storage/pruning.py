@@ -14,6 +14,7 @@ from chordwise.storage import clock, intakes
 from chordwise.storage.batch_requests import BatchRequest
 from chordwise.storage.budgets import Budget, BudgetReservation
 from chordwise.storage.cached_completions import CachedCompletion
+from chordwise.storage.certifications import Certification
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.deliveries import Delivery
 from chordwise.storage.documents import Document
@@ -106,6 +107,17 @@ def forget_jobs(session: Session, run_id: uuid.UUID, age: timedelta) -> int:
     return len(ids)
 
 
+_OWNED_BY_RUN = (
+    BudgetReservation,
+    Budget,
+    Certification,
+    Delivery,
+    InboxFile,
+    ListedFile,
+    Intake,
+)
+
+
 def forget_run(session: Session, run_id: uuid.UUID, age: timedelta) -> int:
     """Delete an old run without jobs, its account and its budget; return 1 unless it stays.
 
@@ -116,7 +128,7 @@ def forget_run(session: Session, run_id: uuid.UUID, age: timedelta) -> int:
     of_run = select(Intake.id).where(Intake.run_id == run_id)
     session.execute(delete(InboxIntake).where(InboxIntake.intake_id.in_(of_run)))
     session.execute(update(Evaluation).where(Evaluation.run_id == run_id).values(run_id=None))
-    for owned in (BudgetReservation, Budget, Delivery, InboxFile, ListedFile, Intake):
+    for owned in _OWNED_BY_RUN:
         session.execute(delete(owned).where(owned.run_id == run_id))
     return len(session.scalars(delete(Run).where(Run.id == run_id).returning(Run.id)).all())
 

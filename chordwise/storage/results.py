@@ -20,6 +20,7 @@ from sqlalchemy import (
     literal,
     select,
     text,
+    update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -75,6 +76,7 @@ class Result(Findings, Record):
     kept, located, start_char, end_char. `failed_checks` names the checks of the schema that the
     output does not pass: check, path, problem, found, expected.
     `critique` says what was objected to and what became of it, null where none was asked for.
+    `accepted` says that all that it states may be accepted without looking (`certifications`).
     `language_model` is false where the built-in extractive model answered, be it for one chunk.
     """
 
@@ -83,6 +85,7 @@ class Result(Findings, Record):
     id: Mapped[Identity]
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"), unique=True)
     document_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("documents.id"), index=True)
+    accepted: Mapped[bool] = mapped_column(server_default=false())
     created_at: Mapped[CreatedAt]
 
 
@@ -158,9 +161,14 @@ def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
         truth = truths.from_remarks(kind, remarks)
         corrected = corrections.correct(result.output, analysis_for(kind), truth)
         result.corrected_output = corrected.output
-        session.execute(delete(Fact).where(Fact.job_id == result.job_id))
+        of_result = Fact.job_id == result.job_id
+        accepted = session.scalars(select(Fact.path).where(of_result, Fact.accepted)).all()
+        session.execute(delete(Fact).where(of_result))
         rows = _rows_of(result.job_id, corrected.facts)
         session.execute(_STATE, {"facts": _as_json(rows)})
+        if accepted:
+            again = update(Fact).where(of_result, Fact.path.in_(accepted)).values(accepted=True)
+            session.execute(again)
     session.flush()
 
 
@@ -215,7 +223,8 @@ def reusable_all(session: Session, questions: Sequence[ResultKey]) -> dict[Resul
     return {(document_id, options_hash): job_id for document_id, options_hash, job_id in found}
 
 
-_NAMES = ", ".join(column.key for column in Result.__table__.columns)
+_COLUMNS = [column.key for column in Result.__table__.columns if column.key != "accepted"]
+_NAMES = ", ".join(_COLUMNS)
 _TO_HISTORY = text(f"""
     WITH former AS (DELETE FROM results WHERE job_id = ANY(:ids) RETURNING {_NAMES})
     INSERT INTO result_history ({_NAMES}) SELECT {_NAMES} FROM former""")  # noqa: S608 - names of our own
@@ -252,7 +261,7 @@ def _as_json(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def _columns(result: Result) -> dict[str, object]:
-    return {column.key: getattr(result, column.key) for column in Result.__table__.columns}
+    return {name: getattr(result, name) for name in _COLUMNS}
 
 
 def _rows_of(job_id: uuid.UUID, found: Sequence[FactValue]) -> list[dict[str, object]]:
@@ -272,7 +281,8 @@ class Fact(Record):
 
     Where `grounded`, `substr(text, start_char + 1, end_char - start_char) = quote` holds for the
     job's document; `boxes` are page, left, top, right and bottom of each line. `final_value` is the
-    corrected value where a person spoke, and null where the value was rejected.
+    corrected value where a person spoke, and null where the value was rejected. `accepted` says
+    that the value may be accepted without looking (`certifications`).
     """
 
     __tablename__ = "facts"
@@ -306,3 +316,4 @@ class Fact(Record):
     page: Mapped[int | None]
     place: Mapped[str | None]
     boxes: Mapped[JsonValue | None]
+    accepted: Mapped[bool] = mapped_column(server_default=false())

@@ -47,6 +47,7 @@ TABLES = (
     "evaluation_measures",
     "judgments",
     "calibrations",
+    "certifications",
 )
 VIEWS = (
     "run_accounts@1",
@@ -70,6 +71,7 @@ VIEWS = (
     "calibration_segments@1",
     "calibrated_results@1",
     "calibrated_facts@1",
+    "certified_answers@1",
 )
 # The processes lock these with LOCK TABLE, which readers may not.
 LOCKS = ("leader_lock", "last_attempt_lock", "reader_login_lock")
@@ -100,6 +102,7 @@ READABLE_TABLES = (
     "evaluation_measures",
     "judgments",
     "calibrations",
+    "certifications",
 )
 
 
@@ -143,6 +146,8 @@ _INDEXES = (
         "calibrations",
         ["analysis_type", "provider", "model", "part", "learnt_at"],
     ),
+    ("ix_certifications_run_id", "certifications", ["run_id"]),
+    ("ix_certifications_scope", "certifications", ["run", "profile", "certified_at"]),
     ("ix_deliveries_run_id", "deliveries", ["run_id"]),
     ("ix_evaluations_evaluated_at", "evaluations", ["evaluated_at"]),
     ("ix_evaluations_run_id", "evaluations", ["run_id"]),

@@ -29,7 +29,8 @@ SELECT
     f.parent,
     f.row_index,
     j.document_id,
-    f.job_id
+    f.job_id,
+    f.accepted
 FROM facts AS f
 INNER JOIN jobs AS j ON j.id = f.job_id
 INNER JOIN runs AS run ON run.id = j.run_id

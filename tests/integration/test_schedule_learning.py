@@ -1,4 +1,4 @@
-"""Schedules that evaluate and recalibrate do at night what the commands do."""
+"""Schedules that evaluate, recalibrate and certify do at night what the commands do."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def a_morning(settings: Settings, **schedules: ScheduleSettings) -> Night:
     return night
 
 
-def test_results_are_evaluated_and_claims_recalibrated(settings: Settings, tmp_path: Path) -> None:
+def test_results_are_evaluated_claims_recalibrated_and_answers_certified(
+    settings: Settings, tmp_path: Path
+) -> None:
     """One after the other, with what came of it in the history."""
     truth = [{"document": name, "label": "report"} for name in [*CHOICES, "gone.txt"]]
     gold = written(tmp_path / "truth.jsonl", *truth)
@@ -41,12 +43,13 @@ def test_results_are_evaluated_and_claims_recalibrated(settings: Settings, tmp_p
         settings,
         measure=at_six(kind="evaluate", gold=str(gold)),
         learn=at_six(cron="0 7 * * *", kind="recalibrate", max_error_rate=0.5),
+        accept=at_six(cron="0 8 * * *", kind="certify", max_error_rate=0.9),
     )
     assert night.carry_out()
-    night.sleep_until("2026-03-28T07:01")
-    night.tick()
-
-    assert night.carry_out()
+    for time in ("07:01", "08:01"):
+        night.sleep_until(f"2026-03-28T{time}")
+        night.tick()
+        assert night.carry_out()
 
     assert night.rows(
         "SELECT schedule, status, outcome FROM schedule_runs WHERE kind = 'evaluate'"
@@ -54,8 +57,12 @@ def test_results_are_evaluated_and_claims_recalibrated(settings: Settings, tmp_p
     assert night.rows(
         "SELECT value, count FROM evaluation_history WHERE metric = 'accuracy' AND is_whole"
     ) == [(0.5, 30)]
-    assert night.rows(ENDS) == [("succeeded", {"changed": 1, "too_few": 0}, None)]
+    assert night.rows("SELECT outcome FROM schedule_runs WHERE kind = 'recalibrate'") == [
+        ({"changed": 1, "too_few": 0},)
+    ]
     assert night.rows("SELECT judged, max_error_rate FROM calibrations") == [(30, 0.5)]
+    counted = {"certified": 0, "open": 2, "impossible": 0, "withdrawn": 0}
+    assert night.rows(ENDS) == [("succeeded", counted, None)]
 
 
 def test_only_what_a_profile_asks_is_evaluated(settings: Settings, tmp_path: Path) -> None:

@@ -101,6 +101,19 @@ def judge(answer: Answer, truth: Truth) -> Judged:
     return _judge_by_remarks(answer, truth)
 
 
+def known(answer: Answer, truth: Truth) -> dict[str, bool]:
+    """Return of each field whether it is right, or of the whole answer under the empty name.
+
+    What the truth says nothing of is left out.
+    """
+    judged = judge(answer, truth)
+    if answer.analysis_type is not AnalysisType.EXTRACTION:
+        verdicts = [each.is_right for each in judged.judgments]
+        return {"": all(verdicts)} if verdicts else {}
+    refuted = (name for name, value in truth.wrong_fields.items() if _says(answer, name, value))
+    return {score.name: score.is_right for score in judged.scores} | dict.fromkeys(refuted, False)
+
+
 def _judge_label(answer: Answer, truth: Truth) -> Judged:
     path = LABEL_PATHS[answer.analysis_type]
     found = json_values.text(fields.value_at(answer.output, path))

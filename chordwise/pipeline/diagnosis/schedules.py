@@ -150,4 +150,5 @@ _NEEDS: Mapping[ScheduleKind, Callable[[Settings, ScheduleSettings], None]] = {
     ScheduleKind.EXPORT: _export,
     ScheduleKind.EVALUATE: _evaluation,
     ScheduleKind.RECALIBRATE: _recalibration,
+    ScheduleKind.CERTIFY: _require_profile,
 }

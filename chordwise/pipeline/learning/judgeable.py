@@ -6,6 +6,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from typing import TypeVar
 
@@ -45,12 +46,15 @@ class Listed:
 class Judgeable:
     """A result with its answer, and what it took, where that is known: seconds and US dollars.
 
-    A result that was reused took nothing, which says nothing of the model.
+    A result that was reused took nothing, which says nothing of the model. `agreement` is that of
+    votes.
     """
 
     listed: Listed
     result: JudgedResult
     answer: Answer
+    agreement: float | None
+    created_at: datetime
     seconds: float | None
     cost_usd: float | None
 
@@ -175,6 +179,8 @@ def _judgeable(of: Listed, result: Result, job: Job, cost_usd: Decimal | None) -
             confidence=result.confidence,
             needs_review=result.needs_review,
         ),
+        agreement=result.agreement,
+        created_at=result.created_at,
         seconds=_seconds(job),
         cost_usd=None if cost_usd is None else float(cost_usd),
     )

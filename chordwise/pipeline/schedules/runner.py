@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -14,9 +16,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.learning.certification import Verdict
 from chordwise.domain.states import ScheduleRunStatus
 from chordwise.errors import ChordwiseError, LeaseLostError, ServiceUnavailableError
-from chordwise.pipeline.learning import evaluation, gold, recalibration
+from chordwise.pipeline.learning import certification, evaluation, gold, recalibration
+from chordwise.pipeline.learning.certification import Bounds
 from chordwise.pipeline.runtime.context import PATIENCE, Context
 from chordwise.pipeline.schedules.analyses import analyze, reanalyze
 from chordwise.pipeline.schedules.exports import export
@@ -110,6 +114,22 @@ def recalibrate(work: Work) -> JsonObject:
     return {"changed": changed, "too_few": sum(lesson.curve is None for lesson in lessons)}
 
 
+def certify(work: Work) -> JsonObject:
+    """Certify what the profile asks, or all current results; return how many verdicts there are.
+
+    Raises:
+        ConfigurationError: There is no such profile any more.
+        LeaseLostError: Another process continues it.
+    """
+    bounds = Bounds()
+    if work.settings.max_error_rate is not None:
+        bounds = replace(bounds, max_error=work.settings.max_error_rate)
+    scope = evaluation.of(work.context.settings, None, work.settings.profile)
+    found = certification.certify(work.context.database, scope, bounds, work.write)
+    verdicts = Counter(each.certificate.verdict for each in found)
+    return {verdict: verdicts[verdict] for verdict in Verdict}
+
+
 log = structlog.get_logger(__name__)
 
 MAX_ATTEMPTS = 5
@@ -136,6 +156,7 @@ KINDS: Mapping[ScheduleKind, Kind] = {
     ScheduleKind.EXPORT: export,
     ScheduleKind.EVALUATE: evaluate,
     ScheduleKind.RECALIBRATE: recalibrate,
+    ScheduleKind.CERTIFY: certify,
 }
 
 

@@ -1,0 +1,249 @@
+"""Which answers may be accepted without looking: a bound on their errors from random checks.
+
+The answers to one question, a field or a label, are a finite population, and the checks are a
+prefix of it in random order, without replacement. The share of wrong answers in a set of them is
+bounded by an exact likelihood ratio that is a test martingale (Waudby-Smith and Ramdas, “Confidence
+sequences for sampling without replacement”, 2020), so the bound holds whenever the checking stops
+(Ville's inequality). Sets of the answers with the highest scores are tested from the smallest to
+the largest, and a set that passes hands its share of the risk to the next (Wiens, “A fixed sequence
+Bonferroni procedure for testing multiple endpoints”, 2003).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from itertools import takewhile
+from operator import itemgetter
+
+SETS = 5
+"""How many sets of answers are tested: the best fifth, the best two fifths, and so on."""
+_STEEPEST = 6
+"""Error rates from twice to 2⁶ times the bound are the alternatives when errors are watched."""
+
+
+class Verdict(StrEnum):
+    """What the checks say of a field or label; the values stand in `certifications.verdict`."""
+
+    CERTIFIED = "certified"
+    OPEN = "open"
+    IMPOSSIBLE = "impossible"
+    WITHDRAWN = "withdrawn"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer with its score, the higher the better, and what its check said, if it has one."""
+
+    score: float
+    is_right: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """What may be accepted of `population` answers.
+
+    `accept_from` is the lowest score that is accepted, None where nothing is, and `accepted` counts
+    the answers from there on. At most the share `error_bound` of them is wrong, which is at most
+    `max_error`; without accepted ones it is the share of wrong checks. `checks` and `wrong` count
+    the checks of all answers in random order up to the first one that is missing.
+    `more_checks` is how many further ones would do if all of them are right, counted in the set
+    that begins at `check_from`; None where no number would do.
+    `must_review` is the share of the answers that has to be reviewed where nothing can be accepted.
+    """
+
+    verdict: Verdict
+    population: int
+    accepted: int
+    accept_from: float | None
+    max_error: float
+    error_bound: float
+    checks: int
+    wrong: int
+    more_checks: int | None
+    check_from: float | None
+    must_review: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Set:
+    """The answers from a score on: how many, how many of them are checked and wrong."""
+
+    begins_at: float
+    population: int
+    checks: int
+    wrong: int
+
+
+def certify(answers: Sequence[Answer], max_error: float, risk: float) -> Certificate:
+    """Return which of some answers, one or more in random order, may be accepted.
+
+    The order has to be drawn after everything that the scores depend on. With a probability of at
+    least 1 - `risk`, at most the share `max_error` of the accepted answers is wrong.
+    """
+    sets = list(_sets(answers))
+    certified: tuple[_Set, float] | None = None
+    open_sets: list[tuple[int, _Set]] = []
+    allowance = 0.0
+    for tested in sets:
+        allowance += risk / SETS
+        more = further_checks(tested.population, tested.checks, tested.wrong, max_error, allowance)
+        if more == 0:
+            certified = tested, allowance
+            continue
+        if more is not None and not _is_hopeless(tested, max_error, risk):
+            open_sets.append((more, tested))
+        allowance = 0.0
+    nearest = min(open_sets, default=None, key=itemgetter(0))
+    every = sets[-1]
+    base = every.wrong / every.checks if every.checks else 0.0
+    return Certificate(
+        verdict=_verdict(certified, nearest),
+        population=every.population,
+        accepted=certified[0].population if certified else 0,
+        accept_from=certified[0].begins_at if certified else None,
+        max_error=max_error,
+        error_bound=min(max_error, _bound(*certified)) if certified else base,
+        checks=every.checks,
+        wrong=every.wrong,
+        more_checks=nearest[0] if nearest else None,
+        check_from=nearest[1].begins_at if nearest else None,
+        must_review=max(0.0, (base - max_error) / (1 - max_error)),
+    )
+
+
+def trust(confidence: float, agreement: float | None, doubts: int) -> float:
+    """Return the score of an answer: what it claims, or the agreement of its votes where lower.
+
+    `doubts` counts what speaks against it whatever it claims, such as a quote that is not in the
+    document; answers with fewer doubts go before all others.
+    """
+    return min(confidence, 1.0 if agreement is None else agreement) - 2 * doubts
+
+
+def further_checks(
+    population: int, checks: int, wrong: int, max_error: float, risk: float
+) -> int | None:
+    """Return how many right checks are missing to show that at most `max_error` is wrong.
+
+    0 where it is shown already, None where `wrong` exceeds it.
+    """
+    refuted = math.floor(max_error * population) + 1
+    if wrong >= refuted:
+        return None
+    low, high = checks, population
+    while low < high:
+        middle = (low + high) // 2
+        if _is_fewer(refuted, population, middle, wrong, risk):
+            high = middle
+        else:
+            low = middle + 1
+    return low - checks
+
+
+def most_wrong(population: int, checks: int, wrong: int, risk: float) -> int:
+    """Return how many answers of a population are wrong at most, with probability 1 - `risk`."""
+    low, high = wrong, population - checks + wrong
+    while low < high:
+        middle = (low + high) // 2
+        if _is_fewer(middle + 1, population, checks, wrong, risk):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def least_wrong(population: int, checks: int, wrong: int, risk: float) -> int:
+    """Return how many answers of a population are wrong at least, with probability 1 - `risk`."""
+    if not checks:
+        return 0
+    # The marginal probability of the checks where every number of wrong answers is as likely.
+    mixture = -math.log(checks + 1) - _log_choose(checks, wrong)
+    mode = (population + 1) * wrong // checks
+    low, high = wrong, min(max(mode, wrong), population - checks + wrong)
+    while low < high:
+        middle = (low + high) // 2
+        if mixture - _log_likelihood(middle, population, checks, wrong) >= -math.log(risk):
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def is_above(checks: int, wrong: int, max_error: float, risk: float) -> bool:
+    """Tell whether checks of further answers show that more than `max_error` of them is wrong.
+
+    The mixture of likelihood ratios may be looked at after every check; it says so without reason
+    with a probability of at most `risk`.
+    """
+    rates = [rate for k in range(1, _STEEPEST + 1) if (rate := max_error * 2**k) < 1] or [
+        (1 + max_error) / 2
+    ]
+    ratios = [
+        wrong * math.log(rate / max_error)
+        + (checks - wrong) * math.log((1 - rate) / (1 - max_error))
+        for rate in rates
+    ]
+    return _log_sum(ratios) - math.log(len(ratios)) >= -math.log(risk)
+
+
+def _sets(answers: Sequence[Answer]) -> Iterator[_Set]:
+    ranked = sorted((answer.score for answer in answers), reverse=True)
+    edges = {ranked[math.ceil(len(ranked) * part / SETS) - 1] for part in range(1, SETS + 1)}
+    for edge in sorted(edges, reverse=True):
+        members = [answer.is_right for answer in answers if answer.score >= edge]
+        checked = list(takewhile(lambda is_right: is_right is not None, members))
+        yield _Set(edge, len(members), len(checked), checked.count(False))
+
+
+def _verdict(certified: object, nearest: object) -> Verdict:
+    if certified:
+        return Verdict.CERTIFIED
+    return Verdict.OPEN if nearest else Verdict.IMPOSSIBLE
+
+
+def _bound(tested: _Set, risk: float) -> float:
+    return most_wrong(tested.population, tested.checks, tested.wrong, risk) / tested.population
+
+
+def _is_hopeless(tested: _Set, max_error: float, risk: float) -> bool:
+    least = least_wrong(tested.population, tested.checks, tested.wrong, risk)
+    return least > max_error * tested.population
+
+
+@lru_cache(maxsize=4096)
+def _is_fewer(refuted: int, population: int, checks: int, wrong: int, risk: float) -> bool:
+    """Tell whether the checks refute that `refuted` or more answers are wrong.
+
+    The alternatives are all smaller numbers of wrong answers, k of them with a weight of 1/(k + 1),
+    so that few checks suffice where most of them are right.
+    """
+    if refuted > population - checks + wrong:
+        return True
+    likelihoods = [_log_likelihood(k, population, checks, wrong) for k in range(wrong, refuted)]
+    if not likelihoods:
+        return False
+    weighted = [each - math.log(k) for k, each in enumerate(likelihoods, start=wrong + 1)]
+    mixture = _log_sum(weighted) - math.log(math.fsum(1 / k for k in range(1, refuted + 1)))
+    mode = (population + 1) * wrong // checks if checks else population
+    likeliest = min(max(refuted, mode), population - checks + wrong)
+    return mixture - _log_likelihood(likeliest, population, checks, wrong) >= -math.log(risk)
+
+
+def _log_likelihood(all_wrong: int, population: int, checks: int, wrong: int) -> float:
+    """Return the logarithm of the probability of a sequence of checks, `wrong` of them wrong."""
+    return _log_choose(population - checks, all_wrong - wrong) - _log_choose(population, all_wrong)
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
+def _log_sum(logarithms: Sequence[float]) -> float:
+    largest = max(logarithms)
+    if largest == -math.inf:
+        return largest
+    return largest + math.log(math.fsum(math.exp(one - largest) for one in logarithms))

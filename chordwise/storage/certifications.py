@@ -1,0 +1,108 @@
+"""Certifications: which answers may be accepted without looking, and the checks that say so."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, Index, select, text
+from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from chordwise.storage.clock import database_now
+from chordwise.storage.record import Identity, Record
+
+
+class Certification(Record):
+    """What checks say of a field or label; the newest of each scope, type and name is in force.
+
+    The scope is the results of `run`, or the current ones that answer what `profile` asks, or with
+    neither all current ones. `name` is that of a field or label, empty where answers are judged as
+    a whole. `seed` gives the random order of the checks; it is drawn when a scope is certified for
+    the first time. From the score `accept_from` on, `accepted` of `population` answers may be
+    accepted; the share of wrong ones among them is at most `error_bound`, but for the risk `risk`
+    for all fields and labels of the scope together. `checks` and `wrong` count the checks in random
+    order, `more_checks` those that are missing, null where no number would do. `must_review` is the
+    share that has to be reviewed where nothing can be accepted.
+    """
+
+    __tablename__ = "certifications"
+    __table_args__ = (Index("ix_certifications_scope", "run", "profile", "certified_at"),)
+
+    id: Mapped[Identity]
+    run_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("runs.id"), index=True)
+    run: Mapped[str]
+    profile: Mapped[str]
+    analysis_type: Mapped[str]
+    name: Mapped[str]
+    seed: Mapped[str]
+    verdict: Mapped[str]
+    max_error: Mapped[float]
+    risk: Mapped[float]
+    error_bound: Mapped[float]
+    must_review: Mapped[float]
+    population: Mapped[int]
+    accepted: Mapped[int]
+    checks: Mapped[int]
+    wrong: Mapped[int]
+    accept_from: Mapped[float | None]
+    check_from: Mapped[float | None]
+    more_checks: Mapped[int | None]
+    certified_at: Mapped[datetime] = mapped_column(server_default=database_now())
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A value that is accepted: the path of its fact in the output of a job."""
+
+    job_id: uuid.UUID
+    path: str
+
+
+def in_force(session: Session, run: str, profile: str) -> Sequence[Certification]:
+    """Return the newest certification of each field and label of a scope."""
+    return session.scalars(
+        select(Certification)
+        .where(Certification.run == run, Certification.profile == profile)
+        .ext(distinct_on(Certification.analysis_type, Certification.name))
+        .order_by(
+            Certification.analysis_type,
+            Certification.name,
+            Certification.certified_at.desc(),
+            Certification.id.desc(),
+        )
+    ).all()
+
+
+def accept(
+    session: Session,
+    job_ids: Collection[uuid.UUID],
+    values: Collection[Accepted],
+    whole: Collection[uuid.UUID],
+) -> int:
+    """Mark what is accepted in the facts and results of jobs, and unmark everything else there.
+
+    `whole` are the jobs whose results are accepted as a whole. Return how many these are.
+    """
+    accepted = {
+        "jobs": list(job_ids),
+        "of": [each.job_id for each in values],
+        "paths": [each.path for each in values],
+        "whole": list(whole),
+    }
+    session.execute(_MARK_FACTS, accepted)
+    session.execute(_MARK_RESULTS, accepted)
+    return len(whole)
+
+
+_MARK_FACTS = text("""
+    UPDATE facts SET accepted = NOT accepted
+    WHERE job_id = ANY(:jobs) AND accepted <> ((job_id, path) IN (
+        SELECT value.job_id, value.path
+        FROM unnest(CAST(:of AS uuid[]), CAST(:paths AS text[])) AS value (job_id, path)
+    ))""")
+_MARK_RESULTS = text("""
+    UPDATE results SET accepted = NOT accepted
+    WHERE job_id = ANY(:jobs) AND accepted <> (job_id = ANY(:whole))""")

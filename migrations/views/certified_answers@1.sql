@@ -1,0 +1,23 @@
+-- What may be accepted without looking, for each run or profile that was certified and each field or
+-- label: the newest certification. error_bound holds with the probability 1 - risk for all fields
+-- and labels of the run or profile together.
+CREATE VIEW certified_answers AS
+SELECT DISTINCT ON (run, profile, analysis_type, name)
+    run,
+    profile,
+    analysis_type,
+    name,
+    verdict,
+    accepted,
+    population,
+    error_bound,
+    max_error,
+    risk,
+    checks,
+    wrong,
+    more_checks,
+    must_review,
+    accept_from,
+    certified_at
+FROM certifications
+ORDER BY run, profile, analysis_type, name, certified_at DESC, id DESC;

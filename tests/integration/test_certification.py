@@ -1,0 +1,130 @@
+"""`chordwise certify`: what may be accepted without looking, in the command and the views."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from chordwise.domain.json_values import JsonObject, objects
+from chordwise.errors import ExitCode
+from chordwise.settings import Settings
+from tests.fakes.commands import run
+from tests.fakes.learning import a_learner, extracted, written
+from tests.fakes.pipeline import Pipeline
+
+pytestmark = pytest.mark.usefixtures("addressed")
+DOCUMENTS = 30
+BOUNDS = ("--max-error", "10%", "--risk", "20%")
+STATES = "SELECT name, verdict, accepted, population FROM certified_answers ORDER BY 1"
+
+
+@pytest.fixture
+def pipeline(settings: Settings) -> Pipeline:
+    """Return a pipeline with two fields of thirty documents."""
+    pipeline = a_learner(settings)
+    extract(pipeline, "first", DOCUMENTS)
+    return pipeline
+
+
+def extract(pipeline: Pipeline, name: str, documents: int) -> None:
+    """Extract two fields from documents whose names begin so."""
+    extracted(
+        pipeline,
+        {
+            f"{name}-{place}.txt": {"party": (f"Company {place}", 9), "term": (f"{place} days", 5)}
+            for place in range(documents)
+        },
+    )
+
+
+def certified(
+    capsys: pytest.CaptureFixture[str], code: ExitCode = ExitCode.SUCCESS
+) -> Mapping[str, JsonObject]:
+    """Certify the current results, and return what is said of each field."""
+    capsys.readouterr()
+    assert run(["certify", *BOUNDS, "--json"]) == code
+    found = objects(json.loads(capsys.readouterr().out)["certified"])
+    return {str(each["name"]): each for each in found}
+
+
+def check(folder: Path, field: JsonObject, verdicts: Sequence[str]) -> None:
+    """Say of the next answers of a field, in their order, whether they are right."""
+    to_check = objects(field["to_check"])
+    assert len(to_check) >= len(verdicts)
+    said = [
+        {"document": answer["source"], "path": field["name"], "verdict": verdict}
+        for answer, verdict in zip(to_check, verdicts, strict=False)
+    ]
+    file = written(folder / "checked.jsonl", *said)
+    assert run(["feedback", "--file", str(file)]) == ExitCode.SUCCESS
+
+
+def accepted(pipeline: Pipeline) -> Sequence[tuple[object, ...]]:
+    """Return how many facts of each field are accepted, and how many results."""
+    return pipeline.rows(
+        "SELECT item, count(*) FILTER (WHERE accepted) FROM fact_quotes GROUP BY 1 UNION ALL"
+        " SELECT 'results', count(*) FILTER (WHERE accepted) FROM document_results ORDER BY 1"
+    )
+
+
+def test_checks_in_random_order_certify_a_field(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its values are marked, a result once all of its fields are, and a remark leaves the mark."""
+    found = certified(capsys)
+    check(tmp_path, found["party"], ["approved"] * 20)
+    found = certified(capsys)
+    assert pipeline.rows(STATES) == [
+        ("party", "certified", DOCUMENTS, DOCUMENTS),
+        ("term", "open", 0, DOCUMENTS),
+    ]
+    assert accepted(pipeline) == [("party", DOCUMENTS), ("results", 0), ("term", 0)]
+
+    check(tmp_path, found["term"], ["approved"] * 20)
+    assert run(["certify", *BOUNDS]) == ExitCode.SUCCESS
+
+    assert f"{DOCUMENTS} of {DOCUMENTS}" in capsys.readouterr().out
+    assert accepted(pipeline) == [("party", DOCUMENTS), ("results", DOCUMENTS), ("term", DOCUMENTS)]
+    assert run(["feedback", "latest", "--document", "first-7.txt", "--approve"]) == 0
+    assert accepted(pipeline)[0] == ("party", DOCUMENTS)
+
+
+def test_a_field_with_many_errors_says_how_much_must_be_reviewed(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing of it is accepted."""
+    check(tmp_path, certified(capsys)["party"], ["rejected", "approved"] * 10)
+
+    assert run(["certify", *BOUNDS]) == ExitCode.SUCCESS
+
+    out = capsys.readouterr().out
+    assert "not possible" in out
+    assert "at least 44.4% must be reviewed" in out
+    assert accepted(pipeline)[0] == ("party", 0)
+
+
+def test_later_answers_are_accepted_until_their_checks_show_a_drift(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Then it is taken back, for the earlier ones as well, and the exit code says so."""
+    check(tmp_path, certified(capsys)["party"], ["approved"] * 20)
+    certified(capsys)
+    extract(pipeline, "later", DOCUMENTS)
+
+    found = certified(capsys)
+    assert accepted(pipeline)[0] == ("party", 2 * DOCUMENTS)
+
+    later = [each for each in objects(found["party"]["to_check"]) if "later" in str(each["source"])]
+    check(tmp_path, {"name": "party", "to_check": list(later)}, ["rejected"] * 5)
+    assert certified(capsys, ExitCode.INCOMPLETE)["party"]["later_wrong"] == 5
+    assert accepted(pipeline)[0] == ("party", 0)
+
+
+@pytest.mark.parametrize("share", ["0", "100%", "much"])
+def test_a_share_that_is_none_is_refused(share: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything is read."""
+    assert run(["certify", "--max-error", share]) == ExitCode.USAGE
+    assert "Give a percentage" in capsys.readouterr().err

@@ -1,0 +1,178 @@
+"""What may be accepted without looking: the bound holds however long people check."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from random import Random
+
+import pytest
+
+from chordwise.domain.learning import certification
+from chordwise.domain.learning.certification import (
+    Answer,
+    Verdict,
+    certify,
+    further_checks,
+    is_above,
+    least_wrong,
+    most_wrong,
+    trust,
+)
+
+# ruff: noqa: S311 - statistics, not secrets
+
+MAX_ERROR = 0.05
+RISK = 0.05
+
+
+def population(random: Random, size: int, wrong: int, *, is_informed: bool) -> list[Answer]:
+    """Return answers in random order; scores that are informed are lower for wrong ones."""
+    truths = [False] * wrong + [True] * (size - wrong)
+    random.shuffle(truths)
+    return [
+        Answer(random.random() * (1 if is_right or not is_informed else 0.5), is_right)
+        for is_right in truths
+    ]
+
+
+def seen(answers: Sequence[Answer], checks: int) -> list[Answer]:
+    """Return the answers as they are known after so many checks."""
+    return [
+        answer if place < checks else Answer(answer.score) for place, answer in enumerate(answers)
+    ]
+
+
+def breaks_its_promise(answers: Sequence[Answer], risk: float, step: int) -> bool:
+    """Check until something is accepted; tell whether more of that is wrong than was promised."""
+    for checks in range(step, len(answers) + 1, step):
+        found = certify(seen(answers, checks), MAX_ERROR, risk)
+        if found.accept_from is not None:
+            accepted = [each for each in answers if each.score >= found.accept_from]
+            assert len(accepted) == found.accepted
+            wrong = sum(each.is_right is False for each in accepted)
+            return wrong > MAX_ERROR * len(accepted)
+    return False
+
+
+def at_most(promised: float, seeds: int) -> float:
+    """Return how many of the seeds may break a promise that is kept, but for one in a thousand."""
+    return promised * seeds + 3.1 * math.sqrt(promised * (1 - promised) * seeds)
+
+
+@pytest.mark.parametrize("is_informed", [False, True])
+def test_the_promise_is_broken_no_more_often_than_the_risk_says(*, is_informed: bool) -> None:
+    """With one wrong answer too many, looked at after every twentieth check, over 1,000 seeds."""
+    broken = sum(
+        breaks_its_promise(population(Random(seed), 100, 6, is_informed=is_informed), RISK, 20)
+        for seed in range(1000)
+    )
+
+    assert broken <= at_most(RISK, 1000)
+
+
+@pytest.mark.parametrize("seeds", [50, pytest.param(1000, marks=pytest.mark.nightly)])
+def test_the_risk_holds_for_forty_fields_together(seeds: int) -> None:
+    """Each has its part of the risk."""
+    broken = sum(
+        any(
+            breaks_its_promise(population(random, 100, 6, is_informed=False), RISK / 40, 20)
+            for _ in range(40)
+        )
+        for random in map(Random, range(seeds))
+    )
+
+    assert broken <= at_most(RISK, seeds)
+
+
+def test_the_bound_of_one_set_is_not_only_kept_but_used() -> None:
+    """A look after every check, with one wrong answer too many, comes close to the risk."""
+    refuted = 11
+    certified = 0
+    for seed in range(1000):
+        answers = population(Random(seed), 200, refuted, is_informed=False)
+        wrong = 0
+        for checks, answer in enumerate(answers, start=1):
+            wrong += answer.is_right is False
+            if further_checks(200, checks, wrong, MAX_ERROR, RISK) == 0:
+                certified += 1
+                break
+
+    assert 20 <= certified <= at_most(RISK, 1000)
+
+
+@pytest.mark.parametrize(
+    ("size", "wrong", "expected"),
+    [(480, 0, 142), (480, 1, 237), (100_000, 0, 160), (480, 10, None)],
+)
+def test_how_many_checks_are_missing(size: int, wrong: int, expected: int | None) -> None:
+    """For 2 % with 95 %; none would do where more is wrong already."""
+    assert further_checks(size, 0, wrong, 0.02, 0.05) == expected
+
+
+def test_good_answers_are_accepted_from_the_best_to_the_worst() -> None:
+    """The best fifths pass, the last one, where all errors are, does not."""
+    random = Random(7)
+    good = [Answer(0.6 + random.random() * 0.4, is_right=True) for _ in range(800)]
+    bad = [Answer(random.random() * 0.5, is_right=random.random() < 0.6) for _ in range(200)]
+    answers = good + bad
+    random.shuffle(answers)
+
+    found = certify(seen(answers, 600), MAX_ERROR, RISK)
+
+    assert found.verdict is Verdict.CERTIFIED
+    assert found.accepted == 800
+    assert found.error_bound <= MAX_ERROR
+    assert (found.checks, found.population) == (600, 1000)
+
+
+def test_what_cannot_be_certified_says_how_much_must_be_reviewed() -> None:
+    """11 % wrong, whatever the score: (11 - 2) / (100 - 2) has to be reviewed at least."""
+    answers = [Answer(0.5, is_right=place % 9 != 0) for place in range(450)]
+
+    found = certify(seen(answers, 450), 0.02, RISK)
+
+    assert (found.verdict, found.more_checks) == (Verdict.IMPOSSIBLE, None)
+    assert found.error_bound == pytest.approx(1 / 9)
+    assert found.must_review == pytest.approx((1 / 9 - 0.02) / 0.98)
+
+
+def test_a_check_that_is_left_out_ends_the_count() -> None:
+    """Checks out of order say nothing: people look where they expect errors, or none."""
+    answers = [Answer(0.5, is_right=True), Answer(0.5), *[Answer(0.5, is_right=True)] * 498]
+
+    found = certify(answers, MAX_ERROR, RISK)
+
+    assert (found.verdict, found.checks) == (Verdict.OPEN, 1)
+    assert found.more_checks == further_checks(500, 1, 0, MAX_ERROR, RISK / certification.SETS)
+
+
+def test_the_bounds_enclose_what_was_seen() -> None:
+    """Everything checked: exactly that; nothing: everything is possible."""
+    assert (most_wrong(50, 50, 3, RISK), least_wrong(50, 50, 3, RISK)) == (3, 3)
+    assert (most_wrong(50, 0, 0, RISK), least_wrong(50, 0, 0, RISK)) == (50, 0)
+    assert least_wrong(480, 92, 10, RISK) < 10 / 92 * 480 < most_wrong(480, 92, 10, RISK)
+
+
+def test_a_drift_is_seen_and_none_is_seen_where_there_is_none() -> None:
+    """Looked at after every one of 200 checks, over 300 seeds."""
+
+    def alarms(rate: float) -> int:
+        alarmed = 0
+        for seed in range(300):
+            random, wrong = Random(seed), 0
+            for checks in range(1, 201):
+                wrong += random.random() < rate
+                if is_above(checks, wrong, MAX_ERROR, RISK):
+                    alarmed += 1
+                    break
+        return alarmed
+
+    assert alarms(MAX_ERROR) <= at_most(RISK, 300)
+    assert alarms(4 * MAX_ERROR) > 285
+
+
+def test_doubts_go_before_every_claim() -> None:
+    """A quote that is not in the document outweighs certainty, and votes that differ lower it."""
+    assert trust(1.0, None, 1) < trust(0.0, None, 0)
+    assert trust(0.9, 0.6, 0) == 0.6
