@@ -133,7 +133,7 @@ def _own(settings: Settings) -> URL:
     """Return the address of a server of the user's own, as a reader's."""
     if settings.reader_url is not None:
         return make_url(settings.reader_url.get_secret_value())
-    url = make_url(access.address(settings).get_secret_value())
+    url = make_url(settings.require_database_url().get_secret_value())
     return url.set(username=tool_access.LOGIN, password=_PLACE)
 
 
@@ -171,7 +171,7 @@ async def _serve(
     Raises:
         UsageError: The port is taken.
     """
-    url = access.address(settings)
+    url = settings.require_database_url()
     login = await asyncio.to_thread(tool_access.allow, url)
     try:
         async with tool_access.forwarded(host, port, tool_access.socket_of(url)) as opened:

@@ -79,13 +79,13 @@ def export(invocation: Invocation, options: ExportOptions) -> None:
         if views:
             with _opened(options) as sink:
                 count = writers.write_answers(
-                    sink, access.reading_address(settings), views, raw=options.raw
+                    sink, settings.require_sql_url(), views, raw=options.raw
                 )
             _tell(invocation, options, count)
             return
     wanted = options.sql or Selection(name=options.view or "", columns=names, run_id=run_id)
     with (
-        selection.opened(access.reading_address(settings), wanted) as table,
+        selection.opened(settings.require_sql_url(), wanted) as table,
         _opened(options) as sink,
     ):
         count = writers.write(sink, table, chosen, raw=options.raw)

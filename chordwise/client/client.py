@@ -169,13 +169,13 @@ class Client:
         Raises:
             UsageError: There is none.
         """
-        with self._connection.read() as session:
+        with self._connection.database.read() as session:
             found = runs.find(session, name)
             return Run(self._connection, found.id, found.name)
 
     def runs(self, limit: int = 100) -> list[Run]:
         """Return the newest runs, the newest first."""
-        with self._connection.read() as session:
+        with self._connection.database.read() as session:
             newest = select(StoredRun.id, StoredRun.name).order_by(StoredRun.id.desc()).limit(limit)
             return [Run(self._connection, *row) for row in session.execute(newest)]
 
@@ -243,7 +243,7 @@ class Client:
         """
         if not options.name:
             return None
-        with self._connection.read() as session:
+        with self._connection.database.read() as session:
             named = select(StoredRun, intakes.is_interrupted()).where(
                 StoredRun.name == options.name
             )

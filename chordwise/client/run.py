@@ -125,7 +125,7 @@ class Result:
     @classmethod
     def read(cls, connection: Connection, wanted: Wanted) -> Iterator[Result]:
         """Yield stored results, some at a time."""
-        with connection.read() as session:
+        with connection.database.read() as session:
             order = Job.id if wanted.run_id else Job.id.desc()
             ids = select(Job.id).join(ResultRow, ResultRow.job_id == Job.id)
             ids = ids.where(ResultRow.id.in_(stored_results.ids(wanted))).order_by(order)
@@ -170,17 +170,17 @@ class Run:
 
     def progress(self) -> Progress:
         """Return how far the run has come."""
-        with self._connection.read() as session:
+        with self._connection.database.read() as session:
             return progress.read(session, self.id)
 
     def account(self) -> Account:
         """Return what the run saw and planned, and what became of it."""
-        with self._connection.read() as session:
+        with self._connection.database.read() as session:
             return accounts.of_run(session, self.id)
 
     def failures(self, limit: int = 10_000) -> Sequence[Failure]:
         """Return what did not end well, with the reason and what to do."""
-        with self._connection.read() as session:
+        with self._connection.database.read() as session:
             return accounts.failures(session, self.name, limit)
 
     def wait(self, *, timeout: float | None = None, progress: bool = False) -> Account:
@@ -259,7 +259,7 @@ class Run:
             raise UsageError("Nothing is said.", "Give correct={…}, approve=True or reject=True.")
         target = Target(name=self.name, wanted=Wanted(document=document))
         signed = [Signed(saying=each, note=note, author=author) for each in said]
-        with self._connection.write() as session:
+        with self._connection.database.write() as session:
             return feedback.give(session, feedback.one(session, target), signed).stored
 
     def to_arrow(self) -> pa.Table:
@@ -287,7 +287,7 @@ class Run:
         return self._frame().to_polars()
 
     def _frame(self) -> Frame:
-        with self._connection.read() as session:
+        with self._connection.database.read() as session:
             stored = session.get_one(StoredRun, self.id)
             options = from_json(stored.options, stored.name)
             columns = answer_tables.columns_for(options.types, options.analysis)
@@ -329,7 +329,7 @@ class Run:
             .where(Job.run_id == self.id, ResultRow.id > uuid.UUID(int=earlier))
             .order_by(ResultRow.id)
         )
-        with self._connection.read() as session:
+        with self._connection.database.read() as session:
             return [(result_id, job_id) for result_id, job_id in session.execute(newer)]
 
 
@@ -366,7 +366,7 @@ def _until(timeout: float | None, name: str) -> Callable[[float], None]:
 def _read(connection: Connection, wanted: Wanted, job_ids: Sequence[uuid.UUID]) -> Iterator[Result]:
     some = Wanted(run_id=wanted.run_id, types=wanted.types, job_ids=tuple(job_ids))
     stated = select(Fact).where(among(Fact.job_id, job_ids)).order_by(Fact.id)
-    with connection.read() as session:
+    with connection.database.read() as session:
         found = {result.job_id: result for result in stored_results.read(session, some)}
         facts: dict[uuid.UUID, list[FactValue]] = {}
         for fact in session.scalars(stated):

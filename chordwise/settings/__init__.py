@@ -233,10 +233,23 @@ class Settings(BaseSettings):
         """The folder that relative paths in the settings count from: that of `chordwise.toml`."""
         return (self.toml_file.parent if self.toml_file else Path()).resolve()
 
-    @property
-    def sql_url(self) -> SecretStr | None:
-        """The address at which SQL of the user's own is asked."""
-        return self.reader_url or self.database_url
+    def require_database_url(self) -> SecretStr:
+        """Return the address of the database.
+
+        Raises:
+            ConfigurationError: None is set.
+        """
+        if self.database_url is None:
+            raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
+        return self.database_url
+
+    def require_sql_url(self) -> SecretStr:
+        """Return the address at which SQL of the user's own is asked.
+
+        Raises:
+            ConfigurationError: None is set.
+        """
+        return self.reader_url or self.require_database_url()
 
     @property
     def embedded_database(self) -> bool:
