@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
 
-from chordwise.cli import access, interruption, quote, run_watch
+from chordwise.cli import access, quote, run_watch
 from chordwise.cli.command import Without
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, NoWait, RunArgument
@@ -20,7 +20,7 @@ from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import live
 from chordwise.cli.rendering.plain_text import counted
 from chordwise.cli.request import Request, run_options
-from chordwise.cli.run_report import suggest
+from chordwise.cli.run_watch import suggest
 from chordwise.domain.states import IntakeStatus
 from chordwise.domain.visible_text import printable
 from chordwise.embedded.stack import Level
@@ -145,7 +145,7 @@ class Intake:
         with (
             Reader(self.settings.readers) as reader,
             live.display(self.screen) as display,
-            interruption.deferred(lambda: self.screen.tell(_STOPPING)) as stopped,
+            run_watch.deferred(lambda: self.screen.tell(_STOPPING)) as stopped,
         ):
             counts = itertools.count(account.taken + 1)
 

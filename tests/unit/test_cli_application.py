@@ -13,8 +13,8 @@ import pytest
 
 from chordwise.cli import application
 from chordwise.cli.application import MODULES, explained, hoist, named_in, wants_listing
-from chordwise.cli.interruption import deferred, noted
 from chordwise.cli.invocation import Invocation
+from chordwise.cli.run_watch import deferred, noted
 from chordwise.errors import ConfigurationError, ExitCode
 from tests.fakes.commands import run
 
