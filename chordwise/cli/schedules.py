@@ -30,7 +30,7 @@ from chordwise.pipeline.diagnosis.checks import CheckStatus
 from chordwise.pipeline.diagnosis.schedules import judged
 from chordwise.pipeline.schedules import occurrences
 from chordwise.settings import ScheduleSettings, Settings
-from chordwise.settings.schedules import CatchUp, ScheduleKind, check_one, reason
+from chordwise.settings.schedules import CatchUp, ScheduleKind, check, reason
 from chordwise.storage import clock
 from chordwise.storage import schedules as stored_schedules
 from chordwise.storage.runs import Run
@@ -211,7 +211,7 @@ def _checked(settings: Settings, name: str, options: ScheduleOptions) -> Schedul
     try:
         values = asdict(options) | {"paths": tuple(options.paths or ())}
         wanted = ScheduleSettings.model_validate(values)
-        check_one(name, wanted, settings.profiles, settings.inbox.folders)
+        check(name, wanted, settings.profiles, settings.inbox.folders)
     except ValueError as error:
         raise UsageError(f"{reason(error)}.", "docs/schedules.md shows examples.") from error
     return wanted

@@ -88,13 +88,18 @@ class Home:
                 f"The folder {self.path} cannot be written to.",
                 "Set CHORDWISE_HOME to a folder of your own.",
             )
-        check_writers(self.path)
+        # Who can write to the folder could replace what lies in it.
+        if stat.S_IMODE(self.path.stat().st_mode) & 0o022:
+            raise ConfigurationError(
+                f"Other users can write to the folder {self.path}.",
+                f"Run `chmod go-w {shlex.quote(str(self.path))}`, or set CHORDWISE_HOME elsewhere.",
+            )
 
     def sockets(self) -> Path:
         """Return the folder for sockets: `run`, or one below the temporary folder.
 
         Raises:
-            ConfigurationError: That folder belongs to another user.
+            ConfigurationError: That folder belongs to another user, or others can read it.
         """
         if fits_socket(self.run):
             return self.run
@@ -108,8 +113,13 @@ class Home:
                 f"The temporary folder {places[0]} has too long a path for a socket.",
                 "Set CHORDWISE_HOME or TMPDIR to a shorter path.",
             )
-        make_folder(folder)
-        check_ownership(folder)
+        state = make_folder(folder).lstat()
+        is_ours = stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid()
+        if not is_ours or stat.S_IMODE(state.st_mode) & 0o077:
+            raise ConfigurationError(
+                f"The folder {folder} belongs to another user or is open to others.",
+                "Remove it, or set TMPDIR to a folder of your own.",
+            )
         return folder
 
     def discard_sockets(self) -> None:
@@ -205,34 +215,6 @@ def make_folder(folder: Path) -> Path:
             "Set CHORDWISE_HOME to a folder that you may write to.",
         ) from error
     return folder
-
-
-def check_ownership(folder: Path) -> None:
-    """Refuse a folder that another user owns or can read.
-
-    Raises:
-        ConfigurationError: The folder is not ours alone.
-    """
-    state = folder.lstat()
-    is_ours = stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid()
-    if not is_ours or stat.S_IMODE(state.st_mode) & 0o077:
-        raise ConfigurationError(
-            f"The folder {folder} belongs to another user or is open to others.",
-            "Remove it, or set TMPDIR to a folder of your own.",
-        )
-
-
-def check_writers(folder: Path) -> None:
-    """Refuse a folder that other users can write to: they could replace what lies in it.
-
-    Raises:
-        ConfigurationError: Its group or everyone can write to it.
-    """
-    if stat.S_IMODE(folder.stat().st_mode) & 0o022:
-        raise ConfigurationError(
-            f"Other users can write to the folder {folder}.",
-            f"Run `chmod go-w {shlex.quote(str(folder))}`, or set CHORDWISE_HOME elsewhere.",
-        )
 
 
 def write_private(path: Path, text: str) -> None:

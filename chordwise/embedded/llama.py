@@ -107,15 +107,6 @@ class EmbeddedLlama:
         address = read_address(self._address_file)
         return address.server if address else None
 
-    def url(self) -> str | None:
-        """Return the root of the server's API, without `/v1`, while it runs."""
-        address = read_address(self._address_file)
-        return address.url if address else None
-
-    def api_key(self) -> str:
-        """Return the key that the server asks for."""
-        return password_in(self._key_file)
-
     def _command(self) -> list[str]:
         options = {
             "--port": self._port,
@@ -155,6 +146,8 @@ def read_address(path: Path) -> ServerAddress | None:
 
 def running(home: Home, model: str) -> tuple[str, str] | None:
     """Return address and key of the server of a model, as it is named in the settings.
+
+    The address is the root of the server's API, without `/v1`.
 
     Raises:
         ConfigurationError: There is no such model file.

@@ -68,12 +68,8 @@ class EmbeddedValkey:
         return processes.find_by_pid_file(self._pid_file, str(self._configuration))
 
     def url(self) -> str:
-        """Return the address for Celery, as broker and as result backend alike."""
+        """Return the address for Celery, for messages and for results, with the password in it."""
         return f"redis+socket://{self._address()}"
-
-    def broker_url(self) -> str:
-        """Return the address for Celery's broker, with the password in it."""
-        return self.url()
 
     def redis_url(self) -> str:
         """Return the address for redis-py, with the password in it."""

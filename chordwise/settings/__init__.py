@@ -35,7 +35,6 @@ from chordwise.settings.environment import variable
 from chordwise.settings.places import (
     FILE_NAME,
     default_home,
-    find_file,
     find_home,
     settings_file,
 )
@@ -55,12 +54,9 @@ from chordwise.settings.sections import (
     PipelineSettings,
     ProfileSettings,
     PromptSettings,
-    Provider,
     ReaderSettings,
     RetrySettings,
     RoutingSettings,
-    Section,
-    StructuredOutput,
     TierSettings,
     WorkerSettings,
     problems,
@@ -69,9 +65,6 @@ from chordwise.settings.sections import (
 __all__ = [
     "AUTO",
     "FILE_NAME",
-    "BatchSettings",
-    "BudgetSettings",
-    "CacheSettings",
     "CritiqueSettings",
     "DeliverySettings",
     "EmbeddedSettings",
@@ -82,17 +75,13 @@ __all__ = [
     "PipelineSettings",
     "ProfileSettings",
     "PromptSettings",
-    "Provider",
     "ReaderSettings",
     "RetrySettings",
     "RoutingSettings",
     "ScheduleSettings",
-    "Section",
     "Settings",
-    "StructuredOutput",
     "TierSettings",
     "WorkerSettings",
-    "find_file",
     "find_home",
     "load",
 ]
@@ -218,7 +207,8 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def check_schedules(self) -> Settings:
         """Refuse schedules that cannot be kept."""
-        schedules_module.check(self.schedules, self.profiles, self.inbox.folders)
+        for name, schedule in self.schedules.items():
+            schedules_module.check(name, schedule, self.profiles, self.inbox.folders)
         return self
 
     def _timeout_seconds(self, name: str) -> float:
