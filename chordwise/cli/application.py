@@ -71,7 +71,11 @@ def run(arguments: Sequence[str]) -> int:
     invocation = Invocation()
     hoisted = hoist(arguments)
     try:
-        app = listing() if wants_listing(hoisted) else _loaded(hoisted)
+        if wants_listing(hoisted):
+            app = listing()
+        else:
+            begins_with_command = bool(hoisted) and hoisted[0] in MODULES
+            app = application(named_in(hoisted), takes_options=not begins_with_command)
         app(args=hoisted, prog_name="chordwise", obj=invocation)
     except BaseException as error:  # noqa: BLE001 - the outermost shell
         return explain(error, invocation)
@@ -132,11 +136,6 @@ def application(modules: Iterable[str], *, takes_options: bool = True) -> typer.
             else:
                 add(app, name, found, getattr(loaded, "EPILOG", EPILOG))
     return app
-
-
-def _loaded(hoisted: Sequence[str]) -> typer.Typer:
-    begins_with_command = bool(hoisted) and hoisted[0] in MODULES
-    return application(named_in(hoisted), takes_options=not begins_with_command)
 
 
 def _empty(*, takes_options: bool = True) -> typer.Typer:

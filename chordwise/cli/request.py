@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +13,11 @@ import typer
 from chordwise.cli.options import Budget, Model, NoWait, budget_of
 from chordwise.domain.states import Lane
 from chordwise.domain.tasks import CONFIDENCE_THRESHOLD, MAX_VOTES, AnalysisType
+from chordwise.domain.visible_text import printable
 from chordwise.errors import UsageError
 from chordwise.pipeline.intake import run_options as intake_options
 from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.readers.discovery import STDIN
 from chordwise.settings import ProfileSettings, Settings
 
 
@@ -176,3 +179,8 @@ AS_IN_A_PROFILE = (
     "id_column",
 )
 """The options of a run that a profile has under the same name, with values of the same type."""
+
+
+def absolute(path: str) -> str:
+    """Return an argument as it means the same in every working folder."""
+    return path if path == STDIN else printable(os.path.join(os.getcwd(), path))  # noqa: PTH109, PTH118 - a pattern is no path

@@ -17,14 +17,13 @@ from sqlalchemy import select
 
 from chordwise.cli.options import budget_of
 from chordwise.cli.quote import read_all
-from chordwise.cli.request import AS_IN_A_PROFILE, profile_with
+from chordwise.cli.request import AS_IN_A_PROFILE, absolute, profile_with
 from chordwise.client.connection import Connection
 from chordwise.client.run import Result, Run
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.states import Lane, RunStatus
 from chordwise.domain.tasks import AnalysisType, implied_types
 from chordwise.domain.validation import check_schema
-from chordwise.domain.visible_text import printable
 from chordwise.errors import UsageError
 from chordwise.pipeline.exports.table import distinct
 from chordwise.pipeline.intake import found_files
@@ -131,7 +130,7 @@ class Client:
         """
         _refuse_unknown(arguments)
         given = _listed(paths)
-        options = replace(self._options(arguments), paths=tuple(map(_absolute, given)))
+        options = replace(self._options(arguments), paths=tuple(map(absolute, given)))
         known = self._known(options)
         if known is not None:
             return known
@@ -155,7 +154,7 @@ class Client:
         models = Models(connection.settings)
         quoter = Quoter(settings=connection.settings, database=connection.database, models=models)
         read = read_all(connection.settings, discover(given), options.columns)
-        return quoting.priced(quoter, quoting.gather(quoter, read, options, 0))
+        return quoting.estimate(quoter, read, options)
 
     def run(self, name: str = "latest") -> Run:
         """Return a run by its name or id.
@@ -300,7 +299,3 @@ def _listed(paths: Paths) -> list[str]:
     if not given:
         raise UsageError("There is nothing to submit.", "Name a file, a folder or a pattern.")
     return [os.fspath(path) for path in given]
-
-
-def _absolute(path: str) -> str:
-    return printable(str(Path.cwd() / path))

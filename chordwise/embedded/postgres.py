@@ -76,7 +76,7 @@ class EmbeddedPostgres:
             ConfigurationError: The data belongs to another version, or its password is missing.
             ServiceUnavailableError: The server does not start, or runs already.
         """
-        if self.is_alive():
+        if self.identity() is not None:
             raise ServiceUnavailableError(f"PostgreSQL runs already on {self._data}.")
         home.make_folder(self._log.parent)
         self._initialize()
@@ -91,10 +91,6 @@ class EmbeddedPostgres:
             (Signals.SIGINT, _FAST_SHUTDOWN_SECONDS),
             (Signals.SIGQUIT, _IMMEDIATE_SHUTDOWN_SECONDS),
         )
-
-    def is_alive(self) -> bool:
-        """Return whether a server process runs on the data."""
-        return self.identity() is not None
 
     def identity(self) -> ProcessIdentity | None:
         """Return the server process that runs on the data, even one started by another stack."""

@@ -47,7 +47,7 @@ class EmbeddedValkey:
         Raises:
             ServiceUnavailableError: The server does not start, or runs already.
         """
-        if self.is_alive():
+        if self.identity() is not None:
             raise ServiceUnavailableError(f"Valkey runs already on {self._data}.")
         home.make_folder(self._log.parent)
         home.make_folder(self._data)
@@ -58,10 +58,6 @@ class EmbeddedValkey:
     def stop(self) -> bool:
         """Stop whatever server runs on the data; return whether there was one."""
         return processes.stop(self.identity(), (Signals.SIGTERM, _SHUTDOWN_SECONDS))
-
-    def is_alive(self) -> bool:
-        """Return whether a server process runs on the data."""
-        return self.identity() is not None
 
     def identity(self) -> ProcessIdentity | None:
         """Return the server process that runs on the data, even one started by another stack."""

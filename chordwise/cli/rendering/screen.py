@@ -113,12 +113,9 @@ class _Console(Console):
 
 
 def _console(stream: TextIO) -> Console:
-    width = None if stream.isatty() else _width_without_terminal()
+    # Without a terminal, the width that COLUMNS asks for, or one that suits a log.
+    without = shutil.get_terminal_size((_WIDTH_WITHOUT_TERMINAL, 24)).columns
+    width = None if stream.isatty() else without
     console = _Console(file=stream, markup=False, emoji=False, highlight=False, width=width)
     console.width = min(console.width, _WIDEST)
     return console
-
-
-def _width_without_terminal() -> int:
-    """Return the width that COLUMNS asks for, or one that suits a log."""
-    return shutil.get_terminal_size((_WIDTH_WITHOUT_TERMINAL, 24)).columns
