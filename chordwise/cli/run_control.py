@@ -53,7 +53,7 @@ def retry(
     found = _find(settings, run)
     with access.working_context(settings) as working:
         count = retrying.retry(working, found.id, budget_usd)
-    invocation.screen.tell(f"{counted(count, 'analysis')} taken up again.")
+    invocation.screen.tell(f"{counted(count, 'analysis')} retried.")
     if not no_wait:
         return run_watch.follow(invocation, settings, found.id, found.name, as_json=as_json)
     if as_json:

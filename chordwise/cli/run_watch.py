@@ -88,8 +88,8 @@ _WITHIN_A_DAY = (
 class Watch:
     """One wait for one run.
 
-    `warn` hears sentences about what seems to be wrong. `pause` waits so many seconds, and returns
-    whether to detach.
+    `warn` is called with a sentence when something seems to be wrong. `pause` waits so many
+    seconds, and returns whether to detach.
     """
 
     def __init__(
@@ -227,7 +227,7 @@ def _say_how_to_go_on(invocation: Invocation, settings: Settings, account: Accou
     if account.states[JobStatus.PAUSED]:
         tell("Paused: the run does not continue on its own. Resolve the error above, then:")
     elif ended_badly:
-        tell("Take up again what has not succeeded with:")
+        tell("Retry what has not succeeded with:")
     if ended_badly:
         suggest(invocation, settings, "retry", account.run)
     if account.is_interrupted:

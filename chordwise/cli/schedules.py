@@ -112,7 +112,7 @@ def list_schedules(invocation: Invocation, *, as_json: AsJson = False) -> None:
     elif found:
         screen.show(table(found), *defects(found))
     if missing := sorted(settings.schedules.keys() - {line.name for line in found}):
-        screen.tell(f"Not yet taken up by a scheduler: {', '.join(missing)}.")
+        screen.tell(f"Not yet seen by a scheduler: {', '.join(missing)}.")
     elif not found:
         screen.tell("There are no schedules. docs/schedules.md says how to write one.")
 

@@ -68,7 +68,7 @@ class Connection:
             return self._context
 
     def close(self) -> None:
-        """Give the connections back; what was submitted goes on."""
+        """Close the connections; what was submitted goes on."""
         with self._turn:
             if self._context is not None:
                 self._context.leases.close()

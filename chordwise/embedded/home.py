@@ -53,7 +53,7 @@ class Home:
 
     @property
     def run(self) -> Path:
-        """What describes the running stack; worth nothing once it is down."""
+        """What describes the running stack; meaningless once it is down."""
         return self.path / "run"
 
     @property
@@ -76,7 +76,7 @@ class Home:
         return self.logs / f"{name}.log"
 
     def prepare(self) -> None:
-        """Create the folders that are missing, each for our eyes only.
+        """Create the folders that are missing, each with mode 0700.
 
         Raises:
             ConfigurationError: The home cannot be created or written to, or others can write to it.
@@ -177,7 +177,7 @@ def locked(home: Home) -> Iterator[None]:
 
 
 def _lock(descriptor: int, home: Home) -> None:
-    # A killed process of several threads is dead to everybody a moment before its files close.
+    # A killed process of several threads is gone from the list a moment before its files close.
     processes.wait_until(
         lambda: _has_locked(descriptor) or lock_holder(home) is not None, _DYING_SECONDS
     )
@@ -227,7 +227,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def password_in(path: Path) -> str:
-    """Return the password in a file; the first call makes one up."""
+    """Return the password in a file; the first call generates it."""
     if not path.exists():
         write_private(path, secrets.token_urlsafe(_PASSWORD_BYTES))
     return path.read_text(encoding="utf-8").strip()

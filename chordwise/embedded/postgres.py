@@ -172,11 +172,11 @@ class EmbeddedPostgres:
             )
 
     def _remove_stale_locks(self) -> None:
-        """Take the claims back that a dead server has left.
+        """Remove the locks that a dead server has left.
 
-        PostgreSQL believes any living process of the same number to be the server; `start` has
-        looked closer. The rest of `postmaster.pid` must stay: by it the new server sees whether
-        children of the dead one still write to the data. A number of ours counts as stale there.
+        PostgreSQL takes any living process of the same number for the server; `start` has checked
+        the command line, too. The rest of `postmaster.pid` must stay: by it the new server sees
+        whether children of the dead one still write to the data. Our own number counts as stale.
         """
         pid_file = self._data / "postmaster.pid"
         if pid_file.exists():

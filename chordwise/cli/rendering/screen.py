@@ -1,4 +1,4 @@
-"""Standard output for data and standard error for talk, each with what its terminal can do."""
+"""Standard output for data and standard error for messages, each as its terminal can show it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Screen:
             self.talk.print(renderable)
 
     def tell(self, text: str) -> None:
-        """Say a sentence about the proceedings on standard error."""
+        """Print a sentence to standard error."""
         self.talk.print(Text(one_line(text)), soft_wrap=True)
 
     def tell_whole(self, text: str) -> None:
@@ -63,7 +63,7 @@ class Screen:
         self.talk.print(Text(text), soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """Say something on standard error that is of less weight."""
+        """Print a sentence of less importance to standard error."""
         self.talk.print(Text(one_line(text), style="dim"), soft_wrap=True)
 
     def suggest(self, command: str) -> None:
