@@ -29,11 +29,11 @@ class Bound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """A value for a bound; `value` is absent where `note` says why it could not be measured."""
+    """A value for a bound; `note` says what it rests on."""
 
     row: str
     bound: Bound
-    value: float | None
+    value: float
     note: str = ""
 
 
@@ -73,7 +73,7 @@ class Report:
         return [
             each.bound.what
             for each in self.measurements
-            if each.value is not None and each.bound.verdict(each.value) == MISSED
+            if each.bound.verdict(each.value) == MISSED
         ]
 
     def markdown(self) -> str:
@@ -89,9 +89,7 @@ class Report:
         rows = []
         for one in self.measurements:
             sign, unit = "≥" if one.bound.at_least else "≤", one.bound.unit
-            value, verdict = "–", "not measured"
-            if one.value is not None:
-                value, verdict = f"{number(one.value)} {unit}", one.bound.verdict(one.value)
+            value, verdict = f"{number(one.value)} {unit}", one.bound.verdict(one.value)
             limits = [f"{sign} {number(limit)}" for limit in (one.bound.must, one.bound.goal)]
             rows.append([one.row, one.bound.what, *limits, value, verdict, one.note])
         return table(["row", "what", "must", "goal", "measured", "reached", "note"], rows)

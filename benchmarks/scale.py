@@ -346,7 +346,7 @@ def _prepared(bench: Bench) -> Iterator[Measured]:
         with (
             psycopg.connect(postgres.connection_string(), autocommit=True) as connection,
             redis.Redis.from_url(valkey.redis_url()) as broker,
-            _scheduler(folder, postgres.url(), valkey.broker_url()) as (context, transactions),
+            _scheduler(folder, postgres.url(), valkey.url()) as (context, transactions),
         ):
             yield Measured(
                 bench=bench,

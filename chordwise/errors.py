@@ -25,7 +25,7 @@
     │   └── InvalidAnswerError        the answer is not what the schema asks for
     ├── AwaitingBatchError            the answer comes with a batch           (transient)
     ├── DeliveryError                 a receiver could not be told that a run ended
-    │   └── DeliveryRefusedError      and does not want to be
+    │   └── DeliveryRefusedError      the receiver rejected it permanently
     ├── LeaseLostError                another process took the work over
     └── RunCancelledError             the run takes nothing more in
 
@@ -80,7 +80,7 @@ class ChordwiseError(Exception):
 
 
 class TransientError(ChordwiseError):
-    """Mixin: the same request may succeed later. `retry_after_seconds` is the server's own word.
+    """Mixin: the same request may succeed later, at the earliest after `retry_after_seconds`.
 
     `is_throttling` says that the work only waits for its turn: putting it off counts no failure.
     `has_waited` says that a turn was waited for in place already: the work is put off, not repeated

@@ -1,4 +1,4 @@
-"""The tables of the first migration, in the order of their dependencies.
+"""The tables of the first migration.
 
 The columns of a table are in the order of the class that maps it.
 """
@@ -27,7 +27,7 @@ def _nullable(kind: sa.types.TypeEngine[object], *names: str) -> list[sa.Column[
 
 
 def _default(
-    kind: sa.types.TypeEngine[object], name: str, value: str | sa.ClauseElement
+    kind: sa.types.TypeEngine[object], name: str, value: str | sa.TextClause
 ) -> sa.Column[object]:
     return sa.Column(name, kind, server_default=value, nullable=False)
 
@@ -44,48 +44,38 @@ def _clock_time(name: str) -> sa.Column[object]:
     return _default(_TIME, name, sa.text("clock_timestamp()"))
 
 
-# Tables
+def _columns_of_an_answer() -> list[sa.Column[object]]:
+    return [
+        *_required(_TEXT, "analysis_type"),
+        *_required(_JSON, "output"),
+        *_nullable(_JSON, "corrected_output"),
+        _default(_BOOLEAN, "nothing_found", sa.text("false")),
+        *_required(_DOUBLE, "confidence", "quality", "coverage"),
+        *_nullable(_DOUBLE, "agreement"),
+        *_nullable(_JSON, "critique"),
+        *_required(_BOOLEAN, "needs_review"),
+        *_required(_JSON, "failed_chunks"),
+        *_nullable(_JSON, "missing_rows", "row_counts", "failed_checks"),
+        *_required(_TEXT, "provider", "model"),
+        *_required(_BOOLEAN, "language_model"),
+        *_required(_TEXT, "prompt_version"),
+    ]
 
 
-def create() -> None:
-    """Create all tables, without their indexes."""
-    _create_messages()
-    _create_prompts()
-    _create_schedules()
-    _create_runs()
-    _create_intakes()
-    _create_jobs()
-    _create_lists_of_files()
-    _create_inbox()
-    _create_chunks()
-    _create_model_calls()
-    _create_results()
-    _create_facts()
-    _create_budgets()
-    _create_batches()
-    _create_batch_requests()
-    _create_deliveries()
-    _create_evaluations()
-    _create_judgments()
-    _create_feedback()
-
-
-def _create_messages() -> None:
-    op.create_table(
-        "schema_versions",
+# In the order of their dependencies.
+TABLES: dict[str, list[sa.schema.SchemaItem]] = {
+    "schema_versions": [
         *_required(_TEXT, "revision", "works_from"),
         _transaction_time("applied_at"),
         sa.PrimaryKeyConstraint("revision", name="pk_schema_versions"),
-    )
-    op.create_table(
-        "broker_markers",
+    ],
+    "broker_markers": [
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
         *_required(_TEXT, "marker"),
         _transaction_time("created_at"),
         sa.PrimaryKeyConstraint("id", name="pk_broker_markers"),
-    )
-    op.create_table(
-        "outbox",
+    ],
+    "outbox": [
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         *_required(_TEXT, "task"),
         *_required(_JSON, "arguments"),
@@ -94,26 +84,20 @@ def _create_messages() -> None:
         _transaction_time("due_at"),
         *_nullable(_TIME, "sent_at"),
         sa.PrimaryKeyConstraint("id", name="pk_outbox"),
-    )
-    op.create_table(
-        "incidents",
+    ],
+    "incidents": [
         *_required(_TEXT, "kind", "reason"),
         *_required(_BIGINT, "count"),
         _transaction_time("first_at"),
         _clock_time("last_at"),
         sa.PrimaryKeyConstraint("kind", "reason", name="pk_incidents"),
-    )
-
-
-def _create_prompts() -> None:
-    op.create_table(
-        "prompt_versions",
+    ],
+    "prompt_versions": [
         *_required(_TEXT, "version", "sha256", "system", "user"),
         _transaction_time("created_at"),
         sa.PrimaryKeyConstraint("version", name="pk_prompt_versions"),
-    )
-    op.create_table(
-        "cached_completions",
+    ],
+    "cached_completions": [
         *_required(_TEXT, "key", "provider", "model", "prompt_version"),
         *_nullable(_JSON, "completion"),
         *_nullable(_UUID, "claim_token"),
@@ -122,12 +106,8 @@ def _create_prompts() -> None:
         *_nullable(_TIME, "used_at"),
         _default(_BIGINT, "uses", "0"),
         sa.PrimaryKeyConstraint("key", name="pk_cached_completions"),
-    )
-
-
-def _create_schedules() -> None:
-    op.create_table(
-        "schedules",
+    ],
+    "schedules": [
         *_required(_UUID, "id"),
         *_required(_TEXT, "name", "origin"),
         _default(_BOOLEAN, "enabled", sa.text("true")),
@@ -138,9 +118,8 @@ def _create_schedules() -> None:
         _transaction_time("changed_at"),
         sa.PrimaryKeyConstraint("id", name="pk_schedules"),
         sa.UniqueConstraint("name", name="uq_schedules_name"),
-    )
-    op.create_table(
-        "schedule_runs",
+    ],
+    "schedule_runs": [
         *_required(_UUID, "id", "schedule_id"),
         *_required(_TEXT, "schedule", "kind"),
         *_required(_TIME, "due_at"),
@@ -156,12 +135,8 @@ def _create_schedules() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_schedule_runs"),
         _reference("schedule_runs", "schedule_id", "schedules"),
         sa.UniqueConstraint("schedule_id", "due_at", name="uq_schedule_runs_schedule_id_due_at"),
-    )
-
-
-def _create_runs() -> None:
-    op.create_table(
-        "runs",
+    ],
+    "runs": [
         *_required(_UUID, "id"),
         *_required(_TEXT, "name", "status"),
         *_required(sa.JSON(), "options"),
@@ -179,12 +154,8 @@ def _create_runs() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_runs"),
         _reference("runs", "schedule_run_id", "schedule_runs"),
         sa.UniqueConstraint("name", name="uq_runs_name"),
-    )
-
-
-def _create_intakes() -> None:
-    op.create_table(
-        "documents",
+    ],
+    "documents": [
         *_required(_UUID, "id"),
         *_required(_TEXT, "sha256", "source", "media_type"),
         *_nullable(_TEXT, "title"),
@@ -196,9 +167,8 @@ def _create_intakes() -> None:
         _transaction_time("created_at"),
         sa.PrimaryKeyConstraint("id", name="pk_documents"),
         sa.UniqueConstraint("sha256", name="uq_documents_sha256"),
-    )
-    op.create_table(
-        "intakes",
+    ],
+    "intakes": [
         *_required(_UUID, "id", "run_id"),
         *_required(_TEXT, "source"),
         *_nullable(_TEXT, "sha256"),
@@ -210,12 +180,8 @@ def _create_intakes() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_intakes"),
         _reference("intakes", "run_id", "runs"),
         _reference("intakes", "document_id", "documents"),
-    )
-
-
-def _create_jobs() -> None:
-    op.create_table(
-        "jobs",
+    ],
+    "jobs": [
         *_required(_UUID, "id", "run_id", "intake_id", "document_id"),
         *_required(_TEXT, "analysis_type"),
         *_required(_JSON, "options"),
@@ -236,12 +202,8 @@ def _create_jobs() -> None:
         _reference("jobs", "intake_id", "intakes"),
         _reference("jobs", "document_id", "documents"),
         _reference("jobs", "reused_from", "jobs"),
-    )
-
-
-def _create_lists_of_files() -> None:
-    op.create_table(
-        "listed_files",
+    ],
+    "listed_files": [
         *_required(_UUID, "intake_id", "run_id"),
         *_required(_INTEGER, "position"),
         *_required(_TEXT, "source"),
@@ -256,12 +218,8 @@ def _create_lists_of_files() -> None:
         sa.ForeignKeyConstraint(
             ["job_id"], ["jobs.id"], name="fk_listed_files_job_id", ondelete="SET NULL"
         ),
-    )
-
-
-def _create_inbox() -> None:
-    op.create_table(
-        "inbox_files",
+    ],
+    "inbox_files": [
         *_required(_UUID, "id", "store_id"),
         *_required(_TEXT, "folder", "name"),
         *_required(_BYTES, "raw_name"),
@@ -277,20 +235,15 @@ def _create_inbox() -> None:
         *_nullable(_TIME, "submitted_at", "delivered_at"),
         sa.PrimaryKeyConstraint("id", name="pk_inbox_files"),
         _reference("inbox_files", "run_id", "runs"),
-    )
-    op.create_table(
-        "inbox_intakes",
+    ],
+    "inbox_intakes": [
         *_required(_UUID, "intake_id", "inbox_file_id"),
         *_required(_INTEGER, "position"),
         sa.PrimaryKeyConstraint("intake_id", name="pk_inbox_intakes"),
         _reference("inbox_intakes", "intake_id", "intakes"),
         _reference("inbox_intakes", "inbox_file_id", "inbox_files"),
-    )
-
-
-def _create_chunks() -> None:
-    op.create_table(
-        "chunks",
+    ],
+    "chunks": [
         *_required(_UUID, "id", "job_id"),
         *_required(_INTEGER, "position", "start_char", "end_char"),
         *_required(_TEXT, "status"),
@@ -307,12 +260,8 @@ def _create_chunks() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_chunks"),
         _reference("chunks", "job_id", "jobs"),
         sa.UniqueConstraint("job_id", "position", name="uq_chunks_job_id_position"),
-    )
-
-
-def _create_model_calls() -> None:
-    op.create_table(
-        "model_calls",
+    ],
+    "model_calls": [
         *_required(_UUID, "id"),
         *_nullable(_TEXT, "run"),
         *_nullable(_UUID, "job_id", "chunk_id"),
@@ -340,41 +289,18 @@ def _create_model_calls() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_model_calls"),
         _reference("model_calls", "job_id", "jobs"),
         _reference("model_calls", "chunk_id", "chunks"),
-    )
-
-
-def _columns_of_an_answer() -> list[sa.Column[object]]:
-    return [
-        *_required(_TEXT, "analysis_type"),
-        *_required(_JSON, "output"),
-        *_nullable(_JSON, "corrected_output"),
-        _default(_BOOLEAN, "nothing_found", sa.text("false")),
-        *_required(_DOUBLE, "confidence", "quality", "coverage"),
-        *_nullable(_DOUBLE, "agreement"),
-        *_nullable(_JSON, "critique"),
-        *_required(_BOOLEAN, "needs_review"),
-        *_required(_JSON, "failed_chunks"),
-        *_nullable(_JSON, "missing_rows", "row_counts", "failed_checks"),
-        *_required(_TEXT, "provider", "model"),
-        *_required(_BOOLEAN, "language_model"),
-        *_required(_TEXT, "prompt_version"),
-    ]
-
-
-def _create_results() -> None:
-    op.create_table(
-        "results",
+    ],
+    "results": [
         *_required(_UUID, "id", "job_id", "document_id"),
-        _default(_BOOLEAN, "accepted", sa.false()),
+        _default(_BOOLEAN, "accepted", sa.text("false")),
         _transaction_time("created_at"),
         *_columns_of_an_answer(),
         sa.PrimaryKeyConstraint("id", name="pk_results"),
         _reference("results", "job_id", "jobs"),
         _reference("results", "document_id", "documents"),
         sa.UniqueConstraint("job_id", name="uq_results_job_id"),
-    )
-    op.create_table(
-        "result_history",
+    ],
+    "result_history": [
         *_required(_UUID, "id", "job_id", "document_id"),
         *_required(_TIME, "created_at"),
         _transaction_time("replaced_at"),
@@ -382,12 +308,8 @@ def _create_results() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_result_history"),
         _reference("result_history", "job_id", "jobs"),
         _reference("result_history", "document_id", "documents"),
-    )
-
-
-def _create_facts() -> None:
-    op.create_table(
-        "facts",
+    ],
+    "facts": [
         *_required(_UUID, "id", "job_id"),
         *_required(_TEXT, "path", "item"),
         *_nullable(_TEXT, "parent"),
@@ -406,23 +328,18 @@ def _create_facts() -> None:
         *_nullable(_INTEGER, "page"),
         *_nullable(_TEXT, "place"),
         *_nullable(_JSON, "boxes"),
-        _default(_BOOLEAN, "accepted", sa.false()),
+        _default(_BOOLEAN, "accepted", sa.text("false")),
         sa.PrimaryKeyConstraint("id", name="pk_facts"),
         _reference("facts", "job_id", "jobs"),
-    )
-    op.create_table(
-        "answer_tables",
+    ],
+    "answer_tables": [
         *_required(_TEXT, "name", "analysis_type"),
         *_required(_JSON, "columns"),
         _transaction_time("created_at"),
         _clock_time("changed_at"),
         sa.PrimaryKeyConstraint("name", name="pk_answer_tables"),
-    )
-
-
-def _create_budgets() -> None:
-    op.create_table(
-        "budgets",
+    ],
+    "budgets": [
         *_required(_TEXT, "scope"),
         *_nullable(_UUID, "run_id"),
         *_nullable(_USD, "cap_usd"),
@@ -430,9 +347,8 @@ def _create_budgets() -> None:
         _default(_USD, "reserved_usd", "0"),
         sa.PrimaryKeyConstraint("scope", name="pk_budgets"),
         _reference("budgets", "run_id", "runs"),
-    )
-    op.create_table(
-        "budget_reservations",
+    ],
+    "budget_reservations": [
         *_required(_UUID, "id", "run_id"),
         *_required(_DATE, "day"),
         *_required(_USD, "amount_usd"),
@@ -442,12 +358,8 @@ def _create_budgets() -> None:
         *_nullable(_USD, "settled_usd"),
         sa.PrimaryKeyConstraint("id", name="pk_budget_reservations"),
         _reference("budget_reservations", "run_id", "runs"),
-    )
-
-
-def _create_batches() -> None:
-    op.create_table(
-        "batches",
+    ],
+    "batches": [
         *_required(_UUID, "id"),
         *_required(_TEXT, "provider", "model", "model_name", "status"),
         *_nullable(_TEXT, "upload_id", "provider_id", "provider_status"),
@@ -460,12 +372,8 @@ def _create_batches() -> None:
         _clock_time("poll_at"),
         *_nullable(_TIME, "expires_at", "cancel_asked_at", "ended_at"),
         sa.PrimaryKeyConstraint("id", name="pk_batches"),
-    )
-
-
-def _create_batch_requests() -> None:
-    op.create_table(
-        "batch_requests",
+    ],
+    "batch_requests": [
         *_required(_UUID, "id", "job_id"),
         *_nullable(_UUID, "chunk_id"),
         *_required(_UUID, "owner_id"),
@@ -487,12 +395,8 @@ def _create_batch_requests() -> None:
         _reference("batch_requests", "batch_id", "batches"),
         _reference("batch_requests", "call_id", "model_calls"),
         sa.UniqueConstraint("owner_id", "key", name="uq_batch_requests_owner_id_key"),
-    )
-
-
-def _create_deliveries() -> None:
-    op.create_table(
-        "deliveries",
+    ],
+    "deliveries": [
         *_required(_UUID, "id", "run_id"),
         *_required(_TEXT, "kind", "event", "status"),
         *_required(_INTEGER, "attempts"),
@@ -503,12 +407,23 @@ def _create_deliveries() -> None:
         *_nullable(_TIME, "finished_at"),
         sa.PrimaryKeyConstraint("id", name="pk_deliveries"),
         _reference("deliveries", "run_id", "runs"),
-    )
-
-
-def _create_evaluations() -> None:
-    op.create_table(
-        "evaluations",
+    ],
+    "feedback": [
+        *_required(_UUID, "id", "job_id", "document_id", "result_id"),
+        *_required(_TEXT, "analysis_type"),
+        *_required(_JSON, "question"),
+        *_required(_TEXT, "path"),
+        *_nullable(_TEXT, "field"),
+        *_required(_TEXT, "verdict"),
+        *_nullable(_JSON, "judged", "corrected"),
+        *_nullable(_DOUBLE, "confidence"),
+        *_nullable(_TEXT, "note", "author"),
+        _clock_time("created_at"),
+        sa.PrimaryKeyConstraint("id", name="pk_feedback"),
+        _reference("feedback", "job_id", "jobs"),
+        _reference("feedback", "document_id", "documents"),
+    ],
+    "evaluations": [
         *_required(_UUID, "id"),
         *_nullable(_UUID, "run_id"),
         *_nullable(_TEXT, "run", "profile"),
@@ -519,9 +434,8 @@ def _create_evaluations() -> None:
         _clock_time("evaluated_at"),
         sa.PrimaryKeyConstraint("id", name="pk_evaluations"),
         _reference("evaluations", "run_id", "runs"),
-    )
-    op.create_table(
-        "evaluation_measures",
+    ],
+    "evaluation_measures": [
         *_required(_UUID, "evaluation_id"),
         *_required(_TEXT, "metric", "label", "found"),
         *_required(_DOUBLE, "value"),
@@ -531,12 +445,8 @@ def _create_evaluations() -> None:
             "evaluation_id", "metric", "label", "found", name="pk_evaluation_measures"
         ),
         _reference("evaluation_measures", "evaluation_id", "evaluations"),
-    )
-
-
-def _create_judgments() -> None:
-    op.create_table(
-        "judgments",
+    ],
+    "judgments": [
         *_required(_UUID, "id"),
         *_nullable(_UUID, "job_id", "evaluation_id"),
         *_required(_UUID, "document_id", "result_id"),
@@ -553,9 +463,18 @@ def _create_judgments() -> None:
             *("result_id", "judged_by", "part", "path"),
             name="uq_judgments_result_id_judged_by_part_path",
         ),
-    )
-    op.create_table(
-        "certifications",
+    ],
+    "calibrations": [
+        *_required(_UUID, "id"),
+        *_required(_TEXT, "analysis_type", "provider", "model", "part", "method"),
+        *_required(_JSON, "points"),
+        *_required(_INTEGER, "judged", "judged_right"),
+        *_required(_DOUBLE, "error_before", "error_after", "max_error_rate"),
+        *_nullable(_DOUBLE, "accept_from", "accepted_share"),
+        _clock_time("learnt_at"),
+        sa.PrimaryKeyConstraint("id", name="pk_calibrations"),
+    ],
+    "certifications": [
         *_required(_UUID, "id"),
         *_nullable(_UUID, "run_id"),
         *_required(_TEXT, "run", "profile", "analysis_type", "name", "seed", "verdict"),
@@ -566,34 +485,11 @@ def _create_judgments() -> None:
         _clock_time("certified_at"),
         sa.PrimaryKeyConstraint("id", name="pk_certifications"),
         _reference("certifications", "run_id", "runs"),
-    )
+    ],
+}
 
 
-def _create_feedback() -> None:
-    op.create_table(
-        "calibrations",
-        *_required(_UUID, "id"),
-        *_required(_TEXT, "analysis_type", "provider", "model", "part", "method"),
-        *_required(_JSON, "points"),
-        *_required(_INTEGER, "judged", "judged_right"),
-        *_required(_DOUBLE, "error_before", "error_after", "max_error_rate"),
-        *_nullable(_DOUBLE, "accept_from", "accepted_share"),
-        _clock_time("learnt_at"),
-        sa.PrimaryKeyConstraint("id", name="pk_calibrations"),
-    )
-    op.create_table(
-        "feedback",
-        *_required(_UUID, "id", "job_id", "document_id", "result_id"),
-        *_required(_TEXT, "analysis_type"),
-        *_required(_JSON, "question"),
-        *_required(_TEXT, "path"),
-        *_nullable(_TEXT, "field"),
-        *_required(_TEXT, "verdict"),
-        *_nullable(_JSON, "judged", "corrected"),
-        *_nullable(_DOUBLE, "confidence"),
-        *_nullable(_TEXT, "note", "author"),
-        _clock_time("created_at"),
-        sa.PrimaryKeyConstraint("id", name="pk_feedback"),
-        _reference("feedback", "job_id", "jobs"),
-        _reference("feedback", "document_id", "documents"),
-    )
+def create() -> None:
+    """Create all tables, without their indexes."""
+    for name, columns in TABLES.items():
+        op.create_table(name, *columns)

@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from chordwise import settings as settings_module
 from chordwise.domain.visible_text import visible
 from chordwise.embedded import processes
-from chordwise.errors import ChordwiseError, ConfigurationError, ExitCode, ServiceUnavailableError
+from chordwise.errors import ChordwiseError, ExitCode, ServiceUnavailableError
 from chordwise.pipeline.inbox.folders import places
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.part import Part
@@ -123,15 +123,12 @@ def run(settings: Settings, context: Context, stop: Event) -> None:
     """
     if context.settings.inbox.is_watched:
         places(context.settings)
-    if settings.database_url is None:
-        raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
+    url = settings.require_database_url()
     seconds = _leader_seconds(settings.pipeline)
-    engine = open_engine(
-        settings.database_url, pool_size=1, name="chordwise leader", statement_seconds=seconds
-    )
+    engine = open_engine(url, pool_size=1, name="chordwise leader", statement_seconds=seconds)
     leadership = Leadership(engine, silence_seconds=2 * seconds)
     wake = Event()
-    listener = Listener(_listening_engine(settings.database_url), outbox.CHANNEL, wake)
+    listener = Listener(_listening_engine(url), outbox.CHANNEL, wake)
     loop = Loop(context, leadership, listener, wake)
     parts = [
         Part(

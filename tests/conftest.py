@@ -90,7 +90,7 @@ def broker_url(servers: Servers) -> Iterator[SecretStr]:
     """Return the address of the broker, emptied for this test."""
     with redis.Redis.from_url(servers.valkey.redis_url()) as client:
         client.flushall()
-        yield SecretStr(servers.valkey.broker_url())
+        yield SecretStr(servers.valkey.url())
 
 
 @pytest.fixture

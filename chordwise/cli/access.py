@@ -8,14 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pydantic import SecretStr
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from chordwise.cli.invocation import Invocation
 from chordwise.embedded import llama, stack
 from chordwise.embedded.stack import Level
-from chordwise.errors import ConfigurationError
 from chordwise.settings import Settings
 from chordwise.storage import revisions
 from chordwise.storage.database import Database, admitted, open_engine
@@ -41,29 +39,7 @@ def reach(
         # Celery takes a second to load, which a stack takes to start, too.
         threading.Thread(target=importlib.import_module, args=(_WORKING,)).start()
     note = invocation.screen.note
-    services = stack.ensure(settings, level, config=invocation.config, on_progress=note)
-    addresses = {"database_url": services.database_url, "broker_url": services.broker_url}
-    return settings.model_copy(update=addresses)
-
-
-def address(settings: Settings) -> SecretStr:
-    """Return where the database is.
-
-    Raises:
-        ConfigurationError: There is none.
-    """
-    if settings.database_url is None:
-        raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
-    return settings.database_url
-
-
-def reading_address(settings: Settings) -> SecretStr:
-    """Return where SQL of the user's own is asked.
-
-    Raises:
-        ConfigurationError: There is no database.
-    """
-    return settings.reader_url or address(settings)
+    return stack.ensure(settings, level, config=invocation.config, on_progress=note)
 
 
 @contextmanager
@@ -76,7 +52,7 @@ def database(
         ConfigurationError: There is none, it has to be migrated, or `require` refuses it.
         ServiceUnavailableError: It cannot be reached.
     """
-    engine = open_engine(address(settings), pool_size=2, name="chordwise command")
+    engine = open_engine(settings.require_database_url(), pool_size=2, name="chordwise command")
     try:
         admitted(lambda: require(engine))
         yield Database(engine)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -72,10 +71,16 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code; nothing is raised."""
     invocation = Invocation()
     hoisted = hoist(arguments)
-    with explained(invocation) as outcome:
-        app = listing() if wants_listing(hoisted) else _loaded(hoisted)
+    try:
+        if wants_listing(hoisted):
+            app = listing()
+        else:
+            begins_with_command = bool(hoisted) and hoisted[0] in MODULES
+            app = application(named_in(hoisted), takes_options=not begins_with_command)
         app(args=hoisted, prog_name="chordwise", obj=invocation)
-    return outcome.exit_code
+    except BaseException as error:  # noqa: BLE001 - the outermost shell
+        return explain(error, invocation)
+    return ExitCode.SUCCESS
 
 
 def hoist(arguments: Sequence[str]) -> list[str]:
@@ -134,11 +139,6 @@ def application(modules: Iterable[str], *, takes_options: bool = True) -> typer.
     return app
 
 
-def _loaded(hoisted: Sequence[str]) -> typer.Typer:
-    begins_with_command = bool(hoisted) and hoisted[0] in MODULES
-    return application(named_in(hoisted), takes_options=not begins_with_command)
-
-
 def _empty(*, takes_options: bool = True) -> typer.Typer:
     app = typer.Typer(
         name="chordwise",
@@ -180,34 +180,21 @@ def chordwise(
     invocation.is_verbose, invocation.is_debug = verbose, debug
 
 
-LOG_NAME = "command"
-
-
-@dataclass(slots=True, kw_only=True)
-class Outcome:
-    """How a command ended."""
-
-    exit_code: int = ExitCode.SUCCESS
-
-
-@contextmanager
-def explained(invocation: Invocation) -> Iterator[Outcome]:
-    """Turn what the command raises into what the user reads; the outcome is set at the end."""
-    outcome = Outcome()
-    try:
-        yield outcome
-    except SystemExit as leaving:
-        code = leaving.code or ExitCode.SUCCESS
-        outcome.exit_code = code if isinstance(code, int) else ExitCode.INTERNAL
-    except KeyboardInterrupt:
-        outcome.exit_code = ExitCode.DETACHED
-        say("Interrupted.")
-    except ChordwiseError as error:
-        outcome.exit_code = error.exit_code
-        _explain(error, invocation)
-    except Exception as error:  # noqa: BLE001 - the outermost shell
-        outcome.exit_code = ExitCode.INTERNAL
-        _explain_defect(error, invocation)
+def explain(error: BaseException, invocation: Invocation) -> int:
+    """Say on standard error what the user has to know of an error; return the exit code."""
+    match error:
+        case SystemExit():
+            code = error.code or ExitCode.SUCCESS
+            return code if isinstance(code, int) else ExitCode.INTERNAL
+        case KeyboardInterrupt():
+            say("Interrupted.")
+            return ExitCode.DETACHED
+        case ChordwiseError():
+            _explain(error, invocation)
+            return error.exit_code
+        case _:
+            _explain_defect(error, invocation)
+            return ExitCode.INTERNAL
 
 
 def _explain(error: ChordwiseError, invocation: Invocation) -> None:
@@ -218,7 +205,7 @@ def _explain(error: ChordwiseError, invocation: Invocation) -> None:
         say(f"Hint: {one_line(error.hint)}")
 
 
-def _explain_defect(error: Exception, invocation: Invocation) -> None:
+def _explain_defect(error: BaseException, invocation: Invocation) -> None:
     if invocation.is_debug:
         say(visible(_traceback(error)).rstrip("\n"))
         return
@@ -227,10 +214,10 @@ def _explain_defect(error: Exception, invocation: Invocation) -> None:
     say(f"Hint: {f'the details are in {log}; ' if log else ''}--debug shows where it happened.")
 
 
-def _write_down(error: Exception, invocation: Invocation) -> Path | None:
+def _write_down(error: BaseException, invocation: Invocation) -> Path | None:
     """Append the details to a log in the home, where there is one; return its path."""
     with suppress(ChordwiseError, OSError):
-        log = invocation.settings().home.expanduser() / "logs" / f"{LOG_NAME}.log"
+        log = invocation.settings().home.expanduser() / "logs" / "command.log"
         if log.parent.is_dir():
             with log.open("a", encoding="utf-8", errors="backslashreplace") as output:
                 output.write(_traceback(error))
@@ -238,7 +225,7 @@ def _write_down(error: Exception, invocation: Invocation) -> Path | None:
     return None
 
 
-def _traceback(error: Exception) -> str:
+def _traceback(error: BaseException) -> str:
     from chordwise.telemetry.logging import without_secrets  # noqa: PLC0415 - rarely needed
 
     return without_secrets("".join(traceback.format_exception(error)))

@@ -6,7 +6,6 @@ import asyncio
 import ipaddress
 import signal
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -68,33 +67,6 @@ Driver={{PostgreSQL Unicode}};Server={host};Port={port};Database={database};Uid=
 """How programs connect; what stands in braces is filled in."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a program finds the database, and as whom it logs in."""
-
-    url: URL
-
-    def shown(self, recipe: str) -> str:
-        """Return a recipe with the place filled in."""
-        plain = self.url.set(drivername="postgresql")
-        return recipe.format(
-            url=plain.render_as_string(hide_password=False),
-            sqlalchemy=self.url.set(drivername="postgresql+psycopg").render_as_string(
-                hide_password=False
-            ),
-            host=self.url.host,
-            port=self.url.port or 5432,
-            database=self.url.database,
-            user=self.url.username,
-            query=_EXAMPLE,
-        )
-
-    @property
-    def recipes(self) -> dict[str, str]:
-        """The recipes for this place, by the programs."""
-        return {name: self.shown(recipe) for name, recipe in RECIPES.items()}
-
-
 def connect(
     invocation: Invocation,
     *,
@@ -121,7 +93,7 @@ def connect(
             "--listen is for the embedded database; yours has an address already.",
             "`chordwise connect` without it shows that.",
         )
-    _show(invocation, Place(url=_own(settings)), as_json=as_json)
+    _show(invocation, _own(settings), as_json=as_json)
     if settings.reader_url is None and not as_json:
         invocation.screen.tell(
             "`chordwise migrate --print-roles` prints what makes such a login. With it in "
@@ -133,7 +105,7 @@ def _own(settings: Settings) -> URL:
     """Return the address of a server of the user's own, as a reader's."""
     if settings.reader_url is not None:
         return make_url(settings.reader_url.get_secret_value())
-    url = make_url(access.address(settings).get_secret_value())
+    url = make_url(settings.require_database_url().get_secret_value())
     return url.set(username=tool_access.LOGIN, password=_PLACE)
 
 
@@ -171,12 +143,13 @@ async def _serve(
     Raises:
         UsageError: The port is taken.
     """
-    url = access.address(settings)
+    url = settings.require_database_url()
     login = await asyncio.to_thread(tool_access.allow, url)
     try:
         async with tool_access.forwarded(host, port, tool_access.socket_of(url)) as opened:
-            place = _opened(url, host, opened, login)
-            _show(invocation, place, as_json=as_json)
+            own = make_url(url.get_secret_value()).set(query={}, host=host, port=opened)
+            reader = own.set(username=login.role, password=login.password)
+            _show(invocation, reader, as_json=as_json)
             if not as_json:
                 invocation.screen.tell("Open until Ctrl-C. The password holds until then.")
             await _stopped(settings, url, login)
@@ -201,26 +174,29 @@ async def _stopped(settings: Settings, url: SecretStr, login: Login) -> None:
             await asyncio.wait_for(stop.wait(), _KEEP_ALIVE_SECONDS)
 
 
-def _opened(url: SecretStr, host: str, port: int, login: Login) -> Place:
-    database = make_url(url.get_secret_value()).database
-    return Place(
-        url=URL.create(
-            "postgresql",
-            username=login.role,
-            password=login.password,
-            host=host,
-            port=port,
-            database=database,
-        )
+def _show(invocation: Invocation, url: URL, *, as_json: bool) -> None:
+    """Show the address of the database with a login in it, and the recipes for it."""
+    plain, of_sqlalchemy = (
+        url.set(drivername=name).render_as_string(hide_password=False)
+        for name in ("postgresql", "postgresql+psycopg")
     )
-
-
-def _show(invocation: Invocation, place: Place, *, as_json: bool) -> None:
+    recipes = {
+        name: recipe.format(
+            url=plain,
+            sqlalchemy=of_sqlalchemy,
+            host=url.host,
+            port=url.port or 5432,
+            database=url.database,
+            user=url.username,
+            query=_EXAMPLE,
+        )
+        for name, recipe in RECIPES.items()
+    }
     screen = invocation.screen
     if as_json:
-        screen.write_json(url=place.shown("{url}"), recipes=place.recipes)
+        screen.write_json(url=plain, recipes=recipes)
         return
-    screen.write(place.shown("{url}") + "\n")
-    for name, recipe in place.recipes.items():
+    screen.write(f"{plain}\n")
+    for name, recipe in recipes.items():
         screen.tell_laid_out(Text(name, style="bold"))
         screen.tell_whole(recipe)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
-from pydantic import SecretStr
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -106,13 +105,7 @@ def _reach(invocation: Invocation, settings: Settings) -> Settings:
     if found is None or found.level is not Level.ALL:
         return access.reach(invocation, settings, Level.ALL)
     # Not asked for again: a stack under other settings would get a new worker.
-    ours = {"database_url": found.database_url, "broker_url": found.broker_url}
-    addresses = {
-        name: SecretStr(address)
-        for name, address in ours.items()
-        if address is not None and getattr(settings, name) is None
-    }
-    return settings.model_copy(update=addresses)
+    return stack.with_addresses(settings, found)
 
 
 def _lines(check: Check) -> Iterator[RenderableType]:

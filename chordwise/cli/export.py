@@ -74,22 +74,17 @@ def export(invocation: Invocation, options: ExportOptions) -> None:
             run_id = runs.find(session, options.run).id
     name = (options.view or "").removeprefix(f"{SCHEMA}.")
     is_whole = name != options.view and run_id is None and not names
-    if is_whole and chosen is ExportFormat.XLSX:
-        views = _views_of(settings, name)
-        if views:
-            with _opened(options) as sink:
-                count = writers.write_answers(
-                    sink, access.reading_address(settings), views, raw=options.raw
-                )
-            _tell(invocation, options, count)
-            return
-    wanted = options.sql or Selection(name=options.view or "", columns=names, run_id=run_id)
-    with (
-        selection.opened(access.reading_address(settings), wanted) as table,
-        _opened(options) as sink,
-    ):
-        count = writers.write(sink, table, chosen, raw=options.raw)
-    _tell(invocation, options, count)
+    views = _views_of(settings, name) if is_whole and chosen is ExportFormat.XLSX else ()
+    address = settings.require_sql_url()
+    if views:
+        with _opened(options) as sink:
+            count = writers.write_answers(sink, address, views, raw=options.raw)
+    else:
+        wanted = options.sql or Selection(name=options.view or "", columns=names, run_id=run_id)
+        with selection.opened(address, wanted) as table, _opened(options) as sink:
+            count = writers.write(sink, table, chosen, raw=options.raw)
+    if options.output != STDOUT:
+        invocation.screen.tell(f"{options.output} has {counted(count, 'row')}.")
 
 
 def _views_of(settings: Settings, name: str) -> Sequence[str]:
@@ -97,11 +92,6 @@ def _views_of(settings: Settings, name: str) -> Sequence[str]:
     with access.read(settings) as session:
         found = {table.name: table for table in answer_tables.gather(session)}
     return answer_tables.view_names(found[name]) if name in found else ()
-
-
-def _tell(invocation: Invocation, options: ExportOptions, count: int) -> None:
-    if options.output != STDOUT:
-        invocation.screen.tell(f"{options.output} has {counted(count, 'row')}.")
 
 
 def _checked_format(options: ExportOptions) -> ExportFormat:

@@ -16,16 +16,8 @@ from chordwise.cli.rendering.screen import Screen
 from chordwise.domain.learning.remarks import Saying, parsed
 from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import ExitCode, UsageError
-from chordwise.pipeline.learning.feedback import (
-    Given,
-    Signed,
-    Target,
-    give,
-    give_all,
-    one,
-    read,
-    wanted,
-)
+from chordwise.pipeline.learning import feedback as remarks
+from chordwise.pipeline.learning.feedback import Given, Signed, Target
 from chordwise.pipeline.runs.stored_results import Wanted
 
 _MAX_SHOWN = 20
@@ -71,14 +63,13 @@ def feedback(
         raise UsageError("Say --approve, --reject, --correct PATH=VALUE, or --file FILE.")
     results = Wanted(types=tuple(options.types or ()), document=options.document)
     target = Target(name=options.target, wanted=results)
-    lines = read(options.file) if options.file else []
+    lines = remarks.read(options.file) if options.file else []
     said = [Signed(saying=each, note=options.note, author=options.author) for each in sayings]
     with access.write(access.reach(invocation)) as session:
         if said:
-            given = give(session, one(session, target), said)
+            given = remarks.give(session, remarks.one(session, target), said)
         else:
-            found = wanted(session, target)
-            given = give_all(session, found, lines)
+            given = remarks.give_all(session, remarks.wanted(session, target), lines)
     _report(invocation.screen, given, as_json=as_json)
     return ExitCode.INCOMPLETE if given.unmatched else ExitCode.SUCCESS
 

@@ -52,9 +52,12 @@ class Invocation:
             ConfigurationError: A file is missing or broken, or a value is wrong.
         """
         from chordwise.settings import load  # noqa: PLC0415 - pydantic costs what `version` has not
+        from chordwise.telemetry.logging import configure  # noqa: PLC0415 - as above
 
         loaded = load(self.config, home=self.home, **flags)
-        self._configure_logging(loaded)
+        configure(loaded.logging, "command")
+        level = logging.INFO if self.is_verbose else logging.WARNING
+        logging.getLogger().setLevel(logging.DEBUG if self.is_debug else level)
         return loaded
 
     def find_home(self) -> Path:
@@ -66,10 +69,3 @@ class Invocation:
         from chordwise.settings import find_home  # noqa: PLC0415 - as above
 
         return find_home(self.config, self.home)
-
-    def _configure_logging(self, settings: Settings) -> None:
-        from chordwise.telemetry.logging import configure  # noqa: PLC0415 - as above
-
-        configure(settings.logging, "command")
-        level = logging.INFO if self.is_verbose else logging.WARNING
-        logging.getLogger().setLevel(logging.DEBUG if self.is_debug else level)

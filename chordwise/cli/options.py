@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, TypeAlias
 
 import typer
 
 from chordwise.domain.tasks import AnalysisType
+from chordwise.errors import UsageError
 
 OnlyTypes: TypeAlias = Annotated[
     list[AnalysisType] | None,
@@ -39,3 +41,19 @@ RunArgument: TypeAlias = Annotated[
 AnyRun: TypeAlias = Annotated[
     str | None, typer.Argument(metavar="RUN", help="A run's name or id, or latest.")
 ]
+
+
+def budget_of(given: str | None) -> Decimal | None:
+    """Return the amount that was given in US dollars; `None` where none was.
+
+    Raises:
+        UsageError: It is no amount that a run could keep to.
+    """
+    if given is None:
+        return None
+    from chordwise.pipeline.models.budgets import checked_cap  # noqa: PLC0415 - it loads the models
+
+    try:
+        return checked_cap(Decimal(given.strip().removeprefix("$")))
+    except InvalidOperation as error:
+        raise UsageError(f"A budget of {given} is no amount.", "--budget 2.50") from error

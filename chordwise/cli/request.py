@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from chordwise.cli.options import Budget, Model, NoWait
+from chordwise.cli.options import Budget, Model, NoWait, budget_of
 from chordwise.domain.states import Lane
-from chordwise.domain.tasks import (
-    CONFIDENCE_THRESHOLD,
-    MAX_VOTES,
-    AnalysisOptions,
-    AnalysisType,
-    implied_types,
-)
+from chordwise.domain.tasks import CONFIDENCE_THRESHOLD, MAX_VOTES, AnalysisType
+from chordwise.domain.visible_text import printable
 from chordwise.errors import UsageError
-from chordwise.readers.extracted import Columns
-from chordwise.settings import Settings
-
-if TYPE_CHECKING:
-    from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.pipeline.intake import run_options as intake_options
+from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.readers.discovery import STDIN
+from chordwise.settings import ProfileSettings, Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,112 +118,52 @@ class Request:
     budget: Budget = None
 
 
-def types_of(request: Request) -> tuple[AnalysisType, ...]:
-    """Return the types to run: a schema or labels alone say which."""
-    has_labels = bool(request.labels or request.labels_file)
-    has_schema = request.schema is not None
-    return implied_types(request.types or (), schema=has_schema, labels=has_labels)
-
-
-def options_of(request: Request) -> AnalysisOptions:
-    """Return what the analyses are told.
-
-    Raises:
-        UsageError: Options contradict each other, or the schema cannot be used.
-    """
-    from chordwise.pipeline.intake.run_options import (  # noqa: PLC0415 - as below
-        checked_language,
-        labels_of,
-        read_schema,
-    )
-
-    types = types_of(request)
-    labels, descriptions = labels_of(_labels(request.labels), request.labels_file)
-    if request.schema is not None and AnalysisType.EXTRACTION not in types:
-        raise UsageError("--schema is for extractions.", "Add --type extraction.")
-    if labels and AnalysisType.CLASSIFICATION not in types:
-        raise UsageError("--labels is for classifications.", "Add --type classification.")
-    return AnalysisOptions(
-        instructions=request.instructions.strip(),
-        labels=labels,
-        label_descriptions=descriptions,
-        answer_language=checked_language(request.answer_language),
-        schema=read_schema(request.schema) if request.schema else None,
-        confidence_threshold=(
-            CONFIDENCE_THRESHOLD
-            if request.confidence_threshold is None
-            else request.confidence_threshold
-        ),
-        votes=request.votes or 1,
-        critique=request.critique or request.principles is not None,
-        principles=_principles(request),
-    )
-
-
 def run_options(request: Request, settings: Settings) -> RunOptions:
     """Return what a run asks, by the options given and by the profile where one is named.
 
     Raises:
         UsageError: The options contradict each other or the profile, or there is no such profile.
     """
-    from chordwise.pipeline.intake.run_options import RunOptions, completed  # noqa: PLC0415 - as below
-
-    if request.save_as is not None and not request.save_as.strip():
-        raise UsageError("--save-as has no name.", "Such as --save-as contracts; or leave it out.")
-    if request.profile:
-        return profile_options(request, settings)
-    options = RunOptions(
-        types=types_of(request),
-        analysis=options_of(request),
-        model=request.model or settings.model,
-        name=request.run_name,
-        save_as=request.save_as or "",
-        fresh=request.fresh,
-        use_cache=not request.no_cache,
-        nightly=request.nightly,
-        lane=request.lane or Lane.ONLINE,
-        budget_usd=budget_of(request.budget),
-        columns=columns_of(request),
-    )
-    asked = request.types or ()
-    return completed(settings, options, asked, pack=request.pack, prompt=request.prompt)
-
-
-def profile_options(request: Request, settings: Settings) -> RunOptions:
-    """Return what a run asks by a profile of the settings; the options given go before it.
-
-    Raises:
-        UsageError: There is no such profile, or it and the options contradict each other.
-    """
-    from chordwise.pipeline.intake.run_options import run_options  # noqa: PLC0415 - as below
-
-    if request.profile not in settings.profiles:
-        known = ", ".join(sorted(settings.profiles))
-        hint = f"Known: {known}." if known else "[profiles.NAME] in chordwise.toml makes one."
-        raise UsageError(f"There is no profile “{request.profile}”.", hint)
+    principles, labels_file = request.principles, request.labels_file
     given: dict[str, object] = {
-        **{name: getattr(request, name) for name in _AS_IN_A_PROFILE},
+        **{name: getattr(request, name) for name in AS_IN_A_PROFILE},
         "types": tuple(request.types or ()),
         "schema_file": request.schema.absolute() if request.schema else None,
-        "labels": _labels(request.labels),
-        "labels_file": request.labels_file.absolute() if request.labels_file else None,
-        "principles": _principles(request),
+        "labels": tuple(part for each in request.labels.split(",") if (part := each.strip())),
+        "labels_file": labels_file.absolute() if labels_file else None,
+        "principles": intake_options.read_principles(principles) if principles else (),
         "budget_usd": budget_of(request.budget),
     }
-    changes = {name: value for name, value in given.items() if value}
+    profile = profile_with(settings, request.profile, given)
+    options = intake_options.run_options(settings, profile, request.run_name)
+    return replace(options, fresh=request.fresh, use_cache=not request.no_cache)
+
+
+def profile_with(settings: Settings, name: str, given: Mapping[str, object]) -> ProfileSettings:
+    """Return the profile of a name, or an empty one without a name, with what is given before it.
+
+    Raises:
+        UsageError: There is no such profile, or the table of its answers has no name.
+    """
+    if name and name not in settings.profiles:
+        known = ", ".join(sorted(settings.profiles))
+        hint = f"Known: {known}." if known else "[profiles.NAME] in chordwise.toml makes one."
+        raise UsageError(f"There is no profile “{name}”.", hint)
+    save_as = given["save_as"]
+    if isinstance(save_as, str) and not save_as.strip():
+        raise UsageError("--save-as has no name.", "Such as --save-as contracts; or leave it out.")
+    # A confidence of 0 is one that was given.
+    changes = {key: value for key, value in given.items() if value or isinstance(value, float)}
     if not _OF_LABELS.isdisjoint(changes):
         changes = {"labels": (), "labels_file": None} | changes
     if not {*_OF_LABELS, "schema_file"}.isdisjoint(changes):
         changes["examples_file"] = None  # they show the answers that the profile asks for
-    if request.confidence_threshold is not None:
-        changes["confidence_threshold"] = request.confidence_threshold
-    profile = settings.profiles[request.profile].model_copy(update=changes)
-    options = run_options(settings, profile, request.run_name)
-    return replace(options, fresh=request.fresh, use_cache=not request.no_cache)
+    profile = settings.profiles[name] if name else ProfileSettings()
+    return profile.model_copy(update=changes)
 
 
 _OF_LABELS = {"labels", "labels_file"}
-_AS_IN_A_PROFILE = (
+AS_IN_A_PROFILE = (
     "instructions",
     "answer_language",
     "pack",
@@ -237,45 +172,15 @@ _AS_IN_A_PROFILE = (
     "model",
     "nightly",
     "lane",
+    "confidence_threshold",
     "votes",
     "critique",
     "text_column",
     "id_column",
 )
+"""The options of a run that a profile has under the same name, with values of the same type."""
 
 
-def columns_of(request: Request) -> Columns:
-    """Return how tables are read.
-
-    Raises:
-        UsageError: Rows are to be named, but not to be read one by one.
-    """
-    if request.id_column and not request.text_column:
-        raise UsageError("--id-column is for reading rows.", "Add --text-column NAME.")
-    return Columns(text=request.text_column, identity=request.id_column)
-
-
-def budget_of(given: str | None) -> Decimal | None:
-    """Return the amount that was given in US dollars; `None` where none was.
-
-    Raises:
-        UsageError: It is no amount that a run could keep to.
-    """
-    if given is None:
-        return None
-    from chordwise.pipeline.models.budgets import checked_cap  # noqa: PLC0415 - it costs what others need not pay
-
-    try:
-        return checked_cap(Decimal(given.strip().removeprefix("$")))
-    except InvalidOperation as error:
-        raise UsageError(f"A budget of {given} is no amount.", "--budget 2.50") from error
-
-
-def _principles(request: Request) -> tuple[str, ...]:
-    from chordwise.pipeline.intake.run_options import read_principles  # noqa: PLC0415 - as above
-
-    return read_principles(request.principles) if request.principles else ()
-
-
-def _labels(given: str) -> tuple[str, ...]:
-    return tuple(part for each in given.split(",") if (part := each.strip()))
+def absolute(path: str) -> str:
+    """Return an argument as it means the same in every working folder."""
+    return path if path == STDIN else printable(os.path.join(os.getcwd(), path))  # noqa: PTH109, PTH118 - a pattern is no path

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from chordwise.cli import access, run_watch
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, Budget, NoWait, RunArgument
+from chordwise.cli.options import AsJson, Budget, NoWait, RunArgument, budget_of
 from chordwise.cli.rendering.plain_text import counted
-from chordwise.cli.request import budget_of
 from chordwise.embedded import stack
 from chordwise.errors import ExitCode
 from chordwise.pipeline.jobs import retry as retrying
@@ -54,7 +53,7 @@ def retry(
     found = _find(settings, run)
     with access.working_context(settings) as working:
         count = retrying.retry(working, found.id, budget_usd)
-    invocation.screen.tell(f"{counted(count, 'analysis')} taken up again.")
+    invocation.screen.tell(f"{counted(count, 'analysis')} retried.")
     if not no_wait:
         return run_watch.follow(invocation, settings, found.id, found.name, as_json=as_json)
     if as_json:

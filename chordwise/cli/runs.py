@@ -19,7 +19,7 @@ from chordwise.cli.rendering.layouts import FirstThatFits
 from chordwise.cli.rendering.plain_text import EXTRACTIVE, counted, moment, one_line, share
 from chordwise.cli.rendering.results import shortened
 from chordwise.cli.rendering.screen import Screen
-from chordwise.cli.run_report import EVERY, MAX_FAILURES
+from chordwise.cli.run_watch import EVERY, MAX_FAILURES
 from chordwise.domain.states import JobStatus
 from chordwise.pipeline.runs import accounts, progress
 from chordwise.pipeline.runs.accounts import JobLine, caps_of_run

@@ -30,7 +30,7 @@ from chordwise.pipeline.diagnosis.checks import CheckStatus
 from chordwise.pipeline.diagnosis.schedules import judged
 from chordwise.pipeline.schedules import occurrences
 from chordwise.settings import ScheduleSettings, Settings
-from chordwise.settings.schedules import CatchUp, ScheduleKind, check_one, reason
+from chordwise.settings.schedules import CatchUp, ScheduleKind, check, reason
 from chordwise.storage import clock
 from chordwise.storage import schedules as stored_schedules
 from chordwise.storage.runs import Run
@@ -112,7 +112,7 @@ def list_schedules(invocation: Invocation, *, as_json: AsJson = False) -> None:
     elif found:
         screen.show(table(found), *defects(found))
     if missing := sorted(settings.schedules.keys() - {line.name for line in found}):
-        screen.tell(f"Not yet taken up by a scheduler: {', '.join(missing)}.")
+        screen.tell(f"Not yet seen by a scheduler: {', '.join(missing)}.")
     elif not found:
         screen.tell("There are no schedules. docs/schedules.md says how to write one.")
 
@@ -211,7 +211,7 @@ def _checked(settings: Settings, name: str, options: ScheduleOptions) -> Schedul
     try:
         values = asdict(options) | {"paths": tuple(options.paths or ())}
         wanted = ScheduleSettings.model_validate(values)
-        check_one(name, wanted, settings.profiles, settings.inbox.folders)
+        check(name, wanted, settings.profiles, settings.inbox.folders)
     except ValueError as error:
         raise UsageError(f"{reason(error)}.", "docs/schedules.md shows examples.") from error
     return wanted

@@ -17,8 +17,8 @@ from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Model
 from chordwise.embedded import stack
-from chordwise.embedded.stack import Services
 from chordwise.errors import ConfigurationError
+from chordwise.settings import Settings
 from chordwise.storage import migration
 from chordwise.storage.database import open_engine, translate_errors
 
@@ -32,10 +32,8 @@ def up(invocation: Invocation, *, model: Model = None) -> None:
     """
     settings, screen = invocation.settings(model=model), invocation.screen
 
-    def ready(services: Services) -> None:
-        screen.tell(f"Ready. The data is in {settings.home}; Ctrl-C stops everything.")
-        if services.broker_url is None:
-            screen.note("There is no broker.")
+    def ready(reached: Settings) -> None:
+        screen.tell(f"Ready. The data is in {reached.home}; Ctrl-C stops everything.")
 
     # The servers talk about themselves: that is for those who ask.
     wanted = ("*",) if invocation.is_verbose else ("worker", "scheduler", "llama*")
@@ -100,7 +98,7 @@ def migrate(
         screen.write(_ROLES.format(readable=", ".join(migration.readable_names())))
         return
     # With an address given nothing is started: the stack itself calls this command that way.
-    url = settings.database_url or access.address(access.reach(invocation, settings))
+    url = settings.database_url or access.reach(invocation, settings).require_database_url()
     before, after = _migrate(url)
     if as_json:
         screen.write_json(before=before, after=after)

@@ -45,7 +45,7 @@ def sql(
     if as_csv and as_json:
         raise UsageError("--csv and --json exclude each other.")
     screen = invocation.screen
-    with user_sql.answer(access.reading_address(access.reach(invocation)), statement) as answer:
+    with user_sql.answer(access.reach(invocation).require_sql_url(), statement) as answer:
         if as_csv:
             _write_csv(screen, answer, limit, raw=raw)
         elif as_json:

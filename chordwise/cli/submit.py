@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -12,17 +11,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
 
-from chordwise.cli import access, interruption, quote, run_watch
+from chordwise.cli import access, quote, run_watch
 from chordwise.cli.command import Without
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, NoWait, RunArgument
 from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import live
 from chordwise.cli.rendering.plain_text import counted
-from chordwise.cli.request import Request, run_options
-from chordwise.cli.run_report import suggest
+from chordwise.cli.request import Request, absolute, run_options
+from chordwise.cli.run_watch import suggest
 from chordwise.domain.states import IntakeStatus
-from chordwise.domain.visible_text import printable
 from chordwise.embedded.stack import Level
 from chordwise.errors import ChordwiseError, ExitCode, RunCancelledError
 from chordwise.pipeline.intake import answer_tables, found_files
@@ -34,7 +32,7 @@ from chordwise.pipeline.models import budgets
 from chordwise.pipeline.runs import accounts
 from chordwise.pipeline.runs.accounts import Account
 from chordwise.pipeline.runtime.context import Context
-from chordwise.readers.discovery import STDIN, FoundFile, discover
+from chordwise.readers.discovery import FoundFile, discover
 from chordwise.readers.reading import Reader
 from chordwise.settings import Settings
 from chordwise.storage import runs
@@ -76,7 +74,7 @@ def begin(invocation: Invocation, request: Request, *, waits: bool, as_json: boo
     with access.working_context(intake.settings) as context:
         if options.budget_usd is not None:
             quote.announce(context, request.paths, options, options.budget_usd, invocation.screen)
-        asked = replace(options, paths=tuple(map(_absolute, request.paths)))
+        asked = replace(options, paths=tuple(map(absolute, request.paths)))
         account = intake.take_in(context, _open(context, intake, asked, found))
     return intake.conclude(account, waits=waits, as_json=as_json)
 
@@ -145,7 +143,7 @@ class Intake:
         with (
             Reader(self.settings.readers) as reader,
             live.display(self.screen) as display,
-            interruption.deferred(lambda: self.screen.tell(_STOPPING)) as stopped,
+            run_watch.deferred(lambda: self.screen.tell(_STOPPING)) as stopped,
         ):
             counts = itertools.count(account.taken + 1)
 
@@ -192,11 +190,6 @@ def _open(
     if is_typed and not submission.is_resumed:
         screen.tell("Standard input is read from the keyboard; Ctrl-D ends it.")
     return submission
-
-
-def _absolute(path: str) -> str:
-    """Return an argument as it means the same in every working folder."""
-    return path if path == STDIN else printable(os.path.join(os.getcwd(), path))  # noqa: PTH109, PTH118 - a pattern is no path
 
 
 def analyze(invocation: Invocation, request: Request, *, as_json: AsJson = False) -> ExitCode:

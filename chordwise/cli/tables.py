@@ -91,16 +91,15 @@ def _shown(table: str, columns: Sequence[ViewColumn], *, in_full: bool) -> Itera
         asked = [column for column in own if column.name not in BASE_COLUMNS]
         yield Text(f"{SCHEMA}.{view}", style="bold")
         if in_full:
-            rows = [_row(column) for column in (own if view == table else asked)]
+            rows = [
+                (column.name, column.type, one_line(column.description, _DESCRIPTION_WIDTH))
+                for column in (own if view == table else asked)
+            ]
             yield layouts.folded(("Column", "Type", "What it is"), rows, ("Column",), indent=2)
         else:
             names = ", ".join(f"{column.name} {column.type}" for column in asked)
             yield indented(Text(one_line(names, _LIST_WIDTH), style="dim"), 2)
         yield from (hint(query, columns=2) for query in _queries(view, asked))
-
-
-def _row(column: ViewColumn) -> tuple[str, str, str]:
-    return column.name, column.type, one_line(column.description, _DESCRIPTION_WIDTH)
 
 
 _QUERIES = {

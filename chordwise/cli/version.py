@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -19,8 +20,11 @@ def version(
     *, as_json: Annotated[bool, typer.Option("--json", help="As one JSON document.")] = False
 ) -> None:
     """Show the versions of Chordwise, Python and the schema."""
+    own = "unknown"  # as in a checkout that is on the path alone
+    with suppress(metadata.PackageNotFoundError):
+        own = metadata.version("chordwise")
     found = {
-        "chordwise": own_version(),
+        "chordwise": own,
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "schema_revision": schema_revision(),
@@ -32,14 +36,6 @@ def version(
         f"chordwise {found['chordwise']} "
         f"(Python {found['python']}, {found['platform']}, schema {found['schema_revision']})\n"
     )
-
-
-def own_version() -> str:
-    """Return the version that is installed; a checkout on the path alone does not know its own."""
-    try:
-        return metadata.version("chordwise")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def schema_revision() -> str:

@@ -1,10 +1,4 @@
-"""The client: what the commands do, from Python.
-
-with Client() as client:
-    run = client.submit("contracts/", profile="contracts")
-    for result in run.results(as_completed=True):
-        print(result.document, result.facts["governing law"].value)
-"""
+"""The client: what the commands do, from Python (docs/python.md)."""
 
 from __future__ import annotations
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from decimal import Decimal
-from types import TracebackType
 from typing import Self, Unpack
 
 from chordwise.client.client import AnalysisArguments, Client, Paths, RunArguments
@@ -37,12 +36,7 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -87,7 +81,7 @@ class AsyncRun:
     ) -> AsyncIterator[Result]:
         """Yield the results: those there are, or as they are made."""
         found = self.sync.results(as_completed=as_completed, types=types)
-        while (result := await asyncio.to_thread(_next, found)) is not None:
+        while (result := await asyncio.to_thread(next, found, None)) is not None:
             yield result
 
     async def retry(self, *, budget_usd: Decimal | float | None = None) -> int:
@@ -101,7 +95,3 @@ class AsyncRun:
     async def correct(self, document: str, values: Mapping[str, JsonValue]) -> int:
         """Say what values of a document should be; return how much was new."""
         return await asyncio.to_thread(self.sync.feedback, document, correct=values)
-
-
-def _next(results: Iterator[Result]) -> Result | None:
-    return next(results, None)

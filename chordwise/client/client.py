@@ -10,26 +10,25 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from types import TracebackType
 from typing import Self, TypeAlias, TypedDict, Unpack, cast
 
 from pydantic import SecretStr
 from sqlalchemy import select
 
+from chordwise.cli.options import budget_of
 from chordwise.cli.quote import read_all
-from chordwise.cli.request import Request, run_options
+from chordwise.cli.request import AS_IN_A_PROFILE, absolute, profile_with
 from chordwise.client.connection import Connection
 from chordwise.client.run import Result, Run
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.states import Lane, RunStatus
 from chordwise.domain.tasks import AnalysisType, implied_types
 from chordwise.domain.validation import check_schema
-from chordwise.domain.visible_text import printable
 from chordwise.errors import UsageError
 from chordwise.pipeline.exports.table import distinct
 from chordwise.pipeline.intake import found_files
 from chordwise.pipeline.intake.found_files import FileSource
-from chordwise.pipeline.intake.run_options import RunOptions, answerable, to_json
+from chordwise.pipeline.intake.run_options import RunOptions, answerable, run_options, to_json
 from chordwise.pipeline.intake.submit import Resume, Submission, open_or_resume
 from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.quoting import quote as quoting
@@ -110,12 +109,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -136,7 +130,7 @@ class Client:
         """
         _refuse_unknown(arguments)
         given = _listed(paths)
-        options = replace(self._options(given, arguments), paths=tuple(map(_absolute, given)))
+        options = replace(self._options(arguments), paths=tuple(map(absolute, given)))
         known = self._known(options)
         if known is not None:
             return known
@@ -155,12 +149,12 @@ class Client:
         """
         _refuse_unknown(arguments)
         given = _listed(paths)
-        options = self._options(given, cast("RunArguments", arguments))
+        options = self._options(cast("RunArguments", arguments))
         connection = self._connection
         models = Models(connection.settings)
         quoter = Quoter(settings=connection.settings, database=connection.database, models=models)
         read = read_all(connection.settings, discover(given), options.columns)
-        return quoting.priced(quoter, quoting.gather(quoter, read, options, 0))
+        return quoting.estimate(quoter, read, options)
 
     def run(self, name: str = "latest") -> Run:
         """Return a run by its name or id.
@@ -168,13 +162,13 @@ class Client:
         Raises:
             UsageError: There is none.
         """
-        with self._connection.read() as session:
+        with self._connection.database.read() as session:
             found = runs.find(session, name)
             return Run(self._connection, found.id, found.name)
 
     def runs(self, limit: int = 100) -> list[Run]:
         """Return the newest runs, the newest first."""
-        with self._connection.read() as session:
+        with self._connection.database.read() as session:
             newest = select(StoredRun.id, StoredRun.name).order_by(StoredRun.id.desc()).limit(limit)
             return [Run(self._connection, *row) for row in session.execute(newest)]
 
@@ -201,25 +195,37 @@ class Client:
             names = distinct(answer.columns)
             return [dict(zip(names, row, strict=True)) for row in answer.rows]
 
-    def _options(self, paths: Sequence[str], arguments: RunArguments) -> RunOptions:
+    def _options(self, arguments: RunArguments) -> RunOptions:
         """Return what a run asks by arguments that are those of the commands."""
-        schema, principles = arguments.get("schema"), _texts(arguments.get("principles", ()))
+        schema, labels = arguments.get("schema"), arguments.get("labels", ())
+        budget, lane = arguments.get("budget_usd"), arguments.get("lane")
         own = check_schema(dict(schema)) if isinstance(schema, Mapping) else None
-        request = _request(paths, arguments, has_schema=own is not None)
-        options = run_options(request, self._connection.settings)
-        analysis, labels = options.analysis, arguments.get("labels", ())
-        meanings = dict(labels) if isinstance(labels, Mapping) else {}
+        types = tuple(map(_type, _texts(arguments.get("types", ()))))
+        if own is not None and not arguments.get("profile"):
+            types = implied_types(types, schema=True, labels=bool(labels))
+        file = Path(schema).absolute() if isinstance(schema, str | os.PathLike) else None
+        given = {
+            **{name: arguments.get(name) for name in AS_IN_A_PROFILE},
+            "types": types,
+            "schema_file": file,
+            "labels": _texts(labels),
+            "principles": _texts(arguments.get("principles", ())),
+            "lane": None if lane is None else Lane(str(lane)),
+            "budget_usd": None if budget is None else budget_of(str(budget)),
+        }
+        settings = self._connection.settings
+        profile = profile_with(settings, arguments.get("profile", ""), given)
+        options = run_options(settings, profile, arguments.get("run_name", ""))
+        analysis = options.analysis
+        if own is not None:
+            analysis = replace(analysis, schema=own, examples=())
+        if labels and isinstance(labels, Mapping):
+            analysis = replace(analysis, label_descriptions=dict(labels))
         return replace(
             options,
-            analysis=replace(
-                analysis,
-                schema=own or analysis.schema,
-                examples=() if own else analysis.examples,
-                labels=_texts(labels) or analysis.labels,
-                label_descriptions=meanings or analysis.label_descriptions,
-                critique=analysis.critique or bool(principles),
-                principles=principles or analysis.principles,
-            ),
+            analysis=analysis,
+            fresh=arguments.get("fresh", False),
+            use_cache=not arguments.get("no_cache", False),
         )
 
     def _known(self, options: RunOptions) -> Run | None:
@@ -230,7 +236,7 @@ class Client:
         """
         if not options.name:
             return None
-        with self._connection.read() as session:
+        with self._connection.database.read() as session:
             named = select(StoredRun, intakes.is_interrupted()).where(
                 StoredRun.name == options.name
             )
@@ -263,39 +269,6 @@ class Client:
         return Run(self._connection, submission.run_id, submission.name)
 
 
-def _request(paths: Sequence[str], arguments: RunArguments, *, has_schema: bool) -> Request:
-    """Return the options of a command that say the same, schemas and principles in files aside."""
-    schema, budget, lane = (arguments.get(name) for name in ("schema", "budget_usd", "lane"))
-    labels = [each.replace(",", " ") for each in _texts(arguments.get("labels", ()))]
-    types = [_type(each) for each in _texts(arguments.get("types", ()))]
-    if has_schema and not arguments.get("profile"):
-        types = list(implied_types(types, schema=True, labels=bool(labels)))
-    return Request(
-        paths=list(paths),
-        profile=arguments.get("profile", ""),
-        pack=arguments.get("pack", ""),
-        types=types or None,
-        instructions=arguments.get("instructions", ""),
-        schema=Path(schema) if isinstance(schema, str | os.PathLike) else None,
-        labels=",".join(labels),
-        answer_language=arguments.get("answer_language", ""),
-        prompt=arguments.get("prompt", ""),
-        text_column=arguments.get("text_column", ""),
-        id_column=arguments.get("id_column", ""),
-        model=arguments.get("model"),
-        save_as=arguments.get("save_as"),
-        run_name=arguments.get("run_name", ""),
-        fresh=arguments.get("fresh", False),
-        no_cache=arguments.get("no_cache", False),
-        nightly=arguments.get("nightly", False),
-        lane=None if lane is None else Lane(str(lane)),
-        confidence_threshold=arguments.get("confidence_threshold"),
-        votes=arguments.get("votes"),
-        critique=arguments.get("critique", False),
-        budget=None if budget is None else str(budget),
-    )
-
-
 _KNOWN = {*AnalysisArguments.__annotations__, *RunArguments.__annotations__}
 
 
@@ -326,7 +299,3 @@ def _listed(paths: Paths) -> list[str]:
     if not given:
         raise UsageError("There is nothing to submit.", "Name a file, a folder or a pattern.")
     return [os.fspath(path) for path in given]
-
-
-def _absolute(path: str) -> str:
-    return printable(str(Path.cwd() / path))

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
 
 from pydantic import SecretStr
-from sqlalchemy.orm import Session
 
 from chordwise.embedded import stack
 from chordwise.embedded.stack import Level
-from chordwise.errors import ConfigurationError
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.startup import open_context
 from chordwise.settings import Settings
@@ -38,26 +34,14 @@ class Connection:
         """The settings, with the addresses of what is embedded once that was started."""
         return self._settings
 
-    @contextmanager
-    def read(self) -> Iterator[Session]:
-        """Open a session that only reads.
-
-        Raises:
-            ConfigurationError: The database has to be migrated, or no address is known.
-            ServiceUnavailableError: It cannot be reached.
-        """
-        with self.database.read() as session:
-            yield session
-
-    @contextmanager
-    def write(self) -> Iterator[Session]:
-        """Open a session that commits at its end."""
-        with self.database.write() as session:
-            yield session
-
     @property
     def database(self) -> Database:
-        """The database, which is started where it is embedded."""
+        """The database, which is started where it is embedded.
+
+        Raises:
+            ConfigurationError: It has to be migrated.
+            ServiceUnavailableError: It cannot be reached.
+        """
         with self._turn:
             if self._database is None:
                 engine = open_engine(self.address, pool_size=_CONNECTIONS, name="chordwise client")
@@ -67,19 +51,11 @@ class Connection:
 
     @property
     def address(self) -> SecretStr:
-        """Where the database is; it is started where it is embedded.
-
-        Raises:
-            ConfigurationError: There is none.
-        """
+        """Where the database is; it is started where it is embedded."""
         with self._turn:
             if self._settings.database_url is None:
                 self._reach(Level.DATABASE)
-            if self._settings.database_url is None:
-                raise ConfigurationError(
-                    "No database is configured.", "Client(database_url=…) names one."
-                )
-            return self._settings.database_url
+            return self._settings.require_database_url()
 
     @property
     def context(self) -> Context:
@@ -92,7 +68,7 @@ class Connection:
             return self._context
 
     def close(self) -> None:
-        """Give the connections back; what was submitted goes on."""
+        """Close the connections; what was submitted goes on."""
         with self._turn:
             if self._context is not None:
                 self._context.leases.close()
@@ -103,6 +79,4 @@ class Connection:
                 self._database = None
 
     def _reach(self, level: Level) -> None:
-        services = stack.ensure(self._given, level, config=self._config)
-        addresses = {"database_url": services.database_url, "broker_url": services.broker_url}
-        self._settings = self._given.model_copy(update=addresses)
+        self._settings = stack.ensure(self._given, level, config=self._config)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import html
+import importlib
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date, datetime
 from decimal import Decimal
+from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 from sqlalchemy import select
@@ -18,12 +20,12 @@ from chordwise.cli.rendering.live import Display, display
 from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.run_watch import Watch
 from chordwise.client.connection import Connection
-from chordwise.client.frames import Frame
 from chordwise.domain import answer_tables
-from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning.remarks import Saying
 from chordwise.domain.learning.truths import Verdict
-from chordwise.errors import UsageError
+from chordwise.errors import ConfigurationError, UsageError
+from chordwise.pipeline.exports import parquet
 from chordwise.pipeline.exports.table import Column
 from chordwise.pipeline.intake.run_options import from_json
 from chordwise.pipeline.jobs import retry as retrying
@@ -34,6 +36,7 @@ from chordwise.pipeline.runs import accounts, progress, stored_results
 from chordwise.pipeline.runs.accounts import Account, Failure
 from chordwise.pipeline.runs.progress import Pace, Progress
 from chordwise.pipeline.runs.stored_results import StoredResult, Wanted
+from chordwise.pipeline.runs.user_sql import Row
 from chordwise.storage import answer_tables as stored_tables
 from chordwise.storage.answer_tables import AnswerTable
 from chordwise.storage.jobs import Job
@@ -87,29 +90,14 @@ class FactValue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class Result(StoredResult):
     """An answer about a document.
 
-    `facts` has the surest value of each item, `all_facts` every value in the order of the output.
+    `document` is the file's name, `facts` has the surest value of each item, and `all_facts` every
+    value in the order of the output.
     """
 
     document: str
-    source: str
-    run: str
-    analysis_type: str
-    status: str
-    output: JsonObject
-    corrected: bool
-    nothing_found: bool
-    confidence: float
-    quality: float
-    coverage: float
-    needs_review: bool
-    job_id: uuid.UUID
-    document_id: uuid.UUID
-    provider: str
-    model: str
-    created_at: datetime
     all_facts: tuple[FactValue, ...]
 
     @property
@@ -125,7 +113,7 @@ class Result:
     @classmethod
     def read(cls, connection: Connection, wanted: Wanted) -> Iterator[Result]:
         """Yield stored results, some at a time."""
-        with connection.read() as session:
+        with connection.database.read() as session:
             order = Job.id if wanted.run_id else Job.id.desc()
             ids = select(Job.id).join(ResultRow, ResultRow.job_id == Job.id)
             ids = ids.where(ResultRow.id.in_(stored_results.ids(wanted))).order_by(order)
@@ -170,17 +158,17 @@ class Run:
 
     def progress(self) -> Progress:
         """Return how far the run has come."""
-        with self._connection.read() as session:
+        with self._connection.database.read() as session:
             return progress.read(session, self.id)
 
     def account(self) -> Account:
         """Return what the run saw and planned, and what became of it."""
-        with self._connection.read() as session:
+        with self._connection.database.read() as session:
             return accounts.of_run(session, self.id)
 
     def failures(self, limit: int = 10_000) -> Sequence[Failure]:
         """Return what did not end well, with the reason and what to do."""
-        with self._connection.read() as session:
+        with self._connection.database.read() as session:
             return accounts.failures(session, self.name, limit)
 
     def wait(self, *, timeout: float | None = None, progress: bool = False) -> Account:
@@ -191,15 +179,11 @@ class Run:
             ServiceUnavailableError: The database stays away.
         """
         with ExitStack() as shown:
-            screen = Screen()
-            view: Display = shown.enter_context(display(screen)) if progress else _Quiet()
-            warn = screen.tell if progress else _say_nothing
-            watch = Watch(
-                self._connection.settings,
-                self._connection.database,
-                warn,
-                pause=_until(timeout, self.name),
-            )
+            screen, connection = Screen(), self._connection
+            view = shown.enter_context(display(screen)) if progress else Display()
+            warn = screen.tell if progress else lambda _sentence: None
+            pause = _until(timeout, self.name)
+            watch = Watch(connection.settings, connection.database, warn, pause=pause)
             watch.until_over(self.id, view)
         return self.account()
 
@@ -220,7 +204,7 @@ class Run:
             yield from Result.read(self._connection, wanted)
             return
         with ExitStack() as shown:
-            view: Display = shown.enter_context(display(Screen())) if progress else _Quiet()
+            view = shown.enter_context(display(Screen())) if progress else Display()
             yield from self._as_completed(wanted, view)
 
     def retry(self, *, budget_usd: Decimal | float | None = None) -> int:
@@ -259,35 +243,53 @@ class Run:
             raise UsageError("Nothing is said.", "Give correct={…}, approve=True or reject=True.")
         target = Target(name=self.name, wanted=Wanted(document=document))
         signed = [Signed(saying=each, note=note, author=author) for each in said]
-        with self._connection.write() as session:
+        with self._connection.database.write() as session:
             return feedback.give(session, feedback.one(session, target), signed).stored
 
     def to_arrow(self) -> pa.Table:
         """Return the answers as a table, wide as in `answers.NAME`: a row for each document.
 
+        The types do not depend on which values there are.
+
         Raises:
             ConfigurationError: pyarrow is not installed.
         """
-        return self._frame().to_arrow()
+        _required("pyarrow")
+        return parquet.arrow_table(*self._table())
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return the answers as a data frame of pandas.
+        """Return that table as a data frame of pandas, with dates as `datetime64`.
 
         Raises:
             ConfigurationError: pandas is not installed.
         """
-        return self._frame().to_pandas()
+        library, columns = _required("pandas"), self._plain_columns()
+        frame = library.DataFrame(columns, columns=list(columns))
+        for name, values in columns.items():
+            days = [value for value in values if value is not None]
+            if days and all(type(value) in (date, datetime) for value in days):
+                frame[name] = library.to_datetime(frame[name], utc=isinstance(days[0], datetime))
+        return cast("pd.DataFrame", frame)
 
     def to_polars(self) -> pl.DataFrame:
-        """Return the answers as a data frame of Polars.
+        """Return that table as a data frame of Polars.
 
         Raises:
             ConfigurationError: polars is not installed.
         """
-        return self._frame().to_polars()
+        frame = _required("polars").DataFrame(self._plain_columns(), strict=False)
+        return cast("pl.DataFrame", frame)
 
-    def _frame(self) -> Frame:
-        with self._connection.read() as session:
+    def _plain_columns(self) -> dict[str, list[object]]:
+        """Return the values of each column; ids are texts, and numbers floating-point numbers."""
+        columns, rows = self._table()
+        return {
+            column.name: [_plain(row[place]) for row in rows]
+            for place, column in enumerate(columns)
+        }
+
+    def _table(self) -> tuple[Sequence[Column], Sequence[Row]]:
+        with self._connection.database.read() as session:
             stored = session.get_one(StoredRun, self.id)
             options = from_json(stored.options, stored.name)
             columns = answer_tables.columns_for(options.types, options.analysis)
@@ -301,7 +303,7 @@ class Run:
             with driver.cursor() as cursor:
                 cursor.execute(query.encode())
                 described = [Column.described(each) for each in cursor.description or ()]
-                return Frame(columns=described, rows=cursor.fetchall())
+                return described, cursor.fetchall()
 
     def _as_completed(self, wanted: Wanted, view: Display) -> Iterator[Result]:
         seen: set[uuid.UUID] = set()
@@ -329,25 +331,8 @@ class Run:
             .where(Job.run_id == self.id, ResultRow.id > uuid.UUID(int=earlier))
             .order_by(ResultRow.id)
         )
-        with self._connection.read() as session:
+        with self._connection.database.read() as session:
             return [(result_id, job_id) for result_id, job_id in session.execute(newer)]
-
-
-class _Quiet:
-    """A display that shows nothing."""
-
-    def finding(self, count: int) -> None:
-        """Show nothing."""
-
-    def taking_in(self, count: int, found: int, source: str) -> None:
-        """Show nothing."""
-
-    def progress(self, progress: Progress, pace: Pace) -> None:
-        """Show nothing."""
-
-
-def _say_nothing(_sentence: str) -> None:
-    """Drop a sentence."""
 
 
 def _until(timeout: float | None, name: str) -> Callable[[float], None]:
@@ -366,7 +351,7 @@ def _until(timeout: float | None, name: str) -> Callable[[float], None]:
 def _read(connection: Connection, wanted: Wanted, job_ids: Sequence[uuid.UUID]) -> Iterator[Result]:
     some = Wanted(run_id=wanted.run_id, types=wanted.types, job_ids=tuple(job_ids))
     stated = select(Fact).where(among(Fact.job_id, job_ids)).order_by(Fact.id)
-    with connection.read() as session:
+    with connection.database.read() as session:
         found = {result.job_id: result for result in stored_results.read(session, some)}
         facts: dict[uuid.UUID, list[FactValue]] = {}
         for fact in session.scalars(stated):
@@ -384,11 +369,10 @@ def _fact(row: Fact) -> FactValue:
 
 
 def _result(stored: StoredResult, facts: Sequence[FactValue]) -> Result:
-    own = (name for name in Result.__dataclass_fields__ if name not in ("document", "all_facts"))
     return Result(
         document=stored.source.rpartition("/")[2] or stored.source,
         all_facts=tuple(facts),
-        **{name: getattr(stored, name) for name in own},
+        **{field.name: getattr(stored, field.name) for field in fields(StoredResult)},
     )
 
 
@@ -398,3 +382,29 @@ def _certainty(fact: FactValue) -> tuple[bool, float]:
 
 def _cell(value: str | None) -> str:
     return html.escape(value or "∅")
+
+
+def _plain(value: object) -> object:
+    match value:
+        case Decimal():
+            return float(value)
+        case uuid.UUID():
+            return str(value)
+        case list():
+            return [_plain(each) for each in value]
+        case _:
+            return value
+
+
+def _required(library: str) -> ModuleType:
+    """Return a library that is no part of Chordwise.
+
+    Raises:
+        ConfigurationError: It is not installed.
+    """
+    try:
+        return importlib.import_module(library)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{library} is not installed.", f"pip install {library}"
+        ) from error

@@ -53,7 +53,7 @@ class Home:
 
     @property
     def run(self) -> Path:
-        """What describes the running stack; worth nothing once it is down."""
+        """What describes the running stack; meaningless once it is down."""
         return self.path / "run"
 
     @property
@@ -76,7 +76,7 @@ class Home:
         return self.logs / f"{name}.log"
 
     def prepare(self) -> None:
-        """Create the folders that are missing, each for our eyes only.
+        """Create the folders that are missing, each with mode 0700.
 
         Raises:
             ConfigurationError: The home cannot be created or written to, or others can write to it.
@@ -88,13 +88,18 @@ class Home:
                 f"The folder {self.path} cannot be written to.",
                 "Set CHORDWISE_HOME to a folder of your own.",
             )
-        check_writers(self.path)
+        # Who can write to the folder could replace what lies in it.
+        if stat.S_IMODE(self.path.stat().st_mode) & 0o022:
+            raise ConfigurationError(
+                f"Other users can write to the folder {self.path}.",
+                f"Run `chmod go-w {shlex.quote(str(self.path))}`, or set CHORDWISE_HOME elsewhere.",
+            )
 
     def sockets(self) -> Path:
         """Return the folder for sockets: `run`, or one below the temporary folder.
 
         Raises:
-            ConfigurationError: That folder belongs to another user.
+            ConfigurationError: That folder belongs to another user, or others can read it.
         """
         if fits_socket(self.run):
             return self.run
@@ -108,8 +113,13 @@ class Home:
                 f"The temporary folder {places[0]} has too long a path for a socket.",
                 "Set CHORDWISE_HOME or TMPDIR to a shorter path.",
             )
-        make_folder(folder)
-        check_ownership(folder)
+        state = make_folder(folder).lstat()
+        is_ours = stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid()
+        if not is_ours or stat.S_IMODE(state.st_mode) & 0o077:
+            raise ConfigurationError(
+                f"The folder {folder} belongs to another user or is open to others.",
+                "Remove it, or set TMPDIR to a folder of your own.",
+            )
         return folder
 
     def discard_sockets(self) -> None:
@@ -167,7 +177,7 @@ def locked(home: Home) -> Iterator[None]:
 
 
 def _lock(descriptor: int, home: Home) -> None:
-    # A killed process of several threads is dead to everybody a moment before its files close.
+    # A killed process of several threads is gone from the list a moment before its files close.
     processes.wait_until(
         lambda: _has_locked(descriptor) or lock_holder(home) is not None, _DYING_SECONDS
     )
@@ -207,34 +217,6 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-def check_ownership(folder: Path) -> None:
-    """Refuse a folder that another user owns or can read.
-
-    Raises:
-        ConfigurationError: The folder is not ours alone.
-    """
-    state = folder.lstat()
-    is_ours = stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid()
-    if not is_ours or stat.S_IMODE(state.st_mode) & 0o077:
-        raise ConfigurationError(
-            f"The folder {folder} belongs to another user or is open to others.",
-            "Remove it, or set TMPDIR to a folder of your own.",
-        )
-
-
-def check_writers(folder: Path) -> None:
-    """Refuse a folder that other users can write to: they could replace what lies in it.
-
-    Raises:
-        ConfigurationError: Its group or everyone can write to it.
-    """
-    if stat.S_IMODE(folder.stat().st_mode) & 0o022:
-        raise ConfigurationError(
-            f"Other users can write to the folder {folder}.",
-            f"Run `chmod go-w {shlex.quote(str(folder))}`, or set CHORDWISE_HOME elsewhere.",
-        )
-
-
 def write_private(path: Path, text: str) -> None:
     """Replace a file of mode 0600 in one step: readers see the old or the new one, whole."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
@@ -245,7 +227,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def password_in(path: Path) -> str:
-    """Return the password in a file; the first call makes one up."""
+    """Return the password in a file; the first call generates it."""
     if not path.exists():
         write_private(path, secrets.token_urlsafe(_PASSWORD_BYTES))
     return path.read_text(encoding="utf-8").strip()

@@ -65,8 +65,7 @@ class EmbeddedLlama:
         inherited: Sequence[int] = (),
     ) -> None:
         self._model = model
-        self._address_file = address_file(run, model.file)
-        self._key_file = key_file(run, model.file)
+        self._address_file, self._key_file = _files(run, model.file)
         self._log = log
         self._environment = environment
         self._inherited = inherited
@@ -107,15 +106,6 @@ class EmbeddedLlama:
         address = read_address(self._address_file)
         return address.server if address else None
 
-    def url(self) -> str | None:
-        """Return the root of the server's API, without `/v1`, while it runs."""
-        address = read_address(self._address_file)
-        return address.url if address else None
-
-    def api_key(self) -> str:
-        """Return the key that the server asks for."""
-        return password_in(self._key_file)
-
     def _command(self) -> list[str]:
         options = {
             "--port": self._port,
@@ -130,18 +120,10 @@ class EmbeddedLlama:
         return [sys.executable, "-P", "-m", module, str(self._model.file), *arguments]
 
 
-def address_file(run: Path, model: Path) -> Path:
-    """Return where the server of a model file says its address."""
-    return run / f"llama-{_digest(model)}.json"
-
-
-def key_file(run: Path, model: Path) -> Path:
-    """Return where the key of the server of a model file stands."""
-    return run / f"llama-{_digest(model)}.key"
-
-
-def _digest(model: Path) -> str:
-    return hashlib.sha256(bytes(model)).hexdigest()[:16]
+def _files(run: Path, model: Path) -> tuple[Path, Path]:
+    """Return where the server of a model file says its address, and where its key stands."""
+    digest = hashlib.sha256(bytes(model)).hexdigest()[:16]
+    return run / f"llama-{digest}.json", run / f"llama-{digest}.key"
 
 
 def read_address(path: Path) -> ServerAddress | None:
@@ -156,14 +138,14 @@ def read_address(path: Path) -> ServerAddress | None:
 def running(home: Home, model: str) -> tuple[str, str] | None:
     """Return address and key of the server of a model, as it is named in the settings.
 
+    The address is the root of the server's API, without `/v1`.
+
     Raises:
         ConfigurationError: There is no such model file.
     """
-    file = model_file(model)
-    address = read_address(address_file(home.run, file))
-    if address is None:
-        return None
-    return address.url, password_in(key_file(home.run, file))
+    address_file, key_file = _files(home.run, model_file(model))
+    address = read_address(address_file)
+    return None if address is None else (address.url, password_in(key_file))
 
 
 def local_models(settings: Settings) -> tuple[LocalModel, ...]:
@@ -172,9 +154,7 @@ def local_models(settings: Settings) -> tuple[LocalModel, ...]:
     Raises:
         ConfigurationError: A file is missing, or the library that serves it.
     """
-    names = (*settings.names_asked(settings.model), *settings.fallback)
-    named = [settings.model_named(name) for name in names]
-    wanted = [model for model in named if is_served_here(model)]
+    wanted = [model for model in _asked(settings) if is_served_here(model)]
     if wanted:
         check_installed()
     models = {
@@ -187,6 +167,11 @@ def local_models(settings: Settings) -> tuple[LocalModel, ...]:
         for model in wanted
     }
     return tuple(models.values())
+
+
+def _asked(settings: Settings) -> list[ModelSettings]:
+    names = (*settings.names_asked(settings.model), *settings.fallback)
+    return [settings.model_named(name) for name in names]
 
 
 def is_served_here(model: ModelSettings) -> bool:
@@ -215,9 +200,8 @@ def worker_concurrency(settings: Settings) -> int | None:
     That is as many as these have slots for: others would wait for one with their time running.
     `None` where the settings say it, or where another model may be asked.
     """
-    names = (*settings.names_asked(settings.model), *settings.fallback)
-    asked = [settings.model_named(name) for name in names]
-    served = [is_served_here(model) for model in asked if model.provider != "extractive"]
+    asked = (model for model in _asked(settings) if model.provider != "extractive")
+    served = [is_served_here(model) for model in asked]
     if not served or not all(served) or "concurrency" in settings.worker.model_fields_set:
         return None
     return slots(settings)

@@ -9,7 +9,7 @@ import pwd
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
@@ -76,7 +76,7 @@ class EmbeddedPostgres:
             ConfigurationError: The data belongs to another version, or its password is missing.
             ServiceUnavailableError: The server does not start, or runs already.
         """
-        if self.is_alive():
+        if self.identity() is not None:
             raise ServiceUnavailableError(f"PostgreSQL runs already on {self._data}.")
         home.make_folder(self._log.parent)
         self._initialize()
@@ -91,10 +91,6 @@ class EmbeddedPostgres:
             (Signals.SIGINT, _FAST_SHUTDOWN_SECONDS),
             (Signals.SIGQUIT, _IMMEDIATE_SHUTDOWN_SECONDS),
         )
-
-    def is_alive(self) -> bool:
-        """Return whether a server process runs on the data."""
-        return self.identity() is not None
 
     def identity(self) -> ProcessIdentity | None:
         """Return the server process that runs on the data, even one started by another stack."""
@@ -176,11 +172,11 @@ class EmbeddedPostgres:
             )
 
     def _remove_stale_locks(self) -> None:
-        """Take the claims back that a dead server has left.
+        """Remove the locks that a dead server has left.
 
-        PostgreSQL believes any living process of the same number to be the server; `start` has
-        looked closer. The rest of `postmaster.pid` must stay: by it the new server sees whether
-        children of the dead one still write to the data. A number of ours counts as stale there.
+        PostgreSQL takes any living process of the same number for the server; `start` has checked
+        the command line, too. The rest of `postmaster.pid` must stay: by it the new server sees
+        whether children of the dead one still write to the data. Our own number counts as stale.
         """
         pid_file = self._data / "postmaster.pid"
         if pid_file.exists():
@@ -193,11 +189,25 @@ class EmbeddedPostgres:
             (self._sockets / name).unlink(missing_ok=True)
 
     def _serve(self) -> None:
-        start = _Start(launch=self._launch, ask=self._problem, log=self._log)
-        processes.wait_until(start.has_ended, _START_SECONDS)
-        if start.problem:
-            processes.stop(start.server, (Signals.SIGQUIT, _IMMEDIATE_SHUTDOWN_SECONDS))
-            raise ServiceUnavailableError(f"PostgreSQL does not start: {start.problem}", _HINT)
+        """Launch the server and watch it until it answers or has failed."""
+        server, problem = self._launch(), "no answer"
+
+        def has_ended() -> bool:
+            nonlocal server, problem
+            if processes.is_alive(server):
+                problem = self._problem()
+                return not problem
+            problem = processes.tail(self._log, 3) or "it ended at once"
+            # After a kill of the server, its children need a moment to notice and to leave.
+            if "shared memory block" not in problem:
+                return True
+            server = self._launch()
+            return False
+
+        processes.wait_until(has_ended, _START_SECONDS)
+        if problem:
+            processes.stop(server, (Signals.SIGQUIT, _IMMEDIATE_SHUTDOWN_SECONDS))
+            raise ServiceUnavailableError(f"PostgreSQL does not start: {problem}", _HINT)
 
     def _launch(self) -> ProcessIdentity | None:
         folder = str(self._sockets).replace('"', '""')
@@ -223,35 +233,6 @@ class EmbeddedPostgres:
             if connection.execute(query, (DATABASE,)).fetchone() is None:
                 statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE))
                 connection.execute(statement)
-
-
-class _Start:
-    """One start of the server, watched until it answers or has failed; `problem` says why."""
-
-    def __init__(
-        self,
-        *,
-        launch: Callable[[], ProcessIdentity | None],
-        ask: Callable[[], str],
-        log: Path,
-    ) -> None:
-        self._launch = launch
-        self._ask = ask
-        self._log = log
-        self.server = launch()
-        self.problem = "no answer"
-
-    def has_ended(self) -> bool:
-        """Return whether there is no use in waiting longer."""
-        if processes.is_alive(self.server):
-            self.problem = self._ask()
-            return not self.problem
-        self.problem = processes.tail(self._log, 3) or "it ended at once"
-        # After a kill of the server, its children need a moment to notice and to leave.
-        if "shared memory block" not in self.problem:
-            return True
-        self.server = self._launch()
-        return False
 
 
 def programs() -> Path:

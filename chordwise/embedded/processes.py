@@ -1,4 +1,4 @@
-"""Child processes in sessions of their own, and how to stop one without ever hitting a stranger."""
+"""Child processes in sessions of their own, and stopping one without hitting any other."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _AFTER_KILL_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessIdentity:
-    """A process, told apart from a later one of the same number by its time of birth."""
+    """A process; its start time tells it apart from a later one with the same number."""
 
     pid: int
     created_at: float
@@ -61,7 +61,7 @@ def is_alive(identity: ProcessIdentity | None) -> bool:
     if identity is None:
         return False
     found = identify(identity.pid)
-    # The kernel's time of boot, from which births are computed, moves when the clock is set.
+    # The kernel's time of boot, from which start times are computed, moves when the clock is set.
     return (
         found is not None and abs(found.created_at - identity.created_at) < _CLOCK_TOLERANCE_SECONDS
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
 
@@ -31,7 +30,6 @@ from chordwise.settings import Settings
 __all__ = [
     "Commands",
     "Level",
-    "Services",
     "StackState",
     "ensure",
     "find",
@@ -40,6 +38,7 @@ __all__ = [
     "stop",
     "touch_last_used",
     "watches_for_others",
+    "with_addresses",
 ]
 
 _MAX_SUPERVISORS = 3
@@ -50,19 +49,6 @@ _POLL_SECONDS = 0.03
 _STOP_SECONDS = 120.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Services:
-    """Where database and broker are, embedded or the user's own.
-
-    `broker_url` is `None` at the level `database` when the broker is embedded. Celery takes it as
-    result backend too.
-    """
-
-    database_url: SecretStr
-    broker_url: SecretStr | None
-    result_url: SecretStr | None
-
-
 def ensure(
     settings: Settings,
     level: Level,
@@ -70,28 +56,45 @@ def ensure(
     config: Path | None = None,
     on_progress: Callable[[str], None] | None = None,
     commands: Commands | None = None,
-) -> Services:
-    """Start what is missing in the background and wait until it can be used.
+) -> Settings:
+    """Start what is missing in the background, and wait until it can be used.
 
-    A stack that runs under other settings gets a new worker and scheduler. `commands` replaces
-    the programs that run beside the services.
+    Returns the settings with the addresses of what is embedded; that of the broker is missing at
+    the level `database`. A stack that runs under other settings gets a new worker and scheduler.
+    `commands` replaces the programs that run beside the services.
 
     Raises:
         ConfigurationError: A setting stands in the way.
         ServiceUnavailableError: A service does not start.
     """
     if not settings.embedded.start:
-        return _services_of_others(settings)
+        if settings.database_url is None or settings.broker_url is None:
+            raise ConfigurationError(
+                "embedded.start is false, and database_url or broker_url is not set.",
+                "Set CHORDWISE_DATABASE_URL and CHORDWISE_BROKER_URL, or embedded.start = true.",
+            )
+        return settings
     home = home_at(settings.home)
     if level is Level.DATABASE and not settings.embedded_database:
-        return _services(settings, None)
+        return settings
     home.prepare()
     idleness.touch(home)
     plan = plan_for(settings, level, config=config, commands=commands)
     found = current_state(home)
     if found is None or not plan.is_met_by(found):
         found = _granted(home, plan, on_progress)
-    return _services(settings, found)
+    return with_addresses(settings, found)
+
+
+def with_addresses(settings: Settings, found: StackState) -> Settings:
+    """Return the settings with the addresses of what a running stack has embedded for them."""
+    embedded = {"database_url": found.database_url, "broker_url": found.broker_url}
+    addresses = {
+        name: SecretStr(address)
+        for name, address in embedded.items()
+        if address is not None and getattr(settings, name) is None
+    }
+    return settings.model_copy(update=addresses)
 
 
 def hold(
@@ -99,7 +102,7 @@ def hold(
     *,
     config: Path | None = None,
     on_progress: Callable[[str], None],
-    on_ready: Callable[[Services], None],
+    on_ready: Callable[[Settings], None],
     commands: Commands | None = None,
 ) -> None:
     """Run the whole stack in this process until a signal comes.
@@ -113,7 +116,7 @@ def hold(
         home_at(settings.home),
         plan,
         on_progress=on_progress,
-        on_ready=lambda found: on_ready(_services(settings, found)),
+        on_ready=lambda found: on_ready(with_addresses(settings, found)),
     ).run()
 
 
@@ -208,24 +211,3 @@ def _start_supervisor(home: Home, plan: Plan) -> ProcessIdentity | None:
     return processes.launch(
         command, log=home.log("stack"), environment=plan.environment, directory=plan.directory
     )
-
-
-def _services(settings: Settings, found: StackState | None) -> Services:
-    database = settings.database_url or _secret(found.database_url if found else None)
-    broker = settings.broker_url or _secret(found.broker_url if found else None)
-    if database is None:
-        raise ServiceUnavailableError("The embedded database is not there.", "Try again.")
-    return Services(database_url=database, broker_url=broker, result_url=broker)
-
-
-def _services_of_others(settings: Settings) -> Services:
-    if settings.database_url is None or settings.broker_url is None:
-        raise ConfigurationError(
-            "embedded.start is false, and database_url or broker_url is not set.",
-            "Set CHORDWISE_DATABASE_URL and CHORDWISE_BROKER_URL, or embedded.start = true.",
-        )
-    return _services(settings, None)
-
-
-def _secret(value: str | None) -> SecretStr | None:
-    return None if value is None else SecretStr(value)

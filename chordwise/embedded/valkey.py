@@ -47,7 +47,7 @@ class EmbeddedValkey:
         Raises:
             ServiceUnavailableError: The server does not start, or runs already.
         """
-        if self.is_alive():
+        if self.identity() is not None:
             raise ServiceUnavailableError(f"Valkey runs already on {self._data}.")
         home.make_folder(self._log.parent)
         home.make_folder(self._data)
@@ -59,21 +59,13 @@ class EmbeddedValkey:
         """Stop whatever server runs on the data; return whether there was one."""
         return processes.stop(self.identity(), (Signals.SIGTERM, _SHUTDOWN_SECONDS))
 
-    def is_alive(self) -> bool:
-        """Return whether a server process runs on the data."""
-        return self.identity() is not None
-
     def identity(self) -> ProcessIdentity | None:
         """Return the server process that runs on the data, even one started by another stack."""
         return processes.find_by_pid_file(self._pid_file, str(self._configuration))
 
     def url(self) -> str:
-        """Return the address for Celery, as broker and as result backend alike."""
+        """Return the address for Celery, for messages and for results, with the password in it."""
         return f"redis+socket://{self._address()}"
-
-    def broker_url(self) -> str:
-        """Return the address for Celery's broker, with the password in it."""
-        return self.url()
 
     def redis_url(self) -> str:
         """Return the address for redis-py, with the password in it."""

@@ -35,7 +35,6 @@ from chordwise.settings.environment import variable
 from chordwise.settings.places import (
     FILE_NAME,
     default_home,
-    find_file,
     find_home,
     settings_file,
 )
@@ -55,12 +54,9 @@ from chordwise.settings.sections import (
     PipelineSettings,
     ProfileSettings,
     PromptSettings,
-    Provider,
     ReaderSettings,
     RetrySettings,
     RoutingSettings,
-    Section,
-    StructuredOutput,
     TierSettings,
     WorkerSettings,
     problems,
@@ -69,9 +65,6 @@ from chordwise.settings.sections import (
 __all__ = [
     "AUTO",
     "FILE_NAME",
-    "BatchSettings",
-    "BudgetSettings",
-    "CacheSettings",
     "CritiqueSettings",
     "DeliverySettings",
     "EmbeddedSettings",
@@ -82,17 +75,13 @@ __all__ = [
     "PipelineSettings",
     "ProfileSettings",
     "PromptSettings",
-    "Provider",
     "ReaderSettings",
     "RetrySettings",
     "RoutingSettings",
     "ScheduleSettings",
-    "Section",
     "Settings",
-    "StructuredOutput",
     "TierSettings",
     "WorkerSettings",
-    "find_file",
     "find_home",
     "load",
 ]
@@ -218,7 +207,8 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def check_schedules(self) -> Settings:
         """Refuse schedules that cannot be kept."""
-        schedules_module.check(self.schedules, self.profiles, self.inbox.folders)
+        for name, schedule in self.schedules.items():
+            schedules_module.check(name, schedule, self.profiles, self.inbox.folders)
         return self
 
     def _timeout_seconds(self, name: str) -> float:
@@ -233,10 +223,23 @@ class Settings(BaseSettings):
         """The folder that relative paths in the settings count from: that of `chordwise.toml`."""
         return (self.toml_file.parent if self.toml_file else Path()).resolve()
 
-    @property
-    def sql_url(self) -> SecretStr | None:
-        """The address at which SQL of the user's own is asked."""
-        return self.reader_url or self.database_url
+    def require_database_url(self) -> SecretStr:
+        """Return the address of the database.
+
+        Raises:
+            ConfigurationError: None is set.
+        """
+        if self.database_url is None:
+            raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
+        return self.database_url
+
+    def require_sql_url(self) -> SecretStr:
+        """Return the address at which SQL of the user's own is asked.
+
+        Raises:
+            ConfigurationError: None is set.
+        """
+        return self.reader_url or self.require_database_url()
 
     @property
     def embedded_database(self) -> bool:

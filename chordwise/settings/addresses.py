@@ -66,7 +66,7 @@ def check_broker(url: str) -> None:
     else:
         if parts.hostname or not parts.path.strip("/"):
             raise ValueError(f"it names no path of a socket; it looks like {scheme}:///PATH")
-        _require_number(next((options[name] for name in _NUMBER if name in options), ""))
+        _require_number(_number_in(options))
     known = _NUMBER if scheme in _SOCKETS else _TLS_OPTIONS if scheme == _TLS else ()
     if not options.keys() <= set(known):
         taken = f"only {', '.join(known)}" if known else "no option"
@@ -116,36 +116,30 @@ def celery_address(url: str) -> str:
     Certificates are verified unless the address says otherwise, as redis-py does it: Celery's
     broker would accept any, and its result backend would refuse the address.
     """
-    parts, options = _split(url), _options(url)
-    if parts.scheme in _SOCKETS:
-        return _joined("redis+socket", parts, _numbered(options, "virtual_host"))
-    return _joined(parts.scheme, parts, _verifying(parts, options))
+    return _spelled(url, "redis+socket", "virtual_host")
 
 
 def redis_address(url: str) -> str:
     """Return the address of a broker as redis-py takes it."""
+    return _spelled(url, "unix", "db")
+
+
+def _spelled(url: str, socket_scheme: str, number_option: str) -> str:
+    """Return the address with the words that a library has for a socket and a number on it."""
     parts, options = _split(url), _options(url)
-    if parts.scheme in _SOCKETS:
-        return _joined("unix", parts, _numbered(options, "db"))
-    return _joined(parts.scheme, parts, _verifying(parts, options))
-
-
-def _joined(scheme: str, parts: SplitResult, options: Mapping[str, str]) -> str:
+    scheme = parts.scheme
+    if scheme in _SOCKETS:
+        number = _number_in(options)
+        scheme, options = socket_scheme, {number_option: number} if number else {}
+    elif scheme == _TLS:
+        options[_CERTIFICATES] = _VERIFICATION[options.get(_CERTIFICATES, "required")]
     # `urlunsplit` drops the slashes of an empty host for schemes that it does not know.
     query = f"?{urlencode(options, quote_via=quote, safe='/')}" if options else ""
     return f"{scheme}://{parts.netloc}{parts.path}{query}"
 
 
-def _numbered(options: Mapping[str, str], name: str) -> dict[str, str]:
-    found = [options[each] for each in _NUMBER if each in options]
-    return {name: found[0]} if found else {}
-
-
-def _verifying(parts: SplitResult, options: Mapping[str, str]) -> dict[str, str]:
-    if parts.scheme != _TLS:
-        return dict(options)
-    wanted = _VERIFICATION[options.get(_CERTIFICATES, "required")]
-    return {**options, _CERTIFICATES: wanted}
+def _number_in(options: Mapping[str, str]) -> str:
+    return next((options[name] for name in _NUMBER if name in options), "")
 
 
 def _scheme(url: str, what: str) -> str:

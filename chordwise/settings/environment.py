@@ -12,6 +12,9 @@ from pydantic import SecretStr
 
 from chordwise.domain import addresses
 
+if TYPE_CHECKING:
+    from chordwise.settings import Settings
+
 PREFIX = "CHORDWISE_"
 CONFIG_VARIABLE = "CHORDWISE_CONFIG"
 SUPERVISOR_PIPE_VARIABLE = "CHORDWISE_SUPERVISOR_PIPE"
@@ -60,8 +63,6 @@ def child_environment(home: Path, config: Path | None = None) -> dict[str, str]:
     return environment
 
 
-if TYPE_CHECKING:
-    from chordwise.settings import Settings
 _NO_NAME = re.compile(r"[^A-Z0-9]+")
 
 

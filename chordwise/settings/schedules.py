@@ -128,20 +128,6 @@ _OF_KINDS: Mapping[str, tuple[ScheduleKind, ...]] = {
 
 
 def check(
-    schedules: Mapping[str, ScheduleSettings],
-    profiles: Mapping[str, ProfileSettings],
-    inboxes: Iterable[Path],
-) -> None:
-    """Refuse names that cannot be used, profiles that there are not, and nothing to analyze.
-
-    Raises:
-        ValueError: One of these.
-    """
-    for name, schedule in schedules.items():
-        check_one(name, schedule, profiles, inboxes)
-
-
-def check_one(
     name: str,
     schedule: ScheduleSettings,
     profiles: Mapping[str, ProfileSettings],
@@ -180,6 +166,4 @@ def profile_folders(
 
 def reason(error: ValueError) -> str:
     """Return in words why a schedule cannot be kept, without a stop at the end."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    return problems(error)[0]
+    return problems(error)[0] if isinstance(error, ValidationError) else str(error)

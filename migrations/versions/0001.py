@@ -1,6 +1,7 @@
 """The first schema: tables and their indexes, a trigger, views, and the rights of readers."""
 
 from pathlib import Path
+from types import ModuleType
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,41 +15,6 @@ works_from = "0001"
 
 _FOLDER = Path(__file__).resolve().parent.parent
 
-# In the order of their dependencies.
-TABLES = (
-    "schema_versions",
-    "broker_markers",
-    "outbox",
-    "incidents",
-    "prompt_versions",
-    "cached_completions",
-    "schedules",
-    "schedule_runs",
-    "runs",
-    "documents",
-    "intakes",
-    "jobs",
-    "listed_files",
-    "inbox_files",
-    "inbox_intakes",
-    "chunks",
-    "model_calls",
-    "results",
-    "result_history",
-    "facts",
-    "answer_tables",
-    "budgets",
-    "budget_reservations",
-    "batches",
-    "batch_requests",
-    "deliveries",
-    "feedback",
-    "evaluations",
-    "evaluation_measures",
-    "judgments",
-    "calibrations",
-    "certifications",
-)
 VIEWS = (
     "run_accounts@1",
     "run_costs@1",
@@ -108,7 +74,7 @@ READABLE_TABLES = (
 
 def upgrade() -> None:
     """Apply."""
-    load_python_file(str(_FOLDER), "first_tables.py").create()
+    _first_tables().create()
     _create_indexes()
     _create_statistics()
     _reserve_space_for_updates()
@@ -125,9 +91,13 @@ def downgrade() -> None:
     op.execute("DROP SCHEMA answers CASCADE")
     for view in (*LOCKS, *map(_name_of, reversed(VIEWS))):
         op.execute(f"DROP VIEW {view}")
-    for table in reversed(TABLES):
+    for table in reversed(_first_tables().TABLES):
         op.drop_table(table)
     op.execute("DROP FUNCTION tell_of_outbox()")
+
+
+def _first_tables() -> ModuleType:
+    return load_python_file(str(_FOLDER), "first_tables.py")
 
 
 # Indexes

@@ -248,7 +248,7 @@ def test_cancelling_an_interrupted_run_ends_it(held: Stage) -> None:
 
 
 def test_a_retry_of_an_interrupted_run_says_how_to_resume_it(held: Stage) -> None:
-    """It takes up again what is in the run and has not succeeded, and nothing else."""
+    """It retries what is in the run and has not succeeded, and nothing else."""
     work(held)
     kill(begin(held))
     held.wait_for("SELECT count(*) = 2 FROM jobs WHERE status = 'succeeded'")
@@ -256,6 +256,6 @@ def test_a_retry_of_an_interrupted_run_says_how_to_resume_it(held: Stage) -> Non
     retried = held.processes.run("retry", "spring")
 
     assert retried.returncode == ExitCode.INCOMPLETE
-    assert "0 analyses taken up again" in retried.stderr
+    assert "0 analyses retried" in retried.stderr
     assert "The intake was interrupted. Take in the rest with:" in retried.stderr
     assert held.value(LEFT) is True

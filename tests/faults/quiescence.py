@@ -124,7 +124,7 @@ def _steady_contents(cluster: Cluster) -> dict[str, object]:
 
 def _restore(cluster: Cluster) -> None:
     """Do at once what kombu does once the visibility timeout is over."""
-    broker_url = SecretStr(cluster.broker.valkey.broker_url())
+    broker_url = SecretStr(cluster.broker.valkey.url())
     app = messages.open_app(settings_module.load(broker_url=broker_url))
     with app.connection_for_write() as connection:
         quality_of_service = connection.default_channel.qos

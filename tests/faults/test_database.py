@@ -56,7 +56,7 @@ def test_a_database_that_restarts_all_the_time(
         time.sleep(random.uniform(2, 8))  # noqa: TID251 - restarts come when they come
         random.choice(ways)()
         time.sleep(random.uniform(0, 2))  # noqa: TID251 - it is away for a moment
-        if not own_cluster.database.postgres.is_alive():
+        if own_cluster.database.postgres.identity() is None:
             own_cluster.database.start()
         count += 1
     own_cluster.provider.forgive()

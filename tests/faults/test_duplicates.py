@@ -69,7 +69,7 @@ def chunks_and_canary(cluster: Cluster) -> int:
 @contextmanager
 def messenger(cluster: Cluster) -> Iterator[Messenger]:
     """Open a messenger that goes around the proxy."""
-    url = SecretStr(cluster.broker.valkey.broker_url())
+    url = SecretStr(cluster.broker.valkey.url())
     app = messages.open_app(settings_module.load(broker_url=url))
     yield Messenger(app)
     app.close()

@@ -62,9 +62,9 @@ def test_a_disk_that_is_full_of_log(
     disk.fill()
     _use_up_log(own_cluster)
     asked = _asked_meanwhile(own_cluster)
-    died = not own_cluster.database.postgres.is_alive() or not _can_be_written(own_cluster)
+    died = own_cluster.database.postgres.identity() is None or not _can_be_written(own_cluster)
     disk.make_room()
-    if not own_cluster.database.postgres.is_alive():
+    if own_cluster.database.postgres.identity() is None:
         own_cluster.database.start()
     experiment.fault_is_over()
 

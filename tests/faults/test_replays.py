@@ -49,9 +49,7 @@ def begin_with_copies(
 def deliver(cluster: Cluster, copies: list[bytes], *tasks: str) -> None:
     """Put copies of messages into their queue, and messages for tasks of the only job."""
     job_id = str(cluster.value("SELECT id FROM jobs ORDER BY id LIMIT 1"))
-    app = messages.open_app(
-        settings_module.load(broker_url=SecretStr(cluster.broker.valkey.broker_url()))
-    )
+    app = messages.open_app(settings_module.load(broker_url=SecretStr(cluster.broker.valkey.url())))
     with cluster.broker.client() as client:
         if copies:
             client.lpush(_QUEUE, *copies)

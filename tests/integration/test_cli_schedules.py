@@ -111,7 +111,7 @@ def test_the_lane_is_added(capsys: pytest.CaptureFixture[str], kind: str) -> Non
 
 
 def test_the_next_time_is_shown_in_its_own_zone(capsys: pytest.CaptureFixture[str]) -> None:
-    """And those that no scheduler has taken up yet are named."""
+    """And those that no scheduler has seen yet are named."""
     run(["schedules", "add", "tokyo", "--cron", "30 2 * * *", "--path", "in"])
     run(
         [
@@ -132,7 +132,7 @@ def test_the_next_time_is_shown_in_its_own_zone(capsys: pytest.CaptureFixture[st
 
     said = capsys.readouterr()
     assert "02:30" in said.out
-    assert "Not yet taken up by a scheduler: nightly." in said.err
+    assert "Not yet seen by a scheduler: nightly." in said.err
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,7 @@ def broker(valkey: EmbeddedValkey) -> Iterator[redis.Redis]:
 @pytest.fixture
 def own_settings(tmp_path: Path, valkey: EmbeddedValkey) -> Settings:
     """Return settings with this broker."""
-    return load(home=tmp_path, broker_url=SecretStr(valkey.broker_url()))
+    return load(home=tmp_path, broker_url=SecretStr(valkey.url()))
 
 
 def broker_check(settings: Settings) -> Check:

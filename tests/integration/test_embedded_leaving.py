@@ -79,7 +79,7 @@ from chordwise.settings import Settings
 stack.hold(
     Settings(home=Path(sys.argv[1])),
     on_progress=lambda text: print(text, file=sys.stderr),
-    on_ready=lambda services: print("ready", services, flush=True),
+    on_ready=lambda reached: print("ready", reached, flush=True),
     commands=Commands.model_validate_json(sys.argv[2]),
 )
 print("stopped")
@@ -135,7 +135,7 @@ def test_a_watched_inbox_keeps_an_idle_stack(home: Path) -> None:
 def test_open_work_keeps_an_idle_stack(home: Path) -> None:
     """As long as a job is open the stack stays; it leaves once the job has ended."""
     services = stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
-    address = services.database_url.get_secret_value().replace("+psycopg", "")
+    address = services.require_database_url().get_secret_value().replace("+psycopg", "")
     with psycopg.connect(address, autocommit=True) as connection:
         connection.execute("INSERT INTO jobs VALUES ('running')")
         stack.ensure(settings_for(home, idle_seconds=0.2), Level.ALL, commands=COMMANDS)

@@ -55,7 +55,7 @@ def test_a_request_that_a_leaving_supervisor_has_not_read_goes_to_the_next(home:
         is_asked, _, _ = select.select([listener], [], [], PATIENCE_SECONDS)
 
     assert is_asked
-    assert asked.result().database_url.get_secret_value() == running(home).database_url
+    assert asked.result().require_database_url().get_secret_value() == running(home).database_url
 
 
 MIGRATION = """

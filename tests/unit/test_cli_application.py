@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from chordwise.cli import application
-from chordwise.cli.application import MODULES, explained, hoist, named_in, wants_listing
-from chordwise.cli.interruption import deferred, noted
+from chordwise.cli.application import MODULES, explain, hoist, named_in, wants_listing
 from chordwise.cli.invocation import Invocation
+from chordwise.cli.run_watch import deferred, noted
 from chordwise.errors import ConfigurationError, ExitCode
 from tests.fakes.commands import run
 
@@ -142,10 +142,9 @@ def test_an_error_of_ours_is_a_sentence_a_hint_and_a_code(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """No traceback; control characters in it do not reach the terminal."""
-    with explained(Invocation()) as outcome:
-        fail_with(ConfigurationError("The file \x1b[31m is wrong.", "Mend it."))
+    code = explain(ConfigurationError("The file \x1b[31m is wrong.", "Mend it."), Invocation())
 
-    assert outcome.exit_code == ExitCode.CONFIGURATION
+    assert code == ExitCode.CONFIGURATION
     assert capsys.readouterr().err == "Error: The file is wrong.\nHint: Mend it.\n"
 
 
@@ -154,11 +153,13 @@ def test_a_traceback_shows_neither_secrets_nor_commands_a_terminal(
 ) -> None:
     """With `--debug` the errors of libraries are shown in full, and quote what others said."""
     for error in (ConfigurationError("a\x1b[2Jb", "Mend it."), ValueError("c\x1b[2Jd")):
-        with explained(Invocation(is_debug=True)):
+        try:
             try:
                 fail_with(OSError("GET https://user:hunter2@host/v1?code=hunter2"))
             except OSError as cause:
                 raise error from cause
+        except (ConfigurationError, ValueError) as raised:
+            explain(raised, Invocation(is_debug=True))
 
     shown = capsys.readouterr().err
     assert shown.count("Traceback") == 4
@@ -174,12 +175,13 @@ def test_a_defect_is_written_down_without_secrets(
     """The user reads a sentence, the log has the traceback, and no password stands in either."""
     (tmp_path / "logs").mkdir()
 
-    with explained(Invocation(home=tmp_path)) as outcome:
+    with pytest.raises(ZeroDivisionError) as raised:
         fail_with(ZeroDivisionError("postgresql://user:hunter2@host/db"))
+    code = explain(raised.value, Invocation(home=tmp_path))
 
     shown = capsys.readouterr().err
     written = (tmp_path / "logs" / "command.log").read_text("utf-8")
-    assert outcome.exit_code == ExitCode.INTERNAL
+    assert code == ExitCode.INTERNAL
     assert "Traceback" not in shown
     assert "Traceback" in written
     assert "ZeroDivisionError" in written
@@ -188,10 +190,9 @@ def test_a_defect_is_written_down_without_secrets(
 
 def test_ctrl_c_ends_with_its_code_and_a_word(capsys: pytest.CaptureFixture[str]) -> None:
     """130, as shells expect; who presses it before there is a run to come back to hears of it."""
-    with explained(Invocation()) as outcome:
-        fail_with(KeyboardInterrupt())
+    code = explain(KeyboardInterrupt(), Invocation())
 
-    assert outcome.exit_code == ExitCode.DETACHED
+    assert code == ExitCode.DETACHED
     assert capsys.readouterr().err == "Interrupted.\n"
 
 

@@ -7,18 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.cli.request import (
-    Request,
-    columns_of,
-    options_of,
-    profile_options,
-    run_options,
-    types_of,
-)
+from chordwise.cli.request import Request, run_options
 from chordwise.domain.states import Lane
-from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import UsageError
 from chordwise.prompts import packs
+from chordwise.readers.extracted import Columns
 from chordwise.settings import ProfileSettings, Settings
 
 SCHEMA = '{"type": "object", "properties": {"total": {"type": "number"}}}'
@@ -31,6 +25,16 @@ def a_request(
     return Request(
         paths=["x"], types=list(types), labels=labels, schema=schema, instructions=instructions
     )
+
+
+def types_of(request: Request) -> tuple[AnalysisType, ...]:
+    """Return the types that a request asks for."""
+    return run_options(request, Settings()).types
+
+
+def options_of(request: Request) -> AnalysisOptions:
+    """Return what the analyses of a request are told."""
+    return run_options(request, Settings()).analysis
 
 
 def test_without_a_type_it_is_a_summary() -> None:
@@ -105,9 +109,9 @@ def test_options_go_before_the_entries_of_a_profile() -> None:
     )
     settings = Settings(model="house", profiles={"letters": letters})
 
-    plain = profile_options(with_profile(), settings)
-    voted = profile_options(with_profile(votes=1), settings)
-    changed = profile_options(
+    plain = run_options(with_profile(), settings)
+    voted = run_options(with_profile(votes=1), settings)
+    changed = run_options(
         with_profile(types=[AnalysisType.SUMMARY], model="other", budget="2.50"), settings
     )
 
@@ -123,7 +127,7 @@ def test_a_profile_that_is_not_there_is_named() -> None:
     settings = Settings(profiles={"bills": ProfileSettings()})
 
     with pytest.raises(UsageError, match="letters") as caught:
-        profile_options(with_profile(), settings)
+        run_options(with_profile(), settings)
 
     assert "bills" in caught.value.hint
 
@@ -133,9 +137,9 @@ def test_rows_are_named_only_where_they_are_read() -> None:
     named = Request(paths=["x"], id_column="id")
     both = Request(paths=["x"], text_column="review", id_column="id")
 
-    with pytest.raises(UsageError, match="--id-column"):
-        columns_of(named)
-    assert (columns_of(both).text, columns_of(both).identity) == ("review", "id")
+    with pytest.raises(UsageError, match="id_column"):
+        run_options(named, Settings())
+    assert run_options(both, Settings()).columns == Columns(text="review", identity="id")
 
 
 def test_principles_imply_a_critique(tmp_path: Path) -> None:
@@ -146,8 +150,8 @@ def test_principles_imply_a_critique(tmp_path: Path) -> None:
     settings = Settings(profiles={"letters": letters})
 
     asked = options_of(Request(paths=["x"], principles=file))
-    own = profile_options(with_profile(), settings).analysis
-    given = profile_options(with_profile(principles=file), settings).analysis
+    own = run_options(with_profile(), settings).analysis
+    given = run_options(with_profile(principles=file), settings).analysis
 
     assert asked.critique is own.critique is given.critique is True
     assert asked.principles == given.principles == ("Be brief.", "Say when.")
@@ -181,7 +185,7 @@ def test_labels_with_descriptions_imply_a_classification(tmp_path: Path) -> None
     described = {"invoice": "asks for money", "letter": "anything else"}
 
     alone = Request(paths=["x"], labels_file=file, answer_language="de")
-    asked = profile_options(with_profile(labels_file=file), settings).analysis
+    asked = run_options(with_profile(labels_file=file), settings).analysis
 
     assert types_of(alone) == (AnalysisType.CLASSIFICATION,)
     assert options_of(alone).answer_language == "de"
@@ -200,7 +204,7 @@ def test_a_pack_asks_where_the_user_does_not() -> None:
 
     own = run_options(Request(paths=["x"], pack="support", instructions="Briefly."), settings)
     labelled = run_options(Request(paths=["x"], pack="support", labels="a,b"), settings)
-    changed = profile_options(with_profile(pack="support"), settings)
+    changed = run_options(with_profile(pack="support"), settings)
 
     assert own.types == labelled.types == changed.types == support.types
     assert own.analysis.instructions == f"{support.instructions}\nBriefly."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -31,20 +30,17 @@ _BAR_WIDTH = 32
 _TROUBLE_WIDTH = 160
 
 
-class Display(Protocol):
-    """Where a waiting command shows what goes on."""
+class Display:
+    """Where a waiting command shows what goes on; this one shows nothing."""
 
     def finding(self, count: int) -> None:
         """Show how many files have been found."""
-        ...
 
     def taking_in(self, count: int, found: int, source: str) -> None:
         """Show how many of the things found have been taken in, the last of them from `source`."""
-        ...
 
     def progress(self, progress: Progress, pace: Pace) -> None:
         """Show how far a run has come."""
-        ...
 
 
 @contextmanager
@@ -57,7 +53,7 @@ def display(screen: Screen) -> Iterator[Display]:
         yield Bars(live.update)
 
 
-class Lines:
+class Lines(Display):
     """Plain lines: the first, the last, and one every few seconds in between."""
 
     def __init__(
@@ -90,7 +86,7 @@ class Lines:
         self._tell(line)
 
 
-class Bars:
+class Bars(Display):
     """A bar for the documents and one for the chunks, with the costs below."""
 
     def __init__(self, update: Callable[[RenderableType], None]) -> None:

@@ -1,4 +1,4 @@
-"""Text of documents and models made harmless for a terminal: shown, never obeyed."""
+"""Text of documents and models without what a terminal would execute, and numbers in words."""
 
 from __future__ import annotations
 
@@ -114,5 +114,5 @@ def document(**members: object) -> str:
 
 
 def encoded(value: object, indent: int | None = None) -> str:
-    """Return a value as JSON text that a terminal takes for nothing but text."""
+    """Return a value as JSON text without anything that a terminal would execute."""
     return escape_json(json.dumps(plain(value), ensure_ascii=False, indent=indent))

@@ -1,4 +1,4 @@
-"""Standard output for data and standard error for talk, each with what its terminal can do."""
+"""Standard output for data and standard error for messages, each as its terminal can show it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Screen:
             self.talk.print(renderable)
 
     def tell(self, text: str) -> None:
-        """Say a sentence about the proceedings on standard error."""
+        """Print a sentence to standard error."""
         self.talk.print(Text(one_line(text)), soft_wrap=True)
 
     def tell_whole(self, text: str) -> None:
@@ -63,7 +63,7 @@ class Screen:
         self.talk.print(Text(text), soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """Say something on standard error that is of less weight."""
+        """Print a sentence of less importance to standard error."""
         self.talk.print(Text(one_line(text), style="dim"), soft_wrap=True)
 
     def suggest(self, command: str) -> None:
@@ -113,12 +113,9 @@ class _Console(Console):
 
 
 def _console(stream: TextIO) -> Console:
-    width = None if stream.isatty() else _width_without_terminal()
+    # Without a terminal, the width that COLUMNS asks for, or one that suits a log.
+    without = shutil.get_terminal_size((_WIDTH_WITHOUT_TERMINAL, 24)).columns
+    width = None if stream.isatty() else without
     console = _Console(file=stream, markup=False, emoji=False, highlight=False, width=width)
     console.width = min(console.width, _WIDEST)
     return console
-
-
-def _width_without_terminal() -> int:
-    """Return the width that COLUMNS asks for, or one that suits a log."""
-    return shutil.get_terminal_size((_WIDTH_WITHOUT_TERMINAL, 24)).columns

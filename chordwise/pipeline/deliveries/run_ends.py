@@ -143,12 +143,10 @@ def _body(delivery: Delivery) -> bytes:
 
 def _drop(context: Context, delivery: Delivery) -> None:
     settings = context.settings
-    if settings.database_url is None:
-        raise ConfigurationError("No database is configured.")
+    address = settings.require_database_url()
     folder = folder_of(settings)
     writers.require(settings.delivery.format)
     wanted = Selection(name=_WHAT_HOLDS_THE_RESULTS, run_id=delivery.run_id)
-    address = settings.database_url
 
     def write(sink: BinaryIO) -> None:
         with selection.opened(address, wanted) as table:

@@ -158,10 +158,8 @@ def _clock(engine: Engine) -> Check:
 
 def _reader(settings: Settings) -> Check:
     """Without the role everything works but `chordwise sql`: a warning is enough."""
-    if settings.database_url is None:
-        raise ConfigurationError("No database is configured.")
     try:
-        callable_ = user_sql.callable_functions(settings.database_url)
+        callable_ = user_sql.callable_functions(settings.require_database_url())
     except ChordwiseError as error:
         return Check(name="reader", verdict=CheckStatus.WARN, finding=error.what, hint=error.hint)
     if callable_:

@@ -124,8 +124,8 @@ def _report(_settings: Settings, wanted: ScheduleSettings) -> None:
 def _export(settings: Settings, wanted: ScheduleSettings) -> None:
     require_writable(Path(wanted.folder), "folder")
     writers.require(format_of(wanted))
-    if settings.sql_url is not None:
-        with selection.opened(settings.sql_url, selection_of(wanted)):
+    if address := settings.reader_url or settings.database_url:
+        with selection.opened(address, selection_of(wanted)):
             return
 
 

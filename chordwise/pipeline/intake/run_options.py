@@ -192,14 +192,20 @@ def run_options(settings: Settings, profile: ProfileSettings, run_name: str = ""
     """Return the options of a run that asks what the profile says.
 
     Raises:
-        UsageError: The profile contradicts itself, or its schema cannot be used.
+        UsageError: The profile contradicts itself, or its schema, its pack or its templates cannot
+            be used.
+        ConfigurationError: A template cannot be used.
     """
     has_labels = bool(profile.labels or profile.labels_file)
     has_schema = profile.schema_file is not None
     types = implied_types(profile.types, schema=has_schema, labels=has_labels)
+    analysis = _analysis_options(profile, types, settings.base_folder)
+    if profile.pack:
+        types, analysis = packs.completed(packs.named(profile.pack), profile.types, analysis)
+    templates = own_templates(settings, profile.prompt, types)
     options = RunOptions(
         types=types,
-        analysis=_analysis_options(profile, types, settings.base_folder),
+        analysis=replace(analysis, templates=templates),
         model=profile.model or settings.model,
         name=run_name,
         save_as=profile.save_as,
@@ -208,34 +214,10 @@ def run_options(settings: Settings, profile: ProfileSettings, run_name: str = ""
         budget_usd=profile.budget_usd,
         columns=_columns(profile),
     )
-    options = completed(settings, options, profile.types, pack=profile.pack, prompt=profile.prompt)
     if profile.examples_file is None:
         return options
     own = _examples(settings.base_folder / profile.examples_file, options)
     return replace(options, analysis=replace(options.analysis, examples=own))
-
-
-def completed(
-    settings: Settings,
-    options: RunOptions,
-    asked: Sequence[AnalysisType],
-    *,
-    pack: str,
-    prompt: str,
-) -> RunOptions:
-    """Return the options with what a pack adds, and with the user's own templates.
-
-    `asked` are the types that the user names; a pack has its own where there are none.
-
-    Raises:
-        UsageError: There is no such pack, or no template for what is asked.
-        ConfigurationError: A template cannot be used.
-    """
-    types, analysis = options.types, options.analysis
-    if pack:
-        types, analysis = packs.completed(packs.named(pack), asked, analysis)
-    templates = own_templates(settings, prompt, types)
-    return replace(options, types=types, analysis=replace(analysis, templates=templates))
 
 
 def own_templates(
@@ -392,7 +374,7 @@ def read_principles(path: Path) -> tuple[str, ...]:
 
 def _columns(profile: ProfileSettings) -> Columns:
     if profile.id_column and not profile.text_column:
-        raise UsageError("A profile's id_column is for reading rows.", "Set its text_column, too.")
+        raise UsageError("id_column is for reading rows.", "Say --text-column or text_column, too.")
     return Columns(text=profile.text_column, identity=profile.id_column)
 
 
@@ -401,10 +383,9 @@ def _analysis_options(
 ) -> AnalysisOptions:
     labels, descriptions = labels_of(profile.labels, _below(base, profile.labels_file))
     if profile.schema_file is not None and AnalysisType.EXTRACTION not in types:
-        raise UsageError("A profile's schema is for extractions.", 'Add "extraction" to its types.')
+        raise UsageError("A schema is for extractions.", "Add the type extraction.")
     if labels and AnalysisType.CLASSIFICATION not in types:
-        what = "A profile's labels are for classifications."
-        raise UsageError(what, 'Add "classification" to its types.')
+        raise UsageError("Labels are for classifications.", "Add the type classification.")
     return AnalysisOptions(
         instructions=profile.instructions.strip(),
         labels=labels,

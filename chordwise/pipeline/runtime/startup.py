@@ -38,13 +38,12 @@ def open_context(
     Raises:
         ConfigurationError: Database or broker are not configured.
     """
-    if settings.database_url is None:
-        raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
+    url = settings.require_database_url()
     tables.configure()
     pipeline = settings.pipeline
     opened = partial(
         open_engine,
-        settings.database_url,
+        url,
         name=f"chordwise {name}",
         # What takes longer comes too late: the lease is lost.
         statement_seconds=min(STATEMENT_SECONDS, pipeline.lease_seconds),
@@ -63,7 +62,7 @@ def open_context(
         stores=open_stores(settings, database, together),
         models=Models(settings, local_server),
         messenger=Messenger(open_app(settings)),
-        leases=_lease_keeper(pipeline, settings.database_url, name),
+        leases=_lease_keeper(pipeline, url, name),
         random=Random(),  # noqa: S311 - jitter needs no secrecy
     )
 
@@ -129,9 +128,8 @@ def wait_until_ready(settings: Settings, process: str, stop: Event) -> bool:
         ConfigurationError: No database is configured, or it does not suit us as it is.
         DatabaseRefusedError: It does not let us in.
     """
-    if settings.database_url is None:
-        raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
-    engine = open_engine(settings.database_url, pool_size=1, name=f"chordwise {process}")
+    url = settings.require_database_url()
+    engine = open_engine(url, pool_size=1, name=f"chordwise {process}")
     pause = _FIRST_PAUSE_SECONDS
     try:
         while not stop.is_set():

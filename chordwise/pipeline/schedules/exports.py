@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.json_values import JsonObject
-from chordwise.errors import ConfigurationError
 from chordwise.pipeline.exports import selection, writers
 from chordwise.pipeline.exports.selection import Selection
 from chordwise.pipeline.exports.writers import new_file
@@ -51,9 +50,7 @@ def selection_of(wanted: ScheduleSettings) -> Selection | str:
 
 
 def _write(work: Work, path: Path) -> int:
-    address = work.context.settings.sql_url
-    if address is None:
-        raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
+    address = work.context.settings.require_sql_url()
     with (
         selection.opened(address, selection_of(work.settings)) as table,
         new_file(path) as sink,
