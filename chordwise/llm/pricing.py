@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from chordwise.domain import money
 from chordwise.domain.json_values import JsonObject
@@ -114,10 +114,7 @@ class Price(Protocol):
 class FreePrice:
     """A model that Chordwise serves, or that is free by the settings, costs nothing per call."""
 
-    @property
-    def basis(self) -> CostBasis:
-        """Return that the model is free."""
-        return CostBasis.FREE
+    basis: ClassVar[CostBasis] = CostBasis.FREE
 
     def cost_usd(self, completion: Completion) -> Decimal | None:  # noqa: ARG002 - as in the port
         """Return zero."""
@@ -154,14 +151,10 @@ class PaidPrice:
 class OwnPrice(PaidPrice):
     """The prices of the settings; without one for cached tokens these count in full."""
 
+    basis: ClassVar[CostBasis] = CostBasis.SETTINGS
     input_usd_per_million_tokens: Decimal
     output_usd_per_million_tokens: Decimal
     cached_input_usd_per_million_tokens: Decimal | None = None
-
-    @property
-    def basis(self) -> CostBasis:
-        """Return that the settings say the price."""
-        return CostBasis.SETTINGS
 
     def cost_usd(self, completion: Completion) -> Decimal | None:
         """Return the cost of all tokens."""
@@ -204,15 +197,11 @@ class ListPrice(PaidPrice):
     `says_tier` means that each request says how it is served, and never at the price of priority.
     """
 
+    basis: ClassVar[CostBasis] = CostBasis.PRICE_LIST
     provider: str
     model: str
     base_url: str = ""
     says_tier: bool = False
-
-    @property
-    def basis(self) -> CostBasis:
-        """Return that the price list says the price."""
-        return CostBasis.PRICE_LIST
 
     def cost_usd(self, completion: Completion) -> Decimal | None:
         """Return the cost by the model that answered, or by the one that was asked for."""

@@ -93,7 +93,7 @@ def _anthropic(
     if not limit:
         return None
     reset = _timestamp(headers.get(f"{name}-reset", ""))
-    now = _date(headers.get("date", ""))
+    now = http_date(headers.get("date", ""))
     now = wall_clock() if now is None else now
     return Quota(
         limit=limit,
@@ -117,7 +117,8 @@ def _timestamp(text: str) -> float | None:
     return found.timestamp() if found.tzinfo else None
 
 
-def _date(text: str) -> float | None:
+def http_date(text: str) -> float | None:
+    """Return the moment of a date in a header, in seconds since 1970; `None` where it is none."""
     try:
         return parsedate_to_datetime(text).timestamp()
     except (ValueError, OverflowError):

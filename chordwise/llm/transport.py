@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import BinaryIO, NoReturn, cast
 from urllib.parse import urljoin
 
 import httpcore
@@ -270,7 +270,8 @@ def _parsed(response: httpx.Response, raw: bytes) -> JsonResponse:
         body = cast("JsonValue", json.loads(raw))
     except (ValueError, RecursionError) as error:
         if status >= HTTPStatus.BAD_REQUEST:
-            return JsonResponse(status=status, headers=headers, body=None, excerpt=_summary(raw))
+            said = page_title(raw) or excerpt(raw[:4096].decode(errors="replace"))
+            return JsonResponse(status=status, headers=headers, body=None, excerpt=said)
         _raise_not_json(host, raw, error)
     return JsonResponse(status=status, headers=headers, body=body)
 
@@ -283,10 +284,6 @@ def _redirected(response: httpx.Response) -> str:
     with suppress(ValueError):
         return addresses.shown(urljoin(str(response.url), location))
     return addresses.HIDDEN
-
-
-def _summary(raw: bytes) -> str:
-    return page_title(raw) or excerpt(raw[:4096].decode(errors="replace"))
 
 
 def _raise_not_json(host: str, raw: bytes, error: Exception) -> NoReturn:
@@ -422,7 +419,3 @@ def _form(id_: str) -> int | None:
         return uuid.UUID(id_).version
     except ValueError:
         return None
-
-
-if TYPE_CHECKING:
-    from typing import NoReturn

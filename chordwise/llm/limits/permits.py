@@ -267,6 +267,7 @@ class ResilientLimits:
 
 
 LONGEST_PAUSE_SECONDS = 300.0
+"""A provider is asked again after this time, whatever it says."""
 _SHORTEST_WAIT_SECONDS = 0.05
 
 
