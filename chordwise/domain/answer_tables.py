@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from pydantic import TypeAdapter
+
 from chordwise.domain import json_values
 from chordwise.domain.analyses import extraction
 from chordwise.domain.analyses.schema_nodes import SchemaNode
@@ -102,11 +104,6 @@ _LETTERS = re.compile(r"[^\W\d_]+")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
-def table_name(name: str) -> str:
-    """Return a name for a table that needs no quotes in SQL; empty where nothing is left of it."""
-    return _plain(name)
-
-
 def kind_of_rows(types: Sequence[AnalysisType]) -> AnalysisType:
     """Return the analysis type whose jobs make the rows of a table, one for each document."""
     return AnalysisType.EXTRACTION if AnalysisType.EXTRACTION in types else types[0]
@@ -133,36 +130,12 @@ def widened(old: Sequence[AnswerColumn], wanted: Sequence[AnswerColumn]) -> list
     ]
 
 
-def to_json(columns: Sequence[AnswerColumn]) -> list[JsonValue]:
-    """Write columns as they stand in `answer_tables.columns`."""
-    return [
-        {
-            "name": column.name,
-            "item": column.item,
-            "kind": column.kind.value,
-            "rows": column.rows,
-            "analysis_type": column.analysis_type.value,
-            "description": column.description,
-            "is_replaced": column.is_replaced,
-        }
-        for column in columns
-    ]
+_STORED = TypeAdapter(list[AnswerColumn])
 
 
 def from_json(stored: JsonValue) -> list[AnswerColumn]:
-    """Read what `to_json` wrote."""
-    return [
-        AnswerColumn(
-            name=json_values.text(each.get("name")),
-            item=json_values.text(each.get("item")),
-            kind=ColumnKind(json_values.text(each.get("kind"))),
-            rows=json_values.text(each.get("rows")),
-            analysis_type=AnalysisType(json_values.text(each.get("analysis_type"))),
-            description=json_values.text(each.get("description")),
-            is_replaced=each.get("is_replaced") is True,
-        )
-        for each in json_values.objects(stored)
-    ]
+    """Read columns as `answer_tables.columns` holds them, which is their `json_values.plain`."""
+    return _STORED.validate_python(stored)
 
 
 # What each analysis type gives
@@ -292,7 +265,7 @@ def _named(
 
 
 def _renamed(column: AnswerColumn, taken: Collection[str]) -> AnswerColumn:
-    name = _plain(column.name) or "value"
+    name = plain_name(column.name) or "value"
     candidates = [
         name,
         f"{name}_{column.kind}",
@@ -312,8 +285,11 @@ def sql_names(column: AnswerColumn) -> Iterator[str]:
         yield f"{column.name}_currency"
 
 
-def _plain(name: str) -> str:
-    """Return a name as SQL takes it without quotes: ASCII letters, digits and underscores."""
+def plain_name(name: str) -> str:
+    """Return a name as SQL takes it without quotes: ASCII letters, digits and underscores.
+
+    It is empty where nothing is left of it.
+    """
     decomposed = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     plain = "_".join(_WORD.findall(_HUMP.sub("_", decomposed).lower()))[:_MAX_NAME].strip("_")
     if plain[:1].isdigit():

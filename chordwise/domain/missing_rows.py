@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from chordwise.domain import json_values
+from pydantic import TypeAdapter
+
 from chordwise.domain.analyses.analysis import RowCount
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -117,19 +118,6 @@ def sentences(missing: Iterable[MissingRows]) -> list[str]:
     return said
 
 
-def to_json(missing: Iterable[MissingRows]) -> list[JsonValue]:
-    """Return what the columns `missing_rows` keep."""
-    return [
-        {
-            "path": each.path,
-            "kept": each.kept,
-            "found": each.found,
-            "max_items": each.max_items,
-        }
-        for each in missing
-    ]
-
-
 def counts(
     parts: Sequence[JsonObject | None], output: JsonObject, task: AnalysisTask
 ) -> list[JsonValue]:
@@ -170,19 +158,12 @@ def _number(counted: Mapping[str, RowCount], path: str) -> int:
     return counted[path].number if path in counted else 0
 
 
+_STORED = TypeAdapter(tuple[MissingRows, ...])
+
+
 def from_json(stored: JsonValue) -> tuple[MissingRows, ...]:
-    """Read what `to_json` wrote; null is none."""
-    return tuple(_read(each) for each in json_values.objects(stored))
-
-
-def _read(stored: JsonObject) -> MissingRows:
-    limit = json_values.number(stored.get("max_items"))
-    return MissingRows(
-        path=json_values.text(stored.get("path")),
-        kept=int(json_values.number(stored.get("kept")) or 0),
-        found=int(json_values.number(stored.get("found")) or 0),
-        max_items=None if limit is None else int(limit),
-    )
+    """Read what the columns `missing_rows` hold, as its `json_values.plain`; null is none."""
+    return _STORED.validate_python(stored or ())
 
 
 def _listed(missing: Sequence[MissingRows]) -> str:

@@ -283,12 +283,8 @@ def sections(headings: Iterable[tuple[int, str]], length: int) -> list[Place]:
     ]
 
 
-def moved(places: Sequence[Place], offset: Callable[[int], int]) -> list[Place]:
-    """Return the places of a text whose characters have moved, by the new offset of each."""
-    return [_moved(each, offset) for each in places]
-
-
-def _moved(place: Place, offset: Callable[[int], int]) -> Place:
+def moved(place: Place, offset: Callable[[int], int]) -> Place:
+    """Return a place of a text whose characters have moved, by the new offset of each."""
     old, new = place.start_char, offset(place.start_char)
     layout = place.layout
     if layout:
@@ -324,18 +320,8 @@ def decode(content: bytes, length: int) -> list[Place]:
 
 def to_json(places: Sequence[Place]) -> list[JsonValue]:
     """Write places as they stand in `documents.places`, without their layouts."""
-    return [
-        {
-            "kind": each.kind.value,
-            "label": each.label,
-            "number": each.number,
-            "start_char": each.start_char,
-            "end_char": each.end_char,
-            "width": each.width,
-            "height": each.height,
-        }
-        for each in places
-    ]
+    names = ("kind", "label", "number", "start_char", "end_char", "width", "height")
+    return [{name: getattr(each, name) for name in names} for each in places]
 
 
 def from_json(stored: JsonValue, layouts: Sequence[bytes] = ()) -> list[Place]:

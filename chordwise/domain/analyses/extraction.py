@@ -64,7 +64,7 @@ class Extraction(Analysis):
         """Return the mean over what was found; nothing found is as sure as its denials."""
         fields = _fields(answer)
         found = [field for field in fields if field.get("status") != NOT_MENTIONED]
-        return mean(claimed(field) for field in found or fields) / 10
+        return mean(claimed(field) for field in found or fields) / self.points
 
     def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:
         """Every item needs an answer, and a found one its value and quote."""

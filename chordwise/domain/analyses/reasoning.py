@@ -62,10 +62,6 @@ class Reasoning(Analysis):
         """Leave the considerations out."""
         return {name: value for name, value in answer.items() if name != _CONSIDERATIONS}
 
-    def confidence(self, answer: JsonObject) -> float:
-        """Bring 1–10 to 0–1."""
-        return claimed(answer) / 10
-
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
         """Keep the order of the argument; scores are means, assessments those of the surest."""
         surest = max(answers, key=claimed)

@@ -29,6 +29,7 @@ class Sentiment(Analysis):
 
     type = AnalysisType.SENTIMENT
     principal_fields = ("quote",)
+    points = 1
 
     def schema(self, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
         """Ask for the sentences with a score of their own."""
@@ -42,10 +43,6 @@ class Sentiment(Analysis):
                 "sentences": schemas.array(sentence, at_most=MAX_SENTENCES),
             }
         )
-
-    def confidence(self, answer: JsonObject) -> float:
-        """Return the claim itself, which is on the scale 0–1."""
-        return claimed(answer)
 
     def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:  # noqa: ARG002
         """Label and score have to point the same way."""

@@ -40,10 +40,6 @@ class Summary(Analysis):
             }
         )
 
-    def confidence(self, answer: JsonObject) -> float:
-        """Bring 1–10 to 0–1."""
-        return claimed(answer) / 10
-
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
         """Keep findings from all over the document; the surest chunk names the topic."""
         surest = max(answers, key=claimed)

@@ -103,7 +103,7 @@ def judge(answer: Answer, truth: Truth) -> Judged:
 
 def _judge_label(answer: Answer, truth: Truth) -> Judged:
     path = LABEL_PATHS[answer.analysis_type]
-    found = json_values.text(fields.value_at(answer.output, path))
+    found = json_values.text(json_values.at(answer.output, path))
     wrong = {fields.normalized(label) for label in truth.wrong_labels}
     if truth.label is None and fields.normalized(found) not in wrong:
         return Judged()
@@ -161,7 +161,7 @@ def _judge_by_remarks(answer: Answer, truth: Truth) -> Judged:
     verdicts = [
         remark.verdict is Verdict.APPROVED
         for remark in latest(truth.remarks)
-        if fields.value_at(answer.output, remark.path) == remark.judged
+        if json_values.at(answer.output, remark.path) == remark.judged
         and (not remark.path or remark.verdict is not Verdict.APPROVED)
     ]
     if not verdicts:
@@ -199,15 +199,7 @@ def _of_refuted(answer: Answer, name: str) -> Iterator[Judgment]:
     """Yield that the only value of a field is wrong; of several, it is unknown which."""
     entries = fields.entries(answer.output, name)
     if len(entries) == 1:
-        (entry,) = entries
-        yield Judgment(
-            part=Part.FIELD,
-            path=entry.path,
-            confidence=entry.confidence,
-            is_right=False,
-            expected=None,
-            found=entry.value,
-        )
+        yield replace(_of_entry(entries[0], None), is_right=False)
 
 
 def _says(answer: Answer, name: str, value: JsonValue) -> bool:

@@ -11,6 +11,7 @@ from random import Random
 from typing import TypeVar
 
 from chordwise.domain import json_values
+from chordwise.domain.analyses.analysis import mean
 from chordwise.domain.extractive import words
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.fields import normalized
@@ -78,7 +79,7 @@ def of_means(values: Mapping[str, Sequence[float]], random: Random) -> Iterator[
     """Measure the means of numbers, one of each document, by the metric's name."""
     for metric, numbers in values.items():
         if numbers:
-            yield _averaged(metric, numbers, _mean, random)
+            yield _averaged(metric, numbers, mean, random)
 
 
 def of_confidence(judgments: Iterable[Judgment], label: str = "") -> Iterator[Measure]:
@@ -156,7 +157,7 @@ def _macro_f1(choices: Sequence[Choice]) -> float:
     shared = Counter(c.found for c in choices if c.expected == c.found)
     sums = Counter(c.found for c in choices)
     sums.update(c.expected for c in choices if c.expected)
-    return _mean([2 * shared[label] / total for label, total in sums.items()])
+    return mean([2 * shared[label] / total for label, total in sums.items()])
 
 
 def _of_values(name: str, scores: Sequence[FieldScore], random: Random) -> Iterator[Measure]:
@@ -179,10 +180,6 @@ def _micro_f1(numbers: Sequence[tuple[int, int]]) -> float:
     """Return F1 out of the numbers of values that both have, and that one of them has."""
     shared, others = sum(map(itemgetter(0), numbers)), sum(map(itemgetter(1), numbers))
     return 2 * shared / (2 * shared + others) if shared + others else 1.0
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _averaged(
