@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import chain, count
 
 from pydantic import TypeAdapter
 
@@ -266,16 +267,9 @@ def _named(
 
 def _renamed(column: AnswerColumn, taken: Collection[str]) -> AnswerColumn:
     name = plain_name(column.name) or "value"
-    candidates = [
-        name,
-        f"{name}_{column.kind}",
-        *(f"{name}_{n}" for n in range(2, MAX_COLUMNS + 2)),
-    ]
-    for candidate in candidates:
-        renamed = replace(column, name=candidate)
-        if not {*sql_names(renamed)} & {*taken}:
-            return renamed
-    raise AssertionError("as many candidates as columns, and one more")
+    names = chain((name, f"{name}_{column.kind}"), (f"{name}_{n}" for n in count(2)))
+    renamed = (replace(column, name=each) for each in names)
+    return next(each for each in renamed if not {*sql_names(each)} & {*taken})
 
 
 def sql_names(column: AnswerColumn) -> Iterator[str]:

@@ -171,7 +171,7 @@ _SPLITTERS: tuple[Splitter, ...] = (
 def _rows(text: str) -> Iterator[tuple[int, int]]:
     """Yield where rows begin and end, the end of the line included."""
     lines = [match.span() for match in _LINE.finditer(text) if match.end() > match.start()]
-    counts = [_delimiters(text, start, end) for start, end in lines]
+    counts = [tuple(text.count(mark, *line) for mark in _DELIMITERS) for line in lines]
     for place, (start, end) in enumerate(lines):
         beside = counts[max(0, place - 1) : place] + counts[place + 1 : place + 2]
         is_record = max(counts[place]) >= _FEWEST_DELIMITERS and counts[place] in beside
@@ -229,10 +229,6 @@ def _mark_of(line: str) -> str:
 
 def _count(line: str, mark: str) -> int:
     return _QUOTED.sub("", line).count(mark)
-
-
-def _delimiters(text: str, start: int, end: int) -> tuple[int, ...]:
-    return tuple(text.count(mark, start, end) for mark in _DELIMITERS)
 
 
 def _ends_in(window: str, language: str) -> list[int]:

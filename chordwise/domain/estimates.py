@@ -44,9 +44,7 @@ class Interval:
 
     def times(self, factor: float) -> Interval:
         """Return the interval of so many times the number."""
-        return Interval(
-            low=self.low * factor, typical=self.typical * factor, high=self.high * factor
-        )
+        return self.of_each(Interval(low=factor, typical=factor, high=factor))
 
 
 NOTHING = Interval(low=0, typical=0, high=0)

@@ -93,13 +93,13 @@ class Source:
             return None
         if place := best(self.text, _occurrences(quote, self.text), mention):
             return self._span(place, Grounding.EXACT)
-        if place := self._first(reading.find(quote, mention) for reading in self._readings):
+        found = (reading.find(quote, mention) for reading in self._readings)
+        if place := next(filter(None, found), None):
             return self._span(place, Grounding.NORMALIZED)
-        if parts := _parts_of(quote):
-            joined = (reading.find_joined(parts, mention) for reading in self._readings)
-            if place := self._first(joined):
-                return self._span(place, Grounding.JOINED)
-        return None
+        parts = _parts_of(quote)
+        joined = (reading.find_joined(parts, mention) for reading in self._readings if parts)
+        place = next(filter(None, joined), None)
+        return self._span(place, Grounding.JOINED) if place else None
 
     def wording(self, span: Span) -> str:
         """Return the source's own text of a span."""
@@ -108,9 +108,6 @@ class Source:
     def _span(self, place: Place, grounding: Grounding) -> Span:
         start, end = (each + self.offset for each in place)
         return Span(start_char=start, end_char=end, grounding=grounding)
-
-    def _first(self, places: Iterable[Place | None]) -> Place | None:
-        return next(filter(None, places), None)
 
     @property
     def _readings(self) -> Iterator[_Reading]:
@@ -298,7 +295,7 @@ def _is_spaceless(char: str) -> bool:
 def _may_be_left_out(text: str, start: int, end: int) -> bool:
     """Tell whether an ellipsis may stand for this: not for a negation in a sentence quoted in part.
 
-    A sentence that is left out as a whole may negate what it likes.
+    A sentence that is left out as a whole may hold a negation.
     """
     found = (match.span() for match in _SENTENCE_END.finditer(text, start, end + 2))
     ends = [
@@ -465,8 +462,7 @@ def best(text: str, places: Iterable[Place], mention: int = 1) -> Place | None:
     """Return a place that is made of whole words, else the first that cuts no number.
 
     Of those of whole words the one of this mention counts, where there are so many that do not
-    overlap, else the first. Scripts without spaces have no whole words to tell, so that the first
-    place counts there.
+    overlap, else the first. In scripts without spaces the first place counts.
     """
     whole: list[Place] = []
     inside: Place | None = None

@@ -66,18 +66,16 @@ def compare(
 
     `before` are the rows that what was counted in `found` lacked itself.
     """
-    none = RowCount(number=0)
     lost: Counter[str] = Counter()
     limits = {path: count.max_items for path, count in found.items()}
     for each in before:
         lost[each.path] += each.found - each.kept
         limits.setdefault(each.path, each.max_items)
-    numbers = {path: count.number for path, count in found.items()}
     compared = (
         MissingRows(
             path=path,
-            kept=kept.get(path, none).number,
-            found=numbers.get(path, 0) + lost[path],
+            kept=_number(kept, path),
+            found=_number(found, path) + lost[path],
             max_items=limits[path],
         )
         for path in limits
@@ -89,8 +87,7 @@ def recounted(
     missing: Iterable[MissingRows], kept: Mapping[str, RowCount]
 ) -> tuple[MissingRows, ...]:
     """Return the lists that still lack rows once an answer was revised."""
-    none = RowCount(number=0)
-    now = (replace(each, kept=kept.get(each.path, none).number) for each in missing)
+    now = (replace(each, kept=_number(kept, each.path)) for each in missing)
     return tuple(each for each in now if each.kept < each.found)
 
 
@@ -133,25 +130,19 @@ def counts(
     counted: list[JsonValue] = []
     for path in {**found, **kept}:
         numbers = [None if each is None else _number(each, path) for each in by_chunk]
-        read = sum(number or 0 for number in numbers)
+        read, spans = sum(number or 0 for number in numbers), places.get(path, [])
         counted.append(
             {
                 "path": path,
                 "by_chunk": list(numbers),
                 "repeated": read - _number(found, path),
                 "kept": _number(kept, path),
-                **_located(places.get(path, ())),
+                "located": len(spans),
+                "start_char": min((start for start, _ in spans), default=None),
+                "end_char": max((end for _, end in spans), default=None),
             }
         )
     return counted
-
-
-def _located(spans: Sequence[tuple[int, int]]) -> JsonObject:
-    return {
-        "located": len(spans),
-        "start_char": min((start for start, _ in spans), default=None),
-        "end_char": max((end for _, end in spans), default=None),
-    }
 
 
 def _number(counted: Mapping[str, RowCount], path: str) -> int:

@@ -87,7 +87,7 @@ _MANY_ROWS_SHARE = 0.3
 _MANY_FIELDS = 30
 _MANY_INSTRUCTION_WORDS = 150
 _MANY_PARTS = 12
-# Fewer tell no language.
+# Fewer words do not determine a language.
 _FEWEST_WORDS = 20
 _UNKNOWN = 0.5
 _SENTENCE_END = re.compile(

@@ -151,7 +151,6 @@ class ChatModel(Protocol):
     @property
     def profile(self) -> ModelProfile:
         """Return what is known of the model without asking it."""
-        ...
 
     def complete(self, request: CompletionRequest) -> Completion:
         """Return the model's answer, whatever it finished with (look at `finish_reason`).
@@ -159,12 +158,11 @@ class ChatModel(Protocol):
         Raises:
             ModelError: The request brought no answer; the subclass says why.
         """
-        ...
 
 
 @dataclass(slots=True, eq=False)
 class Middleware:
-    """Wraps a model; its profile is that of the model inside."""
+    """Wraps a model: its profile is that of the model inside, whose errors go through."""
 
     model: ChatModel
 

@@ -35,7 +35,7 @@ _CONTEXT: Mapping[str, dict[str, str]] = MappingProxyType(
         FLEX: {"service_tier": "flex"},
         BATCH: {"processing": "batch"},
         PRIORITY: {"service_tier": "priority"},
-        # OpenAI's newer name of it; its answers bear the older one.
+        # OpenAI's newer name of it; its answers have the older one.
         "fast": {"service_tier": "priority"},
     }
 )
@@ -87,27 +87,22 @@ class Price(Protocol):
 
     @property
     def basis(self) -> CostBasis:
-        """Return how the costs are known that this price tells."""
-        ...
+        """Return how the costs by this price are known."""
 
     def cost_usd(self, completion: Completion) -> Decimal | None:
         """Return the cost in US dollars; `None` where price or usage is unknown, never 0 for it."""
-        ...
 
     def failure_cost_usd(self, error: ChordwiseError) -> Decimal | None:
         """Return the cost of a request without an answer; `None` where it cannot be known."""
-        ...
 
     def max_usd(self, request: CompletionRequest, service_tier: str = "") -> Decimal | None:
         """Return what a request can cost at most; `None` where the price is unknown.
 
         `service_tier` counts where it is certain: of all that is asked in a batch.
         """
-        ...
 
     def is_known(self) -> bool:
         """Tell whether costs can be told before anything is asked."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

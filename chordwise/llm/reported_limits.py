@@ -45,8 +45,8 @@ def reported_limits(
 ) -> ReportedLimits:
     """Return the limits that the (lower-case) headers of an answer name; daily ones are left out.
 
-    OpenAI and its likes send `x-ratelimit-limit-requests` with resets as Go durations, Anthropic
-    `anthropic-ratelimit-requests-limit` with resets as RFC 3339 timestamps.
+    OpenAI and compatible servers send `x-ratelimit-limit-requests` with resets as Go durations,
+    Anthropic `anthropic-ratelimit-requests-limit` with resets as RFC 3339 timestamps.
     """
     found: dict[QuotaKind, Quota] = {}
     for kind in QuotaKind:

@@ -150,7 +150,7 @@ class JsonTransport:
 
     def _channel(self) -> Channel:
         channel = cast("Channel | None", getattr(self._local, "channel", None))
-        # A forked child must not speak on its parent's sockets.
+        # A forked child must not use its parent's sockets.
         if channel is None or channel.process_id != os.getpid():
             channel = Channel()
             self._local.channel = channel
@@ -190,7 +190,7 @@ class JsonTransport:
     def _require_own_answer(
         self, channel: Channel, response: httpx.Response, headers: Mapping[str, str]
     ) -> None:
-        """Refuse an answer that bears the id of another request than ours.
+        """Refuse an answer that has the id of another request than ours.
 
         A gateway that mixes two answers up may do so with the next ones on the same connections.
         """
@@ -335,7 +335,7 @@ def _escaped(character: str) -> str:
 
 PLAIN = frozenset({"", "identity"})
 PACKED = frozenset({"gzip", "x-gzip", "deflate"})
-"""What servers send unasked; both begin with a header that tells which it is."""
+"""What servers send without being asked; both begin with a header that tells which it is."""
 _EITHER_HEADER = zlib.MAX_WBITS | 32
 # A piece of 64 KiB may unpack to a thousand times as much; so much is held of it at once.
 _UNPACKED_BYTES = 1024 * 1024

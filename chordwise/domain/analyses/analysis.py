@@ -55,7 +55,7 @@ class Analysis(ABC):
         """Return the JSON Schema of an answer under these options."""
 
     def kept(self, answer: JsonObject) -> JsonObject:
-        """Return an answer without what was asked for only to think before it."""
+        """Return an answer without the members that only serve the model's reasoning."""
         return answer
 
     def confidence(self, answer: JsonObject) -> float:

@@ -1,4 +1,4 @@
-"""Classification: which label fits a text, what decided, and what speaks against it."""
+"""Classification: which label fits a text, what decided, and what is doubtful."""
 
 from __future__ import annotations
 

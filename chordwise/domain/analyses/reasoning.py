@@ -35,8 +35,7 @@ class Reasoning(Analysis):
     def schema(self, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
         """Ask for every step with its role and the quote where the text takes it.
 
-        What comes first is for the model to think in (chain of thought, arXiv 2201.11903), and may
-        be left out.
+        The first member is room for a chain of thought (arXiv 2201.11903), and optional.
         """
         step = schemas.closed(
             {"step": schemas.string(), "role": schemas.one_of(ROLES), "quote": schemas.quote()}

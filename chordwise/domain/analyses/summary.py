@@ -29,7 +29,7 @@ class Summary(Analysis):
     principal_fields = ("finding",)
 
     def schema(self, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
-        """Ask for each finding together with the quote that bears it out."""
+        """Ask for each finding together with the quote that supports it."""
         finding = schemas.closed({"finding": schemas.string(), "quote": schemas.quote()})
         return schemas.closed(
             {

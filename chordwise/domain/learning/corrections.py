@@ -105,8 +105,9 @@ class _Work:
             _put(self.output, path, list(right))
         else:
             self._pair(self._below(path) or [self._missing(path)], right[:1], lambda _: path)
-            if not self._says(path, right):
-                _put(self.output, path, right[0] if right else None)
+            first = right[0] if right else None
+            if not _is_same(first, text_of(current)):
+                _put(self.output, path, first)
 
     def reject_field(self, name: str, wrong: JsonValue) -> None:
         """Reject the values of a field where they are still those that were judged."""
@@ -197,10 +198,6 @@ class _Work:
     def _missing(self, path: str) -> Fact:
         names = json_values.steps(path.removeprefix(DATA.path))
         return Fact(path=path, item=".".join(name for name in names if not name.isdecimal()))
-
-    def _says(self, path: str, right: Sequence[JsonValue]) -> bool:
-        said = text_of(json_values.at(self.output, path))
-        return _is_same(right[0] if right else None, said)
 
 
 def _judged(fact: Fact, verdict: Verdict, corrected: JsonValue) -> Fact:

@@ -22,7 +22,7 @@ Key: TypeAlias = tuple[str, str]
 Row: TypeAlias = frozenset[Key]
 """An object in a list, as the values that it holds."""
 
-# What ends a word tells grades and languages apart: A, A+ and A-, C, C# and C++.
+# Signs at the end of a word distinguish grades and languages: A, A+ and A-, C, C# and C++.
 _TOKEN = re.compile(r"(?<!\w)-\d+|\w+|[%‰$€£¥]|(?<=\w)(?:\++|#|-)(?!\w)")
 _OPEN = ("$ref", "allOf", "anyOf", "oneOf", "patternProperties", "additionalProperties")
 """Keywords of a JSON Schema whose objects may have members that `properties` does not name."""

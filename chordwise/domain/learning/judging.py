@@ -118,7 +118,8 @@ def _judge_label(answer: Answer, truth: Truth) -> Judged:
 def _judge_fields(answer: Answer, truth: Truth) -> Judged:
     judgments: list[Judgment] = []
     scores: list[FieldScore] = []
-    page_at = _pages(answer) if truth.pages else {}
+    listed = facts(answer.output, analysis_for(answer.analysis_type)) if truth.pages else []
+    page_at = {fact.path: fact.page for fact in listed}
     for name, expected in truth.fields.items():
         found = fields.entries(answer.output, name)
         rule = truth.rules.get(name) or _usual_rule(found)
@@ -148,12 +149,6 @@ def _usual_rule(entries: Sequence[Entry]) -> Rule:
     values = (each.value for each in entries)
     has_number = any(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     return Rule.TYPED if has_number else Rule.EQUAL
-
-
-def _pages(answer: Answer) -> dict[str, int | None]:
-    """Return the page of each fact by its path."""
-    listed = facts(answer.output, analysis_for(answer.analysis_type))
-    return {fact.path: fact.page for fact in listed}
 
 
 def _judge_by_remarks(answer: Answer, truth: Truth) -> Judged:

@@ -49,7 +49,7 @@ def of_choices(choices: Sequence[Choice], random: Random) -> Iterator[Measure]:
     yield share("abstained", len(choices) - len(sure), len(choices))
     if len(sure) not in {0, len(choices)}:
         yield share("accuracy_when_sure", sum(c.expected == c.found for c in sure), len(sure))
-    for label in _labels(choices):
+    for label in sorted({c.found for c in choices} | {c.expected for c in choices if c.expected}):
         yield from _of_label(label, choices)
     pairs = Counter((choice.expected or "", choice.found) for choice in choices)
     for (expected, found), times in sorted(pairs.items()):
@@ -62,17 +62,13 @@ def of_fields(scores: Sequence[FieldScore], random: Random) -> Iterator[Measure]
     """Measure the values of fields: all together, and each field over the documents."""
     if not scores:
         return
-    yield share("match", sum(score.is_right for score in scores), len(scores))
-    yield share("exact_match", sum(score.is_exact for score in scores), len(scores))
-    yield from _of_values("", scores, random)
+    yield from _of_scores("", scores, random)
     by_name: dict[str, list[FieldScore]] = {}
     for score in scores:
         by_name.setdefault(score.name, []).append(score)
     if len(by_name) > 1:
         for name, own in by_name.items():
-            yield share("match", sum(score.is_right for score in own), len(own), name)
-            yield share("exact_match", sum(score.is_exact for score in own), len(own), name)
-            yield from _of_values(name, own, random)
+            yield from _of_scores(name, own, random)
 
 
 def of_means(values: Mapping[str, Sequence[float]], random: Random) -> Iterator[Measure]:
@@ -132,10 +128,6 @@ def _spelled_alike(choices: Sequence[Choice]) -> list[Choice]:
     ]
 
 
-def _labels(choices: Sequence[Choice]) -> list[str]:
-    return sorted({c.found for c in choices} | {c.expected for c in choices if c.expected})
-
-
 def _of_label(label: str, choices: Sequence[Choice]) -> Iterator[Measure]:
     shared = sum(c.expected == c.found == label for c in choices)
     chosen = sum(c.found == label for c in choices)
@@ -160,7 +152,9 @@ def _macro_f1(choices: Sequence[Choice]) -> float:
     return mean([2 * shared[label] / total for label, total in sums.items()])
 
 
-def _of_values(name: str, scores: Sequence[FieldScore], random: Random) -> Iterator[Measure]:
+def _of_scores(name: str, scores: Sequence[FieldScore], random: Random) -> Iterator[Measure]:
+    yield share("match", sum(score.is_right for score in scores), len(scores), name)
+    yield share("exact_match", sum(score.is_exact for score in scores), len(scores), name)
     shared = sum(score.shared for score in scores)
     found = shared + sum(score.only_found for score in scores)
     expected = shared + sum(score.only_expected for score in scores)

@@ -42,7 +42,7 @@ class Place:
         return [self.account, f"{self.account}/{self.model}"]
 
     def pause(self, denial: Denial) -> JsonObject:
-        """Return what is written down of a pause: enough to tell people, and to find it again."""
+        """Return what is stored of a pause: its name, and what people are shown."""
         return {
             "name": self.names[0 if denial.is_about_key else 1],
             "address": _hash(self.provider, self.base_url),

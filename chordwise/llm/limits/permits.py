@@ -97,7 +97,7 @@ class CallReport:
     """How a call went.
 
     `used` is what it really took of the quotas, as far as the provider said so; `latency_seconds`
-    is 0 where it tells nothing of how long answers take. `denial` goes with `CallResult.DENIED`.
+    is 0 where it says nothing about how long answers take. `denial` goes with `CallResult.DENIED`.
     """
 
     result: CallResult
@@ -134,11 +134,9 @@ class Limits(Protocol):
 
     def take(self, request: PermitRequest) -> Permit | Wait | Denial:
         """Return a permit, how long to wait before asking again, or why requests are stopped."""
-        ...
 
     def settle(self, permit: Permit, report: CallReport) -> None:
         """Give a permit back, with what the call has shown."""
-        ...
 
 
 SECONDS_PER_MINUTE = 60.0

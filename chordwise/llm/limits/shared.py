@@ -101,7 +101,7 @@ class SharedLimits:
         return Wait(seconds=float(str(answer["seconds"])), reason=Reason(str(answer["reason"])))
 
     def settle(self, permit: Permit, report: CallReport) -> None:
-        """Give a permit back, with the next question that is asked; bad news are told at once.
+        """Give a permit back, with the next question that is asked; failures are reported at once.
 
         Where Valkey is away, or full, the permit runs out by itself.
         """
@@ -150,7 +150,7 @@ def keys(endpoint: str) -> list[str]:
 def refund(permit: Permit, report: CallReport) -> dict[str, int]:
     """Return how much more was reserved than the call took; less than nothing where it took more.
 
-    What the provider did not tell is taken for used up.
+    What the provider did not report counts as used.
     """
     cost = permit.request.cost
     return {kind.value: cost.get(kind, 0) - used for kind, used in report.used.items()}

@@ -42,7 +42,6 @@ class BatchQueue(Protocol):
             ConfigurationError: There is a cap, and an unknown price.
             ServiceUnavailableError: The queue is out of reach.
         """
-        ...
 
 
 @dataclass(slots=True, eq=False)

@@ -40,11 +40,9 @@ class Budget(Protocol):
             ConfigurationError: There is a cap, and an unknown price.
             ServiceUnavailableError: The account is out of reach.
         """
-        ...
 
     def settle(self, reservation_id: ReservationId, cost_usd: Decimal | None) -> None:
         """Give back what a request did not cost; an unknown cost is all that was reserved."""
-        ...
 
 
 class Unlimited:

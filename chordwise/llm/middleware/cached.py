@@ -47,15 +47,12 @@ class CompletionCache(Protocol):
 
     def take(self, entry: CacheEntry) -> Completion | Standing:
         """Return the completion, or claim the request for us where it is free."""
-        ...
 
     def store(self, entry: CacheEntry, completion: Completion) -> None:
         """Keep the completion of a request that is ours."""
-        ...
 
     def release(self, entry: CacheEntry) -> None:
         """Give up a request that is ours and brought nothing to keep."""
-        ...
 
 
 class HitLedger(Protocol):
@@ -63,7 +60,6 @@ class HitLedger(Protocol):
 
     def note_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> CallId:
         """Write a row of its own, which cost nothing."""
-        ...
 
 
 @dataclass(slots=True, eq=False)

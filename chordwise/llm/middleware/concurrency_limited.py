@@ -69,10 +69,6 @@ class ConcurrencyLimited(Middleware):
     turns: AbstractContextManager[object]
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Wait for a turn, then ask.
-
-        Raises:
-            ModelError: What the model inside raised.
-        """
+        """Wait for a turn, then ask."""
         with self.turns:
             return self.model.complete(request)

@@ -49,7 +49,7 @@ class Fallback:
     After a time-out, a language model is passed over for which less time is left than that, and
     after any error the built-in model for what it gives no answer to.
     `causes` are the errors after which the next one is asked: add `RefusedError` to ask another
-    model what the first declines. `on_fallback` hears of each change: from, to, and why.
+    model what the first declines. `on_fallback` is called with each change: from, to, and why.
     """
 
     def __init__(

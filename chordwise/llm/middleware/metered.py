@@ -70,11 +70,9 @@ class CallLedger(Protocol):
 
     def begin(self, start: CallStart) -> CallId:
         """Write a call that is about to be made; it stays visible if it is never finished."""
-        ...
 
     def finish(self, call_id: CallId, outcome: CallOutcome) -> None:
         """Complete the call's row."""
-        ...
 
 
 class NullLedger:

@@ -61,11 +61,7 @@ class Paced(Middleware):
         self._speed = Speed()
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Ask once, within the time that the measured speed gives.
-
-        Raises:
-            ModelError: What the model inside raised.
-        """
+        """Ask once, within the time that the measured speed gives."""
         try:
             completion = self.model.complete(
                 replace(request, timeout_seconds=self._seconds_for(request))

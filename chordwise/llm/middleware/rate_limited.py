@@ -39,7 +39,7 @@ from chordwise.llm.reported_limits import QuotaKind
 
 @dataclass(slots=True, eq=False)
 class RateLimited(Middleware):
-    """Waits for a permit, then asks, and tells the limits how it went.
+    """Waits for a permit, then asks, and reports the outcome to the limits.
 
     The waiting takes nothing from the request's own time. Where it would be longer than
     `longest_wait_seconds`, the work is to be put off.
@@ -128,14 +128,13 @@ def cost_of(request: CompletionRequest, profile: ModelProfile) -> Mapping[QuotaK
 
 def _used(usage: Usage) -> Mapping[QuotaKind, int]:
     read, written = usage.input_tokens, usage.output_tokens
-    used: dict[QuotaKind, int] = {}
-    if read is not None:
-        used[QuotaKind.INPUT_TOKENS] = read
-    if written is not None:
-        used[QuotaKind.OUTPUT_TOKENS] = written
-    if read is not None and written is not None:
-        used[QuotaKind.TOKENS] = read + written
-    return used
+    total = None if read is None or written is None else read + written
+    said = {
+        QuotaKind.INPUT_TOKENS: read,
+        QuotaKind.OUTPUT_TOKENS: written,
+        QuotaKind.TOKENS: total,
+    }
+    return {kind: count for kind, count in said.items() if count is not None}
 
 
 def _failure(error: ChordwiseError) -> CallReport:

@@ -18,8 +18,8 @@ class Tiered:
     """Chooses a model by the complexity of each question; the ledger learns of the tier.
 
     `policy` has the thresholds, and says which checked answers are accepted
-    (`chordwise.pipeline.asking.cascade`). `on_change` hears of each change of tier: from, to, and
-    why.
+    (`chordwise.pipeline.asking.cascade`). `on_change` is called with each change of tier: from, to,
+    and why.
     """
 
     def __init__(
@@ -95,11 +95,7 @@ class TierModel(Middleware):
         return tuple(TierModel(model, self.route, self.progress) for model in models)
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Ask; the first completion of a question is what the largest tier is compared with.
-
-        Raises:
-            ModelError: What the model inside raised.
-        """
+        """Ask; the first completion of a question is what the largest tier is compared with."""
         route = replace(self.route, is_compared=not self.progress.is_answered)
         completion = self.model.complete(replace(request, route=route))
         self.progress.is_answered = True

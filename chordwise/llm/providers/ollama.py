@@ -108,11 +108,7 @@ class KeptLoaded(Middleware):
         self._has_failed = False
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Ask once, then say how long the model is to stay.
-
-        Raises:
-            ModelError: What the model inside raised.
-        """
+        """Ask once, then say how long the model is to stay."""
         completion = self.model.complete(request)
         if self._is_due():
             self._tell()
