@@ -18,6 +18,7 @@ from chordwise.domain.learning.fields import normalized
 from chordwise.domain.learning.judging import Choice, FieldScore, Judgment
 
 Item = TypeVar("Item")
+_BINS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +99,7 @@ def share(metric: str, part: int, total: int, label: str = "") -> Measure:
 
 
 def calibration_error(
-    claims: Sequence[tuple[float, bool]], binned_by: Sequence[float] = (), bins: int = 10
+    claims: Sequence[tuple[float, bool]], binned_by: Sequence[float] = ()
 ) -> float:
     """Return the expected calibration error of claims and whether they held; 0 for none.
 
@@ -106,10 +107,10 @@ def calibration_error(
     size: Naeini et al., “Obtaining well calibrated probabilities using Bayesian binning”, 2015.
     The bins are those of the claims, unless they are `binned_by` other numbers from 0 to 1.
     """
-    gaps = [0.0] * bins
+    gaps = [0.0] * _BINS
     keys = binned_by or [confidence for confidence, _ in claims]
     for key, (confidence, is_right) in zip(keys, claims, strict=True):
-        gaps[min(int(key * bins), bins - 1)] += confidence - is_right
+        gaps[min(int(key * _BINS), _BINS - 1)] += confidence - is_right
     return sum(map(abs, gaps)) / len(claims) if claims else 0.0
 
 

@@ -147,17 +147,12 @@ class LimitState:
     """What all workers together know of an endpoint.
 
     `window` bounds the calls in flight, `rate` is the calls a second that were found out (0 where
-    nothing refused yet), `per_minute` what settings or provider say. `refusals` counts 429s.
+    nothing refused yet), `per_minute` what settings or provider say.
     """
 
     window: float
     rate: float = 0.0
     per_minute: Mapping[QuotaKind, float] = field(default_factory=dict)
-    in_flight: int = 0
-    waiting: int = 0
-    refusals: int = 0
-    paused_seconds: float = 0.0
-    broken_seconds: float = 0.0
 
     @classmethod
     def of_policy(cls, policy: LimitPolicy) -> LimitState:
@@ -178,18 +173,6 @@ class LimitState:
             for kind, limit in self.per_minute.items()
         ]
         return max([1 / self.rate if self.rate else 0.0, *shares])
-
-    def describe(self) -> str:
-        """Return one line for people."""
-        known = [f"{limit:,.0f} {kind}/min" for kind, limit in self.per_minute.items()]
-        found = [f"{self.rate:.3g} calls/s found out"] if self.rate else []
-        stops = [
-            f"{what} for {seconds:.0f} s"
-            for what, seconds in (("paused", self.paused_seconds), ("broken", self.broken_seconds))
-            if seconds > 0
-        ]
-        flight = f"{self.in_flight} of {self.window:.0f} in flight, {self.waiting} waiting"
-        return "; ".join([flight, *known, *found, f"{self.refusals} refused", *stops])
 
 
 log = structlog.get_logger(__name__)

@@ -235,34 +235,12 @@ def read_state(client: redis.Redis, endpoint: str, policy: LimitPolicy) -> Limit
     Raises:
         redis.RedisError: Valkey is away.
     """
-    state, flight, interactive, nightly, _ = keys(endpoint)
-    with client.pipeline(transaction=False) as pipeline:
-        pipeline.hgetall(state)
-        pipeline.zcard(flight)
-        pipeline.zcard(interactive)
-        pipeline.zcard(nightly)
-        pipeline.time()
-        found = cast("list[object]", pipeline.execute())
-    entries = _numbers(found[0])
-    seconds, microseconds = cast("tuple[int, int]", found[4])
-    now = seconds + microseconds / 1e6
+    stored = cast("Mapping[bytes, bytes]", client.hgetall(keys(endpoint)[0]))
+    entries = {name.decode(): float(value) for name, value in stored.items()}
     before = LimitState.of_policy(policy)
     learnt = {kind: entries.get(f"limit:{kind}", 0.0) for kind in QuotaKind}
     return LimitState(
         window=min(entries.get("window", before.window), policy.max_in_flight or float("inf")),
         rate=entries.get("rate", 0.0),
         per_minute={k: limit for k, limit in learnt.items() if limit} | dict(before.per_minute),
-        in_flight=cast("int", found[1]),
-        waiting=cast("int", found[2]) + cast("int", found[3]),
-        refusals=int(entries.get("refusals", 0)),
-        paused_seconds=max(0.0, entries.get("paused_until", 0.0) - now),
-        broken_seconds=max(0.0, entries.get("open_until", 0.0) - now),
     )
-
-
-def _numbers(found: object) -> dict[str, float]:
-    entries = cast("Mapping[bytes | str, bytes | str]", found)
-    return {
-        name.decode() if isinstance(name, bytes) else name: float(value)
-        for name, value in entries.items()
-    }

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import TypeAlias
 
 from chordwise.domain.json_values import JsonObject, JsonValue, text
@@ -25,7 +26,7 @@ from chordwise.errors import (
     RefusedError,
     TransientError,
 )
-from chordwise.llm.reported_limits import ReportedLimits, http_date, reported_limits
+from chordwise.llm.reported_limits import ReportedLimits, reported_limits
 from chordwise.llm.transport import JsonResponse, excerpt
 
 Kind: TypeAlias = type[ModelError]
@@ -197,8 +198,15 @@ def _number(value: str) -> float | None:
 
 
 def _until_date(headers: Mapping[str, str], wall_clock: Callable[[], float]) -> float | None:
-    due = http_date(headers.get("retry-after", ""))
+    due = _timestamp(headers.get("retry-after", ""))
     if due is None:
         return None
-    now = http_date(headers.get("date", ""))
+    now = _timestamp(headers.get("date", ""))
     return max(0.0, due - (wall_clock() if now is None else now))
+
+
+def _timestamp(value: str) -> float | None:
+    try:
+        return parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError):
+        return None
