@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -67,17 +68,14 @@ def sentence_ends(text: str) -> list[int]:
 def _sentence_and_row_ends(text: str) -> list[int]:
     """Return where sentences end outside of rows, and where rows do."""
     rows = list(_rows(text))
-    within = iter(rows)
-    row = next(within, None)
-    ends: list[int] = []
-    for end in sentence_ends(text):
-        while row is not None and row[1] <= end:
-            ends.append(row[1])
-            row = next(within, None)
-        if row is None or not row[0] < end < row[1]:
-            ends.append(end)
-    ends += [end for _, end in ([row] if row else []) + list(within)]
-    return sorted({*ends})
+    starts = [start for start, _ in rows]
+
+    def is_in_row(end: int) -> bool:
+        place = bisect_left(starts, end) - 1
+        return place >= 0 and end < rows[place][1]
+
+    outside = (end for end in sentence_ends(text) if not is_in_row(end))
+    return sorted({*outside, *(end for _, end in rows)})
 
 
 Splitter: TypeAlias = Callable[[str], Iterable[int]]

@@ -32,7 +32,6 @@ _WORD = re.compile(r"\S+")
 # A long quote in a text that repeats it everywhere: the first places are as good as any other.
 _MAX_COMPARED_CHARACTERS = 10_000_000
 _FRAME = " \t\n\"'.…,;:()[]<>"
-_USER_DATA = "data"
 # A superscript or a fraction is not the digit that it decomposes to; a ligature is its letters.
 _SAME_LETTERS = ("<compat>", "<wide>", "<narrow>", "<noBreak>")
 _EVIDENCE_FIELDS = frozenset(
@@ -353,29 +352,12 @@ def _parts(char: str) -> str:
 
 
 def ground(answer: JsonObject, source: Source) -> JsonObject:
-    """Return the answer with the span of every quote, and `grounded` saying whether there is one.
-
-    An object is a finding with evidence when it has a member `quote`. What stands under `data` is
-    the user's own schema and stays untouched.
-    """
+    """Return the answer with the span of every quote, and in `grounded` whether there is one."""
     mentions: Counter[str] = Counter()
-    return {
-        key: value if key == _USER_DATA else _ground_value(value, source, mentions)
-        for key, value in answer.items()
-    }
-
-
-def _ground_value(value: JsonValue, source: Source, mentions: Counter[str]) -> JsonValue:
-    if isinstance(value, list):
-        return [_ground_value(item, source, mentions) for item in value]
-    if not isinstance(value, dict):
-        return value
-    grounded: JsonObject = {
-        key: _ground_value(item, source, mentions) for key, item in value.items()
-    }
-    if "quote" in value:
-        grounded.update(_evidence(value["quote"], source, mentions))
-    return grounded
+    grounded = json_values.with_findings(
+        answer, lambda finding: finding | _evidence(finding["quote"], source, mentions)
+    )
+    return json_values.as_object(grounded)
 
 
 def _evidence(quote: JsonValue, source: Source, mentions: Counter[str]) -> JsonObject:
@@ -404,9 +386,8 @@ def quotes(value: JsonValue) -> list[JsonObject]:
     if not isinstance(value, dict):
         return []
     own = [value] if value.get("quote") else []
-    return own + [
-        found for key, item in value.items() if key != _USER_DATA for found in quotes(item)
-    ]
+    members = (item for key, item in value.items() if key != json_values.USER_DATA)
+    return own + [found for item in members for found in quotes(item)]
 
 
 def grounded_share(answer: JsonObject) -> float:
@@ -433,16 +414,10 @@ def known_spans(answers: tuple[JsonObject, ...]) -> dict[str, list[Span]]:
 
 def without_spans(value: JsonValue) -> JsonValue:
     """Return a grounded answer as a model would have given it."""
-    if isinstance(value, list):
-        return [without_spans(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    dropped = _EVIDENCE_FIELDS if "quote" in value else frozenset()
-    return {
-        key: item if key == _USER_DATA else without_spans(item)
-        for key, item in value.items()
-        if key not in dropped
-    }
+    return json_values.with_findings(
+        value,
+        lambda finding: {name: finding[name] for name in finding if name not in _EVIDENCE_FIELDS},
+    )
 
 
 _ACCENTS = ("\u0300", "\u036f")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import PurePath
@@ -17,6 +17,8 @@ JsonValue = TypeAliasType(
     "JsonValue", "dict[str, JsonValue] | list[JsonValue] | str | int | float | bool | None"
 )
 JsonObject = TypeAliasType("JsonObject", dict[str, JsonValue])
+USER_DATA = "data"
+"""The member of an answer in which the user's own schema holds."""
 
 
 def objects(value: JsonValue) -> list[JsonObject]:
@@ -102,6 +104,22 @@ def at(value: JsonValue, path: str) -> JsonValue:
 def is_said(value: JsonValue) -> bool:
     """Tell whether a value says anything: null, `""`, `[]` and `{}` do not."""
     return value not in (None, "", [], {})
+
+
+def with_findings(value: JsonValue, changed: Callable[[JsonObject], JsonObject]) -> JsonValue:
+    """Return an answer with every object that has a member `quote` changed, inner ones first.
+
+    What stands under `data` has the user's own schema, and stays as it is.
+    """
+    if isinstance(value, list):
+        return [with_findings(item, changed) for item in value]
+    if not isinstance(value, dict):
+        return value
+    members: JsonObject = {
+        name: item if name == USER_DATA else with_findings(item, changed)
+        for name, item in value.items()
+    }
+    return changed(members) if "quote" in members else members
 
 
 def is_storable(value: JsonValue) -> bool:

@@ -86,16 +86,12 @@ def _most_alike(samples: Sequence[Answer], marks_of: Callable[[JsonObject], Mark
     marks = [marks_of(sample.output) for sample in samples]
     sums = (math.fsum(_alike(own, each) for each in marks) for own in marks)
     agreements = [_share(each, len(marks)) for each in sums]
-    most = max(agreements)
-    equals = [
-        (sample, len(own))
-        for sample, own, agreement in zip(samples, marks, agreements, strict=True)
-        if agreement == most
-    ]
-    if marks_of is _values_of:  # of equals the one with more rows
-        longest = max(length for _, length in equals)
-        equals = [each for each in equals if each[1] == longest]
-    return replace(_foremost([sample for sample, _ in equals]), agreement=most)
+    # Of equals the one with more rows.
+    rows = [len(own) if marks_of is _values_of else 0 for own in marks]
+    ranks = list(zip(agreements, rows, strict=True))
+    best = max(ranks)
+    winners = [sample for sample, rank in zip(samples, ranks, strict=True) if rank == best]
+    return replace(_foremost(winners), agreement=best[0])
 
 
 def _by_item(samples: Sequence[Answer], items: Sequence[str]) -> Answer:

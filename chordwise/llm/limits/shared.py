@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -43,8 +42,7 @@ _sleep = time.sleep  # noqa: TID251 - here the waiting is wired in
 
 def endpoint_id(provider: str, base_url: str, model: str, api_key: SecretStr) -> str:
     """Return what names an endpoint in Valkey; the API key cannot be read from it."""
-    parts = (provider, base_url, model, api_key.get_secret_value())
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    return pauses.hashed(provider, base_url, model, api_key.get_secret_value())
 
 
 class SharedLimits:
